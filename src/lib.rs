@@ -1,0 +1,18 @@
+//! Hapax: an AMQP 0-9-1 relay that takes out the publishes whose message-id RabbitMQ has already stored.
+//!
+//! The map of the crate, from the wire up. Dependency runs one way: `main` → [`net`], [`admin`] → [`session`] →
+//! [`wire`], [`window`]; [`pressure`] listens to [`window`].
+//!
+//! * [`wire`]: frames as views over bytes, the walk over a content header to the id, the frames we originate.
+//! * [`window`]: what is remembered: keys with a TTL in a bounded store, and reservations for what is in flight.
+//! * [`pressure`]: the accounting that listens to a window's events.
+//! * [`session`]: one client paired with one upstream connection: the whole protocol, without a socket or a clock.
+//! * [`net`]: the one place with sockets and the clock.
+//! * [`admin`]: HTTP: metrics, health.
+//! * [`config`]: what the user asked for, checked once; after that nothing is "maybe".
+
+pub mod config;
+pub mod pressure;
+pub mod session;
+pub mod window;
+pub mod wire;

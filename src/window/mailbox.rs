@@ -1,0 +1,58 @@
+//! Where verdicts that come late are put for the session that asked.
+
+use super::Verdict;
+use parking_lot::Mutex;
+use std::task::Waker;
+
+/// The asker's own name for a question; unique within its mailbox.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ticket(pub u64);
+
+/// One per session. It never holds more letters than the session has open tickets.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    letters: Vec<(Ticket, Verdict)>,
+    waker: Option<Waker>,
+}
+
+impl Mailbox {
+    /// An empty one.
+    pub fn new() -> Mailbox {
+        Mailbox::default()
+    }
+
+    /// Puts a verdict in and wakes the session's task.
+    pub fn deliver(&self, ticket: Ticket, verdict: Verdict) {
+        let waker = {
+            let mut inner = self.inner.lock();
+            inner.letters.push((ticket, verdict));
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes all that is there.
+    pub fn take(&self) -> Vec<(Ticket, Verdict)> {
+        std::mem::take(&mut self.inner.lock().letters)
+    }
+
+    /// Registers who is to be woken by the next letter; true if there is one already.
+    pub fn register(&self, waker: &Waker) -> bool {
+        let mut inner = self.inner.lock();
+        if !inner.letters.is_empty() {
+            return true;
+        }
+        match &mut inner.waker {
+            Some(old) if old.will_wake(waker) => {}
+            slot => *slot = Some(waker.clone()),
+        }
+        false
+    }
+}

@@ -1,0 +1,140 @@
+//! What is remembered: a bounded store of *seen* keys with a TTL, and the reservations of what is in flight.
+//!
+//! A [`Window`] gives a [`Verdict`] for a [`Key`]. `Fresh` comes with a [`Reservation`]: commit makes the key *seen*,
+//! dropping it forgets the key and promotes one waiter. Reservations live beside the store, so no engine can ever
+//! evict one. An answer that is not known at once (`InFlight`, `Pending`) comes later by the asker's [`Mailbox`].
+//!
+//! No socket, no task, no clock: `now` is an argument. Locks are held for one operation and never while a guard is
+//! dropped or a mailbox is woken.
+
+mod key;
+mod mailbox;
+mod reservation;
+
+pub mod engine;
+pub mod event;
+pub mod local;
+
+pub use event::{Event, EvictionCause, ForgetCause, Listener};
+pub use key::{Key, KeyMaker, Scope};
+pub use local::LocalWindow;
+pub use mailbox::{Mailbox, Ticket};
+pub use reservation::{Reservation, Wait};
+
+use crate::wire::IdSource;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What the window says of a publish.
+#[must_use]
+#[derive(Debug)]
+pub enum Verdict {
+    /// Not seen: forward it; commit the reservation when the upstream has acked it, drop it otherwise.
+    Fresh(Reservation),
+    /// Somebody's publish of this key is unresolved. The final verdict (`Fresh` = promoted in its place, `Duplicate` =
+    /// it was stored) comes to the mailbox under the ticket. Dropping the guard leaves the queue.
+    InFlight(Wait),
+    /// As `InFlight`, but there are already as many waiters as the window allows for one key. Nothing will come.
+    Crowded,
+    /// Seen: stored and acked by the upstream within the TTL.
+    Duplicate,
+    /// The store has to be asked. The verdict (anything but `Pending`) comes to the mailbox under the ticket.
+    Pending(Wait),
+}
+
+/// One remembered key, as the API shows it. Ages are relative to the `now` of the question.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// when it was committed
+    pub at: Instant,
+    /// until when it is remembered
+    pub until: Instant,
+    /// duplicates dropped since
+    pub duplicates: u32,
+}
+
+/// `enforce`, `observe` (count but forward) or `off`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// duplicates are dropped
+    #[default]
+    Enforce,
+    /// duplicates are counted and forwarded
+    Observe,
+    /// publishes are not judged
+    Off,
+}
+
+/// What becomes of reservations whose upstream connection died before the outcome was known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InDoubt {
+    /// a retry passes: a duplicate is possible, a loss is not
+    #[default]
+    Forget,
+    /// a retry is dropped: a loss is possible, a duplicate is not
+    Keep,
+}
+
+/// What becomes of a publish without an id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MissingId {
+    /// forwarded and counted
+    #[default]
+    Forward,
+    /// refused: the channel is closed with 406
+    Reject,
+}
+
+/// Whether Hapax selects confirms upstream for clients that do not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confirms {
+    /// Hapax selects confirms upstream before the first publish that it judges
+    #[default]
+    Shadow,
+    /// only the client does; without them, a key is committed when it is written
+    ClientOnly,
+}
+
+/// How publishes are judged by a window; fixed while it lives, but for capacity, TTL and mode.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rules {
+    /// the window's name, the label of its metrics
+    pub name: Arc<str>,
+    /// where the id is
+    pub id: IdSource,
+    /// what an id is unique within
+    pub scope: Scope,
+    /// see [`InDoubt`]
+    pub in_doubt: InDoubt,
+    /// see [`MissingId`]
+    pub missing_id: MissingId,
+    /// see [`Confirms`]
+    pub confirms: Confirms,
+    /// publish what is fresh to this exchange instead
+    pub forward_to: Option<Arc<str>>,
+}
+
+/// The contract that sessions hold a window to. [`LocalWindow`] fulfils it for every engine; one that lives outside
+/// the process would answer `Pending` and use the mailbox.
+pub trait Window: Send + Sync + std::fmt::Debug {
+    /// How publishes are judged.
+    fn rules(&self) -> &Rules;
+    /// The mode in force now.
+    fn mode(&self) -> Mode;
+    /// The TTL in force now, for messages that do not bring their own.
+    fn ttl(&self) -> Duration;
+    /// Asks for a verdict. `mailbox` and `ticket` say where a late one goes.
+    fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict;
+    /// The reservation's commit. Called by [`Reservation::commit`] only.
+    fn commit(&self, key: Key, now: Instant, ttl: Duration);
+    /// The reservation's rollback: the oldest living waiter is promoted. Called by [`Reservation`] only.
+    fn rollback(self: Arc<Self>, key: Key, cause: ForgetCause);
+    /// A waiter leaves. Called by [`Wait`] only.
+    fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket);
+    /// Tells the window's listener what the window itself cannot see (a publish without an id, a bypass, …).
+    fn notice(&self, event: Event);
+}

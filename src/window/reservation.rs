@@ -1,0 +1,93 @@
+//! The two guards: a [`Reservation`] is undone by dropping it, a [`Wait`] leaves its queue by dropping it.
+
+use super::{ForgetCause, Key, Mailbox, Ticket, Window};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A key in flight: forwarded, or about to be; its outcome is not known yet. Drop = forget.
+#[must_use = "dropping a reservation forgets the key"]
+pub struct Reservation {
+    /// `None` once committed or given up.
+    window: Option<Arc<dyn Window>>,
+    key: Key,
+}
+
+impl Reservation {
+    /// For windows: the key must have been put in flight just before.
+    pub fn new(window: Arc<dyn Window>, key: Key) -> Reservation {
+        Reservation { window: Some(window), key }
+    }
+
+    /// The key that is reserved.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    /// The window that it is reserved in.
+    pub fn window(&self) -> Option<&Arc<dyn Window>> {
+        self.window.as_ref()
+    }
+
+    /// The upstream has stored it: from now on, and for `ttl`, the key is seen. All waiters learn it.
+    pub fn commit(mut self, now: Instant, ttl: Duration) {
+        if let Some(window) = self.window.take() {
+            window.commit(self.key, now, ttl);
+        }
+    }
+
+    /// It was not stored, and why. The oldest waiter takes its place.
+    pub fn forget(mut self, cause: ForgetCause) {
+        if let Some(window) = self.window.take() {
+            window.rollback(self.key, cause);
+        }
+    }
+}
+
+impl Drop for Reservation {
+    /// A reservation that nobody settled belonged to a session that is gone: its outcome is in doubt.
+    fn drop(&mut self) {
+        if let Some(window) = self.window.take() {
+            window.rollback(self.key, ForgetCause::InDoubt);
+        }
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// A place in the queue behind a reservation (or behind a store that has to be asked). Drop = leave.
+#[must_use = "dropping a wait leaves the queue"]
+pub struct Wait {
+    window: Arc<dyn Window>,
+    key: Key,
+    mailbox: Arc<Mailbox>,
+    ticket: Ticket,
+}
+
+impl Wait {
+    /// For windows: the waiter must have been queued just before.
+    pub fn new(window: Arc<dyn Window>, key: Key, mailbox: Arc<Mailbox>, ticket: Ticket) -> Wait {
+        Wait { window, key, mailbox, ticket }
+    }
+
+    /// The ticket that the answer will carry.
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.window.leave(self.key, &self.mailbox, self.ticket);
+    }
+}
+
+impl fmt::Debug for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wait").field("key", &self.key).field("ticket", &self.ticket).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,106 @@
+//! Finding frames: type, channel, size, payload, end octet.
+
+use std::fmt;
+
+/// Octets before the payload: type (1), channel (2), size (4).
+pub const HEADER_LEN: usize = 7;
+/// The octet that closes every frame.
+pub const FRAME_END: u8 = 0xCE;
+/// Octets a frame takes beside its payload.
+pub const OVERHEAD: usize = HEADER_LEN + 1;
+/// What a peer may send before `connection.tune` has settled a larger size (AMQP 0-9-1, frame-min-size; RabbitMQ
+/// accepts 8192 before tune).
+pub const MIN_FRAME_MAX: u32 = 8192;
+/// The only protocol header that Hapax speaks.
+pub const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
+
+/// A channel number; 0 is the connection itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ChannelId(pub u16);
+
+impl ChannelId {
+    /// The connection's own channel.
+    pub const CONNECTION: ChannelId = ChannelId(0);
+}
+
+impl fmt::Display for ChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The type octet of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FrameKind {
+    /// 1
+    Method,
+    /// 2
+    Header,
+    /// 3
+    Body,
+    /// 8
+    Heartbeat,
+}
+
+/// One whole frame, seen in place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frame<'a> {
+    /// What its type octet says.
+    pub kind: FrameKind,
+    /// The channel that it belongs to.
+    pub channel: ChannelId,
+    /// What stands between header and end octet.
+    pub payload: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// The octets that the frame takes on the wire, header and end included.
+    pub fn wire_len(&self) -> usize {
+        self.payload.len() + OVERHEAD
+    }
+}
+
+/// Why bytes are not AMQP. The session makes the AMQP fault out of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WireError {
+    /// The type octet is none of 1, 2, 3, 8. 501 at RabbitMQ.
+    #[error("unknown frame type {kind} on channel {channel}")]
+    UnknownKind {
+        /// the type octet
+        kind: u8,
+        /// the channel it was on
+        channel: ChannelId,
+    },
+    /// The frame says that it is larger than what was negotiated. Told before its payload has arrived.
+    #[error("frame of {len} bytes is larger than the negotiated maximum of {max}")]
+    TooLarge {
+        /// the channel it was on
+        channel: ChannelId,
+        /// its type octet
+        kind: u8,
+        /// the frame's whole length on the wire
+        len: usize,
+        /// the negotiated frame_max
+        max: usize,
+    },
+    /// The octet where the frame must end is not 0xCE.
+    #[error("frame end octet is {got:#04x}, expected 0xce")]
+    BadEnd {
+        /// the channel it was on
+        channel: ChannelId,
+        /// its type octet
+        kind: u8,
+        /// what was there instead
+        got: u8,
+    },
+    /// A method or content header ends before its fields do, or a length inside it points outside.
+    #[error("payload is cut short or a length in it is wrong: {0}")]
+    Malformed(&'static str),
+}
+
+/// The first frame of `buf`: `Ok(None)` while it is not all there. `max` is the negotiated frame_max (whole frame,
+/// overhead included); a length over it is refused as soon as the seven header octets are known.
+pub fn scan(buf: &[u8], max: usize) -> Result<Option<Frame<'_>>, WireError> {
+    let _ = (buf, max);
+    todo!()
+}

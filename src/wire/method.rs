@@ -1,0 +1,87 @@
+//! The methods of the hot path, read in place: `basic.publish`, `basic.ack`, `basic.nack`, `basic.return`.
+
+use super::WireError;
+
+/// Class and method id, e.g. `(60, 40)` for `basic.publish`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct MethodId(pub u16, pub u16);
+
+impl MethodId {
+    /// basic.publish
+    pub const BASIC_PUBLISH: MethodId = MethodId(60, 40);
+    /// basic.return
+    pub const BASIC_RETURN: MethodId = MethodId(60, 50);
+    /// basic.deliver
+    pub const BASIC_DELIVER: MethodId = MethodId(60, 60);
+    /// basic.get-ok
+    pub const BASIC_GET_OK: MethodId = MethodId(60, 71);
+    /// basic.ack
+    pub const BASIC_ACK: MethodId = MethodId(60, 80);
+    /// basic.nack
+    pub const BASIC_NACK: MethodId = MethodId(60, 120);
+
+    /// The first four octets of a method payload.
+    pub fn of(payload: &[u8]) -> Result<MethodId, WireError> {
+        let _ = payload;
+        todo!()
+    }
+}
+
+/// `basic.publish`: reserved-1 short, exchange shortstr, routing-key shortstr, bits mandatory, immediate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Publish<'a> {
+    /// the exchange; empty is the default exchange
+    pub exchange: &'a [u8],
+    /// the routing key
+    pub routing_key: &'a [u8],
+    /// return it if it can't be routed
+    pub mandatory: bool,
+    /// not supported by RabbitMQ; carried on for it to refuse
+    pub immediate: bool,
+}
+
+impl<'a> Publish<'a> {
+    /// Reads a method payload whose id is [`MethodId::BASIC_PUBLISH`].
+    pub fn parse(payload: &'a [u8]) -> Result<Publish<'a>, WireError> {
+        let _ = payload;
+        todo!()
+    }
+}
+
+/// `basic.return`: reply-code short, reply-text shortstr, exchange shortstr, routing-key shortstr.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Return<'a> {
+    /// 312 NO_ROUTE, 313 NO_CONSUMERS
+    pub reply_code: u16,
+    /// the broker's words
+    pub reply_text: &'a [u8],
+    /// the exchange it was published to
+    pub exchange: &'a [u8],
+    /// its routing key
+    pub routing_key: &'a [u8],
+}
+
+impl<'a> Return<'a> {
+    /// Reads a method payload whose id is [`MethodId::BASIC_RETURN`].
+    pub fn parse(payload: &'a [u8]) -> Result<Return<'a>, WireError> {
+        let _ = payload;
+        todo!()
+    }
+}
+
+/// `basic.ack` or `basic.nack` as a broker sends them to a publisher.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settle {
+    /// the delivery tag
+    pub tag: u64,
+    /// all up to and including the tag
+    pub multiple: bool,
+}
+
+impl Settle {
+    /// Reads a method payload whose id is [`MethodId::BASIC_ACK`] or [`MethodId::BASIC_NACK`].
+    pub fn parse(payload: &[u8]) -> Result<Settle, WireError> {
+        let _ = payload;
+        todo!()
+    }
+}
