@@ -1,6 +1,7 @@
 //! The methods of the hot path, read in place: `basic.publish`, `basic.ack`, `basic.nack`, `basic.return`.
 
 use super::WireError;
+use super::reader::Reader;
 
 /// Class and method id, e.g. `(60, 40)` for `basic.publish`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -22,9 +23,17 @@ impl MethodId {
 
     /// The first four octets of a method payload.
     pub fn of(payload: &[u8]) -> Result<MethodId, WireError> {
-        let _ = payload;
-        todo!()
+        let mut fields = Reader::new(payload);
+        Ok(MethodId(fields.short("class id")?, fields.short("method id")?))
     }
+}
+
+/// What follows class and method id. All methods are matched to their last octet, as RabbitMQ does.
+#[inline]
+fn fields_of(payload: &[u8]) -> Result<Reader<'_>, WireError> {
+    let mut fields = Reader::new(payload);
+    fields.take(4, "class and method id")?;
+    Ok(fields)
 }
 
 /// `basic.publish`: reserved-1 short, exchange shortstr, routing-key shortstr, bits mandatory, immediate.
@@ -42,9 +51,15 @@ pub struct Publish<'a> {
 
 impl<'a> Publish<'a> {
     /// Reads a method payload whose id is [`MethodId::BASIC_PUBLISH`].
+    #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<Publish<'a>, WireError> {
-        let _ = payload;
-        todo!()
+        let mut fields = fields_of(payload)?;
+        fields.short("basic.publish: reserved-1")?;
+        let exchange = fields.shortstr("basic.publish: exchange")?;
+        let routing_key = fields.shortstr("basic.publish: routing-key")?;
+        let bits = fields.octet("basic.publish: bits")?;
+        fields.end("basic.publish: octets left over")?;
+        Ok(Publish { exchange, routing_key, mandatory: bits & 1 != 0, immediate: bits & 2 != 0 })
     }
 }
 
@@ -64,8 +79,13 @@ pub struct Return<'a> {
 impl<'a> Return<'a> {
     /// Reads a method payload whose id is [`MethodId::BASIC_RETURN`].
     pub fn parse(payload: &'a [u8]) -> Result<Return<'a>, WireError> {
-        let _ = payload;
-        todo!()
+        let mut fields = fields_of(payload)?;
+        let reply_code = fields.short("basic.return: reply-code")?;
+        let reply_text = fields.shortstr("basic.return: reply-text")?;
+        let exchange = fields.shortstr("basic.return: exchange")?;
+        let routing_key = fields.shortstr("basic.return: routing-key")?;
+        fields.end("basic.return: octets left over")?;
+        Ok(Return { reply_code, reply_text, exchange, routing_key })
     }
 }
 
@@ -80,8 +100,12 @@ pub struct Settle {
 
 impl Settle {
     /// Reads a method payload whose id is [`MethodId::BASIC_ACK`] or [`MethodId::BASIC_NACK`].
+    #[inline]
     pub fn parse(payload: &[u8]) -> Result<Settle, WireError> {
-        let _ = payload;
-        todo!()
+        let mut fields = fields_of(payload)?;
+        let tag = fields.longlong("delivery tag")?;
+        let bits = fields.octet("bits of an ack or nack")?;
+        fields.end("octets left over after an ack or nack")?;
+        Ok(Settle { tag, multiple: bits & 1 != 0 })
     }
 }
