@@ -5,6 +5,7 @@ use super::raw::{self, Section};
 use super::{
     Config, Given, Limits, Loaded, Log, Overrides, Problems, Timeouts, Upstream, WindowConfig, value,
 };
+use crate::window::Mode;
 use crate::wire::frame::MIN_FRAME_MAX;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -36,6 +37,7 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     let config = read(Section::top(table.as_ref()), overrides, &mut report);
     check_addresses(&config, &mut report);
     check_names(&config, &mut report);
+    warn_no_window(&config, &mut report);
     warn_unreachable(&config, &mut report);
     let (warnings, sources) = report.finish()?;
     Ok(Loaded { config, sources, warnings })
@@ -277,5 +279,17 @@ fn warn_unreachable(config: &Config, report: &mut Report) {
                 format!("move it above \"{other}\": the first match wins"),
             );
         }
+    }
+}
+
+/// `window = []`, or all of them off.
+fn warn_no_window(config: &Config, report: &mut Report) {
+    if config.windows.iter().all(|window| window.limits.mode == Mode::Off) {
+        let source = report.source("window");
+        report.warning(
+            &source,
+            "there is no window, or every window is off: nothing is deduplicated",
+            "add a [[window]] with mode = \"enforce\" or \"observe\"",
+        );
     }
 }

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// How alike a misspelt key must be to be suggested (Jaro-Winkler, 1 is the same).
-const ALIKE: f64 = 0.8;
+const ALIKE: f64 = 0.75;
 
 /// The whole file. Syntax errors are reported, all of them; what they leave of the file is not worth reading on.
 pub(super) fn parse<'a>(text: &'a str, report: &mut Report) -> Option<DeTable<'a>> {
