@@ -23,12 +23,14 @@ mod reservation;
 pub mod engine;
 pub mod event;
 pub mod local;
+pub mod set;
 
 pub use event::{Event, EvictionCause, ForgetCause, Listener};
 pub use key::{Key, KeyMaker, Scope};
 pub use local::{Limits, LocalWindow};
 pub use mailbox::{Mailbox, Ticket};
 pub use reservation::{Reservation, Wait};
+pub use set::WindowSet;
 
 use crate::wire::IdSource;
 use std::sync::Arc;
