@@ -142,8 +142,9 @@ impl Channel {
 
     /// A frame of the client. `whole`: the frame after it in the same read is this channel's content header.
     pub(super) fn recv_client(&mut self, kind: FrameKind, piece: &Piece, whole: bool, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let blocked = self.is_blocked();
         match &mut self.state {
-            State::Open | State::Recycling { .. } if self.is_blocked() => {
+            State::Open | State::Recycling { .. } if blocked => {
                 self.backlog_bytes += piece.frame().len();
                 self.backlog.push_back(piece.compact());
                 Ok(())
@@ -481,13 +482,18 @@ impl Channel {
         }
     }
 
+    /// The client has said `connection.close`: it will send nothing more.
+    pub(super) fn finish(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.client_gone = true;
+        self.advance(cx)
+    }
+
     /// The client has vanished, or will be told nothing more: what it has sent whole is settled, all else ends at once.
     pub(super) fn abandon(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        self.client_gone = true;
         if let State::Refused { client_done, .. } = &mut self.state {
             *client_done = true;
         }
-        self.advance(cx)?;
+        self.finish(cx)?;
         if self.publisher.is_forwarding() || !matches!(self.state, State::Open | State::Settling { .. }) {
             return Ok(());
         }

@@ -217,7 +217,7 @@ impl Session {
                 Err(_) => self.upstream_lost(now),
             }
         }
-        if self.upstream == Upstream::Gone {
+        if matches!(self.upstream, Upstream::Gone | Upstream::SaidClose { .. }) {
             buf.clear();
         }
         self.settle_down(now);

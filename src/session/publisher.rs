@@ -505,7 +505,9 @@ impl Publisher {
     /// A waiter ends here, its body perhaps still on its way.
     fn swallow(&mut self, ticket: Ticket, reply: Reply, cx: &mut Cx<'_>) {
         match &mut self.content {
-            Content::Body { fate, .. } if matches!(fate, Fate::Keep(kept) if *kept == ticket) => *fate = Fate::Swallow(reply),
+            Content::Body { left, fate: Fate::Keep(kept) } if *kept == ticket => {
+                self.content = Content::Body { left: *left, fate: Fate::Swallow(reply) };
+            }
             _ => self.reply(reply, cx),
         }
     }

@@ -40,7 +40,10 @@ impl Transactions {
 
     /// Publishes whose commit or rollback is on its way.
     pub(super) fn ending_len(&self) -> usize {
-        self.ended.iter().map(|Ended::Commit(entries) | Ended::Rollback(entries)| entries.len()).sum()
+        let len = |ended: &Ended| match ended {
+            Ended::Commit(entries) | Ended::Rollback(entries) => entries.len(),
+        };
+        self.ended.iter().map(len).sum()
     }
 
     /// Whether an answer of the upstream is still to come.
