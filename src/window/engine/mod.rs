@@ -4,6 +4,7 @@
 //! what leaves the store is handed out as an [`Entry`], so that nothing leaves uncounted.
 
 mod lru;
+mod moka;
 
 use super::{EvictionCause, Key};
 use std::fmt::Debug;
@@ -35,7 +36,8 @@ impl EngineKind {
     /// An empty store for at most `capacity` keys (at least one).
     pub(super) fn build(self, capacity: usize) -> Box<dyn Engine> {
         match self {
-            EngineKind::Moka | EngineKind::Lru => Box::new(lru::Lru::new(capacity)),
+            EngineKind::Moka => Box::new(moka::Moka::new(capacity)),
+            EngineKind::Lru => Box::new(lru::Lru::new(capacity)),
         }
     }
 }
