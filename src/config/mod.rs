@@ -164,8 +164,8 @@ impl Config {
     pub fn window_set(&self, mut listener: impl FnMut(&WindowConfig) -> Arc<dyn Listener>) -> WindowSet {
         let mut set = WindowSet::new();
         for window in &self.windows {
-            let (rules, limits) = (window.rules.clone(), window.limits.clone());
-            let built = LocalWindow::new(rules, limits, window.engine, listener(window));
+            let built =
+                LocalWindow::new(window.rules.clone(), window.limits, window.engine, listener(window));
             set.push(window.vhost.clone(), window.exchange.clone(), built);
         }
         set
