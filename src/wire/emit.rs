@@ -110,3 +110,100 @@ fn containers(payload: &[u8]) -> usize {
     };
     payload.windows(5).enumerate().filter(|(at, window)| fits(window, payload.len() - at - 5)).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use amq_protocol::protocol::basic::{self, AMQPMethod};
+    use amq_protocol::protocol::{connection, queue};
+
+    const CHANNEL: ChannelId = ChannelId(0x0102);
+
+    #[test]
+    fn acks_and_nacks_are_what_the_generators_write() {
+        for (tag, multiple) in [(1, false), (0x0102_0304_0506_0708, true), (u64::MAX, false)] {
+            let mut out = BytesMut::from(&b"before"[..]);
+            ack(&mut out, CHANNEL, tag, multiple);
+            let expected = AMQPMethod::Ack(basic::Ack { delivery_tag: tag, multiple });
+            assert_eq!(out.split_off(6), method(CHANNEL, AMQPClass::Basic(expected)));
+            assert_eq!(out, &b"before"[..]);
+
+            let mut out = BytesMut::new();
+            nack(&mut out, CHANNEL, tag);
+            let expected = basic::Nack { delivery_tag: tag, multiple: false, requeue: false };
+            assert_eq!(out, method(CHANNEL, AMQPClass::Basic(AMQPMethod::Nack(expected))));
+        }
+    }
+
+    #[test]
+    fn a_method_comes_back_as_it_went() {
+        let tune = connection::TuneOk { channel_max: 7, frame_max: 131_072, heartbeat: 60 };
+        let class = AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune));
+        let frame = method(ChannelId::CONNECTION, class.clone());
+        assert_eq!(&frame[..], b"\x01\0\0\0\0\0\x0c\0\x0a\0\x1f\0\x07\0\x02\0\0\0\x3c\xce");
+        assert_eq!(parse_method(frame.get(7..19).unwrap_or_default()), Some(class));
+    }
+
+    #[test]
+    fn what_is_not_known_or_not_whole_is_none() {
+        assert_eq!(parse_method(b""), None);
+        assert_eq!(parse_method(b"\0\x3c\x03\xe7"), None, "no such method");
+        assert_eq!(parse_method(b"\0\x5a\0\x0b"), Some(parsed_select_ok()));
+        assert_eq!(parse_method(b"\0\x5a\0\x0b\0"), None, "octets left over");
+        assert_eq!(parse_method(b"\0\x0a\0\x28\x02\xff\xfe\0\0"), None, "a vhost that is no text");
+    }
+
+    fn parsed_select_ok() -> AMQPClass {
+        AMQPClass::Tx(amq_protocol::protocol::tx::AMQPMethod::SelectOk(Default::default()))
+    }
+
+    /// `queue.declare` with an argument of arrays within arrays.
+    fn declare_nested(depth: usize) -> Vec<u8> {
+        let nested = (0..depth).fold(Vec::new(), |inner, _| {
+            [&[b'A'][..], &u32::try_from(inner.len()).unwrap_or_default().to_be_bytes(), &inner].concat()
+        });
+        let table = [b"\x01n", &nested[..]].concat();
+        let len = u32::try_from(table.len()).unwrap_or_default();
+        [b"\0\x32\0\x0a\0\0\x01q\0", &len.to_be_bytes()[..], &table].concat()
+    }
+
+    #[test]
+    fn a_method_nested_beyond_reason_does_not_overflow_the_stack() {
+        assert!(parse_method(&declare_nested(MAX_CONTAINERS)).is_some());
+        assert_eq!(parse_method(&declare_nested(MAX_CONTAINERS + 1)), None);
+        assert_eq!(parse_method(&declare_nested(25_000)), None, "as deep as 128 KiB go");
+    }
+
+    #[test]
+    fn text_is_not_taken_for_tables() {
+        let name = "FA".repeat(127);
+        let declare = queue::Declare { queue: name.as_str().into(), ..Default::default() };
+        let class = AMQPClass::Queue(queue::AMQPMethod::Declare(declare));
+        let frame = method(CHANNEL, class.clone());
+        let payload = frame.get(7..frame.len() - 1).unwrap_or_default();
+        assert_eq!(parse_method(payload), Some(class));
+    }
+
+    #[test]
+    fn another_exchange_leaves_all_else_as_it_was() {
+        // Reserved octets and unused bits that no client sets are carried too.
+        let publish = b"\x00\x3c\x00\x28\x12\x34\x02ex\x03key\xf3";
+        for (exchange, expected) in [
+            (&b"other"[..], &b"\x01\x01\x02\0\0\0\x11\x00\x3c\x00\x28\x12\x34\x05other\x03key\xf3\xce"[..]),
+            (b"", b"\x01\x01\x02\0\0\0\x0c\x00\x3c\x00\x28\x12\x34\x00\x03key\xf3\xce"),
+        ] {
+            assert_eq!(publish_to(CHANNEL, publish, exchange).as_deref(), Ok(expected));
+        }
+        let returned = b"\x00\x3c\x00\x32\x01\x38\x08NO_ROUTE\x02ex\x03key";
+        let expected = b"\x01\x01\x02\0\0\0\x19\x00\x3c\x00\x32\x01\x38\x08NO_ROUTE\x05other\x03key\xce";
+        assert_eq!(return_from(CHANNEL, returned, b"other").as_deref(), Ok(&expected[..]));
+    }
+
+    #[test]
+    fn an_exchange_has_255_octets_at_most() {
+        let publish = b"\x00\x3c\x00\x28\0\0\0\0\0";
+        assert!(publish_to(CHANNEL, publish, &[b'x'; 255]).is_ok());
+        assert!(matches!(publish_to(CHANNEL, publish, &[b'x'; 256]), Err(WireError::Malformed(_))));
+        assert!(matches!(publish_to(CHANNEL, b"\x00\x3c", b""), Err(WireError::Malformed(_))));
+    }
+}
