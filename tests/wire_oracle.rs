@@ -17,6 +17,8 @@ use oracle::{check_first_frame, check_frame, check_header_payload, look_at};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use std::fs;
+use std::path::Path;
 
 const MAX: usize = 1 << 20;
 
@@ -201,5 +203,25 @@ fn every_method_of_every_class_agrees() {
             assert_eq!(frame, octets(&AMQPFrame::Method(9, class)), "{name}");
             agreed(&frame);
         }
+    }
+}
+
+/// The fuzz targets' seeds, and whatever they have found, without nightly or a fuzzer.
+#[test]
+fn the_fuzz_corpus_agrees() {
+    let corpus = |target: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+        assert!(files.len() >= 20, "{} seeds for {target}", files.len());
+        files.into_iter().map(|file| fs::read(file).unwrap())
+    };
+    for stream in corpus("scan") {
+        let mut rest = &stream[..];
+        while let Some(len) = check_first_frame(rest, limit(4096)) {
+            rest = &rest[len..];
+        }
+    }
+    for payload in corpus("properties") {
+        check_header_payload(&payload);
     }
 }

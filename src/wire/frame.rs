@@ -197,8 +197,10 @@ mod tests {
 
     #[test]
     fn a_frame_must_end_with_its_end_octet() {
-        let bad = WireError::BadEnd { channel: ChannelId(1), kind: 3, got: 0xCD };
-        assert_eq!(scan(&[3, 0, 1, 0, 0, 0, 1, 0xCE, 0xCD], MAX), Err(bad));
+        for got in (0..=u8::MAX).filter(|&got| got != FRAME_END) {
+            let bad = WireError::BadEnd { channel: ChannelId(1), kind: 3, got };
+            assert_eq!(scan(&[3, 0, 1, 0, 0, 0, 1, 0xCE, got], MAX), Err(bad));
+        }
     }
 
     #[test]
