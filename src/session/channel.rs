@@ -210,6 +210,7 @@ impl Channel {
             MethodId::TX_COMMIT => self.publisher.commit(),
             MethodId::TX_ROLLBACK => self.publisher.rollback(),
             MethodId::CHANNEL_CLOSE => {
+                self.drop_backlog();
                 self.publisher.client_done();
                 if !self.is_settled() {
                     let until = cx.now + cx.shared.settings.linger;
@@ -404,7 +405,9 @@ impl Channel {
         if self.client_gone && self.backlog.is_empty() && !self.is_blocked() {
             self.publisher.client_done();
         }
-        let settled = self.is_settled();
+        // (What has come after a `tx.select` waits in the backlog for the fresh channel.)
+        let settled = self.publisher.is_settled()
+            && (self.backlog.is_empty() || matches!(self.state, State::Recycling { .. }));
         let free = !self.publisher.is_forwarding();
         match &mut self.state {
             State::Settling { close, until } if settled || cx.now >= *until => {

@@ -85,6 +85,8 @@ pub struct Session {
     inbound: Inbound,
     /// The client's socket has ended; what it sent before is still looked at first.
     client_eof: bool,
+    /// Bytes that the shell still holds since the last look: no sign of life when they are shown again.
+    client_rest: usize,
     draining: bool,
     out: Outbox,
     rights: OwnRights,
@@ -117,6 +119,7 @@ impl Session {
             births: 0,
             inbound: Inbound::default(),
             client_eof: false,
+            client_rest: 0,
             draining: false,
             out: Outbox::default(),
             rights: OwnRights::new(now),
@@ -187,7 +190,9 @@ impl Session {
     /// Bytes from the client. Whole frames are taken out of `buf`; the beginning of a frame stays in it, and so does
     /// everything while [`Session::wants_client`] is false. Call again when that turns true and `buf` is not empty.
     pub fn handle_client(&mut self, buf: &mut BytesMut, now: Instant) {
-        self.client_clock.heard(now);
+        if buf.len() != self.client_rest {
+            self.client_clock.heard(now);
+        }
         if self.client == Client::Greeting {
             self.greet(buf);
         }
@@ -201,6 +206,7 @@ impl Session {
         if self.client == Client::Gone {
             buf.clear();
         }
+        self.client_rest = buf.len();
         self.settle_down(now);
     }
 
@@ -370,7 +376,7 @@ impl Session {
 
     fn recv_client(&mut self, next: Next, now: Instant) {
         let Next { kind, channel, piece } = next;
-        if kind == FrameKind::Heartbeat || self.client == Client::Gone {
+        if self.client == Client::Gone || kind == FrameKind::Heartbeat && channel == ChannelId::CONNECTION {
             return;
         }
         if channel == ChannelId::CONNECTION {
@@ -385,7 +391,7 @@ impl Session {
                 channel.reopen(cx);
                 Ok(())
             });
-            if !self.channels.contains_key(&channel) && channel.0 <= self.handshake.channel_max() {
+            if !self.channels.contains_key(&channel) {
                 self.births += 1;
                 self.channels.insert(channel, Channel::new(channel, self.births));
                 self.out.upstream.forward(&piece);
@@ -430,8 +436,11 @@ impl Session {
                     self.hang_up(now);
                 }
             }
-            (Client::Live, Step::Tuned(seconds)) => {
-                self.out.upstream.forward(piece);
+            (Client::Live, Step::Tuned { heartbeat: seconds, instead }) => {
+                match instead {
+                    Some(frame) => self.out.upstream.push(frame),
+                    None => self.out.upstream.forward(piece),
+                }
                 self.client_clock.set_interval(seconds, now);
                 self.upstream_clock.set_interval(seconds, now);
             }
@@ -543,7 +552,7 @@ impl Session {
                     self.drop_upstream(now);
                 }
             }
-            Step::Opened | Step::Pass | Step::Tuned(_) | Step::Identified => {
+            Step::Opened | Step::Pass | Step::Tuned { .. } | Step::Identified => {
                 if !matches!(self.client, Client::Told { .. }) {
                     self.out.client.forward(piece);
                 }
@@ -676,8 +685,10 @@ impl Session {
 
     fn start_probe(&mut self, now: Instant) {
         while self.probes.wants_channel() && self.upstream == Upstream::Live {
-            let highest = self.handshake.channel_max();
-            let free = (1..=highest).rev().map(ChannelId).find(|id| !self.channels.contains_key(id));
+            // RabbitMQ counts the open channels of a connection, whatever their numbers.
+            let most = self.handshake.channel_max();
+            let room = self.channels.len() < usize::from(most);
+            let free = (1..=most).rev().map(ChannelId).find(|id| room && !self.channels.contains_key(id));
             let patience = self.shared.settings.handshake_timeout;
             match self.probes.start(free, patience, &mut self.out.upstream, now) {
                 Some(answer) => self.probed(answer, now),
