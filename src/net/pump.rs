@@ -40,7 +40,10 @@ pub(super) async fn run(relay: &Relay, client: TcpStream, peer: SocketAddr, drai
     pump.run(draining).await;
 }
 
-#[expect(clippy::disallowed_methods, reason = "the shell is where time is read: once for each batch of bytes")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shell is where time is read: once for each batch of bytes"
+)]
 fn now() -> Instant {
     Instant::now()
 }
@@ -157,7 +160,8 @@ impl Pump<'_> {
     /// A socket has ended, while writing perhaps, and the session has not heard of it.
     fn owes_eof(&self) -> bool {
         let client = self.client.as_ref().is_some_and(Side::has_ended) && !self.client_eof_told;
-        let upstream = matches!(&self.upstream, Upstream::Open(side) if side.has_ended()) && !self.upstream_eof_told;
+        let upstream =
+            matches!(&self.upstream, Upstream::Open(side) if side.has_ended()) && !self.upstream_eof_told;
         client && self.session.wants_client() || upstream
     }
 
