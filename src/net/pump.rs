@@ -195,8 +195,8 @@ impl Pump<'_> {
         while let Some(output) = self.session.poll_output() {
             match output {
                 Output::Dial => self.upstream = Upstream::Dialing(Box::pin(self.relay.dial())),
-                Output::ToClient(bytes) => self.to_client(bytes),
-                Output::ToUpstream(bytes) => self.to_upstream(bytes),
+                Output::ToClient(bytes) => self.write_client(bytes),
+                Output::ToUpstream(bytes) => self.write_upstream(bytes),
                 Output::HeartbeatClient => self.beat_client(),
                 Output::HeartbeatUpstream => self.beat_upstream(),
                 Output::CloseClient => self.close_client(),
@@ -250,13 +250,13 @@ impl Pump<'_> {
         }
     }
 
-    fn to_client(&mut self, bytes: Bytes) {
+    fn write_client(&mut self, bytes: Bytes) {
         if let Some(side) = &mut self.client {
             side.write(bytes);
         }
     }
 
-    fn to_upstream(&mut self, bytes: Bytes) {
+    fn write_upstream(&mut self, bytes: Bytes) {
         if let Upstream::Open(side) = &mut self.upstream {
             side.write(bytes);
         }

@@ -310,7 +310,7 @@ impl Channel {
                         *upstream_done = true;
                     }
                     Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
-                        self.publisher.recv_tx_ended(cx)
+                        self.publisher.recv_tx_ended(cx);
                     }
                     Some(_) | None => {}
                 }

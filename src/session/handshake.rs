@@ -142,7 +142,7 @@ impl Handshake {
     pub(super) fn recv_upstream(&mut self, method: AMQPClass) -> Step {
         let AMQPClass::Connection(method) = method else { return Step::Pass };
         match method {
-            AMQPMethod::Tune(tune) => self.recv_tune(tune),
+            AMQPMethod::Tune(tune) => self.recv_tune(&tune),
             AMQPMethod::OpenOk(_) => {
                 self.opened = true;
                 Step::Opened
@@ -154,7 +154,7 @@ impl Handshake {
     }
 
     /// A frame is held whole before it goes on, so its size must have a bound, whatever the broker offers.
-    fn recv_tune(&mut self, tune: Tune) -> Step {
+    fn recv_tune(&mut self, tune: &Tune) -> Step {
         if tune.channel_max > 0 {
             self.channel_max = tune.channel_max;
         }
@@ -163,7 +163,7 @@ impl Handshake {
             return Step::Pass;
         }
         self.offered = self.ceiling;
-        let tune = AMQPMethod::Tune(Tune { frame_max: self.ceiling, ..tune });
+        let tune = AMQPMethod::Tune(Tune { frame_max: self.ceiling, ..*tune });
         Step::Instead(emit::method(ChannelId::CONNECTION, AMQPClass::Connection(tune)))
     }
 }

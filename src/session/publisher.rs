@@ -509,7 +509,7 @@ impl Publisher {
                 self.waiting.release(size_of(draft.size));
             }
             content @ (Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque) => {
-                self.content = content
+                self.content = content;
             }
             Content::Idle | Content::Header(_) | Content::Body { fate: Fate::Swallow(_), .. } => {}
         }

@@ -105,7 +105,7 @@ impl Transactions {
             match ended {
                 Ended::Commit(entries) => doubtful.extend(entries),
                 Ended::Rollback(entries) => {
-                    entries.into_iter().for_each(|entry| entry.forget(ForgetCause::Rollback))
+                    entries.into_iter().for_each(|entry| entry.forget(ForgetCause::Rollback));
                 }
             }
         }

@@ -88,7 +88,7 @@ impl Session {
         self.drop_upstream(now);
         match self.client {
             Client::Live if self.handshake.opened() && !expected => {
-                self.tell_client(&Fault::UpstreamLost, now)
+                self.tell_client(&Fault::UpstreamLost, now);
             }
             Client::SaidClose => {
                 self.out.client.push(connection_close_ok());

@@ -124,7 +124,7 @@ impl Publisher {
                 self.waiting.queue(ticket, waiter);
             }
             (Some(waiter), Verdict::Fresh(reservation)) => {
-                self.promote(ticket, waiter, Some(reservation), cx)
+                self.promote(ticket, waiter, Some(reservation), cx);
             }
             (Some(waiter), Verdict::Duplicate) => {
                 let Candidate { client, right, publish, .. } = waiter.candidate;
