@@ -9,8 +9,10 @@
 //! * [`session`]: one client paired with one upstream connection: the whole protocol, without a socket or a clock.
 //! * [`net`]: the one place with sockets and the clock.
 //! * [`admin`]: HTTP: metrics, health.
+//! * [`cli`]: what to do, and what is said over the configuration file.
 //! * [`config`]: what the user asked for, checked once; after that nothing is "maybe".
 
+pub mod cli;
 pub mod config;
 pub mod pressure;
 pub mod session;

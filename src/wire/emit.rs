@@ -5,7 +5,7 @@ use super::frame::{FRAME_END, OVERHEAD};
 use super::method::{MethodId, Publish, Return};
 use super::{ChannelId, WireError};
 use amq_protocol::frame::{AMQPFrame, WriteContext, gen_frame};
-use amq_protocol::protocol::{AMQPClass, parse_class};
+use amq_protocol::protocol::{AMQPClass, confirm, parse_class};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// A heartbeat frame, ready to send.
@@ -27,11 +27,29 @@ pub fn nack(out: &mut BytesMut, channel: ChannelId, tag: u64) {
 
 /// Any method as a frame, through `amq-protocol`.
 pub fn method(channel: ChannelId, class: AMQPClass) -> Bytes {
-    let frame = AMQPFrame::Method(channel.0, class);
+    frame(&AMQPFrame::Method(channel.0, class))
+}
+
+/// `confirm.select(nowait = true)`: no answer comes.
+pub fn confirm_select(channel: ChannelId) -> Bytes {
+    method(channel, AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: true })))
+}
+
+/// Any frame, through `amq-protocol`.
+pub fn frame(frame: &AMQPFrame) -> Bytes {
     // The one error that generators know is a sink that is full, and a `Vec` never is.
-    let written = gen_frame(&frame)(WriteContext::from(Vec::new()));
+    let written = gen_frame(frame)(WriteContext::from(Vec::new()));
     debug_assert!(written.is_ok(), "a Vec took no more: {frame:?}");
     written.map(|context| Bytes::from(context.into_inner().0)).unwrap_or_default()
+}
+
+/// Appends a method frame around a payload that is already written.
+pub fn raw_method(out: &mut BytesMut, channel: ChannelId, payload: &[u8]) {
+    out.put_u8(1);
+    out.put_u16(channel.0);
+    out.put_u32(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+    out.put_slice(payload);
+    out.put_u8(FRAME_END);
 }
 
 /// A method frame, parsed by `amq-protocol`; `None` where it does not know the class or method, where fields and

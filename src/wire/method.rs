@@ -8,6 +8,38 @@ use super::reader::Reader;
 pub struct MethodId(pub u16, pub u16);
 
 impl MethodId {
+    /// channel.open
+    pub const CHANNEL_OPEN: MethodId = MethodId(20, 10);
+    /// channel.open-ok
+    pub const CHANNEL_OPEN_OK: MethodId = MethodId(20, 11);
+    /// channel.close
+    pub const CHANNEL_CLOSE: MethodId = MethodId(20, 40);
+    /// channel.close-ok
+    pub const CHANNEL_CLOSE_OK: MethodId = MethodId(20, 41);
+    /// basic.qos
+    pub const BASIC_QOS: MethodId = MethodId(60, 10);
+    /// basic.consume
+    pub const BASIC_CONSUME: MethodId = MethodId(60, 20);
+    /// basic.consume-ok
+    pub const BASIC_CONSUME_OK: MethodId = MethodId(60, 21);
+    /// basic.cancel
+    pub const BASIC_CANCEL: MethodId = MethodId(60, 30);
+    /// basic.cancel-ok
+    pub const BASIC_CANCEL_OK: MethodId = MethodId(60, 31);
+    /// basic.get
+    pub const BASIC_GET: MethodId = MethodId(60, 70);
+    /// confirm.select
+    pub const CONFIRM_SELECT: MethodId = MethodId(85, 10);
+    /// tx.select
+    pub const TX_SELECT: MethodId = MethodId(90, 10);
+    /// tx.commit
+    pub const TX_COMMIT: MethodId = MethodId(90, 20);
+    /// tx.commit-ok
+    pub const TX_COMMIT_OK: MethodId = MethodId(90, 21);
+    /// tx.rollback
+    pub const TX_ROLLBACK: MethodId = MethodId(90, 30);
+    /// tx.rollback-ok
+    pub const TX_ROLLBACK_OK: MethodId = MethodId(90, 31);
     /// basic.publish
     pub const BASIC_PUBLISH: MethodId = MethodId(60, 40);
     /// basic.return

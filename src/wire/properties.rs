@@ -39,6 +39,18 @@ pub enum IdSource {
     Body,
 }
 
+/// As the configuration writes it.
+impl std::fmt::Display for IdSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            IdSource::MessageId => f.write_str("message-id"),
+            IdSource::CorrelationId => f.write_str("correlation-id"),
+            IdSource::Header(name) => write!(f, "header:{name}"),
+            IdSource::Body => f.write_str("body"),
+        }
+    }
+}
+
 /// The value of an id as it stood on the wire. Two ids are the same when this is the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IdValue<'a> {
