@@ -3,7 +3,7 @@
 //! What it does on a channel is in [`super::client_channel`].
 
 use super::broker_channel::{RESTRICTED, may_publish};
-use super::client_channel::{Channel, Mode};
+use super::client_channel::Channel;
 use super::ctx::Ctx;
 use super::plan::{MILLI, Micros, SECOND};
 use super::streams::{Out, push};
@@ -143,10 +143,11 @@ impl Client {
         if connection.is_mute(ctx) {
             return Act::Idle;
         }
-        if ctx.rng.chance(ctx.plan.weather.crash) {
+        let exposed = connection.phase == Phase::Running || ctx.rng.chance(100);
+        if exposed && ctx.rng.chance(ctx.plan.weather.crash) {
             return Act::Vanish;
         }
-        if ctx.rng.chance(ctx.plan.weather.freeze) {
+        if exposed && ctx.rng.chance(ctx.plan.weather.freeze) {
             return Act::Freeze;
         }
         if connection.phase == Phase::Running && ctx.rng.chance(ctx.plan.weather.leave) {
@@ -165,7 +166,7 @@ impl Client {
         let channel = connection.channels.entry(id).or_insert_with(|| Channel::new(link, id));
         if channel.is_shut() {
             if !self.stopping || !self.retry.is_empty() {
-                channel.open(ctx);
+                channel.open();
             }
         } else if channel.is_ready() && self.stopping {
             channel.finish(&mut self.retry, connection.frame_max, ctx);
@@ -218,10 +219,10 @@ impl Client {
         }
     }
 
-    /// Whether it uses confirms or transactions on some channel.
-    pub fn is_careful(&self) -> bool {
-        let modes = self.connection.iter().flat_map(|c| c.channels.values()).map(Channel::mode);
-        modes.into_iter().any(|mode| mode != Mode::Plain)
+    /// Whether the relay will find out that it is silent: by heartbeats, or because a handshake may not last.
+    pub fn would_be_missed(&self) -> bool {
+        let missed = |c: &Connection| c.heartbeat > 0 || matches!(c.phase, Phase::Start | Phase::Tune);
+        self.connection.as_ref().is_none_or(missed)
     }
 }
 

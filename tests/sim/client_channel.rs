@@ -90,8 +90,8 @@ impl Channel {
         quiet && self.out.is_empty() && matches!(self.life, Life::Shut | Life::Open)
     }
 
-    /// Opens it, and often selects confirms or tx at once.
-    pub fn open(&mut self, ctx: &mut Ctx) {
+    /// Opens it; how it is used is decided when it is open.
+    pub fn open(&mut self) {
         *self = Channel { life: Life::Opening, ..Channel::new(self.link, self.id) };
         push(&mut self.out, channel_open(self.id), vec![]);
     }

@@ -42,7 +42,8 @@ impl Rng {
     /// How much of `len` goes now: often all of it, sometimes one, else anything from 1.
     pub fn some_of(&mut self, len: usize) -> usize {
         match self.below(4) {
-            0 => 1.min(len),
+            _ if len == 0 => 0,
+            0 => 1,
             1 => 1 + self.below(len),
             _ => len,
         }

@@ -72,6 +72,11 @@ impl ByteStream {
         self.marks.drain(..count).map(|(_, mark)| mark).collect()
     }
 
+    /// Whether something is still to come: bytes, or their end.
+    pub fn has_more(&self) -> bool {
+        !self.bytes.is_empty() || self.end == End::Coming
+    }
+
     /// Whether all bytes have been delivered.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
@@ -128,6 +133,11 @@ impl FrameStream {
     pub fn some(&mut self, rng: &mut Rng) -> Vec<Frame> {
         let count = rng.some_of(self.frames.len());
         self.frames.drain(..count).collect()
+    }
+
+    /// Whether something is still to come: frames, or their end.
+    pub fn has_more(&self) -> bool {
+        !self.frames.is_empty() || self.end == End::Coming
     }
 
     /// Whether all have been delivered.

@@ -10,7 +10,7 @@ use amq_protocol::protocol::{AMQPClass, basic, channel, connection};
 use std::collections::BTreeMap;
 
 /// To whom.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Toward {
     /// the client
     Client,
@@ -134,6 +134,11 @@ impl Tap {
 impl Channel {
     fn method(&mut self, class: &AMQPClass, toward: Toward) -> Result<(), String> {
         use channel::AMQPMethod as Ch;
+        let close_ok = matches!(class, AMQPClass::Channel(Ch::CloseOk(_)));
+        if close_ok && toward == Toward::Broker {
+            // A client that was closed amid a message says no more of it.
+            self.content = Content::None;
+        }
         if self.content != Content::None {
             return Err(format!("amid content ({:?} to come)", self.content));
         }
@@ -144,7 +149,7 @@ impl Channel {
         match (class, self.life) {
             _ if opens && self.life == Life::Open => return Err("the channel is open already".into()),
             _ if opens => self.life = Life::Open,
-            (AMQPClass::Channel(Ch::CloseOk(_)), Life::Open | Life::Closing) => self.life = Life::Unknown,
+            (_, Life::Open | Life::Closing) if close_ok => self.life = Life::Unknown,
             (_, Life::Unknown | Life::Closing) => return Err(format!("the channel is not open ({:?})", self.life)),
             (AMQPClass::Channel(Ch::Close(_)), Life::Open) => self.life = Life::Closing,
             (class, Life::Open) if has_content(class) => self.content = Content::Header,

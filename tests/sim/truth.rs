@@ -134,6 +134,7 @@ pub struct Truth {
     remembered: BTreeMap<ModelKey, Uid>,
     faulty: BTreeSet<(LinkId, u16)>,
     windows: Vec<WindowPlan>,
+    deduplicates: bool,
     /// the first invariant that was broken
     pub violation: Option<Violation>,
     /// how often what happened: the proof that a run has been through it
@@ -141,9 +142,9 @@ pub struct Truth {
 }
 
 impl Truth {
-    /// Nothing has happened.
-    pub fn new(windows: &[WindowPlan]) -> Truth {
-        Truth { windows: windows.to_vec(), ..Truth::default() }
+    /// Nothing has happened. `deduplicates`: copies are held to (b).
+    pub fn new(windows: &[WindowPlan], deduplicates: bool) -> Truth {
+        Truth { windows: windows.to_vec(), deduplicates, ..Truth::default() }
     }
 
     /// An invariant is broken. The first one counts.
@@ -240,7 +241,7 @@ impl Truth {
             let Some(known) = self.of(first).known else { continue };
             let until = self.of(first).evicted.unwrap_or(Micros::MAX).min(known + self.ttl(first));
             let again = self.of(second).forwarded.unwrap_or(Micros::MAX);
-            if again < until {
+            if again < until && self.deduplicates {
                 let text = format!(
                     "{key:?} is stored twice in its window: publish {first}, known at {known}, remembered until \
                      {until}; publish {second}, forwarded at {again}"

@@ -368,12 +368,15 @@ impl fmt::Debug for Frame {
                     None => Ok(()),
                 })?;
                 match p.headers() {
-                    Some(table) => write!(f, " {:?}", table.inner()),
+                    Some(table) => table.inner().iter().try_for_each(|(name, value)| match value {
+                        AMQPValue::LongString(text) => write!(f, " {name}={text}"),
+                        value => write!(f, " {name}={value:?}"),
+                    }),
                     None if *p == none => write!(f, " (no properties)"),
                     None => Ok(()),
                 }
             }
-            AMQPFrame::Body(_, bytes) if bytes.len() <= 32 => write!(f, "body {:?}", bytes.escape_ascii().to_string()),
+            AMQPFrame::Body(_, bytes) if bytes.len() <= 32 => write!(f, "body {:?}", String::from_utf8_lossy(bytes)),
             AMQPFrame::Body(_, bytes) => write!(f, "body of {} bytes", bytes.len()),
             AMQPFrame::Method(_, class) => f.write_str(&super::methods::describe(class)),
         }

@@ -248,6 +248,8 @@ pub fn describe(class: &AMQPClass) -> String {
         AMQPClass::Connection(connection::AMQPMethod::Close(m)) => {
             format!("connection.close {} {:?}", m.reply_code, m.reply_text.as_str())
         }
+        AMQPClass::Connection(connection::AMQPMethod::Start(_)) => "connection.start".into(),
+        AMQPClass::Connection(connection::AMQPMethod::StartOk(_)) => "connection.start-ok".into(),
         other => format!("{other:?}").replace("(", ".").replace(")", ""),
     }
 }

@@ -8,6 +8,7 @@ use super::methods::{channel_open, channel_open_ok, connection_open, connection_
 use bytes::BytesMut;
 use hapax::session::{Listener, Output, Rights, Session, Settings, Shared, Windows};
 use hapax::window::{KeyMaker, Window};
+use hapax::wire::emit::HEARTBEAT;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -52,9 +53,9 @@ impl Listener for Deaf {
 }
 
 /// What sessions share, around these windows.
-pub fn shared(settings: Settings, windows: Arc<dyn Windows>) -> Arc<Shared> {
+pub fn shared(settings: Settings, windows: Arc<dyn Windows>, listener: Arc<dyn Listener>) -> Arc<Shared> {
     let keys = KeyMaker::new((1, 2));
-    Arc::new(Shared { settings, keys, windows, rights: Rights::default(), listener: Arc::new(Deaf) })
+    Arc::new(Shared { settings, keys, windows, rights: Rights::default(), listener })
 }
 
 /// See the module.
@@ -261,6 +262,10 @@ impl Pair {
                 assert!(!self.upstream_closed, "bytes for an upstream that was closed: {:?}", Frames::parse(&bytes));
                 self.to_upstream.extend_from_slice(&bytes);
             }
+            Output::HeartbeatClient if !self.to_client.is_empty() => {}
+            Output::HeartbeatUpstream if !self.to_upstream.is_empty() => {}
+            Output::HeartbeatClient => self.to_client.extend_from_slice(&HEARTBEAT),
+            Output::HeartbeatUpstream => self.to_upstream.extend_from_slice(&HEARTBEAT),
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream => self.upstream_closed = true,
         }
