@@ -9,11 +9,11 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
-  hapax                                             one window of 1,000,000 ids and 10 min before RabbitMQ on this host
+  hapax                                        defaults: one window, a RabbitMQ on this host
   hapax --upstream amqp://rabbitmq:5672 --listen 0.0.0.0:5673
-  hapax check --config /etc/hapax/hapax.toml        what is wrong with it, or what holds and where it came from
-  hapax --config /etc/hapax/hapax.toml              serve
-  hapax demo                                        watch it work on a RabbitMQ of this host
+  hapax check --config hapax.toml              what holds, or all that is wrong
+  hapax --config hapax.toml                    serve
+  hapax demo                                   watch it work
 
 Publishers connect to --listen instead of to RabbitMQ, with the same user, password and vhost.
 SIGTERM or Ctrl-C drains: what is in flight is settled first. The second one ends at once.

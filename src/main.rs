@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         // Help, version, or wrong usage: clap prints each where it belongs and ends with 0 or 2.
         Err(error) => error.exit(),
     };
-    if let Action::Demo(args) = invocation.action {
+    if let Action::Demo(args) = &invocation.action {
         return finish(run::demo(args));
     }
     let loaded = match Config::load(invocation.file.as_deref(), &invocation.overrides) {

@@ -1,16 +1,30 @@
 //! The running process: file limit, sockets, signals, and who is told to stop when. Part of the binary.
 
+use hapax::admin::{self, Admin, Probe, Watched};
 use hapax::cli::DemoArgs;
 use hapax::config::Config;
+use hapax::net::Relay;
+use hapax::pressure::Accounting;
+use hapax::session::{Rights, Shared};
+use hapax::stats::Stats;
+use hapax::window::KeyMaker;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 /// Files that the process has open beside connections: listeners, runtime, stderr, admin clients.
 const OTHER_FILES: u64 = 64;
+/// How often the upstream is asked for `/readyz`, however often that is read.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How often windows are swept of what has expired.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the process ends with code 1. Its text says what to do.
 #[derive(Debug)]
@@ -73,7 +87,7 @@ pub(crate) fn serve(config: Config) -> Result<(), Failure> {
 }
 
 /// Shows it at work.
-pub(crate) fn demo(args: DemoArgs) -> Result<(), Failure> {
+pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     // TODO(demo): `hapax::demo::run(args).await`, once there is one.
     let _ = args;
     Err(Failure::Demo("the demo is not part of this build".to_owned()))
@@ -85,27 +99,69 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 async fn serve_until_told(config: Config) -> Result<(), Failure> {
     let listener = bind("listen", config.listen).await?;
-    let admin = match config.admin {
+    let admin_listener = match config.admin {
         Some(address) => Some(bind("admin", address).await?),
         None => None,
     };
     let draining = on_signals().map_err(Failure::System)?;
-    tracing::info!(listen = %config.listen, upstream = %config.upstream, admin = ?config.admin, "ready");
-    relay(config, listener, admin, draining).await;
+    let stats = Stats::new();
+    let (shared, windows) = share(&config, &stats);
+    // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
+    let mut helpers = JoinSet::new();
+    helpers.spawn(sweep(windows.clone()));
+    if let Some(listener) = admin_listener {
+        let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
+        let admin = Admin::new(windows, Arc::clone(&stats), probe, draining.clone());
+        helpers.spawn(async move {
+            if let Err(error) = admin::serve(listener, admin).await {
+                tracing::error!(%error, "the admin listener ended");
+            }
+        });
+    }
+    let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
+    tracing::info!(listen = %config.listen, upstream = %config.upstream, admin = shown, "ready");
+    let relay = Relay {
+        shared,
+        upstream: config.upstream.authority(),
+        connect_timeout: config.timeouts.upstream_connect,
+        buffer_bytes: config.limits.buffer_bytes,
+        max_connections: config.limits.max_connections,
+        drain_timeout: config.timeouts.drain,
+        stats,
+    };
+    Arc::new(relay).serve(listener, draining).await;
     tracing::info!("drained; good bye");
     Ok(())
 }
 
-/// The relay's place.
-// TODO(net): the one call site of `hapax::net`: sessions on `listener` until `draining` turns true and they are over.
-async fn relay(
-    config: Config,
-    listener: TcpListener,
-    admin: Option<TcpListener>,
-    mut draining: watch::Receiver<bool>,
-) {
-    let _ = (config, listener, admin);
-    let _ = draining.wait_for(|draining| *draining).await;
+/// What all sessions have in common, and the windows with their accounting.
+fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
+    let mut accountings = Vec::new();
+    let set = config.window_set(|_| {
+        let accounting = Arc::new(Accounting::new());
+        accountings.push(Arc::clone(&accounting));
+        accounting
+    });
+    let watched = |(window, accounting)| Watched { window: Arc::clone(window), accounting };
+    let windows = set.iter().zip(accountings).map(watched).collect();
+    let shared = Shared {
+        settings: config.settings(),
+        keys: KeyMaker::random(),
+        windows: Arc::new(set),
+        rights: Rights::default(),
+        listener: Arc::clone(stats) as _,
+    };
+    (Arc::new(shared), windows)
+}
+
+/// Removes expired ids where no publish does it in passing.
+async fn sweep(windows: Vec<Watched>) {
+    let mut tick = tokio::time::interval(SWEEP_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let now = tick.tick().await.into_std();
+        windows.iter().for_each(|watched| watched.window.sweep(now));
+    }
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {

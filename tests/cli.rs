@@ -1,4 +1,5 @@
 //! The binary as scripts see it: exit codes, and what is said where.
+#![allow(clippy::expect_used, reason = "what a test can't set up fails it")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;

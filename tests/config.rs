@@ -1,4 +1,5 @@
 //! The configuration: files that are shipped, files that are wrong, precedence, and the way back to a file.
+#![allow(clippy::expect_used, clippy::panic, reason = "what a test can't set up fails it")]
 
 use hapax::config::{Config, Given, LogFormat, Overrides, Source};
 use hapax::window::{Confirms, Mode, Scope};

@@ -1,6 +1,6 @@
 //! What the user asked for, checked once. After that nothing is "maybe": a [`Config`] is complete and consistent.
 //!
-//! Read twice: [`raw`] takes the file apart and keeps the place of every value, `check` makes a [`Config`] of it. All
+//! Read twice: `raw` takes the file apart and keeps the place of every value, `check` makes a [`Config`] of it. All
 //! that is wrong is reported at once, each with its place and its fix ([`Problems`]). Flags come before environment,
 //! environment before file, file before [`defaults`].
 //!
@@ -164,8 +164,8 @@ impl Config {
     pub fn window_set(&self, mut listener: impl FnMut(&WindowConfig) -> Arc<dyn Listener>) -> WindowSet {
         let mut set = WindowSet::new();
         for window in &self.windows {
-            let (rules, limits) = (window.rules.clone(), window.limits.clone());
-            let built = LocalWindow::new(rules, limits, window.engine, listener(window));
+            let built =
+                LocalWindow::new(window.rules.clone(), window.limits, window.engine, listener(window));
             set.push(window.vhost.clone(), window.exchange.clone(), built);
         }
         set

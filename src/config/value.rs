@@ -218,14 +218,11 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, Wrong> {
     }
 }
 
-/// The URL without its password, for messages.
+/// The URL for messages, without what stands before the last `@`: a password, however badly it is written.
 fn masked(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            format!("\"{}://***{}\"", url.get(..scheme).unwrap_or(""), url.get(at..).unwrap_or(""))
-        }
-        _ => format!("{url:?}"),
-    }
+    let Some((before, host)) = url.rsplit_once('@') else { return format!("{url:?}") };
+    let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    format!("\"{scheme}***@{host}\"")
 }
 
 /// A filter for log lines, as `tracing_subscriber` reads it.
@@ -301,5 +298,83 @@ pub(super) fn exchange(text: &str) -> Result<String, Wrong> {
             format!("has {length} bytes, but AMQP carries names of up to {SHORTSTR_MAX}"),
             "name an exchange that exists",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let table = [
+            ("0", Some(0)),
+            ("4096", Some(4096)),
+            ("4_096 B", Some(4096)),
+            ("256KiB", Some(262_144)),
+            ("16 MiB", Some(16 << 20)),
+            ("1GB", Some(1_000_000_000)),
+            ("", None),
+            ("MiB", None),
+            ("-1", None),
+            ("1.5MiB", None),
+            ("16mib", None),
+            ("9999999999999999999999999999999999999999", None),
+            ("99999999999999999999999999999999GiB", None),
+        ];
+        for (text, bytes) in table {
+            assert_eq!(parse_bytes(text), bytes, "{text:?}");
+        }
+        for bytes in [0, 1, 1023, 1024, 1 << 20, (1 << 20) + 1, 3 << 30] {
+            assert_eq!(parse_bytes(show_bytes(bytes).trim_matches('"')), Some(bytes as i128));
+        }
+    }
+
+    #[test]
+    fn upstreams() {
+        let valid = [
+            ("amqp://localhost", "localhost:5672"),
+            ("amqp://localhost/", "localhost:5672"),
+            ("amqp://10.0.0.1:1", "10.0.0.1:1"),
+            ("amqp://rabbit_mq-1.internal:5672/", "rabbit_mq-1.internal:5672"),
+            ("amqp://[::1]", "[::1]:5672"),
+            ("amqp://[fe80::1]:99", "[fe80::1]:99"),
+        ];
+        for (text, authority) in valid {
+            assert_eq!(upstream(text).map(|upstream| upstream.authority()), Ok(authority.into()), "{text:?}");
+        }
+        let invalid = [
+            "",
+            "localhost",
+            "amqp://",
+            "amqp://:5672",
+            "amqp://a:0",
+            "amqp://a:65536",
+            "amqp://a:",
+            "amqp://a b",
+            "amqp://[::1",
+            "amqp://[x]",
+            "amqp://::1",
+            "http://a",
+            "AMQP//a",
+            "amqp://a?heartbeat=1",
+            "amqp://a//",
+            "amqps://a",
+            "amqp://u@a",
+            "amqp://u:p/w@a",
+        ];
+        for text in invalid {
+            assert!(upstream(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        for text in
+            ["amqp://u:secret@a", "amqps://u:secret@a", "amqp://u:se/secret@a", "u:secret@a", "x://secret@@a"]
+        {
+            let wrong = upstream(text).expect_err(text);
+            assert!(!wrong.what.contains("secret") && !wrong.fix.contains("secret"), "{wrong:?}");
+        }
     }
 }

@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn patterns_match_bytes() {
-        let table: &[(&str, &[&[u8]], &[&[u8]])] = &[
+        type Names = &'static [&'static [u8]];
+        let table: &[(&str, Names, Names)] = &[
             ("*", &[b"", b"/", b"orders", b"a/b", b"..", b"\xff\xfe", b"a\nb"], &[]),
             ("**", &[b"", b"/", b"a/b", b"\xff"], &[]),
             ("/", &[b"/"], &[b"", b"//", b"a"]),
