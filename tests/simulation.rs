@@ -3,7 +3,7 @@
 mod sim;
 mod support;
 
-use sim::runs::{Report, STEPS, run, run_many};
+use sim::runs::{Report, STEPS, run, run_many, survey};
 use sim::world::Middle;
 
 /// The base of the seeds that CI runs.
@@ -31,4 +31,14 @@ fn simulation_million_steps() {
     let total = from_env("HAPAX_SIM_STEPS").unwrap_or(1_000_000);
     let report = run_many(base, total, Middle::Sessions);
     println!("{report:#?}");
+}
+
+/// All that is broken, a line each: `HAPAX_SIM_RUNS=300 cargo test --test simulation survey -- --ignored --nocapture`.
+#[test]
+#[ignore = "a tool, not a test"]
+fn simulation_survey() {
+    let runs = from_env("HAPAX_SIM_RUNS").unwrap_or(300);
+    let failures = survey(from_env("HAPAX_SIM_BASE").unwrap_or(BASE), runs, Middle::Sessions);
+    failures.iter().for_each(|failure| println!("{failure}"));
+    println!("{} of {runs} runs failed", failures.len());
 }

@@ -5,9 +5,6 @@ use super::rng::Rng;
 use super::truth::Truth;
 use std::collections::VecDeque;
 
-/// How many lines the log keeps.
-const KEPT: usize = 60;
-
 /// See the module.
 #[derive(Debug)]
 pub struct Ctx {
@@ -33,8 +30,8 @@ impl Ctx {
 /// The last lines. It listens only when a failed run is run again.
 #[derive(Debug, Default)]
 pub struct Log {
-    /// whether it listens
-    pub on: bool,
+    /// how many lines it keeps; 0 = it does not listen
+    pub kept: usize,
     /// what it has heard
     pub lines: VecDeque<String>,
 }
@@ -42,9 +39,9 @@ pub struct Log {
 impl Log {
     /// A line, made only where somebody listens.
     pub fn say(&mut self, line: impl FnOnce() -> String) {
-        if self.on {
+        if self.kept > 0 {
             self.lines.push_back(line());
-            if self.lines.len() > KEPT {
+            if self.lines.len() > self.kept {
                 self.lines.pop_front();
             }
         }

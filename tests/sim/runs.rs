@@ -27,7 +27,7 @@ struct Failure {
     log: Vec<String>,
 }
 
-fn attempt(seed: u64, steps: u64, middle: Middle, log: bool, report: &mut Report) -> Result<u64, Failure> {
+fn attempt(seed: u64, steps: u64, middle: Middle, log: usize, report: &mut Report) -> Result<u64, Failure> {
     let mut world = World::new(seed, middle, log);
     let outcome = catch_unwind(AssertUnwindSafe(|| world.run(steps)));
     report.steps += world.steps;
@@ -48,8 +48,9 @@ fn attempt(seed: u64, steps: u64, middle: Middle, log: bool, report: &mut Report
 
 /// One run. Where it fails it is run again with its log on, and the test fails with the seed, the step and the log.
 pub fn run(seed: u64, steps: u64, middle: Middle, report: &mut Report) -> u64 {
-    attempt(seed, steps, middle, false, report).unwrap_or_else(|first| {
-        let again = attempt(seed, steps, middle, true, &mut Report::default());
+    attempt(seed, steps, middle, 0, report).unwrap_or_else(|first| {
+        let kept = std::env::var("HAPAX_SIM_LOG").ok().and_then(|lines| lines.parse().ok()).unwrap_or(40);
+        let again = attempt(seed, steps, middle, kept, &mut Report::default());
         let log = match again {
             Err(failure) if (failure.step, &failure.why) == (first.step, &first.why) => failure.log.join("\n"),
             other => format!("(it does not replay: {other:?})"),
@@ -71,4 +72,13 @@ pub fn run_many(base: u64, total: u64, middle: Middle) -> Report {
         seed += 1;
     }
     report
+}
+
+/// Runs them all and says in a line why each failed one did: for the day when many do.
+pub fn survey(base: u64, runs: u64, middle: Middle) -> Vec<String> {
+    let told = |seed: u64| {
+        let failure = attempt(seed, STEPS, middle, 0, &mut Report::default()).err()?;
+        Some(format!("seed {seed} step {}: {}", failure.step, failure.why))
+    };
+    (base..base + runs).filter_map(told).collect()
 }

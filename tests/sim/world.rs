@@ -37,8 +37,8 @@ pub struct World {
 }
 
 impl World {
-    /// The world of a seed; `log`: it remembers what was done last.
-    pub fn new(seed: u64, middle: Middle, log: bool) -> World {
+    /// The world of a seed; `log`: how many lines of what was done last it remembers.
+    pub fn new(seed: u64, middle: Middle, log: usize) -> World {
         let mut plan = Plan::of(seed);
         if middle == Middle::Wire {
             plan.weather.freeze = 0;
@@ -57,7 +57,7 @@ impl World {
                 rng: Rng::new(seed.rotate_left(17)),
                 truth: Truth::new(&plan.windows, middle == Middle::Sessions),
                 plan,
-                log: Log { on: log, ..Log::default() },
+                log: Log { kept: log, ..Log::default() },
             },
         };
         for client in 0..world.clients.len() {
