@@ -153,6 +153,8 @@ impl BrokerChannel {
                     self.reply(cancel_ok(self.id, cancel.consumer_tag.as_str()));
                 }
             }
+            // A consumer's answers: the model's deliveries want none.
+            (A::Basic(basic::AMQPMethod::Nack(_) | basic::AMQPMethod::Ack(_)), _) => {}
             (class, mode) => ctx.truth.broken('i', format!("the broker's channel in {mode:?} gets {class:?}")),
         }
     }

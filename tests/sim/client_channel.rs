@@ -229,7 +229,7 @@ impl Channel {
     pub fn publish(&mut self, what: What, allowed: bool, frame_max: u32, ctx: &mut Ctx) {
         let len = match ctx.rng.below(100) {
             0..15 => 0,
-            15 => ctx.rng.below(9000),
+            15 => ctx.rng.below(ctx.plan.body),
             _ => ctx.rng.below(60),
         };
         let bypass = what.id.is_some() && ctx.rng.chance(20);
@@ -249,7 +249,7 @@ impl Channel {
             ..Publish::begun(ctx.now)
         };
         let uid = ctx.truth.publish(publish);
-        let size = if ctx.rng.chance(300) { 9 + ctx.rng.below(60) } else { frame_max as usize };
+        let size = if ctx.rng.chance(300) { 9 + len / 20 + ctx.rng.below(60) } else { frame_max as usize };
         let frames = compose(uid, ctx.truth.of(uid)).frame_size(size.min(frame_max as usize)).publish(self.id);
         push(&mut self.out, frames, vec![Mark::Reached(uid)]);
         match self.mode {

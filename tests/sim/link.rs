@@ -436,10 +436,9 @@ impl Link {
     /// (e): what is unresolved and what is held is within its bounds.
     fn bounds(&mut self, ctx: &mut Ctx) {
         let Some(relay) = &self.relay else { return };
-        let settings = &ctx.plan.settings;
         let (unresolved, held) = (relay.unresolved(), relay.held_bytes());
-        if unresolved > settings.max_unresolved || held > settings.held_bytes {
-            let text = format!("link {}: {unresolved} unresolved, {held} bytes held, {settings:?}", self.id);
+        if unresolved > ctx.plan.most_unresolved() || held > ctx.plan.most_held() {
+            let text = format!("link {}: {unresolved} unresolved, {held} bytes held, {:?}", self.id, ctx.plan.settings);
             ctx.truth.broken('e', text);
         }
     }

@@ -89,6 +89,8 @@ pub struct Plan {
     pub heartbeat: u16,
     /// the broker's frame_max
     pub frame_max: u32,
+    /// the largest body
+    pub body: usize,
     /// bounds or times are so small that publishes are given up for them
     pub tight: bool,
     /// what goes wrong
@@ -117,6 +119,7 @@ impl Plan {
             toil: rng.pick(&[200, 3 * MILLI, 50 * MILLI]),
             heartbeat: rng.pick(&[0, 1, 2, 60]),
             frame_max: rng.pick(&[4096, 8192, 131_072]),
+            body: rng.pick(&[60, 60, 60, 9000]),
             tight,
             weather: if calm { Weather::calm() } else { Weather::draw(&mut rng) },
         }
@@ -127,6 +130,19 @@ impl Plan {
         let order = self.weather.clone();
         self.weather = Weather { multiple: order.multiple, disorder: order.disorder, ..Weather::calm() };
         self.toil = self.toil.min(5 * MILLI);
+    }
+
+    /// How many may be unresolved. Reading stops at the bound; what was read before and waits behind a verdict (it is
+    /// part of the held bytes, and no publish is smaller than 50) is judged without asking again, and a transaction
+    /// counts when it ends.
+    pub fn most_unresolved(&self) -> usize {
+        let transactions = usize::from(self.channels) * self.settings.max_unresolved;
+        self.settings.max_unresolved + transactions + self.most_held() / 50
+    }
+
+    /// How many bytes may be held. Reading stops beyond the bound: each channel may exceed it by one message.
+    pub fn most_held(&self) -> usize {
+        self.settings.held_bytes + (usize::from(self.channels) + 1) * (2 * self.body + 400)
     }
 
     /// How long everything may take to come to an end once the network is healed.
