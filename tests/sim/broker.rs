@@ -126,7 +126,8 @@ impl Broker {
         if ctx.rng.chance(ctx.plan.weather.connection_close) {
             return self.close(ctx);
         }
-        let busy: Vec<u16> = self.channels.iter().filter(|(_, c)| c.has_work()).map(|(id, _)| *id).collect();
+        let deliveries = ctx.plan.weather.deliver > 0;
+        let busy: Vec<u16> = self.channels.iter().filter(|(_, c)| c.has_work(deliveries)).map(|(id, _)| *id).collect();
         if !busy.is_empty() {
             let id = ctx.rng.pick(&busy);
             if let Some(channel) = self.channels.get_mut(&id) {
@@ -188,8 +189,10 @@ impl Broker {
     }
 
     /// Whether more work would do something now.
-    pub fn has_work(&self) -> bool {
-        self.has_out() || self.blocking || (self.phase == Phase::Running && self.channels.values().any(|c| c.has_work()))
+    pub fn has_work(&self, ctx: &Ctx) -> bool {
+        let deliveries = ctx.plan.weather.deliver > 0;
+        let busy = self.phase == Phase::Running && self.channels.values().any(|c| c.has_work(deliveries));
+        self.has_out() || self.blocking || busy
     }
 
     fn has_out(&self) -> bool {

@@ -242,9 +242,9 @@ impl BrokerChannel {
         push(&mut self.out, tx_commit_ok(self.id), marks);
     }
 
-    /// Whether work would do something.
-    pub fn has_work(&self) -> bool {
-        self.life == Life::Open && (!self.jobs.is_empty() || self.consumer.is_some())
+    /// Whether work would do something; `deliveries`: the broker has something for consumers.
+    pub fn has_work(&self, deliveries: bool) -> bool {
+        self.life == Life::Open && (!self.jobs.is_empty() || (deliveries && self.consumer.is_some()))
     }
 
     /// A piece of work: store some, settle some, deliver something.
@@ -261,7 +261,7 @@ impl BrokerChannel {
         if ctx.rng.chance(700) {
             self.settle(ctx);
         }
-        if self.consumer.is_some() && ctx.rng.chance(50) {
+        if self.consumer.is_some() && ctx.rng.chance(ctx.plan.weather.deliver) {
             self.deliver(ctx);
         }
     }

@@ -482,7 +482,7 @@ impl Link {
 
     fn kick_broker(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
         let Some(broker) = &self.broker else { return };
-        let at = if broker.has_work() || broker.is_done() { ctx.soon(ctx.plan.toil) } else { ctx.now + broker.idle() };
+        let at = if broker.has_work(ctx) || broker.is_done() { ctx.soon(ctx.plan.toil) } else { ctx.now + broker.idle() };
         if self.working.is_none_or(|working| at < working) {
             self.working = Some(at);
             schedule.at(at, Event::Work(self.id, at));

@@ -58,6 +58,8 @@ pub struct Weather {
     pub disorder: u32,
     /// the broker blocks publishers, per piece of its work
     pub block: u32,
+    /// the broker delivers to a consumer, per piece of its work
+    pub deliver: u32,
 }
 
 /// A run.
@@ -208,6 +210,7 @@ impl Weather {
             multiple: 300,
             disorder: 300,
             block: 0,
+            deliver: 0,
         }
     }
 
@@ -226,6 +229,7 @@ impl Weather {
             multiple: rng.pick(&[0, 300, 800]),
             disorder: rng.pick(&[0, 300, 800]),
             block: rng.pick(&[0, 0, 3]),
+            deliver: rng.pick(&[0, 50, 300]),
         }
     }
 }
