@@ -222,6 +222,13 @@ impl Confirms {
         }
     }
 
+    /// The client's channel is closed: no tag of it will be answered any more.
+    pub(super) fn forget_client(&mut self) {
+        self.first_client += self.slots.len() as u64;
+        self.slots.clear();
+        self.due.clear();
+    }
+
     /// Gives up all that is unsettled: nothing more will be heard of it.
     pub(super) fn take_unsettled(&mut self) -> impl Iterator<Item = Entry> {
         self.unsettled = 0;
