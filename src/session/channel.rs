@@ -384,6 +384,7 @@ impl Channel {
                 self.publisher.upstream_channel_closed();
                 let said_close = self.drop_backlog() || matches!(self.state, State::Settling { .. });
                 self.flush(cx);
+                self.publisher.confirms().forget_client();
                 match self.state {
                     // Both have closed: each gets its answer, the client's from the upstream where it has been asked.
                     _ if said_close => {
@@ -551,6 +552,7 @@ impl Channel {
         } else {
             cx.out.client.push(close(self.id, fault.code(), &fault.text(), fault.culprit()));
         }
+        self.publisher.confirms().forget_client();
         self.publisher.client_done();
         self.publisher.abandon_waiting();
         let until = cx.now + cx.shared.settings.linger;
