@@ -353,16 +353,18 @@ impl Session {
     fn settle_down(&mut self, now: Instant) {
         loop {
             let mail = self.mailbox.take();
-            if mail.is_empty() {
-                break;
-            }
+            let quiet = mail.is_empty();
             for (ticket, verdict) in mail {
                 let id = Tickets::channel(ticket);
                 self.on_channel(id, now, |channel, cx| channel.recv_verdict(ticket, verdict, cx));
             }
             self.pump_inbound(now);
+            // An answer that is written may make room for what was read already.
+            self.flush(now);
+            if quiet && (self.inbound.is_empty() || !self.wants_client()) {
+                break;
+            }
         }
-        self.pump_inbound(now);
         if self.client_eof
             && (self.inbound.is_empty() || self.ending.is_some() || self.upstream != Upstream::Live)
         {
