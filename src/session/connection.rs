@@ -393,6 +393,7 @@ impl Session {
         match ending.why {
             Why::ClientClose(close) => {
                 self.out.upstream.forward(&close);
+                self.out.upstream.conclude();
                 self.upstream = Upstream::Closing { until: now + patience };
             }
             Why::ClientGone => self.drop_upstream(now),
@@ -401,6 +402,7 @@ impl Session {
                 let text = "hapax is shutting down".into();
                 let close = Close { reply_code: 200, reply_text: text, class_id: 0, method_id: 0 };
                 self.out.upstream.push(connection_method(ConnectionMethod::Close(close)));
+                self.out.upstream.conclude();
                 self.upstream = Upstream::Closing { until: now + patience };
             }
         }
