@@ -10,8 +10,10 @@
 //! * [`net`]: the one place with sockets and the clock.
 //! * [`admin`]: HTTP: metrics, health.
 //! * [`config`]: what the user asked for, checked once; after that nothing is "maybe".
+//! * [`demo`]: a private RabbitMQ node, for the demonstration and for the end-to-end tests.
 
 pub mod config;
+pub mod demo;
 pub mod pressure;
 pub mod session;
 pub mod window;

@@ -43,7 +43,14 @@ impl KeyMaker {
     }
 
     /// SipHash-1-3-128 over the parts of the scope and the id, each with its length before it.
-    pub fn key(&self, scope: Scope, vhost: &[u8], exchange: &[u8], routing_key: &[u8], id: &IdValue<'_>) -> Key {
+    pub fn key(
+        &self,
+        scope: Scope,
+        vhost: &[u8],
+        exchange: &[u8],
+        routing_key: &[u8],
+        id: &IdValue<'_>,
+    ) -> Key {
         let _ = (scope, vhost, exchange, routing_key, id, self.secret);
         todo!()
     }

@@ -27,7 +27,12 @@ pub struct Limits {
 
 impl LocalWindow {
     /// An empty window.
-    pub fn new(rules: Rules, limits: Limits, engine: EngineKind, listener: Arc<dyn Listener>) -> Arc<LocalWindow> {
+    pub fn new(
+        rules: Rules,
+        limits: Limits,
+        engine: EngineKind,
+        listener: Arc<dyn Listener>,
+    ) -> Arc<LocalWindow> {
         let _ = (rules, limits, engine, listener);
         todo!()
     }
