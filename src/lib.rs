@@ -8,13 +8,18 @@
 //! * [`pressure`]: the accounting that listens to a window's events.
 //! * [`session`]: one client paired with one upstream connection: the whole protocol, without a socket or a clock.
 //! * [`net`]: the one place with sockets and the clock.
+//! * [`stats`]: what the process counts beside its windows.
 //! * [`admin`]: HTTP: metrics, health.
+//! * [`cli`]: what to do, and what is said over the configuration file.
 //! * [`config`]: what the user asked for, checked once; after that nothing is "maybe".
 //! * [`demo`]: a private RabbitMQ node, for the demonstration and for the end-to-end tests.
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod pressure;
 pub mod session;
+pub mod stats;
 pub mod window;
 pub mod wire;

@@ -4,15 +4,32 @@
 //! the constructor. The shell ([`crate::net`]) reads bytes into two buffers, hands them over, carries out what
 //! [`Session::poll_output`] says until it says `None`, and sleeps until [`Session::poll_timeout`].
 
+mod candidate;
+mod channel;
+mod confirms;
+mod connection;
+mod cx;
+mod entry;
+mod fault;
+mod handshake;
+mod inbound;
+mod liveness;
+mod outbox;
+mod probe;
+mod publisher;
 mod rights;
+mod transaction;
 
+pub use confirms::{ClientTag, UpstreamTag};
+pub use connection::Session;
+pub use fault::Fault;
 pub use rights::Rights;
 
-use crate::window::{KeyMaker, Mailbox, Window};
-use bytes::{Bytes, BytesMut};
+use crate::window::{KeyMaker, Window};
+use bytes::Bytes;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What all sessions of a process have in common.
 #[derive(Debug)]
@@ -69,80 +86,12 @@ pub enum Output {
     ToClient(Bytes),
     /// Write these bytes to the upstream.
     ToUpstream(Bytes),
+    /// Write a heartbeat to the client, unless bytes are waiting to be written already.
+    HeartbeatClient,
+    /// Write a heartbeat to the upstream, unless bytes are waiting to be written already.
+    HeartbeatUpstream,
     /// Nothing more will be written to the client: flush, then close its socket.
     CloseClient,
     /// Nothing more will be written to the upstream: flush, then close its socket. (Both closed: the session is over.)
     CloseUpstream,
-}
-
-/// One client connection and its upstream connection.
-#[derive(Debug)]
-pub struct Session {}
-
-impl Session {
-    /// For a client that has just connected.
-    pub fn new(_shared: Arc<Shared>, _now: Instant) -> Session {
-        todo!()
-    }
-    /// Bytes from the client. Whole frames are taken out of `buf`; the beginning of a frame stays in it, and so does
-    /// everything while [`Session::wants_client`] is false. Call again when that turns true and `buf` is not empty.
-    pub fn handle_client(&mut self, _buf: &mut BytesMut, _now: Instant) {
-        todo!()
-    }
-    /// Bytes from the upstream, likewise (it never pauses by itself).
-    pub fn handle_upstream(&mut self, _buf: &mut BytesMut, _now: Instant) {
-        todo!()
-    }
-    /// The upstream connection is open (answers [`Output::Dial`]).
-    pub fn handle_upstream_open(&mut self, _now: Instant) {
-        todo!()
-    }
-    /// The client's socket is at its end or broken.
-    pub fn handle_client_eof(&mut self, _now: Instant) {
-        todo!()
-    }
-    /// The upstream's socket is at its end or broken, or could not be opened.
-    pub fn handle_upstream_eof(&mut self, _now: Instant) {
-        todo!()
-    }
-    /// There is mail in [`Session::mailbox`].
-    pub fn handle_mail(&mut self, _now: Instant) {
-        todo!()
-    }
-    /// [`Session::poll_timeout`] has passed.
-    pub fn handle_timeout(&mut self, _now: Instant) {
-        todo!()
-    }
-    /// The process is to end: settle what is in flight, then close the client with 320.
-    pub fn handle_drain(&mut self, _now: Instant) {
-        todo!()
-    }
-    /// The next thing to do, `None` when there is nothing.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        todo!()
-    }
-    /// When [`Session::handle_timeout`] wants to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
-    }
-    /// Where late verdicts for this session come; the shell registers its waker there.
-    pub fn mailbox(&self) -> &Arc<Mailbox> {
-        todo!()
-    }
-    /// Whether bytes from the client are wanted now.
-    pub fn wants_client(&self) -> bool {
-        todo!()
-    }
-    /// Both sides are closed and nothing is left.
-    pub fn is_over(&self) -> bool {
-        todo!()
-    }
-    /// Publishes whose outcome is unknown: forwarded and unanswered, or waiting.
-    pub fn unresolved(&self) -> usize {
-        todo!()
-    }
-    /// Bytes held for waiting publishes.
-    pub fn held_bytes(&self) -> usize {
-        todo!()
-    }
 }

@@ -1,4 +1,12 @@
 //! The closed list of what can happen in a window, and who listens.
+//!
+//! Two identities hold between calls (for moka: once nobody is inside one), and tests hold them:
+//!
+//! * fresh = entries + evicted (all causes) + forgotten (all causes) + in flight
+//! * committed + committed in doubt = entries + evicted (all causes)
+//!
+//! A publish that waits is counted `InFlight` when it is queued, and again by its final verdict: `Fresh` and `Promoted`,
+//! or `Duplicate`, or `Refused`. So fresh = forwarded, duplicate = taken out, and in flight = how many had to wait for it.
 
 use std::time::Duration;
 
@@ -15,6 +23,28 @@ pub enum EvictionCause {
     Flush,
     /// somebody asked for this one key
     Forget,
+}
+
+impl EvictionCause {
+    /// Every cause.
+    pub const ALL: [EvictionCause; 5] = [
+        EvictionCause::Capacity,
+        EvictionCause::Expired,
+        EvictionCause::Resize,
+        EvictionCause::Flush,
+        EvictionCause::Forget,
+    ];
+
+    /// As metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            EvictionCause::Capacity => "capacity",
+            EvictionCause::Expired => "expired",
+            EvictionCause::Resize => "resize",
+            EvictionCause::Flush => "flush",
+            EvictionCause::Forget => "forget",
+        }
+    }
 }
 
 /// Why a reservation was given up.
@@ -34,14 +64,38 @@ pub enum ForgetCause {
     Incomplete,
 }
 
+impl ForgetCause {
+    /// Every cause.
+    pub const ALL: [ForgetCause; 6] = [
+        ForgetCause::Nack,
+        ForgetCause::Returned,
+        ForgetCause::Rollback,
+        ForgetCause::ChannelClosed,
+        ForgetCause::InDoubt,
+        ForgetCause::Incomplete,
+    ];
+
+    /// As metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ForgetCause::Nack => "nack",
+            ForgetCause::Returned => "returned",
+            ForgetCause::Rollback => "rollback",
+            ForgetCause::ChannelClosed => "channel_closed",
+            ForgetCause::InDoubt => "in_doubt",
+            ForgetCause::Incomplete => "incomplete",
+        }
+    }
+}
+
 /// What happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// verdict: fresh
+    /// verdict: fresh, at once or by promotion
     Fresh,
-    /// verdict: duplicate. `waited` = it had waited in flight first and was then stored
+    /// verdict: duplicate, at once or because what it had waited for was stored
     Duplicate,
-    /// verdict: in flight
+    /// verdict: in flight (the final one follows, if the publish still waits by then)
     InFlight,
     /// a publish without an id
     NoId,
@@ -53,13 +107,13 @@ pub enum Event {
     CommittedInDoubt,
     /// a reservation was dropped
     Forgotten(ForgetCause),
-    /// a waiter took the place of a first that failed
+    /// a waiter took the place of a first that failed (`Fresh` is told as well)
     Promoted,
     /// a waiter could not be kept (waiters per id, or bytes held, at their bound)
     Refused,
     /// a seen key was removed at this age
     Evicted {
-        /// since its commit
+        /// since its commit, or since it was last made young again
         age: Duration,
         /// why
         cause: EvictionCause,

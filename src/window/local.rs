@@ -1,17 +1,31 @@
 //! The window inside this process: an in-flight table in shards, beside an engine that remembers what was stored.
+//!
+//! Every operation on a key holds the lock of its place in the in-flight table, so a key is in flight or seen or neither,
+//! never both, and nobody sees it between two. Lock order: in-flight shard, then engine. Both are released before a
+//! letter is delivered, because a letter, or the mailbox around it, may die on the way, and a reservation in it comes back
+//! here.
 
-use super::engine::{Engine, EngineKind};
+use super::engine::{Engine, EngineKind, Entry, Stamp};
+use super::flight::{Flight, Flights};
 use super::*;
+use parking_lot::RwLock;
+use std::sync::OnceLock;
 
 /// A window over an engine. See the module's doc for what lives where.
 #[derive(Debug)]
 pub struct LocalWindow {
     rules: Rules,
-    _engine: Box<dyn Engine>,
+    refresh_on_duplicate: bool,
+    waiters_per_id: usize,
+    dials: RwLock<Dials>,
+    clock: Clock,
+    flights: Flights,
+    engine: Box<dyn Engine>,
+    listener: Arc<dyn Listener>,
 }
 
 /// What can be changed while it runs, and the bounds.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// ids
     pub capacity: usize,
@@ -26,14 +40,292 @@ pub struct Limits {
 }
 
 impl LocalWindow {
-    /// An empty window.
+    /// An empty window. A capacity of 0 is taken as 1.
     pub fn new(
         rules: Rules,
         limits: Limits,
         engine: EngineKind,
         listener: Arc<dyn Listener>,
     ) -> Arc<LocalWindow> {
-        let _ = (rules, limits, engine, listener);
-        todo!()
+        let Limits { capacity, ttl, mode, refresh_on_duplicate, waiters_per_id } = limits;
+        Arc::new(LocalWindow {
+            rules,
+            refresh_on_duplicate,
+            waiters_per_id,
+            dials: RwLock::new(Dials { ttl, mode }),
+            clock: Clock::default(),
+            flights: Flights::new(),
+            engine: engine.build(capacity.max(1)),
+            listener,
+        })
+    }
+
+    /// Capacity, TTL and mode in force now, and the bounds.
+    pub fn limits(&self) -> Limits {
+        let Dials { ttl, mode } = *self.dials.read();
+        Limits {
+            capacity: self.capacity(),
+            ttl,
+            mode,
+            refresh_on_duplicate: self.refresh_on_duplicate,
+            waiters_per_id: self.waiters_per_id,
+        }
+    }
+
+    /// Keys remembered, expired ones that were not swept yet included.
+    pub fn len(&self) -> usize {
+        self.engine.len()
+    }
+
+    /// Whether no key is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.engine.is_empty()
+    }
+
+    /// Keys whose outcome is not known. They do not count against the capacity.
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Keys remembered at most.
+    pub fn capacity(&self) -> usize {
+        self.engine.capacity()
+    }
+
+    /// What the window occupies on the heap: an estimate, the engine says how good it is.
+    pub fn bytes(&self) -> usize {
+        self.engine.bytes() + self.flights.bytes()
+    }
+
+    /// What is known of a seen key. Does not count as seeing it.
+    pub fn get(&self, key: Key, now: Instant) -> Option<Seen> {
+        let stamp = self.clock.stamp(now);
+        let entry = self.engine.peek(key).filter(|entry| !entry.is_expired(stamp))?;
+        let at = now.checked_sub(stamp.since(entry.at)).unwrap_or(now);
+        let until = now.checked_add(entry.until.since(stamp)).unwrap_or(now);
+        Some(Seen { at, until, duplicates: entry.duplicates })
+    }
+
+    /// Whether the outcome of this key is awaited.
+    pub fn is_in_flight(&self, key: Key) -> bool {
+        self.flights.lock(key).contains_key(&key)
+    }
+
+    /// Makes one seen key unknown; false if it was not seen. What is in flight stays so: its outcome will decide.
+    pub fn forget(&self, key: Key, now: Instant) -> bool {
+        let now = self.clock.stamp(now);
+        let _flights = self.flights.lock(key);
+        let Some(entry) = self.engine.remove(key) else { return false };
+        self.evicted(now, entry, EvictionCause::Forget);
+        !entry.is_expired(now)
+    }
+
+    /// Makes all seen keys unknown. What is in flight stays so.
+    pub fn flush(&self, now: Instant) {
+        let now = self.clock.stamp(now);
+        self.engine.clear(&mut |entry, cause| self.evicted(now, entry, cause));
+    }
+
+    /// Changes the capacity (at least 1); what has no place is forgotten at once, least recently seen first.
+    pub fn resize(&self, capacity: usize, now: Instant) {
+        let now = self.clock.stamp(now);
+        self.engine.resize(capacity.max(1), &mut |entry, cause| self.evicted(now, entry, cause));
+    }
+
+    /// Removes expired keys that are easy to find. Publishes do that in passing; this is for when there are none.
+    pub fn sweep(&self, now: Instant) {
+        let now = self.clock.stamp(now);
+        self.engine.sweep(now, &mut |entry, cause| self.evicted(now, entry, cause));
+    }
+
+    /// Changes the TTL of what will be committed from now on.
+    pub fn set_ttl(&self, ttl: Duration) {
+        self.dials.write().ttl = ttl;
+    }
+
+    /// Changes the mode.
+    pub fn set_mode(&self, mode: Mode) {
+        self.dials.write().mode = mode;
+    }
+
+    /// In flight, seen or neither, and what becomes of each.
+    fn judge(&self, key: Key, now: Stamp, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Judgement {
+        let mut flights = self.flights.lock(key);
+        if let Some(flight) = flights.get_mut(&key) {
+            self.notice(Event::InFlight);
+            if flight.queue(mailbox, ticket, self.waiters_per_id) {
+                return Judgement::Queued;
+            }
+            self.notice(Event::Refused);
+            return Judgement::Crowded;
+        }
+        let mut gone = |entry, cause| self.evicted(now, entry, cause);
+        if self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone) {
+            self.notice(Event::Duplicate);
+            return Judgement::Duplicate;
+        }
+        flights.insert(key, Flight::default());
+        self.notice(Event::Fresh);
+        Judgement::Fresh
+    }
+
+    /// The key becomes seen. Without a TTL it is seen for no time at all: its waiters still learn that it was stored.
+    fn settle(&self, key: Key, now: Instant, ttl: Duration, event: Event) {
+        let now = self.clock.stamp(now);
+        let waiters = {
+            let mut flights = self.flights.lock(key);
+            self.notice(event);
+            let entry = Entry { at: now, until: now.after(ttl), duplicates: 0 };
+            if entry.is_expired(now) {
+                self.evicted(now, entry, EvictionCause::Expired);
+            } else {
+                self.engine.insert(key, entry, now, &mut |entry, cause| self.evicted(now, entry, cause));
+            }
+            let waiters = flights.remove(&key).map(Flight::into_waiters).unwrap_or_default();
+            waiters.iter().for_each(|_| self.notice(Event::Duplicate));
+            waiters
+        };
+        for (mailbox, ticket) in waiters {
+            mailbox.deliver(ticket, Verdict::Duplicate);
+        }
+    }
+
+    /// The next waiter, in whose name the key stays in flight; or nobody, and the key is unknown again.
+    fn pass_on(&self, key: Key, cause: ForgetCause) -> Option<(Arc<Mailbox>, Ticket)> {
+        let mut flights = self.flights.lock(key);
+        let next = flights.get_mut(&key)?.next();
+        self.notice(Event::Forgotten(cause));
+        if next.is_some() {
+            self.notice(Event::Promoted);
+            self.notice(Event::Fresh);
+        } else {
+            flights.remove(&key);
+        }
+        next
+    }
+
+    /// What had expired anyway is not held against whoever took it out.
+    fn evicted(&self, now: Stamp, entry: Entry, cause: EvictionCause) {
+        let cause = if entry.is_expired(now) { EvictionCause::Expired } else { cause };
+        self.notice(Event::Evicted { age: now.since(entry.at), cause });
+    }
+}
+
+impl Window for LocalWindow {
+    fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    fn mode(&self) -> Mode {
+        self.dials.read().mode
+    }
+
+    fn ttl(&self) -> Duration {
+        self.dials.read().ttl
+    }
+
+    fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
+        match self.judge(key, self.clock.stamp(now), mailbox, ticket) {
+            Judgement::Fresh => Verdict::Fresh(Reservation::new(self, key)),
+            Judgement::Queued => Verdict::InFlight(Wait::new(self, key, mailbox.clone(), ticket)),
+            Judgement::Crowded => Verdict::Crowded,
+            Judgement::Duplicate => Verdict::Duplicate,
+        }
+    }
+
+    fn commit(&self, key: Key, now: Instant, ttl: Duration) {
+        self.settle(key, now, ttl, Event::Committed);
+    }
+
+    fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
+        self.settle(key, now, ttl, Event::CommittedInDoubt);
+    }
+
+    fn rollback(self: Arc<Self>, key: Key, cause: ForgetCause) {
+        if let Some((mailbox, ticket)) = self.pass_on(key, cause) {
+            mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(self, key)));
+        }
+    }
+
+    fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
+        if let Some(flight) = self.flights.lock(key).get_mut(&key) {
+            flight.leave(mailbox, ticket);
+        }
+    }
+
+    fn notice(&self, event: Event) {
+        self.listener.on(&event);
+    }
+}
+
+/// A verdict before its guard is made, which must not happen under the lock.
+enum Judgement {
+    Fresh,
+    Queued,
+    Crowded,
+    Duplicate,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Dials {
+    ttl: Duration,
+    mode: Mode,
+}
+
+/// Makes stamps of instants. It starts with the first instant that it is told.
+#[derive(Debug, Default)]
+struct Clock {
+    start: OnceLock<Instant>,
+}
+
+impl Clock {
+    fn stamp(&self, now: Instant) -> Stamp {
+        Stamp(0).after(now.saturating_duration_since(*self.start.get_or_init(|| now)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::event::Deaf;
+
+    #[expect(clippy::disallowed_methods, reason = "one base instant; the tests count from there")]
+    fn base() -> Instant {
+        Instant::now()
+    }
+
+    fn window(capacity: usize, engine: EngineKind) -> Arc<LocalWindow> {
+        let rules = Rules {
+            name: "test".into(),
+            id: IdSource::MessageId,
+            scope: Scope::default(),
+            in_doubt: InDoubt::Forget,
+            missing_id: MissingId::Forward,
+            confirms: Confirms::Shadow,
+            forward_to: None,
+        };
+        let limits = Limits {
+            capacity,
+            ttl: Duration::from_secs(60),
+            mode: Mode::Enforce,
+            refresh_on_duplicate: false,
+            waiters_per_id: 2,
+        };
+        LocalWindow::new(rules, limits, engine, Arc::new(Deaf))
+    }
+
+    #[test]
+    fn a_clock_that_is_read_a_moment_late_does_no_harm() {
+        let (window, mailbox, now) = (window(4, EngineKind::Lru), Arc::new(Mailbox::new()), base());
+        let second = Duration::from_secs(1);
+        let Verdict::Fresh(reservation) = window.clone().reserve(Key(1), now + second, &mailbox, Ticket(1))
+        else {
+            panic!("not fresh")
+        };
+        reservation.commit(now, second);
+        let before = window.get(Key(1), now).unwrap();
+        assert_eq!((before.at, before.until), (now, now + second));
+        assert!(matches!(window.clone().reserve(Key(1), now, &mailbox, Ticket(2)), Verdict::Duplicate));
+        assert!(window.get(Key(1), now + 2 * second).is_none());
     }
 }

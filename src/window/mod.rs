@@ -4,9 +4,18 @@
 //! dropping it forgets the key and promotes one waiter. Reservations live beside the store, so no engine can ever
 //! evict one. An answer that is not known at once (`InFlight`, `Pending`) comes later by the asker's [`Mailbox`].
 //!
+//! ```text
+//!              reserve                commit                 TTL over, evicted, forgotten
+//!   unknown ─────────────▶ in flight ─────────▶ seen ──────────────────────────────────────▶ unknown
+//!      ▲                    │     ▲
+//!      └────────────────────┘     │ a waiter takes the place of the first (it was Fresh for the first, and is again)
+//!        drop, nobody waits ──────┘
+//! ```
+//!
 //! No socket, no task, no clock: `now` is an argument. Locks are held for one operation and never while a guard is
 //! dropped or a mailbox is woken.
 
+mod flight;
 mod key;
 mod mailbox;
 mod reservation;
@@ -14,12 +23,14 @@ mod reservation;
 pub mod engine;
 pub mod event;
 pub mod local;
+pub mod set;
 
 pub use event::{Event, EvictionCause, ForgetCause, Listener};
 pub use key::{Key, KeyMaker, Scope};
-pub use local::LocalWindow;
+pub use local::{Limits, LocalWindow};
 pub use mailbox::{Mailbox, Ticket};
 pub use reservation::{Reservation, Wait};
+pub use set::WindowSet;
 
 use crate::wire::IdSource;
 use std::sync::Arc;
@@ -45,11 +56,11 @@ pub enum Verdict {
 /// One remembered key, as the API shows it. Ages are relative to the `now` of the question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seen {
-    /// when it was committed
+    /// when it was committed, or last made young again by a duplicate (`refresh_on_duplicate`)
     pub at: Instant,
     /// until when it is remembered
     pub until: Instant,
-    /// duplicates dropped since
+    /// duplicates since the commit
     pub duplicates: u32,
 }
 
@@ -131,6 +142,11 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict;
     /// The reservation's commit. Called by [`Reservation::commit`] only.
     fn commit(&self, key: Key, now: Instant, ttl: Duration);
+    /// As `commit`, for an outcome that is not known. Called by [`Reservation::commit_in_doubt`] only. A window that does
+    /// not count these apart need not tell them apart.
+    fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
+        self.commit(key, now, ttl);
+    }
     /// The reservation's rollback: the oldest living waiter is promoted. Called by [`Reservation`] only.
     fn rollback(self: Arc<Self>, key: Key, cause: ForgetCause);
     /// A waiter leaves. Called by [`Wait`] only.

@@ -36,6 +36,14 @@ impl Reservation {
         }
     }
 
+    /// Nobody knows whether the upstream has stored it, and the window's rule is to keep it (`in_doubt = "keep"`): as
+    /// [`Reservation::commit`], but counted apart.
+    pub fn commit_in_doubt(mut self, now: Instant, ttl: Duration) {
+        if let Some(window) = self.window.take() {
+            window.commit_in_doubt(self.key, now, ttl);
+        }
+    }
+
     /// It was not stored, and why. The oldest waiter takes its place.
     pub fn forget(mut self, cause: ForgetCause) {
         if let Some(window) = self.window.take() {

@@ -42,6 +42,19 @@ pub enum FrameKind {
     Heartbeat,
 }
 
+impl FrameKind {
+    #[inline]
+    fn of(octet: u8) -> Option<FrameKind> {
+        match octet {
+            1 => Some(FrameKind::Method),
+            2 => Some(FrameKind::Header),
+            3 => Some(FrameKind::Body),
+            8 => Some(FrameKind::Heartbeat),
+            _ => None,
+        }
+    }
+}
+
 /// One whole frame, seen in place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame<'a> {
@@ -63,7 +76,7 @@ impl Frame<'_> {
 /// Why bytes are not AMQP. The session makes the AMQP fault out of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum WireError {
-    /// The type octet is none of 1, 2, 3, 8. 501 at RabbitMQ.
+    /// The type octet is none of 1, 2, 3, 8, or it is 8 and there is a payload. 501 at RabbitMQ.
     #[error("unknown frame type {kind} on channel {channel}")]
     UnknownKind {
         /// the type octet
@@ -98,9 +111,44 @@ pub enum WireError {
     Malformed(&'static str),
 }
 
+/// What RabbitMQ lets a frame exceed the negotiated frame_max by, because "quite a few" clients forget the overhead.
+pub const FUDGE: usize = OVERHEAD;
+
+/// The `max` to give to [`scan`] for a negotiated frame_max if Hapax is to take what RabbitMQ takes: [`FUDGE`] more,
+/// and 0 is no limit.
+pub fn limit(frame_max: u32) -> usize {
+    match usize::try_from(frame_max) {
+        Ok(0) | Err(_) => usize::MAX,
+        Ok(max) => max.saturating_add(FUDGE),
+    }
+}
+
 /// The first frame of `buf`: `Ok(None)` while it is not all there. `max` is the negotiated frame_max (whole frame,
-/// overhead included); a length over it is refused as soon as the seven header octets are known.
+/// overhead included); a length over it is refused as soon as the seven header octets are known, an unknown type as
+/// soon as the channel that the error names is known (three octets).
+///
+/// A heartbeat that carries a payload is an unknown frame, as for RabbitMQ (`analyze_frame`); one on another channel
+/// than 0 is a frame like any other here: that is 505, and the session's business.
+#[inline]
 pub fn scan(buf: &[u8], max: usize) -> Result<Option<Frame<'_>>, WireError> {
-    let _ = (buf, max);
-    todo!()
+    let Some((&[octet, high, low], rest)) = buf.split_first_chunk::<3>() else { return Ok(None) };
+    let channel = ChannelId(u16::from_be_bytes([high, low]));
+    let unknown = WireError::UnknownKind { kind: octet, channel };
+    let kind = FrameKind::of(octet).ok_or(unknown)?;
+    let Some((&size, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+    // On a machine where a u32 does not fit in a usize, such a frame cannot be held either.
+    let size = usize::try_from(u32::from_be_bytes(size)).unwrap_or(usize::MAX);
+    let len = size.saturating_add(OVERHEAD);
+    if len > max {
+        return Err(WireError::TooLarge { channel, kind: octet, len, max });
+    }
+    if kind == FrameKind::Heartbeat && size != 0 {
+        return Err(unknown);
+    }
+    let Some((payload, rest)) = rest.split_at_checked(size) else { return Ok(None) };
+    match rest.first() {
+        None => Ok(None),
+        Some(&FRAME_END) => Ok(Some(Frame { kind, channel, payload })),
+        Some(&got) => Err(WireError::BadEnd { channel, kind: octet, got }),
+    }
 }

@@ -1,12 +1,45 @@
 //! The methods of the hot path, read in place: `basic.publish`, `basic.ack`, `basic.nack`, `basic.return`.
 
 use super::WireError;
+use super::reader::Reader;
 
 /// Class and method id, e.g. `(60, 40)` for `basic.publish`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MethodId(pub u16, pub u16);
 
 impl MethodId {
+    /// channel.open
+    pub const CHANNEL_OPEN: MethodId = MethodId(20, 10);
+    /// channel.open-ok
+    pub const CHANNEL_OPEN_OK: MethodId = MethodId(20, 11);
+    /// channel.close
+    pub const CHANNEL_CLOSE: MethodId = MethodId(20, 40);
+    /// channel.close-ok
+    pub const CHANNEL_CLOSE_OK: MethodId = MethodId(20, 41);
+    /// basic.qos
+    pub const BASIC_QOS: MethodId = MethodId(60, 10);
+    /// basic.consume
+    pub const BASIC_CONSUME: MethodId = MethodId(60, 20);
+    /// basic.consume-ok
+    pub const BASIC_CONSUME_OK: MethodId = MethodId(60, 21);
+    /// basic.cancel
+    pub const BASIC_CANCEL: MethodId = MethodId(60, 30);
+    /// basic.cancel-ok
+    pub const BASIC_CANCEL_OK: MethodId = MethodId(60, 31);
+    /// basic.get
+    pub const BASIC_GET: MethodId = MethodId(60, 70);
+    /// confirm.select
+    pub const CONFIRM_SELECT: MethodId = MethodId(85, 10);
+    /// tx.select
+    pub const TX_SELECT: MethodId = MethodId(90, 10);
+    /// tx.commit
+    pub const TX_COMMIT: MethodId = MethodId(90, 20);
+    /// tx.commit-ok
+    pub const TX_COMMIT_OK: MethodId = MethodId(90, 21);
+    /// tx.rollback
+    pub const TX_ROLLBACK: MethodId = MethodId(90, 30);
+    /// tx.rollback-ok
+    pub const TX_ROLLBACK_OK: MethodId = MethodId(90, 31);
     /// basic.publish
     pub const BASIC_PUBLISH: MethodId = MethodId(60, 40);
     /// basic.return
@@ -22,9 +55,17 @@ impl MethodId {
 
     /// The first four octets of a method payload.
     pub fn of(payload: &[u8]) -> Result<MethodId, WireError> {
-        let _ = payload;
-        todo!()
+        let mut fields = Reader::new(payload);
+        Ok(MethodId(fields.short("class id")?, fields.short("method id")?))
     }
+}
+
+/// What follows class and method id. All methods are matched to their last octet, as RabbitMQ does.
+#[inline]
+fn fields_of(payload: &[u8]) -> Result<Reader<'_>, WireError> {
+    let mut fields = Reader::new(payload);
+    fields.take(4, "class and method id")?;
+    Ok(fields)
 }
 
 /// `basic.publish`: reserved-1 short, exchange shortstr, routing-key shortstr, bits mandatory, immediate.
@@ -42,9 +83,15 @@ pub struct Publish<'a> {
 
 impl<'a> Publish<'a> {
     /// Reads a method payload whose id is [`MethodId::BASIC_PUBLISH`].
+    #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<Publish<'a>, WireError> {
-        let _ = payload;
-        todo!()
+        let mut fields = fields_of(payload)?;
+        fields.short("basic.publish: reserved-1")?;
+        let exchange = fields.shortstr("basic.publish: exchange")?;
+        let routing_key = fields.shortstr("basic.publish: routing-key")?;
+        let bits = fields.octet("basic.publish: bits")?;
+        fields.end("basic.publish: octets left over")?;
+        Ok(Publish { exchange, routing_key, mandatory: bits & 1 != 0, immediate: bits & 2 != 0 })
     }
 }
 
@@ -64,8 +111,13 @@ pub struct Return<'a> {
 impl<'a> Return<'a> {
     /// Reads a method payload whose id is [`MethodId::BASIC_RETURN`].
     pub fn parse(payload: &'a [u8]) -> Result<Return<'a>, WireError> {
-        let _ = payload;
-        todo!()
+        let mut fields = fields_of(payload)?;
+        let reply_code = fields.short("basic.return: reply-code")?;
+        let reply_text = fields.shortstr("basic.return: reply-text")?;
+        let exchange = fields.shortstr("basic.return: exchange")?;
+        let routing_key = fields.shortstr("basic.return: routing-key")?;
+        fields.end("basic.return: octets left over")?;
+        Ok(Return { reply_code, reply_text, exchange, routing_key })
     }
 }
 
@@ -80,8 +132,12 @@ pub struct Settle {
 
 impl Settle {
     /// Reads a method payload whose id is [`MethodId::BASIC_ACK`] or [`MethodId::BASIC_NACK`].
+    #[inline]
     pub fn parse(payload: &[u8]) -> Result<Settle, WireError> {
-        let _ = payload;
-        todo!()
+        let mut fields = fields_of(payload)?;
+        let tag = fields.longlong("delivery tag")?;
+        let bits = fields.octet("bits of an ack or nack")?;
+        fields.end("octets left over after an ack or nack")?;
+        Ok(Settle { tag, multiple: bits & 1 != 0 })
     }
 }

@@ -4,10 +4,13 @@
 //! the few methods of the hot path in place, [`properties`] walks a content header to the deduplication id,
 //! [`emit`] writes the frames that Hapax itself originates. Every other method goes through `amq-protocol`.
 
+#![deny(clippy::indexing_slicing)]
+
 pub mod emit;
 pub mod frame;
 pub mod method;
 pub mod properties;
+mod reader;
 
 pub use frame::{ChannelId, Frame, FrameKind, WireError, scan};
 pub use properties::{ContentHeader, IdSource};

@@ -1,0 +1,189 @@
+//! The command line and the environment: what to do, and what is said over the file. Values are not judged here: that
+//! is [`crate::config`]'s work, so that they are reported along with what is wrong in the file.
+
+use crate::config::{Given, Overrides, Source};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  hapax                                        defaults: one window, a RabbitMQ on this host
+  hapax --upstream amqp://rabbitmq:5672 --listen 0.0.0.0:5673
+  hapax check --config hapax.toml              what holds, or all that is wrong
+  hapax --config hapax.toml                    serve
+  hapax demo                                   watch it work
+
+Publishers connect to --listen instead of to RabbitMQ, with the same user, password and vhost.
+SIGTERM or Ctrl-C drains: what is in flight is settled first. The second one ends at once.
+
+Exit codes: 0 all went well, 1 failed while running, 2 wrong usage or configuration.";
+
+/// An AMQP 0-9-1 relay that takes out the publishes whose message-id RabbitMQ has already stored.
+#[derive(Parser, Debug)]
+#[command(name = "hapax", version, about, after_help = EXAMPLES, max_term_width = 120)]
+struct Cli {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Relay (what hapax does without a command)
+    Serve(SettingsArgs),
+    /// Validate the configuration and print what holds as TOML, each line with its source
+    Check(SettingsArgs),
+    /// Publish repeats through a relay and count what the broker stored
+    Demo(DemoArgs),
+}
+
+/// Flags come before the environment, the environment before the file.
+#[derive(Args, Debug)]
+struct SettingsArgs {
+    /// The configuration file; without one, defaults hold
+    #[arg(long, value_name = "FILE", env = "HAPAX_CONFIG")]
+    config: Option<OsString>,
+    /// Where AMQP clients connect [default: 127.0.0.1:5673]
+    #[arg(long, value_name = "IP:PORT", env = "HAPAX_LISTEN")]
+    listen: Option<String>,
+    /// The broker [default: amqp://127.0.0.1:5672]
+    #[arg(long, value_name = "amqp://HOST:PORT", env = "HAPAX_UPSTREAM", hide_env_values = true)]
+    upstream: Option<String>,
+    /// Where metrics and health are served, or "off" [default: 127.0.0.1:15673]
+    #[arg(long, value_name = "IP:PORT", env = "HAPAX_ADMIN")]
+    admin: Option<String>,
+    /// What is logged: a level, or levels by target [default: info]
+    #[arg(long, value_name = "FILTER", env = "HAPAX_LOG")]
+    log: Option<String>,
+}
+
+/// What `hapax demo` is asked for.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct DemoArgs {
+    /// How many messages to publish, repeats included
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub messages: u64,
+    /// The broker, with credentials: what the queue holds is counted there
+    #[arg(long, value_name = "URL", default_value = "amqp://guest:guest@127.0.0.1:5672")]
+    pub upstream: String,
+    /// The relay, with credentials: what is published goes there
+    #[arg(long, value_name = "URL", default_value = "amqp://guest:guest@127.0.0.1:5673")]
+    pub relay: String,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// relay until told to stop
+    Serve,
+    /// validate, print, end
+    Check,
+    /// show it at work
+    Demo(DemoArgs),
+}
+
+/// A command line that could be understood.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Invocation {
+    /// what to do
+    pub action: Action,
+    /// the configuration file
+    pub file: Option<PathBuf>,
+    /// what is said over it
+    pub overrides: Overrides,
+}
+
+impl Invocation {
+    /// From this process's arguments and environment. The error prints itself: usage (code 2), help or version (0).
+    pub fn of_process() -> Result<Invocation, clap::Error> {
+        Invocation::parse(std::env::args_os())
+    }
+
+    /// From these arguments and this process's environment.
+    pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, clap::Error> {
+        let matches = Cli::command().try_get_matches_from(args)?;
+        let cli = Cli::from_arg_matches(&matches)?;
+        let (action, inner) = match cli.command {
+            None => (Action::Serve, None),
+            Some(Command::Serve(_)) => (Action::Serve, matches.subcommand()),
+            Some(Command::Check(_)) => (Action::Check, matches.subcommand()),
+            Some(Command::Demo(args)) => (Action::Demo(args), None),
+        };
+        // `hapax --config F check` is the same as `hapax check --config F`.
+        let levels = [Some(&matches), inner.map(|(_, matches)| matches)];
+        Ok(Invocation {
+            action,
+            file: pick::<OsString>(&levels, "config").map(|(value, _)| PathBuf::from(value)),
+            overrides: Overrides {
+                listen: given(&levels, "listen", "--listen", "HAPAX_LISTEN"),
+                upstream: given(&levels, "upstream", "--upstream", "HAPAX_UPSTREAM"),
+                admin: given(&levels, "admin", "--admin", "HAPAX_ADMIN"),
+                log: given(&levels, "log", "--log", "HAPAX_LOG"),
+            },
+        })
+    }
+}
+
+fn given(levels: &[Option<&ArgMatches>], id: &str, flag: &'static str, env: &'static str) -> Option<Given> {
+    let (value, source) = pick::<String>(levels, id)?;
+    let source = if source == ValueSource::EnvVariable { Source::Env(env) } else { Source::Flag(flag) };
+    Some(Given { value, source })
+}
+
+/// The value with the strongest source; of two flags, the one behind the command. An empty variable is none.
+fn pick<T>(levels: &[Option<&ArgMatches>], id: &str) -> Option<(T, ValueSource)>
+where
+    T: Clone + Send + Sync + AsRef<std::ffi::OsStr> + 'static,
+{
+    let value = |matches: &&ArgMatches| Some((matches.get_one::<T>(id)?.clone(), matches.value_source(id)?));
+    let empty =
+        |(value, source): &(T, ValueSource)| *source == ValueSource::EnvVariable && value.as_ref().is_empty();
+    levels.iter().flatten().filter_map(value).filter(|found| !empty(found)).max_by_key(|(_, source)| *source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Invocation, clap::Error> {
+        Invocation::parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_what_it_does_without_a_command() {
+        let plain = parse("hapax --listen 127.0.0.1:1").expect("valid");
+        assert_eq!(plain, parse("hapax serve --listen 127.0.0.1:1").expect("valid"));
+        assert_eq!(plain.action, Action::Serve);
+        let listen = plain.overrides.listen.expect("given");
+        assert_eq!((listen.value.as_str(), listen.source), ("127.0.0.1:1", Source::Flag("--listen")));
+    }
+
+    #[test]
+    fn flags_may_stand_before_or_behind_the_command() {
+        let before = parse("hapax --config a.toml check").expect("valid");
+        assert_eq!(before, parse("hapax check --config a.toml").expect("valid"));
+        assert_eq!(before.file, Some(PathBuf::from("a.toml")));
+        let both = parse("hapax --config a.toml check --config b.toml").expect("valid");
+        assert_eq!(both.file, Some(PathBuf::from("b.toml")));
+    }
+
+    #[test]
+    fn demo_has_its_own_urls() {
+        let Action::Demo(args) = parse("hapax demo --messages 5 --json").expect("valid").action else {
+            panic!("not the demo")
+        };
+        assert_eq!((args.messages, args.json), (5, true));
+        assert!(parse("hapax demo --messages 0").is_err());
+    }
+}

@@ -1,0 +1,295 @@
+//! The second reading: every key by name, bounds, and what must hold between keys.
+
+use super::problem::{Report, Source, Wrong};
+use super::raw::{self, Section};
+use super::{
+    Config, Given, Limits, Loaded, Log, Overrides, Problems, Timeouts, Upstream, WindowConfig, value,
+};
+use crate::window::Mode;
+use crate::wire::frame::MIN_FRAME_MAX;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What nobody means: more is a slip of the hand, and would only fail later and less clearly.
+mod most {
+    use std::time::Duration;
+
+    pub(super) const CONNECTIONS: usize = 1_000_000;
+    pub(super) const UNRESOLVED: usize = 1 << 24;
+    pub(super) const HELD_BYTES: usize = 64 << 30;
+    pub(super) const WAITERS: usize = 1_000_000;
+    pub(super) const FRAME: usize = 16 << 20;
+    pub(super) const BUFFER: usize = 1 << 30;
+    pub(super) const IDS: usize = 4_000_000_000;
+    pub(super) const TIMEOUT: Duration = Duration::from_secs(86_400);
+    pub(super) const TTL: Duration = Duration::from_secs(365 * 86_400);
+}
+
+/// The shortest time that is not none at all.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Everything, or all that is wrong with it.
+pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Result<Loaded, Problems> {
+    let mut report = Report::new(name, text);
+    let table = raw::parse(text, &mut report);
+    let config = read(Section::top(table.as_ref()), overrides, &mut report);
+    check_addresses(&config, &mut report);
+    check_names(&config, &mut report);
+    warn_no_window(&config, &mut report);
+    warn_unreachable(&config, &mut report);
+    let (warnings, sources) = report.finish()?;
+    Ok(Loaded { config, sources, warnings })
+}
+
+fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Config {
+    let default = Config::default();
+    let listen = top.read(report, "listen", default.listen, |v| listen(value::text(v, "127.0.0.1:5673")?));
+    let upstream = top.read(report, "upstream", default.upstream, |v| {
+        value::upstream(value::text(v, "amqp://127.0.0.1:5672")?)
+    });
+    let admin =
+        top.read(report, "admin", default.admin, |v| value::admin(value::text(v, "127.0.0.1:15673")?));
+    let admin_allow_remote = top.read(report, "admin_allow_remote", false, value::boolean);
+    let limits = read_limits(top.section("limits", report), report);
+    let timeouts = read_timeouts(top.section("timeouts", report), report);
+    let log = read_log(top.section("log", report), report);
+    let windows = read_windows(&mut top, limits.waiters_per_id, report);
+    top.finish(report);
+    let level = overridden(log.level, "log.level", overrides.log.as_ref(), report, value::log_level);
+    Config {
+        listen: overridden(listen, "listen", overrides.listen.as_ref(), report, self::listen),
+        upstream: overridden(upstream, "upstream", overrides.upstream.as_ref(), report, value::upstream),
+        admin: overridden(admin, "admin", overrides.admin.as_ref(), report, value::admin),
+        admin_allow_remote,
+        limits,
+        timeouts,
+        log: Log { level, ..log },
+        windows,
+    }
+}
+
+fn listen(text: &str) -> Result<SocketAddr, Wrong> {
+    value::address(text, "127.0.0.1:5673")
+}
+
+/// What a flag or the environment says, or else what the file says.
+fn overridden<T>(
+    value: T,
+    key: &str,
+    given: Option<&Given>,
+    report: &mut Report,
+    parse: impl FnOnce(&str) -> Result<T, Wrong>,
+) -> T {
+    let Some(given) = given else { return value };
+    report.sources.insert(key.to_owned(), given.source.clone());
+    match parse(&given.value) {
+        Ok(value) => value,
+        Err(wrong) => {
+            report.problem(&given.source, format!("`{key}` {}", wrong.what), wrong.fix);
+            value
+        }
+    }
+}
+
+fn read_limits(mut section: Section<'_>, report: &mut Report) -> Limits {
+    let default = Limits::default();
+    let min_frame = MIN_FRAME_MAX as usize;
+    let limits = Limits {
+        max_connections: section.read(report, "max_connections", default.max_connections, |v| {
+            value::count(v, 1..=most::CONNECTIONS)
+        }),
+        max_unresolved: section.read(report, "max_unresolved", default.max_unresolved, |v| {
+            value::count(v, 1..=most::UNRESOLVED)
+        }),
+        held_bytes: section
+            .read(report, "held_bytes", default.held_bytes, |v| value::bytes(v, 0..=most::HELD_BYTES)),
+        waiters_per_id: section
+            .read(report, "waiters_per_id", default.waiters_per_id, |v| value::count(v, 0..=most::WAITERS)),
+        frame_max: section.read(report, "frame_max", default.frame_max, |v| {
+            value::bytes(v, min_frame..=most::FRAME).map(|max| u32::try_from(max).unwrap_or(u32::MAX))
+        }),
+        buffer_bytes: section.read(report, "buffer_bytes", default.buffer_bytes, |v| {
+            value::bytes(v, min_frame..=most::BUFFER)
+        }),
+    };
+    section.finish(report);
+    limits
+}
+
+fn read_timeouts(mut section: Section<'_>, report: &mut Report) -> Timeouts {
+    let default = Timeouts::default();
+    let mut read = |key, default, least| {
+        section.read(report, key, default, |v| value::duration(v, least..=most::TIMEOUT))
+    };
+    let timeouts = Timeouts {
+        linger: read("linger", default.linger, Duration::ZERO),
+        in_flight: read("in_flight", default.in_flight, TICK),
+        handshake: read("handshake", default.handshake, TICK),
+        drain: read("drain", default.drain, Duration::ZERO),
+        upstream_connect: read("upstream_connect", default.upstream_connect, TICK),
+    };
+    section.finish(report);
+    timeouts
+}
+
+fn read_log(mut section: Section<'_>, report: &mut Report) -> Log {
+    let default = Log::default();
+    let log = Log {
+        format: section.read(report, "format", default.format, |v| value::word(v, "auto")),
+        level: section.read(report, "level", default.level, |v| value::log_level(value::text(v, "info")?)),
+    };
+    section.finish(report);
+    log
+}
+
+fn read_windows(top: &mut Section<'_>, waiters: usize, report: &mut Report) -> Vec<WindowConfig> {
+    match top.sections("window", report) {
+        Some(sections) => sections.into_iter().map(|section| read_window(section, waiters, report)).collect(),
+        None => {
+            let mut window = WindowConfig::named(super::defaults::WINDOW_NAME);
+            window.limits.waiters_per_id = waiters;
+            vec![window]
+        }
+    }
+}
+
+fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) -> WindowConfig {
+    let begin = section.source(report);
+    let name = section.read_optional(report, "name", |v| value::name(value::text(v, "orders")?));
+    if !report.sources.contains_key(&section.path_of("name")) {
+        let what = format!("{} is missing", section.title_of("name"));
+        report.problem(
+            &begin,
+            what,
+            "give it a name, as in name = \"orders\": metrics and the API call it so",
+        );
+    }
+    let mut window = WindowConfig::named(name.as_deref().unwrap_or(""));
+    let (rules, limits) = (&mut window.rules, &mut window.limits);
+    let mut set = |key, slot: &mut _| {
+        if let Some(pattern) = section.read_optional(report, key, |v| value::pattern(value::text(v, "*")?)) {
+            *slot = pattern;
+        }
+    };
+    set("vhost", &mut window.vhost);
+    set("exchange", &mut window.exchange);
+    rules.id = section.read(report, "id", rules.id.clone(), |v| value::id(value::text(v, "message-id")?));
+    rules.scope = section.read(report, "scope", rules.scope, |v| value::word(v, "routing-key"));
+    limits.capacity = section.read(report, "capacity", limits.capacity, |v| value::count(v, 1..=most::IDS));
+    limits.ttl = section.read(report, "ttl", limits.ttl, |v| value::duration(v, TICK..=most::TTL));
+    window.engine = section.read(report, "engine", window.engine, |v| value::word(v, "lru"));
+    limits.mode = section.read(report, "mode", limits.mode, |v| value::word(v, "enforce"));
+    rules.in_doubt = section.read(report, "in_doubt", rules.in_doubt, |v| value::word(v, "forget"));
+    rules.missing_id = section.read(report, "missing_id", rules.missing_id, |v| value::word(v, "forward"));
+    limits.refresh_on_duplicate = section.read(report, "refresh_on_duplicate", false, value::boolean);
+    limits.waiters_per_id =
+        section.read(report, "waiters_per_id", waiters, |v| value::count(v, 0..=most::WAITERS));
+    rules.forward_to = section
+        .read_optional(report, "forward_to", |v| value::exchange(value::text(v, "orders.backing")?))
+        .map(Arc::from);
+    rules.confirms = section.read(report, "confirms", rules.confirms, |v| value::word(v, "shadow"));
+    section.finish(report);
+    window
+}
+
+/// No address twice, no relay to itself, no open door.
+fn check_addresses(config: &Config, report: &mut Report) {
+    if let Some(admin) = config.admin {
+        let source = report.source("admin");
+        if !admin.ip().is_loopback() && !config.admin_allow_remote {
+            report.problem(
+                &source,
+                format!("`admin` is \"{admin}\", which other hosts may reach, but it asks for no password yet"),
+                "use a loopback address, as in \"127.0.0.1:15673\", or say `admin_allow_remote = true` in the file",
+            );
+        }
+        if overlap(admin, config.listen) {
+            report.problem(
+                &source,
+                format!("`admin` and `listen` both want port {}", admin.port()),
+                "give one of them another port",
+            );
+        }
+    }
+    if is_self(&config.upstream, config.listen) {
+        let source = report.source("upstream").max(report.source("listen"));
+        report.problem(
+            &source,
+            format!(
+                "`upstream` is {}, where Hapax itself listens: it would relay to itself",
+                config.upstream
+            ),
+            "name the broker's address in `upstream`, or another port in `listen`",
+        );
+    }
+}
+
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || any)
+}
+
+/// Whether the upstream is surely this process. Names but `localhost` are not resolved.
+fn is_self(upstream: &Upstream, listen: SocketAddr) -> bool {
+    let ip = match upstream.host.as_ref() {
+        "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
+        host => host.parse::<IpAddr>().ok(),
+    };
+    let here = |ip: IpAddr| ip == listen.ip() || (listen.ip().is_unspecified() && ip.is_loopback());
+    upstream.port == listen.port() && ip.is_some_and(here)
+}
+
+/// No name twice: metrics would be mixed up.
+fn check_names(config: &Config, report: &mut Report) {
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    for (index, window) in config.windows.iter().enumerate() {
+        let name = &*window.rules.name;
+        if name.is_empty() {
+            continue; // reported already
+        }
+        if let Some(first) = seen.insert(name, index) {
+            let first = report.place(&report.source(&format!("window.{first}.name")));
+            let source = report.source(&format!("window.{index}.name"));
+            report.problem(
+                &source,
+                format!("a window named \"{name}\" is there already, at {first}"),
+                "give it another name",
+            );
+        }
+    }
+}
+
+/// A window behind one that takes everything it could get.
+fn warn_unreachable(config: &Config, report: &mut Report) {
+    for (index, window) in config.windows.iter().enumerate() {
+        let before = config.windows.iter().take(index);
+        let covers = |other: &&WindowConfig| {
+            other.vhost.covers(&window.vhost) && other.exchange.covers(&window.exchange)
+        };
+        if let Some(other) = before.filter(|other| !std::ptr::eq(*other, window)).find(covers) {
+            let source: Source = report.source(&format!("window.{index}"));
+            let (name, other) = (&window.rules.name, &other.rules.name);
+            report.warning(
+                &source,
+                format!(
+                    "window \"{name}\" is never reached: \"{other}\" above it takes all that it could get"
+                ),
+                format!("move it above \"{other}\": the first match wins"),
+            );
+        }
+    }
+}
+
+/// `window = []`, or all of them off.
+fn warn_no_window(config: &Config, report: &mut Report) {
+    if config.windows.iter().all(|window| window.limits.mode == Mode::Off) {
+        let source = report.source("window");
+        report.warning(
+            &source,
+            "there is no window, or every window is off: nothing is deduplicated",
+            "add a [[window]] with mode = \"enforce\" or \"observe\"",
+        );
+    }
+}

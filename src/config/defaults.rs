@@ -1,0 +1,133 @@
+//! Every default, in one place, with its unit and its reason. `config/hapax.toml` says the same; a test holds it to it.
+
+use super::{Config, Limits, Log, LogFormat, Timeouts, Upstream, WindowConfig};
+use crate::window::engine::EngineKind;
+use crate::window::local::Limits as WindowLimits;
+use crate::window::set::Pattern;
+use crate::window::{Confirms, InDoubt, MissingId, Mode, Rules, Scope};
+use crate::wire::IdSource;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One above RabbitMQ's, so that both fit on one host. Loopback: who opens it to others says so.
+pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5673);
+/// RabbitMQ on the same host.
+pub const UPSTREAM_HOST: &str = "127.0.0.1";
+/// AMQP's registered port.
+pub const UPSTREAM_PORT: u16 = 5672;
+/// One above RabbitMQ's management port. Loopback, because it asks for no password.
+pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15673);
+
+/// Connections. Each takes two sockets: 20,000 of the 65,536 files that the systemd unit allows.
+pub const MAX_CONNECTIONS: usize = 10_000;
+/// Publishes. Far more than a broker leaves unconfirmed in practice, at about 100 bytes each.
+pub const MAX_UNRESOLVED: usize = 65_536;
+/// Bytes. Duplicates in flight are rare, and their bodies are the same message again.
+pub const HELD_BYTES: usize = 16 << 20;
+/// Publishes. A producer that sends one id more often than this before the first is confirmed does not need them all.
+pub const WAITERS_PER_ID: usize = 64;
+/// Bytes. Eight times RabbitMQ's own default, so that it never is what decides, unless someone raised the broker's.
+pub const FRAME_MAX: u32 = 131_072 * 8;
+/// Bytes. Two of RabbitMQ's largest frames, in each direction.
+pub const BUFFER_BYTES: usize = 256 << 10;
+
+/// Longer than a broker takes to confirm, unless it blocks.
+pub const LINGER: Duration = Duration::from_secs(30);
+/// As [`LINGER`]: the first one's outcome takes as long as its connection may.
+pub const IN_FLIGHT: Duration = Duration::from_secs(30);
+/// RabbitMQ's own `handshake_timeout`.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// As [`LINGER`]; below the 90 s after which systemd kills.
+pub const DRAIN: Duration = Duration::from_secs(30);
+/// A broker in the same network answers within milliseconds; one lost SYN is forgiven.
+pub const UPSTREAM_CONNECT: Duration = Duration::from_secs(5);
+
+/// A filter of `tracing`.
+pub const LOG_LEVEL: &str = "info";
+
+/// The window that there is without a file.
+pub const WINDOW_NAME: &str = "default";
+/// Ids. At 10 minutes that is 1,666 fresh ids a second, for about 100 MB when full.
+pub const CAPACITY: usize = 1_000_000;
+/// From the broker's ack. Retries come within seconds; a crashed producer's replay within minutes.
+pub const TTL: Duration = Duration::from_secs(600);
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: LISTEN,
+            upstream: Upstream::default(),
+            admin: Some(ADMIN),
+            admin_allow_remote: false,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            log: Log::default(),
+            windows: vec![WindowConfig::named(WINDOW_NAME)],
+        }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Upstream {
+        Upstream { host: UPSTREAM_HOST.into(), port: UPSTREAM_PORT }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_connections: MAX_CONNECTIONS,
+            max_unresolved: MAX_UNRESOLVED,
+            held_bytes: HELD_BYTES,
+            waiters_per_id: WAITERS_PER_ID,
+            frame_max: FRAME_MAX,
+            buffer_bytes: BUFFER_BYTES,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            linger: LINGER,
+            in_flight: IN_FLIGHT,
+            handshake: HANDSHAKE,
+            drain: DRAIN,
+            upstream_connect: UPSTREAM_CONNECT,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { format: LogFormat::default(), level: LOG_LEVEL.to_owned() }
+    }
+}
+
+impl WindowConfig {
+    /// A window for everything, with this name and every default.
+    pub fn named(name: &str) -> WindowConfig {
+        WindowConfig {
+            vhost: Pattern::everything(),
+            exchange: Pattern::everything(),
+            rules: Rules {
+                name: Arc::from(name),
+                id: IdSource::MessageId,
+                scope: Scope::default(),
+                in_doubt: InDoubt::default(),
+                missing_id: MissingId::default(),
+                confirms: Confirms::default(),
+                forward_to: None,
+            },
+            limits: WindowLimits {
+                capacity: CAPACITY,
+                ttl: TTL,
+                mode: Mode::default(),
+                refresh_on_duplicate: false,
+                waiters_per_id: WAITERS_PER_ID,
+            },
+            engine: EngineKind::default(),
+        }
+    }
+}

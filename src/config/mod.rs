@@ -1,0 +1,232 @@
+//! What the user asked for, checked once. After that nothing is "maybe": a [`Config`] is complete and consistent.
+//!
+//! Read twice: [`raw`] takes the file apart and keeps the place of every value, `check` makes a [`Config`] of it. All
+//! that is wrong is reported at once, each with its place and its fix ([`Problems`]). Flags come before environment,
+//! environment before file, file before [`defaults`].
+//!
+//! ```text
+//! file ── raw ──┐
+//! flags, env ───┴─ check ── Config ─┬─ settings() ─→ session::Settings
+//!                                   └─ window_set() ─→ window::WindowSet
+//! ```
+
+mod check;
+mod problem;
+mod raw;
+mod show;
+mod value;
+
+pub mod defaults;
+
+pub use problem::{Problem, Problems, Source, Sources};
+
+use crate::session::Settings;
+use crate::window::engine::EngineKind;
+use crate::window::local::Limits as WindowLimits;
+use crate::window::set::Pattern;
+use crate::window::{Listener, LocalWindow, Rules, WindowSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything that can be configured.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// where AMQP clients connect
+    pub listen: SocketAddr,
+    /// the broker
+    pub upstream: Upstream,
+    /// where metrics and health are served; `None` is off
+    pub admin: Option<SocketAddr>,
+    /// whether `admin` may be an address that other hosts can reach, although it asks for no password
+    pub admin_allow_remote: bool,
+    /// bounds
+    pub limits: Limits,
+    /// times
+    pub timeouts: Timeouts,
+    /// logging
+    pub log: Log,
+    /// in order: the first match judges a publish
+    pub windows: Vec<WindowConfig>,
+}
+
+/// The broker's address. No credentials and no vhost: both are the client's own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Upstream {
+    /// a name or an IP address, without brackets
+    pub host: Arc<str>,
+    /// the port
+    pub port: u16,
+}
+
+impl Upstream {
+    /// `HOST:PORT`, as resolvers take it.
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "amqp://{}", self.authority())
+    }
+}
+
+/// Bounds, so that nothing grows without one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// client connections at a time
+    pub max_connections: usize,
+    /// publishes of one connection whose outcome is unknown, before its client is not read any more
+    pub max_unresolved: usize,
+    /// bytes of publishes that wait for the outcome of another one, per connection
+    pub held_bytes: usize,
+    /// publishes that may wait for the outcome of one id; a window can have its own
+    pub waiters_per_id: usize,
+    /// the largest frame, in bytes, that the broker may offer to the client
+    pub frame_max: u32,
+    /// bytes that may wait to be written, per connection and direction, before reading stops
+    pub buffer_bytes: usize,
+}
+
+/// Times.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// how long an upstream connection outlives its client to learn the outcome of its publishes
+    pub linger: Duration,
+    /// how long a publish waits for the outcome of another one of the same id
+    pub in_flight: Duration,
+    /// from a client's connecting to `connection.open-ok`
+    pub handshake: Duration,
+    /// from SIGTERM to the end
+    pub drain: Duration,
+    /// to open a TCP connection to the broker
+    pub upstream_connect: Duration,
+}
+
+/// Logging, to stderr.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// how a line looks
+    pub format: LogFormat,
+    /// what is logged: a level, or levels by target
+    pub level: String,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// text for a terminal, JSON otherwise
+    #[default]
+    Auto,
+    /// one line of text
+    Text,
+    /// one JSON object per line
+    Json,
+}
+
+/// One `[[window]]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WindowConfig {
+    /// which vhosts
+    pub vhost: Pattern,
+    /// which exchanges
+    pub exchange: Pattern,
+    /// how publishes are judged
+    pub rules: Rules,
+    /// what can be changed while it runs, and the bounds
+    pub limits: WindowLimits,
+    /// how seen ids are stored
+    pub engine: EngineKind,
+}
+
+impl Config {
+    /// The values that sessions need.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            linger: self.timeouts.linger,
+            in_flight_timeout: self.timeouts.in_flight,
+            handshake_timeout: self.timeouts.handshake,
+            max_unresolved: self.limits.max_unresolved,
+            held_bytes: self.limits.held_bytes,
+            frame_max: self.limits.frame_max,
+        }
+    }
+
+    /// The windows, empty, each with the listener that `listener` makes for it.
+    pub fn window_set(&self, mut listener: impl FnMut(&WindowConfig) -> Arc<dyn Listener>) -> WindowSet {
+        let mut set = WindowSet::new();
+        for window in &self.windows {
+            let built =
+                LocalWindow::new(window.rules.clone(), window.limits, window.engine, listener(window));
+            set.push(window.vhost.clone(), window.exchange.clone(), built);
+        }
+        set
+    }
+
+    /// The configuration from a file (none: defaults) and what flags and environment say over it.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Problems> {
+        let Some(path) = file else { return Config::parse(None, "", overrides) };
+        let place = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Config::parse(Some(&place), &text, overrides),
+            Err(error) => Err(Problems(vec![Problem {
+                what: format!("the configuration file can't be read: {error}"),
+                fix: "name a readable UTF-8 file with --config or HAPAX_CONFIG, or leave both out for the defaults".into(),
+                place,
+            }])),
+        }
+    }
+
+    /// As [`Config::load`], of a text; `name` stands for it in messages.
+    pub fn parse(name: Option<&str>, text: &str, overrides: &Overrides) -> Result<Loaded, Problems> {
+        check::check(name, text, overrides)
+    }
+}
+
+/// A configuration, and what is to be said about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// what holds
+    pub config: Config,
+    /// where it came from
+    pub sources: Sources,
+    /// what is allowed, but hardly meant
+    pub warnings: Vec<Problem>,
+}
+
+impl Loaded {
+    /// The effective settings as TOML that can be used as a file, each line with its source.
+    pub fn to_toml(&self) -> String {
+        show::to_toml(&self.config, &self.sources)
+    }
+}
+
+/// A value that a flag or the environment gave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Given {
+    /// its text
+    pub value: String,
+    /// [`Source::Flag`] or [`Source::Env`]
+    pub source: Source,
+}
+
+/// What flags and environment say over the file.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Overrides {
+    /// over `listen`
+    pub listen: Option<Given>,
+    /// over `upstream`
+    pub upstream: Option<Given>,
+    /// over `admin`
+    pub admin: Option<Given>,
+    /// over `log.level`
+    pub log: Option<Given>,
+}

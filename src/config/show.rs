@@ -1,0 +1,109 @@
+//! The effective settings, written as a file that would bring them about.
+
+use super::value::{show_bytes, show_id};
+use super::{Config, Sources};
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
+
+/// The column at which the sources stand.
+const COLUMN: usize = 44;
+
+/// See [`super::Loaded::to_toml`].
+pub(super) fn to_toml(config: &Config, sources: &Sources) -> String {
+    let mut out = Out { text: String::new(), path: String::new(), sources };
+    // Writing to a String does not fail.
+    let _ = write_config(config, &mut out);
+    out.text
+}
+
+struct Out<'a> {
+    text: String,
+    path: String,
+    sources: &'a Sources,
+}
+
+impl Out<'_> {
+    fn section(&mut self, header: &str, path: String) -> fmt::Result {
+        self.path = path;
+        writeln!(self.text, "\n{header}")
+    }
+
+    /// A key, its value as TOML, its source.
+    fn raw(&mut self, key: &str, value: impl Display) -> fmt::Result {
+        let source = self.sources.get(&format!("{}{key}", self.path)).cloned().unwrap_or_default();
+        let line = format!("{key} = {value}");
+        writeln!(self.text, "{line:<COLUMN$} # {source}")
+    }
+
+    fn string(&mut self, key: &str, value: impl Display) -> fmt::Result {
+        self.raw(key, toml::Value::String(value.to_string()))
+    }
+
+    fn duration(&mut self, key: &str, value: Duration) -> fmt::Result {
+        self.string(key, humantime::format_duration(value))
+    }
+
+    /// An enum's word, as its `Serialize` writes it.
+    fn word(&mut self, key: &str, value: impl serde::Serialize) -> fmt::Result {
+        let value = toml::Value::try_from(value).map_err(|_| fmt::Error)?;
+        self.raw(key, value)
+    }
+}
+
+fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
+    out.string("listen", config.listen)?;
+    out.string("upstream", &config.upstream)?;
+    match config.admin {
+        Some(admin) => out.string("admin", admin)?,
+        None => out.string("admin", "off")?,
+    }
+    out.raw("admin_allow_remote", config.admin_allow_remote)?;
+
+    let limits = &config.limits;
+    out.section("[limits]", "limits.".into())?;
+    out.raw("max_connections", limits.max_connections)?;
+    out.raw("max_unresolved", limits.max_unresolved)?;
+    out.raw("held_bytes", show_bytes(limits.held_bytes))?;
+    out.raw("waiters_per_id", limits.waiters_per_id)?;
+    out.raw("frame_max", show_bytes(limits.frame_max as usize))?;
+    out.raw("buffer_bytes", show_bytes(limits.buffer_bytes))?;
+
+    let timeouts = &config.timeouts;
+    out.section("[timeouts]", "timeouts.".into())?;
+    out.duration("linger", timeouts.linger)?;
+    out.duration("in_flight", timeouts.in_flight)?;
+    out.duration("handshake", timeouts.handshake)?;
+    out.duration("drain", timeouts.drain)?;
+    out.duration("upstream_connect", timeouts.upstream_connect)?;
+
+    out.section("[log]", "log.".into())?;
+    out.word("format", config.log.format)?;
+    out.string("level", &config.log.level)?;
+
+    for (index, window) in config.windows.iter().enumerate() {
+        out.section("[[window]]", format!("window.{index}."))?;
+        write_window(window, out)?;
+    }
+    Ok(())
+}
+
+fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result {
+    let (rules, limits) = (&window.rules, &window.limits);
+    out.string("name", &rules.name)?;
+    out.string("vhost", window.vhost.as_str())?;
+    out.string("exchange", window.exchange.as_str())?;
+    out.string("id", show_id(&rules.id))?;
+    out.word("scope", rules.scope)?;
+    out.raw("capacity", limits.capacity)?;
+    out.duration("ttl", limits.ttl)?;
+    out.word("engine", window.engine)?;
+    out.word("mode", limits.mode)?;
+    out.word("in_doubt", rules.in_doubt)?;
+    out.word("missing_id", rules.missing_id)?;
+    out.raw("refresh_on_duplicate", limits.refresh_on_duplicate)?;
+    out.raw("waiters_per_id", limits.waiters_per_id)?;
+    if let Some(exchange) = &rules.forward_to {
+        out.string("forward_to", exchange)?;
+    }
+    out.word("confirms", rules.confirms)
+}

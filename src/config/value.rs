@@ -1,0 +1,380 @@
+//! Single values: what a TOML value or a flag's text means, and what to write instead where it means nothing.
+
+use super::Upstream;
+use super::problem::Wrong;
+use super::raw::type_name;
+use crate::window::set::Pattern;
+use crate::wire::IdSource;
+use serde::de::DeserializeOwned;
+use serde::de::value::{Error as SerdeError, StrDeserializer};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+use toml::de::DeValue;
+
+/// The longest name that AMQP can carry (a shortstr).
+const SHORTSTR_MAX: usize = 255;
+/// The longest window name: it is a metric label and part of a URL.
+const NAME_MAX: usize = 64;
+
+/// A string, or why not.
+pub(super) fn text<'a>(value: &'a DeValue<'_>, example: &str) -> Result<&'a str, Wrong> {
+    match value {
+        DeValue::String(text) => Ok(text),
+        other => Err(Wrong::new(
+            format!("is {}, but must be a string", type_name(other)),
+            format!("write it in quotes, as in {example:?}"),
+        )),
+    }
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
+    match value {
+        DeValue::Boolean(value) => Ok(*value),
+        other => Err(Wrong::new(
+            format!("is {}, but must be true or false", type_name(other)),
+            "write true or false, without quotes",
+        )),
+    }
+}
+
+/// An integer within bounds.
+pub(super) fn count(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<usize, Wrong> {
+    let fix = format!("write a number from {} to {}", bounds.start(), bounds.end());
+    match value {
+        DeValue::Integer(integer) => {
+            within(i128::from_str_radix(integer.as_str(), integer.radix()).ok(), integer, bounds, fix)
+        }
+        other => Err(Wrong::new(format!("is {}, but must be an integer", type_name(other)), fix)),
+    }
+}
+
+/// Bytes: an integer, or a string with a unit.
+pub(super) fn bytes(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<usize, Wrong> {
+    let fix = format!(
+        "write a number of bytes from {} to {}, or a string with a unit, as in \"256KiB\" or \"16MiB\"",
+        bounds.start(),
+        bounds.end()
+    );
+    match value {
+        DeValue::Integer(_) => count(value, bounds).map_err(|wrong| Wrong { fix, ..wrong }),
+        DeValue::String(text) => match parse_bytes(text) {
+            Some(size) => within(Some(size), &format_args!("{text:?}"), bounds, fix),
+            None => Err(Wrong::new(format!("is {text:?}, which is no size"), fix)),
+        },
+        other => Err(Wrong::new(format!("is {}, but must be a size", type_name(other)), fix)),
+    }
+}
+
+fn within(
+    value: Option<i128>,
+    shown: &dyn std::fmt::Display,
+    bounds: RangeInclusive<usize>,
+    fix: String,
+) -> Result<usize, Wrong> {
+    let wrong = |how: &str, bound: usize| Err(Wrong::new(format!("is {shown}, {how} {bound}"), fix));
+    match value.map(usize::try_from) {
+        Some(Ok(value)) if bounds.contains(&value) => Ok(value),
+        Some(Ok(value)) if value > *bounds.end() => wrong("above the maximum of", *bounds.end()),
+        Some(Err(_)) if value > Some(0) => wrong("above the maximum of", *bounds.end()),
+        Some(_) => wrong("below the minimum of", *bounds.start()),
+        None => wrong("above the maximum of", *bounds.end()),
+    }
+}
+
+/// `16MiB`, `256 KiB`, `1GB`, `4096`.
+fn parse_bytes(text: &str) -> Option<i128> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits)?;
+    let unit: i128 = match unit.trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.replace('_', "").parse::<i128>().ok()?.checked_mul(unit)
+}
+
+/// A size as [`bytes`] reads it, in the largest unit that divides it.
+pub(super) fn show_bytes(bytes: usize) -> String {
+    [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
+        .into_iter()
+        .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit))
+        .map_or_else(|| bytes.to_string(), |(unit, name)| format!("\"{}{name}\"", bytes / unit))
+}
+
+/// A span of time as `humantime` writes it: `30s`, `10m`, `1h 30m`.
+pub(super) fn duration(value: &DeValue<'_>, bounds: RangeInclusive<Duration>) -> Result<Duration, Wrong> {
+    let show = |duration: &Duration| humantime::format_duration(*duration).to_string();
+    let (min, max) = (show(bounds.start()), show(bounds.end()));
+    let fix =
+        format!("write a duration from {min} to {max} with its unit, as in \"30s\", \"10m\" or \"1h 30m\"");
+    let text = match value {
+        DeValue::String(text) => text,
+        DeValue::Integer(number) => {
+            return Err(Wrong::new(
+                format!("is {number}, without a unit"),
+                format!("if you mean seconds, write \"{number}s\""),
+            ));
+        }
+        other => return Err(Wrong::new(format!("is {}, but must be a duration", type_name(other)), fix)),
+    };
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration < *bounds.start() => {
+            Err(Wrong::new(format!("is {text:?}, below the minimum of {min}"), fix))
+        }
+        Ok(duration) if duration > *bounds.end() => {
+            Err(Wrong::new(format!("is {text:?}, above the maximum of {max}"), fix))
+        }
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(Wrong::new(format!("is {text:?}, which is no duration ({error})"), fix)),
+    }
+}
+
+/// One of an enum's words, as its `Deserialize` knows them.
+pub(super) fn word<T: DeserializeOwned>(value: &DeValue<'_>, example: &str) -> Result<T, Wrong> {
+    let text = text(value, example)?;
+    T::deserialize(StrDeserializer::<SerdeError>::new(text)).map_err(|error| {
+        // serde: unknown variant `x`, expected `a` or `b`
+        let error = error.to_string();
+        let choice =
+            error.split_once("expected ").map_or(error.as_str(), |(_, choice)| choice).replace('`', "\"");
+        Wrong::new(format!("is {text:?}, which is not known"), format!("write {choice}"))
+    })
+}
+
+/// An address to listen on.
+pub(super) fn address(text: &str, example: &str) -> Result<SocketAddr, Wrong> {
+    text.parse().map_err(|_| {
+        let fix = match text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}")) {
+            Some(fixed) if fixed.parse::<SocketAddr>().is_ok() => format!("write {fixed:?}"),
+            _ => format!(
+                "write an IP address and a port, as in {example:?} (every interface: \"0.0.0.0:PORT\")"
+            ),
+        };
+        Wrong::new(format!("is {text:?}, which is no address to listen on"), fix)
+    })
+}
+
+/// An address, or `off`.
+pub(super) fn admin(text: &str) -> Result<Option<SocketAddr>, Wrong> {
+    if text == "off" {
+        return Ok(None);
+    }
+    address(text, "127.0.0.1:15673")
+        .map(Some)
+        .map_err(|wrong| Wrong { fix: format!("{}, or \"off\"", wrong.fix), ..wrong })
+}
+
+/// `amqp://HOST:PORT`.
+pub(super) fn upstream(text: &str) -> Result<Upstream, Wrong> {
+    let example = "write amqp://HOST:PORT, as in \"amqp://127.0.0.1:5672\"";
+    let wrong = |what: &str, fix: &str| Err(Wrong::new(format!("{what}: {}", masked(text)), fix));
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return wrong("has no scheme", example);
+    };
+    match scheme {
+        "amqp" => {}
+        "amqps" => {
+            return wrong(
+                "asks for TLS, which is not supported yet",
+                "put stunnel or haproxy between Hapax and the broker, and name its plain port here with amqp://",
+            );
+        }
+        _ => return wrong("has a scheme that is not amqp", example),
+    }
+    let (authority, path) = rest.split_once(['/', '?', '#']).unwrap_or((rest, ""));
+    if authority.contains('@') {
+        return wrong(
+            "has credentials in it, but Hapax logs in with each client's own",
+            "leave out everything before the @; give the credentials to the clients",
+        );
+    }
+    if !path.is_empty() {
+        return wrong(
+            "has a vhost or parameters in it, but each client names its own vhost",
+            "leave out everything after the port",
+        );
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse::<u16>().ok()),
+        _ => (authority, Some(super::defaults::UPSTREAM_PORT)),
+    };
+    let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let valid = match name {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
+    };
+    match port {
+        Some(port) if valid && port > 0 => Ok(Upstream { host: name.unwrap_or(host).into(), port }),
+        Some(port) if port > 0 => wrong("has no valid host", example),
+        _ => wrong("has no valid port", "write a port from 1 to 65535; RabbitMQ's is 5672"),
+    }
+}
+
+/// The URL for messages, without what stands before the last `@`: a password, however badly it is written.
+fn masked(url: &str) -> String {
+    let Some((before, host)) = url.rsplit_once('@') else { return format!("{url:?}") };
+    let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    format!("\"{scheme}***@{host}\"")
+}
+
+/// A filter for log lines, as `tracing_subscriber` reads it.
+pub(super) fn log_level(text: &str) -> Result<String, Wrong> {
+    match tracing_subscriber::EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(Wrong::new(
+            format!("is {text:?}, which is no log filter ({error})"),
+            "write error, warn, info, debug or trace, or one per target, as in \"info,hapax::net=debug\"",
+        )),
+    }
+}
+
+/// A window's name: a metric label, and part of a URL.
+pub(super) fn name(text: &str) -> Result<String, Wrong> {
+    let begins_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if begins_well && text.len() <= NAME_MAX && text.chars().all(safe) {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(
+        format!("is {text:?}, which can be no metric label and no part of a URL"),
+        format!("use letters, digits, `-`, `_` and `.`, a letter or digit first, at most {NAME_MAX}"),
+    ))
+}
+
+/// A glob over names of vhosts or exchanges.
+pub(super) fn pattern(text: &str) -> Result<Pattern, Wrong> {
+    Pattern::new(text).map_err(|error| {
+        Wrong::new(
+            format!("is {text:?}, which is no pattern ({})", error.kind()),
+            "use * for any text, ? for one character, [a-z] for one of a set, {a,b} for either; \\ before one of them takes it as it is",
+        )
+    })
+}
+
+/// Where the id is.
+pub(super) fn id(text: &str) -> Result<IdSource, Wrong> {
+    let fix = "write \"message-id\", \"correlation-id\", \"header:NAME\" or \"body\"";
+    match text.split_once(':') {
+        None if text == "message-id" => Ok(IdSource::MessageId),
+        None if text == "correlation-id" => Ok(IdSource::CorrelationId),
+        None if text == "body" => Ok(IdSource::Body),
+        Some(("header", name)) if (1..=SHORTSTR_MAX).contains(&name.len()) => {
+            Ok(IdSource::Header(name.into()))
+        }
+        Some(("header", _)) => {
+            Err(Wrong::new(format!("is {text:?}, but a header's name has 1 to {SHORTSTR_MAX} bytes"), fix))
+        }
+        _ => Err(Wrong::new(format!("is {text:?}, where no id can be"), fix)),
+    }
+}
+
+/// An id source as [`id`] reads it.
+pub(super) fn show_id(id: &IdSource) -> String {
+    match id {
+        IdSource::MessageId => "message-id".into(),
+        IdSource::CorrelationId => "correlation-id".into(),
+        IdSource::Header(name) => format!("header:{name}"),
+        IdSource::Body => "body".into(),
+    }
+}
+
+/// The name of an exchange to publish to instead.
+pub(super) fn exchange(text: &str) -> Result<String, Wrong> {
+    match text.len() {
+        1..=SHORTSTR_MAX => Ok(text.to_owned()),
+        0 => Err(Wrong::new(
+            "is empty",
+            "name an exchange, or leave the key out to publish where the client does",
+        )),
+        length => Err(Wrong::new(
+            format!("has {length} bytes, but AMQP carries names of up to {SHORTSTR_MAX}"),
+            "name an exchange that exists",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let table = [
+            ("0", Some(0)),
+            ("4096", Some(4096)),
+            ("4_096 B", Some(4096)),
+            ("256KiB", Some(262_144)),
+            ("16 MiB", Some(16 << 20)),
+            ("1GB", Some(1_000_000_000)),
+            ("", None),
+            ("MiB", None),
+            ("-1", None),
+            ("1.5MiB", None),
+            ("16mib", None),
+            ("9999999999999999999999999999999999999999", None),
+            ("99999999999999999999999999999999GiB", None),
+        ];
+        for (text, bytes) in table {
+            assert_eq!(parse_bytes(text), bytes, "{text:?}");
+        }
+        for bytes in [0, 1, 1023, 1024, 1 << 20, (1 << 20) + 1, 3 << 30] {
+            assert_eq!(parse_bytes(show_bytes(bytes).trim_matches('"')), Some(bytes as i128));
+        }
+    }
+
+    #[test]
+    fn upstreams() {
+        let valid = [
+            ("amqp://localhost", "localhost:5672"),
+            ("amqp://localhost/", "localhost:5672"),
+            ("amqp://10.0.0.1:1", "10.0.0.1:1"),
+            ("amqp://rabbit_mq-1.internal:5672/", "rabbit_mq-1.internal:5672"),
+            ("amqp://[::1]", "[::1]:5672"),
+            ("amqp://[fe80::1]:99", "[fe80::1]:99"),
+        ];
+        for (text, authority) in valid {
+            assert_eq!(upstream(text).map(|upstream| upstream.authority()), Ok(authority.into()), "{text:?}");
+        }
+        let invalid = [
+            "",
+            "localhost",
+            "amqp://",
+            "amqp://:5672",
+            "amqp://a:0",
+            "amqp://a:65536",
+            "amqp://a:",
+            "amqp://a b",
+            "amqp://[::1",
+            "amqp://[x]",
+            "amqp://::1",
+            "http://a",
+            "AMQP//a",
+            "amqp://a?heartbeat=1",
+            "amqp://a//",
+            "amqps://a",
+            "amqp://u@a",
+            "amqp://u:p/w@a",
+        ];
+        for text in invalid {
+            assert!(upstream(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        for text in
+            ["amqp://u:secret@a", "amqps://u:secret@a", "amqp://u:se/secret@a", "u:secret@a", "x://secret@@a"]
+        {
+            let wrong = upstream(text).expect_err(text);
+            assert!(!wrong.what.contains("secret") && !wrong.fix.contains("secret"), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The binary: reads what is asked for, prepares the process, and hands over to the relay. Exit codes: 0 all went
+//! well, 1 failed while running, 2 wrong usage or configuration.
+
+mod run;
+
+use hapax::cli::{Action, Invocation};
+use hapax::config::{Config, Loaded, LogFormat};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Failed while running.
+const RUNTIME: u8 = 1;
+/// Wrong usage or configuration.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let invocation = match Invocation::of_process() {
+        Ok(invocation) => invocation,
+        // Help, version, or wrong usage: clap prints each where it belongs and ends with 0 or 2.
+        Err(error) => error.exit(),
+    };
+    if let Action::Demo(args) = &invocation.action {
+        return finish(run::demo(args));
+    }
+    let loaded = match Config::load(invocation.file.as_deref(), &invocation.overrides) {
+        Ok(loaded) => loaded,
+        Err(problems) => return complain(&problems, USAGE),
+    };
+    match invocation.action {
+        Action::Check => check(&loaded),
+        Action::Serve | Action::Demo(_) => serve(loaded),
+    }
+}
+
+/// `hapax check`: the effective settings to stdout, warnings to stderr.
+fn check(loaded: &Loaded) -> ExitCode {
+    for warning in &loaded.warnings {
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
+    // A closed pipe (`hapax check | head`) is no failure of the configuration.
+    let _ = std::io::stdout().write_all(loaded.to_toml().as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn serve(loaded: Loaded) -> ExitCode {
+    init_logging(&loaded.config);
+    for warning in &loaded.warnings {
+        tracing::warn!(place = warning.place, fix = warning.fix, "{}", warning.what);
+    }
+    run::raise_file_limit(loaded.config.limits.max_connections);
+    finish(run::serve(loaded.config))
+}
+
+fn finish(result: Result<(), run::Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => complain(&failure, RUNTIME),
+    }
+}
+
+/// Says it on stderr, whatever the log level, and makes the exit code.
+fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    let text = error.to_string();
+    let prefix = if text.starts_with("error: ") { "" } else { "error: " };
+    let _ = writeln!(std::io::stderr(), "{prefix}{text}");
+    ExitCode::from(code)
+}
+
+/// To stderr: text for a terminal, JSON otherwise, unless the configuration says which.
+fn init_logging(config: &Config) {
+    let terminal = std::io::stderr().is_terminal();
+    // The filter has been parsed once, by the configuration's check.
+    let filter = EnvFilter::builder().parse_lossy(&config.log.level);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    let json = match config.log.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    if json { builder.json().flatten_event(true).init() } else { builder.init() }
+}

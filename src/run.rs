@@ -1,0 +1,195 @@
+//! The running process: file limit, sockets, signals, and who is told to stop when. Part of the binary.
+
+use hapax::admin::{self, Admin, Probe, Watched};
+use hapax::cli::DemoArgs;
+use hapax::config::Config;
+use hapax::pressure::Accounting;
+use hapax::session::{Rights, Shared};
+use hapax::stats::Stats;
+use hapax::window::KeyMaker;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+/// Files that the process has open beside connections: listeners, runtime, stderr, admin clients.
+const OTHER_FILES: u64 = 64;
+/// How often the upstream is asked for `/readyz`, however often that is read.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How often windows are swept of what has expired.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Why the process ends with code 1. Its text says what to do.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// an address can't be listened on
+    Bind { key: &'static str, address: SocketAddr, error: io::Error },
+    /// runtime or signal handlers can't be had
+    System(io::Error),
+    /// the demo did not come to its end
+    Demo(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, address, error) = match self {
+            Failure::Bind { key, address, error } => (key, address, error),
+            Failure::System(error) => {
+                return write!(f, "the operating system refuses what Hapax needs: {error}");
+            }
+            Failure::Demo(text) => return f.write_str(text),
+        };
+        let port = address.port();
+        write!(f, "can't listen on {address} (`{key}`): {error}\n    fix: ")?;
+        match error.kind() {
+            io::ErrorKind::AddrInUse => write!(
+                f,
+                "another process has port {port} (see: ss -ltnp 'sport = :{port}'); stop it, or choose another address with --{key}"
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                write!(f, "this host has no address {}; use one of its own, or 0.0.0.0 for all", address.ip())
+            }
+            io::ErrorKind::PermissionDenied => write!(f, "choose a port from 1024 on with --{key}"),
+            _ => write!(f, "choose another address with --{key}"),
+        }
+    }
+}
+
+/// Raises the soft limit of open files to the hard one, and warns if even that is too low for so many connections.
+pub(crate) fn raise_file_limit(max_connections: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "can't raise the limit of open files");
+    }
+    let needed = max_connections as u64 * 2 + OTHER_FILES;
+    match getrlimit(Resource::Nofile).current {
+        Some(have) if have < needed => tracing::warn!(
+            have,
+            needed,
+            "the limit of open files is too low for limits.max_connections = {max_connections}: raise it (ulimit -n, LimitNOFILE) or lower that"
+        ),
+        _ => {}
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, drains, ends.
+pub(crate) fn serve(config: Config) -> Result<(), Failure> {
+    runtime()?.block_on(serve_until_told(config))
+}
+
+/// Shows it at work.
+pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
+    // TODO(demo): `hapax::demo::run(args).await`, once there is one.
+    let _ = args;
+    Err(Failure::Demo("the demo is not part of this build".to_owned()))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::System)
+}
+
+async fn serve_until_told(config: Config) -> Result<(), Failure> {
+    let listener = bind("listen", config.listen).await?;
+    let admin_listener = match config.admin {
+        Some(address) => Some(bind("admin", address).await?),
+        None => None,
+    };
+    let draining = on_signals().map_err(Failure::System)?;
+    let stats = Stats::new();
+    let (shared, windows) = share(&config, &stats);
+    // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
+    let mut helpers = JoinSet::new();
+    helpers.spawn(sweep(windows.clone()));
+    if let Some(listener) = admin_listener {
+        let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
+        let admin = Admin::new(windows, Arc::clone(&stats), probe, draining.clone());
+        helpers.spawn(async move {
+            if let Err(error) = admin::serve(listener, admin).await {
+                tracing::error!(%error, "the admin listener ended");
+            }
+        });
+    }
+    let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
+    tracing::info!(listen = %config.listen, upstream = %config.upstream, admin = shown, "ready");
+    relay(config, shared, stats, listener, draining).await;
+    tracing::info!("drained; good bye");
+    Ok(())
+}
+
+/// What all sessions have in common, and the windows with their accounting.
+fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
+    let mut accountings = Vec::new();
+    let set = config.window_set(|_| {
+        let accounting = Arc::new(Accounting::new());
+        accountings.push(Arc::clone(&accounting));
+        accounting
+    });
+    let watched = |(window, accounting)| Watched { window: Arc::clone(window), accounting };
+    let windows = set.iter().zip(accountings).map(watched).collect();
+    let shared = Shared {
+        settings: config.settings(),
+        keys: KeyMaker::random(),
+        windows: Arc::new(set),
+        rights: Rights::default(),
+        listener: Arc::clone(stats) as _,
+    };
+    (Arc::new(shared), windows)
+}
+
+/// Removes expired ids where no publish does it in passing.
+async fn sweep(windows: Vec<Watched>) {
+    let mut tick = tokio::time::interval(SWEEP_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let now = tick.tick().await.into_std();
+        windows.iter().for_each(|watched| watched.window.sweep(now));
+    }
+}
+
+/// The relay's place.
+// TODO(net): the one call site of `hapax::net`: sessions on `listener` until `draining` turns true and they are over.
+async fn relay(
+    config: Config,
+    shared: Arc<Shared>,
+    stats: Arc<Stats>,
+    listener: TcpListener,
+    mut draining: watch::Receiver<bool>,
+) {
+    let _ = (config, shared, stats, listener);
+    let _ = draining.wait_for(|draining| *draining).await;
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| Failure::Bind { key, address, error })
+}
+
+/// False, then true from the first SIGTERM or SIGINT on. The second ends the process at once.
+fn on_signals() -> io::Result<watch::Receiver<bool>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        let name = next(&mut terminate, &mut interrupt).await;
+        tracing::info!(signal = name, "draining: no new connections; what is in flight is settled first");
+        sender.send_replace(true);
+        let name = next(&mut terminate, &mut interrupt).await;
+        tracing::warn!(signal = name, "told twice: ending at once");
+        std::process::exit(1);
+    });
+    Ok(receiver)
+}
+
+async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}

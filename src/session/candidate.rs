@@ -1,0 +1,75 @@
+//! A publish that a window judges, with the frames it is made of.
+
+use super::confirms::ClientTag;
+use super::entry::Entry;
+use super::outbox::{Lane, Piece};
+use crate::wire::method::Publish;
+use crate::wire::{ChannelId, emit};
+use crate::window::{Key, Mode, Reservation, Window};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) window: Arc<dyn Window>,
+    pub(super) key: Key,
+    pub(super) ttl: Duration,
+    /// the client's tag, where it uses confirms
+    pub(super) client: Option<ClientTag>,
+    /// the right that the publish needs
+    pub(super) right: Key,
+    /// what a return would show of it, where it is mandatory
+    pub(super) return_key: Option<Key>,
+    pub(super) publish: Piece,
+    pub(super) header: Piece,
+    /// body frames that were kept, one after another
+    pub(super) body: Vec<u8>,
+    /// octets of the body that are still to come
+    pub(super) left: u64,
+}
+
+impl Candidate {
+    /// Bytes it takes to keep it until its verdict is known.
+    pub(super) fn weight(&self) -> usize {
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        left.saturating_add(self.body.len() + self.publish.frame().len() + self.header.frame().len())
+    }
+
+    /// Lets go of the reads that its frames came with.
+    pub(super) fn compact(mut self) -> Candidate {
+        self.publish = self.publish.compact();
+        self.header = self.header.compact();
+        self
+    }
+
+    pub(super) fn observed(&self) -> bool {
+        self.window.mode() == Mode::Observe
+    }
+
+    /// Writes the frames that are there, and gives back what has to be remembered of it.
+    pub(super) fn forward(self, channel: ChannelId, reservation: Option<Reservation>, upstream: &mut Lane, now: Instant) -> Entry {
+        let mut named = None;
+        match self.window.rules().forward_to.as_deref() {
+            Some(exchange) => match emit::publish_to(channel, self.publish.payload(), exchange.as_bytes()) {
+                Ok(frame) => {
+                    named = Publish::parse(self.publish.payload()).ok().map(|publish| publish.exchange.into());
+                    upstream.push(frame);
+                }
+                Err(_) => upstream.forward(&self.publish),
+            },
+            None => upstream.forward(&self.publish),
+        }
+        upstream.forward(&self.header);
+        upstream.push(self.body.into());
+        Entry {
+            client: self.client,
+            reservation: reservation.map(|reservation| (reservation, self.ttl)),
+            since: now,
+            right: Some(self.right),
+            return_key: self.return_key,
+            returned: false,
+            named,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! A publish that was forwarded and whose outcome is not known: it owns its reservation until it is.
+
+use super::confirms::ClientTag;
+use crate::window::{ForgetCause, InDoubt, Key, Reservation};
+use std::time::{Duration, Instant};
+
+/// What the upstream says of a publish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    /// stored, or consumed
+    Acked,
+    /// refused
+    Nacked,
+}
+
+/// See the module. Dropping it gives the reservation back as in doubt.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// the client's tag, where it uses confirms
+    pub(super) client: Option<ClientTag>,
+    /// what is reserved, and for how long it will be remembered
+    pub(super) reservation: Option<(Reservation, Duration)>,
+    /// when the publish was forwarded
+    pub(super) since: Instant,
+    /// the right that its outcome proves, where it is not proven already
+    pub(super) right: Option<Key>,
+    /// what a return would show of it, where it is mandatory
+    pub(super) return_key: Option<Key>,
+    /// it came back: an ack that follows does not mean stored
+    pub(super) returned: bool,
+    /// the exchange that the client named, where it was forwarded to another
+    pub(super) named: Option<Box<[u8]>>,
+}
+
+impl Entry {
+    /// The upstream has acked or committed it.
+    pub(super) fn stored(self, now: Instant) {
+        if let Some((reservation, ttl)) = self.reservation {
+            if self.returned {
+                reservation.forget(ForgetCause::Returned);
+            } else {
+                reservation.commit(now, ttl);
+            }
+        }
+    }
+
+    /// It was not stored.
+    pub(super) fn forget(self, cause: ForgetCause) {
+        if let Some((reservation, _)) = self.reservation {
+            reservation.forget(cause);
+        }
+    }
+
+    /// The upstream connection died: nobody knows. The window's own rule says what that means.
+    pub(super) fn in_doubt(self, now: Instant) {
+        if let Some((reservation, ttl)) = self.reservation {
+            let rule = reservation.window().map(|window| window.rules().in_doubt).unwrap_or_default();
+            match rule {
+                InDoubt::Keep if !self.returned => reservation.commit_in_doubt(now, ttl),
+                InDoubt::Keep | InDoubt::Forget => reservation.forget(ForgetCause::InDoubt),
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What Hapax itself has to refuse: who is at fault, how far it reaches, and the AMQP code that says so.
+
+use crate::wire::method::MethodId;
+use crate::wire::{ChannelId, WireError};
+
+/// How much a fault ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// `channel.close`
+    Channel,
+    /// `connection.close`
+    Connection,
+}
+
+/// A refusal that Hapax originates. Its `Display` is the reply-text, in RabbitMQ's manner: the constant's name first.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Fault {
+    /// The bytes are no AMQP frame.
+    #[error("FRAME_ERROR - {0}")]
+    Wire(WireError),
+    /// A frame that can't follow in the content that is being received.
+    #[error("UNEXPECTED_FRAME - expected content body, got {got} frame on channel {channel} instead")]
+    Unexpected {
+        /// where
+        channel: ChannelId,
+        /// what came
+        got: &'static str,
+    },
+    /// The upstream connection died.
+    #[error(
+        "CONNECTION_FORCED - hapax lost its connection to the broker; publishes without an ack may or may not be stored"
+    )]
+    UpstreamLost,
+    /// SIGTERM.
+    #[error("CONNECTION_FORCED - hapax is shutting down; reconnect")]
+    Draining,
+    /// `missing_id = "reject"`.
+    #[error("PRECONDITION_FAILED - window '{window}' takes no publish without an id ({id}); set it, or missing_id = \"forward\"")]
+    MissingId {
+        /// the window's name
+        window: Box<str>,
+        /// where it looks for the id
+        id: Box<str>,
+    },
+    /// `tx.select` on a channel that holds more than publishes.
+    #[error(
+        "PRECONDITION_FAILED - hapax can't switch this channel to tx mode: it has consumed or set qos, and has published without \
+         confirms before tx.select; select tx before the first publish, or use a channel of its own"
+    )]
+    TxAfterPublish,
+    /// A transaction has waited too long for another publish of the same id.
+    #[error("PRECONDITION_FAILED - an id of this transaction is in flight elsewhere and did not settle in time; retry the transaction")]
+    TxWaitedTooLong,
+    /// More publishes in one transaction than the bound on unresolved publishes.
+    #[error("RESOURCE_ERROR - more than {max} publishes in one transaction (limits.max_unresolved)")]
+    TxTooLarge {
+        /// the bound
+        max: usize,
+    },
+    /// The broker's own refusal of this user's publish, found out on a channel of Hapax's own.
+    #[error("{text}")]
+    Broker {
+        /// the broker's code
+        code: u16,
+        /// the broker's words
+        text: Box<str>,
+    },
+}
+
+impl Fault {
+    /// The AMQP reply-code.
+    pub fn code(&self) -> u16 {
+        match self {
+            Fault::Wire(_) => 501,
+            Fault::Unexpected { .. } => 505,
+            Fault::UpstreamLost | Fault::Draining => 320,
+            Fault::MissingId { .. } | Fault::TxAfterPublish | Fault::TxWaitedTooLong => 406,
+            Fault::TxTooLarge { .. } => 506,
+            Fault::Broker { code, .. } => *code,
+        }
+    }
+
+    /// How far it reaches.
+    pub fn scope(&self) -> Scope {
+        match self {
+            Fault::Wire(_) | Fault::Unexpected { .. } | Fault::UpstreamLost | Fault::Draining => Scope::Connection,
+            Fault::MissingId { .. }
+            | Fault::TxAfterPublish
+            | Fault::TxWaitedTooLong
+            | Fault::TxTooLarge { .. }
+            | Fault::Broker { .. } => Scope::Channel,
+        }
+    }
+
+    /// The method to blame, `(0, 0)` where there is none.
+    pub fn culprit(&self) -> MethodId {
+        match self {
+            Fault::Wire(_) | Fault::Unexpected { .. } | Fault::UpstreamLost | Fault::Draining => MethodId(0, 0),
+            Fault::TxAfterPublish => MethodId::TX_SELECT,
+            Fault::MissingId { .. } | Fault::TxWaitedTooLong | Fault::TxTooLarge { .. } | Fault::Broker { .. } => {
+                MethodId::BASIC_PUBLISH
+            }
+        }
+    }
+
+    /// The reply-text: a short string holds 255 octets.
+    pub fn text(&self) -> String {
+        let mut text = self.to_string();
+        if text.len() > 255 {
+            let end = (0..=255).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+            text.truncate(end);
+        }
+        text
+    }
+}

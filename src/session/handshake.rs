@@ -1,0 +1,166 @@
+//! What the handshake tells the one who only listens: credentials, vhost, frame_max, heartbeat.
+//!
+//! ```text
+//!  client                      Hapax                      upstream
+//!    | -- protocol header -->    | --- dial, then header --> |
+//!    | <-- start, secure, tune - | <------------------------ |   tune: frame_max lowered to our own bound, if need be
+//!    | --- start-ok, secure-ok, tune-ok, open -----------> - |
+//!    | <-- open-ok ------------- | <------------------------ |
+//! ```
+//!
+//! Everything is passed on, every SASL mechanism included; nothing is answered for the other side.
+
+use crate::wire::emit;
+use crate::wire::frame::{ChannelId, MIN_FRAME_MAX};
+use amq_protocol::protocol::AMQPClass;
+use amq_protocol::protocol::connection::{AMQPMethod, Tune};
+use bytes::Bytes;
+
+/// The size that RabbitMQ offers by default; what an upstream may send before it has offered one.
+const COMMON_FRAME_MAX: u32 = 131_072;
+
+/// What a method of the handshake means for the session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// Nothing: pass it on.
+    Pass,
+    /// Pass this on in its place.
+    Instead(Bytes),
+    /// Pass it on; both sides have agreed on heartbeats, in seconds.
+    Tuned(u16),
+    /// Pass it on; credentials or vhost are known better now.
+    Identified,
+    /// Pass it on; the connection is open.
+    Opened,
+    /// `connection.close`
+    Close,
+    /// `connection.close-ok`
+    CloseOk,
+}
+
+/// The facts so far.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    credentials: Vec<u8>,
+    vhost: Option<Bytes>,
+    offered: u32,
+    frame_max: u32,
+    channel_max: u16,
+    opened: bool,
+    ceiling: u32,
+}
+
+impl Handshake {
+    pub(super) fn new(ceiling: u32) -> Handshake {
+        Handshake {
+            credentials: Vec::new(),
+            vhost: None,
+            offered: COMMON_FRAME_MAX,
+            frame_max: MIN_FRAME_MAX,
+            channel_max: u16::MAX,
+            opened: false,
+            ceiling: ceiling.max(MIN_FRAME_MAX),
+        }
+    }
+
+    /// Whether `connection.open-ok` has passed.
+    pub(super) fn opened(&self) -> bool {
+        self.opened
+    }
+
+    /// The vhost, once `connection.open` has named it.
+    pub(super) fn vhost(&self) -> Option<&Bytes> {
+        self.vhost.as_ref()
+    }
+
+    /// The largest frame that the client may send.
+    pub(super) fn client_frame_max(&self) -> usize {
+        self.frame_max as usize
+    }
+
+    /// The largest frame that the upstream may send.
+    pub(super) fn upstream_frame_max(&self) -> usize {
+        self.offered.max(self.frame_max) as usize
+    }
+
+    /// The highest channel number.
+    pub(super) fn channel_max(&self) -> u16 {
+        self.channel_max
+    }
+
+    /// What tells one user from another: the credentials as they were sent, and the vhost. `None` where the mechanism does
+    /// not show them (EXTERNAL and the like): such a connection proves its rights for itself.
+    pub(super) fn identity(&self, connection: u64) -> Vec<u8> {
+        let mut identity = self.vhost.as_deref().unwrap_or_default().to_vec();
+        identity.push(0);
+        if self.credentials.is_empty() {
+            identity.extend_from_slice(&connection.to_be_bytes());
+        } else {
+            identity.extend_from_slice(&self.credentials);
+        }
+        identity
+    }
+
+    /// A method of channel 0 from the client.
+    pub(super) fn recv_client(&mut self, method: AMQPClass) -> Step {
+        let AMQPClass::Connection(method) = method else { return Step::Pass };
+        match method {
+            AMQPMethod::StartOk(ok) => {
+                if matches!(ok.mechanism.as_str(), "PLAIN" | "AMQPLAIN") {
+                    self.credentials = ok.response.as_bytes().to_vec();
+                }
+                Step::Identified
+            }
+            AMQPMethod::UpdateSecret(update) => {
+                self.credentials = update.new_secret.as_bytes().to_vec();
+                Step::Identified
+            }
+            AMQPMethod::TuneOk(ok) => {
+                let asked = if ok.frame_max == 0 { self.offered } else { ok.frame_max };
+                self.frame_max = asked.min(self.offered).max(MIN_FRAME_MAX);
+                self.offered = self.frame_max;
+                self.channel_max = match (ok.channel_max, self.channel_max) {
+                    (0, offered) => offered,
+                    (asked, offered) => asked.min(offered),
+                };
+                Step::Tuned(ok.heartbeat)
+            }
+            AMQPMethod::Open(open) => {
+                self.vhost = Some(Bytes::copy_from_slice(open.virtual_host.as_str().as_bytes()));
+                Step::Identified
+            }
+            AMQPMethod::Close(_) => Step::Close,
+            AMQPMethod::CloseOk(_) => Step::CloseOk,
+            _ => Step::Pass,
+        }
+    }
+
+    /// A method of channel 0 from the upstream.
+    pub(super) fn recv_upstream(&mut self, method: AMQPClass) -> Step {
+        let AMQPClass::Connection(method) = method else { return Step::Pass };
+        match method {
+            AMQPMethod::Tune(tune) => self.recv_tune(tune),
+            AMQPMethod::OpenOk(_) => {
+                self.opened = true;
+                Step::Opened
+            }
+            AMQPMethod::Close(_) => Step::Close,
+            AMQPMethod::CloseOk(_) => Step::CloseOk,
+            _ => Step::Pass,
+        }
+    }
+
+    /// A frame is held whole before it goes on, so its size must have a bound, whatever the broker offers.
+    fn recv_tune(&mut self, tune: Tune) -> Step {
+        if tune.channel_max > 0 {
+            self.channel_max = tune.channel_max;
+        }
+        if tune.frame_max > 0 && tune.frame_max <= self.ceiling {
+            self.offered = tune.frame_max;
+            return Step::Pass;
+        }
+        self.offered = self.ceiling;
+        let tune = AMQPMethod::Tune(Tune { frame_max: self.ceiling, ..tune });
+        Step::Instead(emit::method(ChannelId::CONNECTION, AMQPClass::Connection(tune)))
+    }
+}

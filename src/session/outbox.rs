@@ -1,0 +1,192 @@
+//! What the session wants done, kept until the shell asks for it.
+//!
+//! Each direction is a [`Lane`]. Frames that go on untouched are not copied: neighbours of the same read are merged
+//! into one slice of it, so that a run of frames that nobody needs to change is one write.
+
+use super::Output;
+use crate::wire::{FrameKind, scan};
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// One whole frame where it was read.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    source: Bytes,
+    range: Range<usize>,
+}
+
+impl Piece {
+    /// The frame at `range` of `source`, which stays alive as long as the piece does.
+    pub(super) fn new(source: &Bytes, range: Range<usize>) -> Piece {
+        Piece { source: source.clone(), range }
+    }
+
+    /// A frame that stands alone.
+    pub(super) fn whole(frame: Bytes) -> Piece {
+        Piece { range: 0..frame.len(), source: frame }
+    }
+
+    /// What its type octet says.
+    pub(super) fn kind(&self) -> Option<FrameKind> {
+        scan(self.frame(), usize::MAX).ok().flatten().map(|frame| frame.kind)
+    }
+
+    /// The frame's payload.
+    pub(super) fn payload(&self) -> &[u8] {
+        let frame = self.frame();
+        frame.get(crate::wire::frame::HEADER_LEN..frame.len().saturating_sub(1)).unwrap_or_default()
+    }
+
+    /// The whole frame.
+    pub(super) fn frame(&self) -> &[u8] {
+        self.source.get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// A copy of its own, for whoever keeps it: it no longer holds the read that it came with.
+    pub(super) fn compact(&self) -> Piece {
+        Piece::whole(Bytes::copy_from_slice(self.frame()))
+    }
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    ready: VecDeque<Bytes>,
+    run: Option<Piece>,
+    made: BytesMut,
+    shut: bool,
+    wrote: bool,
+}
+
+impl Lane {
+    /// A frame goes on untouched.
+    pub(super) fn forward(&mut self, piece: &Piece) {
+        if let Some(run) = &mut self.run
+            && run.range.end == piece.range.start
+            && run.source.as_ptr() == piece.source.as_ptr()
+            && run.source.len() == piece.source.len()
+        {
+            run.range.end = piece.range.end;
+            return;
+        }
+        self.seal();
+        self.run = Some(piece.clone());
+    }
+
+    /// A frame of Hapax's own.
+    pub(super) fn push(&mut self, frame: Bytes) {
+        self.seal();
+        self.put(frame);
+    }
+
+    /// Where small frames of Hapax's own are appended.
+    pub(super) fn made(&mut self) -> &mut BytesMut {
+        if self.run.is_some() {
+            self.seal();
+        }
+        &mut self.made
+    }
+
+    /// Nothing is to be written here any more; what was asked before still is.
+    pub(super) fn shut(&mut self) {
+        self.seal();
+        self.shut = true;
+    }
+
+    /// Nobody reads any more: what is left is pointless.
+    pub(super) fn abandon(&mut self) {
+        self.ready.clear();
+        self.run = None;
+        self.made.clear();
+        self.shut = true;
+    }
+
+    /// Whether something was written since the last question.
+    pub(super) fn take_wrote(&mut self) -> bool {
+        std::mem::take(&mut self.wrote)
+    }
+
+    fn put(&mut self, bytes: Bytes) {
+        if !self.shut && !bytes.is_empty() {
+            self.wrote = true;
+            self.ready.push_back(bytes);
+        }
+    }
+
+    fn seal(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.put(run.source.slice(run.range));
+        }
+        if !self.made.is_empty() {
+            let made = self.made.split().freeze();
+            self.put(made);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        if self.ready.is_empty() {
+            self.seal();
+        }
+        self.ready.pop_front()
+    }
+}
+
+/// Both directions, and the orders about the sockets.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    pub(super) client: Lane,
+    pub(super) upstream: Lane,
+    dial: bool,
+    client_heartbeat: bool,
+    upstream_heartbeat: bool,
+    close_client: bool,
+    close_upstream: bool,
+}
+
+impl Outbox {
+    pub(super) fn dial(&mut self) {
+        self.dial = true;
+    }
+
+    pub(super) fn beat_client(&mut self) {
+        self.client_heartbeat = true;
+    }
+
+    pub(super) fn beat_upstream(&mut self) {
+        self.upstream_heartbeat = true;
+    }
+
+    pub(super) fn close_client(&mut self) {
+        self.client.shut();
+        self.close_client = true;
+    }
+
+    pub(super) fn close_upstream(&mut self) {
+        self.upstream.shut();
+        self.close_upstream = true;
+    }
+
+    /// Bytes before closes: what was said before a close is written before it.
+    pub(super) fn poll(&mut self) -> Option<Output> {
+        if std::mem::take(&mut self.dial) {
+            return Some(Output::Dial);
+        }
+        if let Some(bytes) = self.upstream.pop() {
+            return Some(Output::ToUpstream(bytes));
+        }
+        if let Some(bytes) = self.client.pop() {
+            return Some(Output::ToClient(bytes));
+        }
+        if std::mem::take(&mut self.client_heartbeat) {
+            return Some(Output::HeartbeatClient);
+        }
+        if std::mem::take(&mut self.upstream_heartbeat) {
+            return Some(Output::HeartbeatUpstream);
+        }
+        if std::mem::take(&mut self.close_client) {
+            return Some(Output::CloseClient);
+        }
+        std::mem::take(&mut self.close_upstream).then_some(Output::CloseUpstream)
+    }
+}

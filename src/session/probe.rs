@@ -1,0 +1,144 @@
+//! Finding out whether a user may publish, without publishing.
+//!
+//! On a channel of Hapax's own, of the client's own connection, a publish with an `expiration` that is no number is
+//! refused by RabbitMQ with 403 (ACCESS_REFUSED) before the permission check is passed and with 404 (NOT_FOUND) or
+//! 406 (PRECONDITION_FAILED) after it, and routes nothing. 406 is the proof; anything else is the broker's own answer to the client's
+//! publish and is passed on.
+//!
+//! ```text
+//!  Idle --ask--> channel.open, basic.publish, header --> Asking --channel.close--> close-ok, verdict --> Idle
+//! ```
+
+use super::confirms::ClientTag;
+use super::fault::Fault;
+use super::outbox::Lane;
+use crate::wire::method::MethodId;
+use crate::wire::{ChannelId, emit};
+use crate::window::Key;
+use amq_protocol::frame::{AMQPContentHeader, AMQPFrame};
+use amq_protocol::protocol::basic::AMQPProperties;
+use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, CloseOk, Open};
+use amq_protocol::protocol::AMQPClass;
+use bytes::{BufMut, Bytes, BytesMut};
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// PRECONDITION_FAILED: what a publish with a bad expiration earns once it may publish.
+const REFUSED_FOR_ITS_EXPIRATION: u16 = 406;
+
+/// Who waits for the proof.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Asker {
+    pub(super) channel: ChannelId,
+    /// tells a channel from a later one of the same number
+    pub(super) birth: u64,
+    pub(super) client: Option<ClientTag>,
+}
+
+#[derive(Debug)]
+struct Question {
+    right: Key,
+    exchange: Box<[u8]>,
+    routing_key: Box<[u8]>,
+}
+
+/// The proof, or the broker's refusal, and who had asked.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) right: Key,
+    pub(super) askers: Vec<Asker>,
+    pub(super) refused: Option<Fault>,
+}
+
+/// One probe at a time for each connection.
+#[derive(Debug, Default)]
+pub(super) struct Probes {
+    queue: VecDeque<Question>,
+    askers: HashMap<Key, Vec<Asker>>,
+    asking: Option<(ChannelId, Key, Instant)>,
+}
+
+impl Probes {
+    /// `asker` wants to know whether `right` holds: the right to publish to `exchange` with `routing_key`.
+    pub(super) fn ask(&mut self, right: Key, exchange: &[u8], routing_key: &[u8], asker: Asker) {
+        let askers = self.askers.entry(right).or_default();
+        if askers.is_empty() {
+            self.queue.push_back(Question { right, exchange: exchange.into(), routing_key: routing_key.into() });
+        }
+        // Of those without a tag one stands for all of its channel.
+        if asker.client.is_some() || !askers.contains(&asker) {
+            askers.push(asker);
+        }
+    }
+
+    /// The channel number that is Hapax's own now.
+    pub(super) fn channel(&self) -> Option<ChannelId> {
+        self.asking.map(|(channel, ..)| channel)
+    }
+
+    /// Whether a question waits for a channel.
+    pub(super) fn wants_channel(&self) -> bool {
+        self.asking.is_none() && !self.queue.is_empty()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.asking.map(|(.., until)| until)
+    }
+
+    /// Asks the next question on `channel`, or gives up where the client has taken all numbers.
+    pub(super) fn start(&mut self, channel: Option<ChannelId>, patience: Duration, out: &mut Lane, now: Instant) -> Option<Answer> {
+        let question = self.queue.pop_front()?;
+        let Some(channel) = channel else {
+            let text = "CHANNEL_ERROR - hapax has no channel number left to verify that this user may publish";
+            return Some(self.answer(question.right, Some(Fault::Broker { code: 504, text: text.into() })));
+        };
+        out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::Open(Open {}))));
+        out.push(probe(channel, &question));
+        self.asking = Some((channel, question.right, now + patience));
+        None
+    }
+
+    /// A frame on our channel.
+    pub(super) fn recv(&mut self, payload: &[u8], out: &mut Lane) -> Option<Answer> {
+        let (channel, right, _) = self.asking?;
+        if MethodId::of(payload) != Ok(MethodId::CHANNEL_CLOSE) {
+            return None;
+        }
+        let AMQPClass::Channel(ChannelMethod::Close(close)) = emit::parse_method(payload)? else { return None };
+        out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::CloseOk(CloseOk {}))));
+        self.asking = None;
+        let refused = (close.reply_code != REFUSED_FOR_ITS_EXPIRATION)
+            .then(|| Fault::Broker { code: close.reply_code, text: close.reply_text.as_str().into() });
+        Some(self.answer(right, refused))
+    }
+
+    /// The broker has not answered in time.
+    pub(super) fn expire(&mut self) -> Option<Answer> {
+        let (_, right, _) = self.asking.take()?;
+        let text = "INTERNAL_ERROR - the broker did not say in time whether this user may publish";
+        Some(self.answer(right, Some(Fault::Broker { code: 541, text: text.into() })))
+    }
+
+    fn answer(&mut self, right: Key, refused: Option<Fault>) -> Answer {
+        Answer { right, askers: self.askers.remove(&right).unwrap_or_default(), refused }
+    }
+}
+
+/// `basic.publish` with its content header and an empty body. Names are bytes, so this is written by hand.
+fn probe(channel: ChannelId, question: &Question) -> Bytes {
+    let mut publish = BytesMut::new();
+    publish.put_u16(MethodId::BASIC_PUBLISH.0);
+    publish.put_u16(MethodId::BASIC_PUBLISH.1);
+    publish.put_u16(0);
+    for name in [&question.exchange, &question.routing_key] {
+        publish.put_u8(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        publish.put_slice(name);
+    }
+    publish.put_u8(0);
+    let properties = AMQPProperties::default().with_expiration("hapax: may this user publish?".into());
+    let header = AMQPContentHeader { class_id: MethodId::BASIC_PUBLISH.0, body_size: 0, properties };
+    let mut bytes = BytesMut::new();
+    emit::raw_method(&mut bytes, channel, &publish);
+    bytes.put_slice(&emit::frame(&AMQPFrame::Header(channel.0, header)));
+    bytes.freeze()
+}

@@ -1,0 +1,765 @@
+//! The publishing half of a channel: from `basic.publish` to the answer.
+//!
+//! A publish is held until its content header arrives, for the id is there. Then its fate is known, or it is not:
+//!
+//! ```text
+//!   basic.publish --> Header --content header--> judge --+-- Fresh -------> Forward   (entry in the ledger)
+//!                                                        +-- Duplicate ---> Swallow   (ack, once the body is in)
+//!                                                        +-- InFlight ----> Keep      (aside, until the first one's outcome)
+//!                                                        +-- Pending -----> stalled   (the channel's frames wait in order)
+//! ```
+//!
+//! The body is never buffered to decide; it is streamed on, swallowed, or kept with a waiting publish. (A window whose
+//! `id` is the body itself is the exception: `Collect`.)
+
+use super::candidate::Candidate;
+use super::confirms::{ClientTag, Confirms, UpstreamTag};
+use super::cx::Cx;
+use super::entry::{Entry, Outcome};
+use super::fault::Fault;
+use super::outbox::Piece;
+use super::probe::Asker;
+use super::transaction::Transactions;
+use crate::wire::frame::FrameKind;
+use crate::wire::method::{Publish, Return, Settle};
+use crate::wire::properties::{ContentHeader, IdSource, IdValue};
+use crate::wire::{ChannelId, emit, scan};
+use crate::window::{Confirms as ConfirmRule, Event, ForgetCause, Key, MissingId, Mode as WindowMode, Reservation, Ticket, Verdict, Wait, Window};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a publish that found no room to wait asks again.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// How the upstream channel says what became of a publish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mode {
+    /// Not at all.
+    Plain,
+    /// By acks. `client`: the client has selected confirms itself; otherwise Hapax has, unseen.
+    Confirm { client: bool },
+    /// By `tx.commit-ok`.
+    Tx,
+}
+
+/// What becomes of the content that is being received.
+#[derive(Debug)]
+enum Fate {
+    /// It goes upstream. Without confirms there is no later sign: the key is committed when the last frame is written.
+    Forward { at_write: Option<(Reservation, Duration)> },
+    /// It ends here; this is said when it is complete.
+    Swallow(Reply),
+    /// It waits with the publish of this ticket.
+    Keep(Ticket),
+    /// Its body is the id.
+    Collect(Box<Draft>),
+}
+
+/// What is said of a publish that is not forwarded.
+#[derive(Debug)]
+enum Reply {
+    Nothing,
+    /// It is stored. To be said only to a user who may publish there.
+    Duplicate { client: Option<ClientTag>, right: Key, publish: Piece },
+    Nack(ClientTag),
+}
+
+/// A publish whose id is its body.
+#[derive(Debug)]
+struct Draft {
+    window: Arc<dyn Window>,
+    client: Option<ClientTag>,
+    publish: Piece,
+    header: Piece,
+    /// octets of the body, all told
+    size: u64,
+    /// its frames so far
+    body: Vec<u8>,
+}
+
+/// Where we are in the content that the client sends on this channel.
+#[derive(Debug)]
+enum Content {
+    Idle,
+    /// `basic.publish` is held until its header comes.
+    Header(Piece),
+    Body { left: u64, fate: Fate },
+    /// The client has broken the rules and the broker is about to say so: all is passed on.
+    Opaque,
+}
+
+/// A publish that waits for the outcome of another with the same id.
+#[derive(Debug)]
+struct Waiter {
+    wait: Wait,
+    candidate: Candidate,
+    weight: usize,
+    until: Instant,
+}
+
+/// A waiter whose turn has come, with the reservation that it was given.
+#[derive(Debug)]
+struct Promoted {
+    candidate: Candidate,
+    weight: usize,
+    reservation: Option<Reservation>,
+}
+
+/// A publish that stops its channel until its verdict is known.
+#[derive(Debug)]
+struct Stall {
+    candidate: Candidate,
+    ticket: Ticket,
+    /// The window will answer by mail; otherwise there was no room to wait, and it asks again.
+    asked: Option<Wait>,
+    retry_at: Instant,
+    until: Instant,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    id: ChannelId,
+    birth: u64,
+    mode: Mode,
+    content: Content,
+    confirms: Confirms,
+    tx: Transactions,
+    waiting: BTreeMap<Ticket, Waiter>,
+    /// Promoted while other content was on its way upstream: contents do not interleave.
+    promoted: VecDeque<Promoted>,
+    stall: Option<Stall>,
+    held: usize,
+}
+
+impl Publisher {
+    pub(super) fn new(id: ChannelId, birth: u64, mode: Mode) -> Publisher {
+        Publisher {
+            id,
+            birth,
+            mode,
+            content: Content::Idle,
+            confirms: Confirms::new(),
+            tx: Transactions::default(),
+            waiting: BTreeMap::new(),
+            promoted: VecDeque::new(),
+            stall: None,
+            held: 0,
+        }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub(super) fn confirms(&mut self) -> &mut Confirms {
+        &mut self.confirms
+    }
+
+    /// Whether answers to the client are due.
+    pub(super) fn is_due(&self) -> bool {
+        self.confirms.is_due()
+    }
+
+    /// Bytes held for waiting publishes.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Publishes whose outcome is unknown, or whose answer waits behind another's. Those of an open transaction
+    /// are not counted: the client has the next word there.
+    pub(super) fn unresolved(&self) -> usize {
+        self.confirms.span() + self.waiting.len() + self.promoted.len() + self.tx.ending_len()
+    }
+
+    /// Whether no content is being received.
+    pub(super) fn is_between_contents(&self) -> bool {
+        matches!(self.content, Content::Idle)
+    }
+
+    /// Whether the upstream has the beginning of a content and not its end: nothing else may go to it on this channel.
+    pub(super) fn is_forwarding(&self) -> bool {
+        matches!(self.content, Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque)
+    }
+
+    /// Whether the channel's next frames have to wait for a verdict.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stall.is_some()
+    }
+
+    /// Whether publishes wait for the outcome of others.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty() || !self.promoted.is_empty()
+    }
+
+    /// Whether every complete publish has its outcome. (What is being forwarded when its client is gone will never be
+    /// complete.)
+    pub(super) fn is_settled(&self) -> bool {
+        let incomplete = usize::from(self.is_forwarding() && matches!(self.mode, Mode::Confirm { .. }));
+        !self.has_waiting() && !self.is_stalled() && self.confirms.unsettled() <= incomplete && !self.tx.is_ending()
+    }
+
+    // ---- the client's frames -------------------------------------------------------------------------------------
+
+    /// `basic.publish`, between contents. `whole` says that its header is next in the same read.
+    pub(super) fn recv_publish(&mut self, publish: &Piece, whole: bool) {
+        self.content = Content::Header(if whole { publish.clone() } else { publish.compact() });
+    }
+
+    /// A header or body frame, or a method where content was expected.
+    pub(super) fn recv_content(&mut self, kind: FrameKind, piece: &Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        match (std::mem::replace(&mut self.content, Content::Opaque), kind) {
+            (Content::Header(publish), FrameKind::Header) => {
+                let result = self.recv_header(publish, piece, cx);
+                if result.is_err() {
+                    self.content = Content::Idle;
+                }
+                result
+            }
+            (Content::Body { left, fate }, FrameKind::Body) => self.recv_body(left, fate, piece, cx),
+            // From here on the client is in the wrong. Where the broker is in the same state as the client, it says so.
+            (Content::Header(publish), _) => {
+                cx.out.upstream.forward(&publish);
+                cx.out.upstream.forward(piece);
+                Ok(())
+            }
+            (Content::Body { fate: Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_), .. }, got) => {
+                Err(Fault::Unexpected { channel: self.id, got: name(got) })
+            }
+            (Content::Idle | Content::Opaque | Content::Body { fate: Fate::Forward { .. }, .. }, _) => {
+                cx.out.upstream.forward(piece);
+                Ok(())
+            }
+        }
+    }
+
+    fn recv_header(&mut self, publish: Piece, header: &Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let (Ok(fields), Ok((_, left))) = (Publish::parse(publish.payload()), ContentHeader::size_of(header.payload()))
+        else {
+            cx.out.upstream.forward(&publish);
+            cx.out.upstream.forward(header);
+            return Ok(());
+        };
+        if self.mode == Mode::Tx && self.tx.open_len() >= cx.shared.settings.max_unresolved {
+            return Err(Fault::TxTooLarge { max: cx.shared.settings.max_unresolved });
+        }
+        let client = matches!(self.mode, Mode::Confirm { client: true }).then(|| self.confirms.next_client_tag());
+        let window = cx.finder.find(cx.shared, fields.exchange).filter(|window| window.mode() != WindowMode::Off);
+        let Some(window) = window.filter(|_| !fields.immediate) else {
+            cx.shared.listener.unmatched();
+            return self.forward_unjudged(client, &publish, header, left, cx);
+        };
+        let rules = window.rules();
+        let Ok(found) = ContentHeader::parse(header.payload(), &rules.id) else {
+            window.notice(Event::NoId);
+            return self.forward_unjudged(client, &publish, header, left, cx);
+        };
+        if found.bypass {
+            window.notice(Event::Bypassed);
+            return self.forward_unjudged(client, &publish, header, left, cx);
+        }
+        if rules.id == IdSource::Body && left > 0 {
+            let room = usize::try_from(left).is_ok_and(|left| cx.has_room(self.held, left));
+            if room {
+                let (publish, header) = (publish.compact(), header.compact());
+                self.held += usize::try_from(left).unwrap_or_default();
+                let draft = Draft { window, client, publish, header, size: left, body: Vec::new() };
+                self.content = Content::Body { left, fate: Fate::Collect(Box::new(draft)) };
+                return Ok(());
+            }
+        }
+        let Some(id) = found.id.filter(|id| !id.is_empty()) else {
+            window.notice(Event::NoId);
+            if rules.missing_id == MissingId::Reject {
+                return Err(Fault::MissingId { window: (&*rules.name).into(), id: rules.id.to_string().into() });
+            }
+            return self.forward_unjudged(client, &publish, header, left, cx);
+        };
+        let key = cx.shared.keys.key(rules.scope, cx.finder.vhost(), fields.exchange, fields.routing_key, &id);
+        let ttl = found.cache_ttl_ms.map_or_else(|| window.ttl(), Duration::from_millis);
+        let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
+        let right = cx.rights.needed(&cx.shared.keys, target, fields.routing_key);
+        let return_key = fields.mandatory.then(|| cx.return_key(target, fields.routing_key, found.message_id));
+        let header = header.clone();
+        let candidate =
+            Candidate { window, key, ttl, client, right, return_key, publish, header, body: Vec::new(), left };
+        self.judge(candidate, cx)
+    }
+
+    fn recv_body(&mut self, left: u64, mut fate: Fate, piece: &Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let Some(left) = left.checked_sub(piece.payload().len() as u64) else {
+            return match fate {
+                Fate::Forward { .. } => {
+                    cx.out.upstream.forward(piece);
+                    Ok(())
+                }
+                Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_) => {
+                    Err(Fault::Unexpected { channel: self.id, got: "too large content body" })
+                }
+            };
+        };
+        match &mut fate {
+            Fate::Forward { .. } => cx.out.upstream.forward(piece),
+            Fate::Swallow(_) => {}
+            Fate::Keep(ticket) => {
+                if let Some(waiter) = self.waiting.get_mut(ticket) {
+                    let overhead = piece.frame().len() - piece.payload().len();
+                    waiter.candidate.body.extend_from_slice(piece.frame());
+                    waiter.candidate.left = left;
+                    waiter.weight += overhead;
+                    self.held += overhead;
+                }
+            }
+            Fate::Collect(draft) => draft.body.extend_from_slice(piece.frame()),
+        }
+        self.content = Content::Body { left, fate };
+        self.complete_if_whole(cx)
+    }
+
+    /// What follows once the last octet of a content is here.
+    fn complete_if_whole(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        if !matches!(self.content, Content::Body { left: 0, .. }) {
+            return Ok(());
+        }
+        if let Content::Body { fate, .. } = std::mem::replace(&mut self.content, Content::Idle) {
+            match fate {
+                Fate::Forward { at_write } => commit_at_write(at_write, cx.now),
+                Fate::Swallow(reply) => self.reply(reply, cx),
+                Fate::Keep(_) => {}
+                Fate::Collect(draft) => self.judge_collected(*draft, cx)?,
+            }
+        }
+        self.forward_promoted(cx);
+        Ok(())
+    }
+
+    fn judge_collected(&mut self, draft: Draft, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let Draft { window, client, publish, header, size, body } = draft;
+        self.held -= usize::try_from(size).unwrap_or_default();
+        let whole = payloads(&body);
+        let rules = window.rules();
+        let (Ok(fields), Ok(found)) =
+            (Publish::parse(publish.payload()), ContentHeader::parse(header.payload(), &rules.id))
+        else {
+            return Ok(());
+        };
+        let key = cx.shared.keys.key(
+            rules.scope,
+            cx.finder.vhost(),
+            fields.exchange,
+            fields.routing_key,
+            &IdValue::Bytes(&whole),
+        );
+        let ttl = found.cache_ttl_ms.map_or_else(|| window.ttl(), Duration::from_millis);
+        let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
+        let right = cx.rights.needed(&cx.shared.keys, target, fields.routing_key);
+        let return_key = fields.mandatory.then(|| cx.return_key(target, fields.routing_key, found.message_id));
+        self.judge(Candidate { window, key, ttl, client, right, return_key, publish, header, body, left: 0 }, cx)
+    }
+
+    // ---- verdicts ------------------------------------------------------------------------------------------------
+
+    fn judge(&mut self, candidate: Candidate, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let ticket = cx.tickets.draw(self.id);
+        let verdict = Arc::clone(&candidate.window).reserve(candidate.key, cx.now, cx.mailbox, ticket);
+        let until = cx.now + cx.shared.settings.in_flight_timeout;
+        self.decide(candidate, ticket, verdict, until, cx)
+    }
+
+    fn decide(
+        &mut self,
+        candidate: Candidate,
+        ticket: Ticket,
+        verdict: Verdict,
+        until: Instant,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let left = candidate.left;
+        let fate = match verdict {
+            Verdict::Fresh(reservation) => self.forward(candidate, Some(reservation), cx),
+            Verdict::Duplicate | Verdict::InFlight(_) | Verdict::Crowded if candidate.observed() => {
+                self.forward(candidate, None, cx)
+            }
+            Verdict::Duplicate => Fate::Swallow(Reply::Duplicate {
+                client: candidate.client,
+                right: candidate.right,
+                publish: candidate.publish.compact(),
+            }),
+            // Said twice in one transaction: it shares the fate of the first, whatever that is.
+            Verdict::InFlight(_) if self.mode == Mode::Tx && self.tx.holds(candidate.key) => Fate::Swallow(Reply::Nothing),
+            Verdict::InFlight(wait) if cx.has_room(self.held, candidate.weight()) => {
+                let weight = candidate.weight();
+                self.held += weight;
+                self.waiting.insert(ticket, Waiter { wait, candidate: candidate.compact(), weight, until });
+                Fate::Keep(ticket)
+            }
+            Verdict::InFlight(_) | Verdict::Crowded => match candidate.client {
+                Some(tag) => {
+                    candidate.window.notice(Event::Refused);
+                    Fate::Swallow(Reply::Nack(tag))
+                }
+                None => {
+                    self.stall(candidate, ticket, None, until, cx);
+                    return Ok(());
+                }
+            },
+            Verdict::Pending(wait) => {
+                self.stall(candidate, ticket, Some(wait), until, cx);
+                return Ok(());
+            }
+        };
+        self.content = Content::Body { left, fate };
+        self.complete_if_whole(cx)
+    }
+
+    fn stall(&mut self, candidate: Candidate, ticket: Ticket, asked: Option<Wait>, until: Instant, cx: &Cx<'_>) {
+        self.content = Content::Idle;
+        let candidate = candidate.compact();
+        self.held += candidate.weight();
+        self.stall = Some(Stall { candidate, ticket, asked, retry_at: cx.now + RETRY, until });
+    }
+
+    /// When a stalled publish asks again, or a waiting one has waited long enough. (All wait equally long: the first is
+    /// due first.)
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let retry = self.stall.as_ref().filter(|stall| stall.asked.is_none()).map(|stall| stall.retry_at);
+        let expiry = self.waiting.first_key_value().map(|(_, waiter)| waiter.until);
+        retry.into_iter().chain(expiry).min()
+    }
+
+    /// A stalled publish that found no room asks again; after the in-flight timeout it goes on unjudged: a duplicate is
+    /// possible then, a loss is not.
+    pub(super) fn retry(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let Some(stall) = self.stall.take_if(|stall| stall.asked.is_none() && stall.retry_at <= cx.now) else {
+            return Ok(());
+        };
+        self.held -= stall.candidate.weight();
+        if cx.now >= stall.until {
+            stall.candidate.window.notice(Event::Refused);
+            if self.mode == Mode::Tx {
+                return Err(Fault::TxWaitedTooLong);
+            }
+            let left = stall.candidate.left;
+            let fate = self.forward(stall.candidate, None, cx);
+            self.content = Content::Body { left, fate };
+            return self.complete_if_whole(cx);
+        }
+        let window = Arc::clone(&stall.candidate.window);
+        let verdict = window.reserve(stall.candidate.key, cx.now, cx.mailbox, stall.ticket);
+        self.decide(stall.candidate, stall.ticket, verdict, stall.until, cx)
+    }
+
+    /// A verdict that came late.
+    pub(super) fn recv_verdict(&mut self, ticket: Ticket, verdict: Verdict, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        if let Some(stall) = self.stall.take_if(|stall| stall.ticket == ticket && stall.asked.is_some()) {
+            let Stall { candidate, asked, until, .. } = stall;
+            self.held -= candidate.weight();
+            let result = self.decide(candidate, ticket, verdict, until, cx);
+            drop(asked);
+            return result;
+        }
+        match (self.waiting.remove(&ticket), verdict) {
+            (Some(mut waiter), Verdict::InFlight(wait)) => {
+                waiter.wait = wait;
+                self.waiting.insert(ticket, waiter);
+            }
+            (Some(waiter), Verdict::Fresh(reservation)) => self.promote(ticket, waiter, Some(reservation), cx),
+            (Some(waiter), Verdict::Duplicate) => {
+                let Candidate { client, right, publish, .. } = waiter.candidate;
+                self.held -= waiter.weight;
+                self.swallow(ticket, Reply::Duplicate { client, right, publish }, cx);
+            }
+            (Some(waiter), Verdict::Crowded | Verdict::Pending(_)) => self.give_up(ticket, waiter, cx)?,
+            (None, Verdict::Fresh(reservation)) => reservation.forget(ForgetCause::ChannelClosed),
+            (None, Verdict::Duplicate | Verdict::InFlight(_) | Verdict::Crowded | Verdict::Pending(_)) => {}
+        }
+        Ok(())
+    }
+
+    /// Gives up the publishes that have waited long enough.
+    pub(super) fn expire(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        while let Some(first) = self.waiting.first_entry().filter(|first| first.get().until <= cx.now) {
+            let (ticket, waiter) = first.remove_entry();
+            self.give_up(ticket, waiter, cx)?;
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, ticket: Ticket, waiter: Waiter, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        waiter.candidate.window.notice(Event::Refused);
+        match (self.mode, waiter.candidate.client) {
+            (Mode::Tx, _) => {
+                self.held -= waiter.weight;
+                return Err(Fault::TxWaitedTooLong);
+            }
+            (_, Some(tag)) => {
+                self.held -= waiter.weight;
+                self.swallow(ticket, Reply::Nack(tag), cx);
+            }
+            (_, None) => self.promote(ticket, waiter, None, cx),
+        }
+        Ok(())
+    }
+
+    /// A waiter ends here, its body perhaps still on its way.
+    fn swallow(&mut self, ticket: Ticket, reply: Reply, cx: &mut Cx<'_>) {
+        match &mut self.content {
+            Content::Body { left, fate: Fate::Keep(kept) } if *kept == ticket => {
+                self.content = Content::Body { left: *left, fate: Fate::Swallow(reply) };
+            }
+            _ => self.reply(reply, cx),
+        }
+    }
+
+    /// A waiter goes upstream, its body perhaps still on its way.
+    fn promote(&mut self, ticket: Ticket, waiter: Waiter, reservation: Option<Reservation>, cx: &mut Cx<'_>) {
+        let Waiter { candidate, weight, .. } = waiter;
+        match self.content {
+            Content::Body { left, fate: Fate::Keep(kept) } if kept == ticket => {
+                self.held -= weight;
+                let fate = self.forward(candidate, reservation, cx);
+                self.content = Content::Body { left, fate };
+            }
+            _ => {
+                self.promoted.push_back(Promoted { candidate, weight, reservation });
+                self.forward_promoted(cx);
+            }
+        }
+    }
+
+    fn forward_promoted(&mut self, cx: &mut Cx<'_>) {
+        while !self.is_forwarding() {
+            let Some(Promoted { candidate, weight, reservation }) = self.promoted.pop_front() else { return };
+            self.held -= weight;
+            if let Fate::Forward { at_write } = self.forward(candidate, reservation, cx) {
+                commit_at_write(at_write, cx.now);
+            }
+        }
+    }
+
+    // ---- forwarding ----------------------------------------------------------------------------------------------
+
+    fn forward(&mut self, candidate: Candidate, reservation: Option<Reservation>, cx: &mut Cx<'_>) -> Fate {
+        if self.mode == Mode::Plain && candidate.window.rules().confirms == ConfirmRule::Shadow {
+            cx.out.upstream.push(emit::confirm_select(self.id));
+            self.mode = Mode::Confirm { client: false };
+        }
+        let entry = candidate.forward(self.id, reservation, &mut cx.out.upstream, cx.now);
+        Fate::Forward { at_write: self.enter(entry) }
+    }
+
+    fn forward_unjudged(
+        &mut self,
+        client: Option<ClientTag>,
+        publish: &Piece,
+        header: &Piece,
+        left: u64,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        cx.out.upstream.forward(publish);
+        cx.out.upstream.forward(header);
+        if self.mode != Mode::Plain {
+            let fields = Publish::parse(publish.payload()).ok().filter(|fields| fields.mandatory);
+            let return_key = fields.map(|fields| {
+                let found = ContentHeader::parse(header.payload(), &IdSource::MessageId).ok();
+                cx.return_key(fields.exchange, fields.routing_key, found.and_then(|found| found.message_id))
+            });
+            let since = cx.now;
+            self.enter(Entry { client, reservation: None, since, right: None, return_key, returned: false, named: None });
+        }
+        self.content = Content::Body { left, fate: Fate::Forward { at_write: None } };
+        self.complete_if_whole(cx)
+    }
+
+    /// Puts a forwarded publish where its outcome will find it; without confirms or tx there is no such place.
+    fn enter(&mut self, entry: Entry) -> Option<(Reservation, Duration)> {
+        match self.mode {
+            Mode::Plain => return entry.reservation,
+            Mode::Confirm { .. } => self.confirms.forwarded(entry),
+            Mode::Tx => self.tx.forwarded(entry),
+        }
+        None
+    }
+
+    fn reply(&mut self, reply: Reply, cx: &mut Cx<'_>) {
+        match reply {
+            Reply::Nothing => {}
+            Reply::Nack(tag) => self.confirms.nack(tag),
+            Reply::Duplicate { client, right, publish } => {
+                if cx.rights.knows(&cx.shared.rights, right, cx.now) {
+                    client.into_iter().for_each(|tag| self.confirms.ack(tag));
+                } else if let Ok(fields) = Publish::parse(publish.payload()) {
+                    let asker = Asker { channel: self.id, birth: self.birth, client };
+                    let window = cx.finder.find(cx.shared, fields.exchange);
+                    let target = window.as_ref().and_then(|window| window.rules().forward_to.as_deref());
+                    let exchange = target.map_or(fields.exchange, str::as_bytes);
+                    cx.probes.ask(right, exchange, fields.routing_key, asker);
+                }
+            }
+        }
+    }
+
+    // ---- what the upstream says ----------------------------------------------------------------------------------
+
+    /// `basic.ack` or `basic.nack`.
+    pub(super) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
+        let Cx { shared, rights, now, .. } = cx;
+        self.confirms.settle(UpstreamTag(settle.tag), settle.multiple, outcome, |entry| {
+            shared.listener.publish_latency(now.saturating_duration_since(entry.since));
+            entry.right.into_iter().for_each(|right| rights.learn(&shared.rights, right, *now));
+            match outcome {
+                Outcome::Acked => entry.stored(*now),
+                Outcome::Nacked => entry.forget(ForgetCause::Nack),
+            }
+        });
+    }
+
+    /// `basic.return` with its header. Gives back the exchange that the client had named, where it was another.
+    pub(super) fn recv_return(&mut self, fields: &Return<'_>, header: &Piece, cx: &Cx<'_>) -> Option<Box<[u8]>> {
+        let found = ContentHeader::parse(header.payload(), &IdSource::MessageId).ok();
+        let message_id = found.and_then(|found| found.message_id);
+        let key = cx.return_key(fields.exchange, fields.routing_key, message_id);
+        let entry = match self.mode {
+            Mode::Plain => None,
+            Mode::Confirm { .. } => self.confirms.returned(key),
+            Mode::Tx => self.tx.returned(key),
+        };
+        entry.and_then(|entry| entry.named.take())
+    }
+
+    /// `tx.commit-ok` or `tx.rollback-ok`.
+    pub(super) fn recv_tx_ended(&mut self, cx: &mut Cx<'_>) {
+        let Cx { shared, rights, now, .. } = cx;
+        self.tx.ended(*now, |right| rights.learn(&shared.rights, right, *now));
+    }
+
+    // ---- modes ---------------------------------------------------------------------------------------------------
+
+    /// The client selects confirms: from here on it counts.
+    pub(super) fn select_confirm(&mut self) {
+        match self.mode {
+            Mode::Plain | Mode::Confirm { .. } => self.mode = Mode::Confirm { client: true },
+            Mode::Tx => {}
+        }
+    }
+
+    /// The client selects tx.
+    pub(super) fn select_tx(&mut self) {
+        if self.mode == Mode::Plain {
+            self.mode = Mode::Tx;
+        }
+    }
+
+    pub(super) fn commit(&mut self) {
+        if self.mode == Mode::Tx {
+            self.tx.commit();
+        }
+    }
+
+    pub(super) fn rollback(&mut self) {
+        if self.mode == Mode::Tx {
+            self.drop_waiting();
+            self.tx.rollback();
+        }
+    }
+
+    // ---- ends ----------------------------------------------------------------------------------------------------
+
+    /// The client will send nothing more on this channel: content that is not whole never will be, and an open transaction
+    /// is rolled back.
+    pub(super) fn client_done(&mut self) {
+        match std::mem::replace(&mut self.content, Content::Idle) {
+            Content::Body { fate: Fate::Keep(ticket), .. } => {
+                if let Some(waiter) = self.waiting.remove(&ticket) {
+                    self.held -= waiter.weight;
+                }
+            }
+            Content::Body { fate: Fate::Collect(draft), .. } => {
+                self.held -= usize::try_from(draft.size).unwrap_or_default();
+            }
+            content @ (Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque) => self.content = content,
+            Content::Idle | Content::Header(_) | Content::Body { fate: Fate::Swallow(_), .. } => {}
+        }
+        if self.mode == Mode::Tx {
+            self.drop_waiting();
+            self.tx.abandon_open();
+        }
+    }
+
+    /// The upstream channel is closed: what it has not answered, it never will.
+    pub(super) fn upstream_channel_closed(&mut self) {
+        self.give_back(|entry| entry.forget(ForgetCause::ChannelClosed));
+    }
+
+    /// The upstream connection is gone: nobody knows what it has stored.
+    pub(super) fn upstream_lost(&mut self, now: Instant) {
+        self.give_back(|entry| entry.in_doubt(now));
+    }
+
+    fn give_back(&mut self, mut each: impl FnMut(Entry)) {
+        // What was not sent whole was not stored, whatever the rule.
+        let incomplete = self.is_forwarding();
+        let mut entries: Vec<Entry> = self.confirms.take_unsettled().chain(self.tx.take_unsettled()).collect();
+        if incomplete && let Some(entry) = entries.pop() {
+            entry.forget(ForgetCause::Incomplete);
+        }
+        entries.into_iter().for_each(&mut each);
+        if let Content::Body { fate: Fate::Forward { at_write: Some((reservation, _)) }, .. } =
+            std::mem::replace(&mut self.content, Content::Idle)
+        {
+            reservation.forget(ForgetCause::Incomplete);
+        }
+        self.abandon_waiting();
+    }
+
+    /// Nobody asks any more for what waits.
+    pub(super) fn abandon_waiting(&mut self) {
+        self.drop_waiting();
+        if let Some(stall) = self.stall.take() {
+            self.held -= stall.candidate.weight();
+        }
+    }
+
+    fn drop_waiting(&mut self) {
+        for (_, waiter) in std::mem::take(&mut self.waiting) {
+            self.held -= waiter.weight;
+        }
+        for Promoted { weight, reservation, .. } in std::mem::take(&mut self.promoted) {
+            self.held -= weight;
+            if let Some(reservation) = reservation {
+                reservation.forget(ForgetCause::ChannelClosed);
+            }
+        }
+        if let Content::Body { fate, .. } = &mut self.content
+            && matches!(fate, Fate::Keep(_))
+        {
+            *fate = Fate::Swallow(Reply::Nothing);
+        }
+    }
+}
+
+fn commit_at_write(at_write: Option<(Reservation, Duration)>, now: Instant) {
+    if let Some((reservation, ttl)) = at_write {
+        reservation.commit(now, ttl);
+    }
+}
+
+/// The payloads of body frames, one after another.
+fn payloads(mut frames: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::with_capacity(frames.len());
+    while let Ok(Some(frame)) = scan(frames, usize::MAX) {
+        whole.extend_from_slice(frame.payload);
+        frames = frames.get(frame.wire_len()..).unwrap_or_default();
+    }
+    whole
+}
+
+fn name(kind: FrameKind) -> &'static str {
+    match kind {
+        FrameKind::Method => "method",
+        FrameKind::Header => "content header",
+        FrameKind::Body => "content body",
+        FrameKind::Heartbeat => "heartbeat",
+    }
+}

@@ -1,0 +1,168 @@
+//! What the process counts beside its windows: connections, dial failures, publishes that no window judged, latency.
+//! Sessions and the shell write, [`crate::admin`] reads. Atomics only: nobody waits for a scrape.
+
+use crate::session::Listener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Upper bounds of the latency buckets, in microseconds: from a broker on the same host to one that fsyncs a quorum
+/// over a slow disk. What is above the last one is in the `+Inf` bucket.
+pub const LATENCY_BOUNDS_US: [u64; 17] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000, 30_000_000,
+];
+
+/// One per process.
+#[derive(Debug, Default)]
+pub struct Stats {
+    accepted: AtomicU64,
+    closed: AtomicU64,
+    rejected: AtomicU64,
+    dial_failures: AtomicU64,
+    unmatched: AtomicU64,
+    latency: Histogram,
+}
+
+impl Stats {
+    /// All zero.
+    pub fn new() -> Arc<Stats> {
+        Arc::default()
+    }
+
+    /// A client connection was accepted. It is open until the guard is dropped.
+    pub fn accepted(self: &Arc<Stats>) -> OpenConnection {
+        self.accepted.fetch_add(1, Relaxed);
+        OpenConnection(Arc::clone(self))
+    }
+
+    /// A client connection was turned away, because there are as many as the limit allows.
+    pub fn rejected(&self) {
+        self.rejected.fetch_add(1, Relaxed);
+    }
+
+    /// The upstream could not be connected to.
+    pub fn dial_failed(&self) {
+        self.dial_failures.fetch_add(1, Relaxed);
+    }
+
+    /// The numbers now. Two of them may be an event apart.
+    pub fn snapshot(&self) -> Snapshot {
+        let closed = self.closed.load(Relaxed);
+        let accepted = self.accepted.load(Relaxed);
+        Snapshot {
+            accepted,
+            connections: accepted.saturating_sub(closed),
+            rejected: self.rejected.load(Relaxed),
+            dial_failures: self.dial_failures.load(Relaxed),
+            unmatched: self.unmatched.load(Relaxed),
+            latency: self.latency.snapshot(),
+        }
+    }
+}
+
+impl Listener for Stats {
+    fn unmatched(&self) {
+        self.unmatched.fetch_add(1, Relaxed);
+    }
+
+    fn publish_latency(&self, elapsed: Duration) {
+        self.latency.record(elapsed);
+    }
+}
+
+/// A client connection that counts as open.
+#[must_use = "dropping it counts the connection as closed"]
+#[derive(Debug)]
+pub struct OpenConnection(Arc<Stats>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.closed.fetch_add(1, Relaxed);
+    }
+}
+
+/// [`Stats`] at one moment, since the start of the process.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Snapshot {
+    /// client connections accepted
+    pub accepted: u64,
+    /// of them, open now
+    pub connections: u64,
+    /// client connections turned away
+    pub rejected: u64,
+    /// failed attempts to connect to the upstream
+    pub dial_failures: u64,
+    /// publishes that no window judged
+    pub unmatched: u64,
+    /// from a publish's arrival to its answer by the upstream
+    pub latency: Latency,
+}
+
+/// A histogram at one moment.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Latency {
+    /// upper bound in seconds (the last is infinite), and how many fell below it but not below the one before
+    pub buckets: Vec<(f64, u64)>,
+    /// of all values, in seconds
+    pub sum: f64,
+    /// how many there are
+    pub count: u64,
+}
+
+/// A bucket per bound, one for what is above, and the sum in nanoseconds (enough for 584 years).
+#[derive(Debug, Default)]
+struct Histogram {
+    buckets: [AtomicU64; LATENCY_BOUNDS_US.len()],
+    above: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Histogram {
+    fn record(&self, elapsed: Duration) {
+        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        let index = LATENCY_BOUNDS_US.partition_point(|bound| bound.saturating_mul(1_000) < nanos);
+        self.buckets.get(index).unwrap_or(&self.above).fetch_add(1, Relaxed);
+        self.nanos.fetch_add(nanos, Relaxed);
+    }
+
+    fn snapshot(&self) -> Latency {
+        let bounds = LATENCY_BOUNDS_US.iter().map(|us| Duration::from_micros(*us).as_secs_f64());
+        let counts = self.buckets.iter().chain([&self.above]).map(|bucket| bucket.load(Relaxed));
+        let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(counts).collect();
+        // Counted from the buckets, so that the two never disagree.
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        Latency { buckets, sum: Duration::from_nanos(self.nanos.load(Relaxed)).as_secs_f64(), count }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_open_while_its_guard_lives() {
+        let stats = Stats::new();
+        let first = stats.accepted();
+        let second = stats.accepted();
+        assert_eq!((stats.snapshot().accepted, stats.snapshot().connections), (2, 2));
+        drop(first);
+        assert_eq!((stats.snapshot().accepted, stats.snapshot().connections), (2, 1));
+        drop(second);
+        assert_eq!(stats.snapshot().connections, 0);
+    }
+
+    #[test]
+    fn a_bound_belongs_to_its_bucket() {
+        let stats = Stats::new();
+        for us in [0, 100, 101, 30_000_000, 30_000_001] {
+            stats.publish_latency(Duration::from_micros(us));
+        }
+        let latency = stats.snapshot().latency;
+        let filled: Vec<(f64, u64)> =
+            latency.buckets.iter().copied().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(filled, [(0.0001, 2), (0.00025, 1), (30.0, 1), (f64::INFINITY, 1)]);
+        assert_eq!(latency.count, 5);
+        assert!((latency.sum - 60.000_202).abs() < 1e-9, "{}", latency.sum);
+    }
+}

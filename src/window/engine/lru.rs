@@ -1,0 +1,259 @@
+//! The `lru` crate, in shards behind mutexes.
+//!
+//! The order is exact within a shard, and a small window ([`PER_SHARD`]) has one shard only. A large one has up to
+//! [`MAX_SHARDS`], each with its part of the capacity. Keys are digests, so the shards fill evenly but not to the key: with
+//! `n` entries per shard the fullest is about 2.5/√n ahead of the average. At 1,000,000 ids (62,500 a shard) the first early
+//! eviction comes when the window is 99 % full, and which entry it takes is the least recently seen sixteenth's oldest.
+
+use super::{Engine, Entry, EvictionCause, Gone, Stamp};
+use crate::window::Key;
+use crate::window::key::KeyHash;
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+use std::hash::{Hash, Hasher};
+
+/// A shard is not made for fewer entries than this: below twice as many the order of eviction is exact.
+const PER_SHARD: usize = 4096;
+/// A power of two.
+const MAX_SHARDS: usize = 16;
+/// Expired entries that one insert removes from the tail.
+const SWEEP: usize = 2;
+/// How far from the tail one that is expired is looked for, to make room instead of a live one: a few long-lived ids at
+/// the tail must not let live ones be pushed out while expired ones stay.
+const LOOK: usize = 8;
+/// Expired entries that a call to `sweep` removes from each shard.
+const SWEEP_IDLE: usize = 1024;
+
+/// See the module's doc.
+#[derive(Debug)]
+pub(super) struct Lru {
+    /// The outer lock is only ever written by a resize that changes the number of shards.
+    shards: RwLock<Box<[Mutex<Shard>]>>,
+}
+
+impl Lru {
+    pub(super) fn new(capacity: usize) -> Lru {
+        Lru { shards: RwLock::new(shards(capacity)) }
+    }
+
+    fn with<T>(&self, key: Key, action: impl FnOnce(&mut Shard) -> T) -> T {
+        let shards = self.shards.read();
+        let mut shard = shards[key.shard(shards.len())].lock();
+        action(&mut shard)
+    }
+
+    fn sum(&self, what: impl Fn(&Shard) -> usize) -> usize {
+        self.shards.read().iter().map(|shard| what(&shard.lock())).sum()
+    }
+}
+
+impl Engine for Lru {
+    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool {
+        self.with(key, |shard| shard.touch(key, now, refresh, gone))
+    }
+
+    fn peek(&self, key: Key) -> Option<Entry> {
+        self.with(key, |shard| shard.map.peek(&Packed::from(key)).map(|slot| slot.entry()))
+    }
+
+    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut Gone<'_>) {
+        self.with(key, |shard| shard.insert(key, entry, now, gone));
+    }
+
+    fn remove(&self, key: Key) -> Option<Entry> {
+        self.with(key, |shard| shard.map.pop(&Packed::from(key)).map(|slot| slot.entry()))
+    }
+
+    /// Exact within each shard. Where the number of shards changes (a small window grows large or the other way round),
+    /// the order between shards is that of [`Slot::seen`], and nobody else gets in until it is done.
+    fn resize(&self, capacity: usize, gone: &mut Gone<'_>) {
+        let mut old = self.shards.write();
+        let mut new = shards(capacity);
+        if old.len() == new.len() {
+            for (shard, share) in old.iter_mut().zip(&mut new) {
+                shard.get_mut().resize(share.get_mut().capacity, gone);
+            }
+            return;
+        }
+        let capacity = capacity.max(1);
+        let mut all = Vec::new();
+        for shard in old.iter_mut() {
+            shard.get_mut().resize(capacity, gone);
+            all.extend(std::iter::from_fn(|| shard.get_mut().map.pop_lru()));
+        }
+        all.sort_by_key(|(_, slot)| slot.seen);
+        for (_, slot) in all.drain(..all.len().saturating_sub(capacity)) {
+            gone(slot.entry(), EvictionCause::Resize);
+        }
+        for (key, slot) in all {
+            let n = Key::from(key).shard(new.len());
+            new[n].get_mut().put(key, slot, EvictionCause::Resize, gone);
+        }
+        *old = new;
+    }
+
+    fn clear(&self, gone: &mut Gone<'_>) {
+        for shard in &**self.shards.read() {
+            shard.lock().clear(gone);
+        }
+    }
+
+    fn sweep(&self, now: Stamp, gone: &mut Gone<'_>) {
+        for shard in &**self.shards.read() {
+            shard.lock().sweep(now, SWEEP_IDLE, gone);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.sum(|shard| shard.map.len())
+    }
+
+    fn capacity(&self) -> usize {
+        self.sum(|shard| shard.capacity)
+    }
+
+    fn bytes(&self) -> usize {
+        self.sum(Shard::bytes)
+    }
+}
+
+fn shards(capacity: usize) -> Box<[Mutex<Shard>]> {
+    let capacity = capacity.max(1);
+    let count = 1 << (capacity / PER_SHARD).clamp(1, MAX_SHARDS).ilog2();
+    let share = |n: usize| capacity / count + usize::from(n < capacity % count);
+    (0..count).map(|n| Mutex::new(Shard::new(share(n)))).collect()
+}
+
+#[derive(Debug)]
+struct Shard {
+    /// Unbounded, because a bounded one allocates for its bound at once; `capacity` is kept here.
+    map: LruCache<Packed, Slot, KeyHash>,
+    capacity: usize,
+    /// The most entries it has ever held: its table grows with them and does not shrink.
+    peak: usize,
+}
+
+impl Shard {
+    fn new(capacity: usize) -> Shard {
+        Shard { map: LruCache::unbounded_with_hasher(KeyHash::default()), capacity, peak: 0 }
+    }
+
+    fn touch(&mut self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool {
+        let key = Packed::from(key);
+        let Some(slot) = self.map.get_mut(&key) else { return false };
+        let mut entry = slot.entry();
+        if !entry.is_expired(now) {
+            entry.touch(now, refresh);
+            *slot = Slot::new(entry, now);
+            return true;
+        }
+        if let Some(slot) = self.map.pop(&key) {
+            gone(slot.entry(), EvictionCause::Expired);
+        }
+        false
+    }
+
+    fn insert(&mut self, key: Key, entry: Entry, now: Stamp, gone: &mut Gone<'_>) {
+        self.sweep(now, SWEEP, gone);
+        if self.map.len() >= self.capacity {
+            let oldest = self.map.iter().rev().take(LOOK);
+            let expired = oldest.filter(|(_, slot)| slot.entry().is_expired(now)).map(|(key, _)| *key).next();
+            if let Some(slot) = expired.and_then(|key| self.map.pop(&key)) {
+                gone(slot.entry(), EvictionCause::Expired);
+            }
+        }
+        self.put(key.into(), Slot::new(entry, now), EvictionCause::Capacity, gone);
+    }
+
+    fn put(&mut self, key: Packed, slot: Slot, cause: EvictionCause, gone: &mut Gone<'_>) {
+        if let Some(old) = self.map.put(key, slot) {
+            gone(old.entry(), EvictionCause::Expired);
+        }
+        self.peak = self.peak.max(self.map.len());
+        self.trim(cause, gone);
+    }
+
+    fn trim(&mut self, cause: EvictionCause, gone: &mut Gone<'_>) {
+        while self.map.len() > self.capacity {
+            let Some((_, slot)) = self.map.pop_lru() else { break };
+            gone(slot.entry(), cause);
+        }
+    }
+
+    fn resize(&mut self, capacity: usize, gone: &mut Gone<'_>) {
+        self.capacity = capacity;
+        self.trim(EvictionCause::Resize, gone);
+    }
+
+    fn sweep(&mut self, now: Stamp, bound: usize, gone: &mut Gone<'_>) {
+        for _ in 0..bound {
+            match self.map.peek_lru() {
+                Some((_, slot)) if slot.entry().is_expired(now) => {}
+                _ => break,
+            }
+            if let Some((_, slot)) = self.map.pop_lru() {
+                gone(slot.entry(), EvictionCause::Expired);
+            }
+        }
+    }
+
+    fn clear(&mut self, gone: &mut Gone<'_>) {
+        let map = std::mem::replace(&mut self.map, LruCache::unbounded_with_hasher(KeyHash::default()));
+        self.peak = 0;
+        for (_, slot) in &map {
+            gone(slot.entry(), EvictionCause::Flush);
+        }
+    }
+
+    /// A node of the list is an allocation of its own: key, slot and two links, with the allocator's header, in steps of 16
+    /// bytes. The index has two pointers and a tag per bucket, and a power of two of buckets that are at most 7/8 full.
+    fn bytes(&self) -> usize {
+        let node = (size_of::<(Packed, Slot, [usize; 2])>() + 8).next_multiple_of(16);
+        let buckets = (self.peak * 8 / 7 + 1).next_power_of_two();
+        size_of::<Mutex<Shard>>() + self.map.len() * node + buckets * (size_of::<[usize; 2]>() + 1)
+    }
+}
+
+/// An [`Entry`] and, in the four bytes that would be padding, when it was last seen, in steps of 67 ms (they last for nine
+/// years). The exact order is that of the list; this is for merging lists.
+#[derive(Debug)]
+struct Slot {
+    at: Stamp,
+    until: Stamp,
+    duplicates: u32,
+    seen: u32,
+}
+
+impl Slot {
+    fn new(entry: Entry, now: Stamp) -> Slot {
+        let Entry { at, until, duplicates } = entry;
+        Slot { at, until, duplicates, seen: u32::try_from(now.0 >> 26).unwrap_or(u32::MAX) }
+    }
+
+    fn entry(&self) -> Entry {
+        Entry { at: self.at, until: self.until, duplicates: self.duplicates }
+    }
+}
+
+/// A [`Key`] that is aligned to 8 instead of 16 bytes: it makes a node of the list 16 bytes smaller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Packed([u64; 2]);
+
+impl From<Key> for Packed {
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves are meant")]
+    fn from(key: Key) -> Packed {
+        Packed([(key.0 >> 64) as u64, key.0 as u64])
+    }
+}
+
+impl From<Packed> for Key {
+    fn from(Packed([high, low]): Packed) -> Key {
+        Key(u128::from(high) << 64 | u128::from(low))
+    }
+}
+
+impl Hash for Packed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Key::from(*self).hash(state);
+    }
+}

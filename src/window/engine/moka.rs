@@ -1,0 +1,275 @@
+//! `moka::sync::Cache` with the LRU policy.
+//!
+//! What moka does not do, and what is done about it:
+//!
+//! * *It is lazy*: inserts and reads are logged, and applied later. Each insert here applies them, so that after it there
+//!   are at most `capacity` entries, plus one for each thread that is inside an insert at that moment. The order is exact as
+//!   long as no more than 384 duplicates of a window come between two inserts or moka's own housekeeping: its log of reads
+//!   is lossy.
+//! * *Its clock cannot be driven*: it is given no TTL, the instants are ours.
+//! * *It cannot look without touching*: [`Peek`] reads from the stored key while moka compares it.
+//! * *It cannot be resized*: a resize makes a new cache and moves the most recently seen entries over. Nobody else gets in.
+//! * *It does not show its tail*: a queue in commit order is walked round and round, two steps an insert, to find what has
+//!   expired. So it may find an expired entry later than `lru` does, or one that `lru` does not find.
+
+use super::{Engine, Entry, EvictionCause, Gone, Stamp};
+use crate::window::Key;
+use crate::window::key::KeyHash;
+use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
+use moka::Equivalent;
+use moka::sync::{Cache, CacheBuilder};
+use parking_lot::{Mutex, RwLock};
+use std::borrow::Borrow;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// Entries of the queue that one insert looks at. More than one, so that the queue does not grow.
+const SWEEP: usize = 2;
+/// Entries of the queue that a call to `sweep` looks at.
+const SWEEP_IDLE: usize = 1024;
+/// Measured with glibc's allocator, our slot and the queue included; moka does not say.
+const BYTES_PER_ENTRY: usize = 400;
+
+/// See the module's doc.
+#[derive(Debug)]
+pub(super) struct Moka {
+    /// Written by resize only.
+    store: RwLock<Store>,
+    /// Counts inserts and duplicates, to know the order when the cache is made anew.
+    ticks: AtomicU64,
+}
+
+impl Moka {
+    pub(super) fn new(capacity: usize) -> Moka {
+        Moka { store: RwLock::new(Store::new(capacity)), ticks: AtomicU64::new(0) }
+    }
+
+    fn tick(&self) -> u64 {
+        self.ticks.fetch_add(1, Relaxed)
+    }
+}
+
+impl Engine for Moka {
+    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool {
+        let store = self.store.read();
+        let Some(slot) = store.peek(key) else { return false };
+        let mut entry = slot.entry.lock();
+        if !entry.is_expired(now) {
+            entry.touch(now, refresh);
+            slot.seen.store(self.tick(), Relaxed);
+            drop(entry);
+            store.cache.get(&key);
+            return true;
+        }
+        drop(entry);
+        if let Some(slot) = store.take(key) {
+            gone(slot.entry(), EvictionCause::Expired);
+        }
+        false
+    }
+
+    fn peek(&self, key: Key) -> Option<Entry> {
+        self.store.read().peek(key).map(|slot| slot.entry())
+    }
+
+    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut Gone<'_>) {
+        let store = self.store.read();
+        if let Some(old) = store.take(key) {
+            gone(old.entry(), EvictionCause::Expired);
+        }
+        store.sweep(now, SWEEP, gone);
+        store.put(Arc::new(Slot { key, entry: Mutex::new(entry), seen: AtomicU64::new(self.tick()) }));
+        store.settle(EvictionCause::Capacity, gone);
+    }
+
+    fn remove(&self, key: Key) -> Option<Entry> {
+        self.store.read().take(key).map(|slot| slot.entry())
+    }
+
+    fn resize(&self, capacity: usize, gone: &mut Gone<'_>) {
+        let mut store = self.store.write();
+        store.settle(EvictionCause::Capacity, gone);
+        let mut slots: Vec<Arc<Slot>> = store.cache.iter().map(|(_, slot)| slot).collect();
+        slots.sort_by_key(|slot| slot.seen.load(Relaxed));
+        for slot in slots.drain(..slots.len().saturating_sub(capacity)) {
+            gone(slot.entry(), EvictionCause::Resize);
+        }
+        *store = Store::new(capacity);
+        for slot in slots {
+            store.put(slot);
+        }
+        store.settle(EvictionCause::Resize, gone);
+    }
+
+    fn clear(&self, gone: &mut Gone<'_>) {
+        let mut store = self.store.write();
+        store.settle(EvictionCause::Capacity, gone);
+        for (_, slot) in &store.cache {
+            gone(slot.entry(), EvictionCause::Flush);
+        }
+        *store = Store::new(store.capacity);
+    }
+
+    fn sweep(&self, now: Stamp, gone: &mut Gone<'_>) {
+        let store = self.store.read();
+        store.sweep(now, SWEEP_IDLE, gone);
+        store.settle(EvictionCause::Capacity, gone);
+    }
+
+    fn len(&self) -> usize {
+        self.store.read().shelf.len.load(Relaxed)
+    }
+
+    fn capacity(&self) -> usize {
+        self.store.read().capacity
+    }
+
+    fn bytes(&self) -> usize {
+        self.len() * BYTES_PER_ENTRY
+    }
+}
+
+/// A cache and what has to be known beside it.
+#[derive(Debug)]
+struct Store {
+    cache: Cache<Stored, Arc<Slot>, KeyHash>,
+    capacity: usize,
+    shelf: Arc<Shelf>,
+    /// Every entry once, in commit order at first; and for a while some that have left.
+    queue: Mutex<VecDeque<Arc<Slot>>>,
+}
+
+/// What moka's eviction listener, which may run in any call, leaves for us.
+#[derive(Debug, Default)]
+struct Shelf {
+    /// Moka's own count lags behind.
+    len: AtomicUsize,
+    evicted: Mutex<Vec<Arc<Slot>>>,
+}
+
+impl Store {
+    fn new(capacity: usize) -> Store {
+        let capacity = capacity.max(1);
+        let shelf = Arc::new(Shelf::default());
+        let theirs = shelf.clone();
+        let cache = CacheBuilder::new(capacity as u64)
+            .eviction_policy(EvictionPolicy::lru())
+            .eviction_listener(move |_, slot, cause| {
+                if cause == RemovalCause::Size {
+                    theirs.len.fetch_sub(1, Relaxed);
+                    theirs.evicted.lock().push(slot);
+                }
+            })
+            .build_with_hasher(KeyHash::default());
+        Store { cache, capacity, shelf, queue: Mutex::default() }
+    }
+
+    fn peek(&self, key: Key) -> Option<Arc<Slot>> {
+        let peek = Peek { key, found: RefCell::new(None) };
+        self.cache.contains_key(&peek).then(|| peek.found.take()).flatten()
+    }
+
+    fn put(&self, slot: Arc<Slot>) {
+        self.queue.lock().push_back(slot.clone());
+        self.shelf.len.fetch_add(1, Relaxed);
+        self.cache.insert(Stored(slot.clone()), slot);
+    }
+
+    fn take(&self, key: Key) -> Option<Arc<Slot>> {
+        let slot = self.cache.remove(&key)?;
+        self.shelf.len.fetch_sub(1, Relaxed);
+        Some(slot)
+    }
+
+    /// Applies what moka has put off, and hands out what it has evicted.
+    fn settle(&self, cause: EvictionCause, gone: &mut Gone<'_>) {
+        self.cache.run_pending_tasks();
+        for slot in std::mem::take(&mut *self.shelf.evicted.lock()) {
+            gone(slot.entry(), cause);
+        }
+    }
+
+    /// Looks at the next few of the queue: what has left is dropped, what has expired is removed, what lives goes to
+    /// the end. The queue stays locked from looking to removing: a key that is committed anew goes through the queue
+    /// before the cache, so it is never the new entry that is removed.
+    fn sweep(&self, now: Stamp, steps: usize, gone: &mut Gone<'_>) {
+        let mut queue = self.queue.lock();
+        for _ in 0..steps.min(queue.len()) {
+            let Some(slot) = queue.pop_front() else { break };
+            let stored = self.peek(slot.key).is_some_and(|stored| Arc::ptr_eq(&stored, &slot));
+            if !stored {
+                continue;
+            }
+            if !slot.entry().is_expired(now) {
+                queue.push_back(slot);
+            } else if self.take(slot.key).is_some() {
+                gone(slot.entry(), EvictionCause::Expired);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    key: Key,
+    entry: Mutex<Entry>,
+    /// The tick of its commit or last duplicate.
+    seen: AtomicU64,
+}
+
+impl Slot {
+    fn entry(&self) -> Entry {
+        *self.entry.lock()
+    }
+}
+
+/// What moka takes for the key: the slot, so that [`Peek`] can get at it.
+#[derive(Debug)]
+struct Stored(Arc<Slot>);
+
+impl Borrow<Key> for Stored {
+    fn borrow(&self) -> &Key {
+        &self.0.key
+    }
+}
+
+impl PartialEq for Stored {
+    fn eq(&self, other: &Stored) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for Stored {}
+
+impl Hash for Stored {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+/// A question for a key that brings the slot back. `contains_key` is the one look-up of moka's that is not a use, but it
+/// only says yes or no.
+struct Peek {
+    key: Key,
+    found: RefCell<Option<Arc<Slot>>>,
+}
+
+impl Hash for Peek {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
+
+impl Equivalent<Stored> for Peek {
+    fn equivalent(&self, stored: &Stored) -> bool {
+        let same = self.key == stored.0.key;
+        if same {
+            self.found.replace(Some(stored.0.clone()));
+        }
+        same
+    }
+}

@@ -1,0 +1,69 @@
+//! A cursor over octets that somebody else owns: every read checks that there is enough left, none copies.
+
+use super::WireError;
+
+/// What is left to read. Each read says in `what` which field it was after, for the error's text.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(octets: &'a [u8]) -> Reader<'a> {
+        Reader { rest: octets }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Fails where octets are left over: RabbitMQ matches its fields against the whole of a payload.
+    #[inline]
+    pub(super) fn end(&self, what: &'static str) -> Result<(), WireError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(WireError::Malformed(what)) }
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], WireError> {
+        let (head, rest) = self.rest.split_at_checked(len).ok_or(WireError::Malformed(what))?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], WireError> {
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(WireError::Malformed(what))?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    #[inline]
+    pub(super) fn octet(&mut self, what: &'static str) -> Result<u8, WireError> {
+        Ok(u8::from_be_bytes(self.array(what)?))
+    }
+
+    #[inline]
+    pub(super) fn short(&mut self, what: &'static str) -> Result<u16, WireError> {
+        Ok(u16::from_be_bytes(self.array(what)?))
+    }
+
+    #[inline]
+    pub(super) fn longlong(&mut self, what: &'static str) -> Result<u64, WireError> {
+        Ok(u64::from_be_bytes(self.array(what)?))
+    }
+
+    /// A length octet and that many octets.
+    #[inline]
+    pub(super) fn shortstr(&mut self, what: &'static str) -> Result<&'a [u8], WireError> {
+        let len = self.octet(what)?;
+        self.take(usize::from(len), what)
+    }
+
+    /// A length of four octets and that many octets: long strings, byte arrays, tables, arrays.
+    #[inline]
+    pub(super) fn longstr(&mut self, what: &'static str) -> Result<&'a [u8], WireError> {
+        let len = u32::from_be_bytes(self.array(what)?);
+        let len = usize::try_from(len).map_err(|_| WireError::Malformed(what))?;
+        self.take(len, what)
+    }
+}

@@ -1,0 +1,161 @@
+//! The binary as scripts see it: exit codes, and what is said where.
+#![allow(clippy::expect_used, reason = "what a test can't set up fails it")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+
+/// The binary with this command line and nothing of Hapax in its environment.
+fn hapax(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hapax"));
+    for name in ["CONFIG", "LISTEN", "UPSTREAM", "ADMIN", "LOG"] {
+        command.env_remove(format!("HAPAX_{name}"));
+    }
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("started");
+    (status.code(), String::from_utf8(stdout).expect("UTF-8"), String::from_utf8(stderr).expect("UTF-8"))
+}
+
+/// A child that is killed at the end of its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn check_of_a_valid_file_prints_what_holds() {
+    let (code, stdout, stderr) = run(&mut hapax(&["check", "--config", "config/hapax.toml"]));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.contains("capacity = 1000000"), "{stdout}");
+    assert!(stdout.contains("# file, line "), "{stdout}");
+}
+
+#[test]
+fn check_without_a_file_prints_the_defaults() {
+    let (code, stdout, _) = run(&mut hapax(&["check"]));
+    assert_eq!(code, Some(0));
+    assert!(
+        stdout
+            .lines()
+            .any(|line| line.starts_with("listen = \"127.0.0.1:5673\"") && line.ends_with("# default"))
+    );
+}
+
+#[test]
+fn flags_and_environment_are_named_as_sources() {
+    let mut command = hapax(&["check", "--listen", "127.0.0.1:9"]);
+    let (code, stdout, _) =
+        run(command.env("HAPAX_UPSTREAM", "amqp://other").env("HAPAX_LISTEN", "127.0.0.1:8"));
+    assert_eq!(code, Some(0));
+    assert!(
+        stdout.lines().any(|line| line.contains("127.0.0.1:9") && line.ends_with("# flag, --listen")),
+        "{stdout}"
+    );
+    assert!(
+        stdout.lines().any(|line| line.contains("other:5672") && line.ends_with("HAPAX_UPSTREAM")),
+        "{stdout}"
+    );
+}
+
+#[test]
+fn the_file_may_be_named_by_the_environment() {
+    let (code, stdout, _) = run(hapax(&["check"]).env("HAPAX_CONFIG", "config/examples/minimal.toml"));
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("capacity = 9000000"), "{stdout}");
+    let (code, _, _) = run(hapax(&["check"]).env("HAPAX_CONFIG", ""));
+    assert_eq!(code, Some(0), "an empty variable is none");
+}
+
+#[test]
+fn an_invalid_file_is_2_with_all_errors() {
+    let folder = std::env::temp_dir().join(format!("hapax-cli-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("folder");
+    let file = folder.join("wrong.toml");
+    std::fs::write(&file, "listen = 5\n[limits]\nframe_max = 1\n[[window]]\nttl = \"never\"\n")
+        .expect("written");
+    let name = file.to_str().expect("UTF-8");
+    for args in [vec!["check", "--config", name], vec!["--config", name]] {
+        let (code, stdout, stderr) = run(&mut hapax(&args));
+        assert_eq!((code, stdout.as_str()), (Some(2), ""));
+        for line in [1, 3, 4, 5] {
+            assert!(stderr.contains(&format!("error: {name}:{line}: ")), "line {line} in\n{stderr}");
+        }
+        assert!(stderr.contains("4 errors in the configuration"), "{stderr}");
+    }
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+#[test]
+fn a_missing_file_is_2() {
+    let (code, _, stderr) = run(&mut hapax(&["--config", "no/such/file.toml"]));
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("no/such/file.toml: the configuration file can't be read"), "{stderr}");
+}
+
+#[test]
+fn an_unknown_flag_is_2() {
+    let (code, _, stderr) = run(&mut hapax(&["--lisen", "x"]));
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("--listen"), "{stderr}");
+}
+
+#[test]
+fn a_bad_variable_is_2_and_named() {
+    let (code, _, stderr) = run(hapax(&["check"]).env("HAPAX_UPSTREAM", "amqps://u:secret@broker"));
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("error: HAPAX_UPSTREAM: `upstream` asks for TLS"), "{stderr}");
+    assert!(!stderr.contains("secret"), "{stderr}");
+}
+
+#[test]
+fn help_and_version_are_0() {
+    let (code, stdout, _) = run(&mut hapax(&["--version"]));
+    assert_eq!((code, stdout.trim()), (Some(0), concat!("hapax ", env!("CARGO_PKG_VERSION"))));
+    let (code, stdout, _) = run(&mut hapax(&["--help"]));
+    assert_eq!(code, Some(0));
+    for text in ["Examples:", "Exit codes:", "--listen", "HAPAX_UPSTREAM", "check", "demo"] {
+        assert!(stdout.contains(text), "{text} in\n{stdout}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_1_and_says_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = taken.local_addr().expect("address").to_string();
+    let (code, _, stderr) = run(&mut hapax(&["--listen", &address, "--admin", "off"]));
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains(&format!("can't listen on {address} (`listen`)")), "{stderr}");
+    assert!(stderr.contains("another process has port"), "{stderr}");
+    let (code, _, stderr) = run(&mut hapax(&["--listen", "127.0.0.1:0", "--admin", &address]));
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("--admin"), "{stderr}");
+}
+
+#[test]
+fn sigterm_drains_and_ends_with_0() {
+    let mut command =
+        hapax(&["--listen", "127.0.0.1:0", "--admin", "off", "--upstream", "amqp://127.0.0.1:1"]);
+    let mut child = Running(command.stderr(Stdio::piped()).spawn().expect("started"));
+    let mut log = BufReader::new(child.0.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("\"ready\"") {
+        line.clear();
+        assert!(log.read_line(&mut line).expect("readable") > 0, "ended before it was ready");
+        assert!(line.starts_with('{'), "JSON where there is no terminal: {line}");
+    }
+    let pid = child.0.id().to_string();
+    let killed = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+    assert!(killed.success());
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).expect("readable");
+    assert_eq!(child.0.wait().expect("waited").code(), Some(0), "{rest}");
+    assert!(rest.contains("SIGTERM"), "{rest}");
+}

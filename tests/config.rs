@@ -1,0 +1,209 @@
+//! The configuration: files that are shipped, files that are wrong, precedence, and the way back to a file.
+#![allow(clippy::expect_used, clippy::panic, reason = "what a test can't set up fails it")]
+
+use hapax::config::{Config, Given, LogFormat, Overrides, Source};
+use hapax::window::{Confirms, Mode, Scope};
+use hapax::wire::IdSource;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The TOML files of a folder and the folders in it, by paths relative to the crate.
+fn toml_files(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect(folder) {
+        let path = entry.expect(folder).path();
+        if path.is_dir() {
+            found.extend(toml_files(path.to_str().expect("UTF-8")));
+        } else if path.extension().is_some_and(|extension| extension == "toml") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn parse(text: &str) -> Config {
+    Config::parse(Some("test.toml"), text, &Overrides::default()).expect(text).config
+}
+
+fn errors(text: &str) -> Vec<String> {
+    let problems = Config::parse(Some("test.toml"), text, &Overrides::default()).expect_err(text);
+    problems.0.iter().map(|problem| format!("{}: {}", problem.place, problem.what)).collect()
+}
+
+fn given(value: &str, source: Source) -> Option<Given> {
+    Some(Given { value: value.to_owned(), source })
+}
+
+#[test]
+fn every_shipped_file_parses() {
+    let files = toml_files("config");
+    assert!(files.len() >= 6, "only {files:?}");
+    for file in files {
+        let loaded = Config::load(Some(&file), &Overrides::default());
+        let loaded = loaded.unwrap_or_else(|problems| panic!("{}:\n{problems}", file.display()));
+        assert_eq!(loaded.warnings, [], "{}", file.display());
+    }
+}
+
+#[test]
+fn the_documented_file_is_the_default() {
+    let loaded = Config::load(Some(Path::new("config/hapax.toml")), &Overrides::default()).expect("valid");
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(parse(""), Config::default());
+}
+
+#[test]
+fn the_documented_file_has_every_key() {
+    let loaded = Config::load(Some(Path::new("config/hapax.toml")), &Overrides::default()).expect("valid");
+    let shown = loaded.to_toml();
+    let from_default: Vec<&str> = shown.lines().filter(|line| line.ends_with("# default")).collect();
+    assert!(from_default.is_empty(), "not in config/hapax.toml: {from_default:?}");
+    assert!(shown.matches("# file, line").count() > 30, "{shown}");
+}
+
+#[test]
+fn every_invalid_file_fails_with_its_own_message() {
+    let files = toml_files("tests/config_invalid");
+    assert!(files.len() >= 30, "only {} files", files.len());
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let expected =
+            text.lines().next().and_then(|line| line.strip_prefix("# expect: ")).expect("first line");
+        let problems =
+            Config::load(Some(&file), &Overrides::default()).expect_err(&file.display().to_string());
+        let shown = problems.to_string();
+        for part in expected.split(" | ") {
+            assert!(shown.contains(part), "{}: expected {part:?} in\n{shown}", file.display());
+        }
+        assert_eq!(problems.0.len(), 1, "{}: one thing is wrong, but\n{shown}", file.display());
+        let problem = &problems.0[0];
+        assert!(problem.place.starts_with(&file.display().to_string()), "{problem}");
+        assert!(!problem.fix.is_empty(), "{problem}");
+        assert!(!shown.contains("secret"), "a password is shown: {shown}");
+    }
+}
+
+#[test]
+fn all_errors_at_once_in_the_order_of_the_file() {
+    let text = r#"
+listen = "nowhere"
+bogus = 1
+[limits]
+frame_max = 1
+held_bytes = true
+[[window]]
+name = "a"
+ttl = "never"
+engine = "redis"
+[[window]]
+name = "a"
+capacity = 0
+"#;
+    assert_eq!(
+        errors(text),
+        [
+            "test.toml:2: `listen` is \"nowhere\", which is no address to listen on",
+            "test.toml:3: `bogus` is not a key",
+            "test.toml:5: `limits.frame_max` is 1, below the minimum of 8192",
+            "test.toml:6: `limits.held_bytes` is a boolean, but must be a size",
+            "test.toml:9: window \"a\": `ttl` is \"never\", which is no duration (expected number at 0)",
+            "test.toml:10: window \"a\": `engine` is \"redis\", which is not known",
+            "test.toml:12: a window named \"a\" is there already, at test.toml:8",
+            "test.toml:13: window \"a\": `capacity` is 0, below the minimum of 1",
+        ]
+    );
+}
+
+#[test]
+fn several_syntax_errors_are_all_reported() {
+    let errors = errors("listen = nope\n\n[limits\nmax_connections = 5\n[log]\nlevel = \n");
+    assert!(errors.len() >= 2, "{errors:?}");
+    assert!(errors[0].starts_with("test.toml:1: this is not TOML"), "{errors:?}");
+}
+
+#[test]
+fn flags_and_environment_come_before_the_file() {
+    let text =
+        "listen = \"127.0.0.1:1\"\nupstream = \"amqp://file:2\"\nadmin = \"off\"\n[log]\nlevel = \"warn\"";
+    let overrides = Overrides {
+        listen: given("127.0.0.1:11", Source::Flag("--listen")),
+        upstream: given("amqp://env:22", Source::Env("HAPAX_UPSTREAM")),
+        admin: None,
+        log: given("debug", Source::Env("HAPAX_LOG")),
+    };
+    let loaded = Config::parse(Some("test.toml"), text, &overrides).expect("valid");
+    assert_eq!(loaded.config.listen.port(), 11);
+    assert_eq!(loaded.config.upstream.authority(), "env:22");
+    assert_eq!(loaded.config.admin, None);
+    assert_eq!(loaded.config.log.level, "debug");
+    let shown = loaded.to_toml();
+    for line in
+        ["# flag, --listen", "# environment, HAPAX_UPSTREAM", "# file, line 3", "# environment, HAPAX_LOG"]
+    {
+        assert!(shown.contains(line), "{line} in\n{shown}");
+    }
+}
+
+#[test]
+fn errors_in_the_environment_come_with_those_of_the_file() {
+    let overrides =
+        Overrides { upstream: given("amqps://x", Source::Env("HAPAX_UPSTREAM")), ..Overrides::default() };
+    let problems = Config::parse(Some("test.toml"), "admin = 5", &overrides).expect_err("invalid");
+    let places: Vec<&str> = problems.0.iter().map(|problem| problem.place.as_str()).collect();
+    assert_eq!(places, ["HAPAX_UPSTREAM", "test.toml:1"]);
+}
+
+#[test]
+fn what_is_shown_reads_back_the_same() {
+    let mut files = toml_files("config");
+    files.push("tests/config_full.toml".into());
+    for file in files {
+        let loaded = Config::load(Some(&file), &Overrides::default()).expect("valid");
+        let shown = loaded.to_toml();
+        assert_eq!(parse(&shown), loaded.config, "{}:\n{shown}", file.display());
+    }
+}
+
+#[test]
+fn every_key_arrives() {
+    let loaded =
+        Config::load(Some(Path::new("tests/config_full.toml")), &Overrides::default()).expect("valid");
+    let config = loaded.config;
+    let settings = config.settings();
+    assert_eq!(config.listen.to_string(), "0.0.0.0:15999");
+    assert_eq!(config.upstream.to_string(), "amqp://[::1]:5672");
+    assert_eq!(config.admin.map(|admin| admin.to_string()).as_deref(), Some("[::]:16000"));
+    assert_eq!((config.limits.max_connections, config.limits.buffer_bytes), (1, 65_536));
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.timeouts.upstream_connect, Duration::from_millis(1500));
+    assert_eq!(config.timeouts.drain, Duration::from_secs(5400));
+    assert_eq!(settings.linger, Duration::ZERO);
+    assert_eq!(settings.in_flight_timeout, Duration::from_secs(3));
+    assert_eq!(settings.handshake_timeout, Duration::from_secs(4));
+    assert_eq!((settings.max_unresolved, settings.held_bytes, settings.frame_max), (2, 0, 8192));
+    let [window, second] = config.windows.as_slice() else { panic!("{:?}", config.windows) };
+    assert_eq!(window.rules.id, IdSource::Header("x-dedup: odd".into()));
+    assert_eq!((window.rules.scope, window.rules.confirms), (Scope::Vhost, Confirms::ClientOnly));
+    assert_eq!(window.rules.forward_to.as_deref(), Some("back\"ing"));
+    assert_eq!((window.limits.capacity, window.limits.mode), (7, Mode::Observe));
+    assert!(window.limits.refresh_on_duplicate);
+    assert_eq!((window.limits.waiters_per_id, second.limits.waiters_per_id), (5, 3));
+    assert!(window.vhost.matches(b"test-1") && !window.vhost.matches(b"/"));
+}
+
+#[test]
+fn a_window_that_is_never_reached_is_warned_of() {
+    let text = "[[window]]\nname = \"all\"\n[[window]]\nname = \"late\"\nexchange = \"orders\"\n";
+    let loaded = Config::parse(Some("test.toml"), text, &Overrides::default()).expect("valid");
+    let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
+    assert_eq!(warning.place, "test.toml:3");
+    assert!(warning.what.contains("\"late\" is never reached: \"all\" above it"), "{warning}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_an_error() {
+    let problems = Config::load(Some(Path::new("no/such.toml")), &Overrides::default()).expect_err("missing");
+    assert_eq!(problems.0[0].place, "no/such.toml");
+    assert!(problems.to_string().contains("can't be read"), "{problems}");
+}
