@@ -18,6 +18,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod net;
 pub mod pressure;
 pub mod session;
 pub mod stats;

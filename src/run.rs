@@ -3,6 +3,7 @@
 use hapax::admin::{self, Admin, Probe, Watched};
 use hapax::cli::DemoArgs;
 use hapax::config::Config;
+use hapax::net::Relay;
 use hapax::pressure::Accounting;
 use hapax::session::{Rights, Shared};
 use hapax::stats::Stats;
@@ -119,7 +120,16 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     }
     let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
     tracing::info!(listen = %config.listen, upstream = %config.upstream, admin = shown, "ready");
-    relay(config, shared, stats, listener, draining).await;
+    let relay = Relay {
+        shared,
+        upstream: config.upstream.authority(),
+        connect_timeout: config.timeouts.upstream_connect,
+        buffer_bytes: config.limits.buffer_bytes,
+        max_connections: config.limits.max_connections,
+        drain_timeout: config.timeouts.drain,
+        stats,
+    };
+    Arc::new(relay).serve(listener, draining).await;
     tracing::info!("drained; good bye");
     Ok(())
 }
@@ -152,19 +162,6 @@ async fn sweep(windows: Vec<Watched>) {
         let now = tick.tick().await.into_std();
         windows.iter().for_each(|watched| watched.window.sweep(now));
     }
-}
-
-/// The relay's place.
-// TODO(net): the one call site of `hapax::net`: sessions on `listener` until `draining` turns true and they are over.
-async fn relay(
-    config: Config,
-    shared: Arc<Shared>,
-    stats: Arc<Stats>,
-    listener: TcpListener,
-    mut draining: watch::Receiver<bool>,
-) {
-    let _ = (config, shared, stats, listener);
-    let _ = draining.wait_for(|draining| *draining).await;
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {

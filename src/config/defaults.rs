@@ -21,7 +21,7 @@ pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1
 
 /// Connections. Each takes two sockets: 20,000 of the 65,536 files that the systemd unit allows.
 pub const MAX_CONNECTIONS: usize = 10_000;
-/// Publishes. Far more than a broker leaves unconfirmed in practice, at about 100 bytes each.
+/// Publishes. Far more than a publisher leaves unconfirmed in practice.
 pub const MAX_UNRESOLVED: usize = 65_536;
 /// Bytes. Duplicates in flight are rare, and their bodies are the same message again.
 pub const HELD_BYTES: usize = 16 << 20;

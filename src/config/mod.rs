@@ -1,6 +1,6 @@
 //! What the user asked for, checked once. After that nothing is "maybe": a [`Config`] is complete and consistent.
 //!
-//! Read twice: [`raw`] takes the file apart and keeps the place of every value, `check` makes a [`Config`] of it. All
+//! Read twice: `raw` takes the file apart and keeps the place of every value, `check` makes a [`Config`] of it. All
 //! that is wrong is reported at once, each with its place and its fix ([`Problems`]). Flags come before environment,
 //! environment before file, file before [`defaults`].
 //!

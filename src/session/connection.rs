@@ -193,7 +193,7 @@ impl Session {
         }
         while self.wants_client() && self.client != Client::Greeting {
             let one = !self.handshake.opened();
-            if !self.inbound.refill(buf, self.handshake.client_frame_max(), one) {
+            if !self.inbound.refill(buf, self.handshake.client_limit(), one) {
                 break;
             }
             self.pump_inbound(now);
@@ -209,7 +209,7 @@ impl Session {
         self.upstream_clock.heard(now);
         let mut inbound = Inbound::default();
         while matches!(self.upstream, Upstream::Live | Upstream::Closing { .. })
-            && inbound.refill(buf, self.handshake.upstream_frame_max(), !self.handshake.opened())
+            && inbound.refill(buf, self.handshake.upstream_limit(), !self.handshake.opened())
         {
             match inbound.next() {
                 Ok(Some(next)) => self.recv_upstream(next, now),

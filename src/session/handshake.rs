@@ -11,7 +11,7 @@
 //! Everything is passed on, every SASL mechanism included; nothing is answered for the other side.
 
 use crate::wire::emit;
-use crate::wire::frame::{ChannelId, MIN_FRAME_MAX};
+use crate::wire::frame::{self, ChannelId, MIN_FRAME_MAX};
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection::{AMQPMethod, Tune};
 use bytes::Bytes;
@@ -73,14 +73,14 @@ impl Handshake {
         self.vhost.as_ref()
     }
 
-    /// The largest frame that the client may send.
-    pub(super) fn client_frame_max(&self) -> usize {
-        self.frame_max as usize
+    /// The length that no frame of the client may pass.
+    pub(super) fn client_limit(&self) -> usize {
+        frame::limit(self.frame_max)
     }
 
-    /// The largest frame that the upstream may send.
-    pub(super) fn upstream_frame_max(&self) -> usize {
-        self.offered.max(self.frame_max) as usize
+    /// The length that no frame of the upstream may pass.
+    pub(super) fn upstream_limit(&self) -> usize {
+        frame::limit(self.offered.max(self.frame_max))
     }
 
     /// The highest channel number.

@@ -11,9 +11,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// A heartbeat frame, ready to send.
 pub const HEARTBEAT: [u8; 8] = [8, 0, 0, 0, 0, 0, 0, 0xCE];
 
-/// How many tables and arrays a method may hold, nested or not, to be parsed: `amq-protocol` recurses into them, and
-/// a stack that runs over takes the whole process along. Real methods hold a handful.
-const MAX_CONTAINERS: usize = 128;
+/// How deep tables and arrays of a method may be nested to be parsed: `amq-protocol` recurses into them, and a stack
+/// that runs over takes the whole process along. In a debug build 400 levels, 2 KB of `connection.start-ok` from
+/// somebody who has not logged in yet, exhaust a thread of 2 MiB. Real methods have two.
+const MAX_NESTING: usize = 64;
 
 /// Appends `basic.ack(tag, multiple)`: 21 octets.
 pub fn ack(out: &mut BytesMut, channel: ChannelId, tag: u64, multiple: bool) {
@@ -55,7 +56,7 @@ pub fn raw_method(out: &mut BytesMut, channel: ChannelId, payload: &[u8]) {
 /// A method frame, parsed by `amq-protocol`; `None` where it does not know the class or method, where fields and
 /// payload do not end together, where a short string is no UTF-8, or where tables are nested beyond reason.
 pub fn parse_method(payload: &[u8]) -> Option<AMQPClass> {
-    if containers(payload) > MAX_CONTAINERS {
+    if is_nested_beyond(MAX_NESTING, payload) {
         return None;
     }
     match parse_class(payload) {
@@ -117,14 +118,133 @@ fn with_exchange(
     Ok(out.freeze())
 }
 
-/// How many tables and arrays `payload` can hold at most: places where one's letter and a length stand that fits in
-/// what follows. Text hardly ever looks so: no four letters make a length that small.
-fn containers(payload: &[u8]) -> usize {
-    let fits = |window: &[u8], left: usize| match *window {
-        [b'A' | b'F', a, b, c, d] => {
-            usize::try_from(u32::from_be_bytes([a, b, c, d])).is_ok_and(|len| len <= left)
+/// Whether more than `max` tables and arrays may lie within each other, whatever the method is: anything counts as one
+/// that has a table's or an array's letter and a length that fits in what follows. Text hardly ever does: no four
+/// letters make a length that small.
+fn is_nested_beyond(max: usize, payload: &[u8]) -> bool {
+    let mut open_ends = Vec::new();
+    for (at, window) in payload.windows(5).enumerate() {
+        let &[b'A' | b'F', a, b, c, d] = window else { continue };
+        let Ok(len) = usize::try_from(u32::from_be_bytes([a, b, c, d])) else { continue };
+        let begin = at + window.len();
+        if len > payload.len() - begin {
+            continue;
         }
-        _ => false,
-    };
-    payload.windows(5).enumerate().filter(|(at, window)| fits(window, payload.len() - at - 5)).count()
+        open_ends.retain(|&end| end > at);
+        open_ends.push(begin + len);
+        if open_ends.len() > max {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use amq_protocol::protocol::basic::{self, AMQPMethod};
+    use amq_protocol::protocol::{connection, queue};
+    use amq_protocol::types::{AMQPValue, FieldTable};
+
+    const CHANNEL: ChannelId = ChannelId(0x0102);
+
+    #[test]
+    fn acks_and_nacks_are_what_the_generators_write() {
+        for (tag, multiple) in [(1, false), (0x0102_0304_0506_0708, true), (u64::MAX, false)] {
+            let mut out = BytesMut::from(&b"before"[..]);
+            ack(&mut out, CHANNEL, tag, multiple);
+            let expected = AMQPMethod::Ack(basic::Ack { delivery_tag: tag, multiple });
+            assert_eq!(out.split_off(6), method(CHANNEL, AMQPClass::Basic(expected)));
+            assert_eq!(out, &b"before"[..]);
+
+            let mut out = BytesMut::new();
+            nack(&mut out, CHANNEL, tag);
+            let expected = basic::Nack { delivery_tag: tag, multiple: false, requeue: false };
+            assert_eq!(out, method(CHANNEL, AMQPClass::Basic(AMQPMethod::Nack(expected))));
+        }
+    }
+
+    #[test]
+    fn a_method_comes_back_as_it_went() {
+        let tune = connection::TuneOk { channel_max: 7, frame_max: 131_072, heartbeat: 60 };
+        let class = AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune));
+        let frame = method(ChannelId::CONNECTION, class.clone());
+        assert_eq!(&frame[..], b"\x01\0\0\0\0\0\x0c\0\x0a\0\x1f\0\x07\0\x02\0\0\0\x3c\xce");
+        assert_eq!(parse_method(frame.get(7..19).unwrap_or_default()), Some(class));
+    }
+
+    #[test]
+    fn what_is_not_known_or_not_whole_is_none() {
+        assert_eq!(parse_method(b""), None);
+        assert_eq!(parse_method(b"\0\x3c\x03\xe7"), None, "no such method");
+        assert_eq!(parse_method(b"\0\x5a\0\x0b"), Some(parsed_select_ok()));
+        assert_eq!(parse_method(b"\0\x5a\0\x0b\0"), None, "octets left over");
+        assert_eq!(parse_method(b"\0\x0a\0\x28\x02\xff\xfe\0\0"), None, "a vhost that is no text");
+    }
+
+    fn parsed_select_ok() -> AMQPClass {
+        AMQPClass::Tx(amq_protocol::protocol::tx::AMQPMethod::SelectOk(Default::default()))
+    }
+
+    /// `queue.declare` with an argument of arrays within arrays.
+    fn declare_nested(depth: usize) -> Vec<u8> {
+        let nested = (0..depth).fold(Vec::new(), |inner, _| {
+            [&[b'A'][..], &u32::try_from(inner.len()).unwrap_or_default().to_be_bytes(), &inner].concat()
+        });
+        let table = [b"\x01n", &nested[..]].concat();
+        let len = u32::try_from(table.len()).unwrap_or_default();
+        [b"\0\x32\0\x0a\0\0\x01q\0", &len.to_be_bytes()[..], &table].concat()
+    }
+
+    #[test]
+    fn a_method_nested_beyond_reason_does_not_overflow_the_stack() {
+        assert!(parse_method(&declare_nested(MAX_NESTING)).is_some());
+        assert_eq!(parse_method(&declare_nested(MAX_NESTING + 1)), None);
+        assert_eq!(parse_method(&declare_nested(25_000)), None, "as deep as 128 KiB go");
+    }
+
+    #[test]
+    fn tables_beside_each_other_are_not_nested() {
+        let value = AMQPValue::FieldArray(vec![AMQPValue::FieldTable(FieldTable::default()); 1000].into());
+        let mut arguments = FieldTable::default();
+        arguments.insert("wide".into(), value);
+        let declare = queue::Declare { queue: "q".into(), arguments, ..Default::default() };
+        let class = AMQPClass::Queue(queue::AMQPMethod::Declare(declare));
+        let frame = method(CHANNEL, class.clone());
+        let payload = frame.get(7..frame.len() - 1).unwrap_or_default();
+        assert_eq!(parse_method(payload), Some(class));
+    }
+
+    #[test]
+    fn text_is_not_taken_for_tables() {
+        let name = "FA".repeat(127);
+        let declare = queue::Declare { queue: name.as_str().into(), ..Default::default() };
+        let class = AMQPClass::Queue(queue::AMQPMethod::Declare(declare));
+        let frame = method(CHANNEL, class.clone());
+        let payload = frame.get(7..frame.len() - 1).unwrap_or_default();
+        assert_eq!(parse_method(payload), Some(class));
+    }
+
+    #[test]
+    fn another_exchange_leaves_all_else_as_it_was() {
+        // Reserved octets and unused bits that no client sets are carried too.
+        let publish = b"\x00\x3c\x00\x28\x12\x34\x02ex\x03key\xf3";
+        for (exchange, expected) in [
+            (&b"other"[..], &b"\x01\x01\x02\0\0\0\x11\x00\x3c\x00\x28\x12\x34\x05other\x03key\xf3\xce"[..]),
+            (b"", b"\x01\x01\x02\0\0\0\x0c\x00\x3c\x00\x28\x12\x34\x00\x03key\xf3\xce"),
+        ] {
+            assert_eq!(publish_to(CHANNEL, publish, exchange).as_deref(), Ok(expected));
+        }
+        let returned = b"\x00\x3c\x00\x32\x01\x38\x08NO_ROUTE\x02ex\x03key";
+        let expected = b"\x01\x01\x02\0\0\0\x19\x00\x3c\x00\x32\x01\x38\x08NO_ROUTE\x05other\x03key\xce";
+        assert_eq!(return_from(CHANNEL, returned, b"other").as_deref(), Ok(&expected[..]));
+    }
+
+    #[test]
+    fn an_exchange_has_255_octets_at_most() {
+        let publish = b"\x00\x3c\x00\x28\0\0\0\0\0";
+        assert!(publish_to(CHANNEL, publish, &[b'x'; 255]).is_ok());
+        assert!(matches!(publish_to(CHANNEL, publish, &[b'x'; 256]), Err(WireError::Malformed(_))));
+        assert!(matches!(publish_to(CHANNEL, b"\x00\x3c", b""), Err(WireError::Malformed(_))));
+    }
 }

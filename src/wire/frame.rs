@@ -152,3 +152,68 @@ pub fn scan(buf: &[u8], max: usize) -> Result<Option<Frame<'_>>, WireError> {
         Some(&got) => Err(WireError::BadEnd { channel, kind: octet, got }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 4096;
+    /// `basic.ack` 7 on channel 258, and the beginning of whatever comes next.
+    const ACK: &[u8] = &[1, 1, 2, 0, 0, 0, 13, 0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0xCE, 2, 0, 1];
+
+    #[test]
+    fn a_frame_is_seen_in_place_and_the_rest_is_left() {
+        let frame = scan(ACK, MAX).unwrap().unwrap();
+        assert_eq!((frame.kind, frame.channel), (FrameKind::Method, ChannelId(258)));
+        assert_eq!(Some(frame.payload), ACK.get(7..20));
+        assert_eq!(frame.wire_len(), 21);
+    }
+
+    #[test]
+    fn a_frame_that_is_cut_short_anywhere_is_waited_for() {
+        for len in 0..21 {
+            assert_eq!(scan(ACK.get(..len).unwrap(), MAX), Ok(None), "{len} octets");
+        }
+    }
+
+    #[test]
+    fn an_unknown_type_is_told_when_the_channel_is_known() {
+        for kind in (0..=u8::MAX).filter(|kind| ![1, 2, 3, 8].contains(kind)) {
+            let unknown = WireError::UnknownKind { kind, channel: ChannelId(5) };
+            assert_eq!(scan(&[kind, 0], MAX), Ok(None));
+            assert_eq!(scan(&[kind, 0, 5], MAX), Err(unknown));
+        }
+    }
+
+    #[test]
+    fn a_length_is_checked_before_its_payload_has_come() {
+        let too_large = |len| WireError::TooLarge { channel: ChannelId(1), kind: 3, len, max: MAX };
+        assert_eq!(scan(&[3, 0, 1, 0, 0, 0x0F, 0xF8], MAX), Ok(None), "4088 + 8 = 4096");
+        assert_eq!(scan(&[3, 0, 1, 0, 0, 0x0F, 0xF9], MAX), Err(too_large(4097)));
+        assert_eq!(scan(&[3, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF], MAX), Err(too_large(0x1_0000_0007)));
+        assert_eq!(scan(&[3, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF], usize::MAX), Ok(None));
+        assert_eq!(scan(&[3, 0, 1, 0, 0, 0x0F], MAX), Ok(None), "the length is not known yet");
+    }
+
+    #[test]
+    fn a_frame_must_end_with_its_end_octet() {
+        for got in (0..=u8::MAX).filter(|&got| got != FRAME_END) {
+            let bad = WireError::BadEnd { channel: ChannelId(1), kind: 3, got };
+            assert_eq!(scan(&[3, 0, 1, 0, 0, 0, 1, 0xCE, got], MAX), Err(bad));
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_has_no_payload() {
+        let unknown = WireError::UnknownKind { kind: 8, channel: ChannelId(0) };
+        assert_eq!(scan(&[8, 0, 0, 0, 0, 0, 1], MAX), Err(unknown));
+        let frame = scan(&[8, 0, 3, 0, 0, 0, 0, 0xCE], MAX).unwrap().unwrap();
+        assert_eq!((frame.kind, frame.channel, frame.wire_len()), (FrameKind::Heartbeat, ChannelId(3), 8));
+    }
+
+    #[test]
+    fn the_limit_is_as_wide_as_that_of_rabbitmq() {
+        assert_eq!(limit(0), usize::MAX);
+        assert_eq!(limit(131_072), 131_080);
+    }
+}

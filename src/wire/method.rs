@@ -141,3 +141,61 @@ impl Settle {
         Ok(Settle { tag, multiple: bits & 1 != 0 })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUBLISH: &[u8] = b"\x00\x3c\x00\x28\x00\x00\x02ex\x03key\x01";
+    const RETURN: &[u8] = b"\x00\x3c\x00\x32\x01\x38\x08NO_ROUTE\x02ex\x03key";
+    const NACK: &[u8] = b"\x00\x3c\x00\x78\x01\x02\x03\x04\x05\x06\x07\x08\x03";
+
+    #[test]
+    fn each_method_gives_its_fields() {
+        let publish = Publish { exchange: b"ex", routing_key: b"key", mandatory: true, immediate: false };
+        assert_eq!(MethodId::of(PUBLISH), Ok(MethodId::BASIC_PUBLISH));
+        assert_eq!(Publish::parse(PUBLISH), Ok(publish));
+
+        let returned =
+            Return { reply_code: 312, reply_text: b"NO_ROUTE", exchange: b"ex", routing_key: b"key" };
+        assert_eq!(MethodId::of(RETURN), Ok(MethodId::BASIC_RETURN));
+        assert_eq!(Return::parse(RETURN), Ok(returned));
+
+        let settle = Settle { tag: 0x0102_0304_0506_0708, multiple: true };
+        assert_eq!(MethodId::of(NACK), Ok(MethodId::BASIC_NACK));
+        assert_eq!(Settle::parse(NACK), Ok(settle));
+    }
+
+    #[test]
+    fn requeue_is_not_multiple_and_immediate_is_not_mandatory() {
+        assert_eq!(
+            Settle::parse(b"\x00\x3c\x00\x78\0\0\0\0\0\0\0\x01\x02"),
+            Ok(Settle { tag: 1, multiple: false })
+        );
+        assert_eq!(
+            Publish::parse(b"\x00\x3c\x00\x28\0\0\0\0\x02"),
+            Ok(Publish { exchange: b"", routing_key: b"", mandatory: false, immediate: true })
+        );
+    }
+
+    #[test]
+    fn names_need_not_be_text() {
+        let publish = Publish::parse(b"\x00\x3c\x00\x28\0\0\x02\xff\xfe\x01\x80\0");
+        assert_eq!(publish.map(|p| (p.exchange, p.routing_key)), Ok((&b"\xff\xfe"[..], &b"\x80"[..])));
+    }
+
+    #[test]
+    fn octets_too_few_or_too_many_are_malformed() {
+        fn only_whole<T>(whole: &[u8], parse: impl Fn(&[u8]) -> Result<T, WireError>) {
+            for len in 0..whole.len() {
+                let cut = whole.get(..len).unwrap_or_default();
+                assert!(matches!(parse(cut), Err(WireError::Malformed(_))), "{len} octets");
+            }
+            let longer = [whole, &[0]].concat();
+            assert!(matches!(parse(&longer), Err(WireError::Malformed(_))));
+        }
+        only_whole(PUBLISH, |octets| Publish::parse(octets).map(drop));
+        only_whole(RETURN, |octets| Return::parse(octets).map(drop));
+        only_whole(NACK, Settle::parse);
+    }
+}

@@ -291,3 +291,196 @@ fn signed(raw: &[u8]) -> i128 {
     let negative = raw.first().is_some_and(|&first| first & 0x80 != 0);
     unsigned(raw) - if negative { 1 << (8 * raw.len()) } else { 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MALFORMED: fn(&Result<ContentHeader<'_>, WireError>) -> bool =
+        |parsed| matches!(parsed, Err(WireError::Malformed(_)));
+
+    /// A content header of class 60 and body size 5 with these flags and properties.
+    fn content(flags: &[u16], properties: &[u8]) -> Vec<u8> {
+        let mut payload = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
+        payload.extend(flags.iter().flat_map(|word| word.to_be_bytes()));
+        payload.extend_from_slice(properties);
+        payload
+    }
+
+    /// A content header with nothing but a headers table.
+    fn headers(entries: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(entries.len()).unwrap_or_default();
+        content(&[1 << 13], &[&len.to_be_bytes(), entries].concat())
+    }
+
+    fn header(name: &str) -> IdSource {
+        IdSource::Header(name.into())
+    }
+
+    /// Every property, each recognisable.
+    const ALL: &[u8] = b"\x02ct\x02ce\0\0\0\x0b\x01kS\0\0\0\x04k-id\x02\x07\x03cor\x02re\x03exp\x03msg\
+                         \0\0\0\0\0\0\0\x09\x02ty\x02us\x02ap\x02cl";
+
+    #[test]
+    fn all_properties_are_passed_on_the_way_to_the_id() {
+        let payload = content(&[0xFFFC], ALL);
+        for (source, id) in [
+            (IdSource::MessageId, Some(&b"msg"[..])),
+            (IdSource::CorrelationId, Some(b"cor")),
+            (header("k"), Some(b"k-id")),
+            (header("other"), None),
+            (IdSource::Body, None),
+        ] {
+            let expected = ContentHeader {
+                class: 60,
+                body_size: 5,
+                id: id.map(IdValue::Bytes),
+                message_id: Some(b"msg"),
+                cache_ttl_ms: None,
+                bypass: false,
+            };
+            assert_eq!(ContentHeader::parse(&payload, &source), Ok(expected), "{source:?}");
+        }
+        assert_eq!(ContentHeader::size_of(&payload), Ok((60, 5)));
+    }
+
+    #[test]
+    fn octets_too_few_or_too_many_are_malformed() {
+        let payload = content(&[0xFFFC], ALL);
+        for len in 0..payload.len() {
+            let cut = payload.get(..len).unwrap_or_default();
+            let parsed = ContentHeader::parse(cut, &IdSource::MessageId);
+            assert!(MALFORMED(&parsed), "{len} octets");
+            assert_eq!(ContentHeader::size_of(cut).is_ok(), len >= 12, "{len} octets");
+        }
+        let longer = content(&[0xFFFC], &[ALL, &[0]].concat());
+        assert!(MALFORMED(&ContentHeader::parse(&longer, &IdSource::MessageId)));
+    }
+
+    #[test]
+    fn continuation_words_are_skipped_and_what_they_bring_is_not_read() {
+        let id = |payload: &[u8]| {
+            ContentHeader::parse(payload, &IdSource::MessageId)
+                .map(|header| header.message_id.map(<[u8]>::to_vec))
+        };
+        let msg = Ok(Some(b"msg".to_vec()));
+        assert_eq!(id(&content(&[0x0081, 0x0000], b"\x03msg")), msg);
+        assert_eq!(id(&content(&[0x0081, 0x8001, 0x4000], b"\x03msg\x07unknown")), msg);
+        assert_eq!(id(&content(&[0x0082], b"\x03msg")), msg, "flag 1 is reserved");
+        assert!(id(&content(&[0x0081], b"")).is_err(), "the word that is announced is not there");
+    }
+
+    #[test]
+    fn every_type_has_its_value_and_its_length() {
+        let cases: &[(&[u8], IdValue<'_>)] = &[
+            (b"t\x01", IdValue::Other(b't', &[1])),
+            (b"b\xff", IdValue::Integer(-1)),
+            (b"B\xff", IdValue::Integer(255)),
+            (b"s\xff\xfe", IdValue::Integer(-2)),
+            (b"U\xff\xfe", IdValue::Integer(-2)),
+            (b"u\xff\xfe", IdValue::Integer(65534)),
+            (b"I\x80\0\0\0", IdValue::Integer(i32::MIN as i128)),
+            (b"i\x80\0\0\0", IdValue::Integer(0x8000_0000)),
+            (b"l\x80\0\0\0\0\0\0\0", IdValue::Integer(i64::MIN as i128)),
+            (b"L\xff\xff\xff\xff\xff\xff\xff\xff", IdValue::Integer(-1)),
+            (b"T\xff\xff\xff\xff\xff\xff\xff\xff", IdValue::Integer(u64::MAX as i128)),
+            (b"f\x01\x02\x03\x04", IdValue::Other(b'f', &[1, 2, 3, 4])),
+            (b"d\x01\x02\x03\x04\x05\x06\x07\x08", IdValue::Other(b'd', &[1, 2, 3, 4, 5, 6, 7, 8])),
+            (b"D\x02\0\0\0\x09", IdValue::Other(b'D', &[2, 0, 0, 0, 9])),
+            (b"S\0\0\0\x02id", IdValue::Bytes(b"id")),
+            (b"x\0\0\0\x02id", IdValue::Bytes(b"id")),
+            (b"A\0\0\0\x02t\x01", IdValue::Other(b'A', &[b't', 1])),
+            (b"F\0\0\0\x04\x01at\x01", IdValue::Other(b'F', &[1, b'a', b't', 1])),
+        ];
+        for (value, expected) in cases {
+            // Void before it, and something after it that is only found if the length was right.
+            let entries = [b"\x01vV\x02id", *value, b"\x0bx-cache-ttlB\x07"].concat();
+            let payload = headers(&entries);
+            let parsed = ContentHeader::parse(&payload, &header("id"));
+            let found = parsed.map(|parsed| (parsed.id, parsed.cache_ttl_ms));
+            assert_eq!(found, Ok((Some(*expected), Some(7))), "{value:?}");
+        }
+        for tag in (0..=u8::MAX).filter(|tag| !b"tbBsUuIilLTfdDSxAFV".contains(tag)) {
+            let payload = headers(&[1, b'k', tag, 0, 0, 0, 0, 0, 0, 0, 0]);
+            assert!(MALFORMED(&ContentHeader::parse(&payload, &IdSource::Body)), "type {tag}");
+        }
+    }
+
+    #[test]
+    fn an_empty_id_is_no_id() {
+        for value in [&b"S\0\0\0\0"[..], b"x\0\0\0\0", b"V"] {
+            let payload = headers(&[b"\x02id", value].concat());
+            let parsed = ContentHeader::parse(&payload, &header("id"));
+            assert_eq!(parsed.map(|parsed| parsed.id), Ok(None));
+        }
+        let payload = content(&[0x0080], b"\x00");
+        let parsed = ContentHeader::parse(&payload, &IdSource::MessageId);
+        assert_eq!(parsed.map(|parsed| (parsed.id, parsed.message_id)), Ok((None, Some(&b""[..]))));
+    }
+
+    #[test]
+    fn of_two_headers_with_one_name_the_first_counts() {
+        let entries = b"\x02idS\0\0\0\x01a\x02idS\0\0\0\x01b\x0bx-cache-ttlB\x01\x0bx-cache-ttlB\x02\
+                        \x0ex-hapax-bypasst\x00\x0ex-hapax-bypasst\x01";
+        let payload = headers(entries);
+        let parsed = ContentHeader::parse(&payload, &header("id"));
+        let found = parsed.map(|parsed| (parsed.id, parsed.cache_ttl_ms, parsed.bypass));
+        assert_eq!(found, Ok((Some(IdValue::Bytes(b"a")), Some(1), false)));
+    }
+
+    #[test]
+    fn a_ttl_is_an_integer_that_is_not_negative() {
+        for (value, expected) in [
+            (&b"I\0\0\0\x05"[..], Some(5)),
+            (b"b\0", Some(0)),
+            (b"l\x7f\xff\xff\xff\xff\xff\xff\xff", Some(i64::MAX as u64)),
+            (b"b\xff", None),
+            (b"T\0\0\0\0\0\0\0\x05", None),
+            (b"S\0\0\0\x015", None),
+            (b"d\0\0\0\0\0\0\0\0", None),
+        ] {
+            let payload = headers(&[b"\x0bx-cache-ttl", value].concat());
+            let parsed = ContentHeader::parse(&payload, &IdSource::MessageId);
+            assert_eq!(parsed.map(|parsed| parsed.cache_ttl_ms), Ok(expected), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn bypass_is_a_boolean_in_the_headers_own_table() {
+        for (entries, expected) in [
+            (&b"\x0ex-hapax-bypasst\x01"[..], true),
+            (b"\x0ex-hapax-bypasst\xff", true),
+            (b"\x0ex-hapax-bypasst\x00", false),
+            (b"\x0ex-hapax-bypassB\x01", false),
+            (b"\x0ex-hapax-bypassS\0\0\0\x04true", false),
+            (b"\x0eX-hapax-bypasst\x01", false),
+            (b"\x01nF\0\0\0\x11\x0ex-hapax-bypasst\x01", false),
+        ] {
+            let payload = headers(entries);
+            let parsed = ContentHeader::parse(&payload, &IdSource::MessageId);
+            assert_eq!(parsed.map(|parsed| parsed.bypass), Ok(expected), "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn the_id_may_be_asked_for_in_our_own_headers() {
+        let payload = headers(b"\x0bx-cache-ttlB\x07");
+        let parsed = ContentHeader::parse(&payload, &header("x-cache-ttl"));
+        let found = parsed.map(|parsed| (parsed.id, parsed.cache_ttl_ms));
+        assert_eq!(found, Ok((Some(IdValue::Integer(7)), Some(7))));
+    }
+
+    #[test]
+    fn a_long_value_may_not_point_outside_its_table() {
+        // The property after the table would have room for it.
+        let payload = content(&[0x2080], b"\0\0\0\x08\x01kS\0\0\0\x04x\x09123456789");
+        assert!(MALFORMED(&ContentHeader::parse(&payload, &IdSource::MessageId)));
+    }
+
+    #[test]
+    fn of_another_class_only_the_size_is_known() {
+        let payload = [0, 50, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0xFF, 0xFF];
+        let parsed = ContentHeader::parse(&payload, &IdSource::MessageId);
+        assert_eq!(parsed.map(|parsed| (parsed.class, parsed.body_size, parsed.id)), Ok((50, 256, None)));
+    }
+}

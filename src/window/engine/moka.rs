@@ -15,9 +15,9 @@
 use super::{Engine, Entry, EvictionCause, Gone, Stamp};
 use crate::window::Key;
 use crate::window::key::KeyHash;
+use moka::Equivalent;
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
-use moka::Equivalent;
 use moka::sync::{Cache, CacheBuilder};
 use parking_lot::{Mutex, RwLock};
 use std::borrow::Borrow;

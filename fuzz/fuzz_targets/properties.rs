@@ -1,0 +1,9 @@
+//! Arbitrary octets as a content header: class, size, ids, TTL and bypass are what `amq-protocol` reads.
+#![no_main]
+
+#[path = "../../tests/oracle/mod.rs"]
+mod oracle;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|payload: &[u8]| oracle::check_header_payload(payload));

@@ -1,0 +1,116 @@
+//! The shell: the one place with sockets and the clock.
+//!
+//! [`Relay::serve`] accepts; each client connection is one task, the [`pump`], which feeds a
+//! [`Session`](crate::session::Session) from both sockets and carries out what it says. [`side`] is one socket with its
+//! two bounded buffers.
+
+mod pump;
+mod side;
+
+use crate::session::Shared;
+use crate::stats::Stats;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// How long accepting rests when the system refuses (out of files, out of memory).
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// What all connections need.
+#[derive(Debug)]
+pub struct Relay {
+    /// for the sessions
+    pub shared: Arc<Shared>,
+    /// the broker, `HOST:PORT`
+    pub upstream: String,
+    /// how long dialling may take
+    pub connect_timeout: Duration,
+    /// bytes that may wait to be written in one direction before reading for it stops
+    pub buffer_bytes: usize,
+    /// connections at a time
+    pub max_connections: usize,
+    /// from the order to drain until what is left is cut
+    pub drain_timeout: Duration,
+    /// counts connections
+    pub stats: Arc<Stats>,
+}
+
+impl Relay {
+    /// Accepts until `draining` turns true, then waits for the connections to settle, `drain_timeout` at most.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut draining: watch::Receiver<bool>) {
+        let places = Arc::new(Semaphore::new(self.max_connections));
+        let mut connections = JoinSet::new();
+        let orders = draining.clone();
+        loop {
+            tokio::select! {
+                _ = draining.wait_for(|draining| *draining) => break,
+                Some(ended) = connections.join_next() => log_panic(ended),
+                accepted = listener.accept() => match accepted {
+                    Ok((client, peer)) => match Arc::clone(&places).try_acquire_owned() {
+                        Ok(place) => {
+                            let (relay, draining) = (Arc::clone(&self), orders.clone());
+                            connections.spawn(async move {
+                                relay.connection(client, peer, draining).await;
+                                drop(place);
+                            });
+                        }
+                        Err(_) => {
+                            self.stats.rejected();
+                            tracing::warn!(%peer, max = self.max_connections, "connection refused: limits.max_connections reached");
+                        }
+                    },
+                    Err(error) => {
+                        tracing::error!(%error, "can't accept; is the limit of open files too low? (ulimit -n)");
+                        tokio::time::sleep(ACCEPT_REST).await;
+                    }
+                },
+            }
+        }
+        drop(listener);
+        let all = async {
+            while let Some(ended) = connections.join_next().await {
+                log_panic(ended);
+            }
+        };
+        if tokio::time::timeout(self.drain_timeout, all).await.is_err() {
+            tracing::warn!(connections = connections.len(), "timeouts.drain is over: cutting what is left");
+            connections.shutdown().await;
+        }
+    }
+
+    async fn connection(&self, client: TcpStream, peer: SocketAddr, draining: watch::Receiver<bool>) {
+        let _open = self.stats.accepted();
+        tracing::debug!(%peer, "client connected");
+        match configure(&client) {
+            Ok(()) => pump::run(self, client, peer, draining).await,
+            Err(error) => tracing::debug!(%peer, %error, "client left at once"),
+        }
+        tracing::debug!(%peer, "client disconnected");
+    }
+
+    async fn dial(&self) -> io::Result<TcpStream> {
+        let connect = TcpStream::connect(&self.upstream);
+        let stream = tokio::time::timeout(self.connect_timeout, connect).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        configure(&stream)?;
+        Ok(stream)
+    }
+}
+
+/// No delay for small frames; a peer whose machine has died is noticed even without heartbeats.
+fn configure(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection's task has panicked; its reservations were given back. Please report this");
+    }
+}

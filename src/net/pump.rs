@@ -1,0 +1,288 @@
+//! One client connection: both sockets, one session, one task.
+//!
+//! Every side effect of a session is in [`Pump::carry_out`]. Reading stops where writing can't keep up: a slow consumer
+//! stops the reading from the broker, a blocked broker the reading from the publisher.
+
+use super::Relay;
+use super::side::Side;
+use crate::session::{Output, Session};
+use crate::wire::emit::HEARTBEAT;
+use bytes::Bytes;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// How long a socket that is to be closed may take to write what is left.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
+/// How long we wait for a peer to see our end.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Runs a client's connection to its end.
+pub(super) async fn run(relay: &Relay, client: TcpStream, peer: SocketAddr, draining: watch::Receiver<bool>) {
+    let now = now();
+    let pump = Pump {
+        relay,
+        peer,
+        session: Session::new(relay.shared.clone(), now),
+        client: Some(Side::new(client)),
+        upstream: Upstream::None,
+        reading_client: true,
+        reading_upstream: true,
+        client_eof_told: false,
+        upstream_eof_told: false,
+        now,
+    };
+    pump.run(draining).await;
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell is where time is read: once for each batch of bytes")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+type Dial<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
+
+enum Upstream<'a> {
+    None,
+    Dialing(Dial<'a>),
+    Open(Side),
+}
+
+/// What the task woke up for.
+enum Wake {
+    Sockets,
+    Dialled(io::Result<TcpStream>),
+    Mail,
+    Timeout,
+    Drain,
+}
+
+struct Pump<'a> {
+    relay: &'a Relay,
+    peer: SocketAddr,
+    session: Session,
+    client: Option<Side>,
+    upstream: Upstream<'a>,
+    reading_client: bool,
+    reading_upstream: bool,
+    client_eof_told: bool,
+    upstream_eof_told: bool,
+    now: Instant,
+}
+
+impl Pump<'_> {
+    async fn run(mut self, mut draining: watch::Receiver<bool>) {
+        let mut drained = false;
+        loop {
+            self.carry_out().await;
+            if self.session.is_over() && self.client.is_none() && matches!(self.upstream, Upstream::None) {
+                return;
+            }
+            let wake = self.wait(&mut draining, drained).await;
+            self.now = now();
+            match wake {
+                Wake::Sockets => {}
+                Wake::Dialled(Ok(stream)) => {
+                    self.upstream = Upstream::Open(Side::new(stream));
+                    self.session.handle_upstream_open(self.now);
+                }
+                Wake::Dialled(Err(error)) => {
+                    self.upstream = Upstream::None;
+                    self.relay.stats.dial_failed();
+                    tracing::warn!(peer = %self.peer, upstream = %self.relay.upstream, %error, "can't reach the broker");
+                    self.session.handle_upstream_eof(self.now);
+                }
+                Wake::Mail => self.session.handle_mail(self.now),
+                Wake::Timeout => self.session.handle_timeout(self.now),
+                Wake::Drain => {
+                    drained = true;
+                    self.session.handle_drain(self.now);
+                }
+            }
+            self.read();
+        }
+    }
+
+    /// Waits for whatever comes first.
+    async fn wait(&mut self, draining: &mut watch::Receiver<bool>, drained: bool) -> Wake {
+        if self.owes_eof() {
+            return Wake::Sockets;
+        }
+        let (reading_client, reading_upstream) = (self.reading_client, self.reading_upstream);
+        let mailbox = self.session.mailbox().clone();
+        let deadlines = [
+            self.session.poll_timeout(),
+            self.client.as_ref().and_then(Side::deadline),
+            match &self.upstream {
+                Upstream::Open(side) => side.deadline(),
+                Upstream::None | Upstream::Dialing(_) => None,
+            },
+        ];
+        let deadline = deadlines.into_iter().flatten().min();
+        let client = self.client.as_ref();
+        let upstream = &mut self.upstream;
+        tokio::select! {
+            () = async {
+                match client {
+                    Some(side) => side.ready(reading_client).await,
+                    None => std::future::pending().await,
+                }
+            } => Wake::Sockets,
+            wake = async {
+                match upstream {
+                    Upstream::None => std::future::pending().await,
+                    Upstream::Dialing(dial) => Wake::Dialled(dial.await),
+                    Upstream::Open(side) => {
+                        side.ready(reading_upstream).await;
+                        Wake::Sockets
+                    }
+                }
+            } => wake,
+            () = poll_fn(|cx| if mailbox.register(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }) => Wake::Mail,
+            () = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            } => Wake::Timeout,
+            _ = draining.wait_for(|draining| *draining), if !drained => Wake::Drain,
+        }
+    }
+
+    /// A socket has ended, while writing perhaps, and the session has not heard of it.
+    fn owes_eof(&self) -> bool {
+        let client = self.client.as_ref().is_some_and(Side::has_ended) && !self.client_eof_told;
+        let upstream = matches!(&self.upstream, Upstream::Open(side) if side.has_ended()) && !self.upstream_eof_told;
+        client && self.session.wants_client() || upstream
+    }
+
+    /// One read of each socket that may be read, and what the session makes of it.
+    fn read(&mut self) {
+        if let Upstream::Open(side) = &mut self.upstream {
+            if self.reading_upstream && side.read() {
+                self.session.handle_upstream(&mut side.inbox, self.now);
+                side.tidy();
+            }
+            if side.has_ended() && !self.upstream_eof_told {
+                self.upstream_eof_told = true;
+                self.session.handle_upstream_eof(self.now);
+            }
+        }
+        let Some(side) = &mut self.client else { return };
+        let came = self.reading_client && side.read();
+        if came || !side.inbox.is_empty() && self.session.wants_client() {
+            self.session.handle_client(&mut side.inbox, self.now);
+            side.tidy();
+        }
+        // The end is told only when all that came before it has been looked at.
+        if side.has_ended() && self.session.wants_client() && !self.client_eof_told {
+            self.client_eof_told = true;
+            self.session.handle_client_eof(self.now);
+        }
+    }
+
+    /// Does what the session says, writes what can be written, and decides what may be read.
+    async fn carry_out(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Dial => self.upstream = Upstream::Dialing(Box::pin(self.relay.dial())),
+                Output::ToClient(bytes) => self.to_client(bytes),
+                Output::ToUpstream(bytes) => self.to_upstream(bytes),
+                Output::HeartbeatClient => self.beat_client(),
+                Output::HeartbeatUpstream => self.beat_upstream(),
+                Output::CloseClient => self.close_client(),
+                Output::CloseUpstream => self.close_upstream(),
+            }
+        }
+        if let Some(side) = &mut self.client {
+            side.flush();
+        }
+        if let Upstream::Open(side) = &mut self.upstream {
+            side.flush();
+        }
+        self.bury().await;
+        self.regulate();
+    }
+
+    /// Lets go of sockets that are done with.
+    async fn bury(&mut self) {
+        if let Upstream::Open(side) = &self.upstream
+            && side.is_done(self.now)
+            && let Upstream::Open(side) = std::mem::replace(&mut self.upstream, Upstream::None)
+        {
+            drop(side);
+        }
+        if let Some(side) = self.client.take_if(|side| side.is_done(self.now)) {
+            if matches!(self.upstream, Upstream::None) && self.session.is_over() {
+                side.farewell(FAREWELL_PATIENCE).await;
+            } else {
+                // The upstream still lingers: it can't wait for the client's farewell.
+                tokio::spawn(side.farewell(FAREWELL_PATIENCE));
+            }
+        }
+    }
+
+    /// Back-pressure: reads from a side only while the other takes what comes of it.
+    fn regulate(&mut self) {
+        let room = self.relay.buffer_bytes;
+        let client_has_room = self.client.as_ref().is_none_or(|side| side.queued() < room);
+        let upstream_has_room = match &self.upstream {
+            Upstream::Open(side) => side.queued() < room,
+            Upstream::None | Upstream::Dialing(_) => true,
+        };
+        let reading_client = self.session.wants_client() && client_has_room && upstream_has_room;
+        if reading_client != self.reading_client {
+            self.reading_client = reading_client;
+            self.session.handle_reading_client(reading_client, self.now);
+        }
+        if client_has_room != self.reading_upstream {
+            self.reading_upstream = client_has_room;
+            self.session.handle_reading_upstream(client_has_room, self.now);
+        }
+    }
+
+    fn to_client(&mut self, bytes: Bytes) {
+        if let Some(side) = &mut self.client {
+            side.write(bytes);
+        }
+    }
+
+    fn to_upstream(&mut self, bytes: Bytes) {
+        if let Upstream::Open(side) = &mut self.upstream {
+            side.write(bytes);
+        }
+    }
+
+    fn beat_client(&mut self) {
+        if let Some(side) = self.client.as_mut().filter(|side| side.queued() == 0) {
+            side.write(Bytes::from_static(&HEARTBEAT));
+        }
+    }
+
+    fn beat_upstream(&mut self) {
+        if let Upstream::Open(side) = &mut self.upstream
+            && side.queued() == 0
+        {
+            side.write(Bytes::from_static(&HEARTBEAT));
+        }
+    }
+
+    fn close_client(&mut self) {
+        if let Some(side) = &mut self.client {
+            side.close(FLUSH_PATIENCE, self.now);
+        }
+    }
+
+    fn close_upstream(&mut self) {
+        match &mut self.upstream {
+            Upstream::Open(side) => side.close(FLUSH_PATIENCE, self.now),
+            Upstream::Dialing(_) => self.upstream = Upstream::None,
+            Upstream::None => {}
+        }
+    }
+}

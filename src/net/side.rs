@@ -1,0 +1,155 @@
+//! One socket with its two buffers: what was read and not handed over, what is to be written.
+
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Room for one read.
+const READ: usize = 64 * 1024;
+/// A read shorter than this gives its buffer back once it is empty: most connections are idle most of the time.
+const SHORT: usize = 8 * 1024;
+/// Slices in one write.
+const SLICES: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Side {
+    stream: TcpStream,
+    /// Bytes that were read; the session takes whole frames out.
+    pub(super) inbox: BytesMut,
+    queue: VecDeque<Bytes>,
+    queued: usize,
+    ended: bool,
+    last_read: usize,
+    /// Nothing more comes into the queue: the socket is closed when it is empty, or at this time.
+    closing: Option<Instant>,
+}
+
+impl Side {
+    pub(super) fn new(stream: TcpStream) -> Side {
+        Side { stream, inbox: BytesMut::new(), queue: VecDeque::new(), queued: 0, ended: false, last_read: 0, closing: None }
+    }
+
+    /// Bytes that wait to be written.
+    pub(super) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// The peer has ended, or the socket is broken.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(super) fn write(&mut self, bytes: Bytes) {
+        if !self.ended {
+            self.queued += bytes.len();
+            self.queue.push_back(bytes);
+        }
+    }
+
+    pub(super) fn close(&mut self, patience: Duration, now: Instant) {
+        self.closing = Some(now + patience);
+    }
+
+    /// Whether the socket is done with.
+    pub(super) fn is_done(&self, now: Instant) -> bool {
+        self.closing.is_some_and(|until| self.queue.is_empty() || self.ended || now >= until)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.closing
+    }
+
+    /// Waits until there is something to read (if that is wanted) or room to write (if there is something to write).
+    pub(super) async fn ready(&self, reading: bool) {
+        let interest = match (reading && !self.ended, !self.queue.is_empty()) {
+            (true, true) => Interest::READABLE | Interest::WRITABLE,
+            (true, false) => Interest::READABLE,
+            (false, true) => Interest::WRITABLE,
+            (false, false) => return std::future::pending().await,
+        };
+        // An error shows itself in the read or write that follows.
+        let _ = self.stream.ready(interest).await;
+    }
+
+    /// One read. Whether something came, the end included.
+    pub(super) fn read(&mut self) -> bool {
+        if self.ended {
+            return false;
+        }
+        if self.inbox.capacity() - self.inbox.len() < SHORT {
+            self.inbox.reserve(READ);
+        }
+        match self.stream.try_read_buf(&mut self.inbox) {
+            Ok(0) => {
+                self.ended = true;
+                true
+            }
+            Ok(count) => {
+                self.last_read = count;
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(_) => {
+                self.ended = true;
+                true
+            }
+        }
+    }
+
+    /// Gives back a buffer that is not worth keeping.
+    pub(super) fn tidy(&mut self) {
+        if self.inbox.is_empty() && self.last_read < SHORT {
+            self.inbox = BytesMut::new();
+        }
+    }
+
+    /// Writes as much as the socket takes.
+    pub(super) fn flush(&mut self) {
+        while !self.queue.is_empty() && !self.ended {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let mut count = 0;
+            for (slice, bytes) in slices.iter_mut().zip(&self.queue) {
+                *slice = IoSlice::new(bytes);
+                count += 1;
+            }
+            match self.stream.try_write_vectored(slices.get(..count).unwrap_or_default()) {
+                Ok(written) => self.take(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    self.ended = true;
+                    self.queue.clear();
+                    self.queued = 0;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, mut written: usize) {
+        self.queued -= written;
+        while let Some(first) = self.queue.front_mut() {
+            if first.len() > written {
+                bytes::Buf::advance(first, written);
+                return;
+            }
+            written -= first.len();
+            self.queue.pop_front();
+        }
+    }
+
+    /// Says the end, and waits a moment for the peer's: to close with unread bytes would reset the connection, and the peer
+    /// might never read what was written last.
+    pub(super) async fn farewell(self, patience: Duration) {
+        let Side { mut stream, .. } = self;
+        let goodbye = async {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let _ = stream.shutdown().await;
+            let mut rest = [0; 4096];
+            while matches!(stream.read(&mut rest).await, Ok(n) if n > 0) {}
+        };
+        let _ = tokio::time::timeout(patience, goodbye).await;
+    }
+}
