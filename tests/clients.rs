@@ -33,7 +33,8 @@ fn step(command: &mut Command) {
 /// Runs the setup unless this very list of what is wanted was set up already.
 fn once(cell: &OnceLock<()>, client: &str, wanted: &str, setup: impl FnOnce(&Path)) {
     cell.get_or_init(|| {
-        let (folder, wanted) = (built(client), std::fs::read(Path::new(SOURCES).join(client).join(wanted)).unwrap());
+        let (folder, wanted) =
+            (built(client), std::fs::read(Path::new(SOURCES).join(client).join(wanted)).unwrap());
         let stamp = folder.join("stamp");
         if std::fs::read(&stamp).ok().as_ref() != Some(&wanted) {
             setup(&folder);

@@ -83,6 +83,8 @@ pub struct Rabbit {
     epmd: Mutex<Child>,
     server: Mutex<Option<Child>>,
     log: Log,
+    /// `erl_call` names itself at random by the clock: two at a time would have one name.
+    calling: Mutex<()>,
 }
 
 impl Rabbit {
@@ -113,6 +115,7 @@ impl Rabbit {
             epmd: Mutex::new(epmd),
             server: Mutex::new(None),
             log: Log::default(),
+            calling: Mutex::new(()),
         };
         rabbit.restart()?;
         Ok(rabbit)
@@ -162,6 +165,7 @@ impl Rabbit {
     pub fn eval(&self, expressions: &str) -> Result<String, Error> {
         let cookie = fs::read_to_string(self.leash.folder().join("home/.erlang.cookie"))
             .map_err(doing("reading the node's cookie"))?;
+        let _alone = lock(&self.calling);
         let mut call = Command::new("erl_call")
             .args(["-r", "-e", "-c", cookie.trim()])
             .args(["-address", &format!("127.0.0.1:{}", self.ports.dist)])
