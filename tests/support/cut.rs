@@ -21,6 +21,13 @@ pub struct Limits {
 /// The limits of the nth connection, counted from 0.
 pub type Plan = dyn Fn(usize) -> Limits + Send + Sync;
 
+/// Which directions carry nothing at the moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stalled {
+    up: bool,
+    down: bool,
+}
+
 /// A forwarder that listens on a port of its own until it is dropped.
 pub struct Cut {
     addr: SocketAddr,
@@ -32,7 +39,7 @@ struct Shared {
     plan: Box<Plan>,
     accepted: AtomicUsize,
     cuts: AtomicUsize,
-    stalled: Mutex<bool>,
+    stalled: Mutex<Stalled>,
     moved: Condvar,
     over: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
@@ -53,7 +60,7 @@ impl Cut {
             plan: Box::new(plan),
             accepted: AtomicUsize::new(0),
             cuts: AtomicUsize::new(0),
-            stalled: Mutex::new(false),
+            stalled: Mutex::default(),
             moved: Condvar::new(),
             over: AtomicBool::new(false),
             sockets: Mutex::default(),
@@ -78,14 +85,19 @@ impl Cut {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// Carries no byte in either direction until [`Cut::resume`]; connections stay open.
-    pub fn stall(&self) {
-        *self.shared.stalled.lock().unwrap() = true;
+    /// Carries no byte to the upstream until [`Cut::resume`]; connections stay open.
+    pub fn stall_up(&self) {
+        self.shared.stalled.lock().unwrap().up = true;
+    }
+
+    /// Carries no byte from the upstream until [`Cut::resume`]; connections stay open.
+    pub fn stall_down(&self) {
+        self.shared.stalled.lock().unwrap().down = true;
     }
 
     /// Carries on.
     pub fn resume(&self) {
-        *self.shared.stalled.lock().unwrap() = false;
+        *self.shared.stalled.lock().unwrap() = Stalled::default();
         self.shared.moved.notify_all();
     }
 
@@ -106,6 +118,8 @@ impl Drop for Cut {
     }
 }
 
+type IsStalled = fn(&mut Stalled) -> bool;
+
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     for client in listener.incoming().map_while(Result::ok) {
         if shared.over.load(Ordering::SeqCst) {
@@ -124,21 +138,24 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         sockets.push(client.try_clone().unwrap());
         sockets.push(upstream.try_clone().unwrap());
         drop(sockets);
-        for (from, to, limit) in [(client, upstream2, limits.up), (upstream, client2, limits.down)] {
+        let (up, down): (IsStalled, IsStalled) = (|stalled| stalled.up, |stalled| stalled.down);
+        for (from, to, limit, is_stalled) in
+            [(client, upstream2, limits.up, up), (upstream, client2, limits.down, down)]
+        {
             let shared = Arc::clone(shared);
-            thread::spawn(move || carry(from, to, limit, &shared));
+            thread::spawn(move || carry(from, to, limit, is_stalled, &shared));
         }
     }
 }
 
 /// One direction of one connection, to its end. A half-close is carried on as a half-close.
-fn carry(mut from: TcpStream, mut to: TcpStream, limit: Option<u64>, shared: &Shared) {
+fn carry(mut from: TcpStream, mut to: TcpStream, limit: Option<u64>, is_stalled: IsStalled, shared: &Shared) {
     let mut left = limit.unwrap_or(u64::MAX);
     let mut buffer = vec![0; 64 * 1024];
     let carried: io::Result<()> = (|| {
         loop {
             let length = from.read(&mut buffer)?;
-            drop(shared.moved.wait_while(shared.stalled.lock().unwrap(), |stalled| *stalled).unwrap());
+            drop(shared.moved.wait_while(shared.stalled.lock().unwrap(), is_stalled).unwrap());
             if length == 0 {
                 return to.shutdown(Shutdown::Write);
             }

@@ -82,6 +82,14 @@ impl Relay {
         Metrics::parse(&text)
     }
 
+    /// Resident memory, in bytes.
+    pub fn memory(&self) -> u64 {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Kills it with signal 9.
     pub fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {

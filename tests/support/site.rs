@@ -3,6 +3,7 @@
 use super::cut::Cut;
 use super::raw::Raw;
 use super::relay::{Metrics, Relay};
+use super::wait::PATIENCE;
 use hapax::demo::rabbit::Rabbit;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -47,6 +48,8 @@ pub struct Site {
     pub rabbit: &'static Rabbit,
     pub vhost: String,
     pub before: Before,
+    /// between the relay and the broker, for tests that make the broker silent or gone
+    cut: Option<Cut>,
 }
 
 impl Site {
@@ -58,7 +61,7 @@ impl Site {
     /// Likewise, on a node that the test has for itself.
     pub fn on(rabbit: &'static Rabbit, vhost: &str, config: &str) -> Site {
         rabbit.add_vhost(vhost).unwrap();
-        Site { rabbit, vhost: vhost.to_owned(), before: Before::start(rabbit.addr(), config) }
+        Site { rabbit, vhost: vhost.to_owned(), before: Before::start(rabbit.addr(), config), cut: None }
     }
 
     /// For tests of what only the relay does: `None`, said aloud, when the environment asks to do without it.
@@ -68,6 +71,34 @@ impl Site {
             return None;
         }
         Some(Site::new(vhost, config))
+    }
+
+    /// As [`Site::of_relay`], with a forwarder between the relay and the broker.
+    pub fn with_cut(vhost: &str, config: &str) -> Option<Site> {
+        if without_relay() {
+            return Site::of_relay(vhost, config);
+        }
+        let rabbit = shared_rabbit();
+        rabbit.add_vhost(vhost).unwrap();
+        let cut = Cut::forward(rabbit.addr());
+        let before = Before::start(cut.addr(), config);
+        Some(Site { rabbit, vhost: vhost.to_owned(), before, cut: Some(cut) })
+    }
+
+    pub fn cut(&self) -> &Cut {
+        self.cut.as_ref().expect("made with a cut")
+    }
+
+    /// A user of this vhost who may write (publish) only where the pattern fits, and read everything.
+    pub fn add_user(&self, user: &str, write: &str) {
+        let vhost = &self.vhost;
+        self.rabbit
+            .eval(&format!(
+                "catch rabbit_auth_backend_internal:add_user(<<\"{user}\">>, <<\"{user}\">>, <<\"hapax\">>), \
+                 ok = rabbit_auth_backend_internal:set_permissions(\
+                 <<\"{user}\">>, <<\"{vhost}\">>, <<\"\">>, <<\"{write}\">>, <<\".*\">>, <<\"hapax\">>)."
+            ))
+            .unwrap();
     }
 
     /// Where clients connect.
@@ -105,5 +136,16 @@ impl Site {
 
     pub fn metrics(&self) -> Metrics {
         self.relay().metrics()
+    }
+
+    /// Waits until a metric, summed over these labels, has this value.
+    pub fn until_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let mut last = f64::NAN;
+        let end = std::time::Instant::now() + PATIENCE;
+        while last != value {
+            assert!(std::time::Instant::now() < end, "{name}{labels:?} is {last}, not {value}");
+            std::thread::park_timeout(std::time::Duration::from_millis(10));
+            last = self.metrics().sum(name, labels);
+        }
     }
 }
