@@ -2,17 +2,17 @@
 //!
 //! The programs are in `tests/clients/`, one folder each, with a README that says how they are called. A test here is
 //! one program and one group of its scenarios; the libraries are fetched into `target/clients/` when they are missing.
-//! `HAPAX_E2E_DIRECT=1` runs the same at the broker (see [`support`]), which is how they were proved.
+//! `HAPAX_E2E_DIRECT=1` runs the same at the broker (see [`e2e`]), which is how they were proved.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a failed step is a failed test")]
 
-mod support;
+mod e2e;
 
+use e2e::site::Site;
 use hapax::demo::rabbit::Rabbit;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use support::site::Site;
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 

@@ -2,11 +2,11 @@
 //! test a row, on a real RabbitMQ. The row about a restart belongs to the durable window, which has its own tests.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 
-mod support;
+mod e2e;
 
 use amq_protocol::types::AMQPValue;
-use support::raw::{Publish, Told};
-use support::site::Site;
+use e2e::raw::{Publish, Told};
+use e2e::site::Site;
 
 const ACK_1: Told = Told::Ack { tag: 1, multiple: false };
 

@@ -1,7 +1,7 @@
 //! Points 3 and 7: tags, and publishers that do not ask for confirms.
 
-use crate::support::raw::{Publish, Raw, Told};
-use crate::support::site::Site;
+use crate::e2e::raw::{Publish, Raw, Told};
+use crate::e2e::site::Site;
 use crate::{acked, held};
 use amq_protocol::protocol::{AMQPClass, basic, confirm};
 use amq_protocol::types::AMQPValue;

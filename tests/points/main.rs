@@ -10,8 +10,8 @@
     reason = "a failed step is a failed test, and a few of them measure time"
 )]
 
-#[path = "../support/mod.rs"]
-mod support;
+#[path = "../e2e/mod.rs"]
+mod e2e;
 
 mod confirms;
 mod frames;
@@ -20,7 +20,7 @@ mod outcome;
 mod scope;
 mod stored;
 
-use support::raw::{Raw, Told};
+use e2e::raw::{Raw, Told};
 
 /// The tag that was acked, and nothing else said.
 fn acked(told: &[Told]) -> u64 {

@@ -1,8 +1,8 @@
 //! Point 6: one side is gone, and nobody knows what became of a publish.
 
-use crate::support::raw::{Publish, Raw, Told};
-use crate::support::site::Site;
-use crate::support::wait;
+use crate::e2e::raw::{Publish, Raw, Told};
+use crate::e2e::site::Site;
+use crate::e2e::wait;
 use crate::{acked, held};
 use amq_protocol::protocol::{AMQPClass, basic, channel, connection, queue};
 
@@ -20,7 +20,9 @@ fn state(direct: &mut Raw, queue: &str) -> (u32, u32) {
 }
 
 fn until_held(direct: &mut Raw, queue: &str, count: u32) {
-    wait::until("the broker has stored it", wait::PATIENCE, || (state(direct, queue).0 >= count).then_some(()));
+    wait::until("the broker has stored it", wait::PATIENCE, || {
+        (state(direct, queue).0 >= count).then_some(())
+    });
 }
 
 fn confirming(site: &Site) -> Raw {
@@ -89,7 +91,11 @@ fn upstream_vanishes(site: &Site, stored: bool) -> Raw {
     direct.declare(1, "q", &[]);
     let mut client = confirming(site);
     acked(&client.publish_and_settle(1, &Publish::to("q", "settled")));
-    if stored { site.cut().stall_down() } else { site.cut().stall_up() }
+    if stored {
+        site.cut().stall_down()
+    } else {
+        site.cut().stall_up()
+    }
     client.publish(1, &Publish::to("q", "a"));
     if stored {
         until_held(&mut direct, "q", 2);
@@ -143,7 +149,8 @@ fn p06_a_graceful_close_waits_for_the_outcome() {
     direct.open_channel(1);
     direct.declare(1, "q", &[]);
     // One closes its channel, one its connection; both in one breath with a publish, the second without confirms.
-    let (mut closes_channel, mut closes_all, mut after) = (confirming(&site), site.client(), confirming(&site));
+    let (mut closes_channel, mut closes_all, mut after) =
+        (confirming(&site), site.client(), confirming(&site));
     closes_all.open_channel(1);
     site.cut().stall_down();
     let close = channel::Close { reply_code: 200, reply_text: "".into(), class_id: 0, method_id: 0 };

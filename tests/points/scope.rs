@@ -1,7 +1,7 @@
 //! Points 8 and 9: what an id is unique within, and whom a duplicate verdict serves.
 
-use crate::support::raw::{Login, Publish, Raw, Told, Value};
-use crate::support::site::Site;
+use crate::e2e::raw::{Login, Publish, Raw, Told, Value};
+use crate::e2e::site::Site;
 use crate::{acked, held};
 use amq_protocol::protocol::{AMQPClass, exchange, queue};
 
@@ -13,8 +13,11 @@ fn p08_the_same_id_to_two_exchanges_or_two_queues_is_two_messages() {
     client.declare(1, "one", &[]);
     client.declare(1, "two", &[]);
     for exchange in ["x", "y"] {
-        let declare =
-            exchange::Declare { exchange: exchange.into(), kind: "fanout".into(), ..exchange::Declare::default() };
+        let declare = exchange::Declare {
+            exchange: exchange.into(),
+            kind: "fanout".into(),
+            ..exchange::Declare::default()
+        };
         client.call(1, &AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare))).unwrap();
         let bind = queue::Bind { queue: "one".into(), exchange: exchange.into(), ..queue::Bind::default() };
         client.call(1, &AMQPClass::Queue(queue::AMQPMethod::Bind(bind))).unwrap();
@@ -34,7 +37,9 @@ fn p08_the_same_id_to_two_exchanges_or_two_queues_is_two_messages() {
 
 #[test]
 fn p08_vhosts_are_apart() {
-    let (Some(one), Some(two)) = (Site::of_relay("p08-one", ""), Site::of_relay("p08-two", "")) else { return };
+    let (Some(one), Some(two)) = (Site::of_relay("p08-one", ""), Site::of_relay("p08-two", "")) else {
+        return;
+    };
     for _ in 0..2 {
         for vhost in [&one.vhost, &two.vhost] {
             let mut client = Raw::connect(one.addr(), vhost);
@@ -137,8 +142,11 @@ fn p09_who_may_publish_is_served_a_duplicate_without_having_published_before() {
     client.confirming(1);
     client.declare(1, "q", &[]);
     for name in ["allowed", "denied"] {
-        let declare =
-            exchange::Declare { exchange: name.into(), kind: "fanout".into(), ..exchange::Declare::default() };
+        let declare = exchange::Declare {
+            exchange: name.into(),
+            kind: "fanout".into(),
+            ..exchange::Declare::default()
+        };
         client.call(1, &AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare))).unwrap();
         let bind = queue::Bind { queue: "q".into(), exchange: name.into(), ..queue::Bind::default() };
         client.call(1, &AMQPClass::Queue(queue::AMQPMethod::Bind(bind))).unwrap();
@@ -146,8 +154,7 @@ fn p09_who_may_publish_is_served_a_duplicate_without_having_published_before() {
     }
     assert_eq!(held(&mut client, "q"), 2);
 
-    let mut writer =
-        Raw::login(site.addr(), &Login::new(&site.vhost, "p09-writer", "p09-writer")).unwrap();
+    let mut writer = Raw::login(site.addr(), &Login::new(&site.vhost, "p09-writer", "p09-writer")).unwrap();
     writer.confirming(1);
     let to = |exchange| Publish { exchange, ..Publish::to("", "known") };
     assert_eq!(acked(&writer.publish_and_settle(1, &to("allowed"))), 1);

@@ -1,8 +1,8 @@
 //! Points 1, 2, 4 and 5: what counts as stored, and what those who wait for it are told.
 
-use crate::support::raw::{Publish, Raw, Told, Value};
-use crate::support::site::Site;
-use crate::support::wait::PATIENCE;
+use crate::e2e::raw::{Publish, Raw, Told, Value};
+use crate::e2e::site::Site;
+use crate::e2e::wait::PATIENCE;
 use crate::{acked, held};
 use amq_protocol::protocol::{AMQPClass, confirm, exchange, queue};
 use amq_protocol::types::{AMQPValue, FieldTable};
@@ -17,7 +17,11 @@ fn p01_seen_means_stored_and_the_ttl_runs_from_the_ack() {
     let Some(site) = Site::of_relay("p01", "") else { return };
     let mut client = site.client();
     client.confirming(1);
-    client.declare(1, "q", &[("x-max-length", AMQPValue::LongInt(1)), ("x-overflow", text("reject-publish"))]);
+    client.declare(
+        1,
+        "q",
+        &[("x-max-length", AMQPValue::LongInt(1)), ("x-overflow", text("reject-publish"))],
+    );
     acked(&client.publish_and_settle(1, &Publish::to("q", "first")));
     // Nacked as often as it is tried: it is never taken for seen.
     for tag in 2..5 {
@@ -142,7 +146,11 @@ fn p04_return_then_ack_is_not_stored() {
         let queue = if id == "b" { "q" } else { "none" };
         acked(&client.publish_and_settle(1, &Publish::to(queue, id).mandatory()));
     }
-    assert_eq!(client.drain(1, "none"), ["a", "c"], "the returned ones; d was acked, which is the broker's word");
+    assert_eq!(
+        client.drain(1, "none"),
+        ["a", "c"],
+        "the returned ones; d was acked, which is the broker's word"
+    );
     assert_eq!(client.drain(1, "q"), ["b"]);
 }
 

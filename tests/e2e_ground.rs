@@ -2,12 +2,12 @@
 //! forwarder that cuts, and that nothing of it stays behind.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 
-mod support;
+mod e2e;
 
+use e2e::cut::{Cut, Limits};
+use e2e::raw::{Publish, Raw, Told};
+use e2e::wait;
 use hapax::demo::rabbit::Rabbit;
-use support::cut::{Cut, Limits};
-use support::raw::{Publish, Raw, Told};
-use support::wait;
 
 #[test]
 fn a_node_keeps_what_is_durable_over_a_kill() {
@@ -35,14 +35,14 @@ fn a_node_keeps_what_is_durable_over_a_kill() {
 
 #[test]
 fn a_cut_ends_both_sides_after_exactly_so_many_bytes() {
-    let rabbit = support::site::shared_rabbit();
+    let rabbit = e2e::site::shared_rabbit();
     let whole = Cut::forward(rabbit.addr());
     Raw::connect(whole.addr(), "/").close();
     assert_eq!(whole.cuts(), 0);
 
     let cut = Cut::start(rabbit.addr(), |_| Limits { up: None, down: Some(100) });
     let mut client = Raw::dial(cut.addr()).unwrap();
-    client.write(support::raw::HEADER).unwrap();
+    client.write(e2e::raw::HEADER).unwrap();
     assert_eq!(client.frame().unwrap(), None, "a hundred bytes are not a whole connection.start");
     wait::until("the cut is counted", wait::PATIENCE, || (cut.cuts() == 1).then_some(()));
 }
