@@ -20,6 +20,7 @@ use super::publisher::{Mode, Publisher};
 use crate::window::{Ticket, Verdict};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Return, Settle};
+use crate::wire::properties::ContentHeader;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, Close, CloseOk, Open};
 use amq_protocol::protocol::{AMQPClass, basic};
@@ -54,6 +55,29 @@ enum State {
     Gone,
 }
 
+/// Where the content is that the client is being sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Delivering {
+    Nothing,
+    Header,
+    Body(u64),
+}
+
+impl Delivering {
+    /// After this frame.
+    fn after(self, kind: FrameKind, id: Option<MethodId>, piece: &Piece) -> Delivering {
+        let left = match (self, kind, id) {
+            (_, _, Some(MethodId::BASIC_DELIVER | MethodId::BASIC_GET_OK | MethodId::BASIC_RETURN)) => {
+                return Delivering::Header;
+            }
+            (_, FrameKind::Header, _) => ContentHeader::size_of(piece.payload()).map_or(0, |(_, size)| size),
+            (Delivering::Body(left), FrameKind::Body, _) => left.saturating_sub(piece.payload().len() as u64),
+            (as_before, _, _) => return as_before,
+        };
+        if left == 0 { Delivering::Nothing } else { Delivering::Body(left) }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Channel {
@@ -67,11 +91,13 @@ pub(super) struct Channel {
     used_otherwise: bool,
     /// `basic.return`, until its header comes.
     returning: Option<Piece>,
+    /// What is missing of the content that the client is being sent: nothing may come between its frames.
+    delivering: Delivering,
     backlog: VecDeque<Piece>,
     backlog_bytes: usize,
     /// `tx.commit` waits at the head of the backlog for the transaction's waiters.
     awaits_waiters: bool,
-    /// To be refused as soon as the content on its way upstream is whole.
+    /// To be refused as soon as the contents on their way, upstream and to the client, are whole.
     refusal: Option<Fault>,
     client_gone: bool,
 }
@@ -87,6 +113,7 @@ impl Channel {
             consumers: HashSet::new(),
             used_otherwise: false,
             returning: None,
+            delivering: Delivering::Nothing,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             awaits_waiters: false,
@@ -137,7 +164,9 @@ impl Channel {
     }
 
     fn is_blocked(&self) -> bool {
-        self.publisher.is_stalled() || self.awaits_waiters || matches!(self.state, State::Recycling { .. })
+        let refused = self.refusal.is_some() && !self.publisher.is_forwarding();
+        refused
+            || self.publisher.is_stalled() || self.awaits_waiters || matches!(self.state, State::Recycling { .. })
     }
 
     /// When [`Channel::handle_timeout`] has something to do.
@@ -173,21 +202,18 @@ impl Channel {
                 self.recv_open(kind, piece, whole, cx)?;
                 self.advance(cx)
             }
-            State::Settling { .. } | State::Closing | State::Gone => {
-                if method(kind, piece) == Some(MethodId::CHANNEL_CLOSE_OK) {
-                    cx.out.upstream.forward(piece);
-                }
-                Ok(())
-            }
+            State::Settling { .. } | State::Closing | State::Gone => Ok(()),
             State::UpstreamClosed => {
                 match method(kind, piece) {
                     Some(MethodId::CHANNEL_CLOSE_OK) => {
                         cx.out.upstream.forward(piece);
                         self.state = State::Gone;
                     }
+                    // Both have closed: each gets its answer from us, and the client's own is not waited for.
                     Some(MethodId::CHANNEL_CLOSE) => {
-                        cx.out.upstream.forward(piece);
-                        self.state = State::Closing;
+                        cx.out.upstream.push(close_ok(self.id));
+                        cx.out.client.push(close_ok(self.id));
+                        self.state = State::Gone;
                     }
                     Some(_) | None => {}
                 }
@@ -301,13 +327,14 @@ impl Channel {
             return self.advance(cx);
         }
         match &mut self.state {
-            State::Refused { upstream_done, .. } => {
+            State::Refused { upstream_done, told_upstream, .. } => {
                 match id {
                     Some(MethodId::CHANNEL_CLOSE_OK) => *upstream_done = true,
                     Some(MethodId::CHANNEL_CLOSE) => {
                         cx.out.upstream.push(close_ok(self.id));
                         self.publisher.upstream_channel_closed();
-                        *upstream_done = true;
+                        // Where both have closed, its answer to ours still comes.
+                        *upstream_done = !*told_upstream;
                     }
                     Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
                         self.publisher.recv_tx_ended(cx);
@@ -355,13 +382,27 @@ impl Channel {
             Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => self.publisher.recv_tx_ended(cx),
             Some(MethodId::CHANNEL_CLOSE) => {
                 self.publisher.upstream_channel_closed();
-                self.drop_backlog();
+                let said_close = self.drop_backlog() || matches!(self.state, State::Settling { .. });
                 self.flush(cx);
-                if matches!(self.state, State::Settling { .. }) {
-                    cx.out.client.push(close_ok(self.id));
-                }
-                if !matches!(self.state, State::Closing) {
-                    self.state = State::UpstreamClosed;
+                self.publisher.confirms().forget_client();
+                match self.state {
+                    // Both have closed: each gets its answer, the client's from the upstream where it has been asked.
+                    _ if said_close => {
+                        cx.out.upstream.push(close_ok(self.id));
+                        cx.out.client.push(close_ok(self.id));
+                        self.state = State::Gone;
+                        return Ok(());
+                    }
+                    State::Closing => {
+                        cx.out.upstream.push(close_ok(self.id));
+                        return Ok(());
+                    }
+                    State::Open
+                    | State::Settling { .. }
+                    | State::UpstreamClosed
+                    | State::Refused { .. }
+                    | State::Recycling { .. }
+                    | State::Gone => self.state = State::UpstreamClosed,
                 }
             }
             Some(MethodId::CHANNEL_CLOSE_OK) => {
@@ -386,6 +427,7 @@ impl Channel {
             self.pass_return(&returned, piece, cx);
         }
         cx.out.client.forward(piece);
+        self.delivering = self.delivering.after(kind, id, piece);
         Ok(())
     }
 
@@ -432,12 +474,13 @@ impl Channel {
         if self.awaits_waiters && !self.publisher.has_waiting() {
             self.awaits_waiters = false;
         }
+        if !self.publisher.is_forwarding()
+            && self.delivering == Delivering::Nothing
+            && let Some(fault) = self.refusal.take()
+        {
+            return Err(fault);
+        }
         while !self.is_blocked() && matches!(self.state, State::Open) {
-            if !self.publisher.is_forwarding()
-                && let Some(fault) = self.refusal.take()
-            {
-                return Err(fault);
-            }
             let Some(piece) = self.backlog.pop_front() else { break };
             self.backlog_bytes -= piece.frame().len();
             if let Some(kind) = piece.kind() {
@@ -495,19 +538,21 @@ impl Channel {
         if !matches!(self.state, State::Open | State::Recycling { .. } | State::Settling { .. }) {
             return Ok(());
         }
-        if self.publisher.is_forwarding() && !self.client_gone {
+        let amid = self.publisher.is_forwarding() || self.delivering != Delivering::Nothing;
+        if amid && !self.client_gone {
             self.refusal = Some(fault);
             return Ok(());
         }
         self.flush(cx);
-        let client_done = self.client_gone || matches!(self.state, State::Settling { .. });
+        let said_close = self.drop_backlog() || matches!(self.state, State::Settling { .. });
+        let client_done = self.client_gone || said_close;
         let told_upstream = matches!(self.state, State::Recycling { closing: true, .. });
-        if matches!(self.state, State::Settling { .. }) {
+        if said_close {
             cx.out.client.push(close_ok(self.id));
         } else {
             cx.out.client.push(close(self.id, fault.code(), &fault.text(), fault.culprit()));
         }
-        self.drop_backlog();
+        self.publisher.confirms().forget_client();
         self.publisher.client_done();
         self.publisher.abandon_waiting();
         let until = cx.now + cx.shared.settings.linger;
@@ -517,7 +562,7 @@ impl Channel {
 
     /// Writes the answers that are due.
     pub(super) fn flush(&mut self, cx: &mut Cx<'_>) {
-        if self.publisher.is_due() {
+        if self.publisher.is_due() && self.delivering == Delivering::Nothing {
             match self.state {
                 State::Open | State::Settling { .. } | State::Recycling { .. } => {
                     self.publisher.confirms().flush(self.id, cx.out.client.made());
@@ -565,10 +610,12 @@ impl Channel {
         self.drop_backlog();
     }
 
-    fn drop_backlog(&mut self) {
-        self.backlog.clear();
+    /// Whether the client's `channel.close` was in it.
+    fn drop_backlog(&mut self) -> bool {
         self.backlog_bytes = 0;
         self.awaits_waiters = false;
+        let says_close = |piece: Piece| piece.kind().and_then(|kind| method(kind, &piece)) == Some(MethodId::CHANNEL_CLOSE);
+        self.backlog.drain(..).any(says_close)
     }
 }
 

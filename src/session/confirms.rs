@@ -123,10 +123,11 @@ impl Confirms {
             self.settle_first(last.saturating_add(1).min(self.entries.len()), outcome, &mut done);
         } else {
             self.settle_one(last, outcome, &mut done);
-            while self.entries.front().is_some_and(Option::is_none) {
-                self.entries.pop_front();
-                self.first_upstream += 1;
-            }
+        }
+        // Out-of-order answers may have settled what is now first.
+        while self.entries.front().is_some_and(Option::is_none) {
+            self.entries.pop_front();
+            self.first_upstream += 1;
         }
     }
 
@@ -219,6 +220,13 @@ impl Confirms {
                 }
             }
         }
+    }
+
+    /// The client's channel is closed: no tag of it will be answered any more.
+    pub(super) fn forget_client(&mut self) {
+        self.first_client += self.slots.len() as u64;
+        self.slots.clear();
+        self.due.clear();
     }
 
     /// Gives up all that is unsettled: nothing more will be heard of it.

@@ -140,9 +140,10 @@ impl Publisher {
     }
 
     /// Publishes whose outcome is unknown, or whose answer waits behind another's. Those of an open transaction
-    /// are not counted: the client has the next word there.
+    /// are not counted: the client has the next word there. So has it where one is not whole yet: reading must go on then.
     pub(super) fn unresolved(&self) -> usize {
-        self.confirms.span() + self.waiting.len() + self.tx.ending_len()
+        let incomplete = usize::from(self.is_forwarding() && matches!(self.mode, Mode::Confirm { .. }));
+        self.confirms.span().saturating_sub(incomplete) + self.waiting.len() + self.tx.ending_len()
     }
 
     /// Whether no content is being received.

@@ -88,3 +88,33 @@ impl Flight {
         self.waiters.into_iter().filter_map(|(mailbox, ticket)| Some((mailbox.upgrade()?, ticket))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A `Wait` keeps its mailbox alive and leaves when it is dropped, so the dead are rare; but they happen when a
+    /// session ends between two of these.
+    #[test]
+    fn the_dead_are_passed_over_and_take_no_place() {
+        let (dead, alive) = (Arc::new(Mailbox::new()), Arc::new(Mailbox::new()));
+        let mut flight = Flight::default();
+        assert!(flight.queue(&dead, Ticket(1), 2) && flight.queue(&alive, Ticket(2), 2));
+        assert!(!flight.queue(&alive, Ticket(3), 2));
+        drop(dead);
+        assert!(flight.queue(&alive, Ticket(4), 2));
+        flight.leave(&Arc::new(Mailbox::new()), Ticket(2));
+        assert_eq!(flight.next().map(|(_, ticket)| ticket), Some(Ticket(2)));
+        assert_eq!(flight.into_waiters().len(), 1);
+    }
+
+    #[test]
+    fn a_promotion_skips_the_dead() {
+        let (dead, alive) = (Arc::new(Mailbox::new()), Arc::new(Mailbox::new()));
+        let mut flight = Flight::default();
+        assert!(flight.queue(&dead, Ticket(1), 2) && flight.queue(&alive, Ticket(2), 2));
+        drop(dead);
+        assert_eq!(flight.next().map(|(_, ticket)| ticket), Some(Ticket(2)));
+        assert!(flight.next().is_none());
+    }
+}

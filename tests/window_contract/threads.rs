@@ -94,7 +94,9 @@ impl Publisher {
             self.settle(8);
         }
         self.settle(0);
+        let mut patience = 10_000_000_u32;
         while !self.waits.is_empty() {
+            patience = patience.checked_sub(1).unwrap_or_else(|| panic!("nobody answers: {:?}", self.waits));
             self.read_mail();
             self.settle(0);
             thread::yield_now();

@@ -1,0 +1,346 @@
+//! A channel of the model broker: publishes stored or refused by dice, confirms in any legal order, transactions.
+
+use super::content::{Assembler, Whole, body, is_number, uid_of};
+use super::ctx::Ctx;
+use super::streams::{Mark, Out, push};
+use super::truth::{EXCHANGES, LinkId, ROUTING_KEYS, Uid};
+use crate::support::frames::{Frame, Frames, message};
+use crate::support::methods::*;
+use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, queue, tx};
+use std::collections::{BTreeMap, VecDeque};
+
+/// The user who may not publish to the second exchange.
+pub const RESTRICTED: &str = "mallory";
+
+/// Whether a user may publish to an exchange.
+pub fn may_publish(user: &str, exchange: &str) -> bool {
+    user != RESTRICTED || exchange != EXCHANGES[1]
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Mode {
+    #[default]
+    Plain,
+    Confirm,
+    Tx,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Life {
+    Open,
+    /// it has sent `channel.close`
+    Closing,
+    Gone,
+}
+
+/// What becomes of a message: decided when it arrives, done later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Store,
+    Refuse,
+    NoRoute,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    uid: Uid,
+    fate: Fate,
+    done: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct BrokerChannel {
+    link: LinkId,
+    id: u16,
+    user: String,
+    life: Life,
+    mode: Mode,
+    tag: u64,
+    jobs: BTreeMap<u64, Job>,
+    transaction: Vec<(Uid, Whole, Fate)>,
+    content: Assembler,
+    consumer: Option<String>,
+    deliveries: u64,
+    /// what waits to be written
+    pub out: VecDeque<Out>,
+}
+
+impl BrokerChannel {
+    /// `channel.open` has come; `out` is what the number's last use has left to write.
+    pub fn new(link: LinkId, id: u16, user: &str, out: VecDeque<Out>) -> BrokerChannel {
+        let mut channel = BrokerChannel {
+            link,
+            id,
+            user: user.into(),
+            life: Life::Open,
+            mode: Mode::Plain,
+            tag: 0,
+            jobs: BTreeMap::new(),
+            transaction: Vec::new(),
+            content: Assembler::default(),
+            consumer: None,
+            deliveries: 0,
+            out,
+        };
+        channel.reply(channel_open_ok(id));
+        channel
+    }
+
+    /// Whether its number is free.
+    pub fn is_gone(&self) -> bool {
+        self.life == Life::Gone
+    }
+
+    /// A frame from the relay.
+    pub fn handle(&mut self, frame: &Frame, ctx: &mut Ctx) {
+        use channel::AMQPMethod as Ch;
+        match (frame.method(), self.life) {
+            (Some(AMQPClass::Channel(Ch::CloseOk(_))), Life::Closing) => self.life = Life::Gone,
+            (Some(AMQPClass::Channel(Ch::Close(_))), Life::Closing) => self.reply(channel_close_ok(self.id)),
+            (_, Life::Closing) => {}
+            (Some(AMQPClass::Channel(Ch::Close(_))), _) => {
+                self.accept_all(ctx);
+                self.reply(channel_close_ok(self.id));
+                self.life = Life::Gone;
+            }
+            (Some(AMQPClass::Basic(basic::AMQPMethod::Publish(publish))), _)
+                if !may_publish(&self.user, publish.exchange.as_str()) =>
+            {
+                ctx.truth.count("broker refused a user");
+                self.close(403, ctx);
+            }
+            (Some(AMQPClass::Basic(basic::AMQPMethod::Publish(_))), _) | (None, _) => {
+                if let Some(whole) = self.content.frame(frame) {
+                    self.publish(whole, ctx);
+                }
+            }
+            (Some(class), _) => self.method(&class.clone(), ctx),
+        }
+    }
+
+    fn method(&mut self, class: &AMQPClass, ctx: &mut Ctx) {
+        use AMQPClass as A;
+        match (class, self.mode) {
+            (A::Confirm(confirm::AMQPMethod::Select(_)), Mode::Tx) => self.close(406, ctx),
+            (A::Confirm(confirm::AMQPMethod::Select(select)), _) => {
+                self.mode = Mode::Confirm;
+                if !select.nowait {
+                    self.reply(confirm_select_ok(self.id));
+                }
+            }
+            (A::Tx(tx::AMQPMethod::Select(_)), Mode::Confirm) => self.close(406, ctx),
+            (A::Tx(tx::AMQPMethod::Select(_)), _) => {
+                self.mode = Mode::Tx;
+                self.reply(tx_select_ok(self.id));
+            }
+            (A::Tx(tx::AMQPMethod::Commit(_)), Mode::Tx) => self.commit(ctx),
+            (A::Tx(tx::AMQPMethod::Rollback(_)), Mode::Tx) => {
+                self.transaction.clear();
+                self.reply(tx_rollback_ok(self.id));
+            }
+            (A::Tx(_), _) => self.close(406, ctx),
+            (A::Queue(queue::AMQPMethod::Declare(declare)), _) => {
+                self.reply(queue_declare_ok(self.id, declare.queue.as_str()));
+            }
+            (A::Basic(basic::AMQPMethod::Consume(consume)), _) => {
+                self.consumer = Some(consume.consumer_tag.as_str().into());
+                self.reply(consume_ok(self.id, consume.consumer_tag.as_str()));
+            }
+            (A::Basic(basic::AMQPMethod::Cancel(cancel)), _) => {
+                self.consumer = None;
+                if !cancel.nowait {
+                    self.reply(cancel_ok(self.id, cancel.consumer_tag.as_str()));
+                }
+            }
+            // A consumer's answers: the model's deliveries want none.
+            (A::Basic(basic::AMQPMethod::Nack(_) | basic::AMQPMethod::Ack(_)), _) => {}
+            (class, mode) => ctx.truth.broken('i', format!("the broker's channel in {mode:?} gets {class:?}")),
+        }
+    }
+
+    fn reply(&mut self, frames: Frames) {
+        push(&mut self.out, frames, vec![]);
+    }
+
+    fn publish(&mut self, whole: Whole, ctx: &mut Ctx) {
+        if whole.header.properties.expiration().as_ref().is_some_and(|text| !is_number(text.as_str())) {
+            ctx.truth.count("probe");
+            return self.close(406, ctx);
+        }
+        let Some(uid) = self.check(&whole, ctx) else { return };
+        if ctx.rng.chance(ctx.plan.weather.channel_close) {
+            return self.close(404, ctx);
+        }
+        let fate = match () {
+            () if ctx.truth.of(uid).mandatory && ctx.rng.chance(ctx.plan.weather.no_route) => Fate::NoRoute,
+            () if self.mode == Mode::Confirm && ctx.rng.chance(ctx.plan.weather.nack) => Fate::Refuse,
+            () => Fate::Store,
+        };
+        match self.mode {
+            Mode::Plain if fate == Fate::NoRoute => self.give_back(uid, &whole, ctx),
+            Mode::Plain => ctx.truth.stored(uid, ctx.now),
+            Mode::Confirm => {
+                if fate == Fate::NoRoute {
+                    self.give_back(uid, &whole, ctx);
+                }
+                self.tag += 1;
+                self.jobs.insert(self.tag, Job { uid, fate, done: fate != Fate::Store });
+            }
+            Mode::Tx => self.transaction.push((uid, whole, fate)),
+        }
+    }
+
+    /// (i): the message is the one that its client began, bit by bit.
+    fn check(&self, whole: &Whole, ctx: &mut Ctx) -> Option<Uid> {
+        let uid = uid_of(&whole.header);
+        let found = uid.and_then(|uid| ctx.truth.find(uid)).cloned();
+        let (Some(uid), Some(p)) = (uid, found) else {
+            ctx.truth.broken('i', format!("the broker gets a message that nobody began: {:?}", whole.header));
+            return None;
+        };
+        let to = match &whole.method {
+            basic::AMQPMethod::Publish(m) => (m.exchange.as_str(), m.routing_key.as_str(), m.mandatory),
+            _ => ("", "", false),
+        };
+        let meant = (EXCHANGES[p.what.exchange], ROUTING_KEYS[p.what.routing_key], p.mandatory);
+        if to != meant || whole.body != body(uid, p.len) || p.forwarded.is_none() {
+            ctx.truth.broken('i', format!("publish {uid} arrives changed: {to:?}, {whole:?}, {p:?}"));
+        }
+        Some(uid)
+    }
+
+    fn give_back(&mut self, uid: Uid, whole: &Whole, ctx: &mut Ctx) {
+        ctx.truth.returned(uid);
+        let basic::AMQPMethod::Publish(publish) = &whole.method else { return };
+        let back = message(publish.exchange.as_str(), publish.routing_key.as_str())
+            .properties(whole.header.properties.clone())
+            .body(&whole.body)
+            .frame_size(9 + ctx.rng.below(40));
+        self.reply(back.returned(self.id));
+    }
+
+    fn commit(&mut self, ctx: &mut Ctx) {
+        let transaction = std::mem::take(&mut self.transaction);
+        if ctx.rng.chance(ctx.plan.weather.no_commit) {
+            for (uid, ..) in transaction {
+                if ctx.rng.chance(300) {
+                    ctx.truth.stored(uid, ctx.now);
+                }
+            }
+            return self.close(406, ctx);
+        }
+        let mut marks = Vec::new();
+        for (uid, whole, fate) in transaction {
+            match fate {
+                Fate::NoRoute => self.give_back(uid, &whole, ctx),
+                Fate::Store | Fate::Refuse => ctx.truth.stored(uid, ctx.now),
+            }
+            ctx.truth.settled(uid, true);
+            marks.push(Mark::Acked(self.id, uid));
+        }
+        push(&mut self.out, tx_commit_ok(self.id), marks);
+    }
+
+    /// Whether work would do something; `deliveries`: the broker has something for consumers.
+    pub fn has_work(&self, deliveries: bool) -> bool {
+        self.life == Life::Open && (!self.jobs.is_empty() || (deliveries && self.consumer.is_some()))
+    }
+
+    /// A piece of work: store some, settle some, deliver something.
+    pub fn work(&mut self, ctx: &mut Ctx) {
+        let mut open: Vec<u64> = self.jobs.iter().filter(|(_, job)| !job.done).map(|(tag, _)| *tag).collect();
+        for _ in 0..ctx.rng.some_of(open.len()) {
+            let at = if ctx.rng.chance(ctx.plan.weather.disorder) { ctx.rng.below(open.len()) } else { 0 };
+            let tag = open.remove(at);
+            self.jobs.entry(tag).and_modify(|job| {
+                job.done = true;
+                ctx.truth.stored(job.uid, ctx.now);
+            });
+        }
+        if ctx.rng.chance(700) {
+            self.settle(ctx);
+        }
+        if self.consumer.is_some() && ctx.rng.chance(ctx.plan.weather.deliver) {
+            self.deliver(ctx);
+        }
+    }
+
+    fn settle(&mut self, ctx: &mut Ctx) {
+        let positive = |job: &Job| job.fate != Fate::Refuse;
+        let Some(first) = self.jobs.values().next().copied() else { return };
+        if first.done && ctx.rng.chance(ctx.plan.weather.multiple) {
+            let prefix = self.jobs.iter().take_while(|(_, j)| j.done && positive(j) == positive(&first));
+            let tags: Vec<u64> = prefix.map(|(tag, _)| *tag).collect();
+            let upto = tags[ctx.rng.below(tags.len())];
+            let rest = self.jobs.split_off(&(upto + 1));
+            let covered = std::mem::replace(&mut self.jobs, rest);
+            let frames = if positive(&first) { ack_multiple(self.id, upto) } else { nack_multiple(self.id, upto) };
+            return self.answer(frames, covered.values().copied(), ctx);
+        }
+        let done: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.done).map(|(tag, _)| *tag).collect();
+        for _ in 0..ctx.rng.some_of(done.len()) {
+            let at = if ctx.rng.chance(ctx.plan.weather.disorder) { ctx.rng.below(done.len()) } else { 0 };
+            if let Some(job) = self.jobs.remove(&done[at]) {
+                let frames = if positive(&job) { ack(self.id, done[at]) } else { nack(self.id, done[at]) };
+                self.answer(frames, std::iter::once(job), ctx);
+            }
+        }
+    }
+
+    fn answer(&mut self, frames: Frames, jobs: impl Iterator<Item = Job>, ctx: &mut Ctx) {
+        let mut marks = Vec::new();
+        for Job { uid, fate, .. } in jobs {
+            let positive = fate != Fate::Refuse;
+            ctx.truth.settled(uid, positive);
+            marks.push(if positive { Mark::Acked(self.id, uid) } else { Mark::Nacked(self.id, uid) });
+        }
+        push(&mut self.out, frames, marks);
+    }
+
+    fn deliver(&mut self, ctx: &mut Ctx) {
+        let Some(consumer) = self.consumer.clone() else { return };
+        self.deliveries += 1;
+        let tag = self.deliveries;
+        let len = ctx.rng.below(60);
+        let message = message("deliveries", "").body(body(u32::try_from(tag).expect("small"), len));
+        let message = message.frame_size(9 + ctx.rng.below(40));
+        self.reply(message.deliver(self.id, &consumer, tag));
+        ctx.truth.count("delivered");
+    }
+
+    /// The broker closes the channel: what it has not answered is lost from sight.
+    fn close(&mut self, code: u16, ctx: &mut Ctx) {
+        ctx.truth.count("broker closed a channel");
+        ctx.truth.fault(self.link, self.id);
+        self.fail(ctx);
+        self.reply(channel_close(self.id, code, "closed by the dice"));
+        self.life = Life::Closing;
+    }
+
+    /// Of what is unanswered, some is stored.
+    pub fn fail(&mut self, ctx: &mut Ctx) {
+        for job in std::mem::take(&mut self.jobs).into_values() {
+            if !job.done && ctx.rng.chance(500) {
+                ctx.truth.stored(job.uid, ctx.now);
+            }
+        }
+        self.forget();
+    }
+
+    /// Of what is unanswered, all is stored: it was in the queues already.
+    pub fn accept_all(&mut self, ctx: &mut Ctx) {
+        for job in std::mem::take(&mut self.jobs).into_values() {
+            if !job.done {
+                ctx.truth.stored(job.uid, ctx.now);
+            }
+        }
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        self.transaction.clear();
+        self.consumer = None;
+        self.content = Assembler::default();
+    }
+}

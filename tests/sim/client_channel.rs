@@ -1,0 +1,351 @@
+//! A channel of a model client: plain, with confirms, or with transactions; it counts its own tags and holds every
+//! answer against what it has sent.
+
+use super::content::{Assembler, Whole, body, compose, uid_of};
+use super::ctx::Ctx;
+use super::plan::MILLI;
+use super::streams::{Mark, Out, push};
+use super::truth::{LinkId, Publish, Uid, What};
+use crate::support::frames::{Frame, Frames};
+use crate::support::methods::*;
+use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, queue, tx};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What the client has made of its channel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// nothing
+    #[default]
+    Plain,
+    /// it has selected confirms
+    Confirm,
+    /// it has selected transactions
+    Tx,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Life {
+    #[default]
+    Shut,
+    Opening,
+    Open,
+    Closing,
+}
+
+/// An answer that is to come, and what hangs on it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Reply {
+    ConfirmSelect,
+    TxSelect,
+    Commit(Vec<Uid>),
+    Rollback,
+    Declare,
+    Consume,
+    Cancel,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Channel {
+    link: LinkId,
+    id: u16,
+    life: Life,
+    mode: Mode,
+    expected: VecDeque<Reply>,
+    /// it does nothing more before all answers have come
+    hold: bool,
+    tag: u64,
+    unanswered: BTreeMap<u64, Uid>,
+    transaction: Vec<Uid>,
+    consumes: bool,
+    content: Assembler,
+    /// what waits to be written
+    pub out: VecDeque<Out>,
+}
+
+impl Channel {
+    /// One that is not open.
+    pub fn new(link: LinkId, id: u16) -> Channel {
+        Channel { link, id, ..Channel::default() }
+    }
+
+    /// What the client has made of it.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether it is not open.
+    pub fn is_shut(&self) -> bool {
+        self.life == Life::Shut && self.out.is_empty()
+    }
+
+    /// Whether the client may use it now.
+    pub fn is_ready(&self) -> bool {
+        self.life == Life::Open && !(self.hold && !self.expected.is_empty()) && self.out.len() < 50
+    }
+
+    /// Whether every answer has come.
+    pub fn is_settled(&self) -> bool {
+        let quiet = self.expected.is_empty() && self.unanswered.is_empty() && self.transaction.is_empty();
+        quiet && self.out.is_empty() && matches!(self.life, Life::Shut | Life::Open)
+    }
+
+    /// Opens it; how it is used is decided when it is open.
+    pub fn open(&mut self) {
+        *self = Channel { life: Life::Opening, ..Channel::new(self.link, self.id) };
+        push(&mut self.out, channel_open(self.id), vec![]);
+    }
+
+    /// A frame from the relay.
+    pub fn handle(&mut self, frame: &Frame, retry: &mut VecDeque<What>, ctx: &mut Ctx) {
+        use basic::AMQPMethod as B;
+        if let Some(whole) = self.content.frame(frame) {
+            self.content(&whole, ctx);
+        }
+        match frame.method() {
+            None => {}
+            Some(AMQPClass::Channel(method)) => self.lifecycle(method, retry, ctx),
+            Some(AMQPClass::Basic(B::Ack(ack))) => self.answer(ack.delivery_tag, ack.multiple, true, retry, ctx),
+            Some(AMQPClass::Basic(B::Nack(nack))) => {
+                self.answer(nack.delivery_tag, nack.multiple, false, retry, ctx);
+            }
+            Some(AMQPClass::Basic(B::Return(_) | B::Deliver(_))) => {}
+            Some(class) => self.reply(&class.clone(), ctx),
+        }
+    }
+
+    fn lifecycle(&mut self, method: &channel::AMQPMethod, retry: &mut VecDeque<What>, ctx: &mut Ctx) {
+        use channel::AMQPMethod as Ch;
+        match (method, self.life) {
+            (Ch::OpenOk(_), Life::Opening) => {
+                self.life = Life::Open;
+                ctx.truth.reopened(self.link, self.id);
+                match ctx.rng.below(1000) as u32 {
+                    dice if dice < ctx.plan.confirm => self.select_confirms(ctx),
+                    _ if ctx.rng.chance(ctx.plan.tx) => self.select_tx(),
+                    _ => {}
+                }
+            }
+            (Ch::CloseOk(_), Life::Closing) => {
+                self.lost(retry, ctx);
+                self.life = Life::Shut;
+            }
+            (Ch::Close(_), Life::Open | Life::Opening) => {
+                ctx.truth.count("client's channel was closed");
+                self.lost(retry, ctx);
+                self.out.clear();
+                push(&mut self.out, channel_close_ok(self.id), vec![]);
+                self.life = Life::Shut;
+            }
+            // Both close. Where its own close is on the way it answers and still waits; else it takes its own back.
+            (Ch::Close(_), Life::Closing) => {
+                if !self.out.is_empty() {
+                    self.lost(retry, ctx);
+                    self.out.clear();
+                    self.life = Life::Shut;
+                }
+                push(&mut self.out, channel_close_ok(self.id), vec![]);
+            }
+            (other, life) => self.wrong(&format!("{other:?} while {life:?}"), ctx),
+        }
+    }
+
+    fn wrong(&self, what: &str, ctx: &mut Ctx) {
+        ctx.truth.broken('i', format!("link {} channel {}: the client gets {what}", self.link, self.id));
+    }
+
+    /// (a), (c): the tags of an answer are outstanding, each is answered this once.
+    fn answer(&mut self, tag: u64, multiple: bool, ack: bool, retry: &mut VecDeque<What>, ctx: &mut Ctx) {
+        if self.mode != Mode::Confirm || !self.unanswered.contains_key(&tag) {
+            let text = format!("link {} channel {}: tag {tag} is not outstanding ({ack})", self.link, self.id);
+            return ctx.truth.broken('c', text);
+        }
+        let covered = if multiple {
+            let rest = self.unanswered.split_off(&(tag + 1));
+            std::mem::replace(&mut self.unanswered, rest)
+        } else {
+            self.unanswered.remove_entry(&tag).into_iter().collect()
+        };
+        if covered.len() > 1 {
+            ctx.truth.count("client answered by multiple");
+        }
+        for uid in covered.into_values() {
+            if ack {
+                ctx.truth.acked(uid);
+            } else {
+                ctx.truth.nacked(uid);
+                again(uid, retry, ctx);
+            }
+        }
+    }
+
+    fn content(&mut self, whole: &Whole, ctx: &mut Ctx) {
+        match (&whole.method, uid_of(&whole.header)) {
+            (basic::AMQPMethod::Return(_), Some(uid)) => {
+                ctx.truth.return_seen(uid, self.link, self.id);
+                let p = ctx.truth.find(uid);
+                if p.is_none_or(|p| whole.body != body(uid, p.len)) {
+                    self.wrong(&format!("a return with another body: {whole:?}"), ctx);
+                }
+            }
+            (basic::AMQPMethod::Deliver(deliver), None) => {
+                let tag = u32::try_from(deliver.delivery_tag).expect("small");
+                if whole.body != body(tag, whole.body.len()) {
+                    self.wrong(&format!("a delivery with another body: {whole:?}"), ctx);
+                }
+            }
+            _ => self.wrong(&format!("{whole:?}"), ctx),
+        }
+    }
+
+    fn reply(&mut self, class: &AMQPClass, ctx: &mut Ctx) {
+        use AMQPClass as A;
+        match (class, self.expected.pop_front()) {
+            (A::Confirm(confirm::AMQPMethod::SelectOk(_)), Some(Reply::ConfirmSelect))
+            | (A::Tx(tx::AMQPMethod::SelectOk(_)), Some(Reply::TxSelect))
+            | (A::Tx(tx::AMQPMethod::RollbackOk(_)), Some(Reply::Rollback))
+            | (A::Queue(queue::AMQPMethod::DeclareOk(_)), Some(Reply::Declare))
+            | (A::Basic(basic::AMQPMethod::ConsumeOk(_)), Some(Reply::Consume))
+            | (A::Basic(basic::AMQPMethod::CancelOk(_)), Some(Reply::Cancel)) => {}
+            (A::Tx(tx::AMQPMethod::CommitOk(_)), Some(Reply::Commit(uids))) => {
+                uids.into_iter().for_each(|uid| ctx.truth.committed(uid));
+            }
+            (other, expected) => self.wrong(&format!("{other:?}, expecting {expected:?}"), ctx),
+        }
+    }
+
+    /// It is gone: what it was not told of must be tried again.
+    pub fn lost(&mut self, retry: &mut VecDeque<What>, ctx: &mut Ctx) {
+        let commits = self.expected.drain(..).flat_map(|reply| match reply {
+            Reply::Commit(uids) => uids,
+            _ => Vec::new(),
+        });
+        let uids: Vec<Uid> = commits.chain(std::mem::take(&mut self.unanswered).into_values()).collect();
+        uids.into_iter().chain(std::mem::take(&mut self.transaction)).for_each(|uid| again(uid, retry, ctx));
+        self.content = Assembler::default();
+    }
+
+    /// Publishes; the frames wait in `out`, so that other channels' frames come between them.
+    pub fn publish(&mut self, what: What, allowed: bool, frame_max: u32, ctx: &mut Ctx) {
+        let len = match ctx.rng.below(100) {
+            0..15 => 0,
+            15 => ctx.rng.below(ctx.plan.body),
+            _ => ctx.rng.below(60),
+        };
+        let bypass = what.id.is_some() && ctx.rng.chance(20);
+        let own_ttl = what.id.is_some() && ctx.rng.chance(50);
+        self.tag += u64::from(self.mode == Mode::Confirm);
+        let publish = Publish {
+            link: self.link,
+            channel: self.id,
+            what,
+            tag: (self.mode == Mode::Confirm).then_some(self.tag),
+            tx: self.mode == Mode::Tx,
+            mandatory: !bypass && ctx.rng.chance(200),
+            bypass,
+            allowed,
+            ttl: own_ttl.then(|| ctx.rng.between(5, 500) * MILLI),
+            len,
+            ..Publish::begun(ctx.now)
+        };
+        let uid = ctx.truth.publish(publish);
+        let size = if ctx.rng.chance(300) { 9 + len / 20 + ctx.rng.below(60) } else { frame_max as usize };
+        let frames = compose(uid, ctx.truth.of(uid)).frame_size(size.min(frame_max as usize)).publish(self.id);
+        push(&mut self.out, frames, vec![Mark::Reached(uid)]);
+        match self.mode {
+            Mode::Plain => {}
+            Mode::Confirm => drop(self.unanswered.insert(self.tag, uid)),
+            Mode::Tx => self.transaction.push(uid),
+        }
+        ctx.truth.count("publish");
+    }
+
+    /// Another mode, or the end of a transaction.
+    pub fn change(&mut self, retry: &mut VecDeque<What>, ctx: &mut Ctx) {
+        match self.mode {
+            Mode::Plain if ctx.plan.confirm > 0 && ctx.rng.chance(150) => self.select_confirms(ctx),
+            Mode::Plain if ctx.plan.tx > 0 && ctx.rng.chance(100) => self.select_tx(),
+            Mode::Tx if ctx.rng.chance(700) => self.commit(),
+            Mode::Tx => {
+                let rolled_back = std::mem::take(&mut self.transaction);
+                rolled_back.into_iter().for_each(|uid| again(uid, retry, ctx));
+                self.ask(tx_rollback(self.id), Reply::Rollback);
+                ctx.truth.count("rollback");
+            }
+            Mode::Plain | Mode::Confirm => {}
+        }
+        self.hold = ctx.rng.chance(700);
+    }
+
+    fn ask(&mut self, frames: Frames, reply: Reply) {
+        push(&mut self.out, frames, vec![]);
+        self.expected.push_back(reply);
+    }
+
+    fn select_confirms(&mut self, ctx: &mut Ctx) {
+        if ctx.rng.chance(200) {
+            push(&mut self.out, confirm_select_nowait(self.id), vec![]);
+        } else {
+            self.ask(confirm_select(self.id), Reply::ConfirmSelect);
+        }
+        self.mode = Mode::Confirm;
+        self.hold = ctx.rng.chance(700);
+    }
+
+    fn select_tx(&mut self) {
+        self.ask(tx_select(self.id), Reply::TxSelect);
+        self.mode = Mode::Tx;
+        self.hold = true;
+    }
+
+    fn commit(&mut self) {
+        let uids = std::mem::take(&mut self.transaction);
+        self.ask(tx_commit(self.id), Reply::Commit(uids));
+    }
+
+    /// Something that is no publish: a queue, a consumer.
+    pub fn call(&mut self, ctx: &mut Ctx) {
+        let name = format!("c{}", self.id);
+        if ctx.rng.chance(500) {
+            self.ask(queue_declare(self.id, "queue"), Reply::Declare);
+        } else if self.consumes {
+            self.consumes = false;
+            self.ask(cancel(self.id, &name), Reply::Cancel);
+        } else {
+            self.consumes = true;
+            self.ask(consume(self.id, "queue", &name), Reply::Consume);
+        }
+        self.hold = ctx.rng.chance(500);
+    }
+
+    /// Closes it, what is in flight or not.
+    pub fn close(&mut self) {
+        push(&mut self.out, channel_close(self.id, 200, "bye"), vec![]);
+        self.life = Life::Closing;
+    }
+
+    /// No new messages: what must be seen acked is tried again, open transactions are committed.
+    pub fn finish(&mut self, retry: &mut VecDeque<What>, frame_max: u32, ctx: &mut Ctx) {
+        match self.mode {
+            Mode::Plain if !retry.is_empty() => self.select_confirms(ctx),
+            Mode::Plain => {}
+            Mode::Confirm | Mode::Tx => {
+                if let Some(what) = retry.pop_front() {
+                    self.publish(what, true, frame_max, ctx);
+                }
+                if !self.transaction.is_empty() {
+                    self.commit();
+                }
+            }
+        }
+        self.hold = true;
+    }
+}
+
+/// What was not stored is tried again, but for what nobody may publish.
+fn again(uid: Uid, retry: &mut VecDeque<What>, ctx: &Ctx) {
+    let p = ctx.truth.of(uid);
+    if p.allowed && p.what.id.is_some() {
+        retry.push_back(p.what);
+    }
+}

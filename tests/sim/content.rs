@@ -1,0 +1,79 @@
+//! What messages look like in a run, and putting their frames together again.
+
+use super::plan::{MILLI, Micros};
+use super::truth::{EXCHANGES, Publish, ROUTING_KEYS, Uid, What};
+use crate::support::frames::{Frame, Message, message};
+use amq_protocol::frame::{AMQPContentHeader, AMQPFrame};
+use amq_protocol::protocol::{AMQPClass, basic};
+use amq_protocol::types::{AMQPValue, LongString};
+
+/// The bytes of a body: each publish has its own.
+pub fn body(uid: Uid, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (uid as usize).wrapping_mul(31).wrapping_add(at).to_le_bytes()[0]).collect()
+}
+
+/// The message of a publish. Its id stands in `message-id` and in a header, so that both kinds of windows find it.
+pub fn compose(uid: Uid, p: &Publish) -> Message {
+    let What { exchange, routing_key, id } = p.what;
+    let mut message = message(EXCHANGES[exchange], ROUTING_KEYS[routing_key]).app(&format!("u{uid}"));
+    if let Some(id) = id {
+        let id = format!("id-{id}");
+        let value: LongString = id.as_str().into();
+        message = message.id(&id).header("x-dedup", AMQPValue::LongString(value));
+    }
+    if p.bypass {
+        message = message.bypass();
+    }
+    if let Some(ttl) = p.ttl {
+        message = message.ttl_ms(u32::try_from(ttl / MILLI).expect("a short ttl"));
+    }
+    if p.mandatory {
+        message = message.mandatory();
+    }
+    message.body(body(uid, p.len))
+}
+
+/// The publish that a header belongs to. Hapax's own probes and the broker's deliveries have none.
+pub fn uid_of(header: &AMQPContentHeader) -> Option<Uid> {
+    header.properties.app_id().as_ref()?.as_str().strip_prefix('u')?.parse().ok()
+}
+
+/// A message whose frames have all come.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    /// publish, return or deliver
+    pub method: basic::AMQPMethod,
+    /// its header
+    pub header: AMQPContentHeader,
+    /// its body
+    pub body: Vec<u8>,
+}
+
+/// Puts the frames of one channel together. What is out of place was found by the tap already.
+#[derive(Debug, Default)]
+pub struct Assembler(Option<(basic::AMQPMethod, Option<AMQPContentHeader>, Vec<u8>)>);
+
+impl Assembler {
+    /// A frame of the channel; `Some` when it completes a message.
+    pub fn frame(&mut self, frame: &Frame) -> Option<Whole> {
+        match (&frame.0, &mut self.0) {
+            (AMQPFrame::Method(_, AMQPClass::Basic(method)), slot) => *slot = Some((method.clone(), None, Vec::new())),
+            (AMQPFrame::Header(_, header), Some((_, slot, _))) => *slot = Some(header.clone()),
+            (AMQPFrame::Body(_, bytes), Some((_, _, body))) => body.extend_from_slice(bytes),
+            _ => return None,
+        }
+        let complete = matches!(&self.0, Some((_, Some(header), body)) if body.len() as u64 >= header.body_size);
+        let (method, header, body) = self.0.take_if(|_| complete)?;
+        Some(Whole { method, header: header?, body })
+    }
+}
+
+/// How long a probe's expiration may be and still be a number.
+pub fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A distance in time, for people.
+pub fn human(at: Micros) -> String {
+    format!("{}.{:06}s", at / 1_000_000, at % 1_000_000)
+}

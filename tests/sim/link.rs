@@ -1,0 +1,496 @@
+//! One client connection: the relay in the middle, the four streams around it, a tap on each that leaves it.
+//!
+//! This is the shell of `net/` without sockets: it hands bytes over, carries out what the relay says, and keeps time.
+
+use super::broker::Broker;
+use super::content::{human, uid_of};
+use super::ctx::Ctx;
+use super::plan::Micros;
+use super::relay::Relay;
+use super::schedule::{Event, Schedule, instant, micros};
+use super::streams::{ByteStream, End, FrameStream, Mark, Out};
+use super::tap::{Tap, Toward};
+use super::truth::LinkId;
+use crate::support::frames::Frame;
+use amq_protocol::frame::AMQPFrame;
+use bytes::{Bytes, BytesMut};
+use hapax::session::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+
+/// How many timeouts may be due at one moment before we say that time stands still.
+const STILL: u32 = 20;
+
+/// Told by a mailbox that a letter has come.
+#[derive(Debug, Default)]
+pub struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One socket of the relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Socket {
+    Unopened,
+    Open,
+    /// its end was told to the relay, or the relay has closed it
+    Over,
+}
+
+/// See the module.
+pub struct Link {
+    id: LinkId,
+    relay: Option<Box<dyn Relay>>,
+    /// whose connection it is, while somebody has it
+    pub client: Option<usize>,
+    /// nobody has it, and no end of stream will come
+    pub frozen: bool,
+    /// the broker's end
+    pub broker: Option<Broker>,
+    from_client: ByteStream,
+    from_broker: ByteStream,
+    to_client: FrameStream,
+    to_broker: FrameStream,
+    client_buf: BytesMut,
+    upstream_buf: BytesMut,
+    client_tap: Tap,
+    broker_tap: Tap,
+    client_socket: Socket,
+    upstream_socket: Socket,
+    wanted: bool,
+    timer: Option<Micros>,
+    still: u32,
+    working: Option<Micros>,
+    bell: Arc<Bell>,
+    /// a digest of all that the relay wrote
+    pub digest: u64,
+}
+
+impl Link {
+    /// A client has connected.
+    pub fn new(id: LinkId, client: usize, relay: Box<dyn Relay>, ctx: &mut Ctx, schedule: &mut Schedule) -> Link {
+        let mut link = Link {
+            id,
+            relay: Some(relay),
+            client: Some(client),
+            frozen: false,
+            broker: None,
+            from_client: ByteStream::default(),
+            from_broker: ByteStream::default(),
+            to_client: FrameStream::default(),
+            to_broker: FrameStream::default(),
+            client_buf: BytesMut::new(),
+            upstream_buf: BytesMut::new(),
+            client_tap: Tap::new(Toward::Client),
+            broker_tap: Tap::new(Toward::Broker),
+            client_socket: Socket::Open,
+            upstream_socket: Socket::Unopened,
+            wanted: true,
+            timer: None,
+            still: 0,
+            working: None,
+            bell: Arc::default(),
+            digest: 0,
+        };
+        link.listen();
+        link.pump(ctx, schedule);
+        link
+    }
+
+    fn listen(&mut self) {
+        let Some(mailbox) = self.relay.as_ref().and_then(|relay| relay.mailbox()) else { return };
+        if mailbox.register(&Waker::from(self.bell.clone())) {
+            self.bell.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a letter has come since it was last asked.
+    pub fn bell_rang(&self) -> bool {
+        self.bell.0.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether both ends are closed and nothing is on the way.
+    pub fn is_gone(&self) -> bool {
+        self.relay.is_none() && self.to_client.end == End::Over && self.to_broker.end == End::Over
+    }
+
+    /// Whether the relay has nothing unresolved.
+    pub fn is_settled(&self) -> bool {
+        self.relay.as_ref().is_none_or(|relay| relay.unresolved() == 0 && relay.held_bytes() == 0)
+    }
+
+    /// What is left of it, for a run that does not end.
+    pub fn describe(&self) -> String {
+        let relay = self.relay.as_ref().map(|r| (r.unresolved(), r.held_bytes(), r.wants_client(), r.poll_timeout()));
+        format!(
+            "link {}: client {:?} frozen {} {:?}, upstream {:?}, (unresolved, held, wants, timeout) {relay:?}",
+            self.id, self.client, self.frozen, self.client_socket, self.upstream_socket
+        )
+    }
+
+    /// The client writes.
+    pub fn client_writes(&mut self, outs: Vec<Out>, ctx: &mut Ctx, schedule: &mut Schedule) {
+        for Out { frame, marks } in outs {
+            self.say(ctx, "client →", &frame);
+            self.from_client.write(&frame, &marks);
+        }
+        self.kick(ctx, schedule);
+    }
+
+    /// The client has agreed to a frame_max.
+    pub fn agreed(&mut self, frame_max: u32) {
+        self.client_tap.agreed(frame_max);
+        self.broker_tap.agreed(frame_max);
+    }
+
+    /// The client is gone: with `all`, what it has written still arrives.
+    pub fn client_gone(&mut self, all: bool, ctx: &mut Ctx, schedule: &mut Schedule) {
+        let id = self.id;
+        ctx.log.say(|| format!("{} link {id}: the client is gone, all = {all}", human(ctx.now)));
+        self.client = None;
+        let keep = if all { usize::MAX } else { ctx.rng.below(self.from_client.len() + 1) };
+        self.from_client.cut(keep);
+        self.to_client.drop_reader();
+        self.kick(ctx, schedule);
+    }
+
+    /// The client's machine is gone; `noticeable`: the relay must find out by itself.
+    pub fn client_frozen(&mut self, noticeable: bool) {
+        self.client = None;
+        self.frozen = !noticeable;
+        self.to_client.drop_reader();
+    }
+
+    /// A piece of bytes, or the end of them, reaches the relay.
+    pub fn arrive(&mut self, from: Toward, ctx: &mut Ctx, schedule: &mut Schedule) {
+        match from {
+            Toward::Client => self.arrive_from_client(ctx),
+            Toward::Broker => self.arrive_from_broker(ctx),
+        }
+        self.pump(ctx, schedule);
+    }
+
+    fn arrive_from_client(&mut self, ctx: &mut Ctx) {
+        self.from_client.busy = false;
+        let (Some(relay), Socket::Open) = (&mut self.relay, self.client_socket) else { return };
+        let patient = !relay.wants_client();
+        if patient && (!self.from_client.is_empty() || ctx.rng.chance(800)) {
+            return;
+        }
+        if !self.from_client.is_empty() {
+            self.client_buf.extend_from_slice(&self.from_client.piece(&mut ctx.rng));
+            self.client_bytes(ctx);
+        } else if self.from_client.end == End::Coming {
+            self.from_client.end = End::Over;
+            self.client_socket = Socket::Over;
+            ctx.log.say(|| format!("{} link {}: end of stream from the client", human(ctx.now), self.id));
+            relay.handle_client_eof(instant(ctx.now));
+        }
+    }
+
+    fn client_bytes(&mut self, ctx: &mut Ctx) {
+        let Some(relay) = &mut self.relay else { return };
+        relay.handle_client(&mut self.client_buf, instant(ctx.now));
+        for mark in self.from_client.passed(self.client_buf.len()) {
+            if let Mark::Reached(uid) = mark {
+                ctx.truth.reached(uid, ctx.now);
+            }
+        }
+    }
+
+    fn arrive_from_broker(&mut self, ctx: &mut Ctx) {
+        self.from_broker.busy = false;
+        let (Some(relay), Socket::Open) = (&mut self.relay, self.upstream_socket) else { return };
+        if !self.from_broker.is_empty() {
+            self.upstream_buf.extend_from_slice(&self.from_broker.piece(&mut ctx.rng));
+            relay.handle_upstream(&mut self.upstream_buf, instant(ctx.now));
+            for mark in self.from_broker.passed(self.upstream_buf.len()) {
+                match mark {
+                    Mark::Acked(channel, uid) => {
+                        ctx.truth.heard(uid, true, self.broker_tap.is_open(channel), ctx.now);
+                    }
+                    Mark::Nacked(_, uid) => ctx.truth.heard(uid, false, false, ctx.now),
+                    Mark::Reached(_) => {}
+                }
+            }
+        } else if self.from_broker.end == End::Coming {
+            self.from_broker.end = End::Over;
+            self.upstream_socket = Socket::Over;
+            ctx.log.say(|| format!("{} link {}: end of stream from the broker", human(ctx.now), self.id));
+            relay.handle_upstream_eof(instant(ctx.now));
+        }
+    }
+
+    /// A few frames, or the end of them, reach the broker.
+    pub fn reach_broker(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        self.to_broker.busy = false;
+        for frame in self.to_broker.some(&mut ctx.rng) {
+            if let Some(broker) = &mut self.broker {
+                broker.handle(&frame, ctx);
+            }
+        }
+        if self.to_broker.is_empty() && self.to_broker.end == End::Coming {
+            self.to_broker.end = End::Over;
+            if let Some(mut broker) = self.broker.take() {
+                broker.peer_gone(ctx);
+            }
+            self.from_broker.drop_reader();
+        }
+        self.kick(ctx, schedule);
+    }
+
+    /// A few frames reach the client; `None` is the end of them.
+    pub fn reach_client(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) -> Option<Vec<Frame>> {
+        self.to_client.busy = false;
+        if self.to_client.is_empty() && self.to_client.end == End::Coming {
+            self.to_client.end = End::Over;
+            self.from_client.drop_reader();
+            return None;
+        }
+        let frames = self.to_client.some(&mut ctx.rng);
+        self.kick(ctx, schedule);
+        Some(frames)
+    }
+
+    /// The dial is over; `found`: a broker answered.
+    pub fn dialled(&mut self, found: bool, ctx: &mut Ctx, schedule: &mut Schedule) {
+        let Some(relay) = &mut self.relay else { return };
+        if found {
+            self.upstream_socket = Socket::Open;
+            self.broker = Some(Broker::new(self.id, ctx.now));
+            relay.handle_upstream_open(instant(ctx.now));
+        } else {
+            self.upstream_socket = Socket::Over;
+            ctx.truth.fault(self.id, 0);
+            relay.handle_upstream_eof(instant(ctx.now));
+        }
+        self.pump(ctx, schedule);
+    }
+
+    /// The relay's timeout has passed.
+    pub fn timeout(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        self.timer = None;
+        let Some(relay) = &mut self.relay else { return };
+        if relay.poll_timeout().is_some_and(|at| at <= instant(ctx.now)) {
+            relay.handle_timeout(instant(ctx.now));
+            self.pump(ctx, schedule);
+        } else {
+            self.arm(ctx, schedule);
+        }
+    }
+
+    /// There is mail for the relay.
+    pub fn mail(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        let Some(relay) = &mut self.relay else { return };
+        ctx.log.say(|| format!("{} link {}: mail", human(ctx.now), self.id));
+        relay.handle_mail(instant(ctx.now));
+        self.listen();
+        self.pump(ctx, schedule);
+    }
+
+    /// The broker works, writes some of what it has to write, or dies.
+    pub fn work(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        self.working = None;
+        let Some(broker) = &mut self.broker else { return };
+        if ctx.rng.chance(ctx.plan.weather.broker_death) {
+            return self.upstream_lost(ctx, schedule);
+        }
+        broker.work(ctx);
+        for Out { frame, marks } in broker.some_out(ctx) {
+            ctx.log.say(|| format!("{} link {}: ← broker {frame:?}", human(ctx.now), self.id));
+            self.from_broker.write(&frame, &marks);
+        }
+        if broker.is_done() {
+            self.broker = None;
+            self.from_broker.close();
+            self.to_broker.drop_reader();
+        }
+        self.kick(ctx, schedule);
+    }
+
+    /// The broker dies, or the line to it is cut while the broker lives.
+    fn upstream_lost(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        ctx.truth.count("upstream lost");
+        ctx.truth.fault(self.id, 0);
+        ctx.log.say(|| format!("{} link {}: upstream lost", human(ctx.now), self.id));
+        if let Some(mut broker) = self.broker.take() {
+            if ctx.rng.chance(500) {
+                broker.die(ctx);
+            } else {
+                let arrive = ctx.rng.below(self.to_broker.len() + 1);
+                self.to_broker.cut(arrive);
+                while !self.to_broker.is_empty() {
+                    self.to_broker.some(&mut ctx.rng).iter().for_each(|frame| broker.handle(frame, ctx));
+                }
+                broker.peer_gone(ctx);
+            }
+        }
+        self.to_broker.drop_reader();
+        let arrive = ctx.rng.below(self.from_broker.len() + 1);
+        self.from_broker.cut(arrive);
+        self.kick(ctx, schedule);
+    }
+
+    /// Carries out what the relay says until it says nothing more.
+    fn pump(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        loop {
+            while let Some(output) = self.relay.as_mut().and_then(|relay| relay.poll_output()) {
+                self.carry_out(output, ctx, schedule);
+            }
+            let wants = self.relay.as_ref().is_some_and(|relay| relay.wants_client());
+            let again = wants && !self.wanted && !self.client_buf.is_empty() && self.client_socket == Socket::Open;
+            self.wanted = wants;
+            if !again {
+                break;
+            }
+            self.client_bytes(ctx);
+        }
+        self.bounds(ctx);
+        if self.relay.as_ref().is_some_and(|relay| relay.is_over()) {
+            ctx.log.say(|| format!("{} link {}: over", human(ctx.now), self.id));
+            self.relay = None;
+            self.from_client.drop_reader();
+            self.from_broker.drop_reader();
+            self.to_client.close();
+            self.to_broker.close();
+        }
+        self.arm(ctx, schedule);
+        self.kick(ctx, schedule);
+    }
+
+    fn carry_out(&mut self, output: Output, ctx: &mut Ctx, schedule: &mut Schedule) {
+        match output {
+            Output::Dial => schedule.at(ctx.soon(ctx.plan.way), Event::Dialled(self.id)),
+            Output::ToClient(bytes) => self.to_client(&bytes, ctx),
+            Output::ToUpstream(bytes) => self.to_upstream(&bytes, ctx),
+            Output::HeartbeatClient if !self.to_client.is_empty() => {}
+            Output::HeartbeatUpstream if !self.to_broker.is_empty() => {}
+            Output::HeartbeatClient => self.to_client(&Bytes::from_static(&hapax::wire::emit::HEARTBEAT), ctx),
+            Output::HeartbeatUpstream => self.to_upstream(&Bytes::from_static(&hapax::wire::emit::HEARTBEAT), ctx),
+            Output::CloseClient => {
+                self.client_socket = Socket::Over;
+                self.to_client.close();
+                self.from_client.drop_reader();
+            }
+            Output::CloseUpstream => {
+                self.upstream_socket = Socket::Over;
+                self.to_broker.close();
+                self.from_broker.drop_reader();
+            }
+        }
+    }
+
+    fn to_client(&mut self, bytes: &Bytes, ctx: &mut Ctx) {
+        if self.client_socket == Socket::Over && self.to_client.end == End::Open {
+            // Its end was told to the relay: a socket that is half closed may still be written to.
+            return;
+        }
+        if self.client_socket == Socket::Over && self.client.is_some() {
+            ctx.truth.broken('i', format!("link {}: bytes for a client that was closed", self.id));
+        }
+        self.fold(bytes);
+        match self.client_tap.read(bytes) {
+            Ok(frames) => frames.into_iter().for_each(|frame| {
+                self.say(ctx, "client ←", &frame);
+                self.to_client.write(frame);
+            }),
+            Err(why) => ctx.truth.broken('i', format!("link {}: {why}", self.id)),
+        }
+    }
+
+    fn to_upstream(&mut self, bytes: &Bytes, ctx: &mut Ctx) {
+        if self.upstream_socket != Socket::Open {
+            let text = format!("link {}: bytes for an upstream that is {:?}", self.id, self.upstream_socket);
+            return ctx.truth.broken('i', text);
+        }
+        self.fold(bytes);
+        match self.broker_tap.read(bytes) {
+            Ok(frames) => frames.into_iter().for_each(|frame| {
+                self.say(ctx, "→ broker", &frame);
+                if let AMQPFrame::Header(_, header) = &frame.0
+                    && let Some(uid) = uid_of(header)
+                {
+                    ctx.truth.forwarded(uid, self.id, ctx.now);
+                }
+                self.to_broker.write(frame);
+            }),
+            Err(why) => ctx.truth.broken('i', format!("link {}: {why}", self.id)),
+        }
+    }
+
+    fn say(&self, ctx: &mut Ctx, way: &str, frame: &Frame) {
+        let (now, id) = (ctx.now, self.id);
+        ctx.log.say(|| format!("{} link {id}: {way} {frame:?}", human(now)));
+    }
+
+    fn fold(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+    }
+
+    /// (e): what is unresolved and what is held is within its bounds.
+    fn bounds(&mut self, ctx: &mut Ctx) {
+        let Some(relay) = &self.relay else { return };
+        let (unresolved, held) = (relay.unresolved(), relay.held_bytes());
+        if unresolved > ctx.plan.most_unresolved() || held > ctx.plan.most_held() {
+            let text = format!("link {}: {unresolved} unresolved, {held} bytes held, {:?}", self.id, ctx.plan.settings);
+            ctx.truth.broken('e', text);
+        }
+    }
+
+    /// Sets the timer to the relay's next timeout; (h): a timeout that was handled is not due again at once.
+    fn arm(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        let Some(at) = self.relay.as_ref().and_then(|relay| relay.poll_timeout()).map(micros) else { return };
+        self.still = if at > ctx.now { 0 } else { self.still + 1 };
+        if self.still > STILL {
+            ctx.truth.broken('h', format!("link {}: its timeout stands still at {}", self.id, human(at)));
+        }
+        let at = at.max(ctx.now);
+        if self.timer.is_none_or(|timer| at < timer) {
+            self.timer = Some(at);
+            schedule.at(at, Event::Timer(self.id));
+        }
+    }
+
+    /// Whatever waits on a stream gets an event that will take it.
+    fn kick(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        let id = self.id;
+        let way = ctx.plan.way;
+        let wants = self.relay.as_ref().is_some_and(|relay| relay.wants_client());
+        let from_client = (wants && !self.from_client.is_empty()) || self.from_client.end == End::Coming;
+        let from_broker = self.from_broker.has_more();
+        let (to_client, to_broker) = (self.to_client.has_more(), self.to_broker.has_more());
+        let waiting = [
+            (&mut self.from_client.busy, from_client, Event::ToRelay(id, Toward::Client)),
+            (&mut self.from_broker.busy, from_broker, Event::ToRelay(id, Toward::Broker)),
+            (&mut self.to_client.busy, to_client, Event::FromRelay(id, Toward::Client)),
+            (&mut self.to_broker.busy, to_broker, Event::FromRelay(id, Toward::Broker)),
+        ];
+        for (busy, full, event) in waiting {
+            if full && !*busy {
+                *busy = true;
+                schedule.at(ctx.soon(way), event);
+            }
+        }
+        self.kick_broker(ctx, schedule);
+    }
+
+    fn kick_broker(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        let Some(broker) = &self.broker else { return };
+        let at = if broker.has_work(ctx) || broker.is_done() { ctx.soon(ctx.plan.toil) } else { ctx.now + broker.idle() };
+        if self.working.is_none_or(|working| at < working) {
+            self.working = Some(at);
+            schedule.at(at, Event::Work(self.id, at));
+        }
+    }
+
+    /// Whether this piece of work is the one that is due.
+    pub fn is_due(&self, at: Micros) -> bool {
+        self.working == Some(at)
+    }
+}

@@ -1,0 +1,84 @@
+//! Runs by their seeds: one, or as many as make up a number of steps; a failed one is run again to be told.
+
+use super::truth::Violation;
+use super::world::{Middle, World};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Steps of a run before it is healed.
+pub const STEPS: u64 = 4_000;
+
+/// What a run was like.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// events handled, those of the healing included
+    pub steps: u64,
+    /// runs
+    pub runs: u64,
+    /// how often what happened
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// Why a run failed, and when.
+#[derive(Debug)]
+struct Failure {
+    step: u64,
+    why: String,
+    log: Vec<String>,
+}
+
+fn attempt(seed: u64, steps: u64, middle: Middle, log: usize, report: &mut Report) -> Result<u64, Failure> {
+    let mut world = World::new(seed, middle, log);
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.run(steps)));
+    report.steps += world.steps;
+    report.runs += 1;
+    for (what, count) in &world.ctx.truth.counts {
+        *report.counts.entry(what).or_default() += count;
+    }
+    let why = match outcome {
+        Ok(Ok(digest)) => return Ok(digest),
+        Ok(Err(Violation { invariant, text })) => format!("invariant ({invariant}): {text}"),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            format!("panic: {}", text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?"))
+        }
+    };
+    Err(Failure { step: world.steps, why, log: world.ctx.log.lines.into() })
+}
+
+/// One run. Where it fails it is run again with its log on, and the test fails with the seed, the step and the log.
+pub fn run(seed: u64, steps: u64, middle: Middle, report: &mut Report) -> u64 {
+    attempt(seed, steps, middle, 0, report).unwrap_or_else(|first| {
+        let kept = std::env::var("HAPAX_SIM_LOG").ok().and_then(|lines| lines.parse().ok()).unwrap_or(40);
+        let again = attempt(seed, steps, middle, kept, &mut Report::default());
+        let log = match again {
+            Err(failure) if (failure.step, &failure.why) == (first.step, &first.why) => failure.log.join("\n"),
+            other => format!("(it does not replay: {other:?})"),
+        };
+        panic!(
+            "\nlast events:\n{log}\n\nseed {seed} ({middle:?}), step {}: {}\n\
+             replay: HAPAX_SIM_SEED={seed} cargo test --test simulation\n",
+            first.step, first.why
+        );
+    })
+}
+
+/// Runs with the seeds that follow from a base until they make up so many steps.
+pub fn run_many(base: u64, total: u64, middle: Middle) -> Report {
+    let mut report = Report::default();
+    let mut seed = base;
+    while report.steps < total {
+        run(seed, STEPS, middle, &mut report);
+        seed += 1;
+    }
+    report
+}
+
+/// Runs them all and says in a line why each failed one did: for the day when many do.
+pub fn survey(base: u64, runs: u64, middle: Middle) -> Vec<String> {
+    let told = |seed: u64| {
+        let failure = attempt(seed, STEPS, middle, 0, &mut Report::default()).err()?;
+        Some(format!("seed {seed} step {}: {}", failure.step, failure.why))
+    };
+    (base..base + runs).filter_map(told).collect()
+}

@@ -1,0 +1,44 @@
+//! Sessions and windows under seeds and a virtual clock. How to replay a failure: `docs/testing.md`.
+
+mod sim;
+mod support;
+
+use sim::runs::{Report, STEPS, run, run_many, survey};
+use sim::world::Middle;
+
+/// The base of the seeds that CI runs.
+const BASE: u64 = 2_0091;
+
+fn from_env<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// The models by themselves: what they do to each other is legal, and nothing is lost on a plain wire.
+#[test]
+fn models_agree_without_a_relay() {
+    let report = run_many(BASE, from_env("HAPAX_SIM_STEPS").unwrap_or(200_000), Middle::Wire);
+    println!("{report:#?}");
+}
+
+/// A million steps, or one run where `HAPAX_SIM_SEED` says which.
+#[test]
+fn simulation_million_steps() {
+    if let Some(seed) = from_env("HAPAX_SIM_SEED") {
+        run(seed, STEPS, Middle::Sessions, &mut Report::default());
+        return;
+    }
+    let base = from_env("HAPAX_SIM_BASE").unwrap_or(BASE);
+    let total = from_env("HAPAX_SIM_STEPS").unwrap_or(1_000_000);
+    let report = run_many(base, total, Middle::Sessions);
+    println!("{report:#?}");
+}
+
+/// All that is broken, a line each: `HAPAX_SIM_RUNS=300 cargo test --test simulation survey -- --ignored --nocapture`.
+#[test]
+#[ignore = "a tool, not a test"]
+fn simulation_survey() {
+    let runs = from_env("HAPAX_SIM_RUNS").unwrap_or(300);
+    let failures = survey(from_env("HAPAX_SIM_BASE").unwrap_or(BASE), runs, Middle::Sessions);
+    failures.iter().for_each(|failure| println!("{failure}"));
+    println!("{} of {runs} runs failed", failures.len());
+}
