@@ -94,7 +94,9 @@ impl Relay {
 
     async fn dial(&self) -> io::Result<TcpStream> {
         let connect = TcpStream::connect(&self.upstream);
-        let stream = tokio::time::timeout(self.connect_timeout, connect).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let stream = tokio::time::timeout(self.connect_timeout, connect)
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
         configure(&stream)?;
         Ok(stream)
     }
@@ -103,7 +105,9 @@ impl Relay {
 /// No delay for small frames; a peer whose machine has died is noticed even without heartbeats.
 fn configure(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15));
     socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 

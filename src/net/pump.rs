@@ -40,7 +40,10 @@ pub(super) async fn run(relay: &Relay, client: TcpStream, peer: SocketAddr, drai
     pump.run(draining).await;
 }
 
-#[expect(clippy::disallowed_methods, reason = "the shell is where time is read: once for each batch of bytes")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shell is where time is read: once for each batch of bytes"
+)]
 fn now() -> Instant {
     Instant::now()
 }
@@ -157,7 +160,8 @@ impl Pump<'_> {
     /// A socket has ended, while writing perhaps, and the session has not heard of it.
     fn owes_eof(&self) -> bool {
         let client = self.client.as_ref().is_some_and(Side::has_ended) && !self.client_eof_told;
-        let upstream = matches!(&self.upstream, Upstream::Open(side) if side.has_ended()) && !self.upstream_eof_told;
+        let upstream =
+            matches!(&self.upstream, Upstream::Open(side) if side.has_ended()) && !self.upstream_eof_told;
         client && self.session.wants_client() || upstream
     }
 
@@ -191,8 +195,8 @@ impl Pump<'_> {
         while let Some(output) = self.session.poll_output() {
             match output {
                 Output::Dial => self.upstream = Upstream::Dialing(Box::pin(self.relay.dial())),
-                Output::ToClient(bytes) => self.to_client(bytes),
-                Output::ToUpstream(bytes) => self.to_upstream(bytes),
+                Output::ToClient(bytes) => self.write_client(bytes),
+                Output::ToUpstream(bytes) => self.write_upstream(bytes),
                 Output::HeartbeatClient => self.beat_client(),
                 Output::HeartbeatUpstream => self.beat_upstream(),
                 Output::CloseClient => self.close_client(),
@@ -246,13 +250,13 @@ impl Pump<'_> {
         }
     }
 
-    fn to_client(&mut self, bytes: Bytes) {
+    fn write_client(&mut self, bytes: Bytes) {
         if let Some(side) = &mut self.client {
             side.write(bytes);
         }
     }
 
-    fn to_upstream(&mut self, bytes: Bytes) {
+    fn write_upstream(&mut self, bytes: Bytes) {
         if let Upstream::Open(side) = &mut self.upstream {
             side.write(bytes);
         }

@@ -30,7 +30,15 @@ pub(super) struct Side {
 
 impl Side {
     pub(super) fn new(stream: TcpStream) -> Side {
-        Side { stream, inbox: BytesMut::new(), queue: VecDeque::new(), queued: 0, ended: false, last_read: 0, closing: None }
+        Side {
+            stream,
+            inbox: BytesMut::new(),
+            queue: VecDeque::new(),
+            queued: 0,
+            ended: false,
+            last_read: 0,
+            closing: None,
+        }
     }
 
     /// Bytes that wait to be written.

@@ -3,9 +3,9 @@
 use super::confirms::ClientTag;
 use super::entry::Entry;
 use super::outbox::{Lane, Piece};
+use crate::window::{Key, Mode, Reservation, Window};
 use crate::wire::method::Publish;
 use crate::wire::{ChannelId, emit};
-use crate::window::{Key, Mode, Reservation, Window};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,12 +48,19 @@ impl Candidate {
     }
 
     /// Writes the frames that are there, and gives back what has to be remembered of it.
-    pub(super) fn forward(self, channel: ChannelId, reservation: Option<Reservation>, upstream: &mut Lane, now: Instant) -> Entry {
+    pub(super) fn forward(
+        self,
+        channel: ChannelId,
+        reservation: Option<Reservation>,
+        upstream: &mut Lane,
+        now: Instant,
+    ) -> Entry {
         let mut named = None;
         match self.window.rules().forward_to.as_deref() {
             Some(exchange) => match emit::publish_to(channel, self.publish.payload(), exchange.as_bytes()) {
                 Ok(frame) => {
-                    named = Publish::parse(self.publish.payload()).ok().map(|publish| publish.exchange.into());
+                    named =
+                        Publish::parse(self.publish.payload()).ok().map(|publish| publish.exchange.into());
                     upstream.push(frame);
                 }
                 Err(_) => upstream.forward(&self.publish),

@@ -17,10 +17,10 @@ use super::entry::Outcome;
 use super::fault::{Fault, Scope};
 use super::outbox::Piece;
 use super::publisher::{Mode, Publisher};
+use crate::window::{Ticket, Verdict};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Return, Settle};
 use crate::wire::{ChannelId, emit};
-use crate::window::{Ticket, Verdict};
 use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, Close, CloseOk, Open};
 use amq_protocol::protocol::{AMQPClass, basic};
 use std::collections::{HashSet, VecDeque};
@@ -30,15 +30,27 @@ use std::time::Instant;
 enum State {
     Open,
     /// The client has said close; it is held back until every outcome is known.
-    Settling { close: Piece, until: Instant },
+    Settling {
+        close: Piece,
+        until: Instant,
+    },
     /// The close went upstream.
     Closing,
     /// The upstream has closed it, the client has been told.
     UpstreamClosed,
     /// Hapax has closed it. The upstream's channel is closed once it is settled.
-    Refused { until: Instant, told_upstream: bool, client_done: bool, upstream_done: bool },
+    Refused {
+        until: Instant,
+        told_upstream: bool,
+        client_done: bool,
+        upstream_done: bool,
+    },
     /// A fresh upstream channel is made for tx.
-    Recycling { select: Piece, until: Instant, closing: bool },
+    Recycling {
+        select: Piece,
+        until: Instant,
+        closing: bool,
+    },
     Gone,
 }
 
@@ -133,15 +145,23 @@ impl Channel {
         let state = match &self.state {
             State::Settling { until, .. } | State::Recycling { until, .. } => Some(*until),
             State::Refused { until, told_upstream: false, .. } => Some(*until),
-            State::Refused { .. } | State::Open | State::Closing | State::UpstreamClosed | State::Gone => None,
+            State::Refused { .. } | State::Open | State::Closing | State::UpstreamClosed | State::Gone => {
+                None
+            }
         };
-        [state, self.publisher.deadline()].into_iter().flatten().min()
+        [state, self.publisher.waiting.deadline()].into_iter().flatten().min()
     }
 
     // ---- from the client -----------------------------------------------------------------------------------------
 
     /// A frame of the client. `whole`: the frame after it in the same read is this channel's content header.
-    pub(super) fn recv_client(&mut self, kind: FrameKind, piece: &Piece, whole: bool, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    pub(super) fn recv_client(
+        &mut self,
+        kind: FrameKind,
+        piece: &Piece,
+        whole: bool,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
         let blocked = self.is_blocked();
         match &mut self.state {
             State::Open | State::Recycling { .. } if blocked => {
@@ -184,7 +204,13 @@ impl Channel {
         }
     }
 
-    fn recv_open(&mut self, kind: FrameKind, piece: &Piece, whole: bool, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    fn recv_open(
+        &mut self,
+        kind: FrameKind,
+        piece: &Piece,
+        whole: bool,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
         let id = match method(kind, piece) {
             Some(id) if self.publisher.is_between_contents() => id,
             _ => return self.publisher.recv_content(kind, piece, cx),
@@ -210,6 +236,7 @@ impl Channel {
             MethodId::TX_COMMIT => self.publisher.commit(),
             MethodId::TX_ROLLBACK => self.publisher.rollback(),
             MethodId::CHANNEL_CLOSE => {
+                self.drop_backlog();
                 self.publisher.client_done();
                 if !self.is_settled() {
                     let until = cx.now + cx.shared.settings.linger;
@@ -229,7 +256,8 @@ impl Channel {
 
     fn note_consumer(&mut self, piece: &Piece) {
         self.used_otherwise = true;
-        if let Some(AMQPClass::Basic(basic::AMQPMethod::Consume(consume))) = emit::parse_method(piece.payload())
+        if let Some(AMQPClass::Basic(basic::AMQPMethod::Consume(consume))) =
+            emit::parse_method(piece.payload())
             && !consume.consumer_tag.as_str().is_empty()
         {
             self.consumers.insert(consume.consumer_tag.as_str().to_owned());
@@ -237,7 +265,8 @@ impl Channel {
     }
 
     fn note_cancel(&mut self, piece: &Piece) {
-        if let Some(AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel))) = emit::parse_method(piece.payload()) {
+        if let Some(AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel))) = emit::parse_method(piece.payload())
+        {
             self.consumers.remove(cancel.consumer_tag.as_str());
         }
     }
@@ -256,7 +285,12 @@ impl Channel {
     // ---- from the upstream ---------------------------------------------------------------------------------------
 
     /// A frame of the upstream.
-    pub(super) fn recv_upstream(&mut self, kind: FrameKind, piece: &Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    pub(super) fn recv_upstream(
+        &mut self,
+        kind: FrameKind,
+        piece: &Piece,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
         let id = method(kind, piece);
         if let Some(id @ (MethodId::BASIC_ACK | MethodId::BASIC_NACK)) = id
             && matches!(self.publisher.mode(), Mode::Confirm { .. })
@@ -275,7 +309,9 @@ impl Channel {
                         self.publisher.upstream_channel_closed();
                         *upstream_done = true;
                     }
-                    Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => self.publisher.recv_tx_ended(cx),
+                    Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
+                        self.publisher.recv_tx_ended(cx);
+                    }
                     Some(_) | None => {}
                 }
                 return self.advance(cx);
@@ -334,7 +370,9 @@ impl Channel {
                 self.state = State::Gone;
             }
             Some(MethodId::BASIC_CONSUME_OK) => {
-                if let Some(AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok))) = emit::parse_method(piece.payload()) {
+                if let Some(AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok))) =
+                    emit::parse_method(piece.payload())
+                {
                     self.consumers.insert(ok.consumer_tag.as_str().to_owned());
                 }
             }
@@ -366,7 +404,12 @@ impl Channel {
     // ---- what comes to pass --------------------------------------------------------------------------------------
 
     /// A verdict that came late.
-    pub(super) fn recv_verdict(&mut self, ticket: Ticket, verdict: Verdict, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    pub(super) fn recv_verdict(
+        &mut self,
+        ticket: Ticket,
+        verdict: Verdict,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
         self.publisher.recv_verdict(ticket, verdict, cx)?;
         self.advance(cx)
     }
@@ -404,7 +447,9 @@ impl Channel {
         if self.client_gone && self.backlog.is_empty() && !self.is_blocked() {
             self.publisher.client_done();
         }
-        let settled = self.is_settled();
+        // (What has come after a `tx.select` waits in the backlog for the fresh channel.)
+        let settled = self.publisher.is_settled()
+            && (self.backlog.is_empty() || matches!(self.state, State::Recycling { .. }));
         let free = !self.publisher.is_forwarding();
         match &mut self.state {
             State::Settling { close, until } if settled || cx.now >= *until => {
@@ -499,7 +544,8 @@ impl Channel {
         }
         if self.is_settled() {
             let until = cx.now;
-            self.state = State::Refused { until, told_upstream: false, client_done: true, upstream_done: false };
+            self.state =
+                State::Refused { until, told_upstream: false, client_done: true, upstream_done: false };
             return self.advance(cx);
         }
         for tag in self.consumers.drain() {
@@ -542,6 +588,7 @@ fn close_ok(channel: ChannelId) -> bytes::Bytes {
 }
 
 fn close(channel: ChannelId, code: u16, text: &str, culprit: MethodId) -> bytes::Bytes {
-    let close = Close { reply_code: code, reply_text: text.into(), class_id: culprit.0, method_id: culprit.1 };
+    let close =
+        Close { reply_code: code, reply_text: text.into(), class_id: culprit.0, method_id: culprit.1 };
     channel_method(channel, ChannelMethod::Close(close))
 }

@@ -14,8 +14,8 @@
 //! by one. `multiple` never passes an open tag.
 
 use super::entry::{Entry, Outcome};
-use crate::wire::{ChannelId, emit};
 use crate::window::Key;
+use crate::wire::{ChannelId, emit};
 use bytes::BytesMut;
 use std::collections::{HashMap, VecDeque};
 
@@ -103,7 +103,13 @@ impl Confirms {
     }
 
     /// The upstream has settled `tag`, or all up to it. `done` is told of every entry, in order.
-    pub(super) fn settle(&mut self, tag: UpstreamTag, multiple: bool, outcome: Outcome, mut done: impl FnMut(Entry)) {
+    pub(super) fn settle(
+        &mut self,
+        tag: UpstreamTag,
+        multiple: bool,
+        outcome: Outcome,
+        mut done: impl FnMut(Entry),
+    ) {
         let Some(last) = tag.0.checked_sub(self.first_upstream) else {
             // Tag 0 with `multiple` is "all so far".
             if multiple && tag.0 == 0 {
@@ -201,7 +207,8 @@ impl Confirms {
         }
         // What lies beyond an open tag.
         for tag in std::mem::take(&mut self.due) {
-            let Some(at) = tag.0.checked_sub(self.first_client).and_then(|at| usize::try_from(at).ok()) else {
+            let Some(at) = tag.0.checked_sub(self.first_client).and_then(|at| usize::try_from(at).ok())
+            else {
                 continue;
             };
             if let Some(slot) = self.slots.get_mut(at) {

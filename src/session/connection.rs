@@ -13,17 +13,16 @@
 use super::channel::Channel;
 use super::cx::{Cx, Finder, Tickets};
 use super::fault::Fault;
-use super::handshake::{Handshake, Step};
-use super::inbound::{Inbound, Next};
+use super::handshake::Handshake;
+use super::inbound::Inbound;
 use super::liveness::{Beat, Clock};
 use super::outbox::{Outbox, Piece};
 use super::probe::{self, Probes};
 use super::rights::OwnRights;
 use super::{Output, Shared};
-use crate::wire::frame::{FrameKind, PROTOCOL_HEADER};
-use crate::wire::method::MethodId;
-use crate::wire::{ChannelId, emit};
 use crate::window::Mailbox;
+use crate::wire::frame::PROTOCOL_HEADER;
+use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection::{AMQPMethod as ConnectionMethod, Close, CloseOk};
 use bytes::{Bytes, BytesMut};
@@ -36,7 +35,7 @@ use std::time::Instant;
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Client {
+pub(super) enum Client {
     Greeting,
     Live,
     SaidClose,
@@ -45,7 +44,7 @@ enum Client {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Upstream {
+pub(super) enum Upstream {
     Unborn,
     Dialing,
     Live,
@@ -56,7 +55,7 @@ enum Upstream {
 
 /// Why the upstream connection is about to be let go, once everything is settled.
 #[derive(Debug)]
-enum Why {
+pub(super) enum Why {
     /// The client's `connection.close`, to be passed on.
     ClientClose(Piece),
     ClientGone,
@@ -64,41 +63,43 @@ enum Why {
 }
 
 #[derive(Debug)]
-struct Ending {
-    why: Why,
-    until: Instant,
+pub(super) struct Ending {
+    pub(super) why: Why,
+    pub(super) until: Instant,
 }
 
 /// One client connection and its upstream connection.
 #[derive(Debug)]
 pub struct Session {
-    shared: Arc<Shared>,
-    mailbox: Arc<Mailbox>,
-    serial: u64,
-    client: Client,
-    upstream: Upstream,
-    ending: Option<Ending>,
-    handshake: Handshake,
-    handshake_until: Instant,
-    channels: HashMap<ChannelId, Channel>,
-    births: u64,
-    inbound: Inbound,
+    pub(super) shared: Arc<Shared>,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) serial: u64,
+    pub(super) client: Client,
+    pub(super) upstream: Upstream,
+    pub(super) ending: Option<Ending>,
+    pub(super) handshake: Handshake,
+    pub(super) handshake_until: Instant,
+    pub(super) channels: HashMap<ChannelId, Channel>,
+    pub(super) births: u64,
+    pub(super) inbound: Inbound,
     /// The client's socket has ended; what it sent before is still looked at first.
-    client_eof: bool,
-    draining: bool,
-    out: Outbox,
-    rights: OwnRights,
-    probes: Probes,
-    finder: Finder,
-    tickets: Tickets,
-    client_clock: Clock,
-    upstream_clock: Clock,
-    unresolved: usize,
-    held: usize,
+    pub(super) client_eof: bool,
+    /// Bytes that the shell still holds since the last look: no sign of life when they are shown again.
+    pub(super) client_rest: usize,
+    pub(super) draining: bool,
+    pub(super) out: Outbox,
+    pub(super) rights: OwnRights,
+    pub(super) probes: Probes,
+    pub(super) finder: Finder,
+    pub(super) tickets: Tickets,
+    pub(super) client_clock: Clock,
+    pub(super) upstream_clock: Clock,
+    pub(super) unresolved: usize,
+    pub(super) held: usize,
     /// Channels that have answers for the client.
-    due: BTreeSet<ChannelId>,
+    pub(super) due: BTreeSet<ChannelId>,
     /// Channels that wait for a time.
-    timed: BTreeSet<ChannelId>,
+    pub(super) timed: BTreeSet<ChannelId>,
 }
 
 impl Session {
@@ -117,6 +118,7 @@ impl Session {
             births: 0,
             inbound: Inbound::default(),
             client_eof: false,
+            client_rest: 0,
             draining: false,
             out: Outbox::default(),
             rights: OwnRights::new(now),
@@ -187,7 +189,9 @@ impl Session {
     /// Bytes from the client. Whole frames are taken out of `buf`; the beginning of a frame stays in it, and so does
     /// everything while [`Session::wants_client`] is false. Call again when that turns true and `buf` is not empty.
     pub fn handle_client(&mut self, buf: &mut BytesMut, now: Instant) {
-        self.client_clock.heard(now);
+        if buf.len() != self.client_rest {
+            self.client_clock.heard(now);
+        }
         if self.client == Client::Greeting {
             self.greet(buf);
         }
@@ -201,6 +205,7 @@ impl Session {
         if self.client == Client::Gone {
             buf.clear();
         }
+        self.client_rest = buf.len();
         self.settle_down(now);
     }
 
@@ -276,7 +281,8 @@ impl Session {
         if matches!(self.client, Client::Told { until } if now >= until) {
             self.client_lost(now);
         }
-        if matches!(self.upstream, Upstream::Closing { until } | Upstream::SaidClose { until } if now >= until) {
+        if matches!(self.upstream, Upstream::Closing { until } | Upstream::SaidClose { until } if now >= until)
+        {
             self.hang_up(now);
         }
         self.settle_down(now);
@@ -341,284 +347,6 @@ impl Session {
         .min()
     }
 
-    // ---- the client ----------------------------------------------------------------------------------------------
-
-    fn greet(&mut self, buf: &mut BytesMut) {
-        let Some(header) = buf.get(..PROTOCOL_HEADER.len()) else { return };
-        if header == PROTOCOL_HEADER {
-            let _ = buf.split_to(PROTOCOL_HEADER.len());
-            self.client = Client::Live;
-            self.upstream = Upstream::Dialing;
-            self.out.dial();
-        } else {
-            // As a server answers what it does not speak: the version that it does, and the end.
-            self.out.client.push(Bytes::from_static(&PROTOCOL_HEADER));
-            self.out.close_client();
-            self.client = Client::Gone;
-        }
-    }
-
-    fn pump_inbound(&mut self, now: Instant) {
-        while self.wants_client() && !self.inbound.is_empty() {
-            match self.inbound.next() {
-                Ok(Some(next)) => self.recv_client(next, now),
-                Ok(None) => {}
-                Err(error) => self.fail(&Fault::Wire(error), now),
-            }
-        }
-    }
-
-    fn recv_client(&mut self, next: Next, now: Instant) {
-        let Next { kind, channel, piece } = next;
-        if kind == FrameKind::Heartbeat || self.client == Client::Gone {
-            return;
-        }
-        if channel == ChannelId::CONNECTION {
-            return self.recv_client_connection(kind, &piece, now);
-        }
-        if self.client != Client::Live || self.upstream != Upstream::Live {
-            return;
-        }
-        let is_open = kind == FrameKind::Method && MethodId::of(piece.payload()) == Ok(MethodId::CHANNEL_OPEN);
-        if is_open {
-            self.on_channel(channel, now, |channel, cx| {
-                channel.reopen(cx);
-                Ok(())
-            });
-            if !self.channels.contains_key(&channel) && channel.0 <= self.handshake.channel_max() {
-                self.births += 1;
-                self.channels.insert(channel, Channel::new(channel, self.births));
-                self.out.upstream.forward(&piece);
-                return;
-            }
-        }
-        let whole = self.inbound.peek() == Some((FrameKind::Header, channel));
-        if !self.on_channel(channel, now, |channel, cx| channel.recv_client(kind, &piece, whole, cx)) {
-            // Not open: the broker says so. An answer to a close that crossed another is nobody's business.
-            if MethodId::of(piece.payload()) != Ok(MethodId::CHANNEL_CLOSE_OK) || kind != FrameKind::Method {
-                self.out.upstream.forward(&piece);
-            }
-        }
-    }
-
-    fn recv_client_connection(&mut self, kind: FrameKind, piece: &Piece, now: Instant) {
-        let step = match kind {
-            FrameKind::Method => emit::parse_method(piece.payload()).map(|method| self.handshake.recv_client(method)),
-            FrameKind::Header | FrameKind::Body | FrameKind::Heartbeat => None,
-        };
-        match (self.client, step.unwrap_or(Step::Pass)) {
-            (Client::Told { .. }, Step::CloseOk) => self.client_lost(now),
-            (Client::Told { .. }, Step::Close) => {
-                self.out.client.push(connection_close_ok());
-                self.client_lost(now);
-            }
-            (Client::Told { .. } | Client::Gone | Client::Greeting, _) => {}
-            (Client::Live | Client::SaidClose, Step::CloseOk) => {
-                self.out.upstream.forward(piece);
-                self.hang_up(now);
-            }
-            (Client::SaidClose, _) => {}
-            (Client::Live, Step::Close) => {
-                self.client = Client::SaidClose;
-                self.client_clock.stop();
-                let ending = Ending { why: Why::ClientClose(piece.compact()), until: now + self.shared.settings.linger };
-                if self.upstream == Upstream::Live {
-                    self.ending = Some(ending);
-                    self.each_channel(now, |channel, cx| channel.finish(cx));
-                } else {
-                    self.out.client.push(connection_close_ok());
-                    self.hang_up(now);
-                }
-            }
-            (Client::Live, Step::Tuned(seconds)) => {
-                self.out.upstream.forward(piece);
-                self.client_clock.set_interval(seconds, now);
-                self.upstream_clock.set_interval(seconds, now);
-            }
-            (Client::Live, Step::Identified) => {
-                self.out.upstream.forward(piece);
-                self.finder.set_vhost(self.handshake.vhost());
-                self.rights.set_identity(self.handshake.identity(self.serial));
-            }
-            (Client::Live, Step::Instead(_) | Step::Opened | Step::Pass) => self.out.upstream.forward(piece),
-        }
-    }
-
-    /// The client is gone, or will be told nothing more. The upstream stays until everything is settled.
-    fn client_lost(&mut self, now: Instant) {
-        if self.client == Client::Gone {
-            return;
-        }
-        let told = matches!(self.client, Client::Told { .. });
-        self.client = Client::Gone;
-        self.client_clock.stop();
-        self.inbound.clear();
-        if !told {
-            self.out.client.abandon();
-        }
-        self.out.close_client();
-        self.leave_upstream(now);
-    }
-
-    /// The client has broken the rules.
-    fn fail(&mut self, fault: &Fault, now: Instant) {
-        if self.client != Client::Live {
-            return self.client_lost(now);
-        }
-        self.flush(now);
-        self.inbound.clear();
-        if !self.handshake.opened() && self.upstream != Upstream::Live {
-            return self.hang_up(now);
-        }
-        self.tell_client(fault, now);
-        self.leave_upstream(now);
-    }
-
-    fn tell_client(&mut self, fault: &Fault, now: Instant) {
-        let culprit = fault.culprit();
-        let close = Close {
-            reply_code: fault.code(),
-            reply_text: fault.text().into(),
-            class_id: culprit.0,
-            method_id: culprit.1,
-        };
-        self.out.client.push(connection_method(ConnectionMethod::Close(close)));
-        self.client = Client::Told { until: now + self.shared.settings.handshake_timeout };
-        self.client_clock.stop();
-    }
-
-    /// Lets the upstream go as soon as everything is settled.
-    fn leave_upstream(&mut self, now: Instant) {
-        match self.upstream {
-            Upstream::Live => {
-                self.ending = Some(Ending { why: Why::ClientGone, until: now + self.shared.settings.linger });
-                if self.channels.values().any(|channel| !channel.is_settled()) {
-                    self.each_channel(now, |channel, cx| channel.abandon(cx));
-                }
-            }
-            Upstream::Unborn | Upstream::Dialing | Upstream::SaidClose { .. } | Upstream::Closing { .. } => {
-                self.drop_upstream(now);
-            }
-            Upstream::Gone => {}
-        }
-    }
-
-    // ---- the upstream --------------------------------------------------------------------------------------------
-
-    fn recv_upstream(&mut self, next: Next, now: Instant) {
-        let Next { kind, channel, piece } = next;
-        if kind == FrameKind::Heartbeat {
-            return;
-        }
-        if channel == ChannelId::CONNECTION {
-            return self.recv_upstream_connection(kind, &piece, now);
-        }
-        if self.probes.channel() == Some(channel) {
-            if kind == FrameKind::Method
-                && let Some(answer) = self.probes.recv(piece.payload(), &mut self.out.upstream)
-            {
-                self.probed(answer, now);
-            }
-            return;
-        }
-        if !self.on_channel(channel, now, |channel, cx| channel.recv_upstream(kind, &piece, cx)) {
-            self.out.client.forward(&piece);
-        }
-    }
-
-    fn recv_upstream_connection(&mut self, kind: FrameKind, piece: &Piece, now: Instant) {
-        let step = match kind {
-            FrameKind::Method => emit::parse_method(piece.payload()).map(|method| self.handshake.recv_upstream(method)),
-            FrameKind::Header | FrameKind::Body | FrameKind::Heartbeat => None,
-        };
-        match step.unwrap_or(Step::Pass) {
-            Step::Instead(frame) => self.out.client.push(frame),
-            Step::Close => self.upstream_says_close(piece, now),
-            Step::CloseOk => {
-                if self.client == Client::SaidClose {
-                    self.flush(now);
-                    self.out.client.forward(piece);
-                    self.hang_up(now);
-                } else {
-                    self.drop_upstream(now);
-                }
-            }
-            Step::Opened | Step::Pass | Step::Tuned(_) | Step::Identified => {
-                if !matches!(self.client, Client::Told { .. }) {
-                    self.out.client.forward(piece);
-                }
-            }
-        }
-    }
-
-    fn upstream_says_close(&mut self, piece: &Piece, now: Instant) {
-        self.flush(now);
-        match self.client {
-            Client::Live => {
-                self.out.client.forward(piece);
-                self.lose_channels(now);
-                self.upstream = Upstream::SaidClose { until: now + self.shared.settings.handshake_timeout };
-            }
-            Client::SaidClose => {
-                self.out.client.push(connection_close_ok());
-                self.out.upstream.push(connection_close_ok());
-                self.hang_up(now);
-            }
-            Client::Told { .. } | Client::Gone | Client::Greeting => {
-                self.out.upstream.push(connection_close_ok());
-                self.drop_upstream(now);
-            }
-        }
-    }
-
-    /// The upstream's socket has ended.
-    fn upstream_lost(&mut self, now: Instant) {
-        if self.upstream == Upstream::Gone {
-            return;
-        }
-        let expected = matches!(self.upstream, Upstream::SaidClose { .. });
-        self.flush(now);
-        self.drop_upstream(now);
-        match self.client {
-            Client::Live if self.handshake.opened() && !expected => self.tell_client(&Fault::UpstreamLost, now),
-            Client::SaidClose => {
-                self.out.client.push(connection_close_ok());
-                self.hang_up(now);
-            }
-            Client::Live | Client::Greeting => self.hang_up(now),
-            Client::Told { .. } | Client::Gone => {}
-        }
-    }
-
-    fn drop_upstream(&mut self, now: Instant) {
-        self.lose_channels(now);
-        self.ending = None;
-        self.upstream_clock.stop();
-        self.out.close_upstream();
-        self.upstream = Upstream::Gone;
-    }
-
-    /// What the upstream has not answered is in doubt now.
-    fn lose_channels(&mut self, now: Instant) {
-        for channel in self.channels.values_mut() {
-            channel.upstream_lost(now);
-        }
-        self.channels.clear();
-        self.due.clear();
-        self.timed.clear();
-        self.unresolved = 0;
-        self.held = 0;
-    }
-
-    /// Closes both sides; what was said before is still written.
-    fn hang_up(&mut self, now: Instant) {
-        self.drop_upstream(now);
-        self.client = Client::Gone;
-        self.client_clock.stop();
-        self.inbound.clear();
-        self.out.close_client();
-    }
-
     // ---- what comes to pass --------------------------------------------------------------------------------------
 
     /// Everything that an event has made possible.
@@ -635,7 +363,9 @@ impl Session {
             self.pump_inbound(now);
         }
         self.pump_inbound(now);
-        if self.client_eof && (self.inbound.is_empty() || self.ending.is_some() || self.upstream != Upstream::Live) {
+        if self.client_eof
+            && (self.inbound.is_empty() || self.ending.is_some() || self.upstream != Upstream::Live)
+        {
             self.client_eof = false;
             self.client_lost(now);
         }
@@ -676,8 +406,10 @@ impl Session {
 
     fn start_probe(&mut self, now: Instant) {
         while self.probes.wants_channel() && self.upstream == Upstream::Live {
-            let highest = self.handshake.channel_max();
-            let free = (1..=highest).rev().map(ChannelId).find(|id| !self.channels.contains_key(id));
+            // RabbitMQ counts the open channels of a connection, whatever their numbers.
+            let most = self.handshake.channel_max();
+            let room = self.channels.len() < usize::from(most);
+            let free = (1..=most).rev().map(ChannelId).find(|id| room && !self.channels.contains_key(id));
             let patience = self.shared.settings.handshake_timeout;
             match self.probes.start(free, patience, &mut self.out.upstream, now) {
                 Some(answer) => self.probed(answer, now),
@@ -687,7 +419,7 @@ impl Session {
     }
 
     /// The broker has said whether this user may publish somewhere.
-    fn probed(&mut self, answer: probe::Answer, now: Instant) {
+    pub(super) fn probed(&mut self, answer: probe::Answer, now: Instant) {
         let probe::Answer { right, askers, refused } = answer;
         if refused.is_none() {
             self.rights.learn(&self.shared.rights, right, now);
@@ -709,7 +441,7 @@ impl Session {
         }
     }
 
-    fn flush(&mut self, now: Instant) {
+    pub(super) fn flush(&mut self, now: Instant) {
         for id in std::mem::take(&mut self.due) {
             self.on_channel(id, now, |channel, cx| {
                 channel.flush(cx);
@@ -718,7 +450,11 @@ impl Session {
         }
     }
 
-    fn each_channel(&mut self, now: Instant, event: impl Fn(&mut Channel, &mut Cx<'_>) -> Result<(), Fault>) {
+    pub(super) fn each_channel(
+        &mut self,
+        now: Instant,
+        event: impl Fn(&mut Channel, &mut Cx<'_>) -> Result<(), Fault>,
+    ) {
         let ids: Vec<ChannelId> = self.channels.keys().copied().collect();
         for id in ids {
             self.on_channel(id, now, &event);
@@ -726,7 +462,7 @@ impl Session {
     }
 
     /// Tells a channel of an event, refuses what it refuses, and keeps the books. Whether there is such a channel.
-    fn on_channel(
+    pub(super) fn on_channel(
         &mut self,
         id: ChannelId,
         now: Instant,
@@ -771,10 +507,10 @@ impl Session {
     }
 }
 
-fn connection_method(method: ConnectionMethod) -> Bytes {
+pub(super) fn connection_method(method: ConnectionMethod) -> Bytes {
     emit::method(ChannelId::CONNECTION, AMQPClass::Connection(method))
 }
 
-fn connection_close_ok() -> Bytes {
+pub(super) fn connection_close_ok() -> Bytes {
     connection_method(ConnectionMethod::CloseOk(CloseOk {}))
 }

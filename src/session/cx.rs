@@ -1,11 +1,11 @@
 //! What a channel needs of its session while it handles something.
 
+use super::Shared;
 use super::outbox::Outbox;
 use super::probe::Probes;
 use super::rights::OwnRights;
-use super::Shared;
-use crate::wire::ChannelId;
 use crate::window::{Key, Mailbox, Scope, Ticket, Window};
+use crate::wire::ChannelId;
 use crate::wire::properties::IdValue;
 use bytes::Bytes;
 use std::collections::HashMap;

@@ -35,7 +35,9 @@ pub enum Fault {
     #[error("CONNECTION_FORCED - hapax is shutting down; reconnect")]
     Draining,
     /// `missing_id = "reject"`.
-    #[error("PRECONDITION_FAILED - window '{window}' takes no publish without an id ({id}); set it, or missing_id = \"forward\"")]
+    #[error(
+        "PRECONDITION_FAILED - window '{window}' takes no publish without an id ({id}); set it, or missing_id = \"forward\""
+    )]
     MissingId {
         /// the window's name
         window: Box<str>,
@@ -49,7 +51,9 @@ pub enum Fault {
     )]
     TxAfterPublish,
     /// A transaction has waited too long for another publish of the same id.
-    #[error("PRECONDITION_FAILED - an id of this transaction is in flight elsewhere and did not settle in time; retry the transaction")]
+    #[error(
+        "PRECONDITION_FAILED - an id of this transaction is in flight elsewhere and did not settle in time; retry the transaction"
+    )]
     TxWaitedTooLong,
     /// More publishes in one transaction than the bound on unresolved publishes.
     #[error("RESOURCE_ERROR - more than {max} publishes in one transaction (limits.max_unresolved)")]
@@ -83,7 +87,9 @@ impl Fault {
     /// How far it reaches.
     pub fn scope(&self) -> Scope {
         match self {
-            Fault::Wire(_) | Fault::Unexpected { .. } | Fault::UpstreamLost | Fault::Draining => Scope::Connection,
+            Fault::Wire(_) | Fault::Unexpected { .. } | Fault::UpstreamLost | Fault::Draining => {
+                Scope::Connection
+            }
             Fault::MissingId { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
@@ -95,11 +101,14 @@ impl Fault {
     /// The method to blame, `(0, 0)` where there is none.
     pub fn culprit(&self) -> MethodId {
         match self {
-            Fault::Wire(_) | Fault::Unexpected { .. } | Fault::UpstreamLost | Fault::Draining => MethodId(0, 0),
-            Fault::TxAfterPublish => MethodId::TX_SELECT,
-            Fault::MissingId { .. } | Fault::TxWaitedTooLong | Fault::TxTooLarge { .. } | Fault::Broker { .. } => {
-                MethodId::BASIC_PUBLISH
+            Fault::Wire(_) | Fault::Unexpected { .. } | Fault::UpstreamLost | Fault::Draining => {
+                MethodId(0, 0)
             }
+            Fault::TxAfterPublish => MethodId::TX_SELECT,
+            Fault::MissingId { .. }
+            | Fault::TxWaitedTooLong
+            | Fault::TxTooLarge { .. }
+            | Fault::Broker { .. } => MethodId::BASIC_PUBLISH,
         }
     }
 

@@ -13,7 +13,7 @@
 use crate::wire::emit;
 use crate::wire::frame::{self, ChannelId, MIN_FRAME_MAX};
 use amq_protocol::protocol::AMQPClass;
-use amq_protocol::protocol::connection::{AMQPMethod, Tune};
+use amq_protocol::protocol::connection::{AMQPMethod, Tune, TuneOk};
 use bytes::Bytes;
 
 /// The size that RabbitMQ offers by default; what an upstream may send before it has offered one.
@@ -26,8 +26,8 @@ pub(super) enum Step {
     Pass,
     /// Pass this on in its place.
     Instead(Bytes),
-    /// Pass it on; both sides have agreed on heartbeats, in seconds.
-    Tuned(u16),
+    /// Pass it on, or the other in its place; both sides have agreed on heartbeats, in seconds.
+    Tuned { heartbeat: u16, instead: Option<Bytes> },
     /// Pass it on; credentials or vhost are known better now.
     Identified,
     /// Pass it on; the connection is open.
@@ -83,7 +83,7 @@ impl Handshake {
         frame::limit(self.offered.max(self.frame_max))
     }
 
-    /// The highest channel number.
+    /// How many channels the upstream allows.
     pub(super) fn channel_max(&self) -> u16 {
         self.channel_max
     }
@@ -119,11 +119,14 @@ impl Handshake {
                 let asked = if ok.frame_max == 0 { self.offered } else { ok.frame_max };
                 self.frame_max = asked.min(self.offered).max(MIN_FRAME_MAX);
                 self.offered = self.frame_max;
-                self.channel_max = match (ok.channel_max, self.channel_max) {
-                    (0, offered) => offered,
-                    (asked, offered) => asked.min(offered),
-                };
-                Step::Tuned(ok.heartbeat)
+                let heartbeat = ok.heartbeat;
+                // One channel more than the client wants: to verify a right, Hapax needs one of its own.
+                let instead = (ok.channel_max > 0 && ok.channel_max < self.channel_max).then(|| {
+                    self.channel_max = ok.channel_max + 1;
+                    let tune_ok = AMQPMethod::TuneOk(TuneOk { channel_max: self.channel_max, ..ok });
+                    emit::method(ChannelId::CONNECTION, AMQPClass::Connection(tune_ok))
+                });
+                Step::Tuned { heartbeat, instead }
             }
             AMQPMethod::Open(open) => {
                 self.vhost = Some(Bytes::copy_from_slice(open.virtual_host.as_str().as_bytes()));
@@ -139,7 +142,7 @@ impl Handshake {
     pub(super) fn recv_upstream(&mut self, method: AMQPClass) -> Step {
         let AMQPClass::Connection(method) = method else { return Step::Pass };
         match method {
-            AMQPMethod::Tune(tune) => self.recv_tune(tune),
+            AMQPMethod::Tune(tune) => self.recv_tune(&tune),
             AMQPMethod::OpenOk(_) => {
                 self.opened = true;
                 Step::Opened
@@ -151,7 +154,7 @@ impl Handshake {
     }
 
     /// A frame is held whole before it goes on, so its size must have a bound, whatever the broker offers.
-    fn recv_tune(&mut self, tune: Tune) -> Step {
+    fn recv_tune(&mut self, tune: &Tune) -> Step {
         if tune.channel_max > 0 {
             self.channel_max = tune.channel_max;
         }
@@ -160,7 +163,7 @@ impl Handshake {
             return Step::Pass;
         }
         self.offered = self.ceiling;
-        let tune = AMQPMethod::Tune(Tune { frame_max: self.ceiling, ..tune });
+        let tune = AMQPMethod::Tune(Tune { frame_max: self.ceiling, ..*tune });
         Step::Instead(emit::method(ChannelId::CONNECTION, AMQPClass::Connection(tune)))
     }
 }

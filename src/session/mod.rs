@@ -6,6 +6,7 @@
 
 mod candidate;
 mod channel;
+mod client;
 mod confirms;
 mod connection;
 mod cx;
@@ -19,6 +20,9 @@ mod probe;
 mod publisher;
 mod rights;
 mod transaction;
+mod upstream;
+mod verdict;
+mod waiting;
 
 pub use confirms::{ClientTag, UpstreamTag};
 pub use connection::Session;

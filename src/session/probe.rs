@@ -12,13 +12,13 @@
 use super::confirms::ClientTag;
 use super::fault::Fault;
 use super::outbox::Lane;
+use crate::window::Key;
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
-use crate::window::Key;
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame};
+use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::basic::AMQPProperties;
 use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, CloseOk, Open};
-use amq_protocol::protocol::AMQPClass;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -63,7 +63,11 @@ impl Probes {
     pub(super) fn ask(&mut self, right: Key, exchange: &[u8], routing_key: &[u8], asker: Asker) {
         let askers = self.askers.entry(right).or_default();
         if askers.is_empty() {
-            self.queue.push_back(Question { right, exchange: exchange.into(), routing_key: routing_key.into() });
+            self.queue.push_back(Question {
+                right,
+                exchange: exchange.into(),
+                routing_key: routing_key.into(),
+            });
         }
         // Of those without a tag one stands for all of its channel.
         if asker.client.is_some() || !askers.contains(&asker) {
@@ -86,10 +90,17 @@ impl Probes {
     }
 
     /// Asks the next question on `channel`, or gives up where the client has taken all numbers.
-    pub(super) fn start(&mut self, channel: Option<ChannelId>, patience: Duration, out: &mut Lane, now: Instant) -> Option<Answer> {
+    pub(super) fn start(
+        &mut self,
+        channel: Option<ChannelId>,
+        patience: Duration,
+        out: &mut Lane,
+        now: Instant,
+    ) -> Option<Answer> {
         let question = self.queue.pop_front()?;
         let Some(channel) = channel else {
-            let text = "CHANNEL_ERROR - hapax has no channel number left to verify that this user may publish";
+            let text =
+                "CHANNEL_ERROR - hapax has no channel number left to verify that this user may publish";
             return Some(self.answer(question.right, Some(Fault::Broker { code: 504, text: text.into() })));
         };
         out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::Open(Open {}))));
@@ -104,7 +115,9 @@ impl Probes {
         if MethodId::of(payload) != Ok(MethodId::CHANNEL_CLOSE) {
             return None;
         }
-        let AMQPClass::Channel(ChannelMethod::Close(close)) = emit::parse_method(payload)? else { return None };
+        let AMQPClass::Channel(ChannelMethod::Close(close)) = emit::parse_method(payload)? else {
+            return None;
+        };
         out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::CloseOk(CloseOk {}))));
         self.asking = None;
         let refused = (close.reply_code != REFUSED_FOR_ITS_EXPIRATION)

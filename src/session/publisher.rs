@@ -20,17 +20,17 @@ use super::fault::Fault;
 use super::outbox::Piece;
 use super::probe::Asker;
 use super::transaction::Transactions;
+use super::waiting::Waiting;
+use crate::window::{
+    Confirms as ConfirmRule, Event, ForgetCause, Key, MissingId, Mode as WindowMode, Reservation, Ticket,
+    Window,
+};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{Publish, Return, Settle};
 use crate::wire::properties::{ContentHeader, IdSource, IdValue};
 use crate::wire::{ChannelId, emit, scan};
-use crate::window::{Confirms as ConfirmRule, Event, ForgetCause, Key, MissingId, Mode as WindowMode, Reservation, Ticket, Verdict, Wait, Window};
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// How often a publish that found no room to wait asks again.
-const RETRY: Duration = Duration::from_millis(20);
 
 /// How the upstream channel says what became of a publish.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +45,7 @@ pub(super) enum Mode {
 
 /// What becomes of the content that is being received.
 #[derive(Debug)]
-enum Fate {
+pub(super) enum Fate {
     /// It goes upstream. Without confirms there is no later sign: the key is committed when the last frame is written.
     Forward { at_write: Option<(Reservation, Duration)> },
     /// It ends here; this is said when it is complete.
@@ -58,16 +58,20 @@ enum Fate {
 
 /// What is said of a publish that is not forwarded.
 #[derive(Debug)]
-enum Reply {
+pub(super) enum Reply {
     Nothing,
     /// It is stored. To be said only to a user who may publish there.
-    Duplicate { client: Option<ClientTag>, right: Key, publish: Piece },
+    Duplicate {
+        client: Option<ClientTag>,
+        right: Key,
+        publish: Piece,
+    },
     Nack(ClientTag),
 }
 
 /// A publish whose id is its body.
 #[derive(Debug)]
-struct Draft {
+pub(super) struct Draft {
     window: Arc<dyn Window>,
     client: Option<ClientTag>,
     publish: Piece,
@@ -80,57 +84,28 @@ struct Draft {
 
 /// Where we are in the content that the client sends on this channel.
 #[derive(Debug)]
-enum Content {
+pub(super) enum Content {
     Idle,
     /// `basic.publish` is held until its header comes.
     Header(Piece),
-    Body { left: u64, fate: Fate },
+    Body {
+        left: u64,
+        fate: Fate,
+    },
     /// The client has broken the rules and the broker is about to say so: all is passed on.
     Opaque,
-}
-
-/// A publish that waits for the outcome of another with the same id.
-#[derive(Debug)]
-struct Waiter {
-    wait: Wait,
-    candidate: Candidate,
-    weight: usize,
-    until: Instant,
-}
-
-/// A waiter whose turn has come, with the reservation that it was given.
-#[derive(Debug)]
-struct Promoted {
-    candidate: Candidate,
-    weight: usize,
-    reservation: Option<Reservation>,
-}
-
-/// A publish that stops its channel until its verdict is known.
-#[derive(Debug)]
-struct Stall {
-    candidate: Candidate,
-    ticket: Ticket,
-    /// The window will answer by mail; otherwise there was no room to wait, and it asks again.
-    asked: Option<Wait>,
-    retry_at: Instant,
-    until: Instant,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    id: ChannelId,
+    pub(super) id: ChannelId,
     birth: u64,
-    mode: Mode,
-    content: Content,
+    pub(super) mode: Mode,
+    pub(super) content: Content,
     confirms: Confirms,
-    tx: Transactions,
-    waiting: BTreeMap<Ticket, Waiter>,
-    /// Promoted while other content was on its way upstream: contents do not interleave.
-    promoted: VecDeque<Promoted>,
-    stall: Option<Stall>,
-    held: usize,
+    pub(super) tx: Transactions,
+    pub(super) waiting: Waiting,
 }
 
 impl Publisher {
@@ -142,10 +117,7 @@ impl Publisher {
             content: Content::Idle,
             confirms: Confirms::new(),
             tx: Transactions::default(),
-            waiting: BTreeMap::new(),
-            promoted: VecDeque::new(),
-            stall: None,
-            held: 0,
+            waiting: Waiting::default(),
         }
     }
 
@@ -164,13 +136,13 @@ impl Publisher {
 
     /// Bytes held for waiting publishes.
     pub(super) fn held(&self) -> usize {
-        self.held
+        self.waiting.held()
     }
 
     /// Publishes whose outcome is unknown, or whose answer waits behind another's. Those of an open transaction
     /// are not counted: the client has the next word there.
     pub(super) fn unresolved(&self) -> usize {
-        self.confirms.span() + self.waiting.len() + self.promoted.len() + self.tx.ending_len()
+        self.confirms.span() + self.waiting.len() + self.tx.ending_len()
     }
 
     /// Whether no content is being received.
@@ -185,19 +157,22 @@ impl Publisher {
 
     /// Whether the channel's next frames have to wait for a verdict.
     pub(super) fn is_stalled(&self) -> bool {
-        self.stall.is_some()
+        self.waiting.is_stalled()
     }
 
     /// Whether publishes wait for the outcome of others.
     pub(super) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty() || !self.promoted.is_empty()
+        self.waiting.len() > 0
     }
 
     /// Whether every complete publish has its outcome. (What is being forwarded when its client is gone will never be
     /// complete.)
     pub(super) fn is_settled(&self) -> bool {
         let incomplete = usize::from(self.is_forwarding() && matches!(self.mode, Mode::Confirm { .. }));
-        !self.has_waiting() && !self.is_stalled() && self.confirms.unsettled() <= incomplete && !self.tx.is_ending()
+        !self.has_waiting()
+            && !self.is_stalled()
+            && self.confirms.unsettled() <= incomplete
+            && !self.tx.is_ending()
     }
 
     // ---- the client's frames -------------------------------------------------------------------------------------
@@ -208,7 +183,12 @@ impl Publisher {
     }
 
     /// A header or body frame, or a method where content was expected.
-    pub(super) fn recv_content(&mut self, kind: FrameKind, piece: &Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    pub(super) fn recv_content(
+        &mut self,
+        kind: FrameKind,
+        piece: &Piece,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
         match (std::mem::replace(&mut self.content, Content::Opaque), kind) {
             (Content::Header(publish), FrameKind::Header) => {
                 let result = self.recv_header(publish, piece, cx);
@@ -235,7 +215,8 @@ impl Publisher {
     }
 
     fn recv_header(&mut self, publish: Piece, header: &Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let (Ok(fields), Ok((_, left))) = (Publish::parse(publish.payload()), ContentHeader::size_of(header.payload()))
+        let (Ok(fields), Ok((_, left))) =
+            (Publish::parse(publish.payload()), ContentHeader::size_of(header.payload()))
         else {
             cx.out.upstream.forward(&publish);
             cx.out.upstream.forward(header);
@@ -244,8 +225,10 @@ impl Publisher {
         if self.mode == Mode::Tx && self.tx.open_len() >= cx.shared.settings.max_unresolved {
             return Err(Fault::TxTooLarge { max: cx.shared.settings.max_unresolved });
         }
-        let client = matches!(self.mode, Mode::Confirm { client: true }).then(|| self.confirms.next_client_tag());
-        let window = cx.finder.find(cx.shared, fields.exchange).filter(|window| window.mode() != WindowMode::Off);
+        let client =
+            matches!(self.mode, Mode::Confirm { client: true }).then(|| self.confirms.next_client_tag());
+        let window =
+            cx.finder.find(cx.shared, fields.exchange).filter(|window| window.mode() != WindowMode::Off);
         let Some(window) = window.filter(|_| !fields.immediate) else {
             cx.shared.listener.unmatched();
             return self.forward_unjudged(client, &publish, header, left, cx);
@@ -260,10 +243,10 @@ impl Publisher {
             return self.forward_unjudged(client, &publish, header, left, cx);
         }
         if rules.id == IdSource::Body && left > 0 {
-            let room = usize::try_from(left).is_ok_and(|left| cx.has_room(self.held, left));
+            let room = usize::try_from(left).is_ok_and(|left| cx.has_room(self.waiting.held(), left));
             if room {
                 let (publish, header) = (publish.compact(), header.compact());
-                self.held += usize::try_from(left).unwrap_or_default();
+                self.waiting.hold(size_of(left));
                 let draft = Draft { window, client, publish, header, size: left, body: Vec::new() };
                 self.content = Content::Body { left, fate: Fate::Collect(Box::new(draft)) };
                 return Ok(());
@@ -272,18 +255,33 @@ impl Publisher {
         let Some(id) = found.id.filter(|id| !id.is_empty()) else {
             window.notice(Event::NoId);
             if rules.missing_id == MissingId::Reject {
-                return Err(Fault::MissingId { window: (&*rules.name).into(), id: rules.id.to_string().into() });
+                return Err(Fault::MissingId {
+                    window: (&*rules.name).into(),
+                    id: rules.id.to_string().into(),
+                });
             }
             return self.forward_unjudged(client, &publish, header, left, cx);
         };
-        let key = cx.shared.keys.key(rules.scope, cx.finder.vhost(), fields.exchange, fields.routing_key, &id);
+        let key =
+            cx.shared.keys.key(rules.scope, cx.finder.vhost(), fields.exchange, fields.routing_key, &id);
         let ttl = found.cache_ttl_ms.map_or_else(|| window.ttl(), Duration::from_millis);
         let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
         let right = cx.rights.needed(&cx.shared.keys, target, fields.routing_key);
-        let return_key = fields.mandatory.then(|| cx.return_key(target, fields.routing_key, found.message_id));
+        let return_key =
+            fields.mandatory.then(|| cx.return_key(target, fields.routing_key, found.message_id));
         let header = header.clone();
-        let candidate =
-            Candidate { window, key, ttl, client, right, return_key, publish, header, body: Vec::new(), left };
+        let candidate = Candidate {
+            window,
+            key,
+            ttl,
+            client,
+            right,
+            return_key,
+            publish,
+            header,
+            body: Vec::new(),
+            left,
+        };
         self.judge(candidate, cx)
     }
 
@@ -303,13 +301,7 @@ impl Publisher {
             Fate::Forward { .. } => cx.out.upstream.forward(piece),
             Fate::Swallow(_) => {}
             Fate::Keep(ticket) => {
-                if let Some(waiter) = self.waiting.get_mut(ticket) {
-                    let overhead = piece.frame().len() - piece.payload().len();
-                    waiter.candidate.body.extend_from_slice(piece.frame());
-                    waiter.candidate.left = left;
-                    waiter.weight += overhead;
-                    self.held += overhead;
-                }
+                self.waiting.extend(*ticket, piece, left);
             }
             Fate::Collect(draft) => draft.body.extend_from_slice(piece.frame()),
         }
@@ -318,7 +310,7 @@ impl Publisher {
     }
 
     /// What follows once the last octet of a content is here.
-    fn complete_if_whole(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    pub(super) fn complete_if_whole(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         if !matches!(self.content, Content::Body { left: 0, .. }) {
             return Ok(());
         }
@@ -336,7 +328,7 @@ impl Publisher {
 
     fn judge_collected(&mut self, draft: Draft, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Draft { window, client, publish, header, size, body } = draft;
-        self.held -= usize::try_from(size).unwrap_or_default();
+        self.waiting.release(size_of(size));
         let whole = payloads(&body);
         let rules = window.rules();
         let (Ok(fields), Ok(found)) =
@@ -354,193 +346,22 @@ impl Publisher {
         let ttl = found.cache_ttl_ms.map_or_else(|| window.ttl(), Duration::from_millis);
         let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
         let right = cx.rights.needed(&cx.shared.keys, target, fields.routing_key);
-        let return_key = fields.mandatory.then(|| cx.return_key(target, fields.routing_key, found.message_id));
-        self.judge(Candidate { window, key, ttl, client, right, return_key, publish, header, body, left: 0 }, cx)
-    }
-
-    // ---- verdicts ------------------------------------------------------------------------------------------------
-
-    fn judge(&mut self, candidate: Candidate, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let ticket = cx.tickets.draw(self.id);
-        let verdict = Arc::clone(&candidate.window).reserve(candidate.key, cx.now, cx.mailbox, ticket);
-        let until = cx.now + cx.shared.settings.in_flight_timeout;
-        self.decide(candidate, ticket, verdict, until, cx)
-    }
-
-    fn decide(
-        &mut self,
-        candidate: Candidate,
-        ticket: Ticket,
-        verdict: Verdict,
-        until: Instant,
-        cx: &mut Cx<'_>,
-    ) -> Result<(), Fault> {
-        let left = candidate.left;
-        let fate = match verdict {
-            Verdict::Fresh(reservation) => self.forward(candidate, Some(reservation), cx),
-            Verdict::Duplicate | Verdict::InFlight(_) | Verdict::Crowded if candidate.observed() => {
-                self.forward(candidate, None, cx)
-            }
-            Verdict::Duplicate => Fate::Swallow(Reply::Duplicate {
-                client: candidate.client,
-                right: candidate.right,
-                publish: candidate.publish.compact(),
-            }),
-            // Said twice in one transaction: it shares the fate of the first, whatever that is.
-            Verdict::InFlight(_) if self.mode == Mode::Tx && self.tx.holds(candidate.key) => Fate::Swallow(Reply::Nothing),
-            Verdict::InFlight(wait) if cx.has_room(self.held, candidate.weight()) => {
-                let weight = candidate.weight();
-                self.held += weight;
-                self.waiting.insert(ticket, Waiter { wait, candidate: candidate.compact(), weight, until });
-                Fate::Keep(ticket)
-            }
-            Verdict::InFlight(_) | Verdict::Crowded => match candidate.client {
-                Some(tag) => {
-                    candidate.window.notice(Event::Refused);
-                    Fate::Swallow(Reply::Nack(tag))
-                }
-                None => {
-                    self.stall(candidate, ticket, None, until, cx);
-                    return Ok(());
-                }
-            },
-            Verdict::Pending(wait) => {
-                self.stall(candidate, ticket, Some(wait), until, cx);
-                return Ok(());
-            }
-        };
-        self.content = Content::Body { left, fate };
-        self.complete_if_whole(cx)
-    }
-
-    fn stall(&mut self, candidate: Candidate, ticket: Ticket, asked: Option<Wait>, until: Instant, cx: &Cx<'_>) {
-        self.content = Content::Idle;
-        let candidate = candidate.compact();
-        self.held += candidate.weight();
-        self.stall = Some(Stall { candidate, ticket, asked, retry_at: cx.now + RETRY, until });
-    }
-
-    /// When a stalled publish asks again, or a waiting one has waited long enough. (All wait equally long: the first is
-    /// due first.)
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let retry = self.stall.as_ref().filter(|stall| stall.asked.is_none()).map(|stall| stall.retry_at);
-        let expiry = self.waiting.first_key_value().map(|(_, waiter)| waiter.until);
-        retry.into_iter().chain(expiry).min()
-    }
-
-    /// A stalled publish that found no room asks again; after the in-flight timeout it goes on unjudged: a duplicate is
-    /// possible then, a loss is not.
-    pub(super) fn retry(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let Some(stall) = self.stall.take_if(|stall| stall.asked.is_none() && stall.retry_at <= cx.now) else {
-            return Ok(());
-        };
-        self.held -= stall.candidate.weight();
-        if cx.now >= stall.until {
-            stall.candidate.window.notice(Event::Refused);
-            if self.mode == Mode::Tx {
-                return Err(Fault::TxWaitedTooLong);
-            }
-            let left = stall.candidate.left;
-            let fate = self.forward(stall.candidate, None, cx);
-            self.content = Content::Body { left, fate };
-            return self.complete_if_whole(cx);
-        }
-        let window = Arc::clone(&stall.candidate.window);
-        let verdict = window.reserve(stall.candidate.key, cx.now, cx.mailbox, stall.ticket);
-        self.decide(stall.candidate, stall.ticket, verdict, stall.until, cx)
-    }
-
-    /// A verdict that came late.
-    pub(super) fn recv_verdict(&mut self, ticket: Ticket, verdict: Verdict, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        if let Some(stall) = self.stall.take_if(|stall| stall.ticket == ticket && stall.asked.is_some()) {
-            let Stall { candidate, asked, until, .. } = stall;
-            self.held -= candidate.weight();
-            let result = self.decide(candidate, ticket, verdict, until, cx);
-            drop(asked);
-            return result;
-        }
-        match (self.waiting.remove(&ticket), verdict) {
-            (Some(mut waiter), Verdict::InFlight(wait)) => {
-                waiter.wait = wait;
-                self.waiting.insert(ticket, waiter);
-            }
-            (Some(waiter), Verdict::Fresh(reservation)) => self.promote(ticket, waiter, Some(reservation), cx),
-            (Some(waiter), Verdict::Duplicate) => {
-                let Candidate { client, right, publish, .. } = waiter.candidate;
-                self.held -= waiter.weight;
-                self.swallow(ticket, Reply::Duplicate { client, right, publish }, cx);
-            }
-            (Some(waiter), Verdict::Crowded | Verdict::Pending(_)) => self.give_up(ticket, waiter, cx)?,
-            (None, Verdict::Fresh(reservation)) => reservation.forget(ForgetCause::ChannelClosed),
-            (None, Verdict::Duplicate | Verdict::InFlight(_) | Verdict::Crowded | Verdict::Pending(_)) => {}
-        }
-        Ok(())
-    }
-
-    /// Gives up the publishes that have waited long enough.
-    pub(super) fn expire(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        while let Some(first) = self.waiting.first_entry().filter(|first| first.get().until <= cx.now) {
-            let (ticket, waiter) = first.remove_entry();
-            self.give_up(ticket, waiter, cx)?;
-        }
-        Ok(())
-    }
-
-    fn give_up(&mut self, ticket: Ticket, waiter: Waiter, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        waiter.candidate.window.notice(Event::Refused);
-        match (self.mode, waiter.candidate.client) {
-            (Mode::Tx, _) => {
-                self.held -= waiter.weight;
-                return Err(Fault::TxWaitedTooLong);
-            }
-            (_, Some(tag)) => {
-                self.held -= waiter.weight;
-                self.swallow(ticket, Reply::Nack(tag), cx);
-            }
-            (_, None) => self.promote(ticket, waiter, None, cx),
-        }
-        Ok(())
-    }
-
-    /// A waiter ends here, its body perhaps still on its way.
-    fn swallow(&mut self, ticket: Ticket, reply: Reply, cx: &mut Cx<'_>) {
-        match &mut self.content {
-            Content::Body { left, fate: Fate::Keep(kept) } if *kept == ticket => {
-                self.content = Content::Body { left: *left, fate: Fate::Swallow(reply) };
-            }
-            _ => self.reply(reply, cx),
-        }
-    }
-
-    /// A waiter goes upstream, its body perhaps still on its way.
-    fn promote(&mut self, ticket: Ticket, waiter: Waiter, reservation: Option<Reservation>, cx: &mut Cx<'_>) {
-        let Waiter { candidate, weight, .. } = waiter;
-        match self.content {
-            Content::Body { left, fate: Fate::Keep(kept) } if kept == ticket => {
-                self.held -= weight;
-                let fate = self.forward(candidate, reservation, cx);
-                self.content = Content::Body { left, fate };
-            }
-            _ => {
-                self.promoted.push_back(Promoted { candidate, weight, reservation });
-                self.forward_promoted(cx);
-            }
-        }
-    }
-
-    fn forward_promoted(&mut self, cx: &mut Cx<'_>) {
-        while !self.is_forwarding() {
-            let Some(Promoted { candidate, weight, reservation }) = self.promoted.pop_front() else { return };
-            self.held -= weight;
-            if let Fate::Forward { at_write } = self.forward(candidate, reservation, cx) {
-                commit_at_write(at_write, cx.now);
-            }
-        }
+        let return_key =
+            fields.mandatory.then(|| cx.return_key(target, fields.routing_key, found.message_id));
+        self.judge(
+            Candidate { window, key, ttl, client, right, return_key, publish, header, body, left: 0 },
+            cx,
+        )
     }
 
     // ---- forwarding ----------------------------------------------------------------------------------------------
 
-    fn forward(&mut self, candidate: Candidate, reservation: Option<Reservation>, cx: &mut Cx<'_>) -> Fate {
+    pub(super) fn forward(
+        &mut self,
+        candidate: Candidate,
+        reservation: Option<Reservation>,
+        cx: &mut Cx<'_>,
+    ) -> Fate {
         if self.mode == Mode::Plain && candidate.window.rules().confirms == ConfirmRule::Shadow {
             cx.out.upstream.push(emit::confirm_select(self.id));
             self.mode = Mode::Confirm { client: false };
@@ -566,7 +387,15 @@ impl Publisher {
                 cx.return_key(fields.exchange, fields.routing_key, found.and_then(|found| found.message_id))
             });
             let since = cx.now;
-            self.enter(Entry { client, reservation: None, since, right: None, return_key, returned: false, named: None });
+            self.enter(Entry {
+                client,
+                reservation: None,
+                since,
+                right: None,
+                return_key,
+                returned: false,
+                named: None,
+            });
         }
         self.content = Content::Body { left, fate: Fate::Forward { at_write: None } };
         self.complete_if_whole(cx)
@@ -582,7 +411,7 @@ impl Publisher {
         None
     }
 
-    fn reply(&mut self, reply: Reply, cx: &mut Cx<'_>) {
+    pub(super) fn reply(&mut self, reply: Reply, cx: &mut Cx<'_>) {
         match reply {
             Reply::Nothing => {}
             Reply::Nack(tag) => self.confirms.nack(tag),
@@ -616,7 +445,12 @@ impl Publisher {
     }
 
     /// `basic.return` with its header. Gives back the exchange that the client had named, where it was another.
-    pub(super) fn recv_return(&mut self, fields: &Return<'_>, header: &Piece, cx: &Cx<'_>) -> Option<Box<[u8]>> {
+    pub(super) fn recv_return(
+        &mut self,
+        fields: &Return<'_>,
+        header: &Piece,
+        cx: &Cx<'_>,
+    ) -> Option<Box<[u8]>> {
         let found = ContentHeader::parse(header.payload(), &IdSource::MessageId).ok();
         let message_id = found.and_then(|found| found.message_id);
         let key = cx.return_key(fields.exchange, fields.routing_key, message_id);
@@ -670,15 +504,13 @@ impl Publisher {
     /// is rolled back.
     pub(super) fn client_done(&mut self) {
         match std::mem::replace(&mut self.content, Content::Idle) {
-            Content::Body { fate: Fate::Keep(ticket), .. } => {
-                if let Some(waiter) = self.waiting.remove(&ticket) {
-                    self.held -= waiter.weight;
-                }
-            }
+            Content::Body { fate: Fate::Keep(ticket), .. } => drop(self.waiting.take(ticket)),
             Content::Body { fate: Fate::Collect(draft), .. } => {
-                self.held -= usize::try_from(draft.size).unwrap_or_default();
+                self.waiting.release(size_of(draft.size));
             }
-            content @ (Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque) => self.content = content,
+            content @ (Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque) => {
+                self.content = content;
+            }
             Content::Idle | Content::Header(_) | Content::Body { fate: Fate::Swallow(_), .. } => {}
         }
         if self.mode == Mode::Tx {
@@ -700,7 +532,8 @@ impl Publisher {
     fn give_back(&mut self, mut each: impl FnMut(Entry)) {
         // What was not sent whole was not stored, whatever the rule.
         let incomplete = self.is_forwarding();
-        let mut entries: Vec<Entry> = self.confirms.take_unsettled().chain(self.tx.take_unsettled()).collect();
+        let mut entries: Vec<Entry> =
+            self.confirms.take_unsettled().chain(self.tx.take_unsettled()).collect();
         if incomplete && let Some(entry) = entries.pop() {
             entry.forget(ForgetCause::Incomplete);
         }
@@ -716,21 +549,11 @@ impl Publisher {
     /// Nobody asks any more for what waits.
     pub(super) fn abandon_waiting(&mut self) {
         self.drop_waiting();
-        if let Some(stall) = self.stall.take() {
-            self.held -= stall.candidate.weight();
-        }
+        drop(self.waiting.take_stalled());
     }
 
     fn drop_waiting(&mut self) {
-        for (_, waiter) in std::mem::take(&mut self.waiting) {
-            self.held -= waiter.weight;
-        }
-        for Promoted { weight, reservation, .. } in std::mem::take(&mut self.promoted) {
-            self.held -= weight;
-            if let Some(reservation) = reservation {
-                reservation.forget(ForgetCause::ChannelClosed);
-            }
-        }
+        self.waiting.drop_queued();
         if let Content::Body { fate, .. } = &mut self.content
             && matches!(fate, Fate::Keep(_))
         {
@@ -739,7 +562,7 @@ impl Publisher {
     }
 }
 
-fn commit_at_write(at_write: Option<(Reservation, Duration)>, now: Instant) {
+pub(super) fn commit_at_write(at_write: Option<(Reservation, Duration)>, now: Instant) {
     if let Some((reservation, ttl)) = at_write {
         reservation.commit(now, ttl);
     }
@@ -753,6 +576,11 @@ fn payloads(mut frames: &[u8]) -> Vec<u8> {
         frames = frames.get(frame.wire_len()..).unwrap_or_default();
     }
     whole
+}
+
+/// Octets of a body as bytes of memory.
+fn size_of(octets: u64) -> usize {
+    usize::try_from(octets).unwrap_or(usize::MAX)
 }
 
 fn name(kind: FrameKind) -> &'static str {

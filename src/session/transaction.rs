@@ -104,7 +104,9 @@ impl Transactions {
         for ended in std::mem::take(&mut self.ended) {
             match ended {
                 Ended::Commit(entries) => doubtful.extend(entries),
-                Ended::Rollback(entries) => entries.into_iter().for_each(|entry| entry.forget(ForgetCause::Rollback)),
+                Ended::Rollback(entries) => {
+                    entries.into_iter().for_each(|entry| entry.forget(ForgetCause::Rollback));
+                }
             }
         }
         doubtful.into_iter()

@@ -1,0 +1,185 @@
+//! The [`Session`]'s client side: its greeting, its frames, its close, its disappearance.
+
+use super::channel::Channel;
+use super::connection::{Client, Ending, Session, Upstream, Why, connection_close_ok, connection_method};
+use super::fault::Fault;
+use super::handshake::Step;
+use super::inbound::Next;
+use super::outbox::Piece;
+use crate::wire::frame::{FrameKind, PROTOCOL_HEADER};
+use crate::wire::method::MethodId;
+use crate::wire::{ChannelId, emit};
+use amq_protocol::protocol::connection::{AMQPMethod as ConnectionMethod, Close};
+use bytes::{Bytes, BytesMut};
+use std::time::Instant;
+
+impl Session {
+    pub(super) fn greet(&mut self, buf: &mut BytesMut) {
+        let Some(header) = buf.get(..PROTOCOL_HEADER.len()) else { return };
+        if header == PROTOCOL_HEADER {
+            let _ = buf.split_to(PROTOCOL_HEADER.len());
+            self.client = Client::Live;
+            self.upstream = Upstream::Dialing;
+            self.out.dial();
+        } else {
+            // As a server answers what it does not speak: the version that it does, and the end.
+            self.out.client.push(Bytes::from_static(&PROTOCOL_HEADER));
+            self.out.close_client();
+            self.client = Client::Gone;
+        }
+    }
+
+    pub(super) fn pump_inbound(&mut self, now: Instant) {
+        while self.wants_client() && !self.inbound.is_empty() {
+            match self.inbound.next() {
+                Ok(Some(next)) => self.recv_client(next, now),
+                Ok(None) => {}
+                Err(error) => self.fail(&Fault::Wire(error), now),
+            }
+        }
+    }
+
+    pub(super) fn recv_client(&mut self, next: Next, now: Instant) {
+        let Next { kind, channel, piece } = next;
+        if self.client == Client::Gone || kind == FrameKind::Heartbeat && channel == ChannelId::CONNECTION {
+            return;
+        }
+        if channel == ChannelId::CONNECTION {
+            return self.recv_client_connection(kind, &piece, now);
+        }
+        if self.client != Client::Live || self.upstream != Upstream::Live {
+            return;
+        }
+        let is_open =
+            kind == FrameKind::Method && MethodId::of(piece.payload()) == Ok(MethodId::CHANNEL_OPEN);
+        if is_open {
+            self.on_channel(channel, now, |channel, cx| {
+                channel.reopen(cx);
+                Ok(())
+            });
+            if !self.channels.contains_key(&channel) {
+                self.births += 1;
+                self.channels.insert(channel, Channel::new(channel, self.births));
+                self.out.upstream.forward(&piece);
+                return;
+            }
+        }
+        let whole = self.inbound.peek() == Some((FrameKind::Header, channel));
+        if !self.on_channel(channel, now, |channel, cx| channel.recv_client(kind, &piece, whole, cx)) {
+            // Not open: the broker says so. An answer to a close that crossed another is nobody's business.
+            if MethodId::of(piece.payload()) != Ok(MethodId::CHANNEL_CLOSE_OK) || kind != FrameKind::Method {
+                self.out.upstream.forward(&piece);
+            }
+        }
+    }
+
+    pub(super) fn recv_client_connection(&mut self, kind: FrameKind, piece: &Piece, now: Instant) {
+        let step = match kind {
+            FrameKind::Method => {
+                emit::parse_method(piece.payload()).map(|method| self.handshake.recv_client(method))
+            }
+            FrameKind::Header | FrameKind::Body | FrameKind::Heartbeat => None,
+        };
+        match (self.client, step.unwrap_or(Step::Pass)) {
+            (Client::Told { .. }, Step::CloseOk) => self.client_lost(now),
+            (Client::Told { .. }, Step::Close) => {
+                self.out.client.push(connection_close_ok());
+                self.client_lost(now);
+            }
+            (Client::Told { .. } | Client::Gone | Client::Greeting, _) => {}
+            (Client::Live | Client::SaidClose, Step::CloseOk) => {
+                self.out.upstream.forward(piece);
+                self.hang_up(now);
+            }
+            (Client::SaidClose, _) => {}
+            (Client::Live, Step::Close) => {
+                self.client = Client::SaidClose;
+                self.client_clock.stop();
+                let ending = Ending {
+                    why: Why::ClientClose(piece.compact()),
+                    until: now + self.shared.settings.linger,
+                };
+                if self.upstream == Upstream::Live {
+                    self.ending = Some(ending);
+                    self.each_channel(now, |channel, cx| channel.finish(cx));
+                } else {
+                    self.out.client.push(connection_close_ok());
+                    self.hang_up(now);
+                }
+            }
+            (Client::Live, Step::Tuned { heartbeat: seconds, instead }) => {
+                match instead {
+                    Some(frame) => self.out.upstream.push(frame),
+                    None => self.out.upstream.forward(piece),
+                }
+                self.client_clock.set_interval(seconds, now);
+                self.upstream_clock.set_interval(seconds, now);
+            }
+            (Client::Live, Step::Identified) => {
+                self.out.upstream.forward(piece);
+                self.finder.set_vhost(self.handshake.vhost());
+                self.rights.set_identity(self.handshake.identity(self.serial));
+            }
+            (Client::Live, Step::Instead(_) | Step::Opened | Step::Pass) => self.out.upstream.forward(piece),
+        }
+    }
+
+    /// The client is gone, or will be told nothing more. The upstream stays until everything is settled.
+    pub(super) fn client_lost(&mut self, now: Instant) {
+        if self.client == Client::Gone {
+            return;
+        }
+        let told = matches!(self.client, Client::Told { .. });
+        self.client = Client::Gone;
+        self.client_clock.stop();
+        self.inbound.clear();
+        if !told {
+            self.out.client.abandon();
+        }
+        self.out.close_client();
+        self.leave_upstream(now);
+    }
+
+    /// The client has broken the rules.
+    pub(super) fn fail(&mut self, fault: &Fault, now: Instant) {
+        if self.client != Client::Live {
+            return self.client_lost(now);
+        }
+        self.flush(now);
+        self.inbound.clear();
+        if !self.handshake.opened() && self.upstream != Upstream::Live {
+            return self.hang_up(now);
+        }
+        self.tell_client(fault, now);
+        self.leave_upstream(now);
+    }
+
+    pub(super) fn tell_client(&mut self, fault: &Fault, now: Instant) {
+        let culprit = fault.culprit();
+        let close = Close {
+            reply_code: fault.code(),
+            reply_text: fault.text().into(),
+            class_id: culprit.0,
+            method_id: culprit.1,
+        };
+        self.out.client.push(connection_method(ConnectionMethod::Close(close)));
+        self.client = Client::Told { until: now + self.shared.settings.handshake_timeout };
+        self.client_clock.stop();
+    }
+
+    /// Lets the upstream go as soon as everything is settled.
+    pub(super) fn leave_upstream(&mut self, now: Instant) {
+        match self.upstream {
+            Upstream::Live => {
+                self.ending = Some(Ending { why: Why::ClientGone, until: now + self.shared.settings.linger });
+                if self.channels.values().any(|channel| !channel.is_settled()) {
+                    self.each_channel(now, |channel, cx| channel.abandon(cx));
+                }
+            }
+            Upstream::Unborn | Upstream::Dialing | Upstream::SaidClose { .. } | Upstream::Closing { .. } => {
+                self.drop_upstream(now);
+            }
+            Upstream::Gone => {}
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The [`Session`]'s upstream side: its frames, its close, its loss.
+
+use super::connection::{Client, Session, Upstream, connection_close_ok};
+use super::fault::Fault;
+use super::handshake::Step;
+use super::inbound::Next;
+use super::outbox::Piece;
+use crate::wire::frame::FrameKind;
+use crate::wire::{ChannelId, emit};
+use std::time::Instant;
+
+impl Session {
+    pub(super) fn recv_upstream(&mut self, next: Next, now: Instant) {
+        let Next { kind, channel, piece } = next;
+        if kind == FrameKind::Heartbeat {
+            return;
+        }
+        if channel == ChannelId::CONNECTION {
+            return self.recv_upstream_connection(kind, &piece, now);
+        }
+        if self.probes.channel() == Some(channel) {
+            if kind == FrameKind::Method
+                && let Some(answer) = self.probes.recv(piece.payload(), &mut self.out.upstream)
+            {
+                self.probed(answer, now);
+            }
+            return;
+        }
+        if !self.on_channel(channel, now, |channel, cx| channel.recv_upstream(kind, &piece, cx)) {
+            self.out.client.forward(&piece);
+        }
+    }
+
+    pub(super) fn recv_upstream_connection(&mut self, kind: FrameKind, piece: &Piece, now: Instant) {
+        let step = match kind {
+            FrameKind::Method => {
+                emit::parse_method(piece.payload()).map(|method| self.handshake.recv_upstream(method))
+            }
+            FrameKind::Header | FrameKind::Body | FrameKind::Heartbeat => None,
+        };
+        match step.unwrap_or(Step::Pass) {
+            Step::Instead(frame) => self.out.client.push(frame),
+            Step::Close => self.upstream_says_close(piece, now),
+            Step::CloseOk => {
+                if self.client == Client::SaidClose {
+                    self.flush(now);
+                    self.out.client.forward(piece);
+                    self.hang_up(now);
+                } else {
+                    self.drop_upstream(now);
+                }
+            }
+            Step::Opened | Step::Pass | Step::Tuned { .. } | Step::Identified => {
+                if !matches!(self.client, Client::Told { .. }) {
+                    self.out.client.forward(piece);
+                }
+            }
+        }
+    }
+
+    pub(super) fn upstream_says_close(&mut self, piece: &Piece, now: Instant) {
+        self.flush(now);
+        match self.client {
+            Client::Live => {
+                self.out.client.forward(piece);
+                self.lose_channels(now);
+                self.upstream = Upstream::SaidClose { until: now + self.shared.settings.handshake_timeout };
+            }
+            Client::SaidClose => {
+                self.out.client.push(connection_close_ok());
+                self.out.upstream.push(connection_close_ok());
+                self.hang_up(now);
+            }
+            Client::Told { .. } | Client::Gone | Client::Greeting => {
+                self.out.upstream.push(connection_close_ok());
+                self.drop_upstream(now);
+            }
+        }
+    }
+
+    /// The upstream's socket has ended.
+    pub(super) fn upstream_lost(&mut self, now: Instant) {
+        if self.upstream == Upstream::Gone {
+            return;
+        }
+        let expected = matches!(self.upstream, Upstream::SaidClose { .. });
+        self.flush(now);
+        self.drop_upstream(now);
+        match self.client {
+            Client::Live if self.handshake.opened() && !expected => {
+                self.tell_client(&Fault::UpstreamLost, now);
+            }
+            Client::SaidClose => {
+                self.out.client.push(connection_close_ok());
+                self.hang_up(now);
+            }
+            Client::Live | Client::Greeting => self.hang_up(now),
+            Client::Told { .. } | Client::Gone => {}
+        }
+    }
+
+    pub(super) fn drop_upstream(&mut self, now: Instant) {
+        self.lose_channels(now);
+        self.ending = None;
+        self.upstream_clock.stop();
+        self.out.close_upstream();
+        self.upstream = Upstream::Gone;
+    }
+
+    /// What the upstream has not answered is in doubt now.
+    pub(super) fn lose_channels(&mut self, now: Instant) {
+        for channel in self.channels.values_mut() {
+            channel.upstream_lost(now);
+        }
+        self.channels.clear();
+        self.due.clear();
+        self.timed.clear();
+        self.unresolved = 0;
+        self.held = 0;
+    }
+
+    /// Closes both sides; what was said before is still written.
+    pub(super) fn hang_up(&mut self, now: Instant) {
+        self.drop_upstream(now);
+        self.client = Client::Gone;
+        self.client_clock.stop();
+        self.inbound.clear();
+        self.out.close_client();
+    }
+}

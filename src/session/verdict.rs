@@ -1,0 +1,191 @@
+//! What becomes of a judged publish: the [`Publisher`] decides by the window's verdict, at once or late.
+
+use super::candidate::Candidate;
+use super::cx::Cx;
+use super::fault::Fault;
+use super::publisher::{Content, Fate, Mode, Publisher, Reply, commit_at_write};
+use super::waiting::{Promoted, Stall, Waiter};
+use crate::window::{Event, ForgetCause, Reservation, Ticket, Verdict, Wait};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a publish that found no room to wait asks again.
+const RETRY: Duration = Duration::from_millis(20);
+
+impl Publisher {
+    pub(super) fn judge(&mut self, candidate: Candidate, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let ticket = cx.tickets.draw(self.id);
+        let verdict = Arc::clone(&candidate.window).reserve(candidate.key, cx.now, cx.mailbox, ticket);
+        let until = cx.now + cx.shared.settings.in_flight_timeout;
+        self.decide(candidate, ticket, verdict, until, cx)
+    }
+
+    fn decide(
+        &mut self,
+        candidate: Candidate,
+        ticket: Ticket,
+        verdict: Verdict,
+        until: Instant,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let left = candidate.left;
+        let fate = match verdict {
+            Verdict::Fresh(reservation) => self.forward(candidate, Some(reservation), cx),
+            Verdict::Duplicate | Verdict::InFlight(_) | Verdict::Crowded if candidate.observed() => {
+                self.forward(candidate, None, cx)
+            }
+            Verdict::Duplicate => Fate::Swallow(Reply::Duplicate {
+                client: candidate.client,
+                right: candidate.right,
+                publish: candidate.publish.compact(),
+            }),
+            // Said twice in one transaction: it shares the fate of the first, whatever that is.
+            Verdict::InFlight(_) if self.mode == Mode::Tx && self.tx.holds(candidate.key) => {
+                Fate::Swallow(Reply::Nothing)
+            }
+            Verdict::InFlight(wait) if cx.has_room(self.waiting.held(), candidate.weight()) => {
+                let weight = candidate.weight();
+                self.waiting.queue(ticket, Waiter { wait, candidate: candidate.compact(), weight, until });
+                Fate::Keep(ticket)
+            }
+            Verdict::InFlight(_) | Verdict::Crowded => match candidate.client {
+                Some(tag) => {
+                    candidate.window.notice(Event::Refused);
+                    Fate::Swallow(Reply::Nack(tag))
+                }
+                None => {
+                    self.stall(candidate, ticket, None, until, cx);
+                    return Ok(());
+                }
+            },
+            Verdict::Pending(wait) => {
+                self.stall(candidate, ticket, Some(wait), until, cx);
+                return Ok(());
+            }
+        };
+        self.content = Content::Body { left, fate };
+        self.complete_if_whole(cx)
+    }
+
+    fn stall(
+        &mut self,
+        candidate: Candidate,
+        ticket: Ticket,
+        asked: Option<Wait>,
+        until: Instant,
+        cx: &Cx<'_>,
+    ) {
+        self.content = Content::Idle;
+        let candidate = candidate.compact();
+        self.waiting.stall(Stall { candidate, ticket, asked, retry_at: cx.now + RETRY, until });
+    }
+
+    /// A stalled publish that found no room asks again; after the in-flight timeout it goes on unjudged: a duplicate is
+    /// possible then, a loss is not.
+    pub(super) fn retry(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let Some(stall) =
+            self.waiting.take_stalled_if(|stall| stall.asked.is_none() && stall.retry_at <= cx.now)
+        else {
+            return Ok(());
+        };
+        if cx.now >= stall.until {
+            stall.candidate.window.notice(Event::Refused);
+            if self.mode == Mode::Tx {
+                return Err(Fault::TxWaitedTooLong);
+            }
+            let left = stall.candidate.left;
+            let fate = self.forward(stall.candidate, None, cx);
+            self.content = Content::Body { left, fate };
+            return self.complete_if_whole(cx);
+        }
+        let window = Arc::clone(&stall.candidate.window);
+        let verdict = window.reserve(stall.candidate.key, cx.now, cx.mailbox, stall.ticket);
+        self.decide(stall.candidate, stall.ticket, verdict, stall.until, cx)
+    }
+
+    /// A verdict that came late.
+    pub(super) fn recv_verdict(
+        &mut self,
+        ticket: Ticket,
+        verdict: Verdict,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        if let Some(stall) =
+            self.waiting.take_stalled_if(|stall| stall.ticket == ticket && stall.asked.is_some())
+        {
+            let Stall { candidate, asked, until, .. } = stall;
+            let result = self.decide(candidate, ticket, verdict, until, cx);
+            drop(asked);
+            return result;
+        }
+        match (self.waiting.take(ticket), verdict) {
+            (Some(mut waiter), Verdict::InFlight(wait)) => {
+                waiter.wait = wait;
+                self.waiting.queue(ticket, waiter);
+            }
+            (Some(waiter), Verdict::Fresh(reservation)) => {
+                self.promote(ticket, waiter, Some(reservation), cx);
+            }
+            (Some(waiter), Verdict::Duplicate) => {
+                let Candidate { client, right, publish, .. } = waiter.candidate;
+                self.swallow(ticket, Reply::Duplicate { client, right, publish }, cx);
+            }
+            (Some(waiter), Verdict::Crowded | Verdict::Pending(_)) => self.give_up(ticket, waiter, cx)?,
+            (None, Verdict::Fresh(reservation)) => reservation.forget(ForgetCause::ChannelClosed),
+            (None, Verdict::Duplicate | Verdict::InFlight(_) | Verdict::Crowded | Verdict::Pending(_)) => {}
+        }
+        Ok(())
+    }
+
+    /// Gives up the publishes that have waited long enough.
+    pub(super) fn expire(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        while let Some((ticket, waiter)) = self.waiting.take_expired(cx.now) {
+            self.give_up(ticket, waiter, cx)?;
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, ticket: Ticket, waiter: Waiter, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        waiter.candidate.window.notice(Event::Refused);
+        match (self.mode, waiter.candidate.client) {
+            (Mode::Tx, _) => return Err(Fault::TxWaitedTooLong),
+            (_, Some(tag)) => self.swallow(ticket, Reply::Nack(tag), cx),
+            (_, None) => self.promote(ticket, waiter, None, cx),
+        }
+        Ok(())
+    }
+
+    /// A waiter ends here, its body perhaps still on its way.
+    fn swallow(&mut self, ticket: Ticket, reply: Reply, cx: &mut Cx<'_>) {
+        match &mut self.content {
+            Content::Body { left, fate: Fate::Keep(kept) } if *kept == ticket => {
+                self.content = Content::Body { left: *left, fate: Fate::Swallow(reply) };
+            }
+            _ => self.reply(reply, cx),
+        }
+    }
+
+    /// A waiter goes upstream, its body perhaps still on its way.
+    fn promote(&mut self, ticket: Ticket, waiter: Waiter, reservation: Option<Reservation>, cx: &mut Cx<'_>) {
+        let Waiter { candidate, weight, .. } = waiter;
+        match self.content {
+            Content::Body { left, fate: Fate::Keep(kept) } if kept == ticket => {
+                let fate = self.forward(candidate, reservation, cx);
+                self.content = Content::Body { left, fate };
+            }
+            _ => {
+                self.waiting.push_promoted(Promoted { candidate, weight, reservation });
+                self.forward_promoted(cx);
+            }
+        }
+    }
+
+    pub(super) fn forward_promoted(&mut self, cx: &mut Cx<'_>) {
+        while !self.is_forwarding() {
+            let Some(Promoted { candidate, reservation, .. }) = self.waiting.pop_promoted() else { return };
+            if let Fate::Forward { at_write } = self.forward(candidate, reservation, cx) {
+                commit_at_write(at_write, cx.now);
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Publishes that wait: for the outcome of another of the same id, or for a window's late verdict.
+//!
+//! What waits is bounded in bytes, and every byte is counted here: `held` is the weight of all that is queued, promoted,
+//! stalled or being collected.
+
+use super::candidate::Candidate;
+use super::outbox::Piece;
+use crate::window::{ForgetCause, Reservation, Ticket, Wait};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+/// A publish that waits for the outcome of another with the same id.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) wait: Wait,
+    pub(super) candidate: Candidate,
+    pub(super) weight: usize,
+    pub(super) until: Instant,
+}
+
+/// A waiter whose turn has come, with the reservation that it was given.
+#[derive(Debug)]
+pub(super) struct Promoted {
+    pub(super) candidate: Candidate,
+    pub(super) weight: usize,
+    pub(super) reservation: Option<Reservation>,
+}
+
+/// A publish that stops its channel until its verdict is known.
+#[derive(Debug)]
+pub(super) struct Stall {
+    pub(super) candidate: Candidate,
+    pub(super) ticket: Ticket,
+    /// The window will answer by mail; otherwise there was no room to wait, and it asks again.
+    pub(super) asked: Option<Wait>,
+    pub(super) retry_at: Instant,
+    pub(super) until: Instant,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Later tickets are larger, and all wait equally long: the first is due first.
+    queued: BTreeMap<Ticket, Waiter>,
+    /// Promoted while other content was on its way upstream: contents do not interleave.
+    promoted: VecDeque<Promoted>,
+    stalled: Option<Stall>,
+    held: usize,
+}
+
+impl Waiting {
+    /// Bytes held.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Publishes that wait aside.
+    pub(super) fn len(&self) -> usize {
+        self.queued.len() + self.promoted.len()
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.is_some()
+    }
+
+    /// When a stalled publish asks again, or a queued one has waited long enough.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let retry = self.stalled.as_ref().filter(|stall| stall.asked.is_none()).map(|stall| stall.retry_at);
+        let expiry = self.queued.first_key_value().map(|(_, waiter)| waiter.until);
+        retry.into_iter().chain(expiry).min()
+    }
+
+    pub(super) fn hold(&mut self, bytes: usize) {
+        self.held += bytes;
+    }
+
+    pub(super) fn release(&mut self, bytes: usize) {
+        self.held -= bytes;
+    }
+
+    pub(super) fn queue(&mut self, ticket: Ticket, waiter: Waiter) {
+        self.held += waiter.weight;
+        self.queued.insert(ticket, waiter);
+    }
+
+    pub(super) fn take(&mut self, ticket: Ticket) -> Option<Waiter> {
+        let waiter = self.queued.remove(&ticket)?;
+        self.held -= waiter.weight;
+        Some(waiter)
+    }
+
+    /// The first that has waited long enough.
+    pub(super) fn take_expired(&mut self, now: Instant) -> Option<(Ticket, Waiter)> {
+        let ticket = self
+            .queued
+            .first_key_value()
+            .filter(|(_, waiter)| waiter.until <= now)
+            .map(|(ticket, _)| *ticket)?;
+        self.take(ticket).map(|waiter| (ticket, waiter))
+    }
+
+    /// More of the body of a queued publish. Its payload was counted when it was queued.
+    pub(super) fn extend(&mut self, ticket: Ticket, piece: &Piece, left: u64) {
+        if let Some(waiter) = self.queued.get_mut(&ticket) {
+            let overhead = piece.frame().len() - piece.payload().len();
+            waiter.candidate.body.extend_from_slice(piece.frame());
+            waiter.candidate.left = left;
+            waiter.weight += overhead;
+            self.held += overhead;
+        }
+    }
+
+    pub(super) fn push_promoted(&mut self, promoted: Promoted) {
+        self.held += promoted.weight;
+        self.promoted.push_back(promoted);
+    }
+
+    pub(super) fn pop_promoted(&mut self) -> Option<Promoted> {
+        let promoted = self.promoted.pop_front()?;
+        self.held -= promoted.weight;
+        Some(promoted)
+    }
+
+    pub(super) fn stall(&mut self, stall: Stall) {
+        self.held += stall.candidate.weight();
+        self.stalled = Some(stall);
+    }
+
+    pub(super) fn take_stalled(&mut self) -> Option<Stall> {
+        self.take_stalled_if(|_| true)
+    }
+
+    pub(super) fn take_stalled_if(&mut self, condition: impl FnOnce(&mut Stall) -> bool) -> Option<Stall> {
+        let stall = self.stalled.take_if(condition)?;
+        self.held -= stall.candidate.weight();
+        Some(stall)
+    }
+
+    /// Forgets all that waits aside.
+    pub(super) fn drop_queued(&mut self) {
+        for (_, waiter) in std::mem::take(&mut self.queued) {
+            self.held -= waiter.weight;
+        }
+        while let Some(Promoted { reservation, .. }) = self.pop_promoted() {
+            if let Some(reservation) = reservation {
+                reservation.forget(ForgetCause::ChannelClosed);
+            }
+        }
+    }
+}
