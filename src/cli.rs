@@ -73,7 +73,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "URL", requires = "upstream")]
     pub relay: Option<String>,
     /// Leave what was started running, and say how to stop it
-    #[arg(long, env = "KEEP")]
+    #[arg(long, env = "KEEP", value_parser = clap::builder::FalseyValueParser::new())]
     pub keep: bool,
     /// Print the result as JSON
     #[arg(long)]

@@ -241,3 +241,15 @@ fn keep(rabbit: Option<Rabbit>, relay: Option<Relay>, voice: Voice) -> Result<()
     voice.say(&format!("  stop both  {}", relay.keep(kept.as_ref())?));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_rabbitmq_it_says_what_installs_it() {
+        let error = Error::from(rabbit::Error::Missing("/usr/lib/rabbitmq/bin/rabbitmq-server".to_owned()));
+        let text = error.to_string();
+        assert!(text.contains("make demo") && text.contains("scripts/setup"), "{text}");
+    }
+}

@@ -143,6 +143,9 @@ impl Report {
 
     /// How the crashed producers' publishes are counted.
     pub(super) fn footnote(&self) -> String {
+        if self.relayed.is_none() {
+            return String::new();
+        }
         format!(
             "(1) A crashing producer's publishes count as sent once they are written to its connection; {} of {} were\n    \
              unconfirmed when it went. Those that it took with it before the relay had read them are lost there, and\n    \
