@@ -130,7 +130,7 @@ impl Report {
                 row("lost with a crashed producer's connection (1)", lost.unwrap_or_default());
             }
             (None, _) => {
-                row("repeats among them (the relay is yours: see its /metrics)", self.plan.repeats())
+                row("repeats among them (the relay is yours: see its /metrics)", self.plan.repeats());
             }
         }
         row("in the queue, says the broker (passive declare)", census.declared);
