@@ -121,7 +121,12 @@ pub async fn run(args: &DemoArgs) -> Result<bool, Error> {
 async fn perform(args: &DemoArgs) -> Result<bool, Error> {
     let voice = Voice { json: args.json };
     let (broker, rabbit) = match &args.upstream {
-        Some(uri) => (stage::parse(uri, "--upstream")?, None),
+        Some(uri) => {
+            let broker = stage::parse(uri, "--upstream")?;
+            // Said now, it is about the broker; later it would be about a relay that does not become ready.
+            Client::connect(&broker, "first look").await?.close().await?;
+            (broker, None)
+        }
         None => {
             voice.say("Starting a private RabbitMQ node (a few seconds) …");
             let rabbit = stage::start_rabbit().await?;
