@@ -339,7 +339,17 @@ impl Channel {
                     Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
                         self.publisher.recv_tx_ended(cx);
                     }
-                    Some(_) | None => {}
+                    // Nobody is there to get it, but what came back is not stored.
+                    Some(MethodId::BASIC_RETURN) => self.returning = Some(piece.clone()),
+                    Some(_) => {}
+                    None => {
+                        if kind == FrameKind::Header
+                            && let Some(returned) = self.returning.take()
+                            && let Ok(fields) = Return::parse(returned.payload())
+                        {
+                            self.publisher.recv_return(&fields, piece, cx);
+                        }
+                    }
                 }
                 return self.advance(cx);
             }
