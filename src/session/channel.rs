@@ -172,11 +172,15 @@ impl Channel {
     /// When [`Channel::handle_timeout`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let state = match &self.state {
-            State::Settling { until, .. } | State::Recycling { until, .. } => Some(*until),
+            State::Settling { until, .. } => Some(*until),
+            State::Recycling { until, closing: false, .. } => Some(*until),
             State::Refused { until, told_upstream: false, .. } => Some(*until),
-            State::Refused { .. } | State::Open | State::Closing | State::UpstreamClosed | State::Gone => {
-                None
-            }
+            State::Recycling { .. }
+            | State::Refused { .. }
+            | State::Open
+            | State::Closing
+            | State::UpstreamClosed
+            | State::Gone => None,
         };
         [state, self.publisher.waiting.deadline()].into_iter().flatten().min()
     }
@@ -339,7 +343,17 @@ impl Channel {
                     Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
                         self.publisher.recv_tx_ended(cx);
                     }
-                    Some(_) | None => {}
+                    // Nobody is there to get it, but what came back is not stored.
+                    Some(MethodId::BASIC_RETURN) => self.returning = Some(piece.clone()),
+                    Some(_) => {}
+                    None => {
+                        if kind == FrameKind::Header
+                            && let Some(returned) = self.returning.take()
+                            && let Ok(fields) = Return::parse(returned.payload())
+                        {
+                            self.publisher.recv_return(&fields, piece, cx);
+                        }
+                    }
                 }
                 return self.advance(cx);
             }
