@@ -173,7 +173,7 @@ impl Channel {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let state = match &self.state {
             State::Settling { until, .. } | State::Recycling { until, .. } => Some(*until),
-            State::Refused { until, told_upstream: false, .. } => Some(*until),
+            State::Refused { until, told_upstream: false, .. } if !self.publisher.is_forwarding() => Some(*until),
             State::Refused { .. } | State::Open | State::Closing | State::UpstreamClosed | State::Gone => {
                 None
             }
@@ -222,7 +222,11 @@ impl Channel {
             State::Refused { client_done, .. } => {
                 match method(kind, piece) {
                     Some(MethodId::CHANNEL_CLOSE_OK) => *client_done = true,
-                    Some(MethodId::CHANNEL_CLOSE) => cx.out.client.push(close_ok(self.id)),
+                    // Both have closed: its answer to ours may come or not.
+                    Some(MethodId::CHANNEL_CLOSE) if !*client_done => {
+                        cx.out.client.push(close_ok(self.id));
+                        *client_done = true;
+                    }
                     Some(_) | None => {}
                 }
                 self.advance(cx)
@@ -339,7 +343,15 @@ impl Channel {
                     Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
                         self.publisher.recv_tx_ended(cx);
                     }
+                    // The client hears nothing of it, but the ack that follows does not mean stored.
+                    Some(MethodId::BASIC_RETURN) => self.returning = Some(piece.clone()),
                     Some(_) | None => {}
+                }
+                if kind == FrameKind::Header
+                    && let Some(returned) = self.returning.take()
+                    && let Ok(fields) = Return::parse(returned.payload())
+                {
+                    self.publisher.recv_return(&fields, piece, cx);
                 }
                 return self.advance(cx);
             }
@@ -347,6 +359,19 @@ impl Channel {
                 Some(MethodId::CHANNEL_CLOSE_OK) => {
                     cx.out.upstream.push(channel_method(self.id, ChannelMethod::Open(Open {})));
                     return Ok(());
+                }
+                // Both have closed: its answer to ours still comes, and is not the client's.
+                Some(MethodId::CHANNEL_CLOSE) => {
+                    cx.out.upstream.push(close_ok(self.id));
+                    let client_done = self.drop_backlog();
+                    match client_done {
+                        true => cx.out.client.push(close_ok(self.id)),
+                        false => cx.out.client.forward(piece),
+                    }
+                    let until = cx.now;
+                    self.state =
+                        State::Refused { until, told_upstream: true, client_done, upstream_done: false };
+                    return self.advance(cx);
                 }
                 Some(MethodId::CHANNEL_OPEN_OK) => {
                     cx.out.upstream.forward(select);
@@ -498,6 +523,8 @@ impl Channel {
             State::Settling { close, until } if settled || cx.now >= *until => {
                 cx.out.upstream.forward(close);
                 self.state = State::Closing;
+                // Where the linger is over: nothing may follow the close.
+                self.publisher.abandon_waiting();
             }
             State::Refused { until, told_upstream, client_done, upstream_done } => {
                 if !*told_upstream && !*upstream_done && free && (settled || cx.now >= *until) {
@@ -564,10 +591,10 @@ impl Channel {
     pub(super) fn flush(&mut self, cx: &mut Cx<'_>) {
         if self.publisher.is_due() && self.delivering == Delivering::Nothing {
             match self.state {
-                State::Open | State::Settling { .. } | State::Recycling { .. } => {
+                State::Open | State::Settling { .. } | State::Closing | State::Recycling { .. } => {
                     self.publisher.confirms().flush(self.id, cx.out.client.made());
                 }
-                State::Closing | State::UpstreamClosed | State::Refused { .. } | State::Gone => {}
+                State::UpstreamClosed | State::Refused { .. } | State::Gone => {}
             }
         }
     }

@@ -92,8 +92,9 @@ pub(super) enum Content {
         left: u64,
         fate: Fate,
     },
-    /// The client has broken the rules and the broker is about to say so: all is passed on.
-    Opaque,
+    /// The client has broken the rules and the broker is about to say so: all is passed on. `entered`: amid a content that
+    /// has an entry.
+    Opaque { entered: bool },
 }
 
 /// See the module.
@@ -145,7 +146,7 @@ impl Publisher {
     pub(super) fn unresolved(&self) -> usize {
         let (answers, waiting) = match &self.content {
             Content::Body { fate: Fate::Keep(_), .. } => (1, 1),
-            Content::Body { fate: Fate::Forward { .. } | Fate::Swallow(_) | Fate::Collect(_), .. } | Content::Opaque => (1, 0),
+            Content::Body { fate: Fate::Forward { .. } | Fate::Swallow(_) | Fate::Collect(_), .. } | Content::Opaque { .. } => (1, 0),
             Content::Idle | Content::Header(_) => (0, 0),
         };
         let waiting = self.waiting.len().saturating_sub(waiting);
@@ -159,7 +160,15 @@ impl Publisher {
 
     /// Whether the upstream has the beginning of a content and not its end: nothing else may go to it on this channel.
     pub(super) fn is_forwarding(&self) -> bool {
-        matches!(self.content, Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque)
+        matches!(self.content, Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { .. })
+    }
+
+    /// Whether the newest entry is of a content that is not whole.
+    fn is_amid_entry(&self) -> bool {
+        matches!(
+            self.content,
+            Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { entered: true }
+        )
     }
 
     /// Whether the channel's next frames have to wait for a verdict.
@@ -175,7 +184,7 @@ impl Publisher {
     /// Whether every complete publish has its outcome. (What is being forwarded when its client is gone will never be
     /// complete.)
     pub(super) fn is_settled(&self) -> bool {
-        let incomplete = usize::from(self.is_forwarding() && matches!(self.mode, Mode::Confirm { .. }));
+        let incomplete = usize::from(self.is_amid_entry() && matches!(self.mode, Mode::Confirm { .. }));
         !self.has_waiting()
             && !self.is_stalled()
             && self.confirms.unsettled() <= incomplete
@@ -196,7 +205,8 @@ impl Publisher {
         piece: &Piece,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        match (std::mem::replace(&mut self.content, Content::Opaque), kind) {
+        let entered = self.is_amid_entry();
+        match (std::mem::replace(&mut self.content, Content::Opaque { entered }), kind) {
             (Content::Header(publish), FrameKind::Header) => {
                 let result = self.recv_header(publish, piece, cx);
                 if result.is_err() {
@@ -214,7 +224,7 @@ impl Publisher {
             (Content::Body { fate: Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_), .. }, got) => {
                 Err(Fault::Unexpected { channel: self.id, got: name(got) })
             }
-            (Content::Idle | Content::Opaque | Content::Body { fate: Fate::Forward { .. }, .. }, _) => {
+            (Content::Idle | Content::Opaque { .. } | Content::Body { fate: Fate::Forward { .. }, .. }, _) => {
                 cx.out.upstream.forward(piece);
                 Ok(())
             }
@@ -225,6 +235,7 @@ impl Publisher {
         let (Ok(fields), Ok((_, left))) =
             (Publish::parse(publish.payload()), ContentHeader::size_of(header.payload()))
         else {
+            // (As a header of another class, which is passed on below: the broker refuses both.)
             cx.out.upstream.forward(&publish);
             cx.out.upstream.forward(header);
             return Ok(());
@@ -515,7 +526,7 @@ impl Publisher {
             Content::Body { fate: Fate::Collect(draft), .. } => {
                 self.waiting.release(size_of(draft.size));
             }
-            content @ (Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque) => {
+            content @ (Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { .. }) => {
                 self.content = content;
             }
             Content::Idle | Content::Header(_) | Content::Body { fate: Fate::Swallow(_), .. } => {}
@@ -538,7 +549,8 @@ impl Publisher {
 
     fn give_back(&mut self, mut each: impl FnMut(Entry)) {
         // What was not sent whole was not stored, whatever the rule.
-        let incomplete = self.is_forwarding();
+        // (In a transaction it is in the open one, which is forgotten anyway.)
+        let incomplete = self.is_amid_entry() && matches!(self.mode, Mode::Confirm { .. });
         let mut entries: Vec<Entry> =
             self.confirms.take_unsettled().chain(self.tx.take_unsettled()).collect();
         if incomplete && let Some(entry) = entries.pop() {
