@@ -553,8 +553,13 @@ impl Channel {
     }
 
     /// The user was found to have the right that the publish of `client` needed.
-    pub(super) fn verified(&mut self, client: Option<super::ClientTag>) {
-        client.into_iter().for_each(|tag| self.publisher.confirms().ack(tag));
+    pub(super) fn verified(
+        &mut self,
+        client: Option<super::ClientTag>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        self.publisher.verified(client);
+        self.advance(cx)
     }
 
     /// Hapax closes the channel towards the client. Gives the fault back where it can't be confined to the channel.

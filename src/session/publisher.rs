@@ -107,6 +107,8 @@ pub(super) struct Publisher {
     confirms: Confirms,
     pub(super) tx: Transactions,
     pub(super) waiting: Waiting,
+    /// Duplicates whose user's right is being verified.
+    asked: usize,
 }
 
 impl Publisher {
@@ -119,6 +121,7 @@ impl Publisher {
             confirms: Confirms::new(),
             tx: Transactions::default(),
             waiting: Waiting::default(),
+            asked: 0,
         }
     }
 
@@ -176,9 +179,15 @@ impl Publisher {
         self.waiting.is_stalled()
     }
 
-    /// Whether publishes wait for the outcome of others.
+    /// Whether publishes wait for the outcome of others, or for the proof that they may be acked.
     pub(super) fn has_waiting(&self) -> bool {
-        self.waiting.len() > 0
+        self.waiting.len() > 0 || self.asked > 0
+    }
+
+    /// The user was found to have the right that the publish of `client` needed.
+    pub(super) fn verified(&mut self, client: Option<ClientTag>) {
+        self.asked = self.asked.saturating_sub(1);
+        client.into_iter().for_each(|tag| self.confirms.ack(tag));
     }
 
     /// Whether every complete publish has its outcome. (What is being forwarded when its client is gone will never be
@@ -232,10 +241,10 @@ impl Publisher {
     }
 
     fn recv_header(&mut self, publish: Piece, header: &Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let (Ok(fields), Ok((_, left))) =
+        // A header of another class is the broker's to refuse, too.
+        let (Ok(fields), Ok((60, left))) =
             (Publish::parse(publish.payload()), ContentHeader::size_of(header.payload()))
         else {
-            // (As a header of another class, which is passed on below: the broker refuses both.)
             cx.out.upstream.forward(&publish);
             cx.out.upstream.forward(header);
             return Ok(());
@@ -441,7 +450,7 @@ impl Publisher {
                     let window = cx.finder.find(cx.shared, fields.exchange);
                     let target = window.as_ref().and_then(|window| window.rules().forward_to.as_deref());
                     let exchange = target.map_or(fields.exchange, str::as_bytes);
-                    cx.probes.ask(right, exchange, fields.routing_key, asker);
+                    self.asked += usize::from(cx.probes.ask(right, exchange, fields.routing_key, asker));
                 }
             }
         }
@@ -526,8 +535,10 @@ impl Publisher {
             Content::Body { fate: Fate::Collect(draft), .. } => {
                 self.waiting.release(size_of(draft.size));
             }
+            // Nothing can follow on this channel any more.
             content @ (Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { .. }) => {
                 self.content = content;
+                self.abandon_waiting();
             }
             Content::Idle | Content::Header(_) | Content::Body { fate: Fate::Swallow(_), .. } => {}
         }
@@ -567,6 +578,7 @@ impl Publisher {
 
     /// Nobody asks any more for what waits.
     pub(super) fn abandon_waiting(&mut self) {
+        self.asked = 0;
         self.drop_waiting();
         drop(self.waiting.take_stalled());
     }

@@ -48,9 +48,12 @@ impl Publisher {
                 self.waiting.queue(ticket, Waiter { wait, candidate: candidate.compact(), weight, until });
                 Fate::Keep(ticket)
             }
-            Verdict::InFlight(_) | Verdict::Crowded => match candidate.client {
+            verdict @ (Verdict::InFlight(_) | Verdict::Crowded) => match candidate.client {
                 Some(tag) => {
-                    candidate.window.notice(Event::Refused);
+                    // (Of a crowd the window has told.)
+                    if matches!(verdict, Verdict::InFlight(_)) {
+                        candidate.window.notice(Event::Refused);
+                    }
                     Fate::Swallow(Reply::Nack(tag))
                 }
                 None => {
