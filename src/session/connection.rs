@@ -383,6 +383,11 @@ impl Session {
         }
         let Some(ending) = self.ending.take() else { return };
         self.flush(now);
+        // Where the linger is over: a waiter must not be promoted any more, for it could not go.
+        self.each_channel(now, |channel, _| {
+            channel.end();
+            Ok(())
+        });
         let patience = self.shared.settings.handshake_timeout;
         match ending.why {
             Why::ClientClose(close) => {

@@ -25,10 +25,11 @@ use crate::window::{
     Confirms as ConfirmRule, Event, ForgetCause, Key, MissingId, Mode as WindowMode, Reservation, Ticket,
     Window,
 };
-use crate::wire::frame::FrameKind;
+use crate::wire::frame::{FrameKind, OVERHEAD};
 use crate::wire::method::{Publish, Return, Settle};
 use crate::wire::properties::{ContentHeader, IdSource, IdValue};
-use crate::wire::{ChannelId, emit, scan};
+use crate::wire::{ChannelId, emit};
+use bytes::BytesMut;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -78,8 +79,10 @@ pub(super) struct Draft {
     header: Piece,
     /// octets of the body, all told
     size: u64,
-    /// its frames so far
+    /// what is there of it
     body: Vec<u8>,
+    /// the largest payload of its frames: it is cut into pieces of this size again
+    largest: usize,
 }
 
 /// Where we are in the content that the client sends on this channel.
@@ -274,7 +277,8 @@ impl Publisher {
             if room {
                 let (publish, header) = (publish.compact(), header.compact());
                 self.waiting.hold(size_of(left));
-                let draft = Draft { window, client, publish, header, size: left, body: Vec::new() };
+                let draft =
+                    Draft { window, client, publish, header, size: left, body: Vec::new(), largest: 0 };
                 self.content = Content::Body { left, fate: Fate::Collect(Box::new(draft)) };
                 return Ok(());
             }
@@ -330,7 +334,10 @@ impl Publisher {
             Fate::Keep(ticket) => {
                 self.waiting.extend(*ticket, piece, left);
             }
-            Fate::Collect(draft) => draft.body.extend_from_slice(piece.frame()),
+            Fate::Collect(draft) => {
+                draft.body.extend_from_slice(piece.payload());
+                draft.largest = draft.largest.max(piece.payload().len());
+            }
         }
         self.content = Content::Body { left, fate };
         self.complete_if_whole(cx)
@@ -354,9 +361,8 @@ impl Publisher {
     }
 
     fn judge_collected(&mut self, draft: Draft, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let Draft { window, client, publish, header, size, body } = draft;
+        let Draft { window, client, publish, header, size, body: whole, largest } = draft;
         self.waiting.release(size_of(size));
-        let whole = payloads(&body);
         let rules = window.rules();
         let (Ok(fields), Ok(found)) =
             (Publish::parse(publish.payload()), ContentHeader::parse(header.payload(), &rules.id))
@@ -375,6 +381,7 @@ impl Publisher {
         let right = cx.rights.needed(&cx.shared.keys, target, fields.routing_key);
         let return_key =
             fields.mandatory.then(|| cx.return_key(target, fields.routing_key, found.message_id));
+        let body = in_frames(self.id, &whole, largest);
         self.judge(
             Candidate { window, key, ttl, client, right, return_key, publish, header, body, left: 0 },
             cx,
@@ -599,14 +606,13 @@ pub(super) fn commit_at_write(at_write: Option<(Reservation, Duration)>, now: In
     }
 }
 
-/// The payloads of body frames, one after another.
-fn payloads(mut frames: &[u8]) -> Vec<u8> {
-    let mut whole = Vec::with_capacity(frames.len());
-    while let Ok(Some(frame)) = scan(frames, usize::MAX) {
-        whole.extend_from_slice(frame.payload);
-        frames = frames.get(frame.wire_len()..).unwrap_or_default();
+/// A body in frames of this payload.
+fn in_frames(channel: ChannelId, body: &[u8], payload: usize) -> Vec<u8> {
+    let mut frames = BytesMut::with_capacity(body.len() + OVERHEAD);
+    for piece in body.chunks(payload.max(1)) {
+        emit::body(&mut frames, channel, piece);
     }
-    whole
+    frames.into()
 }
 
 /// Octets of a body as bytes of memory.
