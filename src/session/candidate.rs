@@ -33,7 +33,12 @@ impl Candidate {
     /// Bytes it takes to keep it until its verdict is known.
     pub(super) fn weight(&self) -> usize {
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
-        left.saturating_add(self.body.len() + self.publish.frame().len() + self.header.frame().len())
+        left.saturating_add(self.kept())
+    }
+
+    /// Bytes it takes now. What is missing of its body is not counted: it comes by the backlog, which is.
+    pub(super) fn kept(&self) -> usize {
+        self.body.len() + self.publish.frame().len() + self.header.frame().len()
     }
 
     /// Lets go of the reads that its frames came with.

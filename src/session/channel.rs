@@ -100,6 +100,10 @@ pub(super) struct Channel {
     /// To be refused as soon as the contents on their way, upstream and to the client, are whole.
     refusal: Option<Fault>,
     client_gone: bool,
+    /// The client has said `confirm.select` and waits for the answer: no ack may come before it.
+    selecting: bool,
+    /// The client wants no deliveries any more: consumers are cancelled.
+    unwanted: bool,
 }
 
 impl Channel {
@@ -119,6 +123,8 @@ impl Channel {
             awaits_waiters: false,
             refusal: None,
             client_gone: false,
+            selecting: false,
+            unwanted: false,
         }
     }
 
@@ -174,7 +180,7 @@ impl Channel {
         let state = match &self.state {
             State::Settling { until, .. } => Some(*until),
             State::Recycling { until, closing: false, .. } => Some(*until),
-            State::Refused { until, told_upstream: false, .. } => Some(*until),
+            State::Refused { until, told_upstream: false, .. } if !self.publisher.is_forwarding() => Some(*until),
             State::Recycling { .. }
             | State::Refused { .. }
             | State::Open
@@ -226,7 +232,11 @@ impl Channel {
             State::Refused { client_done, .. } => {
                 match method(kind, piece) {
                     Some(MethodId::CHANNEL_CLOSE_OK) => *client_done = true,
-                    Some(MethodId::CHANNEL_CLOSE) => cx.out.client.push(close_ok(self.id)),
+                    // Both have closed: its answer to ours may come or not.
+                    Some(MethodId::CHANNEL_CLOSE) if !*client_done => {
+                        cx.out.client.push(close_ok(self.id));
+                        *client_done = true;
+                    }
                     Some(_) | None => {}
                 }
                 self.advance(cx)
@@ -250,7 +260,11 @@ impl Channel {
                 self.publisher.recv_publish(piece, whole);
                 return Ok(());
             }
-            MethodId::CONFIRM_SELECT => self.publisher.select_confirm(),
+            MethodId::CONFIRM_SELECT => {
+                let nowait = piece.payload().get(4).is_some_and(|bits| bits & 1 != 0);
+                self.selecting |= !nowait;
+                self.publisher.select_confirm();
+            }
             MethodId::TX_SELECT => {
                 if self.publisher.mode() == (Mode::Confirm { client: false }) {
                     return self.recycle(piece, cx);
@@ -271,6 +285,7 @@ impl Channel {
                 if !self.is_settled() {
                     let until = cx.now + cx.shared.settings.linger;
                     self.state = State::Settling { close: piece.compact(), until };
+                    self.cancel_consumers(cx);
                     return Ok(());
                 }
                 self.state = State::Closing;
@@ -291,6 +306,28 @@ impl Channel {
             && !consume.consumer_tag.as_str().is_empty()
         {
             self.consumers.insert(consume.consumer_tag.as_str().to_owned());
+        }
+    }
+
+    fn note_consume_ok(&mut self, piece: &Piece, cx: &mut Cx<'_>) {
+        if let Some(AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok))) = emit::parse_method(piece.payload()) {
+            self.consumers.insert(ok.consumer_tag.as_str().to_owned());
+        }
+        if self.unwanted {
+            self.cancel_consumers(cx);
+        }
+    }
+
+    /// What is delivered from now on would be lost, or given back late: the channel stays open for outcomes only. Amid a
+    /// content there is no way to say so.
+    fn cancel_consumers(&mut self, cx: &mut Cx<'_>) {
+        if self.publisher.is_forwarding() {
+            return;
+        }
+        self.unwanted = true;
+        for tag in self.consumers.drain() {
+            let cancel = basic::Cancel { consumer_tag: tag.into(), nowait: true };
+            cx.out.upstream.push(emit::method(self.id, AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel))));
         }
     }
 
@@ -343,17 +380,16 @@ impl Channel {
                     Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
                         self.publisher.recv_tx_ended(cx);
                     }
-                    // Nobody is there to get it, but what came back is not stored.
+                    // The client hears nothing of it, but the ack that follows does not mean stored.
                     Some(MethodId::BASIC_RETURN) => self.returning = Some(piece.clone()),
-                    Some(_) => {}
-                    None => {
-                        if kind == FrameKind::Header
-                            && let Some(returned) = self.returning.take()
-                            && let Ok(fields) = Return::parse(returned.payload())
-                        {
-                            self.publisher.recv_return(&fields, piece, cx);
-                        }
-                    }
+                    Some(MethodId::BASIC_CONSUME_OK) => self.note_consume_ok(piece, cx),
+                    Some(_) | None => {}
+                }
+                if kind == FrameKind::Header
+                    && let Some(returned) = self.returning.take()
+                    && let Ok(fields) = Return::parse(returned.payload())
+                {
+                    self.publisher.recv_return(&fields, piece, cx);
                 }
                 return self.advance(cx);
             }
@@ -361,6 +397,19 @@ impl Channel {
                 Some(MethodId::CHANNEL_CLOSE_OK) => {
                     cx.out.upstream.push(channel_method(self.id, ChannelMethod::Open(Open {})));
                     return Ok(());
+                }
+                // Both have closed: its answer to ours still comes, and is not the client's.
+                Some(MethodId::CHANNEL_CLOSE) => {
+                    cx.out.upstream.push(close_ok(self.id));
+                    let client_done = self.drop_backlog();
+                    match client_done {
+                        true => cx.out.client.push(close_ok(self.id)),
+                        false => cx.out.client.forward(piece),
+                    }
+                    let until = cx.now;
+                    self.state =
+                        State::Refused { until, told_upstream: true, client_done, upstream_done: false };
+                    return self.advance(cx);
                 }
                 Some(MethodId::CHANNEL_OPEN_OK) => {
                     cx.out.upstream.forward(select);
@@ -424,15 +473,14 @@ impl Channel {
                 self.flush(cx);
                 self.state = State::Gone;
             }
-            Some(MethodId::BASIC_CONSUME_OK) => {
-                if let Some(AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok))) =
-                    emit::parse_method(piece.payload())
-                {
-                    self.consumers.insert(ok.consumer_tag.as_str().to_owned());
-                }
-            }
+            Some(MethodId::BASIC_CONSUME_OK) => self.note_consume_ok(piece, cx),
             Some(MethodId::BASIC_CANCEL) => self.note_cancel(piece),
             Some(_) | None => {}
+        }
+        if id == Some(MethodId::CONFIRM_SELECT_OK) {
+            cx.out.client.forward(piece);
+            self.selecting = false;
+            return Ok(());
         }
         self.flush(cx);
         if kind == FrameKind::Header
@@ -512,6 +560,8 @@ impl Channel {
             State::Settling { close, until } if settled || cx.now >= *until => {
                 cx.out.upstream.forward(close);
                 self.state = State::Closing;
+                // Where the linger is over: nothing may follow the close.
+                self.publisher.abandon_waiting();
             }
             State::Refused { until, told_upstream, client_done, upstream_done } => {
                 if !*told_upstream && !*upstream_done && free && (settled || cx.now >= *until) {
@@ -540,8 +590,13 @@ impl Channel {
     }
 
     /// The user was found to have the right that the publish of `client` needed.
-    pub(super) fn verified(&mut self, client: Option<super::ClientTag>) {
-        client.into_iter().for_each(|tag| self.publisher.confirms().ack(tag));
+    pub(super) fn verified(
+        &mut self,
+        client: Option<super::ClientTag>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        self.publisher.verified(client);
+        self.advance(cx)
     }
 
     /// Hapax closes the channel towards the client. Gives the fault back where it can't be confined to the channel.
@@ -571,17 +626,20 @@ impl Channel {
         self.publisher.abandon_waiting();
         let until = cx.now + cx.shared.settings.linger;
         self.state = State::Refused { until, told_upstream, client_done, upstream_done: false };
+        if !told_upstream && !self.is_settled() {
+            self.cancel_consumers(cx);
+        }
         self.advance(cx)
     }
 
     /// Writes the answers that are due.
     pub(super) fn flush(&mut self, cx: &mut Cx<'_>) {
-        if self.publisher.is_due() && self.delivering == Delivering::Nothing {
+        if self.publisher.is_due() && self.delivering == Delivering::Nothing && !self.selecting {
             match self.state {
-                State::Open | State::Settling { .. } | State::Recycling { .. } => {
+                State::Open | State::Settling { .. } | State::Closing | State::Recycling { .. } => {
                     self.publisher.confirms().flush(self.id, cx.out.client.made());
                 }
-                State::Closing | State::UpstreamClosed | State::Refused { .. } | State::Gone => {}
+                State::UpstreamClosed | State::Refused { .. } | State::Gone => {}
             }
         }
     }
@@ -589,7 +647,11 @@ impl Channel {
     /// The client has said `connection.close`: it will send nothing more.
     pub(super) fn finish(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.client_gone = true;
-        self.advance(cx)
+        self.advance(cx)?;
+        if !self.is_settled() && matches!(self.state, State::Open) {
+            self.cancel_consumers(cx);
+        }
+        Ok(())
     }
 
     /// The client has vanished, or will be told nothing more: what it has sent whole is settled, all else ends at once.
@@ -607,15 +669,18 @@ impl Channel {
                 State::Refused { until, told_upstream: false, client_done: true, upstream_done: false };
             return self.advance(cx);
         }
-        for tag in self.consumers.drain() {
-            let cancel = basic::Cancel { consumer_tag: tag.into(), nowait: true };
-            cx.out.upstream.push(emit::method(self.id, AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel))));
-        }
+        self.cancel_consumers(cx);
         if self.used_otherwise {
             let nack = basic::Nack { delivery_tag: 0, multiple: true, requeue: true };
             cx.out.upstream.push(emit::method(self.id, AMQPClass::Basic(basic::AMQPMethod::Nack(nack))));
         }
         Ok(())
+    }
+
+    /// `connection.close` goes upstream: what waits will never go there, and is not in doubt.
+    pub(super) fn end(&mut self) {
+        self.publisher.abandon_waiting();
+        self.drop_backlog();
     }
 
     /// The upstream connection is gone.

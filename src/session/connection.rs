@@ -270,11 +270,6 @@ impl Session {
             Beat::Send => self.out.beat_upstream(),
             Beat::Dead => self.upstream_lost(now),
         }
-        if self.probes.deadline().is_some_and(|until| now >= until)
-            && let Some(answer) = self.probes.expire()
-        {
-            self.probed(answer, now);
-        }
         for id in self.timed.clone() {
             self.on_channel(id, now, |channel, cx| channel.handle_timeout(cx));
         }
@@ -339,7 +334,6 @@ impl Session {
             self.ending.as_ref().map(|ending| ending.until),
             self.client_clock.deadline(),
             self.upstream_clock.deadline(),
-            self.probes.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -389,6 +383,11 @@ impl Session {
         }
         let Some(ending) = self.ending.take() else { return };
         self.flush(now);
+        // Where the linger is over: a waiter must not be promoted any more, for it could not go.
+        self.each_channel(now, |channel, _| {
+            channel.end();
+            Ok(())
+        });
         let patience = self.shared.settings.handshake_timeout;
         match ending.why {
             Why::ClientClose(close) => {
@@ -414,8 +413,7 @@ impl Session {
             let most = self.handshake.channel_max();
             let room = self.channels.len() < usize::from(most);
             let free = (1..=most).rev().map(ChannelId).find(|id| room && !self.channels.contains_key(id));
-            let patience = self.shared.settings.handshake_timeout;
-            match self.probes.start(free, patience, &mut self.out.upstream, now) {
+            match self.probes.start(free, &mut self.out.upstream) {
                 Some(answer) => self.probed(answer, now),
                 None => break,
             }
@@ -436,10 +434,7 @@ impl Session {
                 }
                 match refused {
                     Some(fault) => channel.refuse(fault, cx),
-                    None => {
-                        channel.verified(asker.client);
-                        Ok(())
-                    }
+                    None => channel.verified(asker.client, cx),
                 }
             });
         }

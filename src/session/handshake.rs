@@ -13,7 +13,7 @@
 use crate::wire::emit;
 use crate::wire::frame::{self, ChannelId, MIN_FRAME_MAX};
 use amq_protocol::protocol::AMQPClass;
-use amq_protocol::protocol::connection::{AMQPMethod, Tune, TuneOk};
+use amq_protocol::protocol::connection::{AMQPMethod, Tune};
 use bytes::Bytes;
 
 /// The size that RabbitMQ offers by default; what an upstream may send before it has offered one.
@@ -42,8 +42,12 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Handshake {
     credentials: Vec<u8>,
+    /// by `connection.update-secret`
+    secret: Vec<u8>,
     vhost: Option<Bytes>,
     offered: u32,
+    /// What is offered is less than the broker's offer.
+    lowered: bool,
     frame_max: u32,
     channel_max: u16,
     opened: bool,
@@ -54,8 +58,10 @@ impl Handshake {
     pub(super) fn new(ceiling: u32) -> Handshake {
         Handshake {
             credentials: Vec::new(),
+            secret: Vec::new(),
             vhost: None,
             offered: COMMON_FRAME_MAX,
+            lowered: false,
             frame_max: MIN_FRAME_MAX,
             channel_max: u16::MAX,
             opened: false,
@@ -96,8 +102,10 @@ impl Handshake {
         if self.credentials.is_empty() {
             identity.extend_from_slice(&connection.to_be_bytes());
         } else {
+            identity.extend_from_slice(&(self.credentials.len() as u64).to_be_bytes());
             identity.extend_from_slice(&self.credentials);
         }
+        identity.extend_from_slice(&self.secret);
         identity
     }
 
@@ -112,21 +120,28 @@ impl Handshake {
                 Step::Identified
             }
             AMQPMethod::UpdateSecret(update) => {
-                self.credentials = update.new_secret.as_bytes().to_vec();
+                // The broker may refuse it, and it names no user: what was shown at the start still counts.
+                self.secret = update.new_secret.as_bytes().to_vec();
                 Step::Identified
             }
             AMQPMethod::TuneOk(ok) => {
                 let asked = if ok.frame_max == 0 { self.offered } else { ok.frame_max };
                 self.frame_max = asked.min(self.offered).max(MIN_FRAME_MAX);
+                let mut tuned = ok.clone();
+                // A client that ignores the bound that we have lowered would have the broker ignore it, too.
+                if self.lowered && (ok.frame_max == 0 || ok.frame_max > self.offered) {
+                    tuned.frame_max = self.offered;
+                }
                 self.offered = self.frame_max;
-                let heartbeat = ok.heartbeat;
                 // One channel more than the client wants: to verify a right, Hapax needs one of its own.
-                let instead = (ok.channel_max > 0 && ok.channel_max < self.channel_max).then(|| {
+                if ok.channel_max > 0 && ok.channel_max < self.channel_max {
                     self.channel_max = ok.channel_max + 1;
-                    let tune_ok = AMQPMethod::TuneOk(TuneOk { channel_max: self.channel_max, ..ok });
-                    emit::method(ChannelId::CONNECTION, AMQPClass::Connection(tune_ok))
+                    tuned.channel_max = self.channel_max;
+                }
+                let instead = (tuned != ok).then(|| {
+                    emit::method(ChannelId::CONNECTION, AMQPClass::Connection(AMQPMethod::TuneOk(tuned)))
                 });
-                Step::Tuned { heartbeat, instead }
+                Step::Tuned { heartbeat: ok.heartbeat, instead }
             }
             AMQPMethod::Open(open) => {
                 self.vhost = Some(Bytes::copy_from_slice(open.virtual_host.as_str().as_bytes()));
@@ -160,8 +175,10 @@ impl Handshake {
         }
         if tune.frame_max > 0 && tune.frame_max <= self.ceiling {
             self.offered = tune.frame_max;
+            self.lowered = false;
             return Step::Pass;
         }
+        self.lowered = true;
         self.offered = self.ceiling;
         let tune = AMQPMethod::Tune(Tune { frame_max: self.ceiling, ..*tune });
         Step::Instead(emit::method(ChannelId::CONNECTION, AMQPClass::Connection(tune)))

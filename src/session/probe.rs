@@ -5,6 +5,10 @@
 //! 406 (PRECONDITION_FAILED) after it, and routes nothing. 406 is the proof; anything else is the broker's own answer to the client's
 //! publish and is passed on.
 //!
+//! The answer is waited for as long as the connection lives, as that to any publish is: a broker that is out of memory reads
+//! nothing from connections that publish, for as long as that lasts, and the number of our channel can't be used for
+//! anything else until the broker has let it go.
+//!
 //! ```text
 //!  Idle --ask--> channel.open, basic.publish, header --> Asking --channel.close--> close-ok, verdict --> Idle
 //! ```
@@ -21,7 +25,6 @@ use amq_protocol::protocol::basic::AMQPProperties;
 use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, CloseOk, Open};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
 
 /// PRECONDITION_FAILED: what a publish with a bad expiration earns once it may publish.
 const REFUSED_FOR_ITS_EXPIRATION: u16 = 406;
@@ -55,12 +58,13 @@ pub(super) struct Answer {
 pub(super) struct Probes {
     queue: VecDeque<Question>,
     askers: HashMap<Key, Vec<Asker>>,
-    asking: Option<(ChannelId, Key, Instant)>,
+    asking: Option<(ChannelId, Key)>,
 }
 
 impl Probes {
-    /// `asker` wants to know whether `right` holds: the right to publish to `exchange` with `routing_key`.
-    pub(super) fn ask(&mut self, right: Key, exchange: &[u8], routing_key: &[u8], asker: Asker) {
+    /// `asker` wants to know whether `right` holds: the right to publish to `exchange` with `routing_key`. Whether it will
+    /// be told: of those without a tag one stands for all of its channel.
+    pub(super) fn ask(&mut self, right: Key, exchange: &[u8], routing_key: &[u8], asker: Asker) -> bool {
         let askers = self.askers.entry(right).or_default();
         if askers.is_empty() {
             self.queue.push_back(Question {
@@ -69,15 +73,16 @@ impl Probes {
                 routing_key: routing_key.into(),
             });
         }
-        // Of those without a tag one stands for all of its channel.
-        if asker.client.is_some() || !askers.contains(&asker) {
+        let counts = asker.client.is_some() || !askers.contains(&asker);
+        if counts {
             askers.push(asker);
         }
+        counts
     }
 
     /// The channel number that is Hapax's own now.
     pub(super) fn channel(&self) -> Option<ChannelId> {
-        self.asking.map(|(channel, ..)| channel)
+        self.asking.map(|(channel, _)| channel)
     }
 
     /// Whether a question waits for a channel.
@@ -85,17 +90,11 @@ impl Probes {
         self.asking.is_none() && !self.queue.is_empty()
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.asking.map(|(.., until)| until)
-    }
-
     /// Asks the next question on `channel`, or gives up where the client has taken all numbers.
     pub(super) fn start(
         &mut self,
         channel: Option<ChannelId>,
-        patience: Duration,
         out: &mut Lane,
-        now: Instant,
     ) -> Option<Answer> {
         let question = self.queue.pop_front()?;
         let Some(channel) = channel else {
@@ -105,36 +104,34 @@ impl Probes {
         };
         out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::Open(Open {}))));
         out.push(probe(channel, &question));
-        self.asking = Some((channel, question.right, now + patience));
+        self.asking = Some((channel, question.right));
         None
     }
 
     /// A frame on our channel.
     pub(super) fn recv(&mut self, payload: &[u8], out: &mut Lane) -> Option<Answer> {
-        let (channel, right, _) = self.asking?;
+        let (channel, right) = self.asking?;
         if MethodId::of(payload) != Ok(MethodId::CHANNEL_CLOSE) {
             return None;
         }
-        let AMQPClass::Channel(ChannelMethod::Close(close)) = emit::parse_method(payload)? else {
-            return None;
-        };
+        let (code, text) = reason(payload);
         out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::CloseOk(CloseOk {}))));
         self.asking = None;
-        let refused = (close.reply_code != REFUSED_FOR_ITS_EXPIRATION)
-            .then(|| Fault::Broker { code: close.reply_code, text: close.reply_text.as_str().into() });
+        let refused = (code != REFUSED_FOR_ITS_EXPIRATION).then(|| Fault::Broker { code, text });
         Some(self.answer(right, refused))
-    }
-
-    /// The broker has not answered in time.
-    pub(super) fn expire(&mut self) -> Option<Answer> {
-        let (_, right, _) = self.asking.take()?;
-        let text = "INTERNAL_ERROR - the broker did not say in time whether this user may publish";
-        Some(self.answer(right, Some(Fault::Broker { code: 541, text: text.into() })))
     }
 
     fn answer(&mut self, right: Key, refused: Option<Fault>) -> Answer {
         Answer { right, askers: self.askers.remove(&right).unwrap_or_default(), refused }
     }
+}
+
+/// Code and text of a `channel.close`. The text quotes names as the client gave them, and they need not be UTF-8.
+fn reason(payload: &[u8]) -> (u16, Box<str>) {
+    let code = payload.get(4..6).map_or(0, |code| code.iter().fold(0, |code, &octet| code << 8 | u16::from(octet)));
+    let len = payload.get(6).copied().map_or(0, usize::from);
+    let text = payload.get(7..7 + len).unwrap_or_default();
+    (code, String::from_utf8_lossy(text).into())
 }
 
 /// `basic.publish` with its content header and an empty body. Names are bytes, so this is written by hand.

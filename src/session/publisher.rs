@@ -25,10 +25,11 @@ use crate::window::{
     Confirms as ConfirmRule, Event, ForgetCause, Key, MissingId, Mode as WindowMode, Reservation, Ticket,
     Window,
 };
-use crate::wire::frame::FrameKind;
+use crate::wire::frame::{FrameKind, OVERHEAD};
 use crate::wire::method::{Publish, Return, Settle};
 use crate::wire::properties::{ContentHeader, IdSource, IdValue};
-use crate::wire::{ChannelId, emit, scan};
+use crate::wire::{ChannelId, emit};
+use bytes::BytesMut;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -78,8 +79,10 @@ pub(super) struct Draft {
     header: Piece,
     /// octets of the body, all told
     size: u64,
-    /// its frames so far
+    /// what is there of it
     body: Vec<u8>,
+    /// the largest payload of its frames: it is cut into pieces of this size again
+    largest: usize,
 }
 
 /// Where we are in the content that the client sends on this channel.
@@ -92,8 +95,9 @@ pub(super) enum Content {
         left: u64,
         fate: Fate,
     },
-    /// The client has broken the rules and the broker is about to say so: all is passed on.
-    Opaque,
+    /// The client has broken the rules and the broker is about to say so: all is passed on. `entered`: amid a content that
+    /// has an entry.
+    Opaque { entered: bool },
 }
 
 /// See the module.
@@ -106,6 +110,8 @@ pub(super) struct Publisher {
     confirms: Confirms,
     pub(super) tx: Transactions,
     pub(super) waiting: Waiting,
+    /// Duplicates whose user's right is being verified.
+    asked: usize,
 }
 
 impl Publisher {
@@ -118,6 +124,7 @@ impl Publisher {
             confirms: Confirms::new(),
             tx: Transactions::default(),
             waiting: Waiting::default(),
+            asked: 0,
         }
     }
 
@@ -145,7 +152,7 @@ impl Publisher {
     pub(super) fn unresolved(&self) -> usize {
         let (answers, waiting) = match &self.content {
             Content::Body { fate: Fate::Keep(_), .. } => (1, 1),
-            Content::Body { fate: Fate::Forward { .. } | Fate::Swallow(_) | Fate::Collect(_), .. } | Content::Opaque => (1, 0),
+            Content::Body { fate: Fate::Forward { .. } | Fate::Swallow(_) | Fate::Collect(_), .. } | Content::Opaque { .. } => (1, 0),
             Content::Idle | Content::Header(_) => (0, 0),
         };
         let waiting = self.waiting.len().saturating_sub(waiting);
@@ -159,7 +166,15 @@ impl Publisher {
 
     /// Whether the upstream has the beginning of a content and not its end: nothing else may go to it on this channel.
     pub(super) fn is_forwarding(&self) -> bool {
-        matches!(self.content, Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque)
+        matches!(self.content, Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { .. })
+    }
+
+    /// Whether the newest entry is of a content that is not whole.
+    fn is_amid_entry(&self) -> bool {
+        matches!(
+            self.content,
+            Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { entered: true }
+        )
     }
 
     /// Whether the channel's next frames have to wait for a verdict.
@@ -167,15 +182,21 @@ impl Publisher {
         self.waiting.is_stalled()
     }
 
-    /// Whether publishes wait for the outcome of others.
+    /// Whether publishes wait for the outcome of others, or for the proof that they may be acked.
     pub(super) fn has_waiting(&self) -> bool {
-        self.waiting.len() > 0
+        self.waiting.len() > 0 || self.asked > 0
+    }
+
+    /// The user was found to have the right that the publish of `client` needed.
+    pub(super) fn verified(&mut self, client: Option<ClientTag>) {
+        self.asked = self.asked.saturating_sub(1);
+        client.into_iter().for_each(|tag| self.confirms.ack(tag));
     }
 
     /// Whether every complete publish has its outcome. (What is being forwarded when its client is gone will never be
     /// complete.)
     pub(super) fn is_settled(&self) -> bool {
-        let incomplete = usize::from(self.is_forwarding() && matches!(self.mode, Mode::Confirm { .. }));
+        let incomplete = usize::from(self.is_amid_entry() && matches!(self.mode, Mode::Confirm { .. }));
         !self.has_waiting()
             && !self.is_stalled()
             && self.confirms.unsettled() <= incomplete
@@ -196,7 +217,8 @@ impl Publisher {
         piece: &Piece,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        match (std::mem::replace(&mut self.content, Content::Opaque), kind) {
+        let entered = self.is_amid_entry();
+        match (std::mem::replace(&mut self.content, Content::Opaque { entered }), kind) {
             (Content::Header(publish), FrameKind::Header) => {
                 let result = self.recv_header(publish, piece, cx);
                 if result.is_err() {
@@ -214,7 +236,7 @@ impl Publisher {
             (Content::Body { fate: Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_), .. }, got) => {
                 Err(Fault::Unexpected { channel: self.id, got: name(got) })
             }
-            (Content::Idle | Content::Opaque | Content::Body { fate: Fate::Forward { .. }, .. }, _) => {
+            (Content::Idle | Content::Opaque { .. } | Content::Body { fate: Fate::Forward { .. }, .. }, _) => {
                 cx.out.upstream.forward(piece);
                 Ok(())
             }
@@ -222,7 +244,8 @@ impl Publisher {
     }
 
     fn recv_header(&mut self, publish: Piece, header: &Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let (Ok(fields), Ok((_, left))) =
+        // A header of another class is the broker's to refuse, too.
+        let (Ok(fields), Ok((60, left))) =
             (Publish::parse(publish.payload()), ContentHeader::size_of(header.payload()))
         else {
             cx.out.upstream.forward(&publish);
@@ -254,7 +277,8 @@ impl Publisher {
             if room {
                 let (publish, header) = (publish.compact(), header.compact());
                 self.waiting.hold(size_of(left));
-                let draft = Draft { window, client, publish, header, size: left, body: Vec::new() };
+                let draft =
+                    Draft { window, client, publish, header, size: left, body: Vec::new(), largest: 0 };
                 self.content = Content::Body { left, fate: Fate::Collect(Box::new(draft)) };
                 return Ok(());
             }
@@ -310,7 +334,10 @@ impl Publisher {
             Fate::Keep(ticket) => {
                 self.waiting.extend(*ticket, piece, left);
             }
-            Fate::Collect(draft) => draft.body.extend_from_slice(piece.frame()),
+            Fate::Collect(draft) => {
+                draft.body.extend_from_slice(piece.payload());
+                draft.largest = draft.largest.max(piece.payload().len());
+            }
         }
         self.content = Content::Body { left, fate };
         self.complete_if_whole(cx)
@@ -334,9 +361,8 @@ impl Publisher {
     }
 
     fn judge_collected(&mut self, draft: Draft, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let Draft { window, client, publish, header, size, body } = draft;
+        let Draft { window, client, publish, header, size, body: whole, largest } = draft;
         self.waiting.release(size_of(size));
-        let whole = payloads(&body);
         let rules = window.rules();
         let (Ok(fields), Ok(found)) =
             (Publish::parse(publish.payload()), ContentHeader::parse(header.payload(), &rules.id))
@@ -355,6 +381,7 @@ impl Publisher {
         let right = cx.rights.needed(&cx.shared.keys, target, fields.routing_key);
         let return_key =
             fields.mandatory.then(|| cx.return_key(target, fields.routing_key, found.message_id));
+        let body = in_frames(self.id, &whole, largest);
         self.judge(
             Candidate { window, key, ttl, client, right, return_key, publish, header, body, left: 0 },
             cx,
@@ -430,7 +457,7 @@ impl Publisher {
                     let window = cx.finder.find(cx.shared, fields.exchange);
                     let target = window.as_ref().and_then(|window| window.rules().forward_to.as_deref());
                     let exchange = target.map_or(fields.exchange, str::as_bytes);
-                    cx.probes.ask(right, exchange, fields.routing_key, asker);
+                    self.asked += usize::from(cx.probes.ask(right, exchange, fields.routing_key, asker));
                 }
             }
         }
@@ -515,8 +542,10 @@ impl Publisher {
             Content::Body { fate: Fate::Collect(draft), .. } => {
                 self.waiting.release(size_of(draft.size));
             }
-            content @ (Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque) => {
+            // Nothing can follow on this channel any more.
+            content @ (Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { .. }) => {
                 self.content = content;
+                self.abandon_waiting();
             }
             Content::Idle | Content::Header(_) | Content::Body { fate: Fate::Swallow(_), .. } => {}
         }
@@ -538,7 +567,8 @@ impl Publisher {
 
     fn give_back(&mut self, mut each: impl FnMut(Entry)) {
         // What was not sent whole was not stored, whatever the rule.
-        let incomplete = self.is_forwarding();
+        // (In a transaction it is in the open one, which is forgotten anyway.)
+        let incomplete = self.is_amid_entry() && matches!(self.mode, Mode::Confirm { .. });
         let mut entries: Vec<Entry> =
             self.confirms.take_unsettled().chain(self.tx.take_unsettled()).collect();
         if incomplete && let Some(entry) = entries.pop() {
@@ -555,6 +585,7 @@ impl Publisher {
 
     /// Nobody asks any more for what waits.
     pub(super) fn abandon_waiting(&mut self) {
+        self.asked = 0;
         self.drop_waiting();
         drop(self.waiting.take_stalled());
     }
@@ -575,14 +606,13 @@ pub(super) fn commit_at_write(at_write: Option<(Reservation, Duration)>, now: In
     }
 }
 
-/// The payloads of body frames, one after another.
-fn payloads(mut frames: &[u8]) -> Vec<u8> {
-    let mut whole = Vec::with_capacity(frames.len());
-    while let Ok(Some(frame)) = scan(frames, usize::MAX) {
-        whole.extend_from_slice(frame.payload);
-        frames = frames.get(frame.wire_len()..).unwrap_or_default();
+/// A body in frames of this payload.
+fn in_frames(channel: ChannelId, body: &[u8], payload: usize) -> Vec<u8> {
+    let mut frames = BytesMut::with_capacity(body.len() + OVERHEAD);
+    for piece in body.chunks(payload.max(1)) {
+        emit::body(&mut frames, channel, piece);
     }
-    whole
+    frames.into()
 }
 
 /// Octets of a body as bytes of memory.

@@ -5,7 +5,7 @@ use super::cx::Cx;
 use super::fault::Fault;
 use super::publisher::{Content, Fate, Mode, Publisher, Reply, commit_at_write};
 use super::waiting::{Promoted, Stall, Waiter};
-use crate::window::{Event, ForgetCause, Reservation, Ticket, Verdict, Wait};
+use crate::window::{Event, ForgetCause, Key, Reservation, Ticket, Verdict, Wait};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ impl Publisher {
                 publish: candidate.publish.compact(),
             }),
             // Said twice in one transaction: it shares the fate of the first, whatever that is.
-            Verdict::InFlight(_) if self.mode == Mode::Tx && self.tx.holds(candidate.key) => {
+            Verdict::InFlight(_) | Verdict::Crowded if self.mode == Mode::Tx && self.in_transaction(candidate.key) => {
                 Fate::Swallow(Reply::Nothing)
             }
             Verdict::InFlight(wait) if cx.has_room(self.waiting.held(), candidate.weight()) => {
@@ -48,9 +48,12 @@ impl Publisher {
                 self.waiting.queue(ticket, Waiter { wait, candidate: candidate.compact(), weight, until });
                 Fate::Keep(ticket)
             }
-            Verdict::InFlight(_) | Verdict::Crowded => match candidate.client {
+            verdict @ (Verdict::InFlight(_) | Verdict::Crowded) => match candidate.client {
                 Some(tag) => {
-                    candidate.window.notice(Event::Refused);
+                    // (Of a crowd the window has told.)
+                    if matches!(verdict, Verdict::InFlight(_)) {
+                        candidate.window.notice(Event::Refused);
+                    }
                     Fate::Swallow(Reply::Nack(tag))
                 }
                 None => {
@@ -65,6 +68,12 @@ impl Publisher {
         };
         self.content = Content::Body { left, fate };
         self.complete_if_whole(cx)
+    }
+
+    /// Whether the open transaction has this key already, forwarded or waiting for another's outcome. (What waits belongs
+    /// to the open one: `tx.commit` waits for it, `tx.rollback` drops it.)
+    fn in_transaction(&self, key: Key) -> bool {
+        self.tx.holds(key) || self.waiting.holds(key)
     }
 
     fn stall(

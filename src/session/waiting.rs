@@ -5,7 +5,7 @@
 
 use super::candidate::Candidate;
 use super::outbox::Piece;
-use crate::window::{ForgetCause, Reservation, Ticket, Wait};
+use crate::window::{ForgetCause, Key, Reservation, Ticket, Wait};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
@@ -57,6 +57,12 @@ impl Waiting {
     /// Publishes that wait aside.
     pub(super) fn len(&self) -> usize {
         self.queued.len() + self.promoted.len()
+    }
+
+    /// Whether a publish of this key waits aside.
+    pub(super) fn holds(&self, key: Key) -> bool {
+        let queued = self.queued.values().map(|waiter| waiter.candidate.key);
+        queued.chain(self.promoted.iter().map(|promoted| promoted.candidate.key)).any(|other| other == key)
     }
 
     pub(super) fn is_stalled(&self) -> bool {
@@ -122,7 +128,7 @@ impl Waiting {
     }
 
     pub(super) fn stall(&mut self, stall: Stall) {
-        self.held += stall.candidate.weight();
+        self.held += stall.candidate.kept();
         self.stalled = Some(stall);
     }
 
@@ -132,7 +138,7 @@ impl Waiting {
 
     pub(super) fn take_stalled_if(&mut self, condition: impl FnOnce(&mut Stall) -> bool) -> Option<Stall> {
         let stall = self.stalled.take_if(condition)?;
-        self.held -= stall.candidate.weight();
+        self.held -= stall.candidate.kept();
         Some(stall)
     }
 

@@ -46,7 +46,16 @@ pub fn frame(frame: &AMQPFrame) -> Bytes {
 
 /// Appends a method frame around a payload that is already written.
 pub fn raw_method(out: &mut BytesMut, channel: ChannelId, payload: &[u8]) {
-    out.put_u8(1);
+    raw(out, 1, channel, payload);
+}
+
+/// Appends a body frame.
+pub fn body(out: &mut BytesMut, channel: ChannelId, payload: &[u8]) {
+    raw(out, 3, channel, payload);
+}
+
+fn raw(out: &mut BytesMut, kind: u8, channel: ChannelId, payload: &[u8]) {
+    out.put_u8(kind);
     out.put_u16(channel.0);
     out.put_u32(u32::try_from(payload.len()).unwrap_or(u32::MAX));
     out.put_slice(payload);

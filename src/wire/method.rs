@@ -30,6 +30,8 @@ impl MethodId {
     pub const BASIC_GET: MethodId = MethodId(60, 70);
     /// confirm.select
     pub const CONFIRM_SELECT: MethodId = MethodId(85, 10);
+    /// confirm.select-ok
+    pub const CONFIRM_SELECT_OK: MethodId = MethodId(85, 11);
     /// tx.select
     pub const TX_SELECT: MethodId = MethodId(90, 10);
     /// tx.commit
