@@ -166,7 +166,9 @@ impl Channel {
     fn is_blocked(&self) -> bool {
         let refused = self.refusal.is_some() && !self.publisher.is_forwarding();
         refused
-            || self.publisher.is_stalled() || self.awaits_waiters || matches!(self.state, State::Recycling { .. })
+            || self.publisher.is_stalled()
+            || self.awaits_waiters
+            || matches!(self.state, State::Recycling { .. })
     }
 
     /// When [`Channel::handle_timeout`] has something to do.
@@ -614,7 +616,9 @@ impl Channel {
     fn drop_backlog(&mut self) -> bool {
         self.backlog_bytes = 0;
         self.awaits_waiters = false;
-        let says_close = |piece: Piece| piece.kind().and_then(|kind| method(kind, &piece)) == Some(MethodId::CHANNEL_CLOSE);
+        let says_close = |piece: Piece| {
+            piece.kind().and_then(|kind| method(kind, &piece)) == Some(MethodId::CHANNEL_CLOSE)
+        };
         self.backlog.drain(..).any(says_close)
     }
 }
