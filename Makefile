@@ -4,9 +4,10 @@ FUZZ_SECONDS ?= 60
 
 .PHONY: demo test lint fuzz setup
 
-# A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds.
+# A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo: setup
-	cargo run --release -- demo
+	cargo build --release
+	target/release/hapax demo
 
 # Everything, against a real RabbitMQ and real client libraries. HAPAX_E2E_DIRECT=1 leaves the relay out.
 test: setup

@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// `$0` is our folder; a process that dies may still write there for a moment, hence the tries. The ids are file names in `pids/`, so one that was let go is not there any more.
+/// `$0` is our folder; a process that dies may still write there for a moment, hence the tries. The ids are file names in
+/// `pids/`, so one that was let go is not there any more. The file `keep` says that all of it stays.
 const KEEPER: &str = r#"
 trap '' HUP INT TERM
 while read -r _; do :; done
+[ -e "$0/keep" ] && exit
 for held in "$0"/pids/*; do
   [ -e "$held" ] && kill -9 "${held##*/}" 2>/dev/null
 done
@@ -73,6 +75,11 @@ impl Leash {
         self.let_go(child);
     }
 
+    /// What is on the leash, and the folder, stay when it ends. Somebody else will have to end them.
+    pub fn cut(&self) -> io::Result<()> {
+        fs::write(self.folder.join("keep"), b"")
+    }
+
     fn slot(&self, child: &Child) -> PathBuf {
         self.folder.join("pids").join(child.id().to_string())
     }
@@ -98,6 +105,19 @@ mod tests {
         drop(leash);
         assert!(!folder.exists());
         assert!(!child.wait().unwrap().success(), "killed, not waited for");
+    }
+
+    #[test]
+    fn what_is_on_a_cut_leash_stays_and_so_does_the_folder() {
+        let leash = Leash::new("leash").unwrap();
+        let folder = leash.folder().to_owned();
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        leash.hold(&child).unwrap();
+        leash.cut().unwrap();
+        drop(leash);
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success(), "it ended by itself when its input did");
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -8,22 +8,22 @@
 //! manuals speak of, which takes a second or two to start itself.
 
 use super::leash::Leash;
-use std::collections::VecDeque;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const BIN: &str = "/usr/lib/rabbitmq/bin";
 /// Six seconds on an idle machine; a busy one gets ten times that.
 const START: Duration = Duration::from_secs(60);
-/// Lines of the node's output that are kept to be shown when something goes wrong.
+/// How often we look whether it has started.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Lines of the node's output that are shown when something goes wrong.
 const LOG_LINES: usize = 400;
 const READY: &str = "Server startup complete";
 
@@ -71,9 +71,6 @@ struct Ports {
     ctl: u16,
 }
 
-/// The last lines that the node said.
-type Log = Arc<Mutex<VecDeque<String>>>;
-
 /// A running node. Dropped, it is killed and its folder removed; should we die first, the same happens.
 #[derive(Debug)]
 pub struct Rabbit {
@@ -82,9 +79,18 @@ pub struct Rabbit {
     name: String,
     epmd: Mutex<Child>,
     server: Mutex<Option<Child>>,
-    log: Log,
     /// `erl_call` names itself at random by the clock: two at a time would have one name.
     calling: Mutex<()>,
+    kept: bool,
+}
+
+/// What is left of a node that nobody owns any more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// the node, and its port mapper
+    pub pids: Vec<u32>,
+    /// its data and its log
+    pub folder: PathBuf,
 }
 
 impl Rabbit {
@@ -114,8 +120,8 @@ impl Rabbit {
             name,
             epmd: Mutex::new(epmd),
             server: Mutex::new(None),
-            log: Log::default(),
             calling: Mutex::new(()),
+            kept: false,
         };
         rabbit.restart()?;
         Ok(rabbit)
@@ -141,16 +147,23 @@ impl Rabbit {
     /// Starts the node again on the same ports and the same data, killing it first where it runs.
     pub fn restart(&self) -> Result<(), Error> {
         self.kill9();
+        // A file, not a pipe to us: a node that is kept must not lose its output when we end.
+        let console = self.console().map_err(doing("opening a file for RabbitMQ's output"))?;
+        let said = console.metadata().map_err(doing("looking at RabbitMQ's output"))?.len();
         let mut command = Command::new(Path::new(BIN).join("rabbitmq-server"));
-        self.environment(&mut command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = spawn(&self.leash, &mut command)?;
-        let (tell, ready) = mpsc::channel();
-        if let Some(output) = child.stdout.take() {
-            let log = Arc::clone(&self.log);
-            thread::spawn(move || follow(BufReader::new(output), &log, &tell));
-        }
+        self.environment(&mut command).stdin(Stdio::null()).stdout(console).stderr(Stdio::null());
+        let child = spawn(&self.leash, &mut command)?;
         *lock(&self.server) = Some(child);
-        self.wait_until_ready(&ready)
+        self.wait_until_ready(said)
+    }
+
+    /// Lets the node live on without us.
+    pub fn keep(mut self) -> io::Result<Kept> {
+        self.leash.cut()?;
+        self.kept = true;
+        let server = lock(&self.server).as_ref().map(Child::id);
+        let pids = server.into_iter().chain([lock(&self.epmd).id()]).collect();
+        Ok(Kept { pids, folder: self.leash.folder().to_owned() })
     }
 
     /// Runs `rabbitmqctl` against the node and gives what it printed.
@@ -197,17 +210,44 @@ impl Rabbit {
 
     /// The end of the node's output.
     pub fn log(&self) -> String {
-        lock(&self.log).iter().fold(String::new(), |text, line| text + line + "\n")
+        let text = self.said_since(0).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        let from = lines.len().saturating_sub(LOG_LINES);
+        lines.iter().skip(from).fold(String::new(), |text, line| text + line + "\n")
     }
 
-    fn wait_until_ready(&self, ready: &Receiver<()>) -> Result<(), Error> {
-        let why = match ready.recv_timeout(START) {
-            Ok(()) => match greet(self.addr()) {
-                Ok(()) => return Ok(()),
-                Err(source) => format!("no greeting: {source}"),
-            },
-            Err(RecvTimeoutError::Timeout) => format!("not ready within {START:?}"),
-            Err(RecvTimeoutError::Disconnected) => "it ended".to_owned(),
+    /// The file that the node's output goes to.
+    fn console(&self) -> io::Result<File> {
+        let path = self.leash.folder().join("console.log");
+        OpenOptions::new().read(true).append(true).create(true).open(path)
+    }
+
+    fn said_since(&self, from: u64) -> io::Result<String> {
+        let mut console = self.console()?;
+        console.seek(SeekFrom::Start(from))?;
+        let mut text = Vec::new();
+        console.read_to_end(&mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a process is started: this is the shell")]
+    fn wait_until_ready(&self, said: u64) -> Result<(), Error> {
+        let until = Instant::now() + START;
+        let why = loop {
+            let ended = lock(&self.server).as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
+            if self.said_since(said).is_ok_and(|text| text.contains(READY)) {
+                match greet(self.addr()) {
+                    Ok(()) => return Ok(()),
+                    Err(source) => break format!("no greeting: {source}"),
+                }
+            }
+            if ended {
+                break "it ended".to_owned();
+            }
+            if Instant::now() > until {
+                break format!("not ready within {START:?}");
+            }
+            thread::sleep(LOOK_EVERY);
         };
         Err(Error::NotReady { why, log: self.log() })
     }
@@ -240,6 +280,9 @@ impl Rabbit {
 
 impl Drop for Rabbit {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         self.kill9();
         self.leash.kill9(&mut lock(&self.epmd));
     }
@@ -255,20 +298,6 @@ fn spawn(leash: &Leash, command: &mut Command) -> Result<Child, Error> {
     })?;
     leash.hold(&child).map_err(doing(format!("putting {program} on the leash")))?;
     Ok(child)
-}
-
-/// Keeps the node's last lines and tells when it is ready; ends with the node.
-fn follow(output: impl BufRead, log: &Log, tell: &Sender<()>) {
-    for line in output.lines().map_while(Result::ok) {
-        if line.contains(READY) {
-            let _ = tell.send(());
-        }
-        let mut log = lock(log);
-        if log.len() == LOG_LINES {
-            log.pop_front();
-        }
-        log.push_back(line);
-    }
 }
 
 /// Says the protocol header and waits for the first octet of `connection.start`.

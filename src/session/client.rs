@@ -83,7 +83,7 @@ impl Session {
         match (self.client, step.unwrap_or(Step::Pass)) {
             (Client::Told { .. }, Step::CloseOk) => self.client_lost(now),
             (Client::Told { .. }, Step::Close) => {
-                self.out.client.push(connection_close_ok());
+                self.out.client.answer_close(connection_close_ok());
                 self.client_lost(now);
             }
             (Client::Told { .. } | Client::Gone | Client::Greeting, _) => {}
@@ -103,7 +103,7 @@ impl Session {
                     self.ending = Some(ending);
                     self.each_channel(now, |channel, cx| channel.finish(cx));
                 } else {
-                    self.out.client.push(connection_close_ok());
+                    self.out.client.answer_close(connection_close_ok());
                     self.hang_up(now);
                 }
             }
@@ -163,6 +163,7 @@ impl Session {
             method_id: culprit.1,
         };
         self.out.client.push(connection_method(ConnectionMethod::Close(close)));
+        self.out.client.conclude();
         self.client = Client::Told { until: now + self.shared.settings.handshake_timeout };
         self.client_clock.stop();
     }

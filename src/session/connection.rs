@@ -353,16 +353,18 @@ impl Session {
     fn settle_down(&mut self, now: Instant) {
         loop {
             let mail = self.mailbox.take();
-            if mail.is_empty() {
-                break;
-            }
+            let quiet = mail.is_empty();
             for (ticket, verdict) in mail {
                 let id = Tickets::channel(ticket);
                 self.on_channel(id, now, |channel, cx| channel.recv_verdict(ticket, verdict, cx));
             }
             self.pump_inbound(now);
+            // An answer that is written may make room for what was read already.
+            self.flush(now);
+            if quiet && (self.inbound.is_empty() || !self.wants_client()) {
+                break;
+            }
         }
-        self.pump_inbound(now);
         if self.client_eof
             && (self.inbound.is_empty() || self.ending.is_some() || self.upstream != Upstream::Live)
         {
@@ -391,6 +393,7 @@ impl Session {
         match ending.why {
             Why::ClientClose(close) => {
                 self.out.upstream.forward(&close);
+                self.out.upstream.conclude();
                 self.upstream = Upstream::Closing { until: now + patience };
             }
             Why::ClientGone => self.drop_upstream(now),
@@ -399,6 +402,7 @@ impl Session {
                 let text = "hapax is shutting down".into();
                 let close = Close { reply_code: 200, reply_text: text, class_id: 0, method_id: 0 };
                 self.out.upstream.push(connection_method(ConnectionMethod::Close(close)));
+                self.out.upstream.conclude();
                 self.upstream = Upstream::Closing { until: now + patience };
             }
         }

@@ -56,6 +56,8 @@ pub(super) struct Lane {
     run: Option<Piece>,
     made: BytesMut,
     shut: bool,
+    /// `connection.close` was written.
+    concluded: bool,
     wrote: bool,
 }
 
@@ -88,6 +90,20 @@ impl Lane {
         &mut self.made
     }
 
+    /// What was written last was `connection.close`: nothing may follow it but the answer to the peer's own.
+    pub(super) fn conclude(&mut self) {
+        self.seal();
+        self.concluded = true;
+    }
+
+    /// `connection.close-ok`.
+    pub(super) fn answer_close(&mut self, frame: Bytes) {
+        self.seal();
+        let concluded = std::mem::take(&mut self.concluded);
+        self.put(frame);
+        self.concluded = concluded;
+    }
+
     /// Nothing is to be written here any more; what was asked before still is.
     pub(super) fn shut(&mut self) {
         self.seal();
@@ -108,7 +124,7 @@ impl Lane {
     }
 
     fn put(&mut self, bytes: Bytes) {
-        if !self.shut && !bytes.is_empty() {
+        if !self.shut && !self.concluded && !bytes.is_empty() {
             self.wrote = true;
             self.ready.push_back(bytes);
         }

@@ -140,10 +140,16 @@ impl Publisher {
     }
 
     /// Publishes whose outcome is unknown, or whose answer waits behind another's. Those of an open transaction
-    /// are not counted: the client has the next word there. So has it where one is not whole yet: reading must go on then.
+    /// are not counted: the client has the next word there. So has it where one is not whole yet: reading must go on
+    /// then, or its rest will never come.
     pub(super) fn unresolved(&self) -> usize {
-        let incomplete = usize::from(self.is_forwarding() && matches!(self.mode, Mode::Confirm { .. }));
-        self.confirms.span().saturating_sub(incomplete) + self.waiting.len() + self.tx.ending_len()
+        let (answers, waiting) = match &self.content {
+            Content::Body { fate: Fate::Keep(_), .. } => (1, 1),
+            Content::Body { fate: Fate::Forward { .. } | Fate::Swallow(_) | Fate::Collect(_), .. } | Content::Opaque => (1, 0),
+            Content::Idle | Content::Header(_) => (0, 0),
+        };
+        let waiting = self.waiting.len().saturating_sub(waiting);
+        self.confirms.span().saturating_sub(answers) + waiting + self.tx.ending_len()
     }
 
     /// Whether no content is being received.

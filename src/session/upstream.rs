@@ -63,16 +63,17 @@ impl Session {
         match self.client {
             Client::Live => {
                 self.out.client.forward(piece);
+                self.out.client.conclude();
                 self.lose_channels(now);
                 self.upstream = Upstream::SaidClose { until: now + self.shared.settings.handshake_timeout };
             }
             Client::SaidClose => {
-                self.out.client.push(connection_close_ok());
-                self.out.upstream.push(connection_close_ok());
+                self.out.client.answer_close(connection_close_ok());
+                self.out.upstream.answer_close(connection_close_ok());
                 self.hang_up(now);
             }
             Client::Told { .. } | Client::Gone | Client::Greeting => {
-                self.out.upstream.push(connection_close_ok());
+                self.out.upstream.answer_close(connection_close_ok());
                 self.drop_upstream(now);
             }
         }
@@ -91,7 +92,7 @@ impl Session {
                 self.tell_client(&Fault::UpstreamLost, now);
             }
             Client::SaidClose => {
-                self.out.client.push(connection_close_ok());
+                self.out.client.answer_close(connection_close_ok());
                 self.hang_up(now);
             }
             Client::Live | Client::Greeting => self.hang_up(now),

@@ -105,9 +105,10 @@ impl Tap {
         let closing = self.connection != Life::Open;
         match frame {
             AMQPFrame::Method(_, AMQPClass::Connection(C::CloseOk(_))) => self.over = true,
+            AMQPFrame::Heartbeat => {}
             _ if closing => return Err("after connection.close".into()),
             AMQPFrame::Method(_, AMQPClass::Connection(C::Close(_))) => self.connection = Life::Closing,
-            AMQPFrame::Method(_, AMQPClass::Connection(_)) | AMQPFrame::Heartbeat => {}
+            AMQPFrame::Method(_, AMQPClass::Connection(_)) => {}
             AMQPFrame::ProtocolHeader(_) if self.toward == Toward::Broker => {}
             _ => return Err("nothing for channel 0".into()),
         }
