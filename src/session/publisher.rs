@@ -145,7 +145,8 @@ impl Publisher {
     pub(super) fn unresolved(&self) -> usize {
         let (answers, waiting) = match &self.content {
             Content::Body { fate: Fate::Keep(_), .. } => (1, 1),
-            Content::Body { fate: Fate::Forward { .. } | Fate::Swallow(_) | Fate::Collect(_), .. } | Content::Opaque => (1, 0),
+            Content::Body { fate: Fate::Forward { .. } | Fate::Swallow(_) | Fate::Collect(_), .. }
+            | Content::Opaque => (1, 0),
             Content::Idle | Content::Header(_) => (0, 0),
         };
         let waiting = self.waiting.len().saturating_sub(waiting);
