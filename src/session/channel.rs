@@ -172,7 +172,9 @@ impl Channel {
     fn is_blocked(&self) -> bool {
         let refused = self.refusal.is_some() && !self.publisher.is_forwarding();
         refused
-            || self.publisher.is_stalled() || self.awaits_waiters || matches!(self.state, State::Recycling { .. })
+            || self.publisher.is_stalled()
+            || self.awaits_waiters
+            || matches!(self.state, State::Recycling { .. })
     }
 
     /// When [`Channel::handle_timeout`] has something to do.
@@ -180,7 +182,9 @@ impl Channel {
         let state = match &self.state {
             State::Settling { until, .. } => Some(*until),
             State::Recycling { until, closing: false, .. } => Some(*until),
-            State::Refused { until, told_upstream: false, .. } if !self.publisher.is_forwarding() => Some(*until),
+            State::Refused { until, told_upstream: false, .. } if !self.publisher.is_forwarding() => {
+                Some(*until)
+            }
             State::Recycling { .. }
             | State::Refused { .. }
             | State::Open
@@ -310,7 +314,8 @@ impl Channel {
     }
 
     fn note_consume_ok(&mut self, piece: &Piece, cx: &mut Cx<'_>) {
-        if let Some(AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok))) = emit::parse_method(piece.payload()) {
+        if let Some(AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok))) = emit::parse_method(piece.payload())
+        {
             self.consumers.insert(ok.consumer_tag.as_str().to_owned());
         }
         if self.unwanted {
@@ -693,7 +698,9 @@ impl Channel {
     fn drop_backlog(&mut self) -> bool {
         self.backlog_bytes = 0;
         self.awaits_waiters = false;
-        let says_close = |piece: Piece| piece.kind().and_then(|kind| method(kind, &piece)) == Some(MethodId::CHANNEL_CLOSE);
+        let says_close = |piece: Piece| {
+            piece.kind().and_then(|kind| method(kind, &piece)) == Some(MethodId::CHANNEL_CLOSE)
+        };
         self.backlog.drain(..).any(says_close)
     }
 }

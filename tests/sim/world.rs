@@ -92,7 +92,9 @@ impl World {
                     link.work(ctx, schedule);
                 }
             }),
-            Event::ToRelay(id, from) => self.on_link(id, |link, ctx, schedule| link.arrive(from, ctx, schedule)),
+            Event::ToRelay(id, from) => {
+                self.on_link(id, |link, ctx, schedule| link.arrive(from, ctx, schedule))
+            }
             Event::FromRelay(id, Toward::Broker) => self.on_link(id, Link::reach_broker),
             Event::FromRelay(id, Toward::Client) => self.reach_client(id),
             Event::Dialled(id) => self.on_link(id, |link, ctx, schedule| {
