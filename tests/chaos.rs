@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(40);
 const PUBLISHERS: usize = 3;
-const IDS: usize = 2000;
+const IDS: usize = 3000;
 /// Publishes that a publisher has under way at a time.
 const UNDER_WAY: usize = 50;
 const BODY: [u8; 100] = [b'.'; 100];
