@@ -178,9 +178,9 @@ impl Channel {
     /// When [`Channel::handle_timeout`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let state = match &self.state {
-            State::Settling { until, .. } | State::Recycling { until, .. } => Some(*until),
+            State::Settling { until, .. } | State::Recycling { until, closing: false, .. } => Some(*until),
             State::Refused { until, told_upstream: false, .. } if !self.publisher.is_forwarding() => Some(*until),
-            State::Refused { .. } | State::Open | State::Closing | State::UpstreamClosed | State::Gone => {
+            State::Recycling { .. } | State::Refused { .. } | State::Open | State::Closing | State::UpstreamClosed | State::Gone => {
                 None
             }
         };
