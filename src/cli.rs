@@ -66,12 +66,15 @@ pub struct DemoArgs {
     /// How many messages to publish, repeats included
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub messages: u64,
-    /// The broker, with credentials: what the queue holds is counted there
-    #[arg(long, value_name = "URL", default_value = "amqp://guest:guest@127.0.0.1:5672")]
-    pub upstream: String,
-    /// The relay, with credentials: what is published goes there
-    #[arg(long, value_name = "URL", default_value = "amqp://guest:guest@127.0.0.1:5673")]
-    pub relay: String,
+    /// A broker of yours, with credentials [default: a private RabbitMQ node, started for this]
+    #[arg(long, value_name = "URL")]
+    pub upstream: Option<String>,
+    /// A relay of yours before it, with credentials [default: this binary, started for this]
+    #[arg(long, value_name = "URL", requires = "upstream")]
+    pub relay: Option<String>,
+    /// Leave what was started running, and say how to stop it
+    #[arg(long, env = "KEEP", value_parser = clap::builder::FalseyValueParser::new())]
+    pub keep: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -183,7 +186,8 @@ mod tests {
         let Action::Demo(args) = parse("hapax demo --messages 5 --json").expect("valid").action else {
             panic!("not the demo")
         };
-        assert_eq!((args.messages, args.json), (5, true));
+        assert_eq!((args.messages, args.json, args.upstream), (5, true, None));
+        assert!(parse("hapax demo --relay amqp://127.0.0.1").is_err(), "before which broker?");
         assert!(parse("hapax demo --messages 0").is_err());
     }
 }

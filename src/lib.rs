@@ -12,10 +12,12 @@
 //! * [`admin`]: HTTP: metrics, health.
 //! * [`cli`]: what to do, and what is said over the configuration file.
 //! * [`config`]: what the user asked for, checked once; after that nothing is "maybe".
+//! * [`demo`]: the relay at work before a newcomer's eyes; its private RabbitMQ node serves the end-to-end tests, too.
 
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod net;
 pub mod pressure;
 pub mod session;

@@ -88,9 +88,15 @@ pub(crate) fn serve(config: Config) -> Result<(), Failure> {
 
 /// Shows it at work.
 pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
-    // TODO(demo): `hapax::demo::run(args).await`, once there is one.
-    let _ = args;
-    Err(Failure::Demo("the demo is not part of this build".to_owned()))
+    let runtime = runtime()?;
+    let result = runtime.block_on(hapax::demo::run(args));
+    // A node that is just being started is not waited for: its leash ends it with us.
+    runtime.shutdown_background();
+    match result {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::Demo("a check of the demo does not hold".to_owned())),
+        Err(error) => Err(Failure::Demo(error.to_string())),
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -191,6 +191,26 @@ fn p02_in_flight_of_a_client_that_left_amid_a_content_waits_for_nobody() {
 }
 
 #[test]
+fn p02_in_flight_on_a_channel_that_hapax_has_closed() {
+    let desk = Desk::with(|plan| plan.rules.missing_id = MissingId::Reject);
+    let mut first = holder(&desk, "a");
+    let mut second = holder(&desk, "b");
+    let mut pair = desk.pair();
+    unheard(&mut pair, m("a").publish(1) + m("b").publish(1));
+    pair.client(message("x", "k").publish(1));
+    assert_eq!(pair.to_client().len(), 1, "406");
+    first.upstream(nack(1, 1));
+    assert_eq!(pair.to_upstream(), confirm_select_nowait(1) + m("a").publish(1), "nobody would send it again");
+    pair.upstream(ack(1, 1));
+    assert_eq!(pair.to_upstream(), Frames::none());
+    pair.advance(10 * SECOND);
+    assert_eq!(pair.to_upstream().len(), 1, "the close, after the linger");
+    second.upstream(nack(1, 1));
+    assert_eq!(pair.to_upstream(), Frames::none(), "and nothing behind it");
+    assert_eq!(desk.in_flight(), 0);
+}
+
+#[test]
 fn body_as_id() {
     let desk = Desk::with(|plan| plan.rules.id = IdSource::Body);
     let mut pair = desk.confirming();

@@ -177,12 +177,17 @@ impl BrokerChannel {
             () if self.mode == Mode::Confirm && ctx.rng.chance(ctx.plan.weather.nack) => Fate::Refuse,
             () => Fate::Store,
         };
+        let tag = self.tag + 1;
+        ctx.log.say(|| format!("  broker: u{uid} is {fate:?}, {:?}, tag {tag}", self.mode));
         match self.mode {
             Mode::Plain if fate == Fate::NoRoute => self.give_back(uid, &whole, ctx),
             Mode::Plain => ctx.truth.stored(uid, ctx.now),
             Mode::Confirm => {
                 if fate == Fate::NoRoute {
                     self.give_back(uid, &whole, ctx);
+                }
+                if fate == Fate::Refuse {
+                    ctx.truth.refused(uid);
                 }
                 self.tag += 1;
                 self.jobs.insert(self.tag, Job { uid, fate, done: fate != Fate::Store });

@@ -208,7 +208,7 @@ impl Channel {
             | (A::Basic(basic::AMQPMethod::ConsumeOk(_)), Some(Reply::Consume))
             | (A::Basic(basic::AMQPMethod::CancelOk(_)), Some(Reply::Cancel)) => {}
             (A::Tx(tx::AMQPMethod::CommitOk(_)), Some(Reply::Commit(uids))) => {
-                uids.into_iter().for_each(|uid| ctx.truth.committed(uid));
+                ctx.truth.committed(&uids);
             }
             (other, expected) => self.wrong(&format!("{other:?}, expecting {expected:?}"), ctx),
         }

@@ -32,6 +32,17 @@ impl Wake for Bell {
     }
 }
 
+/// Whether it is `channel.close` or `connection.close`.
+fn closes(frame: &Frame) -> bool {
+    use amq_protocol::protocol::{AMQPClass, channel, connection};
+    matches!(
+        frame.method(),
+        Some(
+            AMQPClass::Channel(channel::AMQPMethod::Close(_)) | AMQPClass::Connection(connection::AMQPMethod::Close(_))
+        )
+    )
+}
+
 /// One socket of the relay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Socket {
@@ -396,6 +407,9 @@ impl Link {
         match self.client_tap.read(bytes) {
             Ok(frames) => frames.into_iter().for_each(|frame| {
                 self.say(ctx, "client ←", &frame);
+                if closes(&frame) {
+                    ctx.truth.shut(self.id, frame.channel());
+                }
                 self.to_client.write(frame);
             }),
             Err(why) => ctx.truth.broken('i', format!("link {}: {why}", self.id)),

@@ -169,7 +169,7 @@ fn settings(rng: &mut Rng, tight: bool) -> Settings {
     } else {
         Settings {
             linger: millis(30_000),
-            in_flight_timeout: millis(60_000),
+            in_flight_timeout: millis(20_000),
             handshake_timeout: millis(10_000),
             max_unresolved: 10_000,
             held_bytes: 16 << 20,

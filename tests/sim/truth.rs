@@ -4,7 +4,7 @@
 //! not look at it, and the models can tell a message from its copies. All that is here are dates; the invariants
 //! compare them. Their letters are those of `docs/testing.md`.
 
-use super::plan::{Micros, WindowPlan};
+use super::plan::{Micros, Plan, WindowPlan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -69,7 +69,9 @@ pub struct Publish {
     pub settled: Option<bool>,
     /// what the relay took of it: ack or nack
     pub heard: Option<bool>,
-    /// when the relay took the ack, its channel to the broker being alive
+    /// and when
+    pub heard_at: Micros,
+    /// when the relay took the ack of what was stored, not having given up its channel to the broker before
     pub known: Option<Micros>,
     /// when the window gave it up early
     pub evicted: Option<Micros>,
@@ -102,6 +104,7 @@ impl Publish {
             returned: false,
             settled: None,
             heard: None,
+            heard_at: 0,
             known: None,
             evicted: None,
             return_seen: false,
@@ -134,6 +137,7 @@ pub struct Truth {
     remembered: BTreeMap<ModelKey, Uid>,
     faulty: BTreeSet<(LinkId, u16)>,
     windows: Vec<WindowPlan>,
+    patience: Micros,
     deduplicates: bool,
     /// the first invariant that was broken
     pub violation: Option<Violation>,
@@ -143,8 +147,9 @@ pub struct Truth {
 
 impl Truth {
     /// Nothing has happened. `deduplicates`: copies are held to (b).
-    pub fn new(windows: &[WindowPlan], deduplicates: bool) -> Truth {
-        Truth { windows: windows.to_vec(), deduplicates, ..Truth::default() }
+    pub fn new(plan: &Plan, deduplicates: bool) -> Truth {
+        let patience = plan.settings.in_flight_timeout.as_micros() as Micros;
+        Truth { windows: plan.windows.clone(), patience, deduplicates, ..Truth::default() }
     }
 
     /// An invariant is broken. The first one counts.
@@ -241,7 +246,8 @@ impl Truth {
             let Some(known) = self.of(first).known else { continue };
             let until = self.of(first).evicted.unwrap_or(Micros::MAX).min(known + self.ttl(first));
             let again = self.of(second).forwarded.unwrap_or(Micros::MAX);
-            if again < until && self.deduplicates {
+            let gave_up = self.gave_up(first) || self.gave_up(second);
+            if again < until && !gave_up && self.deduplicates {
                 let text = format!(
                     "{key:?} is stored twice in its window: publish {first}, known at {known}, remembered until \
                      {until}; publish {second}, forwarded at {again}"
@@ -249,6 +255,12 @@ impl Truth {
                 self.broken('b', text);
             }
         }
+    }
+
+    /// Without confirms there is nobody to be told that it was given up: it has gone on unjudged.
+    fn gave_up(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        p.tag.is_none() && p.forwarded.is_some_and(|forwarded| forwarded >= p.begun + self.patience)
     }
 
     fn ttl(&self, uid: Uid) -> Micros {
@@ -263,6 +275,11 @@ impl Truth {
         self.count("returned");
     }
 
+    /// The broker will not store it, whether it comes to say so or not.
+    pub fn refused(&mut self, uid: Uid) {
+        self.at(uid).excused = true;
+    }
+
     /// The broker writes an ack or a nack, or commits its transaction.
     pub fn settled(&mut self, uid: Uid, ack: bool) {
         self.at(uid).settled = Some(ack);
@@ -272,6 +289,7 @@ impl Truth {
     /// The relay has taken the ack or nack; `alive`: it had not given up the channel before.
     pub fn heard(&mut self, uid: Uid, ack: bool, alive: bool, now: Micros) {
         self.at(uid).heard = Some(ack);
+        self.at(uid).heard_at = now;
         let p = self.of(uid);
         if let Some(key) = self.key(p.what).filter(|_| ack && alive && p.stored.is_some() && !p.bypass) {
             self.at(uid).known = Some(now);
@@ -297,6 +315,18 @@ impl Truth {
         self.publishes.iter_mut().filter(touched).for_each(|p| p.excused = true);
     }
 
+    /// The relay has told the client that a channel, or (0) the connection, is closed: what it takes from now on counts
+    /// for nothing, nor does what came after a publish that its user had no right to.
+    pub fn shut(&mut self, link: LinkId, channel: u16) {
+        self.faulty.insert((link, channel));
+        let mut forbidden = false;
+        let touched = |p: &&mut Publish| p.link == link && (channel == 0 || p.channel == channel) && !p.excused;
+        for p in self.publishes.iter_mut().filter(touched) {
+            forbidden |= !p.allowed;
+            p.excused = forbidden || p.reached.is_none();
+        }
+    }
+
     /// A channel is opened afresh.
     pub fn reopened(&mut self, link: LinkId, channel: u16) {
         self.faulty.remove(&(link, channel));
@@ -316,10 +346,20 @@ impl Truth {
         }
     }
 
-    /// (a): the client gets `tx.commit-ok` for it.
-    pub fn committed(&mut self, uid: Uid) {
-        self.count("client committed");
-        self.judge_ack(uid, "committed");
+    /// (a): the client gets `tx.commit-ok` for these. What stands twice in a transaction shares one fate: where the
+    /// first was returned, the second is not stored either.
+    pub fn committed(&mut self, uids: &[Uid]) {
+        for uid in uids.iter().copied() {
+            self.count("client committed");
+            let key = self.key(self.of(uid).what);
+            let twin_returned = |twin: &Uid| {
+                let p = self.of(*twin);
+                *twin < uid && key.is_some() && self.key(p.what) == key && p.returned && p.return_seen
+            };
+            if !uids.iter().any(twin_returned) {
+                self.judge_ack(uid, "committed");
+            }
+        }
     }
 
     fn answered(&mut self, uid: Uid, ack: bool) {
@@ -348,7 +388,12 @@ impl Truth {
                 self.broken('a', format!("publish {uid} is {how}; it was forwarded, and its own outcome is unknown"));
             }
             Some(_) => self.count("duplicate answered"),
-            None => self.broken('a', format!("publish {uid} is {how}, and no copy of it is stored and acked: {p:?}")),
+            None => {
+                let copies = self.key(p.what).and_then(|key| self.stored.get(&key)).cloned().unwrap_or_default();
+                let copies: Vec<_> = copies.iter().rev().take(3).map(|copy| (copy, self.of(*copy))).collect();
+                let text = format!("publish {uid} is {how}, no copy of it is stored and acked: {p:?}, not {copies:?}");
+                self.broken('a', text);
+            }
         }
     }
 
@@ -359,7 +404,8 @@ impl Truth {
         let refresh = self.windows[key.0].refresh;
         let copies = self.stored.get(&key)?.iter().copied();
         copies.filter(|other| *other != uid).find(|other| {
-            self.of(*other).known.is_some_and(|known| refresh || known + self.ttl(*other) > p.begun)
+            let other_p = self.of(*other);
+            other_p.heard == Some(true) && (refresh || other_p.heard_at + self.ttl(*other) > p.begun)
         })
     }
 

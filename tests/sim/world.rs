@@ -55,7 +55,7 @@ impl World {
             ctx: Ctx {
                 now: 0,
                 rng: Rng::new(seed.rotate_left(17)),
-                truth: Truth::new(&plan.windows, middle == Middle::Sessions),
+                truth: Truth::new(&plan, middle == Middle::Sessions),
                 plan,
                 log: Log { kept: log, ..Log::default() },
             },

@@ -1,0 +1,31 @@
+# The targets are what CI runs; see CONTRIBUTING.md.
+
+FUZZ_SECONDS ?= 60
+
+.PHONY: demo test lint fuzz setup
+
+# A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
+demo: setup
+	cargo build --release
+	target/release/hapax demo
+
+# Everything, against a real RabbitMQ and real client libraries. HAPAX_E2E_DIRECT=1 leaves the relay out.
+test: setup
+	cargo test
+
+lint: setup
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo deny --log-level error check bans licenses sources
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+# Each target for FUZZ_SECONDS, from the seeds that are kept.
+fuzz:
+	scripts/setup fuzz
+	for target in $$(cargo +nightly fuzz list); do \
+		cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+# Installs what is missing; quick when all is there.
+setup:
+	@scripts/setup

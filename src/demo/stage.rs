@@ -1,0 +1,149 @@
+//! What the demo stands on: a private RabbitMQ node, and before it this very binary as a relay, in a process of its own
+//! with the command line that a user would type. Either can be somebody else's instead.
+
+use super::Error;
+use super::leash::Leash;
+use super::metrics;
+use super::rabbit::{Kept, Rabbit, free_port};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Milliseconds on an idle machine.
+const START: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Set, these would make the relay another one than its command line says.
+const ENVIRONMENT: [&str; 5] = ["HAPAX_CONFIG", "HAPAX_LISTEN", "HAPAX_UPSTREAM", "HAPAX_ADMIN", "HAPAX_LOG"];
+
+/// The private node; none if the broker is somebody else's.
+pub(super) async fn start_rabbit() -> Result<Rabbit, Error> {
+    let starting = tokio::task::spawn_blocking(Rabbit::start);
+    starting.await.map_err(|error| Error::Step(format!("starting RabbitMQ: {error}")))?.map_err(Error::from)
+}
+
+/// `amqp://…` with what it says of user, password and vhost.
+pub(super) fn parse(uri: &str, flag: &str) -> Result<AMQPUri, Error> {
+    match uri.parse::<AMQPUri>() {
+        Ok(uri) if uri.scheme == AMQPScheme::AMQP => Ok(uri),
+        Ok(_) => Err(Error::Step(format!("{flag}: the demo speaks amqp:// only, not amqps://"))),
+        Err(error) => Err(Error::Step(format!("{flag}: {error}; amqp://USER:PASSWORD@HOST:PORT is wanted"))),
+    }
+}
+
+/// The relay as a process. Dropped, it is killed.
+#[derive(Debug)]
+pub(super) struct Relay {
+    leash: Leash,
+    child: Child,
+    command: String,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    kept: bool,
+}
+
+impl Relay {
+    /// Starts it before this broker and waits until it is ready.
+    pub(super) async fn start(broker: &AMQPUri) -> Result<Relay, Error> {
+        let binary = std::env::current_exe().map_err(Error::io("looking for this program"))?;
+        let leash = Leash::new("relay").map_err(Error::io("making a folder for the relay"))?;
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let arguments = [
+            "--listen".to_owned(),
+            listen.to_string(),
+            "--upstream".to_owned(),
+            format!("amqp://{}:{}", broker.authority.host, broker.authority.port),
+            "--admin".to_owned(),
+            admin.to_string(),
+        ];
+        let log =
+            File::create(leash.folder().join("relay.log")).map_err(Error::io("making the relay's log"))?;
+        let mut command = Command::new(binary);
+        for name in ENVIRONMENT {
+            command.env_remove(name);
+        }
+        // A group of its own: a Ctrl-C at the terminal is for the demo, which then ends the relay.
+        command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
+        let child = command.spawn().map_err(Error::io("starting the relay"))?;
+        let command = format!("hapax {}", arguments.join(" "));
+        let mut relay = Relay { leash, child, command, listen, admin, kept: false };
+        relay.leash.hold(&relay.child).map_err(Error::io("putting the relay on the leash"))?;
+        relay.wait_until_ready().await?;
+        Ok(relay)
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<(), Error> {
+        let until = Instant::now() + START;
+        loop {
+            let ready = metrics::get(self.admin, "/readyz").await;
+            if matches!(ready, Ok((200, _))) {
+                return Ok(());
+            }
+            let ended = !matches!(self.child.try_wait(), Ok(None));
+            if ended || Instant::now() > until {
+                let log = fs::read_to_string(self.log()).unwrap_or_default();
+                let why = if ended { "it ended" } else { "it does not become ready" };
+                return Err(Error::Step(format!("the relay did not start ({why}); it says:\n{log}")));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// As a user would type it.
+    pub(super) fn command(&self) -> &str {
+        &self.command
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    pub(super) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Where it writes what it has to say.
+    pub(super) fn log(&self) -> PathBuf {
+        self.leash.folder().join("relay.log")
+    }
+
+    /// Lets it live on without us, and the node with it. What is returned is the command that ends both.
+    pub(super) fn keep(mut self, rabbit: Option<&Kept>) -> Result<String, Error> {
+        self.leash.cut().map_err(Error::io("letting the relay go"))?;
+        self.kept = true;
+        let folder = self.leash.folder();
+        let pids = rabbit
+            .map_or(&[][..], |kept| &kept.pids)
+            .iter()
+            .fold(String::new(), |pids, pid| pids + " " + &pid.to_string());
+        let nodes = rabbit.map_or_else(String::new, |kept| format!(" '{}'", kept.folder.display()));
+        // The relay drains; the node is private and may go at once.
+        let script = format!(
+            "kill {relay} 2>/dev/null\nwhile kill -0 {relay} 2>/dev/null; do sleep 0.1; done\n\
+             {nodes_end}rm -rf '{folder}'{nodes}\n",
+            relay = self.child.id(),
+            nodes_end = if pids.is_empty() { String::new() } else { format!("kill -9{pids} 2>/dev/null\n") },
+            folder = folder.display(),
+        );
+        let path = folder.join("stop");
+        fs::write(&path, script).map_err(Error::io("writing down how to stop"))?;
+        Ok(format!("sh {}", path.display()))
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.leash.kill9(&mut self.child);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The relay as its users run it: the `hapax` binary, a process with ports and a log of its own.
+
+use super::{http, wait};
+use hapax::demo::leash::Leash;
+use hapax::demo::rabbit::free_port;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+/// `None` until the crate has a binary of that name.
+const BINARY: Option<&str> = option_env!("CARGO_BIN_EXE_hapax");
+
+/// A running `hapax`. Dropped, it is killed; its log is shown if the test fails.
+pub struct Relay {
+    leash: Leash,
+    upstream: SocketAddr,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    child: Option<Child>,
+    log: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Relay {
+    /// Starts it before the broker at `upstream`, with this TOML as its config file (`""`: without one).
+    pub fn start(upstream: SocketAddr, config: &str) -> Relay {
+        let port = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
+        let mut relay = Relay {
+            leash: Leash::new("relay").unwrap(),
+            upstream,
+            listen: port(),
+            admin: port(),
+            child: None,
+            log: Arc::default(),
+            readers: Vec::new(),
+        };
+        if !config.is_empty() {
+            std::fs::write(relay.leash.folder().join("hapax.toml"), config).unwrap();
+        }
+        relay.restart();
+        relay
+    }
+
+    /// Starts it (again) on the same ports and waits until it says that it is ready.
+    pub fn restart(&mut self) {
+        self.kill9();
+        let binary = BINARY.expect("there is no hapax binary: HAPAX_E2E_DIRECT=1 tests the tests");
+        let mut command = Command::new(binary);
+        command
+            .args(["--listen", &self.listen.to_string()])
+            .args(["--upstream", &format!("amqp://{}", self.upstream)])
+            .args(["--admin", &self.admin.to_string()]);
+        let config = self.leash.folder().join("hapax.toml");
+        if config.exists() {
+            command.arg("--config").arg(config);
+        }
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        self.leash.hold(&child).unwrap();
+        self.follow(child.stdout.take().unwrap());
+        self.follow(child.stderr.take().unwrap());
+        self.child = Some(child);
+        wait::until("/readyz of the relay says 200", wait::PATIENCE, || {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert_eq!(ended, None, "the relay ended at once:\n{}", self.log());
+            matches!(http::get(self.admin, "/readyz"), Ok((200, _))).then_some(())
+        });
+    }
+
+    /// Where clients connect.
+    pub fn addr(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Every series of `/metrics`, by its name with labels as written, e.g. `hapax_commits_total{window="default"}`.
+    pub fn metrics(&self) -> Metrics {
+        let (status, text) = http::get(self.admin, "/metrics").unwrap();
+        assert_eq!(status, 200, "{text}");
+        Metrics::parse(&text)
+    }
+
+    /// Resident memory, in bytes.
+    pub fn memory(&self) -> u64 {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Kills it with signal 9.
+    pub fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            self.leash.kill9(&mut child);
+        }
+    }
+
+    /// Asks it to drain and waits for its end.
+    pub fn sigterm(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let status = wait::until("the relay drains and ends", wait::PATIENCE, || child.try_wait().unwrap());
+        self.leash.let_go(&child);
+        status
+    }
+
+    /// All that it has said.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    fn follow(&mut self, output: impl Read + Send + 'static) {
+        let log = Arc::clone(&self.log);
+        self.readers.push(thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                log.lock().unwrap().push(line);
+            }
+        }));
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.kill9();
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        if thread::panicking() {
+            println!("--- the relay's log:\n{}\n---", self.log.lock().unwrap().join("\n"));
+        }
+    }
+}
+
+/// Counters and gauges as they were at one moment.
+#[derive(Debug, Default)]
+pub struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    fn parse(text: &str) -> Metrics {
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        Metrics(
+            samples
+                .filter_map(|line| line.rsplit_once(' '))
+                .map(|(series, value)| (series.to_owned(), value.parse().unwrap()))
+                .collect(),
+        )
+    }
+
+    /// The sum over all series `hapax_<name>` that carry all of these `label="value"` pairs; 0 where there is none.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let wanted: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        self.0
+            .iter()
+            .filter(|(series, _)| {
+                let (head, rest) = series.split_once('{').unwrap_or((series, ""));
+                head.strip_prefix("hapax_") == Some(name)
+                    && wanted.iter().all(|label| rest.trim_end_matches('}').split(',').any(|l| l == label))
+            })
+            .map(|(_, value)| value)
+            .sum()
+    }
+}

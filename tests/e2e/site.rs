@@ -1,0 +1,151 @@
+//! One test's place: a vhost of its own on a node that its test binary shares, and what stands before that node.
+
+use super::cut::Cut;
+use super::raw::Raw;
+use super::relay::{Metrics, Relay};
+use super::wait::PATIENCE;
+use hapax::demo::rabbit::Rabbit;
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+
+/// What clients connect to.
+pub enum Before {
+    Nothing,
+    Forwarder(Cut),
+    Relay(Box<Relay>),
+}
+
+/// The node of this test binary. Its leash ends it when the process does.
+pub fn shared_rabbit() -> &'static Rabbit {
+    static SHARED: OnceLock<Rabbit> = OnceLock::new();
+    SHARED.get_or_init(|| Rabbit::start().unwrap_or_else(|error| panic!("{error}")))
+}
+
+fn set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// Whether clients reach the broker without the relay, which a variable has asked for.
+pub fn without_relay() -> bool {
+    set("HAPAX_E2E_DIRECT") || set("HAPAX_E2E_FORWARD")
+}
+
+impl Before {
+    /// What the environment asks for, before the broker at `upstream`; `config` is for the relay.
+    pub fn start(upstream: SocketAddr, config: &str) -> Before {
+        if set("HAPAX_E2E_DIRECT") {
+            Before::Nothing
+        } else if set("HAPAX_E2E_FORWARD") {
+            Before::Forwarder(Cut::forward(upstream))
+        } else {
+            Before::Relay(Box::new(Relay::start(upstream, config)))
+        }
+    }
+}
+
+/// See the module.
+pub struct Site {
+    pub rabbit: &'static Rabbit,
+    pub vhost: String,
+    pub before: Before,
+    /// between the relay and the broker, for tests that make the broker silent or gone
+    cut: Option<Cut>,
+}
+
+impl Site {
+    /// For tests that hold with the relay and without it.
+    pub fn new(vhost: &str, config: &str) -> Site {
+        Site::on(shared_rabbit(), vhost, config)
+    }
+
+    /// Likewise, on a node that the test has for itself.
+    pub fn on(rabbit: &'static Rabbit, vhost: &str, config: &str) -> Site {
+        rabbit.add_vhost(vhost).unwrap();
+        Site { rabbit, vhost: vhost.to_owned(), before: Before::start(rabbit.addr(), config), cut: None }
+    }
+
+    /// For tests of what only the relay does: `None`, said aloud, when the environment asks to do without it.
+    pub fn of_relay(vhost: &str, config: &str) -> Option<Site> {
+        if without_relay() {
+            println!("passed over: {vhost} is about what only the relay does");
+            return None;
+        }
+        Some(Site::new(vhost, config))
+    }
+
+    /// As [`Site::of_relay`], with a forwarder between the relay and the broker.
+    pub fn with_cut(vhost: &str, config: &str) -> Option<Site> {
+        if without_relay() {
+            return Site::of_relay(vhost, config);
+        }
+        let rabbit = shared_rabbit();
+        rabbit.add_vhost(vhost).unwrap();
+        let cut = Cut::forward(rabbit.addr());
+        let before = Before::start(cut.addr(), config);
+        Some(Site { rabbit, vhost: vhost.to_owned(), before, cut: Some(cut) })
+    }
+
+    pub fn cut(&self) -> &Cut {
+        self.cut.as_ref().expect("made with a cut")
+    }
+
+    /// A user of this vhost who may write (publish) only where the pattern fits, and read everything.
+    pub fn add_user(&self, user: &str, write: &str) {
+        let vhost = &self.vhost;
+        self.rabbit
+            .eval(&format!(
+                "catch rabbit_auth_backend_internal:add_user(<<\"{user}\">>, <<\"{user}\">>, <<\"hapax\">>), \
+                 ok = rabbit_auth_backend_internal:set_permissions(\
+                 <<\"{user}\">>, <<\"{vhost}\">>, <<\"\">>, <<\"{write}\">>, <<\".*\">>, <<\"hapax\">>)."
+            ))
+            .unwrap();
+    }
+
+    /// Where clients connect.
+    pub fn addr(&self) -> SocketAddr {
+        match &self.before {
+            Before::Nothing => self.rabbit.addr(),
+            Before::Forwarder(cut) => cut.addr(),
+            Before::Relay(relay) => relay.addr(),
+        }
+    }
+
+    /// A client as any other.
+    pub fn client(&self) -> Raw {
+        Raw::connect(self.addr(), &self.vhost)
+    }
+
+    /// A client straight at the broker, to set the scene and to see what is true.
+    pub fn direct(&self) -> Raw {
+        Raw::connect(self.rabbit.addr(), &self.vhost)
+    }
+
+    pub fn relay(&self) -> &Relay {
+        match &self.before {
+            Before::Relay(relay) => relay,
+            Before::Nothing | Before::Forwarder(_) => panic!("this site has no relay"),
+        }
+    }
+
+    pub fn relay_mut(&mut self) -> &mut Relay {
+        match &mut self.before {
+            Before::Relay(relay) => relay,
+            Before::Nothing | Before::Forwarder(_) => panic!("this site has no relay"),
+        }
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        self.relay().metrics()
+    }
+
+    /// Waits until a metric, summed over these labels, has this value.
+    pub fn until_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let mut last = f64::NAN;
+        let end = std::time::Instant::now() + PATIENCE;
+        while last != value {
+            assert!(std::time::Instant::now() < end, "{name}{labels:?} is {last}, not {value}");
+            std::thread::park_timeout(std::time::Duration::from_millis(10));
+            last = self.metrics().sum(name, labels);
+        }
+    }
+}
