@@ -563,13 +563,15 @@ impl Channel {
         let free = !self.publisher.is_forwarding();
         match &mut self.state {
             State::Settling { close, until } if settled || cx.now >= *until => {
-                cx.out.upstream.forward(close);
-                self.state = State::Closing;
                 // Where the linger is over: nothing may follow the close.
                 self.publisher.abandon_waiting();
+                cx.out.upstream.forward(close);
+                self.state = State::Closing;
             }
             State::Refused { until, told_upstream, client_done, upstream_done } => {
                 if !*told_upstream && !*upstream_done && free && (settled || cx.now >= *until) {
+                    self.publisher.abandon_waiting();
+                    self.publisher.abandon_waiting();
                     let text = "the client's channel was closed by hapax";
                     cx.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
                     *told_upstream = true;
@@ -628,7 +630,7 @@ impl Channel {
         }
         self.publisher.confirms().forget_client();
         self.publisher.client_done();
-        self.publisher.abandon_waiting();
+        self.publisher.refused();
         let until = cx.now + cx.shared.settings.linger;
         self.state = State::Refused { until, told_upstream, client_done, upstream_done: false };
         if !told_upstream && !self.is_settled() {

@@ -245,10 +245,8 @@ impl Truth {
             let (first, second) = if by_date(other) < by_date(uid) { (other, uid) } else { (uid, other) };
             let Some(known) = self.of(first).known else { continue };
             let until = self.of(first).evicted.unwrap_or(Micros::MAX).min(known + self.ttl(first));
-            let p = self.of(second);
-            let again = p.forwarded.unwrap_or(Micros::MAX);
-            // Without confirms there is nobody to be told that it was given up: it goes on unjudged.
-            let gave_up = p.tag.is_none() && again >= p.begun + self.patience;
+            let again = self.of(second).forwarded.unwrap_or(Micros::MAX);
+            let gave_up = self.gave_up(first) || self.gave_up(second);
             if again < until && !gave_up && self.deduplicates {
                 let text = format!(
                     "{key:?} is stored twice in its window: publish {first}, known at {known}, remembered until \
@@ -257,6 +255,12 @@ impl Truth {
                 self.broken('b', text);
             }
         }
+    }
+
+    /// Without confirms there is nobody to be told that it was given up: it has gone on unjudged.
+    fn gave_up(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        p.tag.is_none() && p.forwarded.is_some_and(|forwarded| forwarded >= p.begun + self.patience)
     }
 
     fn ttl(&self, uid: Uid) -> Micros {
