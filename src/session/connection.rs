@@ -436,10 +436,7 @@ impl Session {
                 }
                 match refused {
                     Some(fault) => channel.refuse(fault, cx),
-                    None => {
-                        channel.verified(asker.client);
-                        Ok(())
-                    }
+                    None => channel.verified(asker.client, cx),
                 }
             });
         }
