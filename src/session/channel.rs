@@ -95,7 +95,8 @@ pub(super) struct Channel {
     delivering: Delivering,
     backlog: VecDeque<Piece>,
     backlog_bytes: usize,
-    /// `tx.commit` waits at the head of the backlog for the transaction's waiters.
+    /// `tx.commit` waits at the head of the backlog for the transaction's waiters, and for the proof that its user may
+    /// publish where its duplicates went.
     awaits_waiters: bool,
     /// To be refused as soon as the contents on their way, upstream and to the client, are whole.
     refusal: Option<Fault>,
@@ -275,7 +276,7 @@ impl Channel {
                 }
                 self.publisher.select_tx();
             }
-            MethodId::TX_COMMIT if self.publisher.mode() == Mode::Tx && self.publisher.has_waiting() => {
+            MethodId::TX_COMMIT if self.publisher.mode() == Mode::Tx && self.is_undecided(cx) => {
                 self.awaits_waiters = true;
                 self.backlog_bytes += piece.frame().len();
                 self.backlog.push_front(piece.compact());
@@ -301,6 +302,11 @@ impl Channel {
         }
         cx.out.upstream.forward(piece);
         Ok(())
+    }
+
+    /// Whether it is not known yet what a transaction consists of, or whether its user has the right to all of it.
+    fn is_undecided(&self, cx: &Cx<'_>) -> bool {
+        self.publisher.has_waiting() || cx.probes.concerns(self.id, self.birth)
     }
 
     fn note_consumer(&mut self, piece: &Piece) {
@@ -538,7 +544,7 @@ impl Channel {
 
     /// Does what the last event has made possible.
     fn advance(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        if self.awaits_waiters && !self.publisher.has_waiting() {
+        if self.awaits_waiters && !self.is_undecided(cx) {
             self.awaits_waiters = false;
         }
         if !self.publisher.is_forwarding()
