@@ -95,8 +95,8 @@ pub(super) struct Channel {
     delivering: Delivering,
     backlog: VecDeque<Piece>,
     backlog_bytes: usize,
-    /// `tx.commit` waits at the head of the backlog for the transaction's waiters, and for the proof that its user may
-    /// publish where its duplicates went.
+    /// `tx.select` or `tx.commit` waits at the head of the backlog for the waiters before it, and for the proof that the
+    /// user may publish where the duplicates went.
     awaits_waiters: bool,
     /// To be refused as soon as the contents on their way, upstream and to the client, are whole.
     refusal: Option<Fault>,
@@ -270,17 +270,20 @@ impl Channel {
                 self.selecting |= !nowait;
                 self.publisher.select_confirm();
             }
+            // What waits was said before the transaction, or belongs to it: either way it comes first.
+            MethodId::TX_SELECT | MethodId::TX_COMMIT
+                if self.publisher.mode() != (Mode::Confirm { client: true }) && self.is_undecided(cx) =>
+            {
+                self.awaits_waiters = true;
+                self.backlog_bytes += piece.frame().len();
+                self.backlog.push_front(piece.compact());
+                return Ok(());
+            }
             MethodId::TX_SELECT => {
                 if self.publisher.mode() == (Mode::Confirm { client: false }) {
                     return self.recycle(piece, cx);
                 }
                 self.publisher.select_tx();
-            }
-            MethodId::TX_COMMIT if self.publisher.mode() == Mode::Tx && self.is_undecided(cx) => {
-                self.awaits_waiters = true;
-                self.backlog_bytes += piece.frame().len();
-                self.backlog.push_front(piece.compact());
-                return Ok(());
             }
             MethodId::TX_COMMIT => self.publisher.commit(),
             MethodId::TX_ROLLBACK => self.publisher.rollback(),
