@@ -183,7 +183,9 @@ impl Channel {
         let state = match &self.state {
             State::Settling { until, .. } => Some(*until),
             State::Recycling { until, closing: false, .. } => Some(*until),
-            State::Refused { until, told_upstream: false, .. } if !self.publisher.is_forwarding() => {
+            State::Refused { until, told_upstream: false, upstream_done: false, .. }
+                if !self.publisher.is_forwarding() =>
+            {
                 Some(*until)
             }
             State::Recycling { .. }
@@ -583,7 +585,6 @@ impl Channel {
             }
             State::Refused { until, told_upstream, client_done, upstream_done } => {
                 if !*told_upstream && !*upstream_done && free && (settled || cx.now >= *until) {
-                    self.publisher.abandon_waiting();
                     self.publisher.abandon_waiting();
                     let text = "the client's channel was closed by hapax";
                     cx.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
