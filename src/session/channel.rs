@@ -179,7 +179,11 @@ impl Channel {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let state = match &self.state {
             State::Settling { until, .. } | State::Recycling { until, closing: false, .. } => Some(*until),
-            State::Refused { until, told_upstream: false, .. } if !self.publisher.is_forwarding() => Some(*until),
+            State::Refused { until, told_upstream: false, upstream_done: false, .. }
+                if !self.publisher.is_forwarding() =>
+            {
+                Some(*until)
+            }
             State::Recycling { .. } | State::Refused { .. } | State::Open | State::Closing | State::UpstreamClosed | State::Gone => {
                 None
             }
