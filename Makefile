@@ -5,7 +5,8 @@ FUZZ_SECONDS ?= 60
 .PHONY: demo test lint fuzz setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
-demo: setup
+demo:
+	@scripts/setup demo
 	cargo build --release
 	target/release/hapax demo
 

@@ -26,6 +26,15 @@ pub(super) async fn start_rabbit() -> Result<Rabbit, Error> {
     starting.await.map_err(|error| Error::Step(format!("starting RabbitMQ: {error}")))?.map_err(Error::from)
 }
 
+/// Signals a process and waits until it is gone, so many tenths of a second. The relay drains at SIGTERM, and takes its
+/// `timeouts.drain` for it at most; the node is private and may go at once.
+const STOP: &str = r#"end() {
+  kill -s "$1" "$3" 2>/dev/null
+  tries=$2
+  while [ "$tries" -gt 0 ] && kill -0 "$3" 2>/dev/null; do sleep 0.1; tries=$((tries - 1)); done
+}
+"#;
+
 /// `amqp://…` with what it says of user, password and vhost.
 pub(super) fn parse(uri: &str, flag: &str) -> Result<AMQPUri, Error> {
     match uri.parse::<AMQPUri>() {
@@ -121,19 +130,13 @@ impl Relay {
         self.leash.cut().map_err(Error::io("letting the relay go"))?;
         self.kept = true;
         let folder = self.leash.folder();
-        let pids = rabbit
-            .map_or(&[][..], |kept| &kept.pids)
-            .iter()
-            .fold(String::new(), |pids, pid| pids + " " + &pid.to_string());
-        let nodes = rabbit.map_or_else(String::new, |kept| format!(" '{}'", kept.folder.display()));
-        // The relay drains; the node is private and may go at once.
-        let script = format!(
-            "kill {relay} 2>/dev/null\nwhile kill -0 {relay} 2>/dev/null; do sleep 0.1; done\n\
-             {nodes_end}rm -rf '{folder}'{nodes}\n",
-            relay = self.child.id(),
-            nodes_end = if pids.is_empty() { String::new() } else { format!("kill -9{pids} 2>/dev/null\n") },
-            folder = folder.display(),
-        );
+        let (mut end, mut folders) =
+            (format!("end TERM 400 {}\n", self.child.id()), format!("'{}'", folder.display()));
+        if let Some(kept) = rabbit {
+            end.extend(kept.pids.iter().map(|pid| format!("end KILL 50 {pid}\n")));
+            folders += &format!(" '{}'", kept.folder.display());
+        }
+        let script = format!("{STOP}{end}rm -rf {folders}\n");
         let path = folder.join("stop");
         fs::write(&path, script).map_err(Error::io("writing down how to stop"))?;
         Ok(format!("sh {}", path.display()))

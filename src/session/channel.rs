@@ -95,7 +95,8 @@ pub(super) struct Channel {
     delivering: Delivering,
     backlog: VecDeque<Piece>,
     backlog_bytes: usize,
-    /// `tx.commit` waits at the head of the backlog for the transaction's waiters.
+    /// `tx.select` or `tx.commit` waits at the head of the backlog for the waiters before it, and for the proof that the
+    /// user may publish where the duplicates went.
     awaits_waiters: bool,
     /// To be refused as soon as the contents on their way, upstream and to the client, are whole.
     refusal: Option<Fault>,
@@ -172,21 +173,27 @@ impl Channel {
     fn is_blocked(&self) -> bool {
         let refused = self.refusal.is_some() && !self.publisher.is_forwarding();
         refused
-            || self.publisher.is_stalled() || self.awaits_waiters || matches!(self.state, State::Recycling { .. })
+            || self.publisher.is_stalled()
+            || self.awaits_waiters
+            || matches!(self.state, State::Recycling { .. })
     }
 
     /// When [`Channel::handle_timeout`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let state = match &self.state {
-            State::Settling { until, .. } | State::Recycling { until, closing: false, .. } => Some(*until),
+            State::Settling { until, .. } => Some(*until),
+            State::Recycling { until, closing: false, .. } => Some(*until),
             State::Refused { until, told_upstream: false, upstream_done: false, .. }
                 if !self.publisher.is_forwarding() =>
             {
                 Some(*until)
             }
-            State::Recycling { .. } | State::Refused { .. } | State::Open | State::Closing | State::UpstreamClosed | State::Gone => {
-                None
-            }
+            State::Recycling { .. }
+            | State::Refused { .. }
+            | State::Open
+            | State::Closing
+            | State::UpstreamClosed
+            | State::Gone => None,
         };
         [state, self.publisher.waiting.deadline()].into_iter().flatten().min()
     }
@@ -265,17 +272,20 @@ impl Channel {
                 self.selecting |= !nowait;
                 self.publisher.select_confirm();
             }
+            // What waits was said before the transaction, or belongs to it: either way it comes first.
+            MethodId::TX_SELECT | MethodId::TX_COMMIT
+                if self.publisher.mode() != (Mode::Confirm { client: true }) && self.publisher.has_waiting() =>
+            {
+                self.awaits_waiters = true;
+                self.backlog_bytes += piece.frame().len();
+                self.backlog.push_front(piece.compact());
+                return Ok(());
+            }
             MethodId::TX_SELECT => {
                 if self.publisher.mode() == (Mode::Confirm { client: false }) {
                     return self.recycle(piece, cx);
                 }
                 self.publisher.select_tx();
-            }
-            MethodId::TX_COMMIT if self.publisher.mode() == Mode::Tx && self.publisher.has_waiting() => {
-                self.awaits_waiters = true;
-                self.backlog_bytes += piece.frame().len();
-                self.backlog.push_front(piece.compact());
-                return Ok(());
             }
             MethodId::TX_COMMIT => self.publisher.commit(),
             MethodId::TX_ROLLBACK => self.publisher.rollback(),
@@ -310,7 +320,8 @@ impl Channel {
     }
 
     fn note_consume_ok(&mut self, piece: &Piece, cx: &mut Cx<'_>) {
-        if let Some(AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok))) = emit::parse_method(piece.payload()) {
+        if let Some(AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok))) = emit::parse_method(piece.payload())
+        {
             self.consumers.insert(ok.consumer_tag.as_str().to_owned());
         }
         if self.unwanted {
@@ -695,7 +706,9 @@ impl Channel {
     fn drop_backlog(&mut self) -> bool {
         self.backlog_bytes = 0;
         self.awaits_waiters = false;
-        let says_close = |piece: Piece| piece.kind().and_then(|kind| method(kind, &piece)) == Some(MethodId::CHANNEL_CLOSE);
+        let says_close = |piece: Piece| {
+            piece.kind().and_then(|kind| method(kind, &piece)) == Some(MethodId::CHANNEL_CLOSE)
+        };
         self.backlog.drain(..).any(says_close)
     }
 }

@@ -91,11 +91,7 @@ impl Probes {
     }
 
     /// Asks the next question on `channel`, or gives up where the client has taken all numbers.
-    pub(super) fn start(
-        &mut self,
-        channel: Option<ChannelId>,
-        out: &mut Lane,
-    ) -> Option<Answer> {
+    pub(super) fn start(&mut self, channel: Option<ChannelId>, out: &mut Lane) -> Option<Answer> {
         let question = self.queue.pop_front()?;
         let Some(channel) = channel else {
             let text =
@@ -128,7 +124,8 @@ impl Probes {
 
 /// Code and text of a `channel.close`. The text quotes names as the client gave them, and they need not be UTF-8.
 fn reason(payload: &[u8]) -> (u16, Box<str>) {
-    let code = payload.get(4..6).map_or(0, |code| code.iter().fold(0, |code, &octet| code << 8 | u16::from(octet)));
+    let code =
+        payload.get(4..6).map_or(0, |code| code.iter().fold(0, |code, &octet| code << 8 | u16::from(octet)));
     let len = payload.get(6).copied().map_or(0, usize::from);
     let text = payload.get(7..7 + len).unwrap_or_default();
     (code, String::from_utf8_lossy(text).into())

@@ -97,7 +97,9 @@ pub(super) enum Content {
     },
     /// The client has broken the rules and the broker is about to say so: all is passed on. `entered`: amid a content that
     /// has an entry.
-    Opaque { entered: bool },
+    Opaque {
+        entered: bool,
+    },
 }
 
 /// See the module.
@@ -152,7 +154,8 @@ impl Publisher {
     pub(super) fn unresolved(&self) -> usize {
         let (answers, waiting) = match &self.content {
             Content::Body { fate: Fate::Keep(_), .. } => (1, 1),
-            Content::Body { fate: Fate::Forward { .. } | Fate::Swallow(_) | Fate::Collect(_), .. } | Content::Opaque { .. } => (1, 0),
+            Content::Body { fate: Fate::Forward { .. } | Fate::Swallow(_) | Fate::Collect(_), .. }
+            | Content::Opaque { .. } => (1, 0),
             Content::Idle | Content::Header(_) => (0, 0),
         };
         let waiting = self.waiting.len().saturating_sub(waiting);
@@ -236,7 +239,10 @@ impl Publisher {
             (Content::Body { fate: Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_), .. }, got) => {
                 Err(Fault::Unexpected { channel: self.id, got: name(got) })
             }
-            (Content::Idle | Content::Opaque { .. } | Content::Body { fate: Fate::Forward { .. }, .. }, _) => {
+            (
+                Content::Idle | Content::Opaque { .. } | Content::Body { fate: Fate::Forward { .. }, .. },
+                _,
+            ) => {
                 cx.out.upstream.forward(piece);
                 Ok(())
             }

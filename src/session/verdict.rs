@@ -40,7 +40,9 @@ impl Publisher {
                 publish: candidate.publish.compact(),
             }),
             // Said twice in one transaction: it shares the fate of the first, whatever that is.
-            Verdict::InFlight(_) | Verdict::Crowded if self.mode == Mode::Tx && self.in_transaction(candidate.key) => {
+            Verdict::InFlight(_) | Verdict::Crowded
+                if self.mode == Mode::Tx && self.in_transaction(candidate.key) =>
+            {
                 Fate::Swallow(Reply::Nothing)
             }
             Verdict::InFlight(wait) if cx.has_room(self.waiting.held(), candidate.weight()) => {

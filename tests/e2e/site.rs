@@ -79,10 +79,14 @@ impl Site {
             return Site::of_relay(vhost, config);
         }
         let rabbit = shared_rabbit();
+        Some(Site::behind(rabbit, Cut::forward(rabbit.addr()), vhost, config))
+    }
+
+    /// The relay, and behind it this forwarder to that node.
+    pub fn behind(rabbit: &'static Rabbit, cut: Cut, vhost: &str, config: &str) -> Site {
         rabbit.add_vhost(vhost).unwrap();
-        let cut = Cut::forward(rabbit.addr());
         let before = Before::start(cut.addr(), config);
-        Some(Site { rabbit, vhost: vhost.to_owned(), before, cut: Some(cut) })
+        Site { rabbit, vhost: vhost.to_owned(), before, cut: Some(cut) }
     }
 
     pub fn cut(&self) -> &Cut {

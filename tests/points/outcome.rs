@@ -92,9 +92,9 @@ fn upstream_vanishes(site: &Site, stored: bool) -> Raw {
     let mut client = confirming(site);
     acked(&client.publish_and_settle(1, &Publish::to("q", "settled")));
     if stored {
-        site.cut().stall_down()
+        site.cut().stall_down();
     } else {
-        site.cut().stall_up()
+        site.cut().stall_up();
     }
     client.publish(1, &Publish::to("q", "a"));
     if stored {

@@ -83,7 +83,8 @@ impl Broker {
             }
             (Phase::StartOk, Some(C::StartOk(ok))) => {
                 let response = ok.response.as_bytes().to_vec();
-                self.user = response.split(|b| *b == 0).nth(1).map(|b| String::from_utf8_lossy(b).into()).unwrap();
+                self.user =
+                    response.split(|b| *b == 0).nth(1).map(|b| String::from_utf8_lossy(b).into()).unwrap();
                 push(&mut self.out, tune(2047, ctx.plan.frame_max, ctx.plan.heartbeat), vec![]);
                 self.phase = Phase::TuneOk;
             }
@@ -114,7 +115,9 @@ impl Broker {
         }
         match self.channels.get_mut(&id) {
             Some(channel) if !channel.is_gone() => channel.handle(frame, ctx),
-            _ => ctx.truth.broken('i', format!("link {}: {frame:?} on a channel that is not open", self.link)),
+            _ => {
+                ctx.truth.broken('i', format!("link {}: {frame:?} on a channel that is not open", self.link))
+            }
         }
     }
 
@@ -127,7 +130,8 @@ impl Broker {
             return self.close(ctx);
         }
         let deliveries = ctx.plan.weather.deliver > 0;
-        let busy: Vec<u16> = self.channels.iter().filter(|(_, c)| c.has_work(deliveries)).map(|(id, _)| *id).collect();
+        let busy: Vec<u16> =
+            self.channels.iter().filter(|(_, c)| c.has_work(deliveries)).map(|(id, _)| *id).collect();
         if !busy.is_empty() {
             let id = ctx.rng.pick(&busy);
             if let Some(channel) = self.channels.get_mut(&id) {
@@ -153,7 +157,8 @@ impl Broker {
         }
         let silence = ctx.now.saturating_sub(self.heard);
         if silence > self.heartbeat * 2 {
-            ctx.truth.broken('h', format!("link {}: the broker has heard nothing for {silence} µs", self.link));
+            ctx.truth
+                .broken('h', format!("link {}: the broker has heard nothing for {silence} µs", self.link));
         }
     }
 
@@ -206,7 +211,8 @@ impl Broker {
 
     /// Some frames of some channel, to be written.
     pub fn some_out(&mut self, ctx: &mut Ctx) -> Vec<Out> {
-        let full: Vec<u16> = self.channels.iter().filter(|(_, c)| !c.out.is_empty()).map(|(id, _)| *id).collect();
+        let full: Vec<u16> =
+            self.channels.iter().filter(|(_, c)| !c.out.is_empty()).map(|(id, _)| *id).collect();
         let queue = match full.is_empty() || (!self.out.is_empty() && ctx.rng.chance(300)) {
             true => &mut self.out,
             false => &mut self.channels.get_mut(&ctx.rng.pick(&full)).expect("a channel").out,

@@ -155,7 +155,9 @@ impl BrokerChannel {
             }
             // A consumer's answers: the model's deliveries want none.
             (A::Basic(basic::AMQPMethod::Nack(_) | basic::AMQPMethod::Ack(_)), _) => {}
-            (class, mode) => ctx.truth.broken('i', format!("the broker's channel in {mode:?} gets {class:?}")),
+            (class, mode) => {
+                ctx.truth.broken('i', format!("the broker's channel in {mode:?} gets {class:?}"))
+            }
         }
     }
 
@@ -280,7 +282,8 @@ impl BrokerChannel {
             let upto = tags[ctx.rng.below(tags.len())];
             let rest = self.jobs.split_off(&(upto + 1));
             let covered = std::mem::replace(&mut self.jobs, rest);
-            let frames = if positive(&first) { ack_multiple(self.id, upto) } else { nack_multiple(self.id, upto) };
+            let frames =
+                if positive(&first) { ack_multiple(self.id, upto) } else { nack_multiple(self.id, upto) };
             return self.answer(frames, covered.values().copied(), ctx);
         }
         let done: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.done).map(|(tag, _)| *tag).collect();

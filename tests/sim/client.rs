@@ -127,7 +127,10 @@ impl Client {
         if frame.channel() > 0 {
             let link = connection.link;
             let Some(channel) = connection.channels.get_mut(&frame.channel()) else {
-                return ctx.truth.broken('i', format!("link {link}: {frame:?} on a channel that the client never opened"));
+                return ctx.truth.broken(
+                    'i',
+                    format!("link {link}: {frame:?} on a channel that the client never opened"),
+                );
             };
             channel.handle(frame, &mut self.retry, ctx);
         } else if let Some(AMQPClass::Connection(method)) = frame.method() {
@@ -245,7 +248,11 @@ impl Connection {
                 self.frame_max = ctx.rng.pick(&[4096, tune.frame_max]).min(tune.frame_max);
                 let heartbeat = if ctx.rng.chance(200) { 0 } else { tune.heartbeat };
                 self.heartbeat = Micros::from(heartbeat) * SECOND;
-                push(&mut self.out, tune_ok(tune.channel_max, self.frame_max, heartbeat) + connection_open("/"), vec![]);
+                push(
+                    &mut self.out,
+                    tune_ok(tune.channel_max, self.frame_max, heartbeat) + connection_open("/"),
+                    vec![],
+                );
                 self.phase = Phase::OpenOk;
             }
             (Phase::OpenOk, C::OpenOk(_)) => self.phase = Phase::Running,
@@ -274,7 +281,10 @@ impl Connection {
             }
             let silence = ctx.now.saturating_sub(self.heard);
             if silence > self.heartbeat * 2 {
-                ctx.truth.broken('h', format!("link {}: the client has heard nothing for {silence} µs", self.link));
+                ctx.truth.broken(
+                    'h',
+                    format!("link {}: the client has heard nothing for {silence} µs", self.link),
+                );
             }
         }
         self.phase == Phase::Closed && self.out.is_empty()
@@ -290,7 +300,8 @@ impl Connection {
 
     /// Some frames of some channel, to be written.
     fn some_out(&mut self, ctx: &mut Ctx) -> Vec<Out> {
-        let full: Vec<u16> = self.channels.iter().filter(|(_, c)| !c.out.is_empty()).map(|(id, _)| *id).collect();
+        let full: Vec<u16> =
+            self.channels.iter().filter(|(_, c)| !c.out.is_empty()).map(|(id, _)| *id).collect();
         let closing = matches!(self.phase, Phase::Closing | Phase::Closed);
         let queue = match !self.out.is_empty() || full.is_empty() || closing {
             true => &mut self.out,

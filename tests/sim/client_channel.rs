@@ -105,7 +105,9 @@ impl Channel {
         match frame.method() {
             None => {}
             Some(AMQPClass::Channel(method)) => self.lifecycle(method, retry, ctx),
-            Some(AMQPClass::Basic(B::Ack(ack))) => self.answer(ack.delivery_tag, ack.multiple, true, retry, ctx),
+            Some(AMQPClass::Basic(B::Ack(ack))) => {
+                self.answer(ack.delivery_tag, ack.multiple, true, retry, ctx)
+            }
             Some(AMQPClass::Basic(B::Nack(nack))) => {
                 self.answer(nack.delivery_tag, nack.multiple, false, retry, ctx);
             }
@@ -157,7 +159,8 @@ impl Channel {
     /// (a), (c): the tags of an answer are outstanding, each is answered this once.
     fn answer(&mut self, tag: u64, multiple: bool, ack: bool, retry: &mut VecDeque<What>, ctx: &mut Ctx) {
         if self.mode != Mode::Confirm || !self.unanswered.contains_key(&tag) {
-            let text = format!("link {} channel {}: tag {tag} is not outstanding ({ack})", self.link, self.id);
+            let text =
+                format!("link {} channel {}: tag {tag} is not outstanding ({ack})", self.link, self.id);
             return ctx.truth.broken('c', text);
         }
         let covered = if multiple {
@@ -250,7 +253,8 @@ impl Channel {
         };
         let uid = ctx.truth.publish(publish);
         let size = if ctx.rng.chance(300) { 9 + len / 20 + ctx.rng.below(60) } else { frame_max as usize };
-        let frames = compose(uid, ctx.truth.of(uid)).frame_size(size.min(frame_max as usize)).publish(self.id);
+        let frames =
+            compose(uid, ctx.truth.of(uid)).frame_size(size.min(frame_max as usize)).publish(self.id);
         push(&mut self.out, frames, vec![Mark::Reached(uid)]);
         match self.mode {
             Mode::Plain => {}

@@ -57,12 +57,15 @@ impl Assembler {
     /// A frame of the channel; `Some` when it completes a message.
     pub fn frame(&mut self, frame: &Frame) -> Option<Whole> {
         match (&frame.0, &mut self.0) {
-            (AMQPFrame::Method(_, AMQPClass::Basic(method)), slot) => *slot = Some((method.clone(), None, Vec::new())),
+            (AMQPFrame::Method(_, AMQPClass::Basic(method)), slot) => {
+                *slot = Some((method.clone(), None, Vec::new()))
+            }
             (AMQPFrame::Header(_, header), Some((_, slot, _))) => *slot = Some(header.clone()),
             (AMQPFrame::Body(_, bytes), Some((_, _, body))) => body.extend_from_slice(bytes),
             _ => return None,
         }
-        let complete = matches!(&self.0, Some((_, Some(header), body)) if body.len() as u64 >= header.body_size);
+        let complete =
+            matches!(&self.0, Some((_, Some(header), body)) if body.len() as u64 >= header.body_size);
         let (method, header, body) = self.0.take_if(|_| complete)?;
         Some(Whole { method, header: header?, body })
     }

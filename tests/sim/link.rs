@@ -38,7 +38,8 @@ fn closes(frame: &Frame) -> bool {
     matches!(
         frame.method(),
         Some(
-            AMQPClass::Channel(channel::AMQPMethod::Close(_)) | AMQPClass::Connection(connection::AMQPMethod::Close(_))
+            AMQPClass::Channel(channel::AMQPMethod::Close(_))
+                | AMQPClass::Connection(connection::AMQPMethod::Close(_))
         )
     )
 }
@@ -83,7 +84,13 @@ pub struct Link {
 
 impl Link {
     /// A client has connected.
-    pub fn new(id: LinkId, client: usize, relay: Box<dyn Relay>, ctx: &mut Ctx, schedule: &mut Schedule) -> Link {
+    pub fn new(
+        id: LinkId,
+        client: usize,
+        relay: Box<dyn Relay>,
+        ctx: &mut Ctx,
+        schedule: &mut Schedule,
+    ) -> Link {
         let mut link = Link {
             id,
             relay: Some(relay),
@@ -136,7 +143,8 @@ impl Link {
 
     /// What is left of it, for a run that does not end.
     pub fn describe(&self) -> String {
-        let relay = self.relay.as_ref().map(|r| (r.unresolved(), r.held_bytes(), r.wants_client(), r.poll_timeout()));
+        let relay =
+            self.relay.as_ref().map(|r| (r.unresolved(), r.held_bytes(), r.wants_client(), r.poll_timeout()));
         format!(
             "link {}: client {:?} frozen {} {:?}, upstream {:?}, (unresolved, held, wants, timeout) {relay:?}",
             self.id, self.client, self.frozen, self.client_socket, self.upstream_socket
@@ -353,7 +361,8 @@ impl Link {
                 self.carry_out(output, ctx, schedule);
             }
             let wants = self.relay.as_ref().is_some_and(|relay| relay.wants_client());
-            let again = wants && !self.wanted && !self.client_buf.is_empty() && self.client_socket == Socket::Open;
+            let again =
+                wants && !self.wanted && !self.client_buf.is_empty() && self.client_socket == Socket::Open;
             self.wanted = wants;
             if !again {
                 break;
@@ -380,8 +389,12 @@ impl Link {
             Output::ToUpstream(bytes) => self.to_upstream(&bytes, ctx),
             Output::HeartbeatClient if !self.to_client.is_empty() => {}
             Output::HeartbeatUpstream if !self.to_broker.is_empty() => {}
-            Output::HeartbeatClient => self.to_client(&Bytes::from_static(&hapax::wire::emit::HEARTBEAT), ctx),
-            Output::HeartbeatUpstream => self.to_upstream(&Bytes::from_static(&hapax::wire::emit::HEARTBEAT), ctx),
+            Output::HeartbeatClient => {
+                self.to_client(&Bytes::from_static(&hapax::wire::emit::HEARTBEAT), ctx)
+            }
+            Output::HeartbeatUpstream => {
+                self.to_upstream(&Bytes::from_static(&hapax::wire::emit::HEARTBEAT), ctx)
+            }
             Output::CloseClient => {
                 self.client_socket = Socket::Over;
                 self.to_client.close();
@@ -452,7 +465,10 @@ impl Link {
         let Some(relay) = &self.relay else { return };
         let (unresolved, held) = (relay.unresolved(), relay.held_bytes());
         if unresolved > ctx.plan.most_unresolved() || held > ctx.plan.most_held() {
-            let text = format!("link {}: {unresolved} unresolved, {held} bytes held, {:?}", self.id, ctx.plan.settings);
+            let text = format!(
+                "link {}: {unresolved} unresolved, {held} bytes held, {:?}",
+                self.id, ctx.plan.settings
+            );
             ctx.truth.broken('e', text);
         }
     }
@@ -496,7 +512,11 @@ impl Link {
 
     fn kick_broker(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
         let Some(broker) = &self.broker else { return };
-        let at = if broker.has_work(ctx) || broker.is_done() { ctx.soon(ctx.plan.toil) } else { ctx.now + broker.idle() };
+        let at = if broker.has_work(ctx) || broker.is_done() {
+            ctx.soon(ctx.plan.toil)
+        } else {
+            ctx.now + broker.idle()
+        };
         if self.working.is_none_or(|working| at < working) {
             self.working = Some(at);
             schedule.at(at, Event::Work(self.id, at));

@@ -52,7 +52,9 @@ pub fn run(seed: u64, steps: u64, middle: Middle, report: &mut Report) -> u64 {
         let kept = std::env::var("HAPAX_SIM_LOG").ok().and_then(|lines| lines.parse().ok()).unwrap_or(40);
         let again = attempt(seed, steps, middle, kept, &mut Report::default());
         let log = match again {
-            Err(failure) if (failure.step, &failure.why) == (first.step, &first.why) => failure.log.join("\n"),
+            Err(failure) if (failure.step, &failure.why) == (first.step, &first.why) => {
+                failure.log.join("\n")
+            }
             other => format!("(it does not replay: {other:?})"),
         };
         panic!(

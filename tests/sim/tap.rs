@@ -151,7 +151,9 @@ impl Channel {
             _ if opens && self.life == Life::Open => return Err("the channel is open already".into()),
             _ if opens => self.life = Life::Open,
             (_, Life::Open | Life::Closing) if close_ok => self.life = Life::Unknown,
-            (_, Life::Unknown | Life::Closing) => return Err(format!("the channel is not open ({:?})", self.life)),
+            (_, Life::Unknown | Life::Closing) => {
+                return Err(format!("the channel is not open ({:?})", self.life));
+            }
             (AMQPClass::Channel(Ch::Close(_)), Life::Open) => self.life = Life::Closing,
             (class, Life::Open) if has_content(class) => self.content = Content::Header,
             (_, Life::Open) => {}

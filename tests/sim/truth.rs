@@ -134,7 +134,7 @@ impl fmt::Display for Violation {
 pub struct Truth {
     publishes: Vec<Publish>,
     stored: BTreeMap<ModelKey, Vec<Uid>>,
-    remembered: BTreeMap<ModelKey, Uid>,
+    remembered: BTreeSet<ModelKey>,
     faulty: BTreeSet<(LinkId, u16)>,
     windows: Vec<WindowPlan>,
     patience: Micros,
@@ -293,18 +293,22 @@ impl Truth {
         let p = self.of(uid);
         if let Some(key) = self.key(p.what).filter(|_| ack && alive && p.stored.is_some() && !p.bypass) {
             self.at(uid).known = Some(now);
-            self.remembered.insert(key, uid);
+            self.remembered.insert(key);
             self.stored_once(key, uid);
         }
     }
 
     /// A window has evicted early: those that it does not remember are free to come again.
     pub fn evicted(&mut self, window: usize, now: Micros, remembers: impl Fn(ModelKey) -> bool) {
-        let gone: Vec<(ModelKey, Uid)> =
-            self.remembered.iter().filter(|(k, _)| k.0 == window && !remembers(**k)).map(|(k, u)| (*k, *u)).collect();
-        for (key, uid) in gone {
+        let gone = |key: &&ModelKey| key.0 == window && !remembers(**key);
+        let gone: Vec<ModelKey> = self.remembered.iter().filter(gone).copied().collect();
+        for key in gone {
             self.remembered.remove(&key);
-            self.at(uid).evicted.get_or_insert(now);
+            for uid in self.stored.get(&key).cloned().unwrap_or_default() {
+                if self.of(uid).known.is_some() {
+                    self.at(uid).evicted.get_or_insert(now);
+                }
+            }
         }
     }
 

@@ -8,7 +8,8 @@ use crate::support::late::LateWindow;
 use crate::support::pair::{Deaf, shared};
 use hapax::session::{Shared, Windows};
 use hapax::window::{
-    Confirms, Event, EvictionCause, InDoubt, Key, Limits, Listener, LocalWindow, MissingId, Mode, Rules, Scope, Window,
+    Confirms, Event, EvictionCause, InDoubt, Key, Limits, Listener, LocalWindow, MissingId, Mode, Rules,
+    Scope, Window,
 };
 use hapax::wire::IdSource;
 use hapax::wire::properties::IdValue;
@@ -73,7 +74,8 @@ impl Windows for ByExchange {
 impl SimWindows {
     /// The windows of a plan.
     pub fn new(plan: &Plan) -> SimWindows {
-        let all: Vec<One> = plan.windows.iter().enumerate().map(|(at, window)| One::new(at, window)).collect();
+        let all: Vec<One> =
+            plan.windows.iter().enumerate().map(|(at, window)| One::new(at, window)).collect();
         let windows = all.iter().map(One::window).collect();
         let shared = shared(plan.settings, Arc::new(ByExchange(windows)), Arc::new(Deaf));
         SimWindows { all, shared }

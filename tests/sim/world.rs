@@ -60,6 +60,7 @@ impl World {
                 log: Log { kept: log, ..Log::default() },
             },
         };
+        world.ctx.log.say(|| format!("{:#?}", world.ctx.plan));
         for client in 0..world.clients.len() {
             world.schedule.at(world.ctx.soon(10 * MILLI), Event::Act(client));
         }
@@ -92,7 +93,9 @@ impl World {
                     link.work(ctx, schedule);
                 }
             }),
-            Event::ToRelay(id, from) => self.on_link(id, |link, ctx, schedule| link.arrive(from, ctx, schedule)),
+            Event::ToRelay(id, from) => {
+                self.on_link(id, |link, ctx, schedule| link.arrive(from, ctx, schedule))
+            }
             Event::FromRelay(id, Toward::Broker) => self.on_link(id, Link::reach_broker),
             Event::FromRelay(id, Toward::Client) => self.reach_client(id),
             Event::Dialled(id) => self.on_link(id, |link, ctx, schedule| {

@@ -9,7 +9,9 @@
 //! Bytes are made and read by `amq-protocol`, never by Hapax's own wire code: this is the other opinion. Methods are in
 //! [`super::methods`].
 
-use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, ProtocolVersion, WriteContext, gen_frame, parse_frame};
+use amq_protocol::frame::{
+    AMQPContentHeader, AMQPFrame, ProtocolVersion, WriteContext, gen_frame, parse_frame,
+};
 use amq_protocol::protocol::{AMQPClass, BasicProperties, basic};
 use amq_protocol::types::{AMQPValue, FieldTable, ShortString};
 use bytes::{Buf, BytesMut};
@@ -376,7 +378,9 @@ impl fmt::Debug for Frame {
                     None => Ok(()),
                 }
             }
-            AMQPFrame::Body(_, bytes) if bytes.len() <= 32 => write!(f, "body {:?}", String::from_utf8_lossy(bytes)),
+            AMQPFrame::Body(_, bytes) if bytes.len() <= 32 => {
+                write!(f, "body {:?}", String::from_utf8_lossy(bytes))
+            }
             AMQPFrame::Body(_, bytes) => write!(f, "body of {} bytes", bytes.len()),
             AMQPFrame::Method(_, class) => f.write_str(&super::methods::describe(class)),
         }

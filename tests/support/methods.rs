@@ -176,8 +176,12 @@ pub fn nack_multiple(id: u16, delivery_tag: u64) -> Frames {
 
 /// `basic.consume` without acks.
 pub fn consume(id: u16, queue: &str, consumer: &str) -> Frames {
-    let consume =
-        basic::Consume { queue: queue.into(), consumer_tag: consumer.into(), no_ack: true, ..Default::default() };
+    let consume = basic::Consume {
+        queue: queue.into(),
+        consumer_tag: consumer.into(),
+        no_ack: true,
+        ..Default::default()
+    };
     basic(id, basic::AMQPMethod::Consume(consume))
 }
 

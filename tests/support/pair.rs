@@ -4,7 +4,9 @@
 //! [`Pair::to_client`] and [`Pair::to_upstream`], each of which takes what is there.
 
 use super::frames::{FRAME_MAX, Frames, protocol_header};
-use super::methods::{channel_open, channel_open_ok, connection_open, connection_open_ok, start, start_ok, tune, tune_ok};
+use super::methods::{
+    channel_open, channel_open_ok, connection_open, connection_open_ok, start, start_ok, tune, tune_ok,
+};
 use bytes::BytesMut;
 use hapax::session::{Listener, Output, Rights, Session, Settings, Shared, Windows};
 use hapax::window::{KeyMaker, Window};
@@ -14,7 +16,10 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// Where every virtual clock starts.
-#[expect(clippy::disallowed_methods, reason = "an Instant can be had from nowhere else; only distances to it count")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an Instant can be had from nowhere else; only distances to it count"
+)]
 pub fn epoch() -> Instant {
     use std::sync::OnceLock;
     static EPOCH: OnceLock<Instant> = OnceLock::new();
@@ -255,11 +260,19 @@ impl Pair {
                 self.session.handle_upstream_open(self.now);
             }
             Output::ToClient(bytes) => {
-                assert!(!self.client_closed, "bytes for a client that was closed: {:?}", Frames::parse(&bytes));
+                assert!(
+                    !self.client_closed,
+                    "bytes for a client that was closed: {:?}",
+                    Frames::parse(&bytes)
+                );
                 self.to_client.extend_from_slice(&bytes);
             }
             Output::ToUpstream(bytes) => {
-                assert!(!self.upstream_closed, "bytes for an upstream that was closed: {:?}", Frames::parse(&bytes));
+                assert!(
+                    !self.upstream_closed,
+                    "bytes for an upstream that was closed: {:?}",
+                    Frames::parse(&bytes)
+                );
                 self.to_upstream.extend_from_slice(&bytes);
             }
             Output::HeartbeatClient if !self.to_client.is_empty() => {}
