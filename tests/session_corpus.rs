@@ -32,7 +32,10 @@ fn the_seeds_replay() {
 
 /// Whole steps, most of them on a channel that is open.
 fn step() -> impl Strategy<Value = Vec<u8>> {
-    let frames = |side: u8| (0..20_u8, 1..3_u8, any::<u8>()).prop_map(move |(what, channel, more)| vec![side, what, channel, more]);
+    let frames = |side: u8| {
+        (0..20_u8, 1..3_u8, any::<u8>())
+            .prop_map(move |(what, channel, more)| vec![side, what, channel, more])
+    };
     prop_oneof![
         6 => frames(2),
         5 => frames(4),

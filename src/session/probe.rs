@@ -113,7 +113,7 @@ impl Probes {
         let (code, text) = reason(payload);
         out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::CloseOk(CloseOk {}))));
         self.asking = None;
-        let refused = (code != REFUSED_FOR_ITS_EXPIRATION).then(|| Fault::Broker { code, text });
+        let refused = (code != REFUSED_FOR_ITS_EXPIRATION).then_some(Fault::Broker { code, text });
         Some(self.answer(right, refused))
     }
 
