@@ -324,7 +324,11 @@ impl Channel {
         {
             self.consumers.insert(ok.consumer_tag.as_str().to_owned());
         }
-        if self.unwanted {
+        let open_upstream = matches!(
+            self.state,
+            State::Open | State::Settling { .. } | State::Refused { told_upstream: false, upstream_done: false, .. }
+        );
+        if self.unwanted && open_upstream {
             self.cancel_consumers(cx);
         }
     }

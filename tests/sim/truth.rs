@@ -441,12 +441,19 @@ impl Truth {
         let lost = (0..self.next_uid()).find(|uid| {
             let p = self.of(*uid);
             let promised = p.tag.is_none() && !p.tx && p.allowed && p.reached.is_some() && !p.excused;
-            let excused = p.returned || p.settled == Some(false) || (given_up && p.forwarded.is_none());
+            let held = p.forwarded.is_none() && (given_up || self.is_cut_short(p.link, p.channel));
+            let excused = p.returned || p.settled == Some(false) || held;
             promised && !excused && p.stored.is_none() && !self.stored_as_other(*uid)
         });
         if let Some(uid) = lost {
             self.broken('g', format!("publish {uid} is lost: {:?}", self.of(uid)));
         }
+    }
+
+    /// Whether a message was forwarded there whose end never came: nothing can be forwarded behind it.
+    fn is_cut_short(&self, link: LinkId, channel: u16) -> bool {
+        let mut there = self.publishes.iter().filter(|p| (p.link, p.channel) == (link, channel));
+        there.any(|p| p.forwarded.is_some() && p.reached.is_none())
     }
 
     fn stored_as_other(&self, uid: Uid) -> bool {
