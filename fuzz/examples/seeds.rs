@@ -1,5 +1,10 @@
-//! Writes `corpus/scan` and `corpus/properties`: the frames that clients and brokers really exchange, one a file, and
+//! Writes `corpus/scan`, `corpus/properties` and `corpus/session`: the frames that clients and brokers really exchange, one a file, and
 //! the corners that random octets take long to find. Run it again after a change here; it deletes nothing.
+
+#[path = "../../tests/driver/mod.rs"]
+mod driver;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame};
 use amq_protocol::protocol::AMQPClass::{self, Basic, Confirm, Connection, Exchange, Queue, Tx};
@@ -326,6 +331,9 @@ fn main() -> io::Result<()> {
     }
     for (name, payload) in odd_headers() {
         write("properties", name, &payload)?;
+    }
+    for (name, octets) in driver::seeds() {
+        write("session", name, &octets)?;
     }
     Ok(())
 }

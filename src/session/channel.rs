@@ -95,7 +95,8 @@ pub(super) struct Channel {
     delivering: Delivering,
     backlog: VecDeque<Piece>,
     backlog_bytes: usize,
-    /// `tx.commit` waits at the head of the backlog for the transaction's waiters.
+    /// `tx.commit` waits at the head of the backlog for the transaction's waiters, and for the proof that its user may
+    /// publish where its duplicates went.
     awaits_waiters: bool,
     /// To be refused as soon as the contents on their way, upstream and to the client, are whole.
     refusal: Option<Fault>,
@@ -275,7 +276,7 @@ impl Channel {
                 }
                 self.publisher.select_tx();
             }
-            MethodId::TX_COMMIT if self.publisher.mode() == Mode::Tx && self.publisher.has_waiting() => {
+            MethodId::TX_COMMIT if self.publisher.mode() == Mode::Tx && self.is_undecided(cx) => {
                 self.awaits_waiters = true;
                 self.backlog_bytes += piece.frame().len();
                 self.backlog.push_front(piece.compact());
@@ -301,6 +302,11 @@ impl Channel {
         }
         cx.out.upstream.forward(piece);
         Ok(())
+    }
+
+    /// Whether it is not known yet what a transaction consists of, or whether its user has the right to all of it.
+    fn is_undecided(&self, cx: &Cx<'_>) -> bool {
+        self.publisher.has_waiting() || cx.probes.concerns(self.id, self.birth)
     }
 
     fn note_consumer(&mut self, piece: &Piece) {
@@ -538,7 +544,7 @@ impl Channel {
 
     /// Does what the last event has made possible.
     fn advance(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        if self.awaits_waiters && !self.publisher.has_waiting() {
+        if self.awaits_waiters && !self.is_undecided(cx) {
             self.awaits_waiters = false;
         }
         if !self.publisher.is_forwarding()
@@ -563,13 +569,15 @@ impl Channel {
         let free = !self.publisher.is_forwarding();
         match &mut self.state {
             State::Settling { close, until } if settled || cx.now >= *until => {
-                cx.out.upstream.forward(close);
-                self.state = State::Closing;
                 // Where the linger is over: nothing may follow the close.
                 self.publisher.abandon_waiting();
+                cx.out.upstream.forward(close);
+                self.state = State::Closing;
             }
             State::Refused { until, told_upstream, client_done, upstream_done } => {
                 if !*told_upstream && !*upstream_done && free && (settled || cx.now >= *until) {
+                    self.publisher.abandon_waiting();
+                    self.publisher.abandon_waiting();
                     let text = "the client's channel was closed by hapax";
                     cx.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
                     *told_upstream = true;
@@ -628,7 +636,7 @@ impl Channel {
         }
         self.publisher.confirms().forget_client();
         self.publisher.client_done();
-        self.publisher.abandon_waiting();
+        self.publisher.refused();
         let until = cx.now + cx.shared.settings.linger;
         self.state = State::Refused { until, told_upstream, client_done, upstream_done: false };
         if !told_upstream && !self.is_settled() {

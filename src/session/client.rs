@@ -94,7 +94,8 @@ impl Session {
             (Client::SaidClose, _) => {}
             (Client::Live, Step::Close) => {
                 self.client = Client::SaidClose;
-                self.client_clock.stop();
+                // It waits for close-ok, perhaps for as long as we linger: it must go on hearing us.
+                self.client_clock.set_listening(false, now);
                 let ending = Ending {
                     why: Why::ClientClose(piece.compact()),
                     until: now + self.shared.settings.linger,

@@ -80,6 +80,11 @@ impl Probes {
         counts
     }
 
+    /// Whether some publish of this channel waits for a proof.
+    pub(super) fn concerns(&self, channel: ChannelId, birth: u64) -> bool {
+        self.askers.values().flatten().any(|asker| asker.channel == channel && asker.birth == birth)
+    }
+
     /// The channel number that is Hapax's own now.
     pub(super) fn channel(&self) -> Option<ChannelId> {
         self.asking.map(|(channel, _)| channel)

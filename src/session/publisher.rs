@@ -589,6 +589,17 @@ impl Publisher {
         self.abandon_waiting();
     }
 
+    /// The client is told that its channel is closed. What waits without a tag was sent before that: it keeps waiting,
+    /// for nobody would send it again.
+    pub(super) fn refused(&mut self) {
+        if matches!(self.mode, Mode::Plain | Mode::Confirm { client: false }) {
+            self.asked = 0;
+            drop(self.waiting.take_stalled());
+        } else {
+            self.abandon_waiting();
+        }
+    }
+
     /// Nobody asks any more for what waits.
     pub(super) fn abandon_waiting(&mut self) {
         self.asked = 0;

@@ -134,7 +134,7 @@ impl fmt::Display for Violation {
 pub struct Truth {
     publishes: Vec<Publish>,
     stored: BTreeMap<ModelKey, Vec<Uid>>,
-    remembered: BTreeMap<ModelKey, Uid>,
+    remembered: BTreeSet<ModelKey>,
     faulty: BTreeSet<(LinkId, u16)>,
     windows: Vec<WindowPlan>,
     patience: Micros,
@@ -245,10 +245,8 @@ impl Truth {
             let (first, second) = if by_date(other) < by_date(uid) { (other, uid) } else { (uid, other) };
             let Some(known) = self.of(first).known else { continue };
             let until = self.of(first).evicted.unwrap_or(Micros::MAX).min(known + self.ttl(first));
-            let p = self.of(second);
-            let again = p.forwarded.unwrap_or(Micros::MAX);
-            // Without confirms there is nobody to be told that it was given up: it goes on unjudged.
-            let gave_up = p.tag.is_none() && again >= p.begun + self.patience;
+            let again = self.of(second).forwarded.unwrap_or(Micros::MAX);
+            let gave_up = self.gave_up(first) || self.gave_up(second);
             if again < until && !gave_up && self.deduplicates {
                 let text = format!(
                     "{key:?} is stored twice in its window: publish {first}, known at {known}, remembered until \
@@ -257,6 +255,12 @@ impl Truth {
                 self.broken('b', text);
             }
         }
+    }
+
+    /// Without confirms there is nobody to be told that it was given up: it has gone on unjudged.
+    fn gave_up(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        p.tag.is_none() && p.forwarded.is_some_and(|forwarded| forwarded >= p.begun + self.patience)
     }
 
     fn ttl(&self, uid: Uid) -> Micros {
@@ -289,22 +293,22 @@ impl Truth {
         let p = self.of(uid);
         if let Some(key) = self.key(p.what).filter(|_| ack && alive && p.stored.is_some() && !p.bypass) {
             self.at(uid).known = Some(now);
-            self.remembered.insert(key, uid);
+            self.remembered.insert(key);
             self.stored_once(key, uid);
         }
     }
 
     /// A window has evicted early: those that it does not remember are free to come again.
     pub fn evicted(&mut self, window: usize, now: Micros, remembers: impl Fn(ModelKey) -> bool) {
-        let gone: Vec<(ModelKey, Uid)> = self
-            .remembered
-            .iter()
-            .filter(|(k, _)| k.0 == window && !remembers(**k))
-            .map(|(k, u)| (*k, *u))
-            .collect();
-        for (key, uid) in gone {
+        let gone = |key: &&ModelKey| key.0 == window && !remembers(**key);
+        let gone: Vec<ModelKey> = self.remembered.iter().filter(gone).copied().collect();
+        for key in gone {
             self.remembered.remove(&key);
-            self.at(uid).evicted.get_or_insert(now);
+            for uid in self.stored.get(&key).cloned().unwrap_or_default() {
+                if self.of(uid).known.is_some() {
+                    self.at(uid).evicted.get_or_insert(now);
+                }
+            }
         }
     }
 
@@ -320,8 +324,7 @@ impl Truth {
     pub fn shut(&mut self, link: LinkId, channel: u16) {
         self.faulty.insert((link, channel));
         let mut forbidden = false;
-        let touched =
-            |p: &&mut Publish| p.link == link && (channel == 0 || p.channel == channel) && !p.excused;
+        let touched = |p: &&mut Publish| p.link == link && (channel == 0 || p.channel == channel) && !p.excused;
         for p in self.publishes.iter_mut().filter(touched) {
             forbidden |= !p.allowed;
             p.excused = forbidden || p.reached.is_none();
@@ -373,8 +376,7 @@ impl Truth {
     fn judge_ack(&mut self, uid: Uid, how: &str) {
         let p = self.of(uid);
         if !p.allowed {
-            return self
-                .broken('a', format!("publish {uid} is {how}, though its user may not publish there"));
+            return self.broken('a', format!("publish {uid} is {how}, though its user may not publish there"));
         }
         if p.heard == Some(true) && p.returned {
             if !p.return_seen {
@@ -387,19 +389,13 @@ impl Truth {
         }
         match self.original_of(uid) {
             Some(_) if p.forwarded.is_some() && p.heard.is_none() => {
-                self.broken(
-                    'a',
-                    format!("publish {uid} is {how}; it was forwarded, and its own outcome is unknown"),
-                );
+                self.broken('a', format!("publish {uid} is {how}; it was forwarded, and its own outcome is unknown"));
             }
             Some(_) => self.count("duplicate answered"),
             None => {
-                let copies =
-                    self.key(p.what).and_then(|key| self.stored.get(&key)).cloned().unwrap_or_default();
+                let copies = self.key(p.what).and_then(|key| self.stored.get(&key)).cloned().unwrap_or_default();
                 let copies: Vec<_> = copies.iter().rev().take(3).map(|copy| (copy, self.of(*copy))).collect();
-                let text = format!(
-                    "publish {uid} is {how}, no copy of it is stored and acked: {p:?}, not {copies:?}"
-                );
+                let text = format!("publish {uid} is {how}, no copy of it is stored and acked: {p:?}, not {copies:?}");
                 self.broken('a', text);
             }
         }
@@ -424,8 +420,7 @@ impl Truth {
         };
         let again = std::mem::replace(&mut p.return_seen, true);
         if again || !p.returned || p.answered.is_some() || (p.link, p.channel) != (link, channel) {
-            let text =
-                format!("publish {uid} is returned on link {link} channel {channel}, out of turn: {p:?}");
+            let text = format!("publish {uid} is returned on link {link} channel {channel}, out of turn: {p:?}");
             self.broken('f', text);
         }
         self.count("client returned");

@@ -60,6 +60,7 @@ impl World {
                 log: Log { kept: log, ..Log::default() },
             },
         };
+        world.ctx.log.say(|| format!("{:#?}", world.ctx.plan));
         for client in 0..world.clients.len() {
             world.schedule.at(world.ctx.soon(10 * MILLI), Event::Act(client));
         }

@@ -1,0 +1,11 @@
+//! A session between a client, an upstream, a clock and a window that all do as arbitrary octets say.
+#![no_main]
+
+#[path = "../../tests/driver/mod.rs"]
+mod driver;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|octets: &[u8]| driver::drive(octets));

@@ -1,0 +1,185 @@
+//! What transcripts start from: a window, its counters, and sessions that share it.
+
+use crate::support::frames::{Frames, Message, message};
+use crate::support::methods::{ack, confirm_select, confirm_select_ok};
+use crate::support::pair::{Deaf, Everything, Pair, epoch, settings, shared};
+use amq_protocol::types::AMQPValue;
+use hapax::session::{Settings, Shared};
+use hapax::window::engine::EngineKind;
+use hapax::window::{
+    Confirms, Event, InDoubt, Key, KeyMaker, Limits, Listener, LocalWindow, Mailbox, MissingId, Mode, Rules,
+    Scope, Ticket, Verdict, Window,
+};
+use hapax::wire::IdSource;
+use hapax::wire::properties::IdValue;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+
+/// A window of a minute, and all that sessions share.
+pub(super) struct Desk {
+    pub(super) window: Arc<LocalWindow>,
+    pub(super) shared: Arc<Shared>,
+    events: Arc<Events>,
+}
+
+#[derive(Debug, Default)]
+struct Events(Mutex<Vec<Event>>);
+
+impl Listener for Events {
+    fn on(&self, event: &Event) {
+        self.0.lock().unwrap().push(*event);
+    }
+}
+
+/// What a test may set.
+pub(super) struct Plan {
+    pub(super) rules: Rules,
+    pub(super) limits: Limits,
+    pub(super) settings: Settings,
+}
+
+impl Desk {
+    /// The user `guest` is known to have the right to publish to `x` with `k`.
+    pub(super) fn new() -> Desk {
+        Desk::with(|_| ())
+    }
+
+    pub(super) fn with(change: impl FnOnce(&mut Plan)) -> Desk {
+        let desk = Desk::unproven(change);
+        let mut pair = desk.confirming();
+        pair.client(message("x", "k").bypass().publish(1));
+        pair.upstream(ack(1, 1));
+        let proof = message("x", "k").id("proof").correlation("proof").body("proof");
+        let proof = proof.header("x-deduplication-header", AMQPValue::LongString("proof".into()));
+        pair.client(proof.publish(1));
+        pair.upstream(ack(1, 2));
+        pair.client_eof();
+        assert!(pair.session.is_over());
+        desk.window.flush(epoch());
+        desk.events.0.lock().unwrap().clear();
+        desk
+    }
+
+    /// Nobody has published anything yet.
+    pub(super) fn unproven(change: impl FnOnce(&mut Plan)) -> Desk {
+        Desk::around(change, |window| window)
+    }
+
+    /// With another window around the local one.
+    pub(super) fn around(
+        change: impl FnOnce(&mut Plan),
+        wrap: impl FnOnce(Arc<LocalWindow>) -> Arc<dyn Window>,
+    ) -> Desk {
+        let rules = Rules {
+            name: "test".into(),
+            id: IdSource::MessageId,
+            scope: Scope::RoutingKey,
+            in_doubt: InDoubt::Forget,
+            missing_id: MissingId::Forward,
+            confirms: Confirms::Shadow,
+            forward_to: None,
+        };
+        let limits = Limits {
+            capacity: 1000,
+            ttl: Duration::from_secs(60),
+            mode: Mode::Enforce,
+            refresh_on_duplicate: false,
+            waiters_per_id: 10,
+        };
+        let mut plan = Plan { rules, limits, settings: settings() };
+        change(&mut plan);
+        let events = Arc::new(Events::default());
+        let window = LocalWindow::new(plan.rules, plan.limits, EngineKind::Lru, events.clone());
+        let shared = shared(plan.settings, Arc::new(Everything(wrap(window.clone()))), Arc::new(Deaf));
+        Desk { window, shared, events }
+    }
+
+    /// A connection of `guest`, channel 1 open.
+    pub(super) fn pair(&self) -> Pair {
+        self.user("guest")
+    }
+
+    /// A connection of this user, channel 1 open.
+    pub(super) fn user(&self, user: &str) -> Pair {
+        let mut pair = Pair::new(&self.shared);
+        pair.handshake(user, "/");
+        pair.open(1);
+        pair
+    }
+
+    /// As [`Desk::pair`], with confirms selected.
+    pub(super) fn confirming(&self) -> Pair {
+        let mut pair = self.pair();
+        confirm(&mut pair, 1);
+        pair
+    }
+
+    /// Makes an id seen, without anybody's publish.
+    pub(super) fn store(&self, id: &str) {
+        let mailbox = Arc::new(Mailbox::new());
+        match self.window.clone().reserve(key(id), epoch(), &mailbox, Ticket(0)) {
+            Verdict::Fresh(reservation) => reservation.commit(epoch(), self.window.ttl()),
+            other => panic!("{id} is not fresh: {other:?}"),
+        }
+        self.events.0.lock().unwrap().clear();
+    }
+
+    pub(super) fn is_seen(&self, id: &str) -> bool {
+        self.window.get(key(id), epoch()).is_some()
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.window.in_flight()
+    }
+
+    /// How often the window said that.
+    pub(super) fn count(&self, event: Event) -> usize {
+        self.events.0.lock().unwrap().iter().filter(|other| **other == event).count()
+    }
+}
+
+/// The key of a message as [`m`] makes it.
+pub(super) fn key(id: &str) -> Key {
+    KeyMaker::new((1, 2)).key(Scope::RoutingKey, b"/", b"x", b"k", &IdValue::Bytes(id.as_bytes()))
+}
+
+/// A message to `x` with `k`, with this id and a body of one frame.
+pub(super) fn m(id: &str) -> Message {
+    message("x", "k").id(id).body("body")
+}
+
+/// The same with a body of two frames.
+pub(super) fn two(id: &str) -> Message {
+    message("x", "k").id(id).body("abcdef").frame_size(11)
+}
+
+/// Selects confirms; nothing of it is left to be read.
+pub(super) fn confirm(pair: &mut Pair, channel: u16) {
+    pair.client(confirm_select(channel));
+    pair.upstream(confirm_select_ok(channel));
+    assert_eq!(pair.to_client(), confirm_select_ok(channel));
+    assert_eq!(pair.to_upstream(), confirm_select(channel));
+}
+
+/// The first `n` frames, and the rest.
+pub(super) fn cut(frames: Frames, n: usize) -> (Frames, Frames) {
+    let mut first = frames.0;
+    let rest = first.split_off(n);
+    (Frames(first), Frames(rest))
+}
+
+/// Publishes what is fresh; nothing of it is left to be read.
+pub(super) fn publish(pair: &mut Pair, message: &Message) {
+    pair.client(message.publish(1));
+    assert_eq!(pair.to_upstream(), message.publish(1));
+    assert_eq!(pair.to_client(), Frames::none());
+}
+
+/// The client has said this; nobody hears anything of it.
+pub(super) fn unheard(pair: &mut Pair, frames: Frames) {
+    pair.client(frames);
+    assert_eq!(pair.to_upstream(), Frames::none());
+    assert_eq!(pair.to_client(), Frames::none());
+}

@@ -1,0 +1,14 @@
+//! Transcripts by topic. What they start from is in [`desk`].
+
+mod desk;
+mod late;
+mod p01_p02_stored;
+mod p03_p04_tags;
+mod p05_tx;
+mod p06_ends;
+mod p07_p08_confirms;
+mod p09_rights;
+mod p10_frames;
+mod p11_p12_rest;
+mod states;
+mod waiters;
