@@ -6,7 +6,7 @@ use super::fault::Fault;
 use super::handshake::Step;
 use super::inbound::Next;
 use super::outbox::Piece;
-use crate::wire::frame::{FrameKind, PROTOCOL_HEADER};
+use crate::wire::frame::{FrameKind, PROTOCOL_HEADER, PROTOCOL_HEADER_0_9};
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::connection::{AMQPMethod as ConnectionMethod, Close};
@@ -16,8 +16,8 @@ use std::time::Instant;
 impl Session {
     pub(super) fn greet(&mut self, buf: &mut BytesMut) {
         let Some(header) = buf.get(..PROTOCOL_HEADER.len()) else { return };
-        if header == PROTOCOL_HEADER {
-            let _ = buf.split_to(PROTOCOL_HEADER.len());
+        if header == PROTOCOL_HEADER || header == PROTOCOL_HEADER_0_9 {
+            self.protocol_header = buf.split_to(PROTOCOL_HEADER.len()).freeze();
             self.client = Client::Live;
             self.upstream = Upstream::Dialing;
             self.out.dial();

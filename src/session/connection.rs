@@ -21,7 +21,6 @@ use super::probe::{self, Probes};
 use super::rights::OwnRights;
 use super::{Output, Shared};
 use crate::window::Mailbox;
-use crate::wire::frame::PROTOCOL_HEADER;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection::{AMQPMethod as ConnectionMethod, Close, CloseOk};
@@ -77,6 +76,8 @@ pub struct Session {
     pub(super) client: Client,
     pub(super) upstream: Upstream,
     pub(super) ending: Option<Ending>,
+    /// As the client has said it, until the upstream is there to hear it.
+    pub(super) protocol_header: Bytes,
     pub(super) handshake: Handshake,
     pub(super) handshake_until: Instant,
     pub(super) channels: HashMap<ChannelId, Channel>,
@@ -112,6 +113,7 @@ impl Session {
             client: Client::Greeting,
             upstream: Upstream::Unborn,
             ending: None,
+            protocol_header: Bytes::new(),
             handshake: Handshake::new(settings.frame_max),
             handshake_until: now + settings.handshake_timeout,
             channels: HashMap::new(),
@@ -233,7 +235,8 @@ impl Session {
         if self.upstream == Upstream::Dialing {
             self.upstream = Upstream::Live;
             self.upstream_clock.heard(now);
-            self.out.upstream.push(Bytes::from_static(&PROTOCOL_HEADER));
+            let header = std::mem::take(&mut self.protocol_header);
+            self.out.upstream.push(header);
         }
         self.settle_down(now);
     }

@@ -11,8 +11,10 @@ pub const OVERHEAD: usize = HEADER_LEN + 1;
 /// What a peer may send before `connection.tune` has settled a larger size (AMQP 0-9-1, frame-min-size; RabbitMQ
 /// accepts 8192 before tune).
 pub const MIN_FRAME_MAX: u32 = 8192;
-/// The only protocol header that Hapax speaks.
+/// The protocol header of AMQP 0-9-1: what Hapax speaks, and what it offers to those who ask for something else.
 pub const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
+/// That of 0-9, which RabbitMQ treats as though it were 0-9-1.
+pub const PROTOCOL_HEADER_0_9: [u8; 8] = *b"AMQP\x01\x01\x00\x09";
 
 /// A channel number; 0 is the connection itself.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -16,8 +16,8 @@ use hapax::session::{Output, Session};
 use hapax::window::engine::EngineKind;
 use hapax::window::event;
 use hapax::window::{
-    Confirms, InDoubt, Key, KeyMaker, Limits, LocalWindow, Mailbox, MissingId, Mode, Reservation, Rules, Scope, Ticket, Verdict,
-    Window,
+    Confirms, InDoubt, Key, KeyMaker, Limits, LocalWindow, Mailbox, MissingId, Mode, Reservation, Rules,
+    Scope, Ticket, Verdict, Window,
 };
 use hapax::wire::properties::IdValue;
 use hapax::wire::{IdSource, scan};
@@ -342,7 +342,9 @@ fn publish(channel: u16, what: u8) -> Frames {
     let id = char::from(b'a' + what % 4).to_string();
     let mut message = message("x", "k").frame_size(16);
     if what & 4 == 0 {
-        message = message.id(&id).body([0, 1, 20, 200][usize::from(what >> 4 & 3)].to_string().repeat(what as usize / 8));
+        message = message
+            .id(&id)
+            .body([0, 1, 20, 200][usize::from(what >> 4 & 3)].to_string().repeat(what as usize / 8));
     } else {
         message = message.body(&id);
     }
@@ -433,16 +435,28 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("waiter-promoted", list([0, 2], &[confirm, &[10, 0, C, 0, 1, 32, C, 6, 1, 34, 11, 1, U, 0, 1, 1]])),
         ("crowd", list([0, 0], &[&[10, 0, C, 0, 1, 32, C, 17, 1, 200, 6, 10, 11, 0, 6, 10]])),
         ("transaction", list([0, 2], &[&[C, 9, 1, 0, U, 14, 1, 0, C, 19, 1, 32, U, 12, 1, 0]])),
-        ("tx-after-shadow", list([0, 2], &[&[C, 0, 1, 32, C, 9, 1, 0, C, 19, 1, 33, U, 0, 1, 1, U, 10, 1, 0, U, 8, 1, 0]])),
+        (
+            "tx-after-shadow",
+            list([0, 2], &[&[C, 0, 1, 32, C, 9, 1, 0, C, 19, 1, 33, U, 0, 1, 1, U, 10, 1, 0, U, 8, 1, 0]]),
+        ),
         ("probe", list([0, 2], &[confirm, &[10, 0, 11, 0, C, 0, 1, 32, U, 9, 5, 1]])),
-        ("probe-refused", list([0, 2], &[confirm, &[10, 0, 11, 0, C, 0, 1, 32, U, 9, 5, 2, U, 10, 1, 0, C, 14, 1, 0]])),
+        (
+            "probe-refused",
+            list([0, 2], &[confirm, &[10, 0, 11, 0, C, 0, 1, 32, U, 9, 5, 2, U, 10, 1, 0, C, 14, 1, 0]]),
+        ),
         ("return", list([0, 2], &[confirm, &[C, 0, 1, 40, U, 7, 1, 0, U, 0, 1, 1]])),
         ("linger", list([2, 2], &[confirm, &[C, 15, 1, 1, C, 0, 1, 32, 7, 0, 6, 20, 6, 30]])),
-        ("close-settles", list([0, 2], &[confirm, &[C, 0, 1, 32, C, 13, 1, 0, U, 0, 1, 1, U, 10, 1, 0, C, 17, 0, 0]])),
+        (
+            "close-settles",
+            list([0, 2], &[confirm, &[C, 0, 1, 32, C, 13, 1, 0, U, 0, 1, 1, U, 10, 1, 0, C, 17, 0, 0]]),
+        ),
         ("drain", list([0, 2], &[confirm, &[C, 0, 1, 32, 7, 130, U, 0, 1, 1, U, 18, 0, 70]])),
         ("late", list([64, 2], &[confirm, &[C, 0, 1, 32, C, 0, 2, 32, 8, 1, 8, 0, U, 5, 2, 1, U, 0, 1, 1]])),
         ("body-as-id", list([1, 2], &[confirm, &[C, 0, 1, 32, C, 7, 1, 0, C, 0, 1, 4]])),
-        ("missing-id", list([4, 2], &[confirm, &[C, 0, 1, 32, C, 0, 1, 4, C, 13, 1, 0, U, 0, 1, 1, U, 10, 1, 0]])),
+        (
+            "missing-id",
+            list([4, 2], &[confirm, &[C, 0, 1, 32, C, 0, 1, 4, C, 13, 1, 0, U, 0, 1, 1, U, 10, 1, 0]]),
+        ),
         ("delivery", list([0, 2], &[confirm, &[U, 16, 1, 1, U, 17, 1, 2, C, 0, 1, 32, U, 0, 1, 1]])),
         ("upstream-dies", list([2, 2], &[confirm, &[C, 0, 1, 32, C, 6, 1, 34, 7, 70]])),
         ("broken-frame", list([0, 2], &[&[0, 8, 1, 0, 1, 0, 0, 0, 0, 0]])),

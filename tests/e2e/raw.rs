@@ -275,6 +275,11 @@ impl Raw {
         self.stream.try_clone().unwrap()
     }
 
+    /// What was read of the socket and is no part of a frame that was taken.
+    pub fn read_ahead(&self) -> &[u8] {
+        &self.buffer
+    }
+
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }

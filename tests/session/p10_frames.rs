@@ -211,7 +211,7 @@ fn p10_frames_with_a_wrong_end_are_501() {
 #[test]
 fn p10_frames_of_something_else_are_answered_with_our_version() {
     let desk = Desk::new();
-    for hello in [&b"AMQP\x00\x01\x00\x00"[..], b"GET / HTTP/1.1\r\n\r\n", b"AMQP\x01\x01\x00\x09"] {
+    for hello in [&b"AMQP\x00\x01\x00\x00"[..], b"GET / HTTP/1.1\r\n\r\n", b"AMQP\x01\x01\x08\x00"] {
         let mut pair = Pair::new(&desk.shared);
         pair.client_bytes(hello);
         assert_eq!(pair.to_client(), protocol_header());

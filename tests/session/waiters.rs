@@ -200,7 +200,11 @@ fn p02_in_flight_on_a_channel_that_hapax_has_closed() {
     pair.client(message("x", "k").publish(1));
     assert_eq!(pair.to_client().len(), 1, "406");
     first.upstream(nack(1, 1));
-    assert_eq!(pair.to_upstream(), confirm_select_nowait(1) + m("a").publish(1), "nobody would send it again");
+    assert_eq!(
+        pair.to_upstream(),
+        confirm_select_nowait(1) + m("a").publish(1),
+        "nobody would send it again"
+    );
     pair.upstream(ack(1, 1));
     assert_eq!(pair.to_upstream(), Frames::none());
     pair.advance(10 * SECOND);

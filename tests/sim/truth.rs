@@ -324,7 +324,8 @@ impl Truth {
     pub fn shut(&mut self, link: LinkId, channel: u16) {
         self.faulty.insert((link, channel));
         let mut forbidden = false;
-        let touched = |p: &&mut Publish| p.link == link && (channel == 0 || p.channel == channel) && !p.excused;
+        let touched =
+            |p: &&mut Publish| p.link == link && (channel == 0 || p.channel == channel) && !p.excused;
         for p in self.publishes.iter_mut().filter(touched) {
             forbidden |= !p.allowed;
             p.excused = forbidden || p.reached.is_none();
@@ -376,7 +377,8 @@ impl Truth {
     fn judge_ack(&mut self, uid: Uid, how: &str) {
         let p = self.of(uid);
         if !p.allowed {
-            return self.broken('a', format!("publish {uid} is {how}, though its user may not publish there"));
+            return self
+                .broken('a', format!("publish {uid} is {how}, though its user may not publish there"));
         }
         if p.heard == Some(true) && p.returned {
             if !p.return_seen {
@@ -389,13 +391,19 @@ impl Truth {
         }
         match self.original_of(uid) {
             Some(_) if p.forwarded.is_some() && p.heard.is_none() => {
-                self.broken('a', format!("publish {uid} is {how}; it was forwarded, and its own outcome is unknown"));
+                self.broken(
+                    'a',
+                    format!("publish {uid} is {how}; it was forwarded, and its own outcome is unknown"),
+                );
             }
             Some(_) => self.count("duplicate answered"),
             None => {
-                let copies = self.key(p.what).and_then(|key| self.stored.get(&key)).cloned().unwrap_or_default();
+                let copies =
+                    self.key(p.what).and_then(|key| self.stored.get(&key)).cloned().unwrap_or_default();
                 let copies: Vec<_> = copies.iter().rev().take(3).map(|copy| (copy, self.of(*copy))).collect();
-                let text = format!("publish {uid} is {how}, no copy of it is stored and acked: {p:?}, not {copies:?}");
+                let text = format!(
+                    "publish {uid} is {how}, no copy of it is stored and acked: {p:?}, not {copies:?}"
+                );
                 self.broken('a', text);
             }
         }
@@ -420,7 +428,8 @@ impl Truth {
         };
         let again = std::mem::replace(&mut p.return_seen, true);
         if again || !p.returned || p.answered.is_some() || (p.link, p.channel) != (link, channel) {
-            let text = format!("publish {uid} is returned on link {link} channel {channel}, out of turn: {p:?}");
+            let text =
+                format!("publish {uid} is returned on link {link} channel {channel}, out of turn: {p:?}");
             self.broken('f', text);
         }
         self.count("client returned");
