@@ -166,6 +166,27 @@ client!(amqplib: base, dedup);
 client!(amqp091_go: base, dedup);
 client!(amqp_tools: base, dedup);
 
+/// The library's own test suite, which Debian ships with its source: it cannot tell Hapax from the broker either.
+#[test]
+fn amqp091_go_passes_its_own_test_suite() {
+    let site = Site::new("amqp091_go-own", "");
+    let program = built("amqp091-go").join("own-tests");
+    let library = "/usr/share/gocode/src/github.com/rabbitmq/amqp091-go";
+    step(
+        Command::new("go")
+            .envs([("GO111MODULE", "off"), ("GOPATH", "/usr/share/gocode"), ("GOFLAGS", "")])
+            .args(["test", "-c", "-tags", "integration", "-o"])
+            .arg(&program)
+            .current_dir(library),
+    );
+    step(
+        Command::new(program)
+            .args(["-test.v", "-test.timeout", "120s"])
+            .env("AMQP_URL", format!("amqp://guest:guest@{}/{}", site.addr(), site.vhost))
+            .current_dir(library),
+    );
+}
+
 /// A memory alarm stops all publishers of a node: these have one for themselves, one after another.
 #[test]
 fn blocked_and_unblocked() {

@@ -5,6 +5,9 @@
 mod driver;
 mod support;
 
+use proptest::array::uniform2;
+use proptest::collection::vec;
+use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
 
@@ -23,6 +26,33 @@ fn the_session_corpus_replays() {
 fn the_seeds_replay() {
     for (name, octets) in driver::seeds() {
         println!("{name}");
+        driver::drive(&octets);
+    }
+}
+
+/// Whole steps, most of them on a channel that is open.
+fn step() -> impl Strategy<Value = Vec<u8>> {
+    let frames = |side: u8| {
+        (0..20_u8, 1..3_u8, any::<u8>())
+            .prop_map(move |(what, channel, more)| vec![side, what, channel, more])
+    };
+    prop_oneof![
+        6 => frames(2),
+        5 => frames(4),
+        1 => (0..20_u8, 0..6_u8, any::<u8>()).prop_map(|(what, channel, more)| vec![4, what, channel, more]),
+        1 => (6..14_u8, any::<u8>()).prop_map(|(what, more)| vec![what, more]),
+    ]
+}
+
+proptest! {
+    /// `PROPTEST_CASES=100000 cargo test --test session_corpus` looks harder.
+    #[test]
+    fn any_list_of_steps_does_no_harm(config in uniform2(any::<u8>()), steps in vec(step(), 0..80)) {
+        driver::drive(&[&[config[0] & 127, config[1]], &steps.concat()[..]].concat());
+    }
+
+    #[test]
+    fn any_list_of_octets_does_no_harm(octets in vec(any::<u8>(), 0..400)) {
         driver::drive(&octets);
     }
 }

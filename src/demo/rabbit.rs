@@ -79,8 +79,6 @@ pub struct Rabbit {
     name: String,
     epmd: Mutex<Child>,
     server: Mutex<Option<Child>>,
-    /// `erl_call` names itself at random by the clock: two at a time would have one name.
-    calling: Mutex<()>,
     kept: bool,
 }
 
@@ -114,15 +112,8 @@ impl Rabbit {
                 .stdout(Stdio::null())
                 .stderr(Stdio::null()),
         )?;
-        let rabbit = Rabbit {
-            leash,
-            ports,
-            name,
-            epmd: Mutex::new(epmd),
-            server: Mutex::new(None),
-            calling: Mutex::new(()),
-            kept: false,
-        };
+        let rabbit =
+            Rabbit { leash, ports, name, epmd: Mutex::new(epmd), server: Mutex::new(None), kept: false };
         rabbit.restart()?;
         Ok(rabbit)
     }
@@ -178,9 +169,9 @@ impl Rabbit {
     pub fn eval(&self, expressions: &str) -> Result<String, Error> {
         let cookie = fs::read_to_string(self.leash.folder().join("home/.erlang.cookie"))
             .map_err(doing("reading the node's cookie"))?;
-        let _alone = lock(&self.calling);
+        // -R: the node names the caller, so that any number may call at a time. (-r draws names by the clock.)
         let mut call = Command::new("erl_call")
-            .args(["-r", "-e", "-c", cookie.trim()])
+            .args(["-R", "-e", "-c", cookie.trim()])
             .args(["-address", &format!("127.0.0.1:{}", self.ports.dist)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

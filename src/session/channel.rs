@@ -274,7 +274,7 @@ impl Channel {
             }
             // What waits was said before the transaction, or belongs to it: either way it comes first.
             MethodId::TX_SELECT | MethodId::TX_COMMIT
-                if self.publisher.mode() != (Mode::Confirm { client: true }) && self.is_undecided(cx) =>
+                if self.publisher.mode() != (Mode::Confirm { client: true }) && self.publisher.has_waiting() =>
             {
                 self.awaits_waiters = true;
                 self.backlog_bytes += piece.frame().len();
@@ -307,11 +307,6 @@ impl Channel {
         }
         cx.out.upstream.forward(piece);
         Ok(())
-    }
-
-    /// Whether it is not known yet what a transaction consists of, or whether its user has the right to all of it.
-    fn is_undecided(&self, cx: &Cx<'_>) -> bool {
-        self.publisher.has_waiting() || cx.probes.concerns(self.id, self.birth)
     }
 
     fn note_consumer(&mut self, piece: &Piece) {
@@ -553,7 +548,7 @@ impl Channel {
 
     /// Does what the last event has made possible.
     fn advance(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        if self.awaits_waiters && !self.is_undecided(cx) {
+        if self.awaits_waiters && !self.publisher.has_waiting() {
             self.awaits_waiters = false;
         }
         if !self.publisher.is_forwarding()

@@ -80,11 +80,6 @@ impl Probes {
         counts
     }
 
-    /// Whether some publish of this channel waits for a proof.
-    pub(super) fn concerns(&self, channel: ChannelId, birth: u64) -> bool {
-        self.askers.values().flatten().any(|asker| asker.channel == channel && asker.birth == birth)
-    }
-
     /// The channel number that is Hapax's own now.
     pub(super) fn channel(&self) -> Option<ChannelId> {
         self.asking.map(|(channel, _)| channel)
@@ -118,7 +113,7 @@ impl Probes {
         let (code, text) = reason(payload);
         out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::CloseOk(CloseOk {}))));
         self.asking = None;
-        let refused = (code != REFUSED_FOR_ITS_EXPIRATION).then(|| Fault::Broker { code, text });
+        let refused = (code != REFUSED_FOR_ITS_EXPIRATION).then_some(Fault::Broker { code, text });
         Some(self.answer(right, refused))
     }
 

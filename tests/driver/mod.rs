@@ -412,7 +412,10 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     const U: u8 = 4;
     let raw = |side: u8, frames: Frames| {
         let bytes = frames.encode();
-        bytes.chunks(200).flat_map(|piece| [&[side, piece.len() as u8], piece].concat()).collect::<Vec<u8>>()
+        bytes
+            .chunks(200)
+            .flat_map(|piece| [&[side, u8::try_from(piece.len()).unwrap()], piece].concat())
+            .collect::<Vec<u8>>()
     };
     let handshake = [
         raw(0, protocol_header()),

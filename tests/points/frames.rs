@@ -496,3 +496,30 @@ fn p12_update_secret_and_tables_pass_through() {
     assert_eq!(client.next(1), Told::Ack { tag: 1, multiple: false });
     assert_eq!(client.get(1, "q").unwrap().properties, properties);
 }
+
+/// The broker closes the channel for one publish while the next is half way: it waits for the rest of that all the
+/// same, and takes anything else before it for a fault of the connection. (Go's client does this all the time.)
+#[test]
+fn p10_a_channel_that_is_closed_amid_content_still_gets_the_rest_of_it() {
+    let site = Site::new("p10-amid", "");
+    for (id, confirms) in [(None, false), (Some(&b"a"[..]), false), (None, true), (Some(&b"b"[..]), true)] {
+        let mut client = site.client();
+        if confirms {
+            client.confirming(1)
+        } else {
+            client.open_channel(1)
+        };
+        for round in 0..20 {
+            let body = [b'x'; 100];
+            let publish = Publish { exchange: "none", id, body: &body, ..Publish::to("", "") };
+            let (front, back) = body.split_at(50);
+            let octets =
+                [publish.encode(1, 4096), publish.method(1), publish.header(1), frame(3, 1, front)].concat();
+            client.write(&octets).unwrap();
+            let close = client.frame().unwrap().expect("the connection is open");
+            assert_eq!(close.payload[..6], [0, 20, 0, 40, 1, 148], "{id:?} {confirms} {round}");
+            client.write(&[frame(3, 1, back), raw_method(1, &[0, 20, 0, 41])].concat()).unwrap();
+            client.open_channel(1);
+        }
+    }
+}

@@ -150,6 +150,24 @@ fn channel_states_and_events() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// A timeout that is not moved by handling it would have the shell spin.
+#[test]
+fn every_state_and_event_lets_time_pass() {
+    for (first, _) in TABLE {
+        for (second, _) in TABLE {
+            for state in STATES {
+                let desk = Desk::with(|plan| plan.rules.missing_id = hapax::window::MissingId::Reject);
+                let mut pair = bring(&desk, state);
+                happen(&mut pair, first);
+                if !pair.client_closed() && !pair.upstream_closed() {
+                    happen(&mut pair, second);
+                }
+                pair.advance(std::time::Duration::from_secs(60));
+            }
+        }
+    }
+}
+
 #[test]
 fn every_state_ends_when_both_sides_do() {
     for state in STATES {
