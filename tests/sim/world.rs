@@ -42,6 +42,7 @@ impl World {
         let mut plan = Plan::of(seed);
         if middle == Middle::Wire {
             plan.weather.freeze = 0;
+            plan.weather.drain = 0;
         }
         let windows = SimWindows::new(&plan);
         let mut world = World {
@@ -61,6 +62,8 @@ impl World {
             },
         };
         world.ctx.log.say(|| format!("{:#?}", world.ctx.plan));
+        let drain = world.ctx.soon(200 * world.ctx.plan.pause);
+        world.schedule.at(drain, Event::Drain);
         for client in 0..world.clients.len() {
             world.schedule.at(world.ctx.soon(10 * MILLI), Event::Act(client));
         }
@@ -104,6 +107,7 @@ impl World {
             }),
             Event::Timer(id) => self.on_link(id, Link::timeout),
             Event::Mail(id) => self.on_link(id, Link::mail),
+            Event::Drain => self.drain(),
             Event::Answer(window) => self.windows.answer(window, &mut self.ctx),
         }
         self.look_after();
@@ -131,6 +135,15 @@ impl World {
             if link.is_gone() {
                 self.digest = self.digest.rotate_left(5) ^ link.digest;
                 *slot = None;
+            }
+        }
+    }
+
+    /// A process is drained, while another takes new connections already.
+    fn drain(&mut self) {
+        for id in 0..self.links.len() {
+            if self.ctx.rng.chance(self.ctx.plan.weather.drain) {
+                self.on_link(id, Link::drain);
             }
         }
     }
