@@ -152,6 +152,7 @@ impl World {
         let client = &mut self.clients[number];
         let act = client.act(&mut self.ctx);
         let link = client.connection.as_ref().map(|connection| (connection.link, connection.frame_max));
+        let idle = matches!(&act, Act::Idle) || matches!(&act, Act::Write(outs) if outs.is_empty());
         match (act, link) {
             (Act::Connect, _) => self.connect(number),
             (Act::Write(outs), Some((id, frame_max))) => self.on_link(id, |link, ctx, schedule| {
@@ -174,7 +175,7 @@ impl World {
         if let (true, Some((id, _))) = (self.clients[number].is_done(), link) {
             self.hang_up(number, id, true);
         }
-        let pause = self.clients[number].pause(&mut self.ctx);
+        let pause = self.clients[number].pause(idle, &mut self.ctx);
         self.schedule.at(self.ctx.now + pause, Event::Act(number));
     }
 
