@@ -58,9 +58,9 @@ pub fn run(seed: u64, steps: u64, middle: Middle, report: &mut Report) -> u64 {
             other => format!("(it does not replay: {other:?})"),
         };
         panic!(
-            "\nlast events:\n{log}\n\nseed {seed} ({middle:?}), step {}: {}\n\
+            "\nlast events:\n{log}\n\nseed {seed} ({middle:?}), step {} ({} in all): {}\n\
              replay: HAPAX_SIM_SEED={seed} cargo test --test simulation\n",
-            first.step, first.why
+            first.step, report.steps, first.why
         );
     })
 }

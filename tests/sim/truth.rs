@@ -42,6 +42,8 @@ pub struct Publish {
     pub link: LinkId,
     /// on which channel
     pub channel: u16,
+    /// which opening of the channel it was
+    pub era: u32,
     /// what it says
     pub what: What,
     /// the client's delivery tag, where it uses confirms
@@ -94,6 +96,7 @@ impl Publish {
         Publish {
             link: 0,
             channel: 0,
+            era: 0,
             what: What { exchange: 0, routing_key: 0, id: None },
             tag: None,
             tx: false,
@@ -143,6 +146,7 @@ pub struct Truth {
     remembered: BTreeSet<ModelKey>,
     forwarded: BTreeMap<ModelKey, Vec<Uid>>,
     faulty: BTreeSet<(LinkId, u16)>,
+    eras: BTreeMap<(LinkId, u16), u32>,
     windows: Vec<WindowPlan>,
     patience: Micros,
     deduplicates: bool,
@@ -201,6 +205,7 @@ impl Truth {
 
     /// A client begins a publish.
     pub fn publish(&mut self, mut publish: Publish) -> Uid {
+        publish.era = self.eras.get(&(publish.link, publish.channel)).copied().unwrap_or_default();
         let p = &publish;
         publish.excused |= self.faulty.contains(&(p.link, p.channel)) || self.faulty.contains(&(p.link, 0));
         self.publishes.push(publish);
@@ -349,16 +354,11 @@ impl Truth {
     }
 
     /// The relay has told the client that a channel, or (0) the connection, is closed: what it takes from now on counts
-    /// for nothing, nor does what came after a publish that its user had no right to.
+    /// for nothing.
     pub fn shut(&mut self, link: LinkId, channel: u16) {
         self.faulty.insert((link, channel));
-        let mut forbidden = false;
-        let touched =
-            |p: &&mut Publish| p.link == link && (channel == 0 || p.channel == channel) && !p.excused;
-        for p in self.publishes.iter_mut().filter(touched) {
-            forbidden |= !p.allowed;
-            p.excused = forbidden || p.reached.is_none();
-        }
+        let touched = |p: &&mut Publish| p.link == link && (channel == 0 || p.channel == channel);
+        self.publishes.iter_mut().filter(touched).for_each(|p| p.excused |= p.reached.is_none());
     }
 
     /// The relay's process is to end: what it has read and not yet looked at counts for nothing.
@@ -371,6 +371,7 @@ impl Truth {
     /// A channel is opened afresh.
     pub fn reopened(&mut self, link: LinkId, channel: u16) {
         self.faulty.remove(&(link, channel));
+        *self.eras.entry((link, channel)).or_default() += 1;
     }
 
     /// (a) and (f): the client gets an ack.
@@ -487,7 +488,11 @@ impl Truth {
             let promised = p.tag.is_none() && !p.tx && p.allowed && p.reached.is_some() && !p.excused;
             let held = p.forwarded.is_none() && (given_up || self.is_cut_short(p.link, p.channel));
             let excused = p.returned || p.settled == Some(false) || held;
-            promised && !excused && p.stored.is_none() && !self.stored_as_other(*uid)
+            promised
+                && !excused
+                && p.stored.is_none()
+                && !self.stored_as_other(*uid)
+                && !self.is_after_wrong(*uid)
         });
         if let Some(uid) = lost {
             self.broken('g', format!("publish {uid} is lost: {:?}", self.of(uid)));
@@ -498,6 +503,13 @@ impl Truth {
     fn is_cut_short(&self, link: LinkId, channel: u16) -> bool {
         let mut there = self.publishes.iter().filter(|p| (p.link, p.channel) == (link, channel));
         there.any(|p| p.forwarded.is_some() && p.reached.is_none())
+    }
+
+    /// Whether it came after a publish for which its channel had to be closed.
+    fn is_after_wrong(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        let place = |p: &Publish| (p.link, p.channel, p.era);
+        self.publishes.iter().take(uid as usize).any(|earlier| place(earlier) == place(p) && !earlier.allowed)
     }
 
     fn stored_as_other(&self, uid: Uid) -> bool {

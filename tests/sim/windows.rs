@@ -99,7 +99,9 @@ impl SimWindows {
             if evictions != one.evictions {
                 one.evictions = evictions;
                 let (now, shared) = (instant(ctx.now), &self.shared);
-                ctx.truth.evicted(at, ctx.now, |key| one.local.get(real_key(shared, one.by_body, key), now).is_some());
+                ctx.truth.evicted(at, ctx.now, |key| {
+                    one.local.get(real_key(shared, one.by_body, key), now).is_some()
+                });
             }
         }
     }
