@@ -37,8 +37,11 @@ enum State {
     },
     /// The close went upstream.
     Closing,
-    /// The upstream has closed it, the client has been told.
-    UpstreamClosed,
+    /// The upstream has closed it, the client has been told. `rest` octets are missing of a content that was on its way: the
+    /// broker waits for them all the same, and takes anything else before them for a fault of the connection.
+    UpstreamClosed {
+        rest: u64,
+    },
     /// Hapax has closed it. The upstream's channel is closed once it is settled.
     Refused {
         until: Instant,
@@ -139,7 +142,7 @@ impl Channel {
 
     /// A client takes its number again without having said close-ok: the upstream still waits for that.
     pub(super) fn reopen(&mut self, cx: &mut Cx<'_>) {
-        if matches!(self.state, State::UpstreamClosed) {
+        if matches!(self.state, State::UpstreamClosed { .. }) {
             cx.out.upstream.push(close_ok(self.id));
             self.state = State::Gone;
         }
@@ -192,7 +195,7 @@ impl Channel {
             | State::Refused { .. }
             | State::Open
             | State::Closing
-            | State::UpstreamClosed
+            | State::UpstreamClosed { .. }
             | State::Gone => None,
         };
         [state, self.publisher.waiting.deadline()].into_iter().flatten().min()
@@ -220,7 +223,11 @@ impl Channel {
                 self.advance(cx)
             }
             State::Settling { .. } | State::Closing | State::Gone => Ok(()),
-            State::UpstreamClosed => {
+            State::UpstreamClosed { rest } => {
+                if kind == FrameKind::Body && *rest > 0 {
+                    *rest = rest.saturating_sub(piece.payload().len() as u64);
+                    cx.out.upstream.forward(piece);
+                }
                 match method(kind, piece) {
                     Some(MethodId::CHANNEL_CLOSE_OK) => {
                         cx.out.upstream.forward(piece);
@@ -274,7 +281,8 @@ impl Channel {
             }
             // What waits was said before the transaction, or belongs to it: either way it comes first.
             MethodId::TX_SELECT | MethodId::TX_COMMIT
-                if self.publisher.mode() != (Mode::Confirm { client: true }) && self.publisher.has_waiting() =>
+                if self.publisher.mode() != (Mode::Confirm { client: true })
+                    && self.publisher.has_waiting() =>
             {
                 self.awaits_waiters = true;
                 self.backlog_bytes += piece.frame().len();
@@ -326,7 +334,9 @@ impl Channel {
         }
         let open_upstream = matches!(
             self.state,
-            State::Open | State::Settling { .. } | State::Refused { told_upstream: false, upstream_done: false, .. }
+            State::Open
+                | State::Settling { .. }
+                | State::Refused { told_upstream: false, upstream_done: false, .. }
         );
         if self.unwanted && open_upstream {
             self.cancel_consumers(cx);
@@ -438,7 +448,7 @@ impl Channel {
             | State::Open
             | State::Settling { .. }
             | State::Closing
-            | State::UpstreamClosed
+            | State::UpstreamClosed { .. }
             | State::Gone => {}
         }
         self.recv_upstream_for_client(kind, id, piece, cx)?;
@@ -459,6 +469,7 @@ impl Channel {
             }
             Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => self.publisher.recv_tx_ended(cx),
             Some(MethodId::CHANNEL_CLOSE) => {
+                let rest = self.publisher.left_to_forward();
                 self.publisher.upstream_channel_closed();
                 let said_close = self.drop_backlog() || matches!(self.state, State::Settling { .. });
                 self.flush(cx);
@@ -477,10 +488,10 @@ impl Channel {
                     }
                     State::Open
                     | State::Settling { .. }
-                    | State::UpstreamClosed
+                    | State::UpstreamClosed { .. }
                     | State::Refused { .. }
                     | State::Recycling { .. }
-                    | State::Gone => self.state = State::UpstreamClosed,
+                    | State::Gone => self.state = State::UpstreamClosed { rest },
                 }
             }
             Some(MethodId::CHANNEL_CLOSE_OK) => {
@@ -600,7 +611,7 @@ impl Channel {
             | State::Recycling { .. }
             | State::Open
             | State::Closing
-            | State::UpstreamClosed
+            | State::UpstreamClosed { .. }
             | State::Gone => {}
         }
         Ok(())
@@ -656,7 +667,7 @@ impl Channel {
                 State::Open | State::Settling { .. } | State::Closing | State::Recycling { .. } => {
                     self.publisher.confirms().flush(self.id, cx.out.client.made());
                 }
-                State::UpstreamClosed | State::Refused { .. } | State::Gone => {}
+                State::UpstreamClosed { .. } | State::Refused { .. } | State::Gone => {}
             }
         }
     }

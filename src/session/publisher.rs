@@ -12,7 +12,7 @@
 //! The body is never buffered to decide; it is streamed on, swallowed, or kept with a waiting publish. (A window whose
 //! `id` is the body itself is the exception: `Collect`.)
 
-use super::candidate::Candidate;
+use super::candidate::{Candidate, forward_to};
 use super::confirms::{ClientTag, Confirms, UpstreamTag};
 use super::cx::Cx;
 use super::entry::{Entry, Outcome};
@@ -172,6 +172,14 @@ impl Publisher {
         matches!(self.content, Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { .. })
     }
 
+    /// Octets that the upstream still waits for, of the content that it has the beginning of.
+    pub(super) fn left_to_forward(&self) -> u64 {
+        match self.content {
+            Content::Body { left, fate: Fate::Forward { .. } } => left,
+            _ => 0,
+        }
+    }
+
     /// Whether the newest entry is of a content that is not whole.
     fn is_amid_entry(&self) -> bool {
         matches!(
@@ -267,16 +275,17 @@ impl Publisher {
             cx.finder.find(cx.shared, fields.exchange).filter(|window| window.mode() != WindowMode::Off);
         let Some(window) = window.filter(|_| !fields.immediate) else {
             cx.shared.listener.unmatched();
-            return self.forward_unjudged(client, &publish, header, left, cx);
+            return self.forward_unjudged(client, None, &publish, header, left, cx);
         };
         let rules = window.rules();
+        let target = rules.forward_to.as_deref();
         let Ok(found) = ContentHeader::parse(header.payload(), &rules.id) else {
             window.notice(Event::NoId);
-            return self.forward_unjudged(client, &publish, header, left, cx);
+            return self.forward_unjudged(client, target, &publish, header, left, cx);
         };
         if found.bypass {
             window.notice(Event::Bypassed);
-            return self.forward_unjudged(client, &publish, header, left, cx);
+            return self.forward_unjudged(client, target, &publish, header, left, cx);
         }
         if rules.id == IdSource::Body && left > 0 {
             let room = usize::try_from(left).is_ok_and(|left| cx.has_room(self.waiting.held(), left));
@@ -297,7 +306,7 @@ impl Publisher {
                     id: rules.id.to_string().into(),
                 });
             }
-            return self.forward_unjudged(client, &publish, header, left, cx);
+            return self.forward_unjudged(client, target, &publish, header, left, cx);
         };
         let key =
             cx.shared.keys.key(rules.scope, cx.finder.vhost(), fields.exchange, fields.routing_key, &id);
@@ -413,18 +422,20 @@ impl Publisher {
     fn forward_unjudged(
         &mut self,
         client: Option<ClientTag>,
+        target: Option<&str>,
         publish: &Piece,
         header: &Piece,
         left: u64,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        cx.out.upstream.forward(publish);
+        let named = forward_to(target, self.id, publish, &mut cx.out.upstream);
         cx.out.upstream.forward(header);
         if self.mode != Mode::Plain {
             let fields = Publish::parse(publish.payload()).ok().filter(|fields| fields.mandatory);
             let return_key = fields.map(|fields| {
                 let found = ContentHeader::parse(header.payload(), &IdSource::MessageId).ok();
-                cx.return_key(fields.exchange, fields.routing_key, found.and_then(|found| found.message_id))
+                let exchange = target.map_or(fields.exchange, str::as_bytes);
+                cx.return_key(exchange, fields.routing_key, found.and_then(|found| found.message_id))
             });
             let since = cx.now;
             self.enter(Entry {
@@ -434,7 +445,7 @@ impl Publisher {
                 right: None,
                 return_key,
                 returned: false,
-                named: None,
+                named,
             });
         }
         self.content = Content::Body { left, fate: Fate::Forward { at_write: None } };
