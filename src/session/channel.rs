@@ -592,7 +592,6 @@ impl Channel {
             State::Refused { until, told_upstream, client_done, upstream_done } => {
                 if !*told_upstream && !*upstream_done && free && (settled || cx.now >= *until) {
                     self.publisher.abandon_waiting();
-                    self.publisher.abandon_waiting();
                     let text = "the client's channel was closed by hapax";
                     cx.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
                     *told_upstream = true;
