@@ -1,9 +1,9 @@
 //! A channel of the model broker: publishes stored or refused by dice, confirms in any legal order, transactions.
 
-use super::content::{Assembler, Whole, body, is_number, uid_of};
+use super::content::{Assembler, Whole, body, body_of, is_number, uid_of};
 use super::ctx::Ctx;
 use super::streams::{Mark, Out, push};
-use super::truth::{EXCHANGES, LinkId, ROUTING_KEYS, Uid};
+use super::truth::{BACKING, EXCHANGES, LinkId, ROUTING_KEYS, Uid};
 use crate::support::frames::{Frame, Frames, message};
 use crate::support::methods::*;
 use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, queue, tx};
@@ -14,7 +14,7 @@ pub const RESTRICTED: &str = "mallory";
 
 /// Whether a user may publish to an exchange.
 pub fn may_publish(user: &str, exchange: &str) -> bool {
-    user != RESTRICTED || exchange != EXCHANGES[1]
+    user != RESTRICTED || (exchange != EXCHANGES[1] && exchange != BACKING)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -210,8 +210,8 @@ impl BrokerChannel {
             basic::AMQPMethod::Publish(m) => (m.exchange.as_str(), m.routing_key.as_str(), m.mandatory),
             _ => ("", "", false),
         };
-        let meant = (EXCHANGES[p.what.exchange], ROUTING_KEYS[p.what.routing_key], p.mandatory);
-        if to != meant || whole.body != body(uid, p.len) || p.forwarded.is_none() {
+        let meant = (ctx.truth.target(&p), ROUTING_KEYS[p.what.routing_key], p.mandatory);
+        if to != meant || whole.body != body_of(uid, &p) || p.forwarded.is_none() {
             ctx.truth.broken('i', format!("publish {uid} arrives changed: {to:?}, {whole:?}, {p:?}"));
         }
         Some(uid)

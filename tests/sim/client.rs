@@ -114,9 +114,13 @@ impl Client {
         self.connection.as_ref().is_some_and(done)
     }
 
-    /// How long it does nothing now.
-    pub fn pause(&self, ctx: &mut Ctx) -> Micros {
-        if self.stopping && self.is_settled() { 100 * MILLI } else { ctx.rng.between(1, ctx.plan.pause) }
+    /// How long it does nothing now; `idle`: it had nothing to do.
+    pub fn pause(&self, idle: bool, ctx: &mut Ctx) -> Micros {
+        match (idle, self.stopping) {
+            (true, true) => 20 * MILLI,
+            (true, false) => ctx.rng.between(1, ctx.plan.pause.max(ctx.plan.way)),
+            (false, _) => ctx.rng.between(1, ctx.plan.pause),
+        }
     }
 
     /// A frame from the relay.

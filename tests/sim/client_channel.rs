@@ -1,11 +1,11 @@
 //! A channel of a model client: plain, with confirms, or with transactions; it counts its own tags and holds every
 //! answer against what it has sent.
 
-use super::content::{Assembler, Whole, body, compose, uid_of};
+use super::content::{Assembler, Whole, body, body_of, compose, uid_of};
 use super::ctx::Ctx;
 use super::plan::MILLI;
 use super::streams::{Mark, Out, push};
-use super::truth::{LinkId, Publish, Uid, What};
+use super::truth::{EXCHANGES, LinkId, Publish, Uid, What};
 use crate::support::frames::{Frame, Frames};
 use crate::support::methods::*;
 use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, queue, tx};
@@ -67,11 +67,6 @@ impl Channel {
     /// One that is not open.
     pub fn new(link: LinkId, id: u16) -> Channel {
         Channel { link, id, ..Channel::default() }
-    }
-
-    /// What the client has made of it.
-    pub fn mode(&self) -> Mode {
-        self.mode
     }
 
     /// Whether it is not open.
@@ -184,11 +179,13 @@ impl Channel {
 
     fn content(&mut self, whole: &Whole, ctx: &mut Ctx) {
         match (&whole.method, uid_of(&whole.header)) {
-            (basic::AMQPMethod::Return(_), Some(uid)) => {
+            (basic::AMQPMethod::Return(back), Some(uid)) => {
                 ctx.truth.return_seen(uid, self.link, self.id);
-                let p = ctx.truth.find(uid);
-                if p.is_none_or(|p| whole.body != body(uid, p.len)) {
-                    self.wrong(&format!("a return with another body: {whole:?}"), ctx);
+                let same = |p: &Publish| {
+                    whole.body == body_of(uid, p) && back.exchange.as_str() == EXCHANGES[p.what.exchange]
+                };
+                if !ctx.truth.find(uid).is_some_and(same) {
+                    self.wrong(&format!("a return of another message: {whole:?}"), ctx);
                 }
             }
             (basic::AMQPMethod::Deliver(deliver), None) => {
@@ -230,7 +227,9 @@ impl Channel {
 
     /// Publishes; the frames wait in `out`, so that other channels' frames come between them.
     pub fn publish(&mut self, what: What, allowed: bool, frame_max: u32, ctx: &mut Ctx) {
+        // Where the body is the id, what has no id has no body.
         let len = match ctx.rng.below(100) {
+            _ if what.id.is_none() && ctx.truth.by_body(what.exchange) => 0,
             0..15 => 0,
             15 => ctx.rng.below(ctx.plan.body),
             _ => ctx.rng.below(60),
@@ -246,9 +245,10 @@ impl Channel {
             tx: self.mode == Mode::Tx,
             mandatory: !bypass && ctx.rng.chance(200),
             bypass,
-            allowed,
+            allowed: allowed && (what.id.is_some() || !ctx.truth.wants_id(what.exchange)),
             ttl: own_ttl.then(|| ctx.rng.between(5, 500) * MILLI),
             len,
+            by_body: ctx.truth.by_body(what.exchange),
             ..Publish::begun(ctx.now)
         };
         let uid = ctx.truth.publish(publish);

@@ -12,6 +12,20 @@ pub fn body(uid: Uid, len: usize) -> Vec<u8> {
     (0..len).map(|at| (uid as usize).wrapping_mul(31).wrapping_add(at).to_le_bytes()[0]).collect()
 }
 
+/// The body that is an id.
+pub fn body_of_id(id: u32) -> Vec<u8> {
+    let text = format!("id-{id};");
+    text.bytes().cycle().take(text.len() + id as usize % 40).collect()
+}
+
+/// The body of a publish.
+pub fn body_of(uid: Uid, p: &Publish) -> Vec<u8> {
+    match p.what.id {
+        Some(id) if p.by_body => body_of_id(id),
+        _ => body(uid, p.len),
+    }
+}
+
 /// The message of a publish. Its id stands in `message-id` and in a header, so that both kinds of windows find it.
 pub fn compose(uid: Uid, p: &Publish) -> Message {
     let What { exchange, routing_key, id } = p.what;
@@ -30,7 +44,7 @@ pub fn compose(uid: Uid, p: &Publish) -> Message {
     if p.mandatory {
         message = message.mandatory();
     }
-    message.body(body(uid, p.len))
+    message.body(body_of(uid, p))
 }
 
 /// The publish that a header belongs to. Hapax's own probes and the broker's deliveries have none.

@@ -311,6 +311,16 @@ impl Link {
         self.pump(ctx, schedule);
     }
 
+    /// The relay's process is to end.
+    pub fn drain(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        let Some(relay) = &mut self.relay else { return };
+        ctx.log.say(|| format!("{} link {}: drain", human(ctx.now), self.id));
+        ctx.truth.count("drained");
+        ctx.truth.drained(self.id);
+        relay.handle_drain(instant(ctx.now));
+        self.pump(ctx, schedule);
+    }
+
     /// The broker works, writes some of what it has to write, or dies.
     pub fn work(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
         self.working = None;

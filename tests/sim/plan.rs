@@ -27,6 +27,16 @@ pub struct WindowPlan {
     pub engine: EngineKind,
     /// it answers late and out of order
     pub late: bool,
+    /// duplicates are counted and forwarded
+    pub observe: bool,
+    /// `in_doubt = "keep"`
+    pub keep: bool,
+    /// `missing_id = "reject"`
+    pub reject: bool,
+    /// the body is the id (the second window only)
+    pub by_body: bool,
+    /// `forward_to` another exchange (the second window only)
+    pub redirect: bool,
 }
 
 /// What goes wrong, and how often, in thousandths of the occasions.
@@ -60,6 +70,8 @@ pub struct Weather {
     pub block: u32,
     /// the broker delivers to a consumer, per piece of its work
     pub deliver: u32,
+    /// the process of the relay is drained once: of its connections so many
+    pub drain: u32,
 }
 
 /// A run.
@@ -105,7 +117,7 @@ impl Plan {
         let mut rng = Rng::new(seed);
         let tight = rng.chance(250);
         let settings = settings(&mut rng, tight);
-        let windows = (0..rng.between(1, 2)).map(|_| WindowPlan::draw(&mut rng, tight)).collect();
+        let windows = (0..rng.between(1, 2)).map(|at| WindowPlan::draw(&mut rng, at == 1, tight)).collect();
         let calm = rng.chance(150);
         Plan {
             settings,
@@ -179,9 +191,11 @@ fn settings(rng: &mut Rng, tight: bool) -> Settings {
 }
 
 impl WindowPlan {
-    fn draw(rng: &mut Rng, tight: bool) -> WindowPlan {
+    fn draw(rng: &mut Rng, second: bool, tight: bool) -> WindowPlan {
         let small = rng.chance(300);
         let short = rng.chance(300);
+        // Where there is no room to hold a body, it is not judged.
+        let by_body = second && !tight && rng.chance(250);
         WindowPlan {
             capacity: if small { rng.pick(&[1, 3, 16, 64]) } else { 100_000 },
             ttl: if short { rng.pick(&[20, 100, 1000]) * MILLI } else { 3600 * SECOND },
@@ -189,6 +203,11 @@ impl WindowPlan {
             refresh: rng.chance(200),
             engine: if small || rng.chance(700) { EngineKind::Lru } else { EngineKind::Moka },
             late: rng.chance(300),
+            observe: rng.chance(70),
+            keep: rng.chance(150),
+            reject: !by_body && rng.chance(100),
+            by_body,
+            redirect: second && rng.chance(300),
         }
     }
 }
@@ -211,6 +230,7 @@ impl Weather {
             disorder: 300,
             block: 0,
             deliver: 0,
+            drain: 0,
         }
     }
 
@@ -230,6 +250,7 @@ impl Weather {
             disorder: rng.pick(&[0, 300, 800]),
             block: rng.pick(&[0, 0, 3]),
             deliver: rng.pick(&[0, 50, 300]),
+            drain: rng.pick(&[0, 0, 0, 500, 1000]),
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum Event {
     Timer(LinkId),
     /// there is mail for the relay
     Mail(LinkId),
+    /// the relay's process is to end
+    Drain,
     /// a late window answers
     Answer(usize),
 }

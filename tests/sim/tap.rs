@@ -88,11 +88,6 @@ impl Tap {
         self.connection == Life::Open && self.channels.get(&channel).is_some_and(|c| c.life == Life::Open)
     }
 
-    /// Bytes of a frame that is not whole.
-    pub fn pending(&self) -> usize {
-        self.reader.pending()
-    }
-
     fn judge(&mut self, frame: &Frame) -> Result<(), String> {
         if self.over {
             return Err("after connection.close-ok".into());

@@ -18,6 +18,9 @@ pub const EXCHANGES: [&str; 3] = ["alpha", "beta", "free"];
 /// The routing keys.
 pub const ROUTING_KEYS: [&str; 2] = ["red", "blue"];
 
+/// Where the second window sends what was published to the second exchange, where it sends it elsewhere.
+pub const BACKING: &str = "beta-store";
+
 /// What a publish says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct What {
@@ -49,12 +52,14 @@ pub struct Publish {
     pub mandatory: bool,
     /// whether it passes the window by
     pub bypass: bool,
-    /// whether its user may publish there
+    /// whether its user may publish there, and the window takes what has no id
     pub allowed: bool,
     /// its own TTL
     pub ttl: Option<Micros>,
     /// the length of its body
     pub len: usize,
+    /// its body is its id
+    pub by_body: bool,
     /// when the client began it
     pub begun: Micros,
     /// when the relay had taken all of it
@@ -97,6 +102,7 @@ impl Publish {
             allowed: true,
             ttl: None,
             len: 0,
+            by_body: false,
             begun: now,
             reached: None,
             forwarded: None,
@@ -135,6 +141,7 @@ pub struct Truth {
     publishes: Vec<Publish>,
     stored: BTreeMap<ModelKey, Vec<Uid>>,
     remembered: BTreeSet<ModelKey>,
+    forwarded: BTreeMap<ModelKey, Vec<Uid>>,
     faulty: BTreeSet<(LinkId, u16)>,
     windows: Vec<WindowPlan>,
     patience: Micros,
@@ -200,6 +207,24 @@ impl Truth {
         u32::try_from(self.publishes.len() - 1).expect("fewer than four billion")
     }
 
+    /// Whether the window of this exchange refuses what has no id.
+    pub fn wants_id(&self, exchange: usize) -> bool {
+        self.deduplicates && self.window_of(exchange).is_some_and(|window| self.windows[window].reject)
+    }
+
+    /// Whether the id is the body.
+    pub fn by_body(&self, exchange: usize) -> bool {
+        self.window_of(exchange).is_some_and(|window| self.windows[window].by_body)
+    }
+
+    /// The exchange that the broker is to get a publish for.
+    pub fn target(&self, p: &Publish) -> &'static str {
+        match self.key(p.what) {
+            Some((window, ..)) if self.windows[window].redirect && self.deduplicates && !p.bypass => BACKING,
+            _ => EXCHANGES[p.what.exchange],
+        }
+    }
+
     /// The number that the next publish will have.
     pub fn next_uid(&self) -> Uid {
         u32::try_from(self.publishes.len()).expect("fewer than four billion")
@@ -220,6 +245,10 @@ impl Truth {
             return self.broken('b', text);
         }
         p.forwarded = Some(now);
+        let what = p.what;
+        if let Some(key) = self.key(what).filter(|key| self.windows[key.0].keep) {
+            self.forwarded.entry(key).or_default().push(uid);
+        }
         self.count("forwarded");
     }
 
@@ -247,7 +276,7 @@ impl Truth {
             let until = self.of(first).evicted.unwrap_or(Micros::MAX).min(known + self.ttl(first));
             let again = self.of(second).forwarded.unwrap_or(Micros::MAX);
             let gave_up = self.gave_up(first) || self.gave_up(second);
-            if again < until && !gave_up && self.deduplicates {
+            if again < until && !gave_up && self.deduplicates && !self.windows[key.0].observe {
                 let text = format!(
                     "{key:?} is stored twice in its window: publish {first}, known at {known}, remembered until \
                      {until}; publish {second}, forwarded at {again}"
@@ -332,6 +361,13 @@ impl Truth {
         }
     }
 
+    /// The relay's process is to end: what it has read and not yet looked at counts for nothing.
+    pub fn drained(&mut self, link: LinkId) {
+        self.faulty.insert((link, 0));
+        let touched = |p: &&mut Publish| p.link == link && p.forwarded.is_none();
+        self.publishes.iter_mut().filter(touched).for_each(|p| p.excused = true);
+    }
+
     /// A channel is opened afresh.
     pub fn reopened(&mut self, link: LinkId, channel: u16) {
         self.faulty.remove(&(link, channel));
@@ -397,6 +433,7 @@ impl Truth {
                 );
             }
             Some(_) => self.count("duplicate answered"),
+            None if self.is_kept_in_doubt(uid) => self.count("duplicate of one in doubt answered"),
             None => {
                 let copies =
                     self.key(p.what).and_then(|key| self.stored.get(&key)).cloned().unwrap_or_default();
@@ -419,6 +456,13 @@ impl Truth {
             let other_p = self.of(*other);
             other_p.heard == Some(true) && (refresh || other_p.heard_at + self.ttl(*other) > p.begun)
         })
+    }
+
+    /// Whether the window keeps what is in doubt, and a copy is: a loss is possible then, by choice.
+    fn is_kept_in_doubt(&self, uid: Uid) -> bool {
+        let Some(key) = self.key(self.of(uid).what) else { return false };
+        let mut copies = self.forwarded.get(&key).into_iter().flatten().filter(|copy| **copy != uid);
+        copies.any(|copy| self.of(*copy).heard.is_none())
     }
 
     /// (f): the client gets a return.
@@ -460,6 +504,8 @@ impl Truth {
         let p = self.of(uid);
         let Some(key) = self.key(p.what).filter(|_| !p.bypass) else { return false };
         let mut copies = self.stored.get(&key).into_iter().flatten();
-        copies.any(|other| self.of(*other).stored >= Some(p.begun)) || self.original_of(uid).is_some()
+        copies.any(|other| self.of(*other).stored >= Some(p.begun))
+            || self.original_of(uid).is_some()
+            || self.is_kept_in_doubt(uid)
     }
 }

@@ -1,9 +1,10 @@
 //! The windows of a run: real ones, some behind a [`LateWindow`], with a listener that counts.
 
+use super::content::body_of_id;
 use super::ctx::Ctx;
 use super::plan::{Plan, WindowPlan};
 use super::schedule::{Event as SimEvent, Schedule, instant};
-use super::truth::{EXCHANGES, ModelKey, ROUTING_KEYS};
+use super::truth::{BACKING, EXCHANGES, ModelKey, ROUTING_KEYS};
 use crate::support::late::LateWindow;
 use crate::support::pair::{Deaf, shared};
 use hapax::session::{Shared, Windows};
@@ -46,6 +47,7 @@ struct One {
     local: Arc<LocalWindow>,
     late: Option<Arc<LateWindow>>,
     counts: Arc<Counts>,
+    by_body: bool,
     evictions: u64,
     answering: bool,
 }
@@ -97,7 +99,7 @@ impl SimWindows {
             if evictions != one.evictions {
                 one.evictions = evictions;
                 let (now, shared) = (instant(ctx.now), &self.shared);
-                ctx.truth.evicted(at, ctx.now, |key| one.local.get(real_key(shared, key), now).is_some());
+                ctx.truth.evicted(at, ctx.now, |key| one.local.get(real_key(shared, one.by_body, key), now).is_some());
             }
         }
     }
@@ -135,35 +137,39 @@ impl SimWindows {
 }
 
 /// The window's own key for a model key.
-fn real_key(shared: &Shared, (window, exchange, routing_key, id): ModelKey) -> Key {
-    let id = format!("id-{id}");
+fn real_key(shared: &Shared, by_body: bool, (window, exchange, routing_key, id): ModelKey) -> Key {
+    let id = if by_body { body_of_id(id) } else { format!("id-{id}").into_bytes() };
     let scope = if window == 1 { Scope::Exchange } else { Scope::RoutingKey };
     let (exchange, routing_key) = (EXCHANGES[exchange].as_bytes(), ROUTING_KEYS[routing_key].as_bytes());
-    shared.keys.key(scope, b"/", exchange, routing_key, &IdValue::Bytes(id.as_bytes()))
+    shared.keys.key(scope, b"/", exchange, routing_key, &IdValue::Bytes(&id))
 }
 
 impl One {
     fn new(at: usize, plan: &WindowPlan) -> One {
         let rules = Rules {
             name: format!("w{at}").into(),
-            id: if at == 1 { IdSource::Header("x-dedup".into()) } else { IdSource::MessageId },
+            id: match at {
+                1 if plan.by_body => IdSource::Body,
+                1 => IdSource::Header("x-dedup".into()),
+                _ => IdSource::MessageId,
+            },
             scope: if at == 1 { Scope::Exchange } else { Scope::RoutingKey },
-            in_doubt: InDoubt::Forget,
-            missing_id: MissingId::Forward,
+            in_doubt: if plan.keep { InDoubt::Keep } else { InDoubt::Forget },
+            missing_id: if plan.reject { MissingId::Reject } else { MissingId::Forward },
             confirms: Confirms::Shadow,
-            forward_to: None,
+            forward_to: plan.redirect.then(|| BACKING.into()),
         };
         let limits = Limits {
             capacity: plan.capacity,
             ttl: Duration::from_micros(plan.ttl),
-            mode: Mode::Enforce,
+            mode: if plan.observe { Mode::Observe } else { Mode::Enforce },
             refresh_on_duplicate: plan.refresh,
             waiters_per_id: plan.waiters,
         };
         let counts = Arc::new(Counts::default());
         let local = LocalWindow::new(rules, limits, plan.engine, counts.clone());
         let late = plan.late.then(|| LateWindow::new(local.clone()));
-        One { local, late, counts, evictions: 0, answering: false }
+        One { local, late, counts, by_body: plan.by_body, evictions: 0, answering: false }
     }
 
     fn window(&self) -> Arc<dyn Window> {

@@ -42,6 +42,7 @@ impl World {
         let mut plan = Plan::of(seed);
         if middle == Middle::Wire {
             plan.weather.freeze = 0;
+            plan.weather.drain = 0;
         }
         let windows = SimWindows::new(&plan);
         let mut world = World {
@@ -61,6 +62,8 @@ impl World {
             },
         };
         world.ctx.log.say(|| format!("{:#?}", world.ctx.plan));
+        let drain = world.ctx.soon(200 * world.ctx.plan.pause);
+        world.schedule.at(drain, Event::Drain);
         for client in 0..world.clients.len() {
             world.schedule.at(world.ctx.soon(10 * MILLI), Event::Act(client));
         }
@@ -104,6 +107,7 @@ impl World {
             }),
             Event::Timer(id) => self.on_link(id, Link::timeout),
             Event::Mail(id) => self.on_link(id, Link::mail),
+            Event::Drain => self.drain(),
             Event::Answer(window) => self.windows.answer(window, &mut self.ctx),
         }
         self.look_after();
@@ -135,10 +139,20 @@ impl World {
         }
     }
 
+    /// A process is drained, while another takes new connections already.
+    fn drain(&mut self) {
+        for id in 0..self.links.len() {
+            if self.ctx.rng.chance(self.ctx.plan.weather.drain) {
+                self.on_link(id, Link::drain);
+            }
+        }
+    }
+
     fn act(&mut self, number: usize) {
         let client = &mut self.clients[number];
         let act = client.act(&mut self.ctx);
         let link = client.connection.as_ref().map(|connection| (connection.link, connection.frame_max));
+        let idle = matches!(&act, Act::Idle) || matches!(&act, Act::Write(outs) if outs.is_empty());
         match (act, link) {
             (Act::Connect, _) => self.connect(number),
             (Act::Write(outs), Some((id, frame_max))) => self.on_link(id, |link, ctx, schedule| {
@@ -161,7 +175,7 @@ impl World {
         if let (true, Some((id, _))) = (self.clients[number].is_done(), link) {
             self.hang_up(number, id, true);
         }
-        let pause = self.clients[number].pause(&mut self.ctx);
+        let pause = self.clients[number].pause(idle, &mut self.ctx);
         self.schedule.at(self.ctx.now + pause, Event::Act(number));
     }
 
