@@ -20,11 +20,14 @@ lint: setup
 	cargo deny --log-level error check bans licenses sources
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --no-deps --document-private-items
 
-# Each target for FUZZ_SECONDS, from the seeds that are kept.
+# Each target for FUZZ_SECONDS, from the seeds that are kept in fuzz/corpus. New finds go to fuzz/target/corpus, which
+# git does not see; what a find teaches is kept as a seed with a name, which `make test` replays.
 fuzz:
 	scripts/setup fuzz
 	for target in $$(cargo +nightly fuzz list); do \
-		cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+		mkdir -p fuzz/target/corpus/$$target; \
+		cargo +nightly fuzz run $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; \
 	done
 
 # Installs what is missing; quick when all is there.

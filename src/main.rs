@@ -72,8 +72,12 @@ fn init_logging(config: &Config) {
     let terminal = std::io::stderr().is_terminal();
     // The filter has been parsed once, by the configuration's check.
     let filter = EnvFilter::builder().parse_lossy(&config.log.level);
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal)
+        // A log that can't be written (a full disk) must not end the relay; the default complains to stderr, and panics.
+        .log_internal_errors(false);
     let json = match config.log.format {
         LogFormat::Auto => !terminal,
         LogFormat::Text => false,

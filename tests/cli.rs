@@ -1,8 +1,8 @@
 //! The binary as scripts see it: exit codes, and what is said where.
 #![allow(clippy::expect_used, reason = "what a test can't set up fails it")]
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 
 /// The binary with this command line and nothing of Hapax in its environment.
@@ -158,4 +158,31 @@ fn sigterm_drains_and_ends_with_0() {
     log.read_to_string(&mut rest).expect("readable");
     assert_eq!(child.0.wait().expect("waited").code(), Some(0), "{rest}");
     assert!(rest.contains("SIGTERM"), "{rest}");
+}
+
+/// What the relay offers to a client of another protocol: the shortest sign that it serves.
+fn offered(port: u16) -> Option<[u8; 8]> {
+    let mut client = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    client.write_all(b"AMQP\x00\x01\x00\x00").ok()?;
+    let mut answer = [0; 8];
+    client.read_exact(&mut answer).ok()?;
+    Some(answer)
+}
+
+#[test]
+fn a_full_disk_under_the_log_does_not_end_the_relay() {
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let mut command = hapax(&["--listen", &format!("127.0.0.1:{port}"), "--admin", "off", "--log", "trace"]);
+    let mut child = Running(command.stderr(full).spawn().expect("started"));
+    for _ in 0..3 {
+        let answer = loop {
+            assert_eq!(child.0.try_wait().expect("waited"), None, "it has ended");
+            if let Some(answer) = offered(port) {
+                break answer;
+            }
+        };
+        assert_eq!(&answer, b"AMQP\x00\x00\x09\x01");
+    }
 }

@@ -101,7 +101,7 @@ fn parse_bytes(text: &str) -> Option<i128> {
     number.replace('_', "").parse::<i128>().ok()?.checked_mul(unit)
 }
 
-/// A size as [`bytes`] reads it, in the largest unit that divides it.
+/// A size as [`bytes()`] reads it, in the largest unit that divides it.
 pub(super) fn show_bytes(bytes: usize) -> String {
     [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
         .into_iter()

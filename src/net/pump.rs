@@ -19,8 +19,6 @@ use tokio::sync::watch;
 
 /// How long a socket that is to be closed may take to write what is left.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
-/// How long we wait for a peer to see our end.
-const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs a client's connection to its end.
 pub(super) async fn run(relay: &Relay, client: TcpStream, peer: SocketAddr, draining: watch::Receiver<bool>) {
@@ -223,10 +221,10 @@ impl Pump<'_> {
         }
         if let Some(side) = self.client.take_if(|side| side.is_done(self.now)) {
             if matches!(self.upstream, Upstream::None) && self.session.is_over() {
-                side.farewell(FAREWELL_PATIENCE).await;
+                side.farewell().await;
             } else {
                 // The upstream still lingers: it can't wait for the client's farewell.
-                tokio::spawn(side.farewell(FAREWELL_PATIENCE));
+                tokio::spawn(side.farewell());
             }
         }
     }

@@ -4,13 +4,17 @@ use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
-use tokio::io::Interest;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 /// Room for one read.
 const READ: usize = 64 * 1024;
 /// A read shorter than this gives its buffer back once it is empty: most connections are idle most of the time.
 const SHORT: usize = 8 * 1024;
+/// How long a peer that was told the end may take to close the socket before we do.
+const PEER_FIRST: Duration = Duration::from_millis(500);
+/// How long it may take after that.
+const PEER_LAST: Duration = Duration::from_secs(1);
 /// Slices in one write.
 const SLICES: usize = 64;
 
@@ -148,16 +152,17 @@ impl Side {
         }
     }
 
-    /// Says the end, and waits a moment for the peer's: to close with unread bytes would reset the connection, and the peer
-    /// might never read what was written last.
-    pub(super) async fn farewell(self, patience: Duration) {
-        let Side { mut stream, .. } = self;
-        let goodbye = async {
-            use tokio::io::{AsyncReadExt, AsyncWriteExt};
-            let _ = stream.shutdown().await;
-            let mut rest = [0; 4096];
-            while matches!(stream.read(&mut rest).await, Ok(n) if n > 0) {}
-        };
-        let _ = tokio::time::timeout(patience, goodbye).await;
+    /// Lets the peer end first, as one does who has read `close-ok`; then says the end, and waits a moment for the peer's: to
+    /// close with unread bytes would reset the connection, and the peer might never read what was written last.
+    pub(super) async fn farewell(mut self) {
+        if tokio::time::timeout(PEER_FIRST, self.read_to_end()).await.is_err() {
+            let _ = self.stream.shutdown().await;
+            let _ = tokio::time::timeout(PEER_LAST, self.read_to_end()).await;
+        }
+    }
+
+    async fn read_to_end(&mut self) {
+        let mut rest = [0; 4096];
+        while !self.ended && matches!(self.stream.read(&mut rest).await, Ok(n) if n > 0) {}
     }
 }

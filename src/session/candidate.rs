@@ -60,18 +60,8 @@ impl Candidate {
         upstream: &mut Lane,
         now: Instant,
     ) -> Entry {
-        let mut named = None;
-        match self.window.rules().forward_to.as_deref() {
-            Some(exchange) => match emit::publish_to(channel, self.publish.payload(), exchange.as_bytes()) {
-                Ok(frame) => {
-                    named =
-                        Publish::parse(self.publish.payload()).ok().map(|publish| publish.exchange.into());
-                    upstream.push(frame);
-                }
-                Err(_) => upstream.forward(&self.publish),
-            },
-            None => upstream.forward(&self.publish),
-        }
+        let target = self.window.rules().forward_to.as_deref();
+        let named = forward_to(target, channel, &self.publish, upstream);
         upstream.forward(&self.header);
         upstream.push(self.body.into());
         Entry {
@@ -82,6 +72,30 @@ impl Candidate {
             return_key: self.return_key,
             returned: false,
             named,
+        }
+    }
+}
+
+/// Writes a `basic.publish`, to another exchange where there is a `target`. Gives back the exchange that the client had
+/// named, where it was replaced.
+pub(super) fn forward_to(
+    target: Option<&str>,
+    channel: ChannelId,
+    publish: &Piece,
+    upstream: &mut Lane,
+) -> Option<Box<[u8]>> {
+    let replaced = target.and_then(|exchange| {
+        let frame = emit::publish_to(channel, publish.payload(), exchange.as_bytes()).ok()?;
+        Some((frame, Publish::parse(publish.payload()).ok()?.exchange.into()))
+    });
+    match replaced {
+        Some((frame, named)) => {
+            upstream.push(frame);
+            Some(named)
+        }
+        None => {
+            upstream.forward(publish);
+            None
         }
     }
 }

@@ -20,7 +20,7 @@ use super::outbox::{Outbox, Piece};
 use super::probe::{self, Probes};
 use super::rights::OwnRights;
 use super::{Output, Shared};
-use crate::window::Mailbox;
+use crate::window::{ForgetCause, Mailbox, Verdict};
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection::{AMQPMethod as ConnectionMethod, Close, CloseOk};
@@ -353,7 +353,12 @@ impl Session {
             let quiet = mail.is_empty();
             for (ticket, verdict) in mail {
                 let id = Tickets::channel(ticket);
-                self.on_channel(id, now, |channel, cx| channel.recv_verdict(ticket, verdict, cx));
+                if self.channels.contains_key(&id) {
+                    self.on_channel(id, now, |channel, cx| channel.recv_verdict(ticket, verdict, cx));
+                } else if let Verdict::Fresh(reservation) = verdict {
+                    // Promoted after its channel was gone: it was never sent, so nothing is in doubt.
+                    reservation.forget(ForgetCause::ChannelClosed);
+                }
             }
             self.pump_inbound(now);
             // An answer that is written may make room for what was read already.

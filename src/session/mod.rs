@@ -21,7 +21,6 @@ mod publisher;
 mod rights;
 mod transaction;
 mod upstream;
-mod verdict;
 mod waiting;
 
 pub use confirms::{ClientTag, UpstreamTag};

@@ -505,10 +505,10 @@ fn p10_a_channel_that_is_closed_amid_content_still_gets_the_rest_of_it() {
     for (id, confirms) in [(None, false), (Some(&b"a"[..]), false), (None, true), (Some(&b"b"[..]), true)] {
         let mut client = site.client();
         if confirms {
-            client.confirming(1)
+            client.confirming(1);
         } else {
-            client.open_channel(1)
-        };
+            client.open_channel(1);
+        }
         for round in 0..20 {
             let body = [b'x'; 100];
             let publish = Publish { exchange: "none", id, body: &body, ..Publish::to("", "") };

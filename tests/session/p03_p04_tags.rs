@@ -195,6 +195,22 @@ fn p04_return_shows_the_exchange_that_the_client_named() {
 }
 
 #[test]
+fn p04_return_of_a_publish_without_an_id_shows_the_named_exchange_too() {
+    let desk = Desk::with(|plan| plan.rules.forward_to = Some("backing".into()));
+    let mut pair = desk.confirming();
+    let named = message("front", "k").body("body").mandatory();
+    let sent = message("backing", "k").body("body").mandatory();
+    pair.client(named.publish(1));
+    assert_eq!(
+        pair.to_upstream(),
+        sent.publish(1),
+        "every publish of the window goes to the backing exchange"
+    );
+    pair.upstream(sent.returned(1) + ack(1, 1));
+    assert_eq!(pair.to_client(), named.returned(1) + ack(1, 1));
+}
+
+#[test]
 fn p04_return_is_heeded_on_a_channel_that_hapax_has_closed() {
     let desk = Desk::with(|plan| plan.rules.missing_id = hapax::window::MissingId::Reject);
     let mut pair = desk.confirming();

@@ -224,8 +224,8 @@ impl Truth {
 
     /// The exchange that the broker is to get a publish for.
     pub fn target(&self, p: &Publish) -> &'static str {
-        match self.key(p.what) {
-            Some((window, ..)) if self.windows[window].redirect && self.deduplicates && !p.bypass => BACKING,
+        match self.window_of(p.what.exchange) {
+            Some(window) if self.windows[window].redirect && self.deduplicates => BACKING,
             _ => EXCHANGES[p.what.exchange],
         }
     }

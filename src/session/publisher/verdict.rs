@@ -1,10 +1,10 @@
 //! What becomes of a judged publish: the [`Publisher`] decides by the window's verdict, at once or late.
 
-use super::candidate::Candidate;
-use super::cx::Cx;
-use super::fault::Fault;
-use super::publisher::{Content, Fate, Mode, Publisher, Reply, commit_at_write};
-use super::waiting::{Promoted, Stall, Waiter};
+use super::{Content, Fate, Mode, Publisher, Reply, commit_at_write};
+use crate::session::candidate::Candidate;
+use crate::session::cx::Cx;
+use crate::session::fault::Fault;
+use crate::session::waiting::{Promoted, Stall, Waiter};
 use crate::window::{Event, ForgetCause, Key, Reservation, Ticket, Verdict, Wait};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 const RETRY: Duration = Duration::from_millis(20);
 
 impl Publisher {
-    pub(super) fn judge(&mut self, candidate: Candidate, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    pub(in crate::session) fn judge(&mut self, candidate: Candidate, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let ticket = cx.tickets.draw(self.id);
         let verdict = Arc::clone(&candidate.window).reserve(candidate.key, cx.now, cx.mailbox, ticket);
         let until = cx.now + cx.shared.settings.in_flight_timeout;
         self.decide(candidate, ticket, verdict, until, cx)
     }
 
-    fn decide(
+    pub(super) fn decide(
         &mut self,
         candidate: Candidate,
         ticket: Ticket,
@@ -74,11 +74,11 @@ impl Publisher {
 
     /// Whether the open transaction has this key already, forwarded or waiting for another's outcome. (What waits belongs
     /// to the open one: `tx.commit` waits for it, `tx.rollback` drops it.)
-    fn in_transaction(&self, key: Key) -> bool {
+    pub(super) fn in_transaction(&self, key: Key) -> bool {
         self.tx.holds(key) || self.waiting.holds(key)
     }
 
-    fn stall(
+    pub(super) fn stall(
         &mut self,
         candidate: Candidate,
         ticket: Ticket,
@@ -93,7 +93,7 @@ impl Publisher {
 
     /// A stalled publish that found no room asks again; after the in-flight timeout it goes on unjudged: a duplicate is
     /// possible then, a loss is not.
-    pub(super) fn retry(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    pub(in crate::session) fn retry(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Some(stall) =
             self.waiting.take_stalled_if(|stall| stall.asked.is_none() && stall.retry_at <= cx.now)
         else {
@@ -115,7 +115,7 @@ impl Publisher {
     }
 
     /// A verdict that came late.
-    pub(super) fn recv_verdict(
+    pub(in crate::session) fn recv_verdict(
         &mut self,
         ticket: Ticket,
         verdict: Verdict,
@@ -149,14 +149,14 @@ impl Publisher {
     }
 
     /// Gives up the publishes that have waited long enough.
-    pub(super) fn expire(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    pub(in crate::session) fn expire(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         while let Some((ticket, waiter)) = self.waiting.take_expired(cx.now) {
             self.give_up(ticket, waiter, cx)?;
         }
         Ok(())
     }
 
-    fn give_up(&mut self, ticket: Ticket, waiter: Waiter, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    pub(super) fn give_up(&mut self, ticket: Ticket, waiter: Waiter, cx: &mut Cx<'_>) -> Result<(), Fault> {
         waiter.candidate.window.notice(Event::Refused);
         match (self.mode, waiter.candidate.client) {
             (Mode::Tx, _) => return Err(Fault::TxWaitedTooLong),
@@ -167,7 +167,7 @@ impl Publisher {
     }
 
     /// A waiter ends here, its body perhaps still on its way.
-    fn swallow(&mut self, ticket: Ticket, reply: Reply, cx: &mut Cx<'_>) {
+    pub(super) fn swallow(&mut self, ticket: Ticket, reply: Reply, cx: &mut Cx<'_>) {
         match &mut self.content {
             Content::Body { left, fate: Fate::Keep(kept) } if *kept == ticket => {
                 self.content = Content::Body { left: *left, fate: Fate::Swallow(reply) };
@@ -177,7 +177,13 @@ impl Publisher {
     }
 
     /// A waiter goes upstream, its body perhaps still on its way.
-    fn promote(&mut self, ticket: Ticket, waiter: Waiter, reservation: Option<Reservation>, cx: &mut Cx<'_>) {
+    pub(super) fn promote(
+        &mut self,
+        ticket: Ticket,
+        waiter: Waiter,
+        reservation: Option<Reservation>,
+        cx: &mut Cx<'_>,
+    ) {
         let Waiter { candidate, weight, .. } = waiter;
         match self.content {
             Content::Body { left, fate: Fate::Keep(kept) } if kept == ticket => {
@@ -191,7 +197,7 @@ impl Publisher {
         }
     }
 
-    pub(super) fn forward_promoted(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::session) fn forward_promoted(&mut self, cx: &mut Cx<'_>) {
         while !self.is_forwarding() {
             let Some(Promoted { candidate, reservation, .. }) = self.waiting.pop_promoted() else { return };
             if let Fate::Forward { at_write } = self.forward(candidate, reservation, cx) {

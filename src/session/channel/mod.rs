@@ -12,11 +12,15 @@
 //! Frames that have to wait (for a verdict, for waiters before `tx.commit`, for a fresh upstream channel) are kept in order in the
 //! backlog; other channels go on.
 
-use super::cx::Cx;
-use super::entry::Outcome;
-use super::fault::{Fault, Scope};
-use super::outbox::Piece;
-use super::publisher::{Mode, Publisher};
+mod consumers;
+mod ends;
+mod from_upstream;
+
+use crate::session::cx::Cx;
+use crate::session::entry::Outcome;
+use crate::session::fault::{Fault, Scope};
+use crate::session::outbox::Piece;
+use crate::session::publisher::{Mode, Publisher};
 use crate::window::{Ticket, Verdict};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Return, Settle};
@@ -37,8 +41,11 @@ enum State {
     },
     /// The close went upstream.
     Closing,
-    /// The upstream has closed it, the client has been told.
-    UpstreamClosed,
+    /// The upstream has closed it, the client has been told. `rest` octets are missing of a content that was on its way: the
+    /// broker waits for them all the same, and takes anything else before them for a fault of the connection.
+    UpstreamClosed {
+        rest: u64,
+    },
     /// Hapax has closed it. The upstream's channel is closed once it is settled.
     Refused {
         until: Instant,
@@ -80,7 +87,7 @@ impl Delivering {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Channel {
+pub(in crate::session) struct Channel {
     id: ChannelId,
     birth: u64,
     state: State,
@@ -109,7 +116,7 @@ pub(super) struct Channel {
 
 impl Channel {
     /// `channel.open` has passed.
-    pub(super) fn new(id: ChannelId, birth: u64) -> Channel {
+    pub(in crate::session) fn new(id: ChannelId, birth: u64) -> Channel {
         Channel {
             id,
             birth,
@@ -129,44 +136,44 @@ impl Channel {
         }
     }
 
-    pub(super) fn birth(&self) -> u64 {
+    pub(in crate::session) fn birth(&self) -> u64 {
         self.birth
     }
 
-    pub(super) fn is_gone(&self) -> bool {
+    pub(in crate::session) fn is_gone(&self) -> bool {
         matches!(self.state, State::Gone)
     }
 
     /// A client takes its number again without having said close-ok: the upstream still waits for that.
-    pub(super) fn reopen(&mut self, cx: &mut Cx<'_>) {
-        if matches!(self.state, State::UpstreamClosed) {
+    pub(in crate::session) fn reopen(&mut self, cx: &mut Cx<'_>) {
+        if matches!(self.state, State::UpstreamClosed { .. }) {
             cx.out.upstream.push(close_ok(self.id));
             self.state = State::Gone;
         }
     }
 
     /// Whether answers to the client are due.
-    pub(super) fn is_due(&self) -> bool {
+    pub(in crate::session) fn is_due(&self) -> bool {
         self.publisher.is_due()
     }
 
     /// Whether the number is taken although the client thinks that it is free: the upstream has not answered yet.
-    pub(super) fn is_free_for_client(&self) -> bool {
+    pub(in crate::session) fn is_free_for_client(&self) -> bool {
         matches!(self.state, State::Refused { client_done: true, .. })
     }
 
     /// Publishes whose outcome is unknown.
-    pub(super) fn unresolved(&self) -> usize {
+    pub(in crate::session) fn unresolved(&self) -> usize {
         self.publisher.unresolved()
     }
 
     /// Bytes held.
-    pub(super) fn held(&self) -> usize {
+    pub(in crate::session) fn held(&self) -> usize {
         self.publisher.held() + self.backlog_bytes
     }
 
     /// Whether every outcome is known and nothing waits.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(in crate::session) fn is_settled(&self) -> bool {
         self.publisher.is_settled() && self.backlog.is_empty()
     }
 
@@ -179,7 +186,7 @@ impl Channel {
     }
 
     /// When [`Channel::handle_timeout`] has something to do.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(in crate::session) fn deadline(&self) -> Option<Instant> {
         let state = match &self.state {
             State::Settling { until, .. } => Some(*until),
             State::Recycling { until, closing: false, .. } => Some(*until),
@@ -192,16 +199,14 @@ impl Channel {
             | State::Refused { .. }
             | State::Open
             | State::Closing
-            | State::UpstreamClosed
+            | State::UpstreamClosed { .. }
             | State::Gone => None,
         };
         [state, self.publisher.waiting.deadline()].into_iter().flatten().min()
     }
 
-    // ---- from the client -----------------------------------------------------------------------------------------
-
     /// A frame of the client. `whole`: the frame after it in the same read is this channel's content header.
-    pub(super) fn recv_client(
+    pub(in crate::session) fn recv_client(
         &mut self,
         kind: FrameKind,
         piece: &Piece,
@@ -220,7 +225,11 @@ impl Channel {
                 self.advance(cx)
             }
             State::Settling { .. } | State::Closing | State::Gone => Ok(()),
-            State::UpstreamClosed => {
+            State::UpstreamClosed { rest } => {
+                if kind == FrameKind::Body && *rest > 0 {
+                    *rest = rest.saturating_sub(piece.payload().len() as u64);
+                    cx.out.upstream.forward(piece);
+                }
                 match method(kind, piece) {
                     Some(MethodId::CHANNEL_CLOSE_OK) => {
                         cx.out.upstream.forward(piece);
@@ -274,7 +283,8 @@ impl Channel {
             }
             // What waits was said before the transaction, or belongs to it: either way it comes first.
             MethodId::TX_SELECT | MethodId::TX_COMMIT
-                if self.publisher.mode() != (Mode::Confirm { client: true }) && self.publisher.has_waiting() =>
+                if self.publisher.mode() != (Mode::Confirm { client: true })
+                    && self.publisher.has_waiting() =>
             {
                 self.awaits_waiters = true;
                 self.backlog_bytes += piece.frame().len();
@@ -309,50 +319,6 @@ impl Channel {
         Ok(())
     }
 
-    fn note_consumer(&mut self, piece: &Piece) {
-        self.used_otherwise = true;
-        if let Some(AMQPClass::Basic(basic::AMQPMethod::Consume(consume))) =
-            emit::parse_method(piece.payload())
-            && !consume.consumer_tag.as_str().is_empty()
-        {
-            self.consumers.insert(consume.consumer_tag.as_str().to_owned());
-        }
-    }
-
-    fn note_consume_ok(&mut self, piece: &Piece, cx: &mut Cx<'_>) {
-        if let Some(AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok))) = emit::parse_method(piece.payload())
-        {
-            self.consumers.insert(ok.consumer_tag.as_str().to_owned());
-        }
-        let open_upstream = matches!(
-            self.state,
-            State::Open | State::Settling { .. } | State::Refused { told_upstream: false, upstream_done: false, .. }
-        );
-        if self.unwanted && open_upstream {
-            self.cancel_consumers(cx);
-        }
-    }
-
-    /// What is delivered from now on would be lost, or given back late: the channel stays open for outcomes only. Amid a
-    /// content there is no way to say so.
-    fn cancel_consumers(&mut self, cx: &mut Cx<'_>) {
-        if self.publisher.is_forwarding() {
-            return;
-        }
-        self.unwanted = true;
-        for tag in self.consumers.drain() {
-            let cancel = basic::Cancel { consumer_tag: tag.into(), nowait: true };
-            cx.out.upstream.push(emit::method(self.id, AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel))));
-        }
-    }
-
-    fn note_cancel(&mut self, piece: &Piece) {
-        if let Some(AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel))) = emit::parse_method(piece.payload())
-        {
-            self.consumers.remove(cancel.consumer_tag.as_str());
-        }
-    }
-
     /// `tx.select` where Hapax has selected confirms unseen: RabbitMQ would refuse it. A fresh upstream channel of the same
     /// number takes its place, if the old one held nothing but publishes.
     fn recycle(&mut self, select: &Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
@@ -364,166 +330,8 @@ impl Channel {
         Ok(())
     }
 
-    // ---- from the upstream ---------------------------------------------------------------------------------------
-
-    /// A frame of the upstream.
-    pub(super) fn recv_upstream(
-        &mut self,
-        kind: FrameKind,
-        piece: &Piece,
-        cx: &mut Cx<'_>,
-    ) -> Result<(), Fault> {
-        let id = method(kind, piece);
-        if let Some(id @ (MethodId::BASIC_ACK | MethodId::BASIC_NACK)) = id
-            && matches!(self.publisher.mode(), Mode::Confirm { .. })
-            && let Ok(settle) = Settle::parse(piece.payload())
-        {
-            let outcome = if id == MethodId::BASIC_ACK { Outcome::Acked } else { Outcome::Nacked };
-            self.publisher.recv_settle(settle, outcome, cx);
-            return self.advance(cx);
-        }
-        match &mut self.state {
-            State::Refused { upstream_done, told_upstream, .. } => {
-                match id {
-                    Some(MethodId::CHANNEL_CLOSE_OK) => *upstream_done = true,
-                    Some(MethodId::CHANNEL_CLOSE) => {
-                        cx.out.upstream.push(close_ok(self.id));
-                        self.publisher.upstream_channel_closed();
-                        // Where both have closed, its answer to ours still comes.
-                        *upstream_done = !*told_upstream;
-                    }
-                    Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
-                        self.publisher.recv_tx_ended(cx);
-                    }
-                    // The client hears nothing of it, but the ack that follows does not mean stored.
-                    Some(MethodId::BASIC_RETURN) => self.returning = Some(piece.clone()),
-                    Some(MethodId::BASIC_CONSUME_OK) => self.note_consume_ok(piece, cx),
-                    Some(_) | None => {}
-                }
-                if kind == FrameKind::Header
-                    && let Some(returned) = self.returning.take()
-                    && let Ok(fields) = Return::parse(returned.payload())
-                {
-                    self.publisher.recv_return(&fields, piece, cx);
-                }
-                return self.advance(cx);
-            }
-            State::Recycling { closing: true, select, .. } => match id {
-                Some(MethodId::CHANNEL_CLOSE_OK) => {
-                    cx.out.upstream.push(channel_method(self.id, ChannelMethod::Open(Open {})));
-                    return Ok(());
-                }
-                // Both have closed: its answer to ours still comes, and is not the client's.
-                Some(MethodId::CHANNEL_CLOSE) => {
-                    cx.out.upstream.push(close_ok(self.id));
-                    let client_done = self.drop_backlog();
-                    match client_done {
-                        true => cx.out.client.push(close_ok(self.id)),
-                        false => cx.out.client.forward(piece),
-                    }
-                    let until = cx.now;
-                    self.state =
-                        State::Refused { until, told_upstream: true, client_done, upstream_done: false };
-                    return self.advance(cx);
-                }
-                Some(MethodId::CHANNEL_OPEN_OK) => {
-                    cx.out.upstream.forward(select);
-                    self.state = State::Open;
-                    self.publisher = Publisher::new(self.id, self.birth, Mode::Tx);
-                    return self.advance(cx);
-                }
-                Some(_) | None => {}
-            },
-            State::Recycling { closing: false, .. }
-            | State::Open
-            | State::Settling { .. }
-            | State::Closing
-            | State::UpstreamClosed
-            | State::Gone => {}
-        }
-        self.recv_upstream_for_client(kind, id, piece, cx)?;
-        self.advance(cx)
-    }
-
-    fn recv_upstream_for_client(
-        &mut self,
-        kind: FrameKind,
-        id: Option<MethodId>,
-        piece: &Piece,
-        cx: &mut Cx<'_>,
-    ) -> Result<(), Fault> {
-        match id {
-            Some(MethodId::BASIC_RETURN) if self.publisher.mode() != Mode::Plain => {
-                self.returning = Some(piece.clone());
-                return Ok(());
-            }
-            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => self.publisher.recv_tx_ended(cx),
-            Some(MethodId::CHANNEL_CLOSE) => {
-                self.publisher.upstream_channel_closed();
-                let said_close = self.drop_backlog() || matches!(self.state, State::Settling { .. });
-                self.flush(cx);
-                self.publisher.confirms().forget_client();
-                match self.state {
-                    // Both have closed: each gets its answer, the client's from the upstream where it has been asked.
-                    _ if said_close => {
-                        cx.out.upstream.push(close_ok(self.id));
-                        cx.out.client.push(close_ok(self.id));
-                        self.state = State::Gone;
-                        return Ok(());
-                    }
-                    State::Closing => {
-                        cx.out.upstream.push(close_ok(self.id));
-                        return Ok(());
-                    }
-                    State::Open
-                    | State::Settling { .. }
-                    | State::UpstreamClosed
-                    | State::Refused { .. }
-                    | State::Recycling { .. }
-                    | State::Gone => self.state = State::UpstreamClosed,
-                }
-            }
-            Some(MethodId::CHANNEL_CLOSE_OK) => {
-                self.publisher.upstream_channel_closed();
-                self.flush(cx);
-                self.state = State::Gone;
-            }
-            Some(MethodId::BASIC_CONSUME_OK) => self.note_consume_ok(piece, cx),
-            Some(MethodId::BASIC_CANCEL) => self.note_cancel(piece),
-            Some(_) | None => {}
-        }
-        if id == Some(MethodId::CONFIRM_SELECT_OK) {
-            cx.out.client.forward(piece);
-            self.selecting = false;
-            return Ok(());
-        }
-        self.flush(cx);
-        if kind == FrameKind::Header
-            && let Some(returned) = self.returning.take()
-        {
-            self.pass_return(&returned, piece, cx);
-        }
-        cx.out.client.forward(piece);
-        self.delivering = self.delivering.after(kind, id, piece);
-        Ok(())
-    }
-
-    /// A return goes to the client under the exchange that the client had named.
-    fn pass_return(&mut self, returned: &Piece, header: &Piece, cx: &mut Cx<'_>) {
-        let named = match Return::parse(returned.payload()) {
-            Ok(fields) => self.publisher.recv_return(&fields, header, cx),
-            Err(_) => None,
-        };
-        match named.and_then(|named| emit::return_from(self.id, returned.payload(), &named).ok()) {
-            Some(frame) => cx.out.client.push(frame),
-            None => cx.out.client.forward(returned),
-        }
-    }
-
-    // ---- what comes to pass --------------------------------------------------------------------------------------
-
     /// A verdict that came late.
-    pub(super) fn recv_verdict(
+    pub(in crate::session) fn recv_verdict(
         &mut self,
         ticket: Ticket,
         verdict: Verdict,
@@ -534,7 +342,7 @@ impl Channel {
     }
 
     /// [`Channel::deadline`] has passed.
-    pub(super) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    pub(in crate::session) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.publisher.expire(cx)?;
         self.publisher.retry(cx)?;
         if let State::Recycling { until, closing: false, .. } = self.state
@@ -599,120 +407,10 @@ impl Channel {
             | State::Recycling { .. }
             | State::Open
             | State::Closing
-            | State::UpstreamClosed
+            | State::UpstreamClosed { .. }
             | State::Gone => {}
         }
         Ok(())
-    }
-
-    /// The user was found to have the right that the publish of `client` needed.
-    pub(super) fn verified(
-        &mut self,
-        client: Option<super::ClientTag>,
-        cx: &mut Cx<'_>,
-    ) -> Result<(), Fault> {
-        self.publisher.verified(client);
-        self.advance(cx)
-    }
-
-    /// Hapax closes the channel towards the client. Gives the fault back where it can't be confined to the channel.
-    pub(super) fn refuse(&mut self, fault: Fault, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        if fault.scope() == Scope::Connection {
-            return Err(fault);
-        }
-        if !matches!(self.state, State::Open | State::Recycling { .. } | State::Settling { .. }) {
-            return Ok(());
-        }
-        let amid = self.publisher.is_forwarding() || self.delivering != Delivering::Nothing;
-        if amid && !self.client_gone {
-            self.refusal = Some(fault);
-            return Ok(());
-        }
-        self.flush(cx);
-        let said_close = self.drop_backlog() || matches!(self.state, State::Settling { .. });
-        let client_done = self.client_gone || said_close;
-        let told_upstream = matches!(self.state, State::Recycling { closing: true, .. });
-        if said_close {
-            cx.out.client.push(close_ok(self.id));
-        } else {
-            cx.out.client.push(close(self.id, fault.code(), &fault.text(), fault.culprit()));
-        }
-        self.publisher.confirms().forget_client();
-        self.publisher.client_done();
-        self.publisher.refused();
-        let until = cx.now + cx.shared.settings.linger;
-        self.state = State::Refused { until, told_upstream, client_done, upstream_done: false };
-        if !told_upstream && !self.is_settled() {
-            self.cancel_consumers(cx);
-        }
-        self.advance(cx)
-    }
-
-    /// Writes the answers that are due.
-    pub(super) fn flush(&mut self, cx: &mut Cx<'_>) {
-        if self.publisher.is_due() && self.delivering == Delivering::Nothing && !self.selecting {
-            match self.state {
-                State::Open | State::Settling { .. } | State::Closing | State::Recycling { .. } => {
-                    self.publisher.confirms().flush(self.id, cx.out.client.made());
-                }
-                State::UpstreamClosed | State::Refused { .. } | State::Gone => {}
-            }
-        }
-    }
-
-    /// The client has said `connection.close`: it will send nothing more.
-    pub(super) fn finish(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        self.client_gone = true;
-        self.advance(cx)?;
-        if !self.is_settled() && matches!(self.state, State::Open) {
-            self.cancel_consumers(cx);
-        }
-        Ok(())
-    }
-
-    /// The client has vanished, or will be told nothing more: what it has sent whole is settled, all else ends at once.
-    pub(super) fn abandon(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        if let State::Refused { client_done, .. } = &mut self.state {
-            *client_done = true;
-        }
-        self.finish(cx)?;
-        if self.publisher.is_forwarding() || !matches!(self.state, State::Open | State::Settling { .. }) {
-            return Ok(());
-        }
-        if self.is_settled() {
-            let until = cx.now;
-            self.state =
-                State::Refused { until, told_upstream: false, client_done: true, upstream_done: false };
-            return self.advance(cx);
-        }
-        self.cancel_consumers(cx);
-        if self.used_otherwise {
-            let nack = basic::Nack { delivery_tag: 0, multiple: true, requeue: true };
-            cx.out.upstream.push(emit::method(self.id, AMQPClass::Basic(basic::AMQPMethod::Nack(nack))));
-        }
-        Ok(())
-    }
-
-    /// `connection.close` goes upstream: what waits will never go there, and is not in doubt.
-    pub(super) fn end(&mut self) {
-        self.publisher.abandon_waiting();
-        self.drop_backlog();
-    }
-
-    /// The upstream connection is gone.
-    pub(super) fn upstream_lost(&mut self, now: Instant) {
-        self.publisher.upstream_lost(now);
-        self.drop_backlog();
-    }
-
-    /// Whether the client's `channel.close` was in it.
-    fn drop_backlog(&mut self) -> bool {
-        self.backlog_bytes = 0;
-        self.awaits_waiters = false;
-        let says_close = |piece: Piece| {
-            piece.kind().and_then(|kind| method(kind, &piece)) == Some(MethodId::CHANNEL_CLOSE)
-        };
-        self.backlog.drain(..).any(says_close)
     }
 }
 

@@ -1,0 +1,160 @@
+//! What the upstream says on a [`Channel`]: settles and returns for its publisher, closes, and all the rest for the client.
+
+use super::*;
+
+impl Channel {
+    /// A frame of the upstream.
+    pub(in crate::session) fn recv_upstream(
+        &mut self,
+        kind: FrameKind,
+        piece: &Piece,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let id = method(kind, piece);
+        if let Some(id @ (MethodId::BASIC_ACK | MethodId::BASIC_NACK)) = id
+            && matches!(self.publisher.mode(), Mode::Confirm { .. })
+            && let Ok(settle) = Settle::parse(piece.payload())
+        {
+            let outcome = if id == MethodId::BASIC_ACK { Outcome::Acked } else { Outcome::Nacked };
+            self.publisher.recv_settle(settle, outcome, cx);
+            return self.advance(cx);
+        }
+        match &mut self.state {
+            State::Refused { upstream_done, told_upstream, .. } => {
+                match id {
+                    Some(MethodId::CHANNEL_CLOSE_OK) => *upstream_done = true,
+                    Some(MethodId::CHANNEL_CLOSE) => {
+                        cx.out.upstream.push(close_ok(self.id));
+                        self.publisher.upstream_channel_closed();
+                        // Where both have closed, its answer to ours still comes.
+                        *upstream_done = !*told_upstream;
+                    }
+                    Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
+                        self.publisher.recv_tx_ended(cx);
+                    }
+                    // The client hears nothing of it, but the ack that follows does not mean stored.
+                    Some(MethodId::BASIC_RETURN) => self.returning = Some(piece.clone()),
+                    Some(MethodId::BASIC_CONSUME_OK) => self.note_consume_ok(piece, cx),
+                    Some(_) | None => {}
+                }
+                if kind == FrameKind::Header
+                    && let Some(returned) = self.returning.take()
+                    && let Ok(fields) = Return::parse(returned.payload())
+                {
+                    self.publisher.recv_return(&fields, piece, cx);
+                }
+                return self.advance(cx);
+            }
+            State::Recycling { closing: true, select, .. } => match id {
+                Some(MethodId::CHANNEL_CLOSE_OK) => {
+                    cx.out.upstream.push(channel_method(self.id, ChannelMethod::Open(Open {})));
+                    return Ok(());
+                }
+                // Both have closed: its answer to ours still comes, and is not the client's.
+                Some(MethodId::CHANNEL_CLOSE) => {
+                    cx.out.upstream.push(close_ok(self.id));
+                    let client_done = self.drop_backlog();
+                    match client_done {
+                        true => cx.out.client.push(close_ok(self.id)),
+                        false => cx.out.client.forward(piece),
+                    }
+                    let until = cx.now;
+                    self.state =
+                        State::Refused { until, told_upstream: true, client_done, upstream_done: false };
+                    return self.advance(cx);
+                }
+                Some(MethodId::CHANNEL_OPEN_OK) => {
+                    cx.out.upstream.forward(select);
+                    self.state = State::Open;
+                    self.publisher = Publisher::new(self.id, self.birth, Mode::Tx);
+                    return self.advance(cx);
+                }
+                Some(_) | None => {}
+            },
+            State::Recycling { closing: false, .. }
+            | State::Open
+            | State::Settling { .. }
+            | State::Closing
+            | State::UpstreamClosed { .. }
+            | State::Gone => {}
+        }
+        self.recv_upstream_for_client(kind, id, piece, cx)?;
+        self.advance(cx)
+    }
+
+    pub(super) fn recv_upstream_for_client(
+        &mut self,
+        kind: FrameKind,
+        id: Option<MethodId>,
+        piece: &Piece,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        match id {
+            Some(MethodId::BASIC_RETURN) if self.publisher.mode() != Mode::Plain => {
+                self.returning = Some(piece.clone());
+                return Ok(());
+            }
+            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => self.publisher.recv_tx_ended(cx),
+            Some(MethodId::CHANNEL_CLOSE) => {
+                let rest = self.publisher.left_to_forward();
+                self.publisher.upstream_channel_closed();
+                let said_close = self.drop_backlog() || matches!(self.state, State::Settling { .. });
+                self.flush(cx);
+                self.publisher.confirms().forget_client();
+                match self.state {
+                    // Both have closed: each gets its answer, the client's from the upstream where it has been asked.
+                    _ if said_close => {
+                        cx.out.upstream.push(close_ok(self.id));
+                        cx.out.client.push(close_ok(self.id));
+                        self.state = State::Gone;
+                        return Ok(());
+                    }
+                    State::Closing => {
+                        cx.out.upstream.push(close_ok(self.id));
+                        return Ok(());
+                    }
+                    State::Open
+                    | State::Settling { .. }
+                    | State::UpstreamClosed { .. }
+                    | State::Refused { .. }
+                    | State::Recycling { .. }
+                    | State::Gone => self.state = State::UpstreamClosed { rest },
+                }
+            }
+            Some(MethodId::CHANNEL_CLOSE_OK) => {
+                self.publisher.upstream_channel_closed();
+                self.flush(cx);
+                self.state = State::Gone;
+            }
+            Some(MethodId::BASIC_CONSUME_OK) => self.note_consume_ok(piece, cx),
+            Some(MethodId::BASIC_CANCEL) => self.note_cancel(piece),
+            Some(_) | None => {}
+        }
+        if id == Some(MethodId::CONFIRM_SELECT_OK) {
+            cx.out.client.forward(piece);
+            self.selecting = false;
+            return Ok(());
+        }
+        self.flush(cx);
+        if kind == FrameKind::Header
+            && let Some(returned) = self.returning.take()
+        {
+            self.pass_return(&returned, piece, cx);
+        }
+        cx.out.client.forward(piece);
+        self.delivering = self.delivering.after(kind, id, piece);
+        Ok(())
+    }
+
+    /// A return goes to the client under the exchange that the client had named.
+    pub(super) fn pass_return(&mut self, returned: &Piece, header: &Piece, cx: &mut Cx<'_>) {
+        let named = match Return::parse(returned.payload()) {
+            Ok(fields) => self.publisher.recv_return(&fields, header, cx),
+            Err(_) => None,
+        };
+        match named.and_then(|named| emit::return_from(self.id, returned.payload(), &named).ok()) {
+            Some(frame) => cx.out.client.push(frame),
+            None => cx.out.client.forward(returned),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! A [`Publisher`]'s way to the upstream and back: forwarding with an entry in the ledger, and what becomes of the entry.
+
+use super::*;
+
+impl Publisher {
+    pub(in crate::session) fn forward(
+        &mut self,
+        candidate: Candidate,
+        reservation: Option<Reservation>,
+        cx: &mut Cx<'_>,
+    ) -> Fate {
+        if self.mode == Mode::Plain && candidate.window.rules().confirms == ConfirmRule::Shadow {
+            cx.out.upstream.push(emit::confirm_select(self.id));
+            self.mode = Mode::Confirm { client: false };
+        }
+        let entry = candidate.forward(self.id, reservation, &mut cx.out.upstream, cx.now);
+        Fate::Forward { at_write: self.enter(entry) }
+    }
+
+    pub(super) fn forward_unjudged(
+        &mut self,
+        client: Option<ClientTag>,
+        target: Option<&str>,
+        publish: &Piece,
+        header: &Piece,
+        left: u64,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let named = forward_to(target, self.id, publish, &mut cx.out.upstream);
+        cx.out.upstream.forward(header);
+        if self.mode != Mode::Plain {
+            let fields = Publish::parse(publish.payload()).ok().filter(|fields| fields.mandatory);
+            let return_key = fields.map(|fields| {
+                let found = ContentHeader::parse(header.payload(), &IdSource::MessageId).ok();
+                let exchange = target.map_or(fields.exchange, str::as_bytes);
+                cx.return_key(exchange, fields.routing_key, found.and_then(|found| found.message_id))
+            });
+            let since = cx.now;
+            self.enter(Entry {
+                client,
+                reservation: None,
+                since,
+                right: None,
+                return_key,
+                returned: false,
+                named,
+            });
+        }
+        self.content = Content::Body { left, fate: Fate::Forward { at_write: None } };
+        self.complete_if_whole(cx)
+    }
+
+    /// Puts a forwarded publish where its outcome will find it; without confirms or tx there is no such place.
+    pub(super) fn enter(&mut self, entry: Entry) -> Option<(Reservation, Duration)> {
+        match self.mode {
+            Mode::Plain => return entry.reservation,
+            Mode::Confirm { .. } => self.confirms.forwarded(entry),
+            Mode::Tx => self.tx.forwarded(entry),
+        }
+        None
+    }
+
+    pub(in crate::session) fn reply(&mut self, reply: Reply, cx: &mut Cx<'_>) {
+        match reply {
+            Reply::Nothing => {}
+            Reply::Nack(tag) => self.confirms.nack(tag),
+            Reply::Duplicate { client, right, publish } => {
+                if cx.rights.knows(&cx.shared.rights, right, cx.now) {
+                    client.into_iter().for_each(|tag| self.confirms.ack(tag));
+                } else if let Ok(fields) = Publish::parse(publish.payload()) {
+                    let asker = Asker { channel: self.id, birth: self.birth, client };
+                    let window = cx.finder.find(cx.shared, fields.exchange);
+                    let target = window.as_ref().and_then(|window| window.rules().forward_to.as_deref());
+                    let exchange = target.map_or(fields.exchange, str::as_bytes);
+                    self.asked += usize::from(cx.probes.ask(right, exchange, fields.routing_key, asker));
+                }
+            }
+        }
+    }
+
+    /// `basic.ack` or `basic.nack`.
+    pub(in crate::session) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
+        let Cx { shared, rights, now, .. } = cx;
+        self.confirms.settle(UpstreamTag(settle.tag), settle.multiple, outcome, |entry| {
+            shared.listener.publish_latency(now.saturating_duration_since(entry.since));
+            entry.right.into_iter().for_each(|right| rights.learn(&shared.rights, right, *now));
+            match outcome {
+                Outcome::Acked => entry.stored(*now),
+                Outcome::Nacked => entry.forget(ForgetCause::Nack),
+            }
+        });
+    }
+
+    /// `basic.return` with its header. Gives back the exchange that the client had named, where it was another.
+    pub(in crate::session) fn recv_return(
+        &mut self,
+        fields: &Return<'_>,
+        header: &Piece,
+        cx: &Cx<'_>,
+    ) -> Option<Box<[u8]>> {
+        let found = ContentHeader::parse(header.payload(), &IdSource::MessageId).ok();
+        let message_id = found.and_then(|found| found.message_id);
+        let key = cx.return_key(fields.exchange, fields.routing_key, message_id);
+        let entry = match self.mode {
+            Mode::Plain => None,
+            Mode::Confirm { .. } => self.confirms.returned(key),
+            Mode::Tx => self.tx.returned(key),
+        };
+        entry.and_then(|entry| entry.named.take())
+    }
+
+    /// `tx.commit-ok` or `tx.rollback-ok`.
+    pub(in crate::session) fn recv_tx_ended(&mut self, cx: &mut Cx<'_>) {
+        let Cx { shared, rights, now, .. } = cx;
+        self.tx.ended(*now, |right| rights.learn(&shared.rights, right, *now));
+    }
+}
