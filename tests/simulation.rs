@@ -31,6 +31,47 @@ fn simulation_million_steps() {
     let total = from_env("HAPAX_SIM_STEPS").unwrap_or(1_000_000);
     let report = run_many(base, total, Middle::Sessions);
     println!("{report:#?}");
+    if total >= 1_000_000 {
+        let rare: Vec<_> = MUST_HAPPEN.iter().filter(|what| report.count(what) < 10).collect();
+        assert!(rare.is_empty(), "hardly ever, so hardly tested: {rare:?} in {report:#?}");
+    }
+}
+
+/// What a million steps go through, or they would show little.
+const MUST_HAPPEN: [&str; 24] = [
+    "broker closed a channel",
+    "broker closed a connection",
+    "broker nacked",
+    "broker refused a user",
+    "client answered by multiple",
+    "client committed",
+    "client froze",
+    "client nacked",
+    "client returned",
+    "client vanished",
+    "client was closed",
+    "client's channel was closed",
+    "delivered",
+    "drained",
+    "duplicate answered",
+    "duplicate of one in doubt answered",
+    "probe",
+    "rollback",
+    "upstream lost",
+    "window: duplicate",
+    "window: evicted early",
+    "window: in flight",
+    "window: promoted",
+    "window: refused",
+];
+
+/// A seed decides everything, the order of what the sessions write included: otherwise no failure would replay.
+#[test]
+fn same_seed_same_run() {
+    for seed in BASE..BASE + 20 {
+        let digest = || run(seed, STEPS, Middle::Sessions, &mut Report::default());
+        assert_eq!(digest(), digest(), "seed {seed}");
+    }
 }
 
 /// All that is broken, a line each: `HAPAX_SIM_RUNS=300 cargo test --test simulation survey -- --ignored --nocapture`.

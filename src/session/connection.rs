@@ -25,7 +25,7 @@ use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection::{AMQPMethod as ConnectionMethod, Close, CloseOk};
 use bytes::{Bytes, BytesMut};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -80,7 +80,8 @@ pub struct Session {
     pub(super) protocol_header: Bytes,
     pub(super) handshake: Handshake,
     pub(super) handshake_until: Instant,
-    pub(super) channels: HashMap<ChannelId, Channel>,
+    /// In the order of their numbers: what a session writes depends on nothing but what it was told.
+    pub(super) channels: BTreeMap<ChannelId, Channel>,
     pub(super) births: u64,
     pub(super) inbound: Inbound,
     /// The client's socket has ended; what it sent before is still looked at first.
@@ -116,7 +117,7 @@ impl Session {
             protocol_header: Bytes::new(),
             handshake: Handshake::new(settings.frame_max),
             handshake_until: now + settings.handshake_timeout,
-            channels: HashMap::new(),
+            channels: BTreeMap::new(),
             births: 0,
             inbound: Inbound::default(),
             client_eof: false,

@@ -19,6 +19,13 @@ pub struct Report {
     pub counts: BTreeMap<&'static str, u64>,
 }
 
+impl Report {
+    /// How often it happened.
+    pub fn count(&self, what: &str) -> u64 {
+        self.counts.get(what).copied().unwrap_or_default()
+    }
+}
+
 /// Why a run failed, and when.
 #[derive(Debug)]
 struct Failure {
