@@ -171,7 +171,7 @@ impl Channel {
             if ack {
                 ctx.truth.acked(uid);
             } else {
-                ctx.truth.nacked(uid);
+                ctx.truth.nacked(uid, ctx.now);
                 again(uid, retry, ctx);
             }
         }

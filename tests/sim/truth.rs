@@ -4,7 +4,7 @@
 //! not look at it, and the models can tell a message from its copies. All that is here are dates; the invariants
 //! compare them. Their letters are those of `docs/testing.md`.
 
-use super::plan::{Micros, Plan, WindowPlan};
+use super::plan::{Micros, Plan, SECOND, WindowPlan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -149,6 +149,7 @@ pub struct Truth {
     eras: BTreeMap<(LinkId, u16), u32>,
     windows: Vec<WindowPlan>,
     patience: Micros,
+    tight: bool,
     deduplicates: bool,
     /// the first invariant that was broken
     pub violation: Option<Violation>,
@@ -160,7 +161,7 @@ impl Truth {
     /// Nothing has happened. `deduplicates`: copies are held to (b).
     pub fn new(plan: &Plan, deduplicates: bool) -> Truth {
         let patience = plan.settings.in_flight_timeout.as_micros() as Micros;
-        Truth { windows: plan.windows.clone(), patience, deduplicates, ..Truth::default() }
+        Truth { windows: plan.windows.clone(), patience, tight: plan.tight, deduplicates, ..Truth::default() }
     }
 
     /// An invariant is broken. The first one counts.
@@ -381,11 +382,25 @@ impl Truth {
     }
 
     /// (c): the client gets a nack.
-    pub fn nacked(&mut self, uid: Uid) {
+    pub fn nacked(&mut self, uid: Uid, now: Micros) {
         self.answered(uid, false);
         if self.of(uid).heard == Some(true) {
             self.broken('c', format!("publish {uid} is nacked, though the broker has acked it"));
         }
+        if self.of(uid).heard.is_none() && !self.tight && self.was_stored_meanwhile(uid, now) {
+            self.broken('c', format!("publish {uid} is nacked, though a copy was acked while it waited"));
+        }
+    }
+
+    /// Whether a copy was acked since it came, and news of it had time to get around.
+    fn was_stored_meanwhile(&self, uid: Uid, now: Micros) -> bool {
+        let p = self.of(uid);
+        let Some(key) = self.key(p.what).filter(|_| !p.bypass) else { return false };
+        let mut copies = self.stored.get(&key).into_iter().flatten().filter(|copy| !self.gave_up(**copy));
+        copies.any(|copy| {
+            let copy = self.of(*copy);
+            copy.known.is_some_and(|known| Some(known) >= p.reached && known + SECOND < now)
+        })
     }
 
     /// (a): the client gets `tx.commit-ok` for these. What stands twice in a transaction shares one fate: where the
