@@ -116,7 +116,7 @@ impl Broker {
         match self.channels.get_mut(&id) {
             Some(channel) if !channel.is_gone() => channel.handle(frame, ctx),
             _ => {
-                ctx.truth.broken('i', format!("link {}: {frame:?} on a channel that is not open", self.link))
+                ctx.truth.broken('i', format!("link {}: {frame:?} on a channel that is not open", self.link));
             }
         }
     }

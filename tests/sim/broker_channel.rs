@@ -156,7 +156,7 @@ impl BrokerChannel {
             // A consumer's answers: the model's deliveries want none.
             (A::Basic(basic::AMQPMethod::Nack(_) | basic::AMQPMethod::Ack(_)), _) => {}
             (class, mode) => {
-                ctx.truth.broken('i', format!("the broker's channel in {mode:?} gets {class:?}"))
+                ctx.truth.broken('i', format!("the broker's channel in {mode:?} gets {class:?}"));
             }
         }
     }

@@ -76,7 +76,7 @@ impl Channel {
 
     /// Whether the client may use it now.
     pub fn is_ready(&self) -> bool {
-        self.life == Life::Open && !(self.hold && !self.expected.is_empty()) && self.out.len() < 50
+        self.life == Life::Open && (self.expected.is_empty() || !self.hold) && self.out.len() < 50
     }
 
     /// Whether every answer has come.
@@ -101,7 +101,7 @@ impl Channel {
             None => {}
             Some(AMQPClass::Channel(method)) => self.lifecycle(method, retry, ctx),
             Some(AMQPClass::Basic(B::Ack(ack))) => {
-                self.answer(ack.delivery_tag, ack.multiple, true, retry, ctx)
+                self.answer(ack.delivery_tag, ack.multiple, true, retry, ctx);
             }
             Some(AMQPClass::Basic(B::Nack(nack))) => {
                 self.answer(nack.delivery_tag, nack.multiple, false, retry, ctx);

@@ -72,7 +72,7 @@ impl Assembler {
     pub fn frame(&mut self, frame: &Frame) -> Option<Whole> {
         match (&frame.0, &mut self.0) {
             (AMQPFrame::Method(_, AMQPClass::Basic(method)), slot) => {
-                *slot = Some((method.clone(), None, Vec::new()))
+                *slot = Some((method.clone(), None, Vec::new()));
             }
             (AMQPFrame::Header(_, header), Some((_, slot, _))) => *slot = Some(header.clone()),
             (AMQPFrame::Body(_, bytes), Some((_, _, body))) => body.extend_from_slice(bytes),

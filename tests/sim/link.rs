@@ -400,10 +400,10 @@ impl Link {
             Output::HeartbeatClient if !self.to_client.is_empty() => {}
             Output::HeartbeatUpstream if !self.to_broker.is_empty() => {}
             Output::HeartbeatClient => {
-                self.to_client(&Bytes::from_static(&hapax::wire::emit::HEARTBEAT), ctx)
+                self.to_client(&Bytes::from_static(&hapax::wire::emit::HEARTBEAT), ctx);
             }
             Output::HeartbeatUpstream => {
-                self.to_upstream(&Bytes::from_static(&hapax::wire::emit::HEARTBEAT), ctx)
+                self.to_upstream(&Bytes::from_static(&hapax::wire::emit::HEARTBEAT), ctx);
             }
             Output::CloseClient => {
                 self.client_socket = Socket::Over;

@@ -5,6 +5,13 @@
 //! what became of every publish and says when an invariant is broken.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how a test fails")]
+#![allow(clippy::cast_possible_truncation, reason = "the models' numbers are small")]
+#![allow(
+    clippy::wrong_self_convention,
+    clippy::needless_pass_by_value,
+    reason = "a step reads as it is said"
+)]
 
 pub mod broker;
 pub mod broker_channel;

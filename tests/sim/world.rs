@@ -97,7 +97,7 @@ impl World {
                 }
             }),
             Event::ToRelay(id, from) => {
-                self.on_link(id, |link, ctx, schedule| link.arrive(from, ctx, schedule))
+                self.on_link(id, |link, ctx, schedule| link.arrive(from, ctx, schedule));
             }
             Event::FromRelay(id, Toward::Broker) => self.on_link(id, Link::reach_broker),
             Event::FromRelay(id, Toward::Client) => self.reach_client(id),

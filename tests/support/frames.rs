@@ -13,7 +13,7 @@ use amq_protocol::frame::{
     AMQPContentHeader, AMQPFrame, ProtocolVersion, WriteContext, gen_frame, parse_frame,
 };
 use amq_protocol::protocol::{AMQPClass, BasicProperties, basic};
-use amq_protocol::types::{AMQPValue, FieldTable, ShortString};
+use amq_protocol::types::{AMQPValue, ShortString};
 use bytes::{Buf, BytesMut};
 use std::fmt;
 use std::ops::{Add, AddAssign};
@@ -228,7 +228,7 @@ impl Message {
 
     /// An entry of the `headers` table.
     pub fn header(mut self, name: &str, value: AMQPValue) -> Message {
-        let mut table = self.properties.headers().clone().unwrap_or_else(FieldTable::default);
+        let mut table = self.properties.headers().clone().unwrap_or_default();
         table.insert(name.into(), value);
         self.properties = self.properties.with_headers(table);
         self
