@@ -280,14 +280,13 @@ impl Publisher {
             return self.forward_unjudged(client, None, &publish, header, left, cx);
         };
         let rules = window.rules();
-        let target = rules.forward_to.as_deref();
         let Ok(found) = ContentHeader::parse(header.payload(), &rules.id) else {
             window.notice(Event::NoId);
-            return self.forward_unjudged(client, target, &publish, header, left, cx);
+            return self.forward_unjudged(client, Some(&window), &publish, header, left, cx);
         };
         if found.bypass {
             window.notice(Event::Bypassed);
-            return self.forward_unjudged(client, target, &publish, header, left, cx);
+            return self.forward_unjudged(client, Some(&window), &publish, header, left, cx);
         }
         if rules.id == IdSource::Body && left > 0 {
             let room = usize::try_from(left).is_ok_and(|left| cx.has_room(self.waiting.held(), left));
@@ -308,7 +307,7 @@ impl Publisher {
                     id: rules.id.to_string().into(),
                 });
             }
-            return self.forward_unjudged(client, target, &publish, header, left, cx);
+            return self.forward_unjudged(client, Some(&window), &publish, header, left, cx);
         };
         let key =
             cx.shared.keys.key(rules.scope, cx.finder.vhost(), fields.exchange, fields.routing_key, &id);

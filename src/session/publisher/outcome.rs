@@ -9,27 +9,37 @@ impl Publisher {
         reservation: Option<Reservation>,
         cx: &mut Cx<'_>,
     ) -> Fate {
-        if self.mode == Mode::Plain && candidate.window.rules().confirms == ConfirmRule::Shadow {
+        self.select_unseen(&candidate.window, cx);
+        let entry = candidate.forward(self.id, reservation, &mut cx.out.upstream, cx.now);
+        Fate::Forward { at_write: self.enter(entry) }
+    }
+
+    /// Hapax's own confirms, where the window has them: the ledger is where outcomes and returns are told whose they are.
+    fn select_unseen(&mut self, window: &Arc<dyn Window>, cx: &mut Cx<'_>) {
+        if self.mode == Mode::Plain && window.rules().confirms == ConfirmRule::Shadow {
             cx.out.upstream.push(emit::confirm_select(self.id));
             self.mode = Mode::Confirm { client: false };
         }
-        let entry = candidate.forward(self.id, reservation, &mut cx.out.upstream, cx.now);
-        Fate::Forward { at_write: self.enter(entry) }
     }
 
     pub(super) fn forward_unjudged(
         &mut self,
         client: Option<ClientTag>,
-        target: Option<&str>,
+        window: Option<&Arc<dyn Window>>,
         publish: &Piece,
         header: &Piece,
         left: u64,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
+        let target = window.and_then(|window| window.rules().forward_to.as_deref());
+        let fields = Publish::parse(publish.payload()).ok().filter(|fields| fields.mandatory);
+        // Its return has to name the exchange that the client named.
+        if let (Some(window), Some(_), Some(_)) = (window, target, &fields) {
+            self.select_unseen(window, cx);
+        }
         let named = forward_to(target, self.id, publish, &mut cx.out.upstream);
         cx.out.upstream.forward(header);
         if self.mode != Mode::Plain {
-            let fields = Publish::parse(publish.payload()).ok().filter(|fields| fields.mandatory);
             let return_key = fields.map(|fields| {
                 let found = ContentHeader::parse(header.payload(), &IdSource::MessageId).ok();
                 let exchange = target.map_or(fields.exchange, str::as_bytes);
