@@ -1,0 +1,199 @@
+//! The invariants: what the dates of [`Truth`] must be to each other.
+
+use super::super::plan::{Micros, SECOND};
+use super::{LinkId, ModelKey, Publish, Truth, Uid};
+
+impl Truth {
+    /// (b): no other copy was stored within the window of one whose outcome the relay has learnt.
+    pub(super) fn stored_once(&mut self, key: ModelKey, uid: Uid) {
+        let others: Vec<Uid> = self.stored.get(&key).cloned().unwrap_or_default();
+        for other in others.into_iter().filter(|other| *other != uid) {
+            let by_date = |uid: Uid| (self.of(uid).forwarded, uid);
+            let (first, second) = if by_date(other) < by_date(uid) { (other, uid) } else { (uid, other) };
+            let Some(known) = self.of(first).known else { continue };
+            let until = self.of(first).evicted.unwrap_or(Micros::MAX).min(known + self.ttl(first));
+            let again = self.of(second).forwarded.unwrap_or(Micros::MAX);
+            let gave_up = self.gave_up(first) || self.gave_up(second);
+            if again < until && !gave_up && self.deduplicates && !self.windows[key.0].observe {
+                let text = format!(
+                    "{key:?} is stored twice in its window: publish {first}, known at {known}, remembered until \
+                     {until}; publish {second}, forwarded at {again}"
+                );
+                self.broken('b', text);
+            }
+        }
+    }
+
+    /// Without confirms there is nobody to be told that it was given up: it has gone on unjudged.
+    fn gave_up(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        p.tag.is_none() && p.forwarded.is_some_and(|forwarded| forwarded >= p.begun + self.patience)
+    }
+
+    fn ttl(&self, uid: Uid) -> Micros {
+        let p = self.of(uid);
+        let window = self.window_of(p.what.exchange).map_or(0, |window| self.windows[window].ttl);
+        p.ttl.unwrap_or(window)
+    }
+
+    /// (a) and (f): the client gets an ack.
+    pub fn acked(&mut self, uid: Uid) {
+        self.answered(uid, true);
+        self.judge_ack(uid, "acked");
+    }
+
+    /// (c): the client gets a nack.
+    pub fn nacked(&mut self, uid: Uid, now: Micros) {
+        self.answered(uid, false);
+        if self.of(uid).heard == Some(true) {
+            self.broken('c', format!("publish {uid} is nacked, though the broker has acked it"));
+        }
+        if self.of(uid).heard.is_none() && !self.tight && self.was_stored_meanwhile(uid, now) {
+            self.broken('c', format!("publish {uid} is nacked, though a copy was acked while it waited"));
+        }
+    }
+
+    /// Whether a copy was acked since it came, and news of it had time to get around.
+    fn was_stored_meanwhile(&self, uid: Uid, now: Micros) -> bool {
+        let p = self.of(uid);
+        let Some(key) = self.key(p.what).filter(|_| !p.bypass) else { return false };
+        let mut copies = self.stored.get(&key).into_iter().flatten().filter(|copy| !self.gave_up(**copy));
+        copies.any(|copy| {
+            let copy = self.of(*copy);
+            copy.known.is_some_and(|known| Some(known) >= p.reached && known + SECOND < now)
+        })
+    }
+
+    /// (a): the client gets `tx.commit-ok` for these. What stands twice in a transaction shares one fate: where the
+    /// first was returned, the second is not stored either.
+    pub fn committed(&mut self, uids: &[Uid]) {
+        for uid in uids.iter().copied() {
+            self.count("client committed");
+            let key = self.key(self.of(uid).what);
+            let twin_returned = |twin: &Uid| {
+                let p = self.of(*twin);
+                *twin < uid && key.is_some() && self.key(p.what) == key && p.returned && p.return_seen
+            };
+            if !uids.iter().any(twin_returned) {
+                self.judge_ack(uid, "committed");
+            }
+        }
+    }
+
+    fn answered(&mut self, uid: Uid, ack: bool) {
+        self.count(if ack { "client acked" } else { "client nacked" });
+        if self.at(uid).answered.replace(ack).is_some() {
+            self.broken('c', format!("publish {uid} is answered twice"));
+        }
+    }
+
+    fn judge_ack(&mut self, uid: Uid, how: &str) {
+        let p = self.of(uid);
+        if !p.allowed {
+            return self
+                .broken('a', format!("publish {uid} is {how}, though its user may not publish there"));
+        }
+        if p.heard == Some(true) && p.returned {
+            if !p.return_seen {
+                self.broken('f', format!("publish {uid} is {how} before its return"));
+            }
+            return;
+        }
+        if p.heard == Some(true) && p.stored.is_some() {
+            return;
+        }
+        match self.original_of(uid) {
+            Some(_) if p.forwarded.is_some() && p.heard.is_none() => {
+                self.broken(
+                    'a',
+                    format!("publish {uid} is {how}; it was forwarded, and its own outcome is unknown"),
+                );
+            }
+            Some(_) => self.count("duplicate answered"),
+            None if self.is_kept_in_doubt(uid) => self.count("duplicate of one in doubt answered"),
+            None => {
+                let copies =
+                    self.key(p.what).and_then(|key| self.stored.get(&key)).cloned().unwrap_or_default();
+                let copies: Vec<_> = copies.iter().rev().take(3).map(|copy| (copy, self.of(*copy))).collect();
+                let text = format!(
+                    "publish {uid} is {how}, no copy of it is stored and acked: {p:?}, not {copies:?}"
+                );
+                self.broken('a', text);
+            }
+        }
+    }
+
+    /// The stored, acked and still remembered copy that makes a publish a duplicate.
+    fn original_of(&self, uid: Uid) -> Option<Uid> {
+        let p = self.of(uid);
+        let key = self.key(p.what).filter(|_| !p.bypass)?;
+        let refresh = self.windows[key.0].refresh;
+        let copies = self.stored.get(&key)?.iter().copied();
+        copies.filter(|other| *other != uid).find(|other| {
+            let other_p = self.of(*other);
+            other_p.heard == Some(true) && (refresh || other_p.heard_at + self.ttl(*other) > p.begun)
+        })
+    }
+
+    /// Whether the window keeps what is in doubt, and a copy is: a loss is possible then, by choice.
+    fn is_kept_in_doubt(&self, uid: Uid) -> bool {
+        let Some(key) = self.key(self.of(uid).what) else { return false };
+        let mut copies = self.forwarded.get(&key).into_iter().flatten().filter(|copy| **copy != uid);
+        copies.any(|copy| self.of(*copy).heard.is_none())
+    }
+
+    /// (f): the client gets a return.
+    pub fn return_seen(&mut self, uid: Uid, link: LinkId, channel: u16) {
+        let Some(p) = self.publishes.get_mut(uid as usize) else {
+            return self.broken('f', format!("publish {uid} is returned, which nobody began"));
+        };
+        let again = std::mem::replace(&mut p.return_seen, true);
+        if again || !p.returned || p.answered.is_some() || (p.link, p.channel) != (link, channel) {
+            let text =
+                format!("publish {uid} is returned on link {link} channel {channel}, out of turn: {p:?}");
+            self.broken('f', text);
+        }
+        self.count("client returned");
+    }
+
+    /// (g): at the end, everything that was sent without confirms and reached the relay is stored, but for what the
+    /// broker itself refused or lost. `given_up`: bounds or times were so small that publishes may be given up.
+    pub fn nothing_lost(&mut self, given_up: bool) {
+        let lost = (0..self.next_uid()).find(|uid| {
+            let p = self.of(*uid);
+            let promised = p.tag.is_none() && !p.tx && p.allowed && p.reached.is_some() && !p.excused;
+            let held = p.forwarded.is_none() && (given_up || self.is_cut_short(p.link, p.channel));
+            let excused = p.returned || p.settled == Some(false) || held;
+            promised
+                && !excused
+                && p.stored.is_none()
+                && !self.stored_as_other(*uid)
+                && !self.is_after_wrong(*uid)
+        });
+        if let Some(uid) = lost {
+            self.broken('g', format!("publish {uid} is lost: {:?}", self.of(uid)));
+        }
+    }
+
+    /// Whether a message was forwarded there whose end never came: nothing can be forwarded behind it.
+    fn is_cut_short(&self, link: LinkId, channel: u16) -> bool {
+        let mut there = self.publishes.iter().filter(|p| (p.link, p.channel) == (link, channel));
+        there.any(|p| p.forwarded.is_some() && p.reached.is_none())
+    }
+
+    /// Whether it came after a publish for which its channel had to be closed.
+    fn is_after_wrong(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        let place = |p: &Publish| (p.link, p.channel, p.era);
+        self.publishes.iter().take(uid as usize).any(|earlier| place(earlier) == place(p) && !earlier.allowed)
+    }
+
+    fn stored_as_other(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        let Some(key) = self.key(p.what).filter(|_| !p.bypass) else { return false };
+        let mut copies = self.stored.get(&key).into_iter().flatten();
+        copies.any(|other| self.of(*other).stored >= Some(p.begun))
+            || self.original_of(uid).is_some()
+            || self.is_kept_in_doubt(uid)
+    }
+}

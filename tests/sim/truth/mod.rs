@@ -1,0 +1,235 @@
+//! What really happened to every publish, and the invariants that it is held to.
+//!
+//! Every attempt to publish has its own number, its [`Uid`], which travels in the `app-id` property: the relay does
+//! not look at it, and the models can tell a message from its copies. All that is here are dates; the invariants
+//! compare them. Their letters are those of `docs/testing.md`.
+
+use super::plan::{Micros, Plan, WindowPlan};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+mod judge;
+mod publish;
+
+pub use publish::{BACKING, EXCHANGES, LinkId, ModelKey, Publish, ROUTING_KEYS, Uid, What};
+
+/// An invariant that was broken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// its letter
+    pub invariant: char,
+    /// what happened
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invariant ({}): {}", self.invariant, self.text)
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Truth {
+    publishes: Vec<Publish>,
+    stored: BTreeMap<ModelKey, Vec<Uid>>,
+    remembered: BTreeSet<ModelKey>,
+    forwarded: BTreeMap<ModelKey, Vec<Uid>>,
+    faulty: BTreeSet<(LinkId, u16)>,
+    eras: BTreeMap<(LinkId, u16), u32>,
+    windows: Vec<WindowPlan>,
+    patience: Micros,
+    tight: bool,
+    deduplicates: bool,
+    /// the first invariant that was broken
+    pub violation: Option<Violation>,
+    /// how often what happened: the proof that a run has been through it
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl Truth {
+    /// Nothing has happened. `deduplicates`: copies are held to (b).
+    pub fn new(plan: &Plan, deduplicates: bool) -> Truth {
+        let patience = plan.settings.in_flight_timeout.as_micros() as Micros;
+        Truth { windows: plan.windows.clone(), patience, tight: plan.tight, deduplicates, ..Truth::default() }
+    }
+
+    /// An invariant is broken. The first one counts.
+    pub fn broken(&mut self, invariant: char, text: impl Into<String>) {
+        self.violation.get_or_insert_with(|| Violation { invariant, text: text.into() });
+    }
+
+    /// Something happened once more.
+    pub fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// A publish by its number.
+    pub fn of(&self, uid: Uid) -> &Publish {
+        &self.publishes[uid as usize]
+    }
+
+    fn at(&mut self, uid: Uid) -> &mut Publish {
+        &mut self.publishes[uid as usize]
+    }
+
+    /// The publish with this number, if there is one.
+    pub fn find(&self, uid: Uid) -> Option<&Publish> {
+        self.publishes.get(uid as usize)
+    }
+
+    /// The window that judges an exchange.
+    pub fn window_of(&self, exchange: usize) -> Option<usize> {
+        match exchange {
+            0 => Some(0),
+            1 => Some(self.windows.len() - 1),
+            _ => None,
+        }
+    }
+
+    /// The second window's scope is the exchange, without the routing key.
+    pub fn key(&self, what: What) -> Option<ModelKey> {
+        let window = self.window_of(what.exchange)?;
+        let routing_key = if window == 1 { 0 } else { what.routing_key };
+        Some((window, what.exchange, routing_key, what.id?))
+    }
+
+    /// A client begins a publish.
+    pub fn publish(&mut self, mut publish: Publish) -> Uid {
+        publish.era = self.eras.get(&(publish.link, publish.channel)).copied().unwrap_or_default();
+        let p = &publish;
+        publish.excused |= self.faulty.contains(&(p.link, p.channel)) || self.faulty.contains(&(p.link, 0));
+        self.publishes.push(publish);
+        u32::try_from(self.publishes.len() - 1).expect("fewer than four billion")
+    }
+
+    /// Whether the window of this exchange refuses what has no id.
+    pub fn wants_id(&self, exchange: usize) -> bool {
+        self.deduplicates && self.window_of(exchange).is_some_and(|window| self.windows[window].reject)
+    }
+
+    /// Whether the id is the body.
+    pub fn by_body(&self, exchange: usize) -> bool {
+        self.window_of(exchange).is_some_and(|window| self.windows[window].by_body)
+    }
+
+    /// The exchange that the broker is to get a publish for.
+    pub fn target(&self, p: &Publish) -> &'static str {
+        match self.window_of(p.what.exchange) {
+            Some(window) if self.windows[window].redirect && self.deduplicates => BACKING,
+            _ => EXCHANGES[p.what.exchange],
+        }
+    }
+
+    /// The number that the next publish will have.
+    pub fn next_uid(&self) -> Uid {
+        u32::try_from(self.publishes.len()).expect("fewer than four billion")
+    }
+
+    /// The relay has taken all of it.
+    pub fn reached(&mut self, uid: Uid, now: Micros) {
+        self.at(uid).reached = Some(now);
+    }
+
+    /// The relay has written all of it to the broker.
+    pub fn forwarded(&mut self, uid: Uid, link: LinkId, now: Micros) {
+        let Some(p) = self.publishes.get_mut(uid as usize) else {
+            return self.broken('i', format!("publish {uid} is forwarded, which nobody began"));
+        };
+        if p.forwarded.is_some() || p.link != link {
+            let text = format!("publish {uid} of link {} is forwarded again, or by link {link}", p.link);
+            return self.broken('b', text);
+        }
+        p.forwarded = Some(now);
+        let what = p.what;
+        if let Some(key) = self.key(what).filter(|key| self.windows[key.0].keep) {
+            self.forwarded.entry(key).or_default().push(uid);
+        }
+        self.count("forwarded");
+    }
+
+    /// The broker has stored it.
+    pub fn stored(&mut self, uid: Uid, now: Micros) {
+        self.at(uid).stored = Some(now);
+        self.count("stored");
+        let p = self.of(uid);
+        if let Some(key) = self.key(p.what).filter(|_| !p.bypass) {
+            let copies = self.stored.entry(key).or_default();
+            copies.push(uid);
+            // Copies that are long past are out of every window but the endless ones, where few copies come about.
+            copies.drain(..copies.len().saturating_sub(100));
+            self.stored_once(key, uid);
+        }
+    }
+
+    /// The broker writes a return.
+    pub fn returned(&mut self, uid: Uid) {
+        self.at(uid).returned = true;
+        self.count("returned");
+    }
+
+    /// The broker will not store it, whether it comes to say so or not.
+    pub fn refused(&mut self, uid: Uid) {
+        self.at(uid).excused = true;
+    }
+
+    /// The broker writes an ack or a nack, or commits its transaction.
+    pub fn settled(&mut self, uid: Uid, ack: bool) {
+        self.at(uid).settled = Some(ack);
+        self.count(if ack { "broker acked" } else { "broker nacked" });
+    }
+
+    /// The relay has taken the ack or nack; `alive`: it had not given up the channel before.
+    pub fn heard(&mut self, uid: Uid, ack: bool, alive: bool, now: Micros) {
+        self.at(uid).heard = Some(ack);
+        self.at(uid).heard_at = now;
+        let p = self.of(uid);
+        if let Some(key) = self.key(p.what).filter(|_| ack && alive && p.stored.is_some() && !p.bypass) {
+            self.at(uid).known = Some(now);
+            self.remembered.insert(key);
+            self.stored_once(key, uid);
+        }
+    }
+
+    /// A window has evicted early: those that it does not remember are free to come again.
+    pub fn evicted(&mut self, window: usize, now: Micros, remembers: impl Fn(ModelKey) -> bool) {
+        let gone = |key: &&ModelKey| key.0 == window && !remembers(**key);
+        let gone: Vec<ModelKey> = self.remembered.iter().filter(gone).copied().collect();
+        for key in gone {
+            self.remembered.remove(&key);
+            for uid in self.stored.get(&key).cloned().unwrap_or_default() {
+                if self.of(uid).known.is_some() {
+                    self.at(uid).evicted.get_or_insert(now);
+                }
+            }
+        }
+    }
+
+    /// The broker or the line to it failed on a channel, or (0) on the connection.
+    pub fn fault(&mut self, link: LinkId, channel: u16) {
+        self.faulty.insert((link, channel));
+        let touched = |p: &&mut Publish| p.link == link && (channel == 0 || p.channel == channel);
+        self.publishes.iter_mut().filter(touched).for_each(|p| p.excused = true);
+    }
+
+    /// The relay has told the client that a channel, or (0) the connection, is closed: what it takes from now on counts
+    /// for nothing.
+    pub fn shut(&mut self, link: LinkId, channel: u16) {
+        self.faulty.insert((link, channel));
+        let touched = |p: &&mut Publish| p.link == link && (channel == 0 || p.channel == channel);
+        self.publishes.iter_mut().filter(touched).for_each(|p| p.excused |= p.reached.is_none());
+    }
+
+    /// The relay's process is to end: what it has read and not yet looked at counts for nothing.
+    pub fn drained(&mut self, link: LinkId) {
+        self.faulty.insert((link, 0));
+        let touched = |p: &&mut Publish| p.link == link && p.forwarded.is_none();
+        self.publishes.iter_mut().filter(touched).for_each(|p| p.excused = true);
+    }
+
+    /// A channel is opened afresh.
+    pub fn reopened(&mut self, link: LinkId, channel: u16) {
+        self.faulty.remove(&(link, channel));
+        *self.eras.entry((link, channel)).or_default() += 1;
+    }
+}
