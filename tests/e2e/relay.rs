@@ -97,11 +97,15 @@ impl Relay {
         }
     }
 
-    /// Asks it to drain and waits for its end.
-    pub fn sigterm(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("it runs");
-        let pid = child.id().to_string();
+    /// Asks it to drain.
+    pub fn sigterm(&self) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
         let status = wait::until("the relay drains and ends", wait::PATIENCE, || child.try_wait().unwrap());
         self.leash.let_go(&child);
         status

@@ -143,6 +143,32 @@ fn p06_keep_prefers_loss_to_duplicates() {
 }
 
 #[test]
+fn p06_a_drain_settles_what_is_in_flight_then_closes_with_320() {
+    let Some(mut site) = Site::with_cut("p06-drain", "") else { return };
+    let mut direct = site.direct();
+    direct.open_channel(1);
+    direct.declare(1, "q", &[]);
+    let mut client = confirming(&site);
+    site.cut().stall_down();
+    client.publish(1, &Publish::to("q", "a"));
+    until_held(&mut direct, "q", 1);
+    site.relay().sigterm();
+    // It takes no more clients; this one is not closed, for its publish is not answered.
+    wait::until("the port is closed", wait::PATIENCE, || {
+        std::net::TcpStream::connect(site.addr()).is_err().then_some(())
+    });
+    site.cut().resume();
+    acked(&[client.next(1)]);
+    match client.next(1) {
+        Told::ConnectionClosed { code: 320, text } => assert!(text.contains("shutting down"), "{text}"),
+        other => panic!("a close with a reason is expected: {other:?}"),
+    }
+    assert_eq!(client.frame().unwrap(), None);
+    assert!(site.relay_mut().ended().success(), "{}", site.relay().log());
+    assert_eq!(direct.drain(1, "q"), ["a"]);
+}
+
+#[test]
 fn p06_a_graceful_close_waits_for_the_outcome() {
     let Some(site) = Site::with_cut("p06-close", "") else { return };
     let mut direct = site.direct();
