@@ -1,10 +1,10 @@
 //! The running process: file limit, sockets, signals, and who is told to stop when. Part of the binary.
 
-use hapax::admin::{self, Admin, Probe, Watched};
+use hapax::admin::{self, Admin, Probe};
 use hapax::cli::DemoArgs;
 use hapax::config::Config;
 use hapax::net::Relay;
-use hapax::pressure::Accounting;
+use hapax::pressure::{Accounting, Watched};
 use hapax::session::{Rights, Shared};
 use hapax::stats::Stats;
 use hapax::window::KeyMaker;
@@ -23,8 +23,8 @@ use tokio::time::MissedTickBehavior;
 const OTHER_FILES: u64 = 64;
 /// How often the upstream is asked for `/readyz`, however often that is read.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// How often windows are swept of what has expired.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often windows are swept of what has expired, and judged.
+const TICK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the process ends with code 1. Its text says what to do.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     let (shared, windows) = share(&config, &stats);
     // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
     let mut helpers = JoinSet::new();
-    helpers.spawn(sweep(windows.clone()));
+    helpers.spawn(tick(windows.clone()));
     if let Some(listener) = admin_listener {
         let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
         let admin = Admin::new(windows, Arc::clone(&stats), probe, draining.clone());
@@ -160,13 +160,13 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     (Arc::new(shared), windows)
 }
 
-/// Removes expired ids where no publish does it in passing.
-async fn sweep(windows: Vec<Watched>) {
-    let mut tick = tokio::time::interval(SWEEP_EVERY);
+/// Removes expired ids where no publish does it in passing, and keeps the accounting's averages going.
+async fn tick(windows: Vec<Watched>) {
+    let mut tick = tokio::time::interval(TICK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = tick.tick().await.into_std();
-        windows.iter().for_each(|watched| watched.window.sweep(now));
+        windows.iter().for_each(|watched| watched.tick(now));
     }
 }
 

@@ -1,12 +1,13 @@
 //! The admin interface over a real socket: metrics, health, readiness against a broker that answers or does not.
 #![allow(clippy::expect_used, clippy::panic, reason = "what a test can't set up fails it")]
 
-use hapax::admin::{Admin, Probe, Watched, router};
+use hapax::admin::{Admin, Probe, router};
 use hapax::config::{Config, Overrides, Upstream};
-use hapax::pressure::Accounting;
+use hapax::pressure::{Accounting, Watched};
 use hapax::session::Listener as _;
 use hapax::stats::Stats;
-use hapax::window::{Event, EvictionCause, ForgetCause, Listener as _};
+use hapax::window::engine::Stamp;
+use hapax::window::{Event, EvictionCause, ForgetCause, Key, Listener as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,13 +97,14 @@ async fn metrics_have_the_names_that_scripts_depend_on() {
     let (upstream, _socket) = nobody();
     let served = serve(upstream).await;
     let [orders, rest] = served.accountings.as_slice() else { panic!("two windows") };
-    orders.on(&Event::Fresh);
-    orders.on(&Event::Committed);
+    let (key, now, until) = (Key(1), Stamp(1), Stamp(2));
+    orders.on(&Event::Fresh { key });
+    orders.on(&Event::Committed { key, now, until });
     orders.on(&Event::Forgotten(ForgetCause::Nack));
     orders.on(&Event::Forgotten(ForgetCause::InDoubt));
-    orders.on(&Event::Evicted { age: Duration::ZERO, cause: EvictionCause::Capacity });
-    (0..3).for_each(|_| rest.on(&Event::Duplicate));
-    rest.on(&Event::CommittedInDoubt);
+    orders.on(&Event::Evicted { key, at: now, until, now, cause: EvictionCause::Capacity });
+    (0..3).for_each(|_| rest.on(&Event::Duplicate { key, now }));
+    rest.on(&Event::CommittedInDoubt { key, now, until });
     let open = served.stats.accepted();
     served.stats.rejected();
     served.stats.dial_failed();

@@ -3,7 +3,7 @@
 //! `prometheus-client` appends `_total` to counters and `_info` to infos: the names here are without. The prefix
 //! `hapax_` comes from the registry.
 
-use super::Watched;
+use crate::pressure::Watched;
 use crate::stats::{Snapshot, Stats};
 use crate::window::{EvictionCause, ForgetCause, Window};
 use prometheus_client::collector::Collector;

@@ -13,9 +13,9 @@ mod probe;
 
 pub use probe::{Probe, ProbeError};
 
-use crate::pressure::Accounting;
+use crate::pressure::Watched;
 use crate::stats::Stats;
-use crate::window::{LocalWindow, Mode, Window};
+use crate::window::{Mode, Window};
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -31,15 +31,6 @@ use tokio::sync::watch;
 /// What Prometheus takes an OpenMetrics text for. `text/plain` would not do: there, counters are declared with their
 /// `_total`.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// A window, and what its events add up to.
-#[derive(Clone, Debug)]
-pub struct Watched {
-    /// the window
-    pub window: Arc<LocalWindow>,
-    /// its listener
-    pub accounting: Arc<Accounting>,
-}
 
 /// Everything that is shown.
 #[derive(Debug)]

@@ -1,7 +1,9 @@
 //! One counter per kind of event. One [`Accounting`] per window, rendered by [`crate::admin`].
 
-use crate::window::{Event, EvictionCause, ForgetCause, Listener};
+use super::facts::{Facts, Publishes};
+use crate::window::{Event, EvictionCause, ForgetCause, Listener, LocalWindow, Window};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 /// Counts a window's events since the start, without a lock. Two counters that are read one after the other may be an
 /// event apart.
@@ -91,15 +93,45 @@ impl Accounting {
         self.evicted.iter().map(Counter::value).sum()
     }
 
+    /// Everything that is known of the window that this listens to.
+    pub fn facts(&self, window: &LocalWindow, _now: Instant) -> Facts {
+        let by_cause = |name: &'static str, count: u64| (name.to_owned(), count);
+        let (entries, bytes) = (window.len() as u64, window.bytes() as u64);
+        Facts {
+            publishes: Publishes {
+                fresh: self.fresh(),
+                duplicate: self.duplicate(),
+                in_flight: self.in_flight(),
+                no_id: self.no_id(),
+                bypassed: self.bypassed(),
+            },
+            commits: self.committed(),
+            commits_in_doubt: self.committed_in_doubt(),
+            promoted: self.promoted(),
+            refused: self.refused(),
+            forgotten: ForgetCause::ALL.map(|cause| by_cause(cause.name(), self.forgotten(cause))).into(),
+            evictions: EvictionCause::ALL.map(|cause| by_cause(cause.name(), self.evicted(cause))).into(),
+            entries,
+            in_flight: window.in_flight() as u64,
+            capacity: window.capacity() as u64,
+            ttl_seconds: window.ttl().as_secs_f64(),
+            bytes,
+            ..Facts::default()
+        }
+    }
+
+    /// About once a second: averages and level.
+    pub fn tick(&self, _window: &LocalWindow, _now: Instant) {}
+
     fn counter(&self, event: &Event) -> Option<&Counter> {
         Some(match event {
-            Event::Fresh => &self.fresh,
-            Event::Duplicate => &self.duplicate,
+            Event::Fresh { .. } => &self.fresh,
+            Event::Duplicate { .. } => &self.duplicate,
             Event::InFlight => &self.in_flight,
             Event::NoId => &self.no_id,
             Event::Bypassed => &self.bypassed,
-            Event::Committed => &self.committed,
-            Event::CommittedInDoubt => &self.committed_in_doubt,
+            Event::Committed { .. } => &self.committed,
+            Event::CommittedInDoubt { .. } => &self.committed_in_doubt,
             Event::Promoted => &self.promoted,
             Event::Refused => &self.refused,
             Event::Forgotten(cause) => return self.forgotten.get(*cause as usize),
@@ -128,25 +160,27 @@ impl Counter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use crate::window::Key;
+    use crate::window::engine::Stamp;
 
     /// Every event has a counter of its own: after the n-th event was told n times, all counters differ.
     #[test]
     fn every_event_moves_its_own_counter() {
         let accounting = Accounting::new();
+        let (key, now, until) = (Key(1), Stamp(1), Stamp(2));
         let plain = [
-            Event::Fresh,
-            Event::Duplicate,
+            Event::Fresh { key },
+            Event::Duplicate { key, now },
             Event::InFlight,
             Event::NoId,
             Event::Bypassed,
-            Event::Committed,
-            Event::CommittedInDoubt,
+            Event::Committed { key, now, until },
+            Event::CommittedInDoubt { key, now, until },
             Event::Promoted,
             Event::Refused,
         ];
         let forgotten = ForgetCause::ALL.map(Event::Forgotten);
-        let evicted = EvictionCause::ALL.map(|cause| Event::Evicted { age: Duration::ZERO, cause });
+        let evicted = EvictionCause::ALL.map(|cause| Event::Evicted { key, at: now, until, now, cause });
         let events: Vec<Event> = plain.into_iter().chain(forgotten).chain(evicted).collect();
         for (n, event) in events.iter().enumerate() {
             (0..=n).for_each(|_| accounting.on(event));

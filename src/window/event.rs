@@ -8,7 +8,8 @@
 //! A publish that waits is counted `InFlight` when it is queued, and again by its final verdict: `Fresh` and `Promoted`,
 //! or `Duplicate`, or `Refused`. So fresh = forwarded, duplicate = taken out, and in flight = how many had to wait for it.
 
-use std::time::Duration;
+use super::Key;
+use super::engine::Stamp;
 
 /// Why a seen key was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -88,33 +89,61 @@ impl ForgetCause {
     }
 }
 
-/// What happened.
+/// What happened. Those that concern one key come with it, and with when (`now`, on the window's own clock).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
     /// verdict: fresh, at once or by promotion
-    Fresh,
+    Fresh {
+        /// of which key
+        key: Key,
+    },
     /// verdict: duplicate, at once or because what it had waited for was stored
-    Duplicate,
+    Duplicate {
+        /// of which key
+        key: Key,
+        /// when
+        now: Stamp,
+    },
     /// verdict: in flight (the final one follows, if the publish still waits by then)
     InFlight,
     /// a publish without an id
     NoId,
     /// a publish with `x-hapax-bypass: true`
     Bypassed,
-    /// a key became seen
-    Committed,
+    /// a key became seen. What makes room for it is told after this.
+    Committed {
+        /// which
+        key: Key,
+        /// when
+        now: Stamp,
+        /// until when it will be remembered, if there is room
+        until: Stamp,
+    },
     /// a key became seen although its outcome is not known (`in_doubt = "keep"`)
-    CommittedInDoubt,
+    CommittedInDoubt {
+        /// which
+        key: Key,
+        /// when
+        now: Stamp,
+        /// until when it will be remembered, if there is room
+        until: Stamp,
+    },
     /// a reservation was dropped
     Forgotten(ForgetCause),
     /// a waiter took the place of a first that failed (`Fresh` is told as well)
     Promoted,
     /// a waiter could not be kept (waiters per id, or bytes held, at their bound)
     Refused,
-    /// a seen key was removed at this age
+    /// a seen key was removed
     Evicted {
-        /// since its commit, or since it was last made young again
-        age: Duration,
+        /// which
+        key: Key,
+        /// its commit, or when it was last made young again
+        at: Stamp,
+        /// until when it ought to have been remembered
+        until: Stamp,
+        /// when
+        now: Stamp,
         /// why
         cause: EvictionCause,
     },

@@ -116,26 +116,26 @@ impl LocalWindow {
         let now = self.clock.stamp(now);
         let _flights = self.flights.lock(key);
         let Some(entry) = self.engine.remove(key) else { return false };
-        self.evicted(now, entry, EvictionCause::Forget);
+        self.evicted(now, key, entry, EvictionCause::Forget);
         !entry.is_expired(now)
     }
 
     /// Makes all seen keys unknown. What is in flight stays so.
     pub fn flush(&self, now: Instant) {
         let now = self.clock.stamp(now);
-        self.engine.clear(&mut |entry, cause| self.evicted(now, entry, cause));
+        self.engine.clear(&mut |key, entry, cause| self.evicted(now, key, entry, cause));
     }
 
     /// Changes the capacity (at least 1); what has no place is forgotten at once, least recently seen first.
     pub fn resize(&self, capacity: usize, now: Instant) {
         let now = self.clock.stamp(now);
-        self.engine.resize(capacity.max(1), &mut |entry, cause| self.evicted(now, entry, cause));
+        self.engine.resize(capacity.max(1), &mut |key, entry, cause| self.evicted(now, key, entry, cause));
     }
 
     /// Removes expired keys that are easy to find. Publishes do that in passing; this is for when there are none.
     pub fn sweep(&self, now: Instant) {
         let now = self.clock.stamp(now);
-        self.engine.sweep(now, &mut |entry, cause| self.evicted(now, entry, cause));
+        self.engine.sweep(now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
     }
 
     /// Changes the TTL of what will be committed from now on.
@@ -159,30 +159,36 @@ impl LocalWindow {
             self.notice(Event::Refused);
             return Judgement::Crowded;
         }
-        let mut gone = |entry, cause| self.evicted(now, entry, cause);
+        let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
         if self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone) {
-            self.notice(Event::Duplicate);
+            self.notice(Event::Duplicate { key, now });
             return Judgement::Duplicate;
         }
         flights.insert(key, Flight::default());
-        self.notice(Event::Fresh);
+        self.notice(Event::Fresh { key });
         Judgement::Fresh
     }
 
     /// The key becomes seen. Without a TTL it is seen for no time at all: its waiters still learn that it was stored.
-    fn settle(&self, key: Key, now: Instant, ttl: Duration, event: Event) {
+    fn settle(&self, key: Key, now: Instant, ttl: Duration, in_doubt: bool) {
         let now = self.clock.stamp(now);
+        let until = now.after(ttl);
         let waiters = {
             let mut flights = self.flights.lock(key);
-            self.notice(event);
-            let entry = Entry { at: now, until: now.after(ttl), duplicates: 0 };
-            if entry.is_expired(now) {
-                self.evicted(now, entry, EvictionCause::Expired);
+            self.notice(if in_doubt {
+                Event::CommittedInDoubt { key, now, until }
             } else {
-                self.engine.insert(key, entry, now, &mut |entry, cause| self.evicted(now, entry, cause));
+                Event::Committed { key, now, until }
+            });
+            let entry = Entry { at: now, until, duplicates: 0 };
+            if entry.is_expired(now) {
+                self.evicted(now, key, entry, EvictionCause::Expired);
+            } else {
+                self.engine
+                    .insert(key, entry, now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
             }
             let waiters = flights.remove(&key).map(Flight::into_waiters).unwrap_or_default();
-            waiters.iter().for_each(|_| self.notice(Event::Duplicate));
+            waiters.iter().for_each(|_| self.notice(Event::Duplicate { key, now }));
             waiters
         };
         for (mailbox, ticket) in waiters {
@@ -197,7 +203,7 @@ impl LocalWindow {
         self.notice(Event::Forgotten(cause));
         if next.is_some() {
             self.notice(Event::Promoted);
-            self.notice(Event::Fresh);
+            self.notice(Event::Fresh { key });
         } else {
             flights.remove(&key);
         }
@@ -205,9 +211,9 @@ impl LocalWindow {
     }
 
     /// What had expired anyway is not held against whoever took it out.
-    fn evicted(&self, now: Stamp, entry: Entry, cause: EvictionCause) {
+    fn evicted(&self, now: Stamp, key: Key, entry: Entry, cause: EvictionCause) {
         let cause = if entry.is_expired(now) { EvictionCause::Expired } else { cause };
-        self.notice(Event::Evicted { age: now.since(entry.at), cause });
+        self.notice(Event::Evicted { key, at: entry.at, until: entry.until, now, cause });
     }
 }
 
@@ -234,11 +240,11 @@ impl Window for LocalWindow {
     }
 
     fn commit(&self, key: Key, now: Instant, ttl: Duration) {
-        self.settle(key, now, ttl, Event::Committed);
+        self.settle(key, now, ttl, false);
     }
 
     fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
-        self.settle(key, now, ttl, Event::CommittedInDoubt);
+        self.settle(key, now, ttl, true);
     }
 
     fn rollback(self: Arc<Self>, key: Key, cause: ForgetCause) {

@@ -136,7 +136,12 @@ impl Desk {
 
     /// How often the window said that.
     pub(super) fn count(&self, event: Event) -> usize {
-        self.events.0.lock().unwrap().iter().filter(|other| **other == event).count()
+        self.count_like(|other| *other == event)
+    }
+
+    /// How often the window said something like that.
+    pub(super) fn count_like(&self, like: impl Fn(&Event) -> bool) -> usize {
+        self.events.0.lock().unwrap().iter().filter(|event| like(event)).count()
     }
 }
 

@@ -34,7 +34,7 @@ impl Listener for Counts {
             Event::Evicted { cause: EvictionCause::Capacity | EvictionCause::Resize, .. } => &self.early,
             Event::Promoted => &self.promoted,
             Event::InFlight => &self.in_flight,
-            Event::Duplicate => &self.duplicate,
+            Event::Duplicate { .. } => &self.duplicate,
             Event::Refused => &self.refused,
             _ => return,
         };

@@ -82,8 +82,8 @@ impl Engine for Lru {
             all.extend(std::iter::from_fn(|| shard.get_mut().map.pop_lru()));
         }
         all.sort_by_key(|(_, slot)| slot.seen);
-        for (_, slot) in all.drain(..all.len().saturating_sub(capacity)) {
-            gone(slot.entry(), EvictionCause::Resize);
+        for (key, slot) in all.drain(..all.len().saturating_sub(capacity)) {
+            gone(key.into(), slot.entry(), EvictionCause::Resize);
         }
         for (key, slot) in all {
             let n = Key::from(key).shard(new.len());
@@ -148,7 +148,7 @@ impl Shard {
             return true;
         }
         if let Some(slot) = self.map.pop(&key) {
-            gone(slot.entry(), EvictionCause::Expired);
+            gone(key.into(), slot.entry(), EvictionCause::Expired);
         }
         false
     }
@@ -158,8 +158,8 @@ impl Shard {
         if self.map.len() >= self.capacity {
             let oldest = self.map.iter().rev().take(LOOK);
             let expired = oldest.filter(|(_, slot)| slot.entry().is_expired(now)).map(|(key, _)| *key).next();
-            if let Some(slot) = expired.and_then(|key| self.map.pop(&key)) {
-                gone(slot.entry(), EvictionCause::Expired);
+            if let Some((key, slot)) = expired.and_then(|key| self.map.pop_entry(&key)) {
+                gone(key.into(), slot.entry(), EvictionCause::Expired);
             }
         }
         self.put(key.into(), Slot::new(entry, now), EvictionCause::Capacity, gone);
@@ -167,7 +167,7 @@ impl Shard {
 
     fn put(&mut self, key: Packed, slot: Slot, cause: EvictionCause, gone: &mut Gone<'_>) {
         if let Some(old) = self.map.put(key, slot) {
-            gone(old.entry(), EvictionCause::Expired);
+            gone(key.into(), old.entry(), EvictionCause::Expired);
         }
         self.peak = self.peak.max(self.map.len());
         self.trim(cause, gone);
@@ -175,8 +175,8 @@ impl Shard {
 
     fn trim(&mut self, cause: EvictionCause, gone: &mut Gone<'_>) {
         while self.map.len() > self.capacity {
-            let Some((_, slot)) = self.map.pop_lru() else { break };
-            gone(slot.entry(), cause);
+            let Some((key, slot)) = self.map.pop_lru() else { break };
+            gone(key.into(), slot.entry(), cause);
         }
     }
 
@@ -191,8 +191,8 @@ impl Shard {
                 Some((_, slot)) if slot.entry().is_expired(now) => {}
                 _ => break,
             }
-            if let Some((_, slot)) = self.map.pop_lru() {
-                gone(slot.entry(), EvictionCause::Expired);
+            if let Some((key, slot)) = self.map.pop_lru() {
+                gone(key.into(), slot.entry(), EvictionCause::Expired);
             }
         }
     }
@@ -200,8 +200,8 @@ impl Shard {
     fn clear(&mut self, gone: &mut Gone<'_>) {
         let map = std::mem::replace(&mut self.map, LruCache::unbounded_with_hasher(KeyHash::default()));
         self.peak = 0;
-        for (_, slot) in &map {
-            gone(slot.entry(), EvictionCause::Flush);
+        for (key, slot) in &map {
+            gone((*key).into(), slot.entry(), EvictionCause::Flush);
         }
     }
 

@@ -43,7 +43,7 @@ impl EngineKind {
 }
 
 /// Nanoseconds since the window's first instant: 8 bytes instead of 16, and 584 years before it ends.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Stamp(pub u64);
 
 impl Stamp {
@@ -85,9 +85,9 @@ impl Entry {
     }
 }
 
-/// Takes what leaves the store, with the cause as the engine sees it: an entry that makes room is `Capacity` even if its
+/// Takes what leaves the store: the key, what was known of it, and the cause as the engine sees it: an entry that makes room is `Capacity` even if its
 /// TTL is over; the window knows better. Called with the engine's lock held: it must not call the engine.
-pub type Gone<'a> = dyn FnMut(Entry, EvictionCause) + 'a;
+pub type Gone<'a> = dyn FnMut(Key, Entry, EvictionCause) + 'a;
 
 /// The contract.
 ///

@@ -72,7 +72,7 @@ impl Engine for Moka {
         }
         drop(entry);
         if let Some(slot) = store.take(key) {
-            gone(slot.entry(), EvictionCause::Expired);
+            gone(slot.key, slot.entry(), EvictionCause::Expired);
         }
         false
     }
@@ -84,7 +84,7 @@ impl Engine for Moka {
     fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut Gone<'_>) {
         let store = self.store.read();
         if let Some(old) = store.take(key) {
-            gone(old.entry(), EvictionCause::Expired);
+            gone(old.key, old.entry(), EvictionCause::Expired);
         }
         let tick = self.tick();
         store.sweep(now, SWEEP, tick.is_multiple_of(TURN), gone);
@@ -102,7 +102,7 @@ impl Engine for Moka {
         let mut slots: Vec<Arc<Slot>> = store.cache.iter().map(|(_, slot)| slot).collect();
         slots.sort_by_key(|slot| slot.seen.load(Relaxed));
         for slot in slots.drain(..slots.len().saturating_sub(capacity)) {
-            gone(slot.entry(), EvictionCause::Resize);
+            gone(slot.key, slot.entry(), EvictionCause::Resize);
         }
         *store = Store::new(capacity);
         for slot in slots {
@@ -115,7 +115,7 @@ impl Engine for Moka {
         let mut store = self.store.write();
         store.settle(EvictionCause::Capacity, gone);
         for (_, slot) in &store.cache {
-            gone(slot.entry(), EvictionCause::Flush);
+            gone(slot.key, slot.entry(), EvictionCause::Flush);
         }
         *store = Store::new(store.capacity);
     }
@@ -198,7 +198,7 @@ impl Store {
     fn settle(&self, cause: EvictionCause, gone: &mut Gone<'_>) {
         self.cache.run_pending_tasks();
         for slot in std::mem::take(&mut *self.shelf.evicted.lock()) {
-            gone(slot.entry(), cause);
+            gone(slot.key, slot.entry(), cause);
         }
     }
 
@@ -218,7 +218,7 @@ impl Store {
             }
             if slot.entry().is_expired(now) {
                 if self.take(slot.key).is_some() {
-                    gone(slot.entry(), EvictionCause::Expired);
+                    gone(slot.key, slot.entry(), EvictionCause::Expired);
                 }
             } else if turn || queue.len() > self.len() / 8 * 9 + SLACK {
                 queue.push_back(slot);
