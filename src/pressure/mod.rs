@@ -4,7 +4,13 @@
 //! what everybody shows.
 
 mod accounting;
+mod ages;
 pub mod facts;
+mod form;
+mod ghost;
+mod level;
+mod stripe;
+mod trend;
 
 pub use accounting::Accounting;
 pub use facts::{Facts, Level};

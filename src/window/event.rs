@@ -8,8 +8,8 @@
 //! A publish that waits is counted `InFlight` when it is queued, and again by its final verdict: `Fresh` and `Promoted`,
 //! or `Duplicate`, or `Refused`. So fresh = forwarded, duplicate = taken out, and in flight = how many had to wait for it.
 
-use super::Key;
 use super::engine::Stamp;
+use super::{Key, Limits};
 
 /// Why a seen key was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -147,12 +147,21 @@ pub enum Event {
         /// why
         cause: EvictionCause,
     },
+    /// somebody had this one key made unknown, whether it was seen or not (if it was, its `Evicted` came before)
+    Disowned {
+        /// which
+        key: Key,
+    },
+    /// somebody had all seen keys made unknown (their `Evicted` came before)
+    Flushed,
 }
 
 /// Who is told. Called with a window's lock held: count and return.
 pub trait Listener: Send + Sync + std::fmt::Debug {
     /// Something happened.
     fn on(&self, event: &Event);
+    /// What is in force from now on: told when the window is made, and after each change. No lock is held.
+    fn limits(&self, _: &Limits) {}
 }
 
 /// Nobody.
