@@ -7,20 +7,25 @@
 //! Lock order: whatever the window holds, then a stripe's ledger or the trend, then the ages.
 
 use super::ages::Ages;
+use super::distinct::Distinct;
 use super::facts::{Facts, GhostFacts, Level, Publishes};
 use super::form::{InForce, STRIPES};
 use super::ghost::{FINGERPRINT_BITS, SLOTS};
+use super::scopes::Scopes;
 use super::stripe::{Ledger, Stripe};
 use super::trend::{Totals, Trend, interval};
 use crate::window::engine::Stamp;
-use crate::window::{Event, EvictionCause, ForgetCause, Key, Limits, Listener, LocalWindow, Window};
+use crate::window::{Event, EvictionCause, ForgetCause, Key, Limits, Listener, LocalWindow, Origin, Window};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// Below so many ids, and below a quarter of its capacity, what a window takes says nothing about what an id takes.
 const FILLED: usize = 1000;
+/// From so many fresh ids per second on, one in [`SAMPLE`] tells where it goes.
+const BUSY: f64 = 20_000.0;
+const SAMPLE: u64 = 16;
 
 /// Counts a window's events since the start. Two counters that are read one after the other may be an event apart.
 #[derive(Debug, Default)]
@@ -34,6 +39,10 @@ pub struct Accounting {
     promoted: Counter,
     refused: Counter,
     forgotten: [Counter; ForgetCause::ALL.len()],
+    distinct: Distinct,
+    scopes: Mutex<Scopes>,
+    /// There are so many fresh ids that a part of them tells where they come from.
+    is_busy: AtomicBool,
     trend: Mutex<Trend>,
 }
 
@@ -141,6 +150,8 @@ impl Accounting {
             ttl_seconds: ttl.as_secs_f64(),
             bytes: (window.bytes() + self.bytes()) as u64,
             hit_ratio: hit_ratio(&totals),
+            distinct: self.distinct.facts(now),
+            top_scopes: self.scopes.lock().top(),
             ..Facts::default()
         };
         // Where shards are to be filled evenly, the last hundredth takes long.
@@ -156,10 +167,13 @@ impl Accounting {
     pub fn tick(&self, window: &LocalWindow, now: Instant) {
         self.in_force.set(&window.limits());
         self.work_off(Some(window.stamp(now)));
+        self.distinct.tick(now);
+        self.scopes.lock().tick(now);
         let (totals, ttl, capacity) = (self.totals(), window.ttl(), window.capacity());
         let before = {
             let mut trend = self.trend.lock();
             trend.step(now, totals, ttl);
+            self.is_busy.store(trend.rates().fresh > BUSY, Relaxed);
             let pressure = trend.pressure(ttl, capacity);
             let is_interval_over = trend.is_interval_over(now, ttl);
             let is_early = {
@@ -224,7 +238,12 @@ impl Accounting {
     fn bytes(&self) -> usize {
         let stripes: usize =
             self.stripes.iter().map(|stripe| size_of::<Stripe>() + stripe.ledger.lock().bytes()).sum();
-        size_of::<Accounting>() + stripes + Ages::bytes() + self.trend.lock().bytes()
+        size_of::<Accounting>()
+            + stripes
+            + Ages::bytes()
+            + Distinct::BYTES
+            + self.scopes.lock().bytes()
+            + self.trend.lock().bytes()
     }
 
     fn sum(&self, what: impl Fn(&Ledger) -> u64) -> u64 {
@@ -264,8 +283,14 @@ impl Accounting {
 impl Listener for Accounting {
     fn on(&self, event: &Event) {
         match *event {
-            Event::Fresh { key } => add(&self.stripe(key).fresh),
-            Event::Duplicate { key, .. } => add(&self.stripe(key).duplicate),
+            Event::Fresh { key } => {
+                self.distinct.add(key.spread());
+                add(&self.stripe(key).fresh);
+            }
+            Event::Duplicate { key, .. } => {
+                self.distinct.add(key.spread());
+                add(&self.stripe(key).duplicate);
+            }
             Event::Committed { key, now, .. } => self.write(key, now, |ledger| ledger.commit(key, now)),
             Event::CommittedInDoubt { key, .. } => {
                 self.stripe(key).ledger.lock().committed_in_doubt += 1;
@@ -290,6 +315,15 @@ impl Listener for Accounting {
 
     fn limits(&self, limits: &Limits) {
         self.in_force.set(limits);
+    }
+
+    fn wants_origin(&self, key: Key) -> bool {
+        !self.is_busy.load(Relaxed) || key.spread().is_multiple_of(SAMPLE)
+    }
+
+    fn origin(&self, origin: &Origin<'_>) {
+        let ids = if self.is_busy.load(Relaxed) { SAMPLE } else { 1 };
+        self.scopes.lock().add(origin, ids);
     }
 }
 

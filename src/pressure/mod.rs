@@ -5,10 +5,12 @@
 
 mod accounting;
 mod ages;
+mod distinct;
 pub mod facts;
 mod form;
 mod ghost;
 mod level;
+mod scopes;
 mod stripe;
 mod trend;
 

@@ -162,6 +162,23 @@ pub trait Listener: Send + Sync + std::fmt::Debug {
     fn on(&self, event: &Event);
     /// What is in force from now on: told when the window is made, and after each change. No lock is held.
     fn limits(&self, _: &Limits) {}
+    /// Whether it is to be told where this fresh publish goes; it may do with a part of them.
+    fn wants_origin(&self, _: Key) -> bool {
+        false
+    }
+    /// Where a fresh publish goes. No lock is held.
+    fn origin(&self, _: &Origin<'_>) {}
+}
+
+/// Where a publish goes, as its publisher names it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Origin<'a> {
+    /// vhost
+    pub vhost: &'a [u8],
+    /// exchange; not the one that a window forwards to instead
+    pub exchange: &'a [u8],
+    /// routing key
+    pub routing_key: &'a [u8],
 }
 
 /// Nobody.

@@ -287,6 +287,14 @@ impl Window for LocalWindow {
     fn notice(&self, event: Event) {
         self.listener.on(&event);
     }
+
+    fn wants_origin(&self, key: Key) -> bool {
+        self.listener.wants_origin(key)
+    }
+
+    fn note_origin(&self, origin: &Origin<'_>) {
+        self.listener.origin(origin);
+    }
 }
 
 /// A verdict before its guard is made, which must not happen under the lock.
