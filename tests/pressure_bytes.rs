@@ -22,8 +22,8 @@ fn bytes_are_what_the_process_grows_by() {
     for engine in EngineKind::ALL {
         for (capacity, within_ttl, ids) in [
             (50_000, 40_000, 40_000),   // not full, no ghost
-            (50_000, 150_000, 250_000), // full for long, and a ghost that is half full
-            (150_000, 450_000, 450_000),
+            (50_000, 150_000, 150_000), // full for long, and a ghost that is half full
+            (100_000, 250_000, 250_000),
         ] {
             let order = format!("{} {capacity} {within_ttl} {ids}", engine.name());
             let child = Command::new(std::env::current_exe().expect("its own name"))
