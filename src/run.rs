@@ -3,7 +3,7 @@
 use hapax::admin::{self, Admin, Probe};
 use hapax::cli::DemoArgs;
 use hapax::config::Config;
-use hapax::net::Relay;
+use hapax::net::{Clients, Relay};
 use hapax::pressure::{Accounting, Watched};
 use hapax::session::{Rights, Shared};
 use hapax::stats::Stats;
@@ -110,7 +110,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         None => None,
     };
     let draining = on_signals().map_err(Failure::System)?;
-    let stats = Stats::new();
+    let (stats, clients) = (Stats::new(), Clients::new());
     let (shared, windows) = share(&config, &stats);
     // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
     let mut helpers = JoinSet::new();
@@ -134,6 +134,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         max_connections: config.limits.max_connections,
         drain_timeout: config.timeouts.drain,
         stats,
+        clients,
     };
     Arc::new(relay).serve(listener, draining).await;
     tracing::info!("drained; good bye");
