@@ -1,6 +1,6 @@
 //! The running process: file limit, sockets, signals, and who is told to stop when. Part of the binary.
 
-use hapax::admin::{self, Admin, Probe};
+use hapax::admin::{self, Admin, Parts, Probe};
 use hapax::cli::DemoArgs;
 use hapax::config::Config;
 use hapax::net::{Clients, Relay};
@@ -117,7 +117,15 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     helpers.spawn(tick(windows.clone()));
     if let Some(listener) = admin_listener {
         let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
-        let admin = Admin::new(windows, Arc::clone(&stats), probe, draining.clone());
+        let admin = Admin::new(Parts {
+            config: &config,
+            windows,
+            keys: shared.keys.clone(),
+            stats: Arc::clone(&stats),
+            clients: Arc::clone(&clients),
+            probe,
+            draining: draining.clone(),
+        });
         helpers.spawn(async move {
             if let Err(error) = admin::serve(listener, admin).await {
                 tracing::error!(%error, "the admin listener ended");
