@@ -10,7 +10,13 @@ pub fn get(addr: SocketAddr, path: &str) -> io::Result<(u16, String)> {
 }
 
 /// Status and body; `headers` are whole lines.
-pub fn ask(addr: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> io::Result<(u16, String)> {
+pub fn ask(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
