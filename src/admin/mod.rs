@@ -3,13 +3,14 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/metrics` | OpenMetrics text |
+//! | `/metrics` | for Prometheus, as OpenMetrics or in the classic text format |
 //! | `/healthz` | 200 while the process answers at all |
 //! | `/readyz` | 200 if the upstream answers an AMQP handshake and we are not draining, else 503; detail as JSON |
 //! | anything else | 404 as JSON |
 
 mod metrics;
 mod probe;
+mod process;
 
 pub use probe::{Probe, ProbeError};
 
@@ -17,27 +18,28 @@ use crate::pressure::Watched;
 use crate::stats::Stats;
 use crate::window::{Mode, Window};
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use prometheus_client::registry::Registry;
+use metrics::{Format, Metrics};
 use serde::Serialize;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// What Prometheus takes an OpenMetrics text for. `text/plain` would not do: there, counters are declared with their
-/// `_total`.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How long a scrape waits for the upstream's answer, before it shows an older one: little, measured by Prometheus'
+/// timeout of ten seconds, and much for a handshake.
+const SCRAPE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Everything that is shown.
 #[derive(Debug)]
 pub struct Admin {
     windows: Arc<[Watched]>,
-    registry: Registry,
-    probe: Probe,
+    metrics: Metrics,
+    probe: Arc<Probe>,
     draining: watch::Receiver<bool>,
 }
 
@@ -50,8 +52,9 @@ impl Admin {
         draining: watch::Receiver<bool>,
     ) -> Arc<Admin> {
         let windows: Arc<[Watched]> = windows.into();
-        let registry = metrics::registry(Arc::clone(&windows), stats);
-        Arc::new(Admin { windows, registry, probe, draining })
+        let probe = Arc::new(probe);
+        let metrics = Metrics::new(Arc::clone(&windows), stats, Arc::clone(&probe));
+        Arc::new(Admin { windows, metrics, probe, draining })
     }
 
     async fn readiness(&self) -> Readiness {
@@ -125,10 +128,11 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .with_state(admin)
 }
 
-async fn show_metrics(State(admin): State<Arc<Admin>>) -> Response {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &admin.registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+async fn show_metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    admin.probe.refresh(SCRAPE_PATIENCE).await;
+    let format = Format::accepted(&headers);
+    match admin.metrics.text(format) {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(_) => complaint(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written".to_owned()),
     }
 }
