@@ -82,6 +82,15 @@ fn every_runbook_is_there() {
     }
 }
 
+/// Names in the first column of a table of metrics.
+fn documented() -> BTreeSet<String> {
+    let operations = repository("docs/operations.md");
+    let first = operations.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    let names = first.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let metrics = names.filter(|name| name.starts_with("hapax_") || name.starts_with("process_"));
+    metrics.map(str::to_owned).collect()
+}
+
 struct Panel {
     title: String,
     expressions: Vec<String>,
@@ -273,6 +282,9 @@ fn every_query_has_data_and_every_alert_has_its_day() {
         }
     }
     ground.look_for_alerts();
+    let (_, exposed) = http::get(ground.relay.admin(), "/metrics").unwrap();
+    let types = exposed.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    assert_eq!(documented(), types.map(str::to_owned).collect(), "docs/operations.md, and what there is");
 
     // The relay dies and comes back: an alert, and a mark on the dashboard.
     ground.relay.kill9();
