@@ -1,6 +1,6 @@
 //! Alert rules and dashboard, held against the real thing: `promtool` reads them, a real Prometheus runs every one of
 //! their queries against a real relay before a real RabbitMQ, and everything that an alert tells of is made to happen.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step is a failed test")]
 
 mod e2e;
 

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-const SCRAPE_EVERY: &str = "500ms";
+const SCRAPE_EVERY: &str = "1s";
 
 /// `config/prometheus`.
 pub fn config_folder() -> PathBuf {

@@ -1,7 +1,7 @@
 //! What Prometheus is told, made when it scrapes: what counts has only atomics, and no registry to ask.
 //!
 //! A scrape asks each window once for its [`Facts`](crate::pressure::Facts); [`windows`] says which of them is which
-//! metric, [`format`] in which of the two text formats they are written. Labels are names of windows and closed lists
+//! metric, [`mod@format`] in which of the two text formats they are written. Labels are names of windows and closed lists
 //! of causes: no id and no routing key can become one, so the number of series is set by the configuration.
 //!
 //! `prometheus-client` appends `_total` to counters and `_info` to infos: the names here are without. The prefix
