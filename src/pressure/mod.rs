@@ -5,6 +5,7 @@
 
 mod accounting;
 pub mod facts;
+pub mod whatif;
 
 pub use accounting::Accounting;
 pub use facts::{Facts, Level};

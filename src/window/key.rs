@@ -15,7 +15,7 @@ pub struct Key(pub u128);
 impl Key {
     /// 64 bits of it that spread even over keys made by counting, as tests do.
     #[expect(clippy::cast_possible_truncation, reason = "the two halves are meant")]
-    pub(super) fn spread(self) -> u64 {
+    pub(crate) fn spread(self) -> u64 {
         let halves = (self.0 >> 64) as u64 ^ self.0 as u64;
         let product = u128::from(halves) * 0x9e37_79b9_7f4a_7c15;
         (product >> 64) as u64 ^ product as u64
