@@ -4,10 +4,12 @@
 //! what everybody shows.
 
 mod accounting;
+pub mod budget;
 pub mod facts;
 pub mod whatif;
 
 pub use accounting::Accounting;
+pub use budget::Budget;
 pub use facts::{Facts, Level};
 
 use crate::window::LocalWindow;

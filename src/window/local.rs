@@ -20,6 +20,7 @@ pub struct LocalWindow {
     dials: RwLock<Dials>,
     clock: Clock,
     flights: Flights,
+    kind: EngineKind,
     engine: Box<dyn Engine>,
     listener: Arc<dyn Listener>,
 }
@@ -55,6 +56,7 @@ impl LocalWindow {
             dials: RwLock::new(Dials { ttl, mode }),
             clock: Clock::default(),
             flights: Flights::new(),
+            kind: engine,
             engine: engine.build(capacity.max(1)),
             listener,
         })
@@ -95,6 +97,16 @@ impl LocalWindow {
     /// What the window occupies on the heap: an estimate, the engine says how good it is.
     pub fn bytes(&self) -> usize {
         self.engine.bytes() + self.flights.bytes()
+    }
+
+    /// Of [`LocalWindow::bytes`], what the remembered keys take.
+    pub fn store_bytes(&self) -> usize {
+        self.engine.bytes()
+    }
+
+    /// What the remembered keys would take at most, were there so many.
+    pub fn store_bytes_at(&self, capacity: usize) -> usize {
+        self.kind.bytes_at(capacity)
     }
 
     /// What is known of a seen key. Does not count as seeing it.

@@ -1,6 +1,7 @@
 //! A small window: exact least-recently-seen order and TTL, over 64-bit keys, in one slab. It is what an engine would be
 //! at a capacity that is not set, run over a sample of the keys. No events, no shards, no reservations.
 
+use super::POINTS;
 use crate::window::engine::Stamp;
 use hashbrown::HashTable;
 
@@ -104,6 +105,12 @@ impl Mini {
         self.nodes.capacity() * size_of::<Node>() + self.index.allocation_size()
     }
 
+    /// What stores of so many entries in all take at most: the table has a power of two of buckets of 5 bytes, at most 7/8
+    /// full.
+    pub(super) fn bytes_at_most(entries: usize) -> usize {
+        entries * size_of::<Node>() + entries * 16 / 7 * (size_of::<u32>() + 1) + POINTS * 64
+    }
+
     fn make_room(&mut self, now: Stamp) {
         for _ in 0..SWEEP {
             if !self.node(self.tail).is_some_and(|node| now >= node.until) {
@@ -131,12 +138,21 @@ impl Mini {
         if let Some(slot) = self.nodes.get_mut(at as usize) {
             self.free = std::mem::replace(slot, node).next;
         } else {
+            self.grow();
             self.nodes.push(node);
         }
         let nodes = &self.nodes;
         self.index
             .insert_unique(hash(key), at, |at| nodes.get(*at as usize).map_or(0, |node| hash(node.key)));
         self.link_first(at);
+    }
+
+    /// Room for twice as many nodes, but never for more than there will be.
+    fn grow(&mut self) {
+        let held = self.nodes.len();
+        if held == self.nodes.capacity() {
+            self.nodes.reserve_exact(held.max(16).min(self.capacity.saturating_sub(held)));
+        }
     }
 
     /// Forgets a node that is in no list any more.

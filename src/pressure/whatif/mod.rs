@@ -128,9 +128,8 @@ impl WhatIf {
     /// What it takes at most at this capacity, however it got there.
     pub fn bytes_at_most(capacity: usize) -> usize {
         let factors: f64 = FACTORS.iter().sum();
-        // The rate may be twice the one that is best. A slab and a table double, so they are up to twice as large as needed.
-        let entries = whole(2.0 * scaled(capacity, rate(capacity)) * factors);
-        entries * 2 * (size_of::<[u64; 3]>() + 6) + (EPOCHS + 1) * size_of::<Tally>()
+        Mini::bytes_at_most(whole(scaled(capacity, rate(capacity)) * factors))
+            + 2 * EPOCHS * size_of::<Tally>()
     }
 
     fn points(&self, all: &Tally, bytes_per_id: f64) -> Vec<facts::WhatIfPoint> {
@@ -163,7 +162,8 @@ impl WhatIf {
     fn rescale(&mut self, old_capacity: usize) {
         let capacity = self.limits.capacity;
         let (before, best) = (self.rate, rate(capacity));
-        if !(best / 2.0..=best * 2.0).contains(&before) {
+        // Fewer keys at once, since nothing is lost by that; more only when it is worth the gap.
+        if !(best / 2.0..=best).contains(&before) {
             self.rate = best;
         }
         let below = self.threshold();
