@@ -6,7 +6,7 @@
 
 use hapax::pressure::facts;
 use hapax::pressure::whatif::{FACTORS, Sampler, WhatIf};
-use hapax::window::engine::EngineKind;
+use hapax::window::engine::{EngineKind, Stamp};
 use hapax::window::event::Deaf;
 use hapax::window::{
     Confirms, Event, InDoubt, Key, Limits, Listener, LocalWindow, Mailbox, MissingId, Mode, Rules, Scope,
@@ -195,4 +195,85 @@ fn the_curve_is_within_two_points_of_the_truth() {
         sum += mean;
     }
     println!("mean of all traces: {:.2} points", sum / traces::ALL.len() as f64);
+}
+
+/// The other rules of a window: a duplicate may make its id young again.
+#[test]
+fn the_curve_knows_refresh_on_duplicate() {
+    let trace = traces::ALL.iter().find(|trace| trace.name == "late retries").expect("a trace");
+    let plain = limits(trace.capacity);
+    let refreshed = Limits { refresh_on_duplicate: true, ..plain };
+    let (mean, most) = compare(trace, refreshed, EngineKind::default());
+    assert!(mean < MEAN_ERROR && most < 2.0 * MEAN_ERROR, "{mean}, {most}");
+}
+
+/// A window that is resized twice while the trace runs: what the curve says in the end is what windows would have caught that
+/// always had those sizes. What it remembers and what it has counted are carried over.
+#[test]
+fn a_resize_keeps_the_curve() {
+    for (name, capacities) in [("retries", [16_384, 8_192, 20_000]), ("uniform", [8_192, 20_000, 16_384])] {
+        let trace = traces::ALL.iter().find(|trace| trace.name == name).expect("a trace");
+        let publishes = (trace.publishes)(16_384);
+        let (base, ear) = (base(), Arc::new(Ear::default()));
+        let run = Run::new(window(limits(capacities[0]), EngineKind::default(), ear.clone()));
+        ear.tick(&run.window, base);
+        for (part, capacity) in publishes.chunks(publishes.len().div_ceil(3)).zip(capacities) {
+            let now = base + part[0].at;
+            let before = ear.facts();
+            run.window.resize(capacity, now);
+            ear.tick(&run.window, now);
+            let after = ear.facts();
+            assert!(after.sampled >= before.sampled / 3, "{} and then {}", before.sampled, after.sampled);
+            for publish in part {
+                run.publish(publish.id, base + publish.at);
+                ear.tick(&run.window, base + publish.at);
+            }
+        }
+        let truth = exact_curve(&publishes, limits(capacities[2]), EngineKind::default(), base);
+        let told: Vec<f64> = ear.facts().points.iter().map(|point| point.caught).collect();
+        let mean =
+            told.iter().zip(&truth).map(|(a, b)| (a - b).abs() * 100.0).sum::<f64>() / truth.len() as f64;
+        println!("{name}, resized: {mean:.2} points");
+        assert!(mean < MEAN_ERROR, "{name}: {told:.3?} and not {truth:.3?}");
+    }
+}
+
+/// Another TTL is another curve, and what was counted under the old one says nothing of it.
+#[test]
+fn a_new_ttl_begins_a_new_curve() {
+    let (base, ear) = (base(), Arc::new(Ear::default()));
+    let run = Run::new(window(limits(1000), EngineKind::default(), ear.clone()));
+    ear.tick(&run.window, base);
+    let publish = |id| (0..3).filter(|_| run.publish(id, base)).count();
+    assert_eq!((0..500).map(publish).sum::<usize>(), 1000);
+    let curve = ear.facts();
+    assert_eq!(
+        (curve.sample_rate, curve.sampled, curve.points.len()),
+        (1.0, 1500, FACTORS.len()),
+        "all of a small window"
+    );
+    assert_eq!(
+        (curve.points[0].capacity, curve.points[9].capacity, curve.points[9].bytes),
+        (250, 8000, 800_000)
+    );
+    assert!(curve.points.iter().all(|point| (point.caught - 2.0 / 3.0).abs() < 1e-6), "{curve:?}");
+    run.window.set_ttl(TTL / 2);
+    ear.tick(&run.window, base);
+    assert_eq!((ear.facts().sampled, ear.facts().points), (0, Vec::new()));
+}
+
+/// However large the window and whatever comes: the curve has a bound, and reaches it nearly.
+#[test]
+fn its_memory_is_bounded() {
+    let base = base();
+    for capacity in [1, 1_000, 100_000, 1_000_000, 100_000_000] {
+        let mut what_if = WhatIf::new(limits(capacity), base, 0);
+        for id in 0..40_000 {
+            what_if.on_publish(key_of(id), Stamp(id), None);
+        }
+        let (bytes, most) = (what_if.bytes(), WhatIf::bytes_at_most(capacity));
+        println!("{capacity}: {bytes} of {most} bytes");
+        assert!(bytes <= most && most <= 5 << 20, "{capacity}: {bytes} of {most} bytes");
+        assert!(capacity == 1 || bytes * 2 > most, "{capacity}: {bytes} of {most} bytes");
+    }
 }

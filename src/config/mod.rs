@@ -20,6 +20,7 @@ pub mod defaults;
 
 pub use problem::{Problem, Problems, Source, Sources};
 
+use crate::pressure::budget::{Budget, Share};
 use crate::session::Settings;
 use crate::window::engine::EngineKind;
 use crate::window::local::Limits as WindowLimits;
@@ -42,6 +43,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// whether `admin` may be an address that other hosts can reach, although it asks for no password
     pub admin_allow_remote: bool,
+    /// bytes that the windows with `capacity = "auto"` share
+    pub memory_budget: Option<usize>,
     /// bounds
     pub limits: Limits,
     /// times
@@ -143,6 +146,10 @@ pub struct WindowConfig {
     pub rules: Rules,
     /// what can be changed while it runs, and the bounds
     pub limits: WindowLimits,
+    /// `capacity = "auto"`: the one in `limits` is where it starts
+    pub auto: bool,
+    /// its share of the memory budget, relative to others
+    pub weight: u32,
     /// how seen ids are stored
     pub engine: EngineKind,
 }
@@ -158,6 +165,16 @@ impl Config {
             held_bytes: self.limits.held_bytes,
             frame_max: self.limits.frame_max,
         }
+    }
+
+    /// The memory budget, and who may have a share of it.
+    pub fn budget(&self) -> Budget {
+        let share = |window: &WindowConfig| Share {
+            name: Arc::clone(&window.rules.name),
+            auto: window.auto,
+            weight: window.weight,
+        };
+        Budget::new(self.memory_budget, self.windows.iter().map(share))
     }
 
     /// The windows, empty, each with the listener that `listener` makes for it.

@@ -1,6 +1,7 @@
 //! One counter per kind of event. One [`Accounting`] per window, rendered by [`crate::admin`].
 
 use super::facts::{Facts, Publishes};
+use super::whatif::Sampler;
 use crate::window::{Event, EvictionCause, ForgetCause, Listener, LocalWindow, Window};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -20,6 +21,7 @@ pub struct Accounting {
     refused: Counter,
     forgotten: [Counter; ForgetCause::ALL.len()],
     evicted: [Counter; EvictionCause::ALL.len()],
+    what_if: Sampler,
 }
 
 impl Accounting {
@@ -115,13 +117,21 @@ impl Accounting {
             in_flight: window.in_flight() as u64,
             capacity: window.capacity() as u64,
             ttl_seconds: window.ttl().as_secs_f64(),
-            bytes,
+            bytes: bytes + self.what_if.bytes() as u64,
+            what_if: self.what_if.facts(bytes_per_id(window), self.resolved()),
             ..Facts::default()
         }
     }
 
     /// About once a second: averages and level.
-    pub fn tick(&self, _window: &LocalWindow, _now: Instant) {}
+    pub fn tick(&self, window: &LocalWindow, now: Instant) {
+        self.what_if.tick(window.limits(), now, self.resolved());
+    }
+
+    /// Publishes whose outcome is known, as the what-if curve counts them.
+    fn resolved(&self) -> u64 {
+        self.committed() + self.committed_in_doubt() + self.duplicate()
+    }
 
     fn counter(&self, event: &Event) -> Option<&Counter> {
         Some(match event {
@@ -145,7 +155,13 @@ impl Listener for Accounting {
         if let Some(counter) = self.counter(event) {
             counter.0.fetch_add(1, Relaxed);
         }
+        self.what_if.on(event);
     }
+}
+
+/// Of a full window: the measured figure of an empty one says little.
+fn bytes_per_id(window: &LocalWindow) -> f64 {
+    window.store_bytes_at(window.capacity()) as f64 / window.capacity() as f64
 }
 
 #[derive(Debug, Default)]

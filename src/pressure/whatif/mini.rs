@@ -105,10 +105,10 @@ impl Mini {
         self.nodes.capacity() * size_of::<Node>() + self.index.allocation_size()
     }
 
-    /// What stores of so many entries in all take at most: the table has a power of two of buckets of 5 bytes, at most 7/8
-    /// full.
+    /// What stores of so many entries in all take at most. The table has a power of two of buckets of 5 bytes, at most 7/8
+    /// full; it doubles once more when removals have left too few of them clean.
     pub(super) fn bytes_at_most(entries: usize) -> usize {
-        entries * size_of::<Node>() + entries * 16 / 7 * (size_of::<u32>() + 1) + POINTS * 64
+        entries * size_of::<Node>() + entries * 32 / 7 * (size_of::<u32>() + 1) + POINTS * 64
     }
 
     fn make_room(&mut self, now: Stamp) {
