@@ -278,6 +278,14 @@ fn check_names(config: &Config, report: &mut Report) {
 fn share_budget(config: &mut Config, report: &mut Report) {
     let autos = || config.windows.iter().enumerate().filter(|(_, window)| window.auto);
     let Some((first, window)) = autos().next() else { return };
+    for (index, window) in autos().filter(|(_, window)| !window.engine.resizes_in_place()) {
+        let (name, engine) = (&window.rules.name, window.engine.name());
+        report.problem(
+            &report.source(&format!("window.{index}.capacity")),
+            format!("window \"{name}\": `capacity` is \"auto\", but its engine \"{engine}\" makes a new store at each change of it"),
+            "choose another engine, or give `capacity` a number",
+        );
+    }
     let weights = autos().map(|(_, window)| window.weight).sum();
     // So that each one's share is enough for itself.
     let least = autos().map(|(_, window)| {

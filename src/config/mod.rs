@@ -171,6 +171,7 @@ impl Config {
     pub fn budget(&self) -> Budget {
         let share = |window: &WindowConfig| Share {
             name: Arc::clone(&window.rules.name),
+            engine: window.engine,
             auto: window.auto,
             weight: window.weight,
         };

@@ -23,7 +23,7 @@ impl Key {
 
     /// Which of `count` shards (a power of two, at most 256) it belongs to. The bits are neither those that a hash
     /// table takes its bucket from (the lowest) nor those that it tags the bucket with (the highest seven).
-    pub(super) fn shard(self, count: usize) -> usize {
+    pub(crate) fn shard(self, count: usize) -> usize {
         ((self.spread() >> 48) & 0xff) as usize & (count - 1)
     }
 }

@@ -41,18 +41,29 @@ pub struct Budget {
 pub struct Share {
     /// the window's
     pub name: Arc<str>,
+    /// how it stores ids
+    pub engine: EngineKind,
     /// sizes itself from the start
     pub auto: bool,
     /// its share relative to others
     pub weight: u32,
 }
 
-/// There is no budget that a window could have a share of.
+/// Why a window can't size itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "no memory_budget is configured, so no window can size itself: write memory_budget = \"512MiB\" at the top of the configuration file and start Hapax again, or give a number"
-)]
-pub struct NoBudget;
+pub enum Refused {
+    /// there is nothing that it could have a share of
+    #[error(
+        "no memory_budget is configured, so no window can size itself: write memory_budget = \"512MiB\" at the top of the configuration file and start Hapax again, or give a number"
+    )]
+    NoBudget,
+    /// see [`EngineKind::resizes_in_place`]
+    #[error(
+        "a window with engine = \"{}\" can't size itself, for it makes a new store at each change of capacity: give it another engine in the configuration file and start Hapax again, or give a number",
+        .0.name()
+    )]
+    Engine(EngineKind),
+}
 
 #[derive(Debug)]
 struct Member {
@@ -81,12 +92,18 @@ impl Budget {
     }
 
     /// Lets a window size itself from the next tick on, or keep the capacity that it has. A window that is not known stays so.
-    pub fn set_auto(&self, name: &str, auto: bool) -> Result<(), NoBudget> {
-        if auto && self.bytes.is_none() {
-            return Err(NoBudget);
-        }
+    pub fn set_auto(&self, name: &str, auto: bool) -> Result<(), Refused> {
         let mut members = self.members.lock();
-        if let Some(member) = members.iter_mut().find(|member| *member.share.name == *name) {
+        let Some(member) = members.iter_mut().find(|member| *member.share.name == *name) else {
+            return Ok(());
+        };
+        if auto && self.bytes.is_none() {
+            return Err(Refused::NoBudget);
+        }
+        if auto && !member.share.engine.resizes_in_place() {
+            return Err(Refused::Engine(member.share.engine));
+        }
+        if member.share.auto != auto {
             member.share.auto = auto;
             member.pace = None;
         }

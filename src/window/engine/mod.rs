@@ -33,6 +33,15 @@ impl EngineKind {
         }
     }
 
+    /// Whether a change of capacity costs no more than what leaves. Otherwise everything is moved to a new store, the old
+    /// one and the new one lie in memory together for a moment, and nobody else gets in.
+    pub fn resizes_in_place(self) -> bool {
+        match self {
+            EngineKind::Moka => false,
+            EngineKind::Lru => true,
+        }
+    }
+
     /// What a full store for `capacity` keys takes on the heap, at most.
     pub fn bytes_at(self, capacity: usize) -> usize {
         match self {
@@ -133,4 +142,10 @@ pub trait Engine: Send + Sync + Debug {
     fn capacity(&self) -> usize;
     /// An honest estimate of what the entries and their index occupy on the heap.
     fn bytes(&self) -> usize;
+    /// What an entry and its part of the index take when the store is well filled.
+    fn bytes_per_entry(&self) -> f64;
+    /// The instant of the entry that would have to make room next, or a cheap estimate of it.
+    fn oldest(&self) -> Option<Stamp> {
+        None
+    }
 }
