@@ -101,6 +101,11 @@ impl LocalWindow {
         self.engine.bytes() + self.flights.bytes()
     }
 
+    /// How keys are stored.
+    pub fn engine(&self) -> EngineKind {
+        self.kind
+    }
+
     /// Of [`LocalWindow::bytes`], what the remembered keys take.
     pub fn store_bytes(&self) -> usize {
         self.engine.bytes()

@@ -26,7 +26,7 @@ use std::time::Instant;
 const GHOST: usize = 16;
 /// What a window takes however small it is: tables of what is in flight, counters, sketches.
 const FIXED: usize = 128 << 10;
-/// What the allocator loses between the pieces: a sixteenth.
+/// What the allocator loses between the other pieces: a sixteenth.
 const LOST: usize = 16;
 
 /// Which windows size themselves, and within what. One per process; every method may be called from any thread.
@@ -158,19 +158,19 @@ impl Member {
 /// The capacity that a window has before anything is known of its traffic: its fair share.
 pub fn capacity_at_start(engine: EngineKind, budget: usize, weight: u32, weights: u32) -> usize {
     let share = budget as u128 * u128::from(weight) / u128::from(weights.max(1));
-    let cost = |capacity| full(engine.bytes_at(capacity), capacity) + FIXED;
+    let cost = |capacity| full(engine, engine.bytes_at(capacity), capacity) + FIXED;
     plan::capacity_for(&cost, usize::try_from(share).unwrap_or(usize::MAX))
 }
 
 /// What a window of this engine takes at least, as part of a budget.
 pub fn least_bytes(engine: EngineKind) -> usize {
-    full(engine.bytes_at(FLOOR), FLOOR) + FIXED
+    full(engine, engine.bytes_at(FLOOR), FLOOR) + FIXED
 }
 
 /// What a window of some capacity takes when it is full, whatever happens in it.
-fn full(store: usize, capacity: usize) -> usize {
-    let grows = store + capacity * GHOST + WhatIf::bytes_at_most(capacity);
-    grows + grows / LOST
+fn full(engine: EngineKind, store: usize, capacity: usize) -> usize {
+    let beside = capacity * GHOST + WhatIf::bytes_at_most(capacity);
+    store + store / engine.holes() + beside + beside / LOST
 }
 
 fn cost<'a>(window: &'a Arc<LocalWindow>) -> Box<plan::Cost<'a>> {
@@ -181,7 +181,7 @@ fn cost<'a>(window: &'a Arc<LocalWindow>) -> Box<plan::Cost<'a>> {
     Box::new(move |capacity| {
         #[expect(clippy::cast_possible_truncation, reason = "not negative, and a cast saturates")]
         let store = (window.store_bytes_at(capacity) as f64 * measured) as usize;
-        full(store, capacity) + FIXED + in_flight
+        full(window.engine(), store, capacity) + FIXED + in_flight
     })
 }
 

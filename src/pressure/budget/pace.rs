@@ -1,9 +1,10 @@
 //! How fast a window's wish follows its traffic: up at once, down slowly, and not for trifles.
 //!
 //! ```text
-//!  need ─ ids that must have room now: what the accounting recommends; what the present rate asks for; and half as much
-//!         again when ids were pushed out of a full window before their time, for so long as a wish is kept
-//!  like ─ need and a tenth, kept for a TTL after the need has fallen, then approaching it with a TTL's time constant
+//!  need ─ ids that must have room now: what the present rate comes to; what is remembered already; and half as much again as
+//!         there was when ids were pushed out of a full window before their time, for so long as a wish is kept
+//!  like ─ need or what the accounting recommends, which looks further back, and a tenth; kept for a TTL after it has fallen,
+//!         then approaching it with a TTL's time constant
 //! ```
 
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 const HEADROOM: f64 = 1.25;
 /// On top of the need, so that a slow rise does not mean a resize a second.
 const SPARE: f64 = 1.1;
-/// A need that is above this share of the wish is no reason to shrink.
+/// What is above this share of the wish is no reason to shrink.
 const TRIFLE: f64 = 0.8;
 /// A window is full from here on.
 const FULL: f64 = 0.9;
@@ -70,14 +71,15 @@ impl Pace {
         let need = need(signs).max(self.burst(signs, patience, now)).max(floor);
         let since = now.saturating_duration_since(self.ticked);
         self.ticked = now;
-        if need > self.like {
-            self.like = need * SPARE;
+        let wanted = need.max(signs.recommended.unwrap_or(0) as f64);
+        if wanted > self.like {
+            self.like = wanted * SPARE;
         }
         // Before there was traffic nobody knows what it needs.
-        if need >= self.like * TRIFLE || signs.recommended.is_none() {
+        if wanted >= self.like * TRIFLE || signs.recommended.is_none() {
             self.justified = now;
         } else if now.saturating_duration_since(self.justified) >= patience {
-            let target = (need * SPARE).max(rest);
+            let target = (wanted * SPARE).max(rest);
             let kept = (-since.as_secs_f64() / patience.as_secs_f64()).exp();
             self.like = self.like.min(target + (self.like - target) * kept);
         }
@@ -97,9 +99,8 @@ impl Pace {
 }
 
 fn need(signs: &Signs) -> f64 {
-    let now = signs.pressure * signs.capacity as f64 * HEADROOM;
-    let lately = signs.recommended.unwrap_or(0) as f64;
-    now.max(lately)
+    let rate = signs.pressure * signs.capacity as f64 * HEADROOM;
+    rate.max(signs.entries as f64)
 }
 
 #[cfg(test)]
@@ -123,10 +124,10 @@ mod tests {
         let mut at = |seconds: u64, recommended| {
             pace.tick(&signs(recommended), 1000.0, 0.0, start + Duration::from_secs(seconds))
         };
-        assert_eq!(at(1, 9_000), Demand { need: 9_000.0, like: 10_000.0 });
-        assert_eq!(at(2, 50_000), Demand { need: 50_000.0, like: 50_000.0 * SPARE });
+        assert_eq!(at(1, 9_000), Demand { need: 1_000.0, like: 10_000.0 });
+        assert_eq!(at(2, 50_000), Demand { need: 1_000.0, like: 50_000.0 * SPARE });
         assert_eq!(at(3, 45_000).like, 50_000.0 * SPARE, "a trifle");
-        assert_eq!(at(302, 2_000), Demand { need: 2_000.0, like: 50_000.0 * SPARE }, "not yet");
+        assert_eq!(at(302, 2_000), Demand { need: 1_000.0, like: 50_000.0 * SPARE }, "not yet");
         let (mut before, mut steps) = (50_000.0 * SPARE, 0);
         for seconds in 303..2_500 {
             let like = at(seconds, 2_000).like;
@@ -163,7 +164,7 @@ mod tests {
             15_000.0,
             "it does not forget at once"
         );
-        assert_eq!(pace.tick(&roomy, 1000.0, 0.0, start + TTL).need, 1_000.0);
+        assert_eq!(pace.tick(&roomy, 1000.0, 0.0, start + TTL).need, 10_000.0, "what is remembered");
         let pressed = Signs { pressure: 3.0, ..signs(1_000) };
         assert_eq!(pace.tick(&pressed, 1000.0, 0.0, start).need, 37_500.0, "the present rate");
     }
