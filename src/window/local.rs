@@ -158,11 +158,16 @@ impl LocalWindow {
         removed.is_some_and(|entry| !entry.is_expired(now))
     }
 
-    /// Makes all seen keys unknown. What is in flight stays so.
-    pub fn flush(&self, now: Instant) {
+    /// Makes all seen keys unknown, and says how many. What is in flight stays so.
+    pub fn flush(&self, now: Instant) -> usize {
         let now = self.clock.stamp(now);
-        self.engine.clear(&mut |key, entry, cause| self.evicted(now, key, entry, cause));
+        let mut count = 0;
+        self.engine.clear(&mut |key, entry, cause| {
+            count += 1;
+            self.evicted(now, key, entry, cause);
+        });
         self.notice(Event::Flushed);
+        count
     }
 
     /// Changes the capacity (at least 1); what has no place is forgotten at once, least recently seen first.
