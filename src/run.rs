@@ -4,7 +4,7 @@ use hapax::admin::{self, Admin, Parts, Probe};
 use hapax::cli::DemoArgs;
 use hapax::config::Config;
 use hapax::net::{Clients, Relay};
-use hapax::pressure::{Accounting, Watched};
+use hapax::pressure::{Accounting, Budget, Watched};
 use hapax::session::{Rights, Shared};
 use hapax::stats::Stats;
 use hapax::window::KeyMaker;
@@ -114,7 +114,8 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     let (shared, windows) = share(&config, &stats);
     // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
     let mut helpers = JoinSet::new();
-    helpers.spawn(tick(windows.clone()));
+    let budget = Arc::new(config.budget());
+    helpers.spawn(tick(windows.clone(), budget));
     if let Some(listener) = admin_listener {
         let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
         let admin = Admin::new(Parts {
@@ -169,13 +170,15 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     (Arc::new(shared), windows)
 }
 
-/// Removes expired ids where no publish does it in passing, and keeps the accounting's averages going.
-async fn tick(windows: Vec<Watched>) {
+/// Removes expired ids where no publish does it in passing, keeps the accounting's averages going, and lets windows size
+/// themselves by them.
+async fn tick(windows: Vec<Watched>, budget: Arc<Budget>) {
     let mut tick = tokio::time::interval(TICK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = tick.tick().await.into_std();
         windows.iter().for_each(|watched| watched.tick(now));
+        budget.tick(&windows, now);
     }
 }
 
