@@ -8,6 +8,7 @@
 //! | `/readyz` | 200 if the upstream answers an AMQP handshake and we are not draining, else 503; detail as JSON |
 //! | anything else | 404 as JSON |
 
+pub mod dashboard;
 mod metrics;
 mod probe;
 
@@ -121,6 +122,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/metrics", get(show_metrics))
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(show_readiness))
+        .merge(dashboard::routes())
         .fallback(not_found)
         .with_state(admin)
 }
