@@ -36,7 +36,7 @@ macro_rules! asset {
     };
 }
 
-const ASSETS: [Asset; 10] = [
+const ASSETS: [Asset; 11] = [
     asset!("/", HTML, "index.html"),
     asset!("/assets/style.css", CSS, "style.css"),
     asset!("/assets/app.js", SCRIPT, "app.js"),
@@ -47,6 +47,7 @@ const ASSETS: [Asset; 10] = [
     asset!("/assets/format.js", SCRIPT, "format.js"),
     asset!("/assets/history.js", SCRIPT, "history.js"),
     asset!("/assets/live.js", SCRIPT, "live.js"),
+    asset!("/assets/panel.js", SCRIPT, "panel.js"),
 ];
 
 /// The page and what it is made of.
