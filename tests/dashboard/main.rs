@@ -16,5 +16,6 @@ mod access;
 mod browser;
 mod controls;
 mod facts;
+mod pictures;
 
 mod stub;

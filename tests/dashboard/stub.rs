@@ -194,7 +194,7 @@ async fn forecast(
     let pressure = window["pressure"].as_f64().unwrap() * window["capacity"].as_f64().unwrap() / capacity;
     let answer = json!({
         "capacity": capacity, "bytes": capacity * 100.0, "pressure": pressure,
-        "coverage": (1.0 / pressure).min(1.0), "caught": 0.25,
+        "coverage": (1.0 / pressure).min(1.0), "caught": 0.0405,
     });
     Json(answer).into_response()
 }

@@ -31,7 +31,7 @@ const address = ({ name }) => `#/windows/${encodeURIComponent(name)}`;
 
 function listItem(window) {
   return h("li", {}, h("a", { href: address(window) },
-    h("span", { class: "name" }, window.name), h("span", { class: "level" }),
+    h("span", { class: "name" }, window.name, h("small", { class: "quiet", "data-item": "mode" })), h("span", { class: "level" }),
     h("span", { class: "quiet", "data-item": "detail" }), h("span", { class: "quiet number", "data-item": "rate" })));
 }
 
@@ -56,8 +56,8 @@ function list(windows, current) {
     const item = element.children[index].firstElementChild;
     attribute(item, "aria-current", window === current ? "true" : null);
     level($(".level", item), window.level);
-    const mode = window.mode === "enforce" ? "" : ` · ${window.mode}`;
-    text($("[data-item=detail]", item), `pressure ${fmt.ratio(window.pressure)}${mode}`);
+    text($("[data-item=mode]", item), window.mode === "enforce" ? "" : window.mode);
+    text($("[data-item=detail]", item), `pressure ${fmt.ratio(window.pressure)}`);
     text($("[data-item=rate]", item), fmt.rate(window.rates.fresh + window.rates.duplicate));
   }
   const counts = ["critical", "high", "ok"].map((name) => [name, windows.filter((w) => w.level === name).length]);

@@ -77,11 +77,19 @@ function path(points, x, y) {
     .join("");
 }
 
-/** A mark across the chart with a word to it, kept inside whatever its place. */
-function mark({ svg, right, width }, height, words, cls) {
-  svg.append(line(EDGE.left, height, right, height, `mark ${cls}`));
-  const above = height > EDGE.top + 12;
-  svg.append(label(width - EDGE.right - 2, above ? height - 3 : height + 11, words, { "text-anchor": "end", class: `note ${cls}` }));
+/** Lines across the chart, each with its word: at the right, or at the left where another one is too near. */
+function across({ svg, right }, marks, y) {
+  let before = Infinity;
+  for (const { value, words, cls } of marks.toSorted((a, b) => a.value - b.value)) {
+    const height = y(value);
+    svg.append(line(EDGE.left, height, right, height, `mark ${cls}`));
+    if (words === "") continue;
+    const foot = height > EDGE.top + 12 ? height - 3 : height + 11;
+    const near = before - foot < 13;
+    const [x, anchor] = near ? [EDGE.left + 4, "start"] : [right - 2, "end"];
+    svg.append(label(x, foot, words, { "text-anchor": anchor, class: `note ${cls}` }));
+    before = near ? before : foot;
+  }
 }
 
 const pointers = new WeakMap();
@@ -117,7 +125,7 @@ export function lines(host, options) {
   const y = yAxis(box, most, format);
   const axis = { ...box, bottom: box.height - EDGE.bottom };
   const x = timeAxis(axis, now, seconds);
-  for (const { value, words: name, cls } of marks) mark(box, y(value), name, cls);
+  across(box, marks, y);
   for (const [index, { points, cls }] of series.entries()) {
     if (points.length === 0) continue;
     const d = path(points, x, y);
@@ -198,12 +206,13 @@ export function ages(host, buckets, ttl, words) {
 }
 
 function ageLabels(box, range, first, slot, bound) {
-  const every = Math.max(1, Math.ceil(58 / slot));
-  for (let index = 0; index < range.length; index += every) {
+  const every = Math.max(1, Math.ceil(56 / slot));
+  for (let index = 0; index <= range.length; index += every) {
     const at = EDGE.left + index * slot;
-    if (at + 40 > box.right && index > 0) break;
+    if (!Number.isFinite(bound(first + index - 1))) break;
+    const anchor = at > box.right - 24 ? "end" : "middle";
     box.svg.append(line(at, box.bottom, at, box.bottom + 3, "tick"));
-    box.svg.append(label(at, box.height - 4, fmt.span(Number(bound(first + index - 1).toPrecision(2)))));
+    box.svg.append(label(at, box.height - 4, fmt.spanShort(bound(first + index - 1)), { "text-anchor": anchor }));
   }
 }
 

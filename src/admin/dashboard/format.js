@@ -78,6 +78,13 @@ export function span(seconds) {
   return parts.join(" ");
 }
 
+/** 1.7 min: one unit, for axes */
+export function spanShort(seconds) {
+  if (!known(seconds) || seconds < 1) return span(seconds);
+  const [name, size] = UNITS.find(([, size]) => seconds >= size);
+  return `${Number((seconds / size).toPrecision(2))} ${name}`;
+}
+
 /** 14:03:22, in the reader's own time zone */
 export const time = (date) => clock.format(date);
 

@@ -66,8 +66,8 @@ const SHOW = {
     if (points.length < 2) return "";
     const present = points.reduce((a, b) => (Math.abs(b.factor - 1) < Math.abs(a.factor - 1) ? b : a));
     const most = points.at(-1);
-    const more = `now ${fmt.percent(present.caught)} of publishes, with × ${most.factor} ${fmt.percent(most.caught)}`;
-    return `Duplicates caught: ${more}. From ${fmt.count(sampled)} publishes, ${fmt.percent(share)} of the ids.`;
+    const more = `${fmt.percent(present.caught)} of publishes now, ${fmt.percent(most.caught)} with ${most.factor} × the ids`;
+    return `Caught as duplicates: ${more}. From ${fmt.count(sampled)} publishes, a ${fmt.percent(share)} sample.`;
   },
 };
 
@@ -84,6 +84,10 @@ function verdict(window) {
       return ["ok", "Yes. Every id is remembered as long as it should be."];
   }
 }
+
+/** A little more than what is recommended is no reason to change anything. */
+const isWorthTrying = ({ recommended_capacity: recommended, capacity, auto }) =>
+  recommended !== null && !auto && (capacity < recommended || capacity > recommended * 1.25);
 
 function meter(element, value, most, words) {
   const fill = $(".fill", element);
@@ -269,7 +273,7 @@ export function show(window, history, now) {
   attribute($("#coverage-meter"), "data-level", window.coverage < 1 ? "critical" : "ok");
   meter($("#pressure-meter"), window.pressure, 2, `${fmt.ratio(window.pressure)}, level ${window.level}`);
   meter($("#coverage-meter"), window.coverage, 1, fmt.percent(window.coverage));
-  shown($("#try-recommended"), window.recommended_capacity !== null && !window.auto && window.recommended_capacity !== window.capacity);
+  shown($("#try-recommended"), isWorthTrying(window));
   tags(window);
   evictions(window);
   counts(window);
