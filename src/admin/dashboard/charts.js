@@ -206,13 +206,12 @@ export function ages(host, buckets, ttl, words) {
 }
 
 function ageLabels(box, range, first, slot, bound) {
-  const every = Math.max(1, Math.ceil(56 / slot));
+  const every = Math.max(1, Math.ceil(60 / slot));
   for (let index = 0; index <= range.length; index += every) {
     const at = EDGE.left + index * slot;
-    if (!Number.isFinite(bound(first + index - 1))) break;
-    const anchor = at > box.right - 24 ? "end" : "middle";
+    if (at > box.right - 24 || !Number.isFinite(bound(first + index - 1))) break;
     box.svg.append(line(at, box.bottom, at, box.bottom + 3, "tick"));
-    box.svg.append(label(at, box.height - 4, fmt.spanShort(bound(first + index - 1)), { "text-anchor": anchor }));
+    box.svg.append(label(at, box.height - 4, fmt.spanShort(bound(first + index - 1)), { "text-anchor": "middle" }));
   }
 }
 

@@ -9,6 +9,8 @@ const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumSigni
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
 export const NONE = "–";
+/** A number and its unit stay on one line. */
+const NB = "\u00a0";
 const known = (value) => typeof value === "number" && Number.isFinite(value);
 
 /** 1,234,567 */
@@ -36,8 +38,8 @@ export function ratio(value) {
 export function percent(share) {
   if (!known(share)) return NONE;
   const tenths = Math.floor(share * 1000 + 1e-6) / 10;
-  if (share > 0 && tenths < 0.1) return "< 0.1 %";
-  return `${tenths === 100 || tenths === 0 ? integer.format(tenths) : oneDigit.format(tenths)} %`;
+  if (share > 0 && tenths < 0.1) return `<${NB}0.1${NB}%`;
+  return `${tenths === 100 || tenths === 0 ? integer.format(tenths) : oneDigit.format(tenths)}${NB}%`;
 }
 
 /** A tiny share, as one in so many: a false-positive rate of 7.6e-6 is "1 in 131,072". */
@@ -56,7 +58,7 @@ export function bytes(value) {
     value /= 1024;
     unit += 1;
   }
-  return `${unit === 0 || value >= 99.95 ? integer.format(value) : oneDigit.format(value)} ${SIZES[unit]}`;
+  return `${unit === 0 || value >= 99.95 ? integer.format(value) : oneDigit.format(value)}${NB}${SIZES[unit]}`;
 }
 
 const UNITS = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
@@ -64,16 +66,16 @@ const UNITS = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
 /** 2 min 13 s: the two largest units that are not zero */
 export function span(seconds) {
   if (!known(seconds)) return NONE;
-  if (seconds === 0) return "0 s";
-  if (seconds < 0.9995) return `${seconds < 0.0095 ? oneDigit.format(seconds * 1000) : integer.format(seconds * 1000)} ms`;
-  if (seconds < 9.95 && !Number.isInteger(seconds)) return `${oneDigit.format(seconds)} s`;
+  if (seconds === 0) return `0${NB}s`;
+  if (seconds < 0.9995) return `${seconds < 0.0095 ? oneDigit.format(seconds * 1000) : integer.format(seconds * 1000)}${NB}ms`;
+  if (seconds < 9.95 && !Number.isInteger(seconds)) return `${oneDigit.format(seconds)}${NB}s`;
   let rest = Math.round(seconds);
   const first = UNITS.findIndex(([, size]) => rest >= size);
   const parts = [];
   for (const [name, size] of UNITS.slice(first, first + 2)) {
     const amount = Math.floor(rest / size);
     rest -= amount * size;
-    if (amount > 0) parts.push(`${integer.format(amount)} ${name}`);
+    if (amount > 0) parts.push(`${integer.format(amount)}${NB}${name}`);
   }
   return parts.join(" ");
 }
@@ -82,7 +84,7 @@ export function span(seconds) {
 export function spanShort(seconds) {
   if (!known(seconds) || seconds < 1) return span(seconds);
   const [name, size] = UNITS.find(([, size]) => seconds >= size);
-  return `${Number((seconds / size).toPrecision(2))} ${name}`;
+  return `${Number((seconds / size).toPrecision(2))}${NB}${name}`;
 }
 
 /** 14:03:22, in the reader's own time zone */
