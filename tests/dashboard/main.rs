@@ -15,7 +15,9 @@
 mod access;
 mod browser;
 mod controls;
+#[path = "../e2e/mod.rs"]
+mod e2e;
 mod facts;
 mod pictures;
-
+mod relay;
 mod stub;
