@@ -201,7 +201,7 @@ impl Cx<'_> {
                 ));
             }
         }
-        Section { title: "Publishes: a second, and since the start".to_owned(), lines }
+        Section { title: "Publishes: now, and since the start".to_owned(), lines }
     }
 
     /// The histogram against the TTL: how far from the end of their time ids had to go.
@@ -220,11 +220,7 @@ impl Cx<'_> {
         let room = self.width.saturating_sub(LABEL + 9).min(40);
         let mut lines = vec![self.row(
             "lately",
-            format!(
-                "half after {}, 1 % before {}",
-                or_dash(ages.p50_seconds, span),
-                or_dash(ages.p1_seconds, span)
-            ),
+            format!("½ ≥ {}, 99 % ≥ {}", or_dash(ages.p50_seconds, span), or_dash(ages.p1_seconds, span)),
         )];
         for (at, bucket) in ages.buckets.iter().enumerate().take(last.max(end) + 1).skip(first.min(end)) {
             let label = bucket.le.map_or_else(|| "longer".to_owned(), |le| format!("≤ {}", span(le)));

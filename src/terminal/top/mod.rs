@@ -81,7 +81,7 @@ async fn watch_relay(client: Client) -> Result<(), Failure> {
             polled = told.recv() => match polled {
                 Some(Ok(polled)) => model.learn(polled, now),
                 Some(Err(failure)) => model.fail(&failure, now),
-                None => break,
+                None => return Err(io::Error::other("nobody asks the relay any more").into()),
             },
             at = tick.tick() => now = at.duration_since(start),
             _ = terminate.recv() => break,

@@ -67,9 +67,12 @@ impl Poll {
 
 /// Once.
 pub async fn ask(client: Client, wants: Wants) -> Result<Polled, Failure> {
-    tokio::task::spawn_blocking(move || ask_blocking(&client, wants))
-        .await
-        .unwrap_or_else(|error| Err(Failure::Io(io::Error::other(error))))
+    match tokio::task::spawn_blocking(move || ask_blocking(&client, wants)).await {
+        Ok(polled) => polled,
+        // The terminal is given back by now: going on would draw over it.
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => Err(Failure::Io(io::Error::other(error))),
+    }
 }
 
 fn ask_blocking(client: &Client, wants: Wants) -> Result<Polled, Failure> {

@@ -34,7 +34,7 @@ pub(super) fn draw(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rec
     let mut header = vec![left("Peer"), left("User"), left("Vhost"), left("Client"), left("State")];
     header.extend(["Chan", "Unres", "Publishes"].map(right));
     let mut widths: Vec<Constraint> =
-        if wide { vec![22, 16, 12, 24, 10, 5, 6, 9] } else { vec![21, 9, 7, 12, 7, 4, 5, 9] }
+        if wide { vec![22, 16, 12, 24, 10, 5, 6, 9] } else { vec![21, 9, 7, 11, 7, 4, 5, 9] }
             .into_iter()
             .map(Constraint::Length)
             .collect();

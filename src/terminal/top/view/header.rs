@@ -87,12 +87,13 @@ pub(super) fn footer(model: &Model, theme: Theme) -> Paragraph<'static> {
         ],
     };
     let mut spans = vec![Span::raw(" ")];
+    // First, because it says that something is missing.
+    if !model.filter.is_empty() {
+        spans.push(Span::styled(format!("only “{}”  ", fit(&model.filter, 20)), theme.selected()));
+    }
     for (key, what) in keys {
         spans.push(Span::styled((*key).to_owned(), theme.strong()));
         spans.push(Span::styled(format!(" {what}  "), theme.label()));
-    }
-    if !model.filter.is_empty() {
-        spans.push(Span::styled(format!("only “{}”", fit(&model.filter, 20)), theme.strong()));
     }
     Paragraph::new(Line::from(spans))
 }

@@ -10,9 +10,12 @@ use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Sparkline, Table, TableState};
+use unicode_width::UnicodeWidthStr;
 
-/// Rows of the panel below the list; none where the list would get less.
+/// Rows of the panel below the list, at least; none where the list would get less than six.
 const PANEL: u16 = 8;
+/// Rows of the panel where there is room.
+const LARGE: u16 = 18;
 
 type Show = fn(&Window, Theme) -> Line<'static>;
 
@@ -32,7 +35,7 @@ const fn column(title: &'static str, width: u16, rank: u8, show: Show) -> Column
 const COLUMNS: [Column; 16] = [
     column("Level", 8, 0, |w, t| Line::styled(word(w.facts.level), t.level(w.facts.level))),
     column("Mode", 7, 9, |w, _| Line::raw(fit(&w.mode, 7))),
-    column("Used", 13, 5, |w, t| used(w, t)),
+    column("Used", 12, 5, |w, t| used(w, t)),
     column("Entries", 7, 11, |w, _| right(count(w.facts.entries))),
     column("Capacity", 8, 8, |w, _| right(count(w.facts.capacity))),
     column("Press", 5, 1, |w, t| right(factor(w.facts.pressure)).style(t.level(w.facts.level))),
@@ -54,7 +57,8 @@ const NAME: u16 = 12;
 
 pub(super) fn draw(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) -> Drawn {
     let listed = model.listed();
-    let panel = if area.height >= PANEL + 6 { PANEL } else { 0 };
+    let spare = area.height.saturating_sub(u16::try_from(listed.len()).unwrap_or(u16::MAX).saturating_add(2));
+    let panel = if area.height >= PANEL + 6 { spare.clamp(PANEL, LARGE) } else { 0 };
     let [list, below] = Layout::vertical([Constraint::Min(3), Constraint::Length(panel)]).areas(area);
     let page = usize::from(list.height.saturating_sub(1));
     if listed.is_empty() {
@@ -74,12 +78,15 @@ pub(super) fn draw(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rec
 }
 
 fn table(model: &Model, listed: &[&Window], theme: Theme, frame: &mut Frame<'_>, area: Rect) {
-    let room = area.width.saturating_sub(2 + NAME);
+    let longest = listed.iter().map(|window| fit(&window.name, 28).width()).max().unwrap_or(0);
+    let longest = u16::try_from(longest).unwrap_or(NAME).max(NAME);
+    // In a wide terminal a name comes before the columns that are there for completeness.
+    let name = if area.width >= 100 { longest } else { NAME };
+    let room = area.width.saturating_sub(2 + name);
     let (columns, left) = choose(room);
     let (course, left) =
         if left > COURSE { (COURSE.max(left / 2), left - COURSE.max(left / 2) - 1) } else { (0, left) };
-    let longest = listed.iter().map(|window| window.name.chars().count()).max().unwrap_or(0);
-    let name = usize::from(NAME + left.min(28)).min(longest.max(usize::from(NAME)));
+    let name = usize::from((name + left).min(longest));
     let header = std::iter::once(Cell::from(format!("{:<name$}", "Window")))
         .chain(columns.iter().map(|column| {
             let left = matches!(column.title, "Level" | "Mode" | "Used");
@@ -134,7 +141,7 @@ fn escaped(text: String, window: &Window, theme: Theme) -> Line<'static> {
 fn used(window: &Window, theme: Theme) -> Line<'static> {
     let full = window.facts.entries as f64 / window.facts.capacity.max(1) as f64;
     let text = format!("{:>7}", share(full));
-    Line::from(vec![Span::styled(bar(full, 6), theme.graph()), Span::raw(text)])
+    Line::from(vec![Span::styled(bar(full, 5), theme.graph()), Span::raw(text)])
 }
 
 /// What the selected window did lately, and what to do about it.
@@ -144,7 +151,7 @@ fn course(window: &Window, history: Option<&History>, theme: Theme, frame: &mut 
         .border_style(theme.label())
         .title(Line::styled(format!(" {} ", fit(&window.name, 30)), theme.title()));
     if let Some(advice) = advice(window) {
-        let room = usize::from(area.width).saturating_sub(40);
+        let room = usize::from(area.width).saturating_sub(fit(&window.name, 30).width() + 5);
         block =
             block.title(Line::styled(format!("{} ", fit(&advice, room)), theme.level(window.facts.level)));
     }
@@ -157,40 +164,56 @@ fn course(window: &Window, history: Option<&History>, theme: Theme, frame: &mut 
     let [a, b] = halves(upper);
     let [c, d] = halves(lower);
     let facts = &window.facts;
-    let charts: [(Rect, &str, String, fn(&Sample) -> f64, Style); 4] = [
-        (a, "fresh/s", rate(facts.rates.fresh), |sample| sample.fresh, theme.graph()),
-        (b, "duplicates/s", rate(facts.rates.duplicate), |sample| sample.duplicate, theme.graph()),
-        (c, "escaped/s", rate(facts.rates.escaped), |sample| sample.escaped, theme.bad()),
-        (d, "pressure", factor(facts.pressure), |sample| sample.pressure, theme.level(facts.level)),
+    let charts: [(Rect, Chart, fn(&Sample) -> f64); 4] = [
+        (a, Chart::new("fresh/s", rate, facts.rates.fresh, theme.graph()), |sample| sample.fresh),
+        (b, Chart::new("duplicates/s", rate, facts.rates.duplicate, theme.graph()), |sample| {
+            sample.duplicate
+        }),
+        (c, Chart::new("escaped/s", rate, facts.rates.escaped, theme.bad()), |sample| sample.escaped),
+        // A little pressure shall look like little: 1 is where it begins to matter.
+        (
+            d,
+            Chart { floor: 1.0, ..Chart::new("pressure", factor, facts.pressure, theme.level(facts.level)) },
+            |sample| sample.pressure,
+        ),
     ];
-    for (area, label, value, pick, style) in charts {
+    for (area, chart, pick) in charts {
         let values: Vec<f64> = history.into_iter().flatten().map(pick).collect();
-        chart(area, label, value, &values, style, theme, frame);
+        chart.draw(&values, theme, frame, area);
     }
 }
 
-/// A label with the present value, and the course below it.
-fn chart(
-    area: Rect,
-    label: &str,
-    value: String,
-    values: &[f64],
+/// The present value, and the course below it.
+struct Chart {
+    label: &'static str,
+    show: fn(f64) -> String,
+    now: f64,
     style: Style,
-    theme: Theme,
-    frame: &mut Frame<'_>,
-) {
-    let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
-    let head_line = Line::from(vec![
-        Span::styled(format!(" {label} "), theme.label()),
-        Span::styled(value, theme.strong()),
-    ]);
-    frame.render_widget(Paragraph::new(head_line), head);
-    let columns = usize::from(body.width.saturating_sub(1));
-    let newest = &values[values.len().saturating_sub(columns)..];
-    let top = newest.iter().copied().filter(|value| value.is_finite()).fold(0.0, f64::max);
-    #[expect(clippy::cast_possible_truncation, reason = "between 0 and 800")]
-    let scaled = newest.iter().map(|value| if top > 0.0 { (value.max(0.0) / top * 800.0) as u64 } else { 0 });
-    let data = std::iter::repeat_n(0, columns - newest.len()).chain(scaled);
-    let body = Rect { x: body.x + 1, width: body.width.saturating_sub(1), ..body };
-    frame.render_widget(Sparkline::default().data(data).max(800).style(style), body);
+    /// the top of the chart, at least
+    floor: f64,
+}
+
+impl Chart {
+    fn new(label: &'static str, show: fn(f64) -> String, now: f64, style: Style) -> Chart {
+        Chart { label, show, now, style, floor: 0.0 }
+    }
+
+    fn draw(&self, values: &[f64], theme: Theme, frame: &mut Frame<'_>, area: Rect) {
+        let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
+        let columns = usize::from(body.width.saturating_sub(1));
+        let newest = &values[values.len().saturating_sub(columns)..];
+        let top = newest.iter().copied().filter(|value| value.is_finite()).fold(self.floor, f64::max);
+        let line = Line::from(vec![
+            Span::styled(format!(" {} ", self.label), theme.label()),
+            Span::styled((self.show)(self.now), theme.strong()),
+            Span::styled(format!("  of {}", (self.show)(top)), theme.label()),
+        ]);
+        frame.render_widget(Paragraph::new(line), head);
+        #[expect(clippy::cast_possible_truncation, reason = "between 0 and 800")]
+        let scaled =
+            newest.iter().map(|value| if top > 0.0 { (value.max(0.0) / top * 800.0) as u64 } else { 0 });
+        let data = std::iter::repeat_n(0, columns - newest.len()).chain(scaled);
+        let body = Rect { x: body.x + 1, width: body.width.saturating_sub(1), ..body };
+        frame.render_widget(Sparkline::default().data(data).max(800).style(self.style), body);
+    }
 }
