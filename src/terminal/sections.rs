@@ -2,7 +2,7 @@
 //! `hapax top` (drawn). Pure: a window in, lines out.
 
 use super::answer::Window;
-use super::text::{bar, bytes, clean, count, factor, fit, grouped, or_dash, rate, share, span};
+use super::text::{bar, bytes, count, factor, fit, grouped, or_dash, rate, share, span};
 use super::theme::{Theme, word};
 use crate::pressure::Level;
 use crate::pressure::facts::{AgeBucket, LevelChange, WhatIfPoint};
@@ -361,5 +361,5 @@ impl Cx<'_> {
 
 /// `0.25`, `1`, `8`: without zeros that say nothing.
 fn trimmed(factor: f64) -> String {
-    clean(&format!("{factor:.2}").trim_end_matches('0').trim_end_matches('.').to_owned())
+    format!("{factor:.2}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -17,6 +17,7 @@ const PANEL: u16 = 8;
 /// Rows of the panel where there is room.
 const LARGE: u16 = 18;
 
+type Pick = fn(&Sample) -> f64;
 type Show = fn(&Window, Theme) -> Line<'static>;
 
 struct Column {
@@ -35,7 +36,7 @@ const fn column(title: &'static str, width: u16, rank: u8, show: Show) -> Column
 const COLUMNS: [Column; 16] = [
     column("Level", 8, 0, |w, t| Line::styled(word(w.facts.level), t.level(w.facts.level))),
     column("Mode", 7, 9, |w, _| Line::raw(fit(&w.mode, 7))),
-    column("Used", 12, 5, |w, t| used(w, t)),
+    column("Used", 12, 5, used),
     column("Entries", 7, 11, |w, _| right(count(w.facts.entries))),
     column("Capacity", 8, 8, |w, _| right(count(w.facts.capacity))),
     column("Press", 5, 1, |w, t| right(factor(w.facts.pressure)).style(t.level(w.facts.level))),
@@ -164,7 +165,7 @@ fn course(window: &Window, history: Option<&History>, theme: Theme, frame: &mut 
     let [a, b] = halves(upper);
     let [c, d] = halves(lower);
     let facts = &window.facts;
-    let charts: [(Rect, Chart, fn(&Sample) -> f64); 4] = [
+    let charts: [(Rect, Chart, Pick); 4] = [
         (a, Chart::new("fresh/s", rate, facts.rates.fresh, theme.graph()), |sample| sample.fresh),
         (b, Chart::new("duplicates/s", rate, facts.rates.duplicate, theme.graph()), |sample| {
             sample.duplicate
