@@ -2,14 +2,17 @@
 
 use hapax::admin::{self, Admin, Parts, Probe};
 use hapax::cli::DemoArgs;
+use hapax::cli::terminal::TerminalCommand;
 use hapax::config::Config;
 use hapax::net::{Clients, Relay};
 use hapax::pressure::{Accounting, Budget, Watched};
 use hapax::session::{Rights, Shared};
 use hapax::stats::Stats;
+use hapax::terminal::commands::{self, Desk};
+use hapax::terminal::{Access, Client, top};
 use hapax::window::KeyMaker;
 use std::fmt;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +99,28 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::Demo("a check of the demo does not hold".to_owned())),
         Err(error) => Err(Failure::Demo(error.to_string())),
+    }
+}
+
+/// Asks a running relay, in the name of whoever sits at this terminal.
+pub(crate) fn terminal(command: &TerminalCommand) -> Result<(), hapax::terminal::Failure> {
+    let reach = command.reach();
+    let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
+    let client = Client::new(Access::new(reach.admin.as_deref(), reach.token_file.as_deref(), token)?);
+    let (mut out, mut remarks, mut answers) = (io::stdout().lock(), io::stderr().lock(), io::stdin().lock());
+    // Whoever pipes something in was not asked.
+    let asked = io::stdin().is_terminal() && io::stderr().is_terminal();
+    let mut desk = Desk {
+        out: &mut out,
+        remarks: &mut remarks,
+        answers: asked.then_some(&mut answers as &mut dyn io::BufRead),
+    };
+    match command {
+        TerminalCommand::Top(args) if args.reach.json => top::stream(&client, args.once, desk.out),
+        TerminalCommand::Top(_) => top::run(client),
+        TerminalCommand::Windows(args) => commands::windows(args, &client, &mut desk),
+        TerminalCommand::Ids(args) => commands::ids(args, &client, &mut desk),
+        TerminalCommand::Connections(args) => commands::connections(args, &client, &mut desk),
     }
 }
 

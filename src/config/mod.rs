@@ -11,6 +11,7 @@
 //! ```
 
 mod check;
+mod json;
 mod problem;
 mod raw;
 mod show;
@@ -214,6 +215,13 @@ impl Config {
     }
 }
 
+impl Problems {
+    /// All of them as JSON.
+    pub fn to_json(&self) -> String {
+        json::problems(self)
+    }
+}
+
 /// A configuration, and what is to be said about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -229,6 +237,11 @@ impl Loaded {
     /// The effective settings as TOML that can be used as a file, each line with its source.
     pub fn to_toml(&self) -> String {
         show::to_toml(&self.config, &self.sources)
+    }
+
+    /// The same as JSON, with the sources and the warnings beside it.
+    pub fn to_json(&self) -> String {
+        json::loaded(&self.to_toml(), &self.sources, &self.warnings)
     }
 }
 
