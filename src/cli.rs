@@ -2,6 +2,7 @@
 //! is [`crate::config`]'s work, so that they are reported along with what is wrong in the file.
 
 use crate::config::{Given, Overrides, Source};
+use crate::simulate::SimulateArgs;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
@@ -38,6 +39,8 @@ enum Command {
     Check(SettingsArgs),
     /// Publish repeats through a relay and count what the broker stored
     Demo(DemoArgs),
+    /// Replay a trace, or a made-up workload, for a grid of capacities and TTLs: how large, how long?
+    Simulate(Box<SimulateArgs>),
 }
 
 /// Flags come before the environment, the environment before the file.
@@ -81,7 +84,7 @@ pub struct DemoArgs {
 }
 
 /// What to do.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Action {
     /// relay until told to stop
     Serve,
@@ -89,10 +92,12 @@ pub enum Action {
     Check,
     /// show it at work
     Demo(DemoArgs),
+    /// replay a trace for a grid of settings
+    Simulate(Box<SimulateArgs>),
 }
 
 /// A command line that could be understood.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Invocation {
     /// what to do
     pub action: Action,
@@ -117,6 +122,7 @@ impl Invocation {
             Some(Command::Serve(_)) => (Action::Serve, matches.subcommand()),
             Some(Command::Check(_)) => (Action::Check, matches.subcommand()),
             Some(Command::Demo(args)) => (Action::Demo(args), None),
+            Some(Command::Simulate(args)) => (Action::Simulate(args), None),
         };
         // `hapax --config F check` is the same as `hapax check --config F`.
         let levels = [Some(&matches), inner.map(|(_, matches)| matches)];

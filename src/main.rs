@@ -20,8 +20,11 @@ fn main() -> ExitCode {
         // Help, version, or wrong usage: clap prints each where it belongs and ends with 0 or 2.
         Err(error) => error.exit(),
     };
-    if let Action::Demo(args) = &invocation.action {
-        return finish(run::demo(args));
+    // What needs no configuration of a relay.
+    match &invocation.action {
+        Action::Demo(args) => return finish(run::demo(args)),
+        Action::Simulate(args) => return finish(run::simulate(args)),
+        Action::Serve | Action::Check => {}
     }
     let loaded = match Config::load(invocation.file.as_deref(), &invocation.overrides) {
         Ok(loaded) => loaded,
@@ -29,7 +32,7 @@ fn main() -> ExitCode {
     };
     match invocation.action {
         Action::Check => check(&loaded),
-        Action::Serve | Action::Demo(_) => serve(loaded),
+        Action::Serve | Action::Demo(_) | Action::Simulate(_) => serve(loaded),
     }
 }
 
