@@ -2,7 +2,7 @@
 //! is [`crate::config`]'s work, so that they are reported along with what is wrong in the file.
 
 use crate::config::{Given, Overrides, Source};
-use crate::simulate::SimulateArgs;
+use crate::simulate::{RecordArgs, SimulateArgs};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
@@ -41,6 +41,8 @@ enum Command {
     Demo(DemoArgs),
     /// Replay a trace, or a made-up workload, for a grid of capacities and TTLs: how large, how long?
     Simulate(Box<SimulateArgs>),
+    /// Record what a window of a running relay judges, for hapax simulate
+    Record(RecordArgs),
 }
 
 /// Flags come before the environment, the environment before the file.
@@ -94,6 +96,8 @@ pub enum Action {
     Demo(DemoArgs),
     /// replay a trace for a grid of settings
     Simulate(Box<SimulateArgs>),
+    /// write down what a running relay judges
+    Record(RecordArgs),
 }
 
 /// A command line that could be understood.
@@ -123,6 +127,7 @@ impl Invocation {
             Some(Command::Check(_)) => (Action::Check, matches.subcommand()),
             Some(Command::Demo(args)) => (Action::Demo(args), None),
             Some(Command::Simulate(args)) => (Action::Simulate(args), None),
+            Some(Command::Record(args)) => (Action::Record(args), None),
         };
         // `hapax --config F check` is the same as `hapax check --config F`.
         let levels = [Some(&matches), inner.map(|(_, matches)| matches)];

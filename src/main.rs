@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     match &invocation.action {
         Action::Demo(args) => return finish(run::demo(args)),
         Action::Simulate(args) => return finish(run::simulate(args)),
+        Action::Record(args) => return finish(run::record(args)),
         Action::Serve | Action::Check => {}
     }
     let loaded = match Config::load(invocation.file.as_deref(), &invocation.overrides) {
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     };
     match invocation.action {
         Action::Check => check(&loaded),
-        Action::Serve | Action::Demo(_) | Action::Simulate(_) => serve(loaded),
+        Action::Serve | Action::Demo(_) | Action::Simulate(_) | Action::Record(_) => serve(loaded),
     }
 }
 

@@ -6,7 +6,7 @@ use hapax::config::Config;
 use hapax::net::Relay;
 use hapax::pressure::{Accounting, Watched};
 use hapax::session::{Rights, Shared};
-use hapax::simulate::SimulateArgs;
+use hapax::simulate::{RecordArgs, SimulateArgs, record};
 use hapax::stats::Stats;
 use hapax::window::KeyMaker;
 use std::fmt;
@@ -98,6 +98,12 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
         Ok(false) => Err(Failure::Command("a check of the demo does not hold".to_owned())),
         Err(error) => Err(Failure::Command(error.to_string())),
     }
+}
+
+/// Writes down what a running relay judges.
+pub(crate) fn record(args: &RecordArgs) -> Result<(), Failure> {
+    let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
+    record::run(args, token).map_err(|error| Failure::Command(error.to_string()))
 }
 
 /// Replays a trace for a grid of settings.

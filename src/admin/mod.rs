@@ -5,18 +5,20 @@
 //! |---|---|
 //! | `/metrics` | OpenMetrics text |
 //! | `/healthz` | 200 while the process answers at all |
+//! | `/api/v1/windows/{name}/record` | what the window judges, as it happens; see [`record`] |
 //! | `/readyz` | 200 if the upstream answers an AMQP handshake and we are not draining, else 503; detail as JSON |
 //! | anything else | 404 as JSON |
 
 mod metrics;
 mod probe;
+mod record;
 
 pub use probe::{Probe, ProbeError};
 
 use crate::pressure::Watched;
 use crate::stats::Stats;
 use crate::window::{Mode, Window};
-use axum::extract::State;
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -121,6 +123,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/metrics", get(show_metrics))
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(show_readiness))
+        .route("/api/v1/windows/{name}/record", get(show_record))
         .fallback(not_found)
         .with_state(admin)
 }
@@ -137,6 +140,21 @@ async fn show_readiness(State(admin): State<Arc<Admin>>) -> Response {
     let readiness = admin.readiness().await;
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
+}
+
+async fn show_record(
+    State(admin): State<Arc<Admin>>,
+    Path(name): Path<String>,
+    Query(wish): Query<record::Wish>,
+) -> Response {
+    let Some(watched) = admin.windows.iter().find(|watched| *watched.window.rules().name == *name) else {
+        return complaint(StatusCode::NOT_FOUND, format!("there is no window named {name:?}"));
+    };
+    match record::lines(&watched.window, wish) {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response(),
+        Err(record::Refusal::Wish(wrong)) => complaint(StatusCode::UNPROCESSABLE_ENTITY, wrong.join("; ")),
+        Err(record::Refusal::Busy(text)) => complaint(StatusCode::CONFLICT, text),
+    }
 }
 
 async fn not_found(uri: Uri) -> Response {

@@ -13,6 +13,7 @@
 mod args;
 mod plot;
 mod read;
+pub mod record;
 mod replay;
 mod report;
 mod study;
@@ -22,6 +23,7 @@ mod trace;
 
 pub use args::SimulateArgs;
 pub use read::{BadLines, Input, Options, Recording, read};
+pub use record::RecordArgs;
 pub use replay::{Outcome, Setting, Unlimited, bytes_when_full, replay};
 pub use study::{Cell, Grid, Progress, Study, Terms, study};
 pub use synth::{Delay, Ids, Synthetic};

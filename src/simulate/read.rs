@@ -90,6 +90,10 @@ pub fn read(mut input: impl BufRead, options: Options) -> io::Result<Input> {
         if input.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
             break;
         }
+        // A recording that was cut off may end within a line. It is told that it was cut off.
+        if reader.recording == Some(Recording::Cut) && !line.ends_with(b"\n") {
+            break;
+        }
         let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line).trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
             continue;
