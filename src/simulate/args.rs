@@ -4,9 +4,9 @@ use super::read::Options;
 use super::synth::{Delay, Ids, Synthetic};
 use super::text::{Share, TimeUnit, parse_count, parse_duration};
 use crate::window::engine::EngineKind;
-use clap::Args;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
+use clap::{ArgGroup, Args};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,10 +24,10 @@ Ids are compared as they stand: if they are unique within a queue only, put the 
 
 /// What `hapax simulate` is asked for.
 #[derive(Args, Clone, PartialEq, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, group = ArgGroup::new("input").required(true).args(["trace", "rate"]))]
 pub struct SimulateArgs {
     /// The trace; "-" is standard input
-    #[arg(value_name = "TRACE", required_unless_present = "rate", conflicts_with = "rate")]
+    #[arg(value_name = "TRACE")]
     pub trace: Option<PathBuf>,
     /// What times are [default: told by the first one]
     #[arg(long, value_name = "UNIT", conflicts_with = "rate")]

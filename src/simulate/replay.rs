@@ -10,8 +10,9 @@
 //!   an early eviction can do that.
 //! * *catchable* ([`Unlimited`]): what a window without any bound would have caught with this TTL.
 //!
-//! caught ≤ catchable ≤ caught + escaped. The second is not an equality: an id that escaped is remembered anew, from
-//! then on, and so longer than an unlimited window would have remembered it.
+//! caught ≤ catchable ≤ caught + escaped, as long as all events have one TTL and duplicates do not refresh. The second is not
+//! an equality: an id that escaped is remembered anew, from then on, and so longer than an unlimited window would have
+//! remembered it.
 
 use super::trace::{NO_SLOT, Trace};
 use crate::config::WindowConfig;
@@ -21,7 +22,7 @@ use crate::window::{
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// As the relay's tick.
@@ -55,19 +56,19 @@ pub struct Outcome {
     pub evicted_early: u64,
     /// ids remembered at the same time, at most
     pub peak_entries: usize,
-    /// memory of the window, at most
+    /// memory of the window, at most; looked at once in [`LOOK_EVERY`] events
     pub peak_bytes: usize,
 }
 
 /// Replays the whole trace; `progress` is told of so many more events now and then.
 pub fn replay(trace: &Trace, setting: Setting, progress: &dyn Fn(u64)) -> Outcome {
-    let early = Arc::new(Early::default());
-    let window = window(setting, Arc::clone(&early) as _);
+    let tally = Arc::new(Tally::default());
+    let window = window(setting, Arc::clone(&tally) as _);
     let (base, mailbox) = (base(), Arc::new(Mailbox::new()));
     let mut escapes = Escapes::new(trace);
     let mut outcome = Outcome::default();
     let mut next_sweep = nanos(SWEEP_EVERY);
-    let mut since_look = 0;
+    let (mut since_look, mut peak) = (0, 0);
     for (at, key, slot, ttl) in trace.iter() {
         if at >= next_sweep {
             next_sweep = sweep(&window, base, at, next_sweep);
@@ -78,6 +79,7 @@ pub fn replay(trace: &Trace, setting: Setting, progress: &dyn Fn(u64)) -> Outcom
             Verdict::Fresh(reservation) => {
                 reservation.commit(now, ttl);
                 outcome.escaped += u64::from(escapes.committed(slot, at, ttl));
+                peak = peak.max(tally.entries.load(Relaxed));
             }
             Verdict::Duplicate => {
                 outcome.caught += 1;
@@ -97,13 +99,11 @@ pub fn replay(trace: &Trace, setting: Setting, progress: &dyn Fn(u64)) -> Outcom
     }
     outcome.look(&window);
     progress(since_look as u64);
-    outcome.evicted_early = early.0.load(Relaxed);
-    outcome
+    Outcome { evicted_early: tally.early.load(Relaxed), peak_entries: peak, ..outcome }
 }
 
 impl Outcome {
     fn look(&mut self, window: &LocalWindow) {
-        self.peak_entries = self.peak_entries.max(window.len());
         self.peak_bytes = self.peak_bytes.max(window.bytes());
     }
 }
@@ -114,7 +114,7 @@ pub fn bytes_when_full(capacity: usize, engine: EngineKind) -> u64 {
     let ttl = Duration::from_secs(1);
     let setting = Setting { capacity: filled, ttl, engine, refresh_on_duplicate: false };
     let (window, mailbox, now) =
-        (window(setting, Arc::new(Early::default())), Arc::new(Mailbox::new()), base());
+        (window(setting, Arc::new(Tally::default())), Arc::new(Mailbox::new()), base());
     for n in 0..filled as u128 {
         if let Verdict::Fresh(reservation) = Arc::clone(&window).reserve(Key(n), now, &mailbox, Ticket(0)) {
             reservation.commit(now, ttl);
@@ -157,14 +157,24 @@ pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Counts early evictions.
+/// Counts what the window says. By one thread only, so that nothing has to be added atomically.
 #[derive(Debug, Default)]
-struct Early(AtomicU64);
+struct Tally {
+    entries: AtomicUsize,
+    early: AtomicU64,
+}
 
-impl Listener for Early {
+impl Listener for Tally {
     fn on(&self, event: &Event) {
-        if let Event::Evicted { cause: EvictionCause::Capacity, .. } = event {
-            self.0.fetch_add(1, Relaxed);
+        match event {
+            Event::Committed { .. } => self.entries.store(self.entries.load(Relaxed) + 1, Relaxed),
+            Event::Evicted { cause, .. } => {
+                self.entries.store(self.entries.load(Relaxed).saturating_sub(1), Relaxed);
+                if *cause == EvictionCause::Capacity {
+                    self.early.store(self.early.load(Relaxed) + 1, Relaxed);
+                }
+            }
+            _ => {}
         }
     }
 }
