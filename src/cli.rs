@@ -1,7 +1,7 @@
 //! The command line and the environment: what to do, and what is said over the file. Values are not judged here: that
 //! is [`crate::config`]'s work, so that they are reported along with what is wrong in the file.
 
-use crate::config::{Given, Overrides, Source};
+use crate::config::{Given, Overrides, Secret, Source};
 use crate::simulate::{RecordArgs, SimulateArgs};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -17,6 +17,7 @@ Examples:
   hapax demo                                   watch it work
 
 Publishers connect to --listen instead of to RabbitMQ, with the same user, password and vhost.
+The admin listener's token comes from `admin_token_file` in the file or from HAPAX_ADMIN_TOKEN.
 SIGTERM or Ctrl-C drains: what is in flight is settled first. The second one ends at once.
 
 Exit codes: 0 all went well, 1 failed while running, 2 wrong usage or configuration.";
@@ -57,7 +58,7 @@ struct SettingsArgs {
     /// The broker [default: amqp://127.0.0.1:5672]
     #[arg(long, value_name = "amqp://HOST:PORT", env = "HAPAX_UPSTREAM", hide_env_values = true)]
     upstream: Option<String>,
-    /// Where metrics and health are served, or "off" [default: 127.0.0.1:15673]
+    /// Where metrics, health and the API are served, or "off" [default: 127.0.0.1:15673]
     #[arg(long, value_name = "IP:PORT", env = "HAPAX_ADMIN")]
     admin: Option<String>,
     /// What is logged: a level, or levels by target [default: info]
@@ -139,6 +140,7 @@ impl Invocation {
                 upstream: given(&levels, "upstream", "--upstream", "HAPAX_UPSTREAM"),
                 admin: given(&levels, "admin", "--admin", "HAPAX_ADMIN"),
                 log: given(&levels, "log", "--log", "HAPAX_LOG"),
+                admin_token: secret("HAPAX_ADMIN_TOKEN"),
             },
         })
     }
@@ -148,6 +150,13 @@ fn given(levels: &[Option<&ArgMatches>], id: &str, flag: &'static str, env: &'st
     let (value, source) = pick::<String>(levels, id)?;
     let source = if source == ValueSource::EnvVariable { Source::Env(env) } else { Source::Flag(flag) };
     Some(Given { value, source })
+}
+
+/// From the environment alone: a command line is for everybody to read.
+fn secret(env: &str) -> Option<Secret> {
+    let value = std::env::var_os(env).filter(|value| !value.is_empty())?;
+    // What is not UTF-8 can be no token; what stands in for it neither.
+    Some(Secret(value.to_string_lossy().into_owned()))
 }
 
 /// The value with the strongest source; of two flags, the one behind the command. An empty variable is none.

@@ -1,9 +1,9 @@
 //! The running process: file limit, sockets, signals, and who is told to stop when. Part of the binary.
 
-use hapax::admin::{self, Admin, Probe};
+use hapax::admin::{self, Admin, Parts, Probe};
 use hapax::cli::DemoArgs;
 use hapax::config::Config;
-use hapax::net::Relay;
+use hapax::net::{Clients, Relay};
 use hapax::pressure::{Accounting, Watched};
 use hapax::session::{Rights, Shared};
 use hapax::simulate::{RecordArgs, SimulateArgs, record};
@@ -122,14 +122,22 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         None => None,
     };
     let draining = on_signals().map_err(Failure::System)?;
-    let stats = Stats::new();
+    let (stats, clients) = (Stats::new(), Clients::new());
     let (shared, windows) = share(&config, &stats);
     // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
     let mut helpers = JoinSet::new();
     helpers.spawn(tick(windows.clone()));
     if let Some(listener) = admin_listener {
         let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
-        let admin = Admin::new(windows, Arc::clone(&stats), probe, draining.clone());
+        let admin = Admin::new(Parts {
+            config: &config,
+            windows,
+            keys: shared.keys.clone(),
+            stats: Arc::clone(&stats),
+            clients: Arc::clone(&clients),
+            probe,
+            draining: draining.clone(),
+        });
         helpers.spawn(async move {
             if let Err(error) = admin::serve(listener, admin).await {
                 tracing::error!(%error, "the admin listener ended");
@@ -146,6 +154,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         max_connections: config.limits.max_connections,
         drain_timeout: config.timeouts.drain,
         stats,
+        clients,
     };
     Arc::new(relay).serve(listener, draining).await;
     tracing::info!("drained; good bye");

@@ -1,13 +1,14 @@
 //! The admin interface over a real socket: metrics, health, readiness against a broker that answers or does not.
 #![allow(clippy::expect_used, clippy::panic, reason = "what a test can't set up fails it")]
 
-use hapax::admin::{Admin, Probe, router};
+use hapax::admin::{Admin, Parts, Probe, serve as serve_admin};
 use hapax::config::{Config, Overrides, Upstream};
+use hapax::net::Clients;
 use hapax::pressure::{Accounting, Watched};
 use hapax::session::Listener as _;
 use hapax::stats::Stats;
 use hapax::window::engine::Stamp;
-use hapax::window::{Event, EvictionCause, ForgetCause, Key, Listener as _};
+use hapax::window::{Event, EvictionCause, ForgetCause, Key, KeyMaker, Listener as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,10 +45,18 @@ async fn serve(upstream: SocketAddr) -> Served {
     let (drain, draining) = watch::channel(false);
     let stats = Stats::new();
     let probe = Probe::new(&upstream, Duration::from_secs(20), Duration::from_secs(3600));
-    let admin = Admin::new(windows, Arc::clone(&stats), probe, draining);
+    let admin = Admin::new(Parts {
+        config: &config,
+        windows,
+        keys: KeyMaker::new((1, 2)),
+        stats: Arc::clone(&stats),
+        clients: Clients::new(),
+        probe,
+        draining,
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("address");
-    tokio::spawn(async move { axum::serve(listener, router(admin)).await });
+    tokio::spawn(serve_admin(listener, admin));
     Served { address, stats, accountings, drain }
 }
 

@@ -1,174 +1,172 @@
-//! HTTP for operators: `/metrics`, `/healthz`, `/readyz`. Reads counters, changes nothing, asks for no password: the
-//! configuration keeps it on loopback unless told otherwise.
+//! HTTP for operators: metrics and health for everybody, and the API for those who may.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/metrics` | OpenMetrics text |
 //! | `/healthz` | 200 while the process answers at all |
-//! | `/api/v1/windows/{name}/record` | what the window judges, as it happens; see [`record`] |
 //! | `/readyz` | 200 if the upstream answers an AMQP handshake and we are not draining, else 503; detail as JSON |
+//! | `/api/v1/openapi.json` | what the rest is |
+//! | `/api/v1/…` | see [`api`], behind [`auth`] |
 //! | anything else | 404 as JSON |
+//!
+//! [`listen`] bounds connections, [`events`] streams; [`complaint`] is what every error looks like.
 
+mod api;
+mod auth;
+mod clock;
+mod complaint;
+mod events;
+mod health;
+mod listen;
 mod metrics;
 mod probe;
-mod record;
 
 pub use probe::{Probe, ProbeError};
 
+use crate::config::{Config, WindowConfig};
+use crate::net::Clients;
 use crate::pressure::Watched;
 use crate::stats::Stats;
-use crate::window::{Mode, Window};
-use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, Uri, header};
+use crate::window::KeyMaker;
+use auth::Door;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use clock::Now;
+use complaint::Complaint;
+use events::Events;
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use serde::Serialize;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// What Prometheus takes an OpenMetrics text for. `text/plain` would not do: there, counters are declared with their
 /// `_total`.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Everything that is shown.
+/// What the admin interface is made of.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// what is in force; its windows are those below, in the same order
+    pub config: &'a Config,
+    /// the windows
+    pub windows: Vec<Watched>,
+    /// makes the keys that sessions make
+    pub keys: KeyMaker,
+    /// what the process counts
+    pub stats: Arc<Stats>,
+    /// who is connected
+    pub clients: Arc<Clients>,
+    /// asks the upstream
+    pub probe: Probe,
+    /// turns true when the process is told to end
+    pub draining: watch::Receiver<bool>,
+}
+
+/// Everything that is shown, and what may be changed.
 #[derive(Debug)]
 pub struct Admin {
     windows: Arc<[Watched]>,
+    /// of each window, what it does not know of itself
+    configured: Vec<WindowConfig>,
+    keys: KeyMaker,
+    stats: Arc<Stats>,
+    clients: Arc<Clients>,
     registry: Registry,
     probe: Probe,
     draining: watch::Receiver<bool>,
+    door: Door,
+    events: Events,
+    /// Held while something is changed: of two changes at once, the log tells which came first.
+    changing: Mutex<()>,
+    since: Now,
+    listen: SocketAddr,
+    max_connections: usize,
 }
 
 impl Admin {
-    /// `draining` turns true when the process is told to end.
-    pub fn new(
-        windows: Vec<Watched>,
-        stats: Arc<Stats>,
-        probe: Probe,
-        draining: watch::Receiver<bool>,
-    ) -> Arc<Admin> {
+    /// Of these parts.
+    pub fn new(parts: Parts<'_>) -> Arc<Admin> {
+        let Parts { config, windows, keys, stats, clients, probe, draining } = parts;
         let windows: Arc<[Watched]> = windows.into();
-        let registry = metrics::registry(Arc::clone(&windows), stats);
-        Arc::new(Admin { windows, registry, probe, draining })
-    }
-
-    async fn readiness(&self) -> Readiness {
-        let upstream = self.probe.check().await;
-        let draining = *self.draining.borrow();
-        Readiness {
-            ready: upstream.is_ok() && !draining,
+        Arc::new(Admin {
+            registry: metrics::registry(Arc::clone(&windows), Arc::clone(&stats)),
+            windows,
+            configured: config.windows.clone(),
+            keys,
+            stats,
+            clients,
+            probe,
             draining,
-            upstream: UpstreamState {
-                address: self.probe.address().to_owned(),
-                ok: upstream.is_ok(),
-                error: upstream.err().map(|error| error.to_string()),
-            },
-            windows: self.windows.iter().map(WindowState::of).collect(),
-        }
-    }
-}
-
-/// The answer to `/readyz`.
-#[derive(Serialize, Debug)]
-struct Readiness {
-    ready: bool,
-    draining: bool,
-    upstream: UpstreamState,
-    windows: Vec<WindowState>,
-}
-
-#[derive(Serialize, Debug)]
-struct UpstreamState {
-    address: String,
-    ok: bool,
-    error: Option<String>,
-}
-
-#[derive(Serialize, Debug)]
-struct WindowState {
-    name: String,
-    mode: Mode,
-    entries: usize,
-    in_flight: usize,
-    capacity: usize,
-    ttl_seconds: f64,
-}
-
-impl WindowState {
-    fn of(watched: &Watched) -> WindowState {
-        let window = &watched.window;
-        WindowState {
-            name: window.rules().name.to_string(),
-            mode: window.mode(),
-            entries: window.len(),
-            in_flight: window.in_flight(),
-            capacity: window.capacity(),
-            ttl_seconds: window.ttl().as_secs_f64(),
-        }
+            door: Door { token: config.admin_token.clone(), address: config.admin },
+            events: Events::default(),
+            changing: Mutex::default(),
+            since: Now::read(),
+            listen: config.listen,
+            max_connections: config.limits.max_connections,
+        })
     }
 }
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> io::Result<()> {
-    axum::serve(listener, router(admin)).await
+    listen::serve(listener, router(admin), listen::BOUNDS).await
 }
 
 /// All routes.
 pub fn router(admin: Arc<Admin>) -> Router {
-    Router::new()
-        .route("/metrics", get(show_metrics))
-        .route("/healthz", get(async || "alive\n"))
-        .route("/readyz", get(show_readiness))
-        .route("/api/v1/windows/{name}/record", get(show_record))
+    // The dashboard's pages ask for no token: `.merge(dashboard::routes())` goes here.
+    Router::from(open())
+        .merge(api::guarded(&admin))
         .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
         .with_state(admin)
 }
 
+/// What asks for no token: it reveals no more than that something works, and how much.
+fn open() -> OpenApiRouter<Arc<Admin>> {
+    OpenApiRouter::new()
+        .routes(routes!(show_metrics))
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .routes(routes!(api::openapi::show))
+}
+
+/// OpenMetrics text
+#[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String, content_type = OPENMETRICS)))]
 async fn show_metrics(State(admin): State<Arc<Admin>>) -> Response {
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &admin.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
-        Err(_) => complaint(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written".to_owned()),
+        Err(_) => {
+            Complaint::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written").into_response()
+        }
     }
 }
 
-async fn show_readiness(State(admin): State<Arc<Admin>>) -> Response {
-    let readiness = admin.readiness().await;
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(readiness)).into_response()
-}
-
-async fn show_record(
-    State(admin): State<Arc<Admin>>,
-    Path(name): Path<String>,
-    Query(wish): Query<record::Wish>,
-) -> Response {
-    let Some(watched) = admin.windows.iter().find(|watched| *watched.window.rules().name == *name) else {
-        return complaint(StatusCode::NOT_FOUND, format!("there is no window named {name:?}"));
+async fn not_found(uri: Uri) -> Complaint {
+    let path = uri.path();
+    let hint = match path.trim_end_matches('/') {
+        bare if bare.len() < path.len() && !bare.is_empty() => {
+            format!("without the slash at its end, {bare}")
+        }
+        _ => "/metrics, /healthz, /readyz or /api/v1/openapi.json".to_owned(),
     };
-    match record::lines(&watched.window, wish) {
-        Ok(body) => ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response(),
-        Err(record::Refusal::Wish(wrong)) => complaint(StatusCode::UNPROCESSABLE_ENTITY, wrong.join("; ")),
-        Err(record::Refusal::Busy(text)) => complaint(StatusCode::CONFLICT, text),
-    }
+    Complaint::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}; try {hint}"))
 }
 
-async fn not_found(uri: Uri) -> Response {
-    complaint(
-        StatusCode::NOT_FOUND,
-        format!("there is nothing at {}; try /metrics, /healthz or /readyz", uri.path()),
+async fn not_allowed(method: Method, uri: Uri) -> Complaint {
+    Complaint::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!(
+            "{method} can't be used on {}; the header Allow says what can, /api/v1/openapi.json why",
+            uri.path()
+        ),
     )
-}
-
-/// An error as JSON.
-fn complaint(status: StatusCode, error: String) -> Response {
-    #[derive(Serialize)]
-    struct Complaint {
-        error: String,
-    }
-    (status, Json(Complaint { error })).into_response()
 }

@@ -62,9 +62,14 @@ impl Probe {
 
     /// Whether it answers, as of now or a moment ago.
     pub async fn check(&self) -> Result<(), ProbeError> {
+        self.check_within(self.fresh).await
+    }
+
+    /// Likewise, where an answer of this age is good enough.
+    pub async fn check_within(&self, age: Duration) -> Result<(), ProbeError> {
         let mut last = self.last.lock().await;
         match &*last {
-            Some((at, answer)) if at.elapsed() < self.fresh => answer.clone(),
+            Some((at, answer)) if at.elapsed() < age.max(self.fresh) => answer.clone(),
             _ => {
                 let answer = self.ask().await;
                 *last = Some((Instant::now(), answer.clone()));

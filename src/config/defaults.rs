@@ -16,7 +16,7 @@ pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 
 pub const UPSTREAM_HOST: &str = "127.0.0.1";
 /// AMQP's registered port.
 pub const UPSTREAM_PORT: u16 = 5672;
-/// One above RabbitMQ's management port. Loopback, because it asks for no password.
+/// One above RabbitMQ's management port. Loopback: beyond it, a token is needed.
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15673);
 
 /// Connections. Each takes two sockets: 20,000 of the 65,536 files that the systemd unit allows.
@@ -59,7 +59,8 @@ impl Default for Config {
             listen: LISTEN,
             upstream: Upstream::default(),
             admin: Some(ADMIN),
-            admin_allow_remote: false,
+            admin_token_file: None,
+            admin_token: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             log: Log::default(),

@@ -14,11 +14,14 @@ mod check;
 mod problem;
 mod raw;
 mod show;
+mod token;
 mod value;
 
 pub mod defaults;
 
+pub(crate) use check::{TICK, most};
 pub use problem::{Problem, Problems, Source, Sources};
+pub use token::{Secret, Token};
 
 use crate::session::Settings;
 use crate::window::engine::EngineKind;
@@ -27,7 +30,7 @@ use crate::window::set::Pattern;
 use crate::window::{Listener, LocalWindow, Rules, WindowSet};
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,10 +41,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// the broker
     pub upstream: Upstream,
-    /// where metrics and health are served; `None` is off
+    /// where metrics, health and the API are served; `None` is off
     pub admin: Option<SocketAddr>,
-    /// whether `admin` may be an address that other hosts can reach, although it asks for no password
-    pub admin_allow_remote: bool,
+    /// the file that the token came from
+    pub admin_token_file: Option<PathBuf>,
+    /// what the admin listener asks for; `None`: nothing, and then `admin` is on loopback
+    pub admin_token: Option<Token>,
     /// bounds
     pub limits: Limits,
     /// times
@@ -229,4 +234,6 @@ pub struct Overrides {
     pub admin: Option<Given>,
     /// over `log.level`
     pub log: Option<Given>,
+    /// over `admin_token_file`, by `HAPAX_ADMIN_TOKEN`
+    pub admin_token: Option<Secret>,
 }

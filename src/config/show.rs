@@ -57,7 +57,13 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         Some(admin) => out.string("admin", admin)?,
         None => out.string("admin", "off")?,
     }
-    out.raw("admin_allow_remote", config.admin_allow_remote)?;
+    if let Some(file) = &config.admin_token_file {
+        out.string("admin_token_file", file.display())?;
+    }
+    // The token itself is never shown.
+    if let Some(source) = out.sources.get("admin_token") {
+        writeln!(out.text, "{:<COLUMN$} # {source}", "# (the admin listener's token)")?;
+    }
 
     let limits = &config.limits;
     out.section("[limits]", "limits.".into())?;

@@ -4,7 +4,15 @@
 //! what everybody shows.
 
 mod accounting;
+mod ages;
+mod distinct;
 pub mod facts;
+mod form;
+mod ghost;
+mod level;
+mod scopes;
+mod stripe;
+mod trend;
 
 pub use accounting::Accounting;
 pub use facts::{Facts, Level};

@@ -35,7 +35,7 @@ Ids do not leave the relay: the file holds digests, made with a secret that the 
 The relay's token, if it has one, comes from HAPAX_ADMIN_TOKEN or --token-file.")]
 pub struct RecordArgs {
     /// The window
-    #[arg(long, value_name = "NAME", default_value = defaults::WINDOW_NAME)]
+    #[arg(long, value_name = "NAME", default_value = defaults::WINDOW_NAME, value_parser = window_name)]
     pub window: String,
     /// For how long
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
@@ -58,6 +58,16 @@ pub struct RecordArgs {
     /// The file that holds the relay's token [default: the token is in HAPAX_ADMIN_TOKEN, if there is one]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+}
+
+/// As the configuration: it becomes a part of a URL.
+fn window_name(text: &str) -> Result<String, String> {
+    let safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    match text {
+        "" => Err("it is empty".to_owned()),
+        text if text.chars().all(safe) => Ok(text.to_owned()),
+        _ => Err("a window's name has letters, digits, `-`, `_` and `.` only".to_owned()),
+    }
 }
 
 /// Seconds as a number, or a duration with its unit.
@@ -197,7 +207,6 @@ fn open(url: &str, args: &RecordArgs, token: Option<&str>) -> Result<impl Read +
         .build()
         .into();
     let RecordArgs { window, seconds, max_events, .. } = args;
-    // A window's name is made of characters that a URL takes as they are; what is not is no window's name.
     let seconds = seconds.as_secs_f64();
     let mut request =
         agent.get(format!("{url}/api/v1/windows/{window}/record?seconds={seconds}&max={max_events}"));

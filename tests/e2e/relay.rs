@@ -75,6 +75,11 @@ impl Relay {
         self.listen
     }
 
+    /// Where operators ask.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Every series of `/metrics`, by its name with labels as written, e.g. `hapax_commits_total{window="default"}`.
     pub fn metrics(&self) -> Metrics {
         let (status, text) = http::get(self.admin, "/metrics").unwrap();

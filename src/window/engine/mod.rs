@@ -124,4 +124,10 @@ pub trait Engine: Send + Sync + Debug {
     fn capacity(&self) -> usize;
     /// An honest estimate of what the entries and their index occupy on the heap.
     fn bytes(&self) -> usize;
+    /// What an entry and its part of the index take when the store is well filled.
+    fn bytes_per_entry(&self) -> f64;
+    /// The instant of the entry that would have to make room next, or a cheap estimate of it.
+    fn oldest(&self) -> Option<Stamp> {
+        None
+    }
 }

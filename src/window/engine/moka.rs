@@ -140,6 +140,17 @@ impl Engine for Moka {
         let left = queue.len().saturating_sub(store.len());
         store.len() * BYTES_PER_ENTRY + left * size_of::<Slot>() + queue.capacity() * size_of::<Arc<Slot>>()
     }
+
+    fn bytes_per_entry(&self) -> f64 {
+        (BYTES_PER_ENTRY + size_of::<Arc<Slot>>()) as f64
+    }
+
+    /// Of the front of the queue: it is the oldest, but for what duplicates have made young and for what has left.
+    fn oldest(&self) -> Option<Stamp> {
+        let store = self.store.read();
+        let queue = store.queue.lock();
+        queue.front().map(|slot| slot.entry().at)
+    }
 }
 
 /// A cache and what has to be known beside it.
