@@ -75,7 +75,7 @@ impl Relay {
         self.listen
     }
 
-    /// Where operators ask.
+    /// Where its operators ask.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
