@@ -1,10 +1,11 @@
-//! HTTP for operators: metrics and health for everybody, and the API for those who may.
+//! HTTP for operators: metrics, health and the dashboard's files for everybody, and the API for those who may.
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/metrics` | OpenMetrics text |
+//! | `/metrics` | for Prometheus, as OpenMetrics or in the classic text format |
 //! | `/healthz` | 200 while the process answers at all |
 //! | `/readyz` | 200 if the upstream answers an AMQP handshake and we are not draining, else 503; detail as JSON |
+//! | `/`, `/assets/…` | the page of [`dashboard`]: it asks the API as everybody else does |
 //! | `/api/v1/openapi.json` | what the rest is |
 //! | `/api/v1/…` | see [`api`], behind [`auth`] |
 //! | anything else | 404 as JSON |
@@ -15,11 +16,13 @@ mod api;
 mod auth;
 mod clock;
 mod complaint;
+pub mod dashboard;
 mod events;
 mod health;
 mod listen;
 mod metrics;
 mod probe;
+mod process;
 
 pub use probe::{Probe, ProbeError};
 
@@ -31,24 +34,25 @@ use crate::window::KeyMaker;
 use auth::Door;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use clock::Now;
 use complaint::Complaint;
 use events::Events;
+use metrics::{Format, Metrics};
 use parking_lot::Mutex;
-use prometheus_client::registry::Registry;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// What Prometheus takes an OpenMetrics text for. `text/plain` would not do: there, counters are declared with their
-/// `_total`.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How long a scrape waits for the upstream's answer, before it shows an older one: little, measured by Prometheus'
+/// timeout of ten seconds, and much for a handshake.
+const SCRAPE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// What the admin interface is made of.
 #[derive(Debug)]
@@ -78,8 +82,8 @@ pub struct Admin {
     keys: KeyMaker,
     stats: Arc<Stats>,
     clients: Arc<Clients>,
-    registry: Registry,
-    probe: Probe,
+    metrics: Metrics,
+    probe: Arc<Probe>,
     draining: watch::Receiver<bool>,
     door: Door,
     events: Events,
@@ -95,8 +99,9 @@ impl Admin {
     pub fn new(parts: Parts<'_>) -> Arc<Admin> {
         let Parts { config, windows, keys, stats, clients, probe, draining } = parts;
         let windows: Arc<[Watched]> = windows.into();
+        let probe = Arc::new(probe);
         Arc::new(Admin {
-            registry: metrics::registry(Arc::clone(&windows), Arc::clone(&stats)),
+            metrics: Metrics::new(Arc::clone(&windows), Arc::clone(&stats), Arc::clone(&probe)),
             windows,
             configured: config.windows.clone(),
             keys,
@@ -121,8 +126,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> io::Result<()> {
 
 /// All routes.
 pub fn router(admin: Arc<Admin>) -> Router {
-    // The dashboard's pages ask for no token: `.merge(dashboard::routes())` goes here.
     Router::from(open())
+        .merge(dashboard::routes())
         .merge(api::guarded(&admin))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
@@ -138,12 +143,20 @@ fn open() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(api::openapi::show))
 }
 
-/// OpenMetrics text
-#[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String, content_type = OPENMETRICS)))]
-async fn show_metrics(State(admin): State<Arc<Admin>>) -> Response {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &admin.registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+/// For Prometheus
+///
+/// In the classic text format, or as OpenMetrics where `Accept` names it.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "health",
+    responses((status = 200, content((String = "text/plain"), (String = "application/openmetrics-text"))))
+)]
+async fn show_metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    admin.probe.refresh(SCRAPE_PATIENCE).await;
+    let format = Format::accepted(&headers);
+    match admin.metrics.text(format) {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(_) => {
             Complaint::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written").into_response()
         }
@@ -156,7 +169,7 @@ async fn not_found(uri: Uri) -> Complaint {
         bare if bare.len() < path.len() && !bare.is_empty() => {
             format!("without the slash at its end, {bare}")
         }
-        _ => "/metrics, /healthz, /readyz or /api/v1/openapi.json".to_owned(),
+        _ => "/, /metrics, /healthz, /readyz or /api/v1/openapi.json".to_owned(),
     };
     Complaint::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}; try {hint}"))
 }

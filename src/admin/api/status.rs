@@ -4,6 +4,7 @@ use crate::admin::Admin;
 use crate::admin::clock::Now;
 use crate::admin::complaint::ComplaintBody;
 use crate::admin::health::UpstreamState;
+use crate::admin::process::resident_bytes;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -11,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// How old an answer of the upstream is good enough here: RabbitMQ logs each question.
-pub(in crate::admin) const UPSTREAM_FRESH: Duration = Duration::from_secs(10);
+/// How long a page waits for the upstream's answer, before it shows an older one.
+const UPSTREAM_PATIENCE: Duration = Duration::from_millis(250);
 
 /// The process.
 #[derive(Clone, PartialEq, Debug, Serialize, ToSchema)]
@@ -69,7 +70,7 @@ impl Admin {
                 max: self.max_connections,
             },
             // No window shares a budget yet.
-            memory: Memory { resident_bytes: resident().unwrap_or(0), budget_bytes: None },
+            memory: Memory { resident_bytes: resident_bytes().unwrap_or(0), budget_bytes: None },
             listen: self.listen.to_string(),
             token_required: self.door.token.is_some(),
         }
@@ -77,15 +78,8 @@ impl Admin {
 
     /// The upstream's state, a while old perhaps.
     pub(in crate::admin) async fn upstream(&self) -> UpstreamState {
-        UpstreamState::of(&self.probe, self.probe.check_within(UPSTREAM_FRESH).await)
+        UpstreamState::of(&self.probe, self.probe.glance(UPSTREAM_PATIENCE).await)
     }
-}
-
-/// Pages in memory, the second number there, in bytes.
-fn resident() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    pages.checked_mul(rustix::param::page_size() as u64)
 }
 
 /// The process: version, upstream, connections, memory
