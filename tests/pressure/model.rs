@@ -135,7 +135,7 @@ fn act(rig: &mut Rig, held: &mut Vec<Reservation>, action: &Action) {
         }
         Action::Nack => held.pop().into_iter().for_each(|held| held.forget(ForgetCause::Nack)),
         Action::Forget(n) => drop(rig.window().forget(key(n), rig.now)),
-        Action::Flush => rig.window().flush(rig.now),
+        Action::Flush => drop(rig.window().flush(rig.now)),
         Action::Resize(capacity) => rig.window().resize(capacity, rig.now),
         Action::Tick => rig.tick(),
         Action::Look => assert_adds_up(&rig.facts()),
