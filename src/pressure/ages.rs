@@ -2,7 +2,6 @@
 //! one since the start, for Prometheus.
 
 use super::facts::{AgeBucket, Ages as AgeFacts};
-use std::time::Duration;
 
 /// Steps in each doubling: a percentile is interpolated within 6 %.
 const STEPS: u32 = 16;
@@ -48,7 +47,8 @@ pub(super) struct Ages {
     coarse: [u64; BOUNDS.len() + 1],
     /// The coarse bucket of the last age: the next is mostly there, too.
     last: usize,
-    seconds: f64,
+    /// Of all ages.
+    nanos: f64,
 }
 
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ impl Interval {
 impl Default for Ages {
     fn default() -> Ages {
         let fine = [Interval::new(), Interval::new()];
-        Ages { fine, coarse: [0; BOUNDS.len() + 1], last: 0, seconds: 0.0 }
+        Ages { fine, coarse: [0; BOUNDS.len() + 1], last: 0, nanos: 0.0 }
     }
 }
 
@@ -75,9 +75,8 @@ impl Ages {
         2 * FINE * size_of::<u32>()
     }
 
-    pub(super) fn add(&mut self, age: Duration) {
-        let nanos = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-        self.seconds += age.as_secs_f64();
+    pub(super) fn add(&mut self, nanos: u64) {
+        self.nanos += nanos as f64;
         let [this, _] = &mut self.fine;
         this.total += 1;
         if let Some(count) = this.counts.get_mut(fine_of(nanos)) {
@@ -126,7 +125,7 @@ impl Ages {
         AgeFacts {
             p1_seconds: self.quantile(0.01),
             p50_seconds: self.quantile(0.5),
-            sum_seconds: self.seconds,
+            sum_seconds: self.nanos / 1e9,
             buckets: bounds.zip(&self.coarse).map(bucket).collect(),
         }
     }
@@ -158,6 +157,11 @@ fn lower(index: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    fn nanos(millis: u64) -> u64 {
+        millis * 1_000_000
+    }
 
     #[test]
     fn each_fine_bucket_begins_where_it_says() {
@@ -174,7 +178,7 @@ mod tests {
     #[test]
     fn percentiles_are_within_a_step_and_leave_after_two_turns() {
         let mut ages = Ages::default();
-        (1..=1000).for_each(|tenth| ages.add(Duration::from_millis(tenth * 100)));
+        (1..=1000).for_each(|tenth| ages.add(nanos(tenth * 100)));
         for (share, seconds) in [(0.01, 1.0), (0.5, 50.0), (0.99, 99.0)] {
             let found = ages.quantile(share).unwrap();
             assert!((found / seconds - 1.0).abs() < 0.065, "{share}: {found} instead of {seconds}");
@@ -190,10 +194,10 @@ mod tests {
     fn coarse_buckets_have_their_upper_bound() {
         let mut ages = Ages::default();
         for millis in BOUNDS {
-            ages.add(Duration::from_millis(millis));
+            ages.add(nanos(millis));
         }
-        ages.add(Duration::from_millis(604_800_001));
-        ages.add(Duration::ZERO);
+        ages.add(nanos(604_800_001));
+        ages.add(0);
         let counts: Vec<u64> = ages.facts().buckets.iter().map(|bucket| bucket.count).collect();
         assert_eq!(counts[0], 2);
         assert!(counts[1..].iter().all(|count| *count == 1), "{counts:?}");

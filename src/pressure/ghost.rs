@@ -176,13 +176,12 @@ impl Table {
     }
 
     fn holds(&self, spread: u64, now: Stamp) -> bool {
-        let (print, now) = (fingerprint(spread), self.form.tick(now));
-        let mut held = false;
-        // (No early end: sixteen comparisons at once cost less than a branch that is guessed wrong.)
-        for slot in self.bucket(spread) {
-            held |= is_of(*slot, print) && is_live(*slot, now);
+        let (bucket, print) = (self.bucket(spread), fingerprint(spread));
+        if !has(bucket, print) {
+            return false;
         }
-        held
+        let now = self.form.tick(now);
+        bucket.iter().any(|slot| is_of(*slot, print) && is_live(*slot, now))
     }
 
     /// False if somebody lost a place by it.
@@ -194,31 +193,27 @@ impl Table {
         let until = until.min(now + HORIZON);
         let print = fingerprint(spread);
         let new = print | low(until);
-        // The one that has the fewest ticks left: none at all if its slot is free.
-        let (mut first, mut first_left) = (None, u32::MAX);
-        let mut more = 1;
-        for slot in self.bucket_mut(spread) {
-            let left = if *slot == 0 { 0 } else { left(*slot, now) };
-            if left > 0 && is_of(*slot, print) {
-                if refresh {
-                    *slot = new;
-                }
-                return true;
+        let bucket = self.bucket_mut(spread);
+        if has(bucket, print)
+            && let Some(known) = bucket.iter_mut().find(|slot| is_of(**slot, print) && is_live(**slot, now))
+        {
+            if refresh {
+                *known = new;
             }
-            if left < first_left {
-                // A slot whose time is over is counted in `len` already.
-                more = usize::from(*slot == 0);
-                (first, first_left) = (Some(slot), left);
-            }
+            return true;
         }
-        let Some(slot) = first else { return false };
-        if first_left == 0 {
-            *slot = new;
+        if let Some(free) = bucket.iter_mut().find(|slot| **slot == 0 || !is_live(**slot, now)) {
+            // A slot whose time is over is counted in `len` already.
+            let more = usize::from(*free == 0);
+            *free = new;
             self.len += more;
             return true;
         }
-        if u64::from(first_left) < until - now {
-            *slot = new;
+        let first = bucket.iter_mut().min_by_key(|slot| left(**slot, now));
+        if let Some(first) = first
+            && u64::from(left(*first, now)) < until - now
+        {
+            *first = new;
         }
         false
     }
@@ -280,6 +275,15 @@ fn fingerprint(spread: u64) -> u32 {
 
 fn is_of(slot: u32, fingerprint: u32) -> bool {
     slot ^ fingerprint < 1 << (32 - FINGERPRINT_BITS)
+}
+
+/// Whether any slot has this fingerprint. (No early end, and a whole bucket: that is four comparisons of four.)
+fn has(bucket: &[u32], fingerprint: u32) -> bool {
+    let shift = 32 - FINGERPRINT_BITS;
+    let same = |slot: &u32| *slot >> shift == fingerprint >> shift;
+    bucket
+        .first_chunk::<SLOTS>()
+        .is_some_and(|bucket| bucket.iter().fold(false, |any, slot| any | same(slot)))
 }
 
 /// Ticks until it is over; 0 if it is.

@@ -151,7 +151,7 @@ impl Ledger {
         let mut ages = ages.lock();
         for Record { now, what, .. } in journal.drain(..) {
             if let What::EvictedEarly { at, .. } = what {
-                ages.add(now.since(at));
+                ages.add(now.0.saturating_sub(at.0));
             }
         }
         self.journal = journal;
