@@ -3,6 +3,7 @@
 //! An engine knows nothing of reservations, sessions or listeners, and has no clock: a [`Stamp`] comes with each call, and
 //! what leaves the store is handed out as an [`Entry`], so that nothing leaves uncounted.
 
+mod compact;
 mod lru;
 mod moka;
 
@@ -19,17 +20,20 @@ pub enum EngineKind {
     /// the `lru` crate, in shards
     #[default]
     Lru,
+    /// a slab under an index of 64-byte lines, in shards; instants in milliseconds
+    Compact,
 }
 
 impl EngineKind {
     /// Every engine, for test suites and error messages.
-    pub const ALL: [EngineKind; 2] = [EngineKind::Moka, EngineKind::Lru];
+    pub const ALL: [EngineKind; 3] = [EngineKind::Moka, EngineKind::Lru, EngineKind::Compact];
 
     /// As the configuration writes it.
     pub fn name(self) -> &'static str {
         match self {
             EngineKind::Moka => "moka",
             EngineKind::Lru => "lru",
+            EngineKind::Compact => "compact",
         }
     }
 
@@ -38,6 +42,7 @@ impl EngineKind {
         match self {
             EngineKind::Moka => Box::new(moka::Moka::new(capacity)),
             EngineKind::Lru => Box::new(lru::Lru::new(capacity)),
+            EngineKind::Compact => Box::new(compact::Compact::new(capacity)),
         }
     }
 }
