@@ -126,7 +126,7 @@ struct Segment {
 
 impl Segment {
     fn home(&self, mark: u16) -> usize {
-        usize::from(mark) * self.lines.len() >> 16
+        (usize::from(mark) * self.lines.len()) >> 16
     }
 
     fn next(&self, line: usize) -> usize {

@@ -97,7 +97,6 @@ impl Slot {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "11 bits")]
     fn duplicates(&self) -> u32 {
         (self.after & DUPLICATES_MASK) as u32
     }
@@ -120,12 +119,10 @@ impl Slot {
         self.after &= !(TTL_MASK << DUPLICATES);
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "25 bits")]
     pub(super) fn older(&self) -> u32 {
         (self.before >> AT) as u32
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "25 bits")]
     pub(super) fn younger(&self) -> u32 {
         (self.after >> AT) as u32
     }

@@ -152,7 +152,7 @@ fn it_grows_in_small_pieces_and_churns_without_growing() {
     assert!(largest < Some(200_000 / MAX_SHARDS / SEGMENTS * 2), "{largest:?}");
     for n in 200_000..800_000 {
         compact.insert(Key(n), entry(200), Stamp(0), &mut |_, _, cause| {
-            assert_eq!(cause, EvictionCause::Capacity)
+            assert_eq!(cause, EvictionCause::Capacity);
         });
     }
     assert!(compact.bytes() < full + full / 20, "{full} has become {}", compact.bytes());
