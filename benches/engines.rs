@@ -5,8 +5,9 @@
 //! duplicates of random ids among the remembered. *Churn*: fresh ids into the full window, each pushes one out. The order of
 //! the remembered is shuffled by then. Medians of [`ROUNDS`].
 //!
-//! The longest operation is that of the fill and of a churn together, in processor time of the thread: what other processes
-//! of the machine do does not count, page faults do.
+//! Everything is processor times: what else the machine does counts little, page faults and waiting for a lock
+//! by spinning do. The longest operation is that of a fill and of a churn together; beside it, the longest of as many that do
+//! nothing, which is what the machine adds.
 
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "it is for printing, and it may fail")]
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 const TTL: Duration = Duration::from_secs(3600);
 const ROUNDS: usize = 5;
 /// Operations of a round.
-const OPS: u64 = 1_000_000;
+const OPS: u64 = 400_000;
 /// More would take moka minutes and gigabytes.
 const MOST_OF_MOKA: u64 = 1_000_000;
 
@@ -61,22 +62,40 @@ fn main() {
 fn child_of(engine: EngineKind, ids: u64) {
     let empty = resident();
     let run = Run::new(engine, ids);
-    let longest = run.longest(0..ids);
+    let fresh = |n| fresh(&run.window, &run.mailbox, run.now, n);
+    let longest = longest_of(0..ids, fresh);
     let (bytes, counted) = (resident().saturating_sub(empty), run.window.bytes());
     let fill = run.fill();
     let hit = median(|n| run.threads(1, n, Run::hit));
     let hit_2 = median(|n| run.threads(2, n, Run::hit));
     let churn = median(|n| run.threads(1, n, Run::churn));
     let churn_2 = median(|n| run.threads(2, 10 + n, Run::churn));
-    let longest = longest.max(run.longest(50 * OPS + ids..51 * OPS + ids));
+    let longest = longest.max(longest_of(50 * OPS + ids..51 * OPS + ids, fresh));
+    let nothing = longest_of(0..OPS + ids, |n| {
+        std::hint::black_box(n);
+    });
     let len = run.window.len();
     println!(
-        "| `{}` | {ids} | {}, {} | {fill} / {hit} / {churn} | {hit_2} / {churn_2} | {} µs |",
+        "| `{}` | {ids} | {}, {} | {fill} / {hit} / {churn} | {hit_2} / {churn_2} | {}, {} µs |",
         engine.name(),
         bytes / len,
         counted / len,
         longest.as_micros(),
+        nothing.as_micros(),
     );
+}
+
+/// How long the longest of these took.
+fn longest_of(ids: std::ops::Range<u64>, work: impl Fn(u64)) -> Duration {
+    let mut longest = Duration::ZERO;
+    let mut before = processor_time();
+    for n in ids {
+        work(n);
+        let after = processor_time();
+        longest = longest.max(after - before);
+        before = after;
+    }
+    longest
 }
 
 struct Run {
@@ -93,41 +112,31 @@ impl Run {
         Run { engine, ids, window, mailbox: Arc::default(), now: Instant::now() }
     }
 
-    /// Publishes these, and says how long the longest took.
-    fn longest(&self, ids: std::ops::Range<u64>) -> Duration {
-        let mut longest = Duration::ZERO;
-        let mut before = processor_time();
-        for n in ids {
-            fresh(&self.window, &self.mailbox, self.now, n);
-            let after = processor_time();
-            longest = longest.max(after - before);
-            before = after;
-        }
-        longest
-    }
-
     /// As many windows as it takes.
     fn fill(&self) -> u64 {
         let windows = (OPS / self.ids).max(1);
         let mut time = Duration::ZERO;
         for _ in 0..windows {
             let window = window(self.engine, self.ids);
-            let start = Instant::now();
+            let start = processor_time();
             (0..self.ids).for_each(|n| fresh(&window, &self.mailbox, self.now, n));
-            time += start.elapsed();
+            time += processor_time() - start;
         }
         per(time, windows * self.ids)
     }
 
     /// Nanoseconds of one operation of one thread, while so many are at it.
     fn threads(&self, threads: u64, round: u64, work: fn(&Run, u64, u64)) -> u64 {
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            for thread in 0..threads {
-                scope.spawn(move || work(self, round, thread));
-            }
+        let timed = |thread| {
+            let start = processor_time();
+            work(self, round, thread);
+            processor_time() - start
+        };
+        let time: Duration = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || timed(thread))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
         });
-        per(start.elapsed(), OPS)
+        per(time, threads * OPS)
     }
 
     /// Before any churn: the remembered are the first ids.

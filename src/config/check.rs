@@ -22,7 +22,7 @@ mod most {
     pub(super) const WAITERS: usize = 1_000_000;
     pub(super) const FRAME: usize = 16 << 20;
     pub(super) const BUFFER: usize = 1 << 30;
-    pub(super) const IDS: usize = 4_000_000_000;
+    pub(super) const IDS: usize = crate::window::engine::MOST_IDS;
     pub(super) const TIMEOUT: Duration = Duration::from_secs(86_400);
     pub(super) const TTL: Duration = Duration::from_secs(365 * 86_400);
 }
@@ -179,7 +179,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     rules.scope = section.read(report, "scope", rules.scope, |v| value::word(v, "routing-key"));
     limits.capacity = section.read(report, "capacity", limits.capacity, |v| value::count(v, 1..=most::IDS));
     limits.ttl = section.read(report, "ttl", limits.ttl, |v| value::duration(v, TICK..=most::TTL));
-    window.engine = section.read(report, "engine", window.engine, |v| value::word(v, "lru"));
+    window.engine = section.read(report, "engine", window.engine, |v| value::word(v, "compact"));
     limits.mode = section.read(report, "mode", limits.mode, |v| value::word(v, "enforce"));
     rules.in_doubt = section.read(report, "in_doubt", rules.in_doubt, |v| value::word(v, "forget"));
     rules.missing_id = section.read(report, "missing_id", rules.missing_id, |v| value::word(v, "forward"));

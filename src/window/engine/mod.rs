@@ -11,6 +11,9 @@ use super::{EvictionCause, Key};
 use std::fmt::Debug;
 use std::time::Duration;
 
+/// Ids of one window at most, 20 GB of them: what `compact` can number.
+pub const MOST_IDS: usize = 500_000_000;
+
 /// Which engine a window uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -18,9 +21,9 @@ pub enum EngineKind {
     /// `moka::sync::Cache` with the LRU policy
     Moka,
     /// the `lru` crate, in shards
-    #[default]
     Lru,
     /// a slab under an index of 64-byte lines, in shards; instants in milliseconds
+    #[default]
     Compact,
 }
 
@@ -101,6 +104,8 @@ pub type Gone<'a> = dyn FnMut(Key, Entry, EvictionCause) + 'a;
 /// * An entry whose TTL is over is never reported as seen. It is removed when it is asked for, or in passing: each insert
 ///   looks at a few old entries. With one TTL for all, and no duplicates, what is oldest expires first and the sweep keeps
 ///   up exactly; when TTLs differ, an expired entry may stay until it is the least recently seen.
+/// * Instants may be kept in coarse steps, if the engine says in which: `at` rounded down and `until` up, so that an id is
+///   never forgotten early, and late by less than a step (`compact`: a millisecond, a second for TTLs over 37 hours).
 /// * Whatever leaves the store goes through `gone` or is returned by `remove`, exactly once.
 ///
 /// The caller never works on one key from two threads at once.

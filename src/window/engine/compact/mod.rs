@@ -21,7 +21,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-use super::{Engine, Entry, EvictionCause, Gone, Stamp};
+use super::{Engine, Entry, EvictionCause, Gone, MOST_IDS, Stamp};
 use crate::window::Key;
 use parking_lot::{Mutex, MutexGuard};
 use shard::Shard;
@@ -34,8 +34,8 @@ const PER_SHARD: usize = 4096;
 const MAX_SHARDS: usize = 16;
 /// Parts of the index of one of [`MAX_SHARDS`]; where there are fewer shards, each is small enough for one part.
 const SEGMENTS: usize = 128;
-/// Ids at most: a place has 25 bits, and one of them is nobody's. The configuration has the same bound.
-pub(super) const MOST: usize = 500_000_000;
+/// A place has 25 bits, and one of them is nobody's. The configuration has this bound, too.
+const _: () = assert!(MOST_IDS / MAX_SHARDS < slot::NONE as usize);
 /// Entries that are moved or evicted under one lock.
 const BATCH: usize = 256;
 /// Batches of expired entries that a call to `sweep` removes from each shard, and of places that it gives back.
@@ -145,7 +145,7 @@ impl Engine for Compact {
     /// Exact within each shard.
     fn resize(&self, capacity: usize, gone: &mut Gone<'_>) {
         let _one = self.resizing.lock();
-        let capacity = capacity.clamp(1, MOST);
+        let capacity = capacity.clamp(1, MOST_IDS);
         let (old, new) = (self.count.load(Relaxed), shards(capacity));
         for (shard, n) in self.shards.iter().zip(0..old) {
             let mut shard = shard.0.lock();
@@ -209,7 +209,7 @@ fn share(capacity: usize, count: usize, n: usize) -> usize {
 
 /// Empty ones for it.
 fn plan(capacity: usize) -> impl ExactSizeIterator<Item = Shard> {
-    let capacity = capacity.clamp(1, MOST);
+    let capacity = capacity.clamp(1, MOST_IDS);
     let count = shards(capacity);
     let segments = if count == MAX_SHARDS { SEGMENTS } else { 1 };
     (0..count).map(move |n| Shard::new(share(capacity, count, n), segments))
