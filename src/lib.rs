@@ -12,6 +12,7 @@
 //! * [`admin`]: HTTP: metrics, health.
 //! * [`cli`]: what to do, and what is said over the configuration file.
 //! * [`config`]: what the user asked for, checked once; after that nothing is "maybe".
+//! * [`terminal`]: the operator's commands: a client of a running relay's HTTP API, and no part of the relay.
 //! * [`demo`]: the relay at work before a newcomer's eyes; its private RabbitMQ node serves the end-to-end tests, too.
 
 pub mod admin;
@@ -22,5 +23,6 @@ pub mod net;
 pub mod pressure;
 pub mod session;
 pub mod stats;
+pub mod terminal;
 pub mod window;
 pub mod wire;

@@ -1,15 +1,18 @@
 //! The running process: file limit, sockets, signals, and who is told to stop when. Part of the binary.
 
-use hapax::admin::{self, Admin, Probe};
+use hapax::admin::{self, Admin, Parts, Probe};
 use hapax::cli::DemoArgs;
+use hapax::cli::terminal::TerminalCommand;
 use hapax::config::Config;
-use hapax::net::Relay;
-use hapax::pressure::{Accounting, Watched};
+use hapax::net::{Clients, Relay};
+use hapax::pressure::{Accounting, Budget, Watched};
 use hapax::session::{Rights, Shared};
 use hapax::stats::Stats;
+use hapax::terminal::commands::{self, Desk};
+use hapax::terminal::{Access, Client, top};
 use hapax::window::KeyMaker;
 use std::fmt;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,6 +102,28 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     }
 }
 
+/// Asks a running relay, in the name of whoever sits at this terminal.
+pub(crate) fn terminal(command: &TerminalCommand) -> Result<(), hapax::terminal::Failure> {
+    let reach = command.reach();
+    let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
+    let client = Client::new(Access::new(reach.admin.as_deref(), reach.token_file.as_deref(), token)?);
+    let (mut out, mut remarks, mut answers) = (io::stdout().lock(), io::stderr().lock(), io::stdin().lock());
+    // Whoever pipes something in was not asked.
+    let asked = io::stdin().is_terminal() && io::stderr().is_terminal();
+    let mut desk = Desk {
+        out: &mut out,
+        remarks: &mut remarks,
+        answers: asked.then_some(&mut answers as &mut dyn io::BufRead),
+    };
+    match command {
+        TerminalCommand::Top(args) if args.reach.json => top::stream(&client, args.once, desk.out),
+        TerminalCommand::Top(_) => top::run(client),
+        TerminalCommand::Windows(args) => commands::windows(args, &client, &mut desk),
+        TerminalCommand::Ids(args) => commands::ids(args, &client, &mut desk),
+        TerminalCommand::Connections(args) => commands::connections(args, &client, &mut desk),
+    }
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::System)
 }
@@ -110,14 +135,23 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         None => None,
     };
     let draining = on_signals().map_err(Failure::System)?;
-    let stats = Stats::new();
+    let (stats, clients) = (Stats::new(), Clients::new());
     let (shared, windows) = share(&config, &stats);
     // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
     let mut helpers = JoinSet::new();
-    helpers.spawn(tick(windows.clone()));
+    let budget = Arc::new(config.budget());
+    helpers.spawn(tick(windows.clone(), budget));
     if let Some(listener) = admin_listener {
         let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
-        let admin = Admin::new(windows, Arc::clone(&stats), probe, draining.clone());
+        let admin = Admin::new(Parts {
+            config: &config,
+            windows,
+            keys: shared.keys.clone(),
+            stats: Arc::clone(&stats),
+            clients: Arc::clone(&clients),
+            probe,
+            draining: draining.clone(),
+        });
         helpers.spawn(async move {
             if let Err(error) = admin::serve(listener, admin).await {
                 tracing::error!(%error, "the admin listener ended");
@@ -134,6 +168,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         max_connections: config.limits.max_connections,
         drain_timeout: config.timeouts.drain,
         stats,
+        clients,
     };
     Arc::new(relay).serve(listener, draining).await;
     tracing::info!("drained; good bye");
@@ -160,13 +195,15 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     (Arc::new(shared), windows)
 }
 
-/// Removes expired ids where no publish does it in passing, and keeps the accounting's averages going.
-async fn tick(windows: Vec<Watched>) {
+/// Removes expired ids where no publish does it in passing, keeps the accounting's averages going, and lets windows size
+/// themselves by them.
+async fn tick(windows: Vec<Watched>, budget: Arc<Budget>) {
     let mut tick = tokio::time::interval(TICK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = tick.tick().await.into_std();
         windows.iter().for_each(|watched| watched.tick(now));
+        budget.tick(&windows, now);
     }
 }
 

@@ -1,13 +1,14 @@
 //! The admin interface over a real socket: metrics, health, readiness against a broker that answers or does not.
 #![allow(clippy::expect_used, clippy::panic, reason = "what a test can't set up fails it")]
 
-use hapax::admin::{Admin, Probe, router};
+use hapax::admin::{Admin, Parts, Probe, serve as serve_admin};
 use hapax::config::{Config, Overrides, Upstream};
+use hapax::net::Clients;
 use hapax::pressure::{Accounting, Watched};
 use hapax::session::Listener as _;
 use hapax::stats::Stats;
 use hapax::window::engine::Stamp;
-use hapax::window::{Event, EvictionCause, ForgetCause, Key, Listener as _};
+use hapax::window::{Event, EvictionCause, ForgetCause, Key, KeyMaker, Listener as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,10 +45,18 @@ async fn serve(upstream: SocketAddr) -> Served {
     let (drain, draining) = watch::channel(false);
     let stats = Stats::new();
     let probe = Probe::new(&upstream, Duration::from_secs(20), Duration::from_secs(3600));
-    let admin = Admin::new(windows, Arc::clone(&stats), probe, draining);
+    let admin = Admin::new(Parts {
+        config: &config,
+        windows,
+        keys: KeyMaker::new((1, 2)),
+        stats: Arc::clone(&stats),
+        clients: Clients::new(),
+        probe,
+        draining,
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("address");
-    tokio::spawn(async move { axum::serve(listener, router(admin)).await });
+    tokio::spawn(serve_admin(listener, admin));
     Served { address, stats, accountings, drain }
 }
 
@@ -77,8 +86,14 @@ fn nobody() -> (SocketAddr, TcpSocket) {
 
 /// Status line and headers, and the body.
 async fn get(address: SocketAddr, path: &str) -> (String, String) {
+    get_as(address, path, "*/*").await
+}
+
+/// Likewise, of this type.
+async fn get_as(address: SocketAddr, path: &str, accept: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).await.expect("connected");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: test\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("written");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("read");
@@ -112,10 +127,7 @@ async fn metrics_have_the_names_that_scripts_depend_on() {
     served.stats.publish_latency(Duration::from_millis(3));
     let (head, body) = get(served.address, "/metrics").await;
     drop(open);
-    assert!(
-        head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
-        "{head}"
-    );
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
     for line in [
         r#"hapax_publishes_total{window="",verdict="unmatched"} 1"#,
         r#"hapax_publishes_total{window="orders",verdict="fresh"} 1"#,
@@ -142,9 +154,8 @@ async fn metrics_have_the_names_that_scripts_depend_on() {
         r#"hapax_publish_latency_seconds_bucket{le="0.005"} 1"#,
         r#"hapax_publish_latency_seconds_bucket{le="+Inf"} 1"#,
         concat!("hapax_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-        "# TYPE hapax_publishes counter",
+        "# TYPE hapax_publishes_total counter",
         "# TYPE hapax_publish_latency_seconds histogram",
-        "# EOF",
     ] {
         assert!(body.lines().any(|have| have == line), "{line}\nis not in\n{body}");
     }
@@ -152,9 +163,73 @@ async fn metrics_have_the_names_that_scripts_depend_on() {
     for line in body.lines().filter(|line| line.starts_with("# HELP")) {
         assert!(line.ends_with('.'), "{line}");
     }
+    for name in
+        ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_max_fds"]
+    {
+        assert!(body.lines().any(|line| line.starts_with(&format!("{name} "))), "{name} in {body}");
+    }
     let families: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     let unique: std::collections::HashSet<&&str> = families.iter().collect();
     assert_eq!(families.len(), unique.len(), "a family is declared twice: {families:?}");
+}
+
+/// The value of a metric without labels.
+async fn scraped(address: SocketAddr, name: &str) -> Option<String> {
+    let (_, body) = get(address, "/metrics").await;
+    body.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(' ')?.to_owned()))
+}
+
+#[tokio::test]
+async fn prometheus_gets_the_format_that_it_asks_for_and_the_same_numbers() {
+    let (upstream, _asked) = broker(START).await;
+    let served = serve(upstream).await;
+    served.accountings.iter().for_each(|accounting| accounting.on(&Event::NoId));
+    let (_, classic) = get(served.address, "/metrics").await;
+    let (head, open) = get_as(served.address, "/metrics", "application/openmetrics-text;version=1.0.0").await;
+    assert!(
+        head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        "{head}"
+    );
+    assert!(open.ends_with("\n# EOF\n") && !classic.contains("# EOF"));
+    let samples = |text: &str| -> Vec<String> {
+        let hapax = text.lines().filter(|line| line.starts_with("hapax_"));
+        hapax.map(str::to_owned).collect()
+    };
+    assert_eq!(samples(&open), samples(&classic));
+}
+
+#[tokio::test]
+async fn a_scrape_says_whether_the_upstream_answers() {
+    let (upstream, asked) = broker(START).await;
+    let served = serve(upstream).await;
+    assert_eq!(scraped(served.address, "hapax_upstream_up").await.as_deref(), Some("1"));
+    assert_eq!(scraped(served.address, "hapax_upstream_up").await.as_deref(), Some("1"));
+    assert_eq!(*asked.borrow(), 1, "the answer is kept");
+    let (upstream, _socket) = nobody();
+    let served = serve(upstream).await;
+    assert_eq!(scraped(served.address, "hapax_upstream_up").await.as_deref(), Some("0"));
+}
+
+/// An upstream that accepts and says nothing costs a scrape a moment, not the probe's whole timeout (20 s here); what
+/// it says in the end is told to a later scrape.
+#[tokio::test]
+async fn a_scrape_does_not_wait_for_an_upstream_that_is_silent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let served = serve(listener.local_addr().expect("address")).await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(scraped(served.address, "hapax_upstream_up").await, None, "nothing is known yet");
+    assert!(begun.elapsed() < Duration::from_secs(10), "it waited {:?}", begun.elapsed());
+    let (mut stream, _) = listener.accept().await.expect("accepted");
+    stream.write_all(START).await.expect("written");
+    let answer = async {
+        loop {
+            if let Some(up) = scraped(served.address, "hapax_upstream_up").await {
+                break up;
+            }
+        }
+    };
+    let up = tokio::time::timeout(Duration::from_secs(20), answer).await.expect("told in time");
+    assert_eq!(up, "1");
 }
 
 #[tokio::test]

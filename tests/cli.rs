@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 /// The binary with this command line and nothing of Hapax in its environment.
 fn hapax(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hapax"));
-    for name in ["CONFIG", "LISTEN", "UPSTREAM", "ADMIN", "LOG"] {
+    for name in ["CONFIG", "LISTEN", "UPSTREAM", "ADMIN", "ADMIN_TOKEN", "LOG"] {
         command.env_remove(format!("HAPAX_{name}"));
     }
     command.args(args).stdin(Stdio::null());
@@ -98,6 +98,22 @@ fn a_missing_file_is_2() {
     let (code, _, stderr) = run(&mut hapax(&["--config", "no/such/file.toml"]));
     assert_eq!(code, Some(2));
     assert!(stderr.contains("no/such/file.toml: the configuration file can't be read"), "{stderr}");
+}
+
+#[test]
+fn an_admin_listener_beyond_loopback_needs_a_token() {
+    let (code, _, stderr) = run(&mut hapax(&["--admin", "0.0.0.0:0"]));
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("there is no token to ask them for"), "{stderr}");
+    assert!(stderr.contains("HAPAX_ADMIN_TOKEN"), "{stderr}");
+    let mut command = hapax(&["check", "--admin", "0.0.0.0:0"]);
+    let (code, stdout, stderr) = run(command.env("HAPAX_ADMIN_TOKEN", "a-token-of-25-bytes-or-so"));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(!stdout.contains("a-token"), "{stdout}");
+    let (code, _, stderr) = run(hapax(&["check"]).env("HAPAX_ADMIN_TOKEN", "secret"));
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("HAPAX_ADMIN_TOKEN holds a token of 6 bytes"), "{stderr}");
+    assert!(!stderr.contains("secret"), "{stderr}");
 }
 
 #[test]

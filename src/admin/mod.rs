@@ -1,156 +1,185 @@
-//! HTTP for operators: `/metrics`, `/healthz`, `/readyz`. Reads counters, changes nothing, asks for no password: the
-//! configuration keeps it on loopback unless told otherwise.
+//! HTTP for operators: metrics, health and the dashboard's files for everybody, and the API for those who may.
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/metrics` | OpenMetrics text |
+//! | `/metrics` | for Prometheus, as OpenMetrics or in the classic text format |
 //! | `/healthz` | 200 while the process answers at all |
 //! | `/readyz` | 200 if the upstream answers an AMQP handshake and we are not draining, else 503; detail as JSON |
+//! | `/`, `/assets/…` | the page of [`dashboard`]: it asks the API as everybody else does |
+//! | `/api/v1/openapi.json` | what the rest is |
+//! | `/api/v1/…` | see [`api`], behind [`auth`] |
 //! | anything else | 404 as JSON |
+//!
+//! [`listen`] bounds connections, [`events`] streams; [`complaint`] is what every error looks like.
 
+mod api;
+mod auth;
+mod clock;
+mod complaint;
+pub mod dashboard;
+mod events;
+mod health;
+mod listen;
 mod metrics;
 mod probe;
+mod process;
 
 pub use probe::{Probe, ProbeError};
 
+use crate::config::{Config, WindowConfig};
+use crate::net::Clients;
 use crate::pressure::Watched;
 use crate::stats::Stats;
-use crate::window::{Mode, Window};
+use crate::window::KeyMaker;
+use auth::Door;
+use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use prometheus_client::registry::Registry;
-use serde::Serialize;
+use clock::Now;
+use complaint::Complaint;
+use events::Events;
+use metrics::{Format, Metrics};
+use parking_lot::Mutex;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-/// What Prometheus takes an OpenMetrics text for. `text/plain` would not do: there, counters are declared with their
-/// `_total`.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How long a scrape waits for the upstream's answer, before it shows an older one: little, measured by Prometheus'
+/// timeout of ten seconds, and much for a handshake.
+const SCRAPE_PATIENCE: Duration = Duration::from_millis(250);
 
-/// Everything that is shown.
+/// What the admin interface is made of.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// what is in force; its windows are those below, in the same order
+    pub config: &'a Config,
+    /// the windows
+    pub windows: Vec<Watched>,
+    /// makes the keys that sessions make
+    pub keys: KeyMaker,
+    /// what the process counts
+    pub stats: Arc<Stats>,
+    /// who is connected
+    pub clients: Arc<Clients>,
+    /// asks the upstream
+    pub probe: Probe,
+    /// turns true when the process is told to end
+    pub draining: watch::Receiver<bool>,
+}
+
+/// Everything that is shown, and what may be changed.
 #[derive(Debug)]
 pub struct Admin {
     windows: Arc<[Watched]>,
-    registry: Registry,
-    probe: Probe,
+    /// of each window, what it does not know of itself
+    configured: Vec<WindowConfig>,
+    keys: KeyMaker,
+    stats: Arc<Stats>,
+    clients: Arc<Clients>,
+    metrics: Metrics,
+    probe: Arc<Probe>,
     draining: watch::Receiver<bool>,
+    door: Door,
+    events: Events,
+    /// Held while something is changed: of two changes at once, the log tells which came first.
+    changing: Mutex<()>,
+    since: Now,
+    listen: SocketAddr,
+    max_connections: usize,
 }
 
 impl Admin {
-    /// `draining` turns true when the process is told to end.
-    pub fn new(
-        windows: Vec<Watched>,
-        stats: Arc<Stats>,
-        probe: Probe,
-        draining: watch::Receiver<bool>,
-    ) -> Arc<Admin> {
+    /// Of these parts.
+    pub fn new(parts: Parts<'_>) -> Arc<Admin> {
+        let Parts { config, windows, keys, stats, clients, probe, draining } = parts;
         let windows: Arc<[Watched]> = windows.into();
-        let registry = metrics::registry(Arc::clone(&windows), stats);
-        Arc::new(Admin { windows, registry, probe, draining })
-    }
-
-    async fn readiness(&self) -> Readiness {
-        let upstream = self.probe.check().await;
-        let draining = *self.draining.borrow();
-        Readiness {
-            ready: upstream.is_ok() && !draining,
+        let probe = Arc::new(probe);
+        Arc::new(Admin {
+            metrics: Metrics::new(Arc::clone(&windows), Arc::clone(&stats), Arc::clone(&probe)),
+            windows,
+            configured: config.windows.clone(),
+            keys,
+            stats,
+            clients,
+            probe,
             draining,
-            upstream: UpstreamState {
-                address: self.probe.address().to_owned(),
-                ok: upstream.is_ok(),
-                error: upstream.err().map(|error| error.to_string()),
-            },
-            windows: self.windows.iter().map(WindowState::of).collect(),
-        }
-    }
-}
-
-/// The answer to `/readyz`.
-#[derive(Serialize, Debug)]
-struct Readiness {
-    ready: bool,
-    draining: bool,
-    upstream: UpstreamState,
-    windows: Vec<WindowState>,
-}
-
-#[derive(Serialize, Debug)]
-struct UpstreamState {
-    address: String,
-    ok: bool,
-    error: Option<String>,
-}
-
-#[derive(Serialize, Debug)]
-struct WindowState {
-    name: String,
-    mode: Mode,
-    entries: usize,
-    in_flight: usize,
-    capacity: usize,
-    ttl_seconds: f64,
-}
-
-impl WindowState {
-    fn of(watched: &Watched) -> WindowState {
-        let window = &watched.window;
-        WindowState {
-            name: window.rules().name.to_string(),
-            mode: window.mode(),
-            entries: window.len(),
-            in_flight: window.in_flight(),
-            capacity: window.capacity(),
-            ttl_seconds: window.ttl().as_secs_f64(),
-        }
+            door: Door { token: config.admin_token.clone(), address: config.admin },
+            events: Events::default(),
+            changing: Mutex::default(),
+            since: Now::read(),
+            listen: config.listen,
+            max_connections: config.limits.max_connections,
+        })
     }
 }
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> io::Result<()> {
-    axum::serve(listener, router(admin)).await
+    listen::serve(listener, router(admin), listen::BOUNDS).await
 }
 
 /// All routes.
 pub fn router(admin: Arc<Admin>) -> Router {
-    Router::new()
-        .route("/metrics", get(show_metrics))
-        .route("/healthz", get(async || "alive\n"))
-        .route("/readyz", get(show_readiness))
+    Router::from(open())
+        .merge(dashboard::routes())
+        .merge(api::guarded(&admin))
         .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
         .with_state(admin)
 }
 
-async fn show_metrics(State(admin): State<Arc<Admin>>) -> Response {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &admin.registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
-        Err(_) => complaint(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written".to_owned()),
+/// What asks for no token: it reveals no more than that something works, and how much.
+fn open() -> OpenApiRouter<Arc<Admin>> {
+    OpenApiRouter::new()
+        .routes(routes!(show_metrics))
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .routes(routes!(api::openapi::show))
+}
+
+/// For Prometheus
+///
+/// In the classic text format, or as OpenMetrics where `Accept` names it.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "health",
+    responses((status = 200, content((String = "text/plain"), (String = "application/openmetrics-text"))))
+)]
+async fn show_metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    admin.probe.refresh(SCRAPE_PATIENCE).await;
+    let format = Format::accepted(&headers);
+    match admin.metrics.text(format) {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
+        Err(_) => {
+            Complaint::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written").into_response()
+        }
     }
 }
 
-async fn show_readiness(State(admin): State<Arc<Admin>>) -> Response {
-    let readiness = admin.readiness().await;
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(readiness)).into_response()
+async fn not_found(uri: Uri) -> Complaint {
+    let path = uri.path();
+    let hint = match path.trim_end_matches('/') {
+        bare if bare.len() < path.len() && !bare.is_empty() => {
+            format!("without the slash at its end, {bare}")
+        }
+        _ => "/, /metrics, /healthz, /readyz or /api/v1/openapi.json".to_owned(),
+    };
+    Complaint::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}; try {hint}"))
 }
 
-async fn not_found(uri: Uri) -> Response {
-    complaint(
-        StatusCode::NOT_FOUND,
-        format!("there is nothing at {}; try /metrics, /healthz or /readyz", uri.path()),
+async fn not_allowed(method: Method, uri: Uri) -> Complaint {
+    Complaint::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!(
+            "{method} can't be used on {}; the header Allow says what can, /api/v1/openapi.json why",
+            uri.path()
+        ),
     )
-}
-
-/// An error as JSON.
-fn complaint(status: StatusCode, error: String) -> Response {
-    #[derive(Serialize)]
-    struct Complaint {
-        error: String,
-    }
-    (status, Json(Complaint { error })).into_response()
 }

@@ -3,21 +3,26 @@
 //!
 //! A TCP connection would prove less: a load balancer accepts for brokers that are gone, and a RabbitMQ that is still
 //! booting accepts before it speaks. RabbitMQ logs such a connection as one that its client closed early; the answer
-//! is kept for a moment, so that many who ask do not fill that log.
+//! is kept for a moment, so that many who ask do not fill that log. A scrape of the metrics is content with an older
+//! answer, as long as it was good, and does not wait for a slow one.
 
 use crate::config::Upstream;
 use crate::wire::frame::{HEADER_LEN, PROTOCOL_HEADER};
+use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 /// A method frame on channel 0, and behind its size the ids of `connection.start`.
 const METHOD_ON_CHANNEL_0: [u8; 3] = [1, 0, 0];
 const CONNECTION_START: [u8; 4] = [0, 10, 0, 10];
+
+/// For how long a good answer serves those who only count: one handshake for each scrape would be a line in RabbitMQ's
+/// log for each. That the upstream is gone is seen so much later.
+const GOOD_FOR_SCRAPES: Duration = Duration::from_secs(15);
 
 /// Why the upstream is not ready.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -45,14 +50,22 @@ pub struct Probe {
     address: String,
     timeout: Duration,
     fresh: Duration,
+    last: Mutex<Option<Answer>>,
     /// Held while asking: of many at once, one asks and the others get its answer.
-    last: Mutex<Option<(Instant, Result<(), ProbeError>)>>,
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Debug)]
+struct Answer {
+    at: Instant,
+    what: Result<(), ProbeError>,
 }
 
 impl Probe {
     /// For this upstream; an answer takes no longer than `timeout`, and is good for as long as `fresh`.
     pub fn new(upstream: &Upstream, timeout: Duration, fresh: Duration) -> Probe {
-        Probe { address: upstream.authority(), timeout, fresh, last: Mutex::new(None) }
+        let (last, asking) = (Mutex::default(), tokio::sync::Mutex::default());
+        Probe { address: upstream.authority(), timeout, fresh, last, asking }
     }
 
     /// `HOST:PORT`.
@@ -62,15 +75,41 @@ impl Probe {
 
     /// Whether it answers, as of now or a moment ago.
     pub async fn check(&self) -> Result<(), ProbeError> {
-        let mut last = self.last.lock().await;
-        match &*last {
-            Some((at, answer)) if at.elapsed() < self.fresh => answer.clone(),
-            _ => {
-                let answer = self.ask().await;
-                *last = Some((Instant::now(), answer.clone()));
-                answer
-            }
+        let _asking = self.asking.lock().await;
+        if let Some(answer) = self.answer(self.fresh) {
+            return answer.what;
         }
+        let what = self.ask().await;
+        *self.last.lock() = Some(Answer { at: Instant::now(), what: what.clone() });
+        what
+    }
+
+    /// What it answered last, however long ago; none before it was asked.
+    pub fn last(&self) -> Option<Result<(), ProbeError>> {
+        self.last.lock().as_ref().map(|answer| answer.what.clone())
+    }
+
+    /// For those who then look at [`Probe::last`]: asks if need be, and waits no longer than `patience`. What is slower
+    /// goes on by itself, and is there for the next one.
+    pub async fn refresh(self: &Arc<Probe>, patience: Duration) {
+        let good = self.answer(self.fresh.max(GOOD_FOR_SCRAPES)).is_some_and(|answer| answer.what.is_ok());
+        if good || self.answer(self.fresh).is_some() {
+            return;
+        }
+        let probe = Arc::clone(self);
+        let asked = tokio::spawn(async move { probe.check().await });
+        let _ = timeout(patience, asked).await;
+    }
+
+    /// The state of a while ago, for those who only show it: see [`Probe::refresh`].
+    pub async fn glance(self: &Arc<Probe>, patience: Duration) -> Result<(), ProbeError> {
+        self.refresh(patience).await;
+        self.last().unwrap_or(Err(ProbeError::Silent(patience)))
+    }
+
+    /// The last one, if it is not older than this.
+    fn answer(&self, age: Duration) -> Option<Answer> {
+        self.last.lock().clone().filter(|answer| answer.at.elapsed() < age)
     }
 
     async fn ask(&self) -> Result<(), ProbeError> {

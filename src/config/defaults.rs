@@ -16,7 +16,7 @@ pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 
 pub const UPSTREAM_HOST: &str = "127.0.0.1";
 /// AMQP's registered port.
 pub const UPSTREAM_PORT: u16 = 5672;
-/// One above RabbitMQ's management port. Loopback, because it asks for no password.
+/// One above RabbitMQ's management port. Loopback: beyond it, a token is needed.
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15673);
 
 /// Connections. Each takes two sockets: 20,000 of the 65,536 files that the systemd unit allows.
@@ -53,13 +53,18 @@ pub const CAPACITY: usize = 1_000_000;
 /// From the broker's ack. Retries come within seconds; a crashed producer's replay within minutes.
 pub const TTL: Duration = Duration::from_secs(600);
 
+/// Every window counts the same.
+pub const WEIGHT: u32 = 1;
+
 impl Default for Config {
     fn default() -> Config {
         Config {
             listen: LISTEN,
             upstream: Upstream::default(),
             admin: Some(ADMIN),
-            admin_allow_remote: false,
+            admin_token_file: None,
+            admin_token: None,
+            memory_budget: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             log: Log::default(),
@@ -127,6 +132,8 @@ impl WindowConfig {
                 refresh_on_duplicate: false,
                 waiters_per_id: WAITERS_PER_ID,
             },
+            auto: false,
+            weight: WEIGHT,
             engine: EngineKind::default(),
         }
     }

@@ -126,6 +126,13 @@ impl Report {
         self.warnings.push(warning);
     }
 
+    /// Whether something is wrong where this key stands: what follows from that is not reported as well.
+    pub(super) fn is_wrong(&self, key: &str) -> bool {
+        let source = self.source(key);
+        let place = self.place(&source);
+        source != Source::Default && self.problems.iter().any(|(_, problem)| problem.place == place)
+    }
+
     /// The source of a key.
     pub(super) fn source(&self, key: &str) -> Source {
         self.sources.get(key).cloned().unwrap_or_default()

@@ -31,12 +31,14 @@ pub(super) struct Section<'a> {
     /// prefix of its keys in messages: empty, `limits.`, `window "orders": `
     title: String,
     known: Vec<&'static str>,
+    /// keys that were reported already; they are not suggested
+    retired: Vec<&'static str>,
 }
 
 impl<'a> Section<'a> {
     /// The file's top level; `None` without a file.
     pub(super) fn top(table: Option<&'a DeTable<'a>>) -> Section<'a> {
-        Section { table, path: String::new(), title: String::new(), known: Vec::new() }
+        Section { table, path: String::new(), title: String::new(), known: Vec::new(), retired: Vec::new() }
     }
 
     /// The table under this key.
@@ -51,7 +53,13 @@ impl<'a> Section<'a> {
                 None
             }
         };
-        Section { table, path: format!("{key}."), title: format!("{key}."), known: Vec::new() }
+        Section {
+            table,
+            path: format!("{key}."),
+            title: format!("{key}."),
+            known: Vec::new(),
+            retired: Vec::new(),
+        }
     }
 
     /// The tables under this key: `[[key]]`. `None` if there is none.
@@ -76,7 +84,13 @@ impl<'a> Section<'a> {
                 Some(DeValue::String(name)) => format!("{key} \"{name}\": "),
                 _ => format!("{key} no. {}: ", index + 1),
             };
-            sections.push(Section { table: Some(table), path, title, known: Vec::new() });
+            sections.push(Section {
+                table: Some(table),
+                path,
+                title,
+                known: Vec::new(),
+                retired: Vec::new(),
+            });
         }
         Some(sections)
     }
@@ -111,6 +125,14 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A key of former versions: what to do instead, where it is still used.
+    pub(super) fn retired(&mut self, report: &mut Report, key: &'static str, instead: &str) {
+        let Some((name, _)) = self.table.and_then(|table| table.get_key_value(key)) else { return };
+        self.retired.push(key);
+        let source = Source::File(report.line(name.span().start));
+        report.problem(&source, format!("{} is not a key any more", self.title_of(key)), instead);
+    }
+
     /// The key's path in [`super::problem::Sources`].
     pub(super) fn path_of(&self, key: &str) -> String {
         format!("{}{key}", self.path)
@@ -133,7 +155,7 @@ impl<'a> Section<'a> {
     pub(super) fn finish(self, report: &mut Report) {
         for (key, _) in self.table.into_iter().flatten() {
             let name: &str = key.get_ref();
-            if !self.known.contains(&name) {
+            if !self.known.contains(&name) && !self.retired.contains(&name) {
                 let source = Source::File(report.line(key.span().start));
                 report.problem(
                     &source,

@@ -57,7 +57,16 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         Some(admin) => out.string("admin", admin)?,
         None => out.string("admin", "off")?,
     }
-    out.raw("admin_allow_remote", config.admin_allow_remote)?;
+    if let Some(file) = &config.admin_token_file {
+        out.string("admin_token_file", file.display())?;
+    }
+    // The token itself is never shown.
+    if let Some(source) = out.sources.get("admin_token") {
+        writeln!(out.text, "{:<COLUMN$} # {source}", "# (the admin listener's token)")?;
+    }
+    if let Some(bytes) = config.memory_budget {
+        out.raw("memory_budget", show_bytes(bytes))?;
+    }
 
     let limits = &config.limits;
     out.section("[limits]", "limits.".into())?;
@@ -94,7 +103,11 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.string("exchange", window.exchange.as_str())?;
     out.string("id", show_id(&rules.id))?;
     out.word("scope", rules.scope)?;
-    out.raw("capacity", limits.capacity)?;
+    match window.auto {
+        true => out.string("capacity", "auto")?,
+        false => out.raw("capacity", limits.capacity)?,
+    }
+    out.raw("weight", window.weight)?;
     out.duration("ttl", limits.ttl)?;
     out.word("engine", window.engine)?;
     out.word("mode", limits.mode)?;

@@ -2,10 +2,13 @@
 //!
 //! [`Relay::serve`] accepts; each client connection is one task, the [`pump`], which feeds a
 //! [`Session`](crate::session::Session) from both sockets and carries out what it says. [`side`] is one socket with its
-//! two bounded buffers.
+//! two bounded buffers. [`clients`] is the list of who is connected.
 
+mod clients;
 mod pump;
 mod side;
+
+pub use clients::{Clients, Entry, Numbers, State};
 
 use crate::session::Shared;
 use crate::stats::Stats;
@@ -37,6 +40,8 @@ pub struct Relay {
     pub drain_timeout: Duration,
     /// counts connections
     pub stats: Arc<Stats>,
+    /// lists them
+    pub clients: Arc<Clients>,
 }
 
 impl Relay {

@@ -4,6 +4,7 @@
 //! stops the reading from the broker, a blocked broker the reading from the publisher.
 
 use super::Relay;
+use super::clients::{Entry, Numbers, State};
 use super::side::Side;
 use crate::session::{Output, Session};
 use crate::wire::emit::HEARTBEAT;
@@ -23,9 +24,11 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 /// Runs a client's connection to its end.
 pub(super) async fn run(relay: &Relay, client: TcpStream, peer: SocketAddr, draining: watch::Receiver<bool>) {
     let now = now();
+    let present = relay.clients.enter(peer, now);
     let pump = Pump {
         relay,
         peer,
+        entry: &present.entry,
         session: Session::new(relay.shared.clone(), now),
         client: Some(Side::new(client)),
         upstream: Upstream::None,
@@ -66,6 +69,7 @@ enum Wake {
 struct Pump<'a> {
     relay: &'a Relay,
     peer: SocketAddr,
+    entry: &'a Entry,
     session: Session,
     client: Option<Side>,
     upstream: Upstream<'a>,
@@ -81,6 +85,7 @@ impl Pump<'_> {
         let mut drained = false;
         loop {
             self.carry_out().await;
+            self.note();
             if self.session.is_over() && self.client.is_none() && matches!(self.upstream, Upstream::None) {
                 return;
             }
@@ -107,6 +112,23 @@ impl Pump<'_> {
             }
             self.read();
         }
+    }
+
+    /// For those who look at connections.
+    fn note(&self) {
+        // (Once the client's socket is closed, its totals stay as they were.)
+        let last = self.entry.numbers();
+        let (bytes_in, bytes_out) =
+            self.client.as_ref().map_or((last.bytes_in, last.bytes_out), Side::totals);
+        self.entry.note(Numbers {
+            state: State::of(self.session.phase(), self.reading_client),
+            channels: self.session.channels() as u64,
+            unresolved: self.session.unresolved() as u64,
+            publishes: self.session.publishes(),
+            bytes_in,
+            bytes_out,
+        });
+        self.entry.identify(self.session.about(), self.session.vhost());
     }
 
     /// Waits for whatever comes first.

@@ -26,6 +26,8 @@ pub(super) struct Side {
     pub(super) inbox: BytesMut,
     queue: VecDeque<Bytes>,
     queued: usize,
+    total_read: u64,
+    total_written: u64,
     ended: bool,
     last_read: usize,
     /// Nothing more comes into the queue: the socket is closed when it is empty, or at this time.
@@ -39,6 +41,8 @@ impl Side {
             inbox: BytesMut::new(),
             queue: VecDeque::new(),
             queued: 0,
+            total_read: 0,
+            total_written: 0,
             ended: false,
             last_read: 0,
             closing: None,
@@ -48,6 +52,11 @@ impl Side {
     /// Bytes that wait to be written.
     pub(super) fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// Bytes read and written since the beginning.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        (self.total_read, self.total_written)
     }
 
     /// The peer has ended, or the socket is broken.
@@ -102,6 +111,7 @@ impl Side {
             }
             Ok(count) => {
                 self.last_read = count;
+                self.total_read += count as u64;
                 true
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
@@ -142,6 +152,7 @@ impl Side {
 
     fn take(&mut self, mut written: usize) {
         self.queued -= written;
+        self.total_written += written as u64;
         while let Some(first) = self.queue.front_mut() {
             if first.len() > written {
                 bytes::Buf::advance(first, written);

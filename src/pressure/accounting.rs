@@ -1,25 +1,51 @@
-//! One counter per kind of event. One [`Accounting`] per window, rendered by [`crate::admin`].
+//! Counts a window's events, exactly. One [`Accounting`] per window.
+//!
+//! It is told of every event with a lock of the window held, so it has to be quick: the counters of the events that every
+//! publish causes are divided into stripes by key (see [`super::stripe`]), the rest are plain atomics. Averages, level and
+//! history are made by [`Accounting::tick`], once a second; [`Accounting::facts`] adds all up for those who look.
+//!
+//! Lock order: whatever the window holds, then a stripe's ledger or the trend, then the ages.
 
-use super::facts::{Facts, Publishes};
-use crate::window::{Event, EvictionCause, ForgetCause, Listener, LocalWindow, Window};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use super::ages::Ages;
+use super::distinct::Distinct;
+use super::facts::{Facts, GhostFacts, Level, Publishes};
+use super::form::{InForce, STRIPES};
+use super::ghost::{FINGERPRINT_BITS, SLOTS};
+use super::scopes::Scopes;
+use super::stripe::{Ledger, Stripe};
+use super::trend::{Totals, Trend, interval};
+use super::whatif::Sampler;
+use crate::window::engine::Stamp;
+use crate::window::{Event, EvictionCause, ForgetCause, Key, Limits, Listener, LocalWindow, Origin, Window};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-/// Counts a window's events since the start, without a lock. Two counters that are read one after the other may be an
-/// event apart.
+/// Below so many ids, and below a quarter of its capacity, what a window takes says nothing about what an id takes.
+const FILLED: usize = 1000;
+/// From so many fresh ids per second on, one in [`SAMPLE`] tells where it goes.
+const BUSY: f64 = 20_000.0;
+const SAMPLE: u64 = 16;
+
+/// Counts a window's events since the start. Two counters that are read one after the other may be an event apart.
 #[derive(Debug, Default)]
 pub struct Accounting {
-    fresh: Counter,
-    duplicate: Counter,
+    in_force: InForce,
+    stripes: Box<[Stripe; STRIPES]>,
+    ages: Mutex<Ages>,
     in_flight: Counter,
     no_id: Counter,
     bypassed: Counter,
-    committed: Counter,
-    committed_in_doubt: Counter,
     promoted: Counter,
     refused: Counter,
     forgotten: [Counter; ForgetCause::ALL.len()],
-    evicted: [Counter; EvictionCause::ALL.len()],
+    distinct: Distinct,
+    scopes: Mutex<Scopes>,
+    /// There are so many fresh ids that a part of them tells where they come from.
+    is_busy: AtomicBool,
+    trend: Mutex<Trend>,
+    what_if: Sampler,
 }
 
 impl Accounting {
@@ -30,12 +56,12 @@ impl Accounting {
 
     /// Verdicts *fresh*, those by promotion included: publishes forwarded on the window's word.
     pub fn fresh(&self) -> u64 {
-        self.fresh.value()
+        self.stripes.iter().map(|stripe| stripe.fresh.load(Relaxed)).sum()
     }
 
     /// Verdicts *duplicate*, those that had to wait for it included: publishes taken out (or, observed, forwarded).
     pub fn duplicate(&self) -> u64 {
-        self.duplicate.value()
+        self.stripes.iter().map(|stripe| stripe.duplicate.load(Relaxed)).sum()
     }
 
     /// Verdicts *in flight*: publishes that had to wait. Each is counted again by what came of it.
@@ -55,12 +81,12 @@ impl Accounting {
 
     /// Keys that became seen because the upstream said so.
     pub fn committed(&self) -> u64 {
-        self.committed.value()
+        self.sum(|ledger| ledger.committed)
     }
 
     /// Keys that became seen although nobody knows whether they were stored.
     pub fn committed_in_doubt(&self) -> u64 {
-        self.committed_in_doubt.value()
+        self.sum(|ledger| ledger.committed_in_doubt)
     }
 
     /// Waiters that took the place of a first that failed.
@@ -85,22 +111,29 @@ impl Accounting {
 
     /// Seen keys removed for this cause.
     pub fn evicted(&self, cause: EvictionCause) -> u64 {
-        self.evicted.get(cause as usize).map_or(0, Counter::value)
+        self.sum(|ledger| ledger.evictions(cause))
     }
 
     /// Seen keys removed.
     pub fn evicted_total(&self) -> u64 {
-        self.evicted.iter().map(Counter::value).sum()
+        self.sum(|ledger| ledger.evicted.iter().sum())
+    }
+
+    /// Keys that were stored again because they had been evicted early.
+    pub fn escaped(&self) -> u64 {
+        self.work_off(None);
+        self.sum(Ledger::escaped)
     }
 
     /// Everything that is known of the window that this listens to.
-    pub fn facts(&self, window: &LocalWindow, _now: Instant) -> Facts {
-        let by_cause = |name: &'static str, count: u64| (name.to_owned(), count);
-        let (entries, bytes) = (window.len() as u64, window.bytes() as u64);
-        Facts {
+    pub fn facts(&self, window: &LocalWindow, now: Instant) -> Facts {
+        self.work_off(Some(window.stamp(now)));
+        let totals = self.totals();
+        let (entries, capacity, ttl) = (window.len(), window.capacity(), window.ttl());
+        let mut facts = Facts {
             publishes: Publishes {
-                fresh: self.fresh(),
-                duplicate: self.duplicate(),
+                fresh: totals.fresh,
+                duplicate: totals.duplicate,
                 in_flight: self.in_flight(),
                 no_id: self.no_id(),
                 bypassed: self.bypassed(),
@@ -109,42 +142,244 @@ impl Accounting {
             commits_in_doubt: self.committed_in_doubt(),
             promoted: self.promoted(),
             refused: self.refused(),
-            forgotten: ForgetCause::ALL.map(|cause| by_cause(cause.name(), self.forgotten(cause))).into(),
-            evictions: EvictionCause::ALL.map(|cause| by_cause(cause.name(), self.evicted(cause))).into(),
-            entries,
+            forgotten: by_cause(ForgetCause::ALL, ForgetCause::name, |cause| self.forgotten(cause)),
+            evictions: by_cause(EvictionCause::ALL, EvictionCause::name, |cause| self.evicted(cause)),
+            escaped_duplicates: totals.escaped,
+            ghost: self.ghost(),
+            entries: entries as u64,
             in_flight: window.in_flight() as u64,
-            capacity: window.capacity() as u64,
-            ttl_seconds: window.ttl().as_secs_f64(),
-            bytes,
+            capacity: capacity as u64,
+            ttl_seconds: ttl.as_secs_f64(),
+            bytes: (window.bytes() + self.bytes()) as u64,
+            hit_ratio: hit_ratio(&totals),
+            distinct: self.distinct.facts(now),
+            top_scopes: self.scopes.lock().top(),
             ..Facts::default()
+        };
+        // Where shards are to be filled evenly, the last hundredth takes long.
+        if entries + capacity / 64 >= capacity {
+            facts.oldest_seconds = window.oldest(now).map(|age| age.as_secs_f64());
+        }
+        self.tell_ages(&mut facts);
+        self.tell_trend(&mut facts, window, now);
+        facts.what_if = self.what_if.facts(facts.bytes_per_id, resolved(&totals));
+        facts
+    }
+
+    /// About once a second: averages and level. A change of level is logged.
+    pub fn tick(&self, window: &LocalWindow, now: Instant) {
+        self.in_force.set(&window.limits());
+        self.work_off(Some(window.stamp(now)));
+        self.distinct.tick(now);
+        self.scopes.lock().tick(now);
+        let (totals, ttl, capacity) = (self.totals(), window.ttl(), window.capacity());
+        self.what_if.tick(window.limits(), now, resolved(&totals));
+        let before = {
+            let mut trend = self.trend.lock();
+            trend.step(now, totals, ttl);
+            self.is_busy.store(trend.rates().fresh > BUSY, Relaxed);
+            let pressure = trend.pressure(ttl, capacity);
+            let is_interval_over = trend.is_interval_over(now, ttl);
+            let is_early = {
+                let mut ages = self.ages.lock();
+                let lately = ages.lately();
+                if is_interval_over {
+                    ages.turn();
+                }
+                lately > 0
+            };
+            trend.gauge.measure(pressure, is_early, interval(ttl), now)
+        };
+        if let Some(before) = before {
+            log(&window.rules().name, before, &self.facts(window, now));
         }
     }
 
-    /// About once a second: averages and level.
-    pub fn tick(&self, _window: &LocalWindow, _now: Instant) {}
+    fn totals(&self) -> Totals {
+        Totals {
+            fresh: self.fresh(),
+            duplicate: self.duplicate(),
+            commits: self.committed() + self.committed_in_doubt(),
+            escaped: self.sum(Ledger::escaped),
+            early: self.sum(Ledger::early),
+        }
+    }
 
-    fn counter(&self, event: &Event) -> Option<&Counter> {
-        Some(match event {
-            Event::Fresh { .. } => &self.fresh,
-            Event::Duplicate { .. } => &self.duplicate,
-            Event::InFlight => &self.in_flight,
-            Event::NoId => &self.no_id,
-            Event::Bypassed => &self.bypassed,
-            Event::Committed { .. } => &self.committed,
-            Event::CommittedInDoubt { .. } => &self.committed_in_doubt,
-            Event::Promoted => &self.promoted,
-            Event::Refused => &self.refused,
-            Event::Forgotten(cause) => return self.forgotten.get(*cause as usize),
-            Event::Evicted { cause, .. } => return self.evicted.get(*cause as usize),
-        })
+    fn ghost(&self) -> GhostFacts {
+        let (keys, capacity) =
+            (self.sum(|ledger| ledger.ghost.keys() as u64), self.sum(|l| l.ghost.capacity() as u64));
+        let load = if capacity > 0 { keys as f64 / capacity as f64 } else { 0.0 };
+        GhostFacts {
+            keys,
+            capacity,
+            dropped: self.sum(|ledger| ledger.ghost.dropped()),
+            bits_per_key: u32::BITS,
+            false_positive_rate: load * SLOTS as f64 / f64::from(1_u32 << FINGERPRINT_BITS),
+        }
+    }
+
+    fn tell_ages(&self, facts: &mut Facts) {
+        facts.age_at_eviction = self.ages.lock().facts();
+        facts.effective_seconds = facts.age_at_eviction.p50_seconds.unwrap_or(facts.ttl_seconds);
+        let coverage = facts.effective_seconds / facts.ttl_seconds;
+        facts.coverage = if coverage < 1.0 { coverage } else { 1.0 };
+    }
+
+    fn tell_trend(&self, facts: &mut Facts, window: &LocalWindow, now: Instant) {
+        // The curve does not grow with the ids.
+        let grows = facts.bytes.saturating_sub(self.what_if.bytes() as u64);
+        let filled = facts.entries >= FILLED as u64 && facts.entries >= facts.capacity / 4;
+        facts.bytes_per_id = if filled { grows as f64 / facts.entries as f64 } else { window.bytes_per_id() };
+        let trend = self.trend.lock();
+        facts.rates = trend.rates();
+        facts.pressure = trend.pressure(window.ttl(), window.capacity());
+        facts.recommended_capacity = trend.recommended(window.ttl());
+        facts.level = trend.level();
+        facts.level_history = trend.gauge.history(now);
+        facts.recommended_bytes = facts.recommended_capacity.map(|ids| bytes_of(ids, facts.bytes_per_id));
+    }
+
+    /// What the accounting itself occupies on the heap.
+    fn bytes(&self) -> usize {
+        let stripes: usize =
+            self.stripes.iter().map(|stripe| size_of::<Stripe>() + stripe.ledger.lock().bytes()).sum();
+        size_of::<Accounting>()
+            + stripes
+            + Ages::bytes()
+            + Distinct::BYTES
+            + self.scopes.lock().bytes()
+            + self.trend.lock().bytes()
+            + self.what_if.bytes()
+    }
+
+    fn sum(&self, what: impl Fn(&Ledger) -> u64) -> u64 {
+        self.stripes.iter().map(|stripe| what(&stripe.ledger.lock())).sum()
+    }
+
+    /// Works all journals off; what is over by `now` leaves the ghost.
+    fn work_off(&self, now: Option<Stamp>) {
+        let form = self.in_force.form();
+        for stripe in &*self.stripes {
+            let mut ledger = stripe.ledger.lock();
+            let now = now.unwrap_or(ledger.last());
+            ledger.work_off(form, now, &self.ages);
+        }
+    }
+
+    /// One of 16.
+    fn stripe(&self, key: Key) -> &Stripe {
+        let [first, ..] = &*self.stripes;
+        self.stripes.get(key.shard(STRIPES)).unwrap_or(first)
+    }
+
+    /// `write` says whether the journal is full.
+    fn write(&self, key: Key, now: Stamp, write: impl FnOnce(&mut Ledger) -> bool) {
+        let mut ledger = self.stripe(key).ledger.lock();
+        if write(&mut ledger) {
+            ledger.work_off(self.in_force.form(), now, &self.ages);
+        }
+    }
+
+    fn flush(&self) {
+        let form = self.in_force.form();
+        self.stripes.iter().for_each(|stripe| stripe.ledger.lock().flush(form, &self.ages));
     }
 }
 
 impl Listener for Accounting {
     fn on(&self, event: &Event) {
-        if let Some(counter) = self.counter(event) {
-            counter.0.fetch_add(1, Relaxed);
+        self.what_if.on(event);
+        match *event {
+            Event::Fresh { key } => {
+                self.distinct.add(key.spread());
+                add(&self.stripe(key).fresh);
+            }
+            Event::Duplicate { key, .. } => {
+                self.distinct.add(key.spread());
+                add(&self.stripe(key).duplicate);
+            }
+            Event::Committed { key, now, .. } => self.write(key, now, |ledger| ledger.commit(key, now)),
+            Event::CommittedInDoubt { key, .. } => {
+                self.stripe(key).ledger.lock().committed_in_doubt += 1;
+            }
+            Event::Evicted { key, at, until, now, cause } => {
+                self.write(key, now, |ledger| ledger.evict(key, at, until, now, cause));
+            }
+            Event::Disowned { key } => self.write(key, Stamp(0), |ledger| ledger.disown(key)),
+            Event::Flushed => self.flush(),
+            Event::InFlight => add(&self.in_flight.0),
+            Event::NoId => add(&self.no_id.0),
+            Event::Bypassed => add(&self.bypassed.0),
+            Event::Promoted => add(&self.promoted.0),
+            Event::Refused => add(&self.refused.0),
+            Event::Forgotten(cause) => {
+                if let Some(counter) = self.forgotten.get(cause as usize) {
+                    add(&counter.0);
+                }
+            }
         }
+    }
+
+    fn limits(&self, limits: &Limits) {
+        self.in_force.set(limits);
+    }
+
+    fn wants_origin(&self, key: Key) -> bool {
+        !self.is_busy.load(Relaxed) || key.spread().is_multiple_of(SAMPLE)
+    }
+
+    fn origin(&self, origin: &Origin<'_>) {
+        let ids = if self.is_busy.load(Relaxed) { SAMPLE } else { 1 };
+        self.scopes.lock().add(origin, ids);
+    }
+}
+
+/// Publishes whose outcome is known, as the what-if curve counts them.
+fn resolved(totals: &Totals) -> u64 {
+    totals.commits + totals.duplicate
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
+
+fn by_cause<C: Copy, const N: usize>(
+    all: [C; N],
+    name: fn(C) -> &'static str,
+    count: impl Fn(C) -> u64,
+) -> BTreeMap<String, u64> {
+    all.into_iter().map(|cause| (name(cause).to_owned(), count(cause))).collect()
+}
+
+fn hit_ratio(totals: &Totals) -> Option<f64> {
+    let judged = totals.fresh + totals.duplicate;
+    (judged > 0).then(|| totals.duplicate as f64 / judged as f64)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+fn bytes_of(ids: u64, each: f64) -> u64 {
+    (ids as f64 * each) as u64
+}
+
+fn log(window: &str, before: Level, facts: &Facts) {
+    let Facts {
+        level, pressure, coverage, escaped_duplicates: escaped, recommended_capacity, capacity, ..
+    } = facts;
+    let recommended = recommended_capacity.unwrap_or(*capacity);
+    let (pressure, coverage) = (format_args!("{pressure:.2}"), format_args!("{coverage:.2}"));
+    match level {
+        Level::Critical if before < *level => tracing::warn!(
+            window, %pressure, %coverage, escaped, capacity, recommended,
+            "the window is too small: ids are forgotten before their TTL is over; set its capacity to the recommended one"
+        ),
+        Level::High if before < *level => tracing::warn!(
+            window, %pressure, %coverage, escaped, capacity, recommended,
+            "the window is nearly too small for its traffic; raise its capacity to the recommended one"
+        ),
+        _ => tracing::info!(
+            window, %pressure, %coverage, escaped, capacity, recommended, level = ?level,
+            "the pressure on the window has fallen"
+        ),
     }
 }
 

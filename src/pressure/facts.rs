@@ -5,9 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// How hard a window is pressed, in one word.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// pressure below 0.8, no early evictions
@@ -20,7 +23,7 @@ pub enum Level {
 }
 
 /// A window's numbers.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Facts {
     /// publishes by verdict
     pub publishes: Publishes,
@@ -83,7 +86,7 @@ pub struct Facts {
 }
 
 /// Publishes since the start, by verdict.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Publishes {
     /// forwarded on the window's word
     pub fresh: u64,
@@ -98,7 +101,7 @@ pub struct Publishes {
 }
 
 /// The memory of what was evicted early.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct GhostFacts {
     /// keys held
     pub keys: u64,
@@ -113,7 +116,7 @@ pub struct GhostFacts {
 }
 
 /// Publishes per second.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Rates {
     /// verdict fresh
     pub fresh: f64,
@@ -126,7 +129,7 @@ pub struct Rates {
 }
 
 /// An estimate of how many different ids there were.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Distinct {
     /// ids
     pub ids: u64,
@@ -137,7 +140,7 @@ pub struct Distinct {
 }
 
 /// Ages at early eviction.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Ages {
     /// 99 % were at least this old, lately
     pub p1_seconds: Option<f64>,
@@ -150,7 +153,7 @@ pub struct Ages {
 }
 
 /// One bucket of a histogram, not cumulated.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct AgeBucket {
     /// upper bound, in seconds; none = no bound
     pub le: Option<f64>,
@@ -159,7 +162,7 @@ pub struct AgeBucket {
 }
 
 /// A change of level.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LevelChange {
     /// seconds ago
     pub ago_seconds: f64,
@@ -168,7 +171,7 @@ pub struct LevelChange {
 }
 
 /// Where fresh ids come from.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TopScope {
     /// vhost
     pub vhost: String,
@@ -183,7 +186,7 @@ pub struct TopScope {
 }
 
 /// The curve of caught duplicates against capacity, from a sample of the traffic.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct WhatIf {
     /// share of the ids that are looked at
     pub sample_rate: f64,
@@ -194,7 +197,7 @@ pub struct WhatIf {
 }
 
 /// What a capacity would have caught.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct WhatIfPoint {
     /// of the present capacity
     pub factor: f64,

@@ -4,9 +4,20 @@
 //! what everybody shows.
 
 mod accounting;
+mod ages;
+pub mod budget;
+mod distinct;
 pub mod facts;
+mod form;
+mod ghost;
+mod level;
+mod scopes;
+mod stripe;
+mod trend;
+pub mod whatif;
 
 pub use accounting::Accounting;
+pub use budget::Budget;
 pub use facts::{Facts, Level};
 
 use crate::window::LocalWindow;

@@ -50,9 +50,9 @@ impl Session {
         if self.client != Client::Live || self.upstream != Upstream::Live {
             return;
         }
-        let is_open =
-            kind == FrameKind::Method && MethodId::of(piece.payload()) == Ok(MethodId::CHANNEL_OPEN);
-        if is_open {
+        let method = if kind == FrameKind::Method { MethodId::of(piece.payload()).ok() } else { None };
+        self.publishes += u64::from(method == Some(MethodId::BASIC_PUBLISH));
+        if method == Some(MethodId::CHANNEL_OPEN) {
             self.on_channel(channel, now, |channel, cx| {
                 channel.reopen(cx);
                 Ok(())
@@ -67,7 +67,7 @@ impl Session {
         let whole = self.inbound.peek() == Some((FrameKind::Header, channel));
         if !self.on_channel(channel, now, |channel, cx| channel.recv_client(kind, &piece, whole, cx)) {
             // Not open: the broker says so. An answer to a close that crossed another is nobody's business.
-            if MethodId::of(piece.payload()) != Ok(MethodId::CHANNEL_CLOSE_OK) || kind != FrameKind::Method {
+            if method != Some(MethodId::CHANNEL_CLOSE_OK) {
                 self.out.upstream.forward(&piece);
             }
         }

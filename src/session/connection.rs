@@ -10,6 +10,7 @@
 //! The sides end apart: when the client is gone, the upstream is kept (an [`Ending`] with a deadline) until the outcome of
 //! everything that was sent is known.
 
+use super::about::About;
 use super::channel::Channel;
 use super::cx::{Cx, Finder, Tickets};
 use super::fault::Fault;
@@ -19,7 +20,7 @@ use super::liveness::{Beat, Clock};
 use super::outbox::{Outbox, Piece};
 use super::probe::{self, Probes};
 use super::rights::OwnRights;
-use super::{Output, Shared};
+use super::{Output, Phase, Shared};
 use crate::window::{ForgetCause, Mailbox, Verdict};
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::AMQPClass;
@@ -97,6 +98,8 @@ pub struct Session {
     pub(super) client_clock: Clock,
     pub(super) upstream_clock: Clock,
     pub(super) unresolved: usize,
+    /// `basic.publish`es of the client.
+    pub(super) publishes: u64,
     pub(super) held: usize,
     /// Channels that have answers for the client.
     pub(super) due: BTreeSet<ChannelId>,
@@ -131,6 +134,7 @@ impl Session {
             client_clock: Clock::new(now),
             upstream_clock: Clock::new(now),
             unresolved: 0,
+            publishes: 0,
             held: 0,
             due: BTreeSet::new(),
             timed: BTreeSet::new(),
@@ -178,6 +182,33 @@ impl Session {
     /// The user's vhost, once known.
     pub fn vhost(&self) -> Option<&Bytes> {
         self.handshake.vhost()
+    }
+
+    /// What the client has said of itself, once it has.
+    pub fn about(&self) -> Option<&Arc<About>> {
+        self.handshake.about()
+    }
+
+    /// The client's channels that are open, or not closed yet by both sides.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Publishes of the client since it connected, those that were dropped included.
+    pub fn publishes(&self) -> u64 {
+        self.publishes
+    }
+
+    /// How far the connection is.
+    pub fn phase(&self) -> Phase {
+        match (self.client, self.upstream) {
+            (Client::Gone, _) => Phase::Lingering,
+            (Client::SaidClose | Client::Told { .. }, _)
+            | (_, Upstream::SaidClose { .. } | Upstream::Closing { .. } | Upstream::Gone) => Phase::Closing,
+            _ if self.ending.is_some() => Phase::Closing,
+            (Client::Greeting | Client::Live, _) if !self.handshake.opened() => Phase::Handshake,
+            (Client::Greeting | Client::Live, _) => Phase::Open,
+        }
     }
 
     /// The client opens a channel whose number is Hapax's own for a moment.

@@ -10,11 +10,13 @@
 //!
 //! Everything is passed on, every SASL mechanism included; nothing is answered for the other side.
 
+use super::about::About;
 use crate::wire::emit;
 use crate::wire::frame::{self, ChannelId, MIN_FRAME_MAX};
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection::{AMQPMethod, Tune};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// The size that RabbitMQ offers by default; what an upstream may send before it has offered one.
 const COMMON_FRAME_MAX: u32 = 131_072;
@@ -45,6 +47,7 @@ pub(super) struct Handshake {
     /// by `connection.update-secret`
     secret: Vec<u8>,
     vhost: Option<Bytes>,
+    about: Option<Arc<About>>,
     offered: u32,
     /// What is offered is less than the broker's offer.
     lowered: bool,
@@ -60,6 +63,7 @@ impl Handshake {
             credentials: Vec::new(),
             secret: Vec::new(),
             vhost: None,
+            about: None,
             offered: COMMON_FRAME_MAX,
             lowered: false,
             frame_max: MIN_FRAME_MAX,
@@ -77,6 +81,11 @@ impl Handshake {
     /// The vhost, once `connection.open` has named it.
     pub(super) fn vhost(&self) -> Option<&Bytes> {
         self.vhost.as_ref()
+    }
+
+    /// What the client has said of itself, once it has.
+    pub(super) fn about(&self) -> Option<&Arc<About>> {
+        self.about.as_ref()
     }
 
     /// The length that no frame of the client may pass.
@@ -117,6 +126,7 @@ impl Handshake {
                 if matches!(ok.mechanism.as_str(), "PLAIN" | "AMQPLAIN") {
                     self.credentials = ok.response.as_bytes().to_vec();
                 }
+                self.about = Some(Arc::new(About::of(&ok)));
                 Step::Identified
             }
             AMQPMethod::UpdateSecret(update) => {

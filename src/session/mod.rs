@@ -4,6 +4,7 @@
 //! the constructor. The shell ([`crate::net`]) reads bytes into two buffers, hands them over, carries out what
 //! [`Session::poll_output`] says until it says `None`, and sleeps until [`Session::poll_timeout`].
 
+mod about;
 mod candidate;
 mod channel;
 mod client;
@@ -23,6 +24,7 @@ mod transaction;
 mod upstream;
 mod waiting;
 
+pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
 pub use connection::Session;
 pub use fault::Fault;
@@ -78,6 +80,19 @@ pub trait Listener: Send + Sync + Debug {
     fn unmatched(&self);
     /// From a publish's arrival to its answer by the upstream.
     fn publish_latency(&self, elapsed: Duration);
+}
+
+/// How far a connection is, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// not open yet
+    Handshake,
+    /// open on both sides
+    Open,
+    /// a close was said by either side, or is about to be
+    Closing,
+    /// the client is gone; the upstream is kept until the outcome of what was sent is known
+    Lingering,
 }
 
 /// What the shell is to do. Carried out in order.

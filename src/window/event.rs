@@ -8,8 +8,8 @@
 //! A publish that waits is counted `InFlight` when it is queued, and again by its final verdict: `Fresh` and `Promoted`,
 //! or `Duplicate`, or `Refused`. So fresh = forwarded, duplicate = taken out, and in flight = how many had to wait for it.
 
-use super::Key;
 use super::engine::Stamp;
+use super::{Key, Limits};
 
 /// Why a seen key was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -147,12 +147,38 @@ pub enum Event {
         /// why
         cause: EvictionCause,
     },
+    /// somebody had this one key made unknown, whether it was seen or not (if it was, its `Evicted` came before)
+    Disowned {
+        /// which
+        key: Key,
+    },
+    /// somebody had all seen keys made unknown (their `Evicted` came before)
+    Flushed,
 }
 
 /// Who is told. Called with a window's lock held: count and return.
 pub trait Listener: Send + Sync + std::fmt::Debug {
     /// Something happened.
     fn on(&self, event: &Event);
+    /// What is in force from now on: told when the window is made, and after each change. No lock is held.
+    fn limits(&self, _: &Limits) {}
+    /// Whether it is to be told where this fresh publish goes; it may do with a part of them.
+    fn wants_origin(&self, _: Key) -> bool {
+        false
+    }
+    /// Where a fresh publish goes. No lock is held.
+    fn origin(&self, _: &Origin<'_>) {}
+}
+
+/// Where a publish goes, as its publisher names it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Origin<'a> {
+    /// vhost
+    pub vhost: &'a [u8],
+    /// exchange; not the one that a window forwards to instead
+    pub exchange: &'a [u8],
+    /// routing key
+    pub routing_key: &'a [u8],
 }
 
 /// Nobody.

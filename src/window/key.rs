@@ -15,7 +15,7 @@ pub struct Key(pub u128);
 impl Key {
     /// 64 bits of it that spread even over keys made by counting, as tests do.
     #[expect(clippy::cast_possible_truncation, reason = "the two halves are meant")]
-    pub(super) fn spread(self) -> u64 {
+    pub(crate) fn spread(self) -> u64 {
         let halves = (self.0 >> 64) as u64 ^ self.0 as u64;
         let product = u128::from(halves) * 0x9e37_79b9_7f4a_7c15;
         (product >> 64) as u64 ^ product as u64
@@ -23,7 +23,7 @@ impl Key {
 
     /// Which of `count` shards (a power of two, at most 256) it belongs to. The bits are neither those that a hash
     /// table takes its bucket from (the lowest) nor those that it tags the bucket with (the highest seven).
-    pub(super) fn shard(self, count: usize) -> usize {
+    pub(crate) fn shard(self, count: usize) -> usize {
         ((self.spread() >> 48) & 0xff) as usize & (count - 1)
     }
 }

@@ -20,6 +20,7 @@ pub struct LocalWindow {
     dials: RwLock<Dials>,
     clock: Clock,
     flights: Flights,
+    kind: EngineKind,
     engine: Box<dyn Engine>,
     listener: Arc<dyn Listener>,
 }
@@ -48,16 +49,19 @@ impl LocalWindow {
         listener: Arc<dyn Listener>,
     ) -> Arc<LocalWindow> {
         let Limits { capacity, ttl, mode, refresh_on_duplicate, waiters_per_id } = limits;
-        Arc::new(LocalWindow {
+        let window = LocalWindow {
             rules,
             refresh_on_duplicate,
             waiters_per_id,
             dials: RwLock::new(Dials { ttl, mode }),
             clock: Clock::default(),
             flights: Flights::new(),
+            kind: engine,
             engine: engine.build(capacity.max(1)),
             listener,
-        })
+        };
+        window.listener.limits(&window.limits());
+        Arc::new(window)
     }
 
     /// Capacity, TTL and mode in force now, and the bounds.
@@ -97,6 +101,37 @@ impl LocalWindow {
         self.engine.bytes() + self.flights.bytes()
     }
 
+    /// How keys are stored.
+    pub fn engine(&self) -> EngineKind {
+        self.kind
+    }
+
+    /// Of [`LocalWindow::bytes`], what the remembered keys take.
+    pub fn store_bytes(&self) -> usize {
+        self.engine.bytes()
+    }
+
+    /// What the remembered keys would take at most, were there so many.
+    pub fn store_bytes_at(&self, capacity: usize) -> usize {
+        self.kind.bytes_at(capacity)
+    }
+
+    /// What one remembered key takes in this engine, in a well-filled window.
+    pub fn bytes_per_id(&self) -> f64 {
+        self.engine.bytes_per_entry()
+    }
+
+    /// How long ago the key was committed (or made young again) that would have to make room next, as far as the engine
+    /// can say.
+    pub fn oldest(&self, now: Instant) -> Option<Duration> {
+        self.engine.oldest().map(|at| self.stamp(now).since(at))
+    }
+
+    /// The window's own clock.
+    pub(crate) fn stamp(&self, now: Instant) -> Stamp {
+        self.clock.stamp(now)
+    }
+
     /// What is known of a seen key. Does not count as seeing it.
     pub fn get(&self, key: Key, now: Instant) -> Option<Seen> {
         let stamp = self.clock.stamp(now);
@@ -115,21 +150,31 @@ impl LocalWindow {
     pub fn forget(&self, key: Key, now: Instant) -> bool {
         let now = self.clock.stamp(now);
         let _flights = self.flights.lock(key);
-        let Some(entry) = self.engine.remove(key) else { return false };
-        self.evicted(now, key, entry, EvictionCause::Forget);
-        !entry.is_expired(now)
+        let removed = self.engine.remove(key);
+        if let Some(entry) = removed {
+            self.evicted(now, key, entry, EvictionCause::Forget);
+        }
+        self.notice(Event::Disowned { key });
+        removed.is_some_and(|entry| !entry.is_expired(now))
     }
 
-    /// Makes all seen keys unknown. What is in flight stays so.
-    pub fn flush(&self, now: Instant) {
+    /// Makes all seen keys unknown, and says how many. What is in flight stays so.
+    pub fn flush(&self, now: Instant) -> usize {
         let now = self.clock.stamp(now);
-        self.engine.clear(&mut |key, entry, cause| self.evicted(now, key, entry, cause));
+        let mut count = 0;
+        self.engine.clear(&mut |key, entry, cause| {
+            count += 1;
+            self.evicted(now, key, entry, cause);
+        });
+        self.notice(Event::Flushed);
+        count
     }
 
     /// Changes the capacity (at least 1); what has no place is forgotten at once, least recently seen first.
     pub fn resize(&self, capacity: usize, now: Instant) {
         let now = self.clock.stamp(now);
         self.engine.resize(capacity.max(1), &mut |key, entry, cause| self.evicted(now, key, entry, cause));
+        self.listener.limits(&self.limits());
     }
 
     /// Removes expired keys that are easy to find. Publishes do that in passing; this is for when there are none.
@@ -141,11 +186,13 @@ impl LocalWindow {
     /// Changes the TTL of what will be committed from now on.
     pub fn set_ttl(&self, ttl: Duration) {
         self.dials.write().ttl = ttl;
+        self.listener.limits(&self.limits());
     }
 
     /// Changes the mode.
     pub fn set_mode(&self, mode: Mode) {
         self.dials.write().mode = mode;
+        self.listener.limits(&self.limits());
     }
 
     /// In flight, seen or neither, and what becomes of each.
@@ -261,6 +308,14 @@ impl Window for LocalWindow {
 
     fn notice(&self, event: Event) {
         self.listener.on(&event);
+    }
+
+    fn wants_origin(&self, key: Key) -> bool {
+        self.listener.wants_origin(key)
+    }
+
+    fn note_origin(&self, origin: &Origin<'_>) {
+        self.listener.origin(origin);
     }
 }
 

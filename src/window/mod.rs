@@ -25,7 +25,7 @@ pub mod event;
 pub mod local;
 pub mod set;
 
-pub use event::{Event, EvictionCause, ForgetCause, Listener};
+pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
 pub use key::{Key, KeyMaker, Scope};
 pub use local::{Limits, LocalWindow};
 pub use mailbox::{Mailbox, Ticket};
@@ -153,4 +153,10 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket);
     /// Tells the window's listener what the window itself cannot see (a publish without an id, a bypass, …).
     fn notice(&self, event: Event);
+    /// Whether the window wants to know where this publish goes, which it found fresh. It may do with a part of them.
+    fn wants_origin(&self, _: Key) -> bool {
+        false
+    }
+    /// Where a fresh publish goes.
+    fn note_origin(&self, _: &Origin<'_>) {}
 }

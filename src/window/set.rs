@@ -60,6 +60,11 @@ impl Pattern {
         }
     }
 
+    /// Whether exactly one name fits: [`Pattern::as_str`].
+    pub fn is_literal(&self) -> bool {
+        matches!(self.kind, Kind::Literal)
+    }
+
     /// As it was written.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -23,6 +23,7 @@
 
 pub mod cut;
 pub mod http;
+pub mod prometheus;
 pub mod raw;
 pub mod relay;
 pub mod site;

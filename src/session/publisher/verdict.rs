@@ -5,7 +5,8 @@ use crate::session::candidate::Candidate;
 use crate::session::cx::Cx;
 use crate::session::fault::Fault;
 use crate::session::waiting::{Promoted, Stall, Waiter};
-use crate::window::{Event, ForgetCause, Key, Reservation, Ticket, Verdict, Wait};
+use crate::window::{Event, ForgetCause, Key, Origin, Reservation, Ticket, Verdict, Wait};
+use crate::wire::method::Publish;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,10 @@ impl Publisher {
     ) -> Result<(), Fault> {
         let left = candidate.left;
         let fate = match verdict {
-            Verdict::Fresh(reservation) => self.forward(candidate, Some(reservation), cx),
+            Verdict::Fresh(reservation) => {
+                note_origin(&candidate, cx);
+                self.forward(candidate, Some(reservation), cx)
+            }
             Verdict::Duplicate | Verdict::InFlight(_) | Verdict::Crowded if candidate.observed() => {
                 self.forward(candidate, None, cx)
             }
@@ -204,5 +208,14 @@ impl Publisher {
                 commit_at_write(at_write, cx.now);
             }
         }
+    }
+}
+
+/// For the accounting of who fills the window.
+fn note_origin(candidate: &Candidate, cx: &Cx<'_>) {
+    if candidate.window.wants_origin(candidate.key)
+        && let Ok(Publish { exchange, routing_key, .. }) = Publish::parse(candidate.publish.payload())
+    {
+        candidate.window.note_origin(&Origin { vhost: cx.finder.vhost(), exchange, routing_key });
     }
 }

@@ -1,4 +1,4 @@
-//! The smallest store: 32 bytes a slot and 8 for its part of the index, in exact order of last sight within a shard.
+//! The smallest store: 32 bytes a slot and 8 for its part of the index (11 with the holes that its growth leaves in the heap), in exact order of last sight within a shard.
 //!
 //! * [`slot`]: key, neighbours, instants and counter in half a cache line. Instants are whole milliseconds.
 //! * [`slab`]: slots in chunks, linked by 25-bit places: it grows and shrinks by chunks.
@@ -192,8 +192,20 @@ impl Engine for Compact {
         self.sum(|shard| shard.capacity)
     }
 
+    /// Within 3 % of the resident size at 1,000,000 and 10,000,000 ids, with glibc's allocator.
     fn bytes(&self) -> usize {
         size_of::<Compact>() + self.sum(Shard::bytes)
+    }
+
+    /// A slot, and its part of an index that is between just grown and full.
+    fn bytes_per_entry(&self) -> f64 {
+        43.0
+    }
+
+    /// Of the shard whose turn to evict would come first.
+    fn oldest(&self) -> Option<Stamp> {
+        let of = |shard: &Padded| shard.0.lock().oldest();
+        self.shards.iter().filter_map(of).min()
     }
 }
 
@@ -211,8 +223,19 @@ fn share(capacity: usize, count: usize, n: usize) -> usize {
 fn plan(capacity: usize) -> impl ExactSizeIterator<Item = Shard> {
     let capacity = capacity.clamp(1, MOST_IDS);
     let count = shards(capacity);
-    let segments = if count == MAX_SHARDS { SEGMENTS } else { 1 };
-    (0..count).map(move |n| Shard::new(share(capacity, count, n), segments))
+    (0..count).map(move |n| Shard::new(share(capacity, count, n), segments(count)))
+}
+
+/// Of the index of one of `count` shards.
+fn segments(count: usize) -> usize {
+    if count == MAX_SHARDS { SEGMENTS } else { 1 }
+}
+
+/// What a full store takes, see [`EngineKind::bytes_at`](super::EngineKind::bytes_at).
+pub(super) fn bytes_at(capacity: usize) -> usize {
+    let capacity = capacity.clamp(1, MOST_IDS);
+    let count = shards(capacity);
+    size_of::<Compact>() + count * Shard::bytes_at(capacity.div_ceil(count), segments(count))
 }
 
 /// For a place beyond the count.

@@ -1,6 +1,6 @@
 //! One shard: slots in the order in which they were last seen, and the index to them.
 
-use super::super::{Entry, EvictionCause, Gone};
+use super::super::{Entry, EvictionCause, Gone, Stamp};
 use super::index::Index;
 use super::slab::{Chain, Slab};
 use super::slot::{Millis, NONE, Slot};
@@ -35,6 +35,11 @@ impl Shard {
 
     pub(super) fn len(&self) -> usize {
         self.slab.len()
+    }
+
+    /// At most, when it is full.
+    pub(super) fn bytes_at(capacity: usize, segments: usize) -> usize {
+        Slab::bytes_at(capacity) + Index::bytes_at(capacity, segments)
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -120,6 +125,11 @@ impl Shard {
     /// Whether more than half of the places are free, and that is worth the trouble.
     pub(super) fn is_sparse(&self) -> bool {
         self.slab.free_places() > self.len() + FREE
+    }
+
+    /// When what would have to make room next was committed.
+    pub(super) fn oldest(&self) -> Option<Stamp> {
+        self.iter().next().map(|slot| slot.entry().at)
     }
 
     /// Oldest first.

@@ -169,6 +169,12 @@ impl Slab {
         self.chunks.shrink_to_fit();
     }
 
+    /// At most, with so many in it.
+    pub(super) fn bytes_at(len: usize) -> usize {
+        let places = if len < CHUNK { len.next_power_of_two().max(4) } else { len.next_multiple_of(CHUNK) };
+        places * size_of::<Slot>() + 2 * len.div_ceil(CHUNK).max(4) * size_of::<Vec<Slot>>()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let slots = self.chunks.len().saturating_sub(1) * CHUNK + self.chunks.last().map_or(0, Vec::capacity);
         slots * size_of::<Slot>() + self.chunks.capacity() * size_of::<Vec<Slot>>()

@@ -1,0 +1,118 @@
+//! Who is connected.
+
+use super::query::Query;
+use crate::admin::Admin;
+use crate::admin::clock::Now;
+use crate::admin::complaint::{Complaint, ComplaintBody};
+use crate::net::{Entry, State as ConnectionState};
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use serde::Serialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// On a page, if nobody says how many.
+const PAGE: usize = 100;
+/// On a page at most.
+const PAGE_MOST: usize = 1000;
+
+/// A page of connections.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Connections {
+    /// oldest first
+    connections: Vec<Connection>,
+    /// on all pages
+    total: usize,
+}
+
+/// A client's connection.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Connection {
+    /// counts from 1; never given twice while the process lives
+    id: u64,
+    /// where it comes from, `IP:PORT`
+    #[schema(example = "10.0.0.7:51422")]
+    peer: String,
+    /// the user's name, where the mechanism shows it; proven once the state is `open`
+    user: Option<String>,
+    /// the vhost, once it is named
+    vhost: Option<String>,
+    /// when it came
+    since: String,
+    /// how long ago that is
+    age_seconds: f64,
+    /// what the client says of itself
+    client: Client,
+    /// open channels
+    channels: u64,
+    /// publishes whose outcome is not known
+    unresolved: u64,
+    /// publishes since it came, dropped ones included
+    publishes: u64,
+    /// bytes read from the client
+    bytes_in: u64,
+    /// bytes written to the client
+    bytes_out: u64,
+    /// `handshake`, `open`, `paused` (not read from: buffers are full, or a bound is reached), `closing`, or `lingering`
+    /// (the client is gone; the outcome of what it published is waited for)
+    #[schema(value_type = String, example = "open")]
+    state: ConnectionState,
+}
+
+/// What a client says of itself; nobody has proven it.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(super) struct Client {
+    /// the library
+    product: Option<String>,
+    /// its version
+    version: Option<String>,
+    /// what it runs on
+    platform: Option<String>,
+    /// the name that the application gives the connection
+    connection_name: Option<String>,
+}
+
+impl Connection {
+    fn of(entry: &Entry, now: &Now) -> Connection {
+        let (about, numbers) = (entry.about(), entry.numbers());
+        let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+        Connection {
+            id: entry.id,
+            peer: entry.peer.to_string(),
+            user: about.and_then(|about| text(&about.user)),
+            vhost: entry.vhost().map(|vhost| String::from_utf8_lossy(vhost).into_owned()),
+            since: now.iso(entry.since),
+            age_seconds: now.since(entry.since),
+            client: about.map_or_else(Client::default, |about| Client {
+                product: text(&about.product),
+                version: text(&about.version),
+                platform: text(&about.platform),
+                connection_name: text(&about.connection_name),
+            }),
+            channels: numbers.channels,
+            unresolved: numbers.unresolved,
+            publishes: numbers.publishes,
+            bytes_in: numbers.bytes_in,
+            bytes_out: numbers.bytes_out,
+            state: numbers.state,
+        }
+    }
+}
+
+/// Who is connected, oldest first
+#[utoipa::path(get, path = "/api/v1/connections", tag = "connections", security(("token" = [])),
+    params(("limit" = Option<usize>, Query, description = "how many at most, up to 1000 (100)"),
+        ("offset" = Option<usize>, Query, description = "how many are left out before them (0)")),
+    responses((status = 200, body = Connections), (status = 400, body = ComplaintBody),
+        (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody)))]
+pub(super) async fn list(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Json<Connections>, Complaint> {
+    let query = Query::of(&uri, &["limit", "offset"])?;
+    let limit = query.number("limit", PAGE, PAGE_MOST)?;
+    let (total, page) = admin.clients.page(query.number("offset", 0, usize::MAX)?, limit);
+    let now = Now::read();
+    Ok(Json(Connections {
+        connections: page.iter().map(|entry| Connection::of(entry, &now)).collect(),
+        total,
+    }))
+}

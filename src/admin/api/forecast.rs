@@ -1,0 +1,140 @@
+//! What a change would bring, before it is made.
+//!
+//! With the present traffic: pressure is demand × TTL / capacity, so it follows from the present one. What would be caught
+//! comes from the what-if curve, between whose points a straight line is drawn; the curve is of the present TTL.
+
+use super::Body;
+use super::change::{Capacity, Change};
+use crate::admin::Admin;
+use crate::admin::clock::Now;
+use crate::admin::complaint::{Complaint, ComplaintBody};
+use crate::pressure::Facts;
+use crate::pressure::facts::WhatIfPoint;
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// What a change would bring.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, ToSchema)]
+pub(super) struct Forecast {
+    /// ids that can be remembered
+    capacity: u64,
+    /// memory that the window takes when it is full
+    bytes: u64,
+    /// effective window / TTL, at most 1
+    coverage: f64,
+    /// fresh ids per second × TTL / capacity
+    pressure: f64,
+    /// share of the publishes that would be caught as duplicates; none while too little is known
+    caught: Option<f64>,
+}
+
+impl Forecast {
+    fn of(facts: &Facts, change: &Change) -> Forecast {
+        let capacity = change.capacity.map_or(facts.capacity, |Capacity(ids)| ids as u64);
+        let ttl = change.ttl.map_or(facts.ttl_seconds, |ttl| ttl.as_secs_f64());
+        let (old, new) = (float(facts.capacity), float(capacity));
+        let longer = if facts.ttl_seconds > 0.0 { ttl / facts.ttl_seconds } else { 1.0 };
+        let pressure = facts.pressure * (old / new) * longer;
+        Forecast {
+            capacity,
+            bytes: whole(facts.bytes_per_id * new),
+            coverage: if pressure > 1.0 { 1.0 / pressure } else { 1.0 },
+            pressure,
+            caught: between(&facts.what_if.points, new),
+        }
+    }
+}
+
+/// The curve at this capacity; beyond its ends, what it is there.
+fn between(points: &[WhatIfPoint], capacity: f64) -> Option<f64> {
+    let at = points.partition_point(|point| float(point.capacity) < capacity);
+    let above = points.get(at);
+    let below = at.checked_sub(1).and_then(|at| points.get(at));
+    match (below, above) {
+        (Some(below), Some(above)) => {
+            let (x0, x1) = (float(below.capacity), float(above.capacity));
+            Some(below.caught + (above.caught - below.caught) * (capacity - x0) / (x1 - x0))
+        }
+        (Some(only), None) | (None, Some(only)) => Some(only.caught),
+        (None, None) => None,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a forecast needs no more than 52 bits")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the nearest that there is")]
+fn whole(value: f64) -> u64 {
+    value.round() as u64
+}
+
+/// What a change would bring, with the present traffic; nothing is changed
+#[utoipa::path(post, path = "/api/v1/windows/{name}/forecast", tag = "windows", security(("token" = [])),
+    params(("name" = String, Path, description = "the window's name")), request_body = Change,
+    responses((status = 200, body = Forecast), (status = 400, body = ComplaintBody),
+        (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody),
+        (status = 413, body = ComplaintBody), (status = 415, body = ComplaintBody), (status = 422, body = ComplaintBody)))]
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    Path(name): Path<String>,
+    Body(body): Body,
+) -> Result<Json<Forecast>, Complaint> {
+    let found = admin.find(&name)?;
+    let change = Change::parse(&name, &body)?;
+    Ok(Json(Forecast::of(&found.watched.facts(Now::read().instant), &change)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pressure::facts::WhatIf;
+
+    fn facts() -> Facts {
+        let point = |capacity, caught| WhatIfPoint { factor: 0.0, capacity, caught, bytes: 0 };
+        let points = vec![point(500, 0.1), point(1000, 0.2), point(2000, 0.4)];
+        Facts {
+            capacity: 1000,
+            ttl_seconds: 60.0,
+            pressure: 2.0,
+            bytes_per_id: 40.0,
+            what_if: WhatIf { points, ..WhatIf::default() },
+            ..Facts::default()
+        }
+    }
+
+    fn forecast(text: &str) -> Forecast {
+        Forecast::of(&facts(), &Change::parse("w", text.as_bytes()).expect(text))
+    }
+
+    #[test]
+    fn follows_capacity_and_ttl() {
+        let table = [
+            ("{}", 1000, 40_000, 0.5, 2.0, 0.2),
+            (r#"{"capacity": 4000}"#, 4000, 160_000, 1.0, 0.5, 0.4),
+            (r#"{"capacity": 1500}"#, 1500, 60_000, 0.75, 4.0 / 3.0, 0.3),
+            (r#"{"capacity": 100}"#, 100, 4000, 0.05, 20.0, 0.1),
+            (r#"{"ttl": 120}"#, 1000, 40_000, 0.25, 4.0, 0.2),
+            (r#"{"ttl": 120, "capacity": 4000}"#, 4000, 160_000, 1.0, 1.0, 0.4),
+        ];
+        for (text, capacity, bytes, coverage, pressure, caught) in table {
+            let have = forecast(text);
+            assert_eq!((have.capacity, have.bytes), (capacity, bytes), "{text}");
+            let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{text}: {have:?}");
+            near(have.coverage, coverage);
+            near(have.pressure, pressure);
+            near(have.caught.expect("a curve"), caught);
+        }
+    }
+
+    #[test]
+    fn without_traffic_nothing_is_pressed_and_nothing_known() {
+        let facts = Facts { capacity: 10, ttl_seconds: 1.0, ..Facts::default() };
+        let forecast = Forecast::of(&facts, &Change::default());
+        assert_eq!((forecast.coverage, forecast.pressure, forecast.caught), (1.0, 0.0, None));
+    }
+}

@@ -1,0 +1,185 @@
+//! One id: is it known, since when, until when; and forgetting it.
+//!
+//! Asked for by what a publisher said, not by the key: the digest's secret stays here.
+
+use super::query::{Query, bad, last_part};
+use super::{Found, aside};
+use crate::admin::Admin;
+use crate::admin::auth::Caller;
+use crate::admin::clock::Now;
+use crate::admin::complaint::{Complaint, ComplaintBody};
+use crate::window::set::Pattern;
+use crate::window::{Key, Scope};
+use crate::wire::IdSource;
+use crate::wire::properties::IdValue;
+use axum::extract::State;
+use axum::http::Uri;
+use axum::{Extension, Json};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// The vhost that a broker has from the start.
+const VHOST: &[u8] = b"/";
+
+/// What is known of an id.
+#[derive(Clone, PartialEq, Debug, Serialize, ToSchema)]
+pub(super) struct Id {
+    /// the id
+    id: String,
+    /// in one word
+    state: IdState,
+    /// when it was stored, or last made young again by a duplicate
+    seen_at: Option<String>,
+    /// how long ago that is
+    age_seconds: Option<f64>,
+    /// duplicates of it since it was stored
+    duplicates: u32,
+    /// when it will be forgotten, if there is room until then
+    expires_at: Option<String>,
+    /// in how many seconds that is
+    expires_in_seconds: Option<f64>,
+}
+
+/// In one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum IdState {
+    /// stored: a publish of it would be a duplicate
+    Seen,
+    /// published, outcome not known yet
+    InFlight,
+    /// neither: a publish of it would be fresh
+    Unknown,
+}
+
+/// Whether an id was known.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Forgotten {
+    /// it was seen, and is not any more
+    forgotten: bool,
+}
+
+/// The keys that a publish of this id may have.
+fn keys(admin: &Admin, found: Found<'_>, uri: &Uri) -> Result<(Vec<u8>, Vec<Key>), Complaint> {
+    let query = Query::of(uri, &["vhost", "exchange", "routing_key"])?;
+    let rules = &found.configured.rules;
+    let (scope, name) = (rules.scope, &rules.name);
+    let vhost = match (query.get("vhost"), &found.configured.vhost) {
+        (Some(given), pattern) => fitting("vhost", given, pattern, name)?,
+        (None, pattern) if pattern.is_literal() => pattern.as_str().as_bytes(),
+        (None, pattern) if pattern.matches(VHOST) => VHOST,
+        (None, pattern) => return Err(missing("vhost", pattern, name)),
+    };
+    let exchange = match (query.get("exchange"), &found.configured.exchange) {
+        (_, _) if scope == Scope::Vhost => b"",
+        (Some(given), pattern) => fitting("exchange", given, pattern, name)?,
+        (None, pattern) if pattern.is_literal() => pattern.as_str().as_bytes(),
+        (None, pattern) => return Err(missing("exchange", pattern, name)),
+    };
+    let routing_key = match query.get("routing_key") {
+        _ if scope != Scope::RoutingKey => b"",
+        Some(given) => given,
+        None => {
+            return Err(bad(format!(
+                "window {name:?} tells ids apart by routing key: add ?routing_key=KEY (an empty one: ?routing_key=)"
+            )));
+        }
+    };
+    let id = last_part(uri);
+    let key = |value| admin.keys.key(scope, vhost, exchange, routing_key, &value);
+    let mut keys = vec![key(IdValue::Bytes(&id))];
+    // A header may hold a number, which is another id than the same digits as a text.
+    if let (IdSource::Header(_), Some(number)) = (&rules.id, number(&id)) {
+        keys.push(key(IdValue::Integer(number)));
+    }
+    Ok((id, keys))
+}
+
+/// Not by axum's `Path`: that wants the id to be text.
+fn window_part(uri: &Uri) -> String {
+    let part = uri.path().rsplit('/').nth(2).unwrap_or_default();
+    percent_decode_str(part).decode_utf8_lossy().into_owned()
+}
+
+fn number(id: &[u8]) -> Option<i128> {
+    std::str::from_utf8(id).ok()?.parse().ok()
+}
+
+fn fitting<'a>(what: &str, given: &'a [u8], pattern: &Pattern, window: &str) -> Result<&'a [u8], Complaint> {
+    if pattern.matches(given) {
+        return Ok(given);
+    }
+    Err(bad(format!(
+        "window {window:?} is for {what}s that fit \"{}\", and \"{}\" does not: ask the window that judges it",
+        pattern.as_str(),
+        given.escape_ascii()
+    )))
+}
+
+fn missing(what: &str, pattern: &Pattern, window: &str) -> Complaint {
+    let hint = if what == "exchange" { " (the default exchange: ?exchange=)" } else { "" };
+    bad(format!(
+        "window {window:?} is for every {what} that fits \"{}\", so the {what} must be named: add ?{what}=NAME{hint}",
+        pattern.as_str()
+    ))
+}
+
+/// What is known of an id
+///
+/// An unknown id is no error. `{id}` is percent-encoded (a slash is %2F). The vhost is the window's own, or else `/`.
+#[utoipa::path(get, path = "/api/v1/windows/{name}/ids/{id}", tag = "ids", security(("token" = [])),
+    params(("name" = String, Path, description = "the window's name"), ("id" = String, Path, description = "the id, percent-encoded"),
+        ("exchange" = Option<String>, Query, description = "where it is published to; needed unless the window is for one exchange, or its scope is the vhost"),
+        ("routing_key" = Option<String>, Query, description = "needed if the window's scope is the routing key"),
+        ("vhost" = Option<String>, Query, description = "if the window is for more than one")),
+    responses((status = 200, body = Id), (status = 400, body = ComplaintBody), (status = 401, body = ComplaintBody),
+        (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody)))]
+pub(super) async fn show(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Json<Id>, Complaint> {
+    let found = admin.find(&window_part(&uri))?;
+    let (id, keys) = keys(&admin, found, &uri)?;
+    let (window, now) = (&found.watched.window, Now::read());
+    let seen = keys.iter().find_map(|key| window.get(*key, now.instant));
+    let state = match seen {
+        Some(_) => IdState::Seen,
+        None if keys.iter().any(|key| window.is_in_flight(*key)) => IdState::InFlight,
+        None => IdState::Unknown,
+    };
+    Ok(Json(Id {
+        id: String::from_utf8_lossy(&id).into_owned(),
+        state,
+        seen_at: seen.map(|seen| now.iso(seen.at)),
+        age_seconds: seen.map(|seen| now.since(seen.at)),
+        duplicates: seen.map_or(0, |seen| seen.duplicates),
+        expires_at: seen.map(|seen| now.iso(seen.until)),
+        expires_in_seconds: seen.map(|seen| now.until(seen.until)),
+    }))
+}
+
+/// Forget an id: its next publish is fresh. What is in flight stays so
+#[utoipa::path(delete, path = "/api/v1/windows/{name}/ids/{id}", tag = "ids", security(("token" = [])),
+    params(("name" = String, Path, description = "the window's name"), ("id" = String, Path, description = "the id, percent-encoded"),
+        ("exchange" = Option<String>, Query, description = "where it is published to; needed unless the window is for one exchange, or its scope is the vhost"),
+        ("routing_key" = Option<String>, Query, description = "needed if the window's scope is the routing key"),
+        ("vhost" = Option<String>, Query, description = "if the window is for more than one")),
+    responses((status = 200, body = Forgotten), (status = 400, body = ComplaintBody), (status = 401, body = ComplaintBody),
+        (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody), (status = 415, body = ComplaintBody)))]
+pub(super) async fn forget(
+    State(admin): State<Arc<Admin>>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+) -> Result<Json<Forgotten>, Complaint> {
+    aside(move || {
+        let name = window_part(&uri);
+        let found = admin.find(&name)?;
+        let (id, keys) = keys(&admin, found, &uri)?;
+        let now = Now::read().instant;
+        // Each of them, whatever the others were.
+        let forgotten = keys.into_iter().filter(|key| found.watched.window.forget(*key, now)).count() > 0;
+        let id = String::from_utf8_lossy(&id);
+        tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, %id, forgotten, "id forgotten");
+        Ok(Json(Forgotten { forgotten }))
+    })
+    .await
+}

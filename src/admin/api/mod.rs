@@ -1,0 +1,116 @@
+//! `/api/v1`: the windows, what they know of an id, what can be changed while they work, and who is connected.
+//!
+//! The routes and the OpenAPI document are made of the same annotations ([`utoipa`]), so neither has what the other has
+//! not.
+
+mod change;
+mod connections;
+mod forecast;
+mod ids;
+pub(super) mod openapi;
+mod query;
+mod status;
+mod windows;
+
+pub(super) use status::Status;
+pub(super) use windows::WindowFacts;
+
+use super::complaint::Complaint;
+use super::{Admin, auth, events};
+use crate::config::WindowConfig;
+use crate::pressure::Watched;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use std::sync::Arc;
+use std::time::Duration;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// Bytes of a request's body.
+const BODY: usize = 64 << 10;
+/// From a request's head to the end of its body.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is behind [`auth`].
+pub(super) fn guarded(admin: &Arc<Admin>) -> Router<Arc<Admin>> {
+    Router::from(described())
+        .layer(DefaultBodyLimit::max(BODY))
+        .route_layer(from_fn_with_state(Arc::clone(admin), auth::guard))
+}
+
+fn described() -> OpenApiRouter<Arc<Admin>> {
+    OpenApiRouter::new()
+        .routes(routes!(windows::list))
+        .routes(routes!(windows::show, windows::patch))
+        .routes(routes!(windows::flush))
+        .routes(routes!(forecast::show))
+        .routes(routes!(ids::show, ids::forget))
+        .routes(routes!(connections::list))
+        .routes(routes!(status::show))
+        .routes(routes!(events::stream))
+}
+
+/// A window, what listens to it, and what was configured for it.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    watched: &'a Watched,
+    configured: &'a WindowConfig,
+}
+
+impl Admin {
+    fn all_windows(&self) -> impl Iterator<Item = Found<'_>> {
+        let found = |(watched, configured)| Found { watched, configured };
+        self.windows.iter().zip(&self.configured).map(found)
+    }
+
+    fn find(&self, name: &str) -> Result<Found<'_>, Complaint> {
+        self.all_windows().find(|found| &*found.configured.rules.name == name).ok_or_else(|| {
+            let names: Vec<_> = self.configured.iter().map(|window| &*window.rules.name).collect();
+            let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            Complaint::new(
+                StatusCode::NOT_FOUND,
+                format!("there is no window named {name:?}; the windows are: {there}"),
+            )
+        })
+    }
+}
+
+/// Work that takes a while for a large window (millions of ids leave it), away from the threads that serve.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Complaint> + Send + 'static,
+) -> Result<T, Complaint> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+        Err(Complaint::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "this has failed within Hapax: please report it",
+        ))
+    })
+}
+
+/// A request's whole body, within its bounds.
+struct Body(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Complaint;
+
+    async fn from_request(request: Request, state: &S) -> Result<Body, Complaint> {
+        let bytes = tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, state)).await;
+        match bytes {
+            Ok(Ok(bytes)) => Ok(Body(bytes)),
+            Ok(Err(rejection)) => Err(refused(&rejection)),
+            Err(_) => Err(Complaint::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+        }
+    }
+}
+
+fn refused(rejection: &BytesRejection) -> Complaint {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let text = format!("the body has more than the {BODY} bytes that are read");
+        return Complaint::new(StatusCode::PAYLOAD_TOO_LARGE, text);
+    }
+    Complaint::new(StatusCode::BAD_REQUEST, "the body can't be read; send it again")
+}

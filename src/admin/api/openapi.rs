@@ -1,0 +1,41 @@
+//! The OpenAPI document: made of the routes, once, when it is first asked for.
+
+use super::described;
+use crate::admin::open;
+use axum::body::Bytes;
+use axum::http::header;
+use axum::response::IntoResponse;
+use std::sync::LazyLock;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
+use utoipa_axum::router::OpenApiRouter;
+
+const ABOUT: &str = "Windows of remembered message ids: what they hold, how hard they are pressed, and what can be \
+changed while they work. With a token configured, every request brings it. A change says `Content-Type: \
+application/json` or brings the token. Times are ISO 8601 in UTC, spans are seconds, sizes are bytes.";
+
+static DOCUMENT: LazyLock<Bytes> =
+    LazyLock::new(|| serde_json::to_vec(&document()).unwrap_or_default().into());
+
+fn document() -> OpenApi {
+    OpenApiRouter::with_openapi(preamble()).merge(described()).merge(open()).into_openapi()
+}
+
+fn preamble() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("Hapax")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(ABOUT))
+        .license(Some(LicenseBuilder::new().name(env!("CARGO_PKG_LICENSE")).build()))
+        .build();
+    let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    let components = ComponentsBuilder::new().security_scheme("token", token).build();
+    OpenApiBuilder::new().info(info).components(Some(components)).build()
+}
+
+/// This document
+#[utoipa::path(get, path = "/api/v1/openapi.json", tag = "process",
+    responses((status = 200, body = Object, content_type = "application/json")))]
+pub(in crate::admin) async fn show() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone())
+}

@@ -1,0 +1,85 @@
+//! What stands behind the `?`, and between the slashes: as bytes, because AMQP compares bytes and not text.
+
+use super::Complaint;
+use axum::http::{StatusCode, Uri};
+use percent_encoding::percent_decode;
+
+/// The pairs of a query, as a form writes them: `+` is a blank, `%2B` a plus.
+#[derive(Debug)]
+pub(super) struct Query(Vec<(Vec<u8>, Vec<u8>)>);
+
+impl Query {
+    /// Of this address; keys that are not `known` are an error, because a misspelt one would be passed over.
+    pub(super) fn of(uri: &Uri, known: &[&str]) -> Result<Query, Complaint> {
+        let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let query: Vec<_> = pairs
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            .map(|(key, value)| (form(key), form(value)))
+            .collect();
+        match query.iter().find(|(key, _)| !known.iter().any(|known| known.as_bytes() == key)) {
+            Some((key, _)) => Err(bad(format!(
+                "?{}= is not known here; what is: {}",
+                key.escape_ascii(),
+                if known.is_empty() { "nothing".to_owned() } else { known.join(", ") }
+            ))),
+            None => Ok(Query(query)),
+        }
+    }
+
+    /// The first value of this key.
+    pub(super) fn get(&self, key: &str) -> Option<&[u8]> {
+        self.0.iter().find(|(have, _)| have == key.as_bytes()).map(|(_, value)| &**value)
+    }
+
+    /// A number within these bounds, or what stands for it.
+    pub(super) fn number(&self, key: &str, default: usize, most: usize) -> Result<usize, Complaint> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+        number.filter(|number| *number <= most).ok_or_else(|| {
+            bad(format!("?{key}= is \"{}\"; write a number from 0 to {most}", value.escape_ascii()))
+        })
+    }
+}
+
+/// The last part of a path, decoded.
+pub(super) fn last_part(uri: &Uri) -> Vec<u8> {
+    let part = uri.path().rsplit('/').next().unwrap_or_default();
+    percent_decode(part.as_bytes()).collect()
+}
+
+pub(super) fn bad(what: impl Into<String>) -> Complaint {
+    Complaint::new(StatusCode::BAD_REQUEST, what)
+}
+
+fn form(text: &str) -> Vec<u8> {
+    let blanks: Vec<u8> = text.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
+    percent_decode(&blanks).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_not_text() {
+        let uri: Uri = "/a/ids/%FF%2Fx%00+y?exchange=a%20b+c%2B&routing_key=%FF&empty=&bare".parse().unwrap();
+        assert_eq!(last_part(&uri), b"\xff/x\0+y");
+        let query = Query::of(&uri, &["exchange", "routing_key", "empty", "bare"]).unwrap();
+        assert_eq!(query.get("exchange"), Some(&b"a b c+"[..]));
+        assert_eq!(query.get("routing_key"), Some(&b"\xff"[..]));
+        assert_eq!((query.get("empty"), query.get("bare")), (Some(&b""[..]), Some(&b""[..])));
+        assert_eq!(query.get("other"), None);
+        let complaint = Query::of(&uri, &["exchange", "empty", "bare"]).unwrap_err();
+        assert_eq!(complaint.body.error, "?routing_key= is not known here; what is: exchange, empty, bare");
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        let number = |text: &str| {
+            let uri: Uri = format!("/?limit={text}").parse().unwrap();
+            Query::of(&uri, &["limit"]).and_then(|query| query.number("limit", 100, 1000)).ok()
+        };
+        assert_eq!([number("0"), number("1000")], [Some(0), Some(1000)]);
+        assert_eq!([number("1001"), number("-1"), number(""), number("ten")], [None; 4]);
+    }
+}

@@ -1,0 +1,91 @@
+//! The process: version, upstream, connections, memory.
+
+use crate::admin::Admin;
+use crate::admin::clock::Now;
+use crate::admin::complaint::ComplaintBody;
+use crate::admin::health::UpstreamState;
+use crate::admin::process::resident_bytes;
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+use utoipa::ToSchema;
+
+/// How long a page waits for the upstream's answer, before it shows an older one.
+const UPSTREAM_PATIENCE: Duration = Duration::from_millis(250);
+
+/// The process.
+#[derive(Clone, PartialEq, Debug, Serialize, ToSchema)]
+pub(in crate::admin) struct Status {
+    /// of Hapax
+    version: &'static str,
+    /// since its start
+    uptime_seconds: f64,
+    /// it was told to end
+    draining: bool,
+    upstream: UpstreamState,
+    connections: Counts,
+    memory: Memory,
+    /// where AMQP clients connect
+    listen: String,
+    /// this API asks for a token
+    token_required: bool,
+}
+
+/// Client connections.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+struct Counts {
+    /// now
+    open: u64,
+    /// since the start
+    accepted: u64,
+    /// turned away since the start, because `max` were open
+    rejected: u64,
+    /// at a time
+    max: usize,
+}
+
+/// Memory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+struct Memory {
+    /// what the process has in memory; 0 where the system does not say
+    resident_bytes: u64,
+    /// what all windows may take together; none: no budget is configured
+    budget_bytes: Option<u64>,
+}
+
+impl Admin {
+    pub(in crate::admin) fn status(&self, upstream: UpstreamState, now: &Now) -> Status {
+        let stats = self.stats.snapshot();
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: now.since(self.since.instant),
+            draining: *self.draining.borrow(),
+            upstream,
+            connections: Counts {
+                open: stats.connections,
+                accepted: stats.accepted,
+                rejected: stats.rejected,
+                max: self.max_connections,
+            },
+            // No window shares a budget yet.
+            memory: Memory { resident_bytes: resident_bytes().unwrap_or(0), budget_bytes: None },
+            listen: self.listen.to_string(),
+            token_required: self.door.token.is_some(),
+        }
+    }
+
+    /// The upstream's state, a while old perhaps.
+    pub(in crate::admin) async fn upstream(&self) -> UpstreamState {
+        UpstreamState::of(&self.probe, self.probe.glance(UPSTREAM_PATIENCE).await)
+    }
+}
+
+/// The process: version, upstream, connections, memory
+#[utoipa::path(get, path = "/api/v1/status", tag = "process", security(("token" = [])),
+    responses((status = 200, body = Status), (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody)))]
+pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Status> {
+    let upstream = admin.upstream().await;
+    Json(admin.status(upstream, &Now::read()))
+}

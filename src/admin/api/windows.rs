@@ -1,0 +1,197 @@
+//! The windows: list, inspect, change, flush.
+
+use super::change::{Capacity, Change};
+use super::{Body, Found, aside};
+use crate::admin::Admin;
+use crate::admin::auth::Caller;
+use crate::admin::clock::{Now, span};
+use crate::admin::complaint::{Complaint, ComplaintBody};
+use crate::pressure::Facts;
+use crate::window::engine::EngineKind;
+use crate::window::{Confirms, InDoubt, MissingId, Mode, Scope, Window};
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Instant;
+use utoipa::ToSchema;
+
+/// A window: its settings and its facts.
+#[derive(Clone, PartialEq, Debug, Serialize, ToSchema)]
+#[schema(as = Window)]
+pub(in crate::admin) struct WindowFacts {
+    /// as metrics and paths call it
+    name: String,
+    /// which vhosts: a pattern
+    vhost: String,
+    /// which exchanges: a pattern
+    exchange: String,
+    /// where the id is
+    #[schema(example = "message-id")]
+    id: String,
+    /// what an id is unique within
+    #[schema(value_type = String, example = "routing-key")]
+    scope: Scope,
+    /// how ids are stored
+    #[schema(value_type = String, example = "lru")]
+    engine: EngineKind,
+    /// `enforce`, `observe` or `off`
+    #[schema(value_type = String, example = "enforce")]
+    mode: Mode,
+    /// what becomes of ids whose outcome is not known
+    #[schema(value_type = String, example = "forget")]
+    in_doubt: InDoubt,
+    /// what becomes of publishes without an id
+    #[schema(value_type = String, example = "forward")]
+    missing_id: MissingId,
+    /// whose confirms tell that a publish was stored
+    #[schema(value_type = String, example = "shadow")]
+    confirms: Confirms,
+    /// a duplicate makes its id young again
+    refresh_on_duplicate: bool,
+    /// publishes that may wait for the outcome of one id
+    waiters_per_id: usize,
+    /// where publishes go instead
+    forward_to: Option<String>,
+    /// the capacity follows the traffic
+    auto: bool,
+    #[serde(flatten)]
+    facts: Facts,
+}
+
+impl WindowFacts {
+    fn of(found: Found<'_>, now: Instant) -> WindowFacts {
+        let Found { watched, configured } = found;
+        let (rules, limits) = (watched.window.rules(), watched.window.limits());
+        WindowFacts {
+            name: rules.name.to_string(),
+            vhost: configured.vhost.as_str().to_owned(),
+            exchange: configured.exchange.as_str().to_owned(),
+            id: rules.id.to_string(),
+            scope: rules.scope,
+            engine: configured.engine,
+            mode: limits.mode,
+            in_doubt: rules.in_doubt,
+            missing_id: rules.missing_id,
+            confirms: rules.confirms,
+            refresh_on_duplicate: limits.refresh_on_duplicate,
+            waiters_per_id: limits.waiters_per_id,
+            forward_to: rules.forward_to.as_deref().map(str::to_owned),
+            // No window follows its traffic yet.
+            auto: false,
+            facts: watched.facts(now),
+        }
+    }
+}
+
+impl Admin {
+    /// All of them, in the order of the configuration.
+    pub(in crate::admin) fn windows(&self, now: Instant) -> Vec<WindowFacts> {
+        self.all_windows().map(|found| WindowFacts::of(found, now)).collect()
+    }
+
+    /// All of a change; it was found valid, so nothing of it can fail.
+    fn apply(&self, name: &str, change: Change, caller: Caller) -> Result<WindowFacts, Complaint> {
+        let found = self.find(name)?;
+        let window = &found.watched.window;
+        let _one_at_a_time = self.changing.lock();
+        let before = window.limits();
+        let log = |what: &str, from: String, to: String| {
+            tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, from, to, "{what} changed");
+        };
+        if let Some(ttl) = change.ttl {
+            window.set_ttl(ttl);
+            log("ttl", span(before.ttl), span(ttl));
+        }
+        if let Some(mode) = change.mode {
+            window.set_mode(mode);
+            log("mode", mode_name(before.mode).to_owned(), mode_name(mode).to_owned());
+        }
+        if let Some(Capacity(capacity)) = change.capacity {
+            window.resize(capacity, Now::read().instant);
+            log("capacity", before.capacity.to_string(), capacity.to_string());
+        }
+        Ok(WindowFacts::of(found, Now::read().instant))
+    }
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "enforce",
+        Mode::Observe => "observe",
+        Mode::Off => "off",
+    }
+}
+
+/// All windows.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Windows {
+    /// in the order of the configuration
+    windows: Vec<WindowFacts>,
+}
+
+/// All windows, in the order of the configuration
+#[utoipa::path(get, path = "/api/v1/windows", tag = "windows", security(("token" = [])),
+    responses((status = 200, body = Windows), (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody)))]
+pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<Windows> {
+    Json(Windows { windows: admin.windows(Now::read().instant) })
+}
+
+/// One window
+#[utoipa::path(get, path = "/api/v1/windows/{name}", tag = "windows", security(("token" = [])),
+    params(("name" = String, Path, description = "the window's name")),
+    responses((status = 200, body = WindowFacts), (status = 401, body = ComplaintBody),
+        (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody)))]
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    Path(name): Path<String>,
+) -> Result<Json<WindowFacts>, Complaint> {
+    Ok(Json(WindowFacts::of(admin.find(&name)?, Now::read().instant)))
+}
+
+/// Change capacity, TTL or mode while it works: all that is named, or nothing
+///
+/// A smaller capacity evicts at once, least recently seen first; a larger one keeps what is there. A TTL holds for ids
+/// that are stored from now on. The file is not written: after a restart the configuration holds again.
+#[utoipa::path(patch, path = "/api/v1/windows/{name}", tag = "windows", security(("token" = [])),
+    params(("name" = String, Path, description = "the window's name")), request_body = Change,
+    responses((status = 200, body = WindowFacts), (status = 400, body = ComplaintBody),
+        (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody),
+        (status = 413, body = ComplaintBody), (status = 415, body = ComplaintBody), (status = 422, body = ComplaintBody)))]
+pub(super) async fn patch(
+    State(admin): State<Arc<Admin>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Body(body): Body,
+) -> Result<Json<WindowFacts>, Complaint> {
+    admin.find(&name)?;
+    let change = Change::parse(&name, &body)?;
+    aside(move || admin.apply(&name, change, caller)).await.map(Json)
+}
+
+/// What a flush did.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Flushed {
+    /// ids that are not remembered any more
+    flushed: usize,
+}
+
+/// Forget all ids of a window; what is in flight stays so
+#[utoipa::path(post, path = "/api/v1/windows/{name}/flush", tag = "windows", security(("token" = [])),
+    params(("name" = String, Path, description = "the window's name")),
+    responses((status = 200, body = Flushed), (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody),
+        (status = 404, body = ComplaintBody), (status = 415, body = ComplaintBody)))]
+pub(super) async fn flush(
+    State(admin): State<Arc<Admin>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Json<Flushed>, Complaint> {
+    aside(move || {
+        let found = admin.find(&name)?;
+        let _one_at_a_time = admin.changing.lock();
+        let flushed = found.watched.window.flush(Now::read().instant);
+        tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, flushed, "flushed");
+        Ok(Json(Flushed { flushed }))
+    })
+    .await
+}

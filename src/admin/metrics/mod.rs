@@ -1,0 +1,175 @@
+//! What Prometheus is told, made when it scrapes: what counts has only atomics, and no registry to ask.
+//!
+//! A scrape asks each window once for its [`Facts`](crate::pressure::Facts); [`windows`] says which of them is which
+//! metric, [`mod@format`] in which of the two text formats they are written. Labels are names of windows and closed lists
+//! of causes: no id and no routing key can become one, so the number of series is set by the configuration.
+//!
+//! `prometheus-client` appends `_total` to counters and `_info` to infos: the names here are without. The prefix
+//! `hapax_` comes from the registry; the process's own numbers go without it, by convention.
+
+mod format;
+mod windows;
+
+pub(super) use format::Format;
+
+use super::probe::Probe;
+use super::process::Process;
+use crate::pressure::Watched;
+use crate::stats::{Snapshot, Stats};
+use crate::window::Window;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::sync::Arc;
+use windows::Named;
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub(super) struct Metrics(Registry);
+
+impl Metrics {
+    /// Of these.
+    pub(super) fn new(windows: Arc<[Watched]>, stats: Arc<Stats>, probe: Arc<Probe>) -> Metrics {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process::this()));
+        registry.sub_registry_with_prefix("hapax").register_collector(Box::new(Relay {
+            windows,
+            stats,
+            probe,
+        }));
+        Metrics(registry)
+    }
+
+    /// As they are now.
+    pub(super) fn text(&self, format: Format) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.0)?;
+        Ok(match format {
+            Format::OpenMetrics => text,
+            Format::Classic => format::classic(&text),
+        })
+    }
+}
+
+/// What Hapax counts.
+#[derive(Debug)]
+struct Relay {
+    windows: Arc<[Watched]>,
+    stats: Arc<Stats>,
+    probe: Arc<Probe>,
+}
+
+impl Collector for Relay {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = self.stats.snapshot();
+        let now = tokio::time::Instant::now().into_std();
+        let named = |watched: &Watched| Named {
+            name: watched.window.rules().name.clone(),
+            facts: watched.facts(now),
+        };
+        let windows: Vec<Named> = self.windows.iter().map(named).collect();
+        windows::encode(&mut encoder, &windows, stats.unmatched)?;
+        relay(&mut encoder, &stats)?;
+        upstream(&mut encoder, &stats, self.probe.last().map(|answer| answer.is_ok()))
+    }
+}
+
+/// Clients, and what belongs to all windows.
+fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
+    gauge(encoder, "connections", "Client connections that are open.", &stats.connections)?;
+    count(encoder, "connections_accepted", "Client connections accepted.", stats.accepted)?;
+    let rejected = "Client connections turned away, because limits.max_connections are open.";
+    count(encoder, "connections_rejected", rejected, stats.rejected)?;
+    let latency = &stats.latency;
+    encoder
+        .encode_descriptor(
+            "publish_latency_seconds",
+            "From a publish's arrival to its answer by the upstream, in seconds.",
+            None,
+            MetricType::Histogram,
+        )
+        .and_then(|mut family| histogram(&mut family, latency.sum, latency.count, &latency.buckets))?;
+    encoder
+        .encode_descriptor("build", "What is running.", None, MetricType::Info)?
+        .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+}
+
+/// The broker; `up` is what it answered last, none before it was asked.
+fn upstream(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot, up: Option<bool>) -> fmt::Result {
+    let failures = "Failed attempts to connect to the upstream for a client.";
+    count(encoder, "upstream_dial_failures", failures, stats.dial_failures)?;
+    match up {
+        Some(up) => gauge(
+            encoder,
+            "upstream_up",
+            "Whether the upstream answered an AMQP handshake when it was last asked: 1 or 0.",
+            &u32::from(up),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// A counter without labels.
+fn count(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+/// A gauge without labels.
+fn gauge<V: EncodeGaugeValue>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: &V,
+) -> fmt::Result {
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(value)
+}
+
+/// The last bucket's bound is infinite; buckets are not cumulated.
+fn histogram(family: &mut MetricEncoder<'_>, sum: f64, count: u64, buckets: &[(f64, u64)]) -> fmt::Result {
+    let no_exemplars: Option<&std::collections::HashMap<usize, _>> = None;
+    family.encode_histogram::<[(&str, &str); 0]>(sum, count, buckets, no_exemplars)
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
+        let Some(now) = self.now() else { return Ok(()) };
+        let cpu = "User and system CPU time spent, in seconds.";
+        ConstCounter::new(now.cpu_seconds).encode(encoder.encode_descriptor(
+            "process_cpu_seconds",
+            cpu,
+            None,
+            MetricType::Counter,
+        )?)?;
+        let resident = "Resident memory, in bytes.";
+        gauge(encoder, "process_resident_memory_bytes", resident, &now.resident_bytes)?;
+        let virtual_ = "Virtual memory, in bytes.";
+        gauge(encoder, "process_virtual_memory_bytes", virtual_, &now.virtual_bytes)?;
+        if let Some(files) = now.open_files {
+            gauge(encoder, "process_open_fds", "Open file descriptors.", &files)?;
+        }
+        if let Some(limit) = now.max_files {
+            gauge(encoder, "process_max_fds", "File descriptors that may be open.", &limit)?;
+        }
+        let start = "When the process started, in seconds since 1970-01-01 UTC.";
+        match self.started_at() {
+            Some(at) => {
+                let family = encoder.encode_descriptor(
+                    "process_start_time_seconds",
+                    start,
+                    None,
+                    MetricType::Gauge,
+                )?;
+                ConstGauge::new(at).encode(family)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! Facts made by hand, each number different: every one is found under its name, and nothing else is.
+
+use super::*;
+use crate::pressure::facts::{AgeBucket, Ages, Distinct, Facts, GhostFacts, Level, Publishes, TopScope};
+
+#[derive(Debug)]
+struct Canned(Vec<(&'static str, Facts)>);
+
+impl Collector for Canned {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let named = |(name, facts): &(&str, Facts)| Named { name: (*name).into(), facts: facts.clone() };
+        let windows: Vec<Named> = self.0.iter().map(named).collect();
+        windows::encode(&mut encoder, &windows, 3)
+    }
+}
+
+/// What a scrape shows of these windows.
+fn text(windows: Vec<(&'static str, Facts)>) -> String {
+    let mut registry = Registry::with_prefix("hapax");
+    registry.register_collector(Box::new(Canned(windows)));
+    Metrics(registry).text(Format::Classic).unwrap()
+}
+
+/// Likewise, samples only.
+fn samples(windows: Vec<(&'static str, Facts)>) -> Vec<String> {
+    let text = text(windows);
+    text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+fn facts() -> Facts {
+    let bucket = |le, count| AgeBucket { le, count };
+    Facts {
+        publishes: Publishes { fresh: 11, duplicate: 12, in_flight: 13, no_id: 14, bypassed: 15 },
+        commits: 16,
+        commits_in_doubt: 17,
+        promoted: 18,
+        refused: 19,
+        forgotten: [("nack".to_owned(), 20), ("in_doubt".to_owned(), 21)].into(),
+        evictions: [("capacity".to_owned(), 22), ("expired".to_owned(), 23)].into(),
+        escaped_duplicates: 24,
+        ghost: GhostFacts {
+            keys: 25,
+            capacity: 26,
+            dropped: 27,
+            bits_per_key: 28,
+            false_positive_rate: 0.0625,
+        },
+        entries: 30,
+        in_flight: 31,
+        capacity: 32,
+        ttl_seconds: 33.5,
+        bytes: 34,
+        bytes_per_id: 35.5,
+        hit_ratio: Some(0.36),
+        distinct: Distinct { ids: 37, seconds: 60.5, standard_error: 0.016 },
+        age_at_eviction: Ages {
+            sum_seconds: 38.5,
+            buckets: vec![bucket(Some(0.5), 1), bucket(Some(2.0), 2), bucket(None, 3)],
+            ..Ages::default()
+        },
+        oldest_seconds: Some(39.5),
+        pressure: 1.25,
+        effective_seconds: 40.5,
+        coverage: 0.75,
+        recommended_capacity: Some(41),
+        recommended_bytes: Some(42),
+        level: Level::Critical,
+        top_scopes: vec![TopScope {
+            vhost: "/".to_owned(),
+            exchange: "secret".to_owned(),
+            routing_key: "secret".to_owned(),
+            fresh: 1,
+            error: 0,
+        }],
+        ..Facts::default()
+    }
+}
+
+#[test]
+fn every_fact_has_its_metric() {
+    let expected = r#"hapax_publishes_total{window="",verdict="unmatched"} 3
+hapax_publishes_total{window="w",verdict="fresh"} 11
+hapax_publishes_total{window="w",verdict="duplicate"} 12
+hapax_publishes_total{window="w",verdict="in_flight"} 13
+hapax_publishes_total{window="w",verdict="no_id"} 14
+hapax_publishes_total{window="w",verdict="bypassed"} 15
+hapax_forgotten_total{window="w",cause="in_doubt"} 21
+hapax_forgotten_total{window="w",cause="nack"} 20
+hapax_evictions_total{window="w",cause="capacity"} 22
+hapax_evictions_total{window="w",cause="expired"} 23
+hapax_in_doubt_total{window="w",outcome="forgotten"} 21
+hapax_in_doubt_total{window="w",outcome="kept"} 17
+hapax_commits_total{window="w"} 16
+hapax_promoted_total{window="w"} 18
+hapax_refused_total{window="w"} 19
+hapax_escaped_duplicates_total{window="w"} 24
+hapax_ghost_dropped_total{window="w"} 27
+hapax_window_entries{window="w"} 30
+hapax_window_in_flight{window="w"} 31
+hapax_window_capacity{window="w"} 32
+hapax_window_bytes{window="w"} 34
+hapax_window_recommended_capacity{window="w"} 41
+hapax_window_recommended_bytes{window="w"} 42
+hapax_window_level{window="w"} 2
+hapax_window_distinct_ids{window="w"} 37
+hapax_ghost_keys{window="w"} 25
+hapax_ghost_capacity{window="w"} 26
+hapax_window_bytes_per_id{window="w"} 35.5
+hapax_window_ttl_seconds{window="w"} 33.5
+hapax_window_pressure{window="w"} 1.25
+hapax_window_effective_seconds{window="w"} 40.5
+hapax_window_coverage{window="w"} 0.75
+hapax_window_oldest_seconds{window="w"} 39.5
+hapax_window_hit_ratio{window="w"} 0.36
+hapax_window_distinct_interval_seconds{window="w"} 60.5
+hapax_ghost_false_positive_ratio{window="w"} 0.0625
+hapax_eviction_age_seconds_sum{window="w"} 38.5
+hapax_eviction_age_seconds_count{window="w"} 6
+hapax_eviction_age_seconds_bucket{le="0.5",window="w"} 1
+hapax_eviction_age_seconds_bucket{le="2.0",window="w"} 3
+hapax_eviction_age_seconds_bucket{le="+Inf",window="w"} 6"#;
+    assert_eq!(samples(vec![("w", facts())]), expected.lines().collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_not_known_is_absent() {
+    let samples = samples(vec![("full", facts()), ("new", Facts::default())]);
+    for name in [
+        "window_recommended_capacity",
+        "window_recommended_bytes",
+        "window_oldest_seconds",
+        "window_hit_ratio",
+    ] {
+        let series = |window: &str| {
+            samples.iter().any(|s| s.starts_with(&format!("hapax_{name}{{window=\"{window}\"}} ")))
+        };
+        assert!(series("full") && !series("new"), "{name}: {samples:?}");
+    }
+    assert!(samples.contains(&r#"hapax_eviction_age_seconds_bucket{le="+Inf",window="new"} 0"#.to_owned()));
+}
+
+#[test]
+fn a_name_with_quotes_stays_one_label() {
+    let samples = samples(vec![("a\"} 1\n\\", Facts::default())]);
+    let level = samples.iter().find(|line| line.starts_with("hapax_window_level")).unwrap();
+    assert_eq!(level, r#"hapax_window_level{window="a\"} 1\n\\"} 0"#);
+}
+
+/// `promtool check metrics`: it parses, and the linter finds names, types and helps in order.
+#[test]
+fn promtool_finds_nothing_to_complain_about() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is there: run scripts/setup");
+    let text = text(vec![("full", facts()), ("new", Facts::default())]);
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}{text}");
+}

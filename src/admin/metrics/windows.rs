@@ -1,0 +1,229 @@
+//! Which of a window's [`Facts`] is which metric. Tables: a name, its help with the unit, and where the number is.
+//!
+//! Rates are left out: whoever scrapes makes better ones of the counters. Scopes, too: a routing key is no label.
+
+use super::histogram;
+use crate::pressure::{Facts, Level};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use std::fmt;
+use std::sync::Arc;
+
+/// A window's numbers at the moment of a scrape.
+pub(super) struct Named {
+    pub(super) name: Arc<str>,
+    pub(super) facts: Facts,
+}
+
+/// A metric with a value per window, or none where it does not apply.
+struct Metric<V> {
+    name: &'static str,
+    help: &'static str,
+    value: fn(&Facts) -> V,
+}
+
+const fn metric<V>(name: &'static str, help: &'static str, value: fn(&Facts) -> V) -> Metric<V> {
+    Metric { name, help, value }
+}
+
+const COUNTERS: [Metric<u64>; 5] = [
+    metric("commits", "Ids that became seen because the broker acked their publish.", |f| f.commits),
+    metric("promoted", "Waiters that took the place of a first that was not stored.", |f| f.promoted),
+    metric("refused", "Publishes nacked because waiters per id or held bytes are at their bound.", |f| {
+        f.refused
+    }),
+    metric(
+        "escaped_duplicates",
+        "Duplicates that got through because their id had been evicted before its TTL was over; some are false, see hapax_ghost_false_positive_ratio.",
+        |f| f.escaped_duplicates,
+    ),
+    metric(
+        "ghost_dropped",
+        "Ids evicted early that the memory of such ids had no place for: their duplicates escape uncounted.",
+        |f| f.ghost.dropped,
+    ),
+];
+
+const WHOLE: [Metric<Option<u64>>; 10] = [
+    metric("window_entries", "Ids remembered; expired ones that were not swept yet included.", |f| {
+        Some(f.entries)
+    }),
+    metric("window_in_flight", "Ids whose outcome is not known yet.", |f| Some(f.in_flight)),
+    metric("window_capacity", "Ids that can be remembered.", |f| Some(f.capacity)),
+    metric("window_bytes", "Memory that the window and its accounting take, in bytes.", |f| Some(f.bytes)),
+    metric(
+        "window_recommended_capacity",
+        "Ids that the window ought to have room for; absent before there was traffic.",
+        |f| f.recommended_capacity,
+    ),
+    metric(
+        "window_recommended_bytes",
+        "Memory that the recommended capacity would take, in bytes; absent before there was traffic.",
+        |f| f.recommended_bytes,
+    ),
+    metric("window_level", "How hard the window is pressed: 0 ok, 1 high, 2 critical.", |f| {
+        Some(level(f.level))
+    }),
+    metric("window_distinct_ids", "Different ids published in the last whole interval, an estimate.", |f| {
+        Some(f.distinct.ids)
+    }),
+    metric("ghost_keys", "Ids evicted early that are watched for escaping duplicates.", |f| {
+        Some(f.ghost.keys)
+    }),
+    metric("ghost_capacity", "Ids evicted early that can be watched.", |f| Some(f.ghost.capacity)),
+];
+
+const REAL: [Metric<Option<f64>>; 9] = [
+    metric("window_bytes_per_id", "Memory that one remembered id takes, in bytes.", |f| Some(f.bytes_per_id)),
+    metric(
+        "window_ttl_seconds",
+        "How long an id is remembered, in seconds, unless its message says otherwise.",
+        |f| Some(f.ttl_seconds),
+    ),
+    metric(
+        "window_pressure",
+        "Fresh ids per second x TTL / capacity: above 1, ids are forgotten early.",
+        |f| Some(f.pressure),
+    ),
+    metric("window_effective_seconds", "How long an id is really remembered now, in seconds.", |f| {
+        Some(f.effective_seconds)
+    }),
+    metric("window_coverage", "Effective window / TTL, at most 1: below it, ids are forgotten early.", |f| {
+        Some(f.coverage)
+    }),
+    metric(
+        "window_oldest_seconds",
+        "Age of the oldest id, in seconds; absent unless the window is full.",
+        |f| f.oldest_seconds,
+    ),
+    metric(
+        "window_hit_ratio",
+        "Share of the judged publishes that were duplicates, since the start; absent before the first one.",
+        |f| f.hit_ratio,
+    ),
+    metric(
+        "window_distinct_interval_seconds",
+        "Length of the interval of hapax_window_distinct_ids, in seconds.",
+        |f| Some(f.distinct.seconds),
+    ),
+    metric(
+        "ghost_false_positive_ratio",
+        "Share of fresh publishes that count as escaped duplicates by mistake, at most.",
+        |f| Some(f.ghost.false_positive_rate),
+    ),
+];
+
+fn level(level: Level) -> u64 {
+    match level {
+        Level::Ok => 0,
+        Level::High => 1,
+        Level::Critical => 2,
+    }
+}
+
+/// All of them; `unmatched` publishes belong to no window.
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, windows: &[Named], unmatched: u64) -> fmt::Result {
+    publishes(encoder, windows, unmatched)?;
+    outcomes(encoder, windows)?;
+    for Metric { name, help, value } in COUNTERS {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for window in windows {
+            count(&mut family, &[("window", &*window.name)], value(&window.facts))?;
+        }
+    }
+    WHOLE.iter().try_for_each(|metric| gauge(encoder, windows, metric))?;
+    REAL.iter().try_for_each(|metric| gauge(encoder, windows, metric))?;
+    ages(encoder, windows)
+}
+
+fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named], unmatched: u64) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "publishes",
+        "Publishes by verdict. One that had to wait in flight is counted again by its final verdict.",
+        None,
+        MetricType::Counter,
+    )?;
+    count(&mut family, &[("window", ""), ("verdict", "unmatched")], unmatched)?;
+    for Named { name, facts } in windows {
+        let publishes = &facts.publishes;
+        for (verdict, value) in [
+            ("fresh", publishes.fresh),
+            ("duplicate", publishes.duplicate),
+            ("in_flight", publishes.in_flight),
+            ("no_id", publishes.no_id),
+            ("bypassed", publishes.bypassed),
+        ] {
+            count(&mut family, &[("window", name), ("verdict", verdict)], value)?;
+        }
+    }
+    Ok(())
+}
+
+fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Result {
+    let forgotten = "Reservations given up, by cause: a retry of the id will pass.";
+    let mut family = encoder.encode_descriptor("forgotten", forgotten, None, MetricType::Counter)?;
+    for Named { name, facts } in windows {
+        for (cause, value) in &facts.forgotten {
+            count(&mut family, &[("window", name), ("cause", cause)], *value)?;
+        }
+    }
+    let evictions =
+        "Seen ids removed, by cause. Those by capacity and resize went before their TTL was over.";
+    let mut family = encoder.encode_descriptor("evictions", evictions, None, MetricType::Counter)?;
+    for Named { name, facts } in windows {
+        for (cause, value) in &facts.evictions {
+            count(&mut family, &[("window", name), ("cause", cause)], *value)?;
+        }
+    }
+    let in_doubt = "Publishes whose outcome nobody knows, because the upstream connection broke; forgotten (a duplicate is possible) or kept (a loss is).";
+    let mut family = encoder.encode_descriptor("in_doubt", in_doubt, None, MetricType::Counter)?;
+    for Named { name, facts } in windows {
+        let forgotten = facts.forgotten.get("in_doubt").copied().unwrap_or_default();
+        count(&mut family, &[("window", name), ("outcome", "forgotten")], forgotten)?;
+        count(&mut family, &[("window", name), ("outcome", "kept")], facts.commits_in_doubt)?;
+    }
+    Ok(())
+}
+
+/// How old ids were when they were evicted early.
+fn ages(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Result {
+    let help = "Age of ids when they were evicted before their TTL was over, in seconds.";
+    let mut family = encoder.encode_descriptor("eviction_age_seconds", help, None, MetricType::Histogram)?;
+    for Named { name, facts } in windows {
+        let ages = &facts.age_at_eviction;
+        let bound = |le: Option<f64>| le.unwrap_or(f64::INFINITY);
+        let mut buckets: Vec<(f64, u64)> =
+            ages.buckets.iter().map(|bucket| (bound(bucket.le), bucket.count)).collect();
+        // A histogram ends with its infinite bucket, even one that nothing has fallen into.
+        if buckets.last().is_none_or(|(le, _)| le.is_finite()) {
+            buckets.push((f64::INFINITY, 0));
+        }
+        // Counted from the buckets, so that the two never disagree.
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        histogram(&mut family.encode_family(&[("window", &**name)])?, ages.sum_seconds, count, &buckets)?;
+    }
+    Ok(())
+}
+
+fn gauge<V: EncodeGaugeValue>(
+    encoder: &mut DescriptorEncoder<'_>,
+    windows: &[Named],
+    metric: &Metric<Option<V>>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(metric.name, metric.help, None, MetricType::Gauge)?;
+    for Named { name, facts } in windows {
+        if let Some(value) = (metric.value)(facts) {
+            family.encode_family(&[("window", &**name)])?.encode_gauge(&value)?;
+        }
+    }
+    Ok(())
+}
+
+fn count<const N: usize>(
+    family: &mut MetricEncoder<'_>,
+    labels: &[(&str, &str); N],
+    value: u64,
+) -> fmt::Result {
+    ConstCounter::new(value).encode(family.encode_family(labels)?)
+}

@@ -1,0 +1,226 @@
+//! Who is connected: an entry for each client connection, for those who look.
+//!
+//! An entry is written by its connection's own task, once for each time that it wakes up, with relaxed atomics; nothing
+//! is done here for a single message. The list's lock is taken when a connection comes or goes, and when somebody looks.
+//! An idle connection's entry takes about 300 bytes, and what its client has said of itself.
+
+use crate::session::{About, Phase};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+/// All that are connected. One per process.
+#[derive(Debug, Default)]
+pub struct Clients {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    drawn: u64,
+    open: BTreeMap<u64, Arc<Entry>>,
+}
+
+impl Clients {
+    /// Nobody.
+    pub fn new() -> Arc<Clients> {
+        Arc::default()
+    }
+
+    /// A client has connected. It is in the list until the guard is dropped.
+    pub(super) fn enter(self: &Arc<Clients>, peer: SocketAddr, since: Instant) -> Present {
+        let mut inner = self.inner.lock();
+        inner.drawn += 1;
+        let id = inner.drawn;
+        let entry = Arc::new(Entry {
+            id,
+            peer,
+            since,
+            vhost: OnceLock::new(),
+            about: OnceLock::new(),
+            live: Live::default(),
+        });
+        inner.open.insert(id, Arc::clone(&entry));
+        Present { clients: Arc::clone(self), entry }
+    }
+
+    /// How many there are, and those from number `offset` on, `limit` at most, oldest first.
+    pub fn page(&self, offset: usize, limit: usize) -> (usize, Vec<Arc<Entry>>) {
+        let inner = self.inner.lock();
+        (inner.open.len(), inner.open.values().skip(offset).take(limit).cloned().collect())
+    }
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub struct Entry {
+    /// counts from 1; never given twice
+    pub id: u64,
+    /// where it comes from
+    pub peer: SocketAddr,
+    /// when it came
+    pub since: Instant,
+    vhost: OnceLock<Bytes>,
+    about: OnceLock<Arc<About>>,
+    live: Live,
+}
+
+impl Entry {
+    /// The vhost that it has named.
+    pub fn vhost(&self) -> Option<&[u8]> {
+        self.vhost.get().map(|vhost| &**vhost)
+    }
+
+    /// What it has said of itself.
+    pub fn about(&self) -> Option<&About> {
+        self.about.get().map(|about| &**about)
+    }
+
+    /// What it does now. Two of the numbers may be a moment apart.
+    pub fn numbers(&self) -> Numbers {
+        let live = &self.live;
+        Numbers {
+            state: State::from_code(live.state.load(Relaxed)),
+            channels: live.channels.load(Relaxed),
+            unresolved: live.unresolved.load(Relaxed),
+            publishes: live.publishes.load(Relaxed),
+            bytes_in: live.bytes_in.load(Relaxed),
+            bytes_out: live.bytes_out.load(Relaxed),
+        }
+    }
+
+    /// Once for each time that the connection's task wakes up.
+    pub(super) fn note(&self, numbers: Numbers) {
+        let live = &self.live;
+        live.state.store(numbers.state as u8, Relaxed);
+        live.channels.store(numbers.channels, Relaxed);
+        live.unresolved.store(numbers.unresolved, Relaxed);
+        live.publishes.store(numbers.publishes, Relaxed);
+        live.bytes_in.store(numbers.bytes_in, Relaxed);
+        live.bytes_out.store(numbers.bytes_out, Relaxed);
+    }
+
+    /// As soon as it is known; what is known already stays.
+    pub(super) fn identify(&self, about: Option<&Arc<About>>, vhost: Option<&Bytes>) {
+        if let (Some(about), None) = (about, self.about.get()) {
+            let _ = self.about.set(Arc::clone(about));
+        }
+        if let (Some(vhost), None) = (vhost, self.vhost.get()) {
+            let _ = self.vhost.set(vhost.clone());
+        }
+    }
+}
+
+/// What a connection does now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Numbers {
+    /// in one word
+    pub state: State,
+    /// open channels
+    pub channels: u64,
+    /// publishes whose outcome is not known
+    pub unresolved: u64,
+    /// publishes since it came, dropped ones included
+    pub publishes: u64,
+    /// bytes read from the client
+    pub bytes_in: u64,
+    /// bytes written to the client
+    pub bytes_out: u64,
+}
+
+/// A connection's state, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// not open yet
+    #[default]
+    Handshake,
+    /// open, and read from
+    Open,
+    /// open, but not read from: its buffers are full, or a bound is reached
+    Paused,
+    /// a close was said by either side
+    Closing,
+    /// the client is gone; the outcome of what it published is waited for
+    Lingering,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [State; 5] =
+        [State::Handshake, State::Open, State::Paused, State::Closing, State::Lingering];
+
+    /// Of a session in this phase.
+    pub(super) fn of(phase: Phase, reading: bool) -> State {
+        match phase {
+            Phase::Handshake => State::Handshake,
+            Phase::Open if reading => State::Open,
+            Phase::Open => State::Paused,
+            Phase::Closing => State::Closing,
+            Phase::Lingering => State::Lingering,
+        }
+    }
+
+    fn from_code(code: u8) -> State {
+        State::ALL.into_iter().find(|state| *state as u8 == code).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    state: AtomicU8,
+    channels: AtomicU64,
+    unresolved: AtomicU64,
+    publishes: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+/// A connection's place in the list.
+#[must_use = "dropping it takes the connection off the list"]
+#[derive(Debug)]
+pub(super) struct Present {
+    clients: Arc<Clients>,
+    pub(super) entry: Arc<Entry>,
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.clients.inner.lock().open.remove(&self.entry.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "some instant; nothing is counted from it")]
+    fn in_the_list_while_the_guard_lives_oldest_first() {
+        let clients = Clients::new();
+        let now = Instant::now();
+        let peer = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let mut guards: Vec<Present> = (1..=5).map(|port| clients.enter(peer(port), now)).collect();
+        drop(guards.remove(1));
+        let ports = |offset, limit| {
+            let (total, page) = clients.page(offset, limit);
+            (total, page.iter().map(|entry| entry.peer.port()).collect::<Vec<_>>())
+        };
+        assert_eq!(ports(0, 10), (4, vec![1, 3, 4, 5]));
+        assert_eq!(ports(1, 2), (4, vec![3, 4]));
+        assert_eq!(ports(9, 2), (4, vec![]));
+        drop(guards);
+        assert_eq!(ports(0, 10), (0, vec![]));
+    }
+
+    #[test]
+    fn every_state_survives_its_code() {
+        for state in State::ALL {
+            assert_eq!(State::from_code(state as u8), state);
+        }
+    }
+}

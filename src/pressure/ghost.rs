@@ -1,0 +1,295 @@
+//! The keys that were evicted early, for as long as they ought to have been remembered: what comes again in that time is
+//! an escaped duplicate.
+//!
+//! Not the keys themselves: 32 bits of each, in buckets of one cache line.
+//!
+//! ```text
+//!   spread of the key   63      52 51  48 47   40 39      32 31                           0
+//!                       fingerprint stripe         fingerprint bucket = these × buckets / 2³²
+//!
+//!   slot                31                       12 11          0
+//!                       fingerprint, never 0        until, in ticks of TTL/1024 to TTL/512, modulo 4096
+//! ```
+//!
+//! * A key that was never here is taken for one that is here with a probability of [`SLOTS`] × 2⁻²⁰ × load, at most.
+//! * `until` is rounded down: who comes again in the last tick of its TTL is not counted, nobody is counted too long.
+//! * A tick number is compared modulo 4096, so it must be looked at before it is half a round old: see [`Table::advance`].
+//! * What finds its bucket full pushes out who would leave first, and is counted as dropped.
+//!
+//! A [`Ghost`] is one stripe's part; its lock is the stripe's. Capacity and TTL can change: a table can't be resized, for
+//! the bits that would say where a key goes are not there any more. So a new one is begun and the old one is asked, too,
+//! until it is empty.
+
+use super::form::Form;
+use crate::window::engine::Stamp;
+
+/// Slots of a bucket: 64 bytes of 4.
+pub(super) const SLOTS: usize = 16;
+/// Bits of the fingerprint.
+pub(super) const FINGERPRINT_BITS: u32 = 20;
+/// Ticks that are told apart. Half of them are to come, half have gone.
+const ROUND: u64 = 1 << (32 - FINGERPRINT_BITS);
+/// The furthest tick to come that can be written down; the TTL is at most half of it.
+const HORIZON: u64 = ROUND / 2 - 1;
+
+/// See the module's doc.
+#[derive(Debug, Default)]
+pub(super) struct Ghost {
+    table: Option<Table>,
+    /// From before the last great change of capacity or TTL.
+    old: Option<Table>,
+    /// Keys that found no place, or lost it.
+    dropped: u64,
+}
+
+impl Ghost {
+    pub(super) fn keys(&self) -> usize {
+        self.tables().map(|table| table.len).sum()
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.tables().map(|table| table.buckets * SLOTS).sum()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.tables().map(|table| table.slots.capacity() * size_of::<u32>()).sum()
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tables().all(|table| table.len == 0)
+    }
+
+    /// Removes what is over, in passing; makes a new table where the window has changed too much for this one. `now` never
+    /// goes back much: a clock that another thread read a moment ago does no harm.
+    pub(super) fn advance(&mut self, form: Form, now: Stamp) {
+        self.tables_mut().for_each(|table| table.advance(now));
+        if self.old.as_ref().is_some_and(|table| table.len == 0) {
+            self.old = None;
+        }
+        if let Some(table) = &self.table
+            && !table.form.serves(form)
+        {
+            let lost = std::mem::replace(&mut self.old, self.table.take().filter(|table| table.len > 0));
+            self.dropped += lost.map_or(0, |table| table.len as u64);
+        }
+    }
+
+    /// When it has to be advanced at the latest, now that it just was.
+    pub(super) fn good_until(&self, form: Form, now: Stamp) -> Stamp {
+        let ends = self.tables().map(|table| table.form.begin(table.at + ROUND / 8));
+        ends.min().unwrap_or(Stamp(u64::MAX)).min(form.begin(form.tick(now) + ROUND / 8))
+    }
+
+    /// Reads what the key will be looked for in, and tells nothing: a batch that does this first waits for all of its cache
+    /// lines at once.
+    pub(super) fn warm(&self, spread: u64) -> u32 {
+        self.tables().fold(0, |sum, table| sum ^ table.bucket(spread).first().copied().unwrap_or_default())
+    }
+
+    /// A key was evicted early. One that is still here is not made to stay longer, for a larger window would have let it
+    /// pass at the end of its first TTL; unless duplicates make keys young again.
+    pub(super) fn insert(&mut self, spread: u64, until: Stamp, now: Stamp, form: Form) {
+        if let Some(old) = &mut self.old
+            && old.holds(spread, now)
+        {
+            if !form.refresh {
+                return;
+            }
+            old.remove(spread, now);
+        }
+        let table = self.table.get_or_insert_with(|| Table::new(form, now));
+        if !table.insert(spread, until, now, form.refresh) {
+            self.dropped += 1;
+        }
+    }
+
+    /// Whether the key ought to be remembered.
+    pub(super) fn holds(&self, spread: u64, now: Stamp) -> bool {
+        self.tables().any(|table| table.holds(spread, now))
+    }
+
+    pub(super) fn remove(&mut self, spread: u64, now: Stamp) {
+        self.tables_mut().for_each(|table| table.remove(spread, now));
+    }
+
+    /// Forgets all, and gives the memory back.
+    pub(super) fn clear(&mut self) {
+        self.table = None;
+        self.old = None;
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.table.iter().chain(&self.old)
+    }
+
+    fn tables_mut(&mut self) -> impl Iterator<Item = &mut Table> {
+        self.table.iter_mut().chain(&mut self.old)
+    }
+}
+
+#[derive(Debug)]
+struct Table {
+    form: Form,
+    /// From `start` on, so that a bucket is one cache line. Zero is an empty slot.
+    slots: Vec<u32>,
+    start: usize,
+    buckets: usize,
+    /// Slots in use, those included that are over and were not met again yet.
+    len: usize,
+    /// Tick of its making, and of the last [`Table::advance`].
+    born: u64,
+    at: u64,
+    /// Buckets looked at since it was made, and the next one to be looked at.
+    steps: u64,
+    cursor: usize,
+}
+
+impl Table {
+    fn new(form: Form, now: Stamp) -> Table {
+        let buckets = form.slots.div_ceil(SLOTS).max(1);
+        // All zero, so the system gives memory only where it is written to.
+        let slots = vec![0_u32; (buckets + 1) * SLOTS];
+        let start = slots.as_ptr().align_offset(64).min(SLOTS);
+        let at = form.tick(now);
+        Table { form, slots, start, buckets, len: 0, born: at, at, steps: 0, cursor: 0 }
+    }
+
+    fn index(&self, spread: u64) -> usize {
+        let scaled = ((spread & 0xFFFF_FFFF) * self.buckets as u64) >> 32;
+        self.start + usize::try_from(scaled).unwrap_or_default() * SLOTS
+    }
+
+    fn bucket(&self, spread: u64) -> &[u32] {
+        let index = self.index(spread);
+        self.slots.get(index..index + SLOTS).unwrap_or_default()
+    }
+
+    fn bucket_mut(&mut self, spread: u64) -> &mut [u32] {
+        let index = self.index(spread);
+        self.slots.get_mut(index..index + SLOTS).unwrap_or_default()
+    }
+
+    fn holds(&self, spread: u64, now: Stamp) -> bool {
+        let (print, now) = (fingerprint(spread), self.form.tick(now));
+        let mut held = false;
+        // (No early end: sixteen comparisons at once cost less than a branch that is guessed wrong.)
+        for slot in self.bucket(spread) {
+            held |= is_of(*slot, print) && is_live(*slot, now);
+        }
+        held
+    }
+
+    /// False if somebody lost a place by it.
+    fn insert(&mut self, spread: u64, until: Stamp, now: Stamp, refresh: bool) -> bool {
+        let (now, until) = (self.form.tick(now), self.form.tick(until));
+        if until <= now {
+            return true;
+        }
+        let until = until.min(now + HORIZON);
+        let print = fingerprint(spread);
+        let new = print | low(until);
+        // The one that has the fewest ticks left: none at all if its slot is free.
+        let (mut first, mut first_left) = (None, u32::MAX);
+        let mut more = 1;
+        for slot in self.bucket_mut(spread) {
+            let left = if *slot == 0 { 0 } else { left(*slot, now) };
+            if left > 0 && is_of(*slot, print) {
+                if refresh {
+                    *slot = new;
+                }
+                return true;
+            }
+            if left < first_left {
+                // A slot whose time is over is counted in `len` already.
+                more = usize::from(*slot == 0);
+                (first, first_left) = (Some(slot), left);
+            }
+        }
+        let Some(slot) = first else { return false };
+        if first_left == 0 {
+            *slot = new;
+            self.len += more;
+            return true;
+        }
+        if u64::from(first_left) < until - now {
+            *slot = new;
+        }
+        false
+    }
+
+    fn remove(&mut self, spread: u64, now: Stamp) {
+        let (print, now) = (fingerprint(spread), self.form.tick(now));
+        let mut removed = 0;
+        for slot in self.bucket_mut(spread) {
+            if is_of(*slot, print) && is_live(*slot, now) {
+                *slot = 0;
+                removed += 1;
+            }
+        }
+        self.len -= removed;
+    }
+
+    /// Looks at the next part of the table, as large as the time that has gone, so that every slot is looked at within 1024
+    /// ticks: at less than a quarter of a round. After a pause that was long for that, at all of it, and from where the
+    /// pause began: nothing had run around by then.
+    fn advance(&mut self, now: Stamp) {
+        let now = self.form.tick(now);
+        let gone = now.saturating_sub(self.at);
+        if gone == 0 {
+            return;
+        }
+        let steps = now.saturating_sub(self.born).saturating_mul(self.buckets as u64) / (ROUND / 4);
+        if gone > ROUND / 8 {
+            self.sweep(0..self.buckets, self.at, gone);
+        } else {
+            let due = usize::try_from(steps - self.steps).unwrap_or(usize::MAX).min(self.buckets);
+            let end = self.cursor + due;
+            self.sweep(self.cursor..end.min(self.buckets), now, 0);
+            self.sweep(0..end.saturating_sub(self.buckets), now, 0);
+            self.cursor = end % self.buckets;
+        }
+        (self.at, self.steps) = (now, steps);
+    }
+
+    /// Empties the slots that have at most `more` ticks left at `now`.
+    fn sweep(&mut self, buckets: std::ops::Range<usize>, now: u64, more: u64) {
+        let range = self.start + buckets.start * SLOTS..self.start + buckets.end * SLOTS;
+        let mut emptied = 0;
+        for slot in self.slots.get_mut(range).unwrap_or_default() {
+            if *slot != 0 && u64::from(left(*slot, now)) <= more {
+                *slot = 0;
+                emptied += 1;
+            }
+        }
+        self.len -= emptied;
+    }
+}
+
+/// In its place in the slot, and never 0, so that no slot in use is.
+fn fingerprint(spread: u64) -> u32 {
+    let bits = (spread >> 52) << 8 | (spread >> 32) & 0xff;
+    let print = u32::try_from(bits).unwrap_or_default();
+    print.max(1) << (32 - FINGERPRINT_BITS)
+}
+
+fn is_of(slot: u32, fingerprint: u32) -> bool {
+    slot ^ fingerprint < 1 << (32 - FINGERPRINT_BITS)
+}
+
+/// Ticks until it is over; 0 if it is.
+fn left(slot: u32, now: u64) -> u32 {
+    let ahead = slot.wrapping_sub(low(now)) & (low(u64::MAX));
+    if u64::from(ahead) <= HORIZON { ahead } else { 0 }
+}
+
+fn is_live(slot: u32, now: u64) -> bool {
+    left(slot, now) > 0
+}
+
+fn low(tick: u64) -> u32 {
+    u32::try_from(tick & (ROUND - 1)).unwrap_or_default()
+}

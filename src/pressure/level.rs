@@ -1,0 +1,123 @@
+//! How hard a window is pressed, in one word, and since when. Up at once; down only when it has been calm for an interval.
+
+use super::facts::{Level, LevelChange};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// From this pressure on it is high.
+const HIGH: f64 = 0.8;
+/// Below this it is high no more.
+const CALM: f64 = 0.7;
+/// Changes that are remembered.
+const HISTORY: usize = 64;
+
+/// See the module's doc.
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    level: Level,
+    /// Since when it could be lower.
+    calm: Option<Instant>,
+    history: VecDeque<(Instant, Level)>,
+}
+
+impl Gauge {
+    pub(super) fn level(&self) -> Level {
+        self.level
+    }
+
+    /// What is measured now; gives back the level from before, if that makes another.
+    pub(super) fn measure(
+        &mut self,
+        pressure: f64,
+        is_early: bool,
+        interval: Duration,
+        now: Instant,
+    ) -> Option<Level> {
+        let high = if self.level == Level::Ok { HIGH } else { CALM };
+        let target = match pressure {
+            _ if is_early => Level::Critical,
+            pressure if pressure >= high => Level::High,
+            _ => Level::Ok,
+        };
+        if target >= self.level {
+            self.calm = None;
+        } else {
+            let since = *self.calm.get_or_insert(now);
+            if now.saturating_duration_since(since) < interval {
+                return None;
+            }
+            self.calm = None;
+        }
+        if target == self.level {
+            return None;
+        }
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back((now, target));
+        Some(std::mem::replace(&mut self.level, target))
+    }
+
+    pub(super) fn history(&self, now: Instant) -> Vec<LevelChange> {
+        let ago = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
+        self.history.iter().map(|(at, level)| LevelChange { ago_seconds: ago(*at), level: *level }).collect()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.history.capacity() * size_of::<(Instant, Level)>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    #[expect(clippy::disallowed_methods, reason = "one base instant; the test counts from there")]
+    fn base() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn up_at_once_and_down_after_an_interval_of_calm() {
+        let (mut gauge, base) = (Gauge::default(), base());
+        let script = [
+            (0, 0.79, false, Level::Ok),
+            (1, 0.8, false, Level::High),
+            (2, 0.75, false, Level::High),
+            (20, 0.75, false, Level::High), // above 0.7, however long
+            (21, 0.6, false, Level::High),
+            (30, 0.6, false, Level::High),
+            (31, 0.6, false, Level::Ok),
+            (32, 0.75, false, Level::Ok), // the way up is at 0.8
+            (33, 0.5, true, Level::Critical),
+            (40, 0.9, false, Level::Critical),
+            (49, 0.9, true, Level::Critical), // calm begins anew
+            (50, 0.9, false, Level::Critical),
+            (60, 0.9, false, Level::High),
+            (61, 0.1, false, Level::High),
+            (71, 0.1, false, Level::Ok),
+        ];
+        for (second, pressure, is_early, level) in script {
+            let now = base + Duration::from_secs(second);
+            let before = gauge.level();
+            let change = gauge.measure(pressure, is_early, INTERVAL, now);
+            assert_eq!(gauge.level(), level, "at {second} s");
+            assert_eq!(change, (before != level).then_some(before), "at {second} s");
+        }
+        let history = gauge.history(base + Duration::from_secs(72));
+        let levels: Vec<Level> = history.iter().map(|change| change.level).collect();
+        assert_eq!(levels, [Level::High, Level::Ok, Level::Critical, Level::High, Level::Ok]);
+        assert!((history[4].ago_seconds - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_history_is_bounded() {
+        let (mut gauge, base) = (Gauge::default(), base());
+        for second in 0..1000 {
+            gauge.measure(0.0, second % 2 == 0, Duration::ZERO, base + Duration::from_secs(second));
+        }
+        assert_eq!(gauge.history(base).len(), HISTORY);
+    }
+}

@@ -1,0 +1,164 @@
+//! One stripe of the counting: the counters of its keys, its part of the ghost, and the journal between the two.
+//!
+//! A key belongs to one stripe, so per key everything happens in the order in which the window tells it. What concerns the
+//! ghost is written into the journal and worked off when that is full: then all the cache lines that it takes are asked for
+//! at once, and the publish that filled it pays for 64. While nothing was evicted early there is no ghost and no journal.
+
+use super::ages::Ages;
+use super::form::Form;
+use super::ghost::Ghost;
+use crate::window::engine::Stamp;
+use crate::window::{EvictionCause, Key};
+use parking_lot::Mutex;
+use std::sync::atomic::AtomicU64;
+
+/// Records that are worked off together.
+const JOURNAL: usize = 64;
+
+/// See the module's doc. Aligned so that no two share a cache line, nor the pair of lines that is fetched together.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(super) struct Stripe {
+    pub(super) fresh: AtomicU64,
+    pub(super) duplicate: AtomicU64,
+    pub(super) ledger: Mutex<Ledger>,
+}
+
+/// What is counted under the stripe's lock.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) committed: u64,
+    pub(super) committed_in_doubt: u64,
+    pub(super) evicted: [u64; EvictionCause::ALL.len()],
+    escaped: u64,
+    journal: Vec<Record>,
+    /// Of the last record: to know how far time has gone when it is worked off.
+    last: u64,
+    pub(super) ghost: Ghost,
+}
+
+/// What the ghost has to know of.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    spread: u64,
+    now: Stamp,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Committed,
+    EvictedEarly { at: Stamp, until: Stamp },
+    Disowned,
+}
+
+impl Ledger {
+    /// True if the journal is full.
+    pub(super) fn commit(&mut self, key: Key, now: Stamp) -> bool {
+        self.committed += 1;
+        self.concerns_ghost() && self.write(key, now, What::Committed)
+    }
+
+    /// True if the journal is full.
+    pub(super) fn evict(
+        &mut self,
+        key: Key,
+        at: Stamp,
+        until: Stamp,
+        now: Stamp,
+        cause: EvictionCause,
+    ) -> bool {
+        if let Some(count) = self.evicted.get_mut(cause as usize) {
+            *count += 1;
+        }
+        is_early(cause) && self.write(key, now, What::EvictedEarly { at, until })
+    }
+
+    /// Somebody wants the key to be unknown. True if the journal is full.
+    pub(super) fn disown(&mut self, key: Key) -> bool {
+        self.concerns_ghost() && self.write(key, Stamp(self.last), What::Disowned)
+    }
+
+    /// Somebody wants every key to be unknown.
+    pub(super) fn flush(&mut self, form: Form, ages: &Mutex<Ages>) {
+        self.work_off(form, Stamp(self.last), ages);
+        self.ghost.clear();
+    }
+
+    pub(super) fn escaped(&self) -> u64 {
+        self.escaped
+    }
+
+    pub(super) fn early(&self) -> u64 {
+        EvictionCause::ALL
+            .into_iter()
+            .filter(|cause| is_early(*cause))
+            .map(|cause| self.evictions(cause))
+            .sum()
+    }
+
+    pub(super) fn evictions(&self, cause: EvictionCause) -> u64 {
+        self.evicted.get(cause as usize).copied().unwrap_or_default()
+    }
+
+    /// The latest time that the journal knows of.
+    pub(super) fn last(&self) -> Stamp {
+        Stamp(self.last)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.ghost.bytes() + self.journal.capacity() * size_of::<Record>()
+    }
+
+    /// Whether a key that comes, or is disowned, can be in the ghost.
+    fn concerns_ghost(&self) -> bool {
+        !self.journal.is_empty() || !self.ghost.is_empty()
+    }
+
+    fn write(&mut self, key: Key, now: Stamp, what: What) -> bool {
+        if self.journal.capacity() == 0 {
+            self.journal.reserve_exact(JOURNAL);
+        }
+        self.last = self.last.max(now.0);
+        self.journal.push(Record { spread: key.spread(), now, what });
+        self.journal.len() >= JOURNAL
+    }
+
+    /// Does what the journal says, and removes from the ghost what is over by `now`.
+    pub(super) fn work_off(&mut self, form: Form, now: Stamp, ages: &Mutex<Ages>) {
+        self.last = self.last.max(now.0);
+        if !self.concerns_ghost() {
+            return;
+        }
+        let first = self.journal.first().map_or(now, |record| record.now);
+        self.ghost.advance(form, first);
+        let warm = self.journal.iter().fold(0_u32, |sum, record| sum ^ self.ghost.warm(record.spread));
+        std::hint::black_box(warm);
+        let mut good_until = self.ghost.good_until(form, first);
+        let mut journal = std::mem::take(&mut self.journal);
+        for Record { spread, now, what } in &journal {
+            if *now >= good_until {
+                self.ghost.advance(form, *now);
+                good_until = self.ghost.good_until(form, *now);
+            }
+            match *what {
+                What::Committed => self.escaped += u64::from(self.ghost.holds(*spread, *now)),
+                What::EvictedEarly { until, .. } => self.ghost.insert(*spread, until, *now, form),
+                What::Disowned => self.ghost.remove(*spread, *now),
+            }
+        }
+        self.ghost.advance(form, now);
+        let mut ages = ages.lock();
+        for Record { now, what, .. } in journal.drain(..) {
+            if let What::EvictedEarly { at, .. } = what {
+                ages.add(now.since(at));
+            }
+        }
+        self.journal = journal;
+    }
+}
+
+/// Whether it is eviction pressure.
+pub(super) fn is_early(cause: EvictionCause) -> bool {
+    matches!(cause, EvictionCause::Capacity | EvictionCause::Resize)
+}

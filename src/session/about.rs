@@ -1,0 +1,129 @@
+//! What a client says of itself in the handshake, for those who look at connections: never its password.
+//!
+//! All of it is the client's word. The user is proven once the connection is open; properties never are.
+
+use amq_protocol::protocol::connection::StartOk;
+use amq_protocol::types::AMQPValue;
+
+/// Characters kept of each text: it is held as long as the connection, and a client may send what it likes.
+const LONGEST: usize = 128;
+
+/// See the module.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct About {
+    /// the user's name, where the mechanism shows it (PLAIN, AMQPLAIN)
+    pub user: Option<Box<str>>,
+    /// the client library
+    pub product: Option<Box<str>>,
+    /// its version
+    pub version: Option<Box<str>>,
+    /// what it runs on
+    pub platform: Option<Box<str>>,
+    /// the name that the application gives the connection
+    pub connection_name: Option<Box<str>>,
+}
+
+impl About {
+    pub(super) fn of(start_ok: &StartOk) -> About {
+        let property = |name: &str| {
+            let value = start_ok.client_properties.inner().iter().find(|(key, _)| key.as_str() == name);
+            match value {
+                Some((_, AMQPValue::LongString(text))) => Some(shown(text.as_bytes())),
+                Some((_, AMQPValue::ShortString(text))) => Some(shown(text.as_str().as_bytes())),
+                _ => None,
+            }
+        };
+        let response = start_ok.response.as_bytes();
+        let user = match start_ok.mechanism.as_str() {
+            "PLAIN" => plain_user(response),
+            "AMQPLAIN" => amqplain_user(response),
+            _ => None,
+        };
+        About {
+            user: user.map(shown),
+            product: property("product"),
+            version: property("version"),
+            platform: property("platform"),
+            connection_name: property("connection_name"),
+        }
+    }
+}
+
+/// `authzid NUL user NUL password`
+fn plain_user(response: &[u8]) -> Option<&[u8]> {
+    let mut parts = response.split(|byte| *byte == 0);
+    let user = parts.nth(1)?;
+    // Without a password it is no PLAIN response, and what stands there may be one.
+    parts.next().map(|_| user)
+}
+
+/// A table without its length: `LOGIN` and `PASSWORD`, in any order.
+fn amqplain_user(mut rest: &[u8]) -> Option<&[u8]> {
+    while let Some((length, after)) = rest.split_first() {
+        let (key, after) = after.split_at_checked(usize::from(*length))?;
+        let (tag, after) = after.split_first()?;
+        let (length, after) = after.split_first_chunk::<4>()?;
+        let (value, after) = after.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+        if *tag != b'S' {
+            return None;
+        }
+        if key == b"LOGIN" {
+            return Some(value);
+        }
+        rest = after;
+    }
+    None
+}
+
+fn shown(text: &[u8]) -> Box<str> {
+    String::from_utf8_lossy(text).chars().take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use amq_protocol::types::FieldTable;
+
+    fn about(mechanism: &str, response: &[u8]) -> About {
+        let mut client_properties = FieldTable::default();
+        client_properties.insert("product".into(), AMQPValue::LongString("a library".into()));
+        client_properties.insert("version".into(), AMQPValue::LongString("9".repeat(1000).as_str().into()));
+        client_properties.insert("platform".into(), AMQPValue::Boolean(true));
+        let response = response.into();
+        About::of(&StartOk {
+            client_properties,
+            mechanism: mechanism.into(),
+            response,
+            locale: "en_US".into(),
+        })
+    }
+
+    #[test]
+    fn the_user_is_found_and_the_password_is_not() {
+        let table = b"\x08PASSWORDS\0\0\0\x06secret\x05LOGINS\0\0\0\x03bob";
+        let cases: [(&str, &[u8], Option<&str>); 9] = [
+            ("PLAIN", b"\0bob\0secret", Some("bob")),
+            ("PLAIN", b"admin\0bob\0secret", Some("bob")),
+            ("PLAIN", b"\0\0secret", Some("")),
+            ("PLAIN", b"secret", None),
+            ("PLAIN", b"\0secret", None),
+            ("AMQPLAIN", table, Some("bob")),
+            ("AMQPLAIN", &table[..20], None),
+            ("AMQPLAIN", b"\x08PASSWORDS\xff\xff\xff\xffsecret", None),
+            ("EXTERNAL", b"\0bob\0secret", None),
+        ];
+        for (mechanism, response, user) in cases {
+            let about = about(mechanism, response);
+            assert_eq!(about.user.as_deref(), user, "{mechanism} {:?}", response.escape_ascii().to_string());
+            assert!(!format!("{about:?}").contains("secret"));
+        }
+    }
+
+    #[test]
+    fn properties_are_texts_and_bounded() {
+        let about = about("PLAIN", b"");
+        assert_eq!(about.product.as_deref(), Some("a library"));
+        assert_eq!(about.version.map(|version| version.len()), Some(LONGEST));
+        assert_eq!((about.platform, about.connection_name), (None, None));
+    }
+}

@@ -1,0 +1,15 @@
+//! The API over real sockets: what it shows, what it changes, whom it lets in, and the document that describes it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what a test can't set up fails it"
+)]
+
+mod doors;
+mod events;
+mod ids;
+mod log;
+mod openapi;
+mod site;
+mod windows;
