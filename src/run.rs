@@ -5,8 +5,9 @@ use hapax::cli::DemoArgs;
 use hapax::cli::terminal::TerminalCommand;
 use hapax::config::Config;
 use hapax::net::{Clients, Relay};
-use hapax::pressure::{Accounting, Watched};
+use hapax::pressure::{Accounting, Budget, Watched};
 use hapax::session::{Rights, Shared};
+use hapax::simulate::{RecordArgs, SimulateArgs, record};
 use hapax::stats::Stats;
 use hapax::terminal::commands::{self, Desk};
 use hapax::terminal::{Access, Client, top};
@@ -36,8 +37,8 @@ pub(crate) enum Failure {
     Bind { key: &'static str, address: SocketAddr, error: io::Error },
     /// runtime or signal handlers can't be had
     System(io::Error),
-    /// the demo did not come to its end
-    Demo(String),
+    /// a command did not come to its end
+    Command(String),
 }
 
 impl fmt::Display for Failure {
@@ -47,7 +48,7 @@ impl fmt::Display for Failure {
             Failure::System(error) => {
                 return write!(f, "the operating system refuses what Hapax needs: {error}");
             }
-            Failure::Demo(text) => return f.write_str(text),
+            Failure::Command(text) => return f.write_str(text),
         };
         let port = address.port();
         write!(f, "can't listen on {address} (`{key}`): {error}\n    fix: ")?;
@@ -97,8 +98,8 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     runtime.shutdown_background();
     match result {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::Demo("a check of the demo does not hold".to_owned())),
-        Err(error) => Err(Failure::Demo(error.to_string())),
+        Ok(false) => Err(Failure::Command("a check of the demo does not hold".to_owned())),
+        Err(error) => Err(Failure::Command(error.to_string())),
     }
 }
 
@@ -124,6 +125,17 @@ pub(crate) fn terminal(command: &TerminalCommand) -> Result<(), hapax::terminal:
     }
 }
 
+/// Writes down what a running relay judges.
+pub(crate) fn record(args: &RecordArgs) -> Result<(), Failure> {
+    let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
+    record::run(args, token).map_err(|error| Failure::Command(error.to_string()))
+}
+
+/// Replays a trace for a grid of settings.
+pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
+    hapax::simulate::run(args).map_err(|error| Failure::Command(error.to_string()))
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::System)
 }
@@ -139,7 +151,8 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     let (shared, windows) = share(&config, &stats);
     // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
     let mut helpers = JoinSet::new();
-    helpers.spawn(tick(windows.clone()));
+    let budget = Arc::new(config.budget());
+    helpers.spawn(tick(windows.clone(), budget));
     if let Some(listener) = admin_listener {
         let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
         let admin = Admin::new(Parts {
@@ -194,13 +207,15 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     (Arc::new(shared), windows)
 }
 
-/// Removes expired ids where no publish does it in passing, and keeps the accounting's averages going.
-async fn tick(windows: Vec<Watched>) {
+/// Removes expired ids where no publish does it in passing, keeps the accounting's averages going, and lets windows size
+/// themselves by them.
+async fn tick(windows: Vec<Watched>, budget: Arc<Budget>) {
     let mut tick = tokio::time::interval(TICK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = tick.tick().await.into_std();
         windows.iter().for_each(|watched| watched.tick(now));
+        budget.tick(&windows, now);
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) use check::{TICK, most};
 pub use problem::{Problem, Problems, Source, Sources};
 pub use token::{Secret, Token};
 
+use crate::pressure::budget::{Budget, Share};
 use crate::session::Settings;
 use crate::window::engine::EngineKind;
 use crate::window::local::Limits as WindowLimits;
@@ -48,6 +49,8 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     /// what the admin listener asks for; `None`: nothing, and then `admin` is on loopback
     pub admin_token: Option<Token>,
+    /// bytes that the windows with `capacity = "auto"` share
+    pub memory_budget: Option<usize>,
     /// bounds
     pub limits: Limits,
     /// times
@@ -149,6 +152,10 @@ pub struct WindowConfig {
     pub rules: Rules,
     /// what can be changed while it runs, and the bounds
     pub limits: WindowLimits,
+    /// `capacity = "auto"`: the one in `limits` is where it starts
+    pub auto: bool,
+    /// its share of the memory budget, relative to others
+    pub weight: u32,
     /// how seen ids are stored
     pub engine: EngineKind,
 }
@@ -164,6 +171,17 @@ impl Config {
             held_bytes: self.limits.held_bytes,
             frame_max: self.limits.frame_max,
         }
+    }
+
+    /// The memory budget, and who may have a share of it.
+    pub fn budget(&self) -> Budget {
+        let share = |window: &WindowConfig| Share {
+            name: Arc::clone(&window.rules.name),
+            engine: window.engine,
+            auto: window.auto,
+            weight: window.weight,
+        };
+        Budget::new(self.memory_budget, self.windows.iter().map(share))
     }
 
     /// The windows, empty, each with the listener that `listener` makes for it.

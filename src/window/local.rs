@@ -7,6 +7,7 @@
 
 use super::engine::{Engine, EngineKind, Entry, Stamp};
 use super::flight::{Flight, Flights};
+use super::tap::Tap;
 use super::*;
 use parking_lot::RwLock;
 use std::sync::OnceLock;
@@ -20,8 +21,10 @@ pub struct LocalWindow {
     dials: RwLock<Dials>,
     clock: Clock,
     flights: Flights,
+    kind: EngineKind,
     engine: Box<dyn Engine>,
     listener: Arc<dyn Listener>,
+    tap: Tap,
 }
 
 /// What can be changed while it runs, and the bounds.
@@ -55,8 +58,10 @@ impl LocalWindow {
             dials: RwLock::new(Dials { ttl, mode }),
             clock: Clock::default(),
             flights: Flights::new(),
+            kind: engine,
             engine: engine.build(capacity.max(1)),
             listener,
+            tap: Tap::default(),
         };
         window.listener.limits(&window.limits());
         Arc::new(window)
@@ -97,6 +102,21 @@ impl LocalWindow {
     /// What the window occupies on the heap: an estimate, the engine says how good it is.
     pub fn bytes(&self) -> usize {
         self.engine.bytes() + self.flights.bytes()
+    }
+
+    /// How keys are stored.
+    pub fn engine(&self) -> EngineKind {
+        self.kind
+    }
+
+    /// Of [`LocalWindow::bytes`], what the remembered keys take.
+    pub fn store_bytes(&self) -> usize {
+        self.engine.bytes()
+    }
+
+    /// What the remembered keys would take at most, were there so many.
+    pub fn store_bytes_at(&self, capacity: usize) -> usize {
+        self.kind.bytes_at(capacity)
     }
 
     /// What one remembered key takes in this engine, in a well-filled window.
@@ -164,6 +184,15 @@ impl LocalWindow {
     pub fn sweep(&self, now: Instant) {
         let now = self.clock.stamp(now);
         self.engine.sweep(now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
+    }
+
+    /// Records the publishes that are judged from now on; none if too many record already.
+    pub fn record(self: &Arc<Self>, now: Instant) -> Option<Recorder> {
+        Recorder::open(Arc::clone(self), self.clock.stamp(now))
+    }
+
+    pub(super) fn tap(&self) -> &Tap {
+        &self.tap
     }
 
     /// Changes the TTL of what will be committed from now on.
@@ -261,7 +290,9 @@ impl Window for LocalWindow {
     }
 
     fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
-        match self.judge(key, self.clock.stamp(now), mailbox, ticket) {
+        let now = self.clock.stamp(now);
+        self.tap.asked(key, now);
+        match self.judge(key, now, mailbox, ticket) {
             Judgement::Fresh => Verdict::Fresh(Reservation::new(self, key)),
             Judgement::Queued => Verdict::InFlight(Wait::new(self, key, mailbox.clone(), ticket)),
             Judgement::Crowded => Verdict::Crowded,
