@@ -1,12 +1,18 @@
 //! The command line and the environment: what to do, and what is said over the file. Values are not judged here: that
 //! is [`crate::config`]'s work, so that they are reported along with what is wrong in the file.
 
+pub mod generated;
+pub mod terminal;
+
 use crate::config::{Given, Overrides, Secret, Source};
 use crate::simulate::{RecordArgs, SimulateArgs};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
+
+use generated::{CompletionsArgs, ManArgs};
+use terminal::TerminalCommand;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,6 +21,7 @@ Examples:
   hapax check --config hapax.toml              what holds, or all that is wrong
   hapax --config hapax.toml                    serve
   hapax demo                                   watch it work
+  hapax top                                    watch the relay that runs here
 
 Publishers connect to --listen instead of to RabbitMQ, with the same user, password and vhost.
 The admin listener's token comes from `admin_token_file` in the file or from HAPAX_ADMIN_TOKEN.
@@ -37,13 +44,29 @@ enum Command {
     /// Relay (what hapax does without a command)
     Serve(SettingsArgs),
     /// Validate the configuration and print what holds as TOML, each line with its source
-    Check(SettingsArgs),
+    Check(CheckArgs),
     /// Publish repeats through a relay and count what the broker stored
     Demo(DemoArgs),
     /// Replay a trace, or a made-up workload, for a grid of capacities and TTLs: how large, how long?
     Simulate(Box<SimulateArgs>),
     /// Record what a window of a running relay judges, for hapax simulate
     Record(RecordArgs),
+    #[command(flatten)]
+    Terminal(TerminalCommand),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, in the form that man(1) reads
+    Man(ManArgs),
+}
+
+/// What `hapax check` is asked for.
+#[derive(Args, Debug)]
+struct CheckArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Print it, or what is wrong, as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Flags come before the environment, the environment before the file.
@@ -92,13 +115,22 @@ pub enum Action {
     /// relay until told to stop
     Serve,
     /// validate, print, end
-    Check,
+    Check {
+        /// as JSON
+        json: bool,
+    },
     /// show it at work
     Demo(DemoArgs),
     /// replay a trace for a grid of settings
     Simulate(Box<SimulateArgs>),
     /// write down what a running relay judges
     Record(RecordArgs),
+    /// ask a running relay
+    Terminal(TerminalCommand),
+    /// print completions
+    Completions(CompletionsArgs),
+    /// print manual pages
+    Man(ManArgs),
 }
 
 /// A command line that could be understood.
@@ -120,15 +152,20 @@ impl Invocation {
 
     /// From these arguments and this process's environment.
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, clap::Error> {
-        let matches = Cli::command().try_get_matches_from(args)?;
+        let matches = definition().try_get_matches_from(args)?;
         let cli = Cli::from_arg_matches(&matches)?;
         let (action, inner) = match cli.command {
             None => (Action::Serve, None),
             Some(Command::Serve(_)) => (Action::Serve, matches.subcommand()),
-            Some(Command::Check(_)) => (Action::Check, matches.subcommand()),
+            Some(Command::Check(CheckArgs { settings: _, json })) => {
+                (Action::Check { json }, matches.subcommand())
+            }
             Some(Command::Demo(args)) => (Action::Demo(args), None),
             Some(Command::Simulate(args)) => (Action::Simulate(args), None),
             Some(Command::Record(args)) => (Action::Record(args), None),
+            Some(Command::Terminal(command)) => (Action::Terminal(complete(command, &matches)?), None),
+            Some(Command::Completions(args)) => (Action::Completions(args), None),
+            Some(Command::Man(args)) => (Action::Man(args), None),
         };
         // `hapax --config F check` is the same as `hapax check --config F`.
         let levels = [Some(&matches), inner.map(|(_, matches)| matches)];
@@ -144,6 +181,34 @@ impl Invocation {
             },
         })
     }
+}
+
+/// The command line as clap knows it, for what is made from it.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+/// `hapax --admin X top` is meant as `hapax top --admin X`, and a relay's own HAPAX_ADMIN in the environment names it to
+/// its clients, too. The other settings say nothing to a command that asks a running relay.
+fn complete(mut command: TerminalCommand, matches: &ArgMatches) -> Result<TerminalCommand, clap::Error> {
+    for (id, flag) in
+        [("config", "--config"), ("listen", "--listen"), ("upstream", "--upstream"), ("log", "--log")]
+    {
+        if matches.value_source(id) == Some(ValueSource::CommandLine) {
+            let text = format!(
+                "{flag} is for a relay that is started; this command asks one that runs (--admin URL)"
+            );
+            return Err(definition().error(clap::error::ErrorKind::ArgumentConflict, text));
+        }
+    }
+    let own = matches.subcommand().map(|(_, matches)| matches);
+    let levels = [own, Some(matches)];
+    let url = pick::<String>(&levels[..1], "admin_url");
+    let admin = pick::<String>(&levels[1..], "admin");
+    // A flag before a variable; of two variables, the one that is meant for clients.
+    let chosen = [url, admin].into_iter().flatten().rev().max_by_key(|(_, source)| *source);
+    command.reach_mut().admin = chosen.map(|(value, _)| value);
+    Ok(command)
 }
 
 fn given(levels: &[Option<&ArgMatches>], id: &str, flag: &'static str, env: &'static str) -> Option<Given> {
@@ -180,7 +245,7 @@ mod tests {
 
     #[test]
     fn definition_is_consistent() {
-        Cli::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]
@@ -199,6 +264,41 @@ mod tests {
         assert_eq!(before.file, Some(PathBuf::from("a.toml")));
         let both = parse("hapax --config a.toml check --config b.toml").expect("valid");
         assert_eq!(both.file, Some(PathBuf::from("b.toml")));
+    }
+
+    fn admin_of(line: &str) -> Option<String> {
+        let Action::Terminal(command) = parse(line).expect("valid").action else {
+            panic!("another command: {line}")
+        };
+        command.reach().admin.clone()
+    }
+
+    #[test]
+    fn the_relay_is_named_before_or_behind_the_command() {
+        for line in [
+            "hapax --admin h:1 top",
+            "hapax top --admin h:1",
+            "hapax windows --admin h:1 list",
+            "hapax windows list --admin h:1",
+            "hapax --admin h:2 ids get w i --admin h:1",
+        ] {
+            assert_eq!(admin_of(line).as_deref(), Some("h:1"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_for_a_start_is_refused_where_nothing_is_started() {
+        let error = parse("hapax --config a.toml top").expect_err("not for top");
+        assert!(error.to_string().contains("--config is for a relay that is started"), "{error}");
+        for line in [
+            "hapax windows set w",
+            "hapax windows",
+            "hapax top --once",
+            "hapax ids get w",
+            "hapax completions",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! * [`cli`]: what to do, and what is said over the configuration file.
 //! * [`config`]: what the user asked for, checked once; after that nothing is "maybe".
 //! * [`simulate`]: how large, how long? Traces through the real engines, before anybody deploys anything.
+//! * [`terminal`]: the operator's commands: a client of a running relay's HTTP API, and no part of the relay.
 //! * [`demo`]: the relay at work before a newcomer's eyes; its private RabbitMQ node serves the end-to-end tests, too.
 
 pub mod admin;
@@ -24,5 +25,6 @@ pub mod pressure;
 pub mod session;
 pub mod simulate;
 pub mod stats;
+pub mod terminal;
 pub mod window;
 pub mod wire;

@@ -3,9 +3,10 @@
 
 mod run;
 
-use hapax::cli::{Action, Invocation};
+use hapax::cli::{self, Action, Invocation};
 use hapax::config::{Config, Loaded, LogFormat};
-use std::io::{IsTerminal, Write};
+use hapax::terminal::Failure;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -24,16 +25,28 @@ fn main() -> ExitCode {
     match &invocation.action {
         Action::Demo(args) => return finish(run::demo(args)),
         Action::Simulate(args) => return finish(run::simulate(args)),
-        Action::Record(args) => return finish(run::record(args)),
-        Action::Serve | Action::Check => {}
+        Action::Record(args) => {
+            return run::record(args)
+                .map_or_else(|error| complain(&error, error.exit_code()), |()| ExitCode::SUCCESS);
+        }
+        Action::Terminal(command) => return operate(run::terminal(command)),
+        Action::Completions(args) => {
+            return written(cli::generated::completions(args, &mut std::io::stdout()));
+        }
+        Action::Man(args) => return written(cli::generated::man(args, &mut std::io::stdout())),
+        Action::Serve | Action::Check { .. } => {}
     }
     let loaded = match Config::load(invocation.file.as_deref(), &invocation.overrides) {
         Ok(loaded) => loaded,
+        Err(problems) if matches!(invocation.action, Action::Check { json: true }) => {
+            return check_json(&problems.to_json(), USAGE);
+        }
         Err(problems) => return complain(&problems, USAGE),
     };
     match invocation.action {
-        Action::Check => check(&loaded),
-        Action::Serve | Action::Demo(_) | Action::Simulate(_) | Action::Record(_) => serve(loaded),
+        Action::Check { json: true } => check_json(&loaded.to_json(), 0),
+        Action::Check { json: false } => check(&loaded),
+        _ => serve(loaded),
     }
 }
 
@@ -45,6 +58,27 @@ fn check(loaded: &Loaded) -> ExitCode {
     // A closed pipe (`hapax check | head`) is no failure of the configuration.
     let _ = std::io::stdout().write_all(loaded.to_toml().as_bytes());
     ExitCode::SUCCESS
+}
+
+/// `hapax check --json`: settings, sources and warnings, or all that is wrong, as one document on stdout.
+fn check_json(document: &str, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stdout(), "{document}");
+    ExitCode::from(code)
+}
+
+/// The commands that ask a running relay.
+fn operate(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Err(failure) if !failure.is_closed_pipe() => complain(&failure, failure.exit_code()),
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
+    }
+}
+
+fn written(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => complain(&error, USAGE),
+        result => operate(result.map_err(Failure::Io)),
+    }
 }
 
 fn serve(loaded: Loaded) -> ExitCode {

@@ -2,15 +2,18 @@
 
 use hapax::admin::{self, Admin, Parts, Probe};
 use hapax::cli::DemoArgs;
+use hapax::cli::terminal::TerminalCommand;
 use hapax::config::Config;
 use hapax::net::{Clients, Relay};
-use hapax::pressure::{Accounting, Watched};
+use hapax::pressure::{Accounting, Budget, Watched};
 use hapax::session::{Rights, Shared};
 use hapax::simulate::{RecordArgs, SimulateArgs, record};
 use hapax::stats::Stats;
+use hapax::terminal::commands::{self, Desk};
+use hapax::terminal::{Access, Client, top};
 use hapax::window::KeyMaker;
 use std::fmt;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,15 +103,37 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     }
 }
 
-/// Writes down what a running relay judges.
-pub(crate) fn record(args: &RecordArgs) -> Result<(), Failure> {
-    let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
-    record::run(args, token).map_err(|error| Failure::Command(error.to_string()))
-}
-
 /// Replays a trace for a grid of settings.
 pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
     hapax::simulate::run(args).map_err(|error| Failure::Command(error.to_string()))
+}
+
+/// Writes down what a running relay judges.
+pub(crate) fn record(args: &RecordArgs) -> Result<(), record::Error> {
+    let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
+    record::run(args, &Access::new(args.admin.as_deref(), args.token_file.as_deref(), token)?)
+}
+
+/// Asks a running relay, in the name of whoever sits at this terminal.
+pub(crate) fn terminal(command: &TerminalCommand) -> Result<(), hapax::terminal::Failure> {
+    let reach = command.reach();
+    let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
+    let client = Client::new(Access::new(reach.admin.as_deref(), reach.token_file.as_deref(), token)?);
+    let (mut out, mut remarks, mut answers) = (io::stdout().lock(), io::stderr().lock(), io::stdin().lock());
+    // Whoever pipes something in was not asked.
+    let asked = io::stdin().is_terminal() && io::stderr().is_terminal();
+    let mut desk = Desk {
+        out: &mut out,
+        remarks: &mut remarks,
+        answers: asked.then_some(&mut answers as &mut dyn io::BufRead),
+    };
+    match command {
+        TerminalCommand::Top(args) if args.reach.json => top::stream(&client, args.once, desk.out),
+        TerminalCommand::Top(_) => top::run(client),
+        TerminalCommand::Windows(args) => commands::windows(args, &client, &mut desk),
+        TerminalCommand::Ids(args) => commands::ids(args, &client, &mut desk),
+        TerminalCommand::Connections(args) => commands::connections(args, &client, &mut desk),
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
@@ -126,7 +151,8 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     let (shared, windows) = share(&config, &stats);
     // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
     let mut helpers = JoinSet::new();
-    helpers.spawn(tick(windows.clone()));
+    let budget = Arc::new(config.budget());
+    helpers.spawn(tick(windows.clone(), budget));
     if let Some(listener) = admin_listener {
         let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
         let admin = Admin::new(Parts {
@@ -181,13 +207,15 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     (Arc::new(shared), windows)
 }
 
-/// Removes expired ids where no publish does it in passing, and keeps the accounting's averages going.
-async fn tick(windows: Vec<Watched>) {
+/// Removes expired ids where no publish does it in passing, keeps the accounting's averages going, and lets windows size
+/// themselves by them.
+async fn tick(windows: Vec<Watched>, budget: Arc<Budget>) {
     let mut tick = tokio::time::interval(TICK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = tick.tick().await.into_std();
         windows.iter().for_each(|watched| watched.tick(now));
+        budget.tick(&windows, now);
     }
 }
 

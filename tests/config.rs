@@ -190,6 +190,9 @@ fn every_key_arrives() {
     assert_eq!((window.limits.capacity, window.limits.mode), (7, Mode::Observe));
     assert!(window.limits.refresh_on_duplicate);
     assert_eq!((window.limits.waiters_per_id, second.limits.waiters_per_id), (5, 3));
+    assert_eq!(config.memory_budget, Some(96 << 20));
+    assert_eq!((window.auto, second.auto, second.weight), (false, true, 3));
+    assert!((300_000..1_500_000).contains(&second.limits.capacity), "{}", second.limits.capacity);
     assert!(window.vhost.matches(b"test-1") && !window.vhost.matches(b"/"));
 }
 

@@ -1,10 +1,11 @@
-//! HTTP for operators: metrics and health for everybody, and the API for those who may.
+//! HTTP for operators: metrics, health and the dashboard's files for everybody, and the API for those who may.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/metrics` | for Prometheus, as OpenMetrics or in the classic text format |
 //! | `/healthz` | 200 while the process answers at all |
 //! | `/readyz` | 200 if the upstream answers an AMQP handshake and we are not draining, else 503; detail as JSON |
+//! | `/`, `/assets/…` | the page of [`dashboard`]: it asks the API as everybody else does |
 //! | `/api/v1/openapi.json` | what the rest is |
 //! | `/api/v1/…` | see [`api`], behind [`auth`] |
 //! | anything else | 404 as JSON |
@@ -15,6 +16,7 @@ mod api;
 mod auth;
 mod clock;
 mod complaint;
+pub mod dashboard;
 mod events;
 mod health;
 mod listen;
@@ -124,8 +126,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> io::Result<()> {
 
 /// All routes.
 pub fn router(admin: Arc<Admin>) -> Router {
-    // The dashboard's pages ask for no token: `.merge(dashboard::routes())` goes here.
     Router::from(open())
+        .merge(dashboard::routes())
         .merge(api::guarded(&admin))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
@@ -167,7 +169,7 @@ async fn not_found(uri: Uri) -> Complaint {
         bare if bare.len() < path.len() && !bare.is_empty() => {
             format!("without the slash at its end, {bare}")
         }
-        _ => "/metrics, /healthz, /readyz or /api/v1/openapi.json".to_owned(),
+        _ => "/, /metrics, /healthz, /readyz or /api/v1/openapi.json".to_owned(),
     };
     Complaint::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}; try {hint}"))
 }

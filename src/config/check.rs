@@ -5,6 +5,7 @@ use super::raw::{self, Section};
 use super::{
     Config, Given, Limits, Loaded, Log, Overrides, Problems, Timeouts, Token, Upstream, WindowConfig, value,
 };
+use crate::pressure::budget;
 use crate::window::Mode;
 use crate::wire::frame::MIN_FRAME_MAX;
 use std::collections::HashMap;
@@ -24,6 +25,8 @@ pub(crate) mod most {
     pub(crate) const FRAME: usize = 16 << 20;
     pub(crate) const BUFFER: usize = 1 << 30;
     pub(crate) const IDS: usize = 4_000_000_000;
+    pub(crate) const BUDGET: usize = 1 << 40;
+    pub(crate) const WEIGHT: usize = 1000;
     pub(crate) const TIMEOUT: Duration = Duration::from_secs(86_400);
     pub(crate) const TTL: Duration = Duration::from_secs(365 * 86_400);
 }
@@ -35,9 +38,10 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Result<Loaded, Problems> {
     let mut report = Report::new(name, text);
     let table = raw::parse(text, &mut report);
-    let config = read(Section::top(table.as_ref()), overrides, &mut report);
+    let mut config = read(Section::top(table.as_ref()), overrides, &mut report);
     check_addresses(&config, &mut report);
     check_names(&config, &mut report);
+    share_budget(&mut config, &mut report);
     warn_no_window(&config, &mut report);
     warn_unreachable(&config, &mut report);
     let (warnings, sources) = report.finish()?;
@@ -54,6 +58,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         top.read(report, "admin", default.admin, |v| value::admin(value::text(v, "127.0.0.1:15673")?));
     let (admin_token_file, admin_token) = read_token(&mut top, overrides, report);
     top.retired(report, "admin_allow_remote", "leave it out; an `admin` that other hosts may reach needs a token: name its file in `admin_token_file`, or set HAPAX_ADMIN_TOKEN");
+    let memory_budget = top.read_optional(report, "memory_budget", |v| value::bytes(v, 1..=most::BUDGET));
     let limits = read_limits(top.section("limits", report), report);
     let timeouts = read_timeouts(top.section("timeouts", report), report);
     let log = read_log(top.section("log", report), report);
@@ -66,6 +71,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         admin: overridden(admin, "admin", overrides.admin.as_ref(), report, value::admin),
         admin_token_file,
         admin_token,
+        memory_budget,
         limits,
         timeouts,
         log: Log { level, ..log },
@@ -217,7 +223,14 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     set("exchange", &mut window.exchange);
     rules.id = section.read(report, "id", rules.id.clone(), |v| value::id(value::text(v, "message-id")?));
     rules.scope = section.read(report, "scope", rules.scope, |v| value::word(v, "routing-key"));
-    limits.capacity = section.read(report, "capacity", limits.capacity, |v| value::count(v, 1..=most::IDS));
+    let capacity = Some(limits.capacity);
+    match section.read(report, "capacity", capacity, |v| value::capacity(v, 1..=most::IDS)) {
+        Some(capacity) => limits.capacity = capacity,
+        None => window.auto = true,
+    }
+    window.weight = section.read(report, "weight", window.weight, |v| {
+        value::count(v, 1..=most::WEIGHT).map(|weight| u32::try_from(weight).unwrap_or(u32::MAX))
+    });
     limits.ttl = section.read(report, "ttl", limits.ttl, |v| value::duration(v, TICK..=most::TTL));
     window.engine = section.read(report, "engine", window.engine, |v| value::word(v, "lru"));
     limits.mode = section.read(report, "mode", limits.mode, |v| value::word(v, "enforce"));
@@ -299,6 +312,51 @@ fn check_names(config: &Config, report: &mut Report) {
                 "give it another name",
             );
         }
+    }
+}
+
+/// Windows that size themselves share a budget that is large enough, and start with their share of it.
+fn share_budget(config: &mut Config, report: &mut Report) {
+    let autos = || config.windows.iter().enumerate().filter(|(_, window)| window.auto);
+    let Some((first, window)) = autos().next() else { return };
+    for (index, window) in autos().filter(|(_, window)| !window.engine.resizes_in_place()) {
+        let (name, engine) = (&window.rules.name, window.engine.name());
+        report.problem(
+            &report.source(&format!("window.{index}.capacity")),
+            format!("window \"{name}\": `capacity` is \"auto\", but its engine \"{engine}\" makes a new store at each change of it"),
+            "choose another engine, or give `capacity` a number",
+        );
+    }
+    let weights = autos().map(|(_, window)| window.weight).sum();
+    // So that each one's share is enough for itself.
+    let least = autos().map(|(_, window)| {
+        let (weight, weights) = (u128::from(window.weight), u128::from(weights));
+        usize::try_from((budget::least_bytes(window.engine) as u128 * weights).div_ceil(weight))
+    });
+    let least = least.map(|bytes| bytes.unwrap_or(usize::MAX)).max().unwrap_or(0);
+    let Some(bytes) = config.memory_budget else {
+        if !report.sources.contains_key("memory_budget") {
+            report.problem(
+                &report.source(&format!("window.{first}.capacity")),
+                format!(
+                    "window \"{}\": `capacity` is \"auto\", but there is no `memory_budget` to share",
+                    window.rules.name
+                ),
+                "write memory_budget = \"512MiB\" at the top of the file, above every [section], or give `capacity` a number",
+            );
+        }
+        return;
+    };
+    if bytes < least {
+        report.problem(
+            &report.source("memory_budget"),
+            format!("`memory_budget` is {bytes} bytes, too little for the windows with capacity = \"auto\""),
+            format!("write \"{}MiB\" or more", least.div_ceil(1 << 20)),
+        );
+        return;
+    }
+    for window in config.windows.iter_mut().filter(|window| window.auto) {
+        window.limits.capacity = budget::capacity_at_start(window.engine, bytes, window.weight, weights);
     }
 }
 

@@ -53,6 +53,9 @@ pub const CAPACITY: usize = 1_000_000;
 /// From the broker's ack. Retries come within seconds; a crashed producer's replay within minutes.
 pub const TTL: Duration = Duration::from_secs(600);
 
+/// Every window counts the same.
+pub const WEIGHT: u32 = 1;
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -61,6 +64,7 @@ impl Default for Config {
             admin: Some(ADMIN),
             admin_token_file: None,
             admin_token: None,
+            memory_budget: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             log: Log::default(),
@@ -128,6 +132,8 @@ impl WindowConfig {
                 refresh_on_duplicate: false,
                 waiters_per_id: WAITERS_PER_ID,
             },
+            auto: false,
+            weight: WEIGHT,
             engine: EngineKind::default(),
         }
     }

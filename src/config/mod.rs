@@ -11,6 +11,7 @@
 //! ```
 
 mod check;
+mod json;
 mod problem;
 mod raw;
 mod show;
@@ -23,6 +24,7 @@ pub(crate) use check::{TICK, most};
 pub use problem::{Problem, Problems, Source, Sources};
 pub use token::{Secret, Token};
 
+use crate::pressure::budget::{Budget, Share};
 use crate::session::Settings;
 use crate::window::engine::EngineKind;
 use crate::window::local::Limits as WindowLimits;
@@ -47,6 +49,8 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     /// what the admin listener asks for; `None`: nothing, and then `admin` is on loopback
     pub admin_token: Option<Token>,
+    /// bytes that the windows with `capacity = "auto"` share
+    pub memory_budget: Option<usize>,
     /// bounds
     pub limits: Limits,
     /// times
@@ -148,6 +152,10 @@ pub struct WindowConfig {
     pub rules: Rules,
     /// what can be changed while it runs, and the bounds
     pub limits: WindowLimits,
+    /// `capacity = "auto"`: the one in `limits` is where it starts
+    pub auto: bool,
+    /// its share of the memory budget, relative to others
+    pub weight: u32,
     /// how seen ids are stored
     pub engine: EngineKind,
 }
@@ -163,6 +171,17 @@ impl Config {
             held_bytes: self.limits.held_bytes,
             frame_max: self.limits.frame_max,
         }
+    }
+
+    /// The memory budget, and who may have a share of it.
+    pub fn budget(&self) -> Budget {
+        let share = |window: &WindowConfig| Share {
+            name: Arc::clone(&window.rules.name),
+            engine: window.engine,
+            auto: window.auto,
+            weight: window.weight,
+        };
+        Budget::new(self.memory_budget, self.windows.iter().map(share))
     }
 
     /// The windows, empty, each with the listener that `listener` makes for it.
@@ -196,6 +215,13 @@ impl Config {
     }
 }
 
+impl Problems {
+    /// All of them as JSON.
+    pub fn to_json(&self) -> String {
+        json::problems(self)
+    }
+}
+
 /// A configuration, and what is to be said about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -211,6 +237,11 @@ impl Loaded {
     /// The effective settings as TOML that can be used as a file, each line with its source.
     pub fn to_toml(&self) -> String {
         show::to_toml(&self.config, &self.sources)
+    }
+
+    /// The same as JSON, with the sources and the warnings beside it.
+    pub fn to_json(&self) -> String {
+        json::loaded(&self.to_toml(), &self.sources, &self.warnings)
     }
 }
 

@@ -64,6 +64,9 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     if let Some(source) = out.sources.get("admin_token") {
         writeln!(out.text, "{:<COLUMN$} # {source}", "# (the admin listener's token)")?;
     }
+    if let Some(bytes) = config.memory_budget {
+        out.raw("memory_budget", show_bytes(bytes))?;
+    }
 
     let limits = &config.limits;
     out.section("[limits]", "limits.".into())?;
@@ -100,7 +103,11 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.string("exchange", window.exchange.as_str())?;
     out.string("id", show_id(&rules.id))?;
     out.word("scope", rules.scope)?;
-    out.raw("capacity", limits.capacity)?;
+    match window.auto {
+        true => out.string("capacity", "auto")?,
+        false => out.raw("capacity", limits.capacity)?,
+    }
+    out.raw("weight", window.weight)?;
     out.duration("ttl", limits.ttl)?;
     out.word("engine", window.engine)?;
     out.word("mode", limits.mode)?;

@@ -50,6 +50,17 @@ pub(super) fn count(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Resul
     }
 }
 
+/// A number of ids within bounds, or none for `"auto"`.
+pub(super) fn capacity(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<Option<usize>, Wrong> {
+    let fix =
+        format!("write a number from {} to {} without quotes, or \"auto\"", bounds.start(), bounds.end());
+    match value {
+        DeValue::String(text) if text == "auto" => Ok(None),
+        DeValue::String(text) => Err(Wrong::new(format!("is {text:?}, which is no capacity"), fix)),
+        other => count(other, bounds).map(Some),
+    }
+}
+
 /// Bytes: an integer, or a string with a unit.
 pub(super) fn bytes(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<usize, Wrong> {
     let fix = format!(

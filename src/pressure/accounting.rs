@@ -14,6 +14,7 @@ use super::ghost::{FINGERPRINT_BITS, SLOTS};
 use super::scopes::Scopes;
 use super::stripe::{Ledger, Stripe};
 use super::trend::{Totals, Trend, interval};
+use super::whatif::Sampler;
 use crate::window::engine::Stamp;
 use crate::window::{Event, EvictionCause, ForgetCause, Key, Limits, Listener, LocalWindow, Origin, Window};
 use parking_lot::Mutex;
@@ -44,6 +45,7 @@ pub struct Accounting {
     /// There are so many fresh ids that a part of them tells where they come from.
     is_busy: AtomicBool,
     trend: Mutex<Trend>,
+    what_if: Sampler,
 }
 
 impl Accounting {
@@ -160,6 +162,7 @@ impl Accounting {
         }
         self.tell_ages(&mut facts);
         self.tell_trend(&mut facts, window, now);
+        facts.what_if = self.what_if.facts(facts.bytes_per_id, resolved(&totals));
         facts
     }
 
@@ -170,6 +173,7 @@ impl Accounting {
         self.distinct.tick(now);
         self.scopes.lock().tick(now);
         let (totals, ttl, capacity) = (self.totals(), window.ttl(), window.capacity());
+        self.what_if.tick(window.limits(), now, resolved(&totals));
         let before = {
             let mut trend = self.trend.lock();
             trend.step(now, totals, ttl);
@@ -222,9 +226,10 @@ impl Accounting {
     }
 
     fn tell_trend(&self, facts: &mut Facts, window: &LocalWindow, now: Instant) {
+        // The curve does not grow with the ids.
+        let grows = facts.bytes.saturating_sub(self.what_if.bytes() as u64);
         let filled = facts.entries >= FILLED as u64 && facts.entries >= facts.capacity / 4;
-        facts.bytes_per_id =
-            if filled { facts.bytes as f64 / facts.entries as f64 } else { window.bytes_per_id() };
+        facts.bytes_per_id = if filled { grows as f64 / facts.entries as f64 } else { window.bytes_per_id() };
         let trend = self.trend.lock();
         facts.rates = trend.rates();
         facts.pressure = trend.pressure(window.ttl(), window.capacity());
@@ -244,6 +249,7 @@ impl Accounting {
             + Distinct::BYTES
             + self.scopes.lock().bytes()
             + self.trend.lock().bytes()
+            + self.what_if.bytes()
     }
 
     fn sum(&self, what: impl Fn(&Ledger) -> u64) -> u64 {
@@ -282,6 +288,7 @@ impl Accounting {
 
 impl Listener for Accounting {
     fn on(&self, event: &Event) {
+        self.what_if.on(event);
         match *event {
             Event::Fresh { key } => {
                 self.distinct.add(key.spread());
@@ -325,6 +332,11 @@ impl Listener for Accounting {
         let ids = if self.is_busy.load(Relaxed) { SAMPLE } else { 1 };
         self.scopes.lock().add(origin, ids);
     }
+}
+
+/// Publishes whose outcome is known, as the what-if curve counts them.
+fn resolved(totals: &Totals) -> u64 {
+    totals.commits + totals.duplicate
 }
 
 fn add(counter: &AtomicU64) {

@@ -5,6 +5,7 @@
 
 mod accounting;
 mod ages;
+pub mod budget;
 mod distinct;
 pub mod facts;
 mod form;
@@ -13,8 +14,10 @@ mod level;
 mod scopes;
 mod stripe;
 mod trend;
+pub mod whatif;
 
 pub use accounting::Accounting;
+pub use budget::Budget;
 pub use facts::{Facts, Level};
 
 use crate::window::LocalWindow;

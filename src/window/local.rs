@@ -21,6 +21,7 @@ pub struct LocalWindow {
     dials: RwLock<Dials>,
     clock: Clock,
     flights: Flights,
+    kind: EngineKind,
     engine: Box<dyn Engine>,
     listener: Arc<dyn Listener>,
     tap: Tap,
@@ -57,6 +58,7 @@ impl LocalWindow {
             dials: RwLock::new(Dials { ttl, mode }),
             clock: Clock::default(),
             flights: Flights::new(),
+            kind: engine,
             engine: engine.build(capacity.max(1)),
             listener,
             tap: Tap::default(),
@@ -100,6 +102,21 @@ impl LocalWindow {
     /// What the window occupies on the heap: an estimate, the engine says how good it is.
     pub fn bytes(&self) -> usize {
         self.engine.bytes() + self.flights.bytes()
+    }
+
+    /// How keys are stored.
+    pub fn engine(&self) -> EngineKind {
+        self.kind
+    }
+
+    /// Of [`LocalWindow::bytes`], what the remembered keys take.
+    pub fn store_bytes(&self) -> usize {
+        self.engine.bytes()
+    }
+
+    /// What the remembered keys would take at most, were there so many.
+    pub fn store_bytes_at(&self, capacity: usize) -> usize {
+        self.kind.bytes_at(capacity)
     }
 
     /// What one remembered key takes in this engine, in a well-filled window.

@@ -199,7 +199,9 @@ impl Driver {
                 let mode = [Mode::Enforce, Mode::Observe, Mode::Off][usize::from(octets.next() % 3)];
                 self.local.set_mode(mode);
             }
-            _ => drop(self.local.flush(self.now)),
+            _ => {
+                self.local.flush(self.now);
+            }
         }
     }
 

@@ -75,9 +75,17 @@ impl Relay {
         self.listen
     }
 
-    /// Where its operators ask.
+    /// Where the admin interface is.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Asks the API, as one who may and means it: the answer must be a 200.
+    pub fn api(&self, method: &str, path: &str, body: &str) -> serde_json::Value {
+        let headers = "Content-Type: application/json\r\n";
+        let (status, text) = http::ask(self.admin, method, path, headers, body).unwrap();
+        assert_eq!(status, 200, "{method} {path}: {text}");
+        serde_json::from_str(&text).unwrap()
     }
 
     /// Every series of `/metrics`, by its name with labels as written, e.g. `hapax_commits_total{window="default"}`.

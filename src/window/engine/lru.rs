@@ -28,6 +28,12 @@ const NODE: usize = (size_of::<(Packed, Slot, [usize; 2])>() + 8).next_multiple_
 /// Two pointers and a tag.
 const BUCKET: usize = size_of::<[usize; 2]>() + 1;
 
+/// What a full store takes, see [`EngineKind::bytes_at`](super::EngineKind::bytes_at).
+pub(super) fn bytes_at(capacity: usize) -> usize {
+    let count = count(capacity);
+    count * Shard::bytes_for(capacity.div_ceil(count), capacity.div_ceil(count))
+}
+
 /// See the module's doc.
 #[derive(Debug)]
 pub(super) struct Lru {
@@ -133,9 +139,13 @@ impl Engine for Lru {
 
 fn shards(capacity: usize) -> Box<[Mutex<Shard>]> {
     let capacity = capacity.max(1);
-    let count = 1 << (capacity / PER_SHARD).clamp(1, MAX_SHARDS).ilog2();
+    let count = count(capacity);
     let share = |n: usize| capacity / count + usize::from(n < capacity % count);
     (0..count).map(|n| Mutex::new(Shard::new(share(n)))).collect()
+}
+
+fn count(capacity: usize) -> usize {
+    1 << (capacity / PER_SHARD).clamp(1, MAX_SHARDS).ilog2()
 }
 
 #[derive(Debug)]
@@ -143,7 +153,7 @@ struct Shard {
     /// Unbounded, because a bounded one allocates for its bound at once; `capacity` is kept here.
     map: LruCache<Packed, Slot, KeyHash>,
     capacity: usize,
-    /// The most entries it has ever held: its table grows with them and does not shrink.
+    /// The most entries that its table has held: it grows with them and does not shrink by itself.
     peak: usize,
 }
 
@@ -197,6 +207,18 @@ impl Shard {
     fn resize(&mut self, capacity: usize, gone: &mut Gone<'_>) {
         self.capacity = capacity;
         self.trim(EvictionCause::Resize, gone);
+        if buckets(self.peak) > buckets(capacity) {
+            self.rebuild();
+        }
+    }
+
+    /// Moves everything to a table that is as small as it can be.
+    fn rebuild(&mut self) {
+        let mut old = std::mem::replace(&mut self.map, LruCache::unbounded_with_hasher(KeyHash::default()));
+        self.peak = old.len();
+        while let Some((key, slot)) = old.pop_lru() {
+            self.map.put(key, slot);
+        }
     }
 
     fn sweep(&mut self, now: Stamp, bound: usize, gone: &mut Gone<'_>) {
@@ -219,11 +241,19 @@ impl Shard {
         }
     }
 
-    /// The index has a power of two of buckets that are at most 7/8 full. Measured at 1,000,000 and 2,000,000 ids with glibc's allocator: within 1 % of the resident size.
     fn bytes(&self) -> usize {
-        let buckets = (self.peak * 8 / 7 + 1).next_power_of_two();
-        size_of::<Mutex<Shard>>() + self.map.len() * NODE + buckets * BUCKET
+        Shard::bytes_for(self.map.len(), self.peak)
     }
+
+    /// Measured at 1,000,000 and 2,000,000 ids with glibc's allocator: within 1 % of the resident size.
+    fn bytes_for(entries: usize, peak: usize) -> usize {
+        size_of::<Mutex<Shard>>() + entries * NODE + buckets(peak) * BUCKET
+    }
+}
+
+/// A power of two of buckets, at most 7/8 full.
+fn buckets(entries: usize) -> usize {
+    (entries * 8 / 7 + 1).next_power_of_two()
 }
 
 /// An [`Entry`] and, in the four bytes that would be padding, when it was last seen, in steps of 67 ms (they last for nine

@@ -33,6 +33,31 @@ impl EngineKind {
         }
     }
 
+    /// Whether a change of capacity costs no more than what leaves. Otherwise everything is moved to a new store, the old
+    /// one and the new one lie in memory together for a moment, and nobody else gets in.
+    pub fn resizes_in_place(self) -> bool {
+        match self {
+            EngineKind::Moka => false,
+            EngineKind::Lru => true,
+        }
+    }
+
+    /// The part (one in so many) of what it once took that may stay with the allocator, in holes, when other stores grow
+    /// where this one has shrunk. Measured by `tests/budget.rs`.
+    pub(crate) fn holes(self) -> usize {
+        match self {
+            EngineKind::Moka | EngineKind::Lru => 3,
+        }
+    }
+
+    /// What a full store for `capacity` keys takes on the heap, at most.
+    pub fn bytes_at(self, capacity: usize) -> usize {
+        match self {
+            EngineKind::Moka => moka::bytes_at(capacity),
+            EngineKind::Lru => lru::bytes_at(capacity),
+        }
+    }
+
     /// An empty store for at most `capacity` keys (at least one).
     pub(super) fn build(self, capacity: usize) -> Box<dyn Engine> {
         match self {
@@ -108,7 +133,8 @@ pub trait Engine: Send + Sync + Debug {
     fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut Gone<'_>);
     /// Removes the key, expired or not.
     fn remove(&self, key: Key) -> Option<Entry>;
-    /// Changes the capacity; what has no place leaves at once, least recently seen first.
+    /// Changes the capacity; what has no place leaves at once, least recently seen first. What it took goes back to the
+    /// allocator, index included.
     fn resize(&self, capacity: usize, gone: &mut Gone<'_>);
     /// Removes everything.
     fn clear(&self, gone: &mut Gone<'_>);

@@ -39,6 +39,14 @@ const SWEEP_IDLE: usize = 1024;
 /// that has just filled and 6 % too little after five times as many ids.
 const BYTES_PER_ENTRY: usize = 412;
 
+/// What a full store takes at most, see [`EngineKind::bytes_at`](super::EngineKind::bytes_at): the queue may be an eighth longer
+/// than the cache, and its buffer twice as long.
+pub(super) fn bytes_at(capacity: usize) -> usize {
+    capacity / 16 * 17 * BYTES_PER_ENTRY
+        + capacity / 8 * size_of::<Slot>()
+        + capacity / 4 * 9 * size_of::<Arc<Slot>>()
+}
+
 /// See the module's doc.
 #[derive(Debug)]
 pub(super) struct Moka {

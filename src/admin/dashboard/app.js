@@ -1,0 +1,181 @@
+// The page: hears from the relay each second, keeps what was heard, and shows one window and the list of all.
+//
+//   live.js      the line to the relay: token, requests, stream       history.js   the last ten minutes
+//   panel.js     one window's facts, with charts.js                   controls.js  settings, look-up, flush
+//   clients.js   connections                                          format.js    numbers as text    dom.js   the document
+
+import * as clients from "./clients.js";
+import * as controls from "./controls.js";
+import { $, $$, announce, attribute, h, level, shown, text } from "./dom.js";
+import * as fmt from "./format.js";
+import { History } from "./history.js";
+import { follow } from "./live.js";
+import * as panel from "./panel.js";
+
+const WEIGHT = { critical: 2, high: 1, ok: 0 };
+/** From so many windows on, the list can be filtered and sorted. */
+const MANY = 8;
+
+const history = new History();
+const levels = new Map();
+let last = null;
+let lostAt = null;
+let lostWhy = null;
+
+/** The window that the address names, or the first one. */
+function selected() {
+  return last.windows.find((window) => address(window) === location.hash) ?? last.windows[0] ?? null;
+}
+
+const address = ({ name }) => `#/windows/${encodeURIComponent(name)}`;
+
+function listItem(window) {
+  return h("li", {}, h("a", { href: address(window) },
+    h("span", { class: "name" }, window.name, h("small", { class: "quiet", "data-item": "mode" })), h("span", { class: "level" }),
+    h("span", { class: "quiet", "data-item": "detail" }), h("span", { class: "quiet number", "data-item": "rate" })));
+}
+
+function list(windows, current) {
+  const element = $("#windows ul");
+  const many = windows.length > MANY;
+  shown($("#windows .nav-tools"), many);
+  const wanted = many ? $("#filter").value.trim().toLowerCase() : "";
+  let visible = windows.filter(({ name }) => name.toLowerCase().includes(wanted));
+  if (many && $("#pressed-first").checked) {
+    visible = visible.toSorted((a, b) => WEIGHT[b.level] - WEIGHT[a.level] || b.pressure - a.pressure);
+  }
+  const key = JSON.stringify(visible.map(({ name }) => name));
+  if (element.dataset.key !== key) {
+    const focused = document.activeElement?.getAttribute("href");
+    element.dataset.key = key;
+    element.replaceChildren(...visible.map(listItem));
+    if (focused?.startsWith("#/windows/")) $$("a", element).find((a) => a.getAttribute("href") === focused)?.focus();
+    if (visible.length === 0) element.append(h("li", { class: "empty" }, "No window has that in its name"));
+  }
+  for (const [index, window] of visible.entries()) {
+    const item = element.children[index].firstElementChild;
+    attribute(item, "aria-current", window === current ? "true" : null);
+    level($(".level", item), window.level);
+    text($("[data-item=mode]", item), window.mode === "enforce" ? "" : window.mode);
+    text($("[data-item=detail]", item), `pressure ${fmt.ratio(window.pressure)}`);
+    text($("[data-item=rate]", item), fmt.rate(window.rates.fresh + window.rates.duplicate));
+  }
+  const counts = ["critical", "high", "ok"].map((name) => [name, windows.filter((w) => w.level === name).length]);
+  text($("#levels"), counts.filter(([, n]) => n > 0).map(([name, n]) => `${n} ${name}`).join(" · "));
+}
+
+function vitals(status) {
+  const set = (name, words) => text($(`[data-status="${name}"]`), words);
+  set("version", status.version);
+  set("upstream", status.upstream.ok ? "answers" : "does not answer");
+  attribute($('[data-status="upstream"]'), "data-state", status.upstream.ok ? "good" : "bad");
+  set("address", status.upstream.address);
+  const { open, max, rejected } = status.connections;
+  set("clients", `${fmt.count(open)} of ${fmt.count(max)}${rejected > 0 ? `, ${fmt.count(rejected)} rejected` : ""}`);
+  const { resident_bytes: resident, budget_bytes: budget } = status.memory;
+  set("memory", budget ? `${fmt.bytes(resident)} · budget ${fmt.bytes(budget)}` : fmt.bytes(resident));
+  set("uptime", fmt.span(Math.floor(status.uptime_seconds)));
+}
+
+/** What must be known before anything else, above everything else. */
+function notices() {
+  const all = [];
+  if (lostAt !== null) all.push(["bad", `Disconnected since ${fmt.time(lostAt)}. What is shown is from then.${lostWhy ? ` ${lostWhy}` : ""}`]);
+  if (last?.status.draining) all.push(["warn", "The relay is draining: it takes no new connections and will end."]);
+  if (last && !last.status.upstream.ok) all.push(["bad", `The broker at ${last.status.upstream.address} does not answer: ${last.status.upstream.error ?? "no reason known"}`]);
+  const key = JSON.stringify(all);
+  const host = $("#notices");
+  if (host.dataset.key === key) return;
+  host.dataset.key = key;
+  host.replaceChildren(...all.map(([kind, words]) => h("p", { class: `notice ${kind}` }, fmt.visible(words))));
+  if (all.length > 0) announce(all.map(([, words]) => words).join(" "));
+}
+
+/** Says when a window's level has changed since the last message. */
+function changes(windows) {
+  for (const { name, level: now, pressure } of windows) {
+    const before = levels.get(name);
+    if (before !== undefined && before !== now) announce(`Window ${name}: level ${before} → ${now}, pressure ${fmt.ratio(pressure)}`);
+    levels.set(name, now);
+  }
+}
+
+function render() {
+  if (last === null) return;
+  shown($("#frame"), true);
+  vitals(last.status);
+  notices();
+  const window = selected();
+  list(last.windows, window);
+  shown($("#no-windows"), window === null);
+  shown($("#window"), window !== null);
+  if (window === null) return;
+  attribute(document.body, "data-window", window.name);
+  const worst = last.windows.reduce((a, b) => (WEIGHT[b.level] > WEIGHT[a.level] ? b : a));
+  document.title = worst.level === "ok" ? `${window.name} · Hapax` : `${worst.level}: ${worst.name} · Hapax`;
+  panel.show(window, history, last.at);
+  controls.update(window);
+}
+
+function heard(message) {
+  const at = Date.now();
+  last = { ...message, at };
+  history.add(at, message.windows);
+  changes(message.windows);
+  if (lostAt !== null) announce("Connected again.");
+  lostAt = null;
+  link("live", "live");
+  // The history goes on while nobody looks; the document can wait.
+  if (!document.hidden) render();
+}
+
+function lost(why, wait) {
+  lostAt ??= new Date(last?.at ?? Date.now());
+  lostWhy = why;
+  link("lost", `disconnected, next try ${wait < 1_000 ? "at once" : `in ${fmt.span(wait / 1000)}`}`);
+  notices();
+}
+
+function link(state, words) {
+  attribute($("#link"), "data-link", state);
+  attribute(document.body, "data-link", state);
+  text($("#link .words"), words);
+  shown($("#forget-token"), sessionStorage.getItem("hapax-token") !== null);
+}
+
+const THEMES = ["system", "light", "dark"];
+
+function theme(name) {
+  attribute(document.documentElement, "data-theme", name === "system" ? null : name);
+  text($("#theme"), `Theme: ${name}`);
+}
+
+function begin() {
+  const chosen = () => (THEMES.includes(localStorage.getItem("hapax-theme")) ? localStorage.getItem("hapax-theme") : "system");
+  theme(chosen());
+  $("#theme").addEventListener("click", () => {
+    const next = THEMES[(THEMES.indexOf(chosen()) + 1) % THEMES.length];
+    localStorage.setItem("hapax-theme", next);
+    theme(next);
+  });
+  $("#forget-token").addEventListener("click", () => {
+    sessionStorage.removeItem("hapax-token");
+    location.reload();
+  });
+  $("#filter").addEventListener("input", render);
+  $("#pressed-first").addEventListener("change", render);
+  window.addEventListener("hashchange", render);
+  document.addEventListener("visibilitychange", () => !document.hidden && render());
+  // Charts are as wide as their place. (Their height never follows, so this can't go round in circles.)
+  let width = 0;
+  new ResizeObserver(([entry]) => {
+    if (entry.contentRect.width === width) return;
+    width = entry.contentRect.width;
+    render();
+  }).observe($("#panel"));
+  controls.begin();
+  clients.begin();
+  follow(heard, lost);
+}
+
+begin();

@@ -1,0 +1,73 @@
+// The connections of clients: asked for every few seconds while somebody looks, a page at a time.
+
+import { $, attribute, h, shown, text } from "./dom.js";
+import * as fmt from "./format.js";
+import { api } from "./live.js";
+
+const EVERY_MS = 3_000;
+const PAGE = 50;
+
+let offset = 0;
+let seen = false;
+let asked = 0;
+
+function product({ client }) {
+  const name = [client?.product, client?.version].filter(Boolean).join(" ") || fmt.NONE;
+  const own = client?.connection_name;
+  return own ? `${own} (${name})` : name;
+}
+
+function row(connection) {
+  const name = (label, value) => h("td", { "data-label": label }, h("span", { class: "name", dir: "ltr" }, value === null || value === undefined ? fmt.NONE : fmt.visible(value)));
+  const number = (label, value) => h("td", { class: "number", "data-label": label }, value);
+  return h("tr", {},
+    name("Peer", connection.peer), name("User", connection.user), name("Vhost", connection.vhost),
+    name("Client", product(connection)), name("State", connection.state),
+    number("Channels", fmt.count(connection.channels)), number("Unresolved", fmt.count(connection.unresolved)),
+    number("Publishes", fmt.count(connection.publishes)), number("In", fmt.bytes(connection.bytes_in)),
+    number("Out", fmt.bytes(connection.bytes_out)), number("Since", fmt.span(Math.round(connection.age_seconds))));
+}
+
+async function ask() {
+  const turn = ++asked;
+  let answer;
+  try {
+    answer = await api("GET", `connections?limit=${PAGE}&offset=${offset}`);
+  } catch (error) {
+    // That the relay is gone is said at the top of the page.
+    if (error.status !== undefined) text($("#clients-words"), error.message);
+    return;
+  }
+  if (turn !== asked) return;
+  const { connections, total } = answer;
+  // Those who were on the last page may all have gone.
+  if (connections.length === 0 && offset > 0) {
+    offset = Math.max(0, Math.floor((total - 1) / PAGE) * PAGE);
+    return;
+  }
+  shown($("#no-clients"), total === 0);
+  shown($("#client-list"), total > 0);
+  const part = total > connections.length ? `${fmt.count(offset + 1)} to ${fmt.count(offset + connections.length)} of ` : "";
+  text($("#clients-words"), total === 0 ? "" : `${part}${fmt.count(total)} open`);
+  shown($("#pages"), total > PAGE);
+  attribute($("#page-back"), "disabled", offset === 0 ? "" : null);
+  attribute($("#page-on"), "disabled", offset + connections.length >= total ? "" : null);
+  $("#client-list tbody").replaceChildren(...connections.map(row));
+}
+
+/** Wires the list, once. */
+export function begin() {
+  const turn = (pages) => () => {
+    offset = Math.max(0, offset + pages * PAGE);
+    ask();
+  };
+  $("#page-back").addEventListener("click", turn(-1));
+  $("#page-on").addEventListener("click", turn(1));
+  // Thousands of connections are not asked for while their list is below the fold.
+  new IntersectionObserver(([entry]) => {
+    const came = entry.isIntersecting && !seen;
+    seen = entry.isIntersecting;
+    if (came) ask();
+  }, { rootMargin: "200px" }).observe($("#clients"));
+  setInterval(() => seen && !document.hidden && document.body.dataset.link === "live" && ask(), EVERY_MS);
+}

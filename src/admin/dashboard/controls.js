@@ -1,0 +1,329 @@
+// What changes or asks: settings with their forecast, look-up of an id, flush. Each belongs to the window that is shown.
+
+import { $, attribute, confirm, h, shown, text } from "./dom.js";
+import * as fmt from "./format.js";
+import { api } from "./live.js";
+
+const path = (window, rest = "") => `windows/${encodeURIComponent(window.name)}${rest}`;
+/** Before a forecast is asked for, so that it is not asked for at each key. */
+const TYPING_MS = 250;
+
+let shownWindow = null;
+/** What was typed and not applied yet, by field; a field that is not here follows the relay. */
+let draft = {};
+let forecast = { of: null, timer: 0 };
+let found = null;
+
+const fields = () => ({ capacity: $("#set-capacity"), auto: $("#set-auto"), ttl: $("#set-ttl"), mode: $("#set-mode") });
+
+/** What the relay has, as the fields would say it. */
+const present = (window) => ({
+  capacity: fmt.count(window.capacity),
+  auto: window.auto === true,
+  ttl: fmt.spanInput(window.ttl_seconds),
+  mode: window.mode,
+});
+
+function problem(field, words) {
+  const element = $(`#${field}-problem`);
+  text(element, words ?? "");
+  shown(element, Boolean(words));
+  const input = fields()[field];
+  if (input) attribute(input, "aria-invalid", words ? "true" : null);
+}
+
+/** What differs from the relay as the body of a PATCH, or null if something is not readable. */
+function change() {
+  const window = shownWindow;
+  const body = {};
+  let readable = true;
+  const auto = draft.auto ?? window.auto === true;
+  let words = null;
+  if (auto) {
+    if (!window.auto) body.capacity = "auto";
+  } else if (draft.capacity !== undefined || window.auto) {
+    const capacity = fmt.parseCount(draft.capacity ?? String(window.capacity));
+    if (capacity === null) words = "Write a whole number of ids, such as 2,000,000 or 2M.";
+    else if (capacity !== window.capacity || window.auto) body.capacity = capacity;
+  }
+  problem("capacity", words);
+  readable &&= words === null;
+  words = null;
+  if (draft.ttl !== undefined) {
+    const ttl = fmt.parseSpan(draft.ttl);
+    if (ttl === null) words = "Write a time with its unit, such as 90s, 10m or 1h 30m.";
+    else if (Math.abs(ttl - window.ttl_seconds) > 1e-9) body.ttl = ttl;
+  }
+  problem("ttl", words);
+  readable &&= words === null;
+  if (draft.mode !== undefined && draft.mode !== window.mode) body.mode = draft.mode;
+  return readable ? body : null;
+}
+
+const full = (window) => window.capacity * window.bytes_per_id;
+
+function caughtNow(window) {
+  const at = window.what_if.points.find(({ factor }) => factor === 1);
+  return at ? at.caught : null;
+}
+
+function showNow(window) {
+  const set = (name, value) => text($(`#forecast [data-now="${name}"]`), value);
+  set("capacity", fmt.count(window.capacity));
+  set("bytes", fmt.bytes(full(window)));
+  set("pressure", fmt.ratio(window.pressure));
+  set("coverage", fmt.percent(window.coverage));
+  set("caught", fmt.percent(caughtNow(window)));
+}
+
+/** What the change would cost at once, which no average tells. */
+function warnings(window, body) {
+  const all = [];
+  if (typeof body.capacity === "number" && body.capacity < window.entries) {
+    all.push(`About ${fmt.count(window.entries - body.capacity)} ids are evicted at once; their duplicates will get through.`);
+  }
+  if (body.mode === "observe") all.push("Duplicates will be counted and forwarded to the broker.");
+  if (body.mode === "off") all.push("Nothing will be judged: every duplicate is forwarded, and nothing new is remembered.");
+  if (body.ttl !== undefined) all.push("The TTL holds for ids that are stored from then on.");
+  $("#warnings").replaceChildren(...all.map((words) => h("li", {}, words)));
+}
+
+function settingsProblem(words) {
+  text($("#settings-problem"), words ?? "");
+  shown($("#settings-problem"), Boolean(words));
+}
+
+/** The form's state after an edit or news from the relay: what may be pressed, and which forecast is due. */
+function review() {
+  const body = change();
+  const key = body && Object.keys(body).length > 0 ? JSON.stringify([shownWindow.name, body]) : null;
+  $("#reset").disabled = Object.keys(draft).length === 0;
+  if (key !== forecast.of) {
+    clearTimeout(forecast.timer);
+    forecast = { of: key, timer: 0 };
+    settingsProblem(null);
+    $("#apply").disabled = true;
+    shown($("#forecast table"), false);
+    if (key === null) {
+      warnings(shownWindow, {});
+      text($("#forecast-words"), body === null ? "" : "Change a value to see what it would bring.");
+    } else {
+      text($("#forecast-words"), "Asking for the forecast…");
+      warnings(shownWindow, body);
+      forecast.timer = setTimeout(() => ask(key, body), TYPING_MS);
+    }
+  }
+}
+
+async function ask(key, body) {
+  const window = shownWindow;
+  try {
+    const answer = await api("POST", path(window, "/forecast"), body);
+    if (forecast.of !== key) return;
+    const set = (name, value) => text($(`#forecast [data-after="${name}"]`), value);
+    set("capacity", fmt.count(answer.capacity));
+    set("bytes", fmt.bytes(answer.bytes));
+    set("pressure", fmt.ratio(answer.pressure));
+    set("coverage", fmt.percent(answer.coverage));
+    set("caught", fmt.percent(answer.caught));
+    shown($("#forecast table"), true);
+    text($("#forecast-words"), `Pressure ${fmt.ratio(answer.pressure)}, coverage ${fmt.percent(answer.coverage)}, ${fmt.bytes(answer.bytes)} when full.`);
+    $("#apply").disabled = false;
+  } catch (error) {
+    if (forecast.of !== key) return;
+    text($("#forecast-words"), "");
+    settingsProblem(error.message);
+  }
+}
+
+/** A change in words, as it is said after it was made. */
+function told(before, after) {
+  const all = [];
+  const say = (name, from, to) => from !== to && all.push(`${name} ${from} → ${to}`);
+  say("capacity", fmt.count(before.capacity), fmt.count(after.capacity));
+  if (before.auto !== after.auto) all.push(after.auto ? "capacity is automatic" : "capacity is fixed");
+  say("TTL", fmt.span(before.ttl_seconds), fmt.span(after.ttl_seconds));
+  say("mode", before.mode, after.mode);
+  return all.length > 0 ? `Applied: ${all.join(", ")}.` : "Applied.";
+}
+
+async function apply(event) {
+  event.preventDefault();
+  const body = change();
+  if ($("#apply").disabled || body === null) return;
+  $("#apply").disabled = true;
+  const before = shownWindow;
+  try {
+    const after = await api("PATCH", path(before), body);
+    if (shownWindow.name !== before.name) return;
+    draft = {};
+    follow(after);
+    text($("#applied"), told(before, after));
+    review();
+    // The button that was pressed is off now: the focus must not fall off the page.
+    $("#set-capacity").focus({ preventScroll: true });
+  } catch (error) {
+    settingsProblem(error.message);
+    $("#apply").disabled = false;
+  }
+}
+
+/** Fields that nobody has edited say what the relay has. */
+function follow(window) {
+  shownWindow = window;
+  const values = present(window);
+  const all = fields();
+  for (const name of ["capacity", "ttl", "mode"]) {
+    const value = draft[name] ?? values[name];
+    if (all[name].value !== value && !(document.activeElement === all[name] && name in draft)) all[name].value = value;
+  }
+  all.auto.checked = draft.auto ?? values.auto;
+  all.capacity.disabled = all.auto.checked;
+  showNow(window);
+}
+
+function edited(name) {
+  return (event) => {
+    draft[name] = name === "auto" ? event.target.checked : event.target.value;
+    text($("#applied"), "");
+    follow(shownWindow);
+    review();
+  };
+}
+
+const isPattern = (glob) => /[*?[\]{}\\]/.test(glob);
+
+/** Which parts of a place the window's scope needs, and what is known of them already. */
+function lookupParts(window) {
+  const needs = {
+    vhost: isPattern(window.vhost),
+    exchange: window.scope !== "vhost" && isPattern(window.exchange),
+    routing_key: window.scope === "routing-key",
+  };
+  for (const [part, needed] of Object.entries(needs)) shown($(`#lookup [data-part="${part}"]`), needed);
+  $("#look-vhost").value = isPattern(window.vhost) ? "/" : window.vhost;
+  $("#look-exchange").value = isPattern(window.exchange) ? "" : window.exchange;
+}
+
+function place(window) {
+  const query = new URLSearchParams();
+  query.set("vhost", $("#look-vhost").value);
+  if (window.scope !== "vhost") query.set("exchange", $("#look-exchange").value);
+  if (window.scope === "routing-key") query.set("routing_key", $("#look-routing-key").value);
+  return query;
+}
+
+const STATES = {
+  seen: "Seen: its duplicates are taken out.",
+  in_flight: "In flight: the broker has not answered for it yet.",
+  unknown: "Unknown: a publish of it would be forwarded.",
+};
+
+function showFound(answer) {
+  const at = (iso, seconds, words) => `${fmt.time(new Date(iso))}, ${words(fmt.span(Math.max(0, Math.round(seconds))))}`;
+  const rows = [["Id", fmt.visible(answer.id)]];
+  if (answer.seen_at) rows.push(["Stored", at(answer.seen_at, answer.age_seconds, (span) => `${span} ago`)]);
+  if (answer.state === "seen") rows.push(["Duplicates since", fmt.count(answer.duplicates)]);
+  if (answer.expires_at) rows.push(["Expires", at(answer.expires_at, answer.expires_in_seconds, (span) => `in ${span}`)]);
+  $("#found").replaceChildren(
+    h("p", { class: "found", "data-state": answer.state }, STATES[answer.state] ?? answer.state),
+    h("dl", {}, ...rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { dir: "ltr" }, value)))),
+  );
+}
+
+function lookupProblem(words) {
+  found = null;
+  shown($("#forget"), false);
+  $("#found").replaceChildren(h("p", { class: "problem" }, words));
+}
+
+async function lookup(event) {
+  event.preventDefault();
+  const window = shownWindow;
+  const id = $("#look-id").value;
+  if (id === "") return lookupProblem("Write the id to look for.");
+  // Every browser takes these for steps in the path, however they are written.
+  if (id === "." || id === "..") return lookupProblem("A browser can't ask for this id: use `hapax ids get`.");
+  const where = `/ids/${encodeURIComponent(id)}?${place(window)}`;
+  try {
+    const answer = await api("GET", path(window, where));
+    if (shownWindow.name !== window.name) return undefined;
+    found = { id, where, window };
+    showFound(answer);
+    shown($("#forget"), answer.state === "seen");
+  } catch (error) {
+    lookupProblem(error.message);
+  }
+  return undefined;
+}
+
+async function forget() {
+  if (found === null) return;
+  const { id, where, window } = found;
+  const message = `If “${fmt.visible(id)}” is published again, it is forwarded to the broker as if it were new.`;
+  if (!(await confirm({ title: "Forget this id?", message, action: "Forget it" }))) return;
+  try {
+    const { forgotten } = await api("DELETE", path(window, where));
+    found = null;
+    shown($("#forget"), false);
+    const words = forgotten ? "Forgotten: a publish of it will be forwarded." : "It was gone already.";
+    $("#found").replaceChildren(h("p", { class: "found", "data-state": "unknown" }, words));
+    $("#look-id").focus({ preventScroll: true });
+  } catch (error) {
+    lookupProblem(error.message);
+  }
+}
+
+async function flush() {
+  const window = shownWindow;
+  const message = `All ${fmt.count(window.entries)} ids of “${window.name}” are forgotten. Whatever is sent again is forwarded to the broker as if it were new.`;
+  if (!(await confirm({ title: "Flush this window?", message, action: `Flush ${window.name}` }))) return;
+  try {
+    const { flushed } = await api("POST", path(window, "/flush"));
+    text($("#flushed"), `${fmt.count(flushed)} ids forgotten.`);
+  } catch (error) {
+    text($("#flushed"), error.message);
+  }
+}
+
+/** Wires the forms, once. */
+export function begin() {
+  for (const [name, field] of Object.entries(fields())) {
+    field.addEventListener(name === "auto" || name === "mode" ? "change" : "input", edited(name));
+  }
+  $("#settings").addEventListener("submit", apply);
+  $("#reset").addEventListener("click", () => {
+    draft = {};
+    follow(shownWindow);
+    review();
+    $("#set-capacity").focus({ preventScroll: true });
+  });
+  $("#try-recommended").addEventListener("click", () => {
+    draft.capacity = fmt.count(shownWindow.recommended_capacity);
+    draft.auto = false;
+    text($("#applied"), "");
+    follow(shownWindow);
+    review();
+    $("#settings").scrollIntoView({ block: "nearest" });
+    $("#set-capacity").focus({ preventScroll: true });
+  });
+  $("#lookup").addEventListener("submit", lookup);
+  $("#forget").addEventListener("click", forget);
+  $("#flush").addEventListener("click", flush);
+}
+
+/** Brings the forms up to date. Another window than before starts them anew. */
+export function update(window) {
+  if (shownWindow?.name !== window.name) {
+    draft = {};
+    found = null;
+    shownWindow = window;
+    text($("#applied"), "");
+    text($("#flushed"), "");
+    $("#found").replaceChildren();
+    shown($("#forget"), false);
+    lookupParts(window);
+  }
+  follow(window);
+  review();
+}

@@ -1,0 +1,132 @@
+// Numbers, spans and sizes as text, and back. Pure functions: nothing here touches the page.
+//
+// One locale for everybody: a screenshot in a ticket must not mean 1.234 to one reader and 1,234 to the other.
+
+const integer = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const oneDigit = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const twoDigits = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 3 });
+const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+
+export const NONE = "–";
+/** A number and its unit stay on one line. */
+const NB = "\u00a0";
+const known = (value) => typeof value === "number" && Number.isFinite(value);
+
+/** 1,234,567 */
+export const count = (value) => (known(value) ? integer.format(value) : NONE);
+
+/** 1.23M, for axes and other narrow places */
+export const compact = (value) => (known(value) ? short.format(value) : NONE);
+
+/** 12.3/s; whole numbers from a hundred on */
+export function rate(value) {
+  if (!known(value)) return NONE;
+  if (value === 0) return "0/s";
+  if (value < 0.05) return "< 0.1/s";
+  return `${value < 99.95 ? oneDigit.format(value) : integer.format(value)}/s`;
+}
+
+/** 1.40 */
+export function ratio(value) {
+  if (!known(value)) return NONE;
+  if (value > 0 && value < 0.005) return "< 0.01";
+  return value < 999.995 ? twoDigits.format(value) : compact(value);
+}
+
+/** 99.9 %: cut, not rounded, so that "100 %" is said only of the whole */
+export function percent(share) {
+  if (!known(share)) return NONE;
+  const tenths = Math.floor(share * 1000 + 1e-6) / 10;
+  if (share > 0 && tenths < 0.1) return `<${NB}0.1${NB}%`;
+  return `${tenths === 100 || tenths === 0 ? integer.format(tenths) : oneDigit.format(tenths)}${NB}%`;
+}
+
+/** A tiny share, as one in so many: a false-positive rate of 7.6e-6 is "1 in 131,072". */
+export function oneIn(share) {
+  if (!known(share) || share <= 0) return "none";
+  return `1 in ${integer.format(Math.round(1 / share))}`;
+}
+
+const SIZES = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+
+/** 95.4 MiB */
+export function bytes(value) {
+  if (!known(value)) return NONE;
+  let unit = 0;
+  while (value >= 1023.95 && unit < SIZES.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${unit === 0 || value >= 99.95 ? integer.format(value) : oneDigit.format(value)}${NB}${SIZES[unit]}`;
+}
+
+const UNITS = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
+
+/** 2 min 13 s: the two largest units that are not zero */
+export function span(seconds) {
+  if (!known(seconds)) return NONE;
+  if (seconds === 0) return `0${NB}s`;
+  if (seconds < 0.9995) return `${seconds < 0.0095 ? oneDigit.format(seconds * 1000) : integer.format(seconds * 1000)}${NB}ms`;
+  if (seconds < 9.95 && !Number.isInteger(seconds)) return `${oneDigit.format(seconds)}${NB}s`;
+  let rest = Math.round(seconds);
+  const first = UNITS.findIndex(([, size]) => rest >= size);
+  const parts = [];
+  for (const [name, size] of UNITS.slice(first, first + 2)) {
+    const amount = Math.floor(rest / size);
+    rest -= amount * size;
+    if (amount > 0) parts.push(`${integer.format(amount)}${NB}${name}`);
+  }
+  return parts.join(" ");
+}
+
+/** 1.7 min: one unit, for axes */
+export function spanShort(seconds) {
+  if (!known(seconds) || seconds < 1) return span(seconds);
+  const [name, size] = UNITS.find(([, size]) => seconds >= size);
+  return `${Number((seconds / size).toPrecision(2))}${NB}${name}`;
+}
+
+/** 14:03:22, in the reader's own time zone */
+export const time = (date) => clock.format(date);
+
+/** What the relay's own configuration would say: 1h 30m. For the field that edits it. */
+export function spanInput(seconds) {
+  if (!known(seconds)) return "";
+  let rest = Math.round(seconds * 1000);
+  const parts = [];
+  for (const [name, size] of [["d", 86_400_000], ["h", 3_600_000], ["m", 60_000], ["s", 1000], ["ms", 1]]) {
+    const amount = Math.floor(rest / size);
+    rest -= amount * size;
+    if (amount > 0) parts.push(`${amount}${name}`);
+  }
+  return parts.join(" ") || "0s";
+}
+
+const SECONDS = { ms: 0.001, s: 1, sec: 1, m: 60, min: 60, h: 3600, d: 86_400, w: 604_800 };
+
+/** Seconds of "10m", "1h 30m", "90s"; null if it is none of that. A number without a unit is null, too: of what? */
+export function parseSpan(text) {
+  const parts = [...text.trim().toLowerCase().matchAll(/\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]+)/gy)];
+  const length = parts.reduce((sum, part) => sum + part[0].length, 0);
+  if (parts.length === 0 || length !== text.trim().length) return null;
+  const seconds = parts.reduce((sum, [, amount, unit]) => sum + Number(amount) * (SECONDS[unit] ?? NaN), 0);
+  return Number.isFinite(seconds) && seconds > 0 ? Math.round(seconds * 1000) / 1000 : null;
+}
+
+/** Ids of "2,000,000", "2 000 000", "2_000_000", "2.5M" or "500k"; null if it is none of that. */
+export function parseCount(text) {
+  const match = /^([0-9]+(?:\.[0-9]+)?)([kmg]?)$/i.exec(text.trim().replace(/[\s,_]/g, ""));
+  if (!match) return null;
+  const value = Number(match[1]) * { "": 1, k: 1e3, m: 1e6, g: 1e9 }[match[2].toLowerCase()];
+  return Number.isSafeInteger(value) && value > 0 ? value : null;
+}
+
+/**
+ * Names that publishers have chosen, made safe to look at: control characters and those that turn the direction of
+ * text are shown as escapes. (That they are no markup is seen to elsewhere: the page sets textContent only.)
+ */
+export function visible(text) {
+  const hidden = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]/g;
+  return String(text).replace(hidden, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}

@@ -1,0 +1,55 @@
+//! What is made from the definition of the command line: shell completions and manual pages.
+
+use clap::{Args, Command};
+use clap_complete::Shell;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+/// What `hapax completions` is asked for.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+#[command(after_help = "\
+bash  hapax completions bash > ~/.local/share/bash-completion/completions/hapax
+zsh   hapax completions zsh > ~/.zfunc/_hapax        (with ~/.zfunc in fpath)
+fish  hapax completions fish > ~/.config/fish/completions/hapax.fish")]
+pub struct CompletionsArgs {
+    /// For which shell
+    pub shell: Shell,
+}
+
+/// What `hapax man` is asked for.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+#[command(after_help = "hapax man | man -l -            read it\nhapax man windows set | man -l -")]
+pub struct ManArgs {
+    /// The command whose page is printed [default: hapax itself]
+    pub command: Vec<String>,
+    /// Write all pages into this directory instead
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    pub out: Option<PathBuf>,
+}
+
+/// Completions for a shell.
+pub fn completions(args: &CompletionsArgs, out: &mut dyn Write) -> io::Result<()> {
+    // The generator panics where it can't write; a closed pipe shall not do that.
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut super::definition(), "hapax", &mut text);
+    out.write_all(&text)
+}
+
+/// A manual page, or all of them into a directory.
+pub fn man(args: &ManArgs, out: &mut dyn Write) -> io::Result<()> {
+    let mut root = super::definition();
+    root.build();
+    if let Some(folder) = &args.out {
+        std::fs::create_dir_all(folder)?;
+        return clap_mangen::generate_to(root, folder);
+    }
+    let command = find(&root, &args.command).ok_or_else(|| {
+        let text = format!("there is no command `hapax {}`; see hapax --help", args.command.join(" "));
+        io::Error::new(io::ErrorKind::NotFound, text)
+    })?;
+    clap_mangen::Man::new(command.clone()).render(out)
+}
+
+fn find<'a>(command: &'a Command, path: &[String]) -> Option<&'a Command> {
+    path.iter().try_fold(command, |command, name| command.find_subcommand(name))
+}

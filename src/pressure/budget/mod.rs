@@ -1,0 +1,201 @@
+//! `capacity = "auto"`: the windows that share one memory budget, and the task that sets their capacities.
+//!
+//! ```text
+//! facts ─ pace ──▶ need and wish ─ share ──▶ bytes ─ cost ──▶ capacities ─ shrink first, then grow ──▶ windows
+//! ```
+//!
+//! A window keeps a plain capacity; this decides which. What a capacity costs is what the engine says of a full store
+//! ([`LocalWindow::store_bytes_at`]), more if a measurement says more, and what its accounting takes beside it. Windows with a fixed
+//! capacity are not part of the budget, nor is what connections take.
+
+pub mod pace;
+pub mod plan;
+pub mod share;
+
+use super::whatif::WhatIf;
+use super::{Facts, Watched};
+use crate::window::engine::EngineKind;
+use crate::window::{LocalWindow, Window};
+use pace::{Pace, Signs};
+use parking_lot::Mutex;
+use plan::{FLOOR, Seat};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The memory of what was evicted early, per id of the capacity: four slots of four bytes.
+const GHOST: usize = 16;
+/// What a window takes however small it is: tables of what is in flight, counters, sketches.
+const FIXED: usize = 128 << 10;
+/// What the allocator loses between the other pieces: a sixteenth.
+const LOST: usize = 16;
+
+/// Which windows size themselves, and within what. One per process; every method may be called from any thread.
+#[derive(Debug, Default)]
+pub struct Budget {
+    bytes: Option<usize>,
+    members: Mutex<Vec<Member>>,
+}
+
+/// A window that is, or may be, part of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// the window's
+    pub name: Arc<str>,
+    /// how it stores ids
+    pub engine: EngineKind,
+    /// sizes itself from the start
+    pub auto: bool,
+    /// its share relative to others
+    pub weight: u32,
+}
+
+/// Why a window can't size itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// there is nothing that it could have a share of
+    #[error(
+        "no memory_budget is configured, so no window can size itself: write memory_budget = \"512MiB\" at the top of the configuration file and start Hapax again, or give a number"
+    )]
+    NoBudget,
+    /// see [`EngineKind::resizes_in_place`]
+    #[error(
+        "a window with engine = \"{}\" can't size itself, for it makes a new store at each change of capacity: give it another engine in the configuration file and start Hapax again, or give a number",
+        .0.name()
+    )]
+    Engine(EngineKind),
+}
+
+#[derive(Debug)]
+struct Member {
+    share: Share,
+    /// none before the first tick as a member
+    pace: Option<Pace>,
+    /// early evictions at the last tick
+    evicted_early: u64,
+}
+
+impl Budget {
+    /// All windows of the process; without `bytes` none of them can be auto.
+    pub fn new(bytes: Option<usize>, windows: impl IntoIterator<Item = Share>) -> Budget {
+        let member = |share| Member { share, pace: None, evicted_early: 0 };
+        Budget { bytes, members: Mutex::new(windows.into_iter().map(member).collect()) }
+    }
+
+    /// The whole of it.
+    pub fn budget_bytes(&self) -> Option<usize> {
+        self.bytes
+    }
+
+    /// Whether this window sizes itself.
+    pub fn is_auto(&self, name: &str) -> bool {
+        self.members.lock().iter().any(|member| *member.share.name == *name && member.share.auto)
+    }
+
+    /// Lets a window size itself from the next tick on, or keep the capacity that it has. A window that is not known stays so.
+    pub fn set_auto(&self, name: &str, auto: bool) -> Result<(), Refused> {
+        let mut members = self.members.lock();
+        let Some(member) = members.iter_mut().find(|member| *member.share.name == *name) else {
+            return Ok(());
+        };
+        if auto && self.bytes.is_none() {
+            return Err(Refused::NoBudget);
+        }
+        if auto && !member.share.engine.resizes_in_place() {
+            return Err(Refused::Engine(member.share.engine));
+        }
+        if member.share.auto != auto {
+            member.share.auto = auto;
+            member.pace = None;
+        }
+        Ok(())
+    }
+
+    /// About once a second: brings the capacities up to date.
+    pub fn tick(&self, windows: &[Watched], now: Instant) {
+        let Some(budget) = self.bytes else { return };
+        let mut members = self.members.lock();
+        let autos: Vec<(&Watched, &mut Member)> = members
+            .iter_mut()
+            .filter(|member| member.share.auto)
+            .filter_map(|member| Some((find(windows, &member.share.name)?, member)))
+            .collect();
+        let mut seats = Vec::new();
+        let mut seated = Vec::new();
+        for (watched, member) in autos {
+            let facts = watched.facts(now);
+            let window = &watched.window;
+            let signs = member.signs(window, &facts);
+            let pace = member.pace.get_or_insert_with(|| Pace::new(signs.capacity, now));
+            seats.push(Seat { weight: member.share.weight, signs, cost: cost(window), pace });
+            seated.push((window, facts));
+        }
+        let next = plan::plan(budget, &mut seats, now);
+        for grow in [false, true] {
+            for ((window, facts), capacity) in seated.iter().zip(&next) {
+                if *capacity != window.capacity() && (*capacity > window.capacity()) == grow {
+                    apply(window, facts, *capacity, now);
+                }
+            }
+        }
+    }
+}
+
+impl Member {
+    fn signs(&mut self, window: &LocalWindow, facts: &Facts) -> Signs {
+        let early = facts.evictions.get("capacity").copied().unwrap_or(0);
+        let before = std::mem::replace(&mut self.evicted_early, early);
+        Signs {
+            capacity: window.capacity(),
+            entries: facts.entries,
+            ttl: window.ttl(),
+            pressure: facts.pressure,
+            recommended: facts.recommended_capacity,
+            evicted_early: if self.pace.is_some() { early.saturating_sub(before) } else { 0 },
+        }
+    }
+}
+
+/// The capacity that a window has before anything is known of its traffic: its fair share.
+pub fn capacity_at_start(engine: EngineKind, budget: usize, weight: u32, weights: u32) -> usize {
+    let share = budget as u128 * u128::from(weight) / u128::from(weights.max(1));
+    let cost = |capacity| full(engine, engine.bytes_at(capacity), capacity) + FIXED;
+    plan::capacity_for(&cost, usize::try_from(share).unwrap_or(usize::MAX))
+}
+
+/// What a window of this engine takes at least, as part of a budget.
+pub fn least_bytes(engine: EngineKind) -> usize {
+    full(engine, engine.bytes_at(FLOOR), FLOOR) + FIXED
+}
+
+/// What a window of some capacity takes when it is full, whatever happens in it.
+fn full(engine: EngineKind, store: usize, capacity: usize) -> usize {
+    let beside = capacity * GHOST + WhatIf::bytes_at_most(capacity);
+    store + store / engine.holes() + beside + beside / LOST
+}
+
+fn cost<'a>(window: &'a Arc<LocalWindow>) -> Box<plan::Cost<'a>> {
+    let (capacity, store) = (window.capacity(), window.store_bytes());
+    let in_flight = window.bytes().saturating_sub(store);
+    // 1, unless the engine takes more than it says.
+    let measured = (store as f64 / window.store_bytes_at(capacity) as f64).max(1.0);
+    Box::new(move |capacity| {
+        #[expect(clippy::cast_possible_truncation, reason = "not negative, and a cast saturates")]
+        let store = (window.store_bytes_at(capacity) as f64 * measured) as usize;
+        full(window.engine(), store, capacity) + FIXED + in_flight
+    })
+}
+
+fn apply(window: &LocalWindow, facts: &Facts, capacity: usize, now: Instant) {
+    tracing::info!(
+        window = &*window.rules().name,
+        from = window.capacity(),
+        to = capacity,
+        recommended = facts.recommended_capacity,
+        "capacity = \"auto\": resized"
+    );
+    window.resize(capacity, now);
+}
+
+fn find<'a>(windows: &'a [Watched], name: &str) -> Option<&'a Watched> {
+    windows.iter().find(|watched| *watched.window.rules().name == *name)
+}

@@ -1,0 +1,171 @@
+//! How fast a window's wish follows its traffic: up at once, down slowly, and not for trifles.
+//!
+//! ```text
+//!  need ─ ids that must have room now: what the present rate comes to; what is remembered already; and half as much again as
+//!         there was when ids were pushed out of a full window before their time, for so long as a wish is kept
+//!  like ─ need or what the accounting recommends, which looks further back, and a tenth; kept for a TTL after it has fallen,
+//!         then approaching it with a TTL's time constant
+//! ```
+
+use std::time::{Duration, Instant};
+
+/// Room for what a rate and a TTL come to, and a quarter. As the accounting recommends.
+const HEADROOM: f64 = 1.25;
+/// On top of the need, so that a slow rise does not mean a resize a second.
+const SPARE: f64 = 1.1;
+/// What is above this share of the wish is no reason to shrink.
+const TRIFLE: f64 = 0.8;
+/// A window is full from here on.
+const FULL: f64 = 0.9;
+/// The next capacity of a window that is full and evicts early, whatever the averages say.
+const BURST: f64 = 1.5;
+/// Bounds of how long a wish is kept.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+
+/// What is seen of a window at a tick.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Signs {
+    /// in force
+    pub capacity: usize,
+    /// held
+    pub entries: u64,
+    /// in force
+    pub ttl: Duration,
+    /// see [`Facts::pressure`](crate::pressure::Facts::pressure)
+    pub pressure: f64,
+    /// see [`Facts::recommended_capacity`](crate::pressure::Facts::recommended_capacity)
+    pub recommended: Option<u64>,
+    /// ids pushed out before their time since the last tick
+    pub evicted_early: u64,
+}
+
+/// Ids that a window must, and would like to, have room for.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Demand {
+    /// must
+    pub need: f64,
+    /// would like to
+    pub like: f64,
+}
+
+/// See the module's doc.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    like: f64,
+    /// what early evictions have taught, and when
+    burst: (f64, Instant),
+    /// the wish was last asked for, or nearly
+    justified: Instant,
+    ticked: Instant,
+}
+
+impl Pace {
+    /// A window that would like to keep what it has.
+    pub fn new(capacity: usize, now: Instant) -> Pace {
+        Pace { like: capacity as f64, burst: (0.0, now), justified: now, ticked: now }
+    }
+
+    /// The next demand; `floor` is what it never falls below, `rest` what an idle window would like to keep for when it wakes.
+    pub fn tick(&mut self, signs: &Signs, floor: f64, rest: f64, now: Instant) -> Demand {
+        let patience = signs.ttl.clamp(PATIENCE.0, PATIENCE.1);
+        let need = need(signs).max(self.burst(signs, patience, now)).max(floor);
+        let since = now.saturating_duration_since(self.ticked);
+        self.ticked = now;
+        let wanted = need.max(signs.recommended.unwrap_or(0) as f64);
+        if wanted > self.like {
+            self.like = wanted * SPARE;
+        }
+        // Before there was traffic nobody knows what it needs.
+        if wanted >= self.like * TRIFLE || signs.recommended.is_none() {
+            self.justified = now;
+        } else if now.saturating_duration_since(self.justified) >= patience {
+            let target = (wanted * SPARE).max(rest);
+            let kept = (-since.as_secs_f64() / patience.as_secs_f64()).exp();
+            self.like = self.like.min(target + (self.like - target) * kept);
+        }
+        Demand { need, like: self.like.max(need) }
+    }
+
+    /// Averages come late, or are wrong; that ids are lost is a fact.
+    fn burst(&mut self, signs: &Signs, patience: Duration, now: Instant) -> f64 {
+        let capacity = signs.capacity as f64;
+        if signs.evicted_early > 0 && signs.entries as f64 >= capacity * FULL {
+            self.burst = (self.burst.0.max(capacity * BURST), now);
+        } else if now.saturating_duration_since(self.burst.1) >= patience {
+            self.burst.0 = 0.0;
+        }
+        self.burst.0
+    }
+}
+
+fn need(signs: &Signs) -> f64 {
+    let rate = signs.pressure * signs.capacity as f64 * HEADROOM;
+    rate.max(signs.entries as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(300);
+
+    #[expect(clippy::disallowed_methods, reason = "one base instant; the tests count from there")]
+    fn base() -> Instant {
+        Instant::now()
+    }
+
+    fn signs(recommended: u64) -> Signs {
+        Signs { capacity: 10_000, ttl: TTL, recommended: Some(recommended), ..Signs::default() }
+    }
+
+    #[test]
+    fn up_at_once_down_after_a_ttl_and_not_for_trifles() {
+        let (start, mut pace) = (base(), Pace::new(10_000, base()));
+        let mut at = |seconds: u64, recommended| {
+            pace.tick(&signs(recommended), 1000.0, 0.0, start + Duration::from_secs(seconds))
+        };
+        assert_eq!(at(1, 9_000), Demand { need: 1_000.0, like: 10_000.0 });
+        assert_eq!(at(2, 50_000), Demand { need: 1_000.0, like: 50_000.0 * SPARE });
+        assert_eq!(at(3, 45_000).like, 50_000.0 * SPARE, "a trifle");
+        assert_eq!(at(302, 2_000), Demand { need: 1_000.0, like: 50_000.0 * SPARE }, "not yet");
+        let (mut before, mut steps) = (50_000.0 * SPARE, 0);
+        for seconds in 303..2_500 {
+            let like = at(seconds, 2_000).like;
+            assert!(like <= before && like > before * 0.99, "{before} to {like} in a second");
+            steps += u32::from(like < before);
+            before = like;
+        }
+        assert!(steps > 1_000 && (2_000.0..=2_600.0).contains(&before), "{before} after {steps} steps");
+    }
+
+    #[test]
+    fn an_idle_window_keeps_its_rest_and_one_without_a_past_all() {
+        let (start, mut pace) = (base(), Pace::new(10_000, base()));
+        for minutes in 1..500 {
+            let now = start + Duration::from_secs(60 * minutes);
+            let unknown = Signs { recommended: None, ..signs(0) };
+            assert_eq!(pace.tick(&unknown, 1000.0, 4_000.0, now), Demand { need: 1000.0, like: 10_000.0 });
+        }
+        for minutes in 500..1000 {
+            pace.tick(&signs(0), 1000.0, 4_000.0, start + Duration::from_secs(60 * minutes));
+        }
+        let rested = pace.tick(&signs(0), 1000.0, 4_000.0, start + Duration::from_secs(60_000));
+        assert!((rested.like - 4_000.0).abs() < 1.0, "{rested:?}");
+    }
+
+    #[test]
+    fn a_full_window_that_evicts_early_needs_more_before_the_averages_say_so() {
+        let (start, mut pace) = (base(), Pace::new(10_000, base()));
+        let full = Signs { entries: 10_000, evicted_early: 7, ..signs(1_000) };
+        assert_eq!(pace.tick(&full, 1000.0, 0.0, start).need, 15_000.0);
+        let roomy = Signs { capacity: 15_000, entries: 10_000, ..full };
+        assert_eq!(
+            pace.tick(&roomy, 1000.0, 0.0, start + TTL / 2).need,
+            15_000.0,
+            "it does not forget at once"
+        );
+        assert_eq!(pace.tick(&roomy, 1000.0, 0.0, start + TTL).need, 10_000.0, "what is remembered");
+        let pressed = Signs { pressure: 3.0, ..signs(1_000) };
+        assert_eq!(pace.tick(&pressed, 1000.0, 0.0, start).need, 37_500.0, "the present rate");
+    }
+}

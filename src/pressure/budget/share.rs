@@ -1,0 +1,98 @@
+//! Who gets how much of the budget: weighted max-min fairness. Numbers only.
+//!
+//! A window that needs no more than its share gets what it needs. What it leaves over is shared by the others in the same
+//! way. So nobody can take from a share that is needed, and no share that is not needed lies idle while somebody needs it.
+//! When all needs are met, what is left is given out once more by the same rule to those who would like a little more.
+
+/// What one window claims of the budget. All amounts are in one unit, bytes here.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Claim {
+    /// its share relative to others
+    pub weight: f64,
+    /// without this it forgets ids early
+    pub need: f64,
+    /// what it would rather have; it gives back what lies above `need` as soon as somebody needs that
+    pub like: f64,
+}
+
+/// What each gets; in all never more than there is.
+pub fn share(budget: f64, claims: &[Claim]) -> Vec<f64> {
+    let needs: Vec<_> = claims.iter().map(|claim| (claim.weight, claim.need)).collect();
+    let got = fill(budget, &needs);
+    let left = budget - got.iter().sum::<f64>();
+    let wishes: Vec<_> =
+        claims.iter().zip(&got).map(|(claim, got)| (claim.weight, (claim.like - got).max(0.0))).collect();
+    let more = fill(left, &wishes);
+    got.iter().zip(more).map(|(got, more)| got + more).collect()
+}
+
+/// Fills vessels of these widths with so much water, each at most to what it wants.
+fn fill(water: f64, vessels: &[(f64, f64)]) -> Vec<f64> {
+    let mut level_first: Vec<usize> = (0..vessels.len()).collect();
+    let at = |n: usize| vessels.get(n).copied().unwrap_or_default();
+    let level = |n: &usize| at(*n).1 / at(*n).0;
+    level_first.sort_by(|a, b| level(a).total_cmp(&level(b)));
+    let mut widths: f64 = vessels.iter().map(|(width, _)| width).sum();
+    let (mut left, mut got) = (water.max(0.0), vec![0.0; vessels.len()]);
+    for n in level_first {
+        let (width, wanted) = at(n);
+        let amount = (left * width / widths).min(wanted);
+        if let Some(got) = got.get_mut(n) {
+            *got = amount;
+        }
+        left = (left - amount).max(0.0);
+        widths -= width;
+    }
+    got
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn claim(weight: f64, need: f64, like: f64) -> Claim {
+        Claim { weight, need, like: like.max(need) }
+    }
+
+    #[test]
+    fn what_one_does_not_need_another_borrows() {
+        let shares = |claims: &[Claim]| share(90.0, claims);
+        assert_eq!(shares(&[claim(1.0, 10.0, 0.0), claim(1.0, 500.0, 0.0)]), [10.0, 80.0]);
+        assert_eq!(shares(&[claim(1.0, 60.0, 0.0), claim(1.0, 500.0, 0.0)]), [45.0, 45.0], "and gives back");
+        assert_eq!(shares(&[claim(2.0, 500.0, 0.0), claim(1.0, 500.0, 0.0)]), [60.0, 30.0]);
+        assert_eq!(
+            shares(&[claim(1.0, 10.0, 80.0), claim(1.0, 20.0, 20.0)]),
+            [70.0, 20.0],
+            "a wish comes last"
+        );
+        assert_eq!(shares(&[claim(1.0, 10.0, 80.0), claim(1.0, 85.0, 85.0)]), [10.0, 80.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn for_any_claims(
+            budget in 0.0..1e10_f64,
+            claims in prop::collection::vec((1..100_u32, 0.0..1e10_f64, 0.0..1e10_f64), 0..12),
+        ) {
+            let claims: Vec<Claim> = claims.iter().map(|(w, need, more)| claim(f64::from(*w), *need, need + more)).collect();
+            let got = share(budget, &claims);
+            let sum: f64 = got.iter().sum();
+            let weights: f64 = claims.iter().map(|claim| claim.weight).sum();
+            prop_assert!(sum <= budget * (1.0 + 1e-9), "never above the budget: {sum}");
+            let wanted: f64 = claims.iter().map(|claim| claim.like).sum();
+            prop_assert!(sum >= budget.min(wanted) * (1.0 - 1e-9), "nothing lies idle that somebody wants");
+            for (claim, got) in claims.iter().zip(&got) {
+                let fair = budget * claim.weight / weights;
+                prop_assert!(*got >= claim.need.min(fair) * (1.0 - 1e-9), "a share that is needed: {got} of {fair}");
+                prop_assert!(*got <= claim.like * (1.0 + 1e-9), "no more than it would like");
+            }
+            // Who got less than it needs has, for its weight, no less than anybody who got more than its own share.
+            for (poor, had) in claims.iter().zip(&got).filter(|(claim, got)| **got < claim.need * (1.0 - 1e-9)) {
+                for (rich, got) in claims.iter().zip(&got) {
+                    prop_assert!(got / rich.weight <= had / poor.weight * (1.0 + 1e-6) + 1e-6, "{poor:?} and {rich:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `hapax ids get|forget`: one id of one window.
+
+use super::super::answer::Id;
+use super::super::client::Path;
+use super::super::text::{clean, grouped, or_dash, span};
+use super::super::{Client, Failure};
+use super::{Desk, print};
+use crate::cli::terminal::{IdArgs, IdsArgs, IdsCommand};
+use serde_json::Value;
+use ureq::http::Method;
+
+pub(super) fn run(args: &IdsArgs, client: &Client, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    let (method, id) = match &args.command {
+        IdsCommand::Get(id) => (Method::GET, id),
+        IdsCommand::Forget(id) => (Method::DELETE, id),
+    };
+    let value = client.of_window(method.clone(), &id.window, |path| address(path, id), None)?;
+    if args.reach.json {
+        return print(desk.out, &value);
+    }
+    let shown = clean(&id.id);
+    if method == Method::DELETE {
+        let forgotten = value.get("forgotten").and_then(Value::as_bool) == Some(true);
+        let text = if forgotten { "forgotten: the next publish of it gets through" } else { "was not known" };
+        writeln!(desk.out, "{shown}: {text}")?;
+        return Ok(());
+    }
+    let known: Id = client.understand(value)?;
+    let time = |at: Option<String>| or_dash(at, |at| clean(&at));
+    writeln!(desk.out, "id          {shown}")?;
+    writeln!(desk.out, "state       {}", clean(&known.state).replace('_', " "))?;
+    if known.state == "seen" {
+        let age = or_dash(known.age_seconds, span);
+        writeln!(desk.out, "seen        {} ({age} ago)", time(known.seen_at))?;
+        writeln!(desk.out, "duplicates  {}", or_dash(known.duplicates, grouped))?;
+        let left = or_dash(known.expires_in_seconds, span);
+        writeln!(desk.out, "expires     {} (in {left})", time(known.expires_at))?;
+    }
+    Ok(())
+}
+
+fn address(path: Path, id: &IdArgs) -> Path {
+    let parts = [("vhost", &id.vhost), ("exchange", &id.exchange), ("routing_key", &id.routing_key)];
+    let path = path.then("ids").then(&id.id);
+    parts.into_iter().fold(path, |path, (key, value)| match value {
+        Some(value) => path.query(key, value),
+        None => path,
+    })
+}

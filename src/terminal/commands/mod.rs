@@ -1,0 +1,57 @@
+//! The commands that ask once and end: `windows`, `ids`, `connections`. Text for people, or with `--json` what the relay
+//! said.
+
+mod connections;
+mod ids;
+mod windows;
+
+use super::text::json;
+use super::{Client, Failure};
+use crate::cli::terminal::{ConnectionsArgs, IdsArgs, WindowsArgs};
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use serde_json::Value;
+use std::io::{BufRead, Write};
+
+/// What a command reads from and writes to.
+pub struct Desk<'a> {
+    /// for what was asked for
+    pub out: &'a mut dyn Write,
+    /// for questions and remarks
+    pub remarks: &'a mut dyn Write,
+    /// for answers; none where nobody can be asked
+    pub answers: Option<&'a mut dyn BufRead>,
+}
+
+/// `hapax windows …`
+pub fn windows(args: &WindowsArgs, client: &Client, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    windows::run(args, client, desk)
+}
+
+/// `hapax ids …`
+pub fn ids(args: &IdsArgs, client: &Client, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    ids::run(args, client, desk)
+}
+
+/// `hapax connections`
+pub fn connections(args: &ConnectionsArgs, client: &Client, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    connections::run(args, client, desk)
+}
+
+/// A document, for programs and for people who pipe.
+fn print(out: &mut dyn Write, value: &Value) -> Result<(), Failure> {
+    writeln!(out, "{}", json(&format!("{value:#}")))?;
+    Ok(())
+}
+
+/// Columns without lines between them. A `<` before a heading says that its column is text, on the left.
+fn table(headings: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(headings.iter().map(|heading| heading.trim_start_matches('<')));
+    for (column, heading) in table.column_iter_mut().zip(headings) {
+        let right = !heading.starts_with('<');
+        column.set_cell_alignment(if right { CellAlignment::Right } else { CellAlignment::Left });
+        column.set_padding((0, 2));
+    }
+    table
+}

@@ -1,0 +1,192 @@
+//! `hapax windows list|show|set|flush`.
+
+use super::super::answer::{Forecast, Window, Windows};
+use super::super::client::Path;
+use super::super::sections::{Sections, advice};
+use super::super::text::{bytes, clean, count, factor, fit, grouped, or_dash, rate, share, span};
+use super::super::theme::{Theme, word};
+use super::super::{Client, Failure};
+use super::{Desk, print, table};
+use crate::cli::terminal::{SetArgs, WindowsArgs, WindowsCommand};
+use serde_json::{Map, Value, json};
+use ureq::http::Method;
+
+/// Columns of a window's name in the list; the rest is cut.
+const NAME: usize = 32;
+/// Columns for `show`: a terminal of ordinary width, and a mail.
+const WIDTH: usize = 72;
+
+pub(super) fn run(args: &WindowsArgs, client: &Client, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    let json = args.reach.json;
+    match &args.command {
+        WindowsCommand::List => list(client, json, desk),
+        WindowsCommand::Show { name } => show(client, name, json, desk),
+        WindowsCommand::Set(set) => change(client, set, json, desk),
+        WindowsCommand::Flush { name, yes } => flush(client, name, *yes, json, desk),
+    }
+}
+
+fn list(client: &Client, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    let value = client.get(&Path::new("windows"))?;
+    if json {
+        return print(desk.out, &value);
+    }
+    let windows: Windows = client.understand(value)?;
+    let mut table = table(&[
+        "<NAME",
+        "<LEVEL",
+        "<MODE",
+        "ENTRIES",
+        "CAPACITY",
+        "PRESSURE",
+        "COVERAGE",
+        "TTL",
+        "REMEMBERS",
+        "FRESH/S",
+        "DUP/S",
+        "ESC/S",
+        "ESCAPED",
+        "RECOMMENDED",
+    ]);
+    for window in &windows.windows {
+        let facts = &window.facts;
+        let auto = if window.auto { " auto" } else { "" };
+        table.add_row([
+            fit(&window.name, NAME),
+            word(facts.level).to_owned(),
+            clean(&window.mode),
+            count(facts.entries),
+            format!("{}{auto}", count(facts.capacity)),
+            factor(facts.pressure),
+            share(facts.coverage),
+            span(facts.ttl_seconds),
+            span(facts.effective_seconds),
+            rate(facts.rates.fresh),
+            rate(facts.rates.duplicate),
+            rate(facts.rates.escaped),
+            count(facts.escaped_duplicates),
+            or_dash(facts.recommended_capacity, count),
+        ]);
+    }
+    writeln!(desk.out, "{}", table.trim_fmt())?;
+    Ok(())
+}
+
+fn show(client: &Client, name: &str, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    let value = client.of_window(Method::GET, name, |path| path, None)?;
+    if json {
+        return print(desk.out, &value);
+    }
+    let window: Window = client.understand(value)?;
+    writeln!(desk.out, "{}", clean(&window.name))?;
+    if let Some(advice) = advice(&window) {
+        writeln!(desk.out, "{advice}")?;
+    }
+    for section in Sections::of(&window, WIDTH, Theme::PLAIN).into_list() {
+        writeln!(desk.out, "\n{}", section.title)?;
+        for line in section.lines {
+            writeln!(desk.out, "  {}", line.to_string().trim_end())?;
+        }
+    }
+    Ok(())
+}
+
+fn change(client: &Client, set: &SetArgs, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    let mut body = Map::new();
+    if let Some(capacity) = set.capacity {
+        body.insert("capacity".to_owned(), capacity.to_json());
+    }
+    // What a duration may look like is the relay's to say.
+    if let Some(ttl) = &set.ttl {
+        body.insert("ttl".to_owned(), json!(ttl));
+    }
+    if let Some(mode) = set.mode {
+        body.insert("mode".to_owned(), json!(mode.word()));
+    }
+    let body = Value::Object(body);
+    let before = client.of_window(Method::GET, &set.name, |path| path, None)?;
+    let before: Window = client.understand(before)?;
+    if set.dry_run {
+        let forecast =
+            client.of_window(Method::POST, &set.name, |path| path.then("forecast"), Some(&body))?;
+        return if json { print(desk.out, &forecast) } else { foretell(client, &before, forecast, desk) };
+    }
+    let after = client.of_window(Method::PATCH, &set.name, |path| path, Some(&body))?;
+    if json {
+        return print(desk.out, &after);
+    }
+    let after: Window = client.understand(after)?;
+    let name = clean(&after.name);
+    let mut same = true;
+    for (what, old, new) in [
+        ("capacity", capacity(&before), capacity(&after)),
+        ("ttl", span(before.facts.ttl_seconds), span(after.facts.ttl_seconds)),
+        ("mode", clean(&before.mode), clean(&after.mode)),
+    ] {
+        if old != new {
+            same = false;
+            writeln!(desk.out, "{name}: {what} {old} → {new}")?;
+        }
+    }
+    if same {
+        writeln!(desk.out, "{name}: nothing to change")?;
+    }
+    // What is set here is gone with the process; who reads this may not know.
+    writeln!(desk.remarks, "until the relay restarts; to keep it, change the configuration file, too")?;
+    Ok(())
+}
+
+fn capacity(window: &Window) -> String {
+    let auto = if window.auto { " (auto)" } else { "" };
+    format!("{}{auto}", grouped(window.facts.capacity))
+}
+
+/// What it is, and what it would be.
+fn foretell(client: &Client, now: &Window, forecast: Value, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    let then: Forecast = client.understand(forecast)?;
+    let facts = &now.facts;
+    let caught = facts.what_if.points.iter().find(|point| (point.factor - 1.0).abs() < 1e-9);
+    let mut table = table(&["<", "NOW", "THEN"]);
+    table.add_row(["capacity".to_owned(), grouped(facts.capacity), or_dash(then.capacity, grouped)]);
+    table.add_row(["memory".to_owned(), bytes(facts.bytes), or_dash(then.bytes, bytes)]);
+    table.add_row(["pressure".to_owned(), factor(facts.pressure), or_dash(then.pressure, factor)]);
+    table.add_row(["coverage".to_owned(), share(facts.coverage), or_dash(then.coverage, share)]);
+    table.add_row([
+        "caught".to_owned(),
+        or_dash(caught.map(|point| point.caught), share),
+        or_dash(then.caught, share),
+    ]);
+    writeln!(desk.out, "{}", table.trim_fmt())?;
+    writeln!(desk.remarks, "a forecast: nothing was changed")?;
+    Ok(())
+}
+
+fn flush(client: &Client, name: &str, yes: bool, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    if !yes {
+        // A name that does not exist is told before the question.
+        let window = client.of_window(Method::GET, name, |path| path, None)?;
+        let window: Window = client.understand(window)?;
+        let Some(answers) = desk.answers.as_deref_mut() else {
+            return Err(Failure::usage(
+                "flush forgets all ids of the window, and nobody can be asked whether that is meant",
+                "add --yes",
+            ));
+        };
+        let (name, ids) = (clean(name), grouped(window.facts.entries));
+        write!(desk.remarks, "forget all {ids} ids of {name}? Their duplicates will get through. [y/N] ")?;
+        desk.remarks.flush()?;
+        let mut answer = String::new();
+        answers.read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            writeln!(desk.remarks, "nothing was changed")?;
+            return Ok(());
+        }
+    }
+    let value = client.of_window(Method::POST, name, |path| path.then("flush"), None)?;
+    if json {
+        return print(desk.out, &value);
+    }
+    let flushed = value.get("flushed").and_then(Value::as_u64);
+    writeln!(desk.out, "{}: {} ids forgotten", clean(name), or_dash(flushed, grouped))?;
+    Ok(())
+}

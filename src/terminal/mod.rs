@@ -1,0 +1,30 @@
+//! The operator's side: `hapax top`, `windows`, `ids`, `connections`. A client of a running relay's HTTP API, and no part
+//! of the relay: it holds no windows, and whatever it shows or changes goes through [`client`].
+//!
+//! ```text
+//! cli ─→ commands ─┬─→ client ─→ HTTP ─→ the relay's admin listener
+//!        top ──────┘      │
+//!   input ─→ model ─→ view (pure: a model in, a screen out)
+//! ```
+//!
+//! * [`access`]: where the relay is and with which token, decided once.
+//! * [`client`]: one request, one answer or one [`Failure`].
+//! * [`answer`]: what the relay says, as types.
+//! * [`text`]: numbers for people, and names that do no harm to a terminal.
+//! * [`sections`]: what there is to say of one window, for `windows show` and for the detail view.
+//! * [`commands`]: those that ask once and end.
+//! * [`top`]: the one that stays.
+
+pub mod access;
+pub mod answer;
+pub mod client;
+pub mod commands;
+pub mod failure;
+pub mod sections;
+pub mod text;
+pub mod theme;
+pub mod top;
+
+pub use access::Access;
+pub use client::Client;
+pub use failure::Failure;

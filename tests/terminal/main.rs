@@ -1,0 +1,20 @@
+//! The operator's commands: the screen as a function of the model, keys, the commands against something that speaks the
+//! relay's API, a real terminal, and what is generated from the command line's definition.
+#![allow(unreachable_pub, reason = "each file says what the others may use of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "this is test code: a failed step is a failed test, and deadlines read the clock"
+)]
+
+mod commands;
+mod facts;
+mod generated;
+mod keys;
+mod pty;
+mod real;
+mod stub;
+mod terminal;
+mod views;
