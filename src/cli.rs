@@ -47,16 +47,16 @@ enum Command {
     Check(CheckArgs),
     /// Publish repeats through a relay and count what the broker stored
     Demo(DemoArgs),
-    /// Replay a trace, or a made-up workload, for a grid of capacities and TTLs: how large, how long?
-    Simulate(Box<SimulateArgs>),
-    /// Record what a window of a running relay judges, for hapax simulate
-    Record(RecordArgs),
     #[command(flatten)]
     Terminal(TerminalCommand),
     /// Print completions for a shell
     Completions(CompletionsArgs),
     /// Print the manual page, in the form that man(1) reads
     Man(ManArgs),
+    /// Replay a trace, or a made-up workload, for a grid of capacities and TTLs: how large, how long?
+    Simulate(Box<SimulateArgs>),
+    /// Record what a window of a running relay judges, for hapax simulate
+    Record(RecordArgs),
 }
 
 /// What `hapax check` is asked for.
@@ -121,16 +121,16 @@ pub enum Action {
     },
     /// show it at work
     Demo(DemoArgs),
-    /// replay a trace for a grid of settings
-    Simulate(Box<SimulateArgs>),
-    /// write down what a running relay judges
-    Record(RecordArgs),
     /// ask a running relay
     Terminal(TerminalCommand),
     /// print completions
     Completions(CompletionsArgs),
     /// print manual pages
     Man(ManArgs),
+    /// replay a trace for a grid of settings
+    Simulate(Box<SimulateArgs>),
+    /// write down what a running relay judges
+    Record(RecordArgs),
 }
 
 /// A command line that could be understood.
@@ -161,11 +161,11 @@ impl Invocation {
                 (Action::Check { json }, matches.subcommand())
             }
             Some(Command::Demo(args)) => (Action::Demo(args), None),
-            Some(Command::Simulate(args)) => (Action::Simulate(args), None),
-            Some(Command::Record(args)) => (Action::Record(args), None),
             Some(Command::Terminal(command)) => (Action::Terminal(complete(command, &matches)?), None),
             Some(Command::Completions(args)) => (Action::Completions(args), None),
             Some(Command::Man(args)) => (Action::Man(args), None),
+            Some(Command::Simulate(args)) => (Action::Simulate(args), None),
+            Some(Command::Record(args)) => (Action::Record(args), None),
         };
         // `hapax --config F check` is the same as `hapax check --config F`.
         let levels = [Some(&matches), inner.map(|(_, matches)| matches)];

@@ -24,16 +24,16 @@ fn main() -> ExitCode {
     // What needs no configuration of a relay.
     match &invocation.action {
         Action::Demo(args) => return finish(run::demo(args)),
-        Action::Simulate(args) => return finish(run::simulate(args)),
-        Action::Record(args) => {
-            return run::record(args)
-                .map_or_else(|error| complain(&error, error.exit_code()), |()| ExitCode::SUCCESS);
-        }
         Action::Terminal(command) => return operate(run::terminal(command)),
         Action::Completions(args) => {
             return written(cli::generated::completions(args, &mut std::io::stdout()));
         }
         Action::Man(args) => return written(cli::generated::man(args, &mut std::io::stdout())),
+        Action::Simulate(args) => return finish(run::simulate(args)),
+        Action::Record(args) => {
+            return run::record(args)
+                .map_or_else(|error| complain(&error, error.exit_code()), |()| ExitCode::SUCCESS);
+        }
         Action::Serve | Action::Check { .. } => {}
     }
     let loaded = match Config::load(invocation.file.as_deref(), &invocation.overrides) {

@@ -103,17 +103,6 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     }
 }
 
-/// Replays a trace for a grid of settings.
-pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
-    hapax::simulate::run(args).map_err(|error| Failure::Command(error.to_string()))
-}
-
-/// Writes down what a running relay judges.
-pub(crate) fn record(args: &RecordArgs) -> Result<(), record::Error> {
-    let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
-    record::run(args, &Access::new(args.admin.as_deref(), args.token_file.as_deref(), token)?)
-}
-
 /// Asks a running relay, in the name of whoever sits at this terminal.
 pub(crate) fn terminal(command: &TerminalCommand) -> Result<(), hapax::terminal::Failure> {
     let reach = command.reach();
@@ -134,6 +123,17 @@ pub(crate) fn terminal(command: &TerminalCommand) -> Result<(), hapax::terminal:
         TerminalCommand::Ids(args) => commands::ids(args, &client, &mut desk),
         TerminalCommand::Connections(args) => commands::connections(args, &client, &mut desk),
     }
+}
+
+/// Writes down what a running relay judges.
+pub(crate) fn record(args: &RecordArgs) -> Result<(), record::Error> {
+    let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
+    record::run(args, &Access::new(args.admin.as_deref(), args.token_file.as_deref(), token)?)
+}
+
+/// Replays a trace for a grid of settings.
+pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
+    hapax::simulate::run(args).map_err(|error| Failure::Command(error.to_string()))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
