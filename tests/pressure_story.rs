@@ -298,5 +298,5 @@ async fn shot(name: &str, admin: SocketAddr) {
     // Rates are of the minute that the page has seen; the curve and the gauges are the relay's own.
     browser.until_true("a few seconds are drawn", "return performance.now() > 12000").await;
     browser.shoot(&Path::new(&folder).join(format!("pressure-{name}.png"))).await;
-    browser.close().await;
+    browser.close(&[]).await;
 }
