@@ -26,8 +26,8 @@ use std::time::Instant;
 const GHOST: usize = 16;
 /// What a window takes however small it is: tables of what is in flight, counters, sketches.
 const FIXED: usize = 128 << 10;
-/// What the allocator loses between the other pieces: a sixteenth.
-const LOST: usize = 16;
+/// What the allocator loses between the other pieces: a quarter.
+const LOST: usize = 4;
 
 /// Which windows size themselves, and within what. One per process; every method may be called from any thread.
 #[derive(Debug, Default)]
@@ -170,7 +170,7 @@ pub fn least_bytes(engine: EngineKind) -> usize {
 /// What a window of some capacity takes when it is full, whatever happens in it.
 fn full(engine: EngineKind, store: usize, capacity: usize) -> usize {
     let beside = capacity * GHOST + WhatIf::bytes_at_most(capacity);
-    store + store / engine.holes() + beside + beside / LOST
+    store + engine.holes(store) + beside + beside / LOST
 }
 
 fn cost<'a>(window: &'a Arc<LocalWindow>) -> Box<plan::Cost<'a>> {
