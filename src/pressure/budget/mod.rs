@@ -97,17 +97,29 @@ impl Budget {
         let Some(member) = members.iter_mut().find(|member| *member.share.name == *name) else {
             return Ok(());
         };
-        if auto && self.bytes.is_none() {
-            return Err(Refused::NoBudget);
-        }
-        if auto && !member.share.engine.resizes_in_place() {
-            return Err(Refused::Engine(member.share.engine));
+        if auto {
+            self.check(member)?;
         }
         if member.share.auto != auto {
             member.share.auto = auto;
             member.pace = None;
         }
         Ok(())
+    }
+
+    /// Whether [`Budget::set_auto`] would let it.
+    pub fn may_be_auto(&self, name: &str) -> Result<(), Refused> {
+        let members = self.members.lock();
+        members.iter().find(|member| *member.share.name == *name).map_or(Ok(()), |member| self.check(member))
+    }
+
+    fn check(&self, member: &Member) -> Result<(), Refused> {
+        let engine = member.share.engine;
+        match self.bytes {
+            None => Err(Refused::NoBudget),
+            Some(_) if !engine.resizes_in_place() => Err(Refused::Engine(engine)),
+            Some(_) => Ok(()),
+        }
     }
 
     /// About once a second: brings the capacities up to date.
