@@ -5,6 +5,7 @@ pub mod generated;
 pub mod terminal;
 
 use crate::config::{Given, Overrides, Secret, Source};
+use crate::simulate::{RecordArgs, SimulateArgs};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
@@ -52,6 +53,10 @@ enum Command {
     Completions(CompletionsArgs),
     /// Print the manual page, in the form that man(1) reads
     Man(ManArgs),
+    /// Replay a trace, or a made-up workload, for a grid of capacities and TTLs: how large, how long?
+    Simulate(Box<SimulateArgs>),
+    /// Record what a window of a running relay judges, for hapax simulate
+    Record(RecordArgs),
 }
 
 /// What `hapax check` is asked for.
@@ -105,7 +110,7 @@ pub struct DemoArgs {
 }
 
 /// What to do.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Action {
     /// relay until told to stop
     Serve,
@@ -122,10 +127,14 @@ pub enum Action {
     Completions(CompletionsArgs),
     /// print manual pages
     Man(ManArgs),
+    /// replay a trace for a grid of settings
+    Simulate(Box<SimulateArgs>),
+    /// write down what a running relay judges
+    Record(RecordArgs),
 }
 
 /// A command line that could be understood.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Invocation {
     /// what to do
     pub action: Action,
@@ -155,6 +164,8 @@ impl Invocation {
             Some(Command::Terminal(command)) => (Action::Terminal(complete(command, &matches)?), None),
             Some(Command::Completions(args)) => (Action::Completions(args), None),
             Some(Command::Man(args)) => (Action::Man(args), None),
+            Some(Command::Simulate(args)) => (Action::Simulate(args), None),
+            Some(Command::Record(args)) => (Action::Record(args), None),
         };
         // `hapax --config F check` is the same as `hapax check --config F`.
         let levels = [Some(&matches), inner.map(|(_, matches)| matches)];

@@ -12,6 +12,7 @@
 //! * [`admin`]: HTTP: metrics, health.
 //! * [`cli`]: what to do, and what is said over the configuration file.
 //! * [`config`]: what the user asked for, checked once; after that nothing is "maybe".
+//! * [`simulate`]: how large, how long? Traces through the real engines, before anybody deploys anything.
 //! * [`terminal`]: the operator's commands: a client of a running relay's HTTP API, and no part of the relay.
 //! * [`demo`]: the relay at work before a newcomer's eyes; its private RabbitMQ node serves the end-to-end tests, too.
 
@@ -22,6 +23,7 @@ pub mod demo;
 pub mod net;
 pub mod pressure;
 pub mod session;
+pub mod simulate;
 pub mod stats;
 pub mod terminal;
 pub mod window;

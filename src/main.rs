@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         // Help, version, or wrong usage: clap prints each where it belongs and ends with 0 or 2.
         Err(error) => error.exit(),
     };
+    // What needs no configuration of a relay.
     match &invocation.action {
         Action::Demo(args) => return finish(run::demo(args)),
         Action::Terminal(command) => return operate(run::terminal(command)),
@@ -28,6 +29,11 @@ fn main() -> ExitCode {
             return written(cli::generated::completions(args, &mut std::io::stdout()));
         }
         Action::Man(args) => return written(cli::generated::man(args, &mut std::io::stdout())),
+        Action::Simulate(args) => return finish(run::simulate(args)),
+        Action::Record(args) => {
+            return run::record(args)
+                .map_or_else(|error| complain(&error, error.exit_code()), |()| ExitCode::SUCCESS);
+        }
         Action::Serve | Action::Check { .. } => {}
     }
     let loaded = match Config::load(invocation.file.as_deref(), &invocation.overrides) {

@@ -7,6 +7,7 @@ use hapax::config::Config;
 use hapax::net::{Clients, Relay};
 use hapax::pressure::{Accounting, Budget, Watched};
 use hapax::session::{Rights, Shared};
+use hapax::simulate::{RecordArgs, SimulateArgs, record};
 use hapax::stats::Stats;
 use hapax::terminal::commands::{self, Desk};
 use hapax::terminal::{Access, Client, top};
@@ -36,8 +37,8 @@ pub(crate) enum Failure {
     Bind { key: &'static str, address: SocketAddr, error: io::Error },
     /// runtime or signal handlers can't be had
     System(io::Error),
-    /// the demo did not come to its end
-    Demo(String),
+    /// a command did not come to its end
+    Command(String),
 }
 
 impl fmt::Display for Failure {
@@ -47,7 +48,7 @@ impl fmt::Display for Failure {
             Failure::System(error) => {
                 return write!(f, "the operating system refuses what Hapax needs: {error}");
             }
-            Failure::Demo(text) => return f.write_str(text),
+            Failure::Command(text) => return f.write_str(text),
         };
         let port = address.port();
         write!(f, "can't listen on {address} (`{key}`): {error}\n    fix: ")?;
@@ -97,8 +98,8 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     runtime.shutdown_background();
     match result {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::Demo("a check of the demo does not hold".to_owned())),
-        Err(error) => Err(Failure::Demo(error.to_string())),
+        Ok(false) => Err(Failure::Command("a check of the demo does not hold".to_owned())),
+        Err(error) => Err(Failure::Command(error.to_string())),
     }
 }
 
@@ -122,6 +123,17 @@ pub(crate) fn terminal(command: &TerminalCommand) -> Result<(), hapax::terminal:
         TerminalCommand::Ids(args) => commands::ids(args, &client, &mut desk),
         TerminalCommand::Connections(args) => commands::connections(args, &client, &mut desk),
     }
+}
+
+/// Writes down what a running relay judges.
+pub(crate) fn record(args: &RecordArgs) -> Result<(), record::Error> {
+    let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
+    record::run(args, &Access::new(args.admin.as_deref(), args.token_file.as_deref(), token)?)
+}
+
+/// Replays a trace for a grid of settings.
+pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
+    hapax::simulate::run(args).map_err(|error| Failure::Command(error.to_string()))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -146,3 +146,51 @@ pub(super) async fn stream(State(admin): State<Arc<Admin>>) -> Result<Response, 
     });
     Ok(([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::{Parts, Probe};
+    use crate::config::Config;
+    use crate::net::Clients;
+    use crate::stats::Stats;
+    use crate::window::KeyMaker;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    fn admin() -> Arc<Admin> {
+        let config = Config { windows: Vec::new(), ..Config::default() };
+        Admin::new(Parts {
+            config: &config,
+            windows: Vec::new(),
+            keys: KeyMaker::new((1, 2)),
+            stats: Stats::new(),
+            clients: Clients::new(),
+            probe: Probe::new(&config.upstream, DEADLINE, DEADLINE),
+            draining: watch::channel(false).1,
+        })
+    }
+
+    async fn hears(seat: &mut Seat) {
+        tokio::time::timeout(DEADLINE, seat.newest.changed()).await.expect("an event in time").unwrap();
+        assert!(seat.newest.borrow_and_update().is_some());
+    }
+
+    #[tokio::test]
+    async fn it_rests_while_nobody_listens_and_starts_again() {
+        let admin = admin();
+        let mut seat = admin.seat().unwrap();
+        hears(&mut seat).await;
+        drop(seat);
+        let rest = async {
+            let mut again = tokio::time::interval(Duration::from_millis(10));
+            while admin.events.newest.borrow().is_some() {
+                again.tick().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, rest).await.expect("it rests");
+        let mut seat = admin.seat().unwrap();
+        hears(&mut seat).await;
+        hears(&mut seat).await;
+    }
+}

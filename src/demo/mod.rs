@@ -39,7 +39,8 @@ use stage::Relay;
 use std::io;
 use std::sync::Arc;
 use tally::Tally;
-use text::{Voice, grouped};
+use text::Voice;
+pub(crate) use text::grouped;
 use tokio::time::Instant;
 
 /// Why the demo did not come to its end.

@@ -7,6 +7,7 @@
 
 use super::engine::{Engine, EngineKind, Entry, Stamp};
 use super::flight::{Flight, Flights};
+use super::tap::Tap;
 use super::*;
 use parking_lot::RwLock;
 use std::sync::OnceLock;
@@ -23,6 +24,7 @@ pub struct LocalWindow {
     kind: EngineKind,
     engine: Box<dyn Engine>,
     listener: Arc<dyn Listener>,
+    tap: Tap,
 }
 
 /// What can be changed while it runs, and the bounds.
@@ -59,6 +61,7 @@ impl LocalWindow {
             kind: engine,
             engine: engine.build(capacity.max(1)),
             listener,
+            tap: Tap::default(),
         };
         window.listener.limits(&window.limits());
         Arc::new(window)
@@ -183,6 +186,15 @@ impl LocalWindow {
         self.engine.sweep(now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
     }
 
+    /// Records the publishes that are judged from now on; none if too many record already.
+    pub fn record(self: &Arc<Self>, now: Instant) -> Option<Recorder> {
+        Recorder::open(Arc::clone(self), self.clock.stamp(now))
+    }
+
+    pub(super) fn tap(&self) -> &Tap {
+        &self.tap
+    }
+
     /// Changes the TTL of what will be committed from now on.
     pub fn set_ttl(&self, ttl: Duration) {
         self.dials.write().ttl = ttl;
@@ -278,7 +290,9 @@ impl Window for LocalWindow {
     }
 
     fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
-        match self.judge(key, self.clock.stamp(now), mailbox, ticket) {
+        let now = self.clock.stamp(now);
+        self.tap.asked(key, now);
+        match self.judge(key, now, mailbox, ticket) {
             Judgement::Fresh => Verdict::Fresh(Reservation::new(self, key)),
             Judgement::Queued => Verdict::InFlight(Wait::new(self, key, mailbox.clone(), ticket)),
             Judgement::Crowded => Verdict::Crowded,
@@ -377,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_read_a_moment_late_does_no_harm() {
-        let (window, mailbox, now) = (window(4, EngineKind::Lru), Arc::new(Mailbox::new()), base());
+        let (window, mailbox, now) = (window(4, EngineKind::default()), Arc::new(Mailbox::new()), base());
         let second = Duration::from_secs(1);
         let Verdict::Fresh(reservation) = window.clone().reserve(Key(1), now + second, &mailbox, Ticket(1))
         else {

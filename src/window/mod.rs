@@ -24,6 +24,7 @@ pub mod engine;
 pub mod event;
 pub mod local;
 pub mod set;
+pub mod tap;
 
 pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
 pub use key::{Key, KeyMaker, Scope};
@@ -31,6 +32,7 @@ pub use local::{Limits, LocalWindow};
 pub use mailbox::{Mailbox, Ticket};
 pub use reservation::{Reservation, Wait};
 pub use set::WindowSet;
+pub use tap::Recorder;
 
 use crate::wire::IdSource;
 use std::sync::Arc;

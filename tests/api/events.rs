@@ -86,25 +86,6 @@ async fn all_listeners_share_one_snapshot() {
     assert_eq!(second, third, "made twice");
 }
 
-/// It rests when nobody listens, and the next one must not get what was left of the last time.
-#[tokio::test]
-async fn it_starts_again_after_a_rest() {
-    let site = Site::open().await;
-    let mut first = Listener::connect(&site).await;
-    first.next().await;
-    drop(first);
-    site.fill(3);
-    let entries = async {
-        loop {
-            let event = Listener::connect(&site).await.next().await;
-            if event["windows"][0]["entries"] == 3 {
-                break;
-            }
-        }
-    };
-    tokio::time::timeout(DEADLINE, entries).await.expect("new events");
-}
-
 #[tokio::test]
 async fn one_listener_too_many_is_503_and_a_place_is_free_again() {
     let site = Site::guarded().await;

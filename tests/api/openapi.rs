@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
 /// What was agreed on, written down once more: a route that comes or goes must be meant.
-const CONTRACT: [&str; 14] = [
+const CONTRACT: [&str; 15] = [
     "delete /api/v1/windows/{name}/ids/{id}",
     "get /api/v1/connections",
     "get /api/v1/events",
@@ -23,6 +23,7 @@ const CONTRACT: [&str; 14] = [
     "patch /api/v1/windows/{name}",
     "post /api/v1/windows/{name}/flush",
     "post /api/v1/windows/{name}/forecast",
+    "get /api/v1/windows/{name}/record",
 ];
 
 async fn document(site: &Site) -> Value {
@@ -57,7 +58,8 @@ async fn the_router_answers_exactly_the_methods_that_it_has() {
         for method in ["get", "post", "put", "patch", "delete"] {
             let described = operations.contains(&format!("{method} {path}"));
             // What never ends is asked for its head.
-            let verb = if path.ends_with("/events") && method == "get" { "HEAD" } else { method };
+            let endless = path.ends_with("/events") || path.ends_with("/record");
+            let verb = if endless && method == "get" { "HEAD" } else { method };
             let answer = site.change(&verb.to_ascii_uppercase(), &real, "{}").await;
             assert_eq!(answer.status != 405, described, "{method} {path}: {answer:?}");
             assert_ne!(answer.status, 404, "{method} {path}");
@@ -155,6 +157,13 @@ async fn what_a_live_run_answers_is_as_it_is_described() {
     for (id, key) in [("id-1", "k"), ("in-flight", ""), ("other", "")] {
         let answer = site.get(&format!("/api/v1/windows/orders/ids/{id}?routing_key={key}")).await;
         checker.check("get", &one, &answer);
+    }
+    let record = format!("{window}/record");
+    for (name, query) in
+        [("orders", "seconds=0.01"), ("orders", "seconds=0"), ("orders", "for=1"), ("nope", "")]
+    {
+        let answer = site.get(&format!("/api/v1/windows/{name}/record?{query}")).await;
+        checker.check("get", &record, &answer);
     }
     reservation.forget(ForgetCause::Nack);
     checker.check("get", &one, &site.get("/api/v1/windows/orders/ids/a").await);

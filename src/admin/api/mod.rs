@@ -9,6 +9,7 @@ mod forecast;
 mod ids;
 pub(super) mod openapi;
 mod query;
+mod record;
 mod status;
 mod windows;
 
@@ -47,6 +48,7 @@ fn described() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(windows::list))
         .routes(routes!(windows::show, windows::patch))
         .routes(routes!(windows::flush))
+        .routes(routes!(record::stream))
         .routes(routes!(forecast::show))
         .routes(routes!(ids::show, ids::forget))
         .routes(routes!(connections::list))

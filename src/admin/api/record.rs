@@ -1,0 +1,141 @@
+//! What a window judges, as it happens, for `hapax record`: lines of JSON, one for each publish, with its moment and its key.
+//! The key is a digest with this process's own secret: no id leaves it.
+//!
+//! ```text
+//! {"hapax_record":1,"window":"orders","started":"2026-11-24T22:18:07.123Z"}
+//! {"time":0.001203400,"id":"35fee671960622b246923415e698f89a"}
+//! …
+//! {"end":{"events":1234,"dropped":0,"seconds":60.0}}
+//! ```
+//!
+//! A client that reads too slowly loses publishes, and the last line says how many; the relay does not wait for it.
+
+use super::query::{Query, bad};
+use crate::admin::Admin;
+use crate::admin::auth::Caller;
+use crate::admin::clock::Now;
+use crate::admin::complaint::{Complaint, ComplaintBody};
+use crate::window::Recorder;
+use crate::window::tap::{RECORDERS, Sample};
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A recorder holds more ([`BUFFERED`](crate::window::tap::BUFFERED)) than a window can judge in this time.
+const TAKE_EVERY: Duration = Duration::from_millis(50);
+/// Seconds without `seconds`.
+const SECONDS: f64 = 60.0;
+/// A day.
+const SECONDS_MAX: f64 = 86_400.0;
+/// Publishes without `max`: 70 MB.
+const EVENTS: usize = 1_000_000;
+const EVENTS_MAX: usize = 1_000_000_000;
+/// What each line is.
+const NDJSON: &str = "application/x-ndjson";
+
+/// What a window judges, as it happens
+///
+/// A line of JSON for each publish: `time` in seconds since the recording began, and `id`, a digest with a secret of the
+/// process. The first line says `hapax_record`, the last one `end`: how many, and how many had no place.
+#[utoipa::path(get, path = "/api/v1/windows/{name}/record", tag = "windows", security(("token" = [])),
+    params(("name" = String, Path, description = "the window's name"),
+        ("seconds" = Option<f64>, Query, description = "for so long; 60 without"),
+        ("max" = Option<u64>, Query, description = "so many publishes at most; 1000000 without")),
+    responses((status = 200, body = String, content_type = NDJSON), (status = 400, body = ComplaintBody),
+        (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody),
+        (status = 503, body = ComplaintBody)))]
+pub(super) async fn stream(
+    State(admin): State<Arc<Admin>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    uri: Uri,
+) -> Result<Response, Complaint> {
+    let query = Query::of(&uri, &["seconds", "max"])?;
+    let span = seconds(&query)?;
+    let left = query.number("max", EVENTS, EVENTS_MAX)?.max(1);
+    let window = &admin.find(&name)?.watched.window;
+    let now = Now::read();
+    let recorder = window.record(now.instant).ok_or_else(|| {
+        let text = format!("window {name:?} is recorded by {RECORDERS} already: wait until one of them ends");
+        Complaint::new(StatusCode::SERVICE_UNAVAILABLE, text)
+    })?;
+    tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, seconds = span.as_secs_f64(), "being recorded");
+    let begin = Instant::from_std(now.instant);
+    let tape = Tape { recorder, begin, end: begin + span, left, told: 0, samples: Vec::new() };
+    // serde_json sorts its keys: `hapax_record` stands first.
+    let head = serde_json::json!({ "hapax_record": 1, "window": name, "started": now.iso(now.instant) });
+    let lines = futures_util::stream::unfold(Stage::Head(format!("{head}\n"), tape), next);
+    Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
+}
+
+fn seconds(query: &Query) -> Result<Duration, Complaint> {
+    let Some(value) = query.get("seconds") else { return Ok(Duration::from_secs_f64(SECONDS)) };
+    let seconds = std::str::from_utf8(value).ok().and_then(|text| text.parse::<f64>().ok());
+    seconds.filter(|seconds| (0.001..=SECONDS_MAX).contains(seconds)).map(Duration::from_secs_f64).ok_or_else(
+        || {
+            bad(format!(
+                "?seconds= is \"{}\"; write a number from 0.001 to {SECONDS_MAX}",
+                value.escape_ascii()
+            ))
+        },
+    )
+}
+
+enum Stage {
+    Head(String, Tape),
+    Running(Tape),
+    Done,
+}
+
+async fn next(stage: Stage) -> Option<(Result<Bytes, Infallible>, Stage)> {
+    let (text, stage) = match stage {
+        Stage::Head(head, tape) => (head, Stage::Running(tape)),
+        Stage::Running(tape) => tape.run().await,
+        Stage::Done => return None,
+    };
+    Some((Ok(text.into()), stage))
+}
+
+struct Tape {
+    recorder: Recorder,
+    begin: Instant,
+    end: Instant,
+    left: usize,
+    told: usize,
+    samples: Vec<Sample>,
+}
+
+impl Tape {
+    /// Waits until there is something to tell, or nothing will be any more.
+    async fn run(mut self) -> (String, Stage) {
+        loop {
+            tokio::time::sleep_until(self.end.min(Instant::now() + TAKE_EVERY)).await;
+            let over = Instant::now() >= self.end;
+            self.recorder.take(&mut self.samples);
+            self.samples.truncate(self.left);
+            let count = self.samples.len();
+            (self.told, self.left) = (self.told + count, self.left - count);
+            let mut text = String::with_capacity(self.samples.len() * 72 + 80);
+            for Sample { at, key } in &self.samples {
+                let (seconds, nanos) = (at.as_secs(), at.subsec_nanos());
+                let _ = writeln!(text, "{{\"time\":{seconds}.{nanos:09},\"id\":\"{key:?}\"}}");
+            }
+            if over || self.left == 0 {
+                let (dropped, seconds) = (self.recorder.dropped(), self.begin.elapsed().as_secs_f64());
+                let end = serde_json::json!({ "end": { "events": self.told, "dropped": dropped, "seconds": seconds } });
+                let _ = writeln!(text, "{end}");
+                return (text, Stage::Done);
+            }
+            if !text.is_empty() {
+                return (text, Stage::Running(self));
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The grid as a picture: caught repeats against capacity, a line for each TTL.
+//!
+//! SVG only. A PNG would need a font at hand to draw its text with; an SVG leaves that to whoever shows it.
+
+use super::report::{ratio, trimmed};
+use super::study::Study;
+use super::text::{Span, count};
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use std::error::Error;
+
+const SIZE: (u32, u32) = (960, 560);
+/// To the right of it stands the legend.
+const CHART_WIDTH: u32 = 780;
+const FONT: &str = "sans-serif";
+const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
+const GRID: RGBColor = RGBColor(0xe4, 0xe4, 0xe4);
+const TARGET: RGBColor = RGBColor(0xc0, 0x39, 0x2b);
+
+/// The picture as SVG text.
+pub(super) fn svg(study: &Study, repeats: u64, subtitle: &str) -> Result<String, Box<dyn Error>> {
+    let mut text = String::new();
+    {
+        let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        draw(&root, study, repeats, subtitle)?;
+        root.present()?;
+    }
+    Ok(text)
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+fn draw(root: &Area<'_>, study: &Study, repeats: u64, subtitle: &str) -> Result<(), Box<dyn Error>> {
+    root.fill(&WHITE)?;
+    let title = (FONT, 21).into_font().color(&INK);
+    let small = (FONT, 13).into_font().color(&INK);
+    root.draw_text("Repeats caught, by capacity and TTL", &title, (24, 16))?;
+    root.draw_text(subtitle, &small, (24, 44))?;
+    let (chart, legend) = root.margin(64, 8, 8, 8).split_horizontally(CHART_WIDTH);
+    draw_chart(&chart, study, repeats)?;
+    draw_legend(&legend, study)
+}
+
+fn draw_chart(area: &Area<'_>, study: &Study, repeats: u64) -> Result<(), Box<dyn Error>> {
+    #[expect(clippy::cast_precision_loss, reason = "for the eye")]
+    let x = |capacity: usize| capacity as f64;
+    let ends = study.grid.capacities.first().zip(study.grid.capacities.last());
+    let (least, most) = ends.map_or((1.0, 10.0), |(least, most)| (x(*least), x(*most)));
+    // One capacity alone would have no width.
+    let (least, most) = if least == most { (least / 2.0, most * 2.0) } else { (least, most) };
+    let mut chart = ChartBuilder::on(area)
+        .set_label_area_size(LabelAreaPosition::Left, 64)
+        .set_label_area_size(LabelAreaPosition::Bottom, 52)
+        .margin_right(16)
+        .build_cartesian_2d((least..most).log_scale(), 0.0..100.0)?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast from f64 saturates, and capacities are whole"
+    )]
+    let label = |capacity: &f64| count(capacity.round() as usize);
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .bold_line_style(GRID)
+        .axis_style(INK)
+        .x_desc("capacity (ids, logarithmic)")
+        .y_desc("caught (% of all repeats)")
+        .x_label_formatter(&label)
+        .y_label_formatter(&|percent| format!("{percent:.0} %"))
+        .label_style((FONT, 13).into_font().color(&INK))
+        .axis_desc_style((FONT, 14).into_font().color(&INK))
+        .draw()?;
+    let target = study.terms.target * 100.0;
+    chart.draw_series(DashedLineSeries::new(
+        [(least, target), (most, target)],
+        6,
+        4,
+        TARGET.stroke_width(1),
+    ))?;
+    for (index, ttl) in study.grid.ttls.iter().enumerate() {
+        let color = color(index, study.grid.ttls.len());
+        let points = study.of_ttl(*ttl).map(|cell| {
+            (x(cell.capacity), if repeats == 0 { 0.0 } else { ratio(cell.outcome.caught, repeats) * 100.0 })
+        });
+        let points: Vec<(f64, f64)> = points.collect();
+        chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?;
+        chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, color.filled())))?;
+    }
+    Ok(())
+}
+
+/// From the longest TTL down, as the lines stand.
+fn draw_legend(area: &Area<'_>, study: &Study) -> Result<(), Box<dyn Error>> {
+    let text = (FONT, 13).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
+    let mut y = 14;
+    area.draw_text("TTL", &text, (4, y))?;
+    for (index, ttl) in study.grid.ttls.iter().enumerate().rev() {
+        y += 24;
+        let color = color(index, study.grid.ttls.len());
+        area.draw(&PathElement::new([(4, y), (26, y)], color.stroke_width(2)))?;
+        area.draw(&Circle::new((15, y), 3, color.filled()))?;
+        area.draw_text(&Span(*ttl).to_string(), &text, (34, y))?;
+    }
+    y += 36;
+    area.draw(&PathElement::new([(4, y), (10, y)], TARGET.stroke_width(1)))?;
+    area.draw(&PathElement::new([(14, y), (20, y)], TARGET.stroke_width(1)))?;
+    area.draw_text(&format!("target {} %", trimmed(study.terms.target * 100.0)), &text, (34, y))?;
+    Ok(())
+}
+
+/// From dark violet (short) to green; the yellow end of the scale is too light on white.
+fn color(index: usize, of: usize) -> RGBColor {
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    let place = index as f64 / of.saturating_sub(1).max(1) as f64;
+    ViridisRGB.get_color(place * 0.85)
+}
