@@ -126,9 +126,9 @@ pub(crate) fn terminal(command: &TerminalCommand) -> Result<(), hapax::terminal:
 }
 
 /// Writes down what a running relay judges.
-pub(crate) fn record(args: &RecordArgs) -> Result<(), Failure> {
+pub(crate) fn record(args: &RecordArgs) -> Result<(), record::Error> {
     let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
-    record::run(args, token).map_err(|error| Failure::Command(error.to_string()))
+    record::run(args, &Access::new(args.admin.as_deref(), args.token_file.as_deref(), token)?)
 }
 
 /// Replays a trace for a grid of settings.
