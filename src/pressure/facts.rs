@@ -103,7 +103,7 @@ pub struct Publishes {
 /// The memory of what was evicted early.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct GhostFacts {
-    /// keys held
+    /// keys held; those included whose time is over and that were not met again yet
     pub keys: u64,
     /// keys it has room for
     pub capacity: u64,

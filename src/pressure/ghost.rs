@@ -31,6 +31,8 @@ pub(super) const FINGERPRINT_BITS: u32 = 20;
 const ROUND: u64 = 1 << (32 - FINGERPRINT_BITS);
 /// The furthest tick to come that can be written down; the TTL is at most half of it.
 const HORIZON: u64 = ROUND / 2 - 1;
+/// In so many ticks, a quarter to half of the TTL, every slot is looked at once.
+const LAP: u64 = ROUND / 16;
 
 /// See the module's doc.
 #[derive(Debug, Default)]
@@ -233,16 +235,16 @@ impl Table {
         self.len -= removed;
     }
 
-    /// Looks at the next part of the table, as large as the time that has gone, so that every slot is looked at within 1024
-    /// ticks: at less than a quarter of a round. After a pause that was long for that, at all of it, and from where the
-    /// pause began: nothing had run around by then.
+    /// Looks at the next part of the table, as large as the time that has gone, so that every slot is looked at within a
+    /// [`LAP`]. After a pause that was long for a round, at all of it, and from where the pause began: nothing had run
+    /// around by then.
     fn advance(&mut self, now: Stamp) {
         let now = self.form.tick(now);
         let gone = now.saturating_sub(self.at);
         if gone == 0 {
             return;
         }
-        let steps = now.saturating_sub(self.born).saturating_mul(self.buckets as u64) / (ROUND / 4);
+        let steps = now.saturating_sub(self.born).saturating_mul(self.buckets as u64) / LAP;
         if gone > ROUND / 8 {
             self.sweep(0..self.buckets, self.at, gone);
         } else {
@@ -292,4 +294,99 @@ fn is_live(slot: u32, now: u64) -> bool {
 
 fn low(tick: u64) -> u32 {
     u32::try_from(tick & (ROUND - 1)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pressure::form::{InForce, STRIPES};
+    use crate::window::{Limits, Mode};
+    use std::time::Duration;
+
+    const TTL: Duration = Duration::from_secs(600);
+
+    fn form(capacity: usize, ttl: Duration) -> Form {
+        let in_force = InForce::default();
+        let limits =
+            Limits { capacity, ttl, mode: Mode::Enforce, refresh_on_duplicate: false, waiters_per_id: 1 };
+        in_force.set(&limits);
+        in_force.form()
+    }
+
+    fn at(seconds: u64) -> Stamp {
+        Stamp(0).after(Duration::from_secs(seconds))
+    }
+
+    /// The n-th number of a series that looks random (splitmix64).
+    fn random(n: u64) -> u64 {
+        let n = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ n >> 31
+    }
+
+    #[test]
+    fn strangers_are_taken_for_known_as_seldom_as_stated() {
+        let (mut ghost, form) = (Ghost::default(), form(4_000 * STRIPES, TTL));
+        (0..20_000).for_each(|n| ghost.insert(random(n), at(600), at(0), form));
+        let load = ghost.keys() as f64 / ghost.capacity() as f64;
+        assert!(load > 0.9, "{load}");
+        let asked = 3_000_000;
+        let wrong = (0..asked).filter(|n| ghost.holds(random(n + 1_000_000), at(1))).count();
+        let stated = asked as f64 * SLOTS as f64 / f64::from(1 << FINGERPRINT_BITS) * load;
+        assert!((wrong as f64 / stated - 1.0).abs() < 0.5, "{wrong} instead of {stated}");
+    }
+
+    #[test]
+    fn half_full_it_loses_one_in_five_hundred_at_most_and_counts_it() {
+        let (mut ghost, form) = (Ghost::default(), form(4_000 * STRIPES, TTL));
+        let keys = 8_000;
+        (0..keys).for_each(|n| ghost.insert(random(n), at(600), at(0), form));
+        assert!((0.45..0.55).contains(&(keys as f64 / ghost.capacity() as f64)));
+        let found = (0..keys).filter(|n| ghost.holds(random(*n), at(599))).count() as u64;
+        assert_eq!(found + ghost.dropped(), keys);
+        assert!(ghost.dropped() <= keys / 500, "{}", ghost.dropped());
+        assert!((0..keys).all(|n| !ghost.holds(random(n), at(600))), "over");
+    }
+
+    #[test]
+    fn what_is_over_leaves_without_being_asked_for_whatever_the_pauses() {
+        for steps in [vec![300, 300, 1], vec![1; 601], vec![601], vec![100_000], vec![599, 2], vec![7; 90]] {
+            let (mut ghost, form) = (Ghost::default(), form(1_000, TTL));
+            (0..100).for_each(|n| ghost.insert(random(n), at(600), at(0), form));
+            let mut now = 0;
+            for step in steps {
+                now += step;
+                ghost.advance(form, at(now));
+                assert_eq!(ghost.holds(random(1), at(now)), now < 600, "at {now}");
+            }
+            // Whoever is over is met within half a TTL.
+            (1..=30).for_each(|step| ghost.advance(form, at(now.max(600) + step * 10)));
+            assert_eq!(ghost.keys(), 0);
+        }
+    }
+
+    #[test]
+    fn after_a_great_change_the_old_table_is_asked_too() {
+        let small = form(1_000, TTL);
+        for changed in [form(10_000, TTL), form(100, TTL), form(1_000, TTL / 10), form(1_000, TTL * 10)] {
+            let mut ghost = Ghost::default();
+            ghost.insert(random(1), at(600), at(0), small);
+            ghost.advance(changed, at(10));
+            ghost.insert(random(2), at(30), at(10), changed);
+            assert!(ghost.holds(random(1), at(20)) && ghost.holds(random(2), at(20)));
+            assert_eq!((ghost.keys(), ghost.dropped()), (2, 0));
+            ghost.remove(random(1), at(20));
+            assert_eq!((ghost.keys(), ghost.holds(random(1), at(20))), (1, false));
+            // A third table is one too many.
+            ghost.insert(random(3), at(600), at(20), changed);
+            ghost.advance(form(50_000, TTL / 50), at(21));
+            ghost.advance(form(50, TTL * 50), at(22));
+            assert!(ghost.keys() <= 2);
+            ghost.clear();
+            assert_eq!((ghost.keys(), ghost.bytes()), (0, 0));
+        }
+        let near = [form(1_900, TTL), form(600, TTL), form(1_000, TTL / 2), form(1_000, TTL * 2)];
+        assert!(near.into_iter().all(|near| small.serves(near)), "small changes need no new table");
+    }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::panic, reason = "helpers of tests")]
 
 mod model;
+mod threads;
 mod traffic;
 
 use hapax::pressure::{Accounting, Facts, Watched};

@@ -10,6 +10,8 @@
 )]
 
 mod commands;
+#[path = "../e2e/mod.rs"]
+mod e2e;
 mod facts;
 mod generated;
 mod keys;

@@ -1,0 +1,185 @@
+//! What an operation on a full window of 1,000,000 ids costs, for every engine, and what the accounting adds to it.
+//!
+//! * `churn`: reserve and commit of a new id; each pushes out another before its TTL is over, at a pressure of 3.
+//! * `duplicate`: a verdict on an id that is remembered.
+//!
+//! First both are measured against a listener that does nothing, in turns, so that whatever disturbs the machine disturbs
+//! both alike, and the ratio of the lower quartiles is printed. Then criterion has its say. `HAPAX_BENCH=churn:lru:on` (or `off`)
+//! does nothing but a million of these, for `perf stat` or callgrind.
+
+use criterion::Criterion;
+use hapax::pressure::Accounting;
+use hapax::window::engine::EngineKind;
+use hapax::window::event::Deaf;
+use hapax::window::{
+    Confirms, InDoubt, Key, Limits, Listener, LocalWindow, Mailbox, MissingId, Mode, Rules, Scope, Ticket,
+    Verdict, Window,
+};
+use hapax::wire::IdSource;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const CAPACITY: usize = 1_000_000;
+const TTL: Duration = Duration::from_secs(600);
+/// Between two new ids: three times as many come within a TTL as there is room for.
+const STEP: Duration = Duration::from_micros(200);
+/// Operations of one turn, and turns of each.
+const TURN: u64 = 2_000;
+const TURNS: usize = 801;
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Job {
+    Churn,
+    Duplicate,
+}
+
+const JOBS: [(Job, &str); 2] = [(Job::Churn, "churn"), (Job::Duplicate, "duplicate")];
+
+/// A full window, and how far its traffic has come.
+struct Rig {
+    window: Arc<LocalWindow>,
+    mailbox: Arc<Mailbox>,
+    now: Instant,
+    next: u64,
+    asked: u64,
+}
+
+impl Rig {
+    fn new(engine: EngineKind, listener: Arc<dyn Listener>) -> Rig {
+        let rules = Rules {
+            name: "bench".into(),
+            id: IdSource::MessageId,
+            scope: Scope::default(),
+            in_doubt: InDoubt::Forget,
+            missing_id: MissingId::Forward,
+            confirms: Confirms::Shadow,
+            forward_to: None,
+        };
+        let limits = Limits {
+            capacity: CAPACITY,
+            ttl: TTL,
+            mode: Mode::Enforce,
+            refresh_on_duplicate: false,
+            waiters_per_id: 16,
+        };
+        let window = LocalWindow::new(rules, limits, engine, listener);
+        let mut rig = Rig { window, mailbox: Arc::default(), now: now(), next: 0, asked: 0 };
+        // Filled, and churned for a TTL: the ghost holds what it will hold.
+        (0..CAPACITY * 3).for_each(|_| rig.churn());
+        rig
+    }
+
+    fn churn(&mut self) {
+        self.next += 1;
+        self.now += STEP;
+        match self.window.clone().reserve(key(self.next), self.now, &self.mailbox, Ticket(self.next)) {
+            Verdict::Fresh(reservation) => reservation.commit(self.now, TTL),
+            other => drop(black_box(other)),
+        }
+    }
+
+    /// One of the younger half, so that it is there whatever the engine's order.
+    fn duplicate(&mut self) {
+        self.asked += 1;
+        let back = self.asked.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (CAPACITY as u64 / 2);
+        let window = self.window.clone();
+        drop(black_box(window.reserve(key(self.next - back), self.now, &self.mailbox, Ticket(self.asked))));
+    }
+
+    fn run(&mut self, job: Job, count: u64) {
+        match job {
+            Job::Churn => (0..count).for_each(|_| self.churn()),
+            Job::Duplicate => (0..count).for_each(|_| self.duplicate()),
+        }
+    }
+
+    /// Nanoseconds of one operation.
+    fn turn(&mut self, job: Job) -> f64 {
+        let begin = now();
+        self.run(job, TURN);
+        begin.elapsed().as_secs_f64() * 1e9 / TURN as f64
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The n-th key: spread as a digest would be.
+fn key(n: u64) -> Key {
+    let mix = |n: u64| {
+        let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ n >> 31
+    };
+    let high = mix(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    Key(u128::from(high) << 64 | u128::from(mix(high)))
+}
+
+#[expect(clippy::print_stdout, reason = "it is what the bench is for")]
+fn ratios() {
+    for engine in EngineKind::ALL.into_iter().rev() {
+        let mut without = Rig::new(engine, Arc::new(Deaf));
+        let mut with = Rig::new(engine, Arc::new(Accounting::new()));
+        for (job, name) in JOBS {
+            let (mut deaf, mut counted) = (Vec::new(), Vec::new());
+            for _ in 0..TURNS {
+                deaf.push(without.turn(job));
+                counted.push(with.turn(job));
+            }
+            let (deaf, counted) = (quartile(deaf), quartile(counted));
+            let more = (counted / deaf - 1.0) * 100.0;
+            let engine = engine.name();
+            println!(
+                "{name:>10} {engine:>8}: {deaf:6.1} ns alone, {counted:6.1} ns with accounting: {more:+.1} %"
+            );
+        }
+    }
+}
+
+/// A quarter of the turns were quicker: those in which nobody else had the processor.
+fn quartile(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 4).copied().unwrap_or_default()
+}
+
+fn criterion(criterion: &mut Criterion) {
+    for (job, name) in JOBS {
+        let mut group = criterion.benchmark_group(name);
+        for engine in EngineKind::ALL {
+            for (listener, listens) in
+                [(Arc::new(Deaf) as Arc<dyn Listener>, "alone"), (Arc::new(Accounting::new()), "accounting")]
+            {
+                let mut rig = Rig::new(engine, listener);
+                group.bench_function(format!("{}/{listens}", engine.name()), |bencher| {
+                    bencher.iter(|| rig.run(job, 1));
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+/// `job:engine:on` or `off`.
+fn count_only(what: &str) -> Option<()> {
+    let mut parts = what.split(':');
+    let (job, engine, on) = (parts.next()?, parts.next()?, parts.next()? == "on");
+    let (job, _) = JOBS.into_iter().find(|(_, name)| *name == job)?;
+    let engine = EngineKind::ALL.into_iter().find(|kind| kind.name() == engine)?;
+    let listener: Arc<dyn Listener> = if on { Arc::new(Accounting::new()) } else { Arc::new(Deaf) };
+    Rig::new(engine, listener).run(job, 1_000_000);
+    Some(())
+}
+
+fn main() {
+    if let Ok(what) = std::env::var("HAPAX_BENCH") {
+        assert!(count_only(&what).is_some(), "HAPAX_BENCH={what}: write it as churn:lru:on");
+        return;
+    }
+    ratios();
+    let mut all = Criterion::default().configure_from_args();
+    criterion(&mut all);
+    all.final_summary();
+}

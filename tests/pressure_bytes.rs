@@ -1,0 +1,120 @@
+//! What `Facts` says a window takes is what it takes: a fresh process fills one, and its resident size grows by as much,
+//! within a tenth. The resident size has in it what the allocator itself needs, which counting requests would not show.
+
+use hapax::pressure::{Accounting, Facts, Watched};
+use hapax::window::engine::EngineKind;
+use hapax::window::{
+    Confirms, InDoubt, Key, Limits, LocalWindow, Mailbox, MissingId, Mode, Origin, Rules, Scope, Ticket,
+    Verdict, Window,
+};
+use hapax::wire::IdSource;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Says what the child is to do: engine, capacity, ids that come in a TTL, new ids in all.
+const ORDER: &str = "HAPAX_BYTES";
+const TTL: Duration = Duration::from_secs(600);
+
+#[test]
+fn bytes_are_what_the_process_grows_by() {
+    let mut wrong = Vec::new();
+    for engine in EngineKind::ALL {
+        for (capacity, within_ttl, ids) in [
+            (50_000, 40_000, 40_000),   // not full, no ghost
+            (50_000, 150_000, 150_000), // full for long, and a ghost that is half full
+            (100_000, 250_000, 250_000),
+        ] {
+            let order = format!("{} {capacity} {within_ttl} {ids}", engine.name());
+            let child = Command::new(std::env::current_exe().expect("its own name"))
+                .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
+                .env(ORDER, &order)
+                .output()
+                .expect("a child");
+            let text = String::from_utf8_lossy(&child.stdout);
+            let line = text.lines().find_map(|line| line.split("measured ").nth(1)).expect(&text);
+            let numbers: Vec<f64> = line.split(' ').map(|number| number.parse().expect(line)).collect();
+            let [said, grown, per_id, entries] = numbers[..] else { panic!("{line}") };
+            println!("{order}: {said} bytes said, {grown} grown, {per_id} per id");
+            let ratio = said / grown;
+            let per_id = per_id / (grown / entries);
+            if !(0.9..=1.1).contains(&ratio) || !(0.9..=1.1).contains(&per_id) {
+                wrong.push(format!("{order}: {ratio:.3} of what it takes is said, {per_id:.3} per id"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Not a test of its own: what the other one starts.
+#[test]
+#[ignore = "it is the child of bytes_are_what_the_process_grows_by"]
+fn child() {
+    let order = std::env::var(ORDER).expect("an order");
+    let words: Vec<&str> = order.split(' ').collect();
+    let number = |n: usize| -> u64 { words[n].parse().expect("a number") };
+    let engine = EngineKind::ALL.into_iter().find(|kind| kind.name() == words[0]).expect("an engine");
+    let before = resident();
+    let (facts, _keep) = fill(engine, number(1), number(2), number(3));
+    let grown = resident() - before;
+    println!("measured {} {grown} {} {}", facts.bytes, facts.bytes_per_id, facts.entries);
+}
+
+fn fill(engine: EngineKind, capacity: u64, within_ttl: u64, ids: u64) -> (Facts, Watched) {
+    let rules = Rules {
+        name: "bytes".into(),
+        id: IdSource::MessageId,
+        scope: Scope::default(),
+        in_doubt: InDoubt::Forget,
+        missing_id: MissingId::Forward,
+        confirms: Confirms::Shadow,
+        forward_to: None,
+    };
+    let limits = Limits {
+        capacity: usize::try_from(capacity).expect("a size"),
+        ttl: TTL,
+        mode: Mode::Enforce,
+        refresh_on_duplicate: false,
+        waiters_per_id: 4,
+    };
+    let accounting = Arc::new(Accounting::new());
+    let window = LocalWindow::new(rules, limits, engine, accounting.clone());
+    let (mailbox, mut now) = (Arc::new(Mailbox::new()), base());
+    let watched = Watched { window: window.clone(), accounting };
+    for n in 0..ids {
+        now += TTL / u32::try_from(within_ttl).expect("small");
+        match window.clone().reserve(key(n), now, &mailbox, Ticket(n)) {
+            Verdict::Fresh(reservation) => reservation.commit(now, TTL),
+            other => panic!("{n}: {other:?}"),
+        }
+        let (exchange, routing_key) = (b"orders", n.to_le_bytes());
+        window.note_origin(&Origin { vhost: b"/", exchange, routing_key: &routing_key });
+        if n % 1000 == 0 {
+            watched.tick(now);
+        }
+    }
+    (watched.facts(now), watched)
+}
+
+#[expect(clippy::disallowed_methods, reason = "one base instant; the test counts from there")]
+fn base() -> Instant {
+    Instant::now()
+}
+
+/// Of this process, without the pages of its program, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
+}
+
+/// The n-th key: spread as a digest would be.
+fn key(n: u64) -> Key {
+    let mix = |n: u64| {
+        let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ n >> 31
+    };
+    let high = mix(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    Key(u128::from(high) << 64 | u128::from(mix(high)))
+}
