@@ -6,6 +6,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
     reason = "this is test code: a failed step is a failed test, and deadlines read the clock"
 )]
 
