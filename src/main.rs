@@ -30,7 +30,10 @@ fn main() -> ExitCode {
         }
         Action::Man(args) => return written(cli::generated::man(args, &mut std::io::stdout())),
         Action::Simulate(args) => return finish(run::simulate(args)),
-        Action::Record(args) => return finish(run::record(args)),
+        Action::Record(args) => {
+            return run::record(args)
+                .map_or_else(|error| complain(&error, error.exit_code()), |()| ExitCode::SUCCESS);
+        }
         Action::Serve | Action::Check { .. } => {}
     }
     let loaded = match Config::load(invocation.file.as_deref(), &invocation.overrides) {

@@ -126,9 +126,9 @@ pub(crate) fn terminal(command: &TerminalCommand) -> Result<(), hapax::terminal:
 }
 
 /// Writes down what a running relay judges.
-pub(crate) fn record(args: &RecordArgs) -> Result<(), Failure> {
+pub(crate) fn record(args: &RecordArgs) -> Result<(), record::Error> {
     let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
-    record::run(args, token).map_err(|error| Failure::Command(error.to_string()))
+    record::run(args, &Access::new(args.admin.as_deref(), args.token_file.as_deref(), token)?)
 }
 
 /// Replays a trace for a grid of settings.
@@ -152,12 +152,13 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
     let mut helpers = JoinSet::new();
     let budget = Arc::new(config.budget());
-    helpers.spawn(tick(windows.clone(), budget));
+    helpers.spawn(tick(windows.clone(), Arc::clone(&budget)));
     if let Some(listener) = admin_listener {
         let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
         let admin = Admin::new(Parts {
             config: &config,
             windows,
+            budget,
             keys: shared.keys.clone(),
             stats: Arc::clone(&stats),
             clients: Arc::clone(&clients),

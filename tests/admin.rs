@@ -48,6 +48,7 @@ async fn serve(upstream: SocketAddr) -> Served {
     let admin = Admin::new(Parts {
         config: &config,
         windows,
+        budget: Arc::new(config.budget()),
         keys: KeyMaker::new((1, 2)),
         stats: Arc::clone(&stats),
         clients: Clients::new(),

@@ -1,6 +1,8 @@
 //! What `Facts` says a window takes is what it takes: a fresh process fills one, and its resident size grows by as much,
 //! within a tenth. The resident size has in it what the allocator itself needs, which counting requests would not show.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step is a failed test")]
+
 use hapax::pressure::{Accounting, Facts, Watched};
 use hapax::window::engine::EngineKind;
 use hapax::window::{

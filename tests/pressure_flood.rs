@@ -3,6 +3,15 @@
 //! `cargo test --release --test pressure_flood -- --nocapture` is the whole: 10,000,000 ids through 1,000,000. A debug
 //! build does with a thirtieth of that.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    reason = "a failed step is a failed test, and what it saw is its output"
+)]
+
 use hapax::pressure::{Accounting, Facts, Level, Watched};
 use hapax::window::engine::EngineKind;
 use hapax::window::{

@@ -169,7 +169,7 @@ fn a_recording_that_can_not_be_made_says_why() {
     let Some(site) = Site::of_relay("record-errors", "") else { return };
     let admin = site.relay().admin().to_string();
     let cases: [(&[&str], i32, &[&str]); 4] = [
-        (&["--window", "nope"], 1, &["says no (404)", "default"]),
+        (&["--window", "nope"], 1, &["refuses (404)", "default"]),
         (&["-o", "/no/such/folder/trace"], 1, &["/no/such/folder/trace", "can't be written", "fix: "]),
         (&["--seconds", "0"], 2, &["between 0.001 s and a day"]),
         (&["--window", "a/b?c"], 2, &["letters, digits"]),

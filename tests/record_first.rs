@@ -92,7 +92,7 @@ fn duplicate_with_mandatory_is_a_plain_ack() {
 
 #[test]
 fn window_of_three_lets_five_through_and_counts_them() {
-    for engine in ["lru", "moka"] {
+    for engine in ["compact", "lru", "moka"] {
         let config = format!("[[window]]\nname = \"small\"\ncapacity = 3\nengine = \"{engine}\"\n");
         let Some(site) = Site::of_relay(&format!("window-of-three-{engine}"), &config) else { return };
         let mut client = site.client();

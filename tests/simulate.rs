@@ -149,7 +149,7 @@ proptest! {
 #[test]
 fn a_longer_ttl_may_catch_less_in_a_small_window() {
     let events = vec![(4, 0, None), (5, 3, None), (7, 0, None), (10, 1, None), (10, 3, None)];
-    for engine in [EngineKind::Lru] {
+    for engine in [EngineKind::Lru, EngineKind::Compact] {
         let caught = |ttl| replayed(&events, setting(2, ttl, engine, false)).caught;
         assert_eq!((caught(6), caught(7)), (2, 1), "{engine:?}");
     }

@@ -163,6 +163,7 @@ mod tests {
         Admin::new(Parts {
             config: &config,
             windows: Vec::new(),
+            budget: Arc::new(config.budget()),
             keys: KeyMaker::new((1, 2)),
             stats: Stats::new(),
             clients: Clients::new(),

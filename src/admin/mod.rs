@@ -28,7 +28,7 @@ pub use probe::{Probe, ProbeError};
 
 use crate::config::{Config, WindowConfig};
 use crate::net::Clients;
-use crate::pressure::Watched;
+use crate::pressure::{Budget, Watched};
 use crate::stats::Stats;
 use crate::window::KeyMaker;
 use auth::Door;
@@ -61,6 +61,8 @@ pub struct Parts<'a> {
     pub config: &'a Config,
     /// the windows
     pub windows: Vec<Watched>,
+    /// who of them sizes itself, and within what
+    pub budget: Arc<Budget>,
     /// makes the keys that sessions make
     pub keys: KeyMaker,
     /// what the process counts
@@ -79,6 +81,7 @@ pub struct Admin {
     windows: Arc<[Watched]>,
     /// of each window, what it does not know of itself
     configured: Vec<WindowConfig>,
+    budget: Arc<Budget>,
     keys: KeyMaker,
     stats: Arc<Stats>,
     clients: Arc<Clients>,
@@ -97,13 +100,14 @@ pub struct Admin {
 impl Admin {
     /// Of these parts.
     pub fn new(parts: Parts<'_>) -> Arc<Admin> {
-        let Parts { config, windows, keys, stats, clients, probe, draining } = parts;
+        let Parts { config, windows, budget, keys, stats, clients, probe, draining } = parts;
         let windows: Arc<[Watched]> = windows.into();
         let probe = Arc::new(probe);
         Arc::new(Admin {
             metrics: Metrics::new(Arc::clone(&windows), Arc::clone(&stats), Arc::clone(&probe)),
             windows,
             configured: config.windows.clone(),
+            budget,
             keys,
             stats,
             clients,

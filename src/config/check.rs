@@ -24,7 +24,7 @@ pub(crate) mod most {
     pub(crate) const WAITERS: usize = 1_000_000;
     pub(crate) const FRAME: usize = 16 << 20;
     pub(crate) const BUFFER: usize = 1 << 30;
-    pub(crate) const IDS: usize = 4_000_000_000;
+    pub(crate) const IDS: usize = crate::window::engine::MOST_IDS;
     pub(crate) const BUDGET: usize = 1 << 40;
     pub(crate) const WEIGHT: usize = 1000;
     pub(crate) const TIMEOUT: Duration = Duration::from_secs(86_400);
@@ -232,7 +232,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
         value::count(v, 1..=most::WEIGHT).map(|weight| u32::try_from(weight).unwrap_or(u32::MAX))
     });
     limits.ttl = section.read(report, "ttl", limits.ttl, |v| value::duration(v, TICK..=most::TTL));
-    window.engine = section.read(report, "engine", window.engine, |v| value::word(v, "lru"));
+    window.engine = section.read(report, "engine", window.engine, |v| value::word(v, "compact"));
     limits.mode = section.read(report, "mode", limits.mode, |v| value::word(v, "enforce"));
     rules.in_doubt = section.read(report, "in_doubt", rules.in_doubt, |v| value::word(v, "forget"));
     rules.missing_id = section.read(report, "missing_id", rules.missing_id, |v| value::word(v, "forward"));

@@ -110,7 +110,7 @@ fn engines() -> impl clap::builder::TypedValueParser<Value = EngineKind> {
 
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate.is_finite() && rate >= 0.001 && rate <= 1e8 => Ok(rate),
+        Ok(rate) if (0.001..=1e8).contains(&rate) => Ok(rate),
         _ => Err("write publishes per second, from 0.001 to 100000000".to_owned()),
     }
 }

@@ -14,6 +14,7 @@ use ureq::Agent;
 
 use super::text::{parse_count, parse_duration};
 use crate::config::defaults;
+use crate::terminal::{Access, Failure};
 
 /// A relay on the same host answers within milliseconds.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -87,26 +88,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// Why there is no recording. Its text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// nobody answers
-    #[error(
-        "no relay answers at {url}: {why}\n    fix: start hapax, or name its admin listener with --admin"
-    )]
-    Unreachable {
-        /// where
-        url: String,
-        /// why
-        why: String,
-    },
-    /// the relay says no
-    #[error("the relay at {url} says no ({status}): {what}")]
-    Refused {
-        /// who
-        url: String,
-        /// HTTP
-        status: u16,
-        /// what it says
-        what: String,
-    },
+    /// what may go wrong with a request
+    #[error(transparent)]
+    Relay(#[from] Failure),
     /// the stream ended early
     #[error(
         "the recording broke off after {events} publishes: {why}\n    fix: what was written can be used; hapax simulate says that it was cut"
@@ -129,6 +113,16 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// 1 failed while running, 2 wrong usage.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Relay(failure) => failure.exit_code(),
+            Error::Broken { .. } | Error::File { .. } => 1,
+        }
+    }
+}
+
 /// How it went.
 #[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
 pub struct Summary {
@@ -140,14 +134,9 @@ pub struct Summary {
     pub seconds: f64,
 }
 
-/// Does what it is asked for. `token` is what the environment says.
-pub fn run(args: &RecordArgs, token: Option<String>) -> Result<(), Error> {
-    let token = match &args.token_file {
-        Some(path) => Some(read_token(path)?),
-        None => token.filter(|token| !token.is_empty()),
-    };
-    let url = base(args.admin.as_deref());
-    let stream = open(&url, args, token.as_deref())?;
+/// Does what it is asked for.
+pub fn run(args: &RecordArgs, access: &Access) -> Result<(), Error> {
+    let stream = open(args, access)?;
     let output = &args.output;
     let to_stdout = output == Path::new("-");
     let out: Box<dyn Write> = if to_stdout {
@@ -171,30 +160,7 @@ fn bar() -> ProgressBar {
     ProgressBar::no_length().with_style(style).with_message("recorded")
 }
 
-/// `http://HOST:PORT` without a slash at its end.
-fn base(admin: Option<&str>) -> String {
-    match admin.map(|admin| admin.trim().trim_end_matches('/')).filter(|admin| !admin.is_empty()) {
-        None => format!("http://{}", defaults::ADMIN),
-        Some(url) if url.contains("://") => url.to_owned(),
-        Some(address) => format!("http://{address}"),
-    }
-}
-
-fn read_token(path: &Path) -> Result<String, Error> {
-    let fail = |why: String| Error::File {
-        path: path.display().to_string(),
-        why,
-        fix: "write the relay's token into it, alone",
-    };
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| fail(format!("the token file can't be read: {error}")))?;
-    match text.trim() {
-        "" => Err(fail("the token file is empty".to_owned())),
-        token => Ok(token.to_owned()),
-    }
-}
-
-fn open(url: &str, args: &RecordArgs, token: Option<&str>) -> Result<impl Read + use<>, Error> {
+fn open(args: &RecordArgs, access: &Access) -> Result<impl Read + use<>, Failure> {
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)
         .proxy(None)
@@ -207,26 +173,28 @@ fn open(url: &str, args: &RecordArgs, token: Option<&str>) -> Result<impl Read +
         .build()
         .into();
     let RecordArgs { window, seconds, max_events, .. } = args;
-    let seconds = seconds.as_secs_f64();
-    let mut request =
-        agent.get(format!("{url}/api/v1/windows/{window}/record?seconds={seconds}&max={max_events}"));
-    if let Some(token) = token {
+    let (url, seconds) = (access.url(), seconds.as_secs_f64());
+    let path = format!("{url}/api/v1/windows/{window}/record?seconds={seconds}&max={max_events}");
+    let mut request = agent.get(path);
+    if let Some(token) = access.token() {
         request = request.header("authorization", format!("Bearer {token}"));
     }
-    let unreachable = |error: ureq::Error| Error::Unreachable { url: url.to_owned(), why: error.to_string() };
-    let response = request.call().map_err(unreachable)?;
-    let (head, mut body) = response.into_parts();
+    let url = || access.url().to_owned();
+    let unreachable = |error: ureq::Error| Failure::Unreachable { url: url(), why: error.to_string() };
+    let (head, mut body) = request.call().map_err(unreachable)?.into_parts();
+    let status = head.status.as_u16();
     if head.status.is_success() {
         return Ok(body.into_with_config().limit(u64::MAX).reader());
     }
+    if status == 401 {
+        return Err(Failure::Token { url: url(), sent: access.token().is_some() });
+    }
     let text = body.with_config().limit(ERROR_MAX).lossy_utf8(true).read_to_string().unwrap_or_default();
     let json: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-    let what = json.as_ref().and_then(|json| json.get("error")?.as_str());
-    Err(Error::Refused {
-        url: url.to_owned(),
-        status: head.status.as_u16(),
-        what: what.unwrap_or("it does not say why; is this Hapax's admin listener?").to_owned(),
-    })
+    match json.as_ref().and_then(|json| json.get("error")?.as_str()) {
+        Some(error) => Err(Failure::Refused { status, error: error.to_owned(), errors: Vec::new() }),
+        None => Err(Failure::Foreign { url: url(), why: format!("it answers with {status}") }),
+    }
 }
 
 /// Line by line, until the last one, which says how it went.

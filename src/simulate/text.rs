@@ -13,7 +13,8 @@ impl Share {
     pub fn parse(text: &str) -> Result<Share, String> {
         let text = text.trim();
         let share = match text.strip_suffix('%') {
-            Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
+            // Divided in decimal: 99.9 / 100.0 is not what 0.999 is.
+            Some(percent) => format!("{}e-2", percent.trim()).parse::<f64>(),
             None => text.parse(),
         };
         match share {
@@ -238,7 +239,10 @@ mod tests {
         let counts = ["1", "250k", "1.5M", "4G", "1_000"].map(parse_count);
         assert_eq!(counts, [1, 250_000, 1_500_000, 4_000_000_000, 1_000].map(Ok));
         assert!(["0", "", "k", "-1", "5G", "many", "inf"].iter().all(|text| parse_count(text).is_err()));
-        assert_eq!(["5%", "0.05", "1"].map(Share::parse), [0.05, 0.05, 1.0].map(|share| Ok(Share(share))));
+        assert_eq!(
+            ["99.9%", "0.05", "1"].map(Share::parse),
+            [0.999, 0.05, 1.0].map(|share| Ok(Share(share)))
+        );
         assert!(["5", "-1%", "101%", "x", "NaN"].iter().all(|text| Share::parse(text).is_err()));
         assert_eq!([999, 1_000, 1_500, 1_234, 2_000_000].map(count), ["999", "1k", "1.5k", "1234", "2M"]);
         assert_eq!([percent(1, 3), percent(9_999_999, 10_000_000), percent(5, 5)], ["33.3", ">99.99", "100"]);

@@ -54,7 +54,7 @@ impl Access {
         &self.url
     }
 
-    pub(super) fn token(&self) -> Option<&str> {
+    pub(crate) fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
 }

@@ -391,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_read_a_moment_late_does_no_harm() {
-        let (window, mailbox, now) = (window(4, EngineKind::Lru), Arc::new(Mailbox::new()), base());
+        let (window, mailbox, now) = (window(4, EngineKind::default()), Arc::new(Mailbox::new()), base());
         let second = Duration::from_secs(1);
         let Verdict::Fresh(reservation) = window.clone().reserve(Key(1), now + second, &mailbox, Ticket(1))
         else {

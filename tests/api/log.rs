@@ -67,9 +67,9 @@ async fn who_what_from_and_to() {
     assert_eq!(
         logged.iter().map(brief).collect::<Vec<_>>(),
         [
+            "INFO capacity changed by=token from=10 to=20",
             "INFO ttl changed by=token from=1m 30s to=1h 500ms",
             "INFO mode changed by=token from=enforce to=off",
-            "INFO capacity changed by=token from=10 to=20",
             "INFO id forgotten by=token id=a forgotten=true",
             "INFO flushed by=token flushed=1",
             "INFO capacity changed by=loopback from=10 to=11",

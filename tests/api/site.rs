@@ -89,6 +89,7 @@ impl Site {
         let admin = Admin::new(Parts {
             config: &config,
             windows: windows.clone(),
+            budget: Arc::new(config.budget()),
             keys: keys.clone(),
             stats: Stats::new(),
             clients: Clients::new(),

@@ -104,6 +104,26 @@ async fn a_forecast_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_window_may_size_itself_within_a_budget() {
+    let text = "memory_budget = \"64MiB\"\n[[window]]\nname = \"orders\"\ncapacity = 1000\nengine = \"lru\"\n\
+                [[window]]\nname = \"other\"\nengine = \"moka\"\n";
+    let site = Site::start(text, None).await;
+    assert_eq!(site.get("/api/v1/status").await.json()["memory"]["budget_bytes"], 64 << 20);
+    let auto = r#"{"capacity": "auto", "ttl": "5m"}"#;
+    let forecast = site.change("POST", "/api/v1/windows/orders/forecast", auto).await;
+    assert_eq!(forecast.status, 200, "{forecast:?}");
+    assert_eq!(site.get("/api/v1/windows/orders").await.json()["auto"], false);
+    let changed = site.change("PATCH", "/api/v1/windows/orders", auto).await.json();
+    assert_eq!((&changed["auto"], &changed["ttl_seconds"]), (&json!(true), &json!(300.0)), "{changed}");
+    let fixed = site.change("PATCH", "/api/v1/windows/orders", r#"{"capacity": 7}"#).await.json();
+    assert_eq!((&fixed["auto"], &fixed["capacity"]), (&json!(false), &json!(7)), "{fixed}");
+    let refused = site.change("PATCH", "/api/v1/windows/other", auto).await;
+    assert_eq!(refused.status, 422, "{refused:?}");
+    let other = site.get("/api/v1/windows/other").await.json();
+    assert_eq!((&other["auto"], &other["ttl_seconds"]), (&json!(false), &json!(600.0)), "all or nothing");
+}
+
+#[tokio::test]
 async fn an_unknown_window_is_404_and_told_the_names() {
     let site = Site::open().await;
     for (method, path) in [

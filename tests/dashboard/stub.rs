@@ -54,7 +54,7 @@ impl Stub {
         let scene = Arc::new(scene);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let served = serve(listener, Arc::clone(&scene));
+        let served = serve(listener, &scene);
         Stub { address, scene, served }
     }
 
@@ -83,12 +83,12 @@ impl Stub {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
         socket.bind(self.address).unwrap();
-        self.served = serve(socket.listen(64).unwrap(), Arc::clone(&self.scene));
+        self.served = serve(socket.listen(64).unwrap(), &self.scene);
     }
 }
 
-/// Connections are tasks of a set that dies with its owner: whoever stops the server cuts the streams, too.
-fn serve(listener: TcpListener, scene: Arc<Scene>) -> JoinHandle<()> {
+/// Connections are tasks of their own and outlive the listener's; the streams among them end when it does, by `alive`.
+fn serve(listener: TcpListener, scene: &Arc<Scene>) -> JoinHandle<()> {
     let router = Router::new()
         .route("/api/v1/events", get(events))
         .route("/api/v1/connections", get(connections))
@@ -96,8 +96,8 @@ fn serve(listener: TcpListener, scene: Arc<Scene>) -> JoinHandle<()> {
         .route("/api/v1/windows/{name}/forecast", post(forecast))
         .route("/api/v1/windows/{name}/flush", post(flush))
         .route("/api/v1/windows/{name}/ids/{id}", get(look).delete(forget))
-        .route_layer(axum::middleware::from_fn_with_state(Arc::clone(&scene), guard))
-        .with_state(Arc::clone(&scene))
+        .route_layer(axum::middleware::from_fn_with_state(Arc::clone(scene), guard))
+        .with_state(Arc::clone(scene))
         .merge(hapax::admin::dashboard::routes());
     tokio::spawn(async move {
         let (alive, ended) = watch::channel(());

@@ -201,7 +201,7 @@ impl WindowPlan {
             ttl: if short { rng.pick(&[20, 100, 1000]) * MILLI } else { 3600 * SECOND },
             waiters: if tight { rng.pick(&[1, 3, 1000]) } else { 100_000 },
             refresh: rng.chance(200),
-            engine: if small || rng.chance(700) { EngineKind::Lru } else { EngineKind::Moka },
+            engine: if small || rng.chance(700) { EngineKind::default() } else { EngineKind::Moka },
             late: rng.chance(300),
             observe: rng.chance(70),
             keep: rng.chance(150),

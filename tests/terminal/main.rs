@@ -6,10 +6,13 @@
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
     reason = "this is test code: a failed step is a failed test, and deadlines read the clock"
 )]
 
 mod commands;
+#[path = "../e2e/mod.rs"]
+mod e2e;
 mod facts;
 mod generated;
 mod keys;

@@ -240,8 +240,8 @@ impl Run {
     }
 
     /// Live entries that had to go: the least recently seen, and only because the window is full. With more live ones than
-    /// room that is the only way. With expired ones in between it depends: `lru` looks at more of its tail than these
-    /// windows hold, so there an expired one goes first.
+    /// room that is the only way. With expired ones in between it depends: all but `moka` look at more of their tail than
+    /// these windows hold, so there an expired one goes first.
     fn reconcile(&mut self, cause: EvictionCause) {
         let capacity = self.window.capacity();
         let must = self.model.entries.len().saturating_sub(capacity);
@@ -257,7 +257,7 @@ impl Run {
         if went > must {
             assert_eq!(self.window.len(), capacity, "evicted without need");
             assert!(
-                self.engine != EngineKind::Lru || cause == EvictionCause::Resize,
+                self.engine == EngineKind::Moka || cause == EvictionCause::Resize,
                 "an expired one should go"
             );
         }

@@ -2,11 +2,13 @@
 
 use crate::admin::complaint::Complaint;
 use crate::config::{TICK, most};
+use crate::pressure::Budget;
 use crate::window::Mode;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{RefOr, Schema};
@@ -20,13 +22,30 @@ pub(super) struct Change {
     pub(super) mode: Option<Mode>,
 }
 
-/// So many ids.
+/// How the API writes that a window sizes itself.
+pub(super) const AUTO: &str = "auto";
+
+/// How many ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Capacity(pub(super) usize);
+pub(super) enum Capacity {
+    /// so many
+    Ids(usize),
+    /// as many as the traffic needs, within the budget
+    Auto,
+}
+
+impl fmt::Display for Capacity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Capacity::Ids(ids) => ids.fmt(f),
+            Capacity::Auto => f.write_str(AUTO),
+        }
+    }
+}
 
 impl Change {
     /// Of the window of this name.
-    pub(super) fn parse(window: &str, body: &[u8]) -> Result<Change, Complaint> {
+    pub(super) fn parse(window: &str, body: &[u8], budget: &Budget) -> Result<Change, Complaint> {
         let value: Value = serde_json::from_slice(body).map_err(|error| {
             let text =
                 format!("the body is not JSON ({error}); write an object, as in {{\"capacity\": 2000000}}");
@@ -43,7 +62,7 @@ impl Change {
         };
         let mut errors = Vec::new();
         let change = Change {
-            capacity: field(&object, "capacity", capacity, &mut errors),
+            capacity: field(&object, "capacity", |value| capacity(value, window, budget), &mut errors),
             ttl: field(&object, "ttl", ttl, &mut errors),
             mode: field(&object, "mode", mode, &mut errors),
         };
@@ -53,7 +72,7 @@ impl Change {
     }
 }
 
-fn unprocessable(window: &str, errors: Vec<String>) -> Complaint {
+pub(super) fn unprocessable(window: &str, errors: Vec<String>) -> Complaint {
     let count = match errors.len() {
         1 => "1 error".to_owned(),
         n => format!("{n} errors"),
@@ -79,15 +98,15 @@ fn field<T>(
     }
 }
 
-fn capacity(value: &Value) -> Result<Capacity, String> {
+fn capacity(value: &Value, window: &str, budget: &Budget) -> Result<Capacity, String> {
     let fix = format!("write a number from 1 to {}, or \"auto\"", most::IDS);
     match value {
-        Value::String(text) if text == "auto" => Err(format!(
-            "is \"auto\", but no memory_budget is configured to share out; write a number from 1 to {}",
-            most::IDS
-        )),
+        Value::String(text) if text == AUTO => match budget.may_be_auto(window) {
+            Ok(()) => Ok(Capacity::Auto),
+            Err(refused) => Err(format!("is \"auto\", but {refused}")),
+        },
         Value::Number(number) => match number.as_u64().map(usize::try_from) {
-            Some(Ok(ids)) if (1..=most::IDS).contains(&ids) => Ok(Capacity(ids)),
+            Some(Ok(ids)) if (1..=most::IDS).contains(&ids) => Ok(Capacity::Ids(ids)),
             Some(_) => Err(format!("is {number}, out of bounds; {fix}")),
             None => Err(format!("is {number}, which is no count; {fix}")),
         },
@@ -169,15 +188,31 @@ impl PartialSchema for Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pressure::budget::Share;
+    use crate::window::engine::EngineKind;
+
+    /// Window `w`, with a budget to share or without.
+    fn budget(bytes: Option<usize>) -> Budget {
+        let share = Share { name: "w".into(), engine: EngineKind::Lru, auto: false, weight: 1 };
+        Budget::new(bytes, [share])
+    }
+
+    #[test]
+    fn auto_needs_a_budget() {
+        let body = br#"{"capacity": "auto"}"#;
+        let change = Change::parse("w", body, &budget(Some(1 << 30))).expect("a budget is there");
+        assert_eq!(change.capacity, Some(Capacity::Auto));
+        assert!(Change::parse("w", body, &budget(None)).is_err());
+    }
 
     #[test]
     fn good_ones() {
-        let parse = |text: &str| Change::parse("w", text.as_bytes()).expect(text);
+        let parse = |text: &str| Change::parse("w", text.as_bytes(), &budget(None)).expect(text);
         assert_eq!(parse("{}"), Change::default());
         assert_eq!(
             parse(r#"{"capacity": 4000000000, "ttl": "1h 30m", "mode": "off"}"#),
             Change {
-                capacity: Some(Capacity(4_000_000_000)),
+                capacity: Some(Capacity::Ids(4_000_000_000)),
                 ttl: Some(Duration::from_secs(5400)),
                 mode: Some(Mode::Off)
             }
@@ -191,7 +226,7 @@ mod tests {
     #[test]
     fn all_errors_at_once() {
         let text = r#"{"capacity": 0, "ttl": null, "mode": "on", "engine": "moka", "Capacity": 1}"#;
-        let complaint = Change::parse("w", text.as_bytes()).expect_err("wrong");
+        let complaint = Change::parse("w", text.as_bytes(), &budget(None)).expect_err("wrong");
         assert_eq!(complaint.status, StatusCode::UNPROCESSABLE_ENTITY);
         let errors = complaint.body.errors;
         assert_eq!(errors.len(), 5, "{errors:?}");
@@ -224,7 +259,7 @@ mod tests {
             (r#"{"mode": "Enforce"}"#, 422, "not known"),
             (r#"{"mode": true}"#, 422, "is a boolean"),
         ] {
-            let complaint = Change::parse("w", text.as_bytes()).expect_err(text);
+            let complaint = Change::parse("w", text.as_bytes(), &budget(None)).expect_err(text);
             assert_eq!(complaint.status.as_u16(), status, "{text}");
             assert!(complaint.body.error.contains(error), "{text}: {}", complaint.body.error);
         }

@@ -32,8 +32,12 @@ pub(super) struct Forecast {
 }
 
 impl Forecast {
-    fn of(facts: &Facts, change: &Change) -> Forecast {
-        let capacity = change.capacity.map_or(facts.capacity, |Capacity(ids)| ids as u64);
+    fn of(facts: &Facts, change: &Change, budget: Option<usize>) -> Forecast {
+        let capacity = match change.capacity {
+            None => facts.capacity,
+            Some(Capacity::Ids(ids)) => ids as u64,
+            Some(Capacity::Auto) => sized_by_itself(facts, budget),
+        };
         let ttl = change.ttl.map_or(facts.ttl_seconds, |ttl| ttl.as_secs_f64());
         let (old, new) = (float(facts.capacity), float(capacity));
         let longer = if facts.ttl_seconds > 0.0 { ttl / facts.ttl_seconds } else { 1.0 };
@@ -45,6 +49,18 @@ impl Forecast {
             pressure,
             caught: between(&facts.what_if.points, new),
         }
+    }
+}
+
+/// About what a window would size itself to: what is recommended, within the whole budget. How much of that the others
+/// leave is known when it asks for it.
+fn sized_by_itself(facts: &Facts, budget: Option<usize>) -> u64 {
+    let wish = facts.recommended_capacity.unwrap_or(facts.capacity);
+    match budget {
+        Some(bytes) if facts.bytes_per_id > 0.0 => {
+            wish.min(whole(float(bytes as u64) / facts.bytes_per_id)).max(1)
+        }
+        _ => wish,
     }
 }
 
@@ -85,13 +101,15 @@ pub(super) async fn show(
     Body(body): Body,
 ) -> Result<Json<Forecast>, Complaint> {
     let found = admin.find(&name)?;
-    let change = Change::parse(&name, &body)?;
-    Ok(Json(Forecast::of(&found.watched.facts(Now::read().instant), &change)))
+    let change = Change::parse(&name, &body, &admin.budget)?;
+    let facts = found.watched.facts(Now::read().instant);
+    Ok(Json(Forecast::of(&facts, &change, admin.budget.budget_bytes())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pressure::Budget;
     use crate::pressure::facts::WhatIf;
 
     fn facts() -> Facts {
@@ -108,7 +126,8 @@ mod tests {
     }
 
     fn forecast(text: &str) -> Forecast {
-        Forecast::of(&facts(), &Change::parse("w", text.as_bytes()).expect(text))
+        let change = Change::parse("w", text.as_bytes(), &Budget::default()).expect(text);
+        Forecast::of(&facts(), &change, None)
     }
 
     #[test]
@@ -132,9 +151,17 @@ mod tests {
     }
 
     #[test]
+    fn by_itself_it_takes_what_is_recommended_within_the_budget() {
+        let facts = Facts { recommended_capacity: Some(2500), ..facts() };
+        let auto = Change { capacity: Some(Capacity::Auto), ..Change::default() };
+        assert_eq!(Forecast::of(&facts, &auto, Some(1 << 20)).capacity, 2500);
+        assert_eq!(Forecast::of(&facts, &auto, Some(40_000)).capacity, 1000);
+    }
+
+    #[test]
     fn without_traffic_nothing_is_pressed_and_nothing_known() {
         let facts = Facts { capacity: 10, ttl_seconds: 1.0, ..Facts::default() };
-        let forecast = Forecast::of(&facts, &Change::default());
+        let forecast = Forecast::of(&facts, &Change::default(), None);
         assert_eq!((forecast.coverage, forecast.pressure, forecast.caught), (1.0, 0.0, None));
     }
 }

@@ -51,8 +51,8 @@ struct Counts {
 struct Memory {
     /// what the process has in memory; 0 where the system does not say
     resident_bytes: u64,
-    /// what all windows may take together; none: no budget is configured
-    budget_bytes: Option<u64>,
+    /// what the windows that size themselves may take together; none: no budget is configured
+    budget_bytes: Option<usize>,
 }
 
 impl Admin {
@@ -69,8 +69,10 @@ impl Admin {
                 rejected: stats.rejected,
                 max: self.max_connections,
             },
-            // No window shares a budget yet.
-            memory: Memory { resident_bytes: resident_bytes().unwrap_or(0), budget_bytes: None },
+            memory: Memory {
+                resident_bytes: resident_bytes().unwrap_or(0),
+                budget_bytes: self.budget.budget_bytes(),
+            },
             listen: self.listen.to_string(),
             token_required: self.door.token.is_some(),
         }

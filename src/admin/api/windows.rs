@@ -1,6 +1,6 @@
 //! The windows: list, inspect, change, flush.
 
-use super::change::{Capacity, Change};
+use super::change::{AUTO, Capacity, Change, unprocessable};
 use super::{Body, Found, aside};
 use crate::admin::Admin;
 use crate::admin::auth::Caller;
@@ -60,7 +60,7 @@ pub(in crate::admin) struct WindowFacts {
 }
 
 impl WindowFacts {
-    fn of(found: Found<'_>, now: Instant) -> WindowFacts {
+    fn of(admin: &Admin, found: Found<'_>, now: Instant) -> WindowFacts {
         let Found { watched, configured } = found;
         let (rules, limits) = (watched.window.rules(), watched.window.limits());
         WindowFacts {
@@ -77,8 +77,7 @@ impl WindowFacts {
             refresh_on_duplicate: limits.refresh_on_duplicate,
             waiters_per_id: limits.waiters_per_id,
             forward_to: rules.forward_to.as_deref().map(str::to_owned),
-            // No window follows its traffic yet.
-            auto: false,
+            auto: admin.budget.is_auto(&rules.name),
             facts: watched.facts(now),
         }
     }
@@ -87,7 +86,7 @@ impl WindowFacts {
 impl Admin {
     /// All of them, in the order of the configuration.
     pub(in crate::admin) fn windows(&self, now: Instant) -> Vec<WindowFacts> {
-        self.all_windows().map(|found| WindowFacts::of(found, now)).collect()
+        self.all_windows().map(|found| WindowFacts::of(self, found, now)).collect()
     }
 
     /// All of a change; it was found valid, so nothing of it can fail.
@@ -99,6 +98,15 @@ impl Admin {
         let log = |what: &str, from: String, to: String| {
             tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, from, to, "{what} changed");
         };
+        let capacity_before =
+            if self.budget.is_auto(name) { AUTO.to_owned() } else { before.capacity.to_string() };
+        // The one thing that may still be refused comes first.
+        if let Some(capacity) = change.capacity {
+            self.budget
+                .set_auto(name, capacity == Capacity::Auto)
+                .map_err(|refused| unprocessable(name, vec![format!("`capacity`: {refused}")]))?;
+            log("capacity", capacity_before, capacity.to_string());
+        }
         if let Some(ttl) = change.ttl {
             window.set_ttl(ttl);
             log("ttl", span(before.ttl), span(ttl));
@@ -107,11 +115,11 @@ impl Admin {
             window.set_mode(mode);
             log("mode", mode_name(before.mode).to_owned(), mode_name(mode).to_owned());
         }
-        if let Some(Capacity(capacity)) = change.capacity {
+        // The budget sizes it no more, so nobody else does.
+        if let Some(Capacity::Ids(capacity)) = change.capacity {
             window.resize(capacity, Now::read().instant);
-            log("capacity", before.capacity.to_string(), capacity.to_string());
         }
-        Ok(WindowFacts::of(found, Now::read().instant))
+        Ok(WindowFacts::of(self, found, Now::read().instant))
     }
 }
 
@@ -146,7 +154,7 @@ pub(super) async fn show(
     State(admin): State<Arc<Admin>>,
     Path(name): Path<String>,
 ) -> Result<Json<WindowFacts>, Complaint> {
-    Ok(Json(WindowFacts::of(admin.find(&name)?, Now::read().instant)))
+    Ok(Json(WindowFacts::of(&admin, admin.find(&name)?, Now::read().instant)))
 }
 
 /// Change capacity, TTL or mode while it works: all that is named, or nothing
@@ -165,7 +173,7 @@ pub(super) async fn patch(
     Body(body): Body,
 ) -> Result<Json<WindowFacts>, Complaint> {
     admin.find(&name)?;
-    let change = Change::parse(&name, &body)?;
+    let change = Change::parse(&name, &body, &admin.budget)?;
     aside(move || admin.apply(&name, change, caller)).await.map(Json)
 }
 

@@ -26,8 +26,8 @@ use std::time::Instant;
 const GHOST: usize = 16;
 /// What a window takes however small it is: tables of what is in flight, counters, sketches.
 const FIXED: usize = 128 << 10;
-/// What the allocator loses between the other pieces: a sixteenth.
-const LOST: usize = 16;
+/// What the allocator loses between the other pieces: a quarter.
+const LOST: usize = 4;
 
 /// Which windows size themselves, and within what. One per process; every method may be called from any thread.
 #[derive(Debug, Default)]
@@ -97,17 +97,29 @@ impl Budget {
         let Some(member) = members.iter_mut().find(|member| *member.share.name == *name) else {
             return Ok(());
         };
-        if auto && self.bytes.is_none() {
-            return Err(Refused::NoBudget);
-        }
-        if auto && !member.share.engine.resizes_in_place() {
-            return Err(Refused::Engine(member.share.engine));
+        if auto {
+            self.check(member)?;
         }
         if member.share.auto != auto {
             member.share.auto = auto;
             member.pace = None;
         }
         Ok(())
+    }
+
+    /// Whether [`Budget::set_auto`] would let it.
+    pub fn may_be_auto(&self, name: &str) -> Result<(), Refused> {
+        let members = self.members.lock();
+        members.iter().find(|member| *member.share.name == *name).map_or(Ok(()), |member| self.check(member))
+    }
+
+    fn check(&self, member: &Member) -> Result<(), Refused> {
+        let engine = member.share.engine;
+        match self.bytes {
+            None => Err(Refused::NoBudget),
+            Some(_) if !engine.resizes_in_place() => Err(Refused::Engine(engine)),
+            Some(_) => Ok(()),
+        }
     }
 
     /// About once a second: brings the capacities up to date.
@@ -170,7 +182,7 @@ pub fn least_bytes(engine: EngineKind) -> usize {
 /// What a window of some capacity takes when it is full, whatever happens in it.
 fn full(engine: EngineKind, store: usize, capacity: usize) -> usize {
     let beside = capacity * GHOST + WhatIf::bytes_at_most(capacity);
-    store + store / engine.holes() + beside + beside / LOST
+    store + engine.holes(store) + beside + beside / LOST
 }
 
 fn cost<'a>(window: &'a Arc<LocalWindow>) -> Box<plan::Cost<'a>> {

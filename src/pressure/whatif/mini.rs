@@ -113,7 +113,7 @@ impl Mini {
 
     fn make_room(&mut self, now: Stamp) {
         for _ in 0..SWEEP {
-            if !self.node(self.tail).is_some_and(|node| now >= node.until) {
+            if self.node(self.tail).is_none_or(|node| now < node.until) {
                 break;
             }
             self.remove_last();

@@ -21,6 +21,7 @@ struct Group {
 
 impl Tally {
     /// A publish of this key, and which stores missed it.
+    #[expect(clippy::cast_possible_truncation, reason = "fewer groups than 2^32")]
     pub(super) fn add(&mut self, key: u64, missed: &[bool; POINTS]) {
         let Some(group) = self.groups.get_mut(key as usize % GROUPS) else { return };
         group.sampled += 1.0;

@@ -14,7 +14,9 @@ pub(super) fn run(args: &IdsArgs, client: &Client, desk: &mut Desk<'_>) -> Resul
         IdsCommand::Get(id) => (Method::GET, id),
         IdsCommand::Forget(id) => (Method::DELETE, id),
     };
-    let value = client.of_window(method.clone(), &id.window, |path| address(path, id), None)?;
+    let value = client
+        .of_window(method.clone(), &id.window, |path| address(path, id), None)
+        .map_err(in_words_of_flags)?;
     if args.reach.json {
         return print(desk.out, &value);
     }
@@ -37,6 +39,17 @@ pub(super) fn run(args: &IdsArgs, client: &Client, desk: &mut Desk<'_>) -> Resul
         writeln!(desk.out, "expires     {} (in {left})", time(known.expires_at))?;
     }
     Ok(())
+}
+
+/// The relay asks for a query's parameters; whoever sits here has flags.
+fn in_words_of_flags(failure: Failure) -> Failure {
+    match failure {
+        Failure::Refused { status: 400, error, mut errors } => {
+            errors.push("here these are --vhost, --exchange and --routing-key".to_owned());
+            Failure::Refused { status: 400, error, errors }
+        }
+        other => other,
+    }
 }
 
 fn address(path: Path, id: &IdArgs) -> Path {

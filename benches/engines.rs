@@ -1,0 +1,215 @@
+//! What an engine costs: bytes and nanoseconds, by a window's own operations. `cargo bench --bench engines -- [IDS…]`.
+//!
+//! Each engine and size is a process of its own, so that its resident size tells the bytes of an id. That, and the longest
+//! single operation, is why this is no criterion bench. *Fill*: fresh ids (reserve and commit) into an empty window. *Hit*:
+//! duplicates of random ids among the remembered. *Churn*: fresh ids into the full window, each pushes one out. The order of
+//! the remembered is shuffled by then. Medians of [`ROUNDS`].
+//!
+//! Everything is processor times: what else the machine does counts little, page faults and waiting for a lock
+//! by spinning do. The longest operation is that of a fill and of a churn together; beside it, the longest of as many that do
+//! nothing, which is what the machine adds.
+
+#![expect(clippy::print_stdout, clippy::expect_used, reason = "it is for printing, and it may fail")]
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
+
+use hapax::window::engine::EngineKind;
+use hapax::window::event::Deaf;
+use hapax::window::{
+    Confirms, InDoubt, Key, Limits, LocalWindow, Mailbox, MissingId, Mode, Rules, Scope, Ticket, Verdict,
+    Window,
+};
+use hapax::wire::IdSource;
+use rustix::time::{ClockId, clock_gettime};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const TTL: Duration = Duration::from_secs(3600);
+const ROUNDS: usize = 5;
+/// Operations of a round.
+const OPS: u64 = 400_000;
+/// More would take moka minutes and gigabytes.
+const MOST_OF_MOKA: u64 = 1_000_000;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if let [child, engine, ids] = &args[..]
+        && child == "--child"
+    {
+        let engine = EngineKind::ALL.into_iter().find(|kind| kind.name() == engine).expect("an engine");
+        return child_of(engine, ids.parse().expect("a number of ids"));
+    }
+    let mut sizes: Vec<u64> = args.iter().map(|arg| arg.parse().expect("a number of ids")).collect();
+    if sizes.is_empty() {
+        sizes = vec![10_000, 1_000_000, 10_000_000];
+    }
+    println!(
+        "| engine | ids | bytes per id: resident, as counted | ns, 1 thread: fill / hit / churn | ns, 2 threads: hit / churn | longest |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for ids in sizes {
+        for engine in EngineKind::ALL {
+            if engine == EngineKind::Moka && ids > MOST_OF_MOKA {
+                continue;
+            }
+            let this = std::env::current_exe().expect("this program");
+            let status = Command::new(this).args(["--child", engine.name(), &ids.to_string()]).status();
+            assert!(status.is_ok_and(|status| status.success()), "{} with {ids} ids failed", engine.name());
+        }
+    }
+}
+
+fn child_of(engine: EngineKind, ids: u64) {
+    let empty = resident();
+    let run = Run::new(engine, ids);
+    let fresh = |n| fresh(&run.window, &run.mailbox, run.now, n);
+    let longest = longest_of(0..ids, fresh);
+    let (bytes, counted) = (resident().saturating_sub(empty), run.window.bytes());
+    let fill = run.fill();
+    let hit = median(|n| run.threads(1, n, Run::hit));
+    let hit_2 = median(|n| run.threads(2, n, Run::hit));
+    let churn = median(|n| run.threads(1, n, Run::churn));
+    let churn_2 = median(|n| run.threads(2, 10 + n, Run::churn));
+    let longest = longest.max(longest_of(50 * OPS + ids..51 * OPS + ids, fresh));
+    let nothing = longest_of(0..OPS + ids, |n| {
+        std::hint::black_box(n);
+    });
+    let len = run.window.len();
+    println!(
+        "| `{}` | {ids} | {}, {} | {fill} / {hit} / {churn} | {hit_2} / {churn_2} | {}, {} µs |",
+        engine.name(),
+        bytes / len,
+        counted / len,
+        longest.as_micros(),
+        nothing.as_micros(),
+    );
+}
+
+/// How long the longest of these took.
+fn longest_of(ids: std::ops::Range<u64>, work: impl Fn(u64)) -> Duration {
+    let mut longest = Duration::ZERO;
+    let mut before = processor_time();
+    for n in ids {
+        work(n);
+        let after = processor_time();
+        longest = longest.max(after - before);
+        before = after;
+    }
+    longest
+}
+
+struct Run {
+    engine: EngineKind,
+    ids: u64,
+    window: Arc<LocalWindow>,
+    mailbox: Arc<Mailbox>,
+    now: Instant,
+}
+
+impl Run {
+    fn new(engine: EngineKind, ids: u64) -> Run {
+        let window = window(engine, ids);
+        Run { engine, ids, window, mailbox: Arc::default(), now: Instant::now() }
+    }
+
+    /// As many windows as it takes.
+    fn fill(&self) -> u64 {
+        let windows = (OPS / self.ids).max(1);
+        let mut time = Duration::ZERO;
+        for _ in 0..windows {
+            let window = window(self.engine, self.ids);
+            let start = processor_time();
+            (0..self.ids).for_each(|n| fresh(&window, &self.mailbox, self.now, n));
+            time += processor_time() - start;
+        }
+        per(time, windows * self.ids)
+    }
+
+    /// Nanoseconds of one operation of one thread, while so many are at it.
+    fn threads(&self, threads: u64, round: u64, work: fn(&Run, u64, u64)) -> u64 {
+        let timed = |thread| {
+            let start = processor_time();
+            work(self, round, thread);
+            processor_time() - start
+        };
+        let time: Duration = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || timed(thread))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
+        });
+        per(time, threads * OPS)
+    }
+
+    /// Before any churn: the remembered are the first ids.
+    fn hit(&self, round: u64, thread: u64) {
+        let mut seed = round * 2 + thread;
+        let mailbox = Arc::default();
+        for _ in 0..OPS {
+            seed = mix(seed);
+            // In a hundred one or less was pushed out by its shard; it is fresh, and forgotten at once.
+            drop(self.window.clone().reserve(key(seed % self.ids), self.now, &mailbox, Ticket(0)));
+        }
+    }
+
+    fn churn(&self, round: u64, thread: u64) {
+        let mailbox = Arc::default();
+        let first = self.ids + (round * 2 + thread) * OPS;
+        (first..first + OPS).for_each(|n| fresh(&self.window, &mailbox, self.now, n));
+    }
+}
+
+fn fresh(window: &Arc<LocalWindow>, mailbox: &Arc<Mailbox>, now: Instant, n: u64) {
+    if let Verdict::Fresh(reservation) = window.clone().reserve(key(n), now, mailbox, Ticket(0)) {
+        reservation.commit(now, TTL);
+    }
+}
+
+fn window(engine: EngineKind, ids: u64) -> Arc<LocalWindow> {
+    let rules = Rules {
+        name: "bench".into(),
+        id: IdSource::MessageId,
+        scope: Scope::default(),
+        in_doubt: InDoubt::Forget,
+        missing_id: MissingId::Forward,
+        confirms: Confirms::Shadow,
+        forward_to: None,
+    };
+    let capacity = usize::try_from(ids).expect("so many");
+    let limits =
+        Limits { capacity, ttl: TTL, mode: Mode::Enforce, refresh_on_duplicate: false, waiters_per_id: 2 };
+    LocalWindow::new(rules, limits, engine, Arc::new(Deaf))
+}
+
+/// As even as a digest.
+fn key(n: u64) -> Key {
+    Key(u128::from(mix(n)) << 64 | u128::from(mix(!n)))
+}
+
+/// SplitMix64.
+fn mix(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ n >> 31
+}
+
+fn median(measure: impl Fn(u64) -> u64) -> u64 {
+    let mut all: Vec<u64> = (0..ROUNDS as u64).map(measure).collect();
+    all.sort_unstable();
+    all[ROUNDS / 2]
+}
+
+fn per(time: Duration, ops: u64) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) / ops
+}
+
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("/proc/self/statm");
+    let pages: usize = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).expect("pages");
+    pages * 4096
+}

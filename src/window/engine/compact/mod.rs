@@ -1,0 +1,244 @@
+//! The smallest store: 32 bytes a slot and 8 for its part of the index (11 with the holes that its growth leaves in the heap), in exact order of last sight within a shard.
+//!
+//! * [`slot`]: key, neighbours, instants and counter in half a cache line. Instants are whole milliseconds.
+//! * [`slab`]: slots in chunks, linked by 25-bit places: it grows and shrinks by chunks.
+//! * [`index`]: from a key to its place, one cache miss a look-up; grows in many small pieces.
+//! * [`shard`]: the three together.
+//!
+//! Shards are as those of `lru`: one for a small window, up to [`MAX_SHARDS`] for a large one, each with its part of the
+//! capacity, and the first early eviction comes when the window is about 99 % full.
+//!
+//! Nothing stops the world: a large window that fills, churns, expires, is resized or flushed holds a lock for no more than
+//! a batch of [`BATCH`] entries, or for the growth of one part of the index (5,000 entries at 10,000,000 ids). While a
+//! resize is under way an insert takes one out for the one it brings, so a shard may be over its new capacity but never
+//! grows. The exception is a resize that changes the number of shards: it moves up to 131,072 entries at once, some ten
+//! milliseconds. It happens only below 65,536 ids, or across that line.
+
+mod index;
+mod shard;
+mod slab;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use super::{Engine, Entry, EvictionCause, Gone, MOST_IDS, Stamp};
+use crate::window::Key;
+use parking_lot::{Mutex, MutexGuard};
+use shard::Shard;
+use slot::Slot;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// A shard is not made for fewer entries than this: below twice as many the order of eviction is exact.
+const PER_SHARD: usize = 4096;
+/// A power of two.
+const MAX_SHARDS: usize = 16;
+/// Parts of the index of one of [`MAX_SHARDS`]; where there are fewer shards, each is small enough for one part.
+const SEGMENTS: usize = 128;
+/// A place has 25 bits, and one of them is nobody's. The configuration has this bound, too.
+const _: () = assert!(MOST_IDS / MAX_SHARDS < slot::NONE as usize);
+/// Entries that are moved or evicted under one lock.
+const BATCH: usize = 256;
+/// Batches of expired entries that a call to `sweep` removes from each shard, and of places that it gives back.
+const SWEEP_ROUNDS: usize = 4;
+
+/// See the module's doc.
+#[derive(Debug)]
+pub(super) struct Compact {
+    /// The first `count` are in use.
+    shards: [Padded; MAX_SHARDS],
+    /// Changes only while all shards are locked: whoever holds a shard's lock may trust it.
+    count: AtomicUsize,
+    /// One resize at a time.
+    resizing: Mutex<()>,
+}
+
+/// Two shards never share a cache line, nor the two that a processor fetches together.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Padded(Mutex<Shard>);
+
+impl Compact {
+    pub(super) fn new(capacity: usize) -> Compact {
+        let mut shards = plan(capacity);
+        Compact {
+            count: AtomicUsize::new(shards.len()),
+            shards: std::array::from_fn(|_| Padded(Mutex::new(shards.next().unwrap_or_else(unused)))),
+            resizing: Mutex::new(()),
+        }
+    }
+
+    /// The key's shard. A resize may change which that is before the lock is had, but not afterwards.
+    fn lock(&self, key: Key) -> MutexGuard<'_, Shard> {
+        loop {
+            let count = self.count.load(Relaxed);
+            let shard = self.shards[key.shard(count)].0.lock();
+            if self.count.load(Relaxed) == count {
+                return shard;
+            }
+        }
+    }
+
+    /// Each shard in turn, in rounds (0, 1, …) until the action says that it has no more to do. Whoever waits for the
+    /// shard comes between two rounds.
+    fn each(&self, mut action: impl FnMut(&mut Shard, usize) -> bool) {
+        for shard in &self.shards {
+            let mut shard = shard.0.lock();
+            let mut round = 0;
+            while action(&mut shard, round) {
+                round += 1;
+                MutexGuard::bump(&mut shard);
+            }
+        }
+    }
+
+    fn sum(&self, what: impl Fn(&Shard) -> usize) -> usize {
+        self.shards.iter().map(|shard| what(&shard.0.lock())).sum()
+    }
+
+    /// Into another number of shards; nobody else gets in until it is done.
+    ///
+    /// The order within an old shard is exact. Between them an entry counts as seen when the latest commit before it in
+    /// its shard's order was, which is exact up to the time between two fresh ids.
+    fn reshard(&self, capacity: usize, gone: &mut Gone<'_>) {
+        let mut shards: Vec<MutexGuard<'_, Shard>> = self.shards.iter().map(|shard| shard.0.lock()).collect();
+        let mut all: Vec<(u64, Slot)> = Vec::new();
+        for shard in &shards {
+            let mut seen = 0;
+            all.extend(shard.iter().map(|slot| {
+                seen = slot.at().0.max(seen);
+                (seen, *slot)
+            }));
+        }
+        all.sort_by_key(|(seen, _)| *seen);
+        for (_, slot) in all.drain(..all.len().saturating_sub(capacity)) {
+            gone(slot.key(), slot.entry(), EvictionCause::Resize);
+        }
+        let mut plan = plan(capacity);
+        let count = plan.len();
+        shards.iter_mut().for_each(|shard| **shard = plan.next().unwrap_or_else(unused));
+        for (_, slot) in all {
+            let shard = &mut shards[slot.key().shard(count)];
+            shard.push(slot);
+            shard.shrink(1, gone);
+        }
+        self.count.store(count, Relaxed);
+    }
+}
+
+impl Engine for Compact {
+    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool {
+        self.lock(key).touch(key, now.into(), refresh, gone)
+    }
+
+    fn peek(&self, key: Key) -> Option<Entry> {
+        self.lock(key).peek(key)
+    }
+
+    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut Gone<'_>) {
+        self.lock(key).insert(key, entry, now.into(), gone);
+    }
+
+    fn remove(&self, key: Key) -> Option<Entry> {
+        self.lock(key).remove(key)
+    }
+
+    /// Exact within each shard.
+    fn resize(&self, capacity: usize, gone: &mut Gone<'_>) {
+        let _one = self.resizing.lock();
+        let capacity = capacity.clamp(1, MOST_IDS);
+        let (old, new) = (self.count.load(Relaxed), shards(capacity));
+        for (shard, n) in self.shards.iter().zip(0..old) {
+            let mut shard = shard.0.lock();
+            shard.capacity = match old {
+                _ if old == new => share(capacity, new, n),
+                1 => capacity.min(shard.capacity),
+                // What surely has no place leaves in batches first. Twice a fair share: they are not filled evenly.
+                _ => (2 * capacity / old + 64).min(shard.capacity),
+            };
+        }
+        self.each(|shard, _| shard.shrink(BATCH, gone));
+        if old != new {
+            self.reshard(capacity, gone);
+        }
+        self.each(|shard, _| shard.pack(BATCH));
+    }
+
+    fn clear(&self, gone: &mut Gone<'_>) {
+        for shard in &self.shards {
+            let all = {
+                let mut shard = shard.0.lock();
+                let empty = shard.empty();
+                std::mem::replace(&mut *shard, empty)
+            };
+            for slot in all.iter() {
+                gone(slot.key(), slot.entry(), EvictionCause::Flush);
+            }
+        }
+    }
+
+    fn sweep(&self, now: Stamp, gone: &mut Gone<'_>) {
+        self.each(|shard, round| {
+            let more = shard.sweep(now.into(), BATCH, gone);
+            let sparse = shard.is_sparse() && shard.pack(BATCH);
+            (more || sparse) && round + 1 < SWEEP_ROUNDS
+        });
+    }
+
+    fn len(&self) -> usize {
+        self.sum(Shard::len)
+    }
+
+    fn capacity(&self) -> usize {
+        self.sum(|shard| shard.capacity)
+    }
+
+    /// Within 3 % of the resident size at 1,000,000 and 10,000,000 ids, with glibc's allocator.
+    fn bytes(&self) -> usize {
+        size_of::<Compact>() + self.sum(Shard::bytes)
+    }
+
+    /// A slot, and its part of an index that is between just grown and full.
+    fn bytes_per_entry(&self) -> f64 {
+        43.0
+    }
+
+    /// Of the shard whose turn to evict would come first.
+    fn oldest(&self) -> Option<Stamp> {
+        let of = |shard: &Padded| shard.0.lock().oldest();
+        self.shards.iter().filter_map(of).min()
+    }
+}
+
+/// In how many: a power of two.
+fn shards(capacity: usize) -> usize {
+    1 << (capacity / PER_SHARD).clamp(1, MAX_SHARDS).ilog2()
+}
+
+/// The part of the `n`th of `count`.
+fn share(capacity: usize, count: usize, n: usize) -> usize {
+    capacity / count + usize::from(n < capacity % count)
+}
+
+/// Empty ones for it.
+fn plan(capacity: usize) -> impl ExactSizeIterator<Item = Shard> {
+    let capacity = capacity.clamp(1, MOST_IDS);
+    let count = shards(capacity);
+    (0..count).map(move |n| Shard::new(share(capacity, count, n), segments(count)))
+}
+
+/// Of the index of one of `count` shards.
+fn segments(count: usize) -> usize {
+    if count == MAX_SHARDS { SEGMENTS } else { 1 }
+}
+
+/// What a full store takes, see [`EngineKind::bytes_at`](super::EngineKind::bytes_at).
+pub(super) fn bytes_at(capacity: usize) -> usize {
+    let capacity = capacity.clamp(1, MOST_IDS);
+    let count = shards(capacity);
+    size_of::<Compact>() + count * Shard::bytes_at(capacity.div_ceil(count), segments(count))
+}
+
+/// For a place beyond the count.
+fn unused() -> Shard {
+    Shard::new(0, 1)
+}
