@@ -2,9 +2,14 @@
 //! own, and who gets how much. The arithmetic has its properties in `src/pressure/budget`.
 //!
 //! Time is virtual, so that a TTL takes as long as its publishes. `cargo test --test budget -- --nocapture` prints how it went.
-
-#![expect(clippy::print_stdout, reason = "how it went, when a test fails")]
-#![expect(clippy::panic, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    reason = "a failed step is a failed test, and what it saw is its output"
+)]
 
 use hapax::config::{Config, Overrides};
 use hapax::pressure::budget::{Refused, capacity_at_start};

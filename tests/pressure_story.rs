@@ -52,6 +52,9 @@ const TOO_SMALL: u64 = 1_000;
 const TTL: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// When which id is to be sent once more.
+type Retries = Arc<Mutex<VecDeque<(Instant, String)>>>;
+
 /// A publisher that sends until it is told to rest, keeps its one connection, and knows what was acked.
 struct Publisher {
     name: &'static str,
@@ -67,7 +70,7 @@ impl Publisher {
         let connection = Connection::connect(&uri, properties).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        let retries: Arc<Mutex<VecDeque<(Instant, String)>>> = Arc::default();
+        let retries = Retries::default();
         let mut tick = tokio::time::interval(TICK);
         let mut number = 0_u64;
         while !self.over.load(Relaxed) {
@@ -93,12 +96,7 @@ impl Publisher {
     }
 
     /// Publishes; a task waits for the ack, which every publish must get.
-    async fn publish(
-        &self,
-        channel: &Channel,
-        id: String,
-        retries: Option<&Arc<Mutex<VecDeque<(Instant, String)>>>>,
-    ) {
+    async fn publish(&self, channel: &Channel, id: String, retries: Option<&Retries>) {
         let properties = BasicProperties::default().with_message_id(id.as_str().into());
         let options = BasicPublishOptions::default();
         let confirm =
@@ -233,7 +231,10 @@ fn a_window_too_small_says_so_and_is_mended_while_publishers_go_on() {
     let really = TOO_SMALL as f64 / 400.0 / TTL.as_secs_f64();
     assert!((really * 0.5..really * 2.0).contains(&coverage), "{coverage} instead of about {really}");
     assert!(number(&pressed, "pressure") > 1.0);
-    assert!(site.relay().log().contains("critical"), "the log says so");
+    assert!(
+        site.relay().log().contains("the window is too small: ids are forgotten before their TTL is over"),
+        "the log says so"
+    );
     let firing = r#"ALERTS{alertname="HapaxDuplicatesEscaping",alertstate="firing",window="orders"}"#;
     wait::until("the alert fires", PATIENCE, || (!prometheus.query(firing).is_empty()).then_some(()));
     runtime.block_on(shot("critical", site.relay().admin()));

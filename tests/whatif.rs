@@ -1,8 +1,14 @@
 //! The what-if curve against the truth: every capacity of it is run in full, by the real engines, over the same trace.
 //!
 //! Traces are made from fixed seeds on a virtual clock. The table is printed: `cargo test --test whatif -- --nocapture`.
-
-#![expect(clippy::print_stdout, reason = "the table")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    reason = "a failed step is a failed test, and what it saw is its output"
+)]
 
 use hapax::pressure::facts;
 use hapax::pressure::whatif::{FACTORS, Sampler, WhatIf};

@@ -192,6 +192,8 @@ pub struct WhatIf {
     pub sample_rate: f64,
     /// publishes that were looked at
     pub sampled: u64,
+    /// memory that looking takes; part of the window's `bytes`, and not of its `bytes_per_id`
+    pub bytes: u64,
     /// from small to large
     pub points: Vec<WhatIfPoint>,
 }

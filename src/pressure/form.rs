@@ -9,8 +9,9 @@ use std::time::Duration;
 pub(super) const STRIPES: usize = 16;
 /// The ghost has room for so many times the window's capacity.
 const GHOST_FACTOR: usize = 4;
-/// A stripe's part of the ghost has at least so many slots, or small windows would lose too much to full buckets.
-const GHOST_LEAST: usize = 64;
+/// A stripe's part of the ghost has at least so many slots, 128 KiB in all: a small window under far too much traffic is
+/// where one wants the count most, and four times little is little.
+const GHOST_LEAST: usize = 2048;
 
 /// As it is in force. Written seldom, read by whoever works a journal off.
 #[derive(Debug)]

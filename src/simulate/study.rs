@@ -80,7 +80,8 @@ fn two_digits(number: f64) -> f64 {
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from f64 saturates")]
 fn whole(number: f64) -> usize {
-    number.round() as usize
+    // Up, as steps are: what has two digits and is not whole is below 10.
+    number.ceil() as usize
 }
 
 fn rising<T: Ord>(mut list: Vec<T>) -> Vec<T> {

@@ -190,7 +190,7 @@ pub fn or_dash<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
 /// A bar of so many columns, to an eighth of a column.
 pub fn bar(value: f64, columns: usize) -> String {
     const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-    let value = if value.is_finite() { value.clamp(0.0, 1.0) } else { 0.0 };
+    let value = if value.is_finite() && columns > 0 { value.clamp(0.0, 1.0) } else { 0.0 };
     #[expect(clippy::cast_possible_truncation, reason = "between 0 and 8 × columns")]
     let mut eighths = (value * columns as f64 * 8.0).round() as usize;
     if value > 0.0 && eighths == 0 {

@@ -336,5 +336,5 @@ pub(crate) fn what_if(capacity: u64) -> WhatIf {
         (8.0, 0.0408),
     ];
     let points = points.map(|(factor, caught)| point(factor, caught)).to_vec();
-    WhatIf { sample_rate: 0.01, sampled: 295_464, points }
+    WhatIf { sample_rate: 0.01, sampled: 295_464, bytes: 1_300_000, points }
 }

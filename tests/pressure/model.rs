@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A TTL of 1024 ticks of the ghost's, so that it rounds nothing.
+/// A TTL of 1024 ticks of the ghost's.
 const TICK: Duration = Duration::from_nanos(1 << 20);
 const TTL: Duration = Duration::from_nanos(1024 << 20);
 
@@ -23,17 +23,23 @@ struct Model {
 }
 
 impl Model {
+    /// In whole ticks, as the ghost counts: an engine that rounds up to its own unit ends between two of them.
+    fn holds(&self, key: Key, now: Stamp) -> bool {
+        let tick = |stamp: Stamp| u128::from(stamp.0) / TICK.as_nanos();
+        self.gone.get(&key).is_some_and(|until| tick(now) < tick(*until))
+    }
+
     fn on(&mut self, event: &Event) {
         match *event {
             Event::Evicted { key, until, now, cause, .. } => {
                 let early = matches!(cause, EvictionCause::Capacity | EvictionCause::Resize);
-                let held = self.gone.get(&key).is_some_and(|until| now < *until);
+                let held = self.holds(key, now);
                 if early && (self.refresh || !held) {
                     self.gone.insert(key, until);
                 }
             }
             Event::Committed { key, now, .. } => {
-                self.escaped += u64::from(self.gone.get(&key).is_some_and(|until| now < *until));
+                self.escaped += u64::from(self.holds(key, now));
             }
             Event::Disowned { key } => {
                 self.gone.remove(&key);

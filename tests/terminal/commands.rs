@@ -2,7 +2,7 @@
 
 use super::facts::HOSTILE;
 use super::stub::{Stub, TOKEN};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
@@ -97,7 +97,9 @@ fn set_changes_and_says_what() {
     );
     assert!(set.err.contains("until the relay restarts"), "{}", set.err);
     let patch = stub.asked().into_iter().find(|line| line.starts_with("PATCH")).unwrap();
-    assert_eq!(patch, r#"PATCH /api/v1/windows/orders {"capacity":2000000,"mode":"observe","ttl":"20m"}"#);
+    let body: Value =
+        serde_json::from_str(patch.strip_prefix("PATCH /api/v1/windows/orders ").unwrap()).unwrap();
+    assert_eq!(body, json!({ "capacity": 2_000_000, "mode": "observe", "ttl": "20m" }));
     let again = ran(&["windows", "set", "orders", "--capacity", "2000000", "--json"], &stub);
     assert_eq!(serde_json::from_str::<Value>(&again.out).unwrap()["capacity"], 2_000_000);
 }

@@ -81,7 +81,7 @@ pub fn critical() -> Facts {
                 error: 12,
             },
         ],
-        what_if: WhatIf { sample_rate: 0.0078, sampled: 16_611, points: what_if.to_vec() },
+        what_if: WhatIf { sample_rate: 0.0078, sampled: 16_611, bytes: 1_300_000, points: what_if.to_vec() },
     }
 }
 

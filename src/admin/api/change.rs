@@ -162,7 +162,7 @@ impl ToSchema for Change {
 impl PartialSchema for Change {
     fn schema() -> RefOr<Schema> {
         let of = |kind| ObjectBuilder::new().schema_type(SchemaType::Type(kind));
-        let ids = of(Type::Integer).minimum(Some(1.0)).maximum(Some(4e9));
+        let ids = of(Type::Integer).minimum(Some(1.0)).maximum(Some(most::IDS as f64));
         let auto = of(Type::String).enum_values(Some(["auto"]));
         let seconds = of(Type::Number).minimum(Some(0.001)).maximum(Some(most::TTL.as_secs_f64()));
         let capacity = AnyOfBuilder::new().item(ids).item(auto).description(Some(
@@ -210,9 +210,9 @@ mod tests {
         let parse = |text: &str| Change::parse("w", text.as_bytes(), &budget(None)).expect(text);
         assert_eq!(parse("{}"), Change::default());
         assert_eq!(
-            parse(r#"{"capacity": 4000000000, "ttl": "1h 30m", "mode": "off"}"#),
+            parse(r#"{"capacity": 500000000, "ttl": "1h 30m", "mode": "off"}"#),
             Change {
-                capacity: Some(Capacity::Ids(4_000_000_000)),
+                capacity: Some(Capacity::Ids(500_000_000)),
                 ttl: Some(Duration::from_secs(5400)),
                 mode: Some(Mode::Off)
             }
@@ -245,7 +245,7 @@ mod tests {
             ("[]", 422, "the body is a list"),
             (r#"{"capacity": -1}"#, 422, "no count"),
             (r#"{"capacity": 1.5}"#, 422, "no count"),
-            (r#"{"capacity": 4000000001}"#, 422, "out of bounds"),
+            (r#"{"capacity": 500000001}"#, 422, "out of bounds"),
             (r#"{"capacity": 99999999999999999999}"#, 422, "no count"),
             (r#"{"capacity": "7"}"#, 422, "is a string"),
             (r#"{"capacity": "auto"}"#, 422, "no memory_budget is configured"),

@@ -116,7 +116,7 @@ impl WhatIf {
         self.past.iter().chain([&self.present]).for_each(|tally| all.join(tally));
         let sampled = all.sampled();
         let points = if sampled > 0 { self.points(&all, bytes_per_id) } else { Vec::new() };
-        facts::WhatIf { sample_rate: self.rate, sampled, points }
+        facts::WhatIf { sample_rate: self.rate, sampled, bytes: self.bytes() as u64, points }
     }
 
     /// What it takes on the heap.

@@ -54,7 +54,7 @@ impl EngineKind {
     pub(crate) fn holes(self, bytes: usize) -> usize {
         match self {
             EngineKind::Moka | EngineKind::Lru => bytes,
-            EngineKind::Compact => bytes / 2,
+            EngineKind::Compact => bytes / 5 * 3,
         }
     }
 
