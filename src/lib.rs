@@ -5,11 +5,11 @@
 //!
 //! * [`wire`]: frames as views over bytes, the walk over a content header to the id, the frames we originate.
 //! * [`window`]: what is remembered: keys with a TTL in a bounded store, and reservations for what is in flight.
-//! * [`pressure`]: the accounting that listens to a window's events.
+//! * [`pressure`]: what a window's events add up to: is it large enough, what did it cost that it was not, what to set.
 //! * [`session`]: one client paired with one upstream connection: the whole protocol, without a socket or a clock.
 //! * [`net`]: the one place with sockets and the clock.
 //! * [`stats`]: what the process counts beside its windows.
-//! * [`admin`]: HTTP: metrics, health.
+//! * [`admin`]: HTTP: metrics, health, the API, the dashboard.
 //! * [`cli`]: what to do, and what is said over the configuration file.
 //! * [`config`]: what the user asked for, checked once; after that nothing is "maybe".
 //! * [`simulate`]: how large, how long? Traces through the real engines, before anybody deploys anything.
