@@ -25,8 +25,12 @@ struct Model {
 impl Model {
     /// In whole ticks, as the ghost counts: an engine that rounds up to its own unit ends between two of them.
     fn holds(&self, key: Key, now: Stamp) -> bool {
+        self.gone.get(&key).is_some_and(|until| Model::is_before(now, *until))
+    }
+
+    fn is_before(now: Stamp, until: Stamp) -> bool {
         let tick = |stamp: Stamp| u128::from(stamp.0) / TICK.as_nanos();
-        self.gone.get(&key).is_some_and(|until| tick(now) < tick(*until))
+        tick(now) < tick(until)
     }
 
     fn on(&mut self, event: &Event) {
@@ -34,7 +38,8 @@ impl Model {
             Event::Evicted { key, until, now, cause, .. } => {
                 let early = matches!(cause, EvictionCause::Capacity | EvictionCause::Resize);
                 let held = self.holds(key, now);
-                if early && (self.refresh || !held) {
+                // (What ends within this tick leaves nothing to remember.)
+                if early && Model::is_before(now, until) && (self.refresh || !held) {
                     self.gone.insert(key, until);
                 }
             }
