@@ -8,7 +8,7 @@
 //!                              └─ replay, once for each cell
 //! ```
 //!
-//! [`replay`] says exactly what is counted.
+//! [`mod@replay`] says exactly what is counted.
 
 mod args;
 mod plot;

@@ -3,7 +3,7 @@
 //! A miniature simulation (Waldspurger, Saemundsson, Ahmad, Park: *Cache Modeling and Optimization using Miniature
 //! Simulations*, 2017). Keys are digests, so those whose [`Key::spread`] is below a threshold are a fair sample of all
 //! keys, and every publish of a sampled key is seen. They are run through one small store for each capacity of the curve,
-//! whose size is that capacity times the rate. The rate follows from the capacity: [`least`] and [`most`] say how.
+//! whose size is that capacity times the rate. The rate follows from the capacity, see [`rate`].
 //!
 //! *What is counted.* A publish whose outcome is known: `Committed`, `CommittedInDoubt` or `Duplicate`. Each is a publish of
 //! its key at each of the capacities; what the window itself made of it does not matter. The counts are those of the last two to
