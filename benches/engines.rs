@@ -12,13 +12,14 @@
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "it is for printing, and it may fail")]
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
 
+#[path = "../tests/support/ground.rs"]
+mod ground;
+
+use ground::key;
+use hapax::config::WindowConfig;
 use hapax::window::engine::EngineKind;
 use hapax::window::event::Deaf;
-use hapax::window::{
-    Confirms, InDoubt, Key, Limits, LocalWindow, Mailbox, MissingId, Mode, Rules, Scope, Ticket, Verdict,
-    Window,
-};
-use hapax::wire::IdSource;
+use hapax::window::{Limits, LocalWindow, Mailbox, Mode, Ticket, Verdict, Window};
 use rustix::time::{ClockId, clock_gettime};
 use std::process::Command;
 use std::sync::Arc;
@@ -164,24 +165,11 @@ fn fresh(window: &Arc<LocalWindow>, mailbox: &Arc<Mailbox>, now: Instant, n: u64
 }
 
 fn window(engine: EngineKind, ids: u64) -> Arc<LocalWindow> {
-    let rules = Rules {
-        name: "bench".into(),
-        id: IdSource::MessageId,
-        scope: Scope::default(),
-        in_doubt: InDoubt::Forget,
-        missing_id: MissingId::Forward,
-        confirms: Confirms::Shadow,
-        forward_to: None,
-    };
+    let rules = WindowConfig::named("bench").rules;
     let capacity = usize::try_from(ids).expect("so many");
     let limits =
         Limits { capacity, ttl: TTL, mode: Mode::Enforce, refresh_on_duplicate: false, waiters_per_id: 2 };
     LocalWindow::new(rules, limits, engine, Arc::new(Deaf))
-}
-
-/// As even as a digest.
-fn key(n: u64) -> Key {
-    Key(u128::from(mix(n)) << 64 | u128::from(mix(!n)))
 }
 
 /// SplitMix64.

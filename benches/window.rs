@@ -8,14 +8,15 @@
 //! does nothing but a million of these, for `perf stat` or callgrind.
 
 use criterion::Criterion;
+#[path = "../tests/support/ground.rs"]
+mod ground;
+
+use ground::key;
+use hapax::config::WindowConfig;
 use hapax::pressure::Accounting;
 use hapax::window::engine::EngineKind;
 use hapax::window::event::Deaf;
-use hapax::window::{
-    Confirms, InDoubt, Key, Limits, Listener, LocalWindow, Mailbox, MissingId, Mode, Rules, Scope, Ticket,
-    Verdict, Window,
-};
-use hapax::wire::IdSource;
+use hapax::window::{Limits, Listener, LocalWindow, Mailbox, Mode, Ticket, Verdict, Window};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,15 +48,7 @@ struct Rig {
 
 impl Rig {
     fn new(engine: EngineKind, listener: Arc<dyn Listener>) -> Rig {
-        let rules = Rules {
-            name: "bench".into(),
-            id: IdSource::MessageId,
-            scope: Scope::default(),
-            in_doubt: InDoubt::Forget,
-            missing_id: MissingId::Forward,
-            confirms: Confirms::Shadow,
-            forward_to: None,
-        };
+        let rules = WindowConfig::named("bench").rules;
         let limits = Limits {
             capacity: CAPACITY,
             ttl: TTL,
@@ -105,17 +98,6 @@ impl Rig {
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 fn now() -> Instant {
     Instant::now()
-}
-
-/// The n-th key: spread as a digest would be.
-fn key(n: u64) -> Key {
-    let mix = |n: u64| {
-        let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        n ^ n >> 31
-    };
-    let high = mix(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    Key(u128::from(high) << 64 | u128::from(mix(high)))
 }
 
 #[expect(clippy::print_stdout, reason = "it is what the bench is for")]

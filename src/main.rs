@@ -21,8 +21,8 @@ fn main() -> ExitCode {
         // Help, version, or wrong usage: clap prints each where it belongs and ends with 0 or 2.
         Err(error) => error.exit(),
     };
-    // What needs no configuration of a relay.
-    match &invocation.action {
+    // What needs no configuration of a relay is done at once; of the rest, `check` says in which form.
+    let check_as_json = match &invocation.action {
         Action::Demo(args) => return finish(run::demo(args)),
         Action::Terminal(command) => return operate(run::terminal(command)),
         Action::Completions(args) => {
@@ -34,19 +34,18 @@ fn main() -> ExitCode {
             return run::record(args)
                 .map_or_else(|error| complain(&error, error.exit_code()), |()| ExitCode::SUCCESS);
         }
-        Action::Serve | Action::Check { .. } => {}
-    }
+        Action::Serve => None,
+        Action::Check { json } => Some(*json),
+    };
     let loaded = match Config::load(invocation.file.as_deref(), &invocation.overrides) {
         Ok(loaded) => loaded,
-        Err(problems) if matches!(invocation.action, Action::Check { json: true }) => {
-            return check_json(&problems.to_json(), USAGE);
-        }
+        Err(problems) if check_as_json == Some(true) => return check_json(&problems.to_json(), USAGE),
         Err(problems) => return complain(&problems, USAGE),
     };
-    match invocation.action {
-        Action::Check { json: true } => check_json(&loaded.to_json(), 0),
-        Action::Check { json: false } => check(&loaded),
-        _ => serve(loaded),
+    match check_as_json {
+        Some(true) => check_json(&loaded.to_json(), 0),
+        Some(false) => check(&loaded),
+        None => serve(loaded),
     }
 }
 

@@ -11,6 +11,10 @@
     reason = "a failed step is a failed test, and what it saw is its output"
 )]
 
+#[path = "support/ground.rs"]
+mod ground;
+
+use ground::resident;
 use hapax::config::{Config, Overrides};
 use hapax::pressure::budget::{Refused, capacity_at_start};
 use hapax::pressure::{Accounting, Budget, Watched};
@@ -102,14 +106,6 @@ impl Traffic {
             assert!(matches!(again, Verdict::Duplicate | Verdict::Fresh(_)), "{again:?}");
         }
     }
-}
-
-/// `VmRSS`, or the most there ever was, `VmHWM`.
-fn resident(what: &str) -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix(what)).expect("a line");
-    let kib: usize = line.trim_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number");
-    kib << 10
 }
 
 /// How many ids the budget has room for.

@@ -3,13 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step is a failed test")]
 
+#[path = "support/ground.rs"]
+mod ground;
+
+use ground::{key, resident};
+use hapax::config::WindowConfig;
 use hapax::pressure::{Accounting, Facts, Watched};
 use hapax::window::engine::EngineKind;
-use hapax::window::{
-    Confirms, InDoubt, Key, Limits, LocalWindow, Mailbox, MissingId, Mode, Origin, Rules, Scope, Ticket,
-    Verdict, Window,
-};
-use hapax::wire::IdSource;
+use hapax::window::{Limits, LocalWindow, Mailbox, Mode, Origin, Ticket, Verdict, Window};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,23 +57,15 @@ fn child() {
     let words: Vec<&str> = order.split(' ').collect();
     let number = |n: usize| -> u64 { words[n].parse().expect("a number") };
     let engine = EngineKind::ALL.into_iter().find(|kind| kind.name() == words[0]).expect("an engine");
-    let before = resident();
+    let before = resident("RssAnon:");
     let (facts, _keep) = fill(engine, number(1), number(2), number(3));
-    let grown = resident() - before;
+    let grown = resident("RssAnon:") - before;
     let sample = facts.what_if.bytes;
     println!("measured {} {grown} {} {} {sample}", facts.bytes, facts.bytes_per_id, facts.entries);
 }
 
 fn fill(engine: EngineKind, capacity: u64, within_ttl: u64, ids: u64) -> (Facts, Watched) {
-    let rules = Rules {
-        name: "bytes".into(),
-        id: IdSource::MessageId,
-        scope: Scope::default(),
-        in_doubt: InDoubt::Forget,
-        missing_id: MissingId::Forward,
-        confirms: Confirms::Shadow,
-        forward_to: None,
-    };
+    let rules = WindowConfig::named("bytes").rules;
     let limits = Limits {
         capacity: usize::try_from(capacity).expect("a size"),
         ttl: TTL,
@@ -102,22 +95,4 @@ fn fill(engine: EngineKind, capacity: u64, within_ttl: u64, ids: u64) -> (Facts,
 #[expect(clippy::disallowed_methods, reason = "one base instant; the test counts from there")]
 fn base() -> Instant {
     Instant::now()
-}
-
-/// Of this process, without the pages of its program, in bytes.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
-    line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
-}
-
-/// The n-th key: spread as a digest would be.
-fn key(n: u64) -> Key {
-    let mix = |n: u64| {
-        let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        n ^ n >> 31
-    };
-    let high = mix(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    Key(u128::from(high) << 64 | u128::from(mix(high)))
 }

@@ -12,13 +12,14 @@
     reason = "a failed step is a failed test, and what it saw is its output"
 )]
 
+#[path = "support/ground.rs"]
+mod ground;
+
+use ground::{key, resident};
+use hapax::config::WindowConfig;
 use hapax::pressure::{Accounting, Facts, Level, Watched};
 use hapax::window::engine::EngineKind;
-use hapax::window::{
-    Confirms, InDoubt, Key, Limits, LocalWindow, Mailbox, MissingId, Mode, Rules, Scope, Ticket, Verdict,
-    Window,
-};
-use hapax::wire::IdSource;
+use hapax::window::{Limits, LocalWindow, Mailbox, Mode, Ticket, Verdict, Window};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -69,21 +70,13 @@ struct Flood {
 }
 
 struct Part {
-    resident: u64,
+    resident: usize,
     median: f64,
 }
 
 impl Flood {
     fn new(engine: EngineKind) -> Flood {
-        let rules = Rules {
-            name: "flood".into(),
-            id: IdSource::MessageId,
-            scope: Scope::default(),
-            in_doubt: InDoubt::Forget,
-            missing_id: MissingId::Forward,
-            confirms: Confirms::Shadow,
-            forward_to: None,
-        };
+        let rules = WindowConfig::named("flood").rules;
         let limits = Limits {
             capacity: CAPACITY as usize,
             ttl: TTL,
@@ -116,7 +109,7 @@ impl Flood {
         }
         spans.sort_unstable();
         let at = |share: f64| f64::from(spans[(share * f64::from(CAPACITY - 1)) as usize]);
-        let (resident, median) = (resident(), at(0.5));
+        let (resident, median) = (resident("VmRSS:"), at(0.5));
         println!(
             "{:>14} {:>12.1} {:>19.0} {:>8.0} {:>8.0} {:>8.0}",
             part + 1,
@@ -133,22 +126,4 @@ impl Flood {
 #[expect(clippy::disallowed_methods, reason = "latency is measured")]
 fn clock() -> Instant {
     Instant::now()
-}
-
-/// Of this process, in bytes.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
-}
-
-/// The n-th key: spread as a digest would be.
-fn key(n: u64) -> Key {
-    let mix = |n: u64| {
-        let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        n ^ n >> 31
-    };
-    let high = mix(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    Key(u128::from(high) << 64 | u128::from(mix(high)))
 }

@@ -10,15 +10,12 @@
     reason = "a failed step is a failed test, and what it saw is its output"
 )]
 
+use hapax::config::WindowConfig;
 use hapax::pressure::facts;
 use hapax::pressure::whatif::{FACTORS, Sampler, WhatIf};
 use hapax::window::engine::{EngineKind, Stamp};
 use hapax::window::event::Deaf;
-use hapax::window::{
-    Confirms, Event, InDoubt, Key, Limits, Listener, LocalWindow, Mailbox, MissingId, Mode, Rules, Scope,
-    Ticket, Verdict, Window,
-};
-use hapax::wire::IdSource;
+use hapax::window::{Event, Key, Limits, Listener, LocalWindow, Mailbox, Mode, Ticket, Verdict, Window};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -42,15 +39,7 @@ fn limits(capacity: usize) -> Limits {
 }
 
 fn window(limits: Limits, engine: EngineKind, listener: Arc<dyn Listener>) -> Arc<LocalWindow> {
-    let rules = Rules {
-        name: "whatif".into(),
-        id: IdSource::MessageId,
-        scope: Scope::default(),
-        in_doubt: InDoubt::Forget,
-        missing_id: MissingId::Forward,
-        confirms: Confirms::Shadow,
-        forward_to: None,
-    };
+    let rules = WindowConfig::named("whatif").rules;
     LocalWindow::new(rules, limits, engine, listener)
 }
 

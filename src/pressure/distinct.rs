@@ -132,14 +132,7 @@ fn rounded(value: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The n-th number of a series that looks random (splitmix64).
-    fn random(n: u64) -> u64 {
-        let n = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        n ^ n >> 31
-    }
+    use crate::pressure::random;
 
     #[test]
     fn the_standard_error_is_as_stated_at_every_size() {

@@ -28,6 +28,16 @@ impl Default for InForce {
     }
 }
 
+/// A stripe's part of the ghost of a window of this capacity.
+fn slots(capacity: usize) -> usize {
+    (capacity.saturating_mul(GHOST_FACTOR) / STRIPES).max(GHOST_LEAST)
+}
+
+/// What the whole ghost of a window of this capacity takes.
+pub(super) fn ghost_bytes(capacity: usize) -> usize {
+    slots(capacity).saturating_mul(STRIPES * size_of::<u32>())
+}
+
 impl InForce {
     pub(super) fn set(&self, limits: &Limits) {
         self.capacity.store(limits.capacity as u64, Relaxed);
@@ -37,7 +47,7 @@ impl InForce {
 
     pub(super) fn form(&self) -> Form {
         let capacity = usize::try_from(self.capacity.load(Relaxed)).unwrap_or(usize::MAX);
-        let slots = (capacity.saturating_mul(GHOST_FACTOR) / STRIPES).max(GHOST_LEAST);
+        let slots = slots(capacity);
         // A power of two, so that there is no division: the TTL is 512 to 1024 ticks.
         let shift = (self.ttl.load(Relaxed) / 1024).max(1).next_power_of_two().ilog2();
         Form { slots, shift, refresh: self.refresh.load(Relaxed) }

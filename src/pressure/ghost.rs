@@ -304,6 +304,7 @@ fn low(tick: u64) -> u32 {
 mod tests {
     use super::*;
     use crate::pressure::form::{InForce, STRIPES};
+    use crate::pressure::random;
     use crate::window::{Limits, Mode};
     use std::time::Duration;
 
@@ -319,14 +320,6 @@ mod tests {
 
     fn at(seconds: u64) -> Stamp {
         Stamp(0).after(Duration::from_secs(seconds))
-    }
-
-    /// The n-th number of a series that looks random (splitmix64).
-    fn random(n: u64) -> u64 {
-        let n = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        n ^ n >> 31
     }
 
     #[test]

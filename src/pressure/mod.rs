@@ -45,3 +45,12 @@ impl Watched {
         self.accounting.tick(&self.window, now);
     }
 }
+
+/// The n-th number of a series that looks random (splitmix64), for tests.
+#[cfg(test)]
+fn random(n: u64) -> u64 {
+    let n = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ n >> 31
+}

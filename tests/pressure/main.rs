@@ -2,17 +2,17 @@
 
 #![expect(clippy::panic, reason = "helpers of tests")]
 
+#[path = "../support/ground.rs"]
+mod ground;
 mod model;
 mod threads;
 mod traffic;
 
+use ground::key;
+use hapax::config::WindowConfig;
 use hapax::pressure::{Accounting, Facts, Watched};
 use hapax::window::engine::EngineKind;
-use hapax::window::{
-    Confirms, InDoubt, Key, Limits, Listener, LocalWindow, Mailbox, MissingId, Mode, Reservation, Rules,
-    Scope, Ticket, Verdict, Window,
-};
-use hapax::wire::IdSource;
+use hapax::window::{Limits, Listener, LocalWindow, Mailbox, Mode, Reservation, Ticket, Verdict, Window};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,17 +27,6 @@ const LIMITS: Limits = Limits {
 #[expect(clippy::disallowed_methods, reason = "one base instant; the tests count from there")]
 fn base() -> Instant {
     Instant::now()
-}
-
-/// The n-th key: spread as a digest would be.
-fn key(n: u64) -> Key {
-    let mix = |n: u64| {
-        let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        n ^ n >> 31
-    };
-    let high = mix(n.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1));
-    Key(u128::from(high) << 64 | u128::from(mix(high ^ 0xdead_beef)))
 }
 
 /// A window under accounting, and a clock.
@@ -59,15 +48,7 @@ impl Rig {
         accounting: Arc<Accounting>,
         listener: Arc<dyn Listener>,
     ) -> Rig {
-        let rules = Rules {
-            name: "test".into(),
-            id: IdSource::MessageId,
-            scope: Scope::default(),
-            in_doubt: InDoubt::Forget,
-            missing_id: MissingId::Forward,
-            confirms: Confirms::Shadow,
-            forward_to: None,
-        };
+        let rules = WindowConfig::named("test").rules;
         let window = LocalWindow::new(rules, limits, engine, listener);
         Rig { watched: Watched { window, accounting }, mailbox: Arc::default(), now: base() }
     }

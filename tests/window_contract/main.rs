@@ -13,13 +13,10 @@ mod late;
 mod model;
 mod threads;
 
+use hapax::config::WindowConfig;
 use hapax::pressure::Accounting;
 use hapax::window::engine::EngineKind;
-use hapax::window::{
-    Confirms, InDoubt, Key, Limits, LocalWindow, Mailbox, MissingId, Mode, Reservation, Rules, Scope, Ticket,
-    Verdict, Window,
-};
-use hapax::wire::IdSource;
+use hapax::window::{Key, Limits, LocalWindow, Mailbox, Mode, Reservation, Ticket, Verdict, Window};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,15 +30,7 @@ fn base() -> Instant {
 }
 
 fn window(engine: EngineKind, limits: Limits) -> (Arc<LocalWindow>, Arc<Accounting>) {
-    let rules = Rules {
-        name: "contract".into(),
-        id: IdSource::MessageId,
-        scope: Scope::default(),
-        in_doubt: InDoubt::Forget,
-        missing_id: MissingId::Forward,
-        confirms: Confirms::Shadow,
-        forward_to: None,
-    };
+    let rules = WindowConfig::named("contract").rules;
     // Which engine a failure belongs to: the last line that was printed.
     println!("{engine:?}, {limits:?}");
     let accounting = Arc::new(Accounting::new());

@@ -49,15 +49,6 @@ impl EngineKind {
         }
     }
 
-    /// Of so many bytes of entries, what the allocator may hold beside them in holes, when other stores grow where this one
-    /// has shrunk: as much again. Measured by `tests/budget.rs` with glibc's; three fifths were too little for `compact` in one
-    /// run of three.
-    pub(crate) fn holes(self, bytes: usize) -> usize {
-        match self {
-            EngineKind::Moka | EngineKind::Lru | EngineKind::Compact => bytes,
-        }
-    }
-
     /// What a full store for `capacity` keys takes on the heap, at most.
     pub fn bytes_at(self, capacity: usize) -> usize {
         match self {

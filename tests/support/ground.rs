@@ -1,0 +1,28 @@
+//! What tests and benches of windows stand on beside a window: keys as even as digests, and what the process takes.
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    reason = "each includer uses a part of it, and none goes on without it"
+)]
+
+use hapax::window::Key;
+
+/// The n-th key: spread as a digest would be (splitmix64, twice).
+pub(crate) fn key(n: u64) -> Key {
+    let mix = |n: u64| {
+        let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ n >> 31
+    };
+    let high = mix(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    Key(u128::from(high) << 64 | u128::from(mix(high)))
+}
+
+/// A line of `/proc/self/status`, in bytes: `VmRSS:`, `RssAnon:` (without the pages of the program), or the most that there
+/// ever was, `VmHWM:`.
+pub(crate) fn resident(what: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).expect("a line");
+    let kib: usize = line.trim_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number");
+    kib << 10
+}
