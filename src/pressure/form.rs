@@ -1,17 +1,17 @@
 //! What the accounting has to know of its window while it counts: capacity, TTL, and whether duplicates make ids young.
 
-use crate::window::Limits;
 use crate::window::engine::Stamp;
+use crate::window::{Key, Limits};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Parts that the counting is divided into, each with its lock.
-pub(super) const STRIPES: usize = 16;
+/// Parts that the counting is divided into: as the window divides its keys among locks.
+pub(super) const STRIPES: usize = Key::LOCKS;
 /// The ghost has room for so many times the window's capacity.
 const GHOST_FACTOR: usize = 4;
 /// A stripe's part of the ghost has at least so many slots, 128 KiB in all: a small window under far too much traffic is
 /// where one wants the count most, and four times little is little.
-const GHOST_LEAST: usize = 2048;
+const GHOST_LEAST: usize = 1024;
 
 /// As it is in force. Written seldom, read by whoever works a journal off.
 #[derive(Debug)]

@@ -4,8 +4,8 @@
 //! Not the keys themselves: 32 bits of each, in buckets of one cache line.
 //!
 //! ```text
-//!   spread of the key   63      52 51  48 47   40 39      32 31                           0
-//!                       fingerprint stripe         fingerprint bucket = these × buckets / 2³²
+//!   spread of the key   63      53 52  48 47   41 40      32 31                           0
+//!                       fingerprint stripe        fingerprint  bucket = these × buckets / 2³²
 //!
 //!   slot                31                       12 11          0
 //!                       fingerprint, never 0        until, in ticks of TTL/1024 to TTL/512, modulo 4096
@@ -268,7 +268,7 @@ impl Table {
 
 /// In its place in the slot, and never 0, so that no slot in use is.
 fn fingerprint(spread: u64) -> u32 {
-    let bits = (spread >> 52) << 8 | (spread >> 32) & 0xff;
+    let bits = (spread >> 53) << 9 | (spread >> 32) & 0x1ff;
     let print = u32::try_from(bits).unwrap_or_default();
     print.max(1) << (32 - FINGERPRINT_BITS)
 }

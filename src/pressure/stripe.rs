@@ -2,32 +2,70 @@
 //!
 //! A key belongs to one stripe, so per key everything happens in the order in which the window tells it. What concerns the
 //! ghost is written into the journal and worked off when that is full: then all the cache lines that it takes are asked for
-//! at once, and the publish that filled it pays for 64. While nothing was evicted early there is no ghost and no journal.
+//! at once, and the publish that filled it pays for 32. While nothing was evicted early there is no ghost and no journal.
 
 use super::ages::Ages;
 use super::form::Form;
 use super::ghost::Ghost;
 use crate::window::engine::Stamp;
 use crate::window::{EvictionCause, Key};
-use parking_lot::Mutex;
-use std::sync::atomic::AtomicU64;
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Records that are worked off together.
-const JOURNAL: usize = 64;
+const JOURNAL: usize = 32;
 
 /// See the module's doc. Aligned so that no two share a cache line, nor the pair of lines that is fetched together.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Stripe {
-    pub(super) fresh: AtomicU64,
-    pub(super) duplicate: AtomicU64,
-    pub(super) ledger: Mutex<Ledger>,
+    pub(super) fresh: Cell,
+    pub(super) duplicate: Cell,
+    pub(super) committed: Cell,
+    /// Somewhere in the ledger there is a key that was evicted early. Whoever commits such a key sees it: the eviction came
+    /// before, and only with the ledger's lock held is it taken back.
+    is_haunted: AtomicBool,
+    ledger: Mutex<Ledger>,
+}
+
+/// A counter that never has two writers at once: the window's lock on a key keeps them apart (see
+/// [`Listener`](crate::window::Listener)). Without that lock, adding would wait for all that was written before it.
+#[derive(Debug, Default)]
+pub(super) struct Cell(AtomicU64);
+
+impl Cell {
+    pub(super) fn add(&self) {
+        self.0.store(self.0.load(Relaxed) + 1, Relaxed);
+    }
+
+    pub(super) fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Stripe {
+    /// To read.
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock()
+    }
+
+    /// Whether a key that is committed can be in the ghost.
+    pub(super) fn is_haunted(&self) -> bool {
+        self.is_haunted.load(Relaxed)
+    }
+
+    /// To write.
+    pub(super) fn write<T>(&self, write: impl FnOnce(&mut Ledger) -> T) -> T {
+        let mut ledger = self.ledger.lock();
+        let result = write(&mut ledger);
+        self.is_haunted.store(ledger.concerns_ghost(), Relaxed);
+        result
+    }
 }
 
 /// What is counted under the stripe's lock.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    pub(super) committed: u64,
     pub(super) committed_in_doubt: u64,
     pub(super) evicted: [u64; EvictionCause::ALL.len()],
     escaped: u64,
@@ -55,7 +93,6 @@ enum What {
 impl Ledger {
     /// True if the journal is full.
     pub(super) fn commit(&mut self, key: Key, now: Stamp) -> bool {
-        self.committed += 1;
         self.concerns_ghost() && self.write(key, now, What::Committed)
     }
 

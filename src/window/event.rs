@@ -157,6 +157,10 @@ pub enum Event {
 }
 
 /// Who is told. Called with a window's lock held: count and return.
+///
+/// `Fresh`, `Duplicate` and `Committed` are told with the key's lock held (one for all keys with the same
+/// `key.shard(Key::LOCKS)`), so never by two threads at once for such keys. `Evicted` is told with the engine's lock held,
+/// before anybody can see that the key is gone.
 pub trait Listener: Send + Sync + std::fmt::Debug {
     /// Something happened.
     fn on(&self, event: &Event);

@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 /// A power of two. One lock per shard; contention falls with their number, an empty one costs 40 bytes.
-const SHARDS: usize = 32;
+const SHARDS: usize = Key::LOCKS;
 
 /// The keys of one shard.
 pub(super) type Shard = HashMap<Key, Flight, KeyHash>;

@@ -13,6 +13,10 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 pub struct Key(pub u128);
 
 impl Key {
+    /// Locks that keys are divided among, by [`Key::shard`]: whoever has a key's lock has that of all keys with the same
+    /// number.
+    pub(crate) const LOCKS: usize = 32;
+
     /// 64 bits of it that spread even over keys made by counting, as tests do.
     #[expect(clippy::cast_possible_truncation, reason = "the two halves are meant")]
     pub(crate) fn spread(self) -> u64 {

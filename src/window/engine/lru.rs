@@ -204,11 +204,13 @@ impl Shard {
         self.trim(cause, gone);
     }
 
+    /// Told before it is done: the listener's lock would wait for whatever is written here to arrive in memory.
     fn trim(&mut self, cause: EvictionCause, gone: &mut Gone<'_>) {
         while self.map.len() > self.capacity {
-            let Some((key, slot)) = self.map.pop_lru() else { break };
+            let Some((key, slot)) = self.map.peek_lru() else { break };
+            gone((*key).into(), slot.entry(), cause);
+            self.map.pop_lru();
             self.is_churned = true;
-            gone(key.into(), slot.entry(), cause);
         }
     }
 
@@ -232,12 +234,12 @@ impl Shard {
     fn sweep(&mut self, now: Stamp, bound: usize, gone: &mut Gone<'_>) {
         for _ in 0..bound {
             match self.map.peek_lru() {
-                Some((_, slot)) if slot.entry().is_expired(now) => {}
+                Some((key, slot)) if slot.entry().is_expired(now) => {
+                    gone((*key).into(), slot.entry(), EvictionCause::Expired);
+                }
                 _ => break,
             }
-            if let Some((key, slot)) = self.map.pop_lru() {
-                gone(key.into(), slot.entry(), EvictionCause::Expired);
-            }
+            self.map.pop_lru();
         }
     }
 

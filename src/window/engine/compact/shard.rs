@@ -158,10 +158,12 @@ impl Shard {
         None
     }
 
+    /// Told before it is done: the listener's lock would wait for whatever is written here to arrive in memory.
     fn evict(&mut self, place: u32, cause: EvictionCause, gone: &mut Gone<'_>) {
         if place != NONE {
-            let slot = self.take(place);
+            let slot = &self.slab[place];
             gone(slot.key(), slot.entry(), cause);
+            self.take(place);
         }
     }
 
