@@ -185,7 +185,10 @@ impl Config {
     }
 
     /// The windows, empty, each with the listener that `listener` makes for it.
-    pub fn window_set(&self, mut listener: impl FnMut(&WindowConfig) -> Arc<dyn Listener>) -> WindowSet {
+    pub fn window_set<L: Listener + ?Sized>(
+        &self,
+        mut listener: impl FnMut(&WindowConfig) -> Arc<L>,
+    ) -> WindowSet<LocalWindow<L>> {
         let mut set = WindowSet::new();
         for window in &self.windows {
             let built =

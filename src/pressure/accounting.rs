@@ -126,7 +126,7 @@ impl Accounting {
     }
 
     /// Everything that is known of the window that this listens to.
-    pub fn facts(&self, window: &LocalWindow, now: Instant) -> Facts {
+    pub fn facts(&self, window: &LocalWindow<impl Listener + ?Sized>, now: Instant) -> Facts {
         self.work_off(Some(window.stamp(now)));
         let totals = self.totals();
         let (entries, capacity, ttl) = (window.len(), window.capacity(), window.ttl());
@@ -167,7 +167,7 @@ impl Accounting {
     }
 
     /// About once a second: averages and level. A change of level is logged.
-    pub fn tick(&self, window: &LocalWindow, now: Instant) {
+    pub fn tick(&self, window: &LocalWindow<impl Listener + ?Sized>, now: Instant) {
         self.in_force.set(&window.limits());
         self.work_off(Some(window.stamp(now)));
         self.distinct.tick(now);
@@ -225,7 +225,7 @@ impl Accounting {
         facts.coverage = if coverage < 1.0 { coverage } else { 1.0 };
     }
 
-    fn tell_trend(&self, facts: &mut Facts, window: &LocalWindow, now: Instant) {
+    fn tell_trend(&self, facts: &mut Facts, window: &LocalWindow<impl Listener + ?Sized>, now: Instant) {
         // The curve does not grow with the ids.
         let grows = facts.bytes.saturating_sub(self.what_if.bytes() as u64);
         let filled = facts.entries >= FILLED as u64 && facts.entries >= facts.capacity / 4;
@@ -283,6 +283,7 @@ impl Accounting {
     }
 
     /// All but the three that every publish causes.
+    #[inline(never)]
     fn on_seldom(&self, event: &Event) {
         self.what_if.on(event);
         match *event {
@@ -317,6 +318,7 @@ impl Accounting {
 impl Listener for Accounting {
     /// What every publish causes is asked for first, one comparison each: a jump by a table is predicted badly amid a
     /// window's work, and then costs more than all the counting (ADR 13).
+    #[inline]
     fn on(&self, event: &Event) {
         if let Event::Duplicate { key, .. } = *event {
             self.what_if.on(event);

@@ -28,7 +28,7 @@ use std::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Watched {
     /// the window
-    pub window: Arc<LocalWindow>,
+    pub window: Arc<LocalWindow<Accounting>>,
     /// its listener
     pub accounting: Arc<Accounting>,
 }

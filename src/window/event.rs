@@ -161,7 +161,7 @@ pub enum Event {
 /// `Fresh`, `Duplicate` and `Committed` are told with the key's lock held (one for all keys with the same
 /// `key.shard(Key::LOCKS)`), so never by two threads at once for such keys. `Evicted` is told with the engine's lock held,
 /// before anybody can see that the key is gone.
-pub trait Listener: Send + Sync + std::fmt::Debug {
+pub trait Listener: Send + Sync + std::fmt::Debug + 'static {
     /// Something happened.
     fn on(&self, event: &Event);
     /// What is in force from now on: told when the window is made, and after each change. No lock is held.

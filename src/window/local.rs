@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 
 /// A window over an engine. See the module's doc for what lives where.
 #[derive(Debug)]
-pub struct LocalWindow {
+pub struct LocalWindow<L: Listener + ?Sized = dyn Listener> {
     rules: Rules,
     refresh_on_duplicate: bool,
     waiters_per_id: usize,
@@ -23,8 +23,8 @@ pub struct LocalWindow {
     flights: Flights,
     kind: EngineKind,
     engine: Box<dyn Engine>,
-    listener: Arc<dyn Listener>,
-    tap: Tap,
+    listener: Arc<L>,
+    tap: Arc<Tap>,
 }
 
 /// What can be changed while it runs, and the bounds.
@@ -42,14 +42,9 @@ pub struct Limits {
     pub waiters_per_id: usize,
 }
 
-impl LocalWindow {
+impl<L: Listener + ?Sized> LocalWindow<L> {
     /// An empty window. A capacity of 0 is taken as 1.
-    pub fn new(
-        rules: Rules,
-        limits: Limits,
-        engine: EngineKind,
-        listener: Arc<dyn Listener>,
-    ) -> Arc<LocalWindow> {
+    pub fn new(rules: Rules, limits: Limits, engine: EngineKind, listener: Arc<L>) -> Arc<LocalWindow<L>> {
         let Limits { capacity, ttl, mode, refresh_on_duplicate, waiters_per_id } = limits;
         let window = LocalWindow {
             rules,
@@ -61,7 +56,7 @@ impl LocalWindow {
             kind: engine,
             engine: engine.build(capacity.max(1)),
             listener,
-            tap: Tap::default(),
+            tap: Arc::default(),
         };
         window.listener.limits(&window.limits());
         Arc::new(window)
@@ -187,12 +182,8 @@ impl LocalWindow {
     }
 
     /// Records the publishes that are judged from now on; none if too many record already.
-    pub fn record(self: &Arc<Self>, now: Instant) -> Option<Recorder> {
-        Recorder::open(Arc::clone(self), self.clock.stamp(now))
-    }
-
-    pub(super) fn tap(&self) -> &Tap {
-        &self.tap
+    pub fn record(&self, now: Instant) -> Option<Recorder> {
+        Recorder::open(Arc::clone(&self.tap), self.clock.stamp(now))
     }
 
     /// Changes the TTL of what will be committed from now on.
@@ -276,7 +267,7 @@ impl LocalWindow {
     }
 }
 
-impl Window for LocalWindow {
+impl<L: Listener + ?Sized> Window for LocalWindow<L> {
     fn rules(&self) -> &Rules {
         &self.rules
     }

@@ -6,8 +6,8 @@
 //! What is recorded is that a verdict was asked for, not what came of it: a publish that waits for the outcome of another
 //! one is a publish, too.
 
+use super::Key;
 use super::engine::Stamp;
-use super::{Key, LocalWindow};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -94,15 +94,15 @@ impl Buffer {
 /// Records until it is dropped.
 #[derive(Debug)]
 pub struct Recorder {
-    window: Arc<LocalWindow>,
+    tap: Arc<Tap>,
     buffer: Arc<Buffer>,
 }
 
 impl Recorder {
     /// None if there are [`RECORDERS`] already.
-    pub(super) fn open(window: Arc<LocalWindow>, begin: Stamp) -> Option<Recorder> {
-        let buffer = window.tap().open(begin)?;
-        Some(Recorder { window, buffer })
+    pub(super) fn open(tap: Arc<Tap>, begin: Stamp) -> Option<Recorder> {
+        let buffer = tap.open(begin)?;
+        Some(Recorder { tap, buffer })
     }
 
     /// What was recorded since the last time, in place of what is in `samples`.
@@ -120,6 +120,6 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.window.tap().close(&self.buffer);
+        self.tap.close(&self.buffer);
     }
 }

@@ -102,7 +102,7 @@ impl Site {
         Site { address, windows, keys, _drain: drain }
     }
 
-    pub(crate) fn window(&self, name: &str) -> &Arc<LocalWindow> {
+    pub(crate) fn window(&self, name: &str) -> &Arc<LocalWindow<Accounting>> {
         let named = |watched: &&Watched| &*watched.window.rules().name == name;
         &self.windows.iter().find(named).expect(name).window
     }

@@ -99,7 +99,8 @@ impl Driver {
             refresh_on_duplicate: false,
             waiters_per_id: usize::from(two & 3),
         };
-        let local = LocalWindow::new(rules, limits, EngineKind::default(), Arc::new(event::Deaf));
+        let local: Arc<LocalWindow> =
+            LocalWindow::new(rules, limits, EngineKind::default(), Arc::new(event::Deaf));
         let late = (one & 64 != 0).then(|| LateWindow::new(local.clone()));
         let window: Arc<dyn Window> = match &late {
             Some(late) => late.clone(),

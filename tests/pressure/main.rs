@@ -10,7 +10,7 @@ mod traffic;
 
 use ground::key;
 use hapax::config::WindowConfig;
-use hapax::pressure::{Accounting, Facts, Watched};
+use hapax::pressure::{Accounting, Facts};
 use hapax::window::engine::EngineKind;
 use hapax::window::{Limits, Listener, LocalWindow, Mailbox, Mode, Reservation, Ticket, Verdict, Window};
 use std::sync::Arc;
@@ -31,7 +31,8 @@ fn base() -> Instant {
 
 /// A window under accounting, and a clock.
 struct Rig {
-    watched: Watched,
+    window: Arc<LocalWindow>,
+    accounting: Arc<Accounting>,
     mailbox: Arc<Mailbox>,
     now: Instant,
 }
@@ -50,11 +51,11 @@ impl Rig {
     ) -> Rig {
         let rules = WindowConfig::named("test").rules;
         let window = LocalWindow::new(rules, limits, engine, listener);
-        Rig { watched: Watched { window, accounting }, mailbox: Arc::default(), now: base() }
+        Rig { window, accounting, mailbox: Arc::default(), now: base() }
     }
 
     fn window(&self) -> &Arc<LocalWindow> {
-        &self.watched.window
+        &self.window
     }
 
     fn fresh(&self, n: u64) -> Option<Reservation> {
@@ -76,10 +77,11 @@ impl Rig {
     }
 
     fn tick(&self) {
-        self.watched.tick(self.now);
+        self.window.sweep(self.now);
+        self.accounting.tick(&*self.window, self.now);
     }
 
     fn facts(&self) -> Facts {
-        self.watched.facts(self.now)
+        self.accounting.facts(&*self.window, self.now)
     }
 }

@@ -119,8 +119,8 @@ fn look(rig: &Rig, clock: &AtomicU32, done: &AtomicBool) {
     let mut before = (0, 0, 0);
     while !done.load(SeqCst) {
         let now = at(rig, clock.load(SeqCst));
-        rig.watched.accounting.tick(rig.window(), now);
-        let facts = rig.watched.facts(now);
+        rig.accounting.tick(&**rig.window(), now);
+        let facts = rig.accounting.facts(&**rig.window(), now);
         let seen = (facts.commits, facts.escaped_duplicates, facts.evictions["capacity"]);
         assert!(seen.0 >= before.0 && seen.1 >= before.1 && seen.2 >= before.2, "{before:?}, {seen:?}");
         before = seen;

@@ -91,7 +91,8 @@ impl Desk {
         let mut plan = Plan { rules, limits, settings: settings() };
         change(&mut plan);
         let events = Arc::new(Events::default());
-        let window = LocalWindow::new(plan.rules, plan.limits, EngineKind::default(), events.clone());
+        let window: Arc<LocalWindow> =
+            LocalWindow::new(plan.rules, plan.limits, EngineKind::default(), events.clone());
         let shared = shared(plan.settings, Arc::new(Everything(wrap(window.clone()))), Arc::new(Deaf));
         Desk { window, shared, events }
     }

@@ -169,7 +169,7 @@ impl One {
             waiters_per_id: plan.waiters,
         };
         let counts = Arc::new(Counts::default());
-        let local = LocalWindow::new(rules, limits, plan.engine, counts.clone());
+        let local: Arc<LocalWindow> = LocalWindow::new(rules, limits, plan.engine, counts.clone());
         let late = plan.late.then(|| LateWindow::new(local.clone()));
         One { local, late, counts, by_body: plan.by_body, evictions: 0, answering: false }
     }

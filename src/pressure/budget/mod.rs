@@ -15,6 +15,7 @@ pub mod share;
 use super::form::ghost_bytes;
 use super::whatif::WhatIf;
 use super::{Facts, Watched};
+use crate::pressure::Accounting;
 use crate::window::engine::EngineKind;
 use crate::window::{LocalWindow, Window};
 use pace::{Pace, Signs};
@@ -156,7 +157,7 @@ impl Budget {
 }
 
 impl Member {
-    fn signs(&mut self, window: &LocalWindow, facts: &Facts) -> Signs {
+    fn signs(&mut self, window: &LocalWindow<Accounting>, facts: &Facts) -> Signs {
         let early = facts.evictions.get("capacity").copied().unwrap_or(0);
         let before = std::mem::replace(&mut self.evicted_early, early);
         Signs {
@@ -188,7 +189,7 @@ fn full(store: usize, capacity: usize) -> usize {
     store * HOLES + beside + beside / LOST
 }
 
-fn cost<'a>(window: &'a Arc<LocalWindow>) -> Box<plan::Cost<'a>> {
+fn cost<'a>(window: &'a LocalWindow<Accounting>) -> Box<plan::Cost<'a>> {
     let (capacity, store) = (window.capacity(), window.store_bytes());
     let in_flight = window.bytes().saturating_sub(store);
     // 1, unless the engine takes more than it says.
@@ -200,7 +201,7 @@ fn cost<'a>(window: &'a Arc<LocalWindow>) -> Box<plan::Cost<'a>> {
     })
 }
 
-fn apply(window: &LocalWindow, facts: &Facts, capacity: usize, now: Instant) {
+fn apply(window: &LocalWindow<Accounting>, facts: &Facts, capacity: usize, now: Instant) {
     tracing::info!(
         window = &*window.rules().name,
         from = window.capacity(),
