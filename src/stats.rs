@@ -66,8 +66,8 @@ impl Listener for Stats {
         self.unmatched.fetch_add(1, Relaxed);
     }
 
-    fn publish_latency(&self, elapsed: Duration) {
-        self.latency.record(elapsed);
+    fn publish_latency(&self, elapsed: Duration, publishes: u64) {
+        self.latency.record(elapsed, publishes);
     }
 }
 
@@ -119,11 +119,11 @@ struct Histogram {
 }
 
 impl Histogram {
-    fn record(&self, elapsed: Duration) {
+    fn record(&self, elapsed: Duration, times: u64) {
         let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         let index = LATENCY_BOUNDS_US.partition_point(|bound| bound.saturating_mul(1_000) < nanos);
-        self.buckets.get(index).unwrap_or(&self.above).fetch_add(1, Relaxed);
-        self.nanos.fetch_add(nanos, Relaxed);
+        self.buckets.get(index).unwrap_or(&self.above).fetch_add(times, Relaxed);
+        self.nanos.fetch_add(nanos.saturating_mul(times), Relaxed);
     }
 
     fn snapshot(&self) -> Latency {
@@ -156,7 +156,7 @@ mod tests {
     fn a_bound_belongs_to_its_bucket() {
         let stats = Stats::new();
         for us in [0, 100, 101, 30_000_000, 30_000_001] {
-            stats.publish_latency(Duration::from_micros(us));
+            stats.publish_latency(Duration::from_micros(us), 1);
         }
         let latency = stats.snapshot().latency;
         let filled: Vec<(f64, u64)> =

@@ -125,7 +125,7 @@ async fn metrics_have_the_names_that_scripts_depend_on() {
     served.stats.rejected();
     served.stats.dial_failed();
     served.stats.unmatched();
-    served.stats.publish_latency(Duration::from_millis(3));
+    served.stats.publish_latency(Duration::from_millis(3), 1);
     let (head, body) = get(served.address, "/metrics").await;
     drop(open);
     assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");

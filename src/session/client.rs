@@ -118,8 +118,9 @@ impl Session {
             }
             (Client::Live, Step::Identified) => {
                 self.out.upstream.forward(piece);
-                self.finder.set_vhost(self.handshake.vhost());
                 self.rights.set_identity(self.handshake.identity(self.serial));
+                // (After that: what it finds is of this identity.)
+                self.finder.set_vhost(self.handshake.vhost());
             }
             (Client::Live, Step::Instead(_) | Step::Opened | Step::Pass) => self.out.upstream.forward(piece),
         }

@@ -4,8 +4,9 @@ use super::Shared;
 use super::outbox::Outbox;
 use super::probe::Probes;
 use super::rights::OwnRights;
-use crate::window::{Key, Mailbox, Scope, Ticket, Window};
+use crate::window::{Key, Mailbox, Scope, Scoped, Ticket, Window};
 use crate::wire::ChannelId;
+use crate::wire::method::Publish;
 use crate::wire::properties::IdValue;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -47,16 +48,58 @@ impl Cx<'_> {
 pub(super) struct Finder {
     vhost: Option<Bytes>,
     found: HashMap<Box<[u8]>, Option<Arc<dyn Window>>>,
+    /// The last one asked for: the next publish mostly goes the same way.
+    route: Option<Route>,
+}
+
+/// What is the same for all publishes to an exchange with a routing key.
+#[derive(Debug)]
+pub(super) struct Route {
+    exchange: Box<[u8]>,
+    routing_key: Box<[u8]>,
+    judge: Option<Judge>,
+}
+
+/// Who judges them, and as what.
+#[derive(Debug)]
+pub(super) struct Judge {
+    pub(super) window: Arc<dyn Window>,
+    pub(super) scoped: Scoped,
+    /// the right that is needed to publish there
+    pub(super) right: Key,
 }
 
 impl Finder {
     pub(super) fn set_vhost(&mut self, vhost: Option<&Bytes>) {
         self.vhost = vhost.cloned();
         self.found.clear();
+        self.route = None;
     }
 
     pub(super) fn vhost(&self) -> &[u8] {
         self.vhost.as_deref().unwrap_or_default()
+    }
+
+    /// Who judges this publish, if anybody does.
+    pub(super) fn judge(
+        &mut self,
+        shared: &Shared,
+        rights: &OwnRights,
+        publish: &Publish<'_>,
+    ) -> Option<&Judge> {
+        let Publish { exchange, routing_key, .. } = *publish;
+        let is_same = |route: &Route| *route.exchange == *exchange && *route.routing_key == *routing_key;
+        if !self.route.as_ref().is_some_and(is_same) {
+            let judge = self.find(shared, exchange).map(|window| {
+                let rules = window.rules();
+                let target = rules.forward_to.as_deref().map_or(exchange, str::as_bytes);
+                let scoped = shared.keys.scoped(rules.scope, self.vhost(), exchange, routing_key);
+                let right = rights.needed(&shared.keys, target, routing_key);
+                Judge { scoped, right, window }
+            });
+            self.route = Some(Route { exchange: exchange.into(), routing_key: routing_key.into(), judge });
+        }
+        self.route.as_ref()?.judge.as_ref()
     }
 
     pub(super) fn find(&mut self, shared: &Shared, exchange: &[u8]) -> Option<Arc<dyn Window>> {

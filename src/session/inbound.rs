@@ -4,6 +4,9 @@ use super::outbox::Piece;
 use crate::wire::{ChannelId, FrameKind, WireError, scan};
 use bytes::{Bytes, BytesMut};
 
+/// A frame is taken to have so many octets when room for the places of a read's frames is made.
+const USUAL: usize = 64;
+
 /// A frame's place in the read.
 #[derive(Debug)]
 pub(super) struct Next {
@@ -16,13 +19,24 @@ pub(super) struct Next {
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
     frames: Bytes,
-    at: usize,
+    /// Every frame is scanned once: these are the ones that are left, from `next` on.
+    places: Vec<Place>,
+    next: usize,
     error: Option<WireError>,
+}
+
+/// Where in a read a frame is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    start: usize,
+    end: usize,
+    channel: ChannelId,
+    kind: FrameKind,
 }
 
 impl Inbound {
     pub(super) fn is_empty(&self) -> bool {
-        self.at >= self.frames.len() && self.error.is_none()
+        self.next >= self.places.len() && self.error.is_none()
     }
 
     /// Takes the whole frames at the beginning of `buf`, or the first of them alone. Whether there is something now.
@@ -30,10 +44,19 @@ impl Inbound {
         if !self.is_empty() {
             return true;
         }
+        self.next = 0;
+        self.places.clear();
         let mut end = 0;
         loop {
             match scan(buf.get(end..).unwrap_or_default(), max) {
-                Ok(Some(frame)) => end += frame.wire_len(),
+                Ok(Some(frame)) => {
+                    let start = end;
+                    end += frame.wire_len();
+                    if self.places.is_empty() {
+                        self.places.reserve(if one { 1 } else { buf.len() / USUAL + 1 });
+                    }
+                    self.places.push(Place { start, end, channel: frame.channel, kind: frame.kind });
+                }
                 Ok(None) => break,
                 Err(error) => {
                     self.error = Some(error);
@@ -45,33 +68,28 @@ impl Inbound {
             }
         }
         self.frames = buf.split_to(end).freeze();
-        self.at = 0;
+        if self.places.is_empty() {
+            // Most connections are idle most of the time.
+            self.places = Vec::new();
+        }
         !self.is_empty()
     }
 
     /// The channel that the next frame is for.
     pub(super) fn peek(&self) -> Option<(FrameKind, ChannelId)> {
-        let frame = scan(self.frames.get(self.at..)?, usize::MAX).ok()??;
-        Some((frame.kind, frame.channel))
+        let place = self.places.get(self.next)?;
+        Some((place.kind, place.channel))
     }
 
     /// The next frame, or what is wrong with the bytes behind the last one.
     pub(super) fn next(&mut self) -> Result<Option<Next>, WireError> {
-        let rest = self.frames.get(self.at..).unwrap_or_default();
-        match scan(rest, usize::MAX) {
-            Ok(Some(frame)) => {
-                let end = self.at + frame.wire_len();
-                let piece = Piece::new(&self.frames, self.at..end);
-                let next = Next { kind: frame.kind, channel: frame.channel, piece };
-                self.at = end;
-                Ok(Some(next))
-            }
-            Ok(None) | Err(_) => {
-                self.frames = Bytes::new();
-                self.at = 0;
-                self.error.take().map_or(Ok(None), Err)
-            }
-        }
+        let Some(&Place { start, end, channel, kind }) = self.places.get(self.next) else {
+            self.frames = Bytes::new();
+            return self.error.take().map_or(Ok(None), Err);
+        };
+        self.next += 1;
+        let piece = Piece::new(&self.frames, start..end);
+        Ok(Some(Next { kind, channel, piece }))
     }
 
     /// Nobody wants the rest.

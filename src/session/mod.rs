@@ -78,8 +78,8 @@ pub struct Settings {
 pub trait Listener: Send + Sync + Debug {
     /// A publish that no window matched, or whose window is off.
     fn unmatched(&self);
-    /// From a publish's arrival to its answer by the upstream.
-    fn publish_latency(&self, elapsed: Duration);
+    /// From their arrival to their answer by the upstream: so long for each of so many publishes.
+    fn publish_latency(&self, elapsed: Duration, publishes: u64);
 }
 
 /// How far a connection is, in one word.

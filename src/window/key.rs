@@ -103,6 +103,11 @@ impl KeyMaker {
         routing_key: &[u8],
         id: &IdValue<'_>,
     ) -> Key {
+        self.scoped(scope, vhost, exchange, routing_key).key(id)
+    }
+
+    /// All but the id: for those who have many ids of the same scope.
+    pub fn scoped(&self, scope: Scope, vhost: &[u8], exchange: &[u8], routing_key: &[u8]) -> Scoped {
         let mut digest = Digest(SipHasher13::new_with_keys(self.secret.0, self.secret.1));
         match scope {
             Scope::RoutingKey => {
@@ -121,22 +126,7 @@ impl KeyMaker {
                 digest.part(vhost);
             }
         }
-        match *id {
-            IdValue::Bytes(bytes) => {
-                digest.tag(b'b');
-                digest.part(bytes);
-            }
-            IdValue::Integer(number) => {
-                digest.tag(b'i');
-                digest.part(&number.to_le_bytes());
-            }
-            IdValue::Other(tag, bytes) => {
-                digest.tag(b'o');
-                digest.tag(tag);
-                digest.part(bytes);
-            }
-        }
-        Key(digest.0.finish128().as_u128())
+        Scoped(digest)
     }
 }
 
@@ -147,6 +137,34 @@ impl fmt::Debug for KeyMaker {
     }
 }
 
+/// A digest that has come as far as its scope, see [`KeyMaker::scoped`]. 64 bytes.
+#[derive(Clone, Copy)]
+pub struct Scoped(Digest);
+
+impl Scoped {
+    /// The key of this id.
+    pub fn key(&self, id: &IdValue<'_>) -> Key {
+        let Scoped(mut digest) = *self;
+        match *id {
+            IdValue::Bytes(bytes) => digest.tagged(b'b', bytes),
+            IdValue::Integer(number) => digest.tagged(b'i', &number.to_le_bytes()),
+            IdValue::Other(tag, bytes) => {
+                digest.tag(b'o');
+                digest.tagged(tag, bytes);
+            }
+        }
+        Key(digest.0.finish128().as_u128())
+    }
+}
+
+impl fmt::Debug for Scoped {
+    /// The secret stays one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scoped").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Digest(SipHasher13);
 
 impl Digest {
@@ -156,6 +174,16 @@ impl Digest {
 
     fn part(&mut self, bytes: &[u8]) {
         self.0.write(&(bytes.len() as u64).to_le_bytes());
+        self.0.write(bytes);
+    }
+
+    /// The same as a tag and a part, in one piece less.
+    fn tagged(&mut self, tag: u8, bytes: &[u8]) {
+        let mut head = [tag; 9];
+        if let Some(len) = head.last_chunk_mut() {
+            *len = (bytes.len() as u64).to_le_bytes();
+        }
+        self.0.write(&head);
         self.0.write(bytes);
     }
 }

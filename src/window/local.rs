@@ -9,8 +9,8 @@ use super::engine::{Engine, EngineKind, Entry, Stamp};
 use super::flight::{Flight, Flights};
 use super::tap::Tap;
 use super::*;
-use parking_lot::RwLock;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 /// A window over an engine. See the module's doc for what lives where.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct LocalWindow<L: Listener + ?Sized = dyn Listener> {
     rules: Rules,
     refresh_on_duplicate: bool,
     waiters_per_id: usize,
-    dials: RwLock<Dials>,
+    dials: Dials,
     clock: Clock,
     flights: Flights,
     kind: EngineKind,
@@ -50,7 +50,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
             rules,
             refresh_on_duplicate,
             waiters_per_id,
-            dials: RwLock::new(Dials { ttl, mode }),
+            dials: Dials::new(ttl, mode),
             clock: Clock::default(),
             flights: Flights::new(),
             kind: engine,
@@ -64,11 +64,10 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
 
     /// Capacity, TTL and mode in force now, and the bounds.
     pub fn limits(&self) -> Limits {
-        let Dials { ttl, mode } = *self.dials.read();
         Limits {
             capacity: self.capacity(),
-            ttl,
-            mode,
+            ttl: self.dials.ttl(),
+            mode: self.dials.mode(),
             refresh_on_duplicate: self.refresh_on_duplicate,
             waiters_per_id: self.waiters_per_id,
         }
@@ -188,13 +187,13 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
 
     /// Changes the TTL of what will be committed from now on.
     pub fn set_ttl(&self, ttl: Duration) {
-        self.dials.write().ttl = ttl;
+        self.dials.set_ttl(ttl);
         self.listener.limits(&self.limits());
     }
 
     /// Changes the mode.
     pub fn set_mode(&self, mode: Mode) {
-        self.dials.write().mode = mode;
+        self.dials.set_mode(mode);
         self.listener.limits(&self.limits());
     }
 
@@ -273,11 +272,11 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
     }
 
     fn mode(&self) -> Mode {
-        self.dials.read().mode
+        self.dials.mode()
     }
 
     fn ttl(&self) -> Duration {
-        self.dials.read().ttl
+        self.dials.ttl()
     }
 
     fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
@@ -332,10 +331,41 @@ enum Judgement {
     Duplicate,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// Read for every publish, so they are no lock.
+#[derive(Debug)]
 struct Dials {
-    ttl: Duration,
-    mode: Mode,
+    /// nanoseconds, 584 years at most
+    ttl: AtomicU64,
+    /// a place in [`Dials::MODES`]
+    mode: AtomicU8,
+}
+
+impl Dials {
+    const MODES: [Mode; 3] = [Mode::Enforce, Mode::Observe, Mode::Off];
+
+    fn new(ttl: Duration, mode: Mode) -> Dials {
+        let dials = Dials { ttl: AtomicU64::new(0), mode: AtomicU8::new(0) };
+        dials.set_ttl(ttl);
+        dials.set_mode(mode);
+        dials
+    }
+
+    fn ttl(&self) -> Duration {
+        Duration::from_nanos(self.ttl.load(Relaxed))
+    }
+
+    fn set_ttl(&self, ttl: Duration) {
+        self.ttl.store(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn mode(&self) -> Mode {
+        Dials::MODES.get(usize::from(self.mode.load(Relaxed))).copied().unwrap_or_default()
+    }
+
+    fn set_mode(&self, mode: Mode) {
+        let place = Dials::MODES.into_iter().position(|other| other == mode).unwrap_or_default();
+        self.mode.store(u8::try_from(place).unwrap_or_default(), Relaxed);
+    }
 }
 
 /// Makes stamps of instants. It starts with the first instant that it is told.

@@ -27,7 +27,7 @@ pub mod set;
 pub mod tap;
 
 pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
-pub use key::{Key, KeyMaker, Scope};
+pub use key::{Key, KeyMaker, Scope, Scoped};
 pub use local::{Limits, LocalWindow};
 pub use mailbox::{Mailbox, Ticket};
 pub use reservation::{Reservation, Wait};

@@ -54,7 +54,7 @@ pub struct Deaf;
 
 impl Listener for Deaf {
     fn unmatched(&self) {}
-    fn publish_latency(&self, _: Duration) {}
+    fn publish_latency(&self, _: Duration, _: u64) {}
 }
 
 /// What sessions share, around these windows.

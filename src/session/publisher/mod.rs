@@ -18,7 +18,7 @@ mod verdict;
 
 use crate::session::candidate::{Candidate, forward_to};
 use crate::session::confirms::{ClientTag, Confirms, UpstreamTag};
-use crate::session::cx::Cx;
+use crate::session::cx::{Cx, Judge};
 use crate::session::entry::{Entry, Outcome};
 use crate::session::fault::Fault;
 use crate::session::outbox::Piece;
@@ -273,12 +273,13 @@ impl Publisher {
         }
         let client =
             matches!(self.mode, Mode::Confirm { client: true }).then(|| self.confirms.next_client_tag());
-        let window =
-            cx.finder.find(cx.shared, fields.exchange).filter(|window| window.mode() != WindowMode::Off);
-        let Some(window) = window.filter(|_| !fields.immediate) else {
+        let judge = cx.finder.judge(cx.shared, cx.rights, &fields);
+        let judge = judge.filter(|judge| judge.window.mode() != WindowMode::Off && !fields.immediate);
+        let Some(Judge { window, scoped, right }) = judge else {
             cx.shared.listener.unmatched();
             return self.forward_unjudged(client, None, &publish, header, left, cx);
         };
+        let (window, scoped, right) = (Arc::clone(window), *scoped, *right);
         let rules = window.rules();
         let Ok(found) = ContentHeader::parse(header.payload(), &rules.id) else {
             window.notice(Event::NoId);
@@ -309,11 +310,9 @@ impl Publisher {
             }
             return self.forward_unjudged(client, Some(&window), &publish, header, left, cx);
         };
-        let key =
-            cx.shared.keys.key(rules.scope, cx.finder.vhost(), fields.exchange, fields.routing_key, &id);
+        let key = scoped.key(&id);
         let ttl = found.cache_ttl_ms.map_or_else(|| window.ttl(), Duration::from_millis);
         let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
-        let right = cx.rights.needed(&cx.shared.keys, target, fields.routing_key);
         let return_key =
             fields.mandatory.then(|| cx.return_key(target, fields.routing_key, found.message_id));
         let header = header.clone();

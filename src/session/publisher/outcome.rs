@@ -91,14 +91,30 @@ impl Publisher {
     /// `basic.ack` or `basic.nack`.
     pub(in crate::session) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
         let Cx { shared, rights, now, .. } = cx;
+        // Neighbours came by the same read and went to the same place: they are told of together.
+        let (mut since, mut alike) = (*now, 0);
+        let mut learned = None;
+        let tell = |since, alike| {
+            if alike > 0 {
+                shared.listener.publish_latency(now.saturating_duration_since(since), alike);
+            }
+        };
         self.confirms.settle(UpstreamTag(settle.tag), settle.multiple, outcome, |entry| {
-            shared.listener.publish_latency(now.saturating_duration_since(entry.since));
-            entry.right.into_iter().for_each(|right| rights.learn(&shared.rights, right, *now));
+            if entry.since != since {
+                tell(since, std::mem::take(&mut alike));
+                since = entry.since;
+            }
+            alike += 1;
+            if let Some(right) = entry.right.filter(|_| entry.right != learned) {
+                rights.learn(&shared.rights, right, *now);
+                learned = entry.right;
+            }
             match outcome {
                 Outcome::Acked => entry.stored(*now),
                 Outcome::Nacked => entry.forget(ForgetCause::Nack),
             }
         });
+        tell(since, alike);
     }
 
     /// `basic.return` with its header. Gives back the exchange that the client had named, where it was another.

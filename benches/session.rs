@@ -1,0 +1,261 @@
+//! What a message costs a session alone: no socket, no runtime, bytes in and bytes out.
+//!
+//! * `unique`: publishes of new ids, confirms on, into a full window of 1,000,000 ids, so that each evicts; the broker acks
+//!   with `multiple` once for each read.
+//! * `duplicate`: publishes of ids that are remembered.
+//! * `off`: publishes that no window judges, and their acks.
+//! * `deliver`: deliveries on their way to a consumer.
+//! * `copy`: the bytes of as many publishes into a buffer and out of it again, which nothing that relays can do without.
+//!
+//! 256 octets of body, 10 headers, 64 messages in a read. `HAPAX_BENCH=unique:100000` does nothing but so many messages, for
+//! callgrind: `scripts/instructions` tells how many instructions one takes.
+
+use bytes::{Buf, BytesMut};
+use criterion::{Criterion, Throughput};
+use hapax::config::WindowConfig;
+use hapax::pressure::Accounting;
+use hapax::session::{Listener, Output, Rights, Session, Settings, Shared, Windows};
+use hapax::stats::Stats;
+use hapax::window::engine::EngineKind;
+use hapax::window::{KeyMaker, Limits, LocalWindow, Mailbox, Mode, Scope, Ticket, Verdict, Window};
+use hapax::wire::properties::IdValue;
+use hapax::wire::{ChannelId, emit};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use amq_protocol::types::AMQPValue;
+use support::frames::{Frames, message};
+use support::methods::{
+    channel_open, channel_open_ok, confirm_select, confirm_select_ok, connection_open, connection_open_ok,
+    start, start_ok, tune, tune_ok,
+};
+
+const CAPACITY: usize = 1_000_000;
+/// Messages in a read.
+const BATCH: u64 = 64;
+/// Digits of an id.
+const DIGITS: usize = 16;
+/// Criterion's and callgrind's clock: a new id every so often, so that none expires.
+const STEP: Duration = Duration::from_micros(1);
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Job {
+    Unique,
+    Duplicate,
+    Off,
+    Deliver,
+    Copy,
+}
+
+const JOBS: [(Job, &str); 5] = [
+    (Job::Unique, "unique"),
+    (Job::Duplicate, "duplicate"),
+    (Job::Off, "off"),
+    (Job::Deliver, "deliver"),
+    (Job::Copy, "copy"),
+];
+
+/// One window for everything.
+#[derive(Debug)]
+struct Everything(Arc<LocalWindow<Accounting>>);
+
+impl Windows for Everything {
+    fn find(&self, _: &[u8], _: &[u8]) -> Option<Arc<dyn Window>> {
+        Some(self.0.clone())
+    }
+}
+
+/// A client with channel 1 open and confirms selected, its broker, and how far they have come.
+struct Rig {
+    job: Job,
+    session: Session,
+    /// a read of the client's, or of the broker's, to be patched with ids
+    read: Vec<u8>,
+    /// where the ids stand in it
+    ids: Vec<usize>,
+    client: BytesMut,
+    upstream: BytesMut,
+    sent: u64,
+    now: Instant,
+}
+
+impl Rig {
+    fn new(job: Job) -> Rig {
+        let mut config = WindowConfig::named("bench");
+        config.limits = Limits {
+            capacity: CAPACITY,
+            mode: if job == Job::Off { Mode::Off } else { Mode::Enforce },
+            ..config.limits
+        };
+        let window =
+            LocalWindow::new(config.rules, config.limits, EngineKind::default(), Arc::new(Accounting::new()));
+        let keys = KeyMaker::new((1, 2));
+        let now = now();
+        if matches!(job, Job::Unique | Job::Duplicate) {
+            fill(&window, &keys, now);
+        }
+        let settings = Settings {
+            linger: Duration::from_secs(10),
+            in_flight_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
+            max_unresolved: 100_000,
+            held_bytes: 1 << 24,
+            frame_max: 131_072,
+        };
+        let listener: Arc<dyn Listener> = Stats::new();
+        let windows = Arc::new(Everything(window));
+        let shared = Arc::new(Shared { settings, keys, windows, rights: Rights::default(), listener });
+        let (read, ids) = template(job);
+        let session = Session::new(shared, now);
+        let (client, upstream) = (BytesMut::new(), BytesMut::new());
+        let mut rig = Rig { job, session, read, ids, client, upstream, sent: 0, now };
+        rig.handshake();
+        if job == Job::Duplicate {
+            // Once through the broker: it shows that the user has the right.
+            rig.job = Job::Unique;
+            rig.batch();
+            rig.job = Job::Duplicate;
+        }
+        rig
+    }
+
+    fn handshake(&mut self) {
+        self.drain();
+        self.session.handle_upstream_open(self.now);
+        for (client, upstream) in [
+            (Some(support::frames::protocol_header()), Some(start())),
+            (Some(start_ok("guest")), Some(tune(2047, 131_072, 0))),
+            (Some(tune_ok(2047, 131_072, 0)), None),
+            (Some(connection_open("/")), Some(connection_open_ok())),
+            (Some(channel_open(1)), Some(channel_open_ok(1))),
+            (Some(confirm_select(1)), Some(confirm_select_ok(1))),
+        ] {
+            client.into_iter().for_each(|frames: Frames| self.client_says(&frames.encode()));
+            // The header makes the session dial.
+            self.session.handle_upstream_open(self.now);
+            upstream.into_iter().for_each(|frames: Frames| self.upstream_says(&frames.encode()));
+        }
+    }
+
+    fn client_says(&mut self, bytes: &[u8]) {
+        self.client.extend_from_slice(bytes);
+        self.session.handle_client(&mut self.client, self.now);
+        self.drain();
+    }
+
+    fn upstream_says(&mut self, bytes: &[u8]) {
+        self.upstream.extend_from_slice(bytes);
+        self.session.handle_upstream(&mut self.upstream, self.now);
+        self.drain();
+    }
+
+    /// As the shell, but nothing is written anywhere.
+    fn drain(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            drop(black_box::<Output>(output));
+        }
+    }
+
+    fn batch(&mut self) {
+        self.now += STEP * 64;
+        for (n, at) in (0..).zip(&self.ids) {
+            // Duplicates are of the younger ids.
+            let id = if self.job == Job::Duplicate {
+                CAPACITY as u64 - 1 - (self.sent + n) % 500_000
+            } else {
+                CAPACITY as u64 + self.sent + n
+            };
+            write_id(&mut self.read, *at, id);
+        }
+        self.sent += BATCH;
+        let read = std::mem::take(&mut self.read);
+        match self.job {
+            Job::Deliver => self.upstream_says(&read),
+            Job::Copy => {
+                self.client.extend_from_slice(&read);
+                self.client.advance(read.len());
+                black_box(&mut self.client).clear();
+            }
+            Job::Unique | Job::Off => {
+                self.client_says(&read);
+                let mut ack = BytesMut::new();
+                emit::ack(&mut ack, ChannelId(1), self.sent, true);
+                self.upstream_says(&ack);
+            }
+            Job::Duplicate => self.client_says(&read),
+        }
+        self.read = read;
+    }
+}
+
+/// A full window: the ids 0 to 1,000,000.
+fn fill(window: &Arc<LocalWindow<Accounting>>, keys: &KeyMaker, now: Instant) {
+    let mailbox = Arc::new(Mailbox::new());
+    for n in 0..CAPACITY as u64 {
+        let id = format!("{n:016x}");
+        let key = keys.key(Scope::RoutingKey, b"/", b"x", b"k", &IdValue::Bytes(id.as_bytes()));
+        if let Verdict::Fresh(reservation) = Arc::clone(window).reserve(key, now, &mailbox, Ticket(n)) {
+            reservation.commit(now, window.ttl());
+        }
+    }
+}
+
+/// A read, and where its ids stand.
+fn template(job: Job) -> (Vec<u8>, Vec<usize>) {
+    let mark = "#".repeat(DIGITS);
+    let mut message = message("x", "k").id(&mark).body("b".repeat(256));
+    for n in 0..10 {
+        message =
+            message.header(&format!("header-{n}"), AMQPValue::LongString(format!("value of {n}").into()));
+    }
+    let mut read = Vec::new();
+    for n in 0..BATCH {
+        read.extend(match job {
+            Job::Deliver => message.deliver(1, "consumer", n + 1).encode(),
+            Job::Unique | Job::Duplicate | Job::Off | Job::Copy => message.publish(1).encode(),
+        });
+    }
+    let ids =
+        read.windows(DIGITS).enumerate().filter(|(_, at)| *at == mark.as_bytes()).map(|(at, _)| at).collect();
+    (read, ids)
+}
+
+fn write_id(read: &mut [u8], at: usize, id: u64) {
+    for (digit, octet) in (0..).zip(read[at..at + DIGITS].iter_mut().rev()) {
+        *octet = b"0123456789abcdef"[(id >> (4 * digit) & 15) as usize];
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// `job:messages`.
+fn count_only(what: &str) -> Option<()> {
+    let (job, count) = what.split_once(':')?;
+    let (job, _) = JOBS.into_iter().find(|(_, name)| *name == job)?;
+    let mut rig = Rig::new(job);
+    (0..count.parse::<u64>().ok()? / BATCH).for_each(|_| rig.batch());
+    Some(())
+}
+
+fn main() {
+    if let Ok(what) = std::env::var("HAPAX_BENCH") {
+        assert!(count_only(&what).is_some(), "HAPAX_BENCH={what}: write it as unique:100000");
+        return;
+    }
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut group = criterion.benchmark_group("session, 64 messages");
+    for (job, name) in JOBS {
+        let mut rig = Rig::new(job);
+        group.throughput(Throughput::Elements(BATCH));
+        group.bench_function(name, |bencher| bencher.iter(|| rig.batch()));
+    }
+    group.finish();
+    criterion.final_summary();
+}
