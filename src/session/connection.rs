@@ -508,8 +508,7 @@ impl Session {
         event: impl FnOnce(&mut Channel, &mut Cx<'_>) -> Result<(), Fault>,
     ) -> bool {
         let Some(channel) = self.channels.get_mut(&id) else { return false };
-        self.unresolved -= channel.unresolved();
-        self.held -= channel.held();
+        let held_elsewhere = self.held - channel.booked().held;
         let mut cx = Cx {
             shared: &self.shared,
             mailbox: &self.mailbox,
@@ -518,12 +517,13 @@ impl Session {
             probes: &mut self.probes,
             finder: &mut self.finder,
             tickets: &mut self.tickets,
-            held_elsewhere: self.held,
+            held_elsewhere,
             now,
         };
         let result = event(channel, &mut cx).or_else(|fault| channel.refuse(fault, &mut cx));
-        self.unresolved += channel.unresolved();
-        self.held += channel.held();
+        let (before, after) = channel.book();
+        self.unresolved = self.unresolved - before.unresolved + after.unresolved;
+        self.held = self.held - before.held + after.held;
         if channel.is_due() {
             self.due.insert(id);
         }
@@ -533,8 +533,8 @@ impl Session {
             self.timed.remove(&id);
         }
         if channel.is_gone() {
-            self.unresolved -= channel.unresolved();
-            self.held -= channel.held();
+            self.unresolved -= after.unresolved;
+            self.held -= after.held;
             self.channels.remove(&id);
             self.due.remove(&id);
             self.timed.remove(&id);

@@ -112,6 +112,16 @@ pub(in crate::session) struct Channel {
     selecting: bool,
     /// The client wants no deliveries any more: consumers are cancelled.
     unwanted: bool,
+    booked: Booked,
+}
+
+/// What a channel counts for in its session's books.
+#[derive(Clone, Copy, Default, Debug)]
+pub(in crate::session) struct Booked {
+    /// publishes whose outcome is unknown
+    pub(in crate::session) unresolved: usize,
+    /// bytes held
+    pub(in crate::session) held: usize,
 }
 
 impl Channel {
@@ -133,6 +143,7 @@ impl Channel {
             client_gone: false,
             selecting: false,
             unwanted: false,
+            booked: Booked::default(),
         }
     }
 
@@ -162,14 +173,16 @@ impl Channel {
         matches!(self.state, State::Refused { client_done: true, .. })
     }
 
-    /// Publishes whose outcome is unknown.
-    pub(in crate::session) fn unresolved(&self) -> usize {
-        self.publisher.unresolved()
+    /// As it was booked last.
+    pub(in crate::session) fn booked(&self) -> Booked {
+        self.booked
     }
 
-    /// Bytes held.
-    pub(in crate::session) fn held(&self) -> usize {
-        self.publisher.held() + self.backlog_bytes
+    /// Books it anew: what was booked before, and what is now.
+    pub(in crate::session) fn book(&mut self) -> (Booked, Booked) {
+        let held = self.publisher.held() + self.backlog_bytes;
+        let after = Booked { unresolved: self.publisher.unresolved(), held };
+        (std::mem::replace(&mut self.booked, after), after)
     }
 
     /// Whether every outcome is known and nothing waits.
