@@ -1,6 +1,7 @@
 //! The command line of `hapax bench`.
 
 use super::Error;
+use super::compare::CompareArgs;
 use super::dial::Target;
 use super::load::{End, Load, Route};
 use super::message::Shape;
@@ -44,6 +45,9 @@ pub struct BenchArgs {
 pub(super) enum BenchCommand {
     /// A broker for measuring only: it confirms everything and stores nothing
     Sink(SinkArgs),
+    /// The table of the project's targets: Hapax against a TCP forwarder, on this machine
+    #[command(hide = true)]
+    Compare(CompareArgs),
 }
 
 /// What `hapax bench sink` is asked for.

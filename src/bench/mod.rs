@@ -12,6 +12,7 @@
 //! Linux only, as far as it waits for sockets (epoll).
 
 mod args;
+mod compare;
 mod dial;
 mod error;
 mod ids;
@@ -24,6 +25,7 @@ mod poll;
 mod publisher;
 mod report;
 pub mod sink;
+mod take;
 mod worker;
 
 pub use args::BenchArgs;
@@ -44,6 +46,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Error> {
     match &args.command {
         None => put(&args.load),
         Some(BenchCommand::Sink(args)) => sink::run(args.listen),
+        Some(BenchCommand::Compare(args)) => compare::run(args),
     }
 }
 
