@@ -183,8 +183,18 @@ fn the_json_has_every_field() {
 
 #[test]
 fn all_that_is_wrong_with_a_command_line_is_said_at_once() {
-    let arguments =
-        ["--url", "http://host", "--rate", "0", "--duplicates", "100%", "--size", "99999999999", "--connections", "0"];
+    let arguments = [
+        "--url",
+        "http://host",
+        "--rate",
+        "0",
+        "--duplicates",
+        "100%",
+        "--size",
+        "99999999999",
+        "--connections",
+        "0",
+    ];
     let (code, stdout, stderr) = run(&arguments);
     assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
     for name in ["--url: ", "--rate: ", "--duplicates: ", "--size: ", "--connections: "] {
