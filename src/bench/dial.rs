@@ -66,8 +66,7 @@ pub(super) struct Dialed {
 impl Dialed {
     /// Connects, logs in and opens the vhost.
     pub(super) fn open(target: &Target) -> Result<Dialed, Error> {
-        let stream = connect(&target.address)
-            .map_err(|source| Error::Unreachable { address: target.address.clone(), source })?;
+        let stream = connect(&target.address).map_err(|source| unreachable(target, source))?;
         let mut dialed = Dialed {
             stream,
             address: target.address.clone(),
@@ -219,6 +218,14 @@ fn connect(address: &str) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+fn unreachable(target: &Target, source: io::Error) -> Error {
+    if source.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) {
+        let doing = "opening so many connections; allow more files (ulimit -n)".to_owned();
+        return Error::Io { doing, source };
+    }
+    Error::Unreachable { address: target.address.clone(), source }
 }
 
 /// With a capability that makes the broker say 403 instead of hanging up on a wrong password.

@@ -132,7 +132,7 @@ pub type Watch<'w> = &'w mut dyn FnMut(Tally);
 pub fn run(load: &Load, watch: Watch<'_>) -> Result<Outcome, Error> {
     let run = fresh_run();
     let (exchange, routing_key) = match &load.route {
-        Route::Own => (String::new(), format!("hapax-bench-{run:016x}")),
+        Route::Own => (String::new(), message::queue_name(run)),
         Route::Given { exchange, routing_key } => (exchange.clone(), routing_key.clone()),
     };
     let mut dialed = Vec::with_capacity(load.connections);

@@ -53,6 +53,16 @@ pub(super) fn publish(
     Template { bytes, at: at + ID_LEN - COUNTER_LEN }
 }
 
+/// Octets of a publish to a queue of our own, with all its frames.
+pub(super) fn wire_len(shape: &Shape) -> usize {
+    publish(shape, "", &queue_name(0), 0, 0).bytes.len()
+}
+
+/// The queue of our own in this run.
+pub(super) fn queue_name(run: u64) -> String {
+    format!("hapax-bench-{run:016x}")
+}
+
 /// A delivery on this channel to this consumer; patched is its delivery-tag, eight octets.
 pub(super) fn deliver(shape: &Shape, channel: ChannelId, consumer: &str, frame_max: u32) -> Template {
     let deliver = basic::Deliver {

@@ -3,6 +3,7 @@
 use super::super::Error;
 use super::super::dial::Target;
 use super::super::load::{self, Load, Outcome};
+use super::super::message::{self, Shape};
 use super::super::now;
 use crate::admin::process;
 use crate::demo::leash::Leash;
@@ -149,6 +150,7 @@ pub(super) fn about() -> Result<Vec<String>, Error> {
         "haproxy can't be run: {source}\n    fix: `make bench` installs it, so does scripts/setup bench by itself (Debian, Ubuntu)"
     )))?;
     let version = String::from_utf8_lossy(&version.stdout);
+    let shape = Shape::default();
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
@@ -156,6 +158,7 @@ pub(super) fn about() -> Result<Vec<String>, Error> {
         format!("{cores} cores, {}", model.map_or("unknown", |(_, name)| name.trim())),
         format!("hapax {}", env!("CARGO_PKG_VERSION")),
         version.lines().next().unwrap_or_default().to_owned(),
+        format!("messages of {} octets on the wire, {} of them body", message::wire_len(&shape), shape.size),
     ])
 }
 

@@ -74,11 +74,11 @@ impl Sink {
                 // A client that has gone already, or no files: the next one may have more luck.
                 Err(_) => return Ok(()),
             };
+            let Ok(client) = Client::new(stream) else { continue };
             let token = self.free.pop().unwrap_or(self.clients.len());
             if token == self.clients.len() {
                 self.clients.push(None);
             }
-            let Ok(client) = Client::new(stream) else { continue };
             self.poll.add(&client.stream, token, Interest::Read).map_err(Error::io("watching a client"))?;
             if let Some(slot) = self.clients.get_mut(token) {
                 *slot = Some(client);
