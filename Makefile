@@ -2,7 +2,7 @@
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test lint fuzz setup
+.PHONY: demo test lint fuzz bench setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo:
@@ -29,6 +29,13 @@ fuzz:
 		cargo +nightly fuzz run $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; \
 	done
+
+# The table of targets: Hapax against haproxy in TCP mode and against none, a few minutes. BENCH="--row 1 --row 3",
+# BENCH=--quick and BENCH=--json are handed on. See docs/bench.md.
+bench:
+	@scripts/setup bench
+	cargo build --release
+	target/release/hapax bench compare $(BENCH)
 
 # Installs what is missing; quick when all is there.
 setup:

@@ -4,6 +4,7 @@
 pub mod generated;
 pub mod terminal;
 
+use crate::bench::BenchArgs;
 use crate::config::{Given, Overrides, Secret, Source};
 use crate::simulate::{RecordArgs, SimulateArgs};
 use clap::parser::ValueSource;
@@ -57,6 +58,8 @@ enum Command {
     Simulate(Box<SimulateArgs>),
     /// Record what a window of a running relay judges, for hapax simulate
     Record(RecordArgs),
+    /// Put a load on an AMQP broker, or on a relay before it: how fast, and how long does an answer take?
+    Bench(Box<BenchArgs>),
 }
 
 /// What `hapax check` is asked for.
@@ -131,6 +134,8 @@ pub enum Action {
     Simulate(Box<SimulateArgs>),
     /// write down what a running relay judges
     Record(RecordArgs),
+    /// put a load on a broker
+    Bench(Box<BenchArgs>),
 }
 
 /// A command line that could be understood.
@@ -166,6 +171,7 @@ impl Invocation {
             Some(Command::Man(args)) => (Action::Man(args), None),
             Some(Command::Simulate(args)) => (Action::Simulate(args), None),
             Some(Command::Record(args)) => (Action::Record(args), None),
+            Some(Command::Bench(args)) => (Action::Bench(args), None),
         };
         // `hapax --config F check` is the same as `hapax check --config F`.
         let levels = [Some(&matches), inner.map(|(_, matches)| matches)];

@@ -34,6 +34,10 @@ fn main() -> ExitCode {
             return run::record(args)
                 .map_or_else(|error| complain(&error, error.exit_code()), |()| ExitCode::SUCCESS);
         }
+        Action::Bench(args) => {
+            return run::bench(args)
+                .map_or_else(|error| complain(&error, error.exit_code()), |()| ExitCode::SUCCESS);
+        }
         Action::Serve => None,
         Action::Check { json } => Some(*json),
     };

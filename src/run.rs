@@ -1,6 +1,7 @@
 //! The running process: file limit, sockets, signals, and who is told to stop when. Part of the binary.
 
 use hapax::admin::{self, Admin, Parts, Probe};
+use hapax::bench::BenchArgs;
 use hapax::cli::DemoArgs;
 use hapax::cli::terminal::TerminalCommand;
 use hapax::config::Config;
@@ -129,6 +130,12 @@ pub(crate) fn terminal(command: &TerminalCommand) -> Result<(), hapax::terminal:
 pub(crate) fn record(args: &RecordArgs) -> Result<(), record::Error> {
     let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
     record::run(args, &Access::new(args.admin.as_deref(), args.token_file.as_deref(), token)?)
+}
+
+/// Puts a load on a broker.
+pub(crate) fn bench(args: &BenchArgs) -> Result<(), hapax::bench::Error> {
+    raise_file_limit(0);
+    hapax::bench::run(args)
 }
 
 /// Replays a trace for a grid of settings.

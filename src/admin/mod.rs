@@ -22,7 +22,7 @@ mod health;
 mod listen;
 mod metrics;
 mod probe;
-mod process;
+pub(crate) mod process;
 
 pub use probe::{Probe, ProbeError};
 

@@ -41,6 +41,12 @@ impl Stat {
     }
 }
 
+/// Of a process with this id: user and system time in seconds, and memory that is in RAM in bytes.
+pub(crate) fn of(pid: u32) -> Option<(f64, u64)> {
+    let stat = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    Some((ticks_to_seconds(stat.cpu_ticks), stat.resident_bytes()))
+}
+
 /// This process's memory that is in RAM.
 pub(super) fn resident_bytes() -> Option<u64> {
     stat().map(|stat| stat.resident_bytes())

@@ -18,7 +18,7 @@ mod replay;
 mod report;
 mod study;
 mod synth;
-mod text;
+pub(crate) mod text;
 mod trace;
 
 pub use args::SimulateArgs;

@@ -26,7 +26,7 @@ impl Share {
 }
 
 /// `10000`, `10k`, `1.5M`, `2G`.
-pub(super) fn parse_count(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_count(text: &str) -> Result<usize, String> {
     let wrong = || "write a number from 1 on, as in 250000, 250k or 1.5M".to_owned();
     let text = text.trim();
     let (number, unit) = match text.char_indices().next_back() {
@@ -46,7 +46,7 @@ pub(super) fn parse_count(text: &str) -> Result<usize, String> {
 }
 
 /// `30s`, `1m 30s`, `2h`; longer than nothing.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text.trim()) {
         Ok(Duration::ZERO) => Err("it must be longer than nothing".to_owned()),
         Ok(duration) => Ok(duration),

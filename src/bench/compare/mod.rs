@@ -1,0 +1,105 @@
+//! `hapax bench compare`: the table of targets, Hapax against a TCP forwarder (haproxy) and against none, on this machine
+//! and in one run. `make bench` calls it.
+//!
+//! ```text
+//!  load (this process) ─┬─► Hapax, a full window ─┬─► sink, or a private RabbitMQ
+//!                       ├─► Hapax, mode off ──────┤
+//!                       ├─► haproxy, mode tcp ────┤
+//!                       └─────────────────────────┘
+//! ```
+//!
+//! Runs alternate (A B A B …), so that what the machine does meanwhile hits both; a ratio is taken of each pair, and the
+//! median of the ratios is what counts. Everything listens on the loopback and ends with this process.
+
+mod rows;
+mod stand;
+mod table;
+
+use super::Error;
+use clap::Args;
+use std::io::{self, Write};
+use table::Row;
+
+/// What `hapax bench compare` is asked for.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub(super) struct CompareArgs {
+    /// Of the table, only this row; may be said more than once
+    #[arg(long, value_name = "N", value_parser = row_number)]
+    row: Vec<u8>,
+    /// A tenth of the messages, three pairs: to see that it works
+    #[arg(long)]
+    quick: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The rows that are measured here; 7 and 8 are those of `cargo bench --bench engines`.
+const ROWS: [u8; 9] = [1, 2, 3, 4, 5, 6, 9, 10, 11];
+
+fn row_number(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(number) if ROWS.contains(&number) => Ok(number),
+        Ok(7 | 8) => Err("rows 7 and 8 are printed by cargo bench --bench engines".to_owned()),
+        _ => Err("the rows are 1 to 6 and 9 to 11".to_owned()),
+    }
+}
+
+/// How much is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Extent {
+    pairs: usize,
+    divisor: u64,
+}
+
+impl Extent {
+    fn messages(self, full: u64) -> u64 {
+        full / self.divisor
+    }
+}
+
+/// Measures and prints.
+pub(super) fn run(args: &CompareArgs) -> Result<(), Error> {
+    let wanted = |number: u8| args.row.is_empty() || args.row.contains(&number);
+    let extent = if args.quick { Extent { pairs: 3, divisor: 10 } } else { Extent { pairs: 5, divisor: 1 } };
+    let about = stand::about()?;
+    let mut done: Vec<Row> = Vec::new();
+    if wanted(1) || wanted(3) {
+        say("rows 1, 3: a full window, before the sink");
+        done.extend(rows::full_window(extent)?);
+    }
+    if wanted(2) {
+        say("row 2: deduplication off, before the sink");
+        done.push(rows::off(extent)?);
+    }
+    if wanted(4) {
+        say("row 4: one in flight");
+        done.extend(rows::one_in_flight(extent)?);
+    }
+    if wanted(5) || wanted(6) {
+        say("rows 5, 6: before a private RabbitMQ");
+        done.extend(rows::before_rabbit(extent, wanted(5), wanted(6))?);
+    }
+    if wanted(9) {
+        say("row 9: idle connections");
+        done.push(rows::idle(extent)?);
+    }
+    if wanted(10) {
+        say("row 10: deliveries");
+        done.push(rows::deliveries(extent)?);
+    }
+    if wanted(11) {
+        say("row 11: many connections");
+        done.push(rows::many(extent)?);
+    }
+    done.retain(|row| wanted(row.number));
+    done.sort_by_key(|row| row.number);
+    let text =
+        if args.json { format!("{:#}", table::json(&about, &done)) } else { table::text(&about, &done) };
+    super::print(&text)
+}
+
+/// Where we are, for whoever waits.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text} …");
+}
