@@ -2,7 +2,7 @@
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test lint fuzz bench setup
+.PHONY: demo test lint fuzz bench instructions setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo:
@@ -36,6 +36,10 @@ bench:
 	@scripts/setup bench
 	cargo build --release
 	target/release/hapax bench compare $(BENCH)
+
+# Instructions per message against those that are kept: a regression is seen without a clock. scripts/instructions --write keeps new ones.
+instructions: setup
+	scripts/instructions
 
 # Installs what is missing; quick when all is there.
 setup:

@@ -14,8 +14,7 @@ pub mod share;
 
 use super::form::ghost_bytes;
 use super::whatif::WhatIf;
-use super::{Facts, Watched};
-use crate::pressure::Accounting;
+use super::{Accounting, Facts, Watched};
 use crate::window::engine::EngineKind;
 use crate::window::{LocalWindow, Window};
 use pace::{Pace, Signs};
@@ -214,4 +213,129 @@ fn apply(window: &LocalWindow<Accounting>, facts: &Facts, capacity: usize, now: 
 
 fn find<'a>(windows: &'a [Watched], name: &str) -> Option<&'a Watched> {
     windows.iter().find(|watched| *watched.window.rules().name == *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::WindowConfig;
+    use crate::window::{Key, Limits, Mailbox, Ticket, Verdict};
+    use std::io::{self, Write};
+    use std::time::Duration;
+    use tracing_subscriber::fmt::MakeWriter;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const ENGINE: EngineKind = EngineKind::Compact;
+
+    #[expect(clippy::disallowed_methods, reason = "one base instant; the tests count from there")]
+    fn base() -> Instant {
+        Instant::now()
+    }
+
+    fn watched(name: &str, capacity: usize) -> Watched {
+        let config = WindowConfig::named(name);
+        let limits = Limits { capacity, ttl: 60 * SECOND, ..config.limits };
+        let accounting = Arc::new(Accounting::new());
+        Watched { window: LocalWindow::new(config.rules, limits, ENGINE, accounting.clone()), accounting }
+    }
+
+    /// A second in which so many new ids come.
+    fn second(watched: &Watched, ids: &mut u128, count: usize, now: Instant) {
+        let mailbox = Arc::new(Mailbox::new());
+        for _ in 0..count {
+            *ids += 1;
+            let key = Key(ids.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
+            if let Verdict::Fresh(reservation) = watched.window.clone().reserve(key, now, &mailbox, Ticket(0))
+            {
+                reservation.commit(now, watched.window.ttl());
+            }
+        }
+        watched.tick(now);
+    }
+
+    #[test]
+    fn what_a_pressed_window_takes_beside_its_store_is_in_its_cost() {
+        let (watched, capacity) = (watched("pressed", 200_000), 200_000);
+        let (mut now, mut ids) = (base(), 0);
+        for _ in 0..60 {
+            now += SECOND;
+            second(&watched, &mut ids, 10_000, now);
+        }
+        let facts = watched.facts(now);
+        let took = usize::try_from(facts.bytes).unwrap() - watched.window.bytes();
+        let set_aside = cost(&watched.window)(capacity) - watched.window.store_bytes_at(capacity) * HOLES;
+        assert!(took > capacity * 12, "the ghost is there: {took} bytes");
+        assert!(took <= set_aside, "{took} bytes of {set_aside}");
+    }
+
+    /// What is logged.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Lines {
+        type Writer = Lines;
+
+        fn make_writer(&self) -> Lines {
+            self.clone()
+        }
+    }
+
+    /// Window, capacity from, capacity to.
+    fn resizes(lines: &Lines) -> Vec<(usize, usize, usize)> {
+        let text = String::from_utf8(std::mem::take(&mut *lines.0.lock())).unwrap();
+        let field = |line: &str, name: &str| -> String {
+            let (_, rest) = line.split_once(&format!("{name}=")).unwrap_or_else(|| panic!("{name}: {line}"));
+            rest.split_whitespace().next().unwrap().trim_matches('"').to_owned()
+        };
+        let number = |line: &str, name: &str| field(line, name).parse::<usize>().unwrap();
+        let resize = |line: &str| (number(line, "window"), number(line, "from"), number(line, "to"));
+        text.lines().map(resize).collect()
+    }
+
+    /// Traffic moves from one window to the other: the first has to make room before the second takes it.
+    #[test]
+    fn the_budget_holds_between_two_resizes_of_one_tick() {
+        let bytes = 16 << 20;
+        let share = |name: &str| Share { name: name.into(), engine: ENGINE, auto: true, weight: 1 };
+        let budget = Budget::new(Some(bytes), ["0", "1"].map(share));
+        let start = capacity_at_start(ENGINE, bytes, 1, 2);
+        let windows = ["0", "1"].map(|name| watched(name, start));
+        let mut capacities = [start; 2];
+        let takes = |capacity| full(ENGINE.bytes_at(capacity), capacity) + FIXED;
+        let (mut now, mut ids, mut together) = (base(), 0, 0);
+        let lines = Lines::default();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(lines.clone()).finish();
+        tracing::subscriber::with_default(log, || {
+            for busy in [0, 1, 0] {
+                for _ in 0..150 {
+                    now += SECOND;
+                    for (n, watched) in windows.iter().enumerate() {
+                        second(watched, &mut ids, if n == busy { 4_000 } else { 10 }, now);
+                    }
+                    lines.0.lock().clear();
+                    budget.tick(&windows, now);
+                    let resizes = resizes(&lines);
+                    together += usize::from(resizes.len() == 2);
+                    for (window, from, to) in resizes {
+                        assert_eq!(capacities[window], from);
+                        capacities[window] = to;
+                        let sum = capacities.map(takes).iter().sum::<usize>();
+                        assert!(sum <= bytes, "{sum} of {bytes} bytes at {capacities:?}");
+                    }
+                }
+            }
+        });
+        assert!(together > 0, "both were resized in one tick");
+    }
 }
