@@ -13,7 +13,7 @@
 //! * [`cli`]: what to do, and what is said over the configuration file.
 //! * [`config`]: what the user asked for, checked once; after that nothing is "maybe".
 //! * [`simulate`]: how large, how long? Traces through the real engines, before anybody deploys anything.
-//! * [`bench`]: a load for any AMQP 0-9-1 broker, and a broker that costs nothing, to measure what stands between.
+//! * [`mod@bench`]: a load for any AMQP 0-9-1 broker, and a broker that costs nothing, to measure what stands between.
 //! * [`terminal`]: the operator's commands: a client of a running relay's HTTP API, and no part of the relay.
 //! * [`demo`]: the relay at work before a newcomer's eyes; its private RabbitMQ node serves the end-to-end tests, too.
 

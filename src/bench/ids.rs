@@ -24,7 +24,7 @@ impl Ids {
     /// For the connection with this number.
     pub(super) fn new(connection: usize, duplicates: f64, repeat_after: u64) -> Ids {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share below 1")]
-        let share = (duplicates * 2_f64.powi(32)).round() as u64;
+        let share = (duplicates * 2_f64.powi(32)).ceil() as u64;
         Ids { base: (connection as u64) << 40, fresh: 0, share, owed: 0, repeat_after: repeat_after.max(1) }
     }
 

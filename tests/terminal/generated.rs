@@ -3,10 +3,11 @@
 use super::commands::{hapax, run};
 use clap::Command;
 
-/// Every command by its path, `["windows", "set"]`.
+/// Every command by its path, `["windows", "set"]`. Hidden ones (`bench compare`) are for those who work on Hapax.
 fn paths(command: &Command, above: &[String]) -> Vec<Vec<String>> {
     let mut all = Vec::new();
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+    let shown = |sub: &&Command| sub.get_name() != "help" && !sub.is_hide_set();
+    for sub in command.get_subcommands().filter(shown) {
         let path: Vec<String> = above.iter().cloned().chain([sub.get_name().to_owned()]).collect();
         all.extend(paths(sub, &path));
         all.push(path);
