@@ -59,12 +59,16 @@ impl Pairs {
 }
 
 impl Row {
-    fn is_met(&self) -> bool {
+    /// None if it can't be said: a difference that is not above zero has no ratio to another.
+    fn is_met(&self) -> Option<bool> {
+        if self.pairs.0.iter().any(|(ours, theirs)| *ours <= 0.0 || *theirs <= 0.0) {
+            return None;
+        }
         let (ratio, ..) = self.pairs.ratio();
-        match self.goal {
+        Some(match self.goal {
             Goal::AtMost(most) => ratio <= most,
             Goal::AtLeast(least) => ratio >= least,
-        }
+        })
     }
 }
 
@@ -89,20 +93,25 @@ pub(super) fn text(about: &[String], rows: &[Row]) -> String {
         let (ratio, least, most) = row.pairs.ratio();
         let alone = row.against == "-";
         let unless_alone = |text: String| if alone { String::new() } else { text };
+        let if_clear = |text: String| if alone || row.is_met().is_none() { String::new() } else { text };
         table.add_row([
             row.number.to_string(),
             row.what.to_owned(),
             format!("{} {}", figure(row.pairs.ours()), row.unit),
             unless_alone(row.against.to_owned()),
             unless_alone(format!("{} {}", figure(row.pairs.theirs()), row.unit)),
-            unless_alone(format!("{ratio:.2}")),
-            unless_alone(format!("{least:.2}..{most:.2}")),
+            if_clear(format!("{ratio:.2}")),
+            if_clear(format!("{least:.2}..{most:.2}")),
             match row.goal {
                 Goal::AtMost(most) if alone => format!("≤ {most} {}", row.unit),
                 Goal::AtMost(most) => format!("≤ {most:.1}"),
                 Goal::AtLeast(least) => format!("≥ {least:.1}"),
             },
-            if row.is_met() { "met" } else { "missed" }.to_owned(),
+            match row.is_met() {
+                Some(true) => "met".to_owned(),
+                Some(false) => "missed".to_owned(),
+                None => "unclear".to_owned(),
+            },
         ]);
     }
     for column in [2, 4, 5, 6, 7] {
@@ -115,6 +124,9 @@ pub(super) fn text(about: &[String], rows: &[Row]) -> String {
         if let Some(note) = &row.note {
             text += &format!("row {}: {note}\n", row.number);
         }
+    }
+    if rows.iter().any(|row| row.is_met().is_none()) {
+        text += "unclear: in some pair, what was added was less than what runs differ by.\n";
     }
     text += "Figures are medians of alternating runs, the ratio is the median of the pairs' ratios, the spread their least and\n\
              largest. Rows 7 and 8 are printed by cargo bench --bench engines.";
@@ -172,8 +184,18 @@ mod tests {
         let row = row(&[(2.0, 1.0), (30.0, 10.0), (1.0, 2.0)], Goal::AtMost(2.0));
         assert_eq!(row.pairs.ratio(), (2.0, 0.5, 3.0));
         assert_eq!((row.pairs.ours(), row.pairs.theirs()), (2.0, 2.0));
-        assert!(row.is_met());
+        assert_eq!(row.is_met(), Some(true));
         assert_eq!(middle([1.0, 4.0, 2.0, 3.0].into_iter()), 2.5);
+    }
+
+    #[test]
+    fn what_has_no_ratio_is_neither_met_nor_missed() {
+        for pairs in [[(2.0, 1.0), (1.0, -1.0)], [(2.0, 1.0), (-1.0, 1.0)], [(1.0, 0.0), (1.0, 1.0)]] {
+            let row = row(&pairs, Goal::AtMost(1.3));
+            assert_eq!(row.is_met(), None);
+            assert!(text(&[], std::slice::from_ref(&row)).contains("≤ 1.3 ┆ unclear"));
+            assert!(json(&[], &[row])["rows"][0]["met"].is_null());
+        }
     }
 
     #[test]
