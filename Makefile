@@ -2,7 +2,7 @@
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test lint fuzz bench instructions setup
+.PHONY: demo test lint fuzz bench instructions soak setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo:
@@ -36,6 +36,11 @@ bench:
 	@scripts/setup bench
 	cargo build --release
 	target/release/hapax bench compare $(BENCH)
+
+# An hour under a steady load (SOAK_SECONDS), and whether memory stays flat.
+soak:
+	cargo build --release
+	scripts/soak
 
 # Instructions per message against those that are kept: a regression is seen without a clock. scripts/instructions --write keeps new ones.
 instructions: setup
