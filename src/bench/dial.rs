@@ -2,7 +2,7 @@
 
 use super::Error;
 use crate::wire::emit;
-use crate::wire::frame::{MIN_FRAME_MAX, PROTOCOL_HEADER};
+use crate::wire::frame::{MIN_FRAME_MAX, PROTOCOL_HEADER, limit};
 use crate::wire::{ChannelId, FrameKind, scan};
 use amq_protocol::protocol::{AMQPClass, basic, channel, connection};
 use amq_protocol::types::{AMQPValue, FieldTable, LongString, ShortString};
@@ -130,8 +130,7 @@ impl Dialed {
     fn read(&mut self, number: u16) -> Result<AMQPClass, Error> {
         let mut at = 0;
         loop {
-            let limit = FRAME_MAX as usize + 8;
-            let frame = match scan(self.input.get(at..).unwrap_or_default(), limit) {
+            let frame = match scan(self.input.get(at..).unwrap_or_default(), limit(FRAME_MAX)) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => {
                     self.input.drain(..at);

@@ -9,7 +9,8 @@ use super::outlet::{Batch, Outlet};
 use super::pace::Pace;
 use super::poll::Interest;
 use crate::wire::emit;
-use crate::wire::method::MethodId;
+use crate::wire::frame::limit;
+use crate::wire::method::{MethodId, Settle};
 use crate::wire::{ChannelId, FrameKind, scan};
 use amq_protocol::protocol::{AMQPClass, channel};
 use hdrhistogram::Histogram;
@@ -206,7 +207,7 @@ impl Publisher {
     fn handle_all(&mut self, bytes: &[u8], now: u64, sums: &mut Sums) -> Result<usize, Error> {
         let mut at = 0;
         loop {
-            match scan(bytes.get(at..).unwrap_or_default(), self.frame_max as usize + 8) {
+            match scan(bytes.get(at..).unwrap_or_default(), limit(self.frame_max)) {
                 Ok(Some(frame)) => {
                     at += frame.wire_len();
                     if frame.kind == FrameKind::Method {
@@ -222,9 +223,8 @@ impl Publisher {
     fn handle_method(&mut self, payload: &[u8], now: u64, sums: &mut Sums) -> Result<(), Error> {
         match MethodId::of(payload) {
             Ok(id @ (MethodId::BASIC_ACK | MethodId::BASIC_NACK)) => {
-                let Some((tag, multiple)) = answer(payload) else {
-                    return Err(self.strange("an answer that is cut short"));
-                };
+                let Settle { tag, multiple } =
+                    Settle::parse(payload).map_err(|error| self.strange(&error.to_string()))?;
                 let counter = match id {
                     MethodId::BASIC_ACK => &mut sums.tally.acked,
                     _ => &mut sums.tally.nacked,
@@ -278,10 +278,4 @@ impl Publisher {
     fn strange(&self, what: &str) -> Error {
         Error::Strange { address: self.address.clone(), what: what.to_owned() }
     }
-}
-
-/// Tag and `multiple` of an ack or a nack.
-fn answer(payload: &[u8]) -> Option<(u64, bool)> {
-    let (tag, bits) = payload.get(4..)?.split_first_chunk::<8>()?;
-    Some((u64::from_be_bytes(*tag), bits.first()? & 1 == 1))
 }

@@ -4,6 +4,7 @@ use super::Error;
 use super::dial::{Dialed, Target};
 use super::load::consume;
 use super::now;
+use crate::wire::frame::limit;
 use crate::wire::method::MethodId;
 use crate::wire::{FrameKind, scan};
 use std::io::{ErrorKind, Read};
@@ -28,7 +29,7 @@ pub(super) fn take(target: &Target, queue: &str, count: u64) -> Result<Duration,
     loop {
         let all = buffer.get(..begin + length).unwrap_or_default();
         let mut at = 0;
-        while let Some(frame) = scan(all.get(at..).unwrap_or_default(), dialed.frame_max as usize + 8)
+        while let Some(frame) = scan(all.get(at..).unwrap_or_default(), limit(dialed.frame_max))
             .map_err(|error| lost(error.to_string()))?
         {
             at += frame.wire_len();

@@ -84,6 +84,20 @@ fn cpu_and_rate(extent: Extent, relay: &Process, haproxy: &Process) -> Result<(P
     Ok((cpu, rate))
 }
 
+/// One figure of each, in turns.
+fn alternate(
+    extent: Extent,
+    mut theirs: impl FnMut() -> Result<f64, Error>,
+    mut ours: impl FnMut() -> Result<f64, Error>,
+) -> Result<Pairs, Error> {
+    let mut pairs = Pairs::default();
+    for _ in 0..extent.pairs {
+        let theirs = theirs()?;
+        pairs.push(ours()?, theirs);
+    }
+    Ok(pairs)
+}
+
 /// Row 4, twice: what a round trip takes longer than without anything in between.
 pub(super) fn one_in_flight(extent: Extent) -> Result<Vec<Row>, Error> {
     let sink = Process::sink()?;
@@ -131,11 +145,7 @@ pub(super) fn before_rabbit(extent: Extent, unique: bool, half: bool) -> Result<
     run(direct(), 0.0)?;
     let mut rows = Vec::new();
     if unique {
-        let mut pairs = Pairs::default();
-        for _ in 0..extent.pairs {
-            let (theirs, ours) = (run(haproxy.target(), 0.0)?, run(relay.target(), 0.0)?);
-            pairs.push(ours, theirs);
-        }
+        let pairs = alternate(extent, || run(haproxy.target(), 0.0), || run(relay.target(), 0.0))?;
         rows.push(Row {
             number: 5,
             what: "throughput before RabbitMQ, unique ids",
@@ -147,11 +157,7 @@ pub(super) fn before_rabbit(extent: Extent, unique: bool, half: bool) -> Result<
         });
     }
     if half {
-        let mut pairs = Pairs::default();
-        for _ in 0..extent.pairs {
-            let (theirs, ours) = (run(direct(), 0.0)?, run(relay.target(), 0.5)?);
-            pairs.push(ours, theirs);
-        }
+        let pairs = alternate(extent, || run(direct(), 0.0), || run(relay.target(), 0.5))?;
         rows.push(Row {
             number: 6,
             what: "throughput before RabbitMQ, 50 % duplicates",
@@ -209,11 +215,7 @@ pub(super) fn deliveries(extent: Extent) -> Result<Row, Error> {
         let (cpu, _) = process.cpu(|| take(&process.target(), &queue, count))?;
         Ok(cpu * 1e6 / count as f64)
     };
-    let mut pairs = Pairs::default();
-    for _ in 0..extent.pairs {
-        let (theirs, ours): (f64, f64) = (run(&haproxy)?, run(&relay)?);
-        pairs.push(ours, theirs);
-    }
+    let pairs = alternate(extent, || run(&haproxy), || run(&relay))?;
     Ok(Row {
         number: 10,
         what: "CPU per delivered message",
@@ -232,11 +234,8 @@ pub(super) fn many(extent: Extent) -> Result<Row, Error> {
     put(&Load::new(relay.target(), FILLING))?;
     let one = Load::new(relay.target(), extent.messages(RUN / 2));
     let many = Load { connections: MANY, window: MANY_WINDOW, ..one.clone() };
-    let mut pairs = Pairs::default();
-    for _ in 0..extent.pairs {
-        let (theirs, ours) = (put(&one)?.rate(), put(&many)?.rate());
-        pairs.push(ours, theirs);
-    }
+    let rate = |load: &Load| put(load).map(|outcome| outcome.rate());
+    let pairs = alternate(extent, || rate(&one), || rate(&many))?;
     Ok(Row {
         number: 11,
         what: "1,000 publishing connections: throughput",
