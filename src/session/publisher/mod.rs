@@ -26,8 +26,8 @@ use crate::session::probe::Asker;
 use crate::session::transaction::Transactions;
 use crate::session::waiting::Waiting;
 use crate::window::{
-    Confirms as ConfirmRule, Event, ForgetCause, Key, MissingId, Mode as WindowMode, Reservation, Ticket,
-    Window,
+    Confirms as ConfirmRule, Event, ForgetCause, Key, MissingId, Mode as WindowMode, Reservation, Scoped,
+    Ticket, Window,
 };
 use crate::wire::frame::{FrameKind, OVERHEAD};
 use crate::wire::method::{Publish, Return, Settle};
@@ -79,6 +79,8 @@ pub(in crate::session) enum Reply {
 pub(in crate::session) struct Draft {
     window: Arc<dyn Window>,
     client: Option<ClientTag>,
+    scoped: Scoped,
+    right: Key,
     publish: Piece,
     header: Piece,
     /// octets of the body, all told
@@ -294,8 +296,17 @@ impl Publisher {
             if room {
                 let (publish, header) = (publish.compact(), header.compact());
                 self.waiting.hold(size_of(left));
-                let draft =
-                    Draft { window, client, publish, header, size: left, body: Vec::new(), largest: 0 };
+                let draft = Draft {
+                    window,
+                    client,
+                    scoped,
+                    right,
+                    publish,
+                    header,
+                    size: left,
+                    body: Vec::new(),
+                    largest: 0,
+                };
                 self.content = Content::Body { left, fate: Fate::Collect(Box::new(draft)) };
                 return Ok(());
             }
@@ -376,7 +387,7 @@ impl Publisher {
     }
 
     fn judge_collected(&mut self, draft: Draft, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let Draft { window, client, publish, header, size, body: whole, largest } = draft;
+        let Draft { window, client, scoped, right, publish, header, size, body: whole, largest } = draft;
         self.waiting.release(size_of(size));
         let rules = window.rules();
         let (Ok(fields), Ok(found)) =
@@ -384,16 +395,9 @@ impl Publisher {
         else {
             return Ok(());
         };
-        let key = cx.shared.keys.key(
-            rules.scope,
-            cx.finder.vhost(),
-            fields.exchange,
-            fields.routing_key,
-            &IdValue::Bytes(&whole),
-        );
+        let key = scoped.key(&IdValue::Bytes(&whole));
         let ttl = found.cache_ttl_ms.map_or_else(|| window.ttl(), Duration::from_millis);
         let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
-        let right = cx.rights.needed(&cx.shared.keys, target, fields.routing_key);
         let return_key =
             fields.mandatory.then(|| cx.return_key(target, fields.routing_key, found.message_id));
         let body = in_frames(self.id, &whole, largest);
