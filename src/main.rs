@@ -30,14 +30,8 @@ fn main() -> ExitCode {
         }
         Action::Man(args) => return written(cli::generated::man(args, &mut std::io::stdout())),
         Action::Simulate(args) => return finish(run::simulate(args)),
-        Action::Record(args) => {
-            return run::record(args)
-                .map_or_else(|error| complain(&error, error.exit_code()), |()| ExitCode::SUCCESS);
-        }
-        Action::Bench(args) => {
-            return run::bench(args)
-                .map_or_else(|error| complain(&error, error.exit_code()), |()| ExitCode::SUCCESS);
-        }
+        Action::Record(args) => return ended(run::record(args), |error| error.exit_code()),
+        Action::Bench(args) => return ended(run::bench(args), |error| error.exit_code()),
         Action::Serve => None,
         Action::Check { json } => Some(*json),
     };
@@ -94,9 +88,13 @@ fn serve(loaded: Loaded) -> ExitCode {
 }
 
 fn finish(result: Result<(), run::Failure>) -> ExitCode {
+    ended(result, |_| RUNTIME)
+}
+
+fn ended<E: std::fmt::Display>(result: Result<(), E>, code: impl FnOnce(&E) -> u8) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => complain(&failure, RUNTIME),
+        Err(error) => complain(&error, code(&error)),
     }
 }
 
