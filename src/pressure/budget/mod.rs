@@ -222,7 +222,6 @@ mod tests {
     use crate::window::{Key, Limits, Mailbox, Ticket, Verdict};
     use std::io::{self, Write};
     use std::time::Duration;
-    use tracing_subscriber::fmt::MakeWriter;
 
     const SECOND: Duration = Duration::from_secs(1);
     const ENGINE: EngineKind = EngineKind::Compact;
@@ -283,14 +282,6 @@ mod tests {
         }
     }
 
-    impl MakeWriter<'_> for Lines {
-        type Writer = Lines;
-
-        fn make_writer(&self) -> Lines {
-            self.clone()
-        }
-    }
-
     /// Window, capacity from, capacity to.
     fn resizes(lines: &Lines) -> Vec<(usize, usize, usize)> {
         let text = String::from_utf8(std::mem::take(&mut *lines.0.lock())).unwrap();
@@ -315,7 +306,8 @@ mod tests {
         let takes = |capacity| full(ENGINE.bytes_at(capacity), capacity) + FIXED;
         let (mut now, mut ids, mut together) = (base(), 0, 0);
         let lines = Lines::default();
-        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(lines.clone()).finish();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
         tracing::subscriber::with_default(log, || {
             for busy in [0, 1, 0] {
                 for _ in 0..150 {
