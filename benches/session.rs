@@ -14,7 +14,7 @@ use bytes::{Buf, BytesMut};
 use criterion::{Criterion, Throughput};
 use hapax::config::WindowConfig;
 use hapax::pressure::Accounting;
-use hapax::session::{Listener, Output, Rights, Session, Settings, Shared, Windows};
+use hapax::session::{Output, Session, Settings};
 use hapax::stats::Stats;
 use hapax::window::engine::EngineKind;
 use hapax::window::{KeyMaker, Limits, LocalWindow, Mailbox, Mode, Scope, Ticket, Verdict, Window};
@@ -28,11 +28,9 @@ use std::time::{Duration, Instant};
 mod support;
 
 use amq_protocol::types::AMQPValue;
-use support::frames::{Frames, message};
-use support::methods::{
-    channel_open, channel_open_ok, confirm_select, confirm_select_ok, connection_open, connection_open_ok,
-    start, start_ok, tune, tune_ok,
-};
+use support::frames::message;
+use support::methods::{confirm_select, confirm_select_ok};
+use support::pair::{Everything, Pair, epoch, settings, shared};
 
 const CAPACITY: u64 = 1_000_000;
 /// Under callgrind, where a full window takes a minute to fill.
@@ -61,16 +59,6 @@ const JOBS: [(Job, &str); 5] = [
     (Job::Copy, "copy"),
 ];
 
-/// One window for everything.
-#[derive(Debug)]
-struct Everything(Arc<LocalWindow<Accounting>>);
-
-impl Windows for Everything {
-    fn find(&self, _: &[u8], _: &[u8]) -> Option<Arc<dyn Window>> {
-        Some(self.0.clone())
-    }
-}
-
 /// A client with channel 1 open and confirms selected, its broker, and how far they have come.
 struct Rig {
     job: Job,
@@ -96,29 +84,22 @@ impl Rig {
         };
         let accounting = Arc::new(Accounting::new());
         let window = LocalWindow::new(config.rules, config.limits, EngineKind::default(), accounting.clone());
-        let keys = KeyMaker::new((1, 2));
-        let now = now();
+        let now = epoch();
         if matches!(job, Job::Unique | Job::Duplicate) {
-            fill(&window, &keys, capacity, now);
+            fill(&window, capacity, now);
             // As the relay does: it sees that there is much to do.
             (0..2).for_each(|n| accounting.tick(&window, now + Duration::from_secs(n)));
         }
-        let settings = Settings {
-            linger: Duration::from_secs(10),
-            in_flight_timeout: Duration::from_secs(30),
-            handshake_timeout: Duration::from_secs(10),
-            max_unresolved: 100_000,
-            held_bytes: 1 << 24,
-            frame_max: 131_072,
-        };
-        let listener: Arc<dyn Listener> = Stats::new();
-        let windows = Arc::new(Everything(window));
-        let shared = Arc::new(Shared { settings, keys, windows, rights: Rights::default(), listener });
+        let settings = Settings { max_unresolved: 100_000, held_bytes: 1 << 24, ..settings() };
+        let mut pair = Pair::new(&shared(settings, Arc::new(Everything(window)), Stats::new()));
+        pair.handshake("guest", "/");
+        pair.open(1);
+        pair.client(confirm_select(1));
+        pair.upstream(confirm_select_ok(1));
         let (read, ids) = template(job);
-        let session = Session::new(shared, now);
         let (client, upstream) = (BytesMut::new(), BytesMut::new());
+        let session = pair.session;
         let mut rig = Rig { job, capacity, session, read, ids, client, upstream, sent: 0, now };
-        rig.handshake();
         if job == Job::Duplicate {
             // Once through the broker: it shows that the user has the right.
             rig.job = Job::Unique;
@@ -126,24 +107,6 @@ impl Rig {
             rig.job = Job::Duplicate;
         }
         rig
-    }
-
-    fn handshake(&mut self) {
-        self.drain();
-        self.session.handle_upstream_open(self.now);
-        for (client, upstream) in [
-            (Some(support::frames::protocol_header()), Some(start())),
-            (Some(start_ok("guest")), Some(tune(2047, 131_072, 0))),
-            (Some(tune_ok(2047, 131_072, 0)), None),
-            (Some(connection_open("/")), Some(connection_open_ok())),
-            (Some(channel_open(1)), Some(channel_open_ok(1))),
-            (Some(confirm_select(1)), Some(confirm_select_ok(1))),
-        ] {
-            client.into_iter().for_each(|frames: Frames| self.client_says(&frames.encode()));
-            // The header makes the session dial.
-            self.session.handle_upstream_open(self.now);
-            upstream.into_iter().for_each(|frames: Frames| self.upstream_says(&frames.encode()));
-        }
     }
 
     fn client_says(&mut self, bytes: &[u8]) {
@@ -198,7 +161,9 @@ impl Rig {
 }
 
 /// A full window: the ids from 0 on.
-fn fill(window: &Arc<LocalWindow<Accounting>>, keys: &KeyMaker, capacity: u64, now: Instant) {
+fn fill(window: &Arc<LocalWindow<Accounting>>, capacity: u64, now: Instant) {
+    // (As the sessions of tests make them.)
+    let keys = KeyMaker::new((1, 2));
     let mailbox = Arc::new(Mailbox::new());
     for n in 0..capacity {
         let id = format!("{n:016x}");
@@ -233,11 +198,6 @@ fn write_id(read: &mut [u8], at: usize, id: u64) {
     for (digit, octet) in (0..).zip(read[at..at + DIGITS].iter_mut().rev()) {
         *octet = b"0123456789abcdef"[(id >> (4 * digit) & 15) as usize];
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// `job:messages`.
