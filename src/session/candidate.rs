@@ -1,18 +1,18 @@
 //! A publish that a window judges, with the frames it is made of.
 
 use super::confirms::ClientTag;
-use super::entry::Entry;
-use super::outbox::{Lane, Piece};
+use super::entry::{Entry, Mandatory};
+use super::outbox::{Lane, Piece, View};
 use crate::window::{Key, Mode, Reservation, Window};
 use crate::wire::method::Publish;
 use crate::wire::{ChannelId, emit};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// See the module.
-#[derive(Debug)]
-pub(super) struct Candidate {
-    pub(super) window: Arc<dyn Window>,
+/// What the window is asked, and what is remembered of a publish.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
     pub(super) key: Key,
     pub(super) ttl: Duration,
     /// the client's tag, where it uses confirms
@@ -21,35 +21,40 @@ pub(super) struct Candidate {
     pub(super) right: Key,
     /// what a return would show of it, where it is mandatory
     pub(super) return_key: Option<Key>,
-    pub(super) publish: Piece,
-    pub(super) header: Piece,
-    /// body frames that were kept, one after another
-    pub(super) body: Vec<u8>,
+}
+
+/// See the module. Its frames are where they were read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate<'a> {
+    pub(super) window: &'a Arc<dyn Window>,
+    pub(super) terms: Terms,
+    pub(super) publish: View<'a>,
+    /// its header, and what is there of its body
+    pub(super) content: View<'a>,
     /// octets of the body that are still to come
     pub(super) left: u64,
 }
 
-impl Candidate {
+impl Candidate<'_> {
     /// Bytes it takes to keep it until its verdict is known.
     pub(super) fn weight(&self) -> usize {
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
-        left.saturating_add(self.kept())
-    }
-
-    /// Bytes it takes now. What is missing of its body is not counted: it comes by the backlog, which is.
-    pub(super) fn kept(&self) -> usize {
-        self.body.len() + self.publish.frame().len() + self.header.frame().len()
-    }
-
-    /// Lets go of the reads that its frames came with.
-    pub(super) fn compact(mut self) -> Candidate {
-        self.publish = self.publish.compact();
-        self.header = self.header.compact();
-        self
+        left.saturating_add(self.publish.len() + self.content.len())
     }
 
     pub(super) fn observed(&self) -> bool {
         self.window.mode() == Mode::Observe
+    }
+
+    /// A copy that lets go of the reads that its frames came with.
+    pub(super) fn keep(&self) -> Kept {
+        Kept {
+            window: Arc::clone(self.window),
+            terms: self.terms,
+            publish: self.publish.compact(),
+            content: self.content.octets().to_vec(),
+            left: self.left,
+        }
     }
 
     /// Writes the frames that are there, and gives back what has to be remembered of it.
@@ -60,19 +65,44 @@ impl Candidate {
         upstream: &mut Lane,
         now: Instant,
     ) -> Entry {
+        let Terms { ttl, client, right, return_key, .. } = self.terms;
         let target = self.window.rules().forward_to.as_deref();
-        let named = forward_to(target, channel, &self.publish, upstream);
-        upstream.forward(&self.header);
-        upstream.push(self.body.into());
+        let named = forward_to(target, channel, self.publish, upstream);
+        upstream.forward(self.content);
         Entry {
-            client: self.client,
-            reservation: reservation.map(|reservation| (reservation, self.ttl)),
+            client,
+            reservation: reservation.map(|reservation| (reservation, ttl)),
             since: now,
-            right: Some(self.right),
-            return_key: self.return_key,
-            returned: false,
-            named,
+            right: Some(right),
+            mandatory: return_key.map(|key| Box::new(Mandatory { key, returned: false, named })),
         }
+    }
+}
+
+/// A candidate that is kept until its verdict is known.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) window: Arc<dyn Window>,
+    pub(super) terms: Terms,
+    pub(super) publish: Piece,
+    /// header and body frames, one after another
+    pub(super) content: Vec<u8>,
+    /// octets of the body that are still to come
+    pub(super) left: u64,
+}
+
+impl Kept {
+    /// Bytes it takes now. What is missing of its body is not counted: it comes by the backlog, which is.
+    pub(super) fn size(&self) -> usize {
+        self.publish.view().len() + self.content.len()
+    }
+
+    /// Here it is again.
+    pub(super) fn with<T>(self, decide: impl FnOnce(Candidate<'_>) -> T) -> T {
+        let Kept { window, terms, publish, content, left } = self;
+        let content = Bytes::from(content);
+        let (publish, content) = (publish.view(), View::whole(&content));
+        decide(Candidate { window: &window, terms, publish, content, left })
     }
 }
 
@@ -81,7 +111,7 @@ impl Candidate {
 pub(super) fn forward_to(
     target: Option<&str>,
     channel: ChannelId,
-    publish: &Piece,
+    publish: View<'_>,
     upstream: &mut Lane,
 ) -> Option<Box<[u8]>> {
     let replaced = target.and_then(|exchange| {

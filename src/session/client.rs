@@ -4,8 +4,8 @@ use super::channel::Channel;
 use super::connection::{Client, Ending, Session, Upstream, Why, connection_close_ok, connection_method};
 use super::fault::Fault;
 use super::handshake::Step;
-use super::inbound::Next;
-use super::outbox::Piece;
+use super::inbound::Place;
+use super::outbox::View;
 use crate::wire::frame::{FrameKind, PROTOCOL_HEADER, PROTOCOL_HEADER_0_9};
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
@@ -30,27 +30,48 @@ impl Session {
     }
 
     pub(super) fn pump_inbound(&mut self, now: Instant) {
+        if self.inbound.is_empty() {
+            return;
+        }
+        let frames = self.inbound.frames();
         while self.wants_client() && !self.inbound.is_empty() {
+            if self.recv_publishes(&frames, now) {
+                continue;
+            }
             match self.inbound.next() {
-                Ok(Some(next)) => self.recv_client(next, now),
+                Ok(Some(next)) => self.recv_client(next, next.view(&frames), now),
                 Ok(None) => {}
                 Err(error) => self.fail(&Fault::Wire(error), now),
             }
         }
     }
 
-    pub(super) fn recv_client(&mut self, next: Next, now: Instant) {
-        let Next { kind, channel, piece } = next;
+    /// Publishes that stand whole in the read and come next. Whether there were any.
+    fn recv_publishes(&mut self, frames: &Bytes, now: Instant) -> bool {
+        let Some(next) = self.inbound.peek().filter(|next| next.kind == FrameKind::Method) else {
+            return false;
+        };
+        if self.client != Client::Live || self.upstream != Upstream::Live {
+            return false;
+        }
+        let (before, room) =
+            (self.publishes, self.shared.settings.max_unresolved.saturating_sub(self.unresolved));
+        self.on_channel(next.channel, now, |channel, cx| channel.recv_publishes(frames, room, cx));
+        self.publishes != before
+    }
+
+    pub(super) fn recv_client(&mut self, next: Place, frame: View<'_>, now: Instant) {
+        let Place { kind, channel, .. } = next;
         if self.client == Client::Gone || kind == FrameKind::Heartbeat && channel == ChannelId::CONNECTION {
             return;
         }
         if channel == ChannelId::CONNECTION {
-            return self.recv_client_connection(kind, &piece, now);
+            return self.recv_client_connection(kind, frame, now);
         }
         if self.client != Client::Live || self.upstream != Upstream::Live {
             return;
         }
-        let method = if kind == FrameKind::Method { MethodId::of(piece.payload()).ok() } else { None };
+        let method = if kind == FrameKind::Method { MethodId::of(frame.payload()).ok() } else { None };
         self.publishes += u64::from(method == Some(MethodId::BASIC_PUBLISH));
         if method == Some(MethodId::CHANNEL_OPEN) {
             self.on_channel(channel, now, |channel, cx| {
@@ -60,23 +81,24 @@ impl Session {
             if !self.channels.contains_key(&channel) {
                 self.births += 1;
                 self.channels.insert(channel, Channel::new(channel, self.births));
-                self.out.upstream.forward(&piece);
+                self.out.upstream.forward(frame);
                 return;
             }
         }
-        let whole = self.inbound.peek() == Some((FrameKind::Header, channel));
-        if !self.on_channel(channel, now, |channel, cx| channel.recv_client(kind, &piece, whole, cx)) {
+        let then = self.inbound.peek().map(|then| (then.kind, then.channel));
+        let whole = then == Some((FrameKind::Header, channel));
+        if !self.on_channel(channel, now, |channel, cx| channel.recv_client(kind, frame, whole, cx)) {
             // Not open: the broker says so. An answer to a close that crossed another is nobody's business.
             if method != Some(MethodId::CHANNEL_CLOSE_OK) {
-                self.out.upstream.forward(&piece);
+                self.out.upstream.forward(frame);
             }
         }
     }
 
-    pub(super) fn recv_client_connection(&mut self, kind: FrameKind, piece: &Piece, now: Instant) {
+    pub(super) fn recv_client_connection(&mut self, kind: FrameKind, frame: View<'_>, now: Instant) {
         let step = match kind {
             FrameKind::Method => {
-                emit::parse_method(piece.payload()).map(|method| self.handshake.recv_client(method))
+                emit::parse_method(frame.payload()).map(|method| self.handshake.recv_client(method))
             }
             FrameKind::Header | FrameKind::Body | FrameKind::Heartbeat => None,
         };
@@ -88,7 +110,7 @@ impl Session {
             }
             (Client::Told { .. } | Client::Gone | Client::Greeting, _) => {}
             (Client::Live | Client::SaidClose, Step::CloseOk) => {
-                self.out.upstream.forward(piece);
+                self.out.upstream.forward(frame);
                 self.hang_up(now);
             }
             (Client::SaidClose, _) => {}
@@ -97,7 +119,7 @@ impl Session {
                 // It waits for close-ok, perhaps for as long as we linger: it must go on hearing us.
                 self.client_clock.set_listening(false, now);
                 let ending = Ending {
-                    why: Why::ClientClose(piece.compact()),
+                    why: Why::ClientClose(frame.compact()),
                     until: now + self.shared.settings.linger,
                 };
                 if self.upstream == Upstream::Live {
@@ -111,18 +133,18 @@ impl Session {
             (Client::Live, Step::Tuned { heartbeat: seconds, instead }) => {
                 match instead {
                     Some(frame) => self.out.upstream.push(frame),
-                    None => self.out.upstream.forward(piece),
+                    None => self.out.upstream.forward(frame),
                 }
                 self.client_clock.set_interval(seconds, now);
                 self.upstream_clock.set_interval(seconds, now);
             }
             (Client::Live, Step::Identified) => {
-                self.out.upstream.forward(piece);
+                self.out.upstream.forward(frame);
                 self.rights.set_identity(self.handshake.identity(self.serial));
                 // (After that: what it finds is of this identity.)
                 self.finder.set_vhost(self.handshake.vhost());
             }
-            (Client::Live, Step::Instead(_) | Step::Opened | Step::Pass) => self.out.upstream.forward(piece),
+            (Client::Live, Step::Instead(_) | Step::Opened | Step::Pass) => self.out.upstream.forward(frame),
         }
     }
 

@@ -13,7 +13,7 @@
 //! Answers are gathered and flushed together: the settled prefix by one `multiple`, what lies beyond an open tag one
 //! by one. `multiple` never passes an open tag.
 
-use super::entry::{Entry, Outcome};
+use super::entry::{Entry, Mandatory, Outcome};
 use crate::window::Key;
 use crate::wire::{ChannelId, emit};
 use bytes::BytesMut;
@@ -84,22 +84,22 @@ impl Confirms {
     /// A publish was forwarded.
     pub(super) fn forwarded(&mut self, entry: Entry) {
         let tag = UpstreamTag(self.first_upstream + self.entries.len() as u64);
-        if let Some(key) = entry.return_key {
-            self.mandatory.entry(key).or_default().push_back(tag);
+        if let Some(mandatory) = &entry.mandatory {
+            self.mandatory.entry(mandatory.key).or_default().push_back(tag);
         }
         self.entries.push_back(Some(entry));
         self.unsettled += 1;
     }
 
     /// A return has come: it belongs to the oldest outstanding mandatory publish that looks like it and was not returned yet.
-    pub(super) fn returned(&mut self, key: Key) -> Option<&mut Entry> {
+    pub(super) fn returned(&mut self, key: Key) -> Option<&mut Mandatory> {
         let tag = self.mandatory.get_mut(&key)?.pop_front()?;
         if self.mandatory.get(&key).is_some_and(VecDeque::is_empty) {
             self.mandatory.remove(&key);
         }
-        let entry = self.entry_mut(tag)?;
-        entry.returned = true;
-        Some(entry)
+        let mandatory = self.entry_mut(tag)?.mandatory.as_deref_mut()?;
+        mandatory.returned = true;
+        Some(mandatory)
     }
 
     /// The upstream has settled `tag`, or all up to it. `done` is told of every entry, in order.
@@ -142,12 +142,12 @@ impl Confirms {
     fn settle_one(&mut self, at: usize, outcome: Outcome, done: &mut impl FnMut(Entry)) {
         let Some(entry) = self.entries.get_mut(at).and_then(Option::take) else { return };
         self.unsettled -= 1;
-        if let Some(key) = entry.return_key.filter(|_| !entry.returned) {
+        if let Some(mandatory) = entry.mandatory.as_ref().filter(|mandatory| !mandatory.returned) {
             let tag = UpstreamTag(self.first_upstream + at as u64);
-            if let Some(tags) = self.mandatory.get_mut(&key) {
+            if let Some(tags) = self.mandatory.get_mut(&mandatory.key) {
                 tags.retain(|&other| other != tag);
                 if tags.is_empty() {
-                    self.mandatory.remove(&key);
+                    self.mandatory.remove(&mandatory.key);
                 }
             }
         }

@@ -213,7 +213,7 @@ impl Session {
 
     /// The client opens a channel whose number is Hapax's own for a moment.
     fn next_is_blocked(&self) -> bool {
-        let Some((_, channel)) = self.inbound.peek() else { return false };
+        let Some(channel) = self.inbound.peek().map(|next| next.channel) else { return false };
         self.probes.channel() == Some(channel)
             || self.channels.get(&channel).is_some_and(Channel::is_free_for_client)
     }
@@ -250,10 +250,16 @@ impl Session {
         while matches!(self.upstream, Upstream::Live | Upstream::Closing { .. })
             && inbound.refill(buf, self.handshake.upstream_limit(), !self.handshake.opened())
         {
-            match inbound.next() {
-                Ok(Some(next)) => self.recv_upstream(next, now),
-                Ok(None) => {}
-                Err(_) => self.upstream_lost(now),
+            let frames = inbound.frames();
+            while matches!(self.upstream, Upstream::Live | Upstream::Closing { .. }) && !inbound.is_empty() {
+                if self.recv_deliveries(&mut inbound, &frames, now) {
+                    continue;
+                }
+                match inbound.next() {
+                    Ok(Some(next)) => self.recv_upstream(next, next.view(&frames), now),
+                    Ok(None) => {}
+                    Err(_) => self.upstream_lost(now),
+                }
             }
         }
         if matches!(self.upstream, Upstream::Gone | Upstream::SaidClose { .. }) {
@@ -431,7 +437,7 @@ impl Session {
         let patience = self.shared.settings.handshake_timeout;
         match ending.why {
             Why::ClientClose(close) => {
-                self.out.upstream.forward(&close);
+                self.out.upstream.forward(close.view());
                 self.out.upstream.conclude();
                 self.upstream = Upstream::Closing { until: now + patience };
             }
@@ -517,6 +523,8 @@ impl Session {
             probes: &mut self.probes,
             finder: &mut self.finder,
             tickets: &mut self.tickets,
+            inbound: &mut self.inbound,
+            publishes: &mut self.publishes,
             held_elsewhere,
             now,
         };

@@ -1,10 +1,11 @@
 //! What a channel needs of its session while it handles something.
 
 use super::Shared;
+use super::inbound::Inbound;
 use super::outbox::Outbox;
 use super::probe::Probes;
 use super::rights::OwnRights;
-use crate::window::{Key, Mailbox, Scope, Scoped, Ticket, Window};
+use crate::window::{Key, KeyMaker, Mailbox, Mode, Scope, Scoped, Ticket, Window};
 use crate::wire::ChannelId;
 use crate::wire::method::Publish;
 use crate::wire::properties::IdValue;
@@ -25,6 +26,10 @@ pub(super) struct Cx<'a> {
     pub(super) probes: &'a mut Probes,
     pub(super) finder: &'a mut Finder,
     pub(super) tickets: &'a mut Tickets,
+    /// what the client has said and nobody has looked at
+    pub(super) inbound: &'a mut Inbound,
+    /// how many publishes the client has said
+    pub(super) publishes: &'a mut u64,
     /// bytes held by the session's other channels
     pub(super) held_elsewhere: usize,
     pub(super) now: Instant,
@@ -35,12 +40,17 @@ impl Cx<'_> {
     pub(super) fn has_room(&self, own: usize, more: usize) -> bool {
         self.held_elsewhere.saturating_add(own).saturating_add(more) <= self.shared.settings.held_bytes
     }
+}
 
-    /// What a return would show of a publish.
-    pub(super) fn return_key(&self, exchange: &[u8], routing_key: &[u8], message_id: Option<&[u8]>) -> Key {
-        let id = message_id.unwrap_or_default();
-        self.shared.keys.key(Scope::RoutingKey, b"return", exchange, routing_key, &IdValue::Bytes(id))
-    }
+/// What a return would show of a publish.
+pub(super) fn return_key(
+    keys: &KeyMaker,
+    exchange: &[u8],
+    routing_key: &[u8],
+    message_id: Option<&[u8]>,
+) -> Key {
+    let id = message_id.unwrap_or_default();
+    keys.key(Scope::RoutingKey, b"return", exchange, routing_key, &IdValue::Bytes(id))
 }
 
 /// Finds windows, and remembers what it found.
@@ -52,12 +62,25 @@ pub(super) struct Finder {
     route: Option<Route>,
 }
 
-/// What is the same for all publishes to an exchange with a routing key.
+/// What is the same for all publishes whose methods are alike: the same exchange, routing key and bits.
 #[derive(Debug)]
 pub(super) struct Route {
-    exchange: Box<[u8]>,
-    routing_key: Box<[u8]>,
+    /// the method's payload
+    method: Box<[u8]>,
+    pub(super) mandatory: bool,
+    pub(super) immediate: bool,
+    pub(super) exchange: Box<[u8]>,
+    /// the exchange that it goes to, if it is judged
+    pub(super) target: Box<[u8]>,
+    pub(super) routing_key: Box<[u8]>,
     judge: Option<Judge>,
+}
+
+impl Route {
+    /// Who judges them, if anybody does now.
+    pub(super) fn judge(&self) -> Option<&Judge> {
+        self.judge.as_ref().filter(|judge| judge.window.mode() != Mode::Off && !self.immediate)
+    }
 }
 
 /// Who judges them, and as what.
@@ -80,26 +103,27 @@ impl Finder {
         self.vhost.as_deref().unwrap_or_default()
     }
 
-    /// Who judges this publish, if anybody does.
-    pub(super) fn judge(
-        &mut self,
-        shared: &Shared,
-        rights: &OwnRights,
-        publish: &Publish<'_>,
-    ) -> Option<&Judge> {
-        let Publish { exchange, routing_key, .. } = *publish;
-        let is_same = |route: &Route| *route.exchange == *exchange && *route.routing_key == *routing_key;
-        if !self.route.as_ref().is_some_and(is_same) {
-            let judge = self.find(shared, exchange).map(|window| {
-                let rules = window.rules();
-                let target = rules.forward_to.as_deref().map_or(exchange, str::as_bytes);
-                let scoped = shared.keys.scoped(rules.scope, self.vhost(), exchange, routing_key);
-                let right = rights.needed(&shared.keys, target, routing_key);
-                Judge { scoped, right, window }
-            });
-            self.route = Some(Route { exchange: exchange.into(), routing_key: routing_key.into(), judge });
+    /// The way of a publish with this payload. `None`: it is no publish that can be understood.
+    #[inline]
+    pub(super) fn route(&mut self, shared: &Shared, rights: &OwnRights, payload: &[u8]) -> Option<&Route> {
+        if self.route.as_ref().is_none_or(|route| *route.method != *payload) {
+            self.route = Some(self.find_route(shared, rights, payload)?);
         }
-        self.route.as_ref()?.judge.as_ref()
+        self.route.as_ref()
+    }
+
+    fn find_route(&mut self, shared: &Shared, rights: &OwnRights, payload: &[u8]) -> Option<Route> {
+        let Publish { exchange, routing_key, mandatory, immediate } = Publish::parse(payload).ok()?;
+        let window = self.find(shared, exchange);
+        let target = window.as_ref().and_then(|window| window.rules().forward_to.as_deref());
+        let target: Box<[u8]> = target.map_or(exchange, str::as_bytes).into();
+        let judge = window.map(|window| Judge {
+            scoped: shared.keys.scoped(window.rules().scope, self.vhost(), exchange, routing_key),
+            right: rights.needed(&shared.keys, &target, routing_key),
+            window,
+        });
+        let (method, exchange, routing_key) = (payload.into(), exchange.into(), routing_key.into());
+        Some(Route { method, exchange, mandatory, immediate, target, routing_key, judge })
     }
 
     pub(super) fn find(&mut self, shared: &Shared, exchange: &[u8]) -> Option<Arc<dyn Window>> {

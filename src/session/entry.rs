@@ -24,8 +24,15 @@ pub(super) struct Entry {
     pub(super) since: Instant,
     /// the right that its outcome proves, where it is not proven already
     pub(super) right: Option<Key>,
-    /// what a return would show of it, where it is mandatory
-    pub(super) return_key: Option<Key>,
+    /// what its return would need, where it is mandatory
+    pub(super) mandatory: Option<Box<Mandatory>>,
+}
+
+/// What is remembered of a publish that may be returned.
+#[derive(Debug)]
+pub(super) struct Mandatory {
+    /// what a return would show of it
+    pub(super) key: Key,
     /// it came back: an ack that follows does not mean stored
     pub(super) returned: bool,
     /// the exchange that the client named, where it was forwarded to another
@@ -33,10 +40,16 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// It came back.
+    pub(super) fn is_returned(&self) -> bool {
+        self.mandatory.as_ref().is_some_and(|mandatory| mandatory.returned)
+    }
+
     /// The upstream has acked or committed it.
     pub(super) fn stored(self, now: Instant) {
+        let returned = self.is_returned();
         if let Some((reservation, ttl)) = self.reservation {
-            if self.returned {
+            if returned {
                 reservation.forget(ForgetCause::Returned);
             } else {
                 reservation.commit(now, ttl);
@@ -53,10 +66,11 @@ impl Entry {
 
     /// The upstream connection died: nobody knows. The window's own rule says what that means.
     pub(super) fn in_doubt(self, now: Instant) {
+        let returned = self.is_returned();
         if let Some((reservation, ttl)) = self.reservation {
             let rule = reservation.window().map(|window| window.rules().in_doubt).unwrap_or_default();
             match rule {
-                InDoubt::Keep if !self.returned => reservation.commit_in_doubt(now, ttl),
+                InDoubt::Keep if !returned => reservation.commit_in_doubt(now, ttl),
                 InDoubt::Keep | InDoubt::Forget => reservation.forget(ForgetCause::InDoubt),
             }
         }

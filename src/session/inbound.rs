@@ -1,18 +1,59 @@
 //! Whole frames that were read and not looked at yet.
 
-use super::outbox::Piece;
+use super::outbox::View;
+use crate::wire::method::MethodId;
+use crate::wire::properties::{BASIC, ContentHeader};
 use crate::wire::{ChannelId, FrameKind, WireError, scan};
 use bytes::{Bytes, BytesMut};
 
 /// A frame is taken to have so many octets when room for the places of a read's frames is made.
 const USUAL: usize = 64;
 
-/// A frame's place in the read.
-#[derive(Debug)]
-pub(super) struct Next {
-    pub(super) kind: FrameKind,
+/// Where in a read a frame is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    start: usize,
+    end: usize,
     pub(super) channel: ChannelId,
-    pub(super) piece: Piece,
+    pub(super) kind: FrameKind,
+}
+
+impl Place {
+    /// The frame, in the read that it is of.
+    pub(super) fn view(self, frames: &Bytes) -> View<'_> {
+        View::new(frames, self.start..self.end)
+    }
+}
+
+/// A content that stands whole in a read: method, header and body, and nothing between them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whole {
+    start: usize,
+    header: usize,
+    body: usize,
+    end: usize,
+    /// How many frames it takes.
+    pub(super) places: usize,
+}
+
+impl Whole {
+    pub(super) fn method(self, frames: &Bytes) -> View<'_> {
+        View::new(frames, self.start..self.header)
+    }
+
+    pub(super) fn header(self, frames: &Bytes) -> View<'_> {
+        View::new(frames, self.header..self.body)
+    }
+
+    /// Header and body.
+    pub(super) fn content(self, frames: &Bytes) -> View<'_> {
+        View::new(frames, self.header..self.end)
+    }
+
+    /// All of it.
+    pub(super) fn all(self, frames: &Bytes) -> View<'_> {
+        View::new(frames, self.start..self.end)
+    }
 }
 
 /// One direction's frames. Bytes behind the last whole frame stay with the shell.
@@ -23,15 +64,6 @@ pub(super) struct Inbound {
     places: Vec<Place>,
     next: usize,
     error: Option<WireError>,
-}
-
-/// Where in a read a frame is.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    start: usize,
-    end: usize,
-    channel: ChannelId,
-    kind: FrameKind,
 }
 
 impl Inbound {
@@ -67,29 +99,68 @@ impl Inbound {
                 break;
             }
         }
-        self.frames = buf.split_to(end).freeze();
         if self.places.is_empty() {
-            // Most connections are idle most of the time.
+            // Most connections are idle most of the time. (Even an empty part would keep the read alive.)
             self.places = Vec::new();
+            self.frames = Bytes::new();
+        } else {
+            self.frames = buf.split_to(end).freeze();
         }
         !self.is_empty()
     }
 
-    /// The channel that the next frame is for.
-    pub(super) fn peek(&self) -> Option<(FrameKind, ChannelId)> {
-        let place = self.places.get(self.next)?;
-        Some((place.kind, place.channel))
+    /// The read that the places are in.
+    pub(super) fn frames(&self) -> Bytes {
+        self.frames.clone()
+    }
+
+    /// The next frame, which stays.
+    pub(super) fn peek(&self) -> Option<Place> {
+        self.places.get(self.next).copied()
     }
 
     /// The next frame, or what is wrong with the bytes behind the last one.
-    pub(super) fn next(&mut self) -> Result<Option<Next>, WireError> {
-        let Some(&Place { start, end, channel, kind }) = self.places.get(self.next) else {
-            self.frames = Bytes::new();
+    pub(super) fn next(&mut self) -> Result<Option<Place>, WireError> {
+        let Some(&place) = self.places.get(self.next) else {
             return self.error.take().map_or(Ok(None), Err);
         };
         self.next += 1;
-        let piece = Piece::new(&self.frames, start..end);
-        Ok(Some(Next { kind, channel, piece }))
+        Ok(Some(place))
+    }
+
+    /// The content that begins so many frames from here, if it is this channel's, whole, and its method is `id`.
+    #[inline]
+    pub(super) fn whole(&self, ahead: usize, channel: ChannelId, id: MethodId) -> Option<Whole> {
+        let mut places = self.places.get(self.next + ahead..)?.iter();
+        let (method, header) = (places.next()?, places.next()?);
+        let kinds = (method.kind, header.kind) == (FrameKind::Method, FrameKind::Header);
+        let channels = method.channel == channel && header.channel == channel;
+        if !kinds || !channels || self.method_of(*method) != Some(id) {
+            return None;
+        }
+        let Ok((BASIC, mut left)) = ContentHeader::size_of(header.view(&self.frames).payload()) else {
+            return None;
+        };
+        let (mut end, mut count) = (header.end, 2);
+        while left > 0 {
+            let body = places.next()?;
+            if body.kind != FrameKind::Body || body.channel != channel {
+                return None;
+            }
+            left = left.checked_sub(body.view(&self.frames).payload().len() as u64)?;
+            end = body.end;
+            count += 1;
+        }
+        Some(Whole { start: method.start, header: header.start, body: header.end, end, places: count })
+    }
+
+    fn method_of(&self, place: Place) -> Option<MethodId> {
+        MethodId::of(place.view(&self.frames).payload()).ok()
+    }
+
+    /// So many frames are done with.
+    pub(super) fn skip(&mut self, places: usize) {
+        self.next += places;
     }
 
     /// Nobody wants the rest.

@@ -4,12 +4,63 @@
 //! into one slice of it, so that a run of frames that nobody needs to change is one write.
 
 use super::Output;
+use crate::wire::frame::HEADER_LEN;
 use crate::wire::{FrameKind, scan};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// One whole frame where it was read.
+/// Whole frames where they were read, one or several in a row. Looking costs nothing; a [`Piece`] keeps the read alive.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    source: &'a Bytes,
+    start: usize,
+    end: usize,
+}
+
+impl<'a> View<'a> {
+    /// The frames at `range` of `source`.
+    pub(super) fn new(source: &'a Bytes, range: Range<usize>) -> View<'a> {
+        View { source, start: range.start, end: range.end }
+    }
+
+    /// Frames that stand alone.
+    pub(super) fn whole(frames: &'a Bytes) -> View<'a> {
+        View::new(frames, 0..frames.len())
+    }
+
+    /// What the type octet of the first one says.
+    pub(super) fn kind(self) -> Option<FrameKind> {
+        scan(self.octets(), usize::MAX).ok().flatten().map(|frame| frame.kind)
+    }
+
+    /// The payload, where it is one frame.
+    pub(super) fn payload(self) -> &'a [u8] {
+        let frame = self.octets();
+        frame.get(HEADER_LEN..frame.len().saturating_sub(1)).unwrap_or_default()
+    }
+
+    /// All of it.
+    pub(super) fn octets(self) -> &'a [u8] {
+        self.source.get(self.start..self.end).unwrap_or_default()
+    }
+
+    pub(super) fn len(self) -> usize {
+        self.end - self.start
+    }
+
+    /// To be kept for a moment: the whole read stays alive with it.
+    pub(super) fn piece(self) -> Piece {
+        Piece { source: self.source.clone(), range: self.start..self.end }
+    }
+
+    /// A copy of its own, for whoever keeps it for longer: it does not hold the read that it came with.
+    pub(super) fn compact(self) -> Piece {
+        Piece { source: Bytes::copy_from_slice(self.octets()), range: 0..self.len() }
+    }
+}
+
+/// Frames that are kept.
 #[derive(Clone, Debug)]
 pub(super) struct Piece {
     source: Bytes,
@@ -17,35 +68,8 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// The frame at `range` of `source`, which stays alive as long as the piece does.
-    pub(super) fn new(source: &Bytes, range: Range<usize>) -> Piece {
-        Piece { source: source.clone(), range }
-    }
-
-    /// A frame that stands alone.
-    pub(super) fn whole(frame: Bytes) -> Piece {
-        Piece { range: 0..frame.len(), source: frame }
-    }
-
-    /// What its type octet says.
-    pub(super) fn kind(&self) -> Option<FrameKind> {
-        scan(self.frame(), usize::MAX).ok().flatten().map(|frame| frame.kind)
-    }
-
-    /// The frame's payload.
-    pub(super) fn payload(&self) -> &[u8] {
-        let frame = self.frame();
-        frame.get(crate::wire::frame::HEADER_LEN..frame.len().saturating_sub(1)).unwrap_or_default()
-    }
-
-    /// The whole frame.
-    pub(super) fn frame(&self) -> &[u8] {
-        self.source.get(self.range.clone()).unwrap_or_default()
-    }
-
-    /// A copy of its own, for whoever keeps it: it no longer holds the read that it came with.
-    pub(super) fn compact(&self) -> Piece {
-        Piece::whole(Bytes::copy_from_slice(self.frame()))
+    pub(super) fn view(&self) -> View<'_> {
+        View::new(&self.source, self.range.clone())
     }
 }
 
@@ -62,18 +86,18 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// A frame goes on untouched.
-    pub(super) fn forward(&mut self, piece: &Piece) {
+    /// Frames go on untouched.
+    pub(super) fn forward(&mut self, view: View<'_>) {
         if let Some(run) = &mut self.run
-            && run.range.end == piece.range.start
-            && run.source.as_ptr() == piece.source.as_ptr()
-            && run.source.len() == piece.source.len()
+            && run.range.end == view.start
+            && run.source.as_ptr() == view.source.as_ptr()
+            && run.source.len() == view.source.len()
         {
-            run.range.end = piece.range.end;
+            run.range.end = view.end;
             return;
         }
         self.seal();
-        self.run = Some(piece.clone());
+        self.run = Some(view.piece());
     }
 
     /// A frame of Hapax's own.

@@ -1,6 +1,6 @@
 //! The publishes of a tx channel, by transaction: the open one, and those whose end the upstream has not answered yet.
 
-use super::entry::Entry;
+use super::entry::{Entry, Mandatory};
 use crate::window::{ForgetCause, Key};
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
@@ -64,11 +64,12 @@ impl Transactions {
     }
 
     /// A return has come: it belongs to the transaction that is being committed.
-    pub(super) fn returned(&mut self, key: Key) -> Option<&mut Entry> {
+    pub(super) fn returned(&mut self, key: Key) -> Option<&mut Mandatory> {
         let Some(Ended::Commit(entries)) = self.ended.front_mut() else { return None };
-        let entry = entries.iter_mut().find(|entry| entry.return_key == Some(key) && !entry.returned)?;
-        entry.returned = true;
-        Some(entry)
+        let mut mandatory = entries.iter_mut().filter_map(|entry| entry.mandatory.as_deref_mut());
+        let found = mandatory.find(|mandatory| mandatory.key == key && !mandatory.returned)?;
+        found.returned = true;
+        Some(found)
     }
 
     /// `tx.commit-ok` or `tx.rollback-ok`: the oldest ending is over. `proven` is told the rights that it has proven.

@@ -3,48 +3,62 @@
 use super::connection::{Client, Session, Upstream, connection_close_ok};
 use super::fault::Fault;
 use super::handshake::Step;
-use super::inbound::Next;
-use super::outbox::Piece;
+use super::inbound::{Inbound, Place};
+use super::outbox::View;
 use crate::wire::frame::FrameKind;
+use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
+use bytes::Bytes;
 use std::time::Instant;
 
 impl Session {
-    pub(super) fn recv_upstream(&mut self, next: Next, now: Instant) {
-        let Next { kind, channel, piece } = next;
+    /// Deliveries that stand whole in the read and come next. Whether there were any.
+    pub(super) fn recv_deliveries(&mut self, inbound: &mut Inbound, frames: &Bytes, now: Instant) -> bool {
+        let Some(channel) = inbound.peek().map(|next| next.channel) else { return false };
+        let Some(whole) = inbound.whole(0, channel, MethodId::BASIC_DELIVER) else { return false };
+        let mut passed = false;
+        self.on_channel(channel, now, |channel, cx| {
+            passed = channel.recv_deliveries(whole, inbound, frames, cx);
+            Ok(())
+        });
+        passed
+    }
+
+    pub(super) fn recv_upstream(&mut self, next: Place, frame: View<'_>, now: Instant) {
+        let Place { kind, channel, .. } = next;
         if kind == FrameKind::Heartbeat {
             return;
         }
         if channel == ChannelId::CONNECTION {
-            return self.recv_upstream_connection(kind, &piece, now);
+            return self.recv_upstream_connection(kind, frame, now);
         }
         if self.probes.channel() == Some(channel) {
             if kind == FrameKind::Method
-                && let Some(answer) = self.probes.recv(piece.payload(), &mut self.out.upstream)
+                && let Some(answer) = self.probes.recv(frame.payload(), &mut self.out.upstream)
             {
                 self.probed(answer, now);
             }
             return;
         }
-        if !self.on_channel(channel, now, |channel, cx| channel.recv_upstream(kind, &piece, cx)) {
-            self.out.client.forward(&piece);
+        if !self.on_channel(channel, now, |channel, cx| channel.recv_upstream(kind, frame, cx)) {
+            self.out.client.forward(frame);
         }
     }
 
-    pub(super) fn recv_upstream_connection(&mut self, kind: FrameKind, piece: &Piece, now: Instant) {
+    pub(super) fn recv_upstream_connection(&mut self, kind: FrameKind, frame: View<'_>, now: Instant) {
         let step = match kind {
             FrameKind::Method => {
-                emit::parse_method(piece.payload()).map(|method| self.handshake.recv_upstream(method))
+                emit::parse_method(frame.payload()).map(|method| self.handshake.recv_upstream(method))
             }
             FrameKind::Header | FrameKind::Body | FrameKind::Heartbeat => None,
         };
         match step.unwrap_or(Step::Pass) {
             Step::Instead(frame) => self.out.client.push(frame),
-            Step::Close => self.upstream_says_close(piece, now),
+            Step::Close => self.upstream_says_close(frame, now),
             Step::CloseOk => {
                 if self.client == Client::SaidClose {
                     self.flush(now);
-                    self.out.client.forward(piece);
+                    self.out.client.forward(frame);
                     self.hang_up(now);
                 } else {
                     self.drop_upstream(now);
@@ -52,17 +66,17 @@ impl Session {
             }
             Step::Opened | Step::Pass | Step::Tuned { .. } | Step::Identified => {
                 if !matches!(self.client, Client::Told { .. }) {
-                    self.out.client.forward(piece);
+                    self.out.client.forward(frame);
                 }
             }
         }
     }
 
-    pub(super) fn upstream_says_close(&mut self, piece: &Piece, now: Instant) {
+    pub(super) fn upstream_says_close(&mut self, frame: View<'_>, now: Instant) {
         self.flush(now);
         match self.client {
             Client::Live => {
-                self.out.client.forward(piece);
+                self.out.client.forward(frame);
                 self.out.client.conclude();
                 self.lose_channels(now);
                 self.upstream = Upstream::SaidClose { until: now + self.shared.settings.handshake_timeout };

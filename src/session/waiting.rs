@@ -3,8 +3,8 @@
 //! What waits is bounded in bytes, and every byte is counted here: `held` is the weight of all that is queued, promoted,
 //! stalled or being collected.
 
-use super::candidate::Candidate;
-use super::outbox::Piece;
+use super::candidate::Kept;
+use super::outbox::View;
 use crate::window::{ForgetCause, Key, Reservation, Ticket, Wait};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -13,7 +13,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) wait: Wait,
-    pub(super) candidate: Candidate,
+    pub(super) candidate: Kept,
     pub(super) weight: usize,
     pub(super) until: Instant,
 }
@@ -21,7 +21,7 @@ pub(super) struct Waiter {
 /// A waiter whose turn has come, with the reservation that it was given.
 #[derive(Debug)]
 pub(super) struct Promoted {
-    pub(super) candidate: Candidate,
+    pub(super) candidate: Kept,
     pub(super) weight: usize,
     pub(super) reservation: Option<Reservation>,
 }
@@ -29,7 +29,7 @@ pub(super) struct Promoted {
 /// A publish that stops its channel until its verdict is known.
 #[derive(Debug)]
 pub(super) struct Stall {
-    pub(super) candidate: Candidate,
+    pub(super) candidate: Kept,
     pub(super) ticket: Ticket,
     /// The window will answer by mail; otherwise there was no room to wait, and it asks again.
     pub(super) asked: Option<Wait>,
@@ -61,8 +61,10 @@ impl Waiting {
 
     /// Whether a publish of this key waits aside.
     pub(super) fn holds(&self, key: Key) -> bool {
-        let queued = self.queued.values().map(|waiter| waiter.candidate.key);
-        queued.chain(self.promoted.iter().map(|promoted| promoted.candidate.key)).any(|other| other == key)
+        let queued = self.queued.values().map(|waiter| waiter.candidate.terms.key);
+        queued
+            .chain(self.promoted.iter().map(|promoted| promoted.candidate.terms.key))
+            .any(|other| other == key)
     }
 
     pub(super) fn is_stalled(&self) -> bool {
@@ -106,10 +108,10 @@ impl Waiting {
     }
 
     /// More of the body of a queued publish. Its payload was counted when it was queued.
-    pub(super) fn extend(&mut self, ticket: Ticket, piece: &Piece, left: u64) {
+    pub(super) fn extend(&mut self, ticket: Ticket, frame: View<'_>, left: u64) {
         if let Some(waiter) = self.queued.get_mut(&ticket) {
-            let overhead = piece.frame().len() - piece.payload().len();
-            waiter.candidate.body.extend_from_slice(piece.frame());
+            let overhead = frame.len() - frame.payload().len();
+            waiter.candidate.content.extend_from_slice(frame.octets());
             waiter.candidate.left = left;
             waiter.weight += overhead;
             self.held += overhead;
@@ -128,7 +130,7 @@ impl Waiting {
     }
 
     pub(super) fn stall(&mut self, stall: Stall) {
-        self.held += stall.candidate.kept();
+        self.held += stall.candidate.size();
         self.stalled = Some(stall);
     }
 
@@ -138,7 +140,7 @@ impl Waiting {
 
     pub(super) fn take_stalled_if(&mut self, condition: impl FnOnce(&mut Stall) -> bool) -> Option<Stall> {
         let stall = self.stalled.take_if(condition)?;
-        self.held -= stall.candidate.kept();
+        self.held -= stall.candidate.size();
         Some(stall)
     }
 

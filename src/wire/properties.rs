@@ -20,7 +20,7 @@ use super::WireError;
 use super::reader::Reader;
 
 /// The one class of AMQP 0-9-1 that has content.
-const BASIC: u16 = 60;
+pub const BASIC: u16 = 60;
 /// The header that overrides the TTL of one message.
 const CACHE_TTL: &[u8] = b"x-cache-ttl";
 /// The header that skips judgement.

@@ -3,18 +3,18 @@
 use super::*;
 
 impl Channel {
-    pub(super) fn note_consumer(&mut self, piece: &Piece) {
+    pub(super) fn note_consumer(&mut self, frame: View<'_>) {
         self.used_otherwise = true;
         if let Some(AMQPClass::Basic(basic::AMQPMethod::Consume(consume))) =
-            emit::parse_method(piece.payload())
+            emit::parse_method(frame.payload())
             && !consume.consumer_tag.as_str().is_empty()
         {
             self.consumers.insert(consume.consumer_tag.as_str().to_owned());
         }
     }
 
-    pub(super) fn note_consume_ok(&mut self, piece: &Piece, cx: &mut Cx<'_>) {
-        if let Some(AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok))) = emit::parse_method(piece.payload())
+    pub(super) fn note_consume_ok(&mut self, frame: View<'_>, cx: &mut Cx<'_>) {
+        if let Some(AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok))) = emit::parse_method(frame.payload())
         {
             self.consumers.insert(ok.consumer_tag.as_str().to_owned());
         }
@@ -42,8 +42,8 @@ impl Channel {
         }
     }
 
-    pub(super) fn note_cancel(&mut self, piece: &Piece) {
-        if let Some(AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel))) = emit::parse_method(piece.payload())
+    pub(super) fn note_cancel(&mut self, frame: View<'_>) {
+        if let Some(AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel))) = emit::parse_method(frame.payload())
         {
             self.consumers.remove(cancel.consumer_tag.as_str());
         }

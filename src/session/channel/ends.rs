@@ -107,8 +107,8 @@ impl Channel {
     pub(super) fn drop_backlog(&mut self) -> bool {
         self.backlog_bytes = 0;
         self.awaits_waiters = false;
-        let says_close = |piece: Piece| {
-            piece.kind().and_then(|kind| method(kind, &piece)) == Some(MethodId::CHANNEL_CLOSE)
+        let says_close = |frame: Piece| {
+            frame.view().kind().and_then(|kind| method(kind, frame.view())) == Some(MethodId::CHANNEL_CLOSE)
         };
         self.backlog.drain(..).any(says_close)
     }

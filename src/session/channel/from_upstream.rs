@@ -1,19 +1,20 @@
 //! What the upstream says on a [`Channel`]: settles and returns for its publisher, closes, and all the rest for the client.
 
 use super::*;
+use crate::session::inbound::{Inbound, Whole};
 
 impl Channel {
     /// A frame of the upstream.
     pub(in crate::session) fn recv_upstream(
         &mut self,
         kind: FrameKind,
-        piece: &Piece,
+        frame: View<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let id = method(kind, piece);
+        let id = method(kind, frame);
         if let Some(id @ (MethodId::BASIC_ACK | MethodId::BASIC_NACK)) = id
             && matches!(self.publisher.mode(), Mode::Confirm { .. })
-            && let Ok(settle) = Settle::parse(piece.payload())
+            && let Ok(settle) = Settle::parse(frame.payload())
         {
             let outcome = if id == MethodId::BASIC_ACK { Outcome::Acked } else { Outcome::Nacked };
             self.publisher.recv_settle(settle, outcome, cx);
@@ -33,15 +34,15 @@ impl Channel {
                         self.publisher.recv_tx_ended(cx);
                     }
                     // The client hears nothing of it, but the ack that follows does not mean stored.
-                    Some(MethodId::BASIC_RETURN) => self.returning = Some(piece.clone()),
-                    Some(MethodId::BASIC_CONSUME_OK) => self.note_consume_ok(piece, cx),
+                    Some(MethodId::BASIC_RETURN) => self.returning = Some(frame.piece()),
+                    Some(MethodId::BASIC_CONSUME_OK) => self.note_consume_ok(frame, cx),
                     Some(_) | None => {}
                 }
                 if kind == FrameKind::Header
                     && let Some(returned) = self.returning.take()
-                    && let Ok(fields) = Return::parse(returned.payload())
+                    && let Ok(fields) = Return::parse(returned.view().payload())
                 {
-                    self.publisher.recv_return(&fields, piece, cx);
+                    self.publisher.recv_return(&fields, frame, cx);
                 }
                 return self.advance(cx);
             }
@@ -56,7 +57,7 @@ impl Channel {
                     let client_done = self.drop_backlog();
                     match client_done {
                         true => cx.out.client.push(close_ok(self.id)),
-                        false => cx.out.client.forward(piece),
+                        false => cx.out.client.forward(frame),
                     }
                     let until = cx.now;
                     self.state =
@@ -64,7 +65,7 @@ impl Channel {
                     return self.advance(cx);
                 }
                 Some(MethodId::CHANNEL_OPEN_OK) => {
-                    cx.out.upstream.forward(select);
+                    cx.out.upstream.forward(select.view());
                     self.state = State::Open;
                     self.publisher = Publisher::new(self.id, self.birth, Mode::Tx);
                     return self.advance(cx);
@@ -78,20 +79,43 @@ impl Channel {
             | State::UpstreamClosed { .. }
             | State::Gone => {}
         }
-        self.recv_upstream_for_client(kind, id, piece, cx)?;
+        self.recv_upstream_for_client(kind, id, frame, cx)?;
         self.advance(cx)
+    }
+
+    /// Deliveries that stand whole in `frames`, the first of them at `whole`: they go to the client as they are. Whether
+    /// they may be taken so.
+    pub(in crate::session) fn recv_deliveries(
+        &mut self,
+        whole: Whole,
+        inbound: &mut Inbound,
+        frames: &Bytes,
+        cx: &mut Cx<'_>,
+    ) -> bool {
+        let between = self.delivering == Delivering::Nothing && self.returning.is_none();
+        if !between || self.refusal.is_some() || !matches!(self.state, State::Open) {
+            return false;
+        }
+        self.flush(cx);
+        let mut next = Some(whole);
+        while let Some(whole) = next {
+            cx.out.client.forward(whole.all(frames));
+            inbound.skip(whole.places);
+            next = inbound.whole(0, self.id, MethodId::BASIC_DELIVER);
+        }
+        true
     }
 
     pub(super) fn recv_upstream_for_client(
         &mut self,
         kind: FrameKind,
         id: Option<MethodId>,
-        piece: &Piece,
+        frame: View<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         match id {
             Some(MethodId::BASIC_RETURN) if self.publisher.mode() != Mode::Plain => {
-                self.returning = Some(piece.clone());
+                self.returning = Some(frame.piece());
                 return Ok(());
             }
             Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => self.publisher.recv_tx_ended(cx),
@@ -126,12 +150,12 @@ impl Channel {
                 self.flush(cx);
                 self.state = State::Gone;
             }
-            Some(MethodId::BASIC_CONSUME_OK) => self.note_consume_ok(piece, cx),
-            Some(MethodId::BASIC_CANCEL) => self.note_cancel(piece),
+            Some(MethodId::BASIC_CONSUME_OK) => self.note_consume_ok(frame, cx),
+            Some(MethodId::BASIC_CANCEL) => self.note_cancel(frame),
             Some(_) | None => {}
         }
         if id == Some(MethodId::CONFIRM_SELECT_OK) {
-            cx.out.client.forward(piece);
+            cx.out.client.forward(frame);
             self.selecting = false;
             return Ok(());
         }
@@ -139,22 +163,22 @@ impl Channel {
         if kind == FrameKind::Header
             && let Some(returned) = self.returning.take()
         {
-            self.pass_return(&returned, piece, cx);
+            self.pass_return(&returned, frame, cx);
         }
-        cx.out.client.forward(piece);
-        self.delivering = self.delivering.after(kind, id, piece);
+        cx.out.client.forward(frame);
+        self.delivering = self.delivering.after(kind, id, frame);
         Ok(())
     }
 
     /// A return goes to the client under the exchange that the client had named.
-    pub(super) fn pass_return(&mut self, returned: &Piece, header: &Piece, cx: &mut Cx<'_>) {
-        let named = match Return::parse(returned.payload()) {
+    pub(super) fn pass_return(&mut self, returned: &Piece, header: View<'_>, cx: &mut Cx<'_>) {
+        let named = match Return::parse(returned.view().payload()) {
             Ok(fields) => self.publisher.recv_return(&fields, header, cx),
             Err(_) => None,
         };
-        match named.and_then(|named| emit::return_from(self.id, returned.payload(), &named).ok()) {
+        match named.and_then(|named| emit::return_from(self.id, returned.view().payload(), &named).ok()) {
             Some(frame) => cx.out.client.push(frame),
-            None => cx.out.client.forward(returned),
+            None => cx.out.client.forward(returned.view()),
         }
     }
 }

@@ -19,7 +19,7 @@ mod from_upstream;
 use crate::session::cx::Cx;
 use crate::session::entry::Outcome;
 use crate::session::fault::{Fault, Scope};
-use crate::session::outbox::Piece;
+use crate::session::outbox::{Piece, View};
 use crate::session::publisher::{Mode, Publisher};
 use crate::window::{Ticket, Verdict};
 use crate::wire::frame::FrameKind;
@@ -28,6 +28,7 @@ use crate::wire::properties::ContentHeader;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, Close, CloseOk, Open};
 use amq_protocol::protocol::{AMQPClass, basic};
+use bytes::Bytes;
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
@@ -72,13 +73,13 @@ enum Delivering {
 
 impl Delivering {
     /// After this frame.
-    fn after(self, kind: FrameKind, id: Option<MethodId>, piece: &Piece) -> Delivering {
+    fn after(self, kind: FrameKind, id: Option<MethodId>, frame: View<'_>) -> Delivering {
         let left = match (self, kind, id) {
             (_, _, Some(MethodId::BASIC_DELIVER | MethodId::BASIC_GET_OK | MethodId::BASIC_RETURN)) => {
                 return Delivering::Header;
             }
-            (_, FrameKind::Header, _) => ContentHeader::size_of(piece.payload()).map_or(0, |(_, size)| size),
-            (Delivering::Body(left), FrameKind::Body, _) => left.saturating_sub(piece.payload().len() as u64),
+            (_, FrameKind::Header, _) => ContentHeader::size_of(frame.payload()).map_or(0, |(_, size)| size),
+            (Delivering::Body(left), FrameKind::Body, _) => left.saturating_sub(frame.payload().len() as u64),
             (as_before, _, _) => return as_before,
         };
         if left == 0 { Delivering::Nothing } else { Delivering::Body(left) }
@@ -222,30 +223,30 @@ impl Channel {
     pub(in crate::session) fn recv_client(
         &mut self,
         kind: FrameKind,
-        piece: &Piece,
+        frame: View<'_>,
         whole: bool,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         let blocked = self.is_blocked();
         match &mut self.state {
             State::Open | State::Recycling { .. } if blocked => {
-                self.backlog_bytes += piece.frame().len();
-                self.backlog.push_back(piece.compact());
+                self.backlog_bytes += frame.len();
+                self.backlog.push_back(frame.compact());
                 Ok(())
             }
             State::Open | State::Recycling { .. } => {
-                self.recv_open(kind, piece, whole, cx)?;
+                self.recv_open(kind, frame, whole, cx)?;
                 self.advance(cx)
             }
             State::Settling { .. } | State::Closing | State::Gone => Ok(()),
             State::UpstreamClosed { rest } => {
                 if kind == FrameKind::Body && *rest > 0 {
-                    *rest = rest.saturating_sub(piece.payload().len() as u64);
-                    cx.out.upstream.forward(piece);
+                    *rest = rest.saturating_sub(frame.payload().len() as u64);
+                    cx.out.upstream.forward(frame);
                 }
-                match method(kind, piece) {
+                match method(kind, frame) {
                     Some(MethodId::CHANNEL_CLOSE_OK) => {
-                        cx.out.upstream.forward(piece);
+                        cx.out.upstream.forward(frame);
                         self.state = State::Gone;
                     }
                     // Both have closed: each gets its answer from us, and the client's own is not waited for.
@@ -259,7 +260,7 @@ impl Channel {
                 Ok(())
             }
             State::Refused { client_done, .. } => {
-                match method(kind, piece) {
+                match method(kind, frame) {
                     Some(MethodId::CHANNEL_CLOSE_OK) => *client_done = true,
                     // Both have closed: its answer to ours may come or not.
                     Some(MethodId::CHANNEL_CLOSE) if !*client_done => {
@@ -273,24 +274,39 @@ impl Channel {
         }
     }
 
+    /// Publishes of the client that stand whole in `frames`, the read that is being looked at: `most` at most.
+    pub(in crate::session) fn recv_publishes(
+        &mut self,
+        frames: &Bytes,
+        most: usize,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let in_order = self.refusal.is_none() && !self.awaits_waiters && self.backlog.is_empty();
+        if !in_order || !matches!(self.state, State::Open) || !self.publisher.takes_publishes() {
+            return Ok(());
+        }
+        self.publisher.recv_publishes(frames, most, cx)?;
+        self.advance(cx)
+    }
+
     fn recv_open(
         &mut self,
         kind: FrameKind,
-        piece: &Piece,
+        frame: View<'_>,
         whole: bool,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let id = match method(kind, piece) {
+        let id = match method(kind, frame) {
             Some(id) if self.publisher.is_between_contents() => id,
-            _ => return self.publisher.recv_content(kind, piece, cx),
+            _ => return self.publisher.recv_content(kind, frame, cx),
         };
         match id {
             MethodId::BASIC_PUBLISH => {
-                self.publisher.recv_publish(piece, whole);
+                self.publisher.recv_publish(frame, whole);
                 return Ok(());
             }
             MethodId::CONFIRM_SELECT => {
-                let nowait = piece.payload().get(4).is_some_and(|bits| bits & 1 != 0);
+                let nowait = frame.payload().get(4).is_some_and(|bits| bits & 1 != 0);
                 self.selecting |= !nowait;
                 self.publisher.select_confirm();
             }
@@ -300,13 +316,13 @@ impl Channel {
                     && self.publisher.has_waiting() =>
             {
                 self.awaits_waiters = true;
-                self.backlog_bytes += piece.frame().len();
-                self.backlog.push_front(piece.compact());
+                self.backlog_bytes += frame.len();
+                self.backlog.push_front(frame.compact());
                 return Ok(());
             }
             MethodId::TX_SELECT => {
                 if self.publisher.mode() == (Mode::Confirm { client: false }) {
-                    return self.recycle(piece, cx);
+                    return self.recycle(frame, cx);
                 }
                 self.publisher.select_tx();
             }
@@ -317,24 +333,24 @@ impl Channel {
                 self.publisher.client_done();
                 if !self.is_settled() {
                     let until = cx.now + cx.shared.settings.linger;
-                    self.state = State::Settling { close: piece.compact(), until };
+                    self.state = State::Settling { close: frame.compact(), until };
                     self.cancel_consumers(cx);
                     return Ok(());
                 }
                 self.state = State::Closing;
             }
-            MethodId::BASIC_CONSUME => self.note_consumer(piece),
-            MethodId::BASIC_CANCEL => self.note_cancel(piece),
+            MethodId::BASIC_CONSUME => self.note_consumer(frame),
+            MethodId::BASIC_CANCEL => self.note_cancel(frame),
             MethodId::BASIC_GET | MethodId::BASIC_QOS => self.used_otherwise = true,
             _ => {}
         }
-        cx.out.upstream.forward(piece);
+        cx.out.upstream.forward(frame);
         Ok(())
     }
 
     /// `tx.select` where Hapax has selected confirms unseen: RabbitMQ would refuse it. A fresh upstream channel of the same
     /// number takes its place, if the old one held nothing but publishes.
-    fn recycle(&mut self, select: &Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    fn recycle(&mut self, select: View<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
         if self.used_otherwise {
             return Err(Fault::TxAfterPublish);
         }
@@ -379,10 +395,11 @@ impl Channel {
             return Err(fault);
         }
         while !self.is_blocked() && matches!(self.state, State::Open) {
-            let Some(piece) = self.backlog.pop_front() else { break };
-            self.backlog_bytes -= piece.frame().len();
-            if let Some(kind) = piece.kind() {
-                self.recv_open(kind, &piece, true, cx)?;
+            let Some(frame) = self.backlog.pop_front() else { break };
+            let frame = frame.view();
+            self.backlog_bytes -= frame.len();
+            if let Some(kind) = frame.kind() {
+                self.recv_open(kind, frame, true, cx)?;
             }
         }
         if self.client_gone && self.backlog.is_empty() && !self.is_blocked() {
@@ -396,7 +413,7 @@ impl Channel {
             State::Settling { close, until } if settled || cx.now >= *until => {
                 // Where the linger is over: nothing may follow the close.
                 self.publisher.abandon_waiting();
-                cx.out.upstream.forward(close);
+                cx.out.upstream.forward(close.view());
                 self.state = State::Closing;
             }
             State::Refused { until, told_upstream, client_done, upstream_done } => {
@@ -427,22 +444,22 @@ impl Channel {
     }
 }
 
-fn method(kind: FrameKind, piece: &Piece) -> Option<MethodId> {
+fn method(kind: FrameKind, frame: View<'_>) -> Option<MethodId> {
     if kind != FrameKind::Method {
         return None;
     }
-    MethodId::of(piece.payload()).ok()
+    MethodId::of(frame.payload()).ok()
 }
 
-fn channel_method(channel: ChannelId, method: ChannelMethod) -> bytes::Bytes {
+fn channel_method(channel: ChannelId, method: ChannelMethod) -> Bytes {
     emit::method(channel, AMQPClass::Channel(method))
 }
 
-fn close_ok(channel: ChannelId) -> bytes::Bytes {
+fn close_ok(channel: ChannelId) -> Bytes {
     channel_method(channel, ChannelMethod::CloseOk(CloseOk {}))
 }
 
-fn close(channel: ChannelId, code: u16, text: &str, culprit: MethodId) -> bytes::Bytes {
+fn close(channel: ChannelId, code: u16, text: &str, culprit: MethodId) -> Bytes {
     let close =
         Close { reply_code: code, reply_text: text.into(), class_id: culprit.0, method_id: culprit.1 };
     channel_method(channel, ChannelMethod::Close(close))

@@ -14,26 +14,27 @@
 
 mod ends;
 mod outcome;
+mod run;
 mod verdict;
 
-use crate::session::candidate::{Candidate, forward_to};
+use crate::session::candidate::{Candidate, Terms, forward_to};
 use crate::session::confirms::{ClientTag, Confirms, UpstreamTag};
-use crate::session::cx::{Cx, Judge};
-use crate::session::entry::{Entry, Outcome};
+use crate::session::cx::{Cx, Judge, Route, return_key};
+use crate::session::entry::{Entry, Mandatory, Outcome};
 use crate::session::fault::Fault;
-use crate::session::outbox::Piece;
+use crate::session::outbox::{Piece, View};
 use crate::session::probe::Asker;
 use crate::session::transaction::Transactions;
 use crate::session::waiting::Waiting;
 use crate::window::{
-    Confirms as ConfirmRule, Event, ForgetCause, Key, MissingId, Mode as WindowMode, Reservation, Scoped,
-    Ticket, Window,
+    Confirms as ConfirmRule, Event, ForgetCause, Key, KeyMaker, MissingId, Reservation, Scoped, Ticket,
+    Window,
 };
 use crate::wire::frame::{FrameKind, OVERHEAD};
 use crate::wire::method::{Publish, Return, Settle};
-use crate::wire::properties::{ContentHeader, IdSource, IdValue};
+use crate::wire::properties::{BASIC, ContentHeader, IdSource, IdValue};
 use crate::wire::{ChannelId, emit};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -65,8 +66,9 @@ pub(in crate::session) enum Fate {
 #[derive(Debug)]
 pub(in crate::session) enum Reply {
     Nothing,
-    /// It is stored. To be said only to a user who may publish there.
-    Duplicate {
+    Ack(ClientTag),
+    /// It is stored, but that may be said only to a user who may publish there.
+    Unproven {
         client: Option<ClientTag>,
         right: Key,
         publish: Piece,
@@ -106,6 +108,52 @@ pub(in crate::session) enum Content {
     Opaque {
         entered: bool,
     },
+}
+
+/// A publish whose header is here.
+#[derive(Clone, Copy)]
+struct Start<'a> {
+    publish: View<'a>,
+    header: View<'a>,
+    /// the header, and what is there of the body
+    content: View<'a>,
+    /// octets of the body that are still to come
+    left: u64,
+}
+
+/// What a window finds in a content header.
+enum Reading {
+    /// An id. (The client's tag is not known here.)
+    Plain(Terms),
+    /// The id is the body.
+    Body,
+    Bypass,
+    NoId,
+    /// The broker's to refuse.
+    Malformed,
+}
+
+impl Reading {
+    #[inline]
+    fn of(header: View<'_>, route: &Route, judge: &Judge, keys: &KeyMaker) -> Reading {
+        let rules = judge.window.rules();
+        let Ok(found) = ContentHeader::parse(header.payload(), &rules.id) else { return Reading::Malformed };
+        if found.bypass {
+            return Reading::Bypass;
+        }
+        if rules.id == IdSource::Body {
+            return Reading::Body;
+        }
+        let Some(id) = found.id else { return Reading::NoId };
+        let return_key = || return_key(keys, &route.target, &route.routing_key, found.message_id);
+        Reading::Plain(Terms {
+            key: judge.scoped.key(&id),
+            ttl: ttl_of(&found, &judge.window),
+            client: None,
+            right: judge.right,
+            return_key: route.mandatory.then(return_key),
+        })
+    }
 }
 
 /// See the module.
@@ -221,31 +269,31 @@ impl Publisher {
     }
 
     /// `basic.publish`, between contents. `whole` says that its header is next in the same read.
-    pub(in crate::session) fn recv_publish(&mut self, publish: &Piece, whole: bool) {
-        self.content = Content::Header(if whole { publish.clone() } else { publish.compact() });
+    pub(in crate::session) fn recv_publish(&mut self, publish: View<'_>, whole: bool) {
+        self.content = Content::Header(if whole { publish.piece() } else { publish.compact() });
     }
 
     /// A header or body frame, or a method where content was expected.
     pub(in crate::session) fn recv_content(
         &mut self,
         kind: FrameKind,
-        piece: &Piece,
+        frame: View<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         let entered = self.is_amid_entry();
         match (std::mem::replace(&mut self.content, Content::Opaque { entered }), kind) {
             (Content::Header(publish), FrameKind::Header) => {
-                let result = self.recv_header(publish, piece, cx);
+                let result = self.recv_header(publish.view(), frame, cx);
                 if result.is_err() {
                     self.content = Content::Idle;
                 }
                 result
             }
-            (Content::Body { left, fate }, FrameKind::Body) => self.recv_body(left, fate, piece, cx),
+            (Content::Body { left, fate }, FrameKind::Body) => self.recv_body(left, fate, frame, cx),
             // From here on the client is in the wrong. Where the broker is in the same state as the client, it says so.
             (Content::Header(publish), _) => {
-                cx.out.upstream.forward(&publish);
-                cx.out.upstream.forward(piece);
+                cx.out.upstream.forward(publish.view());
+                cx.out.upstream.forward(frame);
                 Ok(())
             }
             (Content::Body { fate: Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_), .. }, got) => {
@@ -255,98 +303,96 @@ impl Publisher {
                 Content::Idle | Content::Opaque { .. } | Content::Body { fate: Fate::Forward { .. }, .. },
                 _,
             ) => {
-                cx.out.upstream.forward(piece);
+                cx.out.upstream.forward(frame);
                 Ok(())
             }
         }
     }
 
-    fn recv_header(&mut self, publish: Piece, header: &Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    fn recv_header(&mut self, publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let size = ContentHeader::size_of(header.payload());
         // A header of another class is the broker's to refuse, too.
-        let (Ok(fields), Ok((60, left))) =
-            (Publish::parse(publish.payload()), ContentHeader::size_of(header.payload()))
-        else {
-            cx.out.upstream.forward(&publish);
+        let (Ok((BASIC, left)), Ok(_)) = (size, Publish::parse(publish.payload())) else {
+            cx.out.upstream.forward(publish);
             cx.out.upstream.forward(header);
             return Ok(());
         };
+        self.recv_start(Start { publish, header, content: header, left }, cx)
+    }
+
+    /// A publish whose header is here: what becomes of it?
+    fn recv_start(&mut self, start: Start<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let Start { publish, header, content, left } = start;
         if self.mode == Mode::Tx && self.tx.open_len() >= cx.shared.settings.max_unresolved {
             return Err(Fault::TxTooLarge { max: cx.shared.settings.max_unresolved });
         }
-        let client =
-            matches!(self.mode, Mode::Confirm { client: true }).then(|| self.confirms.next_client_tag());
-        let judge = cx.finder.judge(cx.shared, cx.rights, &fields);
-        let judge = judge.filter(|judge| judge.window.mode() != WindowMode::Off && !fields.immediate);
-        let Some(Judge { window, scoped, right }) = judge else {
+        let client = self.next_client_tag();
+        let route = cx.finder.route(cx.shared, cx.rights, publish.payload());
+        let Some((route, judge)) = route.and_then(|route| Some((route, route.judge()?))) else {
             cx.shared.listener.unmatched();
-            return self.forward_unjudged(client, None, &publish, header, left, cx);
+            return self.forward_unjudged(client, None, start, cx);
         };
-        let (window, scoped, right) = (Arc::clone(window), *scoped, *right);
-        let rules = window.rules();
-        let Ok(found) = ContentHeader::parse(header.payload(), &rules.id) else {
-            window.notice(Event::NoId);
-            return self.forward_unjudged(client, Some(&window), &publish, header, left, cx);
-        };
-        if found.bypass {
-            window.notice(Event::Bypassed);
-            return self.forward_unjudged(client, Some(&window), &publish, header, left, cx);
-        }
-        if rules.id == IdSource::Body && left > 0 {
-            let room = usize::try_from(left).is_ok_and(|left| cx.has_room(self.waiting.held(), left));
-            if room {
-                let (publish, header) = (publish.compact(), header.compact());
+        let reading = Reading::of(header, route, judge, &cx.shared.keys);
+        let (window, scoped, right) = (Arc::clone(&judge.window), judge.scoped, judge.right);
+        match reading {
+            Reading::Plain(terms) => {
+                let terms = Terms { client, ..terms };
+                self.judge(Candidate { window: &window, terms, publish, content, left }, cx)
+            }
+            Reading::Bypass => {
+                window.notice(Event::Bypassed);
+                self.forward_unjudged(client, Some(&window), start, cx)
+            }
+            Reading::Body if left > 0 && self.has_room(left, cx) => {
                 self.waiting.hold(size_of(left));
                 let draft = Draft {
                     window,
                     client,
                     scoped,
                     right,
-                    publish,
-                    header,
+                    publish: publish.compact(),
+                    header: header.compact(),
                     size: left,
                     body: Vec::new(),
                     largest: 0,
                 };
                 self.content = Content::Body { left, fate: Fate::Collect(Box::new(draft)) };
-                return Ok(());
+                Ok(())
+            }
+            reading @ (Reading::NoId | Reading::Body | Reading::Malformed) => {
+                window.notice(Event::NoId);
+                let rules = window.rules();
+                if rules.missing_id == MissingId::Reject && !matches!(reading, Reading::Malformed) {
+                    return Err(Fault::MissingId {
+                        window: (&*rules.name).into(),
+                        id: rules.id.to_string().into(),
+                    });
+                }
+                self.forward_unjudged(client, Some(&window), start, cx)
             }
         }
-        let Some(id) = found.id.filter(|id| !id.is_empty()) else {
-            window.notice(Event::NoId);
-            if rules.missing_id == MissingId::Reject {
-                return Err(Fault::MissingId {
-                    window: (&*rules.name).into(),
-                    id: rules.id.to_string().into(),
-                });
-            }
-            return self.forward_unjudged(client, Some(&window), &publish, header, left, cx);
-        };
-        let key = scoped.key(&id);
-        let ttl = found.cache_ttl_ms.map_or_else(|| window.ttl(), Duration::from_millis);
-        let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
-        let return_key =
-            fields.mandatory.then(|| cx.return_key(target, fields.routing_key, found.message_id));
-        let header = header.clone();
-        let candidate = Candidate {
-            window,
-            key,
-            ttl,
-            client,
-            right,
-            return_key,
-            publish,
-            header,
-            body: Vec::new(),
-            left,
-        };
-        self.judge(candidate, cx)
     }
 
-    fn recv_body(&mut self, left: u64, mut fate: Fate, piece: &Piece, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let Some(left) = left.checked_sub(piece.payload().len() as u64) else {
+    fn has_room(&self, more: u64, cx: &Cx<'_>) -> bool {
+        usize::try_from(more).is_ok_and(|more| cx.has_room(self.waiting.held(), more))
+    }
+
+    /// Where the client counts, it has just said its next one.
+    fn next_client_tag(&mut self) -> Option<ClientTag> {
+        matches!(self.mode, Mode::Confirm { client: true }).then(|| self.confirms.next_client_tag())
+    }
+
+    fn recv_body(
+        &mut self,
+        left: u64,
+        mut fate: Fate,
+        frame: View<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let Some(left) = left.checked_sub(frame.payload().len() as u64) else {
             return match fate {
                 Fate::Forward { .. } => {
-                    cx.out.upstream.forward(piece);
+                    cx.out.upstream.forward(frame);
                     Ok(())
                 }
                 Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_) => {
@@ -355,32 +401,31 @@ impl Publisher {
             };
         };
         match &mut fate {
-            Fate::Forward { .. } => cx.out.upstream.forward(piece),
+            Fate::Forward { .. } => cx.out.upstream.forward(frame),
             Fate::Swallow(_) => {}
             Fate::Keep(ticket) => {
-                self.waiting.extend(*ticket, piece, left);
+                self.waiting.extend(*ticket, frame, left);
             }
             Fate::Collect(draft) => {
-                draft.body.extend_from_slice(piece.payload());
-                draft.largest = draft.largest.max(piece.payload().len());
+                draft.body.extend_from_slice(frame.payload());
+                draft.largest = draft.largest.max(frame.payload().len());
             }
         }
-        self.content = Content::Body { left, fate };
-        self.complete_if_whole(cx)
+        self.go_on(left, fate, cx)
     }
 
-    /// What follows once the last octet of a content is here.
-    pub(in crate::session) fn complete_if_whole(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        if !matches!(self.content, Content::Body { left: 0, .. }) {
+    /// The fate of a content is known, and what is missing of it.
+    pub(in crate::session) fn go_on(&mut self, left: u64, fate: Fate, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        if left > 0 {
+            self.content = Content::Body { left, fate };
             return Ok(());
         }
-        if let Content::Body { fate, .. } = std::mem::replace(&mut self.content, Content::Idle) {
-            match fate {
-                Fate::Forward { at_write } => commit_at_write(at_write, cx.now),
-                Fate::Swallow(reply) => self.reply(reply, cx),
-                Fate::Keep(_) => {}
-                Fate::Collect(draft) => self.judge_collected(*draft, cx)?,
-            }
+        self.content = Content::Idle;
+        match fate {
+            Fate::Forward { at_write } => commit_at_write(at_write, cx.now),
+            Fate::Swallow(reply) => self.reply(reply, cx),
+            Fate::Keep(_) => {}
+            Fate::Collect(draft) => self.judge_collected(*draft, cx)?,
         }
         self.forward_promoted(cx);
         Ok(())
@@ -390,21 +435,22 @@ impl Publisher {
         let Draft { window, client, scoped, right, publish, header, size, body: whole, largest } = draft;
         self.waiting.release(size_of(size));
         let rules = window.rules();
-        let (Ok(fields), Ok(found)) =
-            (Publish::parse(publish.payload()), ContentHeader::parse(header.payload(), &rules.id))
-        else {
+        let (Ok(fields), Ok(found)) = (
+            Publish::parse(publish.view().payload()),
+            ContentHeader::parse(header.view().payload(), &rules.id),
+        ) else {
             return Ok(());
         };
         let key = scoped.key(&IdValue::Bytes(&whole));
-        let ttl = found.cache_ttl_ms.map_or_else(|| window.ttl(), Duration::from_millis);
+        let ttl = ttl_of(&found, &window);
         let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
-        let return_key =
-            fields.mandatory.then(|| cx.return_key(target, fields.routing_key, found.message_id));
-        let body = in_frames(self.id, &whole, largest);
-        self.judge(
-            Candidate { window, key, ttl, client, right, return_key, publish, header, body, left: 0 },
-            cx,
-        )
+        let return_key = fields
+            .mandatory
+            .then(|| return_key(&cx.shared.keys, target, fields.routing_key, found.message_id));
+        let terms = Terms { key, ttl, client, right, return_key };
+        let content = in_frames(self.id, header.view(), &whole, largest);
+        let (publish, content) = (publish.view(), View::whole(&content));
+        self.judge(Candidate { window: &window, terms, publish, content, left: 0 }, cx)
     }
 
     /// The client selects confirms: from here on it counts.
@@ -442,13 +488,19 @@ pub(in crate::session) fn commit_at_write(at_write: Option<(Reservation, Duratio
     }
 }
 
-/// A body in frames of this payload.
-fn in_frames(channel: ChannelId, body: &[u8], payload: usize) -> Vec<u8> {
-    let mut frames = BytesMut::with_capacity(body.len() + OVERHEAD);
+/// A header, and a body in frames of this payload.
+fn in_frames(channel: ChannelId, header: View<'_>, body: &[u8], payload: usize) -> Bytes {
+    let mut frames = BytesMut::with_capacity(header.len() + body.len() + OVERHEAD);
+    frames.extend_from_slice(header.octets());
     for piece in body.chunks(payload.max(1)) {
         emit::body(&mut frames, channel, piece);
     }
-    frames.into()
+    frames.freeze()
+}
+
+/// For how long it is remembered.
+fn ttl_of(found: &ContentHeader<'_>, window: &Arc<dyn Window>) -> Duration {
+    found.cache_ttl_ms.map_or_else(|| window.ttl(), Duration::from_millis)
 }
 
 /// Octets of a body as bytes of memory.

@@ -5,11 +5,11 @@ use super::*;
 impl Publisher {
     pub(in crate::session) fn forward(
         &mut self,
-        candidate: Candidate,
+        candidate: Candidate<'_>,
         reservation: Option<Reservation>,
         cx: &mut Cx<'_>,
     ) -> Fate {
-        self.select_unseen(&candidate.window, cx);
+        self.select_unseen(candidate.window, cx);
         let entry = candidate.forward(self.id, reservation, &mut cx.out.upstream, cx.now);
         Fate::Forward { at_write: self.enter(entry) }
     }
@@ -26,38 +26,30 @@ impl Publisher {
         &mut self,
         client: Option<ClientTag>,
         window: Option<&Arc<dyn Window>>,
-        publish: &Piece,
-        header: &Piece,
-        left: u64,
+        start: Start<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
+        let Start { publish, header, content, left } = start;
         let target = window.and_then(|window| window.rules().forward_to.as_deref());
-        let fields = Publish::parse(publish.payload()).ok().filter(|fields| fields.mandatory);
+        let route = cx.finder.route(cx.shared, cx.rights, publish.payload());
+        let route = route.filter(|route| route.mandatory);
+        let return_key = route.map(|route| {
+            let found = ContentHeader::parse(header.payload(), &IdSource::MessageId).ok();
+            let exchange = target.map_or(&*route.exchange, str::as_bytes);
+            let message_id = found.and_then(|found| found.message_id);
+            return_key(&cx.shared.keys, exchange, &route.routing_key, message_id)
+        });
         // Its return has to name the exchange that the client named.
-        if let (Some(window), Some(_), Some(_)) = (window, target, &fields) {
+        if let (Some(window), Some(_), Some(_)) = (window, target, return_key) {
             self.select_unseen(window, cx);
         }
         let named = forward_to(target, self.id, publish, &mut cx.out.upstream);
-        cx.out.upstream.forward(header);
+        cx.out.upstream.forward(content);
         if self.mode != Mode::Plain {
-            let return_key = fields.map(|fields| {
-                let found = ContentHeader::parse(header.payload(), &IdSource::MessageId).ok();
-                let exchange = target.map_or(fields.exchange, str::as_bytes);
-                cx.return_key(exchange, fields.routing_key, found.and_then(|found| found.message_id))
-            });
-            let since = cx.now;
-            self.enter(Entry {
-                client,
-                reservation: None,
-                since,
-                right: None,
-                return_key,
-                returned: false,
-                named,
-            });
+            let mandatory = return_key.map(|key| Box::new(Mandatory { key, returned: false, named }));
+            self.enter(Entry { client, reservation: None, since: cx.now, right: None, mandatory });
         }
-        self.content = Content::Body { left, fate: Fate::Forward { at_write: None } };
-        self.complete_if_whole(cx)
+        self.go_on(left, Fate::Forward { at_write: None }, cx)
     }
 
     /// Puts a forwarded publish where its outcome will find it; without confirms or tx there is no such place.
@@ -74,10 +66,11 @@ impl Publisher {
         match reply {
             Reply::Nothing => {}
             Reply::Nack(tag) => self.confirms.nack(tag),
-            Reply::Duplicate { client, right, publish } => {
+            Reply::Ack(tag) => self.confirms.ack(tag),
+            Reply::Unproven { client, right, publish } => {
                 if cx.rights.knows(&cx.shared.rights, right, cx.now) {
                     client.into_iter().for_each(|tag| self.confirms.ack(tag));
-                } else if let Ok(fields) = Publish::parse(publish.payload()) {
+                } else if let Ok(fields) = Publish::parse(publish.view().payload()) {
                     let asker = Asker { channel: self.id, birth: self.birth, client };
                     let window = cx.finder.find(cx.shared, fields.exchange);
                     let target = window.as_ref().and_then(|window| window.rules().forward_to.as_deref());
@@ -121,18 +114,18 @@ impl Publisher {
     pub(in crate::session) fn recv_return(
         &mut self,
         fields: &Return<'_>,
-        header: &Piece,
+        header: View<'_>,
         cx: &Cx<'_>,
     ) -> Option<Box<[u8]>> {
         let found = ContentHeader::parse(header.payload(), &IdSource::MessageId).ok();
         let message_id = found.and_then(|found| found.message_id);
-        let key = cx.return_key(fields.exchange, fields.routing_key, message_id);
-        let entry = match self.mode {
+        let key = return_key(&cx.shared.keys, fields.exchange, fields.routing_key, message_id);
+        let mandatory = match self.mode {
             Mode::Plain => None,
             Mode::Confirm { .. } => self.confirms.returned(key),
             Mode::Tx => self.tx.returned(key),
         };
-        entry.and_then(|entry| entry.named.take())
+        mandatory.and_then(|mandatory| mandatory.named.take())
     }
 
     /// `tx.commit-ok` or `tx.rollback-ok`.

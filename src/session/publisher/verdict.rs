@@ -1,7 +1,7 @@
 //! What becomes of a judged publish: the [`Publisher`] decides by the window's verdict, at once or late.
 
 use super::{Content, Fate, Mode, Publisher, Reply, commit_at_write};
-use crate::session::candidate::Candidate;
+use crate::session::candidate::{Candidate, Kept, Terms};
 use crate::session::cx::Cx;
 use crate::session::fault::Fault;
 use crate::session::waiting::{Promoted, Stall, Waiter};
@@ -14,47 +14,51 @@ use std::time::{Duration, Instant};
 const RETRY: Duration = Duration::from_millis(20);
 
 impl Publisher {
-    pub(in crate::session) fn judge(&mut self, candidate: Candidate, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let ticket = cx.tickets.draw(self.id);
-        let verdict = Arc::clone(&candidate.window).reserve(candidate.key, cx.now, cx.mailbox, ticket);
-        let until = cx.now + cx.shared.settings.in_flight_timeout;
-        self.decide(candidate, ticket, verdict, until, cx)
-    }
-
-    pub(super) fn decide(
+    pub(in crate::session) fn judge(
         &mut self,
-        candidate: Candidate,
-        ticket: Ticket,
-        verdict: Verdict,
-        until: Instant,
+        candidate: Candidate<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let left = candidate.left;
+        let ticket = cx.tickets.draw(self.id);
+        let verdict = Arc::clone(candidate.window).reserve(candidate.terms.key, cx.now, cx.mailbox, ticket);
+        self.decide(candidate, ticket, verdict, None, cx)
+    }
+
+    /// `until` says how long it may wait, if it has begun to.
+    pub(super) fn decide(
+        &mut self,
+        candidate: Candidate<'_>,
+        ticket: Ticket,
+        verdict: Verdict,
+        until: Option<Instant>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let until = || until.unwrap_or(cx.now + cx.shared.settings.in_flight_timeout);
+        let Terms { key, client, right, .. } = candidate.terms;
         let fate = match verdict {
             Verdict::Fresh(reservation) => {
-                note_origin(&candidate, cx);
+                note_origin(candidate, cx);
                 self.forward(candidate, Some(reservation), cx)
             }
             Verdict::Duplicate | Verdict::InFlight(_) | Verdict::Crowded if candidate.observed() => {
                 self.forward(candidate, None, cx)
             }
-            Verdict::Duplicate => Fate::Swallow(Reply::Duplicate {
-                client: candidate.client,
-                right: candidate.right,
-                publish: candidate.publish.compact(),
-            }),
+            Verdict::Duplicate if cx.rights.knows(&cx.shared.rights, right, cx.now) => {
+                Fate::Swallow(client.map_or(Reply::Nothing, Reply::Ack))
+            }
+            Verdict::Duplicate => {
+                Fate::Swallow(Reply::Unproven { client, right, publish: candidate.publish.compact() })
+            }
             // Said twice in one transaction: it shares the fate of the first, whatever that is.
-            Verdict::InFlight(_) | Verdict::Crowded
-                if self.mode == Mode::Tx && self.in_transaction(candidate.key) =>
-            {
+            Verdict::InFlight(_) | Verdict::Crowded if self.mode == Mode::Tx && self.in_transaction(key) => {
                 Fate::Swallow(Reply::Nothing)
             }
             Verdict::InFlight(wait) if cx.has_room(self.waiting.held(), candidate.weight()) => {
-                let weight = candidate.weight();
-                self.waiting.queue(ticket, Waiter { wait, candidate: candidate.compact(), weight, until });
+                let (weight, until) = (candidate.weight(), until());
+                self.waiting.queue(ticket, Waiter { wait, candidate: candidate.keep(), weight, until });
                 Fate::Keep(ticket)
             }
-            verdict @ (Verdict::InFlight(_) | Verdict::Crowded) => match candidate.client {
+            verdict @ (Verdict::InFlight(_) | Verdict::Crowded) => match client {
                 Some(tag) => {
                     // (Of a crowd the window has told.)
                     if matches!(verdict, Verdict::InFlight(_)) {
@@ -63,17 +67,18 @@ impl Publisher {
                     Fate::Swallow(Reply::Nack(tag))
                 }
                 None => {
+                    let until = until();
                     self.stall(candidate, ticket, None, until, cx);
                     return Ok(());
                 }
             },
             Verdict::Pending(wait) => {
+                let until = until();
                 self.stall(candidate, ticket, Some(wait), until, cx);
                 return Ok(());
             }
         };
-        self.content = Content::Body { left, fate };
-        self.complete_if_whole(cx)
+        self.go_on(candidate.left, fate, cx)
     }
 
     /// Whether the open transaction has this key already, forwarded or waiting for another's outcome. (What waits belongs
@@ -84,14 +89,14 @@ impl Publisher {
 
     pub(super) fn stall(
         &mut self,
-        candidate: Candidate,
+        candidate: Candidate<'_>,
         ticket: Ticket,
         asked: Option<Wait>,
         until: Instant,
         cx: &Cx<'_>,
     ) {
         self.content = Content::Idle;
-        let candidate = candidate.compact();
+        let candidate = candidate.keep();
         self.waiting.stall(Stall { candidate, ticket, asked, retry_at: cx.now + RETRY, until });
     }
 
@@ -109,13 +114,12 @@ impl Publisher {
                 return Err(Fault::TxWaitedTooLong);
             }
             let left = stall.candidate.left;
-            let fate = self.forward(stall.candidate, None, cx);
-            self.content = Content::Body { left, fate };
-            return self.complete_if_whole(cx);
+            let fate = stall.candidate.with(|candidate| self.forward(candidate, None, cx));
+            return self.go_on(left, fate, cx);
         }
         let window = Arc::clone(&stall.candidate.window);
-        let verdict = window.reserve(stall.candidate.key, cx.now, cx.mailbox, stall.ticket);
-        self.decide(stall.candidate, stall.ticket, verdict, stall.until, cx)
+        let verdict = window.reserve(stall.candidate.terms.key, cx.now, cx.mailbox, stall.ticket);
+        stall.candidate.with(|candidate| self.decide(candidate, stall.ticket, verdict, Some(stall.until), cx))
     }
 
     /// A verdict that came late.
@@ -129,7 +133,7 @@ impl Publisher {
             self.waiting.take_stalled_if(|stall| stall.ticket == ticket && stall.asked.is_some())
         {
             let Stall { candidate, asked, until, .. } = stall;
-            let result = self.decide(candidate, ticket, verdict, until, cx);
+            let result = candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx));
             drop(asked);
             return result;
         }
@@ -142,8 +146,8 @@ impl Publisher {
                 self.promote(ticket, waiter, Some(reservation), cx);
             }
             (Some(waiter), Verdict::Duplicate) => {
-                let Candidate { client, right, publish, .. } = waiter.candidate;
-                self.swallow(ticket, Reply::Duplicate { client, right, publish }, cx);
+                let Kept { terms: Terms { client, right, .. }, publish, .. } = waiter.candidate;
+                self.swallow(ticket, Reply::Unproven { client, right, publish }, cx);
             }
             (Some(waiter), Verdict::Crowded | Verdict::Pending(_)) => self.give_up(ticket, waiter, cx)?,
             (None, Verdict::Fresh(reservation)) => reservation.forget(ForgetCause::ChannelClosed),
@@ -162,7 +166,7 @@ impl Publisher {
 
     pub(super) fn give_up(&mut self, ticket: Ticket, waiter: Waiter, cx: &mut Cx<'_>) -> Result<(), Fault> {
         waiter.candidate.window.notice(Event::Refused);
-        match (self.mode, waiter.candidate.client) {
+        match (self.mode, waiter.candidate.terms.client) {
             (Mode::Tx, _) => return Err(Fault::TxWaitedTooLong),
             (_, Some(tag)) => self.swallow(ticket, Reply::Nack(tag), cx),
             (_, None) => self.promote(ticket, waiter, None, cx),
@@ -191,7 +195,7 @@ impl Publisher {
         let Waiter { candidate, weight, .. } = waiter;
         match self.content {
             Content::Body { left, fate: Fate::Keep(kept) } if kept == ticket => {
-                let fate = self.forward(candidate, reservation, cx);
+                let fate = candidate.with(|candidate| self.forward(candidate, reservation, cx));
                 self.content = Content::Body { left, fate };
             }
             _ => {
@@ -204,7 +208,8 @@ impl Publisher {
     pub(in crate::session) fn forward_promoted(&mut self, cx: &mut Cx<'_>) {
         while !self.is_forwarding() {
             let Some(Promoted { candidate, reservation, .. }) = self.waiting.pop_promoted() else { return };
-            if let Fate::Forward { at_write } = self.forward(candidate, reservation, cx) {
+            let fate = candidate.with(|candidate| self.forward(candidate, reservation, cx));
+            if let Fate::Forward { at_write } = fate {
                 commit_at_write(at_write, cx.now);
             }
         }
@@ -212,8 +217,8 @@ impl Publisher {
 }
 
 /// For the accounting of who fills the window.
-fn note_origin(candidate: &Candidate, cx: &Cx<'_>) {
-    if candidate.window.wants_origin(candidate.key)
+fn note_origin(candidate: Candidate<'_>, cx: &Cx<'_>) {
+    if candidate.window.wants_origin(candidate.terms.key)
         && let Ok(Publish { exchange, routing_key, .. }) = Publish::parse(candidate.publish.payload())
     {
         candidate.window.note_origin(&Origin { vhost: cx.finder.vhost(), exchange, routing_key });
