@@ -243,7 +243,8 @@ impl Pump<'_> {
         }
         if let Some(side) = self.client.take_if(|side| side.is_done(self.now)) {
             if matches!(self.upstream, Upstream::None) && self.session.is_over() {
-                side.farewell().await;
+                // (In a box: its buffer would be part of every connection's task.)
+                Box::pin(side.farewell()).await;
             } else {
                 // The upstream still lingers: it can't wait for the client's farewell.
                 tokio::spawn(side.farewell());

@@ -80,7 +80,7 @@ impl Session {
             });
             if !self.channels.contains_key(&channel) {
                 self.births += 1;
-                self.channels.insert(channel, Channel::new(channel, self.births));
+                self.channels.insert(channel, Box::new(Channel::new(channel, self.births)));
                 self.out.upstream.forward(frame);
                 return;
             }

@@ -81,8 +81,9 @@ pub struct Session {
     pub(super) protocol_header: Bytes,
     pub(super) handshake: Handshake,
     pub(super) handshake_until: Instant,
-    /// In the order of their numbers: what a session writes depends on nothing but what it was told.
-    pub(super) channels: BTreeMap<ChannelId, Channel>,
+    /// In the order of their numbers: what a session writes depends on nothing but what it was told. (In boxes: a node of the
+    /// tree has room for eleven, and most connections have one channel.)
+    pub(super) channels: BTreeMap<ChannelId, Box<Channel>>,
     pub(super) births: u64,
     pub(super) inbound: Inbound,
     /// The client's socket has ended; what it sent before is still looked at first.
@@ -215,7 +216,7 @@ impl Session {
     fn next_is_blocked(&self) -> bool {
         let Some(channel) = self.inbound.peek().map(|next| next.channel) else { return false };
         self.probes.channel() == Some(channel)
-            || self.channels.get(&channel).is_some_and(Channel::is_free_for_client)
+            || self.channels.get(&channel).is_some_and(|channel| channel.is_free_for_client())
     }
 
     // ---- from the world ------------------------------------------------------------------------------------------
@@ -424,7 +425,7 @@ impl Session {
 
     fn end_if_settled(&mut self, now: Instant) {
         let Some(until) = self.ending.as_ref().map(|ending| ending.until) else { return };
-        if now < until && !self.channels.values().all(Channel::is_settled) {
+        if now < until && !self.channels.values().all(|channel| channel.is_settled()) {
             return;
         }
         let Some(ending) = self.ending.take() else { return };

@@ -69,7 +69,6 @@ pub(super) struct Route {
     method: Box<[u8]>,
     pub(super) mandatory: bool,
     pub(super) immediate: bool,
-    pub(super) exchange: Box<[u8]>,
     /// the exchange that it goes to, if it is judged
     pub(super) target: Box<[u8]>,
     pub(super) routing_key: Box<[u8]>,
@@ -122,8 +121,8 @@ impl Finder {
             right: rights.needed(&shared.keys, &target, routing_key),
             window,
         });
-        let (method, exchange, routing_key) = (payload.into(), exchange.into(), routing_key.into());
-        Some(Route { method, exchange, mandatory, immediate, target, routing_key, judge })
+        let (method, routing_key) = (payload.into(), routing_key.into());
+        Some(Route { method, mandatory, immediate, target, routing_key, judge })
     }
 
     pub(super) fn find(&mut self, shared: &Shared, exchange: &[u8]) -> Option<Arc<dyn Window>> {

@@ -328,9 +328,10 @@ impl Publisher {
         }
         let client = self.next_client_tag();
         let route = cx.finder.route(cx.shared, cx.rights, publish.payload());
+        let mandatory = route.is_some_and(|route| route.mandatory);
         let Some((route, judge)) = route.and_then(|route| Some((route, route.judge()?))) else {
             cx.shared.listener.unmatched();
-            return self.forward_unjudged(client, None, start, cx);
+            return self.forward_unjudged(client, None, mandatory, start, cx);
         };
         let reading = Reading::of(header, route, judge, &cx.shared.keys);
         let (window, scoped, right) = (Arc::clone(&judge.window), judge.scoped, judge.right);
@@ -341,7 +342,7 @@ impl Publisher {
             }
             Reading::Bypass => {
                 window.notice(Event::Bypassed);
-                self.forward_unjudged(client, Some(&window), start, cx)
+                self.forward_unjudged(client, Some(&window), mandatory, start, cx)
             }
             Reading::Body if left > 0 && self.has_room(left, cx) => {
                 self.waiting.hold(size_of(left));
@@ -368,7 +369,7 @@ impl Publisher {
                         id: rules.id.to_string().into(),
                     });
                 }
-                self.forward_unjudged(client, Some(&window), start, cx)
+                self.forward_unjudged(client, Some(&window), mandatory, start, cx)
             }
         }
     }

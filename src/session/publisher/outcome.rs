@@ -26,18 +26,18 @@ impl Publisher {
         &mut self,
         client: Option<ClientTag>,
         window: Option<&Arc<dyn Window>>,
+        mandatory: bool,
         start: Start<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         let Start { publish, header, content, left } = start;
         let target = window.and_then(|window| window.rules().forward_to.as_deref());
-        let route = cx.finder.route(cx.shared, cx.rights, publish.payload());
-        let route = route.filter(|route| route.mandatory);
-        let return_key = route.map(|route| {
+        let fields = if mandatory { Publish::parse(publish.payload()).ok() } else { None };
+        let return_key = fields.map(|Publish { exchange, routing_key, .. }| {
             let found = ContentHeader::parse(header.payload(), &IdSource::MessageId).ok();
-            let exchange = target.map_or(&*route.exchange, str::as_bytes);
+            let exchange = target.map_or(exchange, str::as_bytes);
             let message_id = found.and_then(|found| found.message_id);
-            return_key(&cx.shared.keys, exchange, &route.routing_key, message_id)
+            return_key(&cx.shared.keys, exchange, routing_key, message_id)
         });
         // Its return has to name the exchange that the client named.
         if let (Some(window), Some(_), Some(_)) = (window, target, return_key) {

@@ -12,7 +12,9 @@ const AHEAD: usize = 32;
 enum Next {
     /// publishes for this window, and nothing is special about them
     Plain(Arc<dyn Window>),
-    /// a publish
+    /// a publish that no window judges now
+    Unmatched { whole: Whole, mandatory: bool },
+    /// a publish that a window looks at more closely
     Special(Whole),
     /// something else, or what can't be taken as one
     Other,
@@ -38,12 +40,17 @@ impl Publisher {
         while left > 0 {
             match look_ahead(&mut ahead, self.id, frames, left.min(AHEAD), cx) {
                 Next::Other => return Ok(()),
+                Next::Unmatched { whole, mandatory } => {
+                    left -= 1;
+                    take(whole, cx);
+                    cx.shared.listener.unmatched();
+                    let client = self.next_client_tag();
+                    self.forward_unjudged(client, None, mandatory, Start::of(whole, frames), cx)?;
+                }
                 Next::Special(whole) => {
                     left -= 1;
                     take(whole, cx);
-                    let (publish, header) = (whole.method(frames), whole.header(frames));
-                    let start = Start { publish, header, content: whole.content(frames), left: 0 };
-                    self.recv_start(start, cx)?;
+                    self.recv_start(Start::of(whole, frames), cx)?;
                 }
                 Next::Plain(window) => {
                     for (whole, terms) in ahead.drain(..) {
@@ -63,6 +70,13 @@ impl Publisher {
             }
         }
         Ok(())
+    }
+}
+
+impl<'a> Start<'a> {
+    fn of(whole: Whole, frames: &'a Bytes) -> Start<'a> {
+        let (publish, header, content) = (whole.method(frames), whole.header(frames), whole.content(frames));
+        Start { publish, header, content, left: 0 }
     }
 }
 
@@ -87,7 +101,7 @@ fn look_ahead(
         let payload = whole.method(frames).payload();
         let Some(route) = cx.finder.route(cx.shared, cx.rights, payload) else { break };
         let Some(judge) = route.judge() else {
-            next = Next::Special(whole);
+            next = Next::Unmatched { whole, mandatory: route.mandatory };
             break;
         };
         if window.as_ref().is_some_and(|window| !Arc::ptr_eq(window, &judge.window)) {
