@@ -14,10 +14,14 @@
 //! by one. `multiple` never passes an open tag.
 
 use super::entry::{Entry, Mandatory, Outcome};
-use crate::window::Key;
+use crate::window::{Key, Window};
 use crate::wire::{ChannelId, emit};
 use bytes::BytesMut;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Commits that a window is told of ahead.
+const AHEAD: usize = 64;
 
 /// A delivery tag as the client counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -132,10 +136,33 @@ impl Confirms {
     }
 
     fn settle_first(&mut self, count: usize, outcome: Outcome, done: &mut impl FnMut(Entry)) {
-        for _ in 0..count {
+        for n in 0..count {
+            if n.is_multiple_of(AHEAD) && outcome == Outcome::Acked && count > 1 {
+                self.warm((count - n).min(AHEAD));
+            }
             self.settle_one(0, outcome, done);
             self.entries.pop_front();
             self.first_upstream += 1;
+        }
+    }
+
+    /// The first so many are about to be committed: their window is shown their keys, so that what it has to look at comes
+    /// from memory at the same time.
+    fn warm(&self, count: usize) {
+        let mut keys = [Key(0); AHEAD];
+        let mut window: Option<&Arc<dyn Window>> = None;
+        let mut known = 0;
+        let entries = self.entries.iter().take(count).flatten();
+        for (reservation, key) in entries.filter_map(Entry::reserved).zip(&mut keys) {
+            let Some(theirs) = reservation.window() else { continue };
+            if !Arc::ptr_eq(window.get_or_insert(theirs), theirs) {
+                break;
+            }
+            *key = reservation.key();
+            known += 1;
+        }
+        if let (Some(window), Some(keys)) = (window, keys.get(..known)) {
+            window.warm_commits(keys);
         }
     }
 

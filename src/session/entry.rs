@@ -40,6 +40,11 @@ pub(super) struct Mandatory {
 }
 
 impl Entry {
+    /// What an ack will commit.
+    pub(super) fn reserved(&self) -> Option<&Reservation> {
+        self.reservation.as_ref().map(|(reservation, _)| reservation)
+    }
+
     /// It came back.
     pub(super) fn is_returned(&self) -> bool {
         self.mandatory.as_ref().is_some_and(|mandatory| mandatory.returned)

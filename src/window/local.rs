@@ -290,6 +290,14 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         }
     }
 
+    fn warm(&self, keys: &[Key]) {
+        self.engine.warm(keys);
+    }
+
+    fn warm_commits(&self, keys: &[Key]) {
+        self.engine.warm_inserts(keys);
+    }
+
     fn commit(&self, key: Key, now: Instant, ttl: Duration) {
         self.settle(key, now, ttl, false);
     }

@@ -142,6 +142,10 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn ttl(&self) -> Duration;
     /// Asks for a verdict. `mailbox` and `ticket` say where a late one goes.
     fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict;
+    /// A hint: these keys are about to be asked for. A window that has far to go for them can go for all at once.
+    fn warm(&self, _: &[Key]) {}
+    /// A hint: these reservations are about to be committed.
+    fn warm_commits(&self, _: &[Key]) {}
     /// The reservation's commit. Called by [`Reservation::commit`] only.
     fn commit(&self, key: Key, now: Instant, ttl: Duration);
     /// As `commit`, for an outcome that is not known. Called by [`Reservation::commit_in_doubt`] only. A window that does

@@ -6,7 +6,7 @@ use crate::session::inbound::Whole;
 use crate::wire::method::MethodId;
 
 /// Publishes that are looked at before the first of them is judged.
-const AHEAD: usize = 32;
+const AHEAD: usize = 64;
 
 /// What comes next in the read.
 enum Next {
@@ -117,6 +117,11 @@ fn look_ahead(
         }
         window.get_or_insert_with(|| Arc::clone(&judge.window));
         places += whole.places;
+    }
+    if let Some(window) = window.as_ref().filter(|_| ahead.len() > 1) {
+        let mut keys = [Key(0); AHEAD];
+        keys.iter_mut().zip(&*ahead).for_each(|(key, (_, terms))| *key = terms.key);
+        window.warm(keys.get(..ahead.len()).unwrap_or_default());
     }
     window.map_or(next, Next::Plain)
 }

@@ -130,6 +130,10 @@ pub type Gone<'a> = dyn FnMut(Key, Entry, EvictionCause) + 'a;
 pub trait Engine: Send + Sync + Debug {
     /// Whether the key is seen; if so the duplicate is counted and the key becomes the most recently seen.
     fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool;
+    /// A hint that these keys are about to be asked for: what that takes may be fetched for all of them at once.
+    fn warm(&self, _: &[Key]) {}
+    /// A hint that these keys are about to be inserted.
+    fn warm_inserts(&self, _: &[Key]) {}
     /// What is known of the key, expired or not. Changes nothing, not even recency.
     fn peek(&self, key: Key) -> Option<Entry>;
     /// Makes the key seen, as the most recent one.

@@ -4,6 +4,7 @@
 //! * [`slab`]: slots in chunks, linked by 25-bit places: it grows and shrinks by chunks.
 //! * [`index`]: from a key to its place, one cache miss a look-up; grows in many small pieces.
 //! * [`shard`]: the three together.
+//! * [`warm`]: what many operations will need, from memory at the same time.
 //!
 //! Shards are as those of `lru`: one for a small window, up to [`MAX_SHARDS`] for a large one, each with its part of the
 //! capacity, and the first early eviction comes when the window is about 99 % full.
@@ -20,6 +21,7 @@ mod slab;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 use super::{Engine, Entry, EvictionCause, Gone, MOST_IDS, Stamp};
 use crate::window::Key;
@@ -126,6 +128,14 @@ impl Compact {
 }
 
 impl Engine for Compact {
+    fn warm(&self, keys: &[Key]) {
+        warm::lookups(self, keys);
+    }
+
+    fn warm_inserts(&self, keys: &[Key]) {
+        warm::inserts(self, keys);
+    }
+
     fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool {
         self.lock(key).touch(key, now.into(), refresh, gone)
     }

@@ -142,6 +142,22 @@ impl Shard {
         })
     }
 
+    /// Reads what finding the key will read first.
+    pub(super) fn warm(&self, key: Key) -> u32 {
+        self.index.warm(key.spread())
+    }
+
+    /// Who has to make room for the next one, if somebody has to.
+    pub(super) fn next_to_go(&self) -> Option<u32> {
+        (self.len() >= self.capacity && self.seen.oldest != NONE).then_some(self.seen.oldest)
+    }
+
+    /// Reads what its eviction will read, and says who comes after it.
+    pub(super) fn warm_eviction(&self, place: u32) -> (Option<u32>, u32) {
+        let slot = &self.slab[place];
+        (Some(slot.younger()).filter(|place| *place != NONE), self.warm(slot.key()))
+    }
+
     fn find(&self, key: Key) -> Option<u32> {
         self.index.find(key.spread(), |place| self.slab[place].key() == key)
     }
