@@ -220,20 +220,50 @@ impl<'a> Found<'a> {
         while !reader.is_empty() {
             let name = reader.shortstr("name of a header")?;
             let field = Field::read(&mut reader)?;
-            // Not one `match`: the id may well be asked for in one of our own two headers.
-            if wanted == Some(name) {
-                found.wanted.get_or_insert(field);
-            }
-            if name == CACHE_TTL {
-                found.cache_ttl.get_or_insert(field);
-            }
-            if name == BYPASS {
-                found.bypass.get_or_insert(field);
+            // Nearly no name is as long as one of ours.
+            if wanted.is_some() || name.len() == CACHE_TTL.len() || name.len() == BYPASS.len() {
+                found.note(name, field, wanted);
             }
         }
         Ok(found)
     }
+
+    fn note(&mut self, name: &[u8], field: Field<'a>, wanted: Option<&[u8]>) {
+        // Not one `match`: the id may well be asked for in one of our own two headers.
+        if wanted == Some(name) {
+            self.wanted.get_or_insert(field);
+        }
+        if name == CACHE_TTL {
+            self.cache_ttl.get_or_insert(field);
+        }
+        if name == BYPASS {
+            self.bypass.get_or_insert(field);
+        }
+    }
 }
+
+/// In [`LENGTHS`]: a length of four octets says.
+const LONG: u8 = 0xFE;
+/// There is no such type.
+const UNKNOWN: u8 = 0xFF;
+
+/// How long a value is, by its type's letter. (A jump for each letter would be predicted badly where letters vary.)
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const LENGTHS: [u8; 256] = {
+    let known: [(u8, &[u8]); 7] =
+        [(0, b"V"), (1, b"tbB"), (2, b"suU"), (4, b"Iif"), (5, b"D"), (8, b"lLdT"), (LONG, b"SxFA")];
+    let mut lengths = [UNKNOWN; 256];
+    let mut n = 0;
+    while n < known.len() {
+        let (length, mut letters) = known[n];
+        while let [letter, rest @ ..] = letters {
+            lengths[*letter as usize] = length;
+            letters = rest;
+        }
+        n += 1;
+    }
+    lengths
+};
 
 /// A value of a headers table: its type's letter, and its octets without the length that may stand before them.
 #[derive(Clone, Copy)]
@@ -247,15 +277,10 @@ impl<'a> Field<'a> {
     #[inline]
     fn read(reader: &mut Reader<'a>) -> Result<Field<'a>, WireError> {
         let tag = reader.octet("type of a header")?;
-        let raw = match tag {
-            b'S' | b'x' | b'F' | b'A' => reader.longstr("long value of a header")?,
-            b'V' => &[],
-            b't' | b'b' | b'B' => reader.take(1, "value of a header")?,
-            b's' | b'u' | b'U' => reader.take(2, "value of a header")?,
-            b'I' | b'i' | b'f' => reader.take(4, "value of a header")?,
-            b'D' => reader.take(5, "value of a header")?,
-            b'l' | b'L' | b'd' | b'T' => reader.take(8, "value of a header")?,
-            _ => return Err(WireError::Malformed("unknown type of a header")),
+        let raw = match LENGTHS.get(usize::from(tag)).copied().unwrap_or(UNKNOWN) {
+            LONG => reader.longstr("long value of a header")?,
+            UNKNOWN => return Err(WireError::Malformed("unknown type of a header")),
+            fixed => reader.take(usize::from(fixed), "value of a header")?,
         };
         Ok(Field { tag, raw })
     }
