@@ -9,7 +9,7 @@ use crate::window::Key;
 /// Expired entries that one insert removes from the old end.
 const SWEEP: usize = 2;
 /// How far from the old end one that is expired is looked for, to make room instead of a live one, as `lru` does.
-const LOOK: usize = 8;
+pub(super) const LOOK: usize = 8;
 /// Free places that nobody minds, beside as many as are taken.
 const FREE: usize = 1024;
 
@@ -152,10 +152,11 @@ impl Shard {
         (self.len() >= self.capacity && self.seen.oldest != NONE).then_some(self.seen.oldest)
     }
 
-    /// Reads what its eviction will read, and says who comes after it.
-    pub(super) fn warm_eviction(&self, place: u32) -> (Option<u32>, u32) {
+    /// Reads the slot there, says who comes after it, and, if it will be evicted, reads what that takes.
+    pub(super) fn warm_slot(&self, place: u32, evicted: bool) -> (Option<u32>, u32) {
         let slot = &self.slab[place];
-        (Some(slot.younger()).filter(|place| *place != NONE), self.warm(slot.key()))
+        let line = if evicted { self.warm(slot.key()) } else { 0 };
+        (Some(slot.younger()).filter(|place| *place != NONE), line)
     }
 
     fn find(&self, key: Key) -> Option<u32> {

@@ -85,8 +85,11 @@ impl Slot {
         }
     }
 
+    #[inline]
     pub(super) fn is_expired(&self, now: Millis) -> bool {
-        now >= self.until()
+        let ttl = self.after >> DUPLICATES & TTL_MASK;
+        // (Nearly every TTL is kept in milliseconds.)
+        if ttl < IN_SECONDS { now.0 >= self.at().0 + ttl } else { now >= self.until() }
     }
 
     pub(super) fn entry(&self) -> Entry {

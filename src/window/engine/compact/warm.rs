@@ -5,7 +5,7 @@
 //! overlap. Not with a lock taken in between, for that waits for all loads before it; so all shards are locked first, those
 //! that are free: it is only a hint.
 
-use super::shard::Shard;
+use super::shard::{LOOK, Shard};
 use super::{Compact, MAX_SHARDS};
 use crate::window::Key;
 use parking_lot::MutexGuard;
@@ -33,12 +33,15 @@ pub(super) fn inserts(store: &Compact, keys: &[Key]) {
         *going = guard.as_ref().and_then(|shard| shard.next_to_go());
     }
     // A slot names the next one: a step in each shard, and then the next step, so that only the steps wait for each other.
-    for step in 1..=coming.into_iter().max().unwrap_or(0) {
+    // (An insert looks a little further than at who has to go.)
+    let most = coming.into_iter().max().unwrap_or(0);
+    for step in 0..most + LOOK {
         for ((going, coming), guard) in going.iter_mut().zip(coming).zip(&guards) {
             if let (Some(place), Some(shard)) = (*going, guard)
-                && step <= coming
+                && step < coming + LOOK
+                && coming > 0
             {
-                let (next, warm) = shard.warm_eviction(place);
+                let (next, warm) = shard.warm_slot(place, step < coming);
                 *going = next;
                 sum ^= warm;
             }
