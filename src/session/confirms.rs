@@ -14,7 +14,7 @@
 //! by one. `multiple` never passes an open tag.
 
 use super::entry::{Entry, Mandatory, Outcome};
-use crate::window::{Key, Window};
+use crate::window::{Key, Window, is_same};
 use crate::wire::{ChannelId, emit};
 use bytes::BytesMut;
 use std::collections::{HashMap, VecDeque};
@@ -155,7 +155,7 @@ impl Confirms {
         let entries = self.entries.iter().take(count).flatten();
         for (reservation, key) in entries.filter_map(Entry::reserved).zip(&mut keys) {
             let Some(theirs) = reservation.window() else { continue };
-            if !Arc::ptr_eq(window.get_or_insert(theirs), theirs) {
+            if !is_same(window.get_or_insert(theirs), theirs) {
                 break;
             }
             *key = reservation.key();

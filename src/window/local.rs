@@ -7,6 +7,7 @@
 
 use super::engine::{EngineKind, Entry, Stamp, Store};
 use super::flight::{Flight, Flights};
+use super::handle::Handle;
 use super::tap::Tap;
 use super::*;
 use std::sync::OnceLock;
@@ -198,7 +199,9 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
     }
 
     /// In flight, seen or neither, and what becomes of each.
-    fn judge(&self, key: Key, now: Stamp, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Judgement {
+    pub(super) fn judge(&self, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Judgement {
+        let now = self.clock.stamp(now);
+        self.tap.asked(key, now);
         let mut flights = self.flights.lock(key);
         if let Some(flight) = flights.get_mut(&key) {
             self.notice(Event::InFlight);
@@ -246,7 +249,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
     }
 
     /// The next waiter, in whose name the key stays in flight; or nobody, and the key is unknown again.
-    fn pass_on(&self, key: Key, cause: ForgetCause) -> Option<(Arc<Mailbox>, Ticket)> {
+    pub(super) fn pass_on(&self, key: Key, cause: ForgetCause) -> Option<(Arc<Mailbox>, Ticket)> {
         let mut flights = self.flights.lock(key);
         let next = flights.get_mut(&key)?.next();
         self.notice(Event::Forgotten(cause));
@@ -280,14 +283,11 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
     }
 
     fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
-        let now = self.clock.stamp(now);
-        self.tap.asked(key, now);
-        match self.judge(key, now, mailbox, ticket) {
-            Judgement::Fresh => Verdict::Fresh(Reservation::new(self, key)),
-            Judgement::Queued => Verdict::InFlight(Wait::new(self, key, mailbox.clone(), ticket)),
-            Judgement::Crowded => Verdict::Crowded,
-            Judgement::Duplicate => Verdict::Duplicate,
-        }
+        self.judge(key, now, mailbox, ticket).verdict(self, key, mailbox, ticket)
+    }
+
+    fn handle(self: Arc<Self>) -> Arc<dyn Window> {
+        Arc::new(Handle(self))
     }
 
     fn warm(&self, keys: &[Key]) {
@@ -332,11 +332,29 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
 }
 
 /// A verdict before its guard is made, which must not happen under the lock.
-enum Judgement {
+pub(super) enum Judgement {
     Fresh,
     Queued,
     Crowded,
     Duplicate,
+}
+
+impl Judgement {
+    /// With a guard that holds `window`.
+    pub(super) fn verdict(
+        self,
+        window: Arc<dyn Window>,
+        key: Key,
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Verdict {
+        match self {
+            Judgement::Fresh => Verdict::Fresh(Reservation::new(window, key)),
+            Judgement::Queued => Verdict::InFlight(Wait::new(window, key, mailbox.clone(), ticket)),
+            Judgement::Crowded => Verdict::Crowded,
+            Judgement::Duplicate => Verdict::Duplicate,
+        }
+    }
 }
 
 /// Read for every publish, so they are no lock.

@@ -16,6 +16,7 @@
 //! dropped or a mailbox is woken.
 
 mod flight;
+mod handle;
 mod key;
 mod mailbox;
 mod reservation;
@@ -142,6 +143,8 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn ttl(&self) -> Duration;
     /// Asks for a verdict. `mailbox` and `ticket` say where a late one goes.
     fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict;
+    /// For a session that will reserve much: a handle of its own, on the same window (see `handle.rs` for why).
+    fn handle(self: Arc<Self>) -> Arc<dyn Window>;
     /// A hint: these keys are about to be asked for. A window that has far to go for them can go for all at once.
     fn warm(&self, _: &[Key]) {}
     /// A hint: these reservations are about to be committed.
@@ -165,4 +168,9 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     }
     /// Where a fresh publish goes.
     fn note_origin(&self, _: &Origin<'_>) {}
+}
+
+/// Whether these are the same window, perhaps by two handles.
+pub(crate) fn is_same(one: &Arc<dyn Window>, other: &Arc<dyn Window>) -> bool {
+    std::ptr::eq(one.rules(), other.rules())
 }

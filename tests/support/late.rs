@@ -59,6 +59,10 @@ impl LateWindow {
 }
 
 impl Window for LateWindow {
+    fn handle(self: Arc<Self>) -> Arc<dyn Window> {
+        self
+    }
+
     fn rules(&self) -> &Rules {
         self.inner.rules()
     }

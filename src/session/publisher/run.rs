@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::session::inbound::Whole;
+use crate::window::is_same;
 use crate::wire::method::MethodId;
 
 /// Publishes that are looked at before the first of them is judged.
@@ -104,7 +105,7 @@ fn look_ahead(
             next = Next::Unmatched { whole, mandatory: route.mandatory };
             break;
         };
-        if window.as_ref().is_some_and(|window| !Arc::ptr_eq(window, &judge.window)) {
+        if window.as_ref().is_some_and(|window| !is_same(window, &judge.window)) {
             break;
         }
         match Reading::of(whole.header(frames), route, judge, &cx.shared.keys) {
