@@ -89,6 +89,29 @@ fn p10_frames_of_interleaved_channels() {
     assert_eq!(pair.to_client(), ack(3, 1));
 }
 
+#[test]
+fn p10_frames_of_another_channel_do_not_make_a_content_whole() {
+    let desk = Desk::new();
+    desk.store("seen");
+    let mut pair = desk.confirming();
+    pair.open(2);
+    confirm(&mut pair, 2);
+    let of = |id, channel| m(id).body("as long as the other").publish(channel).0;
+    let [publish, header, body] = of("a", 1).try_into().unwrap();
+    let [other, its_header, its_body] = of("seen", 2).try_into().unwrap();
+    pair.client(Frames(vec![other, its_header, publish, header, its_body, body]));
+    assert_eq!(pair.to_upstream(), Frames(of("a", 1)));
+    assert_eq!(pair.to_client(), ack(2, 1));
+    pair.upstream(ack(1, 1));
+    assert_eq!(pair.to_client(), ack(1, 1));
+    let deliveries = |channel| m("d").body("as long as the other").deliver(channel, "c", 1).0;
+    let ([deliver, header, body], [other, its_header, its_body]) =
+        (deliveries(1).try_into().unwrap(), deliveries(2).try_into().unwrap());
+    let mixed = Frames(vec![deliver, header, other, its_header, its_body, body]);
+    pair.upstream(mixed.clone());
+    assert_eq!(pair.to_client(), mixed);
+}
+
 fn tuned(offer: u32, reply: u32) -> (Pair, Frames, Frames) {
     let desk = Desk::new();
     let mut pair = Pair::new(&desk.shared);

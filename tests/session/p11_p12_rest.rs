@@ -3,12 +3,13 @@
 use super::desk::{Desk, SECOND, cut, m, publish, two, unheard};
 use crate::support::frames::{Frames, heartbeat, message, protocol_header};
 use crate::support::methods::{
-    ack, blocked, cancel, cancel_ok, channel_open, channel_open_ok, consume, consume_ok, flow, flow_ok, nack,
-    queue_declare, start, start_ok, tune, unblocked,
+    ack, ack_multiple, blocked, cancel, cancel_ok, channel_open, channel_open_ok, consume, consume_ok, flow,
+    flow_ok, nack, queue_declare, start, start_ok, tune, unblocked,
 };
 use crate::support::pair::Pair;
 use amq_protocol::protocol::{AMQPClass, basic, connection};
 use amq_protocol::types::FieldTable;
+use hapax::window::Event;
 
 fn beating(desk: &Desk) -> Pair {
     let mut pair = Pair::new(&desk.shared);
@@ -116,6 +117,21 @@ fn p11_liveness_unresolved_publishes_are_bounded() {
 }
 
 #[test]
+fn p11_liveness_unresolved_publishes_are_bounded_when_they_wait_for_others() {
+    let desk = Desk::with(|plan| plan.settings.max_unresolved = 6);
+    let mut first = desk.confirming();
+    publish(&mut first, &m("a"));
+    let mut pair = desk.confirming();
+    unheard(&mut pair, (0..12).fold(Frames::none(), |all, _| all + m("a").publish(1)));
+    assert_eq!(pair.session.unresolved(), 6, "three that wait, and their answers");
+    assert!(!pair.session.wants_client());
+    first.upstream(ack(1, 1));
+    assert_eq!(pair.to_client(), ack_multiple(1, 6) + ack_multiple(1, 12), "the rest had been read already");
+    assert_eq!(pair.session.unresolved(), 0);
+    assert_eq!(desk.count_like(|event| matches!(event, Event::Duplicate { .. })), 12);
+}
+
+#[test]
 fn p11_liveness_what_is_not_whole_can_become_so() {
     let desk = Desk::with(|plan| plan.settings.max_unresolved = 1);
     let mut pair = desk.confirming();
@@ -205,6 +221,21 @@ fn p12_all_the_rest_nothing_comes_between_the_frames_of_a_delivery() {
     assert_eq!(pair.to_client(), here);
     pair.upstream(to_come.clone());
     assert_eq!(pair.to_client(), to_come + ack(1, 1));
+}
+
+#[test]
+fn p12_all_the_rest_acks_and_deliveries_keep_their_order() {
+    let desk = Desk::new();
+    let mut pair = desk.confirming();
+    publish(&mut pair, &m("a"));
+    publish(&mut pair, &m("b"));
+    let said = ack(1, 1)
+        + m("d").deliver(1, "c", 1)
+        + m("d").deliver(1, "c", 2)
+        + ack(1, 2)
+        + m("d").deliver(1, "c", 3);
+    pair.upstream(said.clone());
+    assert_eq!(pair.to_client(), said);
 }
 
 #[test]

@@ -215,6 +215,19 @@ fn p02_in_flight_on_a_channel_that_hapax_has_closed() {
 }
 
 #[test]
+fn what_follows_a_tx_select_that_waits_belongs_to_the_transaction() {
+    let desk = Desk::new();
+    let mut first = holder(&desk, "a");
+    let mut pair = desk.pair();
+    unheard(&mut pair, m("a").publish(1));
+    unheard(&mut pair, tx_select(1));
+    unheard(&mut pair, m("b").publish(1) + m("c").publish(1));
+    first.upstream(ack(1, 1));
+    pair.advance(SECOND);
+    assert_eq!(pair.to_upstream(), tx_select(1) + m("b").publish(1) + m("c").publish(1));
+}
+
+#[test]
 fn body_as_id() {
     let desk = Desk::with(|plan| plan.rules.id = IdSource::Body);
     let mut pair = desk.confirming();
