@@ -140,6 +140,11 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn mode(&self) -> Mode;
     /// The TTL in force now, for messages that do not bring their own.
     fn ttl(&self) -> Duration;
+    /// A hint: these keys are about to be reserved, one after the other. What that will read is asked for at once, so that
+    /// the caller waits once for all of it (up to 64 keys or so) and not once for each. It tells and changes nothing.
+    fn warm(&self, _: &[Key]) {}
+    /// The same hint for keys whose reservations are about to be committed: what has to make room for them is read, too.
+    fn warm_commits(&self, _: &[Key]) {}
     /// Asks for a verdict. `mailbox` and `ticket` say where a late one goes.
     fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict;
     /// The reservation's commit. Called by [`Reservation::commit`] only.
