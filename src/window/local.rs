@@ -279,6 +279,14 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         self.dials.ttl()
     }
 
+    fn warm(&self, keys: &[Key]) {
+        self.engine.warm(keys, false);
+    }
+
+    fn warm_commits(&self, keys: &[Key]) {
+        self.engine.warm(keys, true);
+    }
+
     fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
         let now = self.clock.stamp(now);
         self.tap.asked(key, now);

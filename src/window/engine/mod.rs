@@ -155,6 +155,9 @@ pub trait Engine: Send + Sync + Debug {
     fn bytes(&self) -> usize;
     /// What an entry and its part of the index take when the store is well filled.
     fn bytes_per_entry(&self) -> f64;
+    /// A hint: reads what a look-up of these keys will read; and, if they are to be inserted (`insert`), also what has to
+    /// make room for them. Waits for no lock.
+    fn warm(&self, _keys: &[Key], _insert: bool) {}
     /// The instant of the entry that would have to make room next, or a cheap estimate of it.
     fn oldest(&self) -> Option<Stamp> {
         None

@@ -69,6 +69,12 @@ impl Index {
         segment.find(mark(hash), &fits).map(|(line, lane)| segment.lines[line].places[lane])
     }
 
+    /// Reads the line where a look-up of this hash begins, and tells nothing.
+    pub(super) fn warm(&self, hash: u64) -> u32 {
+        let segment = &self.segments[self.segment(hash)];
+        segment.lines.get(segment.home(mark(hash))).map_or(0, |line| line.passed)
+    }
+
     /// It must not be there yet.
     pub(super) fn insert(&mut self, hash: u64, place: u32) {
         self.change(hash, |segment| segment.insert(mark(hash), place));

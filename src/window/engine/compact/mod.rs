@@ -126,6 +126,30 @@ impl Compact {
 }
 
 impl Engine for Compact {
+    /// All locks first, then all the reading: a locked instruction in between would wait for what was read before it. What
+    /// somebody else holds is left out.
+    fn warm(&self, keys: &[Key], insert: bool) {
+        let count = self.count.load(Relaxed);
+        let mut keys_of = [0_usize; MAX_SHARDS];
+        for key in keys {
+            keys_of[key.shard(count)] += 1;
+        }
+        let mut shards: [Option<MutexGuard<'_, Shard>>; MAX_SHARDS] =
+            std::array::from_fn(|n| if keys_of[n] > 0 { self.shards[n].0.try_lock() } else { None });
+        let mut sum = 0;
+        for key in keys {
+            let spread = key.spread();
+            if let Some(shard) = &shards[Key::shard_of(spread, count)] {
+                sum ^= shard.warm(spread);
+            }
+        }
+        if insert {
+            sum ^= warm_oldest(&shards, keys_of);
+        }
+        std::hint::black_box(sum);
+        shards.iter_mut().for_each(|shard| *shard = None);
+    }
+
     fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool {
         self.lock(key).touch(key, now.into(), refresh, gone)
     }
@@ -207,6 +231,32 @@ impl Engine for Compact {
         let of = |shard: &Padded| shard.0.lock().oldest();
         self.shards.iter().filter_map(of).min()
     }
+}
+
+/// Of each shard as many of the oldest as will have to go, and their lines of the index. (If there is room they stay, and
+/// are in the cache the next time: that costs next to nothing.) An older slot says where the next
+/// one is, so all shards go a step together: the steps of one wait for each other, those of sixteen do not.
+fn warm_oldest(
+    shards: &[Option<MutexGuard<'_, Shard>>; MAX_SHARDS],
+    mut left: [usize; MAX_SHARDS],
+) -> u32 {
+    let mut places: [u32; MAX_SHARDS] =
+        std::array::from_fn(|n| shards[n].as_ref().map_or(slot::NONE, |shard| shard.oldest_place()));
+    let mut sum = 0;
+    for _ in 0..left.iter().copied().max().unwrap_or(0) {
+        for ((shard, place), left) in shards.iter().zip(&mut places).zip(&mut left) {
+            if let Some(shard) = shard
+                && *left > 0
+                && *place != slot::NONE
+            {
+                *left -= 1;
+                let (line, younger) = shard.warm_slot(*place);
+                sum ^= line;
+                *place = younger;
+            }
+        }
+    }
+    sum
 }
 
 /// In how many: a power of two.

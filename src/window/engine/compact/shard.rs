@@ -142,6 +142,21 @@ impl Shard {
         })
     }
 
+    /// Reads what a look-up of it reads first, and tells nothing.
+    pub(super) fn warm(&self, spread: u64) -> u32 {
+        self.index.warm(spread)
+    }
+
+    pub(super) fn oldest_place(&self) -> u32 {
+        self.seen.oldest
+    }
+
+    /// Reads what taking it out reads, and says which is the next younger one.
+    pub(super) fn warm_slot(&self, place: u32) -> (u32, u32) {
+        let slot = &self.slab[place];
+        (self.index.warm(slot.key().spread()), slot.younger())
+    }
+
     fn find(&self, key: Key) -> Option<u32> {
         self.index.find(key.spread(), |place| self.slab[place].key() == key)
     }
