@@ -75,6 +75,16 @@ impl Index {
         segment.lines.get(segment.home(mark(hash))).map_or(0, |line| line.passed)
     }
 
+    /// Reads the line behind it, if there is more to be looked at.
+    pub(super) fn warm_next(&self, hash: u64) -> u32 {
+        let segment = &self.segments[self.segment(hash)];
+        let home = segment.home(mark(hash));
+        match segment.lines.get(home) {
+            Some(line) if line.passed > 0 => segment.lines[segment.next(home)].passed,
+            _ => 0,
+        }
+    }
+
     /// It must not be there yet.
     pub(super) fn insert(&mut self, hash: u64, place: u32) {
         self.change(hash, |segment| segment.insert(mark(hash), place));

@@ -136,16 +136,12 @@ impl Engine for Compact {
         }
         let mut shards: [Option<MutexGuard<'_, Shard>>; MAX_SHARDS] =
             std::array::from_fn(|n| if keys_of[n] > 0 { self.shards[n].0.try_lock() } else { None });
-        let mut sum = 0;
-        for key in keys {
-            let spread = key.spread();
-            if let Some(shard) = &shards[Key::shard_of(spread, count)] {
-                sum ^= shard.warm(spread);
-            }
-        }
+        let mut sum = warm_lines(&shards, keys, count, Shard::warm);
         if insert {
             sum ^= warm_oldest(&shards, keys_of);
         }
+        // By now the first lines say who has to look further.
+        sum ^= warm_lines(&shards, keys, count, Shard::warm_next);
         std::hint::black_box(sum);
         shards.iter_mut().for_each(|shard| *shard = None);
     }
@@ -233,24 +229,38 @@ impl Engine for Compact {
     }
 }
 
-/// Of each shard as many of the oldest as will have to go, and their lines of the index. (If there is room they stay, and
+/// Of each key.
+fn warm_lines(
+    shards: &[Option<MutexGuard<'_, Shard>>; MAX_SHARDS],
+    keys: &[Key],
+    count: usize,
+    warm: impl Fn(&Shard, u64) -> u32,
+) -> u32 {
+    keys.iter().fold(0, |sum, key| {
+        let spread = key.spread();
+        sum ^ shards[Key::shard_of(spread, count)].as_ref().map_or(0, |shard| warm(shard, spread))
+    })
+}
+
+/// Of each shard as many of the oldest as will have to go, and their lines of the index; and as many
+/// more as an insert looks at. (If there is room they stay, and
 /// are in the cache the next time: that costs next to nothing.) An older slot says where the next
 /// one is, so all shards go a step together: the steps of one wait for each other, those of sixteen do not.
 fn warm_oldest(
     shards: &[Option<MutexGuard<'_, Shard>>; MAX_SHARDS],
-    mut left: [usize; MAX_SHARDS],
+    leave: [usize; MAX_SHARDS],
 ) -> u32 {
     let mut places: [u32; MAX_SHARDS] =
         std::array::from_fn(|n| shards[n].as_ref().map_or(slot::NONE, |shard| shard.oldest_place()));
     let mut sum = 0;
-    for _ in 0..left.iter().copied().max().unwrap_or(0) {
-        for ((shard, place), left) in shards.iter().zip(&mut places).zip(&mut left) {
+    let most = leave.iter().copied().max().unwrap_or(0);
+    for step in 0..most + shard::LOOK {
+        for ((shard, place), leave) in shards.iter().zip(&mut places).zip(leave) {
             if let Some(shard) = shard
-                && *left > 0
                 && *place != slot::NONE
+                && step < leave + shard::LOOK
             {
-                *left -= 1;
-                let (line, younger) = shard.warm_slot(*place);
+                let (line, younger) = shard.warm_slot(*place, step < leave);
                 sum ^= line;
                 *place = younger;
             }

@@ -9,7 +9,7 @@ use crate::window::Key;
 /// Expired entries that one insert removes from the old end.
 const SWEEP: usize = 2;
 /// How far from the old end one that is expired is looked for, to make room instead of a live one, as `lru` does.
-const LOOK: usize = 8;
+pub(super) const LOOK: usize = 8;
 /// Free places that nobody minds, beside as many as are taken.
 const FREE: usize = 1024;
 
@@ -147,14 +147,20 @@ impl Shard {
         self.index.warm(spread)
     }
 
+    /// What it reads next, if the first did not do.
+    pub(super) fn warm_next(&self, spread: u64) -> u32 {
+        self.index.warm_next(spread)
+    }
+
     pub(super) fn oldest_place(&self) -> u32 {
         self.seen.oldest
     }
 
-    /// Reads what taking it out reads, and says which is the next younger one.
-    pub(super) fn warm_slot(&self, place: u32) -> (u32, u32) {
+    /// Reads what looking at it reads, or taking it out (`leaves`), and says which is the next younger one.
+    pub(super) fn warm_slot(&self, place: u32, leaves: bool) -> (u32, u32) {
         let slot = &self.slab[place];
-        (self.index.warm(slot.key().spread()), slot.younger())
+        let line = if leaves { self.index.warm(slot.key().spread()) } else { 0 };
+        (line, slot.younger())
     }
 
     fn find(&self, key: Key) -> Option<u32> {
