@@ -5,7 +5,7 @@
 //! letter is delivered, because a letter, or the mailbox around it, may die on the way, and a reservation in it comes back
 //! here.
 
-use super::engine::{Engine, EngineKind, Entry, Stamp};
+use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
 use super::flight::{Flight, Flights};
 use super::tap::Tap;
 use super::*;
@@ -22,7 +22,7 @@ pub struct LocalWindow<L: Listener + ?Sized = dyn Listener> {
     clock: Clock,
     flights: Flights,
     kind: EngineKind,
-    engine: Box<dyn Engine>,
+    engine: Store,
     listener: Arc<L>,
     tap: Arc<Tap>,
 }

@@ -43,7 +43,7 @@ const SWEEP_ROUNDS: usize = 4;
 
 /// See the module's doc.
 #[derive(Debug)]
-pub(super) struct Compact {
+pub(in crate::window) struct Compact {
     /// The first `count` are in use.
     shards: [Padded; MAX_SHARDS],
     /// Changes only while all shards are locked: whoever holds a shard's lock may trust it.
@@ -99,7 +99,7 @@ impl Compact {
     ///
     /// The order within an old shard is exact. Between them an entry counts as seen when the latest commit before it in
     /// its shard's order was, which is exact up to the time between two fresh ids.
-    fn reshard(&self, capacity: usize, gone: &mut Gone<'_>) {
+    fn reshard(&self, capacity: usize, gone: &mut impl Gone) {
         let mut shards: Vec<MutexGuard<'_, Shard>> = self.shards.iter().map(|shard| shard.0.lock()).collect();
         let mut all: Vec<(u64, Slot)> = Vec::new();
         for shard in &shards {
@@ -146,7 +146,7 @@ impl Engine for Compact {
         shards.iter_mut().for_each(|shard| *shard = None);
     }
 
-    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool {
+    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool {
         self.lock(key).touch(key, now.into(), refresh, gone)
     }
 
@@ -154,7 +154,7 @@ impl Engine for Compact {
         self.lock(key).peek(key)
     }
 
-    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut Gone<'_>) {
+    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
         self.lock(key).insert(key, entry, now.into(), gone);
     }
 
@@ -163,7 +163,7 @@ impl Engine for Compact {
     }
 
     /// Exact within each shard.
-    fn resize(&self, capacity: usize, gone: &mut Gone<'_>) {
+    fn resize(&self, capacity: usize, gone: &mut impl Gone) {
         let _one = self.resizing.lock();
         let capacity = capacity.clamp(1, MOST_IDS);
         let (old, new) = (self.count.load(Relaxed), shards(capacity));
@@ -183,7 +183,7 @@ impl Engine for Compact {
         self.each(|shard, _| shard.pack(BATCH));
     }
 
-    fn clear(&self, gone: &mut Gone<'_>) {
+    fn clear(&self, gone: &mut impl Gone) {
         for shard in &self.shards {
             let all = {
                 let mut shard = shard.0.lock();
@@ -196,7 +196,7 @@ impl Engine for Compact {
         }
     }
 
-    fn sweep(&self, now: Stamp, gone: &mut Gone<'_>) {
+    fn sweep(&self, now: Stamp, gone: &mut impl Gone) {
         self.each(|shard, round| {
             let more = shard.sweep(now.into(), BATCH, gone);
             let sparse = shard.is_sparse() && shard.pack(BATCH);
@@ -246,10 +246,7 @@ fn warm_lines(
 /// more as an insert looks at. (If there is room they stay, and
 /// are in the cache the next time: that costs next to nothing.) An older slot says where the next
 /// one is, so all shards go a step together: the steps of one wait for each other, those of sixteen do not.
-fn warm_oldest(
-    shards: &[Option<MutexGuard<'_, Shard>>; MAX_SHARDS],
-    leave: [usize; MAX_SHARDS],
-) -> u32 {
+fn warm_oldest(shards: &[Option<MutexGuard<'_, Shard>>; MAX_SHARDS], leave: [usize; MAX_SHARDS]) -> u32 {
     let mut places: [u32; MAX_SHARDS] =
         std::array::from_fn(|n| shards[n].as_ref().map_or(slot::NONE, |shard| shard.oldest_place()));
     let mut sum = 0;

@@ -46,7 +46,7 @@ impl Shard {
         self.slab.bytes() + self.index.bytes()
     }
 
-    pub(super) fn touch(&mut self, key: Key, now: Millis, refresh: bool, gone: &mut Gone<'_>) -> bool {
+    pub(super) fn touch(&mut self, key: Key, now: Millis, refresh: bool, gone: &mut impl Gone) -> bool {
         let Some(place) = self.find(key) else { return false };
         if self.slab[place].is_expired(now) {
             self.evict(place, EvictionCause::Expired, gone);
@@ -68,7 +68,7 @@ impl Shard {
         self.find(key).map(|place| self.take(place).entry())
     }
 
-    pub(super) fn insert(&mut self, key: Key, entry: Entry, now: Millis, gone: &mut Gone<'_>) {
+    pub(super) fn insert(&mut self, key: Key, entry: Entry, now: Millis, gone: &mut impl Gone) {
         self.sweep(now, SWEEP, gone);
         if let Some(place) = self.find(key) {
             self.evict(place, EvictionCause::Expired, gone);
@@ -91,7 +91,7 @@ impl Shard {
     }
 
     /// Some of the expired ones at the old end; true if there may be more.
-    pub(super) fn sweep(&mut self, now: Millis, bound: usize, gone: &mut Gone<'_>) -> bool {
+    pub(super) fn sweep(&mut self, now: Millis, bound: usize, gone: &mut impl Gone) -> bool {
         for _ in 0..bound {
             let oldest = self.seen.oldest;
             if oldest == NONE || !self.slab[oldest].is_expired(now) {
@@ -103,7 +103,7 @@ impl Shard {
     }
 
     /// Some of what is too much, least recently seen first; true if there is more.
-    pub(super) fn shrink(&mut self, bound: usize, gone: &mut Gone<'_>) -> bool {
+    pub(super) fn shrink(&mut self, bound: usize, gone: &mut impl Gone) -> bool {
         let excess = self.len().saturating_sub(self.capacity);
         (0..excess.min(bound)).for_each(|_| self.evict(self.seen.oldest, EvictionCause::Resize, gone));
         excess > bound
@@ -180,7 +180,7 @@ impl Shard {
     }
 
     /// Told before it is done: the listener's lock would wait for whatever is written here to arrive in memory.
-    fn evict(&mut self, place: u32, cause: EvictionCause, gone: &mut Gone<'_>) {
+    fn evict(&mut self, place: u32, cause: EvictionCause, gone: &mut impl Gone) {
         if place != NONE {
             let slot = &self.slab[place];
             gone(slot.key(), slot.entry(), cause);

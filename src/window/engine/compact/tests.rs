@@ -1,7 +1,7 @@
 //! What the contract's suite can't see from outside: held against `lru`, which has the same shards and the same order, and
 //! what it costs in bytes and in stops.
 
-use super::super::EngineKind;
+use super::super::{EngineKind, Store};
 use super::*;
 use proptest::prelude::*;
 use std::collections::HashSet;
@@ -40,7 +40,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// An engine, and all that it says.
 struct Told {
-    engine: Box<dyn Engine>,
+    engine: Store,
     now: Stamp,
     refresh: bool,
 }
