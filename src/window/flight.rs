@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-/// A power of two. One lock per shard; contention falls with their number, an empty one costs 40 bytes.
+/// A power of two. One lock per shard; contention falls with their number.
 const SHARDS: usize = Key::LOCKS;
 
 /// The keys of one shard.
@@ -21,61 +21,73 @@ pub(super) type Shard = HashMap<Key, Flight, KeyHash>;
 /// All keys in flight.
 #[derive(Debug)]
 pub(super) struct Flights {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Padded]>,
 }
+
+/// Two locks never share a cache line, nor the two that a processor fetches together: who takes one would take the other
+/// away from another thread.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Padded(Mutex<Shard>);
 
 impl Flights {
     pub(super) fn new() -> Flights {
-        Flights { shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect() }
+        Flights { shards: std::iter::repeat_with(Padded::default).take(SHARDS).collect() }
     }
 
     /// Locks this key.
     pub(super) fn lock(&self, key: Key) -> MutexGuard<'_, Shard> {
-        self.shards[key.shard(SHARDS)].lock()
+        self.shards[key.shard(SHARDS)].0.lock()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.shards.iter().map(|shard| shard.0.lock().len()).sum()
     }
 
     /// Of the tables; the queues of waiters are bounded by the sessions that wait.
     pub(super) fn bytes(&self) -> usize {
         let slot = size_of::<(Key, Flight)>() + 1;
-        self.shards
-            .iter()
-            .map(|shard| size_of::<Mutex<Shard>>() + shard.lock().capacity() * 8 / 7 * slot)
-            .sum()
+        self.shards.iter().map(|shard| size_of::<Padded>() + shard.0.lock().capacity() * 8 / 7 * slot).sum()
     }
 }
 
 /// One key in flight: its reservation is held by somebody, and these wait. Weak: a session that is gone leaves its
 /// place behind if it had no time to leave the queue.
+/// For most nobody waits, and such a one is a pointer that is none: with its key it is half a cache line.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
-    waiters: VecDeque<(Weak<Mailbox>, Ticket)>,
+    waiters: Option<Box<Waiters>>,
 }
+
+/// The oldest first.
+#[derive(Debug, Default)]
+struct Waiters(VecDeque<(Weak<Mailbox>, Ticket)>);
 
 impl Flight {
     /// Takes a place at the end, or says that there is none. The dead do not count.
     pub(super) fn queue(&mut self, mailbox: &Arc<Mailbox>, ticket: Ticket, bound: usize) -> bool {
-        if self.waiters.len() >= bound {
-            self.waiters.retain(|(mailbox, _)| mailbox.strong_count() > 0);
+        let Waiters(waiters) = &mut **self.waiters.get_or_insert_default();
+        if waiters.len() >= bound {
+            waiters.retain(|(mailbox, _)| mailbox.strong_count() > 0);
         }
-        let room = self.waiters.len() < bound;
+        let room = waiters.len() < bound;
         if room {
-            self.waiters.push_back((Arc::downgrade(mailbox), ticket));
+            waiters.push_back((Arc::downgrade(mailbox), ticket));
         }
         room
     }
 
     /// Gives a place up; nothing happens if it was already called.
     pub(super) fn leave(&mut self, mailbox: &Arc<Mailbox>, ticket: Ticket) {
-        self.waiters.retain(|(other, theirs)| *theirs != ticket || other.as_ptr() != Arc::as_ptr(mailbox));
+        if let Some(waiters) = &mut self.waiters {
+            waiters.0.retain(|(other, theirs)| *theirs != ticket || other.as_ptr() != Arc::as_ptr(mailbox));
+        }
     }
 
     /// The oldest that still lives.
     pub(super) fn next(&mut self) -> Option<(Arc<Mailbox>, Ticket)> {
-        while let Some((mailbox, ticket)) = self.waiters.pop_front() {
+        let Waiters(waiters) = &mut **self.waiters.as_mut()?;
+        while let Some((mailbox, ticket)) = waiters.pop_front() {
             if let Some(mailbox) = mailbox.upgrade() {
                 return Some((mailbox, ticket));
             }
@@ -85,7 +97,8 @@ impl Flight {
 
     /// All that still live, oldest first.
     pub(super) fn into_waiters(self) -> Vec<(Arc<Mailbox>, Ticket)> {
-        self.waiters.into_iter().filter_map(|(mailbox, ticket)| Some((mailbox.upgrade()?, ticket))).collect()
+        let Some(waiters) = self.waiters else { return Vec::new() };
+        waiters.0.into_iter().filter_map(|(mailbox, ticket)| Some((mailbox.upgrade()?, ticket))).collect()
     }
 }
 

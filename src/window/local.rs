@@ -9,6 +9,7 @@ use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
 use super::flight::{Flight, Flights};
 use super::tap::Tap;
 use super::*;
+use std::collections::hash_map::Entry as Place;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
@@ -200,20 +201,23 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
     /// In flight, seen or neither, and what becomes of each.
     fn judge(&self, key: Key, now: Stamp, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Judgement {
         let mut flights = self.flights.lock(key);
-        if let Some(flight) = flights.get_mut(&key) {
-            self.notice(Event::InFlight);
-            if flight.queue(mailbox, ticket, self.waiters_per_id) {
-                return Judgement::Queued;
+        let place = match flights.entry(key) {
+            Place::Occupied(mut flight) => {
+                self.notice(Event::InFlight);
+                if flight.get_mut().queue(mailbox, ticket, self.waiters_per_id) {
+                    return Judgement::Queued;
+                }
+                self.notice(Event::Refused);
+                return Judgement::Crowded;
             }
-            self.notice(Event::Refused);
-            return Judgement::Crowded;
-        }
+            Place::Vacant(place) => place,
+        };
         let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
         if self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone) {
             self.notice(Event::Duplicate { key, now });
             return Judgement::Duplicate;
         }
-        flights.insert(key, Flight::default());
+        place.insert(Flight::default());
         self.notice(Event::Fresh { key });
         Judgement::Fresh
     }
@@ -229,6 +233,13 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
             } else {
                 Event::Committed { key, now, until }
             });
+            let flight = flights.remove(&key);
+            // What was in flight is not seen. Whoever commits without a reservation gets what is right, too.
+            if flight.is_none()
+                && let Some(entry) = self.engine.remove(key)
+            {
+                self.evicted(now, key, entry, EvictionCause::Expired);
+            }
             let entry = Entry { at: now, until, duplicates: 0 };
             if entry.is_expired(now) {
                 self.evicted(now, key, entry, EvictionCause::Expired);
@@ -236,7 +247,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
                 self.engine
                     .insert(key, entry, now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
             }
-            let waiters = flights.remove(&key).map(Flight::into_waiters).unwrap_or_default();
+            let waiters = flight.map(Flight::into_waiters).unwrap_or_default();
             waiters.iter().for_each(|_| self.notice(Event::Duplicate { key, now }));
             waiters
         };

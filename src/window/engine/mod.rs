@@ -134,7 +134,7 @@ pub trait Engine: Send + Sync + Debug {
     fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool;
     /// What is known of the key, expired or not. Changes nothing, not even recency.
     fn peek(&self, key: Key) -> Option<Entry>;
-    /// Makes the key seen, as the most recent one.
+    /// Makes the key seen, as the most recent one. It must not be there yet: ask for it first (`touch`, `remove`).
     fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone);
     /// Removes the key, expired or not.
     fn remove(&self, key: Key) -> Option<Entry>;

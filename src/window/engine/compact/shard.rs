@@ -70,9 +70,7 @@ impl Shard {
 
     pub(super) fn insert(&mut self, key: Key, entry: Entry, now: Millis, gone: &mut impl Gone) {
         self.sweep(now, SWEEP, gone);
-        if let Some(place) = self.find(key) {
-            self.evict(place, EvictionCause::Expired, gone);
-        }
+        debug_assert!(self.find(key).is_none(), "asked for before");
         // More than the capacity are here only while a resize is under way, and that will see to the rest.
         if self.len() >= self.capacity {
             match self.expired_near_the_end(now) {
