@@ -3,7 +3,8 @@
 //! * [`slot`]: key, neighbours, instants and counter in half a cache line. Instants are whole milliseconds.
 //! * [`slab`]: slots in chunks, linked by 25-bit places: it grows and shrinks by chunks.
 //! * [`index`]: from a key to its place, one cache miss a look-up; grows in many small pieces.
-//! * [`shard`]: the three together.
+//! * [`quiet`]: until when surely nothing expires.
+//! * [`shard`]: the four together.
 //!
 //! Shards are as those of `lru`: one for a small window, up to [`MAX_SHARDS`] for a large one, each with its part of the
 //! capacity, and the first early eviction comes when the window is about 99 % full.
@@ -15,6 +16,7 @@
 //! milliseconds. It happens only below 65,536 ids, or across that line.
 
 mod index;
+mod quiet;
 mod shard;
 mod slab;
 mod slot;
@@ -242,22 +244,23 @@ fn warm_lines(
     })
 }
 
-/// Of each shard as many of the oldest as will have to go, and their lines of the index; and as many
-/// more as an insert looks at. (If there is room they stay, and
-/// are in the cache the next time: that costs next to nothing.) An older slot says where the next
-/// one is, so all shards go a step together: the steps of one wait for each other, those of sixteen do not.
+/// Of each shard as many of the oldest as will have to go, with their lines of the index, and those that an insert looks at
+/// beside them. (If there is room they stay, and are in the cache the next time: that costs next to nothing.) An older slot
+/// says where the next one is, so all shards go a step together: the steps of one wait for each other, those of sixteen do
+/// not.
 fn warm_oldest(shards: &[Option<MutexGuard<'_, Shard>>; MAX_SHARDS], leave: [usize; MAX_SHARDS]) -> u32 {
+    let mut sum = 0;
     let mut places: [u32; MAX_SHARDS] =
         std::array::from_fn(|n| shards[n].as_ref().map_or(slot::NONE, |shard| shard.oldest_place()));
-    let mut sum = 0;
-    let most = leave.iter().copied().max().unwrap_or(0);
-    for step in 0..most + shard::LOOK {
-        for ((shard, place), leave) in shards.iter().zip(&mut places).zip(leave) {
-            if let Some(shard) = shard
+    let looks: [usize; MAX_SHARDS] =
+        std::array::from_fn(|n| shards[n].as_ref().map_or(0, |shard| leave[n] + shard.looks_at()));
+    for step in 0..looks.into_iter().max().unwrap_or(0) {
+        for (n, place) in places.iter_mut().enumerate() {
+            if let Some(shard) = &shards[n]
                 && *place != slot::NONE
-                && step < leave + shard::LOOK
+                && step < looks[n]
             {
-                let (line, younger) = shard.warm_slot(*place, step < leave);
+                let (line, younger) = shard.warm_slot(*place, step < leave[n]);
                 sum ^= line;
                 *place = younger;
             }

@@ -2,6 +2,7 @@
 
 use super::super::{Entry, EvictionCause, Gone, Stamp};
 use super::index::Index;
+use super::quiet::Quiet;
 use super::slab::{Chain, Slab};
 use super::slot::{Millis, NONE, Slot};
 use crate::window::Key;
@@ -9,7 +10,7 @@ use crate::window::Key;
 /// Expired entries that one insert removes from the old end.
 const SWEEP: usize = 2;
 /// How far from the old end one that is expired is looked for, to make room instead of a live one, as `lru` does.
-pub(super) const LOOK: usize = 8;
+const LOOK: usize = 8;
 /// Free places that nobody minds, beside as many as are taken.
 const FREE: usize = 1024;
 
@@ -20,12 +21,22 @@ pub(super) struct Shard {
     index: Index,
     /// By when they were last seen.
     seen: Chain,
+    quiet: Quiet,
+    /// Of the last insert.
+    now: Millis,
     pub(super) capacity: usize,
 }
 
 impl Shard {
     pub(super) fn new(capacity: usize, segments: usize) -> Shard {
-        Shard { slab: Slab::new(), index: Index::new(segments), seen: Chain::EMPTY, capacity }
+        Shard {
+            slab: Slab::new(),
+            index: Index::new(segments),
+            seen: Chain::EMPTY,
+            quiet: Quiet::EMPTY,
+            now: Millis(0),
+            capacity,
+        }
     }
 
     /// One of its kind with nothing in it.
@@ -54,6 +65,8 @@ impl Shard {
         }
         self.slab[place].touch(now, refresh);
         if self.seen.youngest != place {
+            self.leaves_end(place);
+            self.quiet.came(self.slab[place].until());
             self.seen.unlink(&mut self.slab, place);
             self.seen.push_young(&mut self.slab, place);
         }
@@ -69,6 +82,7 @@ impl Shard {
     }
 
     pub(super) fn insert(&mut self, key: Key, entry: Entry, now: Millis, gone: &mut impl Gone) {
+        self.now = now;
         self.sweep(now, SWEEP, gone);
         debug_assert!(self.find(key).is_none(), "asked for before");
         // More than the capacity are here only while a resize is under way, and that will see to the rest.
@@ -83,6 +97,7 @@ impl Shard {
 
     /// As the youngest.
     pub(super) fn push(&mut self, slot: Slot) {
+        self.quiet.came(slot.until());
         let place = self.slab.put(slot);
         self.seen.push_young(&mut self.slab, place);
         self.index.insert(slot.key().spread(), place);
@@ -90,6 +105,9 @@ impl Shard {
 
     /// Some of the expired ones at the old end; true if there may be more.
     pub(super) fn sweep(&mut self, now: Millis, bound: usize, gone: &mut impl Gone) -> bool {
+        if self.quiet.is_quiet(now) {
+            return false;
+        }
         for _ in 0..bound {
             let oldest = self.seen.oldest;
             if oldest == NONE || !self.slab[oldest].is_expired(now) {
@@ -150,6 +168,11 @@ impl Shard {
         self.index.warm_next(spread)
     }
 
+    /// How many of the oldest an insert reads beside those that it takes out: at least the one that is the oldest then.
+    pub(super) fn looks_at(&self) -> usize {
+        if self.quiet.is_quiet(self.now) { 1 } else { LOOK }
+    }
+
     pub(super) fn oldest_place(&self) -> u32 {
         self.seen.oldest
     }
@@ -166,6 +189,9 @@ impl Shard {
     }
 
     fn expired_near_the_end(&self, now: Millis) -> Option<u32> {
+        if self.quiet.is_quiet(now) {
+            return None;
+        }
         let mut place = self.seen.oldest;
         for _ in 0..LOOK {
             let slot = (place != NONE).then(|| &self.slab[place])?;
@@ -188,10 +214,18 @@ impl Shard {
 
     fn take(&mut self, place: u32) -> Slot {
         let slot = self.slab[place];
+        self.leaves_end(place);
         self.index.remove(slot.key().spread(), place);
         self.seen.unlink(&mut self.slab, place);
         self.slab.free(place);
         slot
+    }
+
+    /// To be called before this place is unlinked.
+    fn leaves_end(&mut self, place: u32) {
+        if self.seen.oldest == place {
+            self.quiet.oldest_goes(self.len());
+        }
     }
 
     #[cfg(test)]

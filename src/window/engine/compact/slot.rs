@@ -76,7 +76,7 @@ impl Slot {
         Millis(self.before & AT_MASK)
     }
 
-    fn until(&self) -> Millis {
+    pub(super) fn until(&self) -> Millis {
         let ttl = self.after >> DUPLICATES & TTL_MASK;
         match ttl {
             FOR_EVER => Millis(u64::MAX),
