@@ -4,6 +4,8 @@
 //! * `churn`: the same at a pressure of 3: each pushes out another before its TTL is over, and the ghost takes note.
 //! * `duplicate`: a verdict on an id that is remembered.
 //!
+//! `churn` is also made as a session makes it, [`READ`] ids at a time, with the hints of [`Window::warm`] and without.
+//!
 //! First the same window is measured with its accounting listening and not listening, in turns, so that whatever disturbs
 //! the machine disturbs both alike (two windows differ by a third, by where their memory happens to lie), and the ratio of
 //! the lower quartiles is printed. Then criterion has its say. `HAPAX_BENCH=churn:lru:on` (or `off`)
@@ -26,6 +28,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+/// Publishes that a session finds in one read.
+const READ: u64 = 64;
 const CAPACITY: usize = 1_000_000;
 const TTL: Duration = Duration::from_secs(600);
 /// Operations of one turn, and turns of each.
@@ -90,6 +94,35 @@ impl<L: Listener> Rig<L> {
         let back = self.asked.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (CAPACITY as u64 / 2);
         let window = self.window.clone();
         drop(black_box(window.reserve(key(self.next - back), self.now, &self.mailbox, Ticket(self.asked))));
+    }
+
+    /// As a session does it: the ids of a read are reserved one by one, and committed when the upstream has acked them.
+    fn read(&mut self, hint: bool) {
+        let keys: Vec<Key> = (1..=READ).map(|n| key(self.next + n)).collect();
+        self.next += READ;
+        if hint {
+            self.window.warm(&keys);
+        }
+        let mut reservations = Vec::with_capacity(keys.len());
+        for key in &keys {
+            self.now += self.job.step();
+            if let Verdict::Fresh(reservation) =
+                self.window.clone().reserve(*key, self.now, &self.mailbox, Ticket(0))
+            {
+                reservations.push(reservation);
+            }
+        }
+        if hint {
+            self.window.warm_commits(&keys);
+        }
+        reservations.into_iter().for_each(|reservation| reservation.commit(self.now, TTL));
+    }
+
+    /// Nanoseconds of one operation, read by read.
+    fn reads(&mut self, hint: bool) -> f64 {
+        let begin = now();
+        (0..TURN / READ).for_each(|_| self.read(hint));
+        begin.elapsed().as_secs_f64() * 1e9 / (TURN / READ * READ) as f64
     }
 
     fn run(&mut self, count: u64) {
@@ -168,6 +201,21 @@ fn quartile(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 4).copied().unwrap_or_default()
 }
 
+#[expect(clippy::print_stdout, reason = "it is what the bench is for")]
+fn hints() {
+    for engine in EngineKind::ALL.into_iter().rev() {
+        let mut rig = Rig::new(engine, Arc::new(Accounting::new()), Job::Churn);
+        let (mut cold, mut warm) = (Vec::new(), Vec::new());
+        for _ in 0..TURNS {
+            cold.push(rig.reads(false));
+            warm.push(rig.reads(true));
+        }
+        let (cold, warm, engine) = (quartile(cold), quartile(warm), engine.name());
+        let less = (warm / cold - 1.0) * 100.0;
+        println!("{READ:>7} ids {engine:>8}: {cold:6.1} ns, {warm:6.1} ns with the hints: {less:+.1} %");
+    }
+}
+
 fn criterion(criterion: &mut Criterion) {
     for (job, name) in JOBS {
         let mut group = criterion.benchmark_group(name);
@@ -202,6 +250,7 @@ fn main() {
         assert!(count_only(&what).is_some(), "HAPAX_BENCH={what}: write it as churn:lru:on");
         return;
     }
+    hints();
     ratios();
     let mut all = Criterion::default().configure_from_args();
     criterion(&mut all);

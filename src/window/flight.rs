@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-/// A power of two. One lock per shard; contention falls with their number, an empty one costs 128 bytes.
+/// A power of two. One lock per shard; contention falls with their number.
 const SHARDS: usize = Key::LOCKS;
 
 /// The keys of one shard.
@@ -24,7 +24,8 @@ pub(super) struct Flights {
     shards: Box<[Padded]>,
 }
 
-/// Two locks never share a cache line, nor the two that a processor fetches together: every publish takes two of them.
+/// Two locks never share a cache line, nor the two that a processor fetches together: who takes one would take the other
+/// away from another thread.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Padded(Mutex<Shard>);
@@ -52,32 +53,41 @@ impl Flights {
 
 /// One key in flight: its reservation is held by somebody, and these wait. Weak: a session that is gone leaves its
 /// place behind if it had no time to leave the queue.
+/// For most nobody waits, and such a one is a pointer that is none: with its key it is half a cache line.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
-    waiters: VecDeque<(Weak<Mailbox>, Ticket)>,
+    waiters: Option<Box<Waiters>>,
 }
+
+/// The oldest first.
+#[derive(Debug, Default)]
+struct Waiters(VecDeque<(Weak<Mailbox>, Ticket)>);
 
 impl Flight {
     /// Takes a place at the end, or says that there is none. The dead do not count.
     pub(super) fn queue(&mut self, mailbox: &Arc<Mailbox>, ticket: Ticket, bound: usize) -> bool {
-        if self.waiters.len() >= bound {
-            self.waiters.retain(|(mailbox, _)| mailbox.strong_count() > 0);
+        let Waiters(waiters) = &mut **self.waiters.get_or_insert_default();
+        if waiters.len() >= bound {
+            waiters.retain(|(mailbox, _)| mailbox.strong_count() > 0);
         }
-        let room = self.waiters.len() < bound;
+        let room = waiters.len() < bound;
         if room {
-            self.waiters.push_back((Arc::downgrade(mailbox), ticket));
+            waiters.push_back((Arc::downgrade(mailbox), ticket));
         }
         room
     }
 
     /// Gives a place up; nothing happens if it was already called.
     pub(super) fn leave(&mut self, mailbox: &Arc<Mailbox>, ticket: Ticket) {
-        self.waiters.retain(|(other, theirs)| *theirs != ticket || other.as_ptr() != Arc::as_ptr(mailbox));
+        if let Some(waiters) = &mut self.waiters {
+            waiters.0.retain(|(other, theirs)| *theirs != ticket || other.as_ptr() != Arc::as_ptr(mailbox));
+        }
     }
 
     /// The oldest that still lives.
     pub(super) fn next(&mut self) -> Option<(Arc<Mailbox>, Ticket)> {
-        while let Some((mailbox, ticket)) = self.waiters.pop_front() {
+        let Waiters(waiters) = &mut **self.waiters.as_mut()?;
+        while let Some((mailbox, ticket)) = waiters.pop_front() {
             if let Some(mailbox) = mailbox.upgrade() {
                 return Some((mailbox, ticket));
             }
@@ -87,7 +97,8 @@ impl Flight {
 
     /// All that still live, oldest first.
     pub(super) fn into_waiters(self) -> Vec<(Arc<Mailbox>, Ticket)> {
-        self.waiters.into_iter().filter_map(|(mailbox, ticket)| Some((mailbox.upgrade()?, ticket))).collect()
+        let Some(waiters) = self.waiters else { return Vec::new() };
+        waiters.0.into_iter().filter_map(|(mailbox, ticket)| Some((mailbox.upgrade()?, ticket))).collect()
     }
 }
 

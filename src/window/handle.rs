@@ -1,16 +1,14 @@
-//! A window as one session holds it.
+//! A window as one session holds it: the same window, with a reference count of its own.
+//!
+//! Each reservation holds its window. If all sessions held the same `Arc`, every publish of every thread would write to the
+//! one cache line of its count, twice. A handle's count is written by its own session, and by whoever got a reservation that
+//! this session had to give up.
 
-use super::{
-    Event, ForgetCause, Key, Listener, LocalWindow, Mailbox, Mode, Origin, Reservation, Rules, Ticket,
-    Verdict, Window,
-};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use super::*;
 
-/// Every reservation counts a reference to its window, and gives it back. Were that the window itself, all sessions would
-/// write to one count, which goes from core to core for every publish. So each session has a handle of its own, and counts
-/// there.
+/// See the module's doc. Aligned so that two of them share no cache line, nor the pair of lines that is fetched together.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Handle<L: Listener + ?Sized>(pub(super) Arc<LocalWindow<L>>);
 
 impl<L: Listener + ?Sized> Window for Handle<L> {
@@ -26,20 +24,17 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         self.0.ttl()
     }
 
-    fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
-        self.0.judge(key, now, mailbox, ticket).verdict(self, key, mailbox, ticket)
-    }
-
-    fn handle(self: Arc<Self>) -> Arc<dyn Window> {
-        Arc::new(Handle(Arc::clone(&self.0)))
-    }
-
     fn warm(&self, keys: &[Key]) {
         self.0.warm(keys);
     }
 
     fn warm_commits(&self, keys: &[Key]) {
         self.0.warm_commits(keys);
+    }
+
+    fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
+        let judgement = self.0.ask(key, now, mailbox, ticket);
+        judgement.verdict(self, key, mailbox, ticket)
     }
 
     fn commit(&self, key: Key, now: Instant, ttl: Duration) {

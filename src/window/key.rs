@@ -28,7 +28,12 @@ impl Key {
     /// Which of `count` shards (a power of two, at most 256) it belongs to. The bits are neither those that a hash
     /// table takes its bucket from (the lowest) nor those that it tags the bucket with (the highest seven).
     pub(crate) fn shard(self, count: usize) -> usize {
-        ((self.spread() >> 48) & 0xff) as usize & (count - 1)
+        Key::shard_of(self.spread(), count)
+    }
+
+    /// The same for who has spread it already.
+    pub(crate) fn shard_of(spread: u64, count: usize) -> usize {
+        ((spread >> 48) & 0xff) as usize & (count - 1)
     }
 }
 

@@ -5,11 +5,12 @@
 //! letter is delivered, because a letter, or the mailbox around it, may die on the way, and a reservation in it comes back
 //! here.
 
-use super::engine::{EngineKind, Entry, Stamp, Store};
+use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
 use super::flight::{Flight, Flights};
 use super::handle::Handle;
 use super::tap::Tap;
 use super::*;
+use std::collections::hash_map::Entry as Place;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
@@ -198,25 +199,33 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
         self.listener.limits(&self.limits());
     }
 
-    /// In flight, seen or neither, and what becomes of each.
-    pub(super) fn judge(&self, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Judgement {
+    /// A verdict is asked for.
+    pub(super) fn ask(&self, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Judgement {
         let now = self.clock.stamp(now);
         self.tap.asked(key, now);
+        self.judge(key, now, mailbox, ticket)
+    }
+
+    /// In flight, seen or neither, and what becomes of each.
+    fn judge(&self, key: Key, now: Stamp, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Judgement {
         let mut flights = self.flights.lock(key);
-        if let Some(flight) = flights.get_mut(&key) {
-            self.notice(Event::InFlight);
-            if flight.queue(mailbox, ticket, self.waiters_per_id) {
-                return Judgement::Queued;
+        let place = match flights.entry(key) {
+            Place::Occupied(mut flight) => {
+                self.notice(Event::InFlight);
+                if flight.get_mut().queue(mailbox, ticket, self.waiters_per_id) {
+                    return Judgement::Queued;
+                }
+                self.notice(Event::Refused);
+                return Judgement::Crowded;
             }
-            self.notice(Event::Refused);
-            return Judgement::Crowded;
-        }
+            Place::Vacant(place) => place,
+        };
         let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
         if self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone) {
             self.notice(Event::Duplicate { key, now });
             return Judgement::Duplicate;
         }
-        flights.insert(key, Flight::default());
+        place.insert(Flight::default());
         self.notice(Event::Fresh { key });
         Judgement::Fresh
     }
@@ -232,6 +241,13 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
             } else {
                 Event::Committed { key, now, until }
             });
+            let flight = flights.remove(&key);
+            // What was in flight is not seen. Whoever commits without a reservation gets what is right, too.
+            if flight.is_none()
+                && let Some(entry) = self.engine.remove(key)
+            {
+                self.evicted(now, key, entry, EvictionCause::Expired);
+            }
             let entry = Entry { at: now, until, duplicates: 0 };
             if entry.is_expired(now) {
                 self.evicted(now, key, entry, EvictionCause::Expired);
@@ -239,7 +255,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
                 self.engine
                     .insert(key, entry, now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
             }
-            let waiters = flights.remove(&key).map(Flight::into_waiters).unwrap_or_default();
+            let waiters = flight.map(Flight::into_waiters).unwrap_or_default();
             waiters.iter().for_each(|_| self.notice(Event::Duplicate { key, now }));
             waiters
         };
@@ -282,20 +298,21 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         self.dials.ttl()
     }
 
-    fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
-        self.judge(key, now, mailbox, ticket).verdict(self, key, mailbox, ticket)
+    fn warm(&self, keys: &[Key]) {
+        self.engine.warm(keys, false);
+    }
+
+    fn warm_commits(&self, keys: &[Key]) {
+        self.engine.warm(keys, true);
     }
 
     fn handle(self: Arc<Self>) -> Arc<dyn Window> {
         Arc::new(Handle(self))
     }
 
-    fn warm(&self, keys: &[Key]) {
-        self.engine.warm(keys);
-    }
-
-    fn warm_commits(&self, keys: &[Key]) {
-        self.engine.warm_inserts(keys);
+    fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
+        let judgement = self.ask(key, now, mailbox, ticket);
+        judgement.verdict(self, key, mailbox, ticket)
     }
 
     fn commit(&self, key: Key, now: Instant, ttl: Duration) {
@@ -340,7 +357,7 @@ pub(super) enum Judgement {
 }
 
 impl Judgement {
-    /// With a guard that holds `window`.
+    /// With its guard, which holds `window`.
     pub(super) fn verdict(
         self,
         window: Arc<dyn Window>,
@@ -434,6 +451,40 @@ mod tests {
             waiters_per_id: 2,
         };
         LocalWindow::new(rules, limits, engine, Arc::new(Deaf))
+    }
+
+    /// By a session's handle everything is as by the window itself, and the window's own count stays as it is.
+    #[test]
+    fn a_handle_is_the_window_with_a_count_of_its_own() {
+        let (window, mailbox, now) = (window(4, EngineKind::default()), Arc::new(Mailbox::new()), base());
+        let handles = [Arc::clone(&window).handle(), Arc::clone(&window).handle()];
+        let reserve =
+            |n: usize, key, ticket| Arc::clone(&handles[n]).reserve(Key(key), now, &mailbox, Ticket(ticket));
+        let Verdict::Fresh(first) = reserve(0, 1, 1) else { panic!("not fresh") };
+        let Verdict::InFlight(wait) = reserve(1, 1, 2) else { panic!("not in flight") };
+        assert_eq!((Arc::strong_count(&window), Arc::strong_count(&handles[0])), (3, 2));
+        first.forget(ForgetCause::Nack);
+        let Some((Ticket(2), Verdict::Fresh(promoted))) = mailbox.take().pop() else {
+            panic!("not promoted")
+        };
+        drop(wait);
+        promoted.commit(now, Duration::from_secs(1));
+        assert!(matches!(reserve(0, 1, 3), Verdict::Duplicate));
+        assert!(window.get(Key(1), now).is_some() && window.in_flight() == 0);
+        assert_eq!((Arc::strong_count(&window), Arc::strong_count(&handles[0])), (3, 1));
+    }
+
+    /// Without a reservation, which a session never does: nothing is stored twice.
+    #[test]
+    fn a_commit_of_what_is_seen_replaces_it() {
+        for engine in EngineKind::ALL {
+            let (window, now) = (window(4, engine), base());
+            for seconds in [1, 2, 3] {
+                window.commit(Key(1), now, Duration::from_secs(seconds));
+                assert_eq!(window.len(), 1);
+            }
+            assert_eq!(window.get(Key(1), now).unwrap().until, now + Duration::from_secs(3));
+        }
     }
 
     #[test]

@@ -141,14 +141,20 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn mode(&self) -> Mode;
     /// The TTL in force now, for messages that do not bring their own.
     fn ttl(&self) -> Duration;
+    /// For one session to hold: the same window, but its reference count may be one that no other session writes to.
+    fn handle(self: Arc<Self>) -> Arc<dyn Window>
+    where
+        Self: Sized + 'static,
+    {
+        self
+    }
+    /// A hint: these keys are about to be reserved, one after the other. What that will read is asked for at once, so that
+    /// the caller waits once for all of it (up to 64 keys or so) and not once for each. It tells and changes nothing.
+    fn warm(&self, _: &[Key]) {}
+    /// The same hint for keys whose reservations are about to be committed: what has to make room for them is read, too.
+    fn warm_commits(&self, _: &[Key]) {}
     /// Asks for a verdict. `mailbox` and `ticket` say where a late one goes.
     fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict;
-    /// For a session that will reserve much: a handle of its own, on the same window (see `handle.rs` for why).
-    fn handle(self: Arc<Self>) -> Arc<dyn Window>;
-    /// A hint: these keys are about to be asked for. A window that has far to go for them can go for all at once.
-    fn warm(&self, _: &[Key]) {}
-    /// A hint: these reservations are about to be committed.
-    fn warm_commits(&self, _: &[Key]) {}
     /// The reservation's commit. Called by [`Reservation::commit`] only.
     fn commit(&self, key: Key, now: Instant, ttl: Duration);
     /// As `commit`, for an outcome that is not known. Called by [`Reservation::commit_in_doubt`] only. A window that does

@@ -36,7 +36,7 @@ pub(super) fn bytes_at(capacity: usize) -> usize {
 
 /// See the module's doc.
 #[derive(Debug)]
-pub(super) struct Lru {
+pub(in crate::window) struct Lru {
     /// The outer lock is only ever written by a resize that changes the number of shards.
     shards: RwLock<Box<[Mutex<Shard>]>>,
 }
@@ -58,7 +58,7 @@ impl Lru {
 }
 
 impl Engine for Lru {
-    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool {
+    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool {
         self.with(key, |shard| shard.touch(key, now, refresh, gone))
     }
 
@@ -66,7 +66,7 @@ impl Engine for Lru {
         self.with(key, |shard| shard.map.peek(&Packed::from(key)).map(|slot| slot.entry()))
     }
 
-    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut Gone<'_>) {
+    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
         self.with(key, |shard| shard.insert(key, entry, now, gone));
     }
 
@@ -76,7 +76,7 @@ impl Engine for Lru {
 
     /// Exact within each shard. Where the number of shards changes (a small window grows large or the other way round),
     /// the order between shards is that of [`Slot::seen`], and nobody else gets in until it is done.
-    fn resize(&self, capacity: usize, gone: &mut Gone<'_>) {
+    fn resize(&self, capacity: usize, gone: &mut impl Gone) {
         let mut old = self.shards.write();
         let mut new = shards(capacity);
         if old.len() == new.len() {
@@ -102,13 +102,13 @@ impl Engine for Lru {
         *old = new;
     }
 
-    fn clear(&self, gone: &mut Gone<'_>) {
+    fn clear(&self, gone: &mut impl Gone) {
         for shard in &**self.shards.read() {
             shard.lock().clear(gone);
         }
     }
 
-    fn sweep(&self, now: Stamp, gone: &mut Gone<'_>) {
+    fn sweep(&self, now: Stamp, gone: &mut impl Gone) {
         for shard in &**self.shards.read() {
             shard.lock().sweep(now, SWEEP_IDLE, gone);
         }
@@ -169,7 +169,7 @@ impl Shard {
         }
     }
 
-    fn touch(&mut self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool {
+    fn touch(&mut self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool {
         let key = Packed::from(key);
         let Some(slot) = self.map.get_mut(&key) else { return false };
         let mut entry = slot.entry();
@@ -184,7 +184,7 @@ impl Shard {
         false
     }
 
-    fn insert(&mut self, key: Key, entry: Entry, now: Stamp, gone: &mut Gone<'_>) {
+    fn insert(&mut self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
         self.sweep(now, SWEEP, gone);
         if self.map.len() >= self.capacity {
             let oldest = self.map.iter().rev().take(LOOK);
@@ -196,7 +196,7 @@ impl Shard {
         self.put(key.into(), Slot::new(entry, now), EvictionCause::Capacity, gone);
     }
 
-    fn put(&mut self, key: Packed, slot: Slot, cause: EvictionCause, gone: &mut Gone<'_>) {
+    fn put(&mut self, key: Packed, slot: Slot, cause: EvictionCause, gone: &mut impl Gone) {
         if let Some(old) = self.map.put(key, slot) {
             gone(key.into(), old.entry(), EvictionCause::Expired);
         }
@@ -205,7 +205,7 @@ impl Shard {
     }
 
     /// Told before it is done: the listener's lock would wait for whatever is written here to arrive in memory.
-    fn trim(&mut self, cause: EvictionCause, gone: &mut Gone<'_>) {
+    fn trim(&mut self, cause: EvictionCause, gone: &mut impl Gone) {
         while self.map.len() > self.capacity {
             let Some((key, slot)) = self.map.peek_lru() else { break };
             gone((*key).into(), slot.entry(), cause);
@@ -214,7 +214,7 @@ impl Shard {
         }
     }
 
-    fn resize(&mut self, capacity: usize, gone: &mut Gone<'_>) {
+    fn resize(&mut self, capacity: usize, gone: &mut impl Gone) {
         self.capacity = capacity;
         self.trim(EvictionCause::Resize, gone);
         if buckets(self.peak) > buckets(capacity) {
@@ -231,7 +231,7 @@ impl Shard {
         }
     }
 
-    fn sweep(&mut self, now: Stamp, bound: usize, gone: &mut Gone<'_>) {
+    fn sweep(&mut self, now: Stamp, bound: usize, gone: &mut impl Gone) {
         for _ in 0..bound {
             match self.map.peek_lru() {
                 Some((key, slot)) if slot.entry().is_expired(now) => {
@@ -243,7 +243,7 @@ impl Shard {
         }
     }
 
-    fn clear(&mut self, gone: &mut Gone<'_>) {
+    fn clear(&mut self, gone: &mut impl Gone) {
         let map = std::mem::replace(&mut self.map, LruCache::unbounded_with_hasher(KeyHash::default()));
         (self.peak, self.is_churned) = (0, false);
         for (key, slot) in &map {

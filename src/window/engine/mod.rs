@@ -61,53 +61,9 @@ impl EngineKind {
     /// An empty store for at most `capacity` keys (at least one).
     pub(super) fn build(self, capacity: usize) -> Store {
         match self {
-            EngineKind::Moka => Store(Which::Moka(Box::new(moka::Moka::new(capacity)))),
-            EngineKind::Lru => Store(Which::Lru(Box::new(lru::Lru::new(capacity)))),
-            EngineKind::Compact => Store(Which::Compact(Box::new(compact::Compact::new(capacity)))),
-        }
-    }
-}
-
-/// An engine of a kind that is known when it runs. What every publish does is a branch, which is predicted and inlined,
-/// and not a jump by a table amid cache misses; for all else it is a `dyn Engine`.
-#[derive(Debug)]
-pub(super) struct Store(Which);
-
-#[derive(Debug)]
-enum Which {
-    Moka(Box<moka::Moka>),
-    Lru(Box<lru::Lru>),
-    Compact(Box<compact::Compact>),
-}
-
-impl Store {
-    #[inline]
-    pub(super) fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool {
-        match &self.0 {
-            Which::Moka(engine) => engine.touch(key, now, refresh, gone),
-            Which::Lru(engine) => engine.touch(key, now, refresh, gone),
-            Which::Compact(engine) => engine.touch(key, now, refresh, gone),
-        }
-    }
-
-    #[inline]
-    pub(super) fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut Gone<'_>) {
-        match &self.0 {
-            Which::Moka(engine) => engine.insert(key, entry, now, gone),
-            Which::Lru(engine) => engine.insert(key, entry, now, gone),
-            Which::Compact(engine) => engine.insert(key, entry, now, gone),
-        }
-    }
-}
-
-impl std::ops::Deref for Store {
-    type Target = dyn Engine;
-
-    fn deref(&self) -> &Self::Target {
-        match &self.0 {
-            Which::Moka(engine) => &**engine,
-            Which::Lru(engine) => &**engine,
-            Which::Compact(engine) => &**engine,
+            EngineKind::Moka => Store::Moka(moka::Moka::new(capacity)),
+            EngineKind::Lru => Store::Lru(lru::Lru::new(capacity)),
+            EngineKind::Compact => Store::Compact(compact::Compact::new(capacity)),
         }
     }
 }
@@ -157,7 +113,9 @@ impl Entry {
 
 /// Takes what leaves the store: the key, what was known of it, and the cause as the engine sees it: an entry that makes room is `Capacity` even if its
 /// TTL is over; the window knows better. Called with the engine's lock held: it must not call the engine.
-pub type Gone<'a> = dyn FnMut(Key, Entry, EvictionCause) + 'a;
+pub trait Gone: FnMut(Key, Entry, EvictionCause) {}
+
+impl<F: FnMut(Key, Entry, EvictionCause)> Gone for F {}
 
 /// The contract.
 ///
@@ -173,24 +131,20 @@ pub type Gone<'a> = dyn FnMut(Key, Entry, EvictionCause) + 'a;
 /// The caller never works on one key from two threads at once.
 pub trait Engine: Send + Sync + Debug {
     /// Whether the key is seen; if so the duplicate is counted and the key becomes the most recently seen.
-    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool;
-    /// A hint that these keys are about to be asked for: what that takes may be fetched for all of them at once.
-    fn warm(&self, _: &[Key]) {}
-    /// A hint that these keys are about to be inserted.
-    fn warm_inserts(&self, _: &[Key]) {}
+    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool;
     /// What is known of the key, expired or not. Changes nothing, not even recency.
     fn peek(&self, key: Key) -> Option<Entry>;
-    /// Makes the key seen, as the most recent one.
-    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut Gone<'_>);
+    /// Makes the key seen, as the most recent one. It must not be there yet: ask for it first (`touch`, `remove`).
+    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone);
     /// Removes the key, expired or not.
     fn remove(&self, key: Key) -> Option<Entry>;
     /// Changes the capacity; what has no place leaves at once, least recently seen first. What it took goes back to the
     /// allocator, index included.
-    fn resize(&self, capacity: usize, gone: &mut Gone<'_>);
+    fn resize(&self, capacity: usize, gone: &mut impl Gone);
     /// Removes everything.
-    fn clear(&self, gone: &mut Gone<'_>);
+    fn clear(&self, gone: &mut impl Gone);
     /// Removes expired entries that are easy to find, for times when no insert does it. Bounded work.
-    fn sweep(&self, now: Stamp, gone: &mut Gone<'_>);
+    fn sweep(&self, now: Stamp, gone: &mut impl Gone);
     /// Entries held, expired ones that were not yet swept included.
     fn len(&self) -> usize;
     /// Whether it holds none.
@@ -203,8 +157,90 @@ pub trait Engine: Send + Sync + Debug {
     fn bytes(&self) -> usize;
     /// What an entry and its part of the index take when the store is well filled.
     fn bytes_per_entry(&self) -> f64;
+    /// A hint: reads what a look-up of these keys will read; and, if they are to be inserted (`insert`), also what has to
+    /// make room for them. Waits for no lock.
+    fn warm(&self, _keys: &[Key], _insert: bool) {}
     /// The instant of the entry that would have to make room next, or a cheap estimate of it.
     fn oldest(&self) -> Option<Stamp> {
         None
+    }
+}
+
+/// A store of any kind. Not a `dyn Engine`: calls are inlined, and no jump is predicted badly amid a window's cache misses.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one a window, which lies behind an `Arc`: a box would be one miss more"
+)]
+pub(super) enum Store {
+    Moka(moka::Moka),
+    Lru(lru::Lru),
+    Compact(compact::Compact),
+}
+
+/// The same call to whichever it is.
+macro_rules! each {
+    ($store:expr, $engine:ident => $call:expr) => {
+        match $store {
+            Store::Moka($engine) => $call,
+            Store::Lru($engine) => $call,
+            Store::Compact($engine) => $call,
+        }
+    };
+}
+
+impl Engine for Store {
+    #[inline]
+    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool {
+        each!(self, engine => engine.touch(key, now, refresh, gone))
+    }
+
+    fn peek(&self, key: Key) -> Option<Entry> {
+        each!(self, engine => engine.peek(key))
+    }
+
+    #[inline]
+    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
+        each!(self, engine => engine.insert(key, entry, now, gone));
+    }
+
+    fn remove(&self, key: Key) -> Option<Entry> {
+        each!(self, engine => engine.remove(key))
+    }
+
+    fn resize(&self, capacity: usize, gone: &mut impl Gone) {
+        each!(self, engine => engine.resize(capacity, gone));
+    }
+
+    fn clear(&self, gone: &mut impl Gone) {
+        each!(self, engine => engine.clear(gone));
+    }
+
+    fn sweep(&self, now: Stamp, gone: &mut impl Gone) {
+        each!(self, engine => engine.sweep(now, gone));
+    }
+
+    fn len(&self) -> usize {
+        each!(self, engine => engine.len())
+    }
+
+    fn capacity(&self) -> usize {
+        each!(self, engine => engine.capacity())
+    }
+
+    fn bytes(&self) -> usize {
+        each!(self, engine => engine.bytes())
+    }
+
+    fn bytes_per_entry(&self) -> f64 {
+        each!(self, engine => engine.bytes_per_entry())
+    }
+
+    fn warm(&self, keys: &[Key], insert: bool) {
+        each!(self, engine => engine.warm(keys, insert));
+    }
+
+    fn oldest(&self) -> Option<Stamp> {
+        each!(self, engine => engine.oldest())
     }
 }

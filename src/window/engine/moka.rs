@@ -49,7 +49,7 @@ pub(super) fn bytes_at(capacity: usize) -> usize {
 
 /// See the module's doc.
 #[derive(Debug)]
-pub(super) struct Moka {
+pub(in crate::window) struct Moka {
     /// Written by resize only.
     store: RwLock<Store>,
     /// Counts inserts and duplicates, to know the order when the cache is made anew.
@@ -67,7 +67,7 @@ impl Moka {
 }
 
 impl Engine for Moka {
-    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool {
+    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool {
         let store = self.store.read();
         let Some(slot) = store.peek(key) else { return false };
         let mut entry = slot.entry.lock();
@@ -89,7 +89,7 @@ impl Engine for Moka {
         self.store.read().peek(key).map(|slot| slot.entry())
     }
 
-    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut Gone<'_>) {
+    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
         let store = self.store.read();
         if let Some(old) = store.take(key) {
             gone(old.key, old.entry(), EvictionCause::Expired);
@@ -104,7 +104,7 @@ impl Engine for Moka {
         self.store.read().take(key).map(|slot| slot.entry())
     }
 
-    fn resize(&self, capacity: usize, gone: &mut Gone<'_>) {
+    fn resize(&self, capacity: usize, gone: &mut impl Gone) {
         let mut store = self.store.write();
         store.settle(EvictionCause::Capacity, gone);
         let mut slots: Vec<Arc<Slot>> = store.cache.iter().map(|(_, slot)| slot).collect();
@@ -119,7 +119,7 @@ impl Engine for Moka {
         store.settle(EvictionCause::Resize, gone);
     }
 
-    fn clear(&self, gone: &mut Gone<'_>) {
+    fn clear(&self, gone: &mut impl Gone) {
         let mut store = self.store.write();
         store.settle(EvictionCause::Capacity, gone);
         for (_, slot) in &store.cache {
@@ -128,7 +128,7 @@ impl Engine for Moka {
         *store = Store::new(store.capacity);
     }
 
-    fn sweep(&self, now: Stamp, gone: &mut Gone<'_>) {
+    fn sweep(&self, now: Stamp, gone: &mut impl Gone) {
         let store = self.store.read();
         store.sweep(now, SWEEP_IDLE, false, gone);
         store.settle(EvictionCause::Capacity, gone);
@@ -214,7 +214,7 @@ impl Store {
     }
 
     /// Applies what moka has put off, and hands out what it has evicted.
-    fn settle(&self, cause: EvictionCause, gone: &mut Gone<'_>) {
+    fn settle(&self, cause: EvictionCause, gone: &mut impl Gone) {
         self.cache.run_pending_tasks();
         for slot in std::mem::take(&mut *self.shelf.evicted.lock()) {
             gone(slot.key, slot.entry(), cause);
@@ -227,7 +227,7 @@ impl Store {
     ///
     /// The queue stays locked from looking to removing: a key that is committed anew goes through the queue before the
     /// cache, so it is never the new entry that is removed.
-    fn sweep(&self, now: Stamp, steps: usize, turn: bool, gone: &mut Gone<'_>) {
+    fn sweep(&self, now: Stamp, steps: usize, turn: bool, gone: &mut impl Gone) {
         let mut queue = self.queue.lock();
         for _ in 0..steps.min(queue.len()) {
             let Some(slot) = queue.pop_front() else { break };

@@ -23,70 +23,30 @@ const NOTHING: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Line {
-    /// Four marks in each, the first one in the lowest bits, and two more.
-    marks: [u64; 2],
-    tail: u32,
+    marks: [u16; PLACES],
     /// How many that have their home here or before are behind this line.
     passed: u32,
     places: [u32; PLACES],
 }
 
 impl Line {
-    const EMPTY: Line = Line { marks: [0; 2], tail: 0, passed: 0, places: [NOTHING; PLACES] };
+    const EMPTY: Line = Line { marks: [0; PLACES], passed: 0, places: [NOTHING; PLACES] };
 
-    /// The lane of the mark whose place fits. All lanes are compared before one is looked at: which it will be is anybody's
-    /// guess, and a wrong one costs more than comparing.
-    #[inline]
+    /// The lane of the mark whose place fits.
     fn find(&self, mark: u16, fits: &impl Fn(u32) -> bool) -> Option<usize> {
-        let all = u64::from(mark) * 0x0001_0001_0001_0001;
-        let [low, mid] = self.marks;
-        // The upper half of the third is no lanes.
-        let high = u64::from(self.tail) ^ all & 0xFFFF_FFFF;
-        let mut found = zeros(low ^ all) >> 15 | zeros(mid ^ all) >> 14 | (zeros(high) & 0xFFFF_FFFF) >> 13;
-        while found != 0 {
-            let bit = found.trailing_zeros() as usize;
-            let lane = bit % 16 * 4 + bit / 16;
+        let mut lanes = 0_u32;
+        for (lane, &theirs) in self.marks.iter().enumerate() {
+            lanes |= u32::from(theirs == mark) << lane;
+        }
+        while lanes != 0 {
+            let lane = lanes.trailing_zeros() as usize;
             if self.places[lane] != NOTHING && fits(self.places[lane]) {
                 return Some(lane);
             }
-            found &= found - 1;
+            lanes &= lanes - 1;
         }
         None
     }
-
-    /// A lane that has no place.
-    #[inline]
-    fn free(&self) -> Option<usize> {
-        let mut free = 0_u32;
-        for (lane, place) in self.places.iter().enumerate() {
-            free |= u32::from(*place == NOTHING) << lane;
-        }
-        (free != 0).then(|| free.trailing_zeros() as usize)
-    }
-
-    fn set(&mut self, lane: usize, mark: u16, place: u32) {
-        let shift = lane % 4 * 16;
-        match self.marks.get_mut(lane / 4) {
-            Some(word) => *word = *word & !(0xFFFF << shift) | u64::from(mark) << shift,
-            None => self.tail = self.tail & !(0xFFFF << shift) | u32::from(mark) << shift,
-        }
-        self.places[lane] = place;
-    }
-
-    /// What is in it: marks and places.
-    fn entries(&self) -> impl Iterator<Item = (u16, u32)> {
-        let [low, mid] = self.marks;
-        let words = [low, mid, u64::from(self.tail)];
-        let mark = move |lane: usize| mark(words[lane / 4] >> (lane % 4 * 16));
-        let taken = self.places.iter().enumerate().filter(|(_, place)| **place != NOTHING);
-        taken.map(move |(lane, place)| (mark(lane), *place))
-    }
-}
-
-/// The highest bit of every 16 that are zero; perhaps of some above them, too, which are not.
-#[inline]
-fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(0x0001_0001_0001_0001) & !word & 0x8000_8000_8000_8000
 }
 
 /// See the module's doc.
@@ -109,10 +69,20 @@ impl Index {
         segment.find(mark(hash), &fits).map(|(line, lane)| segment.lines[line].places[lane])
     }
 
-    /// Reads the line where a look-up begins, and nothing else.
+    /// Reads the line where a look-up of this hash begins, and tells nothing.
     pub(super) fn warm(&self, hash: u64) -> u32 {
         let segment = &self.segments[self.segment(hash)];
         segment.lines.get(segment.home(mark(hash))).map_or(0, |line| line.passed)
+    }
+
+    /// Reads the line behind it, if there is more to be looked at.
+    pub(super) fn warm_next(&self, hash: u64) -> u32 {
+        let segment = &self.segments[self.segment(hash)];
+        let home = segment.home(mark(hash));
+        match segment.lines.get(home) {
+            Some(line) if line.passed > 0 => segment.lines[segment.next(home)].passed,
+            _ => 0,
+        }
     }
 
     /// It must not be there yet.
@@ -220,8 +190,9 @@ impl Segment {
         let mut line = self.home(mark);
         loop {
             let here = &mut self.lines[line];
-            if let Some(lane) = here.free() {
-                here.set(lane, mark, place);
+            if let Some(lane) = here.places.iter().position(|&place| place == NOTHING) {
+                here.marks[lane] = mark;
+                here.places[lane] = place;
                 return;
             }
             here.passed += 1;
@@ -250,7 +221,11 @@ impl Segment {
         }
         let old = std::mem::replace(&mut self.lines, vec![Line::EMPTY; lines]);
         for line in &old {
-            line.entries().for_each(|(mark, place)| self.put(mark, place));
+            for (&mark, &place) in line.marks.iter().zip(&line.places) {
+                if place != NOTHING {
+                    self.put(mark, place);
+                }
+            }
         }
     }
 }

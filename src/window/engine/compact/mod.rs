@@ -3,8 +3,8 @@
 //! * [`slot`]: key, neighbours, instants and counter in half a cache line. Instants are whole milliseconds.
 //! * [`slab`]: slots in chunks, linked by 25-bit places: it grows and shrinks by chunks.
 //! * [`index`]: from a key to its place, one cache miss a look-up; grows in many small pieces.
-//! * [`shard`]: the three together.
-//! * [`warm`]: what many operations will need, from memory at the same time.
+//! * [`quiet`]: until when surely nothing expires.
+//! * [`shard`]: the four together.
 //!
 //! Shards are as those of `lru`: one for a small window, up to [`MAX_SHARDS`] for a large one, each with its part of the
 //! capacity, and the first early eviction comes when the window is about 99 % full.
@@ -16,12 +16,12 @@
 //! milliseconds. It happens only below 65,536 ids, or across that line.
 
 mod index;
+mod quiet;
 mod shard;
 mod slab;
 mod slot;
 #[cfg(test)]
 mod tests;
-mod warm;
 
 use super::{Engine, Entry, EvictionCause, Gone, MOST_IDS, Stamp};
 use crate::window::Key;
@@ -45,7 +45,7 @@ const SWEEP_ROUNDS: usize = 4;
 
 /// See the module's doc.
 #[derive(Debug)]
-pub(super) struct Compact {
+pub(in crate::window) struct Compact {
     /// The first `count` are in use.
     shards: [Padded; MAX_SHARDS],
     /// Changes only while all shards are locked: whoever holds a shard's lock may trust it.
@@ -101,7 +101,7 @@ impl Compact {
     ///
     /// The order within an old shard is exact. Between them an entry counts as seen when the latest commit before it in
     /// its shard's order was, which is exact up to the time between two fresh ids.
-    fn reshard(&self, capacity: usize, gone: &mut Gone<'_>) {
+    fn reshard(&self, capacity: usize, gone: &mut impl Gone) {
         let mut shards: Vec<MutexGuard<'_, Shard>> = self.shards.iter().map(|shard| shard.0.lock()).collect();
         let mut all: Vec<(u64, Slot)> = Vec::new();
         for shard in &shards {
@@ -128,15 +128,27 @@ impl Compact {
 }
 
 impl Engine for Compact {
-    fn warm(&self, keys: &[Key]) {
-        warm::lookups(self, keys);
+    /// All locks first, then all the reading: a locked instruction in between would wait for what was read before it. What
+    /// somebody else holds is left out.
+    fn warm(&self, keys: &[Key], insert: bool) {
+        let count = self.count.load(Relaxed);
+        let mut keys_of = [0_usize; MAX_SHARDS];
+        for key in keys {
+            keys_of[key.shard(count)] += 1;
+        }
+        let mut shards: [Option<MutexGuard<'_, Shard>>; MAX_SHARDS] =
+            std::array::from_fn(|n| if keys_of[n] > 0 { self.shards[n].0.try_lock() } else { None });
+        let mut sum = warm_lines(&shards, keys, count, Shard::warm);
+        if insert {
+            sum ^= warm_oldest(&shards, keys_of);
+        }
+        // By now the first lines say who has to look further.
+        sum ^= warm_lines(&shards, keys, count, Shard::warm_next);
+        std::hint::black_box(sum);
+        shards.iter_mut().for_each(|shard| *shard = None);
     }
 
-    fn warm_inserts(&self, keys: &[Key]) {
-        warm::inserts(self, keys);
-    }
-
-    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut Gone<'_>) -> bool {
+    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool {
         self.lock(key).touch(key, now.into(), refresh, gone)
     }
 
@@ -144,7 +156,7 @@ impl Engine for Compact {
         self.lock(key).peek(key)
     }
 
-    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut Gone<'_>) {
+    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
         self.lock(key).insert(key, entry, now.into(), gone);
     }
 
@@ -153,7 +165,7 @@ impl Engine for Compact {
     }
 
     /// Exact within each shard.
-    fn resize(&self, capacity: usize, gone: &mut Gone<'_>) {
+    fn resize(&self, capacity: usize, gone: &mut impl Gone) {
         let _one = self.resizing.lock();
         let capacity = capacity.clamp(1, MOST_IDS);
         let (old, new) = (self.count.load(Relaxed), shards(capacity));
@@ -173,7 +185,7 @@ impl Engine for Compact {
         self.each(|shard, _| shard.pack(BATCH));
     }
 
-    fn clear(&self, gone: &mut Gone<'_>) {
+    fn clear(&self, gone: &mut impl Gone) {
         for shard in &self.shards {
             let all = {
                 let mut shard = shard.0.lock();
@@ -186,7 +198,7 @@ impl Engine for Compact {
         }
     }
 
-    fn sweep(&self, now: Stamp, gone: &mut Gone<'_>) {
+    fn sweep(&self, now: Stamp, gone: &mut impl Gone) {
         self.each(|shard, round| {
             let more = shard.sweep(now.into(), BATCH, gone);
             let sparse = shard.is_sparse() && shard.pack(BATCH);
@@ -217,6 +229,44 @@ impl Engine for Compact {
         let of = |shard: &Padded| shard.0.lock().oldest();
         self.shards.iter().filter_map(of).min()
     }
+}
+
+/// Of each key.
+fn warm_lines(
+    shards: &[Option<MutexGuard<'_, Shard>>; MAX_SHARDS],
+    keys: &[Key],
+    count: usize,
+    warm: impl Fn(&Shard, u64) -> u32,
+) -> u32 {
+    keys.iter().fold(0, |sum, key| {
+        let spread = key.spread();
+        sum ^ shards[Key::shard_of(spread, count)].as_ref().map_or(0, |shard| warm(shard, spread))
+    })
+}
+
+/// Of each shard as many of the oldest as will have to go, with their lines of the index, and those that an insert looks at
+/// beside them. (If there is room they stay, and are in the cache the next time: that costs next to nothing.) An older slot
+/// says where the next one is, so all shards go a step together: the steps of one wait for each other, those of sixteen do
+/// not.
+fn warm_oldest(shards: &[Option<MutexGuard<'_, Shard>>; MAX_SHARDS], leave: [usize; MAX_SHARDS]) -> u32 {
+    let mut sum = 0;
+    let mut places: [u32; MAX_SHARDS] =
+        std::array::from_fn(|n| shards[n].as_ref().map_or(slot::NONE, |shard| shard.oldest_place()));
+    let looks: [usize; MAX_SHARDS] =
+        std::array::from_fn(|n| shards[n].as_ref().map_or(0, |shard| leave[n] + shard.looks_at()));
+    for step in 0..looks.into_iter().max().unwrap_or(0) {
+        for (n, place) in places.iter_mut().enumerate() {
+            if let Some(shard) = &shards[n]
+                && *place != slot::NONE
+                && step < looks[n]
+            {
+                let (line, younger) = shard.warm_slot(*place, step < leave[n]);
+                sum ^= line;
+                *place = younger;
+            }
+        }
+    }
+    sum
 }
 
 /// In how many: a power of two.

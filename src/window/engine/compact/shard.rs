@@ -2,6 +2,7 @@
 
 use super::super::{Entry, EvictionCause, Gone, Stamp};
 use super::index::Index;
+use super::quiet::Quiet;
 use super::slab::{Chain, Slab};
 use super::slot::{Millis, NONE, Slot};
 use crate::window::Key;
@@ -9,7 +10,7 @@ use crate::window::Key;
 /// Expired entries that one insert removes from the old end.
 const SWEEP: usize = 2;
 /// How far from the old end one that is expired is looked for, to make room instead of a live one, as `lru` does.
-pub(super) const LOOK: usize = 8;
+const LOOK: usize = 8;
 /// Free places that nobody minds, beside as many as are taken.
 const FREE: usize = 1024;
 
@@ -20,12 +21,22 @@ pub(super) struct Shard {
     index: Index,
     /// By when they were last seen.
     seen: Chain,
+    quiet: Quiet,
+    /// Of the last insert.
+    now: Millis,
     pub(super) capacity: usize,
 }
 
 impl Shard {
     pub(super) fn new(capacity: usize, segments: usize) -> Shard {
-        Shard { slab: Slab::new(), index: Index::new(segments), seen: Chain::EMPTY, capacity }
+        Shard {
+            slab: Slab::new(),
+            index: Index::new(segments),
+            seen: Chain::EMPTY,
+            quiet: Quiet::EMPTY,
+            now: Millis(0),
+            capacity,
+        }
     }
 
     /// One of its kind with nothing in it.
@@ -46,7 +57,7 @@ impl Shard {
         self.slab.bytes() + self.index.bytes()
     }
 
-    pub(super) fn touch(&mut self, key: Key, now: Millis, refresh: bool, gone: &mut Gone<'_>) -> bool {
+    pub(super) fn touch(&mut self, key: Key, now: Millis, refresh: bool, gone: &mut impl Gone) -> bool {
         let Some(place) = self.find(key) else { return false };
         if self.slab[place].is_expired(now) {
             self.evict(place, EvictionCause::Expired, gone);
@@ -54,6 +65,8 @@ impl Shard {
         }
         self.slab[place].touch(now, refresh);
         if self.seen.youngest != place {
+            self.leaves_end(place);
+            self.quiet.came(self.slab[place].until());
             self.seen.unlink(&mut self.slab, place);
             self.seen.push_young(&mut self.slab, place);
         }
@@ -68,11 +81,10 @@ impl Shard {
         self.find(key).map(|place| self.take(place).entry())
     }
 
-    pub(super) fn insert(&mut self, key: Key, entry: Entry, now: Millis, gone: &mut Gone<'_>) {
+    pub(super) fn insert(&mut self, key: Key, entry: Entry, now: Millis, gone: &mut impl Gone) {
+        self.now = now;
         self.sweep(now, SWEEP, gone);
-        if let Some(place) = self.find(key) {
-            self.evict(place, EvictionCause::Expired, gone);
-        }
+        debug_assert!(self.find(key).is_none(), "asked for before");
         // More than the capacity are here only while a resize is under way, and that will see to the rest.
         if self.len() >= self.capacity {
             match self.expired_near_the_end(now) {
@@ -85,13 +97,17 @@ impl Shard {
 
     /// As the youngest.
     pub(super) fn push(&mut self, slot: Slot) {
+        self.quiet.came(slot.until());
         let place = self.slab.put(slot);
         self.seen.push_young(&mut self.slab, place);
         self.index.insert(slot.key().spread(), place);
     }
 
     /// Some of the expired ones at the old end; true if there may be more.
-    pub(super) fn sweep(&mut self, now: Millis, bound: usize, gone: &mut Gone<'_>) -> bool {
+    pub(super) fn sweep(&mut self, now: Millis, bound: usize, gone: &mut impl Gone) -> bool {
+        if self.quiet.is_quiet(now) {
+            return false;
+        }
         for _ in 0..bound {
             let oldest = self.seen.oldest;
             if oldest == NONE || !self.slab[oldest].is_expired(now) {
@@ -103,7 +119,7 @@ impl Shard {
     }
 
     /// Some of what is too much, least recently seen first; true if there is more.
-    pub(super) fn shrink(&mut self, bound: usize, gone: &mut Gone<'_>) -> bool {
+    pub(super) fn shrink(&mut self, bound: usize, gone: &mut impl Gone) -> bool {
         let excess = self.len().saturating_sub(self.capacity);
         (0..excess.min(bound)).for_each(|_| self.evict(self.seen.oldest, EvictionCause::Resize, gone));
         excess > bound
@@ -142,21 +158,30 @@ impl Shard {
         })
     }
 
-    /// Reads what finding the key will read first.
-    pub(super) fn warm(&self, key: Key) -> u32 {
-        self.index.warm(key.spread())
+    /// Reads what a look-up of it reads first, and tells nothing.
+    pub(super) fn warm(&self, spread: u64) -> u32 {
+        self.index.warm(spread)
     }
 
-    /// Who has to make room for the next one, if somebody has to.
-    pub(super) fn next_to_go(&self) -> Option<u32> {
-        (self.len() >= self.capacity && self.seen.oldest != NONE).then_some(self.seen.oldest)
+    /// What it reads next, if the first did not do.
+    pub(super) fn warm_next(&self, spread: u64) -> u32 {
+        self.index.warm_next(spread)
     }
 
-    /// Reads the slot there, says who comes after it, and, if it will be evicted, reads what that takes.
-    pub(super) fn warm_slot(&self, place: u32, evicted: bool) -> (Option<u32>, u32) {
+    /// How many of the oldest an insert reads beside those that it takes out: at least the one that is the oldest then.
+    pub(super) fn looks_at(&self) -> usize {
+        if self.quiet.is_quiet(self.now) { 1 } else { LOOK }
+    }
+
+    pub(super) fn oldest_place(&self) -> u32 {
+        self.seen.oldest
+    }
+
+    /// Reads what looking at it reads, or taking it out (`leaves`), and says which is the next younger one.
+    pub(super) fn warm_slot(&self, place: u32, leaves: bool) -> (u32, u32) {
         let slot = &self.slab[place];
-        let line = if evicted { self.warm(slot.key()) } else { 0 };
-        (Some(slot.younger()).filter(|place| *place != NONE), line)
+        let line = if leaves { self.index.warm(slot.key().spread()) } else { 0 };
+        (line, slot.younger())
     }
 
     fn find(&self, key: Key) -> Option<u32> {
@@ -164,6 +189,9 @@ impl Shard {
     }
 
     fn expired_near_the_end(&self, now: Millis) -> Option<u32> {
+        if self.quiet.is_quiet(now) {
+            return None;
+        }
         let mut place = self.seen.oldest;
         for _ in 0..LOOK {
             let slot = (place != NONE).then(|| &self.slab[place])?;
@@ -176,7 +204,7 @@ impl Shard {
     }
 
     /// Told before it is done: the listener's lock would wait for whatever is written here to arrive in memory.
-    fn evict(&mut self, place: u32, cause: EvictionCause, gone: &mut Gone<'_>) {
+    fn evict(&mut self, place: u32, cause: EvictionCause, gone: &mut impl Gone) {
         if place != NONE {
             let slot = &self.slab[place];
             gone(slot.key(), slot.entry(), cause);
@@ -186,10 +214,18 @@ impl Shard {
 
     fn take(&mut self, place: u32) -> Slot {
         let slot = self.slab[place];
+        self.leaves_end(place);
         self.index.remove(slot.key().spread(), place);
         self.seen.unlink(&mut self.slab, place);
         self.slab.free(place);
         slot
+    }
+
+    /// To be called before this place is unlinked.
+    fn leaves_end(&mut self, place: u32) {
+        if self.seen.oldest == place {
+            self.quiet.oldest_goes(self.len());
+        }
     }
 
     #[cfg(test)]

@@ -76,7 +76,7 @@ impl Slot {
         Millis(self.before & AT_MASK)
     }
 
-    fn until(&self) -> Millis {
+    pub(super) fn until(&self) -> Millis {
         let ttl = self.after >> DUPLICATES & TTL_MASK;
         match ttl {
             FOR_EVER => Millis(u64::MAX),
@@ -85,11 +85,8 @@ impl Slot {
         }
     }
 
-    #[inline]
     pub(super) fn is_expired(&self, now: Millis) -> bool {
-        let ttl = self.after >> DUPLICATES & TTL_MASK;
-        // (Nearly every TTL is kept in milliseconds.)
-        if ttl < IN_SECONDS { now.0 >= self.at().0 + ttl } else { now >= self.until() }
+        now >= self.until()
     }
 
     pub(super) fn entry(&self) -> Entry {

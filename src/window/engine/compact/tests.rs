@@ -193,6 +193,25 @@ fn what_expires_while_nobody_publishes_is_given_back() {
     assert!(compact.bytes() < before / 5, "{before} has become {}", compact.bytes());
 }
 
+/// A hint about keys that are there, that are not, and that somebody else has locked.
+#[test]
+fn a_hint_changes_nothing_and_waits_for_nobody() {
+    let compact = filled(200_000, 250_000);
+    let order = |compact: &Compact| {
+        let of = |shard: &Padded| shard.0.lock().iter().map(Slot::key).collect::<Vec<_>>();
+        compact.shards.iter().map(of).collect::<Vec<_>>()
+    };
+    let (before, keys) = (order(&compact), [0, 249_999, 1 << 40].map(Key));
+    for insert in [false, true] {
+        compact.warm(&keys, insert);
+        compact.warm(&[], insert);
+        Compact::new(1).warm(&keys, insert);
+        let _locked = compact.lock(keys[0]);
+        compact.warm(&keys, insert);
+    }
+    assert!(before == order(&compact) && compact.len() <= 200_000);
+}
+
 /// Two publishers and a resizer that changes the number of shards under them: every key left once, or is still there.
 #[test]
 fn no_key_is_lost_or_doubled_while_the_shards_change() {
