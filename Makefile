@@ -2,7 +2,7 @@
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test lint fuzz bench instructions soak setup
+.PHONY: demo test lint fuzz bench instructions allocations soak setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo:
@@ -45,6 +45,10 @@ soak:
 # Instructions per message against those that are kept: a regression is seen without a clock. scripts/instructions --write keeps new ones.
 instructions: setup
 	scripts/instructions
+
+# Blocks and bytes that a message allocates in a session alone. For looking at: nothing fails.
+allocations: setup
+	scripts/allocations
 
 # Installs what is missing; quick when all is there.
 setup:

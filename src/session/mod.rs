@@ -5,6 +5,8 @@
 //! [`Session::poll_output`] says until it says `None`, and sleeps until [`Session::poll_timeout`].
 
 mod about;
+#[doc(hidden)]
+pub mod alone;
 mod candidate;
 mod channel;
 mod client;

@@ -34,14 +34,16 @@ pub(super) struct CompareArgs {
     json: bool,
 }
 
-/// The rows that are measured here; 7 and 8 are those of `cargo bench --bench engines`.
-const ROWS: [u8; 9] = [1, 2, 3, 4, 5, 6, 9, 10, 11];
+/// The rows that are measured here; 7 and 8 are those of `cargo bench --bench engines -- 10000 10000000`.
+const ROWS: [u8; 10] = [1, 2, 3, 4, 5, 6, 9, 10, 11, 12];
 
 fn row_number(text: &str) -> Result<u8, String> {
     match text.parse() {
         Ok(number) if ROWS.contains(&number) => Ok(number),
-        Ok(7 | 8) => Err("rows 7 and 8 are printed by cargo bench --bench engines".to_owned()),
-        _ => Err("the rows are 1 to 6 and 9 to 11".to_owned()),
+        Ok(7 | 8) => {
+            Err("rows 7 and 8 are printed by cargo bench --bench engines -- 10000 10000000".to_owned())
+        }
+        _ => Err("the rows are 1 to 6 and 9 to 12".to_owned()),
     }
 }
 
@@ -91,6 +93,10 @@ pub(super) fn run(args: &CompareArgs) -> Result<(), Error> {
     if wanted(11) {
         say("row 11: many connections");
         done.push(rows::many(extent)?);
+    }
+    if wanted(12) {
+        say("row 12: a second worker thread");
+        done.push(rows::second_thread(extent)?);
     }
     done.retain(|row| wanted(row.number));
     done.sort_by_key(|row| row.number);

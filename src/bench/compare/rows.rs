@@ -5,8 +5,8 @@ use super::super::dial::{Dialed, Target};
 use super::super::load::Load;
 use super::super::take::take;
 use super::Extent;
-use super::stand::{Process, WINDOW, put};
-use super::table::{Goal, Pairs, Row};
+use super::stand::{Process, WINDOW, cpu_of_load, put};
+use super::table::{Goal, Pairs, Row, middle};
 use crate::demo::rabbit::{self, Rabbit};
 use rustix::process::{Resource, getrlimit};
 
@@ -22,6 +22,10 @@ const OTHER_FILES: u64 = 200;
 const MANY: usize = 1000;
 /// In flight on each of many connections.
 const MANY_WINDOW: u32 = 100;
+/// Enough for each worker thread to have some of them ready at any time.
+const SHARED: usize = 64;
+/// Of a hundred publishes, one reaches the sink: what is measured is the relay.
+const MOSTLY_KNOWN: f64 = 0.99;
 
 /// Rows 1 and 3: processor time for each unique publish, and throughput.
 pub(super) fn full_window(extent: Extent) -> Result<Vec<Row>, Error> {
@@ -244,5 +248,47 @@ pub(super) fn many(extent: Extent) -> Result<Row, Error> {
         pairs,
         goal: Goal::AtLeast(0.7),
         note: Some(format!("{MANY_WINDOW} in flight on each, 1,000 on the one")),
+    })
+}
+
+/// Row 12: does a second worker thread help? The load and the sink need cores, too, so it says who had them.
+pub(super) fn second_thread(extent: Extent) -> Result<Row, Error> {
+    let sink = Process::sink()?;
+    let (one, two) = (Process::relay_on(sink.address(), 1)?, Process::relay_on(sink.address(), 2)?);
+    let run = |relay: &Process| {
+        let load = Load {
+            connections: SHARED,
+            window: MANY_WINDOW,
+            duplicates: MOSTLY_KNOWN,
+            ..Load::new(relay.target(), extent.messages(RUN))
+        };
+        let (sinks, (loads, (relays, outcome))) = sink.cpu(|| cpu_of_load(|| relay.cpu(|| put(&load))))?;
+        let elapsed = outcome.elapsed.as_secs_f64();
+        Ok((outcome.rate(), [relays, loads, sinks].map(|cpu| cpu / elapsed)))
+    };
+    let (mut pairs, mut cores) = (Pairs::default(), Vec::new());
+    for _ in 0..extent.pairs {
+        let (with_one, with_two): ((f64, [f64; 3]), (f64, [f64; 3])) = (run(&one)?, run(&two)?);
+        pairs.push(with_two.0, with_one.0);
+        cores.push((with_one.1, with_two.1));
+    }
+    let ones = |who: usize| middle(cores.iter().map(|(one, _)| one[who]));
+    let twos = |who: usize| middle(cores.iter().map(|(_, two)| two[who]));
+    Ok(Row {
+        number: 12,
+        what: "2 worker threads, 99 % duplicates: throughput",
+        against: "1 worker thread",
+        unit: "msg/s",
+        pairs,
+        goal: Goal::Known,
+        note: Some(format!(
+            "cores taken with one worker thread and with two: relay {:.2}, {:.2}; load {:.2}, {:.2}; sink {:.2}, {:.2}",
+            ones(0),
+            twos(0),
+            ones(1),
+            twos(1),
+            ones(2),
+            twos(2),
+        )),
     })
 }

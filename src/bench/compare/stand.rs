@@ -21,7 +21,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Where Debian has it, if it is not in the path.
 const HAPROXY: &str = "/usr/sbin/haproxy";
 /// Set, these would make the relay another one than its command line says.
-const ENVIRONMENT: [&str; 5] = ["HAPAX_CONFIG", "HAPAX_LISTEN", "HAPAX_UPSTREAM", "HAPAX_ADMIN", "HAPAX_LOG"];
+const ENVIRONMENT: [&str; 6] =
+    ["HAPAX_CONFIG", "HAPAX_LISTEN", "HAPAX_UPSTREAM", "HAPAX_ADMIN", "HAPAX_LOG", WORKER_THREADS];
+/// Of tokio's runtime: as many threads as this; without it, as the machine has cores.
+const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 /// Ids that the full window has room for.
 pub(super) const WINDOW: u64 = 1_000_000;
 
@@ -61,6 +64,21 @@ impl Process {
 
     /// Hapax before this address, with a window of this mode. Its limits are out of the way; all else is as by default.
     pub(super) fn relay(upstream: SocketAddr, mode: &str) -> Result<Process, Error> {
+        Process::relay_with(upstream, mode, |_| {})
+    }
+
+    /// The same with so many worker threads.
+    pub(super) fn relay_on(upstream: SocketAddr, threads: usize) -> Result<Process, Error> {
+        Process::relay_with(upstream, "enforce", |command| {
+            command.env(WORKER_THREADS, threads.to_string());
+        })
+    }
+
+    fn relay_with(
+        upstream: SocketAddr,
+        mode: &str,
+        adjust: impl FnOnce(&mut Command),
+    ) -> Result<Process, Error> {
         Process::start("relay", |address, folder| {
             let config = format!(
                 "[limits]\nmax_connections = 11000\n\n\
@@ -71,6 +89,7 @@ impl Process {
             let mut command = this_program()?;
             command.arg("--config").arg(file).args(["--listen", &address.to_string()]);
             command.args(["--upstream", &format!("amqp://{upstream}"), "--admin", "off"]);
+            adjust(&mut command);
             Ok(command)
         })
     }
@@ -119,8 +138,7 @@ impl Process {
     }
 
     fn usage(&self) -> Result<(f64, u64), Error> {
-        let usage = process::of(self.child.id());
-        usage.ok_or_else(|| Error::Step("a process that is measured is gone, or this is no Linux".to_owned()))
+        usage_of(self.child.id())
     }
 
     /// Processor seconds, user and system, that it has taken for this.
@@ -130,6 +148,20 @@ impl Process {
         let (after, _) = self.usage()?;
         Ok((after - before, result))
     }
+}
+
+/// Processor seconds, user and system, that this process has taken for this: it is the one that makes the load.
+pub(super) fn cpu_of_load<T>(act: impl FnOnce() -> Result<T, Error>) -> Result<(f64, T), Error> {
+    let (before, _) = usage_of(std::process::id())?;
+    let result = act()?;
+    let (after, _) = usage_of(std::process::id())?;
+    Ok((after - before, result))
+}
+
+/// Processor seconds, and bytes in RAM.
+fn usage_of(id: u32) -> Result<(f64, u64), Error> {
+    let usage = process::of(id);
+    usage.ok_or_else(|| Error::Step("a process that is measured is gone, or this is no Linux".to_owned()))
 }
 
 impl Drop for Process {

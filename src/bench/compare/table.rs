@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 pub(super) enum Goal {
     AtMost(f64),
     AtLeast(f64),
+    /// nothing in particular: it is to be known
+    Known,
 }
 
 /// Two figures of each pair of runs: ours, and the one that it is compared with.
@@ -59,21 +61,27 @@ impl Pairs {
 }
 
 impl Row {
-    /// None if it can't be said: a difference that is not above zero has no ratio to another.
+    /// A difference that is not above zero has no ratio to another.
+    fn is_clear(&self) -> bool {
+        self.pairs.0.iter().all(|(ours, theirs)| *ours > 0.0 && *theirs > 0.0)
+    }
+
+    /// None if it can't be said, or nothing was to be reached.
     fn is_met(&self) -> Option<bool> {
-        if self.pairs.0.iter().any(|(ours, theirs)| *ours <= 0.0 || *theirs <= 0.0) {
+        if !self.is_clear() {
             return None;
         }
         let (ratio, ..) = self.pairs.ratio();
         Some(match self.goal {
             Goal::AtMost(most) => ratio <= most,
             Goal::AtLeast(least) => ratio >= least,
+            Goal::Known => return None,
         })
     }
 }
 
 /// The median; of an even number the mean of the two in the middle.
-fn middle(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn middle(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
@@ -93,7 +101,7 @@ pub(super) fn text(about: &[String], rows: &[Row]) -> String {
         let (ratio, least, most) = row.pairs.ratio();
         let alone = row.against == "-";
         let unless_alone = |text: String| if alone { String::new() } else { text };
-        let if_clear = |text: String| if alone || row.is_met().is_none() { String::new() } else { text };
+        let if_clear = |text: String| if alone || !row.is_clear() { String::new() } else { text };
         table.add_row([
             row.number.to_string(),
             row.what.to_owned(),
@@ -106,10 +114,12 @@ pub(super) fn text(about: &[String], rows: &[Row]) -> String {
                 Goal::AtMost(most) if alone => format!("≤ {most} {}", row.unit),
                 Goal::AtMost(most) => format!("≤ {most:.1}"),
                 Goal::AtLeast(least) => format!("≥ {least:.1}"),
+                Goal::Known => String::new(),
             },
             match row.is_met() {
                 Some(true) => "met".to_owned(),
                 Some(false) => "missed".to_owned(),
+                None if row.is_clear() => String::new(),
                 None => "unclear".to_owned(),
             },
         ]);
@@ -125,11 +135,11 @@ pub(super) fn text(about: &[String], rows: &[Row]) -> String {
             text += &format!("row {}: {note}\n", row.number);
         }
     }
-    if rows.iter().any(|row| row.is_met().is_none()) {
+    if rows.iter().any(|row| !row.is_clear()) {
         text += "unclear: in some pair, what was added was less than what runs differ by.\n";
     }
     text += "Figures are medians of alternating runs, the ratio is the median of the pairs' ratios, the spread their least and\n\
-             largest. Rows 7 and 8 are printed by cargo bench --bench engines.";
+             largest. Rows 7 and 8 are printed by cargo bench --bench engines -- 10000 10000000.";
     text
 }
 
@@ -147,9 +157,10 @@ fn figure(value: f64) -> String {
 pub(super) fn json(about: &[String], rows: &[Row]) -> Value {
     let row = |row: &Row| {
         let (ratio, least, most) = row.pairs.ratio();
-        let (goal, bound) = match row.goal {
-            Goal::AtMost(bound) => ("at_most", bound),
-            Goal::AtLeast(bound) => ("at_least", bound),
+        let target = match row.goal {
+            Goal::AtMost(bound) => json!({ "at_most": bound }),
+            Goal::AtLeast(bound) => json!({ "at_least": bound }),
+            Goal::Known => Value::Null,
         };
         json!({
             "row": row.number,
@@ -162,7 +173,7 @@ pub(super) fn json(about: &[String], rows: &[Row]) -> Value {
             "ratio_min": least,
             "ratio_max": most,
             "pairs": row.pairs.0,
-            "target": { goal: bound },
+            "target": target,
             "met": row.is_met(),
             "note": row.note,
         })
@@ -196,6 +207,16 @@ mod tests {
             assert!(text(&[], std::slice::from_ref(&row)).contains("≤ 1.3 ┆ unclear"));
             assert!(json(&[], &[row])["rows"][0]["met"].is_null());
         }
+    }
+
+    #[test]
+    fn a_row_without_a_target_has_its_ratio_and_no_verdict() {
+        let row = row(&[(3.0, 2.0)], Goal::Known);
+        let text = text(&[], std::slice::from_ref(&row));
+        assert!(text.contains("1.50") && !text.contains("unclear"), "{text}");
+        let json = json(&[], &[row]);
+        assert!(json["rows"][0]["target"].is_null() && json["rows"][0]["met"].is_null());
+        assert_eq!(json["rows"][0]["ratio"], 1.5);
     }
 
     #[test]

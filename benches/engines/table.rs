@@ -1,4 +1,4 @@
-//! What an engine costs: bytes and nanoseconds, by a window's own operations. `cargo bench --bench engines -- [IDS…]`.
+//! The table: bytes and nanoseconds of each engine and size.
 //!
 //! Each engine and size is a process of its own, so that its resident size tells the bytes of an id. That, and the longest
 //! single operation, is why this is no criterion bench. *Fill*: fresh ids (reserve and commit) into an empty window. *Hit*:
@@ -9,19 +9,15 @@
 //! by spinning do. The longest operation is that of a fill and of a churn together; beside it, the longest of as many that do
 //! nothing, which is what the machine adds.
 
-#![expect(clippy::print_stdout, clippy::expect_used, reason = "it is for printing, and it may fail")]
-#![expect(clippy::disallowed_methods, reason = "it measures time")]
+#![expect(clippy::print_stdout, reason = "it is what the bench is for")]
 
-#[path = "../tests/support/ground.rs"]
-mod ground;
-
-use ground::key;
-use hapax::config::WindowConfig;
+use super::ground::key;
+use super::{fresh, mix, window};
 use hapax::window::engine::EngineKind;
 use hapax::window::event::Deaf;
-use hapax::window::{Limits, LocalWindow, Mailbox, Mode, Ticket, Verdict, Window};
+use hapax::window::{LocalWindow, Mailbox, Ticket, Window};
 use rustix::time::{ClockId, clock_gettime};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,38 +28,86 @@ const OPS: u64 = 400_000;
 /// More would take moka minutes and gigabytes.
 const MOST_OF_MOKA: u64 = 1_000_000;
 
-fn main() {
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    if let [child, engine, ids] = &args[..]
-        && child == "--child"
-    {
-        let engine = EngineKind::ALL.into_iter().find(|kind| kind.name() == engine).expect("an engine");
-        return child_of(engine, ids.parse().expect("a number of ids"));
-    }
-    let mut sizes: Vec<u64> = args.iter().map(|arg| arg.parse().expect("a number of ids")).collect();
-    if sizes.is_empty() {
-        sizes = vec![10_000, 1_000_000, 10_000_000];
-    }
+/// For these sizes.
+pub(super) fn print(sizes: &[u64]) {
     println!(
         "| engine | ids | bytes per id: resident, as counted | ns, 1 thread: fill / hit / churn | ns, 2 threads: hit / churn | longest |"
     );
     println!("|---|---|---|---|---|---|");
-    for ids in sizes {
+    let mut all = Vec::new();
+    for &ids in sizes {
         for engine in EngineKind::ALL {
             if engine == EngineKind::Moka && ids > MOST_OF_MOKA {
                 continue;
             }
-            let this = std::env::current_exe().expect("this program");
-            let status = Command::new(this).args(["--child", engine.name(), &ids.to_string()]).status();
-            assert!(status.is_ok_and(|status| status.success()), "{} with {ids} ids failed", engine.name());
+            let row = measured(engine, ids);
+            println!("{}", row.line());
+            all.push(row);
+        }
+    }
+    for engine in EngineKind::ALL {
+        let mut rows: Vec<_> = all.iter().filter(|row| row.engine == engine).collect();
+        rows.sort_by_key(|row| row.ids);
+        if let [least, .., most] = &rows[..] {
+            println!("{}", most.ratios(least));
         }
     }
 }
 
-fn child_of(engine: EngineKind, ids: u64) {
+/// By a process of its own.
+fn measured(engine: EngineKind, ids: u64) -> Row {
+    let this = std::env::current_exe().expect("this program");
+    let mut child = Command::new(this);
+    child.args(["--child", engine.name(), &ids.to_string()]).stderr(Stdio::inherit());
+    let output = child.output().expect("a process");
+    assert!(output.status.success(), "{} with {ids} ids failed", engine.name());
+    let text = String::from_utf8(output.stdout).expect("text");
+    let figures: Vec<u64> = text.split_whitespace().map(|figure| figure.parse().expect("a number")).collect();
+    Row { engine, ids, figures: figures.try_into().expect("all figures") }
+}
+
+/// What a process prints: bytes resident, bytes as counted, fill, hit, churn, hit and churn of two threads, the longest
+/// operation, and the longest of nothing.
+struct Row {
+    engine: EngineKind,
+    ids: u64,
+    figures: [u64; 9],
+}
+
+impl Row {
+    fn line(&self) -> String {
+        let [resident, counted, fill, hit, churn, hit_2, churn_2, longest, nothing] = self.figures;
+        format!(
+            "| `{}` | {} | {resident}, {counted} | {fill} / {hit} / {churn} | {hit_2} / {churn_2} | {longest}, {nothing} µs |",
+            self.engine.name(),
+            self.ids,
+        )
+    }
+
+    /// An operation here to one there, by one thread.
+    fn ratios(&self, least: &Row) -> String {
+        let ratio = |at: usize| self.figures[at] as f64 / least.figures[at] as f64;
+        format!(
+            "`{}`, {} ids to {}: fill {:.1}, hit {:.1}, churn {:.1}",
+            self.engine.name(),
+            self.ids,
+            least.ids,
+            ratio(2),
+            ratio(3),
+            ratio(4),
+        )
+    }
+}
+
+/// The process.
+pub(super) fn child(engine: &str, ids: &str) {
+    let engine = EngineKind::ALL.into_iter().find(|kind| kind.name() == engine).expect("an engine");
+    let ids = ids.parse().expect("a number of ids");
     let empty = resident();
     let run = Run::new(engine, ids);
-    let fresh = |n| fresh(&run.window, &run.mailbox, run.now, n);
+    let fresh = |n| {
+        fresh(&run.window, &run.mailbox, run.now, TTL, n);
+    };
     let longest = longest_of(0..ids, fresh);
     let (bytes, counted) = (resident().saturating_sub(empty), run.window.bytes());
     let fill = run.fill();
@@ -77,8 +121,7 @@ fn child_of(engine: EngineKind, ids: u64) {
     });
     let len = run.window.len();
     println!(
-        "| `{}` | {ids} | {}, {} | {fill} / {hit} / {churn} | {hit_2} / {churn_2} | {}, {} µs |",
-        engine.name(),
+        "{} {} {fill} {hit} {churn} {hit_2} {churn_2} {} {}",
         bytes / len,
         counted / len,
         longest.as_micros(),
@@ -102,14 +145,14 @@ fn longest_of(ids: std::ops::Range<u64>, work: impl Fn(u64)) -> Duration {
 struct Run {
     engine: EngineKind,
     ids: u64,
-    window: Arc<LocalWindow>,
+    window: Arc<LocalWindow<Deaf>>,
     mailbox: Arc<Mailbox>,
     now: Instant,
 }
 
 impl Run {
     fn new(engine: EngineKind, ids: u64) -> Run {
-        let window = window(engine, ids);
+        let window = window(engine, ids, TTL);
         Run { engine, ids, window, mailbox: Arc::default(), now: Instant::now() }
     }
 
@@ -118,9 +161,11 @@ impl Run {
         let windows = (OPS / self.ids).max(1);
         let mut time = Duration::ZERO;
         for _ in 0..windows {
-            let window = window(self.engine, self.ids);
+            let window = window(self.engine, self.ids, TTL);
             let start = processor_time();
-            (0..self.ids).for_each(|n| fresh(&window, &self.mailbox, self.now, n));
+            (0..self.ids).for_each(|n| {
+                fresh(&window, &self.mailbox, self.now, TTL, n);
+            });
             time += processor_time() - start;
         }
         per(time, windows * self.ids)
@@ -154,30 +199,10 @@ impl Run {
     fn churn(&self, round: u64, thread: u64) {
         let mailbox = Arc::default();
         let first = self.ids + (round * 2 + thread) * OPS;
-        (first..first + OPS).for_each(|n| fresh(&self.window, &mailbox, self.now, n));
+        (first..first + OPS).for_each(|n| {
+            fresh(&self.window, &mailbox, self.now, TTL, n);
+        });
     }
-}
-
-fn fresh(window: &Arc<LocalWindow>, mailbox: &Arc<Mailbox>, now: Instant, n: u64) {
-    if let Verdict::Fresh(reservation) = window.clone().reserve(key(n), now, mailbox, Ticket(0)) {
-        reservation.commit(now, TTL);
-    }
-}
-
-fn window(engine: EngineKind, ids: u64) -> Arc<LocalWindow> {
-    let rules = WindowConfig::named("bench").rules;
-    let capacity = usize::try_from(ids).expect("so many");
-    let limits =
-        Limits { capacity, ttl: TTL, mode: Mode::Enforce, refresh_on_duplicate: false, waiters_per_id: 2 };
-    LocalWindow::new(rules, limits, engine, Arc::new(Deaf))
-}
-
-/// SplitMix64.
-fn mix(n: u64) -> u64 {
-    let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    n ^ n >> 31
 }
 
 fn median(measure: impl Fn(u64) -> u64) -> u64 {
