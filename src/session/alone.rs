@@ -2,7 +2,7 @@
 //! measured is the ledger and not what its entries do when they are done. No part of the crate's interface.
 
 use super::confirms::{Confirms, UpstreamTag};
-use super::entry::{Entry, Outcome};
+use super::entry::{Entry, Mandatory, Outcome};
 use crate::window::Key;
 use crate::wire::ChannelId;
 use bytes::BytesMut;
@@ -28,9 +28,7 @@ impl Ledger {
             reservation: None,
             since,
             right: None,
-            return_key,
-            returned: false,
-            named: None,
+            mandatory: return_key.map(|key| Box::new(Mandatory { key, returned: false, named: None })),
         });
     }
 

@@ -172,7 +172,11 @@ impl Confirms {
         if let Some(mandatory) = entry.mandatory.as_ref().filter(|mandatory| !mandatory.returned) {
             let tag = UpstreamTag(self.first_upstream + at as u64);
             if let Some(tags) = self.mandatory.get_mut(&mandatory.key) {
-                tags.retain(|&other| other != tag);
+                // Mostly it is the oldest; all that look alike would be walked for each otherwise.
+                match tags.front() {
+                    Some(&first) if first == tag => drop(tags.pop_front()),
+                    _ => tags.retain(|&other| other != tag),
+                }
                 if tags.is_empty() {
                     self.mandatory.remove(&mandatory.key);
                 }
