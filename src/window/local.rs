@@ -5,13 +5,13 @@
 //! letter is delivered, because a letter, or the mailbox around it, may die on the way, and a reservation in it comes back
 //! here.
 
+use super::dials::{Clock, Dials};
 use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
 use super::flight::{Flight, Flights};
+use super::handle::Handle;
 use super::tap::Tap;
 use super::*;
 use std::collections::hash_map::Entry as Place;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 /// A window over an engine. See the module's doc for what lives where.
 #[derive(Debug)]
@@ -198,6 +198,13 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
         self.listener.limits(&self.limits());
     }
 
+    /// A verdict is asked for.
+    pub(super) fn ask(&self, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Judgement {
+        let now = self.clock.stamp(now);
+        self.tap.asked(key, now);
+        self.judge(key, now, mailbox, ticket)
+    }
+
     /// In flight, seen or neither, and what becomes of each.
     fn judge(&self, key: Key, now: Stamp, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Judgement {
         let mut flights = self.flights.lock(key);
@@ -257,7 +264,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
     }
 
     /// The next waiter, in whose name the key stays in flight; or nobody, and the key is unknown again.
-    fn pass_on(&self, key: Key, cause: ForgetCause) -> Option<(Arc<Mailbox>, Ticket)> {
+    pub(super) fn pass_on(&self, key: Key, cause: ForgetCause) -> Option<(Arc<Mailbox>, Ticket)> {
         let mut flights = self.flights.lock(key);
         let next = flights.get_mut(&key)?.next();
         self.notice(Event::Forgotten(cause));
@@ -298,15 +305,13 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         self.engine.warm(keys, true);
     }
 
+    fn handle(self: Arc<Self>) -> Arc<dyn Window> {
+        Arc::new(Handle(self))
+    }
+
     fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
-        let now = self.clock.stamp(now);
-        self.tap.asked(key, now);
-        match self.judge(key, now, mailbox, ticket) {
-            Judgement::Fresh => Verdict::Fresh(Reservation::new(self, key)),
-            Judgement::Queued => Verdict::InFlight(Wait::new(self, key, mailbox.clone(), ticket)),
-            Judgement::Crowded => Verdict::Crowded,
-            Judgement::Duplicate => Verdict::Duplicate,
-        }
+        let judgement = self.ask(key, now, mailbox, ticket);
+        judgement.verdict(self, key, mailbox, ticket)
     }
 
     fn commit(&self, key: Key, now: Instant, ttl: Duration) {
@@ -343,59 +348,28 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
 }
 
 /// A verdict before its guard is made, which must not happen under the lock.
-enum Judgement {
+pub(super) enum Judgement {
     Fresh,
     Queued,
     Crowded,
     Duplicate,
 }
 
-/// Read for every publish, so they are no lock.
-#[derive(Debug)]
-struct Dials {
-    /// nanoseconds, 584 years at most
-    ttl: AtomicU64,
-    /// a place in [`Dials::MODES`]
-    mode: AtomicU8,
-}
-
-impl Dials {
-    const MODES: [Mode; 3] = [Mode::Enforce, Mode::Observe, Mode::Off];
-
-    fn new(ttl: Duration, mode: Mode) -> Dials {
-        let dials = Dials { ttl: AtomicU64::new(0), mode: AtomicU8::new(0) };
-        dials.set_ttl(ttl);
-        dials.set_mode(mode);
-        dials
-    }
-
-    fn ttl(&self) -> Duration {
-        Duration::from_nanos(self.ttl.load(Relaxed))
-    }
-
-    fn set_ttl(&self, ttl: Duration) {
-        self.ttl.store(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-    }
-
-    fn mode(&self) -> Mode {
-        Dials::MODES.get(usize::from(self.mode.load(Relaxed))).copied().unwrap_or_default()
-    }
-
-    fn set_mode(&self, mode: Mode) {
-        let place = Dials::MODES.into_iter().position(|other| other == mode).unwrap_or_default();
-        self.mode.store(u8::try_from(place).unwrap_or_default(), Relaxed);
-    }
-}
-
-/// Makes stamps of instants. It starts with the first instant that it is told.
-#[derive(Debug, Default)]
-struct Clock {
-    start: OnceLock<Instant>,
-}
-
-impl Clock {
-    fn stamp(&self, now: Instant) -> Stamp {
-        Stamp(0).after(now.saturating_duration_since(*self.start.get_or_init(|| now)))
+impl Judgement {
+    /// With its guard, which holds `window`.
+    pub(super) fn verdict(
+        self,
+        window: Arc<dyn Window>,
+        key: Key,
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Verdict {
+        match self {
+            Judgement::Fresh => Verdict::Fresh(Reservation::new(window, key)),
+            Judgement::Queued => Verdict::InFlight(Wait::new(window, key, mailbox.clone(), ticket)),
+            Judgement::Crowded => Verdict::Crowded,
+            Judgement::Duplicate => Verdict::Duplicate,
+        }
     }
 }
 
@@ -427,6 +401,40 @@ mod tests {
             waiters_per_id: 2,
         };
         LocalWindow::new(rules, limits, engine, Arc::new(Deaf))
+    }
+
+    /// By a session's handle everything is as by the window itself, and the window's own count stays as it is.
+    #[test]
+    fn a_handle_is_the_window_with_a_count_of_its_own() {
+        let (window, mailbox, now) = (window(4, EngineKind::default()), Arc::new(Mailbox::new()), base());
+        let handles = [Arc::clone(&window).handle(), Arc::clone(&window).handle()];
+        let reserve =
+            |n: usize, key, ticket| Arc::clone(&handles[n]).reserve(Key(key), now, &mailbox, Ticket(ticket));
+        let Verdict::Fresh(first) = reserve(0, 1, 1) else { panic!("not fresh") };
+        let Verdict::InFlight(wait) = reserve(1, 1, 2) else { panic!("not in flight") };
+        assert_eq!((Arc::strong_count(&window), Arc::strong_count(&handles[0])), (3, 2));
+        first.forget(ForgetCause::Nack);
+        let Some((Ticket(2), Verdict::Fresh(promoted))) = mailbox.take().pop() else {
+            panic!("not promoted")
+        };
+        drop(wait);
+        promoted.commit(now, Duration::from_secs(1));
+        assert!(matches!(reserve(0, 1, 3), Verdict::Duplicate));
+        assert!(window.get(Key(1), now).is_some() && window.in_flight() == 0);
+        assert_eq!((Arc::strong_count(&window), Arc::strong_count(&handles[0])), (3, 1));
+    }
+
+    /// Without a reservation, which a session never does: nothing is stored twice.
+    #[test]
+    fn a_commit_of_what_is_seen_replaces_it() {
+        for engine in EngineKind::ALL {
+            let (window, now) = (window(4, engine), base());
+            for seconds in [1, 2, 3] {
+                window.commit(Key(1), now, Duration::from_secs(seconds));
+                assert_eq!(window.len(), 1);
+            }
+            assert_eq!(window.get(Key(1), now).unwrap().until, now + Duration::from_secs(3));
+        }
     }
 
     #[test]

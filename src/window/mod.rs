@@ -15,7 +15,9 @@
 //! No socket, no task, no clock: `now` is an argument. Locks are held for one operation and never while a guard is
 //! dropped or a mailbox is woken.
 
+mod dials;
 mod flight;
+mod handle;
 mod key;
 mod mailbox;
 mod reservation;
@@ -140,6 +142,13 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn mode(&self) -> Mode;
     /// The TTL in force now, for messages that do not bring their own.
     fn ttl(&self) -> Duration;
+    /// For one session to hold: the same window, but its reference count may be one that no other session writes to.
+    fn handle(self: Arc<Self>) -> Arc<dyn Window>
+    where
+        Self: Sized + 'static,
+    {
+        self
+    }
     /// A hint: these keys are about to be reserved, one after the other. What that will read is asked for at once, so that
     /// the caller waits once for all of it (up to 64 keys or so) and not once for each. It tells and changes nothing.
     fn warm(&self, _: &[Key]) {}

@@ -117,7 +117,7 @@ impl<W> WindowSet<W> {
 
 impl<W: Window + 'static> Windows for WindowSet<W> {
     fn find(&self, vhost: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>> {
-        self.routes.find(vhost, exchange).map(|window| Arc::clone(window) as Arc<dyn Window>)
+        self.routes.find(vhost, exchange).map(|window| Arc::clone(window).handle())
     }
 }
 
