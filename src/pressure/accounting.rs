@@ -7,6 +7,7 @@
 //! Lock order: whatever the window holds, then a stripe's ledger or the trend, then the ages.
 
 use super::ages::Ages;
+use super::apart::Apart;
 use super::distinct::Distinct;
 use super::facts::{Facts, GhostFacts, Level, Publishes};
 use super::form::{InForce, STRIPES};
@@ -33,7 +34,7 @@ const SAMPLE: u64 = 16;
 pub struct Accounting {
     in_force: InForce,
     stripes: Box<[Stripe; STRIPES]>,
-    ages: Mutex<Ages>,
+    ages: Apart<Mutex<Ages>>,
     in_flight: Counter,
     no_id: Counter,
     bypassed: Counter,
@@ -41,7 +42,7 @@ pub struct Accounting {
     refused: Counter,
     forgotten: [Counter; ForgetCause::ALL.len()],
     distinct: Distinct,
-    scopes: Mutex<Scopes>,
+    scopes: Apart<Mutex<Scopes>>,
     /// There are so many fresh ids that a part of them tells where they come from.
     is_busy: AtomicBool,
     trend: Mutex<Trend>,

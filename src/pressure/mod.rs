@@ -5,6 +5,7 @@
 
 mod accounting;
 mod ages;
+mod apart;
 pub mod budget;
 mod distinct;
 pub mod facts;

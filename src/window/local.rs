@@ -5,14 +5,13 @@
 //! letter is delivered, because a letter, or the mailbox around it, may die on the way, and a reservation in it comes back
 //! here.
 
+use super::dials::{Clock, Dials};
 use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
 use super::flight::{Flight, Flights};
 use super::handle::Handle;
 use super::tap::Tap;
 use super::*;
 use std::collections::hash_map::Entry as Place;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 /// A window over an engine. See the module's doc for what lives where.
 #[derive(Debug)]
@@ -371,55 +370,6 @@ impl Judgement {
             Judgement::Crowded => Verdict::Crowded,
             Judgement::Duplicate => Verdict::Duplicate,
         }
-    }
-}
-
-/// Read for every publish, so they are no lock.
-#[derive(Debug)]
-struct Dials {
-    /// nanoseconds, 584 years at most
-    ttl: AtomicU64,
-    /// a place in [`Dials::MODES`]
-    mode: AtomicU8,
-}
-
-impl Dials {
-    const MODES: [Mode; 3] = [Mode::Enforce, Mode::Observe, Mode::Off];
-
-    fn new(ttl: Duration, mode: Mode) -> Dials {
-        let dials = Dials { ttl: AtomicU64::new(0), mode: AtomicU8::new(0) };
-        dials.set_ttl(ttl);
-        dials.set_mode(mode);
-        dials
-    }
-
-    fn ttl(&self) -> Duration {
-        Duration::from_nanos(self.ttl.load(Relaxed))
-    }
-
-    fn set_ttl(&self, ttl: Duration) {
-        self.ttl.store(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-    }
-
-    fn mode(&self) -> Mode {
-        Dials::MODES.get(usize::from(self.mode.load(Relaxed))).copied().unwrap_or_default()
-    }
-
-    fn set_mode(&self, mode: Mode) {
-        let place = Dials::MODES.into_iter().position(|other| other == mode).unwrap_or_default();
-        self.mode.store(u8::try_from(place).unwrap_or_default(), Relaxed);
-    }
-}
-
-/// Makes stamps of instants. It starts with the first instant that it is told.
-#[derive(Debug, Default)]
-struct Clock {
-    start: OnceLock<Instant>,
-}
-
-impl Clock {
-    fn stamp(&self, now: Instant) -> Stamp {
-        Stamp(0).after(now.saturating_duration_since(*self.start.get_or_init(|| now)))
     }
 }
 

@@ -15,6 +15,7 @@
 //! No socket, no task, no clock: `now` is an argument. Locks are held for one operation and never while a guard is
 //! dropped or a mailbox is woken.
 
+mod dials;
 mod flight;
 mod handle;
 mod key;

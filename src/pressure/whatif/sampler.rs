@@ -1,6 +1,7 @@
 //! The sample of a window's events, for its accounting: one comparison for what is not sampled, a mutex for what is.
 
 use super::WhatIf;
+use crate::pressure::apart::Apart;
 use crate::pressure::facts;
 use crate::window::{Event, Limits};
 use parking_lot::Mutex;
@@ -12,7 +13,7 @@ use std::time::Instant;
 pub struct Sampler {
     /// Nothing is below 0: nothing is sampled.
     threshold: AtomicU64,
-    what_if: Mutex<Option<WhatIf>>,
+    what_if: Apart<Mutex<Option<WhatIf>>>,
 }
 
 impl Sampler {
