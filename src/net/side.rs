@@ -7,8 +7,12 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
-/// Room for one read.
+/// Room for reads.
 const READ: usize = 64 * 1024;
+/// The same where much comes at a time: the fewer reads and writes, the less the kernel takes, and that is most of it.
+const READ_MUCH: usize = 256 * 1024;
+/// A read of so much is much.
+const MUCH: usize = 16 * 1024;
 /// A read shorter than this gives its buffer back once it is empty: most connections are idle most of the time.
 const SHORT: usize = 8 * 1024;
 /// How long a peer that was told the end may take to close the socket before we do.
@@ -102,7 +106,7 @@ impl Side {
             return false;
         }
         if self.inbox.capacity() - self.inbox.len() < SHORT {
-            self.inbox.reserve(READ);
+            self.inbox.reserve(if self.last_read < MUCH { READ } else { READ_MUCH });
         }
         match self.stream.try_read_buf(&mut self.inbox) {
             Ok(0) => {

@@ -44,6 +44,7 @@ impl Session {
                 Err(error) => self.fail(&Fault::Wire(error), now),
             }
         }
+        self.inbound.release();
     }
 
     /// Publishes that stand whole in the read and come next. Whether there were any.

@@ -163,6 +163,13 @@ impl Inbound {
         self.next += places;
     }
 
+    /// Lets the read go when all of it is looked at: its buffer can be read into again as soon as it is written.
+    pub(super) fn release(&mut self) {
+        if self.is_empty() {
+            self.frames = Bytes::new();
+        }
+    }
+
     /// Nobody wants the rest.
     pub(super) fn clear(&mut self) {
         *self = Inbound::default();
