@@ -11,6 +11,7 @@
 //! Runs alternate (A B A B …), so that what the machine does meanwhile hits both; a ratio is taken of each pair, and the
 //! median of the ratios is what counts. Everything listens on the loopback and ends with this process.
 
+mod awake;
 mod rows;
 mod stand;
 mod table;

@@ -5,6 +5,7 @@ use super::super::dial::{Dialed, Target};
 use super::super::load::Load;
 use super::super::take::take;
 use super::Extent;
+use super::awake::Awake;
 use super::stand::{Process, WINDOW, cpu_of_load, put};
 use super::table::{Goal, Pairs, Row, middle};
 use crate::demo::rabbit::{self, Rabbit};
@@ -104,6 +105,7 @@ fn alternate(
 
 /// Row 4, twice: what a round trip takes longer than without anything in between.
 pub(super) fn one_in_flight(extent: Extent) -> Result<Vec<Row>, Error> {
+    let _awake = Awake::new();
     let sink = Process::sink()?;
     let (relay, haproxy) = (Process::relay(sink.address(), "enforce")?, Process::haproxy(sink.address())?);
     let run = |process: &Process| {
