@@ -7,7 +7,6 @@
 //! Lock order: whatever the window holds, then a stripe's ledger or the trend, then the ages.
 
 use super::ages::Ages;
-use super::apart::Apart;
 use super::distinct::Distinct;
 use super::facts::{Facts, GhostFacts, Level, Publishes};
 use super::form::{InForce, STRIPES};
@@ -17,7 +16,9 @@ use super::stripe::{Ledger, Stripe};
 use super::trend::{Totals, Trend, interval};
 use super::whatif::Sampler;
 use crate::window::engine::Stamp;
-use crate::window::{Event, EvictionCause, ForgetCause, Key, Limits, Listener, LocalWindow, Origin, Window};
+use crate::window::{
+    Apart, Event, EvictionCause, ForgetCause, Key, Limits, Listener, LocalWindow, Origin, Window,
+};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

@@ -5,7 +5,6 @@
 
 mod accounting;
 mod ages;
-mod apart;
 pub mod budget;
 mod distinct;
 pub mod facts;

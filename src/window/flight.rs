@@ -7,7 +7,7 @@
 //! the lock is released. (A letter that is dropped may hold a reservation, whose drop takes the lock.)
 
 use super::key::KeyHash;
-use super::{Key, Mailbox, Ticket};
+use super::{Apart, Key, Mailbox, Ticket};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -21,33 +21,30 @@ pub(super) type Shard = HashMap<Key, Flight, KeyHash>;
 /// All keys in flight.
 #[derive(Debug)]
 pub(super) struct Flights {
-    shards: Box<[Padded]>,
+    shards: Box<[Apart<Mutex<Shard>>]>,
 }
-
-/// Two locks never share a cache line, nor the two that a processor fetches together: who takes one would take the other
-/// away from another thread.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Padded(Mutex<Shard>);
 
 impl Flights {
     pub(super) fn new() -> Flights {
-        Flights { shards: std::iter::repeat_with(Padded::default).take(SHARDS).collect() }
+        Flights { shards: std::iter::repeat_with(Apart::default).take(SHARDS).collect() }
     }
 
     /// Locks this key.
     pub(super) fn lock(&self, key: Key) -> MutexGuard<'_, Shard> {
-        self.shards[key.shard(SHARDS)].0.lock()
+        self.shards[key.shard(SHARDS)].lock()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.0.lock().len()).sum()
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     /// Of the tables; the queues of waiters are bounded by the sessions that wait.
     pub(super) fn bytes(&self) -> usize {
         let slot = size_of::<(Key, Flight)>() + 1;
-        self.shards.iter().map(|shard| size_of::<Padded>() + shard.0.lock().capacity() * 8 / 7 * slot).sum()
+        self.shards
+            .iter()
+            .map(|shard| size_of::<Apart<Mutex<Shard>>>() + shard.lock().capacity() * 8 / 7 * slot)
+            .sum()
     }
 }
 

@@ -1,9 +1,8 @@
 //! The sample of a window's events, for its accounting: one comparison for what is not sampled, a mutex for what is.
 
 use super::WhatIf;
-use crate::pressure::apart::Apart;
 use crate::pressure::facts;
-use crate::window::{Event, Limits};
+use crate::window::{Apart, Event, Limits};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;

@@ -24,7 +24,7 @@ mod slot;
 mod tests;
 
 use super::{Engine, Entry, EvictionCause, Gone, MOST_IDS, Stamp};
-use crate::window::Key;
+use crate::window::{Apart, Key};
 use parking_lot::{Mutex, MutexGuard};
 use shard::Shard;
 use slot::Slot;
@@ -47,24 +47,19 @@ const SWEEP_ROUNDS: usize = 4;
 #[derive(Debug)]
 pub(in crate::window) struct Compact {
     /// The first `count` are in use.
-    shards: [Padded; MAX_SHARDS],
+    shards: [Apart<Mutex<Shard>>; MAX_SHARDS],
     /// Changes only while all shards are locked: whoever holds a shard's lock may trust it.
     count: AtomicUsize,
     /// One resize at a time.
     resizing: Mutex<()>,
 }
 
-/// Two shards never share a cache line, nor the two that a processor fetches together.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Padded(Mutex<Shard>);
-
 impl Compact {
     pub(super) fn new(capacity: usize) -> Compact {
         let mut shards = plan(capacity);
         Compact {
             count: AtomicUsize::new(shards.len()),
-            shards: std::array::from_fn(|_| Padded(Mutex::new(shards.next().unwrap_or_else(unused)))),
+            shards: std::array::from_fn(|_| Apart(Mutex::new(shards.next().unwrap_or_else(unused)))),
             resizing: Mutex::new(()),
         }
     }
@@ -73,7 +68,7 @@ impl Compact {
     fn lock(&self, key: Key) -> MutexGuard<'_, Shard> {
         loop {
             let count = self.count.load(Relaxed);
-            let shard = self.shards[key.shard(count)].0.lock();
+            let shard = self.shards[key.shard(count)].lock();
             if self.count.load(Relaxed) == count {
                 return shard;
             }
@@ -84,7 +79,7 @@ impl Compact {
     /// shard comes between two rounds.
     fn each(&self, mut action: impl FnMut(&mut Shard, usize) -> bool) {
         for shard in &self.shards {
-            let mut shard = shard.0.lock();
+            let mut shard = shard.lock();
             let mut round = 0;
             while action(&mut shard, round) {
                 round += 1;
@@ -94,7 +89,7 @@ impl Compact {
     }
 
     fn sum(&self, what: impl Fn(&Shard) -> usize) -> usize {
-        self.shards.iter().map(|shard| what(&shard.0.lock())).sum()
+        self.shards.iter().map(|shard| what(&shard.lock())).sum()
     }
 
     /// Into another number of shards; nobody else gets in until it is done.
@@ -102,7 +97,7 @@ impl Compact {
     /// The order within an old shard is exact. Between them an entry counts as seen when the latest commit before it in
     /// its shard's order was, which is exact up to the time between two fresh ids.
     fn reshard(&self, capacity: usize, gone: &mut impl Gone) {
-        let mut shards: Vec<MutexGuard<'_, Shard>> = self.shards.iter().map(|shard| shard.0.lock()).collect();
+        let mut shards: Vec<MutexGuard<'_, Shard>> = self.shards.iter().map(|shard| shard.lock()).collect();
         let mut all: Vec<(u64, Slot)> = Vec::new();
         for shard in &shards {
             let mut seen = 0;
@@ -137,7 +132,7 @@ impl Engine for Compact {
             keys_of[key.shard(count)] += 1;
         }
         let mut shards: [Option<MutexGuard<'_, Shard>>; MAX_SHARDS] =
-            std::array::from_fn(|n| if keys_of[n] > 0 { self.shards[n].0.try_lock() } else { None });
+            std::array::from_fn(|n| if keys_of[n] > 0 { self.shards[n].try_lock() } else { None });
         let mut sum = warm_lines(&shards, keys, count, Shard::warm);
         if insert {
             sum ^= warm_oldest(&shards, keys_of);
@@ -170,7 +165,7 @@ impl Engine for Compact {
         let capacity = capacity.clamp(1, MOST_IDS);
         let (old, new) = (self.count.load(Relaxed), shards(capacity));
         for (shard, n) in self.shards.iter().zip(0..old) {
-            let mut shard = shard.0.lock();
+            let mut shard = shard.lock();
             shard.capacity = match old {
                 _ if old == new => share(capacity, new, n),
                 1 => capacity.min(shard.capacity),
@@ -188,7 +183,7 @@ impl Engine for Compact {
     fn clear(&self, gone: &mut impl Gone) {
         for shard in &self.shards {
             let all = {
-                let mut shard = shard.0.lock();
+                let mut shard = shard.lock();
                 let empty = shard.empty();
                 std::mem::replace(&mut *shard, empty)
             };
@@ -226,7 +221,7 @@ impl Engine for Compact {
 
     /// Of the shard whose turn to evict would come first.
     fn oldest(&self) -> Option<Stamp> {
-        let of = |shard: &Padded| shard.0.lock().oldest();
+        let of = |shard: &Apart<Mutex<Shard>>| shard.lock().oldest();
         self.shards.iter().filter_map(of).min()
     }
 }

@@ -148,7 +148,7 @@ fn it_grows_in_small_pieces_and_churns_without_growing() {
     let compact = filled(200_000, 200_000);
     let full = compact.bytes();
     assert!(full / compact.len() <= 45, "{full}");
-    let largest = compact.shards.iter().map(|shard| shard.0.lock().largest_segment()).max();
+    let largest = compact.shards.iter().map(|shard| shard.lock().largest_segment()).max();
     assert!(largest < Some(200_000 / MAX_SHARDS / SEGMENTS * 2), "{largest:?}");
     for n in 200_000..800_000 {
         compact.insert(Key(n), entry(200), Stamp(0), &mut |_, _, cause| {
@@ -198,7 +198,7 @@ fn what_expires_while_nobody_publishes_is_given_back() {
 fn a_hint_changes_nothing_and_waits_for_nobody() {
     let compact = filled(200_000, 250_000);
     let order = |compact: &Compact| {
-        let of = |shard: &Padded| shard.0.lock().iter().map(Slot::key).collect::<Vec<_>>();
+        let of = |shard: &Apart<Mutex<Shard>>| shard.lock().iter().map(Slot::key).collect::<Vec<_>>();
         compact.shards.iter().map(of).collect::<Vec<_>>()
     };
     let (before, keys) = (order(&compact), [0, 249_999, 1 << 40].map(Key));

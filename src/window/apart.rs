@@ -1,4 +1,4 @@
-//! What is written often, beside what every event reads.
+//! What threads write often, kept from lying beside anything else.
 
 use std::ops::Deref;
 
@@ -6,7 +6,7 @@ use std::ops::Deref;
 /// away from the other threads.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(super) struct Apart<T>(T);
+pub(crate) struct Apart<T>(pub(crate) T);
 
 impl<T> Deref for Apart<T> {
     type Target = T;
