@@ -72,7 +72,7 @@ impl Session {
         if self.client != Client::Live || self.upstream != Upstream::Live {
             return;
         }
-        let method = if kind == FrameKind::Method { MethodId::of(frame.payload()).ok() } else { None };
+        let method = frame.method(kind);
         self.publishes += u64::from(method == Some(MethodId::BASIC_PUBLISH));
         if method == Some(MethodId::CHANNEL_OPEN) {
             self.on_channel(channel, now, |channel, cx| {

@@ -14,14 +14,11 @@
 //! by one. `multiple` never passes an open tag.
 
 use super::entry::{Entry, Mandatory, Outcome};
-use crate::window::{Key, Window, is_same};
+use crate::window::{HINTED, Key, Window, is_same};
 use crate::wire::{ChannelId, emit};
 use bytes::BytesMut;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-
-/// Commits that a window is told of ahead.
-const AHEAD: usize = 64;
 
 /// A delivery tag as the client counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -137,8 +134,8 @@ impl Confirms {
 
     fn settle_first(&mut self, count: usize, outcome: Outcome, done: &mut impl FnMut(Entry)) {
         for n in 0..count {
-            if n.is_multiple_of(AHEAD) && outcome == Outcome::Acked && count > 1 {
-                self.warm((count - n).min(AHEAD));
+            if n.is_multiple_of(HINTED) && outcome == Outcome::Acked && count > 1 {
+                self.warm((count - n).min(HINTED));
             }
             self.settle_one(0, outcome, done);
             self.entries.pop_front();
@@ -149,7 +146,7 @@ impl Confirms {
     /// The first so many are about to be committed: their window is shown their keys, so that what it has to look at comes
     /// from memory at the same time.
     fn warm(&self, count: usize) {
-        let mut keys = [Key(0); AHEAD];
+        let mut keys = [Key(0); HINTED];
         let mut window: Option<&Arc<dyn Window>> = None;
         let mut known = 0;
         let entries = self.entries.iter().take(count).flatten();

@@ -212,6 +212,11 @@ impl Session {
         }
     }
 
+    /// What the upstream says is looked at.
+    fn hears_upstream(&self) -> bool {
+        matches!(self.upstream, Upstream::Live | Upstream::Closing { .. })
+    }
+
     /// The client opens a channel whose number is Hapax's own for a moment.
     fn next_is_blocked(&self) -> bool {
         let Some(channel) = self.inbound.peek().map(|next| next.channel) else { return false };
@@ -248,11 +253,11 @@ impl Session {
     pub fn handle_upstream(&mut self, buf: &mut BytesMut, now: Instant) {
         self.upstream_clock.heard(now);
         let mut inbound = Inbound::default();
-        while matches!(self.upstream, Upstream::Live | Upstream::Closing { .. })
+        while self.hears_upstream()
             && inbound.refill(buf, self.handshake.upstream_limit(), !self.handshake.opened())
         {
             let frames = inbound.frames();
-            while matches!(self.upstream, Upstream::Live | Upstream::Closing { .. }) && !inbound.is_empty() {
+            while self.hears_upstream() && !inbound.is_empty() {
                 if self.recv_deliveries(&mut inbound, &frames, now) {
                     continue;
                 }

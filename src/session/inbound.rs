@@ -133,9 +133,10 @@ impl Inbound {
     pub(super) fn whole(&self, ahead: usize, channel: ChannelId, id: MethodId) -> Option<Whole> {
         let mut places = self.places.get(self.next + ahead..)?.iter();
         let (method, header) = (places.next()?, places.next()?);
-        let kinds = (method.kind, header.kind) == (FrameKind::Method, FrameKind::Header);
         let channels = method.channel == channel && header.channel == channel;
-        if !kinds || !channels || self.method_of(*method) != Some(id) {
+        let is_it =
+            header.kind == FrameKind::Header && method.view(&self.frames).method(method.kind) == Some(id);
+        if !channels || !is_it {
             return None;
         }
         let Ok((BASIC, mut left)) = ContentHeader::size_of(header.view(&self.frames).payload()) else {
@@ -152,10 +153,6 @@ impl Inbound {
             count += 1;
         }
         Some(Whole { start: method.start, header: header.start, body: header.end, end, places: count })
-    }
-
-    fn method_of(&self, place: Place) -> Option<MethodId> {
-        MethodId::of(place.view(&self.frames).payload()).ok()
     }
 
     /// So many frames are done with.

@@ -5,6 +5,7 @@
 
 use super::Output;
 use crate::wire::frame::HEADER_LEN;
+use crate::wire::method::MethodId;
 use crate::wire::{FrameKind, scan};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -32,6 +33,11 @@ impl<'a> View<'a> {
     /// What the type octet of the first one says.
     pub(super) fn kind(self) -> Option<FrameKind> {
         scan(self.octets(), usize::MAX).ok().flatten().map(|frame| frame.kind)
+    }
+
+    /// The method, where it is one frame of this kind that has one.
+    pub(super) fn method(self, kind: FrameKind) -> Option<MethodId> {
+        if kind == FrameKind::Method { MethodId::of(self.payload()).ok() } else { None }
     }
 
     /// The payload, where it is one frame.

@@ -15,6 +15,7 @@
 //! No socket, no task, no clock: `now` is an argument. Locks are held for one operation and never while a guard is
 //! dropped or a mailbox is woken.
 
+mod apart;
 mod dials;
 mod flight;
 mod handle;
@@ -28,6 +29,7 @@ pub mod local;
 pub mod set;
 pub mod tap;
 
+pub(crate) use apart::Apart;
 pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
 pub use key::{Key, KeyMaker, Scope, Scoped};
 pub use local::{Limits, LocalWindow};
@@ -39,6 +41,9 @@ pub use tap::Recorder;
 use crate::wire::IdSource;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Keys that a window is told of at a time, before it is asked (see [`Window::warm`]).
+pub(crate) const HINTED: usize = 64;
 
 /// What the window says of a publish.
 #[must_use]
@@ -150,7 +155,7 @@ pub trait Window: Send + Sync + std::fmt::Debug {
         self
     }
     /// A hint: these keys are about to be reserved, one after the other. What that will read is asked for at once, so that
-    /// the caller waits once for all of it (up to 64 keys or so) and not once for each. It tells and changes nothing.
+    /// the caller waits once for all of it (64 keys or so) and not once for each. It tells and changes nothing.
     fn warm(&self, _: &[Key]) {}
     /// The same hint for keys whose reservations are about to be committed: what has to make room for them is read, too.
     fn warm_commits(&self, _: &[Key]) {}

@@ -134,27 +134,24 @@ impl Process {
 
     /// Bytes in RAM.
     pub(super) fn resident(&self) -> Result<f64, Error> {
-        self.usage().map(|(_, resident)| resident as f64)
-    }
-
-    fn usage(&self) -> Result<(f64, u64), Error> {
-        usage_of(self.child.id())
+        usage_of(self.child.id()).map(|(_, resident)| resident as f64)
     }
 
     /// Processor seconds, user and system, that it has taken for this.
     pub(super) fn cpu<T>(&self, act: impl FnOnce() -> Result<T, Error>) -> Result<(f64, T), Error> {
-        let (before, _) = self.usage()?;
-        let result = act()?;
-        let (after, _) = self.usage()?;
-        Ok((after - before, result))
+        cpu_of(self.child.id(), act)
     }
 }
 
 /// Processor seconds, user and system, that this process has taken for this: it is the one that makes the load.
 pub(super) fn cpu_of_load<T>(act: impl FnOnce() -> Result<T, Error>) -> Result<(f64, T), Error> {
-    let (before, _) = usage_of(std::process::id())?;
+    cpu_of(std::process::id(), act)
+}
+
+fn cpu_of<T>(id: u32, act: impl FnOnce() -> Result<T, Error>) -> Result<(f64, T), Error> {
+    let (before, _) = usage_of(id)?;
     let result = act()?;
-    let (after, _) = usage_of(std::process::id())?;
+    let (after, _) = usage_of(id)?;
     Ok((after - before, result))
 }
 

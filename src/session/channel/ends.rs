@@ -108,7 +108,7 @@ impl Channel {
         self.backlog_bytes = 0;
         self.awaits_waiters = false;
         let says_close = |frame: Piece| {
-            frame.view().kind().and_then(|kind| method(kind, frame.view())) == Some(MethodId::CHANNEL_CLOSE)
+            frame.view().kind().and_then(|kind| frame.view().method(kind)) == Some(MethodId::CHANNEL_CLOSE)
         };
         self.backlog.drain(..).any(says_close)
     }

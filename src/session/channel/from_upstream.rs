@@ -11,7 +11,7 @@ impl Channel {
         frame: View<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let id = method(kind, frame);
+        let id = frame.method(kind);
         if let Some(id @ (MethodId::BASIC_ACK | MethodId::BASIC_NACK)) = id
             && matches!(self.publisher.mode(), Mode::Confirm { .. })
             && let Ok(settle) = Settle::parse(frame.payload())

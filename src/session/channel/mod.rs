@@ -244,7 +244,7 @@ impl Channel {
                     *rest = rest.saturating_sub(frame.payload().len() as u64);
                     cx.out.upstream.forward(frame);
                 }
-                match method(kind, frame) {
+                match frame.method(kind) {
                     Some(MethodId::CHANNEL_CLOSE_OK) => {
                         cx.out.upstream.forward(frame);
                         self.state = State::Gone;
@@ -260,7 +260,7 @@ impl Channel {
                 Ok(())
             }
             State::Refused { client_done, .. } => {
-                match method(kind, frame) {
+                match frame.method(kind) {
                     Some(MethodId::CHANNEL_CLOSE_OK) => *client_done = true,
                     // Both have closed: its answer to ours may come or not.
                     Some(MethodId::CHANNEL_CLOSE) if !*client_done => {
@@ -296,7 +296,7 @@ impl Channel {
         whole: bool,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let id = match method(kind, frame) {
+        let id = match frame.method(kind) {
             Some(id) if self.publisher.is_between_contents() => id,
             _ => return self.publisher.recv_content(kind, frame, cx),
         };
@@ -442,13 +442,6 @@ impl Channel {
         }
         Ok(())
     }
-}
-
-fn method(kind: FrameKind, frame: View<'_>) -> Option<MethodId> {
-    if kind != FrameKind::Method {
-        return None;
-    }
-    MethodId::of(frame.payload()).ok()
 }
 
 fn channel_method(channel: ChannelId, method: ChannelMethod) -> Bytes {

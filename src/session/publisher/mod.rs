@@ -310,9 +310,8 @@ impl Publisher {
     }
 
     fn recv_header(&mut self, publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let size = ContentHeader::size_of(header.payload());
-        // A header of another class is the broker's to refuse, too.
-        let (Ok((BASIC, left)), Ok(_)) = (size, Publish::parse(publish.payload())) else {
+        // A header of another class is the broker's to refuse.
+        let Ok((BASIC, left)) = ContentHeader::size_of(header.payload()) else {
             cx.out.upstream.forward(publish);
             cx.out.upstream.forward(header);
             return Ok(());
@@ -323,13 +322,18 @@ impl Publisher {
     /// A publish whose header is here: what becomes of it?
     fn recv_start(&mut self, start: Start<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Start { publish, header, content, left } = start;
+        // What can't be understood is the broker's to refuse, too.
+        let Some(route) = cx.finder.route(cx.shared, cx.rights, publish.payload()) else {
+            cx.out.upstream.forward(publish);
+            cx.out.upstream.forward(content);
+            return Ok(());
+        };
         if self.mode == Mode::Tx && self.tx.open_len() >= cx.shared.settings.max_unresolved {
             return Err(Fault::TxTooLarge { max: cx.shared.settings.max_unresolved });
         }
         let client = self.next_client_tag();
-        let route = cx.finder.route(cx.shared, cx.rights, publish.payload());
-        let mandatory = route.is_some_and(|route| route.mandatory);
-        let Some((route, judge)) = route.and_then(|route| Some((route, route.judge()?))) else {
+        let mandatory = route.mandatory;
+        let Some(judge) = route.judge() else {
             cx.shared.listener.unmatched();
             return self.forward_unjudged(client, None, mandatory, start, cx);
         };

@@ -32,21 +32,19 @@ impl Publisher {
     ) -> Result<(), Fault> {
         let Start { publish, header, content, left } = start;
         let target = window.and_then(|window| window.rules().forward_to.as_deref());
-        let fields = if mandatory { Publish::parse(publish.payload()).ok() } else { None };
-        let return_key = fields.map(|Publish { exchange, routing_key, .. }| {
-            let found = ContentHeader::parse(header.payload(), &IdSource::MessageId).ok();
-            let exchange = target.map_or(exchange, str::as_bytes);
-            let message_id = found.and_then(|found| found.message_id);
-            return_key(&cx.shared.keys, exchange, routing_key, message_id)
-        });
         // Its return has to name the exchange that the client named.
-        if let (Some(window), Some(_), Some(_)) = (window, target, return_key) {
+        if let (Some(window), Some(_), true) = (window, target, mandatory) {
             self.select_unseen(window, cx);
         }
         let named = forward_to(target, self.id, publish, &mut cx.out.upstream);
         cx.out.upstream.forward(content);
         if self.mode != Mode::Plain {
-            let mandatory = return_key.map(|key| Box::new(Mandatory { key, returned: false, named }));
+            let fields = if mandatory { Publish::parse(publish.payload()).ok() } else { None };
+            let mandatory = fields.map(|Publish { exchange, routing_key, .. }| {
+                let exchange = target.map_or(exchange, str::as_bytes);
+                let key = return_key(&cx.shared.keys, exchange, routing_key, message_id(header));
+                Box::new(Mandatory { key, returned: false, named })
+            });
             self.enter(Entry { client, reservation: None, since: cx.now, right: None, mandatory });
         }
         self.go_on(left, Fate::Forward { at_write: None }, cx)
@@ -70,12 +68,11 @@ impl Publisher {
             Reply::Unproven { client, right, publish } => {
                 if cx.rights.knows(&cx.shared.rights, right, cx.now) {
                     client.into_iter().for_each(|tag| self.confirms.ack(tag));
-                } else if let Ok(fields) = Publish::parse(publish.view().payload()) {
+                } else if let Some(Route { target, routing_key, .. }) =
+                    cx.finder.route(cx.shared, cx.rights, publish.view().payload())
+                {
                     let asker = Asker { channel: self.id, birth: self.birth, client };
-                    let window = cx.finder.find(cx.shared, fields.exchange);
-                    let target = window.as_ref().and_then(|window| window.rules().forward_to.as_deref());
-                    let exchange = target.map_or(fields.exchange, str::as_bytes);
-                    self.asked += usize::from(cx.probes.ask(right, exchange, fields.routing_key, asker));
+                    self.asked += usize::from(cx.probes.ask(right, target, routing_key, asker));
                 }
             }
         }
@@ -117,9 +114,7 @@ impl Publisher {
         header: View<'_>,
         cx: &Cx<'_>,
     ) -> Option<Box<[u8]>> {
-        let found = ContentHeader::parse(header.payload(), &IdSource::MessageId).ok();
-        let message_id = found.and_then(|found| found.message_id);
-        let key = return_key(&cx.shared.keys, fields.exchange, fields.routing_key, message_id);
+        let key = return_key(&cx.shared.keys, fields.exchange, fields.routing_key, message_id(header));
         let mandatory = match self.mode {
             Mode::Plain => None,
             Mode::Confirm { .. } => self.confirms.returned(key),
@@ -133,4 +128,9 @@ impl Publisher {
         let Cx { shared, rights, now, .. } = cx;
         self.tx.ended(*now, |right| rights.learn(&shared.rights, right, *now));
     }
+}
+
+/// As a content header has it; a return shows it, too.
+fn message_id(header: View<'_>) -> Option<&[u8]> {
+    ContentHeader::parse(header.payload(), &IdSource::MessageId).ok()?.message_id
 }

@@ -3,11 +3,8 @@
 
 use super::*;
 use crate::session::inbound::Whole;
-use crate::window::is_same;
+use crate::window::{HINTED, is_same};
 use crate::wire::method::MethodId;
-
-/// Publishes that are looked at before the first of them is judged.
-const AHEAD: usize = 64;
 
 /// What comes next in the read.
 enum Next {
@@ -38,8 +35,8 @@ impl Publisher {
         let held = self.waiting.held();
         let mut left = most;
         let mut ahead = Vec::new();
-        while left > 0 {
-            match look_ahead(&mut ahead, self.id, frames, left.min(AHEAD), cx) {
+        while left > 0 && self.goes_on(held) {
+            match look_ahead(&mut ahead, self.id, frames, left.min(HINTED), cx) {
                 Next::Other => return Ok(()),
                 Next::Unmatched { whole, mandatory } => {
                     left -= 1;
@@ -55,7 +52,7 @@ impl Publisher {
                 }
                 Next::Plain(window) => {
                     for (whole, terms) in ahead.drain(..) {
-                        if !self.takes_publishes() || self.waiting.held() != held {
+                        if !self.goes_on(held) {
                             return Ok(());
                         }
                         left -= 1;
@@ -66,11 +63,13 @@ impl Publisher {
                     }
                 }
             }
-            if !self.takes_publishes() || self.waiting.held() != held {
-                return Ok(());
-            }
         }
         Ok(())
+    }
+
+    /// Whether nothing has begun to wait since so much was held.
+    fn goes_on(&self, held: usize) -> bool {
+        self.takes_publishes() && self.waiting.held() == held
     }
 }
 
@@ -120,7 +119,7 @@ fn look_ahead(
         places += whole.places;
     }
     if let Some(window) = window.as_ref().filter(|_| ahead.len() > 1) {
-        let mut keys = [Key(0); AHEAD];
+        let mut keys = [Key(0); HINTED];
         keys.iter_mut().zip(&*ahead).for_each(|(key, (_, terms))| *key = terms.key);
         window.warm(keys.get(..ahead.len()).unwrap_or_default());
     }
