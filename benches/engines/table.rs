@@ -3,7 +3,8 @@
 //! Each engine and size is a process of its own, so that its resident size tells the bytes of an id. That, and the longest
 //! single operation, is why this is no criterion bench. *Fill*: fresh ids (reserve and commit) into an empty window. *Hit*:
 //! duplicates of random ids among the remembered. *Churn*: fresh ids into the full window, each pushes one out. The order of
-//! the remembered is shuffled by then. Medians of [`ROUNDS`].
+//! the remembered is shuffled by then. *Told*: the same as a session does it, [`READ`] ids of a read at a time, with the hints of
+//! `Window::warm` before. Medians of [`ROUNDS`].
 //!
 //! Everything is processor times: what else the machine does counts little, page faults and waiting for a lock
 //! by spinning do. The longest operation is that of a fill and of a churn together; beside it, the longest of as many that do
@@ -15,7 +16,7 @@ use super::ground::key;
 use super::{fresh, mix, window};
 use hapax::window::engine::EngineKind;
 use hapax::window::event::Deaf;
-use hapax::window::{LocalWindow, Mailbox, Ticket, Window};
+use hapax::window::{Key, LocalWindow, Mailbox, Ticket, Verdict, Window};
 use rustix::time::{ClockId, clock_gettime};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -25,15 +26,17 @@ const TTL: Duration = Duration::from_secs(3600);
 const ROUNDS: usize = 5;
 /// Operations of a round.
 const OPS: u64 = 400_000;
+/// Ids that are told beforehand.
+const READ: usize = 64;
 /// More would take moka minutes and gigabytes.
 const MOST_OF_MOKA: u64 = 1_000_000;
 
 /// For these sizes.
 pub(super) fn print(sizes: &[u64]) {
     println!(
-        "| engine | ids | bytes per id: resident, as counted | ns, 1 thread: fill / hit / churn | ns, 2 threads: hit / churn | longest |"
+        "| engine | ids | bytes per id: resident, as counted | ns, 1 thread: fill / hit / churn | told: hit / churn | ns, 2 threads: hit / churn | longest |"
     );
-    println!("|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|");
     let mut all = Vec::new();
     for &ids in sizes {
         for engine in EngineKind::ALL {
@@ -66,19 +69,20 @@ fn measured(engine: EngineKind, ids: u64) -> Row {
     Row { engine, ids, figures: figures.try_into().expect("all figures") }
 }
 
-/// What a process prints: bytes resident, bytes as counted, fill, hit, churn, hit and churn of two threads, the longest
-/// operation, and the longest of nothing.
+/// What a process prints: bytes resident, bytes as counted, fill, hit, churn, hit and churn told beforehand, hit and churn of
+/// two threads, the longest operation, and the longest of nothing.
 struct Row {
     engine: EngineKind,
     ids: u64,
-    figures: [u64; 9],
+    figures: [u64; 11],
 }
 
 impl Row {
     fn line(&self) -> String {
-        let [resident, counted, fill, hit, churn, hit_2, churn_2, longest, nothing] = self.figures;
+        let [resident, counted, fill, hit, churn, hit_told, churn_told, hit_2, churn_2, longest, nothing] =
+            self.figures;
         format!(
-            "| `{}` | {} | {resident}, {counted} | {fill} / {hit} / {churn} | {hit_2} / {churn_2} | {longest}, {nothing} µs |",
+            "| `{}` | {} | {resident}, {counted} | {fill} / {hit} / {churn} | {hit_told} / {churn_told} | {hit_2} / {churn_2} | {longest}, {nothing} µs |",
             self.engine.name(),
             self.ids,
         )
@@ -88,13 +92,15 @@ impl Row {
     fn ratios(&self, least: &Row) -> String {
         let ratio = |at: usize| self.figures[at] as f64 / least.figures[at] as f64;
         format!(
-            "`{}`, {} ids to {}: fill {:.1}, hit {:.1}, churn {:.1}",
+            "`{}`, {} ids to {}: fill {:.1}, hit {:.1}, churn {:.1}; told: hit {:.1}, churn {:.1}",
             self.engine.name(),
             self.ids,
             least.ids,
             ratio(2),
             ratio(3),
             ratio(4),
+            ratio(5),
+            ratio(6),
         )
     }
 }
@@ -112,16 +118,18 @@ pub(super) fn child(engine: &str, ids: &str) {
     let (bytes, counted) = (resident().saturating_sub(empty), run.window.bytes());
     let fill = run.fill();
     let hit = median(|n| run.threads(1, n, Run::hit));
+    let hit_told = median(|n| run.threads(1, ROUNDS as u64 + n, Run::hit_told));
     let hit_2 = median(|n| run.threads(2, n, Run::hit));
     let churn = median(|n| run.threads(1, n, Run::churn));
-    let churn_2 = median(|n| run.threads(2, 10 + n, Run::churn));
+    let churn_told = median(|n| run.threads(1, ROUNDS as u64 + n, Run::churn_told));
+    let churn_2 = median(|n| run.threads(2, 2 * ROUNDS as u64 + n, Run::churn));
     let longest = longest.max(longest_of(50 * OPS + ids..51 * OPS + ids, fresh));
     let nothing = longest_of(0..OPS + ids, |n| {
         std::hint::black_box(n);
     });
     let len = run.window.len();
     println!(
-        "{} {} {fill} {hit} {churn} {hit_2} {churn_2} {} {}",
+        "{} {} {fill} {hit} {churn} {hit_told} {churn_told} {hit_2} {churn_2} {} {}",
         bytes / len,
         counted / len,
         longest.as_micros(),
@@ -187,21 +195,62 @@ impl Run {
 
     /// Before any churn: the remembered are the first ids.
     fn hit(&self, round: u64, thread: u64) {
-        let mut seed = round * 2 + thread;
-        let mailbox = Arc::default();
-        for _ in 0..OPS {
-            seed = mix(seed);
-            // In a hundred one or less was pushed out by its shard; it is fresh, and forgotten at once.
-            drop(self.window.clone().reserve(key(seed % self.ids), self.now, &mailbox, Ticket(0)));
+        self.ids_to_hit(round, thread).for_each(|key| drop(self.reserve(key)));
+    }
+
+    fn hit_told(&self, round: u64, thread: u64) {
+        let mut keys = self.ids_to_hit(round, thread);
+        loop {
+            let read: Vec<Key> = keys.by_ref().take(READ).collect();
+            if read.is_empty() {
+                return;
+            }
+            self.window.warm(&read);
+            read.into_iter().for_each(|key| drop(self.reserve(key)));
         }
+    }
+
+    /// In a hundred one or less was pushed out by its shard; it is fresh, and forgotten at once.
+    fn ids_to_hit(&self, round: u64, thread: u64) -> impl Iterator<Item = Key> {
+        let mut seed = round * 2 + thread;
+        (0..OPS).map(move |_| {
+            seed = mix(seed);
+            key(seed % self.ids)
+        })
     }
 
     fn churn(&self, round: u64, thread: u64) {
         let mailbox = Arc::default();
-        let first = self.ids + (round * 2 + thread) * OPS;
-        (first..first + OPS).for_each(|n| {
+        self.ids_to_churn(round, thread).for_each(|n| {
             fresh(&self.window, &mailbox, self.now, TTL, n);
         });
+    }
+
+    fn churn_told(&self, round: u64, thread: u64) {
+        let mut ids = self.ids_to_churn(round, thread);
+        loop {
+            let read: Vec<Key> = ids.by_ref().take(READ).map(key).collect();
+            if read.is_empty() {
+                return;
+            }
+            self.window.warm(&read);
+            let verdicts: Vec<Verdict> = read.iter().map(|key| self.reserve(*key)).collect();
+            self.window.warm_commits(&read);
+            for verdict in verdicts {
+                if let Verdict::Fresh(reservation) = verdict {
+                    reservation.commit(self.now, TTL);
+                }
+            }
+        }
+    }
+
+    fn ids_to_churn(&self, round: u64, thread: u64) -> std::ops::Range<u64> {
+        let first = self.ids + (round * 2 + thread) * OPS;
+        first..first + OPS
+    }
+
+    fn reserve(&self, key: Key) -> Verdict {
+        self.window.clone().reserve(key, self.now, &self.mailbox, Ticket(0))
     }
 }
 

@@ -24,7 +24,8 @@ mod slot;
 mod tests;
 
 use super::{Engine, Entry, EvictionCause, Gone, MOST_IDS, Stamp};
-use crate::window::{Apart, Key};
+use crate::window::{Apart, HINTED, Key};
+use index::NOTHING;
 use parking_lot::{Mutex, MutexGuard};
 use shard::Shard;
 use slot::Slot;
@@ -124,23 +125,28 @@ impl Compact {
 
 impl Engine for Compact {
     /// All locks first, then all the reading: a locked instruction in between would wait for what was read before it. What
-    /// somebody else holds is left out.
+    /// somebody else holds is left out. A window with fewer shards than there can be is in the cache anyway.
     fn warm(&self, keys: &[Key], insert: bool) {
-        let count = self.count.load(Relaxed);
+        let keys = keys.get(..HINTED).unwrap_or(keys);
+        if self.count.load(Relaxed) < MAX_SHARDS {
+            return;
+        }
         let mut keys_of = [0_usize; MAX_SHARDS];
         for key in keys {
-            keys_of[key.shard(count)] += 1;
+            keys_of[key.shard(MAX_SHARDS)] += 1;
         }
-        let mut shards: [Option<MutexGuard<'_, Shard>>; MAX_SHARDS] =
-            std::array::from_fn(|n| if keys_of[n] > 0 { self.shards[n].try_lock() } else { None });
-        let mut sum = warm_lines(&shards, keys, count, Shard::warm);
+        let mut shards =
+            Shards(std::array::from_fn(|n| if keys_of[n] > 0 { self.shards[n].try_lock() } else { None }));
+        let mut sum = shards.warm_lines(keys, Shard::warm);
+        // By now the first lines say who has to look further, and where.
         if insert {
-            sum ^= warm_oldest(&shards, keys_of);
+            sum ^= shards.warm_oldest(keys_of);
+            sum ^= shards.warm_lines(keys, Shard::warm_next);
+        } else {
+            sum ^= shards.warm_slots(keys);
         }
-        // By now the first lines say who has to look further.
-        sum ^= warm_lines(&shards, keys, count, Shard::warm_next);
         std::hint::black_box(sum);
-        shards.iter_mut().for_each(|shard| *shard = None);
+        shards.0.iter_mut().for_each(|shard| *shard = None);
     }
 
     fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool {
@@ -226,42 +232,72 @@ impl Engine for Compact {
     }
 }
 
-/// Of each key.
-fn warm_lines(
-    shards: &[Option<MutexGuard<'_, Shard>>; MAX_SHARDS],
-    keys: &[Key],
-    count: usize,
-    warm: impl Fn(&Shard, u64) -> u32,
-) -> u32 {
-    keys.iter().fold(0, |sum, key| {
-        let spread = key.spread();
-        sum ^ shards[Key::shard_of(spread, count)].as_ref().map_or(0, |shard| warm(shard, spread))
-    })
-}
+/// What a hint looks at: all shards that it could lock at once.
+struct Shards<'a>([Option<MutexGuard<'a, Shard>>; MAX_SHARDS]);
 
-/// Of each shard as many of the oldest as will have to go, with their lines of the index, and those that an insert looks at
-/// beside them. (If there is room they stay, and are in the cache the next time: that costs next to nothing.) An older slot
-/// says where the next one is, so all shards go a step together: the steps of one wait for each other, those of sixteen do
-/// not.
-fn warm_oldest(shards: &[Option<MutexGuard<'_, Shard>>; MAX_SHARDS], leave: [usize; MAX_SHARDS]) -> u32 {
-    let mut sum = 0;
-    let mut places: [u32; MAX_SHARDS] =
-        std::array::from_fn(|n| shards[n].as_ref().map_or(slot::NONE, |shard| shard.oldest_place()));
-    let looks: [usize; MAX_SHARDS] =
-        std::array::from_fn(|n| shards[n].as_ref().map_or(0, |shard| leave[n] + shard.looks_at()));
-    for step in 0..looks.into_iter().max().unwrap_or(0) {
-        for (n, place) in places.iter_mut().enumerate() {
-            if let Some(shard) = &shards[n]
-                && *place != slot::NONE
-                && step < looks[n]
-            {
-                let (line, younger) = shard.warm_slot(*place, step < leave[n]);
-                sum ^= line;
-                *place = younger;
+impl Shards<'_> {
+    /// The key's, if it was to be had, and what it looks for there.
+    fn of(&self, key: Key) -> Option<(&Shard, u64)> {
+        let spread = key.spread();
+        Some((self.0[Key::shard_of(spread, MAX_SHARDS)].as_deref()?, spread))
+    }
+
+    /// Of each key.
+    fn warm_lines(&self, keys: &[Key], line: impl Fn(&Shard, u64) -> u32) -> u32 {
+        keys.iter().filter_map(|key| self.of(*key)).fold(0, |sum, (shard, spread)| sum ^ line(shard, spread))
+    }
+
+    /// Of each shard as many of the oldest as will have to go, and those that an insert looks at beside them; then the lines
+    /// of those that go. (If there is room they stay, and are in the cache the next time: that costs next to nothing.) An
+    /// older slot says where the next one is, so all shards go a step together: the steps of one wait for each other, those of
+    /// sixteen do not.
+    fn warm_oldest(&self, leave: [usize; MAX_SHARDS]) -> u32 {
+        let shards = self.0.each_ref().map(Option::as_deref);
+        let mut places = shards.map(|shard| shard.map_or(slot::NONE, Shard::oldest_place));
+        let looks: [usize; MAX_SHARDS] =
+            std::array::from_fn(|n| shards[n].map_or(0, |shard| leave[n] + shard.looks_at()));
+        let mut going = [(0_usize, 0_u64); HINTED + 1];
+        let mut count = 0;
+        for step in 0..looks.into_iter().max().unwrap_or(0) {
+            for (n, place) in places.iter_mut().enumerate() {
+                if let Some(shard) = shards[n]
+                    && *place != slot::NONE
+                    && step < looks[n]
+                {
+                    let (spread, younger) = shard.slot_at(*place);
+                    going[count] = (n, spread);
+                    count += usize::from(step < leave[n]);
+                    *place = younger;
+                }
             }
         }
+        let each = |line: fn(&Shard, u64) -> u32| {
+            let going = going[..count].iter();
+            going.fold(0, |sum, (n, spread)| sum ^ shards[*n].map_or(0, |shard| line(shard, *spread)))
+        };
+        each(Shard::warm) ^ each(Shard::warm_next)
     }
-    sum
+
+    /// The end of each look-up; and for who is there its slot, then that slot's neighbours, from between which it will be
+    /// taken. A step for all keys before the next one, as above.
+    fn warm_slots(&self, keys: &[Key]) -> u32 {
+        let mut found = [(0_usize, 0_u32); HINTED + 1];
+        let mut count = 0;
+        for key in keys {
+            if let Some((shard, spread)) = self.of(*key) {
+                let place = shard.warm_find(spread);
+                found[count] = (Key::shard_of(spread, MAX_SHARDS), place);
+                count += usize::from(place != NOTHING);
+            }
+        }
+        let found = found.get(..count).unwrap_or_default();
+        let each = |what: fn(&Shard, u32) -> u32| {
+            found
+                .iter()
+                .fold(0, |sum, (n, place)| sum ^ self.0[*n].as_deref().map_or(0, |shard| what(shard, *place)))
+        };
+        each(Shard::warm_place) ^ each(Shard::warm_neighbours)
+    }
 }
 
 /// In how many: a power of two.

@@ -163,9 +163,26 @@ impl Shard {
         self.index.warm(spread)
     }
 
-    /// What it reads next, if the first did not do.
+    /// What an insert reads next, if the first did not do.
     pub(super) fn warm_next(&self, spread: u64) -> u32 {
         self.index.warm_next(spread)
+    }
+
+    /// Goes nearly as far as a look-up would, and says where it probably is.
+    pub(super) fn warm_find(&self, spread: u64) -> u32 {
+        self.index.warm_find(spread)
+    }
+
+    /// Reads the slot.
+    pub(super) fn warm_place(&self, place: u32) -> u32 {
+        self.slab[place].younger()
+    }
+
+    /// Reads those between which it is.
+    pub(super) fn warm_neighbours(&self, place: u32) -> u32 {
+        let slot = &self.slab[place];
+        let read = |place| if place == NONE { 0 } else { self.slab[place].younger() };
+        read(slot.older()) ^ read(slot.younger())
     }
 
     /// How many of the oldest an insert reads beside those that it takes out: at least the one that is the oldest then.
@@ -177,11 +194,10 @@ impl Shard {
         self.seen.oldest
     }
 
-    /// Reads what looking at it reads, or taking it out (`leaves`), and says which is the next younger one.
-    pub(super) fn warm_slot(&self, place: u32, leaves: bool) -> (u32, u32) {
+    /// What the one there looks for, and which is the next younger one.
+    pub(super) fn slot_at(&self, place: u32) -> (u64, u32) {
         let slot = &self.slab[place];
-        let line = if leaves { self.index.warm(slot.key().spread()) } else { 0 };
-        (line, slot.younger())
+        (slot.key().spread(), slot.younger())
     }
 
     fn find(&self, key: Key) -> Option<u32> {
