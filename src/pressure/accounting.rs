@@ -275,13 +275,17 @@ impl Accounting {
         self.stripes.get(key.shard(STRIPES)).unwrap_or(first)
     }
 
-    /// `write` says whether the journal is full.
-    fn write(&self, stripe: &Stripe, now: Stamp, write: impl FnOnce(&mut Ledger) -> bool) {
-        stripe.write(|ledger| {
-            if write(ledger) {
-                ledger.work_off(self.in_force.form(), now, &self.ages);
-            }
-        });
+    /// What the key's ledger has to know. A journal that is full is worked off.
+    fn note(&self, ledger: &mut Ledger, event: &Event) {
+        let (is_full, now) = match *event {
+            Event::Committed { key, now, .. } => (ledger.commit(key, now), now),
+            Event::Evicted { key, at, until, now, cause } => (ledger.evict(key, at, until, now, cause), now),
+            Event::Disowned { key } => (ledger.disown(key), Stamp(0)),
+            _ => return,
+        };
+        if is_full {
+            ledger.work_off(self.in_force.form(), now, &self.ages);
+        }
     }
 
     /// All but the three that every publish causes.
@@ -293,10 +297,9 @@ impl Accounting {
             Event::CommittedInDoubt { key, .. } => {
                 self.stripe(key).write(|ledger| ledger.committed_in_doubt += 1);
             }
-            Event::Evicted { key, at, until, now, cause } => {
-                self.write(self.stripe(key), now, |ledger| ledger.evict(key, at, until, now, cause));
+            Event::Evicted { key, .. } | Event::Disowned { key } => {
+                self.stripe(key).write(|ledger| self.note(ledger, event));
             }
-            Event::Disowned { key } => self.write(self.stripe(key), Stamp(0), |ledger| ledger.disown(key)),
             Event::Flushed => self.flush(),
             Event::InFlight => add(&self.in_flight.0),
             Event::NoId => add(&self.no_id.0),
@@ -329,15 +332,40 @@ impl Listener for Accounting {
         } else if let Event::Fresh { key } = *event {
             self.distinct.add(key.spread());
             self.stripe(key).fresh.add();
-        } else if let Event::Committed { key, now, .. } = *event {
+        } else if let Event::Committed { key, .. } = *event {
             self.what_if.on(event);
             let stripe = self.stripe(key);
             stripe.committed.add();
             if stripe.is_haunted() {
-                self.write(stripe, now, |ledger| ledger.commit(key, now));
+                stripe.write(|ledger| self.note(ledger, event));
             }
         } else {
             self.on_seldom(event);
+        }
+    }
+
+    /// Commits and what made room for them, mostly of one stripe: its ledger is locked once.
+    fn on_all(&self, events: &[Event]) {
+        let stripe = |event: &Event| match event {
+            Event::Committed { key, .. } | Event::Evicted { key, .. } => Some(self.stripe(*key)),
+            _ => None,
+        };
+        let Some(one) = events.first().and_then(stripe) else {
+            return events.iter().for_each(|event| self.on(event));
+        };
+        if !events.iter().all(|event| stripe(event).is_some_and(|other| std::ptr::eq(one, other))) {
+            return events.iter().for_each(|event| self.on(event));
+        }
+        let mut is_for_ledger = one.is_haunted();
+        for event in events {
+            self.what_if.on(event);
+            match event {
+                Event::Committed { .. } => one.committed.add(),
+                _ => is_for_ledger = true,
+            }
+        }
+        if is_for_ledger {
+            one.write(|ledger| events.iter().for_each(|event| self.note(ledger, event)));
         }
     }
 

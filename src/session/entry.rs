@@ -1,7 +1,7 @@
 //! A publish that was forwarded and whose outcome is not known: it owns its reservation until it is.
 
 use super::confirms::ClientTag;
-use crate::window::{ForgetCause, InDoubt, Key, Reservation};
+use crate::window::{ForgetCause, InDoubt, Key, Reservation, Reservations};
 use std::time::{Duration, Instant};
 
 /// What the upstream says of a publish.
@@ -50,7 +50,19 @@ impl Entry {
         self.mandatory.as_ref().is_some_and(|mandatory| mandatory.returned)
     }
 
-    /// The upstream has acked or committed it.
+    /// The upstream has acked it, perhaps with others: all of them are to be committed then.
+    pub(super) fn stored_with(self, others: &mut Reservations, now: Instant) {
+        let returned = self.is_returned();
+        if let Some((reservation, ttl)) = self.reservation {
+            if returned {
+                reservation.forget(ForgetCause::Returned);
+            } else {
+                others.push(reservation, now, ttl);
+            }
+        }
+    }
+
+    /// The upstream has committed it.
     pub(super) fn stored(self, now: Instant) {
         let returned = self.is_returned();
         if let Some((reservation, ttl)) = self.reservation {

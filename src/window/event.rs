@@ -164,6 +164,10 @@ pub enum Event {
 pub trait Listener: Send + Sync + std::fmt::Debug + 'static {
     /// Something happened.
     fn on(&self, event: &Event);
+    /// Several things happened, one after the other, and all locks that they are told with are held together.
+    fn on_all(&self, events: &[Event]) {
+        events.iter().for_each(|event| self.on(event));
+    }
     /// What is in force from now on: told when the window is made, and after each change. No lock is held.
     fn limits(&self, _: &Limits) {}
     /// Whether it is to be told where this fresh publish goes; it may do with a part of them.

@@ -41,6 +41,10 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         self.0.commit(key, now, ttl);
     }
 
+    fn commit_all(&self, commits: &[(Key, Duration)], now: Instant) {
+        self.0.commit_all(commits, now);
+    }
+
     fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
         self.0.commit_in_doubt(key, now, ttl);
     }

@@ -14,8 +14,8 @@ pub struct Key(pub u128);
 
 impl Key {
     /// Locks that keys are divided among, by [`Key::shard`]: whoever has a key's lock has that of all keys with the same
-    /// number.
-    pub(crate) const LOCKS: usize = 32;
+    /// number. An engine has no more shards than that, so what has one lock here has one there.
+    pub(crate) const LOCKS: usize = 16;
 
     /// 64 bits of it that spread even over keys made by counting, as tests do.
     #[expect(clippy::cast_possible_truncation, reason = "the two halves are meant")]

@@ -5,6 +5,8 @@
 //! letter is delivered, because a letter, or the mailbox around it, may die on the way, and a reservation in it comes back
 //! here.
 
+mod group;
+
 use super::dials::{Clock, Dials};
 use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
 use super::flight::{Flight, Flights};
@@ -277,10 +279,8 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
         next
     }
 
-    /// What had expired anyway is not held against whoever took it out.
     fn evicted(&self, now: Stamp, key: Key, entry: Entry, cause: EvictionCause) {
-        let cause = if entry.is_expired(now) { EvictionCause::Expired } else { cause };
-        self.notice(Event::Evicted { key, at: entry.at, until: entry.until, now, cause });
+        self.notice(gone(now, key, entry, cause));
     }
 }
 
@@ -318,6 +318,14 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         self.settle(key, now, ttl, false);
     }
 
+    fn commit_all(&self, commits: &[(Key, Duration)], now: Instant) {
+        if self.engine.takes_groups() {
+            commits.chunks(HINTED).for_each(|commits| self.settle_all(commits, now));
+        } else {
+            commits.iter().for_each(|(key, ttl)| self.commit(*key, now, *ttl));
+        }
+    }
+
     fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
         self.settle(key, now, ttl, true);
     }
@@ -345,6 +353,12 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
     fn note_origin(&self, origin: &Origin<'_>) {
         self.listener.origin(origin);
     }
+}
+
+/// What had expired anyway is not held against whoever took it out.
+fn gone(now: Stamp, key: Key, entry: Entry, cause: EvictionCause) -> Event {
+    let cause = if entry.is_expired(now) { EvictionCause::Expired } else { cause };
+    Event::Evicted { key, at: entry.at, until: entry.until, now, cause }
 }
 
 /// A verdict before its guard is made, which must not happen under the lock.

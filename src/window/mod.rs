@@ -34,7 +34,7 @@ pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
 pub use key::{Key, KeyMaker, Scope, Scoped};
 pub use local::{Limits, LocalWindow};
 pub use mailbox::{Mailbox, Ticket};
-pub use reservation::{Reservation, Wait};
+pub use reservation::{Reservation, Reservations, Wait};
 pub use set::WindowSet;
 pub use tap::Recorder;
 
@@ -163,6 +163,10 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict;
     /// The reservation's commit. Called by [`Reservation::commit`] only.
     fn commit(&self, key: Key, now: Instant, ttl: Duration);
+    /// As many commits. Called by [`Reservations`] only.
+    fn commit_all(&self, commits: &[(Key, Duration)], now: Instant) {
+        commits.iter().for_each(|(key, ttl)| self.commit(*key, now, *ttl));
+    }
     /// As `commit`, for an outcome that is not known. Called by [`Reservation::commit_in_doubt`] only. A window that does
     /// not count these apart need not tell them apart.
     fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {

@@ -1,6 +1,6 @@
 //! The two guards: a [`Reservation`] is undone by dropping it, a [`Wait`] leaves its queue by dropping it.
 
-use super::{ForgetCause, Key, Mailbox, Ticket, Window};
+use super::{ForgetCause, HINTED, Key, Mailbox, Ticket, Window, is_same};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,6 +49,52 @@ impl Reservation {
         if let Some(window) = self.window.take() {
             window.rollback(self.key, cause);
         }
+    }
+}
+
+/// Reservations that the upstream has stored together. Drop = forget, as for each of them.
+#[derive(Debug, Default)]
+pub struct Reservations {
+    /// Mostly there is no other.
+    first: Option<(Reservation, Duration)>,
+    more: Vec<(Reservation, Duration)>,
+}
+
+impl Reservations {
+    /// This one, too. If there are many by now, they are committed.
+    pub fn push(&mut self, reservation: Reservation, now: Instant, ttl: Duration) {
+        if self.first.is_none() {
+            self.first = Some((reservation, ttl));
+            return;
+        }
+        if self.more.is_empty() {
+            self.more.reserve(HINTED - 1);
+        }
+        self.more.push((reservation, ttl));
+        if self.more.len() == HINTED - 1 {
+            self.commit(now);
+        }
+    }
+
+    /// [`Reservation::commit`] for each of them, in an order of the window's choice.
+    pub fn commit(&mut self, now: Instant) {
+        let Some((mut first, ttl)) = self.first.take() else { return };
+        let Some(window) = first.window.take() else { return };
+        if self.more.is_empty() {
+            return window.commit(first.key, now, ttl);
+        }
+        let mut commits = Vec::with_capacity(HINTED);
+        commits.push((first.key, ttl));
+        for (mut reservation, ttl) in self.more.drain(..) {
+            match &reservation.window {
+                Some(other) if is_same(other, &window) => {
+                    reservation.window = None;
+                    commits.push((reservation.key, ttl));
+                }
+                _ => reservation.commit(now, ttl),
+            }
+        }
+        window.commit_all(&commits, now);
     }
 }
 

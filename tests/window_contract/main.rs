@@ -1,5 +1,5 @@
 //! What every engine has to keep: lists of actions against a dumb model ([`model`], [`actions`]), what that would hide told
-//! by example ([`examples`]), and two threads at once ([`threads`]).
+//! by example ([`examples`]), commits that come together ([`together`]), and two threads at once ([`threads`]).
 //!
 //! Nothing here sleeps: `now` is one base instant and what the test adds to it.
 
@@ -12,6 +12,7 @@ mod examples;
 mod late;
 mod model;
 mod threads;
+mod together;
 
 use hapax::config::WindowConfig;
 use hapax::pressure::Accounting;

@@ -3,7 +3,7 @@
 use crate::{LIMITS, TTL, assert_adds_up, base, window};
 use hapax::window::engine::EngineKind;
 use hapax::window::{
-    ForgetCause, Key, Limits, LocalWindow, Mailbox, Reservation, Ticket, Verdict, Wait, Window,
+    ForgetCause, Key, Limits, LocalWindow, Mailbox, Reservation, Reservations, Ticket, Verdict, Wait, Window,
 };
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,11 +13,14 @@ use std::time::Instant;
 const KEYS: u64 = 2_000;
 const ROUNDS: u64 = 5;
 
-/// Each key is committed once, whoever asks; every eighth outcome is a nack, so that waiters are promoted.
+/// Each key is committed once, whoever asks; every eighth outcome is a nack, so that waiters are promoted. One of the two
+/// commits what it has together, which is lock by lock where there are as many shards as there can be.
 #[test]
 fn two_threads_commit_each_key_once_and_leave_nothing_in_flight() {
-    for engine in EngineKind::ALL {
-        let limits = Limits { capacity: 10_000, waiters_per_id: 16, ..LIMITS };
+    for (engine, capacity) in
+        EngineKind::ALL.into_iter().flat_map(|engine| [(engine, 10_000), (engine, 70_000)])
+    {
+        let limits = Limits { capacity, waiters_per_id: 16, ..LIMITS };
         let (window, accounting) = window(engine, limits);
         let now = base();
         let publish = |seed| {
@@ -91,7 +94,7 @@ impl Publisher {
             let verdict = self.window.clone().reserve(key, self.now, &self.mailbox, Ticket(n));
             self.take_in(Ticket(n), verdict);
             self.read_mail();
-            self.settle(8);
+            self.settle(if n % 64 == 0 { 8 } else { 72 });
         }
         self.settle(0);
         let mut patience = 10_000_000_u32;
@@ -106,16 +109,22 @@ impl Publisher {
 
     /// The upstream answers, but for the last few.
     fn settle(&mut self, keep: usize) {
+        let mut stored = Reservations::default();
         while self.held.len() > keep
             && let Some((ticket, reservation)) = self.held.pop_front()
         {
             if ticket.0 % 8 == self.seed {
                 reservation.forget(ForgetCause::Nack);
             } else {
-                reservation.commit(self.now, TTL);
+                if self.seed == 1 {
+                    stored.push(reservation, self.now, TTL);
+                } else {
+                    reservation.commit(self.now, TTL);
+                }
                 self.committed += 1;
             }
         }
+        stored.commit(self.now);
     }
 
     fn read_mail(&mut self) {

@@ -27,8 +27,8 @@ use crate::session::probe::Asker;
 use crate::session::transaction::Transactions;
 use crate::session::waiting::Waiting;
 use crate::window::{
-    Confirms as ConfirmRule, Event, ForgetCause, Key, KeyMaker, MissingId, Reservation, Scoped, Ticket,
-    Window,
+    Confirms as ConfirmRule, Event, ForgetCause, Key, KeyMaker, MissingId, Reservation, Reservations, Scoped,
+    Ticket, Window,
 };
 use crate::wire::frame::{FrameKind, OVERHEAD};
 use crate::wire::method::{Publish, Return, Settle};

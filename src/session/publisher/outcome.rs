@@ -83,7 +83,7 @@ impl Publisher {
         let Cx { shared, rights, now, .. } = cx;
         // Neighbours came by the same read and went to the same place: they are told of together.
         let (mut since, mut alike) = (*now, 0);
-        let mut learned = None;
+        let (mut learned, mut stored) = (None, Reservations::default());
         let tell = |since, alike| {
             if alike > 0 {
                 shared.listener.publish_latency(now.saturating_duration_since(since), alike);
@@ -100,10 +100,11 @@ impl Publisher {
                 learned = entry.right;
             }
             match outcome {
-                Outcome::Acked => entry.stored(*now),
+                Outcome::Acked => entry.stored_with(&mut stored, *now),
                 Outcome::Nacked => entry.forget(ForgetCause::Nack),
             }
         });
+        stored.commit(*now);
         tell(since, alike);
     }
 

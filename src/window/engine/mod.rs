@@ -117,6 +117,9 @@ pub trait Gone: FnMut(Key, Entry, EvictionCause) {}
 
 impl<F: FnMut(Key, Entry, EvictionCause)> Gone for F {}
 
+/// What has left the store, as it is told to [`Gone`].
+pub type Left = (Key, Entry, EvictionCause);
+
 /// The contract.
 ///
 /// * At most `capacity` entries, counted after every call (an engine may state a slack under concurrency).
@@ -136,6 +139,20 @@ pub trait Engine: Send + Sync + Debug {
     fn peek(&self, key: Key) -> Option<Entry>;
     /// Makes the key seen, as the most recent one. It must not be there yet: ask for it first (`touch`, `remove`).
     fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone);
+    /// As many inserts, of keys of one of the window's locks ([`Key::shard`] of [`Key::LOCKS`]). `gone` is told once of
+    /// all that left, with the lock still held.
+    fn insert_all(&self, entries: &[(Key, Entry)], now: Stamp, gone: impl FnOnce(&[Left])) {
+        let mut left = Vec::new();
+        for (key, entry) in entries {
+            self.insert(*key, *entry, now, &mut |key, entry, cause| left.push((key, entry, cause)));
+        }
+        gone(&left);
+    }
+    /// Whether keys of different locks can be inserted in any order, for none of them makes room for another: then they may
+    /// come lock by lock.
+    fn takes_groups(&self) -> bool {
+        false
+    }
     /// Removes the key, expired or not.
     fn remove(&self, key: Key) -> Option<Entry>;
     /// Changes the capacity; what has no place leaves at once, least recently seen first. What it took goes back to the
@@ -202,6 +219,14 @@ impl Engine for Store {
     #[inline]
     fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
         each!(self, engine => engine.insert(key, entry, now, gone));
+    }
+
+    fn insert_all(&self, entries: &[(Key, Entry)], now: Stamp, gone: impl FnOnce(&[Left])) {
+        each!(self, engine => engine.insert_all(entries, now, gone));
+    }
+
+    fn takes_groups(&self) -> bool {
+        each!(self, engine => engine.takes_groups())
     }
 
     fn remove(&self, key: Key) -> Option<Entry> {

@@ -23,7 +23,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-use super::{Engine, Entry, EvictionCause, Gone, MOST_IDS, Stamp};
+use super::{Engine, Entry, EvictionCause, Gone, Left, MOST_IDS, Stamp};
 use crate::window::{Apart, HINTED, Key};
 use index::NOTHING;
 use parking_lot::{Mutex, MutexGuard};
@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// A shard is not made for fewer entries than this: below twice as many the order of eviction is exact.
 const PER_SHARD: usize = 4096;
 /// A power of two.
-const MAX_SHARDS: usize = 16;
+const MAX_SHARDS: usize = Key::LOCKS;
 /// Parts of the index of one of [`MAX_SHARDS`]; where there are fewer shards, each is small enough for one part.
 const SEGMENTS: usize = 128;
 /// A place has 25 bits, and one of them is nobody's. The configuration has this bound, too.
@@ -161,6 +161,16 @@ impl Engine for Compact {
         self.lock(key).insert(key, entry, now.into(), gone);
     }
 
+    fn insert_all(&self, entries: &[(Key, Entry)], now: Stamp, gone: impl FnOnce(&[Left])) {
+        let Some(&(first, _)) = entries.first() else { return };
+        let mut left = Vec::with_capacity(entries.len());
+        let mut shard = self.lock(first);
+        for (key, entry) in entries {
+            shard.insert(*key, *entry, now.into(), &mut |key, entry, cause| left.push((key, entry, cause)));
+        }
+        gone(&left);
+    }
+
     fn remove(&self, key: Key) -> Option<Entry> {
         self.lock(key).remove(key)
     }
@@ -205,6 +215,10 @@ impl Engine for Compact {
             let sparse = shard.is_sparse() && shard.pack(BATCH);
             (more || sparse) && round + 1 < SWEEP_ROUNDS
         });
+    }
+
+    fn takes_groups(&self) -> bool {
+        self.count.load(Relaxed) == MAX_SHARDS
     }
 
     fn len(&self) -> usize {
