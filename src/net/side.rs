@@ -9,10 +9,8 @@ use tokio::net::TcpStream;
 
 /// Room for reads.
 const READ: usize = 64 * 1024;
-/// The same where much comes at a time: the fewer reads and writes, the less the kernel takes, and that is most of it.
+/// The same after a read that was as large: the fewer reads and writes, the less the kernel takes, and that is most of it.
 const READ_MUCH: usize = 256 * 1024;
-/// A read of so much is much.
-const MUCH: usize = 16 * 1024;
 /// A read shorter than this gives its buffer back once it is empty: most connections are idle most of the time.
 const SHORT: usize = 8 * 1024;
 /// How long a peer that was told the end may take to close the socket before we do.
@@ -106,7 +104,7 @@ impl Side {
             return false;
         }
         if self.inbox.capacity() - self.inbox.len() < SHORT {
-            self.inbox.reserve(if self.last_read < MUCH { READ } else { READ_MUCH });
+            self.inbox.reserve(if self.last_read < READ { READ } else { READ_MUCH });
         }
         match self.stream.try_read_buf(&mut self.inbox) {
             Ok(0) => {
