@@ -140,13 +140,19 @@ pub trait Engine: Send + Sync + Debug {
     /// Makes the key seen, as the most recent one. It must not be there yet: ask for it first (`touch`, `remove`).
     fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone);
     /// As many inserts, of keys of one of the window's locks ([`Key::shard`] of [`Key::LOCKS`]). `gone` is told once of
-    /// all that left, with the lock still held.
-    fn insert_all(&self, entries: &[(Key, Entry)], now: Stamp, gone: impl FnOnce(&[Left])) {
-        let mut left = Vec::new();
+    /// all that left, with the lock still held; `room` is for that, empty before and after.
+    fn insert_all(
+        &self,
+        entries: &[(Key, Entry)],
+        now: Stamp,
+        room: &mut Vec<Left>,
+        gone: impl FnOnce(&[Left]),
+    ) {
         for (key, entry) in entries {
-            self.insert(*key, *entry, now, &mut |key, entry, cause| left.push((key, entry, cause)));
+            self.insert(*key, *entry, now, &mut |key, entry, cause| room.push((key, entry, cause)));
         }
-        gone(&left);
+        gone(room);
+        room.clear();
     }
     /// Whether keys of different locks can be inserted in any order, for none of them makes room for another: then they may
     /// come lock by lock.
@@ -221,8 +227,14 @@ impl Engine for Store {
         each!(self, engine => engine.insert(key, entry, now, gone));
     }
 
-    fn insert_all(&self, entries: &[(Key, Entry)], now: Stamp, gone: impl FnOnce(&[Left])) {
-        each!(self, engine => engine.insert_all(entries, now, gone));
+    fn insert_all(
+        &self,
+        entries: &[(Key, Entry)],
+        now: Stamp,
+        room: &mut Vec<Left>,
+        gone: impl FnOnce(&[Left]),
+    ) {
+        each!(self, engine => engine.insert_all(entries, now, room, gone));
     }
 
     fn takes_groups(&self) -> bool {

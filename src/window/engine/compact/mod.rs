@@ -161,14 +161,21 @@ impl Engine for Compact {
         self.lock(key).insert(key, entry, now.into(), gone);
     }
 
-    fn insert_all(&self, entries: &[(Key, Entry)], now: Stamp, gone: impl FnOnce(&[Left])) {
+    fn insert_all(
+        &self,
+        entries: &[(Key, Entry)],
+        now: Stamp,
+        room: &mut Vec<Left>,
+        gone: impl FnOnce(&[Left]),
+    ) {
         let Some(&(first, _)) = entries.first() else { return };
-        let mut left = Vec::with_capacity(entries.len());
         let mut shard = self.lock(first);
         for (key, entry) in entries {
-            shard.insert(*key, *entry, now.into(), &mut |key, entry, cause| left.push((key, entry, cause)));
+            shard.insert(*key, *entry, now.into(), &mut |key, entry, cause| room.push((key, entry, cause)));
         }
-        gone(&left);
+        gone(room);
+        drop(shard);
+        room.clear();
     }
 
     fn remove(&self, key: Key) -> Option<Entry> {
