@@ -50,26 +50,14 @@ impl Entry {
         self.mandatory.as_ref().is_some_and(|mandatory| mandatory.returned)
     }
 
-    /// The upstream has acked it, perhaps with others: all of them are to be committed then.
-    pub(super) fn stored_with(self, others: &mut Reservations, now: Instant) {
+    /// The upstream has acked or committed it, perhaps with others: all of them are to be committed then.
+    pub(super) fn stored(self, others: &mut Reservations, now: Instant) {
         let returned = self.is_returned();
         if let Some((reservation, ttl)) = self.reservation {
             if returned {
                 reservation.forget(ForgetCause::Returned);
             } else {
                 others.push(reservation, now, ttl);
-            }
-        }
-    }
-
-    /// The upstream has committed it.
-    pub(super) fn stored(self, now: Instant) {
-        let returned = self.is_returned();
-        if let Some((reservation, ttl)) = self.reservation {
-            if returned {
-                reservation.forget(ForgetCause::Returned);
-            } else {
-                reservation.commit(now, ttl);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The publishes of a tx channel, by transaction: the open one, and those whose end the upstream has not answered yet.
 
 use super::entry::{Entry, Mandatory};
-use crate::window::{ForgetCause, Key};
+use crate::window::{ForgetCause, Key, Reservations};
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
@@ -76,10 +76,12 @@ impl Transactions {
     pub(super) fn ended(&mut self, now: Instant, mut proven: impl FnMut(Key)) {
         match self.ended.pop_front() {
             Some(Ended::Commit(entries)) => {
+                let mut stored = Reservations::default();
                 for entry in entries {
                     entry.right.into_iter().for_each(&mut proven);
-                    entry.stored(now);
+                    entry.stored(&mut stored, now);
                 }
+                stored.commit(now);
             }
             Some(Ended::Rollback(entries)) => {
                 for entry in entries {

@@ -100,7 +100,7 @@ impl Publisher {
                 learned = entry.right;
             }
             match outcome {
-                Outcome::Acked => entry.stored_with(&mut stored, *now),
+                Outcome::Acked => entry.stored(&mut stored, *now),
                 Outcome::Nacked => entry.forget(ForgetCause::Nack),
             }
         });
