@@ -350,12 +350,12 @@ impl Listener for Accounting {
             Event::Committed { key, .. } | Event::Evicted { key, .. } => Some(self.stripe(*key)),
             _ => None,
         };
-        let Some(one) = events.first().and_then(stripe) else {
+        let is_in = |one: &Stripe| {
+            events.iter().all(|event| stripe(event).is_some_and(|other| std::ptr::eq(one, other)))
+        };
+        let Some(one) = events.first().and_then(stripe).filter(|one| is_in(one)) else {
             return events.iter().for_each(|event| self.on(event));
         };
-        if !events.iter().all(|event| stripe(event).is_some_and(|other| std::ptr::eq(one, other))) {
-            return events.iter().for_each(|event| self.on(event));
-        }
         let mut is_for_ledger = one.is_haunted();
         for event in events {
             self.what_if.on(event);

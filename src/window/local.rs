@@ -319,10 +319,9 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
     }
 
     fn commit_all(&self, commits: &[(Key, Duration)], now: Instant) {
-        if self.engine.takes_groups() {
-            commits.chunks(HINTED).for_each(|commits| self.settle_all(commits, now));
-        } else {
-            commits.iter().for_each(|(key, ttl)| self.commit(*key, now, *ttl));
+        match self.engine.by_lock() {
+            Some(engine) => commits.chunks(HINTED).for_each(|commits| self.settle_all(engine, commits, now)),
+            None => commits.iter().for_each(|(key, ttl)| self.commit(*key, now, *ttl)),
         }
     }
 

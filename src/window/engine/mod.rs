@@ -7,6 +7,8 @@ mod compact;
 mod lru;
 mod moka;
 
+pub(in crate::window) use compact::Compact;
+
 use super::{EvictionCause, Key};
 use std::fmt::Debug;
 use std::time::Duration;
@@ -117,9 +119,6 @@ pub trait Gone: FnMut(Key, Entry, EvictionCause) {}
 
 impl<F: FnMut(Key, Entry, EvictionCause)> Gone for F {}
 
-/// What has left the store, as it is told to [`Gone`].
-pub type Left = (Key, Entry, EvictionCause);
-
 /// The contract.
 ///
 /// * At most `capacity` entries, counted after every call (an engine may state a slack under concurrency).
@@ -139,26 +138,6 @@ pub trait Engine: Send + Sync + Debug {
     fn peek(&self, key: Key) -> Option<Entry>;
     /// Makes the key seen, as the most recent one. It must not be there yet: ask for it first (`touch`, `remove`).
     fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone);
-    /// As many inserts, of keys of one of the window's locks ([`Key::shard`] of [`Key::LOCKS`]). `gone` is told once of
-    /// all that left, with the lock still held; `room` is for that, empty before and after.
-    fn insert_all(
-        &self,
-        entries: &[(Key, Entry)],
-        now: Stamp,
-        room: &mut Vec<Left>,
-        gone: impl FnOnce(&[Left]),
-    ) {
-        for (key, entry) in entries {
-            self.insert(*key, *entry, now, &mut |key, entry, cause| room.push((key, entry, cause)));
-        }
-        gone(room);
-        room.clear();
-    }
-    /// Whether keys of different locks can be inserted in any order, for none of them makes room for another: then they may
-    /// come lock by lock.
-    fn takes_groups(&self) -> bool {
-        false
-    }
     /// Removes the key, expired or not.
     fn remove(&self, key: Key) -> Option<Entry>;
     /// Changes the capacity; what has no place leaves at once, least recently seen first. What it took goes back to the
@@ -201,6 +180,17 @@ pub(super) enum Store {
     Compact(compact::Compact),
 }
 
+impl Store {
+    /// The store, if keys of different locks of the window can be committed in any order, for none of them makes room for
+    /// another: then they may come lock by lock.
+    pub(super) fn by_lock(&self) -> Option<&Compact> {
+        match self {
+            Store::Compact(engine) if engine.has_a_shard_for_each_lock() => Some(engine),
+            Store::Moka(_) | Store::Lru(_) | Store::Compact(_) => None,
+        }
+    }
+}
+
 /// The same call to whichever it is.
 macro_rules! each {
     ($store:expr, $engine:ident => $call:expr) => {
@@ -225,20 +215,6 @@ impl Engine for Store {
     #[inline]
     fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
         each!(self, engine => engine.insert(key, entry, now, gone));
-    }
-
-    fn insert_all(
-        &self,
-        entries: &[(Key, Entry)],
-        now: Stamp,
-        room: &mut Vec<Left>,
-        gone: impl FnOnce(&[Left]),
-    ) {
-        each!(self, engine => engine.insert_all(entries, now, room, gone));
-    }
-
-    fn takes_groups(&self) -> bool {
-        each!(self, engine => engine.takes_groups())
     }
 
     fn remove(&self, key: Key) -> Option<Entry> {

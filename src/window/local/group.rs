@@ -4,20 +4,19 @@
 //! accounting. A locked instruction waits for everything before it, so that costs more than what is done under it.
 
 use super::*;
-use crate::window::engine::Left;
+use crate::window::engine::Compact;
 
 impl<L: Listener + ?Sized> LocalWindow<L> {
-    /// As many times [`LocalWindow::settle`], lock by lock: for an engine that [takes groups](Engine::takes_groups). `commits` are
-    /// [`HINTED`] at most.
-    pub(super) fn settle_all(&self, commits: &[(Key, Duration)], now: Instant) {
+    /// As many times [`LocalWindow::settle`], lock by lock. `commits` are [`HINTED`] at most.
+    pub(super) fn settle_all(&self, engine: &Compact, commits: &[(Key, Duration)], now: Instant) {
         let at = self.clock.stamp(now);
         let (order, ends) = by_lock(commits);
-        let mut group = Group::new();
+        let mut group = Group::default();
         let mut begin = 0;
         for end in ends {
             let places = order.get(begin..end).unwrap_or_default();
             let keys = places.iter().filter_map(|place| commits.get(usize::from(*place)));
-            self.settle_group(keys, at, &mut group);
+            self.settle_group(engine, keys, at, &mut group);
             begin = end;
         }
         for (key, ttl) in group.special {
@@ -31,65 +30,42 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
     /// All of one lock.
     fn settle_group<'a>(
         &self,
+        engine: &Compact,
         keys: impl Iterator<Item = &'a (Key, Duration)> + Clone,
         now: Stamp,
         group: &mut Group,
     ) {
-        let Group { entries, left, events, duplicates, waiters, special } = group;
+        let Group { events, waiters, special } = group;
         let Some((first, _)) = keys.clone().next() else { return };
         let mut flights = self.flights.lock(*first);
+        let mut shard = engine.hold(*first);
         for &(key, ttl) in keys {
             let entry = Entry { at: now, until: now.after(ttl), duplicates: 0 };
-            if entry.is_expired(now) {
-                special.push((key, ttl));
-                continue;
-            }
-            let Some(flight) = flights.remove(&key) else {
+            let flight = if entry.is_expired(now) { None } else { flights.remove(&key) };
+            let Some(flight) = flight else {
                 special.push((key, ttl));
                 continue;
             };
-            entries.push((key, entry));
             events.push(Event::Committed { key, now, until: entry.until });
+            let mut tell = |key, entry, cause| events.push(gone(now, key, entry, cause));
+            shard.insert(key, entry, now, &mut tell);
             for waiter in flight.into_waiters() {
-                duplicates.push(Event::Duplicate { key, now });
+                events.push(Event::Duplicate { key, now });
                 waiters.push(waiter);
             }
         }
-        self.engine.insert_all(entries, now, left, |left| {
-            events.extend(left.iter().map(|(key, entry, cause)| gone(now, *key, *entry, *cause)));
-            self.listener.on_all(events);
-        });
-        duplicates.iter().for_each(|event| self.notice(*event));
-        entries.clear();
+        self.listener.on_all(events);
         events.clear();
-        duplicates.clear();
     }
 }
 
 /// What is gathered under the locks of one group, and of all groups what is done without.
+#[derive(Default)]
 struct Group {
-    entries: Vec<(Key, Entry)>,
-    left: Vec<Left>,
     events: Vec<Event>,
-    duplicates: Vec<Event>,
     waiters: Vec<(Arc<Mailbox>, Ticket)>,
     /// Keys that nobody has reserved, or that are to be seen for no time.
     special: Vec<(Key, Duration)>,
-}
-
-impl Group {
-    /// Few of a lock are more than four times as many as there would be if all had as many.
-    fn new() -> Group {
-        const FEW: usize = 4 * HINTED / Key::LOCKS;
-        Group {
-            entries: Vec::with_capacity(FEW),
-            left: Vec::with_capacity(FEW),
-            events: Vec::with_capacity(2 * FEW),
-            duplicates: Vec::new(),
-            waiters: Vec::new(),
-            special: Vec::new(),
-        }
-    }
 }
 
 /// The places of the commits, those of a lock together and in order, and where each lock's end.

@@ -23,7 +23,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-use super::{Engine, Entry, EvictionCause, Gone, Left, MOST_IDS, Stamp};
+use super::{Engine, Entry, EvictionCause, Gone, MOST_IDS, Stamp};
 use crate::window::{Apart, HINTED, Key};
 use index::NOTHING;
 use parking_lot::{Mutex, MutexGuard};
@@ -63,6 +63,16 @@ impl Compact {
             shards: std::array::from_fn(|_| Apart(Mutex::new(shards.next().unwrap_or_else(unused)))),
             resizing: Mutex::new(()),
         }
+    }
+
+    /// Whether keys of different locks of the window are in different shards, each with a capacity of its own.
+    pub(super) fn has_a_shard_for_each_lock(&self) -> bool {
+        self.count.load(Relaxed) == MAX_SHARDS
+    }
+
+    /// Locks the shard of this key, which is that of all keys of its lock.
+    pub(in crate::window) fn hold(&self, key: Key) -> Held<'_> {
+        Held(self.lock(key))
     }
 
     /// The key's shard. A resize may change which that is before the lock is had, but not afterwards.
@@ -161,23 +171,6 @@ impl Engine for Compact {
         self.lock(key).insert(key, entry, now.into(), gone);
     }
 
-    fn insert_all(
-        &self,
-        entries: &[(Key, Entry)],
-        now: Stamp,
-        room: &mut Vec<Left>,
-        gone: impl FnOnce(&[Left]),
-    ) {
-        let Some(&(first, _)) = entries.first() else { return };
-        let mut shard = self.lock(first);
-        for (key, entry) in entries {
-            shard.insert(*key, *entry, now.into(), &mut |key, entry, cause| room.push((key, entry, cause)));
-        }
-        gone(room);
-        drop(shard);
-        room.clear();
-    }
-
     fn remove(&self, key: Key) -> Option<Entry> {
         self.lock(key).remove(key)
     }
@@ -224,10 +217,6 @@ impl Engine for Compact {
         });
     }
 
-    fn takes_groups(&self) -> bool {
-        self.count.load(Relaxed) == MAX_SHARDS
-    }
-
     fn len(&self) -> usize {
         self.sum(Shard::len)
     }
@@ -250,6 +239,16 @@ impl Engine for Compact {
     fn oldest(&self) -> Option<Stamp> {
         let of = |shard: &Apart<Mutex<Shard>>| shard.lock().oldest();
         self.shards.iter().filter_map(of).min()
+    }
+}
+
+/// A shard that is locked for several inserts.
+pub(in crate::window) struct Held<'a>(MutexGuard<'a, Shard>);
+
+impl Held<'_> {
+    /// As [`Engine::insert`].
+    pub(in crate::window) fn insert(&mut self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
+        self.0.insert(key, entry, now.into(), gone);
     }
 }
 
