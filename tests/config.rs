@@ -182,6 +182,7 @@ fn every_key_arrives() {
     assert_eq!(settings.linger, Duration::ZERO);
     assert_eq!(settings.in_flight_timeout, Duration::from_secs(3));
     assert_eq!(settings.handshake_timeout, Duration::from_secs(4));
+    assert_eq!(settings.rights_held, Duration::from_secs(5));
     assert_eq!((settings.max_unresolved, settings.held_bytes, settings.frame_max), (2, 0, 8192));
     let [window, second] = config.windows.as_slice() else { panic!("{:?}", config.windows) };
     assert_eq!(window.rules.id, IdSource::Header("x-dedup: odd".into()));

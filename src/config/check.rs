@@ -33,6 +33,8 @@ pub(crate) mod most {
 
 /// The shortest time that is not none at all.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
+/// A proof must outlive the answer that brings it.
+const RIGHTS_LEAST: Duration = Duration::from_secs(1);
 
 /// Everything, or all that is wrong with it.
 pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Result<Loaded, Problems> {
@@ -173,6 +175,7 @@ fn read_timeouts(mut section: Section<'_>, report: &mut Report) -> Timeouts {
         linger: read("linger", default.linger, Duration::ZERO),
         in_flight: read("in_flight", default.in_flight, TICK),
         handshake: read("handshake", default.handshake, TICK),
+        rights: read("rights", default.rights, RIGHTS_LEAST),
         drain: read("drain", default.drain, Duration::ZERO),
         upstream_connect: read("upstream_connect", default.upstream_connect, TICK),
     };

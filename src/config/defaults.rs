@@ -38,6 +38,8 @@ pub const LINGER: Duration = Duration::from_secs(30);
 pub const IN_FLIGHT: Duration = Duration::from_secs(30);
 /// RabbitMQ's own `handshake_timeout`.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A revoked permission shows within a minute. The broker is asked once for many rights, so asking again costs little.
+pub const RIGHTS: Duration = Duration::from_secs(60);
 /// As [`LINGER`]; below the 90 s after which systemd kills.
 pub const DRAIN: Duration = Duration::from_secs(30);
 /// A broker in the same network answers within milliseconds; one lost SYN is forgiven.
@@ -98,6 +100,7 @@ impl Default for Timeouts {
             linger: LINGER,
             in_flight: IN_FLIGHT,
             handshake: HANDSHAKE,
+            rights: RIGHTS,
             drain: DRAIN,
             upstream_connect: UPSTREAM_CONNECT,
         }

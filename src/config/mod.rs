@@ -113,6 +113,8 @@ pub struct Timeouts {
     pub in_flight: Duration,
     /// from a client's connecting to `connection.open-ok`
     pub handshake: Duration,
+    /// how long the broker's proof that a user may publish somewhere is believed
+    pub rights: Duration,
     /// from SIGTERM to the end
     pub drain: Duration,
     /// to open a TCP connection to the broker
@@ -167,6 +169,7 @@ impl Config {
             linger: self.timeouts.linger,
             in_flight_timeout: self.timeouts.in_flight,
             handshake_timeout: self.timeouts.handshake,
+            rights_held: self.timeouts.rights,
             max_unresolved: self.limits.max_unresolved,
             held_bytes: self.limits.held_bytes,
             frame_max: self.limits.frame_max,

@@ -82,6 +82,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.duration("linger", timeouts.linger)?;
     out.duration("in_flight", timeouts.in_flight)?;
     out.duration("handshake", timeouts.handshake)?;
+    out.duration("rights", timeouts.rights)?;
     out.duration("drain", timeouts.drain)?;
     out.duration("upstream_connect", timeouts.upstream_connect)?;
 

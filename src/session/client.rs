@@ -72,13 +72,18 @@ impl Session {
         if self.client != Client::Live || self.upstream != Upstream::Live {
             return;
         }
+        if !self.handshake.opened() {
+            // Nobody has logged in: the broker refuses this, and nothing of it is looked at.
+            self.out.upstream.forward(frame);
+            return;
+        }
         let method = frame.method(kind);
         self.publishes += u64::from(method == Some(MethodId::BASIC_PUBLISH));
         if method == Some(MethodId::CHANNEL_OPEN) {
-            self.on_channel(channel, now, |channel, cx| {
-                channel.reopen(cx);
-                Ok(())
-            });
+            if self.opens_one_too_many(channel) {
+                let (open, max) = (self.channels.len(), self.handshake.client_channel_max());
+                return self.fail(&Fault::ChannelMax { open, max }, now);
+            }
             if !self.channels.contains_key(&channel) {
                 self.births += 1;
                 self.channels.insert(channel, Box::new(Channel::new(channel, self.births)));
@@ -141,12 +146,17 @@ impl Session {
             }
             (Client::Live, Step::Identified) => {
                 self.out.upstream.forward(frame);
-                self.rights.set_identity(self.handshake.identity(self.serial));
-                // (After that: what it finds is of this identity.)
-                self.finder.set_vhost(self.handshake.vhost());
+                self.identify();
             }
             (Client::Live, Step::Instead(_) | Step::Opened | Step::Pass) => self.out.upstream.forward(frame),
         }
+    }
+
+    /// The broker has accepted the client as this user, at this vhost.
+    pub(super) fn identify(&mut self) {
+        self.rights.set_identity(self.handshake.identity(self.serial));
+        // (After that: what it finds is of this identity.)
+        self.finder.set_vhost(self.handshake.vhost());
     }
 
     /// The client is gone, or will be told nothing more. The upstream stays until everything is settled.

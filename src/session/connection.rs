@@ -18,7 +18,7 @@ use super::handshake::Handshake;
 use super::inbound::Inbound;
 use super::liveness::{Beat, Clock};
 use super::outbox::{Outbox, Piece};
-use super::probe::{self, Probes};
+use super::probe::{Answer, Finding, Probes};
 use super::rights::OwnRights;
 use super::{Output, Phase, Shared};
 use crate::window::{ForgetCause, Mailbox, Verdict};
@@ -104,6 +104,8 @@ pub struct Session {
     pub(super) held: usize,
     /// Channels that have answers for the client.
     pub(super) due: BTreeSet<ChannelId>,
+    /// Channels with a backlog that is not stopped by anything but the bound on unresolved publishes.
+    pub(super) ready: BTreeSet<ChannelId>,
     /// Channels that wait for a time.
     pub(super) timed: BTreeSet<ChannelId>,
 }
@@ -128,7 +130,7 @@ impl Session {
             client_rest: 0,
             draining: false,
             out: Outbox::default(),
-            rights: OwnRights::new(now),
+            rights: OwnRights::new(settings.rights_held),
             probes: Probes::default(),
             finder: Finder::default(),
             tickets: Tickets::default(),
@@ -138,6 +140,7 @@ impl Session {
             publishes: 0,
             held: 0,
             due: BTreeSet::new(),
+            ready: BTreeSet::new(),
             timed: BTreeSet::new(),
             shared,
         }
@@ -157,6 +160,7 @@ impl Session {
             Client::Gone => false,
             Client::Live => {
                 matches!(self.upstream, Upstream::Live | Upstream::SaidClose { .. })
+                    && self.handshake.is_clients_turn()
                     && !self.draining
                     && self.unresolved < self.shared.settings.max_unresolved
                     && self.held <= self.shared.settings.held_bytes
@@ -222,6 +226,20 @@ impl Session {
         let Some(channel) = self.inbound.peek().map(|next| next.channel) else { return false };
         self.probes.channel() == Some(channel)
             || self.channels.get(&channel).is_some_and(|channel| channel.is_free_for_client())
+            || self.opens_one_too_many(channel) && self.channels.values().any(|one| one.is_free_for_client())
+            || self.probes.is_at_work() && self.upstream_is_full() && !self.channels.contains_key(&channel)
+    }
+
+    /// Whether the client's channels and Hapax's own are all that the upstream allows.
+    fn upstream_is_full(&self) -> bool {
+        self.channels.len() + 1 >= usize::from(self.handshake.upstream_channel_max())
+    }
+
+    /// Whether all channels are taken that the client may have, and this is none of them.
+    pub(super) fn opens_one_too_many(&self, channel: ChannelId) -> bool {
+        channel != ChannelId::CONNECTION
+            && self.channels.len() >= usize::from(self.handshake.client_channel_max())
+            && !self.channels.contains_key(&channel)
     }
 
     // ---- from the world ------------------------------------------------------------------------------------------
@@ -407,7 +425,12 @@ impl Session {
             self.pump_inbound(now);
             // An answer that is written may make room for what was read already.
             self.flush(now);
-            if quiet && (self.inbound.is_empty() || !self.wants_client()) {
+            let room = self.unresolved < self.shared.settings.max_unresolved;
+            if room && !self.ready.is_empty() {
+                self.go_on(now);
+            }
+            if quiet && (self.inbound.is_empty() || !self.wants_client()) && (self.ready.is_empty() || !room)
+            {
                 break;
             }
         }
@@ -460,35 +483,41 @@ impl Session {
     }
 
     fn start_probe(&mut self, now: Instant) {
+        if self.upstream == Upstream::Live {
+            self.probes.go_on(&mut self.out.upstream);
+        }
         while self.probes.wants_channel() && self.upstream == Upstream::Live {
             // RabbitMQ counts the open channels of a connection, whatever their numbers.
-            let most = self.handshake.channel_max();
+            let most = self.handshake.upstream_channel_max();
             let room = self.channels.len() < usize::from(most);
             let free = (1..=most).rev().map(ChannelId).find(|id| room && !self.channels.contains_key(id));
-            match self.probes.start(free, &mut self.out.upstream) {
-                Some(answer) => self.probed(answer, now),
-                None => break,
+            match free {
+                Some(channel) => self.probes.start(channel, &mut self.out.upstream),
+                None => {
+                    let answers = self.probes.give_up();
+                    self.probed(answers, now);
+                }
             }
         }
     }
 
-    /// The broker has said whether this user may publish somewhere.
-    pub(super) fn probed(&mut self, answer: probe::Answer, now: Instant) {
-        let probe::Answer { right, askers, refused } = answer;
-        if refused.is_none() {
-            self.rights.learn(&self.shared.rights, right, now);
+    /// The broker has said whether this user may publish here and there.
+    pub(super) fn probed(&mut self, answers: Vec<Answer>, now: Instant) {
+        for Answer { question, finding, .. } in &answers {
+            let learned = match finding {
+                Finding::Allowed => Some(question.right),
+                Finding::Refused => question.otherwise,
+                Finding::Unasked => None,
+            };
+            learned.into_iter().for_each(|fact| self.rights.learn(&self.shared.rights, fact, now));
         }
-        for asker in askers {
-            let refused = refused.clone();
-            self.on_channel(asker.channel, now, |channel, cx| {
-                if channel.birth() != asker.birth {
-                    return Ok(());
-                }
-                match refused {
-                    Some(fault) => channel.refuse(fault, cx),
-                    None => channel.verified(asker.client, cx),
-                }
-            });
+        for Answer { question, finding, askers } in answers {
+            for asker in askers {
+                self.on_channel(asker.channel, now, |channel, cx| match channel.birth() == asker.birth {
+                    true => channel.recv_finding(question.right, finding, cx),
+                    false => Ok(()),
+                });
+            }
         }
     }
 
@@ -499,6 +528,16 @@ impl Session {
                 Ok(())
             });
         }
+    }
+
+    /// What waits in backlogs goes on as far as there is room for it.
+    fn go_on(&mut self, now: Instant) {
+        for id in std::mem::take(&mut self.ready) {
+            if self.upstream == Upstream::Live {
+                self.on_channel(id, now, |channel, cx| channel.go_on(cx));
+            }
+        }
+        self.flush(now);
     }
 
     pub(super) fn each_channel(
@@ -521,6 +560,7 @@ impl Session {
     ) -> bool {
         let Some(channel) = self.channels.get_mut(&id) else { return false };
         let held_elsewhere = self.held - channel.booked().held;
+        let unresolved_elsewhere = self.unresolved - channel.booked().unresolved;
         let mut cx = Cx {
             shared: &self.shared,
             mailbox: &self.mailbox,
@@ -532,6 +572,7 @@ impl Session {
             inbound: &mut self.inbound,
             publishes: &mut self.publishes,
             held_elsewhere,
+            unresolved_elsewhere,
             now,
         };
         let result = event(channel, &mut cx).or_else(|fault| channel.refuse(fault, &mut cx));
@@ -540,6 +581,9 @@ impl Session {
         self.held = self.held - before.held + after.held;
         if channel.is_due() {
             self.due.insert(id);
+        }
+        if channel.is_ready() {
+            self.ready.insert(id);
         }
         if channel.deadline().is_some() {
             self.timed.insert(id);
@@ -551,6 +595,7 @@ impl Session {
             self.held -= after.held;
             self.channels.remove(&id);
             self.due.remove(&id);
+            self.ready.remove(&id);
             self.timed.remove(&id);
         }
         if let Err(fault) = result {

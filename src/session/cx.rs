@@ -4,7 +4,7 @@ use super::Shared;
 use super::inbound::Inbound;
 use super::outbox::Outbox;
 use super::probe::Probes;
-use super::rights::OwnRights;
+use super::rights::{Needs, OwnRights};
 use crate::window::{Key, KeyMaker, Mailbox, Mode, Scope, Scoped, Ticket, Window};
 use crate::wire::ChannelId;
 use crate::wire::method::Publish;
@@ -32,10 +32,17 @@ pub(super) struct Cx<'a> {
     pub(super) publishes: &'a mut u64,
     /// bytes held by the session's other channels
     pub(super) held_elsewhere: usize,
+    /// unresolved publishes of the session's other channels
+    pub(super) unresolved_elsewhere: usize,
     pub(super) now: Instant,
 }
 
 impl Cx<'_> {
+    /// Whether another publish may be taken, beside the `own` unresolved ones of this channel.
+    pub(super) fn may_publish(&self, own: usize) -> bool {
+        self.unresolved_elsewhere + own < self.shared.settings.max_unresolved
+    }
+
     /// Whether `more` bytes can be held, beside the `own` of this channel.
     pub(super) fn has_room(&self, own: usize, more: usize) -> bool {
         self.held_elsewhere.saturating_add(own).saturating_add(more) <= self.shared.settings.held_bytes
@@ -86,9 +93,10 @@ impl Route {
 #[derive(Debug)]
 pub(super) struct Judge {
     pub(super) window: Arc<dyn Window>,
+    /// what an id is unique within, for all who may publish there
     pub(super) scoped: Scoped,
-    /// the right that is needed to publish there
-    pub(super) right: Key,
+    /// what has to be known of the user
+    pub(super) needs: Needs,
 }
 
 impl Finder {
@@ -116,10 +124,13 @@ impl Finder {
         let window = self.find(shared, exchange);
         let target = window.as_ref().and_then(|window| window.rules().forward_to.as_deref());
         let target: Box<[u8]> = target.map_or(exchange, str::as_bytes).into();
-        let judge = window.map(|window| Judge {
-            scoped: shared.keys.scoped(window.rules().scope, self.vhost(), exchange, routing_key),
-            right: rights.needed(&shared.keys, &target, routing_key),
-            window,
+        let judge = window.map(|window| {
+            let scope = window.rules().scope;
+            Judge {
+                scoped: shared.keys.scoped(scope, self.vhost(), exchange, routing_key),
+                needs: rights.needs(&shared.keys, scope, (exchange, &target), routing_key),
+                window,
+            }
         });
         let (method, routing_key) = (payload.into(), routing_key.into());
         Some(Route { method, mandatory, immediate, target, routing_key, judge })

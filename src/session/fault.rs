@@ -61,13 +61,18 @@ pub enum Fault {
         /// the bound
         max: usize,
     },
-    /// The broker's own refusal of this user's publish, found out on a channel of Hapax's own.
-    #[error("{text}")]
-    Broker {
-        /// the broker's code
-        code: u16,
-        /// the broker's words
-        text: Box<str>,
+    /// A channel is opened that is not closed yet. The words are RabbitMQ's.
+    #[error("CHANNEL_ERROR - second 'channel.open' seen")]
+    SecondOpen,
+    /// One channel more than the client and Hapax have agreed on. The words are RabbitMQ's.
+    #[error(
+        "NOT_ALLOWED - number of channels opened ({open}) has reached the negotiated channel_max ({max})"
+    )]
+    ChannelMax {
+        /// channels that are open
+        open: usize,
+        /// the bound
+        max: u16,
     },
 }
 
@@ -80,35 +85,40 @@ impl Fault {
             Fault::UpstreamLost | Fault::Draining => 320,
             Fault::MissingId { .. } | Fault::TxAfterPublish | Fault::TxWaitedTooLong => 406,
             Fault::TxTooLarge { .. } => 506,
-            Fault::Broker { code, .. } => *code,
+            Fault::SecondOpen => 504,
+            Fault::ChannelMax { .. } => 530,
         }
     }
 
     /// How far it reaches.
     pub fn scope(&self) -> Scope {
         match self {
-            Fault::Wire(_) | Fault::Unexpected { .. } | Fault::UpstreamLost | Fault::Draining => {
-                Scope::Connection
-            }
+            Fault::Wire(_)
+            | Fault::Unexpected { .. }
+            | Fault::UpstreamLost
+            | Fault::Draining
+            | Fault::SecondOpen
+            | Fault::ChannelMax { .. } => Scope::Connection,
             Fault::MissingId { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
-            | Fault::TxTooLarge { .. }
-            | Fault::Broker { .. } => Scope::Channel,
+            | Fault::TxTooLarge { .. } => Scope::Channel,
         }
     }
 
     /// The method to blame, `(0, 0)` where there is none.
     pub fn culprit(&self) -> MethodId {
         match self {
-            Fault::Wire(_) | Fault::Unexpected { .. } | Fault::UpstreamLost | Fault::Draining => {
-                MethodId(0, 0)
-            }
+            Fault::Wire(_)
+            | Fault::Unexpected { .. }
+            | Fault::UpstreamLost
+            | Fault::Draining
+            | Fault::ChannelMax { .. } => MethodId(0, 0),
+            Fault::SecondOpen => MethodId::CHANNEL_OPEN,
             Fault::TxAfterPublish => MethodId::TX_SELECT,
-            Fault::MissingId { .. }
-            | Fault::TxWaitedTooLong
-            | Fault::TxTooLarge { .. }
-            | Fault::Broker { .. } => MethodId::BASIC_PUBLISH,
+            Fault::MissingId { .. } | Fault::TxWaitedTooLong | Fault::TxTooLarge { .. } => {
+                MethodId::BASIC_PUBLISH
+            }
         }
     }
 

@@ -9,6 +9,10 @@
 //! ```
 //!
 //! Everything is passed on, every SASL mechanism included; nothing is answered for the other side.
+//!
+//! User and vhost are the client's word until `open-ok`, and they are taken once: what a client says in another place than
+//! its turn, or again, goes to the broker and changes nothing here. A client may send all its methods in one write; each
+//! waits for its turn.
 
 use super::about::About;
 use crate::wire::emit;
@@ -52,7 +56,13 @@ pub(super) struct Handshake {
     /// What is offered is less than the broker's offer.
     lowered: bool,
     frame_max: u32,
-    channel_max: u16,
+    /// channels that the upstream allows
+    upstream_channel_max: u16,
+    /// channels that the client may have
+    client_channel_max: u16,
+    clients_turn: bool,
+    started: bool,
+    tuned: bool,
     opened: bool,
     ceiling: u32,
 }
@@ -67,7 +77,11 @@ impl Handshake {
             offered: COMMON_FRAME_MAX,
             lowered: false,
             frame_max: MIN_FRAME_MAX,
-            channel_max: u16::MAX,
+            upstream_channel_max: u16::MAX,
+            client_channel_max: u16::MAX,
+            clients_turn: false,
+            started: false,
+            tuned: false,
             opened: false,
             ceiling: ceiling.max(MIN_FRAME_MAX),
         }
@@ -78,14 +92,19 @@ impl Handshake {
         self.opened
     }
 
-    /// The vhost, once `connection.open` has named it.
-    pub(super) fn vhost(&self) -> Option<&Bytes> {
-        self.vhost.as_ref()
+    /// Whether the client may be listened to: it is open, or the upstream has said what the client has to answer.
+    pub(super) fn is_clients_turn(&self) -> bool {
+        self.opened || self.clients_turn
     }
 
-    /// What the client has said of itself, once it has.
+    /// The vhost, once the broker has let the client in.
+    pub(super) fn vhost(&self) -> Option<&Bytes> {
+        self.vhost.as_ref().filter(|_| self.opened)
+    }
+
+    /// What the client has said of itself, once the broker has let it in.
     pub(super) fn about(&self) -> Option<&Arc<About>> {
-        self.about.as_ref()
+        self.about.as_ref().filter(|_| self.opened)
     }
 
     /// The length that no frame of the client may pass.
@@ -99,8 +118,13 @@ impl Handshake {
     }
 
     /// How many channels the upstream allows.
-    pub(super) fn channel_max(&self) -> u16 {
-        self.channel_max
+    pub(super) fn upstream_channel_max(&self) -> u16 {
+        self.upstream_channel_max
+    }
+
+    /// How many channels the client may have.
+    pub(super) fn client_channel_max(&self) -> u16 {
+        self.client_channel_max
     }
 
     /// What tells one user from another: the credentials as they were sent, and the vhost. `None` where the mechanism does
@@ -122,19 +146,26 @@ impl Handshake {
     pub(super) fn recv_client(&mut self, method: AMQPClass) -> Step {
         let AMQPClass::Connection(method) = method else { return Step::Pass };
         match method {
-            AMQPMethod::StartOk(ok) => {
+            AMQPMethod::StartOk(ok) if !self.started => {
+                self.started = true;
+                self.clients_turn = false;
                 if matches!(ok.mechanism.as_str(), "PLAIN" | "AMQPLAIN") {
                     self.credentials = ok.response.as_bytes().to_vec();
                 }
                 self.about = Some(Arc::new(About::of(&ok)));
-                Step::Identified
+                Step::Pass
             }
-            AMQPMethod::UpdateSecret(update) => {
+            AMQPMethod::SecureOk(_) => {
+                self.clients_turn = false;
+                Step::Pass
+            }
+            AMQPMethod::UpdateSecret(update) if self.opened => {
                 // The broker may refuse it, and it names no user: what was shown at the start still counts.
                 self.secret = update.new_secret.as_bytes().to_vec();
                 Step::Identified
             }
-            AMQPMethod::TuneOk(ok) => {
+            AMQPMethod::TuneOk(ok) if !self.tuned => {
+                self.tuned = true;
                 let asked = if ok.frame_max == 0 { self.offered } else { ok.frame_max };
                 self.frame_max = asked.min(self.offered).max(MIN_FRAME_MAX);
                 let mut tuned = ok.clone();
@@ -143,19 +174,22 @@ impl Handshake {
                     tuned.frame_max = self.offered;
                 }
                 self.offered = self.frame_max;
-                // One channel more than the client wants: to verify a right, Hapax needs one of its own.
-                if ok.channel_max > 0 && ok.channel_max < self.channel_max {
-                    self.channel_max = ok.channel_max + 1;
-                    tuned.channel_max = self.channel_max;
+                // One channel more than the client wants: to verify a right, Hapax needs one of its own. (0 is no limit; more
+                // than was offered is the broker's to refuse.)
+                if ok.channel_max > 0 && ok.channel_max <= self.upstream_channel_max {
+                    self.client_channel_max = ok.channel_max.min(self.client_channel_max);
+                    tuned.channel_max = ok.channel_max.saturating_add(1).min(self.upstream_channel_max);
+                    self.upstream_channel_max = tuned.channel_max;
                 }
                 let instead = (tuned != ok).then(|| {
                     emit::method(ChannelId::CONNECTION, AMQPClass::Connection(AMQPMethod::TuneOk(tuned)))
                 });
                 Step::Tuned { heartbeat: ok.heartbeat, instead }
             }
-            AMQPMethod::Open(open) => {
+            AMQPMethod::Open(open) if self.vhost.is_none() && !self.opened => {
                 self.vhost = Some(Bytes::copy_from_slice(open.virtual_host.as_str().as_bytes()));
-                Step::Identified
+                self.clients_turn = false;
+                Step::Pass
             }
             AMQPMethod::Close(_) => Step::Close,
             AMQPMethod::CloseOk(_) => Step::CloseOk,
@@ -166,9 +200,10 @@ impl Handshake {
     /// A method of channel 0 from the upstream.
     pub(super) fn recv_upstream(&mut self, method: AMQPClass) -> Step {
         let AMQPClass::Connection(method) = method else { return Step::Pass };
+        self.clients_turn = true;
         match method {
             AMQPMethod::Tune(tune) => self.recv_tune(&tune),
-            AMQPMethod::OpenOk(_) => {
+            AMQPMethod::OpenOk(_) if !self.opened => {
                 self.opened = true;
                 Step::Opened
             }
@@ -181,14 +216,14 @@ impl Handshake {
     /// A frame is held whole before it goes on, so its size must have a bound, whatever the broker offers.
     fn recv_tune(&mut self, tune: &Tune) -> Step {
         if tune.channel_max > 0 {
-            self.channel_max = tune.channel_max;
+            self.upstream_channel_max = tune.channel_max;
+            self.client_channel_max = tune.channel_max;
         }
-        if tune.frame_max > 0 && tune.frame_max <= self.ceiling {
+        self.lowered = tune.frame_max == 0 || tune.frame_max > self.ceiling;
+        if !self.lowered {
             self.offered = tune.frame_max;
-            self.lowered = false;
             return Step::Pass;
         }
-        self.lowered = true;
         self.offered = self.ceiling;
         let tune = AMQPMethod::Tune(Tune { frame_max: self.ceiling, ..*tune });
         Step::Instead(emit::method(ChannelId::CONNECTION, AMQPClass::Connection(tune)))

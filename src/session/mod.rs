@@ -68,6 +68,8 @@ pub struct Settings {
     pub in_flight_timeout: Duration,
     /// how long the handshake may take, and the answer to a close
     pub handshake_timeout: Duration,
+    /// how long the broker's proof that a user may publish somewhere is believed
+    pub rights_held: Duration,
     /// publishes of one connection whose outcome is unknown, before Hapax stops reading from the client
     pub max_unresolved: usize,
     /// bytes held for waiting publishes of one connection

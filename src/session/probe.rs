@@ -1,138 +1,229 @@
 //! Finding out whether a user may publish, without publishing.
 //!
-//! On a channel of Hapax's own, of the client's own connection, a publish with an `expiration` that is no number is
-//! refused by RabbitMQ with 403 (ACCESS_REFUSED) before the permission check is passed and with 404 (NOT_FOUND) or
-//! 406 (PRECONDITION_FAILED) after it, and routes nothing. 406 is the proof; anything else is the broker's own answer to the client's
-//! publish and is passed on.
+//! On a channel of Hapax's own, of the client's own connection, the publishes are put into a transaction that is rolled
+//! back. RabbitMQ checks the permission when it receives a publish, and routes nothing before `tx.commit`: `tx.rollback-ok`
+//! proves all rights that were asked for. If it refuses one of them it closes the channel, and does not say which it was. Then
+//! the halves of the batch are asked again, until one question is alone: it is the one that was refused.
+//!
+//! An exchange type that remembers messages while it routes them would remember ours. `x-recent-history` is told not to.
 //!
 //! The answer is waited for as long as the connection lives, as that to any publish is: a broker that is out of memory reads
 //! nothing from connections that publish, for as long as that lasts, and the number of our channel can't be used for
 //! anything else until the broker has let it go.
 //!
 //! ```text
-//!  Idle --ask--> channel.open, basic.publish, header --> Asking --channel.close--> close-ok, verdict --> Idle
+//!  Idle --channel.open, tx.select--> Ready --publishes, tx.rollback--> Probing --rollback-ok--> Ready
+//!   ^                                  |                                  |
+//!   |                                  \--nothing to ask: channel.close--> Closing --close-ok--> Idle
+//!   \---------------------------- channel.close: close-ok ----------------/
 //! ```
 
-use super::confirms::ClientTag;
-use super::fault::Fault;
 use super::outbox::Lane;
+use super::rights::Question;
 use crate::window::Key;
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame};
-use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::basic::AMQPProperties;
-use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, CloseOk, Open};
+use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, Close, CloseOk, Open};
+use amq_protocol::protocol::{AMQPClass, tx};
+use amq_protocol::types::{AMQPValue, FieldTable};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::{HashMap, VecDeque};
 
-/// PRECONDITION_FAILED: what a publish with a bad expiration earns once it may publish.
-const REFUSED_FOR_ITS_EXPIRATION: u16 = 406;
+/// Questions in one transaction.
+const BATCH: usize = 1_024;
+/// Questions that are taken from publishes whose turn has not come yet: enough for the next batch.
+const AHEAD: usize = BATCH;
+/// NOT_FOUND: there is no such exchange, and the user may write to one of that name.
+const NOT_FOUND: u16 = 404;
 
-/// Who waits for the proof.
+/// A channel whose next publish waits for a proof.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Asker {
     pub(super) channel: ChannelId,
     /// tells a channel from a later one of the same number
     pub(super) birth: u64,
-    pub(super) client: Option<ClientTag>,
 }
 
-#[derive(Debug)]
-struct Question {
-    right: Key,
-    exchange: Box<[u8]>,
-    routing_key: Box<[u8]>,
-}
-
-/// The proof, or the broker's refusal, and who had asked.
+/// What the broker says of one question.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) right: Key,
+    pub(super) question: Question,
+    pub(super) finding: Finding,
     pub(super) askers: Vec<Asker>,
-    pub(super) refused: Option<Fault>,
 }
 
-/// One probe at a time for each connection.
+/// What became of a question.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Finding {
+    Allowed,
+    Refused,
+    /// There was no channel to ask on.
+    Unasked,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Open, and nothing is asked.
+    Ready,
+    Probing(Vec<Question>),
+    Closing,
+}
+
+/// The questions of one connection, and the channel on which they are asked.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
     queue: VecDeque<Question>,
+    /// Parts of a batch of which something was refused.
+    again: Vec<Vec<Question>>,
+    /// Every question that is not answered, with those who wait for it.
     askers: HashMap<Key, Vec<Asker>>,
-    asking: Option<(ChannelId, Key)>,
+    channel: Option<(ChannelId, State)>,
 }
 
 impl Probes {
-    /// `asker` wants to know whether `right` holds: the right to publish to `exchange` with `routing_key`. Whether it will
-    /// be told: of those without a tag one stands for all of its channel.
-    pub(super) fn ask(&mut self, right: Key, exchange: &[u8], routing_key: &[u8], asker: Asker) -> bool {
-        let askers = self.askers.entry(right).or_default();
-        if askers.is_empty() {
-            self.queue.push_back(Question {
-                right,
-                exchange: exchange.into(),
-                routing_key: routing_key.into(),
-            });
-        }
-        let counts = asker.client.is_some() || !askers.contains(&asker);
-        if counts {
-            askers.push(asker);
-        }
-        counts
+    /// `asker` waits for this; nobody does where a question is asked beforehand.
+    pub(super) fn ask(&mut self, question: Question, asker: Option<Asker>) {
+        let askers = self.askers.entry(question.right).or_insert_with(|| {
+            match question.missing {
+                // It is never part of a batch: the broker always closes the channel.
+                true => self.again.push(vec![question]),
+                false => self.queue.push_back(question),
+            }
+            Vec::new()
+        });
+        // A channel waits for one publish at a time, so nobody is in here twice in a row.
+        askers.extend(asker.filter(|asker| askers.last() != Some(asker)));
+    }
+
+    /// Whether questions may be asked beforehand.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.len() < AHEAD
     }
 
     /// The channel number that is Hapax's own now.
     pub(super) fn channel(&self) -> Option<ChannelId> {
-        self.asking.map(|(channel, _)| channel)
+        self.channel.as_ref().map(|(channel, _)| *channel)
+    }
+
+    /// Whether a channel is open for questions, or wanted.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.channel.is_some() || !self.is_idle()
     }
 
     /// Whether a question waits for a channel.
     pub(super) fn wants_channel(&self) -> bool {
-        self.asking.is_none() && !self.queue.is_empty()
+        self.channel.is_none() && !self.is_idle()
     }
 
-    /// Asks the next question on `channel`, or gives up where the client has taken all numbers.
-    pub(super) fn start(&mut self, channel: Option<ChannelId>, out: &mut Lane) -> Option<Answer> {
-        let question = self.queue.pop_front()?;
-        let Some(channel) = channel else {
-            let text =
-                "CHANNEL_ERROR - hapax has no channel number left to verify that this user may publish";
-            return Some(self.answer(question.right, Some(Fault::Broker { code: 504, text: text.into() })));
-        };
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.again.is_empty()
+    }
+
+    /// Asks on `channel`.
+    pub(super) fn start(&mut self, channel: ChannelId, out: &mut Lane) {
         out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::Open(Open {}))));
-        out.push(probe(channel, &question));
-        self.asking = Some((channel, question.right));
-        None
+        out.push(emit::method(channel, AMQPClass::Tx(tx::AMQPMethod::Select(tx::Select {}))));
+        self.channel = Some((channel, State::Ready));
+        self.go_on(out);
     }
 
-    /// A frame on our channel.
-    pub(super) fn recv(&mut self, payload: &[u8], out: &mut Lane) -> Option<Answer> {
-        let (channel, right) = self.asking?;
-        if MethodId::of(payload) != Ok(MethodId::CHANNEL_CLOSE) {
-            return None;
+    /// The client has taken all channel numbers: every question that waits for one, with those who wait for its answer.
+    pub(super) fn give_up(&mut self) -> Vec<Answer> {
+        let again = std::mem::take(&mut self.again).into_iter().flatten();
+        let questions: Vec<_> = again.chain(std::mem::take(&mut self.queue)).collect();
+        self.answer(questions, Finding::Unasked)
+    }
+
+    /// A method on our channel.
+    pub(super) fn recv(&mut self, payload: &[u8], out: &mut Lane) -> Vec<Answer> {
+        let Some((channel, state)) = self.channel.take() else { return Vec::new() };
+        match (MethodId::of(payload), state) {
+            (Ok(MethodId::TX_ROLLBACK_OK), State::Probing(batch)) => {
+                // Who has waited for these answers may have more to ask, see `go_on`.
+                self.channel = Some((channel, State::Ready));
+                self.answer(batch, Finding::Allowed)
+            }
+            (Ok(MethodId::CHANNEL_CLOSE), State::Probing(batch)) => {
+                out.push(close_ok(channel));
+                self.closed(batch, code_of(payload))
+            }
+            (Ok(MethodId::CHANNEL_CLOSE), State::Ready) => {
+                out.push(close_ok(channel));
+                Vec::new()
+            }
+            // Both have closed: the broker's answer to our close still comes.
+            (Ok(MethodId::CHANNEL_CLOSE), State::Closing) => {
+                out.push(close_ok(channel));
+                self.channel = Some((channel, State::Closing));
+                Vec::new()
+            }
+            (Ok(MethodId::CHANNEL_CLOSE_OK), State::Closing) => Vec::new(),
+            (_, state) => {
+                self.channel = Some((channel, state));
+                Vec::new()
+            }
         }
-        let (code, text) = reason(payload);
-        out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::CloseOk(CloseOk {}))));
-        self.asking = None;
-        let refused = (code != REFUSED_FOR_ITS_EXPIRATION).then_some(Fault::Broker { code, text });
-        Some(self.answer(right, refused))
     }
 
-    fn answer(&mut self, right: Key, refused: Option<Fault>) -> Answer {
-        Answer { right, askers: self.askers.remove(&right).unwrap_or_default(), refused }
+    /// Where the channel is open and nothing is asked: the next batch, or the end.
+    pub(super) fn go_on(&mut self, out: &mut Lane) {
+        let Some((channel, State::Ready)) = self.channel else { return };
+        let batch = self.again.pop().unwrap_or_else(|| {
+            let count = self.queue.len().min(BATCH);
+            self.queue.drain(..count).collect()
+        });
+        if batch.is_empty() {
+            let text = "hapax knows what it wanted to know".into();
+            let close = Close { reply_code: 200, reply_text: text, class_id: 0, method_id: 0 };
+            out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::Close(close))));
+            self.channel = Some((channel, State::Closing));
+            return;
+        }
+        let mut frames = BytesMut::new();
+        let header = header(channel);
+        for question in &batch {
+            put_publish(&mut frames, channel, question);
+            frames.put_slice(&header);
+        }
+        out.push(frames.freeze());
+        out.push(emit::method(channel, AMQPClass::Tx(tx::AMQPMethod::Rollback(tx::Rollback {}))));
+        self.channel = Some((channel, State::Probing(batch)));
+    }
+
+    /// The broker has refused something of this batch.
+    fn closed(&mut self, mut batch: Vec<Question>, code: u16) -> Vec<Answer> {
+        if batch.len() > 1 {
+            let second = batch.split_off(batch.len() / 2);
+            self.again.push(second);
+            self.again.push(batch);
+            return Vec::new();
+        }
+        let allowed = code == NOT_FOUND && batch.first().is_some_and(|question| question.missing);
+        self.answer(batch, if allowed { Finding::Allowed } else { Finding::Refused })
+    }
+
+    fn answer(&mut self, batch: Vec<Question>, finding: Finding) -> Vec<Answer> {
+        let answer = |question: Question| {
+            let askers = self.askers.remove(&question.right).unwrap_or_default();
+            Answer { question, finding, askers }
+        };
+        batch.into_iter().map(answer).collect()
     }
 }
 
-/// Code and text of a `channel.close`. The text quotes names as the client gave them, and they need not be UTF-8.
-fn reason(payload: &[u8]) -> (u16, Box<str>) {
-    let code =
-        payload.get(4..6).map_or(0, |code| code.iter().fold(0, |code, &octet| code << 8 | u16::from(octet)));
-    let len = payload.get(6).copied().map_or(0, usize::from);
-    let text = payload.get(7..7 + len).unwrap_or_default();
-    (code, String::from_utf8_lossy(text).into())
+fn close_ok(channel: ChannelId) -> Bytes {
+    emit::method(channel, AMQPClass::Channel(ChannelMethod::CloseOk(CloseOk {})))
 }
 
-/// `basic.publish` with its content header and an empty body. Names are bytes, so this is written by hand.
-fn probe(channel: ChannelId, question: &Question) -> Bytes {
+/// The code of a `channel.close`.
+fn code_of(payload: &[u8]) -> u16 {
+    payload.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |code| u16::from_be_bytes(*code))
+}
+
+/// Appends `basic.publish`. Names are bytes, so this is written by hand.
+fn put_publish(frames: &mut BytesMut, channel: ChannelId, question: &Question) {
     let mut publish = BytesMut::new();
     publish.put_u16(MethodId::BASIC_PUBLISH.0);
     publish.put_u16(MethodId::BASIC_PUBLISH.1);
@@ -142,10 +233,16 @@ fn probe(channel: ChannelId, question: &Question) -> Bytes {
         publish.put_slice(name);
     }
     publish.put_u8(0);
-    let properties = AMQPProperties::default().with_expiration("hapax: may this user publish?".into());
+    emit::raw_method(frames, channel, &publish);
+}
+
+/// The content header of an empty body.
+fn header(channel: ChannelId) -> Bytes {
+    let mut headers = FieldTable::default();
+    headers.insert("x-recent-history-no-store".into(), AMQPValue::Boolean(true));
+    let properties = AMQPProperties::default()
+        .with_headers(headers)
+        .with_type("hapax: may this user publish? (rolled back)".into());
     let header = AMQPContentHeader { class_id: MethodId::BASIC_PUBLISH.0, body_size: 0, properties };
-    let mut bytes = BytesMut::new();
-    emit::raw_method(&mut bytes, channel, &publish);
-    bytes.put_slice(&emit::frame(&AMQPFrame::Header(channel.0, header)));
-    bytes.freeze()
+    emit::frame(&AMQPFrame::Header(channel.0, header))
 }

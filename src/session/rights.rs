@@ -1,23 +1,30 @@
 //! Who may publish where, as the broker has shown.
 //!
-//! A duplicate is acked without asking the broker, so the ack must not go to a user whom the broker would refuse. A
-//! right is the digest of (credentials, vhost, exchange, routing key): it is proven when the broker has settled a publish of
-//! those credentials, or by [`super::probe`]. It is believed for a minute, so that a revoked permission shows soon.
+//! Nothing of a publish is judged before its user is known to have the right to publish there: a window that is asked in the
+//! name of somebody without the right would make others wait, or tell whether an id is known. A right is the digest of
+//! (credentials, vhost, exchange, routing key). The broker proves it by answering [`super::probe`]'s question, and again by
+//! settling each publish. A proof is believed for [`Settings::rights_held`](super::Settings::rights_held).
+//!
+//! **Wide scopes.** Where an id is unique within an exchange or a vhost, a publish with one routing key can make one with
+//! another key a duplicate. A user with topic permissions may write some keys and not others. So a user who may not write
+//! every key there has ids of its own: the key's digest includes the credentials ([`Standing::Apart`]).
 
-use crate::window::{Key, KeyMaker, Scope};
+use crate::window::{Key, KeyMaker, Scope, Scoped};
 use crate::wire::properties::IdValue;
 use lru::LruCache;
 use parking_lot::Mutex;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-/// How long a proof is believed.
-const BELIEVED: Duration = Duration::from_secs(60);
 /// Proofs kept for the whole process (48 bytes each).
 const KEPT: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 /// Proofs that a session keeps for itself, to leave the common map alone.
 const KEPT_BY_SESSION: usize = 1_024;
+/// A routing key that only a permission to write every key allows: patterns name words, and this one has none.
+const ANY_KEY: &[u8] = b"~.~.~.~.~";
+/// An exchange that does not exist. RabbitMQ checks the permission first, so 404 shows that any name is allowed.
+const ANY_EXCHANGE: &[u8] = b"~.~.~.~.~";
 
 /// The proofs of the whole process.
 #[derive(Debug)]
@@ -32,12 +39,73 @@ impl Default for Rights {
 }
 
 impl Rights {
-    fn knows(&self, right: Key, now: Instant) -> bool {
-        self.proven.lock().get(&right).is_some_and(|&until| now < until)
+    fn until(&self, fact: Key) -> Option<Instant> {
+        self.proven.lock().get(&fact).copied()
     }
 
-    fn learn(&self, right: Key, now: Instant) {
-        self.proven.lock().put(right, now + BELIEVED);
+    fn learn(&self, fact: Key, until: Instant) {
+        self.proven.lock().put(fact, until);
+    }
+}
+
+/// What is known of a user where it publishes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// Not enough: the broker has to be asked.
+    Unknown,
+    /// It may publish there, and its ids are common to all who may.
+    Common,
+    /// It may publish there, and its ids are its own.
+    Apart,
+}
+
+/// One thing to find out from the broker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Question {
+    /// what is learned if the publish is allowed
+    pub(super) right: Key,
+    /// what is learned if it is refused, where a refusal says something, too
+    pub(super) otherwise: Option<Key>,
+    pub(super) exchange: Box<[u8]>,
+    pub(super) routing_key: Box<[u8]>,
+    /// 404 shows that it is allowed: the exchange is one that does not exist
+    pub(super) missing: bool,
+}
+
+/// What has to be known before a publish is judged.
+#[derive(Debug)]
+pub(super) struct Needs {
+    /// the right to publish to this exchange with this routing key
+    pub(super) right: Key,
+    wide: Option<Box<Wide>>,
+}
+
+/// What has to be known beside the right where the scope is wider than a routing key.
+#[derive(Debug)]
+struct Wide {
+    /// whether every routing key of the exchange may be written
+    keys: Fact,
+    /// whether every exchange may be written, where the scope is the vhost
+    exchanges: Option<Fact>,
+    /// what the ids of this user are unique within if not
+    apart: Scoped,
+}
+
+/// Something that is true or false of a user. Each answer is a proof of its own.
+#[derive(Clone, Copy, Debug)]
+struct Fact {
+    yes: Key,
+    no: Key,
+}
+
+impl Needs {
+    /// The digest's scope for a user of this standing.
+    #[inline]
+    pub(super) fn scoped<'a>(&'a self, common: &'a Scoped, standing: Standing) -> &'a Scoped {
+        match &self.wide {
+            Some(wide) if standing == Standing::Apart => &wide.apart,
+            _ => common,
+        }
     }
 }
 
@@ -45,52 +113,161 @@ impl Rights {
 #[derive(Debug)]
 pub(super) struct OwnRights {
     identity: Vec<u8>,
-    recent: HashSet<Key>,
-    recent_since: Instant,
+    held: Duration,
+    recent: HashMap<Key, Instant>,
+    /// The one that was asked for last: mostly it is the next one, too.
+    last: Option<(Key, Instant)>,
 }
 
 impl OwnRights {
-    pub(super) fn new(now: Instant) -> OwnRights {
-        OwnRights { identity: Vec::new(), recent: HashSet::new(), recent_since: now }
+    /// A proof is believed for `held`.
+    pub(super) fn new(held: Duration) -> OwnRights {
+        OwnRights { identity: Vec::new(), held, recent: HashMap::new(), last: None }
     }
 
-    /// The credentials and the vhost, as far as the handshake has shown them. What was proven for others is void.
+    /// The credentials and the vhost, as the broker has accepted them. What was proven for others is void.
     pub(super) fn set_identity(&mut self, identity: Vec<u8>) {
         self.identity = identity;
         self.recent.clear();
+        self.last = None;
     }
 
-    /// The right that a publish needs. Topic permissions look at the routing key; the predeclared exchanges that are not
+    /// What a publish to `exchange` needs, for which the client has `named` perhaps another. Topic permissions look at the routing key; the predeclared exchanges that are not
     /// topic exchanges are known, any other may be one.
-    pub(super) fn needed(&self, keys: &KeyMaker, exchange: &[u8], routing_key: &[u8]) -> Key {
-        let routing_key: &[u8] = match exchange {
-            b"" | b"amq.direct" | b"amq.fanout" | b"amq.headers" | b"amq.match" => b"",
-            _ => routing_key,
+    pub(super) fn needs(
+        &self,
+        keys: &KeyMaker,
+        scope: Scope,
+        (named, exchange): (&[u8], &[u8]),
+        routing_key: &[u8],
+    ) -> Needs {
+        let has_topics =
+            !matches!(exchange, b"" | b"amq.direct" | b"amq.fanout" | b"amq.headers" | b"amq.match");
+        let right = self.fact(keys, exchange, if has_topics { routing_key } else { b"" }, b"right");
+        if scope == Scope::RoutingKey {
+            return Needs { right, wide: None };
+        }
+        let any_key = match has_topics {
+            true => self.fact(keys, exchange, ANY_KEY, b"right"),
+            false => right,
         };
-        keys.key(Scope::RoutingKey, &self.identity, exchange, routing_key, &IdValue::Bytes(b"right"))
+        let every = |exchange, yes| Fact { yes, no: self.fact(keys, exchange, ANY_KEY, b"no right") };
+        let exchanges = (scope == Scope::Vhost)
+            .then(|| every(ANY_EXCHANGE, self.fact(keys, ANY_EXCHANGE, ANY_KEY, b"right")));
+        let apart = keys.scoped(scope, &self.identity, named, b"");
+        Needs { right, wide: Some(Box::new(Wide { keys: every(exchange, any_key), exchanges, apart })) }
     }
 
-    pub(super) fn knows(&mut self, common: &Rights, right: Key, now: Instant) -> bool {
-        self.fade(now);
-        self.recent.contains(&right) || common.knows(right, now)
+    fn fact(&self, keys: &KeyMaker, exchange: &[u8], routing_key: &[u8], what: &[u8]) -> Key {
+        keys.key(Scope::RoutingKey, &self.identity, exchange, routing_key, &IdValue::Bytes(what))
     }
 
-    pub(super) fn learn(&mut self, common: &Rights, right: Key, now: Instant) {
-        self.fade(now);
-        if self.recent.contains(&right) {
+    /// What is known of the user where it needs this.
+    #[inline]
+    pub(super) fn standing(&mut self, common: &Rights, needs: &Needs, now: Instant) -> Standing {
+        if !self.knows(common, needs.right, now) {
+            return Standing::Unknown;
+        }
+        match &needs.wide {
+            None => Standing::Common,
+            Some(wide) => self.standing_in(common, wide, now),
+        }
+    }
+
+    fn standing_in(&mut self, common: &Rights, wide: &Wide, now: Instant) -> Standing {
+        let mut standing = Standing::Common;
+        for Fact { yes, no } in [Some(wide.keys), wide.exchanges].into_iter().flatten() {
+            if self.knows(common, no, now) {
+                return Standing::Apart;
+            }
+            if !self.knows(common, yes, now) {
+                standing = Standing::Unknown;
+            }
+        }
+        standing
+    }
+
+    /// What the broker has to be asked, for a publish to this exchange with this routing key.
+    pub(super) fn questions(
+        &mut self,
+        common: &Rights,
+        needs: &Needs,
+        (exchange, routing_key): (&[u8], &[u8]),
+        now: Instant,
+    ) -> Vec<Question> {
+        let question = |fact: Fact, exchange: &[u8], missing| Question {
+            right: fact.yes,
+            otherwise: Some(fact.no),
+            exchange: exchange.into(),
+            routing_key: ANY_KEY.into(),
+            missing,
+        };
+        let publish = Question {
+            right: needs.right,
+            otherwise: None,
+            exchange: exchange.into(),
+            routing_key: routing_key.into(),
+            missing: false,
+        };
+        let wide = needs.wide.as_deref();
+        let keys =
+            wide.map(|wide| question(wide.keys, exchange, false)).filter(|all| all.right != needs.right);
+        let exchanges = wide.and_then(|wide| wide.exchanges).map(|fact| question(fact, ANY_EXCHANGE, true));
+        let known = |question: &Question| {
+            self.knows(common, question.right, now)
+                || question.otherwise.is_some_and(|no| self.knows(common, no, now))
+        };
+        let mut questions: Vec<_> = [Some(publish), keys, exchanges].into_iter().flatten().collect();
+        let mut known = known;
+        questions.retain(|question| !known(question));
+        questions
+    }
+
+    #[inline]
+    fn knows(&mut self, common: &Rights, fact: Key, now: Instant) -> bool {
+        if let Some((last, until)) = self.last
+            && last == fact
+            && now < until
+        {
+            return true;
+        }
+        self.looks_up(common, fact, now)
+    }
+
+    #[inline(never)]
+    fn looks_up(&mut self, common: &Rights, fact: Key, now: Instant) -> bool {
+        let until = match self.recent.get(&fact) {
+            Some(&until) if now < until => Some(until),
+            _ => common.until(fact).filter(|&until| now < until).inspect(|&until| self.keep(fact, until)),
+        };
+        if let Some(until) = until {
+            self.last = Some((fact, until));
+        }
+        until.is_some()
+    }
+
+    /// The broker has shown it. What was shown not long ago stays as it is.
+    pub(super) fn learn(&mut self, common: &Rights, fact: Key, now: Instant) {
+        let half = now + self.held / 2;
+        if let Some((last, until)) = self.last
+            && last == fact
+            && half < until
+        {
             return;
         }
+        if self.recent.get(&fact).is_some_and(|&until| half < until) {
+            return;
+        }
+        let until = now + self.held;
+        self.keep(fact, until);
+        self.last = Some((fact, until));
+        common.learn(fact, until);
+    }
+
+    fn keep(&mut self, fact: Key, until: Instant) {
         if self.recent.len() >= KEPT_BY_SESSION {
             self.recent.clear();
         }
-        self.recent.insert(right);
-        common.learn(right, now);
-    }
-
-    fn fade(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.recent_since) >= BELIEVED {
-            self.recent.clear();
-            self.recent_since = now;
-        }
+        self.recent.insert(fact, until);
     }
 }

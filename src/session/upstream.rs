@@ -33,10 +33,9 @@ impl Session {
             return self.recv_upstream_connection(kind, frame, now);
         }
         if self.probes.channel() == Some(channel) {
-            if kind == FrameKind::Method
-                && let Some(answer) = self.probes.recv(frame.payload(), &mut self.out.upstream)
-            {
-                self.probed(answer, now);
+            if kind == FrameKind::Method {
+                let answers = self.probes.recv(frame.payload(), &mut self.out.upstream);
+                self.probed(answers, now);
             }
             return;
         }
@@ -64,7 +63,10 @@ impl Session {
                     self.drop_upstream(now);
                 }
             }
-            Step::Opened | Step::Pass | Step::Tuned { .. } | Step::Identified => {
+            step @ (Step::Opened | Step::Pass | Step::Tuned { .. } | Step::Identified) => {
+                if step == Step::Opened {
+                    self.identify();
+                }
                 if !matches!(self.client, Client::Told { .. }) {
                     self.out.client.forward(frame);
                 }
@@ -129,6 +131,7 @@ impl Session {
         }
         self.channels.clear();
         self.due.clear();
+        self.ready.clear();
         self.timed.clear();
         self.unresolved = 0;
         self.held = 0;

@@ -1,7 +1,7 @@
 //! One test's place: a vhost of its own on a node that its test binary shares, and what stands before that node.
 
 use super::cut::Cut;
-use super::raw::Raw;
+use super::raw::{Publish, Raw, Told};
 use super::relay::{Metrics, Relay};
 use super::wait::PATIENCE;
 use hapax::demo::rabbit::Rabbit;
@@ -117,6 +117,15 @@ impl Site {
     /// A client as any other.
     pub fn client(&self) -> Raw {
         Raw::connect(self.addr(), &self.vhost)
+    }
+
+    /// The default user's right to publish to the default exchange is shown to the relay, as by any first publish. For tests
+    /// that make the broker silent after that.
+    pub fn prove(&self) {
+        let mut client = self.client();
+        client.confirming(1);
+        let told = client.publish_and_settle(1, &Publish::to("nowhere", "proof"));
+        assert_eq!(told, [Told::Ack { tag: 1, multiple: false }]);
     }
 
     /// A client straight at the broker, to set the scene and to see what is true.

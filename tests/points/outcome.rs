@@ -46,6 +46,7 @@ fn p06_the_retry_of_a_vanished_client_finds_the_truth() {
     assert_eq!(state(&mut direct, "consumed").1, 1);
 
     // The broker stores it, its ack is on its way, and the client is gone.
+    site.prove();
     site.cut().stall_down();
     first.publish(1, &Publish::to("q", "a"));
     until_held(&mut direct, "q", 1);
@@ -149,6 +150,7 @@ fn p06_a_drain_settles_what_is_in_flight_then_closes_with_320() {
     direct.open_channel(1);
     direct.declare(1, "q", &[]);
     let mut client = confirming(&site);
+    site.prove();
     site.cut().stall_down();
     client.publish(1, &Publish::to("q", "a"));
     until_held(&mut direct, "q", 1);
@@ -178,6 +180,7 @@ fn p06_a_graceful_close_waits_for_the_outcome() {
     let (mut closes_channel, mut closes_all, mut after) =
         (confirming(&site), site.client(), confirming(&site));
     closes_all.open_channel(1);
+    site.prove();
     site.cut().stall_down();
     let close = channel::Close { reply_code: 200, reply_text: "".into(), class_id: 0, method_id: 0 };
     closes_channel.publish(1, &Publish::to("q", "a"));

@@ -60,6 +60,7 @@ fn p02_duplicates_in_flight_share_the_fate_of_the_first() {
         client
     });
 
+    site.prove();
     site.cut().stall_up();
     for (client, waiting) in clients.iter_mut().zip([0.0, 1.0, 2.0]) {
         client.publish(1, &Publish::to("q", "a"));
@@ -89,6 +90,7 @@ fn p02_a_waiter_is_promoted_when_the_first_was_not_stored() {
     second.confirming(1);
 
     // The second comes with another body, so that it is seen which of the two was stored.
+    site.prove();
     site.cut().stall_up();
     first.publish(1, &Publish::to("later", "a").mandatory());
     site.until_metric("window_in_flight", &[], 1.0);

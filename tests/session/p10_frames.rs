@@ -26,7 +26,7 @@ fn p10_frames_in_any_split() {
     for size in [1, 2, 3, 7, 8, 9, 50, 1000] {
         let desk = Desk::new();
         desk.store("seen");
-        let mut pair = Pair::new(&desk.shared);
+        let mut pair = Pair::new(&desk.shared).proving();
         pair.handshake("guest", "/");
         pair.client_in_pieces(&all, size);
         assert_eq!(pair.to_upstream(), passed, "in pieces of {size}");
@@ -43,7 +43,7 @@ fn p10_frames_in_any_split() {
 #[test]
 fn p10_frames_handshake_in_single_octets() {
     let desk = Desk::new();
-    let mut pair = Pair::new(&desk.shared);
+    let mut pair = Pair::new(&desk.shared).proving();
     pair.client_in_pieces(&protocol_header(), 1);
     assert_eq!(pair.to_upstream(), protocol_header());
     start().encode().chunks(1).for_each(|piece| pair.upstream_bytes(piece));
@@ -114,7 +114,7 @@ fn p10_frames_of_another_channel_do_not_make_a_content_whole() {
 
 fn tuned(offer: u32, reply: u32) -> (Pair, Frames, Frames) {
     let desk = Desk::new();
-    let mut pair = Pair::new(&desk.shared);
+    let mut pair = Pair::new(&desk.shared).proving();
     pair.client(protocol_header());
     pair.upstream(start());
     pair.client(start_ok("guest"));
@@ -169,7 +169,7 @@ fn p10_frames_that_are_larger_are_501() {
 #[test]
 fn p10_frames_of_8192_octets_are_accepted_before_tune() {
     let desk = Desk::new();
-    let mut pair = Pair::new(&desk.shared);
+    let mut pair = Pair::new(&desk.shared).proving();
     pair.client(protocol_header());
     pair.upstream(start());
     pair.to_client();
@@ -179,7 +179,7 @@ fn p10_frames_of_8192_octets_are_accepted_before_tune() {
     pair.client(large.clone());
     assert_eq!(pair.to_upstream(), large);
 
-    let mut pair = Pair::new(&desk.shared);
+    let mut pair = Pair::new(&desk.shared).proving();
     pair.client(protocol_header());
     pair.upstream(start());
     pair.to_client();
@@ -235,7 +235,7 @@ fn p10_frames_with_a_wrong_end_are_501() {
 fn p10_frames_of_something_else_are_answered_with_our_version() {
     let desk = Desk::new();
     for hello in [&b"AMQP\x00\x01\x00\x00"[..], b"GET / HTTP/1.1\r\n\r\n", b"AMQP\x01\x01\x08\x00"] {
-        let mut pair = Pair::new(&desk.shared);
+        let mut pair = Pair::new(&desk.shared).proving();
         pair.client_bytes(hello);
         assert_eq!(pair.to_client(), protocol_header());
         assert!(pair.client_closed() && pair.session.is_over());

@@ -7,12 +7,13 @@ use crate::support::methods::{
     flow_ok, nack, queue_declare, start, start_ok, tune, unblocked,
 };
 use crate::support::pair::Pair;
+use crate::support::probe::{asks, prove};
 use amq_protocol::protocol::{AMQPClass, basic, connection};
 use amq_protocol::types::FieldTable;
 use hapax::window::Event;
 
 fn beating(desk: &Desk) -> Pair {
-    let mut pair = Pair::new(&desk.shared);
+    let mut pair = Pair::new(&desk.shared).proving();
     pair.handshake_with("guest", "/", (2047, 131_072, 10));
     pair.open(1);
     super::desk::confirm(&mut pair, 1);
@@ -166,10 +167,10 @@ fn p11_liveness_bytes_held_are_bounded() {
 #[test]
 fn p11_liveness_a_handshake_has_a_time() {
     let desk = Desk::new();
-    let mut pair = Pair::new(&desk.shared);
+    let mut pair = Pair::new(&desk.shared).proving();
     pair.advance(10 * SECOND);
     assert!(pair.client_closed() && pair.session.is_over());
-    let mut pair = Pair::new(&desk.shared);
+    let mut pair = Pair::new(&desk.shared).proving();
     pair.client(protocol_header());
     pair.advance(10 * SECOND);
     assert!(pair.client_closed() && pair.session.is_over());
@@ -289,7 +290,7 @@ fn p12_all_the_rest_unknown_methods_and_bytes_pass_as_they_are() {
 fn p12_all_the_rest_server_properties_and_every_mechanism() {
     let desk = Desk::new();
     for (mechanism, challenges) in [("EXTERNAL", 0), ("RABBIT-CR-DEMO", 1), ("SCRAM-WHATEVER", 3)] {
-        let mut pair = Pair::new(&desk.shared);
+        let mut pair = Pair::new(&desk.shared).proving();
         pair.client(protocol_header());
         pair.upstream(start());
         assert_eq!(pair.to_client(), start());
@@ -320,7 +321,7 @@ fn p12_all_the_rest_server_properties_and_every_mechanism() {
 #[test]
 fn p12_all_the_rest_a_refused_login_is_the_brokers_word() {
     let desk = Desk::new();
-    let mut pair = Pair::new(&desk.shared);
+    let mut pair = Pair::new(&desk.shared).proving();
     pair.client(protocol_header());
     pair.upstream(start());
     pair.client(start_ok("nobody"));
@@ -328,7 +329,7 @@ fn p12_all_the_rest_a_refused_login_is_the_brokers_word() {
     let refused = crate::support::methods::connection_close(403, "ACCESS_REFUSED - Login was refused");
     pair.upstream(refused.clone());
     assert_eq!(pair.to_client(), refused);
-    let mut pair = Pair::new(&desk.shared);
+    let mut pair = Pair::new(&desk.shared).proving();
     pair.client(protocol_header());
     pair.upstream(start());
     pair.client(start_ok("nobody"));
@@ -338,7 +339,7 @@ fn p12_all_the_rest_a_refused_login_is_the_brokers_word() {
 
 #[test]
 fn p12_all_the_rest_update_secret_passes_and_does_not_change_the_user() {
-    let desk = Desk::new();
+    let desk = Desk::unproven(|_| ());
     desk.store("a");
     let mut pair = desk.confirming();
     let update = connection::UpdateSecret { new_secret: "\0guest\0guest".into(), reason: "expires".into() };
@@ -355,8 +356,12 @@ fn p12_all_the_rest_update_secret_passes_and_does_not_change_the_user() {
     let mut thief = desk.user("thief");
     super::desk::confirm(&mut thief, 1);
     thief.client(update);
+    thief.to_upstream();
+    pair.client(m("a").publish(1));
+    prove(&mut pair, &[("x", "k")]);
     thief.client(m("a").publish(1));
     assert_eq!(thief.to_client(), Frames::none(), "rights are not taken over with a secret alone");
+    assert_eq!(thief.to_upstream(), asks(&[("x", "k")]));
 }
 
 #[test]

@@ -12,3 +12,4 @@ pub mod frames;
 pub mod late;
 pub mod methods;
 pub mod pair;
+pub mod probe;

@@ -7,10 +7,12 @@ use super::frames::{FRAME_MAX, Frames, protocol_header};
 use super::methods::{
     channel_open, channel_open_ok, connection_open, connection_open_ok, start, start_ok, tune, tune_ok,
 };
+use super::probe::{OWN, answers};
 use bytes::BytesMut;
 use hapax::session::{Listener, Output, Rights, Session, Settings, Shared, Windows};
 use hapax::window::{KeyMaker, Window};
 use hapax::wire::emit::HEARTBEAT;
+use hapax::wire::frame::OVERHEAD;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -32,6 +34,7 @@ pub fn settings() -> Settings {
         linger: Duration::from_secs(10),
         in_flight_timeout: Duration::from_secs(30),
         handshake_timeout: Duration::from_secs(10),
+        rights_held: Duration::from_secs(60),
         max_unresolved: 1000,
         held_bytes: 1 << 20,
         frame_max: 131_072,
@@ -74,6 +77,8 @@ pub struct Pair {
     upstream_in: BytesMut,
     to_client: BytesMut,
     to_upstream: BytesMut,
+    /// Answers what is asked about rights, as a broker that allows everything; the transcript shows nothing of it.
+    proving: bool,
     wanted: bool,
     dialled: bool,
     client_closed: bool,
@@ -88,7 +93,15 @@ impl Pair {
 
     /// Another client of the same process, at the same moment.
     pub fn beside(&self) -> Pair {
-        Pair::at(&self.shared, self.now)
+        let mut pair = Pair::at(&self.shared, self.now);
+        pair.proving = self.proving;
+        pair
+    }
+
+    /// The broker allows its user everything, and the transcript shows nothing of the questions.
+    pub fn proving(mut self) -> Pair {
+        self.proving = true;
+        self
     }
 
     fn at(shared: &Arc<Shared>, now: Instant) -> Pair {
@@ -100,6 +113,7 @@ impl Pair {
             upstream_in: BytesMut::new(),
             to_client: BytesMut::new(),
             to_upstream: BytesMut::new(),
+            proving: false,
             wanted: true,
             dialled: false,
             client_closed: false,
@@ -178,6 +192,12 @@ impl Pair {
         Frames::parse(&self.to_client.split())
     }
 
+    /// What was written to the client since the last call, where it need not be AMQP.
+    pub fn to_client_bytes(&mut self) -> Vec<u8> {
+        self.pump();
+        self.to_client.split().to_vec()
+    }
+
     /// What was written to the upstream since the last call.
     pub fn to_upstream(&mut self) -> Frames {
         self.pump();
@@ -240,6 +260,9 @@ impl Pair {
             while let Some(output) = self.session.poll_output() {
                 self.carry_out(output);
             }
+            if self.proving && self.answer_questions() {
+                continue;
+            }
             let wants = self.session.wants_client();
             if wants && !self.wanted && !self.client_in.is_empty() {
                 self.wanted = true;
@@ -251,6 +274,30 @@ impl Pair {
                 break;
             }
         }
+    }
+
+    /// Takes the questions about rights out of what was written, and says yes. Whether there was one.
+    fn answer_questions(&mut self) -> bool {
+        let (mut questions, mut rest) = (Vec::new(), Vec::new());
+        let mut written = self.to_upstream.split();
+        while !written.is_empty() {
+            let len = match *written {
+                [b'A', ..] => 8,
+                [_, _, _, a, b, c, d, ..] => OVERHEAD + u32::from_be_bytes([a, b, c, d]) as usize,
+                _ => written.len(),
+            };
+            let frame = written.split_to(len);
+            let own = frame.get(1..3) == Some(&OWN.to_be_bytes());
+            if own { &mut questions } else { &mut rest }.extend_from_slice(&frame);
+        }
+        self.to_upstream.extend_from_slice(&rest);
+        let questions = Frames::parse(&questions).0;
+        let answers = answers(&questions);
+        if !answers.is_empty() {
+            self.upstream_in.extend_from_slice(&answers.encode());
+            self.session.handle_upstream(&mut self.upstream_in, self.now);
+        }
+        !answers.is_empty()
     }
 
     fn carry_out(&mut self, output: Output) {

@@ -2,7 +2,7 @@
 
 use crate::wire::ChannelId;
 use crate::wire::emit;
-use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, exchange, queue};
+use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, exchange, queue, tx};
 use amq_protocol::types::{AMQPValue, FieldTable, LongString, ShortString};
 use bytes::Bytes;
 
@@ -74,11 +74,24 @@ pub(super) fn answer(method: &AMQPClass) -> Answer {
             let ok = AMQPClass::Confirm(confirm::AMQPMethod::SelectOk(confirm::SelectOk {}));
             Answer::Confirm((!select.nowait).then_some(ok))
         }
+        AMQPClass::Tx(method) => tx_answer(method),
         AMQPClass::Queue(method) => queue_answer(method),
         AMQPClass::Exchange(method) => exchange_answer(method),
         AMQPClass::Basic(method) => basic_answer(method),
         _ => Answer::Nothing,
     }
+}
+
+/// What it is sent is gone at once, so a transaction has nothing to commit or to take back.
+fn tx_answer(method: &tx::AMQPMethod) -> Answer {
+    use tx::AMQPMethod as M;
+    let answer = match method {
+        M::Select(_) => M::SelectOk(tx::SelectOk {}),
+        M::Commit(_) => M::CommitOk(tx::CommitOk {}),
+        M::Rollback(_) => M::RollbackOk(tx::RollbackOk {}),
+        M::SelectOk(_) | M::CommitOk(_) | M::RollbackOk(_) => return Answer::Nothing,
+    };
+    Answer::Say(AMQPClass::Tx(answer))
 }
 
 fn connection_answer(method: &connection::AMQPMethod) -> Answer {

@@ -3,16 +3,6 @@
 use super::*;
 
 impl Channel {
-    /// The user was found to have the right that the publish of `client` needed.
-    pub(in crate::session) fn verified(
-        &mut self,
-        client: Option<crate::session::ClientTag>,
-        cx: &mut Cx<'_>,
-    ) -> Result<(), Fault> {
-        self.publisher.verified(client);
-        self.advance(cx)
-    }
-
     /// Hapax closes the channel towards the client. Gives the fault back where it can't be confined to the channel.
     pub(in crate::session) fn refuse(&mut self, fault: Fault, cx: &mut Cx<'_>) -> Result<(), Fault> {
         if fault.scope() == Scope::Connection {

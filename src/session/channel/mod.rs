@@ -20,8 +20,9 @@ use crate::session::cx::Cx;
 use crate::session::entry::Outcome;
 use crate::session::fault::{Fault, Scope};
 use crate::session::outbox::{Piece, View};
-use crate::session::publisher::{Mode, Publisher};
-use crate::window::{Ticket, Verdict};
+use crate::session::probe::Finding;
+use crate::session::publisher::{self, Mode, Publisher};
+use crate::window::{Key, Ticket, Verdict};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Return, Settle};
 use crate::wire::properties::ContentHeader;
@@ -31,6 +32,9 @@ use amq_protocol::protocol::{AMQPClass, basic};
 use bytes::Bytes;
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
+
+/// Frames of the backlog that are looked at when a publish begins to wait for the proof of a right.
+const LOOKED_AT: usize = 4_096;
 
 #[derive(Debug)]
 enum State {
@@ -103,8 +107,9 @@ pub(in crate::session) struct Channel {
     delivering: Delivering,
     backlog: VecDeque<Piece>,
     backlog_bytes: usize,
-    /// `tx.select` or `tx.commit` waits at the head of the backlog for the waiters before it, and for the proof that the
-    /// user may publish where the duplicates went.
+    /// Nothing but publishes waits in the backlog, behind one that waits for the proof of a right: theirs are asked for, too.
+    asks_ahead: bool,
+    /// `tx.select` or `tx.commit` waits at the head of the backlog for the waiters before it.
     awaits_waiters: bool,
     /// To be refused as soon as the contents on their way, upstream and to the client, are whole.
     refusal: Option<Fault>,
@@ -139,6 +144,7 @@ impl Channel {
             delivering: Delivering::Nothing,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
+            asks_ahead: false,
             awaits_waiters: false,
             refusal: None,
             client_gone: false,
@@ -154,14 +160,6 @@ impl Channel {
 
     pub(in crate::session) fn is_gone(&self) -> bool {
         matches!(self.state, State::Gone)
-    }
-
-    /// A client takes its number again without having said close-ok: the upstream still waits for that.
-    pub(in crate::session) fn reopen(&mut self, cx: &mut Cx<'_>) {
-        if matches!(self.state, State::UpstreamClosed { .. }) {
-            cx.out.upstream.push(close_ok(self.id));
-            self.state = State::Gone;
-        }
     }
 
     /// Whether answers to the client are due.
@@ -189,6 +187,16 @@ impl Channel {
     /// Whether every outcome is known and nothing waits.
     pub(in crate::session) fn is_settled(&self) -> bool {
         self.publisher.is_settled() && self.backlog.is_empty()
+    }
+
+    /// Whether its backlog waits for nothing but room for unresolved publishes.
+    pub(in crate::session) fn is_ready(&self) -> bool {
+        !self.backlog.is_empty() && matches!(self.state, State::Open) && !self.is_blocked()
+    }
+
+    /// There may be room again for what waits in the backlog.
+    pub(in crate::session) fn go_on(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.advance(cx)
     }
 
     fn is_blocked(&self) -> bool {
@@ -227,9 +235,13 @@ impl Channel {
         whole: bool,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let blocked = self.is_blocked();
+        let blocked = self.is_blocked() || !self.backlog.is_empty();
+        let opens = frame.method(kind) == Some(MethodId::CHANNEL_OPEN);
         match &mut self.state {
             State::Open | State::Recycling { .. } if blocked => {
+                if self.asks_ahead {
+                    self.asks_ahead = ask_ahead(kind, frame, cx);
+                }
                 self.backlog_bytes += frame.len();
                 self.backlog.push_back(frame.compact());
                 Ok(())
@@ -238,6 +250,8 @@ impl Channel {
                 self.recv_open(kind, frame, whole, cx)?;
                 self.advance(cx)
             }
+            // A close was said by either side and is not answered yet.
+            _ if opens => Err(Fault::SecondOpen),
             State::Settling { .. } | State::Closing | State::Gone => Ok(()),
             State::UpstreamClosed { rest } => {
                 if kind == FrameKind::Body && *rest > 0 {
@@ -370,6 +384,17 @@ impl Channel {
         self.advance(cx)
     }
 
+    /// The broker has shown whether the user has a right that a publish of this channel waits for.
+    pub(in crate::session) fn recv_finding(
+        &mut self,
+        right: Key,
+        finding: Finding,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        self.publisher.recv_finding(right, finding, cx)?;
+        self.advance(cx)
+    }
+
     /// [`Channel::deadline`] has passed.
     pub(in crate::session) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.publisher.expire(cx)?;
@@ -383,6 +408,18 @@ impl Channel {
         self.advance(cx)
     }
 
+    /// When a publish has begun to wait for the proof of a right, those behind it may need others: all are asked for together.
+    fn look_ahead(&mut self, cx: &mut Cx<'_>) {
+        if !self.publisher.take_newly_held() {
+            return;
+        }
+        let mut frames = self.backlog.iter().take(LOOKED_AT);
+        self.asks_ahead = frames.all(|frame| {
+            let frame = frame.view();
+            frame.kind().is_some_and(|kind| ask_ahead(kind, frame, cx))
+        });
+    }
+
     /// Does what the last event has made possible.
     fn advance(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         if self.awaits_waiters && !self.publisher.has_waiting() {
@@ -394,7 +431,10 @@ impl Channel {
         {
             return Err(fault);
         }
-        while !self.is_blocked() && matches!(self.state, State::Open) {
+        while !self.is_blocked()
+            && matches!(self.state, State::Open)
+            && cx.may_publish(self.publisher.unresolved())
+        {
             let Some(frame) = self.backlog.pop_front() else { break };
             let frame = frame.view();
             self.backlog_bytes -= frame.len();
@@ -402,6 +442,7 @@ impl Channel {
                 self.recv_open(kind, frame, true, cx)?;
             }
         }
+        self.look_ahead(cx);
         if self.client_gone && self.backlog.is_empty() && !self.is_blocked() {
             self.publisher.client_done();
         }
@@ -441,6 +482,19 @@ impl Channel {
             | State::Gone => {}
         }
         Ok(())
+    }
+}
+
+/// Asks for the right that a publish of the backlog needs. Whether the frames after it may be looked at, too.
+fn ask_ahead(kind: FrameKind, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
+    match frame.method(kind) {
+        Some(MethodId::BASIC_PUBLISH) if cx.probes.has_room() => {
+            publisher::ask(frame, None, cx);
+            true
+        }
+        // What it does may decide where the publishes after it may go.
+        Some(_) => false,
+        None => true,
     }
 }
 

@@ -56,7 +56,7 @@ impl Publisher {
     /// for nobody would send it again.
     pub(in crate::session) fn refused(&mut self) {
         if matches!(self.mode, Mode::Plain | Mode::Confirm { client: false }) {
-            self.asked = 0;
+            self.drop_held();
             drop(self.waiting.take_stalled());
         } else {
             self.abandon_waiting();
@@ -65,7 +65,7 @@ impl Publisher {
 
     /// Nobody asks any more for what waits.
     pub(in crate::session) fn abandon_waiting(&mut self) {
-        self.asked = 0;
+        self.drop_held();
         self.drop_waiting();
         drop(self.waiting.take_stalled());
     }

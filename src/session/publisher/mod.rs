@@ -13,9 +13,12 @@
 //! `id` is the body itself is the exception: `Collect`.)
 
 mod ends;
+mod held;
 mod outcome;
 mod run;
 mod verdict;
+
+pub(in crate::session) use held::ask;
 
 use crate::session::candidate::{Candidate, Terms, forward_to};
 use crate::session::confirms::{ClientTag, Confirms, UpstreamTag};
@@ -23,7 +26,8 @@ use crate::session::cx::{Cx, Judge, Route, return_key};
 use crate::session::entry::{Entry, Mandatory, Outcome};
 use crate::session::fault::Fault;
 use crate::session::outbox::{Piece, View};
-use crate::session::probe::Asker;
+use crate::session::probe::{Asker, Finding};
+use crate::session::rights::Standing;
 use crate::session::transaction::Transactions;
 use crate::session::waiting::Waiting;
 use crate::window::{
@@ -67,13 +71,25 @@ pub(in crate::session) enum Fate {
 pub(in crate::session) enum Reply {
     Nothing,
     Ack(ClientTag),
-    /// It is stored, but that may be said only to a user who may publish there.
-    Unproven {
-        client: Option<ClientTag>,
-        right: Key,
-        publish: Piece,
-    },
     Nack(ClientTag),
+}
+
+/// A publish that is not judged before its user is known to have the right to publish there. Its channel waits with it.
+#[derive(Debug)]
+struct Held {
+    right: Key,
+    publish: Piece,
+    header: Piece,
+    /// the header, and what is there of the body
+    content: Piece,
+    /// octets of the body that are still to come
+    left: u64,
+}
+
+impl Held {
+    fn size(&self) -> usize {
+        self.publish.view().len() + self.header.view().len() + self.content.view().len()
+    }
 }
 
 /// A publish whose id is its body.
@@ -135,7 +151,7 @@ enum Reading {
 
 impl Reading {
     #[inline]
-    fn of(header: View<'_>, route: &Route, judge: &Judge, keys: &KeyMaker) -> Reading {
+    fn of(header: View<'_>, route: &Route, judge: &Judge, standing: Standing, keys: &KeyMaker) -> Reading {
         let rules = judge.window.rules();
         let Ok(found) = ContentHeader::parse(header.payload(), &rules.id) else { return Reading::Malformed };
         if found.bypass {
@@ -147,10 +163,10 @@ impl Reading {
         let Some(id) = found.id else { return Reading::NoId };
         let return_key = || return_key(keys, &route.target, &route.routing_key, found.message_id);
         Reading::Plain(Terms {
-            key: judge.scoped.key(&id),
+            key: judge.needs.scoped(&judge.scoped, standing).key(&id),
             ttl: ttl_of(&found, &judge.window),
             client: None,
-            right: judge.right,
+            right: judge.needs.right,
             return_key: route.mandatory.then(return_key),
         })
     }
@@ -166,8 +182,9 @@ pub(in crate::session) struct Publisher {
     confirms: Confirms,
     tx: Transactions,
     pub(in crate::session) waiting: Waiting,
-    /// Duplicates whose user's right is being verified.
-    asked: usize,
+    held: Option<Held>,
+    /// It has begun to wait since somebody asked.
+    newly_held: bool,
 }
 
 impl Publisher {
@@ -180,7 +197,8 @@ impl Publisher {
             confirms: Confirms::new(),
             tx: Transactions::default(),
             waiting: Waiting::default(),
-            asked: 0,
+            held: None,
+            newly_held: false,
         }
     }
 
@@ -242,20 +260,24 @@ impl Publisher {
         )
     }
 
-    /// Whether the channel's next frames have to wait for a verdict.
+    /// Whether the channel's next frames have to wait for a verdict, or for the proof of a right.
     pub(in crate::session) fn is_stalled(&self) -> bool {
-        self.waiting.is_stalled()
+        self.waiting.is_stalled() || self.is_held()
     }
 
-    /// Whether publishes wait for the outcome of others, or for the proof that they may be acked.
+    /// Whether the next publish waits for the proof of a right.
+    pub(in crate::session) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Whether a publish has begun to wait for the proof of a right since the last call.
+    pub(in crate::session) fn take_newly_held(&mut self) -> bool {
+        std::mem::take(&mut self.newly_held) && self.is_held()
+    }
+
+    /// Whether publishes wait for the outcome of others.
     pub(in crate::session) fn has_waiting(&self) -> bool {
-        self.waiting.len() > 0 || self.asked > 0
-    }
-
-    /// The user was found to have the right that the publish of `client` needed.
-    pub(in crate::session) fn verified(&mut self, client: Option<ClientTag>) {
-        self.asked = self.asked.saturating_sub(1);
-        client.into_iter().for_each(|tag| self.confirms.ack(tag));
+        self.waiting.len() > 0
     }
 
     /// Whether every complete publish has its outcome. (What is being forwarded when its client is gone will never be
@@ -331,14 +353,27 @@ impl Publisher {
         if self.mode == Mode::Tx && self.tx.open_len() >= cx.shared.settings.max_unresolved {
             return Err(Fault::TxTooLarge { max: cx.shared.settings.max_unresolved });
         }
-        let client = self.next_client_tag();
         let mandatory = route.mandatory;
         let Some(judge) = route.judge() else {
             cx.shared.listener.unmatched();
-            return self.forward_unjudged(client, None, mandatory, start, cx);
+            let client = self.next_client_tag();
+            return self.forward_unjudged(client, None, None, mandatory, start, cx);
         };
-        let reading = Reading::of(header, route, judge, &cx.shared.keys);
-        let (window, scoped, right) = (Arc::clone(&judge.window), judge.scoped, judge.right);
+        let standing = cx.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
+        let reading = Reading::of(header, route, judge, standing, &cx.shared.keys);
+        let rejects = judge.window.rules().missing_id == MissingId::Reject;
+        let goes_on_unjudged = match reading {
+            Reading::Plain(_) | Reading::Body => false,
+            Reading::NoId => !rejects,
+            Reading::Bypass | Reading::Malformed => true,
+        };
+        if standing == Standing::Unknown && !goes_on_unjudged {
+            self.hold(start, cx);
+            return Ok(());
+        }
+        let client = self.next_client_tag();
+        let (window, right) = (Arc::clone(&judge.window), judge.needs.right);
+        let scoped = *judge.needs.scoped(&judge.scoped, standing);
         match reading {
             Reading::Plain(terms) => {
                 let terms = Terms { client, ..terms };
@@ -346,7 +381,7 @@ impl Publisher {
             }
             Reading::Bypass => {
                 window.notice(Event::Bypassed);
-                self.forward_unjudged(client, Some(&window), mandatory, start, cx)
+                self.forward_unjudged(client, Some(&window), None, mandatory, start, cx)
             }
             Reading::Body if left > 0 && self.has_room(left, cx) => {
                 self.waiting.hold(size_of(left));
@@ -367,13 +402,13 @@ impl Publisher {
             reading @ (Reading::NoId | Reading::Body | Reading::Malformed) => {
                 window.notice(Event::NoId);
                 let rules = window.rules();
-                if rules.missing_id == MissingId::Reject && !matches!(reading, Reading::Malformed) {
+                if rejects && !matches!(reading, Reading::Malformed) {
                     return Err(Fault::MissingId {
                         window: (&*rules.name).into(),
                         id: rules.id.to_string().into(),
                     });
                 }
-                self.forward_unjudged(client, Some(&window), mandatory, start, cx)
+                self.forward_unjudged(client, Some(&window), None, mandatory, start, cx)
             }
         }
     }
@@ -428,7 +463,7 @@ impl Publisher {
         self.content = Content::Idle;
         match fate {
             Fate::Forward { at_write } => commit_at_write(at_write, cx.now),
-            Fate::Swallow(reply) => self.reply(reply, cx),
+            Fate::Swallow(reply) => self.reply(reply),
             Fate::Keep(_) => {}
             Fate::Collect(draft) => self.judge_collected(*draft, cx)?,
         }

@@ -15,7 +15,7 @@ impl Publisher {
     }
 
     /// Hapax's own confirms, where the window has them: the ledger is where outcomes and returns are told whose they are.
-    fn select_unseen(&mut self, window: &Arc<dyn Window>, cx: &mut Cx<'_>) {
+    pub(super) fn select_unseen(&mut self, window: &Arc<dyn Window>, cx: &mut Cx<'_>) {
         if self.mode == Mode::Plain && window.rules().confirms == ConfirmRule::Shadow {
             cx.out.upstream.push(emit::confirm_select(self.id));
             self.mode = Mode::Confirm { client: false };
@@ -26,6 +26,7 @@ impl Publisher {
         &mut self,
         client: Option<ClientTag>,
         window: Option<&Arc<dyn Window>>,
+        right: Option<Key>,
         mandatory: bool,
         start: Start<'_>,
         cx: &mut Cx<'_>,
@@ -45,7 +46,7 @@ impl Publisher {
                 let key = return_key(&cx.shared.keys, exchange, routing_key, message_id(header));
                 Box::new(Mandatory { key, returned: false, named })
             });
-            self.enter(Entry { client, reservation: None, since: cx.now, right: None, mandatory });
+            self.enter(Entry { client, reservation: None, since: cx.now, right, mandatory });
         }
         self.go_on(left, Fate::Forward { at_write: None }, cx)
     }
@@ -60,21 +61,11 @@ impl Publisher {
         None
     }
 
-    pub(in crate::session) fn reply(&mut self, reply: Reply, cx: &mut Cx<'_>) {
+    pub(in crate::session) fn reply(&mut self, reply: Reply) {
         match reply {
             Reply::Nothing => {}
             Reply::Nack(tag) => self.confirms.nack(tag),
             Reply::Ack(tag) => self.confirms.ack(tag),
-            Reply::Unproven { client, right, publish } => {
-                if cx.rights.knows(&cx.shared.rights, right, cx.now) {
-                    client.into_iter().for_each(|tag| self.confirms.ack(tag));
-                } else if let Some(Route { target, routing_key, .. }) =
-                    cx.finder.route(cx.shared, cx.rights, publish.view().payload())
-                {
-                    let asker = Asker { channel: self.id, birth: self.birth, client };
-                    self.asked += usize::from(cx.probes.ask(right, target, routing_key, asker));
-                }
-            }
         }
     }
 

@@ -43,7 +43,7 @@ impl Publisher {
                     take(whole, cx);
                     cx.shared.listener.unmatched();
                     let client = self.next_client_tag();
-                    self.forward_unjudged(client, None, mandatory, Start::of(whole, frames), cx)?;
+                    self.forward_unjudged(client, None, None, mandatory, Start::of(whole, frames), cx)?;
                 }
                 Next::Special(whole) => {
                     left -= 1;
@@ -107,7 +107,12 @@ fn look_ahead(
         if window.as_ref().is_some_and(|window| !is_same(window, &judge.window)) {
             break;
         }
-        match Reading::of(whole.header(frames), route, judge, &cx.shared.keys) {
+        let standing = cx.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
+        if standing == Standing::Unknown {
+            next = Next::Special(whole);
+            break;
+        }
+        match Reading::of(whole.header(frames), route, judge, standing, &cx.shared.keys) {
             Reading::Plain(terms) => ahead.push((whole, terms)),
             Reading::Body => break,
             Reading::Bypass | Reading::NoId | Reading::Malformed => {

@@ -1,7 +1,7 @@
 //! What becomes of a judged publish: the [`Publisher`] decides by the window's verdict, at once or late.
 
 use super::{Content, Fate, Mode, Publisher, Reply, commit_at_write};
-use crate::session::candidate::{Candidate, Kept, Terms};
+use crate::session::candidate::{Candidate, Terms};
 use crate::session::cx::Cx;
 use crate::session::fault::Fault;
 use crate::session::waiting::{Promoted, Stall, Waiter};
@@ -34,7 +34,7 @@ impl Publisher {
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         let until = || until.unwrap_or(cx.now + cx.shared.settings.in_flight_timeout);
-        let Terms { key, client, right, .. } = candidate.terms;
+        let Terms { key, client, .. } = candidate.terms;
         let fate = match verdict {
             Verdict::Fresh(reservation) => {
                 note_origin(candidate, cx);
@@ -43,12 +43,7 @@ impl Publisher {
             Verdict::Duplicate | Verdict::InFlight(_) | Verdict::Crowded if candidate.observed() => {
                 self.forward(candidate, None, cx)
             }
-            Verdict::Duplicate if cx.rights.knows(&cx.shared.rights, right, cx.now) => {
-                Fate::Swallow(client.map_or(Reply::Nothing, Reply::Ack))
-            }
-            Verdict::Duplicate => {
-                Fate::Swallow(Reply::Unproven { client, right, publish: candidate.publish.compact() })
-            }
+            Verdict::Duplicate => Fate::Swallow(client.map_or(Reply::Nothing, Reply::Ack)),
             // Said twice in one transaction: it shares the fate of the first, whatever that is.
             Verdict::InFlight(_) | Verdict::Crowded if self.mode == Mode::Tx && self.in_transaction(key) => {
                 Fate::Swallow(Reply::Nothing)
@@ -146,8 +141,7 @@ impl Publisher {
                 self.promote(ticket, waiter, Some(reservation), cx);
             }
             (Some(waiter), Verdict::Duplicate) => {
-                let Kept { terms: Terms { client, right, .. }, publish, .. } = waiter.candidate;
-                self.swallow(ticket, Reply::Unproven { client, right, publish }, cx);
+                self.swallow(ticket, waiter.candidate.terms.client.map_or(Reply::Nothing, Reply::Ack));
             }
             (Some(waiter), Verdict::Crowded | Verdict::Pending(_)) => self.give_up(ticket, waiter, cx)?,
             (None, Verdict::Fresh(reservation)) => reservation.forget(ForgetCause::ChannelClosed),
@@ -168,19 +162,19 @@ impl Publisher {
         waiter.candidate.window.notice(Event::Refused);
         match (self.mode, waiter.candidate.terms.client) {
             (Mode::Tx, _) => return Err(Fault::TxWaitedTooLong),
-            (_, Some(tag)) => self.swallow(ticket, Reply::Nack(tag), cx),
+            (_, Some(tag)) => self.swallow(ticket, Reply::Nack(tag)),
             (_, None) => self.promote(ticket, waiter, None, cx),
         }
         Ok(())
     }
 
     /// A waiter ends here, its body perhaps still on its way.
-    pub(super) fn swallow(&mut self, ticket: Ticket, reply: Reply, cx: &mut Cx<'_>) {
+    pub(super) fn swallow(&mut self, ticket: Ticket, reply: Reply) {
         match &mut self.content {
             Content::Body { left, fate: Fate::Keep(kept) } if *kept == ticket => {
                 self.content = Content::Body { left: *left, fate: Fate::Swallow(reply) };
             }
-            _ => self.reply(reply, cx),
+            _ => self.reply(reply),
         }
     }
 
