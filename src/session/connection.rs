@@ -489,7 +489,9 @@ impl Session {
         while self.probes.wants_channel() && self.upstream == Upstream::Live {
             // RabbitMQ counts the open channels of a connection, whatever their numbers.
             let most = self.handshake.upstream_channel_max();
-            let room = self.channels.len() < usize::from(most);
+            let shared = &self.shared;
+            let room = self.channels.len() < usize::from(most)
+                && self.rights.may_ask(&shared.rights, &shared.keys, now);
             let free = (1..=most).rev().map(ChannelId).find(|id| room && !self.channels.contains_key(id));
             match free {
                 Some(channel) => self.probes.start(channel, &mut self.out.upstream),

@@ -61,6 +61,11 @@ pub enum Fault {
         /// the bound
         max: usize,
     },
+    /// The user may have so few channels that none is left for Hapax. After this, it asks nothing in the name of this user.
+    #[error(
+        "CONNECTION_FORCED - hapax needed one channel to verify the user's rights, and the user's limit (max-channels) leaves none; reconnect"
+    )]
+    ChannelLimit,
     /// A channel is opened that is not closed yet. The words are RabbitMQ's.
     #[error("CHANNEL_ERROR - second 'channel.open' seen")]
     SecondOpen,
@@ -82,7 +87,7 @@ impl Fault {
         match self {
             Fault::Wire(_) => 501,
             Fault::Unexpected { .. } => 505,
-            Fault::UpstreamLost | Fault::Draining => 320,
+            Fault::UpstreamLost | Fault::Draining | Fault::ChannelLimit => 320,
             Fault::MissingId { .. } | Fault::TxAfterPublish | Fault::TxWaitedTooLong => 406,
             Fault::TxTooLarge { .. } => 506,
             Fault::SecondOpen => 504,
@@ -97,6 +102,7 @@ impl Fault {
             | Fault::Unexpected { .. }
             | Fault::UpstreamLost
             | Fault::Draining
+            | Fault::ChannelLimit
             | Fault::SecondOpen
             | Fault::ChannelMax { .. } => Scope::Connection,
             Fault::MissingId { .. }
@@ -113,6 +119,7 @@ impl Fault {
             | Fault::Unexpected { .. }
             | Fault::UpstreamLost
             | Fault::Draining
+            | Fault::ChannelLimit
             | Fault::ChannelMax { .. } => MethodId(0, 0),
             Fault::SecondOpen => MethodId::CHANNEL_OPEN,
             Fault::TxAfterPublish => MethodId::TX_SELECT,

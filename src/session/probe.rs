@@ -80,6 +80,8 @@ pub(super) struct Probes {
     /// Every question that is not answered, with those who wait for it.
     askers: HashMap<Key, Vec<Asker>>,
     channel: Option<(ChannelId, State)>,
+    /// The broker has opened the channel.
+    opened: bool,
 }
 
 impl Probes {
@@ -126,7 +128,13 @@ impl Probes {
         out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::Open(Open {}))));
         out.push(emit::method(channel, AMQPClass::Tx(tx::AMQPMethod::Select(tx::Select {}))));
         self.channel = Some((channel, State::Ready));
+        self.opened = false;
         self.go_on(out);
+    }
+
+    /// Whether the broker has been asked for a channel and has not opened it.
+    pub(super) fn is_opening(&self) -> bool {
+        self.channel.is_some() && !self.opened
     }
 
     /// The client has taken all channel numbers: every question that waits for one, with those who wait for its answer.
@@ -139,6 +147,7 @@ impl Probes {
     /// A method on our channel.
     pub(super) fn recv(&mut self, payload: &[u8], out: &mut Lane) -> Vec<Answer> {
         let Some((channel, state)) = self.channel.take() else { return Vec::new() };
+        self.opened = true;
         match (MethodId::of(payload), state) {
             (Ok(MethodId::TX_ROLLBACK_OK), State::Probing(batch)) => {
                 // Who has waited for these answers may have more to ask, see `go_on`.

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const KEPT: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 /// Proofs that a session keeps for itself, to leave the common map alone.
 const KEPT_BY_SESSION: usize = 1_024;
+/// How long it is remembered that a user's limit of channels leaves none to ask on.
+const LIMITED: Duration = Duration::from_secs(24 * 3600);
 /// A routing key that only a permission to write every key allows: patterns name words, and this one has none.
 const ANY_KEY: &[u8] = b"~.~.~.~.~";
 /// An exchange that does not exist. RabbitMQ checks the permission first, so 404 shows that any name is allowed.
@@ -156,6 +158,20 @@ impl OwnRights {
             .then(|| every(ANY_EXCHANGE, self.fact(keys, ANY_EXCHANGE, ANY_KEY, b"right")));
         let apart = keys.scoped(scope, &self.identity, named, b"");
         Needs { right, wide: Some(Box::new(Wide { keys: every(exchange, any_key), exchanges, apart })) }
+    }
+
+    /// Whether the broker lets this user open one channel more.
+    pub(super) fn may_ask(&mut self, common: &Rights, keys: &KeyMaker, now: Instant) -> bool {
+        !self.knows(common, self.limited(keys), now)
+    }
+
+    /// The broker has closed the connection because of the channel that was to be asked on.
+    pub(super) fn learn_limited(&mut self, common: &Rights, keys: &KeyMaker, now: Instant) {
+        common.learn(self.limited(keys), now + LIMITED);
+    }
+
+    fn limited(&self, keys: &KeyMaker) -> Key {
+        self.fact(keys, b"", b"", b"no channel to ask on")
     }
 
     fn fact(&self, keys: &KeyMaker, exchange: &[u8], routing_key: &[u8], what: &[u8]) -> Key {

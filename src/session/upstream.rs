@@ -1,5 +1,6 @@
 //! The [`Session`]'s upstream side: its frames, its close, its loss.
 
+use super::Shared;
 use super::connection::{Client, Session, Upstream, connection_close_ok};
 use super::fault::Fault;
 use super::handshake::Step;
@@ -10,6 +11,14 @@ use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
 use bytes::Bytes;
 use std::time::Instant;
+
+/// What RabbitMQ closes a connection with that opens more channels than its user may (`max-channels`).
+const NOT_ALLOWED: u16 = 530;
+
+/// Of a `connection.close`.
+fn reply_code(frame: View<'_>) -> Option<u16> {
+    frame.payload().get(4..)?.first_chunk().map(|code| u16::from_be_bytes(*code))
+}
 
 impl Session {
     /// Deliveries that stand whole in the read and come next. Whether there were any.
@@ -77,6 +86,13 @@ impl Session {
     pub(super) fn upstream_says_close(&mut self, frame: View<'_>, now: Instant) {
         self.flush(now);
         match self.client {
+            Client::Live if self.probes.is_opening() && reply_code(frame) == Some(NOT_ALLOWED) => {
+                let Shared { rights, keys, .. } = &*self.shared;
+                self.rights.learn_limited(rights, keys, now);
+                self.out.upstream.answer_close(connection_close_ok());
+                self.drop_upstream(now);
+                self.tell_client(&Fault::ChannelLimit, now);
+            }
             Client::Live => {
                 self.out.client.forward(frame);
                 self.out.client.conclude();

@@ -4,9 +4,9 @@ use super::desk::{Desk, SECOND, confirm, cut, m, publish, two, unheard};
 use crate::support::frames::protocol_header;
 use crate::support::frames::{Frames, message};
 use crate::support::methods::{
-    ack, ack_multiple, channel_close, channel_close_ok, channel_open, channel_open_ok, connection_open,
-    connection_open_ok, queue_declare, start, start_ok, tune, tune_ok, tx_commit, tx_rollback_ok, tx_select,
-    tx_select_ok,
+    ack, ack_multiple, channel_close, channel_close_ok, channel_open, channel_open_ok, connection_close,
+    connection_open, connection_open_ok, queue_declare, start, start_ok, tune, tune_ok, tx_commit,
+    tx_rollback_ok, tx_select, tx_select_ok,
 };
 use crate::support::pair::Pair;
 use crate::support::probe::{ANY, OWN, asks, asks_on, ends, may, may_not, prove, questions, refused};
@@ -388,4 +388,33 @@ fn p09_rights_what_waits_for_a_proof_is_bounded() {
     }
     assert!(pair.session.held_bytes() < 11_000, "{}", pair.session.held_bytes());
     assert!(!pair.session.wants_client() && pair.untaken() > 100_000);
+}
+
+/// RabbitMQ closes the connection of a user that opens more channels than its limit: it is not asked to do so twice.
+#[test]
+fn p09_rights_a_users_limit_of_channels_costs_one_connection() {
+    let desk = stored();
+    let mut pair = desk.confirming();
+    pair.client(m("a").publish(1));
+    assert_eq!(pair.to_upstream(), asks(&[("x", "k")]));
+    let text = "NOT_ALLOWED - number of channels opened for user 'guest' has reached the maximum allowed user limit of (1)";
+    pair.upstream(connection_close(530, text));
+    let said = format!("{:?}", pair.to_client());
+    assert!(said.contains("connection.close 320") && said.contains("max-channels"), "{said}");
+    assert_eq!(desk.in_flight(), 0);
+
+    let mut again = desk.confirming();
+    publish(&mut again, &m("a"));
+    again.upstream(ack(1, 1));
+    again.to_client();
+    again.client(m("a").publish(1));
+    assert_eq!(
+        (again.to_client(), again.to_upstream()),
+        (ack(1, 2), Frames::none()),
+        "its ack was the proof"
+    );
+    let mut other = desk.user("other");
+    confirm(&mut other, 1);
+    other.client(m("a").publish(1));
+    assert_eq!(other.to_upstream(), asks(&[("x", "k")]));
 }
