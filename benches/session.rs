@@ -29,7 +29,7 @@ mod support;
 
 use amq_protocol::types::AMQPValue;
 use support::frames::message;
-use support::methods::{confirm_select, confirm_select_ok};
+use support::methods::{ack, confirm_select, confirm_select_ok};
 use support::pair::{Everything, Pair, epoch, settings, shared};
 
 const CAPACITY: u64 = 1_000_000;
@@ -91,22 +91,18 @@ impl Rig {
             (0..2).for_each(|n| accounting.tick(&window, now + Duration::from_secs(n)));
         }
         let settings = Settings { max_unresolved: 100_000, held_bytes: 1 << 24, ..settings() };
-        let mut pair = Pair::new(&shared(settings, Arc::new(Everything(window)), Stats::new()));
+        let mut pair = Pair::new(&shared(settings, Arc::new(Everything(window)), Stats::new())).proving();
         pair.handshake("guest", "/");
         pair.open(1);
         pair.client(confirm_select(1));
         pair.upstream(confirm_select_ok(1));
+        // The first publish shows that the user has the right.
+        pair.client(message("x", "k").id("first").publish(1));
+        pair.upstream(ack(1, 1));
         let (read, ids) = template(job);
         let (client, upstream) = (BytesMut::new(), BytesMut::new());
         let session = pair.session;
-        let mut rig = Rig { job, capacity, session, read, ids, client, upstream, sent: 0, now };
-        if job == Job::Duplicate {
-            // Once through the broker: it shows that the user has the right.
-            rig.job = Job::Unique;
-            rig.batch();
-            rig.job = Job::Duplicate;
-        }
-        rig
+        Rig { job, capacity, session, read, ids, client, upstream, sent: 0, now }
     }
 
     fn client_says(&mut self, bytes: &[u8]) {
@@ -151,7 +147,7 @@ impl Rig {
             Job::Unique | Job::Off => {
                 self.client_says(&read);
                 let mut ack = BytesMut::new();
-                emit::ack(&mut ack, ChannelId(1), self.sent, true);
+                emit::ack(&mut ack, ChannelId(1), self.sent + 1, true);
                 self.upstream_says(&ack);
             }
             Job::Duplicate => self.client_says(&read),
