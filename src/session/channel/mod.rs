@@ -216,7 +216,8 @@ impl Channel {
             | State::UpstreamClosed { .. }
             | State::Gone => None,
         };
-        [state, self.publisher.waiting.deadline()].into_iter().flatten().min()
+        let publisher = [self.publisher.waiting.deadline(), self.publisher.progress_deadline()];
+        state.into_iter().chain(publisher.into_iter().flatten()).min()
     }
 
     /// A frame of the client. `whole`: the frame after it in the same read is this channel's content header.
@@ -374,6 +375,7 @@ impl Channel {
     pub(in crate::session) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.publisher.expire(cx)?;
         self.publisher.retry(cx)?;
+        self.publisher.check_progress(cx)?;
         if let State::Recycling { until, closing: false, .. } = self.state
             && cx.now >= until
         {

@@ -14,9 +14,11 @@
 
 mod ends;
 mod outcome;
+mod progress;
 mod run;
 mod verdict;
 
+use self::progress::Progress;
 use crate::session::candidate::{Candidate, Terms, forward_to};
 use crate::session::confirms::{ClientTag, Confirms, UpstreamTag};
 use crate::session::cx::{Cx, Judge, Route, return_key};
@@ -166,6 +168,7 @@ pub(in crate::session) struct Publisher {
     confirms: Confirms,
     tx: Transactions,
     pub(in crate::session) waiting: Waiting,
+    progress: Progress,
     /// Duplicates whose user's right is being verified.
     asked: usize,
 }
@@ -180,6 +183,7 @@ impl Publisher {
             confirms: Confirms::new(),
             tx: Transactions::default(),
             waiting: Waiting::default(),
+            progress: Progress::default(),
             asked: 0,
         }
     }
@@ -416,6 +420,9 @@ impl Publisher {
                 draft.largest = draft.largest.max(frame.payload().len());
             }
         }
+        if left == 0 {
+            self.body_ended(&fate);
+        }
         self.go_on(left, fate, cx)
     }
 
@@ -475,12 +482,14 @@ impl Publisher {
 
     pub(in crate::session) fn commit(&mut self) {
         if self.mode == Mode::Tx {
+            self.progress.transaction_ended();
             self.tx.commit();
         }
     }
 
     pub(in crate::session) fn rollback(&mut self) {
         if self.mode == Mode::Tx {
+            self.progress.transaction_ended();
             self.drop_waiting();
             self.tx.rollback();
         }
