@@ -261,7 +261,8 @@ impl Flight {
         room
     }
 
-    fn is_queued(&self, mailbox: &Arc<Mailbox>, ticket: Ticket) -> bool {
+    /// Whether it waits, and has not been called yet.
+    pub(super) fn is_queued(&self, mailbox: &Arc<Mailbox>, ticket: Ticket) -> bool {
         let place = (Arc::as_ptr(mailbox).addr(), ticket);
         self.waiters.as_ref().is_some_and(|waiters| waiters.places.contains_key(&place))
     }

@@ -69,8 +69,8 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         self.0.set_uploading(key, turn, uploading);
     }
 
-    fn is_uploading(&self, key: Key) -> bool {
-        self.0.is_uploading(key)
+    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        self.0.waits_on(key, queued)
     }
 
     fn is_awaited(&self, key: Key, turn: Turn) -> bool {

@@ -381,8 +381,10 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         }
     }
 
-    fn is_uploading(&self, key: Key) -> bool {
-        self.flights.lock(key).flights.get(&key).is_some_and(Flight::is_uploading)
+    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        let shard = self.flights.lock(key);
+        let Some(flight) = shard.flights.get(&key) else { return true };
+        flight.is_uploading() || queued.is_some_and(|(mailbox, ticket)| !flight.is_queued(mailbox, ticket))
     }
 
     fn is_awaited(&self, key: Key, turn: Turn) -> bool {

@@ -209,8 +209,9 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     ) -> TakeOver;
     /// See [`Reservation::set_uploading`], which alone calls it.
     fn set_uploading(&self, key: Key, turn: Turn, uploading: bool);
-    /// Whether the content of the publish that has the key is not whole: who waits for it has to wait longer.
-    fn is_uploading(&self, key: Key) -> bool;
+    /// Whether a publish that has waited long enough has to wait on all the same, where it could only be refused: the content
+    /// of the one that has the key is not whole, or nobody has the key any more, or its verdict is in its mailbox.
+    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool;
     /// See [`Reservation::is_awaited`], which alone calls it.
     fn is_awaited(&self, key: Key, turn: Turn) -> bool;
     /// A waiter leaves. Called by [`Wait`] only.

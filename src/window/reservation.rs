@@ -152,6 +152,11 @@ impl Wait {
         Arc::clone(&self.window).take_over(self.key, since, now, Some((&self.mailbox, self.ticket)))
     }
 
+    /// Whether it has to wait on, however long it has waited, see [`Window::waits_on`].
+    pub fn waits_on(&self) -> bool {
+        self.window.waits_on(self.key, Some((&self.mailbox, self.ticket)))
+    }
+
     /// The ticket that the answer will carry.
     pub fn ticket(&self) -> Ticket {
         self.ticket

@@ -10,5 +10,6 @@ mod p07_p08_confirms;
 mod p09_rights;
 mod p10_frames;
 mod p11_p12_rest;
+mod patience;
 mod states;
 mod waiters;

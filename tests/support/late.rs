@@ -108,8 +108,8 @@ impl Window for LateWindow {
         self.inner.set_uploading(key, turn, uploading);
     }
 
-    fn is_uploading(&self, key: Key) -> bool {
-        self.inner.is_uploading(key)
+    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        self.inner.waits_on(key, queued)
     }
 
     fn is_awaited(&self, key: Key, turn: Turn) -> bool {

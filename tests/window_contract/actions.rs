@@ -346,7 +346,7 @@ impl Run {
             assert_eq!(self.window.get(Key(key), self.now), seen, "key {key}");
             let in_flight = self.model.flights.iter().any(|flight| flight.key == key);
             assert_eq!(self.window.is_in_flight(Key(key)), in_flight, "key {key}");
-            assert_eq!(self.window.is_uploading(Key(key)), self.model.is_uploading(key), "key {key}");
+            assert_eq!(self.window.waits_on(Key(key), None), self.model.waits_on(key), "key {key}");
         }
         assert_eq!(self.window.in_flight(), self.reservations.len());
         assert!(self.window.len() <= self.window.capacity());

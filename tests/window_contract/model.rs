@@ -193,8 +193,8 @@ impl Model {
         }
     }
 
-    pub(crate) fn is_uploading(&mut self, key: u128) -> bool {
-        self.flight(key).is_some_and(|flight| flight.uploading)
+    pub(crate) fn waits_on(&mut self, key: u128) -> bool {
+        self.flight(key).is_none_or(|flight| flight.uploading)
     }
 
     pub(crate) fn is_awaited(&mut self, key: u128, id: u64) -> bool {

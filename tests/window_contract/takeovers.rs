@@ -166,13 +166,14 @@ fn while_a_body_is_on_its_way_nobody_takes_over() {
         first.set_uploading(true);
         assert!(!first.is_awaited());
         let one = wait(asker.ask(1, now));
-        assert!(first.is_awaited() && window.is_uploading(Key(1)));
+        assert!(first.is_awaited() && one.waits_on() && window.waits_on(Key(1), None));
         let later = now + PATIENCE;
         assert_eq!(since(one.take_over(now, later)), later);
         first.set_uploading(false);
+        assert!(!one.waits_on());
         let second = granted(one.take_over(later, later + PATIENCE));
         first.set_uploading(true);
-        assert!(!window.is_uploading(Key(1)), "an overtaken one has no say");
+        assert!(!window.waits_on(Key(1), None), "an overtaken one has no say");
         assert!(!second.is_awaited() && !first.is_awaited());
     }
 }
@@ -205,6 +206,7 @@ fn a_letter_that_is_on_its_way_is_the_answer() {
         let (one, two) = (wait(asker.ask(1, now)), wait(asker.ask(1, now)));
         first.forget(ForgetCause::Nack);
         assert!(matches!(one.take_over(now, now + PATIENCE), TakeOver::Answered), "it has the key already");
+        assert!(one.waits_on() && !two.waits_on());
         let promoted = asker.mailbox.take();
         drop(promoted);
         assert_eq!(letters(&asker.mailbox), [(3, true)]);

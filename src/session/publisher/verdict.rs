@@ -110,7 +110,7 @@ impl Publisher {
         if cx.now >= until && matches!(verdict, Verdict::InFlight(_) | Verdict::Crowded) {
             let patience = cx.shared.settings.in_flight_timeout;
             if self.mode == Mode::Tx {
-                if !window.is_uploading(key) {
+                if !window.waits_on(key, None) {
                     return Err(Fault::TxWaitedTooLong);
                 }
                 until = cx.now + patience;
@@ -174,17 +174,16 @@ impl Publisher {
 
     /// It has waited long enough. With confirms it is nacked, in a transaction it is refused. Without, there is no way to say
     /// no, and to drop it may be to lose it: it takes the key over, and those who wait with it share its fate. While the
-    /// body of the publish that has the key is still on its way, all of them wait on.
+    /// body of the publish that has the key is still on its way, all of them wait on. So does whose verdict is in the mailbox.
     pub(super) fn give_up(
         &mut self,
         ticket: Ticket,
         mut waiter: Waiter,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let Terms { key, client, .. } = waiter.candidate.terms;
         let patience = cx.shared.settings.in_flight_timeout;
-        if self.mode == Mode::Tx || client.is_some() {
-            if !waiter.candidate.window.is_uploading(key) {
+        if self.mode == Mode::Tx || waiter.candidate.terms.client.is_some() {
+            if !waiter.wait.waits_on() {
                 return self.refuse_waiter(ticket, &waiter, cx);
             }
             waiter.until = cx.now + patience;
