@@ -12,6 +12,7 @@ mod examples;
 mod late;
 mod model;
 mod takeovers;
+mod tenants;
 mod threads;
 mod together;
 
