@@ -40,6 +40,7 @@ pub struct Accounting {
     no_id: Counter,
     bypassed: Counter,
     promoted: Counter,
+    takeovers: Counter,
     refused: Counter,
     forgotten: [Counter; ForgetCause::ALL.len()],
     distinct: Distinct,
@@ -96,7 +97,12 @@ impl Accounting {
         self.promoted.value()
     }
 
-    /// Publishes that could not be kept waiting.
+    /// Waiters that took the place of a first whose outcome did not come.
+    pub fn takeovers(&self) -> u64 {
+        self.takeovers.value()
+    }
+
+    /// Publishes that were nacked because they could not wait, or not any longer.
     pub fn refused(&self) -> u64 {
         self.refused.value()
     }
@@ -143,6 +149,7 @@ impl Accounting {
             commits: self.committed(),
             commits_in_doubt: self.committed_in_doubt(),
             promoted: self.promoted(),
+            takeovers: self.takeovers(),
             refused: self.refused(),
             forgotten: by_cause(ForgetCause::ALL, ForgetCause::name, |cause| self.forgotten(cause)),
             evictions: by_cause(EvictionCause::ALL, EvictionCause::name, |cause| self.evicted(cause)),
@@ -305,6 +312,7 @@ impl Accounting {
             Event::NoId => add(&self.no_id.0),
             Event::Bypassed => add(&self.bypassed.0),
             Event::Promoted => add(&self.promoted.0),
+            Event::TakenOver => add(&self.takeovers.0),
             Event::Refused => add(&self.refused.0),
             Event::Forgotten(cause) => {
                 if let Some(counter) = self.forgotten.get(cause as usize) {
@@ -461,6 +469,7 @@ mod tests {
             Event::Committed { key, now, until },
             Event::CommittedInDoubt { key, now, until },
             Event::Promoted,
+            Event::TakenOver,
             Event::Refused,
         ];
         let forgotten = ForgetCause::ALL.map(Event::Forgotten);
@@ -478,6 +487,7 @@ mod tests {
             accounting.committed(),
             accounting.committed_in_doubt(),
             accounting.promoted(),
+            accounting.takeovers(),
             accounting.refused(),
         ]
         .into_iter()
@@ -485,7 +495,7 @@ mod tests {
         .chain(EvictionCause::ALL.map(|cause| accounting.evicted(cause)))
         .collect();
         assert_eq!(read, (1..=events.len() as u64).collect::<Vec<_>>());
-        assert_eq!(accounting.forgotten_total(), (10..=15).sum::<u64>());
-        assert_eq!(accounting.evicted_total(), (16..=20).sum::<u64>());
+        assert_eq!(accounting.forgotten_total(), (11..=16).sum::<u64>());
+        assert_eq!(accounting.evicted_total(), (17..=21).sum::<u64>());
     }
 }

@@ -33,7 +33,9 @@ pub struct Facts {
     pub commits_in_doubt: u64,
     /// waiters that took the place of a first that failed
     pub promoted: u64,
-    /// publishes that could not be kept waiting
+    /// waiters that took the place of a first whose outcome did not come
+    pub takeovers: u64,
+    /// publishes that were nacked because they could not wait, or not any longer
     pub refused: u64,
     /// reservations given up, by cause
     pub forgotten: BTreeMap<String, u64>,

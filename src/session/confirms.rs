@@ -92,6 +92,11 @@ impl Confirms {
         self.unsettled += 1;
     }
 
+    /// What was forwarded last, if it is not settled.
+    pub(super) fn newest(&mut self) -> Option<&mut Entry> {
+        self.entries.back_mut()?.as_mut()
+    }
+
     /// A return has come: it belongs to the oldest outstanding mandatory publish that looks like it and was not returned yet.
     pub(super) fn returned(&mut self, key: Key) -> Option<&mut Mandatory> {
         let tag = self.mandatory.get_mut(&key)?.pop_front()?;

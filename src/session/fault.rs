@@ -2,6 +2,7 @@
 
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, WireError};
+use std::time::Duration;
 
 /// How much a fault ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +56,26 @@ pub enum Fault {
         "PRECONDITION_FAILED - an id of this transaction is in flight elsewhere and did not settle in time; retry the transaction"
     )]
     TxWaitedTooLong,
+    /// The body of a message came too slowly, and others waited for its outcome.
+    #[error(
+        "CONNECTION_FORCED - the body of a message on channel {channel} has not gone on for {patience:?}, and others wait for the \
+         outcome of its id; send bodies without pauses, and publish it again"
+    )]
+    BodyTooSlow {
+        /// where
+        channel: ChannelId,
+        /// how long Hapax has waited for the end of the body, or for some KiB of it
+        patience: Duration,
+    },
+    /// A transaction did not end, and others waited for its outcome.
+    #[error(
+        "PRECONDITION_FAILED - a transaction has not ended within {patience:?}, and others wait for the outcome of its ids; it is \
+         rolled back: retry it, and commit sooner (timeouts.in_flight)"
+    )]
+    TxTooSlow {
+        /// `timeouts.in_flight`
+        patience: Duration,
+    },
     /// More publishes in one transaction than the bound on unresolved publishes.
     #[error("RESOURCE_ERROR - more than {max} publishes in one transaction (limits.max_unresolved)")]
     TxTooLarge {
@@ -87,8 +108,11 @@ impl Fault {
         match self {
             Fault::Wire(_) => 501,
             Fault::Unexpected { .. } => 505,
-            Fault::UpstreamLost | Fault::Draining | Fault::ChannelLimit => 320,
-            Fault::MissingId { .. } | Fault::TxAfterPublish | Fault::TxWaitedTooLong => 406,
+            Fault::UpstreamLost | Fault::Draining | Fault::ChannelLimit | Fault::BodyTooSlow { .. } => 320,
+            Fault::MissingId { .. }
+            | Fault::TxAfterPublish
+            | Fault::TxWaitedTooLong
+            | Fault::TxTooSlow { .. } => 406,
             Fault::TxTooLarge { .. } => 506,
             Fault::SecondOpen => 504,
             Fault::ChannelMax { .. } => 530,
@@ -102,12 +126,14 @@ impl Fault {
             | Fault::Unexpected { .. }
             | Fault::UpstreamLost
             | Fault::Draining
+            | Fault::BodyTooSlow { .. }
             | Fault::ChannelLimit
             | Fault::SecondOpen
             | Fault::ChannelMax { .. } => Scope::Connection,
             Fault::MissingId { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
+            | Fault::TxTooSlow { .. }
             | Fault::TxTooLarge { .. } => Scope::Channel,
         }
     }
@@ -119,6 +145,8 @@ impl Fault {
             | Fault::Unexpected { .. }
             | Fault::UpstreamLost
             | Fault::Draining
+            | Fault::BodyTooSlow { .. }
+            | Fault::TxTooSlow { .. }
             | Fault::ChannelLimit
             | Fault::ChannelMax { .. } => MethodId(0, 0),
             Fault::SecondOpen => MethodId::CHANNEL_OPEN,

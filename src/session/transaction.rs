@@ -1,7 +1,7 @@
 //! The publishes of a tx channel, by transaction: the open one, and those whose end the upstream has not answered yet.
 
 use super::entry::{Entry, Mandatory};
-use crate::window::{ForgetCause, Key, Reservations};
+use crate::window::{ForgetCause, Key, Reservation, Reservations};
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
@@ -31,6 +31,17 @@ impl Transactions {
     /// Whether the open transaction holds this key already.
     pub(super) fn holds(&self, key: Key) -> bool {
         self.keys.contains(&key)
+    }
+
+    /// What was forwarded last in the open transaction.
+    pub(super) fn newest(&mut self) -> Option<&mut Entry> {
+        self.open.last_mut()
+    }
+
+    /// Whether others wait for one of `count` publishes of the open transaction, from this one on.
+    pub(super) fn is_awaited(&self, from: usize, count: usize) -> bool {
+        let mut reservations = self.open.iter().skip(from).take(count).filter_map(Entry::reserved);
+        reservations.any(Reservation::is_awaited)
     }
 
     /// Publishes of the open transaction.

@@ -6,8 +6,11 @@
 use super::candidate::Kept;
 use super::outbox::View;
 use crate::window::{ForgetCause, Key, Reservation, Ticket, Wait};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
+
+/// Reservations that are looked at in one go.
+pub(super) const LOOKED_AT: usize = 1024;
 
 /// A publish that waits for the outcome of another with the same id.
 #[derive(Debug)]
@@ -40,8 +43,9 @@ pub(super) struct Stall {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// Later tickets are larger, and all wait equally long: the first is due first.
     queued: BTreeMap<Ticket, Waiter>,
+    /// Until when each of them is patient.
+    due: BTreeSet<(Instant, Ticket)>,
     /// Promoted while other content was on its way upstream: contents do not interleave.
     promoted: VecDeque<Promoted>,
     stalled: Option<Stall>,
@@ -74,7 +78,7 @@ impl Waiting {
     /// When a stalled publish asks again, or a queued one has waited long enough.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let retry = self.stalled.as_ref().filter(|stall| stall.asked.is_none()).map(|stall| stall.retry_at);
-        let expiry = self.queued.first_key_value().map(|(_, waiter)| waiter.until);
+        let expiry = self.due.first().map(|(until, _)| *until);
         retry.into_iter().chain(expiry).min()
     }
 
@@ -88,22 +92,20 @@ impl Waiting {
 
     pub(super) fn queue(&mut self, ticket: Ticket, waiter: Waiter) {
         self.held += waiter.weight;
+        self.due.insert((waiter.until, ticket));
         self.queued.insert(ticket, waiter);
     }
 
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<Waiter> {
         let waiter = self.queued.remove(&ticket)?;
+        self.due.remove(&(waiter.until, ticket));
         self.held -= waiter.weight;
         Some(waiter)
     }
 
     /// The first that has waited long enough.
     pub(super) fn take_expired(&mut self, now: Instant) -> Option<(Ticket, Waiter)> {
-        let ticket = self
-            .queued
-            .first_key_value()
-            .filter(|(_, waiter)| waiter.until <= now)
-            .map(|(ticket, _)| *ticket)?;
+        let (_, ticket) = *self.due.first().filter(|(until, _)| *until <= now)?;
         self.take(ticket).map(|waiter| (ticket, waiter))
     }
 
@@ -144,8 +146,15 @@ impl Waiting {
         Some(stall)
     }
 
+    /// Whether others wait for what was promoted and has not gone yet. (Of very many, the oldest are asked.)
+    pub(super) fn is_awaited(&self) -> bool {
+        let reservations = self.promoted.iter().filter_map(|promoted| promoted.reservation.as_ref());
+        reservations.take(LOOKED_AT).any(Reservation::is_awaited)
+    }
+
     /// Forgets all that waits aside.
     pub(super) fn drop_queued(&mut self) {
+        self.due.clear();
         for (_, waiter) in std::mem::take(&mut self.queued) {
             self.held -= waiter.weight;
         }

@@ -5,8 +5,10 @@
 //! * fresh = entries + evicted (all causes) + forgotten (all causes) + in flight
 //! * committed + committed in doubt = entries + evicted (all causes)
 //!
-//! A publish that waits is counted `InFlight` when it is queued, and again by its final verdict: `Fresh` and `Promoted`,
-//! or `Duplicate`, or `Refused`. So fresh = forwarded, duplicate = taken out, and in flight = how many had to wait for it.
+//! (In flight are all reservations whose outcome is not known: those that were overtaken, too.)
+//!
+//! A publish that waits is counted `InFlight` when it is queued, and again by its final verdict: `Fresh` and `Promoted` or
+//! `TakenOver`, or `Duplicate`, or `Refused`. So fresh = forwarded, duplicate = taken out, and in flight = how many had to wait for it.
 
 use super::engine::Stamp;
 use super::{Key, Limits};
@@ -132,7 +134,9 @@ pub enum Event {
     Forgotten(ForgetCause),
     /// a waiter took the place of a first that failed (`Fresh` is told as well)
     Promoted,
-    /// a waiter could not be kept (waiters per id, or bytes held, at their bound)
+    /// a waiter took the place of a first whose outcome did not come (`Fresh` is told as well)
+    TakenOver,
+    /// a publish was nacked that could not wait (waiters per id, or bytes held, at their bound), or not any longer
     Refused,
     /// a seen key was removed
     Evicted {

@@ -49,10 +49,32 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         self.0.commit_in_doubt(key, now, ttl);
     }
 
-    fn rollback(self: Arc<Self>, key: Key, cause: ForgetCause) {
-        if let Some((mailbox, ticket)) = self.0.pass_on(key, cause) {
-            mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(self, key)));
+    fn rollback(self: Arc<Self>, key: Key, turn: Turn, cause: ForgetCause) {
+        if let Some((mailbox, ticket, turn)) = self.0.pass_on(key, turn, cause) {
+            mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(self, key, turn)));
         }
+    }
+
+    fn take_over(
+        self: Arc<Self>,
+        key: Key,
+        since: Instant,
+        now: Instant,
+        queued: Option<(&Arc<Mailbox>, Ticket)>,
+    ) -> TakeOver {
+        self.0.overtake(key, since, now, queued).result(self, key)
+    }
+
+    fn set_uploading(&self, key: Key, turn: Turn, uploading: bool) {
+        self.0.set_uploading(key, turn, uploading);
+    }
+
+    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        self.0.waits_on(key, queued)
+    }
+
+    fn is_awaited(&self, key: Key, turn: Turn) -> bool {
+        self.0.is_awaited(key, turn)
     }
 
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {

@@ -9,7 +9,7 @@ mod group;
 
 use super::dials::{Clock, Dials};
 use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
-use super::flight::{Flight, Flights};
+use super::flight::{Flight, Flights, Taken};
 use super::handle::Handle;
 use super::tap::Tap;
 use super::*;
@@ -86,7 +86,8 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
         self.engine.is_empty()
     }
 
-    /// Keys whose outcome is not known. They do not count against the capacity.
+    /// Reservations whose outcome is not known: keys in flight, and reservations that were overtaken. They do not count
+    /// against the capacity.
     pub fn in_flight(&self) -> usize {
         self.flights.len()
     }
@@ -143,7 +144,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
 
     /// Whether the outcome of this key is awaited.
     pub fn is_in_flight(&self, key: Key) -> bool {
-        self.flights.lock(key).contains_key(&key)
+        self.flights.lock(key).flights.contains_key(&key)
     }
 
     /// Makes one seen key unknown; false if it was not seen. What is in flight stays so: its outcome will decide.
@@ -202,22 +203,28 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
 
     /// A verdict is asked for.
     pub(super) fn ask(&self, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Judgement {
-        let now = self.clock.stamp(now);
-        self.tap.asked(key, now);
-        self.judge(key, now, mailbox, ticket)
+        let stamp = self.clock.stamp(now);
+        self.tap.asked(key, stamp);
+        self.judge(key, (stamp, now), mailbox, ticket)
     }
 
-    /// In flight, seen or neither, and what becomes of each.
-    fn judge(&self, key: Key, now: Stamp, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Judgement {
-        let mut flights = self.flights.lock(key);
+    /// In flight, seen or neither, and what becomes of each. The moment is told in both ways.
+    fn judge(
+        &self,
+        key: Key,
+        (now, moment): (Stamp, Instant),
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Judgement {
+        let mut shard = self.flights.lock(key);
+        let (flights, turns) = shard.parts();
         let place = match flights.entry(key) {
             Place::Occupied(mut flight) => {
                 self.notice(Event::InFlight);
-                if flight.get_mut().queue(mailbox, ticket, self.waiters_per_id) {
-                    return Judgement::Queued;
-                }
-                self.notice(Event::Refused);
-                return Judgement::Crowded;
+                return match flight.get_mut().queue(mailbox, ticket, self.waiters_per_id, moment) {
+                    true => Judgement::Queued,
+                    false => Judgement::Crowded,
+                };
             }
             Place::Vacant(place) => place,
         };
@@ -226,9 +233,10 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
             self.notice(Event::Duplicate { key, now });
             return Judgement::Duplicate;
         }
-        place.insert(Flight::default());
+        let turn = turns.draw();
+        place.insert(Flight::new(turn));
         self.notice(Event::Fresh { key });
-        Judgement::Fresh
+        Judgement::Fresh(turn)
     }
 
     /// The key becomes seen. Without a TTL it is seen for no time at all: its waiters still learn that it was stored.
@@ -236,14 +244,15 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
         let now = self.clock.stamp(now);
         let until = now.after(ttl);
         let waiters = {
-            let mut flights = self.flights.lock(key);
+            let mut shard = self.flights.lock(key);
             self.notice(if in_doubt {
                 Event::CommittedInDoubt { key, now, until }
             } else {
                 Event::Committed { key, now, until }
             });
-            let flight = flights.remove(&key);
-            // What was in flight is not seen. Whoever commits without a reservation gets what is right, too.
+            let flight = shard.stored(key);
+            // What was in flight is not seen. Whoever commits what was overtaken, or without a reservation, gets what is
+            // right, too.
             if flight.is_none()
                 && let Some(entry) = self.engine.remove(key)
             {
@@ -265,18 +274,39 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
         }
     }
 
-    /// The next waiter, in whose name the key stays in flight; or nobody, and the key is unknown again.
-    pub(super) fn pass_on(&self, key: Key, cause: ForgetCause) -> Option<(Arc<Mailbox>, Ticket)> {
-        let mut flights = self.flights.lock(key);
-        let next = flights.get_mut(&key)?.next();
+    /// The next waiter, in whose name the key stays in flight; or nobody, and the key is unknown again. Nobody, too, if the
+    /// reservation of this turn was overtaken: it has no key to pass on.
+    pub(super) fn pass_on(
+        &self,
+        key: Key,
+        turn: Turn,
+        cause: ForgetCause,
+    ) -> Option<(Arc<Mailbox>, Ticket, Turn)> {
+        let mut shard = self.flights.lock(key);
+        let next = shard.pass_on(key, turn);
         self.notice(Event::Forgotten(cause));
         if next.is_some() {
             self.notice(Event::Promoted);
             self.notice(Event::Fresh { key });
-        } else {
-            flights.remove(&key);
         }
         next
+    }
+
+    /// See [`Window::take_over`].
+    pub(super) fn overtake(
+        &self,
+        key: Key,
+        since: Instant,
+        now: Instant,
+        queued: Option<(&Arc<Mailbox>, Ticket)>,
+    ) -> Taken {
+        let mut shard = self.flights.lock(key);
+        let taken = shard.take_over(key, since, now, queued);
+        if matches!(taken, Taken::Granted(_)) {
+            self.notice(Event::TakenOver);
+            self.notice(Event::Fresh { key });
+        }
+        taken
     }
 
     fn evicted(&self, now: Stamp, key: Key, entry: Entry, cause: EvictionCause) {
@@ -329,14 +359,40 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         self.settle(key, now, ttl, true);
     }
 
-    fn rollback(self: Arc<Self>, key: Key, cause: ForgetCause) {
-        if let Some((mailbox, ticket)) = self.pass_on(key, cause) {
-            mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(self, key)));
+    fn rollback(self: Arc<Self>, key: Key, turn: Turn, cause: ForgetCause) {
+        if let Some((mailbox, ticket, turn)) = self.pass_on(key, turn, cause) {
+            mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(self, key, turn)));
         }
     }
 
+    fn take_over(
+        self: Arc<Self>,
+        key: Key,
+        since: Instant,
+        now: Instant,
+        queued: Option<(&Arc<Mailbox>, Ticket)>,
+    ) -> TakeOver {
+        self.overtake(key, since, now, queued).result(self, key)
+    }
+
+    fn set_uploading(&self, key: Key, turn: Turn, uploading: bool) {
+        if let Some(flight) = self.flights.lock(key).flights.get_mut(&key) {
+            flight.set_uploading(turn, uploading);
+        }
+    }
+
+    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        let shard = self.flights.lock(key);
+        let Some(flight) = shard.flights.get(&key) else { return true };
+        flight.is_uploading() || queued.is_some_and(|(mailbox, ticket)| !flight.is_queued(mailbox, ticket))
+    }
+
+    fn is_awaited(&self, key: Key, turn: Turn) -> bool {
+        self.flights.lock(key).flights.get_mut(&key).is_some_and(|flight| flight.is_awaited(turn))
+    }
+
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
-        if let Some(flight) = self.flights.lock(key).get_mut(&key) {
+        if let Some(flight) = self.flights.lock(key).flights.get_mut(&key) {
             flight.leave(mailbox, ticket);
         }
     }
@@ -362,7 +418,7 @@ fn gone(now: Stamp, key: Key, entry: Entry, cause: EvictionCause) -> Event {
 
 /// A verdict before its guard is made, which must not happen under the lock.
 pub(super) enum Judgement {
-    Fresh,
+    Fresh(Turn),
     Queued,
     Crowded,
     Duplicate,
@@ -378,10 +434,21 @@ impl Judgement {
         ticket: Ticket,
     ) -> Verdict {
         match self {
-            Judgement::Fresh => Verdict::Fresh(Reservation::new(window, key)),
+            Judgement::Fresh(turn) => Verdict::Fresh(Reservation::new(window, key, turn)),
             Judgement::Queued => Verdict::InFlight(Wait::new(window, key, mailbox.clone(), ticket)),
             Judgement::Crowded => Verdict::Crowded,
             Judgement::Duplicate => Verdict::Duplicate,
+        }
+    }
+}
+
+impl Taken {
+    /// With its reservation, which holds `window`.
+    pub(super) fn result(self, window: Arc<dyn Window>, key: Key) -> TakeOver {
+        match self {
+            Taken::Granted(turn) => TakeOver::Granted(Reservation::new(window, key, turn)),
+            Taken::Wait { since } => TakeOver::Wait { since },
+            Taken::Answered => TakeOver::Answered,
         }
     }
 }

@@ -54,12 +54,33 @@ pub enum Verdict {
     /// Somebody's publish of this key is unresolved. The final verdict (`Fresh` = promoted in its place, `Duplicate` =
     /// it was stored) comes to the mailbox under the ticket. Dropping the guard leaves the queue.
     InFlight(Wait),
-    /// As `InFlight`, but there are already as many waiters as the window allows for one key. Nothing will come.
+    /// As `InFlight`, but there are already as many waiters as the window allows for one key. Nothing will come. (Whether
+    /// the publish is refused for it is the asker's to decide, and to tell.)
     Crowded,
     /// Seen: stored and acked by the upstream within the TTL.
     Duplicate,
     /// The store has to be asked. The verdict (anything but `Pending`) comes to the mailbox under the ticket.
     Pending(Wait),
+}
+
+/// Which reservation of a key it is: a window gives each its own, and none twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Turn(pub u64);
+
+/// What a publish is told that has waited long enough for the outcome of another one.
+#[must_use]
+#[derive(Debug)]
+pub enum TakeOver {
+    /// The key is its own now, as after [`Verdict::Fresh`]. The others wait for its outcome.
+    Granted(Reservation),
+    /// Its patience is counted anew from here: since then another publish has the key, or the content of the one that has it
+    /// was still on its way.
+    Wait {
+        /// later than what it was asked with, and not later than now
+        since: Instant,
+    },
+    /// The key is not in flight for this waiter any more: its verdict is in its mailbox. (Who was not queued asks again.)
+    Answered,
 }
 
 /// One remembered key, as the API shows it. Ages are relative to the `now` of the question.
@@ -172,8 +193,27 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
         self.commit(key, now, ttl);
     }
-    /// The reservation's rollback: the oldest living waiter is promoted. Called by [`Reservation`] only.
-    fn rollback(self: Arc<Self>, key: Key, cause: ForgetCause);
+    /// The rollback of the reservation of this turn: the oldest living waiter is promoted, unless the reservation was
+    /// overtaken. Called by [`Reservation`] only.
+    fn rollback(self: Arc<Self>, key: Key, turn: Turn, cause: ForgetCause);
+    /// Takes the key over from a publish that does not come to its end, for one that waits for it since `since`. The
+    /// reservation of the former is *overtaken*: what it stores is seen, what it does not store changes nothing.
+    /// `queued` is the waiter's place in the queue; none if it was [`Verdict::Crowded`]. Of all that have waited equally
+    /// long, one is granted it.
+    fn take_over(
+        self: Arc<Self>,
+        key: Key,
+        since: Instant,
+        now: Instant,
+        queued: Option<(&Arc<Mailbox>, Ticket)>,
+    ) -> TakeOver;
+    /// See [`Reservation::set_uploading`], which alone calls it.
+    fn set_uploading(&self, key: Key, turn: Turn, uploading: bool);
+    /// Whether a publish that has waited long enough has to wait on all the same, where it could only be refused: the content
+    /// of the one that has the key is not whole, or nobody has the key any more, or its verdict is in its mailbox.
+    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool;
+    /// See [`Reservation::is_awaited`], which alone calls it.
+    fn is_awaited(&self, key: Key, turn: Turn) -> bool;
     /// A waiter leaves. Called by [`Wait`] only.
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket);
     /// Tells the window's listener what the window itself cannot see (a publish without an id, a bypass, …).

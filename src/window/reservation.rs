@@ -1,6 +1,6 @@
 //! The two guards: a [`Reservation`] is undone by dropping it, a [`Wait`] leaves its queue by dropping it.
 
-use super::{ForgetCause, HINTED, Key, Mailbox, Ticket, Window, is_same};
+use super::{ForgetCause, HINTED, Key, Mailbox, TakeOver, Ticket, Turn, Window, is_same};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,18 +10,24 @@ use std::time::{Duration, Instant};
 pub struct Reservation {
     /// `None` once committed or given up.
     window: Option<Arc<dyn Window>>,
-    key: Key,
+    key: Packed,
+    turn: Turn,
 }
+
+/// A key that asks for no more than 8 bytes' alignment: a ledger holds many reservations, and would be padded.
+#[derive(Clone, Copy)]
+#[repr(Rust, packed(8))]
+struct Packed(Key);
 
 impl Reservation {
     /// For windows: the key must have been put in flight just before.
-    pub fn new(window: Arc<dyn Window>, key: Key) -> Reservation {
-        Reservation { window: Some(window), key }
+    pub fn new(window: Arc<dyn Window>, key: Key, turn: Turn) -> Reservation {
+        Reservation { window: Some(window), key: Packed(key), turn }
     }
 
     /// The key that is reserved.
     pub fn key(&self) -> Key {
-        self.key
+        self.key.0
     }
 
     /// The window that it is reserved in.
@@ -32,7 +38,7 @@ impl Reservation {
     /// The upstream has stored it: from now on, and for `ttl`, the key is seen. All waiters learn it.
     pub fn commit(mut self, now: Instant, ttl: Duration) {
         if let Some(window) = self.window.take() {
-            window.commit(self.key, now, ttl);
+            window.commit(self.key(), now, ttl);
         }
     }
 
@@ -40,14 +46,27 @@ impl Reservation {
     /// [`Reservation::commit`], but counted apart.
     pub fn commit_in_doubt(mut self, now: Instant, ttl: Duration) {
         if let Some(window) = self.window.take() {
-            window.commit_in_doubt(self.key, now, ttl);
+            window.commit_in_doubt(self.key(), now, ttl);
         }
     }
 
-    /// It was not stored, and why. The oldest waiter takes its place.
+    /// Says that the content of its publish is not whole (or, later, that it is): who waits for it waits longer then. Whoever
+    /// says so has to see to it that the content comes, or that the reservation is given up.
+    pub fn set_uploading(&self, uploading: bool) {
+        if let Some(window) = &self.window {
+            window.set_uploading(self.key(), self.turn, uploading);
+        }
+    }
+
+    /// Whether somebody waits for its outcome, or found no room to wait since this was asked last.
+    pub fn is_awaited(&self) -> bool {
+        self.window.as_ref().is_some_and(|window| window.is_awaited(self.key(), self.turn))
+    }
+
+    /// It was not stored, and why. The oldest waiter takes its place, unless one has done so already.
     pub fn forget(mut self, cause: ForgetCause) {
         if let Some(window) = self.window.take() {
-            window.rollback(self.key, cause);
+            window.rollback(self.key(), self.turn, cause);
         }
     }
 }
@@ -81,15 +100,15 @@ impl Reservations {
         let Some((mut first, ttl)) = self.first.take() else { return };
         let Some(window) = first.window.take() else { return };
         if self.more.is_empty() {
-            return window.commit(first.key, now, ttl);
+            return window.commit(first.key(), now, ttl);
         }
         let mut commits = Vec::with_capacity(HINTED);
-        commits.push((first.key, ttl));
+        commits.push((first.key(), ttl));
         for (mut reservation, ttl) in self.more.drain(..) {
             match &reservation.window {
                 Some(other) if is_same(other, &window) => {
                     reservation.window = None;
-                    commits.push((reservation.key, ttl));
+                    commits.push((reservation.key(), ttl));
                 }
                 _ => reservation.commit(now, ttl),
             }
@@ -102,14 +121,14 @@ impl Drop for Reservation {
     /// A reservation that nobody settled belonged to a session that is gone: its outcome is in doubt.
     fn drop(&mut self) {
         if let Some(window) = self.window.take() {
-            window.rollback(self.key, ForgetCause::InDoubt);
+            window.rollback(self.key(), self.turn, ForgetCause::InDoubt);
         }
     }
 }
 
 impl fmt::Debug for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reservation").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Reservation").field("key", &self.key()).finish_non_exhaustive()
     }
 }
 
@@ -126,6 +145,16 @@ impl Wait {
     /// For windows: the waiter must have been queued just before.
     pub fn new(window: Arc<dyn Window>, key: Key, mailbox: Arc<Mailbox>, ticket: Ticket) -> Wait {
         Wait { window, key, mailbox, ticket }
+    }
+
+    /// Asks for the place of whoever has the key, see [`Window::take_over`].
+    pub fn take_over(&self, since: Instant, now: Instant) -> TakeOver {
+        Arc::clone(&self.window).take_over(self.key, since, now, Some((&self.mailbox, self.ticket)))
+    }
+
+    /// Whether it has to wait on, however long it has waited, see [`Window::waits_on`].
+    pub fn waits_on(&self) -> bool {
+        self.window.waits_on(self.key, Some((&self.mailbox, self.ticket)))
     }
 
     /// The ticket that the answer will carry.

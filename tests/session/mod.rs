@@ -11,5 +11,6 @@ mod p09_rights;
 mod p10_frames;
 mod p11_p12_rest;
 mod p15_nobody_elses;
+mod patience;
 mod states;
 mod waiters;

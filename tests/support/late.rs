@@ -7,7 +7,9 @@
 //!
 //! For one thread: with several, the final verdict might overtake the mail that says `InFlight`.
 
-use hapax::window::{Event, Key, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, Wait, Window};
+use hapax::window::{
+    Event, Key, LocalWindow, Mailbox, Mode, Rules, TakeOver, Ticket, Turn, Verdict, Wait, Window,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -88,8 +90,30 @@ impl Window for LateWindow {
         self.inner.commit_in_doubt(key, now, ttl);
     }
 
-    fn rollback(self: Arc<Self>, key: Key, cause: hapax::window::ForgetCause) {
-        self.inner.clone().rollback(key, cause);
+    fn rollback(self: Arc<Self>, key: Key, turn: Turn, cause: hapax::window::ForgetCause) {
+        self.inner.clone().rollback(key, turn, cause);
+    }
+
+    fn take_over(
+        self: Arc<Self>,
+        key: Key,
+        since: Instant,
+        now: Instant,
+        queued: Option<(&Arc<Mailbox>, Ticket)>,
+    ) -> TakeOver {
+        self.inner.clone().take_over(key, since, now, queued)
+    }
+
+    fn set_uploading(&self, key: Key, turn: Turn, uploading: bool) {
+        self.inner.set_uploading(key, turn, uploading);
+    }
+
+    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        self.inner.waits_on(key, queued)
+    }
+
+    fn is_awaited(&self, key: Key, turn: Turn) -> bool {
+        self.inner.is_awaited(key, turn)
     }
 
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {

@@ -27,6 +27,7 @@ pub fn critical() -> Facts {
         commits: 1_912_001,
         commits_in_doubt: 0,
         promoted: 7,
+        takeovers: 2,
         refused: 1,
         forgotten: BTreeMap::from([("nack".to_owned(), 41), ("returned".to_owned(), 0)]),
         evictions: BTreeMap::from([("capacity".to_owned(), 627_020), ("expired".to_owned(), 284_981)]),

@@ -1,12 +1,12 @@
 //! Any list of actions: what the window says, holds and tells is what the model says, holds and tells.
 
-use crate::model::{Entry, Model, Said};
+use crate::model::{Entry, Letter, Model, Said, Taken};
 use crate::{LIMITS, TTL, assert_adds_up, base, window};
 use hapax::pressure::Accounting;
 use hapax::window::engine::EngineKind;
 use hapax::window::{
-    EvictionCause, ForgetCause, Key, Limits, LocalWindow, Mailbox, Reservation, Seen, Ticket, Verdict, Wait,
-    Window,
+    EvictionCause, ForgetCause, Key, Limits, LocalWindow, Mailbox, Reservation, Seen, TakeOver, Ticket,
+    Verdict, Wait, Window,
 };
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -34,6 +34,23 @@ enum Action {
         pick: usize,
     },
     Leave {
+        pick: usize,
+    },
+    /// A waiter has lost its patience.
+    TakeOver {
+        pick: usize,
+    },
+    /// So has one that found no room to wait: since so long.
+    TakeOverCrowded {
+        key: u128,
+        session: usize,
+        waited: Duration,
+    },
+    Upload {
+        pick: usize,
+        uploading: bool,
+    },
+    Awaited {
         pick: usize,
     },
     /// A session dies: with its reservations first, or with its waits first.
@@ -65,7 +82,12 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(pick, ttl, in_doubt)| Action::Commit { pick, ttl, in_doubt }),
         2 => (pick.clone(), cause).prop_map(|(pick, cause)| Action::Rollback { pick, cause }),
         1 => pick.clone().prop_map(|pick| Action::Drop { pick }),
-        1 => pick.prop_map(|pick| Action::Leave { pick }),
+        1 => pick.clone().prop_map(|pick| Action::Leave { pick }),
+        3 => pick.clone().prop_map(|pick| Action::TakeOver { pick }),
+        1 => (0..KEYS, 0..SESSIONS, prop::sample::select(vec![Duration::ZERO, Duration::from_millis(10), TTL]))
+            .prop_map(|(key, session, waited)| Action::TakeOverCrowded { key, session, waited }),
+        2 => (pick.clone(), any::<bool>()).prop_map(|(pick, uploading)| Action::Upload { pick, uploading }),
+        1 => pick.prop_map(|pick| Action::Awaited { pick }),
         1 => (0..SESSIONS, any::<bool>())
             .prop_map(|(session, reservations_first)| Action::Die { session, reservations_first }),
         1 => (0..KEYS).prop_map(|key| Action::Forget { key }),
@@ -106,8 +128,10 @@ struct Run {
     model: Model,
     tickets: u64,
     mailboxes: Vec<Arc<Mailbox>>,
-    reservations: Vec<(usize, Reservation)>,
-    waits: Vec<(usize, Wait)>,
+    /// With the model's number of each.
+    reservations: Vec<(usize, u64, Reservation)>,
+    /// With since when each has waited.
+    waits: Vec<(usize, Instant, Wait)>,
 }
 
 impl Run {
@@ -135,19 +159,44 @@ impl Run {
             Action::Reserve { key, session } => self.reserve(key, session),
             Action::Commit { pick, ttl, in_doubt } => self.commit(pick, ttl, in_doubt),
             Action::Rollback { pick, cause } => {
-                if let Some((_, reservation)) = picked(&mut self.reservations, pick) {
-                    self.model.rollback(reservation.key().0, cause);
+                if let Some((_, id, reservation)) = picked(&mut self.reservations, pick) {
+                    self.model.rollback(reservation.key().0, id, cause);
                     reservation.forget(cause);
                 }
             }
             Action::Drop { pick } => {
-                if let Some((_, reservation)) = picked(&mut self.reservations, pick) {
-                    self.model.rollback(reservation.key().0, ForgetCause::InDoubt);
+                if let Some((_, id, reservation)) = picked(&mut self.reservations, pick) {
+                    self.model.rollback(reservation.key().0, id, ForgetCause::InDoubt);
                 }
             }
             Action::Leave { pick } => {
-                if let Some((session, wait)) = picked(&mut self.waits, pick) {
+                if let Some((session, _, wait)) = picked(&mut self.waits, pick) {
                     self.model.leave(|waiter| *waiter == (session, wait.ticket().0));
+                }
+            }
+            Action::TakeOver { pick } => {
+                if let Some((session, since, wait)) = picked(&mut self.waits, pick) {
+                    self.take_over(session, since, wait);
+                }
+            }
+            Action::TakeOverCrowded { key, session, waited } => {
+                let since = self.now.checked_sub(waited).unwrap_or(self.now);
+                let taken = self.window.clone().take_over(Key(key), since, self.now, None);
+                let expected = self.model.take_over(key, since, self.now, None);
+                self.take_in_taken(session, taken, expected);
+            }
+            Action::Upload { pick, uploading } => {
+                if !self.reservations.is_empty() {
+                    let (_, id, reservation) = &self.reservations[pick % self.reservations.len()];
+                    reservation.set_uploading(uploading);
+                    self.model.upload(reservation.key().0, *id, uploading);
+                }
+            }
+            Action::Awaited { pick } => {
+                if !self.reservations.is_empty() {
+                    let (_, id, reservation) = &self.reservations[pick % self.reservations.len()];
+                    let expected = self.model.is_awaited(reservation.key().0, *id);
+                    assert_eq!(reservation.is_awaited(), expected);
                 }
             }
             Action::Die { session, reservations_first } => self.die(session, reservations_first),
@@ -177,29 +226,54 @@ impl Run {
         let waiter = (session, self.tickets);
         let mailbox = &self.mailboxes[session];
         let verdict = self.window.clone().reserve(Key(key), self.now, mailbox, Ticket(self.tickets));
-        let said = self.take_in(session, verdict);
-        assert_eq!(said, self.model.reserve(key, self.now, waiter));
+        let expected = self.model.reserve(key, self.now, waiter);
+        self.take_in(session, verdict, expected);
     }
 
     /// Keeps the guard.
-    fn take_in(&mut self, session: usize, verdict: Verdict) -> Said {
-        match verdict {
-            Verdict::Fresh(reservation) => {
-                self.reservations.push((session, reservation));
-                Said::Fresh
+    fn take_in(&mut self, session: usize, verdict: Verdict, expected: Said) {
+        let said = match (verdict, expected) {
+            (Verdict::Fresh(reservation), Said::Fresh(id)) => {
+                self.reservations.push((session, id, reservation));
+                expected
             }
-            Verdict::InFlight(wait) => {
-                self.waits.push((session, wait));
+            (Verdict::InFlight(wait), _) => {
+                self.waits.push((session, self.now, wait));
                 Said::InFlight
             }
-            Verdict::Crowded => Said::Crowded,
-            Verdict::Duplicate => Said::Duplicate,
-            Verdict::Pending(_) => panic!("a local window knows at once"),
+            (Verdict::Crowded, _) => Said::Crowded,
+            (Verdict::Duplicate, _) => Said::Duplicate,
+            (verdict, expected) => panic!("{verdict:?} is not {expected:?}"),
+        };
+        assert_eq!(said, expected);
+    }
+
+    fn take_over(&mut self, session: usize, since: Instant, wait: Wait) {
+        let waiter = (session, wait.ticket().0);
+        let key = self.model.flights.iter().find(|flight| flight.waiters.contains(&waiter)).map(|f| f.key);
+        let key = key.unwrap_or_else(|| panic!("{waiter:?} waits for nothing"));
+        let taken = wait.take_over(since, self.now);
+        let expected = self.model.take_over(key, since, self.now, Some(waiter));
+        if let TakeOver::Wait { since } = taken {
+            self.waits.push((session, since, wait));
         }
+        self.take_in_taken(session, taken, expected);
+    }
+
+    fn take_in_taken(&mut self, session: usize, taken: TakeOver, (expected, id): (Taken, u64)) {
+        let said = match taken {
+            TakeOver::Granted(reservation) => {
+                self.reservations.push((session, id, reservation));
+                Taken::Granted
+            }
+            TakeOver::Wait { since } => Taken::Wait(since),
+            TakeOver::Answered => Taken::Answered,
+        };
+        assert_eq!(said, expected);
     }
 
     fn commit(&mut self, pick: usize, ttl: Duration, in_doubt: bool) {
-        let Some((_, reservation)) = picked(&mut self.reservations, pick) else { return };
+        let Some((_, _, reservation)) = picked(&mut self.reservations, pick) else { return };
         self.model.commit(reservation.key().0, self.now, ttl, in_doubt);
         if in_doubt {
             reservation.commit_in_doubt(self.now, ttl);
@@ -211,9 +285,9 @@ impl Run {
 
     /// The letters that came to a mailbox while its session died are dropped with it: what is in them is in doubt.
     fn die(&mut self, session: usize, reservations_first: bool) {
-        let mine = |(owner, _): &mut (usize, _)| *owner == session;
+        let mine = |(owner, ..): &mut (usize, _, _)| *owner == session;
         let reservations: Vec<_> = self.reservations.extract_if(.., mine).collect();
-        let mine = |(owner, _): &mut (usize, _)| *owner == session;
+        let mine = |(owner, ..): &mut (usize, _, _)| *owner == session;
         let waits: Vec<_> = self.waits.extract_if(.., mine).collect();
         let mailbox = std::mem::take(&mut self.mailboxes[session]);
         if !reservations_first {
@@ -226,16 +300,16 @@ impl Run {
         drop(mailbox);
         self.model.leave(|waiter| waiter.0 == session);
         drop(waits);
-        while let Some(index) = self.model.letters.iter().position(|letter| letter.0 == session) {
-            let (_, _, said, key) = self.model.letters.remove(index);
-            assert_eq!(said, Said::Fresh);
-            self.model.rollback(key, ForgetCause::InDoubt);
+        while let Some(index) = self.model.letters.iter().position(|letter| letter.to.0 == session) {
+            let Letter { said, key, .. } = self.model.letters.remove(index);
+            let Said::Fresh(id) = said else { panic!("{said:?}") };
+            self.model.rollback(key, id, ForgetCause::InDoubt);
         }
     }
 
-    fn drop_all(&mut self, reservations: Vec<(usize, Reservation)>) {
-        for (_, reservation) in reservations {
-            self.model.rollback(reservation.key().0, ForgetCause::InDoubt);
+    fn drop_all(&mut self, reservations: Vec<(usize, u64, Reservation)>) {
+        for (_, id, reservation) in reservations {
+            self.model.rollback(reservation.key().0, id, ForgetCause::InDoubt);
         }
     }
 
@@ -270,8 +344,9 @@ impl Run {
             let entry = self.model.entries.iter().find(|entry| entry.key == key);
             let seen = entry.map(|&Entry { at, until, duplicates, .. }| Seen { at, until, duplicates });
             assert_eq!(self.window.get(Key(key), self.now), seen, "key {key}");
-            let in_flight = self.model.flights.iter().any(|(other, _)| *other == key);
+            let in_flight = self.model.flights.iter().any(|flight| flight.key == key);
             assert_eq!(self.window.is_in_flight(Key(key)), in_flight, "key {key}");
+            assert_eq!(self.window.waits_on(Key(key), None), self.model.waits_on(key), "key {key}");
         }
         assert_eq!(self.window.in_flight(), self.reservations.len());
         assert!(self.window.len() <= self.window.capacity());
@@ -280,19 +355,16 @@ impl Run {
     }
 
     fn check_letters(&mut self) {
-        let mut came = Vec::new();
+        let mut expected = std::mem::take(&mut self.model.letters);
         for session in 0..SESSIONS {
             for (ticket, verdict) in self.mailboxes[session].take() {
-                self.waits.retain(|(owner, wait)| (*owner, wait.ticket()) != (session, ticket));
-                let said = self.take_in(session, verdict);
-                came.push((session, ticket.0, said));
+                self.waits.retain(|(owner, _, wait)| (*owner, wait.ticket()) != (session, ticket));
+                let index = expected.iter().position(|letter| letter.to == (session, ticket.0));
+                let index = index.unwrap_or_else(|| panic!("{ticket:?} of {session}: {verdict:?}"));
+                self.take_in(session, verdict, expected.remove(index).said);
             }
         }
-        let mut expected: Vec<_> =
-            self.model.letters.drain(..).map(|(session, ticket, said, _)| (session, ticket, said)).collect();
-        came.sort();
-        expected.sort();
-        assert_eq!(came, expected);
+        assert!(expected.is_empty(), "did not come: {expected:?}");
     }
 
     fn check_counts(&self) {
@@ -303,6 +375,7 @@ impl Run {
             ("in flight", accounting.in_flight()),
             ("refused", accounting.refused()),
             ("promoted", accounting.promoted()),
+            ("taken over", accounting.takeovers()),
             ("committed", accounting.committed()),
             ("in doubt", accounting.committed_in_doubt()),
         ] {

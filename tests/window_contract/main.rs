@@ -1,5 +1,5 @@
 //! What every engine has to keep: lists of actions against a dumb model ([`model`], [`actions`]), what that would hide told
-//! by example ([`examples`]), commits that come together ([`together`]), and two threads at once ([`threads`]).
+//! by example ([`examples`], [`takeovers`]), commits that come together ([`together`]), and two threads at once ([`threads`]).
 //!
 //! Nothing here sleeps: `now` is one base instant and what the test adds to it.
 
@@ -11,6 +11,8 @@ mod examples;
 #[path = "../support/late.rs"]
 mod late;
 mod model;
+mod takeovers;
+mod tenants;
 mod threads;
 mod together;
 

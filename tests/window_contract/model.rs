@@ -16,12 +16,49 @@ pub(crate) struct Entry {
 /// Who waits: which mailbox, which ticket.
 pub(crate) type Waiter = (usize, u64);
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Said {
-    Fresh,
+    /// With the number of the reservation.
+    Fresh(u64),
     InFlight,
     Crowded,
     Duplicate,
+}
+
+/// A key in flight: which reservation has it, since when if it is not the first, and who waits.
+#[derive(Debug, Default)]
+pub(crate) struct Flight {
+    pub(crate) key: u128,
+    holder: u64,
+    since: Option<Instant>,
+    /// It was promoted, and nobody has asked for the key since.
+    unseen: bool,
+    uploading: bool,
+    crowded: bool,
+    pub(crate) waiters: Vec<Waiter>,
+}
+
+impl Flight {
+    fn asked(&mut self, now: Instant) {
+        if std::mem::take(&mut self.unseen) {
+            self.since = Some(now);
+        }
+    }
+}
+
+/// What comes to a mailbox.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Letter {
+    pub(crate) to: Waiter,
+    pub(crate) said: Said,
+    pub(crate) key: u128,
+}
+
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Taken {
+    Granted,
+    Wait(Instant),
+    Answered,
 }
 
 #[derive(Debug, Default)]
@@ -30,9 +67,9 @@ pub(crate) struct Model {
     pub(crate) bound: usize,
     /// Least recently seen first.
     pub(crate) entries: Vec<Entry>,
-    pub(crate) flights: Vec<(u128, Vec<Waiter>)>,
-    /// What comes to the mailboxes.
-    pub(crate) letters: Vec<(usize, u64, Said, u128)>,
+    pub(crate) flights: Vec<Flight>,
+    pub(crate) letters: Vec<Letter>,
+    pub(crate) reservations: u64,
     pub(crate) said: HashMap<&'static str, u64>,
     pub(crate) forgotten: HashMap<ForgetCause, u64>,
     pub(crate) evicted: HashMap<EvictionCause, u64>,
@@ -53,16 +90,26 @@ impl Model {
         (self.entries.len()..before).for_each(|_| self.evict(EvictionCause::Expired));
     }
 
+    fn draw(&mut self) -> u64 {
+        self.reservations += 1;
+        self.reservations
+    }
+
+    fn flight(&mut self, key: u128) -> Option<&mut Flight> {
+        self.flights.iter_mut().find(|flight| flight.key == key)
+    }
+
     pub(crate) fn reserve(&mut self, key: u128, now: Instant, waiter: Waiter) -> Said {
-        if let Some((_, waiters)) = self.flights.iter_mut().find(|(other, _)| *other == key) {
-            let room = waiters.len() < self.bound;
+        let bound = self.bound;
+        if let Some(flight) = self.flight(key) {
+            flight.asked(now);
+            let room = flight.waiters.len() < bound;
             if room {
-                waiters.push(waiter);
+                flight.waiters.push(waiter);
+            } else {
+                flight.crowded = true;
             }
             self.say("in flight");
-            if !room {
-                self.say("refused");
-            }
             return if room { Said::InFlight } else { Said::Crowded };
         }
         if let Some(index) = self.entries.iter().position(|entry| entry.key == key) {
@@ -77,40 +124,87 @@ impl Model {
             self.say("duplicate");
             return Said::Duplicate;
         }
-        self.flights.push((key, Vec::new()));
+        let holder = self.draw();
+        self.flights.push(Flight { key, holder, ..Flight::default() });
         self.say("fresh");
-        Said::Fresh
+        Said::Fresh(holder)
     }
 
+    /// Whoever stores it: it is seen, and all who wait learn it.
     pub(crate) fn commit(&mut self, key: u128, now: Instant, ttl: Duration, in_doubt: bool) {
-        let index =
-            self.flights.iter().position(|(other, _)| *other == key).unwrap_or_else(|| panic!("{key}"));
-        for (mailbox, ticket) in self.flights.remove(index).1 {
-            self.letters.push((mailbox, ticket, Said::Duplicate, key));
-            self.say("duplicate");
+        if let Some(index) = self.flights.iter().position(|flight| flight.key == key) {
+            for to in self.flights.remove(index).waiters {
+                self.letters.push(Letter { to, said: Said::Duplicate, key });
+                self.say("duplicate");
+            }
+        } else if let Some(index) = self.entries.iter().position(|entry| entry.key == key) {
+            self.entries.remove(index);
+            self.evict(EvictionCause::Expired);
         }
         self.say(if in_doubt { "in doubt" } else { "committed" });
         self.entries.push(Entry { key, at: now, until: now + ttl, duplicates: 0 });
         self.time_is(now);
     }
 
-    pub(crate) fn rollback(&mut self, key: u128, cause: ForgetCause) {
-        let index =
-            self.flights.iter().position(|(other, _)| *other == key).unwrap_or_else(|| panic!("{key}"));
+    pub(crate) fn rollback(&mut self, key: u128, id: u64, cause: ForgetCause) {
         *self.forgotten.entry(cause).or_default() += 1;
-        if self.flights[index].1.is_empty() {
+        let has_it = |flight: &Flight| flight.key == key && flight.holder == id;
+        let Some(index) = self.flights.iter().position(has_it) else { return };
+        if self.flights[index].waiters.is_empty() {
             self.flights.remove(index);
             return;
         }
-        let (mailbox, ticket) = self.flights[index].1.remove(0);
-        self.letters.push((mailbox, ticket, Said::Fresh, key));
+        let holder = self.draw();
+        let flight = &mut self.flights[index];
+        (flight.holder, flight.since, flight.unseen, flight.uploading) = (holder, None, true, false);
+        let to = flight.waiters.remove(0);
+        self.letters.push(Letter { to, said: Said::Fresh(holder), key });
         self.say("promoted");
         self.say("fresh");
     }
 
+    /// A waiter, or one of a crowd, has waited since `since`. The number of its reservation, if it gets one.
+    pub(crate) fn take_over(
+        &mut self,
+        key: u128,
+        since: Instant,
+        now: Instant,
+        waiter: Option<Waiter>,
+    ) -> (Taken, u64) {
+        let holder = self.draw();
+        let Some(flight) = self.flight(key) else { return (Taken::Answered, 0) };
+        if flight.uploading {
+            return (Taken::Wait(now), 0);
+        }
+        flight.asked(now);
+        if let Some(at) = flight.since.filter(|at| *at > since) {
+            return (Taken::Wait(at), 0);
+        }
+        (flight.holder, flight.since) = (holder, Some(now));
+        flight.waiters.retain(|other| Some(*other) != waiter);
+        self.say("taken over");
+        self.say("fresh");
+        (Taken::Granted, holder)
+    }
+
+    pub(crate) fn upload(&mut self, key: u128, id: u64, uploading: bool) {
+        if let Some(flight) = self.flight(key).filter(|flight| flight.holder == id) {
+            flight.uploading = uploading;
+        }
+    }
+
+    pub(crate) fn waits_on(&mut self, key: u128) -> bool {
+        self.flight(key).is_none_or(|flight| flight.uploading)
+    }
+
+    pub(crate) fn is_awaited(&mut self, key: u128, id: u64) -> bool {
+        let flight = self.flight(key).filter(|flight| flight.holder == id);
+        flight.is_some_and(|flight| std::mem::take(&mut flight.crowded) || !flight.waiters.is_empty())
+    }
+
     pub(crate) fn leave(&mut self, gone: impl Fn(&Waiter) -> bool) {
-        for (_, waiters) in &mut self.flights {
-            waiters.retain(|waiter| !gone(waiter));
+        for flight in &mut self.flights {
+            flight.waiters.retain(|waiter| !gone(waiter));
         }
     }
 

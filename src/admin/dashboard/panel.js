@@ -157,6 +157,7 @@ function counts(window) {
     ["commits_in_doubt", "Kept in doubt", fmt.count(window.commits_in_doubt)],
     ["forgotten", "Not stored, forgotten", fmt.count(forgotten), why.map(([name, n]) => `${name} ${fmt.count(n)}`).join(", ")],
     ["promoted", "Waiters promoted", fmt.count(window.promoted)],
+    ["takeovers", "Waiters that took over", fmt.count(window.takeovers ?? 0)],
     ["refused", "Waiters refused", fmt.count(window.refused)],
     ["distinct", "Distinct ids", distinct.seconds > 0 ? `≈ ${fmt.count(distinct.ids)} in ${fmt.span(distinct.seconds)}` : fmt.NONE],
   ];

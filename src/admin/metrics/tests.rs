@@ -34,6 +34,7 @@ fn facts() -> Facts {
         commits: 16,
         commits_in_doubt: 17,
         promoted: 18,
+        takeovers: 29,
         refused: 19,
         forgotten: [("nack".to_owned(), 20), ("in_doubt".to_owned(), 21)].into(),
         evictions: [("capacity".to_owned(), 22), ("expired".to_owned(), 23)].into(),
@@ -92,6 +93,7 @@ hapax_in_doubt_total{window="w",outcome="forgotten"} 21
 hapax_in_doubt_total{window="w",outcome="kept"} 17
 hapax_commits_total{window="w"} 16
 hapax_promoted_total{window="w"} 18
+hapax_takeovers_total{window="w"} 29
 hapax_refused_total{window="w"} 19
 hapax_escaped_duplicates_total{window="w"} 24
 hapax_ghost_dropped_total{window="w"} 27

@@ -27,12 +27,17 @@ const fn metric<V>(name: &'static str, help: &'static str, value: fn(&Facts) -> 
     Metric { name, help, value }
 }
 
-const COUNTERS: [Metric<u64>; 5] = [
+const COUNTERS: [Metric<u64>; 6] = [
     metric("commits", "Ids that became seen because the broker acked their publish.", |f| f.commits),
     metric("promoted", "Waiters that took the place of a first that was not stored.", |f| f.promoted),
-    metric("refused", "Publishes nacked because waiters per id or held bytes are at their bound.", |f| {
-        f.refused
+    metric("takeovers", "Waiters that took the place of a first whose outcome did not come in time.", |f| {
+        f.takeovers
     }),
+    metric(
+        "refused",
+        "Publishes nacked because waiters per id or held bytes are at their bound, or timeouts.in_flight is over.",
+        |f| f.refused,
+    ),
     metric(
         "escaped_duplicates",
         "Duplicates that got through because their id had been evicted before its TTL was over; some are false, see hapax_ghost_false_positive_ratio.",

@@ -114,6 +114,8 @@ pub(in crate::session) struct Channel {
     /// To be refused as soon as the contents on their way, upstream and to the client, are whole.
     refusal: Option<Fault>,
     client_gone: bool,
+    /// How often the client has said `channel.close` after the first: each is answered.
+    closes_again: u32,
     /// The client has said `confirm.select` and waits for the answer: no ack may come before it.
     selecting: bool,
     /// The client wants no deliveries any more: consumers are cancelled.
@@ -148,6 +150,7 @@ impl Channel {
             awaits_waiters: false,
             refusal: None,
             client_gone: false,
+            closes_again: 0,
             selecting: false,
             unwanted: false,
             booked: Booked::default(),
@@ -224,7 +227,8 @@ impl Channel {
             | State::UpstreamClosed { .. }
             | State::Gone => None,
         };
-        [state, self.publisher.waiting.deadline()].into_iter().flatten().min()
+        let publisher = [self.publisher.waiting.deadline(), self.publisher.progress_deadline()];
+        state.into_iter().chain(publisher.into_iter().flatten()).min()
     }
 
     /// A frame of the client. `whole`: the frame after it in the same read is this channel's content header.
@@ -236,7 +240,11 @@ impl Channel {
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         let blocked = self.is_blocked() || !self.backlog.is_empty();
-        let opens = frame.method(kind) == Some(MethodId::CHANNEL_OPEN);
+        let method = frame.method(kind);
+        // It is open, or a close was said by either side and is not answered yet.
+        if method == Some(MethodId::CHANNEL_OPEN) {
+            return Err(Fault::SecondOpen);
+        }
         match &mut self.state {
             State::Open | State::Recycling { .. } if blocked => {
                 if self.asks_ahead {
@@ -250,15 +258,16 @@ impl Channel {
                 self.recv_open(kind, frame, whole, cx)?;
                 self.advance(cx)
             }
-            // A close was said by either side and is not answered yet.
-            _ if opens => Err(Fault::SecondOpen),
-            State::Settling { .. } | State::Closing | State::Gone => Ok(()),
+            State::Settling { .. } | State::Closing | State::Gone => {
+                self.closes_again += u32::from(method == Some(MethodId::CHANNEL_CLOSE));
+                Ok(())
+            }
             State::UpstreamClosed { rest } => {
                 if kind == FrameKind::Body && *rest > 0 {
                     *rest = rest.saturating_sub(frame.payload().len() as u64);
                     cx.out.upstream.forward(frame);
                 }
-                match frame.method(kind) {
+                match method {
                     Some(MethodId::CHANNEL_CLOSE_OK) => {
                         cx.out.upstream.forward(frame);
                         self.state = State::Gone;
@@ -274,7 +283,7 @@ impl Channel {
                 Ok(())
             }
             State::Refused { client_done, .. } => {
-                match frame.method(kind) {
+                match method {
                     Some(MethodId::CHANNEL_CLOSE_OK) => *client_done = true,
                     // Both have closed: its answer to ours may come or not.
                     Some(MethodId::CHANNEL_CLOSE) if !*client_done => {
@@ -399,6 +408,7 @@ impl Channel {
     pub(in crate::session) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.publisher.expire(cx)?;
         self.publisher.retry(cx)?;
+        self.publisher.check_progress(cx)?;
         if let State::Recycling { until, closing: false, .. } = self.state
             && cx.now >= until
         {

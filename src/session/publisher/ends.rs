@@ -14,6 +14,7 @@ impl Publisher {
             // Nothing can follow on this channel any more.
             content @ (Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { .. }) => {
                 self.content = content;
+                self.forget_incomplete();
                 self.abandon_waiting();
             }
             Content::Idle | Content::Header(_) | Content::Body { fate: Fate::Swallow(_), .. } => {}

@@ -15,11 +15,13 @@
 mod ends;
 mod held;
 mod outcome;
+mod progress;
 mod run;
 mod verdict;
 
 pub(in crate::session) use held::ask;
 
+use self::progress::Progress;
 use crate::session::candidate::{Candidate, Terms, forward_to};
 use crate::session::confirms::{ClientTag, Confirms, UpstreamTag};
 use crate::session::cx::{Cx, Judge, Route, return_key};
@@ -185,6 +187,7 @@ pub(in crate::session) struct Publisher {
     held: Option<Held>,
     /// It has begun to wait since somebody asked.
     newly_held: bool,
+    progress: Progress,
 }
 
 impl Publisher {
@@ -199,6 +202,7 @@ impl Publisher {
             waiting: Waiting::default(),
             held: None,
             newly_held: false,
+            progress: Progress::default(),
         }
     }
 
@@ -451,6 +455,9 @@ impl Publisher {
                 draft.largest = draft.largest.max(frame.payload().len());
             }
         }
+        if left == 0 {
+            self.body_ended(&fate);
+        }
         self.go_on(left, fate, cx)
     }
 
@@ -510,12 +517,14 @@ impl Publisher {
 
     pub(in crate::session) fn commit(&mut self) {
         if self.mode == Mode::Tx {
+            self.progress.transaction_ended();
             self.tx.commit();
         }
     }
 
     pub(in crate::session) fn rollback(&mut self) {
         if self.mode == Mode::Tx {
+            self.progress.transaction_ended();
             self.drop_waiting();
             self.tx.rollback();
         }

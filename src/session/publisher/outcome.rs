@@ -10,8 +10,13 @@ impl Publisher {
         cx: &mut Cx<'_>,
     ) -> Fate {
         self.select_unseen(candidate.window, cx);
+        let (left, is_reserved) = (candidate.left, reservation.is_some());
         let entry = candidate.forward(self.id, reservation, &mut cx.out.upstream, cx.now);
-        Fate::Forward { at_write: self.enter(entry) }
+        let at_write = self.enter(entry);
+        if (left > 0 || self.mode == Mode::Tx) && is_reserved {
+            self.owe_progress(left, at_write.as_ref(), cx);
+        }
+        Fate::Forward { at_write }
     }
 
     /// Hapax's own confirms, where the window has them: the ledger is where outcomes and returns are told whose they are.

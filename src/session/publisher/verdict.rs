@@ -5,7 +5,7 @@ use crate::session::candidate::{Candidate, Terms};
 use crate::session::cx::Cx;
 use crate::session::fault::Fault;
 use crate::session::waiting::{Promoted, Stall, Waiter};
-use crate::window::{Event, ForgetCause, Key, Origin, Reservation, Ticket, Verdict, Wait};
+use crate::window::{Event, ForgetCause, Key, Origin, Reservation, TakeOver, Ticket, Verdict, Wait};
 use crate::wire::method::Publish;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,12 +53,9 @@ impl Publisher {
                 self.waiting.queue(ticket, Waiter { wait, candidate: candidate.keep(), weight, until });
                 Fate::Keep(ticket)
             }
-            verdict @ (Verdict::InFlight(_) | Verdict::Crowded) => match client {
+            Verdict::InFlight(_) | Verdict::Crowded => match client {
                 Some(tag) => {
-                    // (Of a crowd the window has told.)
-                    if matches!(verdict, Verdict::InFlight(_)) {
-                        candidate.window.notice(Event::Refused);
-                    }
+                    candidate.window.notice(Event::Refused);
                     Fate::Swallow(Reply::Nack(tag))
                 }
                 None => {
@@ -95,26 +92,37 @@ impl Publisher {
         self.waiting.stall(Stall { candidate, ticket, asked, retry_at: cx.now + RETRY, until });
     }
 
-    /// A stalled publish that found no room asks again; after the in-flight timeout it goes on unjudged: a duplicate is
-    /// possible then, a loss is not.
+    /// A stalled publish that found no room asks again. After the in-flight timeout it takes over, as [`Publisher::give_up`].
     pub(in crate::session) fn retry(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Some(stall) =
             self.waiting.take_stalled_if(|stall| stall.asked.is_none() && stall.retry_at <= cx.now)
         else {
             return Ok(());
         };
-        if cx.now >= stall.until {
-            stall.candidate.window.notice(Event::Refused);
+        let Stall { candidate, ticket, mut until, .. } = stall;
+        let (window, key) = (Arc::clone(&candidate.window), candidate.terms.key);
+        let mut verdict = Arc::clone(&window).reserve(key, cx.now, cx.mailbox, ticket);
+        if cx.now >= until && matches!(verdict, Verdict::InFlight(_) | Verdict::Crowded) {
+            let patience = cx.shared.settings.in_flight_timeout;
             if self.mode == Mode::Tx {
-                return Err(Fault::TxWaitedTooLong);
+                if !window.waits_on(key, None) {
+                    return Err(Fault::TxWaitedTooLong);
+                }
+                until = cx.now + patience;
+            } else {
+                let since = until.checked_sub(patience).unwrap_or(until);
+                let taken = match &verdict {
+                    Verdict::InFlight(wait) => wait.take_over(since, cx.now),
+                    _ => window.take_over(key, since, cx.now, None),
+                };
+                match taken {
+                    TakeOver::Granted(reservation) => verdict = Verdict::Fresh(reservation),
+                    TakeOver::Wait { since } => until = since + patience,
+                    TakeOver::Answered => {}
+                }
             }
-            let left = stall.candidate.left;
-            let fate = stall.candidate.with(|candidate| self.forward(candidate, None, cx));
-            return self.go_on(left, fate, cx);
         }
-        let window = Arc::clone(&stall.candidate.window);
-        let verdict = window.reserve(stall.candidate.terms.key, cx.now, cx.mailbox, stall.ticket);
-        stall.candidate.with(|candidate| self.decide(candidate, stall.ticket, verdict, Some(stall.until), cx))
+        candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))
     }
 
     /// A verdict that came late.
@@ -158,14 +166,48 @@ impl Publisher {
         Ok(())
     }
 
-    pub(super) fn give_up(&mut self, ticket: Ticket, waiter: Waiter, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        waiter.candidate.window.notice(Event::Refused);
-        match (self.mode, waiter.candidate.terms.client) {
-            (Mode::Tx, _) => return Err(Fault::TxWaitedTooLong),
-            (_, Some(tag)) => self.swallow(ticket, Reply::Nack(tag)),
-            (_, None) => self.promote(ticket, waiter, None, cx),
+    /// It has waited long enough. With confirms it is nacked, in a transaction it is refused. Without, there is no way to say
+    /// no, and to drop it may be to lose it: it takes the key over, and those who wait with it share its fate. While the
+    /// body of the publish that has the key is still on its way, all of them wait on. So does whose verdict is in the mailbox.
+    pub(super) fn give_up(
+        &mut self,
+        ticket: Ticket,
+        mut waiter: Waiter,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let patience = cx.shared.settings.in_flight_timeout;
+        if self.mode == Mode::Tx || waiter.candidate.terms.client.is_some() {
+            if !waiter.wait.waits_on() {
+                return self.refuse_waiter(ticket, &waiter);
+            }
+            waiter.until = cx.now + patience;
+            self.waiting.queue(ticket, waiter);
+            return Ok(());
+        }
+        let since = waiter.until.checked_sub(patience).unwrap_or(waiter.until);
+        match waiter.wait.take_over(since, cx.now) {
+            TakeOver::Granted(reservation) => self.promote(ticket, waiter, Some(reservation), cx),
+            TakeOver::Wait { since } => {
+                waiter.until = since + patience;
+                self.waiting.queue(ticket, waiter);
+            }
+            TakeOver::Answered => {
+                waiter.until = cx.now + patience;
+                self.waiting.queue(ticket, waiter);
+            }
         }
         Ok(())
+    }
+
+    fn refuse_waiter(&mut self, ticket: Ticket, waiter: &Waiter) -> Result<(), Fault> {
+        match (self.mode, waiter.candidate.terms.client) {
+            (Mode::Confirm { .. }, Some(tag)) => {
+                waiter.candidate.window.notice(Event::Refused);
+                self.swallow(ticket, Reply::Nack(tag));
+                Ok(())
+            }
+            _ => Err(Fault::TxWaitedTooLong),
+        }
     }
 
     /// A waiter ends here, its body perhaps still on its way.
@@ -194,6 +236,7 @@ impl Publisher {
             }
             _ => {
                 self.waiting.push_promoted(Promoted { candidate, weight, reservation });
+                self.owe_body(cx);
                 self.forward_promoted(cx);
             }
         }

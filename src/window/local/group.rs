@@ -37,11 +37,11 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
     ) {
         let Group { events, waiters, special } = group;
         let Some((first, _)) = keys.clone().next() else { return };
-        let mut flights = self.flights.lock(*first);
+        let mut in_flight = self.flights.lock(*first);
         let mut shard = engine.hold(*first);
         for &(key, ttl) in keys {
             let entry = Entry { at: now, until: now.after(ttl), duplicates: 0 };
-            let flight = if entry.is_expired(now) { None } else { flights.remove(&key) };
+            let flight = if entry.is_expired(now) { None } else { in_flight.flights.remove(&key) };
             let Some(flight) = flight else {
                 special.push((key, ttl));
                 continue;
@@ -64,7 +64,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
 struct Group {
     events: Vec<Event>,
     waiters: Vec<(Arc<Mailbox>, Ticket)>,
-    /// Keys that nobody has reserved, or that are to be seen for no time.
+    /// Keys that nobody has, for their reservations were overtaken, or that are to be seen for no time.
     special: Vec<(Key, Duration)>,
 }
 
