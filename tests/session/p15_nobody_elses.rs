@@ -105,15 +105,17 @@ fn p15_a_closed_number_is_free_when_the_broker_says_so() {
 #[test]
 fn p15_a_channel_is_not_opened_before_its_close_is_answered() {
     let text = "connection.close 504 \"CHANNEL_ERROR - second 'channel.open' seen\"";
-    let closes: [fn(&mut Pair); 3] = [
+    let closes: [fn(&mut Pair); 4] = [
         |pair| pair.client(channel_close(1, 200, "")),
         |pair| {
             pair.client(m("held").publish(1) + channel_close(1, 200, ""));
         },
         |pair| pair.upstream(channel_close(1, 404, "NOT_FOUND")),
+        // Behind a publish that waits for the proof of a right.
+        |pair| pair.client(m("unproven").publish(1) + channel_close(1, 200, "")),
     ];
-    for close in closes {
-        let desk = Desk::new();
+    for (n, close) in closes.into_iter().enumerate() {
+        let desk = if n == 3 { Desk::unproven(|_| ()) } else { Desk::new() };
         let mut pair = desk.confirming();
         close(&mut pair);
         pair.client(channel_open(1) + m("a").publish(1));

@@ -241,8 +241,8 @@ impl Channel {
     ) -> Result<(), Fault> {
         let blocked = self.is_blocked() || !self.backlog.is_empty();
         let method = frame.method(kind);
-        // It is open, or a close was said by either side and is not answered yet.
-        if method == Some(MethodId::CHANNEL_OPEN) {
+        // It is not closed. Where the broker has heard all that the client has said, it says so itself.
+        if method == Some(MethodId::CHANNEL_OPEN) && (blocked || !matches!(self.state, State::Open)) {
             return Err(Fault::SecondOpen);
         }
         match &mut self.state {
