@@ -73,7 +73,7 @@ pub enum Fault {
          rolled back: retry it, and commit sooner (timeouts.in_flight)"
     )]
     TxTooSlow {
-        /// `timeouts.in_flight`
+        /// how long it was open at least
         patience: Duration,
     },
     /// More publishes in one transaction than the bound on unresolved publishes.

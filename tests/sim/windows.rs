@@ -23,6 +23,7 @@ use std::time::Duration;
 struct Counts {
     early: AtomicU64,
     promoted: AtomicU64,
+    taken_over: AtomicU64,
     in_flight: AtomicU64,
     duplicate: AtomicU64,
     refused: AtomicU64,
@@ -33,6 +34,7 @@ impl Listener for Counts {
         let count = match event {
             Event::Evicted { cause: EvictionCause::Capacity | EvictionCause::Resize, .. } => &self.early,
             Event::Promoted => &self.promoted,
+            Event::TakenOver => &self.taken_over,
             Event::InFlight => &self.in_flight,
             Event::Duplicate { .. } => &self.duplicate,
             Event::Refused => &self.refused,
@@ -128,6 +130,7 @@ impl SimWindows {
             for (name, count) in [
                 ("window: evicted early", &counts.early),
                 ("window: promoted", &counts.promoted),
+                ("window: taken over", &counts.taken_over),
                 ("window: in flight", &counts.in_flight),
                 ("window: duplicate", &counts.duplicate),
                 ("window: refused", &counts.refused),

@@ -215,7 +215,7 @@ fn a_letter_that_is_on_its_way_is_the_answer() {
     }
 }
 
-/// Sixteen times as many cost about sixteen times as much, not 256 times.
+/// 16,000 who wait for one id cost about as much as 1,000 for each of sixteen, not sixteen times as much.
 #[test]
 fn what_many_waiters_cost_grows_no_faster_than_they_do() {
     let cost = |count: u64, what: fn(&LocalWindow, Vec<Wait>, Reservation)| {
@@ -251,10 +251,17 @@ fn what_many_waiters_cost_grows_no_faster_than_they_do() {
         ("take over", take_over),
         ("promote", promote),
     ] {
-        let least = |count| (0..5).map(|_| cost(count, what)).min().unwrap_or_default();
-        let (few, many) = (least(2_000), least(32_000));
-        println!("{name}: {few:?} for 2,000, {many:?} for 32,000");
-        assert!(many < 80 * few, "{name}: {few:?} for 2,000 and {many:?} for 32,000");
+        // The least of several, for the machine is busy with other things, too.
+        let (mut few, mut many) = (Duration::MAX, Duration::MAX);
+        for _ in 0..10 {
+            few = few.min((0..16).map(|_| cost(1_000, what)).sum());
+            many = many.min(cost(16_000, what));
+            if many < 5 * few {
+                break;
+            }
+        }
+        println!("{name}: {few:?} for 16 times 1,000, {many:?} for 16,000");
+        assert!(many < 5 * few, "{name}: {few:?} for 16 times 1,000, {many:?} for 16,000");
     }
 }
 

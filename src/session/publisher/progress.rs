@@ -56,7 +56,7 @@ impl Publisher {
     ) {
         let patience = cx.shared.settings.in_flight_timeout;
         if self.mode == Mode::Tx {
-            let at = cx.now + patience - patience / 10;
+            let at = cx.now + until_rolled_back(patience);
             self.progress.transaction.get_or_insert(Look { from: 0, at });
         }
         if left > 0 {
@@ -122,7 +122,7 @@ impl Publisher {
 
     fn check_transaction(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Some(look) = self.progress.transaction.filter(|look| look.at <= cx.now) else { return Ok(()) };
-        let patience = cx.shared.settings.in_flight_timeout;
+        let patience = until_rolled_back(cx.shared.settings.in_flight_timeout);
         if self.tx.is_awaited(look.from, LOOKED_AT) {
             self.progress.transaction = None;
             // Even where the channel can't be closed yet, amid a content: it will never be committed.
@@ -133,7 +133,7 @@ impl Publisher {
         self.progress.transaction = Some(if from < self.tx.open_len() {
             Look { from, at: cx.now + NEXT_LOOK }
         } else {
-            Look { from: 0, at: cx.now + patience - patience / 10 }
+            Look { from: 0, at: cx.now + patience }
         });
         Ok(())
     }
@@ -162,6 +162,11 @@ impl Publisher {
             reservation.forget(ForgetCause::Incomplete);
         }
     }
+}
+
+/// How long a transaction may stay open while others wait for it, who have this patience.
+fn until_rolled_back(patience: Duration) -> Duration {
+    patience - patience / 10
 }
 
 /// The reservation of what was forwarded last, where an entry has it.
