@@ -367,3 +367,26 @@ fn what_a_caller_sends_makes_no_line_in_a_log_of_text() {
     assert!(line.ends_with(id), "{line}");
     std::fs::remove_dir_all(&folder).expect("removed");
 }
+
+#[test]
+fn a_token_file_that_others_can_read_is_2_with_the_fix() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = std::env::temp_dir().join(format!("hapax-cli-token-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("folder");
+    let (file, token) = (folder.join("hapax.toml"), folder.join("token"));
+    std::fs::write(&token, "0123456789abcdef\n").expect("written");
+    std::fs::write(&file, format!("admin_token_file = {:?}\n", token.display().to_string()))
+        .expect("written");
+    let name = file.to_str().expect("UTF-8");
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).expect("changed");
+    for args in [vec!["check", "--config", name], vec!["--config", name]] {
+        let (code, stdout, stderr) = run(&mut hapax(&args));
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+        assert!(stderr.contains(&format!("chmod 600 {}", token.display())), "{stderr}");
+        assert!(!stderr.contains("0123456789"), "{stderr}");
+    }
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).expect("changed");
+    let (code, _, stderr) = run(&mut hapax(&["check", "--config", name]));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
