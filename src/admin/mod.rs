@@ -35,6 +35,7 @@ use auth::Door;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use clock::Now;
 use complaint::Complaint;
@@ -135,6 +136,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .merge(api::guarded(&admin))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&admin), auth::know_host))
         .with_state(admin)
 }
 
