@@ -10,8 +10,10 @@
 //! | `/api/v1/…` | see [`api`], behind [`auth`] |
 //! | anything else | 404 as JSON |
 //!
-//! [`listen`] bounds connections, [`events`] streams; [`complaint`] is what every error looks like.
+//! All of it is answered only where the request's `Host` can be this listener ([`auth`]). [`listen`] bounds connections,
+//! [`events`] streams; [`activity`] says who of them gives way; [`complaint`] is what every error looks like.
 
+mod activity;
 mod api;
 mod auth;
 mod clock;
@@ -54,6 +56,12 @@ use utoipa_axum::routes;
 /// How long a scrape waits for the upstream's answer, before it shows an older one: little, measured by Prometheus'
 /// timeout of ten seconds, and much for a handshake.
 const SCRAPE_PATIENCE: Duration = Duration::from_millis(250);
+
+/// Connections at a time. Each takes a file.
+pub const CONNECTIONS: usize = 256;
+/// Connections that the system may hold until they are accepted: many, because one that finds no place there is tried
+/// again after a second, which is what a health check waits in all. The system has a bound of its own (`somaxconn`).
+pub const BACKLOG: u32 = 4096;
 
 /// What the admin interface is made of.
 #[derive(Debug)]
