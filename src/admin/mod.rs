@@ -40,7 +40,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use clock::Now;
-use complaint::Complaint;
+use complaint::{Complaint, ComplaintBody};
 use events::Events;
 use metrics::{Format, Metrics};
 use parking_lot::Mutex;
@@ -164,7 +164,10 @@ fn open() -> OpenApiRouter<Arc<Admin>> {
     get,
     path = "/metrics",
     tag = "health",
-    responses((status = 200, content((String = "text/plain"), (String = "application/openmetrics-text"))))
+    responses(
+        (status = 200, content((String = "text/plain"), (String = "application/openmetrics-text"))),
+        (status = 403, body = ComplaintBody)
+    )
 )]
 async fn show_metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
     admin.probe.refresh(SCRAPE_PATIENCE).await;
