@@ -9,6 +9,7 @@
 //! * [`session`]: one client paired with one upstream connection: the whole protocol, without a socket or a clock.
 //! * [`net`]: the one place with sockets and the clock.
 //! * [`stats`]: what the process counts beside its windows.
+//! * [`log`]: the process's own log, which nobody waits for and nobody can forge.
 //! * [`admin`]: HTTP: metrics, health, the API, the dashboard.
 //! * [`cli`]: what to do, and what is said over the configuration file.
 //! * [`config`]: what the user asked for, checked once; after that nothing is "maybe".
@@ -22,6 +23,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod log;
 pub mod net;
 pub mod pressure;
 pub mod session;

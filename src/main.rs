@@ -4,11 +4,10 @@
 mod run;
 
 use hapax::cli::{self, Action, Invocation};
-use hapax::config::{Config, Loaded, LogFormat};
+use hapax::config::{Config, Loaded};
 use hapax::terminal::Failure;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// Failed while running.
 const RUNTIME: u8 = 1;
@@ -79,12 +78,22 @@ fn written(result: std::io::Result<()>) -> ExitCode {
 }
 
 fn serve(loaded: Loaded) -> ExitCode {
-    init_logging(&loaded.config);
+    let log = match hapax::log::init(&loaded.config.log) {
+        Ok(log) => log,
+        Err(error) => return complain(&format!("the log can't be started: {error}"), RUNTIME),
+    };
     for warning in &loaded.warnings {
         tracing::warn!(place = warning.place, fix = warning.fix, "{}", warning.what);
     }
     run::raise_file_limit(loaded.config.limits.max_connections);
-    finish(run::serve(loaded.config))
+    match run::serve(loaded.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        // By way of the log: whoever does not read that must not keep the process from its end.
+        Err(error) => {
+            log.say(&format!("error: {error}"));
+            ExitCode::from(RUNTIME)
+        }
+    }
 }
 
 fn finish(result: Result<(), run::Failure>) -> ExitCode {
@@ -104,23 +113,4 @@ fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     let prefix = if text.starts_with("error: ") { "" } else { "error: " };
     let _ = writeln!(std::io::stderr(), "{prefix}{text}");
     ExitCode::from(code)
-}
-
-/// To stderr: text for a terminal, JSON otherwise, unless the configuration says which.
-fn init_logging(config: &Config) {
-    let terminal = std::io::stderr().is_terminal();
-    // The filter has been parsed once, by the configuration's check.
-    let filter = EnvFilter::builder().parse_lossy(&config.log.level);
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(terminal)
-        // A log that can't be written (a full disk) must not end the relay; the default complains to stderr, and panics.
-        .log_internal_errors(false);
-    let json = match config.log.format {
-        LogFormat::Auto => !terminal,
-        LogFormat::Text => false,
-        LogFormat::Json => true,
-    };
-    if json { builder.json().flatten_event(true).init() } else { builder.init() }
 }

@@ -18,14 +18,14 @@ use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-/// Files that the process has open beside connections: listeners, runtime, stderr, admin clients.
-const OTHER_FILES: u64 = 64;
+/// Files that the process has open beside connections: listeners, runtime, stderr, and the admin listener's connections.
+const OTHER_FILES: u64 = 64 + admin::CONNECTIONS as u64;
 /// How often the upstream is asked for `/readyz`, however often that is read.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How often windows are swept of what has expired, and judged.
@@ -148,9 +148,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 async fn serve_until_told(config: Config) -> Result<(), Failure> {
-    let listener = bind("listen", config.listen).await?;
+    let listener = bind("listen", config.listen)?;
     let admin_listener = match config.admin {
-        Some(address) => Some(bind("admin", address).await?),
+        Some(address) => Some(bind("admin", address)?),
         None => None,
     };
     let draining = on_signals().map_err(Failure::System)?;
@@ -227,8 +227,15 @@ async fn tick(windows: Vec<Watched>, budget: Arc<Budget>) {
     }
 }
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| Failure::Bind { key, address, error })
+fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A port whose last connections have not timed out yet can be taken again at once.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(admin::BACKLOG)
+    };
+    listen().map_err(|error| Failure::Bind { key, address, error })
 }
 
 /// False, then true from the first SIGTERM or SIGINT on. The second ends the process at once.
@@ -242,6 +249,7 @@ fn on_signals() -> io::Result<watch::Receiver<bool>> {
         sender.send_replace(true);
         let name = next(&mut terminate, &mut interrupt).await;
         tracing::warn!(signal = name, "told twice: ending at once");
+        hapax::log::flush();
         std::process::exit(1);
     });
     Ok(receiver)

@@ -184,6 +184,7 @@ fn a_token_from_a_file_guards_the_process() {
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("token");
     std::fs::write(&file, "a-token-of-a-process\n").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let config = format!("admin_token_file = {:?}\n{LIVE}", file.display().to_string());
     let Some(site) = Site::of_relay("token", &config) else { return };
     let admin = site.relay().admin();

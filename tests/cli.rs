@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// The binary with this command line and nothing of Hapax in its environment.
 fn hapax(args: &[&str]) -> Command {
@@ -176,6 +177,11 @@ fn sigterm_drains_and_ends_with_0() {
     assert!(rest.contains("SIGTERM"), "{rest}");
 }
 
+/// A port of this host that nobody has.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
+}
+
 /// What the relay offers to a client of another protocol: the shortest sign that it serves.
 fn offered(port: u16) -> Option<[u8; 8]> {
     let mut client = TcpStream::connect(("127.0.0.1", port)).ok()?;
@@ -187,8 +193,7 @@ fn offered(port: u16) -> Option<[u8; 8]> {
 
 #[test]
 fn a_full_disk_under_the_log_does_not_end_the_relay() {
-    let port =
-        TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let port = free_port();
     let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
     let mut command = hapax(&["--listen", &format!("127.0.0.1:{port}"), "--admin", "off", "--log", "trace"]);
     let mut child = Running(command.stderr(full).spawn().expect("started"));
@@ -201,4 +206,187 @@ fn a_full_disk_under_the_log_does_not_end_the_relay() {
         };
         assert_eq!(&answer, b"AMQP\x00\x00\x09\x01");
     }
+}
+
+/// For an event to come about, on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[expect(clippy::disallowed_methods, reason = "a test waits for the process by the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Asks until there is an answer.
+fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(now() < end, "{what}: not in time");
+        std::thread::yield_now();
+    }
+}
+
+/// The whole answer of the admin listener.
+fn http(port: u16, method: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(DEADLINE)).ok()?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// A pipe that takes nothing more, and what reads it.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let flags = fcntl_getfl(&writer).expect("flags");
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("set");
+    while writer.write(&[b'.'; 4096]).is_ok() {}
+    while writer.write(b".").is_ok() {}
+    fcntl_setfl(&writer, flags).expect("set back");
+    (reader, writer)
+}
+
+fn terminate(child: &Child) {
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
+    assert!(killed.success());
+}
+
+/// Ended with this code, in time.
+fn ended(child: &mut Child) -> Option<i32> {
+    until("the end", || child.try_wait().expect("waited")).code()
+}
+
+/// A relay whose log is a full pipe that nobody reads: client and admin port, and that pipe.
+fn with_a_stalled_log() -> (Running, u16, u16, std::io::PipeReader) {
+    let (port, admin) = (free_port(), free_port());
+    let (reader, writer) = full_pipe();
+    let mut command = hapax(&["--listen", &format!("127.0.0.1:{port}"), "--log", "trace"]);
+    command.args(["--admin", &format!("127.0.0.1:{admin}"), "--upstream", "amqp://127.0.0.1:1"]);
+    let child = Running(command.stderr(writer).spawn().expect("started"));
+    (child, port, admin, reader)
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_neither_clients_nor_the_end() {
+    let (mut child, port, admin, reader) = with_a_stalled_log();
+    for _ in 0..3 {
+        let answer = until("a client", || offered(port));
+        assert_eq!(&answer, b"AMQP\x00\x00\x09\x01");
+        let alive = until("health", || http(admin, "GET", "/healthz"));
+        assert!(alive.starts_with("HTTP/1.1 200"), "{alive}");
+    }
+    terminate(&child.0);
+    assert_eq!(ended(&mut child.0), Some(0));
+    drop(reader);
+}
+
+#[test]
+fn lines_that_were_lost_are_counted_and_told_when_the_log_flows_again() {
+    let (mut child, port, admin, mut reader) = with_a_stalled_log();
+    let lost = || -> u64 {
+        let text = until("metrics", || http(admin, "GET", "/metrics"));
+        let line = text.lines().find_map(|line| line.strip_prefix("hapax_log_lines_lost_total "));
+        line.expect("the metric").parse().expect("a number")
+    };
+    until("a client", || offered(port));
+    assert_eq!(lost(), 0, "what is logged waits in memory at first");
+    until("lines are lost", || {
+        (0..200).for_each(|_| assert!(offered(port).is_some(), "a client is answered meanwhile"));
+        (lost() > 0).then_some(())
+    });
+    let mut log = String::new();
+    let told = until("the log says so", || {
+        let mut bytes = [0; 65_536];
+        let length = reader.read(&mut bytes).expect("readable");
+        log.push_str(std::str::from_utf8(bytes.get(..length).expect("read")).unwrap_or_default());
+        log.lines()
+            .find(|line| line.contains("log lines were lost") && line.ends_with('}'))
+            .map(str::to_owned)
+    });
+    assert!(told.contains("\"level\":\"WARN\"") && told.contains("\"lines\":"), "{told}");
+    // Read on to the end: the last line is there, because the process waits for those who read.
+    let rest = std::thread::spawn(move || {
+        let mut rest = Vec::new();
+        let _ = reader.read_to_end(&mut rest);
+        String::from_utf8_lossy(&rest).into_owned()
+    });
+    terminate(&child.0);
+    assert_eq!(ended(&mut child.0), Some(0));
+    let rest = rest.join().expect("read");
+    assert!(rest.contains("drained; good bye"), "{rest}");
+}
+
+#[test]
+fn an_end_with_an_error_does_not_wait_for_the_log_either() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = taken.local_addr().expect("address").to_string();
+    let (reader, writer) = full_pipe();
+    let mut command = hapax(&["--listen", &address, "--admin", "off"]);
+    let mut child = Running(command.stderr(writer).spawn().expect("started"));
+    assert_eq!(ended(&mut child.0), Some(1));
+    drop(reader);
+}
+
+/// Whoever may use the API chooses the id: it must make no line of its own, and command no terminal.
+#[test]
+fn what_a_caller_sends_makes_no_line_in_a_log_of_text() {
+    let (port, admin) = (free_port(), free_port());
+    let folder = std::env::temp_dir().join(format!("hapax-cli-log-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("folder");
+    let file = folder.join("hapax.toml");
+    std::fs::write(
+        &file,
+        "log = { format = \"text\", level = \"debug\" }\n[[window]]\nname = \"w\"\nscope = \"vhost\"\n",
+    )
+    .expect("written");
+    let mut command = hapax(&["--config", file.to_str().expect("UTF-8")]);
+    command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin", &format!("127.0.0.1:{admin}")]);
+    let mut child = Running(command.stderr(Stdio::piped()).spawn().expect("started"));
+    let mut log = child.0.stderr.take().expect("piped");
+    let forged =
+        "x%0A2026-11-29T00:00:00Z%20%20INFO%20hapax:%20forged%1B%5B2J%C2%9B2J%E2%80%AE%20forgotten=true";
+    let path = format!("/api/v1/windows/w/ids/{forged}");
+    let answer = until("the answer", || http(admin, "DELETE", &path));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    terminate(&child.0);
+    let mut text = String::new();
+    log.read_to_string(&mut text).expect("readable");
+    assert_eq!(child.0.wait().expect("waited").code(), Some(0));
+    assert!(!text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{text:?}");
+    assert!(!text.lines().any(|line| line.starts_with("2026-11-29T00:00:00Z")), "{text}");
+    let line = text.lines().find(|line| line.contains("id forgotten")).expect("logged");
+    let id = r#" id="x\n2026-11-29T00:00:00Z  INFO hapax: forged\u{1b}[2J\u{9b}2J\u{202e} forgotten=true" forgotten=false"#;
+    assert!(line.ends_with(id), "{line}");
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+#[test]
+fn a_token_file_that_others_can_read_is_2_with_the_fix() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = std::env::temp_dir().join(format!("hapax-cli-token-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("folder");
+    let (file, token) = (folder.join("hapax.toml"), folder.join("token"));
+    std::fs::write(&token, "0123456789abcdef\n").expect("written");
+    std::fs::write(&file, format!("admin_token_file = {:?}\n", token.display().to_string()))
+        .expect("written");
+    let name = file.to_str().expect("UTF-8");
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).expect("changed");
+    for args in [vec!["check", "--config", name], vec!["--config", name]] {
+        let (code, stdout, stderr) = run(&mut hapax(&args));
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+        assert!(stderr.contains(&format!("chmod 600 {}", token.display())), "{stderr}");
+        assert!(!stderr.contains("0123456789"), "{stderr}");
+    }
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).expect("changed");
+    let (code, _, stderr) = run(&mut hapax(&["check", "--config", name]));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    std::fs::remove_dir_all(&folder).expect("removed");
 }

@@ -5,6 +5,7 @@ use hapax::config::{Config, Given, LogFormat, Overrides, Secret, Source};
 use hapax::window::{Confirms, Mode, Scope};
 use hapax::wire::IdSource;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// The TOML files of a folder and the folders in it, by paths relative to the crate.
@@ -20,6 +21,27 @@ fn toml_files(folder: &str) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// The file with every key, beside a copy of its token that is its owner's alone: git keeps no such mode.
+fn full() -> &'static Path {
+    use std::os::unix::fs::OpenOptionsExt;
+    static FULL: OnceLock<PathBuf> = OnceLock::new();
+    FULL.get_or_init(|| {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let (file, token) = (folder.join("config_full.toml"), folder.join("config_full.token"));
+        let _ = std::fs::remove_file(&token);
+        let open = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&token);
+        std::io::copy(
+            &mut std::fs::File::open("tests/admin.token").expect("there"),
+            &mut open.expect("made"),
+        )
+        .expect("copied");
+        let text = std::fs::read_to_string("tests/config_full.toml").expect("there");
+        std::fs::write(&file, text.replace("tests/admin.token", token.to_str().expect("UTF-8")))
+            .expect("written");
+        file
+    })
 }
 
 fn parse(text: &str) -> Config {
@@ -158,7 +180,7 @@ fn errors_in_the_environment_come_with_those_of_the_file() {
 #[test]
 fn what_is_shown_reads_back_the_same() {
     let mut files = toml_files("config");
-    files.push("tests/config_full.toml".into());
+    files.push(full().to_owned());
     for file in files {
         let loaded = Config::load(Some(&file), &Overrides::default()).expect("valid");
         let shown = loaded.to_toml();
@@ -168,8 +190,7 @@ fn what_is_shown_reads_back_the_same() {
 
 #[test]
 fn every_key_arrives() {
-    let loaded =
-        Config::load(Some(Path::new("tests/config_full.toml")), &Overrides::default()).expect("valid");
+    let loaded = Config::load(Some(full()), &Overrides::default()).expect("valid");
     let config = loaded.config;
     let settings = config.settings();
     assert_eq!(config.listen.to_string(), "0.0.0.0:15999");
@@ -227,18 +248,42 @@ fn a_wrong_token_in_the_environment_is_reported_once_and_not_shown() {
 }
 
 #[test]
-fn a_token_file_for_everybody_is_warned_of() {
+fn a_token_file_that_others_can_read_or_change_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let file = std::env::temp_dir().join(format!("hapax-token-{}", std::process::id()));
     std::fs::write(&file, "  0123456789abcdef\n").expect("written");
     let text = format!("admin_token_file = {:?}", file.display().to_string());
-    for (mode, warnings) in [(0o600, 0), (0o640, 0), (0o644, 1)] {
+    for (mode, who) in [
+        (0o600, None),
+        (0o400, None),
+        (0o711, None),
+        (0o640, Some("its group")),
+        (0o620, Some("its group")),
+        (0o644, Some("every user")),
+        (0o604, Some("every user")),
+        (0o602, Some("every user")),
+    ] {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("changed");
-        let loaded = Config::parse(Some("test.toml"), &text, &Overrides::default()).expect("valid");
-        assert!(loaded.config.admin_token.is_some_and(|token| token.matches(b"0123456789abcdef")));
-        assert_eq!(loaded.warnings.len(), warnings, "{mode:o}: {:?}", loaded.warnings);
-        assert!(loaded.warnings.iter().all(|warning| warning.fix.starts_with("chmod o-r ")));
+        match (Config::parse(Some("test.toml"), &text, &Overrides::default()), who) {
+            (Ok(loaded), None) => {
+                assert!(loaded.config.admin_token.is_some_and(|token| token.matches(b"0123456789abcdef")));
+                assert!(loaded.warnings.is_empty(), "{mode:o}: {:?}", loaded.warnings);
+            }
+            (Err(problems), Some(who)) => {
+                let [problem] = problems.0.as_slice() else { panic!("{problems}") };
+                assert_eq!(problem.place, "test.toml:1");
+                assert!(
+                    problem.what.contains(who) && problem.what.contains(&format!("{mode:o}")),
+                    "{problem}"
+                );
+                assert!(problem.fix.starts_with("chmod 600 "), "{problem}");
+                assert!(!problem.to_string().contains("0123456789"), "{problem}");
+            }
+            (loaded, _) => panic!("{mode:o}: {loaded:?}"),
+        }
     }
+    // The environment comes before the file, which is not looked at then.
+    Config::parse(Some("test.toml"), &text, &token("from-the-environment")).expect("valid");
     std::fs::remove_file(&file).expect("removed");
 }
 

@@ -5,8 +5,9 @@
 //! page says, so:
 //!
 //! * a `Host` that is neither a loopback address nor `localhost` is refused: the name of a foreign page can be made to
-//!   point at loopback (DNS rebinding). A listener beyond loopback is reached by names that Hapax can't know; there the
-//!   token, which no foreign page has, does this work;
+//!   point at loopback (DNS rebinding). This holds for every path, `/metrics` and health included. A listener beyond
+//!   loopback is reached by names that Hapax can't know; there the token, which no foreign page has, does this work, and
+//!   what asks for no token is for everybody who reaches the port;
 //! * an `Origin` other than the host itself is refused;
 //! * a change must say `Content-Type: application/json` or bring an `Authorization` header: a foreign page can send
 //!   neither without asking first, and the question is never answered with yes.
@@ -51,7 +52,21 @@ pub(super) struct Door {
     pub(super) address: Option<SocketAddr>,
 }
 
-/// Lets a request through, or answers in its place.
+/// Lets a request through whose `Host` can be this listener, whatever it asks for.
+pub(super) async fn know_host(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    match admin.door.check_host(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(complaint) => refused(&request, complaint),
+    }
+}
+
+fn refused(request: &Request, complaint: Complaint) -> Response {
+    let shown = Caller { peer: request.extensions().get::<Peer>().map(|peer| peer.0), by: "" };
+    tracing::debug!(target: "hapax::admin", peer = %shown, status = complaint.status.as_u16(), path = request.uri().path(), "refused");
+    complaint.into_response()
+}
+
+/// Lets a request through to the API, or answers in its place.
 pub(super) async fn guard(State(admin): State<Arc<Admin>>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     match admin.door.admit(request.method(), request.headers()) {
@@ -63,18 +78,13 @@ pub(super) async fn guard(State(admin): State<Arc<Admin>>, mut request: Request,
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             response
         }
-        Err(complaint) => {
-            let shown = Caller { peer, by: "" };
-            tracing::debug!(target: "hapax::admin", peer = %shown, status = complaint.status.as_u16(), path = request.uri().path(), "refused");
-            complaint.into_response()
-        }
+        Err(complaint) => refused(&request, complaint),
     }
 }
 
 impl Door {
-    /// By what they are let in, or why not.
+    /// By what they are let in, or why not. Their `Host` has been looked at.
     fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<&'static str, Complaint> {
-        self.check_host(headers)?;
         check_origin(headers)?;
         let by = self.check_token(headers)?;
         if !method.is_safe() {

@@ -1,13 +1,16 @@
 //! Server-sent events: once a second, all windows and the status, made once for all who listen.
 //!
-//! A listener that is behind gets the newest and misses what was between; one that takes nothing is dropped by the
-//! socket's own bound ([`super::listen`]). While nobody listens nothing is made.
+//! A listener that is behind gets the newest and misses what was between. One that takes nothing is dropped by the
+//! socket's own bound ([`super::listen`]); the system holds little for it, so that this is noticed soon. When all places
+//! are taken, a new listener gets that of the one that has taken nothing for longest. While nobody listens nothing is made.
 
 use super::Admin;
+use super::activity::Activity;
 use super::api::{Status, WindowFacts};
 use super::clock::Now;
 use super::complaint::{Complaint, ComplaintBody};
 use super::health::UpstreamState;
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -18,7 +21,7 @@ use serde::Serialize;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use utoipa::ToSchema;
 
@@ -26,6 +29,8 @@ use utoipa::ToSchema;
 const LISTENERS: usize = 64;
 /// Time between two events.
 const EVERY: Duration = Duration::from_secs(1);
+/// A listener that has taken nothing for so long may lose its place to another.
+const BEHIND: Duration = Duration::from_secs(2);
 
 /// One event's data.
 #[derive(Debug, Serialize, ToSchema)]
@@ -41,53 +46,87 @@ pub(super) struct Snapshot {
 pub(super) struct Events {
     /// The newest event, as it is written; none before the first.
     newest: watch::Sender<Option<Bytes>>,
-    places: Arc<Semaphore>,
-    /// Whether [`run`] runs.
-    running: Mutex<bool>,
+    room: Mutex<Room>,
+}
+
+#[derive(Debug, Default)]
+struct Room {
+    /// of each listener, what its connection does
+    listeners: Vec<Arc<Activity>>,
+    /// whether [`run`] runs
+    running: bool,
 }
 
 impl Default for Events {
     fn default() -> Events {
-        let places = Arc::new(Semaphore::new(LISTENERS));
-        Events { newest: watch::Sender::new(None), places, running: Mutex::new(false) }
+        Events { newest: watch::Sender::new(None), room: Mutex::default() }
     }
+}
+
+impl Room {
+    /// One more, in the place of the one that is furthest behind if there is no other.
+    fn enter(&mut self, activity: &Arc<Activity>) -> Result<(), Complaint> {
+        if self.listeners.len() >= LISTENERS {
+            let stuck = |(at, listener): (usize, &Arc<Activity>)| {
+                listener.stuck().filter(|stuck| *stuck >= BEHIND).map(|stuck| (stuck, at))
+            };
+            let (_, last) =
+                self.listeners.iter().enumerate().filter_map(stuck).max().ok_or_else(all_taken)?;
+            self.listeners.swap_remove(last).leave();
+        }
+        self.listeners.push(Arc::clone(activity));
+        Ok(())
+    }
+
+    fn leave(&mut self, activity: &Arc<Activity>) {
+        self.listeners.retain(|listener| !Arc::ptr_eq(listener, activity));
+    }
+}
+
+fn all_taken() -> Complaint {
+    Complaint::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("{LISTENERS} listen to the events already: close a dashboard, or read /api/v1/windows"),
+    )
 }
 
 /// A listener's place. Its stream owns it.
 struct Seat {
+    admin: Arc<Admin>,
     newest: watch::Receiver<Option<Bytes>>,
-    _place: OwnedSemaphorePermit,
+    activity: Arc<Activity>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.admin.events.room.lock().leave(&self.activity);
+    }
 }
 
 impl Admin {
-    fn seat(self: &Arc<Admin>) -> Result<Seat, Complaint> {
-        let place = Arc::clone(&self.events.places).try_acquire_owned().map_err(|_| {
-            Complaint::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!(
-                    "{LISTENERS} listen to the events already: close a dashboard, or read /api/v1/windows"
-                ),
-            )
-        })?;
-        let mut running = self.events.running.lock();
+    fn seat(self: &Arc<Admin>, activity: Arc<Activity>) -> Result<Seat, Complaint> {
+        let mut room = self.events.room.lock();
+        room.enter(&activity)?;
+        activity.keep_short();
         let mut newest = self.events.newest.subscribe();
-        if *running {
+        if room.running {
             // What is there is less than a second old: the first event comes at once.
             newest.mark_changed();
         } else {
-            *running = true;
+            room.running = true;
             tokio::spawn(run(Arc::clone(self)));
         }
-        Ok(Seat { newest, _place: place })
+        drop(room);
+        Ok(Seat { admin: Arc::clone(self), newest, activity })
     }
 
     /// Whether nobody listens; then whoever comes next starts it again.
     fn rest(&self) -> bool {
-        let mut running = self.events.running.lock();
-        if self.events.newest.receiver_count() > 0 {
+        let mut room = self.events.room.lock();
+        if !room.listeners.is_empty() {
             return false;
         }
-        *running = false;
+        room.running = false;
         self.events.newest.send_replace(None);
         true
     }
@@ -133,8 +172,11 @@ impl Admin {
 #[utoipa::path(get, path = "/api/v1/events", tag = "process", security(("token" = [])),
     responses((status = 200, body = Snapshot, content_type = "text/event-stream"), (status = 401, body = ComplaintBody),
         (status = 403, body = ComplaintBody), (status = 503, body = ComplaintBody)))]
-pub(super) async fn stream(State(admin): State<Arc<Admin>>) -> Result<Response, Complaint> {
-    let seat = admin.seat()?;
+pub(super) async fn stream(
+    State(admin): State<Arc<Admin>>,
+    activity: Option<Extension<Arc<Activity>>>,
+) -> Result<Response, Complaint> {
+    let seat = admin.seat(activity.map(|Extension(activity)| activity).unwrap_or_default())?;
     let events = stream::unfold(seat, async |mut seat| {
         loop {
             seat.newest.changed().await.ok()?;
@@ -180,7 +222,7 @@ mod tests {
     #[tokio::test]
     async fn it_rests_while_nobody_listens_and_starts_again() {
         let admin = admin();
-        let mut seat = admin.seat().unwrap();
+        let mut seat = admin.seat(Arc::default()).unwrap();
         hears(&mut seat).await;
         drop(seat);
         let rest = async {
@@ -190,7 +232,7 @@ mod tests {
             }
         };
         tokio::time::timeout(DEADLINE, rest).await.expect("it rests");
-        let mut seat = admin.seat().unwrap();
+        let mut seat = admin.seat(Arc::default()).unwrap();
         hears(&mut seat).await;
         hears(&mut seat).await;
     }

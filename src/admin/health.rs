@@ -1,6 +1,7 @@
 //! `/healthz` and `/readyz`: whether the process answers, and whether publishes would get anywhere.
 
 use super::Admin;
+use super::complaint::ComplaintBody;
 use crate::pressure::{Level, Watched};
 use crate::window::{Mode, Window};
 use axum::Json;
@@ -90,14 +91,14 @@ impl UpstreamState {
 }
 
 /// Whether the process answers
-#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, body = String)))]
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, body = String), (status = 403, body = ComplaintBody)))]
 pub(super) async fn alive() -> &'static str {
     "alive\n"
 }
 
 /// Whether publishes would get anywhere: the upstream answers an AMQP handshake, and Hapax is not draining
 #[utoipa::path(get, path = "/readyz", tag = "health",
-    responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
+    responses((status = 200, body = Readiness), (status = 403, body = ComplaintBody), (status = 503, body = Readiness)))]
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     let readiness = admin.readiness().await;
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

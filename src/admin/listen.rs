@@ -1,29 +1,56 @@
-//! The admin listener's sockets: how many, and how long a slow or silent peer is put up with. Nothing else has a bound
-//! there, so these hold for whatever is served.
+//! The admin listener's sockets: how many, how long a slow or silent peer is put up with, and who gives way when all
+//! places are taken. Nothing else has a bound there, so these hold for whatever is served.
+//!
+//! A connection is never refused. When all places are taken, one gives way: of those without a request (silent, or
+//! between two), the one that has been so for longest; if all have one, the one whose peer has taken nothing for longest.
+//! So a health check finds a place however many connections say nothing, and however fast new ones come.
 
+use super::activity::{Activity, Busy, Stage, Watched};
 use super::auth::Peer;
-use axum::{Extension, Router};
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::TcpKeepalive;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_io_timeout::TimeoutStream;
 
 /// How long accepting rests when the system refuses (out of files, out of memory).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Between two lines that say that all places are taken.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// How long a connection may say nothing before it gives way: as long as its peer may need to send what it came for. So
+/// 10,000 connections can come and go in a second.
+const GRACE: Duration = Duration::from_millis(25);
+/// Connections that may have been told to leave and not be gone yet. Each takes a file.
+const LEAVING: usize = 64;
+/// Bytes of a request's head, and of an answer that waits to be written, per connection.
+const BUFFER: usize = 64 << 10;
+
+/// Three questions without an answer, and the peer's machine is gone.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(3);
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// connections at a time; one more is closed at once
+    /// connections at a time, at least 1
     pub(super) connections: usize,
-    /// how long a request's head may take, and how long a connection may be idle
+    /// how long a request's head may take, counted from the connection's begin or from the answer before it
     pub(super) head: Duration,
     /// how long a peer may take nothing of what is written to it
     pub(super) write: Duration,
@@ -31,25 +58,23 @@ pub(super) struct Bounds {
 
 /// A dashboard in each of many tabs, Prometheus, and a few more.
 pub(super) const BOUNDS: Bounds =
-    Bounds { connections: 256, head: Duration::from_secs(60), write: Duration::from_secs(10) };
+    Bounds { connections: super::CONNECTIONS, head: Duration::from_secs(5), write: Duration::from_secs(10) };
 
 /// Serves until the task is dropped.
 pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(bounds.connections));
-    let mut connections = JoinSet::new();
+    let mut places = Places::new(bounds.connections.max(1));
     loop {
         tokio::select! {
-            Some(_) = connections.join_next() => {}
+            () = places.next_end() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                        tracing::warn!(target: "hapax::admin", %peer, max = bounds.connections, "admin connection refused: there are too many");
-                        continue;
-                    };
-                    let router = router.clone();
-                    connections.spawn(async move {
-                        connection(stream, peer, router, bounds).await;
-                        drop(place);
+                    places.make_room(peer).await;
+                    let (router, activity) = (router.clone(), Arc::new(Activity::default()));
+                    places.take(Arc::clone(&activity), async move {
+                        tokio::select! {
+                            () = connection(stream, peer, router, bounds, &activity) => {}
+                            () = activity.told_to_leave() => {}
+                        }
                     });
                 }
                 Err(error) => {
@@ -61,15 +86,111 @@ pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds)
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, bounds: Bounds) {
-    // A small event must not wait for the next one.
+/// Who is connected.
+struct Places {
+    max: usize,
+    tasks: JoinSet<()>,
+    taken: HashMap<Id, Arc<Activity>>,
+    /// when it was said last that all are taken, and how many have given way since
+    told: Option<Instant>,
+    gave_way: u64,
+}
+
+impl Places {
+    fn new(max: usize) -> Places {
+        Places { max, tasks: JoinSet::new(), taken: HashMap::new(), told: None, gave_way: 0 }
+    }
+
+    fn take(&mut self, activity: Arc<Activity>, connection: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(connection);
+        self.taken.insert(task.id(), activity);
+    }
+
+    /// Waits until a connection has ended; for ever while there is none.
+    async fn next_end(&mut self) {
+        match self.tasks.join_next_with_id().await {
+            Some(ended) => self.forget(ended),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn forget(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = ended.map_or_else(|panicked| panicked.id(), |(id, ())| id);
+        self.taken.remove(&id);
+    }
+
+    /// Whether one is there too many, those that have ended meanwhile left out.
+    fn is_full(&mut self) -> bool {
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            self.forget(ended);
+        }
+        self.taken.len() - self.leaving() >= self.max
+    }
+
+    /// Tells one to leave if all places are taken. Waits while all are new, and while many have been told and are not gone
+    /// yet: a moment, because a queue of connections that nobody accepts is as bad as none.
+    async fn make_room(&mut self, peer: SocketAddr) {
+        while self.is_full() {
+            let staying = self.taken.values().filter(|activity| !activity.leaves());
+            match staying.map(|activity| (activity.worth(), activity)).min_by_key(|(worth, _)| *worth) {
+                Some(((Stage::Silent, since), _)) if since.elapsed() < GRACE => {
+                    tokio::time::sleep_until(since + GRACE).await;
+                }
+                Some(((Stage::Silent | Stage::Busy, _), first)) => {
+                    first.leave();
+                    self.gave_way += 1;
+                    self.tell(peer);
+                }
+                // Their turn comes.
+                Some(((Stage::New, _), _)) | None => tokio::task::yield_now().await,
+            }
+        }
+        while self.leaving() > LEAVING {
+            self.next_end().await;
+        }
+    }
+
+    /// Those who have been told to leave and are not gone yet.
+    fn leaving(&self) -> usize {
+        self.taken.values().filter(|activity| activity.leaves()).count()
+    }
+
+    /// Whoever makes this happen may do it a thousand times a second.
+    fn tell(&mut self, peer: SocketAddr) {
+        let now = Instant::now();
+        if self.told.is_some_and(|told| now - told < TELL_EVERY) {
+            return;
+        }
+        let gave_way = std::mem::take(&mut self.gave_way);
+        self.told = Some(now);
+        tracing::warn!(target: "hapax::admin", %peer, max = self.max, gave_way, "all places of the admin listener are taken: the oldest connections without a request give way to new ones");
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    bounds: Bounds,
+    activity: &Arc<Activity>,
+) {
+    // A small event must not wait for the next one. A peer whose machine has died is noticed by the system.
     let _ = stream.set_nodelay(true);
-    let mut stream = TimeoutStream::new(stream);
+    let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
+    let mut stream = TimeoutStream::new(Watched::new(stream, Arc::clone(activity)));
     stream.set_write_timeout(Some(bounds.write));
-    let service = TowerToHyperService::new(router.layer(Extension(Peer(peer))));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(Arc::clone(activity));
+        let busy = Busy::new(Arc::clone(activity));
+        let answer = router.call(request);
+        async move { answer.await.map(|answer| answer.map(|body| Answer { body, _busy: busy })) }
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head)
+        .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(Box::pin(stream)), service)
         .await;
     if let Err(error) = served {
@@ -77,76 +198,31 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, bounds:
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::body::{Body, Bytes};
-    use axum::routing::get;
-    use futures_util::stream;
-    use std::convert::Infallible;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+/// An answer's body: its request is in progress until all of it has been handed over.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
 
-    const SOON: Duration = Duration::from_millis(50);
-    const DEADLINE: Duration = Duration::from_secs(20);
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
 
-    async fn start(router: Router, connections: usize, head: Duration) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, router, Bounds { connections, head, write: SOON }));
-        address
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
-    async fn ask(address: SocketAddr) -> TcpStream {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-        stream
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
     }
 
-    /// A body that never ends.
-    fn endless() -> Router {
-        let chunk = || Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 65_536]));
-        Router::new().route("/", get(async move || Body::from_stream(stream::repeat_with(chunk))))
-    }
-
-    #[tokio::test]
-    async fn who_reads_nothing_is_dropped() {
-        let address = start(endless(), 1, DEADLINE).await;
-        let mut slow = ask(address).await;
-        let mut first = [0; 12];
-        slow.read_exact(&mut first).await.unwrap();
-        assert_eq!(&first, b"HTTP/1.1 200");
-        // The one place is free again: the next one is served.
-        let served = async {
-            loop {
-                let mut next = ask(address).await;
-                if next.read_exact(&mut first).await.is_ok() {
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, served).await.expect("the slow one is dropped");
-        drop(slow);
-    }
-
-    #[tokio::test]
-    async fn who_says_nothing_is_dropped() {
-        let router = Router::new().route("/", get(async || "here"));
-        let address = start(router, 8, SOON).await;
-        let mut silent = TcpStream::connect(address).await.unwrap();
-        silent.write_all(b"GET / HT").await.unwrap();
-        let mut rest = Vec::new();
-        let end = tokio::time::timeout(DEADLINE, silent.read_to_end(&mut rest)).await;
-        end.expect("closed in time").unwrap();
-    }
-
-    #[tokio::test]
-    async fn one_too_many_is_closed_at_once() {
-        let address = start(endless(), 0, DEADLINE).await;
-        let mut refused = TcpStream::connect(address).await.unwrap();
-        let mut rest = Vec::new();
-        let end = tokio::time::timeout(DEADLINE, refused.read_to_end(&mut rest)).await;
-        end.expect("closed in time").unwrap();
-        assert!(rest.is_empty());
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests;

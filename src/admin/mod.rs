@@ -10,8 +10,10 @@
 //! | `/api/v1/…` | see [`api`], behind [`auth`] |
 //! | anything else | 404 as JSON |
 //!
-//! [`listen`] bounds connections, [`events`] streams; [`complaint`] is what every error looks like.
+//! All of it is answered only where the request's `Host` can be this listener ([`auth`]). [`listen`] bounds connections,
+//! [`events`] streams; [`activity`] says who of them gives way; [`complaint`] is what every error looks like.
 
+mod activity;
 mod api;
 mod auth;
 mod clock;
@@ -35,9 +37,10 @@ use auth::Door;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use clock::Now;
-use complaint::Complaint;
+use complaint::{Complaint, ComplaintBody};
 use events::Events;
 use metrics::{Format, Metrics};
 use parking_lot::Mutex;
@@ -53,6 +56,12 @@ use utoipa_axum::routes;
 /// How long a scrape waits for the upstream's answer, before it shows an older one: little, measured by Prometheus'
 /// timeout of ten seconds, and much for a handshake.
 const SCRAPE_PATIENCE: Duration = Duration::from_millis(250);
+
+/// Connections at a time. Each takes a file.
+pub const CONNECTIONS: usize = 256;
+/// Connections that the system may hold until they are accepted: many, because one that finds no place there is tried
+/// again after a second, which is what a health check waits in all. The system has a bound of its own (`somaxconn`).
+pub const BACKLOG: u32 = 4096;
 
 /// What the admin interface is made of.
 #[derive(Debug)]
@@ -135,6 +144,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .merge(api::guarded(&admin))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&admin), auth::know_host))
         .with_state(admin)
 }
 
@@ -154,7 +164,10 @@ fn open() -> OpenApiRouter<Arc<Admin>> {
     get,
     path = "/metrics",
     tag = "health",
-    responses((status = 200, content((String = "text/plain"), (String = "application/openmetrics-text"))))
+    responses(
+        (status = 200, content((String = "text/plain"), (String = "application/openmetrics-text"))),
+        (status = 403, body = ComplaintBody)
+    )
 )]
 async fn show_metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
     admin.probe.refresh(SCRAPE_PATIENCE).await;

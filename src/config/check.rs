@@ -10,7 +10,7 @@ use crate::window::Mode;
 use crate::wire::frame::MIN_FRAME_MAX;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,19 +94,7 @@ fn read_token(
         Ok((path, token))
     });
     let (path, read) = found.unzip();
-    let mut token = None;
-    if let Some((read, open_to_all)) = read.flatten() {
-        token = Some(read);
-        if open_to_all {
-            let source = report.source("admin_token_file");
-            let shown = path.as_deref().unwrap_or(Path::new("")).display().to_string();
-            report.warning(
-                &source,
-                format!("`admin_token_file` names {shown}, which every user of this host can read"),
-                format!("chmod o-r {shown}"),
-            );
-        }
-    }
+    let mut token = read.flatten();
     if let Some(secret) = &overrides.admin_token {
         let source = Source::Env("HAPAX_ADMIN_TOKEN");
         match Token::new(&secret.0) {

@@ -23,6 +23,7 @@ pub mod defaults;
 pub(crate) use check::{TICK, most};
 pub use problem::{Problem, Problems, Source, Sources};
 pub use token::{Secret, Token};
+pub(crate) use token::{Shared, read_secret};
 
 use crate::pressure::budget::{Budget, Share};
 use crate::session::Settings;

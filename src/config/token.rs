@@ -40,23 +40,26 @@ impl Token {
         }
     }
 
-    /// The token in this file, and whether everybody on this host can read it.
-    pub(super) fn read(path: &Path) -> Result<(Token, bool), Wrong> {
+    /// The token in this file, which must be its owner's alone.
+    pub(super) fn read(path: &Path) -> Result<Token, Wrong> {
         let unreadable = |error: std::io::Error| {
             Wrong::new(
                 format!("names {}, which can't be read: {error}", path.display()),
                 format!("name a file that this user can read and that holds the token alone; {MAKE}"),
             )
         };
-        let file = std::fs::File::open(path).map_err(unreadable)?;
-        let mut text = String::new();
-        // Room for blanks around it; a device that never ends must not be read to its end.
-        (&file).take(2 * LONGEST as u64).read_to_string(&mut text).map_err(unreadable)?;
+        let (text, shared) = read_secret(path).map_err(unreadable)?;
         let token = Token::new(&text).map_err(|wrong| Wrong {
             what: format!("names {}, which {}", path.display(), wrong.what),
             ..wrong
         })?;
-        Ok((token, is_open_to_all(&file)))
+        match shared {
+            None => Ok(token),
+            Some(shared) => Err(Wrong::new(
+                format!("names {}, {shared}", path.display()),
+                format!("{}; where a file can't have that mode, use HAPAX_ADMIN_TOKEN", Shared::fix(path)),
+            )),
+        }
     }
 
     /// Whether this is it. Takes as long for a wrong one as for the right one; only the length shows.
@@ -79,10 +82,64 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Whether users that are neither its owner nor in its group can read it.
-fn is_open_to_all(file: &std::fs::File) -> bool {
+/// A file with a secret that others than its owner can read or write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shared {
+    mode: u32,
+}
+
+impl Shared {
+    /// What takes that right from them.
+    pub(crate) fn fix(path: &Path) -> String {
+        format!("chmod 600 {} (its owner must be who runs this)", path.display())
+    }
+}
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = if self.mode & 0o006 == 0 { "its group" } else { "every user of this host" };
+        write!(f, "which {who} can read or change (mode {:03o})", self.mode)
+    }
+}
+
+/// The text of a file with a secret, and whether it is shared. Looked at by the open file: a name may lead elsewhere a
+/// moment later. What is no file (a pipe, a device) has no mode that says who has read it.
+pub(crate) fn read_secret(path: &Path) -> std::io::Result<(String, Option<Shared>)> {
     use std::os::unix::fs::PermissionsExt;
-    file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+    let file = std::fs::File::open(path)?;
+    let mut text = String::new();
+    // Room for blanks around it; a device that never ends must not be read to its end.
+    (&file).take(2 * LONGEST as u64).read_to_string(&mut text)?;
+    let about = file.metadata()?;
+    let mode = about.permissions().mode() & 0o777;
+    let shared = about.is_file() && (mode & 0o006 != 0 || (mode & 0o060 != 0 && group_may(&file)));
+    Ok((text, shared.then_some(Shared { mode })))
+}
+
+/// Whether a group may read or write a file whose mode says so. Where it has an access list, these bits of the mode mean
+/// "somebody on the list": systemd gives the user of a service the right to its credentials in this way.
+fn group_may(file: &std::fs::File) -> bool {
+    // Room for some sixty entries; a longer list is none that systemd has made.
+    let mut list = [0; 512];
+    match rustix::fs::fgetxattr(file, "system.posix_acl_access", &mut list) {
+        Ok(length) => list.get(..length).is_none_or(names_a_group),
+        Err(_) => true,
+    }
+}
+
+/// A version (4 bytes), and for each entry a tag, what it may (2 bytes each), and a number (4). See acl(5).
+fn names_a_group(list: &[u8]) -> bool {
+    const READ_OR_WRITE: u16 = 6;
+    const OWNING_GROUP: u16 = 4;
+    const GROUP: u16 = 8;
+    let mut entries = list.get(4..).unwrap_or_default().chunks_exact(8);
+    entries.any(|entry| match entry {
+        [tag0, tag1, may0, may1, ..] => {
+            let (tag, may) = (u16::from_le_bytes([*tag0, *tag1]), u16::from_le_bytes([*may0, *may1]));
+            matches!(tag, OWNING_GROUP | GROUP) && may & READ_OR_WRITE != 0
+        }
+        _ => true,
+    })
 }
 
 /// A token as the environment gives it, not looked at yet.
@@ -92,5 +149,24 @@ pub struct Secret(pub String);
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(***)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_list_for_one_user_names_no_group() {
+        let list = |entries: &[(u16, u16)]| -> Vec<u8> {
+            let entry = |(tag, may): &(u16, u16)| {
+                [tag.to_le_bytes(), may.to_le_bytes(), [0xFF; 2], [0xFF; 2]].concat()
+            };
+            [2_u32.to_le_bytes().to_vec(), entries.iter().flat_map(entry).collect()].concat()
+        };
+        // Owner, a user, the owning group, the mask, others: as systemd makes it.
+        assert!(!names_a_group(&list(&[(1, 4), (2, 4), (4, 0), (16, 4), (32, 0)])));
+        assert!(names_a_group(&list(&[(1, 4), (2, 4), (4, 4), (16, 4), (32, 0)])), "the owning group");
+        assert!(names_a_group(&list(&[(1, 4), (4, 0), (8, 4), (16, 4), (32, 0)])), "a named group");
     }
 }

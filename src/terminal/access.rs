@@ -2,7 +2,7 @@
 //! A token is never an argument, because other users can read those.
 
 use super::Failure;
-use crate::config::defaults;
+use crate::config::{Shared, defaults, read_secret};
 use std::fmt;
 use std::path::Path;
 use ureq::http::Uri;
@@ -62,8 +62,11 @@ impl Access {
 fn read_token(file: &Path) -> Result<String, Failure> {
     let fix = "write the relay's token into it, alone";
     let shown = file.display();
-    let text = std::fs::read_to_string(file)
+    let (text, shared) = read_secret(file)
         .map_err(|error| Failure::usage(format!("{shown}: the token file can't be read: {error}"), fix))?;
+    if let Some(shared) = shared {
+        return Err(Failure::usage(format!("{shown}: the token file, {shared}"), Shared::fix(file)));
+    }
     match text.trim() {
         "" => Err(Failure::usage(format!("{shown}: the token file is empty"), fix)),
         token => Ok(token.to_owned()),
@@ -160,5 +163,24 @@ mod tests {
         assert!(error.contains("HAPAX_ADMIN_TOKEN") && !error.contains("geheim"), "{error}");
         let error = Access::new(None, Some(Path::new("no/such/file")), None).expect_err("no file");
         assert!(error.to_string().contains("no/such/file") && error.exit_code() == 2, "{error}");
+    }
+
+    #[test]
+    fn a_token_file_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = std::env::temp_dir().join(format!("hapax-access-{}", std::process::id()));
+        std::fs::write(&file, "geheimnis\n").expect("written");
+        for (mode, good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("changed");
+            match Access::new(None, Some(&file), None) {
+                Ok(access) => assert!(good && access.token() == Some("geheimnis"), "{mode:o}"),
+                Err(error) => {
+                    assert!(!good && error.exit_code() == 2, "{mode:o}: {error}");
+                    let error = error.to_string();
+                    assert!(error.contains("chmod 600 ") && !error.contains("geheimnis"), "{error}");
+                }
+            }
+        }
+        std::fs::remove_file(&file).expect("removed");
     }
 }

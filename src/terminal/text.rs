@@ -4,6 +4,7 @@
 //! are they could move its cursor, recolour it, or turn a line around; so everything that comes from the relay goes through
 //! [`clean`] (text) or [`json`] (documents) first.
 
+use crate::log::is_hidden;
 use std::fmt::Write;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -25,27 +26,9 @@ pub fn clean(text: &str) -> String {
     out
 }
 
-/// A terminal obeys it (C1), it turns text around (bidi), or it takes no room and so makes two names look like one.
-fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{80}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-        | '\u{e0000}'..='\u{e0fff}')
-}
-
 /// A JSON text with the same characters escaped. They can only stand within strings, so that it stays the same document.
 pub fn json(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut units = [0; 2];
-    for c in text.chars() {
-        if c == '\x7f' || is_hidden(c) {
-            for unit in c.encode_utf16(&mut units) {
-                let _ = write!(out, "\\u{unit:04x}");
-            }
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    crate::log::json(text).into_owned()
 }
 
 /// Cut to so many columns, with an ellipsis if something is missing. The text is [`clean`]ed.

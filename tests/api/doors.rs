@@ -1,6 +1,6 @@
 //! Whom it lets in: every route with, without and with a wrong token; other pages' requests; and what is decent of HTTP.
 
-use super::site::{Answer, Site, TOKEN};
+use super::site::{Answer, Site, TOKEN, WINDOWS};
 
 /// Every route behind the door, with what makes it succeed.
 const GUARDED: [(&str, &str, &str); 9] = [
@@ -99,6 +99,38 @@ async fn a_name_that_was_made_to_point_here_is_refused() {
         }
     }
     assert_eq!(events(&site, &[("Host", "evil.example")]).await, 403);
+}
+
+/// Whatever is asked for, health and metrics included: a page that made its own name point here reads nothing.
+#[tokio::test]
+async fn no_path_is_answered_under_a_foreign_name() {
+    for site in [Site::open().await, Site::guarded().await] {
+        for path in OPEN.into_iter().chain(["/", "/assets/app.js", "/nothing"]) {
+            for host in ["evil.example", "evil.example:15673", "localhost.evil.example", "10.0.0.1"] {
+                let answer = site.ask("GET", path, &[("Host", host)], "").await;
+                assert_eq!(answer.status, 403, "{path} at {host}: {answer:?}");
+                assert!(answer.error().contains(host) && !answer.text.contains("hapax_"), "{answer:?}");
+            }
+            for host in ["localhost", "127.0.0.1:1", "[::1]:15673"] {
+                let status = site.ask("GET", path, &[("Host", host)], "").await.status;
+                assert!([200, 404, 503].contains(&status), "{path} at {host}: {status}");
+            }
+        }
+    }
+}
+
+/// Beyond loopback nobody knows the listener's names: a kubelet comes by an address, Prometheus by a name.
+#[tokio::test]
+async fn beyond_loopback_probes_come_under_any_name() {
+    let text = format!("admin = \"0.0.0.0:15673\"\n{WINDOWS}");
+    let site = Site::start(&text, Some(TOKEN)).await;
+    for host in ["10.1.2.3:15673", "[fd00::1]:15673", "hapax.monitoring.svc:15673", "localhost"] {
+        for path in ["/healthz", "/metrics"] {
+            assert_eq!(site.ask("GET", path, &[("Host", host)], "").await.status, 200, "{path} at {host}");
+        }
+        assert_eq!(site.ask("GET", "/readyz", &[("Host", host)], "").await.status, 503, "no broker");
+        assert_eq!(site.ask("GET", "/api/v1/status", &[("Host", host)], "").await.status, 401);
+    }
 }
 
 #[tokio::test]

@@ -2,14 +2,26 @@
 
 use super::site::{DEADLINE, Site, TOKEN};
 use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 struct Listener(BufReader<TcpStream>);
 
 impl Listener {
     async fn connect(site: &Site) -> Listener {
-        let mut stream = TcpStream::connect(site.address).await.unwrap();
+        Listener::over(TcpStream::connect(site.address).await.unwrap(), site).await
+    }
+
+    /// One whose system takes little for it, so that it is soon full.
+    async fn short(site: &Site) -> Listener {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(2048).unwrap();
+        Listener::over(socket.connect(site.address).await.unwrap(), site).await
+    }
+
+    async fn over(mut stream: TcpStream, site: &Site) -> Listener {
         let request = format!(
             "GET /api/v1/events HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n",
             site.address
@@ -101,4 +113,73 @@ async fn one_listener_too_many_is_503_and_a_place_is_free_again() {
     listeners.pop();
     let free = async { while !Listener::connect(&site).await.head().await.starts_with("HTTP/1.1 200") {} };
     tokio::time::timeout(DEADLINE, free).await.expect("a place is given back");
+}
+
+/// 64 streams that nobody reads hold all places for a while: the first that is seen to be stuck makes room for who comes,
+/// and the others are dropped. Who reads is not.
+#[tokio::test]
+async fn who_reads_no_events_loses_its_place_and_who_reads_keeps_it() {
+    const LONG: Duration = Duration::from_secs(60);
+    let site = Arc::new(Site::guarded().await);
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let mut dashboard = Listener::connect(&site).await;
+    dashboard.next().await;
+    let reads = tokio::spawn(async move {
+        let mut events = 0;
+        loop {
+            tokio::select! {
+                _ = dashboard.next() => events += 1,
+                _ = &mut stopped => break events,
+            }
+        }
+    });
+    let mut silent = Vec::new();
+    for _ in 0..63 {
+        let mut listener = Listener::short(&site).await;
+        assert!(listener.head().await.starts_with("HTTP/1.1 200"));
+        silent.push(listener);
+    }
+    assert!(Listener::connect(&site).await.head().await.starts_with("HTTP/1.1 503"), "all seem to read yet");
+    // Each of these takes the place of one that is stuck, until none is left: all 63 places are had back.
+    let all = async {
+        let mut reading = Vec::new();
+        let mut again = tokio::time::interval(Duration::from_millis(100));
+        while reading.len() < 63 {
+            let mut listener = Listener::connect(&site).await;
+            if listener.head().await.starts_with("HTTP/1.1 200") {
+                reading.push(tokio::spawn(async move {
+                    loop {
+                        listener.next().await;
+                    }
+                }));
+            } else {
+                again.tick().await;
+            }
+        }
+        reading
+    };
+    let reading = tokio::time::timeout(LONG, all).await.expect("no silent one keeps its place");
+    assert!(Listener::connect(&site).await.head().await.starts_with("HTTP/1.1 503"), "all read now");
+    assert!(reading.iter().all(|reads| !reads.is_finished()), "one that reads was dropped");
+    reading.iter().for_each(tokio::task::JoinHandle::abort);
+    stop.send(()).unwrap();
+    assert!(reads.await.unwrap() > 3, "the dashboard was served all along");
+}
+
+/// Nobody else comes: the bound of the socket ends a stream that nobody reads.
+#[tokio::test]
+async fn who_reads_no_events_is_dropped() {
+    let site = Site::guarded().await;
+    let mut silent = Listener::short(&site).await;
+    silent.head().await;
+    let mut second = Listener::connect(&site).await;
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(40) {
+        second.next().await;
+        // Its socket is closed with what nobody took: what comes then is a reset, seen without reading.
+        if silent.0.get_ref().take_error().unwrap().is_some() {
+            return;
+        }
+    }
+    panic!("it is kept");
 }

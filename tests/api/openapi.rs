@@ -184,7 +184,9 @@ async fn what_a_live_run_answers_is_as_it_is_described() {
         &site.change("POST", "/api/v1/windows/orders/flush", "").await,
     );
     let foreign = [("Host", "evil.example")];
-    checker.check("get", "/api/v1/status", &site.ask("GET", "/api/v1/status", &foreign, "").await);
+    for path in ["/metrics", "/healthz", "/readyz", "/api/v1/openapi.json", "/api/v1/status"] {
+        checker.check("get", path, &site.ask("GET", path, &foreign, "").await);
+    }
     checker.check("get", "/api/v1/status", &Site::guarded().await.get("/api/v1/status").await);
     let head = site.ask("HEAD", "/api/v1/events", &[], "").await;
     checker.check("get", "/api/v1/events", &head);

@@ -233,6 +233,7 @@ fn a_token_comes_from_the_environment_or_a_file() {
     assert_eq!(right.code, Some(0), "{}", right.err);
     let file = std::env::temp_dir().join(format!("hapax-token-{}", std::process::id()));
     std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let name = file.to_str().unwrap();
     let mut command = hapax(&["windows", "list", "--token-file", name], &stub.url());
     let from_file = run(command.env("HAPAX_ADMIN_TOKEN", "wrong-token"));

@@ -1,6 +1,7 @@
 //! The OpenAPI document: made of the routes, once, when it is first asked for.
 
 use super::described;
+use crate::admin::complaint::ComplaintBody;
 use crate::admin::open;
 use axum::body::Bytes;
 use axum::http::header;
@@ -35,7 +36,7 @@ fn preamble() -> OpenApi {
 
 /// This document
 #[utoipa::path(get, path = "/api/v1/openapi.json", tag = "process",
-    responses((status = 200, body = Object, content_type = "application/json")))]
+    responses((status = 200, body = Object, content_type = "application/json"), (status = 403, body = ComplaintBody)))]
 pub(in crate::admin) async fn show() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone())
 }

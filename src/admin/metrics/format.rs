@@ -1,7 +1,8 @@
 //! The two text formats: OpenMetrics for those who ask for it (Prometheus does), the classic one for all others
 //! (`promtool check metrics`, curl, a browser, older collectors).
 //!
-//! The library writes OpenMetrics. They differ in the declarations only: OpenMetrics declares a counter and an info
+//! The library writes OpenMetrics. It can write the classic format, too, but with other values of the label `le` (`2` for
+//! `2.0`), which would be other series. They differ in the declarations only: OpenMetrics declares a counter and an info
 //! without the suffix that their samples carry, the classic format with it; and it knows no info.
 
 use axum::http::{HeaderMap, HeaderValue, header};

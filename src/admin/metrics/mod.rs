@@ -84,6 +84,8 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     count(encoder, "connections_accepted", "Client connections accepted.", stats.accepted)?;
     let rejected = "Client connections turned away, because limits.max_connections are open.";
     count(encoder, "connections_rejected", rejected, stats.rejected)?;
+    let lost = "Lines of the log that were lost, because nobody read the log or it could not be written.";
+    count(encoder, "log_lines_lost", lost, crate::log::lost())?;
     let latency = &stats.latency;
     encoder
         .encode_descriptor(

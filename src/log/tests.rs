@@ -1,0 +1,84 @@
+//! Lines as they are written, with what strangers choose in them.
+
+use super::*;
+use crate::config::Config;
+use parking_lot::Mutex;
+use std::io::Write;
+use std::sync::Arc;
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'w> MakeWriter<'w> for Lines {
+    type Writer = Lines;
+
+    fn make_writer(&'w self) -> Lines {
+        self.clone()
+    }
+}
+
+/// What is logged meanwhile.
+fn logged(format: LogFormat, terminal: bool, log: impl FnOnce()) -> String {
+    let lines = Lines::default();
+    let settings = Settings { format, ..Config::default().log };
+    tracing::subscriber::with_default(subscriber(&settings, terminal, lines.clone()), log);
+    String::from_utf8(lines.0.lock().clone()).unwrap()
+}
+
+/// A line end and a forged line, a terminal's clearing in both of its forms, and text that runs backwards.
+const FORGED: &str = "x\n2026-11-29T00:00:00Z  INFO hapax: all is well\x1b[2J\u{9b}2J\u{202e} forgotten=true";
+
+fn in_every_way() {
+    let error = io::Error::other(FORGED);
+    let boxed: &(dyn std::error::Error + 'static) = &error;
+    let span = tracing::info_span!("span", id = %FORGED, name = FORGED);
+    let _within = span.enter();
+    tracing::info!(id = %FORGED, name = FORGED, debug = ?FORGED, error = boxed, count = 3, "{FORGED}");
+}
+
+#[test]
+fn what_a_stranger_chooses_makes_no_line_and_no_command() {
+    for format in [LogFormat::Text, LogFormat::Json] {
+        let line = logged(format, false, in_every_way);
+        assert_eq!(line.lines().count(), 1, "{line}");
+        let body = line.strip_suffix('\n').unwrap();
+        assert!(!body.chars().any(|c| c.is_control() || is_hidden(c)), "{line:?}");
+    }
+    // On a terminal the formatter's own colours are there, and nothing else.
+    let line = logged(LogFormat::Text, true, in_every_way);
+    let body = line.strip_suffix('\n').unwrap();
+    assert!(!body.contains("\x1b[2J") && !body.contains('\u{9b}') && body.contains("\x1b[3m"), "{line:?}");
+    assert!(!body.chars().any(|c| c != '\x1b' && (c.is_control() || is_hidden(c))), "{line:?}");
+}
+
+#[test]
+fn text_shows_where_a_value_ends() {
+    let line = logged(LogFormat::Text, false, || {
+        tracing::info!(target: "hapax::admin", peer = %"127.0.0.1:9", window = "orders", id = %"x forgotten=true", forgotten = false, "id forgotten");
+    });
+    let (_, rest) = line.split_once(" hapax::admin: ").unwrap();
+    assert_eq!(
+        rest,
+        "id forgotten peer=127.0.0.1:9 window=\"orders\" id=\"x forgotten=true\" forgotten=false\n"
+    );
+}
+
+#[test]
+fn json_keeps_the_value() {
+    let line = logged(LogFormat::Json, false, in_every_way);
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&line["id"], &line["name"], &line["message"]),
+        (&FORGED.into(), &FORGED.into(), &FORGED.into())
+    );
+}
