@@ -5,7 +5,7 @@
 
 use super::Relay;
 use super::clients::{Entry, Numbers, State};
-use super::side::Side;
+use super::side::{Came, Side};
 use crate::session::{Output, Session};
 use crate::wire::emit::HEARTBEAT;
 use bytes::Bytes;
@@ -20,6 +20,11 @@ use tokio::sync::watch;
 
 /// How long a socket that is to be closed may take to write what is left.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes read from the upstream before others have their turn.
+const TURN: u64 = 1 << 20;
+/// Bytes read from the upstream before what is due by time is judged, although there is more. It is above what the system
+/// keeps for a socket (6 MiB by default), so all that had arrived when the time came has been read.
+const BEFORE_JUDGING: u64 = 8 << 20;
 
 /// Runs a client's connection to its end.
 pub(super) async fn run(relay: &Relay, client: TcpStream, peer: SocketAddr, draining: watch::Receiver<bool>) {
@@ -36,6 +41,8 @@ pub(super) async fn run(relay: &Relay, client: TcpStream, peer: SocketAddr, drai
         reading_upstream: true,
         client_eof_told: false,
         upstream_eof_told: false,
+        deadline: None,
+        put_off: 0,
         now,
     };
     pump.run(draining).await;
@@ -77,6 +84,10 @@ struct Pump<'a> {
     reading_upstream: bool,
     client_eof_told: bool,
     upstream_eof_told: bool,
+    /// When something is due by time.
+    deadline: Option<Instant>,
+    /// Bytes read from the upstream since then.
+    put_off: u64,
     now: Instant,
 }
 
@@ -84,15 +95,22 @@ impl Pump<'_> {
     async fn run(mut self, mut draining: watch::Receiver<bool>) {
         let mut drained = false;
         loop {
-            self.carry_out().await;
+            self.carry_out();
+            self.bury().await;
             self.note();
             if self.session.is_over() && self.client.is_none() && matches!(self.upstream, Upstream::None) {
                 return;
             }
             let wake = self.wait(&mut draining, drained).await;
             self.now = now();
+            // Answers that have arrived come before every judgement, whatever the task woke up for: what they answer would
+            // be in doubt otherwise. Then the time, then what others want, and last the mail: it must not promote a publish
+            // into an upstream that is dead.
+            self.read_upstream();
+            self.judge_time();
+            let mail = matches!(wake, Wake::Mail);
             match wake {
-                Wake::Sockets => {}
+                Wake::Sockets | Wake::Timeout | Wake::Mail => {}
                 Wake::Dialled(Ok(stream)) => {
                     self.upstream = Upstream::Open(Side::new(stream));
                     self.session.handle_upstream_open(self.now);
@@ -103,14 +121,15 @@ impl Pump<'_> {
                     tracing::warn!(peer = %self.peer, upstream = %self.relay.upstream, %error, "can't reach the broker");
                     self.session.handle_upstream_eof(self.now);
                 }
-                Wake::Mail => self.session.handle_mail(self.now),
-                Wake::Timeout => self.session.handle_timeout(self.now),
                 Wake::Drain => {
                     drained = true;
                     self.session.handle_drain(self.now);
                 }
             }
-            self.read();
+            self.read_client();
+            if mail {
+                self.session.handle_mail(self.now);
+            }
         }
     }
 
@@ -147,6 +166,7 @@ impl Pump<'_> {
             },
         ];
         let deadline = deadlines.into_iter().flatten().min();
+        self.deadline = deadline;
         let client = self.client.as_ref();
         let upstream = &mut self.upstream;
         tokio::select! {
@@ -185,20 +205,62 @@ impl Pump<'_> {
         client && self.session.wants_client() || upstream
     }
 
-    /// One read of each socket that may be read, and what the session makes of it.
-    fn read(&mut self) {
-        if let Upstream::Open(side) = &mut self.upstream {
-            if self.reading_upstream && side.read() {
+    /// Whether something is due by time.
+    fn is_due(&self) -> bool {
+        self.deadline.is_some_and(|at| at <= self.now)
+    }
+
+    /// Reads from the upstream until nothing is left, but no more than a turn's share and no more than the client's buffer
+    /// takes. Where something is due by time, the system is asked what is left.
+    fn read_upstream(&mut self) {
+        let due = self.is_due();
+        let mut read = 0;
+        let mut came = Came::More;
+        while self.reading_upstream && came == Came::More && read < TURN {
+            let Upstream::Open(side) = &mut self.upstream else { break };
+            let before = side.totals().0;
+            came = if due { side.read_surely() } else { side.read() };
+            if due && came == Came::Last && !side.has_ended() {
+                came = Came::More;
+            }
+            if came != Came::Nothing {
+                read += side.totals().0 - before;
                 self.session.handle_upstream(&mut side.inbox, self.now);
                 side.tidy();
             }
-            if side.has_ended() && !self.upstream_eof_told {
-                self.upstream_eof_told = true;
-                self.session.handle_upstream_eof(self.now);
+            if came == Came::More {
+                self.carry_out();
             }
         }
+        // (Had nothing more been there, the loop would have ended by that.)
+        self.put_off = if due && read >= TURN { self.put_off + read } else { 0 };
+        if let Upstream::Open(side) = &self.upstream
+            && side.has_ended()
+            && !self.upstream_eof_told
+        {
+            self.upstream_eof_told = true;
+            self.session.handle_upstream_eof(self.now);
+        }
+    }
+
+    /// What is due by time: a peer that is silent, a publish that waits for too long. Not before all is read that had arrived
+    /// by then.
+    fn judge_time(&mut self) {
+        let more_to_read = self.put_off > 0 && self.put_off < BEFORE_JUDGING;
+        if !self.is_due() || more_to_read {
+            return;
+        }
+        self.put_off = 0;
+        if self.reading_client && self.client.as_ref().is_some_and(Side::has_unread) {
+            self.session.handle_client_alive(self.now);
+        }
+        self.session.handle_timeout(self.now);
+    }
+
+    /// One read of the client's socket, if it may be read, and what the session makes of it.
+    fn read_client(&mut self) {
         let Some(side) = &mut self.client else { return };
-        let came = self.reading_client && side.read();
+        let came = self.reading_client && side.read() != Came::Nothing;
         if came || !side.inbox.is_empty() && self.session.wants_client() {
             self.session.handle_client(&mut side.inbox, self.now);
             side.tidy();
@@ -211,7 +273,7 @@ impl Pump<'_> {
     }
 
     /// Does what the session says, writes what can be written, and decides what may be read.
-    async fn carry_out(&mut self) {
+    fn carry_out(&mut self) {
         while let Some(output) = self.session.poll_output() {
             match output {
                 Output::Dial => self.upstream = Upstream::Dialing(Box::pin(self.relay.dial())),
@@ -221,6 +283,7 @@ impl Pump<'_> {
                 Output::HeartbeatUpstream => self.beat_upstream(),
                 Output::CloseClient => self.close_client(),
                 Output::CloseUpstream => self.close_upstream(),
+                Output::CutUpstream => self.cut_upstream(),
             }
         }
         if let Some(side) = &mut self.client {
@@ -229,7 +292,6 @@ impl Pump<'_> {
         if let Upstream::Open(side) = &mut self.upstream {
             side.flush();
         }
-        self.bury().await;
         self.regulate();
     }
 
@@ -240,6 +302,7 @@ impl Pump<'_> {
             && let Upstream::Open(side) = std::mem::replace(&mut self.upstream, Upstream::None)
         {
             drop(side);
+            self.regulate();
         }
         if let Some(side) = self.client.take_if(|side| side.is_done(self.now)) {
             if matches!(self.upstream, Upstream::None) && self.session.is_over() {
@@ -249,6 +312,7 @@ impl Pump<'_> {
                 // The upstream still lingers: it can't wait for the client's farewell.
                 tokio::spawn(side.farewell());
             }
+            self.regulate();
         }
     }
 
@@ -308,6 +372,12 @@ impl Pump<'_> {
             Upstream::Open(side) => side.close(FLUSH_PATIENCE, self.now),
             Upstream::Dialing(_) => self.upstream = Upstream::None,
             Upstream::None => {}
+        }
+    }
+
+    fn cut_upstream(&mut self) {
+        if let Upstream::Open(side) = std::mem::replace(&mut self.upstream, Upstream::None) {
+            side.cut();
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
@@ -20,6 +20,17 @@ const PEER_LAST: Duration = Duration::from_secs(1);
 /// Slices in one write.
 const SLICES: usize = 64;
 
+/// What a read has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Came {
+    /// Nothing is there.
+    Nothing,
+    /// Bytes, or the end, and nothing is behind them now.
+    Last,
+    /// Bytes, and there may be more behind them.
+    More,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Side {
@@ -30,7 +41,10 @@ pub(super) struct Side {
     queued: usize,
     total_read: u64,
     total_written: u64,
+    /// Nothing more can be read.
     ended: bool,
+    /// Nothing more can be written. What the peer wrote before may still lie here: it is read to its end.
+    deaf: bool,
     last_read: usize,
     /// Nothing more comes into the queue: the socket is closed when it is empty, or at this time.
     closing: Option<Instant>,
@@ -46,6 +60,7 @@ impl Side {
             total_read: 0,
             total_written: 0,
             ended: false,
+            deaf: false,
             last_read: 0,
             closing: None,
         }
@@ -61,13 +76,13 @@ impl Side {
         (self.total_read, self.total_written)
     }
 
-    /// The peer has ended, or the socket is broken.
+    /// The peer has ended, or the socket is broken, and all that came before that has been read.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
 
     pub(super) fn write(&mut self, bytes: Bytes) {
-        if !self.ended {
+        if !self.ended && !self.deaf {
             self.queued += bytes.len();
             self.queue.push_back(bytes);
         }
@@ -98,28 +113,59 @@ impl Side {
         let _ = self.stream.ready(interest).await;
     }
 
-    /// One read. Whether something came, the end included.
-    pub(super) fn read(&mut self) -> bool {
+    /// One read.
+    pub(super) fn read(&mut self) -> Came {
         if self.ended {
-            return false;
+            return Came::Nothing;
         }
+        self.make_room();
+        let room = self.inbox.capacity() - self.inbox.len();
+        let result = self.stream.try_read_buf(&mut self.inbox);
+        self.took(room, result)
+    }
+
+    /// As [`Side::read`], and it asks the system itself. The runtime learns of bytes by an event, and a timer may wake the task
+    /// before that event: a process that was stopped for seconds finds both at once.
+    pub(super) fn read_surely(&mut self) -> Came {
+        match self.read() {
+            Came::Nothing if self.has_unread() => {}
+            came => return came,
+        }
+        self.make_room();
+        let (len, room) = (self.inbox.len(), self.inbox.capacity() - self.inbox.len());
+        self.inbox.resize(len + room, 0);
+        let socket = socket2::SockRef::from(&self.stream);
+        let result = (&*socket).read(self.inbox.get_mut(len..).unwrap_or_default());
+        self.inbox.truncate(len + result.as_ref().map_or(0, |count| *count));
+        self.took(room, result)
+    }
+
+    /// Whether bytes of the peer lie in the socket.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.ended && rustix::io::ioctl_fionread(&self.stream).is_ok_and(|count| count > 0)
+    }
+
+    fn make_room(&mut self) {
         if self.inbox.capacity() - self.inbox.len() < SHORT {
             self.inbox.reserve(if self.last_read < READ { READ } else { READ_MUCH });
         }
-        match self.stream.try_read_buf(&mut self.inbox) {
+    }
+
+    fn took(&mut self, room: usize, result: io::Result<usize>) -> Came {
+        match result {
             Ok(0) => {
                 self.ended = true;
-                true
+                Came::Last
             }
             Ok(count) => {
                 self.last_read = count;
                 self.total_read += count as u64;
-                true
+                if count < room { Came::Last } else { Came::More }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Came::Nothing,
             Err(_) => {
                 self.ended = true;
-                true
+                Came::Last
             }
         }
     }
@@ -131,7 +177,7 @@ impl Side {
         }
     }
 
-    /// Writes as much as the socket takes.
+    /// Writes as much as the socket takes. An error ends the writing only.
     pub(super) fn flush(&mut self) {
         while !self.queue.is_empty() && !self.ended {
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -144,12 +190,18 @@ impl Side {
                 Ok(written) => self.take(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => {
-                    self.ended = true;
+                    self.deaf = true;
                     self.queue.clear();
                     self.queued = 0;
                 }
             }
         }
+    }
+
+    /// Closes the socket at once. What the system still holds for the peer is not sent any more.
+    pub(super) fn cut(self) {
+        // Where it can't be set, the system closes as usual.
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     fn take(&mut self, mut written: usize) {

@@ -274,6 +274,11 @@ impl Session {
         self.settle_down(now);
     }
 
+    /// Bytes of the client lie where nobody has looked at them yet: it is alive.
+    pub fn handle_client_alive(&mut self, now: Instant) {
+        self.client_clock.heard(now);
+    }
+
     /// The upstream connection is open (answers [`Output::Dial`]).
     pub fn handle_upstream_open(&mut self, now: Instant) {
         if self.upstream == Upstream::Dialing {
@@ -392,6 +397,11 @@ impl Session {
 
     /// Everything that an event has made possible.
     fn settle_down(&mut self, now: Instant) {
+        // The mail may promote a waiter, and what is dead by now would take it along. (The shell hands over all that the
+        // upstream has said before it asks.)
+        if self.upstream_clock.is_dead(now) {
+            self.upstream_lost(now);
+        }
         loop {
             let mail = self.mailbox.take();
             let quiet = mail.is_empty();

@@ -114,4 +114,7 @@ pub enum Output {
     CloseClient,
     /// Nothing more will be written to the upstream: flush, then close its socket. (Both closed: the session is over.)
     CloseUpstream,
+    /// The upstream is given up: drop what waits to be written to it, in the system's buffers, too, and close its socket. What
+    /// it has not received is called in doubt now, so it must not be stored later.
+    CutUpstream,
 }

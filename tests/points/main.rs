@@ -17,6 +17,7 @@ mod confirms;
 mod frames;
 mod liveness;
 mod outcome;
+mod paused;
 mod scope;
 mod stored;
 
