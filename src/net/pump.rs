@@ -3,10 +3,12 @@
 //! Every side effect of a session is in [`Pump::carry_out`]. Reading stops where writing can't keep up: a slow consumer
 //! stops the reading from the broker, a blocked broker the reading from the publisher.
 
-use super::Relay;
 use super::clients::{Entry, Numbers, State};
+use super::memory::Holding;
+use super::places::Place;
 use super::side::{Came, Side};
-use crate::session::{Output, Session};
+use super::{Lines, Relay, now};
+use crate::session::{Output, Phase, Session};
 use crate::wire::emit::HEARTBEAT;
 use bytes::Bytes;
 use std::future::{Future, poll_fn};
@@ -27,12 +29,23 @@ const TURN: u64 = 1 << 20;
 const BEFORE_JUDGING: u64 = 8 << 20;
 
 /// Runs a client's connection to its end.
-pub(super) async fn run(relay: &Relay, client: TcpStream, peer: SocketAddr, draining: watch::Receiver<bool>) {
+pub(super) async fn run(
+    relay: &Relay,
+    client: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+    lines: &Lines,
+    draining: watch::Receiver<bool>,
+) {
     let now = now();
     let present = relay.clients.enter(peer, now);
     let pump = Pump {
         relay,
+        lines,
         peer,
+        place,
+        holding: relay.budget.enter(),
+        watched: false,
         entry: &present.entry,
         session: Session::new(relay.shared.clone(), now),
         client: Some(Side::new(client)),
@@ -41,19 +54,12 @@ pub(super) async fn run(relay: &Relay, client: TcpStream, peer: SocketAddr, drai
         reading_upstream: true,
         client_eof_told: false,
         upstream_eof_told: false,
+        share: None,
         deadline: None,
         put_off: 0,
         now,
     };
     pump.run(draining).await;
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the shell is where time is read: once for each batch of bytes"
-)]
-fn now() -> Instant {
-    Instant::now()
 }
 
 type Dial<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
@@ -75,7 +81,13 @@ enum Wake {
 
 struct Pump<'a> {
     relay: &'a Relay,
+    lines: &'a Lines,
     peer: SocketAddr,
+    place: Place,
+    /// What it holds of the process's memory.
+    holding: Holding,
+    /// The kernel watches whether what is written arrives, or need not.
+    watched: bool,
     entry: &'a Entry,
     session: Session,
     client: Option<Side>,
@@ -84,6 +96,8 @@ struct Pump<'a> {
     reading_upstream: bool,
     client_eof_told: bool,
     upstream_eof_told: bool,
+    /// The share of the process's memory that it is above.
+    share: Option<usize>,
     /// When something is due by time.
     deadline: Option<Instant>,
     /// Bytes read from the upstream since then.
@@ -96,8 +110,10 @@ impl Pump<'_> {
         let mut drained = false;
         loop {
             self.carry_out();
+            self.relieve();
             self.bury().await;
             self.note();
+            self.know();
             if self.session.is_over() && self.client.is_none() && matches!(self.upstream, Upstream::None) {
                 return;
             }
@@ -118,7 +134,9 @@ impl Pump<'_> {
                 Wake::Dialled(Err(error)) => {
                     self.upstream = Upstream::None;
                     self.relay.stats.dial_failed();
-                    tracing::warn!(peer = %self.peer, upstream = %self.relay.upstream, %error, "can't reach the broker");
+                    if let Some(left_out) = self.lines.unreachable.happened(self.now) {
+                        tracing::warn!(peer = %self.peer, upstream = %self.relay.upstream, %error, left_out, "can't reach the broker");
+                    }
                     self.session.handle_upstream_eof(self.now);
                 }
                 Wake::Drain => {
@@ -150,6 +168,26 @@ impl Pump<'_> {
         self.entry.identify(self.session.about(), self.session.vhost());
     }
 
+    /// Once the client has logged in: it keeps its place, and where no heartbeats tell whether its host and the broker's are
+    /// there, the kernel does.
+    fn know(&mut self) {
+        if self.watched || self.session.phase() != Phase::Open {
+            return;
+        }
+        self.watched = true;
+        self.place.log_in();
+        let timeout = self.relay.tcp_user_timeout;
+        if self.session.has_heartbeats() || timeout.is_zero() {
+            return;
+        }
+        if let Some(side) = &mut self.client {
+            side.watch(timeout);
+        }
+        if let Upstream::Open(side) = &mut self.upstream {
+            side.watch(timeout);
+        }
+    }
+
     /// Waits for whatever comes first.
     async fn wait(&mut self, draining: &mut watch::Receiver<bool>, drained: bool) -> Wake {
         if self.owes_eof() {
@@ -169,6 +207,7 @@ impl Pump<'_> {
         self.deadline = deadline;
         let client = self.client.as_ref();
         let upstream = &mut self.upstream;
+        let (waits, holding) = (self.holding.waits(), &mut self.holding);
         tokio::select! {
             () = async {
                 match client {
@@ -193,6 +232,7 @@ impl Pump<'_> {
                     None => std::future::pending().await,
                 }
             } => Wake::Timeout,
+            () = holding.room(), if waits => Wake::Sockets,
             _ = draining.wait_for(|draining| *draining), if !drained => Wake::Drain,
         }
     }
@@ -316,15 +356,42 @@ impl Pump<'_> {
         }
     }
 
-    /// Back-pressure: reads from a side only while the other takes what comes of it.
+    /// Refuses what would be held for ever, because the client is not read from.
+    fn relieve(&mut self) {
+        if let Some(share) = self.share.filter(|share| self.session.memory().stuck > *share) {
+            self.session.handle_memory_pressure(share, self.now);
+            self.carry_out();
+        }
+    }
+
+    /// Tells what is held. The share that it is above, if that is too much now.
+    fn weigh(&mut self) -> Option<usize> {
+        let memory = self.session.memory();
+        let client = self.client.as_ref().map_or(0, Side::memory);
+        let upstream = if let Upstream::Open(side) = &self.upstream { side.memory() } else { 0 };
+        let share = self.holding.tell(memory.held + client + upstream, memory.frame);
+        let tight = self.holding.is_tight();
+        if let Some(side) = &mut self.client {
+            side.read_little(tight);
+        }
+        if let Upstream::Open(side) = &mut self.upstream {
+            side.read_little(tight);
+        }
+        share
+    }
+
+    /// Back-pressure: reads from a side only while the other takes what comes of it, and from the client only while it
+    /// holds no more than it may.
     fn regulate(&mut self) {
-        let room = self.relay.buffer_bytes;
+        self.share = self.weigh();
+        let room = self.relay.buffer_bytes.min(self.share.unwrap_or(usize::MAX));
         let client_has_room = self.client.as_ref().is_none_or(|side| side.queued() < room);
         let upstream_has_room = match &self.upstream {
             Upstream::Open(side) => side.queued() < room,
             Upstream::None | Upstream::Dialing(_) => true,
         };
-        let reading_client = self.session.wants_client() && client_has_room && upstream_has_room;
+        let within = self.share.is_none();
+        let reading_client = self.session.wants_client() && client_has_room && upstream_has_room && within;
         if reading_client != self.reading_client {
             self.reading_client = reading_client;
             self.session.handle_reading_client(reading_client, self.now);

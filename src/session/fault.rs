@@ -61,6 +61,17 @@ pub enum Fault {
         /// the bound
         max: usize,
     },
+    /// The process holds too much, and this client more than its share of it.
+    #[error(
+        "RESOURCE_ERROR - hapax is short of memory (limits.memory), and an open transaction, an unfinished message or channels of \
+         this connection hold {held} bytes of it; retry with less at a time"
+    )]
+    MemoryShort {
+        /// what would stay held until the client says more
+        held: usize,
+        /// amid a content, or where it is no single channel
+        scope: Scope,
+    },
     /// The broker's own refusal of this user's publish, found out on a channel of Hapax's own.
     #[error("{text}")]
     Broker {
@@ -79,7 +90,7 @@ impl Fault {
             Fault::Unexpected { .. } => 505,
             Fault::UpstreamLost | Fault::Draining => 320,
             Fault::MissingId { .. } | Fault::TxAfterPublish | Fault::TxWaitedTooLong => 406,
-            Fault::TxTooLarge { .. } => 506,
+            Fault::TxTooLarge { .. } | Fault::MemoryShort { .. } => 506,
             Fault::Broker { code, .. } => *code,
         }
     }
@@ -90,6 +101,7 @@ impl Fault {
             Fault::Wire(_) | Fault::Unexpected { .. } | Fault::UpstreamLost | Fault::Draining => {
                 Scope::Connection
             }
+            Fault::MemoryShort { scope, .. } => *scope,
             Fault::MissingId { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
@@ -101,9 +113,11 @@ impl Fault {
     /// The method to blame, `(0, 0)` where there is none.
     pub fn culprit(&self) -> MethodId {
         match self {
-            Fault::Wire(_) | Fault::Unexpected { .. } | Fault::UpstreamLost | Fault::Draining => {
-                MethodId(0, 0)
-            }
+            Fault::Wire(_)
+            | Fault::Unexpected { .. }
+            | Fault::UpstreamLost
+            | Fault::Draining
+            | Fault::MemoryShort { .. } => MethodId(0, 0),
             Fault::TxAfterPublish => MethodId::TX_SELECT,
             Fault::MissingId { .. }
             | Fault::TxWaitedTooLong

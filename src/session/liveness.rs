@@ -51,6 +51,10 @@ impl Clock {
         self.listening = listening;
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        self.interval.is_some()
+    }
+
     pub(super) fn stop(&mut self) {
         self.interval = None;
     }

@@ -87,6 +87,11 @@ impl OwnRights {
         common.learn(right, now);
     }
 
+    /// Bytes that what was proven lately takes.
+    pub(super) fn memory(&self) -> usize {
+        self.recent.len() * 2 * size_of::<Key>()
+    }
+
     fn fade(&mut self, now: Instant) {
         if now.saturating_duration_since(self.recent_since) >= BELIEVED {
             self.recent.clear();

@@ -141,6 +141,8 @@ impl Session {
         self.timed.clear();
         self.unresolved = 0;
         self.held = 0;
+        self.memory = 0;
+        self.stuck = 0;
     }
 
     /// Closes both sides; what was said before is still written.
