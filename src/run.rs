@@ -5,7 +5,7 @@ use hapax::bench::BenchArgs;
 use hapax::cli::DemoArgs;
 use hapax::cli::terminal::TerminalCommand;
 use hapax::config::Config;
-use hapax::net::{Clients, Relay};
+use hapax::net::{self, Clients, Relay};
 use hapax::pressure::{Accounting, Budget, Watched};
 use hapax::session::{Rights, Shared};
 use hapax::simulate::{RecordArgs, SimulateArgs, record};
@@ -159,7 +159,8 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
     let mut helpers = JoinSet::new();
     let budget = Arc::new(config.budget());
-    helpers.spawn(tick(windows.clone(), Arc::clone(&budget)));
+    let memory = net::Budget::new(config.limits.memory, Arc::clone(&stats));
+    helpers.spawn(tick(windows.clone(), Arc::clone(&budget), Arc::clone(&memory)));
     if let Some(listener) = admin_listener {
         let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
         let admin = Admin::new(Parts {
@@ -186,9 +187,12 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         connect_timeout: config.timeouts.upstream_connect,
         buffer_bytes: config.limits.buffer_bytes,
         max_connections: config.limits.max_connections,
+        connections_per_address: config.limits.connections_per_address,
+        tcp_user_timeout: config.timeouts.tcp_user,
         drain_timeout: config.timeouts.drain,
         stats,
         clients,
+        budget: memory,
     };
     Arc::new(relay).serve(listener, draining).await;
     tracing::info!("drained; good bye");
@@ -217,13 +221,14 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
 
 /// Removes expired ids where no publish does it in passing, keeps the accounting's averages going, and lets windows size
 /// themselves by them.
-async fn tick(windows: Vec<Watched>, budget: Arc<Budget>) {
+async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::Budget>) {
     let mut tick = tokio::time::interval(TICK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = tick.tick().await.into_std();
         windows.iter().for_each(|watched| watched.tick(now));
         budget.tick(&windows, now);
+        memory.tick();
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::session::Listener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Upper bounds of the latency buckets, in microseconds: from a broker on the same host to one that fsyncs a quorum
@@ -19,9 +19,26 @@ pub struct Stats {
     accepted: AtomicU64,
     closed: AtomicU64,
     rejected: AtomicU64,
+    rejected_by_address: AtomicU64,
+    displaced: AtomicU64,
     dial_failures: AtomicU64,
     unmatched: AtomicU64,
     latency: Histogram,
+    /// kept by [`crate::net`]
+    pub(crate) memory: MemoryCounts,
+}
+
+/// What connections hold, as the shell keeps it.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryCounts {
+    /// bytes that may be held
+    pub(crate) limit: AtomicUsize,
+    /// bytes that are held
+    pub(crate) used: AtomicUsize,
+    /// connections that hold some
+    pub(crate) holders: AtomicUsize,
+    /// of them, those that are not read from because they hold too much
+    pub(crate) paused: AtomicUsize,
 }
 
 impl Stats {
@@ -41,6 +58,17 @@ impl Stats {
         self.rejected.fetch_add(1, Relaxed);
     }
 
+    /// The same, because there are as many from its address as the limit allows. Counts as rejected, too.
+    pub fn rejected_by_address(&self) {
+        self.rejected();
+        self.rejected_by_address.fetch_add(1, Relaxed);
+    }
+
+    /// A connection that had not logged in gave way to a newer one.
+    pub fn displaced(&self) {
+        self.displaced.fetch_add(1, Relaxed);
+    }
+
     /// The upstream could not be connected to.
     pub fn dial_failed(&self) {
         self.dial_failures.fetch_add(1, Relaxed);
@@ -54,9 +82,16 @@ impl Stats {
             accepted,
             connections: accepted.saturating_sub(closed),
             rejected: self.rejected.load(Relaxed),
+            rejected_by_address: self.rejected_by_address.load(Relaxed),
+            displaced: self.displaced.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
             latency: self.latency.snapshot(),
+            memory: Memory {
+                limit: self.memory.limit.load(Relaxed),
+                used: self.memory.used.load(Relaxed),
+                paused: self.memory.paused.load(Relaxed),
+            },
         }
     }
 }
@@ -91,12 +126,29 @@ pub struct Snapshot {
     pub connections: u64,
     /// client connections turned away
     pub rejected: u64,
+    /// of them, because of their address
+    pub rejected_by_address: u64,
+    /// client connections that gave way before they had logged in
+    pub displaced: u64,
     /// failed attempts to connect to the upstream
     pub dial_failures: u64,
     /// publishes that no window judged
     pub unmatched: u64,
     /// from a publish's arrival to its answer by the upstream
     pub latency: Latency,
+    /// what is held for clients
+    pub memory: Memory,
+}
+
+/// What is held for clients at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Memory {
+    /// bytes that may be held; 0 before there is a relay
+    pub limit: usize,
+    /// bytes that are held
+    pub used: usize,
+    /// connections that are not read from, because they hold more than their share of what is too much
+    pub paused: usize,
 }
 
 /// A histogram at one moment.

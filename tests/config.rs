@@ -85,6 +85,19 @@ fn the_documented_file_has_every_key() {
 }
 
 #[test]
+fn an_address_has_half_of_the_connections_and_memory_is_a_share_of_the_machine() {
+    let shares = [(10_000, 5_000), (200, 100), (100, 64), (10, 10)];
+    for (max, share) in shares {
+        let config = parse(&format!("[limits]\nmax_connections = {max}"));
+        assert_eq!(config.limits.connections_per_address, share, "of {max}");
+    }
+    let auto = parse("[limits]\nmemory = \"auto\"").limits.memory;
+    assert_eq!(auto, Config::default().limits.memory);
+    assert!(auto >= 16 << 20 && auto.is_multiple_of(1 << 20), "{auto}");
+    assert_eq!(parse("[limits]\nmemory = \"64MiB\"").limits.memory, 64 << 20);
+}
+
+#[test]
 fn every_invalid_file_fails_with_its_own_message() {
     let files = toml_files("tests/config_invalid");
     assert!(files.len() >= 30, "only {} files", files.len());
@@ -197,6 +210,8 @@ fn every_key_arrives() {
     assert_eq!(config.upstream.to_string(), "amqp://[::1]:5672");
     assert_eq!(config.admin.map(|admin| admin.to_string()).as_deref(), Some("[::]:16000"));
     assert_eq!((config.limits.max_connections, config.limits.buffer_bytes), (1, 65_536));
+    assert_eq!((config.limits.connections_per_address, config.limits.memory), (9, 77 << 20));
+    assert_eq!(config.timeouts.tcp_user, Duration::from_secs(7));
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.timeouts.upstream_connect, Duration::from_millis(1500));
     assert_eq!(config.timeouts.drain, Duration::from_secs(5400));

@@ -159,7 +159,7 @@ fn label_values(definition: &str) -> String {
 }
 
 /// A window that is too small for what it is given.
-const CONFIG: &str = "[limits]\nmax_connections = 2\nwaiters_per_id = 1\n\
+const CONFIG: &str = "[limits]\nmax_connections = 2\nwaiters_per_id = 1\nmemory = \"16MiB\"\n\
                       [[window]]\nname = \"orders\"\ncapacity = 100\nttl = \"60s\"\nengine = \"lru\"\n";
 
 /// The ground: node, forwarder, relay, Prometheus; and what goes through them.
@@ -196,20 +196,26 @@ impl Ground {
         }
     }
 
-    /// A publish that the broker never answers, one that waits for it, one that may not; a client too many. Then the
-    /// connection to the broker breaks.
-    fn trouble(&self, mut client: Raw) {
-        let cut = self.cut.as_ref().unwrap();
+    /// Publishes that the broker never answers, one that waits for it, one that may not; a client too many; one that holds too
+    /// much. Then the connection to the broker breaks.
+    fn trouble(&mut self, mut client: Raw) {
         let mut waiting = self.client();
-        cut.stall_down();
+        self.cut.as_ref().unwrap().stall_down();
         client.publish(1, &Publish::to("q", "unanswered"));
-        self.until("publishes_total", &[("verdict", "fresh")], 1.0 + self.fresh());
+        client.publish(1, &Publish::to("q", "as well"));
+        self.until("publishes_total", &[("verdict", "fresh")], 2.0 + self.fresh());
         for _ in 0..2 {
             waiting.publish(1, &Publish::to("q", "unanswered"));
         }
         self.until("refused_total", &[], 1.0);
         let mut third = Raw::dial(self.relay.addr()).unwrap();
         assert_eq!(third.frame().unwrap(), None, "turned away");
+        let body = vec![0; 9 << 20];
+        let large = Publish { body: &body, ..Publish::to("q", "as well") };
+        waiting.write(&[large.method(1), large.header(1)].concat()).unwrap();
+        self.until("memory_paused_connections", &[], 1.0);
+        self.until_alert("HapaxShortOfMemory");
+        let cut = self.cut.as_ref().unwrap();
         cut.cut_all();
         cut.resume();
         self.until("in_doubt_total", &[("outcome", "forgotten")], 1.0);

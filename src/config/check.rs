@@ -26,6 +26,8 @@ pub(crate) mod most {
     pub(crate) const BUFFER: usize = 1 << 30;
     pub(crate) const IDS: usize = crate::window::engine::MOST_IDS;
     pub(crate) const BUDGET: usize = 1 << 40;
+    /// Less would not do for a few connections.
+    pub(crate) const LEAST_MEMORY: usize = 16 << 20;
     pub(crate) const WEIGHT: usize = 1000;
     pub(crate) const TIMEOUT: Duration = Duration::from_secs(86_400);
     pub(crate) const TTL: Duration = Duration::from_secs(365 * 86_400);
@@ -132,10 +134,18 @@ fn overridden<T>(
 fn read_limits(mut section: Section<'_>, report: &mut Report) -> Limits {
     let default = Limits::default();
     let min_frame = MIN_FRAME_MAX as usize;
+    let max_connections = section
+        .read(report, "max_connections", default.max_connections, |v| value::count(v, 1..=most::CONNECTIONS));
+    let per_address = super::defaults::connections_per_address(max_connections);
     let limits = Limits {
-        max_connections: section.read(report, "max_connections", default.max_connections, |v| {
-            value::count(v, 1..=most::CONNECTIONS)
-        }),
+        max_connections,
+        connections_per_address: section
+            .read(report, "connections_per_address", per_address, |v| value::count(v, 1..=most::CONNECTIONS)),
+        memory: section
+            .read(report, "memory", Some(default.memory), |v| {
+                value::bytes_or_auto(v, most::LEAST_MEMORY..=most::BUDGET)
+            })
+            .unwrap_or(default.memory),
         max_unresolved: section.read(report, "max_unresolved", default.max_unresolved, |v| {
             value::count(v, 1..=most::UNRESOLVED)
         }),
@@ -166,6 +176,7 @@ fn read_timeouts(mut section: Section<'_>, report: &mut Report) -> Timeouts {
         rights: read("rights", default.rights, RIGHTS_LEAST),
         drain: read("drain", default.drain, Duration::ZERO),
         upstream_connect: read("upstream_connect", default.upstream_connect, TICK),
+        tcp_user: read("tcp_user", default.tcp_user, Duration::ZERO),
     };
     section.finish(report);
     timeouts

@@ -1,5 +1,6 @@
 //! Every default, in one place, with its unit and its reason. `config/hapax.toml` says the same; a test holds it to it.
 
+use super::machine;
 use super::{Config, Limits, Log, LogFormat, Timeouts, Upstream, WindowConfig};
 use crate::window::engine::EngineKind;
 use crate::window::local::Limits as WindowLimits;
@@ -21,6 +22,14 @@ pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1
 
 /// Connections. Each takes two sockets: 20,000 of the 65,536 files that the systemd unit allows.
 pub const MAX_CONNECTIONS: usize = 10_000;
+/// Of `max_connections`, what one address may take: a proxy or a NAT in front of Hapax has one address for many clients, so
+/// it may have half.
+pub const ADDRESS_SHARE: usize = 2;
+/// What one address may take in any case: where so few are allowed at all, they are few clients that somebody knows.
+pub const ADDRESS_LEAST: usize = 64;
+/// Of the machine's memory, what connections may hold: windows, the kernel's sockets and the broker, if it is here, need
+/// theirs.
+pub const MEMORY_SHARE: usize = 4;
 /// Publishes. Far more than a publisher leaves unconfirmed in practice.
 pub const MAX_UNRESOLVED: usize = 65_536;
 /// Bytes. Duplicates in flight are rare, and their bodies are the same message again.
@@ -44,6 +53,10 @@ pub const RIGHTS: Duration = Duration::from_secs(60);
 pub const DRAIN: Duration = Duration::from_secs(30);
 /// A broker in the same network answers within milliseconds; one lost SYN is forgiven.
 pub const UPSTREAM_CONNECT: Duration = Duration::from_secs(5);
+
+/// As long as RabbitMQ's own heartbeats (60 s, given up after two) would take. Not shorter: the kernel counts the time for
+/// which a peer takes no bytes, too, and a broker with an alarm takes none.
+pub const TCP_USER: Duration = Duration::from_secs(120);
 
 /// A filter of `tracing`.
 pub const LOG_LEVEL: &str = "info";
@@ -85,6 +98,8 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             max_connections: MAX_CONNECTIONS,
+            connections_per_address: connections_per_address(MAX_CONNECTIONS),
+            memory: memory(),
             max_unresolved: MAX_UNRESOLVED,
             held_bytes: HELD_BYTES,
             waiters_per_id: WAITERS_PER_ID,
@@ -92,6 +107,17 @@ impl Default for Limits {
             buffer_bytes: BUFFER_BYTES,
         }
     }
+}
+
+/// Where so many connections are allowed.
+pub(super) fn connections_per_address(max_connections: usize) -> usize {
+    (max_connections / ADDRESS_SHARE).max(ADDRESS_LEAST).min(max_connections)
+}
+
+/// On this machine, in whole MiB.
+pub(super) fn memory() -> usize {
+    let share = machine::memory() / MEMORY_SHARE;
+    (share - share % (1 << 20)).max(super::check::most::LEAST_MEMORY)
 }
 
 impl Default for Timeouts {
@@ -103,6 +129,7 @@ impl Default for Timeouts {
             rights: RIGHTS,
             drain: DRAIN,
             upstream_connect: UPSTREAM_CONNECT,
+            tcp_user: TCP_USER,
         }
     }
 }

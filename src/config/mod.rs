@@ -12,6 +12,7 @@
 
 mod check;
 mod json;
+mod machine;
 mod problem;
 mod raw;
 mod show;
@@ -93,6 +94,10 @@ impl fmt::Display for Upstream {
 pub struct Limits {
     /// client connections at a time
     pub max_connections: usize,
+    /// of them, from one address
+    pub connections_per_address: usize,
+    /// bytes that all connections together may hold
+    pub memory: usize,
     /// publishes of one connection whose outcome is unknown, before its client is not read any more
     pub max_unresolved: usize,
     /// bytes of publishes that wait for the outcome of another one, per connection
@@ -120,6 +125,8 @@ pub struct Timeouts {
     pub drain: Duration,
     /// to open a TCP connection to the broker
     pub upstream_connect: Duration,
+    /// for written bytes to arrive at a peer's host, where no heartbeats are agreed on
+    pub tcp_user: Duration,
 }
 
 /// Logging, to stderr.

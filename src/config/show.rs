@@ -71,6 +71,8 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     let limits = &config.limits;
     out.section("[limits]", "limits.".into())?;
     out.raw("max_connections", limits.max_connections)?;
+    out.raw("connections_per_address", limits.connections_per_address)?;
+    out.raw("memory", show_bytes(limits.memory))?;
     out.raw("max_unresolved", limits.max_unresolved)?;
     out.raw("held_bytes", show_bytes(limits.held_bytes))?;
     out.raw("waiters_per_id", limits.waiters_per_id)?;
@@ -85,6 +87,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.duration("rights", timeouts.rights)?;
     out.duration("drain", timeouts.drain)?;
     out.duration("upstream_connect", timeouts.upstream_connect)?;
+    out.duration("tcp_user", timeouts.tcp_user)?;
 
     out.section("[log]", "log.".into())?;
     out.word("format", config.log.format)?;

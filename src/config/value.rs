@@ -78,6 +78,19 @@ pub(super) fn bytes(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Resul
     }
 }
 
+/// Bytes, or none for `"auto"`.
+pub(super) fn bytes_or_auto(
+    value: &DeValue<'_>,
+    bounds: RangeInclusive<usize>,
+) -> Result<Option<usize>, Wrong> {
+    match value {
+        DeValue::String(text) if text == "auto" => Ok(None),
+        other => bytes(other, bounds)
+            .map(Some)
+            .map_err(|wrong| Wrong { fix: format!("{}, or \"auto\"", wrong.fix), ..wrong }),
+    }
+}
+
 fn within(
     value: Option<i128>,
     shown: &dyn std::fmt::Display,

@@ -2,22 +2,29 @@
 //!
 //! [`Relay::serve`] accepts; each client connection is one task, the [`pump`], which feeds a
 //! [`Session`](crate::session::Session) from both sockets and carries out what it says. [`side`] is one socket with its
-//! two bounded buffers. [`clients`] is the list of who is connected.
+//! two bounded buffers. [`clients`] is the list of who is connected. [`places`] says who may connect, [`memory`] who may be
+//! read from, [`sparse`] what is logged of strangers.
 
 mod clients;
+mod memory;
+mod places;
 mod pump;
 mod side;
+mod sparse;
 
 pub use clients::{Clients, Entry, Numbers, State};
+pub use memory::Budget;
 
 use crate::session::Shared;
 use crate::stats::Stats;
+use places::{Full, Place, Places};
+use sparse::Sparse;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// How long accepting rests when the system refuses (out of files, out of memory).
@@ -36,18 +43,32 @@ pub struct Relay {
     pub buffer_bytes: usize,
     /// connections at a time
     pub max_connections: usize,
+    /// of them, from one address
+    pub connections_per_address: usize,
+    /// how long written bytes may stay unacknowledged where no heartbeats are agreed on; zero: the kernel's own time
+    pub tcp_user_timeout: Duration,
     /// from the order to drain until what is left is cut
     pub drain_timeout: Duration,
     /// counts connections
     pub stats: Arc<Stats>,
     /// lists them
     pub clients: Arc<Clients>,
+    /// bounds what they hold
+    pub budget: Arc<Budget>,
+}
+
+/// The log lines that a stranger can cause.
+#[derive(Debug)]
+struct Lines {
+    refused: Sparse,
+    unreachable: Sparse,
 }
 
 impl Relay {
     /// Accepts until `draining` turns true, then waits for the connections to settle, `drain_timeout` at most.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, mut draining: watch::Receiver<bool>) {
-        let places = Arc::new(Semaphore::new(self.max_connections));
+        let places = Places::new(self.max_connections, self.connections_per_address);
+        let lines = Arc::new(Lines { refused: Sparse::new(now()), unreachable: Sparse::new(now()) });
         let mut connections = JoinSet::new();
         let orders = draining.clone();
         loop {
@@ -55,18 +76,19 @@ impl Relay {
                 _ = draining.wait_for(|draining| *draining) => break,
                 Some(ended) = connections.join_next() => log_panic(ended),
                 accepted = listener.accept() => match accepted {
-                    Ok((client, peer)) => match Arc::clone(&places).try_acquire_owned() {
-                        Ok(place) => {
-                            let (relay, draining) = (Arc::clone(&self), orders.clone());
-                            connections.spawn(async move {
-                                relay.connection(client, peer, draining).await;
-                                drop(place);
+                    Ok((client, peer)) => match places.take(peer.ip()) {
+                        Ok((place, gave_way)) => {
+                            if gave_way {
+                                self.stats.displaced();
+                            }
+                            let (relay, lines, draining) = (Arc::clone(&self), Arc::clone(&lines), orders.clone());
+                            let number = place.number();
+                            let task = connections.spawn(async move {
+                                relay.connection(client, peer, place, &lines, draining).await;
                             });
+                            places.has_task(number, task);
                         }
-                        Err(_) => {
-                            self.stats.rejected();
-                            tracing::warn!(%peer, max = self.max_connections, "connection refused: limits.max_connections reached");
-                        }
+                        Err(full) => self.refuse(full, peer, &lines),
                     },
                     Err(error) => {
                         tracing::error!(%error, "can't accept; is the limit of open files too low? (ulimit -n)");
@@ -87,11 +109,34 @@ impl Relay {
         }
     }
 
-    async fn connection(&self, client: TcpStream, peer: SocketAddr, draining: watch::Receiver<bool>) {
+    fn refuse(&self, full: Full, peer: SocketAddr, lines: &Lines) {
+        match full {
+            Full::Process => self.stats.rejected(),
+            Full::Address => self.stats.rejected_by_address(),
+        }
+        let Some(left_out) = lines.refused.happened(now()) else { return };
+        match full {
+            Full::Process => {
+                tracing::warn!(%peer, max = self.max_connections, left_out, "connection refused: limits.max_connections reached");
+            }
+            Full::Address => {
+                tracing::warn!(%peer, max = self.connections_per_address, left_out, "connection refused: limits.connections_per_address reached");
+            }
+        }
+    }
+
+    async fn connection(
+        &self,
+        client: TcpStream,
+        peer: SocketAddr,
+        place: Place,
+        lines: &Lines,
+        draining: watch::Receiver<bool>,
+    ) {
         let _open = self.stats.accepted();
         tracing::debug!(%peer, "client connected");
         match configure(&client) {
-            Ok(()) => pump::run(self, client, peer, draining).await,
+            Ok(()) => pump::run(self, client, peer, place, lines, draining).await,
             Err(error) => tracing::debug!(%peer, %error, "client left at once"),
         }
         tracing::debug!(%peer, "client disconnected");
@@ -105,6 +150,14 @@ impl Relay {
         configure(&stream)?;
         Ok(stream)
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shell is where time is read: once for each batch of bytes"
+)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// No delay for small frames; a peer whose machine has died is noticed even without heartbeats.

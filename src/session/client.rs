@@ -87,6 +87,8 @@ impl Session {
             if !self.channels.contains_key(&channel) {
                 self.births += 1;
                 self.channels.insert(channel, Box::new(Channel::new(channel, self.births)));
+                // It is in the books from now on.
+                self.on_channel(channel, now, |_, _| Ok(()));
                 self.out.upstream.forward(frame);
                 return;
             }

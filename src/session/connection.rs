@@ -13,14 +13,14 @@
 use super::about::About;
 use super::channel::Channel;
 use super::cx::{Cx, Finder, Tickets};
-use super::fault::Fault;
+use super::fault::{Fault, Scope};
 use super::handshake::Handshake;
 use super::inbound::Inbound;
 use super::liveness::{Beat, Clock};
 use super::outbox::{Outbox, Piece};
 use super::probe::{Answer, Finding, Probes};
 use super::rights::OwnRights;
-use super::{Output, Phase, Shared};
+use super::{Memory, Output, Phase, Shared};
 use crate::window::{ForgetCause, Mailbox, Verdict};
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::AMQPClass;
@@ -68,6 +68,9 @@ pub(super) struct Ending {
     pub(super) until: Instant,
 }
 
+/// Bytes that a session takes before its client has said anything, with what the shell has for it.
+const IDLE: usize = 16 << 10;
+
 /// One client connection and its upstream connection.
 #[derive(Debug)]
 pub struct Session {
@@ -102,6 +105,9 @@ pub struct Session {
     /// `basic.publish`es of the client.
     pub(super) publishes: u64,
     pub(super) held: usize,
+    /// What the channels take, and of that what only the client can end.
+    pub(super) memory: usize,
+    pub(super) stuck: usize,
     /// Channels that have answers for the client.
     pub(super) due: BTreeSet<ChannelId>,
     /// Channels with a backlog that is not stopped by anything but the bound on unresolved publishes.
@@ -139,6 +145,8 @@ impl Session {
             unresolved: 0,
             publishes: 0,
             held: 0,
+            memory: 0,
+            stuck: 0,
             due: BTreeSet::new(),
             ready: BTreeSet::new(),
             timed: BTreeSet::new(),
@@ -184,6 +192,13 @@ impl Session {
         self.held
     }
 
+    /// What is held for the client.
+    pub fn memory(&self) -> Memory {
+        let beside = self.inbound.memory() + self.finder.memory() + self.rights.memory();
+        let frame = self.handshake.client_limit();
+        Memory { held: IDLE + beside + self.memory, stuck: self.stuck, frame }
+    }
+
     /// The user's vhost, once known.
     pub fn vhost(&self) -> Option<&Bytes> {
         self.handshake.vhost()
@@ -202,6 +217,11 @@ impl Session {
     /// Publishes of the client since it connected, those that were dropped included.
     pub fn publishes(&self) -> u64 {
         self.publishes
+    }
+
+    /// Whether both sides have agreed on heartbeats.
+    pub fn has_heartbeats(&self) -> bool {
+        self.upstream_clock.is_running()
     }
 
     /// How far the connection is.
@@ -292,6 +312,11 @@ impl Session {
         self.settle_down(now);
     }
 
+    /// Bytes of the client lie where nobody has looked at them yet: it is alive.
+    pub fn handle_client_alive(&mut self, now: Instant) {
+        self.client_clock.heard(now);
+    }
+
     /// The upstream connection is open (answers [`Output::Dial`]).
     pub fn handle_upstream_open(&mut self, now: Instant) {
         if self.upstream == Upstream::Dialing {
@@ -344,6 +369,22 @@ impl Session {
         if matches!(self.upstream, Upstream::Closing { until } | Upstream::SaidClose { until } if now >= until)
         {
             self.hang_up(now);
+        }
+        self.settle_down(now);
+    }
+
+    /// The process holds too much, and this session more than `share` bytes. What only the client could end is given up, for its
+    /// client is not read from: the largest first, until the rest is within the share.
+    pub fn handle_memory_pressure(&mut self, share: usize, now: Instant) {
+        while self.client == Client::Live && self.upstream == Upstream::Live && self.stuck > share {
+            let before = self.stuck;
+            let largest = self.channels.iter().max_by_key(|(_, channel)| channel.booked().stuck);
+            let Some((&id, _)) = largest else { break };
+            self.on_channel(id, now, |channel, _| channel.relieve());
+            if self.stuck >= before && self.client == Client::Live {
+                // It is no single channel, but that there are so many.
+                self.fail(&Fault::MemoryShort { held: before, scope: Scope::Connection }, now);
+            }
         }
         self.settle_down(now);
     }
@@ -410,6 +451,11 @@ impl Session {
 
     /// Everything that an event has made possible.
     fn settle_down(&mut self, now: Instant) {
+        // The mail may promote a waiter, and what is dead by now would take it along. (The shell hands over all that the
+        // upstream has said before it asks.)
+        if self.upstream_clock.is_dead(now) {
+            self.upstream_lost(now);
+        }
         loop {
             let mail = self.mailbox.take();
             let quiet = mail.is_empty();
@@ -581,6 +627,8 @@ impl Session {
         let (before, after) = channel.book();
         self.unresolved = self.unresolved - before.unresolved + after.unresolved;
         self.held = self.held - before.held + after.held;
+        self.memory = self.memory - before.memory + after.memory;
+        self.stuck = self.stuck - before.stuck + after.stuck;
         if channel.is_due() {
             self.due.insert(id);
         }
@@ -595,6 +643,8 @@ impl Session {
         if channel.is_gone() {
             self.unresolved -= after.unresolved;
             self.held -= after.held;
+            self.memory -= after.memory;
+            self.stuck -= after.stuck;
             self.channels.remove(&id);
             self.due.remove(&id);
             self.ready.remove(&id);

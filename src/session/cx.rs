@@ -136,6 +136,11 @@ impl Finder {
         Some(Route { method, mandatory, immediate, target, routing_key, judge })
     }
 
+    /// Bytes that what was found takes, about: a name has 255 at most.
+    pub(super) fn memory(&self) -> usize {
+        self.found.len() * 320
+    }
+
     pub(super) fn find(&mut self, shared: &Shared, exchange: &[u8]) -> Option<Arc<dyn Window>> {
         let vhost = self.vhost.as_ref()?;
         if let Some(found) = self.found.get(exchange) {

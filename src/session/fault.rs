@@ -100,6 +100,17 @@ pub enum Fault {
         /// the bound
         max: u16,
     },
+    /// The process holds too much, and this client more than its share of it.
+    #[error(
+        "RESOURCE_ERROR - hapax is short of memory (limits.memory), and an open transaction, an unfinished message or channels of \
+         this connection hold {held} bytes of it; retry with less at a time"
+    )]
+    MemoryShort {
+        /// what would stay held until the client says more
+        held: usize,
+        /// amid a content, or where it is no single channel
+        scope: Scope,
+    },
 }
 
 impl Fault {
@@ -113,7 +124,7 @@ impl Fault {
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
             | Fault::TxTooSlow { .. } => 406,
-            Fault::TxTooLarge { .. } => 506,
+            Fault::TxTooLarge { .. } | Fault::MemoryShort { .. } => 506,
             Fault::SecondOpen => 504,
             Fault::ChannelMax { .. } => 530,
         }
@@ -130,6 +141,7 @@ impl Fault {
             | Fault::ChannelLimit
             | Fault::SecondOpen
             | Fault::ChannelMax { .. } => Scope::Connection,
+            Fault::MemoryShort { scope, .. } => *scope,
             Fault::MissingId { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
@@ -148,6 +160,7 @@ impl Fault {
             | Fault::BodyTooSlow { .. }
             | Fault::TxTooSlow { .. }
             | Fault::ChannelLimit
+            | Fault::MemoryShort { .. }
             | Fault::ChannelMax { .. } => MethodId(0, 0),
             Fault::SecondOpen => MethodId::CHANNEL_OPEN,
             Fault::TxAfterPublish => MethodId::TX_SELECT,

@@ -167,6 +167,11 @@ impl Inbound {
         }
     }
 
+    /// Bytes that it takes.
+    pub(super) fn memory(&self) -> usize {
+        self.frames.len() + self.places.capacity() * size_of::<Place>()
+    }
+
     /// Nobody wants the rest.
     pub(super) fn clear(&mut self) {
         *self = Inbound::default();

@@ -51,6 +51,10 @@ impl Clock {
         self.listening = listening;
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        self.interval.is_some()
+    }
+
     pub(super) fn stop(&mut self) {
         self.interval = None;
     }
@@ -61,9 +65,14 @@ impl Clock {
         Some(if self.listening { send.min(self.heard + interval * 2) } else { send })
     }
 
+    /// Whether nothing was heard for two intervals.
+    pub(super) fn is_dead(&self, now: Instant) -> bool {
+        self.interval.is_some_and(|interval| self.listening && now >= self.heard + interval * 2)
+    }
+
     pub(super) fn check(&mut self, now: Instant) -> Beat {
         let Some(interval) = self.interval else { return Beat::Quiet };
-        if self.listening && now >= self.heard + interval * 2 {
+        if self.is_dead(now) {
             return Beat::Dead;
         }
         if now >= self.sent + interval / 2 {

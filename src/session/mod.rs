@@ -99,6 +99,18 @@ pub enum Phase {
     Lingering,
 }
 
+/// What a session holds for its client, in bytes: frames, entries, channels, and what comes with them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Memory {
+    /// all of it
+    pub held: usize,
+    /// of it, what only more words of the client can end: an open transaction, a body that is its own id, channels, consumers.
+    /// The rest ends by itself, by an outcome or by a timeout.
+    pub stuck: usize,
+    /// how much has to be read, at most, until a frame of the client is whole
+    pub frame: usize,
+}
+
 /// What the shell is to do. Carried out in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
@@ -116,4 +128,7 @@ pub enum Output {
     CloseClient,
     /// Nothing more will be written to the upstream: flush, then close its socket. (Both closed: the session is over.)
     CloseUpstream,
+    /// The upstream is given up: drop what waits to be written to it, in the system's buffers, too, and close its socket. What
+    /// it has not received is called in doubt now, so it must not be stored later.
+    CutUpstream,
 }

@@ -188,6 +188,7 @@ pub(super) struct Outbox {
     upstream_heartbeat: bool,
     close_client: bool,
     close_upstream: bool,
+    cut_upstream: bool,
 }
 
 impl Outbox {
@@ -213,6 +214,12 @@ impl Outbox {
         self.close_upstream = true;
     }
 
+    /// What was to be written to the upstream is pointless.
+    pub(super) fn cut_upstream(&mut self) {
+        self.upstream.abandon();
+        self.cut_upstream = true;
+    }
+
     /// Bytes before closes: what was said before a close is written before it.
     pub(super) fn poll(&mut self) -> Option<Output> {
         if std::mem::take(&mut self.dial) {
@@ -233,6 +240,9 @@ impl Outbox {
         if std::mem::take(&mut self.close_client) {
             return Some(Output::CloseClient);
         }
-        std::mem::take(&mut self.close_upstream).then_some(Output::CloseUpstream)
+        if std::mem::take(&mut self.close_upstream) {
+            return Some(Output::CloseUpstream);
+        }
+        std::mem::take(&mut self.cut_upstream).then_some(Output::CutUpstream)
     }
 }

@@ -286,4 +286,9 @@ impl OwnRights {
         }
         self.recent.insert(fact, until);
     }
+
+    /// Bytes that what was proven lately takes.
+    pub(super) fn memory(&self) -> usize {
+        self.recent.len() * 2 * size_of::<(Key, Instant)>()
+    }
 }

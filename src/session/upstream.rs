@@ -111,14 +111,16 @@ impl Session {
         }
     }
 
-    /// The upstream's socket has ended.
+    /// The upstream's socket has ended, or the upstream has been silent for too long. What waits to be written to it is dropped:
+    /// it is in doubt from here on, and must not be stored after that.
     pub(super) fn upstream_lost(&mut self, now: Instant) {
         if self.upstream == Upstream::Gone {
             return;
         }
         let expected = matches!(self.upstream, Upstream::SaidClose { .. });
         self.flush(now);
-        self.drop_upstream(now);
+        self.let_go_of_upstream(now);
+        self.out.cut_upstream();
         match self.client {
             Client::Live if self.handshake.opened() && !expected => {
                 self.tell_client(&Fault::UpstreamLost, now);
@@ -132,11 +134,18 @@ impl Session {
         }
     }
 
+    /// Closes the upstream's socket as soon as all that was said to it is written.
     pub(super) fn drop_upstream(&mut self, now: Instant) {
+        if self.upstream != Upstream::Gone {
+            self.out.close_upstream();
+        }
+        self.let_go_of_upstream(now);
+    }
+
+    fn let_go_of_upstream(&mut self, now: Instant) {
         self.lose_channels(now);
         self.ending = None;
         self.upstream_clock.stop();
-        self.out.close_upstream();
         self.upstream = Upstream::Gone;
     }
 
@@ -151,6 +160,8 @@ impl Session {
         self.timed.clear();
         self.unresolved = 0;
         self.held = 0;
+        self.memory = 0;
+        self.stuck = 0;
     }
 
     /// Closes both sides; what was said before is still written.

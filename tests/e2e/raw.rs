@@ -8,10 +8,11 @@ use amq_protocol::protocol::{
     AMQPClass, basic, channel, confirm, connection, gen_class, parse_class, queue, tx,
 };
 use amq_protocol::types::{AMQPValue, FieldTable, ShortString};
+use socket2::{Domain, Socket, Type};
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 
 pub const HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 
@@ -219,7 +220,18 @@ pub struct Raw {
 impl Raw {
     /// A socket and nothing else.
     pub fn dial(addr: SocketAddr) -> io::Result<Raw> {
-        let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+        Raw::over(TcpStream::connect_timeout(&addr, PATIENCE)?)
+    }
+
+    /// From this address of ours.
+    pub fn dial_from(from: IpAddr, addr: SocketAddr) -> io::Result<Raw> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        socket.connect_timeout(&addr.into(), PATIENCE)?;
+        Raw::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> io::Result<Raw> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
@@ -240,7 +252,12 @@ impl Raw {
 
     /// A whole handshake; a refusal by the broker is an error that quotes it.
     pub fn login(addr: SocketAddr, login: &Login) -> io::Result<Raw> {
-        let mut raw = Raw::dial(addr)?;
+        Raw::dial(addr)?.logged_in(login)
+    }
+
+    /// The handshake of a socket that has said nothing yet.
+    pub fn logged_in(self, login: &Login) -> io::Result<Raw> {
+        let mut raw = self;
         raw.write(HEADER)?;
         let AMQPClass::Connection(connection::AMQPMethod::Start(start)) = raw.method0()? else {
             return Err(io::Error::other("no connection.start"));

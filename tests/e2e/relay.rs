@@ -112,8 +112,22 @@ impl Relay {
 
     /// Asks it to drain.
     pub fn sigterm(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Stops the process where it is, until [`Relay::carry_on`].
+    pub fn stand_still(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it run again.
+    pub fn carry_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
         let pid = self.child.as_ref().expect("it runs").id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     /// Waits for its end.

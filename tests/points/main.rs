@@ -16,9 +16,13 @@ mod e2e;
 mod confirms;
 mod frames;
 mod liveness;
+mod memory;
 mod outcome;
+mod paused;
 mod scope;
 mod stored;
+mod strangers;
+mod vanished;
 
 use e2e::raw::{Raw, Told};
 

@@ -2,6 +2,7 @@
 
 mod desk;
 mod late;
+mod memory;
 mod p01_p02_stored;
 mod p03_p04_tags;
 mod p05_tx;

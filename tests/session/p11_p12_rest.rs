@@ -10,7 +10,7 @@ use crate::support::pair::Pair;
 use crate::support::probe::{asks, prove};
 use amq_protocol::protocol::{AMQPClass, basic, connection};
 use amq_protocol::types::FieldTable;
-use hapax::window::Event;
+use hapax::window::{Event, ForgetCause};
 
 fn beating(desk: &Desk) -> Pair {
     let mut pair = Pair::new(&desk.shared).proving();
@@ -68,6 +68,62 @@ fn p11_liveness_a_silent_upstream_is_gone_after_two_intervals() {
     assert!(pair.upstream_closed());
     assert!(format!("{:?}", pair.to_client()).contains("connection.close 320"));
     assert_eq!(desk.in_flight(), 0);
+}
+
+#[test]
+fn p11_liveness_a_waiter_is_not_promoted_into_an_upstream_that_is_dead() {
+    let desk = Desk::new();
+    let (mut first, mut waiter, mut other) = (beating(&desk), beating(&desk), beating(&desk));
+    publish(&mut first, &m("a"));
+    unheard(&mut waiter, m("a").publish(1));
+    unheard(&mut other, m("a").publish(1));
+    for pair in [&mut first, &mut waiter, &mut other] {
+        pair.stand_still(21 * SECOND);
+    }
+    // Only the third one's upstream has said something meanwhile.
+    other.upstream(heartbeat());
+    first.upstream_eof();
+    waiter.pump();
+    assert_eq!(waiter.to_upstream(), Frames::none(), "its upstream has been silent for too long");
+    assert!(waiter.upstream_closed());
+    assert!(format!("{:?}", waiter.to_client()).contains("connection.close 320"));
+    assert_eq!(other.to_upstream(), m("a").publish(1), "so it is the next one's turn");
+    other.upstream(ack(1, 1));
+    assert_eq!(other.to_client(), ack(1, 1));
+    assert!(desk.is_seen("a"));
+}
+
+#[test]
+fn p11_liveness_nothing_is_written_to_an_upstream_that_was_lost() {
+    let desk = Desk::new();
+    let mut pair = beating(&desk);
+    let now = pair.now();
+    let mut bytes = bytes::BytesMut::from(&m("a").publish(1).encode()[..]);
+    pair.session.handle_client(&mut bytes, now);
+    // The shell has not asked what is to be written, and the socket has ended.
+    pair.session.handle_upstream_eof(now);
+    assert_eq!(pair.to_upstream(), Frames::none(), "it is called in doubt already");
+    assert_eq!(desk.count(Event::Forgotten(ForgetCause::InDoubt)), 1);
+    assert!(pair.upstream_closed());
+}
+
+#[test]
+fn p11_liveness_bytes_that_nobody_has_looked_at_are_a_sign_of_life() {
+    let desk = Desk::new();
+    let mut pair = beating(&desk);
+    pair.stand_still(21 * SECOND);
+    let now = pair.now();
+    pair.upstream(heartbeat());
+    pair.session.handle_client_alive(now);
+    pair.session.handle_timeout(now);
+    pair.pump();
+    assert!(!pair.client_closed());
+    pair.stand_still(20 * SECOND);
+    let now = pair.now();
+    pair.upstream(heartbeat());
+    pair.session.handle_timeout(now);
+    pair.pump();
+    assert!(pair.client_closed());
 }
 
 #[test]

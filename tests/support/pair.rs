@@ -186,6 +186,11 @@ impl Pair {
         self.now = until;
     }
 
+    /// Time passes while the process stands still: nothing is handled on the way.
+    pub fn stand_still(&mut self, by: Duration) {
+        self.now += by;
+    }
+
     /// What was written to the client since the last call.
     pub fn to_client(&mut self) -> Frames {
         self.pump();
@@ -327,7 +332,7 @@ impl Pair {
             Output::HeartbeatClient => self.to_client.extend_from_slice(&HEARTBEAT),
             Output::HeartbeatUpstream => self.to_upstream.extend_from_slice(&HEARTBEAT),
             Output::CloseClient => self.client_closed = true,
-            Output::CloseUpstream => self.upstream_closed = true,
+            Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
         }
     }
 }

@@ -82,10 +82,24 @@ impl Collector for Relay {
 fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     gauge(encoder, "connections", "Client connections that are open.", &stats.connections)?;
     count(encoder, "connections_accepted", "Client connections accepted.", stats.accepted)?;
-    let rejected = "Client connections turned away, because limits.max_connections are open.";
+    let rejected = "Client connections turned away, because limits.max_connections or limits.connections_per_address are open.";
     count(encoder, "connections_rejected", rejected, stats.rejected)?;
     let lost = "Lines of the log that were lost, because nobody read the log or it could not be written.";
     count(encoder, "log_lines_lost", lost, crate::log::lost())?;
+    let by_address = "Of those turned away, the ones at limits.connections_per_address.";
+    count(encoder, "connections_rejected_by_address", by_address, stats.rejected_by_address)?;
+    let displaced = "Client connections that had not logged in and gave way to newer ones at a limit.";
+    count(encoder, "connections_displaced", displaced, stats.displaced)?;
+    gauge(
+        encoder,
+        "memory_bytes",
+        "Memory that is held for client connections, in bytes.",
+        &stats.memory.used,
+    )?;
+    let limit = "Memory that may be held for client connections, in bytes.";
+    gauge(encoder, "memory_limit_bytes", limit, &stats.memory.limit)?;
+    let paused = "Client connections that are not read from, because they hold more than their share of too much memory.";
+    gauge(encoder, "memory_paused_connections", paused, &stats.memory.paused)?;
     let latency = &stats.latency;
     encoder
         .encode_descriptor(

@@ -36,6 +36,12 @@ impl Channel {
         self.advance(cx)
     }
 
+    /// Gives up what only the client could end: its process is short of memory.
+    pub(in crate::session) fn relieve(&mut self) -> Result<(), Fault> {
+        let scope = if self.publisher.is_forwarding() { Scope::Connection } else { Scope::Channel };
+        Err(Fault::MemoryShort { held: self.booked.stuck, scope })
+    }
+
     /// Writes the answers that are due.
     pub(in crate::session) fn flush(&mut self, cx: &mut Cx<'_>) {
         if self.publisher.is_due() && self.delivering == Delivering::Nothing && !self.selecting {

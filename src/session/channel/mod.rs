@@ -130,7 +130,18 @@ pub(in crate::session) struct Booked {
     pub(in crate::session) unresolved: usize,
     /// bytes held
     pub(in crate::session) held: usize,
+    /// bytes that it takes, all told
+    pub(in crate::session) memory: usize,
+    /// of them, those that only the client can end
+    pub(in crate::session) stuck: usize,
 }
+
+/// Bytes of a channel, with its place among others.
+const CHANNEL: usize = size_of::<Channel>() + 64;
+/// Bytes of a consumer: its tag has 255 at most.
+const CONSUMER: usize = 320;
+/// Bytes of a frame in the backlog, beside its own.
+const QUEUED: usize = size_of::<Piece>() + 48;
 
 impl Channel {
     /// `channel.open` has passed.
@@ -183,7 +194,14 @@ impl Channel {
     /// Books it anew: what was booked before, and what is now.
     pub(in crate::session) fn book(&mut self) -> (Booked, Booked) {
         let held = self.publisher.held() + self.backlog_bytes;
-        let after = Booked { unresolved: self.publisher.unresolved(), held };
+        let stuck = CHANNEL + self.consumers.len() * CONSUMER + self.publisher.stuck();
+        let ends = self.publisher.memory() + held + self.backlog.len() * QUEUED;
+        let after = Booked {
+            unresolved: self.publisher.unresolved(),
+            held,
+            memory: stuck + ends,
+            stuck: stuck + self.publisher.collecting(),
+        };
         (std::mem::replace(&mut self.booked, after), after)
     }
 

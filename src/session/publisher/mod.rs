@@ -31,7 +31,7 @@ use crate::session::outbox::{Piece, View};
 use crate::session::probe::{Asker, Finding};
 use crate::session::rights::Standing;
 use crate::session::transaction::Transactions;
-use crate::session::waiting::Waiting;
+use crate::session::waiting::{Waiter, Waiting};
 use crate::window::{
     Confirms as ConfirmRule, Event, ForgetCause, Key, KeyMaker, MissingId, Reservation, Reservations, Scoped,
     Ticket, Window,
@@ -139,6 +139,13 @@ struct Start<'a> {
     left: u64,
 }
 
+/// Bytes of a publish in the ledger: its entry, its slot, its reservation in the window, and what a return would show.
+const ENTRY: usize = std::mem::size_of::<Entry>() + 128;
+/// The same in a transaction, whose keys are in a set, too.
+const TX_ENTRY: usize = ENTRY + 32;
+/// Bytes of a publish that waits, beside its frames: its place here and in the window.
+const WAITER: usize = std::mem::size_of::<Waiter>() + 128;
+
 /// What a window finds in a content header.
 enum Reading {
     /// An id. (The client's tag is not known here.)
@@ -222,6 +229,25 @@ impl Publisher {
     /// Bytes held for waiting publishes.
     pub(in crate::session) fn held(&self) -> usize {
         self.waiting.held()
+    }
+
+    /// Bytes that what is in the ledger and what waits takes, beside what is [held](Publisher::held) and
+    /// [stuck](Publisher::stuck).
+    pub(in crate::session) fn memory(&self) -> usize {
+        (self.confirms.span() + self.tx.ending_len()) * ENTRY + self.waiting.len() * WAITER
+    }
+
+    /// Bytes of the open transaction. (A body that is its own id is held already: [`Publisher::collecting`].)
+    pub(in crate::session) fn stuck(&self) -> usize {
+        self.tx.open_len() * TX_ENTRY
+    }
+
+    /// Bytes held for a body that is its own id: nobody but the client can end it.
+    pub(in crate::session) fn collecting(&self) -> usize {
+        match &self.content {
+            Content::Body { fate: Fate::Collect(draft), .. } => size_of(draft.size),
+            Content::Body { .. } | Content::Idle | Content::Header(_) | Content::Opaque { .. } => 0,
+        }
     }
 
     /// Publishes whose outcome is unknown, or whose answer waits behind another's. Those of an open transaction

@@ -62,7 +62,7 @@ impl Link {
                 self.to_client.close();
                 self.from_client.drop_reader();
             }
-            Output::CloseUpstream => {
+            Output::CloseUpstream | Output::CutUpstream => {
                 self.upstream_socket = Socket::Over;
                 self.to_broker.close();
                 self.from_broker.drop_reader();

@@ -1,0 +1,229 @@
+//! One budget for all that is held for clients (`limits.memory`): counted by each connection, bounded for the process.
+//!
+//! Each connection tells a [`Holding`] what it holds, once for each time that its task wakes up. While the process holds more
+//! than the *mark*, half of the budget, a connection that holds more than its *share* (the mark divided by the connections, but what one needs
+//! in any case) is not read from. What it holds shrinks without reading: outcomes come, waits time out, buffers are written.
+//! What would not shrink so is refused (`Session::handle_memory_pressure`). Those within their share are read from as ever.
+//!
+//! That bounds the sum. When the mark is passed, all together hold the mark. From then on only those within their share
+//! grow, each to one share and one read beyond it. With n connections they hold no more than
+//!
+//! ```text
+//!   mark + n * (share + one read)  =  budget + n * one read        where share = mark / n
+//! ```
+//!
+//! and n times what one needs in any case, where that is more than mark / n: then the budget is too small for so many.
+//! Reads are short while the process is above its mark.
+
+use crate::stats::Stats;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use tokio::sync::watch;
+
+/// Told when it has changed by so much: most times that a task wakes up, next to nothing has. It is also how far the sum may
+/// be off, for each connection.
+const STEP: usize = 4 << 10;
+/// What a connection needs beside one frame: an idle one has less.
+const NEEDED: usize = 256 << 10;
+
+/// The process's budget.
+#[derive(Debug)]
+pub struct Budget {
+    stats: Arc<Stats>,
+    mark: usize,
+    /// When the sum falls below this, those that wait are woken: less than the mark, so that they do not come at each step.
+    low: usize,
+    room: watch::Sender<()>,
+}
+
+impl Budget {
+    /// Of so many bytes; `stats` shows how much of it is used.
+    pub fn new(limit: usize, stats: Arc<Stats>) -> Arc<Budget> {
+        stats.memory.limit.store(limit, Relaxed);
+        let mark = limit / 2;
+        Arc::new(Budget { stats, mark, low: mark - mark / 8, room: watch::Sender::new(()) })
+    }
+
+    /// Lets those that wait look again. To be called about once a second: shares grow when others leave, and nobody is told of
+    /// that.
+    pub fn tick(&self) {
+        if self.stats.memory.paused.load(Relaxed) > 0 {
+            self.room.send_replace(());
+        }
+    }
+
+    /// A connection begins.
+    pub(super) fn enter(self: &Arc<Budget>) -> Holding {
+        self.stats.memory.holders.fetch_add(1, Relaxed);
+        Holding { room: self.room.subscribe(), budget: Arc::clone(self), told: 0, share: None }
+    }
+
+    fn is_above_mark(&self) -> bool {
+        self.stats.memory.used.load(Relaxed) > self.mark
+    }
+
+    fn add(&self, bytes: usize) {
+        self.stats.memory.used.fetch_add(bytes, Relaxed);
+    }
+
+    fn take(&self, bytes: usize) {
+        let before = self.stats.memory.used.fetch_sub(bytes, Relaxed);
+        if before > self.low && before - bytes <= self.low {
+            self.room.send_replace(());
+        }
+    }
+}
+
+/// What one connection holds.
+#[derive(Debug)]
+pub(super) struct Holding {
+    budget: Arc<Budget>,
+    told: usize,
+    /// Its share, while it holds more than that and is not read from.
+    share: Option<usize>,
+    room: watch::Receiver<()>,
+}
+
+impl Holding {
+    /// It holds so much now, and needs `frame` bytes more until a frame is whole. The share that it is above, if it must
+    /// not be read from.
+    pub(super) fn tell(&mut self, held: usize, frame: usize) -> Option<usize> {
+        match (held.checked_sub(self.told), self.told.checked_sub(held)) {
+            (Some(more), _) if more >= STEP => {
+                self.budget.add(more);
+                self.told = held;
+            }
+            (_, Some(less)) if less >= STEP => {
+                self.budget.take(less);
+                self.told = held;
+            }
+            _ => {}
+        }
+        let share = if self.budget.is_above_mark() { self.look(held, frame) } else { None };
+        if share.is_some() != self.share.is_some() {
+            let paused = &self.budget.stats.memory.paused;
+            match share {
+                Some(_) => paused.fetch_add(1, Relaxed),
+                None => paused.fetch_sub(1, Relaxed),
+            };
+        }
+        self.share = share;
+        share
+    }
+
+    fn look(&mut self, held: usize, frame: usize) -> Option<usize> {
+        // What is said from here on wakes us; then the sum is looked at once more.
+        self.room.borrow_and_update();
+        let holders = self.budget.stats.memory.holders.load(Relaxed).max(1);
+        let share = (self.budget.mark / holders).max(NEEDED + frame);
+        (held > share && self.budget.is_above_mark()).then_some(share)
+    }
+
+    /// Reads are to be short now.
+    pub(super) fn is_tight(&self) -> bool {
+        self.budget.is_above_mark()
+    }
+
+    /// Whether it has to wait for room.
+    pub(super) fn waits(&self) -> bool {
+        self.share.is_some()
+    }
+
+    /// There may be room again.
+    pub(super) async fn room(&mut self) {
+        if self.room.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let memory = &self.budget.stats.memory;
+        memory.holders.fetch_sub(1, Relaxed);
+        if self.share.is_some() {
+            memory.paused.fetch_sub(1, Relaxed);
+        }
+        self.budget.take(self.told);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    const MIB: usize = 1 << 20;
+    const FRAME: usize = 128 << 10;
+
+    fn budget(limit: usize) -> Arc<Budget> {
+        Budget::new(limit, Stats::new())
+    }
+
+    fn used(budget: &Budget) -> usize {
+        budget.stats.memory.used.load(Relaxed)
+    }
+
+    #[test]
+    fn nobody_is_stopped_below_the_mark() {
+        let budget = budget(64 * MIB);
+        let mut one = budget.enter();
+        assert_eq!(one.tell(32 * MIB, FRAME), None);
+        assert_eq!(one.tell(32 * MIB + STEP, FRAME), Some(32 * MIB));
+        assert_eq!(budget.stats.memory.paused.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn above_the_mark_those_above_their_share_wait_until_there_is_room() {
+        let budget = budget(64 * MIB);
+        let mut all: Vec<Holding> = (0..4).map(|_| budget.enter()).collect();
+        all[0].tell(30 * MIB, FRAME);
+        all[1].tell(7 * MIB, FRAME);
+        assert_eq!(all[0].tell(30 * MIB, FRAME), Some(8 * MIB));
+        assert_eq!(all[1].tell(7 * MIB, FRAME), None, "it is within its share");
+        assert!(all[0].room().now_or_never().is_none());
+        drop(all.remove(1));
+        assert!(all[0].room().now_or_never().is_none(), "there is too little room still");
+        all[0].tell(27 * MIB, FRAME);
+        assert!(all[0].room().now_or_never().is_some());
+        assert_eq!(all[0].tell(27 * MIB, FRAME), None);
+        assert_eq!(budget.stats.memory.paused.load(Relaxed), 0);
+        drop(all);
+        assert_eq!(used(&budget), 0);
+    }
+
+    #[test]
+    fn a_tick_wakes_those_that_wait() {
+        let budget = budget(64 * MIB);
+        let mut one = budget.enter();
+        one.tell(33 * MIB, FRAME);
+        assert!(one.room().now_or_never().is_none());
+        budget.tick();
+        assert!(one.room().now_or_never().is_some());
+    }
+
+    /// Connections grow by one read at a time, as fast as they may, and never shrink.
+    #[test]
+    fn the_sum_is_bounded() {
+        const READ: usize = 64 << 10;
+        for (limit, count) in [(64 * MIB, 61), (256 * MIB, 7), (16 * MIB, 1)] {
+            let budget = budget(limit);
+            let mut all: Vec<(Holding, usize)> = (0..count).map(|_| (budget.enter(), 0)).collect();
+            for round in 0..10_000 {
+                // Some are quicker than others.
+                for (n, (holding, held)) in all.iter_mut().enumerate() {
+                    if round % (n % 5 + 1) == 0 && holding.tell(*held, FRAME).is_none() {
+                        *held += READ;
+                    }
+                }
+            }
+            let sum: usize = all.iter().map(|(_, held)| held).sum();
+            let least = count * (NEEDED + FRAME);
+            assert!(
+                sum <= limit.max(limit / 2 + least) + count * (READ + STEP),
+                "{sum} of {limit} by {count}"
+            );
+            assert!(sum >= limit / 2, "{sum} of {limit} is less than is allowed");
+        }
+    }
+}

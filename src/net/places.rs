@@ -1,0 +1,198 @@
+//! The places for client connections: how many there may be, how many from one address, and who gives way to whom.
+//!
+//! A connection that has not logged in is a stranger. When all places are taken, of the process or of an address, the stranger
+//! that has been here longest gives way to the newcomer; where there is none, the newcomer is turned away. So connections
+//! that say nothing never keep a client out that does.
+
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use tokio::task::AbortHandle;
+
+/// Why a connection is turned away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Full {
+    /// `limits.max_connections`
+    Process,
+    /// `limits.connections_per_address`
+    Address,
+}
+
+/// All places.
+#[derive(Debug)]
+pub(super) struct Places {
+    max: usize,
+    max_per_address: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    drawn: u64,
+    taken: usize,
+    by_address: HashMap<IpAddr, usize>,
+    /// Those that have not logged in, oldest first, with the end of their tasks.
+    strangers: BTreeMap<u64, (IpAddr, Option<AbortHandle>)>,
+}
+
+impl Places {
+    pub(super) fn new(max: usize, max_per_address: usize) -> Arc<Places> {
+        Arc::new(Places { max, max_per_address, inner: Mutex::default() })
+    }
+
+    /// A place for a newcomer, and whether a stranger gave way to it.
+    pub(super) fn take(self: &Arc<Places>, from: IpAddr) -> Result<(Place, bool), Full> {
+        let address = network(from);
+        let mut inner = self.inner.lock();
+        let of_address = inner.by_address.get(&address).copied().unwrap_or(0);
+        let (full, gone) = if of_address >= self.max_per_address {
+            let theirs = inner.strangers.iter().find(|(_, (other, _))| *other == address);
+            (Some(Full::Address), theirs.map(|(number, _)| *number))
+        } else if inner.taken >= self.max {
+            (Some(Full::Process), inner.strangers.keys().next().copied())
+        } else {
+            (None, None)
+        };
+        match (full, gone) {
+            (Some(full), None) => return Err(full),
+            (_, Some(number)) => inner.displace(number),
+            (None, None) => {}
+        }
+        inner.drawn += 1;
+        let number = inner.drawn;
+        inner.taken += 1;
+        *inner.by_address.entry(address).or_default() += 1;
+        inner.strangers.insert(number, (address, None));
+        Ok((Place { places: Arc::clone(self), number, address, known: false }, gone.is_some()))
+    }
+}
+
+impl Inner {
+    /// A stranger's task is ended, and its place is free at once.
+    fn displace(&mut self, number: u64) {
+        if let Some((address, task)) = self.strangers.remove(&number) {
+            self.release(address);
+            if let Some(task) = task {
+                task.abort();
+            }
+        }
+    }
+
+    fn release(&mut self, address: IpAddr) {
+        self.taken = self.taken.saturating_sub(1);
+        if let Some(count) = self.by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// One connection's place.
+#[must_use = "dropping it frees the place"]
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    number: u64,
+    address: IpAddr,
+    known: bool,
+}
+
+impl Place {
+    /// Which one it is, for [`Places::has_task`].
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The client has logged in: it keeps its place. Costs nothing from the second time on.
+    pub(super) fn log_in(&mut self) {
+        if !self.known {
+            // (If it has been displaced just now, its task is about to end.)
+            self.known = self.places.inner.lock().strangers.remove(&self.number).is_some();
+        }
+    }
+}
+
+impl Places {
+    /// How the connection with this number is ended.
+    pub(super) fn has_task(&self, number: u64, task: AbortHandle) {
+        if let Some((_, slot)) = self.inner.lock().strangers.get_mut(&number) {
+            *slot = Some(task);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut inner = self.places.inner.lock();
+        let stranger = inner.strangers.remove(&self.number).is_some();
+        // A displaced one has lost its place already.
+        if self.known || stranger {
+            inner.release(self.address);
+        }
+    }
+}
+
+/// Who counts as one: an IPv4 address, or an IPv6 network of 64 bits, of which a host can have all addresses.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    #[test]
+    fn the_oldest_stranger_gives_way_and_who_is_logged_in_does_not() {
+        let places = Places::new(3, 3);
+        let mut taken: Vec<Place> = (1..=3).map(|n| places.take(address(n)).unwrap().0).collect();
+        taken[0].log_in();
+        let (fourth, gave_way) = places.take(address(4)).unwrap();
+        assert!(gave_way);
+        drop(taken.remove(1));
+        assert_eq!(places.inner.lock().taken, 3, "a displaced one frees nothing when it ends");
+        taken[1].log_in();
+        let mut fourth = fourth;
+        fourth.log_in();
+        assert_eq!(places.take(address(5)).map(drop), Err(Full::Process), "nobody is a stranger");
+        drop(fourth);
+        assert!(places.take(address(5)).is_ok());
+        drop(taken);
+        assert_eq!(places.inner.lock().taken, 0);
+        assert!(places.inner.lock().by_address.is_empty());
+    }
+
+    #[test]
+    fn an_address_has_its_share_and_its_own_strangers_give_way() {
+        let places = Places::new(10, 2);
+        let mut one = places.take(address(1)).unwrap().0;
+        let other = places.take(address(2)).unwrap().0;
+        one.log_in();
+        let stranger = places.take(address(1)).unwrap().0;
+        assert!(places.inner.lock().strangers.contains_key(&other.number));
+        let (mut newcomer, gave_way) = places.take(address(1)).unwrap();
+        assert!(gave_way);
+        assert!(places.inner.lock().strangers.contains_key(&other.number), "another's stranger stays");
+        drop(stranger);
+        newcomer.log_in();
+        assert_eq!(places.take(address(1)).map(drop), Err(Full::Address));
+        assert!(places.take(address(3)).is_ok());
+    }
+
+    #[test]
+    fn hosts_have_many_ipv6_addresses() {
+        let ip = |text: &str| network(text.parse().unwrap());
+        assert_eq!(ip("2001:db8:1:2::1"), ip("2001:db8:1:2:ffff::9"));
+        assert_ne!(ip("2001:db8:1:2::1"), ip("2001:db8:1:3::1"));
+        assert_eq!(ip("::ffff:10.0.0.1"), address(1));
+    }
+}

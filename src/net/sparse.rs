@@ -1,0 +1,52 @@
+//! Log lines that a stranger can cause: one a second of a kind, with the number of those that were left out.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// One kind of line.
+#[derive(Debug)]
+pub(super) struct Sparse {
+    since: Instant,
+    /// Milliseconds after `since`: the next line is due then.
+    next: AtomicU64,
+    left_out: AtomicU64,
+}
+
+impl Sparse {
+    pub(super) fn new(now: Instant) -> Sparse {
+        Sparse { since: now, next: AtomicU64::new(0), left_out: AtomicU64::new(0) }
+    }
+
+    /// It has happened again. If it is to be logged: how many were left out since the last line.
+    pub(super) fn happened(&self, now: Instant) -> Option<u64> {
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let at = millis(now.saturating_duration_since(self.since));
+        let next = self.next.load(Relaxed);
+        let due =
+            at >= next && self.next.compare_exchange(next, at + millis(EVERY), Relaxed, Relaxed).is_ok();
+        if due {
+            return Some(self.left_out.swap(0, Relaxed));
+        }
+        self.left_out.fetch_add(1, Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "some instant; only distances to it count")]
+    fn one_line_a_second_and_the_rest_counted() {
+        let start = Instant::now();
+        let lines = Sparse::new(start);
+        let at = |millis| lines.happened(start + Duration::from_millis(millis));
+        assert_eq!(at(0), Some(0));
+        assert_eq!((at(1), at(500), at(999)), (None, None, None));
+        assert_eq!(at(1000), Some(3));
+        assert_eq!(at(5000), Some(0));
+    }
+}
