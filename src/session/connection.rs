@@ -194,7 +194,8 @@ impl Session {
 
     /// What is held for the client.
     pub fn memory(&self) -> Memory {
-        let beside = self.inbound.memory() + self.finder.memory() + self.rights.memory();
+        let beside =
+            self.inbound.memory() + self.finder.memory() + self.rights.memory() + self.probes.memory();
         let frame = self.handshake.client_limit();
         Memory { held: IDLE + beside + self.memory, stuck: self.stuck, frame }
     }

@@ -35,6 +35,8 @@ use std::collections::{HashMap, VecDeque};
 const BATCH: usize = 1_024;
 /// Questions that are taken from publishes whose turn has not come yet: enough for the next batch.
 const AHEAD: usize = BATCH;
+/// Bytes of a question with its names and those who wait for it: an estimate.
+const QUESTION: usize = 512;
 /// NOT_FOUND: there is no such exchange, and the user may write to one of that name.
 const NOT_FOUND: u16 = 404;
 
@@ -102,6 +104,11 @@ impl Probes {
     /// Whether questions may be asked beforehand.
     pub(super) fn has_room(&self) -> bool {
         self.queue.len() < AHEAD
+    }
+
+    /// Bytes that the questions take.
+    pub(super) fn memory(&self) -> usize {
+        self.askers.len() * QUESTION
     }
 
     /// The channel number that is Hapax's own now.
