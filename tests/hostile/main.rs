@@ -27,3 +27,33 @@ mod returns;
 mod rights;
 mod script;
 mod stage;
+
+/// The threat model names tests; each of them is there.
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    fn functions(folder: &std::path::Path, text: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() {
+                functions(&entry.path(), text);
+            } else if entry.path().extension().is_some_and(|end| end == "rs") {
+                text.push_str(&std::fs::read_to_string(entry.path()).unwrap());
+            }
+        }
+    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = String::new();
+    functions(&root.join("tests"), &mut tests);
+    functions(&root.join("src"), &mut tests);
+    let document = std::fs::read_to_string(root.join("docs/security.md")).unwrap();
+    // The second column of each table that has one for tests.
+    let named: Vec<_> = document
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.matches('|').count() == 3)
+        .filter_map(|line| line.split('|').nth(2))
+        .flat_map(|column| column.split('`').skip(1).step_by(2))
+        .filter(|name| !name.contains('/'))
+        .collect();
+    assert!(named.len() > 30, "{named:?}");
+    let missing: Vec<_> = named.iter().filter(|name| !tests.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}

@@ -74,11 +74,6 @@ const SCRIPTS: &[Script] = &[
         octets: |publish| [publish.method(1), publish.header(1), frame(3, 1, &[b'x'; 400]), qos(1)].concat(),
     },
     Script {
-        name: "a body after the publish",
-        says: "close",
-        octets: |publish| [publish.encode(1, 4096), frame(3, 1, b"x")].concat(),
-    },
-    Script {
         name: "a channel that is opened twice",
         says: "connection.close 504",
         octets: |publish| [publish.encode(1, 4096), channel_open(1)].concat(),
@@ -113,7 +108,12 @@ fn compare(stage: &Stage, channel_max: u16, also: &[u8], scripts: &[Script]) {
                 let mut client = logged_in(addr, &stage.user(who), &stage.site.vhost, channel_max);
                 client.open_channel(1);
                 client.write(also).unwrap();
-                to_the_close(&mut client, &octets(&publish), 1)
+                let mut said = to_the_close(&mut client, &octets(&publish), 1);
+                // Which of its processes is first decides what the broker says on a channel before it closes all.
+                if said.iter().any(|line| line.contains("connection.close")) {
+                    said.retain(|line| !line.starts_with("channel 1:"));
+                }
+                said
             };
             let theirs = hear(stage.site.rabbit.addr(), "known");
             differences.expect(name, says, &theirs);
