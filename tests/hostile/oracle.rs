@@ -1,6 +1,6 @@
 //! A user without the right is told the same of an id that is known and of one that is not: the broker's own words.
 
-use crate::e2e::raw::Publish;
+use crate::e2e::raw::{Publish, Value};
 use crate::script::{
     Differences, channel_open, confirm_select, frame, logged_in, qos, to_the_close, tx_commit, tx_select,
 };
@@ -33,6 +33,14 @@ const SCRIPTS: &[Script] = &[
         name: "a mandatory publish",
         says: "channel.close 403",
         octets: |publish| publish.clone().mandatory().encode(1, 4096),
+    },
+    Script {
+        name: "a bypassed publish",
+        says: "channel.close 403",
+        octets: |publish| {
+            let headers = &[("x-hapax-bypass", Value::Bool(true))];
+            Publish { headers, ..publish.clone() }.encode(1, 4096)
+        },
     },
     Script {
         name: "a transaction",
@@ -140,4 +148,58 @@ fn n04_nor_can_they_be_told_apart_when_all_channels_are_open() {
     let stage = Stage::new("n04-full", "");
     make_known(&stage);
     compare(&stage, 2, &channel_open(2), &SCRIPTS[..2]);
+}
+
+/// What the relay says to both ids where a window takes the id from elsewhere, or publishes elsewhere.
+fn told_apart(stage: &Stage, who: Who, publishes: [&Publish<'_>; 2], says: &str) {
+    let mut differences = Differences::default();
+    for script in SCRIPTS {
+        let [known, unknown] = publishes.map(|publish| {
+            let mut client = logged_in(stage.site.addr(), &stage.user(who), &stage.site.vhost, 100);
+            client.open_channel(1);
+            let mut said = to_the_close(&mut client, &(script.octets)(publish), 1);
+            if said.iter().any(|line| line.contains("connection.close")) {
+                said.retain(|line| !line.starts_with("channel 1:"));
+            }
+            said
+        });
+        let says = if script.says == "channel.close 403" { says } else { script.says };
+        differences.expect(script.name, says, &known);
+        differences.compare(script.name, &unknown, &known);
+    }
+    differences.none();
+}
+
+#[test]
+fn n04_nor_where_the_id_is_the_body() {
+    let config = "[[window]]\nname = \"w\"\nid = \"body\"\n";
+    let Some(mut stage) = Stage::of_relay("n04-body", config) else { return };
+    let [known, unknown] = ["known", "other"].map(|id| Publish { id: None, ..Publish::to("q", id) });
+    assert_eq!(settle_all(&mut stage.client(Who::All), 1, std::slice::from_ref(&known)), Settled::acked(1));
+    told_apart(&stage, Who::None, [&known, &unknown], "channel.close 403");
+    assert_eq!(stage.held("q"), 1);
+}
+
+#[test]
+fn n04_nor_where_the_id_is_a_header() {
+    let config = "[[window]]\nname = \"w\"\nid = \"header:key\"\n";
+    let Some(mut stage) = Stage::of_relay("n04-header", config) else { return };
+    let tables = ["known", "other"].map(|key| [("key", Value::Text(key))]);
+    let [known, unknown] =
+        [0, 1].map(|n| Publish { headers: &tables[n], id: None, ..Publish::to("q", "alike") });
+    assert_eq!(settle_all(&mut stage.client(Who::All), 1, std::slice::from_ref(&known)), Settled::acked(1));
+    told_apart(&stage, Who::None, [&known, &unknown], "channel.close 403");
+    assert_eq!(stage.held("q"), 1);
+}
+
+/// The right that counts is the one to the exchange that is published to in the end.
+#[test]
+fn n04_nor_where_a_window_publishes_elsewhere() {
+    let config = "[[window]]\nname = \"w\"\nexchange = \"open\"\nforward_to = \"shut\"\n";
+    let Some(mut stage) = Stage::of_relay("n04-elsewhere", config) else { return };
+    let [known, unknown] =
+        ["known", "other"].map(|id| Publish { exchange: "open", ..Publish::to("key", id) });
+    assert_eq!(settle_all(&mut stage.client(Who::All), 1, std::slice::from_ref(&known)), Settled::acked(1));
+    told_apart(&stage, Who::Some, [&known, &unknown], "access to exchange 'shut'");
+    assert_eq!(stage.held("q"), 1);
 }

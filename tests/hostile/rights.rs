@@ -181,3 +181,32 @@ fn n03_a_right_that_is_taken_away_is_not_believed_for_long() {
     assert!(text.contains("access to exchange 'open'"), "{text}");
     assert_eq!(stage.stored(), ["known"]);
 }
+
+/// The broker counts Hapax's own channel against the user's limit, and closes the whole connection of a user who goes beyond
+/// it. That happens once; after it, an ack of the broker is the proof.
+#[test]
+fn n03_a_users_limit_of_channels_costs_one_connection() {
+    let Some(mut stage) = Stage::of_relay("n03-limit", "") else { return };
+    for who in [Who::All, Who::None] {
+        let user = stage.user(who);
+        let limit = format!(
+            "ok = rabbit_auth_backend_internal:set_user_limits(\
+             <<\"{user}\">>, <<\"{{\\\"max-channels\\\":1}}\">>, <<\"hapax\">>)."
+        );
+        stage.site.rabbit.eval(&limit).unwrap();
+        let mut client = stage.confirming(who);
+        client.publish(1, &Publish::to("q", "first"));
+        let told = client.next(1);
+        assert!(matches!(told, Told::ConnectionClosed { .. }), "{told:?}");
+    }
+    assert_eq!(stage.stored(), [""; 0]);
+    let mut client = stage.confirming(Who::All);
+    assert_eq!(nacks_until_acked(&mut client, &Publish::to("q", "first"), 0), 0);
+    assert_eq!(stage.stored(), ["first"]);
+    assert_eq!(nacks_until_acked(&mut client, &Publish::to("q", "second"), 0), 0);
+    assert_eq!(nacks_until_acked(&mut client, &Publish::to("q", "second"), 0), 0);
+    assert_eq!(stage.stored(), ["second"], "once the right is proven, duplicates are dropped");
+    for id in ["second", "third"] {
+        refused(&stage, Who::None, &[Publish::to("q", id)]);
+    }
+}
