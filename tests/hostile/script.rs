@@ -3,7 +3,7 @@
 use crate::e2e::raw::{Frame, HEADER, Raw, method_frame};
 use amq_protocol::protocol::{AMQPClass, channel, connection, parse_class};
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 /// A method frame of octets that are given.
@@ -115,7 +115,7 @@ pub(crate) fn to_the_end(client: &mut Raw, octets: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();
     while let Some(frame) = next(client, &mut lines) {
         match frame.payload.first_chunk() {
-            Some([0, 10, 0, 50]) => drop(client.write(&bare(0, 10, 51, 0))),
+            Some([0, 10, 0, 50]) => say_close_ok(client),
             Some([0, 10, 0, 51]) => break,
             _ => {}
         }
@@ -131,7 +131,7 @@ pub(crate) fn to_the_close(client: &mut Raw, octets: &[u8], channel: u16) -> Vec
     let mut opened_again = false;
     while let Some(frame) = next(client, &mut lines) {
         match frame.payload.first_chunk() {
-            Some([0, 10, 0, 50]) => drop(client.write(&bare(0, 10, 51, 0))),
+            Some([0, 10, 0, 50]) => say_close_ok(client),
             Some([0, 20, 0, 40]) if frame.channel == channel => {
                 let _ = client.write(&[channel_close_ok(channel), channel_open(channel)].concat());
                 opened_again = true;
@@ -141,6 +141,12 @@ pub(crate) fn to_the_close(client: &mut Raw, octets: &[u8], channel: u16) -> Vec
         }
     }
     in_order(lines)
+}
+
+/// The answer to `connection.close`, and the end of what we say.
+fn say_close_ok(client: &mut Raw) {
+    let _ = client.write(&bare(0, 10, 51, 0));
+    let _ = client.socket().shutdown(Shutdown::Write);
 }
 
 /// Lines with their channels.
