@@ -241,8 +241,8 @@ impl Broker {
     /// Whether more work would do something now.
     pub fn has_work(&self, ctx: &Ctx) -> bool {
         let deliveries = ctx.plan.weather.deliver > 0;
-        let busy = self.phase == Phase::Running && self.channels.values().any(|c| c.has_work(deliveries));
-        self.has_out() || self.blocking || busy
+        let busy = self.blocking || self.channels.values().any(|channel| channel.has_work(deliveries));
+        self.has_out() || (self.phase == Phase::Running && busy)
     }
 
     fn has_out(&self) -> bool {

@@ -61,6 +61,8 @@ pub struct Hostile {
     polite: bool,
     /// its next channel
     channel: u16,
+    /// how often it has done something: it tires, or a long run would be its own
+    acts: u64,
     /// it does nothing any more
     pub stopping: bool,
 }
@@ -75,6 +77,7 @@ impl Hostile {
             heard: Vec::new(),
             polite: false,
             channel: 1,
+            acts: 0,
             stopping: false,
         }
     }
@@ -102,7 +105,7 @@ impl Hostile {
             Keyholder if !ctx.plan.keyholder => Neighbour,
             guise => guise,
         };
-        *self = Hostile { guise: self.guise, polite: ctx.rng.chance(700), ..Hostile::new() };
+        *self = Hostile { guise: self.guise, polite: ctx.rng.chance(700), acts: self.acts, ..Hostile::new() };
     }
 
     /// It is connected.
@@ -129,8 +132,10 @@ impl Hostile {
     pub fn pause(&self, ctx: &mut Ctx) -> Micros {
         match self.script.front() {
             _ if self.stopping => 100 * MILLI,
-            Some(Step::Sit(_)) => ctx.rng.between(1, 20 * ctx.plan.pause + 10 * MILLI),
-            _ => ctx.rng.between(1, 2 * ctx.plan.pause),
+            Some(Step::Sit(_)) => {
+                ctx.rng.between(1, 20 * ctx.plan.pause + 10 * MILLI) * (1 + self.acts / 100)
+            }
+            _ => ctx.rng.between(1, 2 * ctx.plan.pause) * (1 + self.acts / 100),
         }
     }
 
@@ -167,6 +172,7 @@ impl Hostile {
         if self.link.is_none() {
             return if self.stopping { Act::Idle } else { Act::Connect };
         }
+        self.acts += 1;
         if ctx.rng.chance(30) {
             return Act::Vanish;
         }

@@ -199,7 +199,9 @@ impl Link {
         let id = self.id;
         let way = ctx.plan.way;
         let wants = self.relay.as_ref().is_some_and(|relay| relay.wants_client());
-        let from_client = (wants && !self.from_client.is_empty()) || self.from_client.end == End::Coming;
+        // The end is behind the bytes: while nobody wants those, nobody finds it.
+        let ends = self.from_client.end == End::Coming && self.from_client.is_empty();
+        let from_client = ends || (wants && self.from_client.has_more());
         let from_broker = self.from_broker.has_more();
         let (to_client, to_broker) = (self.to_client.has_more(), self.to_broker.has_more());
         let waiting = [
