@@ -38,7 +38,7 @@ fn simulation_million_steps() {
 }
 
 /// What a million steps go through, or they would show little.
-const MUST_HAPPEN: [&str; 25] = [
+const MUST_HAPPEN: [&str; 38] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -55,6 +55,19 @@ const MUST_HAPPEN: [&str; 25] = [
     "drained",
     "duplicate answered",
     "duplicate of one in doubt answered",
+    "hostile: half a message",
+    "hostile: impostor",
+    "hostile: intrudes",
+    "hostile: its channel was closed",
+    "hostile: key holder",
+    "hostile: many channels",
+    "hostile: may publish",
+    "hostile: neighbour",
+    "hostile: second thoughts",
+    "hostile: stranger",
+    "hostile: tenant",
+    "hostile: was closed",
+    "looks like others",
     "probe",
     "rollback",
     "upstream lost",

@@ -1,18 +1,21 @@
 //! One session driven by octets: a list of things that client, upstream, clock and window do, frames and raw bytes alike.
 //! The fuzz target `session` and the test that replays its corpus share it.
 //!
-//! Whatever they do: no panic, no bytes after a close, whole frames only, bounds kept, no timeout that stands still; and
-//! once both sides have ended the session is over and nothing is in flight.
+//! Whatever they do: no panic, no bytes after a close, whole frames only, bounds kept, no timeout that stands still;
+//! before the upstream has let the client in, there is no channel and no question to the window, and no question before it
+//! has let anybody publish; and once both sides have ended the session is over and nothing is in flight.
 
 #![allow(dead_code, reason = "each of the users needs its own part")]
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "that is how a check fails")]
 
-use super::support::frames::{Frames, body, heartbeat, message, protocol_header};
+use super::support::frames::{Frame, Frames, Reader, body, heartbeat, message, protocol_header};
 use super::support::late::LateWindow;
 use super::support::methods as say;
 use super::support::pair::{Deaf, Everything, epoch, settings, shared};
+use amq_protocol::frame::AMQPFrame;
+use amq_protocol::protocol::{AMQPClass, basic, tx};
 use bytes::BytesMut;
-use hapax::session::{Output, Session};
+use hapax::session::{Output, Phase, Session};
 use hapax::window::engine::EngineKind;
 use hapax::window::event;
 use hapax::window::{
@@ -26,6 +29,8 @@ use std::time::{Duration, Instant};
 
 const HELD: usize = 2_000;
 const UNRESOLVED: usize = 8;
+/// What the upstream offers, where the octets do not make the handshake themselves.
+const CHANNELS: u16 = 5;
 /// The largest that one event can add before the bound on what is held stops the reading: a raw op's frames.
 const SLACK: usize = 4_000;
 
@@ -61,6 +66,14 @@ struct Driver {
     client_closed: bool,
     upstream_closed: bool,
     held: Vec<Reservation>,
+    /// The octets make the handshake.
+    raw: bool,
+    /// The upstream answers questions about rights by itself.
+    obliging: bool,
+    /// The channel of the last question about rights that has no answer yet.
+    asked: Option<u16>,
+    /// The upstream has said something by which a right may be known.
+    shown: bool,
 }
 
 /// Runs a list to its end, and both sides to theirs.
@@ -72,6 +85,10 @@ pub(crate) fn drive(octets: &[u8]) {
     while !octets.0.is_empty() {
         driver.step(&mut octets);
         driver.check();
+        if driver.obliging {
+            driver.answer(0);
+            driver.check();
+        }
     }
     driver.end();
     drop(driver);
@@ -125,6 +142,10 @@ impl Driver {
             client_closed: false,
             upstream_closed: false,
             held: Vec::new(),
+            raw: one & 128 != 0,
+            obliging: two & 4 == 0,
+            asked: None,
+            shown: false,
         };
         if one & 128 == 0 {
             driver.handshake();
@@ -136,8 +157,8 @@ impl Driver {
         self.client(&protocol_header().encode());
         self.upstream(&say::start().encode());
         self.client(&say::start_ok("guest").encode());
-        self.upstream(&say::tune(5, 131_072, 60).encode());
-        self.client(&(say::tune_ok(5, 131_072, 60) + say::connection_open("/")).encode());
+        self.upstream(&say::tune(CHANNELS, 131_072, 60).encode());
+        self.client(&(say::tune_ok(CHANNELS, 131_072, 60) + say::connection_open("/")).encode());
         self.upstream(&say::connection_open_ok().encode());
         for channel in [1, 2] {
             self.client(&say::channel_open(channel).encode());
@@ -146,13 +167,14 @@ impl Driver {
     }
 
     fn step(&mut self, octets: &mut Octets<'_>) {
-        match octets.next() % 14 {
+        match octets.next() % 16 {
             0 => {
                 let len = usize::from(octets.next());
                 self.client(octets.take(len));
             }
             1 => {
                 let len = usize::from(octets.next());
+                self.shown = true;
                 self.upstream(octets.take(len));
             }
             2 | 3 => {
@@ -161,6 +183,7 @@ impl Driver {
             }
             4 | 5 => {
                 let frames = upstream_frames(octets);
+                self.shown |= frames.0.iter().any(shows);
                 self.upstream(&frames.encode());
             }
             6 => self.advance(Duration::from_millis(250) * u32::from(octets.next())),
@@ -200,10 +223,31 @@ impl Driver {
                 let mode = [Mode::Enforce, Mode::Observe, Mode::Off][usize::from(octets.next() % 3)];
                 self.local.set_mode(mode);
             }
-            _ => {
+            13 => {
                 self.local.flush(self.now);
             }
+            14 => {
+                let frames = hostile_frames(octets);
+                self.client(&frames.encode());
+            }
+            _ => self.answer(octets.next()),
         }
+    }
+
+    /// The upstream answers a question about rights: yes, no, or no such exchange.
+    fn answer(&mut self, how: u8) {
+        let Some(channel) = self.asked.take() else { return };
+        let opened = say::channel_open_ok(channel) + say::tx_select_ok(channel);
+        let answer = match how {
+            0..160 => {
+                self.shown = true;
+                say::tx_rollback_ok(channel)
+            }
+            160..210 => say::channel_close(channel, 403, "ACCESS_REFUSED"),
+            _ => say::channel_close(channel, 404, "NOT_FOUND"),
+        };
+        let frames = opened + answer + say::channel_close_ok(channel);
+        self.upstream(&frames.encode());
     }
 
     fn client(&mut self, bytes: &[u8]) {
@@ -308,8 +352,24 @@ impl Driver {
 
     fn check(&mut self) {
         whole(&mut self.to_client);
-        whole(&mut self.to_upstream);
+        let written = std::mem::take(&mut self.to_upstream);
+        whole(&mut written.clone());
+        if let Some(channel) = question(&written) {
+            self.asked = Some(channel);
+        }
         let (unresolved, held) = (self.session.unresolved(), self.session.held_bytes());
+        let channels = self.session.channels();
+        let most = match self.session.phase() {
+            Phase::Handshake => 0,
+            _ if self.raw => u16::MAX,
+            _ => CHANNELS,
+        };
+        assert!(channels <= usize::from(most), "{channels} channels, at most {most} are possible now");
+        if self.session.phase() == Phase::Handshake || !self.shown {
+            let questions = self.late.as_ref().map_or(0, |late| late.questions());
+            assert_eq!(questions, 0, "the window is asked before a right is known");
+            assert!(self.local.in_flight() <= self.held.len(), "an id is reserved before a right is known");
+        }
         assert!(unresolved <= UNRESOLVED + 64, "{unresolved} are unresolved");
         assert!(held <= HELD + SLACK, "{held} bytes are held");
     }
@@ -324,6 +384,33 @@ impl Driver {
         self.held.clear();
         self.pump();
     }
+}
+
+/// Whether a right may be known by this: a message was settled, or a transaction is over.
+fn shows(frame: &Frame) -> bool {
+    let AMQPFrame::Method(_, class) = &frame.0 else { return false };
+    match class {
+        AMQPClass::Basic(method) => matches!(method, basic::AMQPMethod::Ack(_) | basic::AMQPMethod::Nack(_)),
+        AMQPClass::Tx(method) => !matches!(method, tx::AMQPMethod::SelectOk(_)),
+        _ => false,
+    }
+}
+
+/// The channel of the last `tx.rollback` in these bytes.
+fn question(bytes: &[u8]) -> Option<u16> {
+    let rolls_back = [0, 90, 0, 30];
+    if !bytes.windows(rolls_back.len()).any(|octets| octets == rolls_back) {
+        return None;
+    }
+    let mut reader = Reader::default();
+    reader.feed(bytes);
+    let mut channel = None;
+    while let Ok(Some(frame)) = reader.frame() {
+        if matches!(frame.method(), Some(AMQPClass::Tx(tx::AMQPMethod::Rollback(_)))) {
+            channel = Some(frame.channel());
+        }
+    }
+    channel
 }
 
 /// Whole frames, perhaps behind a protocol header; they are taken.
@@ -382,6 +469,36 @@ fn client_frames(octets: &mut Octets<'_>) -> Frames {
     }
 }
 
+/// What no client library sends: second thoughts about who it is, more channels than anybody needs, halves of messages,
+/// messages that look like others, many rights at once.
+fn hostile_frames(octets: &mut Octets<'_>) -> Frames {
+    let (what, channel, more) = (octets.next(), u16::from(octets.next() % 6), octets.next());
+    let some = u16::from(more);
+    match what % 16 {
+        0 => say::connection_open("/"),
+        1 => say::connection_open("/other") + publish(channel, more),
+        2 => say::start_ok("other") + say::connection_open("/"),
+        3 => say::start_ok_as("guest", "guessed"),
+        4 => say::update_secret("guessed"),
+        5 => say::tune_ok(some * 16, 0, 0),
+        6 => (1..=some * 16).map(say::channel_open).fold(Frames::none(), |all, one| all + one),
+        7 => say::channel_close(channel, 200, "") + say::channel_open(channel) + publish(channel, more),
+        8 => say::tx_select(channel) + publish(channel, more) + publish(channel, more ^ 1),
+        9 => Frames(message("x", "k").id("a").body("half").publish(channel).0.into_iter().take(2).collect()),
+        10 => message("x", "k").id("a").mandatory().body([more; 3]).publish(channel),
+        11 => message("x", "k").id("a").mandatory().bypass().body([more; 3]).publish(channel),
+        12 => say::channel_close_ok(channel),
+        13 => (0..some % 30)
+            .map(|n| message("x", &format!("k{n}")).id("a").publish(channel))
+            .fold(Frames::none(), |all, one| all + one),
+        14 => {
+            let open = say::tune_ok(0, 0, 0) + say::connection_open("/") + say::channel_open(1);
+            say::start_ok("guest") + open + say::confirm_select(1) + publish(1, more)
+        }
+        _ => say::tx_rollback(channel),
+    }
+}
+
 fn upstream_frames(octets: &mut Octets<'_>) -> Frames {
     let (what, channel, more) = (octets.next(), u16::from(octets.next() % 6), octets.next());
     let tag = u64::from(more % 16);
@@ -413,6 +530,9 @@ fn upstream_frames(octets: &mut Octets<'_>) -> Frames {
 pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     const C: u8 = 2;
     const U: u8 = 4;
+    const H: u8 = 14;
+    const A: u8 = 15;
+    let before_login = || say::connection_open("/") + say::channel_open(1) + publish(1, 0x20);
     let raw = |side: u8, frames: Frames| {
         let bytes = frames.encode();
         bytes
@@ -465,6 +585,27 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("delivery", list([0, 2], &[confirm, &[U, 16, 1, 1, U, 17, 1, 2, C, 0, 1, 32, U, 0, 1, 1]])),
         ("upstream-dies", list([2, 2], &[confirm, &[C, 0, 1, 32, C, 6, 1, 34, 7, 70]])),
+        ("second-open", list([0, 2], &[confirm, &[H, 1, 1, 32, H, 0, 0, 0, C, 0, 1, 33, U, 0, 1, 1]])),
+        ("second-login", list([0, 2], &[confirm, &[C, 0, 1, 32, H, 2, 0, 0, H, 3, 0, 0, C, 0, 1, 33]])),
+        ("many-channels", list([0, 2], &[&[H, 5, 0, 4, H, 6, 0, 20, C, 0, 1, 32]])),
+        ("close-and-open", list([0, 2], &[confirm, &[C, 0, 1, 32, H, 7, 1, 33, U, 10, 1, 0, U, 8, 1, 0]])),
+        ("endless-transaction", list([0, 2], &[&[H, 8, 1, 32, U, 14, 1, 0, H, 8, 1, 33, 6, 200]])),
+        ("half-a-message", list([0, 6], &[confirm, &[H, 9, 1, 0, A, 200, C, 0, 2, 32, 6, 130]])),
+        (
+            "look-alikes",
+            list(
+                [0, 2],
+                &[confirm, &[H, 10, 1, 1, H, 11, 1, 2, H, 11, 1, 3, U, 7, 1, 0, U, 1, 1, 2, U, 0, 1, 1]],
+            ),
+        ),
+        ("many-rights", list([0, 6], &[confirm, &[H, 13, 1, 29, A, 0, H, 13, 1, 28, A, 200, A, 220]])),
+        (
+            "right-refused",
+            list([0, 6], &[confirm, &[C, 0, 1, 32, C, 0, 1, 33, A, 170, C, 14, 5, 0, C, 0, 2, 32]]),
+        ),
+        ("asks-and-vanishes", list([2, 6], &[confirm, &[C, 0, 1, 32, C, 0, 2, 32, 7, 0, A, 0, 6, 40]])),
+        ("before-login", [&[128, 2][..], &raw(0, protocol_header() + before_login())].concat()),
+        ("wrong-password", [&[128, 2][..], &raw(0, protocol_header()), &[H, 3, 0, 0, H, 14, 0, 32]].concat()),
         ("broken-frame", list([0, 2], &[&[0, 8, 1, 0, 1, 0, 0, 0, 0, 0]])),
     ];
     all.push(("http", [&[128, 0, 0, 18][..], b"GET / HTTP/1.1\r\n\r\n"].concat()));

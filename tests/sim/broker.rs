@@ -1,12 +1,14 @@
 //! The model broker: one connection of it. Channels are in [`super::broker_channel`].
 //!
-//! It behaves as RabbitMQ does on the wire, and decides by dice what a real one decides by its state.
+//! It behaves as RabbitMQ does on the wire, and decides by dice what a real one decides by its state. An honest client
+//! through an honest relay does nothing that is illegal, so that breaks invariant (i); to a hostile one it answers.
 
 use super::broker_channel::BrokerChannel;
 use super::ctx::Ctx;
 use super::plan::{Micros, SECOND};
 use super::streams::{Out, push};
 use super::truth::LinkId;
+use super::users::{NOBODY, may_enter, who};
 use crate::support::frames::{Frame, heartbeat};
 use crate::support::methods::{
     blocked, connection_close, connection_close_ok, connection_open_ok, start, tune, unblocked,
@@ -14,6 +16,9 @@ use crate::support::methods::{
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, channel, connection};
 use std::collections::{BTreeMap, VecDeque};
+
+/// What the broker offers.
+pub const CHANNEL_MAX: u16 = 2047;
 
 /// Where a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +28,8 @@ enum Phase {
     TuneOk,
     Open,
     Running,
+    /// it has been offended before it was told who it is: it hears nothing more, and hangs up then without a word
+    Deaf(Micros),
     /// it has sent `connection.close`
     Closing,
     /// nothing more will come from it but what is queued
@@ -34,7 +41,9 @@ enum Phase {
 pub struct Broker {
     link: LinkId,
     phase: Phase,
-    user: String,
+    /// its client may do anything
+    hostile: bool,
+    user: &'static str,
     channels: BTreeMap<u16, BrokerChannel>,
     out: VecDeque<Out>,
     heartbeat: Micros,
@@ -45,11 +54,12 @@ pub struct Broker {
 
 impl Broker {
     /// Somebody has connected.
-    pub fn new(link: LinkId, now: Micros) -> Broker {
+    pub fn new(link: LinkId, hostile: bool, now: Micros) -> Broker {
         Broker {
             link,
             phase: Phase::Header,
-            user: String::new(),
+            hostile,
+            user: NOBODY,
             channels: BTreeMap::new(),
             out: VecDeque::new(),
             heartbeat: 0,
@@ -68,7 +78,7 @@ impl Broker {
             _ => None,
         };
         match (self.phase, method) {
-            (Phase::Closed, _) => {}
+            (Phase::Closed | Phase::Deaf(_), _) => {}
             (_, Some(C::Close(_))) => {
                 self.peer_gone(ctx);
                 self.flush_channels();
@@ -82,39 +92,68 @@ impl Broker {
                 self.phase = Phase::StartOk;
             }
             (Phase::StartOk, Some(C::StartOk(ok))) => {
-                let response = ok.response.as_bytes().to_vec();
-                self.user =
-                    response.split(|b| *b == 0).nth(1).map(|b| String::from_utf8_lossy(b).into()).unwrap();
-                push(&mut self.out, tune(2047, ctx.plan.frame_max, ctx.plan.heartbeat), vec![]);
+                self.user = who(ok.response.as_bytes());
+                if self.user == NOBODY {
+                    return self.refuse(403, ctx);
+                }
+                push(&mut self.out, tune(CHANNEL_MAX, ctx.plan.frame_max, ctx.plan.heartbeat), vec![]);
                 self.phase = Phase::TuneOk;
             }
             (Phase::TuneOk, Some(C::TuneOk(ok))) => {
                 self.heartbeat = Micros::from(ok.heartbeat) * SECOND;
                 self.phase = Phase::Open;
             }
+            (Phase::Open, Some(C::Open(open))) if !may_enter(self.user, open.virtual_host.as_str()) => {
+                self.refuse(530, ctx);
+            }
             (Phase::Open, Some(C::Open(_))) => {
+                ctx.watch.let_in(self.link);
                 push(&mut self.out, connection_open_ok(), vec![]);
                 self.phase = Phase::Running;
             }
             (Phase::Running, None) if frame.channel() > 0 => self.on_channel(frame, ctx),
             (_, _) if frame.0 == AMQPFrame::Heartbeat => {}
+            (Phase::Header | Phase::StartOk | Phase::TuneOk, _) if self.hostile => {
+                self.phase = Phase::Deaf(ctx.now + 3 * SECOND);
+            }
+            (Phase::Open, None) if self.hostile => self.refuse(505, ctx),
+            (_, _) if self.hostile => self.refuse(504, ctx),
             (phase, _) => ctx.truth.broken('i', format!("the broker is at {phase:?} and gets {frame:?}")),
         }
+    }
+
+    /// What the client does is wrong: the connection ends.
+    fn refuse(&mut self, code: u16, ctx: &mut Ctx) {
+        ctx.truth.count("broker refused a connection");
+        self.channels.values_mut().for_each(|channel| channel.fail(ctx));
+        self.flush_channels();
+        push(&mut self.out, connection_close(code, "refused"), vec![]);
+        self.phase = Phase::Closing;
     }
 
     fn on_channel(&mut self, frame: &Frame, ctx: &mut Ctx) {
         let id = frame.channel();
         if matches!(frame.method(), Some(AMQPClass::Channel(channel::AMQPMethod::Open(_)))) {
+            let too_many = id > CHANNEL_MAX || self.channels.len() >= usize::from(CHANNEL_MAX);
+            if self.hostile && (too_many || self.channels.get(&id).is_some_and(|old| !old.is_gone())) {
+                return self.refuse(if too_many { 530 } else { 504 }, ctx);
+            }
             let old = self.channels.remove(&id);
             if old.as_ref().is_some_and(|old| !old.is_gone()) {
                 ctx.truth.broken('i', format!("link {}: {frame:?}, which is open at the broker", self.link));
             }
             let out = old.map(|old| old.out).unwrap_or_default();
-            self.channels.insert(id, BrokerChannel::new(self.link, id, &self.user, out));
+            self.channels.insert(id, BrokerChannel::new(self.link, id, self.user, self.hostile, out));
             return;
         }
         match self.channels.get_mut(&id) {
-            Some(channel) if !channel.is_gone() => channel.handle(frame, ctx),
+            Some(channel) if !channel.is_gone() => {
+                channel.handle(frame, ctx);
+                if let Some(code) = channel.outrage.take() {
+                    self.refuse(code, ctx);
+                }
+            }
+            _ if self.hostile => self.refuse(504, ctx),
             _ => {
                 ctx.truth.broken('i', format!("link {}: {frame:?} on a channel that is not open", self.link));
             }
@@ -123,6 +162,12 @@ impl Broker {
 
     /// A piece of work: something is stored, settled, delivered, blocked, beaten.
     pub fn work(&mut self, ctx: &mut Ctx) {
+        if let Phase::Deaf(until) = self.phase
+            && ctx.now >= until
+        {
+            ctx.truth.count("broker hung up on a stranger");
+            self.phase = Phase::Closed;
+        }
         if self.phase != Phase::Running {
             return;
         }
@@ -156,7 +201,7 @@ impl Broker {
             push(&mut self.out, heartbeat(), vec![]);
         }
         let silence = ctx.now.saturating_sub(self.heard);
-        if silence > self.heartbeat * 2 {
+        if silence > self.heartbeat * 2 && !self.hostile {
             ctx.truth
                 .broken('h', format!("link {}: the broker has heard nothing for {silence} µs", self.link));
         }
@@ -196,8 +241,8 @@ impl Broker {
     /// Whether more work would do something now.
     pub fn has_work(&self, ctx: &Ctx) -> bool {
         let deliveries = ctx.plan.weather.deliver > 0;
-        let busy = self.phase == Phase::Running && self.channels.values().any(|c| c.has_work(deliveries));
-        self.has_out() || self.blocking || busy
+        let busy = self.blocking || self.channels.values().any(|channel| channel.has_work(deliveries));
+        self.has_out() || (self.phase == Phase::Running && busy)
     }
 
     fn has_out(&self) -> bool {
@@ -206,7 +251,11 @@ impl Broker {
 
     /// How long until it must be asked again even when nothing comes.
     pub fn idle(&self) -> Micros {
-        if self.heartbeat == 0 { 10 * SECOND } else { self.heartbeat / 4 }
+        match self.heartbeat {
+            _ if matches!(self.phase, Phase::Deaf(_)) => SECOND,
+            0 => 10 * SECOND,
+            heartbeat => heartbeat / 4,
+        }
     }
 
     /// Some frames of some channel, to be written.

@@ -1,21 +1,14 @@
 //! A channel of the model broker: publishes stored or refused by dice, confirms in any legal order, transactions.
 
-use super::content::{Assembler, Whole, body, body_of, is_number, uid_of};
+use super::content::{Assembler, Whole, body, body_of, is_number};
 use super::ctx::Ctx;
 use super::streams::{Mark, Out, push};
-use super::truth::{BACKING, EXCHANGES, LinkId, ROUTING_KEYS, Uid};
+use super::truth::{LinkId, ROUTING_KEYS, Uid};
+use super::users::may_publish;
 use crate::support::frames::{Frame, Frames, message};
 use crate::support::methods::*;
 use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, queue, tx};
 use std::collections::{BTreeMap, VecDeque};
-
-/// The user who may not publish to the second exchange.
-pub const RESTRICTED: &str = "mallory";
-
-/// Whether a user may publish to an exchange.
-pub fn may_publish(user: &str, exchange: &str) -> bool {
-    user != RESTRICTED || (exchange != EXCHANGES[1] && exchange != BACKING)
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Mode {
@@ -53,31 +46,45 @@ struct Job {
 pub struct BrokerChannel {
     link: LinkId,
     id: u16,
-    user: String,
+    user: &'static str,
+    hostile: bool,
     life: Life,
     mode: Mode,
     tag: u64,
     jobs: BTreeMap<u64, Job>,
     transaction: Vec<(Uid, Whole, Fate)>,
+    /// messages of the relay's own in the transaction, which only ask whether the user may publish
+    questions: u32,
     content: Assembler,
     consumer: Option<String>,
     deliveries: u64,
+    /// the connection has to end for what the client has done here
+    pub outrage: Option<u16>,
     /// what waits to be written
     pub out: VecDeque<Out>,
 }
 
 impl BrokerChannel {
     /// `channel.open` has come; `out` is what the number's last use has left to write.
-    pub fn new(link: LinkId, id: u16, user: &str, out: VecDeque<Out>) -> BrokerChannel {
+    pub fn new(
+        link: LinkId,
+        id: u16,
+        user: &'static str,
+        hostile: bool,
+        out: VecDeque<Out>,
+    ) -> BrokerChannel {
         let mut channel = BrokerChannel {
             link,
             id,
-            user: user.into(),
+            user,
+            hostile,
             life: Life::Open,
             mode: Mode::Plain,
             tag: 0,
             jobs: BTreeMap::new(),
             transaction: Vec::new(),
+            questions: 0,
+            outrage: None,
             content: Assembler::default(),
             consumer: None,
             deliveries: 0,
@@ -104,11 +111,8 @@ impl BrokerChannel {
                 self.reply(channel_close_ok(self.id));
                 self.life = Life::Gone;
             }
-            (Some(AMQPClass::Basic(basic::AMQPMethod::Publish(publish))), _)
-                if !may_publish(&self.user, publish.exchange.as_str()) =>
-            {
-                ctx.truth.count("broker refused a user");
-                self.close(403, ctx);
+            (method, _) if self.hostile && self.content.is_amid() == method.is_some() => {
+                self.outrage = Some(505);
             }
             (Some(AMQPClass::Basic(basic::AMQPMethod::Publish(_))), _) | (None, _) => {
                 if let Some(whole) = self.content.frame(frame) {
@@ -137,6 +141,9 @@ impl BrokerChannel {
             (A::Tx(tx::AMQPMethod::Commit(_)), Mode::Tx) => self.commit(ctx),
             (A::Tx(tx::AMQPMethod::Rollback(_)), Mode::Tx) => {
                 self.transaction.clear();
+                if std::mem::take(&mut self.questions) > 0 {
+                    ctx.truth.count("probe");
+                }
                 self.reply(tx_rollback_ok(self.id));
             }
             (A::Tx(_), _) => self.close(406, ctx),
@@ -155,6 +162,7 @@ impl BrokerChannel {
             }
             // A consumer's answers: the model's deliveries want none.
             (A::Basic(basic::AMQPMethod::Nack(_) | basic::AMQPMethod::Ack(_)), _) => {}
+            _ if self.hostile => self.outrage = Some(540),
             (class, mode) => {
                 ctx.truth.broken('i', format!("the broker's channel in {mode:?} gets {class:?}"));
             }
@@ -166,27 +174,53 @@ impl BrokerChannel {
     }
 
     fn publish(&mut self, whole: Whole, ctx: &mut Ctx) {
+        let basic::AMQPMethod::Publish(publish) = &whole.method else { return };
+        let (exchange, mandatory) = (publish.exchange.as_str(), publish.mandatory);
+        if !may_publish(self.user, exchange, publish.routing_key.as_str()) {
+            ctx.truth.count("broker refused a user");
+            return self.close(403, ctx);
+        }
+        ctx.watch.shown(self.user, exchange);
         if whole.header.properties.expiration().as_ref().is_some_and(|text| !is_number(text.as_str())) {
             ctx.truth.count("probe");
             return self.close(406, ctx);
         }
-        let Some(uid) = self.check(&whole, ctx) else { return };
+        if self.hostile {
+            return self.publish_of_hostile(&whole, mandatory, ctx);
+        }
+        let uid = whole.uid(&ctx.truth);
+        if uid.is_none() && self.mode == Mode::Tx && whole.body.is_empty() && !mandatory {
+            self.questions += 1;
+            return;
+        }
+        let Some(uid) = self.check(uid, &whole, ctx) else { return };
         if ctx.rng.chance(ctx.plan.weather.channel_close) {
             return self.close(404, ctx);
         }
+        let alike = self.fate_of_alike(uid, ctx);
         let fate = match () {
-            () if ctx.truth.of(uid).mandatory && ctx.rng.chance(ctx.plan.weather.no_route) => Fate::NoRoute,
+            () if alike == Some(Fate::NoRoute) => Fate::NoRoute,
+            () if alike.is_none()
+                && ctx.truth.of(uid).mandatory
+                && ctx.rng.chance(ctx.plan.weather.no_route) =>
+            {
+                Fate::NoRoute
+            }
             () if self.mode == Mode::Confirm && ctx.rng.chance(ctx.plan.weather.nack) => Fate::Refuse,
             () => Fate::Store,
         };
         let tag = self.tag + 1;
         ctx.log.say(|| format!("  broker: u{uid} is {fate:?}, {:?}, tag {tag}", self.mode));
         match self.mode {
-            Mode::Plain if fate == Fate::NoRoute => self.give_back(uid, &whole, ctx),
+            Mode::Plain if fate == Fate::NoRoute => {
+                ctx.truth.returned(uid);
+                self.give_back(&whole, ctx);
+            }
             Mode::Plain => ctx.truth.stored(uid, ctx.now),
             Mode::Confirm => {
                 if fate == Fate::NoRoute {
-                    self.give_back(uid, &whole, ctx);
+                    ctx.truth.returned(uid);
+                    self.give_back(&whole, ctx);
                 }
                 if fate == Fate::Refuse {
                     ctx.truth.refused(uid);
@@ -198,9 +232,34 @@ impl BrokerChannel {
         }
     }
 
+    /// What becomes of those that this one can't be told from, as long as any is unanswered: they have the same way.
+    fn fate_of_alike(&self, uid: Uid, ctx: &Ctx) -> Option<Fate> {
+        let alike = |other: Uid| {
+            let (one, other) = (ctx.truth.of(uid), ctx.truth.of(other));
+            let same =
+                (one.what.exchange, one.what.routing_key) == (other.what.exchange, other.what.routing_key);
+            one.alike && other.alike && same
+        };
+        let jobs = self.jobs.values().map(|job| (job.uid, job.fate));
+        let mut all = jobs.chain(self.transaction.iter().map(|(uid, _, fate)| (*uid, *fate)));
+        all.find(|(other, _)| alike(*other)).map(|(_, fate)| fate)
+    }
+
+    /// A message of a hostile client: nothing is promised of it.
+    fn publish_of_hostile(&mut self, whole: &Whole, mandatory: bool, ctx: &mut Ctx) {
+        ctx.truth.count("hostile: may publish");
+        if mandatory && self.mode != Mode::Tx && ctx.rng.chance(ctx.plan.weather.no_route) {
+            self.give_back(whole, ctx);
+        }
+        if self.mode == Mode::Confirm {
+            self.tag += 1;
+            let refused = ctx.rng.chance(ctx.plan.weather.nack);
+            self.reply(if refused { nack(self.id, self.tag) } else { ack(self.id, self.tag) });
+        }
+    }
+
     /// (i): the message is the one that its client began, bit by bit.
-    fn check(&self, whole: &Whole, ctx: &mut Ctx) -> Option<Uid> {
-        let uid = uid_of(&whole.header);
+    fn check(&self, uid: Option<Uid>, whole: &Whole, ctx: &mut Ctx) -> Option<Uid> {
         let found = uid.and_then(|uid| ctx.truth.find(uid)).cloned();
         let (Some(uid), Some(p)) = (uid, found) else {
             ctx.truth.broken('i', format!("the broker gets a message that nobody began: {:?}", whole.header));
@@ -217,8 +276,7 @@ impl BrokerChannel {
         Some(uid)
     }
 
-    fn give_back(&mut self, uid: Uid, whole: &Whole, ctx: &mut Ctx) {
-        ctx.truth.returned(uid);
+    fn give_back(&mut self, whole: &Whole, ctx: &mut Ctx) {
         let basic::AMQPMethod::Publish(publish) = &whole.method else { return };
         let back = message(publish.exchange.as_str(), publish.routing_key.as_str())
             .properties(whole.header.properties.clone())
@@ -229,6 +287,9 @@ impl BrokerChannel {
 
     fn commit(&mut self, ctx: &mut Ctx) {
         let transaction = std::mem::take(&mut self.transaction);
+        if self.questions > 0 {
+            ctx.truth.broken('i', format!("link {}: a question of the relay's own is committed", self.link));
+        }
         if ctx.rng.chance(ctx.plan.weather.no_commit) {
             for (uid, ..) in transaction {
                 if ctx.rng.chance(300) {
@@ -240,7 +301,10 @@ impl BrokerChannel {
         let mut marks = Vec::new();
         for (uid, whole, fate) in transaction {
             match fate {
-                Fate::NoRoute => self.give_back(uid, &whole, ctx),
+                Fate::NoRoute => {
+                    ctx.truth.returned(uid);
+                    self.give_back(&whole, ctx);
+                }
                 Fate::Store | Fate::Refuse => ctx.truth.stored(uid, ctx.now),
             }
             ctx.truth.settled(uid, true);
@@ -348,6 +412,7 @@ impl BrokerChannel {
 
     fn forget(&mut self) {
         self.transaction.clear();
+        self.questions = 0;
         self.consumer = None;
         self.content = Assembler::default();
     }

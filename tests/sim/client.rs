@@ -2,12 +2,12 @@
 //!
 //! What it does on a channel is in [`super::client_channel`].
 
-use super::broker_channel::{RESTRICTED, may_publish};
 use super::client_channel::Channel;
 use super::ctx::Ctx;
 use super::plan::{MILLI, Micros, SECOND};
 use super::streams::{Out, push};
-use super::truth::{EXCHANGES, LinkId, ROUTING_KEYS, What};
+use super::truth::{EXCHANGES, LinkId, ROUTING_KEYS, VHOST, What};
+use super::users::{OWNER, RESTRICTED, may_publish};
 use crate::support::frames::{Frame, heartbeat, protocol_header};
 use crate::support::methods::*;
 use amq_protocol::protocol::{AMQPClass, connection};
@@ -57,10 +57,14 @@ pub struct Connection {
     blocked: bool,
 }
 
+/// Bodies that are ids have the same length where the ids are multiples of this.
+const ALIKE: u32 = 40;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Client {
-    user: &'static str,
+    /// who it is
+    pub user: &'static str,
     /// its connection
     pub connection: Option<Connection>,
     /// what it must still see acked
@@ -73,7 +77,7 @@ pub struct Client {
 impl Client {
     /// The `number`-th client of a run. Every third one is restricted.
     pub fn new(number: usize) -> Client {
-        let user = if number % 3 == 2 { RESTRICTED } else { "alice" };
+        let user = if number % 3 == 2 { RESTRICTED } else { OWNER };
         let next_id = 1_000_000 * (number as u32 + 1);
         Client { user, connection: None, retry: VecDeque::new(), stopping: false, next_id }
     }
@@ -189,34 +193,40 @@ impl Client {
     }
 
     fn publish(&mut self, id: u16, ctx: &mut Ctx) {
-        let what = match self.retry.pop_front() {
-            Some(what) if ctx.rng.chance(700) => what,
+        let (what, new) = match self.retry.pop_front() {
+            Some(what) if ctx.rng.chance(700) => (what, false),
             kept => {
                 self.retry.extend(kept);
                 self.anything(ctx)
             }
         };
         let Some(connection) = &mut self.connection else { return };
-        let allowed = may_publish(self.user, EXCHANGES[what.exchange]);
+        let allowed = may_publish(self.user, EXCHANGES[what.exchange], ROUTING_KEYS[what.routing_key]);
+        let alike = ctx.plan.alike > 0
+            && new
+            && allowed
+            && what.id.is_some_and(|id| id.is_multiple_of(ALIKE))
+            && ctx.truth.by_body(what.exchange);
         if let Some(channel) = connection.channels.get_mut(&id) {
-            channel.publish(what, allowed, connection.frame_max, ctx);
+            channel.publish(what, allowed, alike, connection.frame_max, ctx);
         }
     }
 
-    /// A new message or, as often as the plan says, one that somebody has published before.
-    fn anything(&mut self, ctx: &mut Ctx) -> What {
+    /// A new message or, as often as the plan says, one that somebody has published before. Whether it is new.
+    fn anything(&mut self, ctx: &mut Ctx) -> (What, bool) {
         let forbidden = self.user == RESTRICTED && !ctx.rng.chance(50);
         let exchange = if forbidden { ctx.rng.pick(&[0, 2]) } else { ctx.rng.pick(&[0, 0, 0, 1, 1, 2]) };
         let routing_key = ctx.rng.below(ROUTING_KEYS.len());
-        let id = if ctx.rng.chance(ctx.plan.repeat) {
-            Some(ctx.rng.below(ctx.plan.ids as usize) as u32)
-        } else if ctx.rng.chance(30) {
-            None
+        let alike = ctx.truth.by_body(exchange) && ctx.rng.chance(ctx.plan.alike);
+        let (id, new) = if !alike && ctx.rng.chance(ctx.plan.repeat) {
+            (Some(ctx.rng.below(ctx.plan.ids as usize) as u32), false)
+        } else if !alike && ctx.rng.chance(30) {
+            (None, false)
         } else {
-            self.next_id += 1;
-            Some(self.next_id)
+            self.next_id = if alike { (self.next_id / ALIKE + 1) * ALIKE } else { self.next_id + 1 };
+            (Some(self.next_id), true)
         };
-        What { exchange, routing_key, id }
+        (What { exchange, routing_key, id }, new)
     }
 
     /// It closes its connection, what is in flight or not.
@@ -254,7 +264,7 @@ impl Connection {
                 self.heartbeat = Micros::from(heartbeat) * SECOND;
                 push(
                     &mut self.out,
-                    tune_ok(tune.channel_max, self.frame_max, heartbeat) + connection_open("/"),
+                    tune_ok(tune.channel_max, self.frame_max, heartbeat) + connection_open(VHOST),
                     vec![],
                 );
                 self.phase = Phase::OpenOk;

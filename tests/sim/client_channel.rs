@@ -1,7 +1,7 @@
 //! A channel of a model client: plain, with confirms, or with transactions; it counts its own tags and holds every
 //! answer against what it has sent.
 
-use super::content::{Assembler, Whole, body, body_of, compose, uid_of};
+use super::content::{Assembler, Whole, body, body_of, compose};
 use super::ctx::Ctx;
 use super::plan::MILLI;
 use super::streams::{Mark, Out, push};
@@ -170,6 +170,10 @@ impl Channel {
         for uid in covered.into_values() {
             if ack {
                 ctx.truth.acked(uid);
+                // What was returned is not stored: its client may try again, and nobody may take it for stored.
+                if ctx.truth.of(uid).returned && (ctx.truth.of(uid).alike || ctx.rng.chance(300)) {
+                    again(uid, retry, ctx);
+                }
             } else {
                 ctx.truth.nacked(uid, ctx.now);
                 again(uid, retry, ctx);
@@ -178,7 +182,7 @@ impl Channel {
     }
 
     fn content(&mut self, whole: &Whole, ctx: &mut Ctx) {
-        match (&whole.method, uid_of(&whole.header)) {
+        match (&whole.method, whole.uid(&ctx.truth)) {
             (basic::AMQPMethod::Return(back), Some(uid)) => {
                 ctx.truth.return_seen(uid, self.link, self.id);
                 let same = |p: &Publish| {
@@ -226,7 +230,9 @@ impl Channel {
     }
 
     /// Publishes; the frames wait in `out`, so that other channels' frames come between them.
-    pub fn publish(&mut self, what: What, allowed: bool, frame_max: u32, ctx: &mut Ctx) {
+    ///
+    /// `alike`: with the header of many others.
+    pub fn publish(&mut self, what: What, allowed: bool, alike: bool, frame_max: u32, ctx: &mut Ctx) {
         // Where the body is the id, what has no id has no body.
         let len = match ctx.rng.below(100) {
             _ if what.id.is_none() && ctx.truth.by_body(what.exchange) => 0,
@@ -234,8 +240,8 @@ impl Channel {
             15 => ctx.rng.below(ctx.plan.body),
             _ => ctx.rng.below(60),
         };
-        let bypass = what.id.is_some() && ctx.rng.chance(20);
-        let own_ttl = what.id.is_some() && ctx.rng.chance(50);
+        let bypass = what.id.is_some() && ctx.rng.chance(20) && !alike;
+        let own_ttl = what.id.is_some() && ctx.rng.chance(50) && !alike;
         self.tag += u64::from(self.mode == Mode::Confirm);
         let publish = Publish {
             link: self.link,
@@ -243,12 +249,14 @@ impl Channel {
             what,
             tag: (self.mode == Mode::Confirm).then_some(self.tag),
             tx: self.mode == Mode::Tx,
-            mandatory: !bypass && ctx.rng.chance(200),
+            mandatory: ctx.rng.chance(200) || alike,
             bypass,
             allowed: allowed && (what.id.is_some() || !ctx.truth.wants_id(what.exchange)),
             ttl: own_ttl.then(|| ctx.rng.between(5, 500) * MILLI),
             len,
             by_body: ctx.truth.by_body(what.exchange),
+            by_header: ctx.truth.by_header(what.exchange),
+            alike,
             ..Publish::begun(ctx.now)
         };
         let uid = ctx.truth.publish(publish);
@@ -262,6 +270,9 @@ impl Channel {
             Mode::Tx => self.transaction.push(uid),
         }
         ctx.truth.count("publish");
+        if alike {
+            ctx.truth.count("looks like others");
+        }
     }
 
     /// Another mode, or the end of a transaction.
@@ -335,7 +346,7 @@ impl Channel {
             Mode::Plain => {}
             Mode::Confirm | Mode::Tx => {
                 if let Some(what) = retry.pop_front() {
-                    self.publish(what, true, frame_max, ctx);
+                    self.publish(what, true, false, frame_max, ctx);
                 }
                 if !self.transaction.is_empty() {
                     self.commit();

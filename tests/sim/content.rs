@@ -1,7 +1,7 @@
 //! What messages look like in a run, and putting their frames together again.
 
 use super::plan::{MILLI, Micros};
-use super::truth::{EXCHANGES, Publish, ROUTING_KEYS, Uid, What};
+use super::truth::{EXCHANGES, Publish, ROUTING_KEYS, Truth, Uid, What};
 use crate::support::frames::{Frame, Message, message};
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame};
 use amq_protocol::protocol::{AMQPClass, basic};
@@ -26,14 +26,24 @@ pub fn body_of(uid: Uid, p: &Publish) -> Vec<u8> {
     }
 }
 
-/// The message of a publish. Its id stands in `message-id` and in a header, so that both kinds of windows find it.
+/// The message of a publish. Its id stands in `message-id` and in a header, so that both kinds of windows find it. Where the
+/// window looks at the header, `message-id` may say the same for all, or nothing.
 pub fn compose(uid: Uid, p: &Publish) -> Message {
     let What { exchange, routing_key, id } = p.what;
-    let mut message = message(EXCHANGES[exchange], ROUTING_KEYS[routing_key]).app(&format!("u{uid}"));
+    let mut message = message(EXCHANGES[exchange], ROUTING_KEYS[routing_key]);
+    if p.alike {
+        return message.mandatory().body(body_of(uid, p));
+    }
+    message = message.app(&format!("u{uid}"));
     if let Some(id) = id {
         let id = format!("id-{id}");
         let value: LongString = id.as_str().into();
-        message = message.id(&id).header("x-dedup", AMQPValue::LongString(value));
+        message = message.header("x-dedup", AMQPValue::LongString(value));
+        message = match uid % 3 {
+            0 if p.by_header => message.id("same"),
+            1 if p.by_header => message,
+            _ => message.id(&id),
+        };
     }
     if p.bypass {
         message = message.bypass();
@@ -52,6 +62,12 @@ pub fn uid_of(header: &AMQPContentHeader) -> Option<Uid> {
     header.properties.app_id().as_ref()?.as_str().strip_prefix('u')?.parse().ok()
 }
 
+/// The id that is a body.
+fn id_of_body(body: &[u8]) -> Option<u32> {
+    let text = body.strip_prefix(b"id-")?.split(|octet| *octet == b';').next()?;
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 /// A message whose frames have all come.
 #[derive(Clone, Debug)]
 pub struct Whole {
@@ -61,6 +77,13 @@ pub struct Whole {
     pub header: AMQPContentHeader,
     /// its body
     pub body: Vec<u8>,
+}
+
+impl Whole {
+    /// The publish that it is, or is the return of.
+    pub fn uid(&self, truth: &Truth) -> Option<Uid> {
+        uid_of(&self.header).or_else(|| truth.alike(id_of_body(&self.body)?))
+    }
 }
 
 /// Puts the frames of one channel together. What is out of place was found by the tap already.
@@ -82,6 +105,11 @@ impl Assembler {
             matches!(&self.0, Some((_, Some(header), body)) if body.len() as u64 >= header.body_size);
         let (method, header, body) = self.0.take_if(|_| complete)?;
         Some(Whole { method, header: header?, body })
+    }
+
+    /// Whether a message has begun and not ended.
+    pub fn is_amid(&self) -> bool {
+        self.0.as_ref().is_some_and(|(method, ..)| matches!(method, basic::AMQPMethod::Publish(_)))
     }
 }
 

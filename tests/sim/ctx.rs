@@ -1,26 +1,83 @@
 //! What every part of a run has at hand: the time, the dice, the plan, the truth, and a log for the day it fails.
+//!
+//! Everybody throws dice of its own: each client (with all that happens on its connections), each window, and the world.
+//! So taking one client out of a run changes no throw of another: see [`super::transcript`].
 
 use super::plan::{Micros, Plan};
 use super::rng::Rng;
+use super::transcript::Transcript;
 use super::truth::Truth;
-use std::collections::VecDeque;
+use super::watch::Watch;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Ctx {
     /// virtual time
     pub now: Micros,
-    /// the dice
+    /// the dice of the one whose turn it is
     pub rng: Rng,
+    /// whose turn it is, and the dice of the others
+    pub dice: Dice,
     /// who, how large, what weather
     pub plan: Plan,
     /// what really happened
     pub truth: Truth,
     /// what was done last
     pub log: Log,
+    /// what the relay has written, and what it should have written
+    pub transcript: Transcript,
+    /// who may ask a window
+    pub watch: Arc<Watch>,
+}
+
+/// Who throws dice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Whose {
+    /// nobody's in particular
+    World,
+    /// a window's
+    Window(usize),
+    /// a client's, its links included
+    Client(usize),
+}
+
+/// The dice of all who do not throw now.
+#[derive(Debug)]
+pub struct Dice {
+    seed: u64,
+    turn: Whose,
+    others: BTreeMap<Whose, Rng>,
+}
+
+impl Dice {
+    /// The world begins.
+    pub fn new(seed: u64) -> Dice {
+        Dice { seed, turn: Whose::World, others: BTreeMap::new() }
+    }
+
+    /// The dice that somebody begins with.
+    pub fn first(&self, whose: Whose) -> Rng {
+        let number = match whose {
+            Whose::World => 0,
+            Whose::Window(at) => 1 + at as u64,
+            Whose::Client(at) => 101 + at as u64,
+        };
+        Rng::new(self.seed.rotate_left(17).wrapping_add(number.wrapping_mul(0xD134_2543_DE82_EF95)))
+    }
 }
 
 impl Ctx {
+    /// It is somebody's turn.
+    pub fn turn_to(&mut self, whose: Whose) {
+        if self.dice.turn != whose {
+            let next = self.dice.others.remove(&whose).unwrap_or_else(|| self.dice.first(whose));
+            self.dice.others.insert(self.dice.turn, std::mem::replace(&mut self.rng, next));
+            self.dice.turn = whose;
+        }
+    }
+
     /// A time up to `most` from now.
     pub fn soon(&mut self, most: Micros) -> Micros {
         self.now + self.rng.between(1, most.max(1))

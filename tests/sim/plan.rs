@@ -109,6 +109,13 @@ pub struct Plan {
     pub tight: bool,
     /// what goes wrong
     pub weather: Weather,
+    /// how many hostile clients, beside the others
+    pub hostile: usize,
+    /// one of them may publish to the second exchange with one routing key; where that exchange has a window of its own
+    /// with room for everybody, and an order of answers that depends on nobody
+    pub keyholder: bool,
+    /// a new message of the second exchange has the header of many others, in thousandths, where its body is its id
+    pub alike: u32,
 }
 
 impl Plan {
@@ -117,7 +124,11 @@ impl Plan {
         let mut rng = Rng::new(seed);
         let tight = rng.chance(250);
         let settings = settings(&mut rng, tight);
-        let windows = (0..rng.between(1, 2)).map(|at| WindowPlan::draw(&mut rng, at == 1, tight)).collect();
+        let windows: Vec<_> =
+            (0..rng.between(1, 2)).map(|at| WindowPlan::draw(&mut rng, at == 1, tight)).collect();
+        let mut others = Rng::new(!seed);
+        let hostile = if others.chance(400) { others.between(1, 3) as usize } else { 0 };
+        let keyholder = windows.get(1).is_some_and(|w| !w.late && w.capacity > 1000 && w.waiters > 1000);
         let calm = rng.chance(150);
         Plan {
             settings,
@@ -136,6 +147,9 @@ impl Plan {
             body: rng.pick(&[60, 60, 60, 9000]),
             tight,
             weather: if calm { Weather::calm() } else { Weather::draw(&mut rng) },
+            hostile,
+            keyholder,
+            alike: others.pick(&[0, 300, 900]),
         }
     }
 
@@ -148,15 +162,15 @@ impl Plan {
 
     /// How many may be unresolved. Reading stops at the bound; what was read before and waits behind a verdict (it is
     /// part of the held bytes, and no publish is smaller than 50) is judged without asking again, and a transaction
-    /// counts when it ends.
-    pub fn most_unresolved(&self) -> usize {
-        let transactions = usize::from(self.channels) * self.settings.max_unresolved;
-        self.settings.max_unresolved + transactions + self.most_held() / 50
+    /// counts when it ends. `channels`: how many there may be.
+    pub fn most_unresolved(&self, channels: u16) -> usize {
+        let transactions = usize::from(channels) * self.settings.max_unresolved;
+        self.settings.max_unresolved + transactions + self.most_held(channels) / 50
     }
 
     /// How many bytes may be held. Reading stops beyond the bound: each channel may exceed it by one message.
-    pub fn most_held(&self) -> usize {
-        self.settings.held_bytes + (usize::from(self.channels) + 1) * (2 * self.body + 400)
+    pub fn most_held(&self, channels: u16) -> usize {
+        self.settings.held_bytes + (usize::from(channels) + 1) * (2 * self.body + 400)
     }
 
     /// How long everything may take to come to an end once the network is healed.

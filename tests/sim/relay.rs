@@ -1,7 +1,7 @@
 //! What stands between clients and broker in a run: the real session, or a plain wire that the models are tried on.
 
 use bytes::{Bytes, BytesMut};
-use hapax::session::{Output, Session};
+use hapax::session::{Output, Phase, Session};
 use hapax::window::Mailbox;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,6 +39,10 @@ pub trait Relay {
     fn unresolved(&self) -> usize;
     /// see [`Session::held_bytes`]
     fn held_bytes(&self) -> usize;
+    /// see [`Session::channels`]
+    fn channels(&self) -> usize;
+    /// whether the broker has let the client in, and it may have channels
+    fn is_open(&self) -> bool;
 }
 
 impl Relay for Session {
@@ -86,6 +90,12 @@ impl Relay for Session {
     }
     fn held_bytes(&self) -> usize {
         Session::held_bytes(self)
+    }
+    fn channels(&self) -> usize {
+        Session::channels(self)
+    }
+    fn is_open(&self) -> bool {
+        Session::phase(self) != Phase::Handshake
     }
 }
 
@@ -172,5 +182,11 @@ impl Relay for Wire {
     }
     fn held_bytes(&self) -> usize {
         0
+    }
+    fn channels(&self) -> usize {
+        0
+    }
+    fn is_open(&self) -> bool {
+        true
     }
 }

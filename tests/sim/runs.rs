@@ -1,7 +1,8 @@
 //! Runs by their seeds: one, or as many as make up a number of steps; a failed one is run again to be told.
 
+use super::plan::Plan;
 use super::truth::Violation;
-use super::world::{Middle, World};
+use super::world::{Cast, Middle, World};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -35,19 +36,53 @@ struct Failure {
 }
 
 fn attempt(seed: u64, steps: u64, middle: Middle, log: usize, report: &mut Report) -> Result<u64, Failure> {
-    let mut world = World::new(seed, middle, log);
+    let mut world = World::new(seed, middle, Cast::All, log);
+    if Plan::of(seed).hostile > 0 {
+        expect(&mut world, (seed, middle), steps, report)?;
+    }
     let outcome = catch_unwind(AssertUnwindSafe(|| world.run(steps)));
-    report.steps += world.steps;
     report.runs += 1;
+    finish(world, outcome, "", report)
+}
+
+/// Runs the honest clients without the hostile ones, and those without the honest ones: `world` is held to what each side is
+/// written then.
+fn expect(
+    world: &mut World,
+    (seed, middle): (u64, Middle),
+    steps: u64,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let mut honest = World::new(seed, middle, Cast::Honest, 0);
+    let outcome = catch_unwind(AssertUnwindSafe(|| honest.run(steps)));
+    let (healed, lines) = (honest.healed, std::mem::take(&mut honest.ctx.transcript.honest.lines));
+    finish(honest, outcome, " (without the hostile clients)", report)?;
+    world.ctx.transcript.honest.expect(lines, None);
+    let Some(healed) = healed else { return Ok(()) };
+    let mut hostile = World::new(seed, middle, Cast::Hostile, 0);
+    let outcome = catch_unwind(AssertUnwindSafe(|| hostile.run_until(healed).map(|()| 0)));
+    let lines = std::mem::take(&mut hostile.ctx.transcript.hostile.lines);
+    finish(hostile, outcome, " (without the honest clients)", report)?;
+    world.ctx.transcript.hostile.expect(lines, Some(healed));
+    Ok(())
+}
+
+fn finish(
+    world: World,
+    outcome: std::thread::Result<Result<u64, Violation>>,
+    which: &str,
+    report: &mut Report,
+) -> Result<u64, Failure> {
+    report.steps += world.steps;
     for (what, count) in &world.ctx.truth.counts {
         *report.counts.entry(what).or_default() += count;
     }
     let why = match outcome {
         Ok(Ok(digest)) => return Ok(digest),
-        Ok(Err(Violation { invariant, text })) => format!("invariant ({invariant}): {text}"),
+        Ok(Err(Violation { invariant, text })) => format!("invariant ({invariant}){which}: {text}"),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
-            format!("panic: {}", text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?"))
+            format!("panic{which}: {}", text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?"))
         }
     };
     Err(Failure { step: world.steps, why, log: world.ctx.log.lines.into() })

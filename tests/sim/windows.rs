@@ -1,10 +1,11 @@
 //! The windows of a run: real ones, some behind a [`LateWindow`], with a listener that counts.
 
 use super::content::body_of_id;
-use super::ctx::Ctx;
+use super::ctx::{Ctx, Whose};
 use super::plan::{Plan, WindowPlan};
 use super::schedule::{Event as SimEvent, Schedule, instant};
-use super::truth::{BACKING, EXCHANGES, ModelKey, ROUTING_KEYS};
+use super::truth::{BACKING, EXCHANGES, ModelKey, ROUTING_KEYS, VHOST};
+use super::watch::{Gate, Watch};
 use crate::support::late::LateWindow;
 use crate::support::pair::{Deaf, shared};
 use hapax::session::{Shared, Windows};
@@ -61,27 +62,30 @@ pub struct SimWindows {
     shared: Arc<Shared>,
 }
 
+/// The windows of the first two exchanges, in the vhost that has windows.
 #[derive(Debug)]
-struct ByExchange(Vec<Arc<dyn Window>>);
+struct ByExchange([Arc<Gate>; 2]);
 
 impl Windows for ByExchange {
-    fn find(&self, _: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>> {
+    fn find(&self, vhost: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>> {
         let at = EXCHANGES.iter().position(|name| name.as_bytes() == exchange)?;
-        match at {
-            0 => self.0.first().cloned(),
-            1 => self.0.last().cloned(),
-            _ => None,
-        }
+        let gate = self.0.get(at).filter(|_| vhost == VHOST.as_bytes())?;
+        Some(gate.clone())
     }
 }
 
 impl SimWindows {
     /// The windows of a plan.
-    pub fn new(plan: &Plan) -> SimWindows {
+    pub fn new(plan: &Plan, watch: &Arc<Watch>) -> SimWindows {
         let all: Vec<One> =
             plan.windows.iter().enumerate().map(|(at, window)| One::new(at, window)).collect();
-        let windows = all.iter().map(One::window).collect();
-        let shared = shared(plan.settings, Arc::new(ByExchange(windows)), Arc::new(Deaf));
+        let gate = |at: usize, window: usize| {
+            let redirect = plan.windows[window].redirect;
+            let exchange = if redirect { BACKING } else { EXCHANGES[at] };
+            Arc::new(Gate { window: all[window].window(), exchange, watch: watch.clone() })
+        };
+        let gates = [gate(0, 0), gate(1, all.len() - 1)];
+        let shared = shared(plan.settings, Arc::new(ByExchange(gates)), Arc::new(Deaf));
         SimWindows { all, shared }
     }
 
@@ -95,6 +99,7 @@ impl SimWindows {
         for (at, one) in self.all.iter_mut().enumerate() {
             if !one.answering && one.late.as_ref().is_some_and(|late| late.questions() > 0) {
                 one.answering = true;
+                ctx.turn_to(Whose::Window(at));
                 schedule.at(ctx.soon(ctx.plan.way), SimEvent::Answer(at));
             }
             let evictions = one.counts.early.load(Ordering::Relaxed);
@@ -146,7 +151,7 @@ fn real_key(shared: &Shared, by_body: bool, (window, exchange, routing_key, id):
     let id = if by_body { body_of_id(id) } else { format!("id-{id}").into_bytes() };
     let scope = if window == 1 { Scope::Exchange } else { Scope::RoutingKey };
     let (exchange, routing_key) = (EXCHANGES[exchange].as_bytes(), ROUTING_KEYS[routing_key].as_bytes());
-    shared.keys.key(scope, b"/", exchange, routing_key, &IdValue::Bytes(&id))
+    shared.keys.key(scope, VHOST.as_bytes(), exchange, routing_key, &IdValue::Bytes(&id))
 }
 
 impl One {

@@ -2,16 +2,19 @@
 
 use super::client::{Act, Client};
 use super::content::human;
-use super::ctx::{Ctx, Log};
+use super::ctx::{Ctx, Dice, Log, Whose};
+use super::hostile::Hostile;
 use super::link::Link;
 use super::plan::{MILLI, Micros, Plan};
 use super::relay::{Relay, Wire};
-use super::rng::Rng;
 use super::schedule::{Event, Schedule, instant};
 use super::tap::Toward;
+use super::transcript::Transcript;
 use super::truth::{LinkId, Truth, Violation};
+use super::watch::Watch;
 use super::windows::SimWindows;
 use hapax::session::Session;
+use std::sync::Arc;
 
 /// What stands between clients and broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,40 +25,74 @@ pub enum Middle {
     Wire,
 }
 
+/// Who takes part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cast {
+    /// everybody
+    All,
+    /// the honest clients
+    Honest,
+    /// the hostile clients
+    Hostile,
+}
+
 /// See the module.
 pub struct World {
     /// time, dice, plan, truth, log
     pub ctx: Ctx,
     middle: Middle,
     schedule: Schedule,
+    /// the honest clients
     clients: Vec<Client>,
+    /// the hostile ones; their numbers come after those of the plan's honest ones
+    hostile: Vec<Hostile>,
     links: Vec<Option<Link>>,
+    /// the number of the client of each link
+    owners: Vec<usize>,
     windows: SimWindows,
     /// events handled
     pub steps: u64,
+    /// events handled that are not of a hostile client
+    honest_steps: u64,
+    /// when everything was healed
+    pub healed: Option<Micros>,
     digest: u64,
 }
 
 impl World {
     /// The world of a seed; `log`: how many lines of what was done last it remembers.
-    pub fn new(seed: u64, middle: Middle, log: usize) -> World {
+    pub fn new(seed: u64, middle: Middle, cast: Cast, log: usize) -> World {
         let mut plan = Plan::of(seed);
         if middle == Middle::Wire {
             plan.weather.freeze = 0;
             plan.weather.drain = 0;
         }
-        let windows = SimWindows::new(&plan);
+        let watch = Arc::new(Watch::default());
+        let windows = SimWindows::new(&plan, &watch);
+        let dice = Dice::new(seed);
+        let (honest, hostile) = match cast {
+            Cast::All => (plan.clients, plan.hostile),
+            Cast::Honest => (plan.clients, 0),
+            Cast::Hostile => (0, plan.hostile),
+        };
         let mut world = World {
             middle,
             schedule: Schedule::default(),
-            clients: (0..plan.clients).map(Client::new).collect(),
+            clients: (0..honest).map(Client::new).collect(),
+            hostile: (0..hostile).map(|_| Hostile::new()).collect(),
             links: Vec::new(),
+            owners: Vec::new(),
             windows,
             steps: 0,
+            honest_steps: 0,
+            healed: None,
             digest: 0,
             ctx: Ctx {
                 now: 0,
-                rng: Rng::new(seed.rotate_left(17)),
+                rng: dice.first(Whose::World),
+                dice,
+                transcript: Transcript::default(),
+                watch,
                 truth: Truth::new(&plan, middle == Middle::Sessions),
                 plan,
                 log: Log { kept: log, ..Log::default() },
@@ -64,7 +101,10 @@ impl World {
         world.ctx.log.say(|| format!("{:#?}", world.ctx.plan));
         let drain = world.ctx.soon(200 * world.ctx.plan.pause);
         world.schedule.at(drain, Event::Drain);
-        for client in 0..world.clients.len() {
+        let first = world.ctx.plan.clients;
+        let hostile = first..first + hostile;
+        for client in (0..honest).chain(hostile) {
+            world.ctx.turn_to(Whose::Client(client));
             world.schedule.at(world.ctx.soon(10 * MILLI), Event::Act(client));
         }
         world
@@ -72,7 +112,7 @@ impl World {
 
     /// All of it; a digest of what the relay wrote.
     pub fn run(&mut self, steps: u64) -> Result<u64, Violation> {
-        while self.steps < steps {
+        while self.honest_steps < steps {
             self.step()?;
         }
         self.heal()?;
@@ -82,13 +122,24 @@ impl World {
         self.end()
     }
 
+    /// What happens before a time.
+    pub fn run_until(&mut self, time: Micros) -> Result<(), Violation> {
+        while self.ctx.now < time {
+            self.step()?;
+        }
+        Ok(())
+    }
+
     fn step(&mut self) -> Result<(), Violation> {
         let Some((time, event)) = self.schedule.next() else {
             self.ctx.truth.broken('h', "nothing happens any more");
             return self.verdict();
         };
+        let whose = self.whose(event);
         self.steps += 1;
+        self.honest_steps += u64::from(!self.is_hostile(whose));
         self.ctx.now = self.ctx.now.max(time);
+        self.ctx.turn_to(whose);
         match event {
             Event::Act(client) => self.act(client),
             Event::Work(id, at) => self.on_link(id, |link, ctx, schedule| {
@@ -114,6 +165,33 @@ impl World {
         self.verdict()
     }
 
+    /// Whose dice decide about an event.
+    fn whose(&self, event: Event) -> Whose {
+        match event {
+            Event::Act(number) => Whose::Client(number),
+            Event::Drain => Whose::World,
+            Event::Answer(window) => Whose::Window(window),
+            Event::Work(id, _)
+            | Event::ToRelay(id, _)
+            | Event::FromRelay(id, _)
+            | Event::Dialled(id)
+            | Event::Timer(id)
+            | Event::Mail(id) => Whose::Client(self.owners[id]),
+        }
+    }
+
+    fn is_hostile(&self, whose: Whose) -> bool {
+        matches!(whose, Whose::Client(number) if number >= self.ctx.plan.clients)
+    }
+
+    /// Does this to the links, each with the dice of its client.
+    fn each_link(&mut self, what: impl Fn(&mut Link, &mut Ctx, &mut Schedule)) {
+        for id in 0..self.links.len() {
+            self.ctx.turn_to(Whose::Client(self.owners[id]));
+            self.on_link(id, &what);
+        }
+    }
+
     fn verdict(&mut self) -> Result<(), Violation> {
         self.ctx.truth.violation.take().map_or(Ok(()), Err)
     }
@@ -130,6 +208,7 @@ impl World {
         for (id, slot) in self.links.iter_mut().enumerate() {
             let Some(link) = slot else { continue };
             if link.bell_rang() {
+                self.ctx.turn_to(Whose::Client(self.owners[id]));
                 self.schedule.at(self.ctx.soon(self.ctx.plan.way.min(MILLI)), Event::Mail(id));
             }
             if link.is_gone() {
@@ -137,18 +216,24 @@ impl World {
                 *slot = None;
             }
         }
+        if let Some(text) = self.ctx.watch.wrong() {
+            self.ctx.truth.broken('j', text);
+        }
     }
 
     /// A process is drained, while another takes new connections already.
     fn drain(&mut self) {
-        for id in 0..self.links.len() {
-            if self.ctx.rng.chance(self.ctx.plan.weather.drain) {
-                self.on_link(id, Link::drain);
+        self.each_link(|link, ctx, schedule| {
+            if ctx.rng.chance(ctx.plan.weather.drain) {
+                link.drain(ctx, schedule);
             }
-        }
+        });
     }
 
     fn act(&mut self, number: usize) {
+        if number >= self.ctx.plan.clients {
+            return self.act_of_hostile(number);
+        }
         let client = &mut self.clients[number];
         let act = client.act(&mut self.ctx);
         let link = client.connection.as_ref().map(|connection| (connection.link, connection.frame_max));
@@ -179,16 +264,56 @@ impl World {
         self.schedule.at(self.ctx.now + pause, Event::Act(number));
     }
 
+    fn act_of_hostile(&mut self, number: usize) {
+        let at = number - self.ctx.plan.clients;
+        let act = self.hostile[at].act(&mut self.ctx);
+        match (act, self.hostile[at].link()) {
+            (Act::Connect, _) => {
+                self.hostile[at].dress(&mut self.ctx);
+                let id = self.dial_in(number, self.hostile[at].user());
+                self.hostile[at].connected(id, &mut self.ctx);
+            }
+            (Act::Write(outs), Some(id)) => self.on_link(id, |link, ctx, schedule| {
+                link.agreed(ctx.plan.frame_max.max(8192));
+                link.client_writes(outs, ctx, schedule);
+            }),
+            (Act::Vanish, Some(id)) => {
+                let all = self.ctx.rng.chance(500);
+                self.send_away(at, id, all);
+            }
+            _ => {}
+        }
+        let pause = self.hostile[at].pause(&mut self.ctx);
+        self.schedule.at(self.ctx.now + pause, Event::Act(number));
+    }
+
+    fn send_away(&mut self, at: usize, id: LinkId, all: bool) {
+        self.on_link(id, |link, ctx, schedule| link.client_gone(all, ctx, schedule));
+        self.hostile[at].disconnected();
+    }
+
     fn connect(&mut self, number: usize) {
-        let id = self.links.len();
-        let relay: Box<dyn Relay> = match self.middle {
-            Middle::Sessions => Box::new(Session::new(self.windows.shared(), instant(self.ctx.now))),
-            Middle::Wire => Box::new(Wire::new()),
-        };
-        let link = Link::new(id, number, relay, &mut self.ctx, &mut self.schedule);
-        self.links.push(Some(link));
+        let id = self.dial_in(number, self.clients[number].user);
         self.clients[number].connected(id, self.ctx.now);
         self.ctx.truth.count("connection");
+    }
+
+    /// A connection to the relay.
+    fn dial_in(&mut self, number: usize, user: &'static str) -> LinkId {
+        let id = self.links.len();
+        let relay: Box<dyn Relay> = match self.middle {
+            Middle::Sessions => {
+                let session = Session::new(self.windows.shared(), instant(self.ctx.now));
+                self.ctx.watch.begun(session.mailbox(), id, user);
+                Box::new(session)
+            }
+            Middle::Wire => Box::new(Wire::new()),
+        };
+        let hostile = number >= self.ctx.plan.clients;
+        let link = Link::new(id, (number, hostile), relay, &mut self.ctx, &mut self.schedule);
+        self.links.push(Some(link));
+        self.owners.push(number);
+        id
     }
 
     fn hang_up(&mut self, number: usize, id: LinkId, all: bool) {
@@ -200,6 +325,16 @@ impl World {
         let Some(link) = self.links[id].as_mut() else { return };
         let frames = link.reach_client(&mut self.ctx, &mut self.schedule);
         let Some(number) = link.client else { return };
+        if let Some(at) = number.checked_sub(self.ctx.plan.clients) {
+            match frames {
+                Some(frames) => frames.iter().for_each(|frame| self.hostile[at].handle(frame, &mut self.ctx)),
+                None => {
+                    link.client = None;
+                    self.hostile[at].disconnected();
+                }
+            }
+            return;
+        }
         match frames {
             Some(frames) => frames.iter().for_each(|frame| self.clients[number].handle(frame, &mut self.ctx)),
             None => {
@@ -213,25 +348,34 @@ impl World {
     fn heal(&mut self) -> Result<(), Violation> {
         self.ctx.log.say(|| "healed".into());
         self.ctx.plan.heal();
+        self.healed = Some(self.ctx.now);
         self.clients.iter_mut().for_each(|client| client.stopping = true);
-        for id in 0..self.links.len() {
-            self.on_link(id, |link, ctx, schedule| {
-                if std::mem::take(&mut link.frozen) {
-                    link.client_gone(true, ctx, schedule);
-                }
-            });
+        self.each_link(|link, ctx, schedule| {
+            if std::mem::take(&mut link.frozen) {
+                link.client_gone(true, ctx, schedule);
+            }
+        });
+        for at in 0..self.hostile.len() {
+            self.ctx.turn_to(Whose::Client(self.ctx.plan.clients + at));
+            self.hostile[at].stopping = true;
+            if let Some(id) = self.hostile[at].link() {
+                self.send_away(at, id, true);
+            }
         }
         self.verdict()
     }
 
+    /// Whether the honest clients have nothing left to wait for. The hostile ones must not matter.
     fn is_settled(&self) -> bool {
-        self.clients.iter().all(Client::is_settled) && self.links.iter().flatten().all(Link::is_settled)
+        let mut links = self.links.iter().flatten().filter(|link| !link.hostile);
+        self.clients.iter().all(Client::is_settled) && links.all(Link::is_settled)
     }
 
     /// Everybody goes: some with a word, some without.
     fn part(&mut self) -> Result<(), Violation> {
         self.ctx.log.say(|| "parting".into());
         for number in 0..self.clients.len() {
+            self.ctx.turn_to(Whose::Client(number));
             let link = self.clients[number].connection.as_ref().map(|connection| connection.link);
             match link {
                 Some(_) if self.ctx.rng.chance(500) => self.clients[number].leave(),
@@ -267,6 +411,11 @@ impl World {
         let in_flight = self.windows.in_flight();
         if in_flight > 0 {
             self.ctx.truth.broken('d', format!("{in_flight} ids are in flight and nobody is there"));
+        }
+        for (letter, side) in [('j', &self.ctx.transcript.honest), ('k', &self.ctx.transcript.hostile)] {
+            if let Some(why) = side.is_missing() {
+                self.ctx.truth.broken(letter, why);
+            }
         }
         let tight = self.ctx.plan.tight;
         self.ctx.truth.nothing_lost(tight);

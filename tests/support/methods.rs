@@ -24,7 +24,12 @@ pub fn start() -> Frames {
 
 /// `connection.start-ok` by SASL PLAIN; the password is the user's name.
 pub fn start_ok(user: &str) -> Frames {
-    let response: LongString = format!("\0{user}\0{user}").as_str().into();
+    start_ok_as(user, user)
+}
+
+/// `connection.start-ok` by SASL PLAIN.
+pub fn start_ok_as(user: &str, password: &str) -> Frames {
+    let response: LongString = format!("\0{user}\0{password}").as_str().into();
     connection(connection::AMQPMethod::StartOk(connection::StartOk {
         client_properties: FieldTable::default(),
         mechanism: "PLAIN".into(),
@@ -46,6 +51,14 @@ pub fn tune_ok(channel_max: u16, frame_max: u32, heartbeat: u16) -> Frames {
 /// `connection.open`.
 pub fn connection_open(vhost: &str) -> Frames {
     connection(connection::AMQPMethod::Open(connection::Open { virtual_host: vhost.into() }))
+}
+
+/// `connection.update-secret`.
+pub fn update_secret(secret: &str) -> Frames {
+    connection(connection::AMQPMethod::UpdateSecret(connection::UpdateSecret {
+        new_secret: secret.into(),
+        reason: "it is time".into(),
+    }))
 }
 
 /// `connection.open-ok`.

@@ -3,7 +3,7 @@
 //! This is the shell of `net/` without sockets: it hands bytes over, carries out what the relay says, and keeps time.
 
 use super::broker::Broker;
-use super::content::human;
+use super::content::{Assembler, human};
 use super::ctx::Ctx;
 use super::plan::Micros;
 use super::relay::Relay;
@@ -13,6 +13,7 @@ use super::tap::{Tap, Toward};
 use super::truth::LinkId;
 use crate::support::frames::Frame;
 use bytes::BytesMut;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
@@ -54,6 +55,10 @@ enum Socket {
 pub struct Link {
     id: LinkId,
     relay: Option<Box<dyn Relay>>,
+    /// whose connection it is, or was
+    owner: usize,
+    /// that one may do anything
+    pub hostile: bool,
     /// whose connection it is, while somebody has it
     pub client: Option<usize>,
     /// nobody has it, and no end of stream will come
@@ -68,6 +73,8 @@ pub struct Link {
     upstream_buf: BytesMut,
     client_tap: Tap,
     broker_tap: Tap,
+    /// messages for the broker whose header says nothing of who they are
+    nameless: BTreeMap<u16, Assembler>,
     client_socket: Socket,
     upstream_socket: Socket,
     wanted: bool,
@@ -83,7 +90,7 @@ impl Link {
     /// A client has connected.
     pub fn new(
         id: LinkId,
-        client: usize,
+        (client, hostile): (usize, bool),
         relay: Box<dyn Relay>,
         ctx: &mut Ctx,
         schedule: &mut Schedule,
@@ -91,6 +98,8 @@ impl Link {
         let mut link = Link {
             id,
             relay: Some(relay),
+            owner: client,
+            hostile,
             client: Some(client),
             frozen: false,
             broker: None,
@@ -100,8 +109,9 @@ impl Link {
             to_broker: FrameStream::default(),
             client_buf: BytesMut::new(),
             upstream_buf: BytesMut::new(),
-            client_tap: Tap::new(Toward::Client),
-            broker_tap: Tap::new(Toward::Broker),
+            client_tap: Tap::new(Toward::Client, hostile),
+            broker_tap: Tap::new(Toward::Broker, hostile),
+            nameless: BTreeMap::new(),
             client_socket: Socket::Open,
             upstream_socket: Socket::Unopened,
             wanted: true,
@@ -277,7 +287,7 @@ impl Link {
         let Some(relay) = &mut self.relay else { return };
         if found {
             self.upstream_socket = Socket::Open;
-            self.broker = Some(Broker::new(self.id, ctx.now));
+            self.broker = Some(Broker::new(self.id, self.hostile, ctx.now));
             relay.handle_upstream_open(instant(ctx.now));
         } else {
             self.upstream_socket = Socket::Over;

@@ -1,16 +1,22 @@
 //! The shell around one session: what it says is carried out, its timeout kept, its bounds looked at, streams moved on.
 
+use super::super::broker::CHANNEL_MAX;
 use super::super::content::{human, uid_of};
 use super::super::ctx::Ctx;
 use super::super::plan::Micros;
 use super::super::schedule::{Event, Schedule, micros};
 use super::super::streams::End;
 use super::super::tap::Toward;
+use super::super::transcript::Line;
 use super::{Link, Socket, closes};
 use crate::support::frames::Frame;
 use amq_protocol::frame::AMQPFrame;
 use bytes::Bytes;
 use hapax::session::Output;
+
+fn digest(first: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(first, |digest, byte| (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
+}
 
 /// How many timeouts may be due at one moment before we say that time stands still.
 const STILL: u32 = 20;
@@ -79,6 +85,7 @@ impl Link {
             ctx.truth.broken('i', format!("link {}: bytes for a client that was closed", self.id));
         }
         self.fold(bytes);
+        self.transcribe(Toward::Client, bytes, ctx);
         match self.client_tap.read(bytes) {
             Ok(frames) => frames.into_iter().for_each(|frame| {
                 self.say(ctx, "client ←", &frame);
@@ -97,17 +104,46 @@ impl Link {
             return ctx.truth.broken('i', text);
         }
         self.fold(bytes);
+        self.transcribe(Toward::Broker, bytes, ctx);
         match self.broker_tap.read(bytes) {
             Ok(frames) => frames.into_iter().for_each(|frame| {
                 self.say(ctx, "→ broker", &frame);
-                if let AMQPFrame::Header(_, header) = &frame.0
-                    && let Some(uid) = uid_of(header)
-                {
-                    ctx.truth.forwarded(uid, self.id, ctx.now);
-                }
+                self.forwarded(&frame, ctx);
                 self.to_broker.write(frame);
             }),
             Err(why) => ctx.truth.broken('i', format!("link {}: {why}", self.id)),
+        }
+    }
+
+    /// The truth is told of a message that the broker will get: by its header, or by its body where that alone tells.
+    fn forwarded(&mut self, frame: &Frame, ctx: &mut Ctx) {
+        if self.hostile {
+            return;
+        }
+        if let AMQPFrame::Header(_, header) = &frame.0
+            && let Some(uid) = uid_of(header)
+        {
+            ctx.truth.forwarded(uid, self.id, ctx.now);
+        }
+        if ctx.plan.alike > 0
+            && ctx.truth.by_body(1)
+            && let Some(whole) = self.nameless.entry(frame.channel()).or_default().frame(frame)
+            && uid_of(&whole.header).is_none()
+            && let Some(uid) = whole.uid(&ctx.truth)
+        {
+            ctx.truth.forwarded(uid, self.id, ctx.now);
+        }
+    }
+
+    /// (j), (k): the relay writes what it would write if the others were not there.
+    fn transcribe(&self, toward: Toward, bytes: &[u8], ctx: &mut Ctx) {
+        let line = Line { time: ctx.now, client: self.owner, toward, digest: digest(0, bytes) };
+        let (letter, side) = match self.hostile {
+            true => ('k', &mut ctx.transcript.hostile),
+            false => ('j', &mut ctx.transcript.honest),
+        };
+        if let Err(why) = side.write(line) {
+            ctx.truth.broken(letter, format!("link {}: {why}", self.id));
         }
     }
 
@@ -117,16 +153,25 @@ impl Link {
     }
 
     fn fold(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
-        }
+        self.digest = digest(self.digest, bytes);
     }
 
     /// (e): what is unresolved and what is held is within its bounds.
     fn bounds(&mut self, ctx: &mut Ctx) {
         let Some(relay) = &self.relay else { return };
-        let (unresolved, held) = (relay.unresolved(), relay.held_bytes());
-        if unresolved > ctx.plan.most_unresolved() || held > ctx.plan.most_held() {
+        let (unresolved, held, channels) = (relay.unresolved(), relay.held_bytes(), relay.channels());
+        let most = if !relay.is_open() {
+            0
+        } else if self.hostile {
+            CHANNEL_MAX
+        } else {
+            ctx.plan.channels
+        };
+        if channels > usize::from(most) {
+            let text = format!("link {}: {channels} channels, {most} are possible now", self.id);
+            ctx.truth.broken('e', text);
+        }
+        if unresolved > ctx.plan.most_unresolved(most) || held > ctx.plan.most_held(most) {
             let text = format!(
                 "link {}: {unresolved} unresolved, {held} bytes held, {:?}",
                 self.id, ctx.plan.settings
@@ -154,7 +199,9 @@ impl Link {
         let id = self.id;
         let way = ctx.plan.way;
         let wants = self.relay.as_ref().is_some_and(|relay| relay.wants_client());
-        let from_client = (wants && !self.from_client.is_empty()) || self.from_client.end == End::Coming;
+        // The end is behind the bytes: while nobody wants those, nobody finds it.
+        let ends = self.from_client.end == End::Coming && self.from_client.is_empty();
+        let from_client = ends || (wants && self.from_client.has_more());
         let from_broker = self.from_broker.has_more();
         let (to_client, to_broker) = (self.to_client.has_more(), self.to_broker.has_more());
         let waiting = [

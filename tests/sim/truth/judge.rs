@@ -1,6 +1,6 @@
 //! The invariants: what the dates of [`Truth`] must be to each other.
 
-use super::super::plan::{Micros, SECOND};
+use super::super::plan::{MILLI, Micros, SECOND};
 use super::{LinkId, ModelKey, Publish, Truth, Uid};
 
 impl Truth {
@@ -123,7 +123,7 @@ impl Truth {
         }
     }
 
-    /// The stored, acked and still remembered copy that makes a publish a duplicate.
+    /// The stored, acked and still remembered copy that makes a publish a duplicate. (An engine may forget a millisecond late.)
     fn original_of(&self, uid: Uid) -> Option<Uid> {
         let p = self.of(uid);
         let key = self.key(p.what).filter(|_| !p.bypass)?;
@@ -131,7 +131,7 @@ impl Truth {
         let copies = self.stored.get(&key)?.iter().copied();
         copies.filter(|other| *other != uid).find(|other| {
             let other_p = self.of(*other);
-            other_p.heard == Some(true) && (refresh || other_p.heard_at + self.ttl(*other) > p.begun)
+            other_p.heard == Some(true) && (refresh || other_p.heard_at + self.ttl(*other) + MILLI > p.begun)
         })
     }
 

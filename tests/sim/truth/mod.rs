@@ -11,7 +11,9 @@ use std::fmt;
 mod judge;
 mod publish;
 
-pub use publish::{BACKING, EXCHANGES, LinkId, ModelKey, Publish, ROUTING_KEYS, Uid, What};
+pub use publish::{
+    BACKING, EXCHANGES, LinkId, ModelKey, OTHER_VHOST, Publish, ROUTING_KEYS, Uid, VHOST, What,
+};
 
 /// An invariant that was broken.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +39,8 @@ pub struct Truth {
     forwarded: BTreeMap<ModelKey, Vec<Uid>>,
     faulty: BTreeSet<(LinkId, u16)>,
     eras: BTreeMap<(LinkId, u16), u32>,
+    /// those that are alike, by their ids, which nobody else has
+    alike: BTreeMap<u32, Uid>,
     windows: Vec<WindowPlan>,
     patience: Micros,
     tight: bool,
@@ -99,13 +103,27 @@ impl Truth {
         publish.era = self.eras.get(&(publish.link, publish.channel)).copied().unwrap_or_default();
         let p = &publish;
         publish.excused |= self.faulty.contains(&(p.link, p.channel)) || self.faulty.contains(&(p.link, 0));
+        let uid = u32::try_from(self.publishes.len()).expect("fewer than four billion");
+        if let (true, Some(id)) = (publish.alike, publish.what.id) {
+            self.alike.insert(id, uid);
+        }
         self.publishes.push(publish);
-        u32::try_from(self.publishes.len() - 1).expect("fewer than four billion")
+        uid
     }
 
     /// Whether the window of this exchange refuses what has no id.
     pub fn wants_id(&self, exchange: usize) -> bool {
         self.deduplicates && self.window_of(exchange).is_some_and(|window| self.windows[window].reject)
+    }
+
+    /// The publish with this id, of those that are alike.
+    pub fn alike(&self, id: u32) -> Option<Uid> {
+        self.alike.get(&id).copied()
+    }
+
+    /// Whether the id is a header of its own.
+    pub fn by_header(&self, exchange: usize) -> bool {
+        exchange == 1 && self.windows.len() == 2 && !self.windows[1].by_body
     }
 
     /// Whether the id is the body.

@@ -12,6 +12,11 @@ pub const EXCHANGES: [&str; 3] = ["alpha", "beta", "free"];
 /// The routing keys.
 pub const ROUTING_KEYS: [&str; 2] = ["red", "blue"];
 
+/// The vhost that has windows.
+pub const VHOST: &str = "/";
+/// A vhost that has none, where everybody may do everything.
+pub const OTHER_VHOST: &str = "/other";
+
 /// Where the second window sends what was published to the second exchange, where it sends it elsewhere.
 pub const BACKING: &str = "beta-store";
 
@@ -56,6 +61,10 @@ pub struct Publish {
     pub len: usize,
     /// its body is its id
     pub by_body: bool,
+    /// its id is a header of its own
+    pub by_header: bool,
+    /// its header is that of many others: only its body, which is its id, tells it from them
+    pub alike: bool,
     /// when the client began it
     pub begun: Micros,
     /// when the relay had taken all of it
@@ -100,6 +109,8 @@ impl Publish {
             ttl: None,
             len: 0,
             by_body: false,
+            by_header: false,
+            alike: false,
             begun: now,
             reached: None,
             forwarded: None,

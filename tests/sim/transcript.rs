@@ -1,0 +1,76 @@
+//! What the relay writes in a run, to be held against another run of the same seed: invariants (j) and (k).
+//!
+//! The run without the hostile clients, and the run without the honest ones, are recorded. In the run with both, each side
+//! must be written the same bytes at the same times, or one has changed what the other sees.
+
+use super::content::human;
+use super::plan::Micros;
+use super::tap::Toward;
+
+/// One thing that the relay has written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Line {
+    /// when
+    pub time: Micros,
+    /// on a connection of this client
+    pub client: usize,
+    /// to the client, or to the broker
+    pub toward: Toward,
+    /// a digest of the bytes
+    pub digest: u64,
+}
+
+/// What one side, the honest or the hostile clients, is written.
+#[derive(Debug, Default)]
+pub struct Side {
+    /// all of it
+    pub lines: Vec<Line>,
+    expected: Option<Vec<Line>>,
+    until: Option<Micros>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Transcript {
+    /// the honest clients
+    pub honest: Side,
+    /// the hostile ones
+    pub hostile: Side,
+}
+
+impl Side {
+    /// This is expected, and nothing else; with `until`, only what comes before that time counts.
+    pub fn expect(&mut self, lines: Vec<Line>, until: Option<Micros>) {
+        self.expected = Some(lines);
+        self.until = until;
+    }
+
+    /// The relay has written something. `Err` says how it differs from what was expected.
+    pub fn write(&mut self, line: Line) -> Result<(), String> {
+        let at = self.lines.len();
+        self.lines.push(line);
+        let Some(expected) = self.expected.as_ref().filter(|_| self.counts(line.time)) else { return Ok(()) };
+        match expected.get(at) {
+            Some(other) if *other == line => Ok(()),
+            Some(other) => Err(format!("{}, instead of {}", line.told(), other.told())),
+            None => Err(format!("{}, instead of nothing more", line.told())),
+        }
+    }
+
+    /// What was expected and never written.
+    pub fn is_missing(&self) -> Option<String> {
+        let next = self.expected.as_ref()?.get(self.lines.len())?;
+        self.counts(next.time).then(|| format!("nothing more, instead of {}", next.told()))
+    }
+
+    fn counts(&self, time: Micros) -> bool {
+        self.until.is_none_or(|until| time < until)
+    }
+}
+
+impl Line {
+    fn told(&self) -> String {
+        let Line { time, client, toward, digest } = self;
+        format!("to the {toward:?} of client {client} at {} ({digest:016x})", human(*time))
+    }
+}
