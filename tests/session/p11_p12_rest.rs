@@ -97,6 +97,10 @@ fn p11_liveness_a_waiter_is_not_promoted_into_an_upstream_that_is_dead() {
 fn p11_liveness_nothing_is_written_to_an_upstream_that_was_lost() {
     let desk = Desk::new();
     let mut pair = beating(&desk);
+    // The user's right is known.
+    publish(&mut pair, &m("first"));
+    pair.upstream(ack(1, 1));
+    pair.to_client();
     let now = pair.now();
     let mut bytes = bytes::BytesMut::from(&m("a").publish(1).encode()[..]);
     pair.session.handle_client(&mut bytes, now);

@@ -3,7 +3,9 @@
 //! Every window of a run is handed to the sessions behind a [`Gate`] that knows the exchange and looks at each question.
 
 use super::truth::LinkId;
-use hapax::window::{Event, ForgetCause, Key, Mailbox, Mode, Origin, Rules, Ticket, Verdict, Window};
+use hapax::window::{
+    Event, ForgetCause, Key, Mailbox, Mode, Origin, Rules, TakeOver, Ticket, Turn, Verdict, Window,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -111,8 +113,26 @@ impl Window for Gate {
     fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
         self.window.commit_in_doubt(key, now, ttl);
     }
-    fn rollback(self: Arc<Self>, key: Key, cause: ForgetCause) {
-        self.window.clone().rollback(key, cause);
+    fn rollback(self: Arc<Self>, key: Key, turn: Turn, cause: ForgetCause) {
+        self.window.clone().rollback(key, turn, cause);
+    }
+    fn take_over(
+        self: Arc<Self>,
+        key: Key,
+        since: Instant,
+        now: Instant,
+        queued: Option<(&Arc<Mailbox>, Ticket)>,
+    ) -> TakeOver {
+        self.window.clone().take_over(key, since, now, queued)
+    }
+    fn set_uploading(&self, key: Key, turn: Turn, uploading: bool) {
+        self.window.set_uploading(key, turn, uploading);
+    }
+    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        self.window.waits_on(key, queued)
+    }
+    fn is_awaited(&self, key: Key, turn: Turn) -> bool {
+        self.window.is_awaited(key, turn)
     }
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.window.leave(key, mailbox, ticket);
