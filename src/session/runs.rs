@@ -58,7 +58,7 @@ mod tests {
     fn runs_are_noted_once_and_forgotten_from_the_front() {
         let mut runs = Runs::default();
         let mut note = |oldest, tag, place| runs.note(oldest, tag, |last| *last == place, || place);
-        [(1, 'a'), (2, 'a'), (3, 'b'), (5, 'a')].map(|(tag, place)| note(1, tag, place));
+        [(1, 'a'), (2, 'a'), (3, 'b'), (5, 'a')].into_iter().for_each(|(tag, place)| note(1, tag, place));
         let places =
             |runs: &Runs<char>| [0, 1, 2, 3, 4, 5, 6].map(|tag| runs.of(tag).copied().unwrap_or('-'));
         assert_eq!(places(&runs), ['-', 'a', 'a', 'b', 'b', 'a', 'a']);

@@ -20,8 +20,9 @@ fn seen<const N: usize>(desk: &Desk, ids: [&str; N]) -> [bool; N] {
 
 /// The client has sent these, and they were written as they are.
 fn write(pair: &mut Pair, frames: Frames) {
-    pair.client(frames.clone());
-    assert_eq!(pair.to_upstream(), frames);
+    let written = frames.clone();
+    pair.client(frames);
+    assert_eq!(pair.to_upstream(), written);
 }
 
 #[test]

@@ -112,10 +112,15 @@ fn p17_cost_of_mandatory_publishes_that_are_acked_out_of_order() {
 #[test]
 fn p17_cost_of_returns() {
     let returns = |n: usize| bytes((0..n).rev().map(|n| mandatory(n).returned(1)));
-    assert_linear("returns", N, |n| published(n, mandatory, returns(n)), |(desk, mut pair, said)| {
-        pair.upstream_bytes(&said);
-        (desk, pair)
-    });
+    assert_linear(
+        "returns",
+        N,
+        |n| published(n, mandatory, returns(n)),
+        |(desk, mut pair, said)| {
+            pair.upstream_bytes(&said);
+            (desk, pair)
+        },
+    );
     let returned_alike = |n: usize| bytes((0..n).map(|_| alike().returned(1)));
     let said = |n: usize| [returned_alike(n), acks((1..=n).rev())].concat();
     assert_linear("returns, alike", N, |n| published(n, |_| alike(), said(n)), hear(0));

@@ -16,7 +16,7 @@ const RUNS: usize = 6;
 
 /// Fails if the work for `16 * n` items costs more than four times as much for each as that for `n`. `prepare` is not measured;
 /// what `work` gives back is dropped later.
-pub fn assert_linear<T, D>(
+pub(crate) fn assert_linear<T, D>(
     what: &str,
     n: usize,
     mut prepare: impl FnMut(usize) -> T,
@@ -35,7 +35,6 @@ pub fn assert_linear<T, D>(
         few = few.min(measure(n));
         many = many.min(measure(TIMES * n));
         if many <= MORE * few {
-            println!("{what}: {:.1} and {:.1} µs", few * 1e6, many * 1e6);
             return;
         }
     }
