@@ -77,6 +77,10 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         self.0.is_awaited(key, turn)
     }
 
+    fn disown(&self, key: Key, now: Instant) {
+        self.0.disown(key, now);
+    }
+
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.0.leave(key, mailbox, ticket);
     }

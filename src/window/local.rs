@@ -391,6 +391,10 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         self.flights.lock(key).flights.get_mut(&key).is_some_and(|flight| flight.is_awaited(turn))
     }
 
+    fn disown(&self, key: Key, now: Instant) {
+        self.forget(key, now);
+    }
+
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         if let Some(flight) = self.flights.lock(key).flights.get_mut(&key) {
             flight.leave(mailbox, ticket);

@@ -214,6 +214,8 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool;
     /// See [`Reservation::is_awaited`], which alone calls it.
     fn is_awaited(&self, key: Key, turn: Turn) -> bool;
+    /// A key that was committed turns out not to be stored: it is unknown again. What is in flight stays so.
+    fn disown(&self, key: Key, now: Instant);
     /// A waiter leaves. Called by [`Wait`] only.
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket);
     /// Tells the window's listener what the window itself cannot see (a publish without an id, a bypass, …).

@@ -127,6 +127,11 @@ impl Desk {
         self.window.get(key(id), epoch()).is_some()
     }
 
+    /// The same for an id that was published elsewhere.
+    pub(super) fn is_seen_at(&self, exchange: &str, routing_key: &str, id: &str) -> bool {
+        self.window.get(key_at(exchange, routing_key, id), epoch()).is_some()
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.window.in_flight()
     }
@@ -144,7 +149,12 @@ impl Desk {
 
 /// The key of a message as [`m`] makes it.
 pub(super) fn key(id: &str) -> Key {
-    KeyMaker::new((1, 2)).key(Scope::RoutingKey, b"/", b"x", b"k", &IdValue::Bytes(id.as_bytes()))
+    key_at("x", "k", id)
+}
+
+fn key_at(exchange: &str, routing_key: &str, id: &str) -> Key {
+    let id = IdValue::Bytes(id.as_bytes());
+    KeyMaker::new((1, 2)).key(Scope::RoutingKey, b"/", exchange.as_bytes(), routing_key.as_bytes(), &id)
 }
 
 /// A message to `x` with `k`, with this id and a body of one frame.

@@ -1,6 +1,9 @@
 //! Transcripts by topic. What they start from is in [`desk`].
 
+mod client_only;
+mod cost;
 mod desk;
+mod in_doubt;
 mod late;
 mod memory;
 mod p01_p02_stored;
@@ -13,5 +16,6 @@ mod p10_frames;
 mod p11_p12_rest;
 mod p15_nobody_elses;
 mod patience;
+mod returns;
 mod states;
 mod waiters;

@@ -134,6 +134,9 @@ impl Window for Gate {
     fn is_awaited(&self, key: Key, turn: Turn) -> bool {
         self.window.is_awaited(key, turn)
     }
+    fn disown(&self, key: Key, now: Instant) {
+        self.window.disown(key, now);
+    }
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.window.leave(key, mailbox, ticket);
     }

@@ -116,6 +116,10 @@ impl Window for LateWindow {
         self.inner.is_awaited(key, turn)
     }
 
+    fn disown(&self, key: Key, now: Instant) {
+        self.inner.disown(key, now);
+    }
+
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.locked().retain(|question| {
             question.key != key

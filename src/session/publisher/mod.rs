@@ -22,16 +22,19 @@ mod verdict;
 pub(in crate::session) use held::ask;
 
 use self::progress::Progress;
+use crate::session::blame::Blame;
 use crate::session::candidate::{Candidate, Terms, forward_to};
 use crate::session::confirms::{ClientTag, Confirms, UpstreamTag};
-use crate::session::cx::{Cx, Judge, Route, return_key};
+use crate::session::cx::{Cx, Judge, Route};
 use crate::session::entry::{Entry, Mandatory, Outcome};
 use crate::session::fault::Fault;
 use crate::session::outbox::{Piece, View};
 use crate::session::probe::{Asker, Finding};
+use crate::session::returns::ReturnKey;
 use crate::session::rights::Standing;
 use crate::session::transaction::Transactions;
 use crate::session::waiting::{Waiter, Waiting};
+use crate::session::written::Written;
 use crate::window::{
     Confirms as ConfirmRule, Event, ForgetCause, Key, KeyMaker, MissingId, Reservation, Reservations, Scoped,
     Ticket, Window,
@@ -170,7 +173,7 @@ impl Reading {
             return Reading::Body;
         }
         let Some(id) = found.id else { return Reading::NoId };
-        let return_key = || return_key(keys, &route.target, &route.routing_key, found.message_id);
+        let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header.payload());
         Reading::Plain(Terms {
             key: judge.needs.scoped(&judge.scoped, standing).key(&id),
             ttl: ttl_of(&found, &judge.window),
@@ -195,6 +198,8 @@ pub(in crate::session) struct Publisher {
     /// It has begun to wait since somebody asked.
     newly_held: bool,
     progress: Progress,
+    /// What was committed when it was written.
+    written: Option<Box<Written>>,
 }
 
 impl Publisher {
@@ -210,6 +215,7 @@ impl Publisher {
             held: None,
             newly_held: false,
             progress: Progress::default(),
+            written: None,
         }
     }
 
@@ -519,7 +525,7 @@ impl Publisher {
         let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
         let return_key = fields
             .mandatory
-            .then(|| return_key(&cx.shared.keys, target, fields.routing_key, found.message_id));
+            .then(|| ReturnKey::new(&cx.shared.keys, target, fields.routing_key, header.view().payload()));
         let terms = Terms { key, ttl, client, right, return_key };
         let content = in_frames(self.id, header.view(), &whole, largest);
         let (publish, content) = (publish.view(), View::whole(&content));
