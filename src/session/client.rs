@@ -85,6 +85,7 @@ impl Session {
                 return self.fail(&Fault::ChannelMax { open, max }, now);
             }
             if !self.channels.contains_key(&channel) {
+                self.owed.remove(&channel);
                 self.births += 1;
                 self.channels.insert(channel, Box::new(Channel::new(channel, self.births)));
                 // It is in the books from now on.
@@ -96,8 +97,8 @@ impl Session {
         let then = self.inbound.peek().map(|then| (then.kind, then.channel));
         let whole = then == Some((FrameKind::Header, channel));
         if !self.on_channel(channel, now, |channel, cx| channel.recv_client(kind, frame, whole, cx)) {
-            // Not open: the broker says so. An answer to a close that crossed another is nobody's business.
-            if method != Some(MethodId::CHANNEL_CLOSE_OK) {
+            // Not open: the broker says so. Where both had closed, the upstream has had its answer from us.
+            if method != Some(MethodId::CHANNEL_CLOSE_OK) || !self.owed.remove(&channel) {
                 self.out.upstream.forward(frame);
             }
         }

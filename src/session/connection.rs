@@ -110,6 +110,8 @@ pub struct Session {
     pub(super) stuck: usize,
     /// Channels that have answers for the client.
     pub(super) due: BTreeSet<ChannelId>,
+    /// Numbers of channels that are gone, whose client has still to answer a `channel.close` that crossed its own.
+    pub(super) owed: BTreeSet<ChannelId>,
     /// Channels with a backlog that is not stopped by anything but the bound on unresolved publishes.
     pub(super) ready: BTreeSet<ChannelId>,
     /// Channels that wait for a time.
@@ -148,6 +150,7 @@ impl Session {
             memory: 0,
             stuck: 0,
             due: BTreeSet::new(),
+            owed: BTreeSet::new(),
             ready: BTreeSet::new(),
             timed: BTreeSet::new(),
             shared,
@@ -646,7 +649,9 @@ impl Session {
             self.held -= after.held;
             self.memory -= after.memory;
             self.stuck -= after.stuck;
-            self.channels.remove(&id);
+            if self.channels.remove(&id).is_some_and(|channel| channel.owes_close_ok()) {
+                self.owed.insert(id);
+            }
             self.due.remove(&id);
             self.ready.remove(&id);
             self.timed.remove(&id);

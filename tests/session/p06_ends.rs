@@ -140,7 +140,25 @@ fn p06_unknown_outcome_channel_closes_that_cross() {
     unheard(&mut pair, channel_close(1, 200, "bye"));
     pair.upstream(channel_close(1, 404, "NOT_FOUND"));
     assert_eq!(pair.to_upstream(), channel_close_ok(1));
-    assert_eq!(pair.to_client(), channel_close_ok(1));
+    let answers = channel_close(1, 404, "NOT_FOUND") + channel_close_ok(1);
+    assert_eq!(pair.to_client(), answers, "as RabbitMQ says it: the client hears of the fault");
+    pair.client(channel_close_ok(1));
+    assert_eq!(pair.to_upstream(), Frames::none(), "which has had its answer");
+    pair.client(channel_close_ok(1));
+    assert_eq!(pair.to_upstream(), channel_close_ok(1), "one too many is the broker's to refuse");
+    pair.open(1);
+}
+
+#[test]
+fn p06_unknown_outcome_each_channel_close_is_answered() {
+    let desk = Desk::new();
+    let mut pair = desk.confirming();
+    publish(&mut pair, &m("a"));
+    unheard(&mut pair, channel_close(1, 200, "bye") + channel_close(1, 200, "bye"));
+    pair.upstream(ack(1, 1));
+    assert_eq!(pair.to_upstream(), channel_close(1, 200, "bye"));
+    pair.upstream(channel_close_ok(1));
+    assert_eq!(pair.to_client(), ack(1, 1) + channel_close_ok(1) + channel_close_ok(1));
     pair.open(1);
 }
 

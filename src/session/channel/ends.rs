@@ -24,6 +24,7 @@ impl Channel {
             cx.out.client.push(close_ok(self.id));
         } else {
             cx.out.client.push(close(self.id, fault.code(), &fault.text(), fault.culprit()));
+            self.owes_close_ok = true;
         }
         self.publisher.confirms().forget_client();
         self.publisher.client_done();

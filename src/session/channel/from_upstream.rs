@@ -56,9 +56,9 @@ impl Channel {
                 Some(MethodId::CHANNEL_CLOSE) => {
                     cx.out.upstream.push(close_ok(self.id));
                     let client_done = self.drop_backlog();
-                    match client_done {
-                        true => cx.out.client.push(close_ok(self.id)),
-                        false => cx.out.client.forward(frame),
+                    self.pass_close(frame, cx);
+                    if client_done {
+                        self.answer_closes(cx);
                     }
                     let until = cx.now;
                     self.state =
@@ -127,15 +127,18 @@ impl Channel {
                 self.flush(cx);
                 self.publisher.confirms().forget_client();
                 match self.state {
-                    // Both have closed: each gets its answer, the client's from the upstream where it has been asked.
+                    // Both have closed: each hears of it and gets its answer, the client's from the upstream where it has
+                    // been asked.
                     _ if said_close => {
                         cx.out.upstream.push(close_ok(self.id));
-                        cx.out.client.push(close_ok(self.id));
+                        self.pass_close(frame, cx);
+                        self.answer_closes(cx);
                         self.state = State::Gone;
                         return Ok(());
                     }
                     State::Closing => {
                         cx.out.upstream.push(close_ok(self.id));
+                        self.pass_close(frame, cx);
                         return Ok(());
                     }
                     State::Open
@@ -143,13 +146,19 @@ impl Channel {
                     | State::UpstreamClosed { .. }
                     | State::Refused { .. }
                     | State::Recycling { .. }
-                    | State::Gone => self.state = State::UpstreamClosed { rest },
+                    | State::Gone => {
+                        self.pass_close(frame, cx);
+                        self.state = State::UpstreamClosed { rest };
+                        return Ok(());
+                    }
                 }
             }
             Some(MethodId::CHANNEL_CLOSE_OK) => {
                 self.publisher.upstream_closed(None, cx.now);
                 self.flush(cx);
+                self.answer_closes(cx);
                 self.state = State::Gone;
+                return Ok(());
             }
             Some(MethodId::BASIC_CONSUME_OK) => self.note_consume_ok(frame, cx),
             Some(MethodId::BASIC_CANCEL) => self.note_cancel(frame),
@@ -169,6 +178,19 @@ impl Channel {
         cx.out.client.forward(frame);
         self.delivering = self.delivering.after(kind, id, frame);
         Ok(())
+    }
+
+    /// The upstream's `channel.close` goes to the client, which owes an answer then.
+    fn pass_close(&mut self, close: View<'_>, cx: &mut Cx<'_>) {
+        cx.out.client.forward(close);
+        self.owes_close_ok = true;
+    }
+
+    /// As often as the client has said `channel.close`.
+    fn answer_closes(&mut self, cx: &mut Cx<'_>) {
+        for _ in 0..=std::mem::take(&mut self.closes_again) {
+            cx.out.client.push(close_ok(self.id));
+        }
     }
 
     /// A return goes to the client under the exchange that the client had named.

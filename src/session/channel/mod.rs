@@ -116,6 +116,8 @@ pub(in crate::session) struct Channel {
     client_gone: bool,
     /// How often the client has said `channel.close` after the first: each is answered.
     closes_again: u32,
+    /// The client was sent `channel.close` and has not answered.
+    owes_close_ok: bool,
     /// The client has said `confirm.select` and waits for the answer: no ack may come before it.
     selecting: bool,
     /// The client wants no deliveries any more: consumers are cancelled.
@@ -162,6 +164,7 @@ impl Channel {
             refusal: None,
             client_gone: false,
             closes_again: 0,
+            owes_close_ok: false,
             selecting: false,
             unwanted: false,
             booked: Booked::default(),
@@ -174,6 +177,11 @@ impl Channel {
 
     pub(in crate::session) fn is_gone(&self) -> bool {
         matches!(self.state, State::Gone)
+    }
+
+    /// Whether the client has still to answer a `channel.close`, perhaps after the channel is gone.
+    pub(in crate::session) fn owes_close_ok(&self) -> bool {
+        self.owes_close_ok
     }
 
     /// Whether answers to the client are due.
@@ -263,6 +271,7 @@ impl Channel {
         if method == Some(MethodId::CHANNEL_OPEN) && (blocked || !matches!(self.state, State::Open)) {
             return Err(Fault::SecondOpen);
         }
+        self.owes_close_ok &= method != Some(MethodId::CHANNEL_CLOSE_OK);
         match &mut self.state {
             State::Open | State::Recycling { .. } if blocked => {
                 if self.asks_ahead {
