@@ -107,7 +107,7 @@ pub enum Mode {
     Off,
 }
 
-/// What becomes of reservations whose upstream connection died before the outcome was known.
+/// What becomes of reservations whose channel or upstream connection ended before the outcome was known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InDoubt {

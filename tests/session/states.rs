@@ -119,7 +119,15 @@ const TABLE: [(Event, [&str; 7]); 12] = [
     (Event::UpstreamNack, ["nack|", "nack|close", "|", "|", "|close", "|close", "| seen"]),
     (
         Event::UpstreamClose,
-        ["close|", "close-ok|close-ok", "|close-ok", "close|", "|close-ok", "close|", "close|close-ok seen"],
+        [
+            "close|",
+            "close close-ok|close-ok",
+            "close|close-ok",
+            "close|",
+            "|close-ok",
+            "close|",
+            "close|close-ok seen",
+        ],
     ),
     (
         Event::UpstreamCloseOk,
