@@ -6,7 +6,8 @@
 use super::candidate::Kept;
 use super::outbox::View;
 use crate::window::{ForgetCause, Key, Reservation, Ticket, Wait};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
 /// A publish that waits for the outcome of another with the same id.
@@ -44,6 +45,8 @@ pub(super) struct Waiting {
     queued: BTreeMap<Ticket, Waiter>,
     /// Promoted while other content was on its way upstream: contents do not interleave.
     promoted: VecDeque<Promoted>,
+    /// How many of each key wait aside.
+    keys: HashMap<Key, usize>,
     stalled: Option<Stall>,
     held: usize,
 }
@@ -61,10 +64,7 @@ impl Waiting {
 
     /// Whether a publish of this key waits aside.
     pub(super) fn holds(&self, key: Key) -> bool {
-        let queued = self.queued.values().map(|waiter| waiter.candidate.terms.key);
-        queued
-            .chain(self.promoted.iter().map(|promoted| promoted.candidate.terms.key))
-            .any(|other| other == key)
+        self.keys.contains_key(&key)
     }
 
     pub(super) fn is_stalled(&self) -> bool {
@@ -88,12 +88,14 @@ impl Waiting {
 
     pub(super) fn queue(&mut self, ticket: Ticket, waiter: Waiter) {
         self.held += waiter.weight;
+        self.came(waiter.candidate.terms.key);
         self.queued.insert(ticket, waiter);
     }
 
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<Waiter> {
         let waiter = self.queued.remove(&ticket)?;
         self.held -= waiter.weight;
+        self.went(waiter.candidate.terms.key);
         Some(waiter)
     }
 
@@ -120,12 +122,14 @@ impl Waiting {
 
     pub(super) fn push_promoted(&mut self, promoted: Promoted) {
         self.held += promoted.weight;
+        self.came(promoted.candidate.terms.key);
         self.promoted.push_back(promoted);
     }
 
     pub(super) fn pop_promoted(&mut self) -> Option<Promoted> {
         let promoted = self.promoted.pop_front()?;
         self.held -= promoted.weight;
+        self.went(promoted.candidate.terms.key);
         Some(promoted)
     }
 
@@ -148,10 +152,24 @@ impl Waiting {
     pub(super) fn drop_queued(&mut self) {
         for (_, waiter) in std::mem::take(&mut self.queued) {
             self.held -= waiter.weight;
+            self.went(waiter.candidate.terms.key);
         }
         while let Some(Promoted { reservation, .. }) = self.pop_promoted() {
             if let Some(reservation) = reservation {
                 reservation.forget(ForgetCause::ChannelClosed);
+            }
+        }
+    }
+
+    fn came(&mut self, key: Key) {
+        *self.keys.entry(key).or_default() += 1;
+    }
+
+    fn went(&mut self, key: Key) {
+        if let Entry::Occupied(mut count) = self.keys.entry(key) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
     }
