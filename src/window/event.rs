@@ -57,9 +57,9 @@ pub enum ForgetCause {
     Returned,
     /// `tx.rollback`
     Rollback,
-    /// its channel was closed before the outcome was known
+    /// the broker closed its channel because of it, or may have, or before it was sent
     ChannelClosed,
-    /// the upstream connection died before the outcome was known
+    /// its channel or the upstream connection ended before the outcome was known
     InDoubt,
     /// the client vanished before the message was complete
     Incomplete,

@@ -55,6 +55,10 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         }
     }
 
+    fn disown(&self, key: Key, now: Instant) {
+        self.0.disown(key, now);
+    }
+
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.0.leave(key, mailbox, ticket);
     }

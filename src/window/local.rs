@@ -335,6 +335,10 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         }
     }
 
+    fn disown(&self, key: Key, now: Instant) {
+        self.forget(key, now);
+    }
+
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         if let Some(flight) = self.flights.lock(key).get_mut(&key) {
             flight.leave(mailbox, ticket);

@@ -86,7 +86,7 @@ pub enum Mode {
     Off,
 }
 
-/// What becomes of reservations whose upstream connection died before the outcome was known.
+/// What becomes of reservations whose channel or upstream connection ended before the outcome was known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InDoubt {
@@ -174,6 +174,8 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     }
     /// The reservation's rollback: the oldest living waiter is promoted. Called by [`Reservation`] only.
     fn rollback(self: Arc<Self>, key: Key, cause: ForgetCause);
+    /// A key that was committed turns out not to be stored: it is unknown again. What is in flight stays so.
+    fn disown(&self, key: Key, now: Instant);
     /// A waiter leaves. Called by [`Wait`] only.
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket);
     /// Tells the window's listener what the window itself cannot see (a publish without an id, a bypass, …).

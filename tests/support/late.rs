@@ -92,6 +92,10 @@ impl Window for LateWindow {
         self.inner.clone().rollback(key, cause);
     }
 
+    fn disown(&self, key: Key, now: Instant) {
+        self.inner.disown(key, now);
+    }
+
     fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.locked().retain(|question| {
             question.key != key

@@ -291,3 +291,23 @@ fn a_late_window_answers_in_any_order_and_waits_have_a_home() {
     assert!(matches!(letter(&mailbox), (4, Verdict::Duplicate)));
     assert_adds_up(&inner, &accounting);
 }
+
+#[test]
+fn what_is_disowned_is_unknown_again_by_a_handle_too() {
+    for engine in EngineKind::ALL {
+        for by_handle in [false, true] {
+            let (window, accounting) = window(engine, LIMITS);
+            let (mut asker, now) = (Asker::new(&window), base());
+            let handle: Arc<dyn Window> = if by_handle { window.clone().handle() } else { window.clone() };
+            assert!(asker.publish(1, now) && asker.publish(2, now));
+            let in_flight = asker.fresh(3, now);
+            [1, 3, 4].into_iter().for_each(|key| handle.disown(Key(key), now));
+            assert_eq!(accounting.evicted(EvictionCause::Forget), 1);
+            assert!(asker.publish(1, now) && !asker.publish(2, now));
+            assert!(matches!(asker.ask(3, now), Verdict::InFlight(_)), "its outcome will decide");
+            in_flight.commit(now, TTL);
+            assert!(!asker.publish(3, now));
+            assert_adds_up(&window, &accounting);
+        }
+    }
+}
