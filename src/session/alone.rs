@@ -3,6 +3,7 @@
 
 use super::confirms::{Confirms, UpstreamTag};
 use super::entry::{Entry, Mandatory, Outcome};
+use super::returns::ReturnKey;
 use crate::window::Key;
 use crate::wire::ChannelId;
 use bytes::BytesMut;
@@ -23,13 +24,14 @@ impl Ledger {
     /// The client's next publish is forwarded; with `return_key`, it is mandatory.
     pub fn forward(&mut self, since: Instant, return_key: Option<Key>) {
         let client = Some(self.0.next_client_tag());
-        self.0.forwarded(Entry {
+        let entry = Entry {
             client,
             reservation: None,
             since,
             right: None,
-            mandatory: return_key.map(|key| Box::new(Mandatory { key, returned: false, named: None })),
-        });
+            mandatory: return_key.map(|key| Mandatory::new(ReturnKey::of_key(key), None)),
+        };
+        self.0.forwarded(entry, b"");
     }
 
     /// The client's next publish is a duplicate: acked and not forwarded.

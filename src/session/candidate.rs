@@ -3,6 +3,7 @@
 use super::confirms::ClientTag;
 use super::entry::{Entry, Mandatory};
 use super::outbox::{Lane, Piece, View};
+use super::returns::ReturnKey;
 use crate::window::{Key, Mode, Reservation, Window};
 use crate::wire::method::Publish;
 use crate::wire::{ChannelId, emit};
@@ -20,7 +21,7 @@ pub(super) struct Terms {
     /// the right that the publish needs
     pub(super) right: Key,
     /// what a return would show of it, where it is mandatory
-    pub(super) return_key: Option<Key>,
+    pub(super) return_key: Option<ReturnKey>,
 }
 
 /// See the module. Its frames are where they were read.
@@ -74,7 +75,7 @@ impl Candidate<'_> {
             reservation: reservation.map(|reservation| (reservation, ttl)),
             since: now,
             right: Some(right),
-            mandatory: return_key.map(|key| Box::new(Mandatory { key, returned: false, named })),
+            mandatory: return_key.map(|key| Mandatory::new(key, named)),
         }
     }
 }

@@ -13,11 +13,13 @@
 //! Answers are gathered and flushed together: the settled prefix by one `multiple`, what lies beyond an open tag one
 //! by one. `multiple` never passes an open tag.
 
-use super::entry::{Entry, Mandatory, Outcome};
+use super::entry::{Entry, Outcome};
+use super::returns::{ReturnKey, Returned, Returns};
+use super::runs::Runs;
 use crate::window::{HINTED, Key, Window, is_same};
 use crate::wire::{ChannelId, emit};
 use bytes::BytesMut;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A delivery tag as the client counts.
@@ -48,8 +50,10 @@ pub(super) struct Confirms {
     slots: VecDeque<Slot>,
     /// Tags that have an answer which is not written yet.
     due: Vec<ClientTag>,
-    /// Outstanding mandatory publishes by what a return shows of them, oldest first.
-    mandatory: HashMap<Key, VecDeque<UpstreamTag>>,
+    /// Outstanding mandatory publishes by their upstream tags.
+    returns: Returns,
+    /// The exchanges that publishes with a reservation went to, by their upstream tags.
+    exchanges: Runs<Box<[u8]>>,
 }
 
 impl Confirms {
@@ -61,7 +65,8 @@ impl Confirms {
             first_client: 1,
             slots: VecDeque::new(),
             due: Vec::new(),
-            mandatory: HashMap::new(),
+            returns: Returns::default(),
+            exchanges: Runs::default(),
         }
     }
 
@@ -82,25 +87,27 @@ impl Confirms {
         tag
     }
 
-    /// A publish was forwarded.
-    pub(super) fn forwarded(&mut self, entry: Entry) {
-        let tag = UpstreamTag(self.first_upstream + self.entries.len() as u64);
+    /// A publish was forwarded, to `exchange`.
+    pub(super) fn forwarded(&mut self, entry: Entry, exchange: &[u8]) {
+        let tag = self.first_upstream + self.entries.len() as u64;
+        if entry.reservation.is_some() {
+            self.exchanges.note(self.first_upstream, tag, |last| **last == *exchange, || exchange.into());
+        }
         if let Some(mandatory) = &entry.mandatory {
-            self.mandatory.entry(mandatory.key).or_default().push_back(tag);
+            self.returns.insert(mandatory.key, tag);
         }
         self.entries.push_back(Some(entry));
         self.unsettled += 1;
     }
 
-    /// A return has come: it belongs to the oldest outstanding mandatory publish that looks like it and was not returned yet.
-    pub(super) fn returned(&mut self, key: Key) -> Option<&mut Mandatory> {
-        let tag = self.mandatory.get_mut(&key)?.pop_front()?;
-        if self.mandatory.get(&key).is_some_and(VecDeque::is_empty) {
-            self.mandatory.remove(&key);
+    /// A return has come: what it means is marked. Gives back the exchange that the client had named, where it was another,
+    /// and whether a publish looks exactly like it.
+    pub(super) fn returned(&mut self, key: ReturnKey) -> (Option<Box<[u8]>>, bool) {
+        let Returned { exact, marked, told_as } = self.returns.recv(key);
+        for tag in marked {
+            self.entry_mut(tag).into_iter().for_each(Entry::came_back);
         }
-        let mandatory = self.entry_mut(tag)?.mandatory.as_deref_mut()?;
-        mandatory.returned = true;
-        Some(mandatory)
+        (told_as.and_then(|tag| self.entry_mut(tag)?.take_named()), exact)
     }
 
     /// The upstream has settled `tag`, or all up to it. `done` is told of every entry, in order.
@@ -166,18 +173,8 @@ impl Confirms {
     fn settle_one(&mut self, at: usize, outcome: Outcome, done: &mut impl FnMut(Entry)) {
         let Some(entry) = self.entries.get_mut(at).and_then(Option::take) else { return };
         self.unsettled -= 1;
-        if let Some(mandatory) = entry.mandatory.as_ref().filter(|mandatory| !mandatory.returned) {
-            let tag = UpstreamTag(self.first_upstream + at as u64);
-            if let Some(tags) = self.mandatory.get_mut(&mandatory.key) {
-                // Mostly it is the oldest; all that look alike would be walked for each otherwise.
-                match tags.front() {
-                    Some(&first) if first == tag => drop(tags.pop_front()),
-                    _ => tags.retain(|&other| other != tag),
-                }
-                if tags.is_empty() {
-                    self.mandatory.remove(&mandatory.key);
-                }
-            }
+        if let Some(mandatory) = &entry.mandatory {
+            self.returns.remove(mandatory.key, self.first_upstream + at as u64);
         }
         if let Some(client) = entry.client {
             match outcome {
@@ -257,17 +254,24 @@ impl Confirms {
         self.due.clear();
     }
 
-    /// Gives up all that is unsettled: nothing more will be heard of it.
-    pub(super) fn take_unsettled(&mut self) -> impl Iterator<Item = Entry> {
+    /// Gives up all that is unsettled, oldest first: nothing more will be heard of it.
+    pub(super) fn take_unsettled(&mut self) -> Vec<(UpstreamTag, Entry)> {
         self.unsettled = 0;
-        self.mandatory.clear();
+        self.returns.clear();
+        let first = self.first_upstream;
         let entries = std::mem::take(&mut self.entries);
         self.first_upstream += entries.len() as u64;
-        entries.into_iter().flatten()
+        let tagged = (first..).map(UpstreamTag).zip(entries);
+        tagged.filter_map(|(tag, entry)| Some((tag, entry?))).collect()
     }
 
-    fn entry_mut(&mut self, tag: UpstreamTag) -> Option<&mut Entry> {
-        let at = usize::try_from(tag.0.checked_sub(self.first_upstream)?).ok()?;
+    /// The exchange that an unsettled publish with a reservation went to, or one that was taken last.
+    pub(super) fn exchange_of(&self, tag: UpstreamTag) -> &[u8] {
+        self.exchanges.of(tag.0).map(|exchange| &**exchange).unwrap_or_default()
+    }
+
+    fn entry_mut(&mut self, tag: u64) -> Option<&mut Entry> {
+        let at = usize::try_from(tag.checked_sub(self.first_upstream)?).ok()?;
         self.entries.get_mut(at)?.as_mut()
     }
 }

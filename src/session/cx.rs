@@ -5,10 +5,9 @@ use super::inbound::Inbound;
 use super::outbox::Outbox;
 use super::probe::Probes;
 use super::rights::OwnRights;
-use crate::window::{Key, KeyMaker, Mailbox, Mode, Scope, Scoped, Ticket, Window};
+use crate::window::{Key, Mailbox, Mode, Scoped, Ticket, Window};
 use crate::wire::ChannelId;
 use crate::wire::method::Publish;
-use crate::wire::properties::IdValue;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,17 +39,6 @@ impl Cx<'_> {
     pub(super) fn has_room(&self, own: usize, more: usize) -> bool {
         self.held_elsewhere.saturating_add(own).saturating_add(more) <= self.shared.settings.held_bytes
     }
-}
-
-/// What a return would show of a publish.
-pub(super) fn return_key(
-    keys: &KeyMaker,
-    exchange: &[u8],
-    routing_key: &[u8],
-    message_id: Option<&[u8]>,
-) -> Key {
-    let id = message_id.unwrap_or_default();
-    keys.key(Scope::RoutingKey, b"return", exchange, routing_key, &IdValue::Bytes(id))
 }
 
 /// Finds windows, and remembers what it found.

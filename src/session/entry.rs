@@ -1,6 +1,7 @@
 //! A publish that was forwarded and whose outcome is not known: it owns its reservation until it is.
 
 use super::confirms::ClientTag;
+use super::returns::ReturnKey;
 use crate::window::{ForgetCause, InDoubt, Key, Reservation, Reservations};
 use std::time::{Duration, Instant};
 
@@ -32,17 +33,36 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Mandatory {
     /// what a return would show of it
-    pub(super) key: Key,
+    pub(super) key: ReturnKey,
     /// it came back: an ack that follows does not mean stored
     pub(super) returned: bool,
     /// the exchange that the client named, where it was forwarded to another
     pub(super) named: Option<Box<[u8]>>,
 }
 
+impl Mandatory {
+    /// A publish that may be returned. `named`: see there.
+    pub(super) fn new(key: ReturnKey, named: Option<Box<[u8]>>) -> Box<Mandatory> {
+        Box::new(Mandatory { key, returned: false, named })
+    }
+}
+
 impl Entry {
     /// What an ack will commit.
     pub(super) fn reserved(&self) -> Option<&Reservation> {
         self.reservation.as_ref().map(|(reservation, _)| reservation)
+    }
+
+    /// It came back, or perhaps it did.
+    pub(super) fn came_back(&mut self) {
+        if let Some(mandatory) = &mut self.mandatory {
+            mandatory.returned = true;
+        }
+    }
+
+    /// The exchange that the client named, where it was forwarded to another and nobody has asked yet.
+    pub(super) fn take_named(&mut self) -> Option<Box<[u8]>> {
+        self.mandatory.as_mut()?.named.take()
     }
 
     /// It came back.
@@ -69,7 +89,7 @@ impl Entry {
         }
     }
 
-    /// The upstream connection died: nobody knows. The window's own rule says what that means.
+    /// Its channel or connection ended before its outcome was known: nobody knows. The window's own rule says what that means.
     pub(super) fn in_doubt(self, now: Instant) {
         let returned = self.is_returned();
         if let Some((reservation, ttl)) = self.reservation {

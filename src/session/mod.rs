@@ -7,6 +7,7 @@
 mod about;
 #[doc(hidden)]
 pub mod alone;
+mod blame;
 mod candidate;
 mod channel;
 mod client;
@@ -21,10 +22,13 @@ mod liveness;
 mod outbox;
 mod probe;
 mod publisher;
+mod returns;
 mod rights;
+mod runs;
 mod transaction;
 mod upstream;
 mod waiting;
+mod written;
 
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};

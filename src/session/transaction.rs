@@ -1,31 +1,61 @@
 //! The publishes of a tx channel, by transaction: the open one, and those whose end the upstream has not answered yet.
 
-use super::entry::{Entry, Mandatory};
+use super::blame::Blame;
+use super::entry::Entry;
+use super::returns::{ReturnKey, Returned, Returns};
+use super::runs::Runs;
 use crate::window::{ForgetCause, Key, Reservations};
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
+/// The publishes of one transaction, in their order.
+#[derive(Debug, Default)]
+struct Batch {
+    entries: Vec<Entry>,
+    /// by their places among the entries
+    returns: Returns,
+    /// likewise
+    exchanges: Runs<Box<[u8]>>,
+}
+
 #[derive(Debug)]
 enum Ended {
-    Commit(Vec<Entry>),
-    Rollback(Vec<Entry>),
+    Commit(Batch),
+    Rollback(Batch),
+}
+
+impl Ended {
+    fn batch(&self) -> &Batch {
+        match self {
+            Ended::Commit(batch) | Ended::Rollback(batch) => batch,
+        }
+    }
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
-    open: Vec<Entry>,
+    open: Batch,
+    /// of the open one
     keys: HashSet<Key>,
     ended: VecDeque<Ended>,
+    /// What the ended ones weigh.
+    ending: usize,
 }
 
 impl Transactions {
-    /// A publish was forwarded inside the open transaction.
-    pub(super) fn forwarded(&mut self, entry: Entry) {
+    /// A publish was forwarded to `exchange`, inside the open transaction.
+    pub(super) fn forwarded(&mut self, entry: Entry, exchange: &[u8]) {
         if let Some((reservation, _)) = &entry.reservation {
             self.keys.insert(reservation.key());
         }
-        self.open.push(entry);
+        let Batch { entries, returns, exchanges } = &mut self.open;
+        let place = entries.len() as u64;
+        exchanges.note(0, place, |last| **last == *exchange, || exchange.into());
+        if let Some(mandatory) = &entry.mandatory {
+            returns.insert(mandatory.key, place);
+        }
+        entries.push(entry);
     }
 
     /// Whether the open transaction holds this key already.
@@ -35,15 +65,13 @@ impl Transactions {
 
     /// Publishes of the open transaction.
     pub(super) fn open_len(&self) -> usize {
-        self.open.len()
+        self.open.entries.len()
     }
 
-    /// Publishes whose commit or rollback is on its way.
+    /// Publishes whose commit or rollback is on its way. A transaction without any counts as one, so that there is a bound
+    /// on how many can be on their way.
     pub(super) fn ending_len(&self) -> usize {
-        let len = |ended: &Ended| match ended {
-            Ended::Commit(entries) | Ended::Rollback(entries) => entries.len(),
-        };
-        self.ended.iter().map(len).sum()
+        self.ending
     }
 
     /// Whether an answer of the upstream is still to come.
@@ -53,29 +81,38 @@ impl Transactions {
 
     /// `tx.commit` was forwarded.
     pub(super) fn commit(&mut self) {
-        let entries = self.close();
-        self.ended.push_back(Ended::Commit(entries));
+        let batch = self.close();
+        self.end(Ended::Commit(batch));
     }
 
     /// `tx.rollback` was forwarded.
     pub(super) fn rollback(&mut self) {
-        let entries = self.close();
-        self.ended.push_back(Ended::Rollback(entries));
+        let batch = self.close();
+        self.end(Ended::Rollback(batch));
     }
 
-    /// A return has come: it belongs to the transaction that is being committed.
-    pub(super) fn returned(&mut self, key: Key) -> Option<&mut Mandatory> {
-        let Some(Ended::Commit(entries)) = self.ended.front_mut() else { return None };
-        let mut mandatory = entries.iter_mut().filter_map(|entry| entry.mandatory.as_deref_mut());
-        let found = mandatory.find(|mandatory| mandatory.key == key && !mandatory.returned)?;
-        found.returned = true;
-        Some(found)
+    /// A return has come: it belongs to the transaction that is being committed. See [`super::confirms::Confirms::returned`].
+    pub(super) fn returned(&mut self, key: ReturnKey) -> (Option<Box<[u8]>>, bool) {
+        let Some(Ended::Commit(Batch { entries, returns, .. })) = self.ended.front_mut() else {
+            return (None, false);
+        };
+        let Returned { exact, marked, told_as } = returns.recv(key);
+        let at = |place: u64| usize::try_from(place).ok();
+        for place in marked {
+            if let Some(entry) = at(place).and_then(|at| entries.get_mut(at)) {
+                entry.came_back();
+            }
+        }
+        let named = told_as.and_then(at).and_then(|at| entries.get_mut(at)?.take_named());
+        (named, exact)
     }
 
     /// `tx.commit-ok` or `tx.rollback-ok`: the oldest ending is over. `proven` is told the rights that it has proven.
     pub(super) fn ended(&mut self, now: Instant, mut proven: impl FnMut(Key)) {
-        match self.ended.pop_front() {
-            Some(Ended::Commit(entries)) => {
+        let Some(ended) = self.ended.pop_front() else { return };
+        self.ending -= weight(&ended);
+        match ended {
+            Ended::Commit(Batch { entries, .. }) => {
                 let mut stored = Reservations::default();
                 for entry in entries {
                     entry.right.into_iter().for_each(&mut proven);
@@ -83,40 +120,63 @@ impl Transactions {
                 }
                 stored.commit(now);
             }
-            Some(Ended::Rollback(entries)) => {
+            Ended::Rollback(Batch { entries, .. }) => {
                 for entry in entries {
                     entry.right.into_iter().for_each(&mut proven);
                     entry.forget(ForgetCause::Rollback);
                 }
             }
-            None => {}
         }
     }
 
     /// Forgets the open transaction: it will never be committed.
     pub(super) fn abandon_open(&mut self) {
-        for entry in self.close() {
+        for entry in self.close().entries {
             entry.forget(ForgetCause::Rollback);
         }
     }
 
-    /// Gives up everything: those of the open transaction are not stored, those being committed are in doubt.
-    pub(super) fn take_unsettled(&mut self) -> impl Iterator<Item = Entry> {
-        self.abandon_open();
+    /// Gives up everything. Those of the open transaction are not stored, those being committed are in doubt: they are given
+    /// back. Where a publish is to `blame`, the transaction that it belongs to was never committed, nor was any after it:
+    /// all of a transaction that may be that one is forgotten.
+    pub(super) fn take_unsettled(&mut self, blame: Option<&Blame>) -> Vec<Entry> {
+        let open = self.close();
+        let mut ended = std::mem::take(&mut self.ended);
+        ended.push_back(Ended::Rollback(open));
+        ended.retain(|ended| !ended.batch().entries.is_empty());
+        self.ending = 0;
+        let guilty = blame.map_or_else(Vec::new, |blame| {
+            let suspects = ended
+                .iter()
+                .map(|ended| ended.batch().exchanges.places().any(|exchange| blame.names(exchange)));
+            Blame::guilty(suspects)
+        });
         let mut doubtful = Vec::new();
-        for ended in std::mem::take(&mut self.ended) {
-            match ended {
-                Ended::Commit(entries) => doubtful.extend(entries),
-                Ended::Rollback(entries) => {
-                    entries.into_iter().for_each(|entry| entry.forget(ForgetCause::Rollback));
+        for (at, ended) in ended.into_iter().enumerate() {
+            let (entries, cause) = match ended {
+                Ended::Commit(Batch { entries, .. }) if guilty.get(at) != Some(&true) => {
+                    doubtful.extend(entries);
+                    continue;
                 }
-            }
+                Ended::Commit(Batch { entries, .. }) => (entries, ForgetCause::ChannelClosed),
+                Ended::Rollback(Batch { entries, .. }) => (entries, ForgetCause::Rollback),
+            };
+            entries.into_iter().for_each(|entry| entry.forget(cause));
         }
-        doubtful.into_iter()
+        doubtful
     }
 
-    fn close(&mut self) -> Vec<Entry> {
+    fn end(&mut self, ended: Ended) {
+        self.ending += weight(&ended);
+        self.ended.push_back(ended);
+    }
+
+    fn close(&mut self) -> Batch {
         self.keys.clear();
         std::mem::take(&mut self.open)
     }
+}
+
+fn weight(ended: &Ended) -> usize {
+    ended.batch().entries.len().max(1)
 }

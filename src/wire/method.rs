@@ -1,4 +1,5 @@
-//! The methods of the hot path, read in place: `basic.publish`, `basic.ack`, `basic.nack`, `basic.return`.
+//! The methods of the hot path, read in place: `basic.publish`, `basic.ack`, `basic.nack`, `basic.return`. And
+//! `channel.close`, whose text need not be UTF-8.
 
 use super::WireError;
 use super::reader::Reader;
@@ -95,6 +96,13 @@ impl<'a> Publish<'a> {
         fields.end("basic.publish: octets left over")?;
         Ok(Publish { exchange, routing_key, mandatory: bits & 1 != 0, immediate: bits & 2 != 0 })
     }
+
+    /// The exchange alone, of a payload that can be parsed.
+    #[inline]
+    pub fn exchange_of(payload: &'a [u8]) -> &'a [u8] {
+        let len = payload.get(6).copied().unwrap_or_default();
+        payload.get(7..7 + usize::from(len)).unwrap_or_default()
+    }
 }
 
 /// `basic.return`: reply-code short, reply-text shortstr, exchange shortstr, routing-key shortstr.
@@ -120,6 +128,30 @@ impl<'a> Return<'a> {
         let routing_key = fields.shortstr("basic.return: routing-key")?;
         fields.end("basic.return: octets left over")?;
         Ok(Return { reply_code, reply_text, exchange, routing_key })
+    }
+}
+
+/// `channel.close`: reply-code short, reply-text shortstr, class-id short, method-id short.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Close<'a> {
+    /// 403, 404, 406 …
+    pub reply_code: u16,
+    /// the peer's words
+    pub reply_text: &'a [u8],
+    /// the method to blame, `(0, 0)` where there is none
+    pub culprit: MethodId,
+}
+
+impl<'a> Close<'a> {
+    /// Reads a method payload whose id is [`MethodId::CHANNEL_CLOSE`].
+    pub fn parse(payload: &'a [u8]) -> Result<Close<'a>, WireError> {
+        let mut fields = fields_of(payload)?;
+        let reply_code = fields.short("channel.close: reply-code")?;
+        let reply_text = fields.shortstr("channel.close: reply-text")?;
+        let culprit =
+            MethodId(fields.short("channel.close: class-id")?, fields.short("channel.close: method-id")?);
+        fields.end("channel.close: octets left over")?;
+        Ok(Close { reply_code, reply_text, culprit })
     }
 }
 
@@ -151,6 +183,7 @@ mod tests {
     const PUBLISH: &[u8] = b"\x00\x3c\x00\x28\x00\x00\x02ex\x03key\x01";
     const RETURN: &[u8] = b"\x00\x3c\x00\x32\x01\x38\x08NO_ROUTE\x02ex\x03key";
     const NACK: &[u8] = b"\x00\x3c\x00\x78\x01\x02\x03\x04\x05\x06\x07\x08\x03";
+    const CLOSE: &[u8] = b"\x00\x14\x00\x28\x01\x94\x09NOT_FOUND\x00\x3c\x00\x28";
 
     #[test]
     fn each_method_gives_its_fields() {
@@ -162,6 +195,11 @@ mod tests {
             Return { reply_code: 312, reply_text: b"NO_ROUTE", exchange: b"ex", routing_key: b"key" };
         assert_eq!(MethodId::of(RETURN), Ok(MethodId::BASIC_RETURN));
         assert_eq!(Return::parse(RETURN), Ok(returned));
+
+        let close = Close { reply_code: 404, reply_text: b"NOT_FOUND", culprit: MethodId::BASIC_PUBLISH };
+        assert_eq!(MethodId::of(CLOSE), Ok(MethodId::CHANNEL_CLOSE));
+        assert_eq!(Close::parse(CLOSE), Ok(close));
+        assert_eq!((Publish::exchange_of(PUBLISH), Publish::exchange_of(b"")), (&b"ex"[..], &b""[..]));
 
         let settle = Settle { tag: 0x0102_0304_0506_0708, multiple: true };
         assert_eq!(MethodId::of(NACK), Ok(MethodId::BASIC_NACK));
@@ -198,6 +236,7 @@ mod tests {
         }
         only_whole(PUBLISH, |octets| Publish::parse(octets).map(drop));
         only_whole(RETURN, |octets| Return::parse(octets).map(drop));
+        only_whole(CLOSE, |octets| Close::parse(octets).map(drop));
         only_whole(NACK, Settle::parse);
     }
 }

@@ -117,6 +117,19 @@ impl Desk {
         pair
     }
 
+    /// The user `guest` is known to have the right to publish there.
+    pub(super) fn prove(&self, exchange: &str, routing_key: &str) {
+        let mut pair = self.confirming();
+        let proof = message(exchange, routing_key).id("proof").correlation("proof").body("proof");
+        let proof = proof.header("x-deduplication-header", AMQPValue::LongString("proof".into()));
+        pair.client(proof.publish(1));
+        pair.upstream(ack(1, 1));
+        pair.client_eof();
+        assert!(pair.session.is_over());
+        self.window.flush(epoch());
+        self.events.0.lock().unwrap().clear();
+    }
+
     /// Makes an id seen, without anybody's publish.
     pub(super) fn store(&self, id: &str) {
         let mailbox = Arc::new(Mailbox::new());
@@ -129,6 +142,11 @@ impl Desk {
 
     pub(super) fn is_seen(&self, id: &str) -> bool {
         self.window.get(key(id), epoch()).is_some()
+    }
+
+    /// The same for an id that was published elsewhere.
+    pub(super) fn is_seen_at(&self, exchange: &str, routing_key: &str, id: &str) -> bool {
+        self.window.get(key_at(exchange, routing_key, id), epoch()).is_some()
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -148,7 +166,12 @@ impl Desk {
 
 /// The key of a message as [`m`] makes it.
 pub(super) fn key(id: &str) -> Key {
-    KeyMaker::new((1, 2)).key(Scope::RoutingKey, b"/", b"x", b"k", &IdValue::Bytes(id.as_bytes()))
+    key_at("x", "k", id)
+}
+
+fn key_at(exchange: &str, routing_key: &str, id: &str) -> Key {
+    let id = IdValue::Bytes(id.as_bytes());
+    KeyMaker::new((1, 2)).key(Scope::RoutingKey, b"/", exchange.as_bytes(), routing_key.as_bytes(), &id)
 }
 
 /// A message to `x` with `k`, with this id and a body of one frame.

@@ -1,6 +1,8 @@
 //! Transcripts by topic. What they start from is in [`desk`].
 
+mod client_only;
 mod desk;
+mod in_doubt;
 mod late;
 mod p01_p02_stored;
 mod p03_p04_tags;
@@ -10,5 +12,6 @@ mod p07_p08_confirms;
 mod p09_rights;
 mod p10_frames;
 mod p11_p12_rest;
+mod returns;
 mod states;
 mod waiters;

@@ -3,7 +3,7 @@
 use super::desk::{Desk, SECOND, cut, m, publish, two, unheard};
 use crate::support::frames::{Frames, message};
 use crate::support::methods::{
-    ack, ack_multiple, channel_close, channel_close_ok, connection_close, connection_close_ok, nack,
+    ack, ack_multiple, channel_close_ok, connection_close, connection_close_ok, nack, publish_refused,
 };
 use hapax::window::{Event, ForgetCause};
 
@@ -41,8 +41,9 @@ fn p01_seen_means_stored_forgotten_when_the_channel_or_connection_is_closed() {
     let desk = Desk::new();
     let mut pair = desk.confirming();
     publish(&mut pair, &m("a"));
-    pair.upstream(channel_close(1, 404, "NOT_FOUND"));
-    assert_eq!(pair.to_client(), channel_close(1, 404, "NOT_FOUND"));
+    let not_found = publish_refused(1, 404, "NOT_FOUND - no exchange 'x' in vhost '/'");
+    pair.upstream(not_found.clone());
+    assert_eq!(pair.to_client(), not_found);
     assert_eq!((desk.is_seen("a"), desk.in_flight()), (false, 0));
     assert_eq!(desk.count(Event::Forgotten(ForgetCause::ChannelClosed)), 1);
     pair.client(channel_close_ok(1));

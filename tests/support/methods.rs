@@ -94,6 +94,17 @@ pub fn channel_close(id: u16, reply_code: u16, text: &str) -> Frames {
     channel(id, channel::AMQPMethod::Close(close))
 }
 
+/// `channel.close` that blames a method, by its class and its number.
+pub fn channel_close_for(id: u16, reply_code: u16, text: &str, (class_id, method_id): (u16, u16)) -> Frames {
+    let close = channel::Close { reply_code, reply_text: text.into(), class_id, method_id };
+    channel(id, channel::AMQPMethod::Close(close))
+}
+
+/// `channel.close` that blames `basic.publish`.
+pub fn publish_refused(id: u16, reply_code: u16, text: &str) -> Frames {
+    channel_close_for(id, reply_code, text, (60, 40))
+}
+
 /// `channel.close-ok`.
 pub fn channel_close_ok(id: u16) -> Frames {
     channel(id, channel::AMQPMethod::CloseOk(channel::CloseOk {}))

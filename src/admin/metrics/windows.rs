@@ -176,7 +176,7 @@ fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Resu
             count(&mut family, &[("window", name), ("cause", cause)], *value)?;
         }
     }
-    let in_doubt = "Publishes whose outcome nobody knows, because the upstream connection broke; forgotten (a duplicate is possible) or kept (a loss is).";
+    let in_doubt = "Publishes whose outcome nobody knows, because the upstream connection broke or the channel was closed; forgotten (a duplicate is possible) or kept (a loss is).";
     let mut family = encoder.encode_descriptor("in_doubt", in_doubt, None, MetricType::Counter)?;
     for Named { name, facts } in windows {
         let forgotten = facts.forgotten.get("in_doubt").copied().unwrap_or_default();

@@ -99,7 +99,7 @@ impl Channel {
 
     /// The upstream connection is gone.
     pub(in crate::session) fn upstream_lost(&mut self, now: Instant) {
-        self.publisher.upstream_lost(now);
+        self.publisher.upstream_closed(None, now);
         self.drop_backlog();
     }
 

@@ -1,6 +1,7 @@
 //! What the upstream says on a [`Channel`]: settles and returns for its publisher, closes, and all the rest for the client.
 
 use super::*;
+use crate::session::blame::Blame;
 use crate::session::inbound::{Inbound, Whole};
 
 impl Channel {
@@ -26,7 +27,7 @@ impl Channel {
                     Some(MethodId::CHANNEL_CLOSE_OK) => *upstream_done = true,
                     Some(MethodId::CHANNEL_CLOSE) => {
                         cx.out.upstream.push(close_ok(self.id));
-                        self.publisher.upstream_channel_closed();
+                        self.publisher.upstream_closed(Blame::of(frame.payload()).as_ref(), cx.now);
                         // Where both have closed, its answer to ours still comes.
                         *upstream_done = !*told_upstream;
                     }
@@ -114,14 +115,14 @@ impl Channel {
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         match id {
-            Some(MethodId::BASIC_RETURN) if self.publisher.mode() != Mode::Plain => {
+            Some(MethodId::BASIC_RETURN) if self.publisher.hears_returns() => {
                 self.returning = Some(frame.piece());
                 return Ok(());
             }
             Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => self.publisher.recv_tx_ended(cx),
             Some(MethodId::CHANNEL_CLOSE) => {
                 let rest = self.publisher.left_to_forward();
-                self.publisher.upstream_channel_closed();
+                self.publisher.upstream_closed(Blame::of(frame.payload()).as_ref(), cx.now);
                 let said_close = self.drop_backlog() || matches!(self.state, State::Settling { .. });
                 self.flush(cx);
                 self.publisher.confirms().forget_client();
@@ -146,7 +147,7 @@ impl Channel {
                 }
             }
             Some(MethodId::CHANNEL_CLOSE_OK) => {
-                self.publisher.upstream_channel_closed();
+                self.publisher.upstream_closed(None, cx.now);
                 self.flush(cx);
                 self.state = State::Gone;
             }

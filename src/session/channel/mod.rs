@@ -424,7 +424,7 @@ impl Channel {
                     *told_upstream = true;
                 }
                 if *client_done && *upstream_done {
-                    self.publisher.upstream_channel_closed();
+                    self.publisher.upstream_closed(None, cx.now);
                     self.state = State::Gone;
                 }
             }

@@ -24,32 +24,50 @@ impl Publisher {
         }
     }
 
-    /// The upstream channel is closed: what it has not answered, it never will.
-    pub(in crate::session) fn upstream_channel_closed(&mut self) {
-        self.give_back(|entry| entry.forget(ForgetCause::ChannelClosed));
-    }
-
-    /// The upstream connection is gone: nobody knows what it has stored.
-    pub(in crate::session) fn upstream_lost(&mut self, now: Instant) {
-        self.give_back(|entry| entry.in_doubt(now));
-    }
-
-    pub(super) fn give_back(&mut self, mut each: impl FnMut(Entry)) {
+    /// The upstream channel or connection is closed: what it has not answered, it never will, and nobody knows what it has
+    /// stored. `blame`: the broker has closed the channel because of a publish.
+    pub(in crate::session) fn upstream_closed(&mut self, blame: Option<&Blame>, now: Instant) {
         // What was not sent whole was not stored, whatever the rule.
         // (In a transaction it is in the open one, which is forgotten anyway.)
         let incomplete = self.is_amid_entry() && matches!(self.mode, Mode::Confirm { .. });
-        let mut entries: Vec<Entry> =
-            self.confirms.take_unsettled().chain(self.tx.take_unsettled()).collect();
-        if incomplete && let Some(entry) = entries.pop() {
+        let mut entries = self.confirms.take_unsettled();
+        if incomplete && let Some((_, entry)) = entries.pop() {
             entry.forget(ForgetCause::Incomplete);
         }
-        entries.into_iter().for_each(&mut each);
+        self.give_back(entries, blame, now);
+        self.tx.take_unsettled(blame).into_iter().for_each(|entry| entry.in_doubt(now));
+        let mut written = self.written.take();
         if let Content::Body { fate: Fate::Forward { at_write: Some((reservation, _)) }, .. } =
             std::mem::replace(&mut self.content, Content::Idle)
         {
             reservation.forget(ForgetCause::Incomplete);
+            written.iter_mut().for_each(|written| written.drop_newest());
+        }
+        if let (Some(written), Some(blame)) = (written, blame) {
+            written.blame(blame, now);
         }
         self.abandon_waiting();
+    }
+
+    /// Of publishes with confirms, oldest first: where one is to blame, those that may be it, or come after it, are forgotten.
+    /// All others are in doubt. (Where those to the named exchange went is known; what has no reservation may be one of them,
+    /// but there is nothing to forget.)
+    fn give_back(&self, entries: Vec<(UpstreamTag, Entry)>, blame: Option<&Blame>, now: Instant) {
+        let guilty = blame.map_or_else(Vec::new, |blame| {
+            let named = |tag| blame.names(self.confirms.exchange_of(tag));
+            Blame::guilty(
+                entries
+                    .iter()
+                    .map(|(tag, entry)| blame.names_any() && (entry.reservation.is_none() || named(*tag))),
+            )
+        });
+        for (at, (_, entry)) in entries.into_iter().enumerate() {
+            if guilty.get(at) == Some(&true) {
+                entry.forget(ForgetCause::ChannelClosed);
+            } else {
+                entry.in_doubt(now);
+            }
+        }
     }
 
     /// The client is told that its channel is closed. What waits without a tag was sent before that: it keeps waiting,

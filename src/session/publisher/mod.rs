@@ -17,15 +17,18 @@ mod outcome;
 mod run;
 mod verdict;
 
+use crate::session::blame::Blame;
 use crate::session::candidate::{Candidate, Terms, forward_to};
 use crate::session::confirms::{ClientTag, Confirms, UpstreamTag};
-use crate::session::cx::{Cx, Judge, Route, return_key};
+use crate::session::cx::{Cx, Judge, Route};
 use crate::session::entry::{Entry, Mandatory, Outcome};
 use crate::session::fault::Fault;
 use crate::session::outbox::{Piece, View};
 use crate::session::probe::Asker;
+use crate::session::returns::ReturnKey;
 use crate::session::transaction::Transactions;
 use crate::session::waiting::Waiting;
+use crate::session::written::Written;
 use crate::window::{
     Confirms as ConfirmRule, Event, ForgetCause, Key, KeyMaker, MissingId, Reservation, Reservations, Scoped,
     Ticket, Window,
@@ -145,7 +148,7 @@ impl Reading {
             return Reading::Body;
         }
         let Some(id) = found.id else { return Reading::NoId };
-        let return_key = || return_key(keys, &route.target, &route.routing_key, found.message_id);
+        let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header.payload());
         Reading::Plain(Terms {
             key: judge.scoped.key(&id),
             ttl: ttl_of(&found, &judge.window),
@@ -166,6 +169,8 @@ pub(in crate::session) struct Publisher {
     confirms: Confirms,
     tx: Transactions,
     pub(in crate::session) waiting: Waiting,
+    /// What was committed when it was written.
+    written: Option<Box<Written>>,
     /// Duplicates whose user's right is being verified.
     asked: usize,
 }
@@ -180,6 +185,7 @@ impl Publisher {
             confirms: Confirms::new(),
             tx: Transactions::default(),
             waiting: Waiting::default(),
+            written: None,
             asked: 0,
         }
     }
@@ -451,7 +457,7 @@ impl Publisher {
         let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
         let return_key = fields
             .mandatory
-            .then(|| return_key(&cx.shared.keys, target, fields.routing_key, found.message_id));
+            .then(|| ReturnKey::new(&cx.shared.keys, target, fields.routing_key, header.view().payload()));
         let terms = Terms { key, ttl, client, right, return_key };
         let content = in_frames(self.id, header.view(), &whole, largest);
         let (publish, content) = (publish.view(), View::whole(&content));

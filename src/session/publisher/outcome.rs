@@ -10,8 +10,10 @@ impl Publisher {
         cx: &mut Cx<'_>,
     ) -> Fate {
         self.select_unseen(candidate.window, cx);
+        let target = candidate.window.rules().forward_to.as_deref();
+        let exchange = went_to(target, candidate.publish);
         let entry = candidate.forward(self.id, reservation, &mut cx.out.upstream, cx.now);
-        Fate::Forward { at_write: self.enter(entry) }
+        Fate::Forward { at_write: self.enter(entry, exchange) }
     }
 
     /// Hapax's own confirms, where the window has them: the ledger is where outcomes and returns are told whose they are.
@@ -38,24 +40,35 @@ impl Publisher {
         }
         let named = forward_to(target, self.id, publish, &mut cx.out.upstream);
         cx.out.upstream.forward(content);
-        if self.mode != Mode::Plain {
+        if self.mode != Mode::Plain || self.written.is_some() {
+            let exchange = went_to(target, publish);
             let fields = if mandatory { Publish::parse(publish.payload()).ok() } else { None };
-            let mandatory = fields.map(|Publish { exchange, routing_key, .. }| {
-                let exchange = target.map_or(exchange, str::as_bytes);
-                let key = return_key(&cx.shared.keys, exchange, routing_key, message_id(header));
-                Box::new(Mandatory { key, returned: false, named })
+            let mandatory = fields.map(|Publish { routing_key, .. }| {
+                Mandatory::new(
+                    ReturnKey::new(&cx.shared.keys, exchange, routing_key, header.payload()),
+                    named,
+                )
             });
-            self.enter(Entry { client, reservation: None, since: cx.now, right: None, mandatory });
+            self.enter(Entry { client, reservation: None, since: cx.now, right: None, mandatory }, exchange);
         }
         self.go_on(left, Fate::Forward { at_write: None }, cx)
     }
 
-    /// Puts a forwarded publish where its outcome will find it; without confirms or tx there is no such place.
-    pub(super) fn enter(&mut self, entry: Entry) -> Option<(Reservation, Duration)> {
+    /// Puts a publish that was forwarded to `exchange` where its outcome will find it; without confirms or tx there is no such
+    /// place, and its reservation is committed when all of it is written.
+    pub(super) fn enter(&mut self, entry: Entry, exchange: &[u8]) -> Option<(Reservation, Duration)> {
         match self.mode {
-            Mode::Plain => return entry.reservation,
-            Mode::Confirm { .. } => self.confirms.forwarded(entry),
-            Mode::Tx => self.tx.forwarded(entry),
+            Mode::Plain => {
+                let reserved = entry.reserved();
+                let committed = reserved.and_then(|reserved| Some((reserved.window()?, reserved.key())));
+                let return_key = entry.mandatory.as_ref().map(|mandatory| mandatory.key);
+                if committed.is_some() || self.written.is_some() {
+                    self.written.get_or_insert_default().push(committed, exchange, return_key);
+                }
+                return entry.reservation;
+            }
+            Mode::Confirm { .. } => self.confirms.forwarded(entry, exchange),
+            Mode::Tx => self.tx.forwarded(entry, exchange),
         }
         None
     }
@@ -80,6 +93,8 @@ impl Publisher {
 
     /// `basic.ack` or `basic.nack`.
     pub(in crate::session) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
+        // The broker routes in order: no earlier publish can come back any more.
+        self.written = None;
         let Cx { shared, rights, now, .. } = cx;
         // Neighbours came by the same read and went to the same place: they are told of together.
         let (mut since, mut alike) = (*now, 0);
@@ -115,23 +130,35 @@ impl Publisher {
         header: View<'_>,
         cx: &Cx<'_>,
     ) -> Option<Box<[u8]>> {
-        let key = return_key(&cx.shared.keys, fields.exchange, fields.routing_key, message_id(header));
-        let mandatory = match self.mode {
-            Mode::Plain => None,
-            Mode::Confirm { .. } => self.confirms.returned(key),
-            Mode::Tx => self.tx.returned(key),
+        let key = ReturnKey::new(&cx.shared.keys, fields.exchange, fields.routing_key, header.payload());
+        // What was written before there was a ledger is older than all that is in it.
+        let written = self.written.as_ref().is_some_and(|written| written.holds(key));
+        let (named, exact) = match self.mode {
+            Mode::Plain => (None, false),
+            Mode::Confirm { .. } if !written => self.confirms.returned(key),
+            Mode::Tx if !written => self.tx.returned(key),
+            Mode::Confirm { .. } | Mode::Tx => (None, false),
         };
-        mandatory.and_then(|mandatory| mandatory.named.take())
+        if let Some(written) = self.written.as_mut().filter(|_| !exact) {
+            written.recv_return(key, cx.now);
+        }
+        named
+    }
+
+    /// Whether a return means something here.
+    pub(in crate::session) fn hears_returns(&self) -> bool {
+        self.mode != Mode::Plain || self.written.is_some()
     }
 
     /// `tx.commit-ok` or `tx.rollback-ok`.
     pub(in crate::session) fn recv_tx_ended(&mut self, cx: &mut Cx<'_>) {
         let Cx { shared, rights, now, .. } = cx;
+        self.written = None;
         self.tx.ended(*now, |right| rights.learn(&shared.rights, right, *now));
     }
 }
 
-/// As a content header has it; a return shows it, too.
-fn message_id(header: View<'_>) -> Option<&[u8]> {
-    ContentHeader::parse(header.payload(), &IdSource::MessageId).ok()?.message_id
+/// The exchange that a publish is forwarded to.
+fn went_to<'a>(target: Option<&'a str>, publish: View<'a>) -> &'a [u8] {
+    target.map_or_else(|| Publish::exchange_of(publish.payload()), str::as_bytes)
 }
