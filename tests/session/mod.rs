@@ -1,6 +1,7 @@
 //! Transcripts by topic. What they start from is in [`desk`].
 
 mod client_only;
+mod cost;
 mod desk;
 mod in_doubt;
 mod late;

@@ -8,6 +8,7 @@
     reason = "a transcript reads as it is said"
 )]
 
+pub mod cost;
 pub mod frames;
 pub mod late;
 pub mod methods;

@@ -1,5 +1,6 @@
 //! What every engine has to keep: lists of actions against a dumb model ([`model`], [`actions`]), what that would hide told
-//! by example ([`examples`]), commits that come together ([`together`]), and two threads at once ([`threads`]).
+//! by example ([`examples`]), commits that come together ([`together`]), two threads at once ([`threads`]), and what it costs
+//! ([`costs`]).
 //!
 //! Nothing here sleeps: `now` is one base instant and what the test adds to it.
 
@@ -7,6 +8,9 @@
 #![expect(clippy::print_stdout, reason = "shown when a test fails: engine and step")]
 
 mod actions;
+#[path = "../support/cost.rs"]
+mod cost;
+mod costs;
 mod examples;
 #[path = "../support/late.rs"]
 mod late;
