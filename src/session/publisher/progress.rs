@@ -113,7 +113,7 @@ impl Publisher {
         let is_awaited = holder.is_some_and(|(reservation, _)| reservation.is_awaited());
         if stands_still && (is_awaited || self.waiting.is_awaited()) {
             self.progress.body = None;
-            self.forget_incomplete();
+            // (As the client will be heard no more, its channels give back what is not whole.)
             return Err(Fault::BodyTooSlow { channel: self.id, patience });
         }
         self.progress.body = Some(Body { left, until: cx.now + patience });
