@@ -123,10 +123,11 @@ impl Plan {
     pub fn of(seed: u64) -> Plan {
         let mut rng = Rng::new(seed);
         let tight = rng.chance(250);
-        let settings = settings(&mut rng, tight);
+        let mut settings = settings(&mut rng, tight);
         let windows: Vec<_> =
             (0..rng.between(1, 2)).map(|at| WindowPlan::draw(&mut rng, at == 1, tight)).collect();
         let mut others = Rng::new(!seed);
+        settings.rights_held = Duration::from_millis(others.pick(&[1_000, 60_000, 60_000]));
         let hostile = if others.chance(400) { others.between(1, 3) as usize } else { 0 };
         let keyholder = windows.get(1).is_some_and(|w| !w.late && w.capacity > 1000 && w.waiters > 1000);
         let calm = rng.chance(150);
