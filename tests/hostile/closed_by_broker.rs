@@ -113,7 +113,7 @@ fn n06_keep_holds_for_a_transaction_that_is_completed_in_part() {
     client.publish(1, &Publish::to("full", "one too many"));
     match client.tx_commit(1) {
         Err(Told::ChannelClosed { code: 406, text }) => {
-            assert!(text.contains("partial tx completion"), "{text}")
+            assert!(text.contains("partial tx completion"), "{text}");
         }
         other => panic!("a 406 is expected: {other:?}"),
     }

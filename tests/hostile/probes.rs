@@ -38,7 +38,7 @@ fn n12_a_replay_with_a_key_for_each_id_is_proven_at_once() {
     let replayed = begun.elapsed();
     println!("published in {published:?}, replayed in {replayed:?}");
     assert_eq!(stage.held("q"), u32::try_from(COUNT).unwrap(), "no duplicate was stored");
-    assert_eq!(errors(&stage, Who::Topic), 0, "lines in the broker's log");
+    assert_eq!(errors(&stage, Who::Topic), 0, "errors in the broker's log");
     let bound = published * 2 + Duration::from_secs(1);
     assert!(replayed < bound, "published in {published:?}, but replayed in {replayed:?}");
 }
@@ -72,8 +72,30 @@ fn n12_one_refusal_among_many_is_found_in_few_steps() {
     assert_eq!(Told::ChannelClosed { code: 403, text }, broker);
     assert_eq!(stage.held("q"), u32::try_from(COUNT - 10).unwrap(), "what came before it");
     let errors = errors(&stage, Who::Topic);
-    println!("{errors} lines in the broker's log");
-    assert!(errors <= 2 + 2 * 11, "{errors} lines in the broker's log");
+    println!("{errors} errors in the broker's log");
+    assert!(errors <= 2 + 2 * 11, "{errors} errors in the broker's log");
+}
+
+/// The first refusal closes the channel, so nobody waits for the others.
+#[test]
+fn n12_a_thousand_refused_publishes_are_few_lines() {
+    const COUNT: usize = 1_000;
+    let Some(stage) = Stage::of_relay("n12-refusals", "") else { return };
+    let (keys, ids) = (ids("a.key", COUNT), ids("id", COUNT));
+    let messages = each_to_its_own_key(&keys, &ids);
+    let mut client = stage.client(Who::Topic);
+    client.open_channel(1);
+    let octets: Vec<u8> = messages.iter().flat_map(|message| message.encode(1, 4096)).collect();
+    client.write(&octets).unwrap();
+    let told = client.next(1);
+    assert!(matches!(told, Told::ChannelClosed { code: 403, .. }), "{told:?}");
+    // A question that is asked after all of those is answered, so they are, too.
+    let allowed = Publish { exchange: "topics", ..Publish::to("b.key", "a") };
+    assert_eq!(settle_all(&mut client, 2, &[allowed]), Settled::acked(1));
+    client.close();
+    let errors = errors(&stage, Who::Topic);
+    println!("{errors} errors in the broker's log");
+    assert!(errors <= 2 + 2 * 11, "{errors} errors in the broker's log");
 }
 
 /// A probe routes nothing, even where routing has a side effect.
