@@ -20,6 +20,7 @@ use super::liveness::{Beat, Clock};
 use super::outbox::{Outbox, Piece};
 use super::probe::{Answer, Finding, Probes};
 use super::rights::OwnRights;
+use super::timers::Timers;
 use super::{Memory, Output, Phase, Shared};
 use crate::window::{ForgetCause, Mailbox, Verdict};
 use crate::wire::{ChannelId, emit};
@@ -115,7 +116,7 @@ pub struct Session {
     /// Channels with a backlog that is not stopped by anything but the bound on unresolved publishes.
     pub(super) ready: BTreeSet<ChannelId>,
     /// Channels that wait for a time.
-    pub(super) timed: BTreeSet<ChannelId>,
+    pub(super) timed: Timers,
 }
 
 impl Session {
@@ -152,7 +153,7 @@ impl Session {
             due: BTreeSet::new(),
             owed: BTreeSet::new(),
             ready: BTreeSet::new(),
-            timed: BTreeSet::new(),
+            timed: Timers::default(),
             shared,
         }
     }
@@ -364,7 +365,7 @@ impl Session {
             Beat::Send => self.out.beat_upstream(),
             Beat::Dead => self.upstream_lost(now),
         }
-        for id in self.timed.clone() {
+        for id in self.timed.due(now) {
             self.on_channel(id, now, |channel, cx| channel.handle_timeout(cx));
         }
         if matches!(self.client, Client::Told { until } if now >= until) {
@@ -447,7 +448,7 @@ impl Session {
         ]
         .into_iter()
         .flatten()
-        .chain(self.timed.iter().filter_map(|id| self.channels.get(id)?.deadline()))
+        .chain(self.timed.first())
         .min()
     }
 
@@ -639,11 +640,7 @@ impl Session {
         if channel.is_ready() {
             self.ready.insert(id);
         }
-        if channel.deadline().is_some() {
-            self.timed.insert(id);
-        } else if !self.timed.is_empty() {
-            self.timed.remove(&id);
-        }
+        self.timed.set(id, channel.deadline());
         if channel.is_gone() {
             self.unresolved -= after.unresolved;
             self.held -= after.held;
@@ -654,7 +651,7 @@ impl Session {
             }
             self.due.remove(&id);
             self.ready.remove(&id);
-            self.timed.remove(&id);
+            self.timed.set(id, None);
         }
         if let Err(fault) = result {
             self.fail(&fault, now);

@@ -25,6 +25,7 @@ mod publisher;
 mod returns;
 mod rights;
 mod runs;
+mod timers;
 mod transaction;
 mod upstream;
 mod waiting;
