@@ -534,6 +534,10 @@ impl Session {
     }
 
     fn start_probe(&mut self, now: Instant) {
+        let channels = &self.channels;
+        self.probes.drop_unwanted(|asker| {
+            channels.get(&asker.channel).is_some_and(|channel| channel.waits_as(asker.birth))
+        });
         if self.upstream == Upstream::Live {
             self.probes.go_on(&mut self.out.upstream);
         }

@@ -130,6 +130,28 @@ impl Probes {
         self.queue.is_empty() && self.again.is_empty()
     }
 
+    /// Before anything is asked: drops what nobody waits for any more. `waits` says whether an asker still does. (Where a
+    /// channel was closed because of a refusal, all that was asked beforehand for its other publishes would be refused, too.)
+    pub(super) fn drop_unwanted(&mut self, waits: impl Fn(&Asker) -> bool) {
+        if self.is_idle() || !matches!(self.channel, None | Some((_, State::Ready))) {
+            return;
+        }
+        let askers = &mut self.askers;
+        let mut is_wanted = |questions: &[Question]| {
+            let wanted =
+                |question: &Question| askers.get(&question.right).is_some_and(|all| all.iter().any(&waits));
+            let is_wanted = questions.iter().any(wanted);
+            if !is_wanted {
+                questions.iter().for_each(|question| drop(askers.remove(&question.right)));
+            }
+            is_wanted
+        };
+        self.again.retain(|questions| is_wanted(questions));
+        if !is_wanted(self.queue.make_contiguous()) {
+            self.queue.clear();
+        }
+    }
+
     /// Asks on `channel`.
     pub(super) fn start(&mut self, channel: ChannelId, out: &mut Lane) {
         out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::Open(Open {}))));

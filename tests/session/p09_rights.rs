@@ -155,6 +155,28 @@ fn p09_rights_the_one_that_is_refused_is_found() {
     assert_eq!(desk.in_flight(), 1, "only what may be published is judged");
 }
 
+/// A channel that is closed because of a refusal asks nothing more, however many publishes it had.
+#[test]
+fn p09_rights_what_nobody_waits_for_is_not_asked() {
+    let desk = Desk::unproven(|_| ());
+    let mut pair = desk.confirming();
+    let keys: Vec<String> = (0..8).map(|n| format!("key {n}")).collect();
+    let places: Vec<(&str, &str)> = keys.iter().map(|key| ("x", &**key)).collect();
+    let publish = |n: usize| message("x", &keys[n]).id("1").publish(1);
+    pair.client((0..8).fold(Frames::none(), |all, n| all + publish(n)));
+    assert_eq!(pair.to_upstream(), asks(&places));
+    for half in [4, 2, 1] {
+        pair.upstream(may_not());
+        assert_eq!(pair.to_upstream(), channel_close_ok(OWN) + asks(&places[..half]));
+    }
+    pair.upstream(may_not());
+    assert_eq!(pair.to_upstream(), channel_close_ok(OWN) + publish(0) + asks(&places[1..]));
+    pair.upstream(channel_close(1, 403, "ACCESS_REFUSED"));
+    pair.to_client();
+    pair.upstream(may_not());
+    assert_eq!(pair.to_upstream(), channel_close_ok(OWN), "and no part of those is asked again");
+}
+
 /// What stands behind something else than a publish may depend on it.
 #[test]
 fn p09_rights_are_not_asked_beforehand_across_another_method() {

@@ -175,6 +175,11 @@ impl Channel {
         self.birth
     }
 
+    /// Whether it is the channel of this birth, and its next publish waits for the proof of a right.
+    pub(in crate::session) fn waits_as(&self, birth: u64) -> bool {
+        self.birth == birth && self.publisher.is_held()
+    }
+
     pub(in crate::session) fn is_gone(&self) -> bool {
         matches!(self.state, State::Gone)
     }
