@@ -109,6 +109,9 @@ fn look_ahead(
         }
         let standing = cx.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
         if standing == Standing::Unknown {
+            if judge.window.rules().id == IdSource::Body {
+                break;
+            }
             next = Next::Special(whole);
             break;
         }
