@@ -24,6 +24,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+/// The system's own keeps most of what a burst has taken (docs/adr/0021-allocator.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Files that the process has open beside connections: listeners, runtime, stderr, and the admin listener's connections.
 const OTHER_FILES: u64 = 64 + admin::CONNECTIONS as u64;
 /// How often the upstream is asked for `/readyz`, however often that is read.

@@ -91,6 +91,42 @@ fn p17_waiters_of_sixty_connections_stay_within_the_budget() {
     honest(&mut client, "after", 1);
 }
 
+/// As much as the allocator may keep of a burst.
+const KEPT: u64 = 64 * MIB;
+
+#[test]
+fn p17_memory_is_given_back() {
+    let config = "[limits]\nmemory = \"4GiB\"\nwaiters_per_id = 100000\n";
+    let Some(site) = Site::of_relay("p17-given-back", config) else { return };
+    let mut client = site.client();
+    client.confirming(1);
+    client.declare(1, "q", &[]);
+    honest(&mut client, "before", 1);
+    let before = site.relay().memory();
+    let mut holder = site.client();
+    holder.confirming(1);
+    let held = Publish { body: b"never", ..Publish::to("q", "held") };
+    holder.write(&[held.method(1), held.header(1)].concat()).unwrap();
+    site.until_metric("publishes_total", &[("verdict", "fresh")], 2.0);
+    let body = vec![b'w'; 100 << 10];
+    let mut crowd: Vec<Raw> = (0..30).map(|_| site.client()).collect();
+    let octets = Publish { body: &body, ..Publish::to("q", "held") }.encode(1, client.frame_max()).repeat(90);
+    for raw in &mut crowd {
+        raw.confirming(1);
+        assert_eq!(pour(&mut raw.socket(), &octets), octets.len());
+    }
+    site.until_metric("publishes_total", &[("verdict", "in_flight")], 30.0 * 90.0);
+    let peak = site.relay().memory();
+    assert!(peak > before + 250 * MIB, "{} MiB are held", peak / MIB);
+    drop(crowd);
+    drop(holder);
+    until_memory_below(&site, MIB as f64);
+    wait::until("the system has it back", 3 * wait::PATIENCE, || {
+        (site.relay().memory() < before + KEPT).then_some(())
+    });
+    println!("{} MiB, then {}, then {}", before / MIB, peak / MIB, site.relay().memory() / MIB);
+}
+
 #[test]
 fn p17_open_transactions_stay_within_the_budget() {
     let Some(site) = Site::of_relay("p17-transactions", "[limits]\nmemory = \"16MiB\"\n") else { return };
