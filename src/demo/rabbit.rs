@@ -207,6 +207,12 @@ impl Rabbit {
         lines.iter().skip(from).fold(String::new(), |text, line| text + line + "\n")
     }
 
+    /// How many lines of the node's whole output contain each of these words.
+    pub fn lines_with(&self, words: &[&str]) -> usize {
+        let text = self.said_since(0).unwrap_or_default();
+        text.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    }
+
     /// The file that the node's output goes to.
     fn console(&self) -> io::Result<File> {
         let path = self.leash.folder().join("console.log");
