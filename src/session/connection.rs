@@ -561,12 +561,11 @@ impl Session {
     /// The broker has said whether this user may publish here and there.
     pub(super) fn probed(&mut self, answers: Vec<Answer>, now: Instant) {
         for Answer { question, finding, .. } in &answers {
-            let learned = match finding {
-                Finding::Allowed => Some(question.right),
-                Finding::Refused => question.otherwise,
-                Finding::Unasked => None,
-            };
-            learned.into_iter().for_each(|fact| self.rights.learn(&self.shared.rights, fact, now));
+            match (finding, question.otherwise) {
+                (Finding::Allowed, _) => self.rights.learn(&self.shared.rights, question.right, now),
+                (Finding::Refused, Some(fact)) => self.rights.learn_refusal(fact, now),
+                (Finding::Refused, None) | (Finding::Unasked, _) => {}
+            }
         }
         for Answer { question, finding, askers } in answers {
             for asker in askers {

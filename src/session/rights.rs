@@ -280,6 +280,12 @@ impl OwnRights {
         common.learn(fact, until);
     }
 
+    /// The broker has shown that something does not hold. Only this session remembers it: what a user may not do must not push
+    /// the proofs of others out.
+    pub(super) fn learn_refusal(&mut self, fact: Key, now: Instant) {
+        self.keep(fact, now + self.held);
+    }
+
     fn keep(&mut self, fact: Key, until: Instant) {
         if self.recent.len() >= KEPT_BY_SESSION {
             self.recent.clear();

@@ -233,10 +233,19 @@ fn p09_rights_to_some_keys_are_no_right_to_the_others() {
     let mut also_wide = user("all, too", "a.2", true);
     assert_eq!(also_wide.to_client(), ack(1, 1), "a duplicate of what the other has stored");
     assert_eq!(also_wide.to_upstream(), Frames::none());
+    narrow.upstream(channel_close_ok(OWN));
+    narrow.client(message("x", "b.1").id("1").publish(1));
+    assert_eq!(
+        (narrow.to_client(), narrow.to_upstream()),
+        (ack(1, 2), Frames::none()),
+        "a duplicate of its own"
+    );
     let mut again = desk.user("b only");
     confirm(&mut again, 1);
     again.client(message("x", "b.1").id("1").publish(1));
-    assert_eq!((again.to_client(), again.to_upstream()), (ack(1, 1), Frames::none()));
+    assert_eq!(again.to_upstream(), asks(&[("x", ANY)]), "a refusal is remembered by its connection alone");
+    again.upstream(may_not());
+    assert_eq!((again.to_client(), again.to_upstream()), (ack(1, 1), channel_close_ok(OWN)));
 }
 
 #[test]
