@@ -128,6 +128,11 @@ impl Plan {
             (0..rng.between(1, 2)).map(|at| WindowPlan::draw(&mut rng, at == 1, tight)).collect();
         let mut others = Rng::new(!seed);
         settings.rights_held = Duration::from_millis(others.pick(&[1_000, 60_000, 60_000]));
+        // The broker takes longer than anybody waits for another's outcome.
+        let sluggish = others.chance(150);
+        if sluggish {
+            settings.in_flight_timeout = Duration::from_millis(50);
+        }
         let hostile = if others.chance(400) { others.between(1, 3) as usize } else { 0 };
         let keyholder = windows.get(1).is_some_and(|w| !w.late && w.capacity > 1000 && w.waiters > 1000);
         let calm = rng.chance(150);
@@ -142,7 +147,7 @@ impl Plan {
             tx: rng.pick(&[0, 0, 150, 600]),
             way: rng.pick(&[100, 2 * MILLI, 20 * MILLI]),
             pause: rng.pick(&[200, 2 * MILLI, 30 * MILLI]),
-            toil: rng.pick(&[200, 3 * MILLI, 50 * MILLI]),
+            toil: rng.pick(&[200, 3 * MILLI, 50 * MILLI]) + if sluggish { 150 * MILLI } else { 0 },
             heartbeat: rng.pick(&[0, 1, 2, 60]),
             frame_max: rng.pick(&[4096, 8192, 131_072]),
             body: rng.pick(&[60, 60, 60, 9000]),

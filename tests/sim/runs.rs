@@ -38,7 +38,7 @@ struct Failure {
 fn attempt(seed: u64, steps: u64, middle: Middle, log: usize, report: &mut Report) -> Result<u64, Failure> {
     let mut world = World::new(seed, middle, Cast::All, log);
     if Plan::of(seed).hostile > 0 {
-        expect(&mut world, (seed, middle), steps, report)?;
+        expect(&mut world, (seed, middle), (steps, log), report)?;
     }
     let outcome = catch_unwind(AssertUnwindSafe(|| world.run(steps)));
     report.runs += 1;
@@ -50,16 +50,16 @@ fn attempt(seed: u64, steps: u64, middle: Middle, log: usize, report: &mut Repor
 fn expect(
     world: &mut World,
     (seed, middle): (u64, Middle),
-    steps: u64,
+    (steps, log): (u64, usize),
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let mut honest = World::new(seed, middle, Cast::Honest, 0);
+    let mut honest = World::new(seed, middle, Cast::Honest, log);
     let outcome = catch_unwind(AssertUnwindSafe(|| honest.run(steps)));
     let (healed, lines) = (honest.healed, std::mem::take(&mut honest.ctx.transcript.honest.lines));
     finish(honest, outcome, " (without the hostile clients)", report)?;
     world.ctx.transcript.honest.expect(lines, None);
     let Some(healed) = healed else { return Ok(()) };
-    let mut hostile = World::new(seed, middle, Cast::Hostile, 0);
+    let mut hostile = World::new(seed, middle, Cast::Hostile, log);
     let outcome = catch_unwind(AssertUnwindSafe(|| hostile.run_until(healed).map(|()| 0)));
     let lines = std::mem::take(&mut hostile.ctx.transcript.hostile.lines);
     finish(hostile, outcome, " (without the honest clients)", report)?;

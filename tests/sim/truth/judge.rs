@@ -13,7 +13,9 @@ impl Truth {
             let Some(known) = self.of(first).known else { continue };
             let until = self.of(first).evicted.unwrap_or(Micros::MAX).min(known + self.ttl(first));
             let again = self.of(second).forwarded.unwrap_or(Micros::MAX);
-            let gave_up = self.gave_up(first) || self.gave_up(second);
+            let times = self.overtaken.get(&key).into_iter().flatten();
+            let overtaken = times.into_iter().any(|at| Some(*at) > self.of(first).forwarded && *at <= again);
+            let gave_up = self.gave_up(first) || overtaken;
             if again < until && !gave_up && self.deduplicates && !self.windows[key.0].observe {
                 let text = format!(
                     "{key:?} is stored twice in its window: publish {first}, known at {known}, remembered until \
@@ -25,7 +27,7 @@ impl Truth {
     }
 
     /// Without confirms there is nobody to be told that it was given up: it has gone on unjudged.
-    fn gave_up(&self, uid: Uid) -> bool {
+    pub(super) fn gave_up(&self, uid: Uid) -> bool {
         let p = self.of(uid);
         p.tag.is_none() && p.forwarded.is_some_and(|forwarded| forwarded >= p.begun + self.patience)
     }

@@ -37,6 +37,8 @@ pub struct Truth {
     stored: BTreeMap<ModelKey, Vec<Uid>>,
     remembered: BTreeSet<ModelKey>,
     forwarded: BTreeMap<ModelKey, Vec<Uid>>,
+    /// when a publish of this key went on because it had waited too long: what it waited for is not waited for any more
+    overtaken: BTreeMap<ModelKey, Vec<Micros>>,
     faulty: BTreeSet<(LinkId, u16)>,
     eras: BTreeMap<(LinkId, u16), u32>,
     /// those that are alike, by their ids, which nobody else has
@@ -162,6 +164,9 @@ impl Truth {
         let what = p.what;
         if let Some(key) = self.key(what).filter(|key| self.windows[key.0].keep) {
             self.forwarded.entry(key).or_default().push(uid);
+        }
+        if let (true, Some(key)) = (self.gave_up(uid), self.key(what)) {
+            self.overtaken.entry(key).or_default().push(now);
         }
         self.count("forwarded");
     }
