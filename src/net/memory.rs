@@ -132,7 +132,7 @@ impl Holding {
     /// There may be room again.
     pub(super) async fn room(&mut self) {
         if self.room.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
