@@ -3,8 +3,7 @@
 //! On a channel of Hapax's own, of the client's own connection, the publishes are put into a transaction that is rolled
 //! back. RabbitMQ checks the permission when it receives a publish, and routes nothing before `tx.commit`: `tx.rollback-ok`
 //! proves all rights that were asked for. If it refuses one of them it closes the channel, and does not say which it was. Then
-//! the halves of the batch are asked again, until one question is alone: it is the one that was refused. What
-//! somebody waits for is asked first then. After a refusal, what was asked beforehand is forgotten.
+//! the halves of the batch are asked again, until one question is alone: it is the one that was refused.
 //!
 //! An exchange type that remembers messages while it routes them would remember ours. `x-recent-history` is told not to.
 //!
@@ -232,44 +231,15 @@ impl Probes {
     }
 
     /// The broker has refused something of this batch.
-    fn closed(&mut self, batch: Vec<Question>, code: u16) -> Vec<Answer> {
+    fn closed(&mut self, mut batch: Vec<Question>, code: u16) -> Vec<Answer> {
         if batch.len() > 1 {
-            // What somebody waits for is asked first: if it is refused, nobody needs the rest. If not, it is in a half of that.
-            let (mut awaited, mut rest): (Vec<_>, Vec<_>) =
-                batch.into_iter().partition(|question| self.is_awaited(question));
-            if rest.is_empty() {
-                std::mem::swap(&mut awaited, &mut rest);
-            }
-            let second = rest.split_off(rest.len() / 2);
-            self.again.extend([second, rest, awaited].into_iter().filter(|part| !part.is_empty()));
+            let second = batch.split_off(batch.len() / 2);
+            self.again.push(second);
+            self.again.push(batch);
             return Vec::new();
         }
         let allowed = code == NOT_FOUND && batch.first().is_some_and(|question| question.missing);
-        if !allowed && batch.iter().any(|question| question.otherwise.is_none()) {
-            self.forget_beforehand();
-        }
         self.answer(batch, if allowed { Finding::Allowed } else { Finding::Refused })
-    }
-
-    fn is_awaited(&self, question: &Question) -> bool {
-        self.askers.get(&question.right).is_some_and(|askers| !askers.is_empty())
-    }
-
-    /// Forgets what was asked beforehand. A publish that is refused makes the broker close its channel, so the publishes behind
-    /// it never come to their turn: to ask for each of them would only fill the broker's log. Who needs an answer after all
-    /// asks again.
-    fn forget_beforehand(&mut self) {
-        let askers = &mut self.askers;
-        let mut is_awaited = |question: &Question| {
-            let awaited = askers.get(&question.right).is_some_and(|askers| !askers.is_empty());
-            if !awaited {
-                askers.remove(&question.right);
-            }
-            awaited
-        };
-        self.queue.retain(&mut is_awaited);
-        self.again.iter_mut().for_each(|part| part.retain(&mut is_awaited));
-        self.again.retain(|part| !part.is_empty());
     }
 
     fn answer(&mut self, batch: Vec<Question>, finding: Finding) -> Vec<Answer> {
