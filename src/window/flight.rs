@@ -7,7 +7,8 @@
 //! the lock is released. (A letter that is dropped may hold a reservation, whose drop takes the lock.)
 //!
 //! A key may be taken over from a reservation that lives on. So each reservation has a [`Turn`]: the one whose turn is the
-//! flight's has the key, any other was *overtaken*. An overtaken reservation still counts until its outcome is known.
+//! flight's has the key, any other was *overtaken*. An overtaken reservation still counts until its outcome is known, and has
+//! the key again if the one that took it over is given up.
 
 use super::key::KeyHash;
 use super::{Apart, Key, Mailbox, Ticket, Turn};
@@ -55,12 +56,19 @@ impl Shard {
         flight
     }
 
-    /// The reservation of this turn was given up. The oldest waiter has the key from now on; without one, nobody has.
+    /// The reservation of this turn was given up. If it had overtaken one whose outcome is still open, that one has the key
+    /// again: what it stores must not be stored a second time. Otherwise the oldest waiter has it from now on; without one,
+    /// nobody has.
     pub(super) fn pass_on(&mut self, key: Key, turn: Turn) -> Option<(Arc<Mailbox>, Ticket, Turn)> {
         let Some(flight) = self.flights.get_mut(&key).filter(|flight| flight.turn() == turn) else {
             self.overtaken = self.overtaken.saturating_sub(1);
+            self.flights.get_mut(&key).into_iter().for_each(|flight| flight.no_longer_overtaken(turn));
             return None;
         };
+        if flight.goes_back() {
+            self.overtaken = self.overtaken.saturating_sub(1);
+            return None;
+        }
         let Some((mailbox, ticket)) = flight.next() else {
             self.flights.remove(&key);
             return None;
@@ -91,6 +99,7 @@ impl Shard {
             flight.leave(mailbox, ticket);
         }
         let turn = self.turns.draw();
+        flight.overtake();
         flight.begin(turn, Since::At(now));
         self.overtaken += 1;
         Taken::Granted(turn)
@@ -155,6 +164,8 @@ struct Waiters {
     /// Where each of them is in the queue. (An address is not used again while the queue holds on to it.)
     places: BTreeMap<(usize, Ticket), u64>,
     came: u64,
+    /// Who had the key before, and whose outcome is still open: the youngest last.
+    overtaken: Vec<Turn>,
     since: Since,
     /// Somebody found no room here since it was asked for last.
     crowded: bool,
@@ -201,6 +212,28 @@ impl Flight {
     fn begin(&mut self, turn: Turn, since: Since) {
         self.turn = turn.0 << 1;
         self.waiters.get_or_insert_default().since = since;
+    }
+
+    /// Who has the key loses it, and is remembered.
+    fn overtake(&mut self) {
+        let turn = self.turn();
+        self.waiters.get_or_insert_default().overtaken.push(turn);
+    }
+
+    /// If this turn was overtaken, it never gets the key again.
+    fn no_longer_overtaken(&mut self, turn: Turn) {
+        if let Some(waiters) = &mut self.waiters {
+            waiters.overtaken.retain(|other| *other != turn);
+        }
+    }
+
+    /// Who was overtaken last has the key again, if anybody was. Those who wait are as patient as they were.
+    fn goes_back(&mut self) -> bool {
+        let Some(turn) = self.waiters.as_mut().and_then(|waiters| waiters.overtaken.pop()) else {
+            return false;
+        };
+        self.turn = turn.0 << 1;
+        true
     }
 
     /// Whether the content of the publish that has the key is not whole.

@@ -49,6 +49,7 @@ fn p11_answers_that_lie_in_the_socket_come_before_the_judgement() {
     direct.open_channel(1);
     direct.declare(1, "q", &[]);
     let mut client = beating(&site);
+    site.prove();
     site.cut().stall_down();
     publish(&mut client, 12);
     until_stored(&mut direct, 12);
@@ -80,6 +81,7 @@ fn p11_no_waiter_is_stored_by_an_upstream_that_is_dead() {
     direct.open_channel(1);
     direct.declare(1, "q", &[]);
     let (mut first, mut waiter) = (beating(&site), beating(&site));
+    site.prove();
     site.cut().stall_down();
     publish(&mut first, 50);
     until_stored(&mut direct, 50);

@@ -30,6 +30,7 @@ pub(crate) enum Said {
 pub(crate) struct Flight {
     pub(crate) key: u128,
     holder: u64,
+    overtaken: Vec<u64>,
     since: Option<Instant>,
     /// It was promoted, and nobody has asked for the key since.
     unseen: bool,
@@ -148,8 +149,15 @@ impl Model {
 
     pub(crate) fn rollback(&mut self, key: u128, id: u64, cause: ForgetCause) {
         *self.forgotten.entry(cause).or_default() += 1;
+        if let Some(flight) = self.flight(key) {
+            flight.overtaken.retain(|other| *other != id);
+        }
         let has_it = |flight: &Flight| flight.key == key && flight.holder == id;
         let Some(index) = self.flights.iter().position(has_it) else { return };
+        if let Some(back) = self.flights[index].overtaken.pop() {
+            (self.flights[index].holder, self.flights[index].uploading) = (back, false);
+            return;
+        }
         if self.flights[index].waiters.is_empty() {
             self.flights.remove(index);
             return;
@@ -180,6 +188,7 @@ impl Model {
         if let Some(at) = flight.since.filter(|at| *at > since) {
             return (Taken::Wait(at), 0);
         }
+        flight.overtaken.push(flight.holder);
         (flight.holder, flight.since) = (holder, Some(now));
         flight.waiters.retain(|other| Some(*other) != waiter);
         self.say("taken over");

@@ -106,14 +106,39 @@ fn an_overtaken_reservation_does_not_touch_a_later_flight_of_its_key() {
         let (window, accounting) = window(engine, LIMITS);
         let (mut asker, now) = (Asker::new(&window), base());
         let first = asker.fresh(1, now);
-        granted(wait(asker.ask(1, now)).take_over(now, now + PATIENCE)).forget(ForgetCause::Nack);
+        granted(wait(asker.ask(1, now)).take_over(now, now + PATIENCE)).commit(now, TTL);
         assert_eq!(window.in_flight(), 1, "the first one's outcome is open");
+        assert!(window.forget(Key(1), now));
         let later = asker.fresh(1, now);
         let _wait = wait(asker.ask(1, now));
         first.forget(ForgetCause::Nack);
         assert!(window.is_in_flight(Key(1)) && letters(&asker.mailbox).is_empty());
         later.commit(now, TTL);
         assert_eq!(letters(&asker.mailbox), [(4, false)]);
+        assert_adds_up(&window, &accounting);
+    }
+}
+
+/// The one that took over fails while the first is still on its way: nobody is fresh, for the first may be stored yet.
+#[test]
+fn a_key_goes_back_to_the_one_that_was_overtaken() {
+    for (engine, stored) in EngineKind::ALL.into_iter().flat_map(|engine| [(engine, false), (engine, true)]) {
+        let (window, accounting) = window(engine, LIMITS);
+        let (mut asker, now) = (Asker::new(&window), base());
+        let first = asker.fresh(1, now);
+        let mut asked = now;
+        for _ in 0..3 {
+            let one = wait(asker.ask(1, asked));
+            granted(one.take_over(asked, asked + PATIENCE)).forget(ForgetCause::ChannelClosed);
+            asked += PATIENCE;
+        }
+        assert_eq!(window.in_flight(), 1);
+        let _waits = wait(asker.ask(1, asked));
+        match stored {
+            true => first.commit(asked, TTL),
+            false => first.forget(ForgetCause::Nack),
+        }
+        assert_eq!(letters(&asker.mailbox), [(5, !stored)]);
         assert_adds_up(&window, &accounting);
     }
 }
@@ -286,7 +311,7 @@ fn two_threads_that_take_over_lose_no_count_and_leave_nobody_waiting() {
                         Verdict::Crowded | Verdict::Duplicate => {}
                         Verdict::Pending(_) => panic!("a local window knows at once"),
                     }
-                    if n % 3 == 0
+                    if n % 16 == 0
                         && let Some(ticket) = waits.keys().next().copied()
                         && let TakeOver::Granted(reservation) = waits[&ticket].take_over(now, now)
                     {
