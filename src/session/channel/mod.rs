@@ -475,7 +475,7 @@ impl Channel {
         }
         while !self.is_blocked()
             && matches!(self.state, State::Open)
-            && cx.may_publish(self.publisher.unresolved())
+            && (cx.may_publish(self.publisher.unresolved()) || !self.publisher.is_between_contents())
         {
             let Some(frame) = self.backlog.pop_front() else { break };
             let frame = frame.view();
