@@ -13,7 +13,7 @@
 use super::key::KeyHash;
 use super::{Apart, Key, Mailbox, Ticket, Turn};
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -164,8 +164,8 @@ struct Waiters {
     /// Where each of them is in the queue. (An address is not used again while the queue holds on to it.)
     places: BTreeMap<(usize, Ticket), u64>,
     came: u64,
-    /// Who had the key before, and whose outcome is still open: the youngest last.
-    overtaken: Vec<Turn>,
+    /// Who had the key before, and whose outcome is still open. Later turns are larger.
+    overtaken: BTreeSet<Turn>,
     since: Since,
     /// Somebody found no room here since it was asked for last.
     crowded: bool,
@@ -217,19 +217,19 @@ impl Flight {
     /// Who has the key loses it, and is remembered.
     fn overtake(&mut self) {
         let turn = self.turn();
-        self.waiters.get_or_insert_default().overtaken.push(turn);
+        self.waiters.get_or_insert_default().overtaken.insert(turn);
     }
 
     /// If this turn was overtaken, it never gets the key again.
     fn no_longer_overtaken(&mut self, turn: Turn) {
         if let Some(waiters) = &mut self.waiters {
-            waiters.overtaken.retain(|other| *other != turn);
+            waiters.overtaken.remove(&turn);
         }
     }
 
     /// Who was overtaken last has the key again, if anybody was. Those who wait are as patient as they were.
     fn goes_back(&mut self) -> bool {
-        let Some(turn) = self.waiters.as_mut().and_then(|waiters| waiters.overtaken.pop()) else {
+        let Some(turn) = self.waiters.as_mut().and_then(|waiters| waiters.overtaken.pop_last()) else {
             return false;
         };
         self.turn = turn.0 << 1;

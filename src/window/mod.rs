@@ -64,7 +64,7 @@ pub enum Verdict {
 }
 
 /// Which reservation of a key it is: a window gives each its own, and none twice.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Turn(pub u64);
 
 /// What a publish is told that has waited long enough for the outcome of another one.

@@ -1,6 +1,7 @@
 //! Who has waited long enough takes the key over: told by example, on every engine; what it costs when many wait; and by two
 //! threads.
 
+use crate::cost::assert_linear;
 use crate::{Asker, LIMITS, TTL, assert_adds_up, base, window};
 use hapax::window::engine::EngineKind;
 use hapax::window::{
@@ -240,54 +241,42 @@ fn a_letter_that_is_on_its_way_is_the_answer() {
     }
 }
 
-/// 16,000 who wait for one id cost about as much as 1,000 for each of sixteen, not sixteen times as much.
+/// 16,000 who wait for one id cost about as much for each as 1,000.
 #[test]
-fn what_many_waiters_cost_grows_no_faster_than_they_do() {
-    let cost = |count: u64, what: fn(&LocalWindow, Vec<Wait>, Reservation)| {
-        let limits = Limits { waiters_per_id: usize::MAX, ..LIMITS };
-        let (window, _) = window(EngineKind::Compact, limits);
+fn cost_of_those_who_wait_for_one_key() {
+    type Rig = (Arc<LocalWindow>, Vec<Wait>, Reservation);
+    let prepare = |count: usize| {
+        let (window, _) = window(EngineKind::Compact, Limits { waiters_per_id: usize::MAX, ..LIMITS });
         let (mut asker, now) = (Asker::new(&window), base());
         let first = asker.fresh(1, now);
         let waits: Vec<Wait> = (0..count).map(|_| wait(asker.ask(1, now))).collect();
-        let begin = base();
-        what(&window, waits, first);
-        begin.elapsed()
+        (window, waits, first)
     };
-    let leave_backwards = |_: &LocalWindow, mut waits: Vec<Wait>, _: Reservation| {
+    let leave_backwards = |(window, mut waits, first): Rig| {
         while waits.pop().is_some() {}
+        (window, first)
     };
-    let leave_from_the_middle = |_: &LocalWindow, mut waits: Vec<Wait>, _: Reservation| {
+    let leave_from_the_middle = |(window, mut waits, first): Rig| {
         while !waits.is_empty() {
             drop(waits.swap_remove(waits.len() / 2));
         }
+        (window, first)
     };
-    let take_over = |_: &LocalWindow, waits: Vec<Wait>, _: Reservation| {
+    let take_over = |(_, waits, first): Rig| {
         let now = base();
-        let taken: Vec<TakeOver> = waits.iter().map(|wait| wait.take_over(now, now)).collect();
-        assert_eq!(taken.iter().filter(|taken| matches!(taken, TakeOver::Granted(_))).count(), waits.len());
+        let taken: Vec<Reservation> = waits.iter().map(|wait| granted(wait.take_over(now, now))).collect();
+        // The oldest first: each was overtaken by all that came after it.
+        drop(first);
+        taken.into_iter().for_each(drop);
     };
-    let promote = |_: &LocalWindow, waits: Vec<Wait>, first: Reservation| {
+    let promote = |(_, waits, first): Rig| {
         first.forget(ForgetCause::Nack);
         drop(waits);
     };
-    for (name, what) in [
-        ("leave backwards", leave_backwards as fn(&LocalWindow, Vec<Wait>, Reservation)),
-        ("leave from the middle", leave_from_the_middle),
-        ("take over", take_over),
-        ("promote", promote),
-    ] {
-        // The least of several, for the machine is busy with other things, too.
-        let (mut few, mut many) = (Duration::MAX, Duration::MAX);
-        for _ in 0..10 {
-            few = few.min((0..16).map(|_| cost(1_000, what)).sum());
-            many = many.min(cost(16_000, what));
-            if many < 5 * few {
-                break;
-            }
-        }
-        println!("{name}: {few:?} for 16 times 1,000, {many:?} for 16,000");
-        assert!(many < 5 * few, "{name}: {few:?} for 16 times 1,000, {many:?} for 16,000");
-    }
+    assert_linear("leave backwards", 1_000, prepare, leave_backwards);
+    assert_linear("leave from the middle", 1_000, prepare, leave_from_the_middle);
+    assert_linear("take over", 1_000, prepare, take_over);
+    assert_linear("promote", 1_000, prepare, promote);
 }
 
 /// Two threads, with holders that are stuck and waiters without patience. What both store is stored twice, and seen once.
