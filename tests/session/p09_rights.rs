@@ -11,6 +11,7 @@ use crate::support::methods::{
 use crate::support::pair::Pair;
 use crate::support::probe::{ANY, OWN, asks, asks_on, ends, may, may_not, prove, questions, refused};
 use hapax::window::Scope;
+use hapax::wire::IdSource;
 
 /// `a` is seen, and nobody's rights are known.
 fn stored() -> Desk {
@@ -385,6 +386,18 @@ fn p09_rights_a_body_comes_while_the_proof_is_awaited() {
     assert_eq!(last, Frames::none());
     pair.upstream(ack(1, 1));
     assert_eq!((pair.to_client(), pair.session.held_bytes()), (ack(1, 1), 0));
+}
+
+/// Where the body is the id, a publish that stands whole in a read waits for its proof, and has its id all the same.
+#[test]
+fn p09_rights_a_body_that_is_the_id_is_one_after_the_proof() {
+    let desk = Desk::unproven(|plan| plan.rules.id = IdSource::Body);
+    let mut pair = desk.confirming();
+    let message = message("x", "k").body("this is the id");
+    pair.client(message.publish(1) + message.publish(1));
+    assert_eq!(prove(&mut pair, &[("x", "k")]), message.publish(1));
+    pair.upstream(ack(1, 1));
+    assert_eq!(pair.to_client(), ack_multiple(1, 2), "the second is a duplicate");
 }
 
 /// What a client has sent whole before it vanished is settled, if the broker answers within the linger.
