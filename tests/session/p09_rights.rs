@@ -233,7 +233,6 @@ fn p09_rights_to_some_keys_are_no_right_to_the_others() {
     let mut also_wide = user("all, too", "a.2", true);
     assert_eq!(also_wide.to_client(), ack(1, 1), "a duplicate of what the other has stored");
     assert_eq!(also_wide.to_upstream(), Frames::none());
-    narrow.upstream(channel_close_ok(OWN));
     narrow.client(message("x", "b.1").id("1").publish(1));
     assert_eq!(
         (narrow.to_client(), narrow.to_upstream()),
