@@ -510,8 +510,8 @@ impl Session {
         let Some(ending) = self.ending.take() else { return };
         self.flush(now);
         // Where the linger is over: a waiter must not be promoted any more, for it could not go.
-        self.each_channel(now, |channel, _| {
-            channel.end();
+        self.each_channel(now, |channel, cx| {
+            channel.end(cx);
             Ok(())
         });
         let patience = self.shared.settings.handshake_timeout;
