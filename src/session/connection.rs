@@ -564,7 +564,7 @@ impl Session {
             match (finding, question.otherwise) {
                 (Finding::Allowed, _) => self.rights.learn(&self.shared.rights, question.right, now),
                 (Finding::Refused, Some(fact)) => self.rights.learn_refusal(fact, now),
-                (Finding::Refused, None) | (Finding::Unasked, _) => {}
+                (Finding::Refused, None) | (Finding::Missing | Finding::Unasked, _) => {}
             }
         }
         for Answer { question, finding, askers } in answers {

@@ -61,6 +61,8 @@ pub(super) struct Answer {
 pub(super) enum Finding {
     Allowed,
     Refused,
+    /// There is no such exchange: that says nothing of the user's rights, and what is published there is refused.
+    Missing,
     /// There was no channel to ask on.
     Unasked,
 }
@@ -243,8 +245,12 @@ impl Probes {
             self.again.push(batch);
             return Vec::new();
         }
-        let allowed = code == NOT_FOUND && batch.first().is_some_and(|question| question.missing);
-        self.answer(batch, if allowed { Finding::Allowed } else { Finding::Refused })
+        let finding = match (code, batch.first().is_some_and(|question| question.missing)) {
+            (NOT_FOUND, true) => Finding::Allowed,
+            (NOT_FOUND, false) => Finding::Missing,
+            _ => Finding::Refused,
+        };
+        self.answer(batch, finding)
     }
 
     fn answer(&mut self, batch: Vec<Question>, finding: Finding) -> Vec<Answer> {

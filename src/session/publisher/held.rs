@@ -31,10 +31,18 @@ impl Publisher {
         let start = Start { publish, header, content, left: held.left };
         match finding {
             Finding::Refused if right == held.right => self.recv_refused(start, cx),
+            Finding::Missing if self.goes_where(right, publish, cx) => self.recv_refused(start, cx),
             Finding::Unasked => self.recv_refused(start, cx),
             // Where there is something else to be known, it is held again.
-            Finding::Allowed | Finding::Refused => self.recv_start(start, cx),
+            Finding::Allowed | Finding::Refused | Finding::Missing => self.recv_start(start, cx),
         }
+    }
+
+    /// Whether what was asked is about the exchange that this publish goes to. (The answer may be one that an earlier publish
+    /// of the channel has waited for.)
+    fn goes_where(&self, fact: Key, publish: View<'_>, cx: &mut Cx<'_>) -> bool {
+        let route = cx.finder.route(cx.shared, cx.rights, publish.payload());
+        route.and_then(Route::judge).is_some_and(|judge| judge.needs.is_of_exchange(fact))
     }
 
     /// The broker refuses the user, and shall say so itself. If it does not, its ack is the proof.
