@@ -510,8 +510,8 @@ impl Session {
         let Some(ending) = self.ending.take() else { return };
         self.flush(now);
         // Where the linger is over: a waiter must not be promoted any more, for it could not go.
-        self.each_channel(now, |channel, _| {
-            channel.end();
+        self.each_channel(now, |channel, cx| {
+            channel.end(cx);
             Ok(())
         });
         let patience = self.shared.settings.handshake_timeout;
@@ -564,7 +564,7 @@ impl Session {
             match (finding, question.otherwise) {
                 (Finding::Allowed, _) => self.rights.learn(&self.shared.rights, question.right, now),
                 (Finding::Refused, Some(fact)) => self.rights.learn_refusal(fact, now),
-                (Finding::Refused, None) | (Finding::Unasked, _) => {}
+                (Finding::Refused, None) | (Finding::Missing | Finding::Unasked, _) => {}
             }
         }
         for Answer { question, finding, askers } in answers {

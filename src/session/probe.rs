@@ -61,6 +61,8 @@ pub(super) struct Answer {
 pub(super) enum Finding {
     Allowed,
     Refused,
+    /// There is no such exchange: that says nothing of the user's rights, and what is published there is refused.
+    Missing,
     /// There was no channel to ask on.
     Unasked,
 }
@@ -84,6 +86,8 @@ pub(super) struct Probes {
     channel: Option<(ChannelId, State)>,
     /// The broker has opened the channel.
     opened: bool,
+    /// The last time, there was no channel to ask on.
+    gave_up: bool,
 }
 
 impl Probes {
@@ -101,9 +105,10 @@ impl Probes {
         askers.extend(asker.filter(|asker| askers.last() != Some(asker)));
     }
 
-    /// Whether questions may be asked beforehand.
+    /// Whether questions may be asked beforehand. Where there is no channel, each is answered at once, and those asked
+    /// beforehand would be asked again before each publish.
     pub(super) fn has_room(&self) -> bool {
-        self.queue.len() < AHEAD
+        self.queue.len() < AHEAD && !self.gave_up
     }
 
     /// Bytes that the questions take.
@@ -158,6 +163,7 @@ impl Probes {
         out.push(emit::method(channel, AMQPClass::Tx(tx::AMQPMethod::Select(tx::Select {}))));
         self.channel = Some((channel, State::Ready));
         self.opened = false;
+        self.gave_up = false;
         self.go_on(out);
     }
 
@@ -168,6 +174,7 @@ impl Probes {
 
     /// The client has taken all channel numbers: every question that waits for one, with those who wait for its answer.
     pub(super) fn give_up(&mut self) -> Vec<Answer> {
+        self.gave_up = true;
         let again = std::mem::take(&mut self.again).into_iter().flatten();
         let questions: Vec<_> = again.chain(std::mem::take(&mut self.queue)).collect();
         self.answer(questions, Finding::Unasked)
@@ -238,8 +245,12 @@ impl Probes {
             self.again.push(batch);
             return Vec::new();
         }
-        let allowed = code == NOT_FOUND && batch.first().is_some_and(|question| question.missing);
-        self.answer(batch, if allowed { Finding::Allowed } else { Finding::Refused })
+        let finding = match (code, batch.first().is_some_and(|question| question.missing)) {
+            (NOT_FOUND, true) => Finding::Allowed,
+            (NOT_FOUND, false) => Finding::Missing,
+            _ => Finding::Refused,
+        };
+        self.answer(batch, finding)
     }
 
     fn answer(&mut self, batch: Vec<Question>, finding: Finding) -> Vec<Answer> {

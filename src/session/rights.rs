@@ -101,6 +101,11 @@ struct Fact {
 }
 
 impl Needs {
+    /// Whether this is learned of the exchange that the publish goes to.
+    pub(super) fn is_of_exchange(&self, fact: Key) -> bool {
+        fact == self.right || self.wide.as_ref().is_some_and(|wide| fact == wide.keys.yes)
+    }
+
     /// The digest's scope for a user of this standing.
     #[inline]
     pub(super) fn scoped<'a>(&'a self, common: &'a Scoped, standing: Standing) -> &'a Scoped {

@@ -18,6 +18,7 @@
 #[path = "../e2e/mod.rs"]
 mod e2e;
 
+mod alarm;
 mod before_login;
 mod channels;
 mod closed_by_broker;

@@ -3,6 +3,7 @@
 mod client_only;
 mod cost;
 mod desk;
+mod held;
 mod in_doubt;
 mod late;
 mod memory;

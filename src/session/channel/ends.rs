@@ -88,8 +88,18 @@ impl Channel {
         Ok(())
     }
 
-    /// `connection.close` goes upstream: what waits will never go there, and is not in doubt.
-    pub(in crate::session) fn end(&mut self) {
+    /// `connection.close` goes upstream: what waits will never go there, and is not in doubt. What waits for the proof of a
+    /// right goes unjudged where its client would not hear that it was dropped: that would be to lose it.
+    pub(in crate::session) fn end(&mut self, cx: &mut Cx<'_>) {
+        let unheard = matches!(self.publisher.mode(), Mode::Plain | Mode::Confirm { client: false });
+        while unheard && matches!(self.state, State::Open) && self.publisher.is_held() {
+            // (The answers of what is given up are for those that end here, too.)
+            drop(cx.probes.give_up());
+            // What is faulty is not passed on, nor what comes after it.
+            if self.recv_finding(Key(0), Finding::Unasked, cx).is_err() {
+                break;
+            }
+        }
         self.publisher.abandon_waiting();
         self.drop_backlog();
     }

@@ -404,8 +404,7 @@ impl Publisher {
             Reading::Bypass | Reading::Malformed => true,
         };
         if standing == Standing::Unknown && !goes_on_unjudged {
-            self.hold(start, cx);
-            return Ok(());
+            return self.hold(start, cx);
         }
         let client = self.next_client_tag();
         let (window, right) = (Arc::clone(&judge.window), judge.needs.right);
