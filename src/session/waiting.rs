@@ -128,6 +128,12 @@ impl Waiting {
         self.promoted.push_back(promoted);
     }
 
+    /// Whether a publish was promoted and has not gone.
+    #[inline]
+    pub(super) fn has_promoted(&self) -> bool {
+        !self.promoted.is_empty()
+    }
+
     pub(super) fn pop_promoted(&mut self) -> Option<Promoted> {
         let promoted = self.promoted.pop_front()?;
         self.held -= promoted.weight;

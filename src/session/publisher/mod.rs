@@ -505,7 +505,9 @@ impl Publisher {
             Fate::Keep(_) => {}
             Fate::Collect(draft) => self.judge_collected(*draft, cx)?,
         }
-        self.forward_promoted(cx);
+        if self.waiting.has_promoted() {
+            self.forward_promoted(cx);
+        }
         Ok(())
     }
 

@@ -62,7 +62,17 @@ impl Publisher {
 
     /// Puts a publish that was forwarded to `exchange` where its outcome will find it; without confirms or tx there is no such
     /// place, and its reservation is committed when all of it is written.
+    #[inline]
     pub(super) fn enter(&mut self, entry: Entry, exchange: &[u8]) -> Option<(Reservation, Duration)> {
+        if let Mode::Confirm { .. } = self.mode {
+            self.confirms.forwarded(entry, exchange);
+            return None;
+        }
+        self.enter_without_confirms(entry, exchange)
+    }
+
+    #[inline(never)]
+    fn enter_without_confirms(&mut self, entry: Entry, exchange: &[u8]) -> Option<(Reservation, Duration)> {
         match self.mode {
             Mode::Plain => {
                 let reserved = entry.reserved();
@@ -73,8 +83,8 @@ impl Publisher {
                 }
                 return entry.reservation;
             }
-            Mode::Confirm { .. } => self.confirms.forwarded(entry, exchange),
             Mode::Tx => self.tx.forwarded(entry, exchange),
+            Mode::Confirm { .. } => self.confirms.forwarded(entry, exchange),
         }
         None
     }
