@@ -1,6 +1,7 @@
 //! The publishing half of a channel: from `basic.publish` to the answer.
 //!
-//! A publish is held until its content header arrives, for the id is there. Then its fate is known, or it is not:
+//! A publish is held until its content header arrives, for the id is there. Where the broker has not shown yet that the user
+//! may publish there, it is held until that is proven ([`held`]), and its channel with it. Then its fate is known, or it is not:
 //!
 //! ```text
 //!   basic.publish --> Header --content header--> judge --+-- Fresh -------> Forward   (entry in the ledger)
