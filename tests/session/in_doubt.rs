@@ -12,8 +12,7 @@ use hapax::window::{Event, ForgetCause, InDoubt, MissingId};
 const PARTIAL: &str = "PRECONDITION_FAILED - partial tx completion";
 
 fn desk(rule: InDoubt) -> Desk {
-    let desk = Desk::with(|plan| plan.rules.in_doubt = rule);
-    desk
+    Desk::with(|plan| plan.rules.in_doubt = rule)
 }
 
 fn no_exchange(name: &str) -> Frames {

@@ -72,7 +72,7 @@ pub(in crate::session) enum Fate {
 }
 
 /// What is said of a publish that is not forwarded.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(in crate::session) enum Reply {
     Nothing,
     Ack(ClientTag),
