@@ -97,6 +97,17 @@ fn p07_client_only_what_was_not_written_whole_is_not_the_culprit() {
     assert_eq!(desk.in_flight(), 0);
 }
 
+/// Nor where nobody judges it.
+#[test]
+fn p07_client_only_what_is_bypassed_and_not_written_whole_is_not_the_culprit() {
+    let desk = client_only();
+    let mut pair = desk.pair();
+    let (here, _) = super::desk::cut(super::desk::two("b").bypass().publish(1), 3);
+    write(&mut pair, m("a").publish(1) + here);
+    pair.upstream(publish_refused(1, 406, "PRECONDITION_FAILED - invalid expiration 'soon'"));
+    assert!(!desk.is_seen("a"));
+}
+
 #[test]
 fn p07_client_only_so_many_are_remembered_and_no_more() {
     let desk = client_only();

@@ -38,11 +38,14 @@ impl Publisher {
         self.give_back(entries, blame, now);
         self.tx.take_unsettled(blame).into_iter().for_each(|entry| entry.in_doubt(now));
         let mut written = self.written.take();
+        // (What nobody has judged is written down, too, where something was before it.)
+        if self.is_amid_entry() && self.mode == Mode::Plain {
+            written.iter_mut().for_each(|written| written.drop_newest());
+        }
         if let Content::Body { fate: Fate::Forward { at_write: Some((reservation, _)) }, .. } =
             std::mem::replace(&mut self.content, Content::Idle)
         {
             reservation.forget(ForgetCause::Incomplete);
-            written.iter_mut().for_each(|written| written.drop_newest());
         }
         if let (Some(written), Some(blame)) = (written, blame) {
             written.blame(blame, now);
