@@ -8,7 +8,7 @@ use super::memory::Holding;
 use super::places::Place;
 use super::side::{Came, Side};
 use super::{Lines, Relay, now};
-use crate::session::{Output, Phase, Session};
+use crate::session::{Output, Session};
 use crate::wire::emit::HEARTBEAT;
 use bytes::Bytes;
 use std::future::{Future, poll_fn};
@@ -171,7 +171,7 @@ impl Pump<'_> {
     /// Once the client has logged in: it keeps its place, and where no heartbeats tell whether its host and the broker's are
     /// there, the kernel does.
     fn know(&mut self) {
-        if self.watched || self.session.phase() != Phase::Open {
+        if self.watched || self.session.vhost().is_none() {
             return;
         }
         self.watched = true;
