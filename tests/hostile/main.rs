@@ -23,6 +23,7 @@ mod before_login;
 mod channels;
 mod closed_by_broker;
 mod copies;
+mod crowding;
 mod oracle;
 mod probes;
 mod returns;
