@@ -81,7 +81,7 @@ impl Process {
     ) -> Result<Process, Error> {
         Process::start("relay", |address, folder| {
             let config = format!(
-                "[limits]\nmax_connections = 11000\n\n\
+                "[limits]\nmax_connections = 11000\nconnections_per_address = 11000\n\n\
                  [[window]]\nname = \"bench\"\ncapacity = {WINDOW}\nttl = \"1h\"\nmode = \"{mode}\"\n"
             );
             let file = folder.join("hapax.toml");
