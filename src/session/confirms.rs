@@ -15,7 +15,7 @@
 
 use super::entry::{Entry, Outcome};
 use super::returns::{ReturnKey, Returned, Returns};
-use super::runs::Runs;
+use super::runs::{Runs, is_same_exchange};
 use crate::window::{HINTED, Key, Window, is_same};
 use crate::wire::{ChannelId, emit};
 use bytes::BytesMut;
@@ -91,7 +91,12 @@ impl Confirms {
     pub(super) fn forwarded(&mut self, entry: Entry, exchange: &[u8]) {
         let tag = self.first_upstream + self.entries.len() as u64;
         if entry.reservation.is_some() {
-            self.exchanges.note(self.first_upstream, tag, |last| **last == *exchange, || exchange.into());
+            self.exchanges.note(
+                self.first_upstream,
+                tag,
+                |last| is_same_exchange(last, exchange),
+                || exchange.into(),
+            );
         }
         if let Some(mandatory) = &entry.mandatory {
             self.returns.insert(mandatory.key, tag);

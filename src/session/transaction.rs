@@ -3,7 +3,7 @@
 use super::blame::Blame;
 use super::entry::Entry;
 use super::returns::{ReturnKey, Returned, Returns};
-use super::runs::Runs;
+use super::runs::{Runs, is_same_exchange};
 use crate::window::{ForgetCause, Key, Reservation, Reservations};
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
@@ -51,7 +51,7 @@ impl Transactions {
         }
         let Batch { entries, returns, exchanges } = &mut self.open;
         let place = entries.len() as u64;
-        exchanges.note(0, place, |last| **last == *exchange, || exchange.into());
+        exchanges.note(0, place, |last| is_same_exchange(last, exchange), || exchange.into());
         if let Some(mandatory) = &entry.mandatory {
             returns.insert(mandatory.key, place);
         }

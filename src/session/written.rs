@@ -6,7 +6,7 @@
 
 use super::blame::Blame;
 use super::returns::{ReturnKey, Returned, Returns};
-use super::runs::Runs;
+use super::runs::{Runs, is_same_exchange};
 use crate::window::{Key, Window, is_same};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -55,7 +55,7 @@ impl Written {
                 (None, None) => true,
                 _ => false,
             };
-            same && *place.exchange == *exchange
+            same && is_same_exchange(&place.exchange, exchange)
         };
         self.places
             .note(self.first, tag, is_it, || Place { exchange: exchange.into(), window: window.cloned() });
