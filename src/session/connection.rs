@@ -569,7 +569,7 @@ impl Session {
         }
         for Answer { question, finding, askers } in answers {
             for asker in askers {
-                self.on_channel(asker.channel, now, |channel, cx| match channel.birth() == asker.birth {
+                self.on_channel(asker.channel, now, |channel, cx| match channel.waits_as(asker.birth) {
                     true => channel.recv_finding(question.right, finding, cx),
                     false => Ok(()),
                 });

@@ -162,6 +162,20 @@ fn p06_unknown_outcome_each_channel_close_is_answered() {
     pair.open(1);
 }
 
+/// They are counted for as long as the broker is silent, and answered together: a client must not be able to make that many.
+#[test]
+fn p06_unknown_outcome_repeated_channel_closes_are_bounded() {
+    let desk = Desk::new();
+    let mut pair = desk.confirming();
+    for _ in 0..1_000 {
+        pair.client(channel_close(1, 200, "bye"));
+    }
+    assert_eq!(pair.to_upstream(), channel_close(1, 200, "bye"));
+    pair.upstream(channel_close_ok(1));
+    assert_eq!(pair.to_client().len(), 65);
+    pair.open(1);
+}
+
 #[test]
 fn p06_unknown_outcome_connection_close_waits() {
     let desk = Desk::new();

@@ -33,6 +33,8 @@ use bytes::Bytes;
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
+/// Repeated `channel.close`s that are answered. They are all answered at once when the upstream says close-ok, which may take long.
+const CLOSES_AGAIN: u32 = 64;
 /// Frames of the backlog that are looked at when a publish begins to wait for the proof of a right.
 const LOOKED_AT: usize = 4_096;
 
@@ -114,7 +116,7 @@ pub(in crate::session) struct Channel {
     /// To be refused as soon as the contents on their way, upstream and to the client, are whole.
     refusal: Option<Fault>,
     client_gone: bool,
-    /// How often the client has said `channel.close` after the first: each is answered.
+    /// How often the client has said `channel.close` after the first, up to [`CLOSES_AGAIN`]: each is answered.
     closes_again: u32,
     /// The client was sent `channel.close` and has not answered.
     owes_close_ok: bool,
@@ -169,10 +171,6 @@ impl Channel {
             unwanted: false,
             booked: Booked::default(),
         }
-    }
-
-    pub(in crate::session) fn birth(&self) -> u64 {
-        self.birth
     }
 
     /// Whether it is the channel of this birth, and its next publish waits for the proof of a right.
@@ -291,7 +289,9 @@ impl Channel {
                 self.advance(cx)
             }
             State::Settling { .. } | State::Closing | State::Gone => {
-                self.closes_again += u32::from(method == Some(MethodId::CHANNEL_CLOSE));
+                if method == Some(MethodId::CHANNEL_CLOSE) {
+                    self.closes_again = CLOSES_AGAIN.min(self.closes_again + 1);
+                }
                 Ok(())
             }
             State::UpstreamClosed { rest } => {
