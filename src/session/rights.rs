@@ -139,8 +139,9 @@ impl OwnRights {
         self.last = None;
     }
 
-    /// What a publish to `exchange` needs, for which the client has `named` perhaps another. Topic permissions look at the routing key; the predeclared exchanges that are not
-    /// topic exchanges are known, any other may be one.
+    /// What a publish needs that goes to `exchange`; the client has `named` that one, or another where the window redirects.
+    /// Topic permissions look at the routing key. The predeclared exchanges that are not topic exchanges are known, any other
+    /// may be one.
     pub(super) fn needs(
         &self,
         keys: &KeyMaker,
@@ -234,12 +235,11 @@ impl OwnRights {
         let keys =
             wide.map(|wide| question(wide.keys, exchange, false)).filter(|all| all.right != needs.right);
         let exchanges = wide.and_then(|wide| wide.exchanges).map(|fact| question(fact, ANY_EXCHANGE, true));
-        let known = |question: &Question| {
+        let mut known = |question: &Question| {
             self.knows(common, question.right, now)
                 || question.otherwise.is_some_and(|no| self.knows(common, no, now))
         };
         let mut questions: Vec<_> = [Some(publish), keys, exchanges].into_iter().flatten().collect();
-        let mut known = known;
         questions.retain(|question| !known(question));
         questions
     }
