@@ -13,18 +13,18 @@
 use bytes::{Buf, BytesMut};
 use criterion::{Criterion, Throughput};
 use hapax::config::WindowConfig;
-use hapax::pressure::Accounting;
-use hapax::session::{Output, Session, Settings};
 use hapax::stats::Stats;
-use hapax::window::engine::EngineKind;
-use hapax::window::{KeyMaker, Limits, LocalWindow, Mailbox, Mode, Scope, Ticket, Verdict, Window};
-use hapax::wire::properties::IdValue;
-use hapax::wire::{ChannelId, emit};
+use hapax_core::pressure::Accounting;
+use hapax_core::session::{Output, Session, Settings};
+use hapax_core::window::engine::EngineKind;
+use hapax_core::window::{KeyMaker, Limits, LocalWindow, Mailbox, Mode, Scope, Ticket, Verdict, Window};
+use hapax_core::wire::properties::IdValue;
+use hapax_core::wire::{ChannelId, emit};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../core/tests/support/mod.rs"]
 mod support;
 
 use amq_protocol::types::AMQPValue;

@@ -4,9 +4,9 @@
 pub mod generated;
 pub mod terminal;
 
-use crate::bench::BenchArgs;
 use crate::config::{Given, Overrides, Secret, Source};
-use crate::simulate::{RecordArgs, SimulateArgs};
+use crate::tools::bench::BenchArgs;
+use crate::tools::simulate::{RecordArgs, SimulateArgs};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;

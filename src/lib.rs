@@ -19,16 +19,12 @@
 //! * [`demo`]: the relay at work before a newcomer's eyes; its private RabbitMQ node serves the end-to-end tests, too.
 
 pub mod admin;
-pub mod bench;
+
 pub mod cli;
 pub mod config;
-pub mod demo;
+
 pub mod log;
 pub mod net;
-pub mod pressure;
-pub mod session;
-pub mod simulate;
+
 pub mod stats;
-pub mod terminal;
-pub mod window;
-pub mod wire;
+pub mod tools;

@@ -5,7 +5,7 @@ mod run;
 
 use hapax::cli::{self, Action, Invocation};
 use hapax::config::{Config, Loaded};
-use hapax::terminal::Failure;
+use hapax::tools::terminal::Failure;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 

@@ -1,18 +1,18 @@
 //! The running process: file limit, sockets, signals, and who is told to stop when. Part of the binary.
 
 use hapax::admin::{self, Admin, Parts, Probe};
-use hapax::bench::BenchArgs;
 use hapax::cli::DemoArgs;
 use hapax::cli::terminal::TerminalCommand;
 use hapax::config::Config;
 use hapax::net::{self, Clients, Relay};
-use hapax::pressure::{Accounting, Budget, Watched};
-use hapax::session::{Rights, Shared};
-use hapax::simulate::{RecordArgs, SimulateArgs, record};
 use hapax::stats::Stats;
-use hapax::terminal::commands::{self, Desk};
-use hapax::terminal::{Access, Client, top};
-use hapax::window::KeyMaker;
+use hapax::tools::bench::BenchArgs;
+use hapax::tools::simulate::{RecordArgs, SimulateArgs, record};
+use hapax::tools::terminal::commands::{self, Desk};
+use hapax::tools::terminal::{Access, Client, top};
+use hapax_core::pressure::{Accounting, Budget, Watched};
+use hapax_core::session::{Rights, Shared};
+use hapax_core::window::KeyMaker;
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -98,7 +98,7 @@ pub(crate) fn serve(config: Config) -> Result<(), Failure> {
 /// Shows it at work.
 pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     let runtime = runtime()?;
-    let result = runtime.block_on(hapax::demo::run(args));
+    let result = runtime.block_on(hapax::tools::demo::run(args));
     // A node that is just being started is not waited for: its leash ends it with us.
     runtime.shutdown_background();
     match result {
@@ -109,7 +109,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
 }
 
 /// Asks a running relay, in the name of whoever sits at this terminal.
-pub(crate) fn terminal(command: &TerminalCommand) -> Result<(), hapax::terminal::Failure> {
+pub(crate) fn terminal(command: &TerminalCommand) -> Result<(), hapax::tools::terminal::Failure> {
     let reach = command.reach();
     let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
     let client = Client::new(Access::new(reach.admin.as_deref(), reach.token_file.as_deref(), token)?);
@@ -137,14 +137,14 @@ pub(crate) fn record(args: &RecordArgs) -> Result<(), record::Error> {
 }
 
 /// Puts a load on a broker.
-pub(crate) fn bench(args: &BenchArgs) -> Result<(), hapax::bench::Error> {
+pub(crate) fn bench(args: &BenchArgs) -> Result<(), hapax::tools::bench::Error> {
     raise_file_limit(0);
-    hapax::bench::run(args)
+    hapax::tools::bench::run(args)
 }
 
 /// Replays a trace for a grid of settings.
 pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
-    hapax::simulate::run(args).map_err(|error| Failure::Command(error.to_string()))
+    hapax::tools::simulate::run(args).map_err(|error| Failure::Command(error.to_string()))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

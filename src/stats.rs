@@ -1,7 +1,7 @@
 //! What the process counts beside its windows: connections, dial failures, publishes that no window judged, latency.
 //! Sessions and the shell write, [`crate::admin`] reads. Atomics only: nobody waits for a scrape.
 
-use crate::session::Listener;
+use hapax_core::session::Listener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;

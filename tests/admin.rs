@@ -4,11 +4,11 @@
 use hapax::admin::{Admin, Parts, Probe, serve as serve_admin};
 use hapax::config::{Config, Overrides, Upstream};
 use hapax::net::Clients;
-use hapax::pressure::{Accounting, Watched};
-use hapax::session::Listener as _;
 use hapax::stats::Stats;
-use hapax::window::engine::Stamp;
-use hapax::window::{Event, EvictionCause, ForgetCause, Key, KeyMaker, Listener as _};
+use hapax_core::pressure::{Accounting, Watched};
+use hapax_core::session::Listener as _;
+use hapax_core::window::engine::Stamp;
+use hapax_core::window::{Event, EvictionCause, ForgetCause, Key, KeyMaker, Listener as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

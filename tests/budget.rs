@@ -11,15 +11,15 @@
     reason = "a failed step is a failed test, and what it saw is its output"
 )]
 
-#[path = "support/ground.rs"]
+#[path = "../core/tests/support/ground.rs"]
 mod ground;
 
 use ground::resident;
 use hapax::config::{Config, Overrides};
-use hapax::pressure::budget::{Refused, capacity_at_start};
-use hapax::pressure::{Accounting, Budget, Watched};
-use hapax::window::engine::EngineKind;
-use hapax::window::{Key, Mailbox, Ticket, Verdict, Window};
+use hapax_core::pressure::budget::{Refused, capacity_at_start};
+use hapax_core::pressure::{Accounting, Budget, Watched};
+use hapax_core::window::engine::EngineKind;
+use hapax_core::window::{Key, Mailbox, Ticket, Verdict, Window};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -23,7 +23,7 @@ use amq_protocol::protocol::{AMQPClass, channel, confirm};
 use e2e::cut::{Cut, Limits};
 use e2e::raw::{Login, Publish, Raw, Told, method_frame};
 use e2e::site::{self, Before, Site};
-use hapax::demo::rabbit::Rabbit;
+use hapax::tools::demo::rabbit::Rabbit;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;

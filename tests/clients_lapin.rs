@@ -13,7 +13,7 @@ mod e2e;
 
 use e2e::site::Site;
 use futures_util::{Stream, StreamExt};
-use hapax::demo::rabbit::Rabbit;
+use hapax::tools::demo::rabbit::Rabbit;
 use lapin::message::BasicReturnMessage;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions,

@@ -2,8 +2,8 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "what a test can't set up fails it")]
 
 use hapax::config::{Config, Given, LogFormat, Overrides, Secret, Source};
-use hapax::window::{Confirms, Mode, Scope};
-use hapax::wire::IdSource;
+use hapax_core::window::{Confirms, Mode, Scope};
+use hapax_core::wire::IdSource;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;

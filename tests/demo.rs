@@ -2,7 +2,7 @@
 //! where there is something to fail on.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use hapax::demo::rabbit::Rabbit;
+use hapax::tools::demo::rabbit::Rabbit;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;

@@ -7,7 +7,7 @@ mod e2e;
 use e2e::cut::{Cut, Limits};
 use e2e::raw::{Publish, Raw, Told};
 use e2e::wait;
-use hapax::demo::rabbit::Rabbit;
+use hapax::tools::demo::rabbit::Rabbit;
 
 #[test]
 fn a_node_keeps_what_is_durable_over_a_kill() {

@@ -7,9 +7,9 @@ use e2e::raw::{Publish, Told};
 use e2e::site::Site;
 use e2e::wait;
 use hapax::config::WindowConfig;
-use hapax::window::event::Deaf;
-use hapax::window::tap::{BUFFERED, RECORDERS, Sample};
-use hapax::window::{Key, LocalWindow, Mailbox, Ticket, Verdict, Window};
+use hapax_core::window::event::Deaf;
+use hapax_core::window::tap::{BUFFERED, RECORDERS, Sample};
+use hapax_core::window::{Key, LocalWindow, Mailbox, Ticket, Verdict, Window};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -180,7 +180,7 @@ fn a_recording_that_can_not_be_made_says_why() {
         assert_eq!(code, Some(exit), "{args:?}: {stderr}");
         assert!(texts.iter().all(|text| stderr.contains(text)), "{texts:?} in\n{stderr}");
     }
-    let nobody = hapax::demo::rabbit::free_port().unwrap();
+    let nobody = hapax::tools::demo::rabbit::free_port().unwrap();
     let admin = format!("127.0.0.1:{nobody}");
     let (code, _, stderr) = text(hapax(&["record", "--admin", &admin]).output().unwrap());
     assert!(code == Some(1) && stderr.contains("no relay answers") && stderr.contains("--admin"), "{stderr}");

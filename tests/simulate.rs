@@ -2,11 +2,11 @@
 //! workloads against their own parameters, and the command as scripts see it.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use hapax::simulate::{
+use hapax::tools::simulate::{
     Delay, Grid, Ids, Options, Outcome, Recording, Setting, Share, Synthetic, Terms, TimeUnit, Trace,
     TraceBuilder, Unlimited, bytes_when_full, read, replay, study,
 };
-use hapax::window::engine::EngineKind;
+use hapax_core::window::engine::EngineKind;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::num::NonZero;

@@ -1,9 +1,9 @@
 //! Writes `corpus/scan`, `corpus/properties` and `corpus/session`: the frames that clients and brokers really exchange, one a file, and
 //! the corners that random octets take long to find. Run it again after a change here; it deletes nothing.
 
-#[path = "../../tests/driver/mod.rs"]
+#[path = "../../core/tests/session/driver/mod.rs"]
 mod driver;
-#[path = "../../tests/support/mod.rs"]
+#[path = "../../core/tests/support/mod.rs"]
 mod support;
 
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame};

@@ -1,7 +1,7 @@
 //! Arbitrary octets as a content header: class, size, ids, TTL and bypass are what `amq-protocol` reads.
 #![no_main]
 
-#[path = "../../tests/oracle/mod.rs"]
+#[path = "../../core/tests/wire/oracle/mod.rs"]
 mod oracle;
 
 use libfuzzer_sys::fuzz_target;

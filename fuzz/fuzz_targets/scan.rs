@@ -2,11 +2,11 @@
 //! taken for anything but "not all there".
 #![no_main]
 
-#[path = "../../tests/oracle/mod.rs"]
+#[path = "../../core/tests/wire/oracle/mod.rs"]
 mod oracle;
 
-use hapax::wire::frame::limit;
-use hapax::wire::scan;
+use hapax_core::wire::frame::limit;
+use hapax_core::wire::scan;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|stream: &[u8]| {

@@ -1,9 +1,9 @@
 //! A session between a client, an upstream, a clock and a window that all do as arbitrary octets say.
 #![no_main]
 
-#[path = "../../tests/driver/mod.rs"]
+#[path = "../../core/tests/session/driver/mod.rs"]
 mod driver;
-#[path = "../../tests/support/mod.rs"]
+#[path = "../../core/tests/support/mod.rs"]
 mod support;
 
 use libfuzzer_sys::fuzz_target;

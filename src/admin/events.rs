@@ -196,7 +196,7 @@ mod tests {
     use crate::config::Config;
     use crate::net::Clients;
     use crate::stats::Stats;
-    use crate::window::KeyMaker;
+    use hapax_core::window::KeyMaker;
 
     const DEADLINE: Duration = Duration::from_secs(20);
 

@@ -2,12 +2,12 @@
 
 use super::Admin;
 use super::complaint::ComplaintBody;
-use crate::pressure::{Level, Watched};
-use crate::window::{Mode, Window};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use hapax_core::pressure::{Level, Watched};
+use hapax_core::window::{Mode, Window};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;

@@ -30,9 +30,7 @@ pub use probe::{Probe, ProbeError};
 
 use crate::config::{Config, WindowConfig};
 use crate::net::Clients;
-use crate::pressure::{Budget, Watched};
 use crate::stats::Stats;
-use crate::window::KeyMaker;
 use auth::Door;
 use axum::Router;
 use axum::extract::State;
@@ -42,6 +40,8 @@ use axum::response::{IntoResponse, Response};
 use clock::Now;
 use complaint::{Complaint, ComplaintBody};
 use events::Events;
+use hapax_core::pressure::{Budget, Watched};
+use hapax_core::window::KeyMaker;
 use metrics::{Format, Metrics};
 use parking_lot::Mutex;
 use std::io;

@@ -7,7 +7,7 @@
 //! answer, as long as it was good, and does not wait for a slow one.
 
 use crate::config::Upstream;
-use crate::wire::frame::{HEADER_LEN, PROTOCOL_HEADER};
+use hapax_core::wire::frame::{HEADER_LEN, PROTOCOL_HEADER};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The operator's commands: what they are asked for. What they do is in [`crate::terminal`].
+//! The operator's commands: what they are asked for. What they do is in [`crate::tools::terminal`].
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand, ValueEnum};

@@ -5,9 +5,9 @@ use super::raw::{self, Section};
 use super::{
     Config, Given, Limits, Loaded, Log, Overrides, Problems, Timeouts, Token, Upstream, WindowConfig, value,
 };
-use crate::pressure::budget;
-use crate::window::Mode;
-use crate::wire::frame::MIN_FRAME_MAX;
+use hapax_core::pressure::budget;
+use hapax_core::window::Mode;
+use hapax_core::wire::frame::MIN_FRAME_MAX;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub(crate) mod most {
     pub(crate) const WAITERS: usize = 1_000_000;
     pub(crate) const FRAME: usize = 16 << 20;
     pub(crate) const BUFFER: usize = 1 << 30;
-    pub(crate) const IDS: usize = crate::window::engine::MOST_IDS;
+    pub(crate) const IDS: usize = hapax_core::window::engine::MOST_IDS;
     pub(crate) const BUDGET: usize = 1 << 40;
     /// Less would not do for a few connections.
     pub(crate) const LEAST_MEMORY: usize = 16 << 20;

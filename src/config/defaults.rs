@@ -2,13 +2,11 @@
 
 use super::machine;
 use super::{Config, Limits, Log, LogFormat, Timeouts, Upstream, WindowConfig};
-use crate::window::engine::EngineKind;
-use crate::window::local::Limits as WindowLimits;
-use crate::window::set::Pattern;
-use crate::window::{Confirms, InDoubt, MissingId, Mode, Rules, Scope};
-use crate::wire::IdSource;
+use hapax_core::window::engine::EngineKind;
+use hapax_core::window::local::Limits as WindowLimits;
+use hapax_core::window::set::Pattern;
+use hapax_core::window::{Mode, Rules};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// One above RabbitMQ's, so that both fit on one host. Loopback: who opens it to others says so.
@@ -146,15 +144,7 @@ impl WindowConfig {
         WindowConfig {
             vhost: Pattern::everything(),
             exchange: Pattern::everything(),
-            rules: Rules {
-                name: Arc::from(name),
-                id: IdSource::MessageId,
-                scope: Scope::default(),
-                in_doubt: InDoubt::default(),
-                missing_id: MissingId::default(),
-                confirms: Confirms::default(),
-                forward_to: None,
-            },
+            rules: Rules::named(name),
             limits: WindowLimits {
                 capacity: CAPACITY,
                 ttl: TTL,

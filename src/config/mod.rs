@@ -26,12 +26,12 @@ pub use problem::{Problem, Problems, Source, Sources};
 pub use token::{Secret, Token};
 pub(crate) use token::{Shared, read_secret};
 
-use crate::pressure::budget::{Budget, Share};
-use crate::session::Settings;
-use crate::window::engine::EngineKind;
-use crate::window::local::Limits as WindowLimits;
-use crate::window::set::Pattern;
-use crate::window::{Listener, LocalWindow, Rules, WindowSet};
+use hapax_core::pressure::budget::{Budget, Share};
+use hapax_core::session::Settings;
+use hapax_core::window::engine::EngineKind;
+use hapax_core::window::local::Limits as WindowLimits;
+use hapax_core::window::set::Pattern;
+use hapax_core::window::{Listener, LocalWindow, Rules, WindowSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

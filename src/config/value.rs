@@ -3,8 +3,8 @@
 use super::Upstream;
 use super::problem::Wrong;
 use super::raw::type_name;
-use crate::window::set::Pattern;
-use crate::wire::IdSource;
+use hapax_core::window::set::Pattern;
+use hapax_core::wire::IdSource;
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as SerdeError, StrDeserializer};
 use std::net::SocketAddr;

@@ -4,8 +4,8 @@
 //! is done here for a single message. The list's lock is taken when a connection comes or goes, and when somebody looks.
 //! An idle connection's entry takes about 300 bytes, and what its client has said of itself.
 
-use crate::session::{About, Phase};
 use bytes::Bytes;
+use hapax_core::session::{About, Phase};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! The shell: the one place with sockets and the clock.
 //!
 //! [`Relay::serve`] accepts; each client connection is one task, the [`pump`], which feeds a
-//! [`Session`](crate::session::Session) from both sockets and carries out what it says. [`side`] is one socket with its
+//! [`Session`](hapax_core::session::Session) from both sockets and carries out what it says. [`side`] is one socket with its
 //! two bounded buffers. [`clients`] is the list of who is connected. [`places`] says who may connect, [`memory`] who may be
 //! read from, [`sparse`] what is logged of strangers.
 
@@ -15,8 +15,8 @@ mod sparse;
 pub use clients::{Clients, Entry, Numbers, State};
 pub use memory::Budget;
 
-use crate::session::Shared;
 use crate::stats::Stats;
+use hapax_core::session::Shared;
 use places::{Full, Place, Places};
 use sparse::Sparse;
 use std::io;

@@ -1,8 +1,8 @@
 //! One id: looked up, forgotten.
 
 use super::site::Site;
-use hapax::window::Verdict;
-use hapax::wire::properties::IdValue;
+use hapax_core::window::Verdict;
+use hapax_core::wire::properties::IdValue;
 use serde_json::{Value, json};
 
 const ORDERS: [&str; 3] = ["/", "orders", "new"];

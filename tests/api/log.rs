@@ -1,7 +1,7 @@
 //! Every change is logged, with who and what.
 
 use super::site::{Site, TOKEN};
-use hapax::wire::properties::IdValue;
+use hapax_core::wire::properties::IdValue;
 use std::io;
 use std::sync::{Arc, Mutex};
 use tracing_subscriber::fmt::MakeWriter;

@@ -2,8 +2,8 @@
 //! answers is as it says.
 
 use super::site::{Answer, Site, now};
-use hapax::window::{ForgetCause, Verdict};
-use hapax::wire::properties::IdValue;
+use hapax_core::window::{ForgetCause, Verdict};
+use hapax_core::wire::properties::IdValue;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 

@@ -3,10 +3,10 @@
 use hapax::admin::{Admin, Parts, Probe, serve};
 use hapax::config::{Config, Overrides, Secret};
 use hapax::net::Clients;
-use hapax::pressure::{Accounting, Watched};
 use hapax::stats::Stats;
-use hapax::window::{KeyMaker, LocalWindow, Mailbox, Scope, Ticket, Verdict, Window};
-use hapax::wire::properties::IdValue;
+use hapax_core::pressure::{Accounting, Watched};
+use hapax_core::window::{KeyMaker, LocalWindow, Mailbox, Scope, Ticket, Verdict, Window};
+use hapax_core::wire::properties::IdValue;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;

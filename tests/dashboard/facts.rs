@@ -2,7 +2,7 @@
 
 use super::browser::Browser;
 use super::stub::{self, Stub, calm, critical, empty, window_of};
-use hapax::pressure::facts::{Level, LevelChange, TopScope};
+use hapax_core::pressure::facts::{Level, LevelChange, TopScope};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -276,7 +276,7 @@ async fn connections_come_in_pages() {
 #[test]
 fn the_stub_speaks_of_facts() {
     let window = window_of("orders", &critical());
-    let facts: hapax::pressure::Facts = serde_json::from_value(window).unwrap();
+    let facts: hapax_core::pressure::Facts = serde_json::from_value(window).unwrap();
     assert_eq!(facts, critical());
     assert_eq!(stub::status()["upstream"]["ok"], true);
 }

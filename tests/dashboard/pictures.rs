@@ -7,7 +7,7 @@
 use super::browser::Browser;
 use super::facts::{connection, scope};
 use super::stub::{Stub, ages, calm, critical, empty, what_if, window_of};
-use hapax::pressure::facts::{Facts, Level, LevelChange};
+use hapax_core::pressure::facts::{Facts, Level, LevelChange};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 

@@ -6,7 +6,7 @@ use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hapax::pressure::facts::{AgeBucket, Facts, Level, WhatIf, WhatIfPoint};
+use hapax_core::pressure::facts::{AgeBucket, Facts, Level, WhatIf, WhatIfPoint};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -3,7 +3,7 @@
 use crate::e2e::raw::{Publish, Raw};
 use crate::e2e::site::Site;
 use crate::e2e::wait::{PATIENCE, until};
-use hapax::demo::rabbit::Rabbit;
+use hapax::tools::demo::rabbit::Rabbit;
 use std::sync::OnceLock;
 
 /// The watermark in force, and how many alarms there are then.

@@ -1,8 +1,8 @@
 //! Windows by hand, as the API says them: one that is too small, one that is well, and one that means harm.
 
-use hapax::pressure::facts::*;
-use hapax::terminal::answer::{Connections, Status, Window};
-use hapax::terminal::top::poll::Polled;
+use hapax::tools::terminal::answer::{Connections, Status, Window};
+use hapax::tools::terminal::top::poll::Polled;
+use hapax_core::pressure::facts::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 

@@ -2,9 +2,9 @@
 
 use super::facts::{polled, three};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use hapax::terminal::top::input::handle_key;
-use hapax::terminal::top::model::{Drawn, Model, Page};
-use hapax::terminal::top::poll::Wants;
+use hapax::tools::terminal::top::input::handle_key;
+use hapax::tools::terminal::top::model::{Drawn, Model, Page};
+use hapax::tools::terminal::top::poll::Wants;
 use std::time::Duration;
 
 fn model() -> Model {

@@ -4,7 +4,7 @@
 use super::commands::hapax;
 use super::stub::Stub;
 use super::terminal::Terminal;
-use hapax::terminal::top::screen::Screen;
+use hapax::tools::terminal::top::screen::Screen;
 use std::net::TcpListener;
 use std::process::Command;
 

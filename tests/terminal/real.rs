@@ -6,7 +6,7 @@ use super::e2e::site::Site;
 use super::e2e::wait::{self, PATIENCE};
 use super::stub::TOKEN;
 use super::terminal::Terminal;
-use hapax::demo::rabbit::free_port;
+use hapax::tools::demo::rabbit::free_port;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};

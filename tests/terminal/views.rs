@@ -1,11 +1,11 @@
 //! The screen is a function of the model: snapshots as text, and what colours and hostile names may do.
 
 use super::facts::{HOSTILE, polled, three, window};
-use hapax::pressure::Facts;
-use hapax::terminal::Failure;
-use hapax::terminal::theme::Theme;
-use hapax::terminal::top::model::{Model, Page};
-use hapax::terminal::top::view;
+use hapax::tools::terminal::Failure;
+use hapax::tools::terminal::theme::Theme;
+use hapax::tools::terminal::top::model::{Model, Page};
+use hapax::tools::terminal::top::view;
+use hapax_core::pressure::Facts;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;

@@ -2,9 +2,9 @@
 
 use crate::admin::complaint::Complaint;
 use crate::config::{TICK, most};
-use crate::pressure::Budget;
-use crate::window::Mode;
 use axum::http::StatusCode;
+use hapax_core::pressure::Budget;
+use hapax_core::window::Mode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -188,8 +188,8 @@ impl PartialSchema for Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pressure::budget::Share;
-    use crate::window::engine::EngineKind;
+    use hapax_core::pressure::budget::Share;
+    use hapax_core::window::engine::EngineKind;
 
     /// Window `w`, with a budget to share or without.
     fn budget(bytes: Option<usize>) -> Budget {

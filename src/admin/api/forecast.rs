@@ -8,10 +8,10 @@ use super::change::{Capacity, Change};
 use crate::admin::Admin;
 use crate::admin::clock::Now;
 use crate::admin::complaint::{Complaint, ComplaintBody};
-use crate::pressure::Facts;
-use crate::pressure::facts::WhatIfPoint;
 use axum::Json;
 use axum::extract::{Path, State};
+use hapax_core::pressure::Facts;
+use hapax_core::pressure::facts::WhatIfPoint;
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -109,8 +109,8 @@ pub(super) async fn show(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pressure::Budget;
-    use crate::pressure::facts::WhatIf;
+    use hapax_core::pressure::Budget;
+    use hapax_core::pressure::facts::WhatIf;
 
     fn facts() -> Facts {
         let point = |capacity, caught| WhatIfPoint { factor: 0.0, capacity, caught, bytes: 0 };

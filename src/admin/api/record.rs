@@ -15,20 +15,20 @@ use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::Now;
 use crate::admin::complaint::{Complaint, ComplaintBody};
-use crate::window::Recorder;
-use crate::window::tap::{RECORDERS, Sample};
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use hapax_core::window::Recorder;
+use hapax_core::window::tap::{RECORDERS, Sample};
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A recorder holds more ([`BUFFERED`](crate::window::tap::BUFFERED)) than a window can judge in this time.
+/// A recorder holds more ([`BUFFERED`](hapax_core::window::tap::BUFFERED)) than a window can judge in this time.
 const TAKE_EVERY: Duration = Duration::from_millis(50);
 /// Seconds without `seconds`.
 const SECONDS: f64 = 60.0;

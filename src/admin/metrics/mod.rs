@@ -1,6 +1,6 @@
 //! What Prometheus is told, made when it scrapes: what counts has only atomics, and no registry to ask.
 //!
-//! A scrape asks each window once for its [`Facts`](crate::pressure::Facts); [`windows`] says which of them is which
+//! A scrape asks each window once for its [`Facts`](hapax_core::pressure::Facts); [`windows`] says which of them is which
 //! metric, [`mod@format`] in which of the two text formats they are written. Labels are names of windows and closed lists
 //! of causes: no id and no routing key can become one, so the number of series is set by the configuration.
 //!
@@ -14,9 +14,9 @@ pub(super) use format::Format;
 
 use super::probe::Probe;
 use super::process::Process;
-use crate::pressure::Watched;
 use crate::stats::{Snapshot, Stats};
-use crate::window::Window;
+use hapax_core::pressure::Watched;
+use hapax_core::window::Window;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;

@@ -1,7 +1,7 @@
 //! Facts made by hand, each number different: every one is found under its name, and nothing else is.
 
 use super::*;
-use crate::pressure::facts::{AgeBucket, Ages, Distinct, Facts, GhostFacts, Level, Publishes, TopScope};
+use hapax_core::pressure::facts::{AgeBucket, Ages, Distinct, Facts, GhostFacts, Level, Publishes, TopScope};
 
 #[derive(Debug)]
 struct Canned(Vec<(&'static str, Facts)>);

@@ -3,7 +3,7 @@
 //! Rates are left out: whoever scrapes makes better ones of the counters. Scopes, too: a routing key is no label.
 
 use super::histogram;
-use crate::pressure::{Facts, Level};
+use hapax_core::pressure::{Facts, Level};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;

@@ -1,0 +1,62 @@
+//! What an engine costs, by a window's own operations: reserve, and commit where it is fresh. Nobody listens to the window;
+//! `benches/window.rs` says what the accounting adds.
+//!
+//! * `cargo bench --bench engines` is [`matrix`]: every engine × fresh, duplicate, evict, expire × sizes × 1 and 2 threads, by
+//!   criterion. Less than three minutes; words choose of it (`-- compact/evict`), `HAPAX_IDS=10000,10000000` asks
+//!   for other sizes.
+//! * `cargo bench --bench engines -- 10000 10000000` is [`table`]: bytes of an id, and the ratios from the least size to the
+//!   largest. Numbers are sizes.
+
+#![allow(clippy::expect_used, reason = "it may fail")]
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
+
+#[path = "../../tests/support/ground.rs"]
+mod ground;
+mod matrix;
+mod table;
+
+use hapax_core::window::engine::EngineKind;
+use hapax_core::window::event::Deaf;
+use hapax_core::window::{Limits, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, Window};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let sizes: Result<Vec<u64>, _> = args.iter().map(|arg| arg.parse()).collect();
+    match (&args[..], sizes) {
+        ([child, engine, ids], _) if child == "--child" => table::child(engine, ids),
+        ([_, ..], Ok(sizes)) => table::print(&sizes),
+        _ => matrix::run(),
+    }
+}
+
+fn window(engine: EngineKind, ids: u64, ttl: Duration) -> Arc<LocalWindow<Deaf>> {
+    let rules = Rules::named("bench");
+    let capacity = usize::try_from(ids).expect("so many");
+    let limits =
+        Limits { capacity, ttl, mode: Mode::Enforce, refresh_on_duplicate: false, waiters_per_id: 2 };
+    LocalWindow::new(rules, limits, engine, Arc::new(Deaf))
+}
+
+/// Stores the n-th id; whether it was new.
+fn fresh(
+    window: &Arc<LocalWindow<Deaf>>,
+    mailbox: &Arc<Mailbox>,
+    now: Instant,
+    ttl: Duration,
+    n: u64,
+) -> bool {
+    let verdict = window.clone().reserve(ground::key(n), now, mailbox, Ticket(0));
+    let Verdict::Fresh(reservation) = verdict else { return false };
+    reservation.commit(now, ttl);
+    true
+}
+
+/// SplitMix64.
+fn mix(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ n >> 31
+}

@@ -1,0 +1,277 @@
+//! The table: bytes and nanoseconds of each engine and size.
+//!
+//! Each engine and size is a process of its own, so that its resident size tells the bytes of an id. That, and the longest
+//! single operation, is why this is no criterion bench. *Fill*: fresh ids (reserve and commit) into an empty window. *Hit*:
+//! duplicates of random ids among the remembered. *Churn*: fresh ids into the full window, each pushes one out. The order of
+//! the remembered is shuffled by then. *Told*: the same as a session does it, [`READ`] ids of a read at a time, with the hints of
+//! `Window::warm` before. Medians of [`ROUNDS`].
+//!
+//! Everything is processor times: what else the machine does counts little, page faults and waiting for a lock
+//! by spinning do. The longest operation is that of a fill and of a churn together; beside it, the longest of as many that do
+//! nothing, which is what the machine adds.
+
+#![expect(clippy::print_stdout, reason = "it is what the bench is for")]
+
+use super::ground::key;
+use super::{fresh, mix, window};
+use hapax_core::window::engine::EngineKind;
+use hapax_core::window::event::Deaf;
+use hapax_core::window::{Key, LocalWindow, Mailbox, Ticket, Verdict, Window};
+use rustix::time::{ClockId, clock_gettime};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const TTL: Duration = Duration::from_secs(3600);
+const ROUNDS: usize = 5;
+/// Operations of a round.
+const OPS: u64 = 400_000;
+/// Ids that are told beforehand.
+const READ: usize = 64;
+/// More would take moka minutes and gigabytes.
+const MOST_OF_MOKA: u64 = 1_000_000;
+
+/// For these sizes.
+pub(super) fn print(sizes: &[u64]) {
+    println!(
+        "| engine | ids | bytes per id: resident, as counted | ns, 1 thread: fill / hit / churn | told: hit / churn | ns, 2 threads: hit / churn | longest |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    let mut all = Vec::new();
+    for &ids in sizes {
+        for engine in EngineKind::ALL {
+            if engine == EngineKind::Moka && ids > MOST_OF_MOKA {
+                continue;
+            }
+            let row = measured(engine, ids);
+            println!("{}", row.line());
+            all.push(row);
+        }
+    }
+    for engine in EngineKind::ALL {
+        let mut rows: Vec<_> = all.iter().filter(|row| row.engine == engine).collect();
+        rows.sort_by_key(|row| row.ids);
+        if let [least, .., most] = &rows[..] {
+            println!("{}", most.ratios(least));
+        }
+    }
+}
+
+/// By a process of its own.
+fn measured(engine: EngineKind, ids: u64) -> Row {
+    let this = std::env::current_exe().expect("this program");
+    let mut child = Command::new(this);
+    child.args(["--child", engine.name(), &ids.to_string()]).stderr(Stdio::inherit());
+    let output = child.output().expect("a process");
+    assert!(output.status.success(), "{} with {ids} ids failed", engine.name());
+    let text = String::from_utf8(output.stdout).expect("text");
+    let figures: Vec<u64> = text.split_whitespace().map(|figure| figure.parse().expect("a number")).collect();
+    Row { engine, ids, figures: figures.try_into().expect("all figures") }
+}
+
+/// What a process prints: bytes resident, bytes as counted, fill, hit, churn, hit and churn told beforehand, hit and churn of
+/// two threads, the longest operation, and the longest of nothing.
+struct Row {
+    engine: EngineKind,
+    ids: u64,
+    figures: [u64; 11],
+}
+
+impl Row {
+    fn line(&self) -> String {
+        let [resident, counted, fill, hit, churn, hit_told, churn_told, hit_2, churn_2, longest, nothing] =
+            self.figures;
+        format!(
+            "| `{}` | {} | {resident}, {counted} | {fill} / {hit} / {churn} | {hit_told} / {churn_told} | {hit_2} / {churn_2} | {longest}, {nothing} µs |",
+            self.engine.name(),
+            self.ids,
+        )
+    }
+
+    /// An operation here to one there, by one thread.
+    fn ratios(&self, least: &Row) -> String {
+        let ratio = |at: usize| self.figures[at] as f64 / least.figures[at] as f64;
+        format!(
+            "`{}`, {} ids to {}: fill {:.1}, hit {:.1}, churn {:.1}; told: hit {:.1}, churn {:.1}",
+            self.engine.name(),
+            self.ids,
+            least.ids,
+            ratio(2),
+            ratio(3),
+            ratio(4),
+            ratio(5),
+            ratio(6),
+        )
+    }
+}
+
+/// The process.
+pub(super) fn child(engine: &str, ids: &str) {
+    let engine = EngineKind::ALL.into_iter().find(|kind| kind.name() == engine).expect("an engine");
+    let ids = ids.parse().expect("a number of ids");
+    let empty = resident();
+    let run = Run::new(engine, ids);
+    let fresh = |n| {
+        fresh(&run.window, &run.mailbox, run.now, TTL, n);
+    };
+    let longest = longest_of(0..ids, fresh);
+    let (bytes, counted) = (resident().saturating_sub(empty), run.window.bytes());
+    let fill = run.fill();
+    let hit = median(|n| run.threads(1, n, Run::hit));
+    let hit_told = median(|n| run.threads(1, ROUNDS as u64 + n, Run::hit_told));
+    let hit_2 = median(|n| run.threads(2, n, Run::hit));
+    let churn = median(|n| run.threads(1, n, Run::churn));
+    let churn_told = median(|n| run.threads(1, ROUNDS as u64 + n, Run::churn_told));
+    let churn_2 = median(|n| run.threads(2, 2 * ROUNDS as u64 + n, Run::churn));
+    let longest = longest.max(longest_of(50 * OPS + ids..51 * OPS + ids, fresh));
+    let nothing = longest_of(0..OPS + ids, |n| {
+        std::hint::black_box(n);
+    });
+    let len = run.window.len();
+    println!(
+        "{} {} {fill} {hit} {churn} {hit_told} {churn_told} {hit_2} {churn_2} {} {}",
+        bytes / len,
+        counted / len,
+        longest.as_micros(),
+        nothing.as_micros(),
+    );
+}
+
+/// How long the longest of these took.
+fn longest_of(ids: std::ops::Range<u64>, work: impl Fn(u64)) -> Duration {
+    let mut longest = Duration::ZERO;
+    let mut before = processor_time();
+    for n in ids {
+        work(n);
+        let after = processor_time();
+        longest = longest.max(after - before);
+        before = after;
+    }
+    longest
+}
+
+struct Run {
+    engine: EngineKind,
+    ids: u64,
+    window: Arc<LocalWindow<Deaf>>,
+    mailbox: Arc<Mailbox>,
+    now: Instant,
+}
+
+impl Run {
+    fn new(engine: EngineKind, ids: u64) -> Run {
+        let window = window(engine, ids, TTL);
+        Run { engine, ids, window, mailbox: Arc::default(), now: Instant::now() }
+    }
+
+    /// As many windows as it takes.
+    fn fill(&self) -> u64 {
+        let windows = (OPS / self.ids).max(1);
+        let mut time = Duration::ZERO;
+        for _ in 0..windows {
+            let window = window(self.engine, self.ids, TTL);
+            let start = processor_time();
+            (0..self.ids).for_each(|n| {
+                fresh(&window, &self.mailbox, self.now, TTL, n);
+            });
+            time += processor_time() - start;
+        }
+        per(time, windows * self.ids)
+    }
+
+    /// Nanoseconds of one operation of one thread, while so many are at it.
+    fn threads(&self, threads: u64, round: u64, work: fn(&Run, u64, u64)) -> u64 {
+        let timed = |thread| {
+            let start = processor_time();
+            work(self, round, thread);
+            processor_time() - start
+        };
+        let time: Duration = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || timed(thread))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
+        });
+        per(time, threads * OPS)
+    }
+
+    /// Before any churn: the remembered are the first ids.
+    fn hit(&self, round: u64, thread: u64) {
+        self.ids_to_hit(round, thread).for_each(|key| drop(self.reserve(key)));
+    }
+
+    fn hit_told(&self, round: u64, thread: u64) {
+        let mut keys = self.ids_to_hit(round, thread);
+        loop {
+            let read: Vec<Key> = keys.by_ref().take(READ).collect();
+            if read.is_empty() {
+                return;
+            }
+            self.window.warm(&read);
+            read.into_iter().for_each(|key| drop(self.reserve(key)));
+        }
+    }
+
+    /// In a hundred one or less was pushed out by its shard; it is fresh, and forgotten at once.
+    fn ids_to_hit(&self, round: u64, thread: u64) -> impl Iterator<Item = Key> {
+        let mut seed = round * 2 + thread;
+        (0..OPS).map(move |_| {
+            seed = mix(seed);
+            key(seed % self.ids)
+        })
+    }
+
+    fn churn(&self, round: u64, thread: u64) {
+        let mailbox = Arc::default();
+        self.ids_to_churn(round, thread).for_each(|n| {
+            fresh(&self.window, &mailbox, self.now, TTL, n);
+        });
+    }
+
+    fn churn_told(&self, round: u64, thread: u64) {
+        let mut ids = self.ids_to_churn(round, thread);
+        loop {
+            let read: Vec<Key> = ids.by_ref().take(READ).map(key).collect();
+            if read.is_empty() {
+                return;
+            }
+            self.window.warm(&read);
+            let verdicts: Vec<Verdict> = read.iter().map(|key| self.reserve(*key)).collect();
+            self.window.warm_commits(&read);
+            for verdict in verdicts {
+                if let Verdict::Fresh(reservation) = verdict {
+                    reservation.commit(self.now, TTL);
+                }
+            }
+        }
+    }
+
+    fn ids_to_churn(&self, round: u64, thread: u64) -> std::ops::Range<u64> {
+        let first = self.ids + (round * 2 + thread) * OPS;
+        first..first + OPS
+    }
+
+    fn reserve(&self, key: Key) -> Verdict {
+        self.window.clone().reserve(key, self.now, &self.mailbox, Ticket(0))
+    }
+}
+
+fn median(measure: impl Fn(u64) -> u64) -> u64 {
+    let mut all: Vec<u64> = (0..ROUNDS as u64).map(measure).collect();
+    all.sort_unstable();
+    all[ROUNDS / 2]
+}
+
+fn per(time: Duration, ops: u64) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) / ops
+}
+
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("/proc/self/statm");
+    let pages: usize = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).expect("pages");
+    pages * 4096
+}

@@ -1,0 +1,274 @@
+//! Keys: a 128-bit keyed digest of (scope, id), and the hash that the tables use for them.
+//!
+//! A publisher chooses its ids, so the digest is keyed: without the secret nobody can look for two ids that collide,
+//! nor for many that fall into one bucket. That is why the tables can do with a multiplication for a hash.
+
+use crate::wire::properties::IdValue;
+use siphasher::sip128::{Hasher128, SipHasher13};
+use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+
+/// What a window compares: the keyed digest of scope and id. Chosen ids cannot be made to collide without the key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub u128);
+
+impl Key {
+    /// Locks that keys are divided among, by [`Key::shard`]: whoever has a key's lock has that of all keys with the same
+    /// number. An engine has no more shards than that, so what has one lock here has one there.
+    pub(crate) const LOCKS: usize = 16;
+
+    /// 64 bits of it that spread even over keys made by counting, as tests do.
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves are meant")]
+    pub(crate) fn spread(self) -> u64 {
+        let halves = (self.0 >> 64) as u64 ^ self.0 as u64;
+        let product = u128::from(halves) * 0x9e37_79b9_7f4a_7c15;
+        (product >> 64) as u64 ^ product as u64
+    }
+
+    /// Which of `count` shards (a power of two, at most 256) it belongs to. The bits are neither those that a hash
+    /// table takes its bucket from (the lowest) nor those that it tags the bucket with (the highest seven).
+    pub(crate) fn shard(self, count: usize) -> usize {
+        Key::shard_of(self.spread(), count)
+    }
+
+    /// The same for who has spread it already.
+    pub(crate) fn shard_of(spread: u64, count: usize) -> usize {
+        ((spread >> 48) & 0xff) as usize & (count - 1)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Hashes [`Key`]s for hash tables, see [`Key::spread`].
+pub(super) type KeyHash = BuildHasherDefault<KeyHasher>;
+
+/// See [`KeyHash`].
+#[derive(Default, Clone)]
+pub(super) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write_u128(&mut self, key: u128) {
+        self.0 = Key(key).spread();
+    }
+
+    /// Not reached by keys, but it must be right for whatever comes.
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// What an id is unique within. Always within its vhost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// vhost, exchange and routing key (the default: two queues by the default exchange are two scopes)
+    #[default]
+    RoutingKey,
+    /// vhost and exchange
+    Exchange,
+    /// vhost
+    Vhost,
+}
+
+/// Makes keys. One per process: the digest's secret is drawn at the start.
+#[derive(Clone)]
+pub struct KeyMaker {
+    secret: (u64, u64),
+}
+
+impl KeyMaker {
+    /// With this secret (tests, and stores that outlive the process).
+    pub fn new(secret: (u64, u64)) -> KeyMaker {
+        KeyMaker { secret }
+    }
+
+    /// With a secret from the operating system, by way of the standard library's hash map seed.
+    pub fn random() -> KeyMaker {
+        let seed = RandomState::new();
+        KeyMaker { secret: (seed.hash_one(0_u8), seed.hash_one(1_u8)) }
+    }
+
+    /// SipHash-1-3-128 over the parts of the scope and the id, each with its kind and its length before it: no two
+    /// lists of parts give the same bytes. The digest does not depend on the machine's byte order.
+    pub fn key(
+        &self,
+        scope: Scope,
+        vhost: &[u8],
+        exchange: &[u8],
+        routing_key: &[u8],
+        id: &IdValue<'_>,
+    ) -> Key {
+        self.scoped(scope, vhost, exchange, routing_key).key(id)
+    }
+
+    /// All but the id: for those who have many ids of the same scope.
+    pub fn scoped(&self, scope: Scope, vhost: &[u8], exchange: &[u8], routing_key: &[u8]) -> Scoped {
+        let mut digest = Digest(SipHasher13::new_with_keys(self.secret.0, self.secret.1));
+        match scope {
+            Scope::RoutingKey => {
+                digest.tag(b'r');
+                digest.part(vhost);
+                digest.part(exchange);
+                digest.part(routing_key);
+            }
+            Scope::Exchange => {
+                digest.tag(b'e');
+                digest.part(vhost);
+                digest.part(exchange);
+            }
+            Scope::Vhost => {
+                digest.tag(b'v');
+                digest.part(vhost);
+            }
+        }
+        Scoped(digest)
+    }
+}
+
+impl fmt::Debug for KeyMaker {
+    /// The secret stays one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyMaker").finish_non_exhaustive()
+    }
+}
+
+/// A digest that has come as far as its scope, see [`KeyMaker::scoped`]. 64 bytes.
+#[derive(Clone, Copy)]
+pub struct Scoped(Digest);
+
+impl Scoped {
+    /// The key of this id.
+    pub fn key(&self, id: &IdValue<'_>) -> Key {
+        let Scoped(mut digest) = *self;
+        match *id {
+            IdValue::Bytes(bytes) => digest.tagged(b'b', bytes),
+            IdValue::Integer(number) => digest.tagged(b'i', &number.to_le_bytes()),
+            IdValue::Other(tag, bytes) => {
+                digest.tag(b'o');
+                digest.tagged(tag, bytes);
+            }
+        }
+        Key(digest.0.finish128().as_u128())
+    }
+}
+
+impl fmt::Debug for Scoped {
+    /// The secret stays one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scoped").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Digest(SipHasher13);
+
+impl Digest {
+    fn tag(&mut self, tag: u8) {
+        self.0.write(&[tag]);
+    }
+
+    fn part(&mut self, bytes: &[u8]) {
+        self.0.write(&(bytes.len() as u64).to_le_bytes());
+        self.0.write(bytes);
+    }
+
+    /// The same as a tag and a part, in one piece less.
+    fn tagged(&mut self, tag: u8, bytes: &[u8]) {
+        let mut head = [tag; 9];
+        if let Some(len) = head.last_chunk_mut() {
+            *len = (bytes.len() as u64).to_le_bytes();
+        }
+        self.0.write(&head);
+        self.0.write(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn key(scope: Scope, parts: [&str; 3], id: IdValue<'_>) -> Key {
+        let [vhost, exchange, routing_key] = parts.map(str::as_bytes);
+        KeyMaker::new((1, 2)).key(scope, vhost, exchange, routing_key, &id)
+    }
+
+    #[test]
+    fn what_differs_in_any_part_has_another_key() {
+        let id = IdValue::Bytes(b"a");
+        let keys = [
+            key(Scope::RoutingKey, ["v", "e", "r"], id),
+            key(Scope::RoutingKey, ["v", "er", ""], id),
+            key(Scope::RoutingKey, ["v", "", "er"], id),
+            key(Scope::RoutingKey, ["ve", "", "r"], id),
+            key(Scope::RoutingKey, ["v", "e", ""], IdValue::Bytes(b"ra")),
+            key(Scope::Exchange, ["v", "e", "r"], id),
+            key(Scope::Vhost, ["v", "e", "r"], id),
+            key(Scope::RoutingKey, ["v", "e", "r"], IdValue::Integer(97)),
+            key(Scope::RoutingKey, ["v", "e", "r"], IdValue::Integer(-97)),
+            key(Scope::RoutingKey, ["v", "e", "r"], IdValue::Bytes(&97_i128.to_le_bytes())),
+            key(Scope::RoutingKey, ["v", "e", "r"], IdValue::Other(b'd', b"a")),
+            key(Scope::RoutingKey, ["v", "e", "r"], IdValue::Other(b'f', b"a")),
+            key(Scope::RoutingKey, ["v", "e", "r"], IdValue::Bytes(b"da")),
+            KeyMaker::new((1, 3)).key(Scope::RoutingKey, b"v", b"e", b"r", &id),
+        ];
+        assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
+    }
+
+    #[test]
+    fn what_is_outside_of_the_scope_does_not_count() {
+        let id = IdValue::Bytes(b"a");
+        assert_eq!(key(Scope::Exchange, ["v", "e", "r"], id), key(Scope::Exchange, ["v", "e", "s"], id));
+        assert_eq!(key(Scope::Vhost, ["v", "e", "r"], id), key(Scope::Vhost, ["v", "f", "s"], id));
+    }
+
+    /// A store that outlives the process holds these digests: they may not change by accident.
+    #[test]
+    fn the_digest_is_pinned() {
+        let pinned = key(Scope::RoutingKey, ["/", "orders", "new"], IdValue::Bytes(b"order-1"));
+        assert_eq!(format!("{pinned:?}"), "35fee671960622b246923415e698f89a");
+    }
+
+    #[test]
+    fn two_processes_have_two_secrets_and_do_not_tell() {
+        let (one, two) = (KeyMaker::random(), KeyMaker::random());
+        assert_ne!(one.secret, two.secret);
+        assert_eq!(format!("{one:?}"), "KeyMaker { .. }");
+    }
+
+    #[test]
+    fn scopes_are_read_as_the_configuration_writes_them() {
+        #[derive(serde::Deserialize)]
+        struct Holder {
+            scope: Scope,
+        }
+        for (text, scope) in
+            [("routing-key", Scope::RoutingKey), ("exchange", Scope::Exchange), ("vhost", Scope::Vhost)]
+        {
+            assert_eq!(
+                serde_json::from_str::<Holder>(&format!("{{\"scope\": \"{text}\"}}")).unwrap().scope,
+                scope
+            );
+        }
+        assert_eq!(Scope::default(), Scope::RoutingKey);
+    }
+
+    #[test]
+    fn counted_keys_spread_over_shards() {
+        let mut shards = [0_u32; 16];
+        for n in 0..16_000_u128 {
+            shards[Key(n).shard(16)] += 1;
+        }
+        assert!(shards.iter().all(|n| (800..1200).contains(n)), "{shards:?}");
+    }
+}

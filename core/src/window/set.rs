@@ -1,0 +1,210 @@
+//! Which window judges a publish: an ordered list of (vhost, exchange) patterns, the first match wins.
+//!
+//! Names are compared as bytes: a vhost or exchange that is not UTF-8 matches `*`, and nothing is lost or replaced on
+//! the way. `*` crosses `/` and matches the empty name of the default exchange.
+
+use super::{LocalWindow, Window};
+use globset::{Candidate, GlobBuilder, GlobMatcher};
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+
+/// A glob over names. Plain names and `*`, which nearly all patterns are, are compared without a regex.
+#[derive(Clone)]
+pub struct Pattern {
+    text: Box<str>,
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Everything,
+    Literal,
+    Glob(Box<GlobMatcher>),
+}
+
+impl Pattern {
+    /// `*` any text, `?` one character, `[a-z]` one of a set, `{a,b}` either; a backslash takes the next one as it is.
+    pub fn new(text: &str) -> Result<Pattern, globset::Error> {
+        let kind = match text {
+            "*" => Kind::Everything,
+            _ if !text.contains(['*', '?', '[', ']', '{', '}', '\\']) => Kind::Literal,
+            _ => {
+                let glob = GlobBuilder::new(text).literal_separator(false).backslash_escape(true).build()?;
+                Kind::Glob(Box::new(glob.compile_matcher()))
+            }
+        };
+        Ok(Pattern { text: text.into(), kind })
+    }
+
+    /// `*`.
+    pub fn everything() -> Pattern {
+        Pattern { text: "*".into(), kind: Kind::Everything }
+    }
+
+    /// Whether this name fits.
+    pub fn matches(&self, name: &[u8]) -> bool {
+        match &self.kind {
+            Kind::Everything => true,
+            Kind::Literal => self.text.as_bytes() == name,
+            Kind::Glob(glob) => glob.is_match_candidate(&Candidate::from_bytes(name)),
+        }
+    }
+
+    /// Whether surely every name that fits `other` fits this one too. False where it would take more than a look.
+    pub fn covers(&self, other: &Pattern) -> bool {
+        match (&self.kind, &other.kind) {
+            (Kind::Everything, _) => true,
+            (_, Kind::Literal) => self.matches(other.text.as_bytes()),
+            _ => self.text == other.text,
+        }
+    }
+
+    /// Whether exactly one name fits: [`Pattern::as_str`].
+    pub fn is_literal(&self) -> bool {
+        matches!(self.kind, Kind::Literal)
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
+    }
+}
+
+/// Finds the window of a publish: first match wins; `None` is unmatched.
+pub trait Windows: Send + Sync + Debug {
+    /// The window for publishes to this exchange of this vhost.
+    fn find(&self, vhost: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>>;
+}
+
+/// The windows of a process, in the order of the configuration. Windows whose mode is `off` are found, too: the
+/// session looks at the mode, because it can change.
+#[derive(Debug)]
+pub struct WindowSet<W = LocalWindow> {
+    routes: Routes<Arc<W>>,
+}
+
+impl<W> Default for WindowSet<W> {
+    fn default() -> WindowSet<W> {
+        WindowSet { routes: Routes(Vec::new()) }
+    }
+}
+
+impl<W> WindowSet<W> {
+    /// No window: every publish is unmatched.
+    pub fn new() -> WindowSet<W> {
+        WindowSet::default()
+    }
+
+    /// Adds a window behind those that are there.
+    pub fn push(&mut self, vhost: Pattern, exchange: Pattern, window: Arc<W>) {
+        self.routes.push(vhost, exchange, window);
+    }
+
+    /// All windows, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<W>> {
+        self.routes.0.iter().map(|(_, _, window)| window)
+    }
+}
+
+impl<W: Window + 'static> Windows for WindowSet<W> {
+    fn find(&self, vhost: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>> {
+        self.routes.find(vhost, exchange).map(|window| Arc::clone(window).handle())
+    }
+}
+
+/// An ordered list of patterns and what they lead to.
+#[derive(Debug)]
+struct Routes<T>(Vec<(Pattern, Pattern, T)>);
+
+impl<T> Routes<T> {
+    fn push(&mut self, vhost: Pattern, exchange: Pattern, to: T) {
+        self.0.push((vhost, exchange, to));
+    }
+
+    fn find(&self, vhost: &[u8], exchange: &[u8]) -> Option<&T> {
+        let fits = |(v, e, _): &&(Pattern, Pattern, T)| v.matches(vhost) && e.matches(exchange);
+        self.0.iter().find(fits).map(|(_, _, to)| to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::new(text).expect(text)
+    }
+
+    #[test]
+    fn patterns_match_bytes() {
+        type Names = &'static [&'static [u8]];
+        let table: &[(&str, Names, Names)] = &[
+            ("*", &[b"", b"/", b"orders", b"a/b", b"..", b"\xff\xfe", b"a\nb"], &[]),
+            ("**", &[b"", b"/", b"a/b", b"\xff"], &[]),
+            ("/", &[b"/"], &[b"", b"//", b"a"]),
+            ("", &[b""], &[b"/", b"a"]),
+            ("orders", &[b"orders"], &[b"Orders", b"orders ", b"", b"x/orders"]),
+            ("orders.*", &[b"orders.", b"orders.eu/x", b"orders.\xff"], &[b"orders", b"xorders.y"]),
+            ("*.dlx", &[b".dlx", b"a/b.dlx", b"..dlx"], &[b"dlx", b".dlx2"]),
+            ("a?c", &[b"abc", b"a/c"], &[b"ac", b"abbc"]),
+            ("{a,b}[0-9]", &[b"a1", b"b0"], &[b"c1", b"ab"]),
+            (r"a\*", &[b"a*"], &[b"ab", b"a"]),
+            ("amq.*", &[b"amq.topic", b"amq."], &[b"amq"]),
+        ];
+        for (text, fits, fails) in table {
+            for name in *fits {
+                assert!(
+                    pattern(text).matches(name),
+                    "{text:?} must match {:?}",
+                    name.escape_ascii().to_string()
+                );
+            }
+            for name in *fails {
+                assert!(
+                    !pattern(text).matches(name),
+                    "{text:?} matches {:?}",
+                    name.escape_ascii().to_string()
+                );
+            }
+        }
+        assert!(Pattern::new("a[").is_err());
+        assert!(Pattern::new("{a").is_err());
+    }
+
+    #[test]
+    fn first_match_wins() {
+        let mut routes = Routes(Vec::new());
+        routes.push(pattern("/"), pattern("orders"), 1);
+        routes.push(pattern("/"), pattern("orders*"), 2);
+        routes.push(pattern("test-*"), pattern("*"), 3);
+        assert_eq!(routes.find(b"/", b"orders"), Some(&1));
+        assert_eq!(routes.find(b"/", b"orders-eu"), Some(&2));
+        assert_eq!(routes.find(b"test-1", b""), Some(&3));
+        assert_eq!(routes.find(b"/", b""), None);
+        assert_eq!(routes.find(b"other", b"orders"), None);
+    }
+
+    #[test]
+    fn covers_is_never_wrong() {
+        assert!(pattern("*").covers(&pattern("a*")));
+        assert!(pattern("a*").covers(&pattern("abc")));
+        assert!(pattern("a*").covers(&pattern("a*")));
+        assert!(!pattern("a*").covers(&pattern("*")));
+        assert!(!pattern("abc").covers(&pattern("a*")));
+        assert!(!pattern("abc").covers(&pattern("abd")));
+    }
+}

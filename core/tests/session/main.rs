@@ -1,0 +1,29 @@
+//! Sessions by transcripts (what client and broker say, and what the session answers), the seeds of the fuzz target
+//! `session`, and random lists of steps. What the transcripts start from is in [`desk`].
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod corpus;
+mod driver;
+
+mod client_only;
+mod cost;
+mod desk;
+mod held;
+mod in_doubt;
+mod late;
+mod memory;
+mod p01_p02_stored;
+mod p03_p04_tags;
+mod p05_tx;
+mod p06_ends;
+mod p07_p08_confirms;
+mod p09_rights;
+mod p10_frames;
+mod p11_p12_rest;
+mod p15_nobody_elses;
+mod patience;
+mod returns;
+mod states;
+mod waiters;

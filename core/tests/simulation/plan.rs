@@ -1,0 +1,278 @@
+//! What a seed decides before a run begins: who takes part, how large the windows are, and the weather.
+
+use super::rng::Rng;
+use hapax_core::session::Settings;
+use hapax_core::window::engine::EngineKind;
+use std::time::Duration;
+
+/// Microseconds of virtual time since the run began.
+pub type Micros = u64;
+/// One second.
+pub const SECOND: Micros = 1_000_000;
+/// One millisecond.
+pub const MILLI: Micros = 1_000;
+
+/// One window of a run.
+#[derive(Clone, Debug)]
+pub struct WindowPlan {
+    /// ids
+    pub capacity: usize,
+    /// from the commit
+    pub ttl: Micros,
+    /// how many may wait for one id
+    pub waiters: usize,
+    /// a duplicate makes the key young again
+    pub refresh: bool,
+    /// which store
+    pub engine: EngineKind,
+    /// it answers late and out of order
+    pub late: bool,
+    /// duplicates are counted and forwarded
+    pub observe: bool,
+    /// `in_doubt = "keep"`
+    pub keep: bool,
+    /// `missing_id = "reject"`
+    pub reject: bool,
+    /// the body is the id (the second window only)
+    pub by_body: bool,
+    /// `forward_to` another exchange (the second window only)
+    pub redirect: bool,
+}
+
+/// What goes wrong, and how often, in thousandths of the occasions.
+#[derive(Clone, Debug)]
+pub struct Weather {
+    /// the broker refuses a message: nack
+    pub nack: u32,
+    /// a mandatory message has no route
+    pub no_route: u32,
+    /// the broker closes a channel, per publish
+    pub channel_close: u32,
+    /// the broker closes a connection with 320, per piece of its work
+    pub connection_close: u32,
+    /// the broker dies, or its connection is cut, per piece of its work
+    pub broker_death: u32,
+    /// a client vanishes, per thing that it does
+    pub crash: u32,
+    /// a client falls silent without a word, per thing that it does
+    pub freeze: u32,
+    /// a client closes its connection, per thing that it does
+    pub leave: u32,
+    /// a dial fails
+    pub no_dial: u32,
+    /// `tx.commit` fails
+    pub no_commit: u32,
+    /// the broker settles with `multiple` where it can
+    pub multiple: u32,
+    /// the broker settles out of order
+    pub disorder: u32,
+    /// the broker blocks publishers, per piece of its work
+    pub block: u32,
+    /// the broker delivers to a consumer, per piece of its work
+    pub deliver: u32,
+    /// the process of the relay is drained once: of its connections so many
+    pub drain: u32,
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// bounds and times of the sessions
+    pub settings: Settings,
+    /// the windows; exchange n belongs to the n-th, or to the first where there is only one
+    pub windows: Vec<WindowPlan>,
+    /// how many clients
+    pub clients: usize,
+    /// the most channels of a connection
+    pub channels: u16,
+    /// how many ids the clients share
+    pub ids: u32,
+    /// a publish takes an id that was taken before, in thousandths
+    pub repeat: u32,
+    /// a channel selects confirms when it is opened, in thousandths
+    pub confirm: u32,
+    /// a channel selects tx when it is opened, in thousandths
+    pub tx: u32,
+    /// the longest way of a piece of bytes
+    pub way: Micros,
+    /// the longest time between two things that a client does
+    pub pause: Micros,
+    /// the longest time of a piece of the broker's work
+    pub toil: Micros,
+    /// what the broker offers, in seconds
+    pub heartbeat: u16,
+    /// the broker's frame_max
+    pub frame_max: u32,
+    /// the largest body
+    pub body: usize,
+    /// bounds or times are so small that publishes are given up for them
+    pub tight: bool,
+    /// what goes wrong
+    pub weather: Weather,
+    /// how many hostile clients, beside the others
+    pub hostile: usize,
+    /// one of them may publish to the second exchange with one routing key; where that exchange has a window of its own
+    /// with room for everybody, and an order of answers that depends on nobody
+    pub keyholder: bool,
+    /// a new message of the second exchange has the header of many others, in thousandths, where its body is its id
+    pub alike: u32,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn of(seed: u64) -> Plan {
+        let mut rng = Rng::new(seed);
+        let tight = rng.chance(250);
+        let mut settings = settings(&mut rng, tight);
+        let windows: Vec<_> =
+            (0..rng.between(1, 2)).map(|at| WindowPlan::draw(&mut rng, at == 1, tight)).collect();
+        let mut others = Rng::new(!seed);
+        settings.rights_held = Duration::from_millis(others.pick(&[1_000, 60_000, 60_000]));
+        // The broker takes longer than anybody waits for another's outcome.
+        let sluggish = others.chance(150);
+        if sluggish {
+            settings.in_flight_timeout = Duration::from_millis(50);
+        }
+        let hostile = if others.chance(400) { others.between(1, 3) as usize } else { 0 };
+        let keyholder = windows.get(1).is_some_and(|w| !w.late && w.capacity > 1000 && w.waiters > 1000);
+        let calm = rng.chance(150);
+        Plan {
+            settings,
+            windows,
+            clients: rng.between(1, 6) as usize,
+            channels: rng.between(1, 3) as u16,
+            ids: rng.pick(&[3, 10, 40, 400]),
+            repeat: rng.pick(&[50, 300, 700]),
+            confirm: rng.pick(&[0, 500, 700, 1000]),
+            tx: rng.pick(&[0, 0, 150, 600]),
+            way: rng.pick(&[100, 2 * MILLI, 20 * MILLI]),
+            pause: rng.pick(&[200, 2 * MILLI, 30 * MILLI]),
+            toil: rng.pick(&[200, 3 * MILLI, 50 * MILLI]) + if sluggish { 150 * MILLI } else { 0 },
+            heartbeat: rng.pick(&[0, 1, 2, 60]),
+            frame_max: rng.pick(&[4096, 8192, 131_072]),
+            body: rng.pick(&[60, 60, 60, 9000]),
+            tight,
+            weather: if calm { Weather::calm() } else { Weather::draw(&mut rng) },
+            hostile,
+            keyholder,
+            alike: others.pick(&[0, 300, 900]),
+        }
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn heal(&mut self) {
+        let order = self.weather.clone();
+        self.weather = Weather { multiple: order.multiple, disorder: order.disorder, ..Weather::calm() };
+        self.toil = self.toil.min(5 * MILLI);
+    }
+
+    /// How many may be unresolved. Reading stops at the bound; what was read before and waits behind a verdict (it is
+    /// part of the held bytes, and no publish is smaller than 50) is judged without asking again, and a transaction
+    /// counts when it ends. `channels`: how many there may be.
+    pub fn most_unresolved(&self, channels: u16) -> usize {
+        let transactions = usize::from(channels) * self.settings.max_unresolved;
+        self.settings.max_unresolved + transactions + self.most_held(channels) / 50
+    }
+
+    /// How many bytes may be held. Reading stops beyond the bound: each channel may exceed it by one message.
+    pub fn most_held(&self, channels: u16) -> usize {
+        self.settings.held_bytes + (usize::from(channels) + 1) * (2 * self.body + 400)
+    }
+
+    /// How long everything may take to come to an end once the network is healed.
+    pub fn patience(&self) -> Micros {
+        let s = &self.settings;
+        let all = s.linger * 2 + s.in_flight_timeout * 2 + s.handshake_timeout * 2;
+        all.as_micros() as u64 + 60 * SECOND + 4 * SECOND * u64::from(self.heartbeat)
+    }
+}
+
+fn settings(rng: &mut Rng, tight: bool) -> Settings {
+    let millis = Duration::from_millis;
+    if tight {
+        Settings {
+            linger: millis(rng.pick(&[20, 200, 5000])),
+            in_flight_timeout: millis(rng.pick(&[50, 500, 30_000])),
+            handshake_timeout: millis(rng.pick(&[2000, 10_000])),
+            rights_held: millis(60_000),
+            max_unresolved: rng.pick(&[1, 4, 1000]),
+            held_bytes: rng.pick(&[0, 200, 20_000]),
+            frame_max: 131_072,
+        }
+    } else {
+        Settings {
+            linger: millis(30_000),
+            in_flight_timeout: millis(20_000),
+            handshake_timeout: millis(10_000),
+            rights_held: millis(60_000),
+            max_unresolved: 10_000,
+            held_bytes: 16 << 20,
+            frame_max: 131_072,
+        }
+    }
+}
+
+impl WindowPlan {
+    fn draw(rng: &mut Rng, second: bool, tight: bool) -> WindowPlan {
+        let small = rng.chance(300);
+        let short = rng.chance(300);
+        // Where there is no room to hold a body, it is not judged.
+        let by_body = second && !tight && rng.chance(250);
+        WindowPlan {
+            capacity: if small { rng.pick(&[1, 3, 16, 64]) } else { 100_000 },
+            ttl: if short { rng.pick(&[20, 100, 1000]) * MILLI } else { 3600 * SECOND },
+            waiters: if tight { rng.pick(&[1, 3, 1000]) } else { 100_000 },
+            refresh: rng.chance(200),
+            engine: if small || rng.chance(700) { EngineKind::default() } else { EngineKind::Moka },
+            late: rng.chance(300),
+            observe: rng.chance(70),
+            keep: rng.chance(150),
+            reject: !by_body && rng.chance(100),
+            by_body,
+            redirect: second && rng.chance(300),
+        }
+    }
+}
+
+impl Weather {
+    /// Nothing goes wrong.
+    pub fn calm() -> Weather {
+        Weather {
+            nack: 0,
+            no_route: 0,
+            channel_close: 0,
+            connection_close: 0,
+            broker_death: 0,
+            crash: 0,
+            freeze: 0,
+            leave: 0,
+            no_dial: 0,
+            no_commit: 0,
+            multiple: 300,
+            disorder: 300,
+            block: 0,
+            deliver: 0,
+            drain: 0,
+        }
+    }
+
+    fn draw(rng: &mut Rng) -> Weather {
+        Weather {
+            nack: rng.pick(&[0, 50, 300]),
+            no_route: rng.pick(&[0, 100, 500]),
+            channel_close: rng.pick(&[0, 3, 30]),
+            connection_close: rng.pick(&[0, 0, 1, 5]),
+            broker_death: rng.pick(&[0, 1, 5]),
+            crash: rng.pick(&[0, 2, 20]),
+            freeze: rng.pick(&[0, 0, 2]),
+            leave: rng.pick(&[0, 2, 20]),
+            no_dial: rng.pick(&[0, 50]),
+            no_commit: rng.pick(&[0, 100]),
+            multiple: rng.pick(&[0, 300, 800]),
+            disorder: rng.pick(&[0, 300, 800]),
+            block: rng.pick(&[0, 0, 3]),
+            deliver: rng.pick(&[0, 50, 300]),
+            drain: rng.pick(&[0, 0, 0, 500, 1000]),
+        }
+    }
+}

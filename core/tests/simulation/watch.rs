@@ -1,0 +1,152 @@
+//! Who may ask a window: a client that the broker has let in, at an exchange where it has let that user publish.
+//!
+//! Every window of a run is handed to the sessions behind a [`Gate`] that knows the exchange and looks at each question.
+
+use super::truth::LinkId;
+use hapax_core::window::{
+    Event, ForgetCause, Key, Mailbox, Mode, Origin, Rules, TakeOver, Ticket, Turn, Verdict, Window,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Watch(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// whose mailbox: its connection, its user
+    mailboxes: BTreeMap<usize, (LinkId, &'static str)>,
+    /// connections to which the broker has said `connection.open-ok`
+    open: BTreeSet<LinkId>,
+    /// user, exchange: the broker has taken a message, or would have
+    shown: BTreeSet<(&'static str, String)>,
+    wrong: Option<String>,
+}
+
+impl Watch {
+    fn locked(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session of this user has begun.
+    pub fn begun(&self, mailbox: &Arc<Mailbox>, link: LinkId, user: &'static str) {
+        self.locked().mailboxes.insert(Arc::as_ptr(mailbox) as usize, (link, user));
+    }
+
+    /// The broker has let somebody in.
+    pub fn let_in(&self, link: LinkId) {
+        self.locked().open.insert(link);
+    }
+
+    /// The broker has let a user publish.
+    pub fn shown(&self, user: &'static str, exchange: &str) {
+        let mut seen = self.locked();
+        if !seen.shown.contains(&(user, exchange.to_owned())) {
+            seen.shown.insert((user, exchange.to_owned()));
+        }
+    }
+
+    /// What was asked and should not have been.
+    pub fn wrong(&self) -> Option<String> {
+        self.locked().wrong.take()
+    }
+
+    fn asked(&self, mailbox: &Arc<Mailbox>, exchange: &str) {
+        let mut seen = self.locked();
+        let Some((link, user)) = seen.mailboxes.get(&(Arc::as_ptr(mailbox) as usize)).copied() else {
+            return;
+        };
+        if !seen.open.contains(&link) {
+            let text = format!("link {link}: a window is asked for {user}, who has not been let in");
+            seen.wrong.get_or_insert(text);
+        } else if !seen.shown.contains(&(user, exchange.to_owned())) {
+            let text = format!(
+                "link {link}: a window is asked for {user}, who is not known to have a right at {exchange}"
+            );
+            seen.wrong.get_or_insert(text);
+        }
+    }
+}
+
+/// A window as one exchange sees it. What is reserved is settled at the window behind it.
+#[derive(Debug)]
+pub struct Gate {
+    /// the window
+    pub window: Arc<dyn Window>,
+    /// where a right is needed: the exchange that the broker will see
+    pub exchange: &'static str,
+    /// who may ask
+    pub watch: Arc<Watch>,
+}
+
+impl Window for Gate {
+    fn handle(self: Arc<Self>) -> Arc<dyn Window> {
+        self
+    }
+    fn rules(&self) -> &Rules {
+        self.window.rules()
+    }
+    fn mode(&self) -> Mode {
+        self.window.mode()
+    }
+    fn ttl(&self) -> Duration {
+        self.window.ttl()
+    }
+    fn warm(&self, keys: &[Key]) {
+        self.window.warm(keys);
+    }
+    fn warm_commits(&self, keys: &[Key]) {
+        self.window.warm_commits(keys);
+    }
+    fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
+        self.watch.asked(mailbox, self.exchange);
+        self.window.clone().reserve(key, now, mailbox, ticket)
+    }
+    fn commit(&self, key: Key, now: Instant, ttl: Duration) {
+        self.window.commit(key, now, ttl);
+    }
+    fn commit_all(&self, commits: &[(Key, Duration)], now: Instant) {
+        self.window.commit_all(commits, now);
+    }
+    fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
+        self.window.commit_in_doubt(key, now, ttl);
+    }
+    fn rollback(self: Arc<Self>, key: Key, turn: Turn, cause: ForgetCause) {
+        self.window.clone().rollback(key, turn, cause);
+    }
+    fn take_over(
+        self: Arc<Self>,
+        key: Key,
+        since: Instant,
+        now: Instant,
+        queued: Option<(&Arc<Mailbox>, Ticket)>,
+    ) -> TakeOver {
+        self.window.clone().take_over(key, since, now, queued)
+    }
+    fn set_uploading(&self, key: Key, turn: Turn, uploading: bool) {
+        self.window.set_uploading(key, turn, uploading);
+    }
+    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        self.window.waits_on(key, queued)
+    }
+    fn is_awaited(&self, key: Key, turn: Turn) -> bool {
+        self.window.is_awaited(key, turn)
+    }
+    fn disown(&self, key: Key, now: Instant) {
+        self.window.disown(key, now);
+    }
+    fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
+        self.window.leave(key, mailbox, ticket);
+    }
+    fn notice(&self, event: Event) {
+        self.window.notice(event);
+    }
+    fn wants_origin(&self, key: Key) -> bool {
+        self.window.wants_origin(key)
+    }
+    fn note_origin(&self, origin: &Origin<'_>) {
+        self.window.note_origin(origin);
+    }
+}

@@ -1,0 +1,90 @@
+//! What every engine has to keep: lists of actions against a dumb model ([`model`], [`actions`]), what that would hide told
+//! by example ([`examples`], [`takeovers`]), commits that come together ([`together`]), two threads at once ([`threads`]), and
+//! what it costs ([`costs`]).
+//!
+//! Nothing here sleeps: `now` is one base instant and what the test adds to it.
+
+#![expect(clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::print_stdout, reason = "shown when a test fails: engine and step")]
+
+mod actions;
+#[path = "../support/cost.rs"]
+mod cost;
+mod costs;
+mod examples;
+#[path = "../support/late.rs"]
+mod late;
+mod model;
+mod takeovers;
+mod threads;
+mod together;
+
+use hapax_core::pressure::Accounting;
+use hapax_core::window::engine::EngineKind;
+use hapax_core::window::{
+    Key, Limits, LocalWindow, Mailbox, Mode, Reservation, Rules, Ticket, Verdict, Window,
+};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const TTL: Duration = Duration::from_secs(60);
+const LIMITS: Limits =
+    Limits { capacity: 4, ttl: TTL, mode: Mode::Enforce, refresh_on_duplicate: false, waiters_per_id: 2 };
+
+#[expect(clippy::disallowed_methods, reason = "one base instant; the tests count from there")]
+fn base() -> Instant {
+    Instant::now()
+}
+
+fn window(engine: EngineKind, limits: Limits) -> (Arc<LocalWindow>, Arc<Accounting>) {
+    let rules = Rules::named("contract");
+    // Which engine a failure belongs to: the last line that was printed.
+    println!("{engine:?}, {limits:?}");
+    let accounting = Arc::new(Accounting::new());
+    (LocalWindow::new(rules, limits, engine, accounting.clone()), accounting)
+}
+
+/// The identities of `hapax_core::window::event`.
+fn assert_adds_up(window: &LocalWindow, accounting: &Accounting) {
+    let removed = window.len() as u64 + accounting.evicted_total();
+    let unsettled = accounting.forgotten_total() + window.in_flight() as u64;
+    assert_eq!(accounting.fresh(), removed + unsettled, "fresh = entries + evicted + forgotten + in flight");
+    assert_eq!(accounting.committed() + accounting.committed_in_doubt(), removed, "committed");
+}
+
+/// One asker with one mailbox: for tests in which it does not matter who asks.
+struct Asker {
+    window: Arc<LocalWindow>,
+    mailbox: Arc<Mailbox>,
+    tickets: u64,
+}
+
+impl Asker {
+    fn new(window: &Arc<LocalWindow>) -> Asker {
+        Asker { window: window.clone(), mailbox: Arc::new(Mailbox::new()), tickets: 0 }
+    }
+
+    fn ask(&mut self, key: u128, now: Instant) -> Verdict {
+        self.tickets += 1;
+        self.window.clone().reserve(Key(key), now, &self.mailbox, Ticket(self.tickets))
+    }
+
+    fn fresh(&mut self, key: u128, now: Instant) -> Reservation {
+        match self.ask(key, now) {
+            Verdict::Fresh(reservation) => reservation,
+            other => panic!("{key} should be fresh and is {other:?}"),
+        }
+    }
+
+    /// Publishes it to an upstream that acks; true if it was forwarded.
+    fn publish(&mut self, key: u128, now: Instant) -> bool {
+        match self.ask(key, now) {
+            Verdict::Fresh(reservation) => {
+                reservation.commit(now, self.window.ttl());
+                true
+            }
+            Verdict::Duplicate => false,
+            other => panic!("{key} should be fresh or a duplicate and is {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What is compared: processes on ports of their own, on the loopback, that end with this one.
+
+use super::super::Error;
+use super::super::dial::Target;
+use super::super::load::{self, Load, Outcome};
+use super::super::message::{self, Shape};
+use super::super::now;
+use crate::admin::process;
+use crate::tools::demo::leash::Leash;
+use crate::tools::demo::rabbit::free_port;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Milliseconds on an idle machine.
+const START: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Where Debian has it, if it is not in the path.
+const HAPROXY: &str = "/usr/sbin/haproxy";
+/// Set, these would make the relay another one than its command line says.
+const ENVIRONMENT: [&str; 6] =
+    ["HAPAX_CONFIG", "HAPAX_LISTEN", "HAPAX_UPSTREAM", "HAPAX_ADMIN", "HAPAX_LOG", WORKER_THREADS];
+/// Of tokio's runtime: as many threads as this; without it, as the machine has cores.
+const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
+/// Ids that the full window has room for.
+pub(super) const WINDOW: u64 = 1_000_000;
+
+/// A process that listens. Dropped, it is killed.
+#[derive(Debug)]
+pub(super) struct Process {
+    leash: Leash,
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Process {
+    /// The sink.
+    pub(super) fn sink() -> Result<Process, Error> {
+        Process::start("sink", |address, _| {
+            let mut command = this_program()?;
+            command.args(["bench", "sink", "--listen", &address.to_string()]);
+            Ok(command)
+        })
+    }
+
+    /// haproxy in TCP mode, before this address.
+    pub(super) fn haproxy(upstream: SocketAddr) -> Result<Process, Error> {
+        Process::start("haproxy", |address, folder| {
+            let config = format!(
+                "global\n  maxconn 4000\n\
+                 defaults\n  mode tcp\n  maxconn 4000\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n\
+                 listen bench\n  bind {address}\n  server upstream {upstream}\n"
+            );
+            let file = folder.join("haproxy.cfg");
+            fs::write(&file, config).map_err(Error::io("writing haproxy's configuration"))?;
+            let mut command = Command::new(haproxy());
+            command.arg("-db").arg("-f").arg(file);
+            Ok(command)
+        })
+    }
+
+    /// Hapax before this address, with a window of this mode. Its limits are out of the way; all else is as by default.
+    pub(super) fn relay(upstream: SocketAddr, mode: &str) -> Result<Process, Error> {
+        Process::relay_with(upstream, mode, |_| {})
+    }
+
+    /// The same with so many worker threads.
+    pub(super) fn relay_on(upstream: SocketAddr, threads: usize) -> Result<Process, Error> {
+        Process::relay_with(upstream, "enforce", |command| {
+            command.env(WORKER_THREADS, threads.to_string());
+        })
+    }
+
+    fn relay_with(
+        upstream: SocketAddr,
+        mode: &str,
+        adjust: impl FnOnce(&mut Command),
+    ) -> Result<Process, Error> {
+        Process::start("relay", |address, folder| {
+            let config = format!(
+                "[limits]\nmax_connections = 11000\nconnections_per_address = 11000\n\n\
+                 [[window]]\nname = \"bench\"\ncapacity = {WINDOW}\nttl = \"1h\"\nmode = \"{mode}\"\n"
+            );
+            let file = folder.join("hapax.toml");
+            fs::write(&file, config).map_err(Error::io("writing the relay's configuration"))?;
+            let mut command = this_program()?;
+            command.arg("--config").arg(file).args(["--listen", &address.to_string()]);
+            command.args(["--upstream", &format!("amqp://{upstream}"), "--admin", "off"]);
+            adjust(&mut command);
+            Ok(command)
+        })
+    }
+
+    fn start(
+        label: &str,
+        command: impl FnOnce(SocketAddr, &Path) -> Result<Command, Error>,
+    ) -> Result<Process, Error> {
+        let leash = Leash::new(label).map_err(Error::io("making a folder"))?;
+        let port = free_port().map_err(|error| Error::Step(error.to_string()))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut command = command(address, leash.folder())?;
+        let log = File::create(leash.folder().join("log")).map_err(Error::io("making a log"))?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0).spawn();
+        let child = child.map_err(Error::io(format!("starting {label}")))?;
+        let mut process = Process { leash, child, address };
+        process.leash.hold(&process.child).map_err(Error::io("putting a process on the leash"))?;
+        process.wait_until_it_listens(label)?;
+        Ok(process)
+    }
+
+    fn wait_until_it_listens(&mut self, label: &str) -> Result<(), Error> {
+        let until = now() + START;
+        while TcpStream::connect(self.address).is_err() {
+            let ended = !matches!(self.child.try_wait(), Ok(None));
+            if ended || now() > until {
+                let log = fs::read_to_string(self.leash.folder().join("log")).unwrap_or_default();
+                return Err(Error::Step(format!("{label} did not start; it says:\n{log}")));
+            }
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(super) fn target(&self) -> Target {
+        Target::guest(&self.address.to_string())
+    }
+
+    /// Bytes in RAM.
+    pub(super) fn resident(&self) -> Result<f64, Error> {
+        usage_of(self.child.id()).map(|(_, resident)| resident as f64)
+    }
+
+    /// Processor seconds, user and system, that it has taken for this.
+    pub(super) fn cpu<T>(&self, act: impl FnOnce() -> Result<T, Error>) -> Result<(f64, T), Error> {
+        cpu_of(self.child.id(), act)
+    }
+}
+
+/// Processor seconds, user and system, that this process has taken for this: it is the one that makes the load.
+pub(super) fn cpu_of_load<T>(act: impl FnOnce() -> Result<T, Error>) -> Result<(f64, T), Error> {
+    cpu_of(std::process::id(), act)
+}
+
+fn cpu_of<T>(id: u32, act: impl FnOnce() -> Result<T, Error>) -> Result<(f64, T), Error> {
+    let (before, _) = usage_of(id)?;
+    let result = act()?;
+    let (after, _) = usage_of(id)?;
+    Ok((after - before, result))
+}
+
+/// Processor seconds, and bytes in RAM.
+fn usage_of(id: u32) -> Result<(f64, u64), Error> {
+    let usage = process::of(id);
+    usage.ok_or_else(|| Error::Step("a process that is measured is gone, or this is no Linux".to_owned()))
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.leash.kill9(&mut self.child);
+    }
+}
+
+/// Puts a load on it, and nobody watches.
+pub(super) fn put(load: &Load) -> Result<Outcome, Error> {
+    load::run(load, &mut |_| {})
+}
+
+/// The machine and the versions, a line each.
+pub(super) fn about() -> Result<Vec<String>, Error> {
+    let version = Command::new(haproxy()).arg("-v").output();
+    let version = version.map_err(|source| Error::Step(format!(
+        "haproxy can't be run: {source}\n    fix: `make bench` installs it, so does scripts/setup bench by itself (Debian, Ubuntu)"
+    )))?;
+    let version = String::from_utf8_lossy(&version.stdout);
+    let shape = Shape::default();
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    Ok(vec![
+        format!("{cores} cores, {}", model.map_or("unknown", |(_, name)| name.trim())),
+        format!("hapax {}", env!("CARGO_PKG_VERSION")),
+        version.lines().next().unwrap_or_default().to_owned(),
+        format!("messages of {} octets on the wire, {} of them body", message::wire_len(&shape), shape.size),
+    ])
+}
+
+fn haproxy() -> &'static str {
+    if Path::new(HAPROXY).exists() { HAPROXY } else { "haproxy" }
+}
+
+fn this_program() -> Result<Command, Error> {
+    let path = std::env::current_exe().map_err(Error::io("looking for this program"))?;
+    let mut command = Command::new(path);
+    for name in ENVIRONMENT {
+        command.env_remove(name);
+    }
+    Ok(command)
+}

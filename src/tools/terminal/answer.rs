@@ -1,0 +1,189 @@
+//! What the relay says, as types. Read tolerantly: what is missing has its default, what is new is passed over, so that a
+//! client and a relay of neighbouring versions understand each other. `--json` prints what came, not these.
+
+use hapax_core::pressure::Facts;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// `GET /api/v1/windows`.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+pub struct Windows {
+    /// in the order of the configuration: the first match judges
+    pub windows: Vec<Window>,
+}
+
+/// A window: what is set, and what is known of it.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+pub struct Window {
+    /// its name
+    pub name: String,
+    /// pattern of vhosts
+    #[serde(default)]
+    pub vhost: String,
+    /// pattern of exchanges
+    #[serde(default)]
+    pub exchange: String,
+    /// where the id is
+    #[serde(default)]
+    pub id: String,
+    /// what is one message
+    #[serde(default)]
+    pub scope: String,
+    /// the store
+    #[serde(default)]
+    pub engine: String,
+    /// enforce, observe, off
+    #[serde(default)]
+    pub mode: String,
+    /// forget or keep
+    #[serde(default)]
+    pub in_doubt: String,
+    /// forward or reject
+    #[serde(default)]
+    pub missing_id: String,
+    /// another backing exchange
+    #[serde(default)]
+    pub forward_to: Option<String>,
+    /// whether the relay sizes it
+    #[serde(default)]
+    pub auto: bool,
+    /// the numbers
+    #[serde(flatten)]
+    pub facts: Facts,
+}
+
+/// `GET /api/v1/status`.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Status {
+    /// of the relay
+    pub version: String,
+    /// since its start
+    pub uptime_seconds: f64,
+    /// told to end
+    pub draining: bool,
+    /// the broker
+    pub upstream: Upstream,
+    /// clients
+    pub connections: ConnectionCounts,
+    /// of the process
+    pub memory: Memory,
+}
+
+/// The broker, as the relay last saw it.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Upstream {
+    /// host and port
+    pub address: String,
+    /// whether it answers a handshake
+    pub ok: bool,
+    /// why not
+    pub error: Option<String>,
+}
+
+/// Clients.
+#[derive(Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(default)]
+pub struct ConnectionCounts {
+    /// now
+    pub open: u64,
+    /// since the start
+    pub accepted: u64,
+    /// because there were too many
+    pub rejected: u64,
+    /// at a time
+    pub max: u64,
+}
+
+/// Memory of the process.
+#[derive(Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(default)]
+pub struct Memory {
+    /// resident
+    pub resident_bytes: u64,
+    /// what windows with `capacity = "auto"` share
+    pub budget_bytes: Option<u64>,
+}
+
+/// `GET /api/v1/connections`.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Connections {
+    /// a part of them
+    pub connections: Vec<Connection>,
+    /// all
+    pub total: u64,
+}
+
+/// A client's connection.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Connection {
+    /// a number
+    pub id: Value,
+    /// address and port
+    pub peer: String,
+    /// who it says it is; none before it said so
+    pub user: Option<String>,
+    /// none before `connection.open`
+    pub vhost: Option<String>,
+    /// since its start
+    pub age_seconds: f64,
+    /// what the client says of itself
+    pub client: Map<String, Value>,
+    /// open ones
+    pub channels: u64,
+    /// publishes whose outcome is not known
+    pub unresolved: u64,
+    /// publishes since its start
+    pub publishes: u64,
+    /// from the client
+    pub bytes_in: u64,
+    /// to the client
+    pub bytes_out: u64,
+    /// in a word
+    pub state: String,
+}
+
+impl Connection {
+    /// `product version`, as the client calls itself.
+    pub fn software(&self) -> String {
+        let text = |key| self.client.get(key).and_then(Value::as_str).unwrap_or_default();
+        format!("{} {}", text("product"), text("version")).trim().to_owned()
+    }
+}
+
+/// `GET /api/v1/windows/{name}/ids/{id}`.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Id {
+    /// seen, in_flight, unknown
+    pub state: String,
+    /// when it was stored
+    pub seen_at: Option<String>,
+    /// since then
+    pub age_seconds: Option<f64>,
+    /// since then
+    pub duplicates: Option<u64>,
+    /// when it will be forgotten
+    pub expires_at: Option<String>,
+    /// until then
+    pub expires_in_seconds: Option<f64>,
+}
+
+/// `POST /api/v1/windows/{name}/forecast`.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Forecast {
+    /// ids
+    pub capacity: Option<u64>,
+    /// when full
+    pub bytes: Option<u64>,
+    /// of the TTL
+    pub coverage: Option<f64>,
+    /// demand against room
+    pub pressure: Option<f64>,
+    /// share of the publishes
+    pub caught: Option<f64>,
+}
