@@ -1,5 +1,5 @@
-//! The command line and the environment: what to do, and what is said over the file. Values are not judged here: that
-//! is [`crate::config`]'s work, so that they are reported along with what is wrong in the file.
+//! Parses the command line and the environment: which command to run, and which settings override the file. Values of
+//! settings are not checked here but in [`crate::config`], which reports their errors together with those of the file.
 
 pub mod generated;
 pub mod terminal;
@@ -62,7 +62,7 @@ enum Command {
     Bench(Box<BenchArgs>),
 }
 
-/// What `hapax check` is asked for.
+/// The arguments of `hapax check`.
 #[derive(Args, Debug)]
 struct CheckArgs {
     #[command(flatten)]
@@ -92,7 +92,7 @@ struct SettingsArgs {
     log: Option<String>,
 }
 
-/// What `hapax demo` is asked for.
+/// The arguments of `hapax demo`.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 pub struct DemoArgs {
     /// How many messages to publish, repeats included
@@ -112,50 +112,51 @@ pub struct DemoArgs {
     pub json: bool,
 }
 
-/// What to do.
+/// The command to run.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Action {
-    /// relay until told to stop
+    /// run the relay until a signal stops it
     Serve,
-    /// validate, print, end
+    /// check the configuration, print it, and end
     Check {
-        /// as JSON
+        /// print it as JSON
         json: bool,
     },
-    /// show it at work
+    /// run the demo
     Demo(DemoArgs),
-    /// ask a running relay
+    /// send a request to a running relay
     Terminal(TerminalCommand),
-    /// print completions
+    /// print completions for a shell
     Completions(CompletionsArgs),
     /// print manual pages
     Man(ManArgs),
     /// replay a trace for a grid of settings
     Simulate(Box<SimulateArgs>),
-    /// write down what a running relay judges
+    /// record what a running relay judges
     Record(RecordArgs),
     /// put a load on a broker
     Bench(Box<BenchArgs>),
 }
 
-/// A command line that could be understood.
+/// A valid command line.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Invocation {
-    /// what to do
+    /// the command to run
     pub action: Action,
     /// the configuration file
     pub file: Option<PathBuf>,
-    /// what is said over it
+    /// values that override the file
     pub overrides: Overrides,
 }
 
 impl Invocation {
-    /// From this process's arguments and environment. The error prints itself: usage (code 2), help or version (0).
+    /// Parses this process's arguments and environment. The error prints itself; its exit code is 2 for wrong usage
+    /// and 0 for help or version.
     pub fn of_process() -> Result<Invocation, clap::Error> {
         Invocation::parse(std::env::args_os())
     }
 
-    /// From these arguments and this process's environment.
+    /// Parses these arguments and this process's environment.
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, clap::Error> {
         let matches = definition().try_get_matches_from(args)?;
         let cli = Cli::from_arg_matches(&matches)?;
@@ -173,7 +174,8 @@ impl Invocation {
             Some(Command::Record(args)) => (Action::Record(args), None),
             Some(Command::Bench(args)) => (Action::Bench(args), None),
         };
-        // `hapax --config F check` is the same as `hapax check --config F`.
+        // Settings may stand before or after the command: `hapax --config F check` is the same as `hapax check
+        // --config F`.
         let levels = [Some(&matches), inner.map(|(_, matches)| matches)];
         Ok(Invocation {
             action,
@@ -189,13 +191,14 @@ impl Invocation {
     }
 }
 
-/// The command line as clap knows it, for what is made from it.
+/// Returns the definition of the command line, from which completions and manual pages are made.
 pub fn definition() -> clap::Command {
     Cli::command()
 }
 
-/// `hapax --admin X top` is meant as `hapax top --admin X`, and a relay's own HAPAX_ADMIN in the environment names it to
-/// its clients, too. The other settings say nothing to a command that asks a running relay.
+/// Adds the relay's address from settings that stand before the command: `hapax --admin X top` means `hapax top
+/// --admin X`. `HAPAX_ADMIN`, a setting of the relay, is used as well. A command that asks a running relay ignores all
+/// other settings.
 fn complete(mut command: TerminalCommand, matches: &ArgMatches) -> Result<TerminalCommand, clap::Error> {
     for (id, flag) in
         [("config", "--config"), ("listen", "--listen"), ("upstream", "--upstream"), ("log", "--log")]
@@ -211,7 +214,7 @@ fn complete(mut command: TerminalCommand, matches: &ArgMatches) -> Result<Termin
     let levels = [own, Some(matches)];
     let url = pick::<String>(&levels[..1], "admin_url");
     let admin = pick::<String>(&levels[1..], "admin");
-    // A flag before a variable; of two variables, the one that is meant for clients.
+    // A flag wins over a variable. Among variables `HAPAX_ADMIN_URL` wins, because it is meant for these commands.
     let chosen = [url, admin].into_iter().flatten().rev().max_by_key(|(_, source)| *source);
     command.reach_mut().admin = chosen.map(|(value, _)| value);
     Ok(command)
@@ -223,14 +226,16 @@ fn given(levels: &[Option<&ArgMatches>], id: &str, flag: &'static str, env: &'st
     Some(Given { value, source })
 }
 
-/// From the environment alone: a command line is for everybody to read.
+/// Reads a secret from the environment. There is no flag for it, because every user of a host can read command lines.
 fn secret(env: &str) -> Option<Secret> {
     let value = std::env::var_os(env).filter(|value| !value.is_empty())?;
-    // What is not UTF-8 can be no token; what stands in for it neither.
+    // A token that is not UTF-8 is invalid. The text with replacement characters is invalid, too, so it is rejected
+    // later.
     Some(Secret(value.to_string_lossy().into_owned()))
 }
 
-/// The value with the strongest source; of two flags, the one behind the command. An empty variable is none.
+/// Returns the value whose source is strongest. If a flag is given twice, the one after the command wins. An empty
+/// variable counts as unset.
 fn pick<T>(levels: &[Option<&ArgMatches>], id: &str) -> Option<(T, ValueSource)>
 where
     T: Clone + Send + Sync + AsRef<std::ffi::OsStr> + 'static,

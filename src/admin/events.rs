@@ -1,8 +1,9 @@
-//! Server-sent events: once a second, all windows and the status, made once for all who listen.
+//! Server-sent events: once a second, all windows and the status. Each event is made once for all listeners.
 //!
-//! A listener that is behind gets the newest and misses what was between. One that takes nothing is dropped by the
-//! socket's own bound ([`super::listen`]); the system holds little for it, so that this is noticed soon. When all places
-//! are taken, a new listener gets that of the one that has taken nothing for longest. While nobody listens nothing is made.
+//! A listener that is behind gets the newest event and misses those in between. A listener that reads nothing is
+//! closed by the write timeout of its socket ([`super::listen`]); the kernel buffers little for it, so this is noticed
+//! soon. When all seats are taken, a new listener takes the seat of the one that has read nothing for the longest
+//! time. While nobody listens, no event is made.
 
 use super::Admin;
 use super::activity::Activity;
@@ -25,14 +26,14 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use utoipa::ToSchema;
 
-/// Listeners at a time: far more dashboards than anybody looks at.
+/// The most listeners at a time. It is far more than the number of dashboards that anybody looks at.
 const LISTENERS: usize = 64;
 /// Time between two events.
 const EVERY: Duration = Duration::from_secs(1);
-/// A listener that has taken nothing for so long may lose its place to another.
+/// A listener that has read nothing for this long may lose its seat to another.
 const BEHIND: Duration = Duration::from_secs(2);
 
-/// One event's data.
+/// The data of one event.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Event)]
 pub(super) struct Snapshot {
@@ -41,19 +42,19 @@ pub(super) struct Snapshot {
     status: Status,
 }
 
-/// Who listens, and to what.
+/// The newest event and those who listen to it.
 #[derive(Debug)]
 pub(super) struct Events {
-    /// The newest event, as it is written; none before the first.
+    /// The newest event as it is sent; `None` before the first.
     newest: watch::Sender<Option<Bytes>>,
     room: Mutex<Room>,
 }
 
 #[derive(Debug, Default)]
 struct Room {
-    /// of each listener, what its connection does
+    /// the activity of each listener's connection
     listeners: Vec<Arc<Activity>>,
-    /// whether [`run`] runs
+    /// true while [`run`] runs
     running: bool,
 }
 
@@ -64,7 +65,8 @@ impl Default for Events {
 }
 
 impl Room {
-    /// One more, in the place of the one that is furthest behind if there is no other.
+    /// Adds a listener. If all seats are taken, it takes the seat of the listener that has read nothing for the
+    /// longest time.
     fn enter(&mut self, activity: &Arc<Activity>) -> Result<(), Complaint> {
         if self.listeners.len() >= LISTENERS {
             let stuck = |(at, listener): (usize, &Arc<Activity>)| {
@@ -90,7 +92,7 @@ fn all_taken() -> Complaint {
     )
 }
 
-/// A listener's place. Its stream owns it.
+/// The seat of one listener. The listener's stream owns it.
 struct Seat {
     admin: Arc<Admin>,
     newest: watch::Receiver<Option<Bytes>>,
@@ -110,7 +112,7 @@ impl Admin {
         activity.keep_short();
         let mut newest = self.events.newest.subscribe();
         if room.running {
-            // What is there is less than a second old: the first event comes at once.
+            // The newest event is less than a second old, so send it at once.
             newest.mark_changed();
         } else {
             room.running = true;
@@ -120,7 +122,7 @@ impl Admin {
         Ok(Seat { admin: Arc::clone(self), newest, activity })
     }
 
-    /// Whether nobody listens; then whoever comes next starts it again.
+    /// Returns true if nobody listens. Then [`run`] ends, and the next listener starts it again.
     fn rest(&self) -> bool {
         let mut room = self.events.room.lock();
         if !room.listeners.is_empty() {
@@ -132,7 +134,7 @@ impl Admin {
     }
 }
 
-/// Makes an event a second, until nobody listens.
+/// Makes an event per second until nobody listens.
 async fn run(admin: Arc<Admin>) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -140,7 +142,7 @@ async fn run(admin: Arc<Admin>) {
     let mut asking = None;
     while !admin.rest() {
         tick.tick().await;
-        // A silent upstream takes seconds to answer: nobody waits for it here.
+        // A silent upstream takes seconds to answer. Do not wait for it here.
         let ask = || {
             let admin = Arc::clone(&admin);
             tokio::spawn(async move { admin.upstream().await })
@@ -160,13 +162,13 @@ impl Admin {
         let now = Now::read();
         let snapshot =
             Snapshot { windows: self.windows(now.instant), status: self.status(upstream.clone(), &now) };
-        // JSON has no line ends of its own.
+        // JSON text has no line breaks, which would end the event.
         let json = serde_json::to_string(&snapshot).ok()?;
         Some(Bytes::from(format!("event: windows\ndata: {json}\n\n")))
     }
 }
 
-/// All windows and the status, each second, as server-sent events
+/// Stream all windows and the status each second, as server-sent events
 ///
 /// Each event is named `windows`. A browser's `EventSource` can't send the token; `fetch` can.
 #[utoipa::path(get, path = "/api/v1/events", tag = "process", security(("token" = [])),

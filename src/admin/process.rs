@@ -1,35 +1,35 @@
-//! What the operating system knows of this process, from `/proc`: memory, CPU time, open files, start. Elsewhere than on
-//! Linux there is nothing, and nothing is shown.
+//! The operating system's facts about this process, from `/proc`: memory, CPU time, open files, start time. On other
+//! systems than Linux there are none, and nothing is shown.
 
 use std::fs;
 
 /// This process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Process {
-    /// in seconds since 1970
+    /// when it started, in seconds since 1970
     started_at: Option<f64>,
 }
 
-/// Its numbers at one moment.
+/// The resource usage of the process at one moment.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Usage {
     /// user and system time since the start
     pub(super) cpu_seconds: f64,
-    /// memory that is in RAM
+    /// memory in RAM
     pub(super) resident_bytes: u64,
     /// address space
     pub(super) virtual_bytes: u64,
-    /// files, sockets and the like
+    /// open files, sockets and the like
     pub(super) open_files: Option<u64>,
-    /// how many of them there may be; none if there is no limit
+    /// the most that may be open; `None` if there is no limit
     pub(super) max_files: Option<u64>,
 }
 
-/// What of `/proc/self/stat` is read.
+/// The fields of `/proc/self/stat` that are used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Stat {
     cpu_ticks: u64,
-    /// after boot
+    /// start time after boot
     start_ticks: u64,
     virtual_bytes: u64,
     resident_pages: u64,
@@ -41,36 +41,36 @@ impl Stat {
     }
 }
 
-/// Of a process with this id: user and system time in seconds, and memory that is in RAM in bytes.
+/// Returns the CPU time (user and system) in seconds and the memory in RAM in bytes of the process with this id.
 pub(crate) fn of(pid: u32) -> Option<(f64, u64)> {
     let stat = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
     Some((ticks_to_seconds(stat.cpu_ticks), stat.resident_bytes()))
 }
 
-/// This process's memory that is in RAM.
+/// Returns this process's memory in RAM, in bytes.
 pub(super) fn resident_bytes() -> Option<u64> {
     stat().map(|stat| stat.resident_bytes())
 }
 
 impl Process {
-    /// The one that runs this.
+    /// Creates the description of the process that runs this code.
     pub(super) fn this() -> Process {
         let boot = fs::read_to_string("/proc/stat").ok().and_then(|text| boot_seconds(&text));
         let started_at = boot.zip(stat()).map(|(boot, stat)| boot + ticks_to_seconds(stat.start_ticks));
         Process { started_at }
     }
 
-    /// When it started, in seconds since 1970.
+    /// Returns when the process started, in seconds since 1970.
     pub(super) fn started_at(&self) -> Option<f64> {
         self.started_at
     }
 
-    /// Its numbers now.
+    /// Returns the resource usage now.
     #[expect(clippy::unused_self, reason = "they are this process's numbers")]
     pub(super) fn now(&self) -> Option<Usage> {
         use rustix::process::{Resource, getrlimit};
         let stat = stat()?;
-        // The folder itself is open while it is read.
+        // The folder itself is open while it is read, so do not count it.
         let open = fs::read_dir("/proc/self/fd").ok().map(|files| (files.count() as u64).saturating_sub(1));
         Some(Usage {
             cpu_seconds: ticks_to_seconds(stat.cpu_ticks),
@@ -86,8 +86,8 @@ fn stat() -> Option<Stat> {
     parse_stat(&fs::read_to_string("/proc/self/stat").ok()?)
 }
 
-/// See proc(5). The second field is the program's name in parentheses, which may contain anything; fields are counted
-/// from 1, and the first after the name is the third.
+/// Parses `/proc/PID/stat` (proc(5)). The second field is the program's name in parentheses and may contain anything,
+/// even spaces and parentheses. Fields count from 1, so the first field after the name has number 3.
 fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
@@ -134,7 +134,7 @@ mod tests {
         let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
         let seen = process.now().unwrap();
         drop(file);
-        // Other tests of this binary run meanwhile: open files are told from none, not counted.
+        // Other tests of this binary run at the same time and open files, so their exact number can't be checked.
         assert!(before.open_files.unwrap() >= 3, "{before:?}");
         let ratio = seen.resident_bytes as f64 / (kib * 1024) as f64;
         assert!((0.8..1.25).contains(&ratio), "{seen:?} {resident}");

@@ -1,4 +1,5 @@
-//! The operator's commands: what they are asked for. What they do is in [`crate::tools::terminal`].
+//! The arguments of the commands that send requests to a running relay. [`crate::tools::terminal`] runs these
+//! commands.
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand, ValueEnum};
@@ -20,7 +21,7 @@ pub enum TerminalCommand {
 }
 
 impl TerminalCommand {
-    /// What all of them have.
+    /// Returns the arguments that all of these commands have.
     pub fn reach(&self) -> &Reach {
         match self {
             TerminalCommand::Top(args) => &args.reach,
@@ -40,7 +41,8 @@ impl TerminalCommand {
     }
 }
 
-/// Which relay, with which right, and for whom the answer is. The token comes from `HAPAX_ADMIN_TOKEN` or a file.
+/// How to reach the relay: its address and token, and the form of the answer. The token comes from `HAPAX_ADMIN_TOKEN`
+/// or a file.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 pub struct Reach {
     /// The relay's admin listener [default: http://127.0.0.1:15673]
@@ -61,7 +63,7 @@ pub struct Reach {
     pub json: bool,
 }
 
-/// What `hapax top` is asked for.
+/// The arguments of `hapax top`.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 #[command(
     after_help = "With --json: one line a second, {\"windows\": […], \"status\": {…}}, until stopped.\nColours are off with NO_COLOR."
@@ -75,7 +77,7 @@ pub struct TopArgs {
     pub once: bool,
 }
 
-/// What `hapax windows` is asked for.
+/// The arguments of `hapax windows`.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 pub struct WindowsArgs {
     #[command(flatten)]
@@ -108,7 +110,7 @@ pub enum WindowsCommand {
     },
 }
 
-/// What `hapax windows set` is asked for.
+/// The arguments of `hapax windows set`.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
 pub struct SetArgs {
@@ -128,7 +130,7 @@ pub struct SetArgs {
     pub dry_run: bool,
 }
 
-/// What a window does with duplicates.
+/// The mode of a window: what it does with duplicates.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ModeArg {
     /// drop them
@@ -140,7 +142,7 @@ pub enum ModeArg {
 }
 
 impl ModeArg {
-    /// As the API says it.
+    /// Returns the mode as the API writes it.
     pub fn word(self) -> &'static str {
         match self {
             ModeArg::Enforce => "enforce",
@@ -150,17 +152,17 @@ impl ModeArg {
     }
 }
 
-/// A number of ids, or the relay's choice.
+/// A capacity: a number of ids, or "auto".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Capacity {
     /// the relay sizes it
     Auto,
-    /// so many
+    /// a fixed number of ids
     Ids(u64),
 }
 
 impl Capacity {
-    /// As the API takes it.
+    /// Returns the capacity as the API reads it.
     pub fn to_json(self) -> Value {
         match self {
             Capacity::Auto => json!("auto"),
@@ -191,7 +193,7 @@ impl FromStr for Capacity {
     }
 }
 
-/// What `hapax ids` is asked for.
+/// The arguments of `hapax ids`.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 pub struct IdsArgs {
     #[command(flatten)]
@@ -211,7 +213,7 @@ pub enum IdsCommand {
     Forget(IdArgs),
 }
 
-/// An id, and the scope that it was published in, as far as the window's own scope asks for it.
+/// An id and its place. Only the parts that the window's scope uses need to be given.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 pub struct IdArgs {
     /// The window
@@ -230,7 +232,7 @@ pub struct IdArgs {
     pub routing_key: Option<String>,
 }
 
-/// What `hapax connections` is asked for.
+/// The arguments of `hapax connections`.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 pub struct ConnectionsArgs {
     #[command(flatten)]

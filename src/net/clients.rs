@@ -1,8 +1,8 @@
-//! Who is connected: an entry for each client connection, for those who look.
+//! The list of open client connections, for the API and the dashboard.
 //!
-//! An entry is written by its connection's own task, once for each time that it wakes up, with relaxed atomics; nothing
-//! is done here for a single message. The list's lock is taken when a connection comes or goes, and when somebody looks.
-//! An idle connection's entry takes about 300 bytes, and what its client has said of itself.
+//! Each connection's own task writes its entry once per wake-up, with relaxed atomics. Nothing happens here for a
+//! single message. The lock of the list is taken when a connection opens or closes, and when somebody reads the list.
+//! The entry of an idle connection takes about 300 bytes plus the client's own description.
 
 use bytes::Bytes;
 use hapax_core::session::{About, Phase};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-/// All that are connected. One per process.
+/// All open client connections. There is one list per process.
 #[derive(Debug, Default)]
 pub struct Clients {
     inner: Mutex<Inner>,
@@ -26,12 +26,12 @@ struct Inner {
 }
 
 impl Clients {
-    /// Nobody.
+    /// Creates an empty list.
     pub fn new() -> Arc<Clients> {
         Arc::default()
     }
 
-    /// A client has connected. It is in the list until the guard is dropped.
+    /// Adds a connection. It stays in the list until the guard is dropped.
     pub(super) fn enter(self: &Arc<Clients>, peer: SocketAddr, since: Instant) -> Present {
         let mut inner = self.inner.lock();
         inner.drawn += 1;
@@ -48,21 +48,21 @@ impl Clients {
         Present { clients: Arc::clone(self), entry }
     }
 
-    /// How many there are, and those from number `offset` on, `limit` at most, oldest first.
+    /// Returns the number of connections, and at most `limit` of them from index `offset` on, oldest first.
     pub fn page(&self, offset: usize, limit: usize) -> (usize, Vec<Arc<Entry>>) {
         let inner = self.inner.lock();
         (inner.open.len(), inner.open.values().skip(offset).take(limit).cloned().collect())
     }
 }
 
-/// One client connection.
+/// One open client connection.
 #[derive(Debug)]
 pub struct Entry {
-    /// counts from 1; never given twice
+    /// counts from 1; a number is never given twice
     pub id: u64,
-    /// where it comes from
+    /// the address that the client connects from
     pub peer: SocketAddr,
-    /// when it came
+    /// when the connection was accepted
     pub since: Instant,
     vhost: OnceLock<Bytes>,
     about: OnceLock<Arc<About>>,
@@ -70,17 +70,17 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The vhost that it has named.
+    /// Returns the vhost, once the client has named it.
     pub fn vhost(&self) -> Option<&[u8]> {
         self.vhost.get().map(|vhost| &**vhost)
     }
 
-    /// What it has said of itself.
+    /// Returns what the client has said about itself, once it has.
     pub fn about(&self) -> Option<&About> {
         self.about.get().map(|about| &**about)
     }
 
-    /// What it does now. Two of the numbers may be a moment apart.
+    /// Returns the connection's state and counts. They are read one by one, so two of them may be a moment apart.
     pub fn numbers(&self) -> Numbers {
         let live = &self.live;
         Numbers {
@@ -93,7 +93,7 @@ impl Entry {
         }
     }
 
-    /// Once for each time that the connection's task wakes up.
+    /// Updates the numbers. The connection's task calls this once per wake-up.
     pub(super) fn note(&self, numbers: Numbers) {
         let live = &self.live;
         live.state.store(numbers.state as u8, Relaxed);
@@ -104,7 +104,7 @@ impl Entry {
         live.bytes_out.store(numbers.bytes_out, Relaxed);
     }
 
-    /// As soon as it is known; what is known already stays.
+    /// Stores the client's description and the vhost as soon as they are known. Values that are set already stay.
     pub(super) fn identify(&self, about: Option<&Arc<About>>, vhost: Option<&Bytes>) {
         if let (Some(about), None) = (about, self.about.get()) {
             let _ = self.about.set(Arc::clone(about));
@@ -115,16 +115,16 @@ impl Entry {
     }
 }
 
-/// What a connection does now.
+/// The state and the counts of a connection at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Numbers {
-    /// in one word
+    /// the connection's state
     pub state: State,
     /// open channels
     pub channels: u64,
-    /// publishes whose outcome is not known
+    /// publishes whose outcome is not known yet
     pub unresolved: u64,
-    /// publishes since it came, dropped ones included
+    /// publishes since the connection was opened, dropped ones included
     pub publishes: u64,
     /// bytes read from the client
     pub bytes_in: u64,
@@ -132,7 +132,7 @@ pub struct Numbers {
     pub bytes_out: u64,
 }
 
-/// A connection's state, in one word.
+/// The state of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -141,20 +141,20 @@ pub enum State {
     Handshake,
     /// open, and read from
     Open,
-    /// open, but not read from: its buffers are full, or a bound is reached
+    /// open, but not read from: its buffers are full, or a limit is reached
     Paused,
-    /// a close was said by either side
+    /// one side has sent `connection.close`
     Closing,
-    /// the client is gone; the outcome of what it published is waited for
+    /// the client has gone; the outcomes of its publishes are still awaited
     Lingering,
 }
 
 impl State {
-    /// Every state.
+    /// All states.
     pub const ALL: [State; 5] =
         [State::Handshake, State::Open, State::Paused, State::Closing, State::Lingering];
 
-    /// Of a session in this phase.
+    /// Returns the state of a session in this phase. `reading` tells whether the client is read from.
     pub(super) fn of(phase: Phase, reading: bool) -> State {
         match phase {
             Phase::Handshake => State::Handshake,
@@ -180,7 +180,7 @@ struct Live {
     bytes_out: AtomicU64,
 }
 
-/// A connection's place in the list.
+/// A guard: the connection is in the list while this lives.
 #[must_use = "dropping it takes the connection off the list"]
 #[derive(Debug)]
 pub(super) struct Present {

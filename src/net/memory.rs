@@ -1,58 +1,62 @@
-//! One budget for all that is held for clients (`limits.memory`): counted by each connection, bounded for the process.
+//! The memory budget for everything that is held for clients (`limits.memory`). Each connection counts what it holds,
+//! and the sum for the process is bounded.
 //!
-//! Each connection tells a [`Holding`] what it holds, once for each time that its task wakes up. While the process holds more
-//! than the *mark*, half of the budget, a connection that holds more than its *share* (the mark divided by the connections, but what one needs
-//! in any case) is not read from. What it holds shrinks without reading: outcomes come, waits time out, buffers are written.
-//! What would not shrink so is refused (`Session::handle_memory_pressure`). Those within their share are read from as ever.
+//! Each connection reports its bytes to a [`Holding`] once per wake-up of its task. The *mark* is half of the budget.
+//! The *share* of a connection is the mark divided by the number of connections, but at least what one connection
+//! needs. While the process holds more than the mark, a connection that holds more than its share is not read from.
+//! Its memory shrinks anyway: outcomes arrive, waits time out, buffers are written. Publishes that could not leave
+//! memory in any of these ways are refused (`Session::handle_memory_pressure`). Connections within their share are
+//! read as usual.
 //!
-//! That bounds the sum. When the mark is passed, all together hold the mark. From then on only those within their share
-//! grow, each to one share and one read beyond it. With n connections they hold no more than
+//! This bounds the sum. When the process passes the mark, all connections together hold the mark. After that only
+//! connections within their share can grow, each up to one share plus one read. With n connections the sum is at most
 //!
 //! ```text
 //!   mark + n * (share + one read)  =  budget + n * one read        where share = mark / n
 //! ```
 //!
-//! and n times what one needs in any case, where that is more than mark / n: then the budget is too small for so many.
-//! Reads are short while the process is above its mark.
+//! If the budget is so small that mark / n is less than one connection needs, n times that need counts instead of the
+//! mark. Reads are short while the process is above its mark.
 
 use crate::stats::Stats;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::watch;
 
-/// Told when it has changed by so much: most times that a task wakes up, next to nothing has. It is also how far the sum may
-/// be off, for each connection.
+/// A connection reports a change only when it is at least this many bytes: most wake-ups change almost nothing. The
+/// sum can therefore be wrong by this much for each connection.
 const STEP: usize = 4 << 10;
-/// What a connection needs beside one frame: an idle one has less.
+/// Bytes that a connection may always hold, in addition to one frame. An idle connection holds less.
 const NEEDED: usize = 256 << 10;
 
-/// The process's budget.
+/// The memory budget of the process.
 #[derive(Debug)]
 pub struct Budget {
     stats: Arc<Stats>,
     mark: usize,
-    /// When the sum falls below this, those that wait are woken: less than the mark, so that they do not come at each step.
+    /// When the sum falls below this, waiting connections wake up. It is lower than the mark, so that they do not wake
+    /// up for every small step.
     low: usize,
     room: watch::Sender<()>,
 }
 
 impl Budget {
-    /// Of so many bytes; `stats` shows how much of it is used.
+    /// Creates a budget of `limit` bytes. `stats` shows how much of it is used.
     pub fn new(limit: usize, stats: Arc<Stats>) -> Arc<Budget> {
         stats.memory.limit.store(limit, Relaxed);
         let mark = limit / 2;
         Arc::new(Budget { stats, mark, low: mark - mark / 8, room: watch::Sender::new(()) })
     }
 
-    /// Lets those that wait look again. To be called about once a second: shares grow when others leave, and nobody is told of
-    /// that.
+    /// Wakes waiting connections so that they check again. Call it about once a second: a share grows when other
+    /// connections close, and nothing else tells the waiting ones.
     pub fn tick(&self) {
         if self.stats.memory.paused.load(Relaxed) > 0 {
             self.room.send_replace(());
         }
     }
 
-    /// A connection begins.
+    /// Adds a connection to the budget.
     pub(super) fn enter(self: &Arc<Budget>) -> Holding {
         self.stats.memory.holders.fetch_add(1, Relaxed);
         Holding { room: self.room.subscribe(), budget: Arc::clone(self), told: 0, share: None }
@@ -74,19 +78,19 @@ impl Budget {
     }
 }
 
-/// What one connection holds.
+/// The memory that one connection holds.
 #[derive(Debug)]
 pub(super) struct Holding {
     budget: Arc<Budget>,
     told: usize,
-    /// Its share, while it holds more than that and is not read from.
+    /// The connection's share, while it holds more than that and is not read from.
     share: Option<usize>,
     room: watch::Receiver<()>,
 }
 
 impl Holding {
-    /// It holds so much now, and needs `frame` bytes more until a frame is whole. The share that it is above, if it must
-    /// not be read from.
+    /// Reports that the connection holds `held` bytes and needs `frame` bytes more to complete a frame. Returns its
+    /// share if it holds more than that and must not be read from.
     pub(super) fn tell(&mut self, held: usize, frame: usize) -> Option<usize> {
         match (held.checked_sub(self.told), self.told.checked_sub(held)) {
             (Some(more), _) if more >= STEP => {
@@ -112,24 +116,24 @@ impl Holding {
     }
 
     fn look(&mut self, held: usize, frame: usize) -> Option<usize> {
-        // What is said from here on wakes us; then the sum is looked at once more.
+        // Mark the channel as seen before the sum is read: a change that comes later wakes us again.
         self.room.borrow_and_update();
         let holders = self.budget.stats.memory.holders.load(Relaxed).max(1);
         let share = (self.budget.mark / holders).max(NEEDED + frame);
         (held > share && self.budget.is_above_mark()).then_some(share)
     }
 
-    /// Reads are to be short now.
+    /// Returns true if reads should be short.
     pub(super) fn is_tight(&self) -> bool {
         self.budget.is_above_mark()
     }
 
-    /// Whether it has to wait for room.
+    /// Returns true if the connection waits for memory.
     pub(super) fn waits(&self) -> bool {
         self.share.is_some()
     }
 
-    /// There may be room again.
+    /// Waits until there may be memory again.
     pub(super) async fn room(&mut self) {
         if self.room.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -210,7 +214,7 @@ mod tests {
             let budget = budget(limit);
             let mut all: Vec<(Holding, usize)> = (0..count).map(|_| (budget.enter(), 0)).collect();
             for round in 0..10_000 {
-                // Some are quicker than others.
+                // Some connections grow faster than others.
                 for (n, (holding, held)) in all.iter_mut().enumerate() {
                     if round % (n % 5 + 1) == 0 && holding.tell(*held, FRAME).is_none() {
                         *held += READ;

@@ -1,7 +1,8 @@
-//! One client connection: both sockets, one session, one task.
+//! One client connection: one task with both sockets and one session.
 //!
-//! Every side effect of a session is in [`Pump::carry_out`]. Reading stops where writing can't keep up: a slow consumer
-//! stops the reading from the broker, a blocked broker the reading from the publisher.
+//! [`Pump::carry_out`] holds every side effect of a session. The pump stops reading from one side while the other side
+//! can't be written to: a slow consumer stops the reading from the broker, and a blocked broker stops the reading from
+//! the publisher.
 
 use super::clients::{Entry, Numbers, State};
 use super::memory::Holding;
@@ -20,15 +21,16 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-/// How long a socket that is to be closed may take to write what is left.
+/// How long a closing socket may take to write the bytes that are still queued.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes read from the upstream before others have their turn.
+/// Bytes to read from the upstream before other tasks get a turn.
 const TURN: u64 = 1 << 20;
-/// Bytes read from the upstream before what is due by time is judged, although there is more. It is above what the system
-/// keeps for a socket (6 MiB by default), so all that had arrived when the time came has been read.
+/// Bytes to read from the upstream before an overdue timeout is handled, even if there is more to read. A socket
+/// buffers less than this (6 MiB by default), so everything that had arrived when the timeout became due has been
+/// read.
 const BEFORE_JUDGING: u64 = 8 << 20;
 
-/// Runs a client's connection to its end.
+/// Runs a client connection until it ends.
 pub(super) async fn run(
     relay: &Relay,
     client: TcpStream,
@@ -70,7 +72,7 @@ enum Upstream<'a> {
     Open(Side),
 }
 
-/// What the task woke up for.
+/// Why the task woke up.
 enum Wake {
     Sockets,
     Dialled(io::Result<TcpStream>),
@@ -84,9 +86,9 @@ struct Pump<'a> {
     lines: &'a Lines,
     peer: SocketAddr,
     place: Place,
-    /// What it holds of the process's memory.
+    /// Reports this connection's memory to the process's budget.
     holding: Holding,
-    /// The kernel watches whether what is written arrives, or need not.
+    /// The client has logged in, and the work that follows a login is done ([`Pump::know`]).
     watched: bool,
     entry: &'a Entry,
     session: Session,
@@ -96,11 +98,11 @@ struct Pump<'a> {
     reading_upstream: bool,
     client_eof_told: bool,
     upstream_eof_told: bool,
-    /// The share of the process's memory that it is above.
+    /// The connection's share of the memory budget, if the connection holds more than that now.
     share: Option<usize>,
-    /// When something is due by time.
+    /// The earliest timeout, as of the last wait.
     deadline: Option<Instant>,
-    /// Bytes read from the upstream since then.
+    /// Bytes read from the upstream since that timeout became due.
     put_off: u64,
     now: Instant,
 }
@@ -119,9 +121,10 @@ impl Pump<'_> {
             }
             let wake = self.wait(&mut draining, drained).await;
             self.now = now();
-            // Answers that have arrived come before every judgement, whatever the task woke up for: what they answer would
-            // be in doubt otherwise. Then the time, then what others want, and last the mail: it must not promote a publish
-            // into an upstream that is dead.
+            // Read the upstream's answers first, whatever woke the task: if a timeout were handled before an answer
+            // that has already arrived, the publish would count as in doubt. Then handle timeouts, then the reason for
+            // waking up. Handle mail last: mail may promote a waiting publish, and that must not be sent to an
+            // upstream that is dead.
             self.read_upstream();
             self.judge_time();
             let mail = matches!(wake, Wake::Mail);
@@ -151,9 +154,9 @@ impl Pump<'_> {
         }
     }
 
-    /// For those who look at connections.
+    /// Updates this connection's entry in the list of connections.
     fn note(&self) {
-        // (Once the client's socket is closed, its totals stay as they were.)
+        // The client's socket may be closed already. Then the byte counts stay at their last values.
         let last = self.entry.numbers();
         let (bytes_in, bytes_out) =
             self.client.as_ref().map_or((last.bytes_in, last.bytes_out), Side::totals);
@@ -168,8 +171,8 @@ impl Pump<'_> {
         self.entry.identify(self.session.about(), self.session.vhost());
     }
 
-    /// Once the client has logged in: it keeps its place, and where no heartbeats tell whether its host and the broker's are
-    /// there, the kernel does.
+    /// Does what is due once, when the client has logged in. The connection keeps its slot, so a newcomer can't
+    /// displace it. If the connection has no heartbeats, the kernel is asked to notice when a peer's host vanishes.
     fn know(&mut self) {
         if self.watched || self.session.vhost().is_none() {
             return;
@@ -188,7 +191,8 @@ impl Pump<'_> {
         }
     }
 
-    /// Waits for whatever comes first.
+    /// Waits until a socket is ready, the dial ends, mail arrives, a timeout is due, memory is free again, or the
+    /// drain begins.
     async fn wait(&mut self, draining: &mut watch::Receiver<bool>, drained: bool) -> Wake {
         if self.owes_eof() {
             return Wake::Sockets;
@@ -237,7 +241,7 @@ impl Pump<'_> {
         }
     }
 
-    /// A socket has ended, while writing perhaps, and the session has not heard of it.
+    /// Returns true if a socket has ended (a failed write can end it, too) and the session does not know that yet.
     fn owes_eof(&self) -> bool {
         let client = self.client.as_ref().is_some_and(Side::has_ended) && !self.client_eof_told;
         let upstream =
@@ -245,13 +249,13 @@ impl Pump<'_> {
         client && self.session.wants_client() || upstream
     }
 
-    /// Whether something is due by time.
+    /// Returns true if a timeout is due.
     fn is_due(&self) -> bool {
         self.deadline.is_some_and(|at| at <= self.now)
     }
 
-    /// Reads from the upstream until nothing is left, but no more than a turn's share and no more than the client's buffer
-    /// takes. Where something is due by time, the system is asked what is left.
+    /// Reads from the upstream until nothing is left, `TURN` bytes are read, or the client's write buffer is full.
+    /// When a timeout is due, the kernel is asked directly whether more has arrived.
     fn read_upstream(&mut self) {
         let due = self.is_due();
         let mut read = 0;
@@ -272,7 +276,7 @@ impl Pump<'_> {
                 self.carry_out();
             }
         }
-        // (Had nothing more been there, the loop would have ended by that.)
+        // If the loop stopped before `TURN` bytes, it had read everything.
         self.put_off = if due && read >= TURN { self.put_off + read } else { 0 };
         if let Upstream::Open(side) = &self.upstream
             && side.has_ended()
@@ -283,8 +287,8 @@ impl Pump<'_> {
         }
     }
 
-    /// What is due by time: a peer that is silent, a publish that waits for too long. Not before all is read that had arrived
-    /// by then.
+    /// Handles timeouts that are due, such as a silent peer or a publish that has waited too long. Waits with that
+    /// until all bytes are read that had arrived before the timeout.
     fn judge_time(&mut self) {
         let more_to_read = self.put_off > 0 && self.put_off < BEFORE_JUDGING;
         if !self.is_due() || more_to_read {
@@ -297,7 +301,7 @@ impl Pump<'_> {
         self.session.handle_timeout(self.now);
     }
 
-    /// One read of the client's socket, if it may be read, and what the session makes of it.
+    /// Reads the client's socket once, if it may be read, and passes the bytes to the session.
     fn read_client(&mut self) {
         let Some(side) = &mut self.client else { return };
         let came = self.reading_client && side.read() != Came::Nothing;
@@ -305,14 +309,14 @@ impl Pump<'_> {
             self.session.handle_client(&mut side.inbox, self.now);
             side.tidy();
         }
-        // The end is told only when all that came before it has been looked at.
+        // Report the end only after the session has seen all bytes that came before it.
         if side.has_ended() && self.session.wants_client() && !self.client_eof_told {
             self.client_eof_told = true;
             self.session.handle_client_eof(self.now);
         }
     }
 
-    /// Does what the session says, writes what can be written, and decides what may be read.
+    /// Carries out the session's outputs, writes what the sockets accept, and decides which side may be read.
     fn carry_out(&mut self) {
         while let Some(output) = self.session.poll_output() {
             match output {
@@ -335,7 +339,7 @@ impl Pump<'_> {
         self.regulate();
     }
 
-    /// Lets go of sockets that are done with.
+    /// Closes and drops the sockets that have nothing more to write.
     async fn bury(&mut self) {
         if let Upstream::Open(side) = &self.upstream
             && side.is_done(self.now)
@@ -346,17 +350,19 @@ impl Pump<'_> {
         }
         if let Some(side) = self.client.take_if(|side| side.is_done(self.now)) {
             if matches!(self.upstream, Upstream::None) && self.session.is_over() {
-                // (In a box: its buffer would be part of every connection's task.)
+                // The future holds a read buffer. In a box, that buffer does not enlarge the task of every connection.
                 Box::pin(side.farewell()).await;
             } else {
-                // The upstream still lingers: it can't wait for the client's farewell.
+                // The upstream connection still waits for outcomes, so do not make it wait for the client's socket to
+                // close.
                 tokio::spawn(side.farewell());
             }
             self.regulate();
         }
     }
 
-    /// Refuses what would be held for ever, because the client is not read from.
+    /// Refuses held publishes that would never leave memory, because the client is not read from while it holds too
+    /// much.
     fn relieve(&mut self) {
         if let Some(share) = self.share.filter(|share| self.session.memory().stuck > *share) {
             self.session.handle_memory_pressure(share, self.now);
@@ -364,7 +370,7 @@ impl Pump<'_> {
         }
     }
 
-    /// Tells what is held. The share that it is above, if that is too much now.
+    /// Reports how much memory the connection holds. Returns its share of the budget if it holds too much.
     fn weigh(&mut self) -> Option<usize> {
         let memory = self.session.memory();
         let client = self.client.as_ref().map_or(0, Side::memory);
@@ -380,8 +386,8 @@ impl Pump<'_> {
         share
     }
 
-    /// Back-pressure: reads from a side only while the other takes what comes of it, and from the client only while it
-    /// holds no more than it may.
+    /// Applies back-pressure. A side is read only while the other side's write queue has room. The client is read only
+    /// while the connection holds no more memory than it may.
     fn regulate(&mut self) {
         self.share = self.weigh();
         let room = self.relay.buffer_bytes.min(self.share.unwrap_or(usize::MAX));

@@ -1,6 +1,8 @@
-//! Which of a window's [`Facts`] is which metric. Tables: a name, its help with the unit, and where the number is.
+//! Says which of a window's [`Facts`] is which metric, in tables: a name, its help with the unit, and where the number
+//! is.
 //!
-//! Rates are left out: whoever scrapes makes better ones of the counters. Scopes, too: a routing key is no label.
+//! Rates are left out, because Prometheus computes better ones from the counters. Scopes are left out, because a
+//! routing key must not be a label.
 
 use super::histogram;
 use hapax_core::pressure::{Facts, Level};
@@ -10,13 +12,13 @@ use prometheus_client::metrics::counter::ConstCounter;
 use std::fmt;
 use std::sync::Arc;
 
-/// A window's numbers at the moment of a scrape.
+/// A window's facts at the moment of a scrape.
 pub(super) struct Named {
     pub(super) name: Arc<str>,
     pub(super) facts: Facts,
 }
 
-/// A metric with a value per window, or none where it does not apply.
+/// A metric with one value per window, or with none for a window to which it does not apply.
 struct Metric<V> {
     name: &'static str,
     help: &'static str,
@@ -127,7 +129,7 @@ fn level(level: Level) -> u64 {
     }
 }
 
-/// All of them; `unmatched` publishes belong to no window.
+/// Writes all metrics of windows. `unmatched` counts the publishes that belong to no window.
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, windows: &[Named], unmatched: u64) -> fmt::Result {
     publishes(encoder, windows, unmatched)?;
     outcomes(encoder, windows)?;
@@ -191,7 +193,7 @@ fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Resu
     Ok(())
 }
 
-/// How old ids were when they were evicted early.
+/// Writes the histogram of the ages at which ids were evicted early.
 fn ages(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Result {
     let help = "Age of ids when they were evicted before their TTL was over, in seconds.";
     let mut family = encoder.encode_descriptor("eviction_age_seconds", help, None, MetricType::Histogram)?;
@@ -200,11 +202,11 @@ fn ages(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Result {
         let bound = |le: Option<f64>| le.unwrap_or(f64::INFINITY);
         let mut buckets: Vec<(f64, u64)> =
             ages.buckets.iter().map(|bucket| (bound(bucket.le), bucket.count)).collect();
-        // A histogram ends with its infinite bucket, even one that nothing has fallen into.
+        // A histogram must end with its infinite bucket, even if nothing has fallen into it.
         if buckets.last().is_none_or(|(le, _)| le.is_finite()) {
             buckets.push((f64::INFINITY, 0));
         }
-        // Counted from the buckets, so that the two never disagree.
+        // Count from the buckets, so that the two never disagree.
         let count = buckets.iter().map(|(_, count)| count).sum();
         histogram(&mut family.encode_family(&[("window", &**name)])?, ages.sum_seconds, count, &buckets)?;
     }
