@@ -25,9 +25,9 @@ use tokio::sync::watch;
 
 /// A connection reports a change only when it is at least this many bytes: most wake-ups change almost nothing. The
 /// sum can therefore be wrong by this much for each connection.
-const STEP: usize = 4 << 10;
+const REPORT_STEP: usize = 4 << 10;
 /// Bytes that a connection may always hold, in addition to one frame. An idle connection holds less.
-const NEEDED: usize = 256 << 10;
+const ALWAYS_ALLOWED: usize = 256 << 10;
 
 /// The memory budget of the process.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Budget {
     /// Adds a connection to the budget.
     pub(super) fn enter(self: &Arc<Budget>) -> Holding {
         self.stats.memory.holders.fetch_add(1, Relaxed);
-        Holding { room: self.room.subscribe(), budget: Arc::clone(self), told: 0, share: None }
+        Holding { room: self.room.subscribe(), budget: Arc::clone(self), reported: 0, share: None }
     }
 
     fn is_above_mark(&self) -> bool {
@@ -82,7 +82,7 @@ impl Budget {
 #[derive(Debug)]
 pub(super) struct Holding {
     budget: Arc<Budget>,
-    told: usize,
+    reported: usize,
     /// The connection's share, while it holds more than that and is not read from.
     share: Option<usize>,
     room: watch::Receiver<()>,
@@ -91,19 +91,19 @@ pub(super) struct Holding {
 impl Holding {
     /// Reports that the connection holds `held` bytes and needs `frame` bytes more to complete a frame. Returns its
     /// share if it holds more than that and must not be read from.
-    pub(super) fn tell(&mut self, held: usize, frame: usize) -> Option<usize> {
-        match (held.checked_sub(self.told), self.told.checked_sub(held)) {
-            (Some(more), _) if more >= STEP => {
+    pub(super) fn report(&mut self, held: usize, frame: usize) -> Option<usize> {
+        match (held.checked_sub(self.reported), self.reported.checked_sub(held)) {
+            (Some(more), _) if more >= REPORT_STEP => {
                 self.budget.add(more);
-                self.told = held;
+                self.reported = held;
             }
-            (_, Some(less)) if less >= STEP => {
+            (_, Some(less)) if less >= REPORT_STEP => {
                 self.budget.take(less);
-                self.told = held;
+                self.reported = held;
             }
             _ => {}
         }
-        let share = if self.budget.is_above_mark() { self.look(held, frame) } else { None };
+        let share = if self.budget.is_above_mark() { self.share_if_exceeded(held, frame) } else { None };
         if share.is_some() != self.share.is_some() {
             let paused = &self.budget.stats.memory.paused;
             match share {
@@ -115,11 +115,11 @@ impl Holding {
         share
     }
 
-    fn look(&mut self, held: usize, frame: usize) -> Option<usize> {
+    fn share_if_exceeded(&mut self, held: usize, frame: usize) -> Option<usize> {
         // Mark the channel as seen before the sum is read: a change that comes later wakes us again.
         self.room.borrow_and_update();
         let holders = self.budget.stats.memory.holders.load(Relaxed).max(1);
-        let share = (self.budget.mark / holders).max(NEEDED + frame);
+        let share = (self.budget.mark / holders).max(ALWAYS_ALLOWED + frame);
         (held > share && self.budget.is_above_mark()).then_some(share)
     }
 
@@ -129,12 +129,12 @@ impl Holding {
     }
 
     /// Returns true if the connection waits for memory.
-    pub(super) fn waits(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         self.share.is_some()
     }
 
     /// Waits until there may be memory again.
-    pub(super) async fn room(&mut self) {
+    pub(super) async fn wait_for_room(&mut self) {
         if self.room.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -148,7 +148,7 @@ impl Drop for Holding {
         if self.share.is_some() {
             memory.paused.fetch_sub(1, Relaxed);
         }
-        self.budget.take(self.told);
+        self.budget.take(self.reported);
     }
 }
 
@@ -172,8 +172,8 @@ mod tests {
     fn nobody_is_stopped_below_the_mark() {
         let budget = budget(64 * MIB);
         let mut one = budget.enter();
-        assert_eq!(one.tell(32 * MIB, FRAME), None);
-        assert_eq!(one.tell(32 * MIB + STEP, FRAME), Some(32 * MIB));
+        assert_eq!(one.report(32 * MIB, FRAME), None);
+        assert_eq!(one.report(32 * MIB + REPORT_STEP, FRAME), Some(32 * MIB));
         assert_eq!(budget.stats.memory.paused.load(Relaxed), 1);
     }
 
@@ -181,16 +181,16 @@ mod tests {
     fn above_the_mark_those_above_their_share_wait_until_there_is_room() {
         let budget = budget(64 * MIB);
         let mut all: Vec<Holding> = (0..4).map(|_| budget.enter()).collect();
-        all[0].tell(30 * MIB, FRAME);
-        all[1].tell(7 * MIB, FRAME);
-        assert_eq!(all[0].tell(30 * MIB, FRAME), Some(8 * MIB));
-        assert_eq!(all[1].tell(7 * MIB, FRAME), None, "it is within its share");
-        assert!(all[0].room().now_or_never().is_none());
+        all[0].report(30 * MIB, FRAME);
+        all[1].report(7 * MIB, FRAME);
+        assert_eq!(all[0].report(30 * MIB, FRAME), Some(8 * MIB));
+        assert_eq!(all[1].report(7 * MIB, FRAME), None, "it is within its share");
+        assert!(all[0].wait_for_room().now_or_never().is_none());
         drop(all.remove(1));
-        assert!(all[0].room().now_or_never().is_none(), "there is too little room still");
-        all[0].tell(27 * MIB, FRAME);
-        assert!(all[0].room().now_or_never().is_some());
-        assert_eq!(all[0].tell(27 * MIB, FRAME), None);
+        assert!(all[0].wait_for_room().now_or_never().is_none(), "there is too little room still");
+        all[0].report(27 * MIB, FRAME);
+        assert!(all[0].wait_for_room().now_or_never().is_some());
+        assert_eq!(all[0].report(27 * MIB, FRAME), None);
         assert_eq!(budget.stats.memory.paused.load(Relaxed), 0);
         drop(all);
         assert_eq!(used(&budget), 0);
@@ -200,10 +200,10 @@ mod tests {
     fn a_tick_wakes_those_that_wait() {
         let budget = budget(64 * MIB);
         let mut one = budget.enter();
-        one.tell(33 * MIB, FRAME);
-        assert!(one.room().now_or_never().is_none());
+        one.report(33 * MIB, FRAME);
+        assert!(one.wait_for_room().now_or_never().is_none());
         budget.tick();
-        assert!(one.room().now_or_never().is_some());
+        assert!(one.wait_for_room().now_or_never().is_some());
     }
 
     /// Connections grow by one read at a time, as fast as they may, and never shrink.
@@ -216,15 +216,15 @@ mod tests {
             for round in 0..10_000 {
                 // Some connections grow faster than others.
                 for (n, (holding, held)) in all.iter_mut().enumerate() {
-                    if round % (n % 5 + 1) == 0 && holding.tell(*held, FRAME).is_none() {
+                    if round % (n % 5 + 1) == 0 && holding.report(*held, FRAME).is_none() {
                         *held += READ;
                     }
                 }
             }
             let sum: usize = all.iter().map(|(_, held)| held).sum();
-            let least = count * (NEEDED + FRAME);
+            let least = count * (ALWAYS_ALLOWED + FRAME);
             assert!(
-                sum <= limit.max(limit / 2 + least) + count * (READ + STEP),
+                sum <= limit.max(limit / 2 + least) + count * (READ + REPORT_STEP),
                 "{sum} of {limit} by {count}"
             );
             assert!(sum >= limit / 2, "{sum} of {limit} is less than is allowed");
