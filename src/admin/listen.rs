@@ -7,7 +7,7 @@
 //! request, the one goes whose peer has read nothing for the longest time. A health check therefore always finds a
 //! place, however many connections say nothing and however fast new ones arrive.
 
-use super::activity::{Activity, Busy, Stage, Watched};
+use super::activity::{Activity, Busy, ObservedStream, Stage};
 use super::auth::Peer;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
@@ -134,8 +134,8 @@ impl Places {
     /// off than closed ones.
     async fn make_room(&mut self, peer: SocketAddr) {
         while self.is_full() {
-            let staying = self.taken.values().filter(|activity| !activity.leaves());
-            match staying.map(|activity| (activity.worth(), activity)).min_by_key(|(worth, _)| *worth) {
+            let staying = self.taken.values().filter(|activity| !activity.is_leaving());
+            match staying.map(|activity| (activity.rank(), activity)).min_by_key(|(rank, _)| *rank) {
                 Some(((Stage::Silent, since), _)) if since.elapsed() < GRACE => {
                     tokio::time::sleep_until(since + GRACE).await;
                 }
@@ -155,7 +155,7 @@ impl Places {
 
     /// Returns how many connections have been told to leave and are still open.
     fn leaving(&self) -> usize {
-        self.taken.values().filter(|activity| activity.leaves()).count()
+        self.taken.values().filter(|activity| activity.is_leaving()).count()
     }
 
     /// Logs that a connection gives way. A stranger can cause this a thousand times per second, so most lines are left
@@ -182,7 +182,7 @@ async fn connection(
     // machine died.
     let _ = stream.set_nodelay(true);
     let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
-    let mut stream = TimeoutStream::new(Watched::new(stream, Arc::clone(activity)));
+    let mut stream = TimeoutStream::new(ObservedStream::new(stream, Arc::clone(activity)));
     stream.set_write_timeout(Some(bounds.write));
     let router = TowerToHyperService::new(router);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {

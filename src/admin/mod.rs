@@ -31,9 +31,9 @@ pub(crate) mod process;
 pub use probe::{Probe, ProbeError};
 
 use crate::config::{Config, WindowConfig};
-use crate::net::Clients;
+use crate::net::ConnectionList;
 use crate::stats::Stats;
-use auth::Door;
+use auth::AccessCheck;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -80,7 +80,7 @@ pub struct Parts<'a> {
     /// what the process counts
     pub stats: Arc<Stats>,
     /// the list of client connections
-    pub clients: Arc<Clients>,
+    pub connections: Arc<ConnectionList>,
     /// asks the upstream
     pub probe: Probe,
     /// turns true when the process begins to drain
@@ -96,11 +96,11 @@ pub struct Admin {
     budget: Arc<Budget>,
     keys: KeyMaker,
     stats: Arc<Stats>,
-    clients: Arc<Clients>,
+    connections: Arc<ConnectionList>,
     metrics: Metrics,
     probe: Arc<Probe>,
     draining: watch::Receiver<bool>,
-    door: Door,
+    access: AccessCheck,
     events: Events,
     /// Held during a change. When two changes come at once, the log shows which was first.
     changing: Mutex<()>,
@@ -112,7 +112,7 @@ pub struct Admin {
 impl Admin {
     /// Creates the admin interface from its parts.
     pub fn new(parts: Parts<'_>) -> Arc<Admin> {
-        let Parts { config, windows, budget, keys, stats, clients, probe, draining } = parts;
+        let Parts { config, windows, budget, keys, stats, connections, probe, draining } = parts;
         let windows: Arc<[Watched]> = windows.into();
         let probe = Arc::new(probe);
         Arc::new(Admin {
@@ -122,10 +122,10 @@ impl Admin {
             budget,
             keys,
             stats,
-            clients,
+            connections,
             probe,
             draining,
-            door: Door { token: config.admin_token.clone(), address: config.admin },
+            access: AccessCheck { token: config.admin_token.clone(), address: config.admin },
             events: Events::default(),
             changing: Mutex::default(),
             since: Now::read(),
@@ -147,7 +147,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .merge(api::guarded(&admin))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(from_fn_with_state(Arc::clone(&admin), auth::know_host))
+        .layer(from_fn_with_state(Arc::clone(&admin), auth::require_host))
         .with_state(admin)
 }
 

@@ -2,18 +2,18 @@
 //!
 //! [`Relay::serve`] accepts client connections. Each one becomes a task, the [`pump`]: it feeds a
 //! [`Session`](hapax_core::session::Session) with bytes from both sockets and carries out the session's outputs.
-//! [`side`] is one socket with its two bounded buffers. [`clients`] lists the open connections. [`places`] decides who
+//! [`side`] is one socket with its two bounded buffers. [`connections`] lists the open connections. [`places`] decides who
 //! may connect, [`memory`] who may be read from, and [`sparse`] limits the log lines that a stranger can cause.
 
-mod clients;
+mod connections;
 mod memory;
 mod places;
 mod pump;
 mod side;
 mod sparse;
 
-pub use clients::{Clients, Entry, Numbers, State};
-pub use memory::Budget;
+pub use connections::{ConnectionEntry, ConnectionList, ConnectionState, Numbers};
+pub use memory::MemoryLimit;
 
 use crate::stats::Stats;
 use hapax_core::session::Shared;
@@ -52,9 +52,9 @@ pub struct Relay {
     /// counts connections
     pub stats: Arc<Stats>,
     /// lists connections
-    pub clients: Arc<Clients>,
+    pub connections: Arc<ConnectionList>,
     /// bounds the memory that is held for clients
-    pub budget: Arc<Budget>,
+    pub memory: Arc<MemoryLimit>,
 }
 
 /// The log lines that a stranger can cause, limited in number.

@@ -4,7 +4,7 @@
 //! can't be written to: a slow consumer stops the reading from the broker, and a blocked broker stops the reading from
 //! the publisher.
 
-use super::clients::{Entry, Numbers, State};
+use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::memory::Holding;
 use super::places::Place;
 use super::side::{ReadOutcome, Side};
@@ -40,13 +40,13 @@ pub(super) async fn run(
     draining: watch::Receiver<bool>,
 ) {
     let now = now();
-    let present = relay.clients.enter(peer, now);
+    let present = relay.connections.enter(peer, now);
     let pump = Pump {
         relay,
         lines,
         peer,
         place,
-        holding: relay.budget.enter(),
+        holding: relay.memory.enter(),
         logged_in: false,
         entry: &present.entry,
         session: Session::new(relay.shared.clone(), now),
@@ -86,11 +86,11 @@ struct Pump<'a> {
     lines: &'a Lines,
     peer: SocketAddr,
     place: Place,
-    /// Reports this connection's memory to the process's budget.
+    /// Reports this connection's memory to the process's memory limit.
     holding: Holding,
     /// The client has logged in, and the work that follows a login is done ([`Pump::on_login`]).
     logged_in: bool,
-    entry: &'a Entry,
+    entry: &'a ConnectionEntry,
     session: Session,
     client: Option<Side>,
     upstream: UpstreamSocket<'a>,
@@ -98,7 +98,7 @@ struct Pump<'a> {
     reading_upstream: bool,
     client_eof_told: bool,
     upstream_eof_told: bool,
-    /// The connection's share of the memory budget, if the connection holds more than that now.
+    /// The connection's share of the memory limit, if the connection holds more than that now.
     share: Option<usize>,
     /// The earliest timeout, as of the last wait.
     deadline: Option<Instant>,
@@ -164,7 +164,7 @@ impl Pump<'_> {
         let (bytes_in, bytes_out) =
             self.client.as_ref().map_or((last.bytes_in, last.bytes_out), Side::totals);
         self.entry.note(Numbers {
-            state: State::of(self.session.phase(), self.reading_client),
+            state: ConnectionState::of(self.session.phase(), self.reading_client),
             channels: self.session.channels() as u64,
             unresolved: self.session.unresolved() as u64,
             publishes: self.session.publishes(),
@@ -373,7 +373,7 @@ impl Pump<'_> {
         }
     }
 
-    /// Reports how much memory the connection holds. Returns its share of the budget if it holds too much.
+    /// Reports how much memory the connection holds. Returns its share of the limit if it holds too much.
     fn report_memory(&mut self) -> Option<usize> {
         let memory = self.session.memory();
         let client = self.client.as_ref().map_or(0, Side::memory);

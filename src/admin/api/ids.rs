@@ -3,7 +3,7 @@
 //! A request names the id as the publisher did, not its key: the secret of the digest never leaves the process.
 
 use super::query::{Query, bad, last_part};
-use super::{Found, aside};
+use super::{ConfiguredWindow, aside};
 use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::Now;
@@ -62,7 +62,7 @@ pub(super) struct Forgotten {
 }
 
 /// Returns the id, and all keys that a publish with this id may have.
-fn keys(admin: &Admin, found: Found<'_>, uri: &Uri) -> Result<(Vec<u8>, Vec<Key>), Complaint> {
+fn keys(admin: &Admin, found: ConfiguredWindow<'_>, uri: &Uri) -> Result<(Vec<u8>, Vec<Key>), Complaint> {
     let query = Query::of(uri, &["vhost", "exchange", "routing_key"])?;
     let rules = &found.configured.rules;
     let (scope, name) = (rules.scope, &rules.name);

@@ -27,7 +27,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
-use windows::Named;
+use windows::NamedFacts;
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -69,11 +69,11 @@ impl Collector for Relay {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stats = self.stats.snapshot();
         let now = tokio::time::Instant::now().into_std();
-        let named = |watched: &Watched| Named {
+        let named = |watched: &Watched| NamedFacts {
             name: watched.window.rules().name.clone(),
             facts: watched.facts(now),
         };
-        let windows: Vec<Named> = self.windows.iter().map(named).collect();
+        let windows: Vec<NamedFacts> = self.windows.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
         upstream(&mut encoder, &stats, self.probe.last().map(|answer| answer.is_ok()))

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A window's facts at the moment of a scrape.
-pub(super) struct Named {
+pub(super) struct NamedFacts {
     pub(super) name: Arc<str>,
     pub(super) facts: Facts,
 }
@@ -130,7 +130,11 @@ fn level(level: Level) -> u64 {
 }
 
 /// Writes all metrics of windows. `unmatched` counts the publishes that belong to no window.
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, windows: &[Named], unmatched: u64) -> fmt::Result {
+pub(super) fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    windows: &[NamedFacts],
+    unmatched: u64,
+) -> fmt::Result {
     publishes(encoder, windows, unmatched)?;
     outcomes(encoder, windows)?;
     for Metric { name, help, value } in COUNTERS {
@@ -144,7 +148,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, windows: &[Named], unm
     ages(encoder, windows)
 }
 
-fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named], unmatched: u64) -> fmt::Result {
+fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts], unmatched: u64) -> fmt::Result {
     let mut family = encoder.encode_descriptor(
         "publishes",
         "Publishes by verdict. One that had to wait in flight is counted again by its final verdict.",
@@ -152,7 +156,7 @@ fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named], unmatched: 
         MetricType::Counter,
     )?;
     count(&mut family, &[("window", ""), ("verdict", "unmatched")], unmatched)?;
-    for Named { name, facts } in windows {
+    for NamedFacts { name, facts } in windows {
         let publishes = &facts.publishes;
         for (verdict, value) in [
             ("fresh", publishes.fresh),
@@ -167,10 +171,10 @@ fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named], unmatched: 
     Ok(())
 }
 
-fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Result {
+fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt::Result {
     let forgotten = "Reservations given up, by cause: a retry of the id will pass.";
     let mut family = encoder.encode_descriptor("forgotten", forgotten, None, MetricType::Counter)?;
-    for Named { name, facts } in windows {
+    for NamedFacts { name, facts } in windows {
         for (cause, value) in &facts.forgotten {
             count(&mut family, &[("window", name), ("cause", cause)], *value)?;
         }
@@ -178,14 +182,14 @@ fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Resu
     let evictions =
         "Seen ids removed, by cause. Those by capacity and resize went before their TTL was over.";
     let mut family = encoder.encode_descriptor("evictions", evictions, None, MetricType::Counter)?;
-    for Named { name, facts } in windows {
+    for NamedFacts { name, facts } in windows {
         for (cause, value) in &facts.evictions {
             count(&mut family, &[("window", name), ("cause", cause)], *value)?;
         }
     }
     let in_doubt = "Publishes whose outcome nobody knows, because the upstream connection broke or the channel was closed; forgotten (a duplicate is possible) or kept (a loss is).";
     let mut family = encoder.encode_descriptor("in_doubt", in_doubt, None, MetricType::Counter)?;
-    for Named { name, facts } in windows {
+    for NamedFacts { name, facts } in windows {
         let forgotten = facts.forgotten.get("in_doubt").copied().unwrap_or_default();
         count(&mut family, &[("window", name), ("outcome", "forgotten")], forgotten)?;
         count(&mut family, &[("window", name), ("outcome", "kept")], facts.commits_in_doubt)?;
@@ -194,10 +198,10 @@ fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Resu
 }
 
 /// Writes the histogram of the ages at which ids were evicted early.
-fn ages(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Result {
+fn ages(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt::Result {
     let help = "Age of ids when they were evicted before their TTL was over, in seconds.";
     let mut family = encoder.encode_descriptor("eviction_age_seconds", help, None, MetricType::Histogram)?;
-    for Named { name, facts } in windows {
+    for NamedFacts { name, facts } in windows {
         let ages = &facts.age_at_eviction;
         let bound = |le: Option<f64>| le.unwrap_or(f64::INFINITY);
         let mut buckets: Vec<(f64, u64)> =
@@ -215,11 +219,11 @@ fn ages(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Result {
 
 fn gauge<V: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,
-    windows: &[Named],
+    windows: &[NamedFacts],
     metric: &Metric<Option<V>>,
 ) -> fmt::Result {
     let mut family = encoder.encode_descriptor(metric.name, metric.help, None, MetricType::Gauge)?;
-    for Named { name, facts } in windows {
+    for NamedFacts { name, facts } in windows {
         if let Some(value) = (metric.value)(facts) {
             family.encode_family(&[("window", &**name)])?.encode_gauge(&value)?;
         }
