@@ -65,7 +65,7 @@ impl Default for Events {
 }
 
 impl Subscribers {
-    /// Adds a subscriber. If there are as many as allowed, it replaces the one that has read nothing for the longest time.
+    /// Adds a subscriber. If there is no room for one more, it replaces the one that has read nothing for the longest time.
     fn enter(&mut self, activity: &Arc<Activity>) -> Result<(), Complaint> {
         if self.connections.len() >= MAX_SUBSCRIBERS {
             let stuck = |(at, subscriber): (usize, &Arc<Activity>)| {

@@ -102,8 +102,8 @@ impl Connection {
 
 /// List client connections, oldest first
 #[utoipa::path(get, path = "/api/v1/connections", tag = "connections", security(("token" = [])),
-    params(("limit" = Option<usize>, Query, description = "how many at most, up to 1000 (100)"),
-        ("offset" = Option<usize>, Query, description = "how many are left out before them (0)")),
+    params(("limit" = Option<usize>, Query, description = "the most connections, up to 1000 (100)"),
+        ("offset" = Option<usize>, Query, description = "how many to skip (0)")),
     responses((status = 200, body = Connections), (status = 400, body = ComplaintBody),
         (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody)))]
 pub(super) async fn list(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Json<Connections>, Complaint> {

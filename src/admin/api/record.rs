@@ -50,8 +50,8 @@ const NDJSON: &str = "application/x-ndjson";
 /// were lost because the client read too slowly.
 #[utoipa::path(get, path = "/api/v1/windows/{name}/record", tag = "windows", security(("token" = [])),
     params(("name" = String, Path, description = "the window's name"),
-        ("seconds" = Option<f64>, Query, description = "for so long; 60 without"),
-        ("max" = Option<u64>, Query, description = "so many publishes at most; 1000000 without")),
+        ("seconds" = Option<f64>, Query, description = "length in seconds (60)"),
+        ("max" = Option<u64>, Query, description = "the most publishes (1000000)")),
     responses((status = 200, body = String, content_type = NDJSON), (status = 400, body = ComplaintBody),
         (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody),
         (status = 503, body = ComplaintBody)))]
