@@ -21,9 +21,9 @@ impl Channel {
         let client_done = self.client_gone || said_close;
         let told_upstream = matches!(self.state, State::Recycling { closing: true, .. });
         if said_close {
-            cx.out.client.push(close_ok(self.id));
+            cx.link.out.client.push(close_ok(self.id));
         } else {
-            cx.out.client.push(close(self.id, fault.code(), &fault.text(), fault.culprit()));
+            cx.link.out.client.push(close(self.id, fault.code(), &fault.text(), fault.culprit()));
             self.owes_close_ok = true;
         }
         self.publisher.confirms().forget_client();
@@ -48,7 +48,7 @@ impl Channel {
         if self.publisher.is_due() && self.delivering == Delivering::Nothing && !self.selecting {
             match self.state {
                 State::Open | State::Settling { .. } | State::Closing | State::Recycling { .. } => {
-                    self.publisher.confirms().flush(self.id, cx.out.client.made());
+                    self.publisher.confirms().flush(self.id, cx.link.out.client.made());
                 }
                 State::UpstreamClosed { .. } | State::Refused { .. } | State::Gone => {}
             }
@@ -83,7 +83,7 @@ impl Channel {
         self.cancel_consumers(cx);
         if self.used_otherwise {
             let nack = basic::Nack { delivery_tag: 0, multiple: true, requeue: true };
-            cx.out.upstream.push(emit::method(self.id, AMQPClass::Basic(basic::AMQPMethod::Nack(nack))));
+            cx.link.out.upstream.push(emit::method(self.id, AMQPClass::Basic(basic::AMQPMethod::Nack(nack))));
         }
         Ok(())
     }
@@ -94,7 +94,7 @@ impl Channel {
         let unheard = matches!(self.publisher.mode(), Mode::Plain | Mode::Confirm { client: false });
         while unheard && matches!(self.state, State::Open) && self.publisher.is_held() {
             // (The answers of what is given up are for those that end here, too.)
-            drop(cx.probes.give_up());
+            drop(cx.link.probes.give_up());
             // What is faulty is not passed on, nor what comes after it.
             if self.recv_finding(Key(0), Finding::Unasked, cx).is_err() {
                 break;

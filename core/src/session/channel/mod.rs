@@ -297,17 +297,17 @@ impl Channel {
             State::UpstreamClosed { rest } => {
                 if kind == FrameKind::Body && *rest > 0 {
                     *rest = rest.saturating_sub(frame.payload().len() as u64);
-                    cx.out.upstream.forward(frame);
+                    cx.link.out.upstream.forward(frame);
                 }
                 match method {
                     Some(MethodId::CHANNEL_CLOSE_OK) => {
-                        cx.out.upstream.forward(frame);
+                        cx.link.out.upstream.forward(frame);
                         self.state = State::Gone;
                     }
                     // Both have closed: each gets its answer from us, and the client's own is not waited for.
                     Some(MethodId::CHANNEL_CLOSE) => {
-                        cx.out.upstream.push(close_ok(self.id));
-                        cx.out.client.push(close_ok(self.id));
+                        cx.link.out.upstream.push(close_ok(self.id));
+                        cx.link.out.client.push(close_ok(self.id));
                         self.state = State::Gone;
                     }
                     Some(_) | None => {}
@@ -319,7 +319,7 @@ impl Channel {
                     Some(MethodId::CHANNEL_CLOSE_OK) => *client_done = true,
                     // Both have closed: its answer to ours may come or not.
                     Some(MethodId::CHANNEL_CLOSE) if !*client_done => {
-                        cx.out.client.push(close_ok(self.id));
+                        cx.link.out.client.push(close_ok(self.id));
                         *client_done = true;
                     }
                     Some(_) | None => {}
@@ -399,7 +399,7 @@ impl Channel {
             MethodId::BASIC_GET | MethodId::BASIC_QOS => self.used_otherwise = true,
             _ => {}
         }
-        cx.out.upstream.forward(frame);
+        cx.link.out.upstream.forward(frame);
         Ok(())
     }
 
@@ -496,14 +496,14 @@ impl Channel {
             State::Settling { close, until } if settled || cx.now >= *until => {
                 // Where the linger is over: nothing may follow the close.
                 self.publisher.abandon_waiting();
-                cx.out.upstream.forward(close.view());
+                cx.link.out.upstream.forward(close.view());
                 self.state = State::Closing;
             }
             State::Refused { until, told_upstream, client_done, upstream_done } => {
                 if !*told_upstream && !*upstream_done && free && (settled || cx.now >= *until) {
                     self.publisher.abandon_waiting();
                     let text = "the client's channel was closed by hapax";
-                    cx.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
+                    cx.link.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
                     *told_upstream = true;
                 }
                 if *client_done && *upstream_done {
@@ -514,7 +514,7 @@ impl Channel {
             State::Recycling { closing, .. } if settled && !*closing => {
                 *closing = true;
                 let text = "hapax makes room for tx.select";
-                cx.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
+                cx.link.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
             }
             State::Settling { .. }
             | State::Recycling { .. }
@@ -530,7 +530,7 @@ impl Channel {
 /// Asks for the right that a publish of the backlog needs. Whether the frames after it may be looked at, too.
 fn ask_ahead(kind: FrameKind, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
     match frame.method(kind) {
-        Some(MethodId::BASIC_PUBLISH) if cx.probes.has_room() => {
+        Some(MethodId::BASIC_PUBLISH) if cx.link.probes.has_room() => {
             publisher::ask(frame, None, cx);
             true
         }

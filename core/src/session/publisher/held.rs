@@ -41,13 +41,13 @@ impl Publisher {
     /// Whether what was asked is about the exchange that this publish goes to. (The answer may be one that an earlier publish
     /// of the channel has waited for.)
     fn goes_where(&self, fact: Key, publish: View<'_>, cx: &mut Cx<'_>) -> bool {
-        let route = cx.finder.route(cx.shared, cx.rights, publish.payload());
+        let route = cx.link.finder.route(cx.shared, &cx.link.rights, publish.payload());
         route.and_then(Route::judge).is_some_and(|judge| judge.needs.is_of_exchange(fact))
     }
 
     /// The broker refuses the user, and shall say so itself. If it does not, its ack is the proof.
     fn recv_refused(&mut self, start: Start<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let Some(route) = cx.finder.route(cx.shared, cx.rights, start.publish.payload()) else {
+        let Some(route) = cx.link.finder.route(cx.shared, &cx.link.rights, start.publish.payload()) else {
             return Ok(());
         };
         let mandatory = route.mandatory;
@@ -75,11 +75,11 @@ impl Publisher {
 /// Asks for what is not known of the user's rights where this publish goes. Gives back the right to publish there; `None`
 /// where there is nothing to ask.
 pub(in crate::session) fn ask(publish: View<'_>, asker: Option<Asker>, cx: &mut Cx<'_>) -> Option<Key> {
-    let route = cx.finder.route(cx.shared, cx.rights, publish.payload())?;
+    let route = cx.link.finder.route(cx.shared, &cx.link.rights, publish.payload())?;
     let needs = &route.judge()?.needs;
     let place = (&*route.target, &*route.routing_key);
-    let questions = cx.rights.questions(&cx.shared.rights, needs, place, cx.now);
+    let questions = cx.link.rights.questions(&cx.shared.rights, needs, place, cx.now);
     let right = (!questions.is_empty()).then_some(needs.right);
-    questions.into_iter().for_each(|question| cx.probes.ask(question, asker));
+    questions.into_iter().for_each(|question| cx.link.probes.ask(question, asker));
     right
 }

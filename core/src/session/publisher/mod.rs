@@ -26,9 +26,10 @@ use self::progress::Progress;
 use crate::session::blame::Blame;
 use crate::session::candidate::{Candidate, Terms, forward_to};
 use crate::session::confirms::{ClientTag, Confirms, UpstreamTag};
-use crate::session::cx::{Cx, Judge, Route};
+use crate::session::cx::Cx;
 use crate::session::entry::{Entry, Mandatory, Outcome};
 use crate::session::fault::Fault;
+use crate::session::finder::{Judge, Route};
 use crate::session::outbox::{Piece, View};
 use crate::session::probe::{Asker, Finding};
 use crate::session::returns::ReturnKey;
@@ -351,8 +352,8 @@ impl Publisher {
             (Content::Body { left, fate }, FrameKind::Body) => self.recv_body(left, fate, frame, cx),
             // From here on the client is in the wrong. Where the broker is in the same state as the client, it says so.
             (Content::Header(publish), _) => {
-                cx.out.upstream.forward(publish.view());
-                cx.out.upstream.forward(frame);
+                cx.link.out.upstream.forward(publish.view());
+                cx.link.out.upstream.forward(frame);
                 Ok(())
             }
             (Content::Body { fate: Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_), .. }, got) => {
@@ -362,7 +363,7 @@ impl Publisher {
                 Content::Idle | Content::Opaque { .. } | Content::Body { fate: Fate::Forward { .. }, .. },
                 _,
             ) => {
-                cx.out.upstream.forward(frame);
+                cx.link.out.upstream.forward(frame);
                 Ok(())
             }
         }
@@ -371,8 +372,8 @@ impl Publisher {
     fn recv_header(&mut self, publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
         // A header of another class is the broker's to refuse.
         let Ok((BASIC, left)) = ContentHeader::size_of(header.payload()) else {
-            cx.out.upstream.forward(publish);
-            cx.out.upstream.forward(header);
+            cx.link.out.upstream.forward(publish);
+            cx.link.out.upstream.forward(header);
             return Ok(());
         };
         self.recv_start(Start { publish, header, content: header, left }, cx)
@@ -382,9 +383,9 @@ impl Publisher {
     fn recv_start(&mut self, start: Start<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Start { publish, header, content, left } = start;
         // What can't be understood is the broker's to refuse, too.
-        let Some(route) = cx.finder.route(cx.shared, cx.rights, publish.payload()) else {
-            cx.out.upstream.forward(publish);
-            cx.out.upstream.forward(content);
+        let Some(route) = cx.link.finder.route(cx.shared, &cx.link.rights, publish.payload()) else {
+            cx.link.out.upstream.forward(publish);
+            cx.link.out.upstream.forward(content);
             return Ok(());
         };
         if self.mode == Mode::Tx && self.tx.open_len() >= cx.shared.settings.max_unresolved {
@@ -396,7 +397,7 @@ impl Publisher {
             let client = self.next_client_tag();
             return self.forward_unjudged(client, None, None, mandatory, start, cx);
         };
-        let standing = cx.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
+        let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
         let reading = Reading::of(header, route, judge, standing, &cx.shared.keys);
         let rejects = judge.window.rules().missing_id == MissingId::Reject;
         let goes_on_unjudged = match reading {
@@ -468,7 +469,7 @@ impl Publisher {
         let Some(left) = left.checked_sub(frame.payload().len() as u64) else {
             return match fate {
                 Fate::Forward { .. } => {
-                    cx.out.upstream.forward(frame);
+                    cx.link.out.upstream.forward(frame);
                     Ok(())
                 }
                 Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_) => {
@@ -477,7 +478,7 @@ impl Publisher {
             };
         };
         match &mut fate {
-            Fate::Forward { .. } => cx.out.upstream.forward(frame),
+            Fate::Forward { .. } => cx.link.out.upstream.forward(frame),
             Fate::Swallow(_) => {}
             Fate::Keep(ticket) => {
                 self.waiting.extend(*ticket, frame, left);

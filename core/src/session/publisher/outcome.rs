@@ -13,7 +13,7 @@ impl Publisher {
         let (left, is_reserved) = (candidate.left, reservation.is_some());
         let target = candidate.window.rules().forward_to.as_deref();
         let exchange = went_to(target, candidate.publish);
-        let entry = candidate.forward(self.id, reservation, &mut cx.out.upstream, cx.now);
+        let entry = candidate.forward(self.id, reservation, &mut cx.link.out.upstream, cx.now);
         let at_write = self.enter(entry, exchange);
         if (left > 0 || self.mode == Mode::Tx) && is_reserved {
             self.owe_progress(left, at_write.as_ref(), cx);
@@ -24,7 +24,7 @@ impl Publisher {
     /// Hapax's own confirms, where the window has them: the ledger is where outcomes and returns are told whose they are.
     pub(super) fn select_unseen(&mut self, window: &Arc<dyn Window>, cx: &mut Cx<'_>) {
         if self.mode == Mode::Plain && window.rules().confirms == ConfirmRule::Shadow {
-            cx.out.upstream.push(emit::confirm_select(self.id));
+            cx.link.out.upstream.push(emit::confirm_select(self.id));
             self.mode = Mode::Confirm { client: false };
         }
     }
@@ -44,8 +44,8 @@ impl Publisher {
         if let (Some(window), Some(_), true) = (window, target, mandatory) {
             self.select_unseen(window, cx);
         }
-        let named = forward_to(target, self.id, publish, &mut cx.out.upstream);
-        cx.out.upstream.forward(content);
+        let named = forward_to(target, self.id, publish, &mut cx.link.out.upstream);
+        cx.link.out.upstream.forward(content);
         if self.mode != Mode::Plain || self.written.is_some() {
             let exchange = went_to(target, publish);
             let fields = if mandatory { Publish::parse(publish.payload()).ok() } else { None };
@@ -101,7 +101,7 @@ impl Publisher {
     pub(in crate::session) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
         // The broker routes in order: no earlier publish can come back any more.
         self.written = None;
-        let Cx { shared, rights, now, .. } = cx;
+        let Cx { shared, link, now, .. } = cx;
         // Neighbours came by the same read and went to the same place: they are told of together.
         let (mut since, mut alike) = (*now, 0);
         let (mut learned, mut stored) = (None, Reservations::default());
@@ -117,7 +117,7 @@ impl Publisher {
             }
             alike += 1;
             if let Some(right) = entry.right.filter(|_| entry.right != learned) {
-                rights.learn(&shared.rights, right, *now);
+                link.rights.learn(&shared.rights, right, *now);
                 learned = entry.right;
             }
             match outcome {
@@ -158,9 +158,9 @@ impl Publisher {
 
     /// `tx.commit-ok` or `tx.rollback-ok`.
     pub(in crate::session) fn recv_tx_ended(&mut self, cx: &mut Cx<'_>) {
-        let Cx { shared, rights, now, .. } = cx;
+        let Cx { shared, link, now, .. } = cx;
         self.written = None;
-        self.tx.ended(*now, |right| rights.learn(&shared.rights, right, *now));
+        self.tx.ended(*now, |right| link.rights.learn(&shared.rights, right, *now));
     }
 }
 

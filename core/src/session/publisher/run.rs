@@ -82,8 +82,8 @@ impl<'a> Start<'a> {
 
 /// It is looked at by now.
 fn take(whole: Whole, cx: &mut Cx<'_>) {
-    cx.inbound.skip(whole.places);
-    *cx.publishes += 1;
+    cx.link.inbound.skip(whole.places);
+    cx.link.publishes += 1;
 }
 
 /// The publishes that come next are put into `ahead`, as far as they are plain.
@@ -97,9 +97,9 @@ fn look_ahead(
     let mut window: Option<Arc<dyn Window>> = None;
     let (mut places, mut next) = (0, Next::Other);
     while ahead.len() < most {
-        let Some(whole) = cx.inbound.whole(places, channel, MethodId::BASIC_PUBLISH) else { break };
+        let Some(whole) = cx.link.inbound.whole(places, channel, MethodId::BASIC_PUBLISH) else { break };
         let payload = whole.method(frames).payload();
-        let Some(route) = cx.finder.route(cx.shared, cx.rights, payload) else { break };
+        let Some(route) = cx.link.finder.route(cx.shared, &cx.link.rights, payload) else { break };
         let Some(judge) = route.judge() else {
             next = Next::Unmatched { whole, mandatory: route.mandatory };
             break;
@@ -107,7 +107,7 @@ fn look_ahead(
         if window.as_ref().is_some_and(|window| !is_same(window, &judge.window)) {
             break;
         }
-        let standing = cx.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
+        let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
         if standing == Standing::Unknown {
             if judge.window.rules().id == IdSource::Body {
                 break;

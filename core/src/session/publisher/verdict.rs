@@ -19,8 +19,8 @@ impl Publisher {
         candidate: Candidate<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let ticket = cx.tickets.draw(self.id);
-        let verdict = Arc::clone(candidate.window).reserve(candidate.terms.key, cx.now, cx.mailbox, ticket);
+        let ticket = cx.link.tickets.draw(self.id);
+        let verdict = Arc::clone(candidate.window).reserve(candidate.terms.key, cx.now, &cx.link.mailbox, ticket);
         self.decide(candidate, ticket, verdict, None, cx)
     }
 
@@ -101,7 +101,7 @@ impl Publisher {
         };
         let Stall { candidate, ticket, mut until, .. } = stall;
         let (window, key) = (Arc::clone(&candidate.window), candidate.terms.key);
-        let mut verdict = Arc::clone(&window).reserve(key, cx.now, cx.mailbox, ticket);
+        let mut verdict = Arc::clone(&window).reserve(key, cx.now, &cx.link.mailbox, ticket);
         if cx.now >= until && matches!(verdict, Verdict::InFlight(_) | Verdict::Crowded) {
             let patience = cx.shared.settings.in_flight_timeout;
             if self.mode == Mode::Tx {
@@ -258,6 +258,6 @@ fn note_origin(candidate: Candidate<'_>, cx: &Cx<'_>) {
     if candidate.window.wants_origin(candidate.terms.key)
         && let Ok(Publish { exchange, routing_key, .. }) = Publish::parse(candidate.publish.payload())
     {
-        candidate.window.note_origin(&Origin { vhost: cx.finder.vhost(), exchange, routing_key });
+        candidate.window.note_origin(&Origin { vhost: cx.link.finder.vhost(), exchange, routing_key });
     }
 }
