@@ -151,7 +151,9 @@ impl Session {
                 self.link.out.upstream.forward(frame);
                 self.identify();
             }
-            (Client::Live, Step::Instead(_) | Step::Opened | Step::Pass) => self.link.out.upstream.forward(frame),
+            (Client::Live, Step::Instead(_) | Step::Opened | Step::Pass) => {
+                self.link.out.upstream.forward(frame)
+            }
         }
     }
 

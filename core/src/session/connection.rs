@@ -235,7 +235,9 @@ impl Session {
         self.link.probes.channel() == Some(channel)
             || self.channels.get(&channel).is_some_and(|channel| channel.is_free_for_client())
             || self.opens_one_too_many(channel) && self.channels.values().any(|one| one.is_free_for_client())
-            || self.link.probes.is_at_work() && self.upstream_is_full() && !self.channels.contains_key(&channel)
+            || self.link.probes.is_at_work()
+                && self.upstream_is_full()
+                && !self.channels.contains_key(&channel)
     }
 
     /// Whether the client's channels and Hapax's own are all that the upstream allows.
@@ -463,7 +465,9 @@ impl Session {
             if room && !self.ready.is_empty() {
                 self.go_on(now);
             }
-            if quiet && (self.link.inbound.is_empty() || !self.wants_client()) && (self.ready.is_empty() || !room)
+            if quiet
+                && (self.link.inbound.is_empty() || !self.wants_client())
+                && (self.ready.is_empty() || !room)
             {
                 break;
             }
@@ -600,13 +604,8 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&id) else { return false };
         let held_elsewhere = self.held - channel.booked().held;
         let unresolved_elsewhere = self.unresolved - channel.booked().unresolved;
-        let mut cx = Cx {
-            shared: &self.shared,
-            link: &mut self.link,
-            held_elsewhere,
-            unresolved_elsewhere,
-            now,
-        };
+        let mut cx =
+            Cx { shared: &self.shared, link: &mut self.link, held_elsewhere, unresolved_elsewhere, now };
         let result = event(channel, &mut cx).or_else(|fault| channel.refuse(fault, &mut cx));
         let (before, after) = channel.book();
         self.unresolved = self.unresolved - before.unresolved + after.unresolved;

@@ -96,7 +96,7 @@ impl Channel {
             // (The answers of what is given up are for those that end here, too.)
             drop(cx.link.probes.give_up());
             // What is faulty is not passed on, nor what comes after it.
-            if self.recv_finding(Key(0), Finding::Unasked, cx).is_err() {
+            if self.recv_finding(Right::NONE, Finding::Unasked, cx).is_err() {
                 break;
             }
         }

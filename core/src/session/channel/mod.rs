@@ -22,7 +22,8 @@ use crate::session::fault::{Fault, Scope};
 use crate::session::outbox::{Piece, View};
 use crate::session::probe::Finding;
 use crate::session::publisher::{self, Mode, Publisher};
-use crate::window::{Key, Ticket, Verdict};
+use crate::session::rights::Right;
+use crate::window::{Ticket, Verdict};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Return, Settle};
 use crate::wire::properties::ContentHeader;
@@ -428,7 +429,7 @@ impl Channel {
     /// The broker has shown whether the user has a right that a publish of this channel waits for.
     pub(in crate::session) fn recv_finding(
         &mut self,
-        right: Key,
+        right: Right,
         finding: Finding,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {

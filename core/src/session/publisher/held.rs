@@ -22,7 +22,7 @@ impl Publisher {
     /// The broker has shown whether the user has this right, or can't be asked.
     pub(in crate::session) fn recv_finding(
         &mut self,
-        right: Key,
+        right: Right,
         finding: Finding,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
@@ -40,7 +40,7 @@ impl Publisher {
 
     /// Whether what was asked is about the exchange that this publish goes to. (The answer may be one that an earlier publish
     /// of the channel has waited for.)
-    fn goes_where(&self, fact: Key, publish: View<'_>, cx: &mut Cx<'_>) -> bool {
+    fn goes_where(&self, fact: Right, publish: View<'_>, cx: &mut Cx<'_>) -> bool {
         let route = cx.link.finder.route(cx.shared, &cx.link.rights, publish.payload());
         route.and_then(Route::judge).is_some_and(|judge| judge.needs.is_of_exchange(fact))
     }
@@ -74,7 +74,7 @@ impl Publisher {
 
 /// Asks for what is not known of the user's rights where this publish goes. Gives back the right to publish there; `None`
 /// where there is nothing to ask.
-pub(in crate::session) fn ask(publish: View<'_>, asker: Option<Asker>, cx: &mut Cx<'_>) -> Option<Key> {
+pub(in crate::session) fn ask(publish: View<'_>, asker: Option<Asker>, cx: &mut Cx<'_>) -> Option<Right> {
     let route = cx.link.finder.route(cx.shared, &cx.link.rights, publish.payload())?;
     let needs = &route.judge()?.needs;
     let place = (&*route.target, &*route.routing_key);

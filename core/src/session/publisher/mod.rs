@@ -33,7 +33,7 @@ use crate::session::finder::{Judge, Route};
 use crate::session::outbox::{Piece, View};
 use crate::session::probe::{Asker, Finding};
 use crate::session::returns::ReturnKey;
-use crate::session::rights::Standing;
+use crate::session::rights::{Right, Standing};
 use crate::session::transaction::Transactions;
 use crate::session::waiting::{Waiter, Waiting};
 use crate::session::written::Written;
@@ -84,7 +84,7 @@ pub(in crate::session) enum Reply {
 /// A publish that is not judged before its user is known to have the right to publish there. Its channel waits with it.
 #[derive(Debug)]
 struct Held {
-    right: Key,
+    right: Right,
     publish: Piece,
     header: Piece,
     /// the header, and what is there of the body
@@ -105,7 +105,7 @@ pub(in crate::session) struct Draft {
     window: Arc<dyn Window>,
     client: Option<ClientTag>,
     scoped: Scoped,
-    right: Key,
+    right: Right,
     publish: Piece,
     header: Piece,
     /// octets of the body, all told

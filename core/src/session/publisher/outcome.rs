@@ -33,7 +33,7 @@ impl Publisher {
         &mut self,
         client: Option<ClientTag>,
         window: Option<&Arc<dyn Window>>,
-        right: Option<Key>,
+        right: Option<Right>,
         mandatory: bool,
         start: Start<'_>,
         cx: &mut Cx<'_>,

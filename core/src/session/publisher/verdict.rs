@@ -20,7 +20,8 @@ impl Publisher {
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         let ticket = cx.link.tickets.draw(self.id);
-        let verdict = Arc::clone(candidate.window).reserve(candidate.terms.key, cx.now, &cx.link.mailbox, ticket);
+        let verdict =
+            Arc::clone(candidate.window).reserve(candidate.terms.key, cx.now, &cx.link.mailbox, ticket);
         self.decide(candidate, ticket, verdict, None, cx)
     }
 
