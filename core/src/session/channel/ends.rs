@@ -26,7 +26,7 @@ impl Channel {
             cx.link.out.client.push(close(self.id, fault.code(), &fault.text(), fault.culprit()));
             self.owes_close_ok = true;
         }
-        self.publisher.confirms().forget_client();
+        self.publisher.ledger_mut().forget_client();
         self.publisher.client_done();
         self.publisher.refused();
         let until = cx.now + cx.shared.settings.linger;
@@ -45,10 +45,10 @@ impl Channel {
 
     /// Writes the answers that are due.
     pub(in crate::session) fn flush(&mut self, cx: &mut Cx<'_>) {
-        if self.publisher.is_due() && self.delivering == Delivering::Nothing && !self.selecting {
+        if self.publisher.ledger().is_due() && self.delivering == Delivering::Nothing && !self.selecting {
             match self.state {
                 State::Open | State::Settling { .. } | State::Closing | State::Recycling { .. } => {
-                    self.publisher.confirms().flush(self.id, cx.link.out.client.made());
+                    self.publisher.ledger_mut().flush(self.id, cx.link.out.client.made());
                 }
                 State::UpstreamClosed { .. } | State::Refused { .. } | State::Gone => {}
             }
@@ -91,7 +91,7 @@ impl Channel {
     /// `connection.close` goes upstream: what waits will never go there, and is not in doubt. What waits for the proof of a
     /// right goes unjudged where its client would not hear that it was dropped: that would be to lose it.
     pub(in crate::session) fn end(&mut self, cx: &mut Cx<'_>) {
-        let unheard = matches!(self.publisher.mode(), Mode::Plain | Mode::Confirm { client: false });
+        let unheard = self.publisher.ledger().is_silent();
         while unheard && matches!(self.state, State::Open) && self.publisher.is_held() {
             // (The answers of what is given up are for those that end here, too.)
             drop(cx.link.probes.give_up());
@@ -110,13 +110,9 @@ impl Channel {
         self.drop_backlog();
     }
 
-    /// Whether the client's `channel.close` was in it.
+    /// Drops the frames that wait. Returns true if the client's `channel.close` was among them.
     pub(super) fn drop_backlog(&mut self) -> bool {
-        self.backlog_bytes = 0;
         self.awaits_waiters = false;
-        let says_close = |frame: Piece| {
-            frame.view().kind().and_then(|kind| frame.view().method(kind)) == Some(MethodId::CHANNEL_CLOSE)
-        };
-        self.backlog.drain(..).any(says_close)
+        self.publisher.line_mut().drop_frames()
     }
 }

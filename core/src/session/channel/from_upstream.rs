@@ -14,7 +14,7 @@ impl Channel {
     ) -> Result<(), Fault> {
         let id = frame.method(kind);
         if let Some(id @ (MethodId::BASIC_ACK | MethodId::BASIC_NACK)) = id
-            && matches!(self.publisher.mode(), Mode::Confirm { .. })
+            && self.publisher.ledger().has_confirms()
             && let Ok(settle) = Settle::parse(frame.payload())
         {
             let outcome = if id == MethodId::BASIC_ACK { Outcome::Acked } else { Outcome::Nacked };
@@ -68,7 +68,7 @@ impl Channel {
                 Some(MethodId::CHANNEL_OPEN_OK) => {
                     cx.link.out.upstream.forward(select.view());
                     self.state = State::Open;
-                    self.publisher = Publisher::new(self.id, self.birth, Mode::Tx);
+                    self.publisher.restart_with_tx();
                     return self.advance(cx);
                 }
                 Some(_) | None => {}
@@ -115,7 +115,7 @@ impl Channel {
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         match id {
-            Some(MethodId::BASIC_RETURN) if self.publisher.hears_returns() => {
+            Some(MethodId::BASIC_RETURN) if self.publisher.ledger().hears_returns() => {
                 self.returning = Some(frame.piece());
                 return Ok(());
             }
@@ -125,7 +125,7 @@ impl Channel {
                 self.publisher.upstream_closed(Blame::of(frame.payload()).as_ref(), cx.now);
                 let said_close = self.drop_backlog() || matches!(self.state, State::Settling { .. });
                 self.flush(cx);
-                self.publisher.confirms().forget_client();
+                self.publisher.ledger_mut().forget_client();
                 match self.state {
                     // Both have closed: each hears of it and gets its answer, the client's from the upstream where it has
                     // been asked.

@@ -21,7 +21,7 @@ use crate::session::entry::Outcome;
 use crate::session::fault::{Fault, Scope};
 use crate::session::outbox::{Piece, View};
 use crate::session::probe::Finding;
-use crate::session::publisher::{self, Mode, Publisher};
+use crate::session::publisher::{self, Publisher};
 use crate::session::rights::Right;
 use crate::window::{Ticket, Verdict};
 use crate::wire::frame::FrameKind;
@@ -31,7 +31,7 @@ use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, Close, CloseOk, Open};
 use amq_protocol::protocol::{AMQPClass, basic};
 use bytes::Bytes;
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::time::Instant;
 
 /// Repeated `channel.close`s that are answered. They are all answered at once when the upstream says close-ok, which may take long.
@@ -108,8 +108,6 @@ pub(in crate::session) struct Channel {
     returning: Option<Piece>,
     /// What is missing of the content that the client is being sent: nothing may come between its frames.
     delivering: Delivering,
-    backlog: VecDeque<Piece>,
-    backlog_bytes: usize,
     /// Nothing but publishes waits in the backlog, behind one that waits for the proof of a right: theirs are asked for, too.
     asks_ahead: bool,
     /// `tx.select` or `tx.commit` waits at the head of the backlog for the waiters before it.
@@ -145,8 +143,6 @@ pub(in crate::session) struct Booked {
 const CHANNEL: usize = size_of::<Channel>() + 64;
 /// Bytes of a consumer: its tag has 255 at most.
 const CONSUMER: usize = 320;
-/// Bytes of a frame in the backlog, beside its own.
-const QUEUED: usize = size_of::<Piece>() + 48;
 
 impl Channel {
     /// `channel.open` has passed.
@@ -155,13 +151,11 @@ impl Channel {
             id,
             birth,
             state: State::Open,
-            publisher: Publisher::new(id, birth, Mode::Plain),
+            publisher: Publisher::new(id, birth),
             consumers: HashSet::new(),
             used_otherwise: false,
             returning: None,
             delivering: Delivering::Nothing,
-            backlog: VecDeque::new(),
-            backlog_bytes: 0,
             asks_ahead: false,
             awaits_waiters: false,
             refusal: None,
@@ -190,7 +184,7 @@ impl Channel {
 
     /// Whether answers to the client are due.
     pub(in crate::session) fn is_due(&self) -> bool {
-        self.publisher.is_due()
+        self.publisher.ledger().is_due()
     }
 
     /// Whether the number is taken although the client thinks that it is free: the upstream has not answered yet.
@@ -205,9 +199,9 @@ impl Channel {
 
     /// Books it anew: what was booked before, and what is now.
     pub(in crate::session) fn book(&mut self) -> (Booked, Booked) {
-        let held = self.publisher.held() + self.backlog_bytes;
+        let held = self.publisher.held();
         let stuck = CHANNEL + self.consumers.len() * CONSUMER + self.publisher.stuck();
-        let ends = self.publisher.memory() + held + self.backlog.len() * QUEUED;
+        let ends = self.publisher.memory() + held;
         let after = Booked {
             unresolved: self.publisher.unresolved(),
             held,
@@ -219,12 +213,12 @@ impl Channel {
 
     /// Whether every outcome is known and nothing waits.
     pub(in crate::session) fn is_settled(&self) -> bool {
-        self.publisher.is_settled() && self.backlog.is_empty()
+        self.publisher.is_settled() && !self.publisher.line().has_frames()
     }
 
     /// Whether its backlog waits for nothing but room for unresolved publishes.
     pub(in crate::session) fn is_ready(&self) -> bool {
-        !self.backlog.is_empty() && matches!(self.state, State::Open) && !self.is_blocked()
+        self.publisher.line().has_frames() && matches!(self.state, State::Open) && !self.is_blocked()
     }
 
     /// There may be room again for what waits in the backlog.
@@ -257,8 +251,7 @@ impl Channel {
             | State::UpstreamClosed { .. }
             | State::Gone => None,
         };
-        let publisher = [self.publisher.waiting.deadline(), self.publisher.progress_deadline()];
-        state.into_iter().chain(publisher.into_iter().flatten()).min()
+        state.into_iter().chain(self.publisher.deadline()).min()
     }
 
     /// A frame of the client. `whole`: the frame after it in the same read is this channel's content header.
@@ -269,7 +262,7 @@ impl Channel {
         whole: bool,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let blocked = self.is_blocked() || !self.backlog.is_empty();
+        let blocked = self.is_blocked() || self.publisher.line().has_frames();
         let method = frame.method(kind);
         // It is not closed. Where the broker has heard all that the client has said, it says so itself.
         if method == Some(MethodId::CHANNEL_OPEN) && (blocked || !matches!(self.state, State::Open)) {
@@ -281,8 +274,7 @@ impl Channel {
                 if self.asks_ahead {
                     self.asks_ahead = ask_ahead(kind, frame, cx);
                 }
-                self.backlog_bytes += frame.len();
-                self.backlog.push_back(frame.compact());
+                self.publisher.line_mut().push_frame(frame);
                 Ok(())
             }
             State::Open | State::Recycling { .. } => {
@@ -337,7 +329,7 @@ impl Channel {
         most: usize,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let in_order = self.refusal.is_none() && !self.awaits_waiters && self.backlog.is_empty();
+        let in_order = self.refusal.is_none() && !self.awaits_waiters && !self.publisher.line().has_frames();
         if !in_order || !matches!(self.state, State::Open) || !self.publisher.takes_publishes() {
             return Ok(());
         }
@@ -364,23 +356,21 @@ impl Channel {
             MethodId::CONFIRM_SELECT => {
                 let nowait = frame.payload().get(4).is_some_and(|bits| bits & 1 != 0);
                 self.selecting |= !nowait;
-                self.publisher.select_confirm();
+                self.publisher.ledger_mut().select_confirm();
             }
             // What waits was said before the transaction, or belongs to it: either way it comes first.
             MethodId::TX_SELECT | MethodId::TX_COMMIT
-                if self.publisher.mode() != (Mode::Confirm { client: true })
-                    && self.publisher.has_waiting() =>
+                if !self.publisher.ledger().answers_client() && self.publisher.has_waiting() =>
             {
                 self.awaits_waiters = true;
-                self.backlog_bytes += frame.len();
-                self.backlog.push_front(frame.compact());
+                self.publisher.line_mut().push_frame_first(frame);
                 return Ok(());
             }
             MethodId::TX_SELECT => {
-                if self.publisher.mode() == (Mode::Confirm { client: false }) {
+                if self.publisher.ledger().is_unseen() {
                     return self.recycle(frame, cx);
                 }
-                self.publisher.select_tx();
+                self.publisher.ledger_mut().select_tx();
             }
             MethodId::TX_COMMIT => self.publisher.commit(),
             MethodId::TX_ROLLBACK => self.publisher.rollback(),
@@ -439,9 +429,7 @@ impl Channel {
 
     /// [`Channel::deadline`] has passed.
     pub(in crate::session) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        self.publisher.expire(cx)?;
-        self.publisher.retry(cx)?;
-        self.publisher.check_progress(cx)?;
+        self.publisher.handle_timeout(cx)?;
         if let State::Recycling { until, closing: false, .. } = self.state
             && cx.now >= until
         {
@@ -456,11 +444,8 @@ impl Channel {
         if !self.publisher.take_newly_held() {
             return;
         }
-        let mut frames = self.backlog.iter().take(LOOKED_AT);
-        self.asks_ahead = frames.all(|frame| {
-            let frame = frame.view();
-            frame.kind().is_some_and(|kind| ask_ahead(kind, frame, cx))
-        });
+        let mut frames = self.publisher.line().frames().take(LOOKED_AT);
+        self.asks_ahead = frames.all(|frame| frame.kind().is_some_and(|kind| ask_ahead(kind, frame, cx)));
     }
 
     /// Does what the last event has made possible.
@@ -478,20 +463,19 @@ impl Channel {
             && matches!(self.state, State::Open)
             && (cx.may_publish(self.publisher.unresolved()) || !self.publisher.is_between_contents())
         {
-            let Some(frame) = self.backlog.pop_front() else { break };
+            let Some(frame) = self.publisher.line_mut().pop_frame() else { break };
             let frame = frame.view();
-            self.backlog_bytes -= frame.len();
             if let Some(kind) = frame.kind() {
                 self.recv_open(kind, frame, true, cx)?;
             }
         }
         self.look_ahead(cx);
-        if self.client_gone && self.backlog.is_empty() && !self.is_blocked() {
+        if self.client_gone && !self.publisher.line().has_frames() && !self.is_blocked() {
             self.publisher.client_done();
         }
         // (What has come after a `tx.select` waits in the backlog for the fresh channel.)
         let settled = self.publisher.is_settled()
-            && (self.backlog.is_empty() || matches!(self.state, State::Recycling { .. }));
+            && (!self.publisher.line().has_frames() || matches!(self.state, State::Recycling { .. }));
         let free = !self.publisher.is_forwarding();
         match &mut self.state {
             State::Settling { close, until } if settled || cx.now >= *until => {
