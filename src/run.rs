@@ -2,7 +2,7 @@
 
 use hapax::admin::{self, Admin, Parts, Probe};
 use hapax::config::Config;
-use hapax::net::{self, Clients, Relay};
+use hapax::net::{self, ConnectionList, Relay};
 use hapax::process;
 use hapax::stats::Stats;
 use hapax_core::pressure::{Accounting, Budget, Watched};
@@ -96,12 +96,12 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         None => None,
     };
     let draining = on_signals().map_err(Failure::System)?;
-    let (stats, clients) = (Stats::new(), Clients::new());
+    let (stats, connections) = (Stats::new(), ConnectionList::new());
     let (shared, windows) = share(&config, &stats);
     // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
     let mut helpers = JoinSet::new();
     let budget = Arc::new(config.budget());
-    let memory = net::Budget::new(config.limits.memory, Arc::clone(&stats));
+    let memory = net::MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
     helpers.spawn(tick(windows.clone(), Arc::clone(&budget), Arc::clone(&memory)));
     if let Some(listener) = admin_listener {
         let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
@@ -111,7 +111,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
             budget,
             keys: shared.keys.clone(),
             stats: Arc::clone(&stats),
-            clients: Arc::clone(&clients),
+            connections: Arc::clone(&connections),
             probe,
             draining: draining.clone(),
         });
@@ -133,8 +133,8 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         tcp_user_timeout: config.timeouts.tcp_user,
         drain_timeout: config.timeouts.drain,
         stats,
-        clients,
-        budget: memory,
+        connections,
+        memory,
     };
     Arc::new(relay).serve(listener, draining).await;
     tracing::info!("drained; good bye");
@@ -163,7 +163,7 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
 
 /// Removes expired ids where no publish does it in passing, keeps the accounting's averages going, and lets windows size
 /// themselves by them.
-async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::Budget>) {
+async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::MemoryLimit>) {
     let mut tick = tokio::time::interval(TICK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

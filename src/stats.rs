@@ -26,12 +26,12 @@ pub struct Stats {
     unmatched: AtomicU64,
     latency: Histogram,
     /// written by [`crate::net`]
-    pub(crate) memory: MemoryCounts,
+    pub(crate) memory: MemoryCounters,
 }
 
 /// The memory that connections hold, and how many of them are paused.
 #[derive(Debug, Default)]
-pub(crate) struct MemoryCounts {
+pub(crate) struct MemoryCounters {
     /// the most bytes that may be held
     pub(crate) limit: AtomicUsize,
     /// bytes that are held
@@ -89,7 +89,7 @@ impl Stats {
             dial_failures: self.dial_failures.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
             latency: self.latency.snapshot(),
-            memory: Memory {
+            memory: HeldMemory {
                 limit: self.memory.limit.load(Relaxed),
                 used: self.memory.used.load(Relaxed),
                 paused: self.memory.paused.load(Relaxed),
@@ -139,12 +139,12 @@ pub struct Snapshot {
     /// time from a publish's arrival to the upstream's answer
     pub latency: Latency,
     /// memory that is held for clients
-    pub memory: Memory,
+    pub memory: HeldMemory,
 }
 
 /// The memory that is held for clients at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Memory {
+pub struct HeldMemory {
     /// the most bytes that may be held; 0 before there is a relay
     pub limit: usize,
     /// bytes that are held

@@ -43,13 +43,13 @@ struct Now {
     /// since when the peer has accepted no bytes of an answer
     stuck: Option<Instant>,
     short: bool,
-    leaves: bool,
+    is_leaving: bool,
 }
 
 impl Default for Activity {
     fn default() -> Activity {
         let (stage, moved) = (Stage::New, Instant::now());
-        let now = Now { stage, moved, stuck: None, short: false, leaves: false };
+        let now = Now { stage, moved, stuck: None, short: false, is_leaving: false };
         Activity { now: Mutex::new(now), leave: Notify::new() }
     }
 }
@@ -58,7 +58,7 @@ impl Activity {
     /// Returns the rank by which a connection is chosen to give way: the smallest goes first. A connection without a
     /// request goes before one with a request; among equals, the one in which nothing has moved for the longest time
     /// goes first.
-    pub(super) fn worth(&self) -> (Stage, Instant) {
+    pub(super) fn rank(&self) -> (Stage, Instant) {
         let now = self.now.lock();
         (now.stage, now.moved)
     }
@@ -70,13 +70,13 @@ impl Activity {
 
     /// Asks the connection to end.
     pub(super) fn leave(&self) {
-        self.now.lock().leaves = true;
+        self.now.lock().is_leaving = true;
         self.leave.notify_one();
     }
 
     /// Returns true after [`Activity::leave`] was called.
-    pub(super) fn leaves(&self) -> bool {
-        self.now.lock().leaves
+    pub(super) fn is_leaving(&self) -> bool {
+        self.now.lock().is_leaving
     }
 
     /// Waits for [`Activity::leave`].
@@ -137,14 +137,14 @@ impl Drop for Busy {
 
 /// A socket that records its reads and writes in an [`Activity`].
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct ObservedStream {
     stream: TcpStream,
     activity: Arc<Activity>,
 }
 
-impl Watched {
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Watched {
-        Watched { stream, activity }
+impl ObservedStream {
+    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> ObservedStream {
+        ObservedStream { stream, activity }
     }
 
     fn write(
@@ -161,7 +161,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for ObservedStream {
     /// Resets the connection if the peer has not accepted all bytes. The kernel would otherwise keep them for minutes.
     fn drop(&mut self) {
         if self.activity.stuck().is_some() {
@@ -170,7 +170,7 @@ impl Drop for Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for ObservedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -184,7 +184,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for ObservedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.write(|stream| stream.poll_write(cx, bytes))
     }

@@ -47,15 +47,15 @@ impl fmt::Display for Caller {
 
 /// Checks each request before it is served.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct AccessCheck {
     pub(super) token: Option<Token>,
     /// the listener's address; `None` in tests of a router without a listener
     pub(super) address: Option<SocketAddr>,
 }
 
 /// Lets a request pass if its `Host` can be this listener, whatever path it asks for.
-pub(super) async fn know_host(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    match admin.door.check_host(request.headers()) {
+pub(super) async fn require_host(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    match admin.access.check_host(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(complaint) => refused(&request, complaint),
     }
@@ -70,7 +70,7 @@ fn refused(request: &Request, complaint: Complaint) -> Response {
 /// Lets a request pass to the API, or answers with an error.
 pub(super) async fn guard(State(admin): State<Arc<Admin>>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    match admin.door.admit(request.method(), request.headers()) {
+    match admin.access.admit(request.method(), request.headers()) {
         Ok(by) => {
             request.extensions_mut().insert(Caller { peer, by });
             let mut response = next.run(request).await;
@@ -83,7 +83,7 @@ pub(super) async fn guard(State(admin): State<Arc<Admin>>, mut request: Request,
     }
 }
 
-impl Door {
+impl AccessCheck {
     /// Returns why the caller is let in ("token" or "loopback"), or the error. The `Host` is already checked.
     fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<&'static str, Complaint> {
         check_origin(headers)?;

@@ -7,8 +7,9 @@
 //! request, the one goes whose peer has read nothing for the longest time. A health check therefore always finds a
 //! place, however many connections say nothing and however fast new ones arrive.
 
-use super::activity::{Activity, Busy, Stage, Watched};
+use super::activity::{Activity, Busy, ObservedStream, Stage};
 use super::auth::Peer;
+use crate::accept::Acceptor;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -29,8 +30,6 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_io_timeout::TimeoutStream;
 
-/// How long accepting rests when the system refuses (out of files, out of memory).
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// The shortest time between two log lines that say that all places are taken.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long a new connection may say nothing before it gives way. A peer needs that long to send its request. With
@@ -64,26 +63,21 @@ pub(super) const BOUNDS: Bounds =
 
 /// Serves until the task is dropped.
 pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds) -> io::Result<()> {
+    let mut acceptor = Acceptor::new(listener, "admin");
     let mut places = Places::new(bounds.connections.max(1));
     loop {
         tokio::select! {
             () = places.next_end() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    places.make_room(peer).await;
-                    let (router, activity) = (router.clone(), Arc::new(Activity::default()));
-                    places.take(Arc::clone(&activity), async move {
-                        tokio::select! {
-                            () = connection(stream, peer, router, bounds, &activity) => {}
-                            () = activity.told_to_leave() => {}
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::error!(target: "hapax::admin", %error, "can't accept; is the limit of open files too low? (ulimit -n)");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                }
-            },
+            (stream, peer) = acceptor.next() => {
+                places.make_room(peer).await;
+                let (router, activity) = (router.clone(), Arc::new(Activity::default()));
+                places.take(Arc::clone(&activity), async move {
+                    tokio::select! {
+                        () = connection(stream, peer, router, bounds, &activity) => {}
+                        () = activity.told_to_leave() => {}
+                    }
+                });
+            }
         }
     }
 }
@@ -134,8 +128,8 @@ impl Places {
     /// off than closed ones.
     async fn make_room(&mut self, peer: SocketAddr) {
         while self.is_full() {
-            let staying = self.taken.values().filter(|activity| !activity.leaves());
-            match staying.map(|activity| (activity.worth(), activity)).min_by_key(|(worth, _)| *worth) {
+            let staying = self.taken.values().filter(|activity| !activity.is_leaving());
+            match staying.map(|activity| (activity.rank(), activity)).min_by_key(|(rank, _)| *rank) {
                 Some(((Stage::Silent, since), _)) if since.elapsed() < GRACE => {
                     tokio::time::sleep_until(since + GRACE).await;
                 }
@@ -155,7 +149,7 @@ impl Places {
 
     /// Returns how many connections have been told to leave and are still open.
     fn leaving(&self) -> usize {
-        self.taken.values().filter(|activity| activity.leaves()).count()
+        self.taken.values().filter(|activity| activity.is_leaving()).count()
     }
 
     /// Logs that a connection gives way. A stranger can cause this a thousand times per second, so most lines are left
@@ -182,7 +176,7 @@ async fn connection(
     // machine died.
     let _ = stream.set_nodelay(true);
     let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
-    let mut stream = TimeoutStream::new(Watched::new(stream, Arc::clone(activity)));
+    let mut stream = TimeoutStream::new(ObservedStream::new(stream, Arc::clone(activity)));
     stream.set_write_timeout(Some(bounds.write));
     let router = TowerToHyperService::new(router);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {

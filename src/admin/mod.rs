@@ -12,7 +12,7 @@
 //! | anything else | 404 as JSON |
 //!
 //! Every path answers only if the request's `Host` can be this listener ([`auth`]). [`listen`] limits connections,
-//! [`events`] limits streams, [`activity`] records which connection should give way, and [`complaint`] is the form of
+//! [`api::events`] limits streams, [`activity`] records which connection should give way, and [`complaint`] is the form of
 //! every error.
 
 mod activity;
@@ -21,7 +21,6 @@ mod auth;
 mod clock;
 mod complaint;
 pub mod dashboard;
-mod events;
 mod health;
 mod listen;
 mod metrics;
@@ -29,9 +28,10 @@ mod probe;
 pub use probe::{Probe, ProbeError};
 
 use crate::config::{Config, WindowConfig};
-use crate::net::Clients;
+use crate::net::ConnectionList;
 use crate::stats::Stats;
-use auth::Door;
+use api::Events;
+use auth::AccessCheck;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -39,7 +39,6 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use clock::Now;
 use complaint::{Complaint, ComplaintBody};
-use events::Events;
 use hapax_core::pressure::{Budget, Watched};
 use hapax_core::window::KeyMaker;
 use metrics::{Format, Metrics};
@@ -78,7 +77,7 @@ pub struct Parts<'a> {
     /// what the process counts
     pub stats: Arc<Stats>,
     /// the list of client connections
-    pub clients: Arc<Clients>,
+    pub connections: Arc<ConnectionList>,
     /// asks the upstream
     pub probe: Probe,
     /// turns true when the process begins to drain
@@ -94,11 +93,11 @@ pub struct Admin {
     budget: Arc<Budget>,
     keys: KeyMaker,
     stats: Arc<Stats>,
-    clients: Arc<Clients>,
+    connections: Arc<ConnectionList>,
     metrics: Metrics,
     probe: Arc<Probe>,
     draining: watch::Receiver<bool>,
-    door: Door,
+    access: AccessCheck,
     events: Events,
     /// Held during a change. When two changes come at once, the log shows which was first.
     changing: Mutex<()>,
@@ -110,7 +109,7 @@ pub struct Admin {
 impl Admin {
     /// Creates the admin interface from its parts.
     pub fn new(parts: Parts<'_>) -> Arc<Admin> {
-        let Parts { config, windows, budget, keys, stats, clients, probe, draining } = parts;
+        let Parts { config, windows, budget, keys, stats, connections, probe, draining } = parts;
         let windows: Arc<[Watched]> = windows.into();
         let probe = Arc::new(probe);
         Arc::new(Admin {
@@ -120,10 +119,10 @@ impl Admin {
             budget,
             keys,
             stats,
-            clients,
+            connections,
             probe,
             draining,
-            door: Door { token: config.admin_token.clone(), address: config.admin },
+            access: AccessCheck { token: config.admin_token.clone(), address: config.admin },
             events: Events::default(),
             changing: Mutex::default(),
             since: Now::read(),
@@ -145,7 +144,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .merge(api::guarded(&admin))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(from_fn_with_state(Arc::clone(&admin), auth::know_host))
+        .layer(from_fn_with_state(Arc::clone(&admin), auth::require_host))
         .with_state(admin)
 }
 

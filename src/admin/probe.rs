@@ -6,7 +6,7 @@
 //! client closed early. To keep that log short, an answer is remembered for a moment and given to everybody who asks.
 //! A scrape of the metrics also accepts an older answer if it was good, and does not wait for a slow one.
 
-use crate::config::Upstream;
+use crate::config::UpstreamAddress;
 use hapax_core::wire::frame::{HEADER_LEN, PROTOCOL_HEADER};
 use parking_lot::Mutex;
 use std::io;
@@ -63,7 +63,7 @@ struct Answer {
 
 impl Probe {
     /// Creates a probe of this upstream. An answer takes at most `timeout` and is remembered for `fresh`.
-    pub fn new(upstream: &Upstream, timeout: Duration, fresh: Duration) -> Probe {
+    pub fn new(upstream: &UpstreamAddress, timeout: Duration, fresh: Duration) -> Probe {
         let (last, asking) = (Mutex::default(), tokio::sync::Mutex::default());
         Probe { address: upstream.authority(), timeout, fresh, last, asking }
     }

@@ -4,7 +4,8 @@
 use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
-    Config, Given, Limits, Loaded, Log, Overrides, Problems, Timeouts, Token, Upstream, WindowConfig, value,
+    Config, Given, Limits, Loaded, LogSettings, Overrides, Problems, Timeouts, Token, UpstreamAddress,
+    WindowConfig, value,
 };
 use hapax_core::pressure::budget;
 use hapax_core::window::Mode;
@@ -79,7 +80,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         memory_budget,
         limits,
         timeouts,
-        log: Log { level, ..log },
+        log: LogSettings { level, ..log },
         windows,
     }
 }
@@ -183,9 +184,9 @@ fn read_timeouts(mut section: Section<'_>, report: &mut Report) -> Timeouts {
     timeouts
 }
 
-fn read_log(mut section: Section<'_>, report: &mut Report) -> Log {
-    let default = Log::default();
-    let log = Log {
+fn read_log(mut section: Section<'_>, report: &mut Report) -> LogSettings {
+    let default = LogSettings::default();
+    let log = LogSettings {
         format: section.read(report, "format", default.format, |v| value::word(v, "auto")),
         level: section.read(report, "level", default.level, |v| value::log_level(value::text(v, "info")?)),
     };
@@ -290,7 +291,7 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 /// Returns true if the upstream is certainly this process. Only the name `localhost` is resolved.
-fn is_self(upstream: &Upstream, listen: SocketAddr) -> bool {
+fn is_self(upstream: &UpstreamAddress, listen: SocketAddr) -> bool {
     let ip = match upstream.host.as_ref() {
         "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
         host => host.parse::<IpAddr>().ok(),

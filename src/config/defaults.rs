@@ -2,7 +2,7 @@
 //! compares the two.
 
 use super::machine;
-use super::{Config, Limits, Log, LogFormat, Timeouts, Upstream, WindowConfig};
+use super::{Config, Limits, LogFormat, LogSettings, Timeouts, UpstreamAddress, WindowConfig};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
 use hapax_core::window::set::Pattern;
@@ -79,22 +79,22 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             listen: LISTEN,
-            upstream: Upstream::default(),
+            upstream: UpstreamAddress::default(),
             admin: Some(ADMIN),
             admin_token_file: None,
             admin_token: None,
             memory_budget: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
-            log: Log::default(),
+            log: LogSettings::default(),
             windows: vec![WindowConfig::named(WINDOW_NAME)],
         }
     }
 }
 
-impl Default for Upstream {
-    fn default() -> Upstream {
-        Upstream { host: UPSTREAM_HOST.into(), port: UPSTREAM_PORT }
+impl Default for UpstreamAddress {
+    fn default() -> UpstreamAddress {
+        UpstreamAddress { host: UPSTREAM_HOST.into(), port: UPSTREAM_PORT }
     }
 }
 
@@ -138,9 +138,9 @@ impl Default for Timeouts {
     }
 }
 
-impl Default for Log {
-    fn default() -> Log {
-        Log { format: LogFormat::default(), level: LOG_LEVEL.to_owned() }
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        LogSettings { format: LogFormat::default(), level: LOG_LEVEL.to_owned() }
     }
 }
 

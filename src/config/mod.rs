@@ -25,7 +25,7 @@ pub(crate) use check::{TICK, most};
 pub use problem::{Problem, Problems, Source, Sources};
 pub use token::{Secret, Token};
 #[cfg(feature = "tools")]
-pub(crate) use token::{Shared, read_secret};
+pub(crate) use token::{TooOpen, read_secret};
 
 use hapax_core::pressure::budget::{Budget, Share};
 use hapax_core::session::Settings;
@@ -45,7 +45,7 @@ pub struct Config {
     /// where AMQP clients connect
     pub listen: SocketAddr,
     /// the broker's address
-    pub upstream: Upstream,
+    pub upstream: UpstreamAddress,
     /// where metrics, health and the API are served; `None`: nowhere
     pub admin: Option<SocketAddr>,
     /// the file that the token came from
@@ -59,21 +59,21 @@ pub struct Config {
     /// timeouts
     pub timeouts: Timeouts,
     /// logging
-    pub log: Log,
+    pub log: LogSettings,
     /// in order: the first window that matches judges a publish
     pub windows: Vec<WindowConfig>,
 }
 
 /// The broker's address. It has no credentials and no vhost, because each client brings its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Upstream {
+pub struct UpstreamAddress {
     /// a name or an IP address, without brackets
     pub host: Arc<str>,
     /// the port
     pub port: u16,
 }
 
-impl Upstream {
+impl UpstreamAddress {
     /// Returns `HOST:PORT` as resolvers take it.
     pub fn authority(&self) -> String {
         if self.host.contains(':') {
@@ -84,7 +84,7 @@ impl Upstream {
     }
 }
 
-impl fmt::Display for Upstream {
+impl fmt::Display for UpstreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "amqp://{}", self.authority())
     }
@@ -132,7 +132,7 @@ pub struct Timeouts {
 
 /// Logging. The log goes to stderr.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Log {
+pub struct LogSettings {
     /// the form of a log line
     pub format: LogFormat,
     /// what is logged: a level, or levels by target

@@ -57,7 +57,7 @@ impl Token {
             None => Ok(token),
             Some(shared) => Err(Wrong::new(
                 format!("names {}, {shared}", path.display()),
-                format!("{}; where a file can't have that mode, use HAPAX_ADMIN_TOKEN", Shared::fix(path)),
+                format!("{}; where a file can't have that mode, use HAPAX_ADMIN_TOKEN", TooOpen::fix(path)),
             )),
         }
     }
@@ -84,18 +84,18 @@ impl fmt::Debug for Token {
 
 /// A file with a secret that others than its owner can read or write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Shared {
+pub(crate) struct TooOpen {
     mode: u32,
 }
 
-impl Shared {
+impl TooOpen {
     /// Returns the command that closes the file to everybody but its owner.
     pub(crate) fn fix(path: &Path) -> String {
         format!("chmod 600 {} (its owner must be who runs this)", path.display())
     }
 }
 
-impl fmt::Display for Shared {
+impl fmt::Display for TooOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = if self.mode & 0o006 == 0 { "its group" } else { "every user of this host" };
         write!(f, "which {who} can read or change (mode {:03o})", self.mode)
@@ -105,7 +105,7 @@ impl fmt::Display for Shared {
 /// Returns the text of a file with a secret, and whether others can access the file. Checks the mode of the open file,
 /// because the name may lead to another file a moment later. A pipe or a device is not checked: its mode does not say
 /// who has read the secret.
-pub(crate) fn read_secret(path: &Path) -> std::io::Result<(String, Option<Shared>)> {
+pub(crate) fn read_secret(path: &Path) -> std::io::Result<(String, Option<TooOpen>)> {
     use std::os::unix::fs::PermissionsExt;
     let file = std::fs::File::open(path)?;
     let mut text = String::new();
@@ -114,7 +114,7 @@ pub(crate) fn read_secret(path: &Path) -> std::io::Result<(String, Option<Shared
     let about = file.metadata()?;
     let mode = about.permissions().mode() & 0o777;
     let shared = about.is_file() && (mode & 0o006 != 0 || (mode & 0o060 != 0 && group_may(&file)));
-    Ok((text, shared.then_some(Shared { mode })))
+    Ok((text, shared.then_some(TooOpen { mode })))
 }
 
 /// Returns true if the group really may read or write a file whose mode has the group's bits set. If the file has an

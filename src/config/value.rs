@@ -1,6 +1,6 @@
 //! Parses single values: the meaning of a TOML value or of a flag's text, or what to write instead.
 
-use super::Upstream;
+use super::UpstreamAddress;
 use super::problem::Wrong;
 use super::raw::type_name;
 use hapax_core::window::set::Pattern;
@@ -197,7 +197,7 @@ pub(super) fn admin(text: &str) -> Result<Option<SocketAddr>, Wrong> {
 }
 
 /// Parses `amqp://HOST:PORT`.
-pub(super) fn upstream(text: &str) -> Result<Upstream, Wrong> {
+pub(super) fn upstream(text: &str) -> Result<UpstreamAddress, Wrong> {
     let example = "write amqp://HOST:PORT, as in \"amqp://127.0.0.1:5672\"";
     let wrong = |what: &str, fix: &str| Err(Wrong::new(format!("{what}: {}", masked(text)), fix));
     let Some((scheme, rest)) = text.split_once("://") else {
@@ -236,7 +236,7 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, Wrong> {
         None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
     };
     match port {
-        Some(port) if valid && port > 0 => Ok(Upstream { host: name.unwrap_or(host).into(), port }),
+        Some(port) if valid && port > 0 => Ok(UpstreamAddress { host: name.unwrap_or(host).into(), port }),
         Some(port) if port > 0 => wrong("has no valid host", example),
         _ => wrong("has no valid port", "write a port from 1 to 65535; RabbitMQ's is 5672"),
     }

@@ -16,7 +16,7 @@ mod sink;
 #[cfg(any(test, feature = "tools"))]
 pub(crate) use escape::{is_hidden, json};
 
-use crate::config::{Log as Settings, LogFormat};
+use crate::config::{LogFormat, LogSettings};
 use escape::Escaped;
 use plain::Plain;
 use sink::Sink;
@@ -74,7 +74,7 @@ pub fn flush() {
 /// # Errors
 ///
 /// Fails if the system can't start a thread, or if the process has a log already.
-pub fn init(settings: &Settings) -> io::Result<Log> {
+pub fn init(settings: &LogSettings) -> io::Result<Log> {
     let terminal = io::stderr().is_terminal();
     let sink = Sink::start(Stderr, |lines| {
         tracing::warn!(target: "hapax::log", lines, "log lines were lost: nobody read the log, or it could not be written");
@@ -87,7 +87,7 @@ pub fn init(settings: &Settings) -> io::Result<Log> {
 }
 
 /// Creates the subscriber that turns events into lines. `terminal` is true if a terminal shows them.
-fn subscriber<W>(settings: &Settings, terminal: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
+fn subscriber<W>(settings: &LogSettings, terminal: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {

@@ -26,10 +26,10 @@ thread_local! {
 
 /// A handle to the lines that wait to be written.
 #[derive(Clone, Debug)]
-pub(super) struct Sink(Arc<Shared>);
+pub(super) struct Sink(Arc<Queue>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Queue {
     waiting: Mutex<Waiting>,
     /// Signals that there are new lines, or that all lines are written.
     changed: Condvar,
@@ -56,10 +56,10 @@ impl Sink {
         out: impl Write + Send + 'static,
         tell: impl FnMut(u64) + Send + 'static,
     ) -> io::Result<Sink> {
-        let shared = Arc::new(Shared::default());
-        let sink = Sink(Arc::clone(&shared));
+        let queue = Arc::new(Queue::default());
+        let sink = Sink(Arc::clone(&queue));
         // Nobody ends this thread: when the process ends, it may be inside a write that never returns.
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || shared.run(out, tell))?;
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || queue.run(out, tell))?;
         Ok(sink)
     }
 
@@ -87,7 +87,7 @@ impl Sink {
     }
 }
 
-impl Shared {
+impl Queue {
     fn run(&self, mut out: impl Write, mut tell: impl FnMut(u64)) {
         WRITES.set(true);
         let (mut batch, mut told) = (Vec::new(), 0);

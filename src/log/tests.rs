@@ -30,7 +30,7 @@ impl<'w> MakeWriter<'w> for Lines {
 /// Returns everything that `log` logs.
 fn logged(format: LogFormat, terminal: bool, log: impl FnOnce()) -> String {
     let lines = Lines::default();
-    let settings = Settings { format, ..Config::default().log };
+    let settings = LogSettings { format, ..Config::default().log };
     tracing::subscriber::with_default(subscriber(&settings, terminal, lines.clone()), log);
     String::from_utf8(lines.0.lock().clone()).unwrap()
 }

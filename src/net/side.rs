@@ -12,27 +12,27 @@ use tokio::net::TcpStream;
 const READ: usize = 64 * 1024;
 /// Bytes to read at a time after a read that returned at least [`READ`] bytes. Larger reads mean fewer system calls,
 /// and system calls are most of what a busy relay costs.
-const READ_MUCH: usize = 256 * 1024;
+const READ_LARGE: usize = 256 * 1024;
 /// When a read returns fewer bytes than this and the session takes all of them, the buffer is freed. Most connections
 /// are idle most of the time, so they should hold no buffer. Also the least free room to start a read with.
-const SHORT: usize = 8 * 1024;
+const IDLE_READ: usize = 8 * 1024;
 /// Bytes to read at a time while the process is short of memory.
-const READ_LITTLE: usize = 16 * 1024;
+const READ_SMALL: usize = 16 * 1024;
 /// When a write has to wait, slices shorter than this are copied. Without the copy, a short slice would keep the whole
 /// buffer alive that it was read into.
-const WORTH: usize = 32 * 1024;
+const COPY_BELOW: usize = 32 * 1024;
 /// An empty write queue with more capacity than this (in slices) is freed.
-const KEPT: usize = 256;
+const KEPT_SLICES: usize = 256;
 /// After the last byte is written, how long the peer may take to close the socket before we shut down our side.
-const PEER_FIRST: Duration = Duration::from_millis(500);
+const PEER_CLOSES_WITHIN: Duration = Duration::from_millis(500);
 /// After we have shut down our side, how long we wait for the peer to close.
-const PEER_LAST: Duration = Duration::from_secs(1);
+const PEER_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// The most slices that one write passes to the kernel.
 const SLICES: usize = 64;
 
 /// The outcome of one read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Came {
+pub(super) enum ReadOutcome {
     /// There was nothing to read.
     Nothing,
     /// The read returned bytes or the end of the stream, and the socket has no more for now.
@@ -57,14 +57,14 @@ pub(super) struct Side {
     ended: bool,
     /// A write has failed, so nothing more is written. Bytes that the peer sent earlier may still be in the socket, so
     /// reading goes on until the end.
-    deaf: bool,
+    write_failed: bool,
     last_read: usize,
-    /// Reads are limited to [`READ_LITTLE`], because the process is short of memory.
-    little: bool,
+    /// Reads are limited to [`READ_SMALL`], because the process is short of memory.
+    short_reads: bool,
     /// How long written bytes may stay unacknowledged before the kernel breaks the connection.
-    patience: Option<Duration>,
-    /// The kernel's `TCP_USER_TIMEOUT` is set to `patience` now.
-    watched: bool,
+    unacked_timeout: Option<Duration>,
+    /// The kernel's `TCP_USER_TIMEOUT` is set to `unacked_timeout` now.
+    user_timeout_on: bool,
     /// The socket is closed when the queue is empty, or at this time at the latest. Nothing more is queued from now
     /// on.
     closing: Option<Instant>,
@@ -81,11 +81,11 @@ impl Side {
             total_read: 0,
             total_written: 0,
             ended: false,
-            deaf: false,
+            write_failed: false,
             last_read: 0,
-            little: false,
-            patience: None,
-            watched: false,
+            short_reads: false,
+            unacked_timeout: None,
+            user_timeout_on: false,
             closing: None,
         }
     }
@@ -101,27 +101,27 @@ impl Side {
     }
 
     /// Makes reads short (or normal again), because the process is short of memory (or no longer is).
-    pub(super) fn read_little(&mut self, little: bool) {
-        self.little = little;
+    pub(super) fn set_short_reads(&mut self, short: bool) {
+        self.short_reads = short;
     }
 
-    /// Makes the kernel break the connection when written bytes stay unacknowledged for `patience`, because then the
+    /// Makes the kernel break the connection when written bytes stay unacknowledged for `timeout`, because then the
     /// peer's host has vanished.
     ///
     /// The kernel's timeout also counts the time in which a living peer accepts no bytes because its receive window is
     /// full. That is not a reason to disconnect, so the timeout is off while bytes wait in the queue.
-    pub(super) fn watch(&mut self, patience: Duration) {
-        self.patience = Some(patience);
-        self.set_watched(self.queue.is_empty());
+    pub(super) fn break_when_unacked(&mut self, timeout: Duration) {
+        self.unacked_timeout = Some(timeout);
+        self.set_user_timeout(self.queue.is_empty());
     }
 
-    fn set_watched(&mut self, watched: bool) {
-        if let Some(patience) = self.patience
-            && self.watched != watched
+    fn set_user_timeout(&mut self, on: bool) {
+        if let Some(timeout) = self.unacked_timeout
+            && self.user_timeout_on != on
         {
-            self.watched = watched;
+            self.user_timeout_on = on;
             // If the option can't be set, the kernel's default timeout applies.
-            let _ = socket2::SockRef::from(&self.stream).set_tcp_user_timeout(watched.then_some(patience));
+            let _ = socket2::SockRef::from(&self.stream).set_tcp_user_timeout(on.then_some(timeout));
         }
     }
 
@@ -136,7 +136,7 @@ impl Side {
     }
 
     pub(super) fn write(&mut self, bytes: Bytes) {
-        if !self.ended && !self.deaf {
+        if !self.ended && !self.write_failed {
             self.queued += bytes.len();
             self.queue.push_back(bytes);
         }
@@ -169,29 +169,29 @@ impl Side {
     }
 
     /// Reads once, without waiting.
-    pub(super) fn read(&mut self) -> Came {
+    pub(super) fn read(&mut self) -> ReadOutcome {
         if self.ended {
-            return Came::Nothing;
+            return ReadOutcome::Nothing;
         }
         let room = self.make_room();
         let result = self.stream.try_read_buf(&mut (&mut self.inbox).limit(room));
-        self.took(room, result)
+        self.finish_read(room, result)
     }
 
     /// Reads once, and asks the kernel directly if the runtime says that there is nothing. The runtime learns about
     /// new bytes from an event, and a timer can wake the task before the runtime has seen that event: after a process
     /// was stopped for seconds, both are due at once.
-    pub(super) fn read_surely(&mut self) -> Came {
+    pub(super) fn read_from_kernel(&mut self) -> ReadOutcome {
         match self.read() {
-            Came::Nothing if self.has_unread() => {}
-            came => return came,
+            ReadOutcome::Nothing if self.has_unread() => {}
+            outcome => return outcome,
         }
         let (room, len) = (self.make_room(), self.inbox.len());
         self.inbox.resize(len + room, 0);
         let socket = socket2::SockRef::from(&self.stream);
         let result = (&*socket).read(self.inbox.get_mut(len..).unwrap_or_default());
         self.inbox.truncate(len + result.as_ref().map_or(0, |count| *count));
-        self.took(room, result)
+        self.finish_read(room, result)
     }
 
     /// Returns true if the kernel holds bytes from the peer that were not read yet.
@@ -201,40 +201,40 @@ impl Side {
 
     /// Makes room in the read buffer. Returns how many bytes to read.
     fn make_room(&mut self) -> usize {
-        let most = match (self.little, self.last_read < READ) {
-            (true, _) => READ_LITTLE,
+        let most = match (self.short_reads, self.last_read < READ) {
+            (true, _) => READ_SMALL,
             (false, true) => READ,
-            (false, false) => READ_MUCH,
+            (false, false) => READ_LARGE,
         };
-        if self.inbox.capacity() - self.inbox.len() < SHORT {
+        if self.inbox.capacity() - self.inbox.len() < IDLE_READ {
             self.inbox.reserve(most);
         }
         let room = self.inbox.capacity() - self.inbox.len();
-        if self.little { room.min(READ_LITTLE) } else { room }
+        if self.short_reads { room.min(READ_SMALL) } else { room }
     }
 
-    fn took(&mut self, room: usize, result: io::Result<usize>) -> Came {
+    fn finish_read(&mut self, room: usize, result: io::Result<usize>) -> ReadOutcome {
         match result {
             Ok(0) => {
                 self.ended = true;
-                Came::Last
+                ReadOutcome::Last
             }
             Ok(count) => {
                 self.last_read = count;
                 self.total_read += count as u64;
-                if count < room { Came::Last } else { Came::More }
+                if count < room { ReadOutcome::Last } else { ReadOutcome::More }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Came::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Nothing,
             Err(_) => {
                 self.ended = true;
-                Came::Last
+                ReadOutcome::Last
             }
         }
     }
 
     /// Frees the read buffer if it is empty and the last read was short.
-    pub(super) fn tidy(&mut self) {
-        if self.inbox.is_empty() && self.last_read < SHORT {
+    pub(super) fn free_idle_inbox(&mut self) {
+        if self.inbox.is_empty() && self.last_read < IDLE_READ {
             self.inbox = BytesMut::new();
         }
     }
@@ -249,13 +249,13 @@ impl Side {
                 count += 1;
             }
             match self.stream.try_write_vectored(slices.get(..count).unwrap_or_default()) {
-                Ok(written) => self.take(written),
+                Ok(written) => self.drop_written(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.set_watched(false);
+                    self.set_user_timeout(false);
                     return self.copy_small();
                 }
                 Err(_) => {
-                    self.deaf = true;
+                    self.write_failed = true;
                     self.queue.clear();
                     self.queued = 0;
                     self.copied = 0;
@@ -263,8 +263,8 @@ impl Side {
             }
         }
         if self.queue.is_empty() {
-            self.set_watched(true);
-            if self.queue.capacity() > KEPT {
+            self.set_user_timeout(true);
+            if self.queue.capacity() > KEPT_SLICES {
                 self.queue = VecDeque::new();
             }
         }
@@ -278,7 +278,7 @@ impl Side {
         }
         let mut small = BytesMut::new();
         for slice in self.queue.split_off(self.copied) {
-            if slice.len() < WORTH {
+            if slice.len() < COPY_BELOW {
                 small.extend_from_slice(&slice);
                 continue;
             }
@@ -299,7 +299,7 @@ impl Side {
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
-    fn take(&mut self, mut written: usize) {
+    fn drop_written(&mut self, mut written: usize) {
         self.queued -= written;
         self.total_written += written as u64;
         while let Some(first) = self.queue.front_mut() {
@@ -317,9 +317,9 @@ impl Side {
     /// itself, so this waits for that first. Then it shuts down our side and waits a little longer. Closing a socket
     /// with unread bytes would send a reset, and the peer might then never read our last bytes.
     pub(super) async fn farewell(mut self) {
-        if tokio::time::timeout(PEER_FIRST, self.read_to_end()).await.is_err() {
+        if tokio::time::timeout(PEER_CLOSES_WITHIN, self.read_to_end()).await.is_err() {
             let _ = self.stream.shutdown().await;
-            let _ = tokio::time::timeout(PEER_LAST, self.read_to_end()).await;
+            let _ = tokio::time::timeout(PEER_ANSWERS_WITHIN, self.read_to_end()).await;
         }
     }
 

@@ -1,8 +1,8 @@
 //! The admin interface over a real socket: metrics, health, readiness against a broker that answers or does not.
 
 use hapax::admin::{Admin, Parts, Probe, serve as serve_admin};
-use hapax::config::{Config, Overrides, Upstream};
-use hapax::net::Clients;
+use hapax::config::{Config, Overrides, UpstreamAddress};
+use hapax::net::ConnectionList;
 use hapax::stats::Stats;
 use hapax_core::pressure::{Accounting, Watched};
 use hapax_core::session::Listener as _;
@@ -40,7 +40,7 @@ async fn serve(upstream: SocketAddr) -> Served {
         accounting: Arc::clone(accounting),
     };
     let windows = set.iter().zip(&accountings).map(watched).collect();
-    let upstream = Upstream { host: upstream.ip().to_string().into(), port: upstream.port() };
+    let upstream = UpstreamAddress { host: upstream.ip().to_string().into(), port: upstream.port() };
     let (drain, draining) = watch::channel(false);
     let stats = Stats::new();
     let probe = Probe::new(&upstream, Duration::from_secs(20), Duration::from_secs(3600));
@@ -50,7 +50,7 @@ async fn serve(upstream: SocketAddr) -> Served {
         budget: Arc::new(config.budget()),
         keys: KeyMaker::new((1, 2)),
         stats: Arc::clone(&stats),
-        clients: Clients::new(),
+        connections: ConnectionList::new(),
         probe,
         draining,
     });

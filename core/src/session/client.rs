@@ -20,45 +20,45 @@ impl Session {
             self.protocol_header = buf.split_to(PROTOCOL_HEADER.len()).freeze();
             self.client = Client::Live;
             self.upstream = Upstream::Dialing;
-            self.out.dial();
+            self.link.out.dial();
         } else {
             // As a server answers what it does not speak: the version that it does, and the end.
-            self.out.client.push(Bytes::from_static(&PROTOCOL_HEADER));
-            self.out.close_client();
+            self.link.out.client.push(Bytes::from_static(&PROTOCOL_HEADER));
+            self.link.out.close_client();
             self.client = Client::Gone;
         }
     }
 
     pub(super) fn pump_inbound(&mut self, now: Instant) {
-        if self.inbound.is_empty() {
+        if self.link.inbound.is_empty() {
             return;
         }
-        let frames = self.inbound.frames();
-        while self.wants_client() && !self.inbound.is_empty() {
+        let frames = self.link.inbound.frames();
+        while self.wants_client() && !self.link.inbound.is_empty() {
             if self.recv_publishes(&frames, now) {
                 continue;
             }
-            match self.inbound.next() {
+            match self.link.inbound.next() {
                 Ok(Some(next)) => self.recv_client(next, next.view(&frames), now),
                 Ok(None) => {}
                 Err(error) => self.fail(&Fault::Wire(error), now),
             }
         }
-        self.inbound.release();
+        self.link.inbound.release();
     }
 
     /// Publishes that stand whole in the read and come next. Whether there were any.
     fn recv_publishes(&mut self, frames: &Bytes, now: Instant) -> bool {
-        let Some(next) = self.inbound.peek().filter(|next| next.kind == FrameKind::Method) else {
+        let Some(next) = self.link.inbound.peek().filter(|next| next.kind == FrameKind::Method) else {
             return false;
         };
         if self.client != Client::Live || self.upstream != Upstream::Live {
             return false;
         }
         let (before, room) =
-            (self.publishes, self.shared.settings.max_unresolved.saturating_sub(self.unresolved));
+            (self.link.publishes, self.shared.settings.max_unresolved.saturating_sub(self.unresolved));
         self.on_channel(next.channel, now, |channel, cx| channel.recv_publishes(frames, room, cx));
-        self.publishes != before
+        self.link.publishes != before
     }
 
     pub(super) fn recv_client(&mut self, next: Place, frame: View<'_>, now: Instant) {
@@ -74,11 +74,11 @@ impl Session {
         }
         if !self.handshake.opened() {
             // Nobody has logged in: the broker refuses this, and nothing of it is looked at.
-            self.out.upstream.forward(frame);
+            self.link.out.upstream.forward(frame);
             return;
         }
         let method = frame.method(kind);
-        self.publishes += u64::from(method == Some(MethodId::BASIC_PUBLISH));
+        self.link.publishes += u64::from(method == Some(MethodId::BASIC_PUBLISH));
         if method == Some(MethodId::CHANNEL_OPEN) {
             if self.opens_one_too_many(channel) {
                 let (open, max) = (self.channels.len(), self.handshake.client_channel_max());
@@ -90,16 +90,16 @@ impl Session {
                 self.channels.insert(channel, Box::new(Channel::new(channel, self.births)));
                 // It is in the books from now on.
                 self.on_channel(channel, now, |_, _| Ok(()));
-                self.out.upstream.forward(frame);
+                self.link.out.upstream.forward(frame);
                 return;
             }
         }
-        let then = self.inbound.peek().map(|then| (then.kind, then.channel));
+        let then = self.link.inbound.peek().map(|then| (then.kind, then.channel));
         let whole = then == Some((FrameKind::Header, channel));
         if !self.on_channel(channel, now, |channel, cx| channel.recv_client(kind, frame, whole, cx)) {
             // Not open: the broker says so. Where both had closed, the upstream has had its answer from us.
             if method != Some(MethodId::CHANNEL_CLOSE_OK) || !self.owed.remove(&channel) {
-                self.out.upstream.forward(frame);
+                self.link.out.upstream.forward(frame);
             }
         }
     }
@@ -114,12 +114,12 @@ impl Session {
         match (self.client, step.unwrap_or(Step::Pass)) {
             (Client::Told { .. }, Step::CloseOk) => self.client_lost(now),
             (Client::Told { .. }, Step::Close) => {
-                self.out.client.answer_close(connection_close_ok());
+                self.link.out.client.answer_close(connection_close_ok());
                 self.client_lost(now);
             }
             (Client::Told { .. } | Client::Gone | Client::Greeting, _) => {}
             (Client::Live | Client::SaidClose, Step::CloseOk) => {
-                self.out.upstream.forward(frame);
+                self.link.out.upstream.forward(frame);
                 self.hang_up(now);
             }
             (Client::SaidClose, _) => {}
@@ -135,31 +135,33 @@ impl Session {
                     self.ending = Some(ending);
                     self.each_channel(now, |channel, cx| channel.finish(cx));
                 } else {
-                    self.out.client.answer_close(connection_close_ok());
+                    self.link.out.client.answer_close(connection_close_ok());
                     self.hang_up(now);
                 }
             }
             (Client::Live, Step::Tuned { heartbeat: seconds, instead }) => {
                 match instead {
-                    Some(frame) => self.out.upstream.push(frame),
-                    None => self.out.upstream.forward(frame),
+                    Some(frame) => self.link.out.upstream.push(frame),
+                    None => self.link.out.upstream.forward(frame),
                 }
                 self.client_clock.set_interval(seconds, now);
                 self.upstream_clock.set_interval(seconds, now);
             }
             (Client::Live, Step::Identified) => {
-                self.out.upstream.forward(frame);
+                self.link.out.upstream.forward(frame);
                 self.identify();
             }
-            (Client::Live, Step::Instead(_) | Step::Opened | Step::Pass) => self.out.upstream.forward(frame),
+            (Client::Live, Step::Instead(_) | Step::Opened | Step::Pass) => {
+                self.link.out.upstream.forward(frame)
+            }
         }
     }
 
     /// The broker has accepted the client as this user, at this vhost.
     pub(super) fn identify(&mut self) {
-        self.rights.set_identity(self.handshake.identity(self.serial));
+        self.link.rights.set_identity(self.handshake.identity(self.serial));
         // (After that: what it finds is of this identity.)
-        self.finder.set_vhost(self.handshake.vhost());
+        self.link.finder.set_vhost(self.handshake.vhost());
     }
 
     /// The client is gone, or will be told nothing more. The upstream stays until everything is settled.
@@ -170,11 +172,11 @@ impl Session {
         let told = matches!(self.client, Client::Told { .. });
         self.client = Client::Gone;
         self.client_clock.stop();
-        self.inbound.clear();
+        self.link.inbound.clear();
         if !told {
-            self.out.client.abandon();
+            self.link.out.client.abandon();
         }
-        self.out.close_client();
+        self.link.out.close_client();
         self.leave_upstream(now);
     }
 
@@ -184,7 +186,7 @@ impl Session {
             return self.client_lost(now);
         }
         self.flush(now);
-        self.inbound.clear();
+        self.link.inbound.clear();
         if !self.handshake.opened() && self.upstream != Upstream::Live {
             return self.hang_up(now);
         }
@@ -200,8 +202,8 @@ impl Session {
             class_id: culprit.0,
             method_id: culprit.1,
         };
-        self.out.client.push(connection_method(ConnectionMethod::Close(close)));
-        self.out.client.conclude();
+        self.link.out.client.push(connection_method(ConnectionMethod::Close(close)));
+        self.link.out.client.conclude();
         self.client = Client::Told { until: now + self.shared.settings.handshake_timeout };
         self.client_clock.stop();
     }

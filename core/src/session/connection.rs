@@ -12,14 +12,13 @@
 
 use super::about::About;
 use super::channel::Channel;
-use super::cx::{Cx, Finder, Tickets};
+use super::cx::{Cx, Link, Tickets};
 use super::fault::{Fault, Scope};
 use super::handshake::Handshake;
 use super::inbound::Inbound;
 use super::liveness::{Beat, Clock};
-use super::outbox::{Outbox, Piece};
-use super::probe::{Answer, Finding, Probes};
-use super::rights::OwnRights;
+use super::outbox::Piece;
+use super::probe::{Answer, Finding};
 use super::timers::Timers;
 use super::{Memory, Output, Phase, Shared};
 use crate::window::{ForgetCause, Mailbox, Verdict};
@@ -76,7 +75,6 @@ const IDLE: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Session {
     pub(super) shared: Arc<Shared>,
-    pub(super) mailbox: Arc<Mailbox>,
     pub(super) serial: u64,
     pub(super) client: Client,
     pub(super) upstream: Upstream,
@@ -89,22 +87,15 @@ pub struct Session {
     /// tree has room for eleven, and most connections have one channel.)
     pub(super) channels: BTreeMap<ChannelId, Box<Channel>>,
     pub(super) births: u64,
-    pub(super) inbound: Inbound,
     /// The client's socket has ended; what it sent before is still looked at first.
     pub(super) client_eof: bool,
     /// Bytes that the shell still holds since the last look: no sign of life when they are shown again.
     pub(super) client_rest: usize,
     pub(super) draining: bool,
-    pub(super) out: Outbox,
-    pub(super) rights: OwnRights,
-    pub(super) probes: Probes,
-    pub(super) finder: Finder,
-    pub(super) tickets: Tickets,
+    pub(super) link: Link,
     pub(super) client_clock: Clock,
     pub(super) upstream_clock: Clock,
     pub(super) unresolved: usize,
-    /// `basic.publish`es of the client.
-    pub(super) publishes: u64,
     pub(super) held: usize,
     /// What the channels take, and of that what only the client can end.
     pub(super) memory: usize,
@@ -124,7 +115,6 @@ impl Session {
     pub fn new(shared: Arc<Shared>, now: Instant) -> Session {
         let settings = shared.settings;
         Session {
-            mailbox: Arc::new(Mailbox::new()),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             client: Client::Greeting,
             upstream: Upstream::Unborn,
@@ -134,19 +124,13 @@ impl Session {
             handshake_until: now + settings.handshake_timeout,
             channels: BTreeMap::new(),
             births: 0,
-            inbound: Inbound::default(),
             client_eof: false,
             client_rest: 0,
             draining: false,
-            out: Outbox::default(),
-            rights: OwnRights::new(settings.rights_held),
-            probes: Probes::default(),
-            finder: Finder::default(),
-            tickets: Tickets::default(),
+            link: Link::new(&shared),
             client_clock: Clock::new(now),
             upstream_clock: Clock::new(now),
             unresolved: 0,
-            publishes: 0,
             held: 0,
             memory: 0,
             stuck: 0,
@@ -162,7 +146,7 @@ impl Session {
 
     /// Where late verdicts for this session come; the shell registers its waker there.
     pub fn mailbox(&self) -> &Arc<Mailbox> {
-        &self.mailbox
+        &self.link.mailbox
     }
 
     /// Whether bytes from the client are wanted now.
@@ -198,8 +182,7 @@ impl Session {
 
     /// What is held for the client.
     pub fn memory(&self) -> Memory {
-        let beside =
-            self.inbound.memory() + self.finder.memory() + self.rights.memory() + self.probes.memory();
+        let beside = self.link.memory();
         let frame = self.handshake.client_limit();
         Memory { held: IDLE + beside + self.memory, stuck: self.stuck, frame }
     }
@@ -221,7 +204,7 @@ impl Session {
 
     /// Publishes of the client since it connected, those that were dropped included.
     pub fn publishes(&self) -> u64 {
-        self.publishes
+        self.link.publishes
     }
 
     /// Whether both sides have agreed on heartbeats.
@@ -248,11 +231,13 @@ impl Session {
 
     /// The client opens a channel whose number is Hapax's own for a moment.
     fn next_is_blocked(&self) -> bool {
-        let Some(channel) = self.inbound.peek().map(|next| next.channel) else { return false };
-        self.probes.channel() == Some(channel)
+        let Some(channel) = self.link.inbound.peek().map(|next| next.channel) else { return false };
+        self.link.probes.channel() == Some(channel)
             || self.channels.get(&channel).is_some_and(|channel| channel.is_free_for_client())
             || self.opens_one_too_many(channel) && self.channels.values().any(|one| one.is_free_for_client())
-            || self.probes.is_at_work() && self.upstream_is_full() && !self.channels.contains_key(&channel)
+            || self.link.probes.is_at_work()
+                && self.upstream_is_full()
+                && !self.channels.contains_key(&channel)
     }
 
     /// Whether the client's channels and Hapax's own are all that the upstream allows.
@@ -280,7 +265,7 @@ impl Session {
         }
         while self.wants_client() && self.client != Client::Greeting {
             let one = !self.handshake.opened();
-            if !self.inbound.refill(buf, self.handshake.client_limit(), one) {
+            if !self.link.inbound.refill(buf, self.handshake.client_limit(), one) {
                 break;
             }
             self.pump_inbound(now);
@@ -328,7 +313,7 @@ impl Session {
             self.upstream = Upstream::Live;
             self.upstream_clock.heard(now);
             let header = std::mem::take(&mut self.protocol_header);
-            self.out.upstream.push(header);
+            self.link.out.upstream.push(header);
         }
         self.settle_down(now);
     }
@@ -357,12 +342,12 @@ impl Session {
         }
         match self.client_clock.check(now) {
             Beat::Quiet => {}
-            Beat::Send => self.out.beat_client(),
+            Beat::Send => self.link.out.beat_client(),
             Beat::Dead => self.client_lost(now),
         }
         match self.upstream_clock.check(now) {
             Beat::Quiet => {}
-            Beat::Send => self.out.beat_upstream(),
+            Beat::Send => self.link.out.beat_upstream(),
             Beat::Dead => self.upstream_lost(now),
         }
         for id in self.timed.due(now) {
@@ -421,7 +406,7 @@ impl Session {
 
     /// The next thing to do, `None` when there is nothing.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.out.poll()
+        self.link.out.poll()
     }
 
     /// When [`Session::handle_timeout`] wants to be called.
@@ -462,7 +447,7 @@ impl Session {
             self.upstream_lost(now);
         }
         loop {
-            let mail = self.mailbox.take();
+            let mail = self.link.mailbox.take();
             let quiet = mail.is_empty();
             for (ticket, verdict) in mail {
                 let id = Tickets::channel(ticket);
@@ -480,13 +465,15 @@ impl Session {
             if room && !self.ready.is_empty() {
                 self.go_on(now);
             }
-            if quiet && (self.inbound.is_empty() || !self.wants_client()) && (self.ready.is_empty() || !room)
+            if quiet
+                && (self.link.inbound.is_empty() || !self.wants_client())
+                && (self.ready.is_empty() || !room)
             {
                 break;
             }
         }
         if self.client_eof
-            && (self.inbound.is_empty() || self.ending.is_some() || self.upstream != Upstream::Live)
+            && (self.link.inbound.is_empty() || self.ending.is_some() || self.upstream != Upstream::Live)
         {
             self.client_eof = false;
             self.client_lost(now);
@@ -494,10 +481,10 @@ impl Session {
         self.start_probe(now);
         self.end_if_settled(now);
         self.flush(now);
-        if self.out.client.take_wrote() {
+        if self.link.out.client.take_wrote() {
             self.client_clock.sent(now);
         }
-        if self.out.upstream.take_wrote() {
+        if self.link.out.upstream.take_wrote() {
             self.upstream_clock.sent(now);
         }
     }
@@ -517,8 +504,8 @@ impl Session {
         let patience = self.shared.settings.handshake_timeout;
         match ending.why {
             Why::ClientClose(close) => {
-                self.out.upstream.forward(close.view());
-                self.out.upstream.conclude();
+                self.link.out.upstream.forward(close.view());
+                self.link.out.upstream.conclude();
                 self.upstream = Upstream::Closing { until: now + patience };
             }
             Why::ClientGone => self.drop_upstream(now),
@@ -526,8 +513,8 @@ impl Session {
                 self.tell_client(&Fault::Draining, now);
                 let text = "hapax is shutting down".into();
                 let close = Close { reply_code: 200, reply_text: text, class_id: 0, method_id: 0 };
-                self.out.upstream.push(connection_method(ConnectionMethod::Close(close)));
-                self.out.upstream.conclude();
+                self.link.out.upstream.push(connection_method(ConnectionMethod::Close(close)));
+                self.link.out.upstream.conclude();
                 self.upstream = Upstream::Closing { until: now + patience };
             }
         }
@@ -535,23 +522,23 @@ impl Session {
 
     fn start_probe(&mut self, now: Instant) {
         let channels = &self.channels;
-        self.probes.drop_unwanted(|asker| {
+        self.link.probes.drop_unwanted(|asker| {
             channels.get(&asker.channel).is_some_and(|channel| channel.waits_as(asker.birth))
         });
         if self.upstream == Upstream::Live {
-            self.probes.go_on(&mut self.out.upstream);
+            self.link.probes.go_on(&mut self.link.out.upstream);
         }
-        while self.probes.wants_channel() && self.upstream == Upstream::Live {
+        while self.link.probes.wants_channel() && self.upstream == Upstream::Live {
             // RabbitMQ counts the open channels of a connection, whatever their numbers.
             let most = self.handshake.upstream_channel_max();
             let shared = &self.shared;
             let room = self.channels.len() < usize::from(most)
-                && self.rights.may_ask(&shared.rights, &shared.keys, now);
+                && self.link.rights.may_ask(&shared.rights, &shared.keys, now);
             let free = (1..=most).rev().map(ChannelId).find(|id| room && !self.channels.contains_key(id));
             match free {
-                Some(channel) => self.probes.start(channel, &mut self.out.upstream),
+                Some(channel) => self.link.probes.start(channel, &mut self.link.out.upstream),
                 None => {
-                    let answers = self.probes.give_up();
+                    let answers = self.link.probes.give_up();
                     self.probed(answers, now);
                 }
             }
@@ -562,8 +549,8 @@ impl Session {
     pub(super) fn probed(&mut self, answers: Vec<Answer>, now: Instant) {
         for Answer { question, finding, .. } in &answers {
             match (finding, question.otherwise) {
-                (Finding::Allowed, _) => self.rights.learn(&self.shared.rights, question.right, now),
-                (Finding::Refused, Some(fact)) => self.rights.learn_refusal(fact, now),
+                (Finding::Allowed, _) => self.link.rights.learn(&self.shared.rights, question.right, now),
+                (Finding::Refused, Some(fact)) => self.link.rights.learn_refusal(fact, now),
                 (Finding::Refused, None) | (Finding::Missing | Finding::Unasked, _) => {}
             }
         }
@@ -617,20 +604,8 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&id) else { return false };
         let held_elsewhere = self.held - channel.booked().held;
         let unresolved_elsewhere = self.unresolved - channel.booked().unresolved;
-        let mut cx = Cx {
-            shared: &self.shared,
-            mailbox: &self.mailbox,
-            out: &mut self.out,
-            rights: &mut self.rights,
-            probes: &mut self.probes,
-            finder: &mut self.finder,
-            tickets: &mut self.tickets,
-            inbound: &mut self.inbound,
-            publishes: &mut self.publishes,
-            held_elsewhere,
-            unresolved_elsewhere,
-            now,
-        };
+        let mut cx =
+            Cx { shared: &self.shared, link: &mut self.link, held_elsewhere, unresolved_elsewhere, now };
         let result = event(channel, &mut cx).or_else(|fault| channel.refuse(fault, &mut cx));
         let (before, after) = channel.book();
         self.unresolved = self.unresolved - before.unresolved + after.unresolved;

@@ -2,7 +2,8 @@
 
 use super::confirms::ClientTag;
 use super::returns::ReturnKey;
-use crate::window::{ForgetCause, InDoubt, Key, Reservation, Reservations};
+use super::rights::Right;
+use crate::window::{ForgetCause, InDoubt, Reservation, Reservations};
 use std::time::{Duration, Instant};
 
 /// What the upstream says of a publish.
@@ -24,7 +25,7 @@ pub(super) struct Entry {
     /// when the publish was forwarded
     pub(super) since: Instant,
     /// the right that its outcome proves, where it is not proven already
-    pub(super) right: Option<Key>,
+    pub(super) right: Option<Right>,
     /// what its return would need, where it is mandatory
     pub(super) mandatory: Option<Box<Mandatory>>,
 }

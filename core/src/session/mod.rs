@@ -16,6 +16,7 @@ mod connection;
 mod cx;
 mod entry;
 mod fault;
+mod finder;
 mod handshake;
 mod inbound;
 mod liveness;

@@ -19,8 +19,7 @@
 //! ```
 
 use super::outbox::Lane;
-use super::rights::Question;
-use crate::window::Key;
+use super::rights::{Question, Right};
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame};
@@ -82,7 +81,7 @@ pub(super) struct Probes {
     /// Parts of a batch of which something was refused.
     again: Vec<Vec<Question>>,
     /// Every question that is not answered, with those who wait for it.
-    askers: HashMap<Key, Vec<Asker>>,
+    askers: HashMap<Right, Vec<Asker>>,
     channel: Option<(ChannelId, State)>,
     /// The broker has opened the channel.
     opened: bool,

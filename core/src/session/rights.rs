@@ -28,10 +28,20 @@ const ANY_KEY: &[u8] = b"~.~.~.~.~";
 /// An exchange that does not exist. RabbitMQ checks the permission first, so 404 shows that any name is allowed.
 const ANY_EXCHANGE: &[u8] = b"~.~.~.~.~";
 
+/// Something that a user may or may not do, as the broker can show it: the digest of credentials, vhost, exchange, routing key
+/// and of what is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Right(Key);
+
+impl Right {
+    /// Stands where no right was asked for. It is no user's.
+    pub(super) const NONE: Right = Right(Key(0));
+}
+
 /// The proofs of the whole process.
 #[derive(Debug)]
 pub struct Rights {
-    proven: Mutex<LruCache<Key, Instant>>,
+    proven: Mutex<LruCache<Right, Instant>>,
 }
 
 impl Default for Rights {
@@ -41,11 +51,11 @@ impl Default for Rights {
 }
 
 impl Rights {
-    fn until(&self, fact: Key) -> Option<Instant> {
+    fn until(&self, fact: Right) -> Option<Instant> {
         self.proven.lock().get(&fact).copied()
     }
 
-    fn learn(&self, fact: Key, until: Instant) {
+    fn learn(&self, fact: Right, until: Instant) {
         self.proven.lock().put(fact, until);
     }
 }
@@ -65,9 +75,9 @@ pub(super) enum Standing {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Question {
     /// what is learned if the publish is allowed
-    pub(super) right: Key,
+    pub(super) right: Right,
     /// what is learned if it is refused, where a refusal says something, too
-    pub(super) otherwise: Option<Key>,
+    pub(super) otherwise: Option<Right>,
     pub(super) exchange: Box<[u8]>,
     pub(super) routing_key: Box<[u8]>,
     /// 404 shows that it is allowed: the exchange is one that does not exist
@@ -78,7 +88,7 @@ pub(super) struct Question {
 #[derive(Debug)]
 pub(super) struct Needs {
     /// the right to publish to this exchange with this routing key
-    pub(super) right: Key,
+    pub(super) right: Right,
     wide: Option<Box<Wide>>,
 }
 
@@ -96,13 +106,13 @@ struct Wide {
 /// Something that is true or false of a user. Each answer is a proof of its own.
 #[derive(Clone, Copy, Debug)]
 struct Fact {
-    yes: Key,
-    no: Key,
+    yes: Right,
+    no: Right,
 }
 
 impl Needs {
     /// Whether this is learned of the exchange that the publish goes to.
-    pub(super) fn is_of_exchange(&self, fact: Key) -> bool {
+    pub(super) fn is_of_exchange(&self, fact: Right) -> bool {
         fact == self.right || self.wide.as_ref().is_some_and(|wide| fact == wide.keys.yes)
     }
 
@@ -121,9 +131,9 @@ impl Needs {
 pub(super) struct OwnRights {
     identity: Vec<u8>,
     held: Duration,
-    recent: HashMap<Key, Instant>,
+    recent: HashMap<Right, Instant>,
     /// The one that was asked for last: mostly it is the next one, too.
-    last: Option<(Key, Instant)>,
+    last: Option<(Right, Instant)>,
 }
 
 impl OwnRights {
@@ -176,12 +186,12 @@ impl OwnRights {
         common.learn(self.limited(keys), now + LIMITED);
     }
 
-    fn limited(&self, keys: &KeyMaker) -> Key {
+    fn limited(&self, keys: &KeyMaker) -> Right {
         self.fact(keys, b"", b"", b"no channel to ask on")
     }
 
-    fn fact(&self, keys: &KeyMaker, exchange: &[u8], routing_key: &[u8], what: &[u8]) -> Key {
-        keys.key(Scope::RoutingKey, &self.identity, exchange, routing_key, &IdValue::Bytes(what))
+    fn fact(&self, keys: &KeyMaker, exchange: &[u8], routing_key: &[u8], what: &[u8]) -> Right {
+        Right(keys.key(Scope::RoutingKey, &self.identity, exchange, routing_key, &IdValue::Bytes(what)))
     }
 
     /// What is known of the user where it needs this.
@@ -245,7 +255,7 @@ impl OwnRights {
     }
 
     #[inline]
-    fn knows(&mut self, common: &Rights, fact: Key, now: Instant) -> bool {
+    fn knows(&mut self, common: &Rights, fact: Right, now: Instant) -> bool {
         if let Some((last, until)) = self.last
             && last == fact
             && now < until
@@ -256,7 +266,7 @@ impl OwnRights {
     }
 
     #[inline(never)]
-    fn looks_up(&mut self, common: &Rights, fact: Key, now: Instant) -> bool {
+    fn looks_up(&mut self, common: &Rights, fact: Right, now: Instant) -> bool {
         let until = match self.recent.get(&fact) {
             Some(&until) if now < until => Some(until),
             _ => common.until(fact).filter(|&until| now < until).inspect(|&until| self.keep(fact, until)),
@@ -268,7 +278,7 @@ impl OwnRights {
     }
 
     /// The broker has shown it. What was shown not long ago stays as it is.
-    pub(super) fn learn(&mut self, common: &Rights, fact: Key, now: Instant) {
+    pub(super) fn learn(&mut self, common: &Rights, fact: Right, now: Instant) {
         let half = now + self.held / 2;
         if let Some((last, until)) = self.last
             && last == fact
@@ -287,11 +297,11 @@ impl OwnRights {
 
     /// The broker has shown that something does not hold. Only this session remembers it: what a user may not do must not push
     /// the proofs of others out.
-    pub(super) fn learn_refusal(&mut self, fact: Key, now: Instant) {
+    pub(super) fn learn_refusal(&mut self, fact: Right, now: Instant) {
         self.keep(fact, now + self.held);
     }
 
-    fn keep(&mut self, fact: Key, until: Instant) {
+    fn keep(&mut self, fact: Right, until: Instant) {
         if self.recent.len() >= KEPT_BY_SESSION {
             self.recent.clear();
         }
@@ -300,6 +310,6 @@ impl OwnRights {
 
     /// Bytes that what was proven lately takes.
     pub(super) fn memory(&self) -> usize {
-        self.recent.len() * 2 * size_of::<(Key, Instant)>()
+        self.recent.len() * 2 * size_of::<(Right, Instant)>()
     }
 }

@@ -3,6 +3,7 @@
 use super::blame::Blame;
 use super::entry::Entry;
 use super::returns::{ReturnKey, Returned, Returns};
+use super::rights::Right;
 use super::runs::{Runs, is_same_exchange};
 use crate::window::{ForgetCause, Key, Reservation, Reservations};
 use std::collections::{HashSet, VecDeque};
@@ -119,7 +120,7 @@ impl Transactions {
     }
 
     /// `tx.commit-ok` or `tx.rollback-ok`: the oldest ending is over. `proven` is told the rights that it has proven.
-    pub(super) fn ended(&mut self, now: Instant, mut proven: impl FnMut(Key)) {
+    pub(super) fn ended(&mut self, now: Instant, mut proven: impl FnMut(Right)) {
         let Some(ended) = self.ended.pop_front() else { return };
         self.ending -= weight(&ended);
         match ended {

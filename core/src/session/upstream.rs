@@ -41,15 +41,15 @@ impl Session {
         if channel == ChannelId::CONNECTION {
             return self.recv_upstream_connection(kind, frame, now);
         }
-        if self.probes.channel() == Some(channel) {
+        if self.link.probes.channel() == Some(channel) {
             if kind == FrameKind::Method {
-                let answers = self.probes.recv(frame.payload(), &mut self.out.upstream);
+                let answers = self.link.probes.recv(frame.payload(), &mut self.link.out.upstream);
                 self.probed(answers, now);
             }
             return;
         }
         if !self.on_channel(channel, now, |channel, cx| channel.recv_upstream(kind, frame, cx)) {
-            self.out.client.forward(frame);
+            self.link.out.client.forward(frame);
         }
     }
 
@@ -61,12 +61,12 @@ impl Session {
             FrameKind::Header | FrameKind::Body | FrameKind::Heartbeat => None,
         };
         match step.unwrap_or(Step::Pass) {
-            Step::Instead(frame) => self.out.client.push(frame),
+            Step::Instead(frame) => self.link.out.client.push(frame),
             Step::Close => self.upstream_says_close(frame, now),
             Step::CloseOk => {
                 if self.client == Client::SaidClose {
                     self.flush(now);
-                    self.out.client.forward(frame);
+                    self.link.out.client.forward(frame);
                     self.hang_up(now);
                 } else {
                     self.drop_upstream(now);
@@ -77,7 +77,7 @@ impl Session {
                     self.identify();
                 }
                 if !matches!(self.client, Client::Told { .. }) {
-                    self.out.client.forward(frame);
+                    self.link.out.client.forward(frame);
                 }
             }
         }
@@ -86,26 +86,26 @@ impl Session {
     pub(super) fn upstream_says_close(&mut self, frame: View<'_>, now: Instant) {
         self.flush(now);
         match self.client {
-            Client::Live if self.probes.is_opening() && reply_code(frame) == Some(NOT_ALLOWED) => {
+            Client::Live if self.link.probes.is_opening() && reply_code(frame) == Some(NOT_ALLOWED) => {
                 let Shared { rights, keys, .. } = &*self.shared;
-                self.rights.learn_limited(rights, keys, now);
-                self.out.upstream.answer_close(connection_close_ok());
+                self.link.rights.learn_limited(rights, keys, now);
+                self.link.out.upstream.answer_close(connection_close_ok());
                 self.drop_upstream(now);
                 self.tell_client(&Fault::ChannelLimit, now);
             }
             Client::Live => {
-                self.out.client.forward(frame);
-                self.out.client.conclude();
+                self.link.out.client.forward(frame);
+                self.link.out.client.conclude();
                 self.lose_channels(now);
                 self.upstream = Upstream::SaidClose { until: now + self.shared.settings.handshake_timeout };
             }
             Client::SaidClose => {
-                self.out.client.answer_close(connection_close_ok());
-                self.out.upstream.answer_close(connection_close_ok());
+                self.link.out.client.answer_close(connection_close_ok());
+                self.link.out.upstream.answer_close(connection_close_ok());
                 self.hang_up(now);
             }
             Client::Told { .. } | Client::Gone | Client::Greeting => {
-                self.out.upstream.answer_close(connection_close_ok());
+                self.link.out.upstream.answer_close(connection_close_ok());
                 self.drop_upstream(now);
             }
         }
@@ -120,13 +120,13 @@ impl Session {
         let expected = matches!(self.upstream, Upstream::SaidClose { .. });
         self.flush(now);
         self.let_go_of_upstream(now);
-        self.out.cut_upstream();
+        self.link.out.cut_upstream();
         match self.client {
             Client::Live if self.handshake.opened() && !expected => {
                 self.tell_client(&Fault::UpstreamLost, now);
             }
             Client::SaidClose => {
-                self.out.client.answer_close(connection_close_ok());
+                self.link.out.client.answer_close(connection_close_ok());
                 self.hang_up(now);
             }
             Client::Live | Client::Greeting => self.hang_up(now),
@@ -137,7 +137,7 @@ impl Session {
     /// Closes the upstream's socket as soon as all that was said to it is written.
     pub(super) fn drop_upstream(&mut self, now: Instant) {
         if self.upstream != Upstream::Gone {
-            self.out.close_upstream();
+            self.link.out.close_upstream();
         }
         self.let_go_of_upstream(now);
     }
@@ -170,7 +170,7 @@ impl Session {
         self.drop_upstream(now);
         self.client = Client::Gone;
         self.client_clock.stop();
-        self.inbound.clear();
-        self.out.close_client();
+        self.link.inbound.clear();
+        self.link.out.close_client();
     }
 }

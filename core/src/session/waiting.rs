@@ -1,13 +1,12 @@
-//! Publishes that wait: for the outcome of another of the same id, or for a window's late verdict.
+//! Publishes that wait for the outcome of another of the same id.
 //!
-//! What waits is bounded in bytes, and every byte is counted here: `held` is the weight of all that is queued, promoted,
-//! stalled or being collected.
+//! They wait aside: the publishes behind them go on. Their bytes are counted here.
 
 use super::candidate::Kept;
 use super::outbox::View;
-use crate::window::{ForgetCause, Key, Reservation, Ticket, Wait};
+use crate::window::{Key, Ticket, Wait};
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
 /// Reservations that are looked at in one go.
@@ -22,166 +21,91 @@ pub(super) struct Waiter {
     pub(super) until: Instant,
 }
 
-/// A waiter whose turn has come, with the reservation that it was given.
-#[derive(Debug)]
-pub(super) struct Promoted {
-    pub(super) candidate: Kept,
-    pub(super) weight: usize,
-    pub(super) reservation: Option<Reservation>,
-}
-
-/// A publish that stops its channel until its verdict is known.
-#[derive(Debug)]
-pub(super) struct Stall {
-    pub(super) candidate: Kept,
-    pub(super) ticket: Ticket,
-    /// The window will answer by mail; otherwise there was no room to wait, and it asks again.
-    pub(super) asked: Option<Wait>,
-    pub(super) retry_at: Instant,
-    pub(super) until: Instant,
-}
-
-/// See the module.
+/// The publishes of one channel that wait aside.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     queued: BTreeMap<Ticket, Waiter>,
-    /// Until when each of them is patient.
+    /// Until when each of them waits.
     due: BTreeSet<(Instant, Ticket)>,
-    /// Promoted while other content was on its way upstream: contents do not interleave.
-    promoted: VecDeque<Promoted>,
-    /// How many of each key wait aside.
-    keys: HashMap<Key, usize>,
-    stalled: Option<Stall>,
-    held: usize,
+    /// How many there are of each key.
+    keys: KeyCounts,
+    bytes: usize,
 }
 
 impl Waiting {
     /// Bytes held.
-    pub(super) fn held(&self) -> usize {
-        self.held
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    /// Publishes that wait aside.
+    /// Publishes that wait.
     pub(super) fn len(&self) -> usize {
-        self.queued.len() + self.promoted.len()
+        self.queued.len()
     }
 
-    /// Whether a publish of this key waits aside.
+    /// Whether a publish of this key waits.
     pub(super) fn holds(&self, key: Key) -> bool {
-        self.keys.contains_key(&key)
+        self.keys.holds(key)
     }
 
-    pub(super) fn is_stalled(&self) -> bool {
-        self.stalled.is_some()
-    }
-
-    /// When a stalled publish asks again, or a queued one has waited long enough.
+    /// When the first of them has waited long enough.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let retry = self.stalled.as_ref().filter(|stall| stall.asked.is_none()).map(|stall| stall.retry_at);
-        let expiry = self.due.first().map(|(until, _)| *until);
-        retry.into_iter().chain(expiry).min()
-    }
-
-    pub(super) fn hold(&mut self, bytes: usize) {
-        self.held += bytes;
-    }
-
-    pub(super) fn release(&mut self, bytes: usize) {
-        self.held -= bytes;
+        self.due.first().map(|(until, _)| *until)
     }
 
     pub(super) fn queue(&mut self, ticket: Ticket, waiter: Waiter) {
-        self.held += waiter.weight;
+        self.bytes += waiter.weight;
         self.due.insert((waiter.until, ticket));
-        self.came(waiter.candidate.terms.key);
+        self.keys.add(waiter.candidate.terms.key);
         self.queued.insert(ticket, waiter);
     }
 
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<Waiter> {
         let waiter = self.queued.remove(&ticket)?;
         self.due.remove(&(waiter.until, ticket));
-        self.held -= waiter.weight;
-        self.went(waiter.candidate.terms.key);
+        self.bytes -= waiter.weight;
+        self.keys.remove(waiter.candidate.terms.key);
         Some(waiter)
     }
 
-    /// The first that has waited long enough.
+    /// Takes the first that has waited long enough.
     pub(super) fn take_expired(&mut self, now: Instant) -> Option<(Ticket, Waiter)> {
         let (_, ticket) = *self.due.first().filter(|(until, _)| *until <= now)?;
         self.take(ticket).map(|waiter| (ticket, waiter))
     }
 
-    /// More of the body of a queued publish. Its payload was counted when it was queued.
+    /// More of the body of a publish has come. Its payload was counted when the publish was queued.
     pub(super) fn extend(&mut self, ticket: Ticket, frame: View<'_>, left: u64) {
         if let Some(waiter) = self.queued.get_mut(&ticket) {
             let overhead = frame.len() - frame.payload().len();
             waiter.candidate.content.extend_from_slice(frame.octets());
             waiter.candidate.left = left;
             waiter.weight += overhead;
-            self.held += overhead;
+            self.bytes += overhead;
         }
     }
 
-    pub(super) fn push_promoted(&mut self, promoted: Promoted) {
-        self.held += promoted.weight;
-        self.came(promoted.candidate.terms.key);
-        self.promoted.push_back(promoted);
+    /// Forgets all of them.
+    pub(super) fn clear(&mut self) {
+        *self = Waiting::default();
+    }
+}
+
+/// How many publishes there are of each key.
+#[derive(Debug, Default)]
+pub(super) struct KeyCounts(HashMap<Key, usize>);
+
+impl KeyCounts {
+    pub(super) fn holds(&self, key: Key) -> bool {
+        self.0.contains_key(&key)
     }
 
-    /// Whether a publish was promoted and has not gone.
-    #[inline]
-    pub(super) fn has_promoted(&self) -> bool {
-        !self.promoted.is_empty()
+    pub(super) fn add(&mut self, key: Key) {
+        *self.0.entry(key).or_default() += 1;
     }
 
-    pub(super) fn pop_promoted(&mut self) -> Option<Promoted> {
-        let promoted = self.promoted.pop_front()?;
-        self.held -= promoted.weight;
-        self.went(promoted.candidate.terms.key);
-        Some(promoted)
-    }
-
-    pub(super) fn stall(&mut self, stall: Stall) {
-        self.held += stall.candidate.size();
-        self.stalled = Some(stall);
-    }
-
-    pub(super) fn take_stalled(&mut self) -> Option<Stall> {
-        self.take_stalled_if(|_| true)
-    }
-
-    pub(super) fn take_stalled_if(&mut self, condition: impl FnOnce(&mut Stall) -> bool) -> Option<Stall> {
-        let stall = self.stalled.take_if(condition)?;
-        self.held -= stall.candidate.size();
-        Some(stall)
-    }
-
-    /// Whether others wait for what was promoted and has not gone yet. (Of very many, the oldest are asked.)
-    pub(super) fn is_awaited(&self) -> bool {
-        let reservations = self.promoted.iter().filter_map(|promoted| promoted.reservation.as_ref());
-        reservations.take(LOOKED_AT).any(Reservation::is_awaited)
-    }
-
-    /// Forgets all that waits aside.
-    pub(super) fn drop_queued(&mut self) {
-        self.due.clear();
-        for (_, waiter) in std::mem::take(&mut self.queued) {
-            self.held -= waiter.weight;
-            self.went(waiter.candidate.terms.key);
-        }
-        while let Some(Promoted { reservation, .. }) = self.pop_promoted() {
-            if let Some(reservation) = reservation {
-                reservation.forget(ForgetCause::ChannelClosed);
-            }
-        }
-    }
-
-    fn came(&mut self, key: Key) {
-        *self.keys.entry(key).or_default() += 1;
-    }
-
-    fn went(&mut self, key: Key) {
-        if let Entry::Occupied(mut count) = self.keys.entry(key) {
+    pub(super) fn remove(&mut self, key: Key) {
+        if let Entry::Occupied(mut count) = self.0.entry(key) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();

@@ -114,8 +114,8 @@ impl<'a> ContentHeader<'a> {
             IdSource::MessageId | IdSource::CorrelationId | IdSource::Body => None,
         };
         let found = match flags.has(13) {
-            true => Found::walk(reader.longstr("headers")?, wanted)?,
-            false => Found::default(),
+            true => WantedHeaders::walk(reader.longstr("headers")?, wanted)?,
+            false => WantedHeaders::default(),
         };
         flags.skip(12, 1, &mut reader, "delivery-mode")?;
         flags.skip(11, 1, &mut reader, "priority")?;
@@ -206,17 +206,17 @@ impl Flags {
 
 /// The entries of the headers table that Hapax needs. Each is the first with its name.
 #[derive(Clone, Copy, Default)]
-struct Found<'a> {
+struct WantedHeaders<'a> {
     wanted: Option<Field<'a>>,
     cache_ttl: Option<Field<'a>>,
     bypass: Option<Field<'a>>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> WantedHeaders<'a> {
     /// Reads the table to its end, even after all entries are found. If the table is cut short, the broker will refuse
     /// the message, so it must not be judged here.
-    fn walk(table: &'a [u8], wanted: Option<&[u8]>) -> Result<Found<'a>, WireError> {
-        let mut found = Found::default();
+    fn walk(table: &'a [u8], wanted: Option<&[u8]>) -> Result<WantedHeaders<'a>, WireError> {
+        let mut found = WantedHeaders::default();
         let mut reader = Reader::new(table);
         while !reader.is_empty() {
             let name = reader.shortstr("name of a header")?;

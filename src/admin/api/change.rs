@@ -176,7 +176,7 @@ impl PartialSchema for Change {
             "enforce: duplicates are dropped; observe: counted and forwarded; off: nothing is judged",
         ));
         of(Type::Object)
-            .description(Some("What is to be changed; what is absent stays."))
+            .description(Some("The settings to change. A setting that is absent stays as it is."))
             .property("capacity", capacity)
             .property("ttl", ttl)
             .property("mode", mode)

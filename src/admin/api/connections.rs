@@ -4,7 +4,7 @@ use super::query::Query;
 use crate::admin::Admin;
 use crate::admin::clock::Now;
 use crate::admin::complaint::{Complaint, ComplaintBody};
-use crate::net::{Entry, State as ConnectionState};
+use crate::net::{ConnectionEntry, ConnectionState};
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
@@ -43,7 +43,7 @@ pub(super) struct Connection {
     /// how long ago that is
     age_seconds: f64,
     /// how the client describes itself
-    client: Client,
+    client: ClientProperties,
     /// open channels
     channels: u64,
     /// publishes whose outcome is not known yet
@@ -62,7 +62,7 @@ pub(super) struct Connection {
 
 /// How a client describes itself. Nobody has verified it.
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub(super) struct Client {
+pub(super) struct ClientProperties {
     /// the client library
     product: Option<String>,
     /// the library's version
@@ -74,7 +74,7 @@ pub(super) struct Client {
 }
 
 impl Connection {
-    fn of(entry: &Entry, now: &Now) -> Connection {
+    fn of(entry: &ConnectionEntry, now: &Now) -> Connection {
         let (about, numbers) = (entry.about(), entry.numbers());
         let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
         Connection {
@@ -84,7 +84,7 @@ impl Connection {
             vhost: entry.vhost().map(|vhost| String::from_utf8_lossy(vhost).into_owned()),
             since: now.iso(entry.since),
             age_seconds: now.since(entry.since),
-            client: about.map_or_else(Client::default, |about| Client {
+            client: about.map_or_else(ClientProperties::default, |about| ClientProperties {
                 product: text(&about.product),
                 version: text(&about.version),
                 platform: text(&about.platform),
@@ -102,14 +102,14 @@ impl Connection {
 
 /// List client connections, oldest first
 #[utoipa::path(get, path = "/api/v1/connections", tag = "connections", security(("token" = [])),
-    params(("limit" = Option<usize>, Query, description = "how many at most, up to 1000 (100)"),
-        ("offset" = Option<usize>, Query, description = "how many are left out before them (0)")),
+    params(("limit" = Option<usize>, Query, description = "the most connections, up to 1000 (100)"),
+        ("offset" = Option<usize>, Query, description = "how many to skip (0)")),
     responses((status = 200, body = Connections), (status = 400, body = ComplaintBody),
         (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody)))]
 pub(super) async fn list(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Json<Connections>, Complaint> {
     let query = Query::of(&uri, &["limit", "offset"])?;
     let limit = query.number("limit", PAGE, PAGE_MOST)?;
-    let (total, page) = admin.clients.page(query.number("offset", 0, usize::MAX)?, limit);
+    let (total, page) = admin.connections.page(query.number("offset", 0, usize::MAX)?, limit);
     let now = Now::read();
     Ok(Json(Connections {
         connections: page.iter().map(|entry| Connection::of(entry, &now)).collect(),

@@ -3,7 +3,7 @@
 //! A request names the id as the publisher did, not its key: the secret of the digest never leaves the process.
 
 use super::query::{Query, bad, last_part};
-use super::{Found, aside};
+use super::{ConfiguredWindow, aside};
 use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::Now;
@@ -62,7 +62,7 @@ pub(super) struct Forgotten {
 }
 
 /// Returns the id, and all keys that a publish with this id may have.
-fn keys(admin: &Admin, found: Found<'_>, uri: &Uri) -> Result<(Vec<u8>, Vec<Key>), Complaint> {
+fn keys(admin: &Admin, found: ConfiguredWindow<'_>, uri: &Uri) -> Result<(Vec<u8>, Vec<Key>), Complaint> {
     let query = Query::of(uri, &["vhost", "exchange", "routing_key"])?;
     let rules = &found.configured.rules;
     let (scope, name) = (rules.scope, &rules.name);
@@ -132,9 +132,9 @@ fn missing(what: &str, pattern: &Pattern, window: &str) -> Complaint {
 /// `/`.
 #[utoipa::path(get, path = "/api/v1/windows/{name}/ids/{id}", tag = "ids", security(("token" = [])),
     params(("name" = String, Path, description = "the window's name"), ("id" = String, Path, description = "the id, percent-encoded"),
-        ("exchange" = Option<String>, Query, description = "where it is published to; needed unless the window is for one exchange, or its scope is the vhost"),
+        ("exchange" = Option<String>, Query, description = "the exchange that the id is published to; needed unless the window is for one exchange, or its scope is the vhost"),
         ("routing_key" = Option<String>, Query, description = "needed if the window's scope is the routing key"),
-        ("vhost" = Option<String>, Query, description = "if the window is for more than one")),
+        ("vhost" = Option<String>, Query, description = "default: the window's own vhost, or / if the window matches several and / is one of them")),
     responses((status = 200, body = Id), (status = 400, body = ComplaintBody), (status = 401, body = ComplaintBody),
         (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody)))]
 pub(super) async fn show(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Json<Id>, Complaint> {
@@ -161,9 +161,9 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Js
 /// Forget an id: its next publish is fresh. An id in flight stays in flight
 #[utoipa::path(delete, path = "/api/v1/windows/{name}/ids/{id}", tag = "ids", security(("token" = [])),
     params(("name" = String, Path, description = "the window's name"), ("id" = String, Path, description = "the id, percent-encoded"),
-        ("exchange" = Option<String>, Query, description = "where it is published to; needed unless the window is for one exchange, or its scope is the vhost"),
+        ("exchange" = Option<String>, Query, description = "the exchange that the id is published to; needed unless the window is for one exchange, or its scope is the vhost"),
         ("routing_key" = Option<String>, Query, description = "needed if the window's scope is the routing key"),
-        ("vhost" = Option<String>, Query, description = "if the window is for more than one")),
+        ("vhost" = Option<String>, Query, description = "default: the window's own vhost, or / if the window matches several and / is one of them")),
     responses((status = 200, body = Forgotten), (status = 400, body = ComplaintBody), (status = 401, body = ComplaintBody),
         (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody), (status = 415, body = ComplaintBody)))]
 pub(super) async fn forget(

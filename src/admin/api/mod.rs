@@ -4,6 +4,7 @@
 
 mod change;
 mod connections;
+mod events;
 mod forecast;
 mod ids;
 pub(super) mod openapi;
@@ -12,11 +13,10 @@ mod record;
 mod status;
 mod windows;
 
-pub(super) use status::Status;
-pub(super) use windows::WindowFacts;
+pub(super) use events::Events;
 
 use super::complaint::Complaint;
-use super::{Admin, auth, events};
+use super::{Admin, auth};
 use crate::config::WindowConfig;
 use axum::Router;
 use axum::body::Bytes;
@@ -57,18 +57,18 @@ fn described() -> OpenApiRouter<Arc<Admin>> {
 
 /// A window together with the accounting that watches it and its configuration.
 #[derive(Clone, Copy)]
-struct Found<'a> {
+struct ConfiguredWindow<'a> {
     watched: &'a Watched,
     configured: &'a WindowConfig,
 }
 
 impl Admin {
-    fn all_windows(&self) -> impl Iterator<Item = Found<'_>> {
-        let found = |(watched, configured)| Found { watched, configured };
+    fn all_windows(&self) -> impl Iterator<Item = ConfiguredWindow<'_>> {
+        let found = |(watched, configured)| ConfiguredWindow { watched, configured };
         self.windows.iter().zip(&self.configured).map(found)
     }
 
-    fn find(&self, name: &str) -> Result<Found<'_>, Complaint> {
+    fn find(&self, name: &str) -> Result<ConfiguredWindow<'_>, Complaint> {
         self.all_windows().find(|found| &*found.configured.rules.name == name).ok_or_else(|| {
             let names: Vec<_> = self.configured.iter().map(|window| &*window.rules.name).collect();
             let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };

@@ -74,7 +74,7 @@ impl Admin {
                 budget_bytes: self.budget.budget_bytes(),
             },
             listen: self.listen.to_string(),
-            token_required: self.door.token.is_some(),
+            token_required: self.access.token.is_some(),
         }
     }
 

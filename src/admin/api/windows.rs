@@ -1,7 +1,7 @@
 //! `/api/v1/windows`: lists, shows, changes and flushes windows.
 
 use super::change::{AUTO, Capacity, Change, unprocessable};
-use super::{Body, Found, aside};
+use super::{Body, ConfiguredWindow, aside};
 use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::{Now, span};
@@ -60,8 +60,8 @@ pub(in crate::admin) struct WindowFacts {
 }
 
 impl WindowFacts {
-    fn of(admin: &Admin, found: Found<'_>, now: Instant) -> WindowFacts {
-        let Found { watched, configured } = found;
+    fn of(admin: &Admin, found: ConfiguredWindow<'_>, now: Instant) -> WindowFacts {
+        let ConfiguredWindow { watched, configured } = found;
         let (rules, limits) = (watched.window.rules(), watched.window.limits());
         WindowFacts {
             name: rules.name.to_string(),

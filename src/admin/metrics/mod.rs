@@ -27,7 +27,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
-use windows::Named;
+use windows::NamedFacts;
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -69,11 +69,11 @@ impl Collector for Relay {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stats = self.stats.snapshot();
         let now = tokio::time::Instant::now().into_std();
-        let named = |watched: &Watched| Named {
+        let named = |watched: &Watched| NamedFacts {
             name: watched.window.rules().name.clone(),
             facts: watched.facts(now),
         };
-        let windows: Vec<Named> = self.windows.iter().map(named).collect();
+        let windows: Vec<NamedFacts> = self.windows.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
         upstream(&mut encoder, &stats, self.probe.last().map(|answer| answer.is_ok()))
@@ -84,13 +84,14 @@ impl Collector for Relay {
 fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     gauge(encoder, "connections", "Client connections that are open.", &stats.connections)?;
     count(encoder, "connections_accepted", "Client connections accepted.", stats.accepted)?;
-    let rejected = "Client connections turned away, because limits.max_connections or limits.connections_per_address are open.";
+    let rejected = "Client connections turned away, because limits.max_connections or limits.connections_per_address was reached.";
     count(encoder, "connections_rejected", rejected, stats.rejected)?;
-    let lost = "Lines of the log that were lost, because nobody read the log or it could not be written.";
+    let lost = "Log lines that were lost, because nobody read the log or it could not be written.";
     count(encoder, "log_lines_lost", lost, crate::log::lost())?;
-    let by_address = "Of those turned away, the ones at limits.connections_per_address.";
+    let by_address = "Client connections turned away, because limits.connections_per_address was reached.";
     count(encoder, "connections_rejected_by_address", by_address, stats.rejected_by_address)?;
-    let displaced = "Client connections that had not logged in and gave way to newer ones at a limit.";
+    let displaced =
+        "Client connections that had not logged in and were closed to make room for newer ones at a limit.";
     count(encoder, "connections_displaced", displaced, stats.displaced)?;
     gauge(
         encoder,
@@ -100,19 +101,19 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     )?;
     let limit = "Memory that may be held for client connections, in bytes.";
     gauge(encoder, "memory_limit_bytes", limit, &stats.memory.limit)?;
-    let paused = "Client connections that are not read from, because they hold more than their share of too much memory.";
+    let paused = "Client connections that are not read from, because they hold more than their share while memory is short.";
     gauge(encoder, "memory_paused_connections", paused, &stats.memory.paused)?;
     let latency = &stats.latency;
     encoder
         .encode_descriptor(
             "publish_latency_seconds",
-            "From a publish's arrival to its answer by the upstream, in seconds.",
+            "Time from a publish's arrival to the upstream's answer, in seconds.",
             None,
             MetricType::Histogram,
         )
         .and_then(|mut family| histogram(&mut family, latency.sum, latency.count, &latency.buckets))?;
     encoder
-        .encode_descriptor("build", "What is running.", None, MetricType::Info)?
+        .encode_descriptor("build", "The version of Hapax that is running.", None, MetricType::Info)?
         .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
 }
 

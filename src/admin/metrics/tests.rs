@@ -9,8 +9,8 @@ struct Canned(Vec<(&'static str, Facts)>);
 
 impl Collector for Canned {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let named = |(name, facts): &(&str, Facts)| Named { name: (*name).into(), facts: facts.clone() };
-        let windows: Vec<Named> = self.0.iter().map(named).collect();
+        let named = |(name, facts): &(&str, Facts)| NamedFacts { name: (*name).into(), facts: facts.clone() };
+        let windows: Vec<NamedFacts> = self.0.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, 3)
     }
 }

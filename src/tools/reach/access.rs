@@ -2,7 +2,7 @@
 //! A token is never an argument, because other users can read those.
 
 use super::Failure;
-use crate::config::{Shared, defaults, read_secret};
+use crate::config::{TooOpen, defaults, read_secret};
 use std::fmt;
 use std::path::Path;
 use ureq::http::Uri;
@@ -65,7 +65,7 @@ fn read_token(file: &Path) -> Result<String, Failure> {
     let (text, shared) = read_secret(file)
         .map_err(|error| Failure::usage(format!("{shown}: the token file can't be read: {error}"), fix))?;
     if let Some(shared) = shared {
-        return Err(Failure::usage(format!("{shown}: the token file, {shared}"), Shared::fix(file)));
+        return Err(Failure::usage(format!("{shown}: the token file, {shared}"), TooOpen::fix(file)));
     }
     match text.trim() {
         "" => Err(Failure::usage(format!("{shown}: the token file is empty"), fix)),

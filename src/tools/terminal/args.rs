@@ -118,7 +118,7 @@ pub struct SetArgs {
     pub name: String,
     /// Ids that it has room for: 2000000, 2M, or "auto"
     #[arg(long, value_name = "N|auto", group = "change")]
-    pub capacity: Option<Capacity>,
+    pub capacity: Option<CapacityArg>,
     /// How long ids are remembered: 10m, "1h 30m"
     #[arg(long, value_name = "DURATION", group = "change", value_parser = NonEmptyStringValueParser::new())]
     pub ttl: Option<String>,
@@ -154,30 +154,30 @@ impl ModeArg {
 
 /// A capacity: a number of ids, or "auto".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Capacity {
+pub enum CapacityArg {
     /// the relay sizes it
     Auto,
     /// a fixed number of ids
     Ids(u64),
 }
 
-impl Capacity {
+impl CapacityArg {
     /// Returns the capacity as the API reads it.
     pub fn to_json(self) -> Value {
         match self {
-            Capacity::Auto => json!("auto"),
-            Capacity::Ids(ids) => json!(ids),
+            CapacityArg::Auto => json!("auto"),
+            CapacityArg::Ids(ids) => json!(ids),
         }
     }
 }
 
-impl FromStr for Capacity {
+impl FromStr for CapacityArg {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Capacity, String> {
+    fn from_str(text: &str) -> Result<CapacityArg, String> {
         let wrong = || "it is a number of ids (2000000, 500k, 2M) or auto".to_owned();
         if text == "auto" {
-            return Ok(Capacity::Auto);
+            return Ok(CapacityArg::Auto);
         }
         let (digits, scale) = match text.char_indices().last() {
             Some((at, 'k' | 'K')) => (&text[..at], 1_000),
@@ -189,7 +189,7 @@ impl FromStr for Capacity {
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return Err(wrong());
         }
-        digits.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)).map(Capacity::Ids).ok_or_else(wrong)
+        digits.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)).map(CapacityArg::Ids).ok_or_else(wrong)
     }
 }
 
@@ -255,11 +255,11 @@ mod tests {
         for (text, ids) in
             [("7", 7), ("2_000_000", 2_000_000), ("500k", 500_000), ("2M", 2_000_000), ("1,000", 1000)]
         {
-            assert_eq!(text.parse(), Ok(Capacity::Ids(ids)), "{text}");
+            assert_eq!(text.parse(), Ok(CapacityArg::Ids(ids)), "{text}");
         }
-        assert_eq!("auto".parse(), Ok(Capacity::Auto));
+        assert_eq!("auto".parse(), Ok(CapacityArg::Auto));
         for text in ["", "k", "-1", "1.5M", "many", "99999999999999999999", "99999999999999999G", "10é"] {
-            assert!(text.parse::<Capacity>().is_err(), "{text}");
+            assert!(text.parse::<CapacityArg>().is_err(), "{text}");
         }
     }
 }

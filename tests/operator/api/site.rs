@@ -2,7 +2,7 @@
 
 use hapax::admin::{Admin, Parts, Probe, serve};
 use hapax::config::{Config, Overrides, Secret};
-use hapax::net::Clients;
+use hapax::net::ConnectionList;
 use hapax::stats::Stats;
 use hapax_core::pressure::{Accounting, Watched};
 use hapax_core::window::{KeyMaker, LocalWindow, Mailbox, Scope, Ticket, Verdict, Window};
@@ -92,7 +92,7 @@ impl Site {
             budget: Arc::new(config.budget()),
             keys: keys.clone(),
             stats: Stats::new(),
-            clients: Clients::new(),
+            connections: ConnectionList::new(),
             probe: Probe::new(&config.upstream, DEADLINE, Duration::from_secs(1)),
             draining,
         });

@@ -38,7 +38,10 @@ impl Channel {
         self.unwanted = true;
         for tag in self.consumers.drain() {
             let cancel = basic::Cancel { consumer_tag: tag.into(), nowait: true };
-            cx.out.upstream.push(emit::method(self.id, AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel))));
+            cx.link
+                .out
+                .upstream
+                .push(emit::method(self.id, AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel))));
         }
     }
 

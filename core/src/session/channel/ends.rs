@@ -21,12 +21,12 @@ impl Channel {
         let client_done = self.client_gone || said_close;
         let told_upstream = matches!(self.state, State::Recycling { closing: true, .. });
         if said_close {
-            cx.out.client.push(close_ok(self.id));
+            cx.link.out.client.push(close_ok(self.id));
         } else {
-            cx.out.client.push(close(self.id, fault.code(), &fault.text(), fault.culprit()));
+            cx.link.out.client.push(close(self.id, fault.code(), &fault.text(), fault.culprit()));
             self.owes_close_ok = true;
         }
-        self.publisher.confirms().forget_client();
+        self.publisher.ledger_mut().forget_client();
         self.publisher.client_done();
         self.publisher.refused();
         let until = cx.now + cx.shared.settings.linger;
@@ -45,10 +45,10 @@ impl Channel {
 
     /// Writes the answers that are due.
     pub(in crate::session) fn flush(&mut self, cx: &mut Cx<'_>) {
-        if self.publisher.is_due() && self.delivering == Delivering::Nothing && !self.selecting {
+        if self.publisher.ledger().is_due() && self.delivering == Delivering::Nothing && !self.selecting {
             match self.state {
                 State::Open | State::Settling { .. } | State::Closing | State::Recycling { .. } => {
-                    self.publisher.confirms().flush(self.id, cx.out.client.made());
+                    self.publisher.ledger_mut().flush(self.id, cx.link.out.client.made());
                 }
                 State::UpstreamClosed { .. } | State::Refused { .. } | State::Gone => {}
             }
@@ -83,7 +83,7 @@ impl Channel {
         self.cancel_consumers(cx);
         if self.used_otherwise {
             let nack = basic::Nack { delivery_tag: 0, multiple: true, requeue: true };
-            cx.out.upstream.push(emit::method(self.id, AMQPClass::Basic(basic::AMQPMethod::Nack(nack))));
+            cx.link.out.upstream.push(emit::method(self.id, AMQPClass::Basic(basic::AMQPMethod::Nack(nack))));
         }
         Ok(())
     }
@@ -91,12 +91,12 @@ impl Channel {
     /// `connection.close` goes upstream: what waits will never go there, and is not in doubt. What waits for the proof of a
     /// right goes unjudged where its client would not hear that it was dropped: that would be to lose it.
     pub(in crate::session) fn end(&mut self, cx: &mut Cx<'_>) {
-        let unheard = matches!(self.publisher.mode(), Mode::Plain | Mode::Confirm { client: false });
+        let unheard = self.publisher.ledger().is_silent();
         while unheard && matches!(self.state, State::Open) && self.publisher.is_held() {
             // (The answers of what is given up are for those that end here, too.)
-            drop(cx.probes.give_up());
+            drop(cx.link.probes.give_up());
             // What is faulty is not passed on, nor what comes after it.
-            if self.recv_finding(Key(0), Finding::Unasked, cx).is_err() {
+            if self.recv_finding(Right::NONE, Finding::Unasked, cx).is_err() {
                 break;
             }
         }
@@ -110,13 +110,9 @@ impl Channel {
         self.drop_backlog();
     }
 
-    /// Whether the client's `channel.close` was in it.
+    /// Drops the frames that wait. Returns true if the client's `channel.close` was among them.
     pub(super) fn drop_backlog(&mut self) -> bool {
-        self.backlog_bytes = 0;
         self.awaits_waiters = false;
-        let says_close = |frame: Piece| {
-            frame.view().kind().and_then(|kind| frame.view().method(kind)) == Some(MethodId::CHANNEL_CLOSE)
-        };
-        self.backlog.drain(..).any(says_close)
+        self.publisher.line_mut().drop_frames()
     }
 }

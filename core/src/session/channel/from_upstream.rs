@@ -14,7 +14,7 @@ impl Channel {
     ) -> Result<(), Fault> {
         let id = frame.method(kind);
         if let Some(id @ (MethodId::BASIC_ACK | MethodId::BASIC_NACK)) = id
-            && matches!(self.publisher.mode(), Mode::Confirm { .. })
+            && self.publisher.ledger().has_confirms()
             && let Ok(settle) = Settle::parse(frame.payload())
         {
             let outcome = if id == MethodId::BASIC_ACK { Outcome::Acked } else { Outcome::Nacked };
@@ -26,7 +26,7 @@ impl Channel {
                 match id {
                     Some(MethodId::CHANNEL_CLOSE_OK) => *upstream_done = true,
                     Some(MethodId::CHANNEL_CLOSE) => {
-                        cx.out.upstream.push(close_ok(self.id));
+                        cx.link.out.upstream.push(close_ok(self.id));
                         self.publisher.upstream_closed(Blame::of(frame.payload()).as_ref(), cx.now);
                         // Where both have closed, its answer to ours still comes.
                         *upstream_done = !*told_upstream;
@@ -49,12 +49,12 @@ impl Channel {
             }
             State::Recycling { closing: true, select, .. } => match id {
                 Some(MethodId::CHANNEL_CLOSE_OK) => {
-                    cx.out.upstream.push(channel_method(self.id, ChannelMethod::Open(Open {})));
+                    cx.link.out.upstream.push(channel_method(self.id, ChannelMethod::Open(Open {})));
                     return Ok(());
                 }
                 // Both have closed: its answer to ours still comes, and is not the client's.
                 Some(MethodId::CHANNEL_CLOSE) => {
-                    cx.out.upstream.push(close_ok(self.id));
+                    cx.link.out.upstream.push(close_ok(self.id));
                     let client_done = self.drop_backlog();
                     self.pass_close(frame, cx);
                     if client_done {
@@ -66,9 +66,9 @@ impl Channel {
                     return self.advance(cx);
                 }
                 Some(MethodId::CHANNEL_OPEN_OK) => {
-                    cx.out.upstream.forward(select.view());
+                    cx.link.out.upstream.forward(select.view());
                     self.state = State::Open;
-                    self.publisher = Publisher::new(self.id, self.birth, Mode::Tx);
+                    self.publisher.restart_with_tx();
                     return self.advance(cx);
                 }
                 Some(_) | None => {}
@@ -100,7 +100,7 @@ impl Channel {
         self.flush(cx);
         let mut next = Some(whole);
         while let Some(whole) = next {
-            cx.out.client.forward(whole.all(frames));
+            cx.link.out.client.forward(whole.all(frames));
             inbound.skip(whole.places);
             next = inbound.whole(0, self.id, MethodId::BASIC_DELIVER);
         }
@@ -115,7 +115,7 @@ impl Channel {
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         match id {
-            Some(MethodId::BASIC_RETURN) if self.publisher.hears_returns() => {
+            Some(MethodId::BASIC_RETURN) if self.publisher.ledger().hears_returns() => {
                 self.returning = Some(frame.piece());
                 return Ok(());
             }
@@ -125,19 +125,19 @@ impl Channel {
                 self.publisher.upstream_closed(Blame::of(frame.payload()).as_ref(), cx.now);
                 let said_close = self.drop_backlog() || matches!(self.state, State::Settling { .. });
                 self.flush(cx);
-                self.publisher.confirms().forget_client();
+                self.publisher.ledger_mut().forget_client();
                 match self.state {
                     // Both have closed: each hears of it and gets its answer, the client's from the upstream where it has
                     // been asked.
                     _ if said_close => {
-                        cx.out.upstream.push(close_ok(self.id));
+                        cx.link.out.upstream.push(close_ok(self.id));
                         self.pass_close(frame, cx);
                         self.answer_closes(cx);
                         self.state = State::Gone;
                         return Ok(());
                     }
                     State::Closing => {
-                        cx.out.upstream.push(close_ok(self.id));
+                        cx.link.out.upstream.push(close_ok(self.id));
                         self.pass_close(frame, cx);
                         return Ok(());
                     }
@@ -165,7 +165,7 @@ impl Channel {
             Some(_) | None => {}
         }
         if id == Some(MethodId::CONFIRM_SELECT_OK) {
-            cx.out.client.forward(frame);
+            cx.link.out.client.forward(frame);
             self.selecting = false;
             return Ok(());
         }
@@ -175,21 +175,21 @@ impl Channel {
         {
             self.pass_return(&returned, frame, cx);
         }
-        cx.out.client.forward(frame);
+        cx.link.out.client.forward(frame);
         self.delivering = self.delivering.after(kind, id, frame);
         Ok(())
     }
 
     /// The upstream's `channel.close` goes to the client, which owes an answer then.
     fn pass_close(&mut self, close: View<'_>, cx: &mut Cx<'_>) {
-        cx.out.client.forward(close);
+        cx.link.out.client.forward(close);
         self.owes_close_ok = true;
     }
 
     /// As often as the client has said `channel.close`.
     fn answer_closes(&mut self, cx: &mut Cx<'_>) {
         for _ in 0..=std::mem::take(&mut self.closes_again) {
-            cx.out.client.push(close_ok(self.id));
+            cx.link.out.client.push(close_ok(self.id));
         }
     }
 
@@ -200,8 +200,8 @@ impl Channel {
             Err(_) => None,
         };
         match named.and_then(|named| emit::return_from(self.id, returned.view().payload(), &named).ok()) {
-            Some(frame) => cx.out.client.push(frame),
-            None => cx.out.client.forward(returned.view()),
+            Some(frame) => cx.link.out.client.push(frame),
+            None => cx.link.out.client.forward(returned.view()),
         }
     }
 }

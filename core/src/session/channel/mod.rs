@@ -21,8 +21,9 @@ use crate::session::entry::Outcome;
 use crate::session::fault::{Fault, Scope};
 use crate::session::outbox::{Piece, View};
 use crate::session::probe::Finding;
-use crate::session::publisher::{self, Mode, Publisher};
-use crate::window::{Key, Ticket, Verdict};
+use crate::session::publisher::{self, Publisher};
+use crate::session::rights::Right;
+use crate::window::{Ticket, Verdict};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Return, Settle};
 use crate::wire::properties::ContentHeader;
@@ -30,7 +31,7 @@ use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, Close, CloseOk, Open};
 use amq_protocol::protocol::{AMQPClass, basic};
 use bytes::Bytes;
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::time::Instant;
 
 /// Repeated `channel.close`s that are answered. They are all answered at once when the upstream says close-ok, which may take long.
@@ -107,8 +108,6 @@ pub(in crate::session) struct Channel {
     returning: Option<Piece>,
     /// What is missing of the content that the client is being sent: nothing may come between its frames.
     delivering: Delivering,
-    backlog: VecDeque<Piece>,
-    backlog_bytes: usize,
     /// Nothing but publishes waits in the backlog, behind one that waits for the proof of a right: theirs are asked for, too.
     asks_ahead: bool,
     /// `tx.select` or `tx.commit` waits at the head of the backlog for the waiters before it.
@@ -144,8 +143,6 @@ pub(in crate::session) struct Booked {
 const CHANNEL: usize = size_of::<Channel>() + 64;
 /// Bytes of a consumer: its tag has 255 at most.
 const CONSUMER: usize = 320;
-/// Bytes of a frame in the backlog, beside its own.
-const QUEUED: usize = size_of::<Piece>() + 48;
 
 impl Channel {
     /// `channel.open` has passed.
@@ -154,13 +151,11 @@ impl Channel {
             id,
             birth,
             state: State::Open,
-            publisher: Publisher::new(id, birth, Mode::Plain),
+            publisher: Publisher::new(id, birth),
             consumers: HashSet::new(),
             used_otherwise: false,
             returning: None,
             delivering: Delivering::Nothing,
-            backlog: VecDeque::new(),
-            backlog_bytes: 0,
             asks_ahead: false,
             awaits_waiters: false,
             refusal: None,
@@ -189,7 +184,7 @@ impl Channel {
 
     /// Whether answers to the client are due.
     pub(in crate::session) fn is_due(&self) -> bool {
-        self.publisher.is_due()
+        self.publisher.ledger().is_due()
     }
 
     /// Whether the number is taken although the client thinks that it is free: the upstream has not answered yet.
@@ -204,9 +199,9 @@ impl Channel {
 
     /// Books it anew: what was booked before, and what is now.
     pub(in crate::session) fn book(&mut self) -> (Booked, Booked) {
-        let held = self.publisher.held() + self.backlog_bytes;
+        let held = self.publisher.held();
         let stuck = CHANNEL + self.consumers.len() * CONSUMER + self.publisher.stuck();
-        let ends = self.publisher.memory() + held + self.backlog.len() * QUEUED;
+        let ends = self.publisher.memory() + held;
         let after = Booked {
             unresolved: self.publisher.unresolved(),
             held,
@@ -218,12 +213,12 @@ impl Channel {
 
     /// Whether every outcome is known and nothing waits.
     pub(in crate::session) fn is_settled(&self) -> bool {
-        self.publisher.is_settled() && self.backlog.is_empty()
+        self.publisher.is_settled() && !self.publisher.line().has_frames()
     }
 
     /// Whether its backlog waits for nothing but room for unresolved publishes.
     pub(in crate::session) fn is_ready(&self) -> bool {
-        !self.backlog.is_empty() && matches!(self.state, State::Open) && !self.is_blocked()
+        self.publisher.line().has_frames() && matches!(self.state, State::Open) && !self.is_blocked()
     }
 
     /// There may be room again for what waits in the backlog.
@@ -256,8 +251,7 @@ impl Channel {
             | State::UpstreamClosed { .. }
             | State::Gone => None,
         };
-        let publisher = [self.publisher.waiting.deadline(), self.publisher.progress_deadline()];
-        state.into_iter().chain(publisher.into_iter().flatten()).min()
+        state.into_iter().chain(self.publisher.deadline()).min()
     }
 
     /// A frame of the client. `whole`: the frame after it in the same read is this channel's content header.
@@ -268,7 +262,7 @@ impl Channel {
         whole: bool,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let blocked = self.is_blocked() || !self.backlog.is_empty();
+        let blocked = self.is_blocked() || self.publisher.line().has_frames();
         let method = frame.method(kind);
         // It is not closed. Where the broker has heard all that the client has said, it says so itself.
         if method == Some(MethodId::CHANNEL_OPEN) && (blocked || !matches!(self.state, State::Open)) {
@@ -280,8 +274,7 @@ impl Channel {
                 if self.asks_ahead {
                     self.asks_ahead = ask_ahead(kind, frame, cx);
                 }
-                self.backlog_bytes += frame.len();
-                self.backlog.push_back(frame.compact());
+                self.publisher.line_mut().push_frame(frame);
                 Ok(())
             }
             State::Open | State::Recycling { .. } => {
@@ -297,17 +290,17 @@ impl Channel {
             State::UpstreamClosed { rest } => {
                 if kind == FrameKind::Body && *rest > 0 {
                     *rest = rest.saturating_sub(frame.payload().len() as u64);
-                    cx.out.upstream.forward(frame);
+                    cx.link.out.upstream.forward(frame);
                 }
                 match method {
                     Some(MethodId::CHANNEL_CLOSE_OK) => {
-                        cx.out.upstream.forward(frame);
+                        cx.link.out.upstream.forward(frame);
                         self.state = State::Gone;
                     }
                     // Both have closed: each gets its answer from us, and the client's own is not waited for.
                     Some(MethodId::CHANNEL_CLOSE) => {
-                        cx.out.upstream.push(close_ok(self.id));
-                        cx.out.client.push(close_ok(self.id));
+                        cx.link.out.upstream.push(close_ok(self.id));
+                        cx.link.out.client.push(close_ok(self.id));
                         self.state = State::Gone;
                     }
                     Some(_) | None => {}
@@ -319,7 +312,7 @@ impl Channel {
                     Some(MethodId::CHANNEL_CLOSE_OK) => *client_done = true,
                     // Both have closed: its answer to ours may come or not.
                     Some(MethodId::CHANNEL_CLOSE) if !*client_done => {
-                        cx.out.client.push(close_ok(self.id));
+                        cx.link.out.client.push(close_ok(self.id));
                         *client_done = true;
                     }
                     Some(_) | None => {}
@@ -336,7 +329,7 @@ impl Channel {
         most: usize,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let in_order = self.refusal.is_none() && !self.awaits_waiters && self.backlog.is_empty();
+        let in_order = self.refusal.is_none() && !self.awaits_waiters && !self.publisher.line().has_frames();
         if !in_order || !matches!(self.state, State::Open) || !self.publisher.takes_publishes() {
             return Ok(());
         }
@@ -363,23 +356,21 @@ impl Channel {
             MethodId::CONFIRM_SELECT => {
                 let nowait = frame.payload().get(4).is_some_and(|bits| bits & 1 != 0);
                 self.selecting |= !nowait;
-                self.publisher.select_confirm();
+                self.publisher.ledger_mut().select_confirm();
             }
             // What waits was said before the transaction, or belongs to it: either way it comes first.
             MethodId::TX_SELECT | MethodId::TX_COMMIT
-                if self.publisher.mode() != (Mode::Confirm { client: true })
-                    && self.publisher.has_waiting() =>
+                if !self.publisher.ledger().answers_client() && self.publisher.has_waiting() =>
             {
                 self.awaits_waiters = true;
-                self.backlog_bytes += frame.len();
-                self.backlog.push_front(frame.compact());
+                self.publisher.line_mut().push_frame_first(frame);
                 return Ok(());
             }
             MethodId::TX_SELECT => {
-                if self.publisher.mode() == (Mode::Confirm { client: false }) {
+                if self.publisher.ledger().is_unseen() {
                     return self.recycle(frame, cx);
                 }
-                self.publisher.select_tx();
+                self.publisher.ledger_mut().select_tx();
             }
             MethodId::TX_COMMIT => self.publisher.commit(),
             MethodId::TX_ROLLBACK => self.publisher.rollback(),
@@ -399,7 +390,7 @@ impl Channel {
             MethodId::BASIC_GET | MethodId::BASIC_QOS => self.used_otherwise = true,
             _ => {}
         }
-        cx.out.upstream.forward(frame);
+        cx.link.out.upstream.forward(frame);
         Ok(())
     }
 
@@ -428,7 +419,7 @@ impl Channel {
     /// The broker has shown whether the user has a right that a publish of this channel waits for.
     pub(in crate::session) fn recv_finding(
         &mut self,
-        right: Key,
+        right: Right,
         finding: Finding,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
@@ -438,9 +429,7 @@ impl Channel {
 
     /// [`Channel::deadline`] has passed.
     pub(in crate::session) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        self.publisher.expire(cx)?;
-        self.publisher.retry(cx)?;
-        self.publisher.check_progress(cx)?;
+        self.publisher.handle_timeout(cx)?;
         if let State::Recycling { until, closing: false, .. } = self.state
             && cx.now >= until
         {
@@ -455,11 +444,8 @@ impl Channel {
         if !self.publisher.take_newly_held() {
             return;
         }
-        let mut frames = self.backlog.iter().take(LOOKED_AT);
-        self.asks_ahead = frames.all(|frame| {
-            let frame = frame.view();
-            frame.kind().is_some_and(|kind| ask_ahead(kind, frame, cx))
-        });
+        let mut frames = self.publisher.line().frames().take(LOOKED_AT);
+        self.asks_ahead = frames.all(|frame| frame.kind().is_some_and(|kind| ask_ahead(kind, frame, cx)));
     }
 
     /// Does what the last event has made possible.
@@ -477,33 +463,32 @@ impl Channel {
             && matches!(self.state, State::Open)
             && (cx.may_publish(self.publisher.unresolved()) || !self.publisher.is_between_contents())
         {
-            let Some(frame) = self.backlog.pop_front() else { break };
+            let Some(frame) = self.publisher.line_mut().pop_frame() else { break };
             let frame = frame.view();
-            self.backlog_bytes -= frame.len();
             if let Some(kind) = frame.kind() {
                 self.recv_open(kind, frame, true, cx)?;
             }
         }
         self.look_ahead(cx);
-        if self.client_gone && self.backlog.is_empty() && !self.is_blocked() {
+        if self.client_gone && !self.publisher.line().has_frames() && !self.is_blocked() {
             self.publisher.client_done();
         }
         // (What has come after a `tx.select` waits in the backlog for the fresh channel.)
         let settled = self.publisher.is_settled()
-            && (self.backlog.is_empty() || matches!(self.state, State::Recycling { .. }));
+            && (!self.publisher.line().has_frames() || matches!(self.state, State::Recycling { .. }));
         let free = !self.publisher.is_forwarding();
         match &mut self.state {
             State::Settling { close, until } if settled || cx.now >= *until => {
                 // Where the linger is over: nothing may follow the close.
                 self.publisher.abandon_waiting();
-                cx.out.upstream.forward(close.view());
+                cx.link.out.upstream.forward(close.view());
                 self.state = State::Closing;
             }
             State::Refused { until, told_upstream, client_done, upstream_done } => {
                 if !*told_upstream && !*upstream_done && free && (settled || cx.now >= *until) {
                     self.publisher.abandon_waiting();
                     let text = "the client's channel was closed by hapax";
-                    cx.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
+                    cx.link.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
                     *told_upstream = true;
                 }
                 if *client_done && *upstream_done {
@@ -514,7 +499,7 @@ impl Channel {
             State::Recycling { closing, .. } if settled && !*closing => {
                 *closing = true;
                 let text = "hapax makes room for tx.select";
-                cx.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
+                cx.link.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
             }
             State::Settling { .. }
             | State::Recycling { .. }
@@ -530,7 +515,7 @@ impl Channel {
 /// Asks for the right that a publish of the backlog needs. Whether the frames after it may be looked at, too.
 fn ask_ahead(kind: FrameKind, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
     match frame.method(kind) {
-        Some(MethodId::BASIC_PUBLISH) if cx.probes.has_room() => {
+        Some(MethodId::BASIC_PUBLISH) if cx.link.probes.has_room() => {
             publisher::ask(frame, None, cx);
             true
         }

@@ -207,7 +207,7 @@ fn check_header(payload: &[u8], parsed: &AMQPContentHeader) {
         let id = match &source {
             IdSource::MessageId => message_id.map(IdValue::Bytes),
             IdSource::CorrelationId => correlation_id.map(IdValue::Bytes),
-            IdSource::Header(name) => first(name).map(Entry::id_value),
+            IdSource::Header(name) => first(name).map(HeaderEntry::id_value),
             IdSource::Body => None,
         };
         let id = id.filter(|id| !matches!(id, IdValue::Bytes([]) | IdValue::Other(b'V', _)));
@@ -225,14 +225,14 @@ fn check_header(payload: &[u8], parsed: &AMQPContentHeader) {
 
 /// One entry of a headers table. The oracle's map keeps the last entry of a name, but RabbitMQ looks at the first.
 /// Therefore the entries are read one by one with the oracle's parsers.
-struct Entry<'a> {
+struct HeaderEntry<'a> {
     name: String,
     value: AMQPValue,
     /// the value's octets, beginning with the letter of its type
     raw: &'a [u8],
 }
 
-impl<'a> Entry<'a> {
+impl<'a> HeaderEntry<'a> {
     fn id_value(&self) -> IdValue<'a> {
         let (&tag, raw) = self.raw.split_first().unwrap();
         match self.value {
@@ -265,7 +265,7 @@ fn milliseconds(value: &AMQPValue) -> Option<u64> {
 }
 
 /// Returns the headers table of a content header that the oracle has accepted.
-fn entries(payload: &[u8], flags: u16) -> Vec<Entry<'_>> {
+fn entries(payload: &[u8], flags: u16) -> Vec<HeaderEntry<'_>> {
     let mut rest = payload.get(14..).unwrap();
     for bit in [15, 14] {
         if flags & 1 << bit != 0 {
@@ -283,7 +283,7 @@ fn entries(payload: &[u8], flags: u16) -> Vec<Entry<'_>> {
         let (at_value, name) = parse_short_string(table).unwrap();
         let (next, value) = parse_value(at_value).unwrap();
         let raw = at_value.get(..at_value.len() - next.len()).unwrap();
-        entries.push(Entry { name: name.to_string(), value, raw });
+        entries.push(HeaderEntry { name: name.to_string(), value, raw });
         table = next;
     }
     entries

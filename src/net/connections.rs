@@ -15,28 +15,28 @@ use std::time::Instant;
 
 /// All open client connections. There is one list per process.
 #[derive(Debug, Default)]
-pub struct Clients {
+pub struct ConnectionList {
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     drawn: u64,
-    open: BTreeMap<u64, Arc<Entry>>,
+    open: BTreeMap<u64, Arc<ConnectionEntry>>,
 }
 
-impl Clients {
+impl ConnectionList {
     /// Creates an empty list.
-    pub fn new() -> Arc<Clients> {
+    pub fn new() -> Arc<ConnectionList> {
         Arc::default()
     }
 
     /// Adds a connection. It stays in the list until the guard is dropped.
-    pub(super) fn enter(self: &Arc<Clients>, peer: SocketAddr, since: Instant) -> Present {
+    pub(super) fn enter(self: &Arc<ConnectionList>, peer: SocketAddr, since: Instant) -> ListedConnection {
         let mut inner = self.inner.lock();
         inner.drawn += 1;
         let id = inner.drawn;
-        let entry = Arc::new(Entry {
+        let entry = Arc::new(ConnectionEntry {
             id,
             peer,
             since,
@@ -45,11 +45,11 @@ impl Clients {
             live: Live::default(),
         });
         inner.open.insert(id, Arc::clone(&entry));
-        Present { clients: Arc::clone(self), entry }
+        ListedConnection { connections: Arc::clone(self), entry }
     }
 
     /// Returns the number of connections, and at most `limit` of them from index `offset` on, oldest first.
-    pub fn page(&self, offset: usize, limit: usize) -> (usize, Vec<Arc<Entry>>) {
+    pub fn page(&self, offset: usize, limit: usize) -> (usize, Vec<Arc<ConnectionEntry>>) {
         let inner = self.inner.lock();
         (inner.open.len(), inner.open.values().skip(offset).take(limit).cloned().collect())
     }
@@ -57,7 +57,7 @@ impl Clients {
 
 /// One open client connection.
 #[derive(Debug)]
-pub struct Entry {
+pub struct ConnectionEntry {
     /// counts from 1; a number is never given twice
     pub id: u64,
     /// the address that the client connects from
@@ -69,7 +69,7 @@ pub struct Entry {
     live: Live,
 }
 
-impl Entry {
+impl ConnectionEntry {
     /// Returns the vhost, once the client has named it.
     pub fn vhost(&self) -> Option<&[u8]> {
         self.vhost.get().map(|vhost| &**vhost)
@@ -84,7 +84,7 @@ impl Entry {
     pub fn numbers(&self) -> Numbers {
         let live = &self.live;
         Numbers {
-            state: State::from_code(live.state.load(Relaxed)),
+            state: ConnectionState::from_code(live.state.load(Relaxed)),
             channels: live.channels.load(Relaxed),
             unresolved: live.unresolved.load(Relaxed),
             publishes: live.publishes.load(Relaxed),
@@ -119,7 +119,7 @@ impl Entry {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Numbers {
     /// the connection's state
-    pub state: State,
+    pub state: ConnectionState,
     /// open channels
     pub channels: u64,
     /// publishes whose outcome is not known yet
@@ -135,7 +135,7 @@ pub struct Numbers {
 /// The state of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum ConnectionState {
     /// not open yet
     #[default]
     Handshake,
@@ -149,24 +149,29 @@ pub enum State {
     Lingering,
 }
 
-impl State {
+impl ConnectionState {
     /// All states.
-    pub const ALL: [State; 5] =
-        [State::Handshake, State::Open, State::Paused, State::Closing, State::Lingering];
+    pub const ALL: [ConnectionState; 5] = [
+        ConnectionState::Handshake,
+        ConnectionState::Open,
+        ConnectionState::Paused,
+        ConnectionState::Closing,
+        ConnectionState::Lingering,
+    ];
 
     /// Returns the state of a session in this phase. `reading` tells whether the client is read from.
-    pub(super) fn of(phase: Phase, reading: bool) -> State {
+    pub(super) fn of(phase: Phase, reading: bool) -> ConnectionState {
         match phase {
-            Phase::Handshake => State::Handshake,
-            Phase::Open if reading => State::Open,
-            Phase::Open => State::Paused,
-            Phase::Closing => State::Closing,
-            Phase::Lingering => State::Lingering,
+            Phase::Handshake => ConnectionState::Handshake,
+            Phase::Open if reading => ConnectionState::Open,
+            Phase::Open => ConnectionState::Paused,
+            Phase::Closing => ConnectionState::Closing,
+            Phase::Lingering => ConnectionState::Lingering,
         }
     }
 
-    fn from_code(code: u8) -> State {
-        State::ALL.into_iter().find(|state| *state as u8 == code).unwrap_or_default()
+    fn from_code(code: u8) -> ConnectionState {
+        ConnectionState::ALL.into_iter().find(|state| *state as u8 == code).unwrap_or_default()
     }
 }
 
@@ -183,14 +188,14 @@ struct Live {
 /// A guard: the connection is in the list while this lives.
 #[must_use = "dropping it takes the connection off the list"]
 #[derive(Debug)]
-pub(super) struct Present {
-    clients: Arc<Clients>,
-    pub(super) entry: Arc<Entry>,
+pub(super) struct ListedConnection {
+    connections: Arc<ConnectionList>,
+    pub(super) entry: Arc<ConnectionEntry>,
 }
 
-impl Drop for Present {
+impl Drop for ListedConnection {
     fn drop(&mut self) {
-        self.clients.inner.lock().open.remove(&self.entry.id);
+        self.connections.inner.lock().open.remove(&self.entry.id);
     }
 }
 
@@ -201,13 +206,14 @@ mod tests {
     #[test]
     #[expect(clippy::disallowed_methods, reason = "some instant; nothing is counted from it")]
     fn in_the_list_while_the_guard_lives_oldest_first() {
-        let clients = Clients::new();
+        let connections = ConnectionList::new();
         let now = Instant::now();
         let peer = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let mut guards: Vec<Present> = (1..=5).map(|port| clients.enter(peer(port), now)).collect();
+        let mut guards: Vec<ListedConnection> =
+            (1..=5).map(|port| connections.enter(peer(port), now)).collect();
         drop(guards.remove(1));
         let ports = |offset, limit| {
-            let (total, page) = clients.page(offset, limit);
+            let (total, page) = connections.page(offset, limit);
             (total, page.iter().map(|entry| entry.peer.port()).collect::<Vec<_>>())
         };
         assert_eq!(ports(0, 10), (4, vec![1, 3, 4, 5]));
@@ -219,8 +225,8 @@ mod tests {
 
     #[test]
     fn every_state_survives_its_code() {
-        for state in State::ALL {
-            assert_eq!(State::from_code(state as u8), state);
+        for state in ConnectionState::ALL {
+            assert_eq!(ConnectionState::from_code(state as u8), state);
         }
     }
 }
