@@ -121,7 +121,7 @@ fn code(text: &str) -> String {
     out
 }
 
-/// What stands at the beginning of `text` after a `::`: a name, and what follows it; or each branch of a `{…}`.
+/// Adds the paths that begin at the start of `text`, just after a `::`: one name and its continuation, or each branch of a `{…}`.
 fn branches(text: &str, prefix: &[String], paths: &mut Vec<Vec<String>>) {
     let text = text.trim_start();
     if let Some(group) = text.strip_prefix('{') {
@@ -303,7 +303,7 @@ fn the_core_has_no_runtime_sockets_or_clock_among_its_dependencies() {
     }
 }
 
-/// What the standard library has of the same kind. (Clippy refuses `Instant::now` in code.)
+/// The same for the standard library. (Clippy refuses `Instant::now` in code.)
 #[test]
 fn the_core_asks_the_standard_library_for_no_sockets_files_or_environment() {
     let mut files = Vec::new();
