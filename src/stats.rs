@@ -1,7 +1,7 @@
 //! What the process counts beside its windows: connections, dial failures, publishes that no window judged, latency.
 //! Sessions and the shell write, [`crate::admin`] reads. Atomics only: nobody waits for a scrape.
 
-use hapax_core::session::Listener;
+use hapax_core::session::SessionListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -96,7 +96,7 @@ impl Stats {
     }
 }
 
-impl Listener for Stats {
+impl SessionListener for Stats {
     fn unmatched(&self) {
         self.unmatched.fetch_add(1, Relaxed);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// How much a fault ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Scope {
+pub enum Closes {
     /// `channel.close`
     Channel,
     /// `connection.close`
@@ -109,7 +109,7 @@ pub enum Fault {
         /// what would stay held until the client says more
         held: usize,
         /// amid a content, or where it is no single channel
-        scope: Scope,
+        closes: Closes,
     },
 }
 
@@ -131,7 +131,7 @@ impl Fault {
     }
 
     /// How far it reaches.
-    pub fn scope(&self) -> Scope {
+    pub fn closes(&self) -> Closes {
         match self {
             Fault::Wire(_)
             | Fault::Unexpected { .. }
@@ -140,13 +140,13 @@ impl Fault {
             | Fault::BodyTooSlow { .. }
             | Fault::ChannelLimit
             | Fault::SecondOpen
-            | Fault::ChannelMax { .. } => Scope::Connection,
-            Fault::MemoryShort { scope, .. } => *scope,
+            | Fault::ChannelMax { .. } => Closes::Connection,
+            Fault::MemoryShort { closes, .. } => *closes,
             Fault::MissingId { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
             | Fault::TxTooSlow { .. }
-            | Fault::TxTooLarge { .. } => Scope::Channel,
+            | Fault::TxTooLarge { .. } => Closes::Channel,
         }
     }
 

@@ -21,13 +21,18 @@ use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection::{AMQPMethod, Tune};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Counts the connections of the process.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// The size that RabbitMQ offers by default; what an upstream may send before it has offered one.
 const COMMON_FRAME_MAX: u32 = 131_072;
 
 /// What a method of the handshake means for the session.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Step {
+pub(super) enum Meaning {
     /// Nothing: pass it on.
     Pass,
     /// Pass this on in its place.
@@ -65,10 +70,16 @@ pub(super) struct Handshake {
     tuned: bool,
     opened: bool,
     ceiling: u32,
+    /// tells connections apart that do not show their credentials
+    serial: u64,
+    /// when the handshake has taken too long
+    until: Instant,
 }
 
 impl Handshake {
-    pub(super) fn new(ceiling: u32) -> Handshake {
+    /// Creates the handshake of a client that has just connected. `ceiling` bounds the frame_max that is offered to it. The
+    /// connection has to be open at the time `until`.
+    pub(super) fn new(ceiling: u32, until: Instant) -> Handshake {
         Handshake {
             credentials: Vec::new(),
             secret: Vec::new(),
@@ -84,12 +95,19 @@ impl Handshake {
             tuned: false,
             opened: false,
             ceiling: ceiling.max(MIN_FRAME_MAX),
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            until,
         }
     }
 
     /// Whether `connection.open-ok` has passed.
     pub(super) fn opened(&self) -> bool {
         self.opened
+    }
+
+    /// Returns when the handshake has taken too long, if the connection is not open yet.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        if self.opened { None } else { Some(self.until) }
     }
 
     /// Whether the client may be listened to: it is open, or the upstream has said what the client has to answer.
@@ -129,11 +147,11 @@ impl Handshake {
 
     /// What tells one user from another: the credentials as they were sent, and the vhost. `None` where the mechanism does
     /// not show them (EXTERNAL and the like): such a connection proves its rights for itself.
-    pub(super) fn identity(&self, connection: u64) -> Vec<u8> {
+    pub(super) fn identity(&self) -> Vec<u8> {
         let mut identity = self.vhost.as_deref().unwrap_or_default().to_vec();
         identity.push(0);
         if self.credentials.is_empty() {
-            identity.extend_from_slice(&connection.to_be_bytes());
+            identity.extend_from_slice(&self.serial.to_be_bytes());
         } else {
             identity.extend_from_slice(&(self.credentials.len() as u64).to_be_bytes());
             identity.extend_from_slice(&self.credentials);
@@ -143,8 +161,8 @@ impl Handshake {
     }
 
     /// A method of channel 0 from the client.
-    pub(super) fn recv_client(&mut self, method: AMQPClass) -> Step {
-        let AMQPClass::Connection(method) = method else { return Step::Pass };
+    pub(super) fn recv_client(&mut self, method: AMQPClass) -> Meaning {
+        let AMQPClass::Connection(method) = method else { return Meaning::Pass };
         match method {
             AMQPMethod::StartOk(ok) if !self.started => {
                 self.started = true;
@@ -153,16 +171,16 @@ impl Handshake {
                     self.credentials = ok.response.as_bytes().to_vec();
                 }
                 self.about = Some(Arc::new(About::of(&ok)));
-                Step::Pass
+                Meaning::Pass
             }
             AMQPMethod::SecureOk(_) => {
                 self.clients_turn = false;
-                Step::Pass
+                Meaning::Pass
             }
             AMQPMethod::UpdateSecret(update) if self.opened => {
                 // The broker may refuse it, and it names no user: what was shown at the start still counts.
                 self.secret = update.new_secret.as_bytes().to_vec();
-                Step::Identified
+                Meaning::Identified
             }
             AMQPMethod::TuneOk(ok) if !self.tuned => {
                 self.tuned = true;
@@ -184,37 +202,37 @@ impl Handshake {
                 let instead = (tuned != ok).then(|| {
                     emit::method(ChannelId::CONNECTION, AMQPClass::Connection(AMQPMethod::TuneOk(tuned)))
                 });
-                Step::Tuned { heartbeat: ok.heartbeat, instead }
+                Meaning::Tuned { heartbeat: ok.heartbeat, instead }
             }
             AMQPMethod::Open(open) if self.vhost.is_none() && !self.opened => {
                 self.vhost = Some(Bytes::copy_from_slice(open.virtual_host.as_str().as_bytes()));
                 self.clients_turn = false;
-                Step::Pass
+                Meaning::Pass
             }
-            AMQPMethod::Close(_) => Step::Close,
-            AMQPMethod::CloseOk(_) => Step::CloseOk,
-            _ => Step::Pass,
+            AMQPMethod::Close(_) => Meaning::Close,
+            AMQPMethod::CloseOk(_) => Meaning::CloseOk,
+            _ => Meaning::Pass,
         }
     }
 
     /// A method of channel 0 from the upstream.
-    pub(super) fn recv_upstream(&mut self, method: AMQPClass) -> Step {
-        let AMQPClass::Connection(method) = method else { return Step::Pass };
+    pub(super) fn recv_upstream(&mut self, method: AMQPClass) -> Meaning {
+        let AMQPClass::Connection(method) = method else { return Meaning::Pass };
         self.clients_turn = true;
         match method {
             AMQPMethod::Tune(tune) => self.recv_tune(&tune),
             AMQPMethod::OpenOk(_) if !self.opened => {
                 self.opened = true;
-                Step::Opened
+                Meaning::Opened
             }
-            AMQPMethod::Close(_) => Step::Close,
-            AMQPMethod::CloseOk(_) => Step::CloseOk,
-            _ => Step::Pass,
+            AMQPMethod::Close(_) => Meaning::Close,
+            AMQPMethod::CloseOk(_) => Meaning::CloseOk,
+            _ => Meaning::Pass,
         }
     }
 
     /// A frame is held whole before it goes on, so its size must have a bound, whatever the broker offers.
-    fn recv_tune(&mut self, tune: &Tune) -> Step {
+    fn recv_tune(&mut self, tune: &Tune) -> Meaning {
         if tune.channel_max > 0 {
             self.upstream_channel_max = tune.channel_max;
             self.client_channel_max = tune.channel_max;
@@ -222,10 +240,10 @@ impl Handshake {
         self.lowered = tune.frame_max == 0 || tune.frame_max > self.ceiling;
         if !self.lowered {
             self.offered = tune.frame_max;
-            return Step::Pass;
+            return Meaning::Pass;
         }
         self.offered = self.ceiling;
         let tune = AMQPMethod::Tune(Tune { frame_max: self.ceiling, ..*tune });
-        Step::Instead(emit::method(ChannelId::CONNECTION, AMQPClass::Connection(tune)))
+        Meaning::Instead(emit::method(ChannelId::CONNECTION, AMQPClass::Connection(tune)))
     }
 }

@@ -11,14 +11,14 @@ const USUAL: usize = 64;
 
 /// Where in a read a frame is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct ReadFrame {
     start: usize,
     end: usize,
     pub(super) channel: ChannelId,
     pub(super) kind: FrameKind,
 }
 
-impl Place {
+impl ReadFrame {
     /// The frame, in the read that it is of.
     pub(super) fn view(self, frames: &Bytes) -> View<'_> {
         View::new(frames, self.start..self.end)
@@ -33,7 +33,7 @@ pub(super) struct Whole {
     body: usize,
     end: usize,
     /// How many frames it takes.
-    pub(super) places: usize,
+    pub(super) frames: usize,
 }
 
 impl Whole {
@@ -61,7 +61,7 @@ impl Whole {
 pub(super) struct Inbound {
     frames: Bytes,
     /// Every frame is scanned once: these are the ones that are left, from `next` on.
-    places: Vec<Place>,
+    places: Vec<ReadFrame>,
     next: usize,
     error: Option<WireError>,
 }
@@ -87,7 +87,7 @@ impl Inbound {
                     if self.places.is_empty() {
                         self.places.reserve(if one { 1 } else { buf.len() / USUAL + 1 });
                     }
-                    self.places.push(Place { start, end, channel: frame.channel, kind: frame.kind });
+                    self.places.push(ReadFrame { start, end, channel: frame.channel, kind: frame.kind });
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -115,12 +115,12 @@ impl Inbound {
     }
 
     /// The next frame, which stays.
-    pub(super) fn peek(&self) -> Option<Place> {
+    pub(super) fn peek(&self) -> Option<ReadFrame> {
         self.places.get(self.next).copied()
     }
 
     /// The next frame, or what is wrong with the bytes behind the last one.
-    pub(super) fn next(&mut self) -> Result<Option<Place>, WireError> {
+    pub(super) fn next(&mut self) -> Result<Option<ReadFrame>, WireError> {
         let Some(&place) = self.places.get(self.next) else {
             return self.error.take().map_or(Ok(None), Err);
         };
@@ -152,7 +152,7 @@ impl Inbound {
             end = body.end;
             count += 1;
         }
-        Some(Whole { start: method.start, header: header.start, body: header.end, end, places: count })
+        Some(Whole { start: method.start, header: header.start, body: header.end, end, frames: count })
     }
 
     /// So many frames are done with.
@@ -169,7 +169,7 @@ impl Inbound {
 
     /// Bytes that it takes.
     pub(super) fn memory(&self) -> usize {
-        self.frames.len() + self.places.capacity() * size_of::<Place>()
+        self.frames.len() + self.places.capacity() * size_of::<ReadFrame>()
     }
 
     /// Nobody wants the rest.

@@ -10,10 +10,12 @@ pub mod alone;
 mod blame;
 mod candidate;
 mod channel;
+mod channels;
 mod client;
 mod confirms;
 mod connection;
 mod cx;
+mod ending;
 mod entry;
 mod fault;
 mod finder;
@@ -26,6 +28,8 @@ mod publisher;
 mod returns;
 mod rights;
 mod runs;
+#[expect(clippy::module_inception, reason = "named after the type that the folder is about")]
+mod session;
 mod timers;
 mod transaction;
 mod upstream;
@@ -34,9 +38,9 @@ mod written;
 
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
-pub use connection::Session;
 pub use fault::Fault;
 pub use rights::Rights;
+pub use session::Session;
 
 use crate::window::{KeyMaker, Windows};
 use bytes::Bytes;
@@ -56,7 +60,7 @@ pub struct Shared {
     /// who may publish where, as the broker has shown
     pub rights: Rights,
     /// told what no window can see
-    pub listener: Arc<dyn Listener>,
+    pub listener: Arc<dyn SessionListener>,
 }
 
 /// Bounds and times of a session.
@@ -79,7 +83,7 @@ pub struct Settings {
 }
 
 /// What a session tells about itself beside what its windows tell.
-pub trait Listener: Send + Sync + Debug {
+pub trait SessionListener: Send + Sync + Debug {
     /// A publish that no window matched, or whose window is off.
     fn unmatched(&self);
     /// From their arrival to their answer by the upstream: so long for each of so many publishes.

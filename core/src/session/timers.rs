@@ -39,9 +39,4 @@ impl Timers {
     pub(super) fn due(&self, now: Instant) -> Vec<ChannelId> {
         self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect()
     }
-
-    /// There are no channels any more.
-    pub(super) fn clear(&mut self) {
-        *self = Timers::default();
-    }
 }

@@ -9,7 +9,7 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{Listener, Output, Rights, Session, Settings, Shared};
+use hapax_core::session::{Output, Rights, Session, SessionListener, Settings, Shared};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
 use hapax_core::wire::emit::HEARTBEAT;
@@ -56,7 +56,7 @@ impl Windows for Everything {
 #[derive(Debug)]
 pub struct Deaf;
 
-impl Listener for Deaf {
+impl SessionListener for Deaf {
     fn unmatched(&self) {}
     fn publish_latency(&self, _: Duration, _: u64) {}
 }

@@ -22,7 +22,7 @@ const CONSUMER: usize = 320;
 
 /// Where the message is that is being sent to the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Content {
+enum Delivering {
     /// No message is on its way, or all of it has been sent.
     #[default]
     Idle,
@@ -32,18 +32,18 @@ enum Content {
     Body(u64),
 }
 
-impl Content {
+impl Delivering {
     /// Returns where the message is after this frame.
-    fn after(self, kind: FrameKind, id: Option<MethodId>, frame: View<'_>) -> Content {
+    fn after(self, kind: FrameKind, id: Option<MethodId>, frame: View<'_>) -> Delivering {
         let left = match (self, kind, id) {
             (_, _, Some(MethodId::BASIC_DELIVER | MethodId::BASIC_GET_OK | MethodId::BASIC_RETURN)) => {
-                return Content::Header;
+                return Delivering::Header;
             }
             (_, FrameKind::Header, _) => ContentHeader::size_of(frame.payload()).map_or(0, |(_, size)| size),
-            (Content::Body(left), FrameKind::Body, _) => left.saturating_sub(frame.payload().len() as u64),
+            (Delivering::Body(left), FrameKind::Body, _) => left.saturating_sub(frame.payload().len() as u64),
             (as_before, _, _) => return as_before,
         };
-        if left == 0 { Content::Idle } else { Content::Body(left) }
+        if left == 0 { Delivering::Idle } else { Delivering::Body(left) }
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Deliveries {
     used: bool,
     /// A `basic.return`, until its header comes.
     returned: Option<Piece>,
-    content: Content,
+    delivering: Delivering,
     /// The client waits for `confirm.select-ok`. No confirm may be sent before it.
     selecting: bool,
 }
@@ -71,12 +71,12 @@ impl Deliveries {
 
     /// Returns true if a message is on its way to the client and not complete.
     pub(super) fn is_amid_content(&self) -> bool {
-        self.content != Content::Idle
+        self.delivering != Delivering::Idle
     }
 
     /// Returns true if confirms may be written to the client now.
     pub(super) fn takes_confirms(&self) -> bool {
-        self.content == Content::Idle && !self.selecting
+        self.delivering == Delivering::Idle && !self.selecting
     }
 
     /// Returns the bytes that the consumers take.
@@ -150,12 +150,12 @@ impl Deliveries {
         client: &mut Lane,
     ) {
         client.forward(frame);
-        self.content = self.content.after(kind, id, frame);
+        self.delivering = self.delivering.after(kind, id, frame);
     }
 
     /// Returns true if the next message may be forwarded with all its frames at once.
     pub(super) fn takes_whole(&self) -> bool {
-        self.content == Content::Idle && self.returned.is_none()
+        self.delivering == Delivering::Idle && self.returned.is_none()
     }
 
     /// Forwards the deliveries that stand whole in `frames` and come next. `first` is the first of them.
@@ -170,7 +170,7 @@ impl Deliveries {
         let mut next = Some(first);
         while let Some(whole) = next {
             client.forward(whole.all(frames));
-            inbound.skip(whole.places);
+            inbound.skip(whole.frames);
             next = inbound.whole(0, channel, MethodId::BASIC_DELIVER);
         }
     }

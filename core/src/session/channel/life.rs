@@ -5,7 +5,7 @@ use super::halves::Halves;
 use super::refused::Refused;
 use crate::session::blame::Blame;
 use crate::session::cx::Cx;
-use crate::session::fault::{Fault, Scope};
+use crate::session::fault::{Closes, Fault};
 use crate::session::outbox::{Piece, View};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
@@ -42,7 +42,7 @@ enum State {
 
 /// What the channel does with a frame of the upstream, after its state has looked at it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Next {
+pub(super) enum Then {
     /// The frame is for the client.
     ForClient,
     /// The frame was handled.
@@ -208,12 +208,12 @@ impl Life {
         frame: View<'_>,
         halves: &mut Halves,
         cx: &mut Cx<'_>,
-    ) -> Next {
+    ) -> Then {
         match (&mut self.state, id) {
             (State::Refused(refused), _) => refused.recv_upstream(kind, id, frame, halves, cx),
             (State::Reopening { .. }, Some(MethodId::CHANNEL_CLOSE_OK)) => {
                 cx.link.out.upstream.push(frames::open(halves.id()));
-                return Next::Wait;
+                return Then::Wait;
             }
             (State::Reopening { select }, Some(MethodId::CHANNEL_OPEN_OK)) => {
                 cx.link.out.upstream.forward(select.view());
@@ -237,9 +237,9 @@ impl Life {
                 halves.answer_closes(cx);
                 self.state = State::Gone;
             }
-            _ => return Next::ForClient,
+            _ => return Then::ForClient,
         }
-        Next::Handled
+        Then::Handled
     }
 
     /// Handles the upstream's `channel.close`.
@@ -282,7 +282,7 @@ impl Life {
         halves: &mut Halves,
         cx: &mut Cx<'_>,
     ) -> Result<bool, Fault> {
-        if fault.scope() == Scope::Connection {
+        if fault.closes() == Closes::Connection {
             return Err(fault);
         }
         let upstream_is_told = match self.state {

@@ -13,17 +13,20 @@
 //! publishes, [`deliveries`] what is sent to the client. Frames of the client that have to wait (for a verdict, for waiters before
 //! `tx.commit`, for a fresh upstream channel) are kept in order in the publisher's line; other channels go on.
 
+mod booked;
 mod deliveries;
 mod frames;
 mod halves;
 mod life;
 mod refused;
 
+pub(in crate::session) use self::booked::Booked;
+
 use self::halves::Halves;
-use self::life::{Life, Next};
+use self::life::{Life, Then};
 use crate::session::cx::Cx;
 use crate::session::entry::Outcome;
-use crate::session::fault::{Fault, Scope};
+use crate::session::fault::{Closes, Fault};
 use crate::session::inbound::{Inbound, Whole};
 use crate::session::outbox::View;
 use crate::session::probe::Finding;
@@ -43,19 +46,6 @@ pub(in crate::session) struct Channel {
     life: Life,
     halves: Halves,
     booked: Booked,
-}
-
-/// What a channel adds to the sums of its session.
-#[derive(Clone, Copy, Default, Debug)]
-pub(in crate::session) struct Booked {
-    /// publishes whose outcome is unknown
-    pub(in crate::session) unresolved: usize,
-    /// bytes held for frames that wait
-    pub(in crate::session) held: usize,
-    /// bytes that the channel takes
-    pub(in crate::session) memory: usize,
-    /// the part of `memory` that only the client can end
-    pub(in crate::session) stuck: usize,
 }
 
 /// Bytes of a channel, with its place in the map of channels.
@@ -277,9 +267,9 @@ impl Channel {
             return self.advance(cx);
         }
         match self.life.recv_upstream(kind, id, frame, &mut self.halves, cx) {
-            Next::ForClient => self.recv_for_client(kind, id, frame, cx),
-            Next::Handled => {}
-            Next::Wait => return Ok(()),
+            Then::ForClient => self.recv_for_client(kind, id, frame, cx),
+            Then::Handled => {}
+            Then::Wait => return Ok(()),
         }
         self.advance(cx)
     }
@@ -337,8 +327,8 @@ impl Channel {
     /// Gives up the channel because the process is short of memory, and only the client could end what the channel holds.
     pub(in crate::session) fn relieve(&mut self) -> Result<(), Fault> {
         let is_forwarding = self.halves.publisher.is_forwarding();
-        let scope = if is_forwarding { Scope::Connection } else { Scope::Channel };
-        Err(Fault::MemoryShort { held: self.booked.stuck, scope })
+        let closes = if is_forwarding { Closes::Connection } else { Closes::Channel };
+        Err(Fault::MemoryShort { held: self.booked.stuck, closes })
     }
 
     /// Writes the confirms that are due.

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 /// What the upstream's channel is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Upstream {
+enum UpstreamChannel {
     /// It waits for outcomes, at most until this time.
     Open { until: Instant },
     /// Hapax has sent `channel.close`; its answer is still to come.
@@ -34,18 +34,18 @@ enum Upstream {
 pub(super) struct Refused {
     /// The client has closed its channel, or is gone.
     client_done: bool,
-    upstream: Upstream,
+    upstream: UpstreamChannel,
 }
 
 impl Refused {
     /// The upstream's channel is open. It waits for outcomes until the time `until`.
     pub(super) fn waiting(until: Instant, client_done: bool) -> Refused {
-        Refused { client_done, upstream: Upstream::Open { until } }
+        Refused { client_done, upstream: UpstreamChannel::Open { until } }
     }
 
     /// Hapax has sent the upstream a `channel.close` already.
     pub(super) fn closing(client_done: bool) -> Refused {
-        Refused { client_done, upstream: Upstream::Closing }
+        Refused { client_done, upstream: UpstreamChannel::Closing }
     }
 
     /// Returns true if the client has closed its channel: it may believe that the number is free.
@@ -60,14 +60,14 @@ impl Refused {
 
     /// Returns true if the upstream's channel is open.
     pub(super) fn is_open_upstream(&self) -> bool {
-        matches!(self.upstream, Upstream::Open { .. })
+        matches!(self.upstream, UpstreamChannel::Open { .. })
     }
 
     /// Returns when the upstream's channel is closed although outcomes are not known.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.upstream {
-            Upstream::Open { until } => Some(until),
-            Upstream::Closing | Upstream::Closed => None,
+            UpstreamChannel::Open { until } => Some(until),
+            UpstreamChannel::Closing | UpstreamChannel::Closed => None,
         }
     }
 
@@ -94,13 +94,13 @@ impl Refused {
         cx: &mut Cx<'_>,
     ) {
         match id {
-            Some(MethodId::CHANNEL_CLOSE_OK) => self.upstream = Upstream::Closed,
+            Some(MethodId::CHANNEL_CLOSE_OK) => self.upstream = UpstreamChannel::Closed,
             Some(MethodId::CHANNEL_CLOSE) => {
                 cx.link.out.upstream.push(frames::close_ok(halves.id()));
                 halves.publisher.upstream_closed(Blame::of(frame.payload()).as_ref(), cx.now);
                 // If both have closed, the upstream still answers our close.
                 if self.is_open_upstream() {
-                    self.upstream = Upstream::Closed;
+                    self.upstream = UpstreamChannel::Closed;
                 }
             }
             Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => halves.publisher.recv_tx_ended(cx),
@@ -122,15 +122,15 @@ impl Refused {
 
     /// Closes the upstream's channel if everything is settled or the time is over. Returns true when both sides are done.
     pub(super) fn advance(&mut self, settled: bool, halves: &mut Halves, cx: &mut Cx<'_>) -> bool {
-        if let Upstream::Open { until } = self.upstream
+        if let UpstreamChannel::Open { until } = self.upstream
             && !halves.publisher.is_forwarding()
             && (settled || cx.now >= until)
         {
             halves.publisher.abandon_waiting();
             let text = "the client's channel was closed by hapax";
             cx.link.out.upstream.push(frames::close_normally(halves.id(), text));
-            self.upstream = Upstream::Closing;
+            self.upstream = UpstreamChannel::Closing;
         }
-        self.client_done && self.upstream == Upstream::Closed
+        self.client_done && self.upstream == UpstreamChannel::Closed
     }
 }
