@@ -62,7 +62,11 @@ impl SessionListener for Deaf {
 }
 
 /// What sessions share, around these windows.
-pub fn shared(settings: Settings, windows: Arc<dyn Windows>, listener: Arc<dyn Listener>) -> Arc<Shared> {
+pub fn shared(
+    settings: Settings,
+    windows: Arc<dyn Windows>,
+    listener: Arc<dyn SessionListener>,
+) -> Arc<Shared> {
     let keys = KeyMaker::new((1, 2));
     Arc::new(Shared { settings, keys, windows, rights: Rights::default(), listener })
 }
