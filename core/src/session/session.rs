@@ -165,7 +165,7 @@ impl Session {
             if !inbound.refill(buf, limit, one) {
                 break;
             }
-            let frames = inbound.frames();
+            let frames = inbound.read();
             while self.connection.upstream().is_heard() && !inbound.is_empty() {
                 if self.recv_deliveries(&mut inbound, &frames, now) {
                     continue;
@@ -285,7 +285,7 @@ impl Session {
         if self.connection.link().inbound.is_empty() {
             return;
         }
-        let frames = self.connection.link().inbound.frames();
+        let frames = self.connection.link().inbound.read();
         while self.wants_client() && !self.connection.link().inbound.is_empty() {
             if self.recv_publishes(&frames, now) {
                 continue;
