@@ -5,7 +5,7 @@ use hapax::config::{Config, Overrides, UpstreamAddress};
 use hapax::net::ConnectionList;
 use hapax::stats::Stats;
 use hapax_core::pressure::{Accounting, Watched};
-use hapax_core::session::Listener as _;
+use hapax_core::session::SessionListener as _;
 use hapax_core::window::engine::Stamp;
 use hapax_core::window::{Event, EvictionCause, ForgetCause, Key, KeyMaker, Listener as _};
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! The confirm ledger by itself, for `benches/ledger.rs`: a channel's [`Confirms`] with publishes of no window, so that what is
-//! measured is the ledger and not what its entries do when they are done. No part of the crate's interface.
+//! The confirm ledger of a channel alone, for `benches/ledger.rs`. Its publishes belong to no window, so the benchmark measures the
+//! ledger and not the windows. This is no part of the crate's interface.
 
 use super::confirms::{Confirms, UpstreamTag};
 use super::entry::{Entry, Mandatory, Outcome};
@@ -10,18 +10,18 @@ use bytes::BytesMut;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// See the module.
+/// A channel's [`Confirms`] without a channel.
 #[derive(Debug)]
 pub struct Ledger(Confirms);
 
 impl Ledger {
-    /// Nothing was published yet.
+    /// Creates a ledger without publishes.
     #[expect(clippy::new_without_default, reason = "as the ledger itself")]
     pub fn new() -> Ledger {
         Ledger(Confirms::new())
     }
 
-    /// The client's next publish is forwarded; with `return_key`, it is mandatory.
+    /// Forwards the client's next publish. It is mandatory if there is a `return_key`.
     pub fn forward(&mut self, since: Instant, return_key: Option<Key>) {
         let client = Some(self.0.next_client_tag());
         let entry = Entry {
@@ -34,23 +34,23 @@ impl Ledger {
         self.0.forwarded(entry, b"");
     }
 
-    /// The client's next publish is a duplicate: acked and not forwarded.
+    /// Acks the client's next publish as a duplicate, without forwarding it.
     pub fn swallow(&mut self) {
         let tag = self.0.next_client_tag();
         self.0.ack(tag);
     }
 
-    /// The upstream acks.
+    /// Handles an ack of the upstream.
     pub fn ack(&mut self, tag: u64, multiple: bool) {
         self.0.settle(UpstreamTag(tag), multiple, Outcome::Acked, |entry| drop(black_box(entry)));
     }
 
-    /// Writes the answers that are due.
+    /// Writes the confirms that are due.
     pub fn flush(&mut self, out: &mut BytesMut) {
         self.0.flush(ChannelId(1), out);
     }
 
-    /// Forwarded and not settled.
+    /// Returns the number of publishes that were forwarded and are not settled.
     pub fn unsettled(&self) -> usize {
         self.0.unsettled()
     }

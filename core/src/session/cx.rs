@@ -2,10 +2,11 @@
 
 use super::Shared;
 use super::finder::Finder;
+use super::handshake::Handshake;
 use super::inbound::Inbound;
 use super::outbox::Outbox;
-use super::probe::Probes;
-use super::rights::OwnRights;
+use super::probe::{Answer, Finding, Probes};
+use super::rights::{OwnRights, Rights};
 use crate::window::{Mailbox, Ticket};
 use crate::wire::ChannelId;
 use std::sync::Arc;
@@ -44,6 +45,24 @@ impl Link {
             mailbox: Arc::new(Mailbox::new()),
             tickets: Tickets::default(),
             publishes: 0,
+        }
+    }
+
+    /// Notes that the broker has accepted the client as this user, at this vhost.
+    pub(super) fn identify(&mut self, handshake: &Handshake) {
+        self.rights.set_identity(handshake.identity());
+        // The finder comes after that: what it finds depends on the identity.
+        self.finder.set_vhost(handshake.vhost());
+    }
+
+    /// Keeps what the broker has shown of the user's rights.
+    pub(super) fn learn(&mut self, common: &Rights, answers: &[Answer], now: Instant) {
+        for Answer { question, finding, .. } in answers {
+            match (finding, question.otherwise) {
+                (Finding::Allowed, _) => self.rights.learn(common, question.right, now),
+                (Finding::Refused, Some(fact)) => self.rights.learn_refusal(fact, now),
+                (Finding::Refused, None) | (Finding::Missing | Finding::Unasked, _) => {}
+            }
         }
     }
 

@@ -64,7 +64,7 @@ impl Ahead {
                 }
             }
             window.get_or_insert_with(|| Arc::clone(&judge.window));
-            places += whole.places;
+            places += whole.frames;
         }
         if let Some(window) = window.as_ref().filter(|_| ahead.len() > 1) {
             let mut keys = [Key(0); HINTED];
@@ -83,7 +83,7 @@ impl Ahead {
 impl Whole {
     /// It is done with.
     pub(super) fn take(self, cx: &mut Cx<'_>) {
-        cx.link.inbound.skip(self.places);
+        cx.link.inbound.skip(self.frames);
         cx.link.publishes += 1;
     }
 }
