@@ -106,6 +106,8 @@ pub struct Session {
     pub(super) owed: BTreeSet<ChannelId>,
     /// Channels with a backlog that is not stopped by anything but the bound on unresolved publishes.
     pub(super) ready: BTreeSet<ChannelId>,
+    /// Channels whose client waits until a window remembers its ids.
+    pub(super) unremembered: BTreeSet<ChannelId>,
     /// Channels that wait for a time.
     pub(super) timed: Timers,
 }
@@ -137,6 +139,7 @@ impl Session {
             due: BTreeSet::new(),
             owed: BTreeSet::new(),
             ready: BTreeSet::new(),
+            unremembered: BTreeSet::new(),
             timed: Timers::default(),
             shared,
         }
@@ -350,6 +353,8 @@ impl Session {
             Beat::Send => self.link.out.beat_upstream(),
             Beat::Dead => self.upstream_lost(now),
         }
+        // An answer that has come in time is used, even if it is looked at too late.
+        self.recv_mail(now);
         for id in self.timed.due(now) {
             self.on_channel(id, now, |channel, cx| channel.handle_timeout(cx));
         }
@@ -447,17 +452,7 @@ impl Session {
             self.upstream_lost(now);
         }
         loop {
-            let mail = self.link.mailbox.take();
-            let quiet = mail.is_empty();
-            for (ticket, verdict) in mail {
-                let id = Tickets::channel(ticket);
-                if self.channels.contains_key(&id) {
-                    self.on_channel(id, now, |channel, cx| channel.recv_verdict(ticket, verdict, cx));
-                } else if let Verdict::Fresh(reservation) = verdict {
-                    // Promoted after its channel was gone: it was never sent, so nothing is in doubt.
-                    reservation.forget(ForgetCause::ChannelClosed);
-                }
-            }
+            let quiet = !self.recv_mail(now);
             self.pump_inbound(now);
             // An answer that is written may make room for what was read already.
             self.flush(now);
@@ -487,6 +482,28 @@ impl Session {
         if self.link.out.upstream.take_wrote() {
             self.upstream_clock.sent(now);
         }
+    }
+
+    /// Late verdicts, and calls of windows that remember more than before. Whether there were any.
+    fn recv_mail(&mut self, now: Instant) -> bool {
+        let (mail, called) = self.link.mailbox.take_all();
+        let any = called || !mail.is_empty();
+        for (ticket, verdict) in mail {
+            let id = Tickets::channel(ticket);
+            if self.channels.contains_key(&id) {
+                self.on_channel(id, now, |channel, cx| channel.recv_verdict(ticket, verdict, cx));
+            } else if let Verdict::Fresh(reservation) = verdict {
+                // Its channel is gone: it was never sent, so nothing is in doubt.
+                reservation.forget(ForgetCause::ChannelClosed);
+            }
+        }
+        if called {
+            let waiting: Vec<ChannelId> = self.unremembered.iter().copied().collect();
+            for id in waiting {
+                self.on_channel(id, now, |channel, cx| channel.recv_remembered(cx));
+            }
+        }
+        any
     }
 
     fn end_if_settled(&mut self, now: Instant) {
@@ -618,6 +635,11 @@ impl Session {
         if channel.is_ready() {
             self.ready.insert(id);
         }
+        if channel.is_unremembered() {
+            self.unremembered.insert(id);
+        } else if !self.unremembered.is_empty() {
+            self.unremembered.remove(&id);
+        }
         self.timed.set(id, channel.deadline());
         if channel.is_gone() {
             self.unresolved -= after.unresolved;
@@ -629,6 +651,7 @@ impl Session {
             }
             self.due.remove(&id);
             self.ready.remove(&id);
+            self.unremembered.remove(&id);
             self.timed.set(id, None);
         }
         if let Err(fault) = result {

@@ -7,6 +7,7 @@
 mod about;
 #[doc(hidden)]
 pub mod alone;
+mod answers;
 mod blame;
 mod candidate;
 mod channel;
@@ -23,11 +24,13 @@ mod liveness;
 mod outbox;
 mod probe;
 mod publisher;
+mod replies;
 mod returns;
 mod rights;
 mod runs;
 mod timers;
 mod transaction;
+mod unremembered;
 mod upstream;
 mod waiting;
 mod written;
@@ -59,6 +62,9 @@ pub struct Shared {
     pub listener: Arc<dyn Listener>,
 }
 
+/// How long the store of a window may be silent.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Bounds and times of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -66,6 +72,8 @@ pub struct Settings {
     pub linger: Duration,
     /// how long a publish waits for the outcome of another of the same id before it is given up
     pub in_flight_timeout: Duration,
+    /// how long the store of a window may be silent: about a verdict, or about a commit that it does not remember yet
+    pub store_timeout: Duration,
     /// how long the handshake may take, and the answer to a close
     pub handshake_timeout: Duration,
     /// how long the broker's proof that a user may publish somewhere is believed

@@ -157,6 +157,7 @@ impl Session {
         self.channels.clear();
         self.due.clear();
         self.ready.clear();
+        self.unremembered.clear();
         self.owed.clear();
         self.timed.clear();
         self.unresolved = 0;

@@ -193,6 +193,7 @@ fn settings(rng: &mut Rng, tight: bool) -> Settings {
         Settings {
             linger: millis(rng.pick(&[20, 200, 5000])),
             in_flight_timeout: millis(rng.pick(&[50, 500, 30_000])),
+            store_timeout: millis(1000),
             handshake_timeout: millis(rng.pick(&[2000, 10_000])),
             rights_held: millis(60_000),
             max_unresolved: rng.pick(&[1, 4, 1000]),
@@ -203,6 +204,7 @@ fn settings(rng: &mut Rng, tight: bool) -> Settings {
         Settings {
             linger: millis(30_000),
             in_flight_timeout: millis(20_000),
+            store_timeout: millis(1000),
             handshake_timeout: millis(10_000),
             rights_held: millis(60_000),
             max_unresolved: 10_000,

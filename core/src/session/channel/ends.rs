@@ -49,6 +49,13 @@ impl Channel {
             match self.state {
                 State::Open | State::Settling { .. } | State::Closing | State::Recycling { .. } => {
                     self.publisher.ledger_mut().flush(self.id, cx.link.out.client.made());
+                    while let Some(reply) = self.publisher.ledger_mut().pop_reply() {
+                        let frame = reply.view();
+                        cx.link.out.client.forward(frame);
+                        if let Some(kind) = frame.kind() {
+                            self.delivering = self.delivering.after(kind, frame.method(kind), frame);
+                        }
+                    }
                 }
                 State::UpstreamClosed { .. } | State::Refused { .. } | State::Gone => {}
             }
@@ -70,6 +77,7 @@ impl Channel {
         if let State::Refused { client_done, .. } = &mut self.state {
             *client_done = true;
         }
+        self.publisher.ledger_mut().client_gone();
         self.finish(cx)?;
         if self.publisher.is_forwarding() || !matches!(self.state, State::Open | State::Settling { .. }) {
             return Ok(());

@@ -32,7 +32,8 @@ impl Channel {
                         *upstream_done = !*told_upstream;
                     }
                     Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
-                        self.publisher.recv_tx_ended(cx);
+                        // The client is told nothing more, so nothing waits.
+                        self.publisher.recv_tx_ended(frame, cx);
                     }
                     // The client hears nothing of it, but the ack that follows does not mean stored.
                     Some(MethodId::BASIC_RETURN) => self.returning = Some(frame.piece()),
@@ -119,7 +120,11 @@ impl Channel {
                 self.returning = Some(frame.piece());
                 return Ok(());
             }
-            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => self.publisher.recv_tx_ended(cx),
+            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
+                if self.publisher.recv_tx_ended(frame, cx) {
+                    return Ok(());
+                }
+            }
             Some(MethodId::CHANNEL_CLOSE) => {
                 let rest = self.publisher.left_to_forward();
                 self.publisher.upstream_closed(Blame::of(frame.payload()).as_ref(), cx.now);
@@ -163,6 +168,9 @@ impl Channel {
             Some(MethodId::BASIC_CONSUME_OK) => self.note_consume_ok(frame, cx),
             Some(MethodId::BASIC_CANCEL) => self.note_cancel(frame),
             Some(_) | None => {}
+        }
+        if self.publisher.ledger_mut().delays(kind, id, frame) {
+            return Ok(());
         }
         if id == Some(MethodId::CONFIRM_SELECT_OK) {
             cx.link.out.client.forward(frame);

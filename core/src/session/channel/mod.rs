@@ -405,6 +405,17 @@ impl Channel {
         Ok(())
     }
 
+    /// Whether the client waits until a window remembers its ids.
+    pub(in crate::session) fn is_unremembered(&self) -> bool {
+        self.publisher.ledger().is_unremembered()
+    }
+
+    /// Windows may remember more than before.
+    pub(in crate::session) fn recv_remembered(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.publisher.ledger_mut().recv_remembered();
+        self.advance(cx)
+    }
+
     /// A verdict that came late.
     pub(in crate::session) fn recv_verdict(
         &mut self,
