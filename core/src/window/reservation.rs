@@ -27,6 +27,13 @@ impl Reservation {
         Reservation { window: Some(window), claim: Packed(claim), turn }
     }
 
+    /// The same reservation, settled through another window: one with a store that keeps its claims in flight in the window that
+    /// has made this one.
+    pub fn through(mut self, window: Arc<dyn Window>) -> Reservation {
+        self.window = None;
+        Reservation { window: Some(window), claim: self.claim, turn: self.turn }
+    }
+
     /// The claim that is reserved.
     pub fn claim(&self) -> Claim {
         self.claim.0
