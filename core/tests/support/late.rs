@@ -149,6 +149,14 @@ impl LateWindow {
         self.locked().questions.iter().map(|question| question.ticket).collect()
     }
 
+    /// Asks a question for somebody, who holds the guard.
+    pub(crate) fn ask_for(&self, claim: Claim, ticket: Ticket, mailbox: &Arc<Mailbox>) -> Wait {
+        match self.me().ask(Ask { claim, ticket }, mailbox) {
+            Verdict::Pending(wait) => wait,
+            other => panic!("not pending: {other:?}"),
+        }
+    }
+
     /// Answers one of them, the oldest for 0, any for any other number; false if there is none.
     pub(crate) fn answer_next(&self, pick: usize, now: Instant) -> bool {
         self.answer(pick, now, false)

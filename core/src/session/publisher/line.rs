@@ -179,15 +179,18 @@ impl Line {
         }
     }
 
-    /// The window was asked about the next publish.
+    /// The window was asked about the next publish. If the first one found no room, this one waits as frames behind it, and gives
+    /// up what it was granted: it may have to wait for long, and others would wait for it.
     pub(super) fn ask(&mut self, asked: Asked) {
+        if matches!(self.asked.front(), Some(Asked { answer: Answer::NoRoom { .. }, .. })) {
+            return withdraw(asked).iter().for_each(|frame| self.push_frame(frame.view()));
+        }
         expect(&mut self.places, &mut self.due, &asked, self.taken + self.asked.len());
         self.bytes += asked.candidate.size();
         self.asked.push_back(asked);
     }
 
-    /// The first publish found no room to wait, and will ask again. The publishes behind it may have to wait for as long: they
-    /// give up what they were granted, and are asked about again when their turn comes.
+    /// The first publish found no room to wait, and will ask again. The publishes behind it wait as frames.
     pub(super) fn stall(&mut self, first: Asked) {
         let behind = std::mem::take(&mut self.asked);
         self.places.clear();
@@ -195,19 +198,7 @@ impl Line {
         self.ask(first);
         for asked in behind.into_iter().rev() {
             self.bytes -= asked.candidate.size();
-            give_back(asked.answer);
-            let content = Bytes::from(asked.candidate.content);
-            let mut frames = Vec::new();
-            let mut start = 0;
-            while let Ok(Some(frame)) = scan(content.get(start..).unwrap_or_default(), usize::MAX) {
-                let end = start + frame.wire_len();
-                frames.push(start..end);
-                start = end;
-            }
-            for frame in frames.into_iter().rev() {
-                self.push_frame_first(View::new(&content, frame));
-            }
-            self.push_frame_first(asked.candidate.publish.view());
+            withdraw(asked).iter().rev().for_each(|frame| self.push_frame_first(frame.view()));
         }
     }
 
@@ -344,6 +335,20 @@ impl Line {
         };
         self.frames.drain(..).any(says_close)
     }
+}
+
+/// Gives back what the window has granted to a publish. Returns its frames.
+fn withdraw(asked: Asked) -> Vec<Piece> {
+    give_back(asked.answer);
+    let content = Bytes::from(asked.candidate.content);
+    let mut frames = vec![asked.candidate.publish];
+    let mut start = 0;
+    while let Ok(Some(frame)) = scan(content.get(start..).unwrap_or_default(), usize::MAX) {
+        let end = start + frame.wire_len();
+        frames.push(View::new(&content, start..end).piece());
+        start = end;
+    }
+    frames
 }
 
 /// The publish will not be sent: what the window has granted is given back.
