@@ -33,6 +33,17 @@ pub(super) enum Waits {
     NoRoom { retry_at: Instant },
 }
 
+impl Waits {
+    /// Its verdict has come by mail. It has no place in a queue any more, unless the verdict brings a new one.
+    pub(super) fn answered(self, now: Instant) -> Waits {
+        match self {
+            Waits::Outcome(wait) | Waits::Store { wait, .. } => wait.answered(),
+            Waits::NoRoom { .. } => {}
+        }
+        Waits::NoRoom { retry_at: now }
+    }
+}
+
 impl Waiter {
     /// When there is something to do about it.
     fn due(&self) -> Instant {

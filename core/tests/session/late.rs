@@ -4,9 +4,8 @@ use super::desk::{Desk, Plan, SECOND, cut, m, two, unheard};
 use crate::support::frames::{Frames, Message};
 use crate::support::late::{Late, LateWindow};
 use crate::support::methods::{
-    ack, ack_multiple, cancel, channel_close, channel_close_ok, connection_close, connection_close_ok,
-    consume, consume_ok, nack, queue_declare, queue_declare_ok, tx_commit, tx_commit_ok, tx_rollback,
-    tx_rollback_ok, tx_select, tx_select_ok,
+    ack, ack_multiple, channel_close, connection_close, consume, consume_ok, nack, queue_declare,
+    queue_declare_ok, tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok, tx_select, tx_select_ok,
 };
 use crate::support::pair::Pair;
 use hapax_core::window::{Event, Verdict};

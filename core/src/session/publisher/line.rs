@@ -223,8 +223,9 @@ impl Line {
         if let Answer::Pending { due, .. } = &asked.answer {
             self.due.remove(&(*due, ticket));
         }
-        if let Answer::Pending { wait, .. } = std::mem::replace(&mut asked.answer, answer) {
-            wait.answered();
+        match std::mem::replace(&mut asked.answer, answer) {
+            Answer::Pending { wait, .. } | Answer::Known(Verdict::InFlight(wait)) => wait.answered(),
+            Answer::Known(_) | Answer::NoRoom { .. } => {}
         }
         expect(&mut self.places, &mut self.due, asked, place);
         None

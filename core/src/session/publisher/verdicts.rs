@@ -269,7 +269,10 @@ impl Verdicts {
             return self.decide_known(cx);
         };
         match (self.waiting.take(ticket), verdict) {
-            (Some(waiter), verdict) => self.decide_waiter(ticket, waiter, verdict, cx),
+            (Some(mut waiter), verdict) => {
+                waiter.waits = waiter.waits.answered(cx.now);
+                self.decide_waiter(ticket, waiter, verdict, cx)
+            }
             // Nobody waits for it: it was given up, or has had its verdict.
             (None, Verdict::Fresh(reservation)) => {
                 reservation.forget(ForgetCause::ChannelClosed);
