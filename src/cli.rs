@@ -1,20 +1,21 @@
 //! Parses the command line and the environment: which command to run, and which settings override the file. Values of
 //! settings are not checked here but in [`crate::config`], which reports their errors together with those of the file.
 
+#[cfg(feature = "tools")]
 pub mod generated;
-pub mod terminal;
 
 use crate::config::{Given, Overrides, Secret, Source};
-use crate::tools::bench::BenchArgs;
-use crate::tools::simulate::{RecordArgs, SimulateArgs};
+#[cfg(feature = "tools")]
+use crate::tools::{ToolCommand, terminal::args::TerminalCommand};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+#[cfg(feature = "tools")]
 use generated::{CompletionsArgs, ManArgs};
-use terminal::TerminalCommand;
 
+#[cfg(feature = "tools")]
 const EXAMPLES: &str = "\
 Examples:
   hapax                                        defaults: one window, a RabbitMQ on this host
@@ -27,6 +28,21 @@ Examples:
 Publishers connect to --listen instead of to RabbitMQ, with the same user, password and vhost.
 The admin listener's token comes from `admin_token_file` in the file or from HAPAX_ADMIN_TOKEN.
 SIGTERM or Ctrl-C drains: what is in flight is settled first. The second one ends at once.
+
+Exit codes: 0 all went well, 1 failed while running, 2 wrong usage or configuration.";
+#[cfg(not(feature = "tools"))]
+const EXAMPLES: &str = "\
+Examples:
+  hapax                                        defaults: one window, a RabbitMQ on this host
+  hapax --upstream amqp://rabbitmq:5672 --listen 0.0.0.0:5673
+  hapax check --config hapax.toml              what holds, or all that is wrong
+  hapax --config hapax.toml                    serve
+
+Publishers connect to --listen instead of to RabbitMQ, with the same user, password and vhost.
+The admin listener's token comes from `admin_token_file` in the file or from HAPAX_ADMIN_TOKEN.
+SIGTERM or Ctrl-C drains: what is in flight is settled first. The second one ends at once.
+
+This build has no tools (demo, top, windows, bench and others): the cargo feature `tools` adds them.
 
 Exit codes: 0 all went well, 1 failed while running, 2 wrong usage or configuration.";
 
@@ -46,20 +62,15 @@ enum Command {
     Serve(SettingsArgs),
     /// Validate the configuration and print what holds as TOML, each line with its source
     Check(CheckArgs),
-    /// Publish repeats through a relay and count what the broker stored
-    Demo(DemoArgs),
+    #[cfg(feature = "tools")]
     #[command(flatten)]
-    Terminal(TerminalCommand),
+    Tool(ToolCommand),
     /// Print completions for a shell
+    #[cfg(feature = "tools")]
     Completions(CompletionsArgs),
     /// Print the manual page, in the form that man(1) reads
+    #[cfg(feature = "tools")]
     Man(ManArgs),
-    /// Replay a trace, or a made-up workload, for a grid of capacities and TTLs: how large, how long?
-    Simulate(Box<SimulateArgs>),
-    /// Record what a window of a running relay judges, for hapax simulate
-    Record(RecordArgs),
-    /// Put a load on an AMQP broker, or on a relay before it: how fast, and how long does an answer take?
-    Bench(Box<BenchArgs>),
 }
 
 /// The arguments of `hapax check`.
@@ -92,26 +103,6 @@ struct SettingsArgs {
     log: Option<String>,
 }
 
-/// The arguments of `hapax demo`.
-#[derive(Args, Clone, PartialEq, Eq, Debug)]
-pub struct DemoArgs {
-    /// How many messages to publish, repeats included
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub messages: u64,
-    /// A broker of yours, with credentials [default: a private RabbitMQ node, started for this]
-    #[arg(long, value_name = "URL")]
-    pub upstream: Option<String>,
-    /// A relay of yours before it, with credentials [default: this binary, started for this]
-    #[arg(long, value_name = "URL", requires = "upstream")]
-    pub relay: Option<String>,
-    /// Leave what was started running, and say how to stop it
-    #[arg(long, env = "KEEP", value_parser = clap::builder::FalseyValueParser::new())]
-    pub keep: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
 /// The command to run.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Action {
@@ -122,20 +113,15 @@ pub enum Action {
         /// print it as JSON
         json: bool,
     },
-    /// run the demo
-    Demo(DemoArgs),
-    /// send a request to a running relay
-    Terminal(TerminalCommand),
+    /// run a tool
+    #[cfg(feature = "tools")]
+    Tool(ToolCommand),
     /// print completions for a shell
+    #[cfg(feature = "tools")]
     Completions(CompletionsArgs),
     /// print manual pages
+    #[cfg(feature = "tools")]
     Man(ManArgs),
-    /// replay a trace for a grid of settings
-    Simulate(Box<SimulateArgs>),
-    /// record what a running relay judges
-    Record(RecordArgs),
-    /// put a load on a broker
-    Bench(Box<BenchArgs>),
 }
 
 /// A valid command line.
@@ -166,13 +152,16 @@ impl Invocation {
             Some(Command::Check(CheckArgs { settings: _, json })) => {
                 (Action::Check { json }, matches.subcommand())
             }
-            Some(Command::Demo(args)) => (Action::Demo(args), None),
-            Some(Command::Terminal(command)) => (Action::Terminal(complete(command, &matches)?), None),
+            #[cfg(feature = "tools")]
+            Some(Command::Tool(ToolCommand::Terminal(command))) => {
+                (Action::Tool(ToolCommand::Terminal(complete(command, &matches)?)), None)
+            }
+            #[cfg(feature = "tools")]
+            Some(Command::Tool(command)) => (Action::Tool(command), None),
+            #[cfg(feature = "tools")]
             Some(Command::Completions(args)) => (Action::Completions(args), None),
+            #[cfg(feature = "tools")]
             Some(Command::Man(args)) => (Action::Man(args), None),
-            Some(Command::Simulate(args)) => (Action::Simulate(args), None),
-            Some(Command::Record(args)) => (Action::Record(args), None),
-            Some(Command::Bench(args)) => (Action::Bench(args), None),
         };
         // Settings may stand before or after the command: `hapax --config F check` is the same as `hapax check
         // --config F`.
@@ -199,6 +188,7 @@ pub fn definition() -> clap::Command {
 /// Adds the relay's address from settings that stand before the command: `hapax --admin X top` means `hapax top
 /// --admin X`. `HAPAX_ADMIN`, a setting of the relay, is used as well. A command that asks a running relay ignores all
 /// other settings.
+#[cfg(feature = "tools")]
 fn complete(mut command: TerminalCommand, matches: &ArgMatches) -> Result<TerminalCommand, clap::Error> {
     for (id, flag) in
         [("config", "--config"), ("listen", "--listen"), ("upstream", "--upstream"), ("log", "--log")]
@@ -247,6 +237,7 @@ where
 }
 
 #[cfg(test)]
+#[cfg(feature = "tools")]
 mod tests {
     use super::*;
 
@@ -278,7 +269,7 @@ mod tests {
     }
 
     fn admin_of(line: &str) -> Option<String> {
-        let Action::Terminal(command) = parse(line).expect("valid").action else {
+        let Action::Tool(ToolCommand::Terminal(command)) = parse(line).expect("valid").action else {
             panic!("another command: {line}")
         };
         command.reach().admin.clone()
@@ -314,7 +305,9 @@ mod tests {
 
     #[test]
     fn demo_has_its_own_urls() {
-        let Action::Demo(args) = parse("hapax demo --messages 5 --json").expect("valid").action else {
+        let Action::Tool(ToolCommand::Demo(args)) =
+            parse("hapax demo --messages 5 --json").expect("valid").action
+        else {
             panic!("not the demo")
         };
         assert_eq!((args.messages, args.json, args.upstream), (5, true, None));

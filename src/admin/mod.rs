@@ -26,8 +26,6 @@ mod health;
 mod listen;
 mod metrics;
 mod probe;
-pub(crate) mod process;
-
 pub use probe::{Probe, ProbeError};
 
 use crate::config::{Config, WindowConfig};

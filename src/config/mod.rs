@@ -24,6 +24,7 @@ pub mod defaults;
 pub(crate) use check::{TICK, most};
 pub use problem::{Problem, Problems, Source, Sources};
 pub use token::{Secret, Token};
+#[cfg(feature = "tools")]
 pub(crate) use token::{TooOpen, read_secret};
 
 use hapax_core::pressure::budget::{Budget, Share};

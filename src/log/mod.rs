@@ -13,6 +13,7 @@ mod escape;
 mod plain;
 mod sink;
 
+#[cfg(any(test, feature = "tools"))]
 pub(crate) use escape::{is_hidden, json};
 
 use crate::config::{LogFormat, LogSettings};

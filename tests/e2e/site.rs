@@ -4,7 +4,7 @@ use super::cut::Cut;
 use super::raw::{Publish, Raw, Told};
 use super::relay::{Metrics, Relay};
 use super::wait::PATIENCE;
-use hapax::tools::demo::rabbit::Rabbit;
+use hapax_testbed::Rabbit;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 

@@ -1,6 +1,6 @@
 //! The binary as scripts see it: exit codes, and what is said where.
 
-use hapax::tools::demo::rabbit::free_port;
+use hapax_testbed::free_port;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};

@@ -5,7 +5,7 @@
 //! `HAPAX_E2E_DIRECT=1` runs the same at the broker (see [`e2e`]), which is how they were proved.
 
 use crate::e2e::site::{Site, own_rabbit};
-use hapax::tools::demo::rabbit::Rabbit;
+use hapax_testbed::Rabbit;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -178,7 +178,7 @@ fn amqp091_go_passes_its_own_test_suite() {
     );
     step(
         Command::new(program)
-            .args(["-test.v", "-test.timeout", "120s"])
+            .args(["-test.v", "-test.timeout", "300s"])
             .env("AMQP_URL", format!("amqp://guest:guest@{}/{}", site.addr(), site.vhost))
             .current_dir(library),
     );

@@ -4,7 +4,7 @@
 use crate::e2e::cut::{Cut, Limits};
 use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::wait;
-use hapax::tools::demo::rabbit::Rabbit;
+use hapax_testbed::Rabbit;
 
 #[test]
 fn a_node_keeps_what_is_durable_over_a_kill() {

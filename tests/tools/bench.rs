@@ -5,7 +5,7 @@ use crate::e2e::wait;
 use futures_util::StreamExt;
 use hapax::tools::bench::Target;
 use hapax::tools::bench::load::{self, Load, Outcome};
-use hapax::tools::demo::rabbit::free_port;
+use hapax_testbed::free_port;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};

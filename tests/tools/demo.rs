@@ -1,7 +1,7 @@
 //! `hapax demo` as a newcomer runs it, small: it passes, says true numbers, leaves nothing behind; and it does fail
 //! where there is something to fail on.
 
-use hapax::tools::demo::rabbit::Rabbit;
+use hapax_testbed::Rabbit;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;

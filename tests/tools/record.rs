@@ -177,7 +177,7 @@ fn a_recording_that_can_not_be_made_says_why() {
         assert_eq!(code, Some(exit), "{args:?}: {stderr}");
         assert!(texts.iter().all(|text| stderr.contains(text)), "{texts:?} in\n{stderr}");
     }
-    let nobody = hapax::tools::demo::rabbit::free_port().unwrap();
+    let nobody = hapax_testbed::free_port().unwrap();
     let admin = format!("127.0.0.1:{nobody}");
     let (code, _, stderr) = text(hapax(&["record", "--admin", &admin]).output().unwrap());
     assert!(code == Some(1) && stderr.contains("no relay answers") && stderr.contains("--admin"), "{stderr}");

@@ -4,7 +4,7 @@ use crate::admin::Admin;
 use crate::admin::clock::Now;
 use crate::admin::complaint::ComplaintBody;
 use crate::admin::health::UpstreamState;
-use crate::admin::process::resident_bytes;
+use crate::process::resident_bytes;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;

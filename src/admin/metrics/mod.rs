@@ -15,7 +15,7 @@ mod windows;
 pub(super) use format::Format;
 
 use super::probe::Probe;
-use super::process::Process;
+use crate::process::Process;
 use crate::stats::{Snapshot, Stats};
 use hapax_core::pressure::Watched;
 use hapax_core::window::Window;

@@ -3,7 +3,7 @@
 //! Waiting is for a condition that the page itself shows, with a deadline. What the browser has logged and whom it has
 //! asked is kept, and judged when a test ends ([`Browser::close`]).
 
-use hapax::tools::demo::leash::Leash;
+use hapax_testbed::Leash;
 use serde_json::{Value, json};
 use std::fmt::Debug;
 use std::future::Future;

@@ -2,7 +2,7 @@
 
 use super::facts::HOSTILE;
 use super::stub::{Stub, TOKEN};
-use hapax::tools::demo::rabbit::free_port;
+use hapax_testbed::free_port;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;

@@ -4,8 +4,8 @@
 use super::commands::hapax;
 use super::emulator::Terminal;
 use super::stub::Stub;
-use hapax::tools::demo::rabbit::free_port;
 use hapax::tools::terminal::top::screen::Screen;
+use hapax_testbed::free_port;
 use std::process::Command;
 
 fn top(stub: &Stub) -> Terminal {

@@ -6,7 +6,7 @@ use super::stub::TOKEN;
 use crate::e2e::raw::Publish;
 use crate::e2e::site::Site;
 use crate::e2e::wait::{self, PATIENCE};
-use hapax::tools::demo::rabbit::free_port;
+use hapax_testbed::free_port;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};

@@ -1,7 +1,7 @@
 //! The screen is a function of the model: snapshots as text, and what colours and hostile names may do.
 
 use super::facts::{HOSTILE, polled, three, window};
-use hapax::tools::terminal::Failure;
+use hapax::tools::reach::Failure;
 use hapax::tools::terminal::theme::Theme;
 use hapax::tools::terminal::top::model::{Model, Page};
 use hapax::tools::terminal::top::view;

@@ -3,7 +3,7 @@
 use crate::e2e::raw::{Publish, Raw};
 use crate::e2e::site::{Site, own_rabbit};
 use crate::e2e::wait::{PATIENCE, until};
-use hapax::tools::demo::rabbit::Rabbit;
+use hapax_testbed::Rabbit;
 
 /// The watermark in force, and how many alarms there are then.
 fn watermark(rabbit: &Rabbit, fraction: &str, alarms: &str) {

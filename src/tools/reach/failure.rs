@@ -1,7 +1,7 @@
 //! Why a command did not do what it was asked for. Each says what, where, and what to do; what the relay wrote is cleaned
 //! before a terminal sees it.
 
-use super::text::clean;
+use crate::tools::text::clean;
 use std::fmt;
 use std::io;
 
@@ -116,7 +116,7 @@ impl fmt::Display for Failure {
             Failure::UnknownWindow { name, known } => {
                 write!(f, "there is no window `{}`\n    fix: ", clean(name))?;
                 let names = known.iter().map(String::as_str);
-                match super::text::alike(name, names) {
+                match crate::tools::text::alike(name, names) {
                     Some(best) => write!(f, "did you mean `{}`? hapax windows list shows all", clean(best)),
                     None => write!(f, "the windows are: {}", clean(&known.join(", "))),
                 }

@@ -5,8 +5,8 @@
 //! [`clean`] (text) or [`json`] (documents) first.
 
 use crate::log::is_hidden;
-use std::fmt::Write;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use std::fmt::{self, Write};
+use std::time::Duration;
 
 /// The same text with everything that a terminal would obey, or nobody would see, made visible.
 pub fn clean(text: &str) -> String {
@@ -29,28 +29,6 @@ pub fn clean(text: &str) -> String {
 /// A JSON text with the same characters escaped. They can only stand within strings, so that it stays the same document.
 pub fn json(text: &str) -> String {
     crate::log::json(text).into_owned()
-}
-
-/// Cut to so many columns, with an ellipsis if something is missing. The text is [`clean`]ed.
-pub fn fit(text: &str, columns: usize) -> String {
-    let text = clean(text);
-    if text.width() <= columns {
-        return text;
-    }
-    let mut out = String::new();
-    let mut room = columns.saturating_sub(1);
-    for c in text.chars() {
-        let width = c.width().unwrap_or(0);
-        if width > room {
-            break;
-        }
-        room -= width;
-        out.push(c);
-    }
-    if columns > 0 {
-        out.push('…');
-    }
-    out
 }
 
 /// `9,999`, `12.3k`, `1.23M`.
@@ -170,40 +148,6 @@ pub fn or_dash<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| "-".to_owned(), show)
 }
 
-/// A bar of so many columns, to an eighth of a column.
-pub fn bar(value: f64, columns: usize) -> String {
-    const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-    let value = if value.is_finite() && columns > 0 { value.clamp(0.0, 1.0) } else { 0.0 };
-    #[expect(clippy::cast_possible_truncation, reason = "between 0 and 8 × columns")]
-    let mut eighths = (value * columns as f64 * 8.0).round() as usize;
-    if value > 0.0 && eighths == 0 {
-        // What there is is seen.
-        eighths = 1;
-    }
-    let mut out = "█".repeat(eighths / 8);
-    if !eighths.is_multiple_of(8) {
-        out.push(EIGHTHS[eighths % 8]);
-    }
-    let have = eighths.div_ceil(8);
-    out.push_str(&" ".repeat(columns.saturating_sub(have)));
-    out
-}
-
-/// The newest values, right-aligned in so many columns, against the largest of them.
-pub fn spark(values: impl DoubleEndedIterator<Item = f64>, columns: usize) -> String {
-    const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let newest: Vec<f64> = values.rev().take(columns).collect();
-    let top = newest.iter().copied().filter(|v| v.is_finite()).fold(0.0, f64::max);
-    let mut out = " ".repeat(columns - newest.len());
-    for value in newest.into_iter().rev() {
-        #[expect(clippy::cast_possible_truncation, reason = "between 0 and 7")]
-        let level =
-            if top > 0.0 && value.is_finite() { (value.max(0.0) / top * 7.0).round() as usize } else { 0 };
-        out.push(LEVELS[level.min(7)]);
-    }
-    out
-}
-
 /// The known name that looks most like it.
 pub fn alike<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Below this, a suggestion would puzzle more than help.
@@ -211,6 +155,113 @@ pub fn alike<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option
     let likeness = |known: &str| strsim::jaro_winkler(name, known);
     let best = known.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     (likeness(best) >= ALIKE).then_some(best)
+}
+
+/// Nanoseconds, as people read them.
+pub(crate) fn micros(nanos: u64) -> String {
+    let value = nanos as f64;
+    match nanos {
+        0..1_000_000 => format!("{:.1} µs", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2} ms", value / 1e6),
+        _ => format!("{:.2} s", value / 1e9),
+    }
+}
+
+/// A share as per cent: `99.9`, and `100` only if all of it is there.
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    if part == whole || whole == 0 {
+        return "100".to_owned();
+    }
+    #[expect(clippy::cast_precision_loss, reason = "for the eye")]
+    let percent = part as f64 * 100.0 / whole as f64;
+    match percent {
+        percent if percent > 99.995 => ">99.99".to_owned(),
+        percent if percent > 99.0 => format!("{percent:.2}"),
+        percent => format!("{percent:.1}"),
+    }
+}
+
+/// `10k`, `1.5M`: at most three digits where nothing is lost by it, else all of them.
+pub(crate) fn exact_count(number: usize) -> String {
+    for (unit, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
+        if number >= unit && number.is_multiple_of(unit / 100) {
+            let (whole, rest) = (number / unit, number % unit / (unit / 100));
+            let fraction = format!(".{rest:02}");
+            return format!("{whole}{}{name}", fraction.trim_end_matches('0').trim_end_matches('.'));
+        }
+    }
+    number.to_string()
+}
+
+/// `1.5 MB`.
+pub(crate) fn decimal_bytes(number: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "for the eye")]
+    let number = number as f64;
+    match number {
+        n if n < 1e3 => format!("{n:.0} B"),
+        n if n < 1e6 => format!("{:.1} kB", n / 1e3),
+        n if n < 1e9 => format!("{:.1} MB", n / 1e6),
+        n => format!("{:.1} GB", n / 1e9),
+    }
+}
+
+/// As `humantime` writes it.
+pub(crate) struct Span(pub(crate) Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+/// A number between 0 and 1.
+#[derive(Clone, Copy, PartialEq, PartialOrd, Debug)]
+pub struct Share(pub f64);
+
+impl Share {
+    /// `0.05` or `5%`.
+    pub fn parse(text: &str) -> Result<Share, String> {
+        let text = text.trim();
+        let share = match text.strip_suffix('%') {
+            // Divided in decimal: 99.9 / 100.0 is not what 0.999 is.
+            Some(percent) => format!("{}e-2", percent.trim()).parse::<f64>(),
+            None => text.parse(),
+        };
+        match share {
+            Ok(share) if (0.0..=1.0).contains(&share) => Ok(Share(share)),
+            Ok(_) => Err("a share lies between 0 and 1, or 0% and 100%".to_owned()),
+            Err(_) => Err("write a share, as in 0.05 or 5%".to_owned()),
+        }
+    }
+}
+
+/// `10000`, `10k`, `1.5M`, `2G`.
+pub(crate) fn parse_count(text: &str) -> Result<usize, String> {
+    let wrong = || "write a number from 1 on, as in 250000, 250k or 1.5M".to_owned();
+    let text = text.trim();
+    let (number, unit) = match text.char_indices().next_back() {
+        Some((place, 'k' | 'K')) => (text.get(..place).unwrap_or_default(), 1e3),
+        Some((place, 'M')) => (text.get(..place).unwrap_or_default(), 1e6),
+        Some((place, 'G')) => (text.get(..place).unwrap_or_default(), 1e9),
+        _ => (text, 1.0),
+    };
+    let number: f64 = number.replace('_', "").parse().map_err(|_| wrong())?;
+    let count = (number * unit).round();
+    // As the configuration's bound for `capacity`.
+    if !(1.0..=4e9).contains(&count) {
+        return Err("it must lie between 1 and 4,000,000,000".to_owned());
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies between 1 and 4e9")]
+    Ok(count as usize)
+}
+
+/// `30s`, `1m 30s`, `2h`; longer than nothing.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text.trim()) {
+        Ok(Duration::ZERO) => Err("it must be longer than nothing".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err("write a duration with its unit, as in 500ms, 30s, 10m or 1h 30m".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -255,25 +306,26 @@ mod tests {
     }
 
     #[test]
-    fn bars_and_sparks_take_the_room_they_are_given() {
-        assert_eq!(
-            [0.0, 0.5, 1.0, 7.0, f64::NAN].map(|v| bar(v, 4)),
-            ["    ", "██  ", "████", "████", "    "]
-        );
-        assert_eq!(bar(0.001, 4), "▏   ");
-        assert_eq!(spark([0.0, 1.0, 2.0, 4.0].into_iter(), 6), "  ▁▃▅█");
-        assert_eq!(spark([9.0, 0.0, 0.0].into_iter(), 2), "▁▁", "what is not shown does not scale");
-        for columns in 0..5 {
-            assert_eq!(bar(0.33, columns).width(), columns);
-            assert!(fit("注文注文注文", columns).width() <= columns);
-        }
-        assert_eq!(fit("abcdef", 4), "abc…");
-    }
-
-    #[test]
     fn a_suggestion_is_near_or_none() {
         assert_eq!(alike("ordes", ["default", "orders"]), Some("orders"));
         assert_eq!(alike("zzz", ["default", "orders"]), None);
         assert_eq!(alike("x", []), None);
+    }
+
+    #[test]
+    fn counts_and_shares_have_units() {
+        let counts = ["1", "250k", "1.5M", "4G", "1_000"].map(parse_count);
+        assert_eq!(counts, [1, 250_000, 1_500_000, 4_000_000_000, 1_000].map(Ok));
+        assert!(["0", "", "k", "-1", "5G", "many", "inf"].iter().all(|text| parse_count(text).is_err()));
+        assert_eq!(
+            ["99.9%", "0.05", "1"].map(Share::parse),
+            [0.999, 0.05, 1.0].map(|share| Ok(Share(share)))
+        );
+        assert!(["5", "-1%", "101%", "x", "NaN"].iter().all(|text| Share::parse(text).is_err()));
+        assert_eq!(
+            [999, 1_000, 1_500, 1_234, 2_000_000].map(exact_count),
+            ["999", "1k", "1.5k", "1234", "2M"]
+        );
+        assert_eq!([percent(1, 3), percent(9_999_999, 10_000_000), percent(5, 5)], ["33.3", ">99.99", "100"]);
     }
 }

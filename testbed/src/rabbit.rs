@@ -1,17 +1,17 @@
 //! A private RabbitMQ node: its own ports, name, cookie, folder and epmd, on the loopback only, gone with its owner.
 //!
-//! Made for Debian's `rabbitmq-server` package, run straight from `/usr/lib/rabbitmq/bin` as whoever we are. It shares
+//! It is made for Debian's `rabbitmq-server` package, run straight from `/usr/lib/rabbitmq/bin` as whoever we are. It shares
 //! nothing with the machine's own node and needs no rights. The node is ready when it says so on its output *and*
 //! greets an AMQP client; a start takes about six seconds.
 //!
 //! [`Rabbit::eval`] is the quick way to administer it (milliseconds); [`Rabbit::ctl`] is the `rabbitmqctl` that the
 //! manuals speak of, which takes a second or two to start itself.
 
-use super::leash::Leash;
+use crate::leash::Leash;
+use crate::port;
 use std::fs::{self, File, OpenOptions};
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -101,7 +101,8 @@ impl Rabbit {
             }
         }
         let leash = Leash::new("rabbit").map_err(doing("making a folder for RabbitMQ"))?;
-        let ports = Ports { amqp: free_port()?, dist: free_port()?, epmd: free_port()?, ctl: free_port()? };
+        let free = || port::free_port().map_err(doing("looking for a free port"));
+        let ports = Ports { amqp: free()?, dist: free()?, epmd: free()?, ctl: free()? };
         let name = format!("hapax-{}-{}@localhost", std::process::id(), ports.amqp);
         write_config(leash.folder(), ports).map_err(doing("writing RabbitMQ's configuration"))?;
         let epmd = spawn(
@@ -334,21 +335,6 @@ fn write_config(folder: &Path, ports: Ports) -> io::Result<()> {
              log.console.level = info\n"
         ),
     )
-}
-
-/// A port that nobody listens on now, and that no outgoing connection will be given either: the kernel takes those
-/// from 32768 up, and a node that is restarted wants its own port back.
-pub fn free_port() -> Result<u16, Error> {
-    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
-    for attempt in 0_u32..200 {
-        let random = RandomState::new().hash_one(attempt) % 20_000;
-        let port = 11_000 + u16::try_from(random).unwrap_or_default();
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            Ok(_) => return Ok(port),
-            Err(error) => last = error,
-        }
-    }
-    Err(Error::Io { doing: "looking for a free port".to_owned(), source: last })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

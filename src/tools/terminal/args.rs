@@ -31,7 +31,7 @@ impl TerminalCommand {
         }
     }
 
-    pub(super) fn reach_mut(&mut self) -> &mut Reach {
+    pub(crate) fn reach_mut(&mut self) -> &mut Reach {
         match self {
             TerminalCommand::Top(args) => &mut args.reach,
             TerminalCommand::Windows(args) => &mut args.reach,

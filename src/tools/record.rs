@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::Agent;
 
-use super::text::{parse_count, parse_duration};
 use crate::config::defaults;
-use crate::tools::terminal::{Access, Failure};
+use crate::tools::reach::{Access, Failure};
+use crate::tools::text::{parse_count, parse_duration};
 
 /// A relay on the same host answers within milliseconds.
 const CONNECT: Duration = Duration::from_secs(5);

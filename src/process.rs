@@ -1,28 +1,30 @@
 //! The operating system's facts about this process, from `/proc`: memory, CPU time, open files, start time. On other
 //! systems than Linux there are none, and nothing is shown.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
+use std::io;
 
 /// This process.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     /// when it started, in seconds since 1970
     started_at: Option<f64>,
 }
 
 /// The resource usage of the process at one moment.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// user and system time since the start
-    pub(super) cpu_seconds: f64,
+    pub(crate) cpu_seconds: f64,
     /// memory in RAM
-    pub(super) resident_bytes: u64,
+    pub(crate) resident_bytes: u64,
     /// address space
-    pub(super) virtual_bytes: u64,
+    pub(crate) virtual_bytes: u64,
     /// open files, sockets and the like
-    pub(super) open_files: Option<u64>,
+    pub(crate) open_files: Option<u64>,
     /// the most that may be open; `None` if there is no limit
-    pub(super) max_files: Option<u64>,
+    pub(crate) max_files: Option<u64>,
 }
 
 /// The fields of `/proc/self/stat` that are used.
@@ -42,33 +44,33 @@ impl Stat {
 }
 
 /// Returns the CPU time (user and system) in seconds and the memory in RAM in bytes of the process with this id.
+#[cfg(feature = "tools")]
 pub(crate) fn of(pid: u32) -> Option<(f64, u64)> {
     let stat = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
     Some((ticks_to_seconds(stat.cpu_ticks), stat.resident_bytes()))
 }
 
 /// Returns this process's memory in RAM, in bytes.
-pub(super) fn resident_bytes() -> Option<u64> {
+pub(crate) fn resident_bytes() -> Option<u64> {
     stat().map(|stat| stat.resident_bytes())
 }
 
 impl Process {
     /// Creates the description of the process that runs this code.
-    pub(super) fn this() -> Process {
+    pub(crate) fn this() -> Process {
         let boot = fs::read_to_string("/proc/stat").ok().and_then(|text| boot_seconds(&text));
         let started_at = boot.zip(stat()).map(|(boot, stat)| boot + ticks_to_seconds(stat.start_ticks));
         Process { started_at }
     }
 
     /// Returns when the process started, in seconds since 1970.
-    pub(super) fn started_at(&self) -> Option<f64> {
+    pub(crate) fn started_at(&self) -> Option<f64> {
         self.started_at
     }
 
     /// Returns the resource usage now.
     #[expect(clippy::unused_self, reason = "they are this process's numbers")]
-    pub(super) fn now(&self) -> Option<Usage> {
-        use rustix::process::{Resource, getrlimit};
+    pub(crate) fn now(&self) -> Option<Usage> {
         let stat = stat()?;
         // The folder itself is open while it is read, so do not count it.
         let open = fs::read_dir("/proc/self/fd").ok().map(|files| (files.count() as u64).saturating_sub(1));
@@ -77,9 +79,21 @@ impl Process {
             resident_bytes: stat.resident_bytes(),
             virtual_bytes: stat.virtual_bytes,
             open_files: open,
-            max_files: getrlimit(Resource::Nofile).current,
+            max_files: file_limit(),
         })
     }
+}
+
+/// Returns how many files this process may have open; `None` if there is no limit.
+pub fn file_limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
+/// Raises the soft limit of open files to the hard limit, and returns it.
+pub fn raise_file_limit() -> io::Result<Option<u64>> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    Ok(file_limit())
 }
 
 fn stat() -> Option<Stat> {
