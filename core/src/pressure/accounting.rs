@@ -9,8 +9,8 @@
 use super::ages::Ages;
 use super::distinct::Distinct;
 use super::facts::{Facts, GhostFacts, Level, Publishes};
-use super::form::{InForce, STRIPES};
 use super::ghost::{FINGERPRINT_BITS, SLOTS};
+use super::layout::{InForce, STRIPES};
 use super::scopes::Scopes;
 use super::stripe::{Ledger, Stripe};
 use super::trend::{Totals, Trend, interval};
@@ -129,13 +129,13 @@ impl Accounting {
 
     /// Keys that were stored again because they had been evicted early.
     pub fn escaped(&self) -> u64 {
-        self.work_off(None);
+        self.apply_journal(None);
         self.sum(Ledger::escaped)
     }
 
     /// Everything that is known of the window that this listens to.
     pub fn facts(&self, window: &LocalWindow<impl Listener + ?Sized>, now: Instant) -> Facts {
-        self.work_off(Some(window.stamp(now)));
+        self.apply_journal(Some(window.stamp(now)));
         let totals = self.totals();
         let (entries, capacity, ttl) = (window.len(), window.capacity(), window.ttl());
         let mut facts = Facts {
@@ -178,7 +178,7 @@ impl Accounting {
     /// About once a second: averages and level. A change of level is logged.
     pub fn tick(&self, window: &LocalWindow<impl Listener + ?Sized>, now: Instant) {
         self.in_force.set(&window.limits());
-        self.work_off(Some(window.stamp(now)));
+        self.apply_journal(Some(window.stamp(now)));
         self.distinct.tick(now);
         self.scopes.lock().tick(now);
         let (totals, ttl, capacity) = (self.totals(), window.ttl(), window.capacity());
@@ -266,12 +266,12 @@ impl Accounting {
     }
 
     /// Works all journals off; what is over by `now` leaves the ghost.
-    fn work_off(&self, now: Option<Stamp>) {
-        let form = self.in_force.form();
+    fn apply_journal(&self, now: Option<Stamp>) {
+        let layout = self.in_force.layout();
         for stripe in &*self.stripes {
             stripe.write(|ledger| {
                 let now = now.unwrap_or(ledger.last());
-                ledger.work_off(form, now, &self.ages);
+                ledger.apply_journal(layout, now, &self.ages);
             });
         }
     }
@@ -291,7 +291,7 @@ impl Accounting {
             _ => return,
         };
         if is_full {
-            ledger.work_off(self.in_force.form(), now, &self.ages);
+            ledger.apply_journal(self.in_force.layout(), now, &self.ages);
         }
     }
 
@@ -323,8 +323,8 @@ impl Accounting {
     }
 
     fn flush(&self) {
-        let form = self.in_force.form();
-        self.stripes.iter().for_each(|stripe| stripe.write(|ledger| ledger.flush(form, &self.ages)));
+        let layout = self.in_force.layout();
+        self.stripes.iter().for_each(|stripe| stripe.write(|ledger| ledger.flush(layout, &self.ages)));
     }
 }
 
@@ -344,7 +344,7 @@ impl Listener for Accounting {
             self.what_if.on(event);
             let stripe = self.stripe(key);
             stripe.committed.add();
-            if stripe.is_haunted() {
+            if stripe.has_ghosts() {
                 stripe.write(|ledger| self.note(ledger, event));
             }
         } else {
@@ -364,7 +364,7 @@ impl Listener for Accounting {
         let Some(one) = events.first().and_then(stripe).filter(|one| is_in(one)) else {
             return events.iter().for_each(|event| self.on(event));
         };
-        let mut is_for_ledger = one.is_haunted();
+        let mut is_for_ledger = one.has_ghosts();
         for event in events {
             self.what_if.on(event);
             match event {

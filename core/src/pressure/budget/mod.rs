@@ -12,7 +12,7 @@ pub mod pace;
 pub mod plan;
 pub mod share;
 
-use super::form::ghost_bytes;
+use super::layout::ghost_bytes;
 use super::whatif::WhatIf;
 use super::{Accounting, Facts, Watched};
 use crate::window::engine::EngineKind;
