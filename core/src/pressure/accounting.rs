@@ -17,7 +17,7 @@ use super::trend::{Totals, Trend, interval};
 use super::whatif::Sampler;
 use crate::window::engine::Stamp;
 use crate::window::{
-    Apart, Claim, Event, EvictionCause, ForgetCause, Key, Limits, Listener, LocalWindow, Origin, Window,
+    Apart, Claim, Event, EvictionCause, ForgetCause, Inspect, Key, Limits, Listener, Origin,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -134,10 +134,10 @@ impl Accounting {
     }
 
     /// Everything that is known of the window that this listens to.
-    pub fn facts(&self, window: &LocalWindow<impl Listener + ?Sized>, now: Instant) -> Facts {
+    pub fn facts(&self, window: &dyn Inspect, now: Instant) -> Facts {
         self.work_off(Some(window.stamp(now)));
         let totals = self.totals();
-        let (entries, capacity, ttl) = (window.len(), window.capacity(), window.ttl());
+        let (entries, capacity, ttl) = (window.entries(), window.capacity(), window.ttl());
         let mut facts = Facts {
             publishes: Publishes {
                 fresh: totals.fresh,
@@ -155,9 +155,9 @@ impl Accounting {
             evictions: by_cause(EvictionCause::ALL, EvictionCause::name, |cause| self.evicted(cause)),
             escaped_duplicates: totals.escaped,
             ghost: self.ghost(),
-            entries: entries as u64,
-            in_flight: window.in_flight() as u64,
-            capacity: capacity as u64,
+            entries: entries.map(|count| count as u64),
+            in_flight: window.in_flight().map(|count| count as u64),
+            capacity: capacity.map(|count| count as u64),
             ttl_seconds: ttl.as_secs_f64(),
             bytes: (window.bytes() + self.bytes()) as u64,
             hit_ratio: hit_ratio(&totals),
@@ -166,7 +166,9 @@ impl Accounting {
             ..Facts::default()
         };
         // Where shards are to be filled evenly, the last hundredth takes long.
-        if entries + capacity / 64 >= capacity {
+        if let (Some(entries), Some(capacity)) = (entries, capacity)
+            && entries + capacity / 64 >= capacity
+        {
             facts.oldest_seconds = window.oldest(now).map(|age| age.as_secs_f64());
         }
         self.tell_ages(&mut facts);
@@ -176,18 +178,20 @@ impl Accounting {
     }
 
     /// About once a second: averages and level. A change of level is logged.
-    pub fn tick(&self, window: &LocalWindow<impl Listener + ?Sized>, now: Instant) {
-        self.in_force.set(&window.limits());
+    pub fn tick(&self, window: &dyn Inspect, now: Instant) {
+        let limits = window.limits();
+        limits.iter().for_each(|limits| self.in_force.set(limits));
         self.work_off(Some(window.stamp(now)));
         self.distinct.tick(now);
         self.scopes.lock().tick(now);
         let (totals, ttl, capacity) = (self.totals(), window.ttl(), window.capacity());
-        self.what_if.tick(window.limits(), now, resolved(&totals));
+        // The curve is drawn against the capacity. A window without one has no curve.
+        limits.into_iter().for_each(|limits| self.what_if.tick(limits, now, resolved(&totals)));
         let before = {
             let mut trend = self.trend.lock();
             trend.step(now, totals, ttl);
             self.is_busy.store(trend.rates().fresh > BUSY, Relaxed);
-            let pressure = trend.pressure(ttl, capacity);
+            let pressure = capacity.map_or(0.0, |capacity| trend.pressure(ttl, capacity));
             let is_interval_over = trend.is_interval_over(now, ttl);
             let is_early = {
                 let mut ages = self.ages.lock();
@@ -234,15 +238,20 @@ impl Accounting {
         facts.coverage = if coverage < 1.0 { coverage } else { 1.0 };
     }
 
-    fn tell_trend(&self, facts: &mut Facts, window: &LocalWindow<impl Listener + ?Sized>, now: Instant) {
+    fn tell_trend(&self, facts: &mut Facts, window: &dyn Inspect, now: Instant) {
         // The curve does not grow with the ids.
         let grows = facts.bytes.saturating_sub(self.what_if.bytes() as u64);
-        let filled = facts.entries >= FILLED as u64 && facts.entries >= facts.capacity / 4;
-        facts.bytes_per_id = if filled { grows as f64 / facts.entries as f64 } else { window.bytes_per_id() };
+        facts.bytes_per_id = match (facts.entries, facts.capacity) {
+            (Some(entries), Some(capacity)) if entries >= FILLED as u64 && entries >= capacity / 4 => {
+                grows as f64 / entries as f64
+            }
+            _ => window.bytes_per_id(),
+        };
         let trend = self.trend.lock();
         facts.rates = trend.rates();
-        facts.pressure = trend.pressure(window.ttl(), window.capacity());
-        facts.recommended_capacity = trend.recommended(window.ttl());
+        let capacity = window.capacity();
+        facts.pressure = capacity.map(|capacity| trend.pressure(window.ttl(), capacity));
+        facts.recommended_capacity = capacity.and_then(|_| trend.recommended(window.ttl()));
         facts.level = trend.level();
         facts.level_history = trend.gauge.history(now);
         facts.recommended_bytes = facts.recommended_capacity.map(|ids| bytes_of(ids, facts.bytes_per_id));
@@ -427,7 +436,9 @@ fn log(window: &str, before: Level, facts: &Facts) {
     let Facts {
         level, pressure, coverage, escaped_duplicates: escaped, recommended_capacity, capacity, ..
     } = facts;
-    let recommended = recommended_capacity.unwrap_or(*capacity);
+    // A window without a capacity never changes its level.
+    let (Some(pressure), Some(capacity)) = (pressure, *capacity) else { return };
+    let recommended = recommended_capacity.unwrap_or(capacity);
     let (pressure, coverage) = (format_args!("{pressure:.2}"), format_args!("{coverage:.2}"));
     match level {
         Level::Critical if before < *level => tracing::warn!(

@@ -56,7 +56,7 @@ fn child() {
     let (facts, _keep) = fill(engine, number(1), number(2), number(3));
     let grown = resident("RssAnon:") - before;
     let sample = facts.what_if.bytes;
-    println!("measured {} {grown} {} {} {sample}", facts.bytes, facts.bytes_per_id, facts.entries);
+    println!("measured {} {grown} {} {} {sample}", facts.bytes, facts.bytes_per_id, facts.entries.unwrap());
 }
 
 fn fill(engine: EngineKind, capacity: u64, within_ttl: u64, ids: u64) -> (Facts, Watched) {

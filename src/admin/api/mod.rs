@@ -81,6 +81,11 @@ impl Admin {
     }
 }
 
+/// The window's kind can't do this.
+fn cannot(what: &str) -> Complaint {
+    Complaint::new(StatusCode::UNPROCESSABLE_ENTITY, format!("this kind of window can't {what}"))
+}
+
 /// Work that takes a while for a large window (millions of ids leave it), away from the threads that serve.
 async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Complaint> + Send + 'static,

@@ -16,7 +16,6 @@ use super::probe::Probe;
 use super::process::Process;
 use crate::stats::{Snapshot, Stats};
 use hapax_core::pressure::Watched;
-use hapax_core::window::Window;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
