@@ -8,7 +8,7 @@ use hapax::process;
 use hapax::stats::Stats;
 use hapax_core::pressure::{Accounting, Budget, Watched};
 use hapax_core::session::{Rights, Shared};
-use hapax_core::window::KeyMaker;
+use hapax_core::window::{KeyMaker, LocalWindow};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -152,7 +152,8 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
         accountings.push(Arc::clone(&accounting));
         accounting
     });
-    let watched = |(window, accounting)| Watched { window: Arc::clone(window), accounting };
+    let watched =
+        |(window, accounting): (&Arc<LocalWindow<_>>, _)| Watched { window: window.clone(), accounting };
     let windows = set.iter().zip(accountings).map(watched).collect();
     let shared = Shared {
         settings: config.settings(),

@@ -17,7 +17,7 @@ use super::trend::{Totals, Trend, interval};
 use super::whatif::Sampler;
 use crate::window::engine::Stamp;
 use crate::window::{
-    Apart, Event, EvictionCause, ForgetCause, Key, Limits, Listener, LocalWindow, Origin, Window,
+    Apart, Claim, Event, EvictionCause, ForgetCause, Inspect, Key, Limits, Listener, Origin,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -134,10 +134,10 @@ impl Accounting {
     }
 
     /// Everything that is known of the window that this listens to.
-    pub fn facts(&self, window: &LocalWindow<impl Listener + ?Sized>, now: Instant) -> Facts {
+    pub fn facts(&self, window: &dyn Inspect, now: Instant) -> Facts {
         self.apply_journal(Some(window.stamp(now)));
         let totals = self.totals();
-        let (entries, capacity, ttl) = (window.len(), window.capacity(), window.ttl());
+        let (entries, capacity, ttl) = (window.entries(), window.capacity(), window.ttl());
         let mut facts = Facts {
             publishes: Publishes {
                 fresh: totals.fresh,
@@ -155,9 +155,9 @@ impl Accounting {
             evictions: by_cause(EvictionCause::ALL, EvictionCause::name, |cause| self.evicted(cause)),
             escaped_duplicates: totals.escaped,
             ghost: self.ghost(),
-            entries: entries as u64,
-            in_flight: window.in_flight() as u64,
-            capacity: capacity as u64,
+            entries: entries.map(|count| count as u64),
+            in_flight: window.in_flight().map(|count| count as u64),
+            capacity: capacity.map(|count| count as u64),
             ttl_seconds: ttl.as_secs_f64(),
             bytes: (window.bytes() + self.bytes()) as u64,
             hit_ratio: hit_ratio(&totals),
@@ -166,7 +166,9 @@ impl Accounting {
             ..Facts::default()
         };
         // Where shards are to be filled evenly, the last hundredth takes long.
-        if entries + capacity / 64 >= capacity {
+        if let (Some(entries), Some(capacity)) = (entries, capacity)
+            && entries + capacity / 64 >= capacity
+        {
             facts.oldest_seconds = window.oldest(now).map(|age| age.as_secs_f64());
         }
         self.tell_ages(&mut facts);
@@ -176,18 +178,20 @@ impl Accounting {
     }
 
     /// About once a second: averages and level. A change of level is logged.
-    pub fn tick(&self, window: &LocalWindow<impl Listener + ?Sized>, now: Instant) {
-        self.in_force.set(&window.limits());
+    pub fn tick(&self, window: &dyn Inspect, now: Instant) {
+        let limits = window.limits();
+        limits.iter().for_each(|limits| self.in_force.set(limits));
         self.apply_journal(Some(window.stamp(now)));
         self.distinct.tick(now);
         self.scopes.lock().tick(now);
         let (totals, ttl, capacity) = (self.totals(), window.ttl(), window.capacity());
-        self.what_if.tick(window.limits(), now, resolved(&totals));
+        // The curve is drawn against the capacity. A window without one has no curve.
+        limits.into_iter().for_each(|limits| self.what_if.tick(limits, now, resolved(&totals)));
         let before = {
             let mut trend = self.trend.lock();
             trend.step(now, totals, ttl);
             self.is_busy.store(trend.rates().fresh > BUSY, Relaxed);
-            let pressure = trend.pressure(ttl, capacity);
+            let pressure = capacity.map_or(0.0, |capacity| trend.pressure(ttl, capacity));
             let is_interval_over = trend.is_interval_over(now, ttl);
             let is_early = {
                 let mut ages = self.ages.lock();
@@ -234,15 +238,20 @@ impl Accounting {
         facts.coverage = if coverage < 1.0 { coverage } else { 1.0 };
     }
 
-    fn tell_trend(&self, facts: &mut Facts, window: &LocalWindow<impl Listener + ?Sized>, now: Instant) {
+    fn tell_trend(&self, facts: &mut Facts, window: &dyn Inspect, now: Instant) {
         // The curve does not grow with the ids.
         let grows = facts.bytes.saturating_sub(self.what_if.bytes() as u64);
-        let filled = facts.entries >= FILLED as u64 && facts.entries >= facts.capacity / 4;
-        facts.bytes_per_id = if filled { grows as f64 / facts.entries as f64 } else { window.bytes_per_id() };
+        facts.bytes_per_id = match (facts.entries, facts.capacity) {
+            (Some(entries), Some(capacity)) if entries >= FILLED as u64 && entries >= capacity / 4 => {
+                grows as f64 / entries as f64
+            }
+            _ => window.bytes_per_id(),
+        };
         let trend = self.trend.lock();
         facts.rates = trend.rates();
-        facts.pressure = trend.pressure(window.ttl(), window.capacity());
-        facts.recommended_capacity = trend.recommended(window.ttl());
+        let capacity = window.capacity();
+        facts.pressure = capacity.map(|capacity| trend.pressure(window.ttl(), capacity));
+        facts.recommended_capacity = capacity.and_then(|_| trend.recommended(window.ttl()));
         facts.level = trend.level();
         facts.level_history = trend.gauge.history(now);
         facts.recommended_bytes = facts.recommended_capacity.map(|ids| bytes_of(ids, facts.bytes_per_id));
@@ -285,9 +294,11 @@ impl Accounting {
     /// What the key's ledger has to know. A journal that is full is worked off.
     fn note(&self, ledger: &mut Ledger, event: &Event) {
         let (is_full, now) = match *event {
-            Event::Committed { key, now, .. } => (ledger.commit(key, now), now),
-            Event::Evicted { key, at, until, now, cause } => (ledger.evict(key, at, until, now, cause), now),
-            Event::Disowned { key } => (ledger.disown(key), Stamp(0)),
+            Event::Committed { claim: Claim::Digest(key), now, .. } => (ledger.commit(key, now), now),
+            Event::Evicted { claim: Claim::Digest(key), at, until, now, cause } => {
+                (ledger.evict(key, at, until, now, cause), now)
+            }
+            Event::Disowned { claim: Claim::Digest(key) } => (ledger.disown(key), Stamp(0)),
             _ => return,
         };
         if is_full {
@@ -301,10 +312,11 @@ impl Accounting {
         self.what_if.on(event);
         match *event {
             Event::Fresh { .. } | Event::Duplicate { .. } | Event::Committed { .. } => {}
-            Event::CommittedInDoubt { key, .. } => {
+            Event::CommittedInDoubt { claim: Claim::Digest(key), .. } => {
                 self.stripe(key).write(|ledger| ledger.committed_in_doubt += 1);
             }
-            Event::Evicted { key, .. } | Event::Disowned { key } => {
+            Event::Evicted { claim: Claim::Digest(key), .. }
+            | Event::Disowned { claim: Claim::Digest(key) } => {
                 self.stripe(key).write(|ledger| self.note(ledger, event));
             }
             Event::Flushed => self.flush(),
@@ -333,14 +345,14 @@ impl Listener for Accounting {
     /// window's work, and then costs more than all the counting (ADR 13).
     #[inline]
     fn on(&self, event: &Event) {
-        if let Event::Duplicate { key, .. } = *event {
+        if let Event::Duplicate { claim: Claim::Digest(key), .. } = *event {
             self.what_if.on(event);
             self.distinct.add(key.spread());
             self.stripe(key).duplicate.add();
-        } else if let Event::Fresh { key } = *event {
+        } else if let Event::Fresh { claim: Claim::Digest(key) } = *event {
             self.distinct.add(key.spread());
             self.stripe(key).fresh.add();
-        } else if let Event::Committed { key, .. } = *event {
+        } else if let Event::Committed { claim: Claim::Digest(key), .. } = *event {
             self.what_if.on(event);
             let stripe = self.stripe(key);
             stripe.committed.add();
@@ -355,7 +367,8 @@ impl Listener for Accounting {
     /// Commits and what made room for them, mostly of one stripe: its ledger is locked once.
     fn on_all(&self, events: &[Event]) {
         let stripe = |event: &Event| match event {
-            Event::Committed { key, .. } | Event::Evicted { key, .. } => Some(self.stripe(*key)),
+            Event::Committed { claim: Claim::Digest(key), .. }
+            | Event::Evicted { claim: Claim::Digest(key), .. } => Some(self.stripe(*key)),
             _ => None,
         };
         let is_in = |one: &Stripe| {
@@ -381,7 +394,8 @@ impl Listener for Accounting {
         self.in_force.set(limits);
     }
 
-    fn wants_origin(&self, key: Key) -> bool {
+    fn wants_origin(&self, claim: Claim) -> bool {
+        let Claim::Digest(key) = claim;
         !self.is_busy.load(Relaxed) || key.spread().is_multiple_of(SAMPLE)
     }
 
@@ -422,7 +436,9 @@ fn log(window: &str, before: Level, facts: &Facts) {
     let Facts {
         level, pressure, coverage, escaped_duplicates: escaped, recommended_capacity, capacity, ..
     } = facts;
-    let recommended = recommended_capacity.unwrap_or(*capacity);
+    // A window without a capacity never changes its level.
+    let (Some(pressure), Some(capacity)) = (pressure, *capacity) else { return };
+    let recommended = recommended_capacity.unwrap_or(capacity);
     let (pressure, coverage) = (format_args!("{pressure:.2}"), format_args!("{coverage:.2}"));
     match level {
         Level::Critical if before < *level => tracing::warn!(
@@ -461,19 +477,25 @@ mod tests {
         let accounting = Accounting::new();
         let (key, now, until) = (Key(1), Stamp(1), Stamp(2));
         let plain = [
-            Event::Fresh { key },
-            Event::Duplicate { key, now },
+            Event::Fresh { claim: Claim::Digest(key) },
+            Event::Duplicate { claim: Claim::Digest(key), now },
             Event::InFlight,
             Event::NoId,
             Event::Bypassed,
-            Event::Committed { key, now, until },
-            Event::CommittedInDoubt { key, now, until },
+            Event::Committed { claim: Claim::Digest(key), now, until },
+            Event::CommittedInDoubt { claim: Claim::Digest(key), now, until },
             Event::Promoted,
             Event::TakenOver,
             Event::Refused,
         ];
         let forgotten = ForgetCause::ALL.map(Event::Forgotten);
-        let evicted = EvictionCause::ALL.map(|cause| Event::Evicted { key, at: now, until, now, cause });
+        let evicted = EvictionCause::ALL.map(|cause| Event::Evicted {
+            claim: Claim::Digest(key),
+            at: now,
+            until,
+            now,
+            cause,
+        });
         let events: Vec<Event> = plain.into_iter().chain(forgotten).chain(evicted).collect();
         for (n, event) in events.iter().enumerate() {
             (0..=n).for_each(|_| accounting.on(event));

@@ -45,12 +45,15 @@ pub struct Facts {
     pub escaped_duplicates: u64,
     /// what the count of escaped duplicates rests on
     pub ghost: GhostFacts,
-    /// ids remembered, expired ones that were not swept yet included
-    pub entries: u64,
-    /// ids whose outcome is not known
-    pub in_flight: u64,
-    /// ids that can be remembered
-    pub capacity: u64,
+    /// ids remembered, expired ones that were not swept yet included; absent if the window can't know
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
+    /// ids whose outcome is not known; absent if the window can't know
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u64>,
+    /// ids that can be remembered; absent if the window has no bound of its own
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u64>,
     /// how long an id is remembered, unless its message says otherwise
     pub ttl_seconds: f64,
     /// memory that the window and its accounting take
@@ -67,8 +70,9 @@ pub struct Facts {
     pub age_at_eviction: Ages,
     /// age of the oldest id, if the window is full
     pub oldest_seconds: Option<f64>,
-    /// fresh ids per second × TTL / capacity: above 1, ids are forgotten early
-    pub pressure: f64,
+    /// fresh ids per second × TTL / capacity: above 1, ids are forgotten early; absent without a capacity
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<f64>,
     /// how long an id is really remembered now
     pub effective_seconds: f64,
     /// effective / TTL, at most 1
@@ -85,6 +89,13 @@ pub struct Facts {
     pub top_scopes: Vec<TopScope>,
     /// caught duplicates by capacity
     pub what_if: WhatIf,
+}
+
+impl Facts {
+    /// The share of its capacity that a window has filled, if it has a capacity.
+    pub fn full(&self) -> Option<f64> {
+        Some(self.entries? as f64 / self.capacity?.max(1) as f64)
+    }
 }
 
 /// Publishes since the start, by verdict.

@@ -20,7 +20,7 @@ pub use accounting::Accounting;
 pub use budget::Budget;
 pub use facts::{Facts, Level};
 
-use crate::window::LocalWindow;
+use crate::window::Inspect;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ use std::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Watched {
     /// the window
-    pub window: Arc<LocalWindow<Accounting>>,
+    pub window: Arc<dyn Inspect>,
     /// its listener
     pub accounting: Arc<Accounting>,
 }
@@ -36,13 +36,13 @@ pub struct Watched {
 impl Watched {
     /// Everything that is known of the window now.
     pub fn facts(&self, now: Instant) -> Facts {
-        self.accounting.facts(&self.window, now)
+        self.accounting.facts(&*self.window, now)
     }
 
     /// To be called about once a second: removes what has expired and brings averages and level up to date.
     pub fn tick(&self, now: Instant) {
         self.window.sweep(now);
-        self.accounting.tick(&self.window, now);
+        self.accounting.tick(&*self.window, now);
     }
 }
 

@@ -4,7 +4,7 @@ use super::confirms::ClientTag;
 use super::entry::{Entry, Mandatory};
 use super::outbox::{Lane, Piece, View};
 use super::returns::ReturnKey;
-use crate::window::{Key, Mode, Reservation, Window};
+use crate::window::{Claim, Key, Mode, Reservation, Window};
 use crate::wire::method::Publish;
 use crate::wire::{ChannelId, emit};
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// What the window is asked, and what is remembered of a publish.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
-    pub(super) key: Key,
+    pub(super) claim: Claim,
     pub(super) ttl: Duration,
     /// the client's tag, where it uses confirms
     pub(super) client: Option<ClientTag>,

@@ -16,11 +16,9 @@
 use super::entry::{Entry, Outcome};
 use super::returns::{ReturnKey, Returned, Returns};
 use super::runs::{Runs, is_same_exchange};
-use crate::window::{HINTED, Key, Window, is_same};
 use crate::wire::{ChannelId, emit};
 use bytes::BytesMut;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// A delivery tag as the client counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -150,33 +148,10 @@ impl Confirms {
     }
 
     fn settle_first(&mut self, count: usize, outcome: Outcome, done: &mut impl FnMut(Entry)) {
-        for n in 0..count {
-            if n.is_multiple_of(HINTED) && outcome == Outcome::Acked && count > 1 {
-                self.warm((count - n).min(HINTED));
-            }
+        for _ in 0..count {
             self.settle_one(0, outcome, done);
             self.entries.pop_front();
             self.first_upstream += 1;
-        }
-    }
-
-    /// The first so many are about to be committed: their window is shown their keys, so that what it has to look at comes
-    /// from memory at the same time.
-    fn warm(&self, count: usize) {
-        let mut keys = [Key(0); HINTED];
-        let mut window: Option<&Arc<dyn Window>> = None;
-        let mut known = 0;
-        let entries = self.entries.iter().take(count).flatten();
-        for (reservation, key) in entries.filter_map(Entry::reserved).zip(&mut keys) {
-            let Some(theirs) = reservation.window() else { continue };
-            if !is_same(window.get_or_insert(theirs), theirs) {
-                break;
-            }
-            *key = reservation.key();
-            known += 1;
-        }
-        if let (Some(window), Some(keys)) = (window, keys.get(..known)) {
-            window.warm_commits(keys);
         }
     }
 

@@ -4,7 +4,7 @@ use super::blame::Blame;
 use super::entry::Entry;
 use super::returns::{ReturnKey, Returned, Returns};
 use super::runs::{Runs, is_same_exchange};
-use crate::window::{ForgetCause, Key, Reservation, Reservations};
+use crate::window::{Claim, ForgetCause, Key, Reservation, Reservations};
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
@@ -37,7 +37,7 @@ impl Ended {
 pub(super) struct Transactions {
     open: Batch,
     /// of the open one
-    keys: HashSet<Key>,
+    claims: HashSet<Claim>,
     ended: VecDeque<Ended>,
     /// What the ended ones weigh.
     ending: usize,
@@ -47,7 +47,7 @@ impl Transactions {
     /// A publish was forwarded to `exchange`, inside the open transaction.
     pub(super) fn forwarded(&mut self, entry: Entry, exchange: &[u8]) {
         if let Some((reservation, _)) = &entry.reservation {
-            self.keys.insert(reservation.key());
+            self.claims.insert(reservation.claim());
         }
         let Batch { entries, returns, exchanges } = &mut self.open;
         let place = entries.len() as u64;
@@ -58,9 +58,9 @@ impl Transactions {
         entries.push(entry);
     }
 
-    /// Whether the open transaction holds this key already.
-    pub(super) fn holds(&self, key: Key) -> bool {
-        self.keys.contains(&key)
+    /// Whether the open transaction holds this claim already.
+    pub(super) fn holds(&self, claim: Claim) -> bool {
+        self.claims.contains(&claim)
     }
 
     /// What was forwarded last in the open transaction.
@@ -183,7 +183,7 @@ impl Transactions {
     }
 
     fn close(&mut self) -> Batch {
-        self.keys.clear();
+        self.claims.clear();
         std::mem::take(&mut self.open)
     }
 }

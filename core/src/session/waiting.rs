@@ -5,7 +5,7 @@
 
 use super::candidate::Kept;
 use super::outbox::View;
-use crate::window::{ForgetCause, Key, Reservation, Ticket, Wait};
+use crate::window::{Claim, ForgetCause, Reservation, Ticket, Wait};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
@@ -49,8 +49,8 @@ pub(super) struct Waiting {
     due: BTreeSet<(Instant, Ticket)>,
     /// Promoted while other content was on its way upstream: contents do not interleave.
     promoted: VecDeque<Promoted>,
-    /// How many of each key wait aside.
-    keys: HashMap<Key, usize>,
+    /// How many of each claim wait aside.
+    claims: HashMap<Claim, usize>,
     stalled: Option<Stall>,
     held: usize,
 }
@@ -66,9 +66,9 @@ impl Waiting {
         self.queued.len() + self.promoted.len()
     }
 
-    /// Whether a publish of this key waits aside.
-    pub(super) fn holds(&self, key: Key) -> bool {
-        self.keys.contains_key(&key)
+    /// Whether a publish of this claim waits aside.
+    pub(super) fn holds(&self, claim: Claim) -> bool {
+        self.claims.contains_key(&claim)
     }
 
     pub(super) fn is_stalled(&self) -> bool {
@@ -93,7 +93,7 @@ impl Waiting {
     pub(super) fn queue(&mut self, ticket: Ticket, waiter: Waiter) {
         self.held += waiter.weight;
         self.due.insert((waiter.until, ticket));
-        self.came(waiter.candidate.terms.key);
+        self.came(waiter.candidate.terms.claim);
         self.queued.insert(ticket, waiter);
     }
 
@@ -101,7 +101,7 @@ impl Waiting {
         let waiter = self.queued.remove(&ticket)?;
         self.due.remove(&(waiter.until, ticket));
         self.held -= waiter.weight;
-        self.went(waiter.candidate.terms.key);
+        self.went(waiter.candidate.terms.claim);
         Some(waiter)
     }
 
@@ -124,7 +124,7 @@ impl Waiting {
 
     pub(super) fn push_promoted(&mut self, promoted: Promoted) {
         self.held += promoted.weight;
-        self.came(promoted.candidate.terms.key);
+        self.came(promoted.candidate.terms.claim);
         self.promoted.push_back(promoted);
     }
 
@@ -137,7 +137,7 @@ impl Waiting {
     pub(super) fn pop_promoted(&mut self) -> Option<Promoted> {
         let promoted = self.promoted.pop_front()?;
         self.held -= promoted.weight;
-        self.went(promoted.candidate.terms.key);
+        self.went(promoted.candidate.terms.claim);
         Some(promoted)
     }
 
@@ -167,7 +167,7 @@ impl Waiting {
         self.due.clear();
         for (_, waiter) in std::mem::take(&mut self.queued) {
             self.held -= waiter.weight;
-            self.went(waiter.candidate.terms.key);
+            self.went(waiter.candidate.terms.claim);
         }
         while let Some(Promoted { reservation, .. }) = self.pop_promoted() {
             if let Some(reservation) = reservation {
@@ -176,12 +176,12 @@ impl Waiting {
         }
     }
 
-    fn came(&mut self, key: Key) {
-        *self.keys.entry(key).or_default() += 1;
+    fn came(&mut self, claim: Claim) {
+        *self.claims.entry(claim).or_default() += 1;
     }
 
-    fn went(&mut self, key: Key) {
-        if let Entry::Occupied(mut count) = self.keys.entry(key) {
+    fn went(&mut self, claim: Claim) {
+        if let Entry::Occupied(mut count) = self.claims.entry(claim) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();

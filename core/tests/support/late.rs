@@ -8,7 +8,8 @@
 //! For one thread: with several, the final verdict might overtake the mail that says `InFlight`.
 
 use hapax_core::window::{
-    Event, Key, LocalWindow, Mailbox, Mode, Rules, TakeOver, Ticket, Turn, Verdict, Wait, Window,
+    Ask, Claim, Event, ForgetCause, LocalWindow, Mailbox, Mode, Origin, OverdueCommit, Position, Remembered,
+    Rules, TakeOver, Ticket, Turn, Verdict, Wait, Window, reserve_one,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ pub(crate) struct LateWindow {
 
 #[derive(Debug)]
 struct Question {
-    key: Key,
+    claim: Claim,
     mailbox: Weak<Mailbox>,
     ticket: Ticket,
 }
@@ -49,7 +50,7 @@ impl LateWindow {
             questions.remove(index)
         };
         if let Some(mailbox) = question.mailbox.upgrade() {
-            let verdict = self.inner.clone().reserve(question.key, now, &mailbox, question.ticket);
+            let verdict = reserve_one(&self.inner, question.claim, now, &mailbox, question.ticket);
             mailbox.deliver(question.ticket, verdict);
         }
         true
@@ -77,52 +78,92 @@ impl Window for LateWindow {
         self.inner.ttl()
     }
 
-    fn reserve(self: Arc<Self>, key: Key, _: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
-        self.locked().push(Question { key, mailbox: Arc::downgrade(mailbox), ticket });
-        Verdict::Pending(Wait::new(self, key, mailbox.clone(), ticket))
+    fn warm(&self, claims: &[Claim]) {
+        self.inner.warm(claims);
     }
 
-    fn commit(&self, key: Key, now: Instant, ttl: Duration) {
-        self.inner.commit(key, now, ttl);
+    fn reserve(
+        self: Arc<Self>,
+        asks: &[Ask],
+        _: Instant,
+        mailbox: &Arc<Mailbox>,
+        verdicts: &mut [Option<Verdict>],
+    ) {
+        for (ask, verdict) in asks.iter().zip(verdicts) {
+            let Ask { claim, ticket } = *ask;
+            self.locked().push(Question { claim, mailbox: Arc::downgrade(mailbox), ticket });
+            *verdict = Some(Verdict::Pending(Wait::new(self.clone(), claim, mailbox.clone(), ticket)));
+        }
     }
 
-    fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
-        self.inner.commit_in_doubt(key, now, ttl);
+    fn overdue(
+        self: Arc<Self>,
+        claim: Claim,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Verdict {
+        self.leave(claim, mailbox, ticket);
+        reserve_one(&self.inner, claim, now, mailbox, ticket)
     }
 
-    fn rollback(self: Arc<Self>, key: Key, turn: Turn, cause: hapax_core::window::ForgetCause) {
-        self.inner.clone().rollback(key, turn, cause);
+    fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered {
+        self.inner.commit(claim, now, ttl)
+    }
+
+    fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered {
+        self.inner.commit_all(commits, now)
+    }
+
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration) {
+        self.inner.commit_in_doubt(claim, now, ttl);
+    }
+
+    fn remembered(&self) -> Position {
+        self.inner.remembered()
+    }
+
+    fn tell_when(&self, position: Position, mailbox: &Arc<Mailbox>) {
+        self.inner.tell_when(position, mailbox);
+    }
+
+    fn overdue_commit(&self, position: Position, now: Instant) -> OverdueCommit {
+        self.inner.overdue_commit(position, now)
+    }
+
+    fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
+        self.inner.clone().rollback(claim, turn, cause);
     }
 
     fn take_over(
         self: Arc<Self>,
-        key: Key,
+        claim: Claim,
         since: Instant,
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
-        self.inner.clone().take_over(key, since, now, queued)
+        self.inner.clone().take_over(claim, since, now, queued)
     }
 
-    fn set_uploading(&self, key: Key, turn: Turn, uploading: bool) {
-        self.inner.set_uploading(key, turn, uploading);
+    fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {
+        self.inner.set_uploading(claim, turn, uploading);
     }
 
-    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
-        self.inner.waits_on(key, queued)
+    fn waits_on(&self, claim: Claim, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        self.inner.waits_on(claim, queued)
     }
 
-    fn is_awaited(&self, key: Key, turn: Turn) -> bool {
-        self.inner.is_awaited(key, turn)
+    fn is_awaited(&self, claim: Claim, turn: Turn) -> bool {
+        self.inner.is_awaited(claim, turn)
     }
 
-    fn disown(&self, key: Key, now: Instant) {
-        self.inner.disown(key, now);
+    fn disown(&self, claim: Claim, now: Instant) {
+        self.inner.disown(claim, now);
     }
 
-    fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
+    fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.locked().retain(|question| {
-            question.key != key
+            question.claim != claim
                 || question.ticket != ticket
                 || question.mailbox.as_ptr() != Arc::as_ptr(mailbox)
         });
@@ -130,5 +171,13 @@ impl Window for LateWindow {
 
     fn notice(&self, event: Event) {
         self.inner.notice(event);
+    }
+
+    fn wants_origin(&self, claim: Claim) -> bool {
+        self.inner.wants_origin(claim)
+    }
+
+    fn note_origin(&self, origin: &Origin<'_>) {
+        self.inner.note_origin(origin);
     }
 }

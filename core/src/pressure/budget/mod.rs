@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A window keeps a plain capacity; this decides which. What a capacity costs is what the engine says of a full store
-//! ([`LocalWindow::store_bytes_at`]), more if a measurement says more, and what its accounting takes beside it. Windows with a fixed
+//! ([`Inspect::store_bytes_at`]), more if a measurement says more, and what its accounting takes beside it. Windows with a fixed
 //! capacity are not part of the budget, nor is what connections take.
 
 pub mod pace;
@@ -14,9 +14,9 @@ pub mod share;
 
 use super::layout::ghost_bytes;
 use super::whatif::WhatIf;
-use super::{Accounting, Facts, Watched};
+use super::{Facts, Watched};
+use crate::window::Inspect;
 use crate::window::engine::EngineKind;
-use crate::window::{LocalWindow, Window};
 use pace::{Pace, Signs};
 use parking_lot::Mutex;
 use plan::{FLOOR, Seat};
@@ -139,16 +139,21 @@ impl Budget {
         for (watched, member) in autos {
             let facts = watched.facts(now);
             let window = &watched.window;
-            let signs = member.signs(window, &facts);
+            let Some(signs) = member.signs(&**window, &facts) else { continue };
             let pace = member.pace.get_or_insert_with(|| Pace::new(signs.capacity, now));
-            seats.push(Seat { weight: member.share.weight, signs, cost: cost(window), pace });
-            seated.push((window, facts));
+            seats.push(Seat {
+                weight: member.share.weight,
+                signs,
+                cost: cost(&**window, signs.capacity),
+                pace,
+            });
+            seated.push((window, facts, signs.capacity));
         }
         let next = plan::plan(budget, &mut seats, now);
         for grow in [false, true] {
-            for ((window, facts), capacity) in seated.iter().zip(&next) {
-                if *capacity != window.capacity() && (*capacity > window.capacity()) == grow {
-                    apply(window, facts, *capacity, now);
+            for ((window, facts, before), capacity) in seated.iter().zip(&next) {
+                if capacity != before && (capacity > before) == grow {
+                    apply(&***window, facts, (*before, *capacity), now);
                 }
             }
         }
@@ -156,17 +161,19 @@ impl Budget {
 }
 
 impl Member {
-    fn signs(&mut self, window: &LocalWindow<Accounting>, facts: &Facts) -> Signs {
+    /// What the window's size is decided by; `None` for a window without a capacity.
+    fn signs(&mut self, window: &dyn Inspect, facts: &Facts) -> Option<Signs> {
+        let (capacity, entries, pressure) = (window.capacity()?, facts.entries?, facts.pressure?);
         let early = facts.evictions.get("capacity").copied().unwrap_or(0);
         let before = std::mem::replace(&mut self.evicted_early, early);
-        Signs {
-            capacity: window.capacity(),
-            entries: facts.entries,
+        Some(Signs {
+            capacity,
+            entries,
             ttl: window.ttl(),
-            pressure: facts.pressure,
+            pressure,
             recommended: facts.recommended_capacity,
             evicted_early: if self.pace.is_some() { early.saturating_sub(before) } else { 0 },
-        }
+        })
     }
 }
 
@@ -188,8 +195,8 @@ fn full(store: usize, capacity: usize) -> usize {
     store * HOLES + beside + beside / LOST
 }
 
-fn cost<'a>(window: &'a LocalWindow<Accounting>) -> Box<plan::Cost<'a>> {
-    let (capacity, store) = (window.capacity(), window.store_bytes());
+fn cost<'a>(window: &'a dyn Inspect, capacity: usize) -> Box<plan::Cost<'a>> {
+    let store = window.store_bytes();
     let in_flight = window.bytes().saturating_sub(store);
     // 1, unless the engine takes more than it says.
     let measured = (store as f64 / window.store_bytes_at(capacity) as f64).max(1.0);
@@ -200,15 +207,15 @@ fn cost<'a>(window: &'a LocalWindow<Accounting>) -> Box<plan::Cost<'a>> {
     })
 }
 
-fn apply(window: &LocalWindow<Accounting>, facts: &Facts, capacity: usize, now: Instant) {
+fn apply(window: &dyn Inspect, facts: &Facts, (from, to): (usize, usize), now: Instant) {
     tracing::info!(
         window = &*window.rules().name,
-        from = window.capacity(),
-        to = capacity,
+        from,
+        to,
         recommended = facts.recommended_capacity,
         "capacity = \"auto\": resized"
     );
-    window.resize(capacity, now);
+    window.resize(to, now);
 }
 
 fn find<'a>(windows: &'a [Watched], name: &str) -> Option<&'a Watched> {
@@ -218,7 +225,8 @@ fn find<'a>(windows: &'a [Watched], name: &str) -> Option<&'a Watched> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::{Key, Limits, Mailbox, Mode, Rules, Ticket, Verdict};
+    use crate::pressure::Accounting;
+    use crate::window::{Key, Limits, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, reserve_one};
     use std::io::{self, Write};
     use std::time::Duration;
 
@@ -251,8 +259,7 @@ mod tests {
         for _ in 0..count {
             *ids += 1;
             let key = Key(ids.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
-            if let Verdict::Fresh(reservation) = watched.window.clone().reserve(key, now, &mailbox, Ticket(0))
-            {
+            if let Verdict::Fresh(reservation) = reserve_one(&watched.window, key, now, &mailbox, Ticket(0)) {
                 reservation.commit(now, watched.window.ttl());
             }
         }
@@ -269,7 +276,8 @@ mod tests {
         }
         let facts = watched.facts(now);
         let took = usize::try_from(facts.bytes).unwrap() - watched.window.bytes();
-        let set_aside = cost(&watched.window)(capacity) - watched.window.store_bytes_at(capacity) * HOLES;
+        let set_aside =
+            cost(&*watched.window, capacity)(capacity) - watched.window.store_bytes_at(capacity) * HOLES;
         assert!(took > capacity * 12, "the ghost is there: {took} bytes");
         assert!(took <= set_aside, "{took} bytes of {set_aside}");
     }

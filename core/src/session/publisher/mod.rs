@@ -176,7 +176,7 @@ impl Reading {
         let Some(id) = found.id else { return Reading::NoId };
         let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header.payload());
         Reading::Plain(Terms {
-            key: judge.needs.scoped(&judge.scoped, standing).key(&id),
+            claim: judge.needs.scoped(&judge.scoped, standing).key(&id).into(),
             ttl: ttl_of(&found, &judge.window),
             client: None,
             right: judge.needs.right,
@@ -522,13 +522,13 @@ impl Publisher {
         ) else {
             return Ok(());
         };
-        let key = scoped.key(&IdValue::Bytes(&whole));
+        let claim = scoped.key(&IdValue::Bytes(&whole)).into();
         let ttl = ttl_of(&found, &window);
         let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
         let return_key = fields
             .mandatory
             .then(|| ReturnKey::new(&cx.shared.keys, target, fields.routing_key, header.view().payload()));
-        let terms = Terms { key, ttl, client, right, return_key };
+        let terms = Terms { claim, ttl, client, right, return_key };
         let content = in_frames(self.id, header.view(), &whole, largest);
         let (publish, content) = (publish.view(), View::whole(&content));
         self.judge(Candidate { window: &window, terms, publish, content, left: 0 }, cx)

@@ -76,7 +76,7 @@ impl Publisher {
         match self.mode {
             Mode::Plain => {
                 let reserved = entry.reserved();
-                let committed = reserved.and_then(|reserved| Some((reserved.window()?, reserved.key())));
+                let committed = reserved.and_then(|reserved| Some((reserved.window()?, reserved.claim())));
                 let return_key = entry.mandatory.as_ref().map(|mandatory| mandatory.key);
                 if committed.is_some() || self.written.is_some() {
                     self.written.get_or_insert_default().push(committed, exchange, return_key);

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::session::inbound::Whole;
-use crate::window::{HINTED, is_same};
+use crate::window::{Claim, HINTED, is_same};
 use crate::wire::method::MethodId;
 
 /// What comes next in the read.
@@ -127,9 +127,9 @@ fn look_ahead(
         places += whole.places;
     }
     if let Some(window) = window.as_ref().filter(|_| ahead.len() > 1) {
-        let mut keys = [Key(0); HINTED];
-        keys.iter_mut().zip(&*ahead).for_each(|(key, (_, terms))| *key = terms.key);
-        window.warm(keys.get(..ahead.len()).unwrap_or_default());
+        let mut claims = [Claim::Digest(Key(0)); HINTED];
+        claims.iter_mut().zip(&*ahead).for_each(|(claim, (_, terms))| *claim = terms.claim);
+        window.warm(claims.get(..ahead.len()).unwrap_or_default());
     }
     window.map_or(next, Next::Plain)
 }

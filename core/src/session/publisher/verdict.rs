@@ -5,7 +5,9 @@ use crate::session::candidate::{Candidate, Terms};
 use crate::session::cx::Cx;
 use crate::session::fault::Fault;
 use crate::session::waiting::{Promoted, Stall, Waiter};
-use crate::window::{Event, ForgetCause, Key, Origin, Reservation, TakeOver, Ticket, Verdict, Wait};
+use crate::window::{
+    Claim, Event, ForgetCause, Origin, Reservation, TakeOver, Ticket, Verdict, Wait, reserve_one,
+};
 use crate::wire::method::Publish;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +22,7 @@ impl Publisher {
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         let ticket = cx.tickets.draw(self.id);
-        let verdict = Arc::clone(candidate.window).reserve(candidate.terms.key, cx.now, cx.mailbox, ticket);
+        let verdict = reserve_one(candidate.window, candidate.terms.claim, cx.now, cx.mailbox, ticket);
         self.decide(candidate, ticket, verdict, None, cx)
     }
 
@@ -34,7 +36,7 @@ impl Publisher {
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         let until = || until.unwrap_or(cx.now + cx.shared.settings.in_flight_timeout);
-        let Terms { key, client, .. } = candidate.terms;
+        let Terms { claim, client, .. } = candidate.terms;
         let fate = match verdict {
             Verdict::Fresh(reservation) => {
                 note_origin(candidate, cx);
@@ -45,7 +47,9 @@ impl Publisher {
             }
             Verdict::Duplicate => Fate::Swallow(client.map_or(Reply::Nothing, Reply::Ack)),
             // Said twice in one transaction: it shares the fate of the first, whatever that is.
-            Verdict::InFlight(_) | Verdict::Crowded if self.mode == Mode::Tx && self.in_transaction(key) => {
+            Verdict::InFlight(_) | Verdict::Crowded
+                if self.mode == Mode::Tx && self.in_transaction(claim) =>
+            {
                 Fate::Swallow(Reply::Nothing)
             }
             Verdict::InFlight(wait) if cx.has_room(self.waiting.held(), candidate.weight()) => {
@@ -73,10 +77,10 @@ impl Publisher {
         self.go_on(candidate.left, fate, cx)
     }
 
-    /// Whether the open transaction has this key already, forwarded or waiting for another's outcome. (What waits belongs
+    /// Whether the open transaction has this claim already, forwarded or waiting for another's outcome. (What waits belongs
     /// to the open one: `tx.commit` waits for it, `tx.rollback` drops it.)
-    pub(super) fn in_transaction(&self, key: Key) -> bool {
-        self.tx.holds(key) || self.waiting.holds(key)
+    pub(super) fn in_transaction(&self, claim: Claim) -> bool {
+        self.tx.holds(claim) || self.waiting.holds(claim)
     }
 
     pub(super) fn stall(
@@ -100,12 +104,12 @@ impl Publisher {
             return Ok(());
         };
         let Stall { candidate, ticket, mut until, .. } = stall;
-        let (window, key) = (Arc::clone(&candidate.window), candidate.terms.key);
-        let mut verdict = Arc::clone(&window).reserve(key, cx.now, cx.mailbox, ticket);
+        let (window, claim) = (Arc::clone(&candidate.window), candidate.terms.claim);
+        let mut verdict = reserve_one(&window, claim, cx.now, cx.mailbox, ticket);
         if cx.now >= until && matches!(verdict, Verdict::InFlight(_) | Verdict::Crowded) {
             let patience = cx.shared.settings.in_flight_timeout;
             if self.mode == Mode::Tx {
-                if !window.waits_on(key, None) {
+                if !window.waits_on(claim, None) {
                     return Err(Fault::TxWaitedTooLong);
                 }
                 until = cx.now + patience;
@@ -113,7 +117,7 @@ impl Publisher {
                 let since = until.checked_sub(patience).unwrap_or(until);
                 let taken = match &verdict {
                     Verdict::InFlight(wait) => wait.take_over(since, cx.now),
-                    _ => window.take_over(key, since, cx.now, None),
+                    _ => window.take_over(claim, since, cx.now, None),
                 };
                 match taken {
                     TakeOver::Granted(reservation) => verdict = Verdict::Fresh(reservation),
@@ -255,7 +259,7 @@ impl Publisher {
 
 /// For the accounting of who fills the window.
 fn note_origin(candidate: Candidate<'_>, cx: &Cx<'_>) {
-    if candidate.window.wants_origin(candidate.terms.key)
+    if candidate.window.wants_origin(candidate.terms.claim)
         && let Ok(Publish { exchange, routing_key, .. }) = Publish::parse(candidate.publish.payload())
     {
         candidate.window.note_origin(&Origin { vhost: cx.finder.vhost(), exchange, routing_key });
