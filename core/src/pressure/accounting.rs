@@ -367,7 +367,7 @@ impl Listener for Accounting {
         }
     }
 
-    /// Handles commits and the evictions that made room for them. Mostly all are in one stripe, so its ledger is
+    /// Handles commits and the evictions that made room for them. Usually all are in one stripe, so its ledger is
     /// locked once.
     fn on_all(&self, events: &[Event]) {
         let stripe = |event: &Event| match event {

@@ -64,13 +64,13 @@ pub struct Facts {
     pub bytes_per_id: f64,
     /// rates of the last seconds
     pub rates: Rates,
-    /// share of the judged publishes that were duplicates, since the start; absent before the first one
+    /// share of the judged publishes that were duplicates, since the start; null before the first one
     pub hit_ratio: Option<f64>,
     /// different ids published in the last whole interval
     pub distinct: Distinct,
     /// how old ids were when they were evicted early
     pub age_at_eviction: Ages,
-    /// age of the oldest id; absent unless the window is full
+    /// age of the oldest id; null unless the window is full
     pub oldest_seconds: Option<f64>,
     /// fresh ids per second × TTL / capacity: above 1, ids are forgotten early; absent without a capacity
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,7 +79,7 @@ pub struct Facts {
     pub effective_seconds: f64,
     /// effective window / TTL, at most 1
     pub coverage: f64,
-    /// ids that the window should have room for; absent before there was traffic
+    /// ids that the window should have room for; null before there was traffic
     pub recommended_capacity: Option<u64>,
     /// memory that the recommended capacity would take
     pub recommended_bytes: Option<u64>,
@@ -170,7 +170,7 @@ pub struct Ages {
 /// One bucket of a histogram. Buckets are not cumulative.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct AgeBucket {
-    /// upper bound, in seconds; absent in the last bucket, which has none
+    /// upper bound, in seconds; null in the last bucket, which has none
     pub le: Option<f64>,
     /// evictions
     pub count: u64,
