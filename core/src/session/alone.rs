@@ -1,5 +1,5 @@
-//! The confirm ledger of a channel alone, for `benches/ledger.rs`. Its publishes belong to no window, so the benchmark measures the
-//! ledger and not the windows. This is no part of the crate's interface.
+//! The confirm ledger of a channel alone, for `benches/ledger.rs`. Its publishes belong to no window, so the benchmark
+//! measures the ledger and not the windows. This is no part of the crate's interface.
 
 use super::confirms::{Confirms, UpstreamTag};
 use super::entry::{Entry, Mandatory, Outcome};

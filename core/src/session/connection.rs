@@ -1,7 +1,7 @@
 //! Both sides of a session, the channels between them, and how they end.
 //!
-//! The sides end separately. When the client is gone, the upstream connection is kept until the outcome of every publish is known,
-//! or until the linger is over: that time is an [`Ending`].
+//! The sides end separately. When the client is gone, the upstream connection is kept until the outcome of every publish is
+//! known, or until the linger is over: that time is an [`Ending`].
 
 use super::Shared;
 use super::channel::Channel;
@@ -163,7 +163,7 @@ impl Connection {
 
     // ---- channels --------------------------------------------------------------------------------------------------
 
-    /// Opens a channel of the client, unless it has as many as it may have.
+    /// Opens a channel of the client. If the client has too many channels already, the connection fails.
     pub(super) fn open_channel(&mut self, id: ChannelId, open: View<'_>, now: Instant) {
         let max = self.handshake.client_channel_max();
         if self.channels.is_one_too_many(id, max) {
@@ -303,7 +303,7 @@ impl Connection {
                 self.link.identify(&self.handshake);
             }
             (ClientState::Live, Meaning::Instead(_) | Meaning::Opened | Meaning::Pass) => {
-                out.upstream.forward(frame)
+                out.upstream.forward(frame);
             }
         }
     }
@@ -475,8 +475,8 @@ impl Connection {
         self.upstream.closing(now + self.shared.settings.handshake_timeout);
     }
 
-    /// Handles that the upstream's socket has ended, or that the upstream was silent for too long. Frames that wait to be written
-    /// to it are dropped: they are in doubt from now on, and must not be stored after that.
+    /// Handles that the upstream's socket has ended, or that the upstream was silent for too long. Frames that wait to be
+    /// written to it are dropped: they are in doubt from now on, and must not be stored after that.
     pub(super) fn upstream_lost(&mut self, now: Instant) {
         if self.upstream.is_gone() {
             return;

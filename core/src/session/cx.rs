@@ -1,4 +1,4 @@
-//! What a channel needs of its session while it handles something.
+//! The things that a session lends a channel while the channel handles an event.
 
 use super::Shared;
 use super::finder::Finder;
@@ -12,7 +12,7 @@ use crate::wire::ChannelId;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What the channels of one session use together. Each part keeps its own fields to itself; channels borrow all of it.
+/// The things that all channels of one session use. Each part keeps its own fields to itself; channels borrow all of it.
 #[derive(Debug)]
 pub(super) struct Link {
     /// everything that will be written to the client and to the upstream
@@ -66,7 +66,7 @@ impl Link {
         }
     }
 
-    /// Returns the bytes that it takes, without what waits to be written.
+    /// Returns the bytes that it takes. Bytes that wait to be written do not count.
     pub(super) fn memory(&self) -> usize {
         self.inbound.memory() + self.finder.memory() + self.rights.memory() + self.probes.memory()
     }

@@ -1,4 +1,4 @@
-//! The session as the shell sees it: what it is told, what it answers, and in which order frames are handled.
+//! The session as the shell sees it: its events, its outputs, and the order in which frames are handled.
 
 use super::about::About;
 use super::client::ClientState;
@@ -24,7 +24,7 @@ const IDLE: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
-    /// The client's socket has ended. What it sent before that is handled first.
+    /// The client's socket has ended. Frames that it sent before that are handled first.
     client_eof: bool,
     /// Bytes that were left in the shell's buffer by the last look. They are no sign of life when they are shown again.
     client_rest: usize,
@@ -80,7 +80,7 @@ impl Session {
         self.connection.channels().total().held
     }
 
-    /// What is held for the client.
+    /// Bytes that are held for the client.
     pub fn memory(&self) -> Memory {
         let total = self.connection.channels().total();
         Memory {
@@ -95,7 +95,7 @@ impl Session {
         self.connection.handshake().vhost()
     }
 
-    /// What the client has said of itself, once it has.
+    /// The names that the client has given for itself, after the broker has opened the connection.
     pub fn about(&self) -> Option<&Arc<About>> {
         self.connection.handshake().about()
     }
@@ -222,8 +222,8 @@ impl Session {
         self.settle_down(now);
     }
 
-    /// The process holds too much, and this session more than `share` bytes. What only the client could end is given up, because
-    /// its client is not read from: the largest channel first, until the rest is within the share.
+    /// The process holds too much, and this session more than `share` bytes. Channels with memory that only the client could
+    /// free are closed, because the client is not read from: the largest channel first, until the rest is within the share.
     pub fn handle_memory_pressure(&mut self, share: usize, now: Instant) {
         while self.connection.is_live() && self.connection.channels().total().stuck > share {
             let before = self.connection.channels().total().stuck;
@@ -341,7 +341,8 @@ impl Session {
             .connection
             .on_channel(channel, now, |channel, cx| channel.recv_client(kind, frame, whole, cx))
         {
-            // The channel is not open: the broker says so. If both sides had closed it, Hapax has answered the upstream already.
+            // The channel is not open: the broker says so. If both sides had closed it, Hapax has answered the upstream
+            // already.
             let is_close_ok = method == Some(MethodId::CHANNEL_CLOSE_OK);
             if !is_close_ok || !self.connection.channels_mut().recv_close_ok(channel) {
                 self.connection.link_mut().out.upstream.forward(frame);
@@ -385,12 +386,12 @@ impl Session {
         }
     }
 
-    // ---- what comes next -------------------------------------------------------------------------------------------
+    // ---- going on ---------------------------------------------------------------------------------------------------
 
     /// Does everything that an event has made possible.
     fn settle_down(&mut self, now: Instant) {
-        // The mail may promote a waiter, which would be in doubt with everything else if the upstream is dead by now. (The shell
-        // hands over all that the upstream has sent before it asks.)
+        // The mail may promote a waiter, which would be in doubt with everything else if the upstream is dead by now. (The
+        // shell hands over all that the upstream has sent before it asks.)
         if self.connection.upstream().clock().is_dead(now) {
             self.connection.upstream_lost(now);
         }

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! [`life`] owns this state. The channel has two halves: the [publisher](crate::session::publisher) handles what the client
-//! publishes, [`deliveries`] what is sent to the client. Frames of the client that have to wait (for a verdict, for waiters before
-//! `tx.commit`, for a fresh upstream channel) are kept in order in the publisher's line; other channels go on.
+//! publishes, [`deliveries`] what is sent to the client. Frames of the client that have to wait (for a verdict, for waiters
+//! before `tx.commit`, for a fresh upstream channel) are kept in order in the publisher's line; other channels go on.
 
 mod booked;
 mod deliveries;
@@ -386,7 +386,7 @@ impl Channel {
         self.halves.drop_frames();
     }
 
-    // ---- what comes next -------------------------------------------------------------------------------------------
+    // ---- going on ---------------------------------------------------------------------------------------------------
 
     /// Handles that there may be room again for frames that wait.
     pub(in crate::session) fn go_on(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {

@@ -18,7 +18,7 @@ use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Return};
 use std::time::Instant;
 
-/// What the upstream's channel is doing.
+/// The state of the upstream's channel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum UpstreamChannel {
     /// It waits for outcomes, at most until this time.
