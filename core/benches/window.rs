@@ -1,15 +1,17 @@
-//! What an operation on a full window of 1,000,000 ids costs, for every engine, and what the accounting adds to it.
+//! Measures what an operation on a full window of 1,000,000 ids costs for every engine, and what the accounting adds
+//! to it.
 //!
-//! * `fresh`: reserve and commit of a new id, at a pressure of 0.86: an id expires for each that comes.
-//! * `churn`: the same at a pressure of 3: each pushes out another before its TTL is over, and the ghost takes note.
+//! * `fresh`: reserve and commit of a new id at a pressure of 0.86, so that an id expires for each new one.
+//! * `churn`: the same at a pressure of 3, so that each new id evicts one before its TTL is over, and the ghost
+//!   records it.
 //! * `duplicate`: a verdict on an id that is remembered.
 //!
-//! `churn` is also made as a session makes it, [`READ`] ids at a time, with the hints of [`Window::warm`] and without.
+//! `churn` also runs as in a session, [`READ`] ids at a time, with and without the hints of [`Window::warm`].
 //!
-//! First the same window is measured with its accounting listening and not listening, in turns, so that whatever disturbs
-//! the machine disturbs both alike (two windows differ by a third, by where their memory happens to lie), and the ratio of
-//! the lower quartiles is printed. Then criterion has its say. `HAPAX_BENCH=churn:lru:on` (or `off`)
-//! does nothing but a million of these, for `perf stat` or callgrind.
+//! First, the same window is measured in turns with and without its accounting, and the ratio of the lower quartiles
+//! is printed. The turns make sure that disturbances of the machine affect both alike. (Two windows can differ by a
+//! third, only because of where their memory is.) Then criterion measures. `HAPAX_BENCH=churn:lru:on` (or `off`) only
+//! runs a million operations, for `perf stat` or callgrind.
 
 use criterion::Criterion;
 #[path = "../tests/support/ground.rs"]
@@ -31,7 +33,7 @@ use std::time::{Duration, Instant};
 const READ: u64 = 64;
 const CAPACITY: usize = 1_000_000;
 const TTL: Duration = Duration::from_secs(600);
-/// Operations of one turn, and turns of each.
+/// Operations per turn, and the number of turns.
 const TURN: u64 = 2_000;
 const TURNS: usize = 801;
 
@@ -45,13 +47,13 @@ enum Job {
 const JOBS: [(Job, &str); 3] = [(Job::Fresh, "fresh"), (Job::Churn, "churn"), (Job::Duplicate, "duplicate")];
 
 impl Job {
-    /// Between two new ids.
+    /// Returns how far the clock moves between two new ids.
     fn step(self) -> Duration {
         Duration::from_micros(if self == Job::Fresh { 700 } else { 200 })
     }
 }
 
-/// A full window, and how far its traffic has come.
+/// A full window and the progress of its traffic.
 struct Rig<L: Listener> {
     window: Arc<LocalWindow<L>>,
     mailbox: Arc<Mailbox>,
@@ -73,7 +75,7 @@ impl<L: Listener> Rig<L> {
         };
         let window = LocalWindow::new(rules, limits, engine, listener);
         let mut rig = Rig { window, mailbox: Arc::default(), now: now(), next: 0, asked: 0, job };
-        // Filled, and churned for a TTL: the ghost holds what it will hold.
+        // Fill the window, and churn it for a TTL, until the ghost is full, too.
         (0..CAPACITY * 3).for_each(|_| rig.fresh());
         rig
     }
@@ -87,7 +89,7 @@ impl<L: Listener> Rig<L> {
         }
     }
 
-    /// One of the younger half, so that it is there whatever the engine's order.
+    /// Reserves an id of the younger half. It is remembered, whatever the order in the engine is.
     fn duplicate(&mut self) {
         self.asked += 1;
         let back = self.asked.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (CAPACITY as u64 / 2);
@@ -95,7 +97,8 @@ impl<L: Listener> Rig<L> {
         drop(black_box(window.reserve(key(self.next - back), self.now, &self.mailbox, Ticket(self.asked))));
     }
 
-    /// As a session does it: the ids of a read are reserved one by one, and committed when the upstream has acked them.
+    /// Handles a read as a session does: reserves its ids one by one, and commits them when the upstream has acked
+    /// them.
     fn read(&mut self, hint: bool) {
         let keys: Vec<Key> = (1..=READ).map(|n| key(self.next + n)).collect();
         self.next += READ;
@@ -117,7 +120,7 @@ impl<L: Listener> Rig<L> {
         reservations.into_iter().for_each(|reservation| reservation.commit(self.now, TTL));
     }
 
-    /// Nanoseconds of one operation, read by read.
+    /// Returns nanoseconds per operation, measured by whole reads.
     fn reads(&mut self, hint: bool) -> f64 {
         let begin = now();
         (0..TURN / READ).for_each(|_| self.read(hint));
@@ -131,7 +134,7 @@ impl<L: Listener> Rig<L> {
         }
     }
 
-    /// Nanoseconds of one operation.
+    /// Returns nanoseconds per operation.
     fn turn(&mut self) -> f64 {
         let begin = now();
         self.run(TURN);
@@ -144,7 +147,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Listens, or does not.
+/// A listener that can be turned off.
 #[derive(Debug, Default)]
 struct Switch {
     accounting: Accounting,
@@ -194,7 +197,7 @@ fn ratios() {
     }
 }
 
-/// A quarter of the turns were quicker: those in which nobody else had the processor.
+/// Returns the lower quartile: the turns that were not disturbed by other processes.
 fn quartile(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 4).copied().unwrap_or_default()
@@ -230,7 +233,7 @@ fn criterion(criterion: &mut Criterion) {
     }
 }
 
-/// `job:engine:on` or `off`.
+/// Runs `job:engine:on` (or `off`) once, without criterion.
 fn count_only(what: &str) -> Option<()> {
     let mut parts = what.split(':');
     let (job, engine, on) = (parts.next()?, parts.next()?, parts.next()? == "on");
