@@ -1,6 +1,7 @@
 //! The things that a session lends a channel while the channel handles an event.
 
 use super::Shared;
+use super::channels::Channels;
 use super::finder::Finder;
 use super::handshake::Handshake;
 use super::inbound::Inbound;
@@ -53,6 +54,35 @@ impl Link {
         self.rights.set_identity(handshake.identity());
         // The finder comes after that: what it finds depends on the identity.
         self.finder.set_vhost(handshake.vhost());
+    }
+
+    /// Asks the broker about the rights that publishes wait for, if the upstream connection is live. It allows `most` channels.
+    /// Returns the questions that are given up because there is no channel to ask on.
+    pub(super) fn ask(
+        &mut self,
+        shared: &Shared,
+        channels: &Channels,
+        most: u16,
+        is_live: bool,
+        now: Instant,
+    ) -> Vec<Answer> {
+        self.probes.drop_unwanted(|asker| channels.waits(asker));
+        if is_live {
+            self.probes.go_on(&mut self.out.upstream);
+        }
+        if !is_live || !self.probes.wants_channel() {
+            return Vec::new();
+        }
+        // RabbitMQ counts the open channels of a connection, whatever their numbers.
+        let room = channels.len() < usize::from(most);
+        let may_ask = room && self.rights.may_ask(&shared.rights, &shared.keys, now);
+        match if may_ask { channels.free_number(most) } else { None } {
+            Some(channel) => {
+                self.probes.start(channel, &mut self.out.upstream);
+                Vec::new()
+            }
+            None => self.probes.give_up(),
+        }
     }
 
     /// Keeps what the broker has shown of the user's rights.

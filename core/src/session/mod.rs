@@ -8,9 +8,8 @@
 //!
 //! ```text
 //!   Session      what the shell calls, and the order in which frames are handled
-//!    Connection  how both sides begin and end, channel 0
-//!     ClientSide, UpstreamSide    state and heartbeats of each side
-//!     Handshake  what was learned before the connection was open
+//!    Connection  channel 0, and how both sides end
+//!     Sides      how far both sides are: ClientSide, UpstreamSide, Handshake
 //!     Link       what all channels use: outbox, inbound frames, rights, mailbox
 //!     Channels   the channels, and the sums over them
 //!      Channel   the state of one channel
@@ -44,6 +43,7 @@ mod rights;
 mod runs;
 #[expect(clippy::module_inception, reason = "named after the type that the folder is about")]
 mod session;
+mod sides;
 mod timers;
 mod transaction;
 mod upstream;

@@ -49,25 +49,15 @@ impl Session {
     /// Returns true if bytes from the client are wanted now.
     pub fn wants_client(&self) -> bool {
         let (total, settings) = (self.connection.channels().total(), &self.connection.shared().settings);
-        match self.connection.client().state() {
-            ClientState::Greeting | ClientState::SaidClose | ClientState::Told { .. } => true,
-            ClientState::Gone => false,
-            ClientState::Live => {
-                let upstream = self.connection.upstream().state();
-                matches!(upstream, UpstreamState::Live | UpstreamState::SaidClose { .. })
-                    && self.connection.handshake().is_clients_turn()
-                    && !self.draining
-                    && total.unresolved < settings.max_unresolved
-                    && total.held <= settings.held_bytes
-                    && !self.connection.next_is_blocked()
-            }
-        }
+        let has_room = total.unresolved < settings.max_unresolved && total.held <= settings.held_bytes;
+        let is_free = || has_room && !self.draining && !self.connection.next_is_blocked();
+        let sides = self.connection.sides();
+        sides.want_client() && (!sides.client.is_live() || is_free())
     }
 
     /// Returns true if both sides are closed and nothing is left.
     pub fn is_over(&self) -> bool {
-        let upstream = self.connection.upstream().state();
-        self.connection.client().is_gone() && matches!(upstream, UpstreamState::Unborn | UpstreamState::Gone)
+        self.connection.sides().are_over()
     }
 
     /// Publishes whose outcome is unknown: forwarded and unanswered, or waiting.
@@ -86,18 +76,18 @@ impl Session {
         Memory {
             held: IDLE + self.connection.link().memory() + total.memory,
             stuck: total.stuck,
-            frame: self.connection.handshake().client_limit(),
+            frame: self.connection.sides().handshake.client_limit(),
         }
     }
 
     /// The user's vhost, once known.
     pub fn vhost(&self) -> Option<&Bytes> {
-        self.connection.handshake().vhost()
+        self.connection.sides().handshake.vhost()
     }
 
     /// The names that the client has given for itself, after the broker has opened the connection.
     pub fn about(&self) -> Option<&Arc<About>> {
-        self.connection.handshake().about()
+        self.connection.sides().handshake.about()
     }
 
     /// The client's channels that are open, or not closed yet by both sides.
@@ -112,21 +102,12 @@ impl Session {
 
     /// Whether both sides have agreed on heartbeats.
     pub fn has_heartbeats(&self) -> bool {
-        self.connection.upstream().clock().is_running()
+        self.connection.sides().upstream.clock().is_running()
     }
 
     /// How far the connection is.
     pub fn phase(&self) -> Phase {
-        match (self.connection.client().state(), self.connection.upstream().state()) {
-            (ClientState::Gone, _) => Phase::Lingering,
-            (ClientState::SaidClose | ClientState::Told { .. }, _)
-            | (_, UpstreamState::SaidClose { .. } | UpstreamState::Closing { .. } | UpstreamState::Gone) => {
-                Phase::Closing
-            }
-            _ if self.connection.is_ending() => Phase::Closing,
-            _ if !self.connection.handshake().opened() => Phase::Handshake,
-            (ClientState::Greeting | ClientState::Live, _) => Phase::Open,
-        }
+        self.connection.sides().phase()
     }
 
     // ---- from the world ------------------------------------------------------------------------------------------
@@ -135,20 +116,22 @@ impl Session {
     /// everything while [`Session::wants_client`] is false. Call again when that turns true and `buf` is not empty.
     pub fn handle_client(&mut self, buf: &mut BytesMut, now: Instant) {
         if buf.len() != self.client_rest {
-            self.connection.client_mut().clock_mut().heard(now);
+            self.connection.sides_mut().client.clock_mut().heard(now);
         }
-        if self.connection.client().state() == ClientState::Greeting {
+        if self.connection.sides().client.state() == ClientState::Greeting {
             self.greet(buf);
         }
-        while self.wants_client() && self.connection.client().state() != ClientState::Greeting {
-            let (limit, one) =
-                (self.connection.handshake().client_limit(), !self.connection.handshake().opened());
+        while self.wants_client() && self.connection.sides().client.state() != ClientState::Greeting {
+            let (limit, one) = (
+                self.connection.sides().handshake.client_limit(),
+                !self.connection.sides().handshake.opened(),
+            );
             if !self.connection.link_mut().inbound.refill(buf, limit, one) {
                 break;
             }
             self.pump_inbound(now);
         }
-        if self.connection.client().is_gone() {
+        if self.connection.sides().client.is_gone() {
             buf.clear();
         }
         self.client_rest = buf.len();
@@ -157,16 +140,18 @@ impl Session {
 
     /// Bytes from the upstream. Whole frames are taken out of `buf`, always.
     pub fn handle_upstream(&mut self, buf: &mut BytesMut, now: Instant) {
-        self.connection.upstream_mut().clock_mut().heard(now);
+        self.connection.sides_mut().upstream.clock_mut().heard(now);
         let mut inbound = Inbound::default();
-        while self.connection.upstream().is_heard() {
-            let (limit, one) =
-                (self.connection.handshake().upstream_limit(), !self.connection.handshake().opened());
+        while self.connection.sides().upstream.is_heard() {
+            let (limit, one) = (
+                self.connection.sides().handshake.upstream_limit(),
+                !self.connection.sides().handshake.opened(),
+            );
             if !inbound.refill(buf, limit, one) {
                 break;
             }
             let frames = inbound.read();
-            while self.connection.upstream().is_heard() && !inbound.is_empty() {
+            while self.connection.sides().upstream.is_heard() && !inbound.is_empty() {
                 if self.recv_deliveries(&mut inbound, &frames, now) {
                     continue;
                 }
@@ -177,8 +162,10 @@ impl Session {
                 }
             }
         }
-        if matches!(self.connection.upstream().state(), UpstreamState::Gone | UpstreamState::SaidClose { .. })
-        {
+        if matches!(
+            self.connection.sides().upstream.state(),
+            UpstreamState::Gone | UpstreamState::SaidClose { .. }
+        ) {
             buf.clear();
         }
         self.settle_down(now);
@@ -186,12 +173,12 @@ impl Session {
 
     /// Bytes of the client have arrived that were not handed over yet: it is alive.
     pub fn handle_client_alive(&mut self, now: Instant) {
-        self.connection.client_mut().clock_mut().heard(now);
+        self.connection.sides_mut().client.clock_mut().heard(now);
     }
 
     /// The upstream connection is open (answers [`Output::Dial`]).
     pub fn handle_upstream_open(&mut self, now: Instant) {
-        if let Some(header) = self.connection.upstream_mut().opened(now) {
+        if let Some(header) = self.connection.sides_mut().upstream.opened(now) {
             self.connection.link_mut().out.upstream.push(header);
         }
         self.settle_down(now);
@@ -225,11 +212,12 @@ impl Session {
     /// The process holds too much, and this session more than `share` bytes. Channels with memory that only the client could
     /// free are closed, because the client is not read from: the largest channel first, until the rest is within the share.
     pub fn handle_memory_pressure(&mut self, share: usize, now: Instant) {
-        while self.connection.is_live() && self.connection.channels().total().stuck > share {
+        while self.connection.sides().are_live() && self.connection.channels().total().stuck > share {
             let before = self.connection.channels().total().stuck;
             let Some(id) = self.connection.channels().most_stuck() else { break };
             self.connection.on_channel(id, now, |channel, _| channel.relieve());
-            if self.connection.channels().total().stuck >= before && self.connection.client().is_live() {
+            if self.connection.channels().total().stuck >= before && self.connection.sides().client.is_live()
+            {
                 // It is no single channel: there are too many of them.
                 let fault = Fault::MemoryShort { held: before, closes: Closes::Connection };
                 self.connection.fail(&fault, now);
@@ -247,12 +235,12 @@ impl Session {
 
     /// The shell has stopped, or begun again, to read from the client: its buffers are full, or have room.
     pub fn handle_reading_client(&mut self, reading: bool, now: Instant) {
-        self.connection.client_mut().clock_mut().set_listening(reading, now);
+        self.connection.sides_mut().client.clock_mut().set_listening(reading, now);
     }
 
     /// The same for the upstream.
     pub fn handle_reading_upstream(&mut self, reading: bool, now: Instant) {
-        self.connection.upstream_mut().clock_mut().set_listening(reading, now);
+        self.connection.sides_mut().upstream.clock_mut().set_listening(reading, now);
     }
 
     // ---- to the world --------------------------------------------------------------------------------------------
@@ -264,7 +252,11 @@ impl Session {
 
     /// When [`Session::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.is_over() { None } else { self.connection.deadline() }
+        if self.is_over() {
+            return None;
+        }
+        let channels = self.connection.channels().deadline();
+        self.connection.sides().deadline().into_iter().chain(channels).min()
     }
 
     // ---- the client's frames ---------------------------------------------------------------------------------------
@@ -302,7 +294,7 @@ impl Session {
     /// Handles publishes that stand whole in the read and come next. Returns true if there were any.
     fn recv_publishes(&mut self, frames: &Bytes, now: Instant) -> bool {
         let next = self.connection.link().inbound.peek().filter(|next| next.kind == FrameKind::Method);
-        let Some(next) = next.filter(|_| self.connection.is_live()) else { return false };
+        let Some(next) = next.filter(|_| self.connection.sides().are_live()) else { return false };
         let before = self.connection.link().publishes;
         let most = self.connection.shared().settings.max_unresolved;
         let room = most.saturating_sub(self.connection.channels().total().unresolved);
@@ -314,16 +306,16 @@ impl Session {
     fn recv_client(&mut self, next: ReadFrame, frame: View<'_>, now: Instant) {
         let ReadFrame { kind, channel, .. } = next;
         let is_heartbeat = kind == FrameKind::Heartbeat && channel == ChannelId::CONNECTION;
-        if self.connection.client().is_gone() || is_heartbeat {
+        if self.connection.sides().client.is_gone() || is_heartbeat {
             return;
         }
         if channel == ChannelId::CONNECTION {
             return self.connection.recv_client(kind, frame, now);
         }
-        if !self.connection.is_live() {
+        if !self.connection.sides().are_live() {
             return;
         }
-        let opened = self.connection.handshake().opened();
+        let opened = self.connection.sides().handshake.opened();
         let Link { out, inbound, publishes, .. } = self.connection.link_mut();
         if !opened {
             // Nobody has logged in: the broker refuses this frame. It is not looked at.
@@ -392,7 +384,7 @@ impl Session {
     fn settle_down(&mut self, now: Instant) {
         // The mail may promote a waiter, which would be in doubt with everything else if the upstream is dead by now. (The
         // shell hands over all that the upstream has sent before it asks.)
-        if self.connection.upstream().clock().is_dead(now) {
+        if self.connection.sides().upstream.clock().is_dead(now) {
             self.connection.upstream_lost(now);
         }
         loop {
@@ -412,7 +404,9 @@ impl Session {
         }
         let nothing_read = self.connection.link().inbound.is_empty();
         if self.client_eof
-            && (nothing_read || self.connection.is_ending() || !self.connection.upstream().is_live())
+            && (nothing_read
+                || self.connection.sides().are_ending()
+                || !self.connection.sides().upstream.is_live())
         {
             self.client_eof = false;
             self.connection.client_lost(now);
