@@ -36,7 +36,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// The client has just connected.
+    /// Creates the connection of a client that has just connected.
     pub(super) fn new(shared: Arc<Shared>, now: Instant) -> Connection {
         Connection {
             sides: Sides::new(&shared.settings, now),

@@ -33,7 +33,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// For a client that has just connected.
+    /// Creates the session of a client that has just connected.
     pub fn new(shared: Arc<Shared>, now: Instant) -> Session {
         let connection = Connection::new(shared, now);
         Session { connection, client_eof: false, client_rest: 0, draining: false }
@@ -41,7 +41,7 @@ impl Session {
 
     // ---- getters -------------------------------------------------------------------------------------------------
 
-    /// Where late verdicts for this session arrive. The shell registers its waker there.
+    /// Returns the mailbox in which late verdicts for this session arrive. The shell registers its waker there.
     pub fn mailbox(&self) -> &Arc<Mailbox> {
         &self.connection.link().mailbox
     }
@@ -60,17 +60,17 @@ impl Session {
         self.connection.sides().are_over()
     }
 
-    /// Publishes whose outcome is unknown: forwarded and unanswered, or waiting.
+    /// Returns the number of publishes whose outcome is unknown: forwarded and unanswered, or waiting.
     pub fn unresolved(&self) -> usize {
         self.connection.channels().total().unresolved
     }
 
-    /// Bytes held for waiting publishes.
+    /// Returns the bytes held for waiting publishes.
     pub fn held_bytes(&self) -> usize {
         self.connection.channels().total().held
     }
 
-    /// Bytes that are held for the client.
+    /// Returns the bytes that are held for the client.
     pub fn memory(&self) -> Memory {
         let total = self.connection.channels().total();
         Memory {
@@ -80,39 +80,39 @@ impl Session {
         }
     }
 
-    /// The user's vhost, once known.
+    /// Returns the vhost, after the broker has opened the connection.
     pub fn vhost(&self) -> Option<&Bytes> {
         self.connection.sides().handshake.vhost()
     }
 
-    /// The names that the client has given for itself, after the broker has opened the connection.
+    /// Returns the names that the client has given for itself, after the broker has opened the connection.
     pub fn about(&self) -> Option<&Arc<About>> {
         self.connection.sides().handshake.about()
     }
 
-    /// The client's channels that are open, or not closed yet by both sides.
+    /// Returns the number of the client's channels that are open, or not closed yet by both sides.
     pub fn channels(&self) -> usize {
         self.connection.channels().len()
     }
 
-    /// Publishes of the client since it connected. Duplicates count, too.
+    /// Returns the number of publishes of the client since it connected. Duplicates count, too.
     pub fn publishes(&self) -> u64 {
         self.connection.link().publishes
     }
 
-    /// Whether both sides have agreed on heartbeats.
+    /// Returns true if both sides have agreed on heartbeats.
     pub fn has_heartbeats(&self) -> bool {
         self.connection.sides().upstream.clock().is_running()
     }
 
-    /// How far the connection is.
+    /// Returns how far the connection is.
     pub fn phase(&self) -> Phase {
         self.connection.sides().phase()
     }
 
     // ---- from the world ------------------------------------------------------------------------------------------
 
-    /// Bytes from the client. Whole frames are taken out of `buf`; the beginning of a frame stays in it, and so does
+    /// Handles bytes from the client. Whole frames are taken out of `buf`; the beginning of a frame stays in it, and so does
     /// everything while [`Session::wants_client`] is false. Call again when that turns true and `buf` is not empty.
     pub fn handle_client(&mut self, buf: &mut BytesMut, now: Instant) {
         if buf.len() != self.client_rest {
@@ -138,7 +138,7 @@ impl Session {
         self.settle_down(now);
     }
 
-    /// Bytes from the upstream. Whole frames are taken out of `buf`, always.
+    /// Handles bytes from the upstream. Whole frames are taken out of `buf`, always.
     pub fn handle_upstream(&mut self, buf: &mut BytesMut, now: Instant) {
         self.connection.sides_mut().upstream.clock_mut().heard(now);
         let mut inbound = Inbound::default();
@@ -171,12 +171,12 @@ impl Session {
         self.settle_down(now);
     }
 
-    /// Bytes of the client have arrived that were not handed over yet: it is alive.
+    /// Notes that the client is alive: bytes of it have arrived that were not handed over yet.
     pub fn handle_client_alive(&mut self, now: Instant) {
         self.connection.sides_mut().client.clock_mut().heard(now);
     }
 
-    /// The upstream connection is open (answers [`Output::Dial`]).
+    /// Handles that the upstream connection is open (answers [`Output::Dial`]).
     pub fn handle_upstream_open(&mut self, now: Instant) {
         if let Some(header) = self.connection.sides_mut().upstream.opened(now) {
             self.connection.link_mut().out.upstream.push(header);
@@ -184,24 +184,24 @@ impl Session {
         self.settle_down(now);
     }
 
-    /// The client's socket is at its end or broken.
+    /// Handles that the client's socket is at its end or broken.
     pub fn handle_client_eof(&mut self, now: Instant) {
         self.client_eof = true;
         self.settle_down(now);
     }
 
-    /// The upstream's socket is at its end or broken, or could not be opened.
+    /// Handles that the upstream's socket is at its end or broken, or could not be opened.
     pub fn handle_upstream_eof(&mut self, now: Instant) {
         self.connection.upstream_lost(now);
         self.settle_down(now);
     }
 
-    /// There is mail in [`Session::mailbox`].
+    /// Handles the mail in [`Session::mailbox`].
     pub fn handle_mail(&mut self, now: Instant) {
         self.settle_down(now);
     }
 
-    /// [`Session::poll_timeout`] has passed.
+    /// Handles that [`Session::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         if !self.is_over() {
             self.connection.handle_timeout(now);
@@ -209,8 +209,9 @@ impl Session {
         self.settle_down(now);
     }
 
-    /// The process holds too much, and this session more than `share` bytes. Channels with memory that only the client could
-    /// free are closed, because the client is not read from: the largest channel first, until the rest is within the share.
+    /// Frees memory, because the process holds too much, and this session more than `share` bytes. Channels with memory that
+    /// only the client could free are closed, because the client is not read from: the largest channel first, until the rest
+    /// is within the share.
     pub fn handle_memory_pressure(&mut self, share: usize, now: Instant) {
         while self.connection.sides().are_live() && self.connection.channels().total().stuck > share {
             let before = self.connection.channels().total().stuck;
@@ -226,31 +227,31 @@ impl Session {
         self.settle_down(now);
     }
 
-    /// The process is to end: settle what is in flight, then close the client with 320.
+    /// Ends the session, because the process is about to end: settles everything in flight, then closes the client with 320.
     pub fn handle_drain(&mut self, now: Instant) {
         self.draining = true;
         self.connection.drain(now);
         self.settle_down(now);
     }
 
-    /// The shell has stopped, or begun again, to read from the client: its buffers are full, or have room.
+    /// Notes whether the shell reads from the client. It stops while its buffers are full.
     pub fn handle_reading_client(&mut self, reading: bool, now: Instant) {
         self.connection.sides_mut().client.clock_mut().set_listening(reading, now);
     }
 
-    /// The same for the upstream.
+    /// Notes whether the shell reads from the upstream. It stops while its buffers are full.
     pub fn handle_reading_upstream(&mut self, reading: bool, now: Instant) {
         self.connection.sides_mut().upstream.clock_mut().set_listening(reading, now);
     }
 
     // ---- to the world --------------------------------------------------------------------------------------------
 
-    /// The next thing to do, `None` when there is nothing.
+    /// Returns the next order for the shell; `None` when there is nothing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.connection.link_mut().out.poll()
     }
 
-    /// When [`Session::handle_timeout`] wants to be called.
+    /// Returns when [`Session::handle_timeout`] has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if self.is_over() {
             return None;

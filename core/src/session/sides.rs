@@ -18,7 +18,7 @@ pub(super) struct Sides {
 }
 
 impl Sides {
-    /// The client has just connected.
+    /// Creates the sides of a client that has just connected.
     pub(super) fn new(settings: &Settings, now: Instant) -> Sides {
         Sides {
             handshake: Handshake::new(settings.frame_max, now + settings.handshake_timeout),

@@ -62,7 +62,7 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// Starts in the state `Open`.
+    /// Creates the life of a channel that is open.
     pub(super) fn new() -> Life {
         Life { state: State::Open, refusal: None, client_gone: false }
     }
