@@ -1,8 +1,9 @@
-//! Server-sent events: once a second, all windows and the status, made once for all who listen.
+//! Server-sent events: once a second, all windows and the status. Each event is made once for all subscribers.
 //!
-//! A listener that is behind gets the newest and misses what was between. One that takes nothing is dropped by the
-//! socket's own bound ([`super::listen`]); the system holds little for it, so that this is noticed soon. When all places
-//! are taken, a new listener gets that of the one that has taken nothing for longest. While nobody listens nothing is made.
+//! A subscriber that is behind gets the newest event and misses those in between. A subscriber that reads nothing is
+//! closed by the write timeout of its socket ([`super::listen`]); the kernel buffers little for it, so this is noticed
+//! soon. When there are as many subscribers as allowed, a new one replaces the one that has read nothing for the
+//! longest time. While nobody subscribes, no event is made.
 
 use super::Admin;
 use super::activity::Activity;
@@ -25,114 +26,114 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use utoipa::ToSchema;
 
-/// Listeners at a time: far more dashboards than anybody looks at.
-const LISTENERS: usize = 64;
+/// The most subscribers at a time. It is far more than the number of dashboards that anybody looks at.
+const MAX_SUBSCRIBERS: usize = 64;
 /// Time between two events.
 const EVERY: Duration = Duration::from_secs(1);
-/// A listener that has taken nothing for so long may lose its place to another.
+/// A subscriber that has read nothing for this long may be replaced by a new one.
 const BEHIND: Duration = Duration::from_secs(2);
 
-/// One event's data.
+/// The data of one event.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Event)]
-pub(super) struct Snapshot {
+pub(super) struct WindowsEvent {
     /// in the order of the configuration
     windows: Vec<WindowFacts>,
     status: Status,
 }
 
-/// Who listens, and to what.
+/// The newest event and its subscribers.
 #[derive(Debug)]
 pub(super) struct Events {
-    /// The newest event, as it is written; none before the first.
+    /// The newest event as it is sent; `None` before the first.
     newest: watch::Sender<Option<Bytes>>,
-    room: Mutex<Room>,
+    subscribers: Mutex<Subscribers>,
 }
 
 #[derive(Debug, Default)]
-struct Room {
-    /// of each listener, what its connection does
-    listeners: Vec<Arc<Activity>>,
-    /// whether [`run`] runs
+struct Subscribers {
+    /// the activity of each subscriber's connection
+    connections: Vec<Arc<Activity>>,
+    /// true while [`run`] runs
     running: bool,
 }
 
 impl Default for Events {
     fn default() -> Events {
-        Events { newest: watch::Sender::new(None), room: Mutex::default() }
+        Events { newest: watch::Sender::new(None), subscribers: Mutex::default() }
     }
 }
 
-impl Room {
-    /// One more, in the place of the one that is furthest behind if there is no other.
+impl Subscribers {
+    /// Adds a subscriber. If there is no room for one more, it replaces the one that has read nothing for the longest time.
     fn enter(&mut self, activity: &Arc<Activity>) -> Result<(), Complaint> {
-        if self.listeners.len() >= LISTENERS {
-            let stuck = |(at, listener): (usize, &Arc<Activity>)| {
-                listener.stuck().filter(|stuck| *stuck >= BEHIND).map(|stuck| (stuck, at))
+        if self.connections.len() >= MAX_SUBSCRIBERS {
+            let stuck = |(at, subscriber): (usize, &Arc<Activity>)| {
+                subscriber.stuck().filter(|stuck| *stuck >= BEHIND).map(|stuck| (stuck, at))
             };
             let (_, last) =
-                self.listeners.iter().enumerate().filter_map(stuck).max().ok_or_else(all_taken)?;
-            self.listeners.swap_remove(last).leave();
+                self.connections.iter().enumerate().filter_map(stuck).max().ok_or_else(all_taken)?;
+            self.connections.swap_remove(last).leave();
         }
-        self.listeners.push(Arc::clone(activity));
+        self.connections.push(Arc::clone(activity));
         Ok(())
     }
 
     fn leave(&mut self, activity: &Arc<Activity>) {
-        self.listeners.retain(|listener| !Arc::ptr_eq(listener, activity));
+        self.connections.retain(|subscriber| !Arc::ptr_eq(subscriber, activity));
     }
 }
 
 fn all_taken() -> Complaint {
     Complaint::new(
         StatusCode::SERVICE_UNAVAILABLE,
-        format!("{LISTENERS} listen to the events already: close a dashboard, or read /api/v1/windows"),
+        format!("{MAX_SUBSCRIBERS} listen to the events already: close a dashboard, or read /api/v1/windows"),
     )
 }
 
-/// A listener's place. Its stream owns it.
-struct Seat {
+/// One subscription. The subscriber's stream owns it.
+struct Subscription {
     admin: Arc<Admin>,
     newest: watch::Receiver<Option<Bytes>>,
     activity: Arc<Activity>,
 }
 
-impl Drop for Seat {
+impl Drop for Subscription {
     fn drop(&mut self) {
-        self.admin.events.room.lock().leave(&self.activity);
+        self.admin.events.subscribers.lock().leave(&self.activity);
     }
 }
 
 impl Admin {
-    fn seat(self: &Arc<Admin>, activity: Arc<Activity>) -> Result<Seat, Complaint> {
-        let mut room = self.events.room.lock();
-        room.enter(&activity)?;
+    fn subscribe(self: &Arc<Admin>, activity: Arc<Activity>) -> Result<Subscription, Complaint> {
+        let mut subscribers = self.events.subscribers.lock();
+        subscribers.enter(&activity)?;
         activity.keep_short();
         let mut newest = self.events.newest.subscribe();
-        if room.running {
-            // What is there is less than a second old: the first event comes at once.
+        if subscribers.running {
+            // The newest event is less than a second old, so send it at once.
             newest.mark_changed();
         } else {
-            room.running = true;
+            subscribers.running = true;
             tokio::spawn(run(Arc::clone(self)));
         }
-        drop(room);
-        Ok(Seat { admin: Arc::clone(self), newest, activity })
+        drop(subscribers);
+        Ok(Subscription { admin: Arc::clone(self), newest, activity })
     }
 
-    /// Whether nobody listens; then whoever comes next starts it again.
+    /// Returns true if there is no subscriber. Then [`run`] ends, and the next subscriber starts it again.
     fn rest(&self) -> bool {
-        let mut room = self.events.room.lock();
-        if !room.listeners.is_empty() {
+        let mut subscribers = self.events.subscribers.lock();
+        if !subscribers.connections.is_empty() {
             return false;
         }
-        room.running = false;
+        subscribers.running = false;
         self.events.newest.send_replace(None);
         true
     }
 }
 
-/// Makes an event a second, until nobody listens.
+/// Makes an event per second until there is no subscriber.
 async fn run(admin: Arc<Admin>) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -140,7 +141,7 @@ async fn run(admin: Arc<Admin>) {
     let mut asking = None;
     while !admin.rest() {
         tick.tick().await;
-        // A silent upstream takes seconds to answer: nobody waits for it here.
+        // A silent upstream takes seconds to answer. Do not wait for it here.
         let ask = || {
             let admin = Arc::clone(&admin);
             tokio::spawn(async move { admin.upstream().await })
@@ -158,31 +159,31 @@ async fn run(admin: Arc<Admin>) {
 impl Admin {
     fn event(&self, upstream: &UpstreamState) -> Option<Bytes> {
         let now = Now::read();
-        let snapshot =
-            Snapshot { windows: self.windows(now.instant), status: self.status(upstream.clone(), &now) };
-        // JSON has no line ends of its own.
-        let json = serde_json::to_string(&snapshot).ok()?;
+        let event =
+            WindowsEvent { windows: self.windows(now.instant), status: self.status(upstream.clone(), &now) };
+        // JSON text has no line breaks, which would end the event.
+        let json = serde_json::to_string(&event).ok()?;
         Some(Bytes::from(format!("event: windows\ndata: {json}\n\n")))
     }
 }
 
-/// All windows and the status, each second, as server-sent events
+/// Stream all windows and the status each second, as server-sent events
 ///
 /// Each event is named `windows`. A browser's `EventSource` can't send the token; `fetch` can.
 #[utoipa::path(get, path = "/api/v1/events", tag = "process", security(("token" = [])),
-    responses((status = 200, body = Snapshot, content_type = "text/event-stream"), (status = 401, body = ComplaintBody),
+    responses((status = 200, body = WindowsEvent, content_type = "text/event-stream"), (status = 401, body = ComplaintBody),
         (status = 403, body = ComplaintBody), (status = 503, body = ComplaintBody)))]
 pub(super) async fn stream(
     State(admin): State<Arc<Admin>>,
     activity: Option<Extension<Arc<Activity>>>,
 ) -> Result<Response, Complaint> {
-    let seat = admin.seat(activity.map(|Extension(activity)| activity).unwrap_or_default())?;
-    let events = stream::unfold(seat, async |mut seat| {
+    let subscription = admin.subscribe(activity.map(|Extension(activity)| activity).unwrap_or_default())?;
+    let events = stream::unfold(subscription, async |mut subscription| {
         loop {
-            seat.newest.changed().await.ok()?;
-            let newest = seat.newest.borrow_and_update().clone();
+            subscription.newest.changed().await.ok()?;
+            let newest = subscription.newest.borrow_and_update().clone();
             if let Some(event) = newest {
-                return Some((Ok::<_, Infallible>(event), seat));
+                return Some((Ok::<_, Infallible>(event), subscription));
             }
         }
     });
@@ -194,7 +195,7 @@ mod tests {
     use super::*;
     use crate::admin::{Parts, Probe};
     use crate::config::Config;
-    use crate::net::Clients;
+    use crate::net::ConnectionList;
     use crate::stats::Stats;
     use hapax_core::window::KeyMaker;
 
@@ -208,23 +209,26 @@ mod tests {
             budget: Arc::new(config.budget()),
             keys: KeyMaker::new((1, 2)),
             stats: Stats::new(),
-            clients: Clients::new(),
+            connections: ConnectionList::new(),
             probe: Probe::new(&config.upstream, DEADLINE, DEADLINE),
             draining: watch::channel(false).1,
         })
     }
 
-    async fn hears(seat: &mut Seat) {
-        tokio::time::timeout(DEADLINE, seat.newest.changed()).await.expect("an event in time").unwrap();
-        assert!(seat.newest.borrow_and_update().is_some());
+    async fn hears(subscription: &mut Subscription) {
+        tokio::time::timeout(DEADLINE, subscription.newest.changed())
+            .await
+            .expect("an event in time")
+            .unwrap();
+        assert!(subscription.newest.borrow_and_update().is_some());
     }
 
     #[tokio::test]
     async fn it_rests_while_nobody_listens_and_starts_again() {
         let admin = admin();
-        let mut seat = admin.seat(Arc::default()).unwrap();
-        hears(&mut seat).await;
-        drop(seat);
+        let mut subscription = admin.subscribe(Arc::default()).unwrap();
+        hears(&mut subscription).await;
+        drop(subscription);
         let rest = async {
             let mut again = tokio::time::interval(Duration::from_millis(10));
             while admin.events.newest.borrow().is_some() {
@@ -232,8 +236,8 @@ mod tests {
             }
         };
         tokio::time::timeout(DEADLINE, rest).await.expect("it rests");
-        let mut seat = admin.seat(Arc::default()).unwrap();
-        hears(&mut seat).await;
-        hears(&mut seat).await;
+        let mut subscription = admin.subscribe(Arc::default()).unwrap();
+        hears(&mut subscription).await;
+        hears(&mut subscription).await;
     }
 }

@@ -2,8 +2,8 @@
 //! and the alert rules of `config/prometheus`, before the relay of a test and faster than any operator would scrape.
 
 use super::{http, wait};
-use hapax::tools::demo::leash::Leash;
-use hapax::tools::demo::rabbit::free_port;
+use hapax_testbed::Leash;
+use hapax_testbed::free_port;
 use serde_json::Value;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};

@@ -5,8 +5,7 @@ use super::compare::CompareArgs;
 use super::dial::Target;
 use super::load::{End, Load, Route};
 use super::message::Shape;
-use crate::tools::simulate::Share;
-use crate::tools::simulate::text::{parse_count, parse_duration};
+use crate::tools::text::{Share, parse_count, parse_duration};
 use clap::{Args, Subcommand};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -145,7 +144,7 @@ impl LoadArgs {
             ("--connections", self.connections, 1..=CONNECTIONS_MAX),
         ] {
             if !range.contains(&value) {
-                let (least, most) = (range.start(), crate::tools::demo::grouped(*range.end() as u64));
+                let (least, most) = (range.start(), crate::tools::text::grouped(*range.end() as u64));
                 wrong(
                     format!("{name}: it must lie between {least} and {most}"),
                     "choose a number in between",

@@ -6,6 +6,7 @@ use super::message::{self, Shape};
 use super::now;
 use super::outlet::Batch;
 use super::publisher::Publisher;
+use super::tally::Tally;
 use super::worker::{Ran, Worker};
 use amq_protocol::protocol::{AMQPClass, basic, confirm, queue};
 use amq_protocol::types::{AMQPValue, FieldTable, ShortString};
@@ -81,23 +82,6 @@ impl Load {
             consume: false,
         }
     }
-}
-
-/// How far it is.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Tally {
-    /// handed to the operating system
-    pub published: u64,
-    /// of them with an id that was published before
-    pub repeated: u64,
-    /// `basic.ack`
-    pub acked: u64,
-    /// `basic.nack`
-    pub nacked: u64,
-    /// `basic.return`
-    pub returned: u64,
-    /// `basic.deliver`
-    pub delivered: u64,
 }
 
 /// How it went.

@@ -26,16 +26,18 @@ mod publisher;
 mod report;
 pub mod sink;
 mod take;
+mod tally;
 mod worker;
 
 pub use args::BenchArgs;
 pub use dial::Target;
 pub use error::Error;
 pub use message::Shape;
+pub use tally::Tally;
 
 use args::{BenchCommand, LoadArgs};
 use indicatif::{ProgressBar, ProgressStyle};
-use load::{End, Load, Tally};
+use load::{End, Load};
 use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 

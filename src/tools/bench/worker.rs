@@ -4,12 +4,13 @@ use super::Error;
 use super::dial::Dialed;
 use super::ids::Ids;
 use super::ledger::Ledger;
-use super::load::{End, Load, Tally, Watch};
+use super::load::{End, Load, Watch};
 use super::now;
 use super::outlet::Batch;
 use super::pace::Pace;
 use super::poll::{Poll, Ready};
 use super::publisher::{Publisher, Sums};
+use super::tally::Tally;
 use hdrhistogram::Histogram;
 use std::time::{Duration, Instant};
 

@@ -6,7 +6,7 @@ use super::client::Outcome;
 use super::metrics::Relayed;
 use super::plan::Plan;
 use super::tally::Counts;
-use super::text::grouped;
+use crate::tools::text::grouped;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde_json::json;

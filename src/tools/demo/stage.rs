@@ -2,9 +2,10 @@
 //! with the command line that a user would type. Either can be somebody else's instead.
 
 use super::Error;
-use super::leash::Leash;
 use super::metrics;
-use super::rabbit::{Kept, Rabbit, free_port};
+use hapax_testbed::Leash;
+use hapax_testbed::free_port;
+use hapax_testbed::rabbit::{Kept, Rabbit};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -60,8 +61,14 @@ impl Relay {
     pub(super) async fn start(broker: &AMQPUri) -> Result<Relay, Error> {
         let binary = std::env::current_exe().map_err(Error::io("looking for this program"))?;
         let leash = Leash::new("relay").map_err(Error::io("making a folder for the relay"))?;
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let listen = SocketAddr::from((
+            Ipv4Addr::LOCALHOST,
+            free_port().map_err(Error::io("looking for a free port"))?,
+        ));
+        let admin = SocketAddr::from((
+            Ipv4Addr::LOCALHOST,
+            free_port().map_err(Error::io("looking for a free port"))?,
+        ));
         let arguments = [
             "--listen".to_owned(),
             listen.to_string(),

@@ -2,7 +2,8 @@
 
 use super::read::Options;
 use super::synth::{Delay, Ids, Synthetic};
-use super::text::{Share, TimeUnit, parse_count, parse_duration};
+use super::time::TimeUnit;
+use crate::tools::text::{Share, parse_count, parse_duration};
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
 use clap::{ArgGroup, Args};

@@ -4,7 +4,7 @@
 
 use super::report::{ratio, trimmed};
 use super::study::Study;
-use super::text::{Span, count};
+use crate::tools::text::{Span, exact_count};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::error::Error;
@@ -58,7 +58,7 @@ fn draw_chart(area: &Area<'_>, study: &Study, repeats: u64) -> Result<(), Box<dy
         clippy::cast_sign_loss,
         reason = "a cast from f64 saturates, and capacities are whole"
     )]
-    let label = |capacity: &f64| count(capacity.round() as usize);
+    let label = |capacity: &f64| exact_count(capacity.round() as usize);
     chart
         .configure_mesh()
         .light_line_style(WHITE)

@@ -5,8 +5,9 @@
 //! numbers. Times may run backwards a little (several writers, one log): such events are put in their place. One that is
 //! later than [`Options::reorder`] is a line that will not do.
 
-use super::text::{TimeUnit, parse_duration};
+use super::time::TimeUnit;
 use super::trace::TraceBuilder;
+use crate::tools::text::parse_duration;
 use serde::Deserialize;
 use serde_json::Value;
 use std::io::{self, BufRead, Read};

@@ -5,8 +5,8 @@
 //! share of all publishes are repeats, and all publishes together come at `rate`. A trace that is hardly longer than the
 //! delays has fewer: its last repeats lie behind its end.
 
-use super::text::{Share, parse_count, parse_duration};
 use super::trace::{Trace, TraceBuilder};
+use crate::tools::text::{Share, parse_count, parse_duration};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, StandardNormal};

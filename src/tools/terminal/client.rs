@@ -2,7 +2,7 @@
 //! address that was named and nowhere else.
 
 use super::answer::Windows;
-use super::{Access, Failure};
+use crate::tools::reach::{Access, Failure};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -7,24 +7,20 @@
 //!   input ─→ model ─→ view (pure: a model in, a screen out)
 //! ```
 //!
-//! * [`access`]: where the relay is and with which token, decided once.
 //! * [`client`]: one request, one answer or one [`Failure`].
 //! * [`answer`]: what the relay says, as types.
-//! * [`text`]: numbers for people, and names that do no harm to a terminal.
+//! * [`columns`]: text, bars and curves in so many columns.
 //! * [`sections`]: what there is to say of one window, for `windows show` and for the detail view.
 //! * [`commands`]: those that ask once and end.
 //! * [`top`]: the one that stays.
 
-pub mod access;
 pub mod answer;
+pub mod args;
 pub mod client;
+pub mod columns;
 pub mod commands;
-pub mod failure;
 pub mod sections;
-pub mod text;
 pub mod theme;
 pub mod top;
 
-pub use access::Access;
 pub use client::Client;
-pub use failure::Failure;

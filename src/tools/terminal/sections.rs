@@ -2,8 +2,9 @@
 //! `hapax top` (drawn). Pure: a window in, lines out.
 
 use super::answer::Window;
-use super::text::{bar, bytes, count, factor, fit, grouped, or_dash, rate, share, span};
+use super::columns::{bar, fit};
 use super::theme::{Theme, word};
+use crate::tools::text::{bytes, count, factor, grouped, or_dash, rate, share, span};
 use hapax_core::pressure::Level;
 use hapax_core::pressure::facts::{AgeBucket, LevelChange, WhatIfPoint};
 use ratatui::style::Style;

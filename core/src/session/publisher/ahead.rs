@@ -77,7 +77,7 @@ impl Ahead {
                 }
             }
             window.get_or_insert_with(|| Arc::clone(&judge.window));
-            places += whole.places;
+            places += whole.frames;
         }
         window.map_or(next, Next::Plain)
     }
@@ -108,7 +108,7 @@ impl Ahead {
 impl Whole {
     /// It is done with.
     pub(super) fn take(self, cx: &mut Cx<'_>) {
-        cx.link.inbound.skip(self.places);
+        cx.link.inbound.skip(self.frames);
         cx.link.publishes += 1;
     }
 }

@@ -8,7 +8,7 @@ use super::Extent;
 use super::awake::Awake;
 use super::stand::{Process, WINDOW, cpu_of_load, put};
 use super::table::{Goal, Pairs, Row, middle};
-use crate::tools::demo::rabbit::{self, Rabbit};
+use hapax_testbed::rabbit::{self, Rabbit};
 use rustix::process::{Resource, getrlimit};
 
 /// Messages of a run before the sink; so many that a hundredth of a second of processor time is little of it.

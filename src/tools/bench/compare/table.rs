@@ -147,7 +147,7 @@ pub(super) fn text(about: &[String], rows: &[Row]) -> String {
 fn figure(value: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is above 1000")]
     match value.abs() {
-        1000.0.. => crate::tools::demo::grouped(value.abs().round() as u64),
+        1000.0.. => crate::tools::text::grouped(value.abs().round() as u64),
         10.0..1000.0 => format!("{value:.1}"),
         _ => format!("{value:.3}"),
     }

@@ -1,13 +1,15 @@
 //! `hapax windows list|show|set|flush`.
 
+use super::super::Client;
 use super::super::answer::{Forecast, Window, Windows};
 use super::super::client::Path;
+use super::super::columns::fit;
 use super::super::sections::{Sections, advice};
-use super::super::text::{bytes, clean, count, factor, fit, grouped, or_dash, rate, share, span};
 use super::super::theme::{Theme, word};
-use super::super::{Client, Failure};
 use super::{Desk, print, table};
-use crate::cli::terminal::{SetArgs, WindowsArgs, WindowsCommand};
+use crate::tools::reach::Failure;
+use crate::tools::terminal::args::{SetArgs, WindowsArgs, WindowsCommand};
+use crate::tools::text::{bytes, clean, count, factor, grouped, or_dash, rate, share, span};
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 

@@ -2,7 +2,7 @@
 //! terminal, no socket, no clock.
 
 use super::poll::{Polled, Wants};
-use crate::tools::terminal::Failure;
+use crate::tools::reach::Failure;
 use crate::tools::terminal::answer::{Connection, Connections, Status, Window};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! Asks the relay, again and again, off the thread that draws. A relay that is away is asked on: it may come back.
 
+use crate::tools::reach::Failure;
+use crate::tools::terminal::Client;
 use crate::tools::terminal::answer::{Connections, Status, Window, Windows};
 use crate::tools::terminal::client::Path;
-use crate::tools::terminal::{Client, Failure};
 use std::io;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};

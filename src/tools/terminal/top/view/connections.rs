@@ -2,8 +2,9 @@
 
 use super::super::model::{Drawn, Model};
 use crate::tools::terminal::answer::Connection;
-use crate::tools::terminal::text::{bytes, count, fit, or_dash, span};
+use crate::tools::terminal::columns::fit;
 use crate::tools::terminal::theme::Theme;
+use crate::tools::text::{bytes, count, or_dash, span};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::text::Line;

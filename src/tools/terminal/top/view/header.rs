@@ -1,8 +1,9 @@
 //! The lines at the top (which relay, and how it is) and the one at the bottom (keys, filter).
 
 use super::super::model::{Model, Page};
-use crate::tools::terminal::text::{bytes, count, fit, span};
+use crate::tools::terminal::columns::fit;
 use crate::tools::terminal::theme::Theme;
+use crate::tools::text::{bytes, count, span};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 

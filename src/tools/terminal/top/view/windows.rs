@@ -2,9 +2,10 @@
 
 use super::super::model::{Drawn, History, Model, Sample};
 use crate::tools::terminal::answer::Window;
+use crate::tools::terminal::columns::{bar, fit, spark};
 use crate::tools::terminal::sections::advice;
-use crate::tools::terminal::text::{bar, bytes, count, factor, fit, or_dash, rate, share, span, spark};
 use crate::tools::terminal::theme::{Theme, word};
+use crate::tools::text::{bytes, count, factor, or_dash, rate, share, span};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::Style;
