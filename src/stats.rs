@@ -2,7 +2,7 @@
 //! latency. Sessions and the shell write them, and [`crate::admin`] reads them. They are atomics, so a scrape blocks
 //! nobody.
 
-use hapax_core::session::Listener;
+use hapax_core::session::SessionListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -98,7 +98,7 @@ impl Stats {
     }
 }
 
-impl Listener for Stats {
+impl SessionListener for Stats {
     fn unmatched(&self) {
         self.unmatched.fetch_add(1, Relaxed);
     }

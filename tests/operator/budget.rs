@@ -56,7 +56,7 @@ fn build(engine: EngineKind, capacity: &str, budget: &str) -> (Vec<Watched>, Bud
     (windows.collect(), config.budget())
 }
 
-/// Two threads that publish to all windows, as many ids a (virtual) second as they are told.
+/// Two threads that publish to all windows, at the given rates per (virtual) second.
 struct Traffic {
     windows: Vec<Watched>,
     fresh: AtomicU64,
@@ -184,7 +184,7 @@ fn check(phase: &Phase, engine: EngineKind, windows: &[Watched], early: &[u64]) 
     let share = ids(engine) / WINDOWS;
     for (watched, live) in windows.iter().zip(phase.live) {
         let (capacity, wanted) = (watched.window.capacity().unwrap(), ids(engine) * live / 100);
-        // What a window takes at least, it takes four times instead of once.
+        // Each of the four windows has its minimum, not one of them.
         let fair = wanted.min(share / 10 * 8);
         assert!(capacity >= fair, "{}: {capacity}, less than the {fair} that it may have", phase.name);
         assert!(live > 25 || capacity <= share, "{}: {capacity} without need", phase.name);

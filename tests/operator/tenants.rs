@@ -62,7 +62,7 @@ fn a_tenant_that_floods_its_window_pushes_out_nobody_elses_ids() {
     assert!(window == "tenant-a" && *evicted >= 100_000, "the flood pushes out its own: {early:?}");
 }
 
-/// What it is for: in the one default window, the flood pushes out everybody's.
+/// The reason for a window of each tenant: in the one default window, a flood evicts everybody's ids.
 #[test]
 fn without_a_window_for_each_tenant_a_flood_pushes_out_all() {
     let mut config = Config::default();

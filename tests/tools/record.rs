@@ -47,7 +47,7 @@ fn a_recorder_sees_what_is_judged_while_it_is_there() {
     recorder.take(&mut samples);
     let sample = |at: u32, key| Sample { at: second * at, key: Key(key) };
     assert_eq!(samples, [sample(1, 1), sample(2, 2)]);
-    // What waits for the outcome of another publish is a publish, too.
+    // A duplicate that waits for the outcome of another publish is a publish, too.
     let mailbox = Arc::new(Mailbox::new());
     let now = begin + 4 * second;
     let _first = reserve_one(&window, Key(3), now, &mailbox, Ticket(1));
@@ -115,8 +115,8 @@ fn text(output: Output) -> (Option<i32>, String, String) {
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-/// 100 ids, 30 of them again: through a relay, into a file, through the simulation. What the simulation would have caught is
-/// what the relay has dropped.
+/// 100 ids, 30 of them again: through a relay, into a file, through the simulation. The simulation catches exactly
+/// the publishes that the relay has dropped.
 #[test]
 fn what_a_relay_judges_is_recorded_and_replayed_as_it_was() {
     let Some(site) = Site::of_relay("record", "") else { return };
