@@ -14,8 +14,8 @@ use std::time::Instant;
 /// All channels of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
-    /// In the order of their numbers: what a session writes depends on nothing but what it was told. In boxes, because a node of
-    /// the tree has room for eleven, and most connections have one channel.
+    /// In the order of their numbers: what a session writes depends on nothing but what it was told. In boxes, because a node
+    /// of the tree has room for eleven, and most connections have one channel.
     open: BTreeMap<ChannelId, Box<Channel>>,
     /// Channels that were opened so far: it tells channels with the same number apart.
     births: u64,
