@@ -12,7 +12,7 @@ use hapax::tools::terminal::commands::{self, Desk};
 use hapax::tools::terminal::{Access, Client, top};
 use hapax_core::pressure::{Accounting, Budget, Watched};
 use hapax_core::session::{Rights, Shared};
-use hapax_core::window::{KeyMaker, LocalWindow};
+use hapax_core::window::LocalWindow;
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -216,7 +216,7 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     let windows = set.iter().zip(accountings).map(watched).collect();
     let shared = Shared {
         settings: config.settings(),
-        keys: KeyMaker::random(),
+        keys: config.keys(),
         windows: Arc::new(set),
         rights: Rights::default(),
         listener: Arc::clone(stats) as _,

@@ -23,7 +23,7 @@ pub mod defaults;
 
 pub(crate) use check::{TICK, most};
 pub use problem::{Problem, Problems, Source, Sources};
-pub use token::{Secret, Token};
+pub use token::{DigestSecret, Secret, Token};
 pub(crate) use token::{Shared, read_secret};
 
 use hapax_core::pressure::budget::{Budget, Share};
@@ -31,7 +31,7 @@ use hapax_core::session::Settings;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
 use hapax_core::window::set::Pattern;
-use hapax_core::window::{Listener, LocalWindow, Rules, WindowSet};
+use hapax_core::window::{KeyMaker, Listener, LocalWindow, Rules, WindowSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,10 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     /// what the admin listener asks for; `None`: nothing, and then `admin` is on loopback
     pub admin_token: Option<Token>,
+    /// the file that the secret of the id digests came from
+    pub digest_secret_file: Option<PathBuf>,
+    /// the secret of the id digests; `None`: each start draws a new one
+    pub digest_secret: Option<DigestSecret>,
     /// bytes that the windows with `capacity = "auto"` share
     pub memory_budget: Option<usize>,
     /// bounds
@@ -182,6 +186,13 @@ impl Config {
             held_bytes: self.limits.held_bytes,
             frame_max: self.limits.frame_max,
         }
+    }
+
+    /// What makes digests of ids: with the secret that is configured, or else with one that is drawn now.
+    pub fn keys(&self) -> KeyMaker {
+        self.digest_secret
+            .as_ref()
+            .map_or_else(KeyMaker::random, |secret| KeyMaker::of_secret(secret.bytes()))
     }
 
     /// The memory budget, and who may have a share of it.

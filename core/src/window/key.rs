@@ -80,16 +80,25 @@ pub enum Scope {
     Vhost,
 }
 
-/// Makes keys. One per process: the digest's secret is drawn at the start.
+/// Makes keys. There is one for each process. Without a secret that is given, each start draws a new one.
 #[derive(Clone)]
 pub struct KeyMaker {
     secret: (u64, u64),
 }
 
 impl KeyMaker {
-    /// With this secret (tests, and stores that outlive the process).
+    /// A maker with this secret, for tests.
     pub fn new(secret: (u64, u64)) -> KeyMaker {
         KeyMaker { secret }
+    }
+
+    /// A maker with a secret that is given, for stores that outlive the process or that several processes share. The same
+    /// secret makes the same keys. It is condensed to 128 bits; less than 16 bytes can be guessed.
+    pub fn of_secret(secret: &[u8]) -> KeyMaker {
+        let mut digest = SipHasher13::new();
+        digest.write(secret);
+        let digest = digest.finish128();
+        KeyMaker { secret: (digest.h1, digest.h2) }
     }
 
     /// With a secret from the operating system, by way of the standard library's hash map seed.
@@ -237,6 +246,18 @@ mod tests {
     fn the_digest_is_pinned() {
         let pinned = key(Scope::RoutingKey, ["/", "orders", "new"], IdValue::Bytes(b"order-1"));
         assert_eq!(format!("{pinned:?}"), "35fee671960622b246923415e698f89a");
+    }
+
+    /// A store that outlives the process relies on it.
+    #[test]
+    fn a_given_secret_makes_the_same_keys_in_every_process() {
+        let key = |secret: &[u8]| {
+            KeyMaker::of_secret(secret).key(Scope::Vhost, b"/", b"", b"", &IdValue::Bytes(b"order-1"))
+        };
+        assert_eq!(key(b"0123456789abcdef"), key(b"0123456789abcdef"));
+        assert_ne!(key(b"0123456789abcdef"), key(b"0123456789abcdeg"));
+        assert_ne!(key(b"0123456789abcdef"), key(b"0123456789abcdef0"));
+        assert_eq!(format!("{:?}", key(b"0123456789abcdef")), "PINNED");
     }
 
     #[test]
