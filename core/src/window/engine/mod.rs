@@ -6,8 +6,10 @@
 mod compact;
 mod lru;
 mod moka;
+mod wall;
 
 pub(in crate::window) use compact::Compact;
+pub use wall::WallEntry;
 
 use super::{EvictionCause, Key};
 use std::fmt::Debug;

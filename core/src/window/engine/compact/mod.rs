@@ -24,7 +24,7 @@ mod slot;
 mod tests;
 
 use super::{Engine, Entry, EvictionCause, Gone, MOST_IDS, Stamp};
-use crate::window::{Apart, HINTED, Key};
+use crate::window::{CacheAligned, HINTED, Key};
 use index::NOTHING;
 use parking_lot::{Mutex, MutexGuard};
 use shard::Shard;
@@ -48,7 +48,7 @@ const SWEEP_ROUNDS: usize = 4;
 #[derive(Debug)]
 pub(in crate::window) struct Compact {
     /// The first `count` are in use.
-    shards: [Apart<Mutex<Shard>>; MAX_SHARDS],
+    shards: [CacheAligned<Mutex<Shard>>; MAX_SHARDS],
     /// Changes only while all shards are locked: whoever holds a shard's lock may trust it.
     count: AtomicUsize,
     /// One resize at a time.
@@ -60,7 +60,7 @@ impl Compact {
         let mut shards = plan(capacity);
         Compact {
             count: AtomicUsize::new(shards.len()),
-            shards: std::array::from_fn(|_| Apart(Mutex::new(shards.next().unwrap_or_else(unused)))),
+            shards: std::array::from_fn(|_| CacheAligned(Mutex::new(shards.next().unwrap_or_else(unused)))),
             resizing: Mutex::new(()),
         }
     }
@@ -237,7 +237,7 @@ impl Engine for Compact {
 
     /// Of the shard whose turn to evict would come first.
     fn oldest(&self) -> Option<Stamp> {
-        let of = |shard: &Apart<Mutex<Shard>>| shard.lock().oldest();
+        let of = |shard: &CacheAligned<Mutex<Shard>>| shard.lock().oldest();
         self.shards.iter().filter_map(of).min()
     }
 }
