@@ -1,14 +1,14 @@
-//! What threads write often, kept from lying beside anything else.
+//! Alignment for values that several threads write often.
 
 use std::ops::Deref;
 
-/// Alone on its cache line, and on the pair of lines that a processor fetches together: who writes to it takes nothing else
-/// away from the other threads.
+/// A value alone on its cache line, and alone on the pair of lines that a processor fetches together. A thread that writes to
+/// it takes no other value away from the other threads.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(crate) struct Apart<T>(pub(crate) T);
+pub(crate) struct CacheAligned<T>(pub(crate) T);
 
-impl<T> Deref for Apart<T> {
+impl<T> Deref for CacheAligned<T> {
     type Target = T;
 
     fn deref(&self) -> &T {

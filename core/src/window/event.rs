@@ -10,8 +10,8 @@
 //! A publish that waits is counted `InFlight` when it is queued, and again by its final verdict: `Fresh` and `Promoted` or
 //! `TakenOver`, or `Duplicate`, or `Refused`. So fresh = forwarded, duplicate = taken out, and in flight = how many had to wait for it.
 
-use super::engine::Stamp;
-use super::{Claim, Limits};
+use super::engine::{Entry, Stamp};
+use super::{Claim, Key, Limits};
 
 /// Why a seen key was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -160,6 +160,14 @@ pub enum Event {
     Flushed,
 }
 
+impl Event {
+    /// The event of a key that leaves the store. What had expired anyway counts as expired, whatever took it out.
+    pub(super) fn evicted(now: Stamp, key: Key, entry: Entry, cause: EvictionCause) -> Event {
+        let cause = if entry.is_expired(now) { EvictionCause::Expired } else { cause };
+        Event::Evicted { claim: key.into(), at: entry.at, until: entry.until, now, cause }
+    }
+}
+
 /// Who is told. Called with a window's lock held: count and return.
 ///
 /// `Fresh`, `Duplicate` and `Committed` are told with the key's lock held (one for all keys with the same
@@ -195,8 +203,8 @@ pub struct Origin<'a> {
 
 /// Nobody.
 #[derive(Debug, Default)]
-pub struct Deaf;
+pub struct NoListener;
 
-impl Listener for Deaf {
+impl Listener for NoListener {
     fn on(&self, _: &Event) {}
 }

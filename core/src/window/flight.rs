@@ -11,7 +11,7 @@
 //! the key again if the one that took it over is given up.
 
 use super::key::KeyHash;
-use super::{Apart, Key, Mailbox, Ticket, Turn};
+use super::{CacheAligned, Key, Mailbox, Ticket, Turn};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
@@ -116,12 +116,12 @@ pub(super) enum Taken {
 /// All keys in flight.
 #[derive(Debug)]
 pub(super) struct Flights {
-    shards: Box<[Apart<Mutex<Shard>>]>,
+    shards: Box<[CacheAligned<Mutex<Shard>>]>,
 }
 
 impl Flights {
     pub(super) fn new() -> Flights {
-        Flights { shards: std::iter::repeat_with(Apart::default).take(SHARDS).collect() }
+        Flights { shards: std::iter::repeat_with(CacheAligned::default).take(SHARDS).collect() }
     }
 
     /// Locks this key.
@@ -140,7 +140,9 @@ impl Flights {
         let slot = size_of::<(Key, Flight)>() + 1;
         self.shards
             .iter()
-            .map(|shard| size_of::<Apart<Mutex<Shard>>>() + shard.lock().flights.capacity() * 8 / 7 * slot)
+            .map(|shard| {
+                size_of::<CacheAligned<Mutex<Shard>>>() + shard.lock().flights.capacity() * 8 / 7 * slot
+            })
             .sum()
     }
 }

@@ -5,15 +5,14 @@
 //! letter is delivered, because a letter, or the mailbox around it, may die on the way, and a reservation in it comes back
 //! here.
 
-mod group;
-
+use super::commit_group::CommitGroup;
 use super::dials::{Clock, Dials};
 use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
 use super::flight::{Flight, Flights, Taken};
 use super::handle::Handle;
 use super::tap::Tap;
 use super::*;
-use std::collections::hash_map::Entry as Place;
+use std::collections::hash_map::Entry as MapEntry;
 
 /// A window over an engine. See the module's doc for what lives where.
 #[derive(Debug)]
@@ -257,14 +256,14 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
         let mut shard = self.flights.lock(key);
         let (flights, turns) = shard.parts();
         let place = match flights.entry(key) {
-            Place::Occupied(mut flight) => {
+            MapEntry::Occupied(mut flight) => {
                 self.notice(Event::InFlight);
                 return match flight.get_mut().queue(mailbox, ticket, self.waiters_per_id, moment) {
                     true => Judgement::Queued,
                     false => Judgement::Crowded,
                 };
             }
-            Place::Vacant(place) => place,
+            MapEntry::Vacant(place) => place,
         };
         let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
         if self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone) {
@@ -348,7 +347,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
     }
 
     fn evicted(&self, now: Stamp, key: Key, entry: Entry, cause: EvictionCause) {
-        self.notice(gone(now, key, entry, cause));
+        self.notice(Event::evicted(now, key, entry, cause));
     }
 }
 
@@ -406,7 +405,10 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         for commits in commits.chunks(HINTED) {
             self.warm_all(commits.iter().map(|(claim, _)| *claim), true);
             match self.engine.by_lock() {
-                Some(engine) => self.settle_all(engine, commits, now),
+                Some(engine) => {
+                    CommitGroup::new(&self.flights, engine, &*self.listener, self.clock.stamp(now))
+                        .commit(commits, |key, ttl| self.settle(key, now, ttl, false))
+                }
                 None => {
                     commits.iter().for_each(|(Claim::Digest(key), ttl)| self.settle(*key, now, *ttl, false))
                 }
@@ -581,12 +583,6 @@ impl<L: Listener + ?Sized> Inspect for LocalWindow<L> {
     }
 }
 
-/// What had expired anyway is not held against whoever took it out.
-fn gone(now: Stamp, key: Key, entry: Entry, cause: EvictionCause) -> Event {
-    let cause = if entry.is_expired(now) { EvictionCause::Expired } else { cause };
-    Event::Evicted { claim: key.into(), at: entry.at, until: entry.until, now, cause }
-}
-
 /// A verdict before its guard is made, which must not happen under the lock.
 enum Judgement {
     Fresh(Turn),
@@ -623,7 +619,7 @@ impl Taken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::event::Deaf;
+    use crate::window::event::NoListener;
 
     #[expect(clippy::disallowed_methods, reason = "one base instant; the tests count from there")]
     fn base() -> Instant {
@@ -647,7 +643,7 @@ mod tests {
             refresh_on_duplicate: false,
             waiters_per_id: 2,
         };
-        LocalWindow::new(rules, limits, engine, Arc::new(Deaf))
+        LocalWindow::new(rules, limits, engine, Arc::new(NoListener))
     }
 
     /// By a session's handle everything is as by the window itself, and the window's own count stays as it is.

@@ -2,7 +2,7 @@
 
 use super::WhatIf;
 use crate::pressure::facts;
-use crate::window::{Apart, Claim, Event, Limits};
+use crate::window::{CacheAligned, Claim, Event, Limits};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use std::time::Instant;
 pub struct Sampler {
     /// Nothing is below 0: nothing is sampled.
     threshold: AtomicU64,
-    what_if: Apart<Mutex<Option<WhatIf>>>,
+    what_if: CacheAligned<Mutex<Option<WhatIf>>>,
 }
 
 impl Sampler {

@@ -1,0 +1,178 @@
+//! Commits that come together, as a broker acks them: each lock is taken once for all keys that it is the lock of.
+//!
+//! In a full window one commit takes the lock of its flight, the lock of its engine's shard and, twice, the lock of its stripe of
+//! the accounting. A locked instruction waits for all reads before it, so a lock costs more than the work that is done under it.
+
+use super::engine::{Compact, Entry, Stamp};
+use super::flight::Flights;
+use super::{Claim, Event, HINTED, Key, Listener, Mailbox, Ticket, Verdict};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A group of commits that is under way.
+pub(super) struct CommitGroup<'a, L: ?Sized> {
+    flights: &'a Flights,
+    engine: &'a Compact,
+    listener: &'a L,
+    now: Stamp,
+    /// The events of one lock, told while it is held.
+    events: Vec<Event>,
+    /// Who waits for the outcomes. They are told when no lock is held.
+    waiters: Vec<(Arc<Mailbox>, Ticket)>,
+    /// Commits that have to be made one by one: the reservation was overtaken, or the TTL is zero.
+    special: Vec<(Key, Duration)>,
+}
+
+impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
+    /// An empty group. The engine must have one shard for each lock.
+    pub(super) fn new(
+        flights: &'a Flights,
+        engine: &'a Compact,
+        listener: &'a L,
+        now: Stamp,
+    ) -> CommitGroup<'a, L> {
+        let (events, waiters, special) = Default::default();
+        CommitGroup { flights, engine, listener, now, events, waiters, special }
+    }
+
+    /// Commits all of them, [`HINTED`] at most, lock by lock. `one` makes a commit that needs more than that.
+    pub(super) fn commit(mut self, commits: &[(Claim, Duration)], one: impl Fn(Key, Duration)) {
+        let (order, ends) = by_lock(commits);
+        let mut begin = 0;
+        for end in ends {
+            let places = order.get(begin..end).unwrap_or_default();
+            self.commit_of_lock(places.iter().filter_map(|place| commits.get(usize::from(*place))));
+            begin = end;
+        }
+        for (key, ttl) in self.special {
+            one(key, ttl);
+        }
+        for (mailbox, ticket) in self.waiters {
+            mailbox.deliver(ticket, Verdict::Duplicate);
+        }
+    }
+
+    /// Commits all keys of one lock.
+    fn commit_of_lock<'b>(&mut self, commits: impl Iterator<Item = &'b (Claim, Duration)> + Clone) {
+        let now = self.now;
+        let Some((Claim::Digest(first), _)) = commits.clone().next() else { return };
+        let mut in_flight = self.flights.lock(*first);
+        let mut shard = self.engine.hold(*first);
+        for &(Claim::Digest(key), ttl) in commits {
+            let entry = Entry { at: now, until: now.after(ttl), duplicates: 0 };
+            let flight = if entry.is_expired(now) { None } else { in_flight.flights.remove(&key) };
+            let Some(flight) = flight else {
+                self.special.push((key, ttl));
+                continue;
+            };
+            let events = &mut self.events;
+            events.push(Event::Committed { claim: key.into(), now, until: entry.until });
+            shard.insert(key, entry, now, &mut |key, entry, cause| {
+                events.push(Event::evicted(now, key, entry, cause));
+            });
+            for waiter in flight.into_waiters() {
+                events.push(Event::Duplicate { claim: key.into(), now });
+                self.waiters.push(waiter);
+            }
+        }
+        self.listener.on_all(&self.events);
+        self.events.clear();
+    }
+}
+
+/// Sorts the commits by their locks. Returns their indices, those of one lock together and in order, and for each lock the end of
+/// its part.
+#[expect(clippy::cast_possible_truncation, reason = "there are at most 64 commits and 16 locks")]
+fn by_lock(commits: &[(Claim, Duration)]) -> ([u8; HINTED], [usize; Key::LOCKS]) {
+    let mut locks = [0_u8; HINTED];
+    let mut ends = [0_usize; Key::LOCKS];
+    for (lock, (Claim::Digest(key), _)) in locks.iter_mut().zip(commits) {
+        *lock = key.shard(Key::LOCKS) as u8;
+        ends[usize::from(*lock)] += 1;
+    }
+    let mut sum = 0;
+    let mut places = ends.map(|count| {
+        sum += count;
+        sum - count
+    });
+    let mut order = [0_u8; HINTED];
+    for (place, (lock, _)) in (0..).zip(locks.iter().zip(commits)) {
+        let next = &mut places[usize::from(*lock)];
+        order[*next] = place;
+        *next += 1;
+    }
+    (order, places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::engine::EngineKind;
+    use crate::window::event::NoListener;
+    use crate::window::{Limits, LocalWindow, Mode, Reservations, Rules, reserve_one};
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::thread;
+    use std::time::Instant;
+
+    /// Keys of one lock, for as many rounds as it takes until somebody would come in between.
+    const ROUNDS: usize = 20_000;
+    const GROUP: usize = 8;
+
+    /// Somebody asks for a key all the time while it is committed with others: it is in flight, then seen, and never neither.
+    #[test]
+    fn nobody_comes_between_in_flight_and_seen() {
+        #[expect(clippy::disallowed_methods, reason = "one base instant")]
+        let now = Instant::now();
+        let ttl = Duration::from_secs(60);
+        let limits = Limits {
+            capacity: 70_000,
+            ttl,
+            mode: Mode::Enforce,
+            refresh_on_duplicate: false,
+            waiters_per_id: 16,
+        };
+        let rules = Rules::named("group");
+        let window = LocalWindow::new(rules, limits, EngineKind::Compact, Arc::new(NoListener));
+        let keys: Vec<Key> =
+            (1..).map(Key).filter(|key| key.shard(Key::LOCKS) == 3).take(ROUNDS * GROUP).collect();
+        let [reserved, seen, neither] = [0; 3].map(AtomicUsize::new);
+        let wait_for = |round: &AtomicUsize, at_least| {
+            while round.load(SeqCst) < at_least {
+                thread::yield_now();
+            }
+        };
+        let ask = |key, mailbox: &Arc<Mailbox>| reserve_one(&window, key, now, mailbox, Ticket(1));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mailbox = Arc::default();
+                for (round, group) in keys.chunks(GROUP).enumerate() {
+                    let verdicts: Vec<Verdict> = group.iter().map(|key| ask(*key, &mailbox)).collect();
+                    reserved.store(round + 1, SeqCst);
+                    let mut stored = Reservations::default();
+                    for verdict in verdicts {
+                        if let Verdict::Fresh(reservation) = verdict {
+                            stored.push(reservation, now, ttl);
+                        }
+                    }
+                    stored.commit(now);
+                    wait_for(&seen, round + 1);
+                }
+            });
+            scope.spawn(|| {
+                let mailbox = Arc::default();
+                for (round, group) in keys.chunks(GROUP).enumerate() {
+                    wait_for(&reserved, round + 1);
+                    loop {
+                        match ask(group[0], &mailbox) {
+                            Verdict::Duplicate => break,
+                            Verdict::Fresh(_) => neither.fetch_add(1, SeqCst),
+                            _ => 0,
+                        };
+                    }
+                    seen.store(round + 1, SeqCst);
+                }
+            });
+        });
+        assert_eq!((neither.into_inner(), window.in_flight()), (0, 0));
+    }
+}
