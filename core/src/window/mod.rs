@@ -26,6 +26,7 @@ mod key;
 mod mailbox;
 mod remembered;
 mod reservation;
+mod table;
 
 pub mod engine;
 pub mod event;
