@@ -117,7 +117,7 @@ impl Driver {
             waiters_per_id: usize::from(two & 3),
         };
         let local: Arc<LocalWindow> =
-            LocalWindow::new(rules, limits, EngineKind::default(), Arc::new(event::Deaf));
+            LocalWindow::new(rules, limits, EngineKind::default(), Arc::new(event::NoListener));
         let late = (one & 64 != 0).then(|| LateWindow::new(local.clone()));
         let window: Arc<dyn Window> = match &late {
             Some(late) => late.clone(),
