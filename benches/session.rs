@@ -17,7 +17,9 @@ use hapax::stats::Stats;
 use hapax_core::pressure::Accounting;
 use hapax_core::session::{Output, Session, Settings};
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{KeyMaker, Limits, LocalWindow, Mailbox, Mode, Scope, Ticket, Verdict, Window};
+use hapax_core::window::{
+    KeyMaker, Limits, LocalWindow, Mailbox, Mode, Scope, Ticket, Verdict, Window, reserve_one,
+};
 use hapax_core::wire::properties::IdValue;
 use hapax_core::wire::{ChannelId, emit};
 use std::hint::black_box;
@@ -164,7 +166,7 @@ fn fill(window: &Arc<LocalWindow<Accounting>>, capacity: u64, now: Instant) {
     for n in 0..capacity {
         let id = format!("{n:016x}");
         let key = keys.key(Scope::RoutingKey, b"/", b"x", b"k", &IdValue::Bytes(id.as_bytes()));
-        if let Verdict::Fresh(reservation) = Arc::clone(window).reserve(key, now, &mailbox, Ticket(n)) {
+        if let Verdict::Fresh(reservation) = reserve_one(&window, key, now, &mailbox, Ticket(n)) {
             reservation.commit(now, window.ttl());
         }
     }

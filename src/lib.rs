@@ -16,6 +16,7 @@
 //! A publish comes in by [`net`], which hands the bytes to a [`hapax_core::session::Session`] and carries out what the
 //! session answers. [`admin`] shows what the windows, [`stats`] and [`net`] count.
 
+mod accept;
 pub mod admin;
 pub mod cli;
 pub mod config;

@@ -73,7 +73,7 @@ fn serve(loaded: Loaded) -> ExitCode {
     run::raise_file_limit(loaded.config.limits.max_connections);
     match run::serve(loaded.config) {
         Ok(()) => ExitCode::SUCCESS,
-        // By way of the log: whoever does not read that must not keep the process from its end.
+        // Write it by way of the log, so that a reader that has stopped cannot block the end of the process.
         Err(error) => {
             log.say(&format!("error: {error}"));
             ExitCode::from(RUNTIME)

@@ -1,4 +1,4 @@
-//! The running process: file limit, sockets, signals, and who is told to stop when. Part of the binary.
+//! The running process: file limit, sockets, signals, and the order in which everything stops. Part of the binary.
 
 use hapax::admin::{self, Admin, Parts, Probe};
 use hapax::config::Config;
@@ -27,7 +27,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const OTHER_FILES: u64 = 64 + admin::CONNECTIONS as u64;
 /// How often the upstream is asked for `/readyz`, however often that is read.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// How often windows are swept of what has expired, and judged.
+/// How often expired ids are removed from windows, and the windows are judged.
 const TICK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the process ends with code 1. Its text says what to do.
@@ -63,7 +63,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Raises the limit of open files, and warns if even the hard limit is too low for so many connections.
+/// Raises the limit of open files, and warns if even the hard limit is too low for `max_connections`.
 pub(crate) fn raise_file_limit(max_connections: usize) {
     let have = process::raise_file_limit();
     if let Err(error) = &have {
@@ -141,7 +141,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What all sessions have in common, and the windows with their accounting.
+/// Builds what all sessions share, and the windows with their accounting.
 fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     let mut accountings = Vec::new();
     let set = config.window_set(|_| {

@@ -9,6 +9,7 @@
 
 use super::activity::{Activity, Busy, ObservedStream, Stage};
 use super::auth::Peer;
+use crate::accept::Acceptor;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -29,8 +30,6 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_io_timeout::TimeoutStream;
 
-/// How long accepting rests when the system refuses (out of files, out of memory).
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// The shortest time between two log lines that say that all places are taken.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long a new connection may say nothing before it gives way. A peer needs that long to send its request. With
@@ -64,26 +63,21 @@ pub(super) const BOUNDS: Bounds =
 
 /// Serves until the task is dropped.
 pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds) -> io::Result<()> {
+    let mut acceptor = Acceptor::new(listener, "admin");
     let mut places = Places::new(bounds.connections.max(1));
     loop {
         tokio::select! {
             () = places.next_end() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    places.make_room(peer).await;
-                    let (router, activity) = (router.clone(), Arc::new(Activity::default()));
-                    places.take(Arc::clone(&activity), async move {
-                        tokio::select! {
-                            () = connection(stream, peer, router, bounds, &activity) => {}
-                            () = activity.told_to_leave() => {}
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::error!(target: "hapax::admin", %error, "can't accept; is the limit of open files too low? (ulimit -n)");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                }
-            },
+            (stream, peer) = acceptor.next() => {
+                places.make_room(peer).await;
+                let (router, activity) = (router.clone(), Arc::new(Activity::default()));
+                places.take(Arc::clone(&activity), async move {
+                    tokio::select! {
+                        () = connection(stream, peer, router, bounds, &activity) => {}
+                        () = activity.told_to_leave() => {}
+                    }
+                });
+            }
         }
     }
 }

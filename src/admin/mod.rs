@@ -12,7 +12,7 @@
 //! | anything else | 404 as JSON |
 //!
 //! Every path answers only if the request's `Host` can be this listener ([`auth`]). [`listen`] limits connections,
-//! [`events`] limits streams, [`activity`] records which connection should give way, and [`complaint`] is the form of
+//! [`api::events`] limits streams, [`activity`] records which connection should give way, and [`complaint`] is the form of
 //! every error.
 
 mod activity;
@@ -21,7 +21,6 @@ mod auth;
 mod clock;
 mod complaint;
 pub mod dashboard;
-mod events;
 mod health;
 mod listen;
 mod metrics;
@@ -31,6 +30,7 @@ pub use probe::{Probe, ProbeError};
 use crate::config::{Config, WindowConfig};
 use crate::net::ConnectionList;
 use crate::stats::Stats;
+use api::Events;
 use auth::AccessCheck;
 use axum::Router;
 use axum::extract::State;
@@ -39,7 +39,6 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use clock::Now;
 use complaint::{Complaint, ComplaintBody};
-use events::Events;
 use hapax_core::pressure::{Budget, Watched};
 use hapax_core::window::KeyMaker;
 use metrics::{Format, Metrics};

@@ -28,7 +28,7 @@ pub use token::{Secret, Token};
 pub(crate) use token::{TooOpen, read_secret};
 
 use hapax_core::pressure::budget::{Budget, Share};
-use hapax_core::session::Settings;
+use hapax_core::session::{STORE_TIMEOUT, Settings};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
 use hapax_core::window::set::Pattern;
@@ -177,6 +177,7 @@ impl Config {
         Settings {
             linger: self.timeouts.linger,
             in_flight_timeout: self.timeouts.in_flight,
+            store_timeout: STORE_TIMEOUT,
             handshake_timeout: self.timeouts.handshake,
             rights_held: self.timeouts.rights,
             max_unresolved: self.limits.max_unresolved,

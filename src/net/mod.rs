@@ -15,6 +15,7 @@ mod sparse;
 pub use connections::{ConnectionEntry, ConnectionList, ConnectionState, Numbers};
 pub use memory::MemoryLimit;
 
+use crate::accept::Acceptor;
 use crate::stats::Stats;
 use hapax_core::session::Shared;
 use places::{Full, Place, Places};
@@ -26,9 +27,6 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-
-/// How long accepting pauses when the system refuses (out of files, out of memory).
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// The settings and the counters that all connections share.
 #[derive(Debug)]
@@ -70,35 +68,30 @@ impl Relay {
     pub async fn serve(self: Arc<Self>, listener: TcpListener, mut draining: watch::Receiver<bool>) {
         let places = Places::new(self.max_connections, self.connections_per_address);
         let lines = Arc::new(Lines { refused: Sparse::new(now()), unreachable: Sparse::new(now()) });
+        let mut acceptor = Acceptor::new(listener, "listen");
         let mut connections = JoinSet::new();
         let orders = draining.clone();
         loop {
             tokio::select! {
                 _ = draining.wait_for(|draining| *draining) => break,
                 Some(ended) = connections.join_next() => log_panic(ended),
-                accepted = listener.accept() => match accepted {
-                    Ok((client, peer)) => match places.take(peer.ip()) {
-                        Ok((place, gave_way)) => {
-                            if gave_way {
-                                self.stats.displaced();
-                            }
-                            let (relay, lines, draining) = (Arc::clone(&self), Arc::clone(&lines), orders.clone());
-                            let number = place.number();
-                            let task = connections.spawn(async move {
-                                relay.connection(client, peer, place, &lines, draining).await;
-                            });
-                            places.has_task(number, task);
+                (client, peer) = acceptor.next() => match places.take(peer.ip()) {
+                    Ok((place, gave_way)) => {
+                        if gave_way {
+                            self.stats.displaced();
                         }
-                        Err(full) => self.refuse(full, peer, &lines),
-                    },
-                    Err(error) => {
-                        tracing::error!(%error, "can't accept; is the limit of open files too low? (ulimit -n)");
-                        tokio::time::sleep(ACCEPT_REST).await;
+                        let (relay, lines, draining) = (Arc::clone(&self), Arc::clone(&lines), orders.clone());
+                        let number = place.number();
+                        let task = connections.spawn(async move {
+                            relay.connection(client, peer, place, &lines, draining).await;
+                        });
+                        places.has_task(number, task);
                     }
+                    Err(full) => self.refuse(full, peer, &lines),
                 },
             }
         }
-        drop(listener);
+        drop(acceptor);
         let all = async {
             while let Some(ended) = connections.join_next().await {
                 log_panic(ended);

@@ -1,7 +1,7 @@
 //! The commands beside the relay: a load and a broker to measure with, a demonstration, a simulation of window sizes, and
 //! the operator's terminal. The relay needs none of them: they are behind the cargo feature `tools`.
 //!
-//! None of them imports another one. What several of them need is in [`text`] (numbers, durations and sizes as text) and
+//! No tool imports another one. They share [`text`] (numbers, durations and sizes as text) and
 //! [`reach`] (a running relay's address and token); the private RabbitMQ node is in the package `hapax-testbed`.
 
 pub mod bench;

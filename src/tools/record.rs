@@ -1,7 +1,7 @@
 //! `hapax record`: what a window of a running relay judges, as it happens, into a file for `hapax simulate`.
 //!
-//! Digests only: the relay sends keys, which nobody without its secret can turn back into ids. What it sends is written as it
-//! comes; each line is a publish, the first and the last one say what the recording is and how well it went.
+//! Digests only: the relay sends keys, which nobody without its secret can turn back into ids. Its lines are written as they
+//! come. Each line is a publish; the first and the last line say what the recording is and how well it went.
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -18,7 +18,7 @@ use crate::tools::text::{parse_count, parse_duration};
 
 /// A relay on the same host answers within milliseconds.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Beyond the time asked for.
+/// How long after the end of the recording its last line may come.
 const LATE: Duration = Duration::from_secs(30);
 const STYLE: &str = "  {msg} {human_pos} publishes  {per_sec}  {elapsed}";
 /// Lines between two looks at the screen.
@@ -26,7 +26,7 @@ const SHOW_EVERY: u64 = 256;
 /// An error's text.
 const ERROR_MAX: u64 = 64 << 10;
 
-/// What `hapax record` is asked for.
+/// The arguments of `hapax record`.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 #[command(after_help = "\
 Example:
@@ -227,7 +227,7 @@ fn copy(
         }
         events += u64::from(!first);
         first = false;
-        // What has come so far is kept, whatever happens next.
+        // Write the lines so far to the file, in case the connection breaks.
         if stream.buffer().is_empty() {
             out.flush().map_err(|error| unwritable(path, &error))?;
         }

@@ -1,6 +1,6 @@
 //! Numbers as people read them, and names that do no harm to a terminal.
 //!
-//! Vhosts, exchanges, routing keys and client properties are chosen by whoever connects. Written to a terminal as they
+//! Vhosts, exchanges, routing keys and client properties are chosen by clients. Written to a terminal as they
 //! are they could move its cursor, recolour it, or turn a line around; so everything that comes from the relay goes through
 //! [`clean`] (text) or [`json`] (documents) first.
 

@@ -1,7 +1,7 @@
 //! Processes and a folder that do not outlive us, whatever we die of.
 //!
-//! A small shell waits on a pipe whose other end only this process holds. When that end closes (we dropped the leash,
-//! returned from `main` with it in a static, or were killed with signal 9), the shell kills the processes that are on
+//! A small shell waits on a pipe whose other end only this process holds. That end closes when the leash is dropped, when the
+//! process ends, and when it is killed with signal 9. Then the shell kills the processes that are on
 //! the leash, by their ids, and removes the folder. Nothing is ever killed by its name.
 
 use std::fs::{self, DirBuilder};
@@ -75,7 +75,7 @@ impl Leash {
         self.let_go(child);
     }
 
-    /// What is on the leash, and the folder, stay when it ends. Somebody else will have to end them.
+    /// Leaves the processes and the folder when the leash ends. Somebody else has to end them.
     pub fn cut(&self) -> io::Result<()> {
         fs::write(self.folder.join("keep"), b"")
     }

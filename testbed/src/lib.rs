@@ -1,4 +1,4 @@
-//! What a test starts beside the relay: a private RabbitMQ node, and a leash that ends processes with their owner.
+//! Processes that a test starts beside the relay: a private RabbitMQ node, and a leash that ends processes with their owner.
 //!
 //! It is a package of its own because three need it and none of them owns it: the end-to-end tests, `hapax demo` and
 //! `hapax bench compare`. It knows nothing of Hapax, and a lean relay (`--no-default-features`) is built without it.

@@ -1,6 +1,6 @@
 //! A private RabbitMQ node: its own ports, name, cookie, folder and epmd, on the loopback only, gone with its owner.
 //!
-//! It is made for Debian's `rabbitmq-server` package, run straight from `/usr/lib/rabbitmq/bin` as whoever we are. It shares
+//! It is made for Debian's `rabbitmq-server` package, run straight from `/usr/lib/rabbitmq/bin` by the current user. It shares
 //! nothing with the machine's own node and needs no rights. The node is ready when it says so on its output *and*
 //! greets an AMQP client; a start takes about six seconds.
 //!
@@ -82,7 +82,7 @@ pub struct Rabbit {
     kept: bool,
 }
 
-/// What is left of a node that nobody owns any more.
+/// A node that goes on without its owner.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Kept {
     /// the node, and its port mapper

@@ -1,4 +1,4 @@
-//! One test's place: a vhost of its own on the node that its test binary shares, and what stands in front of that node.
+//! One test's place: a vhost of its own on the node that its test binary shares, and the relay or the forwarder in front of that node.
 
 use super::cut::Cut;
 use super::raw::{Publish, Raw, Told};
@@ -8,7 +8,7 @@ use hapax_testbed::Rabbit;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-/// What clients connect to.
+/// The process that clients connect to.
 pub enum Before {
     Nothing,
     Forwarder(Cut),
@@ -36,7 +36,7 @@ pub fn without_relay() -> bool {
 }
 
 impl Before {
-    /// What the environment asks for, before the broker at `upstream`; `config` is for the relay.
+    /// Starts what the environment asks for in front of the broker at `upstream`; `config` is for the relay.
     pub fn start(upstream: SocketAddr, config: &str) -> Before {
         if set("HAPAX_E2E_DIRECT") {
             Before::Nothing
@@ -48,7 +48,7 @@ impl Before {
     }
 }
 
-/// A vhost on a node, and what clients connect to.
+/// A vhost on a node, and the process that clients connect to.
 pub struct Site {
     pub rabbit: Arc<Rabbit>,
     pub vhost: String,

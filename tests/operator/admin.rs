@@ -210,8 +210,8 @@ async fn a_scrape_says_whether_the_upstream_answers() {
     assert_eq!(scraped(served.address, "hapax_upstream_up").await.as_deref(), Some("0"));
 }
 
-/// An upstream that accepts and says nothing costs a scrape a moment, not the probe's whole timeout (20 s here); what
-/// it says in the end is told to a later scrape.
+/// An upstream that accepts and says nothing costs a scrape a moment, not the probe's whole timeout (20 s here). A later
+/// scrape shows its answer.
 #[tokio::test]
 async fn a_scrape_does_not_wait_for_an_upstream_that_is_silent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");

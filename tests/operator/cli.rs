@@ -177,7 +177,7 @@ fn sigterm_drains_and_ends_with_0() {
     assert!(rest.contains("SIGTERM"), "{rest}");
 }
 
-/// What the relay offers to a client of another protocol: the shortest sign that it serves.
+/// Returns the relay's answer to a client of another protocol: the shortest sign that it serves.
 fn offered(port: u16) -> Option<[u8; 8]> {
     let mut client = TcpStream::connect(("127.0.0.1", port)).ok()?;
     client.write_all(b"AMQP\x00\x01\x00\x00").ok()?;
@@ -330,7 +330,7 @@ fn an_end_with_an_error_does_not_wait_for_the_log_either() {
     drop(reader);
 }
 
-/// Whoever may use the API chooses the id: it must make no line of its own, and command no terminal.
+/// A caller of the API chooses the id. It must not begin a line of its own, nor command a terminal.
 #[test]
 fn what_a_caller_sends_makes_no_line_in_a_log_of_text() {
     let (port, admin) = (free_port().expect("a free port"), free_port().expect("a free port"));

@@ -1,4 +1,4 @@
-//! What an operator has to do with: the command line, the configuration, metrics, the API, the dashboard, the terminal,
+//! The operator's side: the command line, the configuration, metrics, the API, the dashboard, the terminal,
 //! and windows that say that they are too small.
 //!
 //! A test that measures or changes the whole process, such as its resident memory or its log, runs itself again as a

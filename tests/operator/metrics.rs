@@ -183,7 +183,7 @@ impl Ground {
         client
     }
 
-    /// Fresh ones, duplicates, and duplicates of what had to be evicted.
+    /// Publishes fresh ids, duplicates, and duplicates of evicted ids.
     fn traffic(&self, client: &mut Raw, round: &str) {
         let id = |n: usize| format!("{round}-{n}");
         let ids = (0..400).chain(390..400).chain(0..200);

@@ -36,7 +36,7 @@ const QUEUE: &str = "orders.new";
 /// Fresh ids of one publisher per tick, and how long a tick is: 200 a second, times two publishers.
 const PER_TICK: u64 = 4;
 const TICK: Duration = Duration::from_millis(20);
-/// From an id's ack to its retry.
+/// The time between the ack of an id and its retry.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Half of what the retries would need: 400 ids a second are remembered for 2.5 s.
 const TOO_SMALL: u64 = 1_000;
@@ -46,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// When which id is to be sent once more.
 type Retries = Arc<Mutex<VecDeque<(Instant, String)>>>;
 
-/// A publisher that sends until it is told to rest, keeps its one connection, and knows what was acked.
+/// A publisher that sends until it has to rest, on one connection, and knows which ids were acked.
 struct Publisher {
     name: &'static str,
     resting: watch::Receiver<bool>,
@@ -104,7 +104,7 @@ impl Publisher {
     }
 }
 
-/// What a consumer has found in the queue: each id, and how often.
+/// The ids that a consumer has found in the queue, and how often.
 #[derive(Clone, Default)]
 struct Census(Arc<Mutex<HashMap<String, u64>>>);
 
@@ -230,7 +230,7 @@ fn a_window_too_small_says_so_and_is_mended_while_publishers_go_on() {
     wait::until("the alert fires", PATIENCE, || (!prometheus.query(firing).is_empty()).then_some(()));
     runtime.block_on(shot("critical", site.relay().admin()));
 
-    // 2. What escaped is what the consumer finds twice.
+    // 2. The consumer finds twice exactly the ids that escaped.
     let recommended = pressed["recommended_capacity"].as_u64().unwrap();
     let at_rest = settle();
     let rate = at_rest["ghost"]["false_positive_rate"].as_f64().unwrap();

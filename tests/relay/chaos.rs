@@ -7,7 +7,7 @@
 //!   connection broke: then the relay still learns the outcome, and the retry finds the truth.
 //!
 //! A run is driven by a seed, which is printed; `HAPAX_E2E_SEED=N` sets it. (The schedule of processes is the machine's
-//! own: the seed replays the plan, not every octet of what came of it.)
+//! own: the seed replays the plan, not every octet of the run.)
 #![allow(
     clippy::disallowed_methods,
     clippy::cast_possible_truncation,
@@ -38,7 +38,7 @@ const BODY: [u8; 100] = [b'.'; 100];
 struct Rng(u64);
 
 impl Rng {
-    /// From the environment, or new each time; either way it is printed.
+    /// Takes the seed from the environment, or a new one each time, and prints it.
     fn seeded(test: &str) -> Rng {
         let given = std::env::var("HAPAX_E2E_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| {
@@ -284,7 +284,7 @@ fn somewhere(rng: &mut Rng) -> Limits {
     Limits { up, down }
 }
 
-/// A forwarder that cuts every connection made while it is armed, until it has cut so many.
+/// A forwarder that cuts every connection made while it is armed, until it has made `cuts` cuts.
 fn cutting(upstream: SocketAddr, rng: &mut Rng, armed: &Arc<AtomicBool>, cuts: usize) -> Cut {
     let (armed, rng) = (Arc::clone(armed), Mutex::new((Rng(rng.next()), cuts)));
     Cut::start(upstream, move |_| {

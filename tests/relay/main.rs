@@ -1,4 +1,4 @@
-//! The relay as a process before a real RabbitMQ: what must be right for every publish, hostile clients, client libraries,
+//! The relay as a process in front of a real RabbitMQ: the promises for every publish, hostile clients, client libraries,
 //! and chaos.
 //!
 //! The tests share one node ([`e2e::site::shared_rabbit`]), each in a vhost of its own. A test that does something to a

@@ -1,4 +1,4 @@
-//! The cases in which a broker that records an id before the outcome is known loses messages (DESIGN, section 2), one
+//! The cases in which a broker that records an id before the outcome is known loses messages, one
 //! test a row, on a real RabbitMQ. The row about a restart belongs to the durable window, which has its own tests.
 
 use crate::e2e::raw::{Publish, Told};

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-/// `hapax demo` with these arguments, and with temporary folders of its own, to see what is left there.
+/// `hapax demo` with these arguments, and with a temporary folder of its own, to see that nothing remains there.
 fn demo(temporary: &std::path::Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hapax"));
     command.arg("demo").args(arguments).env_remove("KEEP").env("TMPDIR", temporary).stdin(Stdio::null());

@@ -6,7 +6,7 @@ use crate::e2e::wait;
 use hapax::config::WindowConfig;
 use hapax_core::window::event::Deaf;
 use hapax_core::window::tap::{BUFFERED, RECORDERS, Sample};
-use hapax_core::window::{Key, LocalWindow, Mailbox, Ticket, Verdict, Window};
+use hapax_core::window::{Key, LocalWindow, Mailbox, Ticket, Verdict, Window, reserve_one};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -26,7 +26,7 @@ fn window() -> Arc<LocalWindow> {
 /// Publishes it; whether it was fresh.
 fn publish(window: &Arc<LocalWindow>, key: u128, now: Instant) -> bool {
     let mailbox = Arc::new(Mailbox::new());
-    match Arc::clone(window).reserve(Key(key), now, &mailbox, Ticket(0)) {
+    match reserve_one(&window, Key(key), now, &mailbox, Ticket(0)) {
         Verdict::Fresh(reservation) => {
             reservation.commit(now, Duration::from_secs(60));
             true
@@ -47,11 +47,11 @@ fn a_recorder_sees_what_is_judged_while_it_is_there() {
     recorder.take(&mut samples);
     let sample = |at: u32, key| Sample { at: second * at, key: Key(key) };
     assert_eq!(samples, [sample(1, 1), sample(2, 2)]);
-    // What waits for the outcome of another publish is a publish, too.
+    // A duplicate that waits for the outcome of another publish is a publish, too.
     let mailbox = Arc::new(Mailbox::new());
     let now = begin + 4 * second;
-    let _first = Arc::clone(&window).reserve(Key(3), now, &mailbox, Ticket(1));
-    let second_one = Arc::clone(&window).reserve(Key(3), now, &mailbox, Ticket(2));
+    let _first = reserve_one(&window, Key(3), now, &mailbox, Ticket(1));
+    let second_one = reserve_one(&window, Key(3), now, &mailbox, Ticket(2));
     assert!(matches!(second_one, Verdict::InFlight(_)));
     recorder.take(&mut samples);
     assert_eq!(samples, [sample(3, 3), sample(3, 3)]);
@@ -115,8 +115,8 @@ fn text(output: Output) -> (Option<i32>, String, String) {
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-/// 100 ids, 30 of them again: through a relay, into a file, through the simulation. What the simulation would have caught is
-/// what the relay has dropped.
+/// 100 ids, 30 of them again: through a relay, into a file, through the simulation. The simulation catches exactly
+/// the publishes that the relay has dropped.
 #[test]
 fn what_a_relay_judges_is_recorded_and_replayed_as_it_was() {
     let Some(site) = Site::of_relay("record", "") else { return };

@@ -17,7 +17,7 @@ mod table;
 
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::event::Deaf;
-use hapax_core::window::{Limits, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, Window};
+use hapax_core::window::{Limits, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, reserve_one};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ fn fresh(
     ttl: Duration,
     n: u64,
 ) -> bool {
-    let verdict = window.clone().reserve(ground::key(n), now, mailbox, Ticket(0));
+    let verdict = reserve_one(&window, ground::key(n), now, mailbox, Ticket(0));
     let Verdict::Fresh(reservation) = verdict else { return false };
     reservation.commit(now, ttl);
     true

@@ -17,7 +17,7 @@ use super::trend::{Totals, Trend, interval};
 use super::whatif::Sampler;
 use crate::window::engine::Stamp;
 use crate::window::{
-    Apart, Event, EvictionCause, ForgetCause, Key, Limits, Listener, LocalWindow, Origin, Window,
+    Apart, Claim, Event, EvictionCause, ForgetCause, Key, Limits, Listener, LocalWindow, Origin, Window,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -285,9 +285,11 @@ impl Accounting {
     /// What the key's ledger has to know. A journal that is full is worked off.
     fn note(&self, ledger: &mut Ledger, event: &Event) {
         let (is_full, now) = match *event {
-            Event::Committed { key, now, .. } => (ledger.commit(key, now), now),
-            Event::Evicted { key, at, until, now, cause } => (ledger.evict(key, at, until, now, cause), now),
-            Event::Disowned { key } => (ledger.disown(key), Stamp(0)),
+            Event::Committed { claim: Claim::Digest(key), now, .. } => (ledger.commit(key, now), now),
+            Event::Evicted { claim: Claim::Digest(key), at, until, now, cause } => {
+                (ledger.evict(key, at, until, now, cause), now)
+            }
+            Event::Disowned { claim: Claim::Digest(key) } => (ledger.disown(key), Stamp(0)),
             _ => return,
         };
         if is_full {
@@ -301,10 +303,11 @@ impl Accounting {
         self.what_if.on(event);
         match *event {
             Event::Fresh { .. } | Event::Duplicate { .. } | Event::Committed { .. } => {}
-            Event::CommittedInDoubt { key, .. } => {
+            Event::CommittedInDoubt { claim: Claim::Digest(key), .. } => {
                 self.stripe(key).write(|ledger| ledger.committed_in_doubt += 1);
             }
-            Event::Evicted { key, .. } | Event::Disowned { key } => {
+            Event::Evicted { claim: Claim::Digest(key), .. }
+            | Event::Disowned { claim: Claim::Digest(key) } => {
                 self.stripe(key).write(|ledger| self.note(ledger, event));
             }
             Event::Flushed => self.flush(),
@@ -333,14 +336,14 @@ impl Listener for Accounting {
     /// window's work, and then costs more than all the counting (ADR 13).
     #[inline]
     fn on(&self, event: &Event) {
-        if let Event::Duplicate { key, .. } = *event {
+        if let Event::Duplicate { claim: Claim::Digest(key), .. } = *event {
             self.what_if.on(event);
             self.distinct.add(key.spread());
             self.stripe(key).duplicate.add();
-        } else if let Event::Fresh { key } = *event {
+        } else if let Event::Fresh { claim: Claim::Digest(key) } = *event {
             self.distinct.add(key.spread());
             self.stripe(key).fresh.add();
-        } else if let Event::Committed { key, .. } = *event {
+        } else if let Event::Committed { claim: Claim::Digest(key), .. } = *event {
             self.what_if.on(event);
             let stripe = self.stripe(key);
             stripe.committed.add();
@@ -355,7 +358,8 @@ impl Listener for Accounting {
     /// Commits and what made room for them, mostly of one stripe: its ledger is locked once.
     fn on_all(&self, events: &[Event]) {
         let stripe = |event: &Event| match event {
-            Event::Committed { key, .. } | Event::Evicted { key, .. } => Some(self.stripe(*key)),
+            Event::Committed { claim: Claim::Digest(key), .. }
+            | Event::Evicted { claim: Claim::Digest(key), .. } => Some(self.stripe(*key)),
             _ => None,
         };
         let is_in = |one: &Stripe| {
@@ -381,7 +385,8 @@ impl Listener for Accounting {
         self.in_force.set(limits);
     }
 
-    fn wants_origin(&self, key: Key) -> bool {
+    fn wants_origin(&self, claim: Claim) -> bool {
+        let Claim::Digest(key) = claim;
         !self.is_busy.load(Relaxed) || key.spread().is_multiple_of(SAMPLE)
     }
 
@@ -461,19 +466,25 @@ mod tests {
         let accounting = Accounting::new();
         let (key, now, until) = (Key(1), Stamp(1), Stamp(2));
         let plain = [
-            Event::Fresh { key },
-            Event::Duplicate { key, now },
+            Event::Fresh { claim: Claim::Digest(key) },
+            Event::Duplicate { claim: Claim::Digest(key), now },
             Event::InFlight,
             Event::NoId,
             Event::Bypassed,
-            Event::Committed { key, now, until },
-            Event::CommittedInDoubt { key, now, until },
+            Event::Committed { claim: Claim::Digest(key), now, until },
+            Event::CommittedInDoubt { claim: Claim::Digest(key), now, until },
             Event::Promoted,
             Event::TakenOver,
             Event::Refused,
         ];
         let forgotten = ForgetCause::ALL.map(Event::Forgotten);
-        let evicted = EvictionCause::ALL.map(|cause| Event::Evicted { key, at: now, until, now, cause });
+        let evicted = EvictionCause::ALL.map(|cause| Event::Evicted {
+            claim: Claim::Digest(key),
+            at: now,
+            until,
+            now,
+            cause,
+        });
         let events: Vec<Event> = plain.into_iter().chain(forgotten).chain(evicted).collect();
         for (n, event) in events.iter().enumerate() {
             (0..=n).for_each(|_| accounting.on(event));

@@ -5,7 +5,7 @@ use super::entry::{Entry, Mandatory};
 use super::outbox::{Lane, Piece, View};
 use super::returns::ReturnKey;
 use super::rights::Right;
-use crate::window::{Key, Mode, Reservation, Window};
+use crate::window::{Claim, Mode, Reservation, Window};
 use crate::wire::method::Publish;
 use crate::wire::{ChannelId, emit};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// What the window is asked, and what is remembered of a publish.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
-    pub(super) key: Key,
+    pub(super) claim: Claim,
     pub(super) ttl: Duration,
     /// the client's tag, where it uses confirms
     pub(super) client: Option<ClientTag>,

@@ -122,6 +122,11 @@ impl Cx<'_> {
         self.unresolved_elsewhere + own < self.shared.settings.max_unresolved
     }
 
+    /// Returns how many bytes more may be held, when this channel holds `own` bytes.
+    pub(super) fn room(&self, own: usize) -> usize {
+        self.shared.settings.held_bytes.saturating_sub(self.held_elsewhere.saturating_add(own))
+    }
+
     /// Returns true if `more` bytes may be held, when this channel holds `own` bytes.
     pub(super) fn has_room(&self, own: usize, more: usize) -> bool {
         self.held_elsewhere.saturating_add(own).saturating_add(more) <= self.shared.settings.held_bytes

@@ -3,7 +3,7 @@
 use super::confirms::ClientTag;
 use super::returns::ReturnKey;
 use super::rights::Right;
-use crate::window::{ForgetCause, InDoubt, Reservation, Reservations};
+use crate::window::{ForgetCause, InDoubt, Reservation};
 use std::time::{Duration, Instant};
 
 /// What the upstream says of a publish.
@@ -71,16 +71,17 @@ impl Entry {
         self.mandatory.as_ref().is_some_and(|mandatory| mandatory.returned)
     }
 
-    /// The upstream has acked or committed it, perhaps with others: all of them are to be committed then.
-    pub(super) fn stored(self, others: &mut Reservations, now: Instant) {
+    /// The upstream has acked or committed it. Gives back the reservation that is to be committed. If it was returned, it is
+    /// not stored, and its id is forgotten.
+    #[inline]
+    pub(super) fn stored(self) -> Option<(Reservation, Duration)> {
         let returned = self.is_returned();
-        if let Some((reservation, ttl)) = self.reservation {
-            if returned {
-                reservation.forget(ForgetCause::Returned);
-            } else {
-                others.push(reservation, now, ttl);
-            }
+        let (reservation, ttl) = self.reservation?;
+        if returned {
+            reservation.forget(ForgetCause::Returned);
+            return None;
         }
+        Some((reservation, ttl))
     }
 
     /// It was not stored.

@@ -20,6 +20,7 @@
 mod about;
 #[doc(hidden)]
 pub mod alone;
+mod answers;
 mod blame;
 mod candidate;
 mod channel;
@@ -38,6 +39,7 @@ mod liveness;
 mod outbox;
 mod probe;
 mod publisher;
+mod replies;
 mod returns;
 mod rights;
 mod runs;
@@ -46,6 +48,7 @@ mod session;
 mod sides;
 mod timers;
 mod transaction;
+mod unremembered;
 mod upstream;
 mod waiting;
 mod written;
@@ -77,6 +80,9 @@ pub struct Shared {
     pub listener: Arc<dyn SessionListener>,
 }
 
+/// How long the store of a window may be silent.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Bounds and times of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -84,6 +90,8 @@ pub struct Settings {
     pub linger: Duration,
     /// how long a publish waits for the outcome of another with the same id
     pub in_flight_timeout: Duration,
+    /// how long the store of a window may be silent: about a verdict, or about a commit that it does not remember yet
+    pub store_timeout: Duration,
     /// how long the handshake may take, and the answer to a close
     pub handshake_timeout: Duration,
     /// how long the broker's proof that a user may publish somewhere is believed

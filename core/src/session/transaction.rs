@@ -5,7 +5,7 @@ use super::entry::Entry;
 use super::returns::{ReturnKey, Returned, Returns};
 use super::rights::Right;
 use super::runs::{Runs, is_same_exchange};
-use crate::window::{ForgetCause, Key, Reservation, Reservations};
+use crate::window::{Claim, Committed, ForgetCause, Reservation, Reservations, Unremembered, is_same};
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
@@ -38,7 +38,7 @@ impl Ended {
 pub(super) struct Transactions {
     open: Batch,
     /// of the open one
-    keys: HashSet<Key>,
+    claims: HashSet<Claim>,
     ended: VecDeque<Ended>,
     /// What the ended ones weigh.
     ending: usize,
@@ -48,7 +48,7 @@ impl Transactions {
     /// A publish was forwarded to `exchange`, inside the open transaction.
     pub(super) fn forwarded(&mut self, entry: Entry, exchange: &[u8]) {
         if let Some((reservation, _)) = &entry.reservation {
-            self.keys.insert(reservation.key());
+            self.claims.insert(reservation.claim());
         }
         let Batch { entries, returns, exchanges } = &mut self.open;
         let place = entries.len() as u64;
@@ -59,9 +59,9 @@ impl Transactions {
         entries.push(entry);
     }
 
-    /// Whether the open transaction holds this key already.
-    pub(super) fn holds(&self, key: Key) -> bool {
-        self.keys.contains(&key)
+    /// Whether the open transaction holds this claim already.
+    pub(super) fn holds(&self, claim: Claim) -> bool {
+        self.claims.contains(&claim)
     }
 
     /// What was forwarded last in the open transaction.
@@ -119,18 +119,28 @@ impl Transactions {
         (named, exact)
     }
 
-    /// `tx.commit-ok` or `tx.rollback-ok`: the oldest ending is over. `proven` is told the rights that it has proven.
-    pub(super) fn ended(&mut self, now: Instant, mut proven: impl FnMut(Right)) {
-        let Some(ended) = self.ended.pop_front() else { return };
-        self.ending -= weight(&ended);
+    /// `tx.commit-ok` or `tx.rollback-ok`: the oldest transaction that is ending is over. `proven` is told the rights that this
+    /// has proven. Returns the commits that their windows do not remember yet, one for each window, and how many publishes
+    /// there were.
+    pub(super) fn ended(
+        &mut self,
+        now: Instant,
+        mut proven: impl FnMut(Right),
+    ) -> (Vec<Unremembered>, usize) {
+        let Some(ended) = self.ended.pop_front() else { return (Vec::new(), 0) };
+        let weight = weight(&ended);
+        self.ending -= weight;
+        let mut later = Vec::new();
         match ended {
             Ended::Commit(Batch { entries, .. }) => {
                 let mut stored = Reservations::default();
                 for entry in entries {
                     entry.right.into_iter().for_each(&mut proven);
-                    entry.stored(&mut stored, now);
+                    if let Some((reservation, ttl)) = entry.stored() {
+                        note(&mut later, stored.push(reservation, now, ttl));
+                    }
                 }
-                stored.commit(now);
+                note(&mut later, stored.commit(now));
             }
             Ended::Rollback(Batch { entries, .. }) => {
                 for entry in entries {
@@ -139,6 +149,7 @@ impl Transactions {
                 }
             }
         }
+        (later, weight)
     }
 
     /// Forgets the open transaction: it will never be committed.
@@ -184,11 +195,19 @@ impl Transactions {
     }
 
     fn close(&mut self) -> Batch {
-        self.keys.clear();
+        self.claims.clear();
         std::mem::take(&mut self.open)
     }
 }
 
 fn weight(ended: &Ended) -> usize {
     ended.batch().entries.len().max(1)
+}
+
+/// Keeps the last commit of each window: when that one is remembered, so are those before it.
+fn note(later: &mut Vec<Unremembered>, committed: Option<Committed>) {
+    if let Some(Committed::Later(commit)) = committed {
+        later.retain(|earlier| !is_same(earlier.window(), commit.window()));
+        later.push(commit);
+    }
 }

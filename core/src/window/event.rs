@@ -11,7 +11,7 @@
 //! `TakenOver`, or `Duplicate`, or `Refused`. So fresh = forwarded, duplicate = taken out, and in flight = how many had to wait for it.
 
 use super::engine::Stamp;
-use super::{Key, Limits};
+use super::{Claim, Limits};
 
 /// Why a seen key was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -97,12 +97,12 @@ pub enum Event {
     /// verdict: fresh, at once or by promotion
     Fresh {
         /// of which key
-        key: Key,
+        claim: Claim,
     },
     /// verdict: duplicate, at once or because what it had waited for was stored
     Duplicate {
         /// of which key
-        key: Key,
+        claim: Claim,
         /// when
         now: Stamp,
     },
@@ -115,7 +115,7 @@ pub enum Event {
     /// a key became seen. What makes room for it is told after this.
     Committed {
         /// which
-        key: Key,
+        claim: Claim,
         /// when
         now: Stamp,
         /// until when it will be remembered, if there is room
@@ -124,7 +124,7 @@ pub enum Event {
     /// a key became seen although its outcome is not known (`in_doubt = "keep"`)
     CommittedInDoubt {
         /// which
-        key: Key,
+        claim: Claim,
         /// when
         now: Stamp,
         /// until when it will be remembered, if there is room
@@ -141,7 +141,7 @@ pub enum Event {
     /// a seen key was removed
     Evicted {
         /// which
-        key: Key,
+        claim: Claim,
         /// its commit, or when it was last made young again
         at: Stamp,
         /// until when it ought to have been remembered
@@ -154,7 +154,7 @@ pub enum Event {
     /// somebody had this one key made unknown, whether it was seen or not (if it was, its `Evicted` came before)
     Disowned {
         /// which
-        key: Key,
+        claim: Claim,
     },
     /// somebody had all seen keys made unknown (their `Evicted` came before)
     Flushed,
@@ -175,7 +175,7 @@ pub trait Listener: Send + Sync + std::fmt::Debug + 'static {
     /// What is in force from now on: told when the window is made, and after each change. No lock is held.
     fn limits(&self, _: &Limits) {}
     /// Whether it is to be told where this fresh publish goes; it may do with a part of them.
-    fn wants_origin(&self, _: Key) -> bool {
+    fn wants_origin(&self, _: Claim) -> bool {
         false
     }
     /// Where a fresh publish goes. No lock is held.

@@ -155,7 +155,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
         if let Some(entry) = removed {
             self.evicted(now, key, entry, EvictionCause::Forget);
         }
-        self.notice(Event::Disowned { key });
+        self.notice(Event::Disowned { claim: key.into() });
         removed.is_some_and(|entry| !entry.is_expired(now))
     }
 
@@ -202,10 +202,48 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
     }
 
     /// A verdict is asked for.
-    pub(super) fn ask(&self, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Judgement {
+    fn ask(&self, ask: &Ask, now: Instant, mailbox: &Arc<Mailbox>) -> Judgement {
+        let Claim::Digest(key) = ask.claim;
         let stamp = self.clock.stamp(now);
         self.tap.asked(key, stamp);
-        self.judge(key, (stamp, now), mailbox, ticket)
+        self.judge(key, (stamp, now), mailbox, ask.ticket)
+    }
+
+    /// Judges all asks, and gives each verdict its guard. The guard holds `holder`, which is this window or a handle of it.
+    pub(super) fn reserve_for<W: Window + 'static>(
+        holder: Arc<W>,
+        window: impl Fn(&W) -> &LocalWindow<L>,
+        asks: &[Ask],
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        verdicts: &mut [Option<Verdict>],
+    ) {
+        let Some((last, others)) = asks.split_last() else { return };
+        let mut slots = verdicts.iter_mut();
+        if !others.is_empty() {
+            for asks in asks.chunks(HINTED) {
+                window(&holder).warm_all(asks.iter().map(|ask| ask.claim), false);
+            }
+        }
+        for (ask, slot) in others.iter().zip(&mut slots) {
+            let judgement = window(&holder).ask(ask, now, mailbox);
+            *slot = Some(judgement.verdict(|| Arc::clone(&holder) as _, ask, mailbox));
+        }
+        if let Some(slot) = slots.next() {
+            let judgement = window(&holder).ask(last, now, mailbox);
+            *slot = Some(judgement.verdict(|| holder, last, mailbox));
+        }
+    }
+
+    /// Has the engine read what it will read of these claims, [`HINTED`] at most. With `insert`, also what has to make room.
+    fn warm_all(&self, claims: impl Iterator<Item = Claim>, insert: bool) {
+        let mut keys = [Key(0); HINTED];
+        let mut count = 0;
+        for (slot, Claim::Digest(key)) in keys.iter_mut().zip(claims) {
+            *slot = key;
+            count += 1;
+        }
+        self.engine.warm(keys.get(..count).unwrap_or_default(), insert);
     }
 
     /// In flight, seen or neither, and what becomes of each. The moment is told in both ways.
@@ -230,12 +268,12 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
         };
         let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
         if self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone) {
-            self.notice(Event::Duplicate { key, now });
+            self.notice(Event::Duplicate { claim: key.into(), now });
             return Judgement::Duplicate;
         }
         let turn = turns.draw();
         place.insert(Flight::new(turn));
-        self.notice(Event::Fresh { key });
+        self.notice(Event::Fresh { claim: key.into() });
         Judgement::Fresh(turn)
     }
 
@@ -246,9 +284,9 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
         let waiters = {
             let mut shard = self.flights.lock(key);
             self.notice(if in_doubt {
-                Event::CommittedInDoubt { key, now, until }
+                Event::CommittedInDoubt { claim: key.into(), now, until }
             } else {
-                Event::Committed { key, now, until }
+                Event::Committed { claim: key.into(), now, until }
             });
             let flight = shard.stored(key);
             // What was in flight is not seen. Whoever commits what was overtaken, or without a reservation, gets what is
@@ -266,7 +304,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
                     .insert(key, entry, now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
             }
             let waiters = flight.map(Flight::into_waiters).unwrap_or_default();
-            waiters.iter().for_each(|_| self.notice(Event::Duplicate { key, now }));
+            waiters.iter().for_each(|_| self.notice(Event::Duplicate { claim: key.into(), now }));
             waiters
         };
         for (mailbox, ticket) in waiters {
@@ -287,7 +325,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
         self.notice(Event::Forgotten(cause));
         if next.is_some() {
             self.notice(Event::Promoted);
-            self.notice(Event::Fresh { key });
+            self.notice(Event::Fresh { claim: key.into() });
         }
         next
     }
@@ -304,7 +342,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
         let taken = shard.take_over(key, since, now, queued);
         if matches!(taken, Taken::Granted(_)) {
             self.notice(Event::TakenOver);
-            self.notice(Event::Fresh { key });
+            self.notice(Event::Fresh { claim: key.into() });
         }
         taken
     }
@@ -327,75 +365,119 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         self.dials.ttl()
     }
 
-    fn warm(&self, keys: &[Key]) {
-        self.engine.warm(keys, false);
-    }
-
-    fn warm_commits(&self, keys: &[Key]) {
-        self.engine.warm(keys, true);
+    fn warm(&self, claims: &[Claim]) {
+        self.warm_all(claims.iter().copied(), false);
     }
 
     fn handle(self: Arc<Self>) -> Arc<dyn Window> {
         Arc::new(Handle(self))
     }
 
-    fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
-        let judgement = self.ask(key, now, mailbox, ticket);
-        judgement.verdict(self, key, mailbox, ticket)
+    fn reserve(
+        self: Arc<Self>,
+        asks: &[Ask],
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        verdicts: &mut [Option<Verdict>],
+    ) {
+        LocalWindow::reserve_for(self, |window| window, asks, now, mailbox, verdicts);
     }
 
-    fn commit(&self, key: Key, now: Instant, ttl: Duration) {
+    /// Never called: this window never says `Pending`. It would ask anew.
+    fn overdue(
+        self: Arc<Self>,
+        claim: Claim,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Verdict {
+        self.leave(claim, mailbox, ticket);
+        reserve_one(&self, claim, now, mailbox, ticket)
+    }
+
+    fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered {
+        let Claim::Digest(key) = claim;
         self.settle(key, now, ttl, false);
+        Remembered::Now
     }
 
-    fn commit_all(&self, commits: &[(Key, Duration)], now: Instant) {
-        match self.engine.by_lock() {
-            Some(engine) => commits.chunks(HINTED).for_each(|commits| self.settle_all(engine, commits, now)),
-            None => commits.iter().for_each(|(key, ttl)| self.commit(*key, now, *ttl)),
+    /// Reads what the commits will read first, all of it at once.
+    fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered {
+        for commits in commits.chunks(HINTED) {
+            self.warm_all(commits.iter().map(|(claim, _)| *claim), true);
+            match self.engine.by_lock() {
+                Some(engine) => self.settle_all(engine, commits, now),
+                None => {
+                    commits.iter().for_each(|(Claim::Digest(key), ttl)| self.settle(*key, now, *ttl, false))
+                }
+            }
         }
+        Remembered::Now
     }
 
-    fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration) {
+        let Claim::Digest(key) = claim;
         self.settle(key, now, ttl, true);
     }
 
-    fn rollback(self: Arc<Self>, key: Key, turn: Turn, cause: ForgetCause) {
+    fn remembered(&self) -> Position {
+        Position::default()
+    }
+
+    /// Every commit is remembered at once, so there is nothing to wait for.
+    fn tell_when(&self, _: Position, mailbox: &Arc<Mailbox>) {
+        mailbox.call();
+    }
+
+    /// Never called: no commit of this window has a position.
+    fn overdue_commit(&self, _: Position, _: Instant) -> OverdueCommit {
+        OverdueCommit::AckAnyway
+    }
+
+    fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
+        let Claim::Digest(key) = claim;
         if let Some((mailbox, ticket, turn)) = self.pass_on(key, turn, cause) {
-            mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(self, key, turn)));
+            mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(self, claim, turn)));
         }
     }
 
     fn take_over(
         self: Arc<Self>,
-        key: Key,
+        claim: Claim,
         since: Instant,
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
-        self.overtake(key, since, now, queued).result(self, key)
+        let Claim::Digest(key) = claim;
+        self.overtake(key, since, now, queued).result(self, claim)
     }
 
-    fn set_uploading(&self, key: Key, turn: Turn, uploading: bool) {
+    fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {
+        let Claim::Digest(key) = claim;
         if let Some(flight) = self.flights.lock(key).flights.get_mut(&key) {
             flight.set_uploading(turn, uploading);
         }
     }
 
-    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+    fn waits_on(&self, claim: Claim, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        let Claim::Digest(key) = claim;
         let shard = self.flights.lock(key);
         let Some(flight) = shard.flights.get(&key) else { return true };
         flight.is_uploading() || queued.is_some_and(|(mailbox, ticket)| !flight.is_queued(mailbox, ticket))
     }
 
-    fn is_awaited(&self, key: Key, turn: Turn) -> bool {
+    fn is_awaited(&self, claim: Claim, turn: Turn) -> bool {
+        let Claim::Digest(key) = claim;
         self.flights.lock(key).flights.get_mut(&key).is_some_and(|flight| flight.is_awaited(turn))
     }
 
-    fn disown(&self, key: Key, now: Instant) {
+    fn disown(&self, claim: Claim, now: Instant) {
+        let Claim::Digest(key) = claim;
         self.forget(key, now);
     }
 
-    fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
+    fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
+        let Claim::Digest(key) = claim;
         if let Some(flight) = self.flights.lock(key).flights.get_mut(&key) {
             flight.leave(mailbox, ticket);
         }
@@ -405,8 +487,8 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         self.listener.on(&event);
     }
 
-    fn wants_origin(&self, key: Key) -> bool {
-        self.listener.wants_origin(key)
+    fn wants_origin(&self, claim: Claim) -> bool {
+        self.listener.wants_origin(claim)
     }
 
     fn note_origin(&self, origin: &Origin<'_>) {
@@ -414,14 +496,99 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
     }
 }
 
+impl<L: Listener + ?Sized> Inspect for LocalWindow<L> {
+    fn entries(&self) -> Option<usize> {
+        Some(self.len())
+    }
+
+    fn capacity(&self) -> Option<usize> {
+        Some(self.capacity())
+    }
+
+    fn in_flight(&self) -> Option<usize> {
+        Some(self.in_flight())
+    }
+
+    fn refreshes_on_duplicate(&self) -> bool {
+        self.refresh_on_duplicate
+    }
+
+    fn waiters_per_id(&self) -> usize {
+        self.waiters_per_id
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes()
+    }
+
+    fn store_bytes(&self) -> usize {
+        self.store_bytes()
+    }
+
+    fn store_bytes_at(&self, capacity: usize) -> usize {
+        self.store_bytes_at(capacity)
+    }
+
+    fn bytes_per_id(&self) -> f64 {
+        self.bytes_per_id()
+    }
+
+    fn oldest(&self, now: Instant) -> Option<Duration> {
+        self.oldest(now)
+    }
+
+    fn stamp(&self, now: Instant) -> Stamp {
+        self.stamp(now)
+    }
+
+    fn find(&self, claim: Claim, now: Instant) -> Option<Found> {
+        let Claim::Digest(key) = claim;
+        Some(match self.get(key, now) {
+            Some(seen) => Found::Seen(seen),
+            None if self.is_in_flight(key) => Found::InFlight,
+            None => Found::Unknown,
+        })
+    }
+
+    fn forget(&self, claim: Claim, now: Instant) -> Option<bool> {
+        let Claim::Digest(key) = claim;
+        Some(self.forget(key, now))
+    }
+
+    fn flush(&self, now: Instant) -> Option<usize> {
+        Some(self.flush(now))
+    }
+
+    fn resize(&self, capacity: usize, now: Instant) -> Option<()> {
+        self.resize(capacity, now);
+        Some(())
+    }
+
+    fn set_ttl(&self, ttl: Duration) {
+        self.set_ttl(ttl);
+    }
+
+    fn set_mode(&self, mode: Mode) {
+        self.set_mode(mode);
+    }
+
+    fn sweep(&self, now: Instant) {
+        self.sweep(now);
+    }
+
+    fn record(&self, now: Instant) -> Option<Recorder> {
+        self.record(now)
+    }
+}
+
 /// What had expired anyway is not held against whoever took it out.
 fn gone(now: Stamp, key: Key, entry: Entry, cause: EvictionCause) -> Event {
     let cause = if entry.is_expired(now) { EvictionCause::Expired } else { cause };
-    Event::Evicted { key, at: entry.at, until: entry.until, now, cause }
+    Event::Evicted { claim: key.into(), at: entry.at, until: entry.until, now, cause }
 }
 
 /// A verdict before its guard is made, which must not happen under the lock.
-pub(super) enum Judgement {
+enum Judgement {
     Fresh(Turn),
     Queued,
     Crowded,
@@ -429,17 +596,13 @@ pub(super) enum Judgement {
 }
 
 impl Judgement {
-    /// With its guard, which holds `window`.
-    pub(super) fn verdict(
-        self,
-        window: Arc<dyn Window>,
-        key: Key,
-        mailbox: &Arc<Mailbox>,
-        ticket: Ticket,
-    ) -> Verdict {
+    /// With its guard, if it has one, which holds `window`.
+    fn verdict(self, window: impl FnOnce() -> Arc<dyn Window>, ask: &Ask, mailbox: &Arc<Mailbox>) -> Verdict {
         match self {
-            Judgement::Fresh(turn) => Verdict::Fresh(Reservation::new(window, key, turn)),
-            Judgement::Queued => Verdict::InFlight(Wait::new(window, key, mailbox.clone(), ticket)),
+            Judgement::Fresh(turn) => Verdict::Fresh(Reservation::new(window(), ask.claim, turn)),
+            Judgement::Queued => {
+                Verdict::InFlight(Wait::new(window(), ask.claim, mailbox.clone(), ask.ticket))
+            }
             Judgement::Crowded => Verdict::Crowded,
             Judgement::Duplicate => Verdict::Duplicate,
         }
@@ -448,9 +611,9 @@ impl Judgement {
 
 impl Taken {
     /// With its reservation, which holds `window`.
-    pub(super) fn result(self, window: Arc<dyn Window>, key: Key) -> TakeOver {
+    pub(super) fn result(self, window: Arc<dyn Window>, claim: Claim) -> TakeOver {
         match self {
-            Taken::Granted(turn) => TakeOver::Granted(Reservation::new(window, key, turn)),
+            Taken::Granted(turn) => TakeOver::Granted(Reservation::new(window, claim, turn)),
             Taken::Wait { since } => TakeOver::Wait { since },
             Taken::Answered => TakeOver::Answered,
         }
@@ -493,7 +656,7 @@ mod tests {
         let (window, mailbox, now) = (window(4, EngineKind::default()), Arc::new(Mailbox::new()), base());
         let handles = [Arc::clone(&window).handle(), Arc::clone(&window).handle()];
         let reserve =
-            |n: usize, key, ticket| Arc::clone(&handles[n]).reserve(Key(key), now, &mailbox, Ticket(ticket));
+            |n: usize, key, ticket| reserve_one(&handles[n], Key(key), now, &mailbox, Ticket(ticket));
         let Verdict::Fresh(first) = reserve(0, 1, 1) else { panic!("not fresh") };
         let Verdict::InFlight(wait) = reserve(1, 1, 2) else { panic!("not in flight") };
         assert_eq!((Arc::strong_count(&window), Arc::strong_count(&handles[0])), (3, 2));
@@ -514,7 +677,7 @@ mod tests {
         for engine in EngineKind::ALL {
             let (window, now) = (window(4, engine), base());
             for seconds in [1, 2, 3] {
-                window.commit(Key(1), now, Duration::from_secs(seconds));
+                window.commit(Key(1).into(), now, Duration::from_secs(seconds));
                 assert_eq!(window.len(), 1);
             }
             assert_eq!(window.get(Key(1), now).unwrap().until, now + Duration::from_secs(3));
@@ -525,14 +688,14 @@ mod tests {
     fn a_clock_that_is_read_a_moment_late_does_no_harm() {
         let (window, mailbox, now) = (window(4, EngineKind::default()), Arc::new(Mailbox::new()), base());
         let second = Duration::from_secs(1);
-        let Verdict::Fresh(reservation) = window.clone().reserve(Key(1), now + second, &mailbox, Ticket(1))
+        let Verdict::Fresh(reservation) = reserve_one(&window, Key(1), now + second, &mailbox, Ticket(1))
         else {
             panic!("not fresh")
         };
         reservation.commit(now, second);
         let before = window.get(Key(1), now).unwrap();
         assert_eq!((before.at, before.until), (now, now + second));
-        assert!(matches!(window.clone().reserve(Key(1), now, &mailbox, Ticket(2)), Verdict::Duplicate));
+        assert!(matches!(reserve_one(&window, Key(1), now, &mailbox, Ticket(2)), Verdict::Duplicate));
         assert!(window.get(Key(1), now + 2 * second).is_none());
     }
 }

@@ -17,6 +17,8 @@ pub struct Mailbox {
 #[derive(Debug, Default)]
 struct Inner {
     letters: Vec<(Ticket, Verdict)>,
+    /// Somebody has called the session without a letter.
+    is_called: bool,
     waker: Option<Waker>,
 }
 
@@ -38,15 +40,35 @@ impl Mailbox {
         }
     }
 
-    /// Takes all that is there.
-    pub fn take(&self) -> Vec<(Ticket, Verdict)> {
-        std::mem::take(&mut self.inner.lock().letters)
+    /// Wakes the session's task without a letter: a window has something to tell, and the session asks it what.
+    pub fn call(&self) {
+        let waker = {
+            let mut inner = self.inner.lock();
+            inner.is_called = true;
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
-    /// Registers who is to be woken by the next letter; true if there is one already.
+    /// Takes all letters. A call counts as heard.
+    pub fn take(&self) -> Vec<(Ticket, Verdict)> {
+        let mut inner = self.inner.lock();
+        inner.is_called = false;
+        std::mem::take(&mut inner.letters)
+    }
+
+    /// Takes all letters, and whether somebody has called.
+    pub fn take_all(&self) -> (Vec<(Ticket, Verdict)>, bool) {
+        let mut inner = self.inner.lock();
+        (std::mem::take(&mut inner.letters), std::mem::take(&mut inner.is_called))
+    }
+
+    /// Registers who is to be woken by the next letter or call; true if there is one already.
     pub fn register(&self, waker: &Waker) -> bool {
         let mut inner = self.inner.lock();
-        if !inner.letters.is_empty() {
+        if inner.is_called || !inner.letters.is_empty() {
             return true;
         }
         match &mut inner.waker {

@@ -6,7 +6,9 @@
 use crate::ground::{key, resident, run_alone};
 use hapax_core::pressure::{Accounting, Facts, Watched};
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{Limits, LocalWindow, Mailbox, Mode, Origin, Rules, Ticket, Verdict, Window};
+use hapax_core::window::{
+    Limits, LocalWindow, Mailbox, Mode, Origin, Rules, Ticket, Verdict, Window, reserve_one,
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,8 +74,8 @@ fn fill(engine: EngineKind, capacity: u64, within_ttl: u64, ids: u64) -> (Facts,
     let watched = Watched { window: window.clone(), accounting };
     for n in 0..ids {
         now += TTL / u32::try_from(within_ttl).expect("small");
-        match window.clone().reserve(key(n), now, &mailbox, Ticket(n)) {
-            Verdict::Fresh(reservation) => reservation.commit(now, TTL),
+        match reserve_one(&window, key(n), now, &mailbox, Ticket(n)) {
+            Verdict::Fresh(reservation) => drop(reservation.commit(now, TTL)),
             other => panic!("{n}: {other:?}"),
         }
         let (exchange, routing_key) = (b"orders", n.to_le_bytes());

@@ -15,7 +15,7 @@
 use crate::ground::{key, resident, run_alone};
 use hapax_core::pressure::{Accounting, Facts, Level, Watched};
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{Limits, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, Window};
+use hapax_core::window::{Limits, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, reserve_one};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -103,9 +103,8 @@ impl Flood {
                 self.watched.tick(self.now);
             }
             let (key, begin) = (key(self.next), clock());
-            let window = self.watched.window.clone();
-            match window.reserve(key, self.now, &self.mailbox, Ticket(self.next)) {
-                Verdict::Fresh(reservation) => reservation.commit(self.now, TTL),
+            match reserve_one(&self.watched.window, key, self.now, &self.mailbox, Ticket(self.next)) {
+                Verdict::Fresh(reservation) => drop(reservation.commit(self.now, TTL)),
                 other => panic!("{}: {other:?}", self.next),
             }
             spans.push(u32::try_from(begin.elapsed().as_nanos()).unwrap_or(u32::MAX));

@@ -15,7 +15,7 @@ use ground::key;
 use hapax_core::pressure::{Accounting, Facts};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    Limits, Listener, LocalWindow, Mailbox, Mode, Reservation, Rules, Ticket, Verdict, Window,
+    Limits, Listener, LocalWindow, Mailbox, Mode, Reservation, Rules, Ticket, Verdict, Window, reserve_one,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ impl Rig {
     }
 
     fn fresh(&self, n: u64) -> Option<Reservation> {
-        match self.window().clone().reserve(key(n), self.now, &self.mailbox, Ticket(n)) {
+        match reserve_one(self.window(), key(n), self.now, &self.mailbox, Ticket(n)) {
             Verdict::Fresh(reservation) => Some(reservation),
             Verdict::Duplicate => None,
             other => panic!("{n}: {other:?}"),

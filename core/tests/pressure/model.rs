@@ -3,7 +3,7 @@
 use crate::{LIMITS, Rig, key};
 use hapax_core::pressure::{Accounting, Facts};
 use hapax_core::window::engine::{EngineKind, Stamp};
-use hapax_core::window::{Event, EvictionCause, ForgetCause, Key, Limits, Listener, Reservation};
+use hapax_core::window::{Claim, Event, EvictionCause, ForgetCause, Key, Limits, Listener, Reservation};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -35,7 +35,7 @@ impl Model {
 
     fn on(&mut self, event: &Event) {
         match *event {
-            Event::Evicted { key, until, now, cause, .. } => {
+            Event::Evicted { claim: Claim::Digest(key), until, now, cause, .. } => {
                 let early = matches!(cause, EvictionCause::Capacity | EvictionCause::Resize);
                 let held = self.holds(key, now);
                 // (What ends within this tick leaves nothing to remember.)
@@ -43,10 +43,10 @@ impl Model {
                     self.gone.insert(key, until);
                 }
             }
-            Event::Committed { key, now, .. } => {
+            Event::Committed { claim: Claim::Digest(key), now, .. } => {
                 self.escaped += u64::from(self.holds(key, now));
             }
-            Event::Disowned { key } => {
+            Event::Disowned { claim: Claim::Digest(key) } => {
                 self.gone.remove(&key);
             }
             Event::Flushed => self.gone.clear(),
@@ -130,7 +130,8 @@ proptest! {
 }
 
 fn act(rig: &mut Rig, held: &mut Vec<Reservation>, action: &Action) {
-    let is_held = |held: &[Reservation], n| held.iter().any(|reservation| reservation.key() == key(n));
+    let is_held =
+        |held: &[Reservation], n| held.iter().any(|reservation| reservation.claim() == key(n).into());
     match *action {
         Action::Publish(n) if !is_held(held, n) => drop(rig.publish(n)),
         Action::Reserve(n) if !is_held(held, n) => held.extend(rig.fresh(n)),

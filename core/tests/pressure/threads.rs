@@ -3,7 +3,7 @@
 use crate::{LIMITS, Rig, key};
 use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{Limits, Mailbox, Ticket, Verdict, Window};
+use hapax_core::window::{Limits, Mailbox, Ticket, Verdict, reserve_one};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::thread;
@@ -100,7 +100,7 @@ impl<'a> Publisher<'a> {
     fn publish(&self, n: u64) -> Option<u32> {
         let step = self.clock.fetch_add(1, SeqCst);
         let (now, key) = (at(self.rig, step), key(n * 2 + self.thread));
-        match self.rig.window().clone().reserve(key, now, &self.mailbox, Ticket(n)) {
+        match reserve_one(self.rig.window(), key, now, &self.mailbox, Ticket(n)) {
             Verdict::Fresh(reservation) => {
                 reservation.commit(now, LIMITS.ttl);
                 Some(step)

@@ -15,7 +15,7 @@ use hapax_core::pressure::whatif::{FACTORS, Sampler, WhatIf};
 use hapax_core::window::engine::{EngineKind, Stamp};
 use hapax_core::window::event::Deaf;
 use hapax_core::window::{
-    Event, Key, Limits, Listener, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, Window,
+    Event, Key, Limits, Listener, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, Window, reserve_one,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -82,7 +82,7 @@ impl Run {
 
     /// True if it was a duplicate.
     fn publish(&self, key: u64, now: Instant) -> bool {
-        match self.window.clone().reserve(key_of(key), now, &self.mailbox, Ticket(0)) {
+        match reserve_one(&self.window, key_of(key), now, &self.mailbox, Ticket(0)) {
             Verdict::Fresh(reservation) => {
                 reservation.commit(now, self.window.ttl());
                 false

@@ -7,7 +7,7 @@ use hapax_core::session::{Settings, Shared};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
     Confirms, Event, InDoubt, Key, KeyMaker, Limits, Listener, LocalWindow, Mailbox, MissingId, Mode, Rules,
-    Scope, Ticket, Verdict, Window,
+    Scope, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -116,8 +116,8 @@ impl Desk {
     /// Makes an id seen, without anybody's publish.
     pub(super) fn store(&self, id: &str) {
         let mailbox = Arc::new(Mailbox::new());
-        match self.window.clone().reserve(key(id), epoch(), &mailbox, Ticket(0)) {
-            Verdict::Fresh(reservation) => reservation.commit(epoch(), self.window.ttl()),
+        match reserve_one(&self.window, key(id), epoch(), &mailbox, Ticket(0)) {
+            Verdict::Fresh(reservation) => drop(reservation.commit(epoch(), self.window.ttl())),
             other => panic!("{id} is not fresh: {other:?}"),
         }
         self.events.0.lock().unwrap().clear();

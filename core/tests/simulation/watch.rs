@@ -4,7 +4,8 @@
 
 use super::truth::LinkId;
 use hapax_core::window::{
-    Event, ForgetCause, Key, Mailbox, Mode, Origin, Rules, TakeOver, Ticket, Turn, Verdict, Window,
+    Ask, Claim, Event, ForgetCause, Mailbox, Mode, Origin, OverdueCommit, Position, Remembered, Rules,
+    TakeOver, Ticket, Turn, Verdict, Window,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -94,58 +95,98 @@ impl Window for Gate {
     fn ttl(&self) -> Duration {
         self.window.ttl()
     }
-    fn warm(&self, keys: &[Key]) {
-        self.window.warm(keys);
+    fn warm(&self, claims: &[Claim]) {
+        self.window.warm(claims);
     }
-    fn warm_commits(&self, keys: &[Key]) {
-        self.window.warm_commits(keys);
+
+    fn reserve(
+        self: Arc<Self>,
+        asks: &[Ask],
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        verdicts: &mut [Option<Verdict>],
+    ) {
+        asks.iter().for_each(|_| self.watch.asked(mailbox, self.exchange));
+        self.window.clone().reserve(asks, now, mailbox, verdicts);
     }
-    fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
+
+    fn overdue(
+        self: Arc<Self>,
+        claim: Claim,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Verdict {
         self.watch.asked(mailbox, self.exchange);
-        self.window.clone().reserve(key, now, mailbox, ticket)
+        self.window.clone().overdue(claim, now, mailbox, ticket)
     }
-    fn commit(&self, key: Key, now: Instant, ttl: Duration) {
-        self.window.commit(key, now, ttl);
+
+    fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered {
+        self.window.commit(claim, now, ttl)
     }
-    fn commit_all(&self, commits: &[(Key, Duration)], now: Instant) {
-        self.window.commit_all(commits, now);
+
+    fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered {
+        self.window.commit_all(commits, now)
     }
-    fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
-        self.window.commit_in_doubt(key, now, ttl);
+
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration) {
+        self.window.commit_in_doubt(claim, now, ttl);
     }
-    fn rollback(self: Arc<Self>, key: Key, turn: Turn, cause: ForgetCause) {
-        self.window.clone().rollback(key, turn, cause);
+
+    fn remembered(&self) -> Position {
+        self.window.remembered()
     }
+
+    fn tell_when(&self, position: Position, mailbox: &Arc<Mailbox>) {
+        self.window.tell_when(position, mailbox);
+    }
+
+    fn overdue_commit(&self, position: Position, now: Instant) -> OverdueCommit {
+        self.window.overdue_commit(position, now)
+    }
+
+    fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
+        self.window.clone().rollback(claim, turn, cause);
+    }
+
     fn take_over(
         self: Arc<Self>,
-        key: Key,
+        claim: Claim,
         since: Instant,
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
-        self.window.clone().take_over(key, since, now, queued)
+        self.window.clone().take_over(claim, since, now, queued)
     }
-    fn set_uploading(&self, key: Key, turn: Turn, uploading: bool) {
-        self.window.set_uploading(key, turn, uploading);
+
+    fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {
+        self.window.set_uploading(claim, turn, uploading);
     }
-    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
-        self.window.waits_on(key, queued)
+
+    fn waits_on(&self, claim: Claim, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        self.window.waits_on(claim, queued)
     }
-    fn is_awaited(&self, key: Key, turn: Turn) -> bool {
-        self.window.is_awaited(key, turn)
+
+    fn is_awaited(&self, claim: Claim, turn: Turn) -> bool {
+        self.window.is_awaited(claim, turn)
     }
-    fn disown(&self, key: Key, now: Instant) {
-        self.window.disown(key, now);
+
+    fn disown(&self, claim: Claim, now: Instant) {
+        self.window.disown(claim, now);
     }
-    fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
-        self.window.leave(key, mailbox, ticket);
+
+    fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
+        self.window.leave(claim, mailbox, ticket);
     }
+
     fn notice(&self, event: Event) {
         self.window.notice(event);
     }
-    fn wants_origin(&self, key: Key) -> bool {
-        self.window.wants_origin(key)
+
+    fn wants_origin(&self, claim: Claim) -> bool {
+        self.window.wants_origin(claim)
     }
+
     fn note_origin(&self, origin: &Origin<'_>) {
         self.window.note_origin(origin);
     }

@@ -34,6 +34,7 @@ pub fn settings() -> Settings {
     Settings {
         linger: Duration::from_secs(10),
         in_flight_timeout: Duration::from_secs(30),
+        store_timeout: Duration::from_secs(1),
         handshake_timeout: Duration::from_secs(10),
         rights_held: Duration::from_secs(60),
         max_unresolved: 1000,

@@ -22,7 +22,7 @@ mod together;
 use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    Key, Limits, LocalWindow, Mailbox, Mode, Reservation, Rules, Ticket, Verdict, Window,
+    Claim, Key, Limits, LocalWindow, Mailbox, Mode, Reservation, Rules, Ticket, Verdict, Window, reserve_one,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ impl Asker {
 
     fn ask(&mut self, key: u128, now: Instant) -> Verdict {
         self.tickets += 1;
-        self.window.clone().reserve(Key(key), now, &self.mailbox, Ticket(self.tickets))
+        reserve_one(&self.window, Key(key), now, &self.mailbox, Ticket(self.tickets))
     }
 
     fn fresh(&mut self, key: u128, now: Instant) -> Reservation {
@@ -87,4 +87,10 @@ impl Asker {
             other => panic!("{key} should be fresh or a duplicate and is {other:?}"),
         }
     }
+}
+
+/// The number of the key that is reserved.
+fn key_of(reservation: &Reservation) -> u128 {
+    let Claim::Digest(Key(number)) = reservation.claim();
+    number
 }

@@ -4,6 +4,7 @@
 
 mod change;
 mod connections;
+mod events;
 mod forecast;
 mod ids;
 pub(super) mod openapi;
@@ -12,11 +13,10 @@ mod record;
 mod status;
 mod windows;
 
-pub(super) use status::Status;
-pub(super) use windows::WindowFacts;
+pub(super) use events::Events;
 
 use super::complaint::Complaint;
-use super::{Admin, auth, events};
+use super::{Admin, auth};
 use crate::config::WindowConfig;
 use axum::Router;
 use axum::body::Bytes;

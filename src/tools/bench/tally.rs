@@ -1,4 +1,4 @@
-//! What a load counts while it runs.
+//! The counters of a load.
 
 /// How far it is.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

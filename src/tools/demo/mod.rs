@@ -113,7 +113,7 @@ impl From<rabbit::Error> for Error {
 pub async fn run(args: &DemoArgs) -> Result<bool, Error> {
     tokio::select! {
         result = perform(args) => result,
-        // What was started is dropped with the future, and so ended.
+        // The future owns the processes: dropping it ends them.
         _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
     }
 }
@@ -153,7 +153,7 @@ async fn perform(args: &DemoArgs) -> Result<bool, Error> {
     Ok(report.passes())
 }
 
-/// From the first publish to the last check.
+/// Publishes, counts and checks.
 async fn play(
     args: &DemoArgs,
     broker: &AMQPUri,

@@ -37,7 +37,7 @@ impl Access {
             Some(file) => Some(read_token(file)?),
             None => token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
         };
-        // What a header can't carry is refused here: the client's own error would show it.
+        // Refuse a token that a header can't carry here: the HTTP client's own error would show it.
         if token.as_deref().is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic())) {
             let place =
                 token_file.map_or_else(|| "HAPAX_ADMIN_TOKEN".to_owned(), |f| f.display().to_string());
@@ -73,7 +73,7 @@ fn read_token(file: &Path) -> Result<String, Failure> {
     }
 }
 
-/// The address as a base for paths. What was given is shown only where it holds no password.
+/// Returns the address as a base for paths. An error shows the given text only if it holds no password.
 fn url(given: &str) -> Result<String, Failure> {
     let fix = "say it like http://127.0.0.1:15673";
     let given = given.trim();

@@ -1,4 +1,4 @@
-//! What came of it: tables for people, JSON for programs.
+//! The result of a simulation: tables for people, JSON for programs.
 
 use super::study::{Cell, Study};
 use super::trace::Trace;

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-/// What the times of a trace are.
+/// The unit of the times in a trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum TimeUnit {
     /// seconds, with a fraction or without
@@ -18,7 +18,7 @@ pub enum TimeUnit {
 }
 
 impl TimeUnit {
-    /// What a time that is written like this most likely is. Whole numbers that are as large as a time since 1970 in ms,
+    /// Guesses the unit of a time from how it is written. Whole numbers that are as large as a time since 1970 in ms,
     /// µs or ns would be, are; other numbers are seconds.
     pub fn guess(text: &str) -> Option<TimeUnit> {
         let text = text.trim();

@@ -1,9 +1,9 @@
-//! Text, bars and curves in so many columns of a terminal.
+//! Text, bars and curves that fit into a number of columns.
 
 use crate::tools::text::clean;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Cut to so many columns, with an ellipsis if something is missing. The text is [`clean`]ed.
+/// Cuts a text to this number of columns, with an ellipsis if something is missing. The text is [`clean`]ed.
 pub fn fit(text: &str, columns: usize) -> String {
     let text = clean(text);
     if text.width() <= columns {
@@ -25,14 +25,14 @@ pub fn fit(text: &str, columns: usize) -> String {
     out
 }
 
-/// A bar of so many columns, to an eighth of a column.
+/// Returns a bar, exact to an eighth of a column.
 pub fn bar(value: f64, columns: usize) -> String {
     const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
     let value = if value.is_finite() && columns > 0 { value.clamp(0.0, 1.0) } else { 0.0 };
     #[expect(clippy::cast_possible_truncation, reason = "between 0 and 8 × columns")]
     let mut eighths = (value * columns as f64 * 8.0).round() as usize;
     if value > 0.0 && eighths == 0 {
-        // What there is is seen.
+        // A value above zero is always visible.
         eighths = 1;
     }
     let mut out = "█".repeat(eighths / 8);
@@ -44,7 +44,7 @@ pub fn bar(value: f64, columns: usize) -> String {
     out
 }
 
-/// The newest values, right-aligned in so many columns, against the largest of them.
+/// Returns a curve of the newest values, right-aligned, scaled to the largest of them.
 pub fn spark(values: impl DoubleEndedIterator<Item = f64>, columns: usize) -> String {
     const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let newest: Vec<f64> = values.rev().take(columns).collect();

@@ -8,11 +8,11 @@
 //! ```
 //!
 //! * [`client`]: one request, one answer or one [`Failure`].
-//! * [`answer`]: what the relay says, as types.
-//! * [`columns`]: text, bars and curves in so many columns.
-//! * [`sections`]: what there is to say of one window, for `windows show` and for the detail view.
-//! * [`commands`]: those that ask once and end.
-//! * [`top`]: the one that stays.
+//! * [`answer`]: the relay's answers as types.
+//! * [`columns`]: text, bars and curves that fit into a number of columns.
+//! * [`sections`]: the facts of one window as lines, for `windows show` and for the detail view.
+//! * [`commands`]: the commands that ask once and end.
+//! * [`top`]: the command that stays.
 
 pub mod answer;
 pub mod args;

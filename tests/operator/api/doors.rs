@@ -119,7 +119,7 @@ async fn no_path_is_answered_under_a_foreign_name() {
     }
 }
 
-/// Beyond loopback nobody knows the listener's names: a kubelet comes by an address, Prometheus by a name.
+/// A listener on another address than loopback can't know its names: a kubelet uses an address, Prometheus a name.
 #[tokio::test]
 async fn beyond_loopback_probes_come_under_any_name() {
     let text = format!("admin = \"0.0.0.0:15673\"\n{WINDOWS}");
@@ -157,7 +157,7 @@ async fn other_pages_are_refused_with_the_token_too() {
     }
 }
 
-/// What a page can send without asking first.
+/// Requests that a page of another origin can send without a preflight.
 #[tokio::test]
 async fn a_change_says_that_it_is_json() {
     let site = Site::open().await;

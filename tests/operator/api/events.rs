@@ -115,8 +115,8 @@ async fn one_listener_too_many_is_503_and_a_place_is_free_again() {
     tokio::time::timeout(DEADLINE, free).await.expect("a place is given back");
 }
 
-/// 64 streams that nobody reads hold all places for a while: the first that is seen to be stuck makes room for who comes,
-/// and the others are dropped. Who reads is not.
+/// 64 streams that nobody reads hold all places for a while. The first one that is stuck makes room for a newcomer,
+/// and the others are dropped. A stream that is read is not.
 #[tokio::test]
 async fn who_reads_no_events_loses_its_place_and_who_reads_keeps_it() {
     const LONG: Duration = Duration::from_secs(60);
@@ -176,7 +176,7 @@ async fn who_reads_no_events_is_dropped() {
     let begun = tokio::time::Instant::now();
     while begun.elapsed() < Duration::from_secs(40) {
         second.next().await;
-        // Its socket is closed with what nobody took: what comes then is a reset, seen without reading.
+        // Its socket is closed with unread bytes, so a reset comes. It is seen without reading.
         if silent.0.get_ref().take_error().unwrap().is_some() {
             return;
         }

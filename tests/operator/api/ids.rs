@@ -97,7 +97,7 @@ async fn each_scope_has_its_keys() {
     assert_eq!(state("/api/v1/windows/rest/ids/r?vhost=other").await, "unknown");
 }
 
-/// A header may hold a number, or its digits as a text: two ids, and whoever asks can write but one thing.
+/// A header may hold a number, or its digits as a text. These are two ids, but a caller can write only one text.
 #[tokio::test]
 async fn an_id_from_a_header_may_be_a_number() {
     let site = Site::open().await;

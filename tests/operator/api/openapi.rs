@@ -7,7 +7,7 @@ use hapax_core::wire::properties::IdValue;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
-/// What was agreed on, written down once more: a route that comes or goes must be meant.
+/// The routes, written down once more: a route that comes or goes must be meant.
 const CONTRACT: [&str; 15] = [
     "delete /api/v1/windows/{name}/ids/{id}",
     "get /api/v1/connections",
@@ -57,7 +57,7 @@ async fn the_router_answers_exactly_the_methods_that_it_has() {
         let real = path.replace("{name}", "orders").replace("{id}", "a");
         for method in ["get", "post", "put", "patch", "delete"] {
             let described = operations.contains(&format!("{method} {path}"));
-            // What never ends is asked for its head.
+            // An answer that never ends is asked for its head only.
             let endless = path.ends_with("/events") || path.ends_with("/record");
             let verb = if endless && method == "get" { "HEAD" } else { method };
             let answer = site.change(&verb.to_ascii_uppercase(), &real, "{}").await;
@@ -196,7 +196,7 @@ async fn what_a_live_run_answers_is_as_it_is_described() {
     assert_eq!(answered, CONTRACT.map(str::to_owned).into());
 }
 
-/// What the document says may be asked for is what the parser takes.
+/// The parser takes exactly the parameters that the document names.
 #[tokio::test]
 async fn the_described_change_is_the_one_that_is_read() {
     let site = Site::open().await;

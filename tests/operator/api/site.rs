@@ -5,7 +5,7 @@ use hapax::config::{Config, Overrides, Secret};
 use hapax::net::ConnectionList;
 use hapax::stats::Stats;
 use hapax_core::pressure::{Accounting, Watched};
-use hapax_core::window::{KeyMaker, LocalWindow, Mailbox, Scope, Ticket, Verdict, Window};
+use hapax_core::window::{KeyMaker, LocalWindow, Mailbox, Scope, Ticket, Verdict, Window, reserve_one};
 use hapax_core::wire::properties::IdValue;
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -127,7 +127,7 @@ impl Site {
         let window = self.window(window);
         let scope: Scope = window.rules().scope;
         let key = self.keys.key(scope, vhost.as_bytes(), exchange.as_bytes(), key.as_bytes(), &id);
-        Arc::clone(window).reserve(key, now(), &Arc::new(Mailbox::new()), Ticket(0))
+        reserve_one(&window, key, now(), &Arc::new(Mailbox::new()), Ticket(0))
     }
 
     /// `count` ids in window `orders`.

@@ -67,7 +67,7 @@ async fn shrinking_gives_memory_back() {
     let after = site.change("PATCH", "/api/v1/windows/orders", r#"{"capacity": 100}"#).await.json();
     assert_eq!((&before["entries"], &after["entries"]), (&json!(50_000), &json!(100)));
     let bytes = |window: &Value| window["bytes"].as_u64().unwrap();
-    // The ghosts of what had to go stay for a TTL: they count what escapes by it.
+    // The ghosts of evicted ids stay for a TTL, to count the duplicates that escape.
     assert!(bytes(&after) < bytes(&before) / 4 * 3, "{} of {}", bytes(&after), bytes(&before));
 }
 

@@ -104,7 +104,7 @@ async fn contrast_is_enough_in_light_and_dark() {
     page.close(&[]).await;
 }
 
-/// What a screen reader would have to guess: controls and pictures without a name, ids that are there twice, labels that
+/// Elements that a screen reader would have to guess: controls and pictures without a name, ids that are there twice, labels that
 /// point nowhere.
 const NAMELESS: &str = r"
 const named = (e) => e.labels?.length > 0 || e.textContent.trim() || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby');

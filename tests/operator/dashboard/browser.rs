@@ -1,7 +1,7 @@
 //! A headless Chromium by ChromeDriver: a session for each test, one at a time, on a driver that the test binary shares.
 //!
-//! Waiting is for a condition that the page itself shows, with a deadline. What the browser has logged and whom it has
-//! asked is kept, and judged when a test ends ([`Browser::close`]).
+//! Waiting is for a condition that the page itself shows, with a deadline. The browser's log and the addresses that it
+//! asked are kept, and judged when a test ends ([`Browser::close`]).
 
 use hapax_testbed::Leash;
 use serde_json::{Value, json};
@@ -127,7 +127,7 @@ impl Browser {
         self.web.cdp().send_raw(method, params).await.unwrap()
     }
 
-    /// What this function body returns.
+    /// Runs this function body in the page and returns its result.
     pub(crate) async fn js(&self, body: &str) -> Value {
         self.web.execute(body, Vec::new()).await.unwrap().json().clone()
     }

@@ -1,4 +1,4 @@
-//! What the page does: settings with their forecast, look-up, forgetting, flushing; with the mouse and without it.
+//! The controls of the page: settings with their forecast, look-up, forgetting, flushing; with the mouse and without it.
 
 use super::browser::Browser;
 use super::stub::{Asked, Stub, calm, critical, window_of};
@@ -71,7 +71,7 @@ async fn what_can_not_be_is_told_and_not_sent() {
         page.click("#reset").await;
     }
     assert_eq!(stub.asked(), []);
-    // And what only the relay knows to be wrong is told in its words, all of them.
+    // The page shows all errors that only the relay can find, in the relay's words.
     page.fill("#set-capacity", "2g").await;
     page.until_text("#settings-problem", "capacity: is above the maximum\nttl: is all right").await;
     assert!(!page.find("#apply").await.is_enabled().await.unwrap());
@@ -149,7 +149,7 @@ async fn a_flush_is_asked_about() {
     page.close(&[]).await;
 }
 
-/// What has the focus: its id, or else its text; and whether one can see that it has it.
+/// The element with the focus: its id, or else its text, and whether the focus is visible.
 const FOCUS: &str = "const e = document.activeElement; const s = getComputedStyle(e);
     return [e.id || e.textContent.trim().slice(0, 40), s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2]";
 

@@ -1,4 +1,4 @@
-//! What the page shows of what it is told.
+//! The numbers and texts that the page shows.
 
 use super::browser::Browser;
 use super::stub::{self, Stub, calm, critical, empty, window_of};
@@ -249,7 +249,7 @@ async fn what_publishers_choose_is_shown_as_text() {
     assert!(target.starts_with("/api/v1/windows/orders/ids/%3Cimg%20src%3Dx%20"), "{target}");
     assert_eq!(page.js("return document.querySelectorAll('main img, main script').length").await, 0);
     assert_eq!(page.js("return document.title").await, "orders · Hapax");
-    // What would be a way in, if a later change made one: the browser refuses to parse markup.
+    // A later change must not open a way in: the browser refuses to parse markup.
     let markup = "try { document.body.innerHTML = '<p>'; return 'parsed' } catch (e) { return e.name }";
     assert_eq!(page.js(markup).await, "TypeError");
     page.close(&["TrustedHTML"]).await;

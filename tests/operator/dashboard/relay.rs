@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 /// A copy of `tests/fixtures/admin.token` that is its owner's alone: git keeps no such mode.
 const TOKEN_FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/dashboard.token");
 
-/// What the API says at this path.
+/// Returns the API's answer at this path.
 fn api(admin: SocketAddr, token: &str, path: &str) -> Value {
     let mut stream = TcpStream::connect(admin).unwrap();
     write!(
@@ -108,7 +108,7 @@ async fn the_relay_is_shown_as_it_is_and_does_as_it_is_told() {
     assert_eq!(api(admin, &token, "windows/orders")["capacity"], 50_000);
     site.until_metric("window_capacity", &[("window", "orders")], 50_000.0);
     page.until_text("[data-show=capacity]", "50,000").await;
-    // What the relay refuses is told in its words.
+    // The page shows a refusal in the relay's words.
     page.fill("#set-capacity", "9,000,000,000").await;
     page.until_has("#settings-problem", "capacity").await;
     page.click("#reset").await;

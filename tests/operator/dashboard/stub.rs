@@ -26,7 +26,7 @@ pub(crate) struct Asked {
     pub(crate) body: Value,
 }
 
-/// What the stub answers from.
+/// The answers of the stub.
 pub(crate) struct Scene {
     now: watch::Sender<Value>,
     pub(crate) token: Option<&'static str>,
@@ -58,7 +58,7 @@ impl Stub {
         Stub { address, scene, served }
     }
 
-    /// From now on this is so.
+    /// Sets the windows that the stub shows from now on.
     pub(crate) fn say(&self, windows: Vec<Value>) {
         self.scene.now.send_modify(|now| now["windows"] = Value::from(windows));
     }
@@ -67,7 +67,7 @@ impl Stub {
         self.scene.now.send_modify(change);
     }
 
-    /// What was asked since the last time.
+    /// Returns the requests since the last call.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.scene.asked.lock().unwrap())
     }

@@ -103,7 +103,7 @@ impl Terminal {
                 self.emulator.process(&bytes);
             }
             if let Some(status) = self.child.try_wait().unwrap() {
-                // What was written before the end is read by now, or comes within this.
+                // Output that was written before the end is read by now, or comes within this time.
                 while let Ok(bytes) = self.output.recv_timeout(Duration::from_millis(200)) {
                     self.emulator.process(&bytes);
                 }

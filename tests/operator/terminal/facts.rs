@@ -6,7 +6,7 @@ use hapax_core::pressure::facts::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What clients may call themselves: a terminal would clear its screen, turn red, and turn the line around.
+/// A name that a client may give itself: a terminal would clear its screen, turn red, and turn the line around.
 pub const HOSTILE: &str = "evil\x1b[2J\x1b[31m\r\n\u{9b}2J\u{202e}cod\u{200b}e\x07";
 
 /// Too small, in every number.

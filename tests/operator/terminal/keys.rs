@@ -1,4 +1,4 @@
-//! What keys do to the model.
+//! The effect of keys on the model.
 
 use super::facts::{polled, three};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};

@@ -13,7 +13,7 @@ use ratatui::style::{Color, Modifier};
 use serde_json::Value;
 use std::time::Duration;
 
-/// After so many answers whose rates go up and down.
+/// Returns a model after this number of answers whose rates go up and down.
 fn model(windows: &[Value], answers: u32) -> Model {
     let mut model = Model::new("http://127.0.0.1:15673");
     for second in 0..answers {

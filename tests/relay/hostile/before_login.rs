@@ -1,4 +1,4 @@
-//! Who has not logged in is nobody: nothing of such a client is judged, reserved, kept or answered.
+//! Clients that have not logged in: nothing of such a client is judged, reserved, kept or answered.
 
 use super::script::{
     Differences, channel_open, confirm_select, connection_open, logged_in, qos, start_ok, to_the_end, tune_ok,
@@ -9,7 +9,7 @@ use crate::e2e::wait;
 use std::net::SocketAddr;
 use std::thread;
 
-/// What a stranger says instead of `start-ok`: as if it were logged in, and messages.
+/// The octets of a stranger who leaves out `start-ok`: it goes on as if it were logged in, with messages.
 fn without_start_ok(vhost: &str, ids: &[String]) -> Vec<u8> {
     let publishes = |channel| ids.iter().flat_map(move |id| Publish::to("q", id).encode(channel, 4096));
     let mut octets = [connection_open(vhost), channel_open(1)].concat();
@@ -159,7 +159,7 @@ fn n01_before_login_the_relay_says_what_the_broker_says() {
     }
 }
 
-/// Who is logged in may say everything in one write, as at the broker.
+/// A client with the right password may send everything in one write, as at the broker.
 #[test]
 fn n01_a_login_in_one_write_is_served() {
     let vhost = "n01-pipelined";
@@ -208,7 +208,7 @@ fn n01_channels_before_login_take_no_memory() {
     let channels: Vec<u8> = (1..=u16::MAX).flat_map(channel_open).collect();
     let relay = stage.site.relay();
     let before = relay.memory();
-    // Whoever writes is stopped where nobody reads, hence the threads.
+    // A writer blocks where nobody reads, hence the threads.
     let addr = stage.site.addr();
     let strangers: Vec<_> = [&b""[..], &connection_open(vhost), b"", &connection_open(vhost)]
         .into_iter()

@@ -54,7 +54,7 @@ fn n13_channels_are_opened_and_closed_as_at_the_broker() {
         let [theirs, ours] = [stage.site.rabbit.addr(), stage.site.addr()].map(|addr| {
             let mut client = logged_in(addr, &stage.user(Who::All), "n13", 2);
             let mut said = to_the_end(&mut client, &parts.concat());
-            // What is said on the channels before it depends on which of the broker's processes is first.
+            // The answers on the channels before it depend on which of the broker's processes is first.
             said.retain(|line| line.starts_with("channel 0:") || !line.starts_with("channel"));
             said
         });
@@ -64,7 +64,7 @@ fn n13_channels_are_opened_and_closed_as_at_the_broker() {
     differences.none();
 }
 
-/// What the broker does not answer, the relay does not answer either, and the connection lives.
+/// The relay does not answer a method that the broker does not answer, and the connection lives.
 #[test]
 fn n13_what_comes_between_close_and_close_ok_is_ignored() {
     let mut stage = Stage::new("n13-ignored", "");
@@ -87,7 +87,7 @@ fn n13_what_comes_between_close_and_close_ok_is_ignored() {
     assert_eq!(stage.held("q"), 0);
 }
 
-/// What is said on channel 1 up to its being open again, after one `close-ok` at least.
+/// Returns the answers on channel 1 until it is open again, after one `close-ok` at least.
 fn until_opened(client: &mut Raw) -> Vec<String> {
     let mut lines = Vec::new();
     let mut said = |client: &mut Raw| -> Frame {
@@ -101,7 +101,7 @@ fn until_opened(client: &mut Raw) -> Vec<String> {
     lines
 }
 
-/// As many as were offered, and no more: the relay's own channel is not the client's to use.
+/// A client may open all channels that were offered, and no more: the relay's own channel is not for clients.
 #[test]
 fn n13_as_many_channels_as_were_offered_can_be_opened() {
     let Some(mut stage) = Stage::of_relay("n13-many", "") else { return };

@@ -1,4 +1,4 @@
-//! A user without the right is told the same of an id that is known and of one that is not: the broker's own words.
+//! A user without the right gets the same answer for a known id and for an unknown one: the broker's own words.
 
 use super::script::{
     Differences, channel_open, confirm_select, frame, logged_in, qos, to_the_close, tx_commit, tx_select,
@@ -106,7 +106,7 @@ fn make_known(stage: &Stage) {
     assert_eq!(settle_all(&mut stage.client(Who::All), 1, &known), Settled::acked(4));
 }
 
-/// What each of the two says to both ids, with this many channels agreed on and these octets said first.
+/// Compares the answers of broker and relay for both ids, with this `channel_max`, after these octets.
 fn compare(stage: &Stage, channel_max: u16, also: &[u8], scripts: &[Script]) {
     let mut differences = Differences::default();
     for (who, exchange, key) in TARGETS {
@@ -150,7 +150,7 @@ fn n04_nor_can_they_be_told_apart_when_all_channels_are_open() {
     compare(&stage, 2, &channel_open(2), &SCRIPTS[..2]);
 }
 
-/// What the relay says to both ids where a window takes the id from elsewhere, or publishes elsewhere.
+/// Checks the relay's answers for both ids where a window takes the id from another place, or publishes to another one.
 fn told_apart(stage: &Stage, who: Who, publishes: [&Publish<'_>; 2], says: &str) {
     let mut differences = Differences::default();
     for script in SCRIPTS {

@@ -1,4 +1,4 @@
-//! What it costs the broker, and its log, to find out about rights.
+//! The cost of the proofs of rights for the broker and its log.
 
 use super::stage::{Settled, Stage, Who, ids, settle_all};
 use crate::e2e::raw::{Publish, Told};

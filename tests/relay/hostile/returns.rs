@@ -21,7 +21,7 @@ fn of_kind<'a>(messages: &[Publish<'a>], stored: bool) -> Vec<Publish<'a>> {
     messages.iter().skip(usize::from(!stored)).step_by(2).cloned().collect()
 }
 
-/// From now on, what was returned is taken by the queue `late`.
+/// Binds the queue `late`, which takes messages that would be returned.
 fn route_the_rest(stage: &mut Stage) {
     stage.direct.declare(1, "late", &[]);
     stage.bind("late", "heads", "", Some("lost"));

@@ -1,4 +1,4 @@
-//! Whose right is not proven makes nobody wait, and is remembered nowhere.
+//! A client whose right is not proven makes nobody wait, and its ids are remembered nowhere.
 
 use super::script::{channel_open, frame};
 use super::stage::{Settled, Stage, Who, ids, publish_all, settle_all};
@@ -58,7 +58,7 @@ fn n03_an_upload_that_stands_still_gives_its_place_to_its_twin() {
     nacks_until_acked(&mut twin, &Publish::to("q", "twin"), 3);
     drop(slow);
     assert_eq!(stage.stored(), ["twin"]);
-    // What was acked is known.
+    // An acked id is known.
     assert_eq!(nacks_until_acked(&mut twin, &Publish::to("q", "twin"), 0), 0);
     assert_eq!(stage.held("q"), 0);
 }

@@ -108,7 +108,7 @@ fn next(client: &mut Raw, lines: &mut Lines) -> Option<Frame> {
     }
 }
 
-/// What is said after these octets until the connection ends, or is closed in an orderly way by either side. A
+/// Returns the answers after these octets until the connection ends, or is closed in an orderly way by either side. A
 /// `connection.close` is answered.
 pub(crate) fn to_the_end(client: &mut Raw, octets: &[u8]) -> Vec<String> {
     let _ = client.write(octets);
@@ -123,7 +123,7 @@ pub(crate) fn to_the_end(client: &mut Raw, octets: &[u8]) -> Vec<String> {
     in_order(lines)
 }
 
-/// What is said after these octets until this channel is closed, and nothing after that on it: the channel is opened again
+/// Returns the answers after these octets until this channel is closed. Nothing follows on it: the channel is opened again
 /// as proof. Where the whole connection is closed, until its end.
 pub(crate) fn to_the_close(client: &mut Raw, octets: &[u8], channel: u16) -> Vec<String> {
     client.write(octets).unwrap();

@@ -158,7 +158,7 @@ pub(crate) fn publish_all(client: &mut Raw, channel: u16, ids: &[String]) -> Set
     settle_all(client, channel, &publishes)
 }
 
-/// What became of messages that were published with confirms.
+/// The outcome of messages that were published with confirms.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Settled {
     pub(crate) acked: usize,

@@ -1,4 +1,4 @@
-//! Points 10 and 12: frames that are right, in any shape, and frames that are not; and all that is none of our business.
+//! Points 10 and 12: valid frames in any shape, invalid frames, and methods that the relay only passes on.
 //!
 //! Most of these say the same octets to the broker itself and through the relay, and hold the two answers side by side,
 //! reply-text and all.
@@ -34,7 +34,7 @@ fn header(channel: u16, class: u16, size: u64, rest: &[u8]) -> Vec<u8> {
     frame(2, channel, &payload)
 }
 
-/// What is said after these octets, up to the close of channel or connection, the answer to [`qos`], or the end.
+/// Returns the answers after these octets, up to the close of channel or connection, the answer to [`qos`], or the end.
 fn said(client: &mut Raw, octets: &[u8]) -> Vec<Frame> {
     client.write(octets).unwrap();
     let mut frames = Vec::new();

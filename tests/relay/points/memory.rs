@@ -1,4 +1,4 @@
-//! Point 17: one budget. Whoever holds the most is not read from, and nobody else notices.
+//! Point 17: one budget. The relay stops reading from the connection that holds the most, and nobody else notices.
 
 use super::acked;
 use crate::e2e::raw::{Publish, Raw, Told};
@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
-/// What an honest client has to wait for its ack at most, on a busy machine.
+/// The longest time that an honest client waits for its ack on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Writes as long as somebody reads. Gives the number of octets that were taken.

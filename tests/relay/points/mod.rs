@@ -1,4 +1,4 @@
-//! What must be right (DESIGN, section 3), all twelve points of it, end to end: the relay as a process before a real
+//! The promises of the relay by their numbers, end to end: the relay as a process in front of a real
 //! RabbitMQ. The session's own tests say the same by transcript, with a broker that does whatever a test wants; here it
 //! is seen that the real one does what those assume.
 #![allow(

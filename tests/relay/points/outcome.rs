@@ -191,7 +191,7 @@ fn p06_a_graceful_close_waits_for_the_outcome() {
     until_held(&mut direct, "q", 1);
     site.cut().resume();
     let ok = Told::Method(AMQPClass::Channel(channel::AMQPMethod::CloseOk(channel::CloseOk {})));
-    // Whoever closes has stopped listening for acks; RabbitMQ itself sends one or does not.
+    // A client that closes has stopped listening for acks; RabbitMQ itself sends one or does not.
     let told = match closes_channel.next(1) {
         Told::Ack { tag: 1, .. } => closes_channel.next(1),
         told => told,

@@ -1,4 +1,4 @@
-//! The relay stands still for longer than a peer's silence is borne. What has arrived meanwhile is looked at first.
+//! The relay stands still for longer than it tolerates a silent peer. Afterwards it reads before it judges.
 //!
 //! These tests let a fixed time pass, as no other does: the length of the pause is what they are about, and nothing can be
 //! waited for in a process that is stopped.

@@ -158,7 +158,7 @@ fn p09_who_may_publish_is_served_a_duplicate_without_having_published_before() {
     writer.confirming(1);
     let to = |exchange| Publish { exchange, ..Publish::to("", "known") };
     assert_eq!(acked(&writer.publish_and_settle(1, &to("allowed"))), 1);
-    // What it may do to one exchange says nothing of another.
+    // A right to one exchange says nothing about another exchange.
     writer.publish(1, &to("denied"));
     assert!(matches!(writer.next(1), Told::ChannelClosed { code: 403, .. }));
     assert_eq!(held(&mut client, "q"), 0, "finding out has stored nothing");

@@ -1,4 +1,4 @@
-//! Points 1, 2, 4 and 5: what counts as stored, and what those who wait for it are told.
+//! Points 1, 2, 4 and 5: what counts as stored, and the answers to duplicates that wait for it.
 
 use super::{acked, held};
 use crate::e2e::raw::{Publish, Raw, Told, Value};

@@ -1,4 +1,4 @@
-//! `hapax simulate`: the replay against a model that is dumber than any engine, what must hold for every trace, made-up
+//! `hapax simulate`: the replay against a model that is simpler than any engine, properties of every trace, made-up
 //! workloads against their own parameters, and the command as scripts see it.
 
 use hapax::tools::simulate::{
@@ -74,7 +74,7 @@ fn events(own: bool) -> impl Strategy<Value = Events> {
     })
 }
 
-/// What each engine promises to the letter. moka may find later than others that an id has expired, and meanwhile push out
+/// The TTL for which each engine's promise is exact. moka may find later than others that an id has expired, and meanwhile evict
 /// one that has not: for it, nothing expires here.
 fn exact(engine: EngineKind, ttl: u64) -> u64 {
     if engine == EngineKind::Moka { 1_000_000 } else { ttl }
@@ -113,7 +113,7 @@ proptest! {
         }
     }
 
-    /// What a smaller window does not catch has escaped, for each engine and whatever it evicts.
+    /// A duplicate that a smaller window does not catch has escaped, for each engine and whatever it evicts.
     #[test]
     fn what_is_not_caught_escapes(events in events(false), capacity in 1..=10_usize, ttl in 1..20_u64) {
         let catchable = Unlimited::of(&trace(&events), Duration::from_secs(ttl), false).catchable;
@@ -143,7 +143,7 @@ proptest! {
     }
 }
 
-/// With a bound, it may: what has expired makes room for what has not, and with a longer TTL it does not yet.
+/// With a bound, it may: expired ids make room for others, and with a longer TTL they have not expired yet.
 #[test]
 fn a_longer_ttl_may_catch_less_in_a_small_window() {
     let events = vec![(4, 0, None), (5, 3, None), (7, 0, None), (10, 1, None), (10, 3, None)];

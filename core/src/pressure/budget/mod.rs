@@ -218,7 +218,7 @@ fn find<'a>(windows: &'a [Watched], name: &str) -> Option<&'a Watched> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::{Key, Limits, Mailbox, Mode, Rules, Ticket, Verdict};
+    use crate::window::{Key, Limits, Mailbox, Mode, Rules, Ticket, Verdict, reserve_one};
     use std::io::{self, Write};
     use std::time::Duration;
 
@@ -251,8 +251,7 @@ mod tests {
         for _ in 0..count {
             *ids += 1;
             let key = Key(ids.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
-            if let Verdict::Fresh(reservation) = watched.window.clone().reserve(key, now, &mailbox, Ticket(0))
-            {
+            if let Verdict::Fresh(reservation) = reserve_one(&watched.window, key, now, &mailbox, Ticket(0)) {
                 reservation.commit(now, watched.window.ttl());
             }
         }

@@ -2,7 +2,7 @@
 
 use super::WhatIf;
 use crate::pressure::facts;
-use crate::window::{Apart, Event, Limits};
+use crate::window::{Apart, Claim, Event, Limits};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -19,10 +19,9 @@ impl Sampler {
     /// To be told all events of a window.
     pub fn on(&self, event: &Event) {
         let (key, now, until) = match *event {
-            Event::Duplicate { key, now } => (key, now, None),
-            Event::Committed { key, now, until } | Event::CommittedInDoubt { key, now, until } => {
-                (key, now, Some(until))
-            }
+            Event::Duplicate { claim: Claim::Digest(key), now } => (key, now, None),
+            Event::Committed { claim: Claim::Digest(key), now, until }
+            | Event::CommittedInDoubt { claim: Claim::Digest(key), now, until } => (key, now, Some(until)),
             _ => return,
         };
         if key.spread() < self.threshold.load(Relaxed)

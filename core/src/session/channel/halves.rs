@@ -74,9 +74,18 @@ impl Halves {
         self.publisher.ledger().is_due() && self.deliveries.takes_confirms()
     }
 
-    /// Writes the confirms that are due.
+    /// Writes the confirms that are due, and the replies of the upstream that had to wait for them.
     pub(super) fn flush(&mut self, cx: &mut Cx<'_>) {
         self.publisher.ledger_mut().flush(self.id, cx.link.out.client.made());
+        while let Some(reply) = self.publisher.ledger_mut().pop_reply() {
+            let frame = reply.view();
+            match frame.kind() {
+                Some(kind) => {
+                    self.deliveries.forward(kind, frame.method(kind), frame, &mut cx.link.out.client)
+                }
+                None => cx.link.out.client.forward(frame),
+            }
+        }
     }
 
     /// Cancels the client's consumers. Does nothing while a message is being forwarded: no method may be sent amid it.

@@ -219,6 +219,17 @@ impl Channel {
 
     // ---- late answers ----------------------------------------------------------------------------------------------
 
+    /// Returns true if the client waits until a window remembers its ids.
+    pub(in crate::session) fn is_unremembered(&self) -> bool {
+        self.halves.publisher.ledger().is_unremembered()
+    }
+
+    /// Handles that windows may remember more than before.
+    pub(in crate::session) fn recv_remembered(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.halves.publisher.ledger_mut().recv_remembered();
+        self.advance(cx)
+    }
+
     /// Handles a verdict that came late.
     pub(in crate::session) fn recv_verdict(
         &mut self,
@@ -304,7 +315,11 @@ impl Channel {
                 cx.link.out.client.forward(frame);
                 return deliveries.recv_confirm_select_ok();
             }
-            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => publisher.recv_tx_ended(cx),
+            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
+                if publisher.recv_tx_ended(frame, cx) {
+                    return;
+                }
+            }
             Some(MethodId::BASIC_CONSUME_OK) => {
                 if deliveries.recv_consume_ok(frame) && self.life.is_open_or_settling() {
                     self.halves.cancel_consumers(cx);
@@ -312,6 +327,9 @@ impl Channel {
             }
             Some(MethodId::BASIC_CANCEL) => deliveries.recv_cancel(frame),
             Some(_) | None => {}
+        }
+        if self.halves.publisher.ledger_mut().delays(kind, id, frame) {
+            return;
         }
         self.flush(cx);
         self.halves.forward_to_client(kind, id, frame, cx);
@@ -350,6 +368,7 @@ impl Channel {
     /// at once.
     pub(in crate::session) fn abandon(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.life.abandon();
+        self.halves.publisher.ledger_mut().client_gone();
         self.finish(cx)?;
         if self.halves.publisher.is_forwarding() || !self.life.is_open_or_settling() {
             return Ok(());

@@ -103,7 +103,10 @@ impl Refused {
                     self.upstream = UpstreamChannel::Closed;
                 }
             }
-            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => halves.publisher.recv_tx_ended(cx),
+            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
+                // The client is told nothing more, so nothing waits.
+                halves.publisher.recv_tx_ended(frame, cx);
+            }
             // After a return, the ack that follows does not mean that the message is stored.
             Some(MethodId::BASIC_RETURN) => halves.deliveries.hold_return(frame),
             Some(MethodId::BASIC_CONSUME_OK) => {

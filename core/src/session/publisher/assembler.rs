@@ -209,6 +209,15 @@ impl Assembler {
         matches!(self.content, Content::Body { fate: Fate::Keep(kept), .. } if kept == ticket)
     }
 
+    /// The publish that waits has another ticket now.
+    pub(super) fn renew_kept(&mut self, before: Ticket, now: Ticket) {
+        if let Content::Body { fate: Fate::Keep(kept), .. } = &mut self.content
+            && *kept == before
+        {
+            *kept = now;
+        }
+    }
+
     /// The publish of this ticket is decided while it waits. Changes the fate of its body, if that is not whole. Returns false
     /// if it is.
     pub(super) fn decide_kept(&mut self, ticket: Ticket, fate: impl FnOnce() -> Fate) -> bool {

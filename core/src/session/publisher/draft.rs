@@ -53,8 +53,8 @@ impl Draft {
         let return_key = fields
             .mandatory
             .then(|| ReturnKey::new(keys, target, fields.routing_key, header.view().payload()));
-        let (key, ttl) = (scoped.key(&IdValue::Bytes(&body)), ttl_of(&found, &window));
-        let terms = Terms { key, ttl, client, right, return_key };
+        let (claim, ttl) = (scoped.key(&IdValue::Bytes(&body)).into(), ttl_of(&found, &window));
+        let terms = Terms { claim, ttl, client, right, return_key };
         let mut frames = BytesMut::from(header.view().octets());
         for piece in body.chunks(largest.max(1)) {
             emit::body(&mut frames, channel, piece);

@@ -180,7 +180,8 @@ impl Publisher {
 
     /// Whether the next publish can be taken before anything else happens.
     pub(in crate::session) fn takes_publishes(&self) -> bool {
-        self.is_between_contents() && !self.is_stalled() && !self.ledger().is_tx()
+        let in_order = self.is_between_contents() && self.line().takes_publishes();
+        in_order && !self.is_held() && !self.ledger().is_tx()
     }
 
     /// Takes the publishes that stand whole in `frames` and come next, `most` at most. If one of them has to wait, the rest is
@@ -195,8 +196,23 @@ impl Publisher {
         let mut left = most;
         let mut ahead = Ahead::default();
         while left > 0 && self.goes_on(held) {
-            match ahead.look(self.id, frames, left, cx) {
-                Next::Other => return Ok(()),
+            // A publish that waits for another's outcome counts twice if its client counts, too.
+            let most = if self.ledger().answers_client() { (left / 2).max(1) } else { left };
+            match ahead.look(self.id, frames, (most, cx.room(held)), cx) {
+                Next::Plain(window) => {
+                    let mut result = Ok(());
+                    for (whole, terms, ticket, verdict) in ahead.ask(&window, self.id, cx) {
+                        left -= 1;
+                        whole.take(cx);
+                        let terms = Terms { client: self.ledger_mut().next_client_tag(), ..terms };
+                        let (publish, content) = (whole.method(frames), whole.content(frames));
+                        let candidate = Candidate { window: &window, terms, publish, content, left: 0 };
+                        result = result.and(self.verdicts.recv_judged(candidate, ticket, verdict, cx));
+                    }
+                    result?;
+                }
+                // Anything else has to wait behind the publishes whose verdicts are not known.
+                _ if self.is_stalled() => return Ok(()),
                 Next::Unmatched { whole, mandatory } => {
                     left -= 1;
                     whole.take(cx);
@@ -209,19 +225,7 @@ impl Publisher {
                     whole.take(cx);
                     self.recv_start(Start::of(whole, frames), cx)?;
                 }
-                Next::Plain(window) => {
-                    for (whole, terms) in ahead.drain() {
-                        if !self.goes_on(held) {
-                            return Ok(());
-                        }
-                        left -= 1;
-                        whole.take(cx);
-                        let terms = Terms { client: self.ledger_mut().next_client_tag(), ..terms };
-                        let (publish, content) = (whole.method(frames), whole.content(frames));
-                        let candidate = Candidate { window: &window, terms, publish, content, left: 0 };
-                        self.verdicts.judge(candidate, cx)?;
-                    }
-                }
+                Next::Other => return Ok(()),
             }
         }
         Ok(())
@@ -430,9 +434,9 @@ impl Publisher {
         self.ledger_mut().recv_return(key, cx.now)
     }
 
-    /// `tx.commit-ok` or `tx.rollback-ok`.
-    pub(in crate::session) fn recv_tx_ended(&mut self, cx: &mut Cx<'_>) {
-        self.ledger_mut().recv_tx_ended(cx);
+    /// `tx.commit-ok` or `tx.rollback-ok`. Returns true if the client is told later.
+    pub(in crate::session) fn recv_tx_ended(&mut self, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
+        self.ledger_mut().recv_tx_ended(frame, cx)
     }
 
     /// `tx.commit` is about to be forwarded.

@@ -53,7 +53,7 @@ impl Reading {
         let Some(id) = found.id else { return Reading::NoId };
         let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header.payload());
         Reading::Plain(Terms {
-            key: judge.needs.scoped(&judge.scoped, standing).key(&id),
+            claim: judge.needs.scoped(&judge.scoped, standing).key(&id).into(),
             ttl: ttl_of(&found, &judge.window),
             client: None,
             right: judge.needs.right,

@@ -97,7 +97,8 @@ impl Sender {
     /// A content that was forwarded is whole.
     pub(super) fn written(&mut self, at_write: Option<Reserved>, now: Instant) {
         if let Some((reservation, ttl)) = at_write {
-            reservation.commit(now, ttl);
+            // No client is told of it, so nobody waits until it is remembered.
+            drop(reservation.commit(now, ttl));
         }
     }
 

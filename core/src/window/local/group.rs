@@ -8,7 +8,7 @@ use crate::window::engine::Compact;
 
 impl<L: Listener + ?Sized> LocalWindow<L> {
     /// As many times [`LocalWindow::settle`], lock by lock. `commits` are [`HINTED`] at most.
-    pub(super) fn settle_all(&self, engine: &Compact, commits: &[(Key, Duration)], now: Instant) {
+    pub(super) fn settle_all(&self, engine: &Compact, commits: &[(Claim, Duration)], now: Instant) {
         let at = self.clock.stamp(now);
         let (order, ends) = by_lock(commits);
         let mut group = Group::default();
@@ -31,26 +31,26 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
     fn settle_group<'a>(
         &self,
         engine: &Compact,
-        keys: impl Iterator<Item = &'a (Key, Duration)> + Clone,
+        keys: impl Iterator<Item = &'a (Claim, Duration)> + Clone,
         now: Stamp,
         group: &mut Group,
     ) {
         let Group { events, waiters, special } = group;
-        let Some((first, _)) = keys.clone().next() else { return };
+        let Some((Claim::Digest(first), _)) = keys.clone().next() else { return };
         let mut in_flight = self.flights.lock(*first);
         let mut shard = engine.hold(*first);
-        for &(key, ttl) in keys {
+        for &(Claim::Digest(key), ttl) in keys {
             let entry = Entry { at: now, until: now.after(ttl), duplicates: 0 };
             let flight = if entry.is_expired(now) { None } else { in_flight.flights.remove(&key) };
             let Some(flight) = flight else {
                 special.push((key, ttl));
                 continue;
             };
-            events.push(Event::Committed { key, now, until: entry.until });
+            events.push(Event::Committed { claim: key.into(), now, until: entry.until });
             let mut tell = |key, entry, cause| events.push(gone(now, key, entry, cause));
             shard.insert(key, entry, now, &mut tell);
             for waiter in flight.into_waiters() {
-                events.push(Event::Duplicate { key, now });
+                events.push(Event::Duplicate { claim: key.into(), now });
                 waiters.push(waiter);
             }
         }
@@ -70,10 +70,10 @@ struct Group {
 
 /// The places of the commits, those of a lock together and in order, and where each lock's end.
 #[expect(clippy::cast_possible_truncation, reason = "they are fewer")]
-fn by_lock(commits: &[(Key, Duration)]) -> ([u8; HINTED], [usize; Key::LOCKS]) {
+fn by_lock(commits: &[(Claim, Duration)]) -> ([u8; HINTED], [usize; Key::LOCKS]) {
     let mut locks = [0_u8; HINTED];
     let mut ends = [0_usize; Key::LOCKS];
-    for (lock, (key, _)) in locks.iter_mut().zip(commits) {
+    for (lock, (Claim::Digest(key), _)) in locks.iter_mut().zip(commits) {
         *lock = key.shard(Key::LOCKS) as u8;
         ends[usize::from(*lock)] += 1;
     }
@@ -125,7 +125,7 @@ mod tests {
                 thread::yield_now();
             }
         };
-        let ask = |key, mailbox: &Arc<Mailbox>| window.clone().reserve(key, now, mailbox, Ticket(1));
+        let ask = |key, mailbox: &Arc<Mailbox>| reserve_one(&window, key, now, mailbox, Ticket(1));
         thread::scope(|scope| {
             scope.spawn(|| {
                 let mailbox = Arc::default();

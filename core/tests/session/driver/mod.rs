@@ -20,7 +20,7 @@ use hapax_core::window::engine::EngineKind;
 use hapax_core::window::event;
 use hapax_core::window::{
     Confirms, InDoubt, Key, KeyMaker, Limits, LocalWindow, Mailbox, MissingId, Mode, Reservation, Rules,
-    Scope, Ticket, Verdict, Window,
+    Scope, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::properties::IdValue;
 use hapax_core::wire::{IdSource, scan};
@@ -213,7 +213,7 @@ impl Driver {
                 let how = octets.next();
                 if let Some(reservation) = self.held.pop() {
                     match how & 1 {
-                        0 => reservation.commit(self.now, self.local.ttl()),
+                        0 => drop(reservation.commit(self.now, self.local.ttl())),
                         _ => drop(reservation),
                     }
                     self.pump();
@@ -276,7 +276,7 @@ impl Driver {
 
     fn hold(&mut self, id: u8) {
         let mailbox = Arc::new(Mailbox::new());
-        let verdict = self.local.clone().reserve(key(id), self.now, &mailbox, Ticket(0));
+        let verdict = reserve_one(&self.local, key(id), self.now, &mailbox, Ticket(0));
         if let Verdict::Fresh(reservation) = verdict {
             self.held.push(reservation);
         }

@@ -67,7 +67,7 @@ impl Process {
         Process::relay_with(upstream, mode, |_| {})
     }
 
-    /// The same with so many worker threads.
+    /// The same with this number of worker threads.
     pub(super) fn relay_on(upstream: SocketAddr, threads: usize) -> Result<Process, Error> {
         Process::relay_with(upstream, "enforce", |command| {
             command.env(WORKER_THREADS, threads.to_string());

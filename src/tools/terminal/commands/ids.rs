@@ -42,7 +42,7 @@ pub(super) fn run(args: &IdsArgs, client: &Client, desk: &mut Desk<'_>) -> Resul
     Ok(())
 }
 
-/// The relay asks for a query's parameters; whoever sits here has flags.
+/// Names flags where the relay's message names parameters of a query.
 fn in_words_of_flags(failure: Failure) -> Failure {
     match failure {
         Failure::Refused { status: 400, error, mut errors } => {

@@ -14,7 +14,7 @@ use comfy_table::{CellAlignment, Table};
 use serde_json::Value;
 use std::io::{BufRead, Write};
 
-/// What a command reads from and writes to.
+/// The input and the outputs of a command.
 pub struct Desk<'a> {
     /// for what was asked for
     pub out: &'a mut dyn Write,

@@ -52,7 +52,7 @@ pub(super) fn lines(model: &Model, theme: Theme, width: usize) -> Vec<Line<'stat
     lines
 }
 
-/// Keys, as many as fit; the rest is in the help.
+/// Draws the keys that fit; the help has all of them.
 pub(super) fn footer(model: &Model, theme: Theme) -> Paragraph<'static> {
     if model.typing {
         let typed = format!(" /{}", fit(&model.filter, 40));

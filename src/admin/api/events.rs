@@ -1,16 +1,17 @@
 //! Server-sent events: once a second, all windows and the status. Each event is made once for all subscribers.
 //!
 //! A subscriber that is behind gets the newest event and misses those in between. A subscriber that reads nothing is
-//! closed by the write timeout of its socket ([`super::listen`]); the kernel buffers little for it, so this is noticed
+//! closed by the write timeout of its socket ([`crate::admin::listen`]); the kernel buffers little for it, so this is noticed
 //! soon. When there are as many subscribers as allowed, a new one replaces the one that has read nothing for the
 //! longest time. While nobody subscribes, no event is made.
 
-use super::Admin;
-use super::activity::Activity;
-use super::api::{Status, WindowFacts};
-use super::clock::Now;
-use super::complaint::{Complaint, ComplaintBody};
-use super::health::UpstreamState;
+use super::status::Status;
+use super::windows::WindowFacts;
+use crate::admin::Admin;
+use crate::admin::activity::Activity;
+use crate::admin::clock::Now;
+use crate::admin::complaint::{Complaint, ComplaintBody};
+use crate::admin::health::UpstreamState;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -36,7 +37,7 @@ const BEHIND: Duration = Duration::from_secs(2);
 /// The data of one event.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Event)]
-pub(super) struct WindowsEvent {
+pub(in crate::admin) struct WindowsEvent {
     /// in the order of the configuration
     windows: Vec<WindowFacts>,
     status: Status,
@@ -44,7 +45,7 @@ pub(super) struct WindowsEvent {
 
 /// The newest event and its subscribers.
 #[derive(Debug)]
-pub(super) struct Events {
+pub(in crate::admin) struct Events {
     /// The newest event as it is sent; `None` before the first.
     newest: watch::Sender<Option<Bytes>>,
     subscribers: Mutex<Subscribers>,
@@ -173,7 +174,7 @@ impl Admin {
 #[utoipa::path(get, path = "/api/v1/events", tag = "process", security(("token" = [])),
     responses((status = 200, body = WindowsEvent, content_type = "text/event-stream"), (status = 401, body = ComplaintBody),
         (status = 403, body = ComplaintBody), (status = 503, body = ComplaintBody)))]
-pub(super) async fn stream(
+pub(in crate::admin) async fn stream(
     State(admin): State<Arc<Admin>>,
     activity: Option<Extension<Arc<Activity>>>,
 ) -> Result<Response, Complaint> {
