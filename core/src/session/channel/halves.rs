@@ -81,7 +81,7 @@ impl Halves {
             let frame = reply.view();
             match frame.kind() {
                 Some(kind) => {
-                    self.deliveries.forward(kind, frame.method(kind), frame, &mut cx.link.out.client)
+                    self.deliveries.forward(kind, frame.method(kind), frame, &mut cx.link.out.client);
                 }
                 None => cx.link.out.client.forward(frame),
             }
