@@ -17,7 +17,9 @@ use hapax::stats::Stats;
 use hapax_core::pressure::Accounting;
 use hapax_core::session::{Output, Session, Settings};
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{KeyMaker, Limits, LocalWindow, Mailbox, Mode, Scope, Ticket, Verdict, Window};
+use hapax_core::window::{
+    KeyMaker, Limits, LocalWindow, Mailbox, Mode, Scope, Ticket, Verdict, Window, reserve_one,
+};
 use hapax_core::wire::properties::IdValue;
 use hapax_core::wire::{ChannelId, emit};
 use std::hint::black_box;
@@ -88,7 +90,7 @@ impl Rig {
         if matches!(job, Job::Unique | Job::Duplicate) {
             fill(&window, capacity, now);
             // Tick as the relay does, so that the accounting sees that the window is busy.
-            (0..2).for_each(|n| accounting.tick(&window, now + Duration::from_secs(n)));
+            (0..2).for_each(|n| accounting.tick(&*window, now + Duration::from_secs(n)));
         }
         let settings = Settings { max_unresolved: 100_000, held_bytes: 1 << 24, ..settings() };
         let mut pair = Pair::new(&shared(settings, Arc::new(Everything(window)), Stats::new())).proving();
@@ -164,7 +166,7 @@ fn fill(window: &Arc<LocalWindow<Accounting>>, capacity: u64, now: Instant) {
     for n in 0..capacity {
         let id = format!("{n:016x}");
         let key = keys.key(Scope::RoutingKey, b"/", b"x", b"k", &IdValue::Bytes(id.as_bytes()));
-        if let Verdict::Fresh(reservation) = Arc::clone(window).reserve(key, now, &mailbox, Ticket(n)) {
+        if let Verdict::Fresh(reservation) = reserve_one(&window, key, now, &mailbox, Ticket(n)) {
             reservation.commit(now, window.ttl());
         }
     }

@@ -6,7 +6,7 @@
 //!   records it.
 //! * `duplicate`: a verdict on an id that is remembered.
 //!
-//! `churn` also runs as in a session, [`READ`] ids at a time, with and without the hints of [`Window::warm`].
+//! `churn` also runs as in a session, [`READ`] ids at a time: together, and one by one.
 //!
 //! First, the same window is measured in turns with and without its accounting, and the ratio of the lower quartiles
 //! is printed. The turns make sure that disturbances of the machine affect both alike. (Two windows can differ by a
@@ -20,9 +20,10 @@ mod ground;
 use ground::key;
 use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::event::Deaf;
+use hapax_core::window::event::NoListener;
 use hapax_core::window::{
-    Event, Key, Limits, Listener, LocalWindow, Mailbox, Mode, Origin, Rules, Ticket, Verdict, Window,
+    Ask, Claim, Event, Limits, Listener, LocalWindow, Mailbox, Mode, Origin, Reservations, Rules, Ticket,
+    Verdict, Window, reserve_one,
 };
 use std::hint::black_box;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ use std::time::{Duration, Instant};
 const READ: u64 = 64;
 const CAPACITY: usize = 1_000_000;
 const TTL: Duration = Duration::from_secs(600);
-/// Operations per turn, and the number of turns.
+/// Operations of one turn, and turns of each.
 const TURN: u64 = 2_000;
 const TURNS: usize = 801;
 
@@ -47,13 +48,13 @@ enum Job {
 const JOBS: [(Job, &str); 3] = [(Job::Fresh, "fresh"), (Job::Churn, "churn"), (Job::Duplicate, "duplicate")];
 
 impl Job {
-    /// Returns how far the clock moves between two new ids.
+    /// Between two new ids.
     fn step(self) -> Duration {
         Duration::from_micros(if self == Job::Fresh { 700 } else { 200 })
     }
 }
 
-/// A full window and the progress of its traffic.
+/// A full window, and how far its traffic has come.
 struct Rig<L: Listener> {
     window: Arc<LocalWindow<L>>,
     mailbox: Arc<Mailbox>,
@@ -75,7 +76,7 @@ impl<L: Listener> Rig<L> {
         };
         let window = LocalWindow::new(rules, limits, engine, listener);
         let mut rig = Rig { window, mailbox: Arc::default(), now: now(), next: 0, asked: 0, job };
-        // Fill the window, and churn it for a TTL, until the ghost is full, too.
+        // Filled, and churned for a TTL: the ghost holds what it will hold.
         (0..CAPACITY * 3).for_each(|_| rig.fresh());
         rig
     }
@@ -83,47 +84,52 @@ impl<L: Listener> Rig<L> {
     fn fresh(&mut self) {
         self.next += 1;
         self.now += self.job.step();
-        match self.window.clone().reserve(key(self.next), self.now, &self.mailbox, Ticket(self.next)) {
-            Verdict::Fresh(reservation) => reservation.commit(self.now, TTL),
+        match reserve_one(&self.window, key(self.next), self.now, &self.mailbox, Ticket(self.next)) {
+            Verdict::Fresh(reservation) => drop(reservation.commit(self.now, TTL)),
             other => drop(black_box(other)),
         }
     }
 
-    /// Reserves an id of the younger half. It is remembered, whatever the order in the engine is.
+    /// One of the younger half, so that it is there whatever the engine's order.
     fn duplicate(&mut self) {
         self.asked += 1;
         let back = self.asked.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (CAPACITY as u64 / 2);
-        let window = self.window.clone();
-        drop(black_box(window.reserve(key(self.next - back), self.now, &self.mailbox, Ticket(self.asked))));
+        let key = key(self.next - back);
+        drop(black_box(reserve_one(&self.window, key, self.now, &self.mailbox, Ticket(self.asked))));
     }
 
-    /// Handles a read as a session does: reserves its ids one by one, and commits them when the upstream has acked
-    /// them.
-    fn read(&mut self, hint: bool) {
-        let keys: Vec<Key> = (1..=READ).map(|n| key(self.next + n)).collect();
+    /// Handles a read as a session does: reserves its ids together, and commits them when the upstream has acked them. If
+    /// `together` is false, both happen one by one.
+    fn read(&mut self, together: bool) {
+        let asks: Vec<Ask> =
+            (1..=READ).map(|n| Ask { claim: key(self.next + n).into(), ticket: Ticket(0) }).collect();
         self.next += READ;
-        if hint {
-            self.window.warm(&keys);
-        }
-        let mut reservations = Vec::with_capacity(keys.len());
-        for key in &keys {
-            self.now += self.job.step();
-            if let Verdict::Fresh(reservation) =
-                self.window.clone().reserve(*key, self.now, &self.mailbox, Ticket(0))
-            {
-                reservations.push(reservation);
+        self.now += self.job.step() * READ as u32;
+        let mut verdicts: Vec<Option<Verdict>> = asks.iter().map(|_| None).collect();
+        if together {
+            self.window.clone().reserve(&asks, self.now, &self.mailbox, &mut verdicts);
+        } else {
+            for (ask, verdict) in asks.iter().zip(&mut verdicts) {
+                *verdict = Some(reserve_one(&self.window, ask.claim, self.now, &self.mailbox, ask.ticket));
             }
         }
-        if hint {
-            self.window.warm_commits(&keys);
+        let mut stored = Reservations::default();
+        for verdict in verdicts {
+            if let Some(Verdict::Fresh(reservation)) = verdict {
+                if together {
+                    stored.push(reservation, self.now, TTL);
+                } else {
+                    reservation.commit(self.now, TTL);
+                }
+            }
         }
-        reservations.into_iter().for_each(|reservation| reservation.commit(self.now, TTL));
+        stored.commit(self.now);
     }
 
     /// Returns nanoseconds per operation, measured by whole reads.
-    fn reads(&mut self, hint: bool) -> f64 {
+    fn reads(&mut self, together: bool) -> f64 {
         let begin = now();
-        (0..TURN / READ).for_each(|_| self.read(hint));
+        (0..TURN / READ).for_each(|_| self.read(together));
         begin.elapsed().as_secs_f64() * 1e9 / (TURN / READ * READ) as f64
     }
 
@@ -134,7 +140,7 @@ impl<L: Listener> Rig<L> {
         }
     }
 
-    /// Returns nanoseconds per operation.
+    /// Nanoseconds of one operation.
     fn turn(&mut self) -> f64 {
         let begin = now();
         self.run(TURN);
@@ -147,7 +153,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// A listener that can be turned off.
+/// Listens, or does not.
 #[derive(Debug, Default)]
 struct Switch {
     accounting: Accounting,
@@ -165,8 +171,8 @@ impl Listener for Switch {
         self.accounting.limits(limits);
     }
 
-    fn wants_origin(&self, key: Key) -> bool {
-        self.accounting.wants_origin(key)
+    fn wants_origin(&self, claim: Claim) -> bool {
+        self.accounting.wants_origin(claim)
     }
 
     fn origin(&self, origin: &Origin<'_>) {
@@ -197,7 +203,7 @@ fn ratios() {
     }
 }
 
-/// Returns the lower quartile: the turns that were not disturbed by other processes.
+/// A quarter of the turns were quicker: those in which nobody else had the processor.
 fn quartile(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 4).copied().unwrap_or_default()
@@ -214,7 +220,7 @@ fn hints() {
         }
         let (cold, warm, engine) = (quartile(cold), quartile(warm), engine.name());
         let less = (warm / cold - 1.0) * 100.0;
-        println!("{READ:>7} ids {engine:>8}: {cold:6.1} ns, {warm:6.1} ns with the hints: {less:+.1} %");
+        println!("{READ:>7} ids {engine:>8}: {cold:6.1} ns, {warm:6.1} ns together: {less:+.1} %");
     }
 }
 
@@ -222,7 +228,7 @@ fn criterion(criterion: &mut Criterion) {
     for (job, name) in JOBS {
         let mut group = criterion.benchmark_group(name);
         for engine in EngineKind::ALL {
-            let mut rig = Rig::new(engine, Arc::new(Deaf), job);
+            let mut rig = Rig::new(engine, Arc::new(NoListener), job);
             group.bench_function(format!("{}/alone", engine.name()), |bencher| bencher.iter(|| rig.run(1)));
             let mut rig = Rig::new(engine, Arc::new(Accounting::new()), job);
             group.bench_function(format!("{}/accounting", engine.name()), |bencher| {
@@ -233,7 +239,7 @@ fn criterion(criterion: &mut Criterion) {
     }
 }
 
-/// Runs `job:engine:on` (or `off`) once, without criterion.
+/// `job:engine:on` or `off`.
 fn count_only(what: &str) -> Option<()> {
     let mut parts = what.split(':');
     let (job, engine, on) = (parts.next()?, parts.next()?, parts.next()? == "on");
@@ -242,7 +248,7 @@ fn count_only(what: &str) -> Option<()> {
     if on {
         Rig::new(engine, Arc::new(Accounting::new()), job).run(1_000_000);
     } else {
-        Rig::new(engine, Arc::new(Deaf), job).run(1_000_000);
+        Rig::new(engine, Arc::new(NoListener), job).run(1_000_000);
     }
     Some(())
 }

@@ -3,7 +3,7 @@
 use hapax::config::{Config, Overrides};
 use hapax_core::pressure::Accounting;
 use hapax_core::window::Windows;
-use hapax_core::window::{EvictionCause, KeyMaker, Mailbox, Scope, Ticket, Verdict, WindowSet};
+use hapax_core::window::{EvictionCause, KeyMaker, Mailbox, Scope, Ticket, Verdict, WindowSet, reserve_one};
 use hapax_core::wire::properties::IdValue;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ fn publish(windows: &dyn Windows, vhost: &[u8], ids: std::ops::Range<u64>, now: 
     let scoped = keys.scoped(Scope::RoutingKey, vhost, b"events", b"");
     let is_new = |id: &u64| {
         let key = scoped.key(&IdValue::Bytes(&id.to_be_bytes()));
-        match window.clone().reserve(key, now, &mailbox, Ticket(*id)) {
-            Verdict::Fresh(reservation) => reservation.commit(now, window.ttl()),
+        match reserve_one(&window, key, now, &mailbox, Ticket(*id)) {
+            Verdict::Fresh(reservation) => drop(reservation.commit(now, window.ttl())),
             Verdict::Duplicate => return false,
             other => panic!("{other:?}"),
         }

@@ -4,9 +4,9 @@ use crate::e2e::raw::{Publish, Told};
 use crate::e2e::site::Site;
 use crate::e2e::wait;
 use hapax::config::WindowConfig;
-use hapax_core::window::event::Deaf;
+use hapax_core::window::event::NoListener;
 use hapax_core::window::tap::{BUFFERED, RECORDERS, Sample};
-use hapax_core::window::{Key, LocalWindow, Mailbox, Ticket, Verdict, Window};
+use hapax_core::window::{Key, LocalWindow, Mailbox, Ticket, Verdict, reserve_one};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -20,13 +20,13 @@ fn base() -> Instant {
 
 fn window() -> Arc<LocalWindow> {
     let default = WindowConfig::named("test");
-    LocalWindow::new(default.rules, default.limits, default.engine, Arc::new(Deaf))
+    LocalWindow::new(default.rules, default.limits, default.engine, Arc::new(NoListener))
 }
 
 /// Publishes it; whether it was fresh.
 fn publish(window: &Arc<LocalWindow>, key: u128, now: Instant) -> bool {
     let mailbox = Arc::new(Mailbox::new());
-    match Arc::clone(window).reserve(Key(key), now, &mailbox, Ticket(0)) {
+    match reserve_one(&window, Key(key), now, &mailbox, Ticket(0)) {
         Verdict::Fresh(reservation) => {
             reservation.commit(now, Duration::from_secs(60));
             true
@@ -50,8 +50,8 @@ fn a_recorder_sees_what_is_judged_while_it_is_there() {
     // A duplicate that waits for the outcome of another publish is a publish, too.
     let mailbox = Arc::new(Mailbox::new());
     let now = begin + 4 * second;
-    let _first = Arc::clone(&window).reserve(Key(3), now, &mailbox, Ticket(1));
-    let second_one = Arc::clone(&window).reserve(Key(3), now, &mailbox, Ticket(2));
+    let _first = reserve_one(&window, Key(3), now, &mailbox, Ticket(1));
+    let second_one = reserve_one(&window, Key(3), now, &mailbox, Ticket(2));
     assert!(matches!(second_one, Verdict::InFlight(_)));
     recorder.take(&mut samples);
     assert_eq!(samples, [sample(3, 3), sample(3, 3)]);

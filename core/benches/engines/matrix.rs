@@ -14,8 +14,8 @@
 use super::{fresh, ground, mix, window};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::event::Deaf;
-use hapax_core::window::{LocalWindow, Mailbox, Ticket, Verdict, Window};
+use hapax_core::window::event::NoListener;
+use hapax_core::window::{LocalWindow, Mailbox, Ticket, Verdict, reserve_one};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -117,7 +117,7 @@ struct Rig {
     engine: EngineKind,
     ids: u64,
     job: Job,
-    window: Arc<LocalWindow<Deaf>>,
+    window: Arc<LocalWindow<NoListener>>,
     ttl: Duration,
     epoch: Instant,
     next: AtomicU64,
@@ -241,7 +241,7 @@ impl Rig {
     /// Reserves a random id of the younger half. All ids are still those of the filling.
     fn ask(&self, n: u64, mailbox: &Arc<Mailbox>) -> Verdict {
         let id = self.ids - 1 - mix(n) % (self.ids / 2);
-        self.window.clone().reserve(ground::key(id), self.epoch, mailbox, Ticket(0))
+        reserve_one(&self.window, ground::key(id), self.epoch, mailbox, Ticket(0))
     }
 
     /// Checks that the operations were of the kind that the job names.

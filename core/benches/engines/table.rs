@@ -15,8 +15,10 @@
 use super::ground::key;
 use super::{fresh, mix, window};
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::event::Deaf;
-use hapax_core::window::{Key, LocalWindow, Mailbox, Ticket, Verdict, Window};
+use hapax_core::window::event::NoListener;
+use hapax_core::window::{
+    Ask, Key, LocalWindow, Mailbox, Reservations, Ticket, Verdict, Window, reserve_one,
+};
 use rustix::time::{ClockId, clock_gettime};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -153,7 +155,7 @@ fn longest_of(ids: std::ops::Range<u64>, work: impl Fn(u64)) -> Duration {
 struct Run {
     engine: EngineKind,
     ids: u64,
-    window: Arc<LocalWindow<Deaf>>,
+    window: Arc<LocalWindow<NoListener>>,
     mailbox: Arc<Mailbox>,
     now: Instant,
 }
@@ -205,8 +207,7 @@ impl Run {
             if read.is_empty() {
                 return;
             }
-            self.window.warm(&read);
-            read.into_iter().for_each(|key| drop(self.reserve(key)));
+            drop(self.reserve_all(&read));
         }
     }
 
@@ -234,14 +235,13 @@ impl Run {
             if read.is_empty() {
                 return;
             }
-            self.window.warm(&read);
-            let verdicts: Vec<Verdict> = read.iter().map(|key| self.reserve(*key)).collect();
-            self.window.warm_commits(&read);
-            for verdict in verdicts {
-                if let Verdict::Fresh(reservation) = verdict {
-                    reservation.commit(self.now, TTL);
+            let mut stored = Reservations::default();
+            for verdict in self.reserve_all(&read) {
+                if let Some(Verdict::Fresh(reservation)) = verdict {
+                    stored.push(reservation, self.now, TTL);
                 }
             }
+            stored.commit(self.now);
         }
     }
 
@@ -250,8 +250,16 @@ impl Run {
         first..first + OPS
     }
 
+    /// As a session asks for a whole read.
+    fn reserve_all(&self, read: &[Key]) -> Vec<Option<Verdict>> {
+        let asks: Vec<Ask> = read.iter().map(|key| Ask { claim: (*key).into(), ticket: Ticket(0) }).collect();
+        let mut verdicts: Vec<Option<Verdict>> = asks.iter().map(|_| None).collect();
+        Arc::clone(&self.window).reserve(&asks, self.now, &self.mailbox, &mut verdicts);
+        verdicts
+    }
+
     fn reserve(&self, key: Key) -> Verdict {
-        self.window.clone().reserve(key, self.now, &self.mailbox, Ticket(0))
+        reserve_one(&self.window, key, self.now, &self.mailbox, Ticket(0))
     }
 }
 

@@ -14,8 +14,8 @@ use std::time::Instant;
 /// All channels of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
-    /// In the order of their numbers: what a session writes depends on nothing but what it was told. In boxes, because a node of
-    /// the tree has room for eleven, and most connections have one channel.
+    /// In the order of their numbers: what a session writes depends on nothing but what it was told. In boxes, because a node
+    /// of the tree has room for eleven, and most connections have one channel.
     open: BTreeMap<ChannelId, Box<Channel>>,
     /// Channels that were opened so far: it tells channels with the same number apart.
     births: u64,
@@ -25,6 +25,8 @@ pub(super) struct Channels {
     due: BTreeSet<ChannelId>,
     /// Channels whose waiting frames could go on, if there were room for unresolved publishes.
     ready: BTreeSet<ChannelId>,
+    /// Channels whose client waits until a window remembers its ids.
+    unremembered: BTreeSet<ChannelId>,
     /// Channels that wait for a time.
     timers: Timers,
     /// Numbers of channels that are gone, but whose client has not answered a `channel.close` yet.
@@ -129,6 +131,11 @@ impl Channels {
         if channel.is_ready() {
             self.ready.insert(id);
         }
+        if channel.is_unremembered() {
+            self.unremembered.insert(id);
+        } else if !self.unremembered.is_empty() {
+            self.unremembered.remove(&id);
+        }
         self.timers.set(id, channel.deadline());
         if channel.is_gone() {
             self.remove(id);
@@ -145,6 +152,7 @@ impl Channels {
         }
         self.due.remove(&id);
         self.ready.remove(&id);
+        self.unremembered.remove(&id);
         self.timers.set(id, None);
     }
 
@@ -163,6 +171,11 @@ impl Channels {
     /// Takes the channels whose waiting frames could go on.
     pub(super) fn take_ready(&mut self) -> BTreeSet<ChannelId> {
         std::mem::take(&mut self.ready)
+    }
+
+    /// Returns the channels whose client waits until a window remembers its ids.
+    pub(super) fn unremembered(&self) -> Vec<ChannelId> {
+        self.unremembered.iter().copied().collect()
     }
 
     /// Returns the first time that a channel waits for.

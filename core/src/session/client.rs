@@ -31,7 +31,7 @@ pub(super) struct ClientSide {
 }
 
 impl ClientSide {
-    /// The client has just connected.
+    /// Creates the side of a client that has just connected.
     pub(super) fn new(now: Instant) -> ClientSide {
         ClientSide { state: ClientState::Greeting, clock: Clock::new(now) }
     }

@@ -1,20 +1,22 @@
 //! Both sides of a session, the channels between them, and how they end.
 //!
-//! The sides end separately. When the client is gone, the upstream connection is kept until the outcome of every publish is known,
-//! or until the linger is over: that time is an [`Ending`].
+//! The sides end separately. When the client is gone, the upstream connection is kept until the outcome of every publish is
+//! known, or until the linger is over.
 
 use super::Shared;
 use super::channel::Channel;
 use super::channels::Channels;
-use super::client::{ClientSide, ClientState};
-use super::cx::{Cx, Link};
-use super::ending::{Ending, Why, close, close_ok, reply_code};
+use super::client::ClientState;
+use super::cx::{Cx, Link, Tickets};
+use super::ending::{Why, close, close_ok, reply_code};
 use super::fault::Fault;
-use super::handshake::{Handshake, Meaning};
+use super::handshake::Meaning;
 use super::liveness::Beat;
 use super::outbox::View;
 use super::probe::Answer;
-use super::upstream::{UpstreamSide, UpstreamState};
+use super::sides::Sides;
+use super::upstream::UpstreamState;
+use crate::window::{ForgetCause, Verdict};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
@@ -29,143 +31,103 @@ const NOT_ALLOWED: u16 = 530;
 #[derive(Debug)]
 pub(super) struct Connection {
     shared: Arc<Shared>,
-    handshake: Handshake,
-    client: ClientSide,
-    upstream: UpstreamSide,
-    ending: Option<Ending>,
+    sides: Sides,
     channels: Channels,
     link: Link,
 }
 
 impl Connection {
-    /// The client has just connected.
+    /// Creates the connection of a client that has just connected.
     pub(super) fn new(shared: Arc<Shared>, now: Instant) -> Connection {
-        let settings = shared.settings;
         Connection {
-            handshake: Handshake::new(settings.frame_max, now + settings.handshake_timeout),
-            client: ClientSide::new(now),
-            upstream: UpstreamSide::new(now),
-            ending: None,
+            sides: Sides::new(&shared.settings, now),
             channels: Channels::default(),
             link: Link::new(&shared),
             shared,
         }
     }
 
+    /// Returns what all sessions of the process share.
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
     }
 
-    pub(super) fn handshake(&self) -> &Handshake {
-        &self.handshake
+    /// Returns how far both sides are.
+    pub(super) fn sides(&self) -> &Sides {
+        &self.sides
     }
 
-    pub(super) fn client(&self) -> &ClientSide {
-        &self.client
+    /// Returns how far both sides are, to change it.
+    pub(super) fn sides_mut(&mut self) -> &mut Sides {
+        &mut self.sides
     }
 
-    pub(super) fn client_mut(&mut self) -> &mut ClientSide {
-        &mut self.client
-    }
-
-    pub(super) fn upstream(&self) -> &UpstreamSide {
-        &self.upstream
-    }
-
-    pub(super) fn upstream_mut(&mut self) -> &mut UpstreamSide {
-        &mut self.upstream
-    }
-
+    /// Returns the channels.
     pub(super) fn channels(&self) -> &Channels {
         &self.channels
     }
 
+    /// Returns the channels, to change them.
     pub(super) fn channels_mut(&mut self) -> &mut Channels {
         &mut self.channels
     }
 
+    /// Returns the things that all channels use.
     pub(super) fn link(&self) -> &Link {
         &self.link
     }
 
+    /// Returns the things that all channels use, to change them.
     pub(super) fn link_mut(&mut self) -> &mut Link {
         &mut self.link
-    }
-
-    /// Returns true if both sides may send anything.
-    #[inline]
-    pub(super) fn is_live(&self) -> bool {
-        self.client.is_live() && self.upstream.is_live()
-    }
-
-    /// Returns true if the upstream connection will be closed when everything is settled.
-    pub(super) fn is_ending(&self) -> bool {
-        self.ending.is_some()
-    }
-
-    /// Returns when something has to end because of the time.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        [
-            self.handshake.deadline(),
-            self.client.deadline(),
-            self.upstream.deadline(),
-            self.ending.as_ref().map(Ending::until),
-            self.client.clock().deadline(),
-            self.upstream.clock().deadline(),
-            self.channels.deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
     }
 
     /// Returns true if the client's next frame is for a channel number that is not free on the upstream's side yet.
     pub(super) fn next_is_blocked(&self) -> bool {
         let Link { inbound, probes, .. } = &self.link;
-        inbound.peek().is_some_and(|next| self.channels.is_blocked(next.channel, probes, &self.handshake))
+        inbound
+            .peek()
+            .is_some_and(|next| self.channels.is_blocked(next.channel, probes, &self.sides.handshake))
     }
 
-    /// Tells the heartbeats that something was written.
+    /// Tells the heartbeats which sides something was written to.
     pub(super) fn note_sent(&mut self, now: Instant) {
-        if self.link.out.client.take_wrote() {
-            self.client.clock_mut().sent(now);
-        }
-        if self.link.out.upstream.take_wrote() {
-            self.upstream.clock_mut().sent(now);
-        }
+        self.sides.note_sent(&mut self.link.out, now);
     }
 
     /// Ends everything whose time is over, and sends the heartbeats that are due.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if self.handshake.deadline().is_some_and(|until| now >= until) {
+        if self.sides.handshake.deadline().is_some_and(|until| now >= until) {
             self.hang_up(now);
         }
-        match self.client.clock_mut().check(now) {
+        match self.sides.client.clock_mut().check(now) {
             Beat::Quiet => {}
             Beat::Send => self.link.out.beat_client(),
             Beat::Dead => self.client_lost(now),
         }
-        match self.upstream.clock_mut().check(now) {
+        match self.sides.upstream.clock_mut().check(now) {
             Beat::Quiet => {}
             Beat::Send => self.link.out.beat_upstream(),
             Beat::Dead => self.upstream_lost(now),
         }
+        // Answers that have come in time count, even if the session looks at them too late.
+        self.recv_mail(now);
         for id in self.channels.expired(now) {
             self.on_channel(id, now, |channel, cx| channel.handle_timeout(cx));
         }
-        if self.client.is_late(now) {
+        if self.sides.client.is_late(now) {
             self.client_lost(now);
         }
-        if self.upstream.is_late(now) {
+        if self.sides.upstream.is_late(now) {
             self.hang_up(now);
         }
     }
 
     // ---- channels --------------------------------------------------------------------------------------------------
 
-    /// Opens a channel of the client, unless it has as many as it may have.
+    /// Opens a channel of the client. If the client has too many channels already, the connection fails.
     pub(super) fn open_channel(&mut self, id: ChannelId, open: View<'_>, now: Instant) {
-        let max = self.handshake.client_channel_max();
+        let max = self.sides.handshake.client_channel_max();
         if self.channels.is_one_too_many(id, max) {
             return self.fail(&Fault::ChannelMax { open: self.channels.len(), max }, now);
         }
@@ -207,40 +169,49 @@ impl Connection {
     /// Lets waiting frames of all channels go on, as far as there is room for unresolved publishes.
     pub(super) fn go_on(&mut self, now: Instant) {
         for id in self.channels.take_ready() {
-            if self.upstream.is_live() {
+            if self.sides.upstream.is_live() {
                 self.on_channel(id, now, |channel, cx| channel.go_on(cx));
             }
         }
         self.flush(now);
     }
 
-    // ---- rights ----------------------------------------------------------------------------------------------------
-
-    /// Asks the broker about the rights that publishes wait for.
-    pub(super) fn start_probe(&mut self, now: Instant) {
-        let Link { out, probes, .. } = &mut self.link;
-        probes.drop_unwanted(|asker| self.channels.waits(asker));
-        if self.upstream.is_live() {
-            probes.go_on(&mut out.upstream);
-        }
-        while self.link.probes.wants_channel() && self.upstream.is_live() {
-            match self.number_to_ask_on(now) {
-                Some(channel) => self.link.probes.start(channel, &mut self.link.out.upstream),
-                None => {
-                    let answers = self.link.probes.give_up();
-                    self.recv_answers(answers, now);
-                }
+    /// Handles the late verdicts in the mailbox, and the calls of windows that remember more than before. Returns true if there
+    /// were any.
+    pub(super) fn recv_mail(&mut self, now: Instant) -> bool {
+        let (mail, called) = self.link.mailbox.take_all();
+        let any = called || !mail.is_empty();
+        for (ticket, verdict) in mail {
+            let id = Tickets::channel(ticket);
+            if self.channels.contains(id) {
+                self.on_channel(id, now, |channel, cx| channel.recv_verdict(ticket, verdict, cx));
+            } else if let Verdict::Fresh(reservation) = verdict {
+                // Its channel is gone. The message was never sent, so it is not in doubt.
+                reservation.forget(ForgetCause::ChannelClosed);
             }
         }
+        if called {
+            for id in self.channels.unremembered() {
+                self.on_channel(id, now, |channel, cx| channel.recv_remembered(cx));
+            }
+        }
+        any
     }
 
-    /// Returns the number of a channel that Hapax may open to ask about rights.
-    fn number_to_ask_on(&mut self, now: Instant) -> Option<ChannelId> {
-        // RabbitMQ counts the open channels of a connection, whatever their numbers.
-        let most = self.handshake.upstream_channel_max();
-        let room = self.channels.len() < usize::from(most);
-        let may_ask = room && self.link.rights.may_ask(&self.shared.rights, &self.shared.keys, now);
-        if may_ask { self.channels.free_number(most) } else { None }
+    // ---- rights ----------------------------------------------------------------------------------------------------
+
+    /// Asks the broker about the rights that publishes wait for. If there is no channel to ask on, these publishes go on
+    /// without an answer.
+    pub(super) fn start_probe(&mut self, now: Instant) {
+        loop {
+            let is_live = self.sides.upstream.is_live();
+            let most = self.sides.handshake.upstream_channel_max();
+            let given_up = self.link.ask(&self.shared, &self.channels, most, is_live, now);
+            if given_up.is_empty() {
+                return;
+            }
+            self.recv_answers(given_up, now);
+        }
     }
 
     /// Handles the broker's answers about rights: keeps them, and lets the publishes go on that wait for them.
@@ -260,8 +231,8 @@ impl Connection {
 
     /// Opens the upstream connection for a client that has sent this protocol header.
     pub(super) fn greet(&mut self, protocol_header: Bytes) {
-        self.client.greeted();
-        self.upstream.dial(protocol_header);
+        self.sides.client.greeted();
+        self.sides.upstream.dial(protocol_header);
         self.link.out.dial();
     }
 
@@ -269,15 +240,15 @@ impl Connection {
     pub(super) fn reject(&mut self, protocol_header: Bytes) {
         self.link.out.client.push(protocol_header);
         self.link.out.close_client();
-        self.client.gone();
+        self.sides.client.gone();
     }
 
     /// Handles a frame of the client on channel 0.
     pub(super) fn recv_client(&mut self, kind: FrameKind, frame: View<'_>, now: Instant) {
         let method = if kind == FrameKind::Method { emit::parse_method(frame.payload()) } else { None };
-        let meaning = method.map_or(Meaning::Pass, |method| self.handshake.recv_client(method));
+        let meaning = method.map_or(Meaning::Pass, |method| self.sides.handshake.recv_client(method));
         let Link { out, .. } = &mut self.link;
-        match (self.client.state(), meaning) {
+        match (self.sides.client.state(), meaning) {
             (ClientState::Told { .. }, Meaning::CloseOk) => self.client_lost(now),
             (ClientState::Told { .. }, Meaning::Close) => {
                 out.client.answer_close(close_ok());
@@ -295,23 +266,23 @@ impl Connection {
                     Some(frame) => out.upstream.push(frame),
                     None => out.upstream.forward(frame),
                 }
-                self.client.clock_mut().set_interval(seconds, now);
-                self.upstream.clock_mut().set_interval(seconds, now);
+                self.sides.client.clock_mut().set_interval(seconds, now);
+                self.sides.upstream.clock_mut().set_interval(seconds, now);
             }
             (ClientState::Live, Meaning::Identified) => {
                 out.upstream.forward(frame);
-                self.link.identify(&self.handshake);
+                self.link.identify(&self.sides.handshake);
             }
             (ClientState::Live, Meaning::Instead(_) | Meaning::Opened | Meaning::Pass) => {
-                out.upstream.forward(frame)
+                out.upstream.forward(frame);
             }
         }
     }
 
     /// Handles the client's `connection.close`. It is held back until everything is settled.
     fn recv_client_close(&mut self, close: View<'_>, now: Instant) {
-        self.client.said_close(now);
-        if self.upstream.is_live() {
+        self.sides.client.said_close(now);
+        if self.sides.upstream.is_live() {
             self.end(Why::ClientClose(close.compact()), now);
             self.each_channel(now, |channel, cx| channel.finish(cx));
         } else {
@@ -323,10 +294,10 @@ impl Connection {
     /// Handles a frame of the upstream on channel 0.
     pub(super) fn recv_upstream(&mut self, kind: FrameKind, frame: View<'_>, now: Instant) {
         let method = if kind == FrameKind::Method { emit::parse_method(frame.payload()) } else { None };
-        match method.map_or(Meaning::Pass, |method| self.handshake.recv_upstream(method)) {
+        match method.map_or(Meaning::Pass, |method| self.sides.handshake.recv_upstream(method)) {
             Meaning::Instead(frame) => self.link.out.client.push(frame),
             Meaning::Close => self.recv_upstream_close(frame, now),
-            Meaning::CloseOk if self.client.state() == ClientState::SaidClose => {
+            Meaning::CloseOk if self.sides.client.state() == ClientState::SaidClose => {
                 self.flush(now);
                 self.link.out.client.forward(frame);
                 self.hang_up(now);
@@ -334,9 +305,9 @@ impl Connection {
             Meaning::CloseOk => self.drop_upstream(now),
             meaning @ (Meaning::Opened | Meaning::Pass | Meaning::Tuned { .. } | Meaning::Identified) => {
                 if meaning == Meaning::Opened {
-                    self.link.identify(&self.handshake);
+                    self.link.identify(&self.sides.handshake);
                 }
-                if !self.client.is_told() {
+                if !self.sides.client.is_told() {
                     self.link.out.client.forward(frame);
                 }
             }
@@ -347,7 +318,7 @@ impl Connection {
     fn recv_upstream_close(&mut self, close: View<'_>, now: Instant) {
         self.flush(now);
         let Link { out, rights, probes, .. } = &mut self.link;
-        match self.client.state() {
+        match self.sides.client.state() {
             ClientState::Live if probes.is_opening() && reply_code(close) == Some(NOT_ALLOWED) => {
                 rights.learn_limited(&self.shared.rights, &self.shared.keys, now);
                 out.upstream.answer_close(close_ok());
@@ -358,7 +329,7 @@ impl Connection {
                 out.client.forward(close);
                 out.client.conclude();
                 self.channels.lose(now);
-                self.upstream.said_close(now + self.shared.settings.handshake_timeout);
+                self.sides.upstream.said_close(now + self.shared.settings.handshake_timeout);
             }
             ClientState::SaidClose => {
                 out.client.answer_close(close_ok());
@@ -376,11 +347,11 @@ impl Connection {
 
     /// Ends the client's side. The upstream stays until everything is settled.
     pub(super) fn client_lost(&mut self, now: Instant) {
-        if self.client.is_gone() {
+        if self.sides.client.is_gone() {
             return;
         }
-        let told = self.client.is_told();
-        self.client.gone();
+        let told = self.sides.client.is_told();
+        self.sides.client.gone();
         self.link.inbound.clear();
         if !told {
             self.link.out.client.abandon();
@@ -391,12 +362,12 @@ impl Connection {
 
     /// Closes the client's connection because of a fault.
     pub(super) fn fail(&mut self, fault: &Fault, now: Instant) {
-        if !self.client.is_live() {
+        if !self.sides.client.is_live() {
             return self.client_lost(now);
         }
         self.flush(now);
         self.link.inbound.clear();
-        if !self.handshake.opened() && !self.upstream.is_live() {
+        if !self.sides.handshake.opened() && !self.sides.upstream.is_live() {
             return self.hang_up(now);
         }
         self.tell_client(fault, now);
@@ -408,14 +379,14 @@ impl Connection {
         let MethodId(class, method) = fault.culprit();
         self.link.out.client.push(close(fault.code(), &fault.text(), (class, method)));
         self.link.out.client.conclude();
-        self.client.told(now + self.shared.settings.handshake_timeout);
+        self.sides.client.told(now + self.shared.settings.handshake_timeout);
     }
 
     // ---- the upstream's end ----------------------------------------------------------------------------------------
 
     /// Closes the upstream connection as soon as everything is settled, for a client that is gone or was told to go.
     fn leave_upstream(&mut self, now: Instant) {
-        match self.upstream.state() {
+        match self.sides.upstream.state() {
             UpstreamState::Live => {
                 self.end(Why::ClientGone, now);
                 if !self.channels.are_settled() {
@@ -432,30 +403,28 @@ impl Connection {
 
     /// Ends both sides because the process is about to end.
     pub(super) fn drain(&mut self, now: Instant) {
-        let opened = self.handshake.opened();
-        if self.upstream.state() == UpstreamState::Unborn || !opened {
+        let opened = self.sides.handshake.opened();
+        if self.sides.upstream.state() == UpstreamState::Unborn || !opened {
             self.hang_up(now);
-        } else if self.is_live() && self.ending.is_none() {
+        } else if self.sides.are_live() && !self.sides.are_ending() {
             self.end(Why::Drain, now);
         }
     }
 
     fn end(&mut self, why: Why, now: Instant) {
-        self.ending = Some(Ending::new(why, now + self.shared.settings.linger));
+        self.sides.end(why, now + self.shared.settings.linger);
     }
 
     /// Carries out the ending if everything is settled, or if its time is over.
     pub(super) fn end_if_settled(&mut self, now: Instant) {
-        let channels = &self.channels;
-        let ending = self.ending.take_if(|ending| now >= ending.until() || channels.are_settled());
-        let Some(ending) = ending else { return };
+        let Some(why) = self.sides.take_ending(now, || self.channels.are_settled()) else { return };
         self.flush(now);
         // If the linger is over, publishes still wait. They must not be promoted any more: they could not be sent.
         self.each_channel(now, |channel, cx| {
             channel.end(cx);
             Ok(())
         });
-        match ending.why() {
+        match why {
             Why::ClientClose(close) => {
                 self.link.out.upstream.forward(close.view());
                 self.close_upstream(now);
@@ -472,21 +441,21 @@ impl Connection {
     /// Waits for the upstream's answer to the `connection.close` that was written last.
     fn close_upstream(&mut self, now: Instant) {
         self.link.out.upstream.conclude();
-        self.upstream.closing(now + self.shared.settings.handshake_timeout);
+        self.sides.upstream.closing(now + self.shared.settings.handshake_timeout);
     }
 
-    /// Handles that the upstream's socket has ended, or that the upstream was silent for too long. Frames that wait to be written
-    /// to it are dropped: they are in doubt from now on, and must not be stored after that.
+    /// Handles that the upstream's socket has ended, or that the upstream was silent for too long. Frames that wait to be
+    /// written to it are dropped: they are in doubt from now on, and must not be stored after that.
     pub(super) fn upstream_lost(&mut self, now: Instant) {
-        if self.upstream.is_gone() {
+        if self.sides.upstream.is_gone() {
             return;
         }
-        let expected = matches!(self.upstream.state(), UpstreamState::SaidClose { .. });
+        let expected = matches!(self.sides.upstream.state(), UpstreamState::SaidClose { .. });
         self.flush(now);
         self.let_go_of_upstream(now);
         self.link.out.cut_upstream();
-        match self.client.state() {
-            ClientState::Live if self.handshake.opened() && !expected => {
+        match self.sides.client.state() {
+            ClientState::Live if self.sides.handshake.opened() && !expected => {
                 self.tell_client(&Fault::UpstreamLost, now);
             }
             ClientState::SaidClose => {
@@ -500,7 +469,7 @@ impl Connection {
 
     /// Closes the upstream's socket as soon as all that was sent to it is written.
     fn drop_upstream(&mut self, now: Instant) {
-        if !self.upstream.is_gone() {
+        if !self.sides.upstream.is_gone() {
             self.link.out.close_upstream();
         }
         self.let_go_of_upstream(now);
@@ -508,14 +477,13 @@ impl Connection {
 
     fn let_go_of_upstream(&mut self, now: Instant) {
         self.channels.lose(now);
-        self.ending = None;
-        self.upstream.gone();
+        self.sides.upstream_gone();
     }
 
     /// Closes both sides. Everything that was sent before is still written.
     pub(super) fn hang_up(&mut self, now: Instant) {
         self.drop_upstream(now);
-        self.client.gone();
+        self.sides.client.gone();
         self.link.inbound.clear();
         self.link.out.close_client();
     }

@@ -1,6 +1,7 @@
-//! What a channel needs of its session while it handles something.
+//! The things that a session lends a channel while the channel handles an event.
 
 use super::Shared;
+use super::channels::Channels;
 use super::finder::Finder;
 use super::handshake::Handshake;
 use super::inbound::Inbound;
@@ -12,7 +13,7 @@ use crate::wire::ChannelId;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What the channels of one session use together. Each part keeps its own fields to itself; channels borrow all of it.
+/// The things that all channels of one session use. Each part keeps its own fields to itself; channels borrow all of it.
 #[derive(Debug)]
 pub(super) struct Link {
     /// everything that will be written to the client and to the upstream
@@ -55,6 +56,35 @@ impl Link {
         self.finder.set_vhost(handshake.vhost());
     }
 
+    /// Asks the broker about the rights that publishes wait for, if the upstream connection is live. It allows `most` channels.
+    /// Returns the questions that are given up because there is no channel to ask on.
+    pub(super) fn ask(
+        &mut self,
+        shared: &Shared,
+        channels: &Channels,
+        most: u16,
+        is_live: bool,
+        now: Instant,
+    ) -> Vec<Answer> {
+        self.probes.drop_unwanted(|asker| channels.waits(asker));
+        if is_live {
+            self.probes.go_on(&mut self.out.upstream);
+        }
+        if !is_live || !self.probes.wants_channel() {
+            return Vec::new();
+        }
+        // RabbitMQ counts the open channels of a connection, whatever their numbers.
+        let room = channels.len() < usize::from(most);
+        let may_ask = room && self.rights.may_ask(&shared.rights, &shared.keys, now);
+        match if may_ask { channels.free_number(most) } else { None } {
+            Some(channel) => {
+                self.probes.start(channel, &mut self.out.upstream);
+                Vec::new()
+            }
+            None => self.probes.give_up(),
+        }
+    }
+
     /// Keeps what the broker has shown of the user's rights.
     pub(super) fn learn(&mut self, common: &Rights, answers: &[Answer], now: Instant) {
         for Answer { question, finding, .. } in answers {
@@ -66,7 +96,7 @@ impl Link {
         }
     }
 
-    /// Returns the bytes that it takes, without what waits to be written.
+    /// Returns the bytes that it takes. Bytes that wait to be written do not count.
     pub(super) fn memory(&self) -> usize {
         self.inbound.memory() + self.finder.memory() + self.rights.memory() + self.probes.memory()
     }
@@ -90,6 +120,11 @@ impl Cx<'_> {
     /// Returns true if another publish may be taken, when this channel has `own` unresolved ones.
     pub(super) fn may_publish(&self, own: usize) -> bool {
         self.unresolved_elsewhere + own < self.shared.settings.max_unresolved
+    }
+
+    /// Returns how many bytes more may be held, when this channel holds `own` bytes.
+    pub(super) fn room(&self, own: usize) -> usize {
+        self.shared.settings.held_bytes.saturating_sub(self.held_elsewhere.saturating_add(own))
     }
 
     /// Returns true if `more` bytes may be held, when this channel holds `own` bytes.

@@ -4,7 +4,7 @@ use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, WireError};
 use std::time::Duration;
 
-/// What a fault closes.
+/// The thing that a fault closes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Closes {
     /// `channel.close`
@@ -82,7 +82,8 @@ pub enum Fault {
         /// the bound
         max: usize,
     },
-    /// The user may have so few channels that none is left for Hapax. After this fault, Hapax asks nothing in the name of this user.
+    /// The user may have so few channels that none is left for Hapax. After this fault, Hapax asks nothing in the name of
+    /// this user.
     #[error(
         "CONNECTION_FORCED - hapax needed one channel to verify the user's rights, and the user's limit (max-channels) leaves none; reconnect"
     )]

@@ -25,7 +25,7 @@ pub(super) struct Finder {
     route: Option<Route>,
 }
 
-/// What is known of every publish with the same method payload: the same exchange, routing key and bits.
+/// The facts about every publish with the same method payload: the same exchange, routing key and bits.
 #[derive(Debug)]
 pub(super) struct Route {
     /// the method's payload
@@ -51,7 +51,7 @@ pub(super) struct Judge {
     pub(super) window: Arc<dyn Window>,
     /// what an id is unique within, for all users who may publish there
     pub(super) scoped: Scoped,
-    /// what has to be known of the user's rights first
+    /// the rights that the user has to have
     pub(super) needs: Needs,
 }
 

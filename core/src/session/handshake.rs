@@ -1,4 +1,5 @@
-//! What Hapax learns while the client and the upstream shake hands: credentials, vhost, frame_max, channel_max, heartbeat.
+//! The facts that Hapax learns while the client and the upstream shake hands: credentials, vhost, frame_max, channel_max,
+//! heartbeat.
 //!
 //! ```text
 //!  client                      Hapax                      upstream
@@ -10,9 +11,9 @@
 //!
 //! Every method is passed on, so every SASL mechanism works. Hapax answers nothing itself.
 //!
-//! The broker has not checked user and vhost before `open-ok`. Hapax takes both from the first method that has them. A method that
-//! comes again, or when it is not the client's turn, goes to the broker and changes nothing here. A client may send all its
-//! methods in one write: each waits for its turn.
+//! The broker has not checked user and vhost before `open-ok`. Hapax takes both from the first method that has them. A method
+//! that comes again, or when it is not the client's turn, goes to the broker and changes nothing here. A client may send all
+//! its methods in one write: each waits for its turn.
 
 use super::about::About;
 use crate::wire::emit;
@@ -30,7 +31,7 @@ static SERIAL: AtomicU64 = AtomicU64::new(0);
 /// The frame_max that RabbitMQ offers by default. An upstream may send frames of this size before it has offered one.
 const COMMON_FRAME_MAX: u32 = 131_072;
 
-/// What a method of the handshake means for the session.
+/// The meaning of a handshake method for the session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Meaning {
     /// It means nothing. Pass it on.
@@ -49,7 +50,7 @@ pub(super) enum Meaning {
     CloseOk,
 }
 
-/// What was learned so far.
+/// The facts that were learned so far.
 #[derive(Debug)]
 pub(super) struct Handshake {
     /// the response of `start-ok`, if the mechanism shows the credentials in it
@@ -153,8 +154,9 @@ impl Handshake {
         self.client_channel_max
     }
 
-    /// Returns bytes that tell one user from another: the vhost, and the credentials as they were sent. If the mechanism does not
-    /// show the credentials (as EXTERNAL), it is the connection's number instead: such a connection proves its rights for itself.
+    /// Returns bytes that tell one user from another: the vhost, and the credentials as they were sent. If the mechanism does
+    /// not show the credentials (as EXTERNAL), it is the connection's number instead: such a connection proves its rights for
+    /// itself.
     pub(super) fn identity(&self) -> Vec<u8> {
         let mut identity = self.vhost.as_deref().unwrap_or_default().to_vec();
         identity.push(0);
@@ -186,11 +188,11 @@ impl Handshake {
                 Meaning::Pass
             }
             AMQPMethod::UpdateSecret(update) if self.opened => {
-                // The broker may refuse the new secret, and it names no user. So the old credentials still count, too.
+                // The broker may refuse the new secret, and it names no user. The old credentials still count, too.
                 self.secret = update.new_secret.as_bytes().to_vec();
                 Meaning::Identified
             }
-            AMQPMethod::TuneOk(ok) if !self.tuned => self.recv_tune_ok(ok),
+            AMQPMethod::TuneOk(ok) if !self.tuned => self.recv_tune_ok(&ok),
             AMQPMethod::Open(open) if self.vhost.is_none() && !self.opened => {
                 self.vhost = Some(Bytes::copy_from_slice(open.virtual_host.as_str().as_bytes()));
                 self.clients_turn = false;
@@ -219,7 +221,7 @@ impl Handshake {
     }
 
     /// Handles `tune-ok`.
-    fn recv_tune_ok(&mut self, ok: TuneOk) -> Meaning {
+    fn recv_tune_ok(&mut self, ok: &TuneOk) -> Meaning {
         self.tuned = true;
         let asked = if ok.frame_max == 0 { self.offered } else { ok.frame_max };
         self.frame_max = asked.min(self.offered).max(MIN_FRAME_MAX);
@@ -237,13 +239,13 @@ impl Handshake {
             self.upstream_channel_max = tuned.channel_max;
         }
         let heartbeat = ok.heartbeat;
-        let instead = (tuned != ok)
+        let instead = (tuned != *ok)
             .then(|| emit::method(ChannelId::CONNECTION, AMQPClass::Connection(AMQPMethod::TuneOk(tuned))));
         Meaning::Tuned { heartbeat, instead }
     }
 
-    /// Handles `tune`. Lowers the frame_max: a frame is held whole before it goes on, so its size must have a bound, whatever the
-    /// broker offers.
+    /// Handles `tune`. Lowers the frame_max: a frame is held whole before it goes on, so its size must have a bound, whatever
+    /// the broker offers.
     fn recv_tune(&mut self, tune: &Tune) -> Meaning {
         if tune.channel_max > 0 {
             self.upstream_channel_max = tune.channel_max;

@@ -67,7 +67,7 @@ pub(super) struct Inbound {
     frames: Vec<ReadFrame>,
     /// The first frame that was not handled.
     next: usize,
-    /// What is wrong with the bytes behind the last frame.
+    /// The error in the bytes behind the last frame.
     error: Option<WireError>,
 }
 
@@ -77,8 +77,8 @@ impl Inbound {
         self.next >= self.frames.len() && self.error.is_none()
     }
 
-    /// Takes the whole frames out of the beginning of `buf`, or only the first one. `max` bounds the length of a frame. Returns true
-    /// if there is something to handle now.
+    /// Takes the whole frames out of the beginning of `buf`, or only the first one. `max` bounds the length of a frame.
+    /// Returns true if there is something to handle now.
     pub(super) fn refill(&mut self, buf: &mut BytesMut, max: usize, one: bool) -> bool {
         if !self.is_empty() {
             return true;
@@ -135,8 +135,8 @@ impl Inbound {
         Ok(Some(frame))
     }
 
-    /// Returns the message that begins `ahead` frames from here, if it stands whole in the read, belongs to this channel, and its
-    /// method is `id`.
+    /// Returns the message that begins `ahead` frames from here, if it stands whole in the read, belongs to this channel, and
+    /// its method is `id`.
     #[inline]
     pub(super) fn whole(&self, ahead: usize, channel: ChannelId, id: MethodId) -> Option<Whole> {
         let mut frames = self.frames.get(self.next + ahead..)?.iter();
@@ -163,7 +163,7 @@ impl Inbound {
         Some(Whole { start: method.start, header: header.start, body: header.end, end, frames: count })
     }
 
-    /// Notes that so many frames were handled.
+    /// Notes that the next `frames` frames were handled.
     pub(super) fn skip(&mut self, frames: usize) {
         self.next += frames;
     }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-/// What a clock tells to do.
+/// The answer of [`Clock::check`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Beat {
     /// Do nothing.
@@ -80,7 +80,7 @@ impl Clock {
         self.interval.is_some_and(|interval| self.listening && now >= self.heard + interval * 2)
     }
 
-    /// Returns what has to be done now.
+    /// Tells whether a heartbeat is due, or the peer is gone.
     pub(super) fn check(&mut self, now: Instant) -> Beat {
         let Some(interval) = self.interval else { return Beat::Quiet };
         if self.is_dead(now) {

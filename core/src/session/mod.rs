@@ -1,16 +1,15 @@
 //! One client paired with one upstream connection: the whole protocol, without a socket, a task or a clock.
 //!
-//! [`Session`] has four kinds of methods: the constructor, getters, `handle_*` (something has happened) and `poll_*` (what is to be
-//! done). The shell (`net` in the package `hapax`) reads bytes into two buffers and hands them over. It carries out every
-//! [`Output`] of [`Session::poll_output`] until there is none, and sleeps until [`Session::poll_timeout`].
+//! [`Session`] has four kinds of methods: the constructor, getters, `handle_*` (something has happened) and `poll_*` (what is
+//! to be done). The shell (`net` in the package `hapax`) reads bytes into two buffers and hands them over. It carries out
+//! every [`Output`] of [`Session::poll_output`] until there is none, and sleeps until [`Session::poll_timeout`].
 //!
 //! Who owns what:
 //!
 //! ```text
 //!   Session      what the shell calls, and the order in which frames are handled
-//!    Connection  how both sides begin and end, channel 0
-//!     ClientSide, UpstreamSide    state and heartbeats of each side
-//!     Handshake  what was learned before the connection was open
+//!    Connection  channel 0, and how both sides end
+//!     Sides      how far both sides are: ClientSide, UpstreamSide, Handshake
 //!     Link       what all channels use: outbox, inbound frames, rights, mailbox
 //!     Channels   the channels, and the sums over them
 //!      Channel   the state of one channel
@@ -21,6 +20,7 @@
 mod about;
 #[doc(hidden)]
 pub mod alone;
+mod answers;
 mod blame;
 mod candidate;
 mod channel;
@@ -39,13 +39,16 @@ mod liveness;
 mod outbox;
 mod probe;
 mod publisher;
+mod replies;
 mod returns;
 mod rights;
 mod runs;
 #[expect(clippy::module_inception, reason = "named after the type that the folder is about")]
 mod session;
+mod sides;
 mod timers;
 mod transaction;
+mod unremembered;
 mod upstream;
 mod waiting;
 mod written;
@@ -62,7 +65,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What all sessions of a process have in common.
+/// The things that all sessions of a process share.
 #[derive(Debug)]
 pub struct Shared {
     /// bounds and times
@@ -77,6 +80,9 @@ pub struct Shared {
     pub listener: Arc<dyn SessionListener>,
 }
 
+/// How long the store of a window may be silent.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Bounds and times of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -84,6 +90,8 @@ pub struct Settings {
     pub linger: Duration,
     /// how long a publish waits for the outcome of another with the same id
     pub in_flight_timeout: Duration,
+    /// how long the store of a window may be silent: about a verdict, or about a commit that it does not remember yet
+    pub store_timeout: Duration,
     /// how long the handshake may take, and the answer to a close
     pub handshake_timeout: Duration,
     /// how long the broker's proof that a user may publish somewhere is believed
@@ -100,7 +108,8 @@ pub struct Settings {
 pub trait SessionListener: Send + Sync + Debug {
     /// Counts a publish that matched no window, or whose window is off.
     fn unmatched(&self);
-    /// Records the time from the arrival of a publish to its answer by the upstream. It is the same for so many publishes.
+    /// Records the time from the arrival of a publish to its answer by the upstream. Several publishes (`publishes`) may
+    /// share one time.
     fn publish_latency(&self, elapsed: Duration, publishes: u64);
 }
 
@@ -122,14 +131,14 @@ pub enum Phase {
 pub struct Memory {
     /// all of it
     pub held: usize,
-    /// the part that only the client can end: an open transaction, a body that is its own id, channels, consumers. The rest ends
-    /// by itself, by an outcome or by a timeout
+    /// the part that only the client can end: an open transaction, a body that is its own id, channels, consumers. The rest
+    /// ends by itself, by an outcome or by a timeout
     pub stuck: usize,
     /// the largest number of bytes to read until a frame of the client is whole
     pub frame: usize,
 }
 
-/// What the shell has to do. It carries out all outputs in order.
+/// An order for the shell. It carries out all outputs in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
     /// Open the upstream connection; [`Session::handle_upstream_open`] or [`Session::handle_upstream_eof`] answers.
@@ -146,7 +155,7 @@ pub enum Output {
     CloseClient,
     /// Nothing more will be written to the upstream: flush, then close its socket. (Both closed: the session is over.)
     CloseUpstream,
-    /// The upstream is given up: drop the bytes that wait to be written to it, those in the system's buffers included, and close its
-    /// socket. The publishes in them are in doubt now, so they must not be stored later.
+    /// The upstream is given up: drop the bytes that wait to be written to it, those in the system's buffers included, and
+    /// close its socket. The publishes in them are in doubt now, so they must not be stored later.
     CutUpstream,
 }

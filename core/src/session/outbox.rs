@@ -1,7 +1,7 @@
-//! What the shell has to do, kept until it asks.
+//! The orders for the shell: bytes to write, sockets to close. They are kept until the shell asks.
 //!
-//! Each direction is a [`Lane`]. Frames that are forwarded unchanged are not copied. If they stand next to each other in one read,
-//! they are merged into one slice of it, and written at once.
+//! Each direction is a [`Lane`]. Frames that are forwarded unchanged are not copied. If they stand next to each other in one
+//! read, they are merged into one slice of it, and written at once.
 
 use super::Output;
 use crate::wire::frame::HEADER_LEN;
@@ -188,7 +188,7 @@ impl Lane {
     }
 }
 
-/// The bytes for both sides, and what has to be done with the sockets.
+/// The bytes for both sides, and the orders about their sockets.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     pub(super) client: Lane,

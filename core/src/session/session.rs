@@ -1,15 +1,15 @@
-//! The session as the shell sees it: what it is told, what it answers, and in which order frames are handled.
+//! The session as the shell sees it: its events, its outputs, and the order in which frames are handled.
 
 use super::about::About;
 use super::client::ClientState;
 use super::connection::Connection;
-use super::cx::{Link, Tickets};
+use super::cx::Link;
 use super::fault::{Closes, Fault};
 use super::inbound::{Inbound, ReadFrame};
 use super::outbox::View;
 use super::upstream::UpstreamState;
 use super::{Memory, Output, Phase, Shared};
-use crate::window::{ForgetCause, Mailbox, Verdict};
+use crate::window::Mailbox;
 use crate::wire::ChannelId;
 use crate::wire::frame::{FrameKind, PROTOCOL_HEADER, PROTOCOL_HEADER_0_9};
 use crate::wire::method::MethodId;
@@ -24,7 +24,7 @@ const IDLE: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
-    /// The client's socket has ended. What it sent before that is handled first.
+    /// The client's socket has ended. Frames that it sent before that are handled first.
     client_eof: bool,
     /// Bytes that were left in the shell's buffer by the last look. They are no sign of life when they are shown again.
     client_rest: usize,
@@ -33,7 +33,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// For a client that has just connected.
+    /// Creates the session of a client that has just connected.
     pub fn new(shared: Arc<Shared>, now: Instant) -> Session {
         let connection = Connection::new(shared, now);
         Session { connection, client_eof: false, client_rest: 0, draining: false }
@@ -41,7 +41,7 @@ impl Session {
 
     // ---- getters -------------------------------------------------------------------------------------------------
 
-    /// Where late verdicts for this session arrive. The shell registers its waker there.
+    /// Returns the mailbox in which late verdicts for this session arrive. The shell registers its waker there.
     pub fn mailbox(&self) -> &Arc<Mailbox> {
         &self.connection.link().mailbox
     }
@@ -49,124 +49,109 @@ impl Session {
     /// Returns true if bytes from the client are wanted now.
     pub fn wants_client(&self) -> bool {
         let (total, settings) = (self.connection.channels().total(), &self.connection.shared().settings);
-        match self.connection.client().state() {
-            ClientState::Greeting | ClientState::SaidClose | ClientState::Told { .. } => true,
-            ClientState::Gone => false,
-            ClientState::Live => {
-                let upstream = self.connection.upstream().state();
-                matches!(upstream, UpstreamState::Live | UpstreamState::SaidClose { .. })
-                    && self.connection.handshake().is_clients_turn()
-                    && !self.draining
-                    && total.unresolved < settings.max_unresolved
-                    && total.held <= settings.held_bytes
-                    && !self.connection.next_is_blocked()
-            }
-        }
+        let has_room = total.unresolved < settings.max_unresolved && total.held <= settings.held_bytes;
+        let is_free = || has_room && !self.draining && !self.connection.next_is_blocked();
+        let sides = self.connection.sides();
+        sides.want_client() && (!sides.client.is_live() || is_free())
     }
 
     /// Returns true if both sides are closed and nothing is left.
     pub fn is_over(&self) -> bool {
-        let upstream = self.connection.upstream().state();
-        self.connection.client().is_gone() && matches!(upstream, UpstreamState::Unborn | UpstreamState::Gone)
+        self.connection.sides().are_over()
     }
 
-    /// Publishes whose outcome is unknown: forwarded and unanswered, or waiting.
+    /// Returns the number of publishes whose outcome is unknown: forwarded and unanswered, or waiting.
     pub fn unresolved(&self) -> usize {
         self.connection.channels().total().unresolved
     }
 
-    /// Bytes held for waiting publishes.
+    /// Returns the bytes held for waiting publishes.
     pub fn held_bytes(&self) -> usize {
         self.connection.channels().total().held
     }
 
-    /// What is held for the client.
+    /// Returns the bytes that are held for the client.
     pub fn memory(&self) -> Memory {
         let total = self.connection.channels().total();
         Memory {
             held: IDLE + self.connection.link().memory() + total.memory,
             stuck: total.stuck,
-            frame: self.connection.handshake().client_limit(),
+            frame: self.connection.sides().handshake.client_limit(),
         }
     }
 
-    /// The user's vhost, once known.
+    /// Returns the vhost, after the broker has opened the connection.
     pub fn vhost(&self) -> Option<&Bytes> {
-        self.connection.handshake().vhost()
+        self.connection.sides().handshake.vhost()
     }
 
-    /// What the client has said of itself, once it has.
+    /// Returns the names that the client has given for itself, after the broker has opened the connection.
     pub fn about(&self) -> Option<&Arc<About>> {
-        self.connection.handshake().about()
+        self.connection.sides().handshake.about()
     }
 
-    /// The client's channels that are open, or not closed yet by both sides.
+    /// Returns the number of the client's channels that are open, or not closed yet by both sides.
     pub fn channels(&self) -> usize {
         self.connection.channels().len()
     }
 
-    /// Publishes of the client since it connected. Duplicates count, too.
+    /// Returns the number of publishes of the client since it connected. Duplicates count, too.
     pub fn publishes(&self) -> u64 {
         self.connection.link().publishes
     }
 
-    /// Whether both sides have agreed on heartbeats.
+    /// Returns true if both sides have agreed on heartbeats.
     pub fn has_heartbeats(&self) -> bool {
-        self.connection.upstream().clock().is_running()
+        self.connection.sides().upstream.clock().is_running()
     }
 
-    /// How far the connection is.
+    /// Returns how far the connection is.
     pub fn phase(&self) -> Phase {
-        match (self.connection.client().state(), self.connection.upstream().state()) {
-            (ClientState::Gone, _) => Phase::Lingering,
-            (ClientState::SaidClose | ClientState::Told { .. }, _)
-            | (_, UpstreamState::SaidClose { .. } | UpstreamState::Closing { .. } | UpstreamState::Gone) => {
-                Phase::Closing
-            }
-            _ if self.connection.is_ending() => Phase::Closing,
-            _ if !self.connection.handshake().opened() => Phase::Handshake,
-            (ClientState::Greeting | ClientState::Live, _) => Phase::Open,
-        }
+        self.connection.sides().phase()
     }
 
     // ---- from the world ------------------------------------------------------------------------------------------
 
-    /// Bytes from the client. Whole frames are taken out of `buf`; the beginning of a frame stays in it, and so does
+    /// Handles bytes from the client. Whole frames are taken out of `buf`; the beginning of a frame stays in it, and so does
     /// everything while [`Session::wants_client`] is false. Call again when that turns true and `buf` is not empty.
     pub fn handle_client(&mut self, buf: &mut BytesMut, now: Instant) {
         if buf.len() != self.client_rest {
-            self.connection.client_mut().clock_mut().heard(now);
+            self.connection.sides_mut().client.clock_mut().heard(now);
         }
-        if self.connection.client().state() == ClientState::Greeting {
+        if self.connection.sides().client.state() == ClientState::Greeting {
             self.greet(buf);
         }
-        while self.wants_client() && self.connection.client().state() != ClientState::Greeting {
-            let (limit, one) =
-                (self.connection.handshake().client_limit(), !self.connection.handshake().opened());
+        while self.wants_client() && self.connection.sides().client.state() != ClientState::Greeting {
+            let (limit, one) = (
+                self.connection.sides().handshake.client_limit(),
+                !self.connection.sides().handshake.opened(),
+            );
             if !self.connection.link_mut().inbound.refill(buf, limit, one) {
                 break;
             }
             self.pump_inbound(now);
         }
-        if self.connection.client().is_gone() {
+        if self.connection.sides().client.is_gone() {
             buf.clear();
         }
         self.client_rest = buf.len();
         self.settle_down(now);
     }
 
-    /// Bytes from the upstream. Whole frames are taken out of `buf`, always.
+    /// Handles bytes from the upstream. Whole frames are taken out of `buf`, always.
     pub fn handle_upstream(&mut self, buf: &mut BytesMut, now: Instant) {
-        self.connection.upstream_mut().clock_mut().heard(now);
+        self.connection.sides_mut().upstream.clock_mut().heard(now);
         let mut inbound = Inbound::default();
-        while self.connection.upstream().is_heard() {
-            let (limit, one) =
-                (self.connection.handshake().upstream_limit(), !self.connection.handshake().opened());
+        while self.connection.sides().upstream.is_heard() {
+            let (limit, one) = (
+                self.connection.sides().handshake.upstream_limit(),
+                !self.connection.sides().handshake.opened(),
+            );
             if !inbound.refill(buf, limit, one) {
                 break;
             }
             let frames = inbound.read();
-            while self.connection.upstream().is_heard() && !inbound.is_empty() {
+            while self.connection.sides().upstream.is_heard() && !inbound.is_empty() {
                 if self.recv_deliveries(&mut inbound, &frames, now) {
                     continue;
                 }
@@ -177,44 +162,46 @@ impl Session {
                 }
             }
         }
-        if matches!(self.connection.upstream().state(), UpstreamState::Gone | UpstreamState::SaidClose { .. })
-        {
+        if matches!(
+            self.connection.sides().upstream.state(),
+            UpstreamState::Gone | UpstreamState::SaidClose { .. }
+        ) {
             buf.clear();
         }
         self.settle_down(now);
     }
 
-    /// Bytes of the client have arrived that were not handed over yet: it is alive.
+    /// Notes that the client is alive: bytes of it have arrived that were not handed over yet.
     pub fn handle_client_alive(&mut self, now: Instant) {
-        self.connection.client_mut().clock_mut().heard(now);
+        self.connection.sides_mut().client.clock_mut().heard(now);
     }
 
-    /// The upstream connection is open (answers [`Output::Dial`]).
+    /// Handles that the upstream connection is open (answers [`Output::Dial`]).
     pub fn handle_upstream_open(&mut self, now: Instant) {
-        if let Some(header) = self.connection.upstream_mut().opened(now) {
+        if let Some(header) = self.connection.sides_mut().upstream.opened(now) {
             self.connection.link_mut().out.upstream.push(header);
         }
         self.settle_down(now);
     }
 
-    /// The client's socket is at its end or broken.
+    /// Handles that the client's socket is at its end or broken.
     pub fn handle_client_eof(&mut self, now: Instant) {
         self.client_eof = true;
         self.settle_down(now);
     }
 
-    /// The upstream's socket is at its end or broken, or could not be opened.
+    /// Handles that the upstream's socket is at its end or broken, or could not be opened.
     pub fn handle_upstream_eof(&mut self, now: Instant) {
         self.connection.upstream_lost(now);
         self.settle_down(now);
     }
 
-    /// There is mail in [`Session::mailbox`].
+    /// Handles the mail in [`Session::mailbox`].
     pub fn handle_mail(&mut self, now: Instant) {
         self.settle_down(now);
     }
 
-    /// [`Session::poll_timeout`] has passed.
+    /// Handles that [`Session::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         if !self.is_over() {
             self.connection.handle_timeout(now);
@@ -222,14 +209,16 @@ impl Session {
         self.settle_down(now);
     }
 
-    /// The process holds too much, and this session more than `share` bytes. What only the client could end is given up, because
-    /// its client is not read from: the largest channel first, until the rest is within the share.
+    /// Frees memory, because the process holds too much, and this session more than `share` bytes. Channels with memory that
+    /// only the client could free are closed, because the client is not read from: the largest channel first, until the rest
+    /// is within the share.
     pub fn handle_memory_pressure(&mut self, share: usize, now: Instant) {
-        while self.connection.is_live() && self.connection.channels().total().stuck > share {
+        while self.connection.sides().are_live() && self.connection.channels().total().stuck > share {
             let before = self.connection.channels().total().stuck;
             let Some(id) = self.connection.channels().most_stuck() else { break };
             self.connection.on_channel(id, now, |channel, _| channel.relieve());
-            if self.connection.channels().total().stuck >= before && self.connection.client().is_live() {
+            if self.connection.channels().total().stuck >= before && self.connection.sides().client.is_live()
+            {
                 // It is no single channel: there are too many of them.
                 let fault = Fault::MemoryShort { held: before, closes: Closes::Connection };
                 self.connection.fail(&fault, now);
@@ -238,33 +227,37 @@ impl Session {
         self.settle_down(now);
     }
 
-    /// The process is to end: settle what is in flight, then close the client with 320.
+    /// Ends the session, because the process is about to end: settles everything in flight, then closes the client with 320.
     pub fn handle_drain(&mut self, now: Instant) {
         self.draining = true;
         self.connection.drain(now);
         self.settle_down(now);
     }
 
-    /// The shell has stopped, or begun again, to read from the client: its buffers are full, or have room.
+    /// Notes whether the shell reads from the client. It stops while its buffers are full.
     pub fn handle_reading_client(&mut self, reading: bool, now: Instant) {
-        self.connection.client_mut().clock_mut().set_listening(reading, now);
+        self.connection.sides_mut().client.clock_mut().set_listening(reading, now);
     }
 
-    /// The same for the upstream.
+    /// Notes whether the shell reads from the upstream. It stops while its buffers are full.
     pub fn handle_reading_upstream(&mut self, reading: bool, now: Instant) {
-        self.connection.upstream_mut().clock_mut().set_listening(reading, now);
+        self.connection.sides_mut().upstream.clock_mut().set_listening(reading, now);
     }
 
     // ---- to the world --------------------------------------------------------------------------------------------
 
-    /// The next thing to do, `None` when there is nothing.
+    /// Returns the next order for the shell; `None` when there is nothing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.connection.link_mut().out.poll()
     }
 
-    /// When [`Session::handle_timeout`] wants to be called.
+    /// Returns when [`Session::handle_timeout`] has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.is_over() { None } else { self.connection.deadline() }
+        if self.is_over() {
+            return None;
+        }
+        let channels = self.connection.channels().deadline();
+        self.connection.sides().deadline().into_iter().chain(channels).min()
     }
 
     // ---- the client's frames ---------------------------------------------------------------------------------------
@@ -302,7 +295,7 @@ impl Session {
     /// Handles publishes that stand whole in the read and come next. Returns true if there were any.
     fn recv_publishes(&mut self, frames: &Bytes, now: Instant) -> bool {
         let next = self.connection.link().inbound.peek().filter(|next| next.kind == FrameKind::Method);
-        let Some(next) = next.filter(|_| self.connection.is_live()) else { return false };
+        let Some(next) = next.filter(|_| self.connection.sides().are_live()) else { return false };
         let before = self.connection.link().publishes;
         let most = self.connection.shared().settings.max_unresolved;
         let room = most.saturating_sub(self.connection.channels().total().unresolved);
@@ -314,16 +307,16 @@ impl Session {
     fn recv_client(&mut self, next: ReadFrame, frame: View<'_>, now: Instant) {
         let ReadFrame { kind, channel, .. } = next;
         let is_heartbeat = kind == FrameKind::Heartbeat && channel == ChannelId::CONNECTION;
-        if self.connection.client().is_gone() || is_heartbeat {
+        if self.connection.sides().client.is_gone() || is_heartbeat {
             return;
         }
         if channel == ChannelId::CONNECTION {
             return self.connection.recv_client(kind, frame, now);
         }
-        if !self.connection.is_live() {
+        if !self.connection.sides().are_live() {
             return;
         }
-        let opened = self.connection.handshake().opened();
+        let opened = self.connection.sides().handshake.opened();
         let Link { out, inbound, publishes, .. } = self.connection.link_mut();
         if !opened {
             // Nobody has logged in: the broker refuses this frame. It is not looked at.
@@ -341,7 +334,8 @@ impl Session {
             .connection
             .on_channel(channel, now, |channel, cx| channel.recv_client(kind, frame, whole, cx))
         {
-            // The channel is not open: the broker says so. If both sides had closed it, Hapax has answered the upstream already.
+            // The channel is not open: the broker says so. If both sides had closed it, Hapax has answered the upstream
+            // already.
             let is_close_ok = method == Some(MethodId::CHANNEL_CLOSE_OK);
             if !is_close_ok || !self.connection.channels_mut().recv_close_ok(channel) {
                 self.connection.link_mut().out.upstream.forward(frame);
@@ -385,17 +379,17 @@ impl Session {
         }
     }
 
-    // ---- what comes next -------------------------------------------------------------------------------------------
+    // ---- going on ---------------------------------------------------------------------------------------------------
 
     /// Does everything that an event has made possible.
     fn settle_down(&mut self, now: Instant) {
-        // The mail may promote a waiter, which would be in doubt with everything else if the upstream is dead by now. (The shell
-        // hands over all that the upstream has sent before it asks.)
-        if self.connection.upstream().clock().is_dead(now) {
+        // The mail may promote a waiter, which would be in doubt with everything else if the upstream is dead by now. (The
+        // shell hands over all that the upstream has sent before it asks.)
+        if self.connection.sides().upstream.clock().is_dead(now) {
             self.connection.upstream_lost(now);
         }
         loop {
-            let quiet = !self.recv_mail(now);
+            let quiet = !self.connection.recv_mail(now);
             self.pump_inbound(now);
             // An answer that is written may make room for frames that were read already.
             self.connection.flush(now);
@@ -411,7 +405,9 @@ impl Session {
         }
         let nothing_read = self.connection.link().inbound.is_empty();
         if self.client_eof
-            && (nothing_read || self.connection.is_ending() || !self.connection.upstream().is_live())
+            && (nothing_read
+                || self.connection.sides().are_ending()
+                || !self.connection.sides().upstream.is_live())
         {
             self.client_eof = false;
             self.connection.client_lost(now);
@@ -420,21 +416,5 @@ impl Session {
         self.connection.end_if_settled(now);
         self.connection.flush(now);
         self.connection.note_sent(now);
-    }
-
-    /// Handles the late verdicts in the mailbox. Returns true if there were any.
-    fn recv_mail(&mut self, now: Instant) -> bool {
-        let mail = self.connection.link().mailbox.take();
-        let any = !mail.is_empty();
-        for (ticket, verdict) in mail {
-            let id = Tickets::channel(ticket);
-            if self.connection.channels().contains(id) {
-                self.connection.on_channel(id, now, |channel, cx| channel.recv_verdict(ticket, verdict, cx));
-            } else if let Verdict::Fresh(reservation) = verdict {
-                // It was promoted after its channel was gone. It was never sent, so it is not in doubt.
-                reservation.forget(ForgetCause::ChannelClosed);
-            }
-        }
-        any
     }
 }

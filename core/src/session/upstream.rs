@@ -36,7 +36,7 @@ pub(super) struct UpstreamSide {
 }
 
 impl UpstreamSide {
-    /// There is no upstream connection yet.
+    /// Creates the side before there is an upstream connection.
     pub(super) fn new(now: Instant) -> UpstreamSide {
         UpstreamSide { state: UpstreamState::Unborn, clock: Clock::new(now), protocol_header: Bytes::new() }
     }

@@ -4,7 +4,7 @@
 
 use super::candidate::Kept;
 use super::outbox::View;
-use crate::window::{Key, Ticket, Wait};
+use crate::window::{Claim, Ticket, Wait};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
@@ -15,66 +15,101 @@ pub(super) const LOOKED_AT: usize = 1024;
 /// A publish that waits for the outcome of another with the same id.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) wait: Wait,
+    pub(super) waits: Waits,
     pub(super) candidate: Kept,
     pub(super) weight: usize,
+    /// how long it may wait
     pub(super) until: Instant,
+}
+
+/// The event that a publish waits for now.
+#[derive(Debug)]
+pub(super) enum Waits {
+    /// The outcome of the other.
+    Outcome(Wait),
+    /// The window has put the verdict off. It is asked again when this time is over.
+    Store { wait: Wait, due: Instant },
+    /// There is no room to wait. The window is asked again at this time.
+    NoRoom { retry_at: Instant },
+}
+
+impl Waits {
+    /// Releases the guard, because the verdict has come by mail. The publish has no place in a queue any more, unless the
+    /// verdict brings a new one.
+    pub(super) fn answered(self, now: Instant) -> Waits {
+        match self {
+            Waits::Outcome(wait) | Waits::Store { wait, .. } => wait.answered(),
+            Waits::NoRoom { .. } => {}
+        }
+        Waits::NoRoom { retry_at: now }
+    }
+}
+
+impl Waiter {
+    /// Returns when there is something to do about it.
+    fn due(&self) -> Instant {
+        match self.waits {
+            Waits::Outcome(_) => self.until,
+            Waits::Store { due, .. } => due,
+            Waits::NoRoom { retry_at } => retry_at,
+        }
+    }
 }
 
 /// The publishes of one channel that wait aside.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     queued: BTreeMap<Ticket, Waiter>,
-    /// Until when each of them waits.
+    /// When there is something to do about each of them.
     due: BTreeSet<(Instant, Ticket)>,
-    /// How many there are of each key.
-    keys: KeyCounts,
+    /// How many there are of each claim.
+    claims: ClaimCounts,
     bytes: usize,
 }
 
 impl Waiting {
-    /// Bytes held.
+    /// Returns the bytes held.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Publishes that wait.
+    /// Returns the number of publishes that wait.
     pub(super) fn len(&self) -> usize {
         self.queued.len()
     }
 
-    /// Whether a publish of this key waits.
-    pub(super) fn holds(&self, key: Key) -> bool {
-        self.keys.holds(key)
+    /// Returns true if a publish of this claim waits.
+    pub(super) fn holds(&self, claim: Claim) -> bool {
+        self.claims.holds(claim)
     }
 
-    /// When the first of them has waited long enough.
+    /// Returns when there is something to do about the first of them.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.due.first().map(|(until, _)| *until)
+        self.due.first().map(|(due, _)| *due)
     }
 
     pub(super) fn queue(&mut self, ticket: Ticket, waiter: Waiter) {
         self.bytes += waiter.weight;
-        self.due.insert((waiter.until, ticket));
-        self.keys.add(waiter.candidate.terms.key);
+        self.due.insert((waiter.due(), ticket));
+        self.claims.add(waiter.candidate.terms.claim);
         self.queued.insert(ticket, waiter);
     }
 
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<Waiter> {
         let waiter = self.queued.remove(&ticket)?;
-        self.due.remove(&(waiter.until, ticket));
+        self.due.remove(&(waiter.due(), ticket));
         self.bytes -= waiter.weight;
-        self.keys.remove(waiter.candidate.terms.key);
+        self.claims.remove(waiter.candidate.terms.claim);
         Some(waiter)
     }
 
-    /// Takes the first that has waited long enough.
+    /// Takes the first about which there is something to do.
     pub(super) fn take_expired(&mut self, now: Instant) -> Option<(Ticket, Waiter)> {
-        let (_, ticket) = *self.due.first().filter(|(until, _)| *until <= now)?;
+        let (_, ticket) = *self.due.first().filter(|(due, _)| *due <= now)?;
         self.take(ticket).map(|waiter| (ticket, waiter))
     }
 
-    /// More of the body of a publish has come. Its payload was counted when the publish was queued.
+    /// Adds a frame of the body of a publish. Its payload was counted when the publish was queued.
     pub(super) fn extend(&mut self, ticket: Ticket, frame: View<'_>, left: u64) {
         if let Some(waiter) = self.queued.get_mut(&ticket) {
             let overhead = frame.len() - frame.payload().len();
@@ -91,21 +126,21 @@ impl Waiting {
     }
 }
 
-/// How many publishes there are of each key.
+/// How many publishes there are of each claim.
 #[derive(Debug, Default)]
-pub(super) struct KeyCounts(HashMap<Key, usize>);
+pub(super) struct ClaimCounts(HashMap<Claim, usize>);
 
-impl KeyCounts {
-    pub(super) fn holds(&self, key: Key) -> bool {
-        self.0.contains_key(&key)
+impl ClaimCounts {
+    pub(super) fn holds(&self, claim: Claim) -> bool {
+        self.0.contains_key(&claim)
     }
 
-    pub(super) fn add(&mut self, key: Key) {
-        *self.0.entry(key).or_default() += 1;
+    pub(super) fn add(&mut self, claim: Claim) {
+        *self.0.entry(claim).or_default() += 1;
     }
 
-    pub(super) fn remove(&mut self, key: Key) {
-        if let Entry::Occupied(mut count) = self.0.entry(key) {
+    pub(super) fn remove(&mut self, claim: Claim) {
+        if let Entry::Occupied(mut count) = self.0.entry(claim) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();

@@ -7,15 +7,15 @@
 use super::blame::Blame;
 use super::returns::{ReturnKey, Returned, Returns};
 use super::runs::{Runs, is_same_exchange};
-use crate::window::{Key, Window, is_same};
+use crate::window::{Claim, Key, Window, is_same};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Publishes that are remembered for each channel. What is older than that is believed to be stored.
+/// Publishes that are remembered for each channel. Older ones are believed to be stored.
 const KEPT: usize = 4_096;
 
-/// Where a run of publishes went.
+/// The place that a run of publishes went to.
 #[derive(Debug)]
 struct Place {
     exchange: Box<[u8]>,
@@ -23,31 +23,31 @@ struct Place {
     window: Option<Arc<dyn Window>>,
 }
 
-/// See the module.
+/// The last ids of a channel that were committed when they were written.
 #[derive(Debug, Default)]
 pub(super) struct Written {
-    /// The tag of `keys.front()`.
+    /// The tag of `claims.front()`.
     first: u64,
-    keys: VecDeque<Key>,
+    claims: VecDeque<Claim>,
     places: Runs<Place>,
     returns: Returns,
     mandatory: HashMap<u64, ReturnKey>,
 }
 
 impl Written {
-    /// A publish is being written to `exchange`; once it is whole, `committed` will be seen.
+    /// Adds a publish that is being written to `exchange`. When it is whole, `committed` will be seen.
     pub(super) fn push(
         &mut self,
-        committed: Option<(&Arc<dyn Window>, Key)>,
+        committed: Option<(&Arc<dyn Window>, Claim)>,
         exchange: &[u8],
         return_key: Option<ReturnKey>,
     ) {
-        if self.keys.len() >= KEPT {
-            self.keys.pop_front();
+        if self.claims.len() >= KEPT {
+            self.claims.pop_front();
             self.forget_return(self.first);
             self.first += 1;
         }
-        let tag = self.first + self.keys.len() as u64;
+        let tag = self.first + self.claims.len() as u64;
         let window = committed.map(|(window, _)| window);
         let is_it = |place: &Place| {
             let same = match (&place.window, window) {
@@ -59,26 +59,26 @@ impl Written {
         };
         self.places
             .note(self.first, tag, is_it, || Place { exchange: exchange.into(), window: window.cloned() });
-        self.keys.push_back(committed.map_or(Key(0), |(_, key)| key));
+        self.claims.push_back(committed.map_or(Claim::Digest(Key(0)), |(_, claim)| claim));
         if let Some(key) = return_key {
             self.mandatory.insert(tag, key);
             self.returns.insert(key, tag);
         }
     }
 
-    /// The newest was not written whole, and so it was not committed.
+    /// Drops the newest, which was not written whole and so was not committed.
     pub(super) fn drop_newest(&mut self) {
-        if self.keys.pop_back().is_some() {
-            self.forget_return(self.first + self.keys.len() as u64);
+        if self.claims.pop_back().is_some() {
+            self.forget_return(self.first + self.claims.len() as u64);
         }
     }
 
-    /// Whether a publish looks exactly like this return.
+    /// Returns true if a publish looks exactly like this return.
     pub(super) fn holds(&self, key: ReturnKey) -> bool {
         self.returns.holds(key)
     }
 
-    /// A return has come: what it may mean was not stored.
+    /// Handles a return: the publishes that it may mean were not stored.
     pub(super) fn recv_return(&mut self, key: ReturnKey, now: Instant) {
         let Returned { marked, .. } = self.returns.recv(key);
         for tag in marked {
@@ -86,9 +86,9 @@ impl Written {
         }
     }
 
-    /// The broker has closed the channel because of a publish: what that may have been was not stored.
+    /// Handles that the broker has closed the channel because of a publish. Those that may be the one were not stored.
     pub(super) fn blame(self, blame: &Blame, now: Instant) {
-        let tags = self.first..self.first + self.keys.len() as u64;
+        let tags = self.first..self.first + self.claims.len() as u64;
         let is_suspect = |tag| self.places.of(tag).is_some_and(|place| blame.names(&place.exchange));
         let guilty = Blame::guilty(tags.clone().map(is_suspect));
         tags.zip(guilty).filter(|(_, guilty)| *guilty).for_each(|(tag, _)| self.disown(tag, now));
@@ -96,10 +96,10 @@ impl Written {
 
     fn disown(&self, tag: u64, now: Instant) {
         let at = tag.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
-        let key = at.and_then(|at| self.keys.get(at));
+        let claim = at.and_then(|at| self.claims.get(at));
         let window = self.places.of(tag).and_then(|place| place.window.as_ref());
-        if let (Some(key), Some(window)) = (key, window) {
-            window.disown(*key, now);
+        if let (Some(claim), Some(window)) = (claim, window) {
+            window.disown(*claim, now);
         }
     }
 

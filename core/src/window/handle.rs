@@ -1,12 +1,14 @@
 //! A window as one session holds it: the same window, with a reference count of its own.
 //!
-//! Each reservation holds its window. If all sessions held the same `Arc`, every publish of every thread would write to the
-//! one cache line of its count, twice. A handle's count is written by its own session, and by whoever got a reservation that
-//! this session had to give up.
+//! Each reservation holds its window. If all sessions held the same `Arc`, every publish of every thread would write twice to the
+//! one cache line of its count. The count of a handle is written by its own session, and by sessions that were given a reservation
+//! which began with this one.
 
+use super::table::Table;
 use super::*;
 
-/// See the module's doc. Aligned so that two of them share no cache line, nor the pair of lines that is fetched together.
+/// A session's handle of a window. It is aligned so that two handles never share a cache line, nor the pair of lines that a processor
+/// fetches together.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Handle<L: Listener + ?Sized>(pub(super) Arc<LocalWindow<L>>);
@@ -24,73 +26,103 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         self.0.ttl()
     }
 
-    fn warm(&self, keys: &[Key]) {
-        self.0.warm(keys);
+    fn handle(self: Arc<Self>) -> Arc<dyn Window> {
+        self
     }
 
-    fn warm_commits(&self, keys: &[Key]) {
-        self.0.warm_commits(keys);
+    fn warm(&self, claims: &[Claim]) {
+        self.0.warm(claims);
     }
 
-    fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
-        let judgement = self.0.ask(key, now, mailbox, ticket);
-        judgement.verdict(self, key, mailbox, ticket)
+    fn reserve(
+        self: Arc<Self>,
+        asks: &[Ask],
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        verdicts: &mut [Option<Verdict>],
+    ) {
+        Table::reserve(self, |handle| handle.0.table(), asks, now, mailbox, verdicts);
     }
 
-    fn commit(&self, key: Key, now: Instant, ttl: Duration) {
-        self.0.commit(key, now, ttl);
+    fn overdue(
+        self: Arc<Self>,
+        claim: Claim,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Verdict {
+        self.0.leave(claim, mailbox, ticket);
+        reserve_one(&self, claim, now, mailbox, ticket)
     }
 
-    fn commit_all(&self, commits: &[(Key, Duration)], now: Instant) {
-        self.0.commit_all(commits, now);
+    fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered {
+        self.0.commit(claim, now, ttl)
     }
 
-    fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
-        self.0.commit_in_doubt(key, now, ttl);
+    fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered {
+        self.0.commit_all(commits, now)
     }
 
-    fn rollback(self: Arc<Self>, key: Key, turn: Turn, cause: ForgetCause) {
-        if let Some((mailbox, ticket, turn)) = self.0.pass_on(key, turn, cause) {
-            mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(self, key, turn)));
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration) {
+        self.0.commit_in_doubt(claim, now, ttl);
+    }
+
+    fn remembered(&self) -> Position {
+        self.0.remembered()
+    }
+
+    fn tell_when(&self, position: Position, mailbox: &Arc<Mailbox>) {
+        self.0.tell_when(position, mailbox);
+    }
+
+    fn overdue_commit(&self, position: Position, now: Instant) -> OverdueCommit {
+        self.0.overdue_commit(position, now)
+    }
+
+    fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
+        let Claim::Digest(key) = claim;
+        if let Some((mailbox, ticket, turn)) = self.0.table().pass_on(key, turn, cause) {
+            mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(self, claim, turn)));
         }
     }
 
     fn take_over(
         self: Arc<Self>,
-        key: Key,
+        claim: Claim,
         since: Instant,
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
-        self.0.overtake(key, since, now, queued).result(self, key)
+        let Claim::Digest(key) = claim;
+        self.0.table().take_over(key, since, now, queued).result(self, claim)
     }
 
-    fn set_uploading(&self, key: Key, turn: Turn, uploading: bool) {
-        self.0.set_uploading(key, turn, uploading);
+    fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {
+        self.0.set_uploading(claim, turn, uploading);
     }
 
-    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
-        self.0.waits_on(key, queued)
+    fn waits_on(&self, claim: Claim, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        self.0.waits_on(claim, queued)
     }
 
-    fn is_awaited(&self, key: Key, turn: Turn) -> bool {
-        self.0.is_awaited(key, turn)
+    fn is_awaited(&self, claim: Claim, turn: Turn) -> bool {
+        self.0.is_awaited(claim, turn)
     }
 
-    fn disown(&self, key: Key, now: Instant) {
-        self.0.disown(key, now);
+    fn disown(&self, claim: Claim, now: Instant) {
+        self.0.disown(claim, now);
     }
 
-    fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
-        self.0.leave(key, mailbox, ticket);
+    fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
+        self.0.leave(claim, mailbox, ticket);
     }
 
     fn notice(&self, event: Event) {
         self.0.notice(event);
     }
 
-    fn wants_origin(&self, key: Key) -> bool {
-        self.0.wants_origin(key)
+    fn wants_origin(&self, claim: Claim) -> bool {
+        self.0.wants_origin(claim)
     }
 
     fn note_origin(&self, origin: &Origin<'_>) {

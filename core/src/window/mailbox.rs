@@ -1,14 +1,14 @@
-//! Where verdicts that come late are put for the session that asked.
+//! The mailbox of a session: late verdicts are put there for it.
 
 use super::Verdict;
 use parking_lot::Mutex;
 use std::task::Waker;
 
-/// The asker's own name for a question; unique within its mailbox.
+/// The name that a session gives to a question. It is unique within its mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(pub u64);
 
-/// One per session. It never holds more letters than the session has open tickets.
+/// A session's mailbox. It never holds more letters than the session has open tickets.
 #[derive(Debug, Default)]
 pub struct Mailbox {
     inner: Mutex<Inner>,
@@ -17,6 +17,8 @@ pub struct Mailbox {
 #[derive(Debug, Default)]
 struct Inner {
     letters: Vec<(Ticket, Verdict)>,
+    /// True if a window has called the session without a letter.
+    is_called: bool,
     waker: Option<Waker>,
 }
 
@@ -38,15 +40,35 @@ impl Mailbox {
         }
     }
 
-    /// Takes all that is there.
-    pub fn take(&self) -> Vec<(Ticket, Verdict)> {
-        std::mem::take(&mut self.inner.lock().letters)
+    /// Wakes the session's task without a letter. A window does so when it has come to a position that the session waits for.
+    pub fn call(&self) {
+        let waker = {
+            let mut inner = self.inner.lock();
+            inner.is_called = true;
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
-    /// Registers who is to be woken by the next letter; true if there is one already.
+    /// Takes all letters. A call counts as heard.
+    pub fn take(&self) -> Vec<(Ticket, Verdict)> {
+        let mut inner = self.inner.lock();
+        inner.is_called = false;
+        std::mem::take(&mut inner.letters)
+    }
+
+    /// Takes all letters, and whether somebody has called.
+    pub fn take_all(&self) -> (Vec<(Ticket, Verdict)>, bool) {
+        let mut inner = self.inner.lock();
+        (std::mem::take(&mut inner.letters), std::mem::take(&mut inner.is_called))
+    }
+
+    /// Registers the waker for the next letter or call. Returns true if there is one already.
     pub fn register(&self, waker: &Waker) -> bool {
         let mut inner = self.inner.lock();
-        if !inner.letters.is_empty() {
+        if inner.is_called || !inner.letters.is_empty() {
             return true;
         }
         match &mut inner.waker {

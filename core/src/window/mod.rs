@@ -15,13 +15,18 @@
 //! No socket, no task, no clock: `now` is an argument. Locks are held for one operation and never while a guard is
 //! dropped or a mailbox is woken.
 
-mod apart;
+mod cache_aligned;
+mod claim;
+mod commit_group;
 mod dials;
 mod flight;
 mod handle;
+mod inspect;
 mod key;
 mod mailbox;
+mod remembered;
 mod reservation;
+mod table;
 
 pub mod engine;
 pub mod event;
@@ -29,11 +34,14 @@ pub mod local;
 pub mod set;
 pub mod tap;
 
-pub(crate) use apart::Apart;
+pub(crate) use cache_aligned::CacheAligned;
+pub use claim::{Ask, Claim};
 pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
+pub use inspect::{Found, Inspect};
 pub use key::{Key, KeyMaker, Scope, Scoped};
 pub use local::{Limits, LocalWindow};
 pub use mailbox::{Mailbox, Ticket};
+pub use remembered::{Committed, OverdueCommit, Position, Remembered, Unremembered};
 pub use reservation::{Reservation, Reservations, Wait};
 pub use set::{WindowSet, Windows};
 pub use tap::Recorder;
@@ -174,8 +182,10 @@ impl Rules {
     }
 }
 
-/// The contract that sessions hold a window to. [`LocalWindow`] fulfils it for every engine; one that lives outside
-/// the process would answer `Pending` and use the mailbox.
+/// What a session needs of a window: ask for verdicts and settle them. [`LocalWindow`] does it in the memory of this process;
+/// a window with a store outside of it answers `Pending` and uses the mailbox.
+///
+/// No method has a default, on purpose: a wrapper that forgets to forward one does not compile.
 pub trait Window: Send + Sync + std::fmt::Debug {
     /// How publishes are judged.
     fn rules(&self) -> &Rules;
@@ -186,64 +196,93 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     /// For one session to hold: the same window, but its reference count may be one that no other session writes to.
     fn handle(self: Arc<Self>) -> Arc<dyn Window>
     where
-        Self: Sized + 'static,
-    {
-        self
-    }
-    /// A hint: these keys are about to be reserved, one after the other. What that will read is asked for at once, so that
-    /// the caller waits once for all of it (64 keys or so) and not once for each. It tells and changes nothing.
-    fn warm(&self, _: &[Key]) {}
-    /// The same hint for keys whose reservations are about to be committed: what has to make room for them is read, too.
-    fn warm_commits(&self, _: &[Key]) {}
-    /// Asks for a verdict. `mailbox` and `ticket` say where a late one goes.
-    fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict;
-    /// The reservation's commit. Called by [`Reservation::commit`] only.
-    fn commit(&self, key: Key, now: Instant, ttl: Duration);
-    /// As many commits. Called by [`Reservations`] only.
-    fn commit_all(&self, commits: &[(Key, Duration)], now: Instant) {
-        commits.iter().for_each(|(key, ttl)| self.commit(*key, now, *ttl));
-    }
-    /// As `commit`, for an outcome that is not known. Called by [`Reservation::commit_in_doubt`] only. A window that does
-    /// not count these apart need not tell them apart.
-    fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
-        self.commit(key, now, ttl);
-    }
+        Self: Sized + 'static;
+    /// A hint: these claims are about to be reserved, one call each. The window reads what that will read, all of it at once.
+    /// Changes nothing. A slice that is given to [`Window::reserve`] needs no hint.
+    fn warm(&self, claims: &[Claim]);
+    /// Asks for verdicts: all that one read brings for a channel. Puts one verdict for each ask into `verdicts`, in the order of
+    /// the asks; the two slices are equally long. A late verdict goes to the mailbox under the ask's ticket, in any order.
+    fn reserve(
+        self: Arc<Self>,
+        asks: &[Ask],
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        verdicts: &mut [Option<Verdict>],
+    );
+    /// What the window says without its store, by its own policy, about a `Pending` ask whose verdict is overdue. `Pending` again
+    /// means that its policy is to wait on. The earlier question was withdrawn ([`Window::leave`]), and no answer to it reaches
+    /// the mailbox any more; one that is there already is discarded, for this ticket is a new one. Called by [`Wait::overdue`] only.
+    fn overdue(
+        self: Arc<Self>,
+        claim: Claim,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Verdict;
+    /// The reservation's commit. Until it is remembered the claim stays in flight for everybody else. Called by
+    /// [`Reservation::commit`] only.
+    fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered;
+    /// As many commits; the position, if any, is one that covers all of them. Called by [`Reservations`] only.
+    fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered;
+    /// As `commit`, for an outcome that is not known, so nobody waits for its being remembered. Called by
+    /// [`Reservation::commit_in_doubt`] only. A window that does not count these apart need not tell them apart.
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration);
+    /// How far its log is written: every commit up to this position is remembered.
+    fn remembered(&self) -> Position;
+    /// Wakes the session of this mailbox once [`Window::remembered`] has come to the position; at once if it has already.
+    fn tell_when(&self, position: Position, mailbox: &Arc<Mailbox>);
+    /// What to do about the commits up to this position, which are overdue. The window counts those that are acked anyway.
+    fn overdue_commit(&self, position: Position, now: Instant) -> OverdueCommit;
     /// The rollback of the reservation of this turn: the oldest living waiter is promoted, unless the reservation was
     /// overtaken. Called by [`Reservation`] only.
-    fn rollback(self: Arc<Self>, key: Key, turn: Turn, cause: ForgetCause);
-    /// Takes the key over from a publish that does not come to its end, for one that waits for it since `since`. The
+    fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause);
+    /// Takes the claim over from a publish that does not come to its end, for one that waits for it since `since`. The
     /// reservation of the former is *overtaken*: what it stores is seen, what it does not store changes nothing.
     /// `queued` is the waiter's place in the queue; none if it was [`Verdict::Crowded`]. Of all that have waited equally
     /// long, one is granted it.
     fn take_over(
         self: Arc<Self>,
-        key: Key,
+        claim: Claim,
         since: Instant,
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver;
     /// See [`Reservation::set_uploading`], which alone calls it.
-    fn set_uploading(&self, key: Key, turn: Turn, uploading: bool);
+    fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool);
     /// Whether a publish that has waited long enough has to wait on all the same, where it could only be refused: the content
-    /// of the one that has the key is not whole, or nobody has the key any more, or its verdict is in its mailbox.
-    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool;
+    /// of the one that has the claim is not whole, or nobody has it any more, or its verdict is in its mailbox.
+    fn waits_on(&self, claim: Claim, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool;
     /// See [`Reservation::is_awaited`], which alone calls it.
-    fn is_awaited(&self, key: Key, turn: Turn) -> bool;
-    /// A key that was committed turns out not to be stored: it is unknown again. What is in flight stays so.
-    fn disown(&self, key: Key, now: Instant);
+    fn is_awaited(&self, claim: Claim, turn: Turn) -> bool;
+    /// A claim that was committed turns out not to be stored: it is unknown again. What is in flight stays so.
+    fn disown(&self, claim: Claim, now: Instant);
     /// A waiter leaves. Called by [`Wait`] only.
-    fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket);
+    fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket);
     /// Tells the window's listener what the window itself cannot see (a publish without an id, a bypass, …).
     fn notice(&self, event: Event);
     /// Whether the window wants to know where this publish goes, which it found fresh. It may do with a part of them.
-    fn wants_origin(&self, _: Key) -> bool {
-        false
-    }
+    fn wants_origin(&self, claim: Claim) -> bool;
     /// Where a fresh publish goes.
-    fn note_origin(&self, _: &Origin<'_>) {}
+    fn note_origin(&self, origin: &Origin<'_>);
+}
+
+/// Asks for one verdict: [`Window::reserve`] with a slice of one. Allocates nothing.
+#[inline]
+pub fn reserve_one<W: Window + ?Sized>(
+    window: &Arc<W>,
+    claim: impl Into<Claim>,
+    now: Instant,
+    mailbox: &Arc<Mailbox>,
+    ticket: Ticket,
+) -> Verdict {
+    let mut verdict = [None];
+    Arc::clone(window).reserve(&[Ask { claim: claim.into(), ticket }], now, mailbox, &mut verdict);
+    let [verdict] = verdict;
+    // A window that gives no verdict breaks its contract: nothing will come, which is what `Crowded` says.
+    verdict.unwrap_or(Verdict::Crowded)
 }
 
 /// Whether these are the same window, perhaps by two handles.
 pub(crate) fn is_same(one: &Arc<dyn Window>, other: &Arc<dyn Window>) -> bool {
-    std::ptr::eq(one.rules(), other.rules())
+    Arc::ptr_eq(one, other) || std::ptr::eq(one.rules(), other.rules())
 }

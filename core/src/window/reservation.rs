@@ -1,33 +1,42 @@
 //! The two guards: a [`Reservation`] is undone by dropping it, a [`Wait`] leaves its queue by dropping it.
 
-use super::{ForgetCause, HINTED, Key, Mailbox, TakeOver, Ticket, Turn, Window, is_same};
+use super::{
+    Claim, Committed, ForgetCause, HINTED, Mailbox, TakeOver, Ticket, Turn, Verdict, Window, is_same,
+};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A key in flight: forwarded, or about to be; its outcome is not known yet. Drop = forget.
-#[must_use = "dropping a reservation forgets the key"]
+/// A claim in flight: its publish was forwarded, or is about to be, and its outcome is not known yet. Drop = forget.
+#[must_use = "dropping a reservation forgets the claim"]
 pub struct Reservation {
     /// `None` once committed or given up.
     window: Option<Arc<dyn Window>>,
-    key: Packed,
+    claim: Packed,
     turn: Turn,
 }
 
-/// A key that asks for no more than 8 bytes' alignment: a ledger holds many reservations, and would be padded.
+/// A claim that is aligned to 8 bytes only. A ledger holds many reservations, and they would be padded otherwise.
 #[derive(Clone, Copy)]
 #[repr(Rust, packed(8))]
-struct Packed(Key);
+struct Packed(Claim);
 
 impl Reservation {
-    /// For windows: the key must have been put in flight just before.
-    pub fn new(window: Arc<dyn Window>, key: Key, turn: Turn) -> Reservation {
-        Reservation { window: Some(window), key: Packed(key), turn }
+    /// For windows: the claim must have been put in flight just before.
+    pub fn new(window: Arc<dyn Window>, claim: Claim, turn: Turn) -> Reservation {
+        Reservation { window: Some(window), claim: Packed(claim), turn }
     }
 
-    /// The key that is reserved.
-    pub fn key(&self) -> Key {
-        self.key.0
+    /// The same reservation, settled through another window: one with a store that keeps its claims in flight in the window that
+    /// has made this one.
+    pub fn through(mut self, window: Arc<dyn Window>) -> Reservation {
+        self.window = None;
+        Reservation { window: Some(window), claim: self.claim, turn: self.turn }
+    }
+
+    /// The claim that is reserved.
+    pub fn claim(&self) -> Claim {
+        self.claim.0
     }
 
     /// The window that it is reserved in.
@@ -35,43 +44,43 @@ impl Reservation {
         self.window.as_ref()
     }
 
-    /// The upstream has stored it: from now on, and for `ttl`, the key is seen. All waiters learn it.
-    pub fn commit(mut self, now: Instant, ttl: Duration) {
-        if let Some(window) = self.window.take() {
-            window.commit(self.key(), now, ttl);
-        }
+    /// Commits: the upstream has stored the message. For `ttl` the claim is seen, and all waiters learn it.
+    pub fn commit(mut self, now: Instant, ttl: Duration) -> Committed {
+        let Some(window) = self.window.take() else { return Committed::Now };
+        let remembered = window.commit(self.claim(), now, ttl);
+        Committed::new(window, remembered)
     }
 
-    /// Nobody knows whether the upstream has stored it, and the window's rule is to keep it (`in_doubt = "keep"`): as
-    /// [`Reservation::commit`], but counted apart.
+    /// As [`Reservation::commit`], but counted apart: nobody knows whether the upstream has stored the message, and the window's
+    /// rule is to keep its id (`in_doubt = "keep"`).
     pub fn commit_in_doubt(mut self, now: Instant, ttl: Duration) {
         if let Some(window) = self.window.take() {
-            window.commit_in_doubt(self.key(), now, ttl);
+            window.commit_in_doubt(self.claim(), now, ttl);
         }
     }
 
-    /// Says that the content of its publish is not whole (or, later, that it is): who waits for it waits longer then. Whoever
-    /// says so has to see to it that the content comes, or that the reservation is given up.
+    /// Tells the window whether the content of the publish is still on its way. Those who wait for it wait longer then. The
+    /// caller has to see to it that the content comes, or that the reservation is given up.
     pub fn set_uploading(&self, uploading: bool) {
         if let Some(window) = &self.window {
-            window.set_uploading(self.key(), self.turn, uploading);
+            window.set_uploading(self.claim(), self.turn, uploading);
         }
     }
 
-    /// Whether somebody waits for its outcome, or found no room to wait since this was asked last.
+    /// Returns true if somebody waits for the outcome, or has found no room to wait since the last call.
     pub fn is_awaited(&self) -> bool {
-        self.window.as_ref().is_some_and(|window| window.is_awaited(self.key(), self.turn))
+        self.window.as_ref().is_some_and(|window| window.is_awaited(self.claim(), self.turn))
     }
 
-    /// It was not stored, and why. The oldest waiter takes its place, unless one has done so already.
+    /// Gives the claim up: the message was not stored. The oldest waiter takes its place, unless one has done so already.
     pub fn forget(mut self, cause: ForgetCause) {
         if let Some(window) = self.window.take() {
-            window.rollback(self.key(), self.turn, cause);
+            window.rollback(self.claim(), self.turn, cause);
         }
     }
 }
 
-/// Reservations that the upstream has stored together. Drop = forget, as for each of them.
+/// Reservations of one window that the upstream has stored together. Drop = forget, as for each of them.
 #[derive(Debug, Default)]
 pub struct Reservations {
     /// Mostly there is no other.
@@ -80,40 +89,46 @@ pub struct Reservations {
 }
 
 impl Reservations {
-    /// This one, too. If there are many by now, they are committed.
-    pub fn push(&mut self, reservation: Reservation, now: Instant, ttl: Duration) {
+    /// Adds a reservation. If the batch is full (64), or is of another window, it is committed first, and what became of that
+    /// is given back. It says nothing about the reservation that is added.
+    pub fn push(&mut self, reservation: Reservation, now: Instant, ttl: Duration) -> Option<Committed> {
+        let before = if self.takes(&reservation) { None } else { self.commit(now) };
         if self.first.is_none() {
             self.first = Some((reservation, ttl));
-            return;
+            return before;
         }
         if self.more.is_empty() {
             self.more.reserve(HINTED - 1);
         }
         self.more.push((reservation, ttl));
-        if self.more.len() == HINTED - 1 {
-            self.commit(now);
-        }
+        before
     }
 
-    /// [`Reservation::commit`] for each of them, in an order of the window's choice.
-    pub fn commit(&mut self, now: Instant) {
-        let Some((mut first, ttl)) = self.first.take() else { return };
-        let Some(window) = first.window.take() else { return };
+    /// Commits all of them, in an order of the window's choice; `None` if there are none.
+    pub fn commit(&mut self, now: Instant) -> Option<Committed> {
+        let (mut first, ttl) = self.first.take()?;
+        let window = first.window.take()?;
         if self.more.is_empty() {
-            return window.commit(first.key(), now, ttl);
+            let remembered = window.commit(first.claim(), now, ttl);
+            return Some(Committed::new(window, remembered));
         }
         let mut commits = Vec::with_capacity(HINTED);
-        commits.push((first.key(), ttl));
+        commits.push((first.claim(), ttl));
         for (mut reservation, ttl) in self.more.drain(..) {
-            match &reservation.window {
-                Some(other) if is_same(other, &window) => {
-                    reservation.window = None;
-                    commits.push((reservation.key(), ttl));
-                }
-                _ => reservation.commit(now, ttl),
-            }
+            reservation.window = None;
+            commits.push((reservation.claim(), ttl));
         }
-        window.commit_all(&commits, now);
+        let remembered = window.commit_all(&commits, now);
+        Some(Committed::new(window, remembered))
+    }
+
+    /// Whether the batch has room for this one, and is of the same window.
+    fn takes(&self, reservation: &Reservation) -> bool {
+        let Some((first, _)) = &self.first else { return true };
+        match (&first.window, &reservation.window) {
+            (Some(one), Some(other)) => self.more.len() < HINTED - 1 && is_same(one, other),
+            _ => false,
+        }
     }
 }
 
@@ -121,40 +136,64 @@ impl Drop for Reservation {
     /// A reservation that nobody settled belonged to a session that is gone: its outcome is in doubt.
     fn drop(&mut self) {
         if let Some(window) = self.window.take() {
-            window.rollback(self.key(), self.turn, ForgetCause::InDoubt);
+            window.rollback(self.claim(), self.turn, ForgetCause::InDoubt);
         }
     }
 }
 
 impl fmt::Debug for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reservation").field("key", &self.key()).finish_non_exhaustive()
+        f.debug_struct("Reservation").field("claim", &self.claim()).finish_non_exhaustive()
     }
 }
 
 /// A place in the queue behind a reservation (or behind a store that has to be asked). Drop = leave.
 #[must_use = "dropping a wait leaves the queue"]
 pub struct Wait {
-    window: Arc<dyn Window>,
-    key: Key,
+    /// `None` once it has its answer.
+    window: Option<Arc<dyn Window>>,
+    claim: Claim,
     mailbox: Arc<Mailbox>,
     ticket: Ticket,
 }
 
 impl Wait {
     /// For windows: the waiter must have been queued just before.
-    pub fn new(window: Arc<dyn Window>, key: Key, mailbox: Arc<Mailbox>, ticket: Ticket) -> Wait {
-        Wait { window, key, mailbox, ticket }
+    pub fn new(window: Arc<dyn Window>, claim: Claim, mailbox: Arc<Mailbox>, ticket: Ticket) -> Wait {
+        Wait { window: Some(window), claim, mailbox, ticket }
     }
 
-    /// Asks for the place of whoever has the key, see [`Window::take_over`].
+    /// Asks for the place of whoever has the claim, see [`Window::take_over`].
     pub fn take_over(&self, since: Instant, now: Instant) -> TakeOver {
-        Arc::clone(&self.window).take_over(self.key, since, now, Some((&self.mailbox, self.ticket)))
+        let queued = Some((&self.mailbox, self.ticket));
+        match &self.window {
+            Some(window) => Arc::clone(window).take_over(self.claim, since, now, queued),
+            None => TakeOver::Answered,
+        }
     }
 
-    /// Whether it has to wait on, however long it has waited, see [`Window::waits_on`].
+    /// Returns true if it has to wait on, however long it has waited, see [`Window::waits_on`].
     pub fn waits_on(&self) -> bool {
-        self.window.waits_on(self.key, Some((&self.mailbox, self.ticket)))
+        let queued = Some((&self.mailbox, self.ticket));
+        self.window.as_ref().is_none_or(|window| window.waits_on(self.claim, queued))
+    }
+
+    /// Withdraws the question, because the answer to a [`Verdict::Pending`] is overdue, and asks the window what it says without
+    /// its store, under a new ticket. See [`Window::overdue`]. The session discards an answer that comes under the old ticket.
+    pub fn overdue(mut self, ticket: Ticket, now: Instant) -> Verdict {
+        match self.window.take() {
+            Some(window) => {
+                window.leave(self.claim, &self.mailbox, self.ticket);
+                window.overdue(self.claim, now, &self.mailbox, ticket)
+            }
+            None => Verdict::Crowded,
+        }
+    }
+
+    /// Its verdict has come by mail, so it is in no queue any more. Unlike a drop, this does not ask the window to take the
+    /// ticket out: the verdict may hold a new place under the same ticket.
+    pub fn answered(mut self) {
+        self.window = None;
     }
 
     /// The ticket that the answer will carry.
@@ -165,12 +204,17 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        self.window.leave(self.key, &self.mailbox, self.ticket);
+        if let Some(window) = &self.window {
+            window.leave(self.claim, &self.mailbox, self.ticket);
+        }
     }
 }
 
 impl fmt::Debug for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wait").field("key", &self.key).field("ticket", &self.ticket).finish_non_exhaustive()
+        f.debug_struct("Wait")
+            .field("claim", &self.claim)
+            .field("ticket", &self.ticket)
+            .finish_non_exhaustive()
     }
 }

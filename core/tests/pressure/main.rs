@@ -1,4 +1,5 @@
-//! The accounting against dumb models and scripted traffic, for every engine, on a virtual clock: nothing here sleeps.
+//! Compares the accounting with simple models and scripted traffic, for every engine, on a virtual clock. Nothing here
+//! sleeps.
 
 #![expect(clippy::panic, reason = "helpers of tests")]
 
@@ -15,7 +16,7 @@ use ground::key;
 use hapax_core::pressure::{Accounting, Facts};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    Limits, Listener, LocalWindow, Mailbox, Mode, Reservation, Rules, Ticket, Verdict, Window,
+    Limits, Listener, LocalWindow, Mailbox, Mode, Reservation, Rules, Ticket, Verdict, Window, reserve_one,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ fn base() -> Instant {
     Instant::now()
 }
 
-/// A window under accounting, and a clock.
+/// A window with its accounting, and a clock.
 struct Rig {
     window: Arc<LocalWindow>,
     accounting: Arc<Accounting>,
@@ -63,14 +64,14 @@ impl Rig {
     }
 
     fn fresh(&self, n: u64) -> Option<Reservation> {
-        match self.window().clone().reserve(key(n), self.now, &self.mailbox, Ticket(n)) {
+        match reserve_one(self.window(), key(n), self.now, &self.mailbox, Ticket(n)) {
             Verdict::Fresh(reservation) => Some(reservation),
             Verdict::Duplicate => None,
             other => panic!("{n}: {other:?}"),
         }
     }
 
-    /// To a broker that acks; true if it was forwarded.
+    /// Publishes to a broker that acks. Returns true if the publish was forwarded.
     fn publish(&self, n: u64) -> bool {
         let reservation = self.fresh(n);
         let is_fresh = reservation.is_some();

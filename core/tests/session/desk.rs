@@ -1,4 +1,4 @@
-//! What transcripts start from: a window, its counters, and sessions that share it.
+//! The start of a transcript: a window, its counters, and sessions that share it.
 
 use crate::support::frames::{Frames, Message, message};
 use crate::support::methods::{confirm_select, confirm_select_ok};
@@ -7,7 +7,7 @@ use hapax_core::session::{Settings, Shared};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
     Confirms, Event, InDoubt, Key, KeyMaker, Limits, Listener, LocalWindow, Mailbox, MissingId, Mode, Rules,
-    Scope, Ticket, Verdict, Window,
+    Scope, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -33,7 +33,7 @@ impl Listener for Events {
     }
 }
 
-/// What a test may set.
+/// The settings that a test may change.
 pub(super) struct Plan {
     pub(super) rules: Rules,
     pub(super) limits: Limits,
@@ -41,7 +41,7 @@ pub(super) struct Plan {
 }
 
 impl Desk {
-    /// Everybody may publish everywhere, and the transcripts show nothing of the questions about it.
+    /// Creates a desk where everybody may publish everywhere. The transcripts do not show the questions about rights.
     pub(super) fn new() -> Desk {
         Desk::with(|_| ())
     }
@@ -50,7 +50,7 @@ impl Desk {
         Desk::unproven(change).proving()
     }
 
-    /// From here on, everybody may publish everywhere.
+    /// Lets everybody publish everywhere, in sessions that begin later.
     pub(super) fn proving(self) -> Desk {
         Desk { proving: true, ..self }
     }
@@ -116,8 +116,8 @@ impl Desk {
     /// Makes an id seen, without anybody's publish.
     pub(super) fn store(&self, id: &str) {
         let mailbox = Arc::new(Mailbox::new());
-        match self.window.clone().reserve(key(id), epoch(), &mailbox, Ticket(0)) {
-            Verdict::Fresh(reservation) => reservation.commit(epoch(), self.window.ttl()),
+        match reserve_one(&self.window, key(id), epoch(), &mailbox, Ticket(0)) {
+            Verdict::Fresh(reservation) => drop(reservation.commit(epoch(), self.window.ttl())),
             other => panic!("{id} is not fresh: {other:?}"),
         }
         self.events.0.lock().unwrap().clear();

@@ -7,8 +7,8 @@ use crate::support::methods::{ack, channel_close, channel_close_ok, connection_c
 use crate::support::pair::Pair;
 use crate::support::probe::{ANY, OWN, asks, ends, may, refused};
 use hapax_core::window::{
-    Event, ForgetCause, Key, LocalWindow, Mailbox, Mode, Rules, Scope, TakeOver, Ticket, Turn, Verdict,
-    Window,
+    Ask, Claim, Event, ForgetCause, LocalWindow, Mailbox, Mode, Origin, OverdueCommit, Position, Remembered,
+    Rules, Scope, TakeOver, Ticket, Turn, Verdict, Window,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -46,50 +46,102 @@ impl Window for Interrupted {
         self.inner.ttl()
     }
 
-    fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
-        self.inner.clone().reserve(key, now, mailbox, ticket)
+    fn handle(self: Arc<Self>) -> Arc<dyn Window> {
+        self
     }
 
-    fn commit(&self, key: Key, now: Instant, ttl: Duration) {
-        self.inner.commit(key, now, ttl);
+    fn warm(&self, claims: &[Claim]) {
+        self.inner.warm(claims);
     }
 
-    fn rollback(self: Arc<Self>, key: Key, turn: Turn, cause: ForgetCause) {
-        self.inner.clone().rollback(key, turn, cause);
+    fn reserve(
+        self: Arc<Self>,
+        asks: &[Ask],
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        verdicts: &mut [Option<Verdict>],
+    ) {
+        self.inner.clone().reserve(asks, now, mailbox, verdicts);
+    }
+
+    fn overdue(
+        self: Arc<Self>,
+        claim: Claim,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Verdict {
+        self.inner.clone().overdue(claim, now, mailbox, ticket)
+    }
+
+    fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered {
+        self.inner.commit(claim, now, ttl)
+    }
+
+    fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered {
+        self.inner.commit_all(commits, now)
+    }
+
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration) {
+        self.inner.commit_in_doubt(claim, now, ttl);
+    }
+
+    fn remembered(&self) -> Position {
+        self.inner.remembered()
+    }
+
+    fn tell_when(&self, position: Position, mailbox: &Arc<Mailbox>) {
+        self.inner.tell_when(position, mailbox);
+    }
+
+    fn overdue_commit(&self, position: Position, now: Instant) -> OverdueCommit {
+        self.inner.overdue_commit(position, now)
+    }
+
+    fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
+        self.inner.clone().rollback(claim, turn, cause);
     }
 
     fn take_over(
         self: Arc<Self>,
-        key: Key,
+        claim: Claim,
         since: Instant,
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
-        self.inner.clone().take_over(key, since, now, queued)
+        self.inner.clone().take_over(claim, since, now, queued)
     }
 
-    fn set_uploading(&self, key: Key, turn: Turn, uploading: bool) {
-        self.inner.set_uploading(key, turn, uploading);
+    fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {
+        self.inner.set_uploading(claim, turn, uploading);
     }
 
-    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
-        self.inner.waits_on(key, queued)
+    fn waits_on(&self, claim: Claim, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        self.inner.waits_on(claim, queued)
     }
 
-    fn is_awaited(&self, key: Key, turn: Turn) -> bool {
-        self.inner.is_awaited(key, turn)
+    fn is_awaited(&self, claim: Claim, turn: Turn) -> bool {
+        self.inner.is_awaited(claim, turn)
     }
 
-    fn disown(&self, key: Key, now: Instant) {
-        self.inner.disown(key, now);
+    fn disown(&self, claim: Claim, now: Instant) {
+        self.inner.disown(claim, now);
     }
 
-    fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
-        self.inner.leave(key, mailbox, ticket);
+    fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
+        self.inner.leave(claim, mailbox, ticket);
     }
 
     fn notice(&self, event: Event) {
         self.inner.notice(event);
+    }
+
+    fn wants_origin(&self, claim: Claim) -> bool {
+        self.inner.wants_origin(claim)
+    }
+
+    fn note_origin(&self, origin: &Origin<'_>) {
+        self.inner.note_origin(origin);
     }
 }
 

@@ -1,16 +1,18 @@
-//! Who may ask a window: a client that the broker has let in, at an exchange where it has let that user publish.
+//! Checks who asks a window: only a client that the broker has let in, and only about an exchange to which the broker
+//! has let this user publish.
 //!
-//! Every window of a run is handed to the sessions behind a [`Gate`] that knows the exchange and looks at each question.
+//! The sessions of a run get every window behind a [`Gate`], which knows the exchange and looks at each question.
 
 use super::truth::LinkId;
 use hapax_core::window::{
-    Event, ForgetCause, Key, Mailbox, Mode, Origin, Rules, TakeOver, Ticket, Turn, Verdict, Window,
+    Ask, Claim, Event, ForgetCause, Mailbox, Mode, Origin, OverdueCommit, Position, Remembered, Rules,
+    TakeOver, Ticket, Turn, Verdict, Window,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// See the module.
+/// The rights that the broker has shown so far.
 #[derive(Debug, Default)]
 pub struct Watch(Mutex<Seen>);
 
@@ -48,7 +50,7 @@ impl Watch {
         }
     }
 
-    /// What was asked and should not have been.
+    /// Returns the first question that should not have been asked.
     pub fn wrong(&self) -> Option<String> {
         self.locked().wrong.take()
     }
@@ -70,7 +72,7 @@ impl Watch {
     }
 }
 
-/// A window as one exchange sees it. What is reserved is settled at the window behind it.
+/// A window as one exchange sees it. Its reservations are settled at the window itself.
 #[derive(Debug)]
 pub struct Gate {
     /// the window
@@ -94,58 +96,98 @@ impl Window for Gate {
     fn ttl(&self) -> Duration {
         self.window.ttl()
     }
-    fn warm(&self, keys: &[Key]) {
-        self.window.warm(keys);
+    fn warm(&self, claims: &[Claim]) {
+        self.window.warm(claims);
     }
-    fn warm_commits(&self, keys: &[Key]) {
-        self.window.warm_commits(keys);
+
+    fn reserve(
+        self: Arc<Self>,
+        asks: &[Ask],
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        verdicts: &mut [Option<Verdict>],
+    ) {
+        asks.iter().for_each(|_| self.watch.asked(mailbox, self.exchange));
+        self.window.clone().reserve(asks, now, mailbox, verdicts);
     }
-    fn reserve(self: Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
+
+    fn overdue(
+        self: Arc<Self>,
+        claim: Claim,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Verdict {
         self.watch.asked(mailbox, self.exchange);
-        self.window.clone().reserve(key, now, mailbox, ticket)
+        self.window.clone().overdue(claim, now, mailbox, ticket)
     }
-    fn commit(&self, key: Key, now: Instant, ttl: Duration) {
-        self.window.commit(key, now, ttl);
+
+    fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered {
+        self.window.commit(claim, now, ttl)
     }
-    fn commit_all(&self, commits: &[(Key, Duration)], now: Instant) {
-        self.window.commit_all(commits, now);
+
+    fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered {
+        self.window.commit_all(commits, now)
     }
-    fn commit_in_doubt(&self, key: Key, now: Instant, ttl: Duration) {
-        self.window.commit_in_doubt(key, now, ttl);
+
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration) {
+        self.window.commit_in_doubt(claim, now, ttl);
     }
-    fn rollback(self: Arc<Self>, key: Key, turn: Turn, cause: ForgetCause) {
-        self.window.clone().rollback(key, turn, cause);
+
+    fn remembered(&self) -> Position {
+        self.window.remembered()
     }
+
+    fn tell_when(&self, position: Position, mailbox: &Arc<Mailbox>) {
+        self.window.tell_when(position, mailbox);
+    }
+
+    fn overdue_commit(&self, position: Position, now: Instant) -> OverdueCommit {
+        self.window.overdue_commit(position, now)
+    }
+
+    fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
+        self.window.clone().rollback(claim, turn, cause);
+    }
+
     fn take_over(
         self: Arc<Self>,
-        key: Key,
+        claim: Claim,
         since: Instant,
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
-        self.window.clone().take_over(key, since, now, queued)
+        self.window.clone().take_over(claim, since, now, queued)
     }
-    fn set_uploading(&self, key: Key, turn: Turn, uploading: bool) {
-        self.window.set_uploading(key, turn, uploading);
+
+    fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {
+        self.window.set_uploading(claim, turn, uploading);
     }
-    fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
-        self.window.waits_on(key, queued)
+
+    fn waits_on(&self, claim: Claim, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        self.window.waits_on(claim, queued)
     }
-    fn is_awaited(&self, key: Key, turn: Turn) -> bool {
-        self.window.is_awaited(key, turn)
+
+    fn is_awaited(&self, claim: Claim, turn: Turn) -> bool {
+        self.window.is_awaited(claim, turn)
     }
-    fn disown(&self, key: Key, now: Instant) {
-        self.window.disown(key, now);
+
+    fn disown(&self, claim: Claim, now: Instant) {
+        self.window.disown(claim, now);
     }
-    fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
-        self.window.leave(key, mailbox, ticket);
+
+    fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
+        self.window.leave(claim, mailbox, ticket);
     }
+
     fn notice(&self, event: Event) {
         self.window.notice(event);
     }
-    fn wants_origin(&self, key: Key) -> bool {
-        self.window.wants_origin(key)
+
+    fn wants_origin(&self, claim: Claim) -> bool {
+        self.window.wants_origin(claim)
     }
+
     fn note_origin(&self, origin: &Origin<'_>) {
         self.window.note_origin(origin);
     }

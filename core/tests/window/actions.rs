@@ -1,12 +1,12 @@
 //! Any list of actions: what the window says, holds and tells is what the model says, holds and tells.
 
 use crate::model::{Entry, Letter, Model, Said, Taken};
-use crate::{LIMITS, TTL, assert_adds_up, base, window};
+use crate::{LIMITS, TTL, assert_adds_up, base, key_of, window};
 use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
     EvictionCause, ForgetCause, Key, Limits, LocalWindow, Mailbox, Reservation, Seen, TakeOver, Ticket,
-    Verdict, Wait, Window,
+    Verdict, Wait, Window, reserve_one,
 };
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ enum Action {
     TakeOver {
         pick: usize,
     },
-    /// So has one that found no room to wait: since so long.
+    /// A waiter that found no room to wait has lost its patience, too. The instant says since when it has tried.
     TakeOverCrowded {
         key: u128,
         session: usize,
@@ -160,13 +160,13 @@ impl Run {
             Action::Commit { pick, ttl, in_doubt } => self.commit(pick, ttl, in_doubt),
             Action::Rollback { pick, cause } => {
                 if let Some((_, id, reservation)) = picked(&mut self.reservations, pick) {
-                    self.model.rollback(reservation.key().0, id, cause);
+                    self.model.rollback(key_of(&reservation), id, cause);
                     reservation.forget(cause);
                 }
             }
             Action::Drop { pick } => {
                 if let Some((_, id, reservation)) = picked(&mut self.reservations, pick) {
-                    self.model.rollback(reservation.key().0, id, ForgetCause::InDoubt);
+                    self.model.rollback(key_of(&reservation), id, ForgetCause::InDoubt);
                 }
             }
             Action::Leave { pick } => {
@@ -181,7 +181,7 @@ impl Run {
             }
             Action::TakeOverCrowded { key, session, waited } => {
                 let since = self.now.checked_sub(waited).unwrap_or(self.now);
-                let taken = self.window.clone().take_over(Key(key), since, self.now, None);
+                let taken = self.window.clone().take_over(Key(key).into(), since, self.now, None);
                 let expected = self.model.take_over(key, since, self.now, None);
                 self.take_in_taken(session, taken, expected);
             }
@@ -189,13 +189,13 @@ impl Run {
                 if !self.reservations.is_empty() {
                     let (_, id, reservation) = &self.reservations[pick % self.reservations.len()];
                     reservation.set_uploading(uploading);
-                    self.model.upload(reservation.key().0, *id, uploading);
+                    self.model.upload(key_of(reservation), *id, uploading);
                 }
             }
             Action::Awaited { pick } => {
                 if !self.reservations.is_empty() {
                     let (_, id, reservation) = &self.reservations[pick % self.reservations.len()];
-                    let expected = self.model.is_awaited(reservation.key().0, *id);
+                    let expected = self.model.is_awaited(key_of(reservation), *id);
                     assert_eq!(reservation.is_awaited(), expected);
                 }
             }
@@ -225,7 +225,7 @@ impl Run {
         self.tickets += 1;
         let waiter = (session, self.tickets);
         let mailbox = &self.mailboxes[session];
-        let verdict = self.window.clone().reserve(Key(key), self.now, mailbox, Ticket(self.tickets));
+        let verdict = reserve_one(&self.window, Key(key), self.now, mailbox, Ticket(self.tickets));
         let expected = self.model.reserve(key, self.now, waiter);
         self.take_in(session, verdict, expected);
     }
@@ -274,7 +274,7 @@ impl Run {
 
     fn commit(&mut self, pick: usize, ttl: Duration, in_doubt: bool) {
         let Some((_, _, reservation)) = picked(&mut self.reservations, pick) else { return };
-        self.model.commit(reservation.key().0, self.now, ttl, in_doubt);
+        self.model.commit(key_of(&reservation), self.now, ttl, in_doubt);
         if in_doubt {
             reservation.commit_in_doubt(self.now, ttl);
         } else {
@@ -309,7 +309,7 @@ impl Run {
 
     fn drop_all(&mut self, reservations: Vec<(usize, u64, Reservation)>) {
         for (_, id, reservation) in reservations {
-            self.model.rollback(reservation.key().0, id, ForgetCause::InDoubt);
+            self.model.rollback(key_of(&reservation), id, ForgetCause::InDoubt);
         }
     }
 
@@ -346,7 +346,7 @@ impl Run {
             assert_eq!(self.window.get(Key(key), self.now), seen, "key {key}");
             let in_flight = self.model.flights.iter().any(|flight| flight.key == key);
             assert_eq!(self.window.is_in_flight(Key(key)), in_flight, "key {key}");
-            assert_eq!(self.window.waits_on(Key(key), None), self.model.waits_on(key), "key {key}");
+            assert_eq!(self.window.waits_on(Key(key).into(), None), self.model.waits_on(key), "key {key}");
         }
         assert_eq!(self.window.in_flight(), self.reservations.len());
         assert!(self.window.len() <= self.window.capacity());

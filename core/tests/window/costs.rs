@@ -1,5 +1,5 @@
-//! What a window does grows with what it is told, and not with the square of it, on every engine. (What many waiters of one
-//! key cost is bounded by `waiters_per_id`.)
+//! On every engine, the work of a window must grow linearly with the number of calls, and not with its square. (The
+//! cost of many waiters for one key is bounded by `waiters_per_id`.)
 
 use crate::cost::assert_linear;
 use crate::{Asker, LIMITS, TTL, base, window};
@@ -9,7 +9,7 @@ use hapax_core::window::{
 };
 use std::sync::Arc;
 
-/// So many, and 16 times as many.
+/// The number of items; the other measurement has 16 times as many.
 const N: usize = 2_000;
 const ROOMY: Limits = Limits { capacity: 64_000, ..LIMITS };
 
@@ -24,7 +24,7 @@ fn in_flight(engine: EngineKind, limits: Limits, n: usize) -> (Arc<LocalWindow>,
 /// A window with `n` keys seen.
 fn seen(engine: EngineKind, n: usize) -> Arc<LocalWindow> {
     let (window, reservations) = in_flight(engine, ROOMY, n);
-    reservations.into_iter().for_each(|reservation| reservation.commit(base(), TTL));
+    reservations.into_iter().for_each(|reservation| drop(reservation.commit(base(), TTL)));
     window
 }
 
@@ -34,12 +34,12 @@ fn cost_of_what_is_reserved_and_settled() {
         assert_linear("reserve", N, |n| n, |n| in_flight(engine, ROOMY, n));
         let prepare = |n| in_flight(engine, ROOMY, n);
         assert_linear("commit", N, prepare, |(window, reservations)| {
-            reservations.into_iter().for_each(|reservation| reservation.commit(base(), TTL));
+            reservations.into_iter().for_each(|reservation| drop(reservation.commit(base(), TTL)));
             window
         });
         assert_linear("commit together", N, prepare, |(window, reservations)| {
             let mut stored = Reservations::default();
-            reservations.into_iter().for_each(|reservation| stored.push(reservation, base(), TTL));
+            reservations.into_iter().for_each(|reservation| drop(stored.push(reservation, base(), TTL)));
             stored.commit(base());
             window
         });
@@ -55,7 +55,7 @@ fn cost_of_what_pushes_others_out() {
     for engine in EngineKind::ALL {
         let prepare = |n| in_flight(engine, Limits { capacity: n / 2, ..LIMITS }, n);
         assert_linear("commit in a full window", N, prepare, |(window, reservations)| {
-            reservations.into_iter().for_each(|reservation| reservation.commit(base(), TTL));
+            reservations.into_iter().for_each(|reservation| drop(reservation.commit(base(), TTL)));
             window
         });
     }
@@ -71,7 +71,7 @@ fn cost_of_what_is_seen() {
             window
         });
         assert_linear("disown", N, prepare, |(window, n)| {
-            (0..n).rev().for_each(|key| window.disown(Key(key), base()));
+            (0..n).rev().for_each(|key| window.disown(Key(key).into(), base()));
             assert!(window.is_empty());
             window
         });
@@ -103,7 +103,7 @@ fn cost_of_waiters_of_many_keys() {
         (asker, reservations, waits)
     };
     assert_linear("waiters that are told", N, prepare, |(asker, reservations, waits)| {
-        reservations.into_iter().rev().for_each(|reservation| reservation.commit(base(), TTL));
+        reservations.into_iter().rev().for_each(|reservation| drop(reservation.commit(base(), TTL)));
         assert_eq!(asker.mailbox.take().len(), waits.len());
         (asker, waits)
     });

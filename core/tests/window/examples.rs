@@ -4,7 +4,7 @@ use crate::late::LateWindow;
 use crate::{Asker, LIMITS, TTL, assert_adds_up, base, window};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    EvictionCause, ForgetCause, Key, Limits, Mailbox, Mode, Ticket, Verdict, Wait, Window,
+    EvictionCause, ForgetCause, Key, Limits, Mailbox, Mode, Ticket, Verdict, Wait, Window, reserve_one,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -272,7 +272,7 @@ fn the_mode_can_be_changed() {
 fn a_late_window_answers_in_any_order_and_waits_have_a_home() {
     let (inner, accounting) = window(EngineKind::default(), LIMITS);
     let (late, mailbox, now) = (LateWindow::new(inner.clone()), Arc::new(Mailbox::new()), base());
-    let ask = |ticket| wait(late.clone().reserve(Key(1), now, &mailbox, Ticket(ticket)));
+    let ask = |ticket| wait(reserve_one(&late, Key(1), now, &mailbox, Ticket(ticket)));
     let mut waits = vec![ask(1), ask(2), ask(3)];
     drop(waits.pop());
     assert_eq!(late.questions(), 2);
@@ -303,7 +303,7 @@ fn what_is_disowned_is_unknown_again_by_a_handle_too() {
             let handle: Arc<dyn Window> = if by_handle { window.clone().handle() } else { window.clone() };
             assert!(asker.publish(1, now) && asker.publish(2, now));
             let in_flight = asker.fresh(3, now);
-            [1, 3, 4].into_iter().for_each(|key| handle.disown(Key(key), now));
+            [1, 3, 4].into_iter().for_each(|key| handle.disown(Key(key).into(), now));
             assert_eq!(accounting.evicted(EvictionCause::Forget), 1);
             assert!(asker.publish(1, now) && !asker.publish(2, now));
             assert!(matches!(asker.ask(3, now), Verdict::InFlight(_)), "its outcome will decide");

@@ -1,8 +1,8 @@
-//! What every engine has to keep: lists of actions against a dumb model ([`model`], [`actions`]), what that would hide told
-//! by example ([`examples`], [`takeovers`]), commits that come together ([`together`]), two threads at once ([`threads`]), and
-//! what it costs ([`costs`]).
+//! The rules that every engine must follow. Lists of actions run against a simple model ([`model`], [`actions`]).
+//! Examples show what that would hide ([`examples`], [`takeovers`]). There are also commits in batches ([`together`]),
+//! two threads at once ([`threads`]), and costs ([`costs`]).
 //!
-//! Nothing here sleeps: `now` is one base instant and what the test adds to it.
+//! Nothing here sleeps: `now` is one base instant plus the time that the test adds.
 
 #![expect(clippy::panic, reason = "helpers of tests")]
 #![expect(clippy::print_stdout, reason = "shown when a test fails: engine and step")]
@@ -15,6 +15,7 @@ mod examples;
 #[path = "../support/late.rs"]
 mod late;
 mod model;
+mod slices;
 mod takeovers;
 mod threads;
 mod together;
@@ -22,7 +23,7 @@ mod together;
 use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    Key, Limits, LocalWindow, Mailbox, Mode, Reservation, Rules, Ticket, Verdict, Window,
+    Claim, Key, Limits, LocalWindow, Mailbox, Mode, Reservation, Rules, Ticket, Verdict, Window, reserve_one,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,7 +67,7 @@ impl Asker {
 
     fn ask(&mut self, key: u128, now: Instant) -> Verdict {
         self.tickets += 1;
-        self.window.clone().reserve(Key(key), now, &self.mailbox, Ticket(self.tickets))
+        reserve_one(&self.window, Key(key), now, &self.mailbox, Ticket(self.tickets))
     }
 
     fn fresh(&mut self, key: u128, now: Instant) -> Reservation {
@@ -87,4 +88,10 @@ impl Asker {
             other => panic!("{key} should be fresh or a duplicate and is {other:?}"),
         }
     }
+}
+
+/// The number of the key that is reserved.
+fn key_of(reservation: &Reservation) -> u128 {
+    let Claim::Digest(Key(number)) = reservation.claim();
+    number
 }

@@ -1,11 +1,12 @@
-//! Who has waited long enough takes the key over: told by example, on every engine; what it costs when many wait; and by two
-//! threads.
+//! A waiter that has waited long enough takes the key over: by examples on every engine, with many waiters for the
+//! cost, and with two threads.
 
 use crate::cost::assert_linear;
 use crate::{Asker, LIMITS, TTL, assert_adds_up, base, window};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
     ForgetCause, Key, Limits, LocalWindow, Mailbox, Reservation, TakeOver, Ticket, Verdict, Wait, Window,
+    reserve_one,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ fn since(taken: TakeOver) -> Instant {
     }
 }
 
-/// The tickets of what came, and whether each is a promotion.
+/// Returns the tickets of the letters that have arrived, and whether each one is a promotion.
 fn letters(mailbox: &Mailbox) -> Vec<(u64, bool)> {
     let letters = mailbox.take();
     letters.iter().map(|(ticket, verdict)| (ticket.0, matches!(verdict, Verdict::Fresh(_)))).collect()
@@ -73,7 +74,7 @@ fn of_all_who_wait_one_takes_over_and_the_others_share_its_fate() {
         }
         assert_eq!((accounting.takeovers(), window.in_flight()), (3, 4));
         assert_adds_up(&window, &accounting);
-        taken.pop().into_iter().for_each(|last| last.commit(now, TTL));
+        taken.pop().into_iter().for_each(|last| drop(last.commit(now, TTL)));
         assert_eq!(letters(&asker.mailbox).len(), 61, "all others are told");
         assert_eq!(accounting.duplicate(), 61);
         drop(stuck);
@@ -136,7 +137,7 @@ fn a_key_goes_back_to_the_one_that_was_overtaken() {
         assert_eq!(window.in_flight(), 1);
         let _waits = wait(asker.ask(1, asked));
         match stored {
-            true => first.commit(asked, TTL),
+            true => drop(first.commit(asked, TTL)),
             false => first.forget(ForgetCause::Nack),
         }
         assert_eq!(letters(&asker.mailbox), [(5, !stored)]);
@@ -156,7 +157,7 @@ fn what_an_overtaken_reservation_stores_is_seen() {
         assert_eq!(letters(&asker.mailbox), [(3, false)]);
         assert_eq!(window.in_flight(), 1, "the second is on its way to the broker, too");
         match second_stores {
-            true => second.commit(now + PATIENCE, TTL),
+            true => drop(second.commit(now + PATIENCE, TTL)),
             false => second.forget(ForgetCause::Nack),
         }
         assert!(!asker.publish(1, now + PATIENCE));
@@ -192,14 +193,14 @@ fn while_a_body_is_on_its_way_nobody_takes_over() {
         first.set_uploading(true);
         assert!(!first.is_awaited());
         let one = wait(asker.ask(1, now));
-        assert!(first.is_awaited() && one.waits_on() && window.waits_on(Key(1), None));
+        assert!(first.is_awaited() && one.waits_on() && window.waits_on(Key(1).into(), None));
         let later = now + PATIENCE;
         assert_eq!(since(one.take_over(now, later)), later);
         first.set_uploading(false);
         assert!(!one.waits_on());
         let second = granted(one.take_over(later, later + PATIENCE));
         first.set_uploading(true);
-        assert!(!window.waits_on(Key(1), None), "an overtaken one has no say");
+        assert!(!window.waits_on(Key(1).into(), None), "an overtaken one has no say");
         assert!(!second.is_awaited() && !first.is_awaited());
     }
 }
@@ -210,7 +211,7 @@ fn who_finds_no_room_to_wait_takes_over_as_others_do() {
         let (window, accounting) = window(engine, Limits { waiters_per_id: 0, ..LIMITS });
         let (mut asker, now) = (Asker::new(&window), base());
         let first = asker.fresh(1, now);
-        let take = |since, now| window.clone().take_over(Key(1), since, now, None);
+        let take = |since, now| window.clone().take_over(Key(1).into(), since, now, None);
         assert!(matches!(asker.ask(1, now), Verdict::Crowded));
         assert!(first.is_awaited(), "by somebody who asks again");
         assert!(!first.is_awaited(), "until it does");
@@ -279,7 +280,8 @@ fn cost_of_those_who_wait_for_one_key() {
     assert_linear("promote", 1_000, prepare, promote);
 }
 
-/// Two threads, with holders that are stuck and waiters without patience. What both store is stored twice, and seen once.
+/// Two threads with holders that are stuck and waiters that lose their patience. If both publishes are stored, the id
+/// is stored twice, but seen once.
 #[test]
 fn two_threads_that_take_over_lose_no_count_and_leave_nobody_waiting() {
     const KEYS: u64 = 200;
@@ -294,7 +296,7 @@ fn two_threads_that_take_over_lose_no_count_and_leave_nobody_waiting() {
                 for n in 0..20 * KEYS {
                     let now = now + Duration::from_micros(n);
                     let key = Key(u128::from((n * (4 * seed - 1)) % KEYS));
-                    match window.clone().reserve(key, now, &mailbox, Ticket(n)) {
+                    match reserve_one(&window, key, now, &mailbox, Ticket(n)) {
                         Verdict::Fresh(reservation) => held.push((Ticket(n), reservation)),
                         Verdict::InFlight(wait) => drop(waits.insert(Ticket(n), wait)),
                         Verdict::Crowded | Verdict::Duplicate => {}
@@ -317,7 +319,7 @@ fn two_threads_that_take_over_lose_no_count_and_leave_nobody_waiting() {
                     if held.len() > 150 {
                         let (ticket, reservation) = held.swap_remove(held.len() / 2);
                         match ticket.0 % 3 {
-                            0 => reservation.commit(now, Duration::from_micros(50)),
+                            0 => drop(reservation.commit(now, Duration::from_micros(50))),
                             _ => reservation.forget(ForgetCause::Nack),
                         }
                     }

@@ -3,7 +3,8 @@
 use crate::{LIMITS, TTL, assert_adds_up, base, window};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    ForgetCause, Key, Limits, LocalWindow, Mailbox, Reservation, Reservations, Ticket, Verdict, Wait, Window,
+    ForgetCause, Key, Limits, LocalWindow, Mailbox, Reservation, Reservations, Ticket, Verdict, Wait,
+    reserve_one,
 };
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use std::time::Instant;
 const KEYS: u64 = 2_000;
 const ROUNDS: u64 = 5;
 
-/// Each key is committed once, whoever asks; every eighth outcome is a nack, so that waiters are promoted. One of the two
-/// commits what it has together, which is lock by lock where there are as many shards as there can be.
+/// Each key is committed once, whichever thread reserves it. Every eighth outcome is a nack, so that waiters are
+/// promoted. One of the threads commits in batches, which go lock by lock if there are as many shards as possible.
 #[test]
 fn two_threads_commit_each_key_once_and_leave_nothing_in_flight() {
     for (engine, capacity) in
@@ -91,7 +92,7 @@ impl Publisher {
     fn run(mut self) -> u64 {
         for n in 0..KEYS * ROUNDS {
             let key = Key(u128::from((n * (4 * self.seed - 1)) % KEYS));
-            let verdict = self.window.clone().reserve(key, self.now, &self.mailbox, Ticket(n));
+            let verdict = reserve_one(&self.window, key, self.now, &self.mailbox, Ticket(n));
             self.take_in(Ticket(n), verdict);
             self.read_mail();
             self.settle(if n % 64 == 0 { 8 } else { 72 });

@@ -5,7 +5,7 @@ use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
     EvictionCause, ForgetCause, Key, Limits, LocalWindow, Mailbox, Reservation, Reservations, Ticket,
-    Verdict, Wait, Window,
+    Verdict, Wait, reserve_one,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,7 +47,8 @@ fn commits_that_come_together_are_as_commits_one_by_one() {
     }
 }
 
-/// Who commits what nobody has reserved any more gets what is right, and so do those of another window.
+/// A commit of keys that nobody has reserved any more must give the right result, and so must one of another window's
+/// keys.
 #[test]
 fn those_of_two_windows_and_those_that_end_at_once_go_to_their_own() {
     let limits = Limits { capacity: CAPACITIES[0], ..LIMITS };
@@ -57,7 +58,7 @@ fn those_of_two_windows_and_those_that_end_at_once_go_to_their_own() {
     for n in 0..300 {
         let of = if n % 3 == 0 { &other } else { &one };
         let ttl = if n % 5 == 0 { Duration::ZERO } else { TTL };
-        stored.push(fresh(of.clone().reserve(key(n), now, &mailbox, Ticket(n))), now, ttl);
+        stored.push(fresh(reserve_one(&of, key(n), now, &mailbox, Ticket(n))), now, ttl);
     }
     stored.commit(now);
     stored.commit(now);
@@ -75,7 +76,7 @@ fn what_is_dropped_before_it_is_committed_is_forgotten() {
     let (now, mailbox) = (base(), Arc::default());
     let mut stored = Reservations::default();
     for n in 0..3 {
-        stored.push(fresh(window.clone().reserve(key(n), now, &mailbox, Ticket(n))), now, TTL);
+        stored.push(fresh(reserve_one(&window, key(n), now, &mailbox, Ticket(n))), now, TTL);
     }
     drop(stored);
     assert_eq!((window.len(), window.in_flight(), told.forgotten(ForgetCause::InDoubt)), (0, 0, 3));
@@ -105,7 +106,7 @@ impl Run {
 
     fn ask(&mut self, id: u64, now: Instant) -> Verdict {
         self.tickets += 1;
-        self.window.clone().reserve(key(id), now, &self.mailbox, Ticket(self.tickets))
+        reserve_one(&self.window, key(id), now, &self.mailbox, Ticket(self.tickets))
     }
 
     /// All are asked for, then most are acked, together or one by one, and some nacked.
@@ -132,7 +133,7 @@ impl Run {
                     held.push((reservation, TTL));
                 }
             }
-            held.sort_by_key(|(reservation, _)| reservation.key());
+            held.sort_by_key(|(reservation, _)| reservation.claim());
         }
         letters.sort_unstable();
         self.letters = letters;
@@ -150,8 +151,8 @@ impl Run {
     ) {
         match answer % 16 {
             0 => reservation.forget(ForgetCause::Nack),
-            _ if self.together => stored.push(reservation, now, ttl),
-            _ => reservation.commit(now, ttl),
+            _ if self.together => drop(stored.push(reservation, now, ttl)),
+            _ => drop(reservation.commit(now, ttl)),
         }
     }
 

@@ -18,7 +18,7 @@ use super::trace::{NO_SLOT, Trace};
 use crate::config::WindowConfig;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    Event, EvictionCause, Key, Limits, Listener, LocalWindow, Mailbox, Ticket, Verdict, Window,
+    Event, EvictionCause, Key, Limits, Listener, LocalWindow, Mailbox, Ticket, Verdict, reserve_one,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ pub fn replay(trace: &Trace, setting: Setting, progress: &dyn Fn(u64)) -> Outcom
         }
         let now = base + Duration::from_nanos(at);
         let ttl = ttl.map_or(setting.ttl, Duration::from_nanos);
-        match Arc::clone(&window).reserve(key, now, &mailbox, Ticket(0)) {
+        match reserve_one(&window, key, now, &mailbox, Ticket(0)) {
             Verdict::Fresh(reservation) => {
                 reservation.commit(now, ttl);
                 outcome.escaped += u64::from(escapes.committed(slot, at, ttl));
@@ -116,7 +116,7 @@ pub fn bytes_when_full(capacity: usize, engine: EngineKind) -> u64 {
     let (window, mailbox, now) =
         (window(setting, Arc::new(Tally::default())), Arc::new(Mailbox::new()), base());
     for n in 0..filled as u128 {
-        if let Verdict::Fresh(reservation) = Arc::clone(&window).reserve(Key(n), now, &mailbox, Ticket(0)) {
+        if let Verdict::Fresh(reservation) = reserve_one(&window, Key(n), now, &mailbox, Ticket(0)) {
             reservation.commit(now, ttl);
         }
     }

@@ -1,6 +1,6 @@
-//! What a channel counts for in its session.
+//! The numbers that a channel adds to the sums of its session.
 
-/// What a channel adds to the sums of its session.
+/// The numbers that a channel adds to the sums of its session.
 #[derive(Clone, Copy, Default, Debug)]
 pub(in crate::session) struct Booked {
     /// publishes whose outcome is unknown

@@ -28,7 +28,7 @@ enum Delivering {
     Idle,
     /// Its method was sent. Its header comes next.
     Header,
-    /// So many bytes of its body are still to come.
+    /// Its body is being sent. This many bytes are missing.
     Body(u64),
 }
 
@@ -177,7 +177,7 @@ impl Deliveries {
 
     // ---- when the client is gone -----------------------------------------------------------------------------------
 
-    /// Cancels all consumers: the channel stays open for outcomes only. What was delivered already is not affected.
+    /// Cancels all consumers: the channel stays open for outcomes only. Deliveries that were sent already stay unacked.
     pub(super) fn cancel(&mut self, channel: ChannelId, upstream: &mut Lane) {
         self.unwanted = true;
         for tag in self.consumers.drain() {

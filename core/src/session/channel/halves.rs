@@ -17,15 +17,15 @@ const CLOSES_AGAIN: u32 = 64;
 /// Waiting frames that are looked at when a publish begins to wait for the proof of a right.
 const LOOKED_AT: usize = 4_096;
 
-/// What is special about the frames that wait.
+/// The kind of frames that wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Behind {
-    /// Nothing.
-    Anything,
+enum WaitingFrames {
+    /// They may be of any kind.
+    Any,
     /// They are publishes only, and the first publish waits for the proof of a right. The broker is asked for theirs, too.
-    Publishes,
+    OnlyPublishes,
     /// The first of them is `tx.select` or `tx.commit`. It waits for the waiters before it.
-    Waiters,
+    TxFirst,
 }
 
 /// The publishing and the consuming half of one channel.
@@ -34,7 +34,7 @@ pub(super) struct Halves {
     id: ChannelId,
     pub(super) publisher: Publisher,
     pub(super) deliveries: Deliveries,
-    behind: Behind,
+    waiting: WaitingFrames,
     /// How often the client has repeated its `channel.close`, up to [`CLOSES_AGAIN`].
     closes_again: u32,
     /// The client was sent `channel.close` and has not answered.
@@ -48,7 +48,7 @@ impl Halves {
             id,
             publisher: Publisher::new(id, birth),
             deliveries: Deliveries::default(),
-            behind: Behind::Anything,
+            waiting: WaitingFrames::Any,
             closes_again: 0,
             owes_close_ok: false,
         }
@@ -74,9 +74,18 @@ impl Halves {
         self.publisher.ledger().is_due() && self.deliveries.takes_confirms()
     }
 
-    /// Writes the confirms that are due.
+    /// Writes the confirms that are due, and the replies of the upstream that had to wait for them.
     pub(super) fn flush(&mut self, cx: &mut Cx<'_>) {
         self.publisher.ledger_mut().flush(self.id, cx.link.out.client.made());
+        while let Some(reply) = self.publisher.ledger_mut().pop_reply() {
+            let frame = reply.view();
+            match frame.kind() {
+                Some(kind) => {
+                    self.deliveries.forward(kind, frame.method(kind), frame, &mut cx.link.out.client);
+                }
+                None => cx.link.out.client.forward(frame),
+            }
+        }
     }
 
     /// Cancels the client's consumers. Does nothing while a message is being forwarded: no method may be sent amid it.
@@ -122,28 +131,28 @@ impl Halves {
     /// Returns true if `tx.select` or `tx.commit` waits for waiters: all frames wait behind it.
     #[inline]
     pub(super) fn awaits_waiters(&self) -> bool {
-        self.behind == Behind::Waiters
+        self.waiting == WaitingFrames::TxFirst
     }
 
     /// Puts a frame of the client behind those that wait.
     pub(super) fn push_frame(&mut self, kind: FrameKind, frame: View<'_>, cx: &mut Cx<'_>) {
-        if self.behind == Behind::Publishes && !ask_ahead(kind, frame, cx) {
-            self.behind = Behind::Anything;
+        if self.waiting == WaitingFrames::OnlyPublishes && !ask_ahead(kind, frame, cx) {
+            self.waiting = WaitingFrames::Any;
         }
         self.publisher.line_mut().push_frame(frame);
     }
 
     /// Puts `tx.select` or `tx.commit` before the frames that wait, until the waiters before it have their outcome.
     pub(super) fn await_waiters(&mut self, frame: View<'_>) {
-        self.behind = Behind::Waiters;
+        self.waiting = WaitingFrames::TxFirst;
         self.publisher.line_mut().push_frame_first(frame);
     }
 
     /// Lets the frames go on if there are no waiters any more.
     #[inline]
     pub(super) fn check_waiters(&mut self) {
-        if self.behind == Behind::Waiters && !self.publisher.has_waiting() {
-            self.behind = Behind::Anything;
+        if self.waiting == WaitingFrames::TxFirst && !self.publisher.has_waiting() {
+            self.waiting = WaitingFrames::Any;
         }
     }
 
@@ -156,12 +165,12 @@ impl Halves {
         }
         let mut frames = self.publisher.line().frames().take(LOOKED_AT);
         let only_publishes = frames.all(|frame| frame.kind().is_some_and(|kind| ask_ahead(kind, frame, cx)));
-        self.behind = if only_publishes { Behind::Publishes } else { Behind::Anything };
+        self.waiting = if only_publishes { WaitingFrames::OnlyPublishes } else { WaitingFrames::Any };
     }
 
     /// Drops the frames that wait. Returns true if the client's `channel.close` was among them.
     pub(super) fn drop_frames(&mut self) -> bool {
-        self.behind = Behind::Anything;
+        self.waiting = WaitingFrames::Any;
         self.publisher.line_mut().drop_frames()
     }
 

@@ -21,8 +21,8 @@ enum State {
     },
     /// The client's `channel.close` was forwarded.
     Closing,
-    /// The upstream has closed the channel, and the client was told. So many bytes (`rest`) are missing of a message that was
-    /// being forwarded: the broker waits for them all the same, and treats any other frame before them as a connection error.
+    /// The upstream has closed the channel, and the client was told. `rest` bytes are missing of a message that was being
+    /// forwarded: the broker waits for them all the same, and treats any other frame before them as a connection error.
     UpstreamClosed {
         rest: u64,
     },
@@ -40,7 +40,7 @@ enum State {
     Gone,
 }
 
-/// What the channel does with a frame of the upstream, after its state has looked at it.
+/// Tells the channel how to go on with a frame of the upstream, after its state has looked at it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Then {
     /// The frame is for the client.
@@ -62,7 +62,7 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// Starts in the state `Open`.
+    /// Creates the life of a channel that is open.
     pub(super) fn new() -> Life {
         Life { state: State::Open, refusal: None, client_gone: false }
     }
@@ -99,7 +99,7 @@ impl Life {
         matches!(self.state, State::Recycling { .. } | State::Reopening { .. })
     }
 
-    /// Returns true if consumers that start now are still of use to someone, or have to be cancelled.
+    /// Returns true if the upstream's channel is open, and the client has not been told of an end.
     pub(super) fn is_open_or_settling(&self) -> bool {
         matches!(self.state, State::Open | State::Settling { .. })
     }

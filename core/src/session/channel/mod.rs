@@ -10,8 +10,8 @@
 //! ```
 //!
 //! [`life`] owns this state. The channel has two halves: the [publisher](crate::session::publisher) handles what the client
-//! publishes, [`deliveries`] what is sent to the client. Frames of the client that have to wait (for a verdict, for waiters before
-//! `tx.commit`, for a fresh upstream channel) are kept in order in the publisher's line; other channels go on.
+//! publishes, [`deliveries`] what is sent to the client. Frames of the client that have to wait (for a verdict, for waiters
+//! before `tx.commit`, for a fresh upstream channel) are kept in order in the publisher's line; other channels go on.
 
 mod booked;
 mod deliveries;
@@ -219,6 +219,18 @@ impl Channel {
 
     // ---- late answers ----------------------------------------------------------------------------------------------
 
+    /// Returns true if the client waits until a window remembers its ids.
+    #[inline]
+    pub(in crate::session) fn is_unremembered(&self) -> bool {
+        self.halves.publisher.ledger().is_unremembered()
+    }
+
+    /// Handles that windows may remember more than before.
+    pub(in crate::session) fn recv_remembered(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.halves.publisher.ledger_mut().recv_remembered();
+        self.advance(cx)
+    }
+
     /// Handles a verdict that came late.
     pub(in crate::session) fn recv_verdict(
         &mut self,
@@ -304,7 +316,11 @@ impl Channel {
                 cx.link.out.client.forward(frame);
                 return deliveries.recv_confirm_select_ok();
             }
-            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => publisher.recv_tx_ended(cx),
+            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
+                if publisher.recv_tx_ended(frame, cx) {
+                    return;
+                }
+            }
             Some(MethodId::BASIC_CONSUME_OK) => {
                 if deliveries.recv_consume_ok(frame) && self.life.is_open_or_settling() {
                     self.halves.cancel_consumers(cx);
@@ -312,6 +328,9 @@ impl Channel {
             }
             Some(MethodId::BASIC_CANCEL) => deliveries.recv_cancel(frame),
             Some(_) | None => {}
+        }
+        if self.halves.publisher.ledger_mut().delays(kind, id, frame) {
+            return;
         }
         self.flush(cx);
         self.halves.forward_to_client(kind, id, frame, cx);
@@ -350,6 +369,7 @@ impl Channel {
     /// at once.
     pub(in crate::session) fn abandon(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.life.abandon();
+        self.halves.publisher.ledger_mut().client_gone();
         self.finish(cx)?;
         if self.halves.publisher.is_forwarding() || !self.life.is_open_or_settling() {
             return Ok(());
@@ -386,7 +406,7 @@ impl Channel {
         self.halves.drop_frames();
     }
 
-    // ---- what comes next -------------------------------------------------------------------------------------------
+    // ---- going on ---------------------------------------------------------------------------------------------------
 
     /// Handles that there may be room again for frames that wait.
     pub(in crate::session) fn go_on(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {

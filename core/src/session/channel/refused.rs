@@ -18,7 +18,7 @@ use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Return};
 use std::time::Instant;
 
-/// What the upstream's channel is doing.
+/// The state of the upstream's channel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum UpstreamChannel {
     /// It waits for outcomes, at most until this time.
@@ -38,12 +38,12 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    /// The upstream's channel is open. It waits for outcomes until the time `until`.
+    /// Creates the state of a channel whose upstream channel waits for outcomes, at most until the time `until`.
     pub(super) fn waiting(until: Instant, client_done: bool) -> Refused {
         Refused { client_done, upstream: UpstreamChannel::Open { until } }
     }
 
-    /// Hapax has sent the upstream a `channel.close` already.
+    /// Creates the state of a channel whose upstream was sent a `channel.close` already.
     pub(super) fn closing(client_done: bool) -> Refused {
         Refused { client_done, upstream: UpstreamChannel::Closing }
     }
@@ -53,7 +53,7 @@ impl Refused {
         self.client_done
     }
 
-    /// The client is gone: nothing more will come from it.
+    /// Notes that the client is gone: nothing more will come from it.
     pub(super) fn client_gone(&mut self) {
         self.client_done = true;
     }
@@ -103,7 +103,10 @@ impl Refused {
                     self.upstream = UpstreamChannel::Closed;
                 }
             }
-            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => halves.publisher.recv_tx_ended(cx),
+            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
+                // The client receives nothing more, so this answer is not held back.
+                halves.publisher.recv_tx_ended(frame, cx);
+            }
             // After a return, the ack that follows does not mean that the message is stored.
             Some(MethodId::BASIC_RETURN) => halves.deliveries.hold_return(frame),
             Some(MethodId::BASIC_CONSUME_OK) => {

@@ -1,12 +1,12 @@
-//! Publishes that stand whole in a read, as nearly all do: each is taken as one, and the window is shown the keys of those
-//! that follow before it is asked for the first. So the memory that it has to look at is fetched for all of them at once.
+//! Publishes that stand whole in a read, as nearly all do: the window is asked about all of them together. A window in memory
+//! then fetches the memory for all of them at once, and a window with a store sends one question.
 
 use super::reading::{Reading, Start};
 use crate::session::candidate::Terms;
 use crate::session::cx::Cx;
 use crate::session::inbound::Whole;
 use crate::session::rights::Standing;
-use crate::window::{HINTED, Key, Window, is_same};
+use crate::window::{Ask, HINTED, Ticket, Verdict, Window, is_same};
 use crate::wire::ChannelId;
 use crate::wire::method::MethodId;
 use crate::wire::properties::IdSource;
@@ -25,14 +25,25 @@ pub(super) enum Next {
     Other,
 }
 
-/// The plain publishes that come next.
+/// The plain publishes that come next, what the window is asked about them, and what it says.
 #[derive(Default)]
-pub(super) struct Ahead(Vec<(Whole, Terms)>);
+pub(super) struct Ahead {
+    publishes: Vec<(Whole, Terms)>,
+    asks: Vec<Ask>,
+    verdicts: Vec<Option<Verdict>>,
+}
 
 impl Ahead {
-    /// Looks at the publishes that come next, `most` at most, as far as they are plain. Nothing is taken.
-    pub(super) fn look(&mut self, channel: ChannelId, frames: &Bytes, most: usize, cx: &mut Cx<'_>) -> Next {
-        let Ahead(ahead) = self;
+    /// Looks at the plain publishes that come next, up to `most` of them and up to `room` bytes, but at least at one. Takes
+    /// nothing.
+    pub(super) fn look(
+        &mut self,
+        channel: ChannelId,
+        frames: &Bytes,
+        (most, mut room): (usize, usize),
+        cx: &mut Cx<'_>,
+    ) -> Next {
+        let ahead = &mut self.publishes;
         let most = most.min(HINTED);
         let mut window: Option<Arc<dyn Window>> = None;
         let (mut places, mut next) = (0, Next::Other);
@@ -44,9 +55,11 @@ impl Ahead {
                 next = Next::Unmatched { whole, mandatory: route.mandatory };
                 break;
             };
-            if window.as_ref().is_some_and(|window| !is_same(window, &judge.window)) {
+            let size = whole.all(frames).len();
+            if window.as_ref().is_some_and(|window| size > room || !is_same(window, &judge.window)) {
                 break;
             }
+            room = room.saturating_sub(size);
             let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
             if standing == Standing::Unknown {
                 if judge.window.rules().id == IdSource::Body {
@@ -66,22 +79,34 @@ impl Ahead {
             window.get_or_insert_with(|| Arc::clone(&judge.window));
             places += whole.frames;
         }
-        if let Some(window) = window.as_ref().filter(|_| ahead.len() > 1) {
-            let mut keys = [Key(0); HINTED];
-            keys.iter_mut().zip(&*ahead).for_each(|(key, (_, terms))| *key = terms.key);
-            window.warm(keys.get(..ahead.len()).unwrap_or_default());
-        }
         window.map_or(next, Next::Plain)
     }
 
-    /// Takes the publishes that were looked at.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = (Whole, Terms)> {
-        self.0.drain(..)
+    /// Asks the window about the publishes that were looked at, and takes them, each with its ticket and its verdict.
+    pub(super) fn ask<'a>(
+        &'a mut self,
+        window: &Arc<dyn Window>,
+        channel: ChannelId,
+        cx: &mut Cx<'_>,
+    ) -> impl Iterator<Item = (Whole, Terms, Ticket, Verdict)> + use<'a> {
+        let Ahead { publishes, asks, verdicts } = self;
+        asks.clear();
+        let tickets = &mut cx.link.tickets;
+        asks.extend(
+            publishes.iter().map(|(_, terms)| Ask { claim: terms.claim, ticket: tickets.draw(channel) }),
+        );
+        verdicts.clear();
+        verdicts.resize_with(asks.len(), || None);
+        Arc::clone(window).reserve(asks, cx.now, &cx.link.mailbox, verdicts);
+        publishes.drain(..).zip(asks).zip(verdicts).map(|(((whole, terms), ask), verdict)| {
+            // A window that gives no verdict breaks its contract: nothing will come, which is what `Crowded` says.
+            (whole, terms, ask.ticket, verdict.take().unwrap_or(Verdict::Crowded))
+        })
     }
 }
 
 impl Whole {
-    /// It is done with.
+    /// Marks its frames as handled.
     pub(super) fn take(self, cx: &mut Cx<'_>) {
         cx.link.inbound.skip(self.frames);
         cx.link.publishes += 1;
@@ -89,7 +114,7 @@ impl Whole {
 }
 
 impl<'a> Start<'a> {
-    /// The start of a content that stands whole in a read.
+    /// Returns the start of a content that stands whole in a read.
     pub(super) fn of(whole: Whole, frames: &'a Bytes) -> Start<'a> {
         let (publish, header, content) = (whole.method(frames), whole.header(frames), whole.content(frames));
         Start { publish, header, content, left: 0 }

@@ -1,0 +1,27 @@
+//! What a publish claims from its window, and how it asks for it.
+
+use super::{Key, Ticket};
+
+/// What a publish claims from its window: that nobody has published this before.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Claim {
+    /// An id, as its keyed digest.
+    Digest(Key),
+}
+
+const _: () = assert!(size_of::<Claim>() == size_of::<Key>());
+
+impl From<Key> for Claim {
+    fn from(key: Key) -> Claim {
+        Claim::Digest(key)
+    }
+}
+
+/// One question to a window: is this claim fresh?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// what is claimed
+    pub claim: Claim,
+    /// the name under which a late verdict comes to the mailbox
+    pub ticket: Ticket,
+}
