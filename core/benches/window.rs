@@ -1,17 +1,15 @@
-//! Measures what an operation on a full window of 1,000,000 ids costs for every engine, and what the accounting adds
-//! to it.
+//! What an operation on a full window of 1,000,000 ids costs, for every engine, and what the accounting adds to it.
 //!
-//! * `fresh`: reserve and commit of a new id at a pressure of 0.86, so that an id expires for each new one.
-//! * `churn`: the same at a pressure of 3, so that each new id evicts one before its TTL is over, and the ghost
-//!   records it.
+//! * `fresh`: reserve and commit of a new id, at a pressure of 0.86: an id expires for each that comes.
+//! * `churn`: the same at a pressure of 3: each pushes out another before its TTL is over, and the ghost takes note.
 //! * `duplicate`: a verdict on an id that is remembered.
 //!
-//! `churn` also runs as in a session, [`READ`] ids at a time, with and without the hints of [`Window::warm`].
+//! `churn` is also made as a session makes it, [`READ`] ids at a time, with the hints of [`Window::warm`] and without.
 //!
-//! First, the same window is measured in turns with and without its accounting, and the ratio of the lower quartiles
-//! is printed. The turns make sure that disturbances of the machine affect both alike. (Two windows can differ by a
-//! third, only because of where their memory is.) Then criterion measures. `HAPAX_BENCH=churn:lru:on` (or `off`) only
-//! runs a million operations, for `perf stat` or callgrind.
+//! First the same window is measured with its accounting listening and not listening, in turns, so that whatever disturbs
+//! the machine disturbs both alike (two windows differ by a third, by where their memory happens to lie), and the ratio of
+//! the lower quartiles is printed. Then criterion has its say. `HAPAX_BENCH=churn:lru:on` (or `off`)
+//! does nothing but a million of these, for `perf stat` or callgrind.
 
 use criterion::Criterion;
 #[path = "../tests/support/ground.rs"]
@@ -34,7 +32,7 @@ use std::time::{Duration, Instant};
 const READ: u64 = 64;
 const CAPACITY: usize = 1_000_000;
 const TTL: Duration = Duration::from_secs(600);
-/// Operations per turn, and the number of turns.
+/// Operations of one turn, and turns of each.
 const TURN: u64 = 2_000;
 const TURNS: usize = 801;
 
@@ -48,13 +46,13 @@ enum Job {
 const JOBS: [(Job, &str); 3] = [(Job::Fresh, "fresh"), (Job::Churn, "churn"), (Job::Duplicate, "duplicate")];
 
 impl Job {
-    /// Returns how far the clock moves between two new ids.
+    /// Between two new ids.
     fn step(self) -> Duration {
         Duration::from_micros(if self == Job::Fresh { 700 } else { 200 })
     }
 }
 
-/// A full window and the progress of its traffic.
+/// A full window, and how far its traffic has come.
 struct Rig<L: Listener> {
     window: Arc<LocalWindow<L>>,
     mailbox: Arc<Mailbox>,
@@ -76,7 +74,7 @@ impl<L: Listener> Rig<L> {
         };
         let window = LocalWindow::new(rules, limits, engine, listener);
         let mut rig = Rig { window, mailbox: Arc::default(), now: now(), next: 0, asked: 0, job };
-        // Fill the window, and churn it for a TTL, until the ghost is full, too.
+        // Filled, and churned for a TTL: the ghost holds what it will hold.
         (0..CAPACITY * 3).for_each(|_| rig.fresh());
         rig
     }
@@ -90,7 +88,7 @@ impl<L: Listener> Rig<L> {
         }
     }
 
-    /// Reserves an id of the younger half. It is remembered, whatever the order in the engine is.
+    /// One of the younger half, so that it is there whatever the engine's order.
     fn duplicate(&mut self) {
         self.asked += 1;
         let back = self.asked.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (CAPACITY as u64 / 2);
@@ -98,8 +96,8 @@ impl<L: Listener> Rig<L> {
         drop(black_box(reserve_one(&self.window, key, self.now, &self.mailbox, Ticket(self.asked))));
     }
 
-    /// As a session does it: the ids of a read are reserved together, and committed when the upstream has acked them. Without
-    /// the hints: one by one.
+    /// Handles a read as a session does: reserves its ids together, and commits them when the upstream has acked them. If
+    /// `together` is false, both happen one by one.
     fn read(&mut self, together: bool) {
         let asks: Vec<Ask> =
             (1..=READ).map(|n| Ask { claim: key(self.next + n).into(), ticket: Ticket(0) }).collect();
@@ -126,7 +124,7 @@ impl<L: Listener> Rig<L> {
         stored.commit(self.now);
     }
 
-    /// Nanoseconds of one operation, read by read.
+    /// Returns nanoseconds per operation, measured by whole reads.
     fn reads(&mut self, together: bool) -> f64 {
         let begin = now();
         (0..TURN / READ).for_each(|_| self.read(together));
@@ -140,7 +138,7 @@ impl<L: Listener> Rig<L> {
         }
     }
 
-    /// Returns nanoseconds per operation.
+    /// Nanoseconds of one operation.
     fn turn(&mut self) -> f64 {
         let begin = now();
         self.run(TURN);
@@ -153,7 +151,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// A listener that can be turned off.
+/// Listens, or does not.
 #[derive(Debug, Default)]
 struct Switch {
     accounting: Accounting,
@@ -203,7 +201,7 @@ fn ratios() {
     }
 }
 
-/// Returns the lower quartile: the turns that were not disturbed by other processes.
+/// A quarter of the turns were quicker: those in which nobody else had the processor.
 fn quartile(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 4).copied().unwrap_or_default()
@@ -239,7 +237,7 @@ fn criterion(criterion: &mut Criterion) {
     }
 }
 
-/// Runs `job:engine:on` (or `off`) once, without criterion.
+/// `job:engine:on` or `off`.
 fn count_only(what: &str) -> Option<()> {
     let mut parts = what.split(':');
     let (job, engine, on) = (parts.next()?, parts.next()?, parts.next()? == "on");
