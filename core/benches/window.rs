@@ -1,15 +1,17 @@
-//! What an operation on a full window of 1,000,000 ids costs, for every engine, and what the accounting adds to it.
+//! Measures what an operation on a full window of 1,000,000 ids costs for every engine, and what the accounting adds
+//! to it.
 //!
-//! * `fresh`: reserve and commit of a new id, at a pressure of 0.86: an id expires for each that comes.
-//! * `churn`: the same at a pressure of 3: each pushes out another before its TTL is over, and the ghost takes note.
+//! * `fresh`: reserve and commit of a new id at a pressure of 0.86, so that an id expires for each new one.
+//! * `churn`: the same at a pressure of 3, so that each new id evicts one before its TTL is over, and the ghost
+//!   records it.
 //! * `duplicate`: a verdict on an id that is remembered.
 //!
-//! `churn` is also made as a session makes it, [`READ`] ids at a time, with the hints of [`Window::warm`] and without.
+//! `churn` also runs as in a session, [`READ`] ids at a time: together, and one by one.
 //!
-//! First the same window is measured with its accounting listening and not listening, in turns, so that whatever disturbs
-//! the machine disturbs both alike (two windows differ by a third, by where their memory happens to lie), and the ratio of
-//! the lower quartiles is printed. Then criterion has its say. `HAPAX_BENCH=churn:lru:on` (or `off`)
-//! does nothing but a million of these, for `perf stat` or callgrind.
+//! First, the same window is measured in turns with and without its accounting, and the ratio of the lower quartiles
+//! is printed. The turns make sure that disturbances of the machine affect both alike. (Two windows can differ by a
+//! third, only because of where their memory is.) Then criterion measures. `HAPAX_BENCH=churn:lru:on` (or `off`) only
+//! runs a million operations, for `perf stat` or callgrind.
 
 use criterion::Criterion;
 #[path = "../tests/support/ground.rs"]
@@ -18,7 +20,7 @@ mod ground;
 use ground::key;
 use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::event::Deaf;
+use hapax_core::window::event::NoListener;
 use hapax_core::window::{
     Ask, Claim, Event, Limits, Listener, LocalWindow, Mailbox, Mode, Origin, Reservations, Rules, Ticket,
     Verdict, Window, reserve_one,
@@ -226,7 +228,7 @@ fn criterion(criterion: &mut Criterion) {
     for (job, name) in JOBS {
         let mut group = criterion.benchmark_group(name);
         for engine in EngineKind::ALL {
-            let mut rig = Rig::new(engine, Arc::new(Deaf), job);
+            let mut rig = Rig::new(engine, Arc::new(NoListener), job);
             group.bench_function(format!("{}/alone", engine.name()), |bencher| bencher.iter(|| rig.run(1)));
             let mut rig = Rig::new(engine, Arc::new(Accounting::new()), job);
             group.bench_function(format!("{}/accounting", engine.name()), |bencher| {
@@ -246,7 +248,7 @@ fn count_only(what: &str) -> Option<()> {
     if on {
         Rig::new(engine, Arc::new(Accounting::new()), job).run(1_000_000);
     } else {
-        Rig::new(engine, Arc::new(Deaf), job).run(1_000_000);
+        Rig::new(engine, Arc::new(NoListener), job).run(1_000_000);
     }
     Some(())
 }

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// What is late, and what the window does about a store that is silent.
+/// The settings of a late window: what is late, and what the window does while its store is silent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Late {
     /// questions are answered later
@@ -73,7 +73,7 @@ struct State {
     remembered: u64,
     /// Whom to call when which position is remembered.
     calls: Vec<(Position, Weak<Mailbox>)>,
-    /// Who waits in the inner window, by the tickets that it knows, and these tickets by whose they are.
+    /// the waiters of the inner window by the tickets that it knows, and these tickets by mailbox and own ticket
     waiters: BTreeMap<Ticket, Waiter>,
     tickets: BTreeMap<(usize, Ticket), Ticket>,
     drawn: u64,
@@ -212,7 +212,7 @@ impl LateWindow {
         true
     }
 
-    /// The log is written further: so many commits are remembered now. Calls those who want to know it.
+    /// Writes the log further, so that this many more commits are remembered. Calls those who want to know.
     pub(crate) fn remember(&self, commits: usize, now: Instant) {
         for _ in 0..commits {
             let Some(position) = self.locked().log.front().map(|commit| commit.position) else { return };
@@ -265,7 +265,7 @@ impl LateWindow {
         }
     }
 
-    /// What the inner window says, with guards of this one.
+    /// Returns the verdict of the inner window, with guards of this window.
     fn judge(&self, claim: Claim, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
         let own = {
             let mut state = self.locked();

@@ -45,7 +45,7 @@ pub(super) struct Asked {
     pub(super) until: Instant,
 }
 
-/// What the window has said.
+/// The window's answer.
 #[derive(Debug)]
 pub(super) enum Answer {
     /// It will answer by mail, or is asked again when this time is over.
@@ -57,7 +57,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// What the window has said now. It may be silent for so long.
+    /// Makes an answer of a verdict. The window may be silent for `timeout`.
     pub(super) fn of(verdict: Verdict, now: Instant, timeout: Duration) -> Answer {
         match verdict {
             Verdict::Pending(wait) => Answer::Pending { wait, due: now + timeout },
@@ -65,13 +65,13 @@ impl Answer {
         }
     }
 
-    /// Whether a verdict may come by mail.
+    /// Returns true if a verdict may come by mail.
     fn expects_mail(&self) -> bool {
         matches!(self, Answer::Pending { .. } | Answer::Known(Verdict::InFlight(_)))
     }
 }
 
-/// What waits on one channel.
+/// Everything that waits on one channel.
 #[derive(Debug, Default)]
 pub(in crate::session) struct Line {
     promoted: VecDeque<Promoted>,
@@ -91,33 +91,33 @@ pub(in crate::session) struct Line {
 }
 
 impl Line {
-    /// Bytes of the publishes that wait, without the frames behind them.
+    /// Returns the bytes of the publishes that wait, without the frames behind them.
     pub(super) fn publish_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes of all that waits.
+    /// Returns the bytes of all that waits.
     pub(super) fn bytes(&self) -> usize {
         self.bytes + self.frame_bytes
     }
 
-    /// Bytes of the places of the frames and of the publishes that were asked about.
+    /// Returns the bytes of the places of the frames and of the publishes that were asked about.
     pub(super) fn places(&self) -> usize {
         self.frames.len() * QUEUED + self.asked.len() * ASKED
     }
 
-    /// Promoted publishes.
+    /// Returns the number of promoted publishes.
     pub(super) fn promoted_len(&self) -> usize {
         self.promoted.len()
     }
 
-    /// Whether a publish was promoted and has not gone.
+    /// Returns true if a publish was promoted and has not gone.
     #[inline]
     pub(super) fn has_promoted(&self) -> bool {
         !self.promoted.is_empty()
     }
 
-    /// Whether a publish of this claim was promoted and has not gone.
+    /// Returns true if a publish of this claim was promoted and has not gone.
     pub(super) fn holds(&self, claim: Claim) -> bool {
         self.claims.holds(claim)
     }
@@ -144,19 +144,19 @@ impl Line {
         }
     }
 
-    /// Whether others wait for a promoted publish. (If there are very many, the oldest are asked.)
+    /// Returns true if others wait for a promoted publish. (If there are very many, the oldest are asked.)
     pub(super) fn is_awaited(&self) -> bool {
         let reservations = self.promoted.iter().filter_map(|promoted| promoted.reservation.as_ref());
         reservations.take(LOOKED_AT).any(Reservation::is_awaited)
     }
 
-    /// Whether a publish waits for its verdict.
+    /// Returns true if a publish waits for its verdict.
     #[inline]
     pub(super) fn is_stalled(&self) -> bool {
         !self.asked.is_empty()
     }
 
-    /// Whether another publish may be asked about: nothing else stands before it.
+    /// Returns true if another publish may be asked about: nothing else stands before it.
     #[inline]
     pub(super) fn takes_publishes(&self) -> bool {
         match self.asked.back() {
@@ -168,8 +168,8 @@ impl Line {
         }
     }
 
-    /// Publishes that the window was asked about. One that is not whole is not counted: if reading stopped for it, its rest
-    /// would never come. Nor is one that found no room: the client may have to send something else before there is room.
+    /// Returns how many publishes the window was asked about. One that is not whole is not counted: if reading stopped for it,
+    /// its rest would never come. Nor is one that found no room: the client may have to send something else before there is room.
     pub(super) fn asked_len(&self) -> usize {
         let counts =
             |asked: &Asked| asked.candidate.left == 0 && !matches!(asked.answer, Answer::NoRoom { .. });
@@ -179,8 +179,8 @@ impl Line {
         }
     }
 
-    /// The window was asked about the next publish. If the first one found no room, this one waits as frames behind it, and gives
-    /// up what it was granted: it may have to wait for long, and others would wait for it.
+    /// Adds a publish that the window was asked about. If the first one found no room, this one waits as frames behind it, and
+    /// gives up what it was granted: it may have to wait for long, and others would wait for it.
     pub(super) fn ask(&mut self, asked: Asked) {
         if matches!(self.asked.front(), Some(Asked { answer: Answer::NoRoom { .. }, .. })) {
             return withdraw(asked).iter().for_each(|frame| self.push_frame(frame.view()));
@@ -190,7 +190,7 @@ impl Line {
         self.asked.push_back(asked);
     }
 
-    /// The first publish found no room to wait, and will ask again. The publishes behind it wait as frames.
+    /// Stops the channel: the first publish found no room to wait, and will ask again. The publishes behind it wait as frames.
     pub(super) fn stall(&mut self, first: Asked) {
         let behind = std::mem::take(&mut self.asked);
         self.places.clear();
@@ -202,8 +202,8 @@ impl Line {
         }
     }
 
-    /// A verdict has come by mail. Gives it back if no publish here waits for it: it is the second one for this ticket, or it
-    /// is for another publish.
+    /// Takes a verdict that has come by mail. Gives it back if no publish here waits for it: it is the second one for this
+    /// ticket, or it is for another publish.
     pub(super) fn answer(
         &mut self,
         ticket: Ticket,
@@ -231,8 +231,8 @@ impl Line {
         None
     }
 
-    /// Asks windows that have been silent for too long what they say without their store. `draw` draws tickets: what comes
-    /// under the old ones is discarded from now on.
+    /// Asks windows that have been silent for too long what they say without their store. `draw` draws new tickets.
+    /// Answers under the old ones are discarded from now on.
     pub(super) fn expire(&mut self, now: Instant, timeout: Duration, mut draw: impl FnMut() -> Ticket) {
         while let Some(first @ (_, ticket)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
             self.due.remove(&first);
@@ -288,7 +288,7 @@ impl Line {
         }
     }
 
-    /// When the first publish asks again, or a window has been silent for too long.
+    /// Returns when the first publish asks again, or a window will have been silent for too long.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let retry = match self.asked.front()?.answer {
             Answer::NoRoom { retry_at } => Some(retry_at),
@@ -297,24 +297,24 @@ impl Line {
         retry.into_iter().chain(self.due.first().map(|(due, _)| *due)).min()
     }
 
-    /// Whether frames wait.
+    /// Returns true if frames wait.
     #[inline]
     pub(in crate::session) fn has_frames(&self) -> bool {
         !self.frames.is_empty()
     }
 
-    /// The frames that wait, in their order.
+    /// Returns the frames that wait, in their order.
     pub(in crate::session) fn frames(&self) -> impl Iterator<Item = View<'_>> {
         self.frames.iter().map(Piece::view)
     }
 
-    /// A frame waits behind all the others.
+    /// Puts a frame behind all the others.
     pub(in crate::session) fn push_frame(&mut self, frame: View<'_>) {
         self.frame_bytes += frame.len();
         self.frames.push_back(frame.compact());
     }
 
-    /// A frame waits before all the others.
+    /// Puts a frame before all the others.
     pub(in crate::session) fn push_frame_first(&mut self, frame: View<'_>) {
         self.frame_bytes += frame.len();
         self.frames.push_front(frame.compact());
