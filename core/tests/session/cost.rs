@@ -1,4 +1,4 @@
-//! Point 17, one budget: the work of a session grows with what it is told, and not with the square of it. Each test is one
+//! Point 17, one budget: the work of a session grows with the number of frames, and not with the square of it. Each test is one
 //! collection that somebody else can fill.
 
 use super::desk::{Desk, SECOND, confirm, m};
@@ -11,7 +11,7 @@ use crate::support::methods::{
 use crate::support::pair::Pair;
 use hapax_core::window::{Confirms, InDoubt};
 
-/// So many, and 16 times as many.
+/// The smaller number. The larger one is 16 times this.
 const N: usize = 1_000;
 const ALL: usize = 40_000;
 

@@ -1,4 +1,4 @@
-//! What transcripts start from: a window, its counters, and sessions that share it.
+//! The start of every transcript: a window, its counters, and sessions that share it.
 
 use crate::support::frames::{Frames, Message, message};
 use crate::support::methods::{confirm_select, confirm_select_ok};
@@ -33,7 +33,7 @@ impl Listener for Events {
     }
 }
 
-/// What a test may set.
+/// The things that a test may set.
 pub(super) struct Plan {
     pub(super) rules: Rules,
     pub(super) limits: Limits,
@@ -50,7 +50,7 @@ impl Desk {
         Desk::unproven(change).proving()
     }
 
-    /// From here on, everybody may publish everywhere.
+    /// Lets everybody publish everywhere.
     pub(super) fn proving(self) -> Desk {
         Desk { proving: true, ..self }
     }

@@ -17,7 +17,7 @@ use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, channel, connection};
 use std::collections::{BTreeMap, VecDeque};
 
-/// What the broker offers.
+/// The largest number of channels that the broker offers.
 pub const CHANNEL_MAX: u16 = 2047;
 
 /// Where a connection is.
@@ -122,7 +122,7 @@ impl Broker {
         }
     }
 
-    /// What the client does is wrong: the connection ends.
+    /// Ends the connection, because the client has broken the rules.
     fn refuse(&mut self, code: u16, ctx: &mut Ctx) {
         ctx.truth.count("broker refused a connection");
         self.channels.values_mut().for_each(|channel| channel.fail(ctx));
@@ -217,7 +217,7 @@ impl Broker {
         self.phase = Phase::Closing;
     }
 
-    /// The connection is lost, the broker lives: what has arrived is in its queues.
+    /// Handles that the connection is lost while the broker lives: the messages that have arrived are in its queues.
     pub fn peer_gone(&mut self, ctx: &mut Ctx) {
         self.channels.values_mut().for_each(|channel| channel.accept_all(ctx));
         if self.phase != Phase::Closed {
@@ -225,13 +225,13 @@ impl Broker {
         }
     }
 
-    /// The broker is gone: some of what had arrived is stored, some is not.
+    /// Handles that the broker is gone: some of the messages that had arrived are stored, some are not.
     pub fn die(&mut self, ctx: &mut Ctx) {
         self.channels.values_mut().for_each(|channel| channel.fail(ctx));
         self.phase = Phase::Closed;
     }
 
-    /// Whole contents stay whole: what is queued on channels goes before what comes next.
+    /// Keeps whole contents whole: frames that are queued on channels go before the next ones.
     fn flush_channels(&mut self) {
         for channel in self.channels.values_mut() {
             self.out.append(&mut channel.out);

@@ -1,6 +1,6 @@
 //! A model client: a publisher that connects, does what the dice say, crashes, comes back and retries until acked.
 //!
-//! What it does on a channel is in [`super::client_channel`].
+//! Its channels are in [`super::client_channel`].
 
 use super::client_channel::Channel;
 use super::ctx::Ctx;
@@ -26,7 +26,7 @@ enum Phase {
     Closed,
 }
 
-/// What the world is to do for a client.
+/// The things that the world does for a client.
 #[derive(Debug)]
 pub enum Act {
     /// nothing
@@ -60,7 +60,7 @@ pub struct Connection {
 /// Bodies that are ids have the same length where the ids are multiples of this.
 const ALIKE: u32 = 40;
 
-/// See the module.
+/// An honest client.
 #[derive(Debug)]
 pub struct Client {
     /// who it is

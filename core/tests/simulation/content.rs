@@ -1,4 +1,4 @@
-//! What messages look like in a run, and putting their frames together again.
+//! The messages of a run: how they are made, and how their frames are put together again.
 
 use super::plan::{MILLI, Micros};
 use super::truth::{EXCHANGES, Publish, ROUTING_KEYS, Truth, Uid, What};
@@ -86,7 +86,7 @@ impl Whole {
     }
 }
 
-/// Puts the frames of one channel together. What is out of place was found by the tap already.
+/// Puts the frames of one channel together. The tap has found frames that are out of place already.
 #[derive(Debug, Default)]
 pub struct Assembler(Option<(basic::AMQPMethod, Option<AMQPContentHeader>, Vec<u8>)>);
 

@@ -1,4 +1,4 @@
-//! What a seed decides before a run begins: who takes part, how large the windows are, and the weather.
+//! The decisions of a seed before a run begins: who takes part, how large the windows are, and the weather.
 
 use super::rng::Rng;
 use hapax_core::session::Settings;
@@ -49,7 +49,7 @@ pub struct WindowPlan {
     pub redirect: bool,
 }
 
-/// What goes wrong, and how often, in thousandths of the occasions.
+/// The things that go wrong, and how often, in thousandths of the occasions.
 #[derive(Clone, Debug)]
 pub struct Weather {
     /// the broker refuses a message: nack
@@ -80,7 +80,7 @@ pub struct Weather {
     pub block: u32,
     /// the broker delivers to a consumer, per piece of its work
     pub deliver: u32,
-    /// the process of the relay is drained once: of its connections so many
+    /// this part of the relay's connections is drained once
     pub drain: u32,
 }
 

@@ -1,7 +1,7 @@
 //! The network: bytes on their way to the relay, frames on their way from it.
 //!
 //! To the relay, bytes go in random pieces, so that every split of a frame occurs; a mark at an offset says what the
-//! truth is to be told once the relay has taken the bytes up to there. From the relay they are read into frames at
+//! truth is to be told once the relay has taken the bytes up to there. Bytes from the relay are read into frames at
 //! once (that is where legality is judged) and arrive a few at a time.
 
 use super::rng::Rng;
@@ -10,7 +10,7 @@ use crate::support::frames::{Frame, Frames};
 use bytes::BytesMut;
 use std::collections::VecDeque;
 
-/// What is known once the relay has taken the bytes up to a mark.
+/// The fact that is known once the relay has taken the bytes up to a mark.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mark {
     /// this publish is complete

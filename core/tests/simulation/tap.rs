@@ -1,8 +1,8 @@
-//! What the relay writes, read at once and held to AMQP: invariant (i).
+//! Reads at once what the relay writes, and checks it against AMQP: invariant (i).
 //!
-//! One tap per direction. It knows nothing of deduplication: only that content is a method, its header and bodies up to
-//! its size with nothing else of that channel between them, that a channel is opened before it is used and silent
-//! once it is closed, that a frame is no larger than what was agreed.
+//! There is one tap per direction. It knows nothing of deduplication. It knows that a content is a method, a header and bodies
+//! up to its size, with no other frame of that channel between them. A channel is opened before it is used, and silent when it
+//! is closed. A frame is no larger than the size that was agreed.
 
 use crate::support::frames::{Frame, Reader};
 use amq_protocol::frame::AMQPFrame;
@@ -27,7 +27,7 @@ enum Content {
     Body(u64),
 }
 
-/// What the writer has said of a channel.
+/// The state of a channel by the writer's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Life {
     #[default]
@@ -43,7 +43,7 @@ struct Channel {
     content: Content,
 }
 
-/// See the module.
+/// Checks one direction of a connection.
 #[derive(Debug)]
 pub struct Tap {
     toward: Toward,

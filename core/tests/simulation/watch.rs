@@ -1,4 +1,4 @@
-//! Who may ask a window: a client that the broker has let in, at an exchange where it has let that user publish.
+//! The clients that may ask a window: a client that the broker has let in, at an exchange where it has let that user publish.
 //!
 //! Every window of a run is handed to the sessions behind a [`Gate`] that knows the exchange and looks at each question.
 
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// See the module.
+/// Knows who may ask which window.
 #[derive(Debug, Default)]
 pub struct Watch(Mutex<Seen>);
 
@@ -49,7 +49,7 @@ impl Watch {
         }
     }
 
-    /// What was asked and should not have been.
+    /// Returns a question that should not have been asked.
     pub fn wrong(&self) -> Option<String> {
         self.locked().wrong.take()
     }
@@ -71,7 +71,7 @@ impl Watch {
     }
 }
 
-/// A window as one exchange sees it. What is reserved is settled at the window behind it.
+/// A window as one exchange sees it. Reservations are settled at the window behind it.
 #[derive(Debug)]
 pub struct Gate {
     /// the window

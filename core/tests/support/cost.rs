@@ -1,6 +1,6 @@
-//! What work costs against its size: linear work costs about as much for each item when there are 16 times as many.
+//! The cost of work against its size: linear work costs about as much for each item when there are 16 times as many.
 //!
-//! What is measured is the time that this thread was running, so that a loaded machine does not show, and of several runs the
+//! The time is measured that this thread was running, so that a loaded machine does not show, and of several runs the
 //! shortest counts.
 
 use std::hint::black_box;

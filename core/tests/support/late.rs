@@ -10,6 +10,7 @@
 //! For one thread: with several, the final verdict might overtake the mail that says `InFlight`.
 
 #![allow(dead_code, reason = "each test binary uses its own part of it")]
+#![allow(clippy::expect_used, clippy::panic, reason = "that is how a test fails")]
 
 use hapax_core::window::{
     Ask, Claim, Event, ForgetCause, LocalWindow, Mailbox, Mode, Origin, OverdueCommit, Position, Remembered,
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// What is late, and what the window does about a store that is silent.
+/// The things that are late, and the policy for a store that is silent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Late {
     /// questions are answered later
@@ -71,9 +72,10 @@ struct State {
     history: BTreeMap<(Claim, Instant), Instant>,
     written: u64,
     remembered: u64,
-    /// Whom to call when which position is remembered.
+    /// The mailboxes to call, and at which position.
     calls: Vec<(Position, Weak<Mailbox>)>,
-    /// Who waits in the inner window, by the tickets that it knows, and these tickets by whose they are.
+    /// The waiters in the inner window by the tickets that it knows, and these tickets by the mailboxes and tickets of the
+    /// sessions.
     waiters: BTreeMap<Ticket, Waiter>,
     tickets: BTreeMap<(usize, Ticket), Ticket>,
     drawn: u64,
@@ -212,7 +214,7 @@ impl LateWindow {
         true
     }
 
-    /// The log is written further: so many commits are remembered now. Calls those who want to know it.
+    /// Writes the log further: this number of commits is remembered now. Calls those who wait for it.
     pub(crate) fn remember(&self, commits: usize, now: Instant) {
         for _ in 0..commits {
             let Some(position) = self.locked().log.front().map(|commit| commit.position) else { return };
@@ -265,7 +267,7 @@ impl LateWindow {
         }
     }
 
-    /// What the inner window says, with guards of this one.
+    /// Asks the inner window. The verdict has guards of this window.
     fn judge(&self, claim: Claim, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
         let own = {
             let mut state = self.locked();

@@ -115,7 +115,7 @@ impl Link {
         }
     }
 
-    /// The truth is told of a message that the broker will get: by its header, or by its body where that alone tells.
+    /// Tells the truth of a message that the broker will get: by its header, or by its body if only that tells it apart.
     fn forwarded(&mut self, frame: &Frame, ctx: &mut Ctx) {
         if self.hostile {
             return;

@@ -1,4 +1,4 @@
-//! What really happened to every publish, and the invariants that it is held to.
+//! The truth about every publish, and the invariants that it is held to.
 //!
 //! Every attempt to publish has its own number, its [`Uid`], which travels in the `app-id` property: the relay does
 //! not look at it, and the models can tell a message from its copies. All that is here are dates; the invariants
@@ -31,7 +31,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// See the module.
+/// The dates of all publishes.
 #[derive(Debug, Default)]
 pub struct Truth {
     publishes: Vec<Publish>,
@@ -116,7 +116,7 @@ impl Truth {
         uid
     }
 
-    /// Whether the window of this exchange refuses what has no id.
+    /// Returns true if the window of this exchange refuses messages without an id.
     pub fn wants_id(&self, exchange: usize) -> bool {
         self.deduplicates && self.window_of(exchange).is_some_and(|window| self.windows[window].reject)
     }
