@@ -90,7 +90,7 @@ impl Rig {
         if matches!(job, Job::Unique | Job::Duplicate) {
             fill(&window, capacity, now);
             // Tick as the relay does, so that the accounting sees that the window is busy.
-            (0..2).for_each(|n| accounting.tick(&window, now + Duration::from_secs(n)));
+            (0..2).for_each(|n| accounting.tick(&*window, now + Duration::from_secs(n)));
         }
         let settings = Settings { max_unresolved: 100_000, held_bytes: 1 << 24, ..settings() };
         let mut pair = Pair::new(&shared(settings, Arc::new(Everything(window)), Stats::new())).proving();

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use hapax_core::pressure::{Level, Watched};
-use hapax_core::window::{Mode, Window};
+use hapax_core::window::Mode;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,12 +40,16 @@ struct WindowState {
     name: String,
     #[schema(value_type = String)]
     mode: Mode,
-    entries: u64,
-    in_flight: u64,
-    capacity: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entries: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_flight: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<u64>,
     ttl_seconds: f64,
     level: Level,
-    pressure: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pressure: Option<f64>,
     coverage: f64,
 }
 

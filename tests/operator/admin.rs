@@ -7,7 +7,7 @@ use hapax::stats::Stats;
 use hapax_core::pressure::{Accounting, Watched};
 use hapax_core::session::SessionListener as _;
 use hapax_core::window::engine::Stamp;
-use hapax_core::window::{Event, EvictionCause, ForgetCause, Key, KeyMaker, Listener as _};
+use hapax_core::window::{Event, EvictionCause, ForgetCause, Key, KeyMaker, Listener as _, LocalWindow};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +35,8 @@ async fn serve(upstream: SocketAddr) -> Served {
         accountings.push(Arc::new(Accounting::new()));
         Arc::clone(accountings.last().expect("pushed")) as _
     });
-    let watched = |(window, accounting): (&_, &_)| Watched {
-        window: Arc::clone(window),
+    let watched = |(window, accounting): (&Arc<LocalWindow<_>>, &Arc<_>)| Watched {
+        window: window.clone(),
         accounting: Arc::clone(accounting),
     };
     let windows = set.iter().zip(&accountings).map(watched).collect();
@@ -113,13 +113,13 @@ async fn metrics_have_the_names_that_scripts_depend_on() {
     let served = serve(upstream).await;
     let [orders, rest] = served.accountings.as_slice() else { panic!("two windows") };
     let (key, now, until) = (Key(1), Stamp(1), Stamp(2));
-    orders.on(&Event::Fresh { key });
-    orders.on(&Event::Committed { key, now, until });
+    orders.on(&Event::Fresh { claim: key.into() });
+    orders.on(&Event::Committed { claim: key.into(), now, until });
     orders.on(&Event::Forgotten(ForgetCause::Nack));
     orders.on(&Event::Forgotten(ForgetCause::InDoubt));
-    orders.on(&Event::Evicted { key, at: now, until, now, cause: EvictionCause::Capacity });
-    (0..3).for_each(|_| rest.on(&Event::Duplicate { key, now }));
-    rest.on(&Event::CommittedInDoubt { key, now, until });
+    orders.on(&Event::Evicted { claim: key.into(), at: now, until, now, cause: EvictionCause::Capacity });
+    (0..3).for_each(|_| rest.on(&Event::Duplicate { claim: key.into(), now }));
+    rest.on(&Event::CommittedInDoubt { claim: key.into(), now, until });
     let open = served.stats.accepted();
     served.stats.rejected();
     served.stats.dial_failed();

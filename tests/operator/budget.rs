@@ -12,7 +12,7 @@ use hapax::config::{Config, Overrides};
 use hapax_core::pressure::budget::{Refused, capacity_at_start};
 use hapax_core::pressure::{Accounting, Budget, Watched};
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{Key, Mailbox, Ticket, Verdict, Window, reserve_one};
+use hapax_core::window::{Key, Mailbox, Ticket, Verdict, reserve_one};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -168,10 +168,10 @@ fn show(phase: &Phase, second: u64, windows: &[Watched], now: Instant, rss: usiz
         let early = facts.evictions["capacity"] + facts.evictions["resize"];
         println!(
             "    capacity {:8}  entries {:8}  recommended {:8}  pressure {:6.3}  bytes {:8} KiB  early {early}",
-            facts.capacity,
-            facts.entries,
+            facts.capacity.unwrap(),
+            facts.entries.unwrap(),
             facts.recommended_capacity.unwrap_or(0),
-            facts.pressure,
+            facts.pressure.unwrap(),
             facts.bytes >> 10
         );
         early
@@ -183,7 +183,7 @@ fn show(phase: &Phase, second: u64, windows: &[Watched], now: Instant, rss: usiz
 fn check(phase: &Phase, engine: EngineKind, windows: &[Watched], early: &[u64]) {
     let share = ids(engine) / WINDOWS;
     for (watched, live) in windows.iter().zip(phase.live) {
-        let (capacity, wanted) = (watched.window.capacity(), ids(engine) * live / 100);
+        let (capacity, wanted) = (watched.window.capacity().unwrap(), ids(engine) * live / 100);
         // Each of the four windows has its minimum, not one of them.
         let fair = wanted.min(share / 10 * 8);
         assert!(capacity >= fair, "{}: {capacity}, less than the {fair} that it may have", phase.name);
@@ -225,7 +225,7 @@ fn a_window_is_made_auto_and_fixed_while_it_runs() {
             windows.iter().for_each(|watched| watched.tick(clock));
             budget.tick(&windows, clock);
         }
-        windows[1].window.capacity()
+        windows[1].window.capacity().unwrap()
     };
     assert_eq!(fill(5), 5000, "fixed");
     assert_eq!(budget.set_auto("w1", true), Ok(()));
@@ -233,7 +233,7 @@ fn a_window_is_made_auto_and_fixed_while_it_runs() {
     assert!(budget.is_auto("w1") && grown >= 2000 * 20, "{grown}");
     assert_eq!(budget.set_auto("w1", false), Ok(()));
     assert_eq!(fill(5), grown, "it keeps what it has");
-    assert_eq!(windows[0].window.capacity(), 5000, "others are left alone");
+    assert_eq!(windows[0].window.capacity(), Some(5000), "others are left alone");
     let (_, none) = build(EngineKind::default(), "5000", "");
     let refused = none.set_auto("w1", true).expect_err("no budget").to_string();
     assert!(refused.contains("memory_budget = \"512MiB\""), "{refused}");

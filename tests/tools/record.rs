@@ -6,7 +6,7 @@ use crate::e2e::wait;
 use hapax::config::WindowConfig;
 use hapax_core::window::event::Deaf;
 use hapax_core::window::tap::{BUFFERED, RECORDERS, Sample};
-use hapax_core::window::{Key, LocalWindow, Mailbox, Ticket, Verdict, Window, reserve_one};
+use hapax_core::window::{Key, LocalWindow, Mailbox, Ticket, Verdict, reserve_one};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};

@@ -60,7 +60,7 @@ pub trait Inspect: Window {
     fn record(&self, now: Instant) -> Option<Recorder>;
 }
 
-impl dyn Inspect {
+impl dyn Inspect + '_ {
     /// Capacity, TTL and mode in force now, and the bounds; `None` for a window without a capacity.
     pub fn limits(&self) -> Option<Limits> {
         Some(Limits {

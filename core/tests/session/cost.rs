@@ -1,5 +1,5 @@
-//! Point 17, one budget: the work of a session grows with the number of frames, and not with the square of it. Each test is one
-//! collection that somebody else can fill.
+//! Point 17, one budget: the work of a session must grow linearly with what it receives, and not with its square. Each test
+//! is for one collection that a client or the broker can fill.
 
 use super::desk::{Desk, SECOND, confirm, m};
 use crate::support::cost::assert_linear;
@@ -11,7 +11,7 @@ use crate::support::methods::{
 use crate::support::pair::Pair;
 use hapax_core::window::{Confirms, InDoubt};
 
-/// The smaller number. The larger one is 16 times this.
+/// The number of items; the other measurement has 16 times as many.
 const N: usize = 1_000;
 const ALL: usize = 40_000;
 

@@ -462,7 +462,7 @@ fn a_tx_commit_ok_waits_until_its_ids_are_remembered() {
     pair.to_client();
     pair.upstream(tx_commit_ok(1));
     assert_eq!(pair.to_client(), Frames::none());
-    // The reply to a later request waits behind it; a delivery does not.
+    // The answer to a later request waits behind it; a delivery does not wait.
     pair.client(consume(1, "q", "c") + tx_rollback(1) + queue_declare(1, "q"));
     let delivered = m("d").deliver(1, "c", 1);
     pair.upstream(consume_ok(1, "c") + delivered.clone() + tx_rollback_ok(1) + queue_declare_ok(1, "q"));
@@ -494,7 +494,7 @@ fn a_tx_commit_ok_that_is_overdue_is_given_or_waits_on() {
     }
 }
 
-/// A client that closes its connection or its channel gets the acks of its messages before that.
+/// A client that closes its connection or channel first gets the outcomes of its messages.
 #[test]
 fn a_graceful_end_waits_until_ids_are_remembered() {
     let ends: [fn(&mut Pair); 3] = [

@@ -1,7 +1,5 @@
 //! Sessions by transcripts (what client and broker say, and what the session answers), the seeds of the fuzz target
-//! `session`, and random lists of steps. [`desk`] makes the window and the sessions that the transcripts start from.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how a test fails")]
+//! `session`, and random lists of steps. Transcripts start from [`desk`].
 
 #[path = "../support/mod.rs"]
 mod support;

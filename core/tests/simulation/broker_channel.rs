@@ -26,7 +26,7 @@ enum Life {
     Gone,
 }
 
-/// The fate of a message: decided when it arrives, done later.
+/// The fate of a message. It is decided when the message arrives, and carried out later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
     Store,
@@ -41,7 +41,7 @@ struct Job {
     done: bool,
 }
 
-/// One channel, as the broker sees it.
+/// A channel of the model broker.
 #[derive(Debug)]
 pub struct BrokerChannel {
     link: LinkId,
@@ -232,8 +232,8 @@ impl BrokerChannel {
         }
     }
 
-    /// Returns the fate of the messages that look the same as this one, as long as one of them is unanswered: all go the same
-    /// way.
+    /// Returns the fate of publishes that look the same as this one, while any of them is unanswered: all must have
+    /// the same fate.
     fn fate_of_alike(&self, uid: Uid, ctx: &Ctx) -> Option<Fate> {
         let alike = |other: Uid| {
             let (one, other) = (ctx.truth.of(uid), ctx.truth.of(other));
@@ -391,7 +391,7 @@ impl BrokerChannel {
         self.life = Life::Closing;
     }
 
-    /// Stores some of the unanswered messages.
+    /// The channel fails. Some of the unanswered publishes are stored.
     pub fn fail(&mut self, ctx: &mut Ctx) {
         for job in std::mem::take(&mut self.jobs).into_values() {
             if !job.done && ctx.rng.chance(500) {
@@ -401,7 +401,7 @@ impl BrokerChannel {
         self.forget();
     }
 
-    /// Stores all unanswered messages: they were in the queues already.
+    /// All unanswered publishes are stored, because they were in the queues already.
     pub fn accept_all(&mut self, ctx: &mut Ctx) {
         for job in std::mem::take(&mut self.jobs).into_values() {
             if !job.done {

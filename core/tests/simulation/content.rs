@@ -1,4 +1,4 @@
-//! The messages of a run: how they are made, and how their frames are put together again.
+//! Makes the messages of a run, and assembles messages from their frames.
 
 use super::plan::{MILLI, Micros};
 use super::truth::{EXCHANGES, Publish, ROUTING_KEYS, Truth, Uid, What};
@@ -86,7 +86,7 @@ impl Whole {
     }
 }
 
-/// Puts the frames of one channel together. The tap has found frames that are out of place already.
+/// Assembles the frames of one channel. The tap has already found frames that are out of order.
 #[derive(Debug, Default)]
 pub struct Assembler(Option<(basic::AMQPMethod, Option<AMQPContentHeader>, Vec<u8>)>);
 

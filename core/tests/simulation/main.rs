@@ -72,7 +72,7 @@ fn simulation_million_steps() {
     }
 }
 
-/// Things that have to happen in a million steps, or they would show little.
+/// Events that must occur within a million steps. Without them a run would prove little.
 const MUST_HAPPEN: [&str; 44] = [
     "broker closed a channel",
     "broker closed a connection",

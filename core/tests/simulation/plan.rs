@@ -1,4 +1,5 @@
-//! The decisions of a seed before a run begins: who takes part, how large the windows are, and the weather.
+//! The plan of a run, which the seed decides before it begins: who takes part, how large the windows are, and the
+//! weather.
 
 use super::rng::Rng;
 use hapax_core::session::Settings;
@@ -49,7 +50,7 @@ pub struct WindowPlan {
     pub redirect: bool,
 }
 
-/// The things that go wrong, and how often, in thousandths of the occasions.
+/// The faults of a run, each with its frequency in thousandths of the occasions.
 #[derive(Clone, Debug)]
 pub struct Weather {
     /// the broker refuses a message: nack
@@ -80,7 +81,7 @@ pub struct Weather {
     pub block: u32,
     /// the broker delivers to a consumer, per piece of its work
     pub deliver: u32,
-    /// this part of the relay's connections is drained once
+    /// the relay's process is drained once; this many of its connections are affected
     pub drain: u32,
 }
 

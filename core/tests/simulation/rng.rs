@@ -29,7 +29,7 @@ impl Rng {
         low + self.next() % (high - low + 1)
     }
 
-    /// Returns true this many times in a thousand.
+    /// Returns true with this probability, in thousandths.
     pub fn chance(&mut self, permille: u32) -> bool {
         self.next() % 1000 < u64::from(permille)
     }

@@ -1,8 +1,9 @@
-//! Reads at once what the relay writes, and checks it against AMQP: invariant (i).
+//! Reads everything that the relay writes, and checks that it is legal AMQP: invariant (i).
 //!
-//! There is one tap per direction. It knows nothing of deduplication. It knows that a content is a method, a header and bodies
-//! up to its size, with no other frame of that channel between them. A channel is opened before it is used, and silent when it
-//! is closed. A frame is no larger than the size that was agreed.
+//! There is one tap per direction. It knows nothing of deduplication. It checks that content is a method, a header,
+//! and bodies of the stated size, without another frame of the same channel between them. It also checks that a
+//! channel is opened before it is used, that it is silent after it was closed, and that no frame is larger than
+//! agreed.
 
 use crate::support::frames::{Frame, Reader};
 use amq_protocol::frame::AMQPFrame;
@@ -27,7 +28,7 @@ enum Content {
     Body(u64),
 }
 
-/// The state of a channel by the writer's words.
+/// The state of a channel, as far as the writer has changed it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Life {
     #[default]
@@ -43,7 +44,7 @@ struct Channel {
     content: Content,
 }
 
-/// Checks one direction of a connection.
+/// A tap on one direction of a link.
 #[derive(Debug)]
 pub struct Tap {
     toward: Toward,

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// The things that are late, and the policy for a store that is silent.
+/// The settings of a late window: what is late, and what the window does while its store is silent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Late {
     /// questions are answered later
@@ -74,8 +74,7 @@ struct State {
     remembered: u64,
     /// The mailboxes to call, and at which position.
     calls: Vec<(Position, Weak<Mailbox>)>,
-    /// The waiters in the inner window by the tickets that it knows, and these tickets by the mailboxes and tickets of the
-    /// sessions.
+    /// the waiters of the inner window by the tickets that it knows, and these tickets by mailbox and own ticket
     waiters: BTreeMap<Ticket, Waiter>,
     tickets: BTreeMap<(usize, Ticket), Ticket>,
     drawn: u64,
@@ -214,7 +213,7 @@ impl LateWindow {
         true
     }
 
-    /// Writes the log further: this number of commits is remembered now. Calls those who wait for it.
+    /// Writes the log further, so that this many more commits are remembered. Calls those who want to know.
     pub(crate) fn remember(&self, commits: usize, now: Instant) {
         for _ in 0..commits {
             let Some(position) = self.locked().log.front().map(|commit| commit.position) else { return };
@@ -267,7 +266,7 @@ impl LateWindow {
         }
     }
 
-    /// Asks the inner window. The verdict has guards of this window.
+    /// Returns the verdict of the inner window, with guards of this window.
     fn judge(&self, claim: Claim, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
         let own = {
             let mut state = self.locked();

@@ -1,4 +1,4 @@
-//! The questions of a session to the broker about a user's rights, and the broker's answers.
+//! The questions by which a session finds out from the broker whether a user may publish, and the broker's answers.
 
 use super::frames::{Frame, Frames, message};
 use super::methods::{

@@ -40,7 +40,7 @@ enum Action {
     TakeOver {
         pick: usize,
     },
-    /// So has one that found no room to wait: since so long.
+    /// A waiter that found no room to wait has lost its patience, too. The instant says since when it has tried.
     TakeOverCrowded {
         key: u128,
         session: usize,

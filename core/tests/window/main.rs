@@ -1,8 +1,8 @@
-//! What every engine has to keep: lists of actions against a dumb model ([`model`], [`actions`]), what that would hide told
-//! by example ([`examples`], [`takeovers`]), commits that come together ([`together`]), two threads at once ([`threads`]), and
-//! what it costs ([`costs`]).
+//! The rules that every engine must follow. Lists of actions run against a simple model ([`model`], [`actions`]).
+//! Examples show what that would hide ([`examples`], [`takeovers`]). There are also commits in batches ([`together`]),
+//! two threads at once ([`threads`]), and costs ([`costs`]).
 //!
-//! Nothing here sleeps: `now` is one base instant and what the test adds to it.
+//! Nothing here sleeps: `now` is one base instant plus the time that the test adds.
 
 #![expect(clippy::panic, reason = "helpers of tests")]
 #![expect(clippy::print_stdout, reason = "shown when a test fails: engine and step")]

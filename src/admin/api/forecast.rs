@@ -20,15 +20,18 @@ use utoipa::ToSchema;
 /// The result of a forecast.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, ToSchema)]
 pub(super) struct Forecast {
-    /// ids that can be remembered
-    capacity: u64,
-    /// memory that the window takes when it is full
-    bytes: u64,
+    /// ids that can be remembered; absent if the window has no bound of its own
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<u64>,
+    /// memory that the window takes when it is full; absent without a capacity
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
     /// effective window / TTL, at most 1
     coverage: f64,
-    /// fresh ids per second × TTL / capacity
-    pressure: f64,
-    /// share of the publishes that would be caught as duplicates; absent while too little is known
+    /// fresh ids per second × TTL / capacity; absent without a capacity
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pressure: Option<f64>,
+    /// share of the publishes that would be caught as duplicates; null while too little is known
     caught: Option<f64>,
 }
 
@@ -36,33 +39,34 @@ impl Forecast {
     fn of(facts: &Facts, change: &Change, budget: Option<usize>) -> Forecast {
         let capacity = match change.capacity {
             None => facts.capacity,
-            Some(Capacity::Ids(ids)) => ids as u64,
+            Some(Capacity::Ids(ids)) => Some(ids as u64),
             Some(Capacity::Auto) => sized_by_itself(facts, budget),
         };
         let ttl = change.ttl.map_or(facts.ttl_seconds, |ttl| ttl.as_secs_f64());
-        let (old, new) = (float(facts.capacity), float(capacity));
+        let (old, new) = (facts.capacity.map(float), capacity.map(float));
         let longer = if facts.ttl_seconds > 0.0 { ttl / facts.ttl_seconds } else { 1.0 };
-        let pressure = facts.pressure * (old / new) * longer;
+        let pressure = || Some(facts.pressure? * (old? / new?) * longer);
+        let pressure = pressure();
         Forecast {
             capacity,
-            bytes: whole(facts.bytes_per_id * new),
-            coverage: if pressure > 1.0 { 1.0 / pressure } else { 1.0 },
+            bytes: new.map(|ids| whole(facts.bytes_per_id * ids)),
+            coverage: pressure.filter(|pressure| *pressure > 1.0).map_or(1.0, |pressure| 1.0 / pressure),
             pressure,
-            caught: between(&facts.what_if.points, new),
+            caught: new.and_then(|ids| between(&facts.what_if.points, ids)),
         }
     }
 }
 
 /// Returns about how large a window with capacity "auto" would be: its recommended capacity, but no more than the
 /// whole budget. How much of the budget the other windows leave is only known when the window really asks for it.
-fn sized_by_itself(facts: &Facts, budget: Option<usize>) -> u64 {
-    let wish = facts.recommended_capacity.unwrap_or(facts.capacity);
-    match budget {
+fn sized_by_itself(facts: &Facts, budget: Option<usize>) -> Option<u64> {
+    let wish = facts.recommended_capacity.or(facts.capacity)?;
+    Some(match budget {
         Some(bytes) if facts.bytes_per_id > 0.0 => {
             wish.min(whole(float(bytes as u64) / facts.bytes_per_id)).max(1)
         }
         _ => wish,
-    }
+    })
 }
 
 /// Returns the curve's value at this capacity. Past an end of the curve, returns the value at that end.
@@ -117,9 +121,9 @@ mod tests {
         let point = |capacity, caught| WhatIfPoint { factor: 0.0, capacity, caught, bytes: 0 };
         let points = vec![point(500, 0.1), point(1000, 0.2), point(2000, 0.4)];
         Facts {
-            capacity: 1000,
+            capacity: Some(1000),
             ttl_seconds: 60.0,
-            pressure: 2.0,
+            pressure: Some(2.0),
             bytes_per_id: 40.0,
             what_if: WhatIf { points, ..WhatIf::default() },
             ..Facts::default()
@@ -143,10 +147,10 @@ mod tests {
         ];
         for (text, capacity, bytes, coverage, pressure, caught) in table {
             let have = forecast(text);
-            assert_eq!((have.capacity, have.bytes), (capacity, bytes), "{text}");
+            assert_eq!((have.capacity, have.bytes), (Some(capacity), Some(bytes)), "{text}");
             let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{text}: {have:?}");
             near(have.coverage, coverage);
-            near(have.pressure, pressure);
+            near(have.pressure.unwrap(), pressure);
             near(have.caught.expect("a curve"), caught);
         }
     }
@@ -155,14 +159,14 @@ mod tests {
     fn by_itself_it_takes_what_is_recommended_within_the_budget() {
         let facts = Facts { recommended_capacity: Some(2500), ..facts() };
         let auto = Change { capacity: Some(Capacity::Auto), ..Change::default() };
-        assert_eq!(Forecast::of(&facts, &auto, Some(1 << 20)).capacity, 2500);
-        assert_eq!(Forecast::of(&facts, &auto, Some(40_000)).capacity, 1000);
+        assert_eq!(Forecast::of(&facts, &auto, Some(1 << 20)).capacity, Some(2500));
+        assert_eq!(Forecast::of(&facts, &auto, Some(40_000)).capacity, Some(1000));
     }
 
     #[test]
     fn without_traffic_nothing_is_pressed_and_nothing_known() {
-        let facts = Facts { capacity: 10, ttl_seconds: 1.0, ..Facts::default() };
+        let facts = Facts { capacity: Some(10), pressure: Some(0.0), ttl_seconds: 1.0, ..Facts::default() };
         let forecast = Forecast::of(&facts, &Change::default(), None);
-        assert_eq!((forecast.coverage, forecast.pressure, forecast.caught), (1.0, 0.0, None));
+        assert_eq!((forecast.coverage, forecast.pressure, forecast.caught), (1.0, Some(0.0), None));
     }
 }

@@ -3,7 +3,7 @@
 //! A request names the id as the publisher did, not its key: the secret of the digest never leaves the process.
 
 use super::query::{Query, bad, last_part};
-use super::{ConfiguredWindow, aside};
+use super::{ConfiguredWindow, aside, cannot};
 use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::Now;
@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::{Extension, Json};
 use hapax_core::window::set::Pattern;
-use hapax_core::window::{Key, Scope};
+use hapax_core::window::{Found, Key, Scope};
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
 use percent_encoding::percent_decode_str;
@@ -141,10 +141,16 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Js
     let found = admin.find(&window_part(&uri))?;
     let (id, keys) = keys(&admin, found, &uri)?;
     let (window, now) = (&found.watched.window, Now::read());
-    let seen = keys.iter().find_map(|key| window.get(*key, now.instant));
+    let find = |key: &Key| window.find((*key).into(), now.instant);
+    let found: Vec<Found> =
+        keys.iter().map(find).collect::<Option<_>>().ok_or_else(|| cannot("look up an id"))?;
+    let seen = found.iter().find_map(|found| match found {
+        Found::Seen(seen) => Some(*seen),
+        Found::InFlight | Found::Unknown => None,
+    });
     let state = match seen {
         Some(_) => IdState::Seen,
-        None if keys.iter().any(|key| window.is_in_flight(*key)) => IdState::InFlight,
+        None if found.contains(&Found::InFlight) => IdState::InFlight,
         None => IdState::Unknown,
     };
     Ok(Json(Id {
@@ -177,7 +183,10 @@ pub(super) async fn forget(
         let (id, keys) = keys(&admin, found, &uri)?;
         let now = Now::read().instant;
         // Forget every key, whether or not the one before it was known.
-        let forgotten = keys.into_iter().filter(|key| found.watched.window.forget(*key, now)).count() > 0;
+        let forget = |key: Key| found.watched.window.forget(key.into(), now);
+        let each: Vec<bool> =
+            keys.into_iter().map(forget).collect::<Option<_>>().ok_or_else(|| cannot("forget an id"))?;
+        let forgotten = each.contains(&true);
         let id = String::from_utf8_lossy(&id);
         tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, %id, forgotten, "id forgotten");
         Ok(Json(Forgotten { forgotten }))

@@ -80,6 +80,11 @@ impl Admin {
     }
 }
 
+/// Returns the error for something that this kind of window can't do.
+fn cannot(what: &str) -> Complaint {
+    Complaint::new(StatusCode::UNPROCESSABLE_ENTITY, format!("this kind of window can't {what}"))
+}
+
 /// Runs work that takes long for a large window (it removes millions of ids) outside the threads that serve requests.
 async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Complaint> + Send + 'static,

@@ -1,7 +1,7 @@
 //! `/api/v1/windows`: lists, shows, changes and flushes windows.
 
 use super::change::{AUTO, Capacity, Change, unprocessable};
-use super::{Body, ConfiguredWindow, aside};
+use super::{Body, ConfiguredWindow, aside, cannot};
 use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::{Now, span};
@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{Confirms, InDoubt, MissingId, Mode, Scope, Window};
+use hapax_core::window::{Confirms, InDoubt, MissingId, Mode, Scope};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -62,7 +62,7 @@ pub(in crate::admin) struct WindowFacts {
 impl WindowFacts {
     fn of(admin: &Admin, found: ConfiguredWindow<'_>, now: Instant) -> WindowFacts {
         let ConfiguredWindow { watched, configured } = found;
-        let (rules, limits) = (watched.window.rules(), watched.window.limits());
+        let (window, rules) = (&watched.window, watched.window.rules());
         WindowFacts {
             name: rules.name.to_string(),
             vhost: configured.vhost.as_str().to_owned(),
@@ -70,12 +70,12 @@ impl WindowFacts {
             id: rules.id.to_string(),
             scope: rules.scope,
             engine: configured.engine,
-            mode: limits.mode,
+            mode: window.mode(),
             in_doubt: rules.in_doubt,
             missing_id: rules.missing_id,
             confirms: rules.confirms,
-            refresh_on_duplicate: limits.refresh_on_duplicate,
-            waiters_per_id: limits.waiters_per_id,
+            refresh_on_duplicate: window.refreshes_on_duplicate(),
+            waiters_per_id: window.waiters_per_id(),
             forward_to: rules.forward_to.as_deref().map(str::to_owned),
             auto: admin.budget.is_auto(&rules.name),
             facts: watched.facts(now),
@@ -94,12 +94,18 @@ impl Admin {
         let found = self.find(name)?;
         let window = &found.watched.window;
         let _one_at_a_time = self.changing.lock();
-        let before = window.limits();
+        let (ttl_before, mode_before, ids_before) = (window.ttl(), window.mode(), window.capacity());
+        if matches!(change.capacity, Some(Capacity::Ids(_))) && ids_before.is_none() {
+            return Err(cannot("change its capacity"));
+        }
         let log = |what: &str, from: String, to: String| {
             tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, from, to, "{what} changed");
         };
-        let capacity_before =
-            if self.budget.is_auto(name) { AUTO.to_owned() } else { before.capacity.to_string() };
+        let capacity_before = if self.budget.is_auto(name) {
+            AUTO.to_owned()
+        } else {
+            ids_before.unwrap_or_default().to_string()
+        };
         // Change the capacity's mode first: this is the only step that can still be refused.
         if let Some(capacity) = change.capacity {
             self.budget
@@ -109,15 +115,15 @@ impl Admin {
         }
         if let Some(ttl) = change.ttl {
             window.set_ttl(ttl);
-            log("ttl", span(before.ttl), span(ttl));
+            log("ttl", span(ttl_before), span(ttl));
         }
         if let Some(mode) = change.mode {
             window.set_mode(mode);
-            log("mode", mode_name(before.mode).to_owned(), mode_name(mode).to_owned());
+            log("mode", mode_name(mode_before).to_owned(), mode_name(mode).to_owned());
         }
         // The budget no longer sizes this window, so nobody else resizes it at the same time.
         if let Some(Capacity::Ids(capacity)) = change.capacity {
-            window.resize(capacity, Now::read().instant);
+            window.resize(capacity, Now::read().instant).ok_or_else(|| cannot("change its capacity"))?;
         }
         Ok(WindowFacts::of(self, found, Now::read().instant))
     }
@@ -197,7 +203,7 @@ pub(super) async fn flush(
     aside(move || {
         let found = admin.find(&name)?;
         let _one_at_a_time = admin.changing.lock();
-        let flushed = found.watched.window.flush(Now::read().instant);
+        let flushed = found.watched.window.flush(Now::read().instant).ok_or_else(|| cannot("be flushed"))?;
         tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, flushed, "flushed");
         Ok(Json(Flushed { flushed }))
     })

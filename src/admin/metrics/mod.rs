@@ -18,7 +18,6 @@ use super::probe::Probe;
 use crate::process::Process;
 use crate::stats::{Snapshot, Stats};
 use hapax_core::pressure::Watched;
-use hapax_core::window::Window;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;

@@ -60,10 +60,10 @@ const COUNTERS: [Metric<u64>; 6] = [
 
 const WHOLE: [Metric<Option<u64>>; 10] = [
     metric("window_entries", "Ids remembered, including expired ones that were not swept yet.", |f| {
-        Some(f.entries)
+        f.entries
     }),
-    metric("window_in_flight", "Ids whose outcome is not known yet.", |f| Some(f.in_flight)),
-    metric("window_capacity", "Ids that can be remembered.", |f| Some(f.capacity)),
+    metric("window_in_flight", "Ids whose outcome is not known yet.", |f| f.in_flight),
+    metric("window_capacity", "Ids that can be remembered.", |f| f.capacity),
     metric("window_bytes", "Memory that the window and its accounting take, in bytes.", |f| Some(f.bytes)),
     metric(
         "window_recommended_capacity",
@@ -97,7 +97,7 @@ const REAL: [Metric<Option<f64>>; 9] = [
     metric(
         "window_pressure",
         "Fresh ids per second x TTL / capacity: above 1, ids are forgotten early.",
-        |f| Some(f.pressure),
+        |f| f.pressure,
     ),
     metric("window_effective_seconds", "How long an id is really remembered now, in seconds.", |f| {
         Some(f.effective_seconds)

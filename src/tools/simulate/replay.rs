@@ -18,7 +18,7 @@ use super::trace::{NO_SLOT, Trace};
 use crate::config::WindowConfig;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    Event, EvictionCause, Key, Limits, Listener, LocalWindow, Mailbox, Ticket, Verdict, Window, reserve_one,
+    Event, EvictionCause, Key, Limits, Listener, LocalWindow, Mailbox, Ticket, Verdict, reserve_one,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -84,7 +84,10 @@ pub fn advice(window: &Window) -> Option<String> {
         return Some("mode is off: nothing is judged here".to_owned());
     }
     let held = || format!("remembers {} of {}", span(facts.effective_seconds), span(facts.ttl_seconds));
-    let remedy = match (window.auto, facts.recommended_capacity.filter(|wanted| *wanted > facts.capacity)) {
+    let remedy = match (
+        window.auto,
+        facts.recommended_capacity.filter(|wanted| facts.capacity.is_some_and(|has| *wanted > has)),
+    ) {
         (true, _) => "memory_budget is all used".to_owned(),
         (false, Some(wanted)) => {
             let more = facts.recommended_bytes.map(|all| all.saturating_sub(facts.bytes));
@@ -125,7 +128,7 @@ impl Cx<'_> {
     fn now(&self) -> Section {
         let facts = &self.window.facts;
         let level = self.theme.level(facts.level);
-        let full = facts.entries as f64 / facts.capacity.max(1) as f64;
+        let full = facts.full();
         let auto = if self.window.auto { " (auto)" } else { "" };
         let recommended = or_dash(facts.recommended_capacity, |ids| {
             format!(
@@ -138,20 +141,20 @@ impl Cx<'_> {
             self.styled("level", word(facts.level), level),
             Line::from(vec![
                 Span::styled(format!("{:<LABEL$}", "entries"), self.theme.label()),
-                Span::styled(bar(full, 10), self.theme.graph()),
-                Span::raw(format!(" {} of {}", share(full), count(facts.capacity))),
+                Span::styled(or_dash(full, |full| bar(full, 10)), self.theme.graph()),
+                Span::raw(format!(" {} of {}", or_dash(full, share), or_dash(facts.capacity, count))),
             ]),
-            self.row("", grouped(facts.entries)),
-            self.row("capacity", format!("{}{auto}", grouped(facts.capacity))),
+            self.row("", or_dash(facts.entries, grouped)),
+            self.row("capacity", format!("{}{auto}", or_dash(facts.capacity, grouped))),
             self.row("recommended", recommended),
-            self.styled("pressure", factor(facts.pressure), level),
+            self.styled("pressure", or_dash(facts.pressure, factor), level),
             self.styled("coverage", share(facts.coverage), level),
             self.row(
                 "remembers",
                 format!("{} of {}", span(facts.effective_seconds), span(facts.ttl_seconds)),
             ),
             self.row("oldest", or_dash(facts.oldest_seconds, span)),
-            self.row("in flight", grouped(facts.in_flight)),
+            self.row("in flight", or_dash(facts.in_flight, grouped)),
             self.row("memory", format!("{}, {:.0} B an id", bytes(facts.bytes), facts.bytes_per_id)),
         ];
         Section { title: "Window".to_owned(), lines }

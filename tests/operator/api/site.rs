@@ -5,7 +5,7 @@ use hapax::config::{Config, Overrides, Secret};
 use hapax::net::ConnectionList;
 use hapax::stats::Stats;
 use hapax_core::pressure::{Accounting, Watched};
-use hapax_core::window::{KeyMaker, LocalWindow, Mailbox, Scope, Ticket, Verdict, Window, reserve_one};
+use hapax_core::window::{Inspect, KeyMaker, Mailbox, Scope, Ticket, Verdict, reserve_one};
 use hapax_core::wire::properties::IdValue;
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -82,7 +82,7 @@ impl Site {
         let windows: Vec<Watched> = set
             .iter()
             .zip(accountings)
-            .map(|(window, accounting)| Watched { window: Arc::clone(window), accounting })
+            .map(|(window, accounting)| Watched { window: window.clone(), accounting })
             .collect();
         let (drain, draining) = watch::channel(false);
         let keys = KeyMaker::new((1, 2));
@@ -102,7 +102,7 @@ impl Site {
         Site { address, windows, keys, _drain: drain }
     }
 
-    pub(crate) fn window(&self, name: &str) -> &Arc<LocalWindow<Accounting>> {
+    pub(crate) fn window(&self, name: &str) -> &Arc<dyn Inspect> {
         let named = |watched: &&Watched| &*watched.window.rules().name == name;
         &self.windows.iter().find(named).expect(name).window
     }

@@ -15,7 +15,7 @@ async fn a_lost_line_is_told_and_found_again() {
     assert!(page.text("#link").await.starts_with("disconnected, next try"));
     assert_eq!(page.text("[data-show=entries]").await, "397,370", "what was known stays");
     let mut facts = calm();
-    facts.entries = 5;
+    facts.entries = Some(5);
     stub.say(vec![window_of("orders", &facts)]);
     stub.start().await;
     page.until_text("[data-show=entries]", "5").await;

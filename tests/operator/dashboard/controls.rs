@@ -40,7 +40,7 @@ async fn what_is_typed_survives_the_news_until_it_is_reset() {
     page.fill("#set-ttl", "1h 30m").await;
     page.until_text("[data-after=capacity]", "1,000,000").await;
     let mut facts = calm();
-    facts.entries = 400_000;
+    facts.entries = Some(400_000);
     facts.ttl_seconds = 900.0;
     stub.say(vec![window_of("orders", &facts)]);
     page.until_text("[data-show=entries]", "400,000").await;

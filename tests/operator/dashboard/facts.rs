@@ -123,7 +123,7 @@ fn many() -> Vec<Value> {
         if n % 5 == 1 {
             facts.level = Level::High;
         }
-        facts.pressure += n as f64 / 1000.0;
+        facts.pressure = facts.pressure.map(|pressure| pressure + n as f64 / 1000.0);
         window_of(&format!("window-{n:02}"), &facts)
     };
     (1..=50).map(window).collect()
@@ -160,11 +160,11 @@ fn huge() -> Value {
     facts.publishes.fresh = MANY;
     facts.publishes.duplicate = MANY;
     facts.escaped_duplicates = MANY;
-    facts.capacity = 4_000_000_000;
-    facts.entries = 4_000_000_000;
+    facts.capacity = Some(4_000_000_000);
+    facts.entries = Some(4_000_000_000);
     facts.bytes = 400_000_000_000;
     facts.ttl_seconds = 31_536_000.0;
-    facts.pressure = 123_456.789;
+    facts.pressure = Some(123_456.789);
     facts.coverage = 0.000_004;
     facts.rates.fresh = 1_234_567.8;
     facts.recommended_capacity = Some(4_000_000_000_000);

@@ -24,22 +24,25 @@ fn orders(second: u32) -> Facts {
     let fresh = 560.0 + rise + wave;
     let resized = second >= RESIZED;
     let mut facts = calm();
-    facts.capacity = if resized { 760_000 } else { BEFORE };
+    let capacity = if resized { 760_000 } else { BEFORE };
+    facts.capacity = Some(capacity);
     facts.recommended_capacity = Some(if second < 150 { 430_000 } else { 740_000 });
     facts.recommended_bytes = facts.recommended_capacity.map(|ids| ids * 104);
-    facts.pressure = fresh * 600.0 / facts.capacity as f64;
+    let pressure = fresh * 600.0 / capacity as f64;
+    facts.pressure = Some(pressure);
     facts.rates.fresh = fresh;
     facts.rates.duplicate = fresh * 0.083 + (t / 3.1).sin() * 5.0;
     // A window that is too small fills first; then ids go early; once it is larger it fills again.
     let full = 205;
     let since_full = if second > full && !resized { t - f64::from(full) } else { 0.0 };
     let filled = 331_000.0 + 520.0 * t.min(f64::from(full));
-    facts.entries = match second {
+    let entries = match second {
         _ if resized => (BEFORE as f64 + (t - f64::from(RESIZED)) * 940.0) as u64,
         _ => filled.min(BEFORE as f64) as u64,
     };
+    facts.entries = Some(entries);
     if since_full > 0.0 {
-        facts.coverage = (1.0 / facts.pressure).max(1.0 - since_full / 160.0).min(1.0);
+        facts.coverage = (1.0 / pressure).max(1.0 - since_full / 160.0).min(1.0);
         facts.rates.escaped = (since_full / 40.0).min(1.0) * (7.2 + (t / 7.0).sin() * 1.6);
         facts.rates.evicted_early = (since_full / 20.0).min(1.0) * 388.0;
     }
@@ -53,11 +56,11 @@ fn orders(second: u32) -> Facts {
     facts.publishes.fresh = 2_283_190 + u64::from(second) * 720;
     facts.publishes.duplicate = 190_004 + u64::from(second) * 60;
     facts.commits = facts.publishes.fresh - 17;
-    facts.bytes = facts.entries * 98 + 6_100_000;
+    facts.bytes = entries * 98 + 6_100_000;
     facts.bytes_per_id = 104.2;
     facts.distinct.ids = (fresh * 60.0) as u64;
     facts.distinct.seconds = 60.0;
-    facts.level = match facts.pressure {
+    facts.level = match pressure {
         _ if since_full > 3.0 => Level::Critical,
         pressure if pressure >= 0.8 && !(resized && pressure < 0.83) => Level::High,
         _ => Level::Ok,
@@ -72,7 +75,7 @@ fn orders(second: u32) -> Facts {
         facts.age_at_eviction.p50_seconds = Some(facts.effective_seconds);
         facts.age_at_eviction.p1_seconds = Some(facts.effective_seconds * 0.96);
     }
-    facts.what_if = what_if(facts.capacity);
+    facts.what_if = what_if(capacity);
     facts.top_scopes = vec![
         scope("/", "orders", "eu.created", 31_204),
         scope("/", "orders", "us.created", 17_880),
@@ -87,7 +90,7 @@ fn orders(second: u32) -> Facts {
 fn others() -> [Value; 3] {
     let mut high = calm();
     high.level = Level::High;
-    high.pressure = 0.87;
+    high.pressure = Some(0.87);
     high.rates.fresh = 41.2;
     let mut observed = window_of("audit", &calm());
     observed["mode"] = "observe".into();

@@ -247,7 +247,7 @@ pub(crate) fn window_of(name: &str, facts: &Facts) -> Value {
 /// A window that nobody has published to.
 pub(crate) fn empty() -> Facts {
     Facts {
-        capacity: 1_000_000,
+        capacity: Some(1_000_000),
         ttl_seconds: 600.0,
         coverage: 1.0,
         effective_seconds: 600.0,
@@ -265,13 +265,13 @@ pub(crate) fn calm() -> Facts {
     facts.commits = 28_341_790;
     facts.forgotten.insert("nack".to_owned(), 112);
     facts.evictions.insert("expired".to_owned(), 27_944_420);
-    facts.entries = 397_370;
-    facts.in_flight = 17;
+    facts.entries = Some(397_370);
+    facts.in_flight = Some(17);
     facts.bytes = 41_230_336;
     facts.rates.fresh = 662.4;
     facts.rates.duplicate = 28.1;
     facts.hit_ratio = Some(0.0408);
-    facts.pressure = 0.4;
+    facts.pressure = Some(0.4);
     facts.recommended_capacity = Some(520_000);
     facts.recommended_bytes = Some(52_000_000);
     facts
@@ -281,9 +281,9 @@ pub(crate) fn calm() -> Facts {
 pub(crate) fn critical() -> Facts {
     let mut facts = calm();
     facts.level = Level::Critical;
-    facts.capacity = 250_000;
-    facts.entries = 250_000;
-    facts.pressure = 1.59;
+    facts.capacity = Some(250_000);
+    facts.entries = Some(250_000);
+    facts.pressure = Some(1.59);
     facts.coverage = 0.629;
     facts.effective_seconds = 377.4;
     facts.escaped_duplicates = 4_127;
@@ -300,7 +300,7 @@ pub(crate) fn critical() -> Facts {
     facts.age_at_eviction.p1_seconds = Some(361.0);
     facts.age_at_eviction.p50_seconds = Some(377.4);
     facts.age_at_eviction.buckets = ages(&[(300.0, 12_000), (400.0, 5_100_000), (500.0, 3_900_000)]);
-    facts.what_if = what_if(facts.capacity);
+    facts.what_if = what_if(250_000);
     facts
 }
 

@@ -39,9 +39,9 @@ pub fn critical() -> Facts {
             bits_per_key: 32,
             false_positive_rate: 7.6e-6,
         },
-        entries: 1_000_000,
-        in_flight: 303,
-        capacity: 1_000_000,
+        entries: Some(1_000_000),
+        in_flight: Some(303),
+        capacity: Some(1_000_000),
         ttl_seconds: 600.0,
         bytes: 92_274_688,
         bytes_per_id: 92.3,
@@ -55,7 +55,7 @@ pub fn critical() -> Facts {
             buckets,
         },
         oldest_seconds: Some(331.5),
-        pressure: 1.83,
+        pressure: Some(1.83),
         effective_seconds: 324.0,
         coverage: 0.54,
         recommended_capacity: Some(2_290_000),
@@ -91,14 +91,14 @@ pub fn well() -> Facts {
     Facts {
         publishes: Publishes { fresh: 4_012, duplicate: 17, ..Publishes::default() },
         commits: 4_012,
-        entries: 3_100,
-        capacity: 250_000,
+        entries: Some(3_100),
+        capacity: Some(250_000),
         ttl_seconds: 3_600.0,
         bytes: 301_000,
         bytes_per_id: 97.0,
         rates: Rates { fresh: 0.86, ..Rates::default() },
         hit_ratio: Some(0.0042),
-        pressure: 0.012,
+        pressure: Some(0.012),
         effective_seconds: 3_600.0,
         coverage: 1.0,
         recommended_capacity: Some(4_000),
@@ -153,7 +153,7 @@ pub fn polled(windows: &[Value]) -> Polled {
 
 /// Three windows: critical, well, and one with a name that means harm.
 pub fn three() -> Vec<Value> {
-    let mut high = Facts { level: Level::High, pressure: 0.86, capacity: 5_000, ..well() };
+    let mut high = Facts { level: Level::High, pressure: Some(0.86), capacity: Some(5_000), ..well() };
     high.recommended_capacity = Some(5_400);
     vec![window("orders", &critical()), window("default", &well()), window(HOSTILE, &high)]
 }

@@ -21,7 +21,8 @@ fn model(windows: &[Value], answers: u32) -> Model {
         for window in &mut polled.windows {
             let swing = 1.0 + (f64::from(second) / 4.0).sin() / 2.0;
             window.facts.rates.fresh *= if second + 1 == answers { 1.0 } else { swing };
-            window.facts.pressure *= f64::from(second + 1) / f64::from(answers);
+            let so_far = f64::from(second + 1) / f64::from(answers);
+            window.facts.pressure = window.facts.pressure.map(|pressure| pressure * so_far);
         }
         model.learn(polled, Duration::from_secs(u64::from(second)));
     }
@@ -173,10 +174,10 @@ fn without_colour_there_is_none_and_the_level_is_still_read() {
 #[test]
 fn every_size_can_be_drawn() {
     let hostile_numbers = Facts {
-        pressure: f64::INFINITY,
+        pressure: Some(f64::INFINITY),
         coverage: f64::NAN,
-        capacity: 0,
-        entries: u64::MAX,
+        capacity: Some(0),
+        entries: Some(u64::MAX),
         bytes: u64::MAX,
         ttl_seconds: f64::MAX,
         ..super::facts::critical()

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 const HELD: usize = 2_000;
 const UNRESOLVED: usize = 8;
-/// The number of channels that the upstream offers, where the octets do not make the handshake themselves.
+/// The channel_max that the upstream offers, if the octets do not make the handshake themselves.
 const CHANNELS: u16 = 5;
 /// The largest that one event can add before the bound on what is held stops the reading: a raw op's frames.
 const SLACK: usize = 4_000;
@@ -489,8 +489,8 @@ fn client_frames(octets: &mut Octets<'_>) -> Frames {
     }
 }
 
-/// Frames that no client library sends: second thoughts about who it is, more channels than anybody needs, halves of messages,
-/// messages that look like others, many rights at once.
+/// Frames that no client library sends: a second login, more channels than anybody needs, halves of messages, messages that
+/// look like others, and publishes that need many rights at once.
 fn hostile_frames(octets: &mut Octets<'_>) -> Frames {
     let (what, channel, more) = (octets.next(), u16::from(octets.next() % 6), octets.next());
     let some = u16::from(more);
@@ -546,7 +546,7 @@ fn upstream_frames(octets: &mut Octets<'_>) -> Frames {
     }
 }
 
-/// The seeds of the fuzzer: a name, and a list.
+/// Returns the seeds of the fuzzer: a name and a list of actions for each.
 pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     const C: u8 = 2;
     const U: u8 = 4;

@@ -115,7 +115,8 @@ impl Link {
         }
     }
 
-    /// Tells the truth of a message that the broker will get: by its header, or by its body if only that tells it apart.
+    /// Records in the truth that a message is forwarded to the broker. Its header tells which one it is, or its body
+    /// if only that can.
     fn forwarded(&mut self, frame: &Frame, ctx: &mut Ctx) {
         if self.hostile {
             return;

@@ -57,9 +57,9 @@ fn list(client: &Client, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure>
             fit(&window.name, NAME),
             word(facts.level).to_owned(),
             clean(&window.mode),
-            count(facts.entries),
-            format!("{}{auto}", count(facts.capacity)),
-            factor(facts.pressure),
+            or_dash(facts.entries, count),
+            format!("{}{auto}", or_dash(facts.capacity, count)),
+            or_dash(facts.pressure, factor),
             share(facts.coverage),
             span(facts.ttl_seconds),
             span(facts.effective_seconds),
@@ -140,7 +140,7 @@ fn change(client: &Client, set: &SetArgs, json: bool, desk: &mut Desk<'_>) -> Re
 
 fn capacity(window: &Window) -> String {
     let auto = if window.auto { " (auto)" } else { "" };
-    format!("{}{auto}", grouped(window.facts.capacity))
+    format!("{}{auto}", or_dash(window.facts.capacity, grouped))
 }
 
 /// Prints a window as it is and as it would be.
@@ -149,9 +149,9 @@ fn foretell(client: &Client, now: &Window, forecast: Value, desk: &mut Desk<'_>)
     let facts = &now.facts;
     let caught = facts.what_if.points.iter().find(|point| (point.factor - 1.0).abs() < 1e-9);
     let mut table = table(&["<", "NOW", "THEN"]);
-    table.add_row(["capacity".to_owned(), grouped(facts.capacity), or_dash(then.capacity, grouped)]);
+    table.add_row(["capacity".to_owned(), or_dash(facts.capacity, grouped), or_dash(then.capacity, grouped)]);
     table.add_row(["memory".to_owned(), bytes(facts.bytes), or_dash(then.bytes, bytes)]);
-    table.add_row(["pressure".to_owned(), factor(facts.pressure), or_dash(then.pressure, factor)]);
+    table.add_row(["pressure".to_owned(), or_dash(facts.pressure, factor), or_dash(then.pressure, factor)]);
     table.add_row(["coverage".to_owned(), share(facts.coverage), or_dash(then.coverage, share)]);
     table.add_row([
         "caught".to_owned(),
@@ -174,7 +174,7 @@ fn flush(client: &Client, name: &str, yes: bool, json: bool, desk: &mut Desk<'_>
                 "add --yes",
             ));
         };
-        let (name, ids) = (clean(name), grouped(window.facts.entries));
+        let (name, ids) = (clean(name), or_dash(window.facts.entries, grouped));
         write!(desk.remarks, "forget all {ids} ids of {name}? Their duplicates will get through. [y/N] ")?;
         desk.remarks.flush()?;
         let mut answer = String::new();

@@ -119,7 +119,7 @@ impl Model {
                 fresh: rates.fresh,
                 duplicate: rates.duplicate,
                 escaped: rates.escaped,
-                pressure: facts.pressure,
+                pressure: facts.pressure.unwrap_or_default(),
             });
         }
         self.histories.retain(|name, _| polled.windows.iter().any(|window| window.name == *name));

@@ -38,9 +38,9 @@ const COLUMNS: [Column; 16] = [
     column("Level", 8, 0, |w, t| Line::styled(word(w.facts.level), t.level(w.facts.level))),
     column("Mode", 7, 9, |w, _| Line::raw(fit(&w.mode, 7))),
     column("Used", 12, 5, used),
-    column("Entries", 7, 11, |w, _| right(count(w.facts.entries))),
-    column("Capacity", 8, 8, |w, _| right(count(w.facts.capacity))),
-    column("Press", 5, 1, |w, t| right(factor(w.facts.pressure)).style(t.level(w.facts.level))),
+    column("Entries", 7, 11, |w, _| right(or_dash(w.facts.entries, count))),
+    column("Capacity", 8, 8, |w, _| right(or_dash(w.facts.capacity, count))),
+    column("Press", 5, 1, |w, t| right(or_dash(w.facts.pressure, factor)).style(t.level(w.facts.level))),
     column("Cover", 6, 2, |w, t| right(share(w.facts.coverage)).style(t.level(w.facts.level))),
     column("Remembers", 9, 10, |w, _| right(span(w.facts.effective_seconds))),
     column("TTL", 7, 10, |w, _| right(span(w.facts.ttl_seconds))),
@@ -48,7 +48,7 @@ const COLUMNS: [Column; 16] = [
     column("Dup/s", 7, 3, |w, _| right(rate(w.facts.rates.duplicate))),
     column("Esc/s", 6, 4, |w, t| escaped(rate(w.facts.rates.escaped), w, t)),
     column("Escaped", 7, 6, |w, _| right(count(w.facts.escaped_duplicates))),
-    column("Flight", 6, 13, |w, _| right(count(w.facts.in_flight))),
+    column("Flight", 6, 13, |w, _| right(or_dash(w.facts.in_flight, count))),
     column("Memory", 8, 12, |w, _| right(bytes(w.facts.bytes))),
     column("Advised", 7, 7, |w, _| right(or_dash(w.facts.recommended_capacity, count))),
 ];
@@ -141,7 +141,7 @@ fn escaped(text: String, window: &Window, theme: Theme) -> Line<'static> {
 }
 
 fn used(window: &Window, theme: Theme) -> Line<'static> {
-    let full = window.facts.entries as f64 / window.facts.capacity.max(1) as f64;
+    let Some(full) = window.facts.full() else { return right("-".to_owned()) };
     let text = format!("{:>7}", share(full));
     Line::from(vec![Span::styled(bar(full, 5), theme.graph()), Span::raw(text)])
 }
@@ -175,7 +175,10 @@ fn course(window: &Window, history: Option<&History>, theme: Theme, frame: &mut 
         // A little pressure shall look like little: 1 is where it begins to matter.
         (
             d,
-            Chart { floor: 1.0, ..Chart::new("pressure", factor, facts.pressure, theme.level(facts.level)) },
+            Chart {
+                floor: 1.0,
+                ..Chart::new("pressure", factor, facts.pressure.unwrap_or_default(), theme.level(facts.level))
+            },
             |sample| sample.pressure,
         ),
     ];
