@@ -2,7 +2,7 @@
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test lint fuzz bench instructions allocations soak setup
+.PHONY: demo test test-core lint fuzz bench instructions allocations soak setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo:
@@ -12,13 +12,20 @@ demo:
 
 # Everything, against a real RabbitMQ and real client libraries. HAPAX_E2E_DIRECT=1 leaves the relay out.
 test: setup
-	cargo test
+	cargo test --workspace
 
-lint: setup
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+# The tests of the core: they need no broker and nothing that has to be installed.
+test-core:
+	cargo test -p hapax-core
+
+# The last check is the lean relay: no code of the relay needs the tools.
+lint:
+	@scripts/setup lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
 	cargo deny --log-level error check bans licenses sources
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items
+	cargo clippy -p hapax --no-default-features -- -D warnings
 
 # Each target for FUZZ_SECONDS, from the seeds that are kept in fuzz/corpus. New finds go to fuzz/target/corpus, which
 # git does not see; what a find teaches is kept as a seed with a name, which `make test` replays.
@@ -43,13 +50,15 @@ soak:
 	scripts/soak
 
 # Instructions per message against those that are kept: a regression is seen without a clock. scripts/instructions --write keeps new ones.
-instructions: setup
+instructions:
+	@scripts/setup instructions
 	scripts/instructions
 
 # Blocks and bytes that a message allocates in a session alone. For looking at: nothing fails.
-allocations: setup
+allocations:
+	@scripts/setup instructions
 	scripts/allocations
 
-# Installs what is missing; quick when all is there.
+# Installs what the tests need; quick when nothing is missing.
 setup:
 	@scripts/setup

@@ -1,14 +1,14 @@
-//! What a message costs a session alone: no socket, no runtime, bytes in and bytes out.
+//! Measures what a session alone costs per message: no socket, no runtime, only bytes in and bytes out.
 //!
-//! * `unique`: publishes of new ids, confirms on, into a full window of 1,000,000 ids, so that each evicts; the broker acks
-//!   with `multiple` once for each read.
+//! * `unique`: publishes of new ids with confirms, into a full window of 1,000,000 ids, so that each evicts an id. The
+//!   broker acks once per read, with `multiple`.
 //! * `duplicate`: publishes of ids that are remembered.
 //! * `off`: publishes that no window judges, and their acks.
 //! * `deliver`: deliveries on their way to a consumer.
-//! * `copy`: the bytes of as many publishes into a buffer and out of it again, which nothing that relays can do without.
+//! * `copy`: copies the bytes of as many publishes into a buffer and out of it again, which every relay must do.
 //!
-//! 256 octets of body, 10 headers, 64 messages in a read. `HAPAX_BENCH=unique:100000` does nothing but so many messages, for
-//! callgrind: `scripts/instructions` tells how many instructions one takes.
+//! A message has 256 octets of body and 10 headers, and a read has 64 messages. `HAPAX_BENCH=unique:100000` only runs
+//! this many messages, for callgrind: `scripts/instructions` counts the instructions per message.
 
 use bytes::{Buf, BytesMut};
 use criterion::{Criterion, Throughput};
@@ -35,13 +35,13 @@ use support::methods::{ack, confirm_select, confirm_select_ok};
 use support::pair::{Everything, Pair, epoch, settings, shared};
 
 const CAPACITY: u64 = 1_000_000;
-/// Under callgrind, where a full window takes a minute to fill.
+/// The capacity under callgrind. A larger window would take a minute to fill.
 const COUNTED_CAPACITY: u64 = 100_000;
 /// Messages in a read.
 const BATCH: u64 = 64;
 /// Digits of an id.
 const DIGITS: usize = 16;
-/// Criterion's and callgrind's clock: a new id every so often, so that none expires.
+/// How far the clock moves per new id, under criterion and callgrind. It is so short that no id expires.
 const STEP: Duration = Duration::from_micros(1);
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -61,14 +61,14 @@ const JOBS: [(Job, &str); 5] = [
     (Job::Copy, "copy"),
 ];
 
-/// A client with channel 1 open and confirms selected, its broker, and how far they have come.
+/// A client with channel 1 open and confirms selected, its broker, and the progress of both.
 struct Rig {
     job: Job,
     capacity: u64,
     session: Session,
-    /// a read of the client's, or of the broker's, to be patched with ids
+    /// a read from the client or from the broker, into which new ids are written
     read: Vec<u8>,
-    /// where the ids stand in it
+    /// the positions of the ids in it
     ids: Vec<usize>,
     client: BytesMut,
     upstream: BytesMut,
@@ -89,7 +89,7 @@ impl Rig {
         let now = epoch();
         if matches!(job, Job::Unique | Job::Duplicate) {
             fill(&window, capacity, now);
-            // As the relay does: it sees that there is much to do.
+            // Tick as the relay does, so that the accounting sees that the window is busy.
             (0..2).for_each(|n| accounting.tick(&*window, now + Duration::from_secs(n)));
         }
         let settings = Settings { max_unresolved: 100_000, held_bytes: 1 << 24, ..settings() };
@@ -98,7 +98,7 @@ impl Rig {
         pair.open(1);
         pair.client(confirm_select(1));
         pair.upstream(confirm_select_ok(1));
-        // The first publish shows that the user has the right.
+        // The first publish proves that the user has the right to publish.
         pair.client(message("x", "k").id("first").publish(1));
         pair.upstream(ack(1, 1));
         let (read, ids) = template(job);
@@ -119,7 +119,7 @@ impl Rig {
         self.drain();
     }
 
-    /// As the shell, but nothing is written anywhere.
+    /// Drains the outputs as the shell does, but writes them nowhere.
     fn drain(&mut self) {
         while let Some(output) = self.session.poll_output() {
             drop(black_box::<Output>(output));
@@ -130,7 +130,7 @@ impl Rig {
         self.now += STEP * 64;
         for (n, at) in (0..).zip(&self.ids) {
             let next = self.sent + n;
-            // Duplicates are of the younger ids.
+            // Duplicates repeat the younger ids.
             let id = match self.job {
                 Job::Duplicate => self.capacity - 1 - next % (self.capacity / 2),
                 Job::Unique | Job::Off | Job::Deliver | Job::Copy => self.capacity + next,
@@ -158,9 +158,9 @@ impl Rig {
     }
 }
 
-/// A full window: the ids from 0 on.
+/// Fills a window with the ids from 0 on.
 fn fill(window: &Arc<LocalWindow<Accounting>>, capacity: u64, now: Instant) {
-    // (As the sessions of tests make them.)
+    // Make the keys as the sessions of the tests do.
     let keys = KeyMaker::new((1, 2));
     let mailbox = Arc::new(Mailbox::new());
     for n in 0..capacity {
@@ -172,7 +172,7 @@ fn fill(window: &Arc<LocalWindow<Accounting>>, capacity: u64, now: Instant) {
     }
 }
 
-/// A read, and where its ids stand.
+/// Returns a read and the positions of its ids.
 fn template(job: Job) -> (Vec<u8>, Vec<usize>) {
     let mark = "#".repeat(DIGITS);
     let mut message = message("x", "k").id(&mark).body("b".repeat(256));
@@ -198,7 +198,7 @@ fn write_id(read: &mut [u8], at: usize, id: u64) {
     }
 }
 
-/// `job:messages`.
+/// Runs `job:messages` once, without criterion.
 fn count_only(what: &str) -> Option<()> {
     let (job, count) = what.split_once(':')?;
     let (job, _) = JOBS.into_iter().find(|(_, name)| *name == job)?;

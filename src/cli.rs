@@ -1,20 +1,21 @@
-//! The command line and the environment: what to do, and what is said over the file. Values are not judged here: that
-//! is [`crate::config`]'s work, so that they are reported along with what is wrong in the file.
+//! Parses the command line and the environment: which command to run, and which settings override the file. Values of
+//! settings are not checked here but in [`crate::config`], which reports their errors together with those of the file.
 
+#[cfg(feature = "tools")]
 pub mod generated;
-pub mod terminal;
 
 use crate::config::{Given, Overrides, Secret, Source};
-use crate::tools::bench::BenchArgs;
-use crate::tools::simulate::{RecordArgs, SimulateArgs};
+#[cfg(feature = "tools")]
+use crate::tools::{ToolCommand, terminal::args::TerminalCommand};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+#[cfg(feature = "tools")]
 use generated::{CompletionsArgs, ManArgs};
-use terminal::TerminalCommand;
 
+#[cfg(feature = "tools")]
 const EXAMPLES: &str = "\
 Examples:
   hapax                                        defaults: one window, a RabbitMQ on this host
@@ -27,6 +28,21 @@ Examples:
 Publishers connect to --listen instead of to RabbitMQ, with the same user, password and vhost.
 The admin listener's token comes from `admin_token_file` in the file or from HAPAX_ADMIN_TOKEN.
 SIGTERM or Ctrl-C drains: what is in flight is settled first. The second one ends at once.
+
+Exit codes: 0 all went well, 1 failed while running, 2 wrong usage or configuration.";
+#[cfg(not(feature = "tools"))]
+const EXAMPLES: &str = "\
+Examples:
+  hapax                                        defaults: one window, a RabbitMQ on this host
+  hapax --upstream amqp://rabbitmq:5672 --listen 0.0.0.0:5673
+  hapax check --config hapax.toml              what holds, or all that is wrong
+  hapax --config hapax.toml                    serve
+
+Publishers connect to --listen instead of to RabbitMQ, with the same user, password and vhost.
+The admin listener's token comes from `admin_token_file` in the file or from HAPAX_ADMIN_TOKEN.
+SIGTERM or Ctrl-C drains: what is in flight is settled first. The second one ends at once.
+
+This build has no tools (demo, top, windows, bench and others): the cargo feature `tools` adds them.
 
 Exit codes: 0 all went well, 1 failed while running, 2 wrong usage or configuration.";
 
@@ -46,23 +62,18 @@ enum Command {
     Serve(SettingsArgs),
     /// Validate the configuration and print what holds as TOML, each line with its source
     Check(CheckArgs),
-    /// Publish repeats through a relay and count what the broker stored
-    Demo(DemoArgs),
+    #[cfg(feature = "tools")]
     #[command(flatten)]
-    Terminal(TerminalCommand),
+    Tool(ToolCommand),
     /// Print completions for a shell
+    #[cfg(feature = "tools")]
     Completions(CompletionsArgs),
     /// Print the manual page, in the form that man(1) reads
+    #[cfg(feature = "tools")]
     Man(ManArgs),
-    /// Replay a trace, or a made-up workload, for a grid of capacities and TTLs: how large, how long?
-    Simulate(Box<SimulateArgs>),
-    /// Record what a window of a running relay judges, for hapax simulate
-    Record(RecordArgs),
-    /// Put a load on an AMQP broker, or on a relay before it: how fast, and how long does an answer take?
-    Bench(Box<BenchArgs>),
 }
 
-/// What `hapax check` is asked for.
+/// The arguments of `hapax check`.
 #[derive(Args, Debug)]
 struct CheckArgs {
     #[command(flatten)]
@@ -92,70 +103,46 @@ struct SettingsArgs {
     log: Option<String>,
 }
 
-/// What `hapax demo` is asked for.
-#[derive(Args, Clone, PartialEq, Eq, Debug)]
-pub struct DemoArgs {
-    /// How many messages to publish, repeats included
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub messages: u64,
-    /// A broker of yours, with credentials [default: a private RabbitMQ node, started for this]
-    #[arg(long, value_name = "URL")]
-    pub upstream: Option<String>,
-    /// A relay of yours before it, with credentials [default: this binary, started for this]
-    #[arg(long, value_name = "URL", requires = "upstream")]
-    pub relay: Option<String>,
-    /// Leave what was started running, and say how to stop it
-    #[arg(long, env = "KEEP", value_parser = clap::builder::FalseyValueParser::new())]
-    pub keep: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What to do.
+/// The command to run.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Action {
-    /// relay until told to stop
+    /// run the relay until a signal stops it
     Serve,
-    /// validate, print, end
+    /// check the configuration, print it, and end
     Check {
-        /// as JSON
+        /// print it as JSON
         json: bool,
     },
-    /// show it at work
-    Demo(DemoArgs),
-    /// ask a running relay
-    Terminal(TerminalCommand),
-    /// print completions
+    /// run a tool
+    #[cfg(feature = "tools")]
+    Tool(ToolCommand),
+    /// print completions for a shell
+    #[cfg(feature = "tools")]
     Completions(CompletionsArgs),
     /// print manual pages
+    #[cfg(feature = "tools")]
     Man(ManArgs),
-    /// replay a trace for a grid of settings
-    Simulate(Box<SimulateArgs>),
-    /// write down what a running relay judges
-    Record(RecordArgs),
-    /// put a load on a broker
-    Bench(Box<BenchArgs>),
 }
 
-/// A command line that could be understood.
+/// A valid command line.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Invocation {
-    /// what to do
+    /// the command to run
     pub action: Action,
     /// the configuration file
     pub file: Option<PathBuf>,
-    /// what is said over it
+    /// values that override the file
     pub overrides: Overrides,
 }
 
 impl Invocation {
-    /// From this process's arguments and environment. The error prints itself: usage (code 2), help or version (0).
+    /// Parses this process's arguments and environment. The error prints itself; its exit code is 2 for wrong usage
+    /// and 0 for help or version.
     pub fn of_process() -> Result<Invocation, clap::Error> {
         Invocation::parse(std::env::args_os())
     }
 
-    /// From these arguments and this process's environment.
+    /// Parses these arguments and this process's environment.
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, clap::Error> {
         let matches = definition().try_get_matches_from(args)?;
         let cli = Cli::from_arg_matches(&matches)?;
@@ -165,15 +152,19 @@ impl Invocation {
             Some(Command::Check(CheckArgs { settings: _, json })) => {
                 (Action::Check { json }, matches.subcommand())
             }
-            Some(Command::Demo(args)) => (Action::Demo(args), None),
-            Some(Command::Terminal(command)) => (Action::Terminal(complete(command, &matches)?), None),
+            #[cfg(feature = "tools")]
+            Some(Command::Tool(ToolCommand::Terminal(command))) => {
+                (Action::Tool(ToolCommand::Terminal(complete(command, &matches)?)), None)
+            }
+            #[cfg(feature = "tools")]
+            Some(Command::Tool(command)) => (Action::Tool(command), None),
+            #[cfg(feature = "tools")]
             Some(Command::Completions(args)) => (Action::Completions(args), None),
+            #[cfg(feature = "tools")]
             Some(Command::Man(args)) => (Action::Man(args), None),
-            Some(Command::Simulate(args)) => (Action::Simulate(args), None),
-            Some(Command::Record(args)) => (Action::Record(args), None),
-            Some(Command::Bench(args)) => (Action::Bench(args), None),
         };
-        // `hapax --config F check` is the same as `hapax check --config F`.
+        // Settings may stand before or after the command: `hapax --config F check` is the same as `hapax check
+        // --config F`.
         let levels = [Some(&matches), inner.map(|(_, matches)| matches)];
         Ok(Invocation {
             action,
@@ -189,13 +180,15 @@ impl Invocation {
     }
 }
 
-/// The command line as clap knows it, for what is made from it.
+/// Returns the definition of the command line, from which completions and manual pages are made.
 pub fn definition() -> clap::Command {
     Cli::command()
 }
 
-/// `hapax --admin X top` is meant as `hapax top --admin X`, and a relay's own HAPAX_ADMIN in the environment names it to
-/// its clients, too. The other settings say nothing to a command that asks a running relay.
+/// Adds the relay's address from settings that stand before the command: `hapax --admin X top` means `hapax top
+/// --admin X`. `HAPAX_ADMIN`, a setting of the relay, is used as well. A command that asks a running relay ignores all
+/// other settings.
+#[cfg(feature = "tools")]
 fn complete(mut command: TerminalCommand, matches: &ArgMatches) -> Result<TerminalCommand, clap::Error> {
     for (id, flag) in
         [("config", "--config"), ("listen", "--listen"), ("upstream", "--upstream"), ("log", "--log")]
@@ -211,7 +204,7 @@ fn complete(mut command: TerminalCommand, matches: &ArgMatches) -> Result<Termin
     let levels = [own, Some(matches)];
     let url = pick::<String>(&levels[..1], "admin_url");
     let admin = pick::<String>(&levels[1..], "admin");
-    // A flag before a variable; of two variables, the one that is meant for clients.
+    // A flag wins over a variable. Among variables `HAPAX_ADMIN_URL` wins, because it is meant for these commands.
     let chosen = [url, admin].into_iter().flatten().rev().max_by_key(|(_, source)| *source);
     command.reach_mut().admin = chosen.map(|(value, _)| value);
     Ok(command)
@@ -223,14 +216,16 @@ fn given(levels: &[Option<&ArgMatches>], id: &str, flag: &'static str, env: &'st
     Some(Given { value, source })
 }
 
-/// From the environment alone: a command line is for everybody to read.
+/// Reads a secret from the environment. There is no flag for it, because every user of a host can read command lines.
 fn secret(env: &str) -> Option<Secret> {
     let value = std::env::var_os(env).filter(|value| !value.is_empty())?;
-    // What is not UTF-8 can be no token; what stands in for it neither.
+    // A token that is not UTF-8 is invalid. The text with replacement characters is invalid, too, so it is rejected
+    // later.
     Some(Secret(value.to_string_lossy().into_owned()))
 }
 
-/// The value with the strongest source; of two flags, the one behind the command. An empty variable is none.
+/// Returns the value whose source is strongest. If a flag is given twice, the one after the command wins. An empty
+/// variable counts as unset.
 fn pick<T>(levels: &[Option<&ArgMatches>], id: &str) -> Option<(T, ValueSource)>
 where
     T: Clone + Send + Sync + AsRef<std::ffi::OsStr> + 'static,
@@ -242,6 +237,7 @@ where
 }
 
 #[cfg(test)]
+#[cfg(feature = "tools")]
 mod tests {
     use super::*;
 
@@ -273,7 +269,7 @@ mod tests {
     }
 
     fn admin_of(line: &str) -> Option<String> {
-        let Action::Terminal(command) = parse(line).expect("valid").action else {
+        let Action::Tool(ToolCommand::Terminal(command)) = parse(line).expect("valid").action else {
             panic!("another command: {line}")
         };
         command.reach().admin.clone()
@@ -309,7 +305,9 @@ mod tests {
 
     #[test]
     fn demo_has_its_own_urls() {
-        let Action::Demo(args) = parse("hapax demo --messages 5 --json").expect("valid").action else {
+        let Action::Tool(ToolCommand::Demo(args)) =
+            parse("hapax demo --messages 5 --json").expect("valid").action
+        else {
             panic!("not the demo")
         };
         assert_eq!((args.messages, args.json, args.upstream), (5, true, None));

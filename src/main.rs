@@ -3,10 +3,11 @@
 
 mod run;
 
-use hapax::cli::{self, Action, Invocation};
+use hapax::cli::{Action, Invocation};
 use hapax::config::{Config, Loaded};
-use hapax::tools::terminal::Failure;
-use std::io::{ErrorKind, Write};
+#[cfg(feature = "tools")]
+use hapax::tools::Ended;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Failed while running.
@@ -20,19 +21,18 @@ fn main() -> ExitCode {
         // Help, version, or wrong usage: clap prints each where it belongs and ends with 0 or 2.
         Err(error) => error.exit(),
     };
-    // What needs no configuration of a relay is done at once; of the rest, `check` says in which form.
     let check_as_json = match &invocation.action {
-        Action::Demo(args) => return finish(run::demo(args)),
-        Action::Terminal(command) => return operate(run::terminal(command)),
-        Action::Completions(args) => {
-            return written(cli::generated::completions(args, &mut std::io::stdout()));
-        }
-        Action::Man(args) => return written(cli::generated::man(args, &mut std::io::stdout())),
-        Action::Simulate(args) => return finish(run::simulate(args)),
-        Action::Record(args) => return ended(run::record(args), |error| error.exit_code()),
-        Action::Bench(args) => return ended(run::bench(args), |error| error.exit_code()),
         Action::Serve => None,
         Action::Check { json } => Some(*json),
+        // These need no configuration of a relay.
+        #[cfg(feature = "tools")]
+        Action::Tool(command) => return ended(command.run()),
+        #[cfg(feature = "tools")]
+        Action::Completions(args) => {
+            return written(hapax::cli::generated::completions(args, &mut std::io::stdout()));
+        }
+        #[cfg(feature = "tools")]
+        Action::Man(args) => return written(hapax::cli::generated::man(args, &mut std::io::stdout())),
     };
     let loaded = match Config::load(invocation.file.as_deref(), &invocation.overrides) {
         Ok(loaded) => loaded,
@@ -62,21 +62,6 @@ fn check_json(document: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The commands that ask a running relay.
-fn operate(result: Result<(), Failure>) -> ExitCode {
-    match result {
-        Err(failure) if !failure.is_closed_pipe() => complain(&failure, failure.exit_code()),
-        Ok(()) | Err(_) => ExitCode::SUCCESS,
-    }
-}
-
-fn written(result: std::io::Result<()>) -> ExitCode {
-    match result {
-        Err(error) if error.kind() == ErrorKind::NotFound => complain(&error, USAGE),
-        result => operate(result.map_err(Failure::Io)),
-    }
-}
-
 fn serve(loaded: Loaded) -> ExitCode {
     let log = match hapax::log::init(&loaded.config.log) {
         Ok(log) => log,
@@ -88,7 +73,7 @@ fn serve(loaded: Loaded) -> ExitCode {
     run::raise_file_limit(loaded.config.limits.max_connections);
     match run::serve(loaded.config) {
         Ok(()) => ExitCode::SUCCESS,
-        // By way of the log: whoever does not read that must not keep the process from its end.
+        // Write it by way of the log, so that a reader that has stopped cannot block the end of the process.
         Err(error) => {
             log.say(&format!("error: {error}"));
             ExitCode::from(RUNTIME)
@@ -96,14 +81,23 @@ fn serve(loaded: Loaded) -> ExitCode {
     }
 }
 
-fn finish(result: Result<(), run::Failure>) -> ExitCode {
-    ended(result, |_| RUNTIME)
-}
-
-fn ended<E: std::fmt::Display>(result: Result<(), E>, code: impl FnOnce(&E) -> u8) -> ExitCode {
+#[cfg(feature = "tools")]
+fn ended(result: Result<(), Ended>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&error, code(&error)),
+        Err(Ended { text, code }) => complain(&text, code),
+    }
+}
+
+/// The end of a command that only prints. A name that is not found is wrong usage; a closed pipe is no failure.
+#[cfg(feature = "tools")]
+fn written(result: std::io::Result<()>) -> ExitCode {
+    use std::io::ErrorKind;
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) if error.kind() == ErrorKind::NotFound => complain(&error, USAGE),
+        Err(error) => complain(&format!("can't write: {error}"), RUNTIME),
     }
 }
 

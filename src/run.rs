@@ -1,20 +1,15 @@
-//! The running process: file limit, sockets, signals, and who is told to stop when. Part of the binary.
+//! The running process: file limit, sockets, signals, and the order in which everything stops. Part of the binary.
 
 use hapax::admin::{self, Admin, Parts, Probe};
-use hapax::cli::DemoArgs;
-use hapax::cli::terminal::TerminalCommand;
 use hapax::config::Config;
-use hapax::net::{self, Clients, Relay};
+use hapax::net::{self, ConnectionList, Relay};
+use hapax::process;
 use hapax::stats::Stats;
-use hapax::tools::bench::BenchArgs;
-use hapax::tools::simulate::{RecordArgs, SimulateArgs, record};
-use hapax::tools::terminal::commands::{self, Desk};
-use hapax::tools::terminal::{Access, Client, top};
 use hapax_core::pressure::{Accounting, Budget, Watched};
 use hapax_core::session::{Rights, Shared};
 use hapax_core::window::LocalWindow;
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +27,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const OTHER_FILES: u64 = 64 + admin::CONNECTIONS as u64;
 /// How often the upstream is asked for `/readyz`, however often that is read.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// How often windows are swept of what has expired, and judged.
+/// How often expired ids are removed from windows, and the windows are judged.
 const TICK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the process ends with code 1. Its text says what to do.
@@ -42,8 +37,6 @@ pub(crate) enum Failure {
     Bind { key: &'static str, address: SocketAddr, error: io::Error },
     /// runtime or signal handlers can't be had
     System(io::Error),
-    /// a command did not come to its end
-    Command(String),
 }
 
 impl fmt::Display for Failure {
@@ -53,7 +46,6 @@ impl fmt::Display for Failure {
             Failure::System(error) => {
                 return write!(f, "the operating system refuses what Hapax needs: {error}");
             }
-            Failure::Command(text) => return f.write_str(text),
         };
         let port = address.port();
         write!(f, "can't listen on {address} (`{key}`): {error}\n    fix: ")?;
@@ -71,16 +63,14 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Raises the soft limit of open files to the hard one, and warns if even that is too low for so many connections.
+/// Raises the limit of open files, and warns if even the hard limit is too low for `max_connections`.
 pub(crate) fn raise_file_limit(max_connections: usize) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+    let have = process::raise_file_limit();
+    if let Err(error) = &have {
         tracing::warn!(%error, "can't raise the limit of open files");
     }
     let needed = max_connections as u64 * 2 + OTHER_FILES;
-    match getrlimit(Resource::Nofile).current {
+    match have.unwrap_or_else(|_| process::file_limit()) {
         Some(have) if have < needed => tracing::warn!(
             have,
             needed,
@@ -95,58 +85,6 @@ pub(crate) fn serve(config: Config) -> Result<(), Failure> {
     runtime()?.block_on(serve_until_told(config))
 }
 
-/// Shows it at work.
-pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
-    let runtime = runtime()?;
-    let result = runtime.block_on(hapax::tools::demo::run(args));
-    // A node that is just being started is not waited for: its leash ends it with us.
-    runtime.shutdown_background();
-    match result {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::Command("a check of the demo does not hold".to_owned())),
-        Err(error) => Err(Failure::Command(error.to_string())),
-    }
-}
-
-/// Asks a running relay, in the name of whoever sits at this terminal.
-pub(crate) fn terminal(command: &TerminalCommand) -> Result<(), hapax::tools::terminal::Failure> {
-    let reach = command.reach();
-    let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
-    let client = Client::new(Access::new(reach.admin.as_deref(), reach.token_file.as_deref(), token)?);
-    let (mut out, mut remarks, mut answers) = (io::stdout().lock(), io::stderr().lock(), io::stdin().lock());
-    // Whoever pipes something in was not asked.
-    let asked = io::stdin().is_terminal() && io::stderr().is_terminal();
-    let mut desk = Desk {
-        out: &mut out,
-        remarks: &mut remarks,
-        answers: asked.then_some(&mut answers as &mut dyn io::BufRead),
-    };
-    match command {
-        TerminalCommand::Top(args) if args.reach.json => top::stream(&client, args.once, desk.out),
-        TerminalCommand::Top(_) => top::run(client),
-        TerminalCommand::Windows(args) => commands::windows(args, &client, &mut desk),
-        TerminalCommand::Ids(args) => commands::ids(args, &client, &mut desk),
-        TerminalCommand::Connections(args) => commands::connections(args, &client, &mut desk),
-    }
-}
-
-/// Writes down what a running relay judges.
-pub(crate) fn record(args: &RecordArgs) -> Result<(), record::Error> {
-    let token = std::env::var("HAPAX_ADMIN_TOKEN").ok();
-    record::run(args, &Access::new(args.admin.as_deref(), args.token_file.as_deref(), token)?)
-}
-
-/// Puts a load on a broker.
-pub(crate) fn bench(args: &BenchArgs) -> Result<(), hapax::tools::bench::Error> {
-    raise_file_limit(0);
-    hapax::tools::bench::run(args)
-}
-
-/// Replays a trace for a grid of settings.
-pub(crate) fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
-    hapax::tools::simulate::run(args).map_err(|error| Failure::Command(error.to_string()))
-}
-
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::System)
 }
@@ -158,12 +96,12 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         None => None,
     };
     let draining = on_signals().map_err(Failure::System)?;
-    let (stats, clients) = (Stats::new(), Clients::new());
+    let (stats, connections) = (Stats::new(), ConnectionList::new());
     let (shared, windows) = share(&config, &stats);
     // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
     let mut helpers = JoinSet::new();
     let budget = Arc::new(config.budget());
-    let memory = net::Budget::new(config.limits.memory, Arc::clone(&stats));
+    let memory = net::MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
     helpers.spawn(tick(windows.clone(), Arc::clone(&budget), Arc::clone(&memory)));
     if let Some(listener) = admin_listener {
         let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
@@ -173,7 +111,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
             budget,
             keys: shared.keys.clone(),
             stats: Arc::clone(&stats),
-            clients: Arc::clone(&clients),
+            connections: Arc::clone(&connections),
             probe,
             draining: draining.clone(),
         });
@@ -195,15 +133,15 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         tcp_user_timeout: config.timeouts.tcp_user,
         drain_timeout: config.timeouts.drain,
         stats,
-        clients,
-        budget: memory,
+        connections,
+        memory,
     };
     Arc::new(relay).serve(listener, draining).await;
     tracing::info!("drained; good bye");
     Ok(())
 }
 
-/// What all sessions have in common, and the windows with their accounting.
+/// Builds what all sessions share, and the windows with their accounting.
 fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     let mut accountings = Vec::new();
     let set = config.window_set(|_| {
@@ -226,7 +164,7 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
 
 /// Removes expired ids where no publish does it in passing, keeps the accounting's averages going, and lets windows size
 /// themselves by them.
-async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::Budget>) {
+async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::MemoryLimit>) {
     let mut tick = tokio::time::interval(TICK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

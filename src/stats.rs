@@ -1,19 +1,20 @@
-//! What the process counts beside its windows: connections, dial failures, publishes that no window judged, latency.
-//! Sessions and the shell write, [`crate::admin`] reads. Atomics only: nobody waits for a scrape.
+//! Counters of the process that belong to no window: connections, failed dials, publishes that no window judged,
+//! latency. Sessions and the shell write them, and [`crate::admin`] reads them. They are atomics, so a scrape blocks
+//! nobody.
 
-use hapax_core::session::Listener;
+use hapax_core::session::SessionListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Upper bounds of the latency buckets, in microseconds: from a broker on the same host to one that fsyncs a quorum
-/// over a slow disk. What is above the last one is in the `+Inf` bucket.
+/// Upper bounds of the latency buckets, in microseconds. They range from a broker on the same host to one that fsyncs
+/// a quorum over a slow disk. A longer latency goes into the `+Inf` bucket.
 pub const LATENCY_BOUNDS_US: [u64; 17] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
-/// One per process.
+/// The counters. There is one set per process.
 #[derive(Debug, Default)]
 pub struct Stats {
     accepted: AtomicU64,
@@ -24,57 +25,58 @@ pub struct Stats {
     dial_failures: AtomicU64,
     unmatched: AtomicU64,
     latency: Histogram,
-    /// kept by [`crate::net`]
-    pub(crate) memory: MemoryCounts,
+    /// written by [`crate::net`]
+    pub(crate) memory: MemoryCounters,
 }
 
-/// What connections hold, as the shell keeps it.
+/// The memory that connections hold, and how many of them are paused.
 #[derive(Debug, Default)]
-pub(crate) struct MemoryCounts {
-    /// bytes that may be held
+pub(crate) struct MemoryCounters {
+    /// the most bytes that may be held
     pub(crate) limit: AtomicUsize,
     /// bytes that are held
     pub(crate) used: AtomicUsize,
-    /// connections that hold some
+    /// connections that count toward `used`
     pub(crate) holders: AtomicUsize,
-    /// of them, those that are not read from because they hold too much
+    /// connections that are not read from because they hold too much
     pub(crate) paused: AtomicUsize,
 }
 
 impl Stats {
-    /// All zero.
+    /// Creates the counters, all zero.
     pub fn new() -> Arc<Stats> {
         Arc::default()
     }
 
-    /// A client connection was accepted. It is open until the guard is dropped.
+    /// Counts an accepted client connection. It counts as open until the guard is dropped.
     pub fn accepted(self: &Arc<Stats>) -> OpenConnection {
         self.accepted.fetch_add(1, Relaxed);
         OpenConnection(Arc::clone(self))
     }
 
-    /// A client connection was turned away, because there are as many as the limit allows.
+    /// Counts a client connection that was turned away because the limit of all connections is reached.
     pub fn rejected(&self) {
         self.rejected.fetch_add(1, Relaxed);
     }
 
-    /// The same, because there are as many from its address as the limit allows. Counts as rejected, too.
+    /// Counts a client connection that was turned away because the limit of its address is reached. It also counts as
+    /// rejected.
     pub fn rejected_by_address(&self) {
         self.rejected();
         self.rejected_by_address.fetch_add(1, Relaxed);
     }
 
-    /// A connection that had not logged in gave way to a newer one.
+    /// Counts a connection that had not logged in and gave way to a newer one.
     pub fn displaced(&self) {
         self.displaced.fetch_add(1, Relaxed);
     }
 
-    /// The upstream could not be connected to.
+    /// Counts a failed attempt to connect to the upstream.
     pub fn dial_failed(&self) {
         self.dial_failures.fetch_add(1, Relaxed);
     }
 
-    /// The numbers now. Two of them may be an event apart.
+    /// Returns all numbers. They are read one by one, so two of them may be an event apart.
     pub fn snapshot(&self) -> Snapshot {
         let closed = self.closed.load(Relaxed);
         let accepted = self.accepted.load(Relaxed);
@@ -87,7 +89,7 @@ impl Stats {
             dial_failures: self.dial_failures.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
             latency: self.latency.snapshot(),
-            memory: Memory {
+            memory: HeldMemory {
                 limit: self.memory.limit.load(Relaxed),
                 used: self.memory.used.load(Relaxed),
                 paused: self.memory.paused.load(Relaxed),
@@ -96,7 +98,7 @@ impl Stats {
     }
 }
 
-impl Listener for Stats {
+impl SessionListener for Stats {
     fn unmatched(&self) {
         self.unmatched.fetch_add(1, Relaxed);
     }
@@ -106,7 +108,7 @@ impl Listener for Stats {
     }
 }
 
-/// A client connection that counts as open.
+/// A guard: a client connection counts as open while this lives.
 #[must_use = "dropping it counts the connection as closed"]
 #[derive(Debug)]
 pub struct OpenConnection(Arc<Stats>);
@@ -117,16 +119,16 @@ impl Drop for OpenConnection {
     }
 }
 
-/// [`Stats`] at one moment, since the start of the process.
+/// The values of [`Stats`] at one moment, counted since the start of the process.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Snapshot {
     /// client connections accepted
     pub accepted: u64,
-    /// of them, open now
+    /// client connections that are open now
     pub connections: u64,
     /// client connections turned away
     pub rejected: u64,
-    /// of them, because of their address
+    /// client connections turned away because of their address's limit; included in `rejected`
     pub rejected_by_address: u64,
     /// client connections that gave way before they had logged in
     pub displaced: u64,
@@ -134,35 +136,36 @@ pub struct Snapshot {
     pub dial_failures: u64,
     /// publishes that no window judged
     pub unmatched: u64,
-    /// from a publish's arrival to its answer by the upstream
+    /// time from a publish's arrival to the upstream's answer
     pub latency: Latency,
-    /// what is held for clients
-    pub memory: Memory,
+    /// memory that is held for clients
+    pub memory: HeldMemory,
 }
 
-/// What is held for clients at one moment.
+/// The memory that is held for clients at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Memory {
-    /// bytes that may be held; 0 before there is a relay
+pub struct HeldMemory {
+    /// the most bytes that may be held; 0 before there is a relay
     pub limit: usize,
     /// bytes that are held
     pub used: usize,
-    /// connections that are not read from, because they hold more than their share of what is too much
+    /// connections that are not read from because they hold more than their share while the process is above its mark
     pub paused: usize,
 }
 
 /// A histogram at one moment.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Latency {
-    /// upper bound in seconds (the last is infinite), and how many fell below it but not below the one before
+    /// each bucket's upper bound in seconds (the last is infinite), and how many values are in this bucket alone
     pub buckets: Vec<(f64, u64)>,
-    /// of all values, in seconds
+    /// the sum of all values, in seconds
     pub sum: f64,
-    /// how many there are
+    /// how many values there are
     pub count: u64,
 }
 
-/// A bucket per bound, one for what is above, and the sum in nanoseconds (enough for 584 years).
+/// A histogram with one bucket per bound and one for all above. The sum is in nanoseconds, which is enough for 584
+/// years.
 #[derive(Debug, Default)]
 struct Histogram {
     buckets: [AtomicU64; LATENCY_BOUNDS_US.len()],
@@ -182,7 +185,7 @@ impl Histogram {
         let bounds = LATENCY_BOUNDS_US.iter().map(|us| Duration::from_micros(*us).as_secs_f64());
         let counts = self.buckets.iter().chain([&self.above]).map(|bucket| bucket.load(Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(counts).collect();
-        // Counted from the buckets, so that the two never disagree.
+        // Count from the buckets, so that the two never disagree.
         let count = buckets.iter().map(|(_, count)| count).sum();
         Latency { buckets, sum: Duration::from_nanos(self.nanos.load(Relaxed)).as_secs_f64(), count }
     }

@@ -1,20 +1,20 @@
-//! What the confirm ledger of a channel costs by itself, with 1,000 and 100,000 publishes outstanding all the time. The
-//! entries hold no reservation: what a commit costs is in `benches/engines` and `window.rs`.
+//! Measures what the confirm ledger of a channel costs, with 1,000 and 100,000 publishes always outstanding. The
+//! entries hold no reservation; `benches/engines` and `window.rs` measure what a commit costs.
 //!
-//! Each round forwards [`BLOCK`] publishes (or two blocks), then the upstream acks as many of the oldest, then the answers are
-//! flushed, as after a read.
+//! In each round, [`BLOCK`] publishes (or two blocks) are forwarded, the upstream acks as many of the oldest ones, and
+//! the answers are flushed, as after a read.
 //!
-//! * `one by one`: an ack for each, in order.
-//! * `multiple`: one ack for the block. One answer to the client for the block, as before.
-//! * `out of order`: two blocks, the younger one first, each in bit-reversed order. The younger one's answers can't be put
-//!   together, for they lie beyond open tags; the older one's are.
-//! * `mandatory`: as `one by one`; each can be returned, and has an id of its own.
-//! * `mandatory, no id`: and has none, so that a return would look the same for all of them.
+//! * `one by one`: one ack per publish, in order.
+//! * `multiple`: one ack for the block. As before, the client gets one answer for the block.
+//! * `out of order`: two blocks, the younger one first, each in bit-reversed order. The answers of the younger block
+//!   can't be combined, because open tags come before them. Those of the older block can.
+//! * `mandatory`: as `one by one`, but each publish can be returned and has its own id.
+//! * `mandatory, no id`: as `mandatory` without ids, so that a return could belong to any of them.
 //! * `duplicates`: each forwarded publish is followed by one that is acked at once.
-//! * `flush, prefix` and `flush, beyond`: nothing but the writing of as many answers as there were outstanding: as one
-//!   `multiple`, and one by one because the first tag is open.
+//! * `flush, prefix` and `flush, beyond`: only writes as many answers as there were outstanding. The first writes them
+//!   as one `multiple`. The second writes them one by one, because the first tag is open.
 //!
-//! Elements are answers to the client.
+//! Criterion's elements are answers to the client.
 
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput};
@@ -28,7 +28,7 @@ mod ground;
 use ground::key;
 
 const OUTSTANDING: [u64; 2] = [1_000, 100_000];
-/// A power of two.
+/// Publishes per block. It is a power of two.
 const BLOCK: u64 = 64;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -51,7 +51,7 @@ const JOBS: [(Job, &str); 6] = [
 ];
 
 impl Job {
-    /// Answers of a round.
+    /// Returns the number of answers of a round.
     fn answers(self) -> u64 {
         match self {
             Job::OneByOne | Job::Multiple | Job::Mandatory | Job::MandatoryAlike => BLOCK,
@@ -93,7 +93,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// A ledger, and how far the two sides of it have come.
+/// A ledger, and the progress of both of its sides.
 struct Rig {
     job: Job,
     ledger: Ledger,
@@ -150,7 +150,7 @@ impl Rig {
         self.flush();
     }
 
-    /// The block after this tag.
+    /// Acks the block after this tag in bit-reversed order.
     fn ack_in_disorder(&mut self, after: u64) {
         for n in 0..BLOCK {
             let reversed = n.reverse_bits() >> (u64::BITS - BLOCK.ilog2());

@@ -1,14 +1,15 @@
-//! What reading the wire costs, beside `amq-protocol`'s own parser on the same octets, which is the oracle of
-//! `tests/wire_oracle.rs`, too.
+//! Measures what reading the wire costs, beside `amq-protocol`'s own parser on the same octets. That parser is also
+//! the oracle of `core/tests/wire`.
 //!
-//! * `read`: 64 KiB as a client's publishes fill them: 589 octets each (method, header with 10 headers, body of 256), the last
-//!   one cut. `scan` finds the frames; `scan and look` reads of each what a judged publish needs, too. Elements are publishes.
-//! * `content header`: the walk to the id, past 0, 10 or 50 headers.
+//! * `read`: 64 KiB of a client's publishes, 589 octets each (method, header with 10 headers, body of 256), the last
+//!   one cut. `scan` only finds the frames. `scan and look` also reads what a judged publish needs. Criterion's
+//!   elements are publishes.
+//! * `content header`: finds the id behind 0, 10 or 50 headers.
 //! * `publish`, `settle`: the two methods that every message brings.
 //!
-//! The oracle decodes: its strings, tables and bodies are copies that it owns. That is what it is for, and what the hot
-//! path goes without; the ratio says what that saves, not that one is better made. Not measured here: what a session makes
-//! of the frames (`benches/session.rs`).
+//! The oracle decodes into strings, tables and bodies that it owns. The hot path does not need them. The ratio
+//! therefore shows what Hapax saves, not which parser is better. `benches/session.rs` measures what a session does
+//! with the frames.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use support::frames::{FRAME_MAX, Message, OVERHEAD, message};
 
 const READ: usize = 64 << 10;
-/// A publish, its three frames together: what `hapax bench` sends by default.
+/// Octets of a publish, its three frames together. `hapax bench` sends such publishes by default.
 const PUBLISH: usize = 589;
 /// Octets of a frame before its payload.
 const BEFORE: usize = 7;
@@ -55,7 +56,7 @@ fn read(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// How many frames.
+/// Returns the number of frames.
 fn found(mut read: &[u8]) -> usize {
     let mut frames = 0;
     while let Ok(Some(frame)) = scan(read, FRAME_MAX) {
@@ -65,7 +66,7 @@ fn found(mut read: &[u8]) -> usize {
     frames
 }
 
-/// How many publishes have an id.
+/// Returns the number of publishes that have an id.
 fn looked_at(mut read: &[u8]) -> usize {
     let mut ids = 0;
     while let Ok(Some(frame)) = scan(read, FRAME_MAX) {
@@ -84,7 +85,7 @@ fn looked_at(mut read: &[u8]) -> usize {
     ids
 }
 
-/// How many frames, by the oracle.
+/// Returns the number of frames that the oracle finds.
 fn decoded(mut read: &[u8]) -> usize {
     let mut frames = 0;
     while let Ok((rest, frame)) = parse_frame(read) {
@@ -137,7 +138,7 @@ fn methods(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A publish of [`PUBLISH`] octets.
+/// Returns a publish of [`PUBLISH`] octets.
 fn typical() -> Message {
     with_headers(10)
 }
@@ -149,7 +150,7 @@ fn with_headers(count: usize) -> Message {
     })
 }
 
-/// Of one frame.
+/// Returns the payload of one frame.
 fn payload(frame: &[u8]) -> &[u8] {
     &frame[BEFORE..frame.len() - (OVERHEAD - BEFORE)]
 }

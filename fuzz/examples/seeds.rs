@@ -1,5 +1,6 @@
-//! Writes `corpus/scan`, `corpus/properties` and `corpus/session`: the frames that clients and brokers really exchange, one a file, and
-//! the corners that random octets take long to find. Run it again after a change here; it deletes nothing.
+//! Writes `corpus/scan`, `corpus/properties` and `corpus/session`: one file for each frame that clients and brokers
+//! really exchange, and for each special case that random octets rarely hit. Run it again after a change here. It
+//! deletes no file.
 
 #[path = "../../core/tests/session/driver/mod.rs"]
 mod driver;
@@ -75,7 +76,7 @@ fn client_properties() -> FieldTable {
     ])
 }
 
-/// What content headers hold in practice.
+/// Returns content headers as they occur in practice.
 fn headers() -> Vec<(&'static str, Properties)> {
     let all_types = vec![
         ("t", AMQPValue::Boolean(true)),
@@ -158,7 +159,7 @@ fn headers() -> Vec<(&'static str, Properties)> {
     ]
 }
 
-/// Content headers' payloads that no client library writes.
+/// Returns payloads of content headers that no client library writes.
 fn odd_headers() -> Vec<(&'static str, Vec<u8>)> {
     let odd = |class: u8, rest: &[u8]| [&[0, class, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5], rest].concat();
     vec![

@@ -1,4 +1,5 @@
-//! Arbitrary octets as a content header: class, size, ids, TTL and bypass are what `amq-protocol` reads.
+//! Reads arbitrary octets as a content header: class, size, ids, TTL and bypass must be those that `amq-protocol`
+//! reads.
 #![no_main]
 
 #[path = "../../core/tests/wire/oracle/mod.rs"]

@@ -1,5 +1,5 @@
-//! Arbitrary octets as a stream of frames: what we see is what `amq-protocol` sees, and no truncation of a frame is
-//! taken for anything but "not all there".
+//! Reads arbitrary octets as a stream of frames. We must see what `amq-protocol` sees, and a frame that is cut short
+//! must always count as incomplete.
 #![no_main]
 
 #[path = "../../core/tests/wire/oracle/mod.rs"]
@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|stream: &[u8]| {
     let max = limit(4096);
-    // A small one too: what is too large must be told from the header alone.
+    // Try a small limit, too: a frame that is too large must be refused by its header alone.
     oracle::check_first_frame(stream, 64);
     let mut rest = stream;
     while let Some(len) = oracle::check_first_frame(rest, max) {

@@ -1,4 +1,4 @@
-//! A session between a client, an upstream, a clock and a window that all do as arbitrary octets say.
+//! Runs a session between a client, an upstream, a clock and a window, all of which act as arbitrary octets say.
 #![no_main]
 
 #[path = "../../core/tests/session/driver/mod.rs"]

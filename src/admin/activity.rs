@@ -1,5 +1,6 @@
-//! What a connection of the admin listener is doing, for whoever has to choose which one gives way: whether it has a
-//! request, when something moved last, and since when its peer takes nothing.
+//! Records what each connection of the admin listener does: whether it has a request, when something last moved, and
+//! since when its peer has accepted no bytes. The listener uses this to choose the connection that gives way to a new
+//! one.
 
 use parking_lot::Mutex;
 use std::io;
@@ -12,69 +13,70 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Bytes that the system may hold for a peer who is [`kept short`](Activity::keep_short); it doubles them. Enough for an
-/// event each second to anybody, and soon full for who reads nothing.
+/// The kernel's send buffer in bytes for a peer that is [kept short](Activity::keep_short). The kernel doubles it. It
+/// holds an event per second for any reader, and is soon full for a peer that reads nothing.
 const SHORT: usize = 8 << 10;
 
-/// Of one connection, shared by its socket, its requests and the listener.
+/// The activity of one connection. Its socket, its requests and the listener share it.
 #[derive(Debug)]
 pub(super) struct Activity {
     now: Mutex<Now>,
     leave: Notify,
 }
 
-/// In the order in which connections give way.
+/// The stage that a connection is in. The variants are in the order in which connections give way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Stage {
-    /// it was read, and there was no request: it is silent, or between two
+    /// the socket was read and there was no request: the peer has sent nothing yet, or is between two requests
     Silent,
-    /// its answer is not out
+    /// an answer is not fully written yet
     Busy,
-    /// nobody has read it yet, so its request may be there: it does not give way
+    /// the socket was not read yet and may hold a request, so the connection does not give way
     New,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Now {
     stage: Stage,
-    /// it was accepted, a request began or ended, or bytes of an answer were taken
+    /// when the connection was accepted, a request began or ended, or the peer last accepted bytes of an answer
     moved: Instant,
-    /// its peer takes nothing since then
+    /// since when the peer has accepted no bytes of an answer
     stuck: Option<Instant>,
     short: bool,
-    leaves: bool,
+    is_leaving: bool,
 }
 
 impl Default for Activity {
     fn default() -> Activity {
         let (stage, moved) = (Stage::New, Instant::now());
-        let now = Now { stage, moved, stuck: None, short: false, leaves: false };
+        let now = Now { stage, moved, stuck: None, short: false, is_leaving: false };
         Activity { now: Mutex::new(now), leave: Notify::new() }
     }
 }
 
 impl Activity {
-    /// The connection that is worth least gives way: without a request before with one, and then the one where nothing
-    /// has moved for longest.
-    pub(super) fn worth(&self) -> (Stage, Instant) {
+    /// Returns the rank by which a connection is chosen to give way: the smallest goes first. A connection without a
+    /// request goes before one with a request; among equals, the one in which nothing has moved for the longest time
+    /// goes first.
+    pub(super) fn rank(&self) -> (Stage, Instant) {
         let now = self.now.lock();
         (now.stage, now.moved)
     }
 
-    /// For how long its peer has taken nothing of what is there for it; `None` if there is nothing.
+    /// Returns for how long the peer has accepted no bytes although some are waiting. `None` if no bytes are waiting.
     pub(super) fn stuck(&self) -> Option<Duration> {
         self.now.lock().stuck.map(|since| since.elapsed())
     }
 
-    /// Ends the connection.
+    /// Asks the connection to end.
     pub(super) fn leave(&self) {
-        self.now.lock().leaves = true;
+        self.now.lock().is_leaving = true;
         self.leave.notify_one();
     }
 
-    /// Whether [`Activity::leave`] was called.
-    pub(super) fn leaves(&self) -> bool {
-        self.now.lock().leaves
+    /// Returns true after [`Activity::leave`] was called.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.now.lock().is_leaving
     }
 
     /// Waits for [`Activity::leave`].
@@ -82,7 +84,8 @@ impl Activity {
         self.leave.notified().await;
     }
 
-    /// From its next write on the system holds little for this peer, so that it is seen soon when it reads nothing.
+    /// Makes the kernel's send buffer small from the next write on, so that we soon notice when the peer reads
+    /// nothing.
     pub(super) fn keep_short(&self) {
         self.now.lock().short = true;
     }
@@ -97,7 +100,7 @@ impl Activity {
         (now.stage, now.moved) = (stage, Instant::now());
     }
 
-    /// It was read, and nothing was there.
+    /// Records that the socket was read and that no bytes were there.
     fn found_silent(&self) {
         let mut now = self.now.lock();
         if now.stage == Stage::New {
@@ -115,7 +118,7 @@ impl Activity {
     }
 }
 
-/// A request is in progress.
+/// A guard: a request is in progress while this lives.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Activity>);
 
@@ -132,16 +135,16 @@ impl Drop for Busy {
     }
 }
 
-/// A socket that tells what happens on it.
+/// A socket that records its reads and writes in an [`Activity`].
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct ObservedStream {
     stream: TcpStream,
     activity: Arc<Activity>,
 }
 
-impl Watched {
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Watched {
-        Watched { stream, activity }
+impl ObservedStream {
+    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> ObservedStream {
+        ObservedStream { stream, activity }
     }
 
     fn write(
@@ -149,7 +152,7 @@ impl Watched {
         write: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if self.activity.take_short() {
-            // Without it, it is only noticed later.
+            // If the option can't be set, a peer that reads nothing is only noticed later.
             let _ = socket2::SockRef::from(&self.stream).set_send_buffer_size(SHORT);
         }
         let written = write(Pin::new(&mut self.stream));
@@ -158,8 +161,8 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
-    /// What a peer has not taken is not kept for it, which the system would do for minutes.
+impl Drop for ObservedStream {
+    /// Resets the connection if the peer has not accepted all bytes. The kernel would otherwise keep them for minutes.
     fn drop(&mut self) {
         if self.activity.stuck().is_some() {
             let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
@@ -167,7 +170,7 @@ impl Drop for Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for ObservedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -181,7 +184,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for ObservedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.write(|stream| stream.poll_write(cx, bytes))
     }

@@ -1,16 +1,17 @@
-//! Who may look and who may change: the token, and the browser of somebody who reads another page meanwhile.
+//! Decides who may read and who may change. There are two dangers: a caller without the token, and a web page of
+//! somebody else in the browser of a user who can reach this listener.
 //!
-//! With a token, it must come with each request that reveals or changes anything. Without one the listener is on
-//! loopback (the configuration sees to that) and asks for nothing; but a browser on this host carries out what any
-//! page says, so:
+//! With a token configured, each request that shows or changes anything must carry it. Without a token the listener is
+//! on loopback (the configuration checks that) and asks for nothing. But a browser on this host sends requests for any
+//! page that it shows, and therefore:
 //!
-//! * a `Host` that is neither a loopback address nor `localhost` is refused: the name of a foreign page can be made to
-//!   point at loopback (DNS rebinding). This holds for every path, `/metrics` and health included. A listener beyond
-//!   loopback is reached by names that Hapax can't know; there the token, which no foreign page has, does this work, and
-//!   what asks for no token is for everybody who reaches the port;
-//! * an `Origin` other than the host itself is refused;
-//! * a change must say `Content-Type: application/json` or bring an `Authorization` header: a foreign page can send
-//!   neither without asking first, and the question is never answered with yes.
+//! * A `Host` that is neither a loopback address nor `localhost` is refused: the owner of a foreign page can make its
+//!   name point at loopback (DNS rebinding). This applies to every path, including `/metrics` and health. A listener
+//!   beyond loopback has names that Hapax can't know, so there the token protects instead: a foreign page does not
+//!   have it. Paths that need no token are open to everybody who reaches the port.
+//! * An `Origin` other than the host itself is refused.
+//! * A change must have `Content-Type: application/json` or an `Authorization` header. A foreign page can send neither
+//!   without a preflight request, and a preflight request is never granted.
 
 use super::Admin;
 use super::complaint::Complaint;
@@ -23,15 +24,15 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// Where a request comes from; put in by the listener.
+/// The address that a request comes from. The listener adds it to each request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
-/// Who was let in: for the log.
+/// A caller who was let in, for the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
     peer: Option<SocketAddr>,
-    /// by what: "token" or "loopback"
+    /// why: "token" or "loopback"
     pub(super) by: &'static str,
 }
 
@@ -44,17 +45,17 @@ impl fmt::Display for Caller {
     }
 }
 
-/// Looks at who comes.
+/// Checks each request before it is served.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct AccessCheck {
     pub(super) token: Option<Token>,
-    /// where the listener is; `None` in the tests of a router without one
+    /// the listener's address; `None` in tests of a router without a listener
     pub(super) address: Option<SocketAddr>,
 }
 
-/// Lets a request through whose `Host` can be this listener, whatever it asks for.
-pub(super) async fn know_host(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    match admin.door.check_host(request.headers()) {
+/// Lets a request pass if its `Host` can be this listener, whatever path it asks for.
+pub(super) async fn require_host(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    match admin.access.check_host(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(complaint) => refused(&request, complaint),
     }
@@ -66,10 +67,10 @@ fn refused(request: &Request, complaint: Complaint) -> Response {
     complaint.into_response()
 }
 
-/// Lets a request through to the API, or answers in its place.
+/// Lets a request pass to the API, or answers with an error.
 pub(super) async fn guard(State(admin): State<Arc<Admin>>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    match admin.door.admit(request.method(), request.headers()) {
+    match admin.access.admit(request.method(), request.headers()) {
         Ok(by) => {
             request.extensions_mut().insert(Caller { peer, by });
             let mut response = next.run(request).await;
@@ -82,8 +83,8 @@ pub(super) async fn guard(State(admin): State<Arc<Admin>>, mut request: Request,
     }
 }
 
-impl Door {
-    /// By what they are let in, or why not. Their `Host` has been looked at.
+impl AccessCheck {
+    /// Returns why the caller is let in ("token" or "loopback"), or the error. The `Host` is already checked.
     fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<&'static str, Complaint> {
         check_origin(headers)?;
         let by = self.check_token(headers)?;
@@ -106,7 +107,7 @@ impl Door {
 
     fn check_host(&self, headers: &HeaderMap) -> Result<(), Complaint> {
         let beyond = self.address.is_some_and(|address| !address.ip().is_loopback());
-        // Without a Host it is no browser.
+        // A request without a Host does not come from a browser.
         let Some(host) = headers.get(header::HOST) else { return Ok(()) };
         if beyond || host.to_str().is_ok_and(is_loopback) {
             return Ok(());
@@ -118,7 +119,7 @@ impl Door {
     }
 }
 
-/// The token of `Bearer TOKEN`.
+/// Returns the token of `Bearer TOKEN`.
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(b"bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
@@ -137,7 +138,7 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Complaint> {
             )));
         }
     }
-    // What a page embeds (an image, say) has no Origin, but a browser still says where it is from.
+    // A browser sends no Origin for things that a page embeds, such as an image. But it sends `Sec-Fetch-Site`.
     let says = |name: &str, value: &str| headers.get(name).is_some_and(|have| have == value);
     let foreign = says("sec-fetch-site", "cross-site") || says("sec-fetch-site", "same-site");
     if foreign && !says("sec-fetch-mode", "navigate") {
@@ -161,7 +162,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), Complaint> {
     ))
 }
 
-/// `HOST[:PORT]` with a host that means this host everywhere.
+/// Returns true if `HOST[:PORT]` names this host on every machine.
 fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((v6, _)) => v6,

@@ -1,8 +1,8 @@
-//! One reading of both clocks: ages come from the monotonic one, dates are told from the other.
+//! One reading of both clocks. Ages come from the monotonic clock, dates from the wall clock.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// Now, on both clocks.
+/// The present moment on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
     pub(super) instant: Instant,
@@ -15,17 +15,17 @@ impl Now {
         Now { instant: Instant::now(), date: SystemTime::now() }
     }
 
-    /// Seconds since then; zero if it is to come.
+    /// Returns the seconds since `then`; zero if it is in the future.
     pub(super) fn since(&self, then: Instant) -> f64 {
         self.instant.saturating_duration_since(then).as_secs_f64()
     }
 
-    /// Seconds until then; zero if it is over.
+    /// Returns the seconds until `then`; zero if it has passed.
     pub(super) fn until(&self, then: Instant) -> f64 {
         then.saturating_duration_since(self.instant).as_secs_f64()
     }
 
-    /// That instant as a date, ISO 8601 in UTC.
+    /// Returns that instant as a date, in ISO 8601 and UTC.
     pub(super) fn iso(&self, at: Instant) -> String {
         let date = match at.checked_duration_since(self.instant) {
             Some(ahead) => self.date.checked_add(ahead),
@@ -35,7 +35,7 @@ impl Now {
     }
 }
 
-/// A span as a person writes it: whole milliseconds, without what is below.
+/// Writes a duration as a person would, cut to whole milliseconds.
 pub(super) fn span(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     humantime::format_duration(Duration::from_millis(millis)).to_string()

@@ -1,4 +1,4 @@
-//! What is answered where something is wrong: a status, and JSON that says what, where, and what to do.
+//! Error answers: a status, and JSON that says what is wrong, where, and what to do.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Something is wrong.
+/// An error answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Complaint {
     pub(super) status: StatusCode,
@@ -19,7 +19,7 @@ pub(super) struct Complaint {
 pub(super) struct ComplaintBody {
     /// what is wrong, where, and what to do
     pub(super) error: String,
-    /// each single thing that is wrong, where there may be several
+    /// each single error, if there can be several
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub(super) errors: Vec<String>,

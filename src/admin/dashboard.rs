@@ -1,10 +1,11 @@
-//! The page at `/`: files that are compiled in, and the headers that keep them to themselves. Not the API: the page asks
-//! that as any other client does, with the token that its reader gives it. Nothing secret is in these files, so they are
-//! served to anyone who reaches the listener.
+//! The dashboard at `/`: files that are compiled into the binary, and the headers that protect them. The page calls
+//! the API as any other client does, with the token that its reader enters. The files hold no secret, so they are
+//! served to everybody who reaches the listener.
 //!
-//! The scripts are modules without a build step; `dashboard/app.js` says which does what. What publishers choose (ids,
-//! routing keys) is shown on this page, so the policy below forbids what could make markup or script of it: no inline
-//! script, no outside source, and no text that is parsed as markup (`trusted-types 'none'`).
+//! The scripts are modules without a build step; `dashboard/app.js` says what each one does. The page shows texts that
+//! publishers choose (ids, routing keys). The policy below therefore forbids everything that could turn such a text
+//! into markup or script: no inline script, no outside source, and no text that is parsed as markup (`trusted-types
+//! 'none'`).
 
 use axum::Router;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
@@ -13,7 +14,7 @@ use axum::routing::get;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::hash::Hasher;
 
-/// Only what this listener serves, and only as what it is.
+/// The Content-Security-Policy: only files of this listener, each only as its own type.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";
@@ -22,7 +23,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// One file: where, as what, and its text.
+/// One file: its path, its content type, and its text.
 #[derive(Clone, Copy, Debug)]
 struct Asset {
     path: &'static str,
@@ -50,7 +51,7 @@ const ASSETS: [Asset; 11] = [
     asset!("/assets/panel.js", SCRIPT, "panel.js"),
 ];
 
-/// The page and what it is made of.
+/// Returns the routes of the page and its files.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     ASSETS.into_iter().fold(Router::new(), |router, asset| {
         let tag = asset.tag();
@@ -59,7 +60,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 }
 
 impl Asset {
-    /// The same for the same text, so that a browser asks again but fetches only what is new.
+    /// Returns the same tag for the same text, so that a browser downloads a file again only after it has changed.
     fn tag(self) -> String {
         let mut hasher = SipHasher13::new();
         hasher.write(self.text.as_bytes());

@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`: whether the process answers, and whether publishes would get anywhere.
+//! `/healthz` says whether the process answers, and `/readyz` whether publishes would reach the broker.
 
 use super::Admin;
 use super::complaint::ComplaintBody;
@@ -22,19 +22,19 @@ pub(super) struct Readiness {
     windows: Vec<WindowState>,
 }
 
-/// The broker, as it answered last.
+/// The broker's last answer.
 #[derive(Clone, PartialEq, Eq, Serialize, ToSchema, Debug)]
 #[schema(as = Upstream)]
 pub(super) struct UpstreamState {
     /// `HOST:PORT`
     pub(super) address: String,
-    /// it answers an AMQP handshake
+    /// true if it answers an AMQP handshake
     pub(super) ok: bool,
-    /// why not
+    /// why it does not
     pub(super) error: Option<String>,
 }
 
-/// A window, in short.
+/// A summary of a window.
 #[derive(Serialize, ToSchema, Debug)]
 struct WindowState {
     name: String,
@@ -94,13 +94,13 @@ impl UpstreamState {
     }
 }
 
-/// Whether the process answers
+/// Check whether the process answers
 #[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, body = String), (status = 403, body = ComplaintBody)))]
 pub(super) async fn alive() -> &'static str {
     "alive\n"
 }
 
-/// Whether publishes would get anywhere: the upstream answers an AMQP handshake, and Hapax is not draining
+/// Check whether publishes would reach the broker: it answers an AMQP handshake, and Hapax is not draining
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses((status = 200, body = Readiness), (status = 403, body = ComplaintBody), (status = 503, body = Readiness)))]
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {

@@ -1,12 +1,15 @@
-//! The admin listener's sockets: how many, how long a slow or silent peer is put up with, and who gives way when all
-//! places are taken. Nothing else has a bound there, so these hold for whatever is served.
+//! The sockets of the admin listener: how many there may be, how long a slow or silent peer is tolerated, and which
+//! connection gives way when all places are taken. These limits apply to every route; the routes have none of their
+//! own.
 //!
-//! A connection is never refused. When all places are taken, one gives way: of those without a request (silent, or
-//! between two), the one that has been so for longest; if all have one, the one whose peer has taken nothing for longest.
-//! So a health check finds a place however many connections say nothing, and however fast new ones come.
+//! A connection is never refused. When all places are taken, one connection gives way. Connections without a request
+//! (silent, or between two requests) go first, the one that has been silent longest before the others. If all have a
+//! request, the one goes whose peer has read nothing for the longest time. A health check therefore always finds a
+//! place, however many connections say nothing and however fast new ones arrive.
 
-use super::activity::{Activity, Busy, Stage, Watched};
+use super::activity::{Activity, Busy, ObservedStream, Stage};
 use super::auth::Peer;
+use crate::accept::Acceptor;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -27,71 +30,64 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_io_timeout::TimeoutStream;
 
-/// How long accepting rests when the system refuses (out of files, out of memory).
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// Between two lines that say that all places are taken.
+/// The shortest time between two log lines that say that all places are taken.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// How long a connection may say nothing before it gives way: as long as its peer may need to send what it came for. So
-/// 10,000 connections can come and go in a second.
+/// How long a new connection may say nothing before it gives way. A peer needs that long to send its request. With
+/// this value, 10,000 connections can come and go in a second.
 const GRACE: Duration = Duration::from_millis(25);
-/// Connections that may have been told to leave and not be gone yet. Each takes a file.
+/// How many connections may have been told to leave and still be open. Each takes a file descriptor.
 const LEAVING: usize = 64;
-/// Bytes of a request's head, and of an answer that waits to be written, per connection.
+/// The most bytes in a request's head, and in an answer that waits to be written, per connection.
 const BUFFER: usize = 64 << 10;
 
-/// Three questions without an answer, and the peer's machine is gone.
+/// TCP keepalive: after three probes without an answer, the peer's machine counts as gone.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(60))
     .with_interval(Duration::from_secs(15))
     .with_retries(3);
 
-/// See the module.
+/// The limits of the admin listener.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// connections at a time, at least 1
+    /// the most connections at a time, at least 1
     pub(super) connections: usize,
-    /// how long a request's head may take, counted from the connection's begin or from the answer before it
+    /// how long a request's head may take, counted from the accept or from the previous answer
     pub(super) head: Duration,
-    /// how long a peer may take nothing of what is written to it
+    /// how long a peer may accept no bytes of what is written to it
     pub(super) write: Duration,
 }
 
-/// A dashboard in each of many tabs, Prometheus, and a few more.
+/// The limits in production: room for dashboards in many tabs, for Prometheus, and for a few more.
 pub(super) const BOUNDS: Bounds =
     Bounds { connections: super::CONNECTIONS, head: Duration::from_secs(5), write: Duration::from_secs(10) };
 
 /// Serves until the task is dropped.
 pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds) -> io::Result<()> {
+    let mut acceptor = Acceptor::new(listener, "admin");
     let mut places = Places::new(bounds.connections.max(1));
     loop {
         tokio::select! {
             () = places.next_end() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    places.make_room(peer).await;
-                    let (router, activity) = (router.clone(), Arc::new(Activity::default()));
-                    places.take(Arc::clone(&activity), async move {
-                        tokio::select! {
-                            () = connection(stream, peer, router, bounds, &activity) => {}
-                            () = activity.told_to_leave() => {}
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::error!(target: "hapax::admin", %error, "can't accept; is the limit of open files too low? (ulimit -n)");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                }
-            },
+            (stream, peer) = acceptor.next() => {
+                places.make_room(peer).await;
+                let (router, activity) = (router.clone(), Arc::new(Activity::default()));
+                places.take(Arc::clone(&activity), async move {
+                    tokio::select! {
+                        () = connection(stream, peer, router, bounds, &activity) => {}
+                        () = activity.told_to_leave() => {}
+                    }
+                });
+            }
         }
     }
 }
 
-/// Who is connected.
+/// The open connections.
 struct Places {
     max: usize,
     tasks: JoinSet<()>,
     taken: HashMap<Id, Arc<Activity>>,
-    /// when it was said last that all are taken, and how many have given way since
+    /// when the last log line about full places was written; `gave_way` counts since then
     told: Option<Instant>,
     gave_way: u64,
 }
@@ -106,7 +102,7 @@ impl Places {
         self.taken.insert(task.id(), activity);
     }
 
-    /// Waits until a connection has ended; for ever while there is none.
+    /// Waits until a connection has ended. Never returns while there is no connection.
     async fn next_end(&mut self) {
         match self.tasks.join_next_with_id().await {
             Some(ended) => self.forget(ended),
@@ -119,7 +115,7 @@ impl Places {
         self.taken.remove(&id);
     }
 
-    /// Whether one is there too many, those that have ended meanwhile left out.
+    /// Returns true if there is one connection too many. Connections that have ended since the last call do not count.
     fn is_full(&mut self) -> bool {
         while let Some(ended) = self.tasks.try_join_next_with_id() {
             self.forget(ended);
@@ -127,12 +123,13 @@ impl Places {
         self.taken.len() - self.leaving() >= self.max
     }
 
-    /// Tells one to leave if all places are taken. Waits while all are new, and while many have been told and are not gone
-    /// yet: a moment, because a queue of connections that nobody accepts is as bad as none.
+    /// Tells a connection to leave if all places are taken. Waits while all connections are new, and while too many
+    /// that were told to leave are still open. The wait must be short: connections that nobody accepts are no better
+    /// off than closed ones.
     async fn make_room(&mut self, peer: SocketAddr) {
         while self.is_full() {
-            let staying = self.taken.values().filter(|activity| !activity.leaves());
-            match staying.map(|activity| (activity.worth(), activity)).min_by_key(|(worth, _)| *worth) {
+            let staying = self.taken.values().filter(|activity| !activity.is_leaving());
+            match staying.map(|activity| (activity.rank(), activity)).min_by_key(|(rank, _)| *rank) {
                 Some(((Stage::Silent, since), _)) if since.elapsed() < GRACE => {
                     tokio::time::sleep_until(since + GRACE).await;
                 }
@@ -141,7 +138,7 @@ impl Places {
                     self.gave_way += 1;
                     self.tell(peer);
                 }
-                // Their turn comes.
+                // New connections are read soon and then count as silent or busy.
                 Some(((Stage::New, _), _)) | None => tokio::task::yield_now().await,
             }
         }
@@ -150,12 +147,13 @@ impl Places {
         }
     }
 
-    /// Those who have been told to leave and are not gone yet.
+    /// Returns how many connections have been told to leave and are still open.
     fn leaving(&self) -> usize {
-        self.taken.values().filter(|activity| activity.leaves()).count()
+        self.taken.values().filter(|activity| activity.is_leaving()).count()
     }
 
-    /// Whoever makes this happen may do it a thousand times a second.
+    /// Logs that a connection gives way. A stranger can cause this a thousand times per second, so most lines are left
+    /// out.
     fn tell(&mut self, peer: SocketAddr) {
         let now = Instant::now();
         if self.told.is_some_and(|told| now - told < TELL_EVERY) {
@@ -174,10 +172,11 @@ async fn connection(
     bounds: Bounds,
     activity: &Arc<Activity>,
 ) {
-    // A small event must not wait for the next one. A peer whose machine has died is noticed by the system.
+    // Send a small event at once instead of waiting for the next. Keepalive lets the kernel notice a peer whose
+    // machine died.
     let _ = stream.set_nodelay(true);
     let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
-    let mut stream = TimeoutStream::new(Watched::new(stream, Arc::clone(activity)));
+    let mut stream = TimeoutStream::new(ObservedStream::new(stream, Arc::clone(activity)));
     stream.set_write_timeout(Some(bounds.write));
     let router = TowerToHyperService::new(router);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
@@ -198,7 +197,7 @@ async fn connection(
     }
 }
 
-/// An answer's body: its request is in progress until all of it has been handed over.
+/// The body of an answer. Its request is in progress until the whole body is handed over.
 struct Answer {
     body: Body,
     _busy: Busy,

@@ -1,17 +1,19 @@
-//! HTTP for operators: metrics, health and the dashboard's files for everybody, and the API for those who may.
+//! HTTP for operators. Metrics, health and the dashboard's files are for everybody; the API is for those who may use
+//! it.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/metrics` | for Prometheus, as OpenMetrics or in the classic text format |
 //! | `/healthz` | 200 while the process answers at all |
 //! | `/readyz` | 200 if the upstream answers an AMQP handshake and we are not draining, else 503; detail as JSON |
-//! | `/`, `/assets/…` | the page of [`dashboard`]: it asks the API as everybody else does |
-//! | `/api/v1/openapi.json` | what the rest is |
-//! | `/api/v1/…` | see [`api`], behind [`auth`] |
+//! | `/`, `/assets/…` | the [`dashboard`], a page that calls the API as everybody else does |
+//! | `/api/v1/openapi.json` | the description of the API |
+//! | `/api/v1/…` | the [`api`], protected by [`auth`] |
 //! | anything else | 404 as JSON |
 //!
-//! All of it is answered only where the request's `Host` can be this listener ([`auth`]). [`listen`] bounds connections,
-//! [`events`] streams; [`activity`] says who of them gives way; [`complaint`] is what every error looks like.
+//! Every path answers only if the request's `Host` can be this listener ([`auth`]). [`listen`] limits connections,
+//! [`api::events`] limits streams, [`activity`] records which connection should give way, and [`complaint`] is the form of
+//! every error.
 
 mod activity;
 mod api;
@@ -19,19 +21,17 @@ mod auth;
 mod clock;
 mod complaint;
 pub mod dashboard;
-mod events;
 mod health;
 mod listen;
 mod metrics;
 mod probe;
-pub(crate) mod process;
-
 pub use probe::{Probe, ProbeError};
 
 use crate::config::{Config, WindowConfig};
-use crate::net::Clients;
+use crate::net::ConnectionList;
 use crate::stats::Stats;
-use auth::Door;
+use api::Events;
+use auth::AccessCheck;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -39,7 +39,6 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use clock::Now;
 use complaint::{Complaint, ComplaintBody};
-use events::Events;
 use hapax_core::pressure::{Budget, Watched};
 use hapax_core::window::KeyMaker;
 use metrics::{Format, Metrics};
@@ -53,53 +52,54 @@ use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// How long a scrape waits for the upstream's answer, before it shows an older one: little, measured by Prometheus'
-/// timeout of ten seconds, and much for a handshake.
+/// How long a scrape waits for the upstream's answer before it shows an older one. This is short against Prometheus'
+/// timeout of ten seconds, and long for a handshake.
 const SCRAPE_PATIENCE: Duration = Duration::from_millis(250);
 
-/// Connections at a time. Each takes a file.
+/// The most connections at a time. Each takes a file descriptor.
 pub const CONNECTIONS: usize = 256;
-/// Connections that the system may hold until they are accepted: many, because one that finds no place there is tried
-/// again after a second, which is what a health check waits in all. The system has a bound of its own (`somaxconn`).
+/// How many connections the kernel may hold before we accept them. It is large, because a client whose connection
+/// finds no room there tries again only after a second, and a health check waits no longer than that in all. The
+/// kernel has a limit of its own (`somaxconn`).
 pub const BACKLOG: u32 = 4096;
 
-/// What the admin interface is made of.
+/// The parts that the admin interface is made of.
 #[derive(Debug)]
 pub struct Parts<'a> {
-    /// what is in force; its windows are those below, in the same order
+    /// the configuration in force; its windows are those below, in the same order
     pub config: &'a Config,
     /// the windows
     pub windows: Vec<Watched>,
-    /// who of them sizes itself, and within what
+    /// sizes the windows with capacity "auto" within the memory budget
     pub budget: Arc<Budget>,
-    /// makes the keys that sessions make
+    /// makes the same keys as sessions do
     pub keys: KeyMaker,
     /// what the process counts
     pub stats: Arc<Stats>,
-    /// who is connected
-    pub clients: Arc<Clients>,
+    /// the list of client connections
+    pub connections: Arc<ConnectionList>,
     /// asks the upstream
     pub probe: Probe,
-    /// turns true when the process is told to end
+    /// turns true when the process begins to drain
     pub draining: watch::Receiver<bool>,
 }
 
-/// Everything that is shown, and what may be changed.
+/// Everything that the admin interface shows, and what it may change.
 #[derive(Debug)]
 pub struct Admin {
     windows: Arc<[Watched]>,
-    /// of each window, what it does not know of itself
+    /// the configuration of each window, in the same order
     configured: Vec<WindowConfig>,
     budget: Arc<Budget>,
     keys: KeyMaker,
     stats: Arc<Stats>,
-    clients: Arc<Clients>,
+    connections: Arc<ConnectionList>,
     metrics: Metrics,
     probe: Arc<Probe>,
     draining: watch::Receiver<bool>,
-    door: Door,
+    access: AccessCheck,
     events: Events,
-    /// Held while something is changed: of two changes at once, the log tells which came first.
+    /// Held during a change. When two changes come at once, the log shows which was first.
     changing: Mutex<()>,
     since: Now,
     listen: SocketAddr,
@@ -107,9 +107,9 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Of these parts.
+    /// Creates the admin interface from its parts.
     pub fn new(parts: Parts<'_>) -> Arc<Admin> {
-        let Parts { config, windows, budget, keys, stats, clients, probe, draining } = parts;
+        let Parts { config, windows, budget, keys, stats, connections, probe, draining } = parts;
         let windows: Arc<[Watched]> = windows.into();
         let probe = Arc::new(probe);
         Arc::new(Admin {
@@ -119,10 +119,10 @@ impl Admin {
             budget,
             keys,
             stats,
-            clients,
+            connections,
             probe,
             draining,
-            door: Door { token: config.admin_token.clone(), address: config.admin },
+            access: AccessCheck { token: config.admin_token.clone(), address: config.admin },
             events: Events::default(),
             changing: Mutex::default(),
             since: Now::read(),
@@ -137,18 +137,18 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> io::Result<()> {
     listen::serve(listener, router(admin), listen::BOUNDS).await
 }
 
-/// All routes.
+/// Returns all routes.
 pub fn router(admin: Arc<Admin>) -> Router {
     Router::from(open())
         .merge(dashboard::routes())
         .merge(api::guarded(&admin))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(from_fn_with_state(Arc::clone(&admin), auth::know_host))
+        .layer(from_fn_with_state(Arc::clone(&admin), auth::require_host))
         .with_state(admin)
 }
 
-/// What asks for no token: it reveals no more than that something works, and how much.
+/// Returns the routes that need no token. They reveal only that something works, and how much.
 fn open() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::new()
         .routes(routes!(show_metrics))
@@ -157,9 +157,9 @@ fn open() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(api::openapi::show))
 }
 
-/// For Prometheus
+/// Show metrics for Prometheus
 ///
-/// In the classic text format, or as OpenMetrics where `Accept` names it.
+/// They are in the classic text format, or in OpenMetrics if `Accept` names it.
 #[utoipa::path(
     get,
     path = "/metrics",

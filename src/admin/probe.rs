@@ -1,12 +1,12 @@
-//! Does the upstream answer an AMQP handshake? Asked on a connection of its own: the protocol header out, the first
-//! frame in, and away before any credentials are due.
+//! Checks whether the upstream answers an AMQP handshake. A probe opens its own connection, sends the protocol header,
+//! reads the first frame, and closes before any credentials are due.
 //!
-//! A TCP connection would prove less: a load balancer accepts for brokers that are gone, and a RabbitMQ that is still
-//! booting accepts before it speaks. RabbitMQ logs such a connection as one that its client closed early; the answer
-//! is kept for a moment, so that many who ask do not fill that log. A scrape of the metrics is content with an older
-//! answer, as long as it was good, and does not wait for a slow one.
+//! A TCP connection alone would prove less: a load balancer accepts connections for brokers that are gone, and a
+//! booting RabbitMQ accepts connections before it speaks AMQP. RabbitMQ logs each probe as a connection that its
+//! client closed early. To keep that log short, an answer is remembered for a moment and given to everybody who asks.
+//! A scrape of the metrics also accepts an older answer if it was good, and does not wait for a slow one.
 
-use crate::config::Upstream;
+use crate::config::UpstreamAddress;
 use hapax_core::wire::frame::{HEADER_LEN, PROTOCOL_HEADER};
 use parking_lot::Mutex;
 use std::io;
@@ -16,42 +16,42 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-/// A method frame on channel 0, and behind its size the ids of `connection.start`.
+/// The beginning of a method frame on channel 0. [`CONNECTION_START`] follows after the frame's size.
 const METHOD_ON_CHANNEL_0: [u8; 3] = [1, 0, 0];
 const CONNECTION_START: [u8; 4] = [0, 10, 0, 10];
 
-/// For how long a good answer serves those who only count: one handshake for each scrape would be a line in RabbitMQ's
-/// log for each. That the upstream is gone is seen so much later.
+/// How long a scrape accepts a good answer. Otherwise each scrape would add a line to RabbitMQ's log. The price: a
+/// scrape notices a lost upstream this much later.
 const GOOD_FOR_SCRAPES: Duration = Duration::from_secs(15);
 
 /// Why the upstream is not ready.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// no TCP connection, or it broke
+    /// there is no TCP connection, or it broke
     #[error("{0}")]
     Io(Arc<io::Error>),
-    /// nothing within this time
+    /// there was no answer within this time
     #[error("no answer within {}", humantime::format_duration(*.0))]
     Silent(Duration),
-    /// it closed instead of answering
+    /// the upstream closed the connection instead of answering
     #[error("it closed the connection instead of answering the protocol header")]
     Closed,
-    /// it answered with a protocol header of its own
+    /// the upstream answered with a protocol header of its own
     #[error("it speaks another version of AMQP than 0-9-1")]
     OtherVersion,
-    /// it answered something else
+    /// the upstream answered something else
     #[error("what answers there does not speak AMQP")]
     NotAmqp,
 }
 
-/// Asks the upstream, and remembers the answer for a moment.
+/// Probes the upstream and remembers the answer for a moment.
 #[derive(Debug)]
 pub struct Probe {
     address: String,
     timeout: Duration,
     fresh: Duration,
     last: Mutex<Option<Answer>>,
-    /// Held while asking: of many at once, one asks and the others get its answer.
+    /// Held during a probe. If several callers ask at once, one probes and the others get its answer.
     asking: tokio::sync::Mutex<()>,
 }
 
@@ -62,18 +62,18 @@ struct Answer {
 }
 
 impl Probe {
-    /// For this upstream; an answer takes no longer than `timeout`, and is good for as long as `fresh`.
-    pub fn new(upstream: &Upstream, timeout: Duration, fresh: Duration) -> Probe {
+    /// Creates a probe of this upstream. An answer takes at most `timeout` and is remembered for `fresh`.
+    pub fn new(upstream: &UpstreamAddress, timeout: Duration, fresh: Duration) -> Probe {
         let (last, asking) = (Mutex::default(), tokio::sync::Mutex::default());
         Probe { address: upstream.authority(), timeout, fresh, last, asking }
     }
 
-    /// `HOST:PORT`.
+    /// Returns `HOST:PORT` of the upstream.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Whether it answers, as of now or a moment ago.
+    /// Returns whether the upstream answers. The answer may be up to `fresh` old.
     pub async fn check(&self) -> Result<(), ProbeError> {
         let _asking = self.asking.lock().await;
         if let Some(answer) = self.answer(self.fresh) {
@@ -84,13 +84,13 @@ impl Probe {
         what
     }
 
-    /// What it answered last, however long ago; none before it was asked.
+    /// Returns the last answer, however old it is; `None` before the first probe.
     pub fn last(&self) -> Option<Result<(), ProbeError>> {
         self.last.lock().as_ref().map(|answer| answer.what.clone())
     }
 
-    /// For those who then look at [`Probe::last`]: asks if need be, and waits no longer than `patience`. What is slower
-    /// goes on by itself, and is there for the next one.
+    /// Renews [`Probe::last`] if it is too old, but waits at most `patience`. A slower probe goes on in the
+    /// background, and its answer is there for the next caller.
     pub async fn refresh(self: &Arc<Probe>, patience: Duration) {
         let good = self.answer(self.fresh.max(GOOD_FOR_SCRAPES)).is_some_and(|answer| answer.what.is_ok());
         if good || self.answer(self.fresh).is_some() {
@@ -101,13 +101,14 @@ impl Probe {
         let _ = timeout(patience, asked).await;
     }
 
-    /// The state of a while ago, for those who only show it: see [`Probe::refresh`].
+    /// Returns an answer for somebody who only shows it. It may be some seconds old, because it comes from
+    /// [`Probe::refresh`].
     pub async fn glance(self: &Arc<Probe>, patience: Duration) -> Result<(), ProbeError> {
         self.refresh(patience).await;
         self.last().unwrap_or(Err(ProbeError::Silent(patience)))
     }
 
-    /// The last one, if it is not older than this.
+    /// Returns the last answer if it is younger than `age`.
     fn answer(&self, age: Duration) -> Option<Answer> {
         self.last.lock().clone().filter(|answer| answer.at.elapsed() < age)
     }
@@ -123,7 +124,7 @@ impl Probe {
 async fn handshake(address: &str) -> Result<(), ProbeError> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(&PROTOCOL_HEADER).await?;
-    // A protocol header is as long as a frame's header and one more, so neither can be missed by reading this much.
+    // Reads 7 bytes first. A protocol header has 8 bytes and a frame at least as many, so this read fits both.
     let mut head = [0; HEADER_LEN];
     stream.read_exact(&mut head).await?;
     if head.starts_with(b"AMQP") {

@@ -1,11 +1,11 @@
-//! What is made from the definition of the command line: shell completions and manual pages.
+//! Prints texts that are made from the definition of the command line: shell completions and manual pages.
 
 use clap::{Args, Command};
 use clap_complete::Shell;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// What `hapax completions` is asked for.
+/// The arguments of `hapax completions`.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 #[command(after_help = "\
 bash  hapax completions bash > ~/.local/share/bash-completion/completions/hapax
@@ -16,7 +16,7 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-/// What `hapax man` is asked for.
+/// The arguments of `hapax man`.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 #[command(after_help = "hapax man | man -l -            read it\nhapax man windows set | man -l -")]
 pub struct ManArgs {
@@ -27,15 +27,15 @@ pub struct ManArgs {
     pub out: Option<PathBuf>,
 }
 
-/// Completions for a shell.
+/// Prints completions for a shell.
 pub fn completions(args: &CompletionsArgs, out: &mut dyn Write) -> io::Result<()> {
-    // The generator panics where it can't write; a closed pipe shall not do that.
+    // The generator panics if it can't write. A closed pipe must not cause a panic, so write to memory first.
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut super::definition(), "hapax", &mut text);
     out.write_all(&text)
 }
 
-/// A manual page, or all of them into a directory.
+/// Prints a manual page, or writes all pages to a directory.
 pub fn man(args: &ManArgs, out: &mut dyn Write) -> io::Result<()> {
     let mut root = super::definition();
     root.build();

@@ -1,10 +1,11 @@
-//! The second reading: every key by name, bounds, and what must hold between keys.
+//! The second step of reading a configuration. It reads every key by name, checks the bounds of its value, and checks
+//! the rules that involve several keys.
 
 use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
-    Config, DigestSecret, Given, Limits, Loaded, Log, Overrides, Problems, Timeouts, Token, Upstream,
-    WindowConfig, value,
+    Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, Timeouts, Token,
+    UpstreamAddress, WindowConfig, value,
 };
 use hapax_core::pressure::budget;
 use hapax_core::window::Mode;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What nobody means: more is a slip of the hand, and would only fail later and less clearly.
+/// Upper bounds. A larger value is surely a typing error, and would only fail later with a less clear message.
 pub(crate) mod most {
     use std::time::Duration;
 
@@ -27,19 +28,19 @@ pub(crate) mod most {
     pub(crate) const BUFFER: usize = 1 << 30;
     pub(crate) const IDS: usize = hapax_core::window::engine::MOST_IDS;
     pub(crate) const BUDGET: usize = 1 << 40;
-    /// Less would not do for a few connections.
+    /// With less memory than this, not even a few connections could be served.
     pub(crate) const LEAST_MEMORY: usize = 16 << 20;
     pub(crate) const WEIGHT: usize = 1000;
     pub(crate) const TIMEOUT: Duration = Duration::from_secs(86_400);
     pub(crate) const TTL: Duration = Duration::from_secs(365 * 86_400);
 }
 
-/// The shortest time that is not none at all.
+/// The shortest duration that a key accepts where zero makes no sense.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
-/// A proof must outlive the answer that brings it.
+/// The broker's proof must live longer than the answer that carries it.
 const RIGHTS_LEAST: Duration = Duration::from_secs(1);
 
-/// Everything, or all that is wrong with it.
+/// Returns the complete configuration, or all of its errors.
 pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Result<Loaded, Problems> {
     let mut report = Report::new(name, text);
     let table = raw::parse(text, &mut report);
@@ -87,12 +88,12 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         memory_budget,
         limits,
         timeouts,
-        log: Log { level, ..log },
+        log: LogSettings { level, ..log },
         windows,
     }
 }
 
-/// The token's file, and the token. The environment comes before the file, which is not read then.
+/// Returns the path of the token's file, and the token. A token from the environment wins; the file is then not read.
 fn read_token(
     top: &mut Section<'_>,
     overrides: &Overrides,
@@ -121,7 +122,7 @@ fn listen(text: &str) -> Result<SocketAddr, Wrong> {
     value::address(text, "127.0.0.1:5673")
 }
 
-/// What a flag or the environment says, or else what the file says.
+/// Returns the value of a flag or of the environment if there is one, and the file's value otherwise.
 fn overridden<T>(
     value: T,
     key: &str,
@@ -191,9 +192,9 @@ fn read_timeouts(mut section: Section<'_>, report: &mut Report) -> Timeouts {
     timeouts
 }
 
-fn read_log(mut section: Section<'_>, report: &mut Report) -> Log {
-    let default = Log::default();
-    let log = Log {
+fn read_log(mut section: Section<'_>, report: &mut Report) -> LogSettings {
+    let default = LogSettings::default();
+    let log = LogSettings {
         format: section.read(report, "format", default.format, |v| value::word(v, "auto")),
         level: section.read(report, "level", default.level, |v| value::log_level(value::text(v, "info")?)),
     };
@@ -258,7 +259,8 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     window
 }
 
-/// No address twice, no relay to itself, no open door.
+/// Reports an address that is used twice, an upstream that is Hapax itself, and an admin listener that other hosts can
+/// reach without a token.
 fn check_addresses(config: &Config, report: &mut Report) {
     if let Some(admin) = config.admin {
         let source = report.source("admin");
@@ -296,8 +298,8 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || any)
 }
 
-/// Whether the upstream is surely this process. Names but `localhost` are not resolved.
-fn is_self(upstream: &Upstream, listen: SocketAddr) -> bool {
+/// Returns true if the upstream is certainly this process. Only the name `localhost` is resolved.
+fn is_self(upstream: &UpstreamAddress, listen: SocketAddr) -> bool {
     let ip = match upstream.host.as_ref() {
         "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
         host => host.parse::<IpAddr>().ok(),
@@ -306,7 +308,7 @@ fn is_self(upstream: &Upstream, listen: SocketAddr) -> bool {
     upstream.port == listen.port() && ip.is_some_and(here)
 }
 
-/// No name twice: metrics would be mixed up.
+/// Reports a name that two windows have: their metrics would be mixed up.
 fn check_names(config: &Config, report: &mut Report) {
     let mut seen: HashMap<&str, usize> = HashMap::new();
     for (index, window) in config.windows.iter().enumerate() {
@@ -326,7 +328,8 @@ fn check_names(config: &Config, report: &mut Report) {
     }
 }
 
-/// Windows that size themselves share a budget that is large enough, and start with their share of it.
+/// Gives each window with capacity "auto" its share of the memory budget. Reports a budget that is missing or too
+/// small.
 fn share_budget(config: &mut Config, report: &mut Report) {
     let autos = || config.windows.iter().enumerate().filter(|(_, window)| window.auto);
     let Some((first, window)) = autos().next() else { return };
@@ -339,7 +342,7 @@ fn share_budget(config: &mut Config, report: &mut Report) {
         );
     }
     let weights = autos().map(|(_, window)| window.weight).sum();
-    // So that each one's share is enough for itself.
+    // The total must be so large that the share of each window is enough for it.
     let least = autos().map(|(_, window)| {
         let (weight, weights) = (u128::from(window.weight), u128::from(weights));
         usize::try_from((budget::least_bytes(window.engine) as u128 * weights).div_ceil(weight))
@@ -371,7 +374,7 @@ fn share_budget(config: &mut Config, report: &mut Report) {
     }
 }
 
-/// A window behind one that takes everything it could get.
+/// Warns of a window that can never judge a publish, because one before it matches everything that it matches.
 fn warn_unreachable(config: &Config, report: &mut Report) {
     for (index, window) in config.windows.iter().enumerate() {
         let before = config.windows.iter().take(index);
@@ -392,7 +395,7 @@ fn warn_unreachable(config: &Config, report: &mut Report) {
     }
 }
 
-/// `window = []`, or all of them off.
+/// Warns if nothing is deduplicated: `window = []`, or every window is off.
 fn warn_no_window(config: &Config, report: &mut Report) {
     if config.windows.iter().all(|window| window.limits.mode == Mode::Off) {
         let source = report.source("window");

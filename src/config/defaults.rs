@@ -1,7 +1,8 @@
-//! Every default, in one place, with its unit and its reason. `config/hapax.toml` says the same; a test holds it to it.
+//! All defaults in one place, each with its unit and its reason. `config/hapax.toml` shows the same values, and a test
+//! compares the two.
 
 use super::machine;
-use super::{Config, Limits, Log, LogFormat, Timeouts, Upstream, WindowConfig};
+use super::{Config, Limits, LogFormat, LogSettings, Timeouts, UpstreamAddress, WindowConfig};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
 use hapax_core::window::set::Pattern;
@@ -9,71 +10,76 @@ use hapax_core::window::{Mode, Rules};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// One above RabbitMQ's, so that both fit on one host. Loopback: who opens it to others says so.
+/// One above RabbitMQ's port, so that both fit on one host. Loopback, because opening it to other hosts should be a
+/// decision.
 pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5673);
 /// RabbitMQ on the same host.
 pub const UPSTREAM_HOST: &str = "127.0.0.1";
 /// AMQP's registered port.
 pub const UPSTREAM_PORT: u16 = 5672;
-/// One above RabbitMQ's management port. Loopback: beyond it, a token is needed.
+/// One above RabbitMQ's management port. Loopback, because beyond it a token is needed.
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15673);
 
-/// Connections. Each takes two sockets: 20,000 of the 65,536 files that the systemd unit allows.
+/// Connections. Each takes two sockets, so this takes 20,000 of the 65,536 files that the systemd unit allows.
 pub const MAX_CONNECTIONS: usize = 10_000;
-/// Of `max_connections`, what one address may take: a proxy or a NAT in front of Hapax has one address for many clients, so
-/// it may have half.
+/// One address may take this fraction of `max_connections`: one half. A proxy or a NAT in front of Hapax has one
+/// address for many clients.
 pub const ADDRESS_SHARE: usize = 2;
-/// What one address may take in any case: where so few are allowed at all, they are few clients that somebody knows.
+/// One address may always take this many connections. A relay with fewer in all has few clients, and its operator
+/// knows them.
 pub const ADDRESS_LEAST: usize = 64;
-/// Of the machine's memory, what connections may hold: windows, the kernel's sockets and the broker, if it is here, need
-/// theirs.
+/// Connections may hold this fraction of the machine's memory: one quarter. The windows, the kernel's sockets, and the
+/// broker, if it runs here, need the rest.
 pub const MEMORY_SHARE: usize = 4;
-/// Publishes. Far more than a publisher leaves unconfirmed in practice.
+/// Publishes. This is far more than a publisher leaves unconfirmed in practice.
 pub const MAX_UNRESOLVED: usize = 65_536;
-/// Bytes. Duplicates in flight are rare, and their bodies are the same message again.
+/// Bytes. Duplicates in flight are rare.
 pub const HELD_BYTES: usize = 16 << 20;
-/// Publishes. A producer that sends one id more often than this before the first is confirmed does not need them all.
+/// Publishes. A publisher that sends an id more often than this before the first confirm does not need all of them.
 pub const WAITERS_PER_ID: usize = 64;
-/// Bytes. Eight times RabbitMQ's own default, so that it never is what decides, unless someone raised the broker's.
+/// Bytes. This is eight times RabbitMQ's own default, so it only matters if somebody has raised the broker's
+/// `frame_max`.
 pub const FRAME_MAX: u32 = 131_072 * 8;
-/// Bytes. Two of RabbitMQ's largest frames, in each direction.
+/// Bytes: two of RabbitMQ's largest frames in each direction.
 pub const BUFFER_BYTES: usize = 256 << 10;
 
-/// Longer than a broker takes to confirm, unless it blocks.
+/// A broker confirms faster than this unless it is blocked.
 pub const LINGER: Duration = Duration::from_secs(30);
-/// As [`LINGER`]: the first one's outcome takes as long as its connection may.
+/// The same as [`LINGER`], because the outcome of the first publish takes as long as its connection may linger.
 pub const IN_FLIGHT: Duration = Duration::from_secs(30);
-/// RabbitMQ's own `handshake_timeout`.
+/// The same as RabbitMQ's own `handshake_timeout`.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
-/// A revoked permission shows within a minute. The broker is asked once for many rights, so asking again costs little.
+/// A revoked permission shows within a minute. One question to the broker serves many publishes, so asking again is
+/// cheap.
 pub const RIGHTS: Duration = Duration::from_secs(60);
-/// As [`LINGER`]; below the 90 s after which systemd kills.
+/// The same as [`LINGER`], and less than the 90 s after which systemd kills a process.
 pub const DRAIN: Duration = Duration::from_secs(30);
-/// A broker in the same network answers within milliseconds; one lost SYN is forgiven.
+/// A broker in the same network answers within milliseconds. This leaves time for one lost SYN.
 pub const UPSTREAM_CONNECT: Duration = Duration::from_secs(5);
 
-/// As long as RabbitMQ's own heartbeats (60 s, given up after two) would take. Not shorter: the kernel counts the time for
-/// which a peer takes no bytes, too, and a broker with an alarm takes none.
+/// The same as the time after which RabbitMQ's own heartbeats give up (60 s, two missed). It must not be shorter: the
+/// kernel also counts the time in which a peer accepts no bytes, and a broker with an alarm accepts none.
 pub const TCP_USER: Duration = Duration::from_secs(120);
 
 /// A filter of `tracing`.
 pub const LOG_LEVEL: &str = "info";
 
-/// The window that there is without a file.
+/// The name of the window that exists without a file.
 pub const WINDOW_NAME: &str = "default";
-/// Ids. At 10 minutes that is 1,666 fresh ids a second, for about 100 MB when full.
+/// Ids. With a TTL of 10 minutes this is enough for 1,666 fresh ids per second, and takes about 43 MB when it is full.
 pub const CAPACITY: usize = 1_000_000;
-/// From the broker's ack. Retries come within seconds; a crashed producer's replay within minutes.
+/// The TTL starts with the broker's ack. Retries arrive within seconds, the replay of a crashed publisher within
+/// minutes.
 pub const TTL: Duration = Duration::from_secs(600);
 
-/// Every window counts the same.
+/// By default all windows have the same weight.
 pub const WEIGHT: u32 = 1;
 
 impl Default for Config {
     fn default() -> Config {
         Config {
             listen: LISTEN,
-            upstream: Upstream::default(),
+            upstream: UpstreamAddress::default(),
             admin: Some(ADMIN),
             admin_token_file: None,
             admin_token: None,
@@ -82,15 +88,15 @@ impl Default for Config {
             memory_budget: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
-            log: Log::default(),
+            log: LogSettings::default(),
             windows: vec![WindowConfig::named(WINDOW_NAME)],
         }
     }
 }
 
-impl Default for Upstream {
-    fn default() -> Upstream {
-        Upstream { host: UPSTREAM_HOST.into(), port: UPSTREAM_PORT }
+impl Default for UpstreamAddress {
+    fn default() -> UpstreamAddress {
+        UpstreamAddress { host: UPSTREAM_HOST.into(), port: UPSTREAM_PORT }
     }
 }
 
@@ -109,12 +115,12 @@ impl Default for Limits {
     }
 }
 
-/// Where so many connections are allowed.
+/// Returns the default of `connections_per_address` for this `max_connections`.
 pub(super) fn connections_per_address(max_connections: usize) -> usize {
     (max_connections / ADDRESS_SHARE).max(ADDRESS_LEAST).min(max_connections)
 }
 
-/// On this machine, in whole MiB.
+/// Returns the default of `limits.memory` on this machine, in bytes, rounded down to whole MiB.
 pub(super) fn memory() -> usize {
     let share = machine::memory() / MEMORY_SHARE;
     (share - share % (1 << 20)).max(super::check::most::LEAST_MEMORY)
@@ -134,14 +140,14 @@ impl Default for Timeouts {
     }
 }
 
-impl Default for Log {
-    fn default() -> Log {
-        Log { format: LogFormat::default(), level: LOG_LEVEL.to_owned() }
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        LogSettings { format: LogFormat::default(), level: LOG_LEVEL.to_owned() }
     }
 }
 
 impl WindowConfig {
-    /// A window for everything, with this name and every default.
+    /// Creates a window for all exchanges with this name and all defaults.
     pub fn named(name: &str) -> WindowConfig {
         WindowConfig {
             vhost: Pattern::everything(),

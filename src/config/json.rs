@@ -1,13 +1,13 @@
-//! What [`super::show`] and [`super::problem`] say, for programs: `hapax check --json`.
+//! `hapax check --json`: the output of [`super::show`] and [`super::problem`] as JSON, for programs.
 
 use super::problem::{Problem, Problems, Sources};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// `{"settings": …, "sources": {"listen": "flag, --listen"}, "warnings": […]}`. The settings are read back from the text
-/// for people, so that the two can't say different things. What has no source has its default.
+/// Returns `{"settings": …, "sources": {"listen": "flag, --listen"}, "warnings": […]}`. The settings are parsed from
+/// the TOML for people, so that the two outputs can't differ. A key without a source has its default.
 pub(super) fn loaded(toml: &str, sources: &Sources, warnings: &[Problem]) -> String {
-    // It is our own text; a test reads it back.
+    // Parsing can't fail, because we have written this text. A test reads it back.
     let settings: Value = toml::from_str(toml).unwrap_or_default();
     let sources: BTreeMap<&String, String> =
         sources.iter().map(|(key, source)| (key, source.to_string())).collect();
@@ -16,7 +16,7 @@ pub(super) fn loaded(toml: &str, sources: &Sources, warnings: &[Problem]) -> Str
     format!("{document:#}")
 }
 
-/// `{"errors": [{"place", "what", "fix"}…]}`
+/// Returns `{"errors": [{"place", "what", "fix"}…]}`.
 pub(super) fn problems(problems: &Problems) -> String {
     let errors: Vec<Value> = problems.0.iter().map(problem).collect();
     format!("{:#}", json!({"errors": errors}))

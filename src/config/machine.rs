@@ -1,12 +1,13 @@
-//! How much memory this process may count on: the machine's, or what its control group leaves it.
+//! Finds out how much memory this process may use: the machine's memory, or the limit of its control group.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is assumed where the system does not say.
+/// The bytes of memory to assume if the system does not say.
 const UNKNOWN: usize = 4 << 30;
 
-/// Bytes: the least of the machine's memory and the limits of the process's control group and of those above it.
+/// Returns the bytes of memory that this process may use: the smallest of the machine's memory, the limit of its
+/// control group, and the limits of all groups above that one.
 pub(super) fn memory() -> usize {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -14,20 +15,20 @@ pub(super) fn memory() -> usize {
     machine.into_iter().chain(limits).min().unwrap_or(UNKNOWN)
 }
 
-/// `MemTotal:       24523456 kB`
+/// Returns the machine's memory from a line like `MemTotal:       24523456 kB`.
 fn total(meminfo: &str) -> Option<usize> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
 }
 
-/// A number of bytes. Without a limit it is the word `max` (version 2), or a number that no machine has (version 1): the
-/// machine's own is less.
+/// Parses a limit in bytes. A group without a limit has the word `max` (cgroup version 2), which is no number, or a
+/// number larger than any machine's memory (version 1), which the smaller machine's memory overrules.
 fn limit(text: &str) -> Option<usize> {
     text.trim().parse().ok()
 }
 
-/// The files with a limit for the process, its own group's first. Version 2 has one line `0::/PATH`, version 1 one for each
-/// controller.
+/// Returns the files that hold a memory limit for the process, its own group's first. `/proc/self/cgroup` has one line
+/// `0::/PATH` in version 2, and one line per controller in version 1.
 fn limit_files(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {

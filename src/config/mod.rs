@@ -1,8 +1,8 @@
-//! What the user asked for, checked once. After that nothing is "maybe": a [`Config`] is complete and consistent.
+//! The configuration. It is checked once; a [`Config`] is then complete and consistent, and no value in it is "maybe".
 //!
-//! Read twice: `raw` takes the file apart and keeps the place of every value, `check` makes a [`Config`] of it. All
-//! that is wrong is reported at once, each with its place and its fix ([`Problems`]). Flags come before environment,
-//! environment before file, file before [`defaults`].
+//! There are two steps. `raw` parses the file and keeps the line of every value. `check` makes a [`Config`] of it, and
+//! reports all errors at once, each with its place and its fix ([`Problems`]). Flags override the environment, the
+//! environment overrides the file, and the file overrides [`defaults`].
 //!
 //! ```text
 //! file ── raw ──┐
@@ -24,10 +24,11 @@ pub mod defaults;
 pub(crate) use check::{TICK, most};
 pub use problem::{Problem, Problems, Source, Sources};
 pub use token::{DigestSecret, Secret, Token};
-pub(crate) use token::{Shared, read_secret};
+#[cfg(feature = "tools")]
+pub(crate) use token::{TooOpen, read_secret};
 
 use hapax_core::pressure::budget::{Budget, Share};
-use hapax_core::session::Settings;
+use hapax_core::session::{STORE_TIMEOUT, Settings};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
 use hapax_core::window::set::Pattern;
@@ -43,13 +44,13 @@ use std::time::Duration;
 pub struct Config {
     /// where AMQP clients connect
     pub listen: SocketAddr,
-    /// the broker
-    pub upstream: Upstream,
-    /// where metrics, health and the API are served; `None` is off
+    /// the broker's address
+    pub upstream: UpstreamAddress,
+    /// where metrics, health and the API are served; `None`: nowhere
     pub admin: Option<SocketAddr>,
     /// the file that the token came from
     pub admin_token_file: Option<PathBuf>,
-    /// what the admin listener asks for; `None`: nothing, and then `admin` is on loopback
+    /// the token that the admin listener asks for; `None`: it asks for none, and `admin` is on loopback
     pub admin_token: Option<Token>,
     /// the file that the secret of the id digests came from
     pub digest_secret_file: Option<PathBuf>,
@@ -57,27 +58,27 @@ pub struct Config {
     pub digest_secret: Option<DigestSecret>,
     /// bytes that the windows with `capacity = "auto"` share
     pub memory_budget: Option<usize>,
-    /// bounds
+    /// limits of size and number
     pub limits: Limits,
-    /// times
+    /// timeouts
     pub timeouts: Timeouts,
     /// logging
-    pub log: Log,
-    /// in order: the first match judges a publish
+    pub log: LogSettings,
+    /// in order: the first window that matches judges a publish
     pub windows: Vec<WindowConfig>,
 }
 
-/// The broker's address. No credentials and no vhost: both are the client's own.
+/// The broker's address. It has no credentials and no vhost, because each client brings its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Upstream {
+pub struct UpstreamAddress {
     /// a name or an IP address, without brackets
     pub host: Arc<str>,
     /// the port
     pub port: u16,
 }
 
-impl Upstream {
-    /// `HOST:PORT`, as resolvers take it.
+impl UpstreamAddress {
+    /// Returns `HOST:PORT` as resolvers take it.
     pub fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -87,24 +88,24 @@ impl Upstream {
     }
 }
 
-impl fmt::Display for Upstream {
+impl fmt::Display for UpstreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "amqp://{}", self.authority())
     }
 }
 
-/// Bounds, so that nothing grows without one.
+/// Limits of size and number, so that nothing grows without a bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// client connections at a time
+    /// the most client connections at a time
     pub max_connections: usize,
-    /// of them, from one address
+    /// the most client connections from one address
     pub connections_per_address: usize,
     /// bytes that all connections together may hold
     pub memory: usize,
-    /// publishes of one connection whose outcome is unknown, before its client is not read any more
+    /// publishes of one connection with an unknown outcome; at this number, its client is not read any more
     pub max_unresolved: usize,
-    /// bytes of publishes that wait for the outcome of another one, per connection
+    /// bytes of publishes that wait for the outcome of another publish, per connection
     pub held_bytes: usize,
     /// publishes that may wait for the outcome of one id; a window can have its own
     pub waiters_per_id: usize,
@@ -114,35 +115,35 @@ pub struct Limits {
     pub buffer_bytes: usize,
 }
 
-/// Times.
+/// Timeouts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timeouts {
-    /// how long an upstream connection outlives its client to learn the outcome of its publishes
+    /// how long an upstream connection outlives its client to learn the outcomes of its publishes
     pub linger: Duration,
-    /// how long a publish waits for the outcome of another one of the same id
+    /// how long a publish waits for the outcome of another publish with the same id
     pub in_flight: Duration,
-    /// from a client's connecting to `connection.open-ok`
+    /// from a client's connect to `connection.open-ok`
     pub handshake: Duration,
-    /// how long the broker's proof that a user may publish somewhere is believed
+    /// how long the broker's proof that a user may publish is believed
     pub rights: Duration,
-    /// from SIGTERM to the end
+    /// from SIGTERM to the end of the process
     pub drain: Duration,
-    /// to open a TCP connection to the broker
+    /// how long connecting to the broker may take
     pub upstream_connect: Duration,
-    /// for written bytes to arrive at a peer's host, where no heartbeats are agreed on
+    /// how long written bytes may stay unacknowledged on a connection without heartbeats
     pub tcp_user: Duration,
 }
 
-/// Logging, to stderr.
+/// Logging. The log goes to stderr.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Log {
-    /// how a line looks
+pub struct LogSettings {
+    /// the form of a log line
     pub format: LogFormat,
     /// what is logged: a level, or levels by target
     pub level: String,
 }
 
-/// How a log line looks.
+/// The form of a log line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -155,31 +156,32 @@ pub enum LogFormat {
     Json,
 }
 
-/// One `[[window]]`.
+/// One `[[window]]` of the file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WindowConfig {
-    /// which vhosts
+    /// the vhosts that match
     pub vhost: Pattern,
-    /// which exchanges
+    /// the exchanges that match
     pub exchange: Pattern,
     /// how publishes are judged
     pub rules: Rules,
-    /// what can be changed while it runs, and the bounds
+    /// the settings that can be changed while Hapax runs, and the bounds
     pub limits: WindowLimits,
-    /// `capacity = "auto"`: the one in `limits` is where it starts
+    /// `capacity = "auto"`: the capacity in `limits` is only the first one
     pub auto: bool,
-    /// its share of the memory budget, relative to others
+    /// the window's share of the memory budget, relative to the other windows
     pub weight: u32,
-    /// how seen ids are stored
+    /// the engine that stores seen ids
     pub engine: EngineKind,
 }
 
 impl Config {
-    /// The values that sessions need.
+    /// Returns the settings that sessions need.
     pub fn settings(&self) -> Settings {
         Settings {
             linger: self.timeouts.linger,
             in_flight_timeout: self.timeouts.in_flight,
+            store_timeout: STORE_TIMEOUT,
             handshake_timeout: self.timeouts.handshake,
             rights_held: self.timeouts.rights,
             max_unresolved: self.limits.max_unresolved,
@@ -188,14 +190,14 @@ impl Config {
         }
     }
 
-    /// What makes digests of ids: with the secret that is configured, or else with one that is drawn now.
+    /// Returns the maker of keys. It has the secret that is configured, or else one that is drawn now.
     pub fn keys(&self) -> KeyMaker {
         self.digest_secret
             .as_ref()
             .map_or_else(KeyMaker::random, |secret| KeyMaker::of_secret(secret.bytes()))
     }
 
-    /// The memory budget, and who may have a share of it.
+    /// Returns the memory budget and the windows that may have a share of it.
     pub fn budget(&self) -> Budget {
         let share = |window: &WindowConfig| Share {
             name: Arc::clone(&window.rules.name),
@@ -206,7 +208,7 @@ impl Config {
         Budget::new(self.memory_budget, self.windows.iter().map(share))
     }
 
-    /// The windows, empty, each with the listener that `listener` makes for it.
+    /// Creates the windows. They are empty; `listener` makes a listener for each.
     pub fn window_set<L: Listener + ?Sized>(
         &self,
         mut listener: impl FnMut(&WindowConfig) -> Arc<L>,
@@ -220,7 +222,7 @@ impl Config {
         set
     }
 
-    /// The configuration from a file (none: defaults) and what flags and environment say over it.
+    /// Reads the configuration from a file, or takes the defaults if there is none. Flags and environment override it.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Problems> {
         let Some(path) = file else { return Config::parse(None, "", overrides) };
         let place = path.display().to_string();
@@ -234,62 +236,62 @@ impl Config {
         }
     }
 
-    /// As [`Config::load`], of a text; `name` stands for it in messages.
+    /// Parses a configuration as [`Config::load`] does, but from a text. Messages call it `name`.
     pub fn parse(name: Option<&str>, text: &str, overrides: &Overrides) -> Result<Loaded, Problems> {
         check::check(name, text, overrides)
     }
 }
 
 impl Problems {
-    /// All of them as JSON.
+    /// Returns all problems as JSON.
     pub fn to_json(&self) -> String {
         json::problems(self)
     }
 }
 
-/// A configuration, and what is to be said about it.
+/// A configuration with its sources and warnings.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// what holds
+    /// the settings in force
     pub config: Config,
-    /// where it came from
+    /// where each value came from
     pub sources: Sources,
-    /// what is allowed, but hardly meant
+    /// problems of settings that are allowed, but probably not meant
     pub warnings: Vec<Problem>,
 }
 
 impl Loaded {
-    /// The effective settings as TOML that can be used as a file, each line with its source.
+    /// Returns the settings in force as TOML, each line with its source. The text is a valid configuration file.
     pub fn to_toml(&self) -> String {
         show::to_toml(&self.config, &self.sources)
     }
 
-    /// The same as JSON, with the sources and the warnings beside it.
+    /// Returns the settings in force as JSON, with their sources and the warnings.
     pub fn to_json(&self) -> String {
         json::loaded(&self.to_toml(), &self.sources, &self.warnings)
     }
 }
 
-/// A value that a flag or the environment gave.
+/// A value from a flag or the environment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Given {
-    /// its text
+    /// the text of the value
     pub value: String,
     /// [`Source::Flag`] or [`Source::Env`]
     pub source: Source,
 }
 
-/// What flags and environment say over the file.
+/// Values of flags and the environment, which override the file.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Overrides {
-    /// over `listen`
+    /// overrides `listen`
     pub listen: Option<Given>,
-    /// over `upstream`
+    /// overrides `upstream`
     pub upstream: Option<Given>,
-    /// over `admin`
+    /// overrides `admin`
     pub admin: Option<Given>,
-    /// over `log.level`
+    /// overrides `log.level`
     pub log: Option<Given>,
-    /// over `admin_token_file`, by `HAPAX_ADMIN_TOKEN`
+    /// `HAPAX_ADMIN_TOKEN`, which overrides `admin_token_file`
     pub admin_token: Option<Secret>,
 }

@@ -1,13 +1,13 @@
-//! What is wrong with a configuration, where, and what to do about it; and where each value came from.
+//! The problems of a configuration, each with its place and its fix, and the source of each value.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// Where a value came from, in order of precedence, weakest first.
+/// Where a value came from. The variants are in order of precedence, weakest first.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Source {
-    /// nobody said anything: [`super::defaults`]
+    /// nobody has set it, so it comes from [`super::defaults`]
     #[default]
     Default,
     /// the configuration file, at this line (1 is the first)
@@ -33,7 +33,7 @@ impl fmt::Display for Source {
 /// its default.
 pub type Sources = BTreeMap<String, Source>;
 
-/// One thing that is wrong. Its text is for a person; programs look at the exit code.
+/// One problem of a configuration. Its text is for people; programs look at the exit code.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
     /// `FILE:LINE`, `FILE`, or the flag or variable
@@ -50,7 +50,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong, in the order in which it stands in the file. Never empty.
+/// All problems, in the order of the lines in the file. There is at least one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -68,7 +68,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Why one value will not do: completes the sentence that begins with the key's name.
+/// Why a value is refused. `what` completes a sentence that begins with the key's name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Wrong {
     pub(super) what: String,
@@ -88,7 +88,7 @@ pub(super) struct Report {
     file: Option<Arc<str>>,
     /// offsets at which the lines of the file begin
     lines: Vec<usize>,
-    /// with the line to sort by; 0 is no line
+    /// each with its line to sort by; 0: no line
     problems: Vec<(usize, Problem)>,
     warnings: Vec<Problem>,
     pub(super) sources: Sources,
@@ -100,12 +100,12 @@ impl Report {
         Report { file: file.map(Arc::from), lines, ..Report::default() }
     }
 
-    /// The line that holds this byte of the file.
+    /// Returns the line that holds this byte of the file.
     pub(super) fn line(&self, offset: usize) -> usize {
         self.lines.partition_point(|begin| *begin <= offset).max(1)
     }
 
-    /// `FILE:LINE`, or the flag or variable.
+    /// Returns `FILE:LINE`, or the flag or variable.
     pub(super) fn place(&self, source: &Source) -> String {
         let file = self.file.as_deref().unwrap_or("configuration");
         match source {
@@ -126,19 +126,20 @@ impl Report {
         self.warnings.push(warning);
     }
 
-    /// Whether something is wrong where this key stands: what follows from that is not reported as well.
+    /// Returns true if a problem is already reported at this key's place. Consequences of it need no report of their
+    /// own.
     pub(super) fn is_wrong(&self, key: &str) -> bool {
         let source = self.source(key);
         let place = self.place(&source);
         source != Source::Default && self.problems.iter().any(|(_, problem)| problem.place == place)
     }
 
-    /// The source of a key.
+    /// Returns the source of a key.
     pub(super) fn source(&self, key: &str) -> Source {
         self.sources.get(key).cloned().unwrap_or_default()
     }
 
-    /// Warnings and sources, or all problems in the file's order (flags and variables first).
+    /// Returns the warnings and sources, or all problems in the file's order (flags and variables first).
     pub(super) fn finish(mut self) -> Result<(Vec<Problem>, Sources), Problems> {
         if self.problems.is_empty() {
             return Ok((self.warnings, self.sources));

@@ -1,17 +1,17 @@
-//! The first reading: TOML as it stands, with the place of everything in it.
+//! The first step of reading a configuration: parses TOML and keeps the place of every value.
 //!
-//! Not derived with serde, because a derived reader stops at the first thing that it does not understand. Here every
-//! key is asked for by name, a value that will not do is reported and replaced by its default, and what was never
-//! asked for is reported in the end: one run tells all that is wrong.
+//! The code is not derived with serde, because a derived reader stops at the first error. Here the caller asks for
+//! each key by name. A value that is wrong is reported and replaced by its default. A key that nobody has asked for is
+//! reported at the end. This way, one run reports all errors.
 
 use super::problem::{Report, Source, Wrong};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// How alike a misspelt key must be to be suggested (Jaro-Winkler, 1 is the same).
+/// The Jaro-Winkler similarity from which on a misspelt key gets a suggestion. 1 is the same word.
 const ALIKE: f64 = 0.75;
 
-/// The whole file. Syntax errors are reported, all of them; what they leave of the file is not worth reading on.
+/// Parses the whole file. Reports all syntax errors; a file with such an error is not read further.
 pub(super) fn parse<'a>(text: &'a str, report: &mut Report) -> Option<DeTable<'a>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
@@ -22,7 +22,7 @@ pub(super) fn parse<'a>(text: &'a str, report: &mut Report) -> Option<DeTable<'a
     errors.is_empty().then(|| table.into_inner())
 }
 
-/// A table of the file, or what stands for one that is absent. Remembers what it was asked for.
+/// A table of the file, or an empty one in place of an absent table. It remembers the keys that were asked for.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
     table: Option<&'a DeTable<'a>>,
@@ -31,17 +31,17 @@ pub(super) struct Section<'a> {
     /// prefix of its keys in messages: empty, `limits.`, `window "orders": `
     title: String,
     known: Vec<&'static str>,
-    /// keys that were reported already; they are not suggested
+    /// keys that [`Section::retired`] has handled, so they are never suggested
     retired: Vec<&'static str>,
 }
 
 impl<'a> Section<'a> {
-    /// The file's top level; `None` without a file.
+    /// Creates the section for the file's top level; `None`: there is no file.
     pub(super) fn top(table: Option<&'a DeTable<'a>>) -> Section<'a> {
         Section { table, path: String::new(), title: String::new(), known: Vec::new(), retired: Vec::new() }
     }
 
-    /// The table under this key.
+    /// Returns the table under this key. If there is none, returns an empty one.
     pub(super) fn section(&mut self, key: &'static str, report: &mut Report) -> Section<'a> {
         let table = match self.value(key).map(|value| (value.span(), value.get_ref())) {
             None => None,
@@ -62,7 +62,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The tables under this key: `[[key]]`. `None` if there is none.
+    /// Returns the tables under this key, `[[key]]`. `None` if the key is absent.
     pub(super) fn sections(&mut self, key: &'static str, report: &mut Report) -> Option<Vec<Section<'a>>> {
         let value = self.value(key)?;
         let fix = format!("write a line `[[{key}]]` (two brackets each side) and its keys below it");
@@ -95,7 +95,8 @@ impl<'a> Section<'a> {
         Some(sections)
     }
 
-    /// The value of a key as `parse` understands it, or the default. A problem is reported, and the default stands in.
+    /// Returns the value of a key, parsed by `parse`, or the default. If the value is wrong, reports it and returns
+    /// the default.
     pub(super) fn read<T>(
         &mut self,
         report: &mut Report,
@@ -106,7 +107,8 @@ impl<'a> Section<'a> {
         self.read_optional(report, key, parse).unwrap_or(default)
     }
 
-    /// As [`Section::read`], where absence means something.
+    /// Returns the value of a key, parsed by `parse`, or `None` if the key is absent or the value is wrong (and
+    /// reported).
     pub(super) fn read_optional<T>(
         &mut self,
         report: &mut Report,
@@ -125,7 +127,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A key of former versions: what to do instead, where it is still used.
+    /// Reports a key of former versions, and says what to do instead.
     pub(super) fn retired(&mut self, report: &mut Report, key: &'static str, instead: &str) {
         let Some((name, _)) = self.table.and_then(|table| table.get_key_value(key)) else { return };
         self.retired.push(key);
@@ -133,12 +135,12 @@ impl<'a> Section<'a> {
         report.problem(&source, format!("{} is not a key any more", self.title_of(key)), instead);
     }
 
-    /// The key's path in [`super::problem::Sources`].
+    /// Returns the key's path in [`super::problem::Sources`].
     pub(super) fn path_of(&self, key: &str) -> String {
         format!("{}{key}", self.path)
     }
 
-    /// The key's name in a message.
+    /// Returns the key's name in a message.
     pub(super) fn title_of(&self, key: &str) -> String {
         match self.title.strip_suffix('.') {
             Some(_) => format!("`{}{key}`", self.title),
@@ -146,12 +148,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Where the section begins.
+    /// Returns the place at which the section begins.
     pub(super) fn source(&self, report: &Report) -> Source {
         report.source(self.path.trim_end_matches('.'))
     }
 
-    /// Reports every key that nobody asked for.
+    /// Reports every key that nobody has asked for.
     pub(super) fn finish(self, report: &mut Report) {
         for (key, _) in self.table.into_iter().flatten() {
             let name: &str = key.get_ref();
@@ -172,7 +174,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The known key that looks most like it, or all of them.
+/// Returns the known key that looks most like this one, or all known keys.
 fn suggestion(name: &str, known: &[&str]) -> String {
     let alike = |candidate: &&str| strsim::jaro_winkler(name, candidate);
     match known.iter().max_by(|a, b| alike(a).total_cmp(&alike(b))) {
@@ -181,7 +183,7 @@ fn suggestion(name: &str, known: &[&str]) -> String {
     }
 }
 
-/// A value's type, with its article.
+/// Returns the type of a value, with its article.
 pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",

@@ -1,17 +1,17 @@
-//! The effective settings, written as a file that would bring them about.
+//! Writes the settings in force as a configuration file.
 
 use super::value::{show_bytes, show_id};
 use super::{Config, Sources};
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
-/// The column at which the sources stand.
+/// The column at which the sources begin.
 const COLUMN: usize = 44;
 
-/// See [`super::Loaded::to_toml`].
+/// Returns the settings in force as TOML, each line with its source.
 pub(super) fn to_toml(config: &Config, sources: &Sources) -> String {
     let mut out = Out { text: String::new(), path: String::new(), sources };
-    // Writing to a String does not fail.
+    // Writing to a String can't fail.
     let _ = write_config(config, &mut out);
     out.text
 }
@@ -28,7 +28,7 @@ impl Out<'_> {
         writeln!(self.text, "\n{header}")
     }
 
-    /// A key, its value as TOML, its source.
+    /// Writes a key, its value as TOML, and its source.
     fn raw(&mut self, key: &str, value: impl Display) -> fmt::Result {
         let source = self.sources.get(&format!("{}{key}", self.path)).cloned().unwrap_or_default();
         let line = format!("{key} = {value}");
@@ -43,7 +43,7 @@ impl Out<'_> {
         self.string(key, humantime::format_duration(value))
     }
 
-    /// An enum's word, as its `Serialize` writes it.
+    /// Writes a key with an enum's word, as its `Serialize` writes it.
     fn word(&mut self, key: &str, value: impl serde::Serialize) -> fmt::Result {
         let value = toml::Value::try_from(value).map_err(|_| fmt::Error)?;
         self.raw(key, value)

@@ -9,11 +9,11 @@ use std::io::Read;
 use std::path::Path;
 use subtle::ConstantTimeEq;
 
-/// Bytes. Shorter than this can be guessed.
+/// Bytes. A shorter token can be guessed.
 const SHORTEST: usize = 16;
-/// Bytes. It travels in a header line.
+/// Bytes. A token must fit in a header line.
 const LONGEST: usize = 4096;
-/// How to make a token.
+/// The hint for making a token.
 const MAKE: &str = "make one with: openssl rand -hex 32";
 /// Bytes of a digest's secret. It is condensed to 16 anyway.
 const LONGEST_DIGEST_SECRET: usize = 256;
@@ -25,7 +25,7 @@ const MAKE_DIGEST_SECRET: &str = "make one with: openssl rand -hex 16";
 pub struct Token(Box<[u8]>);
 
 impl Token {
-    /// Blanks and line ends around it do not count.
+    /// Checks the text of a token. Blanks and line ends around it are dropped.
     pub(super) fn new(text: &str) -> Result<Token, Wrong> {
         let token = text.trim();
         match token.len() {
@@ -46,7 +46,7 @@ impl Token {
         }
     }
 
-    /// The token in this file, which must be its owner's alone.
+    /// Reads the token from this file. The file must belong to its owner alone.
     pub(super) fn read(path: &Path) -> Result<Token, Wrong> {
         read_private(
             path,
@@ -56,7 +56,7 @@ impl Token {
         )
     }
 
-    /// Whether this is it. Takes as long for a wrong one as for the right one; only the length shows.
+    /// Returns true if `given` is this token. The time does not depend on where the two differ, only on the length.
     pub fn matches(&self, given: &[u8]) -> bool {
         self.0.ct_eq(given).into()
     }
@@ -148,49 +148,51 @@ fn read_private<T>(
         None => Ok(secret),
         Some(shared) => Err(Wrong::new(
             format!("names {}, {shared}", path.display()),
-            format!("{}{otherwise}", Shared::fix(path)),
+            format!("{}{otherwise}", TooOpen::fix(path)),
         )),
     }
 }
 
 /// A file with a secret that others than its owner can read or write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Shared {
+pub(crate) struct TooOpen {
     mode: u32,
 }
 
-impl Shared {
-    /// What takes that right from them.
+impl TooOpen {
+    /// Returns the command that closes the file to everybody but its owner.
     pub(crate) fn fix(path: &Path) -> String {
         format!("chmod 600 {} (its owner must be who runs this)", path.display())
     }
 }
 
-impl fmt::Display for Shared {
+impl fmt::Display for TooOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = if self.mode & 0o006 == 0 { "its group" } else { "every user of this host" };
         write!(f, "which {who} can read or change (mode {:03o})", self.mode)
     }
 }
 
-/// The text of a file with a secret, and whether it is shared. Looked at by the open file: a name may lead elsewhere a
-/// moment later. What is no file (a pipe, a device) has no mode that says who has read it.
-pub(crate) fn read_secret(path: &Path) -> std::io::Result<(String, Option<Shared>)> {
+/// Returns the text of a file with a secret, and whether others can access the file. Checks the mode of the open file,
+/// because the name may lead to another file a moment later. A pipe or a device is not checked: its mode does not say
+/// who has read the secret.
+pub(crate) fn read_secret(path: &Path) -> std::io::Result<(String, Option<TooOpen>)> {
     use std::os::unix::fs::PermissionsExt;
     let file = std::fs::File::open(path)?;
     let mut text = String::new();
-    // Room for blanks around it; a device that never ends must not be read to its end.
+    // Leave room for blanks around the token, but do not read an endless device to its end.
     (&file).take(2 * LONGEST as u64).read_to_string(&mut text)?;
     let about = file.metadata()?;
     let mode = about.permissions().mode() & 0o777;
     let shared = about.is_file() && (mode & 0o006 != 0 || (mode & 0o060 != 0 && group_may(&file)));
-    Ok((text, shared.then_some(Shared { mode })))
+    Ok((text, shared.then_some(TooOpen { mode })))
 }
 
-/// Whether a group may read or write a file whose mode says so. Where it has an access list, these bits of the mode mean
-/// "somebody on the list": systemd gives the user of a service the right to its credentials in this way.
+/// Returns true if the group really may read or write a file whose mode has the group's bits set. If the file has an
+/// access list, these bits mean "somebody on the list": systemd uses such a list to give a service's user access to
+/// its credentials.
 fn group_may(file: &std::fs::File) -> bool {
-    // Room for some sixty entries; a longer list is none that systemd has made.
+    // This has room for some sixty entries. No list that systemd makes is longer.
     let mut list = [0; 512];
     match rustix::fs::fgetxattr(file, "system.posix_acl_access", &mut list) {
         Ok(length) => list.get(..length).is_none_or(names_a_group),
@@ -198,7 +200,8 @@ fn group_may(file: &std::fs::File) -> bool {
     }
 }
 
-/// A version (4 bytes), and for each entry a tag, what it may (2 bytes each), and a number (4). See acl(5).
+/// Returns true if an access list gives a group the right to read or write. The list has a version (4 bytes), and for
+/// each entry a tag and permissions (2 bytes each) and an id (4 bytes), see acl(5).
 fn names_a_group(list: &[u8]) -> bool {
     const READ_OR_WRITE: u16 = 6;
     const OWNING_GROUP: u16 = 4;
@@ -213,7 +216,7 @@ fn names_a_group(list: &[u8]) -> bool {
     })
 }
 
-/// A token as the environment gives it, not looked at yet.
+/// A token from the environment, not checked yet.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
@@ -235,7 +238,7 @@ mod tests {
             };
             [2_u32.to_le_bytes().to_vec(), entries.iter().flat_map(entry).collect()].concat()
         };
-        // Owner, a user, the owning group, the mask, others: as systemd makes it.
+        // The entries are for the owner, a user, the owning group, the mask, and others, as systemd writes them.
         assert!(!names_a_group(&list(&[(1, 4), (2, 4), (4, 0), (16, 4), (32, 0)])));
         assert!(names_a_group(&list(&[(1, 4), (2, 4), (4, 4), (16, 4), (32, 0)])), "the owning group");
         assert!(names_a_group(&list(&[(1, 4), (4, 0), (8, 4), (16, 4), (32, 0)])), "a named group");

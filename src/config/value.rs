@@ -1,6 +1,6 @@
-//! Single values: what a TOML value or a flag's text means, and what to write instead where it means nothing.
+//! Parses single values: the meaning of a TOML value or of a flag's text, or what to write instead.
 
-use super::Upstream;
+use super::UpstreamAddress;
 use super::problem::Wrong;
 use super::raw::type_name;
 use hapax_core::window::set::Pattern;
@@ -12,12 +12,12 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 use toml::de::DeValue;
 
-/// The longest name that AMQP can carry (a shortstr).
+/// The longest name that AMQP can carry (a shortstr), in bytes.
 const SHORTSTR_MAX: usize = 255;
-/// The longest window name: it is a metric label and part of a URL.
+/// The longest name of a window, in bytes. It is a metric label and part of a URL.
 const NAME_MAX: usize = 64;
 
-/// A string, or why not.
+/// Parses a string.
 pub(super) fn text<'a>(value: &'a DeValue<'_>, example: &str) -> Result<&'a str, Wrong> {
     match value {
         DeValue::String(text) => Ok(text),
@@ -28,7 +28,7 @@ pub(super) fn text<'a>(value: &'a DeValue<'_>, example: &str) -> Result<&'a str,
     }
 }
 
-/// `true` or `false`.
+/// Parses `true` or `false`.
 pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
     match value {
         DeValue::Boolean(value) => Ok(*value),
@@ -39,7 +39,7 @@ pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
     }
 }
 
-/// An integer within bounds.
+/// Parses an integer within bounds.
 pub(super) fn count(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<usize, Wrong> {
     let fix = format!("write a number from {} to {}", bounds.start(), bounds.end());
     match value {
@@ -50,7 +50,7 @@ pub(super) fn count(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Resul
     }
 }
 
-/// A number of ids within bounds, or none for `"auto"`.
+/// Parses a number of ids within bounds. Returns `None` for `"auto"`.
 pub(super) fn capacity(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<Option<usize>, Wrong> {
     let fix =
         format!("write a number from {} to {} without quotes, or \"auto\"", bounds.start(), bounds.end());
@@ -61,7 +61,7 @@ pub(super) fn capacity(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Re
     }
 }
 
-/// Bytes: an integer, or a string with a unit.
+/// Parses bytes: an integer, or a string with a unit.
 pub(super) fn bytes(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<usize, Wrong> {
     let fix = format!(
         "write a number of bytes from {} to {}, or a string with a unit, as in \"256KiB\" or \"16MiB\"",
@@ -78,7 +78,7 @@ pub(super) fn bytes(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Resul
     }
 }
 
-/// Bytes, or none for `"auto"`.
+/// Parses bytes. Returns `None` for `"auto"`.
 pub(super) fn bytes_or_auto(
     value: &DeValue<'_>,
     bounds: RangeInclusive<usize>,
@@ -107,7 +107,7 @@ fn within(
     }
 }
 
-/// `16MiB`, `256 KiB`, `1GB`, `4096`.
+/// Parses a size such as `16MiB`, `256 KiB`, `1GB` or `4096`.
 fn parse_bytes(text: &str) -> Option<i128> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
@@ -125,7 +125,7 @@ fn parse_bytes(text: &str) -> Option<i128> {
     number.replace('_', "").parse::<i128>().ok()?.checked_mul(unit)
 }
 
-/// A size as [`bytes()`] reads it, in the largest unit that divides it.
+/// Writes a size in the largest unit that divides it. [`bytes()`] reads it back.
 pub(super) fn show_bytes(bytes: usize) -> String {
     [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
         .into_iter()
@@ -133,7 +133,7 @@ pub(super) fn show_bytes(bytes: usize) -> String {
         .map_or_else(|| bytes.to_string(), |(unit, name)| format!("\"{}{name}\"", bytes / unit))
 }
 
-/// A span of time as `humantime` writes it: `30s`, `10m`, `1h 30m`.
+/// Parses a duration as `humantime` writes it: `30s`, `10m`, `1h 30m`.
 pub(super) fn duration(value: &DeValue<'_>, bounds: RangeInclusive<Duration>) -> Result<Duration, Wrong> {
     let show = |duration: &Duration| humantime::format_duration(*duration).to_string();
     let (min, max) = (show(bounds.start()), show(bounds.end()));
@@ -161,11 +161,11 @@ pub(super) fn duration(value: &DeValue<'_>, bounds: RangeInclusive<Duration>) ->
     }
 }
 
-/// One of an enum's words, as its `Deserialize` knows them.
+/// Parses one of an enum's words, as its `Deserialize` knows them.
 pub(super) fn word<T: DeserializeOwned>(value: &DeValue<'_>, example: &str) -> Result<T, Wrong> {
     let text = text(value, example)?;
     T::deserialize(StrDeserializer::<SerdeError>::new(text)).map_err(|error| {
-        // serde: unknown variant `x`, expected `a` or `b`
+        // The error of serde is: unknown variant `x`, expected `a` or `b`
         let error = error.to_string();
         let choice =
             error.split_once("expected ").map_or(error.as_str(), |(_, choice)| choice).replace('`', "\"");
@@ -173,7 +173,7 @@ pub(super) fn word<T: DeserializeOwned>(value: &DeValue<'_>, example: &str) -> R
     })
 }
 
-/// An address to listen on.
+/// Parses an address to listen on.
 pub(super) fn address(text: &str, example: &str) -> Result<SocketAddr, Wrong> {
     text.parse().map_err(|_| {
         let fix = match text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}")) {
@@ -186,7 +186,7 @@ pub(super) fn address(text: &str, example: &str) -> Result<SocketAddr, Wrong> {
     })
 }
 
-/// An address, or `off`.
+/// Parses an address, or `off`.
 pub(super) fn admin(text: &str) -> Result<Option<SocketAddr>, Wrong> {
     if text == "off" {
         return Ok(None);
@@ -196,8 +196,8 @@ pub(super) fn admin(text: &str) -> Result<Option<SocketAddr>, Wrong> {
         .map_err(|wrong| Wrong { fix: format!("{}, or \"off\"", wrong.fix), ..wrong })
 }
 
-/// `amqp://HOST:PORT`.
-pub(super) fn upstream(text: &str) -> Result<Upstream, Wrong> {
+/// Parses `amqp://HOST:PORT`.
+pub(super) fn upstream(text: &str) -> Result<UpstreamAddress, Wrong> {
     let example = "write amqp://HOST:PORT, as in \"amqp://127.0.0.1:5672\"";
     let wrong = |what: &str, fix: &str| Err(Wrong::new(format!("{what}: {}", masked(text)), fix));
     let Some((scheme, rest)) = text.split_once("://") else {
@@ -236,20 +236,21 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, Wrong> {
         None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
     };
     match port {
-        Some(port) if valid && port > 0 => Ok(Upstream { host: name.unwrap_or(host).into(), port }),
+        Some(port) if valid && port > 0 => Ok(UpstreamAddress { host: name.unwrap_or(host).into(), port }),
         Some(port) if port > 0 => wrong("has no valid host", example),
         _ => wrong("has no valid port", "write a port from 1 to 65535; RabbitMQ's is 5672"),
     }
 }
 
-/// The URL for messages, without what stands before the last `@`: a password, however badly it is written.
+/// Returns the URL for a message, without everything before the last `@`. Even in a badly written URL this hides the
+/// password.
 fn masked(url: &str) -> String {
     let Some((before, host)) = url.rsplit_once('@') else { return format!("{url:?}") };
     let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
     format!("\"{scheme}***@{host}\"")
 }
 
-/// A filter for log lines, as `tracing_subscriber` reads it.
+/// Parses a filter for log lines, as `tracing_subscriber` reads it.
 pub(super) fn log_level(text: &str) -> Result<String, Wrong> {
     match tracing_subscriber::EnvFilter::builder().parse(text) {
         Ok(_) => Ok(text.to_owned()),
@@ -260,7 +261,7 @@ pub(super) fn log_level(text: &str) -> Result<String, Wrong> {
     }
 }
 
-/// A window's name: a metric label, and part of a URL.
+/// Parses a window's name, which is a metric label and part of a URL.
 pub(super) fn name(text: &str) -> Result<String, Wrong> {
     let begins_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     let safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -273,7 +274,7 @@ pub(super) fn name(text: &str) -> Result<String, Wrong> {
     ))
 }
 
-/// A glob over names of vhosts or exchanges.
+/// Parses a pattern for names of vhosts or exchanges.
 pub(super) fn pattern(text: &str) -> Result<Pattern, Wrong> {
     Pattern::new(text).map_err(|error| {
         Wrong::new(
@@ -283,7 +284,7 @@ pub(super) fn pattern(text: &str) -> Result<Pattern, Wrong> {
     })
 }
 
-/// Where the id is.
+/// Parses where the id is.
 pub(super) fn id(text: &str) -> Result<IdSource, Wrong> {
     let fix = "write \"message-id\", \"correlation-id\", \"header:NAME\" or \"body\"";
     match text.split_once(':') {
@@ -300,7 +301,7 @@ pub(super) fn id(text: &str) -> Result<IdSource, Wrong> {
     }
 }
 
-/// An id source as [`id`] reads it.
+/// Writes an id source so that [`id`] reads it back.
 pub(super) fn show_id(id: &IdSource) -> String {
     match id {
         IdSource::MessageId => "message-id".into(),
@@ -310,7 +311,7 @@ pub(super) fn show_id(id: &IdSource) -> String {
     }
 }
 
-/// The name of an exchange to publish to instead.
+/// Parses the name of an exchange to publish to instead.
 pub(super) fn exchange(text: &str) -> Result<String, Wrong> {
     match text.len() {
         1..=SHORTSTR_MAX => Ok(text.to_owned()),

@@ -1,13 +1,13 @@
-//! Characters that a terminal obeys, that end a line, or that nobody sees. What a stranger chooses (ids, paths, names) is
-//! logged, so none of them may reach the log as it is.
+//! Escapes characters that control a terminal, that end a line, or that are invisible. Strangers choose texts that are
+//! logged (ids, paths, names), so such characters must not get into the log.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::io;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Whether a terminal obeys it (C1), it turns text around (bidi), or it takes no room and so makes two names look like
-/// one. The control characters of ASCII are not among them.
+/// Returns true for characters that control a terminal (C1), that reverse the direction of text (bidi), or that take
+/// no room and make two different names look the same. ASCII control characters are not among them.
 pub(crate) fn is_hidden(c: char) -> bool {
     matches!(c, '\u{80}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
@@ -18,7 +18,7 @@ fn is_harmful(c: char) -> bool {
     c.is_ascii_control() || is_hidden(c)
 }
 
-/// Writes a text with what is harmful in it escaped as in Rust: `\n`, `\u{1b}`.
+/// Writes a text with its harmful characters escaped as in Rust: `\n`, `\u{1b}`.
 pub(super) fn escaped(out: &mut impl Write, text: &str) -> fmt::Result {
     for c in text.chars() {
         if is_harmful(c) { write!(out, "{}", Rust(c))? } else { out.write_char(c)? }
@@ -26,7 +26,7 @@ pub(super) fn escaped(out: &mut impl Write, text: &str) -> fmt::Result {
     Ok(())
 }
 
-/// Writes a text in quotes, so that it is seen where it ends.
+/// Writes a text in quotes, so that its end is visible.
 pub(super) fn quoted(out: &mut impl Write, text: &str) -> fmt::Result {
     out.write_char('"')?;
     for c in text.chars() {
@@ -39,7 +39,7 @@ pub(super) fn quoted(out: &mut impl Write, text: &str) -> fmt::Result {
     out.write_char('"')
 }
 
-/// Writes a text in quotes only where it could be taken for more than one value.
+/// Writes a text, in quotes only if it could be read as more than one value.
 pub(super) fn value(out: &mut impl Write, text: &str) -> fmt::Result {
     let plain = |c: char| !c.is_whitespace() && !matches!(c, '"' | '\\' | '=') && !is_harmful(c);
     if !text.is_empty() && text.chars().all(plain) { out.write_str(text) } else { quoted(out, text) }
@@ -58,7 +58,7 @@ impl fmt::Display for Rust {
     }
 }
 
-/// A JSON text with what is harmful in it escaped. It can only stand within strings, so this stays the same document.
+/// Escapes the harmful characters of a JSON text. They can only occur inside strings, so the document stays the same.
 pub(crate) fn json(line: &str) -> Cow<'_, str> {
     let is_harmful = |c: char| c == '\x7f' || is_hidden(c);
     if !line.contains(is_harmful) {
@@ -69,7 +69,7 @@ pub(crate) fn json(line: &str) -> Cow<'_, str> {
     for c in line.chars() {
         if is_harmful(c) {
             for unit in c.encode_utf16(&mut units) {
-                // Writing to a String does not fail.
+                // Writing to a String can't fail.
                 let _ = write!(out, "\\u{unit:04x}");
             }
         } else {
@@ -79,7 +79,7 @@ pub(crate) fn json(line: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A writer of JSON lines. The library escapes what JSON forbids (below a space); this does the rest.
+/// A writer for JSON lines. The JSON library escapes the ASCII control characters, and this escapes the rest.
 #[derive(Debug)]
 pub(super) struct Escaped<W>(pub(super) W);
 
@@ -92,7 +92,7 @@ impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Escaped<W> {
 }
 
 impl<W: io::Write> io::Write for Escaped<W> {
-    /// A whole line at a time, as the formatter hands it over.
+    /// The formatter passes a whole line at a time.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match std::str::from_utf8(line) {
             Ok(text) => self.0.write_all(json(text).as_bytes())?,

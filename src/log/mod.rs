@@ -1,20 +1,22 @@
-//! The process's own log: lines to stderr, as text or JSON, that stand in nobody's way and that nobody can forge.
+//! The log of this process: lines on stderr, as text or JSON. Logging never blocks, and a logged text can't forge a
+//! line.
 //!
 //! ```text
 //! event ── text ([`plain`]) ──┐
 //!       └─ JSON ([`escape`]) ─┴─ sink: bounded, in memory ── its own thread ── stderr
 //! ```
 //!
-//! Whoever logs never waits: a pipe that nobody reads costs lines, not the relay. Lines that were lost are counted
-//! ([`lost`]) and told of in the log when it flows again.
+//! A thread that logs never waits. If nobody reads the pipe, lines are lost, but the relay goes on. Lost lines are
+//! counted ([`lost`]), and the log says how many there were as soon as it can be written again.
 
 mod escape;
 mod plain;
 mod sink;
 
+#[cfg(any(test, feature = "tools"))]
 pub(crate) use escape::{is_hidden, json};
 
-use crate::config::{Log as Settings, LogFormat};
+use crate::config::{LogFormat, LogSettings};
 use escape::Escaped;
 use plain::Plain;
 use sink::Sink;
@@ -28,18 +30,19 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// How long the end of the process waits for what has not been written yet. Who reads the log does it in milliseconds.
+/// How long the process waits at its end for lines that are not written yet. A reader that is alive needs
+/// milliseconds.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 static SINK: OnceLock<Sink> = OnceLock::new();
 
-/// The log of this process. Dropping it waits until all lines are written, for a second at most.
+/// The log of this process. Dropping it waits until all lines are written, for at most a second.
 #[must_use = "dropping it ends the wait for the last lines"]
 #[derive(Debug)]
 pub struct Log(());
 
 impl Log {
-    /// Writes this text as it is, behind what was logged: the reason why the process ends.
+    /// Writes this text unchanged after all lines so far. It is the reason why the process ends.
     pub fn say(&self, text: &str) {
         if let Some(sink) = SINK.get() {
             sink.put(format!("{text}\n").as_bytes());
@@ -53,47 +56,47 @@ impl Drop for Log {
     }
 }
 
-/// Lines that were lost since the start of the process: nobody read the log, or it could not be written.
+/// Returns how many lines were lost since the process started, because nobody read the log or a write failed.
 pub fn lost() -> u64 {
     SINK.get().map_or(0, Sink::lost)
 }
 
-/// Waits until all lines are written, for a second at most.
+/// Waits until all lines are written, for at most a second.
 pub fn flush() {
     if let Some(sink) = SINK.get() {
         sink.flush(LAST_LINES);
     }
 }
 
-/// Logs to stderr from now on: text for a terminal, JSON otherwise, unless the configuration says which. Panics are
-/// logged, too.
+/// Starts logging to stderr. The form is text on a terminal and JSON otherwise, unless the configuration names one.
+/// Panics are logged, too.
 ///
 /// # Errors
 ///
-/// The system gives no thread, or the process has a log already.
-pub fn init(settings: &Settings) -> io::Result<Log> {
+/// Fails if the system can't start a thread, or if the process has a log already.
+pub fn init(settings: &LogSettings) -> io::Result<Log> {
     let terminal = io::stderr().is_terminal();
     let sink = Sink::start(Stderr, |lines| {
         tracing::warn!(target: "hapax::log", lines, "log lines were lost: nobody read the log, or it could not be written");
     })?;
     subscriber(settings, terminal, sink.clone()).try_init().map_err(io::Error::other)?;
-    // Only the first one gets here: a second subscriber is an error.
+    // Only the first call gets here, because a second subscriber is an error.
     let _ = SINK.set(sink);
     std::panic::set_hook(Box::new(panicked));
     Ok(Log(()))
 }
 
-/// What makes lines of events. `terminal` is whether a terminal shows them.
-fn subscriber<W>(settings: &Settings, terminal: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
+/// Creates the subscriber that turns events into lines. `terminal` is true if a terminal shows them.
+fn subscriber<W>(settings: &LogSettings, terminal: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    // The filter has been parsed once, by the configuration's check.
+    // The configuration's check has already parsed this filter, so it is valid.
     let filter = EnvFilter::builder().parse_lossy(&settings.level);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(terminal)
-        // The default complains to stderr itself, and panics when it can't.
+        // By default the library reports errors on stderr itself, and panics if that fails.
         .log_internal_errors(false);
     let json = match settings.format {
         LogFormat::Auto => !terminal,
@@ -107,7 +110,7 @@ where
     }
 }
 
-/// The default hook writes to stderr itself, and would wait for whoever reads it.
+/// Logs a panic. The default hook writes to stderr itself, and would block while nobody reads it.
 fn panicked(info: &PanicHookInfo<'_>) {
     let what = info.payload_as_str().unwrap_or("a value that is no text");
     let place = info.location().map(ToString::to_string).unwrap_or_default();
@@ -121,7 +124,8 @@ fn panicked(info: &PanicHookInfo<'_>) {
     }
 }
 
-/// Stderr without the lock of [`std::io::stderr`], which others would wait for while a write does not end.
+/// Stderr without the lock of [`std::io::stderr`]: a write that blocks would also block everybody who waits for that
+/// lock.
 #[derive(Debug)]
 struct Stderr;
 
@@ -133,7 +137,7 @@ impl io::Write for Stderr {
         loop {
             match rustix::io::write(&stderr, bytes) {
                 Err(Errno::INTR) => {}
-                // Whoever has the other end of a terminal or a pipe may have made it so.
+                // Another process that shares this terminal or pipe may have made it non-blocking.
                 Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(error) => return Err(error.into()),

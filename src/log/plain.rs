@@ -1,5 +1,6 @@
-//! Fields in a line of text: `name=value`, each value escaped, and in quotes where it could be taken for more than one.
-//! The library's own formatter writes what is logged by `%` as it is: a line end in an id would make a line of its own.
+//! Formats the fields of a text line as `name=value`. Each value is escaped, and is in quotes if it could be read as
+//! more than one value. The library's own formatter would write values that are logged with `%` unchanged, so an id
+//! with a line end would begin a new line.
 
 use super::escape::{escaped, quoted, value};
 use std::fmt::{self, Debug};
@@ -8,7 +9,7 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
-/// See the module.
+/// The formatter for the fields of a text line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plain;
 
@@ -27,7 +28,7 @@ struct Line<'w> {
 }
 
 impl Line<'_> {
-    /// Writes a blank, and the name unless it is the message.
+    /// Writes a space, and the field's name unless the field is the message.
     fn begin(&mut self, field: &Field) -> fmt::Result {
         if !std::mem::replace(&mut self.first, false) {
             self.writer.write_char(' ')?;
@@ -36,7 +37,7 @@ impl Line<'_> {
         let name = name.strip_prefix("r#").unwrap_or(name);
         match name {
             MESSAGE => Ok(()),
-            // Italic, and a faint sign.
+            // Write the name in italics and a faint equals sign.
             name if self.writer.has_ansi_escapes() => {
                 write!(self.writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")
             }
@@ -45,7 +46,7 @@ impl Line<'_> {
     }
 
     fn put(&mut self, field: &Field, write: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
-        // What came from the `log` crate says twice where it is from.
+        // Events of the `log` crate name their origin a second time in fields that begin with `log.`.
         if self.result.is_ok() && !field.name().starts_with("log.") {
             self.result = self.begin(field).and_then(|()| write(&mut self.writer));
         }

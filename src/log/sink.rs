@@ -1,7 +1,9 @@
-//! Where lines wait until they are written: bounded, and nobody who logs waits for whoever reads.
+//! Holds log lines in bounded memory until they are written, so that a thread that logs never waits for the log's
+//! reader.
 //!
-//! One thread writes what has come together, while the next lines come together. A line for which there is no room is
-//! lost, as is what can't be written (a full disk); both are counted, and told when writing succeeds again.
+//! One thread writes all lines that have come together, while new lines are collected. A line is lost if there is no
+//! room for it, or if writing it fails (a full disk). Lost lines are counted, and the count is logged after the next
+//! write that succeeds.
 
 use parking_lot::{Condvar, Mutex};
 use std::cell::Cell;
@@ -11,24 +13,25 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that may wait, those that are being written included: a few thousand lines.
+/// The most bytes that may wait, including those that are being written: a few thousand lines.
 const ROOM: usize = 1 << 20;
-/// Bytes of a buffer that are kept for the next lines.
+/// The bytes of a buffer that are kept for the next lines.
 const KEPT: usize = 64 << 10;
 
 thread_local! {
-    /// Whether this thread is the one that writes. What it says of lost lines finds room always: one line at a time.
+    /// True in the thread that writes. It logs how many lines were lost, and that line is accepted even when there is
+    /// no room. There is only one such line at a time.
     static WRITES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// See the module.
+/// A handle to the lines that wait to be written.
 #[derive(Clone, Debug)]
-pub(super) struct Sink(Arc<Shared>);
+pub(super) struct Sink(Arc<Queue>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Queue {
     waiting: Mutex<Waiting>,
-    /// There are lines, or there are none any more.
+    /// Signals that there are new lines, or that all lines are written.
     changed: Condvar,
     lost: AtomicU64,
 }
@@ -48,19 +51,19 @@ impl Waiting {
 }
 
 impl Sink {
-    /// Starts the thread. `tell` is called there with the number of lines that were lost, after a write has succeeded.
+    /// Starts the thread. After a successful write, the thread calls `tell` with the number of lines that were lost.
     pub(super) fn start(
         out: impl Write + Send + 'static,
         tell: impl FnMut(u64) + Send + 'static,
     ) -> io::Result<Sink> {
-        let shared = Arc::new(Shared::default());
-        let sink = Sink(Arc::clone(&shared));
-        // It has no end: it may be in the middle of a write that never returns when the process ends.
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || shared.run(out, tell))?;
+        let queue = Arc::new(Queue::default());
+        let sink = Sink(Arc::clone(&queue));
+        // Nobody ends this thread: when the process ends, it may be inside a write that never returns.
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || queue.run(out, tell))?;
         Ok(sink)
     }
 
-    /// Takes a line, or loses it.
+    /// Adds a line, or counts it as lost if there is no room.
     pub(super) fn put(&self, line: &[u8]) {
         let mut waiting = self.0.waiting.lock();
         if waiting.bytes.len() + waiting.taken + line.len() > ROOM && !WRITES.get() {
@@ -72,19 +75,19 @@ impl Sink {
         self.0.changed.notify_all();
     }
 
-    /// Lines that were lost.
+    /// Returns how many lines were lost.
     pub(super) fn lost(&self) -> u64 {
         self.0.lost.load(Relaxed)
     }
 
-    /// Waits until all lines are written, or for so long.
+    /// Waits until all lines are written, for at most `patience`.
     pub(super) fn flush(&self, patience: Duration) {
         let mut waiting = self.0.waiting.lock();
         self.0.changed.wait_while_for(&mut waiting, |waiting| !waiting.is_empty(), patience);
     }
 }
 
-impl Shared {
+impl Queue {
     fn run(&self, mut out: impl Write, mut tell: impl FnMut(u64)) {
         WRITES.set(true);
         let (mut batch, mut told) = (Vec::new(), 0);
@@ -107,7 +110,7 @@ impl Shared {
         }
     }
 
-    /// Waits for lines and takes them all.
+    /// Waits for lines and takes all of them. Returns their number.
     fn take(&self, batch: &mut Vec<u8>) -> u64 {
         let mut waiting = self.waiting.lock();
         self.changed.wait_while(&mut waiting, |waiting| waiting.bytes.is_empty());
@@ -118,7 +121,7 @@ impl Shared {
 }
 
 impl Write for &Sink {
-    /// A whole line at a time, as the formatter hands it over.
+    /// The formatter passes a whole line at a time.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.put(line);
         Ok(line.len())
@@ -144,7 +147,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(20);
 
-    /// A pipe whose reader decides when a write ends, and how.
+    /// A pipe whose test decides when a write ends, and whether it succeeds.
     struct Pipe {
         ends: Receiver<io::Result<()>>,
         written: Sender<Vec<u8>>,
@@ -187,7 +190,7 @@ mod tests {
         let lost = stand.sink.lost();
         assert_eq!(lost, (2 * ROOM / line.len()) as u64, "one mebibyte waits, the rest is lost");
         stand.sink.flush(Duration::from_millis(10));
-        // It flows again: what waited comes, and how much did not.
+        // The reader is back: the lines that waited are written, and the number of lost lines is reported.
         stand.ends.send(Ok(())).unwrap();
         let mut bytes = stand.written.recv_timeout(DEADLINE).unwrap().len();
         assert_eq!(stand.told.recv_timeout(DEADLINE), Ok(lost));

@@ -1,4 +1,4 @@
-//! Lines as they are written, with what strangers choose in them.
+//! Tests of whole log lines that contain texts which strangers choose.
 
 use super::*;
 use crate::config::Config;
@@ -27,15 +27,15 @@ impl<'w> MakeWriter<'w> for Lines {
     }
 }
 
-/// What is logged meanwhile.
+/// Returns everything that `log` logs.
 fn logged(format: LogFormat, terminal: bool, log: impl FnOnce()) -> String {
     let lines = Lines::default();
-    let settings = Settings { format, ..Config::default().log };
+    let settings = LogSettings { format, ..Config::default().log };
     tracing::subscriber::with_default(subscriber(&settings, terminal, lines.clone()), log);
     String::from_utf8(lines.0.lock().clone()).unwrap()
 }
 
-/// A line end and a forged line, a terminal's clearing in both of its forms, and text that runs backwards.
+/// A line end with a forged line, both forms of a terminal's clear command, and text that runs backwards.
 const FORGED: &str = "x\n2026-11-29T00:00:00Z  INFO hapax: all is well\x1b[2J\u{9b}2J\u{202e} forgotten=true";
 
 fn in_every_way() {
@@ -54,7 +54,7 @@ fn what_a_stranger_chooses_makes_no_line_and_no_command() {
         let body = line.strip_suffix('\n').unwrap();
         assert!(!body.chars().any(|c| c.is_control() || is_hidden(c)), "{line:?}");
     }
-    // On a terminal the formatter's own colours are there, and nothing else.
+    // On a terminal only the formatter's own colours are there.
     let line = logged(LogFormat::Text, true, in_every_way);
     let body = line.strip_suffix('\n').unwrap();
     assert!(!body.contains("\x1b[2J") && !body.contains('\u{9b}') && body.contains("\x1b[3m"), "{line:?}");

@@ -1,20 +1,21 @@
-//! The shell: the one place with sockets and the clock.
+//! The shell of the relay: the only folder with sockets and the clock.
 //!
-//! [`Relay::serve`] accepts; each client connection is one task, the [`pump`], which feeds a
-//! [`Session`](hapax_core::session::Session) from both sockets and carries out what it says. [`side`] is one socket with its
-//! two bounded buffers. [`clients`] is the list of who is connected. [`places`] says who may connect, [`memory`] who may be
-//! read from, [`sparse`] what is logged of strangers.
+//! [`Relay::serve`] accepts client connections. Each one becomes a task, the [`pump`]: it feeds a
+//! [`Session`](hapax_core::session::Session) with bytes from both sockets and carries out the session's outputs.
+//! [`side`] is one socket with its two bounded buffers. [`connections`] lists the open connections. [`places`] decides who
+//! may connect, [`memory`] who may be read from, and [`sparse`] limits the log lines that a stranger can cause.
 
-mod clients;
+mod connections;
 mod memory;
 mod places;
 mod pump;
 mod side;
 mod sparse;
 
-pub use clients::{Clients, Entry, Numbers, State};
-pub use memory::Budget;
+pub use connections::{ConnectionEntry, ConnectionList, ConnectionState, Numbers};
+pub use memory::MemoryLimit;
 
+use crate::accept::Acceptor;
 use crate::stats::Stats;
 use hapax_core::session::Shared;
 use places::{Full, Place, Places};
@@ -27,37 +28,34 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How long accepting rests when the system refuses (out of files, out of memory).
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// What all connections need.
+/// The settings and the counters that all connections share.
 #[derive(Debug)]
 pub struct Relay {
-    /// for the sessions
+    /// what all sessions share
     pub shared: Arc<Shared>,
     /// the broker, `HOST:PORT`
     pub upstream: String,
-    /// how long dialling may take
+    /// how long connecting to the broker may take
     pub connect_timeout: Duration,
-    /// bytes that may wait to be written in one direction before reading for it stops
+    /// bytes that may wait to be written in one direction before reading for that direction stops
     pub buffer_bytes: usize,
-    /// connections at a time
+    /// the most client connections at a time
     pub max_connections: usize,
-    /// of them, from one address
+    /// the most client connections from one address
     pub connections_per_address: usize,
-    /// how long written bytes may stay unacknowledged where no heartbeats are agreed on; zero: the kernel's own time
+    /// how long written bytes may stay unacknowledged on a connection without heartbeats; zero: the kernel's default
     pub tcp_user_timeout: Duration,
-    /// from the order to drain until what is left is cut
+    /// how long a drain may take before the remaining connections are cut
     pub drain_timeout: Duration,
     /// counts connections
     pub stats: Arc<Stats>,
-    /// lists them
-    pub clients: Arc<Clients>,
-    /// bounds what they hold
-    pub budget: Arc<Budget>,
+    /// lists connections
+    pub connections: Arc<ConnectionList>,
+    /// bounds the memory that is held for clients
+    pub memory: Arc<MemoryLimit>,
 }
 
-/// The log lines that a stranger can cause.
+/// The log lines that a stranger can cause, limited in number.
 #[derive(Debug)]
 struct Lines {
     refused: Sparse,
@@ -65,39 +63,35 @@ struct Lines {
 }
 
 impl Relay {
-    /// Accepts until `draining` turns true, then waits for the connections to settle, `drain_timeout` at most.
+    /// Accepts connections until `draining` turns true. Then waits for the connections to settle, for at most
+    /// `drain_timeout`.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, mut draining: watch::Receiver<bool>) {
         let places = Places::new(self.max_connections, self.connections_per_address);
         let lines = Arc::new(Lines { refused: Sparse::new(now()), unreachable: Sparse::new(now()) });
+        let mut acceptor = Acceptor::new(listener, "listen");
         let mut connections = JoinSet::new();
         let orders = draining.clone();
         loop {
             tokio::select! {
                 _ = draining.wait_for(|draining| *draining) => break,
                 Some(ended) = connections.join_next() => log_panic(ended),
-                accepted = listener.accept() => match accepted {
-                    Ok((client, peer)) => match places.take(peer.ip()) {
-                        Ok((place, gave_way)) => {
-                            if gave_way {
-                                self.stats.displaced();
-                            }
-                            let (relay, lines, draining) = (Arc::clone(&self), Arc::clone(&lines), orders.clone());
-                            let number = place.number();
-                            let task = connections.spawn(async move {
-                                relay.connection(client, peer, place, &lines, draining).await;
-                            });
-                            places.has_task(number, task);
+                (client, peer) = acceptor.next() => match places.take(peer.ip()) {
+                    Ok((place, gave_way)) => {
+                        if gave_way {
+                            self.stats.displaced();
                         }
-                        Err(full) => self.refuse(full, peer, &lines),
-                    },
-                    Err(error) => {
-                        tracing::error!(%error, "can't accept; is the limit of open files too low? (ulimit -n)");
-                        tokio::time::sleep(ACCEPT_REST).await;
+                        let (relay, lines, draining) = (Arc::clone(&self), Arc::clone(&lines), orders.clone());
+                        let number = place.number();
+                        let task = connections.spawn(async move {
+                            relay.connection(client, peer, place, &lines, draining).await;
+                        });
+                        places.has_task(number, task);
                     }
+                    Err(full) => self.refuse(full, peer, &lines),
                 },
             }
         }
-        drop(listener);
+        drop(acceptor);
         let all = async {
             while let Some(ended) = connections.join_next().await {
                 log_panic(ended);
@@ -160,7 +154,8 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// No delay for small frames; a peer whose machine has died is noticed even without heartbeats.
+/// Sends small frames without delay, and turns keepalive on: it notices a peer whose machine died, even without
+/// heartbeats.
 fn configure(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()

@@ -1,8 +1,8 @@
-//! The places for client connections: how many there may be, how many from one address, and who gives way to whom.
+//! Limits the number of client connections, in all and per address, and decides which connection gives way to which.
 //!
-//! A connection that has not logged in is a stranger. When all places are taken, of the process or of an address, the stranger
-//! that has been here longest gives way to the newcomer; where there is none, the newcomer is turned away. So connections
-//! that say nothing never keep a client out that does.
+//! A connection that has not logged in is a *stranger*. When a limit is reached, the oldest stranger that counts
+//! toward this limit is closed, and the newcomer takes its place. If there is no stranger, the newcomer is turned
+//! away. This way, connections that say nothing can't keep out a client that logs in.
 
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use tokio::task::AbortHandle;
 
-/// Why a connection is turned away.
+/// The limit because of which a connection is turned away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Full {
     /// `limits.max_connections`
@@ -19,7 +19,7 @@ pub(super) enum Full {
     Address,
 }
 
-/// All places.
+/// All places for client connections.
 #[derive(Debug)]
 pub(super) struct Places {
     max: usize,
@@ -32,7 +32,7 @@ struct Inner {
     drawn: u64,
     taken: usize,
     by_address: HashMap<IpAddr, usize>,
-    /// Those that have not logged in, oldest first, with the end of their tasks.
+    /// Connections that have not logged in, oldest first, each with the handle that aborts its task.
     strangers: BTreeMap<u64, (IpAddr, Option<AbortHandle>)>,
 }
 
@@ -41,7 +41,7 @@ impl Places {
         Arc::new(Places { max, max_per_address, inner: Mutex::default() })
     }
 
-    /// A place for a newcomer, and whether a stranger gave way to it.
+    /// Takes a place for a new connection. Also returns whether a stranger gave way to it.
     pub(super) fn take(self: &Arc<Places>, from: IpAddr) -> Result<(Place, bool), Full> {
         let address = network(from);
         let mut inner = self.inner.lock();
@@ -69,7 +69,7 @@ impl Places {
 }
 
 impl Inner {
-    /// A stranger's task is ended, and its place is free at once.
+    /// Aborts a stranger's task and frees its place at once.
     fn displace(&mut self, number: u64) {
         if let Some((address, task)) = self.strangers.remove(&number) {
             self.release(address);
@@ -90,7 +90,7 @@ impl Inner {
     }
 }
 
-/// One connection's place.
+/// The place of one connection.
 #[must_use = "dropping it frees the place"]
 #[derive(Debug)]
 pub(super) struct Place {
@@ -101,22 +101,22 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Which one it is, for [`Places::has_task`].
+    /// Returns the number of this place, for [`Places::has_task`].
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// The client has logged in: it keeps its place. Costs nothing from the second time on.
+    /// Makes the place permanent, because the client has logged in. Every call after the first is free.
     pub(super) fn log_in(&mut self) {
         if !self.known {
-            // (If it has been displaced just now, its task is about to end.)
+            // If the connection has just been displaced, its task is about to end.
             self.known = self.places.inner.lock().strangers.remove(&self.number).is_some();
         }
     }
 }
 
 impl Places {
-    /// How the connection with this number is ended.
+    /// Stores the handle that aborts the task of the connection with this number.
     pub(super) fn has_task(&self, number: u64, task: AbortHandle) {
         if let Some((_, slot)) = self.inner.lock().strangers.get_mut(&number) {
             *slot = Some(task);
@@ -128,14 +128,15 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut inner = self.places.inner.lock();
         let stranger = inner.strangers.remove(&self.number).is_some();
-        // A displaced one has lost its place already.
+        // A displaced connection has already lost its place.
         if self.known || stranger {
             inner.release(self.address);
         }
     }
 }
 
-/// Who counts as one: an IPv4 address, or an IPv6 network of 64 bits, of which a host can have all addresses.
+/// Returns what counts as one address: an IPv4 address, or an IPv6 network of 64 bits, since a host can have every
+/// address of such a network.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),

@@ -1,12 +1,13 @@
-//! One client connection: both sockets, one session, one task.
+//! One client connection: one task with both sockets and one session.
 //!
-//! Every side effect of a session is in [`Pump::carry_out`]. Reading stops where writing can't keep up: a slow consumer
-//! stops the reading from the broker, a blocked broker the reading from the publisher.
+//! [`Pump::carry_out`] holds every side effect of a session. The pump stops reading from one side while the other side
+//! can't be written to: a slow consumer stops the reading from the broker, and a blocked broker stops the reading from
+//! the publisher.
 
-use super::clients::{Entry, Numbers, State};
+use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::memory::Holding;
 use super::places::Place;
-use super::side::{Came, Side};
+use super::side::{ReadOutcome, Side};
 use super::{Lines, Relay, now};
 use bytes::Bytes;
 use hapax_core::session::{Output, Session};
@@ -20,15 +21,16 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-/// How long a socket that is to be closed may take to write what is left.
+/// How long a closing socket may take to write the bytes that are still queued.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes read from the upstream before others have their turn.
-const TURN: u64 = 1 << 20;
-/// Bytes read from the upstream before what is due by time is judged, although there is more. It is above what the system
-/// keeps for a socket (6 MiB by default), so all that had arrived when the time came has been read.
-const BEFORE_JUDGING: u64 = 8 << 20;
+/// Bytes to read from the upstream before other tasks get a turn.
+const READ_PER_TURN: u64 = 1 << 20;
+/// Bytes to read from the upstream before an overdue timeout is handled, even if there is more to read. A socket
+/// buffers less than this (6 MiB by default), so everything that had arrived when the timeout became due has been
+/// read.
+const READ_BEFORE_TIMEOUT: u64 = 8 << 20;
 
-/// Runs a client's connection to its end.
+/// Runs a client connection until it ends.
 pub(super) async fn run(
     relay: &Relay,
     client: TcpStream,
@@ -38,25 +40,25 @@ pub(super) async fn run(
     draining: watch::Receiver<bool>,
 ) {
     let now = now();
-    let present = relay.clients.enter(peer, now);
+    let present = relay.connections.enter(peer, now);
     let pump = Pump {
         relay,
         lines,
         peer,
         place,
-        holding: relay.budget.enter(),
-        watched: false,
+        holding: relay.memory.enter(),
+        logged_in: false,
         entry: &present.entry,
         session: Session::new(relay.shared.clone(), now),
         client: Some(Side::new(client)),
-        upstream: Upstream::None,
+        upstream: UpstreamSocket::None,
         reading_client: true,
         reading_upstream: true,
         client_eof_told: false,
         upstream_eof_told: false,
         share: None,
         deadline: None,
-        put_off: 0,
+        read_while_due: 0,
         now,
     };
     pump.run(draining).await;
@@ -64,13 +66,13 @@ pub(super) async fn run(
 
 type Dial<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
 
-enum Upstream<'a> {
+enum UpstreamSocket<'a> {
     None,
     Dialing(Dial<'a>),
     Open(Side),
 }
 
-/// What the task woke up for.
+/// Why the task woke up.
 enum Wake {
     Sockets,
     Dialled(io::Result<TcpStream>),
@@ -84,24 +86,24 @@ struct Pump<'a> {
     lines: &'a Lines,
     peer: SocketAddr,
     place: Place,
-    /// What it holds of the process's memory.
+    /// Reports this connection's memory to the process's memory limit.
     holding: Holding,
-    /// The kernel watches whether what is written arrives, or need not.
-    watched: bool,
-    entry: &'a Entry,
+    /// The client has logged in, and the work that follows a login is done ([`Pump::on_login`]).
+    logged_in: bool,
+    entry: &'a ConnectionEntry,
     session: Session,
     client: Option<Side>,
-    upstream: Upstream<'a>,
+    upstream: UpstreamSocket<'a>,
     reading_client: bool,
     reading_upstream: bool,
     client_eof_told: bool,
     upstream_eof_told: bool,
-    /// The share of the process's memory that it is above.
+    /// The connection's share of the memory limit, if the connection holds more than that now.
     share: Option<usize>,
-    /// When something is due by time.
+    /// The earliest timeout, as of the last wait.
     deadline: Option<Instant>,
-    /// Bytes read from the upstream since then.
-    put_off: u64,
+    /// Bytes read from the upstream since that timeout became due.
+    read_while_due: u64,
     now: Instant,
 }
 
@@ -110,29 +112,33 @@ impl Pump<'_> {
         let mut drained = false;
         loop {
             self.carry_out();
-            self.relieve();
-            self.bury().await;
+            self.refuse_stuck();
+            self.drop_closed_sockets().await;
             self.note();
-            self.know();
-            if self.session.is_over() && self.client.is_none() && matches!(self.upstream, Upstream::None) {
+            self.on_login();
+            if self.session.is_over()
+                && self.client.is_none()
+                && matches!(self.upstream, UpstreamSocket::None)
+            {
                 return;
             }
             let wake = self.wait(&mut draining, drained).await;
             self.now = now();
-            // Answers that have arrived come before every judgement, whatever the task woke up for: what they answer would
-            // be in doubt otherwise. Then the time, then what others want, and last the mail: it must not promote a publish
-            // into an upstream that is dead.
+            // Read the upstream's answers first, whatever woke the task: if a timeout were handled before an answer
+            // that has already arrived, the publish would count as in doubt. Then handle timeouts, then the reason for
+            // waking up. Handle mail last: mail may promote a waiting publish, and that must not be sent to an
+            // upstream that is dead.
             self.read_upstream();
-            self.judge_time();
+            self.handle_due_timeouts();
             let mail = matches!(wake, Wake::Mail);
             match wake {
                 Wake::Sockets | Wake::Timeout | Wake::Mail => {}
                 Wake::Dialled(Ok(stream)) => {
-                    self.upstream = Upstream::Open(Side::new(stream));
+                    self.upstream = UpstreamSocket::Open(Side::new(stream));
                     self.session.handle_upstream_open(self.now);
                 }
                 Wake::Dialled(Err(error)) => {
-                    self.upstream = Upstream::None;
+                    self.upstream = UpstreamSocket::None;
                     self.relay.stats.dial_failed();
                     if let Some(left_out) = self.lines.unreachable.happened(self.now) {
                         tracing::warn!(peer = %self.peer, upstream = %self.relay.upstream, %error, left_out, "can't reach the broker");
@@ -151,14 +157,14 @@ impl Pump<'_> {
         }
     }
 
-    /// For those who look at connections.
+    /// Updates this connection's entry in the list of connections.
     fn note(&self) {
-        // (Once the client's socket is closed, its totals stay as they were.)
+        // The client's socket may be closed already. Then the byte counts stay at their last values.
         let last = self.entry.numbers();
         let (bytes_in, bytes_out) =
             self.client.as_ref().map_or((last.bytes_in, last.bytes_out), Side::totals);
         self.entry.note(Numbers {
-            state: State::of(self.session.phase(), self.reading_client),
+            state: ConnectionState::of(self.session.phase(), self.reading_client),
             channels: self.session.channels() as u64,
             unresolved: self.session.unresolved() as u64,
             publishes: self.session.publishes(),
@@ -168,27 +174,28 @@ impl Pump<'_> {
         self.entry.identify(self.session.about(), self.session.vhost());
     }
 
-    /// Once the client has logged in: it keeps its place, and where no heartbeats tell whether its host and the broker's are
-    /// there, the kernel does.
-    fn know(&mut self) {
-        if self.watched || self.session.vhost().is_none() {
+    /// Does what is due once, when the client has logged in. The connection keeps its slot, so a newcomer can't
+    /// displace it. If the connection has no heartbeats, the kernel is asked to notice when a peer's host vanishes.
+    fn on_login(&mut self) {
+        if self.logged_in || self.session.vhost().is_none() {
             return;
         }
-        self.watched = true;
+        self.logged_in = true;
         self.place.log_in();
         let timeout = self.relay.tcp_user_timeout;
         if self.session.has_heartbeats() || timeout.is_zero() {
             return;
         }
         if let Some(side) = &mut self.client {
-            side.watch(timeout);
+            side.break_when_unacked(timeout);
         }
-        if let Upstream::Open(side) = &mut self.upstream {
-            side.watch(timeout);
+        if let UpstreamSocket::Open(side) = &mut self.upstream {
+            side.break_when_unacked(timeout);
         }
     }
 
-    /// Waits for whatever comes first.
+    /// Waits until a socket is ready, the dial ends, mail arrives, a timeout is due, memory is free again, or the
+    /// drain begins.
     async fn wait(&mut self, draining: &mut watch::Receiver<bool>, drained: bool) -> Wake {
         if self.owes_eof() {
             return Wake::Sockets;
@@ -199,15 +206,15 @@ impl Pump<'_> {
             self.session.poll_timeout(),
             self.client.as_ref().and_then(Side::deadline),
             match &self.upstream {
-                Upstream::Open(side) => side.deadline(),
-                Upstream::None | Upstream::Dialing(_) => None,
+                UpstreamSocket::Open(side) => side.deadline(),
+                UpstreamSocket::None | UpstreamSocket::Dialing(_) => None,
             },
         ];
         let deadline = deadlines.into_iter().flatten().min();
         self.deadline = deadline;
         let client = self.client.as_ref();
         let upstream = &mut self.upstream;
-        let (waits, holding) = (self.holding.waits(), &mut self.holding);
+        let (waits, holding) = (self.holding.is_waiting(), &mut self.holding);
         tokio::select! {
             () = async {
                 match client {
@@ -217,9 +224,9 @@ impl Pump<'_> {
             } => Wake::Sockets,
             wake = async {
                 match upstream {
-                    Upstream::None => std::future::pending().await,
-                    Upstream::Dialing(dial) => Wake::Dialled(dial.await),
-                    Upstream::Open(side) => {
+                    UpstreamSocket::None => std::future::pending().await,
+                    UpstreamSocket::Dialing(dial) => Wake::Dialled(dial.await),
+                    UpstreamSocket::Open(side) => {
                         side.ready(reading_upstream).await;
                         Wake::Sockets
                     }
@@ -232,49 +239,49 @@ impl Pump<'_> {
                     None => std::future::pending().await,
                 }
             } => Wake::Timeout,
-            () = holding.room(), if waits => Wake::Sockets,
+            () = holding.wait_for_room(), if waits => Wake::Sockets,
             _ = draining.wait_for(|draining| *draining), if !drained => Wake::Drain,
         }
     }
 
-    /// A socket has ended, while writing perhaps, and the session has not heard of it.
+    /// Returns true if a socket has ended (a failed write can end it, too) and the session does not know that yet.
     fn owes_eof(&self) -> bool {
         let client = self.client.as_ref().is_some_and(Side::has_ended) && !self.client_eof_told;
-        let upstream =
-            matches!(&self.upstream, Upstream::Open(side) if side.has_ended()) && !self.upstream_eof_told;
+        let upstream = matches!(&self.upstream, UpstreamSocket::Open(side) if side.has_ended())
+            && !self.upstream_eof_told;
         client && self.session.wants_client() || upstream
     }
 
-    /// Whether something is due by time.
+    /// Returns true if a timeout is due.
     fn is_due(&self) -> bool {
         self.deadline.is_some_and(|at| at <= self.now)
     }
 
-    /// Reads from the upstream until nothing is left, but no more than a turn's share and no more than the client's buffer
-    /// takes. Where something is due by time, the system is asked what is left.
+    /// Reads from the upstream until nothing is left, `READ_PER_TURN` bytes are read, or the client's write buffer is full.
+    /// When a timeout is due, the kernel is asked directly whether more has arrived.
     fn read_upstream(&mut self) {
         let due = self.is_due();
         let mut read = 0;
-        let mut came = Came::More;
-        while self.reading_upstream && came == Came::More && read < TURN {
-            let Upstream::Open(side) = &mut self.upstream else { break };
+        let mut outcome = ReadOutcome::More;
+        while self.reading_upstream && outcome == ReadOutcome::More && read < READ_PER_TURN {
+            let UpstreamSocket::Open(side) = &mut self.upstream else { break };
             let before = side.totals().0;
-            came = if due { side.read_surely() } else { side.read() };
-            if due && came == Came::Last && !side.has_ended() {
-                came = Came::More;
+            outcome = if due { side.read_from_kernel() } else { side.read() };
+            if due && outcome == ReadOutcome::Last && !side.has_ended() {
+                outcome = ReadOutcome::More;
             }
-            if came != Came::Nothing {
+            if outcome != ReadOutcome::Nothing {
                 read += side.totals().0 - before;
                 self.session.handle_upstream(&mut side.inbox, self.now);
-                side.tidy();
+                side.free_idle_inbox();
             }
-            if came == Came::More {
+            if outcome == ReadOutcome::More {
                 self.carry_out();
             }
         }
-        // (Had nothing more been there, the loop would have ended by that.)
-        self.put_off = if due && read >= TURN { self.put_off + read } else { 0 };
-        if let Upstream::Open(side) = &self.upstream
+        // If the loop stopped before `READ_PER_TURN` bytes, it had read everything.
+        self.read_while_due = if due && read >= READ_PER_TURN { self.read_while_due + read } else { 0 };
+        if let UpstreamSocket::Open(side) = &self.upstream
             && side.has_ended()
             && !self.upstream_eof_told
         {
@@ -283,40 +290,40 @@ impl Pump<'_> {
         }
     }
 
-    /// What is due by time: a peer that is silent, a publish that waits for too long. Not before all is read that had arrived
-    /// by then.
-    fn judge_time(&mut self) {
-        let more_to_read = self.put_off > 0 && self.put_off < BEFORE_JUDGING;
+    /// Handles timeouts that are due, such as a silent peer or a publish that has waited too long. Waits with that
+    /// until all bytes are read that had arrived before the timeout.
+    fn handle_due_timeouts(&mut self) {
+        let more_to_read = self.read_while_due > 0 && self.read_while_due < READ_BEFORE_TIMEOUT;
         if !self.is_due() || more_to_read {
             return;
         }
-        self.put_off = 0;
+        self.read_while_due = 0;
         if self.reading_client && self.client.as_ref().is_some_and(Side::has_unread) {
             self.session.handle_client_alive(self.now);
         }
         self.session.handle_timeout(self.now);
     }
 
-    /// One read of the client's socket, if it may be read, and what the session makes of it.
+    /// Reads the client's socket once, if it may be read, and passes the bytes to the session.
     fn read_client(&mut self) {
         let Some(side) = &mut self.client else { return };
-        let came = self.reading_client && side.read() != Came::Nothing;
+        let came = self.reading_client && side.read() != ReadOutcome::Nothing;
         if came || !side.inbox.is_empty() && self.session.wants_client() {
             self.session.handle_client(&mut side.inbox, self.now);
-            side.tidy();
+            side.free_idle_inbox();
         }
-        // The end is told only when all that came before it has been looked at.
+        // Report the end only after the session has seen all bytes that came before it.
         if side.has_ended() && self.session.wants_client() && !self.client_eof_told {
             self.client_eof_told = true;
             self.session.handle_client_eof(self.now);
         }
     }
 
-    /// Does what the session says, writes what can be written, and decides what may be read.
+    /// Carries out the session's outputs, writes what the sockets accept, and decides which side may be read.
     fn carry_out(&mut self) {
         while let Some(output) = self.session.poll_output() {
             match output {
-                Output::Dial => self.upstream = Upstream::Dialing(Box::pin(self.relay.dial())),
+                Output::Dial => self.upstream = UpstreamSocket::Dialing(Box::pin(self.relay.dial())),
                 Output::ToClient(bytes) => self.write_client(bytes),
                 Output::ToUpstream(bytes) => self.write_upstream(bytes),
                 Output::HeartbeatClient => self.beat_client(),
@@ -329,66 +336,68 @@ impl Pump<'_> {
         if let Some(side) = &mut self.client {
             side.flush();
         }
-        if let Upstream::Open(side) = &mut self.upstream {
+        if let UpstreamSocket::Open(side) = &mut self.upstream {
             side.flush();
         }
-        self.regulate();
+        self.apply_back_pressure();
     }
 
-    /// Lets go of sockets that are done with.
-    async fn bury(&mut self) {
-        if let Upstream::Open(side) = &self.upstream
+    /// Closes and drops the sockets that have nothing more to write.
+    async fn drop_closed_sockets(&mut self) {
+        if let UpstreamSocket::Open(side) = &self.upstream
             && side.is_done(self.now)
-            && let Upstream::Open(side) = std::mem::replace(&mut self.upstream, Upstream::None)
+            && let UpstreamSocket::Open(side) = std::mem::replace(&mut self.upstream, UpstreamSocket::None)
         {
             drop(side);
-            self.regulate();
+            self.apply_back_pressure();
         }
         if let Some(side) = self.client.take_if(|side| side.is_done(self.now)) {
-            if matches!(self.upstream, Upstream::None) && self.session.is_over() {
-                // (In a box: its buffer would be part of every connection's task.)
+            if matches!(self.upstream, UpstreamSocket::None) && self.session.is_over() {
+                // The future holds a read buffer. In a box, that buffer does not enlarge the task of every connection.
                 Box::pin(side.farewell()).await;
             } else {
-                // The upstream still lingers: it can't wait for the client's farewell.
+                // The upstream connection still waits for outcomes, so do not make it wait for the client's socket to
+                // close.
                 tokio::spawn(side.farewell());
             }
-            self.regulate();
+            self.apply_back_pressure();
         }
     }
 
-    /// Refuses what would be held for ever, because the client is not read from.
-    fn relieve(&mut self) {
+    /// Refuses held publishes that would never leave memory, because the client is not read from while it holds too
+    /// much.
+    fn refuse_stuck(&mut self) {
         if let Some(share) = self.share.filter(|share| self.session.memory().stuck > *share) {
             self.session.handle_memory_pressure(share, self.now);
             self.carry_out();
         }
     }
 
-    /// Tells what is held. The share that it is above, if that is too much now.
-    fn weigh(&mut self) -> Option<usize> {
+    /// Reports how much memory the connection holds. Returns its share of the limit if it holds too much.
+    fn report_memory(&mut self) -> Option<usize> {
         let memory = self.session.memory();
         let client = self.client.as_ref().map_or(0, Side::memory);
-        let upstream = if let Upstream::Open(side) = &self.upstream { side.memory() } else { 0 };
-        let share = self.holding.tell(memory.held + client + upstream, memory.frame);
+        let upstream = if let UpstreamSocket::Open(side) = &self.upstream { side.memory() } else { 0 };
+        let share = self.holding.report(memory.held + client + upstream, memory.frame);
         let tight = self.holding.is_tight();
         if let Some(side) = &mut self.client {
-            side.read_little(tight);
+            side.set_short_reads(tight);
         }
-        if let Upstream::Open(side) = &mut self.upstream {
-            side.read_little(tight);
+        if let UpstreamSocket::Open(side) = &mut self.upstream {
+            side.set_short_reads(tight);
         }
         share
     }
 
-    /// Back-pressure: reads from a side only while the other takes what comes of it, and from the client only while it
-    /// holds no more than it may.
-    fn regulate(&mut self) {
-        self.share = self.weigh();
+    /// Applies back-pressure. A side is read only while the other side's write queue has room. The client is read only
+    /// while the connection holds no more memory than it may.
+    fn apply_back_pressure(&mut self) {
+        self.share = self.report_memory();
         let room = self.relay.buffer_bytes.min(self.share.unwrap_or(usize::MAX));
         let client_has_room = self.client.as_ref().is_none_or(|side| side.queued() < room);
         let upstream_has_room = match &self.upstream {
-            Upstream::Open(side) => side.queued() < room,
-            Upstream::None | Upstream::Dialing(_) => true,
+            UpstreamSocket::Open(side) => side.queued() < room,
+            UpstreamSocket::None | UpstreamSocket::Dialing(_) => true,
         };
         let within = self.share.is_none();
         let reading_client = self.session.wants_client() && client_has_room && upstream_has_room && within;
@@ -409,7 +418,7 @@ impl Pump<'_> {
     }
 
     fn write_upstream(&mut self, bytes: Bytes) {
-        if let Upstream::Open(side) = &mut self.upstream {
+        if let UpstreamSocket::Open(side) = &mut self.upstream {
             side.write(bytes);
         }
     }
@@ -421,7 +430,7 @@ impl Pump<'_> {
     }
 
     fn beat_upstream(&mut self) {
-        if let Upstream::Open(side) = &mut self.upstream
+        if let UpstreamSocket::Open(side) = &mut self.upstream
             && side.queued() == 0
         {
             side.write(Bytes::from_static(&HEARTBEAT));
@@ -436,14 +445,14 @@ impl Pump<'_> {
 
     fn close_upstream(&mut self) {
         match &mut self.upstream {
-            Upstream::Open(side) => side.close(FLUSH_PATIENCE, self.now),
-            Upstream::Dialing(_) => self.upstream = Upstream::None,
-            Upstream::None => {}
+            UpstreamSocket::Open(side) => side.close(FLUSH_PATIENCE, self.now),
+            UpstreamSocket::Dialing(_) => self.upstream = UpstreamSocket::None,
+            UpstreamSocket::None => {}
         }
     }
 
     fn cut_upstream(&mut self) {
-        if let Upstream::Open(side) = std::mem::replace(&mut self.upstream, Upstream::None) {
+        if let UpstreamSocket::Open(side) = std::mem::replace(&mut self.upstream, UpstreamSocket::None) {
             side.cut();
         }
     }

@@ -1,4 +1,5 @@
-//! One socket with its two buffers: what was read and not handed over, what is to be written.
+//! One socket and its two buffers: bytes that were read and that the session has not taken yet, and bytes that wait to
+//! be written.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -7,60 +8,65 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
-/// Room for reads.
+/// Bytes to read at a time.
 const READ: usize = 64 * 1024;
-/// The same after a read that was as large: the fewer reads and writes, the less the kernel takes, and that is most of it.
-const READ_MUCH: usize = 256 * 1024;
-/// A read shorter than this gives its buffer back once it is empty: most connections are idle most of the time.
-const SHORT: usize = 8 * 1024;
-/// The same while the process is short of memory.
-const READ_LITTLE: usize = 16 * 1024;
-/// A slice that waits to be written and is shorter than this is copied: it would keep a whole read alive.
-const WORTH: usize = 32 * 1024;
-/// Places for slices that an empty queue keeps.
-const KEPT: usize = 256;
-/// How long a peer that was told the end may take to close the socket before we do.
-const PEER_FIRST: Duration = Duration::from_millis(500);
-/// How long it may take after that.
-const PEER_LAST: Duration = Duration::from_secs(1);
-/// Slices in one write.
+/// Bytes to read at a time after a read that returned at least [`READ`] bytes. Larger reads mean fewer system calls,
+/// and system calls are most of what a busy relay costs.
+const READ_LARGE: usize = 256 * 1024;
+/// When a read returns fewer bytes than this and the session takes all of them, the buffer is freed. Most connections
+/// are idle most of the time, so they should hold no buffer. Also the least free room to start a read with.
+const IDLE_READ: usize = 8 * 1024;
+/// Bytes to read at a time while the process is short of memory.
+const READ_SMALL: usize = 16 * 1024;
+/// When a write has to wait, slices shorter than this are copied. Without the copy, a short slice would keep the whole
+/// buffer alive that it was read into.
+const COPY_BELOW: usize = 32 * 1024;
+/// An empty write queue with more capacity than this (in slices) is freed.
+const KEPT_SLICES: usize = 256;
+/// After the last byte is written, how long the peer may take to close the socket before we shut down our side.
+const PEER_CLOSES_WITHIN: Duration = Duration::from_millis(500);
+/// After we have shut down our side, how long we wait for the peer to close.
+const PEER_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+/// The most slices that one write passes to the kernel.
 const SLICES: usize = 64;
 
-/// What a read has found.
+/// The outcome of one read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Came {
-    /// Nothing is there.
+pub(super) enum ReadOutcome {
+    /// There was nothing to read.
     Nothing,
-    /// Bytes, or the end, and nothing is behind them now.
+    /// The read returned bytes or the end of the stream, and the socket has no more for now.
     Last,
-    /// Bytes, and there may be more behind them.
+    /// The read returned bytes, and there may be more.
     More,
 }
 
-/// See the module.
+/// One socket, to a client or to the broker, with its read buffer and its write queue.
 #[derive(Debug)]
 pub(super) struct Side {
     stream: TcpStream,
-    /// Bytes that were read; the session takes whole frames out.
+    /// Bytes that were read. The session takes whole frames out of it.
     pub(super) inbox: BytesMut,
     queue: VecDeque<Bytes>,
-    /// Slices at the beginning of the queue that need not be copied any more.
+    /// How many slices at the front of the queue [`Side::copy_small`] has already looked at.
     copied: usize,
     queued: usize,
     total_read: u64,
     total_written: u64,
-    /// Nothing more can be read.
+    /// Nothing more can be read: the peer closed, or the socket broke.
     ended: bool,
-    /// Nothing more can be written. What the peer wrote before may still lie here: it is read to its end.
-    deaf: bool,
+    /// A write has failed, so nothing more is written. Bytes that the peer sent earlier may still be in the socket, so
+    /// reading goes on until the end.
+    write_failed: bool,
     last_read: usize,
-    /// Reads are short: memory is.
-    little: bool,
-    /// For so long may what was written stay unacknowledged, while there is nothing more to write.
-    patience: Option<Duration>,
-    /// The kernel keeps to that.
-    watched: bool,
-    /// Nothing more comes into the queue: the socket is closed when it is empty, or at this time.
+    /// Reads are limited to [`READ_SMALL`], because the process is short of memory.
+    short_reads: bool,
+    /// How long written bytes may stay unacknowledged before the kernel breaks the connection.
+    unacked_timeout: Option<Duration>,
+    /// The kernel's `TCP_USER_TIMEOUT` is set to `unacked_timeout` now.
+    user_timeout_on: bool,
+    /// The socket is closed when the queue is empty, or at this time at the latest. Nothing more is queued from now
+    /// on.
     closing: Option<Instant>,
 }
 
@@ -75,60 +81,62 @@ impl Side {
             total_read: 0,
             total_written: 0,
             ended: false,
-            deaf: false,
+            write_failed: false,
             last_read: 0,
-            little: false,
-            patience: None,
-            watched: false,
+            short_reads: false,
+            unacked_timeout: None,
+            user_timeout_on: false,
             closing: None,
         }
     }
 
-    /// Bytes that wait to be written.
+    /// Returns the number of bytes that wait to be written.
     pub(super) fn queued(&self) -> usize {
         self.queued
     }
 
-    /// Bytes that it takes, those of its buffers included.
+    /// Returns the bytes of memory that this socket's buffers take.
     pub(super) fn memory(&self) -> usize {
         self.inbox.capacity() + self.queued + self.queue.capacity() * size_of::<Bytes>()
     }
 
-    /// Whether reads are to be short.
-    pub(super) fn read_little(&mut self, little: bool) {
-        self.little = little;
+    /// Makes reads short (or normal again), because the process is short of memory (or no longer is).
+    pub(super) fn set_short_reads(&mut self, short: bool) {
+        self.short_reads = short;
     }
 
-    /// From now on the kernel breaks the connection when what was written stays unacknowledged for so long: the peer's host has
-    /// vanished. It counts the time for which a peer takes nothing, too. That is no fault of the peer's, so the kernel is
-    /// not asked to while it takes nothing.
-    pub(super) fn watch(&mut self, patience: Duration) {
-        self.patience = Some(patience);
-        self.set_watched(self.queue.is_empty());
+    /// Makes the kernel break the connection when written bytes stay unacknowledged for `timeout`, because then the
+    /// peer's host has vanished.
+    ///
+    /// The kernel's timeout also counts the time in which a living peer accepts no bytes because its receive window is
+    /// full. That is not a reason to disconnect, so the timeout is off while bytes wait in the queue.
+    pub(super) fn break_when_unacked(&mut self, timeout: Duration) {
+        self.unacked_timeout = Some(timeout);
+        self.set_user_timeout(self.queue.is_empty());
     }
 
-    fn set_watched(&mut self, watched: bool) {
-        if let Some(patience) = self.patience
-            && self.watched != watched
+    fn set_user_timeout(&mut self, on: bool) {
+        if let Some(timeout) = self.unacked_timeout
+            && self.user_timeout_on != on
         {
-            self.watched = watched;
-            // Where it can't be set, the kernel's own patience holds.
-            let _ = socket2::SockRef::from(&self.stream).set_tcp_user_timeout(watched.then_some(patience));
+            self.user_timeout_on = on;
+            // If the option can't be set, the kernel's default timeout applies.
+            let _ = socket2::SockRef::from(&self.stream).set_tcp_user_timeout(on.then_some(timeout));
         }
     }
 
-    /// Bytes read and written since the beginning.
+    /// Returns the bytes read and the bytes written since the socket was opened.
     pub(super) fn totals(&self) -> (u64, u64) {
         (self.total_read, self.total_written)
     }
 
-    /// The peer has ended, or the socket is broken, and all that came before that has been read.
+    /// Returns true when the peer has closed or the socket has broken, and all bytes before that have been read.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
 
     pub(super) fn write(&mut self, bytes: Bytes) {
-        if !self.ended && !self.deaf {
+        if !self.ended && !self.write_failed {
             self.queued += bytes.len();
             self.queue.push_back(bytes);
         }
@@ -138,7 +146,8 @@ impl Side {
         self.closing = Some(now + patience);
     }
 
-    /// Whether the socket is done with.
+    /// Returns true when the socket is closing and may be dropped: all is written, the peer is gone, or the time is
+    /// up.
     pub(super) fn is_done(&self, now: Instant) -> bool {
         self.closing.is_some_and(|until| self.queue.is_empty() || self.ended || now >= until)
     }
@@ -147,7 +156,7 @@ impl Side {
         self.closing
     }
 
-    /// Waits until there is something to read (if that is wanted) or room to write (if there is something to write).
+    /// Waits until the socket can be read (if `reading` is true) or can be written (if bytes are queued).
     pub(super) async fn ready(&self, reading: bool) {
         let interest = match (reading && !self.ended, !self.queue.is_empty()) {
             (true, true) => Interest::READABLE | Interest::WRITABLE,
@@ -155,81 +164,82 @@ impl Side {
             (false, true) => Interest::WRITABLE,
             (false, false) => return std::future::pending().await,
         };
-        // An error shows itself in the read or write that follows.
+        // An error shows up again in the read or write that follows.
         let _ = self.stream.ready(interest).await;
     }
 
-    /// One read.
-    pub(super) fn read(&mut self) -> Came {
+    /// Reads once, without waiting.
+    pub(super) fn read(&mut self) -> ReadOutcome {
         if self.ended {
-            return Came::Nothing;
+            return ReadOutcome::Nothing;
         }
         let room = self.make_room();
         let result = self.stream.try_read_buf(&mut (&mut self.inbox).limit(room));
-        self.took(room, result)
+        self.finish_read(room, result)
     }
 
-    /// As [`Side::read`], and it asks the system itself. The runtime learns of bytes by an event, and a timer may wake the task
-    /// before that event: a process that was stopped for seconds finds both at once.
-    pub(super) fn read_surely(&mut self) -> Came {
+    /// Reads once, and asks the kernel directly if the runtime says that there is nothing. The runtime learns about
+    /// new bytes from an event, and a timer can wake the task before the runtime has seen that event: after a process
+    /// was stopped for seconds, both are due at once.
+    pub(super) fn read_from_kernel(&mut self) -> ReadOutcome {
         match self.read() {
-            Came::Nothing if self.has_unread() => {}
-            came => return came,
+            ReadOutcome::Nothing if self.has_unread() => {}
+            outcome => return outcome,
         }
         let (room, len) = (self.make_room(), self.inbox.len());
         self.inbox.resize(len + room, 0);
         let socket = socket2::SockRef::from(&self.stream);
         let result = (&*socket).read(self.inbox.get_mut(len..).unwrap_or_default());
         self.inbox.truncate(len + result.as_ref().map_or(0, |count| *count));
-        self.took(room, result)
+        self.finish_read(room, result)
     }
 
-    /// Whether bytes of the peer lie in the socket.
+    /// Returns true if the kernel holds bytes from the peer that were not read yet.
     pub(super) fn has_unread(&self) -> bool {
         !self.ended && rustix::io::ioctl_fionread(&self.stream).is_ok_and(|count| count > 0)
     }
 
-    /// How much is to be read at a time.
+    /// Makes room in the read buffer. Returns how many bytes to read.
     fn make_room(&mut self) -> usize {
-        let most = match (self.little, self.last_read < READ) {
-            (true, _) => READ_LITTLE,
+        let most = match (self.short_reads, self.last_read < READ) {
+            (true, _) => READ_SMALL,
             (false, true) => READ,
-            (false, false) => READ_MUCH,
+            (false, false) => READ_LARGE,
         };
-        if self.inbox.capacity() - self.inbox.len() < SHORT {
+        if self.inbox.capacity() - self.inbox.len() < IDLE_READ {
             self.inbox.reserve(most);
         }
         let room = self.inbox.capacity() - self.inbox.len();
-        if self.little { room.min(READ_LITTLE) } else { room }
+        if self.short_reads { room.min(READ_SMALL) } else { room }
     }
 
-    fn took(&mut self, room: usize, result: io::Result<usize>) -> Came {
+    fn finish_read(&mut self, room: usize, result: io::Result<usize>) -> ReadOutcome {
         match result {
             Ok(0) => {
                 self.ended = true;
-                Came::Last
+                ReadOutcome::Last
             }
             Ok(count) => {
                 self.last_read = count;
                 self.total_read += count as u64;
-                if count < room { Came::Last } else { Came::More }
+                if count < room { ReadOutcome::Last } else { ReadOutcome::More }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Came::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Nothing,
             Err(_) => {
                 self.ended = true;
-                Came::Last
+                ReadOutcome::Last
             }
         }
     }
 
-    /// Gives back a buffer that is not worth keeping.
-    pub(super) fn tidy(&mut self) {
-        if self.inbox.is_empty() && self.last_read < SHORT {
+    /// Frees the read buffer if it is empty and the last read was short.
+    pub(super) fn free_idle_inbox(&mut self) {
+        if self.inbox.is_empty() && self.last_read < IDLE_READ {
             self.inbox = BytesMut::new();
         }
     }
 
-    /// Writes as much as the socket takes. An error ends the writing only.
+    /// Writes as much as the socket accepts. A write error stops writing, not reading.
     pub(super) fn flush(&mut self) {
         while !self.queue.is_empty() && !self.ended {
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -239,13 +249,13 @@ impl Side {
                 count += 1;
             }
             match self.stream.try_write_vectored(slices.get(..count).unwrap_or_default()) {
-                Ok(written) => self.take(written),
+                Ok(written) => self.drop_written(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.set_watched(false);
+                    self.set_user_timeout(false);
                     return self.copy_small();
                 }
                 Err(_) => {
-                    self.deaf = true;
+                    self.write_failed = true;
                     self.queue.clear();
                     self.queued = 0;
                     self.copied = 0;
@@ -253,21 +263,22 @@ impl Side {
             }
         }
         if self.queue.is_empty() {
-            self.set_watched(true);
-            if self.queue.capacity() > KEPT {
+            self.set_user_timeout(true);
+            if self.queue.capacity() > KEPT_SLICES {
                 self.queue = VecDeque::new();
             }
         }
     }
 
-    /// What has to wait lets go of the reads that it came with, where it is little of them. Each slice is looked at once.
+    /// Copies the short slices of the queue, so that they no longer keep the large buffers alive that they were read
+    /// into. Looks at each slice only once.
     fn copy_small(&mut self) {
         if self.copied >= self.queue.len() {
             return;
         }
         let mut small = BytesMut::new();
         for slice in self.queue.split_off(self.copied) {
-            if slice.len() < WORTH {
+            if slice.len() < COPY_BELOW {
                 small.extend_from_slice(&slice);
                 continue;
             }
@@ -282,13 +293,13 @@ impl Side {
         self.copied = self.queue.len();
     }
 
-    /// Closes the socket at once. What the system still holds for the peer is not sent any more.
+    /// Closes the socket at once with a reset. Bytes that the kernel has not sent yet are lost.
     pub(super) fn cut(self) {
-        // Where it can't be set, the system closes as usual.
+        // If the option can't be set, the kernel closes the socket in the usual way.
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
-    fn take(&mut self, mut written: usize) {
+    fn drop_written(&mut self, mut written: usize) {
         self.queued -= written;
         self.total_written += written as u64;
         while let Some(first) = self.queue.front_mut() {
@@ -302,12 +313,13 @@ impl Side {
         }
     }
 
-    /// Lets the peer end first, as one does who has read `close-ok`; then says the end, and waits a moment for the peer's: to
-    /// close with unread bytes would reset the connection, and the peer might never read what was written last.
+    /// Closes the connection without losing what was written last. A client that has read `close-ok` closes the socket
+    /// itself, so this waits for that first. Then it shuts down our side and waits a little longer. Closing a socket
+    /// with unread bytes would send a reset, and the peer might then never read our last bytes.
     pub(super) async fn farewell(mut self) {
-        if tokio::time::timeout(PEER_FIRST, self.read_to_end()).await.is_err() {
+        if tokio::time::timeout(PEER_CLOSES_WITHIN, self.read_to_end()).await.is_err() {
             let _ = self.stream.shutdown().await;
-            let _ = tokio::time::timeout(PEER_LAST, self.read_to_end()).await;
+            let _ = tokio::time::timeout(PEER_ANSWERS_WITHIN, self.read_to_end()).await;
         }
     }
 

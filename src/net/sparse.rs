@@ -1,15 +1,16 @@
-//! Log lines that a stranger can cause: one a second of a kind, with the number of those that were left out.
+//! Limits log lines that a stranger can cause: at most one line per second of each kind, with the number of lines that
+//! were left out.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// One kind of line.
+/// One kind of log line.
 #[derive(Debug)]
 pub(super) struct Sparse {
     since: Instant,
-    /// Milliseconds after `since`: the next line is due then.
+    /// When the next line may be written, in milliseconds after `since`.
     next: AtomicU64,
     left_out: AtomicU64,
 }
@@ -19,7 +20,7 @@ impl Sparse {
         Sparse { since: now, next: AtomicU64::new(0), left_out: AtomicU64::new(0) }
     }
 
-    /// It has happened again. If it is to be logged: how many were left out since the last line.
+    /// Counts one more event. Returns the number of lines left out since the last one if this event is to be logged.
     pub(super) fn happened(&self, now: Instant) -> Option<u64> {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let at = millis(now.saturating_duration_since(self.since));

@@ -1,4 +1,4 @@
-//! What the end-to-end tests stand on: a real RabbitMQ, the relay as a process, and a client of our own that hides
+//! The ground of the end-to-end tests: a real RabbitMQ, the relay as a process, and a client of our own that hides
 //! nothing.
 //!
 //! A test asks for a [`site::Site`]: a vhost of its own on the node that its test binary shares, with the relay before

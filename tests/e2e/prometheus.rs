@@ -2,8 +2,8 @@
 //! and the alert rules of `config/prometheus`, before the relay of a test and faster than any operator would scrape.
 
 use super::{http, wait};
-use hapax::tools::demo::leash::Leash;
-use hapax::tools::demo::rabbit::free_port;
+use hapax_testbed::Leash;
+use hapax_testbed::free_port;
 use serde_json::Value;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -67,12 +67,12 @@ impl Prometheus {
         prometheus
     }
 
-    /// What a query answers as of now.
+    /// Returns the answer to a query as of now.
     pub fn query(&self, expression: &str) -> Vec<Sample> {
         self.ask(&format!("/api/v1/query?query={}", encoded(expression)))
     }
 
-    /// What it would have answered long before this Prometheus was started.
+    /// Returns the answer to a query as of a moment long before this Prometheus was started.
     pub fn query_before_all(&self, expression: &str) -> Vec<Sample> {
         self.ask(&format!("/api/v1/query?time=1000000000&query={}", encoded(expression)))
     }
@@ -93,7 +93,7 @@ impl Prometheus {
             .collect()
     }
 
-    /// Waits until the relay was scraped so many more times, with success.
+    /// Waits until the relay was scraped `times` more, with success.
     pub fn until_scraped(&self, times: f64) {
         let count = || {
             let up = self.query(r#"sum_over_time(up{job="hapax"}[1h])"#);

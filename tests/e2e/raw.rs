@@ -1,7 +1,7 @@
 //! An AMQP client that hides nothing: blocking, one thread, every frame as it comes.
 //!
-//! The client libraries stand in `tests/clients/`. This one is for what they smooth over: which tag was acked and how,
-//! what came before what, octets that are no legal frame.
+//! The client libraries stand in `tests/clients/`. This one shows the details that they hide: which tag was acked and how,
+//! in which order frames came, and octets that are no legal frame.
 
 use super::wait::PATIENCE;
 use amq_protocol::protocol::{
@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 
 pub const HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 
-/// Who logs in, and what is agreed on.
+/// The user who logs in, and the limits that the connection agrees on.
 #[derive(Clone, Debug)]
 pub struct Login {
     pub vhost: String,
@@ -57,7 +57,7 @@ impl Frame {
     }
 }
 
-/// What the other side has said on a channel.
+/// An event on a channel.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Told {
     Ack { tag: u64, multiple: bool },
@@ -223,7 +223,7 @@ impl Raw {
         Raw::over(TcpStream::connect_timeout(&addr, PATIENCE)?)
     }
 
-    /// From this address of ours.
+    /// Connects from this local address.
     pub fn dial_from(from: IpAddr, addr: SocketAddr) -> io::Result<Raw> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
         socket.bind(&SocketAddr::new(from, 0).into())?;
@@ -292,7 +292,7 @@ impl Raw {
         self.stream.try_clone().unwrap()
     }
 
-    /// What was read of the socket and is no part of a frame that was taken.
+    /// Returns the bytes that were read of the socket after the last frame that was taken.
     pub fn read_ahead(&self) -> &[u8] {
         &self.buffer
     }
@@ -409,7 +409,7 @@ impl Raw {
         Ok(Message { exchange: exchange.to_string(), key: key.to_string(), redelivered, properties, body })
     }
 
-    /// What is said next on this channel (a closed connection is said on all).
+    /// Returns the next event on this channel. The close of the connection is an event on every channel.
     pub fn next(&mut self, channel: u16) -> Told {
         let mine = |(on, told): &(u16, Told)| *on == channel || matches!(told, Told::ConnectionClosed { .. });
         if let Some(position) = self.told.iter().position(mine) {

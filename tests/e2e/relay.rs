@@ -1,8 +1,8 @@
 //! The relay as its users run it: the `hapax` binary, a process with ports and a log of its own.
 
 use super::{http, wait};
-use hapax::tools::demo::leash::Leash;
-use hapax::tools::demo::rabbit::free_port;
+use hapax_testbed::Leash;
+use hapax_testbed::free_port;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};

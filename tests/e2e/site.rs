@@ -1,24 +1,29 @@
-//! One test's place: a vhost of its own on a node that its test binary shares, and what stands before that node.
+//! One test's place: a vhost of its own on the node that its test binary shares, and the relay or the forwarder in front of that node.
 
 use super::cut::Cut;
 use super::raw::{Publish, Raw, Told};
 use super::relay::{Metrics, Relay};
 use super::wait::PATIENCE;
-use hapax::tools::demo::rabbit::Rabbit;
+use hapax_testbed::Rabbit;
 use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-/// What clients connect to.
+/// The process that clients connect to.
 pub enum Before {
     Nothing,
     Forwarder(Cut),
     Relay(Box<Relay>),
 }
 
-/// The node of this test binary. Its leash ends it when the process does.
-pub fn shared_rabbit() -> &'static Rabbit {
-    static SHARED: OnceLock<Rabbit> = OnceLock::new();
-    SHARED.get_or_init(|| Rabbit::start().unwrap_or_else(|error| panic!("{error}")))
+/// The node that all tests of this binary share. Its leash ends it when the process ends.
+pub fn shared_rabbit() -> &'static Arc<Rabbit> {
+    static SHARED: OnceLock<Arc<Rabbit>> = OnceLock::new();
+    SHARED.get_or_init(own_rabbit)
+}
+
+/// A node for one test, which may kill it or raise its memory alarm: an alarm stops every publisher of a node.
+pub fn own_rabbit() -> Arc<Rabbit> {
+    Arc::new(Rabbit::start().unwrap_or_else(|error| panic!("{error}")))
 }
 
 fn set(name: &str) -> bool {
@@ -31,7 +36,7 @@ pub fn without_relay() -> bool {
 }
 
 impl Before {
-    /// What the environment asks for, before the broker at `upstream`; `config` is for the relay.
+    /// Starts what the environment asks for in front of the broker at `upstream`; `config` is for the relay.
     pub fn start(upstream: SocketAddr, config: &str) -> Before {
         if set("HAPAX_E2E_DIRECT") {
             Before::Nothing
@@ -43,9 +48,9 @@ impl Before {
     }
 }
 
-/// See the module.
+/// A vhost on a node, and the process that clients connect to.
 pub struct Site {
-    pub rabbit: &'static Rabbit,
+    pub rabbit: Arc<Rabbit>,
     pub vhost: String,
     pub before: Before,
     /// between the relay and the broker, for tests that make the broker silent or gone
@@ -59,9 +64,10 @@ impl Site {
     }
 
     /// Likewise, on a node that the test has for itself.
-    pub fn on(rabbit: &'static Rabbit, vhost: &str, config: &str) -> Site {
+    pub fn on(rabbit: &Arc<Rabbit>, vhost: &str, config: &str) -> Site {
         rabbit.add_vhost(vhost).unwrap();
-        Site { rabbit, vhost: vhost.to_owned(), before: Before::start(rabbit.addr(), config), cut: None }
+        let before = Before::start(rabbit.addr(), config);
+        Site { rabbit: Arc::clone(rabbit), vhost: vhost.to_owned(), before, cut: None }
     }
 
     /// For tests of what only the relay does: `None`, said aloud, when the environment asks to do without it.
@@ -83,10 +89,10 @@ impl Site {
     }
 
     /// The relay, and behind it this forwarder to that node.
-    pub fn behind(rabbit: &'static Rabbit, cut: Cut, vhost: &str, config: &str) -> Site {
+    pub fn behind(rabbit: &Arc<Rabbit>, cut: Cut, vhost: &str, config: &str) -> Site {
         rabbit.add_vhost(vhost).unwrap();
         let before = Before::start(cut.addr(), config);
-        Site { rabbit, vhost: vhost.to_owned(), before, cut: Some(cut) }
+        Site { rabbit: Arc::clone(rabbit), vhost: vhost.to_owned(), before, cut: Some(cut) }
     }
 
     pub fn cut(&self) -> &Cut {

@@ -1,11 +1,11 @@
-//! What an engine costs, by a window's own operations: reserve, and commit where it is fresh. Nobody listens to the window;
-//! `benches/window.rs` says what the accounting adds.
+//! Measures what an engine costs, by a window's own operations: reserve, and commit if the id is fresh. Nobody listens
+//! to the window; `benches/window.rs` measures what the accounting adds.
 //!
-//! * `cargo bench --bench engines` is [`matrix`]: every engine × fresh, duplicate, evict, expire × sizes × 1 and 2 threads, by
-//!   criterion. Less than three minutes; words choose of it (`-- compact/evict`), `HAPAX_IDS=10000,10000000` asks
-//!   for other sizes.
-//! * `cargo bench --bench engines -- 10000 10000000` is [`table`]: bytes of an id, and the ratios from the least size to the
-//!   largest. Numbers are sizes.
+//! * `cargo bench --bench engines` is [`matrix`]: every engine × fresh, duplicate, evict, expire × sizes × 1 and 2
+//!   threads, by criterion. It takes less than three minutes. Words select a part of it (`-- compact/evict`), and
+//!   `HAPAX_IDS=10000,10000000` sets other sizes.
+//! * `cargo bench --bench engines -- 10000 10000000` is [`table`]: bytes per id, and the ratios from the smallest size
+//!   to the largest. The numbers are the sizes.
 
 #![allow(clippy::expect_used, reason = "it may fail")]
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
@@ -39,7 +39,7 @@ fn window(engine: EngineKind, ids: u64, ttl: Duration) -> Arc<LocalWindow<NoList
     LocalWindow::new(rules, limits, engine, Arc::new(NoListener))
 }
 
-/// Stores the n-th id; whether it was new.
+/// Stores the n-th id. Returns true if it was new.
 fn fresh(
     window: &Arc<LocalWindow<NoListener>>,
     mailbox: &Arc<Mailbox>,
@@ -53,7 +53,7 @@ fn fresh(
     true
 }
 
-/// SplitMix64.
+/// Mixes a number by SplitMix64.
 fn mix(n: u64) -> u64 {
     let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,14 +1,15 @@
-//! Every engine × job × size × threads, by criterion. A time is that of one operation of whichever thread; a throughput is that of
-//! all threads together. At the end it says what the second thread adds.
+//! Measures every engine × job × size × threads, by criterion. A time is the time of one operation of one thread; a
+//! throughput is that of all threads together. At the end, prints what the second thread adds.
 //!
-//! * `fresh`: new ids into a window that is half full, until nine tenths are; then another half-full one is made, untimed.
-//! * `duplicate`: random ids of the younger half of what is remembered.
-//! * `evict`: new ids into a full window in which nothing ever expires: each pushes one out.
-//! * `expire`: new ids at the rate that just keeps the window full: an old one expires for each that comes.
+//! * `fresh`: new ids into a window that is half full, until it is nine tenths full. Then it continues in another
+//!   half-full window, whose filling is not timed.
+//! * `duplicate`: random ids of the younger half of the remembered ids.
+//! * `evict`: new ids into a full window in which nothing ever expires, so that each evicts an id.
+//! * `expire`: new ids at a rate that just keeps the window full, so that an old id expires for each new one.
 //!
-//! Ids go to the threads by 64s, as they ask for them. The window is shuffled by as many duplicates as it has ids before
-//! `duplicate` and `evict`, so that neighbours in time are none in memory. Whether each operation was what it is called is
-//! looked at afterwards.
+//! Each thread takes 64 ids at a time. Before `duplicate` and `evict`, the window is shuffled by as many duplicates as
+//! it has ids, so that neighbours in time are not neighbours in memory. Afterwards the bench checks that the
+//! operations were of the kind that the job names.
 
 use super::{fresh, ground, mix, window};
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -19,16 +20,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-/// Sizes, unless `HAPAX_IDS` says others.
+/// The sizes, unless `HAPAX_IDS` names others.
 const SIZES: &str = "10000,1000000";
 const THREADS: [u64; 2] = [1, 2];
 /// Ids that a thread takes at a time.
 const CHUNK: u64 = 64;
-/// Whole milliseconds, which is how exactly an engine knows instants.
+/// How far the clock moves per id. An engine measures time in whole milliseconds.
 const STEP: Duration = Duration::from_millis(1);
-/// Of those whose clock stands still.
+/// The TTL in jobs whose clock stands still.
 const TTL: Duration = Duration::from_secs(3600);
-/// Shorter ones are a warm-up's first, and count for nothing in the summary.
+/// Shorter samples are the first of a warm-up, and do not count in the summary.
 const SHORTEST: Duration = Duration::from_millis(2);
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -42,7 +43,7 @@ enum Job {
 const JOBS: [(Job, &str); 4] =
     [(Job::Fresh, "fresh"), (Job::Duplicate, "duplicate"), (Job::Evict, "evict"), (Job::Expire, "expire")];
 
-/// Measures and prints.
+/// Measures everything and prints the results.
 pub(super) fn run() {
     let sizes = std::env::var("HAPAX_IDS").unwrap_or_else(|_| SIZES.to_owned());
     let mut criterion = Criterion::default()
@@ -62,14 +63,14 @@ pub(super) fn run() {
     criterion.final_summary();
 }
 
-/// Nanoseconds of an operation, for each number of threads and sample.
+/// Nanoseconds per operation, for each number of threads and each sample.
 struct Samples {
     label: String,
     taken: [Vec<f64>; THREADS.len()],
 }
 
 impl Samples {
-    /// Million operations per second, of all threads together: half of the samples were slower.
+    /// Returns the median throughput of all threads together, in million operations per second.
     fn rate(&self, at: usize) -> Option<f64> {
         let mut taken = self.taken[at].clone();
         taken.sort_by(f64::total_cmp);
@@ -77,7 +78,7 @@ impl Samples {
     }
 }
 
-/// With each number of threads, on one window. It is made when it is known that somebody wants it.
+/// Measures one window with each number of threads. The window is only made if this measurement was selected.
 fn measure(criterion: &mut Criterion, engine: EngineKind, ids: u64, job: Job, name: &str) -> Option<Samples> {
     let label = format!("{}/{name}/{ids}", engine.name());
     let mut group = criterion.benchmark_group(&label);
@@ -111,7 +112,7 @@ fn summary(all: &[Samples]) {
     }
 }
 
-/// A window, and how far its traffic has come.
+/// A window and the progress of its traffic.
 struct Rig {
     engine: EngineKind,
     ids: u64,
@@ -121,14 +122,14 @@ struct Rig {
     epoch: Instant,
     next: AtomicU64,
     done: u64,
-    /// operations that were something else than the job says
+    /// operations whose verdict was not the one that the job expects
     other: AtomicU64,
 }
 
 impl Rig {
     fn new(engine: EngineKind, ids: u64, job: Job) -> Rig {
         let ttl = match job {
-            // A little less than full: shards are not filled to the id, and none of them is to evict.
+            // A little less than the capacity: shards do not fill evenly, and none of them must evict.
             Job::Expire => STEP * u32::try_from(ids / 20 * 19).expect("so many"),
             Job::Fresh | Job::Duplicate | Job::Evict => TTL,
         };
@@ -160,7 +161,7 @@ impl Rig {
         self.fill(self.ids / 2);
     }
 
-    /// So many operations by so many threads.
+    /// Runs `count` operations in `threads` threads. Returns the time.
     fn run(&mut self, mut count: u64, threads: u64) -> Duration {
         let mut time = Duration::ZERO;
         while count > 0 {
@@ -175,7 +176,7 @@ impl Rig {
         time
     }
 
-    /// How many operations more until it is not any more what it is to be.
+    /// Returns how many more operations the window can take before it is too full for its job.
     fn room(&self) -> u64 {
         match self.job {
             Job::Fresh => (self.ids / 10 * 9).saturating_sub(self.done),
@@ -193,7 +194,7 @@ impl Rig {
         }
         let here = AtomicU64::new(0);
         let work = || {
-            // No thread is being made, nor woken, while the time runs.
+            // Wait until all threads are here, so that the time does not include starting or waking one.
             here.fetch_add(1, SeqCst);
             while here.load(SeqCst) < threads {
                 std::thread::yield_now();
@@ -210,7 +211,7 @@ impl Rig {
         })
     }
 
-    /// One thread's part.
+    /// Runs one thread's part of the operations.
     fn work(&self, end: u64) {
         let (mailbox, mut other) = (Arc::default(), 0);
         loop {
@@ -237,20 +238,20 @@ impl Rig {
         fresh(&self.window, mailbox, now, self.ttl, n)
     }
 
-    /// For a random one of the younger half: nothing was stored since it was filled.
+    /// Reserves a random id of the younger half. All ids are still those of the filling.
     fn ask(&self, n: u64, mailbox: &Arc<Mailbox>) -> Verdict {
         let id = self.ids - 1 - mix(n) % (self.ids / 2);
         reserve_one(&self.window, ground::key(id), self.epoch, mailbox, Ticket(0))
     }
 
-    /// Was it what it is called?
+    /// Checks that the operations were of the kind that the job names.
     fn check(self) {
         let len = self.window.len() as u64;
         let share = len as f64 / self.ids as f64;
         let right = match self.job {
             Job::Fresh => len == self.done,
             Job::Duplicate | Job::Evict => share > 0.97,
-            // What is pushed out before its time makes it full.
+            // If ids were evicted before they expire, the window would be full.
             Job::Expire => (0.94..0.97).contains(&share),
         };
         let other = self.other.into_inner();

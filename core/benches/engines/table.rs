@@ -1,14 +1,14 @@
-//! The table: bytes and nanoseconds of each engine and size.
+//! Prints a table with bytes and nanoseconds for each engine and size.
 //!
-//! Each engine and size is a process of its own, so that its resident size tells the bytes of an id. That, and the longest
-//! single operation, is why this is no criterion bench. *Fill*: fresh ids (reserve and commit) into an empty window. *Hit*:
-//! duplicates of random ids among the remembered. *Churn*: fresh ids into the full window, each pushes one out. The order of
-//! the remembered is shuffled by then. *Told*: the same as a session does it, [`READ`] ids of a read at a time, with the hints of
-//! `Window::warm` before. Medians of [`ROUNDS`].
+//! Each engine and size runs in a process of its own, so that its resident memory shows the bytes per id. This, and
+//! the longest single operation, are why this is not a criterion bench. *Fill*: fresh ids (reserve and commit) into an
+//! empty window. *Hit*: duplicates of random remembered ids. *Churn*: fresh ids into the full window, each of which
+//! evicts one. By then, the order of the remembered ids is shuffled. *Told*: the same operations as a session does
+//! them, [`READ`] ids at a time, after the hints of `Window::warm`. All values are medians of [`ROUNDS`].
 //!
-//! Everything is processor times: what else the machine does counts little, page faults and waiting for a lock
-//! by spinning do. The longest operation is that of a fill and of a churn together; beside it, the longest of as many that do
-//! nothing, which is what the machine adds.
+//! All times are processor times. Other work of the machine hardly counts, but page faults and spinning for a lock do.
+//! The longest operation is that of a fill and a churn together. The value beside it is the longest of as many
+//! operations that do nothing; it shows what the machine adds.
 
 #![expect(clippy::print_stdout, reason = "it is what the bench is for")]
 
@@ -26,14 +26,14 @@ use std::time::{Duration, Instant};
 
 const TTL: Duration = Duration::from_secs(3600);
 const ROUNDS: usize = 5;
-/// Operations of a round.
+/// Operations per round.
 const OPS: u64 = 400_000;
-/// Ids that are told beforehand.
+/// Ids per read with hints.
 const READ: usize = 64;
-/// More would take moka minutes and gigabytes.
+/// With more ids, moka would take minutes and gigabytes.
 const MOST_OF_MOKA: u64 = 1_000_000;
 
-/// For these sizes.
+/// Prints the table for these sizes.
 pub(super) fn print(sizes: &[u64]) {
     println!(
         "| engine | ids | bytes per id: resident, as counted | ns, 1 thread: fill / hit / churn | told: hit / churn | ns, 2 threads: hit / churn | longest |"
@@ -59,7 +59,7 @@ pub(super) fn print(sizes: &[u64]) {
     }
 }
 
-/// By a process of its own.
+/// Measures one engine and size in a process of its own.
 fn measured(engine: EngineKind, ids: u64) -> Row {
     let this = std::env::current_exe().expect("this program");
     let mut child = Command::new(this);
@@ -71,8 +71,8 @@ fn measured(engine: EngineKind, ids: u64) -> Row {
     Row { engine, ids, figures: figures.try_into().expect("all figures") }
 }
 
-/// What a process prints: bytes resident, bytes as counted, fill, hit, churn, hit and churn told beforehand, hit and churn of
-/// two threads, the longest operation, and the longest of nothing.
+/// The values that a process prints: bytes resident, bytes as counted, fill, hit, churn, hit and churn with hints, hit
+/// and churn of two threads, the longest operation, and the longest of no operation.
 struct Row {
     engine: EngineKind,
     ids: u64,
@@ -90,7 +90,7 @@ impl Row {
         )
     }
 
-    /// An operation here to one there, by one thread.
+    /// Returns the ratio of the times here to those of `least`, for one thread.
     fn ratios(&self, least: &Row) -> String {
         let ratio = |at: usize| self.figures[at] as f64 / least.figures[at] as f64;
         format!(
@@ -107,7 +107,7 @@ impl Row {
     }
 }
 
-/// The process.
+/// Runs the measurement in the child process.
 pub(super) fn child(engine: &str, ids: &str) {
     let engine = EngineKind::ALL.into_iter().find(|kind| kind.name() == engine).expect("an engine");
     let ids = ids.parse().expect("a number of ids");
@@ -139,7 +139,7 @@ pub(super) fn child(engine: &str, ids: &str) {
     );
 }
 
-/// How long the longest of these took.
+/// Returns the duration of the longest of these operations.
 fn longest_of(ids: std::ops::Range<u64>, work: impl Fn(u64)) -> Duration {
     let mut longest = Duration::ZERO;
     let mut before = processor_time();
@@ -166,7 +166,7 @@ impl Run {
         Run { engine, ids, window, mailbox: Arc::default(), now: Instant::now() }
     }
 
-    /// As many windows as it takes.
+    /// Fills as many windows as a round needs.
     fn fill(&self) -> u64 {
         let windows = (OPS / self.ids).max(1);
         let mut time = Duration::ZERO;
@@ -181,7 +181,7 @@ impl Run {
         per(time, windows * self.ids)
     }
 
-    /// Nanoseconds of one operation of one thread, while so many are at it.
+    /// Returns nanoseconds per operation of one thread, while `threads` of them run.
     fn threads(&self, threads: u64, round: u64, work: fn(&Run, u64, u64)) -> u64 {
         let timed = |thread| {
             let start = processor_time();
@@ -195,7 +195,7 @@ impl Run {
         per(time, threads * OPS)
     }
 
-    /// Before any churn: the remembered are the first ids.
+    /// Runs the hits. It comes before any churn, so the remembered ids are the first ones.
     fn hit(&self, round: u64, thread: u64) {
         self.ids_to_hit(round, thread).for_each(|key| drop(self.reserve(key)));
     }
@@ -211,7 +211,8 @@ impl Run {
         }
     }
 
-    /// In a hundred one or less was pushed out by its shard; it is fresh, and forgotten at once.
+    /// Returns the keys to hit. At most one in a hundred was evicted from its shard; such a key is fresh, and is
+    /// forgotten again.
     fn ids_to_hit(&self, round: u64, thread: u64) -> impl Iterator<Item = Key> {
         let mut seed = round * 2 + thread;
         (0..OPS).map(move |_| {
@@ -277,7 +278,7 @@ fn processor_time() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Bytes of this process that are in memory.
+/// Returns the bytes of this process that are in RAM.
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("/proc/self/statm");
     let pages: usize = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).expect("pages");

@@ -1,17 +1,17 @@
-//! What a client says of itself in the handshake, for those who look at connections: never its password.
+//! The names that a client gives for itself in the handshake. Operators see them in lists of connections.
 //!
-//! All of it is the client's word. The user is proven once the connection is open; properties never are.
+//! The broker has checked the user once the connection is open. Nobody checks the other names. The password is never kept.
 
 use amq_protocol::protocol::connection::StartOk;
 use amq_protocol::types::AMQPValue;
 
-/// Characters kept of each text: it is held as long as the connection, and a client may send what it likes.
+/// Characters kept of each text. It is kept as long as the connection lives, and a client may send a text of any length.
 const LONGEST: usize = 128;
 
-/// See the module.
+/// User, library and application of a client, as far as it has sent them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct About {
-    /// the user's name, where the mechanism shows it (PLAIN, AMQPLAIN)
+    /// the user's name, if the mechanism shows it (PLAIN, AMQPLAIN)
     pub user: Option<Box<str>>,
     /// the client library
     pub product: Option<Box<str>>,
@@ -24,6 +24,7 @@ pub struct About {
 }
 
 impl About {
+    /// Reads the names in a `connection.start-ok`.
     pub(super) fn of(start_ok: &StartOk) -> About {
         let property = |name: &str| {
             let value = start_ok.client_properties.inner().iter().find(|(key, _)| key.as_str() == name);
@@ -49,15 +50,15 @@ impl About {
     }
 }
 
-/// `authzid NUL user NUL password`
+/// Returns the user in `authzid NUL user NUL password`.
 fn plain_user(response: &[u8]) -> Option<&[u8]> {
     let mut parts = response.split(|byte| *byte == 0);
     let user = parts.nth(1)?;
-    // Without a password it is no PLAIN response, and what stands there may be one.
+    // Without a third part this is no PLAIN response, and the second part may be a password.
     parts.next().map(|_| user)
 }
 
-/// A table without its length: `LOGIN` and `PASSWORD`, in any order.
+/// Returns the value of `LOGIN` in a table without its length. `LOGIN` and `PASSWORD` may come in any order.
 fn amqplain_user(mut rest: &[u8]) -> Option<&[u8]> {
     while let Some((length, after)) = rest.split_first() {
         let (key, after) = after.split_at_checked(usize::from(*length))?;
@@ -75,6 +76,7 @@ fn amqplain_user(mut rest: &[u8]) -> Option<&[u8]> {
     None
 }
 
+/// Returns the first characters of a text.
 fn shown(text: &[u8]) -> Box<str> {
     String::from_utf8_lossy(text).chars().take(LONGEST).collect()
 }

@@ -4,7 +4,8 @@ use super::confirms::ClientTag;
 use super::entry::{Entry, Mandatory};
 use super::outbox::{Lane, Piece, View};
 use super::returns::ReturnKey;
-use crate::window::{Claim, Key, Mode, Reservation, Window};
+use super::rights::Right;
+use crate::window::{Claim, Mode, Reservation, Window};
 use crate::wire::method::Publish;
 use crate::wire::{ChannelId, emit};
 use bytes::Bytes;
@@ -19,7 +20,7 @@ pub(super) struct Terms {
     /// the client's tag, where it uses confirms
     pub(super) client: Option<ClientTag>,
     /// the right that the publish needs
-    pub(super) right: Key,
+    pub(super) right: Right,
     /// what a return would show of it, where it is mandatory
     pub(super) return_key: Option<ReturnKey>,
 }

@@ -1,8 +1,8 @@
 //! The confirm ledger of one channel: two counts that must not be mixed up.
 //!
-//! The upstream numbers only what was forwarded to it; the client numbers all that it has published. A forwarded publish
-//! has an [`Entry`] at its [`UpstreamTag`], which owns its reservation; a client's publish has an answer slot at its
-//! [`ClientTag`].
+//! The upstream numbers only the publishes that were forwarded to it; the client numbers all that it has sent. A forwarded
+//! publish has an [`Entry`] at its [`UpstreamTag`], which owns its reservation; a client's publish has an answer slot at its
+//! [`ClientTag`] (see [`Answers`]).
 //!
 //! ```text
 //!   client tags     1 .. 2 .. 3 .. 4 .. 5 ..          2 is a duplicate, 4 waits for another's outcome
@@ -10,14 +10,14 @@
 //!   upstream tags   1 ....... 2 ....... 3
 //! ```
 //!
-//! Answers are gathered and flushed together: the settled prefix by one `multiple`, what lies beyond an open tag one
-//! by one. `multiple` never passes an open tag.
+//! A publish that the upstream has acked is committed first. Its client is acked when the commit is remembered.
 
+use super::answers::Answers;
 use super::entry::{Entry, Outcome};
 use super::returns::{ReturnKey, Returned, Returns};
 use super::runs::{Runs, is_same_exchange};
-use crate::wire::{ChannelId, emit};
-use bytes::BytesMut;
+use super::unremembered::Deadline;
+use crate::window::{ForgetCause, Reservations};
 use std::collections::VecDeque;
 
 /// A delivery tag as the client counts.
@@ -28,26 +28,15 @@ pub struct ClientTag(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UpstreamTag(pub u64);
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Slot {
-    Open,
-    Acked,
-    Nacked,
-    Answered,
-}
-
-/// See the module.
+/// The entries of what was forwarded, and the answers to the client.
 #[derive(Debug)]
 pub(super) struct Confirms {
     /// The upstream tag of `entries.front()`.
     first_upstream: u64,
     entries: VecDeque<Option<Entry>>,
     unsettled: usize,
-    /// The client tag of `slots.front()`.
-    first_client: u64,
-    slots: VecDeque<Slot>,
-    /// Tags that have an answer which is not written yet.
-    due: Vec<ClientTag>,
+    /// The answers to the client.
+    pub(super) answers: Answers,
     /// Outstanding mandatory publishes by their upstream tags.
     returns: Returns,
     /// The exchanges that publishes with a reservation went to, by their upstream tags.
@@ -60,9 +49,7 @@ impl Confirms {
             first_upstream: 1,
             entries: VecDeque::new(),
             unsettled: 0,
-            first_client: 1,
-            slots: VecDeque::new(),
-            due: Vec::new(),
+            answers: Answers::new(),
             returns: Returns::default(),
             exchanges: Runs::default(),
         }
@@ -73,16 +60,10 @@ impl Confirms {
         self.unsettled
     }
 
-    /// The larger of what the two queues hold: their memory.
+    /// The larger of the lengths of the two queues: their memory.
+    #[inline]
     pub(super) fn span(&self) -> usize {
-        self.entries.len().max(self.slots.len())
-    }
-
-    /// The client's next publish.
-    pub(super) fn next_client_tag(&mut self) -> ClientTag {
-        let tag = ClientTag(self.first_client + self.slots.len() as u64);
-        self.slots.push_back(Slot::Open);
-        tag
+        self.entries.len().max(self.answers.len())
     }
 
     /// A publish was forwarded, to `exchange`.
@@ -118,125 +99,73 @@ impl Confirms {
         (told_as.and_then(|tag| self.entry_mut(tag)?.take_named()), exact)
     }
 
-    /// The upstream has settled `tag`, or all up to it. `done` is told of every entry, in order.
+    /// The upstream has settled `tag`, or all up to it. `tell` is shown every entry, in order. Those that are stored are
+    /// committed, and the client is told what became of each.
     pub(super) fn settle(
         &mut self,
         tag: UpstreamTag,
         multiple: bool,
         outcome: Outcome,
-        mut done: impl FnMut(Entry),
+        deadline: Deadline<'_>,
+        mut tell: impl FnMut(&Entry),
     ) {
-        let Some(last) = tag.0.checked_sub(self.first_upstream) else {
-            // Tag 0 with `multiple` is "all so far".
-            if multiple && tag.0 == 0 {
-                let count = self.entries.len();
-                self.settle_first(count, outcome, &mut done);
-            }
-            return;
-        };
-        let last = usize::try_from(last).unwrap_or(usize::MAX);
+        let mut stored = Reservations::default();
+        self.answers.begin_commit();
         if multiple {
-            self.settle_first(last.saturating_add(1).min(self.entries.len()), outcome, &mut done);
-        } else {
-            self.settle_one(last, outcome, &mut done);
+            // Tag 0 with `multiple` is "all so far".
+            let last = if tag.0 == 0 { u64::MAX } else { tag.0 };
+            let count = last.saturating_add(1).saturating_sub(self.first_upstream);
+            let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.entries.len());
+            for _ in 0..count {
+                self.settle_one(0, outcome, &mut stored, deadline, &mut tell);
+                self.entries.pop_front();
+                self.first_upstream += 1;
+            }
+        } else if let Some(at) = tag.0.checked_sub(self.first_upstream) {
+            let at = usize::try_from(at).unwrap_or(usize::MAX);
+            self.settle_one(at, outcome, &mut stored, deadline, &mut tell);
         }
-        // Out-of-order answers may have settled what is now first.
+        if let Some(committed) = stored.commit(deadline.now) {
+            self.answers.committed(committed, deadline);
+        }
+        // Out-of-order answers may have settled the entries that are first now.
         while self.entries.front().is_some_and(Option::is_none) {
             self.entries.pop_front();
             self.first_upstream += 1;
         }
     }
 
-    fn settle_first(&mut self, count: usize, outcome: Outcome, done: &mut impl FnMut(Entry)) {
-        for _ in 0..count {
-            self.settle_one(0, outcome, done);
-            self.entries.pop_front();
-            self.first_upstream += 1;
-        }
-    }
-
-    fn settle_one(&mut self, at: usize, outcome: Outcome, done: &mut impl FnMut(Entry)) {
+    fn settle_one(
+        &mut self,
+        at: usize,
+        outcome: Outcome,
+        stored: &mut Reservations,
+        deadline: Deadline<'_>,
+        tell: &mut impl FnMut(&Entry),
+    ) {
         let Some(entry) = self.entries.get_mut(at).and_then(Option::take) else { return };
         self.unsettled -= 1;
         if let Some(mandatory) = &entry.mandatory {
             self.returns.remove(mandatory.key, self.first_upstream + at as u64);
         }
-        if let Some(client) = entry.client {
-            match outcome {
-                Outcome::Acked => self.ack(client),
-                Outcome::Nacked => self.nack(client),
+        tell(&entry);
+        let client = entry.client;
+        match outcome {
+            Outcome::Nacked => {
+                entry.forget(ForgetCause::Nack);
+                client.into_iter().for_each(|tag| self.answers.nack(tag));
             }
-        }
-        done(entry);
-    }
-
-    /// The client's publish is stored: by itself or by another of the same id.
-    pub(super) fn ack(&mut self, tag: ClientTag) {
-        self.answer(tag, Slot::Acked);
-    }
-
-    /// The client's publish is not stored.
-    pub(super) fn nack(&mut self, tag: ClientTag) {
-        self.answer(tag, Slot::Nacked);
-    }
-
-    fn answer(&mut self, tag: ClientTag, answer: Slot) {
-        let at = tag.0.checked_sub(self.first_client).and_then(|at| usize::try_from(at).ok());
-        if let Some(slot) = at.and_then(|at| self.slots.get_mut(at)).filter(|slot| **slot == Slot::Open) {
-            *slot = answer;
-            self.due.push(tag);
-        }
-    }
-
-    /// Whether answers are due.
-    pub(super) fn is_due(&self) -> bool {
-        !self.due.is_empty()
-    }
-
-    /// Writes all answers that are due.
-    pub(super) fn flush(&mut self, channel: ChannelId, out: &mut BytesMut) {
-        if self.due.is_empty() {
-            return;
-        }
-        // The settled prefix: its nacks one by one, then one ack covers what is left of it.
-        let mut acks = 0u32;
-        let mut last_ack = 0;
-        while let Some(slot) = self.slots.front().copied().filter(|slot| *slot != Slot::Open) {
-            match slot {
-                Slot::Nacked => emit::nack(out, channel, self.first_client),
-                Slot::Acked => {
-                    last_ack = self.first_client;
-                    acks += 1;
+            Outcome::Acked => match entry.stored() {
+                Some((reservation, ttl)) => {
+                    // A full batch is committed before this one is put into the next.
+                    if let Some(committed) = stored.push(reservation, deadline.now, ttl) {
+                        self.answers.committed(committed, deadline);
+                    }
+                    client.into_iter().for_each(|tag| self.answers.await_commit(tag));
                 }
-                Slot::Open | Slot::Answered => {}
-            }
-            self.slots.pop_front();
-            self.first_client += 1;
+                None => client.into_iter().for_each(|tag| self.answers.ack(tag)),
+            },
         }
-        if acks > 0 {
-            emit::ack(out, channel, last_ack, acks > 1);
-        }
-        // What lies beyond an open tag.
-        for tag in std::mem::take(&mut self.due) {
-            let Some(at) = tag.0.checked_sub(self.first_client).and_then(|at| usize::try_from(at).ok())
-            else {
-                continue;
-            };
-            if let Some(slot) = self.slots.get_mut(at) {
-                match std::mem::replace(slot, Slot::Answered) {
-                    Slot::Acked => emit::ack(out, channel, tag.0, false),
-                    Slot::Nacked => emit::nack(out, channel, tag.0),
-                    Slot::Open | Slot::Answered => {}
-                }
-            }
-        }
-    }
-
-    /// The client's channel is closed: no tag of it will be answered any more.
-    pub(super) fn forget_client(&mut self) {
-        self.first_client += self.slots.len() as u64;
-        self.slots.clear();
-        self.due.clear();
     }
 
     /// Gives up all that is unsettled, oldest first: nothing more will be heard of it.

@@ -1,572 +1,197 @@
-//! The session: two sides, their channels, and how they end.
+//! Both sides of a session, the channels between them, and how they end.
 //!
-//! ```text
-//!   client:    Greeting --header--> Live --close--> SaidClose --close-ok--> Gone
-//!                                     \---Hapax says close--> Told --close-ok--> Gone
-//!   upstream:  Unborn --dial--> Dialing --> Live --Hapax or client says close--> Closing --close-ok, eof--> Gone
-//!                                             \--upstream says close--> SaidClose --close-ok--> Gone
-//! ```
-//!
-//! The sides end apart: when the client is gone, the upstream is kept (an [`Ending`] with a deadline) until the outcome of
-//! everything that was sent is known.
+//! The sides end separately. When the client is gone, the upstream connection is kept until the outcome of every publish is
+//! known, or until the linger is over.
 
-use super::about::About;
+use super::Shared;
 use super::channel::Channel;
-use super::cx::{Cx, Finder, Tickets};
-use super::fault::{Fault, Scope};
-use super::handshake::Handshake;
-use super::inbound::Inbound;
-use super::liveness::{Beat, Clock};
-use super::outbox::{Outbox, Piece};
-use super::probe::{Answer, Finding, Probes};
-use super::rights::OwnRights;
-use super::timers::Timers;
-use super::{Memory, Output, Phase, Shared};
-use crate::window::{ForgetCause, Mailbox, Verdict};
+use super::channels::Channels;
+use super::client::ClientState;
+use super::cx::{Cx, Link};
+use super::ending::{Why, close, close_ok, reply_code};
+use super::fault::Fault;
+use super::handshake::Meaning;
+use super::liveness::Beat;
+use super::outbox::View;
+use super::probe::Answer;
+use super::sides::Sides;
+use super::upstream::UpstreamState;
+use crate::wire::frame::FrameKind;
+use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
-use amq_protocol::protocol::AMQPClass;
-use amq_protocol::protocol::connection::{AMQPMethod as ConnectionMethod, Close, CloseOk};
-use bytes::{Bytes, BytesMut};
-use std::collections::{BTreeMap, BTreeSet};
+use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Tells connections apart where their credentials do not.
-static SERIAL: AtomicU64 = AtomicU64::new(0);
+/// The reply-code of RabbitMQ's `connection.close` when a user opens more channels than it may (`max-channels`).
+const NOT_ALLOWED: u16 = 530;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Client {
-    Greeting,
-    Live,
-    SaidClose,
-    Told { until: Instant },
-    Gone,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Upstream {
-    Unborn,
-    Dialing,
-    Live,
-    SaidClose { until: Instant },
-    Closing { until: Instant },
-    Gone,
-}
-
-/// Why the upstream connection is about to be let go, once everything is settled.
+/// The client's connection, the upstream connection, and the channels between them.
 #[derive(Debug)]
-pub(super) enum Why {
-    /// The client's `connection.close`, to be passed on.
-    ClientClose(Piece),
-    ClientGone,
-    Drain,
+pub(super) struct Connection {
+    shared: Arc<Shared>,
+    sides: Sides,
+    channels: Channels,
+    link: Link,
 }
 
-#[derive(Debug)]
-pub(super) struct Ending {
-    pub(super) why: Why,
-    pub(super) until: Instant,
-}
-
-/// Bytes that a session takes before its client has said anything, with what the shell has for it.
-const IDLE: usize = 16 << 10;
-
-/// One client connection and its upstream connection.
-#[derive(Debug)]
-pub struct Session {
-    pub(super) shared: Arc<Shared>,
-    pub(super) mailbox: Arc<Mailbox>,
-    pub(super) serial: u64,
-    pub(super) client: Client,
-    pub(super) upstream: Upstream,
-    pub(super) ending: Option<Ending>,
-    /// As the client has said it, until the upstream is there to hear it.
-    pub(super) protocol_header: Bytes,
-    pub(super) handshake: Handshake,
-    pub(super) handshake_until: Instant,
-    /// In the order of their numbers: what a session writes depends on nothing but what it was told. (In boxes: a node of the
-    /// tree has room for eleven, and most connections have one channel.)
-    pub(super) channels: BTreeMap<ChannelId, Box<Channel>>,
-    pub(super) births: u64,
-    pub(super) inbound: Inbound,
-    /// The client's socket has ended; what it sent before is still looked at first.
-    pub(super) client_eof: bool,
-    /// Bytes that the shell still holds since the last look: no sign of life when they are shown again.
-    pub(super) client_rest: usize,
-    pub(super) draining: bool,
-    pub(super) out: Outbox,
-    pub(super) rights: OwnRights,
-    pub(super) probes: Probes,
-    pub(super) finder: Finder,
-    pub(super) tickets: Tickets,
-    pub(super) client_clock: Clock,
-    pub(super) upstream_clock: Clock,
-    pub(super) unresolved: usize,
-    /// `basic.publish`es of the client.
-    pub(super) publishes: u64,
-    pub(super) held: usize,
-    /// What the channels take, and of that what only the client can end.
-    pub(super) memory: usize,
-    pub(super) stuck: usize,
-    /// Channels that have answers for the client.
-    pub(super) due: BTreeSet<ChannelId>,
-    /// Numbers of channels that are gone, whose client has still to answer a `channel.close` that crossed its own.
-    pub(super) owed: BTreeSet<ChannelId>,
-    /// Channels with a backlog that is not stopped by anything but the bound on unresolved publishes.
-    pub(super) ready: BTreeSet<ChannelId>,
-    /// Channels that wait for a time.
-    pub(super) timed: Timers,
-}
-
-impl Session {
-    /// For a client that has just connected.
-    pub fn new(shared: Arc<Shared>, now: Instant) -> Session {
-        let settings = shared.settings;
-        Session {
-            mailbox: Arc::new(Mailbox::new()),
-            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
-            client: Client::Greeting,
-            upstream: Upstream::Unborn,
-            ending: None,
-            protocol_header: Bytes::new(),
-            handshake: Handshake::new(settings.frame_max),
-            handshake_until: now + settings.handshake_timeout,
-            channels: BTreeMap::new(),
-            births: 0,
-            inbound: Inbound::default(),
-            client_eof: false,
-            client_rest: 0,
-            draining: false,
-            out: Outbox::default(),
-            rights: OwnRights::new(settings.rights_held),
-            probes: Probes::default(),
-            finder: Finder::default(),
-            tickets: Tickets::default(),
-            client_clock: Clock::new(now),
-            upstream_clock: Clock::new(now),
-            unresolved: 0,
-            publishes: 0,
-            held: 0,
-            memory: 0,
-            stuck: 0,
-            due: BTreeSet::new(),
-            owed: BTreeSet::new(),
-            ready: BTreeSet::new(),
-            timed: Timers::default(),
+impl Connection {
+    /// Creates the connection of a client that has just connected.
+    pub(super) fn new(shared: Arc<Shared>, now: Instant) -> Connection {
+        Connection {
+            sides: Sides::new(&shared.settings, now),
+            channels: Channels::default(),
+            link: Link::new(&shared),
             shared,
         }
     }
 
-    // ---- getters -------------------------------------------------------------------------------------------------
-
-    /// Where late verdicts for this session come; the shell registers its waker there.
-    pub fn mailbox(&self) -> &Arc<Mailbox> {
-        &self.mailbox
+    /// Returns what all sessions of the process share.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
-    /// Whether bytes from the client are wanted now.
-    pub fn wants_client(&self) -> bool {
-        match self.client {
-            Client::Greeting | Client::SaidClose | Client::Told { .. } => true,
-            Client::Gone => false,
-            Client::Live => {
-                matches!(self.upstream, Upstream::Live | Upstream::SaidClose { .. })
-                    && self.handshake.is_clients_turn()
-                    && !self.draining
-                    && self.unresolved < self.shared.settings.max_unresolved
-                    && self.held <= self.shared.settings.held_bytes
-                    && !self.next_is_blocked()
-            }
-        }
+    /// Returns how far both sides are.
+    pub(super) fn sides(&self) -> &Sides {
+        &self.sides
     }
 
-    /// Both sides are closed and nothing is left.
-    pub fn is_over(&self) -> bool {
-        self.client == Client::Gone && matches!(self.upstream, Upstream::Unborn | Upstream::Gone)
+    /// Returns how far both sides are, to change it.
+    pub(super) fn sides_mut(&mut self) -> &mut Sides {
+        &mut self.sides
     }
 
-    /// Publishes whose outcome is unknown: forwarded and unanswered, or waiting.
-    pub fn unresolved(&self) -> usize {
-        self.unresolved
+    /// Returns the channels.
+    pub(super) fn channels(&self) -> &Channels {
+        &self.channels
     }
 
-    /// Bytes held for waiting publishes.
-    pub fn held_bytes(&self) -> usize {
-        self.held
+    /// Returns the channels, to change them.
+    pub(super) fn channels_mut(&mut self) -> &mut Channels {
+        &mut self.channels
     }
 
-    /// What is held for the client.
-    pub fn memory(&self) -> Memory {
-        let beside =
-            self.inbound.memory() + self.finder.memory() + self.rights.memory() + self.probes.memory();
-        let frame = self.handshake.client_limit();
-        Memory { held: IDLE + beside + self.memory, stuck: self.stuck, frame }
+    /// Returns the things that all channels use.
+    pub(super) fn link(&self) -> &Link {
+        &self.link
     }
 
-    /// The user's vhost, once known.
-    pub fn vhost(&self) -> Option<&Bytes> {
-        self.handshake.vhost()
+    /// Returns the things that all channels use, to change them.
+    pub(super) fn link_mut(&mut self) -> &mut Link {
+        &mut self.link
     }
 
-    /// What the client has said of itself, once it has.
-    pub fn about(&self) -> Option<&Arc<About>> {
-        self.handshake.about()
+    /// Returns true if the client's next frame is for a channel number that is not free on the upstream's side yet.
+    pub(super) fn next_is_blocked(&self) -> bool {
+        let Link { inbound, probes, .. } = &self.link;
+        inbound
+            .peek()
+            .is_some_and(|next| self.channels.is_blocked(next.channel, probes, &self.sides.handshake))
     }
 
-    /// The client's channels that are open, or not closed yet by both sides.
-    pub fn channels(&self) -> usize {
-        self.channels.len()
+    /// Tells the heartbeats which sides something was written to.
+    pub(super) fn note_sent(&mut self, now: Instant) {
+        self.sides.note_sent(&mut self.link.out, now);
     }
 
-    /// Publishes of the client since it connected, those that were dropped included.
-    pub fn publishes(&self) -> u64 {
-        self.publishes
-    }
-
-    /// Whether both sides have agreed on heartbeats.
-    pub fn has_heartbeats(&self) -> bool {
-        self.upstream_clock.is_running()
-    }
-
-    /// How far the connection is.
-    pub fn phase(&self) -> Phase {
-        match (self.client, self.upstream) {
-            (Client::Gone, _) => Phase::Lingering,
-            (Client::SaidClose | Client::Told { .. }, _)
-            | (_, Upstream::SaidClose { .. } | Upstream::Closing { .. } | Upstream::Gone) => Phase::Closing,
-            _ if self.ending.is_some() => Phase::Closing,
-            (Client::Greeting | Client::Live, _) if !self.handshake.opened() => Phase::Handshake,
-            (Client::Greeting | Client::Live, _) => Phase::Open,
-        }
-    }
-
-    /// What the upstream says is looked at.
-    fn hears_upstream(&self) -> bool {
-        matches!(self.upstream, Upstream::Live | Upstream::Closing { .. })
-    }
-
-    /// The client opens a channel whose number is Hapax's own for a moment.
-    fn next_is_blocked(&self) -> bool {
-        let Some(channel) = self.inbound.peek().map(|next| next.channel) else { return false };
-        self.probes.channel() == Some(channel)
-            || self.channels.get(&channel).is_some_and(|channel| channel.is_free_for_client())
-            || self.opens_one_too_many(channel) && self.channels.values().any(|one| one.is_free_for_client())
-            || self.probes.is_at_work() && self.upstream_is_full() && !self.channels.contains_key(&channel)
-    }
-
-    /// Whether the client's channels and Hapax's own are all that the upstream allows.
-    fn upstream_is_full(&self) -> bool {
-        self.channels.len() + 1 >= usize::from(self.handshake.upstream_channel_max())
-    }
-
-    /// Whether all channels are taken that the client may have, and this is none of them.
-    pub(super) fn opens_one_too_many(&self, channel: ChannelId) -> bool {
-        channel != ChannelId::CONNECTION
-            && self.channels.len() >= usize::from(self.handshake.client_channel_max())
-            && !self.channels.contains_key(&channel)
-    }
-
-    // ---- from the world ------------------------------------------------------------------------------------------
-
-    /// Bytes from the client. Whole frames are taken out of `buf`; the beginning of a frame stays in it, and so does
-    /// everything while [`Session::wants_client`] is false. Call again when that turns true and `buf` is not empty.
-    pub fn handle_client(&mut self, buf: &mut BytesMut, now: Instant) {
-        if buf.len() != self.client_rest {
-            self.client_clock.heard(now);
-        }
-        if self.client == Client::Greeting {
-            self.greet(buf);
-        }
-        while self.wants_client() && self.client != Client::Greeting {
-            let one = !self.handshake.opened();
-            if !self.inbound.refill(buf, self.handshake.client_limit(), one) {
-                break;
-            }
-            self.pump_inbound(now);
-        }
-        if self.client == Client::Gone {
-            buf.clear();
-        }
-        self.client_rest = buf.len();
-        self.settle_down(now);
-    }
-
-    /// Bytes from the upstream, likewise (it never pauses by itself).
-    pub fn handle_upstream(&mut self, buf: &mut BytesMut, now: Instant) {
-        self.upstream_clock.heard(now);
-        let mut inbound = Inbound::default();
-        while self.hears_upstream()
-            && inbound.refill(buf, self.handshake.upstream_limit(), !self.handshake.opened())
-        {
-            let frames = inbound.frames();
-            while self.hears_upstream() && !inbound.is_empty() {
-                if self.recv_deliveries(&mut inbound, &frames, now) {
-                    continue;
-                }
-                match inbound.next() {
-                    Ok(Some(next)) => self.recv_upstream(next, next.view(&frames), now),
-                    Ok(None) => {}
-                    Err(_) => self.upstream_lost(now),
-                }
-            }
-        }
-        if matches!(self.upstream, Upstream::Gone | Upstream::SaidClose { .. }) {
-            buf.clear();
-        }
-        self.settle_down(now);
-    }
-
-    /// Bytes of the client lie where nobody has looked at them yet: it is alive.
-    pub fn handle_client_alive(&mut self, now: Instant) {
-        self.client_clock.heard(now);
-    }
-
-    /// The upstream connection is open (answers [`Output::Dial`]).
-    pub fn handle_upstream_open(&mut self, now: Instant) {
-        if self.upstream == Upstream::Dialing {
-            self.upstream = Upstream::Live;
-            self.upstream_clock.heard(now);
-            let header = std::mem::take(&mut self.protocol_header);
-            self.out.upstream.push(header);
-        }
-        self.settle_down(now);
-    }
-
-    /// The client's socket is at its end or broken.
-    pub fn handle_client_eof(&mut self, now: Instant) {
-        self.client_eof = true;
-        self.settle_down(now);
-    }
-
-    /// The upstream's socket is at its end or broken, or could not be opened.
-    pub fn handle_upstream_eof(&mut self, now: Instant) {
-        self.upstream_lost(now);
-        self.settle_down(now);
-    }
-
-    /// There is mail in [`Session::mailbox`].
-    pub fn handle_mail(&mut self, now: Instant) {
-        self.settle_down(now);
-    }
-
-    /// [`Session::poll_timeout`] has passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if !self.handshake.opened() && now >= self.handshake_until && !self.is_over() {
+    /// Ends everything whose time is over, and sends the heartbeats that are due.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.sides.handshake.deadline().is_some_and(|until| now >= until) {
             self.hang_up(now);
         }
-        match self.client_clock.check(now) {
+        match self.sides.client.clock_mut().check(now) {
             Beat::Quiet => {}
-            Beat::Send => self.out.beat_client(),
+            Beat::Send => self.link.out.beat_client(),
             Beat::Dead => self.client_lost(now),
         }
-        match self.upstream_clock.check(now) {
+        match self.sides.upstream.clock_mut().check(now) {
             Beat::Quiet => {}
-            Beat::Send => self.out.beat_upstream(),
+            Beat::Send => self.link.out.beat_upstream(),
             Beat::Dead => self.upstream_lost(now),
         }
-        for id in self.timed.due(now) {
+        for id in self.channels.expired(now) {
             self.on_channel(id, now, |channel, cx| channel.handle_timeout(cx));
         }
-        if matches!(self.client, Client::Told { until } if now >= until) {
+        if self.sides.client.is_late(now) {
             self.client_lost(now);
         }
-        if matches!(self.upstream, Upstream::Closing { until } | Upstream::SaidClose { until } if now >= until)
-        {
+        if self.sides.upstream.is_late(now) {
             self.hang_up(now);
         }
-        self.settle_down(now);
     }
 
-    /// The process holds too much, and this session more than `share` bytes. What only the client could end is given up, for its
-    /// client is not read from: the largest first, until the rest is within the share.
-    pub fn handle_memory_pressure(&mut self, share: usize, now: Instant) {
-        while self.client == Client::Live && self.upstream == Upstream::Live && self.stuck > share {
-            let before = self.stuck;
-            let largest = self.channels.iter().max_by_key(|(_, channel)| channel.booked().stuck);
-            let Some((&id, _)) = largest else { break };
-            self.on_channel(id, now, |channel, _| channel.relieve());
-            if self.stuck >= before && self.client == Client::Live {
-                // It is no single channel, but that there are so many.
-                self.fail(&Fault::MemoryShort { held: before, scope: Scope::Connection }, now);
+    // ---- channels --------------------------------------------------------------------------------------------------
+
+    /// Opens a channel of the client. If the client has too many channels already, the connection fails.
+    pub(super) fn open_channel(&mut self, id: ChannelId, open: View<'_>, now: Instant) {
+        let max = self.sides.handshake.client_channel_max();
+        if self.channels.is_one_too_many(id, max) {
+            return self.fail(&Fault::ChannelMax { open: self.channels.len(), max }, now);
+        }
+        self.channels.open(id);
+        self.link.out.upstream.forward(open);
+    }
+
+    /// Tells a channel of an event. Returns false if there is no such channel.
+    pub(super) fn on_channel(
+        &mut self,
+        id: ChannelId,
+        now: Instant,
+        event: impl FnOnce(&mut Channel, &mut Cx<'_>) -> Result<(), Fault>,
+    ) -> bool {
+        match self.channels.tell(id, &self.shared, &mut self.link, now, event) {
+            None => return false,
+            Some(Ok(())) => {}
+            Some(Err(fault)) => self.fail(&fault, now),
+        }
+        true
+    }
+
+    fn each_channel(&mut self, now: Instant, event: impl Fn(&mut Channel, &mut Cx<'_>) -> Result<(), Fault>) {
+        for id in self.channels.ids() {
+            self.on_channel(id, now, &event);
+        }
+    }
+
+    /// Writes the confirms that are due on all channels.
+    pub(super) fn flush(&mut self, now: Instant) {
+        for id in self.channels.take_due() {
+            self.on_channel(id, now, |channel, cx| {
+                channel.flush(cx);
+                Ok(())
+            });
+        }
+    }
+
+    /// Lets waiting frames of all channels go on, as far as there is room for unresolved publishes.
+    pub(super) fn go_on(&mut self, now: Instant) {
+        for id in self.channels.take_ready() {
+            if self.sides.upstream.is_live() {
+                self.on_channel(id, now, |channel, cx| channel.go_on(cx));
             }
         }
-        self.settle_down(now);
+        self.flush(now);
     }
 
-    /// The process is to end: settle what is in flight, then close the client with 320.
-    pub fn handle_drain(&mut self, now: Instant) {
-        self.draining = true;
-        if !self.handshake.opened() || self.upstream != Upstream::Live {
-            if self.upstream == Upstream::Unborn || !self.handshake.opened() {
-                self.hang_up(now);
-            }
-        } else if self.ending.is_none() && self.client == Client::Live {
-            self.ending = Some(Ending { why: Why::Drain, until: now + self.shared.settings.linger });
-        }
-        self.settle_down(now);
-    }
+    // ---- rights ----------------------------------------------------------------------------------------------------
 
-    /// The shell has stopped, or begun again, to read from the client: its buffers are full, or have room.
-    pub fn handle_reading_client(&mut self, reading: bool, now: Instant) {
-        self.client_clock.set_listening(reading, now);
-    }
-
-    /// The same for the upstream.
-    pub fn handle_reading_upstream(&mut self, reading: bool, now: Instant) {
-        self.upstream_clock.set_listening(reading, now);
-    }
-
-    // ---- to the world --------------------------------------------------------------------------------------------
-
-    /// The next thing to do, `None` when there is nothing.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.out.poll()
-    }
-
-    /// When [`Session::handle_timeout`] wants to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.is_over() {
-            return None;
-        }
-        let handshake = (!self.handshake.opened()).then_some(self.handshake_until);
-        let client = match self.client {
-            Client::Told { until } => Some(until),
-            Client::Greeting | Client::Live | Client::SaidClose | Client::Gone => None,
-        };
-        let upstream = match self.upstream {
-            Upstream::Closing { until } | Upstream::SaidClose { until } => Some(until),
-            Upstream::Unborn | Upstream::Dialing | Upstream::Live | Upstream::Gone => None,
-        };
-        [
-            handshake,
-            client,
-            upstream,
-            self.ending.as_ref().map(|ending| ending.until),
-            self.client_clock.deadline(),
-            self.upstream_clock.deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .chain(self.timed.first())
-        .min()
-    }
-
-    // ---- what comes to pass --------------------------------------------------------------------------------------
-
-    /// Everything that an event has made possible.
-    fn settle_down(&mut self, now: Instant) {
-        // The mail may promote a waiter, and what is dead by now would take it along. (The shell hands over all that the
-        // upstream has said before it asks.)
-        if self.upstream_clock.is_dead(now) {
-            self.upstream_lost(now);
-        }
+    /// Asks the broker about the rights that publishes wait for. If there is no channel to ask on, these publishes go on
+    /// without an answer.
+    pub(super) fn start_probe(&mut self, now: Instant) {
         loop {
-            let mail = self.mailbox.take();
-            let quiet = mail.is_empty();
-            for (ticket, verdict) in mail {
-                let id = Tickets::channel(ticket);
-                if self.channels.contains_key(&id) {
-                    self.on_channel(id, now, |channel, cx| channel.recv_verdict(ticket, verdict, cx));
-                } else if let Verdict::Fresh(reservation) = verdict {
-                    // Promoted after its channel was gone: it was never sent, so nothing is in doubt.
-                    reservation.forget(ForgetCause::ChannelClosed);
-                }
+            let is_live = self.sides.upstream.is_live();
+            let most = self.sides.handshake.upstream_channel_max();
+            let given_up = self.link.ask(&self.shared, &self.channels, most, is_live, now);
+            if given_up.is_empty() {
+                return;
             }
-            self.pump_inbound(now);
-            // An answer that is written may make room for what was read already.
-            self.flush(now);
-            let room = self.unresolved < self.shared.settings.max_unresolved;
-            if room && !self.ready.is_empty() {
-                self.go_on(now);
-            }
-            if quiet && (self.inbound.is_empty() || !self.wants_client()) && (self.ready.is_empty() || !room)
-            {
-                break;
-            }
-        }
-        if self.client_eof
-            && (self.inbound.is_empty() || self.ending.is_some() || self.upstream != Upstream::Live)
-        {
-            self.client_eof = false;
-            self.client_lost(now);
-        }
-        self.start_probe(now);
-        self.end_if_settled(now);
-        self.flush(now);
-        if self.out.client.take_wrote() {
-            self.client_clock.sent(now);
-        }
-        if self.out.upstream.take_wrote() {
-            self.upstream_clock.sent(now);
+            self.recv_answers(given_up, now);
         }
     }
 
-    fn end_if_settled(&mut self, now: Instant) {
-        let Some(until) = self.ending.as_ref().map(|ending| ending.until) else { return };
-        if now < until && !self.channels.values().all(|channel| channel.is_settled()) {
-            return;
-        }
-        let Some(ending) = self.ending.take() else { return };
-        self.flush(now);
-        // Where the linger is over: a waiter must not be promoted any more, for it could not go.
-        self.each_channel(now, |channel, cx| {
-            channel.end(cx);
-            Ok(())
-        });
-        let patience = self.shared.settings.handshake_timeout;
-        match ending.why {
-            Why::ClientClose(close) => {
-                self.out.upstream.forward(close.view());
-                self.out.upstream.conclude();
-                self.upstream = Upstream::Closing { until: now + patience };
-            }
-            Why::ClientGone => self.drop_upstream(now),
-            Why::Drain => {
-                self.tell_client(&Fault::Draining, now);
-                let text = "hapax is shutting down".into();
-                let close = Close { reply_code: 200, reply_text: text, class_id: 0, method_id: 0 };
-                self.out.upstream.push(connection_method(ConnectionMethod::Close(close)));
-                self.out.upstream.conclude();
-                self.upstream = Upstream::Closing { until: now + patience };
-            }
-        }
-    }
-
-    fn start_probe(&mut self, now: Instant) {
-        let channels = &self.channels;
-        self.probes.drop_unwanted(|asker| {
-            channels.get(&asker.channel).is_some_and(|channel| channel.waits_as(asker.birth))
-        });
-        if self.upstream == Upstream::Live {
-            self.probes.go_on(&mut self.out.upstream);
-        }
-        while self.probes.wants_channel() && self.upstream == Upstream::Live {
-            // RabbitMQ counts the open channels of a connection, whatever their numbers.
-            let most = self.handshake.upstream_channel_max();
-            let shared = &self.shared;
-            let room = self.channels.len() < usize::from(most)
-                && self.rights.may_ask(&shared.rights, &shared.keys, now);
-            let free = (1..=most).rev().map(ChannelId).find(|id| room && !self.channels.contains_key(id));
-            match free {
-                Some(channel) => self.probes.start(channel, &mut self.out.upstream),
-                None => {
-                    let answers = self.probes.give_up();
-                    self.probed(answers, now);
-                }
-            }
-        }
-    }
-
-    /// The broker has said whether this user may publish here and there.
-    pub(super) fn probed(&mut self, answers: Vec<Answer>, now: Instant) {
-        for Answer { question, finding, .. } in &answers {
-            match (finding, question.otherwise) {
-                (Finding::Allowed, _) => self.rights.learn(&self.shared.rights, question.right, now),
-                (Finding::Refused, Some(fact)) => self.rights.learn_refusal(fact, now),
-                (Finding::Refused, None) | (Finding::Missing | Finding::Unasked, _) => {}
-            }
-        }
+    /// Handles the broker's answers about rights: keeps them, and lets the publishes go on that wait for them.
+    pub(super) fn recv_answers(&mut self, answers: Vec<Answer>, now: Instant) {
+        self.link.learn(&self.shared.rights, &answers, now);
         for Answer { question, finding, askers } in answers {
             for asker in askers {
                 self.on_channel(asker.channel, now, |channel, cx| match channel.waits_as(asker.birth) {
@@ -577,96 +202,264 @@ impl Session {
         }
     }
 
-    pub(super) fn flush(&mut self, now: Instant) {
-        for id in std::mem::take(&mut self.due) {
-            self.on_channel(id, now, |channel, cx| {
-                channel.flush(cx);
-                Ok(())
-            });
+    // ---- channel 0 -------------------------------------------------------------------------------------------------
+
+    /// Opens the upstream connection for a client that has sent this protocol header.
+    pub(super) fn greet(&mut self, protocol_header: Bytes) {
+        self.sides.client.greeted();
+        self.sides.upstream.dial(protocol_header);
+        self.link.out.dial();
+    }
+
+    /// Answers a protocol header that Hapax does not speak as a server does: with the one that it speaks. Then it closes.
+    pub(super) fn reject(&mut self, protocol_header: Bytes) {
+        self.link.out.client.push(protocol_header);
+        self.link.out.close_client();
+        self.sides.client.gone();
+    }
+
+    /// Handles a frame of the client on channel 0.
+    pub(super) fn recv_client(&mut self, kind: FrameKind, frame: View<'_>, now: Instant) {
+        let method = if kind == FrameKind::Method { emit::parse_method(frame.payload()) } else { None };
+        let meaning = method.map_or(Meaning::Pass, |method| self.sides.handshake.recv_client(method));
+        let Link { out, .. } = &mut self.link;
+        match (self.sides.client.state(), meaning) {
+            (ClientState::Told { .. }, Meaning::CloseOk) => self.client_lost(now),
+            (ClientState::Told { .. }, Meaning::Close) => {
+                out.client.answer_close(close_ok());
+                self.client_lost(now);
+            }
+            (ClientState::Told { .. } | ClientState::Gone | ClientState::Greeting, _) => {}
+            (ClientState::Live | ClientState::SaidClose, Meaning::CloseOk) => {
+                out.upstream.forward(frame);
+                self.hang_up(now);
+            }
+            (ClientState::SaidClose, _) => {}
+            (ClientState::Live, Meaning::Close) => self.recv_client_close(frame, now),
+            (ClientState::Live, Meaning::Tuned { heartbeat: seconds, instead }) => {
+                match instead {
+                    Some(frame) => out.upstream.push(frame),
+                    None => out.upstream.forward(frame),
+                }
+                self.sides.client.clock_mut().set_interval(seconds, now);
+                self.sides.upstream.clock_mut().set_interval(seconds, now);
+            }
+            (ClientState::Live, Meaning::Identified) => {
+                out.upstream.forward(frame);
+                self.link.identify(&self.sides.handshake);
+            }
+            (ClientState::Live, Meaning::Instead(_) | Meaning::Opened | Meaning::Pass) => {
+                out.upstream.forward(frame);
+            }
         }
     }
 
-    /// What waits in backlogs goes on as far as there is room for it.
-    fn go_on(&mut self, now: Instant) {
-        for id in std::mem::take(&mut self.ready) {
-            if self.upstream == Upstream::Live {
-                self.on_channel(id, now, |channel, cx| channel.go_on(cx));
+    /// Handles the client's `connection.close`. It is held back until everything is settled.
+    fn recv_client_close(&mut self, close: View<'_>, now: Instant) {
+        self.sides.client.said_close(now);
+        if self.sides.upstream.is_live() {
+            self.end(Why::ClientClose(close.compact()), now);
+            self.each_channel(now, |channel, cx| channel.finish(cx));
+        } else {
+            self.link.out.client.answer_close(close_ok());
+            self.hang_up(now);
+        }
+    }
+
+    /// Handles a frame of the upstream on channel 0.
+    pub(super) fn recv_upstream(&mut self, kind: FrameKind, frame: View<'_>, now: Instant) {
+        let method = if kind == FrameKind::Method { emit::parse_method(frame.payload()) } else { None };
+        match method.map_or(Meaning::Pass, |method| self.sides.handshake.recv_upstream(method)) {
+            Meaning::Instead(frame) => self.link.out.client.push(frame),
+            Meaning::Close => self.recv_upstream_close(frame, now),
+            Meaning::CloseOk if self.sides.client.state() == ClientState::SaidClose => {
+                self.flush(now);
+                self.link.out.client.forward(frame);
+                self.hang_up(now);
             }
+            Meaning::CloseOk => self.drop_upstream(now),
+            meaning @ (Meaning::Opened | Meaning::Pass | Meaning::Tuned { .. } | Meaning::Identified) => {
+                if meaning == Meaning::Opened {
+                    self.link.identify(&self.sides.handshake);
+                }
+                if !self.sides.client.is_told() {
+                    self.link.out.client.forward(frame);
+                }
+            }
+        }
+    }
+
+    /// Handles the upstream's `connection.close`.
+    fn recv_upstream_close(&mut self, close: View<'_>, now: Instant) {
+        self.flush(now);
+        let Link { out, rights, probes, .. } = &mut self.link;
+        match self.sides.client.state() {
+            ClientState::Live if probes.is_opening() && reply_code(close) == Some(NOT_ALLOWED) => {
+                rights.learn_limited(&self.shared.rights, &self.shared.keys, now);
+                out.upstream.answer_close(close_ok());
+                self.drop_upstream(now);
+                self.tell_client(&Fault::ChannelLimit, now);
+            }
+            ClientState::Live => {
+                out.client.forward(close);
+                out.client.conclude();
+                self.channels.lose(now);
+                self.sides.upstream.said_close(now + self.shared.settings.handshake_timeout);
+            }
+            ClientState::SaidClose => {
+                out.client.answer_close(close_ok());
+                out.upstream.answer_close(close_ok());
+                self.hang_up(now);
+            }
+            ClientState::Told { .. } | ClientState::Gone | ClientState::Greeting => {
+                out.upstream.answer_close(close_ok());
+                self.drop_upstream(now);
+            }
+        }
+    }
+
+    // ---- the client's end ------------------------------------------------------------------------------------------
+
+    /// Ends the client's side. The upstream stays until everything is settled.
+    pub(super) fn client_lost(&mut self, now: Instant) {
+        if self.sides.client.is_gone() {
+            return;
+        }
+        let told = self.sides.client.is_told();
+        self.sides.client.gone();
+        self.link.inbound.clear();
+        if !told {
+            self.link.out.client.abandon();
+        }
+        self.link.out.close_client();
+        self.leave_upstream(now);
+    }
+
+    /// Closes the client's connection because of a fault.
+    pub(super) fn fail(&mut self, fault: &Fault, now: Instant) {
+        if !self.sides.client.is_live() {
+            return self.client_lost(now);
         }
         self.flush(now);
+        self.link.inbound.clear();
+        if !self.sides.handshake.opened() && !self.sides.upstream.is_live() {
+            return self.hang_up(now);
+        }
+        self.tell_client(fault, now);
+        self.leave_upstream(now);
     }
 
-    pub(super) fn each_channel(
-        &mut self,
-        now: Instant,
-        event: impl Fn(&mut Channel, &mut Cx<'_>) -> Result<(), Fault>,
-    ) {
-        let ids: Vec<ChannelId> = self.channels.keys().copied().collect();
-        for id in ids {
-            self.on_channel(id, now, &event);
-        }
+    /// Sends the client a `connection.close` with this fault.
+    fn tell_client(&mut self, fault: &Fault, now: Instant) {
+        let MethodId(class, method) = fault.culprit();
+        self.link.out.client.push(close(fault.code(), &fault.text(), (class, method)));
+        self.link.out.client.conclude();
+        self.sides.client.told(now + self.shared.settings.handshake_timeout);
     }
 
-    /// Tells a channel of an event, refuses what it refuses, and keeps the books. Whether there is such a channel.
-    pub(super) fn on_channel(
-        &mut self,
-        id: ChannelId,
-        now: Instant,
-        event: impl FnOnce(&mut Channel, &mut Cx<'_>) -> Result<(), Fault>,
-    ) -> bool {
-        let Some(channel) = self.channels.get_mut(&id) else { return false };
-        let held_elsewhere = self.held - channel.booked().held;
-        let unresolved_elsewhere = self.unresolved - channel.booked().unresolved;
-        let mut cx = Cx {
-            shared: &self.shared,
-            mailbox: &self.mailbox,
-            out: &mut self.out,
-            rights: &mut self.rights,
-            probes: &mut self.probes,
-            finder: &mut self.finder,
-            tickets: &mut self.tickets,
-            inbound: &mut self.inbound,
-            publishes: &mut self.publishes,
-            held_elsewhere,
-            unresolved_elsewhere,
-            now,
-        };
-        let result = event(channel, &mut cx).or_else(|fault| channel.refuse(fault, &mut cx));
-        let (before, after) = channel.book();
-        self.unresolved = self.unresolved - before.unresolved + after.unresolved;
-        self.held = self.held - before.held + after.held;
-        self.memory = self.memory - before.memory + after.memory;
-        self.stuck = self.stuck - before.stuck + after.stuck;
-        if channel.is_due() {
-            self.due.insert(id);
-        }
-        if channel.is_ready() {
-            self.ready.insert(id);
-        }
-        self.timed.set(id, channel.deadline());
-        if channel.is_gone() {
-            self.unresolved -= after.unresolved;
-            self.held -= after.held;
-            self.memory -= after.memory;
-            self.stuck -= after.stuck;
-            if self.channels.remove(&id).is_some_and(|channel| channel.owes_close_ok()) {
-                self.owed.insert(id);
+    // ---- the upstream's end ----------------------------------------------------------------------------------------
+
+    /// Closes the upstream connection as soon as everything is settled, for a client that is gone or was told to go.
+    fn leave_upstream(&mut self, now: Instant) {
+        match self.sides.upstream.state() {
+            UpstreamState::Live => {
+                self.end(Why::ClientGone, now);
+                if !self.channels.are_settled() {
+                    self.each_channel(now, |channel, cx| channel.abandon(cx));
+                }
             }
-            self.due.remove(&id);
-            self.ready.remove(&id);
-            self.timed.set(id, None);
+            UpstreamState::Unborn
+            | UpstreamState::Dialing
+            | UpstreamState::SaidClose { .. }
+            | UpstreamState::Closing { .. } => self.drop_upstream(now),
+            UpstreamState::Gone => {}
         }
-        if let Err(fault) = result {
-            self.fail(&fault, now);
-        }
-        true
     }
-}
 
-pub(super) fn connection_method(method: ConnectionMethod) -> Bytes {
-    emit::method(ChannelId::CONNECTION, AMQPClass::Connection(method))
-}
+    /// Ends both sides because the process is about to end.
+    pub(super) fn drain(&mut self, now: Instant) {
+        let opened = self.sides.handshake.opened();
+        if self.sides.upstream.state() == UpstreamState::Unborn || !opened {
+            self.hang_up(now);
+        } else if self.sides.are_live() && !self.sides.are_ending() {
+            self.end(Why::Drain, now);
+        }
+    }
 
-pub(super) fn connection_close_ok() -> Bytes {
-    connection_method(ConnectionMethod::CloseOk(CloseOk {}))
+    fn end(&mut self, why: Why, now: Instant) {
+        self.sides.end(why, now + self.shared.settings.linger);
+    }
+
+    /// Carries out the ending if everything is settled, or if its time is over.
+    pub(super) fn end_if_settled(&mut self, now: Instant) {
+        let Some(why) = self.sides.take_ending(now, || self.channels.are_settled()) else { return };
+        self.flush(now);
+        // If the linger is over, publishes still wait. They must not be promoted any more: they could not be sent.
+        self.each_channel(now, |channel, cx| {
+            channel.end(cx);
+            Ok(())
+        });
+        match why {
+            Why::ClientClose(close) => {
+                self.link.out.upstream.forward(close.view());
+                self.close_upstream(now);
+            }
+            Why::ClientGone => self.drop_upstream(now),
+            Why::Drain => {
+                self.tell_client(&Fault::Draining, now);
+                self.link.out.upstream.push(close(200, "hapax is shutting down", (0, 0)));
+                self.close_upstream(now);
+            }
+        }
+    }
+
+    /// Waits for the upstream's answer to the `connection.close` that was written last.
+    fn close_upstream(&mut self, now: Instant) {
+        self.link.out.upstream.conclude();
+        self.sides.upstream.closing(now + self.shared.settings.handshake_timeout);
+    }
+
+    /// Handles that the upstream's socket has ended, or that the upstream was silent for too long. Frames that wait to be
+    /// written to it are dropped: they are in doubt from now on, and must not be stored after that.
+    pub(super) fn upstream_lost(&mut self, now: Instant) {
+        if self.sides.upstream.is_gone() {
+            return;
+        }
+        let expected = matches!(self.sides.upstream.state(), UpstreamState::SaidClose { .. });
+        self.flush(now);
+        self.let_go_of_upstream(now);
+        self.link.out.cut_upstream();
+        match self.sides.client.state() {
+            ClientState::Live if self.sides.handshake.opened() && !expected => {
+                self.tell_client(&Fault::UpstreamLost, now);
+            }
+            ClientState::SaidClose => {
+                self.link.out.client.answer_close(close_ok());
+                self.hang_up(now);
+            }
+            ClientState::Live | ClientState::Greeting => self.hang_up(now),
+            ClientState::Told { .. } | ClientState::Gone => {}
+        }
+    }
+
+    /// Closes the upstream's socket as soon as all that was sent to it is written.
+    fn drop_upstream(&mut self, now: Instant) {
+        if !self.sides.upstream.is_gone() {
+            self.link.out.close_upstream();
+        }
+        self.let_go_of_upstream(now);
+    }
+
+    fn let_go_of_upstream(&mut self, now: Instant) {
+        self.channels.lose(now);
+        self.sides.upstream_gone();
+    }
+
+    /// Closes both sides. Everything that was sent before is still written.
+    pub(super) fn hang_up(&mut self, now: Instant) {
+        self.drop_upstream(now);
+        self.sides.client.gone();
+        self.link.inbound.clear();
+        self.link.out.close_client();
+    }
 }

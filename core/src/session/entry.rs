@@ -2,7 +2,8 @@
 
 use super::confirms::ClientTag;
 use super::returns::ReturnKey;
-use crate::window::{ForgetCause, InDoubt, Key, Reservation, Reservations};
+use super::rights::Right;
+use crate::window::{ForgetCause, InDoubt, Reservation};
 use std::time::{Duration, Instant};
 
 /// What the upstream says of a publish.
@@ -24,7 +25,7 @@ pub(super) struct Entry {
     /// when the publish was forwarded
     pub(super) since: Instant,
     /// the right that its outcome proves, where it is not proven already
-    pub(super) right: Option<Key>,
+    pub(super) right: Option<Right>,
     /// what its return would need, where it is mandatory
     pub(super) mandatory: Option<Box<Mandatory>>,
 }
@@ -70,16 +71,17 @@ impl Entry {
         self.mandatory.as_ref().is_some_and(|mandatory| mandatory.returned)
     }
 
-    /// The upstream has acked or committed it, perhaps with others: all of them are to be committed then.
-    pub(super) fn stored(self, others: &mut Reservations, now: Instant) {
+    /// The upstream has acked or committed it. Gives back the reservation that is to be committed. If it was returned, it is
+    /// not stored, and its id is forgotten.
+    #[inline]
+    pub(super) fn stored(self) -> Option<(Reservation, Duration)> {
         let returned = self.is_returned();
-        if let Some((reservation, ttl)) = self.reservation {
-            if returned {
-                reservation.forget(ForgetCause::Returned);
-            } else {
-                others.push(reservation, now, ttl);
-            }
+        let (reservation, ttl) = self.reservation?;
+        if returned {
+            reservation.forget(ForgetCause::Returned);
+            return None;
         }
+        Some((reservation, ttl))
     }
 
     /// It was not stored.

@@ -1,41 +1,41 @@
-//! What Hapax itself has to refuse: who is at fault, how far it reaches, and the AMQP code that says so.
+//! The errors that Hapax itself sends to a client: their reply-code, their reply-text, and what they close.
 
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, WireError};
 use std::time::Duration;
 
-/// How much a fault ends.
+/// The thing that a fault closes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Scope {
+pub enum Closes {
     /// `channel.close`
     Channel,
     /// `connection.close`
     Connection,
 }
 
-/// A refusal that Hapax originates. Its `Display` is the reply-text, in RabbitMQ's manner: the constant's name first.
+/// An error that Hapax sends to a client. Its `Display` is the reply-text. As RabbitMQ's, it begins with the constant's name.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Fault {
-    /// The bytes are no AMQP frame.
+    /// The client has sent bytes that are no AMQP frame.
     #[error("FRAME_ERROR - {0}")]
     Wire(WireError),
-    /// A frame that can't follow in the content that is being received.
+    /// The client has sent a frame that can't follow in the message that it is sending.
     #[error("UNEXPECTED_FRAME - expected content body, got {got} frame on channel {channel} instead")]
     Unexpected {
-        /// where
+        /// the channel of the frame
         channel: ChannelId,
-        /// what came
+        /// the kind of frame that came
         got: &'static str,
     },
-    /// The upstream connection died.
+    /// The upstream connection was lost.
     #[error(
         "CONNECTION_FORCED - hapax lost its connection to the broker; publishes without an ack may or may not be stored"
     )]
     UpstreamLost,
-    /// SIGTERM.
+    /// The process is about to end (SIGTERM).
     #[error("CONNECTION_FORCED - hapax is shutting down; reconnect")]
     Draining,
-    /// `missing_id = "reject"`.
+    /// The publish has no id, and its window has `missing_id = "reject"`.
     #[error(
         "PRECONDITION_FAILED - window '{window}' takes no publish without an id ({id}); set it, or missing_id = \"forward\""
     )]
@@ -45,52 +45,53 @@ pub enum Fault {
         /// where it looks for the id
         id: Box<str>,
     },
-    /// `tx.select` on a channel that holds more than publishes.
+    /// `tx.select` came on a channel that Hapax can't replace by a fresh one.
     #[error(
         "PRECONDITION_FAILED - hapax can't switch this channel to tx mode: it has consumed or set qos, and has published without \
          confirms before tx.select; select tx before the first publish, or use a channel of its own"
     )]
     TxAfterPublish,
-    /// A transaction has waited too long for another publish of the same id.
+    /// A publish of a transaction has waited too long for the outcome of another with the same id.
     #[error(
         "PRECONDITION_FAILED - an id of this transaction is in flight elsewhere and did not settle in time; retry the transaction"
     )]
     TxWaitedTooLong,
-    /// The body of a message came too slowly, and others waited for its outcome.
+    /// The body of a message came too slowly, and other publishes waited for its outcome.
     #[error(
         "CONNECTION_FORCED - the body of a message on channel {channel} has not gone on for {patience:?}, and others wait for the \
          outcome of its id; send bodies without pauses, and publish it again"
     )]
     BodyTooSlow {
-        /// where
+        /// the channel of the message
         channel: ChannelId,
-        /// how long Hapax has waited for the end of the body, or for some KiB of it
+        /// how long Hapax has waited for the end of the body, or for a part of it
         patience: Duration,
     },
-    /// A transaction did not end, and others waited for its outcome.
+    /// A transaction stayed open for too long, and other publishes waited for its outcome.
     #[error(
         "PRECONDITION_FAILED - a transaction has not ended within {patience:?}, and others wait for the outcome of its ids; it is \
          rolled back: retry it, and commit sooner (timeouts.in_flight)"
     )]
     TxTooSlow {
-        /// how long it was open at least
+        /// how long it was open, at least
         patience: Duration,
     },
-    /// More publishes in one transaction than the bound on unresolved publishes.
+    /// A transaction has more publishes than may be unresolved.
     #[error("RESOURCE_ERROR - more than {max} publishes in one transaction (limits.max_unresolved)")]
     TxTooLarge {
         /// the bound
         max: usize,
     },
-    /// The user may have so few channels that none is left for Hapax. After this, it asks nothing in the name of this user.
+    /// The user may have so few channels that none is left for Hapax. After this fault, Hapax asks nothing in the name of
+    /// this user.
     #[error(
         "CONNECTION_FORCED - hapax needed one channel to verify the user's rights, and the user's limit (max-channels) leaves none; reconnect"
     )]
     ChannelLimit,
-    /// A channel is opened that is not closed yet. The words are RabbitMQ's.
+    /// The client opens a channel that is open. The text is RabbitMQ's.
     #[error("CHANNEL_ERROR - second 'channel.open' seen")]
     SecondOpen,
-    /// One channel more than the client and Hapax have agreed on. The words are RabbitMQ's.
+    /// The client opens more channels than it has agreed on. The text is RabbitMQ's.
     #[error(
         "NOT_ALLOWED - number of channels opened ({open}) has reached the negotiated channel_max ({max})"
     )]
@@ -100,21 +101,21 @@ pub enum Fault {
         /// the bound
         max: u16,
     },
-    /// The process holds too much, and this client more than its share of it.
+    /// The process holds too many bytes, and this client more than its share.
     #[error(
         "RESOURCE_ERROR - hapax is short of memory (limits.memory), and an open transaction, an unfinished message or channels of \
          this connection hold {held} bytes of it; retry with less at a time"
     )]
     MemoryShort {
-        /// what would stay held until the client says more
+        /// bytes that would stay held until the client sends more
         held: usize,
-        /// amid a content, or where it is no single channel
-        scope: Scope,
+        /// the connection, if a message is on its way, or if no single channel holds the bytes
+        closes: Closes,
     },
 }
 
 impl Fault {
-    /// The AMQP reply-code.
+    /// Returns the AMQP reply-code.
     pub fn code(&self) -> u16 {
         match self {
             Fault::Wire(_) => 501,
@@ -130,8 +131,8 @@ impl Fault {
         }
     }
 
-    /// How far it reaches.
-    pub fn scope(&self) -> Scope {
+    /// Returns what the fault closes.
+    pub fn closes(&self) -> Closes {
         match self {
             Fault::Wire(_)
             | Fault::Unexpected { .. }
@@ -140,17 +141,17 @@ impl Fault {
             | Fault::BodyTooSlow { .. }
             | Fault::ChannelLimit
             | Fault::SecondOpen
-            | Fault::ChannelMax { .. } => Scope::Connection,
-            Fault::MemoryShort { scope, .. } => *scope,
+            | Fault::ChannelMax { .. } => Closes::Connection,
+            Fault::MemoryShort { closes, .. } => *closes,
             Fault::MissingId { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
             | Fault::TxTooSlow { .. }
-            | Fault::TxTooLarge { .. } => Scope::Channel,
+            | Fault::TxTooLarge { .. } => Closes::Channel,
         }
     }
 
-    /// The method to blame, `(0, 0)` where there is none.
+    /// Returns the method that caused the fault; `(0, 0)` if none did.
     pub fn culprit(&self) -> MethodId {
         match self {
             Fault::Wire(_)
@@ -170,7 +171,7 @@ impl Fault {
         }
     }
 
-    /// The reply-text: a short string holds 255 octets.
+    /// Returns the reply-text, cut to the 255 bytes of a short string.
     pub fn text(&self) -> String {
         let mut text = self.to_string();
         if text.len() > 255 {

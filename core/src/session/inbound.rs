@@ -1,4 +1,4 @@
-//! Whole frames that were read and not looked at yet.
+//! Whole frames that were read and not handled yet.
 
 use super::outbox::View;
 use crate::wire::method::MethodId;
@@ -6,88 +6,95 @@ use crate::wire::properties::{BASIC, ContentHeader};
 use crate::wire::{ChannelId, FrameKind, WireError, scan};
 use bytes::{Bytes, BytesMut};
 
-/// A frame is taken to have so many octets when room for the places of a read's frames is made.
+/// Bytes of a usual frame. It is used to reserve room for the frames of a read.
 const USUAL: usize = 64;
 
-/// Where in a read a frame is.
+/// A frame, by its position in the read that it came with.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct ReadFrame {
     start: usize,
     end: usize,
     pub(super) channel: ChannelId,
     pub(super) kind: FrameKind,
 }
 
-impl Place {
-    /// The frame, in the read that it is of.
+impl ReadFrame {
+    /// Returns the frame. `frames` is the read that it came with.
     pub(super) fn view(self, frames: &Bytes) -> View<'_> {
         View::new(frames, self.start..self.end)
     }
 }
 
-/// A content that stands whole in a read: method, header and body, and nothing between them.
+/// A message that stands whole in a read: method, header and body, and nothing between them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Whole {
     start: usize,
     header: usize,
     body: usize,
     end: usize,
-    /// How many frames it takes.
-    pub(super) places: usize,
+    /// how many frames it has
+    pub(super) frames: usize,
 }
 
 impl Whole {
+    /// Returns the method frame.
     pub(super) fn method(self, frames: &Bytes) -> View<'_> {
         View::new(frames, self.start..self.header)
     }
 
+    /// Returns the header frame.
     pub(super) fn header(self, frames: &Bytes) -> View<'_> {
         View::new(frames, self.header..self.body)
     }
 
-    /// Header and body.
+    /// Returns header and body.
     pub(super) fn content(self, frames: &Bytes) -> View<'_> {
         View::new(frames, self.header..self.end)
     }
 
-    /// All of it.
+    /// Returns all frames.
     pub(super) fn all(self, frames: &Bytes) -> View<'_> {
         View::new(frames, self.start..self.end)
     }
 }
 
-/// One direction's frames. Bytes behind the last whole frame stay with the shell.
+/// The frames of one read. Bytes behind the last whole frame stay in the shell's buffer.
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
-    frames: Bytes,
-    /// Every frame is scanned once: these are the ones that are left, from `next` on.
-    places: Vec<Place>,
+    /// The read.
+    read: Bytes,
+    /// The frames of the read. Each was scanned once.
+    frames: Vec<ReadFrame>,
+    /// The first frame that was not handled.
     next: usize,
+    /// The error in the bytes behind the last frame.
     error: Option<WireError>,
 }
 
 impl Inbound {
+    /// Returns true if every frame was handled.
     pub(super) fn is_empty(&self) -> bool {
-        self.next >= self.places.len() && self.error.is_none()
+        self.next >= self.frames.len() && self.error.is_none()
     }
 
-    /// Takes the whole frames at the beginning of `buf`, or the first of them alone. Whether there is something now.
+    /// Takes the whole frames out of the beginning of `buf`, or only the first one. `max` bounds the length of a frame.
+    /// Returns true if there is something to handle now.
     pub(super) fn refill(&mut self, buf: &mut BytesMut, max: usize, one: bool) -> bool {
         if !self.is_empty() {
             return true;
         }
         self.next = 0;
-        self.places.clear();
+        self.frames.clear();
         let mut end = 0;
         loop {
             match scan(buf.get(end..).unwrap_or_default(), max) {
                 Ok(Some(frame)) => {
                     let start = end;
                     end += frame.wire_len();
-                    if self.places.is_empty() {
-                        self.places.reserve(if one { 1 } else { buf.len() / USUAL + 1 });
+                    if self.frames.is_empty() {
+                        self.frames.reserve(if one { 1 } else { buf.len() / USUAL + 1 });
                     }
-                    self.places.push(Place { start, end, channel: frame.channel, kind: frame.kind });
+                    self.frames.push(ReadFrame { start, end, channel: frame.channel, kind: frame.kind });
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -99,80 +106,81 @@ impl Inbound {
                 break;
             }
         }
-        if self.places.is_empty() {
-            // Most connections are idle most of the time. (Even an empty part would keep the read alive.)
-            self.places = Vec::new();
-            self.frames = Bytes::new();
+        if self.frames.is_empty() {
+            // Most connections are idle most of the time. Even an empty slice would keep the read's memory.
+            self.frames = Vec::new();
+            self.read = Bytes::new();
         } else {
-            self.frames = buf.split_to(end).freeze();
+            self.read = buf.split_to(end).freeze();
         }
         !self.is_empty()
     }
 
-    /// The read that the places are in.
-    pub(super) fn frames(&self) -> Bytes {
-        self.frames.clone()
+    /// Returns the read that the frames came with.
+    pub(super) fn read(&self) -> Bytes {
+        self.read.clone()
     }
 
-    /// The next frame, which stays.
-    pub(super) fn peek(&self) -> Option<Place> {
-        self.places.get(self.next).copied()
+    /// Returns the next frame without taking it.
+    pub(super) fn peek(&self) -> Option<ReadFrame> {
+        self.frames.get(self.next).copied()
     }
 
-    /// The next frame, or what is wrong with the bytes behind the last one.
-    pub(super) fn next(&mut self) -> Result<Option<Place>, WireError> {
-        let Some(&place) = self.places.get(self.next) else {
+    /// Takes the next frame. Returns an error if the bytes behind the last frame are no frame.
+    pub(super) fn next(&mut self) -> Result<Option<ReadFrame>, WireError> {
+        let Some(&frame) = self.frames.get(self.next) else {
             return self.error.take().map_or(Ok(None), Err);
         };
         self.next += 1;
-        Ok(Some(place))
+        Ok(Some(frame))
     }
 
-    /// The content that begins so many frames from here, if it is this channel's, whole, and its method is `id`.
+    /// Returns the message that begins `ahead` frames from here, if it stands whole in the read, belongs to this channel, and
+    /// its method is `id`.
     #[inline]
     pub(super) fn whole(&self, ahead: usize, channel: ChannelId, id: MethodId) -> Option<Whole> {
-        let mut places = self.places.get(self.next + ahead..)?.iter();
-        let (method, header) = (places.next()?, places.next()?);
+        let mut frames = self.frames.get(self.next + ahead..)?.iter();
+        let (method, header) = (frames.next()?, frames.next()?);
         let channels = method.channel == channel && header.channel == channel;
         let is_it =
-            header.kind == FrameKind::Header && method.view(&self.frames).method(method.kind) == Some(id);
+            header.kind == FrameKind::Header && method.view(&self.read).method(method.kind) == Some(id);
         if !channels || !is_it {
             return None;
         }
-        let Ok((BASIC, mut left)) = ContentHeader::size_of(header.view(&self.frames).payload()) else {
+        let Ok((BASIC, mut left)) = ContentHeader::size_of(header.view(&self.read).payload()) else {
             return None;
         };
         let (mut end, mut count) = (header.end, 2);
         while left > 0 {
-            let body = places.next()?;
+            let body = frames.next()?;
             if body.kind != FrameKind::Body || body.channel != channel {
                 return None;
             }
-            left = left.checked_sub(body.view(&self.frames).payload().len() as u64)?;
+            left = left.checked_sub(body.view(&self.read).payload().len() as u64)?;
             end = body.end;
             count += 1;
         }
-        Some(Whole { start: method.start, header: header.start, body: header.end, end, places: count })
+        Some(Whole { start: method.start, header: header.start, body: header.end, end, frames: count })
     }
 
-    /// So many frames are done with.
-    pub(super) fn skip(&mut self, places: usize) {
-        self.next += places;
+    /// Notes that the next `frames` frames were handled.
+    pub(super) fn skip(&mut self, frames: usize) {
+        self.next += frames;
     }
 
-    /// Lets the read go when all of it is looked at: its buffer can be read into again as soon as it is written.
+    /// Lets the read go if all of it was handled. The shell can use its buffer again when the frames are written.
     pub(super) fn release(&mut self) {
         if self.is_empty() {
-            self.frames = Bytes::new();
+            self.read = Bytes::new();
         }
     }
 
-    /// Bytes that it takes.
+    /// Returns the bytes that the read and its frames take.
     pub(super) fn memory(&self) -> usize {
-        self.frames.len() + self.places.capacity() * size_of::<Place>()
+        self.read.len() + self.frames.capacity() * size_of::<ReadFrame>()
     }
 
-    /// Nobody wants the rest.
+    /// Drops the frames that were not handled.
     pub(super) fn clear(&mut self) {
         *self = Inbound::default();
     }

@@ -1,41 +1,63 @@
 //! One client paired with one upstream connection: the whole protocol, without a socket, a task or a clock.
 //!
-//! Methods come in four kinds, told by their names: getters, `handle_*` (from the world), `poll_*` (to the world), and
-//! the constructor. The shell (`net` in the package `hapax`) reads bytes into two buffers, hands them over, carries out what
-//! [`Session::poll_output`] says until it says `None`, and sleeps until [`Session::poll_timeout`].
+//! [`Session`] has four kinds of methods: the constructor, getters, `handle_*` (something has happened) and `poll_*` (what is
+//! to be done). The shell (`net` in the package `hapax`) reads bytes into two buffers and hands them over. It carries out
+//! every [`Output`] of [`Session::poll_output`] until there is none, and sleeps until [`Session::poll_timeout`].
+//!
+//! Who owns what:
+//!
+//! ```text
+//!   Session      what the shell calls, and the order in which frames are handled
+//!    Connection  channel 0, and how both sides end
+//!     Sides      how far both sides are: ClientSide, UpstreamSide, Handshake
+//!     Link       what all channels use: outbox, inbound frames, rights, mailbox
+//!     Channels   the channels, and the sums over them
+//!      Channel   the state of one channel
+//!       Publisher    what the client publishes
+//!       Deliveries   what is sent to the client
+//! ```
 
 mod about;
 #[doc(hidden)]
 pub mod alone;
+mod answers;
 mod blame;
 mod candidate;
 mod channel;
+mod channels;
 mod client;
 mod confirms;
 mod connection;
 mod cx;
+mod ending;
 mod entry;
 mod fault;
+mod finder;
 mod handshake;
 mod inbound;
 mod liveness;
 mod outbox;
 mod probe;
 mod publisher;
+mod replies;
 mod returns;
 mod rights;
 mod runs;
+#[expect(clippy::module_inception, reason = "named after the type that the folder is about")]
+mod session;
+mod sides;
 mod timers;
 mod transaction;
+mod unremembered;
 mod upstream;
 mod waiting;
 mod written;
 
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
-pub use connection::Session;
 pub use fault::Fault;
 pub use rights::Rights;
+pub use session::Session;
 
 use crate::window::{KeyMaker, Windows};
 use bytes::Bytes;
@@ -43,7 +65,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What all sessions of a process have in common.
+/// The things that all sessions of a process share.
 #[derive(Debug)]
 pub struct Shared {
     /// bounds and times
@@ -54,34 +76,40 @@ pub struct Shared {
     pub windows: Arc<dyn Windows>,
     /// who may publish where, as the broker has shown
     pub rights: Rights,
-    /// told what no window can see
-    pub listener: Arc<dyn Listener>,
+    /// counts what no window can see
+    pub listener: Arc<dyn SessionListener>,
 }
+
+/// How long the store of a window may be silent.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Bounds and times of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// how long an upstream connection outlives its client, or a close is held back, while outcomes are unresolved
     pub linger: Duration,
-    /// how long a publish waits for the outcome of another of the same id before it is given up
+    /// how long a publish waits for the outcome of another with the same id
     pub in_flight_timeout: Duration,
+    /// how long the store of a window may be silent: about a verdict, or about a commit that it does not remember yet
+    pub store_timeout: Duration,
     /// how long the handshake may take, and the answer to a close
     pub handshake_timeout: Duration,
     /// how long the broker's proof that a user may publish somewhere is believed
     pub rights_held: Duration,
-    /// publishes of one connection whose outcome is unknown, before Hapax stops reading from the client
+    /// bound on the publishes of one connection whose outcome is unknown; Hapax stops reading from the client there
     pub max_unresolved: usize,
-    /// bytes held for waiting publishes of one connection
+    /// bound on the bytes held for waiting publishes of one connection
     pub held_bytes: usize,
     /// the largest frame_max that Hapax lets a broker offer
     pub frame_max: u32,
 }
 
-/// What a session tells about itself beside what its windows tell.
-pub trait Listener: Send + Sync + Debug {
-    /// A publish that no window matched, or whose window is off.
+/// Receives what a session counts and no window knows of.
+pub trait SessionListener: Send + Sync + Debug {
+    /// Counts a publish that matched no window, or whose window is off.
     fn unmatched(&self);
-    /// From their arrival to their answer by the upstream: so long for each of so many publishes.
+    /// Records the time from the arrival of a publish to its answer by the upstream. Several publishes (`publishes`) may
+    /// share one time.
     fn publish_latency(&self, elapsed: Duration, publishes: u64);
 }
 
@@ -92,25 +120,25 @@ pub enum Phase {
     Handshake,
     /// open on both sides
     Open,
-    /// a close was said by either side, or is about to be
+    /// either side has sent a close, or is about to
     Closing,
-    /// the client is gone; the upstream is kept until the outcome of what was sent is known
+    /// the client is gone; the upstream is kept until the outcome of every publish is known
     Lingering,
 }
 
-/// What a session holds for its client, in bytes: frames, entries, channels, and what comes with them.
+/// The bytes that a session holds for its client: frames, ledger entries, channels and more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Memory {
     /// all of it
     pub held: usize,
-    /// of it, what only more words of the client can end: an open transaction, a body that is its own id, channels, consumers.
-    /// The rest ends by itself, by an outcome or by a timeout.
+    /// the part that only the client can end: an open transaction, a body that is its own id, channels, consumers. The rest
+    /// ends by itself, by an outcome or by a timeout
     pub stuck: usize,
-    /// how much has to be read, at most, until a frame of the client is whole
+    /// the largest number of bytes to read until a frame of the client is whole
     pub frame: usize,
 }
 
-/// What the shell is to do. Carried out in order.
+/// An order for the shell. It carries out all outputs in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
     /// Open the upstream connection; [`Session::handle_upstream_open`] or [`Session::handle_upstream_eof`] answers.
@@ -127,7 +155,7 @@ pub enum Output {
     CloseClient,
     /// Nothing more will be written to the upstream: flush, then close its socket. (Both closed: the session is over.)
     CloseUpstream,
-    /// The upstream is given up: drop what waits to be written to it, in the system's buffers, too, and close its socket. What
-    /// it has not received is called in doubt now, so it must not be stored later.
+    /// The upstream is given up: drop the bytes that wait to be written to it, those in the system's buffers included, and
+    /// close its socket. The publishes in them are in doubt now, so they must not be stored later.
     CutUpstream,
 }

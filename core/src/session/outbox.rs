@@ -1,7 +1,7 @@
-//! What the session wants done, kept until the shell asks for it.
+//! The orders for the shell: bytes to write, sockets to close. They are kept until the shell asks.
 //!
-//! Each direction is a [`Lane`]. Frames that go on untouched are not copied: neighbours of the same read are merged
-//! into one slice of it, so that a run of frames that nobody needs to change is one write.
+//! Each direction is a [`Lane`]. Frames that are forwarded unchanged are not copied. If they stand next to each other in one
+//! read, they are merged into one slice of it, and written at once.
 
 use super::Output;
 use crate::wire::frame::HEADER_LEN;
@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Whole frames where they were read, one or several in a row. Looking costs nothing; a [`Piece`] keeps the read alive.
+/// One or several whole frames, borrowed from the read that they came with. A [`Piece`] keeps them for longer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View<'a> {
     source: &'a Bytes,
@@ -20,53 +20,54 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The frames at `range` of `source`.
+    /// Borrows the frames at `range` of `source`.
     pub(super) fn new(source: &'a Bytes, range: Range<usize>) -> View<'a> {
         View { source, start: range.start, end: range.end }
     }
 
-    /// Frames that stand alone.
+    /// Borrows all of `frames`.
     pub(super) fn whole(frames: &'a Bytes) -> View<'a> {
         View::new(frames, 0..frames.len())
     }
 
-    /// What the type octet of the first one says.
+    /// Returns the kind of the first frame.
     pub(super) fn kind(self) -> Option<FrameKind> {
         scan(self.octets(), usize::MAX).ok().flatten().map(|frame| frame.kind)
     }
 
-    /// The method, where it is one frame of this kind that has one.
+    /// Returns the method, if this is a method frame. `kind` is the kind of the frame.
     pub(super) fn method(self, kind: FrameKind) -> Option<MethodId> {
         if kind == FrameKind::Method { MethodId::of(self.payload()).ok() } else { None }
     }
 
-    /// The payload, where it is one frame.
+    /// Returns the payload, if this is one frame.
     pub(super) fn payload(self) -> &'a [u8] {
         let frame = self.octets();
         frame.get(HEADER_LEN..frame.len().saturating_sub(1)).unwrap_or_default()
     }
 
-    /// All of it.
+    /// Returns all bytes.
     pub(super) fn octets(self) -> &'a [u8] {
         self.source.get(self.start..self.end).unwrap_or_default()
     }
 
+    /// Returns the number of bytes.
     pub(super) fn len(self) -> usize {
         self.end - self.start
     }
 
-    /// To be kept for a moment: the whole read stays alive with it.
+    /// Keeps the frames without copying them. The whole read stays in memory with them, so keep them for a moment only.
     pub(super) fn piece(self) -> Piece {
         Piece { source: self.source.clone(), range: self.start..self.end }
     }
 
-    /// A copy of its own, for whoever keeps it for longer: it does not hold the read that it came with.
+    /// Copies the frames, to keep them for longer. The read that they came with can be freed.
     pub(super) fn compact(self) -> Piece {
         Piece { source: Bytes::copy_from_slice(self.octets()), range: 0..self.len() }
     }
 }
 
-/// Frames that are kept.
+/// One or several whole frames that are kept.
 #[derive(Clone, Debug)]
 pub(super) struct Piece {
     source: Bytes,
@@ -74,25 +75,31 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    /// Borrows the frames.
     pub(super) fn view(&self) -> View<'_> {
         View::new(&self.source, self.range.clone())
     }
 }
 
-/// One direction.
+/// The bytes that will be written in one direction.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
+    /// Bytes in their order.
     ready: VecDeque<Bytes>,
+    /// Forwarded frames behind them, that may become more.
     run: Option<Piece>,
+    /// Small frames of Hapax behind them. `run` and `made` are never filled at the same time.
     made: BytesMut,
+    /// Nothing more may be written.
     shut: bool,
     /// `connection.close` was written.
     concluded: bool,
+    /// Something was written since [`Lane::take_wrote`] was called.
     wrote: bool,
 }
 
 impl Lane {
-    /// Frames go on untouched.
+    /// Writes frames unchanged.
     pub(super) fn forward(&mut self, view: View<'_>) {
         if let Some(run) = &mut self.run
             && run.range.end == view.start
@@ -106,13 +113,13 @@ impl Lane {
         self.run = Some(view.piece());
     }
 
-    /// A frame of Hapax's own.
+    /// Writes a frame that Hapax has made.
     pub(super) fn push(&mut self, frame: Bytes) {
         self.seal();
         self.put(frame);
     }
 
-    /// Where small frames of Hapax's own are appended.
+    /// Returns the buffer to which small frames of Hapax are appended.
     pub(super) fn made(&mut self) -> &mut BytesMut {
         if self.run.is_some() {
             self.seal();
@@ -120,13 +127,13 @@ impl Lane {
         &mut self.made
     }
 
-    /// What was written last was `connection.close`: nothing may follow it but the answer to the peer's own.
+    /// Notes that `connection.close` was written last. Only the answer to the peer's own close may follow.
     pub(super) fn conclude(&mut self) {
         self.seal();
         self.concluded = true;
     }
 
-    /// `connection.close-ok`.
+    /// Writes a `connection.close-ok`, even after `connection.close`.
     pub(super) fn answer_close(&mut self, frame: Bytes) {
         self.seal();
         let concluded = std::mem::take(&mut self.concluded);
@@ -134,13 +141,13 @@ impl Lane {
         self.concluded = concluded;
     }
 
-    /// Nothing is to be written here any more; what was asked before still is.
+    /// Accepts no more bytes. Those that are here will still be written.
     pub(super) fn shut(&mut self) {
         self.seal();
         self.shut = true;
     }
 
-    /// Nobody reads any more: what is left is pointless.
+    /// Drops all bytes and accepts no more: nobody reads them.
     pub(super) fn abandon(&mut self) {
         self.ready.clear();
         self.run = None;
@@ -148,11 +155,12 @@ impl Lane {
         self.shut = true;
     }
 
-    /// Whether something was written since the last question.
+    /// Returns true if something was written since the last call.
     pub(super) fn take_wrote(&mut self) -> bool {
         std::mem::take(&mut self.wrote)
     }
 
+    /// Appends bytes, if they may still be written.
     fn put(&mut self, bytes: Bytes) {
         if !self.shut && !self.concluded && !bytes.is_empty() {
             self.wrote = true;
@@ -160,6 +168,7 @@ impl Lane {
         }
     }
 
+    /// Appends the forwarded frames, or the small frames, to the bytes before them.
     fn seal(&mut self) {
         if let Some(run) = self.run.take() {
             self.put(run.source.slice(run.range));
@@ -170,6 +179,7 @@ impl Lane {
         }
     }
 
+    /// Takes the next bytes to write.
     fn pop(&mut self) -> Option<Bytes> {
         if self.ready.is_empty() {
             self.seal();
@@ -178,7 +188,7 @@ impl Lane {
     }
 }
 
-/// Both directions, and the orders about the sockets.
+/// The bytes for both sides, and the orders about their sockets.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     pub(super) client: Lane,
@@ -192,35 +202,40 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// Asks to open the upstream connection.
     pub(super) fn dial(&mut self) {
         self.dial = true;
     }
 
+    /// Asks to send the client a heartbeat.
     pub(super) fn beat_client(&mut self) {
         self.client_heartbeat = true;
     }
 
+    /// Asks to send the upstream a heartbeat.
     pub(super) fn beat_upstream(&mut self) {
         self.upstream_heartbeat = true;
     }
 
+    /// Asks to close the client's socket when everything is written.
     pub(super) fn close_client(&mut self) {
         self.client.shut();
         self.close_client = true;
     }
 
+    /// Asks to close the upstream's socket when everything is written.
     pub(super) fn close_upstream(&mut self) {
         self.upstream.shut();
         self.close_upstream = true;
     }
 
-    /// What was to be written to the upstream is pointless.
+    /// Asks to close the upstream's socket at once, and drops the bytes for it.
     pub(super) fn cut_upstream(&mut self) {
         self.upstream.abandon();
         self.cut_upstream = true;
     }
 
-    /// Bytes before closes: what was said before a close is written before it.
+    /// Takes the next output. Bytes come before closes: what was sent before a close is written before it.
     pub(super) fn poll(&mut self) -> Option<Output> {
         if std::mem::take(&mut self.dial) {
             return Some(Output::Dial);

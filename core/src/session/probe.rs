@@ -1,15 +1,16 @@
-//! Finding out whether a user may publish, without publishing.
+//! Finds out whether a user may publish somewhere, without publishing.
 //!
-//! On a channel of Hapax's own, of the client's own connection, the publishes are put into a transaction that is rolled
-//! back. RabbitMQ checks the permission when it receives a publish, and routes nothing before `tx.commit`: `tx.rollback-ok`
-//! proves all rights that were asked for. If it refuses one of them it closes the channel, and does not say which it was. Then
-//! the halves of the batch are asked again, until one question is alone: it is the one that was refused.
+//! Hapax opens a channel of its own on the client's upstream connection, and publishes there in a transaction that it rolls
+//! back. RabbitMQ checks the permission when it receives a publish, and routes nothing before `tx.commit`. Therefore
+//! `tx.rollback-ok` proves all rights that were asked for. If RabbitMQ refuses one of them, it closes the channel and does
+//! not say which one it was. Then Hapax asks each half of the batch again, until a batch has one question: that one was
+//! refused.
 //!
-//! An exchange type that remembers messages while it routes them would remember ours. `x-recent-history` is told not to.
+//! An exchange that keeps messages while it routes them would keep these. A header tells `x-recent-history` not to.
 //!
-//! The answer is waited for as long as the connection lives, as that to any publish is: a broker that is out of memory reads
-//! nothing from connections that publish, for as long as that lasts, and the number of our channel can't be used for
-//! anything else until the broker has let it go.
+//! Hapax waits for the answer as long as the connection lives, as it does for the answer to any publish. A broker that is
+//! short of memory reads nothing from connections that publish, perhaps for long, and the number of Hapax's channel can't be
+//! used for anything else until the broker has closed it.
 //!
 //! ```text
 //!  Idle --channel.open, tx.select--> Ready --publishes, tx.rollback--> Probing --rollback-ok--> Ready
@@ -19,8 +20,7 @@
 //! ```
 
 use super::outbox::Lane;
-use super::rights::Question;
-use crate::window::Key;
+use super::rights::{Question, Right};
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame};
@@ -33,11 +33,11 @@ use std::collections::{HashMap, VecDeque};
 
 /// Questions in one transaction.
 const BATCH: usize = 1_024;
-/// Questions that are taken from publishes whose turn has not come yet: enough for the next batch.
+/// Questions that are asked for publishes whose turn has not come yet: enough for the next batch.
 const AHEAD: usize = BATCH;
-/// Bytes of a question with its names and those who wait for it: an estimate.
+/// Bytes of a question, with its names and the channels that wait for it: an estimate.
 const QUESTION: usize = 512;
-/// NOT_FOUND: there is no such exchange, and the user may write to one of that name.
+/// NOT_FOUND: the user may write to an exchange of that name, but there is none.
 const NOT_FOUND: u16 = 404;
 
 /// A channel whose next publish waits for a proof.
@@ -48,7 +48,7 @@ pub(super) struct Asker {
     pub(super) birth: u64,
 }
 
-/// What the broker says of one question.
+/// The broker's answer to one question.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) question: Question,
@@ -56,77 +56,83 @@ pub(super) struct Answer {
     pub(super) askers: Vec<Asker>,
 }
 
-/// What became of a question.
+/// The result of a question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Finding {
+    /// The user may publish there.
     Allowed,
+    /// The user may not publish there.
     Refused,
-    /// There is no such exchange: that says nothing of the user's rights, and what is published there is refused.
+    /// There is no such exchange. That tells nothing of the user's rights, and the broker refuses publishes there.
     Missing,
-    /// There was no channel to ask on.
+    /// Nothing: there was no channel to ask on.
     Unasked,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Open, and nothing is asked.
+    /// The channel is open, and nothing is asked.
     Ready,
+    /// These questions were asked.
     Probing(Vec<Question>),
+    /// `channel.close` was sent.
     Closing,
 }
 
 /// The questions of one connection, and the channel on which they are asked.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
+    /// Questions that were not asked yet.
     queue: VecDeque<Question>,
-    /// Parts of a batch of which something was refused.
+    /// Parts of a batch in which a question was refused.
     again: Vec<Vec<Question>>,
-    /// Every question that is not answered, with those who wait for it.
-    askers: HashMap<Key, Vec<Asker>>,
+    /// Every question that is not answered, and the channels that wait for it.
+    askers: HashMap<Right, Vec<Asker>>,
+    /// Hapax's own channel.
     channel: Option<(ChannelId, State)>,
     /// The broker has opened the channel.
     opened: bool,
-    /// The last time, there was no channel to ask on.
+    /// There was no channel to ask on when one was wanted last.
     gave_up: bool,
 }
 
 impl Probes {
-    /// `asker` waits for this; nobody does where a question is asked beforehand.
+    /// Adds a question that `asker` waits for. It is `None` if the question is asked before its publish has its turn.
     pub(super) fn ask(&mut self, question: Question, asker: Option<Asker>) {
         let askers = self.askers.entry(question.right).or_insert_with(|| {
             match question.missing {
-                // It is never part of a batch: the broker always closes the channel.
+                // It is a batch of its own, because the broker always closes the channel.
                 true => self.again.push(vec![question]),
                 false => self.queue.push_back(question),
             }
             Vec::new()
         });
-        // A channel waits for one publish at a time, so nobody is in here twice in a row.
+        // A channel waits for one publish at a time. Do not add it twice in a row.
         askers.extend(asker.filter(|asker| askers.last() != Some(asker)));
     }
 
-    /// Whether questions may be asked beforehand. Where there is no channel, each is answered at once, and those asked
-    /// beforehand would be asked again before each publish.
+    /// Returns true if questions may be asked before their publish has its turn. If there was no channel to ask on, all
+    /// questions are given up at once, and would have to be asked again for each publish.
     pub(super) fn has_room(&self) -> bool {
         self.queue.len() < AHEAD && !self.gave_up
     }
 
-    /// Bytes that the questions take.
+    /// Returns the bytes that the questions take.
     pub(super) fn memory(&self) -> usize {
         self.askers.len() * QUESTION
     }
 
-    /// The channel number that is Hapax's own now.
+    /// Returns the number of Hapax's own channel, if it is open.
     pub(super) fn channel(&self) -> Option<ChannelId> {
         self.channel.as_ref().map(|(channel, _)| *channel)
     }
 
-    /// Whether a channel is open for questions, or wanted.
+    /// Returns true if a channel is open for questions, or wanted.
     pub(super) fn is_at_work(&self) -> bool {
         self.channel.is_some() || !self.is_idle()
     }
 
-    /// Whether a question waits for a channel.
+    /// Returns true if a question waits for a channel.
     pub(super) fn wants_channel(&self) -> bool {
         self.channel.is_none() && !self.is_idle()
     }
@@ -135,8 +141,8 @@ impl Probes {
         self.queue.is_empty() && self.again.is_empty()
     }
 
-    /// Before anything is asked: drops what nobody waits for any more. `waits` says whether an asker still does. (Where a
-    /// channel was closed because of a refusal, all that was asked beforehand for its other publishes would be refused, too.)
+    /// Drops the questions that no channel waits for any more, before anything is asked. `waits` tells whether an asker still
+    /// waits. (If a channel was closed because a publish was refused, the questions for its other publishes are of no use.)
     pub(super) fn drop_unwanted(&mut self, waits: impl Fn(&Asker) -> bool) {
         if self.is_idle() || !matches!(self.channel, None | Some((_, State::Ready))) {
             return;
@@ -157,7 +163,7 @@ impl Probes {
         }
     }
 
-    /// Asks on `channel`.
+    /// Opens `channel` and asks on it.
     pub(super) fn start(&mut self, channel: ChannelId, out: &mut Lane) {
         out.push(emit::method(channel, AMQPClass::Channel(ChannelMethod::Open(Open {}))));
         out.push(emit::method(channel, AMQPClass::Tx(tx::AMQPMethod::Select(tx::Select {}))));
@@ -167,12 +173,12 @@ impl Probes {
         self.go_on(out);
     }
 
-    /// Whether the broker has been asked for a channel and has not opened it.
+    /// Returns true if the broker has not answered `channel.open` yet.
     pub(super) fn is_opening(&self) -> bool {
         self.channel.is_some() && !self.opened
     }
 
-    /// The client has taken all channel numbers: every question that waits for one, with those who wait for its answer.
+    /// Gives up all questions that wait for a channel, because the client uses all channel numbers. Returns them as unasked.
     pub(super) fn give_up(&mut self) -> Vec<Answer> {
         self.gave_up = true;
         let again = std::mem::take(&mut self.again).into_iter().flatten();
@@ -180,13 +186,13 @@ impl Probes {
         self.answer(questions, Finding::Unasked)
     }
 
-    /// A method on our channel.
+    /// Handles a method of the broker on Hapax's own channel. Returns the answers in it.
     pub(super) fn recv(&mut self, payload: &[u8], out: &mut Lane) -> Vec<Answer> {
         let Some((channel, state)) = self.channel.take() else { return Vec::new() };
         self.opened = true;
         match (MethodId::of(payload), state) {
             (Ok(MethodId::TX_ROLLBACK_OK), State::Probing(batch)) => {
-                // Who has waited for these answers may have more to ask, see `go_on`.
+                // The channels that have waited for these answers may have more to ask, see `go_on`.
                 self.channel = Some((channel, State::Ready));
                 self.answer(batch, Finding::Allowed)
             }
@@ -212,7 +218,7 @@ impl Probes {
         }
     }
 
-    /// Where the channel is open and nothing is asked: the next batch, or the end.
+    /// Asks the next batch, or closes the channel if there is none. Does nothing while a batch is being asked.
     pub(super) fn go_on(&mut self, out: &mut Lane) {
         let Some((channel, State::Ready)) = self.channel else { return };
         let batch = self.again.pop().unwrap_or_else(|| {
@@ -237,7 +243,7 @@ impl Probes {
         self.channel = Some((channel, State::Probing(batch)));
     }
 
-    /// The broker has refused something of this batch.
+    /// Handles that the broker has refused a question of this batch.
     fn closed(&mut self, mut batch: Vec<Question>, code: u16) -> Vec<Answer> {
         if batch.len() > 1 {
             let second = batch.split_off(batch.len() / 2);
@@ -253,6 +259,7 @@ impl Probes {
         self.answer(batch, finding)
     }
 
+    /// Answers all questions of a batch.
     fn answer(&mut self, batch: Vec<Question>, finding: Finding) -> Vec<Answer> {
         let answer = |question: Question| {
             let askers = self.askers.remove(&question.right).unwrap_or_default();
@@ -266,12 +273,12 @@ fn close_ok(channel: ChannelId) -> Bytes {
     emit::method(channel, AMQPClass::Channel(ChannelMethod::CloseOk(CloseOk {})))
 }
 
-/// The code of a `channel.close`.
+/// Returns the reply-code of a `channel.close`.
 fn code_of(payload: &[u8]) -> u16 {
     payload.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |code| u16::from_be_bytes(*code))
 }
 
-/// Appends `basic.publish`. Names are bytes, so this is written by hand.
+/// Appends a `basic.publish`. Names may be any bytes, so this does not use the protocol library.
 fn put_publish(frames: &mut BytesMut, channel: ChannelId, question: &Question) {
     let mut publish = BytesMut::new();
     publish.put_u16(MethodId::BASIC_PUBLISH.0);
@@ -285,7 +292,7 @@ fn put_publish(frames: &mut BytesMut, channel: ChannelId, question: &Question) {
     emit::raw_method(frames, channel, &publish);
 }
 
-/// The content header of an empty body.
+/// Makes the content header of an empty message.
 fn header(channel: ChannelId) -> Bytes {
     let mut headers = FieldTable::default();
     headers.insert("x-recent-history-no-store".into(), AMQPValue::Boolean(true));

@@ -1,13 +1,13 @@
-//! Who may publish where, as the broker has shown.
+//! Which user may publish where, as the broker has shown.
 //!
-//! Nothing of a publish is judged before its user is known to have the right to publish there: a window that is asked in the
-//! name of somebody without the right would make others wait, or tell whether an id is known. A right is the digest of
-//! (credentials, vhost, exchange, routing key). The broker proves it by answering [`super::probe`]'s question, and again by
-//! settling each publish. A proof is believed for [`Settings::rights_held`](super::Settings::rights_held).
+//! A publish is not judged before its user is known to have the right to publish there. If a window judged publishes of a user
+//! without the right, these would make others wait, or tell whether an id is known. A [`Right`] is the digest of (credentials,
+//! vhost, exchange, routing key). The broker proves it by answering a question ([`super::probe`]), and again by settling each
+//! publish. A proof is believed for [`Settings::rights_held`](super::Settings::rights_held).
 //!
-//! **Wide scopes.** Where an id is unique within an exchange or a vhost, a publish with one routing key can make one with
-//! another key a duplicate. A user with topic permissions may write some keys and not others. So a user who may not write
-//! every key there has ids of its own: the key's digest includes the credentials ([`Standing::Apart`]).
+//! **Wide scopes.** If ids are unique within an exchange or a vhost, a publish with one routing key can make a publish with another
+//! key a duplicate. A user with topic permissions may write some routing keys and not others. Therefore a user who may not
+//! write every routing key there has ids of its own: the key's digest includes the credentials ([`Standing::Apart`]).
 
 use crate::window::{Key, KeyMaker, Scope, Scoped};
 use crate::wire::properties::IdValue;
@@ -19,19 +19,29 @@ use std::time::{Duration, Instant};
 
 /// Proofs kept for the whole process (48 bytes each).
 const KEPT: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
-/// Proofs that a session keeps for itself, to leave the common map alone.
+/// Proofs that a session keeps for itself, so that it seldom locks the common map.
 const KEPT_BY_SESSION: usize = 1_024;
-/// How long it is remembered that a user's limit of channels leaves none to ask on.
+/// How long Hapax remembers that a user's limit of channels leaves none to ask on.
 const LIMITED: Duration = Duration::from_secs(24 * 3600);
-/// A routing key that only a permission to write every key allows: patterns name words, and this one has none.
+/// A routing key without words. Patterns of topic permissions name words, so only a permission to write every key allows it.
 const ANY_KEY: &[u8] = b"~.~.~.~.~";
-/// An exchange that does not exist. RabbitMQ checks the permission first, so 404 shows that any name is allowed.
+/// An exchange that does not exist. RabbitMQ checks the permission first, so its 404 shows that the user may write to any name.
 const ANY_EXCHANGE: &[u8] = b"~.~.~.~.~";
 
-/// The proofs of the whole process.
+/// Something that a user may or may not do, as the broker can show it: the digest of credentials, vhost, exchange, routing key
+/// and of what is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Right(Key);
+
+impl Right {
+    /// A right that no user has. It is given where no right was asked for.
+    pub(super) const NONE: Right = Right(Key(0));
+}
+
+/// The proofs that all sessions of the process share.
 #[derive(Debug)]
 pub struct Rights {
-    proven: Mutex<LruCache<Key, Instant>>,
+    proven: Mutex<LruCache<Right, Instant>>,
 }
 
 impl Default for Rights {
@@ -41,72 +51,74 @@ impl Default for Rights {
 }
 
 impl Rights {
-    fn until(&self, fact: Key) -> Option<Instant> {
+    /// Returns until when the right is believed.
+    fn until(&self, fact: Right) -> Option<Instant> {
         self.proven.lock().get(&fact).copied()
     }
 
-    fn learn(&self, fact: Key, until: Instant) {
+    /// Keeps a proof until this time.
+    fn learn(&self, fact: Right, until: Instant) {
         self.proven.lock().put(fact, until);
     }
 }
 
-/// What is known of a user where it publishes.
+/// How much is known of a user's right to publish somewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Standing {
-    /// Not enough: the broker has to be asked.
+    /// Not enough is known: the broker has to be asked.
     Unknown,
-    /// It may publish there, and its ids are common to all who may.
+    /// It may publish there, and shares its ids with all who may.
     Common,
-    /// It may publish there, and its ids are its own.
+    /// It may publish there, and has ids of its own.
     Apart,
 }
 
-/// One thing to find out from the broker.
+/// A question to the broker. It is asked by a publish that is rolled back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Question {
-    /// what is learned if the publish is allowed
-    pub(super) right: Key,
-    /// what is learned if it is refused, where a refusal says something, too
-    pub(super) otherwise: Option<Key>,
+    /// what the user has if the publish is allowed
+    pub(super) right: Right,
+    /// what is learned if the publish is refused; `None` if that tells nothing
+    pub(super) otherwise: Option<Right>,
     pub(super) exchange: Box<[u8]>,
     pub(super) routing_key: Box<[u8]>,
-    /// 404 shows that it is allowed: the exchange is one that does not exist
+    /// the exchange does not exist: 404 shows that the publish is allowed
     pub(super) missing: bool,
 }
 
-/// What has to be known before a publish is judged.
+/// The rights that have to be known before a publish is judged.
 #[derive(Debug)]
 pub(super) struct Needs {
     /// the right to publish to this exchange with this routing key
-    pub(super) right: Key,
+    pub(super) right: Right,
     wide: Option<Box<Wide>>,
 }
 
-/// What has to be known beside the right where the scope is wider than a routing key.
+/// The facts that are needed, too, if the scope is wider than a routing key.
 #[derive(Debug)]
 struct Wide {
-    /// whether every routing key of the exchange may be written
+    /// whether the user may write every routing key of the exchange
     keys: Fact,
-    /// whether every exchange may be written, where the scope is the vhost
+    /// whether the user may write to every exchange; only if the scope is the vhost
     exchanges: Option<Fact>,
-    /// what the ids of this user are unique within if not
+    /// what the ids of this user are unique within, if it has ids of its own
     apart: Scoped,
 }
 
-/// Something that is true or false of a user. Each answer is a proof of its own.
+/// A fact that is true or false of a user. Both answers are kept.
 #[derive(Clone, Copy, Debug)]
 struct Fact {
-    yes: Key,
-    no: Key,
+    yes: Right,
+    no: Right,
 }
 
 impl Needs {
-    /// Whether this is learned of the exchange that the publish goes to.
-    pub(super) fn is_of_exchange(&self, fact: Key) -> bool {
+    /// Returns true if this right is about the exchange that the publish goes to.
+    pub(super) fn is_of_exchange(&self, fact: Right) -> bool {
         fact == self.right || self.wide.as_ref().is_some_and(|wide| fact == wide.keys.yes)
     }
 
-    /// The digest's scope for a user of this standing.
+    /// Returns what an id of a user of this standing is unique within.
     #[inline]
     pub(super) fn scoped<'a>(&'a self, common: &'a Scoped, standing: Standing) -> &'a Scoped {
         match &self.wide {
@@ -116,32 +128,35 @@ impl Needs {
     }
 }
 
-/// One session's view: whose credentials, and what they have proven lately.
+/// The identity of one session's user, and the rights that were proven for it lately.
 #[derive(Debug)]
 pub(super) struct OwnRights {
+    /// Bytes that tell this user from others.
     identity: Vec<u8>,
+    /// How long a proof is believed.
     held: Duration,
-    recent: HashMap<Key, Instant>,
-    /// The one that was asked for last: mostly it is the next one, too.
-    last: Option<(Key, Instant)>,
+    /// Until when each right is believed.
+    recent: HashMap<Right, Instant>,
+    /// The right that was asked for last. It is likely to be the next one, too.
+    last: Option<(Right, Instant)>,
 }
 
 impl OwnRights {
-    /// A proof is believed for `held`.
+    /// Creates the rights of a user that is not known yet. A proof is believed for `held`.
     pub(super) fn new(held: Duration) -> OwnRights {
         OwnRights { identity: Vec::new(), held, recent: HashMap::new(), last: None }
     }
 
-    /// The credentials and the vhost, as the broker has accepted them. What was proven for others is void.
+    /// Sets the identity that the broker has accepted. Forgets what was proven for another one.
     pub(super) fn set_identity(&mut self, identity: Vec<u8>) {
         self.identity = identity;
         self.recent.clear();
         self.last = None;
     }
 
-    /// What a publish needs that goes to `exchange`; the client has `named` that one, or another where the window redirects.
-    /// Topic permissions look at the routing key. The predeclared exchanges that are not topic exchanges are known, any other
-    /// may be one.
+    /// Returns the rights that a publish to `exchange` needs. The client has `named` this exchange, or another one if the
+    /// window redirects. Topic permissions depend on the routing key. They do not apply to the predeclared exchanges that are
+    /// no topic exchanges; any other exchange may be a topic exchange.
     pub(super) fn needs(
         &self,
         keys: &KeyMaker,
@@ -166,25 +181,27 @@ impl OwnRights {
         Needs { right, wide: Some(Box::new(Wide { keys: every(exchange, any_key), exchanges, apart })) }
     }
 
-    /// Whether the broker lets this user open one channel more.
+    /// Returns true if the broker lets this user open one channel more, as far as is known.
     pub(super) fn may_ask(&mut self, common: &Rights, keys: &KeyMaker, now: Instant) -> bool {
         !self.knows(common, self.limited(keys), now)
     }
 
-    /// The broker has closed the connection because of the channel that was to be asked on.
+    /// Remembers that the broker has closed the connection because Hapax opened a channel to ask on.
     pub(super) fn learn_limited(&mut self, common: &Rights, keys: &KeyMaker, now: Instant) {
         common.learn(self.limited(keys), now + LIMITED);
     }
 
-    fn limited(&self, keys: &KeyMaker) -> Key {
+    /// Returns what is learned if the user's limit of channels leaves none for Hapax.
+    fn limited(&self, keys: &KeyMaker) -> Right {
         self.fact(keys, b"", b"", b"no channel to ask on")
     }
 
-    fn fact(&self, keys: &KeyMaker, exchange: &[u8], routing_key: &[u8], what: &[u8]) -> Key {
-        keys.key(Scope::RoutingKey, &self.identity, exchange, routing_key, &IdValue::Bytes(what))
+    /// Returns the digest of what (`what`) is shown of this user.
+    fn fact(&self, keys: &KeyMaker, exchange: &[u8], routing_key: &[u8], what: &[u8]) -> Right {
+        Right(keys.key(Scope::RoutingKey, &self.identity, exchange, routing_key, &IdValue::Bytes(what)))
     }
 
-    /// What is known of the user where it needs this.
+    /// Returns what is known of the user, for a publish that needs these rights.
     #[inline]
     pub(super) fn standing(&mut self, common: &Rights, needs: &Needs, now: Instant) -> Standing {
         if !self.knows(common, needs.right, now) {
@@ -209,7 +226,7 @@ impl OwnRights {
         standing
     }
 
-    /// What the broker has to be asked, for a publish to this exchange with this routing key.
+    /// Returns the questions to the broker for a publish to this exchange with this routing key. It is empty if all is known.
     pub(super) fn questions(
         &mut self,
         common: &Rights,
@@ -245,7 +262,7 @@ impl OwnRights {
     }
 
     #[inline]
-    fn knows(&mut self, common: &Rights, fact: Key, now: Instant) -> bool {
+    fn knows(&mut self, common: &Rights, fact: Right, now: Instant) -> bool {
         if let Some((last, until)) = self.last
             && last == fact
             && now < until
@@ -256,7 +273,7 @@ impl OwnRights {
     }
 
     #[inline(never)]
-    fn looks_up(&mut self, common: &Rights, fact: Key, now: Instant) -> bool {
+    fn looks_up(&mut self, common: &Rights, fact: Right, now: Instant) -> bool {
         let until = match self.recent.get(&fact) {
             Some(&until) if now < until => Some(until),
             _ => common.until(fact).filter(|&until| now < until).inspect(|&until| self.keep(fact, until)),
@@ -267,8 +284,8 @@ impl OwnRights {
         until.is_some()
     }
 
-    /// The broker has shown it. What was shown not long ago stays as it is.
-    pub(super) fn learn(&mut self, common: &Rights, fact: Key, now: Instant) {
+    /// Keeps a proof, for this session and for all others. A proof that is believed for half the time to come stays as it is.
+    pub(super) fn learn(&mut self, common: &Rights, fact: Right, now: Instant) {
         let half = now + self.held / 2;
         if let Some((last, until)) = self.last
             && last == fact
@@ -285,21 +302,21 @@ impl OwnRights {
         common.learn(fact, until);
     }
 
-    /// The broker has shown that something does not hold. Only this session remembers it: what a user may not do must not push
-    /// the proofs of others out.
-    pub(super) fn learn_refusal(&mut self, fact: Key, now: Instant) {
+    /// Keeps that the user does not have a right. Only this session remembers it, so that one user's refusals do not push out
+    /// the proofs of others.
+    pub(super) fn learn_refusal(&mut self, fact: Right, now: Instant) {
         self.keep(fact, now + self.held);
     }
 
-    fn keep(&mut self, fact: Key, until: Instant) {
+    fn keep(&mut self, fact: Right, until: Instant) {
         if self.recent.len() >= KEPT_BY_SESSION {
             self.recent.clear();
         }
         self.recent.insert(fact, until);
     }
 
-    /// Bytes that what was proven lately takes.
+    /// Returns the bytes that the proofs of this session take.
     pub(super) fn memory(&self) -> usize {
-        self.recent.len() * 2 * size_of::<(Key, Instant)>()
+        self.recent.len() * 2 * size_of::<(Right, Instant)>()
     }
 }

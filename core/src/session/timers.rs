@@ -1,4 +1,4 @@
-//! When channels want to be told that time has passed: the first one is known at once, however many wait.
+//! The deadlines of channels, ordered by time. Finding the first one does not depend on how many channels wait.
 
 use crate::wire::ChannelId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,14 +7,16 @@ use std::time::Instant;
 /// A deadline for each channel that has one.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
+    /// The deadline of each channel.
     at: BTreeMap<ChannelId, Instant>,
+    /// The same, in the order of time.
     due: BTreeSet<(Instant, ChannelId)>,
 }
 
 impl Timers {
-    /// The channel's deadline is this one now, or it has none.
+    /// Sets or removes the channel's deadline.
     pub(super) fn set(&mut self, id: ChannelId, deadline: Option<Instant>) {
-        // Most channels never have one.
+        // Most channels never have a deadline.
         if deadline.is_none() && self.at.is_empty() {
             return;
         }
@@ -30,18 +32,13 @@ impl Timers {
         }
     }
 
-    /// The first deadline of all.
+    /// Returns the first deadline.
     pub(super) fn first(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// The channels whose time has come.
+    /// Returns the channels whose deadline has passed.
     pub(super) fn due(&self, now: Instant) -> Vec<ChannelId> {
         self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect()
-    }
-
-    /// There are no channels any more.
-    pub(super) fn clear(&mut self) {
-        *self = Timers::default();
     }
 }

@@ -3,8 +3,9 @@
 use super::blame::Blame;
 use super::entry::Entry;
 use super::returns::{ReturnKey, Returned, Returns};
+use super::rights::Right;
 use super::runs::{Runs, is_same_exchange};
-use crate::window::{Claim, ForgetCause, Key, Reservation, Reservations};
+use crate::window::{Claim, Committed, ForgetCause, Reservation, Reservations, Unremembered, is_same};
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
@@ -118,18 +119,28 @@ impl Transactions {
         (named, exact)
     }
 
-    /// `tx.commit-ok` or `tx.rollback-ok`: the oldest ending is over. `proven` is told the rights that it has proven.
-    pub(super) fn ended(&mut self, now: Instant, mut proven: impl FnMut(Key)) {
-        let Some(ended) = self.ended.pop_front() else { return };
-        self.ending -= weight(&ended);
+    /// `tx.commit-ok` or `tx.rollback-ok`: the oldest transaction that is ending is over. `proven` is told the rights that this
+    /// has proven. Returns the commits that their windows do not remember yet, one for each window, and how many publishes
+    /// there were.
+    pub(super) fn ended(
+        &mut self,
+        now: Instant,
+        mut proven: impl FnMut(Right),
+    ) -> (Vec<Unremembered>, usize) {
+        let Some(ended) = self.ended.pop_front() else { return (Vec::new(), 0) };
+        let weight = weight(&ended);
+        self.ending -= weight;
+        let mut later = Vec::new();
         match ended {
             Ended::Commit(Batch { entries, .. }) => {
                 let mut stored = Reservations::default();
                 for entry in entries {
                     entry.right.into_iter().for_each(&mut proven);
-                    entry.stored(&mut stored, now);
+                    if let Some((reservation, ttl)) = entry.stored() {
+                        note(&mut later, stored.push(reservation, now, ttl));
+                    }
                 }
-                stored.commit(now);
+                note(&mut later, stored.commit(now));
             }
             Ended::Rollback(Batch { entries, .. }) => {
                 for entry in entries {
@@ -138,6 +149,7 @@ impl Transactions {
                 }
             }
         }
+        (later, weight)
     }
 
     /// Forgets the open transaction: it will never be committed.
@@ -190,4 +202,12 @@ impl Transactions {
 
 fn weight(ended: &Ended) -> usize {
     ended.batch().entries.len().max(1)
+}
+
+/// Keeps the last commit of each window: when that one is remembered, so are those before it.
+fn note(later: &mut Vec<Unremembered>, committed: Option<Committed>) {
+    if let Some(Committed::Later(commit)) = committed {
+        later.retain(|earlier| !is_same(earlier.window(), commit.window()));
+        later.push(commit);
+    }
 }

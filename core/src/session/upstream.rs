@@ -1,176 +1,123 @@
-//! The [`Session`]'s upstream side: its frames, its close, its loss.
+//! How far the upstream connection is.
+//!
+//! ```text
+//!   Unborn --dial--> Dialing --> Live --Hapax's or the client's connection.close--> Closing --close-ok, eof--> Gone
+//!                                  \--upstream's connection.close--> SaidClose --close-ok--> Gone
+//! ```
 
-use super::Shared;
-use super::connection::{Client, Session, Upstream, connection_close_ok};
-use super::fault::Fault;
-use super::handshake::Step;
-use super::inbound::{Inbound, Place};
-use super::outbox::View;
-use crate::wire::frame::FrameKind;
-use crate::wire::method::MethodId;
-use crate::wire::{ChannelId, emit};
+use super::liveness::Clock;
 use bytes::Bytes;
 use std::time::Instant;
 
-/// What RabbitMQ closes a connection with that opens more channels than its user may (`max-channels`).
-const NOT_ALLOWED: u16 = 530;
-
-/// Of a `connection.close`.
-fn reply_code(frame: View<'_>) -> Option<u16> {
-    frame.payload().get(4..)?.first_chunk().map(|code| u16::from_be_bytes(*code))
+/// The states of the upstream connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum UpstreamState {
+    /// It is opened when the client's protocol header arrives.
+    Unborn,
+    /// The shell is opening it.
+    Dialing,
+    /// Frames go both ways.
+    Live,
+    /// The upstream has sent `connection.close`. The client's answer is waited for until this time.
+    SaidClose { until: Instant },
+    /// `connection.close` was sent to the upstream. Its answer is waited for until this time.
+    Closing { until: Instant },
+    /// Nothing more is read or written.
+    Gone,
 }
 
-impl Session {
-    /// Deliveries that stand whole in the read and come next. Whether there were any.
-    pub(super) fn recv_deliveries(&mut self, inbound: &mut Inbound, frames: &Bytes, now: Instant) -> bool {
-        let Some(channel) = inbound.peek().map(|next| next.channel) else { return false };
-        let Some(whole) = inbound.whole(0, channel, MethodId::BASIC_DELIVER) else { return false };
-        let mut passed = false;
-        self.on_channel(channel, now, |channel, cx| {
-            passed = channel.recv_deliveries(whole, inbound, frames, cx);
-            Ok(())
-        });
-        passed
+/// The upstream connection: its state and its heartbeats.
+#[derive(Debug)]
+pub(super) struct UpstreamSide {
+    state: UpstreamState,
+    clock: Clock,
+    /// The client's protocol header, until the connection is open and it can be sent.
+    protocol_header: Bytes,
+}
+
+impl UpstreamSide {
+    /// Creates the side before there is an upstream connection.
+    pub(super) fn new(now: Instant) -> UpstreamSide {
+        UpstreamSide { state: UpstreamState::Unborn, clock: Clock::new(now), protocol_header: Bytes::new() }
     }
 
-    pub(super) fn recv_upstream(&mut self, next: Place, frame: View<'_>, now: Instant) {
-        let Place { kind, channel, .. } = next;
-        if kind == FrameKind::Heartbeat {
-            return;
-        }
-        if channel == ChannelId::CONNECTION {
-            return self.recv_upstream_connection(kind, frame, now);
-        }
-        if self.probes.channel() == Some(channel) {
-            if kind == FrameKind::Method {
-                let answers = self.probes.recv(frame.payload(), &mut self.out.upstream);
-                self.probed(answers, now);
-            }
-            return;
-        }
-        if !self.on_channel(channel, now, |channel, cx| channel.recv_upstream(kind, frame, cx)) {
-            self.out.client.forward(frame);
-        }
+    /// Returns the state.
+    #[inline]
+    pub(super) fn state(&self) -> UpstreamState {
+        self.state
     }
 
-    pub(super) fn recv_upstream_connection(&mut self, kind: FrameKind, frame: View<'_>, now: Instant) {
-        let step = match kind {
-            FrameKind::Method => {
-                emit::parse_method(frame.payload()).map(|method| self.handshake.recv_upstream(method))
-            }
-            FrameKind::Header | FrameKind::Body | FrameKind::Heartbeat => None,
-        };
-        match step.unwrap_or(Step::Pass) {
-            Step::Instead(frame) => self.out.client.push(frame),
-            Step::Close => self.upstream_says_close(frame, now),
-            Step::CloseOk => {
-                if self.client == Client::SaidClose {
-                    self.flush(now);
-                    self.out.client.forward(frame);
-                    self.hang_up(now);
-                } else {
-                    self.drop_upstream(now);
-                }
-            }
-            step @ (Step::Opened | Step::Pass | Step::Tuned { .. } | Step::Identified) => {
-                if step == Step::Opened {
-                    self.identify();
-                }
-                if !matches!(self.client, Client::Told { .. }) {
-                    self.out.client.forward(frame);
-                }
+    /// Returns true if frames go both ways.
+    #[inline]
+    pub(super) fn is_live(&self) -> bool {
+        self.state == UpstreamState::Live
+    }
+
+    /// Returns true if frames of the upstream are handled.
+    #[inline]
+    pub(super) fn is_heard(&self) -> bool {
+        matches!(self.state, UpstreamState::Live | UpstreamState::Closing { .. })
+    }
+
+    /// Returns true if nothing more is read or written.
+    pub(super) fn is_gone(&self) -> bool {
+        self.state == UpstreamState::Gone
+    }
+
+    /// Returns true if a close was not answered in time.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.deadline().is_some_and(|until| now >= until)
+    }
+
+    /// Returns until when the answer to a close is waited for.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            UpstreamState::Closing { until } | UpstreamState::SaidClose { until } => Some(until),
+            UpstreamState::Unborn | UpstreamState::Dialing | UpstreamState::Live | UpstreamState::Gone => {
+                None
             }
         }
     }
 
-    pub(super) fn upstream_says_close(&mut self, frame: View<'_>, now: Instant) {
-        self.flush(now);
-        match self.client {
-            Client::Live if self.probes.is_opening() && reply_code(frame) == Some(NOT_ALLOWED) => {
-                let Shared { rights, keys, .. } = &*self.shared;
-                self.rights.learn_limited(rights, keys, now);
-                self.out.upstream.answer_close(connection_close_ok());
-                self.drop_upstream(now);
-                self.tell_client(&Fault::ChannelLimit, now);
-            }
-            Client::Live => {
-                self.out.client.forward(frame);
-                self.out.client.conclude();
-                self.lose_channels(now);
-                self.upstream = Upstream::SaidClose { until: now + self.shared.settings.handshake_timeout };
-            }
-            Client::SaidClose => {
-                self.out.client.answer_close(connection_close_ok());
-                self.out.upstream.answer_close(connection_close_ok());
-                self.hang_up(now);
-            }
-            Client::Told { .. } | Client::Gone | Client::Greeting => {
-                self.out.upstream.answer_close(connection_close_ok());
-                self.drop_upstream(now);
-            }
-        }
+    /// Returns the heartbeats.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
-    /// The upstream's socket has ended, or the upstream has been silent for too long. What waits to be written to it is dropped:
-    /// it is in doubt from here on, and must not be stored after that.
-    pub(super) fn upstream_lost(&mut self, now: Instant) {
-        if self.upstream == Upstream::Gone {
-            return;
-        }
-        let expected = matches!(self.upstream, Upstream::SaidClose { .. });
-        self.flush(now);
-        self.let_go_of_upstream(now);
-        self.out.cut_upstream();
-        match self.client {
-            Client::Live if self.handshake.opened() && !expected => {
-                self.tell_client(&Fault::UpstreamLost, now);
-            }
-            Client::SaidClose => {
-                self.out.client.answer_close(connection_close_ok());
-                self.hang_up(now);
-            }
-            Client::Live | Client::Greeting => self.hang_up(now),
-            Client::Told { .. } | Client::Gone => {}
-        }
+    /// Returns the heartbeats, to change them.
+    pub(super) fn clock_mut(&mut self) -> &mut Clock {
+        &mut self.clock
     }
 
-    /// Closes the upstream's socket as soon as all that was said to it is written.
-    pub(super) fn drop_upstream(&mut self, now: Instant) {
-        if self.upstream != Upstream::Gone {
-            self.out.close_upstream();
+    /// Notes that the shell was told to open the connection. Keeps the protocol header for it.
+    pub(super) fn dial(&mut self, protocol_header: Bytes) {
+        self.state = UpstreamState::Dialing;
+        self.protocol_header = protocol_header;
+    }
+
+    /// Notes that the connection is open. Returns the protocol header that is to be sent; `None` if it was not being opened.
+    pub(super) fn opened(&mut self, now: Instant) -> Option<Bytes> {
+        if self.state != UpstreamState::Dialing {
+            return None;
         }
-        self.let_go_of_upstream(now);
+        self.state = UpstreamState::Live;
+        self.clock.heard(now);
+        Some(std::mem::take(&mut self.protocol_header))
     }
 
-    fn let_go_of_upstream(&mut self, now: Instant) {
-        self.lose_channels(now);
-        self.ending = None;
-        self.upstream_clock.stop();
-        self.upstream = Upstream::Gone;
+    /// Notes that the upstream has sent `connection.close`.
+    pub(super) fn said_close(&mut self, until: Instant) {
+        self.state = UpstreamState::SaidClose { until };
     }
 
-    /// What the upstream has not answered is in doubt now.
-    pub(super) fn lose_channels(&mut self, now: Instant) {
-        for channel in self.channels.values_mut() {
-            channel.upstream_lost(now);
-        }
-        self.channels.clear();
-        self.due.clear();
-        self.ready.clear();
-        self.owed.clear();
-        self.timed.clear();
-        self.unresolved = 0;
-        self.held = 0;
-        self.memory = 0;
-        self.stuck = 0;
+    /// Notes that `connection.close` was sent to the upstream.
+    pub(super) fn closing(&mut self, until: Instant) {
+        self.state = UpstreamState::Closing { until };
     }
 
-    /// Closes both sides; what was said before is still written.
-    pub(super) fn hang_up(&mut self, now: Instant) {
-        self.drop_upstream(now);
-        self.client = Client::Gone;
-        self.client_clock.stop();
-        self.inbound.clear();
-        self.out.close_client();
+    /// Notes that nothing more is read or written.
+    pub(super) fn gone(&mut self) {
+        self.state = UpstreamState::Gone;
+        self.clock.stop();
     }
 }

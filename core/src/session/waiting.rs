@@ -1,13 +1,12 @@
-//! Publishes that wait: for the outcome of another of the same id, or for a window's late verdict.
+//! Publishes that wait for the outcome of another of the same id.
 //!
-//! What waits is bounded in bytes, and every byte is counted here: `held` is the weight of all that is queued, promoted,
-//! stalled or being collected.
+//! They wait aside: the publishes behind them go on. Their bytes are counted here.
 
 use super::candidate::Kept;
 use super::outbox::View;
-use crate::window::{Claim, ForgetCause, Reservation, Ticket, Wait};
+use crate::window::{Claim, Ticket, Wait};
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
 /// Reservations that are looked at in one go.
@@ -16,172 +15,131 @@ pub(super) const LOOKED_AT: usize = 1024;
 /// A publish that waits for the outcome of another with the same id.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) wait: Wait,
+    pub(super) waits: Waits,
     pub(super) candidate: Kept,
     pub(super) weight: usize,
+    /// how long it may wait
     pub(super) until: Instant,
 }
 
-/// A waiter whose turn has come, with the reservation that it was given.
+/// What it waits for now.
 #[derive(Debug)]
-pub(super) struct Promoted {
-    pub(super) candidate: Kept,
-    pub(super) weight: usize,
-    pub(super) reservation: Option<Reservation>,
+pub(super) enum Waits {
+    /// The outcome of the other.
+    Outcome(Wait),
+    /// The window has put the verdict off. It is asked again when this time is over.
+    Store { wait: Wait, due: Instant },
+    /// There is no room to wait. The window is asked again at this time.
+    NoRoom { retry_at: Instant },
 }
 
-/// A publish that stops its channel until its verdict is known.
-#[derive(Debug)]
-pub(super) struct Stall {
-    pub(super) candidate: Kept,
-    pub(super) ticket: Ticket,
-    /// The window will answer by mail; otherwise there was no room to wait, and it asks again.
-    pub(super) asked: Option<Wait>,
-    pub(super) retry_at: Instant,
-    pub(super) until: Instant,
+impl Waits {
+    /// Its verdict has come by mail. It has no place in a queue any more, unless the verdict brings a new one.
+    pub(super) fn answered(self, now: Instant) -> Waits {
+        match self {
+            Waits::Outcome(wait) | Waits::Store { wait, .. } => wait.answered(),
+            Waits::NoRoom { .. } => {}
+        }
+        Waits::NoRoom { retry_at: now }
+    }
 }
 
-/// See the module.
+impl Waiter {
+    /// When there is something to do about it.
+    fn due(&self) -> Instant {
+        match self.waits {
+            Waits::Outcome(_) => self.until,
+            Waits::Store { due, .. } => due,
+            Waits::NoRoom { retry_at } => retry_at,
+        }
+    }
+}
+
+/// The publishes of one channel that wait aside.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     queued: BTreeMap<Ticket, Waiter>,
-    /// Until when each of them is patient.
+    /// When there is something to do about each of them.
     due: BTreeSet<(Instant, Ticket)>,
-    /// Promoted while other content was on its way upstream: contents do not interleave.
-    promoted: VecDeque<Promoted>,
-    /// How many of each claim wait aside.
-    claims: HashMap<Claim, usize>,
-    stalled: Option<Stall>,
-    held: usize,
+    /// How many there are of each claim.
+    claims: ClaimCounts,
+    bytes: usize,
 }
 
 impl Waiting {
     /// Bytes held.
-    pub(super) fn held(&self) -> usize {
-        self.held
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    /// Publishes that wait aside.
+    /// Publishes that wait.
     pub(super) fn len(&self) -> usize {
-        self.queued.len() + self.promoted.len()
+        self.queued.len()
     }
 
-    /// Whether a publish of this claim waits aside.
+    /// Whether a publish of this claim waits.
     pub(super) fn holds(&self, claim: Claim) -> bool {
-        self.claims.contains_key(&claim)
+        self.claims.holds(claim)
     }
 
-    pub(super) fn is_stalled(&self) -> bool {
-        self.stalled.is_some()
-    }
-
-    /// When a stalled publish asks again, or a queued one has waited long enough.
+    /// When there is something to do about the first of them.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let retry = self.stalled.as_ref().filter(|stall| stall.asked.is_none()).map(|stall| stall.retry_at);
-        let expiry = self.due.first().map(|(until, _)| *until);
-        retry.into_iter().chain(expiry).min()
-    }
-
-    pub(super) fn hold(&mut self, bytes: usize) {
-        self.held += bytes;
-    }
-
-    pub(super) fn release(&mut self, bytes: usize) {
-        self.held -= bytes;
+        self.due.first().map(|(due, _)| *due)
     }
 
     pub(super) fn queue(&mut self, ticket: Ticket, waiter: Waiter) {
-        self.held += waiter.weight;
-        self.due.insert((waiter.until, ticket));
-        self.came(waiter.candidate.terms.claim);
+        self.bytes += waiter.weight;
+        self.due.insert((waiter.due(), ticket));
+        self.claims.add(waiter.candidate.terms.claim);
         self.queued.insert(ticket, waiter);
     }
 
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<Waiter> {
         let waiter = self.queued.remove(&ticket)?;
-        self.due.remove(&(waiter.until, ticket));
-        self.held -= waiter.weight;
-        self.went(waiter.candidate.terms.claim);
+        self.due.remove(&(waiter.due(), ticket));
+        self.bytes -= waiter.weight;
+        self.claims.remove(waiter.candidate.terms.claim);
         Some(waiter)
     }
 
-    /// The first that has waited long enough.
+    /// Takes the first about which there is something to do.
     pub(super) fn take_expired(&mut self, now: Instant) -> Option<(Ticket, Waiter)> {
-        let (_, ticket) = *self.due.first().filter(|(until, _)| *until <= now)?;
+        let (_, ticket) = *self.due.first().filter(|(due, _)| *due <= now)?;
         self.take(ticket).map(|waiter| (ticket, waiter))
     }
 
-    /// More of the body of a queued publish. Its payload was counted when it was queued.
+    /// More of the body of a publish has come. Its payload was counted when the publish was queued.
     pub(super) fn extend(&mut self, ticket: Ticket, frame: View<'_>, left: u64) {
         if let Some(waiter) = self.queued.get_mut(&ticket) {
             let overhead = frame.len() - frame.payload().len();
             waiter.candidate.content.extend_from_slice(frame.octets());
             waiter.candidate.left = left;
             waiter.weight += overhead;
-            self.held += overhead;
+            self.bytes += overhead;
         }
     }
 
-    pub(super) fn push_promoted(&mut self, promoted: Promoted) {
-        self.held += promoted.weight;
-        self.came(promoted.candidate.terms.claim);
-        self.promoted.push_back(promoted);
+    /// Forgets all of them.
+    pub(super) fn clear(&mut self) {
+        *self = Waiting::default();
+    }
+}
+
+/// How many publishes there are of each claim.
+#[derive(Debug, Default)]
+pub(super) struct ClaimCounts(HashMap<Claim, usize>);
+
+impl ClaimCounts {
+    pub(super) fn holds(&self, claim: Claim) -> bool {
+        self.0.contains_key(&claim)
     }
 
-    /// Whether a publish was promoted and has not gone.
-    #[inline]
-    pub(super) fn has_promoted(&self) -> bool {
-        !self.promoted.is_empty()
+    pub(super) fn add(&mut self, claim: Claim) {
+        *self.0.entry(claim).or_default() += 1;
     }
 
-    pub(super) fn pop_promoted(&mut self) -> Option<Promoted> {
-        let promoted = self.promoted.pop_front()?;
-        self.held -= promoted.weight;
-        self.went(promoted.candidate.terms.claim);
-        Some(promoted)
-    }
-
-    pub(super) fn stall(&mut self, stall: Stall) {
-        self.held += stall.candidate.size();
-        self.stalled = Some(stall);
-    }
-
-    pub(super) fn take_stalled(&mut self) -> Option<Stall> {
-        self.take_stalled_if(|_| true)
-    }
-
-    pub(super) fn take_stalled_if(&mut self, condition: impl FnOnce(&mut Stall) -> bool) -> Option<Stall> {
-        let stall = self.stalled.take_if(condition)?;
-        self.held -= stall.candidate.size();
-        Some(stall)
-    }
-
-    /// Whether others wait for what was promoted and has not gone yet. (Of very many, the oldest are asked.)
-    pub(super) fn is_awaited(&self) -> bool {
-        let reservations = self.promoted.iter().filter_map(|promoted| promoted.reservation.as_ref());
-        reservations.take(LOOKED_AT).any(Reservation::is_awaited)
-    }
-
-    /// Forgets all that waits aside.
-    pub(super) fn drop_queued(&mut self) {
-        self.due.clear();
-        for (_, waiter) in std::mem::take(&mut self.queued) {
-            self.held -= waiter.weight;
-            self.went(waiter.candidate.terms.claim);
-        }
-        while let Some(Promoted { reservation, .. }) = self.pop_promoted() {
-            if let Some(reservation) = reservation {
-                reservation.forget(ForgetCause::ChannelClosed);
-            }
-        }
-    }
-
-    fn came(&mut self, claim: Claim) {
-        *self.claims.entry(claim).or_default() += 1;
-    }
-
-    fn went(&mut self, claim: Claim) {
-        if let Entry::Occupied(mut count) = self.claims.entry(claim) {
+    pub(super) fn remove(&mut self, claim: Claim) {
+        if let Entry::Occupied(mut count) = self.0.entry(claim) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();

@@ -59,6 +59,12 @@ impl Mailbox {
         std::mem::take(&mut inner.letters)
     }
 
+    /// Takes all letters, and whether somebody has called.
+    pub fn take_all(&self) -> (Vec<(Ticket, Verdict)>, bool) {
+        let mut inner = self.inner.lock();
+        (std::mem::take(&mut inner.letters), std::mem::take(&mut inner.is_called))
+    }
+
     /// Registers the waker for the next letter or call. Returns true if there is one already.
     pub fn register(&self, waker: &Waker) -> bool {
         let mut inner = self.inner.lock();

@@ -210,8 +210,8 @@ pub trait Window: Send + Sync + std::fmt::Debug {
         verdicts: &mut [Option<Verdict>],
     );
     /// What the window says without its store, by its own policy, about a `Pending` ask whose verdict is overdue. `Pending` again
-    /// means that its policy is to wait on. After this call no answer to the earlier question reaches the mailbox; one that
-    /// is in the mailbox already is the session's to discard. Called by [`Wait::overdue`] only.
+    /// means that its policy is to wait on. The earlier question was withdrawn ([`Window::leave`]), and no answer to it reaches
+    /// the mailbox any more; one that is there already is discarded, for this ticket is a new one. Called by [`Wait::overdue`] only.
     fn overdue(
         self: Arc<Self>,
         claim: Claim,

@@ -27,6 +27,13 @@ impl Reservation {
         Reservation { window: Some(window), claim: Packed(claim), turn }
     }
 
+    /// The same reservation, settled through another window: one with a store that keeps its claims in flight in the window that
+    /// has made this one.
+    pub fn through(mut self, window: Arc<dyn Window>) -> Reservation {
+        self.window = None;
+        Reservation { window: Some(window), claim: self.claim, turn: self.turn }
+    }
+
     /// The claim that is reserved.
     pub fn claim(&self) -> Claim {
         self.claim.0
@@ -171,11 +178,14 @@ impl Wait {
         self.window.as_ref().is_none_or(|window| window.waits_on(self.claim, queued))
     }
 
-    /// Asks the window what it says without its store: the answer to a [`Verdict::Pending`] is overdue. See
-    /// [`Window::overdue`].
-    pub fn overdue(mut self, now: Instant) -> Verdict {
+    /// Withdraws the question, because the answer to a [`Verdict::Pending`] is overdue, and asks the window what it says without
+    /// its store, under a new ticket. See [`Window::overdue`]. The session discards an answer that comes under the old ticket.
+    pub fn overdue(mut self, ticket: Ticket, now: Instant) -> Verdict {
         match self.window.take() {
-            Some(window) => window.overdue(self.claim, now, &self.mailbox, self.ticket),
+            Some(window) => {
+                window.leave(self.claim, &self.mailbox, self.ticket);
+                window.overdue(self.claim, now, &self.mailbox, ticket)
+            }
             None => Verdict::Crowded,
         }
     }

@@ -1,5 +1,5 @@
-//! The frames that Hapax itself originates. Hot ones (`ack`, `nack`, heartbeat) are written by hand; the others go
-//! through `amq-protocol`'s generators.
+//! Writes the frames that Hapax itself sends. `ack`, `nack` and heartbeat are on the hot path and are written by hand.
+//! All others go through the generators of `amq-protocol`.
 
 use super::frame::{FRAME_END, OVERHEAD};
 use super::method::{MethodId, Publish, Return};
@@ -8,12 +8,12 @@ use amq_protocol::frame::{AMQPFrame, WriteContext, gen_frame};
 use amq_protocol::protocol::{AMQPClass, confirm, parse_class};
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// A heartbeat frame, ready to send.
+/// A heartbeat frame, ready to be sent.
 pub const HEARTBEAT: [u8; 8] = [8, 0, 0, 0, 0, 0, 0, 0xCE];
 
-/// How deep tables and arrays of a method may be nested to be parsed: `amq-protocol` recurses into them, and a stack
-/// that runs over takes the whole process along. In a debug build 400 levels, 2 KB of `connection.start-ok` from
-/// somebody who has not logged in yet, exhaust a thread of 2 MiB. Real methods have two.
+/// How deeply the tables and arrays of a method may be nested. `amq-protocol` parses them by recursion, and a stack
+/// overflow would end the whole process. In a debug build 400 levels overflow a stack of 2 MiB. That is 2 KB of
+/// `connection.start-ok`, from a client that has not logged in yet. Real methods have two levels.
 const MAX_NESTING: usize = 64;
 
 /// Appends `basic.ack(tag, multiple)`: 21 octets.
@@ -26,25 +26,25 @@ pub fn nack(out: &mut BytesMut, channel: ChannelId, tag: u64) {
     settle(out, channel, MethodId::BASIC_NACK, tag, 0);
 }
 
-/// Any method as a frame, through `amq-protocol`.
+/// Returns any method as a frame, written by `amq-protocol`.
 pub fn method(channel: ChannelId, class: AMQPClass) -> Bytes {
     frame(&AMQPFrame::Method(channel.0, class))
 }
 
-/// `confirm.select(nowait = true)`: no answer comes.
+/// Returns `confirm.select(nowait = true)`. The broker sends no answer to it.
 pub fn confirm_select(channel: ChannelId) -> Bytes {
     method(channel, AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: true })))
 }
 
-/// Any frame, through `amq-protocol`.
+/// Returns any frame, written by `amq-protocol`.
 pub fn frame(frame: &AMQPFrame) -> Bytes {
-    // The one error that generators know is a sink that is full, and a `Vec` never is.
+    // A generator only fails when its output is full, and a `Vec` is never full.
     let written = gen_frame(frame)(WriteContext::from(Vec::new()));
     debug_assert!(written.is_ok(), "a Vec took no more: {frame:?}");
     written.map(|context| Bytes::from(context.into_inner().0)).unwrap_or_default()
 }
 
-/// Appends a method frame around a payload that is already written.
+/// Appends a method frame with this payload.
 pub fn raw_method(out: &mut BytesMut, channel: ChannelId, payload: &[u8]) {
     raw(out, 1, channel, payload);
 }
@@ -62,8 +62,9 @@ fn raw(out: &mut BytesMut, kind: u8, channel: ChannelId, payload: &[u8]) {
     out.put_u8(FRAME_END);
 }
 
-/// A method frame, parsed by `amq-protocol`; `None` where it does not know the class or method, where fields and
-/// payload do not end together, where a short string is no UTF-8, or where tables are nested beyond reason.
+/// Parses the payload of a method frame with `amq-protocol`. Returns `None` if the class or method is unknown, if the
+/// payload is longer or shorter than its fields, if a short string is not UTF-8, or if tables are nested more deeply
+/// than [`MAX_NESTING`].
 pub fn parse_method(payload: &[u8]) -> Option<AMQPClass> {
     if is_nested_beyond(MAX_NESTING, payload) {
         return None;
@@ -74,17 +75,17 @@ pub fn parse_method(payload: &[u8]) -> Option<AMQPClass> {
     }
 }
 
-/// `basic.publish` with another exchange (`forward_to`): routing key and bits as in `payload`.
+/// Returns a `basic.publish` to another exchange (`forward_to`). The routing key and the bits stay as in `payload`.
 pub fn publish_to(channel: ChannelId, payload: &[u8], exchange: &[u8]) -> Result<Bytes, WireError> {
     let Publish { exchange: old, .. } = Publish::parse(payload)?;
-    // class, method, reserved-1
+    // The exchange begins after class, method and reserved-1.
     with_exchange(channel, payload, 6, old, exchange)
 }
 
-/// `basic.return` with another exchange (the way back of `forward_to`).
+/// Returns a `basic.return` from another exchange (the way back of `forward_to`).
 pub fn return_from(channel: ChannelId, payload: &[u8], exchange: &[u8]) -> Result<Bytes, WireError> {
     let Return { reply_text, exchange: old, .. } = Return::parse(payload)?;
-    // class, method, reply-code, length of the reply-text
+    // The exchange begins after class, method, reply-code, the length of the reply-text, and the reply-text.
     with_exchange(channel, payload, 7 + reply_text.len(), old, exchange)
 }
 
@@ -100,7 +101,8 @@ fn settle(out: &mut BytesMut, channel: ChannelId, id: MethodId, tag: u64, bits: 
     out.put_u8(FRAME_END);
 }
 
-/// A method frame with all octets of `payload` but the exchange `old`, whose length octet stands at `at`.
+/// Returns a method frame like `payload`, but with the exchange `new` instead of `old`. The length octet of `old` is
+/// at `at`.
 fn with_exchange(
     channel: ChannelId,
     payload: &[u8],
@@ -127,9 +129,9 @@ fn with_exchange(
     Ok(out.freeze())
 }
 
-/// Whether more than `max` tables and arrays may lie within each other, whatever the method is: anything counts as one
-/// that has a table's or an array's letter and a length that fits in what follows. Text hardly ever does: no four
-/// letters make a length that small.
+/// Returns true if tables and arrays may be nested more deeply than `max`. It does not parse the method: it counts
+/// every letter of a table or an array that a length follows which fits in the rest of the payload. Text is almost
+/// never counted, because four letters read as a length are far too large a number.
 fn is_nested_beyond(max: usize, payload: &[u8]) -> bool {
     let mut open_ends = Vec::new();
     for (at, window) in payload.windows(5).enumerate() {
@@ -195,7 +197,7 @@ mod tests {
         AMQPClass::Tx(amq_protocol::protocol::tx::AMQPMethod::SelectOk(Default::default()))
     }
 
-    /// `queue.declare` with an argument of arrays within arrays.
+    /// Returns a `queue.declare` with an argument of arrays inside arrays.
     fn declare_nested(depth: usize) -> Vec<u8> {
         let nested = (0..depth).fold(Vec::new(), |inner, _| {
             [&[b'A'][..], &u32::try_from(inner.len()).unwrap_or_default().to_be_bytes(), &inner].concat()
@@ -236,7 +238,7 @@ mod tests {
 
     #[test]
     fn another_exchange_leaves_all_else_as_it_was() {
-        // Reserved octets and unused bits that no client sets are carried too.
+        // Reserved octets and unused bits are kept, although no client sets them.
         let publish = b"\x00\x3c\x00\x28\x12\x34\x02ex\x03key\xf3";
         for (exchange, expected) in [
             (&b"other"[..], &b"\x01\x01\x02\0\0\0\x11\x00\x3c\x00\x28\x12\x34\x05other\x03key\xf3\xce"[..]),

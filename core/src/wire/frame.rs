@@ -1,19 +1,20 @@
-//! Finding frames: type, channel, size, payload, end octet.
+//! Finds frames in a stream of bytes: type, channel, size, payload, end octet.
 
 use std::fmt;
 
-/// Octets before the payload: type (1), channel (2), size (4).
+/// The octets before the payload: type (1), channel (2), size (4).
 pub const HEADER_LEN: usize = 7;
-/// The octet that closes every frame.
+/// The octet at the end of every frame.
 pub const FRAME_END: u8 = 0xCE;
-/// Octets a frame takes beside its payload.
+/// The octets of a frame besides its payload.
 pub const OVERHEAD: usize = HEADER_LEN + 1;
-/// What a peer may send before `connection.tune` has settled a larger size (AMQP 0-9-1, frame-min-size; RabbitMQ
-/// accepts 8192 before tune).
+/// The largest frame that a peer may send before `connection.tune` has settled a larger size (AMQP 0-9-1,
+/// frame-min-size; RabbitMQ accepts 8192 before tune).
 pub const MIN_FRAME_MAX: u32 = 8192;
-/// The protocol header of AMQP 0-9-1: what Hapax speaks, and what it offers to those who ask for something else.
+/// The protocol header of AMQP 0-9-1. Hapax sends it to the broker, and also answers with it to a client that asks for
+/// another version.
 pub const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
-/// That of 0-9, which RabbitMQ treats as though it were 0-9-1.
+/// The protocol header of AMQP 0-9, which RabbitMQ accepts as 0-9-1.
 pub const PROTOCOL_HEADER_0_9: [u8; 8] = *b"AMQP\x01\x01\x00\x09";
 
 /// A channel number; 0 is the connection itself.
@@ -21,7 +22,7 @@ pub const PROTOCOL_HEADER_0_9: [u8; 8] = *b"AMQP\x01\x01\x00\x09";
 pub struct ChannelId(pub u16);
 
 impl ChannelId {
-    /// The connection's own channel.
+    /// Channel 0, which belongs to the connection itself.
     pub const CONNECTION: ChannelId = ChannelId(0);
 }
 
@@ -57,28 +58,28 @@ impl FrameKind {
     }
 }
 
-/// One whole frame, seen in place.
+/// One whole frame, as a view over the bytes of a buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame<'a> {
-    /// What its type octet says.
+    /// The kind that the type octet names.
     pub kind: FrameKind,
-    /// The channel that it belongs to.
+    /// The channel that the frame belongs to.
     pub channel: ChannelId,
-    /// What stands between header and end octet.
+    /// The octets between the header and the end octet.
     pub payload: &'a [u8],
 }
 
 impl Frame<'_> {
-    /// The octets that the frame takes on the wire, header and end included.
+    /// Returns the octets that the frame takes on the wire, including header and end octet.
     pub fn wire_len(&self) -> usize {
         self.payload.len() + OVERHEAD
     }
 }
 
-/// Why bytes are not AMQP. The session makes the AMQP fault out of it.
+/// Why bytes are not valid AMQP. The session turns this into a fault of AMQP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum WireError {
-    /// The type octet is none of 1, 2, 3, 8, or it is 8 and there is a payload. 501 at RabbitMQ.
+    /// The type octet is none of 1, 2, 3, 8, or it is 8 and there is a payload. RabbitMQ answers with 501.
     #[error("unknown frame type {kind} on channel {channel}")]
     UnknownKind {
         /// the type octet
@@ -86,7 +87,7 @@ pub enum WireError {
         /// the channel it was on
         channel: ChannelId,
     },
-    /// The frame says that it is larger than what was negotiated. Told before its payload has arrived.
+    /// The frame says that it is larger than what was negotiated. This is known before its payload has arrived.
     #[error("frame of {len} bytes is larger than the negotiated maximum of {max}")]
     TooLarge {
         /// the channel it was on
@@ -98,7 +99,7 @@ pub enum WireError {
         /// the negotiated frame_max
         max: usize,
     },
-    /// The octet where the frame must end is not 0xCE.
+    /// The octet at the end of the frame is not 0xCE.
     #[error("frame end octet is {got:#04x}, expected 0xce")]
     BadEnd {
         /// the channel it was on
@@ -113,11 +114,12 @@ pub enum WireError {
     Malformed(&'static str),
 }
 
-/// What RabbitMQ lets a frame exceed the negotiated frame_max by, because "quite a few" clients forget the overhead.
+/// How many octets a frame may exceed the negotiated frame_max by. RabbitMQ allows them because "quite a few" clients
+/// forget the overhead.
 pub const FUDGE: usize = OVERHEAD;
 
-/// The `max` to give to [`scan`] for a negotiated frame_max if Hapax is to take what RabbitMQ takes: [`FUDGE`] more,
-/// and 0 is no limit.
+/// Returns the `max` for [`scan`] that accepts the same frames as RabbitMQ does after this frame_max was negotiated:
+/// [`FUDGE`] octets more, and no limit for 0.
 pub fn limit(frame_max: u32) -> usize {
     match usize::try_from(frame_max) {
         Ok(0) | Err(_) => usize::MAX,
@@ -125,12 +127,12 @@ pub fn limit(frame_max: u32) -> usize {
     }
 }
 
-/// The first frame of `buf`: `Ok(None)` while it is not all there. `max` is the negotiated frame_max (whole frame,
-/// overhead included); a length over it is refused as soon as the seven header octets are known, an unknown type as
-/// soon as the channel that the error names is known (three octets).
+/// Returns the first frame of `buf`, or `Ok(None)` while it is incomplete. `max` is the largest whole frame, overhead
+/// included. A larger size is refused as soon as the seven header octets are known. An unknown type is refused after
+/// three octets, because the error names the channel.
 ///
-/// A heartbeat that carries a payload is an unknown frame, as for RabbitMQ (`analyze_frame`); one on another channel
-/// than 0 is a frame like any other here: that is 505, and the session's business.
+/// A heartbeat with a payload is an unknown frame, as in RabbitMQ (`analyze_frame`). A heartbeat on another channel
+/// than 0 is accepted here; the session answers it with 505.
 #[inline]
 pub fn scan(buf: &[u8], max: usize) -> Result<Option<Frame<'_>>, WireError> {
     let Some((&[octet, high, low], rest)) = buf.split_first_chunk::<3>() else { return Ok(None) };
@@ -138,7 +140,7 @@ pub fn scan(buf: &[u8], max: usize) -> Result<Option<Frame<'_>>, WireError> {
     let unknown = WireError::UnknownKind { kind: octet, channel };
     let kind = FrameKind::of(octet).ok_or(unknown)?;
     let Some((&size, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-    // On a machine where a u32 does not fit in a usize, such a frame cannot be held either.
+    // If a u32 does not fit in this machine's usize, neither does the frame, so it is refused as too large.
     let size = usize::try_from(u32::from_be_bytes(size)).unwrap_or(usize::MAX);
     let len = size.saturating_add(OVERHEAD);
     if len > max {
@@ -160,7 +162,7 @@ mod tests {
     use super::*;
 
     const MAX: usize = 4096;
-    /// `basic.ack` 7 on channel 258, and the beginning of whatever comes next.
+    /// `basic.ack` 7 on channel 258, and the first octets of the next frame.
     const ACK: &[u8] = &[1, 1, 2, 0, 0, 0, 13, 0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0xCE, 2, 0, 1];
 
     #[test]

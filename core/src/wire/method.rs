@@ -1,10 +1,10 @@
-//! The methods of the hot path, read in place: `basic.publish`, `basic.ack`, `basic.nack`, `basic.return`. And
-//! `channel.close`, whose text need not be UTF-8.
+//! Reads the methods of the hot path in place: `basic.publish`, `basic.ack`, `basic.nack`, `basic.return`. It also
+//! reads `channel.close`, because its text need not be UTF-8.
 
 use super::WireError;
 use super::reader::Reader;
 
-/// Class and method id, e.g. `(60, 40)` for `basic.publish`.
+/// A class id and a method id, such as `(60, 40)` for `basic.publish`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MethodId(pub u16, pub u16);
 
@@ -56,14 +56,15 @@ impl MethodId {
     /// basic.nack
     pub const BASIC_NACK: MethodId = MethodId(60, 120);
 
-    /// The first four octets of a method payload.
+    /// Reads the method id from the first four octets of a method payload.
     pub fn of(payload: &[u8]) -> Result<MethodId, WireError> {
         let mut fields = Reader::new(payload);
         Ok(MethodId(fields.short("class id")?, fields.short("method id")?))
     }
 }
 
-/// What follows class and method id. All methods are matched to their last octet, as RabbitMQ does.
+/// Returns a reader of the octets after class and method id. As in RabbitMQ, a method's fields must fill its payload
+/// to the last octet.
 #[inline]
 fn fields_of(payload: &[u8]) -> Result<Reader<'_>, WireError> {
     let mut fields = Reader::new(payload);
@@ -78,9 +79,9 @@ pub struct Publish<'a> {
     pub exchange: &'a [u8],
     /// the routing key
     pub routing_key: &'a [u8],
-    /// return it if it can't be routed
+    /// return the message if it can't be routed
     pub mandatory: bool,
-    /// not supported by RabbitMQ; carried on for it to refuse
+    /// RabbitMQ does not support this bit; Hapax forwards it, and the broker refuses the publish
     pub immediate: bool,
 }
 
@@ -97,7 +98,7 @@ impl<'a> Publish<'a> {
         Ok(Publish { exchange, routing_key, mandatory: bits & 1 != 0, immediate: bits & 2 != 0 })
     }
 
-    /// The exchange alone, of a payload that can be parsed.
+    /// Returns only the exchange of a payload that is known to be valid.
     #[inline]
     pub fn exchange_of(payload: &'a [u8]) -> &'a [u8] {
         let len = payload.get(6).copied().unwrap_or_default();
@@ -110,11 +111,11 @@ impl<'a> Publish<'a> {
 pub struct Return<'a> {
     /// 312 NO_ROUTE, 313 NO_CONSUMERS
     pub reply_code: u16,
-    /// the broker's words
+    /// the broker's text
     pub reply_text: &'a [u8],
-    /// the exchange it was published to
+    /// the exchange that the message was published to
     pub exchange: &'a [u8],
-    /// its routing key
+    /// the message's routing key
     pub routing_key: &'a [u8],
 }
 
@@ -134,11 +135,11 @@ impl<'a> Return<'a> {
 /// `channel.close`: reply-code short, reply-text shortstr, class-id short, method-id short.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Close<'a> {
-    /// 403, 404, 406 …
+    /// the code: 403, 404, 406 …
     pub reply_code: u16,
-    /// the peer's words
+    /// the peer's text
     pub reply_text: &'a [u8],
-    /// the method to blame, `(0, 0)` where there is none
+    /// the method that caused the close; `(0, 0)` if there is none
     pub culprit: MethodId,
 }
 
@@ -160,7 +161,7 @@ impl<'a> Close<'a> {
 pub struct Settle {
     /// the delivery tag
     pub tag: u64,
-    /// all up to and including the tag
+    /// the answer is for all publishes up to and including the tag
     pub multiple: bool,
 }
 

@@ -1,8 +1,8 @@
-//! The wire: AMQP 0-9-1 frames as views over bytes that somebody else owns.
+//! The wire format: AMQP 0-9-1 frames as views over bytes in a buffer that somebody else owns.
 //!
-//! Nothing here copies a payload or knows a connection. [`frame`] finds where frames begin and end, [`method`] reads
-//! the few methods of the hot path in place, [`properties`] walks a content header to the deduplication id,
-//! [`emit`] writes the frames that Hapax itself originates. Every other method goes through `amq-protocol`.
+//! Nothing here copies a payload or knows a connection. [`frame`] finds where frames begin and end. [`method`] reads
+//! the few methods of the hot path in place. [`properties`] finds the deduplication id in a content header. [`emit`]
+//! writes the frames that Hapax itself sends. All other methods go through `amq-protocol`.
 
 #![deny(clippy::indexing_slicing)]
 

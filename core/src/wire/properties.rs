@@ -1,20 +1,21 @@
-//! The walk over a content header: past the 14 property flags to the id, the nested tables skipped, not decoded.
+//! Reads a content header: finds the id behind the 14 property flags. Nested tables are skipped and not decoded.
 //!
 //! ```text
 //! class 2 | weight 2 | body size 8 | flags 2 [| flags 2 …] | the properties whose flags are set, in order
 //! ```
 //!
-//! Two readers see the same header, Hapax and then the broker, so wherever AMQP leaves a choice RabbitMQ's is taken:
+//! Both Hapax and the broker read the same header. Wherever AMQP leaves a choice, Hapax therefore does what RabbitMQ
+//! does:
 //!
-//! * A header's name that comes twice: the first one counts (`rabbit_misc:table_lookup`). Clients that decode into a map
-//!   see the last one, but it is the broker that routes.
-//! * Field types are RabbitMQ's: `L` is signed like `l`, `s` is an integer of two octets. `U`, the specification's letter
-//!   for the latter, is taken too: for the broker to refuse.
-//! * Octets left over after the last property are an error; weight and flag 1 are not looked at.
+//! * If a header's name occurs twice, the first one counts (`rabbit_misc:table_lookup`). Clients that decode into a
+//!   map see the last one, but the broker is the one that routes.
+//! * Field types are RabbitMQ's: `L` is signed like `l`, and `s` is an integer of two octets. The specification's
+//!   letter for such an integer is `U`. Hapax accepts it, too, and the broker refuses it.
+//! * Octets left over after the last property are an error. Weight and flag 1 are ignored.
 //!
-//! Flag 0 says that another word of flags follows. The `basic` class needs one word only; RabbitMQ does not know
-//! continuation words and takes the second for a property. Here they are skipped, as the specification has it, and what
-//! their properties hold (after ours) is not read.
+//! Flag 0 says that another word of flags follows. The `basic` class needs only one word. RabbitMQ does not know more
+//! words and reads the second one as a property. Hapax skips them as the specification says, and does not read their
+//! properties, which come after ours.
 
 use super::WireError;
 use super::reader::Reader;
@@ -23,10 +24,10 @@ use super::reader::Reader;
 pub const BASIC: u16 = 60;
 /// The header that overrides the TTL of one message.
 const CACHE_TTL: &[u8] = b"x-cache-ttl";
-/// The header that skips judgement.
+/// The header that exempts one message from deduplication.
 const BYPASS: &[u8] = b"x-hapax-bypass";
 
-/// Where a window takes its id from. `body` is the session's business: the header only says how long it is.
+/// Where a window takes its id from. The session handles `body`, because the header only says how long the body is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum IdSource {
     /// the `message-id` property
@@ -35,11 +36,11 @@ pub enum IdSource {
     CorrelationId,
     /// an entry of the `headers` table, by its name
     Header(Box<str>),
-    /// the message body's bytes
+    /// the bytes of the message body
     Body,
 }
 
-/// As the configuration writes it.
+/// Writes the source as the configuration does.
 impl std::fmt::Display for IdSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -51,19 +52,19 @@ impl std::fmt::Display for IdSource {
     }
 }
 
-/// The value of an id as it stood on the wire. Two ids are the same when this is the same.
+/// The value of an id as it was on the wire. Two ids are the same if these values are equal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IdValue<'a> {
     /// a short string, long string or byte array
     Bytes(&'a [u8]),
-    /// any of the integer types (and timestamp), as a number
+    /// an integer of any type, or a timestamp
     Integer(i128),
-    /// any other type: its tag and its bytes as they stand
+    /// a value of any other type: its tag and its bytes
     Other(u8, &'a [u8]),
 }
 
 impl IdValue<'_> {
-    /// An empty string is no id; nor is the void value.
+    /// Returns true for an empty string and for the void value. Both count as "no id".
     pub fn is_empty(&self) -> bool {
         match self {
             IdValue::Bytes(bytes) => bytes.is_empty(),
@@ -73,29 +74,29 @@ impl IdValue<'_> {
     }
 }
 
-/// What Hapax wants to know of a content header, found in one walk without an allocation.
+/// The parts of a content header that Hapax needs. They are found in one pass without an allocation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ContentHeader<'a> {
     /// the class, 60 for basic
     pub class: u16,
     /// the length of the body that follows
     pub body_size: u64,
-    /// the id, where the source asked for is a property or header that is present and not empty
+    /// the id, if the id source is a property or header that is present and not empty
     pub id: Option<IdValue<'a>>,
-    /// the `message-id` property as it stands (returns are matched by it, whatever the id source)
+    /// the `message-id` property, whatever the id source is; a `basic.return` is matched to its publish by it
     pub message_id: Option<&'a [u8]>,
-    /// the `x-cache-ttl` header in milliseconds, where it is an integer of any type and not negative
+    /// the `x-cache-ttl` header in milliseconds, if it is an integer of any type and not negative
     pub cache_ttl_ms: Option<u64>,
     /// `x-hapax-bypass: true`
     pub bypass: bool,
 }
 
 impl<'a> ContentHeader<'a> {
-    /// Walks a content header's payload: class, weight, body size, flags (with continuation words), then
+    /// Reads the payload of a content header: class, weight, body size, flags (with continuation words), then
     /// content-type, content-encoding, headers, delivery-mode, priority, correlation-id, reply-to, expiration,
     /// message-id, timestamp, type, user-id, app-id, cluster-id.
     ///
-    /// Of a class other than `basic` nothing is known but class and body size: the rest is not looked at.
+    /// For a class other than `basic`, reads only class and body size.
     pub fn parse(payload: &'a [u8], source: &IdSource) -> Result<ContentHeader<'a>, WireError> {
         let mut reader = Reader::new(payload);
         let (class, body_size) = preamble(&mut reader)?;
@@ -113,8 +114,8 @@ impl<'a> ContentHeader<'a> {
             IdSource::MessageId | IdSource::CorrelationId | IdSource::Body => None,
         };
         let found = match flags.has(13) {
-            true => Found::walk(reader.longstr("headers")?, wanted)?,
-            false => Found::default(),
+            true => WantedHeaders::walk(reader.longstr("headers")?, wanted)?,
+            false => WantedHeaders::default(),
         };
         flags.skip(12, 1, &mut reader, "delivery-mode")?;
         flags.skip(11, 1, &mut reader, "priority")?;
@@ -143,13 +144,13 @@ impl<'a> ContentHeader<'a> {
         Ok(header)
     }
 
-    /// Class and body size alone, for content that nobody judges. Reads 12 octets.
+    /// Returns only class and body size, for content that is not judged. Reads 12 octets.
     pub fn size_of(payload: &[u8]) -> Result<(u16, u64), WireError> {
         preamble(&mut Reader::new(payload))
     }
 }
 
-/// Class and body size; the weight between them is always 0 and never used.
+/// Reads class and body size. The weight between them is always 0 and unused.
 #[inline]
 fn preamble(reader: &mut Reader<'_>) -> Result<(u16, u64), WireError> {
     let class = reader.short("content header: class")?;
@@ -161,7 +162,7 @@ fn preamble(reader: &mut Reader<'_>) -> Result<(u16, u64), WireError> {
 #[derive(Clone, Copy)]
 struct Flags {
     word: u16,
-    /// Continuation words followed: properties that nobody has defined may follow ours.
+    /// Continuation words followed, so unknown properties may come after ours.
     continued: bool,
 }
 
@@ -203,24 +204,24 @@ impl Flags {
     }
 }
 
-/// The entries of the headers table that matter, each the first of its name.
+/// The entries of the headers table that Hapax needs. Each is the first with its name.
 #[derive(Clone, Copy, Default)]
-struct Found<'a> {
+struct WantedHeaders<'a> {
     wanted: Option<Field<'a>>,
     cache_ttl: Option<Field<'a>>,
     bypass: Option<Field<'a>>,
 }
 
-impl<'a> Found<'a> {
-    /// To the table's end, even when all is found: a table that is cut short is the broker's to refuse, and must not
-    /// be judged before.
-    fn walk(table: &'a [u8], wanted: Option<&[u8]>) -> Result<Found<'a>, WireError> {
-        let mut found = Found::default();
+impl<'a> WantedHeaders<'a> {
+    /// Reads the table to its end, even after all entries are found. If the table is cut short, the broker will refuse
+    /// the message, so it must not be judged here.
+    fn walk(table: &'a [u8], wanted: Option<&[u8]>) -> Result<WantedHeaders<'a>, WireError> {
+        let mut found = WantedHeaders::default();
         let mut reader = Reader::new(table);
         while !reader.is_empty() {
             let name = reader.shortstr("name of a header")?;
             let field = Field::read(&mut reader)?;
-            // Nearly no name is as long as one of ours.
+            // Almost no other header has a name as long as one of ours, so compare lengths first.
             if wanted.is_some() || name.len() == CACHE_TTL.len() || name.len() == BYPASS.len() {
                 found.note(name, field, wanted);
             }
@@ -229,7 +230,7 @@ impl<'a> Found<'a> {
     }
 
     fn note(&mut self, name: &[u8], field: Field<'a>, wanted: Option<&[u8]>) {
-        // Not one `match`: the id may well be asked for in one of our own two headers.
+        // This is not one `match`, because a window may take its id from one of our own two headers.
         if wanted == Some(name) {
             self.wanted.get_or_insert(field);
         }
@@ -242,12 +243,13 @@ impl<'a> Found<'a> {
     }
 }
 
-/// In [`LENGTHS`]: a length of four octets says.
+/// Marks a type in [`LENGTHS`] whose length is in the first four octets of the value.
 const LONG: u8 = 0xFE;
-/// There is no such type.
+/// Marks a letter in [`LENGTHS`] that is no type.
 const UNKNOWN: u8 = 0xFF;
 
-/// How long a value is, by its type's letter. (A jump for each letter would be predicted badly where letters vary.)
+/// The length of a value in octets, by its type's letter. A `match` on the letter would be mispredicted when types
+/// vary.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const LENGTHS: [u8; 256] = {
     let known: [(u8, &[u8]); 7] =
@@ -265,7 +267,7 @@ const LENGTHS: [u8; 256] = {
     lengths
 };
 
-/// A value of a headers table: its type's letter, and its octets without the length that may stand before them.
+/// A value of a headers table: the letter of its type, and its octets without their length.
 #[derive(Clone, Copy)]
 struct Field<'a> {
     tag: u8,
@@ -273,7 +275,7 @@ struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Tables and arrays are passed over by their length, so nothing here recurses.
+    /// Reads one value. Tables and arrays are skipped by their length, so there is no recursion.
     #[inline]
     fn read(reader: &mut Reader<'a>) -> Result<Field<'a>, WireError> {
         let tag = reader.octet("type of a header")?;
@@ -294,7 +296,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A point in time is an integer to compare, but not a span.
+    /// Returns the value as a number of milliseconds. A timestamp is an integer, but not a duration.
     fn milliseconds(self) -> Option<u64> {
         match self.value() {
             IdValue::Integer(value) if self.tag != b'T' => u64::try_from(value).ok(),
@@ -307,7 +309,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Eight octets at most: the callers' types are no longer.
+/// Reads an integer of at most eight octets, since no type is longer.
 fn unsigned(raw: &[u8]) -> i128 {
     raw.iter().fold(0, |value, &octet| value << 8 | i128::from(octet))
 }
@@ -324,7 +326,7 @@ mod tests {
     const MALFORMED: fn(&Result<ContentHeader<'_>, WireError>) -> bool =
         |parsed| matches!(parsed, Err(WireError::Malformed(_)));
 
-    /// A content header of class 60 and body size 5 with these flags and properties.
+    /// Returns a content header of class 60 and body size 5 with these flags and properties.
     fn content(flags: &[u16], properties: &[u8]) -> Vec<u8> {
         let mut payload = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
         payload.extend(flags.iter().flat_map(|word| word.to_be_bytes()));
@@ -332,7 +334,7 @@ mod tests {
         payload
     }
 
-    /// A content header with nothing but a headers table.
+    /// Returns a content header with only a headers table.
     fn headers(entries: &[u8]) -> Vec<u8> {
         let len = u32::try_from(entries.len()).unwrap_or_default();
         content(&[1 << 13], &[&len.to_be_bytes(), entries].concat())
@@ -342,7 +344,7 @@ mod tests {
         IdSource::Header(name.into())
     }
 
-    /// Every property, each recognisable.
+    /// All properties, each with a value that can be recognised.
     const ALL: &[u8] = b"\x02ct\x02ce\0\0\0\x0b\x01kS\0\0\0\x04k-id\x02\x07\x03cor\x02re\x03exp\x03msg\
                          \0\0\0\0\0\0\0\x09\x02ty\x02us\x02ap\x02cl";
 
@@ -418,7 +420,7 @@ mod tests {
             (b"F\0\0\0\x04\x01at\x01", IdValue::Other(b'F', &[1, b'a', b't', 1])),
         ];
         for (value, expected) in cases {
-            // Void before it, and something after it that is only found if the length was right.
+            // Before it is a void value, and after it an entry that is only found if the length was right.
             let entries = [b"\x01vV\x02id", *value, b"\x0bx-cache-ttlB\x07"].concat();
             let payload = headers(&entries);
             let parsed = ContentHeader::parse(&payload, &header("id"));
@@ -497,7 +499,7 @@ mod tests {
 
     #[test]
     fn a_long_value_may_not_point_outside_its_table() {
-        // The property after the table would have room for it.
+        // The length reaches into the property after the table.
         let payload = content(&[0x2080], b"\0\0\0\x08\x01kS\0\0\0\x04x\x09123456789");
         assert!(MALFORMED(&ContentHeader::parse(&payload, &IdSource::MessageId)));
     }

@@ -1,8 +1,9 @@
-//! A cursor over octets that somebody else owns: every read checks that there is enough left, none copies.
+//! A cursor over octets in a buffer that somebody else owns. Every read checks that enough octets are left. No read
+//! copies.
 
 use super::WireError;
 
-/// What is left to read. Each read says in `what` which field it was after, for the error's text.
+/// The octets that were not read yet. Each read passes in `what` the name of its field, for the error's text.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -17,7 +18,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// Fails where octets are left over: RabbitMQ matches its fields against the whole of a payload.
+    /// Fails if octets are left over: in RabbitMQ, the fields must fill the whole payload.
     #[inline]
     pub(super) fn end(&self, what: &'static str) -> Result<(), WireError> {
         if self.rest.is_empty() { Ok(()) } else { Err(WireError::Malformed(what)) }
@@ -52,14 +53,14 @@ impl<'a> Reader<'a> {
         Ok(u64::from_be_bytes(self.array(what)?))
     }
 
-    /// A length octet and that many octets.
+    /// Reads a length octet and that many octets.
     #[inline]
     pub(super) fn shortstr(&mut self, what: &'static str) -> Result<&'a [u8], WireError> {
         let len = self.octet(what)?;
         self.take(usize::from(len), what)
     }
 
-    /// A length of four octets and that many octets: long strings, byte arrays, tables, arrays.
+    /// Reads a length of four octets and that many octets: a long string, byte array, table or array.
     #[inline]
     pub(super) fn longstr(&mut self, what: &'static str) -> Result<&'a [u8], WireError> {
         let len = u32::from_be_bytes(self.array(what)?);

@@ -297,3 +297,18 @@ fn p06_unknown_outcome_a_drain_settles_first() {
     pair.client(connection_close_ok());
     assert!(pair.session.is_over() && desk.is_seen("a"));
 }
+
+#[test]
+fn p06_unknown_outcome_the_rest_of_a_body_goes_upstream_after_the_upstream_s_close() {
+    let desk = Desk::new();
+    let mut pair = desk.confirming();
+    let (begun, rest) = cut(two("a").publish(1), 3);
+    pair.client(begun.clone());
+    assert_eq!(pair.to_upstream(), begun);
+    pair.upstream(channel_close(1, 404, "NOT_FOUND"));
+    pair.client(rest.clone() + m("b").publish(1));
+    assert_eq!(pair.to_upstream(), rest, "the broker waits for the rest, and for nothing else");
+    pair.client(channel_close_ok(1));
+    assert_eq!(pair.to_upstream(), channel_close_ok(1));
+    assert_eq!((desk.is_seen("a"), desk.in_flight()), (false, 0));
+}

@@ -73,7 +73,7 @@ fn simulation_million_steps() {
 }
 
 /// What a million steps go through, or they would show little.
-const MUST_HAPPEN: [&str; 37] = [
+const MUST_HAPPEN: [&str; 44] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -105,6 +105,13 @@ const MUST_HAPPEN: [&str; 37] = [
     "looks like others",
     "probe",
     "rollback",
+    "store: late commit",
+    "store: late verdict",
+    "store: overdue commit, acked anyway",
+    "store: overdue verdict",
+    "store: overdue, waited on",
+    "store: second verdict",
+    "store: verdict for a question that was withdrawn",
     "upstream lost",
     "window: duplicate",
     "window: evicted early",

@@ -25,8 +25,18 @@ pub struct WindowPlan {
     pub refresh: bool,
     /// which store
     pub engine: EngineKind,
-    /// it answers late and out of order
+    /// its verdicts come late and out of order
     pub late: bool,
+    /// its commits are remembered late
+    pub log: bool,
+    /// it waits on for a silent store, instead of going on without it
+    pub waits_on: bool,
+    /// its store never answers a question, in thousandths
+    pub silent: u32,
+    /// its store answers a question twice, or one that was withdrawn, in thousandths
+    pub wrong: u32,
+    /// its log stands still for seconds, in thousandths of the occasions
+    pub stuck: u32,
     /// duplicates are counted and forwarded
     pub observe: bool,
     /// `in_doubt = "keep"`
@@ -124,7 +134,7 @@ impl Plan {
         let mut rng = Rng::new(seed);
         let tight = rng.chance(250);
         let mut settings = settings(&mut rng, tight);
-        let windows: Vec<_> =
+        let mut windows: Vec<_> =
             (0..rng.between(1, 2)).map(|at| WindowPlan::draw(&mut rng, at == 1, tight)).collect();
         let mut others = Rng::new(!seed);
         settings.rights_held = Duration::from_millis(others.pick(&[1_000, 60_000, 60_000]));
@@ -134,7 +144,10 @@ impl Plan {
             settings.in_flight_timeout = Duration::from_millis(50);
         }
         let hostile = if others.chance(400) { others.between(1, 3) as usize } else { 0 };
-        let keyholder = windows.get(1).is_some_and(|w| !w.late && w.capacity > 1000 && w.waiters > 1000);
+        settings.store_timeout = Duration::from_millis(others.pick(&[50, 1_000, 1_000]));
+        windows.iter_mut().for_each(|window| window.draw_store(&mut others));
+        let keyholder =
+            windows.get(1).is_some_and(|w| !w.late && !w.log && w.capacity > 1000 && w.waiters > 1000);
         let calm = rng.chance(150);
         Plan {
             settings,
@@ -164,6 +177,9 @@ impl Plan {
         let order = self.weather.clone();
         self.weather = Weather { multiple: order.multiple, disorder: order.disorder, ..Weather::calm() };
         self.toil = self.toil.min(5 * MILLI);
+        for window in &mut self.windows {
+            (window.silent, window.wrong, window.stuck) = (0, 0, 0);
+        }
     }
 
     /// How many may be unresolved. Reading stops at the bound; what was read before and waits behind a verdict (it is
@@ -182,7 +198,7 @@ impl Plan {
     /// How long everything may take to come to an end once the network is healed.
     pub fn patience(&self) -> Micros {
         let s = &self.settings;
-        let all = s.linger * 2 + s.in_flight_timeout * 2 + s.handshake_timeout * 2;
+        let all = s.linger * 2 + s.in_flight_timeout * 2 + s.handshake_timeout * 2 + s.store_timeout * 4;
         all.as_micros() as u64 + 60 * SECOND + 4 * SECOND * u64::from(self.heartbeat)
     }
 }
@@ -193,6 +209,7 @@ fn settings(rng: &mut Rng, tight: bool) -> Settings {
         Settings {
             linger: millis(rng.pick(&[20, 200, 5000])),
             in_flight_timeout: millis(rng.pick(&[50, 500, 30_000])),
+            store_timeout: millis(1000),
             handshake_timeout: millis(rng.pick(&[2000, 10_000])),
             rights_held: millis(60_000),
             max_unresolved: rng.pick(&[1, 4, 1000]),
@@ -203,6 +220,7 @@ fn settings(rng: &mut Rng, tight: bool) -> Settings {
         Settings {
             linger: millis(30_000),
             in_flight_timeout: millis(20_000),
+            store_timeout: millis(1000),
             handshake_timeout: millis(10_000),
             rights_held: millis(60_000),
             max_unresolved: 10_000,
@@ -225,12 +243,28 @@ impl WindowPlan {
             refresh: rng.chance(200),
             engine: if small || rng.chance(700) { EngineKind::default() } else { EngineKind::Moka },
             late: rng.chance(300),
+            log: false,
+            waits_on: false,
+            silent: 0,
+            wrong: 0,
+            stuck: 0,
             observe: rng.chance(70),
             keep: rng.chance(150),
             reject: !by_body && rng.chance(100),
             by_body,
             redirect: second && rng.chance(300),
         }
+    }
+}
+
+impl WindowPlan {
+    /// How late its store is. (With dice of its own: the rest of a seed's plan is as it was before there were stores.)
+    fn draw_store(&mut self, rng: &mut Rng) {
+        self.log = rng.chance(300);
+        self.waits_on = rng.chance(300);
+        self.silent = rng.pick(&[0, 20, 200]);
+        self.wrong = rng.pick(&[0, 100, 500]);
+        self.stuck = rng.pick(&[0, 20, 200]);
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::content::body_of_id;
 use super::ctx::{Ctx, Whose};
-use super::plan::{Plan, WindowPlan};
+use super::plan::{Micros, Plan, SECOND, WindowPlan};
 use super::schedule::{Event as SimEvent, Schedule, instant};
 use super::truth::{BACKING, EXCHANGES, ModelKey, ROUTING_KEYS, VHOST};
 use super::watch::{Gate, Watch};
-use crate::support::late::LateWindow;
+use crate::support::late::{Late, LateWindow};
 use crate::support::pair::{Deaf, shared};
 use hapax_core::session::Shared;
 use hapax_core::window::Windows;
@@ -63,6 +63,29 @@ pub struct SimWindows {
     shared: Arc<Shared>,
 }
 
+/// Knows which commits windows do not remember yet.
+#[derive(Debug)]
+pub struct Oracle {
+    windows: Vec<(Option<Arc<LateWindow>>, bool)>,
+    shared: Arc<Shared>,
+}
+
+impl Oracle {
+    /// Whether the commit of a message, made at this time, is not remembered yet.
+    pub fn is_unremembered(&self, key: ModelKey, committed: Micros) -> bool {
+        let (late, by_body) = &self.windows[key.0];
+        let claim = real_key(&self.shared, *by_body, key).into();
+        late.as_ref().is_some_and(|late| late.is_unremembered(claim, instant(committed)))
+    }
+
+    /// Whether it was not remembered yet at this other time.
+    pub fn was_unremembered(&self, key: ModelKey, committed: Micros, then: Micros) -> bool {
+        let (late, by_body) = &self.windows[key.0];
+        let claim = real_key(&self.shared, *by_body, key).into();
+        late.as_ref().is_some_and(|late| late.was_unremembered(claim, instant(committed), instant(then)))
+    }
+}
+
 /// The windows of the first two exchanges, in the vhost that has windows.
 #[derive(Debug)]
 struct ByExchange([Arc<Gate>; 2]);
@@ -98,10 +121,12 @@ impl SimWindows {
     /// After a step: late windows get a time to answer, early evictions are told to the truth.
     pub fn look_after(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
         for (at, one) in self.all.iter_mut().enumerate() {
-            if !one.answering && one.late.as_ref().is_some_and(|late| late.questions() > 0) {
+            let is_busy = |late: &Arc<LateWindow>| late.questions() + late.unremembered() > 0;
+            if !one.answering && one.late.as_ref().is_some_and(is_busy) {
                 one.answering = true;
                 ctx.turn_to(Whose::Window(at));
-                schedule.at(ctx.soon(ctx.plan.way), SimEvent::Answer(at));
+                let stuck = if ctx.rng.chance(ctx.plan.windows[at].stuck) { 3 * SECOND } else { 0 };
+                schedule.at(ctx.soon(4 * ctx.plan.way + stuck), SimEvent::Answer(at));
             }
             let evictions = one.counts.early.load(Ordering::Relaxed);
             if evictions != one.evictions {
@@ -114,24 +139,61 @@ impl SimWindows {
         }
     }
 
-    /// A late window answers some questions, in any order.
+    /// A late window answers some questions, in any order, and writes some of its log.
     pub fn answer(&mut self, at: usize, ctx: &mut Ctx) {
         let one = &mut self.all[at];
         one.answering = false;
         let Some(late) = &one.late else { return };
+        let (silent, wrong) = (ctx.plan.windows[at].silent, ctx.plan.windows[at].wrong);
         for _ in 0..ctx.rng.some_of(late.questions()) {
-            late.answer_next(ctx.rng.below(8), instant(ctx.now));
+            let (pick, now) = (ctx.rng.below(8), instant(ctx.now));
+            if ctx.rng.chance(silent) {
+                late.silence(pick);
+            } else if ctx.rng.chance(wrong) {
+                late.answer_twice(pick, now);
+            } else {
+                late.answer_next(pick, now);
+            }
         }
+        if ctx.rng.chance(wrong) {
+            late.answer_withdrawn();
+            late.call_in_vain();
+        }
+        late.remember(ctx.rng.some_of(late.unremembered()), instant(ctx.now));
     }
 
-    /// (d): how much is in flight or asked.
-    pub fn in_flight(&self) -> usize {
+    /// Whether the commit of a message, made at this time, is one that its window does not remember yet.
+    pub fn oracle(&self) -> Oracle {
+        let windows = self.all.iter().map(|one| (one.late.clone(), one.by_body)).collect();
+        Oracle { windows, shared: self.shared.clone() }
+    }
+
+    /// (d): how much is in flight or asked. (All logs are written to their ends first.)
+    pub fn in_flight(&self, now: Micros) -> usize {
+        self.all
+            .iter()
+            .filter_map(|one| one.late.as_ref())
+            .for_each(|late| late.remember(usize::MAX, instant(now)));
         let asked = |one: &One| one.late.as_ref().map_or(0, |late| late.questions());
         self.all.iter().map(|one| one.local.in_flight() + asked(one)).sum()
     }
 
     /// What the windows have said, for the report.
     pub fn report(&self, ctx: &mut Ctx) {
+        for late in self.all.iter().filter_map(|one| one.late.as_ref()) {
+            let tally = late.tally();
+            for (name, count) in [
+                ("store: late verdict", tally.late_verdicts),
+                ("store: second verdict", tally.second_verdicts),
+                ("store: verdict for a question that was withdrawn", tally.stale_verdicts),
+                ("store: overdue verdict", tally.overdue_verdicts),
+                ("store: late commit", tally.late_commits),
+                ("store: overdue commit, acked anyway", tally.acked_anyway),
+                ("store: overdue, waited on", tally.waited_on),
+            ] {
+                *ctx.truth.counts.entry(name).or_default() += count;
+            }
+        }
         for One { counts, .. } in &self.all {
             for (name, count) in [
                 ("window: evicted early", &counts.early),
@@ -179,7 +241,8 @@ impl One {
         };
         let counts = Arc::new(Counts::default());
         let local: Arc<LocalWindow> = LocalWindow::new(rules, limits, plan.engine, counts.clone());
-        let late = plan.late.then(|| LateWindow::new(local.clone()));
+        let late = Late { verdicts: plan.late, commits: plan.log, waits_on: plan.waits_on };
+        let late = (plan.late || plan.log).then(|| LateWindow::with(local.clone(), late));
         One { local, late, counts, by_body: plan.by_body, evictions: 0, answering: false }
     }
 

@@ -69,6 +69,7 @@ impl World {
         }
         let watch = Arc::new(Watch::default());
         let windows = SimWindows::new(&plan, &watch);
+        let oracle = windows.oracle();
         let dice = Dice::new(seed);
         let (honest, hostile) = match cast {
             Cast::All => (plan.clients, plan.hostile),
@@ -98,6 +99,7 @@ impl World {
                 log: Log { kept: log, ..Log::default() },
             },
         };
+        world.ctx.truth.oracle = Some(oracle);
         world.ctx.log.say(|| format!("{:#?}", world.ctx.plan));
         let drain = world.ctx.soon(200 * world.ctx.plan.pause);
         world.schedule.at(drain, Event::Drain);
@@ -408,7 +410,7 @@ impl World {
 
     /// What must hold when everybody is gone.
     fn end(&mut self) -> Result<u64, Violation> {
-        let in_flight = self.windows.in_flight();
+        let in_flight = self.windows.in_flight(self.ctx.now);
         if in_flight > 0 {
             self.ctx.truth.broken('d', format!("{in_flight} ids are in flight and nobody is there"));
         }

@@ -9,7 +9,7 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{Listener, Output, Rights, Session, Settings, Shared};
+use hapax_core::session::{Output, Rights, Session, SessionListener, Settings, Shared};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
 use hapax_core::wire::emit::HEARTBEAT;
@@ -34,6 +34,7 @@ pub fn settings() -> Settings {
     Settings {
         linger: Duration::from_secs(10),
         in_flight_timeout: Duration::from_secs(30),
+        store_timeout: Duration::from_secs(1),
         handshake_timeout: Duration::from_secs(10),
         rights_held: Duration::from_secs(60),
         max_unresolved: 1000,
@@ -56,13 +57,17 @@ impl Windows for Everything {
 #[derive(Debug)]
 pub struct Deaf;
 
-impl Listener for Deaf {
+impl SessionListener for Deaf {
     fn unmatched(&self) {}
     fn publish_latency(&self, _: Duration, _: u64) {}
 }
 
 /// What sessions share, around these windows.
-pub fn shared(settings: Settings, windows: Arc<dyn Windows>, listener: Arc<dyn Listener>) -> Arc<Shared> {
+pub fn shared(
+    settings: Settings,
+    windows: Arc<dyn Windows>,
+    listener: Arc<dyn SessionListener>,
+) -> Arc<Shared> {
     let keys = KeyMaker::new((1, 2));
     Arc::new(Shared { settings, keys, windows, rights: Rights::default(), listener })
 }

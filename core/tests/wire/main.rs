@@ -1,7 +1,8 @@
-//! The wire against `amq-protocol`: whatever frame it can write, our views of the octets agree with what it reads.
+//! Compares `wire` with `amq-protocol`: for every frame that `amq-protocol` can write, our views must show what it
+//! reads.
 //!
-//! `PROPTEST_CASES=10000 cargo test --test wire_oracle` looks harder. `oracle/` holds the checks, which the fuzz
-//! targets share, and the generators.
+//! `PROPTEST_CASES=10000 cargo test -p hapax-core --test wire` tries more frames. `oracle/` holds the generators, and
+//! the checks, which the fuzz targets use, too.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "that is how a check fails")]
 
@@ -22,7 +23,7 @@ use std::path::Path;
 
 const MAX: usize = 1 << 20;
 
-/// The frame that `octets` are by us and by the oracle, agreed upon.
+/// Checks that we and the oracle find the same single frame in `octets`.
 fn agreed(octets: &[u8]) {
     let ours = scan(octets, MAX).unwrap().expect("a whole frame");
     let (rest, parsed) = parse_frame(octets).expect("what was generated can be parsed");
@@ -31,10 +32,10 @@ fn agreed(octets: &[u8]) {
     check_frame(&ours, &parsed);
 }
 
-/// A frame's kind, channel and payload, on their own.
+/// A frame's kind, channel and payload, independent of the buffer.
 type Seen = (FrameKind, u16, Vec<u8>);
 
-/// The frames of a stream that comes in pieces, and the octets that are left over.
+/// Returns the frames of a stream that arrives in pieces, and the octets that are left over.
 fn scan_all<'a>(
     pieces: impl IntoIterator<Item = &'a [u8]>,
     max: usize,
@@ -59,7 +60,7 @@ fn scan_all<'a>(
     (frames, Ok(buf))
 }
 
-/// `stream` cut at these places.
+/// Returns `stream`, cut at these places.
 fn pieces<'a>(stream: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
     cuts.extend([0, stream.len()]);
@@ -206,7 +207,8 @@ fn every_method_of_every_class_agrees() {
     }
 }
 
-/// The fuzz targets' seeds, and whatever they have found, without nightly or a fuzzer.
+/// Checks the seeds of the fuzz targets and all inputs that they have found. This needs no nightly compiler and no
+/// fuzzer.
 #[test]
 fn the_fuzz_corpus_agrees() {
     let corpus = |target: &str| {

@@ -1,4 +1,4 @@
-//! What a client asks to change in a window: read whole, or refused with all that is wrong.
+//! The body of a request that changes a window. It is either valid as a whole, or refused with all of its errors.
 
 use crate::admin::complaint::Complaint;
 use crate::config::{TICK, most};
@@ -14,7 +14,7 @@ use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-/// What is to be changed; what is absent stays.
+/// The settings to change. A setting that is `None` stays as it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Change {
     pub(super) capacity: Option<Capacity>,
@@ -22,15 +22,15 @@ pub(super) struct Change {
     pub(super) mode: Option<Mode>,
 }
 
-/// How the API writes that a window sizes itself.
+/// How the API writes the capacity of a window that sizes itself.
 pub(super) const AUTO: &str = "auto";
 
-/// How many ids.
+/// A capacity, as a number of ids or as "auto".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Capacity {
-    /// so many
+    /// a fixed number of ids
     Ids(usize),
-    /// as many as the traffic needs, within the budget
+    /// whatever the traffic needs, within the memory budget
     Auto,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Capacity {
 }
 
 impl Change {
-    /// Of the window of this name.
+    /// Parses the body of a request to change the window of this name.
     pub(super) fn parse(window: &str, body: &[u8], budget: &Budget) -> Result<Change, Complaint> {
         let value: Value = serde_json::from_slice(body).map_err(|error| {
             let text =
@@ -82,7 +82,7 @@ pub(super) fn unprocessable(window: &str, errors: Vec<String>) -> Complaint {
     Complaint::of_many(StatusCode::UNPROCESSABLE_ENTITY, text, errors)
 }
 
-/// The value of a key, if it is there and good.
+/// Returns the value of a key if it is present and valid. Adds to `errors` if it is invalid.
 fn field<T>(
     object: &Map<String, Value>,
     key: &str,
@@ -158,7 +158,7 @@ impl ToSchema for Change {
     }
 }
 
-/// By hand, as it is read by hand.
+/// Written by hand, because the body is parsed by hand, too.
 impl PartialSchema for Change {
     fn schema() -> RefOr<Schema> {
         let of = |kind| ObjectBuilder::new().schema_type(SchemaType::Type(kind));
@@ -176,7 +176,7 @@ impl PartialSchema for Change {
             "enforce: duplicates are dropped; observe: counted and forwarded; off: nothing is judged",
         ));
         of(Type::Object)
-            .description(Some("What is to be changed; what is absent stays."))
+            .description(Some("The settings to change. A setting that is absent stays as it is."))
             .property("capacity", capacity)
             .property("ttl", ttl)
             .property("mode", mode)
@@ -191,7 +191,7 @@ mod tests {
     use hapax_core::pressure::budget::Share;
     use hapax_core::window::engine::EngineKind;
 
-    /// Window `w`, with a budget to share or without.
+    /// A budget for the window `w`, with or without a limit in bytes.
     fn budget(bytes: Option<usize>) -> Budget {
         let share = Share { name: "w".into(), engine: EngineKind::Lru, auto: false, weight: 1 };
         Budget::new(bytes, [share])

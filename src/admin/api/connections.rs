@@ -1,10 +1,10 @@
-//! Who is connected.
+//! `/api/v1/connections`: lists the open client connections.
 
 use super::query::Query;
 use crate::admin::Admin;
 use crate::admin::clock::Now;
 use crate::admin::complaint::{Complaint, ComplaintBody};
-use crate::net::{Entry, State as ConnectionState};
+use crate::net::{ConnectionEntry, ConnectionState};
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
@@ -12,9 +12,9 @@ use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// On a page, if nobody says how many.
+/// Connections on a page if the request does not say how many.
 const PAGE: usize = 100;
-/// On a page at most.
+/// The most connections on a page.
 const PAGE_MOST: usize = 1000;
 
 /// A page of connections.
@@ -22,59 +22,59 @@ const PAGE_MOST: usize = 1000;
 pub(super) struct Connections {
     /// oldest first
     connections: Vec<Connection>,
-    /// on all pages
+    /// how many there are on all pages
     total: usize,
 }
 
-/// A client's connection.
+/// A client connection.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Connection {
-    /// counts from 1; never given twice while the process lives
+    /// counts from 1; a number is never given twice while the process lives
     id: u64,
-    /// where it comes from, `IP:PORT`
+    /// the address that the client connects from, `IP:PORT`
     #[schema(example = "10.0.0.7:51422")]
     peer: String,
-    /// the user's name, where the mechanism shows it; proven once the state is `open`
+    /// the user's name, if the mechanism shows it; proven once the state is `open`
     user: Option<String>,
-    /// the vhost, once it is named
+    /// the vhost, once the client has named it
     vhost: Option<String>,
-    /// when it came
+    /// when the connection was accepted
     since: String,
     /// how long ago that is
     age_seconds: f64,
-    /// what the client says of itself
-    client: Client,
+    /// how the client describes itself
+    client: ClientProperties,
     /// open channels
     channels: u64,
-    /// publishes whose outcome is not known
+    /// publishes whose outcome is not known yet
     unresolved: u64,
-    /// publishes since it came, dropped ones included
+    /// publishes since the connection was opened, dropped ones included
     publishes: u64,
     /// bytes read from the client
     bytes_in: u64,
     /// bytes written to the client
     bytes_out: u64,
-    /// `handshake`, `open`, `paused` (not read from: buffers are full, or a bound is reached), `closing`, or `lingering`
-    /// (the client is gone; the outcome of what it published is waited for)
+    /// `handshake`, `open`, `paused` (not read from: its buffers are full, or a limit is reached), `closing`, or
+    /// `lingering` (the client has gone; the outcomes of its publishes are still awaited)
     #[schema(value_type = String, example = "open")]
     state: ConnectionState,
 }
 
-/// What a client says of itself; nobody has proven it.
+/// How a client describes itself. Nobody has verified it.
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub(super) struct Client {
-    /// the library
+pub(super) struct ClientProperties {
+    /// the client library
     product: Option<String>,
-    /// its version
+    /// the library's version
     version: Option<String>,
-    /// what it runs on
+    /// the platform that it runs on
     platform: Option<String>,
     /// the name that the application gives the connection
     connection_name: Option<String>,
 }
 
 impl Connection {
-    fn of(entry: &Entry, now: &Now) -> Connection {
+    fn of(entry: &ConnectionEntry, now: &Now) -> Connection {
         let (about, numbers) = (entry.about(), entry.numbers());
         let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
         Connection {
@@ -84,7 +84,7 @@ impl Connection {
             vhost: entry.vhost().map(|vhost| String::from_utf8_lossy(vhost).into_owned()),
             since: now.iso(entry.since),
             age_seconds: now.since(entry.since),
-            client: about.map_or_else(Client::default, |about| Client {
+            client: about.map_or_else(ClientProperties::default, |about| ClientProperties {
                 product: text(&about.product),
                 version: text(&about.version),
                 platform: text(&about.platform),
@@ -100,16 +100,16 @@ impl Connection {
     }
 }
 
-/// Who is connected, oldest first
+/// List client connections, oldest first
 #[utoipa::path(get, path = "/api/v1/connections", tag = "connections", security(("token" = [])),
-    params(("limit" = Option<usize>, Query, description = "how many at most, up to 1000 (100)"),
-        ("offset" = Option<usize>, Query, description = "how many are left out before them (0)")),
+    params(("limit" = Option<usize>, Query, description = "the most connections, up to 1000 (100)"),
+        ("offset" = Option<usize>, Query, description = "how many to skip (0)")),
     responses((status = 200, body = Connections), (status = 400, body = ComplaintBody),
         (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody)))]
 pub(super) async fn list(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Json<Connections>, Complaint> {
     let query = Query::of(&uri, &["limit", "offset"])?;
     let limit = query.number("limit", PAGE, PAGE_MOST)?;
-    let (total, page) = admin.clients.page(query.number("offset", 0, usize::MAX)?, limit);
+    let (total, page) = admin.connections.page(query.number("offset", 0, usize::MAX)?, limit);
     let now = Now::read();
     Ok(Json(Connections {
         connections: page.iter().map(|entry| Connection::of(entry, &now)).collect(),

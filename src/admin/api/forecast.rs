@@ -1,7 +1,8 @@
-//! What a change would bring, before it is made.
+//! `/api/v1/windows/{name}/forecast`: says what a change would bring, before it is made.
 //!
-//! With the present traffic: pressure is demand × TTL / capacity, so it follows from the present one. What would be caught
-//! comes from the what-if curve, between whose points a straight line is drawn; the curve is of the present TTL.
+//! The forecast assumes the present traffic. Pressure is demand × TTL / capacity, so the new pressure follows from the
+//! present one. The share of caught duplicates comes from the what-if curve, which was measured with the present TTL;
+//! between two points of the curve the forecast draws a straight line.
 
 use super::Body;
 use super::change::{Capacity, Change};
@@ -16,7 +17,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// What a change would bring.
+/// The result of a forecast.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, ToSchema)]
 pub(super) struct Forecast {
     /// ids that can be remembered; absent if the window has no bound of its own
@@ -30,7 +31,7 @@ pub(super) struct Forecast {
     /// fresh ids per second × TTL / capacity; absent without a capacity
     #[serde(skip_serializing_if = "Option::is_none")]
     pressure: Option<f64>,
-    /// share of the publishes that would be caught as duplicates; none while too little is known
+    /// share of the publishes that would be caught as duplicates; absent while too little is known
     caught: Option<f64>,
 }
 
@@ -56,8 +57,8 @@ impl Forecast {
     }
 }
 
-/// About what a window would size itself to: what is recommended, within the whole budget. How much of that the others
-/// leave is known when it asks for it.
+/// Returns about how large a window with capacity "auto" would be: its recommended capacity, but no more than the
+/// whole budget. How much of the budget the other windows leave is only known when the window really asks for it.
 fn sized_by_itself(facts: &Facts, budget: Option<usize>) -> Option<u64> {
     let wish = facts.recommended_capacity.or(facts.capacity)?;
     Some(match budget {
@@ -68,7 +69,7 @@ fn sized_by_itself(facts: &Facts, budget: Option<usize>) -> Option<u64> {
     })
 }
 
-/// The curve at this capacity; beyond its ends, what it is there.
+/// Returns the curve's value at this capacity. Past an end of the curve, returns the value at that end.
 fn between(points: &[WhatIfPoint], capacity: f64) -> Option<f64> {
     let at = points.partition_point(|point| float(point.capacity) < capacity);
     let above = points.get(at);
@@ -93,7 +94,7 @@ fn whole(value: f64) -> u64 {
     value.round() as u64
 }
 
-/// What a change would bring, with the present traffic; nothing is changed
+/// Forecast what a change would bring with the present traffic; nothing is changed
 #[utoipa::path(post, path = "/api/v1/windows/{name}/forecast", tag = "windows", security(("token" = [])),
     params(("name" = String, Path, description = "the window's name")), request_body = Change,
     responses((status = 200, body = Forecast), (status = 400, body = ComplaintBody),

@@ -1,9 +1,9 @@
-//! One id: is it known, since when, until when; and forgetting it.
+//! `/api/v1/windows/{name}/ids/{id}`: looks up one id, or forgets it.
 //!
-//! Asked for by what a publisher said, not by the key: the digest's secret stays here.
+//! A request names the id as the publisher did, not its key: the secret of the digest never leaves the process.
 
 use super::query::{Query, bad, last_part};
-use super::{Found as Window, aside, cannot};
+use super::{ConfiguredWindow, aside, cannot};
 use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::Now;
@@ -20,49 +20,49 @@ use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// The vhost that a broker has from the start.
+/// The vhost that every broker has from the start.
 const VHOST: &[u8] = b"/";
 
-/// What is known of an id.
+/// Everything that is known about an id.
 #[derive(Clone, PartialEq, Debug, Serialize, ToSchema)]
 pub(super) struct Id {
     /// the id
     id: String,
-    /// in one word
+    /// the state of the id
     state: IdState,
-    /// when it was stored, or last made young again by a duplicate
+    /// when it was stored, or when a duplicate last renewed it
     seen_at: Option<String>,
     /// how long ago that is
     age_seconds: Option<f64>,
     /// duplicates of it since it was stored
     duplicates: u32,
-    /// when it will be forgotten, if there is room until then
+    /// when it will be forgotten, unless it is evicted earlier
     expires_at: Option<String>,
     /// in how many seconds that is
     expires_in_seconds: Option<f64>,
 }
 
-/// In one word.
+/// The state of an id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum IdState {
     /// stored: a publish of it would be a duplicate
     Seen,
-    /// published, outcome not known yet
+    /// published, and the outcome is not known yet
     InFlight,
-    /// neither: a publish of it would be fresh
+    /// neither seen nor in flight: a publish of it would be fresh
     Unknown,
 }
 
-/// Whether an id was known.
+/// Whether the id was known.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Forgotten {
-    /// it was seen, and is not any more
+    /// true if the id was seen before; now it is forgotten
     forgotten: bool,
 }
 
-/// The keys that a publish of this id may have.
-fn keys(admin: &Admin, found: Window<'_>, uri: &Uri) -> Result<(Vec<u8>, Vec<Key>), Complaint> {
+/// Returns the id, and all keys that a publish with this id may have.
+fn keys(admin: &Admin, found: ConfiguredWindow<'_>, uri: &Uri) -> Result<(Vec<u8>, Vec<Key>), Complaint> {
     let query = Query::of(uri, &["vhost", "exchange", "routing_key"])?;
     let rules = &found.configured.rules;
     let (scope, name) = (rules.scope, &rules.name);
@@ -90,14 +90,14 @@ fn keys(admin: &Admin, found: Window<'_>, uri: &Uri) -> Result<(Vec<u8>, Vec<Key
     let id = last_part(uri);
     let key = |value| admin.keys.key(scope, vhost, exchange, routing_key, &value);
     let mut keys = vec![key(IdValue::Bytes(&id))];
-    // A header may hold a number, which is another id than the same digits as a text.
+    // A header may hold a number, and a number is a different id than the text with the same digits.
     if let (IdSource::Header(_), Some(number)) = (&rules.id, number(&id)) {
         keys.push(key(IdValue::Integer(number)));
     }
     Ok((id, keys))
 }
 
-/// Not by axum's `Path`: that wants the id to be text.
+/// Decodes the window's name by hand: axum's `Path` would also insist that the id is UTF-8.
 fn window_part(uri: &Uri) -> String {
     let part = uri.path().rsplit('/').nth(2).unwrap_or_default();
     percent_decode_str(part).decode_utf8_lossy().into_owned()
@@ -126,14 +126,15 @@ fn missing(what: &str, pattern: &Pattern, window: &str) -> Complaint {
     ))
 }
 
-/// What is known of an id
+/// Look up an id
 ///
-/// An unknown id is no error. `{id}` is percent-encoded (a slash is %2F). The vhost is the window's own, or else `/`.
+/// An unknown id is not an error. `{id}` is percent-encoded (a slash is %2F). The vhost is the window's own, or else
+/// `/`.
 #[utoipa::path(get, path = "/api/v1/windows/{name}/ids/{id}", tag = "ids", security(("token" = [])),
     params(("name" = String, Path, description = "the window's name"), ("id" = String, Path, description = "the id, percent-encoded"),
-        ("exchange" = Option<String>, Query, description = "where it is published to; needed unless the window is for one exchange, or its scope is the vhost"),
+        ("exchange" = Option<String>, Query, description = "the exchange that the id is published to; needed unless the window is for one exchange, or its scope is the vhost"),
         ("routing_key" = Option<String>, Query, description = "needed if the window's scope is the routing key"),
-        ("vhost" = Option<String>, Query, description = "if the window is for more than one")),
+        ("vhost" = Option<String>, Query, description = "default: the window's own vhost, or / if the window matches several and / is one of them")),
     responses((status = 200, body = Id), (status = 400, body = ComplaintBody), (status = 401, body = ComplaintBody),
         (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody)))]
 pub(super) async fn show(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Json<Id>, Complaint> {
@@ -163,12 +164,12 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Js
     }))
 }
 
-/// Forget an id: its next publish is fresh. What is in flight stays so
+/// Forget an id: its next publish is fresh. An id in flight stays in flight
 #[utoipa::path(delete, path = "/api/v1/windows/{name}/ids/{id}", tag = "ids", security(("token" = [])),
     params(("name" = String, Path, description = "the window's name"), ("id" = String, Path, description = "the id, percent-encoded"),
-        ("exchange" = Option<String>, Query, description = "where it is published to; needed unless the window is for one exchange, or its scope is the vhost"),
+        ("exchange" = Option<String>, Query, description = "the exchange that the id is published to; needed unless the window is for one exchange, or its scope is the vhost"),
         ("routing_key" = Option<String>, Query, description = "needed if the window's scope is the routing key"),
-        ("vhost" = Option<String>, Query, description = "if the window is for more than one")),
+        ("vhost" = Option<String>, Query, description = "default: the window's own vhost, or / if the window matches several and / is one of them")),
     responses((status = 200, body = Forgotten), (status = 400, body = ComplaintBody), (status = 401, body = ComplaintBody),
         (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody), (status = 415, body = ComplaintBody)))]
 pub(super) async fn forget(
@@ -181,7 +182,7 @@ pub(super) async fn forget(
         let found = admin.find(&name)?;
         let (id, keys) = keys(&admin, found, &uri)?;
         let now = Now::read().instant;
-        // Each of them, whatever the others were.
+        // Forget every key, whether or not the one before it was known.
         let forget = |key: Key| found.watched.window.forget(key.into(), now);
         let each: Vec<bool> =
             keys.into_iter().map(forget).collect::<Option<_>>().ok_or_else(|| cannot("forget an id"))?;

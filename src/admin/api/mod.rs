@@ -1,10 +1,10 @@
-//! `/api/v1`: the windows, what they know of an id, what can be changed while they work, and who is connected.
+//! `/api/v1`: the windows, their ids, changes to a running window, and the client connections.
 //!
-//! The routes and the OpenAPI document are made of the same annotations ([`utoipa`]), so neither has what the other has
-//! not.
+//! The routes and the OpenAPI document come from the same annotations ([`utoipa`]), so they always agree.
 
 mod change;
 mod connections;
+mod events;
 mod forecast;
 mod ids;
 pub(super) mod openapi;
@@ -13,11 +13,10 @@ mod record;
 mod status;
 mod windows;
 
-pub(super) use status::Status;
-pub(super) use windows::WindowFacts;
+pub(super) use events::Events;
 
 use super::complaint::Complaint;
-use super::{Admin, auth, events};
+use super::{Admin, auth};
 use crate::config::WindowConfig;
 use axum::Router;
 use axum::body::Bytes;
@@ -31,12 +30,12 @@ use std::time::Duration;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Bytes of a request's body.
+/// The most bytes in a request's body.
 const BODY: usize = 64 << 10;
-/// From a request's head to the end of its body.
+/// How long a request's body may take to arrive after its head.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is behind [`auth`].
+/// Returns the routes that need the permission of [`auth`].
 pub(super) fn guarded(admin: &Arc<Admin>) -> Router<Arc<Admin>> {
     Router::from(described())
         .layer(DefaultBodyLimit::max(BODY))
@@ -56,20 +55,20 @@ fn described() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(events::stream))
 }
 
-/// A window, what listens to it, and what was configured for it.
+/// A window together with the accounting that watches it and its configuration.
 #[derive(Clone, Copy)]
-struct Found<'a> {
+struct ConfiguredWindow<'a> {
     watched: &'a Watched,
     configured: &'a WindowConfig,
 }
 
 impl Admin {
-    fn all_windows(&self) -> impl Iterator<Item = Found<'_>> {
-        let found = |(watched, configured)| Found { watched, configured };
+    fn all_windows(&self) -> impl Iterator<Item = ConfiguredWindow<'_>> {
+        let found = |(watched, configured)| ConfiguredWindow { watched, configured };
         self.windows.iter().zip(&self.configured).map(found)
     }
 
-    fn find(&self, name: &str) -> Result<Found<'_>, Complaint> {
+    fn find(&self, name: &str) -> Result<ConfiguredWindow<'_>, Complaint> {
         self.all_windows().find(|found| &*found.configured.rules.name == name).ok_or_else(|| {
             let names: Vec<_> = self.configured.iter().map(|window| &*window.rules.name).collect();
             let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
@@ -81,12 +80,12 @@ impl Admin {
     }
 }
 
-/// The window's kind can't do this.
+/// Returns the complaint that a window of this kind can't do what was asked.
 fn cannot(what: &str) -> Complaint {
     Complaint::new(StatusCode::UNPROCESSABLE_ENTITY, format!("this kind of window can't {what}"))
 }
 
-/// Work that takes a while for a large window (millions of ids leave it), away from the threads that serve.
+/// Runs work that takes long for a large window (it removes millions of ids) outside the threads that serve requests.
 async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Complaint> + Send + 'static,
 ) -> Result<T, Complaint> {
@@ -98,7 +97,7 @@ async fn aside<T: Send + 'static>(
     })
 }
 
-/// A request's whole body, within its bounds.
+/// The whole body of a request, within its limits of size and time.
 struct Body(Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Body {

@@ -1,4 +1,4 @@
-//! The OpenAPI document: made of the routes, once, when it is first asked for.
+//! The OpenAPI document. It is made from the routes when it is first requested.
 
 use super::described;
 use crate::admin::complaint::ComplaintBody;
@@ -34,7 +34,7 @@ fn preamble() -> OpenApi {
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }
 
-/// This document
+/// Show this document
 #[utoipa::path(get, path = "/api/v1/openapi.json", tag = "process",
     responses((status = 200, body = Object, content_type = "application/json"), (status = 403, body = ComplaintBody)))]
 pub(in crate::admin) async fn show() -> impl IntoResponse {

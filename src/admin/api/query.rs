@@ -1,15 +1,16 @@
-//! What stands behind the `?`, and between the slashes: as bytes, because AMQP compares bytes and not text.
+//! Decodes the query and the last path segment of a URL. Both are bytes and not text, because AMQP compares bytes.
 
 use super::Complaint;
 use axum::http::{StatusCode, Uri};
 use percent_encoding::percent_decode;
 
-/// The pairs of a query, as a form writes them: `+` is a blank, `%2B` a plus.
+/// The key-value pairs of a query in form encoding: `+` is a space, `%2B` is a plus sign.
 #[derive(Debug)]
 pub(super) struct Query(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Query {
-    /// Of this address; keys that are not `known` are an error, because a misspelt one would be passed over.
+    /// Parses the query of this URL. A key that is not in `known` is an error: a misspelt key would otherwise have no
+    /// effect, and nobody would notice.
     pub(super) fn of(uri: &Uri, known: &[&str]) -> Result<Query, Complaint> {
         let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         let query: Vec<_> = pairs
@@ -26,12 +27,12 @@ impl Query {
         }
     }
 
-    /// The first value of this key.
+    /// Returns the first value of this key.
     pub(super) fn get(&self, key: &str) -> Option<&[u8]> {
         self.0.iter().find(|(have, _)| have == key.as_bytes()).map(|(_, value)| &**value)
     }
 
-    /// A number within these bounds, or what stands for it.
+    /// Returns the number under this key, at most `most`. Returns `default` if the key is absent.
     pub(super) fn number(&self, key: &str, default: usize, most: usize) -> Result<usize, Complaint> {
         let Some(value) = self.get(key) else { return Ok(default) };
         let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
@@ -41,7 +42,7 @@ impl Query {
     }
 }
 
-/// The last part of a path, decoded.
+/// Returns the last segment of a path, percent-decoded.
 pub(super) fn last_part(uri: &Uri) -> Vec<u8> {
     let part = uri.path().rsplit('/').next().unwrap_or_default();
     percent_decode(part.as_bytes()).collect()

@@ -1,5 +1,6 @@
-//! What a window judges, as it happens, for `hapax record`: lines of JSON, one for each publish, with its moment and its key.
-//! The key is a digest with this process's own secret: no id leaves it.
+//! `/api/v1/windows/{name}/record`: streams each publish that a window judges, for `hapax record`. The stream is JSON,
+//! one line per publish with its time and its key. The key is a digest with a secret of this process, so no id leaves
+//! the relay.
 //!
 //! ```text
 //! {"hapax_record":1,"window":"orders","started":"2026-11-24T22:18:07.123Z"}
@@ -8,7 +9,8 @@
 //! {"end":{"events":1234,"dropped":0,"seconds":60.0}}
 //! ```
 //!
-//! A client that reads too slowly loses publishes, and the last line says how many; the relay does not wait for it.
+//! The relay never waits for a client. A client that reads too slowly loses publishes, and the last line says how
+//! many.
 
 use super::query::{Query, bad};
 use crate::admin::Admin;
@@ -28,26 +30,28 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A recorder holds more ([`BUFFERED`](hapax_core::window::tap::BUFFERED)) than a window can judge in this time.
+/// How often the recorder is emptied. It holds more ([`BUFFERED`](hapax_core::window::tap::BUFFERED)) than a window
+/// can judge in this time.
 const TAKE_EVERY: Duration = Duration::from_millis(50);
-/// Seconds without `seconds`.
+/// Length of a recording in seconds, if the request does not say `seconds`.
 const SECONDS: f64 = 60.0;
-/// A day.
+/// The longest recording: a day.
 const SECONDS_MAX: f64 = 86_400.0;
-/// Publishes without `max`: 70 MB.
+/// The most publishes in a recording if the request does not say `max`. That is 70 MB.
 const EVENTS: usize = 1_000_000;
 const EVENTS_MAX: usize = 1_000_000_000;
-/// What each line is.
+/// The content type: one JSON document per line.
 const NDJSON: &str = "application/x-ndjson";
 
-/// What a window judges, as it happens
+/// Record what a window judges, as it happens
 ///
-/// A line of JSON for each publish: `time` in seconds since the recording began, and `id`, a digest with a secret of the
-/// process. The first line says `hapax_record`, the last one `end`: how many, and how many had no place.
+/// One line of JSON per publish: `time` in seconds since the recording began, and `id`, a digest with a secret of the
+/// process. The first line has the key `hapax_record`, the last line `end`: how many publishes there were and how many
+/// were lost because the client read too slowly.
 #[utoipa::path(get, path = "/api/v1/windows/{name}/record", tag = "windows", security(("token" = [])),
     params(("name" = String, Path, description = "the window's name"),
-        ("seconds" = Option<f64>, Query, description = "for so long; 60 without"),
-        ("max" = Option<u64>, Query, description = "so many publishes at most; 1000000 without")),
+        ("seconds" = Option<f64>, Query, description = "length in seconds (60)"),
+        ("max" = Option<u64>, Query, description = "the most publishes (1000000)")),
     responses((status = 200, body = String, content_type = NDJSON), (status = 400, body = ComplaintBody),
         (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody),
         (status = 503, body = ComplaintBody)))]
@@ -68,10 +72,10 @@ pub(super) async fn stream(
     })?;
     tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, seconds = span.as_secs_f64(), "being recorded");
     let begin = Instant::from_std(now.instant);
-    let tape = Tape { recorder, begin, end: begin + span, left, told: 0, samples: Vec::new() };
-    // serde_json sorts its keys: `hapax_record` stands first.
+    let recording = Recording { recorder, begin, end: begin + span, left, sent: 0, samples: Vec::new() };
+    // serde_json sorts keys, so `hapax_record` comes first.
     let head = serde_json::json!({ "hapax_record": 1, "window": name, "started": now.iso(now.instant) });
-    let lines = futures_util::stream::unfold(Stage::Head(format!("{head}\n"), tape), next);
+    let lines = futures_util::stream::unfold(StreamState::Head(format!("{head}\n"), recording), next);
     Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
 }
 
@@ -88,40 +92,40 @@ fn seconds(query: &Query) -> Result<Duration, Complaint> {
     )
 }
 
-enum Stage {
-    Head(String, Tape),
-    Running(Tape),
+enum StreamState {
+    Head(String, Recording),
+    Running(Recording),
     Done,
 }
 
-async fn next(stage: Stage) -> Option<(Result<Bytes, Infallible>, Stage)> {
+async fn next(stage: StreamState) -> Option<(Result<Bytes, Infallible>, StreamState)> {
     let (text, stage) = match stage {
-        Stage::Head(head, tape) => (head, Stage::Running(tape)),
-        Stage::Running(tape) => tape.run().await,
-        Stage::Done => return None,
+        StreamState::Head(head, recording) => (head, StreamState::Running(recording)),
+        StreamState::Running(recording) => recording.run().await,
+        StreamState::Done => return None,
     };
     Some((Ok(text.into()), stage))
 }
 
-struct Tape {
+struct Recording {
     recorder: Recorder,
     begin: Instant,
     end: Instant,
     left: usize,
-    told: usize,
+    sent: usize,
     samples: Vec<Sample>,
 }
 
-impl Tape {
-    /// Waits until there is something to tell, or nothing will be any more.
-    async fn run(mut self) -> (String, Stage) {
+impl Recording {
+    /// Waits until there are publishes to send or the recording is over. Returns the next lines.
+    async fn run(mut self) -> (String, StreamState) {
         loop {
             tokio::time::sleep_until(self.end.min(Instant::now() + TAKE_EVERY)).await;
             let over = Instant::now() >= self.end;
             self.recorder.take(&mut self.samples);
             self.samples.truncate(self.left);
             let count = self.samples.len();
-            (self.told, self.left) = (self.told + count, self.left - count);
+            (self.sent, self.left) = (self.sent + count, self.left - count);
             let mut text = String::with_capacity(self.samples.len() * 72 + 80);
             for Sample { at, key } in &self.samples {
                 let (seconds, nanos) = (at.as_secs(), at.subsec_nanos());
@@ -129,12 +133,12 @@ impl Tape {
             }
             if over || self.left == 0 {
                 let (dropped, seconds) = (self.recorder.dropped(), self.begin.elapsed().as_secs_f64());
-                let end = serde_json::json!({ "end": { "events": self.told, "dropped": dropped, "seconds": seconds } });
+                let end = serde_json::json!({ "end": { "events": self.sent, "dropped": dropped, "seconds": seconds } });
                 let _ = writeln!(text, "{end}");
-                return (text, Stage::Done);
+                return (text, StreamState::Done);
             }
             if !text.is_empty() {
-                return (text, Stage::Running(self));
+                return (text, StreamState::Running(self));
             }
         }
     }

@@ -1,10 +1,10 @@
-//! The process: version, upstream, connections, memory.
+//! `/api/v1/status`: the process, its version, upstream, connections and memory.
 
 use crate::admin::Admin;
 use crate::admin::clock::Now;
 use crate::admin::complaint::ComplaintBody;
 use crate::admin::health::UpstreamState;
-use crate::admin::process::resident_bytes;
+use crate::process::resident_bytes;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -12,46 +12,46 @@ use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// How long a page waits for the upstream's answer, before it shows an older one.
+/// How long a page waits for the upstream's answer before it shows an older one.
 const UPSTREAM_PATIENCE: Duration = Duration::from_millis(250);
 
-/// The process.
+/// The state of the process.
 #[derive(Clone, PartialEq, Debug, Serialize, ToSchema)]
 pub(in crate::admin) struct Status {
-    /// of Hapax
+    /// the version of Hapax
     version: &'static str,
-    /// since its start
+    /// seconds since the process started
     uptime_seconds: f64,
-    /// it was told to end
+    /// true after the process was told to end
     draining: bool,
     upstream: UpstreamState,
     connections: Counts,
     memory: Memory,
     /// where AMQP clients connect
     listen: String,
-    /// this API asks for a token
+    /// true if this API asks for a token
     token_required: bool,
 }
 
-/// Client connections.
+/// Counts of client connections.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 struct Counts {
-    /// now
+    /// open now
     open: u64,
-    /// since the start
+    /// accepted since the start
     accepted: u64,
-    /// turned away since the start, because `max` were open
+    /// turned away since the start because `max` were open
     rejected: u64,
-    /// at a time
+    /// the most that may be open at a time
     max: usize,
 }
 
-/// Memory.
+/// Memory of the process.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 struct Memory {
-    /// what the process has in memory; 0 where the system does not say
+    /// bytes of RAM that the process uses; 0 where the system does not say
     resident_bytes: u64,
-    /// what the windows that size themselves may take together; none: no budget is configured
+    /// bytes that all windows with capacity "auto" may use together; absent if no budget is configured
     budget_bytes: Option<usize>,
 }
 
@@ -74,17 +74,17 @@ impl Admin {
                 budget_bytes: self.budget.budget_bytes(),
             },
             listen: self.listen.to_string(),
-            token_required: self.door.token.is_some(),
+            token_required: self.access.token.is_some(),
         }
     }
 
-    /// The upstream's state, a while old perhaps.
+    /// Returns the upstream's state. It may be some seconds old.
     pub(in crate::admin) async fn upstream(&self) -> UpstreamState {
         UpstreamState::of(&self.probe, self.probe.glance(UPSTREAM_PATIENCE).await)
     }
 }
 
-/// The process: version, upstream, connections, memory
+/// Show the process: version, upstream, connections, memory
 #[utoipa::path(get, path = "/api/v1/status", tag = "process", security(("token" = [])),
     responses((status = 200, body = Status), (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody)))]
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Status> {

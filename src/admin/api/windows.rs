@@ -1,7 +1,7 @@
-//! The windows: list, inspect, change, flush.
+//! `/api/v1/windows`: lists, shows, changes and flushes windows.
 
 use super::change::{AUTO, Capacity, Change, unprocessable};
-use super::{Body, Found, aside, cannot};
+use super::{Body, ConfiguredWindow, aside, cannot};
 use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::{Now, span};
@@ -20,48 +20,48 @@ use utoipa::ToSchema;
 #[derive(Clone, PartialEq, Debug, Serialize, ToSchema)]
 #[schema(as = Window)]
 pub(in crate::admin) struct WindowFacts {
-    /// as metrics and paths call it
+    /// the name in metrics and URLs
     name: String,
-    /// which vhosts: a pattern
+    /// the pattern for vhosts
     vhost: String,
-    /// which exchanges: a pattern
+    /// the pattern for exchanges
     exchange: String,
-    /// where the id is
+    /// where the id of a message is
     #[schema(example = "message-id")]
     id: String,
-    /// what an id is unique within
+    /// the scope within which an id is unique
     #[schema(value_type = String, example = "routing-key")]
     scope: Scope,
-    /// how ids are stored
+    /// the engine that stores ids
     #[schema(value_type = String, example = "lru")]
     engine: EngineKind,
     /// `enforce`, `observe` or `off`
     #[schema(value_type = String, example = "enforce")]
     mode: Mode,
-    /// what becomes of ids whose outcome is not known
+    /// what happens to ids whose outcome is unknown
     #[schema(value_type = String, example = "forget")]
     in_doubt: InDoubt,
-    /// what becomes of publishes without an id
+    /// what happens to publishes without an id
     #[schema(value_type = String, example = "forward")]
     missing_id: MissingId,
     /// whose confirms tell that a publish was stored
     #[schema(value_type = String, example = "shadow")]
     confirms: Confirms,
-    /// a duplicate makes its id young again
+    /// true if a duplicate renews its id's TTL
     refresh_on_duplicate: bool,
     /// publishes that may wait for the outcome of one id
     waiters_per_id: usize,
-    /// where publishes go instead
+    /// the exchange that publishes go to instead of theirs
     forward_to: Option<String>,
-    /// the capacity follows the traffic
+    /// true if the capacity follows the traffic
     auto: bool,
     #[serde(flatten)]
     facts: Facts,
 }
 
 impl WindowFacts {
-    fn of(admin: &Admin, found: Found<'_>, now: Instant) -> WindowFacts {
-        let Found { watched, configured } = found;
+    fn of(admin: &Admin, found: ConfiguredWindow<'_>, now: Instant) -> WindowFacts {
+        let ConfiguredWindow { watched, configured } = found;
         let (window, rules) = (&watched.window, watched.window.rules());
         WindowFacts {
             name: rules.name.to_string(),
@@ -84,12 +84,12 @@ impl WindowFacts {
 }
 
 impl Admin {
-    /// All of them, in the order of the configuration.
+    /// Returns all windows in the order of the configuration.
     pub(in crate::admin) fn windows(&self, now: Instant) -> Vec<WindowFacts> {
         self.all_windows().map(|found| WindowFacts::of(self, found, now)).collect()
     }
 
-    /// All of a change; it was found valid, so nothing of it can fail.
+    /// Applies a change. The change was already found valid.
     fn apply(&self, name: &str, change: Change, caller: Caller) -> Result<WindowFacts, Complaint> {
         let found = self.find(name)?;
         let window = &found.watched.window;
@@ -106,7 +106,7 @@ impl Admin {
         } else {
             ids_before.unwrap_or_default().to_string()
         };
-        // The one thing that may still be refused comes first.
+        // Change the capacity's mode first: this is the only step that can still be refused.
         if let Some(capacity) = change.capacity {
             self.budget
                 .set_auto(name, capacity == Capacity::Auto)
@@ -121,7 +121,7 @@ impl Admin {
             window.set_mode(mode);
             log("mode", mode_name(mode_before).to_owned(), mode_name(mode).to_owned());
         }
-        // The budget sizes it no more, so nobody else does.
+        // The budget no longer sizes this window, so nobody else resizes it at the same time.
         if let Some(Capacity::Ids(capacity)) = change.capacity {
             window.resize(capacity, Now::read().instant).ok_or_else(|| cannot("change its capacity"))?;
         }
@@ -137,21 +137,21 @@ fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-/// All windows.
+/// The list of windows.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Windows {
     /// in the order of the configuration
     windows: Vec<WindowFacts>,
 }
 
-/// All windows, in the order of the configuration
+/// List all windows in the order of the configuration
 #[utoipa::path(get, path = "/api/v1/windows", tag = "windows", security(("token" = [])),
     responses((status = 200, body = Windows), (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody)))]
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<Windows> {
     Json(Windows { windows: admin.windows(Now::read().instant) })
 }
 
-/// One window
+/// Show one window
 #[utoipa::path(get, path = "/api/v1/windows/{name}", tag = "windows", security(("token" = [])),
     params(("name" = String, Path, description = "the window's name")),
     responses((status = 200, body = WindowFacts), (status = 401, body = ComplaintBody),
@@ -163,10 +163,10 @@ pub(super) async fn show(
     Ok(Json(WindowFacts::of(&admin, admin.find(&name)?, Now::read().instant)))
 }
 
-/// Change capacity, TTL or mode while it works: all that is named, or nothing
+/// Change capacity, TTL or mode of a running window: either everything in the body, or nothing
 ///
-/// A smaller capacity evicts at once, least recently seen first; a larger one keeps what is there. A TTL holds for ids
-/// that are stored from now on. The file is not written: after a restart the configuration holds again.
+/// A smaller capacity evicts at once, least recently seen ids first. A larger one keeps all ids. A TTL applies to ids
+/// that are stored from now on. The configuration file is not written, so a restart undoes the change.
 #[utoipa::path(patch, path = "/api/v1/windows/{name}", tag = "windows", security(("token" = [])),
     params(("name" = String, Path, description = "the window's name")), request_body = Change,
     responses((status = 200, body = WindowFacts), (status = 400, body = ComplaintBody),
@@ -183,14 +183,14 @@ pub(super) async fn patch(
     aside(move || admin.apply(&name, change, caller)).await.map(Json)
 }
 
-/// What a flush did.
+/// The result of a flush.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Flushed {
-    /// ids that are not remembered any more
+    /// how many ids were forgotten
     flushed: usize,
 }
 
-/// Forget all ids of a window; what is in flight stays so
+/// Forget all ids of a window. Ids in flight stay in flight
 #[utoipa::path(post, path = "/api/v1/windows/{name}/flush", tag = "windows", security(("token" = [])),
     params(("name" = String, Path, description = "the window's name")),
     responses((status = 200, body = Flushed), (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody),

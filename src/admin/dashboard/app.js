@@ -1,8 +1,9 @@
-// The page: hears from the relay each second, keeps what was heard, and shows one window and the list of all.
+// The page. It receives an event from the relay each second, keeps a history, and shows one window and the list of all.
 //
-//   live.js      the line to the relay: token, requests, stream       history.js   the last ten minutes
-//   panel.js     one window's facts, with charts.js                   controls.js  settings, look-up, flush
-//   clients.js   connections                                          format.js    numbers as text    dom.js   the document
+//   live.js      talks to the relay: token, requests, event stream    history.js   keeps the last ten minutes
+//   panel.js     shows one window's facts, with charts.js             controls.js  changes settings, looks ids up, flushes
+//   clients.js   lists client connections                             format.js    writes numbers as text
+//   dom.js       changes the document
 
 import * as clients from "./clients.js";
 import * as controls from "./controls.js";
@@ -13,7 +14,7 @@ import { follow } from "./live.js";
 import * as panel from "./panel.js";
 
 const WEIGHT = { critical: 2, high: 1, ok: 0 };
-/** From so many windows on, the list can be filtered and sorted. */
+/** With more windows than this, the list can be filtered and sorted. */
 const MANY = 8;
 
 const history = new History();
@@ -22,7 +23,7 @@ let last = null;
 let lostAt = null;
 let lostWhy = null;
 
-/** The window that the address names, or the first one. */
+/** Returns the window that the page's address names, or the first one. */
 function selected() {
   return last.windows.find((window) => address(window) === location.hash) ?? last.windows[0] ?? null;
 }
@@ -77,7 +78,7 @@ function vitals(status) {
   set("uptime", fmt.span(Math.floor(status.uptime_seconds)));
 }
 
-/** What must be known before anything else, above everything else. */
+/** Shows the most important problems at the top of the page. */
 function notices() {
   const all = [];
   if (lostAt !== null) all.push(["bad", `Disconnected since ${fmt.time(lostAt)}. What is shown is from then.${lostWhy ? ` ${lostWhy}` : ""}`]);
@@ -91,7 +92,7 @@ function notices() {
   if (all.length > 0) announce(all.map(([, words]) => words).join(" "));
 }
 
-/** Says when a window's level has changed since the last message. */
+/** Announces each window whose level has changed since the last event. */
 function changes(windows) {
   for (const { name, level: now, pressure } of windows) {
     const before = levels.get(name);
@@ -125,7 +126,7 @@ function heard(message) {
   if (lostAt !== null) announce("Connected again.");
   lostAt = null;
   link("live", "live");
-  // The history goes on while nobody looks; the document can wait.
+  // A hidden page only keeps its history; it is drawn when it is shown again.
   if (!document.hidden) render();
 }
 
@@ -166,7 +167,7 @@ function begin() {
   $("#pressed-first").addEventListener("change", render);
   window.addEventListener("hashchange", render);
   document.addEventListener("visibilitychange", () => !document.hidden && render());
-  // Charts are as wide as their place. (Their height never follows, so this can't go round in circles.)
+  // Charts are as wide as their panel. Drawing them never changes the panel's width, so this can't loop.
   let width = 0;
   new ResizeObserver(([entry]) => {
     if (entry.contentRect.width === width) return;

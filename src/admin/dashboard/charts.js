@@ -1,7 +1,7 @@
-// Charts, as SVG drawn by hand at the size that they are shown in, so that text and lines are never scaled.
+// Draws charts as SVG at the size in which they are shown, so that text and lines are never scaled.
 //
-// A chart is drawn anew from its data each time; nothing is kept but where the pointer is. Colours come from classes.
-// Numbers are beside every chart as text, and each has a label that says the same in words: none is needed to read the page.
+// A chart is drawn again from its data each time. Only the position of the pointer is kept. Colours come from classes.
+// The numbers of each chart are also beside it as text and in its label, so the page can be read without the charts.
 
 import { $, attribute, h, s, text } from "./dom.js";
 import * as fmt from "./format.js";
@@ -9,7 +9,7 @@ import * as fmt from "./format.js";
 const HEIGHT = 148;
 const EDGE = { top: 12, right: 10, bottom: 18, left: 46 };
 
-/** A clean canvas in this host, as wide as it is. */
+/** Returns an empty canvas in this element, as wide as the element. */
 function canvas(host, label, height = HEIGHT) {
   const width = Math.max(160, host.clientWidth);
   let svg = host.firstElementChild;
@@ -25,7 +25,7 @@ function canvas(host, label, height = HEIGHT) {
   return { svg, width, height, right: width - EDGE.right, bottom: height - EDGE.bottom };
 }
 
-/** What a chart says when there is nothing to draw. */
+/** Shows a message in place of a chart that has nothing to draw. */
 export function empty(host, message) {
   if (host.firstElementChild?.tagName !== "P") host.replaceChildren(h("p", { class: "empty" }, message));
   else text(host.firstElementChild, message);
@@ -35,13 +35,13 @@ export function empty(host, message) {
 const label = (x, y, words, attributes = {}) => s("text", { x, y, ...attributes }, words);
 const line = (x1, y1, x2, y2, cls) => s("line", { x1, y1, x2, y2, class: cls });
 
-/** The smallest of 1, 2, 2.5, 5 × 10ⁿ that is at least this. */
+/** Returns the smallest of 1, 2, 2.5, 5 × 10ⁿ that is at least `least`. */
 function niceStep(least) {
   const base = 10 ** Math.floor(Math.log10(least));
   return [1, 2, 2.5, 5, 10].map((n) => n * base).find((step) => step >= least * 0.999);
 }
 
-/** Horizontal lines with their values; returns how a value becomes a height. */
+/** Draws horizontal lines with their values. Returns the function from a value to its height. */
 function yAxis({ svg, right, bottom }, most, format) {
   const step = niceStep((most > 0 ? most : 1) / 3);
   const top = step * Math.max(1, Math.ceil((most / step) * 0.999));
@@ -53,7 +53,7 @@ function yAxis({ svg, right, bottom }, most, format) {
   return y;
 }
 
-/** Time from left to right; returns how a moment becomes a place. */
+/** Draws the time axis. Returns the function from a moment to its horizontal position. */
 function timeAxis({ svg, right, bottom, height }, now, seconds) {
   const x = (t) => right - ((now - t) / 1000 / seconds) * (right - EDGE.left);
   for (const share of [1, 0.5, 0]) {
@@ -65,7 +65,7 @@ function timeAxis({ svg, right, bottom, height }, now, seconds) {
   return x;
 }
 
-/** A path through the points, broken where nothing was heard for a while. */
+/** Returns a path through the points, with a gap wherever no event arrived for a while. */
 function path(points, x, y) {
   let before = -Infinity;
   return points
@@ -77,7 +77,7 @@ function path(points, x, y) {
     .join("");
 }
 
-/** Lines across the chart, each with its word: at the right, or at the left where another one is too near. */
+/** Draws lines across the chart, each with its label at the right. A label too close to another one goes to the left. */
 function across({ svg, right }, marks, y) {
   let before = Infinity;
   for (const { value, words, cls } of marks.toSorted((a, b) => a.value - b.value)) {
@@ -113,8 +113,9 @@ function followPointer(host, redraw) {
 }
 
 /**
- * Lines over time. `series`: `{name, cls, points: [{t, v}]}`; `marks`: `{value, words, cls}`, lines across; `strip`:
- * `[{from, to, level}]`, drawn below the lines' feet. `area` fills below the first series.
+ * Draws lines over time. `series` is `[{name, cls, points: [{t, v}]}]`. `marks` is `[{value, words, cls}]`: horizontal
+ * lines across the chart. `strip` is `[{from, to, level}]`: a bar of levels below the lines. `area` fills the area below
+ * the first series.
  */
 export function lines(host, options) {
   const { series, marks = [], strip = [], area = false, now, seconds, format, words, least = 0 } = options;
@@ -144,7 +145,7 @@ export function lines(host, options) {
   readout(host, box, pointer.x, x, series, format, now);
 }
 
-/** The values under the pointer. */
+/** Shows the values at the pointer. */
 function readout(host, box, at, x, series, format, now) {
   let words = "";
   if (at !== null && at >= EDGE.left && at <= box.right) {
@@ -167,8 +168,8 @@ function readout(host, box, at, x, series, format, now) {
 }
 
 /**
- * How old ids were when they were pushed out, against the TTL. The bars stand side by side, one per bucket, so the axis
- * is as logarithmic as the buckets are.
+ * Draws how old ids were when they were evicted early, compared with the TTL. There is one bar per bucket, so the axis is
+ * as logarithmic as the buckets are.
  */
 export function ages(host, buckets, ttl, words) {
   const used = buckets.flatMap(({ count }, index) => (count > 0 ? [index] : []));
@@ -188,7 +189,7 @@ export function ages(host, buckets, ttl, words) {
     const attributes = { x: EDGE.left + index * slot + 1, y: box.bottom - height, width: Math.max(1, slot - 2), height };
     box.svg.append(s("rect", { ...attributes, class: "bar early" }, s("title", {}, title)));
   }
-  // Where in its bucket the TTL lies, by ratio as the buckets themselves.
+  // Returns the position of a duration. Inside a bucket the scale is logarithmic, as the buckets themselves are.
   const place = (seconds) => {
     const index = range.findIndex((_, i) => bound(first + i) >= seconds);
     const [low, high] = [bound(first + index - 1), bound(first + index)];
@@ -215,7 +216,7 @@ function ageLabels(box, range, first, slot, bound) {
   }
 }
 
-/** Caught duplicates against capacity; the present capacity and the recommended one are marked. */
+/** Draws caught duplicates over capacity, with marks at the present and at the recommended capacity. */
 export function whatIf(host, points, capacity, recommended, words) {
   if (points.length < 2) return empty(host, "Not enough traffic sampled yet");
   const box = canvas(host, words);

@@ -1,4 +1,4 @@
-// The connections of clients: asked for every few seconds while somebody looks, a page at a time.
+// Lists the client connections, a page at a time. The list is requested every few seconds while it is visible.
 
 import { $, attribute, h, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
@@ -34,13 +34,13 @@ async function ask() {
   try {
     answer = await api("GET", `connections?limit=${PAGE}&offset=${offset}`);
   } catch (error) {
-    // That the relay is gone is said at the top of the page.
+    // A lost relay has no status, and is already reported at the top of the page.
     if (error.status !== undefined) text($("#clients-words"), error.message);
     return;
   }
   if (turn !== asked) return;
   const { connections, total } = answer;
-  // Those who were on the last page may all have gone.
+  // All connections of the last page may have closed since.
   if (connections.length === 0 && offset > 0) {
     offset = Math.max(0, Math.floor((total - 1) / PAGE) * PAGE);
     return;
@@ -55,7 +55,7 @@ async function ask() {
   $("#client-list tbody").replaceChildren(...connections.map(row));
 }
 
-/** Wires the list, once. */
+/** Connects the list's buttons and its timer. Called once. */
 export function begin() {
   const turn = (pages) => () => {
     offset = Math.max(0, offset + pages * PAGE);
@@ -63,7 +63,7 @@ export function begin() {
   };
   $("#page-back").addEventListener("click", turn(-1));
   $("#page-on").addEventListener("click", turn(1));
-  // Thousands of connections are not asked for while their list is below the fold.
+  // Do not request connections while their list is scrolled out of view: there may be thousands.
   new IntersectionObserver(([entry]) => {
     const came = entry.isIntersecting && !seen;
     seen = entry.isIntersecting;

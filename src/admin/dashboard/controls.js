@@ -1,22 +1,22 @@
-// What changes or asks: settings with their forecast, look-up of an id, flush. Each belongs to the window that is shown.
+// The forms for the window that is shown: settings with their forecast, look-up of an id, flush.
 
 import { $, attribute, confirm, h, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 import { api } from "./live.js";
 
 const path = (window, rest = "") => `windows/${encodeURIComponent(window.name)}${rest}`;
-/** Before a forecast is asked for, so that it is not asked for at each key. */
+/** Pause before a forecast is requested, so that not every key press requests one. */
 const TYPING_MS = 250;
 
 let shownWindow = null;
-/** What was typed and not applied yet, by field; a field that is not here follows the relay. */
+/** Edits that are not applied yet, by field. A field without an edit follows the relay. */
 let draft = {};
 let forecast = { of: null, timer: 0 };
 let found = null;
 
 const fields = () => ({ capacity: $("#set-capacity"), auto: $("#set-auto"), ttl: $("#set-ttl"), mode: $("#set-mode") });
 
-/** What the relay has, as the fields would say it. */
+/** Returns the relay's settings as the fields write them. */
 const present = (window) => ({
   capacity: fmt.count(window.capacity),
   auto: window.auto === true,
@@ -32,7 +32,7 @@ function problem(field, words) {
   if (input) attribute(input, "aria-invalid", words ? "true" : null);
 }
 
-/** What differs from the relay as the body of a PATCH, or null if something is not readable. */
+/** Returns the edits as the body of a PATCH, or null if a field can't be parsed. */
 function change() {
   const window = shownWindow;
   const body = {};
@@ -76,7 +76,7 @@ function showNow(window) {
   set("caught", fmt.percent(caughtNow(window)));
 }
 
-/** What the change would cost at once, which no average tells. */
+/** Warns of the immediate effects of a change, which the forecast's averages do not show. */
 function warnings(window, body) {
   const all = [];
   if (typeof body.capacity === "number" && body.capacity < window.entries) {
@@ -93,7 +93,7 @@ function settingsProblem(words) {
   shown($("#settings-problem"), Boolean(words));
 }
 
-/** The form's state after an edit or news from the relay: what may be pressed, and which forecast is due. */
+/** Updates the form after an edit or an event of the relay: enables its buttons and requests a forecast. */
 function review() {
   const body = change();
   const key = body && Object.keys(body).length > 0 ? JSON.stringify([shownWindow.name, body]) : null;
@@ -136,7 +136,7 @@ async function ask(key, body) {
   }
 }
 
-/** A change in words, as it is said after it was made. */
+/** Returns a change in words, for the message after it was applied. */
 function told(before, after) {
   const all = [];
   const say = (name, from, to) => from !== to && all.push(`${name} ${from} → ${to}`);
@@ -160,7 +160,7 @@ async function apply(event) {
     follow(after);
     text($("#applied"), told(before, after));
     review();
-    // The button that was pressed is off now: the focus must not fall off the page.
+    // The button that had the focus is disabled now, so move the focus to a field.
     $("#set-capacity").focus({ preventScroll: true });
   } catch (error) {
     settingsProblem(error.message);
@@ -168,7 +168,7 @@ async function apply(event) {
   }
 }
 
-/** Fields that nobody has edited say what the relay has. */
+/** Writes the relay's settings into all fields that nobody has edited. */
 function follow(window) {
   shownWindow = window;
   const values = present(window);
@@ -193,7 +193,7 @@ function edited(name) {
 
 const isPattern = (glob) => /[*?[\]{}\\]/.test(glob);
 
-/** Which parts of a place the window's scope needs, and what is known of them already. */
+/** Shows the fields of the look-up that the window's scope needs, and fills in what is known already. */
 function lookupParts(window) {
   const needs = {
     vhost: isPattern(window.vhost),
@@ -242,7 +242,7 @@ async function lookup(event) {
   const window = shownWindow;
   const id = $("#look-id").value;
   if (id === "") return lookupProblem("Write the id to look for.");
-  // Every browser takes these for steps in the path, however they are written.
+  // Browsers always interpret these two as steps in a path, even when they are escaped.
   if (id === "." || id === "..") return lookupProblem("A browser can't ask for this id: use `hapax ids get`.");
   const where = `/ids/${encodeURIComponent(id)}?${place(window)}`;
   try {
@@ -286,7 +286,7 @@ async function flush() {
   }
 }
 
-/** Wires the forms, once. */
+/** Connects the forms' events. Called once. */
 export function begin() {
   for (const [name, field] of Object.entries(fields())) {
     field.addEventListener(name === "auto" || name === "mode" ? "change" : "input", edited(name));
@@ -312,7 +312,7 @@ export function begin() {
   $("#flush").addEventListener("click", flush);
 }
 
-/** Brings the forms up to date. Another window than before starts them anew. */
+/** Updates the forms. Resets them if the window is another one than before. */
 export function update(window) {
   if (shownWindow?.name !== window.name) {
     draft = {};

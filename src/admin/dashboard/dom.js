@@ -1,4 +1,4 @@
-// The few things that the page does to the document. Text goes in as text: there is no way to pass markup.
+// The few functions that change the document. Text is always set as text, so no markup can get in.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -16,38 +16,38 @@ function build(element, attributes, children) {
   return element;
 }
 
-/** An element; strings among the children become text nodes. */
+/** Creates an element. Strings among the children become text nodes. */
 export const h = (tag, attributes = {}, ...children) => build(document.createElement(tag), attributes, children);
 
-/** Likewise, of SVG. */
+/** Creates an SVG element in the same way. */
 export const s = (tag, attributes = {}, ...children) =>
   build(document.createElementNS(SVG, tag), attributes, children);
 
-/** Sets text only where it differs, so that a selection survives and nothing is laid out again in vain. */
+/** Sets an element's text if it differs, so that a selection survives and the browser need not lay it out again. */
 export function text(element, value) {
   if (element && element.textContent !== value) element.textContent = value;
 }
 
-/** Likewise for an attribute; null removes it. */
+/** Sets an attribute if it differs. null removes it. */
 export function attribute(element, name, value) {
   if (value === null) element.removeAttribute(name);
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
 }
 
-/** Shows or hides. */
+/** Shows or hides an element. */
 export function shown(element, yes) {
   if (element.hidden === yes) element.hidden = !yes;
 }
 
 const MARKS = { ok: "●", high: "▲", critical: "■" };
 
-/** A level as shape, colour and word. */
+/** Shows a level by shape, colour and word. */
 export function level(element, name) {
   attribute(element, "data-level", name);
   text(element, `${MARKS[name] ?? "?"} ${name}`);
 }
 
-/** Opens a dialog that asks; resolves to whether it was confirmed. Escape and Cancel say no. */
+/** Asks a question in a dialog. Resolves to true if it was confirmed, and to false after Escape or Cancel. */
 export function confirm({ title, message, action }) {
   const dialog = $("#confirm");
   text($("h2", dialog), title);
@@ -66,7 +66,7 @@ export function confirm({ title, message, action }) {
 
 let announcing = 0;
 
-/** Tells a screen reader, politely. What comes within one turn is said together. */
+/** Announces a message to a screen reader. Messages of the same turn are read together. */
 export function announce(message) {
   const region = $("#announcer");
   region.append(h("p", {}, message));

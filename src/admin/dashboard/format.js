@@ -1,6 +1,6 @@
-// Numbers, spans and sizes as text, and back. Pure functions: nothing here touches the page.
+// Writes numbers, durations and sizes as text, and reads them. All functions are pure: they do not touch the page.
 //
-// One locale for everybody: a screenshot in a ticket must not mean 1.234 to one reader and 1,234 to the other.
+// Every user gets the same locale. Otherwise 1.234 in a screenshot would mean different numbers to different readers.
 
 const integer = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const oneDigit = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
@@ -9,17 +9,17 @@ const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumSigni
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
 export const NONE = "–";
-/** A number and its unit stay on one line. */
+/** A no-break space, which keeps a number and its unit on one line. */
 const NB = "\u00a0";
 const known = (value) => typeof value === "number" && Number.isFinite(value);
 
-/** 1,234,567 */
+/** Writes 1,234,567. */
 export const count = (value) => (known(value) ? integer.format(value) : NONE);
 
-/** 1.23M, for axes and other narrow places */
+/** Writes 1.23M, for axes and other narrow places. */
 export const compact = (value) => (known(value) ? short.format(value) : NONE);
 
-/** 12.3/s; whole numbers from a hundred on */
+/** Writes 12.3/s, and whole numbers from a hundred on. */
 export function rate(value) {
   if (!known(value)) return NONE;
   if (value === 0) return "0/s";
@@ -27,14 +27,14 @@ export function rate(value) {
   return `${value < 99.95 ? oneDigit.format(value) : integer.format(value)}/s`;
 }
 
-/** 1.40 */
+/** Writes 1.40. */
 export function ratio(value) {
   if (!known(value)) return NONE;
   if (value > 0 && value < 0.005) return "< 0.01";
   return value < 999.995 ? twoDigits.format(value) : compact(value);
 }
 
-/** 99.9 %: cut, not rounded, so that "100 %" is said only of the whole */
+/** Writes 99.9 %. It cuts instead of rounding, so that "100 %" always means all. */
 export function percent(share) {
   if (!known(share)) return NONE;
   const tenths = Math.floor(share * 1000 + 1e-6) / 10;
@@ -42,7 +42,7 @@ export function percent(share) {
   return `${tenths === 100 || tenths === 0 ? integer.format(tenths) : oneDigit.format(tenths)}${NB}%`;
 }
 
-/** A tiny share, as one in so many: a false-positive rate of 7.6e-6 is "1 in 131,072". */
+/** Writes a tiny share as "1 in N": a false-positive rate of 7.6e-6 is "1 in 131,072". */
 export function oneIn(share) {
   if (!known(share) || share <= 0) return "none";
   return `1 in ${integer.format(Math.round(1 / share))}`;
@@ -50,7 +50,7 @@ export function oneIn(share) {
 
 const SIZES = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
-/** 95.4 MiB */
+/** Writes 95.4 MiB. */
 export function bytes(value) {
   if (!known(value)) return NONE;
   let unit = 0;
@@ -63,7 +63,7 @@ export function bytes(value) {
 
 const UNITS = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
 
-/** 2 min 13 s: the two largest units that are not zero */
+/** Writes 2 min 13 s, with the two largest units that are not zero. */
 export function span(seconds) {
   if (!known(seconds)) return NONE;
   if (seconds === 0) return `0${NB}s`;
@@ -80,17 +80,17 @@ export function span(seconds) {
   return parts.join(" ");
 }
 
-/** 1.7 min: one unit, for axes */
+/** Writes 1.7 min, with one unit, for axes. */
 export function spanShort(seconds) {
   if (!known(seconds) || seconds < 1) return span(seconds);
   const [name, size] = UNITS.find(([, size]) => seconds >= size);
   return `${Number((seconds / size).toPrecision(2))}${NB}${name}`;
 }
 
-/** 14:03:22, in the reader's own time zone */
+/** Writes 14:03:22 in the reader's own time zone. */
 export const time = (date) => clock.format(date);
 
-/** What the relay's own configuration would say: 1h 30m. For the field that edits it. */
+/** Writes 1h 30m as in the relay's configuration, for the field that edits it. */
 export function spanInput(seconds) {
   if (!known(seconds)) return "";
   let rest = Math.round(seconds * 1000);
@@ -105,7 +105,7 @@ export function spanInput(seconds) {
 
 const SECONDS = { ms: 0.001, s: 1, sec: 1, m: 60, min: 60, h: 3600, d: 86_400, w: 604_800 };
 
-/** Seconds of "10m", "1h 30m", "90s"; null if it is none of that. A number without a unit is null, too: of what? */
+/** Reads the seconds of "10m", "1h 30m" or "90s". Returns null for other text, and for a number without a unit. */
 export function parseSpan(text) {
   const parts = [...text.trim().toLowerCase().matchAll(/\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]+)/gy)];
   const length = parts.reduce((sum, part) => sum + part[0].length, 0);
@@ -114,7 +114,7 @@ export function parseSpan(text) {
   return Number.isFinite(seconds) && seconds > 0 ? Math.round(seconds * 1000) / 1000 : null;
 }
 
-/** Ids of "2,000,000", "2 000 000", "2_000_000", "2.5M" or "500k"; null if it is none of that. */
+/** Reads a number of ids: "2,000,000", "2 000 000", "2_000_000", "2.5M" or "500k". Returns null for other text. */
 export function parseCount(text) {
   const match = /^([0-9]+(?:\.[0-9]+)?)([kmg]?)$/i.exec(text.trim().replace(/[\s,_]/g, ""));
   if (!match) return null;
@@ -123,8 +123,8 @@ export function parseCount(text) {
 }
 
 /**
- * Names that publishers have chosen, made safe to look at: control characters and those that turn the direction of
- * text are shown as escapes. (That they are no markup is seen to elsewhere: the page sets textContent only.)
+ * Makes names that publishers have chosen safe to look at: writes control characters, and characters that reverse the
+ * direction of text, as escapes. Markup is no danger here, because the page only sets textContent.
  */
 export function visible(text) {
   const hidden = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]/g;

@@ -1,13 +1,13 @@
-// The last ten minutes, as this page has seen them. The relay keeps no history: Prometheus does, for those who have one.
+// Keeps the last ten minutes that this page has seen. The relay keeps no history; Prometheus can do that.
 
 const KEEP_MS = 600_000;
-/** What charts span, in seconds: the smallest that holds what there is, so that a young page is not an empty one. */
+/** Lengths of the time axis in seconds. Charts use the shortest that holds all samples, so a new page is not almost empty. */
 const SPANS = [60, 120, 300, 600];
 
 export class History {
   #windows = new Map();
 
-  /** Takes note of what is known now. */
+  /** Adds a sample for each window. */
   add(now, windows) {
     for (const window of windows) {
       const samples = this.#windows.get(window.name) ?? [];
@@ -28,12 +28,12 @@ export class History {
     }
   }
 
-  /** One number of a window over time. */
+  /** Returns one number of a window over time. */
   points(name, key) {
     return (this.#windows.get(name) ?? []).map((sample) => ({ t: sample.t, v: sample[key] }));
   }
 
-  /** How many seconds charts span. */
+  /** Returns the length of the charts' time axis in seconds. */
   seconds(name, now) {
     const first = this.#windows.get(name)?.[0]?.t ?? now;
     return SPANS.find((span) => now - first <= span * 1000) ?? SPANS.at(-1);

@@ -1,16 +1,16 @@
-// The line to the relay: requests with the token, and the stream of events that keeps the page up to date.
+// Talks to the relay: sends requests with the token, and reads the stream of events that keeps the page up to date.
 //
-// EventSource can't send a header, so the stream is read by hand: fetch, decode, cut into events. When it breaks it is
-// opened again, at first at once, then less and less often.
+// EventSource can't send a header, so the stream is read by hand: fetch, decode, cut into events. A broken stream is
+// opened again, at first at once, then after longer and longer pauses.
 
 import { $, shown, text } from "./dom.js";
 
 const TOKEN = "hapax-token";
-/** The relay says something each second; a stream that is silent for so long is dead, whatever TCP thinks. */
+/** The relay sends an event each second. A stream that is silent for this long is dead, even if TCP has not noticed. */
 const SILENCE_MS = 6_000;
 const BACKOFF_MS = [250, 1_000, 2_000, 4_000, 8_000, 15_000];
 
-/** What the relay refused, in its own words. */
+/** An error answer of the relay, with the relay's own text. */
 export class Refused extends Error {
   constructor(status, body) {
     const said = Array.isArray(body?.errors) && body.errors.length > 0 ? body.errors : [body?.error];
@@ -27,19 +27,19 @@ const headers = (more = {}) => {
 
 let asking = null;
 
-/** Asks for the token, once however many requests were refused. Resolves when there is one to try. */
+/** Asks the user for the token. Several refused requests share one question. Resolves when there is a token to try. */
 function askToken() {
   asking ??= new Promise((resolve) => {
     const dialog = $("#token");
     const field = $("input", dialog);
     shown($(".problem", dialog), sessionStorage.getItem(TOKEN) !== null);
     field.value = "";
-    // A page without the token has nothing to show, so there is no way out but to give one.
+    // Without the token the page has nothing to show, so the dialog can't be cancelled.
     dialog.oncancel = (event) => event.preventDefault();
     $("form", dialog).onsubmit = (event) => {
       event.preventDefault();
       const given = field.value.trim();
-      // What can't go into a header would only fail later, with words that nobody understands.
+      // Such characters can't be sent in a header. The browser's own error for them would be hard to understand.
       if (!/^[\x21-\x7e]+$/.test(given)) {
         text($(".problem", dialog), "A token has no spaces and no letters beyond ASCII.");
         shown($(".problem", dialog), true);
@@ -61,12 +61,12 @@ async function send(path, options) {
     const sent = sessionStorage.getItem(TOKEN);
     const answer = await fetch(path, { cache: "no-store", ...options, headers: headers(options.headers) });
     if (answer.status !== 401) return answer;
-    // Another request may have asked meanwhile; then its token is to be tried first.
+    // Another request may have asked in the meantime. Then try its token first.
     if (sessionStorage.getItem(TOKEN) === sent) await askToken();
   }
 }
 
-/** One request to the API; JSON there and back. Throws `Refused` for what the relay refuses. */
+/** Sends one request to the API, with JSON in both directions. Throws `Refused` for an error answer. */
 export async function api(method, path, body) {
   const options = { method, headers: {} };
   if (method !== "GET") {
@@ -79,7 +79,7 @@ export async function api(method, path, body) {
   return said;
 }
 
-/** Cuts text that comes in pieces into events. */
+/** Cuts text that arrives in pieces into events. */
 export function cutter(onEvent) {
   let rest = "";
   return (piece) => {
@@ -106,7 +106,7 @@ async function read(onWindows) {
     watchdog = setTimeout(() => abort.abort(), SILENCE_MS);
   };
   try {
-    // While the token is asked for nobody is silent: the watch begins with the answer.
+    // The watchdog starts only with the answer, because the user may need time to enter the token.
     const options = { method: "GET", headers: { Accept: "text/event-stream" }, signal: abort.signal };
     const answer = await send("/api/v1/events", options);
     if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => null));
@@ -127,7 +127,7 @@ async function read(onWindows) {
   }
 }
 
-/** Waits so long, or until the reader comes back to the page or the network does. */
+/** Waits for `ms`, or until the user returns to the page, or until the network is back. */
 function pause(ms) {
   return new Promise((resolve) => {
     const events = [[window, "online"], [document, "visibilitychange"]];
@@ -141,7 +141,7 @@ function pause(ms) {
   });
 }
 
-/** Follows the relay for as long as the page lives. `onLost` is told why, and when it will be tried again. */
+/** Follows the relay for as long as the page lives. Calls `onLost` with the reason and the pause before the next try. */
 export async function follow(onWindows, onLost) {
   let failed = 0;
   for (;;) {

@@ -1,10 +1,10 @@
-// One window's facts on the page. Reads a window as the API gives it, writes text and charts, changes nothing.
+// Shows one window's facts. It reads a window as the API returns it, and writes text and charts. It changes no setting.
 
 import * as charts from "./charts.js";
 import { $, $$, attribute, h, level, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 
-/** Causes of eviction in the order that they are shown; the first two break the promise of the TTL. */
+/** The causes of eviction in display order. The first two evict ids before their TTL is over. */
 const CAUSES = ["capacity", "resize", "expired", "forget", "flush"];
 const EARLY = new Set(["capacity", "resize"]);
 
@@ -13,7 +13,7 @@ const evictedEarly = (window) => cause(window, "capacity") + cause(window, "resi
 const judged = ({ publishes }) => publishes.fresh + publishes.duplicate;
 const silent = (window) => judged(window) + window.publishes.no_id + window.publishes.bypassed === 0;
 
-/** What each `data-show` says. */
+/** The text of each `data-show` element. */
 const SHOW = {
   name: (w) => w.name,
   pressure: (w) => fmt.ratio(w.pressure),
@@ -71,7 +71,7 @@ const SHOW = {
   },
 };
 
-/** One line that answers the first question. */
+/** Writes the one line that answers "Is it large enough?". */
 function verdict(window) {
   if (window.mode === "off") return ["off", "Nothing is judged: the mode is off."];
   if (silent(window)) return ["none", "No publishes yet."];
@@ -85,7 +85,7 @@ function verdict(window) {
   }
 }
 
-/** A little more than what is recommended is no reason to change anything. */
+/** Returns true if the recommended capacity is worth trying. A capacity up to 25 % above it is fine as it is. */
 const isWorthTrying = ({ recommended_capacity: recommended, capacity, auto }) =>
   recommended !== null && !auto && (capacity < recommended || capacity > recommended * 1.25);
 
@@ -122,7 +122,7 @@ function tags(window) {
   list.replaceChildren(...all.map(([name, value]) => tag(name, value)));
 }
 
-/** Rows of a name, a bar and a number, kept in place. */
+/** Draws rows of a name, a bar and a number. Existing rows are updated in place. */
 function evictions(window) {
   const host = $("#evictions");
   const most = Math.max(1, ...CAUSES.map((name) => cause(window, name)));
@@ -193,12 +193,12 @@ function scopes(window) {
   }));
 }
 
-/** The level over time as `[{from, to, level}]`, from what changed and what is. */
+/** Returns the level over time as `[{from, to, level}]`, from the changes of level and the present level. */
 function strip(window, now, seconds) {
   const begin = now - seconds * 1000;
   const changes = window.level_history.map(({ ago_seconds, level: to }) => ({ at: now - ago_seconds * 1000, to }));
   const stretches = [];
-  // Before the first change that is known it was what every window begins with.
+  // Before the first known change, assume the level that every window starts with.
   let [from, current] = [begin, changes.length > 0 && changes[0].to === "ok" ? changes[0].to : "ok"];
   for (const { at, to } of changes) {
     if (at > from) stretches.push({ from, to: at, level: current });
@@ -212,7 +212,7 @@ function levelChanges(window, now) {
   const list = $("#level-history ol");
   const recent = window.level_history.slice(-12).reverse();
   shown($("#level-history"), recent.length > 0);
-  // Said to the second: a change does not move, whatever the clocks' jitter between two messages.
+  // Round to whole seconds: otherwise small differences between the clocks would move a change back and forth.
   const key = recent.map(({ ago_seconds, level: to }) => `${fmt.time(now - Math.round(ago_seconds) * 1000)} ${to}`);
   if (list.dataset.count === `${window.name} ${recent.length}`) return;
   list.dataset.count = `${window.name} ${recent.length}`;
@@ -263,7 +263,7 @@ function draw(window, history, now) {
   charts.whatIf($("#c-what-if"), window.what_if.points, window.capacity, window.recommended_capacity, SHOW.what_if(window));
 }
 
-/** Brings the page up to date with this window. */
+/** Updates the page with this window. */
 export function show(window, history, now) {
   for (const element of $$("[data-show]", $("#window"))) text(element, SHOW[element.dataset.show](window));
   level($("#window .title .level"), window.level);

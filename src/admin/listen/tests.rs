@@ -1,4 +1,4 @@
-//! Over real sockets: the silent, the slow, and those who come after them.
+//! Tests over real sockets: silent peers, slow peers, and those who come after them.
 
 use super::*;
 use axum::routing::get;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_secs(20);
-/// What a liveness probe waits by default.
+/// How long a liveness probe waits by default.
 const PROBE: Duration = Duration::from_secs(1);
 
 async fn start(router: Router, bounds: Bounds) -> SocketAddr {
@@ -29,14 +29,15 @@ async fn ask(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// The first bytes of an answer.
+/// Reads the first bytes of an answer.
 async fn answer(stream: &mut TcpStream) -> io::Result<[u8; 12]> {
     let mut first = [0; 12];
     stream.read_exact(&mut first).await?;
     Ok(first)
 }
 
-/// A probe is a process of its own: it sends its request as soon as it is connected.
+/// Sends a request as soon as the socket is connected, like a probe that is a process of its own, and checks the
+/// answer.
 async fn is_answered(address: SocketAddr) {
     use std::io::{Read, Write};
     let probe = tokio::task::spawn_blocking(move || {
@@ -54,7 +55,7 @@ fn here() -> Router {
     Router::new().route("/", get(async || "here"))
 }
 
-/// A body that never ends, and says when it is dropped.
+/// A body that never ends and tells when it is dropped.
 fn endless() -> (Router, mpsc::UnboundedReceiver<()>) {
     struct Told(mpsc::UnboundedSender<()>);
     impl Drop for Told {
@@ -96,7 +97,7 @@ async fn who_says_nothing_is_dropped() {
     }
 }
 
-/// All places are taken by connections that say nothing, or half a line, and that are never closed.
+/// All places are taken by connections that send nothing, or half a line, and that are never closed.
 #[tokio::test]
 async fn a_probe_is_answered_while_all_are_silent() {
     let address = start(here(), BOUNDS).await;
@@ -113,7 +114,7 @@ async fn a_probe_is_answered_while_all_are_silent() {
     }
 }
 
-/// While a probe comes, so do more silent ones than there are places, before it and behind it.
+/// While a probe connects, more silent connections than there are places arrive before and after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_probe_is_answered_while_silent_ones_come() {
     let address = start(here(), BOUNDS).await;
@@ -151,7 +152,8 @@ async fn a_probe_is_answered_while_all_have_a_request() {
     assert!(dropped.try_recv().is_err(), "and no other");
 }
 
-/// Of three places, the one with a request stays; of the others, the one that has been silent for longest goes.
+/// There are three places. The connection with a request stays; of the others, the one goes that was silent for
+/// longest.
 #[tokio::test]
 async fn who_has_a_request_stays_and_the_oldest_without_goes() {
     let (router, mut dropped) = endless();

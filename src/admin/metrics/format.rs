@@ -1,13 +1,14 @@
-//! The two text formats: OpenMetrics for those who ask for it (Prometheus does), the classic one for all others
-//! (`promtool check metrics`, curl, a browser, older collectors).
+//! The two text formats: OpenMetrics for clients that ask for it (Prometheus does), and the classic format for all
+//! others (`promtool check metrics`, curl, a browser, older collectors).
 //!
-//! The library writes OpenMetrics. It can write the classic format, too, but with other values of the label `le` (`2` for
-//! `2.0`), which would be other series. They differ in the declarations only: OpenMetrics declares a counter and an info
-//! without the suffix that their samples carry, the classic format with it; and it knows no info.
+//! `prometheus-client` writes OpenMetrics. It can also write the classic format, but with other values of the label
+//! `le` (`2` instead of `2.0`), and that would make different series. Therefore the classic text is made from
+//! OpenMetrics here. The two formats differ only in their declarations: OpenMetrics declares a counter or an info
+//! without the suffix that its samples carry, the classic format with it. The classic format has no type `info`.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
-/// In which format metrics are written.
+/// A text format of metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::admin) enum Format {
     /// OpenMetrics 1.0
@@ -19,7 +20,7 @@ pub(in crate::admin) enum Format {
 const OPENMETRICS: &str = "application/openmetrics-text";
 
 impl Format {
-    /// What a client takes: OpenMetrics only if it says so.
+    /// Returns the format that a client accepts: OpenMetrics only if it asks for it.
     pub(in crate::admin) fn accepted(headers: &HeaderMap) -> Format {
         let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
         if ranges.flat_map(|value| value.split(',')).any(takes_openmetrics) {
@@ -29,7 +30,7 @@ impl Format {
         }
     }
 
-    /// As HTTP names it.
+    /// Returns the content type of the format.
     pub(in crate::admin) fn content_type(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -38,7 +39,7 @@ impl Format {
     }
 }
 
-/// One media range of `Accept`; a quality of nothing means "anything but this".
+/// Returns true if this media range of `Accept` takes OpenMetrics. A quality of 0 means "anything but this".
 fn takes_openmetrics(range: &str) -> bool {
     let mut parts = range.split(';').map(str::trim);
     let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(OPENMETRICS));
@@ -48,7 +49,7 @@ fn takes_openmetrics(range: &str) -> bool {
     named && !refused
 }
 
-/// The same in the classic format.
+/// Converts OpenMetrics to the classic format.
 pub(super) fn classic(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len() + openmetrics.len() / 16);
     let mut help = "";
@@ -96,7 +97,7 @@ mod tests {
     #[test]
     fn prometheus_gets_openmetrics() {
         for accept in [
-            // 2.42 and 3.5, as they ask
+            // as Prometheus 2.42 and 3.5 send it
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=1.0.0;q=0.4,*/*;q=0.1",
             "text/plain, APPLICATION/OpenMetrics-Text",

@@ -1,11 +1,13 @@
-//! What Prometheus is told, made when it scrapes: what counts has only atomics, and no registry to ask.
+//! The metrics for Prometheus. They are made when Prometheus scrapes: the counting code uses only atomics and no
+//! registry.
 //!
-//! A scrape asks each window once for its [`Facts`](hapax_core::pressure::Facts); [`windows`] says which of them is which
-//! metric, [`mod@format`] in which of the two text formats they are written. Labels are names of windows and closed lists
-//! of causes: no id and no routing key can become one, so the number of series is set by the configuration.
+//! A scrape asks each window once for its [`Facts`](hapax_core::pressure::Facts). [`windows`] says which fact is which
+//! metric, and [`mod@format`] which of the two text formats is written. Labels are the names of windows and fixed
+//! lists of causes. An id or a routing key never becomes a label, so the configuration determines the number of
+//! series.
 //!
-//! `prometheus-client` appends `_total` to counters and `_info` to infos: the names here are without. The prefix
-//! `hapax_` comes from the registry; the process's own numbers go without it, by convention.
+//! `prometheus-client` appends `_total` to counters and `_info` to infos, so the names here are written without. The
+//! registry adds the prefix `hapax_`. By convention, the metrics of the process itself have no prefix.
 
 mod format;
 mod windows;
@@ -13,7 +15,7 @@ mod windows;
 pub(super) use format::Format;
 
 use super::probe::Probe;
-use super::process::Process;
+use crate::process::Process;
 use crate::stats::{Snapshot, Stats};
 use hapax_core::pressure::Watched;
 use prometheus_client::collector::Collector;
@@ -24,14 +26,14 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
-use windows::Named;
+use windows::NamedFacts;
 
 /// All metrics of the process.
 #[derive(Debug)]
 pub(super) struct Metrics(Registry);
 
 impl Metrics {
-    /// Of these.
+    /// Collects metrics from these sources.
     pub(super) fn new(windows: Arc<[Watched]>, stats: Arc<Stats>, probe: Arc<Probe>) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::this()));
@@ -43,7 +45,7 @@ impl Metrics {
         Metrics(registry)
     }
 
-    /// As they are now.
+    /// Returns all metrics as they are now.
     pub(super) fn text(&self, format: Format) -> Result<String, fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.0)?;
@@ -54,7 +56,7 @@ impl Metrics {
     }
 }
 
-/// What Hapax counts.
+/// The metrics that Hapax counts itself.
 #[derive(Debug)]
 struct Relay {
     windows: Arc<[Watched]>,
@@ -66,28 +68,29 @@ impl Collector for Relay {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stats = self.stats.snapshot();
         let now = tokio::time::Instant::now().into_std();
-        let named = |watched: &Watched| Named {
+        let named = |watched: &Watched| NamedFacts {
             name: watched.window.rules().name.clone(),
             facts: watched.facts(now),
         };
-        let windows: Vec<Named> = self.windows.iter().map(named).collect();
+        let windows: Vec<NamedFacts> = self.windows.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
         upstream(&mut encoder, &stats, self.probe.last().map(|answer| answer.is_ok()))
     }
 }
 
-/// Clients, and what belongs to all windows.
+/// Writes the metrics of client connections, and those that no single window owns.
 fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     gauge(encoder, "connections", "Client connections that are open.", &stats.connections)?;
     count(encoder, "connections_accepted", "Client connections accepted.", stats.accepted)?;
-    let rejected = "Client connections turned away, because limits.max_connections or limits.connections_per_address are open.";
+    let rejected = "Client connections turned away, because limits.max_connections or limits.connections_per_address was reached.";
     count(encoder, "connections_rejected", rejected, stats.rejected)?;
-    let lost = "Lines of the log that were lost, because nobody read the log or it could not be written.";
+    let lost = "Log lines that were lost, because nobody read the log or it could not be written.";
     count(encoder, "log_lines_lost", lost, crate::log::lost())?;
-    let by_address = "Of those turned away, the ones at limits.connections_per_address.";
+    let by_address = "Client connections turned away, because limits.connections_per_address was reached.";
     count(encoder, "connections_rejected_by_address", by_address, stats.rejected_by_address)?;
-    let displaced = "Client connections that had not logged in and gave way to newer ones at a limit.";
+    let displaced =
+        "Client connections that had not logged in and were closed to make room for newer ones at a limit.";
     count(encoder, "connections_displaced", displaced, stats.displaced)?;
     gauge(
         encoder,
@@ -97,23 +100,23 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     )?;
     let limit = "Memory that may be held for client connections, in bytes.";
     gauge(encoder, "memory_limit_bytes", limit, &stats.memory.limit)?;
-    let paused = "Client connections that are not read from, because they hold more than their share of too much memory.";
+    let paused = "Client connections that are not read from, because they hold more than their share while memory is short.";
     gauge(encoder, "memory_paused_connections", paused, &stats.memory.paused)?;
     let latency = &stats.latency;
     encoder
         .encode_descriptor(
             "publish_latency_seconds",
-            "From a publish's arrival to its answer by the upstream, in seconds.",
+            "Time from a publish's arrival to the upstream's answer, in seconds.",
             None,
             MetricType::Histogram,
         )
         .and_then(|mut family| histogram(&mut family, latency.sum, latency.count, &latency.buckets))?;
     encoder
-        .encode_descriptor("build", "What is running.", None, MetricType::Info)?
+        .encode_descriptor("build", "The version of Hapax that is running.", None, MetricType::Info)?
         .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
 }
 
-/// The broker; `up` is what it answered last, none before it was asked.
+/// Writes the metrics of the broker. `up` is its last answer, `None` before the first.
 fn upstream(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot, up: Option<bool>) -> fmt::Result {
     let failures = "Failed attempts to connect to the upstream for a client.";
     count(encoder, "upstream_dial_failures", failures, stats.dial_failures)?;
@@ -128,12 +131,12 @@ fn upstream(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot, up: Option<bo
     }
 }
 
-/// A counter without labels.
+/// Writes a counter without labels.
 fn count(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
 }
 
-/// A gauge without labels.
+/// Writes a gauge without labels.
 fn gauge<V: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -143,7 +146,7 @@ fn gauge<V: EncodeGaugeValue>(
     encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(value)
 }
 
-/// The last bucket's bound is infinite; buckets are not cumulated.
+/// Writes a histogram. The counts of `buckets` are not cumulative, and the last bucket's bound is infinite.
 fn histogram(family: &mut MetricEncoder<'_>, sum: f64, count: u64, buckets: &[(f64, u64)]) -> fmt::Result {
     let no_exemplars: Option<&std::collections::HashMap<usize, _>> = None;
     family.encode_histogram::<[(&str, &str); 0]>(sum, count, buckets, no_exemplars)

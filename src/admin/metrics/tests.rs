@@ -1,4 +1,5 @@
-//! Facts made by hand, each number different: every one is found under its name, and nothing else is.
+//! Makes facts by hand, with a different number in each. Every number must appear under its metric, and nothing else
+//! may.
 
 use super::*;
 use hapax_core::pressure::facts::{AgeBucket, Ages, Distinct, Facts, GhostFacts, Level, Publishes, TopScope};
@@ -8,20 +9,20 @@ struct Canned(Vec<(&'static str, Facts)>);
 
 impl Collector for Canned {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let named = |(name, facts): &(&str, Facts)| Named { name: (*name).into(), facts: facts.clone() };
-        let windows: Vec<Named> = self.0.iter().map(named).collect();
+        let named = |(name, facts): &(&str, Facts)| NamedFacts { name: (*name).into(), facts: facts.clone() };
+        let windows: Vec<NamedFacts> = self.0.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, 3)
     }
 }
 
-/// What a scrape shows of these windows.
+/// Returns the text of a scrape of these windows.
 fn text(windows: Vec<(&'static str, Facts)>) -> String {
     let mut registry = Registry::with_prefix("hapax");
     registry.register_collector(Box::new(Canned(windows)));
     Metrics(registry).text(Format::Classic).unwrap()
 }
 
-/// Likewise, samples only.
+/// Returns only the samples of that text.
 fn samples(windows: Vec<(&'static str, Facts)>) -> Vec<String> {
     let text = text(windows);
     text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
@@ -148,7 +149,7 @@ fn a_name_with_quotes_stays_one_label() {
     assert_eq!(level, r#"hapax_window_level{window="a\"} 1\n\\"} 0"#);
 }
 
-/// `promtool check metrics`: it parses, and the linter finds names, types and helps in order.
+/// Runs `promtool check metrics`: the text parses, and the linter accepts names, types and help.
 #[test]
 fn promtool_finds_nothing_to_complain_about() {
     use std::io::Write;

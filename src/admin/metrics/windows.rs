@@ -1,6 +1,8 @@
-//! Which of a window's [`Facts`] is which metric. Tables: a name, its help with the unit, and where the number is.
+//! Says which of a window's [`Facts`] is which metric, in tables: a name, its help with the unit, and where the number
+//! is.
 //!
-//! Rates are left out: whoever scrapes makes better ones of the counters. Scopes, too: a routing key is no label.
+//! Rates are left out, because Prometheus computes better ones from the counters. Scopes are left out, because a
+//! routing key must not be a label.
 
 use super::histogram;
 use hapax_core::pressure::{Facts, Level};
@@ -10,13 +12,13 @@ use prometheus_client::metrics::counter::ConstCounter;
 use std::fmt;
 use std::sync::Arc;
 
-/// A window's numbers at the moment of a scrape.
-pub(super) struct Named {
+/// A window's facts at the moment of a scrape.
+pub(super) struct NamedFacts {
     pub(super) name: Arc<str>,
     pub(super) facts: Facts,
 }
 
-/// A metric with a value per window, or none where it does not apply.
+/// A metric with one value per window, or with none for a window to which it does not apply.
 struct Metric<V> {
     name: &'static str,
     help: &'static str,
@@ -29,35 +31,43 @@ const fn metric<V>(name: &'static str, help: &'static str, value: fn(&Facts) -> 
 
 const COUNTERS: [Metric<u64>; 6] = [
     metric("commits", "Ids that became seen because the broker acked their publish.", |f| f.commits),
-    metric("promoted", "Waiters that took the place of a first that was not stored.", |f| f.promoted),
-    metric("takeovers", "Waiters that took the place of a first whose outcome did not come in time.", |f| {
-        f.takeovers
-    }),
+    metric(
+        "promoted",
+        "Waiting publishes that were forwarded because the one before them was not stored.",
+        |f| f.promoted,
+    ),
+    metric(
+        "takeovers",
+        "Waiting publishes that were forwarded because the outcome of the one before them did not come in time.",
+        |f| f.takeovers,
+    ),
     metric(
         "refused",
-        "Publishes nacked because waiters per id or held bytes are at their bound, or timeouts.in_flight is over.",
+        "Publishes nacked because waiters_per_id or held_bytes was reached, or because they waited for timeouts.in_flight.",
         |f| f.refused,
     ),
     metric(
         "escaped_duplicates",
-        "Duplicates that got through because their id had been evicted before its TTL was over; some are false, see hapax_ghost_false_positive_ratio.",
+        "Duplicates that got through because their id was evicted before its TTL was over. A few are counted by mistake, see hapax_ghost_false_positive_ratio.",
         |f| f.escaped_duplicates,
     ),
     metric(
         "ghost_dropped",
-        "Ids evicted early that the memory of such ids had no place for: their duplicates escape uncounted.",
+        "Ids evicted early that could not be watched for lack of room. Their escaping duplicates are not counted.",
         |f| f.ghost.dropped,
     ),
 ];
 
 const WHOLE: [Metric<Option<u64>>; 10] = [
-    metric("window_entries", "Ids remembered; expired ones that were not swept yet included.", |f| f.entries),
+    metric("window_entries", "Ids remembered, including expired ones that were not swept yet.", |f| {
+        f.entries
+    }),
     metric("window_in_flight", "Ids whose outcome is not known yet.", |f| f.in_flight),
     metric("window_capacity", "Ids that can be remembered.", |f| f.capacity),
     metric("window_bytes", "Memory that the window and its accounting take, in bytes.", |f| Some(f.bytes)),
     metric(
         "window_recommended_capacity",
-        "Ids that the window ought to have room for; absent before there was traffic.",
+        "Ids that the window should have room for; absent before there was traffic.",
         |f| f.recommended_capacity,
     ),
     metric(
@@ -65,12 +75,12 @@ const WHOLE: [Metric<Option<u64>>; 10] = [
         "Memory that the recommended capacity would take, in bytes; absent before there was traffic.",
         |f| f.recommended_bytes,
     ),
-    metric("window_level", "How hard the window is pressed: 0 ok, 1 high, 2 critical.", |f| {
-        Some(level(f.level))
-    }),
-    metric("window_distinct_ids", "Different ids published in the last whole interval, an estimate.", |f| {
-        Some(f.distinct.ids)
-    }),
+    metric("window_level", "Level of eviction pressure: 0 ok, 1 high, 2 critical.", |f| Some(level(f.level))),
+    metric(
+        "window_distinct_ids",
+        "Estimated number of different ids published in the last whole interval.",
+        |f| Some(f.distinct.ids),
+    ),
     metric("ghost_keys", "Ids evicted early that are watched for escaping duplicates.", |f| {
         Some(f.ghost.keys)
     }),
@@ -81,7 +91,7 @@ const REAL: [Metric<Option<f64>>; 9] = [
     metric("window_bytes_per_id", "Memory that one remembered id takes, in bytes.", |f| Some(f.bytes_per_id)),
     metric(
         "window_ttl_seconds",
-        "How long an id is remembered, in seconds, unless its message says otherwise.",
+        "How long an id is remembered, in seconds, unless its message sets a TTL of its own.",
         |f| Some(f.ttl_seconds),
     ),
     metric(
@@ -112,7 +122,7 @@ const REAL: [Metric<Option<f64>>; 9] = [
     ),
     metric(
         "ghost_false_positive_ratio",
-        "Share of fresh publishes that count as escaped duplicates by mistake, at most.",
+        "Largest share of fresh publishes that may count as escaped duplicates by mistake.",
         |f| Some(f.ghost.false_positive_rate),
     ),
 ];
@@ -125,8 +135,12 @@ fn level(level: Level) -> u64 {
     }
 }
 
-/// All of them; `unmatched` publishes belong to no window.
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, windows: &[Named], unmatched: u64) -> fmt::Result {
+/// Writes all metrics of windows. `unmatched` counts the publishes that belong to no window.
+pub(super) fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    windows: &[NamedFacts],
+    unmatched: u64,
+) -> fmt::Result {
     publishes(encoder, windows, unmatched)?;
     outcomes(encoder, windows)?;
     for Metric { name, help, value } in COUNTERS {
@@ -140,15 +154,15 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, windows: &[Named], unm
     ages(encoder, windows)
 }
 
-fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named], unmatched: u64) -> fmt::Result {
+fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts], unmatched: u64) -> fmt::Result {
     let mut family = encoder.encode_descriptor(
         "publishes",
-        "Publishes by verdict. One that had to wait in flight is counted again by its final verdict.",
+        "Publishes by verdict. A publish that waited in flight is counted again by its final verdict.",
         None,
         MetricType::Counter,
     )?;
     count(&mut family, &[("window", ""), ("verdict", "unmatched")], unmatched)?;
-    for Named { name, facts } in windows {
+    for NamedFacts { name, facts } in windows {
         let publishes = &facts.publishes;
         for (verdict, value) in [
             ("fresh", publishes.fresh),
@@ -163,25 +177,25 @@ fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named], unmatched: 
     Ok(())
 }
 
-fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Result {
-    let forgotten = "Reservations given up, by cause: a retry of the id will pass.";
+fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt::Result {
+    let forgotten = "Ids forgotten instead of stored, by cause. A retry of such an id passes.";
     let mut family = encoder.encode_descriptor("forgotten", forgotten, None, MetricType::Counter)?;
-    for Named { name, facts } in windows {
+    for NamedFacts { name, facts } in windows {
         for (cause, value) in &facts.forgotten {
             count(&mut family, &[("window", name), ("cause", cause)], *value)?;
         }
     }
     let evictions =
-        "Seen ids removed, by cause. Those by capacity and resize went before their TTL was over.";
+        "Seen ids removed, by cause. With the causes capacity and resize, the TTL was not over yet.";
     let mut family = encoder.encode_descriptor("evictions", evictions, None, MetricType::Counter)?;
-    for Named { name, facts } in windows {
+    for NamedFacts { name, facts } in windows {
         for (cause, value) in &facts.evictions {
             count(&mut family, &[("window", name), ("cause", cause)], *value)?;
         }
     }
-    let in_doubt = "Publishes whose outcome nobody knows, because the upstream connection broke or the channel was closed; forgotten (a duplicate is possible) or kept (a loss is).";
+    let in_doubt = "Publishes with an unknown outcome, because the upstream connection broke or the channel was closed. Their ids are forgotten (a duplicate is possible) or kept (a loss is possible).";
     let mut family = encoder.encode_descriptor("in_doubt", in_doubt, None, MetricType::Counter)?;
-    for Named { name, facts } in windows {
+    for NamedFacts { name, facts } in windows {
         let forgotten = facts.forgotten.get("in_doubt").copied().unwrap_or_default();
         count(&mut family, &[("window", name), ("outcome", "forgotten")], forgotten)?;
         count(&mut family, &[("window", name), ("outcome", "kept")], facts.commits_in_doubt)?;
@@ -189,20 +203,20 @@ fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Resu
     Ok(())
 }
 
-/// How old ids were when they were evicted early.
-fn ages(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Result {
+/// Writes the histogram of the ages at which ids were evicted early.
+fn ages(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt::Result {
     let help = "Age of ids when they were evicted before their TTL was over, in seconds.";
     let mut family = encoder.encode_descriptor("eviction_age_seconds", help, None, MetricType::Histogram)?;
-    for Named { name, facts } in windows {
+    for NamedFacts { name, facts } in windows {
         let ages = &facts.age_at_eviction;
         let bound = |le: Option<f64>| le.unwrap_or(f64::INFINITY);
         let mut buckets: Vec<(f64, u64)> =
             ages.buckets.iter().map(|bucket| (bound(bucket.le), bucket.count)).collect();
-        // A histogram ends with its infinite bucket, even one that nothing has fallen into.
+        // A histogram must end with its infinite bucket, even if nothing has fallen into it.
         if buckets.last().is_none_or(|(le, _)| le.is_finite()) {
             buckets.push((f64::INFINITY, 0));
         }
-        // Counted from the buckets, so that the two never disagree.
+        // Count from the buckets, so that the two never disagree.
         let count = buckets.iter().map(|(_, count)| count).sum();
         histogram(&mut family.encode_family(&[("window", &**name)])?, ages.sum_seconds, count, &buckets)?;
     }
@@ -211,11 +225,11 @@ fn ages(encoder: &mut DescriptorEncoder<'_>, windows: &[Named]) -> fmt::Result {
 
 fn gauge<V: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,
-    windows: &[Named],
+    windows: &[NamedFacts],
     metric: &Metric<Option<V>>,
 ) -> fmt::Result {
     let mut family = encoder.encode_descriptor(metric.name, metric.help, None, MetricType::Gauge)?;
-    for Named { name, facts } in windows {
+    for NamedFacts { name, facts } in windows {
         if let Some(value) = (metric.value)(facts) {
             family.encode_family(&[("window", &**name)])?.encode_gauge(&value)?;
         }

@@ -5,8 +5,7 @@ use super::compare::CompareArgs;
 use super::dial::Target;
 use super::load::{End, Load, Route};
 use super::message::Shape;
-use crate::tools::simulate::Share;
-use crate::tools::simulate::text::{parse_count, parse_duration};
+use crate::tools::text::{Share, parse_count, parse_duration};
 use clap::{Args, Subcommand};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -26,11 +25,11 @@ broker that stalls is not excused for the messages that had to wait. docs/bench.
 const SIZE_MAX: usize = 64 << 20;
 /// Entries of a headers table fit into one frame.
 const HEADERS_MAX: usize = 1000;
-/// What a machine has files for, by far.
+/// More connections than any machine has files for.
 const CONNECTIONS_MAX: usize = 60_000;
 const WINDOW_MAX: u32 = 1_000_000;
 
-/// What `hapax bench` is asked for.
+/// The arguments of `hapax bench`.
 #[derive(Args, Clone, PartialEq, Debug)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
@@ -40,7 +39,7 @@ pub struct BenchArgs {
     pub(super) load: LoadArgs,
 }
 
-/// What stands beside the load.
+/// The subcommands of `hapax bench`. Without one, it puts a load on a broker.
 #[derive(Subcommand, Clone, PartialEq, Debug)]
 pub(super) enum BenchCommand {
     /// A broker for measuring only: it confirms everything and stores nothing
@@ -50,7 +49,7 @@ pub(super) enum BenchCommand {
     Compare(CompareArgs),
 }
 
-/// What `hapax bench sink` is asked for.
+/// The arguments of `hapax bench sink`.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 pub(super) struct SinkArgs {
     /// Where it listens; it has no passwords: the loopback is a good place
@@ -78,10 +77,10 @@ pub(super) struct LoadArgs {
     /// Entries of a message's headers table
     #[arg(long, value_name = "N", default_value_t = 10)]
     headers: usize,
-    /// Of the messages, how many repeat an id
+    /// The share of messages that repeat an id
     #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = Share::parse)]
     duplicates: Share,
-    /// A repeat says again what was new so many ids ago, on the same connection [default: the larger one of --confirms
+    /// A repeat takes the id that was new N ids ago on the same connection [default: the larger one of --confirms
     /// and 1000, so that it is answered by then]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     repeat_after: Option<usize>,
@@ -118,7 +117,7 @@ pub(super) struct LoadArgs {
 }
 
 impl LoadArgs {
-    /// What is meant, or all that is wrong.
+    /// Returns the load, or everything that is wrong with the arguments.
     pub(super) fn load(&self) -> Result<Load, Error> {
         let mut problems = Vec::new();
         let mut wrong = |what: String, fix: &str| problems.push((what, fix.to_owned()));
@@ -145,7 +144,7 @@ impl LoadArgs {
             ("--connections", self.connections, 1..=CONNECTIONS_MAX),
         ] {
             if !range.contains(&value) {
-                let (least, most) = (range.start(), crate::tools::demo::grouped(*range.end() as u64));
+                let (least, most) = (range.start(), crate::tools::text::grouped(*range.end() as u64));
                 wrong(
                     format!("{name}: it must lie between {least} and {most}"),
                     "choose a number in between",

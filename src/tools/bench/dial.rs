@@ -1,4 +1,4 @@
-//! From an address to an open connection: by hand, blocking, with the codec that the relay uses for its own methods.
+//! Opens a connection: by hand, blocking, with the codec that the relay uses for its own methods.
 
 use super::Error;
 use amq_protocol::protocol::{AMQPClass, basic, channel, connection};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// A broker that is busy with ten thousand others takes its time.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What is proposed, if the broker does not say less: its usual size.
+/// The frame size that this client proposes: RabbitMQ's default. A broker may ask for less.
 const FRAME_MAX: u32 = 131_072;
 
 /// Which broker, and as whom.

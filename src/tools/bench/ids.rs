@@ -16,7 +16,7 @@ pub(super) struct Ids {
     share: u64,
     /// what is owed to the repeats
     owed: u64,
-    /// a repeat says again what was new so many ids ago
+    /// a repeat takes the id that was new this many ids ago
     repeat_after: u64,
 }
 
@@ -33,7 +33,7 @@ impl Ids {
         self.fresh
     }
 
-    /// As after so many calls of [`Ids::next`].
+    /// Moves on as after `messages` calls of [`Ids::next`].
     pub(super) fn skip(&mut self, messages: usize) {
         for _ in 0..messages {
             self.next();

@@ -1,4 +1,4 @@
-//! What is in flight on a connection: for each tag the moment when its message was due, until the broker answers.
+//! The messages in flight on a connection: for each tag, the moment when its message was due, until the broker answers.
 
 /// A ring over the tags from the oldest unanswered one on.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Strange {
 }
 
 impl Ledger {
-    /// For so many in flight at most, counted from the oldest unanswered one.
+    /// Creates a ledger for at most `window` messages in flight, counted from the oldest unanswered one.
     pub(super) fn new(window: u32) -> Ledger {
         Ledger {
             due: vec![0; (window as usize).next_power_of_two()],
@@ -46,7 +46,7 @@ impl Ledger {
         self.next += 1;
     }
 
-    /// `answered` is told of each message: when it was due, and how many in a row were due at the same time.
+    /// Calls `answered` for the messages that are settled: when they were due, and how many in a row were due at that moment.
     pub(super) fn settle(
         &mut self,
         tag: u64,

@@ -6,6 +6,7 @@ use super::message::{self, Shape};
 use super::now;
 use super::outlet::Batch;
 use super::publisher::Publisher;
+use super::tally::Tally;
 use super::worker::{Ran, Worker};
 use amq_protocol::protocol::{AMQPClass, basic, confirm, queue};
 use amq_protocol::types::{AMQPValue, FieldTable, ShortString};
@@ -22,7 +23,7 @@ const CONSUMER: u16 = 2;
 pub enum Route {
     /// an exclusive queue that is declared for this, and gone with it
     Own,
-    /// what is there already
+    /// an exchange or a queue that exists already
     Given {
         /// the exchange; empty is the default one
         exchange: String,
@@ -34,13 +35,13 @@ pub enum Route {
 /// When it is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// after so many messages
+    /// after this number of messages
     Count(u64),
     /// after so long
     After(Duration),
 }
 
-/// What is to be done.
+/// The description of a load.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Load {
     /// to whom
@@ -53,7 +54,7 @@ pub struct Load {
     pub shape: Shape,
     /// share of messages that repeat an id
     pub duplicates: f64,
-    /// a repeat says again what was new so many ids ago
+    /// a repeat takes the id that was new this many ids ago
     pub repeat_after: u64,
     /// messages in flight on a connection; 0: without confirms
     pub window: u32,
@@ -66,7 +67,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// So many unique messages as they are by default, with confirms, 1,000 in flight, over one connection.
+    /// Creates a load of `count` unique messages with the default size, with confirms, 1,000 in flight, over one connection.
     pub fn new(target: Target, count: u64) -> Load {
         Load {
             target,
@@ -81,23 +82,6 @@ impl Load {
             consume: false,
         }
     }
-}
-
-/// How far it is.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Tally {
-    /// handed to the operating system
-    pub published: u64,
-    /// of them with an id that was published before
-    pub repeated: u64,
-    /// `basic.ack`
-    pub acked: u64,
-    /// `basic.nack`
-    pub nacked: u64,
-    /// `basic.return`
-    pub returned: u64,
-    /// `basic.deliver`
-    pub delivered: u64,
 }
 
 /// How it went.
@@ -195,7 +179,7 @@ pub(super) fn consume(dialed: &mut Dialed, channel: u16, queue: &str) -> Result<
     dialed.ask(channel, AMQPClass::Basic(basic::AMQPMethod::Consume(consume))).map(drop)
 }
 
-/// What still comes, until the queue is empty and the consumer is told that nothing more will. How much that was.
+/// Takes the remaining deliveries until the queue is empty and the consumer is cancelled. Returns their number.
 fn drain(dialed: &mut Dialed, name: &str) -> Result<u64, Error> {
     loop {
         let declare = queue::Declare { queue: name.into(), passive: true, ..queue::Declare::default() };

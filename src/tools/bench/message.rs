@@ -12,7 +12,7 @@ use hapax_core::wire::frame::OVERHEAD;
 /// `basic`.
 const CLASS: u16 = 60;
 
-/// What a message looks like.
+/// The size of a message and of its headers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shape {
     /// octets of the body

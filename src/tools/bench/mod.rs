@@ -6,7 +6,7 @@
 //!                                                         └─ …, sharing one Batch of ready-made messages
 //! ```
 //!
-//! A load generator must cost less than what it measures. So a message is made once, as octets; for each publish the half
+//! A load generator must cost less than what it measures. A message is made once, as octets; for each publish the half
 //! of its id is patched, and hundreds go out with one write. [`sink`] is the other end, as cheap.
 //!
 //! Linux only, as far as it waits for sockets (epoll).
@@ -26,16 +26,18 @@ mod publisher;
 mod report;
 pub mod sink;
 mod take;
+mod tally;
 mod worker;
 
 pub use args::BenchArgs;
 pub use dial::Target;
 pub use error::Error;
 pub use message::Shape;
+pub use tally::Tally;
 
 use args::{BenchCommand, LoadArgs};
 use indicatif::{ProgressBar, ProgressStyle};
-use load::{End, Load, Tally};
+use load::{End, Load};
 use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 

@@ -37,7 +37,7 @@ impl Batch {
         self.room
     }
 
-    /// Patches the first messages, as many as there are patches.
+    /// Patches the first messages, one for each patch.
     pub(super) fn patch<const N: usize>(&mut self, patches: impl Iterator<Item = [u8; N]>) {
         for (message, patch) in self.bytes.chunks_exact_mut(self.len).zip(patches) {
             if let Some(slot) = message.get_mut(self.at..self.at + N) {
@@ -60,12 +60,12 @@ impl Outlet {
         self.rest.len() - self.sent
     }
 
-    /// These go behind what waits.
+    /// Appends these bytes to the queue.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.rest.extend_from_slice(bytes);
     }
 
-    /// Writes what waits, as far as the socket takes it; whether nothing waits any more.
+    /// Writes as much of the queue as the socket takes. Returns true if the queue is empty.
     pub(super) fn flush(&mut self, stream: &mut TcpStream) -> io::Result<bool> {
         while let Some(rest @ [_, ..]) = self.rest.get(self.sent..) {
             match write(stream, rest)? {

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Events that are taken at a time.
 const EVENTS: usize = 256;
 
-/// What a socket is watched for.
+/// The events that a socket is watched for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Interest {
     /// there is something to read

@@ -1,13 +1,13 @@
-//! One publishing connection, without a wait in it: it sends what may be sent, and takes what has come.
+//! One publishing connection, without a wait in it: it sends when it may, and reads the answers that have arrived.
 
 use super::Error;
 use super::dial::{Dialed, refusal};
 use super::ids::{Ids, hex};
 use super::ledger::{Ledger, Strange};
-use super::load::Tally;
 use super::outlet::{Batch, Outlet};
 use super::pace::Pace;
 use super::poll::Interest;
+use super::tally::Tally;
 use amq_protocol::protocol::{AMQPClass, channel};
 use hapax_core::wire::emit;
 use hapax_core::wire::frame::limit;
@@ -28,7 +28,7 @@ enum Farewell {
     Answered,
 }
 
-/// What is added up over all connections.
+/// Counters over all connections.
 #[derive(Debug)]
 pub(super) struct Sums {
     pub(super) tally: Tally,
@@ -100,7 +100,7 @@ impl Publisher {
         self.left == 0 && self.outlet.waiting() == 0 && settled
     }
 
-    /// What its socket is to be watched for.
+    /// Returns the events that its socket must be watched for.
     pub(super) fn wanted(&self) -> Interest {
         if self.wants_write { Interest::Both } else { Interest::Read }
     }
@@ -153,7 +153,7 @@ impl Publisher {
         self.left.min(room).min(owed)
     }
 
-    /// So many are on their way. When was each of them due? Without a rate: now.
+    /// Records when each of `count` messages that were just sent was due. Without a rate, that is now.
     fn record(&mut self, count: u64, now: u64, pace: Option<&Pace>) {
         if let Some(ledger) = &mut self.ledger {
             for number in self.sent..self.sent + count {
@@ -176,7 +176,7 @@ impl Publisher {
         true
     }
 
-    /// Takes what has come at `now`. `buffer` is anybody's.
+    /// Reads the answers that have arrived at `now`. `buffer` is scratch space that all connections share.
     pub(super) fn read(&mut self, now: u64, buffer: &mut [u8], sums: &mut Sums) -> Result<(), Error> {
         let mut held = std::mem::take(&mut self.input);
         loop {

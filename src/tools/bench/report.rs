@@ -1,12 +1,12 @@
 //! The result of a load, for people and for programs.
 
 use super::load::{Load, Outcome};
-use crate::tools::demo::grouped;
+use crate::tools::text::{grouped, micros};
 use comfy_table::{CellAlignment, Table, presets};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-/// What is shown of the latencies.
+/// The quantiles of the latency that are shown.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 
 /// For people.
@@ -67,16 +67,6 @@ fn plain() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table
-}
-
-/// Nanoseconds, as people read them.
-fn micros(nanos: u64) -> String {
-    let value = nanos as f64;
-    match nanos {
-        0..1_000_000 => format!("{:.1} µs", value / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.2} ms", value / 1e6),
-        _ => format!("{:.2} s", value / 1e9),
-    }
 }
 
 /// For programs. Times in seconds.

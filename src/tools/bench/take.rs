@@ -1,4 +1,4 @@
-//! A consumer and nothing else: takes so many deliveries, as fast as they come.
+//! A consumer and nothing else: takes a number of deliveries, as fast as they come.
 
 use super::Error;
 use super::dial::{Dialed, Target};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const READ_BYTES: usize = 256 << 10;
 
-/// Consumes from this queue, without acks, until so many have come. How long that took.
+/// Consumes from this queue, without acks, until `count` messages have come. Returns how long that took.
 pub(super) fn take(target: &Target, queue: &str, count: u64) -> Result<Duration, Error> {
     let mut dialed = Dialed::open(target)?;
     dialed.channel(1)?;

@@ -4,12 +4,13 @@ use super::Error;
 use super::dial::Dialed;
 use super::ids::Ids;
 use super::ledger::Ledger;
-use super::load::{End, Load, Tally, Watch};
+use super::load::{End, Load, Watch};
 use super::now;
 use super::outlet::Batch;
 use super::pace::Pace;
 use super::poll::{Poll, Ready};
 use super::publisher::{Publisher, Sums};
+use super::tally::Tally;
 use hdrhistogram::Histogram;
 use std::time::{Duration, Instant};
 
@@ -17,12 +18,12 @@ use std::time::{Duration, Instant};
 const STALLED: Duration = Duration::from_secs(30);
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 const READ_BYTES: usize = 256 << 10;
-/// The longest latency that is told from longer ones, in nanoseconds: an hour.
+/// Latencies above this one count as this one. In nanoseconds: an hour.
 const LATENCY_MAX: u64 = 3_600_000_000_000;
 /// Of the histogram: an error of a thousandth.
 const DIGITS: u8 = 3;
 
-/// What is left when it is over.
+/// The result of a run.
 pub(super) struct Ran {
     pub(super) tally: Tally,
     pub(super) latency: Histogram<u64>,

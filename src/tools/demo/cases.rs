@@ -22,7 +22,7 @@ const FILLER: u64 = 900_000_000_000;
 const FULL: u64 = 900_000_000_001;
 const UNROUTABLE: u64 = 900_000_000_002;
 
-/// What a publisher saw, and what it came to.
+/// The answers that a publisher saw, and what the queue held afterwards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Course {
     /// the answer while the broker could not store it
@@ -73,7 +73,7 @@ impl Serialize for Course {
 }
 
 impl Cases {
-    /// Plays both, twice. What is declared at the broker starts with this prefix and is deleted again.
+    /// Plays both, twice. The names of its exchanges and queues start with this prefix; they are deleted again.
     pub(super) async fn play(broker: &AMQPUri, relay: &AMQPUri, prefix: &str) -> Result<Cases, Error> {
         let director = Client::connect(broker, "director").await?;
         let mut early = Contender::new(broker, "record-first", Some(HashSet::new())).await?;

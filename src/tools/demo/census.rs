@@ -1,4 +1,4 @@
-//! What the queue really holds: asked of the broker, and counted by taking out every message.
+//! Counts what the queue really holds: asks the broker, and takes out every message.
 
 use super::Error;
 use super::client::Client;
@@ -82,7 +82,7 @@ impl Counts {
     }
 }
 
-/// Takes out so many.
+/// Takes out `left` messages and counts them.
 async fn consume(client: &Client, queue: &str, left: u64, counts: &mut Counts) -> Result<(), Error> {
     let channel = client.channel().await?;
     let failed = || Error::amqp("consuming from the queue");

@@ -7,7 +7,7 @@ use lapin::types::ShortString;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm};
 
-/// What became of a publish, as its publisher is told.
+/// The outcome of a publish as its publisher sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
     /// stored, says the broker

@@ -3,7 +3,7 @@
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
-/// What stands before the number in an id.
+/// The part of an id in front of its number.
 const PREFIX: &str = "credit-";
 const PERSISTENT: u8 = 2;
 

@@ -1,4 +1,4 @@
-//! What the relay says of itself: `/metrics` and `/readyz`, over as much HTTP as that takes.
+//! Reads `/metrics` and `/readyz` of the relay, with as much HTTP as that needs.
 
 use super::Error;
 use std::io;

@@ -6,42 +6,41 @@
 //!                            └─ /metrics: forwarded, dropped ──────────► report: PASS or FAIL ◄──┘
 //! ```
 //!
-//! [`rabbit`] and [`leash`] serve the end-to-end tests, too.
+//! The node and the leash are [`hapax_testbed`]'s, which the end-to-end tests use, too.
 
+mod args;
 mod cable;
 mod cases;
 mod census;
 mod client;
-pub mod leash;
 mod message;
 mod metrics;
 mod plan;
 mod progress;
 mod publishers;
-pub mod rabbit;
 mod report;
 mod stage;
 mod tally;
-mod text;
+mod voice;
 
-use crate::cli::DemoArgs;
+use crate::tools::text::grouped;
+pub use args::DemoArgs;
 use cases::Cases;
 use census::Census;
 use client::{Address, Client};
+use hapax_testbed::rabbit::{self, Rabbit};
 use lapin::types::FieldTable;
 use lapin::uri::AMQPUri;
 use metrics::Relayed;
 use plan::Plan;
 use publishers::Publishers;
-use rabbit::Rabbit;
 use report::Report;
 use stage::Relay;
 use std::io;
 use std::sync::Arc;
 use tally::Tally;
-use text::Voice;
-pub(crate) use text::grouped;
 use tokio::time::Instant;
+use voice::Voice;
 
 /// Why the demo did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +113,7 @@ impl From<rabbit::Error> for Error {
 pub async fn run(args: &DemoArgs) -> Result<bool, Error> {
     tokio::select! {
         result = perform(args) => result,
-        // What was started is dropped with the future, and so ended.
+        // The future owns the processes: dropping it ends them.
         _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
     }
 }
@@ -154,7 +153,7 @@ async fn perform(args: &DemoArgs) -> Result<bool, Error> {
     Ok(report.passes())
 }
 
-/// From the first publish to the last check.
+/// Publishes, counts and checks.
 async fn play(
     args: &DemoArgs,
     broker: &AMQPUri,

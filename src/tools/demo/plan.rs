@@ -1,4 +1,4 @@
-//! What is going to be published: how many ids, how many repeats, and of which kind. Numbers only.
+//! The plan of the demo in numbers: how many ids, how many repeats, and of which kind.
 //!
 //! A repeat is one of three kinds, as they come about in practice:
 //!
@@ -27,7 +27,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// So many publishes, repeats included.
+    /// Creates a plan of `messages` publishes, repeats included.
     pub(super) fn new(messages: u64) -> Plan {
         let repeats = messages / REPEATS;
         let replayed = repeats * 3 / 10;
@@ -57,13 +57,13 @@ impl Plan {
         self.ids() + self.repeats()
     }
 
-    /// What each crashing producer publishes.
+    /// Returns the ids of each producer that crashes.
     pub(super) fn crashes(&self) -> Vec<Range<u64>> {
         split(&self.replayed, CRASHES)
     }
 }
 
-/// Into so many parts of about the same size; fewer where there is not enough for each.
+/// Splits a range into `parts` of about the same size. There are fewer parts if the range is too short.
 pub(super) fn split(range: &Range<u64>, parts: u64) -> Vec<Range<u64>> {
     let count = range.end - range.start;
     let edge = |part: u64| range.start + count * part / parts;

@@ -2,7 +2,8 @@
 
 use super::Error;
 use super::tally::Tally;
-use super::text::{Voice, grouped};
+use super::voice::Voice;
+use crate::tools::text::grouped;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;

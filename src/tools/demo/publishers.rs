@@ -19,7 +19,7 @@ const UNANSWERED: usize = 256;
 /// Connections that publish each id once.
 const STEADY: u64 = 3;
 
-/// What all of them know.
+/// The settings that all publishers share.
 #[derive(Clone, Debug)]
 pub(super) struct Publishers {
     /// where they connect

@@ -1,4 +1,4 @@
-//! What came of it: tables for people, JSON for programs, and the checks that make it pass or fail.
+//! The result of the demo: tables for people, JSON for programs, and the checks that make it pass or fail.
 
 use super::cases::Cases;
 use super::census::Census;
@@ -6,7 +6,7 @@ use super::client::Outcome;
 use super::metrics::Relayed;
 use super::plan::Plan;
 use super::tally::Counts;
-use super::text::grouped;
+use crate::tools::text::grouped;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde_json::json;
@@ -94,7 +94,7 @@ impl Report {
         checks
     }
 
-    /// What was published, by kind.
+    /// Returns a table of the publishes by kind.
     pub(super) fn published(plan: &Plan) -> Table {
         let mut table = numbers(["published", "ids", "messages", "repeats"], 1..4);
         let mut row = |what: &str, ids: &Range<u64>, times: u64| {
@@ -111,7 +111,7 @@ impl Report {
         table
     }
 
-    /// From the publishers to the queue.
+    /// Returns a table of the counts on the way from the publishers to the queue.
     pub(super) fn flow(&self) -> Table {
         let Report { counts, census, .. } = self;
         let mut table = numbers(["", "messages"], 1..2);

@@ -1,10 +1,11 @@
-//! What the demo stands on: a private RabbitMQ node, and before it this very binary as a relay, in a process of its own
+//! The processes of the demo: a private RabbitMQ node, and in front of it this very binary as a relay, in a process of its own
 //! with the command line that a user would type. Either can be somebody else's instead.
 
 use super::Error;
-use super::leash::Leash;
 use super::metrics;
-use super::rabbit::{Kept, Rabbit, free_port};
+use hapax_testbed::Leash;
+use hapax_testbed::free_port;
+use hapax_testbed::rabbit::{Kept, Rabbit};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,7 +27,7 @@ pub(super) async fn start_rabbit() -> Result<Rabbit, Error> {
     starting.await.map_err(|error| Error::Step(format!("starting RabbitMQ: {error}")))?.map_err(Error::from)
 }
 
-/// Signals a process and waits until it is gone, so many tenths of a second. The relay drains at SIGTERM, and takes its
+/// Signals a process and waits until it is gone, for at most `$2` tenths of a second. The relay drains at SIGTERM, and takes its
 /// `timeouts.drain` for it at most; the node is private and may go at once.
 const STOP: &str = r#"end() {
   kill -s "$1" "$3" 2>/dev/null
@@ -60,8 +61,14 @@ impl Relay {
     pub(super) async fn start(broker: &AMQPUri) -> Result<Relay, Error> {
         let binary = std::env::current_exe().map_err(Error::io("looking for this program"))?;
         let leash = Leash::new("relay").map_err(Error::io("making a folder for the relay"))?;
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let listen = SocketAddr::from((
+            Ipv4Addr::LOCALHOST,
+            free_port().map_err(Error::io("looking for a free port"))?,
+        ));
+        let admin = SocketAddr::from((
+            Ipv4Addr::LOCALHOST,
+            free_port().map_err(Error::io("looking for a free port"))?,
+        ));
         let arguments = [
             "--listen".to_owned(),
             listen.to_string(),
@@ -125,7 +132,7 @@ impl Relay {
         self.leash.folder().join("relay.log")
     }
 
-    /// Lets it live on without us, and the node with it. What is returned is the command that ends both.
+    /// Leaves the relay and the node running when this process ends. Returns the command that ends both.
     pub(super) fn keep(mut self, rabbit: Option<&Kept>) -> Result<String, Error> {
         self.leash.cut().map_err(Error::io("letting the relay go"))?;
         self.kept = true;

@@ -1,4 +1,4 @@
-//! What the publishers count while they work.
+//! The counters of the publishers.
 
 use super::client::Outcome;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -58,7 +58,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Nothing more will be heard of so many.
+    /// Returns the number of publishes whose outcome will not change any more.
     pub(super) fn settled(&self) -> u64 {
         self.acked + self.nacked + self.returned + self.unconfirmed
     }

@@ -2,7 +2,8 @@
 
 use super::read::Options;
 use super::synth::{Delay, Ids, Synthetic};
-use super::text::{Share, TimeUnit, parse_count, parse_duration};
+use super::time::TimeUnit;
+use crate::tools::text::{Share, parse_count, parse_duration};
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
 use clap::{ArgGroup, Args};
@@ -22,14 +23,14 @@ Examples:
 A trace is CSV (columns time,id and, if you like, ttl; with a header or without), JSON lines, or what `hapax record` wrote.
 Ids are compared as they stand: if they are unique within a queue only, put the queue's name into them.";
 
-/// What `hapax simulate` is asked for.
+/// The arguments of `hapax simulate`.
 #[derive(Args, Clone, PartialEq, Debug)]
 #[command(after_help = EXAMPLES, group = ArgGroup::new("input").required(true).args(["trace", "rate"]))]
 pub struct SimulateArgs {
     /// The trace; "-" is standard input
     #[arg(value_name = "TRACE")]
     pub trace: Option<PathBuf>,
-    /// What times are [default: told by the first one]
+    /// The unit of times [default: guessed from the first one]
     #[arg(long, value_name = "UNIT", conflicts_with = "rate")]
     pub time_unit: Option<TimeUnit>,
     /// How late a line may stand and still be sorted in
@@ -73,7 +74,7 @@ struct MadeUpArgs {
     /// Publishes per second, repeats included
     #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
     rate: Option<f64>,
-    /// Of the publishes, how many repeat one
+    /// The share of publishes that repeat one
     #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = again, requires = "rate")]
     duplicates: Share,
     /// How long after it: fixed:5s, exp:30s (the mean), uniform:1s..60s or lognormal:30s,1.2 (median, sigma)
@@ -91,7 +92,7 @@ struct MadeUpArgs {
 }
 
 impl SimulateArgs {
-    /// What is made up, if there is no trace.
+    /// Returns the made-up workload, if there is no trace.
     pub fn synthetic(&self) -> Option<Synthetic> {
         let MadeUpArgs { rate, duplicates, delay, ids, events, seed } = self.made_up;
         rate.map(|rate| Synthetic { rate, duplicates, delay, ids, events: events as u64, seed })

@@ -13,21 +13,20 @@
 mod args;
 mod plot;
 mod read;
-pub mod record;
 mod replay;
 mod report;
 mod study;
 mod synth;
-pub(crate) mod text;
+mod time;
 mod trace;
 
+pub use crate::tools::text::Share;
 pub use args::SimulateArgs;
 pub use read::{BadLines, Input, Options, Recording, read};
-pub use record::RecordArgs;
 pub use replay::{Outcome, Setting, Unlimited, bytes_when_full, replay};
 pub use study::{Cell, Grid, Progress, Study, Terms, study};
 pub use synth::{Delay, Ids, Synthetic};
-pub use text::{Share, TimeUnit};
+pub use time::TimeUnit;
 pub use trace::{Trace, TraceBuilder};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -185,8 +184,8 @@ fn write_plot(path: &Path, study: &Study, trace: &Trace, about: &About) -> Resul
     let subtitle = format!(
         "{}: {} publishes, {} repeats; engine {}",
         about.source,
-        crate::tools::demo::grouped(trace.events() as u64),
-        crate::tools::demo::grouped(repeats),
+        crate::tools::text::grouped(trace.events() as u64),
+        crate::tools::text::grouped(repeats),
         study.terms.engine.name()
     );
     let svg = plot::svg(study, repeats, &subtitle).map_err(|error| fail(error.to_string()))?;

@@ -1,10 +1,10 @@
 //! The grid as a picture: caught repeats against capacity, a line for each TTL.
 //!
-//! SVG only. A PNG would need a font at hand to draw its text with; an SVG leaves that to whoever shows it.
+//! SVG only. A PNG would need a font at hand to draw its text with; an SVG leaves that to the program that shows it.
 
 use super::report::{ratio, trimmed};
 use super::study::Study;
-use super::text::{Span, count};
+use crate::tools::text::{Span, exact_count};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::error::Error;
@@ -58,7 +58,7 @@ fn draw_chart(area: &Area<'_>, study: &Study, repeats: u64) -> Result<(), Box<dy
         clippy::cast_sign_loss,
         reason = "a cast from f64 saturates, and capacities are whole"
     )]
-    let label = |capacity: &f64| count(capacity.round() as usize);
+    let label = |capacity: &f64| exact_count(capacity.round() as usize);
     chart
         .configure_mesh()
         .light_line_style(WHITE)
@@ -90,7 +90,7 @@ fn draw_chart(area: &Area<'_>, study: &Study, repeats: u64) -> Result<(), Box<dy
     Ok(())
 }
 
-/// From the longest TTL down, as the lines stand.
+/// Draws the legend, the longest TTL first: the same order as the lines have.
 fn draw_legend(area: &Area<'_>, study: &Study) -> Result<(), Box<dyn Error>> {
     let text = (FONT, 13).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
     let mut y = 14;
@@ -109,7 +109,7 @@ fn draw_legend(area: &Area<'_>, study: &Study) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// From dark violet (short) to green; the yellow end of the scale is too light on white.
+/// Returns a colour between dark violet (short TTL) and green (long). The yellow end of the scale is too light on white.
 fn color(index: usize, of: usize) -> RGBColor {
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     let place = index as f64 / of.saturating_sub(1).max(1) as f64;

@@ -5,8 +5,9 @@
 //! numbers. Times may run backwards a little (several writers, one log): such events are put in their place. One that is
 //! later than [`Options::reorder`] is a line that will not do.
 
-use super::text::{TimeUnit, parse_duration};
+use super::time::TimeUnit;
 use super::trace::TraceBuilder;
+use crate::tools::text::parse_duration;
 use serde::Deserialize;
 use serde_json::Value;
 use std::io::{self, BufRead, Read};
@@ -16,7 +17,7 @@ use std::time::Duration;
 const SHOWN: usize = 5;
 /// A line that is longer is no event.
 const LINE_MAX: u64 = 1 << 20;
-/// What some editors put before the first line.
+/// Some editors write this in front of the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How a trace is to be read.
@@ -46,7 +47,7 @@ pub struct Input {
 /// How well the recording went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Recording {
-    /// it was written to its end, and so many events had no place
+    /// it was written to its end; the relay had no place for `dropped` events
     Whole {
         /// events that are missing
         dropped: u64,
@@ -90,7 +91,7 @@ pub fn read(mut input: impl BufRead, options: Options) -> io::Result<Input> {
         if input.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
             break;
         }
-        // A recording that was cut off may end within a line. It is told that it was cut off.
+        // A recording that was cut off may end within a line. The report says that it was cut off.
         if reader.recording == Some(Recording::Cut) && !line.ends_with(b"\n") {
             break;
         }

@@ -3,7 +3,7 @@
 //! Each publish is judged when it came and, if it is fresh, committed at once: the broker of a simulation acks in no time
 //! and never says no. Once a second the window is swept, as the relay does.
 //!
-//! What is counted, exactly:
+//! These are the counts, exactly:
 //!
 //! * *caught*: the window's verdict was `Duplicate`.
 //! * *escaped*: the verdict was `Fresh`, although the same id had been committed less than its TTL ago in this very run. Only
@@ -32,7 +32,7 @@ const SWEEPS_AT_ONCE: u64 = 64;
 /// Events between two looks at the memory, and between two reports of progress.
 const LOOK_EVERY: usize = 1024;
 
-/// What is to be tried.
+/// The setting of a replay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Setting {
     /// ids
@@ -45,7 +45,7 @@ pub struct Setting {
     pub refresh_on_duplicate: bool,
 }
 
-/// What came of it. See the module's doc.
+/// The counts of a replay, as this module defines them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Outcome {
     /// duplicates that the window took out
@@ -60,7 +60,7 @@ pub struct Outcome {
     pub peak_bytes: usize,
 }
 
-/// Replays the whole trace; `progress` is told of so many more events now and then.
+/// Replays the whole trace; now and then it calls `progress` with the number of events since the last call.
 pub fn replay(trace: &Trace, setting: Setting, progress: &dyn Fn(u64)) -> Outcome {
     let tally = Arc::new(Tally::default());
     let window = window(setting, Arc::clone(&tally) as _);
@@ -108,7 +108,7 @@ impl Outcome {
     }
 }
 
-/// What a window of this capacity takes when it is full, by filling one. Above [`FILL`] ids it is scaled up from there.
+/// Fills a window of this capacity and returns its size in bytes. Above [`FILL`] ids the size is extrapolated from there.
 pub fn bytes_when_full(capacity: usize, engine: EngineKind) -> u64 {
     let filled = capacity.min(FILL);
     let ttl = Duration::from_secs(1);

@@ -1,9 +1,9 @@
-//! What came of it: tables for people, JSON for programs.
+//! The result of a simulation: tables for people, JSON for programs.
 
 use super::study::{Cell, Study};
-use super::text::{Span, bytes, count, percent};
 use super::trace::Trace;
-use crate::tools::demo::grouped;
+use crate::tools::text::grouped;
+use crate::tools::text::{Span, decimal_bytes, exact_count, percent};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
@@ -101,7 +101,7 @@ impl Report<'_> {
 
     fn escaped(&self) -> Table {
         let mut table = self.grid_table(|cell| grouped(cell.outcome.escaped));
-        let enough = |ttl: &Duration| self.study.enough_for(*ttl).map_or_else(|| "-".to_owned(), count);
+        let enough = |ttl: &Duration| self.study.enough_for(*ttl).map_or_else(|| "-".to_owned(), exact_count);
         let share = format!("{} % of the TTL's", trimmed(self.study.terms.target * 100.0));
         table.add_row([share, "-".to_owned()].into_iter().chain(self.study.grid.ttls.iter().map(enough)));
         table
@@ -119,7 +119,8 @@ impl Report<'_> {
             }
         }
         for row in cells.chunks(grid.ttls.len().max(1)) {
-            let first = row.first().map(|cell| [count(cell.capacity), bytes(cell.bytes_when_full)]);
+            let first =
+                row.first().map(|cell| [exact_count(cell.capacity), decimal_bytes(cell.bytes_when_full)]);
             table.add_row(first.into_iter().flatten().chain(row.iter().map(&shown)));
         }
         table
@@ -137,7 +138,7 @@ impl Report<'_> {
                 "Smallest that catches {target} % of all repeats: capacity = {}, ttl = \"{}\" ({} when full; caught {} of {}, escaped {})",
                 cell.capacity,
                 Span(cell.ttl),
-                bytes(cell.bytes_when_full),
+                decimal_bytes(cell.bytes_when_full),
                 grouped(cell.outcome.caught),
                 grouped(repeats),
                 grouped(cell.outcome.escaped)

@@ -30,7 +30,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// What was asked for; the rest around what the trace suggests. TTLs: from the shortest per cent of the delays of its
+    /// Takes the values that were given and chooses the others from the trace. TTLs: from the shortest per cent of the delays of its
     /// repeats to the longest delay. Capacities: up to what the longest of the TTLs needs.
     pub fn around(
         trace: &Trace,
@@ -80,7 +80,7 @@ fn two_digits(number: f64) -> f64 {
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from f64 saturates")]
 fn whole(number: f64) -> usize {
-    // Up, as steps are: what has two digits and is not whole is below 10.
+    // Round up, as steps do. A number with two digits that is not whole is below 10.
     number.ceil() as usize
 }
 
@@ -90,7 +90,7 @@ fn rising<T: Ord>(mut list: Vec<T>) -> Vec<T> {
     list
 }
 
-/// What a study rests on beside the trace.
+/// The terms of a study that do not come from the trace.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Terms {
     /// how ids are stored
@@ -107,7 +107,7 @@ impl Terms {
         Setting { capacity, ttl, engine, refresh_on_duplicate }
     }
 
-    /// Whether that many of so many are enough.
+    /// Returns true if `caught` of `of` repeats reach the target share.
     pub fn met(&self, caught: u64, of: u64) -> bool {
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
         let needed = self.target * of as f64;
@@ -124,7 +124,7 @@ pub struct Cell {
     pub capacity: usize,
     /// for events that have none of their own
     pub ttl: Duration,
-    /// what came of it
+    /// the counts
     pub outcome: Outcome,
     /// what a window without a bound would have caught
     pub catchable: u64,
@@ -144,13 +144,13 @@ pub struct Study {
     /// by capacity, and within that by TTL
     pub cells: Vec<Cell>,
     /// the least capacity that catches the target share of all repeats, with the shortest TTL that does; to a per cent, from
-    /// further replays between two capacities of the grid. None if nothing on the grid does.
+    /// further replays between two capacities of the grid. `None` if no cell of the grid does.
     pub smallest: Option<Cell>,
 }
 
 /// How far it is. Called from several threads.
 pub trait Progress: Sync {
-    /// So many more events will have to be replayed.
+    /// Adds this number of events to those that will be replayed.
     fn more(&self, events: u64);
     /// So many were.
     fn done(&self, events: u64);

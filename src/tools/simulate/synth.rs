@@ -5,8 +5,8 @@
 //! share of all publishes are repeats, and all publishes together come at `rate`. A trace that is hardly longer than the
 //! delays has fewer: its last repeats lie behind its end.
 
-use super::text::{Share, parse_count, parse_duration};
 use super::trace::{Trace, TraceBuilder};
+use crate::tools::text::{Share, parse_count, parse_duration};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, StandardNormal};
@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-/// What is made up.
+/// The parameters of a made-up workload.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Synthetic {
     /// publishes per second, repeats included
@@ -72,12 +72,12 @@ fn nanos(seconds: f64) -> u64 {
     (seconds * 1e9).round() as u64
 }
 
-/// What new messages take their ids from.
+/// The set that new messages take their ids from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ids {
     /// every new message has an id of its own
     Endless,
-    /// at random from so many: ids come again for no retry, too
+    /// a random one of this many ids, so that an id may come again without a retry
     Of(u64),
 }
 
@@ -124,7 +124,7 @@ impl Delay {
             "exp" => Ok(Delay::Exp(duration(rest)?)),
             "uniform" => {
                 let (from, to) = rest.split_once("..").ok_or_else(|| fix.to_owned())?;
-                // From nothing on is what nobody can write as a duration without its unit.
+                // A range may begin at a plain 0; any other duration needs its unit.
                 let from = if from.trim() == "0" { Duration::ZERO } else { duration(from)? };
                 match duration(to)? {
                     to if to >= from => Ok(Delay::Uniform(from, to)),

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 /// An id that comes once has no slot.
 pub(super) const NO_SLOT: u32 = u32::MAX;
-/// The digests of a trace need no secret: whoever has the trace has the ids. A fixed one makes runs repeatable.
+/// The digests of a trace need no secret: a reader of the trace has the ids anyway. A fixed secret makes runs repeatable.
 const SECRET: (u64, u64) = (0x6861_7061_7820_7369, 0x6d75_6c61_7465_2031);
 
-/// What was published, and when.
+/// The publishes of a trace in the order of their times.
 #[derive(Debug)]
 pub struct Trace {
     /// nanoseconds since the first event, never falling
@@ -45,7 +45,7 @@ impl Trace {
         self.events() - self.ids
     }
 
-    /// From the first event to the last.
+    /// Returns the time between the first and the last event.
     pub fn span(&self) -> Duration {
         Duration::from_nanos(self.at.last().copied().unwrap_or_default())
     }
@@ -127,7 +127,7 @@ impl TraceBuilder {
         self.newest = self.newest.max(at);
     }
 
-    /// Sorts, and counts what is there once and for all.
+    /// Sorts the events and counts them.
     pub fn build(mut self) -> Trace {
         if !self.ttls.is_empty() {
             self.ttls.resize(self.events.len(), 0);
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(trace.repeat_delay(0.5), Some(Duration::from_nanos(70)));
         let seen: Vec<_> = trace.iter().map(|(at, _, slot, ttl)| (at, slot, ttl)).collect();
         let none = NO_SLOT;
-        // Of two at one moment, the one that came first stays first.
+        // Two events of one moment keep their order.
         assert_eq!(seen, [(0, 0, Some(7)), (30, none, None), (30, none, None), (70, 0, None)]);
         let keys: Vec<Key> = trace.iter().map(|(_, key, _, _)| key).collect();
         assert_eq!(keys[0], keys[3]);

@@ -1,5 +1,5 @@
-//! What the relay says, as types. Read tolerantly: what is missing has its default, what is new is passed over, so that a
-//! client and a relay of neighbouring versions understand each other. `--json` prints what came, not these.
+//! The relay's answers as types. Read tolerantly: what is missing has its default, what is new is passed over, so that a
+//! client and a relay of neighbouring versions understand each other. `--json` prints the relay's own text, not these types.
 
 use hapax_core::pressure::Facts;
 use serde::Deserialize;

@@ -2,7 +2,7 @@
 //! address that was named and nowhere else.
 
 use super::answer::Windows;
-use super::{Access, Failure};
+use crate::tools::reach::{Access, Failure};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(2);
 /// Bytes of an answer. A thousand connections or windows with all their facts stay well below.
 const MOST: u64 = 16 << 20;
-/// What may stand in a segment of a path as it is.
+/// The characters that a segment of a path may not hold as they are.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
 
 /// A relay's admin listener.
@@ -80,7 +80,7 @@ impl Client {
             .map_err(|error| Failure::Foreign { url: self.url().to_owned(), why: error.to_string() })
     }
 
-    /// What concerns one window: where the relay does not know it, its names are looked up for the message.
+    /// Sends a request about one window: where the relay does not know it, its names are looked up for the message.
     pub fn of_window(
         &self,
         method: Method,

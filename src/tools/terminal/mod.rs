@@ -7,24 +7,20 @@
 //!   input ─→ model ─→ view (pure: a model in, a screen out)
 //! ```
 //!
-//! * [`access`]: where the relay is and with which token, decided once.
 //! * [`client`]: one request, one answer or one [`Failure`].
-//! * [`answer`]: what the relay says, as types.
-//! * [`text`]: numbers for people, and names that do no harm to a terminal.
-//! * [`sections`]: what there is to say of one window, for `windows show` and for the detail view.
-//! * [`commands`]: those that ask once and end.
-//! * [`top`]: the one that stays.
+//! * [`answer`]: the relay's answers as types.
+//! * [`columns`]: text, bars and curves that fit into a number of columns.
+//! * [`sections`]: the facts of one window as lines, for `windows show` and for the detail view.
+//! * [`commands`]: the commands that ask once and end.
+//! * [`top`]: the command that stays.
 
-pub mod access;
 pub mod answer;
+pub mod args;
 pub mod client;
+pub mod columns;
 pub mod commands;
-pub mod failure;
 pub mod sections;
-pub mod text;
 pub mod theme;
 pub mod top;
 
-pub use access::Access;
 pub use client::Client;
-pub use failure::Failure;

@@ -1,9 +1,10 @@
-//! What there is to say of one window, in sections of lines: for `hapax windows show` (printed) and for the detail view of
+//! The facts of one window in sections of lines: for `hapax windows show` (printed) and for the detail view of
 //! `hapax top` (drawn). Pure: a window in, lines out.
 
 use super::answer::Window;
-use super::text::{bar, bytes, count, factor, fit, grouped, or_dash, rate, share, span};
+use super::columns::{bar, fit};
 use super::theme::{Theme, word};
+use crate::tools::text::{bytes, count, factor, grouped, or_dash, rate, share, span};
 use hapax_core::pressure::Level;
 use hapax_core::pressure::facts::{AgeBucket, LevelChange, WhatIfPoint};
 use ratatui::style::Style;
@@ -46,7 +47,7 @@ pub struct Sections {
 }
 
 impl Sections {
-    /// Of this window, for so many columns.
+    /// Returns the sections of this window for a terminal of `width` columns.
     pub fn of(window: &Window, width: usize, theme: Theme) -> Sections {
         let cx = Cx { window, width: width.max(24), theme };
         Sections {
@@ -76,7 +77,7 @@ impl Sections {
     }
 }
 
-/// What an operator should do, if anything.
+/// Returns what an operator should do, if anything.
 pub fn advice(window: &Window) -> Option<String> {
     let facts = &window.facts;
     if window.mode == "off" {
@@ -216,7 +217,7 @@ impl Cx<'_> {
             return Section { title, lines: vec![self.dim("no id was evicted early")] };
         };
         let last = ages.buckets.iter().rposition(|bucket| bucket.count > 0).unwrap_or(first);
-        // From here on ids would have gone anyway.
+        // Ids of this age would have expired anyway.
         let is_end = |bucket: &AgeBucket| bucket.le.is_none_or(|le| le >= facts.ttl_seconds);
         let end = ages.buckets.iter().position(is_end).unwrap_or(last);
         let top = ages.buckets.iter().map(|bucket| bucket.count).max().unwrap_or(1).max(1);

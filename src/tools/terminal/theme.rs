@@ -25,7 +25,7 @@ impl Theme {
         self.fg(Color::Cyan).add_modifier(Modifier::BOLD)
     }
 
-    /// What the eye ought to find.
+    /// Returns the style of text that must catch the eye.
     pub fn strong(self) -> Style {
         Style::new().add_modifier(Modifier::BOLD)
     }

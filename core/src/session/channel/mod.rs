@@ -1,266 +1,134 @@
-//! One channel: who may say what when, around its [`Publisher`].
+//! One channel: which side may say what, and when.
 //!
 //! ```text
 //!            channel.close, unsettled            settled, or linger over
-//!   Open ---------------------------> Settling --------------------------> Closing --close-ok--> gone
+//!   Open ---------------------------> Settling --------------------------> Closing --close-ok--> Gone
 //!    |  \-- channel.close, settled ---------------------------------------^
-//!    |  \-- upstream's channel.close ---> UpstreamClosed --client's close-ok--> gone
-//!    |  \-- Hapax refuses --------------> Refused --client's and upstream's close-ok--> gone
-//!    \-- tx.select after shadow confirms -> Recycling --fresh upstream channel--> Open
+//!    |  \-- upstream's channel.close ---> UpstreamClosed --client's close-ok--> Gone
+//!    |  \-- Hapax refuses --------------> Refused --client's and upstream's close-ok--> Gone
+//!    \-- tx.select after shadow confirms -> Recycling --settled--> Reopening --fresh upstream channel--> Open
 //! ```
 //!
-//! Frames that have to wait (for a verdict, for waiters before `tx.commit`, for a fresh upstream channel) are kept in order in the
-//! backlog; other channels go on.
+//! [`life`] owns this state. The channel has two halves: the [publisher](crate::session::publisher) handles what the client
+//! publishes, [`deliveries`] what is sent to the client. Frames of the client that have to wait (for a verdict, for waiters
+//! before `tx.commit`, for a fresh upstream channel) are kept in order in the publisher's line; other channels go on.
 
-mod consumers;
-mod ends;
-mod from_upstream;
+mod booked;
+mod deliveries;
+mod frames;
+mod halves;
+mod life;
+mod refused;
 
+pub(in crate::session) use self::booked::Booked;
+
+use self::halves::Halves;
+use self::life::{Life, Then};
 use crate::session::cx::Cx;
 use crate::session::entry::Outcome;
-use crate::session::fault::{Fault, Scope};
-use crate::session::outbox::{Piece, View};
+use crate::session::fault::{Closes, Fault};
+use crate::session::inbound::{Inbound, Whole};
+use crate::session::outbox::View;
 use crate::session::probe::Finding;
-use crate::session::publisher::{self, Mode, Publisher};
-use crate::window::{Key, Ticket, Verdict};
+use crate::session::rights::Right;
+use crate::window::{Ticket, Verdict};
+use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
-use crate::wire::method::{MethodId, Return, Settle};
-use crate::wire::properties::ContentHeader;
-use crate::wire::{ChannelId, emit};
-use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, Close, CloseOk, Open};
-use amq_protocol::protocol::{AMQPClass, basic};
+use crate::wire::method::{MethodId, Settle};
 use bytes::Bytes;
-use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
-/// Repeated `channel.close`s that are answered. They are all answered at once when the upstream says close-ok, which may take long.
-const CLOSES_AGAIN: u32 = 64;
-/// Frames of the backlog that are looked at when a publish begins to wait for the proof of a right.
-const LOOKED_AT: usize = 4_096;
-
-#[derive(Debug)]
-enum State {
-    Open,
-    /// The client has said close; it is held back until every outcome is known.
-    Settling {
-        close: Piece,
-        until: Instant,
-    },
-    /// The close went upstream.
-    Closing,
-    /// The upstream has closed it, the client has been told. `rest` octets are missing of a content that was on its way: the
-    /// broker waits for them all the same, and takes anything else before them for a fault of the connection.
-    UpstreamClosed {
-        rest: u64,
-    },
-    /// Hapax has closed it. The upstream's channel is closed once it is settled.
-    Refused {
-        until: Instant,
-        told_upstream: bool,
-        client_done: bool,
-        upstream_done: bool,
-    },
-    /// A fresh upstream channel is made for tx.
-    Recycling {
-        select: Piece,
-        until: Instant,
-        closing: bool,
-    },
-    Gone,
-}
-
-/// Where the content is that the client is being sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Delivering {
-    Nothing,
-    Header,
-    Body(u64),
-}
-
-impl Delivering {
-    /// After this frame.
-    fn after(self, kind: FrameKind, id: Option<MethodId>, frame: View<'_>) -> Delivering {
-        let left = match (self, kind, id) {
-            (_, _, Some(MethodId::BASIC_DELIVER | MethodId::BASIC_GET_OK | MethodId::BASIC_RETURN)) => {
-                return Delivering::Header;
-            }
-            (_, FrameKind::Header, _) => ContentHeader::size_of(frame.payload()).map_or(0, |(_, size)| size),
-            (Delivering::Body(left), FrameKind::Body, _) => left.saturating_sub(frame.payload().len() as u64),
-            (as_before, _, _) => return as_before,
-        };
-        if left == 0 { Delivering::Nothing } else { Delivering::Body(left) }
-    }
-}
-
-/// See the module.
+/// One channel of the client, and the upstream channel of the same number.
 #[derive(Debug)]
 pub(in crate::session) struct Channel {
-    id: ChannelId,
+    /// tells the channel from earlier ones of the same number
     birth: u64,
-    state: State,
-    publisher: Publisher,
-    /// Consumers by their tags: they are cancelled when the client vanishes.
-    consumers: HashSet<String>,
-    /// Consumers, qos or gets: a fresh upstream channel would not be the same.
-    used_otherwise: bool,
-    /// `basic.return`, until its header comes.
-    returning: Option<Piece>,
-    /// What is missing of the content that the client is being sent: nothing may come between its frames.
-    delivering: Delivering,
-    backlog: VecDeque<Piece>,
-    backlog_bytes: usize,
-    /// Nothing but publishes waits in the backlog, behind one that waits for the proof of a right: theirs are asked for, too.
-    asks_ahead: bool,
-    /// `tx.select` or `tx.commit` waits at the head of the backlog for the waiters before it.
-    awaits_waiters: bool,
-    /// To be refused as soon as the contents on their way, upstream and to the client, are whole.
-    refusal: Option<Fault>,
-    client_gone: bool,
-    /// How often the client has said `channel.close` after the first, up to [`CLOSES_AGAIN`]: each is answered.
-    closes_again: u32,
-    /// The client was sent `channel.close` and has not answered.
-    owes_close_ok: bool,
-    /// The client has said `confirm.select` and waits for the answer: no ack may come before it.
-    selecting: bool,
-    /// The client wants no deliveries any more: consumers are cancelled.
-    unwanted: bool,
+    life: Life,
+    halves: Halves,
     booked: Booked,
 }
 
-/// What a channel counts for in its session's books.
-#[derive(Clone, Copy, Default, Debug)]
-pub(in crate::session) struct Booked {
-    /// publishes whose outcome is unknown
-    pub(in crate::session) unresolved: usize,
-    /// bytes held
-    pub(in crate::session) held: usize,
-    /// bytes that it takes, all told
-    pub(in crate::session) memory: usize,
-    /// of them, those that only the client can end
-    pub(in crate::session) stuck: usize,
-}
-
-/// Bytes of a channel, with its place among others.
+/// Bytes of a channel, with its place in the map of channels.
 const CHANNEL: usize = size_of::<Channel>() + 64;
-/// Bytes of a consumer: its tag has 255 at most.
-const CONSUMER: usize = 320;
-/// Bytes of a frame in the backlog, beside its own.
-const QUEUED: usize = size_of::<Piece>() + 48;
 
 impl Channel {
-    /// `channel.open` has passed.
+    /// Creates the channel when `channel.open` is forwarded.
     pub(in crate::session) fn new(id: ChannelId, birth: u64) -> Channel {
-        Channel {
-            id,
-            birth,
-            state: State::Open,
-            publisher: Publisher::new(id, birth, Mode::Plain),
-            consumers: HashSet::new(),
-            used_otherwise: false,
-            returning: None,
-            delivering: Delivering::Nothing,
-            backlog: VecDeque::new(),
-            backlog_bytes: 0,
-            asks_ahead: false,
-            awaits_waiters: false,
-            refusal: None,
-            client_gone: false,
-            closes_again: 0,
-            owes_close_ok: false,
-            selecting: false,
-            unwanted: false,
-            booked: Booked::default(),
-        }
+        Channel { birth, life: Life::new(), halves: Halves::new(id, birth), booked: Booked::default() }
     }
 
-    /// Whether it is the channel of this birth, and its next publish waits for the proof of a right.
+    /// Returns true if this is the channel of that birth, and its next publish waits for the proof of a right.
     pub(in crate::session) fn waits_as(&self, birth: u64) -> bool {
-        self.birth == birth && self.publisher.is_held()
+        self.birth == birth && self.halves.publisher.is_held()
     }
 
+    /// Returns true if both sides have closed the channel.
     pub(in crate::session) fn is_gone(&self) -> bool {
-        matches!(self.state, State::Gone)
+        self.life.is_gone()
     }
 
-    /// Whether the client has still to answer a `channel.close`, perhaps after the channel is gone.
+    /// Returns true if the client has still to answer a `channel.close`. That may be so after the channel is gone.
     pub(in crate::session) fn owes_close_ok(&self) -> bool {
-        self.owes_close_ok
+        self.halves.owes_close_ok()
     }
 
-    /// Whether answers to the client are due.
+    /// Returns true if confirms to the client are due.
     pub(in crate::session) fn is_due(&self) -> bool {
-        self.publisher.is_due()
+        self.halves.publisher.ledger().is_due()
     }
 
-    /// Whether the number is taken although the client thinks that it is free: the upstream has not answered yet.
+    /// Returns true if the client may believe that the number is free, but the upstream's channel is not closed yet.
     pub(in crate::session) fn is_free_for_client(&self) -> bool {
-        matches!(self.state, State::Refused { client_done: true, .. })
+        self.life.is_free_for_client()
     }
 
-    /// As it was booked last.
+    /// Returns what was booked last.
     pub(in crate::session) fn booked(&self) -> Booked {
         self.booked
     }
 
-    /// Books it anew: what was booked before, and what is now.
+    /// Books the channel anew. Returns what was booked before, and what is booked now.
     pub(in crate::session) fn book(&mut self) -> (Booked, Booked) {
-        let held = self.publisher.held() + self.backlog_bytes;
-        let stuck = CHANNEL + self.consumers.len() * CONSUMER + self.publisher.stuck();
-        let ends = self.publisher.memory() + held + self.backlog.len() * QUEUED;
+        let Halves { publisher, deliveries, .. } = &self.halves;
+        let held = publisher.held();
+        let stuck = CHANNEL + deliveries.memory() + publisher.stuck();
         let after = Booked {
-            unresolved: self.publisher.unresolved(),
+            unresolved: publisher.unresolved(),
             held,
-            memory: stuck + ends,
-            stuck: stuck + self.publisher.collecting(),
+            memory: stuck + publisher.memory() + held,
+            stuck: stuck + publisher.collecting(),
         };
         (std::mem::replace(&mut self.booked, after), after)
     }
 
-    /// Whether every outcome is known and nothing waits.
+    /// Returns true if every outcome is known and nothing waits.
     pub(in crate::session) fn is_settled(&self) -> bool {
-        self.publisher.is_settled() && self.backlog.is_empty()
+        self.halves.is_settled()
     }
 
-    /// Whether its backlog waits for nothing but room for unresolved publishes.
+    /// Returns true if frames wait, and only the bound on unresolved publishes can stop them.
     pub(in crate::session) fn is_ready(&self) -> bool {
-        !self.backlog.is_empty() && matches!(self.state, State::Open) && !self.is_blocked()
+        self.halves.has_frames() && self.life.is_open() && !self.is_blocked()
     }
 
-    /// There may be room again for what waits in the backlog.
-    pub(in crate::session) fn go_on(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        self.advance(cx)
-    }
-
+    /// Returns true if the client's next frame has to wait.
     fn is_blocked(&self) -> bool {
-        let refused = self.refusal.is_some() && !self.publisher.is_forwarding();
+        let refused = self.life.has_refusal() && !self.halves.publisher.is_forwarding();
         refused
-            || self.publisher.is_stalled()
-            || self.awaits_waiters
-            || matches!(self.state, State::Recycling { .. })
+            || self.halves.publisher.is_stalled()
+            || self.halves.awaits_waiters()
+            || self.life.is_changing_to_tx()
     }
 
-    /// When [`Channel::handle_timeout`] has something to do.
+    /// Returns when [`Channel::handle_timeout`] has something to do.
     pub(in crate::session) fn deadline(&self) -> Option<Instant> {
-        let state = match &self.state {
-            State::Settling { until, .. } => Some(*until),
-            State::Recycling { until, closing: false, .. } => Some(*until),
-            State::Refused { until, told_upstream: false, upstream_done: false, .. }
-                if !self.publisher.is_forwarding() =>
-            {
-                Some(*until)
-            }
-            State::Recycling { .. }
-            | State::Refused { .. }
-            | State::Open
-            | State::Closing
-            | State::UpstreamClosed { .. }
-            | State::Gone => None,
-        };
-        let publisher = [self.publisher.waiting.deadline(), self.publisher.progress_deadline()];
-        state.into_iter().chain(publisher.into_iter().flatten()).min()
+        let life = self.life.deadline(&self.halves);
+        life.into_iter().chain(self.halves.publisher.deadline()).min()
     }
 
-    /// A frame of the client. `whole`: the frame after it in the same read is this channel's content header.
+    // ---- from the client -------------------------------------------------------------------------------------------
+
+    /// Handles a frame of the client. `whole`: the next frame in the same read is this channel's content header.
     pub(in crate::session) fn recv_client(
         &mut self,
         kind: FrameKind,
@@ -268,82 +136,43 @@ impl Channel {
         whole: bool,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let blocked = self.is_blocked() || !self.backlog.is_empty();
-        let method = frame.method(kind);
-        // It is not closed. Where the broker has heard all that the client has said, it says so itself.
-        if method == Some(MethodId::CHANNEL_OPEN) && (blocked || !matches!(self.state, State::Open)) {
+        let blocked = self.is_blocked() || self.halves.has_frames();
+        let (is_open, method) = (self.life.is_open(), frame.method(kind));
+        // The number is in use. If the broker has received everything that the client has sent, it refuses the open itself.
+        if method == Some(MethodId::CHANNEL_OPEN) && (blocked || !is_open) {
             return Err(Fault::SecondOpen);
         }
-        self.owes_close_ok &= method != Some(MethodId::CHANNEL_CLOSE_OK);
-        match &mut self.state {
-            State::Open | State::Recycling { .. } if blocked => {
-                if self.asks_ahead {
-                    self.asks_ahead = ask_ahead(kind, frame, cx);
-                }
-                self.backlog_bytes += frame.len();
-                self.backlog.push_back(frame.compact());
-                Ok(())
-            }
-            State::Open | State::Recycling { .. } => {
-                self.recv_open(kind, frame, whole, cx)?;
-                self.advance(cx)
-            }
-            State::Settling { .. } | State::Closing | State::Gone => {
-                if method == Some(MethodId::CHANNEL_CLOSE) {
-                    self.closes_again = CLOSES_AGAIN.min(self.closes_again + 1);
-                }
-                Ok(())
-            }
-            State::UpstreamClosed { rest } => {
-                if kind == FrameKind::Body && *rest > 0 {
-                    *rest = rest.saturating_sub(frame.payload().len() as u64);
-                    cx.out.upstream.forward(frame);
-                }
-                match method {
-                    Some(MethodId::CHANNEL_CLOSE_OK) => {
-                        cx.out.upstream.forward(frame);
-                        self.state = State::Gone;
-                    }
-                    // Both have closed: each gets its answer from us, and the client's own is not waited for.
-                    Some(MethodId::CHANNEL_CLOSE) => {
-                        cx.out.upstream.push(close_ok(self.id));
-                        cx.out.client.push(close_ok(self.id));
-                        self.state = State::Gone;
-                    }
-                    Some(_) | None => {}
-                }
-                Ok(())
-            }
-            State::Refused { client_done, .. } => {
-                match method {
-                    Some(MethodId::CHANNEL_CLOSE_OK) => *client_done = true,
-                    // Both have closed: its answer to ours may come or not.
-                    Some(MethodId::CHANNEL_CLOSE) if !*client_done => {
-                        cx.out.client.push(close_ok(self.id));
-                        *client_done = true;
-                    }
-                    Some(_) | None => {}
-                }
-                self.advance(cx)
-            }
+        if method == Some(MethodId::CHANNEL_CLOSE_OK) {
+            self.halves.recv_client_close_ok();
         }
+        if blocked && (is_open || self.life.is_changing_to_tx()) {
+            self.halves.push_frame(kind, frame, cx);
+            return Ok(());
+        }
+        if is_open {
+            self.recv_open(kind, frame, whole, cx)?;
+        } else {
+            self.life.recv_client(kind, frame, &mut self.halves, cx);
+        }
+        self.advance(cx)
     }
 
-    /// Publishes of the client that stand whole in `frames`, the read that is being looked at: `most` at most.
+    /// Handles publishes of the client that stand whole in `frames`, the read that is being handled: `most` at most.
     pub(in crate::session) fn recv_publishes(
         &mut self,
         frames: &Bytes,
         most: usize,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let in_order = self.refusal.is_none() && !self.awaits_waiters && self.backlog.is_empty();
-        if !in_order || !matches!(self.state, State::Open) || !self.publisher.takes_publishes() {
+        let in_order = !self.life.has_refusal() && !self.halves.awaits_waiters() && !self.halves.has_frames();
+        if !in_order || !self.life.is_open() || !self.halves.publisher.takes_publishes() {
             return Ok(());
         }
-        self.publisher.recv_publishes(frames, most, cx)?;
+        self.halves.publisher.recv_publishes(frames, most, cx)?;
         self.advance(cx)
     }
 
+    /// Handles a frame of the client on an open channel, when its turn has come.
     fn recv_open(
         &mut self,
         kind: FrameKind,
@@ -351,205 +180,263 @@ impl Channel {
         whole: bool,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
+        let Halves { publisher, deliveries, .. } = &mut self.halves;
         let id = match frame.method(kind) {
-            Some(id) if self.publisher.is_between_contents() => id,
-            _ => return self.publisher.recv_content(kind, frame, cx),
+            Some(id) if publisher.is_between_contents() => id,
+            _ => return publisher.recv_content(kind, frame, cx),
         };
         match id {
             MethodId::BASIC_PUBLISH => {
-                self.publisher.recv_publish(frame, whole);
+                publisher.recv_publish(frame, whole);
                 return Ok(());
             }
             MethodId::CONFIRM_SELECT => {
-                let nowait = frame.payload().get(4).is_some_and(|bits| bits & 1 != 0);
-                self.selecting |= !nowait;
-                self.publisher.select_confirm();
+                deliveries.recv_confirm_select(frame);
+                publisher.ledger_mut().select_confirm();
             }
-            // What waits was said before the transaction, or belongs to it: either way it comes first.
+            // Waiters were sent before the transaction, or belong to it. In both cases they come first.
             MethodId::TX_SELECT | MethodId::TX_COMMIT
-                if self.publisher.mode() != (Mode::Confirm { client: true })
-                    && self.publisher.has_waiting() =>
+                if !publisher.ledger().answers_client() && publisher.has_waiting() =>
             {
-                self.awaits_waiters = true;
-                self.backlog_bytes += frame.len();
-                self.backlog.push_front(frame.compact());
+                self.halves.await_waiters(frame);
                 return Ok(());
             }
-            MethodId::TX_SELECT => {
-                if self.publisher.mode() == (Mode::Confirm { client: false }) {
-                    return self.recycle(frame, cx);
-                }
-                self.publisher.select_tx();
+            MethodId::TX_SELECT if publisher.ledger().is_unseen() => {
+                return self.life.recycle(frame, &self.halves, cx);
             }
-            MethodId::TX_COMMIT => self.publisher.commit(),
-            MethodId::TX_ROLLBACK => self.publisher.rollback(),
+            MethodId::TX_SELECT => publisher.ledger_mut().select_tx(),
+            MethodId::TX_COMMIT => publisher.commit(),
+            MethodId::TX_ROLLBACK => publisher.rollback(),
             MethodId::CHANNEL_CLOSE => {
-                self.drop_backlog();
-                self.publisher.client_done();
-                if !self.is_settled() {
-                    let until = cx.now + cx.shared.settings.linger;
-                    self.state = State::Settling { close: frame.compact(), until };
-                    self.cancel_consumers(cx);
-                    return Ok(());
-                }
-                self.state = State::Closing;
+                self.life.recv_client_close(frame, &mut self.halves, cx);
+                return Ok(());
             }
-            MethodId::BASIC_CONSUME => self.note_consumer(frame),
-            MethodId::BASIC_CANCEL => self.note_cancel(frame),
-            MethodId::BASIC_GET | MethodId::BASIC_QOS => self.used_otherwise = true,
-            _ => {}
+            id => deliveries.recv_client(id, frame),
         }
-        cx.out.upstream.forward(frame);
+        cx.link.out.upstream.forward(frame);
         Ok(())
     }
 
-    /// `tx.select` where Hapax has selected confirms unseen: RabbitMQ would refuse it. A fresh upstream channel of the same
-    /// number takes its place, if the old one held nothing but publishes.
-    fn recycle(&mut self, select: View<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        if self.used_otherwise {
-            return Err(Fault::TxAfterPublish);
-        }
-        let until = cx.now + cx.shared.settings.linger;
-        self.state = State::Recycling { select: select.compact(), until, closing: false };
-        Ok(())
+    // ---- late answers ----------------------------------------------------------------------------------------------
+
+    /// Returns true if the client waits until a window remembers its ids.
+    #[inline]
+    pub(in crate::session) fn is_unremembered(&self) -> bool {
+        self.halves.publisher.ledger().is_unremembered()
     }
 
-    /// A verdict that came late.
+    /// Handles that windows may remember more than before.
+    pub(in crate::session) fn recv_remembered(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.halves.publisher.ledger_mut().recv_remembered();
+        self.advance(cx)
+    }
+
+    /// Handles a verdict that came late.
     pub(in crate::session) fn recv_verdict(
         &mut self,
         ticket: Ticket,
         verdict: Verdict,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        self.publisher.recv_verdict(ticket, verdict, cx)?;
+        self.halves.publisher.recv_verdict(ticket, verdict, cx)?;
         self.advance(cx)
     }
 
-    /// The broker has shown whether the user has a right that a publish of this channel waits for.
+    /// Handles the broker's answer about a right that a publish of this channel waits for.
     pub(in crate::session) fn recv_finding(
         &mut self,
-        right: Key,
+        right: Right,
         finding: Finding,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        self.publisher.recv_finding(right, finding, cx)?;
+        self.halves.publisher.recv_finding(right, finding, cx)?;
         self.advance(cx)
     }
 
-    /// [`Channel::deadline`] has passed.
+    /// Handles that [`Channel::deadline`] has passed.
     pub(in crate::session) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        self.publisher.expire(cx)?;
-        self.publisher.retry(cx)?;
-        self.publisher.check_progress(cx)?;
-        if let State::Recycling { until, closing: false, .. } = self.state
-            && cx.now >= until
+        self.halves.publisher.handle_timeout(cx)?;
+        self.life.handle_timeout(cx.now)?;
+        self.advance(cx)
+    }
+
+    // ---- from the upstream -----------------------------------------------------------------------------------------
+
+    /// Handles a frame of the upstream.
+    pub(in crate::session) fn recv_upstream(
+        &mut self,
+        kind: FrameKind,
+        frame: View<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let id = frame.method(kind);
+        if let Some(id @ (MethodId::BASIC_ACK | MethodId::BASIC_NACK)) = id
+            && self.halves.publisher.ledger().has_confirms()
+            && let Ok(settle) = Settle::parse(frame.payload())
         {
-            self.state = State::Open;
-            return Err(Fault::TxAfterPublish);
+            let outcome = if id == MethodId::BASIC_ACK { Outcome::Acked } else { Outcome::Nacked };
+            self.halves.publisher.recv_settle(settle, outcome, cx);
+            return self.advance(cx);
+        }
+        match self.life.recv_upstream(kind, id, frame, &mut self.halves, cx) {
+            Then::ForClient => self.recv_for_client(kind, id, frame, cx),
+            Then::Handled => {}
+            Then::Wait => return Ok(()),
         }
         self.advance(cx)
     }
 
-    /// When a publish has begun to wait for the proof of a right, those behind it may need others: all are asked for together.
-    fn look_ahead(&mut self, cx: &mut Cx<'_>) {
-        if !self.publisher.take_newly_held() {
-            return;
+    /// Forwards the deliveries that stand whole in `frames` and come next, `first` and those after it. Returns false if they
+    /// have to be handled frame by frame.
+    pub(in crate::session) fn recv_deliveries(
+        &mut self,
+        first: Whole,
+        inbound: &mut Inbound,
+        frames: &Bytes,
+        cx: &mut Cx<'_>,
+    ) -> bool {
+        let takes_whole = self.halves.deliveries.takes_whole();
+        if !takes_whole || self.life.has_refusal() || !self.life.is_open() {
+            return false;
         }
-        let mut frames = self.backlog.iter().take(LOOKED_AT);
-        self.asks_ahead = frames.all(|frame| {
-            let frame = frame.view();
-            frame.kind().is_some_and(|kind| ask_ahead(kind, frame, cx))
-        });
+        self.flush(cx);
+        let id = self.halves.id();
+        self.halves.deliveries.forward_whole(id, first, inbound, frames, &mut cx.link.out.client);
+        true
+    }
+
+    /// Handles a frame of the upstream that is for the client, as nearly all are.
+    fn recv_for_client(&mut self, kind: FrameKind, id: Option<MethodId>, frame: View<'_>, cx: &mut Cx<'_>) {
+        let Halves { publisher, deliveries, .. } = &mut self.halves;
+        let waits = match id {
+            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => publisher.recv_tx_ended(frame, cx),
+            Some(_) | None => publisher.ledger_mut().delays(kind, id, frame),
+        };
+        match id {
+            Some(MethodId::BASIC_RETURN) if publisher.ledger().hears_returns() => {
+                return deliveries.hold_return(frame);
+            }
+            Some(MethodId::CONFIRM_SELECT_OK) => {
+                cx.link.out.client.forward(frame);
+                return deliveries.recv_confirm_select_ok();
+            }
+            Some(MethodId::BASIC_CONSUME_OK) => {
+                if deliveries.recv_consume_ok(frame) && self.life.is_open_or_settling() {
+                    self.halves.cancel_consumers(cx);
+                }
+            }
+            Some(MethodId::BASIC_CANCEL) => deliveries.recv_cancel(frame),
+            Some(_) | None => {}
+        }
+        if !waits {
+            self.flush(cx);
+            self.halves.forward_to_client(kind, id, frame, cx);
+        }
+    }
+
+    // ---- ends ------------------------------------------------------------------------------------------------------
+
+    /// Closes the channel towards the client because of a fault. Gives the fault back if the whole connection has to end.
+    pub(in crate::session) fn refuse(&mut self, fault: Fault, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        if self.life.refuse(fault, &mut self.halves, cx)? { self.advance(cx) } else { Ok(()) }
+    }
+
+    /// Gives up the channel because the process is short of memory, and only the client could end what the channel holds.
+    pub(in crate::session) fn relieve(&mut self) -> Result<(), Fault> {
+        let is_forwarding = self.halves.publisher.is_forwarding();
+        let closes = if is_forwarding { Closes::Connection } else { Closes::Channel };
+        Err(Fault::MemoryShort { held: self.booked.stuck, closes })
+    }
+
+    /// Writes the confirms that are due.
+    pub(in crate::session) fn flush(&mut self, cx: &mut Cx<'_>) {
+        self.life.flush(&mut self.halves, cx);
+    }
+
+    /// Handles the client's `connection.close`: the client will send nothing more.
+    pub(in crate::session) fn finish(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.life.finish();
+        self.advance(cx)?;
+        if !self.is_settled() && self.life.is_open() {
+            self.halves.cancel_consumers(cx);
+        }
+        Ok(())
+    }
+
+    /// Handles that the client has vanished, or will be told nothing more. Complete messages are settled. Everything else ends
+    /// at once.
+    pub(in crate::session) fn abandon(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.life.abandon();
+        self.halves.publisher.ledger_mut().client_gone();
+        self.finish(cx)?;
+        if self.halves.publisher.is_forwarding() || !self.life.is_open_or_settling() {
+            return Ok(());
+        }
+        if self.is_settled() {
+            self.life.close_settled(cx.now);
+            return self.advance(cx);
+        }
+        self.halves.cancel_consumers(cx);
+        self.halves.deliveries.requeue(self.halves.id(), &mut cx.link.out.upstream);
+        Ok(())
+    }
+
+    /// Handles that `connection.close` is about to go upstream. Publishes that wait are dropped: they were never sent, so they
+    /// are not in doubt. A publish that waits for the proof of a right is forwarded unjudged if its client hears no outcome:
+    /// the client could not know that it was dropped, and the message would be lost.
+    pub(in crate::session) fn end(&mut self, cx: &mut Cx<'_>) {
+        let unheard = self.halves.publisher.ledger().is_silent();
+        while unheard && self.life.is_open() && self.halves.publisher.is_held() {
+            // The other channels that wait for these answers end here, too.
+            drop(cx.link.probes.give_up());
+            // A faulty publish is not forwarded, and nothing after it.
+            if self.recv_finding(Right::NONE, Finding::Unasked, cx).is_err() {
+                break;
+            }
+        }
+        self.halves.publisher.abandon_waiting();
+        self.halves.drop_frames();
+    }
+
+    /// Handles that the upstream connection is gone.
+    pub(in crate::session) fn upstream_lost(&mut self, now: Instant) {
+        self.halves.publisher.upstream_closed(None, now);
+        self.halves.drop_frames();
+    }
+
+    // ---- going on ---------------------------------------------------------------------------------------------------
+
+    /// Handles that there may be room again for frames that wait.
+    pub(in crate::session) fn go_on(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.advance(cx)
     }
 
     /// Does what the last event has made possible.
     fn advance(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        if self.awaits_waiters && !self.publisher.has_waiting() {
-            self.awaits_waiters = false;
+        self.halves.check_waiters();
+        self.life.take_refusal(&self.halves)?;
+        self.recv_waiting_frames(cx)?;
+        self.halves.look_ahead(cx);
+        if self.life.is_client_gone() && !self.halves.has_frames() && !self.is_blocked() {
+            self.halves.publisher.client_done();
         }
-        if !self.publisher.is_forwarding()
-            && self.delivering == Delivering::Nothing
-            && let Some(fault) = self.refusal.take()
-        {
-            return Err(fault);
-        }
+        self.life.advance(&mut self.halves, cx);
+        Ok(())
+    }
+
+    /// Handles the frames that wait, as far as they may go on.
+    fn recv_waiting_frames(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         while !self.is_blocked()
-            && matches!(self.state, State::Open)
-            && (cx.may_publish(self.publisher.unresolved()) || !self.publisher.is_between_contents())
+            && self.life.is_open()
+            && (cx.may_publish(self.halves.publisher.unresolved())
+                || !self.halves.publisher.is_between_contents())
         {
-            let Some(frame) = self.backlog.pop_front() else { break };
+            let Some(frame) = self.halves.publisher.line_mut().pop_frame() else { break };
             let frame = frame.view();
-            self.backlog_bytes -= frame.len();
             if let Some(kind) = frame.kind() {
                 self.recv_open(kind, frame, true, cx)?;
             }
         }
-        self.look_ahead(cx);
-        if self.client_gone && self.backlog.is_empty() && !self.is_blocked() {
-            self.publisher.client_done();
-        }
-        // (What has come after a `tx.select` waits in the backlog for the fresh channel.)
-        let settled = self.publisher.is_settled()
-            && (self.backlog.is_empty() || matches!(self.state, State::Recycling { .. }));
-        let free = !self.publisher.is_forwarding();
-        match &mut self.state {
-            State::Settling { close, until } if settled || cx.now >= *until => {
-                // Where the linger is over: nothing may follow the close.
-                self.publisher.abandon_waiting();
-                cx.out.upstream.forward(close.view());
-                self.state = State::Closing;
-            }
-            State::Refused { until, told_upstream, client_done, upstream_done } => {
-                if !*told_upstream && !*upstream_done && free && (settled || cx.now >= *until) {
-                    self.publisher.abandon_waiting();
-                    let text = "the client's channel was closed by hapax";
-                    cx.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
-                    *told_upstream = true;
-                }
-                if *client_done && *upstream_done {
-                    self.publisher.upstream_closed(None, cx.now);
-                    self.state = State::Gone;
-                }
-            }
-            State::Recycling { closing, .. } if settled && !*closing => {
-                *closing = true;
-                let text = "hapax makes room for tx.select";
-                cx.out.upstream.push(close(self.id, 200, text, MethodId(0, 0)));
-            }
-            State::Settling { .. }
-            | State::Recycling { .. }
-            | State::Open
-            | State::Closing
-            | State::UpstreamClosed { .. }
-            | State::Gone => {}
-        }
         Ok(())
     }
-}
-
-/// Asks for the right that a publish of the backlog needs. Whether the frames after it may be looked at, too.
-fn ask_ahead(kind: FrameKind, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
-    match frame.method(kind) {
-        Some(MethodId::BASIC_PUBLISH) if cx.probes.has_room() => {
-            publisher::ask(frame, None, cx);
-            true
-        }
-        // What it does may decide where the publishes after it may go.
-        Some(_) => false,
-        None => true,
-    }
-}
-
-fn channel_method(channel: ChannelId, method: ChannelMethod) -> Bytes {
-    emit::method(channel, AMQPClass::Channel(method))
-}
-
-fn close_ok(channel: ChannelId) -> Bytes {
-    channel_method(channel, ChannelMethod::CloseOk(CloseOk {}))
-}
-
-fn close(channel: ChannelId, code: u16, text: &str, culprit: MethodId) -> Bytes {
-    let close =
-        Close { reply_code: code, reply_text: text.into(), class_id: culprit.0, method_id: culprit.1 };
-    channel_method(channel, ChannelMethod::Close(close))
 }

@@ -1,308 +1,151 @@
 //! The publishing half of a channel: from `basic.publish` to the answer.
 //!
-//! A publish is held until its content header arrives, for the id is there. Where the broker has not shown yet that the user
-//! may publish there, it is held until that is proven ([`held`]), and its channel with it. Then its fate is known, or it is not:
+//! Nearly all publishes stand whole in a read. They are taken together ([`ahead`]): the window is shown the keys of all of them
+//! before it is asked for the first.
+//!
+//! Any other publish is put together from its frames ([`assembler`]). Its content header has its id. Until the broker has shown
+//! that the user may publish there, it is held ([`held`]), and its channel with it. Then the window is asked ([`verdicts`]):
 //!
 //! ```text
-//!   basic.publish --> Header --content header--> judge --+-- Fresh -------> Forward   (entry in the ledger)
-//!                                                        +-- Duplicate ---> Swallow   (ack, once the body is in)
+//!   basic.publish --> Header --content header--> judge --+-- Fresh -------> Forward   (an entry in the ledger)
+//!                                                        +-- Duplicate ---> Swallow   (an ack, when the body is whole)
 //!                                                        +-- InFlight ----> Keep      (aside, until the first one's outcome)
-//!                                                        +-- Pending -----> stalled   (the channel's frames wait in order)
+//!                                                        +-- Pending -----> Line      (the channel's frames wait in order)
 //! ```
 //!
-//! The body is never buffered to decide; it is streamed on, swallowed, or kept with a waiting publish. (A window whose
-//! `id` is the body itself is the exception: `Collect`.)
+//! A publish that goes on is written ([`sender`]) and entered ([`ledger`]), where its outcome finds it.
 
-mod ends;
+mod ahead;
+mod assembler;
+mod draft;
 mod held;
-mod outcome;
+mod ledger;
+mod line;
 mod progress;
-mod run;
-mod verdict;
+mod reading;
+mod sender;
+mod verdicts;
 
 pub(in crate::session) use held::ask;
+pub(in crate::session) use ledger::Ledger;
+pub(in crate::session) use line::Line;
 
-use self::progress::Progress;
+use self::ahead::{Ahead, Next};
+use self::assembler::{Fate, Step, size_of};
+use self::draft::Draft;
+use self::held::{Held, goes_where};
+use self::reading::{Reading, Start};
+use self::verdicts::Verdicts;
 use crate::session::blame::Blame;
-use crate::session::candidate::{Candidate, Terms, forward_to};
-use crate::session::confirms::{ClientTag, Confirms, UpstreamTag};
-use crate::session::cx::{Cx, Judge, Route};
-use crate::session::entry::{Entry, Mandatory, Outcome};
+use crate::session::candidate::{Candidate, Terms};
+use crate::session::confirms::ClientTag;
+use crate::session::cx::Cx;
+use crate::session::entry::Outcome;
 use crate::session::fault::Fault;
-use crate::session::outbox::{Piece, View};
+use crate::session::outbox::View;
 use crate::session::probe::{Asker, Finding};
 use crate::session::returns::ReturnKey;
-use crate::session::rights::Standing;
-use crate::session::transaction::Transactions;
-use crate::session::waiting::{Waiter, Waiting};
-use crate::session::written::Written;
-use crate::window::{
-    Confirms as ConfirmRule, Event, ForgetCause, Key, KeyMaker, MissingId, Reservation, Reservations, Scoped,
-    Ticket, Window,
-};
-use crate::wire::frame::{FrameKind, OVERHEAD};
-use crate::wire::method::{Publish, Return, Settle};
-use crate::wire::properties::{BASIC, ContentHeader, IdSource, IdValue};
-use crate::wire::{ChannelId, emit};
-use bytes::{Bytes, BytesMut};
+use crate::session::rights::{Right, Standing};
+use crate::window::{Event, MissingId, Ticket, Verdict, Window};
+use crate::wire::ChannelId;
+use crate::wire::frame::FrameKind;
+use crate::wire::method::{Return, Settle};
+use crate::wire::properties::{BASIC, ContentHeader};
+use bytes::Bytes;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// How the upstream channel says what became of a publish.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::session) enum Mode {
-    /// Not at all.
-    Plain,
-    /// By acks. `client`: the client has selected confirms itself; otherwise Hapax has, unseen.
-    Confirm { client: bool },
-    /// By `tx.commit-ok`.
-    Tx,
-}
-
-/// What becomes of the content that is being received.
-#[derive(Debug)]
-pub(in crate::session) enum Fate {
-    /// It goes upstream. Without confirms there is no later sign: the key is committed when the last frame is written.
-    Forward { at_write: Option<(Reservation, Duration)> },
-    /// It ends here; this is said when it is complete.
-    Swallow(Reply),
-    /// It waits with the publish of this ticket.
-    Keep(Ticket),
-    /// Its body is the id.
-    Collect(Box<Draft>),
-}
-
-/// What is said of a publish that is not forwarded.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::session) enum Reply {
-    Nothing,
-    Ack(ClientTag),
-    Nack(ClientTag),
-}
-
-/// A publish that is not judged before its user is known to have the right to publish there. Its channel waits with it.
-#[derive(Debug)]
-struct Held {
-    right: Key,
-    publish: Piece,
-    header: Piece,
-    /// the header, and what is there of the body
-    content: Piece,
-    /// octets of the body that are still to come
-    left: u64,
-}
-
-impl Held {
-    fn size(&self) -> usize {
-        self.publish.view().len() + self.header.view().len() + self.content.view().len()
-    }
-}
-
-/// A publish whose id is its body.
-#[derive(Debug)]
-pub(in crate::session) struct Draft {
-    window: Arc<dyn Window>,
-    client: Option<ClientTag>,
-    scoped: Scoped,
-    right: Key,
-    publish: Piece,
-    header: Piece,
-    /// octets of the body, all told
-    size: u64,
-    /// what is there of it
-    body: Vec<u8>,
-    /// the largest payload of its frames: it is cut into pieces of this size again
-    largest: usize,
-}
-
-/// Where we are in the content that the client sends on this channel.
-#[derive(Debug)]
-pub(in crate::session) enum Content {
-    Idle,
-    /// `basic.publish` is held until its header comes.
-    Header(Piece),
-    Body {
-        left: u64,
-        fate: Fate,
-    },
-    /// The client has broken the rules and the broker is about to say so: all is passed on. `entered`: amid a content that
-    /// has an entry.
-    Opaque {
-        entered: bool,
-    },
-}
-
-/// A publish whose header is here.
-#[derive(Clone, Copy)]
-struct Start<'a> {
-    publish: View<'a>,
-    header: View<'a>,
-    /// the header, and what is there of the body
-    content: View<'a>,
-    /// octets of the body that are still to come
-    left: u64,
-}
-
-/// Bytes of a publish in the ledger: its entry, its slot, its reservation in the window, and what a return would show.
-const ENTRY: usize = std::mem::size_of::<Entry>() + 128;
-/// The same in a transaction, whose keys are in a set, too.
-const TX_ENTRY: usize = ENTRY + 32;
-/// Bytes of a publish that waits, beside its frames: its place here and in the window.
-const WAITER: usize = std::mem::size_of::<Waiter>() + 128;
-
-/// What a window finds in a content header.
-enum Reading {
-    /// An id. (The client's tag is not known here.)
-    Plain(Terms),
-    /// The id is the body.
-    Body,
-    Bypass,
-    NoId,
-    /// The broker's to refuse.
-    Malformed,
-}
-
-impl Reading {
-    #[inline]
-    fn of(header: View<'_>, route: &Route, judge: &Judge, standing: Standing, keys: &KeyMaker) -> Reading {
-        let rules = judge.window.rules();
-        let Ok(found) = ContentHeader::parse(header.payload(), &rules.id) else { return Reading::Malformed };
-        if found.bypass {
-            return Reading::Bypass;
-        }
-        if rules.id == IdSource::Body {
-            return Reading::Body;
-        }
-        let Some(id) = found.id else { return Reading::NoId };
-        let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header.payload());
-        Reading::Plain(Terms {
-            claim: judge.needs.scoped(&judge.scoped, standing).key(&id).into(),
-            ttl: ttl_of(&found, &judge.window),
-            client: None,
-            right: judge.needs.right,
-            return_key: route.mandatory.then(return_key),
-        })
-    }
-}
-
-/// See the module.
+/// The publishes of one channel.
 #[derive(Debug)]
 pub(in crate::session) struct Publisher {
     id: ChannelId,
     birth: u64,
-    mode: Mode,
-    content: Content,
-    confirms: Confirms,
-    tx: Transactions,
-    pub(in crate::session) waiting: Waiting,
+    verdicts: Verdicts,
     held: Option<Held>,
-    /// It has begun to wait since somebody asked.
+    /// A publish has begun to be held since [`Publisher::take_newly_held`] was called.
     newly_held: bool,
-    progress: Progress,
-    /// What was committed when it was written.
-    written: Option<Box<Written>>,
 }
 
 impl Publisher {
-    pub(in crate::session) fn new(id: ChannelId, birth: u64, mode: Mode) -> Publisher {
-        Publisher {
-            id,
-            birth,
-            mode,
-            content: Content::Idle,
-            confirms: Confirms::new(),
-            tx: Transactions::default(),
-            waiting: Waiting::default(),
-            held: None,
-            newly_held: false,
-            progress: Progress::default(),
-            written: None,
-        }
+    pub(in crate::session) fn new(id: ChannelId, birth: u64) -> Publisher {
+        Publisher { id, birth, verdicts: Verdicts::new(id), held: None, newly_held: false }
     }
 
-    pub(in crate::session) fn mode(&self) -> Mode {
-        self.mode
+    /// A fresh upstream channel for transactions takes the place of the old one.
+    pub(in crate::session) fn restart_with_tx(&mut self) {
+        self.verdicts.restart_with_tx();
     }
 
-    pub(in crate::session) fn confirms(&mut self) -> &mut Confirms {
-        &mut self.confirms
+    /// How outcomes are told, and who waits for one.
+    pub(in crate::session) fn ledger(&self) -> &Ledger {
+        &self.verdicts.sender.ledger
     }
 
-    /// Whether answers to the client are due.
-    pub(in crate::session) fn is_due(&self) -> bool {
-        self.confirms.is_due()
+    /// How outcomes are told, to change it.
+    pub(in crate::session) fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.verdicts.sender.ledger
     }
 
-    /// Bytes held for waiting publishes.
+    /// What waits on this channel.
+    pub(in crate::session) fn line(&self) -> &Line {
+        &self.verdicts.line
+    }
+
+    /// What waits on this channel, to change it.
+    pub(in crate::session) fn line_mut(&mut self) -> &mut Line {
+        &mut self.verdicts.line
+    }
+
+    /// Bytes of all that waits on this channel.
     pub(in crate::session) fn held(&self) -> usize {
-        self.waiting.held()
+        self.verdicts.held() + self.held.as_ref().map_or(0, Held::size)
     }
 
-    /// Bytes that what is in the ledger and what waits takes, beside what is [held](Publisher::held) and
+    /// Bytes that the ledger and the places of what waits take, beside those that are [held](Publisher::held) or
     /// [stuck](Publisher::stuck).
     pub(in crate::session) fn memory(&self) -> usize {
-        (self.confirms.span() + self.tx.ending_len()) * ENTRY + self.waiting.len() * WAITER
+        self.verdicts.memory()
     }
 
     /// Bytes of the open transaction. (A body that is its own id is held already: [`Publisher::collecting`].)
     pub(in crate::session) fn stuck(&self) -> usize {
-        self.tx.open_len() * TX_ENTRY
+        self.ledger().stuck()
     }
 
-    /// Bytes held for a body that is its own id: nobody but the client can end it.
+    /// Bytes held for a body that is its own id: only the client can end it.
     pub(in crate::session) fn collecting(&self) -> usize {
-        match &self.content {
-            Content::Body { fate: Fate::Collect(draft), .. } => size_of(draft.size),
-            Content::Body { .. } | Content::Idle | Content::Header(_) | Content::Opaque { .. } => 0,
-        }
+        self.verdicts.sender.assembler.collecting()
     }
 
-    /// Publishes whose outcome is unknown, or whose answer waits behind another's. Those of an open transaction
-    /// are not counted: the client has the next word there. So has it where one is not whole yet: reading must go on
-    /// then, or its rest will never come.
+    /// See [`Verdicts::unresolved`].
+    #[inline]
     pub(in crate::session) fn unresolved(&self) -> usize {
-        let (answers, waiting) = match &self.content {
-            Content::Body { fate: Fate::Keep(_), .. } => (1, 1),
-            Content::Body { fate: Fate::Forward { .. } | Fate::Swallow(_) | Fate::Collect(_), .. }
-            | Content::Opaque { .. } => (1, 0),
-            Content::Idle | Content::Header(_) => (0, 0),
-        };
-        let waiting = self.waiting.len().saturating_sub(waiting);
-        self.confirms.span().saturating_sub(answers) + waiting + self.tx.ending_len()
+        self.verdicts.unresolved()
     }
 
     /// Whether no content is being received.
     pub(in crate::session) fn is_between_contents(&self) -> bool {
-        matches!(self.content, Content::Idle)
+        self.verdicts.sender.assembler.is_between_contents()
     }
 
     /// Whether the upstream has the beginning of a content and not its end: nothing else may go to it on this channel.
     pub(in crate::session) fn is_forwarding(&self) -> bool {
-        matches!(self.content, Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { .. })
+        self.verdicts.sender.assembler.is_forwarding()
     }
 
-    /// Octets that the upstream still waits for, of the content that it has the beginning of.
+    /// Octets that the upstream still waits for, of a content that it has the beginning of.
     pub(in crate::session) fn left_to_forward(&self) -> u64 {
-        match self.content {
-            Content::Body { left, fate: Fate::Forward { .. } } => left,
-            _ => 0,
-        }
-    }
-
-    /// Whether the newest entry is of a content that is not whole.
-    fn is_amid_entry(&self) -> bool {
-        matches!(
-            self.content,
-            Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { entered: true }
-        )
+        self.verdicts.sender.assembler.left_to_forward()
     }
 
     /// Whether the channel's next frames have to wait for a verdict, or for the proof of a right.
+    #[inline]
     pub(in crate::session) fn is_stalled(&self) -> bool {
-        self.waiting.is_stalled() || self.is_held()
+        self.line().is_stalled() || self.is_held()
     }
 
     /// Whether the next publish waits for the proof of a right.
+    #[inline]
     pub(in crate::session) fn is_held(&self) -> bool {
         self.held.is_some()
     }
@@ -314,22 +157,89 @@ impl Publisher {
 
     /// Whether publishes wait for the outcome of others.
     pub(in crate::session) fn has_waiting(&self) -> bool {
-        self.waiting.len() > 0
+        self.verdicts.has_waiting()
     }
 
-    /// Whether every complete publish has its outcome. (What is being forwarded when its client is gone will never be
-    /// complete.)
+    /// Whether every whole publish has its outcome. (A publish that is being forwarded when its client is gone will never be
+    /// whole.)
     pub(in crate::session) fn is_settled(&self) -> bool {
-        let incomplete = usize::from(self.is_amid_entry() && matches!(self.mode, Mode::Confirm { .. }));
-        !self.has_waiting()
-            && !self.is_stalled()
-            && self.confirms.unsettled() <= incomplete
-            && !self.tx.is_ending()
+        self.held.is_none() && self.verdicts.is_settled()
     }
 
-    /// `basic.publish`, between contents. `whole` says that its header is next in the same read.
+    /// When [`Publisher::handle_timeout`] has something to do.
+    pub(in crate::session) fn deadline(&self) -> Option<Instant> {
+        self.verdicts.deadline()
+    }
+
+    /// [`Publisher::deadline`] has passed.
+    pub(in crate::session) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.verdicts.handle_timeout(cx)
+    }
+
+    // ---- from the client -------------------------------------------------------------------------------------------
+
+    /// Whether the next publish can be taken before anything else happens.
+    pub(in crate::session) fn takes_publishes(&self) -> bool {
+        let in_order = self.is_between_contents() && self.line().takes_publishes();
+        in_order && !self.is_held() && !self.ledger().is_tx()
+    }
+
+    /// Takes the publishes that stand whole in `frames` and come next, `most` at most. If one of them has to wait, the rest is
+    /// left.
+    pub(in crate::session) fn recv_publishes(
+        &mut self,
+        frames: &Bytes,
+        most: usize,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let held = self.verdicts.publish_bytes();
+        let mut left = most;
+        let mut ahead = Ahead::default();
+        while left > 0 && self.goes_on(held) {
+            // A publish that waits for another's outcome counts twice if its client counts, too.
+            let most = if self.ledger().answers_client() { (left / 2).max(1) } else { left };
+            match ahead.look(self.id, frames, (most, cx.room(held)), cx) {
+                Next::Plain(window) => {
+                    let mut result = Ok(());
+                    for (whole, terms, ticket, verdict) in ahead.ask(&window, self.id, cx) {
+                        left -= 1;
+                        whole.take(cx);
+                        let terms = Terms { client: self.ledger_mut().next_client_tag(), ..terms };
+                        let (publish, content) = (whole.method(frames), whole.content(frames));
+                        let candidate = Candidate { window: &window, terms, publish, content, left: 0 };
+                        result = result.and(self.verdicts.recv_judged(candidate, ticket, verdict, cx));
+                    }
+                    result?;
+                }
+                // Anything else has to wait behind the publishes whose verdicts are not known.
+                _ if self.is_stalled() => return Ok(()),
+                Next::Unmatched { whole, mandatory } => {
+                    left -= 1;
+                    whole.take(cx);
+                    cx.shared.listener.unmatched();
+                    let client = self.ledger_mut().next_client_tag();
+                    self.forward_unjudged(client, None, None, mandatory, Start::of(whole, frames), cx)?;
+                }
+                Next::Special(whole) => {
+                    left -= 1;
+                    whole.take(cx);
+                    self.recv_start(Start::of(whole, frames), cx)?;
+                }
+                Next::Other => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing has begun to wait since so much was held.
+    fn goes_on(&self, held: usize) -> bool {
+        self.takes_publishes() && self.verdicts.publish_bytes() == held
+    }
+
+    /// `basic.publish`, between contents. `whole`: its header is next in the same read.
     pub(in crate::session) fn recv_publish(&mut self, publish: View<'_>, whole: bool) {
-        self.content = Content::Header(if whole { publish.piece() } else { publish.compact() });
+        let publish = if whole { publish.piece() } else { publish.compact() };
+        self.verdicts.sender.assembler.begin(publish);
     }
 
     /// A header or body frame, or a method where content was expected.
@@ -339,64 +249,48 @@ impl Publisher {
         frame: View<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let entered = self.is_amid_entry();
-        match (std::mem::replace(&mut self.content, Content::Opaque { entered }), kind) {
-            (Content::Header(publish), FrameKind::Header) => {
+        match self.verdicts.recv_content(kind, frame, cx)? {
+            Step::Header(publish) => {
                 let result = self.recv_header(publish.view(), frame, cx);
                 if result.is_err() {
-                    self.content = Content::Idle;
+                    self.verdicts.sender.assembler.let_go();
                 }
                 result
             }
-            (Content::Body { left, fate }, FrameKind::Body) => self.recv_body(left, fate, frame, cx),
-            // From here on the client is in the wrong. Where the broker is in the same state as the client, it says so.
-            (Content::Header(publish), _) => {
-                cx.out.upstream.forward(publish.view());
-                cx.out.upstream.forward(frame);
-                Ok(())
-            }
-            (Content::Body { fate: Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_), .. }, got) => {
-                Err(Fault::Unexpected { channel: self.id, got: name(got) })
-            }
-            (
-                Content::Idle | Content::Opaque { .. } | Content::Body { fate: Fate::Forward { .. }, .. },
-                _,
-            ) => {
-                cx.out.upstream.forward(frame);
-                Ok(())
-            }
+            Step::Whole(fate) => self.verdicts.body_ended(fate, cx),
+            Step::Taken => Ok(()),
         }
     }
 
     fn recv_header(&mut self, publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        // A header of another class is the broker's to refuse.
+        // The broker will refuse a header of another class.
         let Ok((BASIC, left)) = ContentHeader::size_of(header.payload()) else {
-            cx.out.upstream.forward(publish);
-            cx.out.upstream.forward(header);
+            cx.link.out.upstream.forward(publish);
+            cx.link.out.upstream.forward(header);
             return Ok(());
         };
         self.recv_start(Start { publish, header, content: header, left }, cx)
     }
 
-    /// A publish whose header is here: what becomes of it?
+    /// A publish whose header has come.
     fn recv_start(&mut self, start: Start<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Start { publish, header, content, left } = start;
-        // What can't be understood is the broker's to refuse, too.
-        let Some(route) = cx.finder.route(cx.shared, cx.rights, publish.payload()) else {
-            cx.out.upstream.forward(publish);
-            cx.out.upstream.forward(content);
+        // The broker will refuse a method that can't be understood, too.
+        let Some(route) = cx.link.finder.route(cx.shared, &cx.link.rights, publish.payload()) else {
+            cx.link.out.upstream.forward(publish);
+            cx.link.out.upstream.forward(content);
             return Ok(());
         };
-        if self.mode == Mode::Tx && self.tx.open_len() >= cx.shared.settings.max_unresolved {
+        if self.ledger().is_tx() && self.ledger().open_len() >= cx.shared.settings.max_unresolved {
             return Err(Fault::TxTooLarge { max: cx.shared.settings.max_unresolved });
         }
         let mandatory = route.mandatory;
         let Some(judge) = route.judge() else {
             cx.shared.listener.unmatched();
-            let client = self.next_client_tag();
+            let client = self.ledger_mut().next_client_tag();
             return self.forward_unjudged(client, None, None, mandatory, start, cx);
         };
-        let standing = cx.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
+        let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
         let reading = Reading::of(header, route, judge, standing, &cx.shared.keys);
         let rejects = judge.window.rules().missing_id == MissingId::Reject;
         let goes_on_unjudged = match reading {
@@ -407,20 +301,19 @@ impl Publisher {
         if standing == Standing::Unknown && !goes_on_unjudged {
             return self.hold(start, cx);
         }
-        let client = self.next_client_tag();
+        let client = self.ledger_mut().next_client_tag();
         let (window, right) = (Arc::clone(&judge.window), judge.needs.right);
         let scoped = *judge.needs.scoped(&judge.scoped, standing);
         match reading {
             Reading::Plain(terms) => {
                 let terms = Terms { client, ..terms };
-                self.judge(Candidate { window: &window, terms, publish, content, left }, cx)
+                self.verdicts.judge(Candidate { window: &window, terms, publish, content, left }, cx)
             }
             Reading::Bypass => {
                 window.notice(Event::Bypassed);
                 self.forward_unjudged(client, Some(&window), None, mandatory, start, cx)
             }
             Reading::Body if left > 0 && self.has_room(left, cx) => {
-                self.waiting.hold(size_of(left));
                 let draft = Draft {
                     window,
                     client,
@@ -432,8 +325,7 @@ impl Publisher {
                     body: Vec::new(),
                     largest: 0,
                 };
-                self.content = Content::Body { left, fate: Fate::Collect(Box::new(draft)) };
-                Ok(())
+                self.verdicts.go_on(left, Fate::Collect(Box::new(draft)), cx)
             }
             reading @ (Reading::NoId | Reading::Body | Reading::Malformed) => {
                 window.notice(Event::NoId);
@@ -449,153 +341,139 @@ impl Publisher {
         }
     }
 
-    fn has_room(&self, more: u64, cx: &Cx<'_>) -> bool {
-        usize::try_from(more).is_ok_and(|more| cx.has_room(self.waiting.held(), more))
-    }
-
-    /// Where the client counts, it has just said its next one.
-    fn next_client_tag(&mut self) -> Option<ClientTag> {
-        matches!(self.mode, Mode::Confirm { client: true }).then(|| self.confirms.next_client_tag())
-    }
-
-    fn recv_body(
+    fn forward_unjudged(
         &mut self,
-        left: u64,
-        mut fate: Fate,
-        frame: View<'_>,
+        client: Option<ClientTag>,
+        window: Option<&Arc<dyn Window>>,
+        right: Option<Right>,
+        mandatory: bool,
+        start: Start<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let Some(left) = left.checked_sub(frame.payload().len() as u64) else {
-            return match fate {
-                Fate::Forward { .. } => {
-                    cx.out.upstream.forward(frame);
-                    Ok(())
-                }
-                Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_) => {
-                    Err(Fault::Unexpected { channel: self.id, got: "too large content body" })
-                }
-            };
-        };
-        match &mut fate {
-            Fate::Forward { .. } => cx.out.upstream.forward(frame),
-            Fate::Swallow(_) => {}
-            Fate::Keep(ticket) => {
-                self.waiting.extend(*ticket, frame, left);
-            }
-            Fate::Collect(draft) => {
-                draft.body.extend_from_slice(frame.payload());
-                draft.largest = draft.largest.max(frame.payload().len());
-            }
-        }
-        if left == 0 {
-            self.body_ended(&fate);
-        }
-        self.go_on(left, fate, cx)
+        self.verdicts.sender.forward_unjudged(client, window, right, mandatory, start, cx);
+        self.verdicts.go_on(start.left, Fate::Forward { at_write: None }, cx)
     }
 
-    /// The fate of a content is known, and what is missing of it.
-    pub(in crate::session) fn go_on(&mut self, left: u64, fate: Fate, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        if left > 0 {
-            self.content = Content::Body { left, fate };
-            return Ok(());
-        }
-        self.content = Content::Idle;
-        match fate {
-            Fate::Forward { at_write } => commit_at_write(at_write, cx.now),
-            Fate::Swallow(reply) => self.reply(reply),
-            Fate::Keep(_) => {}
-            Fate::Collect(draft) => self.judge_collected(*draft, cx)?,
-        }
-        if self.waiting.has_promoted() {
-            self.forward_promoted(cx);
-        }
+    fn has_room(&self, more: u64, cx: &Cx<'_>) -> bool {
+        cx.has_room(self.verdicts.publish_bytes(), size_of(more))
+    }
+
+    // ---- rights ----------------------------------------------------------------------------------------------------
+
+    /// Keeps a publish until the broker has shown the rights of its user that are not known, and asks for them.
+    fn hold(&mut self, start: Start<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let asker = Asker { channel: self.id, birth: self.birth };
+        // Another thread may have learned of them just now, or may have switched the window off.
+        let Some(right) = ask(start.publish, Some(asker), cx) else { return self.recv_start(start, cx) };
+        self.verdicts.sender.assembler.let_go();
+        self.held = Some(Held::new(start, right));
+        self.newly_held = true;
         Ok(())
     }
 
-    fn judge_collected(&mut self, draft: Draft, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let Draft { window, client, scoped, right, publish, header, size, body: whole, largest } = draft;
-        self.waiting.release(size_of(size));
-        let rules = window.rules();
-        let (Ok(fields), Ok(found)) = (
-            Publish::parse(publish.view().payload()),
-            ContentHeader::parse(header.view().payload(), &rules.id),
-        ) else {
+    /// The broker has shown whether the user has this right, or can't be asked.
+    pub(in crate::session) fn recv_finding(
+        &mut self,
+        right: Right,
+        finding: Finding,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let Some(held) = self.held.take() else { return Ok(()) };
+        let start = held.start();
+        match finding {
+            Finding::Refused if right == held.right() => self.recv_refused(start, cx),
+            // The answer may be one that an earlier publish of the channel has waited for.
+            Finding::Missing if goes_where(right, start.publish, cx) => self.recv_refused(start, cx),
+            Finding::Unasked => self.recv_refused(start, cx),
+            // If another right is unknown, it is held again.
+            Finding::Allowed | Finding::Refused | Finding::Missing => self.recv_start(start, cx),
+        }
+    }
+
+    /// The broker refuses the user. It shall say so itself. If it does not, its ack is the proof of the right.
+    fn recv_refused(&mut self, start: Start<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let Some(route) = cx.link.finder.route(cx.shared, &cx.link.rights, start.publish.payload()) else {
             return Ok(());
         };
-        let claim = scoped.key(&IdValue::Bytes(&whole)).into();
-        let ttl = ttl_of(&found, &window);
-        let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
-        let return_key = fields
-            .mandatory
-            .then(|| ReturnKey::new(&cx.shared.keys, target, fields.routing_key, header.view().payload()));
-        let terms = Terms { claim, ttl, client, right, return_key };
-        let content = in_frames(self.id, header.view(), &whole, largest);
-        let (publish, content) = (publish.view(), View::whole(&content));
-        self.judge(Candidate { window: &window, terms, publish, content, left: 0 }, cx)
+        let mandatory = route.mandatory;
+        let judge = route.judge().map(|judge| (Arc::clone(&judge.window), judge.needs.right));
+        let client = self.ledger_mut().next_client_tag();
+        let Some((window, right)) = judge else {
+            return self.forward_unjudged(client, None, None, mandatory, start, cx);
+        };
+        let id = self.id;
+        self.ledger_mut().select_unseen(id, &window, cx);
+        self.forward_unjudged(client, Some(&window), Some(right), mandatory, start, cx)
     }
 
-    /// The client selects confirms: from here on it counts.
-    pub(in crate::session) fn select_confirm(&mut self) {
-        match self.mode {
-            Mode::Plain | Mode::Confirm { .. } => self.mode = Mode::Confirm { client: true },
-            Mode::Tx => {}
-        }
+    // ---- late verdicts and outcomes --------------------------------------------------------------------------------
+
+    /// A verdict that came late.
+    pub(in crate::session) fn recv_verdict(
+        &mut self,
+        ticket: Ticket,
+        verdict: Verdict,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        self.verdicts.recv_verdict(ticket, verdict, cx)
     }
 
-    /// The client selects tx.
-    pub(in crate::session) fn select_tx(&mut self) {
-        if self.mode == Mode::Plain {
-            self.mode = Mode::Tx;
-        }
+    /// `basic.ack` or `basic.nack`.
+    pub(in crate::session) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
+        self.ledger_mut().recv_settle(settle, outcome, cx);
     }
 
+    /// `basic.return` with its header. Gives back the exchange that the client had named, if it was forwarded to another.
+    pub(in crate::session) fn recv_return(
+        &mut self,
+        fields: &Return<'_>,
+        header: View<'_>,
+        cx: &Cx<'_>,
+    ) -> Option<Box<[u8]>> {
+        let key = ReturnKey::new(&cx.shared.keys, fields.exchange, fields.routing_key, header.payload());
+        self.ledger_mut().recv_return(key, cx.now)
+    }
+
+    /// `tx.commit-ok` or `tx.rollback-ok`. Returns true if the client is told later.
+    pub(in crate::session) fn recv_tx_ended(&mut self, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
+        self.ledger_mut().recv_tx_ended(frame, cx)
+    }
+
+    /// `tx.commit` is about to be forwarded.
     pub(in crate::session) fn commit(&mut self) {
-        if self.mode == Mode::Tx {
-            self.progress.transaction_ended();
-            self.tx.commit();
-        }
+        self.verdicts.sender.commit();
     }
 
+    /// `tx.rollback` is about to be forwarded.
     pub(in crate::session) fn rollback(&mut self) {
-        if self.mode == Mode::Tx {
-            self.progress.transaction_ended();
-            self.drop_waiting();
-            self.tx.rollback();
+        self.verdicts.rollback();
+    }
+
+    // ---- ends ------------------------------------------------------------------------------------------------------
+
+    /// See [`Verdicts::client_done`].
+    pub(in crate::session) fn client_done(&mut self) {
+        if self.is_forwarding() {
+            self.held = None;
         }
+        self.verdicts.client_done();
     }
-}
 
-pub(in crate::session) fn commit_at_write(at_write: Option<(Reservation, Duration)>, now: Instant) {
-    if let Some((reservation, ttl)) = at_write {
-        reservation.commit(now, ttl);
+    /// See [`Verdicts::upstream_closed`].
+    pub(in crate::session) fn upstream_closed(&mut self, blame: Option<&Blame>, now: Instant) {
+        self.verdicts.upstream_closed(blame, now);
+        self.held = None;
     }
-}
 
-/// A header, and a body in frames of this payload.
-fn in_frames(channel: ChannelId, header: View<'_>, body: &[u8], payload: usize) -> Bytes {
-    let mut frames = BytesMut::with_capacity(header.len() + body.len() + OVERHEAD);
-    frames.extend_from_slice(header.octets());
-    for piece in body.chunks(payload.max(1)) {
-        emit::body(&mut frames, channel, piece);
+    /// See [`Verdicts::refused`].
+    pub(in crate::session) fn refused(&mut self) {
+        self.held = None;
+        self.verdicts.refused();
     }
-    frames.freeze()
-}
 
-/// For how long it is remembered.
-fn ttl_of(found: &ContentHeader<'_>, window: &Arc<dyn Window>) -> Duration {
-    found.cache_ttl_ms.map_or_else(|| window.ttl(), Duration::from_millis)
-}
-
-/// Octets of a body as bytes of memory.
-fn size_of(octets: u64) -> usize {
-    usize::try_from(octets).unwrap_or(usize::MAX)
-}
-
-fn name(kind: FrameKind) -> &'static str {
-    match kind {
-        FrameKind::Method => "method",
-        FrameKind::Header => "content header",
-        FrameKind::Body => "content body",
-        FrameKind::Heartbeat => "heartbeat",
+    /// Drops all publishes that wait: nobody asks for them any more.
+    pub(in crate::session) fn abandon_waiting(&mut self) {
+        self.held = None;
+        self.verdicts.abandon_waiting();
     }
 }

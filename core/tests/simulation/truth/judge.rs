@@ -61,8 +61,13 @@ impl Truth {
         let Some(key) = self.key(p.what).filter(|_| !p.bypass) else { return false };
         let mut copies = self.stored.get(&key).into_iter().flatten().filter(|copy| !self.gave_up(**copy));
         copies.any(|copy| {
-            let copy = self.of(*copy);
-            copy.known.is_some_and(|known| Some(known) >= p.reached && known + SECOND < now)
+            let ttl = self.ttl(*copy);
+            // It may have waited for a silent store at first, and for another copy after that.
+            let may_be_past = self.windows[key.0].late;
+            self.of(*copy).known.is_some_and(|known| {
+                let still_known = !may_be_past || known + ttl > now;
+                Some(known) >= p.reached && known + SECOND < now && still_known
+            })
         })
     }
 
@@ -102,9 +107,19 @@ impl Truth {
             return;
         }
         if p.heard == Some(true) && p.stored.is_some() {
+            if self.is_unremembered(uid) {
+                self.broken(
+                    'l',
+                    format!("publish {uid} is {how}, but its id is not remembered: {:?}", self.of(uid)),
+                );
+            }
             return;
         }
         match self.original_of(uid) {
+            Some(original) if p.forwarded.is_none() && self.is_unremembered(original) => {
+                let text = format!("publish {uid} is {how} for {original}, whose id is not remembered");
+                self.broken('l', text);
+            }
             Some(_) if p.forwarded.is_some() && p.heard.is_none() => {
                 self.broken(
                     'a',
@@ -125,6 +140,14 @@ impl Truth {
         }
     }
 
+    /// (l): whether the window has not remembered the commit of a publish yet, and the client must not be told.
+    fn is_unremembered(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        let key = self.key(p.what).filter(|_| !p.bypass);
+        let oracle = self.oracle.as_ref().filter(|_| self.deduplicates);
+        oracle.zip(key).is_some_and(|(oracle, key)| oracle.is_unremembered(key, p.heard_at))
+    }
+
     /// The stored, acked and still remembered copy that makes a publish a duplicate. (An engine may forget a millisecond late.)
     fn original_of(&self, uid: Uid) -> Option<Uid> {
         let p = self.of(uid);
@@ -133,7 +156,11 @@ impl Truth {
         let copies = self.stored.get(&key)?.iter().copied();
         copies.filter(|other| *other != uid).find(|other| {
             let other_p = self.of(*other);
-            other_p.heard == Some(true) && (refresh || other_p.heard_at + self.ttl(*other) + MILLI > p.begun)
+            let until = other_p.heard_at + self.ttl(*other) + MILLI;
+            // It was in flight until it was remembered, however short its TTL is.
+            let log = self.oracle.as_ref();
+            let in_flight = || log.is_some_and(|log| log.was_unremembered(key, other_p.heard_at, p.begun));
+            other_p.heard == Some(true) && (refresh || until > p.begun || in_flight())
         })
     }
 

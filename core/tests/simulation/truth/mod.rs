@@ -5,6 +5,7 @@
 //! compare them. Their letters are those of `docs/testing.md`.
 
 use super::plan::{Micros, Plan, WindowPlan};
+use super::windows::Oracle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -47,6 +48,8 @@ pub struct Truth {
     patience: Micros,
     tight: bool,
     deduplicates: bool,
+    /// knows which commits are not remembered
+    pub oracle: Option<Oracle>,
     /// the first invariant that was broken
     pub violation: Option<Violation>,
     /// how often what happened: the proof that a run has been through it

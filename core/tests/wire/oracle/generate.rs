@@ -1,5 +1,5 @@
-//! Any frame that `amq-protocol` can write: every method of every class, content headers with any properties and
-//! tables within tables, bodies, heartbeats.
+//! Generates any frame that `amq-protocol` can write: every method of every class, content headers with any properties
+//! and nested tables, bodies, heartbeats.
 
 #![allow(clippy::expect_used, reason = "that is how a check fails")]
 
@@ -13,12 +13,12 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::strategy::Union;
 
-/// A frame's octets.
+/// Returns the octets of a frame.
 pub(crate) fn octets(frame: &AMQPFrame) -> Vec<u8> {
     gen_frame(frame)(WriteContext::from(Vec::new())).expect("a Vec takes all").into_inner().0
 }
 
-/// A short string, mostly short, at times with all its 255 octets or with characters of several octets.
+/// Generates a short string. Most are short; some have all 255 octets, and some have characters of several octets.
 pub(crate) fn short_string() -> BoxedStrategy<ShortString> {
     prop_oneof![
         1 => Just(String::new()),
@@ -63,7 +63,7 @@ fn value() -> impl Strategy<Value = AMQPValue> {
     })
 }
 
-/// The names that Hapax looks for turn up among others, and in nested tables too.
+/// Generates a header's name. The names that Hapax looks for occur among others, and in nested tables, too.
 fn header_name() -> BoxedStrategy<ShortString> {
     let ours = prop_oneof![Just("id"), Just("x-cache-ttl"), Just("x-hapax-bypass")];
     prop_oneof![2 => short_string(), 3 => ours.prop_map(ShortString::from)].boxed()
@@ -125,7 +125,7 @@ prop_compose! {
     }
 }
 
-/// What a field of a method is drawn from.
+/// A type of a method's field that can be generated.
 trait Draw: Sized {
     fn draw() -> BoxedStrategy<Self>;
 }
@@ -147,16 +147,16 @@ draw! {
     FieldTable => table(),
 }
 
-/// The strategy for a field, its type told by a function that is never called.
+/// Returns the strategy for a field. The function is never called; it only tells the field's type.
 fn draw_like<S, T: Draw>(_: fn(&S) -> &T) -> BoxedStrategy<T> {
     T::draw()
 }
 
-/// For each method one strategy that draws every field. Fields are named one by one, without `..Default`: one that
-/// `amq-protocol` adds does not compile until it is drawn here.
+/// Makes one strategy per method, which generates every field. The fields are listed without `..Default`: when
+/// `amq-protocol` adds a field, this does not compile until the field is listed.
 macro_rules! methods {
     ($($class:ident :: $Class:ident { $($Method:ident { $($field:ident),* })* })*) => {
-        /// Every method by its name, in the order of this file.
+        /// Returns a strategy for every method, with its name, in the order of this file.
         pub(crate) fn every_method() -> Vec<(&'static str, BoxedStrategy<AMQPClass>)> {
             vec![$($((
                 concat!(stringify!($class), ".", stringify!($Method)),
@@ -164,7 +164,7 @@ macro_rules! methods {
             )),*),*]
         }
 
-        /// A method that `amq-protocol` adds does not compile until it is listed.
+        /// Does not compile when `amq-protocol` adds a method, until the method is listed.
         #[allow(dead_code, reason = "it is the compiler that reads it")]
         fn all_are_listed(class: &AMQPClass) {
             match class {
@@ -185,7 +185,7 @@ macro_rules! methods {
             })
             .boxed()
     }};
-    // Pairs within pairs: tuples of strategies have an upper bound, and so has a pattern that stays readable.
+    // The strategies are nested pairs, because a tuple of strategies has a maximum length.
     (@nest $class:ident $Method:ident $field:ident) => {
         draw_like(|method: &$class::$Method| &method.$field)
     };
@@ -284,7 +284,7 @@ methods! {
 /// The methods that are read in place.
 const HOT: [&str; 4] = ["basic.Publish", "basic.Return", "basic.Ack", "basic.Nack"];
 
-/// Any frame but the protocol header, which is none.
+/// Generates any frame. (The protocol header is not a frame.)
 pub(crate) fn frame() -> impl Strategy<Value = AMQPFrame> {
     let channel = prop_oneof![Just(0), Just(1), any::<u16>()];
     let (all, hot): (Vec<_>, Vec<_>) =

@@ -1,8 +1,8 @@
-//! What `amq-protocol` says of the same octets, held against our views of them. Shared by the property tests
-//! (`tests/wire_oracle.rs`) and the fuzz targets (`fuzz/fuzz_targets/`).
+//! Compares our views of octets with what `amq-protocol`, the oracle, reads in the same octets. The property tests
+//! (`core/tests/wire`) and the fuzz targets (`fuzz/fuzz_targets/`) share these checks.
 //!
-//! The oracle decodes and allocates; it knows nothing of ids. Where it and RabbitMQ differ, Hapax is with RabbitMQ, and
-//! the difference is spelled out here.
+//! The oracle decodes and allocates, and it knows no ids. Where it and RabbitMQ differ, Hapax does what RabbitMQ does,
+//! and the check here spells out the difference.
 
 #![allow(dead_code, reason = "each of the users needs its own part")]
 #![allow(clippy::panic, clippy::unwrap_used, reason = "that is how a check fails")]
@@ -17,22 +17,23 @@ use hapax_core::wire::method::{MethodId, Publish, Return, Settle};
 use hapax_core::wire::properties::IdValue;
 use hapax_core::wire::{ContentHeader, Frame, FrameKind, IdSource, WireError, emit, scan};
 
-/// The oracle recurses into tables and would overflow its stack; we do not. Octets that can hold more tables and
-/// arrays than this are kept from it.
+/// The oracle reads tables by recursion and would overflow its stack; our code does not. Octets that may hold more
+/// tables and arrays than this are not given to the oracle.
 const ORACLE_MAX_CONTAINERS: usize = 64;
 
-/// Whether the oracle can be asked about `octets`.
+/// Returns true if the oracle can safely read `octets`.
 pub(crate) fn is_shallow(octets: &[u8]) -> bool {
     let containers = octets.windows(2).filter(|window| matches!(window, [b'A' | b'F', 0..=1]));
     containers.count() <= ORACLE_MAX_CONTAINERS
 }
 
-/// The first frame of `buf` by us and by the oracle. Returns the octets that the frame took, where there is one.
+/// Compares how we and the oracle read the first frame of `buf`. Returns the octets that the frame took, if there is
+/// one.
 pub(crate) fn check_first_frame(buf: &[u8], max: usize) -> Option<usize> {
     let ours = scan(buf, max);
     let declared = buf.get(3..7).map(|size| u32::from_be_bytes(size.try_into().unwrap()) as usize + OVERHEAD);
     let kind_known = buf.first().is_none_or(|kind| [1, 2, 3, 8].contains(kind));
-    // RabbitMQ's rules, in which the oracle has no part.
+    // These rules are RabbitMQ's. The oracle does not know them.
     match ours {
         Err(WireError::TooLarge { len, .. }) => {
             assert!(len > max && declared == Some(len));
@@ -62,7 +63,7 @@ pub(crate) fn check_first_frame(buf: &[u8], max: usize) -> Option<usize> {
             check_frame(&frame, &parsed);
             Some(frame.wire_len())
         }
-        // A whole frame whose payload is not to the oracle's liking.
+        // We see a whole frame, but the oracle refuses its payload.
         (Ok(Some(frame)), Err(error)) => {
             assert!(!error.is_incomplete(), "a frame was seen before it was whole: {frame:?}");
             assert!(matches!(frame.kind, FrameKind::Method | FrameKind::Header), "{frame:?}");
@@ -82,7 +83,7 @@ pub(crate) fn check_first_frame(buf: &[u8], max: usize) -> Option<usize> {
     }
 }
 
-/// Our view of a frame against the oracle's parse of it.
+/// Compares our view of a frame with the oracle's.
 pub(crate) fn check_frame(frame: &Frame<'_>, parsed: &AMQPFrame) {
     assert_eq!(frame.channel.0, parsed.channel_id());
     match (frame.kind, parsed) {
@@ -96,7 +97,7 @@ pub(crate) fn check_frame(frame: &Frame<'_>, parsed: &AMQPFrame) {
     }
 }
 
-/// All that we can read of a frame, for frames that the oracle has no answer to: nothing may panic.
+/// Reads everything that we can read of a frame that the oracle refuses. Nothing may panic.
 pub(crate) fn look_at(frame: &Frame<'_>) {
     let payload = frame.payload;
     let _ = MethodId::of(payload);
@@ -153,12 +154,12 @@ fn check_method(payload: &[u8], class: &AMQPClass) {
     }
 }
 
-/// NaN is not equal to itself; its text is.
+/// Returns the text of a method, to compare methods by: NaN is not equal to itself, but its text is.
 fn debug(class: &AMQPClass) -> String {
     format!("{class:?}")
 }
 
-/// A content header's payload by us and by the oracle, any octets.
+/// Compares how we and the oracle read any octets as the payload of a content header.
 pub(crate) fn check_header_payload(payload: &[u8]) {
     if is_shallow(payload)
         && let Ok(([], header)) = parse_content_header(payload)
@@ -179,7 +180,7 @@ fn sources<'a>(names: &'a [&str]) -> impl Iterator<Item = IdSource> + 'a {
 fn check_header(payload: &[u8], parsed: &AMQPContentHeader) {
     assert_eq!(ContentHeader::size_of(payload), Ok((parsed.class_id, parsed.body_size)));
     let flags = u16::from_be_bytes(payload.get(12..14).unwrap().try_into().unwrap());
-    // The oracle does not know other classes, nor continuation words.
+    // The oracle knows neither other classes nor continuation words.
     if parsed.class_id != 60 || flags & 1 != 0 {
         for source in sources(&["id"]) {
             let _ = ContentHeader::parse(payload, &source);
@@ -188,7 +189,7 @@ fn check_header(payload: &[u8], parsed: &AMQPContentHeader) {
     }
     let properties = &parsed.properties;
     let entries = entries(payload, flags);
-    // Our own reading of the table must not have gone astray: as a map it is the oracle's.
+    // Check our own reading of the table first: as a map it must have as many entries as the oracle's.
     let in_map = properties.headers().as_ref().map_or(0, |table| table.inner().len());
     let mut names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
     names.sort_unstable();
@@ -206,7 +207,7 @@ fn check_header(payload: &[u8], parsed: &AMQPContentHeader) {
         let id = match &source {
             IdSource::MessageId => message_id.map(IdValue::Bytes),
             IdSource::CorrelationId => correlation_id.map(IdValue::Bytes),
-            IdSource::Header(name) => first(name).map(Entry::id_value),
+            IdSource::Header(name) => first(name).map(HeaderEntry::id_value),
             IdSource::Body => None,
         };
         let id = id.filter(|id| !matches!(id, IdValue::Bytes([]) | IdValue::Other(b'V', _)));
@@ -222,16 +223,16 @@ fn check_header(payload: &[u8], parsed: &AMQPContentHeader) {
     }
 }
 
-/// One entry of a headers table. The oracle's map keeps the last of a name, RabbitMQ looks at the first: so the entries
-/// are read one by one, with the oracle's parsers.
-struct Entry<'a> {
+/// One entry of a headers table. The oracle's map keeps the last entry of a name, but RabbitMQ looks at the first.
+/// Therefore the entries are read one by one with the oracle's parsers.
+struct HeaderEntry<'a> {
     name: String,
     value: AMQPValue,
-    /// the value as it stands, its type's letter first
+    /// the value's octets, beginning with the letter of its type
     raw: &'a [u8],
 }
 
-impl<'a> Entry<'a> {
+impl<'a> HeaderEntry<'a> {
     fn id_value(&self) -> IdValue<'a> {
         let (&tag, raw) = self.raw.split_first().unwrap();
         match self.value {
@@ -263,8 +264,8 @@ fn milliseconds(value: &AMQPValue) -> Option<u64> {
     }
 }
 
-/// The headers table of a content header that the oracle has accepted.
-fn entries(payload: &[u8], flags: u16) -> Vec<Entry<'_>> {
+/// Returns the headers table of a content header that the oracle has accepted.
+fn entries(payload: &[u8], flags: u16) -> Vec<HeaderEntry<'_>> {
     let mut rest = payload.get(14..).unwrap();
     for bit in [15, 14] {
         if flags & 1 << bit != 0 {
@@ -282,7 +283,7 @@ fn entries(payload: &[u8], flags: u16) -> Vec<Entry<'_>> {
         let (at_value, name) = parse_short_string(table).unwrap();
         let (next, value) = parse_value(at_value).unwrap();
         let raw = at_value.get(..at_value.len() - next.len()).unwrap();
-        entries.push(Entry { name: name.to_string(), value, raw });
+        entries.push(HeaderEntry { name: name.to_string(), value, raw });
         table = next;
     }
     entries

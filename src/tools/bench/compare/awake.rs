@@ -2,7 +2,7 @@
 //!
 //! With one message in flight every core falls idle after every step, and an idle virtual core takes longer to wake than a
 //! relay takes for its work: a chain with a relay in it may then be quicker than one without. Cores that never fall idle leave
-//! what a relay adds. Whoever has work to do takes the core at once.
+//! what a relay adds. A thread that has work to do takes the core at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -21,10 +21,10 @@ use clap::Args;
 use std::io::{self, Write};
 use table::Row;
 
-/// What `hapax bench compare` is asked for.
+/// The arguments of `hapax bench compare`.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 pub(super) struct CompareArgs {
-    /// Of the table, only this row; may be said more than once
+    /// Measure only this row of the table; may be given more than once
     #[arg(long, value_name = "N", value_parser = row_number)]
     row: Vec<u8>,
     /// A tenth of the messages, three pairs: to see that it works
@@ -106,7 +106,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<(), Error> {
     super::print(&text)
 }
 
-/// Where we are, for whoever waits.
+/// Prints the progress to stderr.
 fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text} …");
 }

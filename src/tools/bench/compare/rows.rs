@@ -8,12 +8,12 @@ use super::Extent;
 use super::awake::Awake;
 use super::stand::{Process, WINDOW, cpu_of_load, put};
 use super::table::{Goal, Pairs, Row, middle};
-use crate::tools::demo::rabbit::{self, Rabbit};
+use hapax_testbed::rabbit::{self, Rabbit};
 use rustix::process::{Resource, getrlimit};
 
-/// Messages of a run before the sink; so many that a hundredth of a second of processor time is little of it.
+/// Messages of a run in front of the sink. They take long enough that a clock tick (10 ms) of processor time is a small part.
 const RUN: u64 = 2_000_000;
-/// What fills the window, and a little more, so that every publish pushes one out.
+/// Ids that fill the window and a little more, so that every publish after them evicts one.
 const FILLING: u64 = WINDOW + 50_000;
 const ROUND_TRIPS: u64 = 20_000;
 const BEFORE_RABBIT: u64 = 100_000;
@@ -25,7 +25,7 @@ const MANY: usize = 1000;
 const MANY_WINDOW: u32 = 100;
 /// Enough for each worker thread to have some of them ready at any time.
 const SHARED: usize = 64;
-/// Of a hundred publishes, one reaches the sink: what is measured is the relay.
+/// One publish in a hundred reaches the sink, so that the relay is what is measured.
 const MOSTLY_KNOWN: f64 = 0.99;
 
 /// Rows 1 and 3: processor time for each unique publish, and throughput.
@@ -180,7 +180,7 @@ pub(super) fn before_rabbit(extent: Extent, unique: bool, half: bool) -> Result<
 /// Row 9. Each connection has a channel, and has nothing to do.
 pub(super) fn idle(extent: Extent) -> Result<Row, Error> {
     let wanted = extent.messages(IDLE);
-    // The relay has two files for each, and as many as we may have.
+    // The relay opens two files for each connection, and has the same limit of files as this process.
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let count = wanted.min(files.saturating_sub(OTHER_FILES) / 2);
     let sink = Process::sink()?;

@@ -5,9 +5,9 @@ use super::super::dial::Target;
 use super::super::load::{self, Load, Outcome};
 use super::super::message::{self, Shape};
 use super::super::now;
-use crate::admin::process;
-use crate::tools::demo::leash::Leash;
-use crate::tools::demo::rabbit::free_port;
+use crate::process;
+use hapax_testbed::Leash;
+use hapax_testbed::free_port;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -67,7 +67,7 @@ impl Process {
         Process::relay_with(upstream, mode, |_| {})
     }
 
-    /// The same with so many worker threads.
+    /// The same with this number of worker threads.
     pub(super) fn relay_on(upstream: SocketAddr, threads: usize) -> Result<Process, Error> {
         Process::relay_with(upstream, "enforce", |command| {
             command.env(WORKER_THREADS, threads.to_string());
@@ -99,7 +99,7 @@ impl Process {
         command: impl FnOnce(SocketAddr, &Path) -> Result<Command, Error>,
     ) -> Result<Process, Error> {
         let leash = Leash::new(label).map_err(Error::io("making a folder"))?;
-        let port = free_port().map_err(|error| Error::Step(error.to_string()))?;
+        let port = free_port().map_err(Error::io("looking for a free port"))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut command = command(address, leash.folder())?;
         let log = File::create(leash.folder().join("log")).map_err(Error::io("making a log"))?;

@@ -4,7 +4,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde_json::{Value, json};
 
-/// What is to be reached.
+/// The target of a row.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Goal {
     AtMost(f64),
@@ -66,7 +66,7 @@ impl Row {
         self.pairs.0.iter().all(|(ours, theirs)| *ours > 0.0 && *theirs > 0.0)
     }
 
-    /// None if it can't be said, or nothing was to be reached.
+    /// Returns whether the goal is met; `None` if there is no goal or no result.
     fn is_met(&self) -> Option<bool> {
         if !self.is_clear() {
             return None;
@@ -147,7 +147,7 @@ pub(super) fn text(about: &[String], rows: &[Row]) -> String {
 fn figure(value: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is above 1000")]
     match value.abs() {
-        1000.0.. => crate::tools::demo::grouped(value.abs().round() as u64),
+        1000.0.. => crate::tools::text::grouped(value.abs().round() as u64),
         10.0..1000.0 => format!("{value:.1}"),
         _ => format!("{value:.3}"),
     }

@@ -32,7 +32,7 @@ impl From<io::Error> for Gone {
     }
 }
 
-/// What the sink knows of a channel.
+/// The state of a channel.
 #[derive(Clone, Copy, Default, Debug)]
 struct Channel {
     number: u16,
@@ -123,7 +123,7 @@ impl Client {
         Ok(())
     }
 
-    /// One large read; what is left in the socket makes it ready again.
+    /// Does one large read. If the socket holds more, it is ready again.
     fn read(&mut self, buffer: &mut [u8]) -> Result<(), Gone> {
         let begin = self.input.len();
         buffer.get_mut(..begin).ok_or(Gone)?.copy_from_slice(&self.input);
@@ -172,7 +172,7 @@ impl Client {
             at += size + OVERHEAD;
             let number = u16::from_be_bytes([high, low]);
             match kind {
-                // A publish itself says nothing that is of interest: its header and its body are what must come.
+                // The method of a publish says nothing of interest; its header and body follow.
                 METHOD if payload.starts_with(&[0, 60, 0, 40]) => {}
                 METHOD => self.handle_method(number, payload)?,
                 HEADER | BODY => self.handle_content(kind, number, payload, &mut place)?,
@@ -276,7 +276,7 @@ impl Client {
         self.outlet.push(&acks);
     }
 
-    /// Deliveries, as many as the socket takes now.
+    /// Writes deliveries until the socket takes no more.
     fn feed(&mut self) -> io::Result<()> {
         for _ in 0..WRITES {
             let Some(feed) = self.feeds.first_mut() else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! What the sink says to each method.
+//! The sink's answer to each method.
 
 use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, exchange, queue, tx};
 use amq_protocol::types::{AMQPValue, FieldTable, LongString, ShortString};
@@ -8,12 +8,12 @@ use hapax_core::wire::emit;
 
 /// The frame size that it proposes.
 pub(super) const FRAME_MAX: u32 = 131_072;
-/// A queue of this name and a number has so many messages.
+/// A queue with this prefix and a number N as its name holds N messages.
 const FEED: &str = "hapax-bench-deliver:";
 /// Seconds between two signs of life, as RabbitMQ proposes it.
 const HEARTBEAT: u16 = 60;
 
-/// What a method asks for.
+/// The reaction to a method.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Answer {
     /// no answer
@@ -28,7 +28,7 @@ pub(super) enum Answer {
     Close(AMQPClass),
     /// confirms from here on
     Confirm(Option<AMQPClass>),
-    /// so many deliveries to a consumer
+    /// send `count` deliveries to a consumer
     Feed { consumer: String, count: u64, method: Option<AMQPClass> },
     /// no more deliveries to a consumer
     Cancel { consumer: String, method: Option<AMQPClass> },
@@ -56,7 +56,7 @@ pub(super) fn start() -> Bytes {
     emit::method(ChannelId::CONNECTION, AMQPClass::Connection(connection::AMQPMethod::Start(start)))
 }
 
-/// What it says to this one. What it does not know is passed over.
+/// Returns the answer to a method. Unknown methods are ignored.
 pub(super) fn answer(method: &AMQPClass) -> Answer {
     match method {
         AMQPClass::Connection(method) => connection_answer(method),
@@ -82,7 +82,7 @@ pub(super) fn answer(method: &AMQPClass) -> Answer {
     }
 }
 
-/// What it is sent is gone at once, so a transaction has nothing to commit or to take back.
+/// Answers a method of a transaction. Messages are thrown away at once, so there is nothing to commit or to roll back.
 fn tx_answer(method: &tx::AMQPMethod) -> Answer {
     use tx::AMQPMethod as M;
     let answer = match method {

@@ -1,7 +1,7 @@
 //! `hapax bench sink`: a broker for measuring only. It takes every login, vhost, exchange and queue, confirms all that is
 //! published, and stores nothing.
 //!
-//! It is made to cost next to nothing for each message, so that what stands before it is what is measured: it reads large,
+//! It costs next to nothing for each message, so that the process in front of it is what is measured: it reads large,
 //! jumps from frame to frame, and acks everything of a read at once. A consumer of the queue `hapax-bench-deliver:N` gets N
 //! messages that were made ahead, as fast as it takes them; prefetch and acks of consumers are not looked at.
 

@@ -1,11 +1,13 @@
 //! `hapax connections`: who is connected.
 
+use super::super::Client;
 use super::super::answer::Connections;
 use super::super::client::Path;
-use super::super::text::{bytes, clean, count, fit, grouped, or_dash, span};
-use super::super::{Client, Failure};
+use super::super::columns::fit;
 use super::{Desk, print, table};
-use crate::cli::terminal::ConnectionsArgs;
+use crate::tools::reach::Failure;
+use crate::tools::terminal::args::ConnectionsArgs;
+use crate::tools::text::{bytes, clean, count, grouped, or_dash, span};
 
 /// Columns of a name that a client has chosen; the rest is cut.
 const NAME: usize = 24;

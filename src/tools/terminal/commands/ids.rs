@@ -1,11 +1,12 @@
 //! `hapax ids get|forget`: one id of one window.
 
+use super::super::Client;
 use super::super::answer::Id;
 use super::super::client::Path;
-use super::super::text::{clean, grouped, or_dash, span};
-use super::super::{Client, Failure};
 use super::{Desk, print};
-use crate::cli::terminal::{IdArgs, IdsArgs, IdsCommand};
+use crate::tools::reach::Failure;
+use crate::tools::terminal::args::{IdArgs, IdsArgs, IdsCommand};
+use crate::tools::text::{clean, grouped, or_dash, span};
 use serde_json::Value;
 use ureq::http::Method;
 
@@ -41,7 +42,7 @@ pub(super) fn run(args: &IdsArgs, client: &Client, desk: &mut Desk<'_>) -> Resul
     Ok(())
 }
 
-/// The relay asks for a query's parameters; whoever sits here has flags.
+/// Names flags where the relay's message names parameters of a query.
 fn in_words_of_flags(failure: Failure) -> Failure {
     match failure {
         Failure::Refused { status: 400, error, mut errors } => {

@@ -5,15 +5,16 @@ mod connections;
 mod ids;
 mod windows;
 
-use super::text::json;
-use super::{Client, Failure};
-use crate::cli::terminal::{ConnectionsArgs, IdsArgs, WindowsArgs};
+use super::Client;
+use crate::tools::reach::Failure;
+use crate::tools::terminal::args::{ConnectionsArgs, IdsArgs, WindowsArgs};
+use crate::tools::text::json;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use serde_json::Value;
 use std::io::{BufRead, Write};
 
-/// What a command reads from and writes to.
+/// The input and the outputs of a command.
 pub struct Desk<'a> {
     /// for what was asked for
     pub out: &'a mut dyn Write,

@@ -1,13 +1,15 @@
 //! `hapax windows list|show|set|flush`.
 
+use super::super::Client;
 use super::super::answer::{Forecast, Window, Windows};
 use super::super::client::Path;
+use super::super::columns::fit;
 use super::super::sections::{Sections, advice};
-use super::super::text::{bytes, clean, count, factor, fit, grouped, or_dash, rate, share, span};
 use super::super::theme::{Theme, word};
-use super::super::{Client, Failure};
 use super::{Desk, print, table};
-use crate::cli::terminal::{SetArgs, WindowsArgs, WindowsCommand};
+use crate::tools::reach::Failure;
+use crate::tools::terminal::args::{SetArgs, WindowsArgs, WindowsCommand};
+use crate::tools::text::{bytes, clean, count, factor, grouped, or_dash, rate, share, span};
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
@@ -96,7 +98,7 @@ fn change(client: &Client, set: &SetArgs, json: bool, desk: &mut Desk<'_>) -> Re
     if let Some(capacity) = set.capacity {
         body.insert("capacity".to_owned(), capacity.to_json());
     }
-    // What a duration may look like is the relay's to say.
+    // The relay judges how a duration may be written.
     if let Some(ttl) = &set.ttl {
         body.insert("ttl".to_owned(), json!(ttl));
     }
@@ -131,7 +133,7 @@ fn change(client: &Client, set: &SetArgs, json: bool, desk: &mut Desk<'_>) -> Re
     if same {
         writeln!(desk.out, "{name}: nothing to change")?;
     }
-    // What is set here is gone with the process; who reads this may not know.
+    // A setting that is changed here ends with the relay's process. Say so.
     writeln!(desk.remarks, "until the relay restarts; to keep it, change the configuration file, too")?;
     Ok(())
 }
@@ -141,7 +143,7 @@ fn capacity(window: &Window) -> String {
     format!("{}{auto}", or_dash(window.facts.capacity, grouped))
 }
 
-/// What it is, and what it would be.
+/// Prints a window as it is and as it would be.
 fn foretell(client: &Client, now: &Window, forecast: Value, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let then: Forecast = client.understand(forecast)?;
     let facts = &now.facts;
@@ -163,7 +165,7 @@ fn foretell(client: &Client, now: &Window, forecast: Value, desk: &mut Desk<'_>)
 
 fn flush(client: &Client, name: &str, yes: bool, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
     if !yes {
-        // A name that does not exist is told before the question.
+        // Refuse an unknown name before asking the question.
         let window = client.of_window(Method::GET, name, |path| path, None)?;
         let window: Window = client.understand(window)?;
         let Some(answers) = desk.answers.as_deref_mut() else {

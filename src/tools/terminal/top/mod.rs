@@ -12,10 +12,11 @@ pub mod poll;
 pub mod screen;
 pub mod view;
 
+use super::Client;
 use super::client::Path;
-use super::text::json;
 use super::theme::Theme;
-use super::{Client, Failure};
+use crate::tools::reach::Failure;
+use crate::tools::text::json;
 use crossterm::event::{Event, EventStream, KeyEventKind};
 use futures_util::StreamExt;
 use model::Model;

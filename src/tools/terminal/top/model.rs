@@ -1,8 +1,8 @@
-//! What `hapax top` knows and where it stands: the last answer, a bounded history, the page and what is selected on it. No
+//! The state of `hapax top`: the last answer, a bounded history, the page and the selection on it. No
 //! terminal, no socket, no clock.
 
 use super::poll::{Polled, Wants};
-use crate::tools::terminal::Failure;
+use crate::tools::reach::Failure;
 use crate::tools::terminal::answer::{Connection, Connections, Status, Window};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub struct Sample {
 /// The newest last.
 pub type History = VecDeque<Sample>;
 
-/// What the view found out while it drew, and input needs to know.
+/// Sizes that the view found out while it drew, and that input needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Drawn {
     /// lines that a page holds
@@ -131,20 +131,20 @@ impl Model {
         self.settle();
     }
 
-    /// None. What was known stays to be seen.
+    /// Takes a failure instead of an answer. The last answer stays on the screen.
     pub fn fail(&mut self, failure: &Failure, now: Duration) {
         self.now = now;
         let since = self.trouble.as_ref().map_or(now, |trouble| trouble.since);
         self.trouble = Some(Trouble { text: failure.to_string(), since });
     }
 
-    /// What the view found out.
+    /// Takes the sizes that the view found out.
     pub fn drawn(&mut self, drawn: Drawn) {
         self.drawn = drawn;
         self.scroll = self.scroll.min(drawn.scroll);
     }
 
-    /// What is to be asked for.
+    /// Returns the requests that the page on the screen needs.
     pub fn wants(&self) -> Wants {
         Wants { paused: self.paused, connections: self.page == Page::Connections }
     }

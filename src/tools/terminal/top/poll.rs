@@ -1,8 +1,9 @@
 //! Asks the relay, again and again, off the thread that draws. A relay that is away is asked on: it may come back.
 
+use crate::tools::reach::Failure;
+use crate::tools::terminal::Client;
 use crate::tools::terminal::answer::{Connections, Status, Window, Windows};
 use crate::tools::terminal::client::Path;
-use crate::tools::terminal::{Client, Failure};
 use std::io;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -10,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 /// Connections that are asked for.
 const CONNECTIONS: &str = "500";
 
-/// What the one who looks wants to know.
+/// The requests that the page on the screen needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Wants {
     /// nothing new
@@ -19,7 +20,7 @@ pub struct Wants {
     pub connections: bool,
 }
 
-/// What the relay said.
+/// The relay's answers of one poll.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Polled {
     /// all windows
@@ -48,7 +49,7 @@ impl Poll {
     pub async fn run(mut self) {
         loop {
             let wants = *self.wanted.borrow_and_update();
-            // Whoever opens another page does not wait for the next second.
+            // Poll at once when another page is opened.
             tokio::select! {
                 () = tokio::time::sleep(self.every), if !wants.paused => {}
                 changed = self.wanted.changed() => if changed.is_err() { return },

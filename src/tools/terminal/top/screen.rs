@@ -42,7 +42,7 @@ impl Screen {
         }
     }
 
-    /// Draws all of it; only what has changed is written.
+    /// Draws the whole screen. Only the cells that have changed are written.
     pub fn draw(&mut self, model: &Model, theme: Theme) -> io::Result<Drawn> {
         let mut drawn = Drawn::default();
         self.terminal.draw(|frame| drawn = view::draw(model, theme, frame))?;

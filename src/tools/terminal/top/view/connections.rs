@@ -2,14 +2,15 @@
 
 use super::super::model::{Drawn, Model};
 use crate::tools::terminal::answer::Connection;
-use crate::tools::terminal::text::{bytes, count, fit, or_dash, span};
+use crate::tools::terminal::columns::fit;
 use crate::tools::terminal::theme::Theme;
+use crate::tools::text::{bytes, count, or_dash, span};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 
-/// From this width on, all columns are shown.
+/// All columns are shown in a terminal of this width or more.
 const WIDE: u16 = 118;
 
 pub(super) fn draw(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rect) -> Drawn {

@@ -1,8 +1,8 @@
 //! One window, all of it: its sections in as many columns as there is room for, scrolled together.
 
 use super::super::model::{Drawn, Model};
+use crate::tools::terminal::columns::{fit, spark};
 use crate::tools::terminal::sections::{Section, Sections, advice};
-use crate::tools::terminal::text::{fit, spark};
 use crate::tools::terminal::theme::Theme;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};

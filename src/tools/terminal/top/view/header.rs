@@ -1,8 +1,9 @@
 //! The lines at the top (which relay, and how it is) and the one at the bottom (keys, filter).
 
 use super::super::model::{Model, Page};
-use crate::tools::terminal::text::{bytes, count, fit, span};
+use crate::tools::terminal::columns::fit;
 use crate::tools::terminal::theme::Theme;
+use crate::tools::text::{bytes, count, span};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
@@ -51,7 +52,7 @@ pub(super) fn lines(model: &Model, theme: Theme, width: usize) -> Vec<Line<'stat
     lines
 }
 
-/// Keys, as many as fit; the rest is in the help.
+/// Draws the keys that fit; the help has all of them.
 pub(super) fn footer(model: &Model, theme: Theme) -> Paragraph<'static> {
     if model.typing {
         let typed = format!(" /{}", fit(&model.filter, 40));

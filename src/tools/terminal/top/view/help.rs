@@ -1,4 +1,4 @@
-//! What the keys do, over everything else.
+//! The help: a list of the keys, drawn over everything else.
 
 use super::super::input::KEYS;
 use crate::tools::terminal::theme::Theme;

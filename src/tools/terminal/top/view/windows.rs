@@ -2,9 +2,10 @@
 
 use super::super::model::{Drawn, History, Model, Sample};
 use crate::tools::terminal::answer::Window;
+use crate::tools::terminal::columns::{bar, fit, spark};
 use crate::tools::terminal::sections::advice;
-use crate::tools::terminal::text::{bar, bytes, count, factor, fit, or_dash, rate, share, span, spark};
 use crate::tools::terminal::theme::{Theme, word};
+use crate::tools::text::{bytes, count, factor, or_dash, rate, share, span};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::Style;
@@ -32,7 +33,7 @@ const fn column(title: &'static str, width: u16, rank: u8, show: Show) -> Column
     Column { title, width, rank, show }
 }
 
-/// Beside the name, which takes what is left.
+/// The columns beside the name, which takes the remaining width.
 const COLUMNS: [Column; 16] = [
     column("Level", 8, 0, |w, t| Line::styled(word(w.facts.level), t.level(w.facts.level))),
     column("Mode", 7, 9, |w, _| Line::raw(fit(&w.mode, 7))),
@@ -52,7 +53,7 @@ const COLUMNS: [Column; 16] = [
     column("Advised", 7, 7, |w, _| right(or_dash(w.facts.recommended_capacity, count))),
 ];
 
-/// The course of the fresh rate: takes what is left in a wide terminal.
+/// The least width of the curve of the fresh rate. It takes the remaining width of a wide terminal.
 const COURSE: u16 = 16;
 const NAME: u16 = 12;
 
@@ -115,7 +116,7 @@ fn table(model: &Model, listed: &[&Window], theme: Theme, frame: &mut Frame<'_>,
     frame.render_stateful_widget(table, area, &mut state);
 }
 
-/// Those that fit, in the order of the table; and what is left then.
+/// Returns the columns that fit, in the order of the table, and the remaining width.
 fn choose(room: u16) -> (Vec<&'static Column>, u16) {
     let mut order: Vec<usize> = (0..COLUMNS.len()).collect();
     order.sort_by_key(|at| COLUMNS[*at].rank);
@@ -145,7 +146,7 @@ fn used(window: &Window, theme: Theme) -> Line<'static> {
     Line::from(vec![Span::styled(bar(full, 5), theme.graph()), Span::raw(text)])
 }
 
-/// What the selected window did lately, and what to do about it.
+/// Draws the recent history of the selected window, and the advice.
 fn course(window: &Window, history: Option<&History>, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     let mut block = Block::new()
         .borders(Borders::TOP)

@@ -1,0 +1,223 @@
+//! The two halves of a channel, and what both need: answers that are due, and `channel.close`s.
+
+use super::deliveries::Deliveries;
+use super::frames;
+use crate::session::cx::Cx;
+use crate::session::fault::Fault;
+use crate::session::outbox::{Piece, View};
+use crate::session::publisher::{self, Publisher};
+use crate::wire::frame::FrameKind;
+use crate::wire::method::{MethodId, Return};
+use crate::wire::{ChannelId, emit};
+
+/// Bound on the repeated `channel.close`s that are answered. All of them are answered when the upstream says close-ok, which
+/// may take long.
+const CLOSES_AGAIN: u32 = 64;
+
+/// Waiting frames that are looked at when a publish begins to wait for the proof of a right.
+const LOOKED_AT: usize = 4_096;
+
+/// The kind of frames that wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum WaitingFrames {
+    /// They may be of any kind.
+    Any,
+    /// They are publishes only, and the first publish waits for the proof of a right. The broker is asked for theirs, too.
+    OnlyPublishes,
+    /// The first of them is `tx.select` or `tx.commit`. It waits for the waiters before it.
+    TxFirst,
+}
+
+/// The publishing and the consuming half of one channel.
+#[derive(Debug)]
+pub(super) struct Halves {
+    id: ChannelId,
+    pub(super) publisher: Publisher,
+    pub(super) deliveries: Deliveries,
+    waiting: WaitingFrames,
+    /// How often the client has repeated its `channel.close`, up to [`CLOSES_AGAIN`].
+    closes_again: u32,
+    /// The client was sent `channel.close` and has not answered.
+    owes_close_ok: bool,
+}
+
+impl Halves {
+    /// Creates the halves of a channel that has just been opened.
+    pub(super) fn new(id: ChannelId, birth: u64) -> Halves {
+        Halves {
+            id,
+            publisher: Publisher::new(id, birth),
+            deliveries: Deliveries::default(),
+            waiting: WaitingFrames::Any,
+            closes_again: 0,
+            owes_close_ok: false,
+        }
+    }
+
+    /// Returns the channel's number.
+    pub(super) fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    /// Returns true if a message is on its way and not complete, to the upstream or to the client.
+    pub(super) fn is_amid_content(&self) -> bool {
+        self.publisher.is_forwarding() || self.deliveries.is_amid_content()
+    }
+
+    /// Returns true if every outcome is known and nothing waits.
+    pub(super) fn is_settled(&self) -> bool {
+        self.publisher.is_settled() && !self.has_frames()
+    }
+
+    /// Returns true if confirms or delayed replies are due and may be written now.
+    pub(super) fn may_flush(&self) -> bool {
+        self.publisher.ledger().is_due() && self.deliveries.takes_confirms()
+    }
+
+    /// Writes the confirms and the delayed replies that are due.
+    pub(super) fn flush(&mut self, cx: &mut Cx<'_>) {
+        let ledger = self.publisher.ledger_mut();
+        ledger.flush(self.id, cx.link.out.client.made());
+        while let Some(reply) = ledger.pop_reply() {
+            let frame = reply.view();
+            let kind = frame.kind().unwrap_or(FrameKind::Method);
+            self.deliveries.forward(kind, frame.method(kind), frame, &mut cx.link.out.client);
+        }
+    }
+
+    /// Cancels the client's consumers. Does nothing while a message is being forwarded: no method may be sent amid it.
+    pub(super) fn cancel_consumers(&mut self, cx: &mut Cx<'_>) {
+        if !self.publisher.is_forwarding() {
+            self.deliveries.cancel(self.id, &mut cx.link.out.upstream);
+        }
+    }
+
+    /// Forwards a frame to the client. If it is the header of a return, the return is forwarded before it.
+    pub(super) fn forward_to_client(
+        &mut self,
+        kind: FrameKind,
+        id: Option<MethodId>,
+        frame: View<'_>,
+        cx: &mut Cx<'_>,
+    ) {
+        if let Some(returned) = self.deliveries.take_return(kind) {
+            self.forward_return(&returned, frame, cx);
+        }
+        self.deliveries.forward(kind, id, frame, &mut cx.link.out.client);
+    }
+
+    /// Forwards a return. If the window has redirected the publish, the return names the exchange that the client had named.
+    fn forward_return(&mut self, returned: &Piece, header: View<'_>, cx: &mut Cx<'_>) {
+        let payload = returned.view().payload();
+        let fields = Return::parse(payload).ok();
+        let named = fields.and_then(|fields| self.publisher.recv_return(&fields, header, cx));
+        match named.and_then(|named| emit::return_from(self.id, payload, &named).ok()) {
+            Some(frame) => cx.link.out.client.push(frame),
+            None => cx.link.out.client.forward(returned.view()),
+        }
+    }
+
+    // ---- frames that wait ------------------------------------------------------------------------------------------
+
+    /// Returns true if frames of the client wait.
+    #[inline]
+    pub(super) fn has_frames(&self) -> bool {
+        self.publisher.line().has_frames()
+    }
+
+    /// Returns true if `tx.select` or `tx.commit` waits for waiters: all frames wait behind it.
+    #[inline]
+    pub(super) fn awaits_waiters(&self) -> bool {
+        self.waiting == WaitingFrames::TxFirst
+    }
+
+    /// Puts a frame of the client behind those that wait.
+    pub(super) fn push_frame(&mut self, kind: FrameKind, frame: View<'_>, cx: &mut Cx<'_>) {
+        if self.waiting == WaitingFrames::OnlyPublishes && !ask_ahead(kind, frame, cx) {
+            self.waiting = WaitingFrames::Any;
+        }
+        self.publisher.line_mut().push_frame(frame);
+    }
+
+    /// Puts `tx.select` or `tx.commit` before the frames that wait, until the waiters before it have their outcome.
+    pub(super) fn await_waiters(&mut self, frame: View<'_>) {
+        self.waiting = WaitingFrames::TxFirst;
+        self.publisher.line_mut().push_frame_first(frame);
+    }
+
+    /// Lets the frames go on if there are no waiters any more.
+    #[inline]
+    pub(super) fn check_waiters(&mut self) {
+        if self.waiting == WaitingFrames::TxFirst && !self.publisher.has_waiting() {
+            self.waiting = WaitingFrames::Any;
+        }
+    }
+
+    /// When a publish has begun to wait for the proof of a right, asks for the rights of the publishes behind it, too. Then one
+    /// answer of the broker lets all of them go on.
+    #[inline]
+    pub(super) fn look_ahead(&mut self, cx: &mut Cx<'_>) {
+        if !self.publisher.take_newly_held() {
+            return;
+        }
+        let mut frames = self.publisher.line().frames().take(LOOKED_AT);
+        let only_publishes = frames.all(|frame| frame.kind().is_some_and(|kind| ask_ahead(kind, frame, cx)));
+        self.waiting = if only_publishes { WaitingFrames::OnlyPublishes } else { WaitingFrames::Any };
+    }
+
+    /// Drops the frames that wait. Returns true if the client's `channel.close` was among them.
+    pub(super) fn drop_frames(&mut self) -> bool {
+        self.waiting = WaitingFrames::Any;
+        self.publisher.line_mut().drop_frames()
+    }
+
+    // ---- channel.close ---------------------------------------------------------------------------------------------
+
+    /// Returns true if the client has not answered the `channel.close` that it was sent.
+    pub(super) fn owes_close_ok(&self) -> bool {
+        self.owes_close_ok
+    }
+
+    /// Handles the client's `channel.close-ok`.
+    pub(super) fn recv_client_close_ok(&mut self) {
+        self.owes_close_ok = false;
+    }
+
+    /// Handles a `channel.close` of the client on a channel that it has closed already: it is answered, too.
+    pub(super) fn recv_client_close_again(&mut self) {
+        self.closes_again = CLOSES_AGAIN.min(self.closes_again + 1);
+    }
+
+    /// Sends the client a `channel.close` because of this fault.
+    pub(super) fn close_client(&mut self, fault: &Fault, cx: &mut Cx<'_>) {
+        let close = frames::close(self.id, fault.code(), &fault.text(), fault.culprit());
+        cx.link.out.client.push(close);
+        self.owes_close_ok = true;
+    }
+
+    /// Forwards the upstream's `channel.close` to the client.
+    pub(super) fn forward_close(&mut self, close: View<'_>, cx: &mut Cx<'_>) {
+        cx.link.out.client.forward(close);
+        self.owes_close_ok = true;
+    }
+
+    /// Answers every `channel.close` of the client.
+    pub(super) fn answer_closes(&mut self, cx: &mut Cx<'_>) {
+        for _ in 0..=std::mem::take(&mut self.closes_again) {
+            cx.link.out.client.push(frames::close_ok(self.id));
+        }
+    }
+}
+
+/// Asks for the right that a waiting publish needs. Returns true if the frames after it may be looked at, too.
+fn ask_ahead(kind: FrameKind, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
+    match frame.method(kind) {
+        Some(MethodId::BASIC_PUBLISH) if cx.link.probes.has_room() => {
+            publisher::ask(frame, None, cx);
+            true
+        }
+        // Any other method may change where the publishes after it may go.
+        Some(_) => false,
+        None => true,
+    }
+}

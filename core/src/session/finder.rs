@@ -1,0 +1,114 @@
+//! Which window judges a publish, and where the publish goes.
+//!
+//! The answer depends on the payload of `basic.publish` only (exchange, routing key and bits), so the last answer is kept: most
+//! clients publish to the same place again.
+
+use super::Shared;
+use super::rights::{Needs, OwnRights};
+use crate::window::{Mode, Scoped, Window};
+use crate::wire::method::Publish;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Exchanges whose window a session remembers, before it asks the windows of the process again.
+const FOUND_KEPT: usize = 256;
+/// Bytes of a remembered exchange: an estimate. Its name has at most 255 bytes.
+const FOUND: usize = 320;
+
+/// Finds the window of a publish, and remembers what it found.
+#[derive(Debug, Default)]
+pub(super) struct Finder {
+    vhost: Option<Bytes>,
+    found: HashMap<Box<[u8]>, Option<Arc<dyn Window>>>,
+    /// the answer to the last question
+    route: Option<Route>,
+}
+
+/// The facts about every publish with the same method payload: the same exchange, routing key and bits.
+#[derive(Debug)]
+pub(super) struct Route {
+    /// the method's payload
+    method: Box<[u8]>,
+    pub(super) mandatory: bool,
+    pub(super) immediate: bool,
+    /// the exchange that it goes to, if it is judged
+    pub(super) target: Box<[u8]>,
+    pub(super) routing_key: Box<[u8]>,
+    judge: Option<Judge>,
+}
+
+impl Route {
+    /// Returns the window that judges these publishes, if one does now.
+    pub(super) fn judge(&self) -> Option<&Judge> {
+        self.judge.as_ref().filter(|judge| judge.window.mode() != Mode::Off && !self.immediate)
+    }
+}
+
+/// A window that judges publishes, and what it needs for that.
+#[derive(Debug)]
+pub(super) struct Judge {
+    pub(super) window: Arc<dyn Window>,
+    /// what an id is unique within, for all users who may publish there
+    pub(super) scoped: Scoped,
+    /// the rights that the user has to have
+    pub(super) needs: Needs,
+}
+
+impl Finder {
+    /// Sets the vhost of the connection. Forgets what was found in another one.
+    pub(super) fn set_vhost(&mut self, vhost: Option<&Bytes>) {
+        self.vhost = vhost.cloned();
+        self.found.clear();
+        self.route = None;
+    }
+
+    /// Returns the vhost; empty before it is known.
+    pub(super) fn vhost(&self) -> &[u8] {
+        self.vhost.as_deref().unwrap_or_default()
+    }
+
+    /// Returns the route of a publish with this method payload. `None`: the payload is not a well-formed `basic.publish`.
+    #[inline]
+    pub(super) fn route(&mut self, shared: &Shared, rights: &OwnRights, payload: &[u8]) -> Option<&Route> {
+        if self.route.as_ref().is_none_or(|route| *route.method != *payload) {
+            self.route = Some(self.find_route(shared, rights, payload)?);
+        }
+        self.route.as_ref()
+    }
+
+    fn find_route(&mut self, shared: &Shared, rights: &OwnRights, payload: &[u8]) -> Option<Route> {
+        let Publish { exchange, routing_key, mandatory, immediate } = Publish::parse(payload).ok()?;
+        let window = self.find(shared, exchange);
+        let target = window.as_ref().and_then(|window| window.rules().forward_to.as_deref());
+        let target: Box<[u8]> = target.map_or(exchange, str::as_bytes).into();
+        let judge = window.map(|window| {
+            let scope = window.rules().scope;
+            Judge {
+                scoped: shared.keys.scoped(scope, self.vhost(), exchange, routing_key),
+                needs: rights.needs(&shared.keys, scope, (exchange, &target), routing_key),
+                window,
+            }
+        });
+        let (method, routing_key) = (payload.into(), routing_key.into());
+        Some(Route { method, mandatory, immediate, target, routing_key, judge })
+    }
+
+    /// Returns the bytes that the remembered exchanges take, about.
+    pub(super) fn memory(&self) -> usize {
+        self.found.len() * FOUND
+    }
+
+    fn find(&mut self, shared: &Shared, exchange: &[u8]) -> Option<Arc<dyn Window>> {
+        let vhost = self.vhost.as_ref()?;
+        if let Some(found) = self.found.get(exchange) {
+            return found.clone();
+        }
+        if self.found.len() >= FOUND_KEPT {
+            self.found.clear();
+        }
+        let found = shared.windows.find(vhost, exchange);
+        self.found.insert(exchange.into(), found.clone());
+        found
+    }
+}

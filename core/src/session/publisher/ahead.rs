@@ -1,0 +1,122 @@
+//! Publishes that stand whole in a read, as nearly all do: the window is asked about all of them together. So a window in memory
+//! fetches what it has to look at for all of them at once, and a window with a store asks it once.
+
+use super::reading::{Reading, Start};
+use crate::session::candidate::Terms;
+use crate::session::cx::Cx;
+use crate::session::inbound::Whole;
+use crate::session::rights::Standing;
+use crate::window::{Ask, HINTED, Ticket, Verdict, Window, is_same};
+use crate::wire::ChannelId;
+use crate::wire::method::MethodId;
+use crate::wire::properties::IdSource;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// The next frames of a read.
+pub(super) enum Next {
+    /// publishes for this window that need nothing special
+    Plain(Arc<dyn Window>),
+    /// a publish that no window judges now
+    Unmatched { whole: Whole, mandatory: bool },
+    /// a publish that a window has to look at more closely
+    Special(Whole),
+    /// other frames, or a publish that can't be taken as one
+    Other,
+}
+
+/// The plain publishes that come next, what the window is asked about them, and what it says.
+#[derive(Default)]
+pub(super) struct Ahead {
+    publishes: Vec<(Whole, Terms)>,
+    asks: Vec<Ask>,
+    verdicts: Vec<Option<Verdict>>,
+}
+
+impl Ahead {
+    /// Looks at the publishes that come next, as far as they are plain: `most` at most, and as many as have `room` bytes, but
+    /// one at least. Nothing is taken.
+    pub(super) fn look(
+        &mut self,
+        channel: ChannelId,
+        frames: &Bytes,
+        (most, mut room): (usize, usize),
+        cx: &mut Cx<'_>,
+    ) -> Next {
+        let ahead = &mut self.publishes;
+        let most = most.min(HINTED);
+        let mut window: Option<Arc<dyn Window>> = None;
+        let (mut places, mut next) = (0, Next::Other);
+        while ahead.len() < most {
+            let Some(whole) = cx.link.inbound.whole(places, channel, MethodId::BASIC_PUBLISH) else { break };
+            let payload = whole.method(frames).payload();
+            let Some(route) = cx.link.finder.route(cx.shared, &cx.link.rights, payload) else { break };
+            let Some(judge) = route.judge() else {
+                next = Next::Unmatched { whole, mandatory: route.mandatory };
+                break;
+            };
+            let size = whole.all(frames).len();
+            if window.as_ref().is_some_and(|window| size > room || !is_same(window, &judge.window)) {
+                break;
+            }
+            room = room.saturating_sub(size);
+            let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
+            if standing == Standing::Unknown {
+                if judge.window.rules().id == IdSource::Body {
+                    break;
+                }
+                next = Next::Special(whole);
+                break;
+            }
+            match Reading::of(whole.header(frames), route, judge, standing, &cx.shared.keys) {
+                Reading::Plain(terms) => ahead.push((whole, terms)),
+                Reading::Body => break,
+                Reading::Bypass | Reading::NoId | Reading::Malformed => {
+                    next = Next::Special(whole);
+                    break;
+                }
+            }
+            window.get_or_insert_with(|| Arc::clone(&judge.window));
+            places += whole.frames;
+        }
+        window.map_or(next, Next::Plain)
+    }
+
+    /// Asks the window about the publishes that were looked at, and takes them, each with its ticket and its verdict.
+    pub(super) fn ask<'a>(
+        &'a mut self,
+        window: &Arc<dyn Window>,
+        channel: ChannelId,
+        cx: &mut Cx<'_>,
+    ) -> impl Iterator<Item = (Whole, Terms, Ticket, Verdict)> + use<'a> {
+        let Ahead { publishes, asks, verdicts } = self;
+        asks.clear();
+        let tickets = &mut cx.link.tickets;
+        asks.extend(
+            publishes.iter().map(|(_, terms)| Ask { claim: terms.claim, ticket: tickets.draw(channel) }),
+        );
+        verdicts.clear();
+        verdicts.resize_with(asks.len(), || None);
+        Arc::clone(window).reserve(asks, cx.now, &cx.link.mailbox, verdicts);
+        publishes.drain(..).zip(asks).zip(verdicts).map(|(((whole, terms), ask), verdict)| {
+            // A window that gives no verdict breaks its contract: nothing will come, which is what `Crowded` says.
+            (whole, terms, ask.ticket, verdict.take().unwrap_or(Verdict::Crowded))
+        })
+    }
+}
+
+impl Whole {
+    /// It is done with.
+    pub(super) fn take(self, cx: &mut Cx<'_>) {
+        cx.link.inbound.skip(self.frames);
+        cx.link.publishes += 1;
+    }
+}
+
+impl<'a> Start<'a> {
+    /// The start of a content that stands whole in a read.
+    pub(super) fn of(whole: Whole, frames: &'a Bytes) -> Start<'a> {
+        let (publish, header, content) = (whole.method(frames), whole.header(frames), whole.content(frames));
+        Start { publish, header, content, left: 0 }
+    }
+}

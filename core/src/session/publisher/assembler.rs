@@ -1,0 +1,283 @@
+//! The content that the client is sending on a channel: `basic.publish`, its header, its body.
+//!
+//! The body is never buffered to decide. It is forwarded, swallowed, or kept with a publish that waits. A window whose `id` is
+//! the body itself is the exception: then it is collected in a [`Draft`].
+
+use super::draft::Draft;
+use super::ledger::Reserved;
+use crate::session::confirms::ClientTag;
+use crate::session::fault::Fault;
+use crate::session::outbox::{Lane, Piece, View};
+use crate::session::waiting::Waiting;
+use crate::window::Ticket;
+use crate::wire::ChannelId;
+use crate::wire::frame::FrameKind;
+
+/// What becomes of a content.
+#[derive(Debug)]
+pub(super) enum Fate {
+    /// It goes upstream. `at_write` is committed when the last frame is written: no outcome will be told.
+    Forward { at_write: Option<Reserved> },
+    /// It ends here. The client gets this reply when the content is whole.
+    Swallow(Reply),
+    /// It waits with the publish of this ticket.
+    Keep(Ticket),
+    /// Its body is the id.
+    Collect(Box<Draft>),
+}
+
+/// What the client is told about a publish that is not forwarded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reply {
+    Nothing,
+    Ack(ClientTag),
+    Nack(ClientTag),
+}
+
+impl Reply {
+    /// An ack, if the client counts its publishes.
+    pub(super) fn ack(tag: Option<ClientTag>) -> Reply {
+        tag.map_or(Reply::Nothing, Reply::Ack)
+    }
+}
+
+/// How far the content has come.
+#[derive(Debug)]
+enum Content {
+    /// There is none.
+    Idle,
+    /// `basic.publish` has come; its header has not.
+    Header(Piece),
+    /// `left` octets of the body are missing.
+    Body { left: u64, fate: Fate },
+    /// The client has broken the rules and the broker is about to say so: all frames are forwarded. `entered`: the content
+    /// has an entry in the ledger.
+    Opaque { entered: bool },
+}
+
+/// What a frame of the content was.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The header of this `basic.publish`.
+    Header(Piece),
+    /// The last frame of a body with this fate.
+    Whole(Fate),
+    /// A frame that was forwarded, kept or dropped. More will come.
+    Taken,
+}
+
+/// Puts contents together from their frames.
+#[derive(Debug)]
+pub(super) struct Assembler {
+    channel: ChannelId,
+    content: Content,
+}
+
+impl Assembler {
+    pub(super) fn new(channel: ChannelId) -> Assembler {
+        Assembler { channel, content: Content::Idle }
+    }
+
+    /// Whether no content is being received.
+    #[inline]
+    pub(super) fn is_between_contents(&self) -> bool {
+        matches!(self.content, Content::Idle)
+    }
+
+    /// Whether the upstream has the beginning of a content and not its end: nothing else may go to it on this channel.
+    #[inline]
+    pub(super) fn is_forwarding(&self) -> bool {
+        matches!(self.content, Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { .. })
+    }
+
+    /// Octets that the upstream still waits for, of a content that it has the beginning of.
+    pub(super) fn left_to_forward(&self) -> u64 {
+        match self.content {
+            Content::Body { left, fate: Fate::Forward { .. } } => left,
+            _ => 0,
+        }
+    }
+
+    /// Whether the newest entry of the ledger is of a content that is not whole.
+    pub(super) fn is_amid_entry(&self) -> bool {
+        matches!(
+            self.content,
+            Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { entered: true }
+        )
+    }
+
+    /// Bytes of a body that is collected, when it is whole.
+    pub(super) fn collecting(&self) -> usize {
+        match &self.content {
+            Content::Body { fate: Fate::Collect(draft), .. } => draft.bytes(),
+            Content::Body { .. } | Content::Idle | Content::Header(_) | Content::Opaque { .. } => 0,
+        }
+    }
+
+    /// Publishes that are not whole: those with an entry or an answer, and those that wait. (One at most.)
+    pub(super) fn incomplete(&self) -> (usize, usize) {
+        match &self.content {
+            Content::Body { fate: Fate::Keep(_), .. } => (1, 1),
+            Content::Body { fate: Fate::Forward { .. } | Fate::Swallow(_) | Fate::Collect(_), .. }
+            | Content::Opaque { .. } => (1, 0),
+            Content::Idle | Content::Header(_) => (0, 0),
+        }
+    }
+
+    /// `basic.publish` has come.
+    pub(super) fn begin(&mut self, publish: Piece) {
+        self.content = Content::Header(publish);
+    }
+
+    /// A header or body frame has come, or another frame where one of these was expected. After a header, all frames are
+    /// forwarded until somebody decides otherwise.
+    pub(super) fn recv(
+        &mut self,
+        kind: FrameKind,
+        frame: View<'_>,
+        waiting: &mut Waiting,
+        upstream: &mut Lane,
+    ) -> Result<Step, Fault> {
+        let entered = self.is_amid_entry();
+        match (std::mem::replace(&mut self.content, Content::Opaque { entered }), kind) {
+            (Content::Header(publish), FrameKind::Header) => return Ok(Step::Header(publish)),
+            (Content::Body { left, fate }, FrameKind::Body) => {
+                return self.recv_body(left, fate, frame, waiting, upstream);
+            }
+            // From here on the client has broken the rules. If the broker has heard all that the client has said, it says so.
+            (Content::Header(publish), _) => {
+                upstream.forward(publish.view());
+                upstream.forward(frame);
+            }
+            (Content::Body { fate: Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_), .. }, got) => {
+                return Err(Fault::Unexpected { channel: self.channel, got: name(got) });
+            }
+            (
+                Content::Idle | Content::Opaque { .. } | Content::Body { fate: Fate::Forward { .. }, .. },
+                _,
+            ) => upstream.forward(frame),
+        }
+        Ok(Step::Taken)
+    }
+
+    fn recv_body(
+        &mut self,
+        left: u64,
+        mut fate: Fate,
+        frame: View<'_>,
+        waiting: &mut Waiting,
+        upstream: &mut Lane,
+    ) -> Result<Step, Fault> {
+        let Some(left) = left.checked_sub(frame.payload().len() as u64) else {
+            return match fate {
+                Fate::Forward { .. } => {
+                    upstream.forward(frame);
+                    Ok(Step::Taken)
+                }
+                Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_) => {
+                    Err(Fault::Unexpected { channel: self.channel, got: "too large content body" })
+                }
+            };
+        };
+        match &mut fate {
+            Fate::Forward { .. } => upstream.forward(frame),
+            Fate::Swallow(_) => {}
+            Fate::Keep(ticket) => waiting.extend(*ticket, frame, left),
+            Fate::Collect(draft) => draft.extend(frame),
+        }
+        Ok(self.go_on(left, fate).map_or(Step::Taken, Step::Whole))
+    }
+
+    /// The fate of the content is known. Gives it back if the content is whole.
+    #[inline]
+    pub(super) fn go_on(&mut self, left: u64, fate: Fate) -> Option<Fate> {
+        if left > 0 {
+            self.content = Content::Body { left, fate };
+            return None;
+        }
+        self.content = Content::Idle;
+        Some(fate)
+    }
+
+    /// Another owner has the content now, or it will not come.
+    pub(super) fn let_go(&mut self) {
+        self.content = Content::Idle;
+    }
+
+    /// Whether the publish of this ticket waits and is not whole.
+    pub(super) fn keeps(&self, ticket: Ticket) -> bool {
+        matches!(self.content, Content::Body { fate: Fate::Keep(kept), .. } if kept == ticket)
+    }
+
+    /// The publish that waits has another ticket now.
+    pub(super) fn renew_kept(&mut self, before: Ticket, now: Ticket) {
+        if let Content::Body { fate: Fate::Keep(kept), .. } = &mut self.content
+            && *kept == before
+        {
+            *kept = now;
+        }
+    }
+
+    /// The publish of this ticket is decided while it waits. Changes the fate of its body, if that is not whole. Returns false
+    /// if it is.
+    pub(super) fn decide_kept(&mut self, ticket: Ticket, fate: impl FnOnce() -> Fate) -> bool {
+        match self.content {
+            Content::Body { left, fate: Fate::Keep(kept) } if kept == ticket => {
+                self.content = Content::Body { left, fate: fate() };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// All publishes that wait are given up. The rest of the body of one that is not whole is dropped.
+    pub(super) fn swallow_kept(&mut self) {
+        if let Content::Body { fate, .. } = &mut self.content
+            && matches!(fate, Fate::Keep(_))
+        {
+            *fate = Fate::Swallow(Reply::Nothing);
+        }
+    }
+
+    /// The reservation of the content that is on its way upstream, if the ledger does not have it.
+    pub(super) fn at_write(&mut self) -> Option<&mut Option<Reserved>> {
+        match &mut self.content {
+            Content::Body { fate: Fate::Forward { at_write: at_write @ Some(_) }, .. } => Some(at_write),
+            Content::Body { .. } | Content::Idle | Content::Header(_) | Content::Opaque { .. } => None,
+        }
+    }
+
+    /// The upstream channel is closed: a content on its way will never be whole.
+    pub(super) fn upstream_closed(&mut self) -> Option<Reserved> {
+        match std::mem::replace(&mut self.content, Content::Idle) {
+            Content::Body { fate: Fate::Forward { at_write }, .. } => at_write,
+            Content::Body { .. } | Content::Idle | Content::Header(_) | Content::Opaque { .. } => None,
+        }
+    }
+
+    /// The client will send nothing more. Gives back the fate of a content that is not whole. One that the upstream has the
+    /// beginning of stays.
+    pub(super) fn client_done(&mut self) -> Option<Fate> {
+        if self.is_forwarding() {
+            return None;
+        }
+        match std::mem::replace(&mut self.content, Content::Idle) {
+            Content::Body { fate, .. } => Some(fate),
+            Content::Idle | Content::Header(_) | Content::Opaque { .. } => None,
+        }
+    }
+}
+
+/// Octets of a body as bytes of memory.
+pub(super) fn size_of(octets: u64) -> usize {
+    usize::try_from(octets).unwrap_or(usize::MAX)
+}
+
+fn name(kind: FrameKind) -> &'static str {
+    match kind {
+        FrameKind::Method => "method",
+        FrameKind::Header => "content header",
+        FrameKind::Body => "content body",
+        FrameKind::Heartbeat => "heartbeat",
+    }
+}

@@ -1,0 +1,64 @@
+//! A publish whose id is its body: it is collected, and judged when it is whole.
+
+use super::assembler::size_of;
+use super::reading::ttl_of;
+use crate::session::candidate::{Kept, Terms};
+use crate::session::confirms::ClientTag;
+use crate::session::outbox::{Piece, View};
+use crate::session::returns::ReturnKey;
+use crate::session::rights::Right;
+use crate::window::{KeyMaker, Scoped, Window};
+use crate::wire::method::Publish;
+use crate::wire::properties::{ContentHeader, IdValue};
+use crate::wire::{ChannelId, emit};
+use bytes::BytesMut;
+use std::sync::Arc;
+
+/// A publish whose body is being collected.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) window: Arc<dyn Window>,
+    pub(super) client: Option<ClientTag>,
+    pub(super) scoped: Scoped,
+    pub(super) right: Right,
+    pub(super) publish: Piece,
+    pub(super) header: Piece,
+    /// octets of the whole body
+    pub(super) size: u64,
+    /// the octets that have come
+    pub(super) body: Vec<u8>,
+    /// The largest payload of its frames. The body is cut into frames of this size again.
+    pub(super) largest: usize,
+}
+
+impl Draft {
+    /// Bytes that it takes when it is whole.
+    pub(super) fn bytes(&self) -> usize {
+        size_of(self.size)
+    }
+
+    /// Another frame of the body.
+    pub(super) fn extend(&mut self, frame: View<'_>) {
+        self.body.extend_from_slice(frame.payload());
+        self.largest = self.largest.max(frame.payload().len());
+    }
+
+    /// The body is whole, and so the id is known. `None` if the method or the header can't be understood.
+    pub(super) fn finish(self, channel: ChannelId, keys: &KeyMaker) -> Option<Kept> {
+        let Draft { window, client, scoped, right, publish, header, body, largest, .. } = self;
+        let rules = window.rules();
+        let fields = Publish::parse(publish.view().payload()).ok()?;
+        let found = ContentHeader::parse(header.view().payload(), &rules.id).ok()?;
+        let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
+        let return_key = fields
+            .mandatory
+            .then(|| ReturnKey::new(keys, target, fields.routing_key, header.view().payload()));
+        let (claim, ttl) = (scoped.key(&IdValue::Bytes(&body)).into(), ttl_of(&found, &window));
+        let terms = Terms { claim, ttl, client, right, return_key };
+        let mut frames = BytesMut::from(header.view().octets());
+        for piece in body.chunks(largest.max(1)) {
+            emit::body(&mut frames, channel, piece);
+        }
+        Some(Kept { window, terms, publish, content: frames.into(), left: 0 })
+    }
+}

@@ -1,0 +1,455 @@
+//! Where a forwarded publish waits for its outcome, and where the outcome is looked up.
+//!
+//! How the upstream tells outcomes depends on the channel. The three ways exclude each other ([`Outcomes`]):
+//!
+//! * without confirms, it never tells: an id is committed when its message is written ([`Written`] remembers the last ones);
+//! * with confirms, by acks: the client has selected confirms, or Hapax has, without telling the client;
+//! * in a transaction, by `tx.commit-ok`.
+
+use crate::session::blame::Blame;
+use crate::session::confirms::{ClientTag, Confirms, UpstreamTag};
+use crate::session::cx::{Cx, Link};
+use crate::session::entry::{Entry, Outcome};
+use crate::session::outbox::{Piece, View};
+use crate::session::replies::Replies;
+use crate::session::returns::ReturnKey;
+use crate::session::transaction::Transactions;
+use crate::session::unremembered::Deadline;
+use crate::session::written::Written;
+use crate::window::{Claim, Confirms as ConfirmRule, ForgetCause, Reservation, Window};
+use crate::wire::frame::FrameKind;
+use crate::wire::method::{MethodId, Settle};
+use crate::wire::{ChannelId, emit};
+use bytes::BytesMut;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Bytes of a publish in the ledger: its entry, its slot, its reservation in the window, and what a return would show.
+const ENTRY: usize = std::mem::size_of::<Entry>() + 128;
+/// The same in a transaction, where its key is in a set, too.
+const TX_ENTRY: usize = ENTRY + 32;
+
+/// The reservation of a publish, and how long its id will be remembered.
+pub(super) type Reserved = (Reservation, Duration);
+
+/// How the upstream tells what became of a publish.
+#[derive(Debug)]
+enum Outcomes {
+    /// It does not.
+    Untold,
+    /// By acks. `client`: the client has selected confirms itself. Otherwise Hapax has, and the client does not know.
+    Confirms { client: bool, confirms: Confirms },
+    /// By `tx.commit-ok`, which the client is told when the ids are remembered.
+    Tx { transactions: Transactions, replies: Replies },
+}
+
+impl Outcomes {
+    fn tx() -> Outcomes {
+        Outcomes::Tx { transactions: Transactions::default(), replies: Replies::default() }
+    }
+}
+
+/// The forwarded publishes of one channel.
+#[derive(Debug)]
+pub(in crate::session) struct Ledger {
+    outcomes: Outcomes,
+    /// Ids that were committed when they were written. It outlives the selection of confirms or tx, until the first outcome.
+    written: Option<Box<Written>>,
+}
+
+impl Ledger {
+    /// The ledger of a channel that has just been opened.
+    pub(super) fn new() -> Ledger {
+        Ledger { outcomes: Outcomes::Untold, written: None }
+    }
+
+    /// The ledger of a channel that has just selected tx.
+    pub(super) fn of_transactions() -> Ledger {
+        Ledger { outcomes: Outcomes::tx(), written: None }
+    }
+
+    /// Whether the upstream tells outcomes by acks.
+    pub(in crate::session) fn has_confirms(&self) -> bool {
+        matches!(self.outcomes, Outcomes::Confirms { .. })
+    }
+
+    /// Whether the client has selected confirms.
+    pub(in crate::session) fn answers_client(&self) -> bool {
+        matches!(self.outcomes, Outcomes::Confirms { client: true, .. })
+    }
+
+    /// Whether Hapax has selected confirms and the client does not know.
+    pub(in crate::session) fn is_unseen(&self) -> bool {
+        matches!(self.outcomes, Outcomes::Confirms { client: false, .. })
+    }
+
+    /// Whether the channel has selected tx.
+    pub(in crate::session) fn is_tx(&self) -> bool {
+        matches!(self.outcomes, Outcomes::Tx { .. })
+    }
+
+    /// Whether the client hears neither acks nor `tx.commit-ok`.
+    pub(in crate::session) fn is_silent(&self) -> bool {
+        matches!(self.outcomes, Outcomes::Untold | Outcomes::Confirms { client: false, .. })
+    }
+
+    /// The tag of the client's next publish, if it counts them.
+    #[inline]
+    pub(super) fn next_client_tag(&mut self) -> Option<ClientTag> {
+        match &mut self.outcomes {
+            Outcomes::Confirms { client: true, confirms } => Some(confirms.answers.next_tag()),
+            Outcomes::Confirms { client: false, .. } | Outcomes::Untold | Outcomes::Tx { .. } => None,
+        }
+    }
+
+    /// The client selects confirms: from here on it counts its publishes.
+    pub(in crate::session) fn select_confirm(&mut self) {
+        match &mut self.outcomes {
+            Outcomes::Untold => {
+                self.outcomes = Outcomes::Confirms { client: true, confirms: Confirms::new() };
+            }
+            Outcomes::Confirms { client, .. } => *client = true,
+            Outcomes::Tx { .. } => {}
+        }
+    }
+
+    /// The client selects tx.
+    pub(in crate::session) fn select_tx(&mut self) {
+        if matches!(self.outcomes, Outcomes::Untold) {
+            self.outcomes = Outcomes::tx();
+        }
+    }
+
+    /// Selects confirms without telling the client, if the window's rules say so and nothing was selected yet.
+    pub(super) fn select_unseen(&mut self, channel: ChannelId, window: &Arc<dyn Window>, cx: &mut Cx<'_>) {
+        if matches!(self.outcomes, Outcomes::Untold) && window.rules().confirms == ConfirmRule::Shadow {
+            cx.link.out.upstream.push(emit::confirm_select(channel));
+            self.outcomes = Outcomes::Confirms { client: false, confirms: Confirms::new() };
+        }
+    }
+
+    /// Enters a publish that was forwarded to `exchange`. Gives its reservation back if no outcome will be told: then it is
+    /// committed when the whole message is written.
+    #[inline]
+    pub(super) fn enter(&mut self, entry: Entry, exchange: &[u8]) -> Option<Reserved> {
+        if let Outcomes::Confirms { confirms, .. } = &mut self.outcomes {
+            confirms.forwarded(entry, exchange);
+            return None;
+        }
+        self.enter_without_confirms(entry, exchange)
+    }
+
+    #[inline(never)]
+    fn enter_without_confirms(&mut self, entry: Entry, exchange: &[u8]) -> Option<Reserved> {
+        match &mut self.outcomes {
+            Outcomes::Untold => {
+                let reserved = entry.reserved();
+                let committed = reserved.and_then(|reserved| Some((reserved.window()?, reserved.claim())));
+                let return_key = entry.mandatory.as_ref().map(|mandatory| mandatory.key);
+                if committed.is_some() || self.written.is_some() {
+                    self.written.get_or_insert_default().push(committed, exchange, return_key);
+                }
+                return entry.reservation;
+            }
+            Outcomes::Tx { transactions, .. } => transactions.forwarded(entry, exchange),
+            Outcomes::Confirms { confirms, .. } => confirms.forwarded(entry, exchange),
+        }
+        None
+    }
+
+    /// Whether a publish that no window has judged is entered, too.
+    pub(super) fn enters_unjudged(&self) -> bool {
+        !matches!(self.outcomes, Outcomes::Untold) || self.written.is_some()
+    }
+
+    /// Whether a `basic.return` means something here.
+    pub(in crate::session) fn hears_returns(&self) -> bool {
+        self.enters_unjudged()
+    }
+
+    /// The reservation of the publish that was forwarded last, if an entry has it.
+    pub(super) fn newest(&mut self) -> Option<&mut Option<Reserved>> {
+        let entry = match &mut self.outcomes {
+            Outcomes::Untold => None,
+            Outcomes::Confirms { confirms, .. } => confirms.newest(),
+            Outcomes::Tx { transactions, .. } => transactions.newest(),
+        };
+        entry.map(|entry| &mut entry.reservation)
+    }
+
+    /// The open transaction and those that are ending, if the channel has selected tx.
+    pub(super) fn transactions(&mut self) -> Option<&mut Transactions> {
+        match &mut self.outcomes {
+            Outcomes::Tx { transactions, .. } => Some(transactions),
+            Outcomes::Untold | Outcomes::Confirms { .. } => None,
+        }
+    }
+
+    /// Whether the open transaction has forwarded a publish of this claim.
+    pub(super) fn transaction_holds(&self, claim: Claim) -> bool {
+        matches!(&self.outcomes, Outcomes::Tx { transactions, .. } if transactions.holds(claim))
+    }
+
+    /// Publishes of the open transaction.
+    pub(super) fn open_len(&self) -> usize {
+        match &self.outcomes {
+            Outcomes::Tx { transactions, .. } => transactions.open_len(),
+            Outcomes::Untold | Outcomes::Confirms { .. } => 0,
+        }
+    }
+
+    /// The client's publish is stored, by itself or by another of the same id.
+    pub(super) fn ack(&mut self, tag: ClientTag) {
+        if let Outcomes::Confirms { confirms, .. } = &mut self.outcomes {
+            confirms.answers.ack(tag);
+        }
+    }
+
+    /// The client's publish is not stored.
+    pub(super) fn nack(&mut self, tag: ClientTag) {
+        if let Outcomes::Confirms { confirms, .. } = &mut self.outcomes {
+            confirms.answers.nack(tag);
+        }
+    }
+
+    /// Whether answers or replies to the client are due.
+    #[inline]
+    pub(in crate::session) fn is_due(&self) -> bool {
+        match &self.outcomes {
+            Outcomes::Untold => false,
+            Outcomes::Confirms { confirms, .. } => confirms.answers.is_due(),
+            Outcomes::Tx { replies, .. } => replies.is_due(),
+        }
+    }
+
+    /// Writes the answers to the client that are due.
+    pub(in crate::session) fn flush(&mut self, channel: ChannelId, out: &mut BytesMut) {
+        if let Outcomes::Confirms { confirms, .. } = &mut self.outcomes {
+            confirms.answers.flush(channel, out);
+        }
+    }
+
+    /// Takes a frame of the upstream that has to wait behind a `tx.commit-ok`. Returns false if it may go on.
+    #[inline]
+    pub(in crate::session) fn delays(
+        &mut self,
+        kind: FrameKind,
+        id: Option<MethodId>,
+        frame: View<'_>,
+    ) -> bool {
+        match &mut self.outcomes {
+            Outcomes::Tx { replies, .. } => replies.take(kind, id, frame),
+            Outcomes::Untold | Outcomes::Confirms { .. } => false,
+        }
+    }
+
+    /// The next frame that has waited and may go to the client now.
+    pub(in crate::session) fn pop_reply(&mut self) -> Option<Piece> {
+        match &mut self.outcomes {
+            Outcomes::Tx { replies, .. } => replies.pop(),
+            Outcomes::Untold | Outcomes::Confirms { .. } => None,
+        }
+    }
+
+    /// Whether the client waits until a window remembers its ids.
+    #[inline]
+    pub(in crate::session) fn is_unremembered(&self) -> bool {
+        match &self.outcomes {
+            Outcomes::Untold => false,
+            Outcomes::Confirms { confirms, .. } => confirms.answers.is_unremembered(),
+            Outcomes::Tx { replies, .. } => replies.is_unremembered(),
+        }
+    }
+
+    /// Windows may remember more than before.
+    pub(in crate::session) fn recv_remembered(&mut self) {
+        match &mut self.outcomes {
+            Outcomes::Untold => {}
+            Outcomes::Confirms { confirms, .. } => confirms.answers.recv_remembered(),
+            Outcomes::Tx { replies, .. } => replies.recv_remembered(),
+        }
+    }
+
+    /// When a window has been silent about a commit for too long.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.outcomes {
+            Outcomes::Untold => None,
+            Outcomes::Confirms { confirms, .. } => confirms.answers.deadline(),
+            Outcomes::Tx { replies, .. } => replies.deadline(),
+        }
+    }
+
+    /// Windows that have been silent about a commit for too long say what to do.
+    pub(super) fn expire(&mut self, now: Instant, timeout: Duration) {
+        match &mut self.outcomes {
+            Outcomes::Untold => {}
+            Outcomes::Confirms { confirms, .. } => confirms.answers.expire(now, timeout),
+            Outcomes::Tx { replies, .. } => replies.expire(now, timeout),
+        }
+    }
+
+    /// The client's channel is closed: no tag of it will be answered any more, nor any request.
+    pub(in crate::session) fn forget_client(&mut self) {
+        match &mut self.outcomes {
+            Outcomes::Untold => {}
+            Outcomes::Confirms { confirms, .. } => confirms.answers.forget_client(),
+            Outcomes::Tx { replies, .. } => replies.forget_client(),
+        }
+    }
+
+    /// The client is gone: it need not wait until its ids are remembered.
+    pub(in crate::session) fn client_gone(&mut self) {
+        match &mut self.outcomes {
+            Outcomes::Untold => {}
+            Outcomes::Confirms { confirms, .. } => confirms.answers.not_heard(),
+            Outcomes::Tx { replies, .. } => replies.forget_client(),
+        }
+    }
+
+    /// Bytes of the replies that wait.
+    pub(super) fn held(&self) -> usize {
+        match &self.outcomes {
+            Outcomes::Tx { replies, .. } => replies.bytes(),
+            Outcomes::Untold | Outcomes::Confirms { .. } => 0,
+        }
+    }
+
+    /// Bytes of the publishes whose outcome the upstream will tell.
+    pub(super) fn memory(&self) -> usize {
+        self.unresolved(0) * ENTRY
+    }
+
+    /// Bytes of the open transaction.
+    pub(super) fn stuck(&self) -> usize {
+        self.open_len() * TX_ENTRY
+    }
+
+    /// Publishes whose outcome is unknown, or whose answer waits behind another's, but for so many `incomplete` ones.
+    #[inline]
+    pub(super) fn unresolved(&self, incomplete: usize) -> usize {
+        match &self.outcomes {
+            Outcomes::Untold => 0,
+            Outcomes::Confirms { confirms, .. } => confirms.span().saturating_sub(incomplete),
+            Outcomes::Tx { transactions, replies } => transactions.ending_len() + replies.publishes(),
+        }
+    }
+
+    /// Whether every whole publish has its outcome, and the client may be told. `incomplete`: the newest entry is of a content that is not whole.
+    pub(super) fn is_settled(&self, incomplete: bool) -> bool {
+        match &self.outcomes {
+            Outcomes::Untold => true,
+            Outcomes::Confirms { confirms, .. } => {
+                confirms.unsettled() <= usize::from(incomplete) && !confirms.answers.is_unremembered()
+            }
+            Outcomes::Tx { transactions, replies } => !transactions.is_ending() && replies.is_empty(),
+        }
+    }
+
+    /// `basic.ack` or `basic.nack`.
+    pub(super) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
+        // The broker routes in order: nothing that was written before confirms were selected can come back any more.
+        self.written = None;
+        let Outcomes::Confirms { confirms, .. } = &mut self.outcomes else { return };
+        let Cx { shared, link, now, .. } = cx;
+        let Link { rights, mailbox, .. } = &mut **link;
+        let (shared, now) = (*shared, *now);
+        let deadline = Deadline { now, timeout: shared.settings.store_timeout, mailbox };
+        // Neighbours mostly came by the same read and went to the same place: the listener is told of them together.
+        let (mut since, mut alike) = (now, 0);
+        let mut learned = None;
+        let tell = |since, alike| {
+            if alike > 0 {
+                shared.listener.publish_latency(now.saturating_duration_since(since), alike);
+            }
+        };
+        confirms.settle(UpstreamTag(settle.tag), settle.multiple, outcome, deadline, |entry| {
+            if entry.since != since {
+                tell(since, std::mem::take(&mut alike));
+                since = entry.since;
+            }
+            alike += 1;
+            if let Some(right) = entry.right.filter(|_| entry.right != learned) {
+                rights.learn(&shared.rights, right, now);
+                learned = entry.right;
+            }
+        });
+        tell(since, alike);
+    }
+
+    /// A `basic.return` has come that shows this. Gives back the exchange that the client had named, if the publish was
+    /// forwarded to another.
+    pub(super) fn recv_return(&mut self, key: ReturnKey, now: Instant) -> Option<Box<[u8]>> {
+        // What was written before confirms or tx were selected is older than all entries.
+        let written = self.written.as_ref().is_some_and(|written| written.holds(key));
+        let (named, exact) = match &mut self.outcomes {
+            Outcomes::Confirms { confirms, .. } if !written => confirms.returned(key),
+            Outcomes::Tx { transactions, .. } if !written => transactions.returned(key),
+            Outcomes::Untold | Outcomes::Confirms { .. } | Outcomes::Tx { .. } => (None, false),
+        };
+        if let Some(written) = self.written.as_mut().filter(|_| !exact) {
+            written.recv_return(key, now);
+        }
+        named
+    }
+
+    /// `tx.commit-ok` or `tx.rollback-ok`. Returns true if it has to wait until the ids of the transaction are remembered.
+    pub(super) fn recv_tx_ended(&mut self, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
+        let Cx { shared, link, now, .. } = cx;
+        self.written = None;
+        let Outcomes::Tx { transactions, replies } = &mut self.outcomes else { return false };
+        let rights = &mut link.rights;
+        let (commits, publishes) =
+            transactions.ended(*now, |right| rights.learn(&shared.rights, right, *now));
+        let deadline = Deadline { now: *now, timeout: shared.settings.store_timeout, mailbox: &link.mailbox };
+        replies.recv_tx_ended(frame, commits, publishes, deadline)
+    }
+
+    /// The upstream channel or connection is closed: outcomes that it has not told are unknown from now on. `incomplete`: the
+    /// newest entry is of a content that is not whole. `blame`: the broker has closed the channel because of a publish.
+    pub(super) fn upstream_closed(&mut self, incomplete: bool, blame: Option<&Blame>, now: Instant) {
+        match &mut self.outcomes {
+            Outcomes::Untold => {
+                // Publishes that no window has judged are written down, too, once another was.
+                if let Some(written) = self.written.as_mut().filter(|_| incomplete) {
+                    written.drop_newest();
+                }
+            }
+            Outcomes::Confirms { confirms, .. } => {
+                let mut entries = confirms.take_unsettled();
+                // A publish that was not sent whole was not stored, whatever the rule is.
+                if incomplete && let Some((_, entry)) = entries.pop() {
+                    entry.forget(ForgetCause::Incomplete);
+                }
+                give_back(confirms, entries, blame, now);
+            }
+            // A publish that was not sent whole is in the open transaction, which is forgotten anyway.
+            Outcomes::Tx { transactions, .. } => {
+                transactions.take_unsettled(blame).into_iter().for_each(|entry| entry.in_doubt(now));
+            }
+        }
+        if let (Some(written), Some(blame)) = (self.written.take(), blame) {
+            written.blame(blame, now);
+        }
+    }
+}
+
+/// Gives publishes with confirms back, oldest first. If one of them is to blame, those that may be it, or that came after it,
+/// are forgotten. All others are in doubt. (Only the exchanges of publishes with a reservation are known. One without may be
+/// to blame, too, but there is nothing to forget.)
+fn give_back(confirms: &Confirms, entries: Vec<(UpstreamTag, Entry)>, blame: Option<&Blame>, now: Instant) {
+    let guilty = blame.map_or_else(Vec::new, |blame| {
+        let named = |tag| blame.names(confirms.exchange_of(tag));
+        Blame::guilty(
+            entries
+                .iter()
+                .map(|(tag, entry)| blame.names_any() && (entry.reservation.is_none() || named(*tag))),
+        )
+    });
+    for (at, (_, entry)) in entries.into_iter().enumerate() {
+        if guilty.get(at) == Some(&true) {
+            entry.forget(ForgetCause::ChannelClosed);
+        } else {
+            entry.in_doubt(now);
+        }
+    }
+}

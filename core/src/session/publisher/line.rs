@@ -1,0 +1,375 @@
+//! Everything of one channel that has to wait, in its order. Other channels go on meanwhile.
+//!
+//! ```text
+//!   promoted   publishes that may go as soon as no other content is on its way upstream
+//!   asked      publishes that the window was asked about: the verdict of the first is not known yet,
+//!              or it found no room to wait
+//!   frames     all that the client has sent after them
+//! ```
+//!
+//! All plain publishes of a read are asked about together, and so are those of the next read if nothing else stands between
+//! them. Verdicts may come in any order, and are used in the order of the publishes. A window that is silent for too long is
+//! asked what it says without its store. Every byte is counted.
+
+use crate::session::candidate::Kept;
+use crate::session::outbox::{Piece, View};
+use crate::session::waiting::{ClaimCounts, LOOKED_AT};
+use crate::window::{Claim, ForgetCause, Reservation, Ticket, Verdict, Wait};
+use crate::wire::frame::FrameKind;
+use crate::wire::method::MethodId;
+use crate::wire::scan;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// Bytes of a frame that waits, beside its own.
+const QUEUED: usize = size_of::<Piece>() + 48;
+/// Bytes of a publish that the window was asked about, beside its frames: its places here and in the window.
+const ASKED: usize = size_of::<Asked>() + 256;
+
+/// A publish that has waited for another's outcome, and goes on now.
+#[derive(Debug)]
+pub(super) struct Promoted {
+    pub(super) candidate: Kept,
+    pub(super) weight: usize,
+    pub(super) reservation: Option<Reservation>,
+}
+
+/// A publish that the window was asked about.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) candidate: Kept,
+    pub(super) ticket: Ticket,
+    pub(super) answer: Answer,
+    /// how long it may wait for another's outcome
+    pub(super) until: Instant,
+}
+
+/// What the window has said.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// It will answer by mail, or is asked again when this time is over.
+    Pending { wait: Wait, due: Instant },
+    /// The verdict.
+    Known(Verdict),
+    /// There was no room to wait. It is asked again at this time. Only the first publish can have this answer.
+    NoRoom { retry_at: Instant },
+}
+
+impl Answer {
+    /// What the window has said now. It may be silent for so long.
+    pub(super) fn of(verdict: Verdict, now: Instant, timeout: Duration) -> Answer {
+        match verdict {
+            Verdict::Pending(wait) => Answer::Pending { wait, due: now + timeout },
+            verdict => Answer::Known(verdict),
+        }
+    }
+
+    /// Whether a verdict may come by mail.
+    fn expects_mail(&self) -> bool {
+        matches!(self, Answer::Pending { .. } | Answer::Known(Verdict::InFlight(_)))
+    }
+}
+
+/// What waits on one channel.
+#[derive(Debug, Default)]
+pub(in crate::session) struct Line {
+    promoted: VecDeque<Promoted>,
+    /// How many promoted publishes there are of each claim.
+    claims: ClaimCounts,
+    asked: VecDeque<Asked>,
+    /// How many publishes were taken from the front of `asked` so far.
+    taken: usize,
+    /// The places of the publishes whose verdict may come by mail, among all that were ever asked about.
+    places: BTreeMap<Ticket, usize>,
+    /// When windows have been silent for too long.
+    due: BTreeSet<(Instant, Ticket)>,
+    /// of the promoted and the asked
+    bytes: usize,
+    frames: VecDeque<Piece>,
+    frame_bytes: usize,
+}
+
+impl Line {
+    /// Bytes of the publishes that wait, without the frames behind them.
+    pub(super) fn publish_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes of all that waits.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes + self.frame_bytes
+    }
+
+    /// Bytes of the places of the frames and of the publishes that were asked about.
+    pub(super) fn places(&self) -> usize {
+        self.frames.len() * QUEUED + self.asked.len() * ASKED
+    }
+
+    /// Promoted publishes.
+    pub(super) fn promoted_len(&self) -> usize {
+        self.promoted.len()
+    }
+
+    /// Whether a publish was promoted and has not gone.
+    #[inline]
+    pub(super) fn has_promoted(&self) -> bool {
+        !self.promoted.is_empty()
+    }
+
+    /// Whether a publish of this claim was promoted and has not gone.
+    pub(super) fn holds(&self, claim: Claim) -> bool {
+        self.claims.holds(claim)
+    }
+
+    pub(super) fn push_promoted(&mut self, promoted: Promoted) {
+        self.bytes += promoted.weight;
+        self.claims.add(promoted.candidate.terms.claim);
+        self.promoted.push_back(promoted);
+    }
+
+    pub(super) fn pop_promoted(&mut self) -> Option<Promoted> {
+        let promoted = self.promoted.pop_front()?;
+        self.bytes -= promoted.weight;
+        self.claims.remove(promoted.candidate.terms.claim);
+        Some(promoted)
+    }
+
+    /// Forgets the promoted publishes: they will not be sent.
+    pub(super) fn drop_promoted(&mut self) {
+        while let Some(Promoted { reservation, .. }) = self.pop_promoted() {
+            if let Some(reservation) = reservation {
+                reservation.forget(ForgetCause::ChannelClosed);
+            }
+        }
+    }
+
+    /// Whether others wait for a promoted publish. (If there are very many, the oldest are asked.)
+    pub(super) fn is_awaited(&self) -> bool {
+        let reservations = self.promoted.iter().filter_map(|promoted| promoted.reservation.as_ref());
+        reservations.take(LOOKED_AT).any(Reservation::is_awaited)
+    }
+
+    /// Whether a publish waits for its verdict.
+    #[inline]
+    pub(super) fn is_stalled(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// Whether another publish may be asked about: nothing else stands before it.
+    #[inline]
+    pub(super) fn takes_publishes(&self) -> bool {
+        match self.asked.back() {
+            None => true,
+            Some(last) => {
+                let is_whole = last.candidate.left == 0;
+                is_whole && !self.has_frames() && !matches!(last.answer, Answer::NoRoom { .. })
+            }
+        }
+    }
+
+    /// Publishes that the window was asked about. One that is not whole is not counted: if reading stopped for it, its rest
+    /// would never come. Nor is one that found no room: the client may have to send something else before there is room.
+    pub(super) fn asked_len(&self) -> usize {
+        let counts =
+            |asked: &Asked| asked.candidate.left == 0 && !matches!(asked.answer, Answer::NoRoom { .. });
+        match self.asked.back() {
+            Some(last) => self.asked.len() - usize::from(!counts(last)),
+            None => 0,
+        }
+    }
+
+    /// The window was asked about the next publish. If the first one found no room, this one waits as frames behind it, and gives
+    /// up what it was granted: it may have to wait for long, and others would wait for it.
+    pub(super) fn ask(&mut self, asked: Asked) {
+        if matches!(self.asked.front(), Some(Asked { answer: Answer::NoRoom { .. }, .. })) {
+            return withdraw(asked).iter().for_each(|frame| self.push_frame(frame.view()));
+        }
+        expect(&mut self.places, &mut self.due, &asked, self.taken + self.asked.len());
+        self.bytes += asked.candidate.size();
+        self.asked.push_back(asked);
+    }
+
+    /// The first publish found no room to wait, and will ask again. The publishes behind it wait as frames.
+    pub(super) fn stall(&mut self, first: Asked) {
+        let behind = std::mem::take(&mut self.asked);
+        self.places.clear();
+        self.due.clear();
+        self.ask(first);
+        for asked in behind.into_iter().rev() {
+            self.bytes -= asked.candidate.size();
+            withdraw(asked).iter().rev().for_each(|frame| self.push_frame_first(frame.view()));
+        }
+    }
+
+    /// A verdict has come by mail. Gives it back if no publish here waits for it: it is the second one for this ticket, or it
+    /// is for another publish.
+    pub(super) fn answer(
+        &mut self,
+        ticket: Ticket,
+        verdict: Verdict,
+        now: Instant,
+        timeout: Duration,
+    ) -> Option<Verdict> {
+        let Some(place) = self.places.remove(&ticket) else { return Some(verdict) };
+        let Some(asked) = place.checked_sub(self.taken).and_then(|at| self.asked.get_mut(at)) else {
+            return Some(verdict);
+        };
+        let answer = match (&asked.answer, verdict) {
+            // It may put the verdict off, but not for longer than before.
+            (Answer::Pending { due, .. }, Verdict::Pending(wait)) => Answer::Pending { wait, due: *due },
+            (_, verdict) => Answer::of(verdict, now, timeout),
+        };
+        if let Answer::Pending { due, .. } = &asked.answer {
+            self.due.remove(&(*due, ticket));
+        }
+        match std::mem::replace(&mut asked.answer, answer) {
+            Answer::Pending { wait, .. } | Answer::Known(Verdict::InFlight(wait)) => wait.answered(),
+            Answer::Known(_) | Answer::NoRoom { .. } => {}
+        }
+        expect(&mut self.places, &mut self.due, asked, place);
+        None
+    }
+
+    /// Asks windows that have been silent for too long what they say without their store. `draw` draws tickets: what comes
+    /// under the old ones is discarded from now on.
+    pub(super) fn expire(&mut self, now: Instant, timeout: Duration, mut draw: impl FnMut() -> Ticket) {
+        while let Some(first @ (_, ticket)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
+            self.due.remove(&first);
+            let Some(place) = self.places.remove(&ticket) else { continue };
+            let Some(asked) = place.checked_sub(self.taken).and_then(|at| self.asked.get_mut(at)) else {
+                continue;
+            };
+            let silent = std::mem::replace(&mut asked.answer, Answer::NoRoom { retry_at: now });
+            asked.answer = match silent {
+                Answer::Pending { wait, .. } => {
+                    asked.ticket = draw();
+                    Answer::of(wait.overdue(asked.ticket, now), now, timeout)
+                }
+                answer => answer,
+            };
+            expect(&mut self.places, &mut self.due, asked, place);
+        }
+    }
+
+    /// Takes the first publish, if its verdict is known.
+    pub(super) fn take_known(&mut self) -> Option<(Kept, Ticket, Verdict, Instant)> {
+        let asked = self.take_first_if(|asked| matches!(asked.answer, Answer::Known(_)))?;
+        match asked.answer {
+            Answer::Known(verdict) => Some((asked.candidate, asked.ticket, verdict, asked.until)),
+            Answer::Pending { .. } | Answer::NoRoom { .. } => None,
+        }
+    }
+
+    /// Takes the first publish, if it found no room and is to ask again now.
+    pub(super) fn take_retry(&mut self, now: Instant) -> Option<Asked> {
+        self.take_first_if(|asked| matches!(asked.answer, Answer::NoRoom { retry_at } if retry_at <= now))
+    }
+
+    fn take_first_if(&mut self, condition: impl FnOnce(&Asked) -> bool) -> Option<Asked> {
+        if !condition(self.asked.front()?) {
+            return None;
+        }
+        let asked = self.asked.pop_front()?;
+        self.taken += 1;
+        self.places.remove(&asked.ticket);
+        self.bytes -= asked.candidate.size();
+        Some(asked)
+    }
+
+    /// Forgets the publishes that wait for their verdict.
+    pub(super) fn drop_asked(&mut self) {
+        self.places.clear();
+        self.due.clear();
+        for asked in std::mem::take(&mut self.asked) {
+            self.taken += 1;
+            self.bytes -= asked.candidate.size();
+            give_back(asked.answer);
+        }
+    }
+
+    /// When the first publish asks again, or a window has been silent for too long.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let retry = match self.asked.front()?.answer {
+            Answer::NoRoom { retry_at } => Some(retry_at),
+            Answer::Pending { .. } | Answer::Known(_) => None,
+        };
+        retry.into_iter().chain(self.due.first().map(|(due, _)| *due)).min()
+    }
+
+    /// Whether frames wait.
+    #[inline]
+    pub(in crate::session) fn has_frames(&self) -> bool {
+        !self.frames.is_empty()
+    }
+
+    /// The frames that wait, in their order.
+    pub(in crate::session) fn frames(&self) -> impl Iterator<Item = View<'_>> {
+        self.frames.iter().map(Piece::view)
+    }
+
+    /// A frame waits behind all the others.
+    pub(in crate::session) fn push_frame(&mut self, frame: View<'_>) {
+        self.frame_bytes += frame.len();
+        self.frames.push_back(frame.compact());
+    }
+
+    /// A frame waits before all the others.
+    pub(in crate::session) fn push_frame_first(&mut self, frame: View<'_>) {
+        self.frame_bytes += frame.len();
+        self.frames.push_front(frame.compact());
+    }
+
+    /// Takes the first frame.
+    pub(in crate::session) fn pop_frame(&mut self) -> Option<Piece> {
+        let frame = self.frames.pop_front()?;
+        self.frame_bytes -= frame.view().len();
+        Some(frame)
+    }
+
+    /// Drops all frames. Returns true if a `channel.close` of the client was among them.
+    pub(in crate::session) fn drop_frames(&mut self) -> bool {
+        self.frame_bytes = 0;
+        let says_close = |frame: Piece| {
+            frame.view().kind() == Some(FrameKind::Method)
+                && frame.view().method(FrameKind::Method) == Some(MethodId::CHANNEL_CLOSE)
+        };
+        self.frames.drain(..).any(says_close)
+    }
+}
+
+/// Gives back what the window has granted to a publish. Returns its frames.
+fn withdraw(asked: Asked) -> Vec<Piece> {
+    give_back(asked.answer);
+    let content = Bytes::from(asked.candidate.content);
+    let mut frames = vec![asked.candidate.publish];
+    let mut start = 0;
+    while let Ok(Some(frame)) = scan(content.get(start..).unwrap_or_default(), usize::MAX) {
+        let end = start + frame.wire_len();
+        frames.push(View::new(&content, start..end).piece());
+        start = end;
+    }
+    frames
+}
+
+/// The publish will not be sent: what the window has granted is given back.
+fn give_back(answer: Answer) {
+    if let Answer::Known(Verdict::Fresh(reservation)) = answer {
+        reservation.forget(ForgetCause::ChannelClosed);
+    }
+}
+
+/// Notes that a verdict may come by mail, and until when.
+fn expect(
+    places: &mut BTreeMap<Ticket, usize>,
+    due: &mut BTreeSet<(Instant, Ticket)>,
+    asked: &Asked,
+    place: usize,
+) {
+    if asked.answer.expects_mail() {
+        places.insert(asked.ticket, place);
+    }
+    if let Answer::Pending { due: until, .. } = &asked.answer {
+        due.insert((*until, asked.ticket));
+    }
+}

@@ -1,0 +1,211 @@
+//! The way of a publish to the upstream: its frames are written, and its entry is made in the ledger.
+
+use super::assembler::{Assembler, Fate};
+use super::ledger::{Ledger, Reserved};
+use super::line::Line;
+use super::progress::Progress;
+use super::reading::Start;
+use crate::session::blame::Blame;
+use crate::session::candidate::{Candidate, forward_to};
+use crate::session::confirms::ClientTag;
+use crate::session::cx::Cx;
+use crate::session::entry::{Entry, Mandatory};
+use crate::session::fault::Fault;
+use crate::session::outbox::View;
+use crate::session::returns::ReturnKey;
+use crate::session::rights::Right;
+use crate::window::{ForgetCause, Reservation, Window};
+use crate::wire::ChannelId;
+use crate::wire::method::Publish;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The contents of one channel on their way, and the ledger that they are entered in.
+#[derive(Debug)]
+pub(super) struct Sender {
+    id: ChannelId,
+    pub(super) assembler: Assembler,
+    pub(super) ledger: Ledger,
+    progress: Progress,
+}
+
+impl Sender {
+    pub(super) fn new(id: ChannelId, ledger: Ledger) -> Sender {
+        Sender { id, assembler: Assembler::new(id), ledger, progress: Progress::default() }
+    }
+
+    /// Whether every whole publish that was forwarded has its outcome.
+    pub(super) fn is_settled(&self) -> bool {
+        self.ledger.is_settled(self.assembler.is_amid_entry())
+    }
+
+    /// When [`Sender::check_progress`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.progress.deadline(self.assembler.left_to_forward(), self.ledger.open_len())
+    }
+
+    /// Forwards a publish that a window has judged. `reservation`: the window remembers its id if it is stored.
+    pub(super) fn forward(
+        &mut self,
+        candidate: Candidate<'_>,
+        reservation: Option<Reservation>,
+        cx: &mut Cx<'_>,
+    ) -> Fate {
+        self.ledger.select_unseen(self.id, candidate.window, cx);
+        let (left, is_reserved) = (candidate.left, reservation.is_some());
+        let target = candidate.window.rules().forward_to.as_deref();
+        let exchange = went_to(target, candidate.publish);
+        let entry = candidate.forward(self.id, reservation, &mut cx.link.out.upstream, cx.now);
+        let at_write = self.ledger.enter(entry, exchange);
+        if is_reserved && (left > 0 || self.ledger.is_tx()) {
+            self.owe_progress(left, at_write.as_ref(), cx);
+        }
+        Fate::Forward { at_write }
+    }
+
+    /// Forwards a publish that no window judges. `right`: the right that its outcome proves.
+    pub(super) fn forward_unjudged(
+        &mut self,
+        client: Option<ClientTag>,
+        window: Option<&Arc<dyn Window>>,
+        right: Option<Right>,
+        mandatory: bool,
+        start: Start<'_>,
+        cx: &mut Cx<'_>,
+    ) {
+        let Start { publish, header, content, .. } = start;
+        let target = window.and_then(|window| window.rules().forward_to.as_deref());
+        // Its return has to name the exchange that the client named.
+        if let (Some(window), Some(_), true) = (window, target, mandatory) {
+            self.ledger.select_unseen(self.id, window, cx);
+        }
+        let named = forward_to(target, self.id, publish, &mut cx.link.out.upstream);
+        cx.link.out.upstream.forward(content);
+        if self.ledger.enters_unjudged() {
+            let exchange = went_to(target, publish);
+            let fields = if mandatory { Publish::parse(publish.payload()).ok() } else { None };
+            let mandatory = fields.map(|Publish { routing_key, .. }| {
+                Mandatory::new(
+                    ReturnKey::new(&cx.shared.keys, exchange, routing_key, header.payload()),
+                    named,
+                )
+            });
+            self.ledger.enter(Entry { client, reservation: None, since: cx.now, right, mandatory }, exchange);
+        }
+    }
+
+    /// A content that was forwarded is whole.
+    pub(super) fn written(&mut self, at_write: Option<Reserved>, now: Instant) {
+        if let Some((reservation, ttl)) = at_write {
+            // No client is told of it, so nobody waits until it is remembered.
+            drop(reservation.commit(now, ttl));
+        }
+    }
+
+    /// The last frame of a body has come.
+    pub(super) fn body_ended(&mut self, fate: &Fate) {
+        if self.progress.body_ended()
+            && let Fate::Forward { at_write } = fate
+        {
+            self.tell_uploading(false, at_write.as_ref());
+        }
+    }
+
+    /// A publish that others wait for has to wait for the body that is on its way.
+    pub(super) fn hurry_body(&mut self, cx: &Cx<'_>) {
+        let patience = cx.shared.settings.in_flight_timeout;
+        self.progress.hurry_body(self.assembler.left_to_forward(), patience, cx.now);
+    }
+
+    /// A publish was forwarded that has a reservation, with `left` octets of its body missing or in a transaction.
+    fn owe_progress(&mut self, left: u64, at_write: Option<&Reserved>, cx: &Cx<'_>) {
+        let patience = cx.shared.settings.in_flight_timeout;
+        if self.ledger.is_tx() {
+            self.progress.owe_transaction(patience, cx.now);
+        }
+        if left > 0 {
+            self.progress.owe_body(left, patience, cx.now);
+            self.tell_uploading(true, at_write);
+        }
+    }
+
+    /// Whether what others wait for goes on.
+    /// `line` holds those that wait for the body to end before they can be sent.
+    pub(super) fn check_progress(&mut self, line: &Line, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let left = self.assembler.left_to_forward();
+        if self.deadline().is_none_or(|deadline| deadline > cx.now) {
+            return Ok(());
+        }
+        let patience = cx.shared.settings.in_flight_timeout;
+        let Sender { assembler, ledger, progress, .. } = self;
+        progress.check_body(self.id, left, patience, cx.now, || {
+            let holder = incomplete(assembler, ledger).and_then(|holder| holder.as_ref());
+            holder.is_some_and(|(reservation, _)| reservation.is_awaited()) || line.is_awaited()
+        })?;
+        match ledger.transactions() {
+            Some(transactions) => progress.check_transaction(transactions, patience, cx.now),
+            None => Ok(()),
+        }
+    }
+
+    fn tell_uploading(&mut self, uploading: bool, at_write: Option<&Reserved>) {
+        let entered = self.ledger.newest().and_then(|newest| newest.as_ref());
+        if let Some((reservation, _)) = at_write.or(entered) {
+            reservation.set_uploading(uploading);
+        }
+    }
+
+    /// `tx.commit` is about to be forwarded.
+    pub(super) fn commit(&mut self) {
+        if let Some(transactions) = self.ledger.transactions() {
+            self.progress.transaction_ended();
+            transactions.commit();
+        }
+    }
+
+    /// `tx.rollback` is about to be forwarded.
+    pub(super) fn rollback(&mut self) {
+        if let Some(transactions) = self.ledger.transactions() {
+            self.progress.transaction_ended();
+            transactions.rollback();
+        }
+    }
+
+    /// Forgets the open transaction: it will never be committed.
+    pub(super) fn abandon_transaction(&mut self) {
+        if let Some(transactions) = self.ledger.transactions() {
+            transactions.abandon_open();
+        }
+    }
+
+    /// The content on its way will never be whole: it is not stored.
+    pub(super) fn forget_incomplete(&mut self) {
+        let incomplete = incomplete(&mut self.assembler, &mut self.ledger);
+        if let Some((reservation, _)) = incomplete.and_then(Option::take) {
+            reservation.forget(ForgetCause::Incomplete);
+        }
+    }
+
+    /// The upstream channel or connection is closed.
+    pub(super) fn upstream_closed(&mut self, blame: Option<&Blame>, now: Instant) {
+        self.ledger.upstream_closed(self.assembler.is_amid_entry(), blame, now);
+        if let Some((reservation, _)) = self.assembler.upstream_closed() {
+            reservation.forget(ForgetCause::Incomplete);
+        }
+    }
+}
+
+/// The reservation of the content that is on its way upstream.
+fn incomplete<'a>(assembler: &'a mut Assembler, ledger: &'a mut Ledger) -> Option<&'a mut Option<Reserved>> {
+    let forwards = assembler.left_to_forward() > 0;
+    match assembler.at_write() {
+        Some(at_write) => Some(at_write),
+        None if forwards => ledger.newest(),
+        None => None,
+    }
+}
+
+/// The exchange that a publish is forwarded to.
+fn went_to<'a>(target: Option<&'a str>, publish: View<'a>) -> &'a [u8] {
+    target.map_or_else(|| Publish::exchange_of(publish.payload()), str::as_bytes)
+}

@@ -1,0 +1,523 @@
+//! What becomes of a judged publish, from the verdict to the outcome: the window says whether it is forwarded, dropped, or has
+//! to wait, at once or later.
+
+use super::assembler::{Fate, Reply, Step};
+use super::ledger::Ledger;
+use super::line::{Answer, Asked, Line, Promoted};
+use super::sender::Sender;
+use crate::session::Settings;
+use crate::session::blame::Blame;
+use crate::session::candidate::{Candidate, Kept, Terms};
+use crate::session::cx::Cx;
+use crate::session::fault::Fault;
+use crate::session::outbox::View;
+use crate::session::waiting::{Waiter, Waiting, Waits};
+use crate::window::{
+    Claim, Event, ForgetCause, Origin, Reservation, TakeOver, Ticket, Verdict, Wait, Window, reserve_one,
+};
+use crate::wire::ChannelId;
+use crate::wire::frame::FrameKind;
+use crate::wire::method::Publish;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a publish that found no room to wait asks again.
+const RETRY: Duration = Duration::from_millis(20);
+/// Bytes of a publish that waits, beside its frames: its place here and in the window.
+const WAITER: usize = size_of::<Waiter>() + 128;
+
+/// The judged publishes of one channel.
+#[derive(Debug)]
+pub(in crate::session) struct Verdicts {
+    id: ChannelId,
+    pub(super) sender: Sender,
+    pub(super) line: Line,
+    waiting: Waiting,
+}
+
+impl Verdicts {
+    pub(super) fn new(id: ChannelId) -> Verdicts {
+        Verdicts {
+            id,
+            sender: Sender::new(id, Ledger::new()),
+            line: Line::default(),
+            waiting: Waiting::default(),
+        }
+    }
+
+    /// A fresh upstream channel for transactions takes the place of the old one. What waits in the line waits on.
+    pub(super) fn restart_with_tx(&mut self) {
+        self.sender = Sender::new(self.id, Ledger::of_transactions());
+        self.waiting = Waiting::default();
+    }
+
+    /// Bytes of the publishes that wait or are being collected.
+    pub(super) fn publish_bytes(&self) -> usize {
+        self.waiting.bytes() + self.line.publish_bytes() + self.sender.assembler.collecting()
+    }
+
+    /// Bytes of all that waits or is being collected, replies to the client included.
+    pub(super) fn held(&self) -> usize {
+        let replies = self.sender.ledger.held();
+        self.waiting.bytes() + self.line.bytes() + self.sender.assembler.collecting() + replies
+    }
+
+    /// Bytes that the ledger and the places of what waits take, beside those that are [held](Verdicts::held) and those of an
+    /// open transaction.
+    pub(super) fn memory(&self) -> usize {
+        self.sender.ledger.memory() + self.waiting_len() * WAITER + self.line.places()
+    }
+
+    /// Publishes whose outcome is unknown, or whose answer waits behind another's. Those of an open transaction are not
+    /// counted: it depends on the client when it ends. Nor is one that is not whole: if reading stopped for it, its rest
+    /// would never come.
+    pub(super) fn unresolved(&self) -> usize {
+        let (entered, waiting) = self.sender.assembler.incomplete();
+        // (Where the client counts its publishes, the ledger counts those in the line, too.)
+        let asked = if self.sender.ledger.answers_client() { 0 } else { self.line.asked_len() };
+        self.sender.ledger.unresolved(entered) + self.waiting_len().saturating_sub(waiting) + asked
+    }
+
+    /// Whether every whole publish has its outcome, and the client may be told.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.has_waiting() && !self.line.is_stalled() && self.sender.is_settled()
+    }
+
+    /// Whether publishes wait for the outcome of others.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.waiting_len() > 0
+    }
+
+    fn waiting_len(&self) -> usize {
+        self.waiting.len() + self.line.promoted_len()
+    }
+
+    /// When [`Verdicts::handle_timeout`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let (line, waiting) = (self.line.deadline(), self.waiting.deadline());
+        let commits = self.sender.ledger.deadline();
+        [line, waiting, commits, self.sender.deadline()].into_iter().flatten().min()
+    }
+
+    /// [`Verdicts::deadline`] has passed.
+    pub(super) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let timeout = cx.shared.settings.store_timeout;
+        self.sender.ledger.expire(cx.now, timeout);
+        while let Some((ticket, waiter)) = self.waiting.take_expired(cx.now) {
+            self.handle_expired(ticket, waiter, cx)?;
+        }
+        let tickets = &mut cx.link.tickets;
+        self.line.expire(cx.now, timeout, || tickets.draw(self.id));
+        self.decide_known(cx)?;
+        self.retry(cx)?;
+        self.sender.check_progress(&self.line, cx)
+    }
+
+    // ---- the verdict -----------------------------------------------------------------------------------------------
+
+    /// Asks the window about one publish.
+    pub(super) fn judge(&mut self, candidate: Candidate<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let ticket = cx.link.tickets.draw(self.id);
+        let claim = candidate.terms.claim;
+        let verdict = reserve_one(candidate.window, claim, cx.now, &cx.link.mailbox, ticket);
+        self.decide(candidate, ticket, verdict, None, cx)
+    }
+
+    /// The window was asked about several publishes together, and has said this of the next of them.
+    #[inline]
+    pub(super) fn recv_judged(
+        &mut self,
+        candidate: Candidate<'_>,
+        ticket: Ticket,
+        verdict: Verdict,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        if !self.line.is_stalled() {
+            return self.decide(candidate, ticket, verdict, None, cx);
+        }
+        let Settings { in_flight_timeout, store_timeout, .. } = cx.shared.settings;
+        let answer = Answer::of(verdict, cx.now, store_timeout);
+        let until = cx.now + in_flight_timeout;
+        self.line.ask(Asked { candidate: candidate.keep(), ticket, answer, until });
+        Ok(())
+    }
+
+    /// The window has said this. `until`: how long the publish may wait for another's outcome, if it has begun to wait.
+    fn decide(
+        &mut self,
+        candidate: Candidate<'_>,
+        ticket: Ticket,
+        verdict: Verdict,
+        until: Option<Instant>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let until = || until.unwrap_or(cx.now + cx.shared.settings.in_flight_timeout);
+        let Terms { claim, client, .. } = candidate.terms;
+        let fate = match verdict {
+            Verdict::Fresh(reservation) => {
+                note_origin(candidate, cx);
+                self.sender.forward(candidate, Some(reservation), cx)
+            }
+            Verdict::Duplicate | Verdict::InFlight(_) | Verdict::Crowded if candidate.observed() => {
+                self.sender.forward(candidate, None, cx)
+            }
+            Verdict::Duplicate => Fate::Swallow(Reply::ack(client)),
+            // It stands twice in one transaction: it shares the fate of the first, whatever that is.
+            Verdict::InFlight(_) | Verdict::Crowded
+                if self.sender.ledger.is_tx() && self.in_transaction(claim) =>
+            {
+                Fate::Swallow(Reply::Nothing)
+            }
+            Verdict::InFlight(wait) if cx.has_room(self.publish_bytes(), candidate.weight()) => {
+                let (weight, until) = (candidate.weight(), until());
+                self.waiting.queue(
+                    ticket,
+                    Waiter { waits: Waits::Outcome(wait), candidate: candidate.keep(), weight, until },
+                );
+                Fate::Keep(ticket)
+            }
+            Verdict::InFlight(_) | Verdict::Crowded => match client {
+                Some(tag) => {
+                    candidate.window.notice(Event::Refused);
+                    Fate::Swallow(Reply::Nack(tag))
+                }
+                None => {
+                    self.sender.assembler.let_go();
+                    let answer = Answer::NoRoom { retry_at: cx.now + RETRY };
+                    self.line.stall(Asked { candidate: candidate.keep(), ticket, answer, until: until() });
+                    return Ok(());
+                }
+            },
+            pending @ Verdict::Pending(_) => {
+                self.sender.assembler.let_go();
+                let answer = Answer::of(pending, cx.now, cx.shared.settings.store_timeout);
+                self.line.ask(Asked { candidate: candidate.keep(), ticket, answer, until: until() });
+                return Ok(());
+            }
+        };
+        self.go_on(candidate.left, fate, cx)
+    }
+
+    /// Whether the open transaction has this claim already, forwarded or waiting for another's outcome. (A publish that waits
+    /// belongs to the open one: `tx.commit` waits for it, `tx.rollback` drops it.)
+    fn in_transaction(&self, claim: Claim) -> bool {
+        self.sender.ledger.transaction_holds(claim) || self.waiting.holds(claim) || self.line.holds(claim)
+    }
+
+    /// Decides the publishes at the head of the line whose verdicts are known.
+    fn decide_known(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        while let Some((candidate, ticket, verdict, until)) = self.line.take_known() {
+            candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
+        }
+        Ok(())
+    }
+
+    /// A publish in the line that found no room asks again.
+    fn retry(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let Some(Asked { candidate, ticket, mut until, .. }) = self.line.take_retry(cx.now) else {
+            return Ok(());
+        };
+        let (window, claim) = (&candidate.window, candidate.terms.claim);
+        let verdict = self.ask_again(window, claim, ticket, &mut until, cx)?;
+        candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
+        self.decide_known(cx)
+    }
+
+    /// Asks about a publish that found no room. If it has waited for too long it takes over, as in [`Verdicts::give_up`].
+    fn ask_again(
+        &self,
+        window: &Arc<dyn Window>,
+        claim: Claim,
+        ticket: Ticket,
+        until: &mut Instant,
+        cx: &Cx<'_>,
+    ) -> Result<Verdict, Fault> {
+        let verdict = reserve_one(window, claim, cx.now, &cx.link.mailbox, ticket);
+        if cx.now < *until || !matches!(verdict, Verdict::InFlight(_) | Verdict::Crowded) {
+            return Ok(verdict);
+        }
+        let patience = cx.shared.settings.in_flight_timeout;
+        if self.sender.ledger.is_tx() {
+            if !window.waits_on(claim, None) {
+                return Err(Fault::TxWaitedTooLong);
+            }
+            *until = cx.now + patience;
+            return Ok(verdict);
+        }
+        let since = until.checked_sub(patience).unwrap_or(*until);
+        let taken = match &verdict {
+            Verdict::InFlight(wait) => wait.take_over(since, cx.now),
+            _ => Arc::clone(window).take_over(claim, since, cx.now, None),
+        };
+        match taken {
+            TakeOver::Granted(reservation) => return Ok(Verdict::Fresh(reservation)),
+            TakeOver::Wait { since } => *until = since + patience,
+            TakeOver::Answered => {}
+        }
+        Ok(verdict)
+    }
+
+    /// A verdict that came late.
+    pub(super) fn recv_verdict(
+        &mut self,
+        ticket: Ticket,
+        verdict: Verdict,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let timeout = cx.shared.settings.store_timeout;
+        let Some(verdict) = self.line.answer(ticket, verdict, cx.now, timeout) else {
+            return self.decide_known(cx);
+        };
+        match (self.waiting.take(ticket), verdict) {
+            (Some(mut waiter), verdict) => {
+                waiter.waits = waiter.waits.answered(cx.now);
+                self.decide_waiter(ticket, waiter, verdict, cx)
+            }
+            // Nobody waits for it: it was given up, or has had its verdict.
+            (None, Verdict::Fresh(reservation)) => {
+                reservation.forget(ForgetCause::ChannelClosed);
+                Ok(())
+            }
+            (None, Verdict::Duplicate | Verdict::InFlight(_) | Verdict::Crowded | Verdict::Pending(_)) => {
+                Ok(())
+            }
+        }
+    }
+
+    /// The window has said this of a publish that waits aside.
+    fn decide_waiter(
+        &mut self,
+        ticket: Ticket,
+        mut waiter: Waiter,
+        verdict: Verdict,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let client = waiter.candidate.terms.client;
+        waiter.waits = match verdict {
+            Verdict::Fresh(reservation) => {
+                self.promote(ticket, waiter, Some(reservation), cx);
+                return Ok(());
+            }
+            Verdict::Duplicate => {
+                self.end_waiting(ticket, Reply::ack(client));
+                return Ok(());
+            }
+            Verdict::Crowded if self.sender.ledger.is_tx() || client.is_some() => {
+                return self.refuse_waiter(ticket, &waiter);
+            }
+            Verdict::InFlight(wait) => Waits::Outcome(wait),
+            Verdict::Pending(wait) => Waits::Store { wait, due: cx.now + cx.shared.settings.store_timeout },
+            Verdict::Crowded => Waits::NoRoom { retry_at: cx.now + RETRY },
+        };
+        self.waiting.queue(ticket, waiter);
+        Ok(())
+    }
+
+    /// The time of a publish that waits aside has come.
+    fn handle_expired(&mut self, ticket: Ticket, waiter: Waiter, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let Waiter { waits, candidate, weight, mut until } = waiter;
+        let (ticket, verdict) = match waits {
+            Waits::Outcome(wait) => return self.give_up(ticket, wait, candidate, weight, until, cx),
+            Waits::Store { wait, .. } => {
+                // What comes under the old ticket is discarded from now on.
+                let renewed = cx.link.tickets.draw(self.id);
+                self.sender.assembler.renew_kept(ticket, renewed);
+                (renewed, wait.overdue(renewed, cx.now))
+            }
+            Waits::NoRoom { .. } => {
+                let (window, claim) = (&candidate.window, candidate.terms.claim);
+                (ticket, self.ask_again(window, claim, ticket, &mut until, cx)?)
+            }
+        };
+        let waits = Waits::NoRoom { retry_at: cx.now };
+        self.decide_waiter(ticket, Waiter { waits, candidate, weight, until }, verdict, cx)
+    }
+
+    /// A publish has waited long enough for another's outcome. With confirms it is nacked; in a transaction it is refused.
+    /// Without, there is no way to say no, and to drop it may be to lose it: it takes the claim over, and the others that wait
+    /// share its fate. While the body of the publish that has the claim is still on its way, all of them wait on. So does a
+    /// publish whose verdict is in the mailbox.
+    fn give_up(
+        &mut self,
+        ticket: Ticket,
+        wait: Wait,
+        candidate: Kept,
+        weight: usize,
+        until: Instant,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let patience = cx.shared.settings.in_flight_timeout;
+        let refusable = self.sender.ledger.is_tx() || candidate.terms.client.is_some();
+        let since = until.checked_sub(patience).unwrap_or(until);
+        let (until, refused) = if refusable {
+            (cx.now + patience, !wait.waits_on())
+        } else {
+            match wait.take_over(since, cx.now) {
+                TakeOver::Granted(reservation) => {
+                    let waiter = Waiter { waits: Waits::Outcome(wait), candidate, weight, until };
+                    self.promote(ticket, waiter, Some(reservation), cx);
+                    return Ok(());
+                }
+                TakeOver::Wait { since } => (since + patience, false),
+                TakeOver::Answered => (cx.now + patience, false),
+            }
+        };
+        let waiter = Waiter { waits: Waits::Outcome(wait), candidate, weight, until };
+        if refused {
+            return self.refuse_waiter(ticket, &waiter);
+        }
+        self.waiting.queue(ticket, waiter);
+        Ok(())
+    }
+
+    /// A publish has waited in vain, and its client can be told so.
+    fn refuse_waiter(&mut self, ticket: Ticket, waiter: &Waiter) -> Result<(), Fault> {
+        let Some(tag) = waiter.candidate.terms.client else { return Err(Fault::TxWaitedTooLong) };
+        waiter.candidate.window.notice(Event::Refused);
+        self.end_waiting(ticket, Reply::Nack(tag));
+        Ok(())
+    }
+
+    /// A publish that waited ends here. Its body may not be whole.
+    fn end_waiting(&mut self, ticket: Ticket, reply: Reply) {
+        if !self.sender.assembler.decide_kept(ticket, || Fate::Swallow(reply)) {
+            self.reply(reply);
+        }
+    }
+
+    /// A publish that waited goes upstream. Its body may not be whole.
+    fn promote(&mut self, ticket: Ticket, waiter: Waiter, reservation: Option<Reservation>, cx: &mut Cx<'_>) {
+        let Waiter { candidate, weight, .. } = waiter;
+        if self.sender.assembler.keeps(ticket) {
+            let fate = candidate.with(|candidate| self.sender.forward(candidate, reservation, cx));
+            self.sender.assembler.decide_kept(ticket, || fate);
+            return;
+        }
+        self.line.push_promoted(Promoted { candidate, weight, reservation });
+        self.sender.hurry_body(cx);
+        self.forward_promoted(cx);
+    }
+
+    fn forward_promoted(&mut self, cx: &mut Cx<'_>) {
+        while !self.sender.assembler.is_forwarding() {
+            let Some(Promoted { candidate, reservation, .. }) = self.line.pop_promoted() else { return };
+            let fate = candidate.with(|candidate| self.sender.forward(candidate, reservation, cx));
+            if let Fate::Forward { at_write } = fate {
+                self.sender.written(at_write, cx.now);
+            }
+        }
+    }
+
+    /// The fate of a content is known, of which `left` octets are missing.
+    pub(super) fn go_on(&mut self, left: u64, fate: Fate, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        match self.sender.assembler.go_on(left, fate) {
+            Some(fate) => self.complete(fate, cx),
+            None => Ok(()),
+        }
+    }
+
+    /// A frame of the content that is being received, or one that was not expected.
+    pub(super) fn recv_content(
+        &mut self,
+        kind: FrameKind,
+        frame: View<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<Step, Fault> {
+        self.sender.assembler.recv(kind, frame, &mut self.waiting, &mut cx.link.out.upstream)
+    }
+
+    /// The last frame of a body has come.
+    pub(super) fn body_ended(&mut self, fate: Fate, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.sender.body_ended(&fate);
+        self.complete(fate, cx)
+    }
+
+    /// A content is whole.
+    fn complete(&mut self, fate: Fate, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        match fate {
+            Fate::Forward { at_write } => self.sender.written(at_write, cx.now),
+            Fate::Swallow(reply) => self.reply(reply),
+            Fate::Keep(_) => {}
+            Fate::Collect(draft) => {
+                if let Some(kept) = draft.finish(self.id, &cx.shared.keys) {
+                    kept.with(|candidate| self.judge(candidate, cx))?;
+                }
+            }
+        }
+        if self.line.has_promoted() {
+            self.forward_promoted(cx);
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        match reply {
+            Reply::Nothing => {}
+            Reply::Nack(tag) => self.sender.ledger.nack(tag),
+            Reply::Ack(tag) => self.sender.ledger.ack(tag),
+        }
+    }
+
+    /// `tx.rollback` is about to be forwarded.
+    pub(super) fn rollback(&mut self) {
+        if self.sender.ledger.is_tx() {
+            self.drop_waiting();
+            self.sender.rollback();
+        }
+    }
+
+    /// The client will send nothing more on this channel: content that is not whole never will be, and an open transaction
+    /// is rolled back.
+    pub(super) fn client_done(&mut self) {
+        if self.sender.assembler.is_forwarding() {
+            // Nothing can follow on this channel any more.
+            self.sender.forget_incomplete();
+            self.abandon_waiting();
+        } else if let Some(Fate::Keep(ticket)) = self.sender.assembler.client_done() {
+            drop(self.waiting.take(ticket));
+        }
+        if self.sender.ledger.is_tx() {
+            self.drop_waiting();
+            self.sender.abandon_transaction();
+        }
+    }
+
+    /// The upstream channel or connection is closed: the outcome of all that it has not answered is unknown. `blame`: the
+    /// broker has closed the channel because of a publish.
+    pub(super) fn upstream_closed(&mut self, blame: Option<&Blame>, now: Instant) {
+        self.sender.upstream_closed(blame, now);
+        self.abandon_waiting();
+    }
+
+    /// Hapax has closed the client's channel. A publish of a client that would not hear that it was dropped keeps waiting for
+    /// the other's outcome, because nobody would send it again.
+    pub(super) fn refused(&mut self) {
+        if !self.sender.ledger.is_silent() {
+            self.drop_waiting();
+        }
+        self.line.drop_asked();
+    }
+
+    /// Drops all publishes that wait.
+    pub(super) fn abandon_waiting(&mut self) {
+        self.drop_waiting();
+        self.line.drop_asked();
+    }
+
+    /// Drops the publishes that wait for another's outcome, or have waited.
+    fn drop_waiting(&mut self) {
+        // A promoted one that is given back must not promote another of these.
+        self.waiting.clear();
+        self.line.drop_promoted();
+        self.sender.assembler.swallow_kept();
+    }
+}
+
+/// Tells the window where a fresh publish goes, if it counts who fills it.
+fn note_origin(candidate: Candidate<'_>, cx: &Cx<'_>) {
+    if candidate.window.wants_origin(candidate.terms.claim)
+        && let Ok(Publish { exchange, routing_key, .. }) = Publish::parse(candidate.publish.payload())
+    {
+        candidate.window.note_origin(&Origin { vhost: cx.link.finder.vhost(), exchange, routing_key });
+    }
+}

@@ -1,0 +1,446 @@
+//! The session as the shell sees it: its events, its outputs, and the order in which frames are handled.
+
+use super::about::About;
+use super::client::ClientState;
+use super::connection::Connection;
+use super::cx::{Link, Tickets};
+use super::fault::{Closes, Fault};
+use super::inbound::{Inbound, ReadFrame};
+use super::outbox::View;
+use super::upstream::UpstreamState;
+use super::{Memory, Output, Phase, Shared};
+use crate::window::{ForgetCause, Mailbox, Verdict};
+use crate::wire::ChannelId;
+use crate::wire::frame::{FrameKind, PROTOCOL_HEADER, PROTOCOL_HEADER_0_9};
+use crate::wire::method::MethodId;
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Bytes that a session takes before its client has sent anything, with what the shell has for it.
+const IDLE: usize = 16 << 10;
+
+/// One client connection and its upstream connection.
+#[derive(Debug)]
+pub struct Session {
+    connection: Connection,
+    /// The client's socket has ended. Frames that it sent before that are handled first.
+    client_eof: bool,
+    /// Bytes that were left in the shell's buffer by the last look. They are no sign of life when they are shown again.
+    client_rest: usize,
+    /// The process is about to end: nothing more is read from the client.
+    draining: bool,
+}
+
+impl Session {
+    /// Creates the session of a client that has just connected.
+    pub fn new(shared: Arc<Shared>, now: Instant) -> Session {
+        let connection = Connection::new(shared, now);
+        Session { connection, client_eof: false, client_rest: 0, draining: false }
+    }
+
+    // ---- getters -------------------------------------------------------------------------------------------------
+
+    /// Returns the mailbox in which late verdicts for this session arrive. The shell registers its waker there.
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.connection.link().mailbox
+    }
+
+    /// Returns true if bytes from the client are wanted now.
+    pub fn wants_client(&self) -> bool {
+        let (total, settings) = (self.connection.channels().total(), &self.connection.shared().settings);
+        let has_room = total.unresolved < settings.max_unresolved && total.held <= settings.held_bytes;
+        let is_free = || has_room && !self.draining && !self.connection.next_is_blocked();
+        let sides = self.connection.sides();
+        sides.want_client() && (!sides.client.is_live() || is_free())
+    }
+
+    /// Returns true if both sides are closed and nothing is left.
+    pub fn is_over(&self) -> bool {
+        self.connection.sides().are_over()
+    }
+
+    /// Returns the number of publishes whose outcome is unknown: forwarded and unanswered, or waiting.
+    pub fn unresolved(&self) -> usize {
+        self.connection.channels().total().unresolved
+    }
+
+    /// Returns the bytes held for waiting publishes.
+    pub fn held_bytes(&self) -> usize {
+        self.connection.channels().total().held
+    }
+
+    /// Returns the bytes that are held for the client.
+    pub fn memory(&self) -> Memory {
+        let total = self.connection.channels().total();
+        Memory {
+            held: IDLE + self.connection.link().memory() + total.memory,
+            stuck: total.stuck,
+            frame: self.connection.sides().handshake.client_limit(),
+        }
+    }
+
+    /// Returns the vhost, after the broker has opened the connection.
+    pub fn vhost(&self) -> Option<&Bytes> {
+        self.connection.sides().handshake.vhost()
+    }
+
+    /// Returns the names that the client has given for itself, after the broker has opened the connection.
+    pub fn about(&self) -> Option<&Arc<About>> {
+        self.connection.sides().handshake.about()
+    }
+
+    /// Returns the number of the client's channels that are open, or not closed yet by both sides.
+    pub fn channels(&self) -> usize {
+        self.connection.channels().len()
+    }
+
+    /// Returns the number of publishes of the client since it connected. Duplicates count, too.
+    pub fn publishes(&self) -> u64 {
+        self.connection.link().publishes
+    }
+
+    /// Returns true if both sides have agreed on heartbeats.
+    pub fn has_heartbeats(&self) -> bool {
+        self.connection.sides().upstream.clock().is_running()
+    }
+
+    /// Returns how far the connection is.
+    pub fn phase(&self) -> Phase {
+        self.connection.sides().phase()
+    }
+
+    // ---- from the world ------------------------------------------------------------------------------------------
+
+    /// Handles bytes from the client. Whole frames are taken out of `buf`; the beginning of a frame stays in it, and so does
+    /// everything while [`Session::wants_client`] is false. Call again when that turns true and `buf` is not empty.
+    pub fn handle_client(&mut self, buf: &mut BytesMut, now: Instant) {
+        if buf.len() != self.client_rest {
+            self.connection.sides_mut().client.clock_mut().heard(now);
+        }
+        if self.connection.sides().client.state() == ClientState::Greeting {
+            self.greet(buf);
+        }
+        while self.wants_client() && self.connection.sides().client.state() != ClientState::Greeting {
+            let (limit, one) = (
+                self.connection.sides().handshake.client_limit(),
+                !self.connection.sides().handshake.opened(),
+            );
+            if !self.connection.link_mut().inbound.refill(buf, limit, one) {
+                break;
+            }
+            self.pump_inbound(now);
+        }
+        if self.connection.sides().client.is_gone() {
+            buf.clear();
+        }
+        self.client_rest = buf.len();
+        self.settle_down(now);
+    }
+
+    /// Handles bytes from the upstream. Whole frames are taken out of `buf`, always.
+    pub fn handle_upstream(&mut self, buf: &mut BytesMut, now: Instant) {
+        self.connection.sides_mut().upstream.clock_mut().heard(now);
+        let mut inbound = Inbound::default();
+        while self.connection.sides().upstream.is_heard() {
+            let (limit, one) = (
+                self.connection.sides().handshake.upstream_limit(),
+                !self.connection.sides().handshake.opened(),
+            );
+            if !inbound.refill(buf, limit, one) {
+                break;
+            }
+            let frames = inbound.read();
+            while self.connection.sides().upstream.is_heard() && !inbound.is_empty() {
+                if self.recv_deliveries(&mut inbound, &frames, now) {
+                    continue;
+                }
+                match inbound.next() {
+                    Ok(Some(next)) => self.recv_upstream(next, next.view(&frames), now),
+                    Ok(None) => {}
+                    Err(_) => self.connection.upstream_lost(now),
+                }
+            }
+        }
+        if matches!(
+            self.connection.sides().upstream.state(),
+            UpstreamState::Gone | UpstreamState::SaidClose { .. }
+        ) {
+            buf.clear();
+        }
+        self.settle_down(now);
+    }
+
+    /// Notes that the client is alive: bytes of it have arrived that were not handed over yet.
+    pub fn handle_client_alive(&mut self, now: Instant) {
+        self.connection.sides_mut().client.clock_mut().heard(now);
+    }
+
+    /// Handles that the upstream connection is open (answers [`Output::Dial`]).
+    pub fn handle_upstream_open(&mut self, now: Instant) {
+        if let Some(header) = self.connection.sides_mut().upstream.opened(now) {
+            self.connection.link_mut().out.upstream.push(header);
+        }
+        self.settle_down(now);
+    }
+
+    /// Handles that the client's socket is at its end or broken.
+    pub fn handle_client_eof(&mut self, now: Instant) {
+        self.client_eof = true;
+        self.settle_down(now);
+    }
+
+    /// Handles that the upstream's socket is at its end or broken, or could not be opened.
+    pub fn handle_upstream_eof(&mut self, now: Instant) {
+        self.connection.upstream_lost(now);
+        self.settle_down(now);
+    }
+
+    /// Handles the mail in [`Session::mailbox`].
+    pub fn handle_mail(&mut self, now: Instant) {
+        self.settle_down(now);
+    }
+
+    /// Handles that [`Session::poll_timeout`] has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if !self.is_over() {
+            // An answer that has come in time is used, even if it is looked at too late.
+            if !self.connection.sides().upstream.clock().is_dead(now) {
+                self.recv_mail(now);
+            }
+            self.connection.handle_timeout(now);
+        }
+        self.settle_down(now);
+    }
+
+    /// Frees memory, because the process holds too much, and this session more than `share` bytes. Channels with memory that
+    /// only the client could free are closed, because the client is not read from: the largest channel first, until the rest
+    /// is within the share.
+    pub fn handle_memory_pressure(&mut self, share: usize, now: Instant) {
+        while self.connection.sides().are_live() && self.connection.channels().total().stuck > share {
+            let before = self.connection.channels().total().stuck;
+            let Some(id) = self.connection.channels().most_stuck() else { break };
+            self.connection.on_channel(id, now, |channel, _| channel.relieve());
+            if self.connection.channels().total().stuck >= before && self.connection.sides().client.is_live()
+            {
+                // It is no single channel: there are too many of them.
+                let fault = Fault::MemoryShort { held: before, closes: Closes::Connection };
+                self.connection.fail(&fault, now);
+            }
+        }
+        self.settle_down(now);
+    }
+
+    /// Ends the session, because the process is about to end: settles everything in flight, then closes the client with 320.
+    pub fn handle_drain(&mut self, now: Instant) {
+        self.draining = true;
+        self.connection.drain(now);
+        self.settle_down(now);
+    }
+
+    /// Notes whether the shell reads from the client. It stops while its buffers are full.
+    pub fn handle_reading_client(&mut self, reading: bool, now: Instant) {
+        self.connection.sides_mut().client.clock_mut().set_listening(reading, now);
+    }
+
+    /// Notes whether the shell reads from the upstream. It stops while its buffers are full.
+    pub fn handle_reading_upstream(&mut self, reading: bool, now: Instant) {
+        self.connection.sides_mut().upstream.clock_mut().set_listening(reading, now);
+    }
+
+    // ---- to the world --------------------------------------------------------------------------------------------
+
+    /// Returns the next order for the shell; `None` when there is nothing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.connection.link_mut().out.poll()
+    }
+
+    /// Returns when [`Session::handle_timeout`] has to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.is_over() {
+            return None;
+        }
+        let channels = self.connection.channels().deadline();
+        self.connection.sides().deadline().into_iter().chain(channels).min()
+    }
+
+    // ---- the client's frames ---------------------------------------------------------------------------------------
+
+    /// Reads the protocol header, if all of it is there.
+    fn greet(&mut self, buf: &mut BytesMut) {
+        let Some(header) = buf.get(..PROTOCOL_HEADER.len()) else { return };
+        if header == PROTOCOL_HEADER || header == PROTOCOL_HEADER_0_9 {
+            let header = buf.split_to(PROTOCOL_HEADER.len()).freeze();
+            self.connection.greet(header);
+        } else {
+            self.connection.reject(Bytes::from_static(&PROTOCOL_HEADER));
+        }
+    }
+
+    /// Handles the frames that were read, as far as they are wanted now.
+    fn pump_inbound(&mut self, now: Instant) {
+        if self.connection.link().inbound.is_empty() {
+            return;
+        }
+        let frames = self.connection.link().inbound.read();
+        while self.wants_client() && !self.connection.link().inbound.is_empty() {
+            if self.recv_publishes(&frames, now) {
+                continue;
+            }
+            match self.connection.link_mut().inbound.next() {
+                Ok(Some(next)) => self.recv_client(next, next.view(&frames), now),
+                Ok(None) => {}
+                Err(error) => self.connection.fail(&Fault::Wire(error), now),
+            }
+        }
+        self.connection.link_mut().inbound.release();
+    }
+
+    /// Handles publishes that stand whole in the read and come next. Returns true if there were any.
+    fn recv_publishes(&mut self, frames: &Bytes, now: Instant) -> bool {
+        let next = self.connection.link().inbound.peek().filter(|next| next.kind == FrameKind::Method);
+        let Some(next) = next.filter(|_| self.connection.sides().are_live()) else { return false };
+        let before = self.connection.link().publishes;
+        let most = self.connection.shared().settings.max_unresolved;
+        let room = most.saturating_sub(self.connection.channels().total().unresolved);
+        self.connection.on_channel(next.channel, now, |channel, cx| channel.recv_publishes(frames, room, cx));
+        self.connection.link().publishes != before
+    }
+
+    /// Handles a frame of the client.
+    fn recv_client(&mut self, next: ReadFrame, frame: View<'_>, now: Instant) {
+        let ReadFrame { kind, channel, .. } = next;
+        let is_heartbeat = kind == FrameKind::Heartbeat && channel == ChannelId::CONNECTION;
+        if self.connection.sides().client.is_gone() || is_heartbeat {
+            return;
+        }
+        if channel == ChannelId::CONNECTION {
+            return self.connection.recv_client(kind, frame, now);
+        }
+        if !self.connection.sides().are_live() {
+            return;
+        }
+        let opened = self.connection.sides().handshake.opened();
+        let Link { out, inbound, publishes, .. } = self.connection.link_mut();
+        if !opened {
+            // Nobody has logged in: the broker refuses this frame. It is not looked at.
+            out.upstream.forward(frame);
+            return;
+        }
+        let method = frame.method(kind);
+        *publishes += u64::from(method == Some(MethodId::BASIC_PUBLISH));
+        let then = inbound.peek().map(|then| (then.kind, then.channel));
+        let whole = then == Some((FrameKind::Header, channel));
+        if method == Some(MethodId::CHANNEL_OPEN) && !self.connection.channels().contains(channel) {
+            return self.connection.open_channel(channel, frame, now);
+        }
+        if !self
+            .connection
+            .on_channel(channel, now, |channel, cx| channel.recv_client(kind, frame, whole, cx))
+        {
+            // The channel is not open: the broker says so. If both sides had closed it, Hapax has answered the upstream
+            // already.
+            let is_close_ok = method == Some(MethodId::CHANNEL_CLOSE_OK);
+            if !is_close_ok || !self.connection.channels_mut().recv_close_ok(channel) {
+                self.connection.link_mut().out.upstream.forward(frame);
+            }
+        }
+    }
+
+    // ---- the upstream's frames -------------------------------------------------------------------------------------
+
+    /// Handles deliveries that stand whole in the read and come next. Returns true if there were any.
+    fn recv_deliveries(&mut self, inbound: &mut Inbound, frames: &Bytes, now: Instant) -> bool {
+        let Some(channel) = inbound.peek().map(|next| next.channel) else { return false };
+        let Some(first) = inbound.whole(0, channel, MethodId::BASIC_DELIVER) else { return false };
+        let mut passed = false;
+        self.connection.on_channel(channel, now, |channel, cx| {
+            passed = channel.recv_deliveries(first, inbound, frames, cx);
+            Ok(())
+        });
+        passed
+    }
+
+    /// Handles a frame of the upstream.
+    fn recv_upstream(&mut self, next: ReadFrame, frame: View<'_>, now: Instant) {
+        let ReadFrame { kind, channel, .. } = next;
+        if kind == FrameKind::Heartbeat {
+            return;
+        }
+        if channel == ChannelId::CONNECTION {
+            return self.connection.recv_upstream(kind, frame, now);
+        }
+        let Link { out, probes, .. } = self.connection.link_mut();
+        if probes.channel() == Some(channel) {
+            if kind == FrameKind::Method {
+                let answers = probes.recv(frame.payload(), &mut out.upstream);
+                self.connection.recv_answers(answers, now);
+            }
+            return;
+        }
+        if !self.connection.on_channel(channel, now, |channel, cx| channel.recv_upstream(kind, frame, cx)) {
+            self.connection.link_mut().out.client.forward(frame);
+        }
+    }
+
+    // ---- going on ---------------------------------------------------------------------------------------------------
+
+    /// Does everything that an event has made possible.
+    fn settle_down(&mut self, now: Instant) {
+        // The mail may promote a waiter, which would be in doubt with everything else if the upstream is dead by now. (The
+        // shell hands over all that the upstream has sent before it asks.)
+        if self.connection.sides().upstream.clock().is_dead(now) {
+            self.connection.upstream_lost(now);
+        }
+        loop {
+            let quiet = !self.recv_mail(now);
+            self.pump_inbound(now);
+            // An answer that is written may make room for frames that were read already.
+            self.connection.flush(now);
+            let most = self.connection.shared().settings.max_unresolved;
+            let room = self.unresolved() < most;
+            if room && self.connection.channels().has_ready() {
+                self.connection.go_on(now);
+            }
+            let reads = !self.connection.link().inbound.is_empty() && self.wants_client();
+            if quiet && !reads && !(room && self.connection.channels().has_ready()) {
+                break;
+            }
+        }
+        let nothing_read = self.connection.link().inbound.is_empty();
+        if self.client_eof
+            && (nothing_read
+                || self.connection.sides().are_ending()
+                || !self.connection.sides().upstream.is_live())
+        {
+            self.client_eof = false;
+            self.connection.client_lost(now);
+        }
+        self.connection.start_probe(now);
+        self.connection.end_if_settled(now);
+        self.connection.flush(now);
+        self.connection.note_sent(now);
+    }
+
+    /// Handles the late verdicts in the mailbox, and that a window remembers more than before. Returns true if there was any
+    /// of it.
+    fn recv_mail(&mut self, now: Instant) -> bool {
+        let (mail, called) = self.connection.link().mailbox.take_all();
+        let any = called || !mail.is_empty();
+        for (ticket, verdict) in mail {
+            let id = Tickets::channel(ticket);
+            if self.connection.channels().contains(id) {
+                self.connection.on_channel(id, now, |channel, cx| channel.recv_verdict(ticket, verdict, cx));
+            } else if let Verdict::Fresh(reservation) = verdict {
+                // It was promoted after its channel was gone. It was never sent, so it is not in doubt.
+                reservation.forget(ForgetCause::ChannelClosed);
+            }
+        }
+        if called {
+            for id in self.connection.channels().unremembered() {
+                self.connection.on_channel(id, now, |channel, cx| channel.recv_remembered(cx));
+            }
+        }
+        any
+    }
+}

@@ -1,0 +1,232 @@
+//! The list of open client connections, for the API and the dashboard.
+//!
+//! Each connection's own task writes its entry once per wake-up, with relaxed atomics. Nothing happens here for a
+//! single message. The lock of the list is taken when a connection opens or closes, and when somebody reads the list.
+//! The entry of an idle connection takes about 300 bytes plus the client's own description.
+
+use bytes::Bytes;
+use hapax_core::session::{About, Phase};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+/// All open client connections. There is one list per process.
+#[derive(Debug, Default)]
+pub struct ConnectionList {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    drawn: u64,
+    open: BTreeMap<u64, Arc<ConnectionEntry>>,
+}
+
+impl ConnectionList {
+    /// Creates an empty list.
+    pub fn new() -> Arc<ConnectionList> {
+        Arc::default()
+    }
+
+    /// Adds a connection. It stays in the list until the guard is dropped.
+    pub(super) fn enter(self: &Arc<ConnectionList>, peer: SocketAddr, since: Instant) -> ListedConnection {
+        let mut inner = self.inner.lock();
+        inner.drawn += 1;
+        let id = inner.drawn;
+        let entry = Arc::new(ConnectionEntry {
+            id,
+            peer,
+            since,
+            vhost: OnceLock::new(),
+            about: OnceLock::new(),
+            live: Live::default(),
+        });
+        inner.open.insert(id, Arc::clone(&entry));
+        ListedConnection { connections: Arc::clone(self), entry }
+    }
+
+    /// Returns the number of connections, and at most `limit` of them from index `offset` on, oldest first.
+    pub fn page(&self, offset: usize, limit: usize) -> (usize, Vec<Arc<ConnectionEntry>>) {
+        let inner = self.inner.lock();
+        (inner.open.len(), inner.open.values().skip(offset).take(limit).cloned().collect())
+    }
+}
+
+/// One open client connection.
+#[derive(Debug)]
+pub struct ConnectionEntry {
+    /// counts from 1; a number is never given twice
+    pub id: u64,
+    /// the address that the client connects from
+    pub peer: SocketAddr,
+    /// when the connection was accepted
+    pub since: Instant,
+    vhost: OnceLock<Bytes>,
+    about: OnceLock<Arc<About>>,
+    live: Live,
+}
+
+impl ConnectionEntry {
+    /// Returns the vhost, once the client has named it.
+    pub fn vhost(&self) -> Option<&[u8]> {
+        self.vhost.get().map(|vhost| &**vhost)
+    }
+
+    /// Returns what the client has said about itself, once it has.
+    pub fn about(&self) -> Option<&About> {
+        self.about.get().map(|about| &**about)
+    }
+
+    /// Returns the connection's state and counts. They are read one by one, so two of them may be a moment apart.
+    pub fn numbers(&self) -> Numbers {
+        let live = &self.live;
+        Numbers {
+            state: ConnectionState::from_code(live.state.load(Relaxed)),
+            channels: live.channels.load(Relaxed),
+            unresolved: live.unresolved.load(Relaxed),
+            publishes: live.publishes.load(Relaxed),
+            bytes_in: live.bytes_in.load(Relaxed),
+            bytes_out: live.bytes_out.load(Relaxed),
+        }
+    }
+
+    /// Updates the numbers. The connection's task calls this once per wake-up.
+    pub(super) fn note(&self, numbers: Numbers) {
+        let live = &self.live;
+        live.state.store(numbers.state as u8, Relaxed);
+        live.channels.store(numbers.channels, Relaxed);
+        live.unresolved.store(numbers.unresolved, Relaxed);
+        live.publishes.store(numbers.publishes, Relaxed);
+        live.bytes_in.store(numbers.bytes_in, Relaxed);
+        live.bytes_out.store(numbers.bytes_out, Relaxed);
+    }
+
+    /// Stores the client's description and the vhost as soon as they are known. Values that are set already stay.
+    pub(super) fn identify(&self, about: Option<&Arc<About>>, vhost: Option<&Bytes>) {
+        if let (Some(about), None) = (about, self.about.get()) {
+            let _ = self.about.set(Arc::clone(about));
+        }
+        if let (Some(vhost), None) = (vhost, self.vhost.get()) {
+            let _ = self.vhost.set(vhost.clone());
+        }
+    }
+}
+
+/// The state and the counts of a connection at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Numbers {
+    /// the connection's state
+    pub state: ConnectionState,
+    /// open channels
+    pub channels: u64,
+    /// publishes whose outcome is not known yet
+    pub unresolved: u64,
+    /// publishes since the connection was opened, dropped ones included
+    pub publishes: u64,
+    /// bytes read from the client
+    pub bytes_in: u64,
+    /// bytes written to the client
+    pub bytes_out: u64,
+}
+
+/// The state of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConnectionState {
+    /// not open yet
+    #[default]
+    Handshake,
+    /// open, and read from
+    Open,
+    /// open, but not read from: its buffers are full, or a limit is reached
+    Paused,
+    /// one side has sent `connection.close`
+    Closing,
+    /// the client has gone; the outcomes of its publishes are still awaited
+    Lingering,
+}
+
+impl ConnectionState {
+    /// All states.
+    pub const ALL: [ConnectionState; 5] = [
+        ConnectionState::Handshake,
+        ConnectionState::Open,
+        ConnectionState::Paused,
+        ConnectionState::Closing,
+        ConnectionState::Lingering,
+    ];
+
+    /// Returns the state of a session in this phase. `reading` tells whether the client is read from.
+    pub(super) fn of(phase: Phase, reading: bool) -> ConnectionState {
+        match phase {
+            Phase::Handshake => ConnectionState::Handshake,
+            Phase::Open if reading => ConnectionState::Open,
+            Phase::Open => ConnectionState::Paused,
+            Phase::Closing => ConnectionState::Closing,
+            Phase::Lingering => ConnectionState::Lingering,
+        }
+    }
+
+    fn from_code(code: u8) -> ConnectionState {
+        ConnectionState::ALL.into_iter().find(|state| *state as u8 == code).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    state: AtomicU8,
+    channels: AtomicU64,
+    unresolved: AtomicU64,
+    publishes: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+/// A guard: the connection is in the list while this lives.
+#[must_use = "dropping it takes the connection off the list"]
+#[derive(Debug)]
+pub(super) struct ListedConnection {
+    connections: Arc<ConnectionList>,
+    pub(super) entry: Arc<ConnectionEntry>,
+}
+
+impl Drop for ListedConnection {
+    fn drop(&mut self) {
+        self.connections.inner.lock().open.remove(&self.entry.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "some instant; nothing is counted from it")]
+    fn in_the_list_while_the_guard_lives_oldest_first() {
+        let connections = ConnectionList::new();
+        let now = Instant::now();
+        let peer = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let mut guards: Vec<ListedConnection> =
+            (1..=5).map(|port| connections.enter(peer(port), now)).collect();
+        drop(guards.remove(1));
+        let ports = |offset, limit| {
+            let (total, page) = connections.page(offset, limit);
+            (total, page.iter().map(|entry| entry.peer.port()).collect::<Vec<_>>())
+        };
+        assert_eq!(ports(0, 10), (4, vec![1, 3, 4, 5]));
+        assert_eq!(ports(1, 2), (4, vec![3, 4]));
+        assert_eq!(ports(9, 2), (4, vec![]));
+        drop(guards);
+        assert_eq!(ports(0, 10), (0, vec![]));
+    }
+
+    #[test]
+    fn every_state_survives_its_code() {
+        for state in ConnectionState::ALL {
+            assert_eq!(ConnectionState::from_code(state as u8), state);
+        }
+    }
+}

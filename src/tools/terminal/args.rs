@@ -1,0 +1,265 @@
+//! The arguments of the commands that send requests to a running relay. [`crate::tools::terminal`] runs these
+//! commands.
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Commands that ask a running relay.
+#[derive(Subcommand, Clone, PartialEq, Eq, Debug)]
+pub enum TerminalCommand {
+    /// Watch the windows of a running relay
+    Top(TopArgs),
+    /// List, inspect, change and flush the windows of a running relay
+    Windows(WindowsArgs),
+    /// Look an id up, or forget it
+    Ids(IdsArgs),
+    /// List the clients of a running relay
+    Connections(ConnectionsArgs),
+}
+
+impl TerminalCommand {
+    /// Returns the arguments that all of these commands have.
+    pub fn reach(&self) -> &Reach {
+        match self {
+            TerminalCommand::Top(args) => &args.reach,
+            TerminalCommand::Windows(args) => &args.reach,
+            TerminalCommand::Ids(args) => &args.reach,
+            TerminalCommand::Connections(args) => &args.reach,
+        }
+    }
+
+    pub(crate) fn reach_mut(&mut self) -> &mut Reach {
+        match self {
+            TerminalCommand::Top(args) => &mut args.reach,
+            TerminalCommand::Windows(args) => &mut args.reach,
+            TerminalCommand::Ids(args) => &mut args.reach,
+            TerminalCommand::Connections(args) => &mut args.reach,
+        }
+    }
+}
+
+/// How to reach the relay: its address and token, and the form of the answer. The token comes from `HAPAX_ADMIN_TOKEN`
+/// or a file.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct Reach {
+    /// The relay's admin listener [default: http://127.0.0.1:15673]
+    #[arg(
+        id = "admin_url",
+        long = "admin",
+        value_name = "URL",
+        env = "HAPAX_ADMIN_URL",
+        global = true,
+        hide_env_values = true
+    )]
+    pub admin: Option<String>,
+    /// The file that holds the relay's token [default: the token is in HAPAX_ADMIN_TOKEN, if there is one]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub token_file: Option<PathBuf>,
+    /// Print what the relay says, as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The arguments of `hapax top`.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+#[command(
+    after_help = "With --json: one line a second, {\"windows\": […], \"status\": {…}}, until stopped.\nColours are off with NO_COLOR."
+)]
+pub struct TopArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the flattened struct says it")]
+    pub reach: Reach,
+    /// With --json: one document, then end
+    #[arg(long, requires = "json")]
+    pub once: bool,
+}
+
+/// The arguments of `hapax windows`.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct WindowsArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the flattened struct says it")]
+    pub reach: Reach,
+    #[command(subcommand)]
+    #[expect(missing_docs, reason = "the subcommand says it")]
+    pub command: WindowsCommand,
+}
+
+/// `hapax windows …`
+#[derive(Subcommand, Clone, PartialEq, Eq, Debug)]
+pub enum WindowsCommand {
+    /// All windows, a line each
+    List,
+    /// All that is known of one window
+    Show {
+        /// The window
+        name: String,
+    },
+    /// Change a window while it runs, or see what a change would bring
+    Set(SetArgs),
+    /// Forget all ids of a window: their duplicates will get through
+    Flush {
+        /// The window
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// The arguments of `hapax windows set`.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+pub struct SetArgs {
+    /// The window
+    pub name: String,
+    /// Ids that it has room for: 2000000, 2M, or "auto"
+    #[arg(long, value_name = "N|auto", group = "change")]
+    pub capacity: Option<CapacityArg>,
+    /// How long ids are remembered: 10m, "1h 30m"
+    #[arg(long, value_name = "DURATION", group = "change", value_parser = NonEmptyStringValueParser::new())]
+    pub ttl: Option<String>,
+    /// Whether duplicates are dropped
+    #[arg(long, value_name = "MODE", group = "change")]
+    pub mode: Option<ModeArg>,
+    /// Only say what it would bring: memory, pressure, coverage, duplicates caught
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// The mode of a window: what it does with duplicates.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ModeArg {
+    /// drop them
+    Enforce,
+    /// count and forward them
+    Observe,
+    /// do not judge
+    Off,
+}
+
+impl ModeArg {
+    /// Returns the mode as the API writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            ModeArg::Enforce => "enforce",
+            ModeArg::Observe => "observe",
+            ModeArg::Off => "off",
+        }
+    }
+}
+
+/// A capacity: a number of ids, or "auto".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CapacityArg {
+    /// the relay sizes it
+    Auto,
+    /// a fixed number of ids
+    Ids(u64),
+}
+
+impl CapacityArg {
+    /// Returns the capacity as the API reads it.
+    pub fn to_json(self) -> Value {
+        match self {
+            CapacityArg::Auto => json!("auto"),
+            CapacityArg::Ids(ids) => json!(ids),
+        }
+    }
+}
+
+impl FromStr for CapacityArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<CapacityArg, String> {
+        let wrong = || "it is a number of ids (2000000, 500k, 2M) or auto".to_owned();
+        if text == "auto" {
+            return Ok(CapacityArg::Auto);
+        }
+        let (digits, scale) = match text.char_indices().last() {
+            Some((at, 'k' | 'K')) => (&text[..at], 1_000),
+            Some((at, 'M')) => (&text[..at], 1_000_000),
+            Some((at, 'G')) => (&text[..at], 1_000_000_000),
+            _ => (text, 1),
+        };
+        let digits = digits.replace(['_', ','], "");
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(wrong());
+        }
+        digits.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)).map(CapacityArg::Ids).ok_or_else(wrong)
+    }
+}
+
+/// The arguments of `hapax ids`.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct IdsArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the flattened struct says it")]
+    pub reach: Reach,
+    #[command(subcommand)]
+    #[expect(missing_docs, reason = "the subcommand says it")]
+    pub command: IdsCommand,
+}
+
+/// `hapax ids …`
+#[derive(Subcommand, Clone, PartialEq, Eq, Debug)]
+pub enum IdsCommand {
+    /// Seen when, how many duplicates since, forgotten when
+    Get(IdArgs),
+    /// Forget one id: the next publish of it gets through
+    Forget(IdArgs),
+}
+
+/// An id and its place. Only the parts that the window's scope uses need to be given.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct IdArgs {
+    /// The window
+    pub window: String,
+    /// The id, e.g. a message-id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub id: String,
+    /// The vhost of the publisher
+    #[arg(long)]
+    pub vhost: Option<String>,
+    /// The exchange that it was published to; "" is the default exchange
+    #[arg(long)]
+    pub exchange: Option<String>,
+    /// The routing key that it was published with
+    #[arg(long)]
+    pub routing_key: Option<String>,
+}
+
+/// The arguments of `hapax connections`.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct ConnectionsArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the flattened struct says it")]
+    pub reach: Reach,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: u64,
+    /// How many to pass over
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub offset: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capacity_is_a_number_of_ids_or_auto() {
+        for (text, ids) in
+            [("7", 7), ("2_000_000", 2_000_000), ("500k", 500_000), ("2M", 2_000_000), ("1,000", 1000)]
+        {
+            assert_eq!(text.parse(), Ok(CapacityArg::Ids(ids)), "{text}");
+        }
+        assert_eq!("auto".parse(), Ok(CapacityArg::Auto));
+        for text in ["", "k", "-1", "1.5M", "many", "99999999999999999999", "99999999999999999G", "10é"] {
+            assert!(text.parse::<CapacityArg>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The API over real sockets: what it shows, what it changes, whom it lets in, and the document that describes it.
+
+mod doors;
+mod events;
+mod ids;
+mod log;
+mod openapi;
+mod site;
+mod windows;

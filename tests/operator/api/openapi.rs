@@ -1,0 +1,228 @@
+//! The document against the code: it says what the contract says, the router answers what it says, and what a live run
+//! answers is as it says.
+
+use super::site::{Answer, Site, now};
+use hapax_core::window::{ForgetCause, Verdict};
+use hapax_core::wire::properties::IdValue;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+
+/// The routes, written down once more: a route that comes or goes must be meant.
+const CONTRACT: [&str; 15] = [
+    "delete /api/v1/windows/{name}/ids/{id}",
+    "get /api/v1/connections",
+    "get /api/v1/events",
+    "get /api/v1/openapi.json",
+    "get /api/v1/status",
+    "get /api/v1/windows",
+    "get /api/v1/windows/{name}",
+    "get /api/v1/windows/{name}/ids/{id}",
+    "get /healthz",
+    "get /metrics",
+    "get /readyz",
+    "patch /api/v1/windows/{name}",
+    "post /api/v1/windows/{name}/flush",
+    "post /api/v1/windows/{name}/forecast",
+    "get /api/v1/windows/{name}/record",
+];
+
+async fn document(site: &Site) -> Value {
+    let answer = site.get("/api/v1/openapi.json").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
+fn operations(document: &Value) -> BTreeSet<String> {
+    let paths = document["paths"].as_object().unwrap();
+    let of = |(path, item): (&String, &Value)| {
+        let methods: Vec<String> = item.as_object().unwrap().keys().map(|m| format!("{m} {path}")).collect();
+        methods
+    };
+    paths.iter().flat_map(of).collect()
+}
+
+#[tokio::test]
+async fn it_has_every_route_of_the_contract_and_no_other() {
+    let document = document(&Site::open().await).await;
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{}", document["openapi"]);
+    assert_eq!(operations(&document), CONTRACT.map(str::to_owned).into());
+}
+
+#[tokio::test]
+async fn the_router_answers_exactly_the_methods_that_it_has() {
+    let site = Site::open().await;
+    let document = document(&site).await;
+    let operations = operations(&document);
+    for path in document["paths"].as_object().unwrap().keys() {
+        let real = path.replace("{name}", "orders").replace("{id}", "a");
+        for method in ["get", "post", "put", "patch", "delete"] {
+            let described = operations.contains(&format!("{method} {path}"));
+            // An answer that never ends is asked for its head only.
+            let endless = path.ends_with("/events") || path.ends_with("/record");
+            let verb = if endless && method == "get" { "HEAD" } else { method };
+            let answer = site.change(&verb.to_ascii_uppercase(), &real, "{}").await;
+            assert_eq!(answer.status != 405, described, "{method} {path}: {answer:?}");
+            assert_ne!(answer.status, 404, "{method} {path}");
+        }
+    }
+}
+
+/// Objects have what is described and nothing else.
+fn strict(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if object.contains_key("allOf") {
+                object.insert("unevaluatedProperties".into(), false.into());
+            }
+            object.values_mut().for_each(strict);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strict),
+        _ => {}
+    }
+}
+
+/// The parts of an `allOf` can't be strict each for itself.
+fn close(components: &mut Map<String, Value>) {
+    for (name, schema) in components {
+        strict(schema);
+        let plain = schema.get("properties").is_some() && name != "Facts";
+        if let (true, Some(object)) = (plain, schema.as_object_mut()) {
+            object.insert("additionalProperties".into(), false.into());
+        }
+    }
+}
+
+struct Checker {
+    document: Value,
+    seen: BTreeSet<String>,
+}
+
+impl Checker {
+    async fn of(site: &Site) -> Checker {
+        let mut document = document(site).await;
+        close(document["components"]["schemas"].as_object_mut().unwrap());
+        Checker { document, seen: BTreeSet::new() }
+    }
+
+    /// The answer is one that is described, in status, type and shape.
+    fn check(&mut self, method: &str, path: &str, answer: &Answer) {
+        let status = answer.status.to_string();
+        let place = format!("{method} {path} {status}");
+        let content = self.document["paths"][path][method]["responses"][&status]["content"].clone();
+        let (kind, media) = content.as_object().and_then(|content| content.iter().next()).expect(&place);
+        assert!(
+            answer.head.contains(&format!("content-type: {}", kind.to_ascii_lowercase())),
+            "{place}: {answer:?}"
+        );
+        self.seen.insert(place.clone());
+        if kind != "application/json" {
+            return;
+        }
+        let mut schema = media["schema"].clone();
+        schema["components"] = self.document["components"].clone();
+        let validator = jsonschema::validator_for(&schema).expect(&place);
+        let instance = answer.json();
+        let errors: Vec<String> = validator
+            .iter_errors(&instance)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{place}: {errors:#?}\n{instance:#}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_live_run_answers_is_as_it_is_described() {
+    let site = Site::open().await;
+    let mut checker = Checker::of(&site).await;
+    let window = "/api/v1/windows/{name}";
+    site.fill(50);
+    let id = IdValue::Bytes(b"in-flight");
+    let Verdict::Fresh(reservation) = site.reserve("orders", ["/", "orders", ""], id) else { panic!() };
+    site.windows.iter().for_each(|watched| watched.tick(now()));
+    for path in [
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/api/v1/openapi.json",
+        "/api/v1/windows",
+        "/api/v1/connections",
+        "/api/v1/status",
+    ] {
+        checker.check("get", path, &site.get(path).await);
+    }
+    for name in ["orders", "numbers", "events", "rest", "nope"] {
+        checker.check("get", window, &site.get(&format!("/api/v1/windows/{name}")).await);
+    }
+    let one = format!("{window}/ids/{{id}}");
+    for (id, key) in [("id-1", "k"), ("in-flight", ""), ("other", "")] {
+        let answer = site.get(&format!("/api/v1/windows/orders/ids/{id}?routing_key={key}")).await;
+        checker.check("get", &one, &answer);
+    }
+    let record = format!("{window}/record");
+    for (name, query) in
+        [("orders", "seconds=0.01"), ("orders", "seconds=0"), ("orders", "for=1"), ("nope", "")]
+    {
+        let answer = site.get(&format!("/api/v1/windows/{name}/record?{query}")).await;
+        checker.check("get", &record, &answer);
+    }
+    reservation.forget(ForgetCause::Nack);
+    checker.check("get", &one, &site.get("/api/v1/windows/orders/ids/a").await);
+    checker.check(
+        "delete",
+        &one,
+        &site.change("DELETE", "/api/v1/windows/orders/ids/id-1?routing_key=k", "").await,
+    );
+    for body in [r#"{"capacity": 10, "ttl": "1m", "mode": "observe"}"#, "{}", "[]", r#"{"ttl": 0}"#, "x"] {
+        checker.check("patch", window, &site.change("PATCH", "/api/v1/windows/orders", body).await);
+        let forecast = site.change("POST", "/api/v1/windows/orders/forecast", body).await;
+        checker.check("post", &format!("{window}/forecast"), &forecast);
+    }
+    checker.check("patch", window, &site.ask("PATCH", "/api/v1/windows/orders", &[], "{}").await);
+    checker.check(
+        "post",
+        &format!("{window}/flush"),
+        &site.change("POST", "/api/v1/windows/orders/flush", "").await,
+    );
+    let foreign = [("Host", "evil.example")];
+    for path in ["/metrics", "/healthz", "/readyz", "/api/v1/openapi.json", "/api/v1/status"] {
+        checker.check("get", path, &site.ask("GET", path, &foreign, "").await);
+    }
+    checker.check("get", "/api/v1/status", &Site::guarded().await.get("/api/v1/status").await);
+    let head = site.ask("HEAD", "/api/v1/events", &[], "").await;
+    checker.check("get", "/api/v1/events", &head);
+    // Each operation has been answered at least once as it should.
+    let answered: BTreeSet<String> =
+        checker.seen.iter().filter_map(|place| Some(place.rsplit_once(' ')?.0.to_owned())).collect();
+    assert_eq!(answered, CONTRACT.map(str::to_owned).into());
+}
+
+/// The parser takes exactly the parameters that the document names.
+#[tokio::test]
+async fn the_described_change_is_the_one_that_is_read() {
+    let site = Site::open().await;
+    let checker = Checker::of(&site).await;
+    let mut schema = json!({"$ref": "#/components/schemas/Change"});
+    schema["components"] = checker.document["components"].clone();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for body in [
+        json!({}),
+        json!({"capacity": 1}),
+        json!({"capacity": 500_000_000}),
+        json!({"capacity": 0}),
+        json!({"capacity": 500_000_001}),
+        json!({"capacity": 1.5}),
+        json!({"capacity": null}),
+        json!({"capacity": "many"}),
+        json!({"ttl": 90}),
+        json!({"ttl": 0.0001}),
+        json!({"ttl": "10m"}),
+        json!({"ttl": true}),
+        json!({"mode": "off"}),
+        json!({"mode": "on"}),
+        json!({"engine": "moka"}),
+        json!([]),
+    ] {
+        let answer = site.change("POST", "/api/v1/windows/orders/forecast", &body.to_string()).await;
+        assert_eq!(answer.status == 200, validator.is_valid(&body), "{body}: {answer:?}");
+    }
+}

@@ -1,0 +1,188 @@
+//! An admin interface of a few windows on a port of its own, and as much HTTP as it takes to talk to it.
+
+use hapax::admin::{Admin, Parts, Probe, serve};
+use hapax::config::{Config, Overrides, Secret};
+use hapax::net::ConnectionList;
+use hapax::stats::Stats;
+use hapax_core::pressure::{Accounting, Watched};
+use hapax_core::window::{Inspect, KeyMaker, Mailbox, Scope, Ticket, Verdict, reserve_one};
+use hapax_core::wire::properties::IdValue;
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// Two windows of one exchange each, one for many, and one that takes the rest.
+pub(crate) const WINDOWS: &str = r#"
+[[window]]
+name = "orders"
+vhost = "/"
+exchange = "orders"
+capacity = 1000
+ttl = "90s"
+[[window]]
+name = "numbers"
+vhost = "shop"
+exchange = "numbers"
+id = "header:x-id"
+scope = "exchange"
+[[window]]
+name = "events"
+vhost = "test-*"
+exchange = "events.*"
+mode = "observe"
+forward_to = "events.backing"
+[[window]]
+name = "rest"
+scope = "vhost"
+engine = "moka"
+"#;
+
+pub(crate) const TOKEN: &str = "a-token-that-nobody-guesses";
+/// For an event to come about, on a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Site {
+    pub(crate) address: SocketAddr,
+    pub(crate) windows: Vec<Watched>,
+    pub(crate) keys: KeyMaker,
+    _drain: watch::Sender<bool>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the windows of a running relay count from the clock")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+impl Site {
+    /// Without a token.
+    pub(crate) async fn open() -> Site {
+        Site::start(WINDOWS, None).await
+    }
+
+    /// With [`TOKEN`].
+    pub(crate) async fn guarded() -> Site {
+        Site::start(WINDOWS, Some(TOKEN)).await
+    }
+
+    pub(crate) async fn start(text: &str, token: Option<&str>) -> Site {
+        let overrides =
+            Overrides { admin_token: token.map(|token| Secret(token.into())), ..Overrides::default() };
+        // An upstream that refuses at once.
+        let text = format!("upstream = \"amqp://127.0.0.1:1\"\n{text}");
+        let config = Config::parse(None, &text, &overrides).unwrap_or_else(|e| panic!("{e}")).config;
+        let mut accountings = Vec::new();
+        let set = config.window_set(|_| {
+            accountings.push(Arc::new(Accounting::new()));
+            Arc::clone(accountings.last().unwrap()) as _
+        });
+        let windows: Vec<Watched> = set
+            .iter()
+            .zip(accountings)
+            .map(|(window, accounting)| Watched { window: window.clone(), accounting })
+            .collect();
+        let (drain, draining) = watch::channel(false);
+        let keys = KeyMaker::new((1, 2));
+        let admin = Admin::new(Parts {
+            config: &config,
+            windows: windows.clone(),
+            budget: Arc::new(config.budget()),
+            keys: keys.clone(),
+            stats: Stats::new(),
+            connections: ConnectionList::new(),
+            probe: Probe::new(&config.upstream, DEADLINE, Duration::from_secs(1)),
+            draining,
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, admin));
+        Site { address, windows, keys, _drain: drain }
+    }
+
+    pub(crate) fn window(&self, name: &str) -> &Arc<dyn Inspect> {
+        let named = |watched: &&Watched| &*watched.window.rules().name == name;
+        &self.windows.iter().find(named).expect(name).window
+    }
+
+    /// As a publish of this id to this exchange and routing key would be, until the broker has acked it.
+    pub(crate) fn store(&self, window: &str, at: [&str; 3], id: IdValue<'_>) {
+        match self.reserve(window, at, id) {
+            Verdict::Fresh(reservation) => {
+                let ttl = self.window(window).ttl();
+                reservation.commit(now(), ttl);
+            }
+            other => panic!("not fresh: {other:?}"),
+        }
+    }
+
+    pub(crate) fn reserve(
+        &self,
+        window: &str,
+        [vhost, exchange, key]: [&str; 3],
+        id: IdValue<'_>,
+    ) -> Verdict {
+        let window = self.window(window);
+        let scope: Scope = window.rules().scope;
+        let key = self.keys.key(scope, vhost.as_bytes(), exchange.as_bytes(), key.as_bytes(), &id);
+        reserve_one(&window, key, now(), &Arc::new(Mailbox::new()), Ticket(0))
+    }
+
+    /// `count` ids in window `orders`.
+    pub(crate) fn fill(&self, count: usize) {
+        for n in 0..count {
+            self.store("orders", ["/", "orders", "k"], IdValue::Bytes(format!("id-{n}").as_bytes()));
+        }
+    }
+
+    pub(crate) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            request.push_str(&format!("Host: {}\r\n", self.address));
+        }
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+        // A server that refuses what is too long does not read it all.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("an answer");
+        Answer::parse(&String::from_utf8(answer).unwrap())
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[], "").await
+    }
+
+    /// A change as a client of ours asks for it.
+    pub(crate) async fn change(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.ask(method, path, &[("Content-Type", "application/json")], body).await
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    fn parse(answer: &str) -> Answer {
+        let (head, text) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {answer:?}"));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head: head.to_ascii_lowercase(), text: text.to_owned() }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn error(&self) -> String {
+        self.json()["error"].as_str().unwrap_or_else(|| panic!("no error in {self:?}")).to_owned()
+    }
+}

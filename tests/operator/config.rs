@@ -1,0 +1,362 @@
+//! The configuration: files that are shipped, files that are wrong, precedence, and the way back to a file.
+
+use hapax::config::{Config, Given, LogFormat, Overrides, Problems, Secret, Source};
+use hapax_core::window::{Confirms, Key, Mode, Scope};
+use hapax_core::wire::IdSource;
+use hapax_core::wire::properties::IdValue;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// The TOML files of a folder and the folders in it, by paths relative to the crate.
+fn toml_files(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect(folder) {
+        let path = entry.expect(folder).path();
+        if path.is_dir() {
+            found.extend(toml_files(path.to_str().expect("UTF-8")));
+        } else if path.extension().is_some_and(|extension| extension == "toml") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The file with every key, beside copies of its secrets that are their owner's alone: git keeps no such mode.
+fn full() -> &'static Path {
+    use std::os::unix::fs::OpenOptionsExt;
+    static FULL: OnceLock<PathBuf> = OnceLock::new();
+    FULL.get_or_init(|| {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let file = folder.join("config_full.toml");
+        let mut text = std::fs::read_to_string("tests/fixtures/config_full.toml").expect("there");
+        for secret in ["tests/fixtures/admin.token", "tests/fixtures/digest.secret"] {
+            let copy = folder.join(format!("config_full.{}", secret.replace('/', ".")));
+            let _ = std::fs::remove_file(&copy);
+            let open = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&copy);
+            std::io::copy(&mut std::fs::File::open(secret).expect("there"), &mut open.expect("made"))
+                .expect("copied");
+            text = text.replace(secret, copy.to_str().expect("UTF-8"));
+        }
+        std::fs::write(&file, text).expect("written");
+        file
+    })
+}
+
+fn parse(text: &str) -> Config {
+    Config::parse(Some("test.toml"), text, &Overrides::default()).expect(text).config
+}
+
+fn errors(text: &str) -> Vec<String> {
+    let problems = Config::parse(Some("test.toml"), text, &Overrides::default()).expect_err(text);
+    problems.0.iter().map(|problem| format!("{}: {}", problem.place, problem.what)).collect()
+}
+
+fn given(value: &str, source: Source) -> Option<Given> {
+    Some(Given { value: value.to_owned(), source })
+}
+
+#[test]
+fn every_shipped_file_parses() {
+    let files = toml_files("config");
+    assert!(files.len() >= 6, "only {files:?}");
+    for file in files {
+        let loaded = Config::load(Some(&file), &Overrides::default());
+        let loaded = loaded.unwrap_or_else(|problems| panic!("{}:\n{problems}", file.display()));
+        assert_eq!(loaded.warnings, [], "{}", file.display());
+    }
+}
+
+#[test]
+fn the_documented_file_is_the_default() {
+    let loaded = Config::load(Some(Path::new("config/hapax.toml")), &Overrides::default()).expect("valid");
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(parse(""), Config::default());
+}
+
+#[test]
+fn the_documented_file_has_every_key() {
+    let loaded = Config::load(Some(Path::new("config/hapax.toml")), &Overrides::default()).expect("valid");
+    let shown = loaded.to_toml();
+    let from_default: Vec<&str> = shown.lines().filter(|line| line.ends_with("# default")).collect();
+    assert!(from_default.is_empty(), "not in config/hapax.toml: {from_default:?}");
+    assert!(shown.matches("# file, line").count() >= 30, "{shown}");
+}
+
+#[test]
+fn an_address_has_half_of_the_connections_and_memory_is_a_share_of_the_machine() {
+    let shares = [(10_000, 5_000), (200, 100), (100, 64), (10, 10)];
+    for (max, share) in shares {
+        let config = parse(&format!("[limits]\nmax_connections = {max}"));
+        assert_eq!(config.limits.connections_per_address, share, "of {max}");
+    }
+    let auto = parse("[limits]\nmemory = \"auto\"").limits.memory;
+    assert_eq!(auto, Config::default().limits.memory);
+    assert!(auto >= 16 << 20 && auto.is_multiple_of(1 << 20), "{auto}");
+    assert_eq!(parse("[limits]\nmemory = \"64MiB\"").limits.memory, 64 << 20);
+}
+
+#[test]
+fn every_invalid_file_fails_with_its_own_message() {
+    let files = toml_files("tests/fixtures/config_invalid");
+    assert!(files.len() >= 30, "only {} files", files.len());
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let expected =
+            text.lines().next().and_then(|line| line.strip_prefix("# expect: ")).expect("first line");
+        let problems =
+            Config::load(Some(&file), &Overrides::default()).expect_err(&file.display().to_string());
+        let shown = problems.to_string();
+        for part in expected.split(" | ") {
+            assert!(shown.contains(part), "{}: expected {part:?} in\n{shown}", file.display());
+        }
+        assert_eq!(problems.0.len(), 1, "{}: one thing is wrong, but\n{shown}", file.display());
+        let problem = &problems.0[0];
+        assert!(problem.place.starts_with(&file.display().to_string()), "{problem}");
+        assert!(!problem.fix.is_empty(), "{problem}");
+        assert!(!shown.contains("secret"), "a password is shown: {shown}");
+    }
+}
+
+#[test]
+fn all_errors_at_once_in_the_order_of_the_file() {
+    let text = r#"
+listen = "nowhere"
+bogus = 1
+[limits]
+frame_max = 1
+held_bytes = true
+[[window]]
+name = "a"
+ttl = "never"
+engine = "redis"
+[[window]]
+name = "a"
+capacity = 0
+"#;
+    assert_eq!(
+        errors(text),
+        [
+            "test.toml:2: `listen` is \"nowhere\", which is no address to listen on",
+            "test.toml:3: `bogus` is not a key",
+            "test.toml:5: `limits.frame_max` is 1, below the minimum of 8192",
+            "test.toml:6: `limits.held_bytes` is a boolean, but must be a size",
+            "test.toml:9: window \"a\": `ttl` is \"never\", which is no duration (expected number at 0)",
+            "test.toml:10: window \"a\": `engine` is \"redis\", which is not known",
+            "test.toml:12: a window named \"a\" is there already, at test.toml:8",
+            "test.toml:13: window \"a\": `capacity` is 0, below the minimum of 1",
+        ]
+    );
+}
+
+#[test]
+fn several_syntax_errors_are_all_reported() {
+    let errors = errors("listen = nope\n\n[limits\nmax_connections = 5\n[log]\nlevel = \n");
+    assert!(errors.len() >= 2, "{errors:?}");
+    assert!(errors[0].starts_with("test.toml:1: this is not TOML"), "{errors:?}");
+}
+
+#[test]
+fn flags_and_environment_come_before_the_file() {
+    let text =
+        "listen = \"127.0.0.1:1\"\nupstream = \"amqp://file:2\"\nadmin = \"off\"\n[log]\nlevel = \"warn\"";
+    let overrides = Overrides {
+        listen: given("127.0.0.1:11", Source::Flag("--listen")),
+        upstream: given("amqp://env:22", Source::Env("HAPAX_UPSTREAM")),
+        admin: None,
+        log: given("debug", Source::Env("HAPAX_LOG")),
+        admin_token: None,
+    };
+    let loaded = Config::parse(Some("test.toml"), text, &overrides).expect("valid");
+    assert_eq!(loaded.config.listen.port(), 11);
+    assert_eq!(loaded.config.upstream.authority(), "env:22");
+    assert_eq!(loaded.config.admin, None);
+    assert_eq!(loaded.config.log.level, "debug");
+    let shown = loaded.to_toml();
+    for line in
+        ["# flag, --listen", "# environment, HAPAX_UPSTREAM", "# file, line 3", "# environment, HAPAX_LOG"]
+    {
+        assert!(shown.contains(line), "{line} in\n{shown}");
+    }
+}
+
+#[test]
+fn errors_in_the_environment_come_with_those_of_the_file() {
+    let overrides =
+        Overrides { upstream: given("amqps://x", Source::Env("HAPAX_UPSTREAM")), ..Overrides::default() };
+    let problems = Config::parse(Some("test.toml"), "admin = 5", &overrides).expect_err("invalid");
+    let places: Vec<&str> = problems.0.iter().map(|problem| problem.place.as_str()).collect();
+    assert_eq!(places, ["HAPAX_UPSTREAM", "test.toml:1"]);
+}
+
+#[test]
+fn what_is_shown_reads_back_the_same() {
+    let mut files = toml_files("config");
+    files.push(full().to_owned());
+    for file in files {
+        let loaded = Config::load(Some(&file), &Overrides::default()).expect("valid");
+        let shown = loaded.to_toml();
+        assert_eq!(parse(&shown), loaded.config, "{}:\n{shown}", file.display());
+    }
+}
+
+#[test]
+fn every_key_arrives() {
+    let loaded = Config::load(Some(full()), &Overrides::default()).expect("valid");
+    let config = loaded.config;
+    let settings = config.settings();
+    assert_eq!(config.listen.to_string(), "0.0.0.0:15999");
+    assert_eq!(config.upstream.to_string(), "amqp://[::1]:5672");
+    assert_eq!(config.admin.map(|admin| admin.to_string()).as_deref(), Some("[::]:16000"));
+    assert!(config.digest_secret_file.is_some() && config.digest_secret.is_some());
+    assert_eq!((config.limits.max_connections, config.limits.buffer_bytes), (1, 65_536));
+    assert_eq!((config.limits.connections_per_address, config.limits.memory), (9, 77 << 20));
+    assert_eq!(config.timeouts.tcp_user, Duration::from_secs(7));
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.timeouts.upstream_connect, Duration::from_millis(1500));
+    assert_eq!(config.timeouts.drain, Duration::from_secs(5400));
+    assert_eq!(settings.linger, Duration::ZERO);
+    assert_eq!(settings.in_flight_timeout, Duration::from_secs(3));
+    assert_eq!(settings.handshake_timeout, Duration::from_secs(4));
+    assert_eq!(settings.rights_held, Duration::from_secs(5));
+    assert_eq!((settings.max_unresolved, settings.held_bytes, settings.frame_max), (2, 0, 8192));
+    let [window, second] = config.windows.as_slice() else { panic!("{:?}", config.windows) };
+    assert_eq!(window.rules.id, IdSource::Header("x-dedup: odd".into()));
+    assert_eq!((window.rules.scope, window.rules.confirms), (Scope::Vhost, Confirms::ClientOnly));
+    assert_eq!(window.rules.forward_to.as_deref(), Some("back\"ing"));
+    assert_eq!((window.limits.capacity, window.limits.mode), (7, Mode::Observe));
+    assert!(window.limits.refresh_on_duplicate);
+    assert_eq!((window.limits.waiters_per_id, second.limits.waiters_per_id), (5, 3));
+    assert_eq!(config.memory_budget, Some(96 << 20));
+    assert_eq!((window.auto, second.auto, second.weight), (false, true, 3));
+    assert!((300_000..1_500_000).contains(&second.limits.capacity), "{}", second.limits.capacity);
+    assert!(window.vhost.matches(b"test-1") && !window.vhost.matches(b"/"));
+}
+
+fn token(text: &str) -> Overrides {
+    Overrides { admin_token: Some(Secret(text.into())), ..Overrides::default() }
+}
+
+#[test]
+fn a_token_of_the_environment_comes_before_the_file() {
+    let text = "admin = \"0.0.0.0:1\"\nadmin_token_file = \"no/such/file\"\n";
+    let loaded = Config::parse(Some("test.toml"), text, &token("from-the-environment")).expect("valid");
+    let held = loaded.config.admin_token.as_ref().expect("a token");
+    assert!(held.matches(b"from-the-environment"));
+    for wrong in ["", "from-the-environmen", "from-the-environment ", "From-the-environment"] {
+        assert!(!held.matches(wrong.as_bytes()), "{wrong:?}");
+    }
+    let shown = format!("{}{loaded:?}{:?}", loaded.to_toml(), token("from-the-environment"));
+    assert!(shown.contains("# environment, HAPAX_ADMIN_TOKEN"), "{shown}");
+    assert!(!shown.contains("from-the-env"), "the token is shown: {shown}");
+}
+
+#[test]
+fn a_wrong_token_in_the_environment_is_reported_once_and_not_shown() {
+    for (text, what) in [("short", "a token of 5 bytes"), ("a secret with blanks", "blanks")] {
+        let problems =
+            Config::parse(Some("test.toml"), "admin = \"0.0.0.0:1\"", &token(text)).expect_err("invalid");
+        let [problem] = problems.0.as_slice() else { panic!("{problems}") };
+        assert_eq!(problem.place, "HAPAX_ADMIN_TOKEN");
+        assert!(problem.what.contains(what) && !problem.to_string().contains(text), "{problem}");
+    }
+}
+
+#[test]
+fn a_token_file_that_others_can_read_or_change_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = std::env::temp_dir().join(format!("hapax-config-token-{}", std::process::id()));
+    std::fs::write(&file, "  0123456789abcdef\n").expect("written");
+    let text = format!("admin_token_file = {:?}", file.display().to_string());
+    for (mode, who) in [
+        (0o600, None),
+        (0o400, None),
+        (0o711, None),
+        (0o640, Some("its group")),
+        (0o620, Some("its group")),
+        (0o644, Some("every user")),
+        (0o604, Some("every user")),
+        (0o602, Some("every user")),
+    ] {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("changed");
+        match (Config::parse(Some("test.toml"), &text, &Overrides::default()), who) {
+            (Ok(loaded), None) => {
+                assert!(loaded.config.admin_token.is_some_and(|token| token.matches(b"0123456789abcdef")));
+                assert!(loaded.warnings.is_empty(), "{mode:o}: {:?}", loaded.warnings);
+            }
+            (Err(problems), Some(who)) => {
+                let [problem] = problems.0.as_slice() else { panic!("{problems}") };
+                assert_eq!(problem.place, "test.toml:1");
+                assert!(
+                    problem.what.contains(who) && problem.what.contains(&format!("{mode:o}")),
+                    "{problem}"
+                );
+                assert!(problem.fix.starts_with("chmod 600 "), "{problem}");
+                assert!(!problem.to_string().contains("0123456789"), "{problem}");
+            }
+            (loaded, _) => panic!("{mode:o}: {loaded:?}"),
+        }
+    }
+    // The environment comes before the file, which is not looked at then.
+    Config::parse(Some("test.toml"), &text, &token("from-the-environment")).expect("valid");
+    std::fs::remove_file(&file).expect("removed");
+}
+
+/// The key of an id, as a process with this secret in its file makes it; `None` without a file.
+fn key_by(secret: Option<&str>, mode: u32) -> Result<Key, Problems> {
+    use std::os::unix::fs::PermissionsExt;
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("hapax-digest-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let file = std::env::temp_dir().join(name);
+    let text = secret.map_or_else(String::new, |secret| {
+        std::fs::write(&file, secret).expect("written");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("changed");
+        format!("digest_secret_file = {:?}", file.display().to_string())
+    });
+    let loaded = Config::parse(Some("test.toml"), &text, &Overrides::default());
+    let _ = std::fs::remove_file(&file);
+    let loaded = loaded?;
+    let shown = format!("{}{loaded:?}", loaded.to_toml());
+    assert!(secret.is_none_or(|secret| !shown.contains(secret.trim())), "the secret is shown: {shown}");
+    Ok(loaded.config.keys().key(Scope::Exchange, b"/", b"orders", b"", &IdValue::Bytes(b"order-1")))
+}
+
+#[test]
+fn processes_with_the_same_digest_secret_make_the_same_keys() {
+    let key = |secret: Option<&str>| key_by(secret, 0o600).expect("valid");
+    let (one, other) = ("00112233445566778899aabbccddeeff", "00112233445566778899aabbccddeef0");
+    assert_eq!(key(Some(one)), key(Some(&format!("  {one}\n"))));
+    assert_eq!(key(Some(one)), key(Some(&one.to_uppercase())));
+    assert_ne!(key(Some(one)), key(Some(other)));
+    assert_ne!(key(None), key(None), "each process draws its own");
+}
+
+#[test]
+fn a_digest_secret_that_others_can_read_is_refused() {
+    let secret = "00112233445566778899aabbccddeeff";
+    for (mode, who) in [(0o640, "its group"), (0o644, "every user"), (0o602, "every user")] {
+        let problems = key_by(Some(secret), mode).expect_err("refused");
+        let [problem] = problems.0.as_slice() else { panic!("{problems}") };
+        assert_eq!(problem.place, "test.toml:1");
+        assert!(problem.what.contains(who) && problem.fix.starts_with("chmod 600 "), "{problem}");
+        assert!(!problem.to_string().contains(secret), "{problem}");
+    }
+}
+
+#[test]
+fn a_window_that_is_never_reached_is_warned_of() {
+    let text = "[[window]]\nname = \"all\"\n[[window]]\nname = \"late\"\nexchange = \"orders\"\n";
+    let loaded = Config::parse(Some("test.toml"), text, &Overrides::default()).expect("valid");
+    let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
+    assert_eq!(warning.place, "test.toml:3");
+    assert!(warning.what.contains("\"late\" is never reached: \"all\" above it"), "{warning}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_an_error() {
+    let problems = Config::load(Some(Path::new("no/such.toml")), &Overrides::default()).expect_err("missing");
+    assert_eq!(problems.0[0].place, "no/such.toml");
+    assert!(problems.to_string().contains("can't be read"), "{problems}");
+}

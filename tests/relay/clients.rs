@@ -1,0 +1,194 @@
+//! Client libraries in their own languages: they pass through Hapax as they pass at RabbitMQ itself.
+//!
+//! The programs are in `tests/clients/`, one folder each, with a README that says how they are called. A test here is
+//! one program and one group of its scenarios; the libraries are fetched into `target/clients/` when they are missing.
+//! `HAPAX_E2E_DIRECT=1` runs the same at the broker (see [`e2e`]), which is how they were proved.
+
+use crate::e2e::site::{Site, own_rabbit};
+use hapax_testbed::Rabbit;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
+
+/// Where things that are fetched or built for a client go.
+fn built(client: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients").join(client);
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// Runs a step of a client's setup.
+fn step(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}\n{said}");
+}
+
+/// Runs the setup unless this very list of what is wanted was set up already.
+fn once(cell: &OnceLock<()>, client: &str, wanted: &str, setup: impl FnOnce(&Path)) {
+    cell.get_or_init(|| {
+        let (folder, wanted) =
+            (built(client), std::fs::read(Path::new(SOURCES).join(client).join(wanted)).unwrap());
+        let stamp = folder.join("stamp");
+        if std::fs::read(&stamp).ok().as_ref() != Some(&wanted) {
+            setup(&folder);
+            std::fs::write(stamp, wanted).unwrap();
+        }
+    });
+}
+
+fn pika() -> Command {
+    static READY: OnceLock<()> = OnceLock::new();
+    once(&READY, "pika", "requirements.txt", |folder| {
+        step(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(folder.join("venv")));
+        step(
+            Command::new(folder.join("venv/bin/pip"))
+                .args(["install", "--quiet", "-r"])
+                .arg(Path::new(SOURCES).join("pika/requirements.txt")),
+        );
+    });
+    let mut command = Command::new(built("pika").join("venv/bin/python"));
+    command.arg(Path::new(SOURCES).join("pika/scenarios.py"));
+    command
+}
+
+fn amqplib() -> Command {
+    static READY: OnceLock<()> = OnceLock::new();
+    once(&READY, "amqplib", "package-lock.json", |folder| {
+        for file in ["package.json", "package-lock.json"] {
+            std::fs::copy(Path::new(SOURCES).join("amqplib").join(file), folder.join(file)).unwrap();
+        }
+        step(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(folder));
+    });
+    let mut command = Command::new("node");
+    command
+        .env("NODE_PATH", built("amqplib").join("node_modules"))
+        .arg(Path::new(SOURCES).join("amqplib/scenarios.js"));
+    command
+}
+
+fn amqp091_go() -> Command {
+    static READY: OnceLock<()> = OnceLock::new();
+    // Debian packages the library as source below /usr/share/gocode; Go's own cache knows what is up to date.
+    let program = built("amqp091-go").join("scenarios");
+    READY.get_or_init(|| {
+        step(
+            Command::new("go")
+                .envs([("GO111MODULE", "off"), ("GOPATH", "/usr/share/gocode"), ("GOFLAGS", "")])
+                .args(["build", "-o"])
+                .arg(&program)
+                .current_dir(Path::new(SOURCES).join("amqp091-go")),
+        );
+    });
+    Command::new(program)
+}
+
+fn amqp_tools() -> Command {
+    let mut command = Command::new("bash");
+    command.arg(Path::new(SOURCES).join("amqp-tools/scenarios.sh"));
+    command
+}
+
+/// Runs a group, shows what the program says, does what it asks for, and fails with its "not ok" lines.
+fn run(mut program: Command, group: &str, site: &Site) {
+    let (addr, closed) = (site.addr(), format!("{}-closed", site.vhost));
+    site.rabbit.eval(&format!("catch rabbit_vhost:add(<<\"{closed}\">>, <<\"hapax\">>).")).unwrap();
+    site.add_user("reader", "");
+    let mut child = program
+        .arg(group)
+        .env("AMQP_HOST", addr.ip().to_string())
+        .env("AMQP_PORT", addr.port().to_string())
+        .env("AMQP_VHOST", &site.vhost)
+        .env("AMQP_CLOSED_VHOST", &closed)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program:?}: {error}"));
+    let mut input = child.stdin.take().unwrap();
+    let (mut bad, mut good) = (Vec::new(), 0);
+    for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        println!("{line}");
+        match line.split_once(' ').unwrap_or((&line, "")) {
+            ("?", wish) => {
+                fulfil(&site.rabbit, wish);
+                writeln!(input, "done").unwrap();
+            }
+            ("ok", _) => good += 1,
+            ("not", _) => bad.push(line),
+            _ => {}
+        }
+    }
+    let status = child.wait().unwrap();
+    assert!(bad.is_empty(), "{group}:\n{}", bad.join("\n"));
+    assert!(status.success() && good > 0, "{group}: {status} after {good} scenarios");
+}
+
+fn fulfil(rabbit: &Rabbit, wish: &str) {
+    let watermark = match wish {
+        "alarm on" => "0",
+        "alarm off" => "0.4",
+        other => panic!("the program asks for {other:?}"),
+    };
+    rabbit.ctl(&["set_vm_memory_high_watermark", watermark]).unwrap();
+}
+
+macro_rules! client {
+    ($name:ident: $($group:ident),*) => {
+        mod $name {
+            $(client!(@ $name $group);)*
+        }
+    };
+    (@ $name:ident base) => {
+        #[test]
+        fn base() {
+            let site = super::Site::new(concat!(stringify!($name), "-base"), "");
+            super::run(super::$name(), "base", &site);
+        }
+    };
+    (@ $name:ident dedup) => {
+        #[test]
+        fn dedup() {
+            if let Some(site) = super::Site::of_relay(concat!(stringify!($name), "-dedup"), "") {
+                super::run(super::$name(), "dedup", &site);
+            }
+        }
+    };
+}
+
+client!(pika: base, dedup);
+client!(amqplib: base, dedup);
+client!(amqp091_go: base, dedup);
+client!(amqp_tools: base, dedup);
+
+/// The library's own test suite, which Debian ships with its source: it cannot tell Hapax from the broker either.
+#[test]
+fn amqp091_go_passes_its_own_test_suite() {
+    let site = Site::new("amqp091_go-own", "");
+    let program = built("amqp091-go").join("own-tests");
+    let library = "/usr/share/gocode/src/github.com/rabbitmq/amqp091-go";
+    step(
+        Command::new("go")
+            .envs([("GO111MODULE", "off"), ("GOPATH", "/usr/share/gocode"), ("GOFLAGS", "")])
+            .args(["test", "-c", "-tags", "integration", "-o"])
+            .arg(&program)
+            .current_dir(library),
+    );
+    step(
+        Command::new(program)
+            .args(["-test.v", "-test.timeout", "300s"])
+            .env("AMQP_URL", format!("amqp://guest:guest@{}/{}", site.addr(), site.vhost))
+            .current_dir(library),
+    );
+}
+
+/// One after another: an alarm that one of them asks for stops the others, too.
+#[test]
+fn blocked_and_unblocked() {
+    let site = Site::on(&own_rabbit(), "blocked", "");
+    for program in [pika(), amqplib(), amqp091_go()] {
+        run(program, "blocked", &site);
+    }
+}
