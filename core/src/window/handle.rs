@@ -51,7 +51,6 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         mailbox: &Arc<Mailbox>,
         ticket: Ticket,
     ) -> Verdict {
-        self.0.leave(claim, mailbox, ticket);
         reserve_one(&self, claim, now, mailbox, ticket)
     }
 

@@ -191,7 +191,7 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         Table::reserve(self, |window| &window.table, asks, now, mailbox, verdicts);
     }
 
-    /// Never called: this window never says `Pending`. It would ask anew.
+    /// This window never says `Pending`, so this is never needed. It asks anew.
     fn overdue(
         self: Arc<Self>,
         claim: Claim,
@@ -199,7 +199,6 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         mailbox: &Arc<Mailbox>,
         ticket: Ticket,
     ) -> Verdict {
-        self.leave(claim, mailbox, ticket);
         reserve_one(&self, claim, now, mailbox, ticket)
     }
 

@@ -10,6 +10,7 @@
 //! For one thread: with several, the final verdict might overtake the mail that says `InFlight`.
 
 #![allow(dead_code, reason = "each test binary uses its own part of it")]
+#![allow(clippy::expect_used, clippy::panic, reason = "that is how a test fails")]
 
 use hapax_core::window::{
     Ask, Claim, Event, ForgetCause, LocalWindow, Mailbox, Mode, Origin, OverdueCommit, Position, Remembered,
@@ -71,7 +72,7 @@ struct State {
     history: BTreeMap<(Claim, Instant), Instant>,
     written: u64,
     remembered: u64,
-    /// Whom to call when which position is remembered.
+    /// The mailboxes to call, and at which position.
     calls: Vec<(Position, Weak<Mailbox>)>,
     /// the waiters of the inner window by the tickets that it knows, and these tickets by mailbox and own ticket
     waiters: BTreeMap<Ticket, Waiter>,

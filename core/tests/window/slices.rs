@@ -178,7 +178,7 @@ fn a_mailbox_that_is_called_wakes_its_session_once() {
     assert_eq!((count(), mailbox.register(&waker)), (2, true));
 }
 
-/// The overdue question leaves the queue, and the new place under the new ticket stays when its guard has its answer.
+/// The place that the verdict holds stays in the queue.
 #[test]
 fn a_wait_that_has_its_answer_takes_no_place_away() {
     let (window, accounting) = window(EngineKind::default(), LIMITS);
@@ -186,12 +186,12 @@ fn a_wait_that_has_its_answer_takes_no_place_away() {
     let ask = |n, ticket| reserve_one(&window, Key(n), now, &mailbox, Ticket(ticket));
     let Verdict::Fresh(first) = ask(1, 1) else { panic!("not fresh") };
     let Verdict::InFlight(wait) = ask(1, 2) else { panic!("not in flight") };
-    let Verdict::InFlight(again) = wait.overdue(Ticket(9), now) else { panic!("not in flight any more") };
+    let Verdict::InFlight(again) = wait.overdue(Ticket(3), now) else { panic!("not in flight any more") };
     again.answered();
     first.forget(ForgetCause::Nack);
     let mut letters = mailbox.take();
-    let Some((Ticket(9), Verdict::Fresh(second))) = letters.pop() else { panic!("its place was taken away") };
+    let Some((Ticket(3), Verdict::Fresh(second))) = letters.pop() else { panic!("its place was taken away") };
     second.commit(now, TTL);
-    assert!(letters.is_empty() && matches!(ask(1, 3), Verdict::Duplicate));
+    assert!(letters.is_empty() && matches!(ask(1, 4), Verdict::Duplicate));
     assert_adds_up(&window, &accounting);
 }
