@@ -4,7 +4,7 @@
 //!
 //! Nothing here sleeps: `now` is one base instant plus the time that the test adds.
 
-#![expect(clippy::panic, clippy::expect_used, reason = "helpers of tests")]
+#![expect(clippy::panic, reason = "helpers of tests")]
 #![expect(clippy::print_stdout, reason = "shown when a test fails: engine and step")]
 
 mod actions;
