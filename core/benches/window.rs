@@ -4,7 +4,7 @@
 //! * `churn`: the same at a pressure of 3: each pushes out another before its TTL is over, and the ghost takes note.
 //! * `duplicate`: a verdict on an id that is remembered.
 //!
-//! `churn` is also made as a session makes it, [`READ`] ids at a time, with the hints of [`Window::warm`] and without.
+//! `churn` is also made as a session makes it, [`READ`] ids at a time, together and one by one.
 //!
 //! First the same window is measured with its accounting listening and not listening, in turns, so that whatever disturbs
 //! the machine disturbs both alike (two windows differ by a third, by where their memory happens to lie), and the ratio of
@@ -96,8 +96,8 @@ impl<L: Listener> Rig<L> {
         drop(black_box(reserve_one(&self.window, key, self.now, &self.mailbox, Ticket(self.asked))));
     }
 
-    /// As a session does it: the ids of a read are reserved together, and committed when the upstream has acked them. Without
-    /// the hints: one by one.
+    /// As a session does it: the ids of a read are reserved together, and committed when the upstream has acked them. With
+    /// `together` false, one by one.
     fn read(&mut self, together: bool) {
         let asks: Vec<Ask> =
             (1..=READ).map(|n| Ask { claim: key(self.next + n).into(), ticket: Ticket(0) }).collect();
@@ -208,7 +208,7 @@ fn quartile(mut values: Vec<f64>) -> f64 {
 }
 
 #[expect(clippy::print_stdout, reason = "it is what the bench is for")]
-fn hints() {
+fn together() {
     for engine in EngineKind::ALL.into_iter().rev() {
         let mut rig = Rig::new(engine, Arc::new(Accounting::new()), Job::Churn);
         let (mut cold, mut warm) = (Vec::new(), Vec::new());
@@ -256,7 +256,7 @@ fn main() {
         assert!(count_only(&what).is_some(), "HAPAX_BENCH={what}: write it as churn:lru:on");
         return;
     }
-    hints();
+    together();
     ratios();
     let mut all = Criterion::default().configure_from_args();
     criterion(&mut all);

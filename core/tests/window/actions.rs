@@ -40,7 +40,7 @@ enum Action {
     TakeOver {
         pick: usize,
     },
-    /// So has one that found no room to wait: since so long.
+    /// The same by a publish that found no room to wait, and has waited for so long.
     TakeOverCrowded {
         key: u128,
         session: usize,

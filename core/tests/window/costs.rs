@@ -1,5 +1,5 @@
-//! What a window does grows with what it is told, and not with the square of it, on every engine. (What many waiters of one
-//! key cost is bounded by `waiters_per_id`.)
+//! The work of a window grows with the number of its calls, and not with the square of it, on every engine.
+//! The work for many waiters of one key is bounded by `waiters_per_id`.)
 
 use crate::cost::assert_linear;
 use crate::{Asker, LIMITS, TTL, base, window};
@@ -9,7 +9,7 @@ use hapax_core::window::{
 };
 use std::sync::Arc;
 
-/// So many, and 16 times as many.
+/// The smaller number of calls; the larger one is 16 times as many.
 const N: usize = 2_000;
 const ROOMY: Limits = Limits { capacity: 64_000, ..LIMITS };
 

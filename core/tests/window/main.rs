@@ -1,6 +1,6 @@
-//! What every engine has to keep: lists of actions against a dumb model ([`model`], [`actions`]), what that would hide told
-//! by example ([`examples`], [`takeovers`]), commits that come together ([`together`]), two threads at once ([`threads`]), and
-//! what it costs ([`costs`]).
+//! The contract of windows, on every engine: lists of actions against a simple model ([`model`], [`actions`]), examples
+//! ([`examples`], [`takeovers`]), commits that come together ([`together`]), asks that come together ([`slices`]), two threads at
+//! once ([`threads`]), and the growth of the work ([`costs`]).
 //!
 //! Nothing here sleeps: `now` is one base instant and what the test adds to it.
 

@@ -47,7 +47,7 @@ impl Flight {
     }
 }
 
-/// What comes to a mailbox.
+/// A letter in a mailbox.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Letter {
     pub(crate) to: Waiter,

@@ -1,4 +1,4 @@
-//! What one read brings is asked for together, and what was stored together is committed together, window by window.
+//! The asks of one read are judged together, and reservations that were stored together are committed together, window by window.
 
 use crate::{LIMITS, TTL, assert_adds_up, base, window};
 use hapax_core::window::engine::EngineKind;
@@ -62,7 +62,7 @@ fn asks(keys: &[u8]) -> Vec<Ask> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    /// Keys come several times in a read, and more of them than a window is told of at a time.
+    /// A read has the same key several times, and more keys than a window reads ahead at a time.
     #[test]
     fn a_slice_is_judged_as_its_asks_one_by_one(
         reads in prop::collection::vec(prop::collection::vec(0..40_u8, 0..150), 1..6),
@@ -106,7 +106,7 @@ proptest! {
     }
 }
 
-/// What `push` gives back is about those that were pushed before.
+/// The result of `push` is about the reservations that were pushed before.
 #[test]
 fn a_batch_is_of_one_window_and_of_64_at_most() {
     let [(one, told_one), (other, told_other)] = [(); 2].map(|()| window(EngineKind::Compact, LIMITS));
@@ -127,7 +127,7 @@ fn a_batch_is_of_one_window_and_of_64_at_most() {
     assert_eq!((one.len(), other.len(), other.in_flight()), (65, 0, 1));
     assert!(matches!(stored.commit(now), Some(Committed::Now)));
     assert_eq!((other.len(), other.in_flight()), (1, 0));
-    // What is dropped is given back.
+    // A batch that is dropped forgets its reservations.
     drop(stored.push(fresh(&other, 2), now, TTL));
     drop(stored);
     assert_eq!(other.in_flight(), 0);

@@ -14,8 +14,8 @@ use std::time::Instant;
 const KEYS: u64 = 2_000;
 const ROUNDS: u64 = 5;
 
-/// Each key is committed once, whoever asks; every eighth outcome is a nack, so that waiters are promoted. One of the two
-/// commits what it has together, which is lock by lock where there are as many shards as there can be.
+/// Each key is committed once, whichever thread asks first. Every eighth outcome is a nack, so that waiters are promoted. One of the
+/// two threads commits in groups; a window with the full number of shards does that lock by lock.
 #[test]
 fn two_threads_commit_each_key_once_and_leave_nothing_in_flight() {
     for (engine, capacity) in

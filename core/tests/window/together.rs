@@ -47,7 +47,7 @@ fn commits_that_come_together_are_as_commits_one_by_one() {
     }
 }
 
-/// Who commits what nobody has reserved any more gets what is right, and so do those of another window.
+/// Commits without a flight and commits of two windows have the right result in a group, too.
 #[test]
 fn those_of_two_windows_and_those_that_end_at_once_go_to_their_own() {
     let limits = Limits { capacity: CAPACITIES[0], ..LIMITS };
@@ -57,7 +57,7 @@ fn those_of_two_windows_and_those_that_end_at_once_go_to_their_own() {
     for n in 0..300 {
         let of = if n % 3 == 0 { &other } else { &one };
         let ttl = if n % 5 == 0 { Duration::ZERO } else { TTL };
-        stored.push(fresh(reserve_one(&of, key(n), now, &mailbox, Ticket(n))), now, ttl);
+        stored.push(fresh(reserve_one(of, key(n), now, &mailbox, Ticket(n))), now, ttl);
     }
     stored.commit(now);
     stored.commit(now);
