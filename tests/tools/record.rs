@@ -26,7 +26,7 @@ fn window() -> Arc<LocalWindow> {
 /// Publishes it; whether it was fresh.
 fn publish(window: &Arc<LocalWindow>, key: u128, now: Instant) -> bool {
     let mailbox = Arc::new(Mailbox::new());
-    match reserve_one(&window, Key(key), now, &mailbox, Ticket(0)) {
+    match reserve_one(window, Key(key), now, &mailbox, Ticket(0)) {
         Verdict::Fresh(reservation) => {
             reservation.commit(now, Duration::from_secs(60));
             true

@@ -54,10 +54,14 @@ impl Side {
     }
 }
 
-fn asks(keys: &[u8]) -> Vec<Ask> {
+/// `read` makes the tickets unique.
+fn asks(read: u64, keys: &[u8]) -> Vec<Ask> {
     let ask = |(n, key): (u64, &u8)| Ask { claim: Key(u128::from(*key)).into(), ticket: Ticket(n) };
-    (0..).zip(keys).map(ask).collect()
+    (read * 1_000..).zip(keys).map(ask).collect()
 }
+
+/// There is room for everything.
+const ROOMY: Limits = Limits { capacity: 1_000, ..LIMITS };
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
@@ -69,12 +73,12 @@ proptest! {
         by_handle: bool,
     ) {
         for engine in EngineKind::ALL {
-            let limits = Limits { waiters_per_id: 2, ..LIMITS };
+            let limits = Limits { waiters_per_id: 2, ..ROOMY };
             let (mut together, mut single) =
                 (Side::new(engine, limits, by_handle), Side::new(engine, limits, false));
             let now = base();
-            for keys in &reads {
-                let asks = asks(keys);
+            for (read, keys) in (0..).zip(&reads) {
+                let asks = asks(read, keys);
                 let mut verdicts: Vec<Option<Verdict>> = asks.iter().map(|_| None).collect();
                 let mailbox = together.mailbox.clone();
                 together.holder.clone().reserve(&asks, now, &mailbox, &mut verdicts);
@@ -109,7 +113,7 @@ proptest! {
 /// The result of `push` is about the reservations that were pushed before.
 #[test]
 fn a_batch_is_of_one_window_and_of_64_at_most() {
-    let [(one, told_one), (other, told_other)] = [(); 2].map(|()| window(EngineKind::Compact, LIMITS));
+    let [(one, told_one), (other, told_other)] = [(); 2].map(|()| window(EngineKind::Compact, ROOMY));
     let (now, mailbox) = (base(), Arc::new(Mailbox::new()));
     let fresh = |of: &Arc<LocalWindow>, n: u128| match reserve_one(of, Key(n), now, &mailbox, Ticket(0)) {
         Verdict::Fresh(reservation) => reservation,
@@ -138,7 +142,7 @@ fn a_batch_is_of_one_window_and_of_64_at_most() {
 /// Two handles of a window are one window.
 #[test]
 fn handles_of_one_window_share_a_batch() {
-    let (window, _) = window(EngineKind::Compact, LIMITS);
+    let (window, _) = window(EngineKind::Compact, ROOMY);
     let handles = [window.clone().handle(), window.clone().handle()];
     let (now, mailbox) = (base(), Arc::new(Mailbox::new()));
     let mut stored = Reservations::default();
