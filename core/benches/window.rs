@@ -211,7 +211,7 @@ fn quartile(mut values: Vec<f64>) -> f64 {
 }
 
 #[expect(clippy::print_stdout, reason = "it is what the bench is for")]
-fn hints() {
+fn together() {
     for engine in EngineKind::ALL.into_iter().rev() {
         let mut rig = Rig::new(engine, Arc::new(Accounting::new()), Job::Churn);
         let (mut cold, mut warm) = (Vec::new(), Vec::new());
@@ -259,7 +259,7 @@ fn main() {
         assert!(count_only(&what).is_some(), "HAPAX_BENCH={what}: write it as churn:lru:on");
         return;
     }
-    hints();
+    together();
     ratios();
     let mut all = Criterion::default().configure_from_args();
     criterion(&mut all);
