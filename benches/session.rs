@@ -166,7 +166,7 @@ fn fill(window: &Arc<LocalWindow<Accounting>>, capacity: u64, now: Instant) {
     for n in 0..capacity {
         let id = format!("{n:016x}");
         let key = keys.key(Scope::RoutingKey, b"/", b"x", b"k", &IdValue::Bytes(id.as_bytes()));
-        if let Verdict::Fresh(reservation) = reserve_one(&window, key, now, &mailbox, Ticket(n)) {
+        if let Verdict::Fresh(reservation) = reserve_one(window, key, now, &mailbox, Ticket(n)) {
             reservation.commit(now, window.ttl());
         }
     }

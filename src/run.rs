@@ -8,7 +8,7 @@ use hapax::process;
 use hapax::stats::Stats;
 use hapax_core::pressure::{Accounting, Budget, Watched};
 use hapax_core::session::{Rights, Shared};
-use hapax_core::window::{KeyMaker, LocalWindow};
+use hapax_core::window::LocalWindow;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -157,7 +157,7 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     let windows = set.iter().zip(accountings).map(watched).collect();
     let shared = Shared {
         settings: config.settings(),
-        keys: KeyMaker::random(),
+        keys: config.keys(),
         windows: Arc::new(set),
         rights: Rights::default(),
         listener: Arc::clone(stats) as _,

@@ -20,7 +20,7 @@ mod ground;
 use ground::key;
 use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::event::Deaf;
+use hapax_core::window::event::NoListener;
 use hapax_core::window::{
     Ask, Claim, Event, Limits, Listener, LocalWindow, Mailbox, Mode, Origin, Reservations, Rules, Ticket,
     Verdict, Window, reserve_one,
@@ -228,7 +228,7 @@ fn criterion(criterion: &mut Criterion) {
     for (job, name) in JOBS {
         let mut group = criterion.benchmark_group(name);
         for engine in EngineKind::ALL {
-            let mut rig = Rig::new(engine, Arc::new(Deaf), job);
+            let mut rig = Rig::new(engine, Arc::new(NoListener), job);
             group.bench_function(format!("{}/alone", engine.name()), |bencher| bencher.iter(|| rig.run(1)));
             let mut rig = Rig::new(engine, Arc::new(Accounting::new()), job);
             group.bench_function(format!("{}/accounting", engine.name()), |bencher| {
@@ -248,7 +248,7 @@ fn count_only(what: &str) -> Option<()> {
     if on {
         Rig::new(engine, Arc::new(Accounting::new()), job).run(1_000_000);
     } else {
-        Rig::new(engine, Arc::new(Deaf), job).run(1_000_000);
+        Rig::new(engine, Arc::new(NoListener), job).run(1_000_000);
     }
     Some(())
 }

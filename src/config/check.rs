@@ -4,8 +4,8 @@
 use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
-    Config, Given, Limits, Loaded, LogSettings, Overrides, Problems, Timeouts, Token, UpstreamAddress,
-    WindowConfig, value,
+    Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, Timeouts, Token,
+    UpstreamAddress, WindowConfig, value,
 };
 use hapax_core::pressure::budget;
 use hapax_core::window::Mode;
@@ -64,6 +64,12 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         top.read(report, "admin", default.admin, |v| value::admin(value::text(v, "127.0.0.1:15673")?));
     let (admin_token_file, admin_token) = read_token(&mut top, overrides, report);
     top.retired(report, "admin_allow_remote", "leave it out; an `admin` that other hosts may reach needs a token: name its file in `admin_token_file`, or set HAPAX_ADMIN_TOKEN");
+    let digest = top.read_optional(report, "digest_secret_file", |v| {
+        let path = PathBuf::from(value::text(v, "/etc/hapax/digest.secret")?);
+        let secret = DigestSecret::read(&path)?;
+        Ok((path, secret))
+    });
+    let (digest_secret_file, digest_secret) = digest.unzip();
     let memory_budget = top.read_optional(report, "memory_budget", |v| value::bytes(v, 1..=most::BUDGET));
     let limits = read_limits(top.section("limits", report), report);
     let timeouts = read_timeouts(top.section("timeouts", report), report);
@@ -77,6 +83,8 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         admin: overridden(admin, "admin", overrides.admin.as_ref(), report, value::admin),
         admin_token_file,
         admin_token,
+        digest_secret_file,
+        digest_secret,
         memory_budget,
         limits,
         timeouts,

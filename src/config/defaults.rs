@@ -83,6 +83,8 @@ impl Default for Config {
             admin: Some(ADMIN),
             admin_token_file: None,
             admin_token: None,
+            digest_secret_file: None,
+            digest_secret: None,
             memory_budget: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),

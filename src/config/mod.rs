@@ -23,7 +23,7 @@ pub mod defaults;
 
 pub(crate) use check::{TICK, most};
 pub use problem::{Problem, Problems, Source, Sources};
-pub use token::{Secret, Token};
+pub use token::{DigestSecret, Secret, Token};
 #[cfg(feature = "tools")]
 pub(crate) use token::{TooOpen, read_secret};
 
@@ -32,7 +32,7 @@ use hapax_core::session::{STORE_TIMEOUT, Settings};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
 use hapax_core::window::set::Pattern;
-use hapax_core::window::{Listener, LocalWindow, Rules, WindowSet};
+use hapax_core::window::{KeyMaker, Listener, LocalWindow, Rules, WindowSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,10 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     /// the token that the admin listener asks for; `None`: it asks for none, and `admin` is on loopback
     pub admin_token: Option<Token>,
+    /// the file that the secret of the id digests came from
+    pub digest_secret_file: Option<PathBuf>,
+    /// the secret of the id digests; `None`: each start draws a new one
+    pub digest_secret: Option<DigestSecret>,
     /// bytes that the windows with `capacity = "auto"` share
     pub memory_budget: Option<usize>,
     /// limits of size and number
@@ -184,6 +188,13 @@ impl Config {
             held_bytes: self.limits.held_bytes,
             frame_max: self.limits.frame_max,
         }
+    }
+
+    /// Returns the maker of id digests: with the configured secret, or else with one that is drawn now.
+    pub fn keys(&self) -> KeyMaker {
+        self.digest_secret
+            .as_ref()
+            .map_or_else(KeyMaker::random, |secret| KeyMaker::of_secret(secret.bytes()))
     }
 
     /// Returns the memory budget and the windows that may have a share of it.

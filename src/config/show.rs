@@ -64,6 +64,9 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     if let Some(source) = out.sources.get("admin_token") {
         writeln!(out.text, "{:<COLUMN$} # {source}", "# (the admin listener's token)")?;
     }
+    if let Some(file) = &config.digest_secret_file {
+        out.string("digest_secret_file", file.display())?;
+    }
     if let Some(bytes) = config.memory_budget {
         out.raw("memory_budget", show_bytes(bytes))?;
     }

@@ -1,5 +1,8 @@
-//! The password of the admin listener. It is one token from a file or the environment, never from the command line,
-//! which every user of a host can read. It is compared in constant time and never shown.
+//! Secrets that come from files: the token of the admin listener, and the secret of the id digests.
+//!
+//! A secret is never given on the command line, because every user of a host can read that. A file with a secret must
+//! belong to its owner alone. The token may also come from the environment. It is compared in constant time. Neither
+//! secret is ever shown.
 
 use super::problem::Wrong;
 use std::fmt;
@@ -13,6 +16,10 @@ const SHORTEST: usize = 16;
 const LONGEST: usize = 4096;
 /// The hint for making a token.
 const MAKE: &str = "make one with: openssl rand -hex 32";
+/// Bytes of a digest's secret. It is condensed to 16 anyway.
+const LONGEST_DIGEST_SECRET: usize = 256;
+/// How to make a digest's secret.
+const MAKE_DIGEST_SECRET: &str = "make one with: openssl rand -hex 16";
 
 /// The token that the admin listener asks for.
 #[derive(Clone)]
@@ -42,24 +49,12 @@ impl Token {
 
     /// Reads the token from this file. The file must belong to its owner alone.
     pub(super) fn read(path: &Path) -> Result<Token, Wrong> {
-        let unreadable = |error: std::io::Error| {
-            Wrong::new(
-                format!("names {}, which can't be read: {error}", path.display()),
-                format!("name a file that this user can read and that holds the token alone; {MAKE}"),
-            )
-        };
-        let (text, shared) = read_secret(path).map_err(unreadable)?;
-        let token = Token::new(&text).map_err(|wrong| Wrong {
-            what: format!("names {}, which {}", path.display(), wrong.what),
-            ..wrong
-        })?;
-        match shared {
-            None => Ok(token),
-            Some(shared) => Err(Wrong::new(
-                format!("names {}, {shared}", path.display()),
-                format!("{}; where a file can't have that mode, use HAPAX_ADMIN_TOKEN", TooOpen::fix(path)),
-            )),
-        }
+        read_private(
+            path,
+            Token::new,
+            ("token", MAKE),
+            "; where a file can't have that mode, use HAPAX_ADMIN_TOKEN",
+        )
     }
 
     /// Returns true if `given` is this token. The time does not depend on where the two differ, only on the length.
@@ -79,6 +74,83 @@ impl Eq for Token {}
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(***)")
+    }
+}
+
+/// The secret of the id digests. Processes with the same secret make the same digest of an id.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DigestSecret(Box<[u8]>);
+
+impl DigestSecret {
+    /// The hexadecimal digits of at least [`SHORTEST`] bytes. Blanks and line ends around them do not count.
+    fn new(text: &str) -> Result<DigestSecret, Wrong> {
+        let digits = text.trim().as_bytes();
+        let pairs = digits.chunks(2).map(|pair| match pair {
+            [high, low] => Some(hex(*high)? << 4 | hex(*low)?),
+            _ => None,
+        });
+        match pairs.collect::<Option<Box<[u8]>>>() {
+            Some(bytes) if bytes.is_empty() => Err(Wrong::new("holds no secret", MAKE_DIGEST_SECRET)),
+            Some(bytes) if bytes.len() < SHORTEST => Err(Wrong::new(
+                format!("holds {} bytes, below the minimum of {SHORTEST}", bytes.len()),
+                MAKE_DIGEST_SECRET,
+            )),
+            Some(bytes) if bytes.len() > LONGEST_DIGEST_SECRET => Err(Wrong::new(
+                format!("holds {} bytes, above the maximum of {LONGEST_DIGEST_SECRET}", bytes.len()),
+                MAKE_DIGEST_SECRET,
+            )),
+            Some(bytes) => Ok(DigestSecret(bytes)),
+            None => {
+                Err(Wrong::new("holds something else than pairs of hexadecimal digits", MAKE_DIGEST_SECRET))
+            }
+        }
+    }
+
+    /// The secret in this file, which must be its owner's alone.
+    pub(super) fn read(path: &Path) -> Result<DigestSecret, Wrong> {
+        read_private(path, DigestSecret::new, ("secret", MAKE_DIGEST_SECRET), "")
+    }
+
+    /// The bytes, for the digest alone.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for DigestSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DigestSecret(***)")
+    }
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+/// Reads a file that holds one secret and is its owner's alone. `what` names the secret and says how to make one.
+fn read_private<T>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, Wrong>,
+    (what, make): (&str, &str),
+    otherwise: &str,
+) -> Result<T, Wrong> {
+    let unreadable = |error: std::io::Error| {
+        Wrong::new(
+            format!("names {}, which can't be read: {error}", path.display()),
+            format!("name a file that this user can read and that holds the {what} alone; {make}"),
+        )
+    };
+    let (text, shared) = read_secret(path).map_err(unreadable)?;
+    let secret = parse(&text).map_err(|wrong| Wrong {
+        what: format!("names {}, which {}", path.display(), wrong.what),
+        ..wrong
+    })?;
+    match shared {
+        None => Ok(secret),
+        Some(shared) => Err(Wrong::new(
+            format!("names {}, {shared}", path.display()),
+            format!("{}{otherwise}", TooOpen::fix(path)),
+        )),
     }
 }
 

@@ -1,10 +1,12 @@
 //! The configuration: files that are shipped, files that are wrong, precedence, and the way back to a file.
 
-use hapax::config::{Config, Given, LogFormat, Overrides, Secret, Source};
-use hapax_core::window::{Confirms, Mode, Scope};
+use hapax::config::{Config, Given, LogFormat, Overrides, Problems, Secret, Source};
+use hapax_core::window::{Confirms, Key, Mode, Scope};
 use hapax_core::wire::IdSource;
+use hapax_core::wire::properties::IdValue;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The TOML files of a folder and the folders in it, by paths relative to the crate.
@@ -22,23 +24,23 @@ fn toml_files(folder: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The file with every key, beside a copy of its token that is its owner's alone: git keeps no such mode.
+/// The file with every key, beside copies of its secrets that are their owner's alone: git keeps no such mode.
 fn full() -> &'static Path {
     use std::os::unix::fs::OpenOptionsExt;
     static FULL: OnceLock<PathBuf> = OnceLock::new();
     FULL.get_or_init(|| {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-        let (file, token) = (folder.join("config_full.toml"), folder.join("config_full.token"));
-        let _ = std::fs::remove_file(&token);
-        let open = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&token);
-        std::io::copy(
-            &mut std::fs::File::open("tests/fixtures/admin.token").expect("there"),
-            &mut open.expect("made"),
-        )
-        .expect("copied");
-        let text = std::fs::read_to_string("tests/fixtures/config_full.toml").expect("there");
-        std::fs::write(&file, text.replace("tests/fixtures/admin.token", token.to_str().expect("UTF-8")))
-            .expect("written");
+        let file = folder.join("config_full.toml");
+        let mut text = std::fs::read_to_string("tests/fixtures/config_full.toml").expect("there");
+        for secret in ["tests/fixtures/admin.token", "tests/fixtures/digest.secret"] {
+            let copy = folder.join(format!("config_full.{}", secret.replace('/', ".")));
+            let _ = std::fs::remove_file(&copy);
+            let open = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&copy);
+            std::io::copy(&mut std::fs::File::open(secret).expect("there"), &mut open.expect("made"))
+                .expect("copied");
+            text = text.replace(secret, copy.to_str().expect("UTF-8"));
+        }
+        std::fs::write(&file, text).expect("written");
         file
     })
 }
@@ -208,6 +210,7 @@ fn every_key_arrives() {
     assert_eq!(config.listen.to_string(), "0.0.0.0:15999");
     assert_eq!(config.upstream.to_string(), "amqp://[::1]:5672");
     assert_eq!(config.admin.map(|admin| admin.to_string()).as_deref(), Some("[::]:16000"));
+    assert!(config.digest_secret_file.is_some() && config.digest_secret.is_some());
     assert_eq!((config.limits.max_connections, config.limits.buffer_bytes), (1, 65_536));
     assert_eq!((config.limits.connections_per_address, config.limits.memory), (9, 77 << 20));
     assert_eq!(config.timeouts.tcp_user, Duration::from_secs(7));
@@ -299,6 +302,47 @@ fn a_token_file_that_others_can_read_or_change_is_refused() {
     // The environment comes before the file, which is not looked at then.
     Config::parse(Some("test.toml"), &text, &token("from-the-environment")).expect("valid");
     std::fs::remove_file(&file).expect("removed");
+}
+
+/// The key of an id, as a process with this secret in its file makes it; `None` without a file.
+fn key_by(secret: Option<&str>, mode: u32) -> Result<Key, Problems> {
+    use std::os::unix::fs::PermissionsExt;
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("hapax-digest-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let file = std::env::temp_dir().join(name);
+    let text = secret.map_or_else(String::new, |secret| {
+        std::fs::write(&file, secret).expect("written");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("changed");
+        format!("digest_secret_file = {:?}", file.display().to_string())
+    });
+    let loaded = Config::parse(Some("test.toml"), &text, &Overrides::default());
+    let _ = std::fs::remove_file(&file);
+    let loaded = loaded?;
+    let shown = format!("{}{loaded:?}", loaded.to_toml());
+    assert!(secret.is_none_or(|secret| !shown.contains(secret.trim())), "the secret is shown: {shown}");
+    Ok(loaded.config.keys().key(Scope::Exchange, b"/", b"orders", b"", &IdValue::Bytes(b"order-1")))
+}
+
+#[test]
+fn processes_with_the_same_digest_secret_make_the_same_keys() {
+    let key = |secret: Option<&str>| key_by(secret, 0o600).expect("valid");
+    let (one, other) = ("00112233445566778899aabbccddeeff", "00112233445566778899aabbccddeef0");
+    assert_eq!(key(Some(one)), key(Some(&format!("  {one}\n"))));
+    assert_eq!(key(Some(one)), key(Some(&one.to_uppercase())));
+    assert_ne!(key(Some(one)), key(Some(other)));
+    assert_ne!(key(None), key(None), "each process draws its own");
+}
+
+#[test]
+fn a_digest_secret_that_others_can_read_is_refused() {
+    let secret = "00112233445566778899aabbccddeeff";
+    for (mode, who) in [(0o640, "its group"), (0o644, "every user"), (0o602, "every user")] {
+        let problems = key_by(Some(secret), mode).expect_err("refused");
+        let [problem] = problems.0.as_slice() else { panic!("{problems}") };
+        assert_eq!(problem.place, "test.toml:1");
+        assert!(problem.what.contains(who) && problem.fix.starts_with("chmod 600 "), "{problem}");
+        assert!(!problem.to_string().contains(secret), "{problem}");
+    }
 }
 
 #[test]

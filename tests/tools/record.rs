@@ -4,7 +4,7 @@ use crate::e2e::raw::{Publish, Told};
 use crate::e2e::site::Site;
 use crate::e2e::wait;
 use hapax::config::WindowConfig;
-use hapax_core::window::event::Deaf;
+use hapax_core::window::event::NoListener;
 use hapax_core::window::tap::{BUFFERED, RECORDERS, Sample};
 use hapax_core::window::{Key, LocalWindow, Mailbox, Ticket, Verdict, reserve_one};
 use serde_json::Value;
@@ -20,13 +20,13 @@ fn base() -> Instant {
 
 fn window() -> Arc<LocalWindow> {
     let default = WindowConfig::named("test");
-    LocalWindow::new(default.rules, default.limits, default.engine, Arc::new(Deaf))
+    LocalWindow::new(default.rules, default.limits, default.engine, Arc::new(NoListener))
 }
 
 /// Publishes it; whether it was fresh.
 fn publish(window: &Arc<LocalWindow>, key: u128, now: Instant) -> bool {
     let mailbox = Arc::new(Mailbox::new());
-    match reserve_one(&window, Key(key), now, &mailbox, Ticket(0)) {
+    match reserve_one(window, Key(key), now, &mailbox, Ticket(0)) {
         Verdict::Fresh(reservation) => {
             reservation.commit(now, Duration::from_secs(60));
             true

@@ -16,7 +16,7 @@ mod matrix;
 mod table;
 
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::event::Deaf;
+use hapax_core::window::event::NoListener;
 use hapax_core::window::{Limits, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, reserve_one};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,17 +31,17 @@ fn main() {
     }
 }
 
-fn window(engine: EngineKind, ids: u64, ttl: Duration) -> Arc<LocalWindow<Deaf>> {
+fn window(engine: EngineKind, ids: u64, ttl: Duration) -> Arc<LocalWindow<NoListener>> {
     let rules = Rules::named("bench");
     let capacity = usize::try_from(ids).expect("so many");
     let limits =
         Limits { capacity, ttl, mode: Mode::Enforce, refresh_on_duplicate: false, waiters_per_id: 2 };
-    LocalWindow::new(rules, limits, engine, Arc::new(Deaf))
+    LocalWindow::new(rules, limits, engine, Arc::new(NoListener))
 }
 
 /// Stores the n-th id. Returns true if it was new.
 fn fresh(
-    window: &Arc<LocalWindow<Deaf>>,
+    window: &Arc<LocalWindow<NoListener>>,
     mailbox: &Arc<Mailbox>,
     now: Instant,
     ttl: Duration,

@@ -14,7 +14,7 @@
 use super::{fresh, ground, mix, window};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::event::Deaf;
+use hapax_core::window::event::NoListener;
 use hapax_core::window::{LocalWindow, Mailbox, Ticket, Verdict, reserve_one};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -117,7 +117,7 @@ struct Rig {
     engine: EngineKind,
     ids: u64,
     job: Job,
-    window: Arc<LocalWindow<Deaf>>,
+    window: Arc<LocalWindow<NoListener>>,
     ttl: Duration,
     epoch: Instant,
     next: AtomicU64,

@@ -15,7 +15,7 @@
 use super::ground::key;
 use super::{fresh, mix, window};
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::event::Deaf;
+use hapax_core::window::event::NoListener;
 use hapax_core::window::{
     Ask, Key, LocalWindow, Mailbox, Reservations, Ticket, Verdict, Window, reserve_one,
 };
@@ -155,7 +155,7 @@ fn longest_of(ids: std::ops::Range<u64>, work: impl Fn(u64)) -> Duration {
 struct Run {
     engine: EngineKind,
     ids: u64,
-    window: Arc<LocalWindow<Deaf>>,
+    window: Arc<LocalWindow<NoListener>>,
     mailbox: Arc<Mailbox>,
     now: Instant,
 }

@@ -17,7 +17,7 @@ use super::trend::{Totals, Trend, interval};
 use super::whatif::Sampler;
 use crate::window::engine::Stamp;
 use crate::window::{
-    Apart, Claim, Event, EvictionCause, ForgetCause, Inspect, Key, Limits, Listener, Origin,
+    CacheAligned, Claim, Event, EvictionCause, ForgetCause, Inspect, Key, Limits, Listener, Origin,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ const SAMPLE: u64 = 16;
 pub struct Accounting {
     in_force: InForce,
     stripes: Box<[Stripe; STRIPES]>,
-    ages: Apart<Mutex<Ages>>,
+    ages: CacheAligned<Mutex<Ages>>,
     in_flight: Counter,
     no_id: Counter,
     bypassed: Counter,
@@ -46,7 +46,7 @@ pub struct Accounting {
     refused: Counter,
     forgotten: [Counter; ForgetCause::ALL.len()],
     distinct: Distinct,
-    scopes: Apart<Mutex<Scopes>>,
+    scopes: CacheAligned<Mutex<Scopes>>,
     /// true while fresh ids are so frequent that only a sample of them is counted in the top scopes
     is_busy: AtomicBool,
     trend: Mutex<Trend>,

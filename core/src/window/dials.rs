@@ -1,4 +1,4 @@
-//! What a window reads for every publish and somebody may change: TTL and mode; and its clock.
+//! TTL and mode, which a window reads for every publish and an operator may change; and the window's clock.
 
 use super::Mode;
 use super::engine::Stamp;
@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Read for every publish, so they are no lock.
+/// TTL and mode. They are read for every publish, so they are atomics and take no lock.
 #[derive(Debug)]
 pub(super) struct Dials {
     /// nanoseconds, 584 years at most
@@ -43,7 +43,7 @@ impl Dials {
     }
 }
 
-/// Makes stamps of instants. It starts with the first instant that it is told.
+/// Makes stamps of instants. The first instant that it is given is its start.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     start: OnceLock<Instant>,

@@ -1,17 +1,18 @@
-//! The closed list of what can happen in a window, and who listens.
+//! The closed list of the events of a window, and the trait of its listeners.
 //!
-//! Two identities hold between calls (for moka: once nobody is inside one), and tests hold them:
+//! Two identities hold between calls (for moka: when no call is under way), and tests check them:
 //!
 //! * fresh = entries + evicted (all causes) + forgotten (all causes) + in flight
 //! * committed + committed in doubt = entries + evicted (all causes)
 //!
-//! (In flight are all reservations whose outcome is not known: those that were overtaken, too.)
+//! ("In flight" counts all reservations whose outcome is not known, overtaken ones included.)
 //!
-//! A publish that waits is counted `InFlight` when it is queued, and again by its final verdict: `Fresh` and `Promoted` or
-//! `TakenOver`, or `Duplicate`, or `Refused`. So fresh = forwarded, duplicate = taken out, and in flight = how many had to wait for it.
+//! A publish that waits is counted as `InFlight` when it is queued, and again by its final verdict: `Fresh` with `Promoted` or
+//! `TakenOver`, or `Duplicate`, or `Refused`. The count of `Fresh` is therefore the number of forwarded publishes, that of `Duplicate`
+//! the number of publishes taken out, and that of `InFlight` the number of publishes that had to wait.
 
-use super::engine::Stamp;
-use super::{Claim, Limits};
+use super::engine::{Entry, Stamp};
+use super::{Claim, Key, Limits};
 
 /// Why a seen key was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -91,7 +92,7 @@ impl ForgetCause {
     }
 }
 
-/// What happened. Those that concern one key come with it, and with when (`now`, on the window's own clock).
+/// An event of a window. An event that concerns one claim names it; `now` is the time on the window's own clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
     /// verdict: fresh, at once or by promotion
@@ -112,7 +113,7 @@ pub enum Event {
     NoId,
     /// a publish with `x-hapax-bypass: true`
     Bypassed,
-    /// a key became seen. What makes room for it is told after this.
+    /// a key became seen; if another one has to make room for it, its event comes after this one
     Committed {
         /// which
         claim: Claim,
@@ -132,9 +133,9 @@ pub enum Event {
     },
     /// a reservation was dropped
     Forgotten(ForgetCause),
-    /// a waiter took the place of a first that failed (`Fresh` is told as well)
+    /// a waiter took the place of a publish that was not stored (the event `Fresh` comes as well)
     Promoted,
-    /// a waiter took the place of a first whose outcome did not come (`Fresh` is told as well)
+    /// a waiter took the place of a publish whose outcome did not come in time (the event `Fresh` comes as well)
     TakenOver,
     /// a publish was nacked that could not wait (waiters per id, or bytes held, at their bound), or not any longer
     Refused,
@@ -160,29 +161,37 @@ pub enum Event {
     Flushed,
 }
 
-/// Who is told. Called with a window's lock held: count and return.
+impl Event {
+    /// Returns the event of a key that leaves the store. An entry whose TTL is over counts as expired, whatever removed it.
+    pub(super) fn evicted(now: Stamp, key: Key, entry: Entry, cause: EvictionCause) -> Event {
+        let cause = if entry.is_expired(now) { EvictionCause::Expired } else { cause };
+        Event::Evicted { claim: key.into(), at: entry.at, until: entry.until, now, cause }
+    }
+}
+
+/// A listener of a window's events. It is called with a lock of the window held, so it should count and return.
 ///
-/// `Fresh`, `Duplicate` and `Committed` are told with the key's lock held (one for all keys with the same
-/// `key.shard(Key::LOCKS)`), so never by two threads at once for such keys. `Evicted` is told with the engine's lock held,
-/// before anybody can see that the key is gone.
+/// For `Fresh`, `Duplicate` and `Committed` the key's lock is held. All keys with the same `key.shard(Key::LOCKS)` have the same
+/// lock, so two threads never bring events of such keys at the same time. For `Evicted` the engine's lock is held, and no other
+/// thread can see yet that the key is gone.
 pub trait Listener: Send + Sync + std::fmt::Debug + 'static {
-    /// Something happened.
+    /// Takes an event.
     fn on(&self, event: &Event);
-    /// Several things happened, one after the other, and all locks that they are told with are held together.
+    /// Takes several events in their order. The locks of all of them are held together.
     fn on_all(&self, events: &[Event]) {
         events.iter().for_each(|event| self.on(event));
     }
-    /// What is in force from now on: told when the window is made, and after each change. No lock is held.
+    /// Takes the limits that are in force from now on. Called when the window is made, and after each change. No lock is held.
     fn limits(&self, _: &Limits) {}
-    /// Whether it is to be told where this fresh publish goes; it may do with a part of them.
+    /// Returns true if the listener wants to know where this fresh publish goes. It may ask for a sample only.
     fn wants_origin(&self, _: Claim) -> bool {
         false
     }
-    /// Where a fresh publish goes. No lock is held.
+    /// Takes the place where a fresh publish goes. No lock is held.
     fn origin(&self, _: &Origin<'_>) {}
 }
 
-/// Where a publish goes, as its publisher names it.
+/// The place where a publish goes, as its publisher names it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Origin<'a> {
     /// vhost
@@ -193,10 +202,10 @@ pub struct Origin<'a> {
     pub routing_key: &'a [u8],
 }
 
-/// Nobody.
+/// A listener that ignores everything.
 #[derive(Debug, Default)]
-pub struct Deaf;
+pub struct NoListener;
 
-impl Listener for Deaf {
+impl Listener for NoListener {
     fn on(&self, _: &Event) {}
 }

@@ -1,23 +1,23 @@
-//! What is in flight: keys that were forwarded and whose outcome is not known, each with those that wait for it.
+//! The table of keys in flight: keys whose publish was forwarded and whose outcome is not known. Each has a queue of waiters.
 //!
-//! The table is in shards, and the lock of a key's shard is *the* lock of that key: whoever asks the engine for a key or
-//! changes it there holds it. So reserve, commit and rollback of one key never interleave.
+//! The table is in shards. The lock of a key's shard is *the* lock of that key: every call that looks the key up in the engine, or
+//! changes it there, holds it. Reserve, commit and rollback of one key therefore never interleave.
 //!
-//! Nothing that can call back is done here: a waiter is handed out as `(mailbox, ticket)`, and the caller delivers when
-//! the lock is released. (A letter that is dropped may hold a reservation, whose drop takes the lock.)
+//! Nothing here calls back under the lock. A waiter is handed out as `(mailbox, ticket)`, and the caller delivers the letter after
+//! the lock is released. (A letter that is dropped may hold a reservation, and the drop of a reservation takes the lock.)
 //!
-//! A key may be taken over from a reservation that lives on. So each reservation has a [`Turn`]: the one whose turn is the
-//! flight's has the key, any other was *overtaken*. An overtaken reservation still counts until its outcome is known, and has
-//! the key again if the one that took it over is given up.
+//! A waiter may take a key over from a reservation that still exists. Each reservation therefore has a [`Turn`]. The reservation
+//! with the flight's turn is the *holder*; any other one was *overtaken*. An overtaken reservation counts until its outcome is known.
+//! It becomes the holder again if the reservation that took over from it is given up.
 
 use super::key::KeyHash;
-use super::{Apart, Key, Mailbox, Ticket, Turn};
+use super::{CacheAligned, Key, Mailbox, Ticket, Turn};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-/// A power of two. One lock per shard; contention falls with their number.
+/// The number of shards: a power of two. Each shard has a lock, so more shards mean less contention.
 const SHARDS: usize = Key::LOCKS;
 
 /// The keys of one lock.
@@ -25,11 +25,11 @@ const SHARDS: usize = Key::LOCKS;
 pub(super) struct Shard {
     pub(super) flights: HashMap<Key, Flight, KeyHash>,
     turns: Turns,
-    /// Reservations whose key is another's by now, or nobody's.
+    /// The number of overtaken reservations. Another reservation holds their key by now, or none.
     overtaken: usize,
 }
 
-/// Draws turns. None is drawn twice for a key: a key has one shard.
+/// Draws turns. No turn is drawn twice for a key, because a key has one shard.
 #[derive(Debug, Default)]
 pub(super) struct Turns(u64);
 
@@ -41,13 +41,13 @@ impl Turns {
 }
 
 impl Shard {
-    /// The table, and the turns for what is put in flight there.
+    /// Returns the table, and the turns for new flights in it.
     pub(super) fn parts(&mut self) -> (&mut HashMap<Key, Flight, KeyHash>, &mut Turns) {
         (&mut self.flights, &mut self.turns)
     }
 
-    /// The outcome of a reservation of this key is known: stored. It need not be the reservation that has the key now; then
-    /// the other one is overtaken in its place, so their number stays.
+    /// Notes that a reservation of this key was stored, and takes the flight out. If that reservation was not the holder, the holder
+    /// is overtaken in its place, so the number of overtaken ones stays the same.
     pub(super) fn stored(&mut self, key: Key) -> Option<Flight> {
         let flight = self.flights.remove(&key);
         if flight.is_none() {
@@ -56,9 +56,9 @@ impl Shard {
         flight
     }
 
-    /// The reservation of this turn was given up. If it had overtaken one whose outcome is still open, that one has the key
-    /// again: what it stores must not be stored a second time. Otherwise the oldest waiter has it from now on; without one,
-    /// nobody has.
+    /// Notes that the reservation of this turn was given up. If it had overtaken a reservation whose outcome is still open, that one
+    /// becomes the holder again, because its message may be stored and must not be stored a second time. Otherwise the oldest waiter
+    /// becomes the holder, and is given back with its new turn. Without a waiter the key leaves the table.
     pub(super) fn pass_on(&mut self, key: Key, turn: Turn) -> Option<(Arc<Mailbox>, Ticket, Turn)> {
         let Some(flight) = self.flights.get_mut(&key).filter(|flight| flight.turn() == turn) else {
             self.overtaken = self.overtaken.saturating_sub(1);
@@ -78,7 +78,8 @@ impl Shard {
         Some((mailbox, ticket, next))
     }
 
-    /// A publish takes the key over from who has it. `queued`: it leaves the queue for that. Otherwise it found no room there.
+    /// Lets a publish take the key over from the holder. `queued` is its place in the queue, which it leaves then; `None` if it found no
+    /// room there.
     pub(super) fn take_over(
         &mut self,
         key: Key,
@@ -106,7 +107,7 @@ impl Shard {
     }
 }
 
-/// See [`TakeOver`](super::TakeOver); the reservation is made without the lock.
+/// A [`TakeOver`](super::TakeOver) before its reservation is made, which must not happen under the lock.
 pub(super) enum Taken {
     Granted(Turn),
     Wait { since: Instant },
@@ -116,75 +117,79 @@ pub(super) enum Taken {
 /// All keys in flight.
 #[derive(Debug)]
 pub(super) struct Flights {
-    shards: Box<[Apart<Mutex<Shard>>]>,
+    shards: Box<[CacheAligned<Mutex<Shard>>]>,
 }
 
 impl Flights {
     pub(super) fn new() -> Flights {
-        Flights { shards: std::iter::repeat_with(Apart::default).take(SHARDS).collect() }
+        Flights { shards: std::iter::repeat_with(CacheAligned::default).take(SHARDS).collect() }
     }
 
-    /// Locks this key.
+    /// Locks the shard of this key.
     pub(super) fn lock(&self, key: Key) -> MutexGuard<'_, Shard> {
         self.shards[key.shard(SHARDS)].lock()
     }
 
-    /// Reservations whose outcome is not known, those that were overtaken included.
+    /// Returns the number of reservations whose outcome is not known, overtaken ones included.
     pub(super) fn len(&self) -> usize {
         let outstanding = |shard: &Shard| shard.flights.len() + shard.overtaken;
         self.shards.iter().map(|shard| outstanding(&shard.lock())).sum()
     }
 
-    /// Of the tables; the queues of waiters are bounded by the sessions that wait.
+    /// Returns the bytes of the tables. The queues of waiters are not counted: sessions bound them.
     pub(super) fn bytes(&self) -> usize {
         let slot = size_of::<(Key, Flight)>() + 1;
         self.shards
             .iter()
-            .map(|shard| size_of::<Apart<Mutex<Shard>>>() + shard.lock().flights.capacity() * 8 / 7 * slot)
+            .map(|shard| {
+                size_of::<CacheAligned<Mutex<Shard>>>() + shard.lock().flights.capacity() * 8 / 7 * slot
+            })
             .sum()
     }
 }
 
-/// One key in flight: the reservation of this turn has it, and these wait. A flight without waiters is a null pointer and a
-/// number: with its key it is half a cache line.
+/// One key in flight: the turn of its holder, and its waiters. A flight without waiters has a null pointer there, so key and flight
+/// together take 32 bytes.
 #[derive(Debug)]
 pub(super) struct Flight {
     waiters: Option<Box<Waiters>>,
-    /// The turn, times two; one more while the content of its publish is not whole.
+    /// The holder's turn, times two. One more while the content of its publish is not complete.
     turn: u64,
 }
 
 const _: () = assert!(size_of::<(Key, Flight)>() == 32);
 
-/// Who waits. Weak: a session that is gone leaves its place behind if it had no time to leave the queue.
+/// The waiters of one key, and what has to be known to let one of them take over. The mailboxes are weak: a session that ends may
+/// leave its place behind.
 #[derive(Debug, Default)]
 struct Waiters {
-    /// By the order in which they came.
+    /// The waiters in the order in which they came.
     queue: BTreeMap<u64, (Weak<Mailbox>, Ticket)>,
-    /// Where each of them is in the queue. (An address is not used again while the queue holds on to it.)
+    /// The position of each waiter in the queue, by the address of its mailbox. (The queue's weak pointer keeps the address from being
+    /// used again.)
     places: BTreeMap<(usize, Ticket), u64>,
     came: u64,
-    /// Who had the key before, and whose outcome is still open. Later turns are larger.
+    /// The turns of the overtaken reservations whose outcome is still open. Later turns are larger.
     overtaken: BTreeSet<Turn>,
     since: Since,
-    /// Somebody found no room here since it was asked for last.
+    /// True if a publish has found no room here since [`Flight::is_awaited`] was called last.
     crowded: bool,
 }
 
-/// From when on the key is its holder's.
+/// Since when the present holder has the key.
 #[derive(Clone, Copy, Default, Debug)]
 enum Since {
-    /// Before anybody waited.
+    /// Since before anybody waited.
     #[default]
     Always,
-    /// It is the second or a later one.
+    /// Since this moment: it is not the first holder.
     At(Instant),
-    /// Likewise, but nobody has looked at a clock since.
+    /// It is not the first holder, but no call has brought the time since.
     Unknown,
 }
 
 impl Since {
-    /// It is so late at least.
+    /// Replaces an unknown time by this one, which is late enough.
     fn seen(&mut self, now: Instant) {
         if matches!(self, Since::Unknown) {
             *self = Since::At(now);
@@ -214,20 +219,20 @@ impl Flight {
         self.waiters.get_or_insert_default().since = since;
     }
 
-    /// Who has the key loses it, and is remembered.
+    /// Makes the holder an overtaken reservation.
     fn overtake(&mut self) {
         let turn = self.turn();
         self.waiters.get_or_insert_default().overtaken.insert(turn);
     }
 
-    /// If this turn was overtaken, it never gets the key again.
+    /// Forgets an overtaken reservation: its outcome is known, so it never becomes the holder again.
     fn no_longer_overtaken(&mut self, turn: Turn) {
         if let Some(waiters) = &mut self.waiters {
             waiters.overtaken.remove(&turn);
         }
     }
 
-    /// Who was overtaken last has the key again, if anybody was. Those who wait are as patient as they were.
+    /// Makes the reservation that was overtaken last the holder again, and says whether there was one. The waiters keep their patience.
     fn goes_back(&mut self) -> bool {
         let Some(turn) = self.waiters.as_mut().and_then(|waiters| waiters.overtaken.pop_last()) else {
             return false;
@@ -236,27 +241,27 @@ impl Flight {
         true
     }
 
-    /// Whether the content of the publish that has the key is not whole.
+    /// Returns true if the content of the holder's publish is not complete.
     pub(super) fn is_uploading(&self) -> bool {
         self.turn & 1 == 1
     }
 
-    /// The reservation of this turn says that its content is not whole, or that it is.
+    /// Notes whether the content of the publish of this turn is still on its way. Overtaken reservations have no say.
     pub(super) fn set_uploading(&mut self, turn: Turn, uploading: bool) {
         if self.turn() == turn {
             self.turn = turn.0 << 1 | u64::from(uploading);
         }
     }
 
-    /// Whether the reservation of this turn has the key and somebody waits for it, or has found no room to wait since this
-    /// was asked last.
+    /// Returns true if the reservation of this turn is the holder and a publish waits for it, or has found no room to wait since the
+    /// last call.
     pub(super) fn is_awaited(&mut self, turn: Turn) -> bool {
         let awaited =
             |waiters: &mut Box<Waiters>| std::mem::take(&mut waiters.crowded) || !waiters.queue.is_empty();
         self.turn() == turn && self.waiters.as_mut().is_some_and(awaited)
     }
 
-    /// From when on somebody who has waited since `since` has to be patient anew, if it has to.
+    /// Returns the time from which a waiter that has waited since `since` has to wait anew; `None` if it has waited long enough.
     fn patience(&mut self, since: Instant, now: Instant) -> Option<Instant> {
         if self.is_uploading() {
             return Some(now);
@@ -269,7 +274,8 @@ impl Flight {
         }
     }
 
-    /// Takes a place at the end, or says that there is none. The dead at the front do not count.
+    /// Adds a waiter at the end of the queue. Returns false if the queue is full; waiters at the front whose session has ended do not
+    /// count.
     pub(super) fn queue(
         &mut self,
         mailbox: &Arc<Mailbox>,
@@ -294,13 +300,13 @@ impl Flight {
         room
     }
 
-    /// Whether it waits, and has not been called yet.
+    /// Returns true if this waiter is in the queue.
     pub(super) fn is_queued(&self, mailbox: &Arc<Mailbox>, ticket: Ticket) -> bool {
         let place = (Arc::as_ptr(mailbox).addr(), ticket);
         self.waiters.as_ref().is_some_and(|waiters| waiters.places.contains_key(&place))
     }
 
-    /// Gives a place up; nothing happens if it was already called.
+    /// Removes a waiter from the queue; does nothing if it is not there any more.
     pub(super) fn leave(&mut self, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         if let Some(waiters) = &mut self.waiters
             && let Some(place) = waiters.places.remove(&(Arc::as_ptr(mailbox).addr(), ticket))
@@ -309,7 +315,7 @@ impl Flight {
         }
     }
 
-    /// The oldest that still lives.
+    /// Takes the oldest waiter whose session still exists.
     fn next(&mut self) -> Option<(Arc<Mailbox>, Ticket)> {
         let waiters = &mut **self.waiters.as_mut()?;
         while let Some((mailbox, ticket)) = waiters.pop() {
@@ -320,7 +326,7 @@ impl Flight {
         None
     }
 
-    /// All that still live, oldest first.
+    /// Takes all waiters whose sessions still exist, oldest first.
     pub(super) fn into_waiters(self) -> Vec<(Arc<Mailbox>, Ticket)> {
         let Some(waiters) = self.waiters else { return Vec::new() };
         waiters
@@ -340,8 +346,8 @@ mod tests {
         Instant::now()
     }
 
-    /// A `Wait` keeps its mailbox alive and leaves when it is dropped, so the dead are rare; but they happen when a
-    /// session ends between two of these.
+    /// A `Wait` keeps its mailbox alive and leaves the queue when it is dropped. So a waiter without a session is rare, but possible
+    /// for a moment while a session ends.
     #[test]
     fn the_dead_are_passed_over_and_take_no_place() {
         let (dead, alive) = (Arc::new(Mailbox::new()), Arc::new(Mailbox::new()));

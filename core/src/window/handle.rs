@@ -1,12 +1,14 @@
 //! A window as one session holds it: the same window, with a reference count of its own.
 //!
-//! Each reservation holds its window. If all sessions held the same `Arc`, every publish of every thread would write to the
-//! one cache line of its count, twice. A handle's count is written by its own session, and by whoever got a reservation that
-//! this session had to give up.
+//! Each reservation holds its window. If all sessions held the same `Arc`, every publish of every thread would write twice to the
+//! one cache line of its count. The count of a handle is written by its own session, and by sessions that were given a reservation
+//! which began with this one.
 
+use super::table::Table;
 use super::*;
 
-/// See the module's doc. Aligned so that two of them share no cache line, nor the pair of lines that is fetched together.
+/// A session's handle of a window. It is aligned so that two handles never share a cache line, nor the pair of lines that a processor
+/// fetches together.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Handle<L: Listener + ?Sized>(pub(super) Arc<LocalWindow<L>>);
@@ -39,7 +41,7 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         mailbox: &Arc<Mailbox>,
         verdicts: &mut [Option<Verdict>],
     ) {
-        LocalWindow::reserve_for(self, |handle| &handle.0, asks, now, mailbox, verdicts);
+        Table::reserve(self, |handle| handle.0.table(), asks, now, mailbox, verdicts);
     }
 
     fn overdue(
@@ -49,7 +51,6 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         mailbox: &Arc<Mailbox>,
         ticket: Ticket,
     ) -> Verdict {
-        self.0.leave(claim, mailbox, ticket);
         reserve_one(&self, claim, now, mailbox, ticket)
     }
 
@@ -79,7 +80,7 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
 
     fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
         let Claim::Digest(key) = claim;
-        if let Some((mailbox, ticket, turn)) = self.0.pass_on(key, turn, cause) {
+        if let Some((mailbox, ticket, turn)) = self.0.table().pass_on(key, turn, cause) {
             mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(self, claim, turn)));
         }
     }
@@ -92,7 +93,7 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
         let Claim::Digest(key) = claim;
-        self.0.overtake(key, since, now, queued).result(self, claim)
+        self.0.table().take_over(key, since, now, queued).result(self, claim)
     }
 
     fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {

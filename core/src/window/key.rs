@@ -8,16 +8,16 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
-/// What a window compares: the keyed digest of scope and id. Chosen ids cannot be made to collide without the key.
+/// The keyed digest of scope and id, which a window compares. Without the secret nobody can choose ids that collide.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub u128);
 
 impl Key {
-    /// Locks that keys are divided among, by [`Key::shard`]: whoever has a key's lock has that of all keys with the same
-    /// number. An engine has no more shards than that, so what has one lock here has one there.
+    /// The number of locks that keys are divided among, by [`Key::shard`]. Keys with the same shard number have the same lock. An engine
+    /// has no more shards than this, so keys with one lock in the window have one lock in the engine, too.
     pub(crate) const LOCKS: usize = 16;
 
-    /// 64 bits of it that spread even over keys made by counting, as tests do.
+    /// Returns 64 bits that spread well even over keys that were made by counting, as in tests.
     #[expect(clippy::cast_possible_truncation, reason = "the two halves are meant")]
     pub(crate) fn spread(self) -> u64 {
         let halves = (self.0 >> 64) as u64 ^ self.0 as u64;
@@ -25,13 +25,13 @@ impl Key {
         (product >> 64) as u64 ^ product as u64
     }
 
-    /// Which of `count` shards (a power of two, at most 256) it belongs to. The bits are neither those that a hash
-    /// table takes its bucket from (the lowest) nor those that it tags the bucket with (the highest seven).
+    /// Returns which of `count` shards (a power of two, at most 256) the key belongs to. Its bits are neither those that a hash table
+    /// takes its bucket from (the lowest) nor those that it tags the bucket with (the highest seven).
     pub(crate) fn shard(self, count: usize) -> usize {
         Key::shard_of(self.spread(), count)
     }
 
-    /// The same for who has spread it already.
+    /// Does the same from the spread of a key.
     pub(crate) fn shard_of(spread: u64, count: usize) -> usize {
         ((spread >> 48) & 0xff) as usize & (count - 1)
     }
@@ -46,7 +46,7 @@ impl fmt::Debug for Key {
 /// Hashes [`Key`]s for hash tables, see [`Key::spread`].
 pub(super) type KeyHash = BuildHasherDefault<KeyHasher>;
 
-/// See [`KeyHash`].
+/// The hasher of [`KeyHash`]: the hash of a key is its spread.
 #[derive(Default, Clone)]
 pub(super) struct KeyHasher(u64);
 
@@ -55,7 +55,7 @@ impl Hasher for KeyHasher {
         self.0 = Key(key).spread();
     }
 
-    /// Not reached by keys, but it must be right for whatever comes.
+    /// Hashes other bytes. Keys never get here.
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
@@ -67,7 +67,7 @@ impl Hasher for KeyHasher {
     }
 }
 
-/// What an id is unique within. Always within its vhost.
+/// The scope within which an id is unique. It is never larger than a vhost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
@@ -80,16 +80,25 @@ pub enum Scope {
     Vhost,
 }
 
-/// Makes keys. One per process: the digest's secret is drawn at the start.
+/// Makes keys. There is one for each process. Without a secret that is given, each start draws a new one.
 #[derive(Clone)]
 pub struct KeyMaker {
     secret: (u64, u64),
 }
 
 impl KeyMaker {
-    /// With this secret (tests, and stores that outlive the process).
+    /// A maker with this secret, for tests.
     pub fn new(secret: (u64, u64)) -> KeyMaker {
         KeyMaker { secret }
+    }
+
+    /// A maker with a secret that is given, for stores that outlive the process or that several processes share. The same
+    /// secret makes the same keys. It is condensed to 128 bits; less than 16 bytes can be guessed.
+    pub fn of_secret(secret: &[u8]) -> KeyMaker {
+        let mut digest = SipHasher13::new();
+        digest.write(secret);
+        let digest = digest.finish128();
+        KeyMaker { secret: (digest.h1, digest.h2) }
     }
 
     /// With a secret from the operating system, by way of the standard library's hash map seed.
@@ -111,7 +120,7 @@ impl KeyMaker {
         self.scoped(scope, vhost, exchange, routing_key).key(id)
     }
 
-    /// All but the id: for those who have many ids of the same scope.
+    /// Digests everything but the id, for a caller that has many ids of the same scope.
     pub fn scoped(&self, scope: Scope, vhost: &[u8], exchange: &[u8], routing_key: &[u8]) -> Scoped {
         let mut digest = Digest(SipHasher13::new_with_keys(self.secret.0, self.secret.1));
         match scope {
@@ -237,6 +246,18 @@ mod tests {
     fn the_digest_is_pinned() {
         let pinned = key(Scope::RoutingKey, ["/", "orders", "new"], IdValue::Bytes(b"order-1"));
         assert_eq!(format!("{pinned:?}"), "35fee671960622b246923415e698f89a");
+    }
+
+    /// A store that outlives the process relies on it.
+    #[test]
+    fn a_given_secret_makes_the_same_keys_in_every_process() {
+        let key = |secret: &[u8]| {
+            KeyMaker::of_secret(secret).key(Scope::Vhost, b"/", b"", b"", &IdValue::Bytes(b"order-1"))
+        };
+        assert_eq!(key(b"0123456789abcdef"), key(b"0123456789abcdef"));
+        assert_ne!(key(b"0123456789abcdef"), key(b"0123456789abcdeg"));
+        assert_ne!(key(b"0123456789abcdef"), key(b"0123456789abcdef0"));
+        assert_eq!(format!("{:?}", key(b"0123456789abcdef")), "36c9a3761efb8f263df0b446b10981b7");
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! Where verdicts that come late are put for the session that asked.
+//! The mailbox of a session: late verdicts are put there for it.
 
 use super::Verdict;
 use parking_lot::Mutex;
 use std::task::Waker;
 
-/// The asker's own name for a question; unique within its mailbox.
+/// The name that a session gives to a question. It is unique within its mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(pub u64);
 
-/// One per session. It never holds more letters than the session has open tickets.
+/// A session's mailbox. It never holds more letters than the session has open tickets.
 #[derive(Debug, Default)]
 pub struct Mailbox {
     inner: Mutex<Inner>,
@@ -17,7 +17,7 @@ pub struct Mailbox {
 #[derive(Debug, Default)]
 struct Inner {
     letters: Vec<(Ticket, Verdict)>,
-    /// Somebody has called the session without a letter.
+    /// True if a window has called the session without a letter.
     is_called: bool,
     waker: Option<Waker>,
 }
@@ -40,7 +40,7 @@ impl Mailbox {
         }
     }
 
-    /// Wakes the session's task without a letter: a window has something to tell, and the session asks it what.
+    /// Wakes the session's task without a letter. A window does so when it has come to a position that the session waits for.
     pub fn call(&self) {
         let waker = {
             let mut inner = self.inner.lock();
@@ -65,7 +65,7 @@ impl Mailbox {
         (std::mem::take(&mut inner.letters), std::mem::take(&mut inner.is_called))
     }
 
-    /// Registers who is to be woken by the next letter or call; true if there is one already.
+    /// Registers the waker for the next letter or call. Returns true if there is one already.
     pub fn register(&self, waker: &Waker) -> bool {
         let mut inner = self.inner.lock();
         if inner.is_called || !inner.letters.is_empty() {

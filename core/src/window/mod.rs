@@ -15,8 +15,9 @@
 //! No socket, no task, no clock: `now` is an argument. Locks are held for one operation and never while a guard is
 //! dropped or a mailbox is woken.
 
-mod apart;
+mod cache_aligned;
 mod claim;
+mod commit_group;
 mod dials;
 mod flight;
 mod handle;
@@ -25,6 +26,7 @@ mod key;
 mod mailbox;
 mod remembered;
 mod reservation;
+mod table;
 
 pub mod engine;
 pub mod event;
@@ -32,7 +34,7 @@ pub mod local;
 pub mod set;
 pub mod tap;
 
-pub(crate) use apart::Apart;
+pub(crate) use cache_aligned::CacheAligned;
 pub use claim::{Ask, Claim};
 pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
 pub use inspect::{Found, Inspect};

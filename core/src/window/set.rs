@@ -1,4 +1,4 @@
-//! Which window judges a publish: an ordered list of (vhost, exchange) patterns, the first match wins.
+//! The list of (vhost, exchange) patterns that says which window judges a publish. The first match wins.
 //!
 //! Names are compared as bytes: a vhost or exchange that is not UTF-8 matches `*`, and nothing is lost or replaced on
 //! the way. `*` crosses `/` and matches the empty name of the default exchange.
@@ -41,7 +41,7 @@ impl Pattern {
         Pattern { text: "*".into(), kind: Kind::Everything }
     }
 
-    /// Whether this name fits.
+    /// Returns true if this name fits.
     pub fn matches(&self, name: &[u8]) -> bool {
         match &self.kind {
             Kind::Everything => true,
@@ -50,7 +50,7 @@ impl Pattern {
         }
     }
 
-    /// Whether surely every name that fits `other` fits this one too. False where it would take more than a look.
+    /// Returns true if every name that fits `other` surely fits this pattern, too. Returns false where that is not easy to see.
     pub fn covers(&self, other: &Pattern) -> bool {
         match (&self.kind, &other.kind) {
             (Kind::Everything, _) => true,
@@ -59,12 +59,12 @@ impl Pattern {
         }
     }
 
-    /// Whether exactly one name fits: [`Pattern::as_str`].
+    /// Returns true if exactly one name fits: [`Pattern::as_str`].
     pub fn is_literal(&self) -> bool {
         matches!(self.kind, Kind::Literal)
     }
 
-    /// As it was written.
+    /// Returns the pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }

@@ -1,10 +1,10 @@
-//! Looking on: recorders of the publishes that a window judges, as keys and moments, for `hapax record`.
+//! Recorders of the publishes that a window judges, as keys and moments, for `hapax record`.
 //!
-//! Publishes must not notice. Without a recorder, one relaxed load; with one, a push into a buffer with a bound, under a lock
-//! that the other side holds only to swap buffers. What has no place is counted and left out.
+//! Publishes must not become slower by it. Without a recorder, a publish costs one relaxed load. With one, it costs a push into a
+//! bounded buffer under a lock; the reader takes that lock only to swap buffers. A publish that finds the buffer full is counted and
+//! left out.
 //!
-//! What is recorded is that a verdict was asked for, not what came of it: a publish that waits for the outcome of another
-//! one is a publish, too.
+//! A publish is recorded when its verdict is asked for, whatever the verdict is. A publish that has to wait is a publish, too.
 
 use super::Key;
 use super::engine::Stamp;
@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Recorders of one window at a time: each costs every publish a push.
+/// Recorders of one window at a time. Each costs every publish a push.
 pub const RECORDERS: usize = 4;
-/// Publishes that wait to be taken, for each recorder: 2 MB.
+/// Publishes that a recorder's buffer holds: 2 MB.
 pub const BUFFERED: usize = 1 << 16;
 
-/// A publish.
+/// A recorded publish.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sample {
     /// since the recording began
@@ -35,7 +35,7 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    /// A verdict is asked for.
+    /// Records that a verdict is asked for.
     pub(super) fn asked(&self, key: Key, now: Stamp) {
         if self.open.load(Relaxed) > 0 {
             self.tell(key, now);
@@ -99,20 +99,20 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// None if there are [`RECORDERS`] already.
+    /// Opens a recorder; `None` if there are [`RECORDERS`] already.
     pub(super) fn open(tap: Arc<Tap>, begin: Stamp) -> Option<Recorder> {
         let buffer = tap.open(begin)?;
         Some(Recorder { tap, buffer })
     }
 
-    /// What was recorded since the last time, in place of what is in `samples`.
+    /// Replaces the content of `samples` by what was recorded since the last call.
     pub fn take(&self, samples: &mut Vec<Sample>) {
         samples.clear();
         samples.reserve(BUFFERED);
         std::mem::swap(&mut self.buffer.held.lock().samples, samples);
     }
 
-    /// Publishes that had no place so far.
+    /// Returns how many publishes were left out so far because the buffer was full.
     pub fn dropped(&self) -> u64 {
         self.buffer.held.lock().dropped
     }

@@ -15,7 +15,7 @@
 use hapax_core::pressure::facts;
 use hapax_core::pressure::whatif::{FACTORS, Sampler, WhatIf};
 use hapax_core::window::engine::{EngineKind, Stamp};
-use hapax_core::window::event::Deaf;
+use hapax_core::window::event::NoListener;
 use hapax_core::window::{
     Event, Key, Limits, Listener, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, Window, reserve_one,
 };
@@ -126,7 +126,7 @@ fn counted_from(trace: &[Publish]) -> Duration {
 
 /// Returns the share that a window of this capacity catches from that time on.
 fn exact(trace: &[Publish], limits: Limits, engine: EngineKind, base: Instant, since: Duration) -> f64 {
-    let run = Run::new(window(limits, engine, Arc::new(Deaf)));
+    let run = Run::new(window(limits, engine, Arc::new(NoListener)));
     let (mut caught, mut all) = (0.0, 0.0);
     for publish in trace {
         let duplicate = run.publish(publish.id, base + publish.at);

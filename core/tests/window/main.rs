@@ -15,6 +15,7 @@ mod examples;
 #[path = "../support/late.rs"]
 mod late;
 mod model;
+mod slices;
 mod takeovers;
 mod threads;
 mod together;

@@ -127,7 +127,7 @@ impl Site {
         let window = self.window(window);
         let scope: Scope = window.rules().scope;
         let key = self.keys.key(scope, vhost.as_bytes(), exchange.as_bytes(), key.as_bytes(), &id);
-        reserve_one(&window, key, now(), &Arc::new(Mailbox::new()), Ticket(0))
+        reserve_one(window, key, now(), &Arc::new(Mailbox::new()), Ticket(0))
     }
 
     /// `count` ids in window `orders`.

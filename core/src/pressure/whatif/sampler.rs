@@ -3,7 +3,7 @@
 
 use super::WhatIf;
 use crate::pressure::facts;
-use crate::window::{Apart, Claim, Event, Limits};
+use crate::window::{CacheAligned, Claim, Event, Limits};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -13,7 +13,7 @@ use std::time::Instant;
 pub struct Sampler {
     /// Keys below this are sampled. At 0, none is.
     threshold: AtomicU64,
-    what_if: Apart<Mutex<Option<WhatIf>>>,
+    what_if: CacheAligned<Mutex<Option<WhatIf>>>,
 }
 
 impl Sampler {

@@ -310,10 +310,6 @@ impl Channel {
     /// Handles a frame of the upstream that is for the client, as nearly all are.
     fn recv_for_client(&mut self, kind: FrameKind, id: Option<MethodId>, frame: View<'_>, cx: &mut Cx<'_>) {
         let Halves { publisher, deliveries, .. } = &mut self.halves;
-        let waits = match id {
-            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => publisher.recv_tx_ended(frame, cx),
-            Some(_) | None => publisher.ledger_mut().delays(kind, id, frame),
-        };
         match id {
             Some(MethodId::BASIC_RETURN) if publisher.ledger().hears_returns() => {
                 return deliveries.hold_return(frame);
@@ -321,6 +317,11 @@ impl Channel {
             Some(MethodId::CONFIRM_SELECT_OK) => {
                 cx.link.out.client.forward(frame);
                 return deliveries.recv_confirm_select_ok();
+            }
+            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
+                if publisher.recv_tx_ended(frame, cx) {
+                    return;
+                }
             }
             Some(MethodId::BASIC_CONSUME_OK) => {
                 if deliveries.recv_consume_ok(frame) && self.life.is_open_or_settling() {
@@ -330,10 +331,11 @@ impl Channel {
             Some(MethodId::BASIC_CANCEL) => deliveries.recv_cancel(frame),
             Some(_) | None => {}
         }
-        if !waits {
-            self.flush(cx);
-            self.halves.forward_to_client(kind, id, frame, cx);
+        if self.halves.publisher.ledger_mut().delays(kind, id, frame) {
+            return;
         }
+        self.flush(cx);
+        self.halves.forward_to_client(kind, id, frame, cx);
     }
 
     // ---- ends ------------------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ const PER_SHARD: usize = 4096;
 const MAX_SHARDS: usize = 16;
 /// Expired entries that one insert removes from the tail.
 const SWEEP: usize = 2;
-/// How far from the tail one that is expired is looked for, to make room instead of a live one: a few long-lived ids at
-/// the tail must not let live ones be pushed out while expired ones stay.
+/// How many entries from the tail are searched for an expired one, which then makes room instead of a live one. So a few long-lived
+/// ids at the tail do not cause live ids to be evicted while expired ones stay.
 const LOOK: usize = 8;
 /// Expired entries that a call to `sweep` removes from each shard.
 const SWEEP_IDLE: usize = 1024;
@@ -28,16 +28,16 @@ const NODE: usize = (size_of::<(Packed, Slot, [usize; 2])>() + 8).next_multiple_
 /// Two pointers and a tag.
 const BUCKET: usize = size_of::<[usize; 2]>() + 1;
 
-/// What a full store takes, see [`EngineKind::bytes_at`](super::EngineKind::bytes_at).
+/// Returns the bytes of a full store, see [`EngineKind::bytes_at`](super::EngineKind::bytes_at).
 pub(super) fn bytes_at(capacity: usize) -> usize {
     let count = count(capacity);
     count * Shard::bytes_for(capacity.div_ceil(count), capacity.div_ceil(count), true)
 }
 
-/// See the module's doc.
+/// A store over the `lru` crate, in shards.
 #[derive(Debug)]
 pub(in crate::window) struct Lru {
-    /// The outer lock is only ever written by a resize that changes the number of shards.
+    /// Only a resize that changes the number of shards takes the outer write lock.
     shards: RwLock<Box<[Mutex<Shard>]>>,
 }
 
@@ -126,7 +126,7 @@ impl Engine for Lru {
         self.sum(Shard::bytes)
     }
 
-    /// Between two doublings of the index, on the average.
+    /// The average between two doublings of the index.
     fn bytes_per_entry(&self) -> f64 {
         NODE as f64 + 1.5 * 8.0 / 7.0 * BUCKET as f64
     }
@@ -204,7 +204,8 @@ impl Shard {
         self.trim(cause, gone);
     }
 
-    /// Told before it is done: the listener's lock would wait for whatever is written here to arrive in memory.
+    /// Evicts an entry. Tells `gone` before it writes anything: the listener takes a lock, and a locked instruction would wait until
+    /// those writes are in memory.
     fn trim(&mut self, cause: EvictionCause, gone: &mut impl Gone) {
         while self.map.len() > self.capacity {
             let Some((key, slot)) = self.map.peek_lru() else { break };

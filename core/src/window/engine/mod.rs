@@ -1,19 +1,21 @@
-//! Engines: bounded stores of *seen* keys. One contract, one test suite (`tests/window_contract.rs`).
+//! Engines: bounded stores of *seen* keys. They have one contract and one test suite (`core/tests/window`).
 //!
-//! An engine knows nothing of reservations, sessions or listeners, and has no clock: a [`Stamp`] comes with each call, and
-//! what leaves the store is handed out as an [`Entry`], so that nothing leaves uncounted.
+//! An engine knows nothing of reservations, sessions or listeners, and has no clock. A [`Stamp`] comes with each call. Each entry that
+//! leaves the store is handed out, so that nothing leaves uncounted.
 
 mod compact;
 mod lru;
 mod moka;
+mod wall;
 
 pub(in crate::window) use compact::Compact;
+pub use wall::WallEntry;
 
 use super::{EvictionCause, Key};
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// Ids of one window at most, 20 GB of them: what `compact` can number.
+/// Ids of one window at most. `compact` can number no more. They take 20 GB.
 pub const MOST_IDS: usize = 500_000_000;
 
 /// Which engine a window uses.
@@ -42,8 +44,8 @@ impl EngineKind {
         }
     }
 
-    /// Whether a change of capacity costs no more than what leaves. Otherwise everything is moved to a new store, the old
-    /// one and the new one lie in memory together for a moment, and nobody else gets in.
+    /// Returns true if a change of capacity costs no more than the entries that leave. Otherwise everything moves to a new store. Both
+    /// stores are in memory for a moment, and every other caller waits.
     pub fn resizes_in_place(self) -> bool {
         match self {
             EngineKind::Moka => false,
@@ -51,7 +53,7 @@ impl EngineKind {
         }
     }
 
-    /// What a full store for `capacity` keys takes on the heap, at most.
+    /// Returns the bytes that a full store for `capacity` keys takes on the heap at most.
     pub fn bytes_at(self, capacity: usize) -> usize {
         match self {
             EngineKind::Moka => moka::bytes_at(capacity),
@@ -60,7 +62,7 @@ impl EngineKind {
         }
     }
 
-    /// An empty store for at most `capacity` keys (at least one).
+    /// Returns an empty store for at most `capacity` keys (at least one).
     pub(super) fn build(self, capacity: usize) -> Store {
         match self {
             EngineKind::Moka => Store::Moka(moka::Moka::new(capacity)),
@@ -75,35 +77,35 @@ impl EngineKind {
 pub struct Stamp(pub u64);
 
 impl Stamp {
-    /// This much later.
+    /// Returns the moment that is this much later.
     pub fn after(self, delay: Duration) -> Stamp {
         Stamp(self.0.saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX)))
     }
 
-    /// From then until now; zero if another thread's clock was read a moment later.
+    /// Returns the time from `then` until this moment. It is zero if another thread read its clock a moment later.
     pub fn since(self, then: Stamp) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(then.0))
     }
 }
 
-/// What is known of a seen key.
+/// One seen key in the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// when it was committed, or last made young again
     pub at: Stamp,
-    /// from then on it is not seen any more
+    /// from this moment on it is not seen any more
     pub until: Stamp,
-    /// dropped since the commit
+    /// duplicates since the commit
     pub duplicates: u32,
 }
 
 impl Entry {
-    /// Its TTL is over.
+    /// Returns true if its TTL is over.
     pub fn is_expired(&self, now: Stamp) -> bool {
         now >= self.until
     }
 
-    /// A duplicate came; with `refresh` the entry's own TTL starts again.
+    /// Counts a duplicate. With `refresh` the entry's TTL starts again.
     fn touch(&mut self, now: Stamp, refresh: bool) {
         self.duplicates = self.duplicates.saturating_add(1);
         if refresh && now > self.at {
@@ -113,13 +115,14 @@ impl Entry {
     }
 }
 
-/// Takes what leaves the store: the key, what was known of it, and the cause as the engine sees it: an entry that makes room is `Capacity` even if its
-/// TTL is over; the window knows better. Called with the engine's lock held: it must not call the engine.
+/// Takes an entry that leaves the store, with its key and the cause. The cause is the engine's: an entry that makes room is
+/// `Capacity` even if its TTL is over, and the window corrects that. Called with the engine's lock held, so it must not call the
+/// engine.
 pub trait Gone: FnMut(Key, Entry, EvictionCause) {}
 
 impl<F: FnMut(Key, Entry, EvictionCause)> Gone for F {}
 
-/// The contract.
+/// The contract of all engines.
 ///
 /// * At most `capacity` entries, counted after every call (an engine may state a slack under concurrency).
 /// * A live entry makes room only if it is the least recently *seen* of its shard: since its commit or its last duplicate.
@@ -132,47 +135,48 @@ impl<F: FnMut(Key, Entry, EvictionCause)> Gone for F {}
 ///
 /// The caller never works on one key from two threads at once.
 pub trait Engine: Send + Sync + Debug {
-    /// Whether the key is seen; if so the duplicate is counted and the key becomes the most recently seen.
+    /// Returns true if the key is seen. Then it counts a duplicate, and the key becomes the most recently seen one.
     fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool;
-    /// What is known of the key, expired or not. Changes nothing, not even recency.
+    /// Returns the key's entry, expired or not. Changes nothing, not even recency.
     fn peek(&self, key: Key) -> Option<Entry>;
-    /// Makes the key seen, as the most recent one. It must not be there yet: ask for it first (`touch`, `remove`).
+    /// Adds the key as the most recently seen one. It must not be there yet: call `touch` or `remove` first.
     fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone);
     /// Removes the key, expired or not.
     fn remove(&self, key: Key) -> Option<Entry>;
-    /// Changes the capacity; what has no place leaves at once, least recently seen first. What it took goes back to the
-    /// allocator, index included.
+    /// Changes the capacity. Entries that no longer fit leave at once, least recently seen first. Their memory goes back to the
+    /// allocator, with that of the index.
     fn resize(&self, capacity: usize, gone: &mut impl Gone);
     /// Removes everything.
     fn clear(&self, gone: &mut impl Gone);
-    /// Removes expired entries that are easy to find, for times when no insert does it. Bounded work.
+    /// Removes expired entries that are easy to find, with a bound on the work. For times when no insert does it.
     fn sweep(&self, now: Stamp, gone: &mut impl Gone);
-    /// Entries held, expired ones that were not yet swept included.
+    /// Returns the number of entries, expired ones that were not swept yet included.
     fn len(&self) -> usize;
-    /// Whether it holds none.
+    /// Returns true if there is no entry.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Entries at most.
+    /// Returns how many entries there can be.
     fn capacity(&self) -> usize;
-    /// An honest estimate of what the entries and their index occupy on the heap.
+    /// Estimates the bytes that the entries and their index take on the heap.
     fn bytes(&self) -> usize;
-    /// What an entry and its part of the index take when the store is well filled.
+    /// Estimates the bytes of one entry with its part of the index when the store is well filled.
     fn bytes_per_entry(&self) -> f64;
-    /// A hint: reads what a look-up of these keys will read; and, if they are to be inserted (`insert`), also what has to
-    /// make room for them. Waits for no lock.
+    /// A hint: reads what a look-up of these keys will read. With `insert`, also reads the entries that will have to make room for
+    /// them. Waits for no lock.
     fn warm(&self, _keys: &[Key], _insert: bool) {}
-    /// The instant of the entry that would have to make room next, or a cheap estimate of it.
+    /// Returns when the entry that has to make room next was committed, or a cheap estimate of that.
     fn oldest(&self) -> Option<Stamp> {
         None
     }
 }
 
-/// A store of any kind. Not a `dyn Engine`: calls are inlined, and no jump is predicted badly amid a window's cache misses.
+/// A store of any kind. It is an enum and not a `dyn Engine`, so that calls are inlined and the processor predicts no jump wrongly
+/// among a window's cache misses.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "one a window, which lies behind an `Arc`: a box would be one miss more"
+    reason = "there is one for each window, behind an `Arc`; a box would be one more cache miss"
 )]
 pub(super) enum Store {
     Moka(moka::Moka),
@@ -181,8 +185,8 @@ pub(super) enum Store {
 }
 
 impl Store {
-    /// The store, if keys of different locks of the window can be committed in any order, for none of them makes room for
-    /// another: then they may come lock by lock.
+    /// Returns the store if commits can be made lock by lock. That needs a shard for each lock of the window, so that no key makes room
+    /// for a key of another lock.
     pub(super) fn by_lock(&self) -> Option<&Compact> {
         match self {
             Store::Compact(engine) if engine.has_a_shard_for_each_lock() => Some(engine),
@@ -191,7 +195,7 @@ impl Store {
     }
 }
 
-/// The same call to whichever it is.
+/// Makes the same call on whichever store it is.
 macro_rules! each {
     ($store:expr, $engine:ident => $call:expr) => {
         match $store {

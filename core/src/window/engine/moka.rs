@@ -1,6 +1,6 @@
 //! `moka::sync::Cache` with the LRU policy.
 //!
-//! What moka does not do, and what is done about it:
+//! moka does not do all that a window needs. This file adds the rest:
 //!
 //! * *It is lazy*: inserts and reads are logged, and applied later. Each insert here applies them, so that after it there
 //!   are at most `capacity` entries, plus one for each thread that is inside an insert at that moment. The order is exact as
@@ -9,8 +9,8 @@
 //! * *Its clock cannot be driven*: it is given no TTL, the instants are ours.
 //! * *It cannot look without touching*: [`Peek`] reads from the stored key while moka compares it.
 //! * *It cannot be resized*: a resize makes a new cache and moves the most recently seen entries over. Nobody else gets in.
-//! * *It does not show its tail*: a queue in commit order serves to find what has expired. So an expired entry may be found
-//!   later than by `lru`, or found where `lru` does not look.
+//! * *It does not show its tail*: a queue in commit order finds expired entries. It may find one later than `lru` does, or find one
+//!   where `lru` does not look.
 
 use super::{Engine, Entry, EvictionCause, Gone, Stamp};
 use crate::window::Key;
@@ -29,9 +29,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Entries of the queue that one insert looks at. More than one, so that the queue does not grow.
 const SWEEP: usize = 2;
-/// One in so many inserts or duplicates passes over what lives at the front of the queue.
+/// After this many inserts and duplicates, live entries at the front of the queue are moved to its end.
 const TURN: u64 = 64;
-/// How many of the queue may have left, beside an eighth of it.
+/// How many entries of the queue may have left the cache, beside an eighth of it.
 const SLACK: usize = 16;
 /// Entries of the queue that a call to `sweep` looks at.
 const SWEEP_IDLE: usize = 1024;
@@ -39,7 +39,7 @@ const SWEEP_IDLE: usize = 1024;
 /// filled and 6 % too little after five times as many ids.
 const BYTES_PER_ENTRY: usize = 436;
 
-/// What a full store takes at most, see [`EngineKind::bytes_at`](super::EngineKind::bytes_at): the queue may be an eighth longer
+/// Returns the bytes of a full store, see [`EngineKind::bytes_at`](super::EngineKind::bytes_at). The queue may be an eighth longer
 /// than the cache, and its buffer twice as long.
 pub(super) fn bytes_at(capacity: usize) -> usize {
     capacity / 16 * 17 * BYTES_PER_ENTRY
@@ -47,12 +47,12 @@ pub(super) fn bytes_at(capacity: usize) -> usize {
         + capacity / 4 * 9 * size_of::<Arc<Slot>>()
 }
 
-/// See the module's doc.
+/// A store over one moka cache.
 #[derive(Debug)]
 pub(in crate::window) struct Moka {
-    /// Written by resize only.
+    /// Only a resize takes the write lock.
     store: RwLock<Store>,
-    /// Counts inserts and duplicates, to know the order when the cache is made anew.
+    /// Counts inserts and duplicates. A resize needs the order.
     ticks: AtomicU64,
 }
 
@@ -153,7 +153,7 @@ impl Engine for Moka {
         (BYTES_PER_ENTRY + size_of::<Arc<Slot>>()) as f64
     }
 
-    /// Of the front of the queue: it is the oldest, but for what duplicates have made young and for what has left.
+    /// Returns the age of the front of the queue. It is the oldest entry, unless a duplicate has made it young or it has left.
     fn oldest(&self) -> Option<Stamp> {
         let store = self.store.read();
         let queue = store.queue.lock();
@@ -161,20 +161,20 @@ impl Engine for Moka {
     }
 }
 
-/// A cache and what has to be known beside it.
+/// A cache, and what moka does not say about it.
 #[derive(Debug)]
 struct Store {
     cache: Cache<Stored, Arc<Slot>, KeyHash>,
     capacity: usize,
     shelf: Arc<Shelf>,
-    /// Every entry once, in commit order at first; and for a while some that have left.
+    /// Holds every entry once, in commit order at first. Entries that have left the cache stay here for a while.
     queue: Mutex<VecDeque<Arc<Slot>>>,
 }
 
-/// What moka's eviction listener, which may run in any call, leaves for us.
+/// Evicted entries, which moka's eviction listener puts here. It may run in any call.
 #[derive(Debug, Default)]
 struct Shelf {
-    /// Moka's own count lags behind.
+    /// The entries in the cache. Moka's own count lags behind.
     len: AtomicUsize,
     evicted: Mutex<Vec<Arc<Slot>>>,
 }
@@ -213,7 +213,7 @@ impl Store {
         Some(slot)
     }
 
-    /// Applies what moka has put off, and hands out what it has evicted.
+    /// Applies the operations that moka has put off, and hands out the entries that it has evicted.
     fn settle(&self, cause: EvictionCause, gone: &mut impl Gone) {
         self.cache.run_pending_tasks();
         for slot in std::mem::take(&mut *self.shelf.evicted.lock()) {
@@ -221,9 +221,9 @@ impl Store {
         }
     }
 
-    /// Looks at the next few of the queue: what has left is dropped, what has expired is removed. What lives stays where
-    /// it is, and what is behind it too, unless `turn` says that it is time to look there, or too much of the queue must
-    /// have left: then it goes to the end.
+    /// Looks at the next few entries of the queue. Drops those that have left the cache, and removes expired ones. Stops at a live
+    /// one. If `turn` is set, or if too much of the queue must have left the cache, a live entry moves to the end instead, and the
+    /// search goes on.
     ///
     /// The queue stays locked from looking to removing: a key that is committed anew goes through the queue before the
     /// cache, so it is never the new entry that is removed.
@@ -257,7 +257,7 @@ impl Store {
 struct Slot {
     key: Key,
     entry: Mutex<Entry>,
-    /// The tick of its commit or last duplicate.
+    /// The count of inserts and duplicates at its commit or last duplicate.
     seen: AtomicU64,
 }
 
@@ -267,7 +267,7 @@ impl Slot {
     }
 }
 
-/// What moka takes for the key: the slot, so that [`Peek`] can get at it.
+/// The key as moka stores it. It holds the slot, so that [`Peek`] can read it.
 #[derive(Debug)]
 struct Stored(Arc<Slot>);
 
@@ -291,8 +291,7 @@ impl Hash for Stored {
     }
 }
 
-/// A question for a key that brings the slot back. `contains_key` is the one look-up of moka's that is not a use, but it
-/// only says yes or no.
+/// A look-up that brings the slot back. Of moka's look-ups only `contains_key` does not count as a use, and it says only yes or no.
 struct Peek {
     key: Key,
     found: RefCell<Option<Arc<Slot>>>,

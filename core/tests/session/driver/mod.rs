@@ -120,7 +120,7 @@ impl Driver {
             waiters_per_id: usize::from(two & 3),
         };
         let local: Arc<LocalWindow> =
-            LocalWindow::new(rules, limits, EngineKind::default(), Arc::new(event::Deaf));
+            LocalWindow::new(rules, limits, EngineKind::default(), Arc::new(event::NoListener));
         let late = Late { verdicts: one & 64 != 0, commits: two & 8 != 0, waits_on: two & 16 != 0 };
         let late = (late.verdicts || late.commits).then(|| LateWindow::with(local.clone(), late));
         let window: Arc<dyn Window> = match &late {

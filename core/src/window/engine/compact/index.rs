@@ -1,16 +1,18 @@
-//! From a key to its place: open addressing in lines of 64 bytes, so that a look-up is one cache miss.
+//! The index finds the place of a key. It uses open addressing in lines of 64 bytes, so that a look-up is one cache miss.
 //!
-//! A line holds ten places, and of each 16 bits of the key's hash (its *mark*). The mark says which line is a key's home;
-//! what finds its home full goes to the next line with room, and is counted by each line that it passes. A look-up goes on
-//! only from a line that was passed, four in five end at home. A removal counts down again, and who had to pass the line where
-//! a place is free now comes back to it: so there are no tombstones, no churn ever makes the table grow, need cleaning or
-//! take longer, and a line that is passed is full.
+//! A line holds ten places. Beside each place it holds 16 bits of the key's hash, the *mark*. The mark also says which line is
+//! the key's *home*. A key whose home is full goes to the next line that has room. Each full line that it passes on the way
+//! counts it in `passed`. A look-up goes on to the next line only if the count of the present line is not zero. Four look-ups
+//! in five end at home.
 //!
-//! The lines are in segments that grow by an eighth when they are 85 % full, each for itself. Since the mark holds all
-//! that is needed to find the new home, that is a walk over two pieces of memory of some 40 KB (at 10,000,000 ids), and
-//! never over the slots. So no operation ever has to stop for the table as a whole, and one that has grown is between 75 % and 85 % full.
+//! A removal counts down. When a place becomes free, the nearest entry that passed this line moves back into it. So there are no
+//! tombstones: churn never makes the table grow or slow down, and it never needs cleaning. A line that was passed is always full.
 //!
-//! Why not `hashbrown`, which is at home here: ADR 3.
+//! The lines are divided into segments. A segment grows by an eighth when it is 85 % full. The mark is enough to find the new
+//! home, so growing copies one piece of memory of about 40 KB to another (at 10,000,000 ids) and reads no slot. No operation
+//! ever stops for the whole table. A segment that grows is between 75 % and 85 % full.
+//!
+//! ADR 3 says why this is not `hashbrown`.
 
 /// Places in a line.
 const PLACES: usize = 10;
@@ -19,18 +21,19 @@ const LANES: usize = 4;
 /// How full a segment may be, in percent, and how empty before it is made smaller.
 const FULL: usize = 85;
 const SPARSE: usize = 40;
-/// As full as it is then made.
+/// How full a segment is after it was made smaller, in percent.
 const SMALLER: usize = 70;
+/// The place of a lane that is free.
 pub(super) const NOTHING: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Line {
-    /// Of the first eight, four in a word, the first one lowest: a word is compared at once.
+    /// The marks of the first eight lanes, four in a word, the first one lowest. A word is compared in one step.
     marks: [u64; 2],
-    /// Of the last two.
+    /// The marks of the last two lanes.
     last_marks: u32,
-    /// How many that have their home here or before are behind this line.
+    /// How many keys passed this line because it was full: their home is here or before, and their place is behind.
     passed: u32,
     places: [u32; PLACES],
 }
@@ -38,21 +41,22 @@ struct Line {
 impl Line {
     const EMPTY: Line = Line { marks: [0; 2], last_marks: 0, passed: 0, places: [NOTHING; PLACES] };
 
-    /// A bit for each lane with this mark, see [`lane`]; perhaps also for some behind the first such, so ask the place.
+    /// Returns a bit for each lane with this mark, see [`lane`]. Lanes above the first match may be reported by mistake, so the
+    /// caller has to look at the key in the slot.
     #[inline]
     fn lanes(&self, mark: u16) -> u64 {
         const ONES: u64 = u64::MAX / 0xffff;
         let [first, second] = self.marks;
         let mut lanes = 0;
         for (word, marks) in [first, second, self.last_marks.into()].into_iter().enumerate() {
-            // The highest bit of a lane whose difference is nothing.
+            // Sets the highest bit of each lane whose difference is zero.
             let differences = marks ^ (u64::from(mark) * ONES);
             lanes |= (differences.wrapping_sub(ONES) & !differences & (ONES << 15)) >> word;
         }
         lanes
     }
 
-    /// The lane of the mark whose place fits.
+    /// Returns the lane that has this mark and whose place fits.
     #[inline]
     fn find(&self, mark: u16, fits: &impl Fn(u32) -> bool) -> Option<usize> {
         let mut lanes = self.lanes(mark);
@@ -66,13 +70,13 @@ impl Line {
         None
     }
 
-    /// At the lowest of these lanes; nothing if there is none.
+    /// Returns the place at the lowest of these lanes, [`NOTHING`] if there is none.
     #[inline]
     fn place(&self, lanes: u64) -> u32 {
         self.places.get(lane(lanes)).copied().unwrap_or(NOTHING)
     }
 
-    /// The first one. (All are looked at: where a loop would end is nothing that a processor could foresee.)
+    /// Returns the first free lane. Looks at all lanes, because a processor could not predict where a shorter loop ends.
     #[inline]
     fn free_lane(&self) -> Option<usize> {
         let free = |sum, (lane, place): (usize, &u32)| sum | u32::from(*place == NOTHING) << lane;
@@ -97,14 +101,15 @@ impl Line {
     }
 }
 
-/// Of the lowest bit of [`Line::lanes`]: a word's bits are 16 apart, and the words one. None has the number that no bit gives.
+/// Returns the lane of the lowest bit of [`Line::lanes`]. The bits of one word are 16 apart, and each word is shifted by one
+/// more. Without any bit it returns a number that no lane has.
 #[inline]
 fn lane(lanes: u64) -> usize {
     let bit = lanes.trailing_zeros() as usize;
     (15 - bit % 16) * LANES + bit / 16
 }
 
-/// See the module's doc.
+/// The index of one shard: places by the hashes of their keys.
 #[derive(Debug)]
 pub(super) struct Index {
     /// A power of two.
@@ -113,37 +118,37 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Empty, with `segments` (a power of two, at most 2^16) parts that grow one by one.
+    /// Returns an empty index with this many segments: a power of two, at most 2^16. They grow one by one.
     pub(super) fn new(segments: usize) -> Index {
         Index { segments: std::iter::repeat_with(Segment::default).take(segments).collect(), lines: 0 }
     }
 
-    /// The place of this hash that fits.
+    /// Returns the place of this hash for which `fits` says true.
     pub(super) fn find(&self, hash: u64, fits: impl Fn(u32) -> bool) -> Option<u32> {
         let segment = &self.segments[self.segment(hash)];
         segment.find(mark(hash), &fits).map(|(line, lane)| segment.lines[line].places[lane])
     }
 
-    /// Reads the line where a look-up of this hash begins, and tells nothing.
+    /// Reads the line where a look-up of this hash begins. The result means nothing; it keeps the read from being optimised away.
     pub(super) fn warm(&self, hash: u64) -> u32 {
         let segment = &self.segments[self.segment(hash)];
         segment.lines.get(segment.home(mark(hash))).map_or(0, |line| line.passed)
     }
 
-    /// Reads the line behind it, if there is more to be looked at.
+    /// Reads the second line, if a look-up would go on there.
     pub(super) fn warm_next(&self, hash: u64) -> u32 {
         let (_, next) = self.first_two(hash);
         next.passed
     }
 
-    /// Where this hash probably is, or [`NOTHING`]. It reads the line where a look-up begins and the one behind it, and does
-    /// not decide by them what to do next: who looks for many waits for all of them at once.
+    /// Returns the place where this hash probably is, or [`NOTHING`]. Reads the first two lines of a look-up and branches on
+    /// neither, so a caller that looks for many hashes waits for all their cache misses at the same time.
     pub(super) fn warm_find(&self, hash: u64) -> u32 {
         let (home, next) = self.first_two(hash);
         home.place(home.lanes(mark(hash))).min(next.place(next.lanes(mark(hash))))
     }
 
-    /// The line where a look-up begins, and the one where it goes on; the same one if it does not.
+    /// Returns the line where a look-up begins and the one where it goes on. They are the same line if it does not go on.
     #[inline]
     fn first_two(&self, hash: u64) -> (&Line, &Line) {
         let segment = &self.segments[self.segment(hash)];
@@ -153,16 +158,17 @@ impl Index {
         (home, segment.lines.get(next).unwrap_or(&segment.lines[0]))
     }
 
-    /// It must not be there yet.
+    /// Adds a place. The hash must not be there with this key yet.
     pub(super) fn insert(&mut self, hash: u64, place: u32) {
         self.change(hash, |segment| segment.insert(mark(hash), place));
     }
 
+    /// Removes a place; does nothing if it is not there.
     pub(super) fn remove(&mut self, hash: u64, place: u32) {
         self.change(hash, |segment| segment.remove(mark(hash), place));
     }
 
-    /// It has moved.
+    /// Notes that a slot has moved from one place to another.
     pub(super) fn replace(&mut self, hash: u64, from: u32, to: u32) {
         let segment = &mut self.segments[self.segment(hash)];
         if let Some((line, lane)) = segment.find(mark(hash), &|place| place == from) {
@@ -178,9 +184,9 @@ impl Index {
         with_holes(self.lines) + self.segments.len() * size_of::<Segment>()
     }
 
-    /// At most, with so many in so many segments.
+    /// Returns the bytes that an index with `len` places in this many segments takes at most.
     pub(super) fn bytes_at(len: usize, segments: usize) -> usize {
-        // What has just grown has an eighth more than what is full, and a line that is rounded up.
+        // A segment that has just grown has an eighth more lines than it needed, and one more by rounding.
         let lines = len.div_ceil(segments) * 100 * 9 / (PLACES * FULL * 8) + 2;
         (with_holes(lines) + size_of::<Segment>()) * segments
     }
@@ -192,21 +198,21 @@ impl Index {
         self.lines = self.lines + segment.lines.len() - before;
     }
 
-    /// By bits that are neither those of the mark nor those of the shard.
+    /// Returns the segment of a hash. Its bits are neither those of the mark nor those that choose the shard.
     fn segment(&self, hash: u64) -> usize {
         (hash >> 32 & 0xffff) as usize & (self.segments.len() - 1)
     }
 
-    /// The most that one operation ever has to move.
+    /// Returns the length of the largest segment: the most that one operation ever has to move.
     #[cfg(test)]
     pub(super) fn largest_segment(&self) -> usize {
         self.segments.iter().map(|segment| segment.len).max().unwrap_or(0)
     }
 }
 
-/// What so many lines take. A segment that has grown leaves a hole where it was, and all segments grow at about the same
-/// time: measured, three eighths of what they hold now. In pages of one size there would be none, but a look-up takes
-/// one more cache miss, and a quarter more time.
+/// Returns the bytes that this many lines take on the heap. A segment that grows leaves a hole behind, and all segments grow at
+/// about the same time. Measured, the holes are three eighths of what the segments hold. Pages of one size would leave no holes, but
+/// a look-up would take one more cache miss and a quarter more time.
 fn with_holes(lines: usize) -> usize {
     lines * size_of::<Line>() * 11 / 8
 }
@@ -216,6 +222,7 @@ fn mark(hash: u64) -> u16 {
     hash as u16
 }
 
+/// A part of the index that grows by itself.
 #[derive(Debug, Default)]
 struct Segment {
     lines: Vec<Line>,
@@ -253,7 +260,7 @@ impl Segment {
         self.put(mark, place);
     }
 
-    /// There is room: fewer are in than fit.
+    /// Puts a place into the first line from its home on that has room. The caller has made sure that there is room.
     fn put(&mut self, mark: u16, place: u32) {
         let mut line = self.home(mark);
         loop {
@@ -277,7 +284,8 @@ impl Segment {
         }
     }
 
-    /// A lane is free: who had to pass its line comes back to it, and leaves another one free, until nobody did.
+    /// Fills a lane that has become free: the nearest entry that passed this line moves back into it. That frees another lane,
+    /// which is filled in the same way, until nothing has passed the line.
     fn fill(&mut self, mut line: usize, mut lane: usize) {
         while self.lines[line].passed > 0 {
             let (from, theirs) = self.who_passed(line);
@@ -289,7 +297,7 @@ impl Segment {
         self.lines[line].places[lane] = NOTHING;
     }
 
-    /// The nearest of those that passed this line, of which there is one: where it is.
+    /// Returns line and lane of the nearest entry that passed this line. There must be one.
     fn who_passed(&self, line: usize) -> (usize, usize) {
         let mut at = line;
         loop {
@@ -305,12 +313,12 @@ impl Segment {
         }
     }
 
-    /// How many lines there are from one to another that is behind it.
+    /// Returns the number of steps from one line to another. The last line is followed by the first.
     fn way(&self, from: usize, to: usize) -> usize {
         if from <= to { to - from } else { to + self.lines.len() - from }
     }
 
-    /// One fewer goes from here to there.
+    /// Counts one entry less in each line from `from` up to the one before `to`.
     fn is_not_passed(&mut self, from: usize, to: usize) {
         let mut line = from;
         while line != to {
@@ -319,7 +327,8 @@ impl Segment {
         }
     }
 
-    /// Into so many lines. Marks come in nearly the order of their homes, so both pieces of memory are walked once.
+    /// Moves everything into this many lines. The marks are nearly in the order of their homes, so old and new memory are each
+    /// walked once.
     fn remake(&mut self, lines: usize) {
         if lines == self.lines.len() {
             return;
@@ -342,7 +351,7 @@ mod tests {
     use std::collections::HashMap;
 
     proptest! {
-        /// Few marks, so that lines overflow; a `HashMap` is the model.
+        /// The keys share few marks, so lines overflow. A `HashMap` is the model.
         #[test]
         fn it_holds_what_was_put_in(
             steps in prop::collection::vec((0..400_u64, any::<bool>()), 1..3000),
@@ -385,7 +394,8 @@ mod tests {
         }
     }
 
-    /// Whatever came and went: each line is passed by as many as if only those that are here had ever come.
+    /// Whatever was inserted and removed before, each line counts as many passed entries as if only the present ones had ever been
+    /// inserted.
     fn is_as_made_at_once(segment: &Segment) {
         let mut made = Segment { lines: vec![Line::EMPTY; segment.lines.len()], len: 0 };
         for line in &segment.lines {

@@ -3,7 +3,7 @@
 //! * [`slot`]: key, neighbours, instants and counter in half a cache line. Instants are whole milliseconds.
 //! * [`slab`]: slots in chunks, linked by 25-bit places: it grows and shrinks by chunks.
 //! * [`index`]: from a key to its place, one cache miss a look-up; grows in many small pieces.
-//! * [`quiet`]: until when surely nothing expires.
+//! * [`quiet`]: a time before which surely nothing expires.
 //! * [`shard`]: the four together.
 //!
 //! Shards are as those of `lru`: one for a small window, up to [`MAX_SHARDS`] for a large one, each with its part of the
@@ -24,7 +24,7 @@ mod slot;
 mod tests;
 
 use super::{Engine, Entry, EvictionCause, Gone, MOST_IDS, Stamp};
-use crate::window::{Apart, HINTED, Key};
+use crate::window::{CacheAligned, HINTED, Key};
 use index::NOTHING;
 use parking_lot::{Mutex, MutexGuard};
 use shard::Shard;
@@ -37,19 +37,19 @@ const PER_SHARD: usize = 4096;
 const MAX_SHARDS: usize = Key::LOCKS;
 /// Parts of the index of one of [`MAX_SHARDS`]; where there are fewer shards, each is small enough for one part.
 const SEGMENTS: usize = 128;
-/// A place has 25 bits, and one of them is nobody's. The configuration has this bound, too.
+/// A place has 25 bits, and one place stands for "no neighbour". The configuration has this bound, too.
 const _: () = assert!(MOST_IDS / MAX_SHARDS < slot::NONE as usize);
 /// Entries that are moved or evicted under one lock.
 const BATCH: usize = 256;
 /// Batches of expired entries that a call to `sweep` removes from each shard, and of places that it gives back.
 const SWEEP_ROUNDS: usize = 4;
 
-/// See the module's doc.
+/// The smallest store. It divides its keys among up to [`MAX_SHARDS`] shards.
 #[derive(Debug)]
 pub(in crate::window) struct Compact {
     /// The first `count` are in use.
-    shards: [Apart<Mutex<Shard>>; MAX_SHARDS],
-    /// Changes only while all shards are locked: whoever holds a shard's lock may trust it.
+    shards: [CacheAligned<Mutex<Shard>>; MAX_SHARDS],
+    /// Changes only while all shards are locked, so it is reliable for a caller that holds any shard's lock.
     count: AtomicUsize,
     /// One resize at a time.
     resizing: Mutex<()>,
@@ -60,7 +60,7 @@ impl Compact {
         let mut shards = plan(capacity);
         Compact {
             count: AtomicUsize::new(shards.len()),
-            shards: std::array::from_fn(|_| Apart(Mutex::new(shards.next().unwrap_or_else(unused)))),
+            shards: std::array::from_fn(|_| CacheAligned(Mutex::new(shards.next().unwrap_or_else(unused)))),
             resizing: Mutex::new(()),
         }
     }
@@ -86,8 +86,8 @@ impl Compact {
         }
     }
 
-    /// Each shard in turn, in rounds (0, 1, …) until the action says that it has no more to do. Whoever waits for the
-    /// shard comes between two rounds.
+    /// Calls `action` for each shard in turn, in rounds (0, 1, …), until it returns false. Between two rounds the lock is given to
+    /// threads that wait for it.
     fn each(&self, mut action: impl FnMut(&mut Shard, usize) -> bool) {
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -103,10 +103,10 @@ impl Compact {
         self.shards.iter().map(|shard| what(&shard.lock())).sum()
     }
 
-    /// Into another number of shards; nobody else gets in until it is done.
+    /// Moves everything into another number of shards. Holds all locks until it is done.
     ///
-    /// The order within an old shard is exact. Between them an entry counts as seen when the latest commit before it in
-    /// its shard's order was, which is exact up to the time between two fresh ids.
+    /// Within an old shard the order stays exact. Between shards, an entry counts as last seen at the latest commit that stands
+    /// before it in its own shard. That is exact up to the time between two fresh ids.
     fn reshard(&self, capacity: usize, gone: &mut impl Gone) {
         let mut shards: Vec<MutexGuard<'_, Shard>> = self.shards.iter().map(|shard| shard.lock()).collect();
         let mut all: Vec<(u64, Slot)> = Vec::new();
@@ -134,8 +134,9 @@ impl Compact {
 }
 
 impl Engine for Compact {
-    /// All locks first, then all the reading: a locked instruction in between would wait for what was read before it. What
-    /// somebody else holds is left out. A window with fewer shards than there can be is in the cache anyway.
+    /// Takes all locks first and reads afterwards, because a locked instruction in between would wait for the reads before it.
+    /// Leaves out shards that another thread holds. A window with fewer than [`MAX_SHARDS`] shards is small enough to be in the
+    /// cache anyway.
     fn warm(&self, keys: &[Key], insert: bool) {
         let keys = keys.get(..HINTED).unwrap_or(keys);
         if self.count.load(Relaxed) < MAX_SHARDS {
@@ -148,7 +149,7 @@ impl Engine for Compact {
         let mut shards =
             Shards(std::array::from_fn(|n| if keys_of[n] > 0 { self.shards[n].try_lock() } else { None }));
         let mut sum = shards.warm_lines(keys, Shard::warm);
-        // By now the first lines say who has to look further, and where.
+        // The first lines are in the cache now. They say which keys need a second line.
         if insert {
             sum ^= shards.warm_oldest(keys_of);
             sum ^= shards.warm_lines(keys, Shard::warm_next);
@@ -185,7 +186,8 @@ impl Engine for Compact {
             shard.capacity = match old {
                 _ if old == new => share(capacity, new, n),
                 1 => capacity.min(shard.capacity),
-                // What surely has no place leaves in batches first. Twice a fair share: they are not filled evenly.
+                // Entries that cannot fit are evicted in batches before the shards are divided anew. The bound is twice a fair
+                // share, because the shards are not filled evenly.
                 _ => (2 * capacity / old + 64).min(shard.capacity),
             };
         }
@@ -225,52 +227,54 @@ impl Engine for Compact {
         self.sum(|shard| shard.capacity)
     }
 
-    /// Within 3 % of the resident size at 1,000,000 and 10,000,000 ids, with glibc's allocator.
+    /// Measured: within 3 % of the resident size at 1,000,000 and 10,000,000 ids, with glibc's allocator.
     fn bytes(&self) -> usize {
         size_of::<Compact>() + self.sum(Shard::bytes)
     }
 
-    /// A slot, and its part of an index that is between just grown and full.
+    /// Counts a slot and its part of an index that is half-way between just grown and full.
     fn bytes_per_entry(&self) -> f64 {
         43.0
     }
 
-    /// Of the shard whose turn to evict would come first.
+    /// Returns the oldest of the shards' oldest entries.
     fn oldest(&self) -> Option<Stamp> {
-        let of = |shard: &Apart<Mutex<Shard>>| shard.lock().oldest();
+        let of = |shard: &CacheAligned<Mutex<Shard>>| shard.lock().oldest();
         self.shards.iter().filter_map(of).min()
     }
 }
 
-/// A shard that is locked for several inserts.
+/// A shard that stays locked for several inserts.
 pub(in crate::window) struct Held<'a>(MutexGuard<'a, Shard>);
 
 impl Held<'_> {
-    /// As [`Engine::insert`].
+    /// Does what [`Engine::insert`] does, without taking the lock.
     pub(in crate::window) fn insert(&mut self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
         self.0.insert(key, entry, now.into(), gone);
     }
 }
 
-/// What a hint looks at: all shards that it could lock at once.
+/// The shards that [`Compact::warm`] reads: all that it could lock without waiting.
 struct Shards<'a>([Option<MutexGuard<'a, Shard>>; MAX_SHARDS]);
 
 impl Shards<'_> {
-    /// The key's, if it was to be had, and what it looks for there.
+    /// Returns the shard of a key, if it is locked here, and the spread of the key.
     fn of(&self, key: Key) -> Option<(&Shard, u64)> {
         let spread = key.spread();
         Some((self.0[Key::shard_of(spread, MAX_SHARDS)].as_deref()?, spread))
     }
 
-    /// Of each key.
+    /// Reads one line of the index for each key.
     fn warm_lines(&self, keys: &[Key], line: impl Fn(&Shard, u64) -> u32) -> u32 {
         keys.iter().filter_map(|key| self.of(*key)).fold(0, |sum, (shard, spread)| sum ^ line(shard, spread))
     }
 
-    /// Of each shard as many of the oldest as will have to go, and those that an insert looks at beside them; then the lines
-    /// of those that go. (If there is room they stay, and are in the cache the next time: that costs next to nothing.) An
-    /// older slot says where the next one is, so all shards go a step together: the steps of one wait for each other, those of
-    /// sixteen do not.
+    /// Reads, in each shard, the oldest slots: as many as will be evicted (`leave`), and those that an insert looks at beside them.
+    /// Then reads the index lines of those that will be evicted. If the shard still has room, nothing is evicted; then the reads
+    /// were not needed, and they cost next to nothing.
+    ///
+    /// Each slot says where the next younger one is, so the reads within a shard have to wait for each other. All shards therefore
+    /// go one step at a time together, and sixteen reads are on their way at once.
     fn warm_oldest(&self, leave: [usize; MAX_SHARDS]) -> u32 {
         let shards = self.0.each_ref().map(Option::as_deref);
         let mut places = shards.map(|shard| shard.map_or(slot::NONE, Shard::oldest_place));
@@ -298,8 +302,8 @@ impl Shards<'_> {
         each(Shard::warm) ^ each(Shard::warm_next)
     }
 
-    /// The end of each look-up; and for who is there its slot, then that slot's neighbours, from between which it will be
-    /// taken. A step for all keys before the next one, as above.
+    /// Reads the last line of each look-up, then the slots of the keys that are there, then the neighbours of these slots, which a
+    /// duplicate unlinks them from. Makes each step for all keys before the next step.
     fn warm_slots(&self, keys: &[Key]) -> u32 {
         let mut found = [(0_usize, 0_u32); HINTED + 1];
         let mut count = 0;
@@ -320,36 +324,36 @@ impl Shards<'_> {
     }
 }
 
-/// In how many: a power of two.
+/// Returns the number of shards for a capacity: a power of two.
 fn shards(capacity: usize) -> usize {
     1 << (capacity / PER_SHARD).clamp(1, MAX_SHARDS).ilog2()
 }
 
-/// The part of the `n`th of `count`.
+/// Returns the capacity of the `n`th of `count` shards.
 fn share(capacity: usize, count: usize, n: usize) -> usize {
     capacity / count + usize::from(n < capacity % count)
 }
 
-/// Empty ones for it.
+/// Returns empty shards for a capacity.
 fn plan(capacity: usize) -> impl ExactSizeIterator<Item = Shard> {
     let capacity = capacity.clamp(1, MOST_IDS);
     let count = shards(capacity);
     (0..count).map(move |n| Shard::new(share(capacity, count, n), segments(count)))
 }
 
-/// Of the index of one of `count` shards.
+/// Returns the number of segments in the index of one of `count` shards.
 fn segments(count: usize) -> usize {
     if count == MAX_SHARDS { SEGMENTS } else { 1 }
 }
 
-/// What a full store takes, see [`EngineKind::bytes_at`](super::EngineKind::bytes_at).
+/// Returns the bytes of a full store, see [`EngineKind::bytes_at`](super::EngineKind::bytes_at).
 pub(super) fn bytes_at(capacity: usize) -> usize {
     let capacity = capacity.clamp(1, MOST_IDS);
     let count = shards(capacity);
     size_of::<Compact>() + count * Shard::bytes_at(capacity.div_ceil(count), segments(count))
 }
 
-/// For a place beyond the count.
+/// Returns the shard that fills the array beyond the count.
 fn unused() -> Shard {
     Shard::new(0, 1)
 }

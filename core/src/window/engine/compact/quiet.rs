@@ -1,15 +1,15 @@
-//! Until when surely nothing expires: as long as that is to come, nobody has to look for what has expired.
+//! A lower bound of the time at which the next entry of a shard expires. Before that time nobody has to look for expired entries.
 //!
-//! Not the earliest end of all entries, which would take a heap, but a bound below it, kept for two generations. An entry
-//! belongs to the new one from its commit, or its last duplicate, on. Those of the old one are among the `left` least recently
-//! seen; each one that leaves at that end is one fewer, and when none is left, the new generation becomes the old one.
+//! The exact time would need a heap. The bound is kept for two generations of entries instead. An entry joins the new generation
+//! when it is committed, and again with each duplicate. The entries of the old generation are among the `left` least recently seen
+//! ones. When one of these leaves, `left` counts down. At zero the new generation becomes the old one.
 //!
-//! So the bound lags by the time in which a shard turns over twice at most. A window that evicts at half its TTL or earlier
-//! never looks; one that is large enough has its oldest entry expire all the time, and looks.
+//! The bound lags behind by the time in which a shard turns over twice, at most. A window that evicts ids at half their TTL or
+//! earlier never looks for expired entries. In a window that is large enough the oldest entry expires all the time, so it looks.
 
 use super::slot::Millis;
 
-/// See the module's doc.
+/// The earliest ends of the entries of two generations.
 #[derive(Debug)]
 pub(super) struct Quiet {
     old: Millis,
@@ -20,17 +20,17 @@ pub(super) struct Quiet {
 impl Quiet {
     pub(super) const EMPTY: Quiet = Quiet { old: Millis(u64::MAX), new: Millis(u64::MAX), left: 0 };
 
-    /// Whether nothing has expired by now.
+    /// Returns true if surely nothing has expired by now.
     pub(super) fn is_quiet(&self, now: Millis) -> bool {
         now < self.old.min(self.new)
     }
 
-    /// An entry that ends then has become the youngest.
+    /// Notes that an entry with this end has become the youngest.
     pub(super) fn came(&mut self, until: Millis) {
         self.new = self.new.min(until);
     }
 
-    /// The oldest leaves, of so many.
+    /// Notes that the oldest of `len` entries leaves.
     pub(super) fn oldest_goes(&mut self, len: usize) {
         if self.left == 0 {
             *self = Quiet { old: self.new, new: Millis(u64::MAX), left: len };
@@ -46,7 +46,7 @@ mod tests {
     use std::collections::VecDeque;
 
     proptest! {
-        /// Entries come, leave at the old end, or from anywhere (a removal; a duplicate, which comes again).
+        /// Entries come, leave at the old end, or leave from anywhere (a removal, or a duplicate, which comes again at once).
         #[test]
         fn nothing_expires_in_the_quiet(steps in prop::collection::vec((0..4_u8, any::<usize>(), 0..100_u64), 1..600)) {
             let (mut quiet, mut all) = (Quiet::EMPTY, VecDeque::new());

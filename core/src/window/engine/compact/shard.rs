@@ -1,4 +1,4 @@
-//! One shard: slots in the order in which they were last seen, and the index to them.
+//! One shard of the store: slots in the order in which they were last seen, and the index that finds them.
 
 use super::super::{Entry, EvictionCause, Gone, Stamp};
 use super::index::Index;
@@ -9,20 +9,21 @@ use crate::window::Key;
 
 /// Expired entries that one insert removes from the old end.
 const SWEEP: usize = 2;
-/// How far from the old end one that is expired is looked for, to make room instead of a live one, as `lru` does.
+/// How many entries from the old end are searched for an expired one, which then makes room instead of a live one. `lru` does the
+/// same.
 const LOOK: usize = 8;
-/// Free places that nobody minds, beside as many as are taken.
+/// A shard gives places back only when it has this many free places more than taken ones.
 const FREE: usize = 1024;
 
-/// See the module's doc.
+/// One shard of the store. Its lock is held by the caller.
 #[derive(Debug)]
 pub(super) struct Shard {
     slab: Slab,
     index: Index,
-    /// By when they were last seen.
+    /// The slots by when they were last seen.
     seen: Chain,
     quiet: Quiet,
-    /// Of the last insert.
+    /// The time of the last insert.
     now: Millis,
     pub(super) capacity: usize,
 }
@@ -39,7 +40,7 @@ impl Shard {
         }
     }
 
-    /// One of its kind with nothing in it.
+    /// Returns an empty shard with the same capacity.
     pub(super) fn empty(&self) -> Shard {
         Shard::new(self.capacity, self.index.segments())
     }
@@ -48,7 +49,7 @@ impl Shard {
         self.slab.len()
     }
 
-    /// At most, when it is full.
+    /// Returns the bytes that a full shard takes at most.
     pub(super) fn bytes_at(capacity: usize, segments: usize) -> usize {
         Slab::bytes_at(capacity) + Index::bytes_at(capacity, segments)
     }
@@ -85,7 +86,7 @@ impl Shard {
         self.now = now;
         self.sweep(now, SWEEP, gone);
         debug_assert!(self.find(key).is_none(), "asked for before");
-        // More than the capacity are here only while a resize is under way, and that will see to the rest.
+        // The shard holds more than its capacity only while a resize is under way, and the resize removes the rest.
         if self.len() >= self.capacity {
             match self.expired_near_the_end(now) {
                 Some(place) => self.evict(place, EvictionCause::Expired, gone),
@@ -95,7 +96,7 @@ impl Shard {
         self.push(Slot::new(key, entry));
     }
 
-    /// As the youngest.
+    /// Adds a slot as the youngest one.
     pub(super) fn push(&mut self, slot: Slot) {
         self.quiet.came(slot.until());
         let place = self.slab.put(slot);
@@ -103,7 +104,7 @@ impl Shard {
         self.index.insert(slot.key().spread(), place);
     }
 
-    /// Some of the expired ones at the old end; true if there may be more.
+    /// Removes expired entries from the old end, at most `bound`. Returns true if there may be more.
     pub(super) fn sweep(&mut self, now: Millis, bound: usize, gone: &mut impl Gone) -> bool {
         if self.quiet.is_quiet(now) {
             return false;
@@ -118,14 +119,14 @@ impl Shard {
         true
     }
 
-    /// Some of what is too much, least recently seen first; true if there is more.
+    /// Removes entries above the capacity, least recently seen first, at most `bound`. Returns true if there are more.
     pub(super) fn shrink(&mut self, bound: usize, gone: &mut impl Gone) -> bool {
         let excess = self.len().saturating_sub(self.capacity);
         (0..excess.min(bound)).for_each(|_| self.evict(self.seen.oldest, EvictionCause::Resize, gone));
         excess > bound
     }
 
-    /// Gives some free places back; true if there are more.
+    /// Gives free places back, at most `bound`. Returns true if there are more.
     pub(super) fn pack(&mut self, bound: usize) -> bool {
         for _ in 0..bound.min(self.slab.free_places()) {
             if let Some((from, to)) = self.slab.drop_last(&mut self.seen) {
@@ -138,17 +139,17 @@ impl Shard {
         self.slab.free_places() > 0
     }
 
-    /// Whether more than half of the places are free, and that is worth the trouble.
+    /// Returns true if more than half of the places are free, and they are enough to be worth the work.
     pub(super) fn is_sparse(&self) -> bool {
         self.slab.free_places() > self.len() + FREE
     }
 
-    /// When what would have to make room next was committed.
+    /// Returns when the entry that has to make room next was committed.
     pub(super) fn oldest(&self) -> Option<Stamp> {
         self.iter().next().map(|slot| slot.entry().at)
     }
 
-    /// Oldest first.
+    /// Iterates over the slots, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
         let mut place = self.seen.oldest;
         std::iter::from_fn(move || {
@@ -158,34 +159,34 @@ impl Shard {
         })
     }
 
-    /// Reads what a look-up of it reads first, and tells nothing.
+    /// Reads what a look-up reads first. The result means nothing.
     pub(super) fn warm(&self, spread: u64) -> u32 {
         self.index.warm(spread)
     }
 
-    /// What an insert reads next, if the first did not do.
+    /// Reads what an insert reads next if the first line was not enough. The result means nothing.
     pub(super) fn warm_next(&self, spread: u64) -> u32 {
         self.index.warm_next(spread)
     }
 
-    /// Goes nearly as far as a look-up would, and says where it probably is.
+    /// Goes nearly as far as a look-up would. Returns the place where the key probably is.
     pub(super) fn warm_find(&self, spread: u64) -> u32 {
         self.index.warm_find(spread)
     }
 
-    /// Reads the slot.
+    /// Reads the slot at this place. The result means nothing.
     pub(super) fn warm_place(&self, place: u32) -> u32 {
         self.slab[place].younger()
     }
 
-    /// Reads those between which it is.
+    /// Reads the two neighbours of the slot at this place. The result means nothing.
     pub(super) fn warm_neighbours(&self, place: u32) -> u32 {
         let slot = &self.slab[place];
         let read = |place| if place == NONE { 0 } else { self.slab[place].younger() };
         read(slot.older()) ^ read(slot.younger())
     }
 
-    /// How many of the oldest an insert reads beside those that it takes out: at least the one that is the oldest then.
+    /// Returns how many of the oldest slots an insert reads beside the one that it evicts. It reads at least the next oldest one.
     pub(super) fn looks_at(&self) -> usize {
         if self.quiet.is_quiet(self.now) { 1 } else { LOOK }
     }
@@ -194,12 +195,13 @@ impl Shard {
         self.seen.oldest
     }
 
-    /// What the one there looks for, and which is the next younger one.
+    /// Returns the spread of the key at this place, and the place of the next younger slot.
     pub(super) fn slot_at(&self, place: u32) -> (u64, u32) {
         let slot = &self.slab[place];
         (slot.key().spread(), slot.younger())
     }
 
+    /// Returns the place of the key.
     fn find(&self, key: Key) -> Option<u32> {
         self.index.find(key.spread(), |place| self.slab[place].key() == key)
     }
@@ -219,7 +221,8 @@ impl Shard {
         None
     }
 
-    /// Told before it is done: the listener's lock would wait for whatever is written here to arrive in memory.
+    /// Evicts the entry at this place. Tells `gone` before it writes anything: the listener takes a lock, and a locked instruction
+    /// would wait until those writes are in memory.
     fn evict(&mut self, place: u32, cause: EvictionCause, gone: &mut impl Gone) {
         if place != NONE {
             let slot = &self.slab[place];
@@ -237,7 +240,7 @@ impl Shard {
         slot
     }
 
-    /// To be called before this place is unlinked.
+    /// Notes that the oldest entry leaves, if it is at this place. To be called before the place is unlinked.
     fn leaves_end(&mut self, place: u32) {
         if self.seen.oldest == place {
             self.quiet.oldest_goes(self.len());

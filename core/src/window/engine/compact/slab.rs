@@ -1,12 +1,12 @@
-//! Places for slots, in chunks: it grows by a chunk and gives chunks back, and a slot does not move unless it is asked to.
+//! The memory of a shard's slots. It grows by chunks and gives chunks back. A slot keeps its place until [`Slab::drop_last`] moves it.
 //!
-//! Slots name each other by place. A [`Chain`] goes through them: the free ones are in one, what is remembered in another.
+//! Slots name each other by place. A [`Chain`] links them: one chain holds the free slots, another one the remembered ids.
 
 use super::slot::{NONE, Slot};
 use std::ops::{Index, IndexMut};
 
-/// A power of two: 64 KiB. Large enough that the list of chunks stays in the cache, and small enough that the last one,
-/// which grows by doubling like any `Vec`, is neither a waste nor a stop.
+/// Slots in a chunk: a power of two, 64 KiB. Large enough that the list of chunks stays in the cache. Small enough that the last
+/// chunk, which grows by doubling as any `Vec`, neither wastes much memory nor stops anybody.
 const CHUNK: usize = 2048;
 
 /// Slots linked from the oldest to the youngest.
@@ -46,7 +46,7 @@ impl Chain {
         self.join(slab, older, younger);
     }
 
-    /// The slot that was there is at `place` now, with its links: its neighbours learn of it.
+    /// Corrects the neighbours of a slot that was moved to `place` with its links.
     fn moved(&mut self, slab: &mut Slab, place: u32) {
         let (older, younger) = (slab[place].older(), slab[place].younger());
         match older {
@@ -71,12 +71,12 @@ impl Chain {
     }
 }
 
-/// See the module's doc.
+/// The slots of one shard.
 #[derive(Debug)]
 pub(super) struct Slab {
-    /// All full but the last.
+    /// All chunks but the last one are full.
     chunks: Vec<Vec<Slot>>,
-    /// Those of the lower half at its old end, where places are taken from.
+    /// The free slots. Places are taken from the old end, so the slots of the lower half are put there.
     free: Chain,
     free_places: usize,
 }
@@ -86,7 +86,7 @@ impl Slab {
         Slab { chunks: Vec::new(), free: Chain::EMPTY, free_places: 0 }
     }
 
-    /// Places, free ones included.
+    /// Returns the number of places, free ones included.
     fn places(&self) -> usize {
         let full = self.chunks.len().saturating_sub(1) * CHUNK;
         full + self.chunks.last().map_or(0, Vec::len)
@@ -100,7 +100,7 @@ impl Slab {
         self.places() - self.free_places
     }
 
-    /// Finds a place for it.
+    /// Stores a slot, and returns its place.
     pub(super) fn put(&mut self, slot: Slot) -> u32 {
         let place = self.free.oldest;
         if place != NONE {
@@ -116,7 +116,7 @@ impl Slab {
         u32::try_from(place).unwrap_or(NONE)
     }
 
-    /// Frees the place. It must be in no chain any more.
+    /// Frees a place. The slot must have been unlinked before.
     pub(super) fn free(&mut self, place: u32) {
         self[place].set_free();
         let mut free = self.free;
@@ -129,7 +129,8 @@ impl Slab {
         self.free_places += 1;
     }
 
-    /// Gives the last place up, if another one is free: what was in it, a member of `chain`, moves. Says from where to where.
+    /// Removes the last place if there is a free one. A slot in the last place moves into the free one, and `chain`, which it belongs
+    /// to, is corrected. Returns from where to where a slot has moved.
     pub(super) fn drop_last(&mut self, chain: &mut Chain) -> Option<(u32, u32)> {
         if self.free_places == 0 {
             return None;
@@ -161,7 +162,7 @@ impl Slab {
         self.free_places -= 1;
     }
 
-    /// The last chunk is cut to what is in it.
+    /// Gives back the unused capacity of the last chunk and of the list of chunks.
     pub(super) fn trim(&mut self) {
         if let Some(chunk) = self.chunks.last_mut() {
             chunk.shrink_to_fit();
@@ -169,7 +170,7 @@ impl Slab {
         self.chunks.shrink_to_fit();
     }
 
-    /// At most, with so many in it.
+    /// Returns the bytes that a slab with `len` slots takes at most.
     pub(super) fn bytes_at(len: usize) -> usize {
         let places = if len < CHUNK { len.next_power_of_two().max(4) } else { len.next_multiple_of(CHUNK) };
         places * size_of::<Slot>() + 2 * len.div_ceil(CHUNK).max(4) * size_of::<Vec<Slot>>()

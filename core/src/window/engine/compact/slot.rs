@@ -24,14 +24,14 @@ const TTL: u32 = 64 - LINK - DUPLICATES;
 const AT_MASK: u64 = (1 << AT) - 1;
 const DUPLICATES_MASK: u64 = (1 << DUPLICATES) - 1;
 const TTL_MASK: u64 = (1 << TTL) - 1;
-/// In a ttl: the rest is in seconds.
+/// A bit of a ttl. If it is set, the other bits are seconds.
 const IN_SECONDS: u64 = 1 << (TTL - 1);
-/// A ttl without end: also every one that seconds cannot tell.
+/// A ttl without end, also for every ttl that is too long to be told in seconds.
 const FOR_EVER: u64 = TTL_MASK;
 
-/// No neighbour; it is no place either.
+/// The place that stands for "no neighbour". No slot has it.
 pub(super) const NONE: u32 = (1 << LINK) - 1;
-/// More are not told apart.
+/// Duplicates are counted up to here.
 pub(super) const MOST_DUPLICATES: u32 = (1 << DUPLICATES) - 1;
 
 const NANOS: u64 = 1_000_000;
@@ -46,7 +46,7 @@ impl From<Stamp> for Millis {
     }
 }
 
-/// See the module's doc.
+/// One remembered id.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(32))]
 pub(super) struct Slot {
@@ -56,7 +56,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Without neighbours.
+    /// Returns a slot without neighbours.
     pub(super) fn new(key: Key, entry: Entry) -> Slot {
         let at = Millis::from(entry.at).0.min(AT_MASK);
         let ttl = match entry.until {
@@ -101,7 +101,7 @@ impl Slot {
         (self.after & DUPLICATES_MASK) as u32
     }
 
-    /// As [`Entry`] does it.
+    /// Counts a duplicate, as [`Entry`] does.
     pub(super) fn touch(&mut self, now: Millis, refresh: bool) {
         if self.duplicates() < MOST_DUPLICATES {
             self.after += 1;
@@ -136,7 +136,7 @@ impl Slot {
     }
 }
 
-/// Never 0, and never less than it was.
+/// Packs a ttl into its bits. The result is never 0, and never shorter than `millis`.
 fn pack_ttl(millis: u64) -> u64 {
     let seconds = millis.div_ceil(1000);
     match millis {

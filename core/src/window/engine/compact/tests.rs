@@ -198,7 +198,7 @@ fn what_expires_while_nobody_publishes_is_given_back() {
 fn a_hint_changes_nothing_and_waits_for_nobody() {
     let compact = filled(200_000, 250_000);
     let order = |compact: &Compact| {
-        let of = |shard: &Apart<Mutex<Shard>>| shard.lock().iter().map(Slot::key).collect::<Vec<_>>();
+        let of = |shard: &CacheAligned<Mutex<Shard>>| shard.lock().iter().map(Slot::key).collect::<Vec<_>>();
         compact.shards.iter().map(of).collect::<Vec<_>>()
     };
     let (before, keys) = (order(&compact), [0, 249_999, 1 << 40].map(Key));

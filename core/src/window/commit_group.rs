@@ -1,75 +1,88 @@
 //! Commits that come together, as a broker acks them: each lock is taken once for all keys that it is the lock of.
 //!
-//! In a full window one commit takes the locks of its flight, of its shard of the engine and, twice, of its stripe of the
-//! accounting. A locked instruction waits for everything before it, so that costs more than what is done under it.
+//! In a full window one commit takes the lock of its flight, the lock of its engine's shard and, twice, the lock of its stripe of
+//! the accounting. A locked instruction waits for all reads before it, so a lock costs more than the work that is done under it.
 
-use super::*;
-use crate::window::engine::Compact;
+use super::engine::{Compact, Entry, Stamp};
+use super::flight::Flights;
+use super::{Claim, Event, HINTED, Key, Listener, Mailbox, Ticket, Verdict};
+use std::sync::Arc;
+use std::time::Duration;
 
-impl<L: Listener + ?Sized> LocalWindow<L> {
-    /// As many times [`LocalWindow::settle`], lock by lock. `commits` are [`HINTED`] at most.
-    pub(super) fn settle_all(&self, engine: &Compact, commits: &[(Claim, Duration)], now: Instant) {
-        let at = self.clock.stamp(now);
+/// A group of commits that is under way.
+pub(super) struct CommitGroup<'a, L: ?Sized> {
+    flights: &'a Flights,
+    engine: &'a Compact,
+    listener: &'a L,
+    now: Stamp,
+    /// The events of one lock, told while it is held.
+    events: Vec<Event>,
+    /// Who waits for the outcomes. They are told when no lock is held.
+    waiters: Vec<(Arc<Mailbox>, Ticket)>,
+    /// Commits that have to be made one by one: the reservation was overtaken, or the TTL is zero.
+    special: Vec<(Key, Duration)>,
+}
+
+impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
+    /// An empty group. The engine must have one shard for each lock.
+    pub(super) fn new(
+        flights: &'a Flights,
+        engine: &'a Compact,
+        listener: &'a L,
+        now: Stamp,
+    ) -> CommitGroup<'a, L> {
+        let (events, waiters, special) = Default::default();
+        CommitGroup { flights, engine, listener, now, events, waiters, special }
+    }
+
+    /// Commits all of them, [`HINTED`] at most, lock by lock. `one` makes a commit that needs more than that.
+    pub(super) fn commit(mut self, commits: &[(Claim, Duration)], one: impl Fn(Key, Duration)) {
         let (order, ends) = by_lock(commits);
-        let mut group = Group::default();
         let mut begin = 0;
         for end in ends {
             let places = order.get(begin..end).unwrap_or_default();
-            let keys = places.iter().filter_map(|place| commits.get(usize::from(*place)));
-            self.settle_group(engine, keys, at, &mut group);
+            self.commit_of_lock(places.iter().filter_map(|place| commits.get(usize::from(*place))));
             begin = end;
         }
-        for (key, ttl) in group.special {
-            self.settle(key, now, ttl, false);
+        for (key, ttl) in self.special {
+            one(key, ttl);
         }
-        for (mailbox, ticket) in group.waiters {
+        for (mailbox, ticket) in self.waiters {
             mailbox.deliver(ticket, Verdict::Duplicate);
         }
     }
 
-    /// All of one lock.
-    fn settle_group<'a>(
-        &self,
-        engine: &Compact,
-        keys: impl Iterator<Item = &'a (Claim, Duration)> + Clone,
-        now: Stamp,
-        group: &mut Group,
-    ) {
-        let Group { events, waiters, special } = group;
-        let Some((Claim::Digest(first), _)) = keys.clone().next() else { return };
+    /// Commits all keys of one lock.
+    fn commit_of_lock<'b>(&mut self, commits: impl Iterator<Item = &'b (Claim, Duration)> + Clone) {
+        let now = self.now;
+        let Some((Claim::Digest(first), _)) = commits.clone().next() else { return };
         let mut in_flight = self.flights.lock(*first);
-        let mut shard = engine.hold(*first);
-        for &(Claim::Digest(key), ttl) in keys {
+        let mut shard = self.engine.hold(*first);
+        for &(Claim::Digest(key), ttl) in commits {
             let entry = Entry { at: now, until: now.after(ttl), duplicates: 0 };
             let flight = if entry.is_expired(now) { None } else { in_flight.flights.remove(&key) };
             let Some(flight) = flight else {
-                special.push((key, ttl));
+                self.special.push((key, ttl));
                 continue;
             };
+            let events = &mut self.events;
             events.push(Event::Committed { claim: key.into(), now, until: entry.until });
-            let mut tell = |key, entry, cause| events.push(gone(now, key, entry, cause));
-            shard.insert(key, entry, now, &mut tell);
+            shard.insert(key, entry, now, &mut |key, entry, cause| {
+                events.push(Event::evicted(now, key, entry, cause));
+            });
             for waiter in flight.into_waiters() {
                 events.push(Event::Duplicate { claim: key.into(), now });
-                waiters.push(waiter);
+                self.waiters.push(waiter);
             }
         }
-        self.listener.on_all(events);
-        events.clear();
+        self.listener.on_all(&self.events);
+        self.events.clear();
     }
 }
 
-/// What is gathered under the locks of one group, and of all groups what is done without.
-#[derive(Default)]
-struct Group {
-    events: Vec<Event>,
-    waiters: Vec<(Arc<Mailbox>, Ticket)>,
-    /// Keys that nobody has, for their reservations were overtaken, or that are to be seen for no time.
-    special: Vec<(Key, Duration)>,
-}
-
-/// The places of the commits, those of a lock together and in order, and where each lock's end.
-#[expect(clippy::cast_possible_truncation, reason = "they are fewer")]
+/// Sorts the commits by their locks. Returns their indices, those of one lock together and in order, and for each lock the end of
+/// its part.
+#[expect(clippy::cast_possible_truncation, reason = "there are at most 64 commits and 16 locks")]
 fn by_lock(commits: &[(Claim, Duration)]) -> ([u8; HINTED], [usize; Key::LOCKS]) {
     let mut locks = [0_u8; HINTED];
     let mut ends = [0_usize; Key::LOCKS];
@@ -94,9 +107,12 @@ fn by_lock(commits: &[(Claim, Duration)]) -> ([u8; HINTED], [usize; Key::LOCKS])
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::event::Deaf;
+    use crate::window::engine::EngineKind;
+    use crate::window::event::NoListener;
+    use crate::window::{Limits, LocalWindow, Mode, Reservations, Rules, reserve_one};
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::thread;
+    use std::time::Instant;
 
     /// Keys of one lock, for as many rounds as it takes until somebody would come in between.
     const ROUNDS: usize = 20_000;
@@ -116,7 +132,7 @@ mod tests {
             waiters_per_id: 16,
         };
         let rules = Rules::named("group");
-        let window = LocalWindow::new(rules, limits, EngineKind::Compact, Arc::new(Deaf));
+        let window = LocalWindow::new(rules, limits, EngineKind::Compact, Arc::new(NoListener));
         let keys: Vec<Key> =
             (1..).map(Key).filter(|key| key.shard(Key::LOCKS) == 3).take(ROUNDS * GROUP).collect();
         let [reserved, seen, neither] = [0; 3].map(AtomicUsize::new);

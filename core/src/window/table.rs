@@ -1,0 +1,369 @@
+//! The ids of a window in memory: the table of those in flight, beside the engine that remembers those that were stored.
+//!
+//! Every operation on a key holds the key's lock in the table of flights. So a key is in flight, or seen, or neither; it is never two of
+//! these, and no other thread sees a state in between. Lock order: first the shard of the flights, then the engine. Both are
+//! released before a letter is delivered. A letter, or the mailbox around it, may be dropped on the way, and a reservation in it
+//! would come back here.
+
+use super::commit_group::CommitGroup;
+use super::dials::Clock;
+use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
+use super::event::{Event, EvictionCause, ForgetCause, Listener};
+use super::flight::{Flight, Flights, Taken};
+use super::tap::Tap;
+use super::{
+    Ask, Claim, HINTED, Key, Mailbox, Recorder, Reservation, Seen, TakeOver, Ticket, Turn, Verdict, Wait,
+    Window,
+};
+use std::collections::hash_map::Entry as MapEntry;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The ids of one window, and the listener of what happens to them.
+#[derive(Debug)]
+pub(super) struct Table<L: Listener + ?Sized> {
+    refresh_on_duplicate: bool,
+    waiters_per_id: usize,
+    clock: Clock,
+    flights: Flights,
+    engine: Store,
+    listener: Arc<L>,
+    tap: Arc<Tap>,
+}
+
+impl<L: Listener + ?Sized> Table<L> {
+    /// An empty table.
+    pub(super) fn new(
+        engine: EngineKind,
+        capacity: usize,
+        refresh_on_duplicate: bool,
+        waiters_per_id: usize,
+        listener: Arc<L>,
+    ) -> Table<L> {
+        Table {
+            refresh_on_duplicate,
+            waiters_per_id,
+            clock: Clock::default(),
+            flights: Flights::new(),
+            engine: engine.build(capacity),
+            listener,
+            tap: Arc::default(),
+        }
+    }
+
+    /// Whether a duplicate makes an id young again.
+    pub(super) fn refreshes_on_duplicate(&self) -> bool {
+        self.refresh_on_duplicate
+    }
+
+    /// How many publishes may wait for the outcome of one key.
+    pub(super) fn waiters_per_id(&self) -> usize {
+        self.waiters_per_id
+    }
+
+    /// The engine, to be asked for its sizes.
+    pub(super) fn engine(&self) -> &Store {
+        &self.engine
+    }
+
+    /// The flights, to be asked for their sizes.
+    pub(super) fn flights(&self) -> &Flights {
+        &self.flights
+    }
+
+    /// The listener.
+    pub(super) fn listener(&self) -> &L {
+        &self.listener
+    }
+
+    /// Converts an instant to the window's own clock.
+    pub(super) fn stamp(&self, now: Instant) -> Stamp {
+        self.clock.stamp(now)
+    }
+
+    /// Returns a seen key. Does not count as a duplicate.
+    pub(super) fn get(&self, key: Key, now: Instant) -> Option<Seen> {
+        let stamp = self.clock.stamp(now);
+        let entry = self.engine.peek(key).filter(|entry| !entry.is_expired(stamp))?;
+        let at = now.checked_sub(stamp.since(entry.at)).unwrap_or(now);
+        let until = now.checked_add(entry.until.since(stamp)).unwrap_or(now);
+        Some(Seen { at, until, duplicates: entry.duplicates })
+    }
+
+    /// Returns true if the outcome of a publish with this key is not known.
+    pub(super) fn is_in_flight(&self, key: Key) -> bool {
+        self.flights.lock(key).flights.contains_key(&key)
+    }
+
+    /// Makes one seen key unknown, and says whether it was seen.
+    pub(super) fn forget(&self, key: Key, now: Instant) -> bool {
+        let now = self.clock.stamp(now);
+        let _flights = self.flights.lock(key);
+        let removed = self.engine.remove(key);
+        if let Some(entry) = removed {
+            self.evicted(now, key, entry, EvictionCause::Forget);
+        }
+        self.notice(Event::Disowned { claim: key.into() });
+        removed.is_some_and(|entry| !entry.is_expired(now))
+    }
+
+    /// Makes all seen keys unknown, and says how many there were.
+    pub(super) fn flush(&self, now: Instant) -> usize {
+        let now = self.clock.stamp(now);
+        let mut count = 0;
+        self.engine.clear(&mut |key, entry, cause| {
+            count += 1;
+            self.evicted(now, key, entry, cause);
+        });
+        self.notice(Event::Flushed);
+        count
+    }
+
+    /// Changes the capacity. Keys that no longer fit are forgotten at once, least recently seen first.
+    pub(super) fn resize(&self, capacity: usize, now: Instant) {
+        let now = self.clock.stamp(now);
+        self.engine.resize(capacity, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
+    }
+
+    /// Removes expired keys that are easy to find.
+    pub(super) fn sweep(&self, now: Instant) {
+        let now = self.clock.stamp(now);
+        self.engine.sweep(now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
+    }
+
+    /// Records the publishes that are judged from now on; `None` if too many recorders are open already.
+    pub(super) fn record(&self, now: Instant) -> Option<Recorder> {
+        Recorder::open(Arc::clone(&self.tap), self.clock.stamp(now))
+    }
+
+    /// Tells the listener.
+    pub(super) fn notice(&self, event: Event) {
+        self.listener.on(&event);
+    }
+
+    /// Judges all asks, and gives each verdict its guard. The guard holds `window`, which owns this table.
+    pub(super) fn reserve<W: Window + 'static>(
+        window: Arc<W>,
+        table: impl Fn(&W) -> &Table<L>,
+        asks: &[Ask],
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        verdicts: &mut [Option<Verdict>],
+    ) {
+        let Some((last, others)) = asks.split_last() else { return };
+        let mut slots = verdicts.iter_mut();
+        if !others.is_empty() {
+            for asks in asks.chunks(HINTED) {
+                table(&window).warm(asks.iter().map(|ask| ask.claim), false);
+            }
+        }
+        for (ask, slot) in others.iter().zip(&mut slots) {
+            let judgement = table(&window).ask(ask, now, mailbox);
+            *slot = Some(judgement.verdict(|| Arc::clone(&window) as _, ask, mailbox));
+        }
+        // The last verdict takes over the reference that the caller gave.
+        if let Some(slot) = slots.next() {
+            let judgement = table(&window).ask(last, now, mailbox);
+            *slot = Some(judgement.verdict(|| window, last, mailbox));
+        }
+    }
+
+    /// Lets the engine read the memory that these claims (at most [`HINTED`]) will need. With `insert`, also the memory of the entries
+    /// that will have to make room.
+    pub(super) fn warm(&self, claims: impl Iterator<Item = Claim>, insert: bool) {
+        let mut keys = [Key(0); HINTED];
+        let mut count = 0;
+        for (slot, Claim::Digest(key)) in keys.iter_mut().zip(claims) {
+            *slot = key;
+            count += 1;
+        }
+        self.engine.warm(keys.get(..count).unwrap_or_default(), insert);
+    }
+
+    /// Judges one publish, and records it.
+    fn ask(&self, ask: &Ask, now: Instant, mailbox: &Arc<Mailbox>) -> Judgement {
+        let Claim::Digest(key) = ask.claim;
+        let stamp = self.clock.stamp(now);
+        self.tap.asked(key, stamp);
+        self.judge(key, (stamp, now), mailbox, ask.ticket)
+    }
+
+    /// Judges one publish. `now` and `instant` are the same moment.
+    fn judge(
+        &self,
+        key: Key,
+        (now, instant): (Stamp, Instant),
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Judgement {
+        let mut shard = self.flights.lock(key);
+        let (flights, turns) = shard.parts();
+        let free = match flights.entry(key) {
+            MapEntry::Occupied(mut flight) => {
+                self.notice(Event::InFlight);
+                return match flight.get_mut().queue(mailbox, ticket, self.waiters_per_id, instant) {
+                    true => Judgement::Queued,
+                    false => Judgement::Crowded,
+                };
+            }
+            MapEntry::Vacant(free) => free,
+        };
+        let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
+        if self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone) {
+            self.notice(Event::Duplicate { claim: key.into(), now });
+            return Judgement::Duplicate;
+        }
+        let turn = turns.draw();
+        free.insert(Flight::new(turn));
+        self.notice(Event::Fresh { claim: key.into() });
+        Judgement::Fresh(turn)
+    }
+
+    /// Makes a key seen. If the TTL is zero it is seen for no time at all, but its waiters still learn that it was stored.
+    pub(super) fn commit(&self, key: Key, now: Instant, ttl: Duration, in_doubt: bool) {
+        let now = self.clock.stamp(now);
+        let until = now.after(ttl);
+        let waiters = {
+            let mut shard = self.flights.lock(key);
+            let claim = key.into();
+            self.notice(if in_doubt {
+                Event::CommittedInDoubt { claim, now, until }
+            } else {
+                Event::Committed { claim, now, until }
+            });
+            let flight = shard.stored(key);
+            // A key in flight is never seen. But an overtaken reservation may be committed after its key was, and a caller may commit
+            // without a reservation. Then the new entry replaces the old one.
+            if flight.is_none()
+                && let Some(entry) = self.engine.remove(key)
+            {
+                self.evicted(now, key, entry, EvictionCause::Expired);
+            }
+            let entry = Entry { at: now, until, duplicates: 0 };
+            if entry.is_expired(now) {
+                self.evicted(now, key, entry, EvictionCause::Expired);
+            } else {
+                self.engine
+                    .insert(key, entry, now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
+            }
+            let waiters = flight.map(Flight::into_waiters).unwrap_or_default();
+            waiters.iter().for_each(|_| self.notice(Event::Duplicate { claim, now }));
+            waiters
+        };
+        for (mailbox, ticket) in waiters {
+            mailbox.deliver(ticket, Verdict::Duplicate);
+        }
+    }
+
+    /// Makes several keys seen. Lets the engine read the memory for all of them first.
+    pub(super) fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) {
+        let one = |key, ttl| self.commit(key, now, ttl, false);
+        for commits in commits.chunks(HINTED) {
+            self.warm(commits.iter().map(|(claim, _)| *claim), true);
+            if let Some(engine) = self.engine.by_lock() {
+                let now = self.clock.stamp(now);
+                CommitGroup::new(&self.flights, engine, &*self.listener, now).commit(commits, one);
+            } else {
+                commits.iter().for_each(|(Claim::Digest(key), ttl)| one(*key, *ttl));
+            }
+        }
+    }
+
+    /// Gives a reservation up. Returns the next waiter, for which the key stays in flight. Returns `None` if nobody waits, so that the
+    /// key is unknown again, or if the reservation was overtaken, so that it has no key to pass on.
+    pub(super) fn pass_on(
+        &self,
+        key: Key,
+        turn: Turn,
+        cause: ForgetCause,
+    ) -> Option<(Arc<Mailbox>, Ticket, Turn)> {
+        let mut shard = self.flights.lock(key);
+        let next = shard.pass_on(key, turn);
+        self.notice(Event::Forgotten(cause));
+        if next.is_some() {
+            self.notice(Event::Promoted);
+            self.notice(Event::Fresh { claim: key.into() });
+        }
+        next
+    }
+
+    /// Lets a waiter take the key over, see [`Window::take_over`].
+    pub(super) fn take_over(
+        &self,
+        key: Key,
+        since: Instant,
+        now: Instant,
+        queued: Option<(&Arc<Mailbox>, Ticket)>,
+    ) -> Taken {
+        let mut shard = self.flights.lock(key);
+        let taken = shard.take_over(key, since, now, queued);
+        if matches!(taken, Taken::Granted(_)) {
+            self.notice(Event::TakenOver);
+            self.notice(Event::Fresh { claim: key.into() });
+        }
+        taken
+    }
+
+    /// Notes whether the content of the publish of this turn is still on its way.
+    pub(super) fn set_uploading(&self, key: Key, turn: Turn, uploading: bool) {
+        if let Some(flight) = self.flights.lock(key).flights.get_mut(&key) {
+            flight.set_uploading(turn, uploading);
+        }
+    }
+
+    /// Returns true if a waiter has to wait on in any case, see [`Window::waits_on`].
+    pub(super) fn waits_on(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        let shard = self.flights.lock(key);
+        let Some(flight) = shard.flights.get(&key) else { return true };
+        flight.is_uploading() || queued.is_some_and(|(mailbox, ticket)| !flight.is_queued(mailbox, ticket))
+    }
+
+    /// Returns true if somebody waits for the reservation of this turn.
+    pub(super) fn is_awaited(&self, key: Key, turn: Turn) -> bool {
+        self.flights.lock(key).flights.get_mut(&key).is_some_and(|flight| flight.is_awaited(turn))
+    }
+
+    /// Removes a waiter from the queue of its key.
+    pub(super) fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
+        if let Some(flight) = self.flights.lock(key).flights.get_mut(&key) {
+            flight.leave(mailbox, ticket);
+        }
+    }
+
+    fn evicted(&self, now: Stamp, key: Key, entry: Entry, cause: EvictionCause) {
+        self.notice(Event::evicted(now, key, entry, cause));
+    }
+}
+
+/// A verdict before its guard is made, which must not happen under the lock.
+enum Judgement {
+    Fresh(Turn),
+    Queued,
+    Crowded,
+    Duplicate,
+}
+
+impl Judgement {
+    /// Makes the verdict. Its guard, if it has one, holds `window`.
+    fn verdict(self, window: impl FnOnce() -> Arc<dyn Window>, ask: &Ask, mailbox: &Arc<Mailbox>) -> Verdict {
+        match self {
+            Judgement::Fresh(turn) => Verdict::Fresh(Reservation::new(window(), ask.claim, turn)),
+            Judgement::Queued => {
+                Verdict::InFlight(Wait::new(window(), ask.claim, mailbox.clone(), ask.ticket))
+            }
+            Judgement::Crowded => Verdict::Crowded,
+            Judgement::Duplicate => Verdict::Duplicate,
+        }
+    }
+}
+
+impl Taken {
+    /// Makes the answer. Its reservation, if it has one, holds `window`.
+    pub(super) fn result(self, window: Arc<dyn Window>, claim: Claim) -> TakeOver {
+        match self {
+            Taken::Granted(turn) => TakeOver::Granted(Reservation::new(window, claim, turn)),
+            Taken::Wait { since } => TakeOver::Wait { since },
+            Taken::Answered => TakeOver::Answered,
+        }
+    }
+}
