@@ -73,7 +73,7 @@ struct State {
     written: u64,
     remembered: u64,
     /// The mailboxes to call, and at which position.
-    calls: Vec<(Position, Weak<Mailbox>)>,
+    calls: BTreeMap<(Position, u64), Weak<Mailbox>>,
     /// the waiters of the inner window by the tickets that it knows, and these tickets by mailbox and own ticket
     waiters: BTreeMap<Ticket, Waiter>,
     tickets: BTreeMap<(usize, Ticket), Ticket>,
@@ -229,7 +229,7 @@ impl LateWindow {
 
     /// Calls everybody, though nothing is remembered.
     pub(crate) fn call_in_vain(&self) {
-        let calls: Vec<_> = self.locked().calls.iter().filter_map(|(_, mailbox)| mailbox.upgrade()).collect();
+        let calls: Vec<_> = self.locked().calls.values().filter_map(Weak::upgrade).collect();
         calls.into_iter().for_each(|mailbox| mailbox.call());
     }
 
@@ -238,17 +238,13 @@ impl LateWindow {
         let due = {
             let mut state = self.locked();
             state.remembered = state.remembered.max(position);
-            let (due, later) = std::mem::take(&mut state.calls)
-                .into_iter()
-                .partition(|(Position(wanted), _)| *wanted <= position);
-            state.calls = later;
-            let due: Vec<(Position, Weak<Mailbox>)> = due;
-            due
+            let later = state.calls.split_off(&(Position(position + 1), 0));
+            std::mem::replace(&mut state.calls, later)
         };
         let written = self.let_through(position, now);
         self.locked().tally.late_commits += written;
         self.pass_mail();
-        due.iter().filter_map(|(_, mailbox)| mailbox.upgrade()).for_each(|mailbox| mailbox.call());
+        due.values().filter_map(Weak::upgrade).for_each(|mailbox| mailbox.call());
     }
 
     /// The inner window learns of the commits up to here. Returns how many there were. (Its mail is passed on later.)
@@ -423,7 +419,9 @@ impl Window for LateWindow {
             drop(state);
             return mailbox.call();
         }
-        state.calls.push((position, Arc::downgrade(mailbox)));
+        state.drawn += 1;
+        let number = state.drawn;
+        state.calls.insert((position, number), Arc::downgrade(mailbox));
     }
 
     fn overdue_commit(&self, Position(position): Position, now: Instant) -> OverdueCommit {

@@ -113,11 +113,13 @@ impl Channel {
 
     /// Returns true if the client's next frame has to wait.
     fn is_blocked(&self) -> bool {
+        self.halves.publisher.is_stalled() || self.is_stopped()
+    }
+
+    /// Returns true if the client's next frame has to wait for something else than a verdict.
+    fn is_stopped(&self) -> bool {
         let refused = self.life.has_refusal() && !self.halves.publisher.is_forwarding();
-        refused
-            || self.halves.publisher.is_stalled()
-            || self.halves.awaits_waiters()
-            || self.life.is_changing_to_tx()
+        refused || self.halves.awaits_waiters() || self.life.is_changing_to_tx()
     }
 
     /// Returns when [`Channel::handle_timeout`] has something to do.
@@ -428,11 +430,18 @@ impl Channel {
 
     /// Handles the frames that wait, as far as they may go on.
     fn recv_waiting_frames(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        while !self.is_blocked()
+        while self.halves.has_frames()
+            && !self.is_stopped()
             && self.life.is_open()
             && (cx.may_publish(self.halves.publisher.unresolved())
                 || !self.halves.publisher.is_between_contents())
         {
+            if self.halves.publisher.recv_waiting_publishes(cx)? {
+                continue;
+            }
+            if self.is_blocked() {
+                break;
+            }
             let Some(frame) = self.halves.publisher.line_mut().pop_frame() else { break };
             let frame = frame.view();
             if let Some(kind) = frame.kind() {

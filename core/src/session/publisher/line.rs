@@ -7,8 +7,8 @@
 //!   frames     all that the client has sent after them
 //! ```
 //!
-//! All plain publishes of a read are asked about together, and so are those of the next read if nothing else stands between
-//! them. Verdicts may come in any order, and are used in the order of the publishes. A window that is silent for too long is
+//! All plain publishes of a read are asked about together, and so are those that wait as frames, as soon as nothing else stands
+//! before them. Verdicts may come in any order, and are used in the order of the publishes. A window that is silent for too long is
 //! asked what it says without its store. Every byte is counted.
 
 use crate::session::candidate::Kept;
@@ -17,11 +17,14 @@ use crate::session::waiting::{ClaimCounts, LOOKED_AT};
 use crate::window::{Claim, ForgetCause, Reservation, Ticket, Verdict, Wait};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
+use crate::wire::properties::{BASIC, ContentHeader};
 use crate::wire::scan;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+/// The most frames of one publish that are looked at together. A larger publish is handled frame by frame.
+const LOOKED_AT_ONCE: usize = 64;
 /// Bytes of a frame that waits, beside its own.
 const QUEUED: usize = size_of::<Piece>() + 48;
 /// Bytes of a publish that the window was asked about, beside its frames: its places here and in the window.
@@ -45,13 +48,25 @@ pub(super) struct Asked {
     pub(super) until: Instant,
 }
 
+/// A publish whose verdict is known and used now.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) candidate: Kept,
+    pub(super) ticket: Ticket,
+    pub(super) verdict: Verdict,
+    /// when the verdict came
+    pub(super) since: Instant,
+    /// how long the publish may wait for another's outcome
+    pub(super) until: Instant,
+}
+
 /// The window's answer.
 #[derive(Debug)]
 pub(super) enum Answer {
     /// It will answer by mail, or is asked again when this time is over.
     Pending { wait: Wait, due: Instant },
-    /// The verdict.
-    Known(Verdict),
+    /// The verdict, and when it came.
+    Known(Verdict, Instant),
     /// There was no room to wait. It is asked again at this time. Only the first publish can have this answer.
     NoRoom { retry_at: Instant },
 }
@@ -61,13 +76,13 @@ impl Answer {
     pub(super) fn of(verdict: Verdict, now: Instant, timeout: Duration) -> Answer {
         match verdict {
             Verdict::Pending(wait) => Answer::Pending { wait, due: now + timeout },
-            verdict => Answer::Known(verdict),
+            verdict => Answer::Known(verdict, now),
         }
     }
 
     /// Returns true if a verdict may come by mail.
     fn expects_mail(&self) -> bool {
-        matches!(self, Answer::Pending { .. } | Answer::Known(Verdict::InFlight(_)))
+        matches!(self, Answer::Pending { .. } | Answer::Known(Verdict::InFlight(_), _))
     }
 }
 
@@ -86,6 +101,8 @@ pub(in crate::session) struct Line {
     due: BTreeSet<(Instant, Ticket)>,
     /// of the promoted and the asked
     bytes: usize,
+    /// The frames of publishes that were asked about in vain, until the end of their batch.
+    withdrawn: Vec<Piece>,
     frames: VecDeque<Piece>,
     frame_bytes: usize,
 }
@@ -156,16 +173,12 @@ impl Line {
         !self.asked.is_empty()
     }
 
-    /// Returns true if another publish may be asked about: nothing else stands before it.
+    /// Returns true if another publish may be asked about behind those that were asked about before.
     #[inline]
-    pub(super) fn takes_publishes(&self) -> bool {
-        match self.asked.back() {
-            None => true,
-            Some(last) => {
-                let is_whole = last.candidate.left == 0;
-                is_whole && !self.has_frames() && !matches!(last.answer, Answer::NoRoom { .. })
-            }
-        }
+    pub(super) fn takes_more(&self) -> bool {
+        self.asked
+            .back()
+            .is_none_or(|last| last.candidate.left == 0 && !matches!(last.answer, Answer::NoRoom { .. }))
     }
 
     /// Returns how many publishes the window was asked about. One that is not whole is not counted: if reading stopped for it,
@@ -179,15 +192,33 @@ impl Line {
         }
     }
 
-    /// Adds a publish that the window was asked about. If the first one found no room, this one waits as frames behind it, and
-    /// gives up what it was granted: it may have to wait for long, and others would wait for it.
+    /// Adds a publish that the window was asked about. If the first one found no room, this one gives up what it was granted,
+    /// and [`Line::restore`] puts its frames back: it may have to wait for long, and others would wait for it.
     pub(super) fn ask(&mut self, asked: Asked) {
         if matches!(self.asked.front(), Some(Asked { answer: Answer::NoRoom { .. }, .. })) {
-            return withdraw(asked).iter().for_each(|frame| self.push_frame(frame.view()));
+            return self.withdrawn.extend(withdraw(asked));
         }
         expect(&mut self.places, &mut self.due, &asked, self.taken + self.asked.len());
         self.bytes += asked.candidate.size();
         self.asked.push_back(asked);
+    }
+
+    /// Puts a publish back at the head, about which the window was asked again.
+    pub(super) fn ask_first(&mut self, asked: Asked) {
+        self.taken -= 1;
+        expect(&mut self.places, &mut self.due, &asked, self.taken);
+        self.bytes += asked.candidate.size();
+        self.asked.push_front(asked);
+    }
+
+    /// Puts the frames of publishes back that were asked about in vain. It is called after each batch.
+    #[inline]
+    pub(super) fn restore(&mut self) {
+        if !self.withdrawn.is_empty() {
+            for frame in std::mem::take(&mut self.withdrawn).into_iter().rev() {
+                self.push_frame_first(frame.view());
+            }
+        }
     }
 
     /// Stops the channel: the first publish found no room to wait, and will ask again. The publishes behind it wait as frames.
@@ -224,8 +255,8 @@ impl Line {
             self.due.remove(&(*due, ticket));
         }
         match std::mem::replace(&mut asked.answer, answer) {
-            Answer::Pending { wait, .. } | Answer::Known(Verdict::InFlight(wait)) => wait.answered(),
-            Answer::Known(_) | Answer::NoRoom { .. } => {}
+            Answer::Pending { wait, .. } | Answer::Known(Verdict::InFlight(wait), _) => wait.answered(),
+            Answer::Known(..) | Answer::NoRoom { .. } => {}
         }
         expect(&mut self.places, &mut self.due, asked, place);
         None
@@ -253,10 +284,16 @@ impl Line {
     }
 
     /// Takes the first publish, if its verdict is known.
-    pub(super) fn take_known(&mut self) -> Option<(Kept, Ticket, Verdict, Instant)> {
-        let asked = self.take_first_if(|asked| matches!(asked.answer, Answer::Known(_)))?;
+    pub(super) fn take_known(&mut self) -> Option<Known> {
+        let asked = self.take_first_if(|asked| matches!(asked.answer, Answer::Known(..)))?;
         match asked.answer {
-            Answer::Known(verdict) => Some((asked.candidate, asked.ticket, verdict, asked.until)),
+            Answer::Known(verdict, since) => Some(Known {
+                candidate: asked.candidate,
+                ticket: asked.ticket,
+                verdict,
+                since,
+                until: asked.until,
+            }),
             Answer::Pending { .. } | Answer::NoRoom { .. } => None,
         }
     }
@@ -292,7 +329,7 @@ impl Line {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let retry = match self.asked.front()?.answer {
             Answer::NoRoom { retry_at } => Some(retry_at),
-            Answer::Pending { .. } | Answer::Known(_) => None,
+            Answer::Pending { .. } | Answer::Known(..) => None,
         };
         retry.into_iter().chain(self.due.first().map(|(due, _)| *due)).min()
     }
@@ -327,6 +364,37 @@ impl Line {
         Some(frame)
     }
 
+    /// Returns the method and the header of the publish that the first frames make up, and how many frames it has. Returns
+    /// `None` if the first frames are something else, or if the publish is not whole or has more than [`LOOKED_AT_ONCE`]
+    /// frames.
+    pub(super) fn first_publish(&self) -> Option<(View<'_>, View<'_>, usize)> {
+        let mut frames = self.frames().take(LOOKED_AT_ONCE);
+        let (publish, header) = (frames.next()?, frames.next()?);
+        if publish.method(publish.kind()?) != Some(MethodId::BASIC_PUBLISH)
+            || header.kind()? != FrameKind::Header
+        {
+            return None;
+        }
+        let Ok((BASIC, mut left)) = ContentHeader::size_of(header.payload()) else { return None };
+        let mut count = 2;
+        while left > 0 {
+            let body = frames.next().filter(|body| body.kind() == Some(FrameKind::Body))?;
+            left = left.checked_sub(body.payload().len() as u64)?;
+            count += 1;
+        }
+        Some((publish, header, count))
+    }
+
+    /// Takes the publish that the first `count` frames make up: its method, and its content in one piece.
+    pub(super) fn pop_publish(&mut self, count: usize) -> Option<(Piece, Bytes)> {
+        let publish = self.pop_frame()?;
+        let mut content = Vec::new();
+        for _ in 1..count {
+            content.extend_from_slice(self.pop_frame()?.view().octets());
+        }
+        Some((publish, content.into()))
+    }
+
     /// Drops all frames. Returns true if a `channel.close` of the client was among them.
     pub(in crate::session) fn drop_frames(&mut self) -> bool {
         self.frame_bytes = 0;
@@ -354,7 +422,7 @@ fn withdraw(asked: Asked) -> Vec<Piece> {
 
 /// The publish will not be sent: what the window has granted is given back.
 fn give_back(answer: Answer) {
-    if let Answer::Known(Verdict::Fresh(reservation)) = answer {
+    if let Answer::Known(Verdict::Fresh(reservation), _) = answer {
         reservation.forget(ForgetCause::ChannelClosed);
     }
 }

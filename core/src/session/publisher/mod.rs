@@ -17,6 +17,7 @@
 
 mod ahead;
 mod assembler;
+mod batch;
 mod draft;
 mod held;
 mod ledger;
@@ -32,6 +33,7 @@ pub(in crate::session) use line::Line;
 
 use self::ahead::{Ahead, Next};
 use self::assembler::{Fate, Step, size_of};
+use self::batch::WaitingBatch;
 use self::draft::Draft;
 use self::held::{Held, goes_where};
 use self::reading::{Reading, Start};
@@ -46,7 +48,7 @@ use crate::session::outbox::View;
 use crate::session::probe::{Asker, Finding};
 use crate::session::returns::ReturnKey;
 use crate::session::rights::{Right, Standing};
-use crate::window::{Event, MissingId, Ticket, Verdict, Window};
+use crate::window::{Event, HINTED, MissingId, Ticket, Verdict, Window};
 use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{Return, Settle};
@@ -179,7 +181,7 @@ impl Publisher {
 
     /// Returns true if the next publish can be taken before anything else happens.
     pub(in crate::session) fn takes_publishes(&self) -> bool {
-        let in_order = self.is_between_contents() && self.line().takes_publishes();
+        let in_order = self.is_between_contents() && self.line().takes_more();
         in_order && !self.is_held() && !self.ledger().is_tx()
     }
 
@@ -195,9 +197,7 @@ impl Publisher {
         let mut left = most;
         let mut ahead = Ahead::default();
         while left > 0 && self.goes_on(held) {
-            // A publish that waits for another's outcome counts twice if its client counts, too.
-            let most = if self.ledger().answers_client() { (left / 2).max(1) } else { left };
-            match ahead.look(self.id, frames, (most, cx.room(held)), cx) {
+            match ahead.look(self.id, frames, (self.most_at_once(left), cx.room(held)), cx) {
                 Next::Plain(window) => {
                     let mut result = Ok(());
                     for (whole, terms, ticket, verdict) in ahead.ask(&window, self.id, cx) {
@@ -208,6 +208,7 @@ impl Publisher {
                         let candidate = Candidate { window: &window, terms, publish, content, left: 0 };
                         result = result.and(self.verdicts.recv_judged(candidate, ticket, verdict, cx));
                     }
+                    self.line_mut().restore();
                     result?;
                 }
                 // Anything else has to wait behind the publishes whose verdicts are not known.
@@ -228,6 +229,32 @@ impl Publisher {
             }
         }
         Ok(())
+    }
+
+    /// Takes the plain publishes that the first waiting frames make up, and asks the window about all of them together. Returns
+    /// true if there were any.
+    pub(in crate::session) fn recv_waiting_publishes(&mut self, cx: &mut Cx<'_>) -> Result<bool, Fault> {
+        if !self.takes_publishes() {
+            return Ok(false);
+        }
+        let most = self.most_at_once(cx.publishes_left(self.unresolved())).min(HINTED);
+        let mut batch = WaitingBatch::default();
+        while batch.len() < most && batch.take_first(self.line_mut(), cx) {}
+        let mut result = Ok(!batch.is_empty());
+        batch.ask(self.id, cx, |candidate, ticket, verdict, cx| {
+            let mut candidate = candidate;
+            candidate.terms.client = self.ledger_mut().next_client_tag();
+            let judged = self.verdicts.recv_judged(candidate, ticket, verdict, cx);
+            result = std::mem::replace(&mut result, Ok(true)).and_then(|any| judged.map(|()| any));
+        });
+        self.line_mut().restore();
+        result
+    }
+
+    /// Returns how many publishes may be asked about together, if this number may be unresolved. A publish that waits for
+    /// another's outcome counts twice if its client counts, too.
+    fn most_at_once(&self, left: usize) -> usize {
+        if self.ledger().answers_client() { (left / 2).max(1) } else { left }
     }
 
     /// Returns true if nothing has begun to wait since so much was held.

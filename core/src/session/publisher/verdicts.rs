@@ -3,7 +3,7 @@
 
 use super::assembler::{Fate, Reply, Step};
 use super::ledger::Ledger;
-use super::line::{Answer, Asked, Line, Promoted};
+use super::line::{Answer, Asked, Known, Line, Promoted};
 use super::sender::Sender;
 use crate::session::Settings;
 use crate::session::blame::Blame;
@@ -206,8 +206,21 @@ impl Verdicts {
 
     /// Decides the publishes at the head of the line whose verdicts are known.
     fn decide_known(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        while let Some((candidate, ticket, verdict, until)) = self.line.take_known() {
-            candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
+        let Settings { in_flight_timeout, store_timeout, .. } = cx.shared.settings;
+        while let Some(Known { candidate, ticket, verdict, since, until }) = self.line.take_known() {
+            match verdict {
+                // It was granted long ago. A publish that waited for it may have taken the claim over, so ask again.
+                Verdict::Fresh(reservation) if cx.now > since && cx.now >= since + in_flight_timeout => {
+                    reservation.forget(ForgetCause::ChannelClosed);
+                    let (ticket, claim) = (cx.link.tickets.draw(self.id), candidate.terms.claim);
+                    let verdict = reserve_one(&candidate.window, claim, cx.now, &cx.link.mailbox, ticket);
+                    let answer = Answer::of(verdict, cx.now, store_timeout);
+                    self.line.ask_first(Asked { candidate, ticket, answer, until });
+                }
+                verdict => {
+                    candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
+                }
+            }
         }
         Ok(())
     }
