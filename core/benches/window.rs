@@ -102,7 +102,7 @@ impl<L: Listener> Rig<L> {
         let asks: Vec<Ask> =
             (1..=READ).map(|n| Ask { claim: key(self.next + n).into(), ticket: Ticket(0) }).collect();
         self.next += READ;
-        self.now += self.job.step() * READ as u32;
+        (0..READ).for_each(|_| self.now += self.job.step());
         let mut verdicts: Vec<Option<Verdict>> = asks.iter().map(|_| None).collect();
         if together {
             self.window.clone().reserve(&asks, self.now, &self.mailbox, &mut verdicts);

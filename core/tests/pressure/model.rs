@@ -159,11 +159,9 @@ fn act(rig: &mut Rig, held: &mut Vec<Reservation>, action: &Action) {
 fn assert_adds_up(facts: &Facts) {
     let evicted: u64 = facts.evictions.values().sum();
     let forgotten: u64 = facts.forgotten.values().sum();
-    assert_eq!(
-        facts.publishes.fresh,
-        facts.entries.unwrap() + evicted + forgotten + facts.in_flight.unwrap()
-    );
-    assert_eq!(facts.commits + facts.commits_in_doubt, facts.entries.unwrap() + evicted);
+    let (Some(entries), Some(in_flight)) = (facts.entries, facts.in_flight) else { panic!("{facts:?}") };
+    assert_eq!(facts.publishes.fresh, entries + evicted + forgotten + in_flight);
+    assert_eq!(facts.commits + facts.commits_in_doubt, entries + evicted);
     let early = facts.evictions["capacity"] + facts.evictions["resize"];
     let ages: u64 = facts.age_at_eviction.buckets.iter().map(|bucket| bucket.count).sum();
     assert_eq!(ages, early, "each early eviction has its age");
