@@ -4,7 +4,7 @@
 //!
 //! Nothing here sleeps: `now` is one base instant and what the test adds to it.
 
-#![expect(clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::panic, clippy::expect_used, reason = "helpers of tests")]
 #![expect(clippy::print_stdout, reason = "shown when a test fails: engine and step")]
 
 mod actions;
