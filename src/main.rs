@@ -1,5 +1,5 @@
-//! The binary: reads what is asked for, prepares the process, and hands over to the relay. Exit codes: 0 all went
-//! well, 1 failed while running, 2 wrong usage or configuration.
+//! The binary. It reads the command line, prepares the process, and runs the relay or a tool. Exit codes: 0 success, 1
+//! failed while running, 2 wrong usage or configuration.
 
 mod run;
 
@@ -10,15 +10,15 @@ use hapax::tools::Ended;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Failed while running.
+/// Exit code: the process failed while running.
 const RUNTIME: u8 = 1;
-/// Wrong usage or configuration.
+/// Exit code: wrong usage or configuration.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let invocation = match Invocation::of_process() {
         Ok(invocation) => invocation,
-        // Help, version, or wrong usage: clap prints each where it belongs and ends with 0 or 2.
+        // Help, version, or wrong usage. clap prints the text to the right stream and exits with 0 or 2.
         Err(error) => error.exit(),
     };
     let check_as_json = match &invocation.action {
@@ -46,17 +46,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// `hapax check`: the effective settings to stdout, warnings to stderr.
+/// Runs `hapax check`: prints the settings in force on stdout, and warnings on stderr.
 fn check(loaded: &Loaded) -> ExitCode {
     for warning in &loaded.warnings {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
-    // A closed pipe (`hapax check | head`) is no failure of the configuration.
+    // A closed pipe (`hapax check | head`) does not make the configuration wrong.
     let _ = std::io::stdout().write_all(loaded.to_toml().as_bytes());
     ExitCode::SUCCESS
 }
 
-/// `hapax check --json`: settings, sources and warnings, or all that is wrong, as one document on stdout.
+/// Runs `hapax check --json`: prints settings, sources and warnings, or all errors, as one JSON document on stdout.
 fn check_json(document: &str, code: u8) -> ExitCode {
     let _ = writeln!(std::io::stdout(), "{document}");
     ExitCode::from(code)
@@ -73,7 +73,7 @@ fn serve(loaded: Loaded) -> ExitCode {
     run::raise_file_limit(loaded.config.limits.max_connections);
     match run::serve(loaded.config) {
         Ok(()) => ExitCode::SUCCESS,
-        // Write it by way of the log, so that a reader that has stopped cannot block the end of the process.
+        // Write through the log. A direct write would block if nobody reads stderr, and the process could not end.
         Err(error) => {
             log.say(&format!("error: {error}"));
             ExitCode::from(RUNTIME)
@@ -89,7 +89,7 @@ fn ended(result: Result<(), Ended>) -> ExitCode {
     }
 }
 
-/// The end of a command that only prints. A name that is not found is wrong usage; a closed pipe is no failure.
+/// Ends a command that only prints. An unknown name is wrong usage. A closed pipe is not a failure.
 #[cfg(feature = "tools")]
 fn written(result: std::io::Result<()>) -> ExitCode {
     use std::io::ErrorKind;
@@ -101,7 +101,7 @@ fn written(result: std::io::Result<()>) -> ExitCode {
     }
 }
 
-/// Says it on stderr, whatever the log level, and makes the exit code.
+/// Prints an error on stderr, whatever the log level is. Returns the exit code.
 fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     let text = error.to_string();
     let prefix = if text.starts_with("error: ") { "" } else { "error: " };

@@ -1,4 +1,5 @@
-//! The running process: file limit, sockets, signals, and the order in which everything stops. Part of the binary.
+//! Runs the process, as a part of the binary: sets the limit of open files, opens the listeners, handles signals, and
+//! stops everything in order.
 
 use hapax::admin::{self, Admin, Parts, Probe};
 use hapax::config::Config;
@@ -19,23 +20,24 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-/// The system's own keeps most of what a burst has taken (docs/adr/0021-allocator.md).
+/// The allocator of libc keeps most of the memory of a burst (docs/adr/0021-allocator.md).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Files that the process has open beside connections: listeners, runtime, stderr, and the admin listener's connections.
+/// Files that are open besides client connections: listeners, runtime, stderr, and the connections of the admin
+/// listener.
 const OTHER_FILES: u64 = 64 + admin::CONNECTIONS as u64;
-/// How often the upstream is asked for `/readyz`, however often that is read.
+/// The shortest time between two probes of the upstream for `/readyz`, however often `/readyz` is requested.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// How often expired ids are removed from windows, and the windows are judged.
+/// How often expired ids are swept out of the windows, and the accounting's levels are updated.
 const TICK_EVERY: Duration = Duration::from_secs(1);
 
-/// Why the process ends with code 1. Its text says what to do.
+/// Why the process ends with code 1. The text says what to do.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// an address can't be listened on
+    /// can't listen on an address
     Bind { key: &'static str, address: SocketAddr, error: io::Error },
-    /// runtime or signal handlers can't be had
+    /// can't start the runtime or set up the signal handlers
     System(io::Error),
 }
 
@@ -63,7 +65,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Raises the limit of open files, and warns if even the hard limit is too low for `max_connections`.
+/// Raises the limit of open files. Warns if even the hard limit is too low for `max_connections`.
 pub(crate) fn raise_file_limit(max_connections: usize) {
     let have = process::raise_file_limit();
     if let Err(error) = &have {
@@ -80,7 +82,7 @@ pub(crate) fn raise_file_limit(max_connections: usize) {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, drains, ends.
+/// Runs the relay until SIGTERM or SIGINT, and then drains.
 pub(crate) fn serve(config: Config) -> Result<(), Failure> {
     runtime()?.block_on(serve_until_told(config))
 }
@@ -98,7 +100,8 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     let draining = on_signals().map_err(Failure::System)?;
     let (stats, connections) = (Stats::new(), ConnectionList::new());
     let (shared, windows) = share(&config, &stats);
-    // Dropped, and so stopped, when the relay is done: until then, /readyz tells that it is draining.
+    // These tasks stop when the set is dropped, after the relay has drained. Until then, /readyz says that it is
+    // draining.
     let mut helpers = JoinSet::new();
     let budget = Arc::new(config.budget());
     let memory = net::MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
@@ -141,7 +144,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Builds what all sessions share, and the windows with their accounting.
+/// Creates the settings, keys and windows that all sessions share, and the accounting of each window.
 fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     let mut accountings = Vec::new();
     let set = config.window_set(|_| {
@@ -162,8 +165,8 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     (Arc::new(shared), windows)
 }
 
-/// Removes expired ids where no publish does it in passing, keeps the accounting's averages going, and lets windows size
-/// themselves by them.
+/// Once per [`TICK_EVERY`]: removes expired ids that no publish has removed in passing, updates the averages of the
+/// accounting, and lets windows with capacity "auto" change their size.
 async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::MemoryLimit>) {
     let mut tick = tokio::time::interval(TICK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -178,7 +181,7 @@ async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::Memor
 fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A port whose last connections have not timed out yet can be taken again at once.
+        // A port can then be opened again at once, even if its last connections are still in TIME_WAIT.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(admin::BACKLOG)
@@ -186,7 +189,7 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> 
     listen().map_err(|error| Failure::Bind { key, address, error })
 }
 
-/// False, then true from the first SIGTERM or SIGINT on. The second ends the process at once.
+/// Returns a channel that becomes true at the first SIGTERM or SIGINT. The second signal ends the process at once.
 fn on_signals() -> io::Result<watch::Receiver<bool>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,15 +1,17 @@
-//! What an operation on a full window of 1,000,000 ids costs, for every engine, and what the accounting adds to it.
+//! Measures what an operation on a full window of 1,000,000 ids costs for every engine, and what the accounting adds
+//! to it.
 //!
-//! * `fresh`: reserve and commit of a new id, at a pressure of 0.86: an id expires for each that comes.
-//! * `churn`: the same at a pressure of 3: each pushes out another before its TTL is over, and the ghost takes note.
+//! * `fresh`: reserve and commit of a new id at a pressure of 0.86, so that an id expires for each new one.
+//! * `churn`: the same at a pressure of 3, so that each new id evicts one before its TTL is over, and the ghost
+//!   records it.
 //! * `duplicate`: a verdict on an id that is remembered.
 //!
-//! `churn` is also made as a session makes it, [`READ`] ids at a time, together and one by one.
+//! `churn` also runs as in a session, [`READ`] ids at a time: together, and one by one.
 //!
-//! First the same window is measured with its accounting listening and not listening, in turns, so that whatever disturbs
-//! the machine disturbs both alike (two windows differ by a third, by where their memory happens to lie), and the ratio of
-//! the lower quartiles is printed. Then criterion has its say. `HAPAX_BENCH=churn:lru:on` (or `off`)
-//! does nothing but a million of these, for `perf stat` or callgrind.
+//! First, the same window is measured in turns with and without its accounting, and the ratio of the lower quartiles
+//! is printed. The turns make sure that disturbances of the machine affect both alike. (Two windows can differ by a
+//! third, only because of where their memory is.) Then criterion measures. `HAPAX_BENCH=churn:lru:on` (or `off`) only
+//! runs a million operations, for `perf stat` or callgrind.
 
 use criterion::Criterion;
 #[path = "../tests/support/ground.rs"]
@@ -29,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Publishes that a session finds in one read.
-const READ: u64 = 64;
+const READ: u32 = 64;
 const CAPACITY: usize = 1_000_000;
 const TTL: Duration = Duration::from_secs(600);
 /// Operations of one turn, and turns of each.
@@ -96,13 +98,14 @@ impl<L: Listener> Rig<L> {
         drop(black_box(reserve_one(&self.window, key, self.now, &self.mailbox, Ticket(self.asked))));
     }
 
-    /// As a session does it: the ids of a read are reserved together, and committed when the upstream has acked them. With
-    /// `together` false, one by one.
+    /// Handles a read as a session does: reserves its ids together, and commits them when the upstream has acked them. If
+    /// `together` is false, both happen one by one.
     fn read(&mut self, together: bool) {
-        let asks: Vec<Ask> =
-            (1..=READ).map(|n| Ask { claim: key(self.next + n).into(), ticket: Ticket(0) }).collect();
-        self.next += READ;
-        (0..READ).for_each(|_| self.now += self.job.step());
+        let asks: Vec<Ask> = (1..=u64::from(READ))
+            .map(|n| Ask { claim: key(self.next + n).into(), ticket: Ticket(0) })
+            .collect();
+        self.next += u64::from(READ);
+        self.now += self.job.step() * READ;
         let mut verdicts: Vec<Option<Verdict>> = asks.iter().map(|_| None).collect();
         if together {
             self.window.clone().reserve(&asks, self.now, &self.mailbox, &mut verdicts);
@@ -124,11 +127,11 @@ impl<L: Listener> Rig<L> {
         stored.commit(self.now);
     }
 
-    /// Nanoseconds of one operation, read by read.
+    /// Returns nanoseconds per operation, measured by whole reads.
     fn reads(&mut self, together: bool) -> f64 {
         let begin = now();
-        (0..TURN / READ).for_each(|_| self.read(together));
-        begin.elapsed().as_secs_f64() * 1e9 / (TURN / READ * READ) as f64
+        (0..TURN / u64::from(READ)).for_each(|_| self.read(together));
+        begin.elapsed().as_secs_f64() * 1e9 / (TURN / u64::from(READ) * u64::from(READ)) as f64
     }
 
     fn run(&mut self, count: u64) {

@@ -64,14 +64,14 @@ pub(super) const BOUNDS: Bounds =
 /// Serves until the task is dropped.
 pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds) -> io::Result<()> {
     let mut acceptor = Acceptor::new(listener, "admin");
-    let mut places = Places::new(bounds.connections.max(1));
+    let mut connections = Connections::new(bounds.connections.max(1));
     loop {
         tokio::select! {
-            () = places.next_end() => {}
+            () = connections.next_end() => {}
             (stream, peer) = acceptor.next() => {
-                places.make_room(peer).await;
+                connections.make_room(peer).await;
                 let (router, activity) = (router.clone(), Arc::new(Activity::default()));
-                places.take(Arc::clone(&activity), async move {
+                connections.take(Arc::clone(&activity), async move {
                     tokio::select! {
                         () = connection(stream, peer, router, bounds, &activity) => {}
                         () = activity.told_to_leave() => {}
@@ -83,23 +83,23 @@ pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds)
 }
 
 /// The open connections.
-struct Places {
+struct Connections {
     max: usize,
     tasks: JoinSet<()>,
-    taken: HashMap<Id, Arc<Activity>>,
+    open: HashMap<Id, Arc<Activity>>,
     /// when the last log line about full places was written; `gave_way` counts since then
     told: Option<Instant>,
     gave_way: u64,
 }
 
-impl Places {
-    fn new(max: usize) -> Places {
-        Places { max, tasks: JoinSet::new(), taken: HashMap::new(), told: None, gave_way: 0 }
+impl Connections {
+    fn new(max: usize) -> Connections {
+        Connections { max, tasks: JoinSet::new(), open: HashMap::new(), told: None, gave_way: 0 }
     }
 
     fn take(&mut self, activity: Arc<Activity>, connection: impl Future<Output = ()> + Send + 'static) {
         let task = self.tasks.spawn(connection);
-        self.taken.insert(task.id(), activity);
+        self.open.insert(task.id(), activity);
     }
 
     /// Waits until a connection has ended. Never returns while there is no connection.
@@ -112,7 +112,7 @@ impl Places {
 
     fn forget(&mut self, ended: Result<(Id, ()), JoinError>) {
         let id = ended.map_or_else(|panicked| panicked.id(), |(id, ())| id);
-        self.taken.remove(&id);
+        self.open.remove(&id);
     }
 
     /// Returns true if there is one connection too many. Connections that have ended since the last call do not count.
@@ -120,7 +120,7 @@ impl Places {
         while let Some(ended) = self.tasks.try_join_next_with_id() {
             self.forget(ended);
         }
-        self.taken.len() - self.leaving() >= self.max
+        self.open.len() - self.leaving() >= self.max
     }
 
     /// Tells a connection to leave if all places are taken. Waits while all connections are new, and while too many
@@ -128,7 +128,7 @@ impl Places {
     /// off than closed ones.
     async fn make_room(&mut self, peer: SocketAddr) {
         while self.is_full() {
-            let staying = self.taken.values().filter(|activity| !activity.is_leaving());
+            let staying = self.open.values().filter(|activity| !activity.is_leaving());
             match staying.map(|activity| (activity.rank(), activity)).min_by_key(|(rank, _)| *rank) {
                 Some(((Stage::Silent, since), _)) if since.elapsed() < GRACE => {
                     tokio::time::sleep_until(since + GRACE).await;
@@ -149,7 +149,7 @@ impl Places {
 
     /// Returns how many connections have been told to leave and are still open.
     fn leaving(&self) -> usize {
-        self.taken.values().filter(|activity| activity.is_leaving()).count()
+        self.open.values().filter(|activity| activity.is_leaving()).count()
     }
 
     /// Logs that a connection gives way. A stranger can cause this a thousand times per second, so most lines are left

@@ -12,7 +12,7 @@
 //! | anything else | 404 as JSON |
 //!
 //! Every path answers only if the request's `Host` can be this listener ([`auth`]). [`listen`] limits connections,
-//! [`api::events`] limits streams, [`activity`] records which connection should give way, and [`complaint`] is the form of
+//! `events` limits streams, [`activity`] records which connection should give way, and [`complaint`] is the form of
 //! every error.
 
 mod activity;

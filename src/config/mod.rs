@@ -190,7 +190,7 @@ impl Config {
         }
     }
 
-    /// Returns the maker of keys. It has the secret that is configured, or else one that is drawn now.
+    /// Returns the maker of id digests: with the configured secret, or else with one that is drawn now.
     pub fn keys(&self) -> KeyMaker {
         self.digest_secret
             .as_ref()

@@ -1,7 +1,8 @@
 //! Secrets that come from files: the token of the admin listener, and the secret of the id digests.
 //!
-//! A secret is never given on the command line, because every user of a host can read that. A file with a secret has to be
-//! its owner's alone. The token may also come from the environment. It is compared in constant time. Neither is ever shown.
+//! A secret is never given on the command line, because every user of a host can read that. A file with a secret must
+//! belong to its owner alone. The token may also come from the environment. It is compared in constant time. Neither
+//! secret is ever shown.
 
 use super::problem::Wrong;
 use std::fmt;

@@ -21,7 +21,7 @@ pub struct ConnectionList {
 
 #[derive(Debug, Default)]
 struct Inner {
-    drawn: u64,
+    last_number: u64,
     open: BTreeMap<u64, Arc<ConnectionEntry>>,
 }
 
@@ -34,8 +34,8 @@ impl ConnectionList {
     /// Adds a connection. It stays in the list until the guard is dropped.
     pub(super) fn enter(self: &Arc<ConnectionList>, peer: SocketAddr, since: Instant) -> ListedConnection {
         let mut inner = self.inner.lock();
-        inner.drawn += 1;
-        let id = inner.drawn;
+        inner.last_number += 1;
+        let id = inner.last_number;
         let entry = Arc::new(ConnectionEntry {
             id,
             peer,

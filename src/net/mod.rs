@@ -2,15 +2,15 @@
 //!
 //! [`Relay::serve`] accepts client connections. Each one becomes a task, the [`pump`]: it feeds a
 //! [`Session`](hapax_core::session::Session) with bytes from both sockets and carries out the session's outputs.
-//! [`side`] is one socket with its two bounded buffers. [`connections`] lists the open connections. [`places`] decides who
-//! may connect, [`memory`] who may be read from, and [`sparse`] limits the log lines that a stranger can cause.
+//! [`side`] is one socket with its two bounded buffers. [`connections`] lists the open connections. [`slots`] decides who
+//! may connect, [`memory`] who may be read from, and [`log_limiter`] limits the log lines that a stranger can cause.
 
 mod connections;
+mod log_limiter;
 mod memory;
-mod places;
 mod pump;
 mod side;
-mod sparse;
+mod slots;
 
 pub use connections::{ConnectionEntry, ConnectionList, ConnectionState, Numbers};
 pub use memory::MemoryLimit;
@@ -18,8 +18,8 @@ pub use memory::MemoryLimit;
 use crate::accept::Acceptor;
 use crate::stats::Stats;
 use hapax_core::session::Shared;
-use places::{Full, Place, Places};
-use sparse::Sparse;
+use log_limiter::LogLimiter;
+use slots::{ConnectionSlot, ConnectionSlots, Full};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,17 +57,18 @@ pub struct Relay {
 
 /// The log lines that a stranger can cause, limited in number.
 #[derive(Debug)]
-struct Lines {
-    refused: Sparse,
-    unreachable: Sparse,
+struct LogLimiters {
+    refused: LogLimiter,
+    unreachable: LogLimiter,
 }
 
 impl Relay {
     /// Accepts connections until `draining` turns true. Then waits for the connections to settle, for at most
     /// `drain_timeout`.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, mut draining: watch::Receiver<bool>) {
-        let places = Places::new(self.max_connections, self.connections_per_address);
-        let lines = Arc::new(Lines { refused: Sparse::new(now()), unreachable: Sparse::new(now()) });
+        let slots = ConnectionSlots::new(self.max_connections, self.connections_per_address);
+        let log_limiters =
+            Arc::new(LogLimiters { refused: LogLimiter::new(now()), unreachable: LogLimiter::new(now()) });
         let mut acceptor = Acceptor::new(listener, "listen");
         let mut connections = JoinSet::new();
         let orders = draining.clone();
@@ -75,19 +76,19 @@ impl Relay {
             tokio::select! {
                 _ = draining.wait_for(|draining| *draining) => break,
                 Some(ended) = connections.join_next() => log_panic(ended),
-                (client, peer) = acceptor.next() => match places.take(peer.ip()) {
-                    Ok((place, gave_way)) => {
-                        if gave_way {
+                (client, peer) = acceptor.next() => match slots.take(peer.ip()) {
+                    Ok((slot, displaced)) => {
+                        if displaced {
                             self.stats.displaced();
                         }
-                        let (relay, lines, draining) = (Arc::clone(&self), Arc::clone(&lines), orders.clone());
-                        let number = place.number();
+                        let (relay, log_limiters, draining) = (Arc::clone(&self), Arc::clone(&log_limiters), orders.clone());
+                        let number = slot.number();
                         let task = connections.spawn(async move {
-                            relay.connection(client, peer, place, &lines, draining).await;
+                            relay.connection(client, peer, slot, &log_limiters, draining).await;
                         });
-                        places.has_task(number, task);
+                        slots.has_task(number, task);
                     }
-                    Err(full) => self.refuse(full, peer, &lines),
+                    Err(full) => self.refuse(full, peer, &log_limiters),
                 },
             }
         }
@@ -103,12 +104,12 @@ impl Relay {
         }
     }
 
-    fn refuse(&self, full: Full, peer: SocketAddr, lines: &Lines) {
+    fn refuse(&self, full: Full, peer: SocketAddr, log_limiters: &LogLimiters) {
         match full {
             Full::Process => self.stats.rejected(),
             Full::Address => self.stats.rejected_by_address(),
         }
-        let Some(left_out) = lines.refused.happened(now()) else { return };
+        let Some(left_out) = log_limiters.refused.happened(now()) else { return };
         match full {
             Full::Process => {
                 tracing::warn!(%peer, max = self.max_connections, left_out, "connection refused: limits.max_connections reached");
@@ -123,14 +124,14 @@ impl Relay {
         &self,
         client: TcpStream,
         peer: SocketAddr,
-        place: Place,
-        lines: &Lines,
+        slot: ConnectionSlot,
+        log_limiters: &LogLimiters,
         draining: watch::Receiver<bool>,
     ) {
         let _open = self.stats.accepted();
         tracing::debug!(%peer, "client connected");
         match configure(&client) {
-            Ok(()) => pump::run(self, client, peer, place, lines, draining).await,
+            Ok(()) => pump::run(self, client, peer, slot, log_limiters, draining).await,
             Err(error) => tracing::debug!(%peer, %error, "client left at once"),
         }
         tracing::debug!(%peer, "client disconnected");

@@ -6,9 +6,9 @@
 
 use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::memory::Holding;
-use super::places::Place;
 use super::side::{ReadOutcome, Side};
-use super::{Lines, Relay, now};
+use super::slots::ConnectionSlot;
+use super::{LogLimiters, Relay, now};
 use bytes::Bytes;
 use hapax_core::session::{Output, Session};
 use hapax_core::wire::emit::HEARTBEAT;
@@ -35,17 +35,17 @@ pub(super) async fn run(
     relay: &Relay,
     client: TcpStream,
     peer: SocketAddr,
-    place: Place,
-    lines: &Lines,
+    slot: ConnectionSlot,
+    log_limiters: &LogLimiters,
     draining: watch::Receiver<bool>,
 ) {
     let now = now();
     let present = relay.connections.enter(peer, now);
     let pump = Pump {
         relay,
-        lines,
+        log_limiters,
         peer,
-        place,
+        slot,
         holding: relay.memory.enter(),
         logged_in: false,
         entry: &present.entry,
@@ -83,9 +83,9 @@ enum Wake {
 
 struct Pump<'a> {
     relay: &'a Relay,
-    lines: &'a Lines,
+    log_limiters: &'a LogLimiters,
     peer: SocketAddr,
-    place: Place,
+    slot: ConnectionSlot,
     /// Reports this connection's memory to the process's memory limit.
     holding: Holding,
     /// The client has logged in, and the work that follows a login is done ([`Pump::on_login`]).
@@ -140,7 +140,7 @@ impl Pump<'_> {
                 Wake::Dialled(Err(error)) => {
                     self.upstream = UpstreamSocket::None;
                     self.relay.stats.dial_failed();
-                    if let Some(left_out) = self.lines.unreachable.happened(self.now) {
+                    if let Some(left_out) = self.log_limiters.unreachable.happened(self.now) {
                         tracing::warn!(peer = %self.peer, upstream = %self.relay.upstream, %error, left_out, "can't reach the broker");
                     }
                     self.session.handle_upstream_eof(self.now);
@@ -181,7 +181,7 @@ impl Pump<'_> {
             return;
         }
         self.logged_in = true;
-        self.place.log_in();
+        self.slot.log_in();
         let timeout = self.relay.tcp_user_timeout;
         if self.session.has_heartbeats() || timeout.is_zero() {
             return;

@@ -1,16 +1,16 @@
-//! Counts a window's events, exactly. One [`Accounting`] per window.
+//! Counts a window's events exactly. There is one [`Accounting`] per window.
 //!
-//! It is told of every event with a lock of the window held, so it has to be quick: the counters of the events that every
-//! publish causes are divided into stripes by key (see [`super::stripe`]), the rest are plain atomics. Averages, level and
-//! history are made by [`Accounting::tick`], once a second; [`Accounting::facts`] adds all up for those who look.
+//! The window reports every event while it holds a lock, so counting must be fast. The counters of frequent events are
+//! divided into stripes by key (see [`super::stripe`]); all others are plain atomics. [`Accounting::tick`] updates
+//! averages, level and history once a second. [`Accounting::facts`] adds everything up for those who look.
 //!
-//! Lock order: whatever the window holds, then a stripe's ledger or the trend, then the ages.
+//! Lock order: the window's lock, then a stripe's ledger or the trend, then the ages.
 
 use super::ages::Ages;
 use super::distinct::Distinct;
 use super::facts::{Facts, GhostFacts, Level, Publishes};
-use super::form::{InForce, STRIPES};
 use super::ghost::{FINGERPRINT_BITS, SLOTS};
+use super::layout::{InForce, STRIPES};
 use super::scopes::Scopes;
 use super::stripe::{Ledger, Stripe};
 use super::trend::{Totals, Trend, interval};
@@ -24,13 +24,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-/// Below so many ids, and below a quarter of its capacity, what a window takes says nothing about what an id takes.
+/// With fewer ids than this, or less than a quarter of the capacity, the window's memory says nothing about the bytes
+/// per id.
 const FILLED: usize = 1000;
-/// From so many fresh ids per second on, one in [`SAMPLE`] tells where it goes.
+/// With more fresh ids per second than this, only one in [`SAMPLE`] is counted in the top scopes.
 const BUSY: f64 = 20_000.0;
 const SAMPLE: u64 = 16;
 
-/// Counts a window's events since the start. Two counters that are read one after the other may be an event apart.
+/// The counts of a window's events since the start. Two counters are read one after the other, so they may be an event
+/// apart.
 #[derive(Debug, Default)]
 pub struct Accounting {
     in_force: InForce,
@@ -45,97 +47,98 @@ pub struct Accounting {
     forgotten: [Counter; ForgetCause::ALL.len()],
     distinct: Distinct,
     scopes: CacheAligned<Mutex<Scopes>>,
-    /// There are so many fresh ids that a part of them tells where they come from.
+    /// true while fresh ids are so frequent that only a sample of them is counted in the top scopes
     is_busy: AtomicBool,
     trend: Mutex<Trend>,
     what_if: Sampler,
 }
 
 impl Accounting {
-    /// All zero.
+    /// Creates the accounting, all zero.
     pub fn new() -> Accounting {
         Accounting::default()
     }
 
-    /// Verdicts *fresh*, those by promotion included: publishes forwarded on the window's word.
+    /// Returns the verdicts *fresh*, including promotions: publishes that were forwarded because the window said so.
     pub fn fresh(&self) -> u64 {
         self.stripes.iter().map(|stripe| stripe.fresh.value()).sum()
     }
 
-    /// Verdicts *duplicate*, those that had to wait for it included: publishes taken out (or, observed, forwarded).
+    /// Returns the verdicts *duplicate*, including those after a wait: publishes that were dropped (or forwarded, in
+    /// mode observe).
     pub fn duplicate(&self) -> u64 {
         self.stripes.iter().map(|stripe| stripe.duplicate.value()).sum()
     }
 
-    /// Verdicts *in flight*: publishes that had to wait. Each is counted again by what came of it.
+    /// Returns the verdicts *in flight*: publishes that had to wait. Each one is counted again by its final verdict.
     pub fn in_flight(&self) -> u64 {
         self.in_flight.value()
     }
 
-    /// Publishes without an id.
+    /// Returns the publishes without an id.
     pub fn no_id(&self) -> u64 {
         self.no_id.value()
     }
 
-    /// Publishes that asked not to be judged.
+    /// Returns the publishes that asked not to be judged.
     pub fn bypassed(&self) -> u64 {
         self.bypassed.value()
     }
 
-    /// Keys that became seen because the upstream said so.
+    /// Returns the keys that became seen because the upstream has acked them.
     pub fn committed(&self) -> u64 {
         self.stripes.iter().map(|stripe| stripe.committed.value()).sum()
     }
 
-    /// Keys that became seen although nobody knows whether they were stored.
+    /// Returns the keys that became seen although it is unknown whether they were stored.
     pub fn committed_in_doubt(&self) -> u64 {
         self.sum(|ledger| ledger.committed_in_doubt)
     }
 
-    /// Waiters that took the place of a first that failed.
+    /// Returns the waiters that were forwarded because the first publish was not stored.
     pub fn promoted(&self) -> u64 {
         self.promoted.value()
     }
 
-    /// Waiters that took the place of a first whose outcome did not come.
+    /// Returns the waiters that were forwarded because the outcome of the first publish did not come in time.
     pub fn takeovers(&self) -> u64 {
         self.takeovers.value()
     }
 
-    /// Publishes that were nacked because they could not wait, or not any longer.
+    /// Returns the publishes that were nacked because they could not wait, or not any longer.
     pub fn refused(&self) -> u64 {
         self.refused.value()
     }
 
-    /// Reservations given up for this cause.
+    /// Returns the reservations that were given up for this cause.
     pub fn forgotten(&self, cause: ForgetCause) -> u64 {
         self.forgotten.get(cause as usize).map_or(0, Counter::value)
     }
 
-    /// Reservations given up.
+    /// Returns the reservations that were given up for any cause.
     pub fn forgotten_total(&self) -> u64 {
         self.forgotten.iter().map(Counter::value).sum()
     }
 
-    /// Seen keys removed for this cause.
+    /// Returns the seen keys that were removed for this cause.
     pub fn evicted(&self, cause: EvictionCause) -> u64 {
         self.sum(|ledger| ledger.evictions(cause))
     }
 
-    /// Seen keys removed.
+    /// Returns the seen keys that were removed for any cause.
     pub fn evicted_total(&self) -> u64 {
         self.sum(|ledger| ledger.evicted.iter().sum())
     }
 
-    /// Keys that were stored again because they had been evicted early.
+    /// Returns the keys that were stored again after an early eviction, while their TTL was not over.
     pub fn escaped(&self) -> u64 {
-        self.work_off(None);
+        self.apply_journal(None);
         self.sum(Ledger::escaped)
     }
 
-    /// Everything that is known of the window that this listens to.
+    /// Returns everything that is known about the window.
     pub fn facts(&self, window: &dyn Inspect, now: Instant) -> Facts {
-        self.work_off(Some(window.stamp(now)));
+        self.apply_journal(Some(window.stamp(now)));
         let totals = self.totals();
         let (entries, capacity, ttl) = (window.entries(), window.capacity(), window.ttl());
         let mut facts = Facts {
@@ -165,7 +168,7 @@ impl Accounting {
             top_scopes: self.scopes.lock().top(),
             ..Facts::default()
         };
-        // Where shards are to be filled evenly, the last hundredth takes long.
+        // A window counts as full a little early: shards fill evenly, and the last hundredth takes long.
         if let (Some(entries), Some(capacity)) = (entries, capacity)
             && entries + capacity / 64 >= capacity
         {
@@ -177,15 +180,15 @@ impl Accounting {
         facts
     }
 
-    /// About once a second: averages and level. A change of level is logged.
+    /// Updates averages and level. Call it about once a second. Logs a change of level.
     pub fn tick(&self, window: &dyn Inspect, now: Instant) {
         let limits = window.limits();
         limits.iter().for_each(|limits| self.in_force.set(limits));
-        self.work_off(Some(window.stamp(now)));
+        self.apply_journal(Some(window.stamp(now)));
         self.distinct.tick(now);
         self.scopes.lock().tick(now);
         let (totals, ttl, capacity) = (self.totals(), window.ttl(), window.capacity());
-        // The curve is drawn against the capacity. A window without one has no curve.
+        // The curve needs a capacity to compare with. A window without a capacity has no curve.
         limits.into_iter().for_each(|limits| self.what_if.tick(limits, now, resolved(&totals)));
         let before = {
             let mut trend = self.trend.lock();
@@ -239,7 +242,7 @@ impl Accounting {
     }
 
     fn tell_trend(&self, facts: &mut Facts, window: &dyn Inspect, now: Instant) {
-        // The curve does not grow with the ids.
+        // The memory of the curve does not grow with the ids.
         let grows = facts.bytes.saturating_sub(self.what_if.bytes() as u64);
         facts.bytes_per_id = match (facts.entries, facts.capacity) {
             (Some(entries), Some(capacity)) if entries >= FILLED as u64 && entries >= capacity / 4 => {
@@ -257,7 +260,7 @@ impl Accounting {
         facts.recommended_bytes = facts.recommended_capacity.map(|ids| bytes_of(ids, facts.bytes_per_id));
     }
 
-    /// What the accounting itself occupies on the heap.
+    /// Returns the bytes of the accounting itself on the heap.
     fn bytes(&self) -> usize {
         let stripes: usize =
             self.stripes.iter().map(|stripe| size_of::<Stripe>() + stripe.ledger().bytes()).sum();
@@ -274,24 +277,24 @@ impl Accounting {
         self.stripes.iter().map(|stripe| what(&stripe.ledger())).sum()
     }
 
-    /// Works all journals off; what is over by `now` leaves the ghost.
-    fn work_off(&self, now: Option<Stamp>) {
-        let form = self.in_force.form();
+    /// Applies all journals. If `now` is given, also removes keys from the ghosts that have expired by then.
+    fn apply_journal(&self, now: Option<Stamp>) {
+        let layout = self.in_force.layout();
         for stripe in &*self.stripes {
             stripe.write(|ledger| {
                 let now = now.unwrap_or(ledger.last());
-                ledger.work_off(form, now, &self.ages);
+                ledger.apply_journal(layout, now, &self.ages);
             });
         }
     }
 
-    /// Whose lock the window holds, if it holds the key's.
+    /// Returns the key's stripe. The window holds the lock of this stripe's keys when it reports an event of the key.
     fn stripe(&self, key: Key) -> &Stripe {
         let [first, ..] = &*self.stripes;
         self.stripes.get(key.shard(STRIPES)).unwrap_or(first)
     }
 
-    /// What the key's ledger has to know. A journal that is full is worked off.
+    /// Passes an event to the key's ledger, and applies the journal if it is full.
     fn note(&self, ledger: &mut Ledger, event: &Event) {
         let (is_full, now) = match *event {
             Event::Committed { claim: Claim::Digest(key), now, .. } => (ledger.commit(key, now), now),
@@ -302,11 +305,11 @@ impl Accounting {
             _ => return,
         };
         if is_full {
-            ledger.work_off(self.in_force.form(), now, &self.ages);
+            ledger.apply_journal(self.in_force.layout(), now, &self.ages);
         }
     }
 
-    /// All but the three that every publish causes.
+    /// Handles all events except the three frequent ones.
     #[inline(never)]
     fn on_seldom(&self, event: &Event) {
         self.what_if.on(event);
@@ -335,14 +338,14 @@ impl Accounting {
     }
 
     fn flush(&self) {
-        let form = self.in_force.form();
-        self.stripes.iter().for_each(|stripe| stripe.write(|ledger| ledger.flush(form, &self.ages)));
+        let layout = self.in_force.layout();
+        self.stripes.iter().for_each(|stripe| stripe.write(|ledger| ledger.flush(layout, &self.ages)));
     }
 }
 
 impl Listener for Accounting {
-    /// What every publish causes is asked for first, one comparison each: a jump by a table is predicted badly amid a
-    /// window's work, and then costs more than all the counting (ADR 13).
+    /// Compares with the frequent events first, one after the other. A jump table would be mispredicted between the
+    /// window's own branches, and would cost more than all the counting (ADR 13).
     #[inline]
     fn on(&self, event: &Event) {
         if let Event::Duplicate { claim: Claim::Digest(key), .. } = *event {
@@ -356,7 +359,7 @@ impl Listener for Accounting {
             self.what_if.on(event);
             let stripe = self.stripe(key);
             stripe.committed.add();
-            if stripe.is_haunted() {
+            if stripe.has_ghosts() {
                 stripe.write(|ledger| self.note(ledger, event));
             }
         } else {
@@ -364,7 +367,8 @@ impl Listener for Accounting {
         }
     }
 
-    /// Commits and what made room for them, mostly of one stripe: its ledger is locked once.
+    /// Handles commits and the evictions that made room for them. Usually all are in one stripe, so its ledger is
+    /// locked once.
     fn on_all(&self, events: &[Event]) {
         let stripe = |event: &Event| match event {
             Event::Committed { claim: Claim::Digest(key), .. }
@@ -377,7 +381,7 @@ impl Listener for Accounting {
         let Some(one) = events.first().and_then(stripe).filter(|one| is_in(one)) else {
             return events.iter().for_each(|event| self.on(event));
         };
-        let mut is_for_ledger = one.is_haunted();
+        let mut is_for_ledger = one.has_ghosts();
         for event in events {
             self.what_if.on(event);
             match event {
@@ -405,7 +409,7 @@ impl Listener for Accounting {
     }
 }
 
-/// Publishes whose outcome is known, as the what-if curve counts them.
+/// Returns the publishes with a known outcome, as the what-if curve counts them.
 fn resolved(totals: &Totals) -> u64 {
     totals.commits + totals.duplicate
 }
@@ -436,7 +440,7 @@ fn log(window: &str, before: Level, facts: &Facts) {
     let Facts {
         level, pressure, coverage, escaped_duplicates: escaped, recommended_capacity, capacity, ..
     } = facts;
-    // A window without a capacity never changes its level.
+    // Without a capacity, the level never changes.
     let (Some(pressure), Some(capacity)) = (pressure, *capacity) else { return };
     let recommended = recommended_capacity.unwrap_or(capacity);
     let (pressure, coverage) = (format_args!("{pressure:.2}"), format_args!("{coverage:.2}"));
@@ -471,7 +475,8 @@ mod tests {
     use crate::window::Key;
     use crate::window::engine::Stamp;
 
-    /// Every event has a counter of its own: after the n-th event was told n times, all counters differ.
+    /// Every event must have a counter of its own: after the n-th event was reported n times, all counters must
+    /// differ.
     #[test]
     fn every_event_moves_its_own_counter() {
         let accounting = Accounting::new();

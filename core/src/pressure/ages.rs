@@ -1,18 +1,18 @@
-//! How old ids were when they were evicted early: a fine histogram of the last two intervals, for percentiles, and a coarse
-//! one since the start, for Prometheus.
+//! The ages of ids that were evicted early, in two histograms: a fine one of the last two intervals, for percentiles,
+//! and a coarse one since the start, for Prometheus.
 
 use super::facts::{AgeBucket, Ages as AgeFacts};
 
-/// Steps in each doubling: a percentile is interpolated within 6 %.
+/// Steps per doubling of the age. An interpolated percentile is exact within 6 %.
 const STEPS: u32 = 16;
-/// Ages below 2²⁰ ns, about a millisecond, are not told apart.
+/// Ages below 2²⁰ ns (about a millisecond) all count in the lowest bucket.
 const LOWEST: u32 = 20;
-/// Nor ages from 2⁵⁰ ns on: 13 days.
+/// Ages from 2⁵⁰ ns (13 days) on all count in the highest bucket.
 const HIGHEST: u32 = 50;
-/// One for each step, one for what is below.
+/// The number of fine buckets: one per step, and one for all lower ages.
 const FINE: usize = ((HIGHEST - LOWEST) * STEPS) as usize + 1;
 
-/// Upper bounds of the coarse histogram, in milliseconds: up to a week.
+/// The upper bounds of the coarse histogram, in milliseconds. They go up to a week.
 const BOUNDS: [u64; 23] = [
     1,
     5,
@@ -39,15 +39,15 @@ const BOUNDS: [u64; 23] = [
     604_800_000,
 ];
 
-/// See the module's doc.
+/// Both histograms of ages at early eviction.
 #[derive(Debug)]
 pub(super) struct Ages {
-    /// Of this interval and the one before.
+    /// the present interval and the one before
     fine: [Interval; 2],
     coarse: [u64; BOUNDS.len() + 1],
-    /// The coarse bucket of the last age: the next is mostly there, too.
+    /// The coarse bucket of the last age. It is tried first, because the next age is mostly in the same bucket.
     last: usize,
-    /// Of all ages.
+    /// the sum of all ages, in nanoseconds
     nanos: f64,
 }
 
@@ -90,7 +90,7 @@ impl Ages {
         }
     }
 
-    /// An interval is over.
+    /// Begins a new interval.
     pub(super) fn turn(&mut self) {
         self.fine.swap(0, 1);
         let [this, _] = &mut self.fine;
@@ -98,12 +98,13 @@ impl Ages {
         this.total = 0;
     }
 
-    /// Early evictions of this interval and the one before.
+    /// Returns the number of early evictions in this interval and the one before.
     pub(super) fn lately(&self) -> u64 {
         self.fine.iter().map(|interval| interval.total).sum()
     }
 
-    /// So large a share of the early evictions of this interval and the one before was at most this old, in seconds.
+    /// Returns the age, in seconds, that this share of the early evictions did not exceed, in this interval and the
+    /// one before.
     pub(super) fn quantile(&self, share: f64) -> Option<f64> {
         let [this, before] = &self.fine;
         let counts = || this.counts.iter().zip(&before.counts).map(|(a, b)| f64::from(*a) + f64::from(*b));
@@ -147,7 +148,7 @@ fn fine_of(nanos: u64) -> usize {
     usize::try_from(index).unwrap_or(FINE).min(FINE - 1)
 }
 
-/// Where the fine bucket begins, in seconds.
+/// Returns the lower bound of a fine bucket, in seconds.
 fn lower(index: usize) -> f64 {
     let Some(index) = index.checked_sub(1).and_then(|index| u32::try_from(index).ok()) else { return 0.0 };
     let octave = f64::from(LOWEST + index / STEPS).exp2();

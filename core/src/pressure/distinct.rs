@@ -1,7 +1,8 @@
-//! How many different ids were published: a HyperLogLog, which counts each id once however often it comes.
+//! Estimates how many different ids were published, by a HyperLogLog. It counts each id once, however often it is
+//! published.
 //!
-//! Its registers are atomics that are nearly never written once they have seen a few thousand ids, so it needs no lock.
-//! The estimate is Ertl's, which has no bias at small or middling counts (O. Ertl, *New cardinality estimation algorithms
+//! Its registers are atomics. After a few thousand ids they are almost never written, so no lock is needed. The
+//! estimator is Ertl's, which has no bias at small or medium counts (O. Ertl, *New cardinality estimation algorithms
 //! for HyperLogLog sketches*, 2017, algorithm 6).
 
 use super::facts::Distinct as DistinctFacts;
@@ -9,15 +10,15 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Bits of a key that choose its register.
+/// The number of bits of a key that choose its register.
 const CHOOSE: u32 = 12;
 const REGISTERS: usize = 1 << CHOOSE;
 /// The rank of a key whose other bits are all zero.
 const HIGHEST: usize = (u64::BITS - CHOOSE) as usize + 1;
-/// Ids are counted anew after so long.
+/// The length of an interval. Each interval counts from zero.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// See the module's doc.
+/// The estimate of different ids, for the present interval and the last whole one.
 #[derive(Debug)]
 pub(super) struct Distinct {
     registers: Box<[AtomicU8]>,
@@ -27,7 +28,7 @@ pub(super) struct Distinct {
 #[derive(Debug, Default)]
 struct Intervals {
     begun: Option<Instant>,
-    /// What the last whole one came to, and its length.
+    /// the estimate of the last whole interval, and its length
     last: Option<(f64, Duration)>,
 }
 
@@ -52,7 +53,7 @@ impl Distinct {
         }
     }
 
-    /// Begins anew after an interval.
+    /// Begins a new interval if the present one is over.
     pub(super) fn tick(&self, now: Instant) {
         let mut intervals = self.intervals.lock();
         let begun = *intervals.begun.get_or_insert(now);
@@ -60,12 +61,12 @@ impl Distinct {
         if gone >= INTERVAL {
             intervals.last = Some((self.estimate(), gone));
             intervals.begun = Some(now);
-            // What comes in between is counted in one interval or the other, or, once in a while, in neither.
+            // An id that arrives meanwhile counts in one of the two intervals, or rarely in none.
             self.registers.iter().for_each(|register| register.store(0, Relaxed));
         }
     }
 
-    /// Of the last whole interval; of the one that goes on before there was a whole one.
+    /// Returns the estimate of the last whole interval, or that of the present one if there was no whole one yet.
     pub(super) fn facts(&self, now: Instant) -> DistinctFacts {
         let intervals = self.intervals.lock();
         let begun = intervals.begun.unwrap_or(now);
@@ -139,7 +140,7 @@ mod tests {
         for (ids, runs) in [(10_u64, 50), (300, 50), (3_000, 50), (10_000, 50), (20_000, 50), (300_000, 12)] {
             let errors = (0..runs).map(|run| {
                 let distinct = Distinct::default();
-                // Each comes twice.
+                // Each id is added twice.
                 (0..2 * ids).for_each(|n| distinct.add(random(run * 1_000_000 + n % ids + 1)));
                 distinct.estimate() / ids as f64 - 1.0
             });

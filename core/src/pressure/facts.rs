@@ -1,13 +1,15 @@
-//! What is known of a window at one moment: the one set of numbers that metrics, API, dashboard and terminal show.
+//! The facts: everything that is known about a window at one moment. Metrics, API, dashboard and terminal show the
+//! same facts.
 //!
-//! The names here are the names of the JSON. Counters count since the start of the process; everything else is as of now.
-//! Ages and spans are in seconds, sizes in bytes, capacities in ids, rates per second, shares from 0 to 1.
+//! The names here are the names in the JSON. Counters count since the start of the process; everything else is a
+//! present value. Ages and durations are in seconds, sizes in bytes, capacities in ids, rates per second, shares from
+//! 0 to 1.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// How hard a window is pressed, in one word.
+/// The level of eviction pressure.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize, ToSchema,
 )]
@@ -22,18 +24,18 @@ pub enum Level {
     Critical,
 }
 
-/// A window's numbers.
+/// The facts about a window.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Facts {
     /// publishes by verdict
     pub publishes: Publishes,
-    /// ids that became seen because the upstream said so
+    /// ids that became seen because the upstream has acked them
     pub commits: u64,
-    /// ids that became seen although nobody knows whether they were stored
+    /// ids that became seen although it is unknown whether they were stored
     pub commits_in_doubt: u64,
-    /// waiters that took the place of a first that failed
+    /// waiting publishes that were forwarded because the first one was not stored
     pub promoted: u64,
-    /// waiters that took the place of a first whose outcome did not come
+    /// waiting publishes that were forwarded because the outcome of the first one did not come in time
     pub takeovers: u64,
     /// publishes that were nacked because they could not wait, or not any longer
     pub refused: u64,
@@ -41,58 +43,58 @@ pub struct Facts {
     pub forgotten: BTreeMap<String, u64>,
     /// seen ids removed, by cause
     pub evictions: BTreeMap<String, u64>,
-    /// duplicates that got through because their id had been evicted early
+    /// duplicates that got through because their id was evicted early
     pub escaped_duplicates: u64,
-    /// what the count of escaped duplicates rests on
+    /// the ids that are watched for escaping duplicates
     pub ghost: GhostFacts,
-    /// ids remembered, expired ones that were not swept yet included; absent if the window can't know
+    /// ids remembered, including expired ones that were not swept yet; absent if the window can't know
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entries: Option<u64>,
-    /// ids whose outcome is not known; absent if the window can't know
+    /// ids whose outcome is not known yet; absent if the window can't know
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u64>,
     /// ids that can be remembered; absent if the window has no bound of its own
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u64>,
-    /// how long an id is remembered, unless its message says otherwise
+    /// how long an id is remembered, unless its message sets a TTL of its own
     pub ttl_seconds: f64,
     /// memory that the window and its accounting take
     pub bytes: u64,
-    /// what one remembered id takes; the engine's own figure while the window is nearly empty
+    /// memory per remembered id; the engine's own figure while the window is nearly empty
     pub bytes_per_id: f64,
-    /// per second, lately
+    /// rates of the last seconds
     pub rates: Rates,
-    /// share of the judged publishes that were duplicates, since the start; none before the first one
+    /// share of the judged publishes that were duplicates, since the start; null before the first one
     pub hit_ratio: Option<f64>,
     /// different ids published in the last whole interval
     pub distinct: Distinct,
     /// how old ids were when they were evicted early
     pub age_at_eviction: Ages,
-    /// age of the oldest id, if the window is full
+    /// age of the oldest id; null unless the window is full
     pub oldest_seconds: Option<f64>,
     /// fresh ids per second × TTL / capacity: above 1, ids are forgotten early; absent without a capacity
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pressure: Option<f64>,
     /// how long an id is really remembered now
     pub effective_seconds: f64,
-    /// effective / TTL, at most 1
+    /// effective window / TTL, at most 1
     pub coverage: f64,
-    /// ids that the window ought to have room for; none before there was traffic
+    /// ids that the window should have room for; null before there was traffic
     pub recommended_capacity: Option<u64>,
-    /// what that would take
+    /// memory that the recommended capacity would take
     pub recommended_bytes: Option<u64>,
-    /// in one word
+    /// the level of eviction pressure
     pub level: Level,
-    /// when it became so; the newest last
+    /// the changes of level, the newest last
     pub level_history: Vec<LevelChange>,
-    /// where the fresh ids come from: the largest first, ten at most
+    /// where the fresh ids come from: the largest scopes first, at most ten
     pub top_scopes: Vec<TopScope>,
-    /// caught duplicates by capacity
+    /// the share of duplicates that other capacities would catch
     pub what_if: WhatIf,
 }
 
 impl Facts {
-    /// The share of its capacity that a window has filled, if it has a capacity.
+    /// Returns the share of its capacity that the window has filled, or `None` if it has no capacity.
     pub fn full(&self) -> Option<f64> {
         Some(self.entries? as f64 / self.capacity?.max(1) as f64)
     }
@@ -101,11 +103,11 @@ impl Facts {
 /// Publishes since the start, by verdict.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Publishes {
-    /// forwarded on the window's word
+    /// forwarded because the window said so
     pub fresh: u64,
-    /// taken out (or, observed, forwarded)
+    /// dropped (or forwarded, in mode observe)
     pub duplicate: u64,
-    /// had to wait; each is counted again by what came of it
+    /// had to wait; each is counted again by its final verdict
     pub in_flight: u64,
     /// without an id
     pub no_id: u64,
@@ -113,18 +115,18 @@ pub struct Publishes {
     pub bypassed: u64,
 }
 
-/// The memory of what was evicted early.
+/// The keys that were evicted early and are watched until their TTL is over.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct GhostFacts {
-    /// keys held; those included whose time is over and that were not met again yet
+    /// keys that are watched, including expired ones that were not removed yet
     pub keys: u64,
-    /// keys it has room for
+    /// the most keys that can be watched
     pub capacity: u64,
-    /// keys that had no place: duplicates of these escape uncounted
+    /// keys that found no room; their escaping duplicates are not counted
     pub dropped: u64,
-    /// bits that a key takes
+    /// bits of memory per key
     pub bits_per_key: u32,
-    /// share of fresh publishes that are taken for escaped duplicates by mistake, at most
+    /// the largest share of fresh publishes that may count as escaped duplicates by mistake
     pub false_positive_rate: f64,
 }
 
@@ -141,12 +143,12 @@ pub struct Rates {
     pub evicted_early: f64,
 }
 
-/// An estimate of how many different ids there were.
+/// An estimate of the number of different ids.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Distinct {
-    /// ids
+    /// different ids
     pub ids: u64,
-    /// within so many seconds
+    /// length of the interval, in seconds
     pub seconds: f64,
     /// relative standard error of the estimate
     pub standard_error: f64,
@@ -155,20 +157,20 @@ pub struct Distinct {
 /// Ages at early eviction.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Ages {
-    /// 99 % were at least this old, lately
+    /// 99 % of the ids evicted lately were at least this old
     pub p1_seconds: Option<f64>,
-    /// half were at least this old, lately
+    /// half of the ids evicted lately were at least this old
     pub p50_seconds: Option<f64>,
     /// sum of all ages since the start
     pub sum_seconds: f64,
-    /// since the start: how many were at most so old, but older than the bucket before says
+    /// early evictions since the start, by age
     pub buckets: Vec<AgeBucket>,
 }
 
-/// One bucket of a histogram, not cumulated.
+/// One bucket of a histogram. Buckets are not cumulative.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct AgeBucket {
-    /// upper bound, in seconds; none = no bound
+    /// upper bound, in seconds; null in the last bucket, which has none
     pub le: Option<f64>,
     /// evictions
     pub count: u64,
@@ -177,13 +179,13 @@ pub struct AgeBucket {
 /// A change of level.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LevelChange {
-    /// seconds ago
+    /// how many seconds ago it changed
     pub ago_seconds: f64,
-    /// from then on
+    /// the new level
     pub level: Level,
 }
 
-/// Where fresh ids come from.
+/// A scope from which fresh ids come.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TopScope {
     /// vhost
@@ -192,35 +194,35 @@ pub struct TopScope {
     pub exchange: String,
     /// routing key
     pub routing_key: String,
-    /// fresh ids lately: an estimate, at most `error` too high
+    /// fresh ids of the last minutes: an estimate that may be too high by `error`
     pub fresh: u64,
-    /// how much `fresh` may be too high
+    /// by how much `fresh` may be too high
     pub error: u64,
 }
 
-/// The curve of caught duplicates against capacity, from a sample of the traffic.
+/// The curve of caught duplicates over capacity, estimated from a sample of the traffic.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct WhatIf {
-    /// share of the ids that are looked at
+    /// share of the ids that are sampled
     pub sample_rate: f64,
-    /// publishes that were looked at
+    /// publishes that were sampled
     pub sampled: u64,
-    /// memory that looking takes; part of the window's `bytes`, and not of its `bytes_per_id`
+    /// memory of the sampling; included in the window's `bytes`, but not in its `bytes_per_id`
     pub bytes: u64,
-    /// from small to large
+    /// by capacity, the smallest first
     pub points: Vec<WhatIfPoint>,
 }
 
-/// What a capacity would have caught.
+/// A point of the curve: what a capacity would have caught.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct WhatIfPoint {
-    /// of the present capacity
+    /// this capacity as a multiple of the present one
     pub factor: f64,
     /// ids
     pub capacity: u64,
-    /// of the sampled publishes, the share that would have been caught as duplicates
+    /// share of the publishes that would have been caught as duplicates
     pub caught: f64,
-    /// what it would take in memory
+    /// memory that this capacity would take
     pub bytes: u64,
 }
 

@@ -1,7 +1,7 @@
-//! The keys that were evicted early, for as long as they ought to have been remembered: what comes again in that time is
-//! an escaped duplicate.
+//! The ghost: remembers the keys that were evicted early until their TTL is over. A key that is stored again in that
+//! time is an escaped duplicate.
 //!
-//! Not the keys themselves: 32 bits of each, in buckets of one cache line.
+//! It does not hold whole keys but 32 bits of each, in buckets of one cache line.
 //!
 //! ```text
 //!   spread of the key   63      53 52  48 47   41 40      32 31                           0
@@ -11,36 +11,38 @@
 //!                       fingerprint, never 0        until, in ticks of TTL/1024 to TTL/512, modulo 4096
 //! ```
 //!
-//! * A key that was never here is taken for one that is here with a probability of [`SLOTS`] × 2⁻²⁰ × load, at most.
-//! * `until` is rounded down: who comes again in the last tick of its TTL is not counted, nobody is counted too long.
-//! * A tick number is compared modulo 4096, so it must be looked at before it is half a round old: see [`Table::advance`].
-//! * What finds its bucket full pushes out who would leave first, and is counted as dropped.
+//! * The probability that a new key is taken for one in the ghost is at most [`SLOTS`] × 2⁻²⁰ × load.
+//! * `until` is rounded down. A duplicate in the last tick of its TTL is therefore not counted, but none is counted
+//!   too late.
+//! * Ticks are compared modulo 4096. Each slot must therefore be looked at before it is half a round old, see
+//!   [`Table::advance`].
+//! * A key whose bucket is full replaces the key that would expire first. This counts as dropped.
 //!
-//! A [`Ghost`] is one stripe's part; its lock is the stripe's. Capacity and TTL can change: a table can't be resized, for
-//! the bits that would say where a key goes are not there any more. So a new one is begun and the old one is asked, too,
-//! until it is empty.
+//! A [`Ghost`] is the part of one stripe, and the stripe's lock protects it. When capacity or TTL change, a table
+//! can't be resized, because it does not hold the bits that say where a key would go. Instead, a new table is begun,
+//! and the old one is also searched until it is empty.
 
-use super::form::Form;
+use super::layout::GhostLayout;
 use crate::window::engine::Stamp;
 
-/// Slots of a bucket: 64 bytes of 4.
+/// Slots per bucket. A slot has 4 bytes, and a bucket 64.
 pub(super) const SLOTS: usize = 16;
 /// Bits of the fingerprint.
 pub(super) const FINGERPRINT_BITS: u32 = 20;
-/// Ticks that are told apart. Half of them are to come, half have gone.
+/// The number of ticks that a slot can tell apart: half of them in the future and half in the past.
 const ROUND: u64 = 1 << (32 - FINGERPRINT_BITS);
-/// The furthest tick to come that can be written down; the TTL is at most half of it.
+/// The most distant tick in the future that a slot can hold. A TTL has at most half as many ticks.
 const HORIZON: u64 = ROUND / 2 - 1;
-/// In so many ticks, a quarter to half of the TTL, every slot is looked at once.
+/// Every slot is looked at once within this many ticks, which is a quarter to half of the TTL.
 const LAP: u64 = ROUND / 16;
 
-/// See the module's doc.
+/// A stripe's part of the ghost: the keys that were evicted early.
 #[derive(Debug, Default)]
 pub(super) struct Ghost {
     table: Option<Table>,
-    /// From before the last great change of capacity or TTL.
+    /// the table from before the last large change of capacity or TTL
     old: Option<Table>,
-    /// Keys that found no place, or lost it.
+    /// keys that found no room, or lost their slot
     dropped: u64,
 }
 
@@ -65,51 +67,51 @@ impl Ghost {
         self.tables().all(|table| table.len == 0)
     }
 
-    /// Removes what is over, in passing; makes a new table where the window has changed too much for this one. `now` never
-    /// goes back much: a clock that another thread read a moment ago does no harm.
-    pub(super) fn advance(&mut self, form: Form, now: Stamp) {
+    /// Removes some of the expired keys. Begins a new table if the window has changed too much for the present one.
+    /// `now` may be slightly earlier than in the call before, because another thread may have read the clock first.
+    pub(super) fn advance(&mut self, layout: GhostLayout, now: Stamp) {
         self.tables_mut().for_each(|table| table.advance(now));
         if self.old.as_ref().is_some_and(|table| table.len == 0) {
             self.old = None;
         }
         if let Some(table) = &self.table
-            && !table.form.serves(form)
+            && !table.layout.serves(layout)
         {
             let lost = std::mem::replace(&mut self.old, self.table.take().filter(|table| table.len > 0));
             self.dropped += lost.map_or(0, |table| table.len as u64);
         }
     }
 
-    /// When it has to be advanced at the latest, now that it just was.
-    pub(super) fn good_until(&self, form: Form, now: Stamp) -> Stamp {
-        let ends = self.tables().map(|table| table.form.begin(table.at + ROUND / 8));
-        ends.min().unwrap_or(Stamp(u64::MAX)).min(form.begin(form.tick(now) + ROUND / 8))
+    /// Returns the latest moment at which [`Ghost::advance`] must be called again, after it was called at `now`.
+    pub(super) fn good_until(&self, layout: GhostLayout, now: Stamp) -> Stamp {
+        let ends = self.tables().map(|table| table.layout.begin(table.at + ROUND / 8));
+        ends.min().unwrap_or(Stamp(u64::MAX)).min(layout.begin(layout.tick(now) + ROUND / 8))
     }
 
-    /// Reads what the key will be looked for in, and tells nothing: a batch that does this first waits for all of its cache
-    /// lines at once.
+    /// Reads the slots in which the key would be searched. The result has no meaning. A batch of keys does this first,
+    /// so that all of its cache misses overlap.
     pub(super) fn warm(&self, spread: u64) -> u32 {
         self.tables().fold(0, |sum, table| sum ^ table.bucket(spread).first().copied().unwrap_or_default())
     }
 
-    /// A key was evicted early. One that is still here is not made to stay longer, for a larger window would have let it
-    /// pass at the end of its first TTL; unless duplicates make keys young again.
-    pub(super) fn insert(&mut self, spread: u64, until: Stamp, now: Stamp, form: Form) {
+    /// Adds a key that was evicted early. If the key is still here, its time is not extended: a larger window would
+    /// also have forgotten it at the end of its first TTL. If duplicates renew ids, the time is extended.
+    pub(super) fn insert(&mut self, spread: u64, until: Stamp, now: Stamp, layout: GhostLayout) {
         if let Some(old) = &mut self.old
             && old.holds(spread, now)
         {
-            if !form.refresh {
+            if !layout.refresh {
                 return;
             }
             old.remove(spread, now);
         }
-        let table = self.table.get_or_insert_with(|| Table::new(form, now));
-        if !table.insert(spread, until, now, form.refresh) {
+        let table = self.table.get_or_insert_with(|| Table::new(layout, now));
+        if !table.insert(spread, until, now, layout.refresh) {
             self.dropped += 1;
         }
     }
 
-    /// Whether the key ought to be remembered.
+    /// Returns true if the key's TTL is not over yet.
     pub(super) fn holds(&self, spread: u64, now: Stamp) -> bool {
         self.tables().any(|table| table.holds(spread, now))
     }
@@ -118,7 +120,7 @@ impl Ghost {
         self.tables_mut().for_each(|table| table.remove(spread, now));
     }
 
-    /// Forgets all, and gives the memory back.
+    /// Forgets all keys and frees the memory.
     pub(super) fn clear(&mut self) {
         self.table = None;
         self.old = None;
@@ -135,29 +137,29 @@ impl Ghost {
 
 #[derive(Debug)]
 struct Table {
-    form: Form,
-    /// From `start` on, so that a bucket is one cache line. Zero is an empty slot.
+    layout: GhostLayout,
+    /// The slots from index `start` on. With this offset a bucket is one cache line. Zero is an empty slot.
     slots: Vec<u32>,
     start: usize,
     buckets: usize,
-    /// Slots in use, those included that are over and were not met again yet.
+    /// slots in use, including expired ones that were not removed yet
     len: usize,
-    /// Tick of its making, and of the last [`Table::advance`].
+    /// the tick at which the table was made, and that of the last [`Table::advance`]
     born: u64,
     at: u64,
-    /// Buckets looked at since it was made, and the next one to be looked at.
+    /// the number of buckets looked at since the table was made, and the next one to look at
     steps: u64,
     cursor: usize,
 }
 
 impl Table {
-    fn new(form: Form, now: Stamp) -> Table {
-        let buckets = form.slots.div_ceil(SLOTS).max(1);
-        // All zero, so the system gives memory only where it is written to.
+    fn new(layout: GhostLayout, now: Stamp) -> Table {
+        let buckets = layout.slots.div_ceil(SLOTS).max(1);
+        // The memory is zeroed, so the kernel only provides the pages that are written to.
         let slots = vec![0_u32; (buckets + 1) * SLOTS];
         let start = slots.as_ptr().align_offset(64).min(SLOTS);
-        let at = form.tick(now);
-        Table { form, slots, start, buckets, len: 0, born: at, at, steps: 0, cursor: 0 }
+        let at = layout.tick(now);
+        Table { layout, slots, start, buckets, len: 0, born: at, at, steps: 0, cursor: 0 }
     }
 
     fn index(&self, spread: u64) -> usize {
@@ -180,13 +182,13 @@ impl Table {
         if !has(bucket, print) {
             return false;
         }
-        let now = self.form.tick(now);
+        let now = self.layout.tick(now);
         bucket.iter().any(|slot| is_of(*slot, print) && is_live(*slot, now))
     }
 
-    /// False if somebody lost a place by it.
+    /// Adds a key. Returns false if a key was dropped for it, or if it was dropped itself.
     fn insert(&mut self, spread: u64, until: Stamp, now: Stamp, refresh: bool) -> bool {
-        let (now, until) = (self.form.tick(now), self.form.tick(until));
+        let (now, until) = (self.layout.tick(now), self.layout.tick(until));
         if until <= now {
             return true;
         }
@@ -203,7 +205,7 @@ impl Table {
             return true;
         }
         if let Some(free) = bucket.iter_mut().find(|slot| **slot == 0 || !is_live(**slot, now)) {
-            // A slot whose time is over is counted in `len` already.
+            // An expired slot is counted in `len` already.
             let more = usize::from(*free == 0);
             *free = new;
             self.len += more;
@@ -219,7 +221,7 @@ impl Table {
     }
 
     fn remove(&mut self, spread: u64, now: Stamp) {
-        let (print, now) = (fingerprint(spread), self.form.tick(now));
+        let (print, now) = (fingerprint(spread), self.layout.tick(now));
         let mut removed = 0;
         for slot in self.bucket_mut(spread) {
             if is_of(*slot, print) && is_live(*slot, now) {
@@ -230,11 +232,11 @@ impl Table {
         self.len -= removed;
     }
 
-    /// Looks at the next part of the table, as large as the time that has gone, so that every slot is looked at within a
-    /// [`LAP`]. After a pause that was long for a round, at all of it, and from where the pause began: nothing had run
-    /// around by then.
+    /// Removes expired keys from the next part of the table. The part is proportional to the time that has passed, so
+    /// that every slot is looked at within a [`LAP`]. After a long pause, looks at the whole table, and compares with
+    /// the tick at which the pause began, because at that tick no slot had wrapped around.
     fn advance(&mut self, now: Stamp) {
-        let now = self.form.tick(now);
+        let now = self.layout.tick(now);
         let gone = now.saturating_sub(self.at);
         if gone == 0 {
             return;
@@ -266,7 +268,7 @@ impl Table {
     }
 }
 
-/// In its place in the slot, and never 0, so that no slot in use is.
+/// Returns the fingerprint in the upper bits of a slot. It is never 0, so no slot in use is 0.
 fn fingerprint(spread: u64) -> u32 {
     let bits = (spread >> 53) << 9 | (spread >> 32) & 0x1ff;
     let print = u32::try_from(bits).unwrap_or_default();
@@ -277,7 +279,8 @@ fn is_of(slot: u32, fingerprint: u32) -> bool {
     slot ^ fingerprint < 1 << (32 - FINGERPRINT_BITS)
 }
 
-/// Whether any slot has this fingerprint. (No early end, and a whole bucket: that is four comparisons of four.)
+/// Returns true if any slot has this fingerprint. It always compares the whole bucket, which compiles to four
+/// comparisons of four slots.
 fn has(bucket: &[u32], fingerprint: u32) -> bool {
     let shift = 32 - FINGERPRINT_BITS;
     let same = |slot: &u32| *slot >> shift == fingerprint >> shift;
@@ -286,7 +289,7 @@ fn has(bucket: &[u32], fingerprint: u32) -> bool {
         .is_some_and(|bucket| bucket.iter().fold(false, |any, slot| any | same(slot)))
 }
 
-/// Ticks until it is over; 0 if it is.
+/// Returns how many ticks are left until the slot expires; 0 if it has expired.
 fn left(slot: u32, now: u64) -> u32 {
     let ahead = slot.wrapping_sub(low(now)) & (low(u64::MAX));
     if u64::from(ahead) <= HORIZON { ahead } else { 0 }
@@ -303,19 +306,19 @@ fn low(tick: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pressure::form::{InForce, STRIPES};
+    use crate::pressure::layout::{InForce, STRIPES};
     use crate::pressure::random;
     use crate::window::{Limits, Mode};
     use std::time::Duration;
 
     const TTL: Duration = Duration::from_secs(600);
 
-    fn form(capacity: usize, ttl: Duration) -> Form {
+    fn layout(capacity: usize, ttl: Duration) -> GhostLayout {
         let in_force = InForce::default();
         let limits =
             Limits { capacity, ttl, mode: Mode::Enforce, refresh_on_duplicate: false, waiters_per_id: 1 };
         in_force.set(&limits);
-        in_force.form()
+        in_force.layout()
     }
 
     fn at(seconds: u64) -> Stamp {
@@ -324,8 +327,8 @@ mod tests {
 
     #[test]
     fn strangers_are_taken_for_known_as_seldom_as_stated() {
-        let (mut ghost, form) = (Ghost::default(), form(4_000 * STRIPES, TTL));
-        (0..20_000).for_each(|n| ghost.insert(random(n), at(600), at(0), form));
+        let (mut ghost, layout) = (Ghost::default(), layout(4_000 * STRIPES, TTL));
+        (0..20_000).for_each(|n| ghost.insert(random(n), at(600), at(0), layout));
         let load = ghost.keys() as f64 / ghost.capacity() as f64;
         assert!(load > 0.9, "{load}");
         let asked = 3_000_000;
@@ -336,9 +339,9 @@ mod tests {
 
     #[test]
     fn half_full_it_loses_one_in_five_hundred_at_most_and_counts_it() {
-        let (mut ghost, form) = (Ghost::default(), form(4_000 * STRIPES, TTL));
+        let (mut ghost, layout) = (Ghost::default(), layout(4_000 * STRIPES, TTL));
         let keys = 8_000;
-        (0..keys).for_each(|n| ghost.insert(random(n), at(600), at(0), form));
+        (0..keys).for_each(|n| ghost.insert(random(n), at(600), at(0), layout));
         assert!((0.45..0.55).contains(&(keys as f64 / ghost.capacity() as f64)));
         let found = (0..keys).filter(|n| ghost.holds(random(*n), at(599))).count() as u64;
         assert_eq!(found + ghost.dropped(), keys);
@@ -349,24 +352,26 @@ mod tests {
     #[test]
     fn what_is_over_leaves_without_being_asked_for_whatever_the_pauses() {
         for steps in [vec![300, 300, 1], vec![1; 601], vec![601], vec![100_000], vec![599, 2], vec![7; 90]] {
-            let (mut ghost, form) = (Ghost::default(), form(1_000, TTL));
-            (0..100).for_each(|n| ghost.insert(random(n), at(600), at(0), form));
+            let (mut ghost, layout) = (Ghost::default(), layout(1_000, TTL));
+            (0..100).for_each(|n| ghost.insert(random(n), at(600), at(0), layout));
             let mut now = 0;
             for step in steps {
                 now += step;
-                ghost.advance(form, at(now));
+                ghost.advance(layout, at(now));
                 assert_eq!(ghost.holds(random(1), at(now)), now < 600, "at {now}");
             }
-            // Whoever is over is met within half a TTL.
-            (1..=30).for_each(|step| ghost.advance(form, at(now.max(600) + step * 10)));
+            // An expired key is removed within half a TTL.
+            (1..=30).for_each(|step| ghost.advance(layout, at(now.max(600) + step * 10)));
             assert_eq!(ghost.keys(), 0);
         }
     }
 
     #[test]
     fn after_a_great_change_the_old_table_is_asked_too() {
-        let small = form(1_000, TTL);
-        for changed in [form(10_000, TTL), form(100, TTL), form(1_000, TTL / 10), form(1_000, TTL * 10)] {
+        let small = layout(1_000, TTL);
+        for changed in
+            [layout(10_000, TTL), layout(100, TTL), layout(1_000, TTL / 10), layout(1_000, TTL * 10)]
+        {
             let mut ghost = Ghost::default();
             ghost.insert(random(1), at(600), at(0), small);
             ghost.advance(changed, at(10));
@@ -375,15 +380,15 @@ mod tests {
             assert_eq!((ghost.keys(), ghost.dropped()), (2, 0));
             ghost.remove(random(1), at(20));
             assert_eq!((ghost.keys(), ghost.holds(random(1), at(20))), (1, false));
-            // A third table is one too many.
+            // There can be only two tables, so the oldest one is dropped.
             ghost.insert(random(3), at(600), at(20), changed);
-            ghost.advance(form(50_000, TTL / 50), at(21));
-            ghost.advance(form(50, TTL * 50), at(22));
+            ghost.advance(layout(50_000, TTL / 50), at(21));
+            ghost.advance(layout(50, TTL * 50), at(22));
             assert!(ghost.keys() <= 2);
             ghost.clear();
             assert_eq!((ghost.keys(), ghost.bytes()), (0, 0));
         }
-        let near = [form(1_900, TTL), form(600, TTL), form(1_000, TTL / 2), form(1_000, TTL * 2)];
+        let near = [layout(1_900, TTL), layout(600, TTL), layout(1_000, TTL / 2), layout(1_000, TTL * 2)];
         assert!(near.into_iter().all(|near| small.serves(near)), "small changes need no new table");
     }
 }

@@ -1,21 +1,21 @@
-//! How hard a window is pressed, in one word, and since when. Up at once; down only when it has been calm for an interval.
+//! The level of eviction pressure and its history. It rises at once, and falls only after a calm interval.
 
 use super::facts::{Level, LevelChange};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// From this pressure on it is high.
+/// The level is high from this pressure on.
 const HIGH: f64 = 0.8;
-/// Below this it is high no more.
+/// Below this pressure, a high level falls again.
 const CALM: f64 = 0.7;
-/// Changes that are remembered.
+/// How many changes of level are remembered.
 const HISTORY: usize = 64;
 
-/// See the module's doc.
+/// The level, and what is needed to lower it.
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
     level: Level,
-    /// Since when it could be lower.
+    /// since when the level could be lower
     calm: Option<Instant>,
     history: VecDeque<(Instant, Level)>,
 }
@@ -25,7 +25,7 @@ impl Gauge {
         self.level
     }
 
-    /// What is measured now; gives back the level from before, if that makes another.
+    /// Updates the level with a new measurement. Returns the previous level if it has changed.
     pub(super) fn measure(
         &mut self,
         pressure: f64,

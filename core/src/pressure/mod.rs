@@ -1,15 +1,15 @@
-//! What a window's events add up to.
+//! Eviction pressure: counts the events of a window, and derives facts from them.
 //!
-//! It listens to [`crate::window`] and knows nothing of sessions, sockets or the clock. [`Accounting`] counts; [`Facts`] are
-//! what everybody shows.
+//! It listens to [`crate::window`] and knows no sessions, sockets or clock. [`Accounting`] counts, and [`Facts`] are
+//! the result that everybody shows.
 
 mod accounting;
 mod ages;
 pub mod budget;
 mod distinct;
 pub mod facts;
-mod form;
 mod ghost;
+mod layout;
 mod level;
 mod scopes;
 mod stripe;
@@ -24,29 +24,29 @@ use crate::window::Inspect;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A window, and what its events add up to.
+/// A window together with its accounting.
 #[derive(Clone, Debug)]
 pub struct Watched {
     /// the window
     pub window: Arc<dyn Inspect>,
-    /// its listener
+    /// the accounting, which is the window's listener
     pub accounting: Arc<Accounting>,
 }
 
 impl Watched {
-    /// Everything that is known of the window now.
+    /// Returns everything that is known about the window.
     pub fn facts(&self, now: Instant) -> Facts {
         self.accounting.facts(&*self.window, now)
     }
 
-    /// To be called about once a second: removes what has expired and brings averages and level up to date.
+    /// Removes expired ids, and updates averages and level. Call it about once a second.
     pub fn tick(&self, now: Instant) {
         self.window.sweep(now);
         self.accounting.tick(&*self.window, now);
     }
 }
 
-/// The n-th number of a series that looks random (splitmix64), for tests.
+/// Returns the n-th number of a series that looks random (splitmix64), for tests.
 #[cfg(test)]
 fn random(n: u64) -> u64 {
     let n = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -1,8 +1,9 @@
-//! Where the fresh ids come from: the largest (vhost, exchange, routing key) of the last two intervals, in bounded memory
-//! however many there are.
+//! Finds out where fresh ids come from: the largest scopes (vhost, exchange, routing key) of the last two intervals.
+//! The memory is bounded, however many scopes there are.
 //!
-//! *Space saving* (Metwally, Agrawal, El Abbadi 2005): 64 counters; a scope that has none takes over the smallest, with its
-//! count, which is how much its own may be too high. A scope that brings more than a 64th of all ids surely has a counter.
+//! The algorithm is *space saving* (Metwally, Agrawal, El Abbadi 2005) with 64 counters. A scope without a counter
+//! takes over the smallest one together with its count. That count is also the most by which the scope's own count may
+//! be too high. A scope with more than a 64th of all ids always has a counter.
 
 use super::facts::TopScope;
 use crate::window::Origin;
@@ -10,13 +11,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 const COUNTERS: usize = 64;
-/// Scopes that are shown.
+/// How many scopes are shown.
 const SHOWN: usize = 10;
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Bytes of a name that are shown; AMQP has no longer ones.
+/// The most bytes of a name that are shown. AMQP has no longer names.
 const LONGEST: usize = 255;
 
-/// See the module's doc.
+/// The largest scopes of the present interval and the one before.
 #[derive(Debug, Default)]
 pub(super) struct Scopes {
     hasher: RandomState,
@@ -26,7 +27,7 @@ pub(super) struct Scopes {
 }
 
 impl Scopes {
-    /// So many fresh ids came to this scope.
+    /// Adds `ids` fresh ids to this scope.
     pub(super) fn add(&mut self, origin: &Origin<'_>, ids: u64) {
         self.this.add(self.hasher.hash_one(origin), origin, ids);
     }
@@ -39,8 +40,8 @@ impl Scopes {
         }
     }
 
-    /// The largest first. A scope that has a counter in one interval only may have had as many ids as the smallest counter
-    /// in the other.
+    /// Returns the largest scopes, largest first. A scope with a counter in only one interval may have had as many ids
+    /// in the other as the smallest counter there.
     pub(super) fn top(&self) -> Vec<TopScope> {
         let (this, before) = (self.this.counters(), self.before.counters());
         let both = this.map(|(hash, counter)| (counter, self.before.estimate(hash)));
@@ -59,7 +60,7 @@ impl Scopes {
 
 #[derive(Debug, Default)]
 struct Sketch {
-    /// Beside the counters, so that all are looked at in eight cache lines.
+    /// The hashes of the scopes. They are separate from the counters, so that all of them fit in eight cache lines.
     hashes: Vec<u64>,
     counters: Vec<Counter>,
 }
@@ -68,7 +69,7 @@ struct Sketch {
 struct Counter {
     ids: u64,
     error: u64,
-    /// One after another, and where the exchange and the routing key begin.
+    /// vhost, exchange and routing key one after the other, and where the second and the third begin
     names: Box<[u8]>,
     cuts: (usize, usize),
 }
@@ -82,7 +83,7 @@ impl Sketch {
         self.hashes.iter().copied().zip(&self.counters)
     }
 
-    /// Ids of this scope, and how many that is too many at most.
+    /// Returns the ids of this scope, and by how much this may be too high.
     fn estimate(&self, hash: u64) -> (u64, u64) {
         let smallest = || self.counters.iter().map(|counter| counter.ids).min();
         match self.find(hash) {
@@ -132,7 +133,7 @@ impl Counter {
     }
 }
 
-/// What is not UTF-8 is shown as such.
+/// Returns a name as text. Bytes that are not UTF-8 become replacement characters.
 fn text(name: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(name).into_owned();
     text.truncate(text.floor_char_boundary(LONGEST));
@@ -160,11 +161,11 @@ mod tests {
         for second in 0..100 {
             scopes.tick(base + Duration::from_secs(second));
             if second == 60 {
-                // From here on it is the second interval; both are shown.
+                // The second interval begins here. Both are shown.
                 assert_eq!(scopes.this.counters.len(), 0);
             }
             for step in 0..1000_usize {
-                // Half of the ids to ten scopes, 1 to 10 shares each, the rest spread over all others.
+                // Ten scopes get half of the ids, in 1 to 10 shares each. The rest is spread over all others.
                 let scope = if step % 2 == 0 {
                     (step / 2 % 55 * 8 + 1).isqrt().div_ceil(2) % 11
                 } else {

@@ -1,35 +1,37 @@
 //! One stripe of the counting: the counters of its keys, its part of the ghost, and the journal between the two.
 //!
-//! A key belongs to one stripe, so per key everything happens in the order in which the window tells it. What concerns the
-//! ghost is written into the journal and worked off when that is full: then all the cache lines that it takes are asked for
-//! at once, and the publish that filled it pays for 32. While nothing was evicted early there is no ghost and no journal.
+//! A key belongs to one stripe, so all events of a key are handled in the order in which the window reports them.
+//! Events that concern the ghost are written into the journal, and applied when it is full. All cache lines that the
+//! journal needs are then fetched at once, and the publish that filled it pays for 32 events. While nothing was
+//! evicted early, there is no ghost and no journal.
 
 use super::ages::Ages;
-use super::form::Form;
 use super::ghost::Ghost;
+use super::layout::GhostLayout;
 use crate::window::engine::Stamp;
 use crate::window::{EvictionCause, Key};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// Records that are worked off together.
+/// The records of a journal, which are applied together.
 const JOURNAL: usize = 32;
 
-/// See the module's doc. Aligned so that no two share a cache line, nor the pair of lines that is fetched together.
+/// The counters of one stripe. The alignment keeps two stripes out of the same cache line, and out of the pair of
+/// lines that the processor fetches together.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Stripe {
     pub(super) fresh: Cell,
     pub(super) duplicate: Cell,
     pub(super) committed: Cell,
-    /// Somewhere in the ledger there is a key that was evicted early. Whoever commits such a key sees it: the eviction came
-    /// before, and only with the ledger's lock held is it taken back.
-    is_haunted: AtomicBool,
+    /// True if the ledger holds a key that was evicted early. A thread that commits such a key sees the flag: the
+    /// eviction came before the commit, and the flag is only cleared with the ledger's lock held.
+    has_ghosts: AtomicBool,
     ledger: Mutex<Ledger>,
 }
 
-/// A counter that never has two writers at once: the window's lock on a key keeps them apart (see
-/// [`Listener`](crate::window::Listener)). Without that lock, adding would wait for all that was written before it.
+/// A counter that never has two writers at once, because the window's lock on a key keeps them apart (see
+/// [`Listener`](crate::window::Listener)). An atomic add would have to wait for all earlier writes.
 #[derive(Debug, Default)]
 pub(super) struct Cell(AtomicU64);
 
@@ -44,38 +46,38 @@ impl Cell {
 }
 
 impl Stripe {
-    /// To read.
+    /// Locks the ledger to read it.
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock()
     }
 
-    /// Whether a key that is committed can be in the ghost.
-    pub(super) fn is_haunted(&self) -> bool {
-        self.is_haunted.load(Relaxed)
+    /// Returns true if a committed key can be in the ghost.
+    pub(super) fn has_ghosts(&self) -> bool {
+        self.has_ghosts.load(Relaxed)
     }
 
-    /// To write.
+    /// Locks the ledger to change it, and updates the flag.
     pub(super) fn write<T>(&self, write: impl FnOnce(&mut Ledger) -> T) -> T {
         let mut ledger = self.ledger.lock();
         let result = write(&mut ledger);
-        self.is_haunted.store(ledger.concerns_ghost(), Relaxed);
+        self.has_ghosts.store(ledger.concerns_ghost(), Relaxed);
         result
     }
 }
 
-/// What is counted under the stripe's lock.
+/// The counts that need the stripe's lock.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) committed_in_doubt: u64,
     pub(super) evicted: [u64; EvictionCause::ALL.len()],
     escaped: u64,
     journal: Vec<Record>,
-    /// Of the last record: to know how far time has gone when it is worked off.
+    /// the time of the last record, in case the journal is applied without a clock
     last: u64,
     pub(super) ghost: Ghost,
 }
 
-/// What the ghost has to know of.
+/// An event that concerns the ghost.
 #[derive(Clone, Copy, Debug)]
 struct Record {
     spread: u64,
@@ -91,12 +93,12 @@ enum What {
 }
 
 impl Ledger {
-    /// True if the journal is full.
+    /// Records a commit. Returns true if the journal is full.
     pub(super) fn commit(&mut self, key: Key, now: Stamp) -> bool {
         self.concerns_ghost() && self.write(key, now, What::Committed)
     }
 
-    /// True if the journal is full.
+    /// Counts an eviction, and records it if it is early. Returns true if the journal is full.
     pub(super) fn evict(
         &mut self,
         key: Key,
@@ -111,14 +113,14 @@ impl Ledger {
         is_early(cause) && self.write(key, now, What::EvictedEarly { at, until })
     }
 
-    /// Somebody wants the key to be unknown. True if the journal is full.
+    /// Records that somebody forgot the key on purpose. Returns true if the journal is full.
     pub(super) fn disown(&mut self, key: Key) -> bool {
         self.concerns_ghost() && self.write(key, Stamp(self.last), What::Disowned)
     }
 
-    /// Somebody wants every key to be unknown.
-    pub(super) fn flush(&mut self, form: Form, ages: &Mutex<Ages>) {
-        self.work_off(form, Stamp(self.last), ages);
+    /// Forgets all keys, because somebody flushed the window.
+    pub(super) fn flush(&mut self, layout: GhostLayout, ages: &Mutex<Ages>) {
+        self.apply_journal(layout, Stamp(self.last), ages);
         self.ghost.clear();
     }
 
@@ -138,7 +140,7 @@ impl Ledger {
         self.evicted.get(cause as usize).copied().unwrap_or_default()
     }
 
-    /// The latest time that the journal knows of.
+    /// Returns the latest time in the journal.
     pub(super) fn last(&self) -> Stamp {
         Stamp(self.last)
     }
@@ -147,7 +149,7 @@ impl Ledger {
         self.ghost.bytes() + self.journal.capacity() * size_of::<Record>()
     }
 
-    /// Whether a key that comes, or is disowned, can be in the ghost.
+    /// Returns true if a key that is committed or disowned can be in the ghost.
     fn concerns_ghost(&self) -> bool {
         !self.journal.is_empty() || !self.ghost.is_empty()
     }
@@ -161,30 +163,30 @@ impl Ledger {
         self.journal.len() >= JOURNAL
     }
 
-    /// Does what the journal says, and removes from the ghost what is over by `now`.
-    pub(super) fn work_off(&mut self, form: Form, now: Stamp, ages: &Mutex<Ages>) {
+    /// Applies the journal, and removes keys from the ghost that have expired by `now`.
+    pub(super) fn apply_journal(&mut self, layout: GhostLayout, now: Stamp, ages: &Mutex<Ages>) {
         self.last = self.last.max(now.0);
         if !self.concerns_ghost() {
             return;
         }
         let first = self.journal.first().map_or(now, |record| record.now);
-        self.ghost.advance(form, first);
+        self.ghost.advance(layout, first);
         let warm = self.journal.iter().fold(0_u32, |sum, record| sum ^ self.ghost.warm(record.spread));
         std::hint::black_box(warm);
-        let mut good_until = self.ghost.good_until(form, first);
+        let mut good_until = self.ghost.good_until(layout, first);
         let mut journal = std::mem::take(&mut self.journal);
         for Record { spread, now, what } in &journal {
             if *now >= good_until {
-                self.ghost.advance(form, *now);
-                good_until = self.ghost.good_until(form, *now);
+                self.ghost.advance(layout, *now);
+                good_until = self.ghost.good_until(layout, *now);
             }
             match *what {
                 What::Committed => self.escaped += u64::from(self.ghost.holds(*spread, *now)),
-                What::EvictedEarly { until, .. } => self.ghost.insert(*spread, until, *now, form),
+                What::EvictedEarly { until, .. } => self.ghost.insert(*spread, until, *now, layout),
                 What::Disowned => self.ghost.remove(*spread, *now),
             }
         }
-        self.ghost.advance(form, now);
+        self.ghost.advance(layout, now);
         let mut ages = ages.lock();
         for Record { now, what, .. } in journal.drain(..) {
             if let What::EvictedEarly { at, .. } = what {
@@ -195,7 +197,7 @@ impl Ledger {
     }
 }
 
-/// Whether it is eviction pressure.
+/// Returns true if evictions of this cause mean eviction pressure.
 pub(super) fn is_early(cause: EvictionCause) -> bool {
     matches!(cause, EvictionCause::Capacity | EvictionCause::Resize)
 }

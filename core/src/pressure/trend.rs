@@ -1,24 +1,25 @@
-//! What changes with time: rates, demand, what capacity it asks for, and the level. Brought forward by a tick about once a
-//! second; between two ticks nothing here changes.
+//! Everything that changes with time: rates, demand, the recommended capacity, and the level. A tick about once a
+//! second updates all of it. Between two ticks nothing changes here.
 
 use super::facts::{Level, Rates};
 use super::level::Gauge;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Time constant of the rates that are shown.
+/// The time constant of the displayed rates, in seconds.
 const RATES: f64 = 5.0;
-/// The history of the demand goes back so many TTLs, in so many parts each.
+/// The history of the demand covers this many TTLs, and has [`PARTS`] samples per TTL.
 const SPAN: usize = 4;
 const PARTS: usize = 64;
-/// Of the demand, this share of the time is provided for; the rest is left to the headroom.
+/// The recommended capacity covers the demand of this share of all moments. The headroom covers the rest.
 const PERCENTILE: f64 = 0.99;
-/// A window that is recommended has so much more room than it needs. The shards of an engine do not fill evenly (4 % at
-/// the worst, see `window::engine::lru`), and rates vary.
+/// The recommended capacity exceeds the need by this fraction, because the shards of an engine do not fill evenly (4 %
+/// at worst, see `window::engine::lru`) and because rates vary.
 const HEADROOM: f64 = 0.25;
-/// And it is at least so many times larger than the demand: its pressure comes to rest where the level is ok.
+/// The recommended capacity is at least this many times the demand. With it, the pressure settles where the level is
+/// ok.
 const AT_REST: f64 = 1.5;
-/// Nobody is recommended a smaller window than this.
+/// The smallest recommended capacity, in ids.
 const LEAST: f64 = 1000.0;
 
 /// Counters at one moment.
@@ -26,14 +27,14 @@ const LEAST: f64 = 1000.0;
 pub(super) struct Totals {
     pub(super) fresh: u64,
     pub(super) duplicate: u64,
-    /// Those in doubt included: they take their place as well.
+    /// including those in doubt, because they take room, too
     pub(super) commits: u64,
     pub(super) escaped: u64,
-    /// Early evictions.
+    /// early evictions
     pub(super) early: u64,
 }
 
-/// See the module's doc.
+/// The averages and the history of a window's traffic.
 #[derive(Debug, Default)]
 pub(super) struct Trend {
     last: Option<(Instant, Totals)>,
@@ -41,24 +42,24 @@ pub(super) struct Trend {
     duplicate: Average,
     escaped: Average,
     early: Average,
-    /// New ids: what would be fresh if nothing were evicted early.
+    /// new ids per second: publishes that would be fresh if nothing were evicted early
     demand: Average,
-    /// Publishes of ids that are not new, escaped or not.
+    /// publishes per second of ids that are not new, whether they escaped or not
     repeats: Average,
     history: VecDeque<Sample>,
-    /// What the next sample is made of.
+    /// the sample that is being collected
     open: Sample,
     interval: Option<Instant>,
     pub(super) gauge: Gauge,
 }
 
-/// A part of the history. Time without any traffic is none.
+/// A sample of the history. Time without any traffic makes no sample.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
     seconds: f64,
     ids: f64,
     repeats: f64,
-    /// The averages of both at its end.
+    /// the averages of both at the end of the sample
     ids_rate: f64,
     repeats_rate: f64,
 }
@@ -82,7 +83,7 @@ impl Sample {
 }
 
 impl Trend {
-    /// Brings rates, demand and history forward.
+    /// Updates rates, demand and history.
     pub(super) fn step(&mut self, now: Instant, totals: Totals, ttl: Duration) {
         let Some((then, before)) = self.last.replace((now, totals)) else { return };
         let seconds = now.saturating_duration_since(then).as_secs_f64();
@@ -122,7 +123,7 @@ impl Trend {
         self.history.push_back(sample);
     }
 
-    /// True if an interval is over since it was last said.
+    /// Returns true once per interval, when it is over.
     pub(super) fn is_interval_over(&mut self, now: Instant, ttl: Duration) -> bool {
         let begun = *self.interval.get_or_insert(now);
         let is_over = now.saturating_duration_since(begun) >= interval(ttl);
@@ -141,7 +142,7 @@ impl Trend {
         }
     }
 
-    /// New ids per second.
+    /// Returns new ids per second.
     pub(super) fn demand(&self) -> f64 {
         self.demand.value()
     }
@@ -150,11 +151,12 @@ impl Trend {
         self.demand() * ttl.as_secs_f64() / capacity.max(1) as f64
     }
 
-    /// Enough for the demand of nearly every moment, and for the most ids that came within a TTL.
+    /// Returns the recommended capacity. It is enough for the demand of almost every moment, and for the largest
+    /// number of ids that arrived within a TTL.
     ///
-    /// A duplicate makes an id the most recently seen, so an id that is over may lie behind ones that are not, and take a
-    /// place for up to another TTL; with `refresh_on_duplicate` it is not even over. But no more than had a duplicate
-    /// within a TTL.
+    /// A duplicate makes its id the most recently seen one. An expired id may therefore be behind ids that have not
+    /// expired, and take room for up to another TTL. With `refresh_on_duplicate`, a duplicate even renews the id. Both
+    /// concern at most as many ids as had a duplicate within a TTL.
     pub(super) fn recommended(&self, ttl: Duration) -> Option<u64> {
         let ttl = ttl.as_secs_f64();
         let ids = self.needed(ttl, Sample::ids_rate, Sample::ids);
@@ -171,7 +173,7 @@ impl Trend {
         (rate * ttl).max(self.most_within(ttl, count))
     }
 
-    /// The most that came within so many seconds.
+    /// Returns the largest count within any span of `seconds`.
     fn most_within(&self, seconds: f64, count: fn(&Sample) -> f64) -> f64 {
         let (mut most, mut sum, mut span) = (0.0_f64, 0.0, 0.0);
         let mut tail = self.samples();
@@ -181,7 +183,7 @@ impl Trend {
             while span > seconds
                 && let Some(oldest) = tail.next()
             {
-                // The part of the oldest that is still within.
+                // Only a part of the oldest sample is inside the span.
                 let over = ((span - seconds) / oldest.seconds).min(1.0);
                 most = most.max(sum - count(oldest) * over);
                 sum -= count(oldest);
@@ -205,13 +207,13 @@ impl Trend {
     }
 }
 
-/// What "lately" means, for ages and level.
+/// Returns the length of an interval, which is what "lately" means for ages and level.
 pub(super) fn interval(ttl: Duration) -> Duration {
     (ttl / 10).clamp(Duration::from_secs(2), Duration::from_secs(30))
 }
 
-/// An exponentially weighted average of a rate, right from the first second of traffic on: what came before is not taken
-/// for zero.
+/// An exponentially weighted average of a rate. It is right from the first second of traffic on, because the time
+/// before does not count as zero.
 #[derive(Clone, Copy, Debug, Default)]
 struct Average {
     sum: f64,
@@ -233,7 +235,7 @@ impl Average {
     }
 }
 
-/// To two digits, but for a hundredth of the last.
+/// Rounds up to two digits, but ignores an excess of a hundredth of the last digit.
 fn round_up(value: f64) -> u64 {
     let unit = 10_f64.powf((value.log10().floor() - 1.0).max(0.0));
     whole((value / unit - 0.01).ceil() * unit) as u64
@@ -253,7 +255,7 @@ mod tests {
         Instant::now()
     }
 
-    /// So many commits in each second.
+    /// Runs a trend with this many commits in each second.
     fn run(trend: &mut Trend, ttl: Duration, seconds: impl IntoIterator<Item = u64>) {
         let (base, mut totals) = (base(), Totals::default());
         trend.step(base, totals, ttl);
@@ -293,9 +295,9 @@ mod tests {
         assert_eq!(recommended(vec![1; 50]), Some(1000));
         assert_eq!(recommended(vec![1000; 2]), Some(150_000));
         assert_eq!(recommended(vec![1000; 1000]), Some(150_000));
-        // Traffic that has ended: as it was.
+        // When traffic has ended, the recommendation stays.
         assert_eq!(recommended([vec![1000; 400], vec![0; 5000]].concat()), Some(150_000));
-        // One burst of 50,000 within each TTL.
+        // There is one burst of 50,000 within each TTL.
         let bursts: Vec<u64> = (0..800).map(|second| if second % 100 == 0 { 50_000 } else { 10 }).collect();
         let recommended = recommended(bursts).unwrap();
         assert!((75_000..=900_000).contains(&recommended), "{recommended}");

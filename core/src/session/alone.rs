@@ -1,5 +1,5 @@
-//! The confirm ledger by itself, for `benches/ledger.rs`: a channel's [`Confirms`] with publishes of no window, so that what is
-//! measured is the ledger and not what its entries do when they are done. No part of the crate's interface.
+//! The confirm ledger of a channel alone, for `benches/ledger.rs`. Its publishes belong to no window, so the benchmark
+//! measures the ledger and not the windows. This is no part of the crate's interface.
 
 use super::confirms::{Confirms, UpstreamTag};
 use super::entry::{Entry, Mandatory, Outcome};
@@ -21,13 +21,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Nothing was published yet.
+    /// Creates a ledger without publishes.
     #[expect(clippy::new_without_default, reason = "as the ledger itself")]
     pub fn new() -> Ledger {
         Ledger { confirms: Confirms::new(), mailbox: Arc::default(), now: None }
     }
 
-    /// The client's next publish is forwarded; with `return_key`, it is mandatory.
+    /// Forwards the client's next publish. It is mandatory if there is a `return_key`.
     pub fn forward(&mut self, since: Instant, return_key: Option<Key>) {
         self.now = Some(since);
         let client = Some(self.confirms.answers.next_tag());
@@ -41,13 +41,13 @@ impl Ledger {
         self.confirms.forwarded(entry, b"");
     }
 
-    /// The client's next publish is a duplicate: acked and not forwarded.
+    /// Acks the client's next publish as a duplicate, without forwarding it.
     pub fn swallow(&mut self) {
         let tag = self.confirms.answers.next_tag();
         self.confirms.answers.ack(tag);
     }
 
-    /// The upstream acks.
+    /// Handles an ack of the upstream.
     pub fn ack(&mut self, tag: u64, multiple: bool) {
         let Some(now) = self.now else { return };
         let deadline = Deadline { now, timeout: Duration::ZERO, mailbox: &self.mailbox };
@@ -56,12 +56,12 @@ impl Ledger {
         });
     }
 
-    /// Writes the answers that are due.
+    /// Writes the confirms that are due.
     pub fn flush(&mut self, out: &mut BytesMut) {
         self.confirms.answers.flush(ChannelId(1), out);
     }
 
-    /// Forwarded and not settled.
+    /// Returns the number of publishes that were forwarded and are not settled.
     pub fn unsettled(&self) -> usize {
         self.confirms.unsettled()
     }

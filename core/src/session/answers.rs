@@ -27,13 +27,13 @@ pub(super) struct Answers {
     /// The tag of `slots.front()`.
     first: u64,
     slots: VecDeque<Slot>,
-    /// Tags that have an answer which is not written yet. From `committing` on, some are still open: they are acked when
-    /// their commit is done.
+    /// Tags that have an answer which is not written yet. Those from `committing` on may still be open: they are acked
+    /// when their commit is done.
     due: Vec<ClientTag>,
     committing: usize,
     /// Tags whose ids are stored, and not remembered yet.
     unremembered: Outstanding<Vec<ClientTag>>,
-    /// The client will be told nothing more.
+    /// The client hears nothing more.
     deaf: bool,
 }
 
@@ -49,13 +49,13 @@ impl Answers {
         }
     }
 
-    /// How many tags are kept.
+    /// Returns how many tags are kept.
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// The client's next publish.
+    /// Returns the tag of the client's next publish.
     #[inline]
     pub(super) fn next_tag(&mut self) -> ClientTag {
         let tag = ClientTag(self.first + self.slots.len() as u64);
@@ -63,12 +63,12 @@ impl Answers {
         tag
     }
 
-    /// The client's publish is stored and remembered: by itself or by another of the same id.
+    /// Acks the client's publish: it is stored and remembered, by itself or by another of the same id.
     pub(super) fn ack(&mut self, tag: ClientTag) {
         self.answer(tag, Slot::Acked);
     }
 
-    /// The client's publish is not stored.
+    /// Nacks the client's publish: it is not stored.
     pub(super) fn nack(&mut self, tag: ClientTag) {
         self.answer(tag, Slot::Nacked);
     }
@@ -80,7 +80,7 @@ impl Answers {
         }
     }
 
-    /// The client's publish is stored. It is acked when [`Answers::committed`] says so.
+    /// Lets the client's publish, which is stored, wait for its commit. [`Answers::committed`] acks it.
     #[inline]
     pub(super) fn await_commit(&mut self, tag: ClientTag) {
         if open(&mut self.slots, self.first, tag).is_some() {
@@ -88,7 +88,8 @@ impl Answers {
         }
     }
 
-    /// The publishes that await their commit are committed. If the window does not remember them yet, their tags stay open.
+    /// Acks the publishes that await their commit, because it is done. If the window does not remember them yet, their tags
+    /// stay open.
     pub(super) fn committed(&mut self, committed: Committed, deadline: Deadline<'_>) {
         let from = std::mem::replace(&mut self.committing, self.due.len());
         let (slots, first) = (&mut self.slots, self.first);
@@ -119,38 +120,38 @@ impl Answers {
         }
     }
 
-    /// From here on, tags await another commit.
+    /// Begins another commit: the tags that come now await that one.
     #[inline]
     pub(super) fn begin_commit(&mut self) {
         self.committing = self.due.len();
     }
 
-    /// Whether tags wait until a window remembers their ids.
+    /// Returns true if tags wait until a window remembers their ids.
     #[inline]
     pub(super) fn is_unremembered(&self) -> bool {
         !self.unremembered.is_empty()
     }
 
-    /// Windows may remember more than before.
+    /// Acks the tags whose ids windows remember by now.
     pub(super) fn recv_remembered(&mut self) {
         let mut unremembered = std::mem::take(&mut self.unremembered);
         unremembered.recv_remembered(|tags| tags.into_iter().for_each(|tag| self.ack(tag)));
         self.unremembered = unremembered;
     }
 
-    /// When a window has been silent for too long.
+    /// Returns when a window will have been silent for too long.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.unremembered.deadline()
     }
 
-    /// Windows that have been silent for too long say what to do.
+    /// Asks windows that have been silent for too long what to do.
     pub(super) fn expire(&mut self, now: Instant, timeout: Duration) {
         let mut unremembered = std::mem::take(&mut self.unremembered);
         unremembered.expire(now, timeout, |tags| tags.into_iter().for_each(|tag| self.ack(tag)));
         self.unremembered = unremembered;
     }
 
-    /// Whether answers are due.
+    /// Returns true if answers are due.
     #[inline]
     pub(super) fn is_due(&self) -> bool {
         !self.due.is_empty()
@@ -192,7 +193,7 @@ impl Answers {
         }
     }
 
-    /// The client's channel is closed, or the client is gone: no tag will be answered any more.
+    /// Forgets all tags, because the client's channel is closed, or the client is gone.
     pub(super) fn forget_client(&mut self) {
         self.first += self.slots.len() as u64;
         self.slots.clear();
@@ -201,7 +202,7 @@ impl Answers {
         self.not_heard();
     }
 
-    /// The client is gone: it need not wait until its ids are remembered.
+    /// Notes that the client is gone: nothing has to wait until its ids are remembered.
     pub(super) fn not_heard(&mut self) {
         self.unremembered.clear();
         self.deaf = true;
@@ -214,7 +215,7 @@ fn slot(slots: &mut VecDeque<Slot>, first: u64, tag: ClientTag) -> Option<&mut S
     slots.get_mut(at)
 }
 
-/// The slot of a tag that has no answer yet.
+/// Returns the slot of a tag that has no answer yet.
 #[inline]
 fn open(slots: &mut VecDeque<Slot>, first: u64, tag: ClientTag) -> Option<&mut Slot> {
     slot(slots, first, tag).filter(|slot| **slot == Slot::Open)

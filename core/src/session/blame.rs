@@ -1,8 +1,8 @@
 //! Which publish a broker blames for its `channel.close`.
 //!
 //! RabbitMQ handles the methods of a channel one after the other. A `channel.close` that blames `basic.publish` was caused by
-//! one publish, the culprit. It was not stored, nor was anything that was sent after it. What was sent before it may be
-//! stored: its outcome is unknown.
+//! one publish, the culprit. It was not stored, nor was anything that was sent after it. The publishes before it may be
+//! stored: their outcome is unknown.
 //!
 //! Where the text names an exchange, every unsettled publish to that exchange is a suspect; otherwise the newest whole one is.
 //! A suspect is forgotten. Under `in_doubt = "keep"`, forgetting one that was stored lets a duplicate through, and keeping

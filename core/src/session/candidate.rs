@@ -12,7 +12,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What the window is asked, and what is remembered of a publish.
+/// The claim of a publish, and everything else that is kept of it with its entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
     pub(super) claim: Claim,
@@ -25,20 +25,20 @@ pub(super) struct Terms {
     pub(super) return_key: Option<ReturnKey>,
 }
 
-/// See the module. Its frames are where they were read.
+/// A publish that a window judges. Its frames are where they were read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'a> {
     pub(super) window: &'a Arc<dyn Window>,
     pub(super) terms: Terms,
     pub(super) publish: View<'a>,
-    /// its header, and what is there of its body
+    /// its header, and the frames of its body that have come
     pub(super) content: View<'a>,
-    /// octets of the body that are still to come
+    /// octets of the body that are missing
     pub(super) left: u64,
 }
 
 impl Candidate<'_> {
-    /// Bytes it takes to keep it until its verdict is known.
+    /// Returns the bytes that it takes to keep it until its verdict is known.
     pub(super) fn weight(&self) -> usize {
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
         left.saturating_add(self.publish.len() + self.content.len())
@@ -48,7 +48,7 @@ impl Candidate<'_> {
         self.window.mode() == Mode::Observe
     }
 
-    /// A copy that lets go of the reads that its frames came with.
+    /// Makes a copy that lets go of the reads that its frames came with.
     pub(super) fn keep(&self) -> Kept {
         Kept {
             window: Arc::clone(self.window),
@@ -59,7 +59,7 @@ impl Candidate<'_> {
         }
     }
 
-    /// Writes the frames that are there, and gives back what has to be remembered of it.
+    /// Writes the frames that have come. Returns the entry.
     pub(super) fn forward(
         self,
         channel: ChannelId,
@@ -89,17 +89,17 @@ pub(super) struct Kept {
     pub(super) publish: Piece,
     /// header and body frames, one after another
     pub(super) content: Vec<u8>,
-    /// octets of the body that are still to come
+    /// octets of the body that are missing
     pub(super) left: u64,
 }
 
 impl Kept {
-    /// Bytes it takes now. What is missing of its body is not counted: it comes by the backlog, which is.
+    /// Returns the bytes that it takes now. The rest of its body is not counted: it waits as frames, which are counted.
     pub(super) fn size(&self) -> usize {
         self.publish.view().len() + self.content.len()
     }
 
-    /// Here it is again.
+    /// Calls `decide` with the candidate that was kept.
     pub(super) fn with<T>(self, decide: impl FnOnce(Candidate<'_>) -> T) -> T {
         let Kept { window, terms, publish, content, left } = self;
         let content = Bytes::from(content);

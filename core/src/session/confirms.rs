@@ -55,18 +55,18 @@ impl Confirms {
         }
     }
 
-    /// Forwarded publishes that the upstream has not settled.
+    /// Returns how many forwarded publishes the upstream has not settled.
     pub(super) fn unsettled(&self) -> usize {
         self.unsettled
     }
 
-    /// The larger of the lengths of the two queues: their memory.
+    /// Returns the larger of the lengths of the two queues: their memory.
     #[inline]
     pub(super) fn span(&self) -> usize {
         self.entries.len().max(self.answers.len())
     }
 
-    /// A publish was forwarded, to `exchange`.
+    /// Enters a publish that was forwarded to `exchange`.
     pub(super) fn forwarded(&mut self, entry: Entry, exchange: &[u8]) {
         let tag = self.first_upstream + self.entries.len() as u64;
         if entry.reservation.is_some() {
@@ -84,12 +84,12 @@ impl Confirms {
         self.unsettled += 1;
     }
 
-    /// What was forwarded last, if it is not settled.
+    /// Returns the entry of the publish that was forwarded last, if it is not settled.
     pub(super) fn newest(&mut self) -> Option<&mut Entry> {
         self.entries.back_mut()?.as_mut()
     }
 
-    /// A return has come: what it means is marked. Gives back the exchange that the client had named, where it was another,
+    /// Marks the publishes that a return may mean. Gives back the exchange that the client had named, where it was another,
     /// and whether a publish looks exactly like it.
     pub(super) fn returned(&mut self, key: ReturnKey) -> (Option<Box<[u8]>>, bool) {
         let Returned { exact, marked, told_as } = self.returns.recv(key);
@@ -99,8 +99,8 @@ impl Confirms {
         (told_as.and_then(|tag| self.entry_mut(tag)?.take_named()), exact)
     }
 
-    /// The upstream has settled `tag`, or all up to it. `tell` is shown every entry, in order. Those that are stored are
-    /// committed, and the client is told what became of each.
+    /// Settles `tag`, or all tags up to it, as the upstream has said. `tell` is shown every entry, in order. Those that are
+    /// stored are committed. The client gets an ack or a nack for each.
     pub(super) fn settle(
         &mut self,
         tag: UpstreamTag,
@@ -168,7 +168,7 @@ impl Confirms {
         }
     }
 
-    /// Gives up all that is unsettled, oldest first: nothing more will be heard of it.
+    /// Takes all entries that are not settled, oldest first: nothing more will be heard of them.
     pub(super) fn take_unsettled(&mut self) -> Vec<(UpstreamTag, Entry)> {
         self.unsettled = 0;
         self.returns.clear();
@@ -179,7 +179,8 @@ impl Confirms {
         tagged.filter_map(|(tag, entry)| Some((tag, entry?))).collect()
     }
 
-    /// The exchange that an unsettled publish with a reservation went to, or one that was taken last.
+    /// Returns the exchange that a publish with a reservation went to: one that is not settled, or was among those that were
+    /// taken last.
     pub(super) fn exchange_of(&self, tag: UpstreamTag) -> &[u8] {
         self.exchanges.of(tag.0).map(|exchange| &**exchange).unwrap_or_default()
     }

@@ -7,7 +7,7 @@ use super::Shared;
 use super::channel::Channel;
 use super::channels::Channels;
 use super::client::ClientState;
-use super::cx::{Cx, Link};
+use super::cx::{Cx, Link, Tickets};
 use super::ending::{Why, close, close_ok, reply_code};
 use super::fault::Fault;
 use super::handshake::Meaning;
@@ -16,6 +16,7 @@ use super::outbox::View;
 use super::probe::Answer;
 use super::sides::Sides;
 use super::upstream::UpstreamState;
+use crate::window::{ForgetCause, Verdict};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
@@ -109,6 +110,8 @@ impl Connection {
             Beat::Send => self.link.out.beat_upstream(),
             Beat::Dead => self.upstream_lost(now),
         }
+        // Answers that have come in time count, even if the session looks at them too late.
+        self.recv_mail(now);
         for id in self.channels.expired(now) {
             self.on_channel(id, now, |channel, cx| channel.handle_timeout(cx));
         }
@@ -171,6 +174,28 @@ impl Connection {
             }
         }
         self.flush(now);
+    }
+
+    /// Handles the late verdicts in the mailbox, and the calls of windows that remember more than before. Returns true if there
+    /// were any.
+    pub(super) fn recv_mail(&mut self, now: Instant) -> bool {
+        let (mail, called) = self.link.mailbox.take_all();
+        let any = called || !mail.is_empty();
+        for (ticket, verdict) in mail {
+            let id = Tickets::channel(ticket);
+            if self.channels.contains(id) {
+                self.on_channel(id, now, |channel, cx| channel.recv_verdict(ticket, verdict, cx));
+            } else if let Verdict::Fresh(reservation) = verdict {
+                // Its channel is gone. The message was never sent, so it is not in doubt.
+                reservation.forget(ForgetCause::ChannelClosed);
+            }
+        }
+        if called {
+            for id in self.channels.unremembered() {
+                self.on_channel(id, now, |channel, cx| channel.recv_remembered(cx));
+            }
+        }
+        any
     }
 
     // ---- rights ----------------------------------------------------------------------------------------------------

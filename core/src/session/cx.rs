@@ -117,6 +117,11 @@ pub(super) struct Cx<'a> {
 }
 
 impl Cx<'_> {
+    /// Returns how many publishes may be taken, when this channel has `own` unresolved ones.
+    pub(super) fn publishes_left(&self, own: usize) -> usize {
+        self.shared.settings.max_unresolved.saturating_sub(self.unresolved_elsewhere + own)
+    }
+
     /// Returns true if another publish may be taken, when this channel has `own` unresolved ones.
     pub(super) fn may_publish(&self, own: usize) -> bool {
         self.unresolved_elsewhere + own < self.shared.settings.max_unresolved

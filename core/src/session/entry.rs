@@ -6,7 +6,7 @@ use super::rights::Right;
 use crate::window::{ForgetCause, InDoubt, Reservation};
 use std::time::{Duration, Instant};
 
-/// What the upstream says of a publish.
+/// The upstream's answer to a publish.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
     /// stored, or consumed
@@ -15,7 +15,7 @@ pub(super) enum Outcome {
     Nacked,
 }
 
-/// See the module. Dropping it gives the reservation back as in doubt.
+/// A forwarded publish without an outcome. Dropping it gives the reservation back as in doubt.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// the client's tag, where it uses confirms
@@ -30,7 +30,7 @@ pub(super) struct Entry {
     pub(super) mandatory: Option<Box<Mandatory>>,
 }
 
-/// What is remembered of a publish that may be returned.
+/// The part of an entry that only a publish has that may be returned.
 #[derive(Debug)]
 pub(super) struct Mandatory {
     /// what a return would show of it
@@ -42,37 +42,37 @@ pub(super) struct Mandatory {
 }
 
 impl Mandatory {
-    /// A publish that may be returned. `named`: see there.
+    /// Makes the part of a publish that may be returned.
     pub(super) fn new(key: ReturnKey, named: Option<Box<[u8]>>) -> Box<Mandatory> {
         Box::new(Mandatory { key, returned: false, named })
     }
 }
 
 impl Entry {
-    /// What an ack will commit.
+    /// Returns the reservation that an ack will commit.
     pub(super) fn reserved(&self) -> Option<&Reservation> {
         self.reservation.as_ref().map(|(reservation, _)| reservation)
     }
 
-    /// It came back, or perhaps it did.
+    /// Marks the publish as returned. It may be only one of those that a return can mean.
     pub(super) fn came_back(&mut self) {
         if let Some(mandatory) = &mut self.mandatory {
             mandatory.returned = true;
         }
     }
 
-    /// The exchange that the client named, where it was forwarded to another and nobody has asked yet.
+    /// Takes the exchange that the client named, if it was forwarded to another.
     pub(super) fn take_named(&mut self) -> Option<Box<[u8]>> {
         self.mandatory.as_mut()?.named.take()
     }
 
-    /// It came back.
+    /// Returns true if it came back.
     pub(super) fn is_returned(&self) -> bool {
         self.mandatory.as_ref().is_some_and(|mandatory| mandatory.returned)
     }
 
-    /// The upstream has acked or committed it. Gives back the reservation that is to be committed. If it was returned, it is
-    /// not stored, and its id is forgotten.
+    /// Handles that the upstream has acked or committed it. Gives back the reservation that is to be committed. If it was
+    /// returned, it is not stored, and its id is forgotten.
     #[inline]
     pub(super) fn stored(self) -> Option<(Reservation, Duration)> {
         let returned = self.is_returned();
@@ -84,14 +84,15 @@ impl Entry {
         Some((reservation, ttl))
     }
 
-    /// It was not stored.
+    /// Gives the reservation back, because the message was not stored.
     pub(super) fn forget(self, cause: ForgetCause) {
         if let Some((reservation, _)) = self.reservation {
             reservation.forget(cause);
         }
     }
 
-    /// Its channel or connection ended before its outcome was known: nobody knows. The window's own rule says what that means.
+    /// Gives the reservation back, because its channel or connection ended before the outcome was known. The window's own rule
+    /// says what that means.
     pub(super) fn in_doubt(self, now: Instant) {
         let returned = self.is_returned();
         if let Some((reservation, ttl)) = self.reservation {

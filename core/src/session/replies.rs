@@ -1,5 +1,5 @@
-//! What is told to the client of a transaction whose ids are not remembered yet: its `tx.commit-ok` waits, and so do the replies
-//! behind it.
+//! The replies to a client whose transaction is committed, but not remembered yet: `tx.commit-ok` waits, and the replies behind
+//! it wait with it.
 //!
 //! The upstream answers the requests of a channel in their order, and so must Hapax. Deliveries and returns answer no request:
 //! they go on, and so does the upstream's `channel.close`.
@@ -34,33 +34,34 @@ pub(super) struct Replies {
     publishes: usize,
     /// The content that the upstream is sending belongs to a reply that waits.
     amid_content: bool,
-    /// The client will be told nothing more.
+    /// The client hears nothing more.
     deaf: bool,
 }
 
 impl Replies {
-    /// Bytes of the frames.
+    /// Returns the bytes of the frames.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Publishes of the transactions whose `tx.commit-ok` waits.
+    /// Returns the number of publishes of the transactions whose `tx.commit-ok` waits.
     pub(super) fn publishes(&self) -> usize {
         self.publishes
     }
 
-    /// Whether nothing waits.
+    /// Returns true if nothing waits.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Whether a `tx.commit-ok` waits until a window remembers its ids.
+    /// Returns true if a `tx.commit-ok` waits until a window remembers its ids.
     pub(super) fn is_unremembered(&self) -> bool {
         !self.commits.is_empty()
     }
 
-    /// `tx.commit-ok` or `tx.rollback-ok` has come for so many publishes. Returns true if it has to wait.
+    /// Handles `tx.commit-ok` or `tx.rollback-ok` of a transaction with this number of publishes. Returns true if it has to
+    /// wait.
     pub(super) fn recv_tx_ended(
         &mut self,
         frame: View<'_>,
@@ -106,7 +107,7 @@ impl Replies {
         self.waiting.push_back(Reply { frame: frame.compact(), commits, publishes });
     }
 
-    /// Whether the first reply need not wait any more.
+    /// Returns true if the first reply need not wait any more.
     #[inline]
     pub(super) fn is_due(&self) -> bool {
         self.waiting.front().is_some_and(|reply| reply.commits == 0)
@@ -121,30 +122,30 @@ impl Replies {
         Some(reply.frame)
     }
 
-    /// Windows may remember more than before.
+    /// Lets the replies go whose ids windows remember by now.
     pub(super) fn recv_remembered(&mut self) {
         let (waiting, taken) = (&mut self.waiting, self.taken);
         self.commits.recv_remembered(|place| done(waiting, taken, place));
     }
 
-    /// When a window has been silent for too long.
+    /// Returns when a window will have been silent for too long.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.commits.deadline()
     }
 
-    /// Windows that have been silent for too long say what to do.
+    /// Asks windows that have been silent for too long what to do.
     pub(super) fn expire(&mut self, now: Instant, timeout: Duration) {
         let (waiting, taken) = (&mut self.waiting, self.taken);
         self.commits.expire(now, timeout, |place| done(waiting, taken, place));
     }
 
-    /// The client's channel is closed, or the client is gone: it will be told nothing more.
+    /// Drops all replies, because the client's channel is closed, or the client is gone.
     pub(super) fn forget_client(&mut self) {
         *self = Replies { deaf: true, ..Replies::default() };
     }
 }
 
-/// A commit that the reply at this place waits for is done.
+/// Counts down the commits that the reply at this place waits for.
 fn done(waiting: &mut VecDeque<Reply>, taken: usize, place: usize) {
     if let Some(reply) = place.checked_sub(taken).and_then(|at| waiting.get_mut(at)) {
         reply.commits -= 1;

@@ -1,7 +1,7 @@
 //! Which mandatory publish a `basic.return` belongs to.
 //!
-//! A return carries no delivery tag. It shows the exchange, the routing key and the whole content header of what came back,
-//! and that is what outstanding mandatory publishes are known by here. Where several look alike, it is the oldest: the broker
+//! A return carries no delivery tag. It shows the exchange, the routing key and the whole content header of the message, and
+//! outstanding mandatory publishes are known by these here. Where several look alike, it is the oldest: the broker
 //! routes the publishes of a channel in their order.
 //!
 //! A broker may return another header than was published: it resolves `amq.rabbitmq.reply-to`, takes the `BCC` header out,
@@ -12,7 +12,7 @@ use crate::window::{Key, KeyMaker, Scope};
 use crate::wire::properties::IdValue;
 use std::collections::BTreeSet;
 
-/// What a return shows of a publish: a keyed digest, so nobody can choose two that collide.
+/// The things that a return shows of a publish, as a keyed digest, so nobody can choose two that collide.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct ReturnKey {
     /// exchange and routing key
@@ -47,14 +47,14 @@ fn half(key: Key) -> u64 {
     key.0 as u64
 }
 
-/// What a return means for the publishes of one ledger.
+/// The meaning of a return for the publishes of one ledger.
 #[derive(Debug, Default)]
 pub(super) struct Returned {
     /// A publish looks exactly like it, so no other is meant.
     pub(super) exact: bool,
     /// These count as returned from now on.
     pub(super) marked: Vec<u64>,
-    /// The publish that the return is told of under.
+    /// The publish whose return this is for the client.
     pub(super) told_as: Option<u64>,
 }
 
@@ -104,7 +104,7 @@ impl Returns {
             self.outstanding.remove(publish);
             self.guessed.insert((place, *tag));
         }
-        // Each of these returns is told of under another publish, as far as there are so many.
+        // Each of these returns is the return of another publish for the client, as long as there are enough publishes.
         let told_as = self.guessed.range((place, 0)..=(place, u64::MAX)).next().copied();
         if let Some(guess) = told_as {
             self.guessed.remove(&guess);

@@ -3,13 +3,13 @@
 use super::about::About;
 use super::client::ClientState;
 use super::connection::Connection;
-use super::cx::{Link, Tickets};
+use super::cx::Link;
 use super::fault::{Closes, Fault};
 use super::inbound::{Inbound, ReadFrame};
 use super::outbox::View;
 use super::upstream::UpstreamState;
 use super::{Memory, Output, Phase, Shared};
-use crate::window::{ForgetCause, Mailbox, Verdict};
+use crate::window::Mailbox;
 use crate::wire::ChannelId;
 use crate::wire::frame::{FrameKind, PROTOCOL_HEADER, PROTOCOL_HEADER_0_9};
 use crate::wire::method::MethodId;
@@ -204,10 +204,6 @@ impl Session {
     /// Handles that [`Session::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         if !self.is_over() {
-            // An answer that has come in time is used, even if it is looked at too late.
-            if !self.connection.sides().upstream.clock().is_dead(now) {
-                self.recv_mail(now);
-            }
             self.connection.handle_timeout(now);
         }
         self.settle_down(now);
@@ -393,7 +389,7 @@ impl Session {
             self.connection.upstream_lost(now);
         }
         loop {
-            let quiet = !self.recv_mail(now);
+            let quiet = !self.connection.recv_mail(now);
             self.pump_inbound(now);
             // An answer that is written may make room for frames that were read already.
             self.connection.flush(now);
@@ -420,27 +416,5 @@ impl Session {
         self.connection.end_if_settled(now);
         self.connection.flush(now);
         self.connection.note_sent(now);
-    }
-
-    /// Handles the late verdicts in the mailbox, and that a window remembers more than before. Returns true if there was any
-    /// of it.
-    fn recv_mail(&mut self, now: Instant) -> bool {
-        let (mail, called) = self.connection.link().mailbox.take_all();
-        let any = called || !mail.is_empty();
-        for (ticket, verdict) in mail {
-            let id = Tickets::channel(ticket);
-            if self.connection.channels().contains(id) {
-                self.connection.on_channel(id, now, |channel, cx| channel.recv_verdict(ticket, verdict, cx));
-            } else if let Verdict::Fresh(reservation) = verdict {
-                // It was promoted after its channel was gone. It was never sent, so it is not in doubt.
-                reservation.forget(ForgetCause::ChannelClosed);
-            }
-        }
-        if called {
-            for id in self.connection.channels().unremembered() {
-                self.connection.on_channel(id, now, |channel, cx| channel.recv_remembered(cx));
-            }
-        }
-        any
     }
 }

@@ -33,19 +33,19 @@ impl Ended {
     }
 }
 
-/// See the module.
+/// The transactions of one tx channel.
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
     open: Batch,
     /// of the open one
     claims: HashSet<Claim>,
     ended: VecDeque<Ended>,
-    /// What the ended ones weigh.
+    /// The sum of the weights of those that are ending.
     ending: usize,
 }
 
 impl Transactions {
-    /// A publish was forwarded to `exchange`, inside the open transaction.
+    /// Enters a publish that was forwarded to `exchange` inside the open transaction.
     pub(super) fn forwarded(&mut self, entry: Entry, exchange: &[u8]) {
         if let Some((reservation, _)) = &entry.reservation {
             self.claims.insert(reservation.claim());
@@ -59,51 +59,52 @@ impl Transactions {
         entries.push(entry);
     }
 
-    /// Whether the open transaction holds this claim already.
+    /// Returns true if the open transaction holds this claim already.
     pub(super) fn holds(&self, claim: Claim) -> bool {
         self.claims.contains(&claim)
     }
 
-    /// What was forwarded last in the open transaction.
+    /// Returns the entry of the publish that was forwarded last in the open transaction.
     pub(super) fn newest(&mut self) -> Option<&mut Entry> {
         self.open.entries.last_mut()
     }
 
-    /// Whether others wait for one of `count` publishes of the open transaction, from this one on.
+    /// Returns true if others wait for one of `count` publishes of the open transaction, from this one on.
     pub(super) fn is_awaited(&self, from: usize, count: usize) -> bool {
         let mut reservations = self.open.entries.iter().skip(from).take(count).filter_map(Entry::reserved);
         reservations.any(Reservation::is_awaited)
     }
 
-    /// Publishes of the open transaction.
+    /// Returns the number of publishes of the open transaction.
     pub(super) fn open_len(&self) -> usize {
         self.open.entries.len()
     }
 
-    /// Publishes whose commit or rollback is on its way. A transaction without any counts as one, so that there is a bound
-    /// on how many can be on their way.
+    /// Returns the number of publishes whose commit or rollback is on its way. A transaction without any counts as one, so that
+    /// there is a bound on how many can be on their way.
     pub(super) fn ending_len(&self) -> usize {
         self.ending
     }
 
-    /// Whether an answer of the upstream is still to come.
+    /// Returns true if an answer of the upstream is still to come.
     pub(super) fn is_ending(&self) -> bool {
         !self.ended.is_empty()
     }
 
-    /// `tx.commit` was forwarded.
+    /// Ends the open transaction by `tx.commit`.
     pub(super) fn commit(&mut self) {
         let batch = self.close();
         self.end(Ended::Commit(batch));
     }
 
-    /// `tx.rollback` was forwarded.
+    /// Ends the open transaction by `tx.rollback`.
     pub(super) fn rollback(&mut self) {
         let batch = self.close();
         self.end(Ended::Rollback(batch));
     }
 
-    /// A return has come: it belongs to the transaction that is being committed. See [`super::confirms::Confirms::returned`].
+    /// Handles a return, which belongs to the transaction that is being committed, as
+    /// [`super::confirms::Confirms::returned`].
     pub(super) fn returned(&mut self, key: ReturnKey) -> (Option<Box<[u8]>>, bool) {
         let Some(Ended::Commit(Batch { entries, returns, .. })) = self.ended.front_mut() else {
             return (None, false);
@@ -119,9 +120,9 @@ impl Transactions {
         (named, exact)
     }
 
-    /// `tx.commit-ok` or `tx.rollback-ok`: the oldest transaction that is ending is over. `proven` is told the rights that this
-    /// has proven. Returns the commits that their windows do not remember yet, one for each window, and how many publishes
-    /// there were.
+    /// Handles `tx.commit-ok` or `tx.rollback-ok`: the oldest transaction that is ending is over. `proven` is called with the
+    /// rights that this has proven. Returns the commits that their windows do not remember yet, one for each window, and how
+    /// many publishes there were.
     pub(super) fn ended(
         &mut self,
         now: Instant,

@@ -1,4 +1,4 @@
-//! Commits that their windows do not remember yet, and what waits for each of them.
+//! Commits that their windows do not remember yet. Something waits for each of them.
 
 use crate::window::{Mailbox, OverdueCommit, Unremembered, Window, is_same};
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ pub(super) struct Deadline<'a> {
     pub(super) mailbox: &'a Arc<Mailbox>,
 }
 
-/// What waits until windows remember commits: a `T` for each commit. A window remembers its commits in their order.
+/// The things that wait until windows remember commits: a `T` for each commit. A window remembers its commits in their order.
 #[derive(Debug)]
 pub(super) struct Outstanding<T> {
     /// mostly one
@@ -44,13 +44,13 @@ impl<T> Default for Outstanding<T> {
 }
 
 impl<T> Outstanding<T> {
-    /// Whether nothing waits.
+    /// Returns true if nothing waits.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.windows.is_empty()
     }
 
-    /// `waits` has to wait for this commit. The window wakes the session when it remembers it.
+    /// Lets `waits` wait for this commit. The window wakes the session when it remembers it.
     pub(super) fn push(&mut self, commit: Unremembered, waits: T, deadline: Deadline<'_>) {
         commit.tell_when(deadline.mailbox);
         let until = deadline.now + deadline.timeout;
@@ -62,7 +62,7 @@ impl<T> Outstanding<T> {
         }
     }
 
-    /// Tells `done` of everything that need not wait any more.
+    /// Calls `done` with everything that need not wait any more.
     pub(super) fn recv_remembered(&mut self, mut done: impl FnMut(T)) {
         for log in &mut self.windows {
             let position = log.window.remembered();
@@ -73,13 +73,13 @@ impl<T> Outstanding<T> {
         self.windows.retain(|log| !log.commits.is_empty());
     }
 
-    /// When [`Outstanding::expire`] has something to do.
+    /// Returns when [`Outstanding::expire`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.windows.iter().filter_map(|log| Some(log.commits.front()?.until)).min()
     }
 
-    /// Asks each window that has been silent for too long what to do. Tells `done` of everything that need not wait any more;
-    /// the rest gets a new deadline.
+    /// Asks each window that has been silent for too long what to do. Calls `done` with everything that need not wait any
+    /// more; the rest gets a new deadline.
     pub(super) fn expire(&mut self, now: Instant, timeout: Duration, mut done: impl FnMut(T)) {
         for log in &mut self.windows {
             while let Some(oldest) = log.commits.front_mut().filter(|oldest| oldest.until <= now) {
@@ -94,7 +94,7 @@ impl<T> Outstanding<T> {
         self.windows.retain(|log| !log.commits.is_empty());
     }
 
-    /// Nobody waits any more.
+    /// Forgets everything: nobody waits any more.
     pub(super) fn clear(&mut self) {
         self.windows.clear();
     }

@@ -22,7 +22,7 @@ pub(super) struct Waiter {
     pub(super) until: Instant,
 }
 
-/// What it waits for now.
+/// The event that a publish waits for now.
 #[derive(Debug)]
 pub(super) enum Waits {
     /// The outcome of the other.
@@ -34,7 +34,8 @@ pub(super) enum Waits {
 }
 
 impl Waits {
-    /// Its verdict has come by mail. It has no place in a queue any more, unless the verdict brings a new one.
+    /// Releases the guard, because the verdict has come by mail. The publish has no place in a queue any more, unless the
+    /// verdict brings a new one.
     pub(super) fn answered(self, now: Instant) -> Waits {
         match self {
             Waits::Outcome(wait) | Waits::Store { wait, .. } => wait.answered(),
@@ -45,7 +46,7 @@ impl Waits {
 }
 
 impl Waiter {
-    /// When there is something to do about it.
+    /// Returns when there is something to do about it.
     fn due(&self) -> Instant {
         match self.waits {
             Waits::Outcome(_) => self.until,
@@ -67,22 +68,22 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Bytes held.
+    /// Returns the bytes held.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Publishes that wait.
+    /// Returns the number of publishes that wait.
     pub(super) fn len(&self) -> usize {
         self.queued.len()
     }
 
-    /// Whether a publish of this claim waits.
+    /// Returns true if a publish of this claim waits.
     pub(super) fn holds(&self, claim: Claim) -> bool {
         self.claims.holds(claim)
     }
 
-    /// When there is something to do about the first of them.
+    /// Returns when there is something to do about the first of them.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.due.first().map(|(due, _)| *due)
     }
@@ -108,7 +109,7 @@ impl Waiting {
         self.take(ticket).map(|waiter| (ticket, waiter))
     }
 
-    /// More of the body of a publish has come. Its payload was counted when the publish was queued.
+    /// Adds a frame of the body of a publish. Its payload was counted when the publish was queued.
     pub(super) fn extend(&mut self, ticket: Ticket, frame: View<'_>, left: u64) {
         if let Some(waiter) = self.queued.get_mut(&ticket) {
             let overhead = frame.len() - frame.payload().len();

@@ -12,10 +12,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Publishes that are remembered for each channel. What is older than that is believed to be stored.
+/// Publishes that are remembered for each channel. Older ones are believed to be stored.
 const KEPT: usize = 4_096;
 
-/// Where a run of publishes went.
+/// The place that a run of publishes went to.
 #[derive(Debug)]
 struct Place {
     exchange: Box<[u8]>,
@@ -23,7 +23,7 @@ struct Place {
     window: Option<Arc<dyn Window>>,
 }
 
-/// See the module.
+/// The last ids of a channel that were committed when they were written.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     /// The tag of `claims.front()`.
@@ -35,7 +35,7 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// A publish is being written to `exchange`; once it is whole, `committed` will be seen.
+    /// Adds a publish that is being written to `exchange`. When it is whole, `committed` will be seen.
     pub(super) fn push(
         &mut self,
         committed: Option<(&Arc<dyn Window>, Claim)>,
@@ -66,19 +66,19 @@ impl Written {
         }
     }
 
-    /// The newest was not written whole, and so it was not committed.
+    /// Drops the newest, which was not written whole and so was not committed.
     pub(super) fn drop_newest(&mut self) {
         if self.claims.pop_back().is_some() {
             self.forget_return(self.first + self.claims.len() as u64);
         }
     }
 
-    /// Whether a publish looks exactly like this return.
+    /// Returns true if a publish looks exactly like this return.
     pub(super) fn holds(&self, key: ReturnKey) -> bool {
         self.returns.holds(key)
     }
 
-    /// A return has come: what it may mean was not stored.
+    /// Handles a return: the publishes that it may mean were not stored.
     pub(super) fn recv_return(&mut self, key: ReturnKey, now: Instant) {
         let Returned { marked, .. } = self.returns.recv(key);
         for tag in marked {
@@ -86,7 +86,7 @@ impl Written {
         }
     }
 
-    /// The broker has closed the channel because of a publish: what that may have been was not stored.
+    /// Handles that the broker has closed the channel because of a publish. Those that may be the one were not stored.
     pub(super) fn blame(self, blame: &Blame, now: Instant) {
         let tags = self.first..self.first + self.claims.len() as u64;
         let is_suspect = |tag| self.places.of(tag).is_some_and(|place| blame.names(&place.exchange));

@@ -1,5 +1,6 @@
-//! What `Facts` says a window takes is what it takes: a fresh process fills one, and its resident size grows by as much,
-//! within a tenth. The resident size has in it what the allocator itself needs, which counting requests would not show.
+//! The memory that `Facts` states must be the memory that a window takes. A fresh process fills a window, and its
+//! resident size must grow by the stated amount, within a tenth. The resident size also contains what the allocator
+//! itself needs, which a count of allocations would miss.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step is a failed test")]
 
@@ -12,7 +13,7 @@ use hapax_core::window::{
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Says what the child is to do: engine, capacity, ids that come in a TTL, new ids in all.
+/// The variable with the child's task: engine, capacity, ids per TTL, new ids in all.
 const ORDER: &str = "HAPAX_BYTES";
 const TTL: Duration = Duration::from_secs(600);
 
@@ -34,7 +35,8 @@ fn bytes_are_what_the_process_grows_by() {
             let [said, grown, per_id, entries, sample] = numbers[..] else { panic!("{line}") };
             println!("{order}: {said} bytes said, {grown} grown, {per_id} per id");
             let ratio = said / grown;
-            // What grows with the ids, and so is shared out to them: all but the sample of the what-if curve.
+            // The memory that grows with the ids is divided among them. Only the sample of the what-if curve does not
+            // grow.
             let per_id = per_id / ((grown - sample) / entries);
             if !(0.9..=1.1).contains(&ratio) || !(0.9..=1.1).contains(&per_id) {
                 wrong.push(format!("{order}: {ratio:.3} of what it takes is said, {per_id:.3} per id"));
@@ -44,7 +46,7 @@ fn bytes_are_what_the_process_grows_by() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Not a test of its own: what the other one starts.
+/// Not a test of its own: the other test starts it in a child process.
 #[test]
 #[ignore = "it is the child of bytes_are_what_the_process_grows_by"]
 fn child() {

@@ -1,7 +1,8 @@
-//! Distinct ids at full speed through a window that holds a tenth of them: memory flat, latency flat, numbers right.
+//! Sends distinct ids at full speed through a window that holds a tenth of them. Memory and latency must stay flat,
+//! and the facts must be right.
 //!
-//! `cargo test --release -p hapax-core --test pressure flood -- --nocapture` is the whole: 10,000,000 ids through 1,000,000. A debug
-//! build does with a thirtieth of that.
+//! `cargo test --release -p hapax-core --test pressure flood -- --nocapture` sends 10,000,000 ids through 1,000,000. A
+//! debug build sends a thirtieth of that.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 
 const CAPACITY: u32 = if cfg!(debug_assertions) { 30_000 } else { 1_000_000 };
 const PARTS: u32 = 10;
-/// On the window's clock, in which twice as many ids come as there is room for.
+/// The TTL on the window's clock. Within it, twice as many ids arrive as there is room for.
 const TTL: Duration = Duration::from_secs(600);
 
 #[test]
@@ -29,7 +30,7 @@ fn ten_million_ids_through_a_window_of_one_million() {
     println!("{}", run_alone("flood::child", ("", "")));
 }
 
-/// Not a test of its own: what the other one starts, because it measures its process.
+/// Not a test of its own: the other test starts it in a child process, because it measures its process.
 #[test]
 #[ignore = "it is the child of ten_million_ids_through_a_window_of_one_million"]
 fn child() {
@@ -37,11 +38,11 @@ fn child() {
         let mut flood = Flood::new(engine);
         println!("{:>8}  part  resident MB  ns per id: median     99 %   99.9 %  longest", engine.name());
         let parts: Vec<Part> = (0..PARTS).map(|part| flood.part(part)).collect();
-        // The window is full, and its ghost, after three parts.
+        // After three parts, the window and its ghost are full.
         let (third, last) = (&parts[3], &parts[9]);
         let grown = last.resident as f64 / third.resident as f64;
         assert!(grown < 1.1, "{engine:?}: memory has grown by {grown:.2} since the third part");
-        // (Other processes disturb a test more than a bench: what would not be flat would be ten times slower.)
+        // Other processes disturb a test more than a bench, but a latency that is not flat would be ten times slower.
         let slower = last.median / third.median;
         assert!(slower < 4.0, "{engine:?}: {slower:.2} times slower than in the third part");
         check(&flood.watched.facts(flood.now));
@@ -53,7 +54,7 @@ fn check(facts: &Facts) {
     assert_eq!((facts.publishes.fresh, facts.commits, facts.entries), (all, all, Some(capacity)));
     assert_eq!(facts.evictions["capacity"], all - capacity);
     assert_eq!(facts.evictions["expired"], 0);
-    // Each was new: what is counted as escaped was taken for another.
+    // All ids were new, so every escaped duplicate is a mistake of the ghost.
     assert!(facts.escaped_duplicates as f64 <= 3.0 + all as f64 * facts.ghost.false_positive_rate * 1.5);
     let pressure = facts.pressure.unwrap();
     assert!((pressure - 2.0).abs() < 0.05, "{pressure}");
@@ -61,7 +62,7 @@ fn check(facts: &Facts) {
     assert_eq!(facts.level, Level::Critical);
     let recommended = facts.recommended_capacity.expect("there was traffic") as f64 / capacity as f64;
     assert!((3.0..3.3).contains(&recommended), "{recommended}");
-    // As many live ones as there is room for in the window, and those that are over and were not met yet.
+    // The ghost holds as many live keys as the window has room for, plus expired ones that were not removed yet.
     assert!((0.95..1.6).contains(&(facts.ghost.keys as f64 / capacity as f64)), "{:?}", facts.ghost);
     assert!(facts.ghost.dropped <= capacity / 1000);
 }
@@ -94,7 +95,7 @@ impl Flood {
         Flood { watched, mailbox: Arc::default(), now: clock(), next: 0 }
     }
 
-    /// As many ids as there is room for.
+    /// Sends as many ids as the window has room for.
     fn part(&mut self, part: u32) -> Part {
         let mut spans = Vec::with_capacity(CAPACITY as usize);
         for n in 0..CAPACITY {

@@ -1,6 +1,7 @@
-//! The accounting against dumb models and scripted traffic, for every engine, on a virtual clock: nothing here sleeps.
+//! Compares the accounting with simple models and scripted traffic, for every engine, on a virtual clock. Nothing here
+//! sleeps.
 
-#![expect(clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
 
 mod bytes;
 mod flood;
@@ -33,7 +34,7 @@ fn base() -> Instant {
     Instant::now()
 }
 
-/// A window under accounting, and a clock.
+/// A window with its accounting, and a clock.
 struct Rig {
     window: Arc<LocalWindow>,
     accounting: Arc<Accounting>,
@@ -70,7 +71,7 @@ impl Rig {
         }
     }
 
-    /// To a broker that acks; true if it was forwarded.
+    /// Publishes to a broker that acks. Returns true if the publish was forwarded.
     fn publish(&self, n: u64) -> bool {
         let reservation = self.fresh(n);
         let is_fresh = reservation.is_some();

@@ -1,4 +1,5 @@
-//! Any list of actions: the counters add up, and what escaped is what a map of early evictions says.
+//! Runs any list of actions. The counters must add up, and the escaped duplicates must be those that a plain map of
+//! early evictions finds.
 
 use crate::{LIMITS, Rig, key};
 use hapax_core::pressure::{Accounting, Facts};
@@ -10,11 +11,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A TTL of 1024 ticks of the ghost's.
+/// A tick of the ghost. The TTL is 1024 ticks.
 const TICK: Duration = Duration::from_nanos(1 << 20);
 const TTL: Duration = Duration::from_nanos(1024 << 20);
 
-/// Until when each key that was evicted early ought to have been remembered.
+/// The time until which each key that was evicted early should have been remembered.
 #[derive(Debug, Default)]
 struct Model {
     refresh: bool,
@@ -23,7 +24,7 @@ struct Model {
 }
 
 impl Model {
-    /// In whole ticks, as the ghost counts: an engine that rounds up to its own unit ends between two of them.
+    /// Compares in whole ticks, as the ghost does: an engine that rounds up to its own unit ends between two ticks.
     fn holds(&self, key: Key, now: Stamp) -> bool {
         self.gone.get(&key).is_some_and(|until| Model::is_before(now, *until))
     }
@@ -38,7 +39,7 @@ impl Model {
             Event::Evicted { claim: Claim::Digest(key), until, now, cause, .. } => {
                 let early = matches!(cause, EvictionCause::Capacity | EvictionCause::Resize);
                 let held = self.holds(key, now);
-                // (What ends within this tick leaves nothing to remember.)
+                // A key that ends within this tick is not remembered.
                 if early && Model::is_before(now, until) && (self.refresh || !held) {
                     self.gone.insert(key, until);
                 }
@@ -55,7 +56,7 @@ impl Model {
     }
 }
 
-/// Tells both.
+/// A listener that tells both the accounting and the model.
 #[derive(Debug)]
 struct Both(Arc<Accounting>, Arc<Mutex<Model>>);
 
@@ -72,11 +73,11 @@ impl Listener for Both {
 
 #[derive(Clone, Debug)]
 enum Action {
-    /// Acked at once.
+    /// publish an id that the broker acks at once
     Publish(u64),
-    /// Its outcome comes later.
+    /// reserve an id whose outcome comes later
     Reserve(u64),
-    /// True: acked. False: in doubt, but kept.
+    /// end the youngest reservation; true: acked, false: in doubt, but kept
     Commit(bool, Duration),
     Nack,
     Forget(u64),
@@ -155,13 +156,15 @@ fn act(rig: &mut Rig, held: &mut Vec<Reservation>, action: &Action) {
     }
 }
 
-/// What `hapax_core::window::event` promises.
+/// Checks the promises of `hapax_core::window::event`.
 fn assert_adds_up(facts: &Facts) {
     let evicted: u64 = facts.evictions.values().sum();
     let forgotten: u64 = facts.forgotten.values().sum();
-    let (Some(entries), Some(in_flight)) = (facts.entries, facts.in_flight) else { panic!("{facts:?}") };
-    assert_eq!(facts.publishes.fresh, entries + evicted + forgotten + in_flight);
-    assert_eq!(facts.commits + facts.commits_in_doubt, entries + evicted);
+    assert_eq!(
+        facts.publishes.fresh,
+        facts.entries.unwrap() + evicted + forgotten + facts.in_flight.unwrap()
+    );
+    assert_eq!(facts.commits + facts.commits_in_doubt, facts.entries.unwrap() + evicted);
     let early = facts.evictions["capacity"] + facts.evictions["resize"];
     let ages: u64 = facts.age_at_eviction.buckets.iter().map(|bucket| bucket.count).sum();
     assert_eq!(ages, early, "each early eviction has its age");

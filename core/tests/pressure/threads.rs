@@ -1,4 +1,5 @@
-//! Two threads at one window that is too small for them, and a third that looks: nothing is counted twice or lost.
+//! Two threads publish to one window that is too small for them, and a third reads the counters. Nothing may be
+//! counted twice or lost.
 
 use crate::{LIMITS, Rig, key};
 use hapax_core::pressure::Facts;
@@ -11,9 +12,10 @@ use std::time::Instant;
 
 const IDS: u64 = 20_000;
 const CAPACITY: usize = 5_000;
-/// Each id comes again when its thread has published so many others: by then both threads have filled the window anew.
+/// Each id is published again after its thread has published this many others. By then both threads have filled the
+/// window with other ids.
 const AGAIN_AFTER: u64 = 3_500;
-/// Publishes of both threads, new or not, in a TTL.
+/// The publishes of both threads within a TTL, new ids or not.
 const WITHIN_TTL: u32 = 16_000;
 
 #[test]
@@ -35,14 +37,14 @@ fn two_threads_and_one_that_looks_agree_on_every_number() {
     }
 }
 
-/// What a publisher saw.
+/// The counts of one publisher.
 #[derive(Default)]
 struct Tally {
     fresh: u64,
-    /// Came again within its TTL and was forwarded.
+    /// published again within the TTL, and forwarded
     escaped: u64,
-    /// The same, but so near to the end of its TTL, or with so long a pause in between, that another thread's clock may
-    /// have been beyond it.
+    /// the same, but so close to the end of the TTL, or after so long a pause, that another thread's clock may have
+    /// been past it
     perhaps: u64,
 }
 
@@ -51,9 +53,9 @@ fn check(engine: EngineKind, facts: &Facts, tallies: &[Tally]) {
     let (fresh, escaped, perhaps) = (sum(|t| t.fresh), sum(|t| t.escaped), sum(|t| t.perhaps));
     assert_eq!((facts.publishes.fresh, facts.commits), (fresh, fresh));
     let (capacity, expired) = (facts.evictions["capacity"], facts.evictions["expired"]);
-    assert_eq!(Some(facts.commits), facts.entries.map(|entries| entries + capacity + expired));
+    assert_eq!(facts.commits, facts.entries.unwrap() + capacity + expired);
     assert!(escaped > IDS, "{escaped} and {perhaps}: the window is not small enough");
-    // Moka tells of an eviction a moment after another thread can see it, so a few may be missed there.
+    // Moka reports an eviction a moment after another thread can see it, so a few may be missed there.
     let missed = if engine == EngineKind::Moka { escaped / 100 } else { 0 };
     let counted = facts.escaped_duplicates;
     let least = escaped - facts.ghost.dropped - missed;
@@ -68,7 +70,7 @@ struct Publisher<'a> {
     clock: &'a AtomicU32,
     thread: u64,
     mailbox: Arc<Mailbox>,
-    /// When each id was committed.
+    /// when each id was committed
     committed: Vec<u32>,
 }
 
@@ -96,7 +98,7 @@ impl<'a> Publisher<'a> {
         tally
     }
 
-    /// At which step, if it was fresh.
+    /// Publishes an id. Returns the step at which it was fresh.
     fn publish(&self, n: u64) -> Option<u32> {
         let step = self.clock.fetch_add(1, SeqCst);
         let (now, key) = (at(self.rig, step), key(n * 2 + self.thread));
@@ -114,7 +116,7 @@ fn at(rig: &Rig, step: u32) -> Instant {
     rig.now + LIMITS.ttl / WITHIN_TTL * step
 }
 
-/// No counter goes back.
+/// Checks that no counter goes back.
 fn look(rig: &Rig, clock: &AtomicU32, done: &AtomicBool) {
     let mut before = (0, 0, 0);
     while !done.load(SeqCst) {

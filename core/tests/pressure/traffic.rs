@@ -1,4 +1,4 @@
-//! Scripted traffic: what an operator reads is what the script did.
+//! Scripted traffic: the facts that an operator reads must show what the script did.
 
 use crate::{LIMITS, Rig};
 use hapax_core::pressure::Level;
@@ -6,12 +6,12 @@ use hapax_core::window::Limits;
 use hapax_core::window::engine::EngineKind;
 use std::time::Duration;
 
-/// New ids at a steady rate, each published again after a while.
+/// New ids at a steady rate. Each one is published again after a while.
 struct Traffic {
     rate: u64,
     again_after: u64,
     second: u64,
-    /// Second publishes that were forwarded.
+    /// second publishes that were forwarded
     through: u64,
     again: u64,
 }
@@ -41,8 +41,8 @@ fn assert_near(what: &str, found: f64, wanted: f64, share: f64) {
     assert!((found / wanted - 1.0).abs() <= share, "{what}: {found}, not {wanted}");
 }
 
-/// 100 new ids a second for 20 s need 2000; there is room for 1000. Each comes again after 12 s, is forwarded and takes
-/// its place a second time.
+/// 100 new ids a second for 20 s need 2000, but there is room for 1000. Each id is published again after 12 s, is
+/// forwarded, and takes room a second time.
 #[test]
 fn a_window_that_is_too_small_says_so_and_what_it_needs_and_then_is_well() {
     for engine in EngineKind::ALL {
@@ -59,7 +59,7 @@ fn a_window_that_is_too_small_says_so_and_what_it_needs_and_then_is_well() {
         assert_eq!(facts.escaped_duplicates, traffic.through, "{engine:?}");
         assert_eq!(traffic.through, traffic.again);
         assert_eq!(facts.ghost.dropped, 0);
-        // Seen from a second: 100 new ones and 100 old ones, so an id stays for 5 s.
+        // In a second, 100 new ids and 100 old ones arrive, so an id stays for 5 s.
         assert_near("pressure", facts.pressure.unwrap(), 2.0, 0.02);
         assert_near("effective", facts.effective_seconds, 5.0, 0.07);
         assert_near("coverage", facts.coverage, 0.25, 0.07);
@@ -89,7 +89,7 @@ fn a_window_that_is_too_small_says_so_and_what_it_needs_and_then_is_well() {
     }
 }
 
-/// The same at a size at which `lru` has shards, whose places do not fill evenly.
+/// The same at a size at which `lru` has shards, which do not fill evenly.
 #[test]
 fn the_recommended_capacity_has_no_early_evictions() {
     for engine in EngineKind::ALL {
@@ -105,7 +105,7 @@ fn the_recommended_capacity_has_no_early_evictions() {
         let facts = rig.facts();
         assert_eq!(facts.evictions["capacity"], before, "{engine:?}");
         assert_eq!((facts.level, facts.coverage), (Level::Ok, 1.0));
-        // And without any duplicates.
+        // The same without any duplicates.
         let mut rig = Rig::new(engine, Limits { capacity: 3000, ..LIMITS });
         rig.tick();
         let mut traffic = Traffic::new(1000, 1_000_000);
@@ -121,7 +121,7 @@ fn the_recommended_capacity_has_no_early_evictions() {
     }
 }
 
-/// Without a TTL the window remembers nothing, and no number is a fault.
+/// Without a TTL the window remembers nothing. Every number must still be valid.
 #[test]
 fn a_ttl_of_zero_makes_no_number_that_is_none() {
     let mut rig = Rig::new(EngineKind::default(), Limits { ttl: Duration::ZERO, ..LIMITS });

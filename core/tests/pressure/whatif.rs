@@ -1,6 +1,8 @@
-//! The what-if curve against the truth: every capacity of it is run in full, by the real engines, over the same trace.
+//! Compares the what-if curve with the truth: the real engines run the same trace in full, at every capacity of the
+//! curve.
 //!
-//! Traces are made from fixed seeds on a virtual clock. The table is printed: `cargo test -p hapax-core --test pressure whatif -- --nocapture`.
+//! Traces are made from fixed seeds on a virtual clock. To see the table, run `cargo test -p hapax-core --test
+//! pressure whatif -- --nocapture`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,7 +28,7 @@ mod traces;
 use traces::{Publish, Trace};
 
 const TTL: Duration = Duration::from_secs(600);
-/// In points of a hundred.
+/// The largest mean error, in percentage points.
 const MEAN_ERROR: f64 = 2.0;
 
 #[expect(clippy::disallowed_methods, reason = "one base instant; the tests count from there")]
@@ -43,7 +45,7 @@ fn window(limits: Limits, engine: EngineKind, listener: Arc<dyn Listener>) -> Ar
     LocalWindow::new(rules, limits, engine, listener)
 }
 
-/// What an accounting does with it.
+/// A listener that feeds the curve as an accounting does.
 #[derive(Debug, Default)]
 struct Ear {
     sampler: Sampler,
@@ -69,7 +71,7 @@ impl Ear {
     }
 }
 
-/// A window that is published to.
+/// A window that a trace is published to.
 struct Run {
     window: Arc<LocalWindow>,
     mailbox: Arc<Mailbox>,
@@ -80,7 +82,7 @@ impl Run {
         Run { window, mailbox: Arc::default() }
     }
 
-    /// True if it was a duplicate.
+    /// Publishes a key. Returns true if it was a duplicate.
     fn publish(&self, key: u64, now: Instant) -> bool {
         match reserve_one(&self.window, key_of(key), now, &self.mailbox, Ticket(0)) {
             Verdict::Fresh(reservation) => {
@@ -93,13 +95,13 @@ impl Run {
     }
 }
 
-/// As a digest would be: all bits of it look random.
+/// Makes a key that looks like a digest: all of its bits look random.
 fn key_of(id: u64) -> Key {
     let mut random = traces::Random(id);
     Key(u128::from(random.next()) << 64 | u128::from(random.next()))
 }
 
-/// The curve that a live window would show at the end of the trace, ticked once a second.
+/// Returns the curve that a live window would show at the end of the trace, with a tick per second.
 fn estimate(trace: &[Publish], limits: Limits, engine: EngineKind, base: Instant) -> (facts::WhatIf, usize) {
     let ear = Arc::new(Ear::default());
     let run = Run::new(window(limits, engine, ear.clone()));
@@ -115,14 +117,14 @@ fn estimate(trace: &[Publish], limits: Limits, engine: EngineKind, base: Instant
     (ear.facts(), ear.sampler.bytes())
 }
 
-/// From when on the curve counts: whole epochs of half a TTL, four of them and the one that has begun.
+/// Returns the time from which on the curve counts: four whole epochs of half a TTL, and the present one.
 fn counted_from(trace: &[Publish]) -> Duration {
     let end = trace.last().map_or(Duration::ZERO, |publish| publish.at);
     let epochs = u32::try_from(end.as_secs() / (TTL / 2).as_secs()).expect("a short trace");
     (TTL / 2) * epochs.saturating_sub(4)
 }
 
-/// What a window of this capacity catches, since then.
+/// Returns the share that a window of this capacity catches from that time on.
 fn exact(trace: &[Publish], limits: Limits, engine: EngineKind, base: Instant, since: Duration) -> f64 {
     let run = Run::new(window(limits, engine, Arc::new(NoListener)));
     let (mut caught, mut all) = (0.0, 0.0);
@@ -152,7 +154,7 @@ fn exact_curve(trace: &[Publish], limits: Limits, engine: EngineKind, base: Inst
     })
 }
 
-/// The curve and the truth, printed; the mean and the largest error in points.
+/// Prints the curve and the truth. Returns the mean and the largest error in percentage points.
 fn compare(trace: &Trace, limits: Limits, engine: EngineKind) -> (f64, f64) {
     let base = base();
     let publishes = (trace.publishes)(limits.capacity as u64);
@@ -192,7 +194,7 @@ fn the_curve_is_within_two_points_of_the_truth() {
     println!("mean of all traces: {:.2} points", sum / traces::ALL.len() as f64);
 }
 
-/// The other rules of a window: a duplicate may make its id young again.
+/// The other mode of a window: a duplicate renews its id.
 #[test]
 fn the_curve_knows_refresh_on_duplicate() {
     let trace = traces::ALL.iter().find(|trace| trace.name == "late retries").expect("a trace");
@@ -202,8 +204,8 @@ fn the_curve_knows_refresh_on_duplicate() {
     assert!(mean < MEAN_ERROR && most < 2.0 * MEAN_ERROR, "{mean}, {most}");
 }
 
-/// A window that is resized twice while the trace runs: what the curve says in the end is what windows would have caught that
-/// always had those sizes. What it remembers and what it has counted are carried over.
+/// A window is resized twice while the trace runs. At the end, the curve must show what windows would have caught that
+/// always had these sizes: the remembered keys and the counts are carried over.
 #[test]
 fn a_resize_keeps_the_curve() {
     for (name, capacities) in [("retries", [16_384, 8_192, 20_000]), ("uniform", [8_192, 20_000, 16_384])] {
@@ -233,7 +235,7 @@ fn a_resize_keeps_the_curve() {
     }
 }
 
-/// Another TTL is another curve, and what was counted under the old one says nothing of it.
+/// A new TTL makes a new curve. The counts under the old TTL say nothing about it.
 #[test]
 fn a_new_ttl_begins_a_new_curve() {
     let (base, ear) = (base(), Arc::new(Ear::default()));
@@ -257,7 +259,7 @@ fn a_new_ttl_begins_a_new_curve() {
     assert_eq!((ear.facts().sampled, ear.facts().points), (0, Vec::new()));
 }
 
-/// However large the window and whatever comes: the curve has a bound, and reaches it nearly.
+/// However large the window is and whatever is published, the curve stays within its bound, and almost reaches it.
 #[test]
 fn its_memory_is_bounded() {
     let base = base();

@@ -118,7 +118,7 @@ fn p07_client_only_so_many_are_remembered_and_no_more() {
         pair.upstream(all[n].returned(1));
     }
     assert_eq!(seen(&desk, ["1000", "4999"]), [false, false], "of the last 4,096");
-    // What looks like none of those that are remembered may be any of them.
+    // A return that looks like none of the remembered publishes may belong to any of them, so all of them are forgotten.
     assert_eq!(seen(&desk, ["0", "900", "903"]), [true, true, true]);
     assert_eq!(seen(&desk, ["905", "4998"]), [false, false]);
 }

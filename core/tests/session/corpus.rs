@@ -11,7 +11,7 @@ use std::path::Path;
 fn the_session_corpus_replays() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/session");
     let files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-    assert!(files.len() >= 32, "{} seeds", files.len());
+    assert!(files.len() >= 42, "{} seeds", files.len());
     for file in files {
         println!("{}", file.display());
         driver::drive(&fs::read(file).unwrap());
@@ -37,6 +37,7 @@ fn step() -> impl Strategy<Value = Vec<u8>> {
         5 => frames(4),
         1 => (0..20_u8, 0..6_u8, any::<u8>()).prop_map(|(what, channel, more)| vec![4, what, channel, more]),
         1 => (6..14_u8, any::<u8>()).prop_map(|(what, more)| vec![what, more]),
+        2 => any::<u8>().prop_map(|what| vec![8, what]),
         1 => (0..16_u8, 0..6_u8, any::<u8>()).prop_map(|(what, channel, more)| vec![14, what, channel, more]),
         1 => any::<u8>().prop_map(|how| vec![15, how]),
     ]

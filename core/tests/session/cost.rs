@@ -1,9 +1,10 @@
-//! Point 17, one budget: the work of a session grows with what it is told, and not with the square of it. Each test is one
-//! collection that somebody else can fill.
+//! Point 17, one budget: the work of a session must grow linearly with what it receives, and not with its square. Each test
+//! is for one collection that a client or the broker can fill.
 
 use super::desk::{Desk, SECOND, confirm, m};
 use crate::support::cost::assert_linear;
 use crate::support::frames::{Frames, Message, message};
+use crate::support::late::{Late, LateWindow};
 use crate::support::methods::{
     ack, ack_multiple, channel_open, channel_open_ok, consume, nack_multiple, publish_refused, queue_declare,
     tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok, tx_select, tx_select_ok,
@@ -11,9 +12,37 @@ use crate::support::methods::{
 use crate::support::pair::Pair;
 use hapax_core::window::{Confirms, InDoubt};
 
-/// So many, and 16 times as many.
+/// The number of items; the other measurement has 16 times as many.
 const N: usize = 1_000;
 const ALL: usize = 40_000;
+
+/// Each publish is committed alone, and remembered alone, by a window that is late.
+#[test]
+fn p17_cost_of_commits_that_are_remembered_late() {
+    let how = Late { verdicts: false, commits: true, waits_on: true };
+    let prepare = |n: usize| {
+        let mut late = None;
+        let desk = Desk::around(
+            |plan| {
+                plan.limits.capacity = ALL;
+                plan.settings.max_unresolved = 3 * ALL;
+            },
+            |window| late.insert(LateWindow::with(window, how)).clone(),
+        );
+        let mut pair = desk.proving().confirming();
+        pair.client_bytes(&ids(n));
+        pair.to_upstream();
+        (late.unwrap(), pair, acks(1..=n))
+    };
+    assert_linear("commits", N / 2, prepare, |(late, mut pair, acks)| {
+        pair.upstream_bytes(&acks);
+        while late.unremembered() > 0 {
+            late.remember(1, pair.now());
+            pair.pump();
+        }
+        (late, pair)
+    });
+}
 
 /// No bound is in the way.
 fn desk() -> Desk {

@@ -1,4 +1,4 @@
-//! What transcripts start from: a window, its counters, and sessions that share it.
+//! The start of a transcript: a window, its counters, and sessions that share it.
 
 use crate::support::frames::{Frames, Message, message};
 use crate::support::methods::{confirm_select, confirm_select_ok};
@@ -33,7 +33,7 @@ impl Listener for Events {
     }
 }
 
-/// What a test may set.
+/// The settings that a test may change.
 pub(super) struct Plan {
     pub(super) rules: Rules,
     pub(super) limits: Limits,
@@ -41,7 +41,7 @@ pub(super) struct Plan {
 }
 
 impl Desk {
-    /// Everybody may publish everywhere, and the transcripts show nothing of the questions about it.
+    /// Creates a desk where everybody may publish everywhere. The transcripts do not show the questions about rights.
     pub(super) fn new() -> Desk {
         Desk::with(|_| ())
     }
@@ -50,7 +50,7 @@ impl Desk {
         Desk::unproven(change).proving()
     }
 
-    /// From here on, everybody may publish everywhere.
+    /// Lets everybody publish everywhere, in sessions that begin later.
     pub(super) fn proving(self) -> Desk {
         Desk { proving: true, ..self }
     }

@@ -23,7 +23,7 @@ fn y(id: &str) -> Message {
     message("y", "k").id(id).body("body")
 }
 
-/// What became of reservations: kept in doubt, forgotten in doubt, forgotten because they may be the culprit.
+/// Returns the numbers of reservations that were kept in doubt, forgotten in doubt, and forgotten as a possible culprit.
 fn outcomes(desk: &Desk) -> [usize; 3] {
     [
         desk.count_like(|event| matches!(event, Event::CommittedInDoubt { .. })),

@@ -80,11 +80,11 @@ fn pending_holds_its_channel_in_order_and_others_go_on() {
     let (desk, late) = late(|_| ());
     let mut pair = confirming(&desk);
     unheard(&mut pair, m("a").publish(1) + m("b").publish(1) + queue_declare(1, "q"));
-    assert_eq!(late.questions(), 1, "one at a time");
+    assert_eq!(late.questions(), 2, "about both of them");
     pair.client(queue_declare(2, "q"));
     assert_eq!(pair.to_upstream(), queue_declare(2, "q"));
     unheard(&mut pair, m("c").publish(2));
-    answer(&late, &mut pair, 1);
+    answer(&late, &mut pair, 2);
     assert_eq!(pair.to_upstream(), m("c").publish(2), "out of order");
     answer(&late, &mut pair, 0);
     assert_eq!(pair.to_upstream(), m("a").publish(1));
@@ -365,6 +365,74 @@ fn a_read_that_stops_gives_back_what_it_was_granted() {
 }
 
 #[test]
+fn frames_that_wait_keep_their_order_when_their_batch_stops() {
+    let desk = Desk::with(|plan| plan.limits.waiters_per_id = 0);
+    let mut first = desk.confirming();
+    super::desk::publish(&mut first, &m("a"));
+    super::desk::publish(&mut first, &m("x"));
+    let mut pair = desk.pair();
+    pair.client(m("shown").publish(1));
+    pair.upstream(ack(1, 1));
+    pair.to_upstream();
+    let behind = two("b").publish(1) + m("c").publish(1) + queue_declare(1, "q") + m("d").publish(1);
+    unheard(&mut pair, m("a").publish(1) + m("x").publish(1) + behind.clone());
+    first.upstream(ack(1, 1));
+    pair.advance(Duration::from_millis(20));
+    assert_eq!((pair.to_upstream(), desk.in_flight()), (Frames::none(), 1), "x stops the channel");
+    first.upstream(ack(1, 2));
+    pair.advance(Duration::from_millis(20));
+    assert_eq!(pair.to_upstream(), behind);
+    pair.upstream(ack_multiple(1, 4));
+    assert_eq!((desk.in_flight(), pair.session.held_bytes()), (0, 0));
+}
+
+#[test]
+fn pending_publishes_that_waited_as_frames_are_asked_about_together() {
+    let (desk, late) = late(|_| ());
+    let mut pair = shown(&desk, &late);
+    unheard(&mut pair, m("a").publish(1) + queue_declare(1, "q") + two("b").publish(1) + m("c").publish(1));
+    unheard(&mut pair, m("d").publish(1) + queue_declare(1, "r") + m("e").publish(1));
+    assert_eq!(late.questions(), 1);
+    answer(&late, &mut pair, 0);
+    assert_eq!(pair.to_upstream(), m("a").publish(1) + queue_declare(1, "q"));
+    assert_eq!(late.questions(), 3, "b, c and d");
+    answer(&late, &mut pair, 2);
+    answer(&late, &mut pair, 0);
+    assert_eq!(pair.to_upstream(), two("b").publish(1));
+    answer(&late, &mut pair, 0);
+    assert_eq!(pair.to_upstream(), m("c").publish(1) + m("d").publish(1) + queue_declare(1, "r"));
+    answer(&late, &mut pair, 0);
+    assert_eq!(pair.to_upstream(), m("e").publish(1));
+    pair.upstream(ack_multiple(1, 6));
+    assert_eq!(pair.to_client(), ack_multiple(1, 6));
+    assert_eq!((pair.session.unresolved(), pair.session.held_bytes()), (0, 0));
+}
+
+/// A publish behind a silent store has its id granted, and can't be sent. Another one that waits for the id takes it over.
+#[test]
+fn an_id_that_was_granted_long_ago_is_asked_about_again() {
+    let (desk, late) = late_as(Late { waits_on: true, ..VERDICTS }, |plan| {
+        plan.settings.in_flight_timeout = 3 * SECOND;
+    });
+    let (mut pair, mut other) = (shown(&desk, &late), shown_without_confirms(&desk, &late));
+    unheard(&mut pair, m("a").publish(1) + m("b").publish(1));
+    answer(&late, &mut pair, 1);
+    unheard(&mut other, m("b").publish(1));
+    answer(&late, &mut other, 1);
+    other.to_upstream();
+    pair.advance(4 * SECOND);
+    other.advance(4 * SECOND);
+    assert_eq!(other.to_upstream(), m("b").publish(1), "taken over");
+    other.upstream(ack(1, 2));
+    answer(&late, &mut pair, 0);
+    assert_eq!(pair.to_upstream(), m("a").publish(1));
+    answer(&late, &mut pair, 0);
+    assert_eq!((pair.to_upstream(), pair.to_client()), (Frames::none(), ack(1, 3)), "b is a duplicate now");
+    pair.upstream(ack(1, 2));
+    assert_eq!((desk.in_flight(), late.questions()), (0, 0));
+}
+
+#[test]
 fn an_ack_waits_until_its_id_is_remembered() {
     let (desk, late) = late_as(COMMITS, |_| ());
     let mut pair = shown(&desk, &late);
@@ -462,7 +530,7 @@ fn a_tx_commit_ok_waits_until_its_ids_are_remembered() {
     pair.to_client();
     pair.upstream(tx_commit_ok(1));
     assert_eq!(pair.to_client(), Frames::none());
-    // What answers a later request waits behind it; a delivery does not.
+    // The answer to a later request waits behind it; a delivery does not wait.
     pair.client(consume(1, "q", "c") + tx_rollback(1) + queue_declare(1, "q"));
     let delivered = m("d").deliver(1, "c", 1);
     pair.upstream(consume_ok(1, "c") + delivered.clone() + tx_rollback_ok(1) + queue_declare_ok(1, "q"));
@@ -494,7 +562,7 @@ fn a_tx_commit_ok_that_is_overdue_is_given_or_waits_on() {
     }
 }
 
-/// Whoever says good-bye is told before that what became of its messages.
+/// A client that closes its connection or channel first gets the outcomes of its messages.
 #[test]
 fn a_graceful_end_waits_until_ids_are_remembered() {
     let ends: [fn(&mut Pair); 3] = [

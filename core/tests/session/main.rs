@@ -1,5 +1,7 @@
 //! Sessions by transcripts (what client and broker say, and what the session answers), the seeds of the fuzz target
-//! `session`, and random lists of steps. What the transcripts start from is in [`desk`].
+//! `session`, and random lists of steps. Transcripts start from [`desk`].
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "that is how a transcript fails")]
 
 #[path = "../support/mod.rs"]
 mod support;

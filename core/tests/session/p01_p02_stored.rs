@@ -1,4 +1,4 @@
-//! Point 1, seen means stored, and point 2, in flight. (More of what waits is in `waiters`.)
+//! Point 1, seen means stored, and point 2, in flight. (`waiters` has more tests of waiting publishes.)
 
 use super::desk::{Desk, SECOND, cut, m, publish, two, unheard};
 use crate::support::frames::{Frames, message};

@@ -1,13 +1,13 @@
 //! Point 6, unknown outcomes: who vanishes when, and what is waited for.
 
 use super::desk::{Desk, SECOND, cut, m, publish, two, unheard};
-use crate::support::frames::Frames;
+use crate::support::frames::{Frames, message};
 use crate::support::methods::{
-    ack, ack_multiple, channel_close, channel_close_ok, connection_close, connection_close_ok, consume,
-    consume_ok, nack,
+    ack, ack_multiple, channel_close, channel_close_ok, channel_open, connection_close, connection_close_ok,
+    consume, consume_ok, nack,
 };
 use amq_protocol::protocol::{AMQPClass, basic};
-use hapax_core::window::{Event, ForgetCause, InDoubt};
+use hapax_core::window::{Event, ForgetCause, InDoubt, MissingId};
 
 fn cancelled(channel: u16, tag: &str) -> Frames {
     let cancel = basic::Cancel { consumer_tag: tag.into(), nowait: true };
@@ -311,4 +311,20 @@ fn p06_unknown_outcome_the_rest_of_a_body_goes_upstream_after_the_upstream_s_clo
     pair.client(channel_close_ok(1));
     assert_eq!(pair.to_upstream(), channel_close_ok(1));
     assert_eq!((desk.is_seen("a"), desk.in_flight()), (false, 0));
+}
+
+#[test]
+fn p06_unknown_outcome_a_refusal_and_the_upstream_s_close_cross() {
+    let desk = Desk::with(|plan| plan.rules.missing_id = MissingId::Reject);
+    let mut pair = desk.pair();
+    pair.client(message("x", "k").body("no id").publish(1));
+    assert_eq!(pair.to_upstream(), closed_by_hapax(1));
+    assert_eq!(pair.to_client().len(), 1, "406");
+    pair.upstream(channel_close(1, 404, "NOT_FOUND"));
+    assert_eq!(pair.to_upstream(), channel_close_ok(1));
+    pair.client(channel_close_ok(1) + channel_open(1));
+    assert_eq!(pair.to_upstream(), Frames::none(), "the number is taken until the upstream has answered");
+    pair.upstream(channel_close_ok(1));
+    assert_eq!(pair.to_upstream(), channel_open(1));
+    assert_eq!(pair.to_client(), Frames::none());
 }

@@ -13,7 +13,7 @@ use crate::support::probe::{ANY, OWN, asks, asks_on, ends, may, may_not, prove, 
 use hapax_core::window::Scope;
 use hapax_core::wire::IdSource;
 
-/// `a` is seen, and nobody's rights are known.
+/// Returns a desk where `a` is seen and no user's rights are known.
 fn stored() -> Desk {
     let desk = Desk::unproven(|_| ());
     desk.store("a");
@@ -34,7 +34,7 @@ fn p09_rights_are_verified_on_a_channel_of_our_own() {
     assert_eq!((pair.to_upstream(), pair.to_client()), (Frames::none(), Frames::none()));
 }
 
-/// Whoever has no right learns nothing of what is known, and changes nothing.
+/// A client without the right does not learn which ids are known, and changes nothing.
 #[test]
 fn p09_rights_refused_is_the_brokers_own_answer_whether_the_id_is_known_or_not() {
     let transcript = |id: &str| {
@@ -178,7 +178,7 @@ fn p09_rights_what_nobody_waits_for_is_not_asked() {
     assert_eq!(pair.to_upstream(), channel_close_ok(OWN), "and no part of those is asked again");
 }
 
-/// What stands behind something else than a publish may depend on it.
+/// A publish after another method may depend on that method, so no question may overtake it.
 #[test]
 fn p09_rights_are_not_asked_beforehand_across_another_method() {
     let desk = Desk::unproven(|_| ());
@@ -200,7 +200,7 @@ fn p09_rights_without_an_id_nothing_is_asked() {
     publish(&mut pair, &m("a").bypass());
 }
 
-/// With `scope = "exchange"`, whoever may write all keys shares its ids with the others who may; whoever may not has ids
+/// With `scope = "exchange"`, clients that may publish with every routing key share their ids. A client that may not has ids
 /// of its own.
 #[test]
 fn p09_rights_to_some_keys_are_no_right_to_the_others() {
@@ -400,7 +400,7 @@ fn p09_rights_a_body_that_is_the_id_is_one_after_the_proof() {
     assert_eq!(pair.to_client(), ack_multiple(1, 2), "the second is a duplicate");
 }
 
-/// What a client has sent whole before it vanished is settled, if the broker answers within the linger.
+/// A publish that was complete before its client vanished is settled, if the broker answers within the linger.
 #[test]
 fn p09_rights_of_a_client_that_is_gone() {
     for answers in [true, false] {

@@ -191,7 +191,7 @@ fn p10_frames_of_8192_octets_are_accepted_before_tune() {
 fn p10_frames_out_of_place_are_505() {
     let desk = Desk::new();
     desk.store("seen");
-    // What the broker sees as well, it says itself.
+    // Hapax forwards faults that the broker also detects, and the broker reports them.
     let mut pair = desk.confirming();
     pair.client(body(1, b"out of place"));
     assert_eq!(pair.to_upstream(), body(1, b"out of place"));

@@ -440,3 +440,18 @@ fn p12_all_the_rest_channels_come_and_go() {
     pair.upstream(channel_open_ok(3));
     assert_eq!(pair.to_client(), channel_open_ok(3));
 }
+
+#[test]
+fn p11_liveness_bytes_held_are_bounded_for_all_channels_together() {
+    let desk = Desk::with(|plan| plan.settings.held_bytes = 3000);
+    let mut first = desk.confirming();
+    publish(&mut first, &m("a"));
+    publish(&mut first, &m("b"));
+    let mut pair = desk.confirming();
+    pair.open(2);
+    super::desk::confirm(&mut pair, 2);
+    let large = |id: &str| m(id).body(vec![b'x'; 2000]);
+    unheard(&mut pair, large("a").publish(1));
+    pair.client(large("b").publish(2));
+    assert_eq!(pair.to_client(), nack(2, 1), "the first channel has taken the room");
+}

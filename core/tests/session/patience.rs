@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// `timeouts.in_flight` of a desk.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Of those who publish, none went upstream.
+/// No publish went upstream.
 const NOBODY: [usize; 0] = [];
 
 /// Another connection has `id` in flight.

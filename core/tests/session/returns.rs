@@ -23,7 +23,7 @@ fn ids() -> Vec<String> {
     (0..40).map(|n| format!("id-{n}")).collect()
 }
 
-/// Of 40 ids every second one came back.
+/// Checks that every second one of 40 ids is stored, because the others were returned.
 fn assert_half_is_stored(desk: &Desk) {
     let stored: Vec<String> = ids().into_iter().filter(|id| desk.is_seen(id)).collect();
     let right: Vec<String> = ids().into_iter().step_by(2).collect();
@@ -144,7 +144,7 @@ fn p04_a_return_with_an_altered_header_leaves_nothing_stored_that_may_have_come_
     (1..=4).for_each(|tag| pair.upstream(ack(1, tag)));
     assert_eq!(["a", "b", "d"].map(|id| desk.is_seen(id)), [false, false, true], "a may have come back");
     assert!(desk.is_seen_at("x", "other", "c"), "another routing key");
-    // What is published after that is another matter.
+    // Later publishes are not affected.
     pair.to_client();
     publish(&mut pair, &m("e").mandatory());
     pair.upstream(ack(1, 5));
@@ -163,7 +163,7 @@ fn p04_p05_a_return_with_an_altered_header_in_a_transaction() {
     assert_eq!(["a", "b", "c"].map(|id| desk.is_seen(id)), [false, false, true]);
 }
 
-/// It is told of under the exchange that the client had named, each of them.
+/// Each return names the exchange that the client had published to.
 #[test]
 fn p04_a_return_with_an_altered_header_from_another_exchange() {
     let desk = Desk::with(|plan| plan.rules.forward_to = Some("backing".into()));

@@ -86,7 +86,7 @@ fn happen(pair: &mut Pair, event: Event) {
     }
 }
 
-/// What was said, in a few words.
+/// Returns the frames in a few words.
 fn words(frames: &Frames) -> String {
     let word = |Frame(frame): &Frame| match frame {
         AMQPFrame::Method(0, _) => "end",

@@ -1,7 +1,8 @@
-//! The model broker: one connection of it. Channels are in [`super::broker_channel`].
+//! One connection of the model broker. Its channels are in [`super::broker_channel`].
 //!
-//! It behaves as RabbitMQ does on the wire, and decides by dice what a real one decides by its state. An honest client
-//! through an honest relay does nothing that is illegal, so that breaks invariant (i); to a hostile one it answers.
+//! On the wire it behaves as RabbitMQ does. Where a real broker decides by its state, the model rolls dice. An honest
+//! client through an honest relay does nothing illegal, so an illegal frame breaks invariant (i). A hostile client
+//! gets an answer.
 
 use super::broker_channel::BrokerChannel;
 use super::ctx::Ctx;
@@ -17,7 +18,7 @@ use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, channel, connection};
 use std::collections::{BTreeMap, VecDeque};
 
-/// What the broker offers.
+/// The channel_max that the broker offers.
 pub const CHANNEL_MAX: u16 = 2047;
 
 /// Where a connection is.
@@ -122,7 +123,7 @@ impl Broker {
         }
     }
 
-    /// What the client does is wrong: the connection ends.
+    /// The client has done something wrong, so the connection ends.
     fn refuse(&mut self, code: u16, ctx: &mut Ctx) {
         ctx.truth.count("broker refused a connection");
         self.channels.values_mut().for_each(|channel| channel.fail(ctx));
@@ -217,7 +218,7 @@ impl Broker {
         self.phase = Phase::Closing;
     }
 
-    /// The connection is lost, the broker lives: what has arrived is in its queues.
+    /// The connection breaks, but the broker lives. All publishes that have arrived are stored.
     pub fn peer_gone(&mut self, ctx: &mut Ctx) {
         self.channels.values_mut().for_each(|channel| channel.accept_all(ctx));
         if self.phase != Phase::Closed {
@@ -225,13 +226,14 @@ impl Broker {
         }
     }
 
-    /// The broker is gone: some of what had arrived is stored, some is not.
+    /// The broker dies. Some of the publishes that have arrived are stored.
     pub fn die(&mut self, ctx: &mut Ctx) {
         self.channels.values_mut().for_each(|channel| channel.fail(ctx));
         self.phase = Phase::Closed;
     }
 
-    /// Whole contents stay whole: what is queued on channels goes before what comes next.
+    /// Moves all frames of the channels into the connection's queue, so that the next frame can't get into the middle
+    /// of a content.
     fn flush_channels(&mut self) {
         for channel in self.channels.values_mut() {
             self.out.append(&mut channel.out);

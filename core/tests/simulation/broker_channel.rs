@@ -26,7 +26,7 @@ enum Life {
     Gone,
 }
 
-/// What becomes of a message: decided when it arrives, done later.
+/// The fate of a message. It is decided when the message arrives, and carried out later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
     Store,
@@ -41,7 +41,7 @@ struct Job {
     done: bool,
 }
 
-/// See the module.
+/// A channel of the model broker.
 #[derive(Debug)]
 pub struct BrokerChannel {
     link: LinkId,
@@ -60,7 +60,7 @@ pub struct BrokerChannel {
     deliveries: u64,
     /// the connection has to end for what the client has done here
     pub outrage: Option<u16>,
-    /// what waits to be written
+    /// frames that wait to be written
     pub out: VecDeque<Out>,
 }
 
@@ -232,7 +232,8 @@ impl BrokerChannel {
         }
     }
 
-    /// What becomes of those that this one can't be told from, as long as any is unanswered: they have the same way.
+    /// Returns the fate of publishes that look the same as this one, while any of them is unanswered: all must have
+    /// the same fate.
     fn fate_of_alike(&self, uid: Uid, ctx: &Ctx) -> Option<Fate> {
         let alike = |other: Uid| {
             let (one, other) = (ctx.truth.of(uid), ctx.truth.of(other));
@@ -390,7 +391,7 @@ impl BrokerChannel {
         self.life = Life::Closing;
     }
 
-    /// Of what is unanswered, some is stored.
+    /// The channel fails. Some of the unanswered publishes are stored.
     pub fn fail(&mut self, ctx: &mut Ctx) {
         for job in std::mem::take(&mut self.jobs).into_values() {
             if !job.done && ctx.rng.chance(500) {
@@ -400,7 +401,7 @@ impl BrokerChannel {
         self.forget();
     }
 
-    /// Of what is unanswered, all is stored: it was in the queues already.
+    /// All unanswered publishes are stored, because they were in the queues already.
     pub fn accept_all(&mut self, ctx: &mut Ctx) {
         for job in std::mem::take(&mut self.jobs).into_values() {
             if !job.done {

@@ -1,6 +1,7 @@
-//! A model client: a publisher that connects, does what the dice say, crashes, comes back and retries until acked.
+//! A model client: a publisher that connects, does what the dice say, crashes, comes back, and retries until it gets
+//! an ack.
 //!
-//! What it does on a channel is in [`super::client_channel`].
+//! [`super::client_channel`] holds what it does on a channel.
 
 use super::client_channel::Channel;
 use super::ctx::Ctx;
@@ -26,7 +27,7 @@ enum Phase {
     Closed,
 }
 
-/// What the world is to do for a client.
+/// The action that the world carries out for a client.
 #[derive(Debug)]
 pub enum Act {
     /// nothing
@@ -60,7 +61,7 @@ pub struct Connection {
 /// Bodies that are ids have the same length where the ids are multiples of this.
 const ALIKE: u32 = 40;
 
-/// See the module.
+/// A model client.
 #[derive(Debug)]
 pub struct Client {
     /// who it is

@@ -11,7 +11,7 @@ use crate::support::methods::*;
 use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, queue, tx};
 use std::collections::{BTreeMap, VecDeque};
 
-/// What the client has made of its channel.
+/// The mode that the client has selected on its channel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mode {
     /// nothing
@@ -44,7 +44,7 @@ enum Reply {
     Cancel,
 }
 
-/// See the module.
+/// A channel of a model client.
 #[derive(Debug, Default)]
 pub struct Channel {
     link: LinkId,
@@ -59,7 +59,7 @@ pub struct Channel {
     transaction: Vec<Uid>,
     consumes: bool,
     content: Assembler,
-    /// what waits to be written
+    /// frames that wait to be written
     pub out: VecDeque<Out>,
 }
 
@@ -170,7 +170,7 @@ impl Channel {
         for uid in covered.into_values() {
             if ack {
                 ctx.truth.acked(uid);
-                // What was returned is not stored: its client may try again, and nobody may take it for stored.
+                // A returned publish is not stored. Its client may try again, and nobody may count it as stored.
                 if ctx.truth.of(uid).returned && (ctx.truth.of(uid).alike || ctx.rng.chance(300)) {
                     again(uid, retry, ctx);
                 }
@@ -233,7 +233,7 @@ impl Channel {
     ///
     /// `alike`: with the header of many others.
     pub fn publish(&mut self, what: What, allowed: bool, alike: bool, frame_max: u32, ctx: &mut Ctx) {
-        // Where the body is the id, what has no id has no body.
+        // If the body is the id, a publish without an id has no body.
         let len = match ctx.rng.below(100) {
             _ if what.id.is_none() && ctx.truth.by_body(what.exchange) => 0,
             0..15 => 0,
@@ -339,7 +339,7 @@ impl Channel {
         self.life = Life::Closing;
     }
 
-    /// No new messages: what must be seen acked is tried again, open transactions are committed.
+    /// Publishes no new messages. Retries those that must still be acked, and commits open transactions.
     pub fn finish(&mut self, retry: &mut VecDeque<What>, frame_max: u32, ctx: &mut Ctx) {
         match self.mode {
             Mode::Plain if !retry.is_empty() => self.select_confirms(ctx),
@@ -357,7 +357,7 @@ impl Channel {
     }
 }
 
-/// What was not stored is tried again, but for what nobody may publish.
+/// Retries a publish that was not stored, unless nobody may publish it.
 fn again(uid: Uid, retry: &mut VecDeque<What>, ctx: &Ctx) {
     let p = ctx.truth.of(uid);
     if p.allowed && p.what.id.is_some() {

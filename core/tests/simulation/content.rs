@@ -1,4 +1,4 @@
-//! What messages look like in a run, and putting their frames together again.
+//! Makes the messages of a run, and assembles messages from their frames.
 
 use super::plan::{MILLI, Micros};
 use super::truth::{EXCHANGES, Publish, ROUTING_KEYS, Truth, Uid, What};
@@ -86,7 +86,7 @@ impl Whole {
     }
 }
 
-/// Puts the frames of one channel together. What is out of place was found by the tap already.
+/// Assembles the frames of one channel. The tap has already found frames that are out of order.
 #[derive(Debug, Default)]
 pub struct Assembler(Option<(basic::AMQPMethod, Option<AMQPContentHeader>, Vec<u8>)>);
 

@@ -1,7 +1,7 @@
-//! What every part of a run has at hand: the time, the dice, the plan, the truth, and a log for the day it fails.
+//! The context that every part of a run uses: the time, the dice, the plan, the truth, and a log for failures.
 //!
-//! Everybody throws dice of its own: each client (with all that happens on its connections), each window, and the world.
-//! So taking one client out of a run changes no throw of another: see [`super::transcript`].
+//! Each client (with its connections), each window and the world have dice of their own. When a client is left out of
+//! a run, the others therefore roll the same numbers: see [`super::transcript`].
 
 use super::plan::{Micros, Plan};
 use super::rng::Rng;
@@ -11,7 +11,7 @@ use super::watch::Watch;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// See the module.
+/// The context of a run.
 #[derive(Debug)]
 pub struct Ctx {
     /// virtual time
@@ -69,7 +69,7 @@ impl Dice {
 }
 
 impl Ctx {
-    /// It is somebody's turn.
+    /// Switches to the dice of this participant.
     pub fn turn_to(&mut self, whose: Whose) {
         if self.dice.turn != whose {
             let next = self.dice.others.remove(&whose).unwrap_or_else(|| self.dice.first(whose));

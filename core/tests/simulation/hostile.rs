@@ -1,8 +1,8 @@
-//! A hostile client: it does what no library does, to learn or to change what others see. It may publish nothing that a
-//! window judges, but for the key holder, whose messages are nobody else's.
+//! A hostile client. It does things that no library does, in order to learn or to change what others see. It has no
+//! right to publish to a window, except for the key holder, whose messages nobody else publishes.
 //!
-//! It follows a script that the dice write, step by step, and may vanish after any of them. What it publishes looks like the
-//! honest clients' messages, and many of its ids are theirs. Nothing is promised to it.
+//! It follows a script that the dice write step by step, and may vanish after any step. Its publishes look like
+//! messages of the honest clients, and many of its ids are theirs. The simulation promises nothing to it.
 
 use super::client::Act;
 use super::content::compose;
@@ -17,7 +17,7 @@ use crate::support::methods::*;
 use amq_protocol::protocol::{AMQPClass, channel, connection};
 use std::collections::VecDeque;
 
-/// Who it is on this connection.
+/// The identity that it has on this connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Guise {
     /// it never logs in
@@ -32,7 +32,7 @@ enum Guise {
     Tenant,
 }
 
-/// What is to come before it goes on.
+/// The answer that must arrive before it goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Sign {
     Start,
@@ -46,11 +46,11 @@ enum Sign {
 enum Step {
     Say(Frames),
     Hear(Sign),
-    /// for so many moments it does nothing
+    /// it does nothing for this many turns
     Sit(u32),
 }
 
-/// See the module.
+/// A hostile client.
 #[derive(Debug)]
 pub struct Hostile {
     guise: Guise,
@@ -243,7 +243,7 @@ impl Hostile {
         }
     }
 
-    /// What it is there for.
+    /// Attacks in one of the ways below.
     fn attack(&mut self, ctx: &mut Ctx) {
         match ctx.rng.below(100) {
             0..3 => return self.open_many(ctx),

@@ -1,8 +1,8 @@
 //! The simulation: real sessions and windows between model clients and a model broker, under a virtual clock.
 //!
-//! A seed decides everything; how to replay a failure stands in `docs/testing.md`. [`world`] steps through it: [`client`]s and [`broker`]s write frames, [`streams`] carry
-//! them in pieces, [`link`] plays the shell around one session, [`tap`] judges what the session writes, [`truth`] knows
-//! what became of every publish and says when an invariant is broken.
+//! A seed decides everything; how to replay a failure stands in `docs/testing.md`. [`world`] steps through it: [`client`]s and
+//! [`broker`]s write frames, [`streams`] carry them in pieces, [`link`] plays the shell around one session, [`tap`] judges what
+//! the session writes, [`truth`] knows what became of every publish and says when an invariant is broken.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how a test fails")]
@@ -72,7 +72,7 @@ fn simulation_million_steps() {
     }
 }
 
-/// What a million steps go through, or they would show little.
+/// Events that must occur within a million steps. Without them a run would prove little.
 const MUST_HAPPEN: [&str; 44] = [
     "broker closed a channel",
     "broker closed a connection",
@@ -129,7 +129,8 @@ fn same_seed_same_run() {
     }
 }
 
-/// All that is broken, a line each, instead of the first alone: `HAPAX_SIM_RUNS=300 cargo test -p hapax-core --test simulation survey`.
+/// All that is broken, a line each, instead of the first alone: `HAPAX_SIM_RUNS=300 cargo test -p hapax-core --test simulation
+/// survey`.
 #[test]
 fn simulation_survey() {
     let runs = from_env("HAPAX_SIM_RUNS").unwrap_or(10);

@@ -1,4 +1,5 @@
-//! What a seed decides before a run begins: who takes part, how large the windows are, and the weather.
+//! The plan of a run, which the seed decides before it begins: who takes part, how large the windows are, and the
+//! weather.
 
 use super::rng::Rng;
 use hapax_core::session::Settings;
@@ -49,7 +50,7 @@ pub struct WindowPlan {
     pub redirect: bool,
 }
 
-/// What goes wrong, and how often, in thousandths of the occasions.
+/// The faults of a run, each with its frequency in thousandths of the occasions.
 #[derive(Clone, Debug)]
 pub struct Weather {
     /// the broker refuses a message: nack
@@ -80,7 +81,7 @@ pub struct Weather {
     pub block: u32,
     /// the broker delivers to a consumer, per piece of its work
     pub deliver: u32,
-    /// the process of the relay is drained once: of its connections so many
+    /// the relay's process is drained once; this many of its connections are affected
     pub drain: u32,
 }
 

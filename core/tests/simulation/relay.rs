@@ -1,4 +1,4 @@
-//! What stands between clients and broker in a run: the real session, or a plain wire that the models are tried on.
+//! The relay between clients and broker in a run: the real session, or a plain wire on which the models are tested.
 
 use bytes::{Bytes, BytesMut};
 use hapax_core::session::{Output, Phase, Session};

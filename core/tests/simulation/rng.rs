@@ -24,12 +24,12 @@ impl Rng {
         usize::try_from(self.next() % n.max(1) as u64).expect("less than a usize")
     }
 
-    /// From `low` to `high`, both possible.
+    /// Returns a number from `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low + 1)
     }
 
-    /// True so many times in a thousand.
+    /// Returns true with this probability, in thousandths.
     pub fn chance(&mut self, permille: u32) -> bool {
         self.next() % 1000 < u64::from(permille)
     }

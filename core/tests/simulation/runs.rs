@@ -1,4 +1,5 @@
-//! Runs by their seeds: one, or as many as make up a number of steps; a failed one is run again to be told.
+//! Runs the simulation for one seed, or for enough seeds to reach a number of steps. A failed run is repeated with its
+//! log on.
 
 use super::plan::Plan;
 use super::truth::Violation;
@@ -9,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Steps of a run before it is healed.
 pub const STEPS: u64 = 4_000;
 
-/// What a run was like.
+/// The totals of one or several runs.
 #[derive(Debug, Default)]
 pub struct Report {
     /// events handled, those of the healing included
@@ -107,7 +108,7 @@ pub fn run(seed: u64, steps: u64, middle: Middle, report: &mut Report) -> u64 {
     })
 }
 
-/// Runs with the seeds that follow from a base until they make up so many steps.
+/// Runs the seeds from `base` on until they have made `total` steps.
 pub fn run_many(base: u64, total: u64, middle: Middle) -> Report {
     let mut report = Report::default();
     let mut seed = base;

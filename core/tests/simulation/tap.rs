@@ -1,8 +1,9 @@
-//! What the relay writes, read at once and held to AMQP: invariant (i).
+//! Reads everything that the relay writes, and checks that it is legal AMQP: invariant (i).
 //!
-//! One tap per direction. It knows nothing of deduplication: only that content is a method, its header and bodies up to
-//! its size with nothing else of that channel between them, that a channel is opened before it is used and silent
-//! once it is closed, that a frame is no larger than what was agreed.
+//! There is one tap per direction. It knows nothing of deduplication. It checks that content is a method, a header,
+//! and bodies of the stated size, without another frame of the same channel between them. It also checks that a
+//! channel is opened before it is used, that it is silent after it was closed, and that no frame is larger than
+//! agreed.
 
 use crate::support::frames::{Frame, Reader};
 use amq_protocol::frame::AMQPFrame;
@@ -27,7 +28,7 @@ enum Content {
     Body(u64),
 }
 
-/// What the writer has said of a channel.
+/// The state of a channel, as far as the writer has changed it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Life {
     #[default]
@@ -43,7 +44,7 @@ struct Channel {
     content: Content,
 }
 
-/// See the module.
+/// A tap on one direction of a link.
 #[derive(Debug)]
 pub struct Tap {
     toward: Toward,

@@ -1,7 +1,7 @@
-//! What the relay writes in a run, to be held against another run of the same seed: invariants (j) and (k).
+//! Records what the relay writes in a run, to compare it with another run of the same seed: invariants (j) and (k).
 //!
-//! The run without the hostile clients, and the run without the honest ones, are recorded. In the run with both, each side
-//! must be written the same bytes at the same times, or one has changed what the other sees.
+//! A run without the hostile clients and a run without the honest ones are recorded. In the run with both, each side
+//! must get the same bytes at the same times. Otherwise one side has changed what the other one sees.
 
 use super::content::human;
 use super::plan::Micros;
@@ -20,7 +20,7 @@ pub struct Line {
     pub digest: u64,
 }
 
-/// What one side, the honest or the hostile clients, is written.
+/// Everything that is written for one side, which is the honest or the hostile clients.
 #[derive(Debug, Default)]
 pub struct Side {
     /// all of it
@@ -29,7 +29,7 @@ pub struct Side {
     until: Option<Micros>,
 }
 
-/// See the module.
+/// The transcripts of both sides.
 #[derive(Debug, Default)]
 pub struct Transcript {
     /// the honest clients
@@ -39,7 +39,7 @@ pub struct Transcript {
 }
 
 impl Side {
-    /// This is expected, and nothing else; with `until`, only what comes before that time counts.
+    /// Expects these lines and nothing else. With `until`, only lines before that time count.
     pub fn expect(&mut self, lines: Vec<Line>, until: Option<Micros>) {
         self.expected = Some(lines);
         self.until = until;
@@ -57,7 +57,7 @@ impl Side {
         }
     }
 
-    /// What was expected and never written.
+    /// Returns the first expected line that was never written.
     pub fn is_missing(&self) -> Option<String> {
         let next = self.expected.as_ref()?.get(self.lines.len())?;
         self.counts(next.time).then(|| format!("nothing more, instead of {}", next.told()))

@@ -12,10 +12,10 @@ pub const NEIGHBOUR: &str = "nick";
 pub const KEYHOLDER: &str = "kate";
 /// He has a vhost of his own.
 pub const TENANT: &str = "tom";
-/// What is not known to the broker: no login, or a wrong password.
+/// Stands for a client that the broker does not know: no login, or a wrong password.
 pub const NOBODY: &str = "nobody";
 
-/// Who has shown these credentials (`\0user\0password`; a password is the user's name).
+/// Returns the user with these credentials (`\0user\0password`; a user's password is the same as the name).
 pub fn who(response: &[u8]) -> &'static str {
     let mut parts = response.split(|octet| *octet == 0).skip(1);
     let (name, password) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -32,7 +32,7 @@ pub fn may_enter(user: &str, vhost: &str) -> bool {
     }
 }
 
-/// Whether a user who is there may publish.
+/// Returns whether a user who is logged in may publish.
 pub fn may_publish(user: &str, exchange: &str, routing_key: &str) -> bool {
     let second = exchange == EXCHANGES[1] || exchange == BACKING;
     match user {

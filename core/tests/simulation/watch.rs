@@ -1,6 +1,7 @@
-//! Who may ask a window: a client that the broker has let in, at an exchange where it has let that user publish.
+//! Checks who asks a window: only a client that the broker has let in, and only about an exchange to which the broker
+//! has let this user publish.
 //!
-//! Every window of a run is handed to the sessions behind a [`Gate`] that knows the exchange and looks at each question.
+//! The sessions of a run get every window behind a [`Gate`], which knows the exchange and looks at each question.
 
 use super::truth::LinkId;
 use hapax_core::window::{
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// See the module.
+/// The rights that the broker has shown so far.
 #[derive(Debug, Default)]
 pub struct Watch(Mutex<Seen>);
 
@@ -49,7 +50,7 @@ impl Watch {
         }
     }
 
-    /// What was asked and should not have been.
+    /// Returns the first question that should not have been asked.
     pub fn wrong(&self) -> Option<String> {
         self.locked().wrong.take()
     }
@@ -71,7 +72,7 @@ impl Watch {
     }
 }
 
-/// A window as one exchange sees it. What is reserved is settled at the window behind it.
+/// A window as one exchange sees it. Its reservations are settled at the window itself.
 #[derive(Debug)]
 pub struct Gate {
     /// the window

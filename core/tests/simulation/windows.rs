@@ -56,7 +56,7 @@ struct One {
     answering: bool,
 }
 
-/// See the module.
+/// All windows of a run.
 #[derive(Debug)]
 pub struct SimWindows {
     all: Vec<One>,
@@ -113,12 +113,12 @@ impl SimWindows {
         SimWindows { all, shared }
     }
 
-    /// What the sessions share.
+    /// Returns everything that the sessions share.
     pub fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
     }
 
-    /// After a step: late windows get a time to answer, early evictions are told to the truth.
+    /// Follows up on a step: schedules the answers of late windows, and records early evictions in the truth.
     pub fn look_after(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
         for (at, one) in self.all.iter_mut().enumerate() {
             let is_busy = |late: &Arc<LateWindow>| late.questions() + late.unremembered() > 0;
@@ -178,7 +178,7 @@ impl SimWindows {
         self.all.iter().map(|one| one.local.in_flight() + asked(one)).sum()
     }
 
-    /// What the windows have said, for the report.
+    /// Adds the windows' counts to the report.
     pub fn report(&self, ctx: &mut Ctx) {
         for late in self.all.iter().filter_map(|one| one.late.as_ref()) {
             let tally = late.tally();

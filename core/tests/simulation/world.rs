@@ -16,7 +16,7 @@ use super::windows::SimWindows;
 use hapax_core::session::Session;
 use std::sync::Arc;
 
-/// What stands between clients and broker.
+/// The relay between clients and broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Middle {
     /// real sessions and real windows
@@ -36,7 +36,7 @@ pub enum Cast {
     Hostile,
 }
 
-/// See the module.
+/// A whole run.
 pub struct World {
     /// time, dice, plan, truth, log
     pub ctx: Ctx,
@@ -124,7 +124,7 @@ impl World {
         self.end()
     }
 
-    /// What happens before a time.
+    /// Handles all events before this time.
     pub fn run_until(&mut self, time: Micros) -> Result<(), Violation> {
         while self.ctx.now < time {
             self.step()?;
@@ -167,7 +167,7 @@ impl World {
         self.verdict()
     }
 
-    /// Whose dice decide about an event.
+    /// Returns the participant whose dice decide about this event.
     fn whose(&self, event: Event) -> Whose {
         match event {
             Event::Act(number) => Whose::Client(number),
@@ -204,7 +204,7 @@ impl World {
         }
     }
 
-    /// What one step leaves behind for others: mail, questions, evictions, links that are gone.
+    /// Follows up on a step: mail, questions to late windows, evictions, and links that are gone.
     fn look_after(&mut self) {
         self.windows.look_after(&mut self.ctx, &mut self.schedule);
         for (id, slot) in self.links.iter_mut().enumerate() {
@@ -408,7 +408,7 @@ impl World {
         Ok(())
     }
 
-    /// What must hold when everybody is gone.
+    /// Checks everything that must hold after all clients have left.
     fn end(&mut self) -> Result<u64, Violation> {
         let in_flight = self.windows.in_flight(self.ctx.now);
         if in_flight > 0 {

@@ -1,7 +1,7 @@
-//! What work costs against its size: linear work costs about as much for each item when there are 16 times as many.
+//! Checks that work is linear: with 16 times as many items, each item must cost about as much as before.
 //!
-//! What is measured is the time that this thread was running, so that a loaded machine does not show, and of several runs the
-//! shortest counts.
+//! It measures the time for which this thread was running, so the load of the machine does not matter. The shortest of
+//! several runs counts.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -268,7 +268,7 @@ impl Message {
         self
     }
 
-    /// Cut the body into frames of at most so many octets, their overhead included.
+    /// Cuts the body into frames of at most `size` octets, including their overhead.
     pub fn frame_size(mut self, size: usize) -> Message {
         assert!(size > OVERHEAD, "a body frame carries something");
         self.frame_size = size;

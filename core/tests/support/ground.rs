@@ -1,4 +1,4 @@
-//! What tests and benches of windows stand on beside a window: keys as even as digests, and what the process takes.
+//! Helpers for tests and benches of windows: keys that are as even as digests, and the memory of the process.
 #![allow(
     dead_code,
     clippy::expect_used,

@@ -10,6 +10,7 @@
 //! For one thread: with several, the final verdict might overtake the mail that says `InFlight`.
 
 #![allow(dead_code, reason = "each test binary uses its own part of it")]
+#![allow(clippy::expect_used, clippy::panic, reason = "that is how a test fails")]
 
 use hapax_core::window::{
     Ask, Claim, Event, ForgetCause, LocalWindow, Mailbox, Mode, Origin, OverdueCommit, Position, Remembered,
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// What is late, and what the window does about a store that is silent.
+/// The settings of a late window: what is late, and what the window does while its store is silent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Late {
     /// questions are answered later
@@ -71,9 +72,9 @@ struct State {
     history: BTreeMap<(Claim, Instant), Instant>,
     written: u64,
     remembered: u64,
-    /// Whom to call when which position is remembered.
-    calls: Vec<(Position, Weak<Mailbox>)>,
-    /// Who waits in the inner window, by the tickets that it knows, and these tickets by whose they are.
+    /// The mailboxes to call, and at which position.
+    calls: BTreeMap<(Position, u64), Weak<Mailbox>>,
+    /// the waiters of the inner window by the tickets that it knows, and these tickets by mailbox and own ticket
     waiters: BTreeMap<Ticket, Waiter>,
     tickets: BTreeMap<(usize, Ticket), Ticket>,
     drawn: u64,
@@ -212,7 +213,7 @@ impl LateWindow {
         true
     }
 
-    /// The log is written further: so many commits are remembered now. Calls those who want to know it.
+    /// Writes the log further, so that this many more commits are remembered. Calls those who want to know.
     pub(crate) fn remember(&self, commits: usize, now: Instant) {
         for _ in 0..commits {
             let Some(position) = self.locked().log.front().map(|commit| commit.position) else { return };
@@ -228,7 +229,7 @@ impl LateWindow {
 
     /// Calls everybody, though nothing is remembered.
     pub(crate) fn call_in_vain(&self) {
-        let calls: Vec<_> = self.locked().calls.iter().filter_map(|(_, mailbox)| mailbox.upgrade()).collect();
+        let calls: Vec<_> = self.locked().calls.values().filter_map(Weak::upgrade).collect();
         calls.into_iter().for_each(|mailbox| mailbox.call());
     }
 
@@ -237,17 +238,13 @@ impl LateWindow {
         let due = {
             let mut state = self.locked();
             state.remembered = state.remembered.max(position);
-            let (due, later) = std::mem::take(&mut state.calls)
-                .into_iter()
-                .partition(|(Position(wanted), _)| *wanted <= position);
-            state.calls = later;
-            let due: Vec<(Position, Weak<Mailbox>)> = due;
-            due
+            let later = state.calls.split_off(&(Position(position + 1), 0));
+            std::mem::replace(&mut state.calls, later)
         };
         let written = self.let_through(position, now);
         self.locked().tally.late_commits += written;
         self.pass_mail();
-        due.iter().filter_map(|(_, mailbox)| mailbox.upgrade()).for_each(|mailbox| mailbox.call());
+        due.values().filter_map(Weak::upgrade).for_each(|mailbox| mailbox.call());
     }
 
     /// The inner window learns of the commits up to here. Returns how many there were. (Its mail is passed on later.)
@@ -265,7 +262,7 @@ impl LateWindow {
         }
     }
 
-    /// What the inner window says, with guards of this one.
+    /// Returns the verdict of the inner window, with guards of this window.
     fn judge(&self, claim: Claim, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
         let own = {
             let mut state = self.locked();
@@ -422,7 +419,9 @@ impl Window for LateWindow {
             drop(state);
             return mailbox.call();
         }
-        state.calls.push((position, Arc::downgrade(mailbox)));
+        state.drawn += 1;
+        let number = state.drawn;
+        state.calls.insert((position, number), Arc::downgrade(mailbox));
     }
 
     fn overdue_commit(&self, Position(position): Position, now: Instant) -> OverdueCommit {

@@ -1,4 +1,4 @@
-//! What transcripts and the simulation have in common.
+//! Helpers that the transcripts and the simulation share.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how a test fails")]

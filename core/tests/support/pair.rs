@@ -1,7 +1,7 @@
-//! One real [`Session`] between a test and a test: both byte buffers, and a clock that moves when told to.
+//! One real [`Session`] with a test at both ends, both byte buffers, and a clock that only the test moves.
 //!
-//! After every call the pair carries out what the session says, as the shell would; what it wrote is read with
-//! [`Pair::to_client`] and [`Pair::to_upstream`], each of which takes what is there.
+//! After every call, the pair carries out the session's outputs as the shell would. [`Pair::to_client`] and
+//! [`Pair::to_upstream`] return what was written since the last call.
 
 use super::frames::{FRAME_MAX, Frames, protocol_header};
 use super::methods::{
@@ -62,7 +62,7 @@ impl SessionListener for Deaf {
     fn publish_latency(&self, _: Duration, _: u64) {}
 }
 
-/// What sessions share, around these windows.
+/// Returns everything that sessions share, with these windows.
 pub fn shared(
     settings: Settings,
     windows: Arc<dyn Windows>,
@@ -72,7 +72,7 @@ pub fn shared(
     Arc::new(Shared { settings, keys, windows, rights: Rights::default(), listener })
 }
 
-/// See the module.
+/// A session with a test at both ends.
 #[derive(Debug)]
 pub struct Pair {
     /// The session itself, for its getters.
@@ -197,19 +197,19 @@ impl Pair {
         self.now += by;
     }
 
-    /// What was written to the client since the last call.
+    /// Returns the frames that were written to the client since the last call.
     pub fn to_client(&mut self) -> Frames {
         self.pump();
         Frames::parse(&self.to_client.split())
     }
 
-    /// What was written to the client since the last call, where it need not be AMQP.
+    /// Returns the bytes that were written to the client since the last call. They need not be AMQP.
     pub fn to_client_bytes(&mut self) -> Vec<u8> {
         self.pump();
         self.to_client.split().to_vec()
     }
 
-    /// What was written to the upstream since the last call.
+    /// Returns the frames that were written to the upstream since the last call.
     pub fn to_upstream(&mut self) -> Frames {
         self.pump();
         Frames::parse(&self.to_upstream.split())

@@ -1,4 +1,4 @@
-//! What a session asks the broker in order to know whether a user may publish, and the broker's answers.
+//! The questions by which a session finds out from the broker whether a user may publish, and the broker's answers.
 
 use super::frames::{Frame, Frames, message};
 use super::methods::{
@@ -60,7 +60,7 @@ pub fn refused(code: u16, text: &str) -> Frames {
     channel_open_ok(OWN) + tx_select_ok(OWN) + channel_close(OWN, code, text)
 }
 
-/// What a broker that allows everything says to these frames.
+/// Returns the answers of a broker that allows everything.
 pub fn answers(frames: &[Frame]) -> Frames {
     let answer = |frame: &Frame| match &frame.0 {
         AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::Open(_))) => channel_open_ok(OWN),

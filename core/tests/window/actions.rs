@@ -40,7 +40,7 @@ enum Action {
     TakeOver {
         pick: usize,
     },
-    /// The same by a publish that found no room to wait, and has waited for so long.
+    /// A waiter that found no room to wait has lost its patience, too. The instant says since when it has tried.
     TakeOverCrowded {
         key: u128,
         session: usize,

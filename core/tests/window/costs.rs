@@ -1,5 +1,5 @@
-//! The work of a window grows with the number of its calls, and not with the square of it, on every engine.
-//! The work for many waiters of one key is bounded by `waiters_per_id`.)
+//! On every engine, the work of a window must grow linearly with the number of calls, and not with its square. (The
+//! cost of many waiters for one key is bounded by `waiters_per_id`.)
 
 use crate::cost::assert_linear;
 use crate::{Asker, LIMITS, TTL, base, window};
@@ -9,7 +9,7 @@ use hapax_core::window::{
 };
 use std::sync::Arc;
 
-/// The smaller number of calls; the larger one is 16 times as many.
+/// The number of items; the other measurement has 16 times as many.
 const N: usize = 2_000;
 const ROOMY: Limits = Limits { capacity: 64_000, ..LIMITS };
 

@@ -1,10 +1,10 @@
-//! The contract of windows, on every engine: lists of actions against a simple model ([`model`], [`actions`]), examples
-//! ([`examples`], [`takeovers`]), commits that come together ([`together`]), asks that come together ([`slices`]), two threads at
-//! once ([`threads`]), and the growth of the work ([`costs`]).
+//! The rules that every engine must follow. Lists of actions run against a simple model ([`model`], [`actions`]).
+//! Examples show what that would hide ([`examples`], [`takeovers`]). There are also commits in batches ([`together`]),
+//! two threads at once ([`threads`]), and costs ([`costs`]).
 //!
-//! Nothing here sleeps: `now` is one base instant and what the test adds to it.
+//! Nothing here sleeps: `now` is one base instant plus the time that the test adds.
 
-#![expect(clippy::panic, clippy::expect_used, reason = "helpers of tests")]
+#![expect(clippy::panic, reason = "helpers of tests")]
 #![expect(clippy::print_stdout, reason = "shown when a test fails: engine and step")]
 
 mod actions;

@@ -1,5 +1,5 @@
-//! A waiter that has waited long enough takes the key over: examples on every engine, the work when many wait, and two
-//! threads.
+//! A waiter that has waited long enough takes the key over: by examples on every engine, with many waiters for the
+//! cost, and with two threads.
 
 use crate::cost::assert_linear;
 use crate::{Asker, LIMITS, TTL, assert_adds_up, base, window};
@@ -36,7 +36,7 @@ fn since(taken: TakeOver) -> Instant {
     }
 }
 
-/// Returns the tickets of the letters, and whether each letter is a promotion.
+/// Returns the tickets of the letters that have arrived, and whether each one is a promotion.
 fn letters(mailbox: &Mailbox) -> Vec<(u64, bool)> {
     let letters = mailbox.take();
     letters.iter().map(|(ticket, verdict)| (ticket.0, matches!(verdict, Verdict::Fresh(_)))).collect()
@@ -280,8 +280,8 @@ fn cost_of_those_who_wait_for_one_key() {
     assert_linear("promote", 1_000, prepare, promote);
 }
 
-/// Two threads, with holders that are stuck and waiters without patience. If both publishes are stored, the message is stored twice, and
-/// the key is seen once.
+/// Two threads with holders that are stuck and waiters that lose their patience. If both publishes are stored, the id
+/// is stored twice, but seen once.
 #[test]
 fn two_threads_that_take_over_lose_no_count_and_leave_nobody_waiting() {
     const KEYS: u64 = 200;

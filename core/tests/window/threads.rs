@@ -14,8 +14,8 @@ use std::time::Instant;
 const KEYS: u64 = 2_000;
 const ROUNDS: u64 = 5;
 
-/// Each key is committed once, whichever thread asks first. Every eighth outcome is a nack, so that waiters are promoted. One of the
-/// two threads commits in groups; a window with the full number of shards does that lock by lock.
+/// Each key is committed once, whichever thread reserves it. Every eighth outcome is a nack, so that waiters are
+/// promoted. One of the threads commits in batches, which go lock by lock if there are as many shards as possible.
 #[test]
 fn two_threads_commit_each_key_once_and_leave_nothing_in_flight() {
     for (engine, capacity) in

@@ -47,7 +47,8 @@ fn commits_that_come_together_are_as_commits_one_by_one() {
     }
 }
 
-/// Commits without a flight and commits of two windows have the right result in a group, too.
+/// A commit of keys that nobody has reserved any more must give the right result, and so must one of another window's
+/// keys.
 #[test]
 fn those_of_two_windows_and_those_that_end_at_once_go_to_their_own() {
     let limits = Limits { capacity: CAPACITIES[0], ..LIMITS };

@@ -31,7 +31,7 @@ pub(super) struct Forecast {
     /// fresh ids per second × TTL / capacity; absent without a capacity
     #[serde(skip_serializing_if = "Option::is_none")]
     pressure: Option<f64>,
-    /// share of the publishes that would be caught as duplicates; absent while too little is known
+    /// share of the publishes that would be caught as duplicates; null while too little is known
     caught: Option<f64>,
 }
 

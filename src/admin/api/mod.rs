@@ -80,7 +80,7 @@ impl Admin {
     }
 }
 
-/// Returns the complaint that a window of this kind can't do what was asked.
+/// Returns the error for something that this kind of window can't do.
 fn cannot(what: &str) -> Complaint {
     Complaint::new(StatusCode::UNPROCESSABLE_ENTITY, format!("this kind of window can't {what}"))
 }

@@ -51,7 +51,7 @@ struct Counts {
 struct Memory {
     /// bytes of RAM that the process uses; 0 where the system does not say
     resident_bytes: u64,
-    /// bytes that all windows with capacity "auto" may use together; absent if no budget is configured
+    /// bytes that all windows with capacity "auto" may use together; null if no budget is configured
     budget_bytes: Option<usize>,
 }
 

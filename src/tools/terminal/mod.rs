@@ -7,7 +7,7 @@
 //!   input ─→ model ─→ view (pure: a model in, a screen out)
 //! ```
 //!
-//! * [`client`]: one request, one answer or one [`Failure`].
+//! * [`client`]: one request, one answer or one failure.
 //! * [`answer`]: the relay's answers as types.
 //! * [`columns`]: text, bars and curves that fit into a number of columns.
 //! * [`sections`]: the facts of one window as lines, for `windows show` and for the detail view.

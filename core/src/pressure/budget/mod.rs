@@ -1,18 +1,19 @@
-//! `capacity = "auto"`: the windows that share one memory budget, and the task that sets their capacities.
+//! `capacity = "auto"`: the windows that share one memory budget, and the code that sets their capacities.
 //!
 //! ```text
 //! facts ─ pace ──▶ need and wish ─ share ──▶ bytes ─ cost ──▶ capacities ─ shrink first, then grow ──▶ windows
 //! ```
 //!
-//! A window keeps a plain capacity; this decides which. What a capacity costs is what the engine says of a full store
-//! ([`Inspect::store_bytes_at`]), more if a measurement says more, and what its accounting takes beside it. Windows with a fixed
-//! capacity are not part of the budget, nor is what connections take.
+//! A window has a plain capacity, and the budget decides which. The cost of a capacity is the memory of a full store
+//! as the engine states it ([`Inspect::store_bytes_at`]), or more if the store measurably takes more, plus the memory
+//! of the accounting. Windows with a fixed capacity are not part of the budget, and neither is the memory of
+//! connections.
 
 pub mod pace;
 pub mod plan;
 pub mod share;
 
-use super::form::ghost_bytes;
+use super::layout::ghost_bytes;
 use super::whatif::WhatIf;
 use super::{Facts, Watched};
 use crate::window::Inspect;
@@ -23,44 +24,45 @@ use plan::{FLOOR, Seat};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a window takes however small it is: tables of what is in flight, counters, sketches.
+/// Bytes that every window takes, however small it is: tables of ids in flight, counters, sketches.
 const FIXED: usize = 128 << 10;
-/// So many times what a store takes is set aside for it: the allocator may hold as much again in holes, when other stores grow
-/// where this one has shrunk. Measured by `tests/budget.rs` with glibc's; three fifths were too little for `compact` in one run
-/// of three.
+/// The budget sets aside this many times the memory of a store. When other stores grow where this one has shrunk, the
+/// allocator may hold as much again in holes. `tests/operator/budget.rs` measured it with glibc's allocator: with
+/// three fifths more, `compact` exceeded its part in one run of three.
 const HOLES: usize = 2;
-/// What the allocator loses between the other pieces: a quarter.
+/// The allocator loses one part in this many of all other memory: a quarter.
 const LOST: usize = 4;
 
-/// Which windows size themselves, and within what. One per process; every method may be called from any thread.
+/// The windows that may size themselves, and the memory that they share. There is one budget per process. Every method
+/// may be called from any thread.
 #[derive(Debug, Default)]
 pub struct Budget {
     bytes: Option<usize>,
     members: Mutex<Vec<Member>>,
 }
 
-/// A window that is, or may be, part of it.
+/// A window that is, or may become, part of the budget.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Share {
-    /// the window's
+    /// the window's name
     pub name: Arc<str>,
-    /// how it stores ids
+    /// the window's engine
     pub engine: EngineKind,
-    /// sizes itself from the start
+    /// whether it sizes itself from the start
     pub auto: bool,
-    /// its share relative to others
+    /// its share of the budget relative to others
     pub weight: u32,
 }
 
 /// Why a window can't size itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refused {
-    /// there is nothing that it could have a share of
+    /// no budget is configured
     #[error(
         "no memory_budget is configured, so no window can size itself: write memory_budget = \"512MiB\" at the top of the configuration file and start Hapax again, or give a number"
     )]
     NoBudget,
-    /// see [`EngineKind::resizes_in_place`]
+    /// the engine can't resize in place, see [`EngineKind::resizes_in_place`]
     #[error(
         "a window with engine = \"{}\" can't size itself, for it makes a new store at each change of capacity: give it another engine in the configuration file and start Hapax again, or give a number",
         .0.name()
@@ -71,30 +73,31 @@ pub enum Refused {
 #[derive(Debug)]
 struct Member {
     share: Share,
-    /// none before the first tick as a member
+    /// `None` before the window's first tick as a member
     pace: Option<Pace>,
     /// early evictions at the last tick
     evicted_early: u64,
 }
 
 impl Budget {
-    /// All windows of the process; without `bytes` none of them can be auto.
+    /// Creates a budget for all windows of the process. Without `bytes`, none of them can size itself.
     pub fn new(bytes: Option<usize>, windows: impl IntoIterator<Item = Share>) -> Budget {
         let member = |share| Member { share, pace: None, evicted_early: 0 };
         Budget { bytes, members: Mutex::new(windows.into_iter().map(member).collect()) }
     }
 
-    /// The whole of it.
+    /// Returns the bytes of the whole budget, if there is one.
     pub fn budget_bytes(&self) -> Option<usize> {
         self.bytes
     }
 
-    /// Whether this window sizes itself.
+    /// Returns true if this window sizes itself.
     pub fn is_auto(&self, name: &str) -> bool {
         self.members.lock().iter().any(|member| *member.share.name == *name && member.share.auto)
     }
 
-    /// Lets a window size itself from the next tick on, or keep the capacity that it has. A window that is not known stays so.
+    /// Lets a window size itself from the next tick on, or makes it keep its present capacity. An unknown window is
+    /// ignored.
     pub fn set_auto(&self, name: &str, auto: bool) -> Result<(), Refused> {
         let mut members = self.members.lock();
         let Some(member) = members.iter_mut().find(|member| *member.share.name == *name) else {
@@ -110,7 +113,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Whether [`Budget::set_auto`] would let it.
+    /// Returns whether [`Budget::set_auto`] would allow this window to size itself.
     pub fn may_be_auto(&self, name: &str) -> Result<(), Refused> {
         let members = self.members.lock();
         members.iter().find(|member| *member.share.name == *name).map_or(Ok(()), |member| self.check(member))
@@ -125,7 +128,7 @@ impl Budget {
         }
     }
 
-    /// About once a second: brings the capacities up to date.
+    /// Updates the capacities. Call it about once a second.
     pub fn tick(&self, windows: &[Watched], now: Instant) {
         let Some(budget) = self.bytes else { return };
         let mut members = self.members.lock();
@@ -161,7 +164,7 @@ impl Budget {
 }
 
 impl Member {
-    /// What the window's size is decided by; `None` for a window without a capacity.
+    /// Returns the state from which the window's size is decided. `None` for a window without a capacity.
     fn signs(&mut self, window: &dyn Inspect, facts: &Facts) -> Option<Signs> {
         let (capacity, entries, pressure) = (window.capacity()?, facts.entries?, facts.pressure?);
         let early = facts.evictions.get("capacity").copied().unwrap_or(0);
@@ -177,19 +180,19 @@ impl Member {
     }
 }
 
-/// The capacity that a window has before anything is known of its traffic: its fair share.
+/// Returns the capacity that a window starts with, before its traffic is known: its fair share.
 pub fn capacity_at_start(engine: EngineKind, budget: usize, weight: u32, weights: u32) -> usize {
     let share = budget as u128 * u128::from(weight) / u128::from(weights.max(1));
     let cost = |capacity| full(engine.bytes_at(capacity), capacity) + FIXED;
     plan::capacity_for(&cost, usize::try_from(share).unwrap_or(usize::MAX))
 }
 
-/// What a window of this engine takes at least, as part of a budget.
+/// Returns the least bytes that a window of this engine takes as a part of the budget.
 pub fn least_bytes(engine: EngineKind) -> usize {
     full(engine.bytes_at(FLOOR), FLOOR) + FIXED
 }
 
-/// What a window of some capacity takes when it is full, whatever happens in it.
+/// Returns the most bytes that a full window of this capacity can take.
 fn full(store: usize, capacity: usize) -> usize {
     let beside = ghost_bytes(capacity) + WhatIf::bytes_at_most(capacity);
     store * HOLES + beside + beside / LOST
@@ -198,7 +201,7 @@ fn full(store: usize, capacity: usize) -> usize {
 fn cost<'a>(window: &'a dyn Inspect, capacity: usize) -> Box<plan::Cost<'a>> {
     let store = window.store_bytes();
     let in_flight = window.bytes().saturating_sub(store);
-    // 1, unless the engine takes more than it says.
+    // This is 1, unless the engine takes more than it states.
     let measured = (store as f64 / window.store_bytes_at(capacity) as f64).max(1.0);
     Box::new(move |capacity| {
         #[expect(clippy::cast_possible_truncation, reason = "not negative, and a cast saturates")]
@@ -253,7 +256,7 @@ mod tests {
         }
     }
 
-    /// A second in which so many new ids come.
+    /// Lets a second pass, with this many new ids.
     fn second(watched: &Watched, ids: &mut u128, count: usize, now: Instant) {
         let mailbox = Arc::new(Mailbox::new());
         for _ in 0..count {
@@ -282,7 +285,7 @@ mod tests {
         assert!(took <= set_aside, "{took} bytes of {set_aside}");
     }
 
-    /// What is logged.
+    /// Collects log lines.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -297,7 +300,7 @@ mod tests {
         }
     }
 
-    /// Window, capacity from, capacity to.
+    /// Returns window, old capacity and new capacity of each logged resize.
     fn resizes(lines: &Lines) -> Vec<(usize, usize, usize)> {
         let text = String::from_utf8(std::mem::take(&mut *lines.0.lock())).unwrap();
         let field = |line: &str, name: &str| -> String {
@@ -309,7 +312,7 @@ mod tests {
         text.lines().map(resize).collect()
     }
 
-    /// Traffic moves from one window to the other: the first has to make room before the second takes it.
+    /// Traffic moves from one window to the other: the first must make room before the second can take it.
     #[test]
     fn the_budget_holds_between_two_resizes_of_one_tick() {
         let bytes = 16 << 20;

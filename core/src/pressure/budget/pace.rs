@@ -1,71 +1,73 @@
-//! How fast a window's wish follows its traffic: up at once, down slowly, and not for trifles.
+//! Decides how fast a window's demand for memory follows its traffic: up at once, down slowly, and not at all for
+//! small changes.
 //!
 //! ```text
-//!  need ─ ids that must have room now: what the present rate comes to; what is remembered already; and half as much again as
-//!         there was when ids were pushed out of a full window before their time, for so long as a wish is kept
-//!  like ─ need or what the accounting recommends, which looks further back, and a tenth; kept for a TTL after it has fallen,
-//!         then approaching it with a TTL's time constant
+//!  need ─ ids that must have room now: the largest of what the present rate needs, what is remembered already, and, if a full
+//!         window has evicted ids early, one and a half times its capacity at that time (for as long as a wish is kept)
+//!  like ─ the larger of the need and of the recommended capacity, which looks further back, plus a tenth; when that falls, the
+//!         wish stays for a TTL and then approaches it with a TTL's time constant
 //! ```
 
 use std::time::{Duration, Instant};
 
-/// Room for what a rate and a TTL come to, and a quarter. As the accounting recommends.
+/// The need is rate × TTL times this factor. The recommended capacity has the same headroom.
 const HEADROOM: f64 = 1.25;
-/// On top of the need, so that a slow rise does not mean a resize a second.
+/// The wish is the need times this factor, so that a slow rise does not cause a resize each second.
 const SPARE: f64 = 1.1;
-/// What is above this share of the wish is no reason to shrink.
+/// A need above this share of the wish is no reason to shrink.
 const TRIFLE: f64 = 0.8;
-/// A window is full from here on.
+/// A window counts as full from this share of its capacity on.
 const FULL: f64 = 0.9;
-/// The next capacity of a window that is full and evicts early, whatever the averages say.
+/// When a full window evicts early, its need is at least its capacity times this factor, whatever the averages say.
 const BURST: f64 = 1.5;
-/// Bounds of how long a wish is kept.
+/// The shortest and the longest time for which a wish is kept.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 
-/// What is seen of a window at a tick.
+/// The state of a window at a tick.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Signs {
-    /// in force
+    /// the capacity in force
     pub capacity: usize,
-    /// held
+    /// ids that are remembered
     pub entries: u64,
-    /// in force
+    /// the TTL in force
     pub ttl: Duration,
     /// see [`Facts::pressure`](crate::pressure::Facts::pressure)
     pub pressure: f64,
     /// see [`Facts::recommended_capacity`](crate::pressure::Facts::recommended_capacity)
     pub recommended: Option<u64>,
-    /// ids pushed out before their time since the last tick
+    /// ids evicted early since the last tick
     pub evicted_early: u64,
 }
 
-/// Ids that a window must, and would like to, have room for.
+/// How many ids a window must have room for, and for how many it would like to have room.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Demand {
-    /// must
+    /// ids that it must have room for
     pub need: f64,
-    /// would like to
+    /// ids that it would like to have room for
     pub like: f64,
 }
 
-/// See the module's doc.
+/// The demand of one window over time.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     like: f64,
-    /// what early evictions have taught, and when
+    /// the need after early evictions, and when it was set
     burst: (f64, Instant),
-    /// the wish was last asked for, or nearly
+    /// when the wish was last justified: the need was not much below it
     justified: Instant,
     ticked: Instant,
 }
 
 impl Pace {
-    /// A window that would like to keep what it has.
+    /// Creates the pace of a window that would like to keep its present capacity.
     pub fn new(capacity: usize, now: Instant) -> Pace {
         Pace { like: capacity as f64, burst: (0.0, now), justified: now, ticked: now }
     }
 
-    /// The next demand; `floor` is what it never falls below, `rest` what an idle window would like to keep for when it wakes.
+    /// Returns the next demand. `floor` is the least need. `rest` is the least wish: an idle window keeps it for when
+    /// it wakes up.
     pub fn tick(&mut self, signs: &Signs, floor: f64, rest: f64, now: Instant) -> Demand {
         let patience = signs.ttl.clamp(PATIENCE.0, PATIENCE.1);
         let need = need(signs).max(self.burst(signs, patience, now)).max(floor);
@@ -75,7 +77,7 @@ impl Pace {
         if wanted > self.like {
             self.like = wanted * SPARE;
         }
-        // Before there was traffic nobody knows what it needs.
+        // A window without any traffic yet keeps its wish, because its need is unknown.
         if wanted >= self.like * TRIFLE || signs.recommended.is_none() {
             self.justified = now;
         } else if now.saturating_duration_since(self.justified) >= patience {
@@ -86,7 +88,8 @@ impl Pace {
         Demand { need, like: self.like.max(need) }
     }
 
-    /// Averages come late, or are wrong; that ids are lost is a fact.
+    /// Returns the need that follows from early evictions. Averages can be late or wrong, but an early eviction is a
+    /// fact.
     fn burst(&mut self, signs: &Signs, patience: Duration, now: Instant) -> f64 {
         let capacity = signs.capacity as f64;
         if signs.evicted_early > 0 && signs.entries as f64 >= capacity * FULL {

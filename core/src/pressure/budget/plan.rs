@@ -1,33 +1,34 @@
-//! From demands to capacities: what each window costs, what each gets, and what is not worth a change.
+//! Computes capacities from demands: what each window costs, what each one gets, and which changes are too small to
+//! make.
 
 use super::pace::{Pace, Signs};
 use super::share::{Claim, share};
 use std::time::Instant;
 
-/// Ids that a window has room for in any case.
+/// The smallest capacity that a window gets, in ids.
 pub const FLOOR: usize = 1000;
 /// The part of its fair share that an idle window would like to keep, for the first second of a burst.
 const REST: f64 = 1.0 / 8.0;
-/// A capacity that is this near to what it ought to be stays.
+/// A capacity stays as it is if its target differs by less than this fraction.
 const NEAR: f64 = 0.05;
 
-/// What a window of this capacity takes, in bytes, at most. It rises with the capacity.
+/// The most bytes that a window of this capacity takes. It rises with the capacity.
 pub type Cost<'a> = dyn Fn(usize) -> usize + 'a;
 
-/// A window at the table.
+/// A window that shares the budget.
 pub struct Seat<'a> {
-    /// its share relative to others
+    /// its share of the budget relative to others
     pub weight: u32,
-    /// what is seen of it
+    /// its present state
     pub signs: Signs,
-    /// what it takes
+    /// its cost by capacity
     pub cost: Box<Cost<'a>>,
-    /// its wish
+    /// its demand over time
     pub pace: &'a mut Pace,
 }
 
-/// The new capacity of each. What they take together is within the budget, unless that is too small for a thousand ids
-/// each.
+/// Returns the new capacity of each window. Together they stay within the budget, unless the budget is too small for a
+/// thousand ids in each.
 pub fn plan(budget: usize, seats: &mut [Seat<'_>], now: Instant) -> Vec<usize> {
     let weights: u64 = seats.iter().map(|seat| u64::from(seat.weight)).sum();
     let claims: Vec<Claim> = seats
@@ -53,17 +54,17 @@ pub fn plan(budget: usize, seats: &mut [Seat<'_>], now: Instant) -> Vec<usize> {
     };
     let calm: Vec<usize> = seats.iter().zip(&targets).map(|(seat, target)| near(seat, *target)).collect();
     let fits = sum(seats, &calm) <= budget;
-    // Staying above one's target is for when there is room. Below it, always.
+    // A window may only stay above its target while there is room. It may always stay below.
     let strict = || calm.iter().zip(&targets).map(|(calm, target)| *calm.min(target)).collect();
     if fits { calm } else { strict() }
 }
 
-/// What they take together at these capacities.
+/// Returns the bytes that all windows take together at these capacities.
 pub fn sum(seats: &[Seat<'_>], capacities: &[usize]) -> usize {
     seats.iter().zip(capacities).map(|(seat, capacity)| (seat.cost)(*capacity)).sum()
 }
 
-/// The largest capacity that takes no more than this, from [`FLOOR`] on.
+/// Returns the largest capacity, from [`FLOOR`] on, that takes at most this many bytes.
 pub fn capacity_for(cost: &Cost<'_>, bytes: usize) -> usize {
     let (mut fits, mut beyond) = (FLOOR, FLOOR * 2);
     while cost(beyond) <= bytes && beyond < usize::MAX / 4 {
@@ -80,7 +81,7 @@ pub fn capacity_for(cost: &Cost<'_>, bytes: usize) -> usize {
     fits
 }
 
-/// Down, in steps of one or two per cent: a number that a person can read.
+/// Rounds a capacity down in steps of one or two per cent, so that it is a readable number.
 fn round(capacity: usize) -> usize {
     let mut step = 1;
     while capacity / step >= 500 {
@@ -107,7 +108,7 @@ mod tests {
         Instant::now()
     }
 
-    /// A window as the budget sees it: a number of live ids that somebody sets, a cost with steps as those of a hash table.
+    /// A window as the budget sees it. A test sets its live ids. Its cost has steps like that of a hash table.
     struct Model {
         weight: u32,
         per_id: usize,
@@ -143,7 +144,7 @@ mod tests {
         move |capacity| capacity * per_id + capacity.next_power_of_two() * 17 + 100_000
     }
 
-    /// A second passes. Shrinks, then grows; the budget holds at each step.
+    /// Lets a second pass: first shrinks, then grows, and checks the budget after each step.
     fn tick(budget: usize, models: &mut [Model], now: Instant) -> usize {
         let mut seats: Vec<Seat<'_>> = models.iter_mut().map(Model::seat).collect();
         let next = plan(budget, &mut seats, now);
@@ -181,8 +182,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-        /// Whatever the traffic does, the budget holds after every step; and a while after it stops changing, so do the
-        /// capacities: everybody has what it needs, or its share at least.
+        /// Whatever the traffic does, the budget holds after every step. A while after the traffic stops changing, the
+        /// capacities stop, too, and every window has what it needs, or at least its share.
         #[test]
         fn any_history_of_traffic(
             windows in prop::collection::vec((1..5_u32, 20..500_usize), 1..6),

@@ -1,21 +1,21 @@
-//! Who gets how much of the budget: weighted max-min fairness. Numbers only.
+//! Divides the budget by weighted max-min fairness. It only computes with numbers.
 //!
-//! A window that needs no more than its share gets what it needs. What it leaves over is shared by the others in the same
-//! way. So nobody can take from a share that is needed, and no share that is not needed lies idle while somebody needs it.
-//! When all needs are met, what is left is given out once more by the same rule to those who would like a little more.
+//! A window that needs no more than its share gets what it needs. The rest of its share is divided among the others by
+//! the same rule. This way, nobody loses a share that it needs, and no share is unused while somebody needs it. When all
+//! needs are met, the remaining budget is divided by the same rule among the windows that would like a little more.
 
-/// What one window claims of the budget. All amounts are in one unit, bytes here.
+/// The claim of one window. All amounts have the same unit, which is bytes here.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Claim {
-    /// its share relative to others
+    /// its share of the budget relative to others
     pub weight: f64,
-    /// without this it forgets ids early
+    /// with less than this, it forgets ids early
     pub need: f64,
-    /// what it would rather have; it gives back what lies above `need` as soon as somebody needs that
+    /// what it would like to have; the part above `need` is taken away as soon as somebody else needs it
     pub like: f64,
 }
 
-/// What each gets; in all never more than there is.
+/// Returns what each window gets. Together this is never more than the budget.
 pub fn share(budget: f64, claims: &[Claim]) -> Vec<f64> {
     let needs: Vec<_> = claims.iter().map(|claim| (claim.weight, claim.need)).collect();
     let got = fill(budget, &needs);
@@ -26,7 +26,7 @@ pub fn share(budget: f64, claims: &[Claim]) -> Vec<f64> {
     got.iter().zip(more).map(|(got, more)| got + more).collect()
 }
 
-/// Fills vessels of these widths with so much water, each at most to what it wants.
+/// Fills vessels of these widths with water to one common level, but none above the amount that it wants.
 fn fill(water: f64, vessels: &[(f64, f64)]) -> Vec<f64> {
     let mut level_first: Vec<usize> = (0..vessels.len()).collect();
     let at = |n: usize| vessels.get(n).copied().unwrap_or_default();
@@ -87,7 +87,8 @@ mod tests {
                 prop_assert!(*got >= claim.need.min(fair) * (1.0 - 1e-9), "a share that is needed: {got} of {fair}");
                 prop_assert!(*got <= claim.like * (1.0 + 1e-9), "no more than it would like");
             }
-            // Who got less than it needs has, for its weight, no less than anybody who got more than its own share.
+            // A window with less than it needs must have, relative to its weight, at least as much as any window above
+            // its share.
             for (poor, had) in claims.iter().zip(&got).filter(|(claim, got)| **got < claim.need * (1.0 - 1e-9)) {
                 for (rich, got) in claims.iter().zip(&got) {
                     prop_assert!(got / rich.weight <= had / poor.weight * (1.0 + 1e-6) + 1e-6, "{poor:?} and {rich:?}");

@@ -1,26 +1,26 @@
-//! A small window: exact least-recently-seen order and TTL, over 64-bit keys, in one slab. It is what an engine would be
-//! at a capacity that is not set, run over a sample of the keys. No events, no shards, no reservations.
+//! A small store with exact least-recently-seen order and TTL, over 64-bit keys, in one slab. It does what an engine
+//! would do at another capacity, for a sample of the keys. It has no events, no shards and no reservations.
 
 use super::POINTS;
 use crate::window::engine::Stamp;
 use hashbrown::HashTable;
 
-/// Expired entries that one insert removes from the tail, as the engines do.
+/// The most expired entries that one insert removes from the tail. Engines remove as many.
 const SWEEP: usize = 2;
-/// No entry.
+/// The index that means "no entry".
 const NONE: u32 = u32::MAX;
 
-/// See the module's doc.
+/// A small store of keys.
 #[derive(Debug)]
 pub(super) struct Mini {
     capacity: usize,
     index: HashTable<u32>,
     nodes: Vec<Node>,
-    /// most recently seen
+    /// index of the most recently seen entry
     head: u32,
-    /// least recently seen
+    /// index of the least recently seen entry
     tail: u32,
-    /// nodes that hold nothing, linked by `next`
+    /// first of the unused nodes, which are linked by `next`
     free: u32,
 }
 
@@ -28,31 +28,31 @@ pub(super) struct Mini {
 struct Node {
     key: u64,
     until: Stamp,
-    /// towards the head
+    /// the neighbour towards the head
     prev: u32,
-    /// towards the tail
+    /// the neighbour towards the tail
     next: u32,
 }
 
-/// A publish, as a store sees it.
+/// A publish, as the store sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Publish {
     pub(super) key: u64,
     pub(super) now: Stamp,
-    /// until when it will be remembered, if it is not yet
+    /// the end of its TTL, if the key is not remembered yet
     pub(super) until: Stamp,
-    /// a duplicate makes its key young again
+    /// whether a duplicate renews its key
     pub(super) refresh: bool,
 }
 
 impl Mini {
-    /// Empty, for at least one entry. Takes memory as it fills.
+    /// Creates an empty store for at least one entry. It allocates memory as it fills.
     pub(super) fn new(capacity: usize) -> Mini {
         let capacity = capacity.clamp(1, NONE as usize - 1);
         Mini { capacity, index: HashTable::new(), nodes: Vec::new(), head: NONE, tail: NONE, free: NONE }
     }
 
-    /// Whether this would have been a duplicate. If not, it is remembered.
+    /// Returns true if the publish is a duplicate. Otherwise remembers its key.
     pub(super) fn publish(&mut self, publish: Publish) -> bool {
         let Publish { key, now, until, refresh } = publish;
         let found = self.index.find(hash(key), |at| self.key(*at) == key).copied();
@@ -73,7 +73,7 @@ impl Mini {
         false
     }
 
-    /// Keys with the time until which they are remembered, most recently seen first.
+    /// Returns the keys with the end of their TTL, most recently seen first.
     pub(super) fn recent(&self) -> impl Iterator<Item = (u64, Stamp)> + '_ {
         let mut at = self.head;
         std::iter::from_fn(move || {
@@ -83,7 +83,7 @@ impl Mini {
         })
     }
 
-    /// Puts it in as the *least* recently seen; false if there is no room.
+    /// Adds a key as the *least* recently seen one. Returns false if there is no room.
     pub(super) fn append(&mut self, key: u64, until: Stamp) -> bool {
         let room = self.index.len() < self.capacity;
         if room {
@@ -100,13 +100,13 @@ impl Mini {
         room
     }
 
-    /// What it takes on the heap.
+    /// Returns the bytes on the heap.
     pub(super) fn bytes(&self) -> usize {
         self.nodes.capacity() * size_of::<Node>() + self.index.allocation_size()
     }
 
-    /// What stores of so many entries in all take at most. The table has a power of two of buckets of 5 bytes, at most 7/8
-    /// full; it doubles once more when removals have left too few of them clean.
+    /// Returns the most bytes that stores with this many entries in all can take. The table has a power of two of
+    /// buckets of 5 bytes, and is at most 7/8 full. It doubles once more if removals leave too few clean buckets.
     pub(super) fn bytes_at_most(entries: usize) -> usize {
         entries * size_of::<Node>() + entries * 32 / 7 * (size_of::<u32>() + 1) + POINTS * 64
     }
@@ -147,7 +147,7 @@ impl Mini {
         self.link_first(at);
     }
 
-    /// Room for twice as many nodes, but never for more than there will be.
+    /// Makes room for twice as many nodes, but never for more than the capacity.
     fn grow(&mut self) {
         let held = self.nodes.len();
         if held == self.nodes.capacity() {
@@ -155,7 +155,7 @@ impl Mini {
         }
     }
 
-    /// Forgets a node that is in no list any more.
+    /// Frees a node that is in no list.
     fn release(&mut self, at: u32) {
         let key = self.key(at);
         if let Ok(entry) = self.index.find_entry(hash(key), |other| *other == at) {
@@ -205,7 +205,8 @@ impl Mini {
     }
 }
 
-/// The sampled keys have the same highest bits, by which a table tells its entries apart: they are mixed again.
+/// Mixes a key. All sampled keys have the same highest bits, which are the bits by which a table tells its entries
+/// apart.
 fn hash(key: u64) -> u64 {
     let product = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     product ^ product >> 32
@@ -216,7 +217,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The least recently seen first.
+    /// The model: a list, least recently seen first.
     #[derive(Default)]
     struct Model(Vec<(u64, Stamp)>);
 

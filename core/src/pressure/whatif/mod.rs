@@ -1,21 +1,23 @@
-//! What another capacity would catch, from a sample of the running traffic.
+//! Estimates what other capacities would catch, from a sample of the running traffic.
 //!
-//! A miniature simulation (Waldspurger, Saemundsson, Ahmad, Park: *Cache Modeling and Optimization using Miniature
-//! Simulations*, 2017). Keys are digests, so those whose [`Key::spread`] is below a threshold are a fair sample of all
-//! keys, and every publish of a sampled key is seen. They are run through one small store for each capacity of the curve,
-//! whose size is that capacity times the rate. The rate follows from the capacity, see [`rate`].
+//! This is a miniature simulation (Waldspurger, Saemundsson, Ahmad, Park: *Cache Modeling and Optimization using
+//! Miniature Simulations*, 2017). Keys are digests, so the keys whose [`Key::spread`] is below a threshold are a fair
+//! sample. Every publish of a sampled key is seen. The sample runs through one small store per capacity of the curve.
+//! The size of a store is its capacity times the sampling rate, and the rate follows from the window's capacity, see
+//! [`rate`].
 //!
-//! *What is counted.* A publish whose outcome is known: `Committed`, `CommittedInDoubt` or `Duplicate`. Each is a publish of
-//! its key at each of the capacities; what the window itself made of it does not matter. The counts are those of the last two to
-//! two and a half TTLs, but of 40 s at least and 75 min at most ([`EPOCHS`]).
+//! *What is counted.* Publishes with a known outcome: `Committed`, `CommittedInDoubt` and `Duplicate`. Each one is
+//! published to all stores, whatever the window itself has decided. The counts cover the last two to two and a half
+//! TTLs, but at least 40 s and at most 75 min ([`EPOCHS`]).
 //!
-//! *What is made of it.* Which keys are sampled decides how many publishes are: one busy key more or less moves a plain share
-//! by points. How many publishes there were in all is known, so the misses are corrected for what the sample has too many
-//! or too few, as far as the two go together ([`Tally::caught`]).
+//! *How the share is computed.* The number of sampled publishes depends on which keys are sampled: one busy key more
+//! or less would change a plain share by several points. The number of all publishes is known. [`Tally::caught`]
+//! therefore corrects the misses for the publishes that the sample has too many or too few.
 //!
-//! *Where it is wrong.* A store for `n` keys of a sample holds what a whole one for `n / rate` would, give or take 1/√n: 3 %
-//! of the capacity at most. Where the true curve has a cliff (the same ids in a loop), a capacity that is so near to it may be told on
-//! the wrong side. After the capacity was lowered to less than half, the sample is drawn anew, and the curve is right a TTL later.
+//! *Where it is wrong.* A store for `n` keys of a sample holds what a whole store for `n / rate` keys would hold, with
+//! an error of 1/√n: at most 3 % of the capacity. If the true curve has a cliff (the same ids in a loop), a capacity
+//! that close to it may be on the wrong side. When the capacity is lowered to less than half, a new sample is drawn,
+//! and the curve is right again after a TTL.
 
 mod mini;
 mod sampler;
@@ -31,26 +33,29 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tally::Tally;
 
-/// The capacities of the curve, in parts of the present one.
+/// The capacities of the curve, as multiples of the present one.
 pub const FACTORS: [f64; POINTS] = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0];
 const POINTS: usize = 10;
 
-/// Whole epochs that are remembered, beside the present one. An epoch is half a TTL within [`SHORTEST`] and [`LONGEST`].
+/// How many whole epochs are remembered besides the present one. An epoch is half a TTL, but not shorter than
+/// [`SHORTEST`] and not longer than [`LONGEST`].
 const EPOCHS: usize = 4;
 const SHORTEST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(900);
 
-/// Entries of the store for the present capacity: where the sample is 1/128 of the keys it has between these.
+/// How many entries the store for the present capacity has: a 128th of the window's, but within these bounds.
 mod bounds {
-    /// Of a window that holds no more than this, every key is looked at. A store of this size is 3 % off.
+    /// The least entries. In a window of at most this capacity, every key is sampled. A store of this size has an
+    /// error of 3 %.
     pub(super) const LEAST: usize = 1024;
-    /// What the curve takes in memory ends here: at 35 bytes an entry (47 at worst) and 26 times as many of them, 4 MB.
+    /// The most entries, which bound the memory of the curve: all stores together have 26 times as many. At 35 bytes
+    /// per entry (47 at worst) they take 4 MB.
     pub(super) const MOST: usize = 4096;
-    /// Between the two: one key in so many.
+    /// Between the bounds, one key in this many is sampled.
     pub(super) const ONE_IN: usize = 128;
 }
 
-/// See the module's doc.
+/// The small stores of a curve, and their counts.
 #[derive(Debug)]
 pub struct WhatIf {
     limits: Limits,
@@ -59,12 +64,12 @@ pub struct WhatIf {
     past: VecDeque<Tally>,
     present: Tally,
     since: Instant,
-    /// publishes, sampled or not, when the present epoch began
+    /// all publishes, sampled or not, at the begin of the present epoch
     publishes: u64,
 }
 
 impl WhatIf {
-    /// Nothing seen yet. `publishes` is the count that [`WhatIf::tick`] will be told, as of now.
+    /// Creates an empty curve. `publishes` is the present value of the count that [`WhatIf::tick`] gets.
     pub fn new(limits: Limits, now: Instant, publishes: u64) -> WhatIf {
         let rate = rate(limits.capacity);
         WhatIf {
@@ -78,12 +83,13 @@ impl WhatIf {
         }
     }
 
-    /// Sampled is what spreads to less than this.
+    /// Returns the threshold: keys that spread to less than this are sampled.
     pub fn threshold(&self) -> u64 {
         threshold(self.rate)
     }
 
-    /// A publish of a sampled key whose outcome is known; `until` of a commit, otherwise the window's TTL counts.
+    /// Adds a publish of a sampled key with a known outcome. For a commit, `until` is the end of its TTL. Otherwise
+    /// the window's TTL counts.
     pub fn on_publish(&mut self, key: Key, now: Stamp, until: Option<Stamp>) {
         let until = until.unwrap_or_else(|| now.after(self.limits.ttl));
         let publish = Publish { key: key.spread(), now, until, refresh: self.limits.refresh_on_duplicate };
@@ -94,7 +100,8 @@ impl WhatIf {
         self.present.add(publish.key, &missed);
     }
 
-    /// Begins a new epoch when it is time. `publishes`: all publishes whose outcome is known, sampled or not, since ever.
+    /// Begins a new epoch if it is time. `publishes` counts all publishes with a known outcome since the start,
+    /// sampled or not.
     pub fn tick(&mut self, limits: Limits, now: Instant, publishes: u64) {
         if limits != self.limits {
             self.adapt(limits, now, publishes);
@@ -109,7 +116,7 @@ impl WhatIf {
         }
     }
 
-    /// The curve; no points before a publish was looked at.
+    /// Returns the curve. It has no points before the first sampled publish.
     pub fn facts(&self, bytes_per_id: f64, publishes: u64) -> facts::WhatIf {
         let mut all = Tally::default();
         all.publishes = publishes.saturating_sub(self.publishes) as f64;
@@ -119,13 +126,13 @@ impl WhatIf {
         facts::WhatIf { sample_rate: self.rate, sampled, bytes: self.bytes() as u64, points }
     }
 
-    /// What it takes on the heap.
+    /// Returns the bytes on the heap.
     pub fn bytes(&self) -> usize {
         let tallies = self.past.capacity() * size_of::<Tally>();
         tallies + self.stores.iter().map(Mini::bytes).sum::<usize>()
     }
 
-    /// What it takes at most at this capacity, however it got there.
+    /// Returns the most bytes that a curve takes at this capacity, whatever happened before.
     pub fn bytes_at_most(capacity: usize) -> usize {
         let factors: f64 = FACTORS.iter().sum();
         Mini::bytes_at_most(whole(scaled(capacity, rate(capacity)) * factors))
@@ -146,8 +153,8 @@ impl WhatIf {
         FACTORS.iter().enumerate().map(point).collect()
     }
 
-    /// Keeps what holds for the new settings: what is remembered, and for another capacity the counts, too: they are read
-    /// off the old curve. Another TTL makes another curve.
+    /// Adapts to new settings. A new capacity keeps the remembered keys, and reads the counts off the old curve. A new
+    /// TTL or refresh mode starts the counts again.
     fn adapt(&mut self, limits: Limits, now: Instant, publishes: u64) {
         let old = std::mem::replace(&mut self.limits, limits);
         let same = Limits { capacity: old.capacity, mode: old.mode, ..limits } == old;
@@ -162,7 +169,7 @@ impl WhatIf {
     fn rescale(&mut self, old_capacity: usize) {
         let capacity = self.limits.capacity;
         let (before, best) = (self.rate, rate(capacity));
-        // Fewer keys at once, since nothing is lost by that; more only when it is worth the gap.
+        // Lower the rate at once, because that loses nothing. Raise it only if the gap is worth a new sample.
         if !(best / 2.0..=best).contains(&before) {
             self.rate = best;
         }
@@ -191,7 +198,7 @@ fn stores(capacity: usize, rate: f64) -> [Mini; POINTS] {
     FACTORS.map(|factor| Mini::new(whole((scaled(capacity, rate) * factor).round())))
 }
 
-/// The share of the keys that is best looked at, for this capacity.
+/// Returns the best sampling rate for this capacity: the share of keys to sample.
 fn rate(capacity: usize) -> f64 {
     let entries = (capacity / bounds::ONE_IN).clamp(bounds::LEAST, bounds::MOST);
     (entries as f64 / capacity.max(1) as f64).min(1.0)

@@ -1,4 +1,5 @@
-//! The sample of a window's events, for its accounting: one comparison for what is not sampled, a mutex for what is.
+//! Feeds a [`WhatIf`] with the events of a window. An event that is not sampled costs one comparison, a sampled one a
+//! mutex.
 
 use super::WhatIf;
 use crate::pressure::facts;
@@ -7,16 +8,16 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-/// A [`WhatIf`] that many threads feed. It sleeps until the first tick, which tells it what the window is like.
+/// A [`WhatIf`] that many threads feed. It does nothing until the first tick brings the window's settings.
 #[derive(Debug, Default)]
 pub struct Sampler {
-    /// Nothing is below 0: nothing is sampled.
+    /// Keys below this are sampled. At 0, none is.
     threshold: AtomicU64,
     what_if: CacheAligned<Mutex<Option<WhatIf>>>,
 }
 
 impl Sampler {
-    /// To be told all events of a window.
+    /// Handles an event. It must get all events of the window.
     pub fn on(&self, event: &Event) {
         let (key, now, until) = match *event {
             Event::Duplicate { claim: Claim::Digest(key), now } => (key, now, None),
@@ -31,7 +32,8 @@ impl Sampler {
         }
     }
 
-    /// About once a second. `publishes`: events `Committed`, `CommittedInDoubt` and `Duplicate` since ever.
+    /// Call it about once a second. `publishes` counts the events `Committed`, `CommittedInDoubt` and `Duplicate`
+    /// since the start.
     pub fn tick(&self, limits: Limits, now: Instant, publishes: u64) {
         let mut what_if = self.what_if.lock();
         let what_if = what_if.get_or_insert_with(|| WhatIf::new(limits, now, publishes));
@@ -39,12 +41,12 @@ impl Sampler {
         self.threshold.store(what_if.threshold(), Relaxed);
     }
 
-    /// The curve, at this cost of an id. `publishes` as for [`Sampler::tick`].
+    /// Returns the curve, for this many bytes per id. `publishes` is the same count as in [`Sampler::tick`].
     pub fn facts(&self, bytes_per_id: f64, publishes: u64) -> facts::WhatIf {
         self.what_if.lock().as_ref().map_or_else(facts::WhatIf::default, |w| w.facts(bytes_per_id, publishes))
     }
 
-    /// What it takes on the heap.
+    /// Returns the bytes on the heap.
     pub fn bytes(&self) -> usize {
         self.what_if.lock().as_ref().map_or(0, WhatIf::bytes)
     }

@@ -1,11 +1,12 @@
-//! Counts of one epoch, and the share of caught publishes that they tell.
+//! The counts of one epoch, and the share of caught publishes that follows from them.
 
 use super::POINTS;
 
-/// Parts of the sample. Each is a sample of its own, so that they tell how misses and publishes go together.
+/// The number of groups that the sample is divided into. Each group is a small sample of its own. Comparing them shows
+/// how misses depend on publishes.
 const GROUPS: usize = 32;
 
-/// What was seen of the sampled keys in one epoch, by part of the sample.
+/// The counts of the sampled keys in one epoch, by group.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     /// all publishes, sampled or not
@@ -20,7 +21,7 @@ struct Group {
 }
 
 impl Tally {
-    /// A publish of this key, and which stores missed it.
+    /// Counts a publish of this key, and which stores missed it.
     #[expect(clippy::cast_possible_truncation, reason = "fewer groups than 2^32")]
     pub(super) fn add(&mut self, key: u64, missed: &[bool; POINTS]) {
         let Some(group) = self.groups.get_mut(key as usize % GROUPS) else { return };
@@ -39,18 +40,18 @@ impl Tally {
         }
     }
 
-    /// Publishes looked at.
+    /// Returns how many publishes were sampled.
     #[expect(clippy::cast_possible_truncation, reason = "a count")]
     pub(super) fn sampled(&self) -> u64 {
         self.groups.iter().map(|group| group.sampled).sum::<f64>().round() as u64
     }
 
-    /// The share of all publishes that the store of this point would have caught.
+    /// Returns the share of all publishes that the store of this point would have caught.
     ///
-    /// A regression estimate. The sample ought to have `publishes × rate` publishes. If it has more, it has some keys too
-    /// many, or one that is busy; how many misses came with them is what the parts of the sample tell: those with more
-    /// publishes have `slope` more misses for each. Fresh ids only: slope 1, and the plain share of misses comes out. A
-    /// busy key: slope 0, and it does not count, for it misses once.
+    /// This is a regression estimate. The sample should have `publishes × rate` publishes. If it has more, it contains
+    /// too many keys, or a busy one. The groups of the sample show how many misses belong to the excess: a group has
+    /// `slope` more misses for each publish more. With fresh ids only, the slope is 1, and the result is the plain
+    /// share of misses. With a busy key, which misses only once, the slope is 0, and the excess does not matter.
     pub(super) fn caught(&self, point: usize, rate: f64) -> f64 {
         let expected = self.publishes * rate / GROUPS as f64;
         let missed = |group: &Group| group.missed.get(point).copied().unwrap_or(0.0);
@@ -65,7 +66,7 @@ impl Tally {
         (1.0 - (misses + slope * (expected - sampled)) / expected).clamp(0.0, 1.0)
     }
 
-    /// The same epoch as it would have been counted at other capacities, from a sample of `fewer` times as many keys.
+    /// Converts the counts to those of other capacities, and of a sample with `fewer` times as many keys.
     pub(super) fn rescale(&mut self, from: &[f64; POINTS], to: &[f64; POINTS], fewer: f64) {
         for group in &mut self.groups {
             group.sampled *= fewer;
@@ -74,7 +75,8 @@ impl Tally {
     }
 }
 
-/// The curve's value at this capacity: between two of its points a straight line over the logarithm, outside as at the end.
+/// Returns the curve's value at this capacity. Between two points it interpolates over the logarithm of the capacity.
+/// Past an end, it returns the value at that end.
 fn read_off(capacities: &[f64; POINTS], values: &[f64; POINTS], capacity: f64) -> f64 {
     let points = || capacities.iter().zip(values);
     let below = points().rev().find(|(at, _)| **at <= capacity);

@@ -69,19 +69,22 @@ impl Halves {
         self.publisher.is_settled() && !self.has_frames()
     }
 
-    /// Returns true if confirms or delayed replies are due and may be written now.
+    /// Returns true if confirms are due and may be written now.
     pub(super) fn may_flush(&self) -> bool {
         self.publisher.ledger().is_due() && self.deliveries.takes_confirms()
     }
 
-    /// Writes the confirms and the delayed replies that are due.
+    /// Writes the confirms that are due, and the replies of the upstream that had to wait for them.
     pub(super) fn flush(&mut self, cx: &mut Cx<'_>) {
-        let ledger = self.publisher.ledger_mut();
-        ledger.flush(self.id, cx.link.out.client.made());
-        while let Some(reply) = ledger.pop_reply() {
+        self.publisher.ledger_mut().flush(self.id, cx.link.out.client.made());
+        while let Some(reply) = self.publisher.ledger_mut().pop_reply() {
             let frame = reply.view();
-            let kind = frame.kind().unwrap_or(FrameKind::Method);
-            self.deliveries.forward(kind, frame.method(kind), frame, &mut cx.link.out.client);
+            match frame.kind() {
+                Some(kind) => {
+                    self.deliveries.forward(kind, frame.method(kind), frame, &mut cx.link.out.client);
+                }
+                None => cx.link.out.client.forward(frame),
+            }
         }
     }
 

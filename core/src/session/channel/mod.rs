@@ -113,11 +113,13 @@ impl Channel {
 
     /// Returns true if the client's next frame has to wait.
     fn is_blocked(&self) -> bool {
+        self.halves.publisher.is_stalled() || self.is_stopped()
+    }
+
+    /// Returns true if the client's next frame has to wait for something else than a verdict.
+    fn is_stopped(&self) -> bool {
         let refused = self.life.has_refusal() && !self.halves.publisher.is_forwarding();
-        refused
-            || self.halves.publisher.is_stalled()
-            || self.halves.awaits_waiters()
-            || self.life.is_changing_to_tx()
+        refused || self.halves.awaits_waiters() || self.life.is_changing_to_tx()
     }
 
     /// Returns when [`Channel::handle_timeout`] has something to do.
@@ -308,10 +310,6 @@ impl Channel {
     /// Handles a frame of the upstream that is for the client, as nearly all are.
     fn recv_for_client(&mut self, kind: FrameKind, id: Option<MethodId>, frame: View<'_>, cx: &mut Cx<'_>) {
         let Halves { publisher, deliveries, .. } = &mut self.halves;
-        let waits = match id {
-            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => publisher.recv_tx_ended(frame, cx),
-            Some(_) | None => publisher.ledger_mut().delays(kind, id, frame),
-        };
         match id {
             Some(MethodId::BASIC_RETURN) if publisher.ledger().hears_returns() => {
                 return deliveries.hold_return(frame);
@@ -319,6 +317,11 @@ impl Channel {
             Some(MethodId::CONFIRM_SELECT_OK) => {
                 cx.link.out.client.forward(frame);
                 return deliveries.recv_confirm_select_ok();
+            }
+            Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
+                if publisher.recv_tx_ended(frame, cx) {
+                    return;
+                }
             }
             Some(MethodId::BASIC_CONSUME_OK) => {
                 if deliveries.recv_consume_ok(frame) && self.life.is_open_or_settling() {
@@ -328,10 +331,11 @@ impl Channel {
             Some(MethodId::BASIC_CANCEL) => deliveries.recv_cancel(frame),
             Some(_) | None => {}
         }
-        if !waits {
-            self.flush(cx);
-            self.halves.forward_to_client(kind, id, frame, cx);
+        if self.halves.publisher.ledger_mut().delays(kind, id, frame) {
+            return;
         }
+        self.flush(cx);
+        self.halves.forward_to_client(kind, id, frame, cx);
     }
 
     // ---- ends ------------------------------------------------------------------------------------------------------
@@ -426,11 +430,18 @@ impl Channel {
 
     /// Handles the frames that wait, as far as they may go on.
     fn recv_waiting_frames(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        while !self.is_blocked()
+        while self.halves.has_frames()
+            && !self.is_stopped()
             && self.life.is_open()
             && (cx.may_publish(self.halves.publisher.unresolved())
                 || !self.halves.publisher.is_between_contents())
         {
+            if self.halves.publisher.recv_waiting_publishes(cx)? {
+                continue;
+            }
+            if self.is_blocked() {
+                break;
+            }
             let Some(frame) = self.halves.publisher.line_mut().pop_frame() else { break };
             let frame = frame.view();
             if let Some(kind) = frame.kind() {

@@ -104,7 +104,7 @@ impl Refused {
                 }
             }
             Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
-                // The client is told nothing more, so nothing waits.
+                // The client receives nothing more, so this answer is not held back.
                 halves.publisher.recv_tx_ended(frame, cx);
             }
             // After a return, the ack that follows does not mean that the message is stored.

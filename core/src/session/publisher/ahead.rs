@@ -1,5 +1,5 @@
-//! Publishes that stand whole in a read, as nearly all do: the window is asked about all of them together. So a window in memory
-//! fetches what it has to look at for all of them at once, and a window with a store asks it once.
+//! Publishes that stand whole in a read, as nearly all do: the window is asked about all of them together. A window in memory
+//! then fetches the memory for all of them at once, and a window with a store sends one question.
 
 use super::reading::{Reading, Start};
 use crate::session::candidate::Terms;
@@ -34,8 +34,8 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Looks at the publishes that come next, as far as they are plain: `most` at most, and as many as have `room` bytes, but
-    /// one at least. Nothing is taken.
+    /// Looks at the plain publishes that come next, up to `most` of them and up to `room` bytes, but at least at one. Takes
+    /// nothing.
     pub(super) fn look(
         &mut self,
         channel: ChannelId,
@@ -106,7 +106,7 @@ impl Ahead {
 }
 
 impl Whole {
-    /// It is done with.
+    /// Marks its frames as handled.
     pub(super) fn take(self, cx: &mut Cx<'_>) {
         cx.link.inbound.skip(self.frames);
         cx.link.publishes += 1;
@@ -114,7 +114,7 @@ impl Whole {
 }
 
 impl<'a> Start<'a> {
-    /// The start of a content that stands whole in a read.
+    /// Returns the start of a content that stands whole in a read.
     pub(super) fn of(whole: Whole, frames: &'a Bytes) -> Start<'a> {
         let (publish, header, content) = (whole.method(frames), whole.header(frames), whole.content(frames));
         Start { publish, header, content, left: 0 }

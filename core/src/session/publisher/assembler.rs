@@ -13,7 +13,7 @@ use crate::window::Ticket;
 use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
 
-/// What becomes of a content.
+/// The fate of a content.
 #[derive(Debug)]
 pub(super) enum Fate {
     /// It goes upstream. `at_write` is committed when the last frame is written: no outcome will be told.
@@ -26,7 +26,7 @@ pub(super) enum Fate {
     Collect(Box<Draft>),
 }
 
-/// What the client is told about a publish that is not forwarded.
+/// The client's answer to a publish that is not forwarded.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Reply {
     Nothing,
@@ -55,7 +55,7 @@ enum Content {
     Opaque { entered: bool },
 }
 
-/// What a frame of the content was.
+/// The meaning of a frame for the content.
 #[derive(Debug)]
 pub(super) enum Step {
     /// The header of this `basic.publish`.
@@ -78,19 +78,19 @@ impl Assembler {
         Assembler { channel, content: Content::Idle }
     }
 
-    /// Whether no content is being received.
+    /// Returns true if no content is being received.
     #[inline]
     pub(super) fn is_between_contents(&self) -> bool {
         matches!(self.content, Content::Idle)
     }
 
-    /// Whether the upstream has the beginning of a content and not its end: nothing else may go to it on this channel.
+    /// Returns true if the upstream has the beginning of a content and not its end: nothing else may go to it on this channel.
     #[inline]
     pub(super) fn is_forwarding(&self) -> bool {
         matches!(self.content, Content::Body { fate: Fate::Forward { .. }, .. } | Content::Opaque { .. })
     }
 
-    /// Octets that the upstream still waits for, of a content that it has the beginning of.
+    /// Returns the octets that the upstream still waits for, of a content that it has the beginning of.
     pub(super) fn left_to_forward(&self) -> u64 {
         match self.content {
             Content::Body { left, fate: Fate::Forward { .. } } => left,
@@ -98,7 +98,7 @@ impl Assembler {
         }
     }
 
-    /// Whether the newest entry of the ledger is of a content that is not whole.
+    /// Returns true if the newest entry of the ledger is of a content that is not whole.
     pub(super) fn is_amid_entry(&self) -> bool {
         matches!(
             self.content,
@@ -106,7 +106,7 @@ impl Assembler {
         )
     }
 
-    /// Bytes of a body that is collected, when it is whole.
+    /// Returns the bytes that a body will take that is being collected.
     pub(super) fn collecting(&self) -> usize {
         match &self.content {
             Content::Body { fate: Fate::Collect(draft), .. } => draft.bytes(),
@@ -114,7 +114,7 @@ impl Assembler {
         }
     }
 
-    /// Publishes that are not whole: those with an entry or an answer, and those that wait. (One at most.)
+    /// Returns how many publishes are not whole: those with an entry or an answer, and those that wait. (At most one.)
     pub(super) fn incomplete(&self) -> (usize, usize) {
         match &self.content {
             Content::Body { fate: Fate::Keep(_), .. } => (1, 1),
@@ -124,12 +124,12 @@ impl Assembler {
         }
     }
 
-    /// `basic.publish` has come.
+    /// Begins a content: `basic.publish` has come.
     pub(super) fn begin(&mut self, publish: Piece) {
         self.content = Content::Header(publish);
     }
 
-    /// A header or body frame has come, or another frame where one of these was expected. After a header, all frames are
+    /// Takes a header or body frame, or another frame where one of these was expected. After a header, all frames are
     /// forwarded until somebody decides otherwise.
     pub(super) fn recv(
         &mut self,
@@ -144,7 +144,7 @@ impl Assembler {
             (Content::Body { left, fate }, FrameKind::Body) => {
                 return self.recv_body(left, fate, frame, waiting, upstream);
             }
-            // From here on the client has broken the rules. If the broker has heard all that the client has said, it says so.
+            // The client has broken the rules. If the broker has heard all that the client has said, it says so.
             (Content::Header(publish), _) => {
                 upstream.forward(publish.view());
                 upstream.forward(frame);
@@ -188,7 +188,7 @@ impl Assembler {
         Ok(self.go_on(left, fate).map_or(Step::Taken, Step::Whole))
     }
 
-    /// The fate of the content is known. Gives it back if the content is whole.
+    /// Sets the fate of the content. Gives it back if the content is whole.
     #[inline]
     pub(super) fn go_on(&mut self, left: u64, fate: Fate) -> Option<Fate> {
         if left > 0 {
@@ -199,17 +199,17 @@ impl Assembler {
         Some(fate)
     }
 
-    /// Another owner has the content now, or it will not come.
+    /// Forgets the content: another owner has it now, or it will not come.
     pub(super) fn let_go(&mut self) {
         self.content = Content::Idle;
     }
 
-    /// Whether the publish of this ticket waits and is not whole.
+    /// Returns true if the publish of this ticket waits and is not whole.
     pub(super) fn keeps(&self, ticket: Ticket) -> bool {
         matches!(self.content, Content::Body { fate: Fate::Keep(kept), .. } if kept == ticket)
     }
 
-    /// The publish that waits has another ticket now.
+    /// Gives the publish that waits another ticket.
     pub(super) fn renew_kept(&mut self, before: Ticket, now: Ticket) {
         if let Content::Body { fate: Fate::Keep(kept), .. } = &mut self.content
             && *kept == before
@@ -218,8 +218,8 @@ impl Assembler {
         }
     }
 
-    /// The publish of this ticket is decided while it waits. Changes the fate of its body, if that is not whole. Returns false
-    /// if it is.
+    /// Decides the publish of this ticket while it waits. Changes the fate of its body, if that is not whole. Returns false if
+    /// it is.
     pub(super) fn decide_kept(&mut self, ticket: Ticket, fate: impl FnOnce() -> Fate) -> bool {
         match self.content {
             Content::Body { left, fate: Fate::Keep(kept) } if kept == ticket => {
@@ -230,7 +230,7 @@ impl Assembler {
         }
     }
 
-    /// All publishes that wait are given up. The rest of the body of one that is not whole is dropped.
+    /// Drops the rest of the body of a publish that waits and is not whole, because all that wait are given up.
     pub(super) fn swallow_kept(&mut self) {
         if let Content::Body { fate, .. } = &mut self.content
             && matches!(fate, Fate::Keep(_))
@@ -239,7 +239,7 @@ impl Assembler {
         }
     }
 
-    /// The reservation of the content that is on its way upstream, if the ledger does not have it.
+    /// Returns the reservation of the content that is on its way upstream, if the ledger does not have it.
     pub(super) fn at_write(&mut self) -> Option<&mut Option<Reserved>> {
         match &mut self.content {
             Content::Body { fate: Fate::Forward { at_write: at_write @ Some(_) }, .. } => Some(at_write),
@@ -247,7 +247,7 @@ impl Assembler {
         }
     }
 
-    /// The upstream channel is closed: a content on its way will never be whole.
+    /// Drops the content, because the upstream channel is closed. Gives back its reservation, if it has one.
     pub(super) fn upstream_closed(&mut self) -> Option<Reserved> {
         match std::mem::replace(&mut self.content, Content::Idle) {
             Content::Body { fate: Fate::Forward { at_write }, .. } => at_write,
@@ -255,7 +255,7 @@ impl Assembler {
         }
     }
 
-    /// The client will send nothing more. Gives back the fate of a content that is not whole. One that the upstream has the
+    /// Drops the content, because the client will send nothing more. Gives back its fate. A content that the upstream has the
     /// beginning of stays.
     pub(super) fn client_done(&mut self) -> Option<Fate> {
         if self.is_forwarding() {
@@ -268,7 +268,7 @@ impl Assembler {
     }
 }
 
-/// Octets of a body as bytes of memory.
+/// Converts octets of a body to bytes of memory.
 pub(super) fn size_of(octets: u64) -> usize {
     usize::try_from(octets).unwrap_or(usize::MAX)
 }

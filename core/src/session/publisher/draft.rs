@@ -32,18 +32,19 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Bytes that it takes when it is whole.
+    /// Returns the bytes that it takes when it is whole.
     pub(super) fn bytes(&self) -> usize {
         size_of(self.size)
     }
 
-    /// Another frame of the body.
+    /// Adds a frame of the body.
     pub(super) fn extend(&mut self, frame: View<'_>) {
         self.body.extend_from_slice(frame.payload());
         self.largest = self.largest.max(frame.payload().len());
     }
 
-    /// The body is whole, and so the id is known. `None` if the method or the header can't be understood.
+    /// Makes a candidate of it: the body is whole, so the id is known. Returns `None` if the method or the header can't be
+    /// understood.
     pub(super) fn finish(self, channel: ChannelId, keys: &KeyMaker) -> Option<Kept> {
         let Draft { window, client, scoped, right, publish, header, body, largest, .. } = self;
         let rules = window.rules();

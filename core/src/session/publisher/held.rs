@@ -28,12 +28,12 @@ impl Held {
         Held { right, publish, header, content, left }
     }
 
-    /// Its bytes.
+    /// Returns its bytes.
     pub(super) fn size(&self) -> usize {
         self.publish.view().len() + self.header.view().len() + self.content.view().len()
     }
 
-    /// The right that it waits for.
+    /// Returns the right that it waits for.
     pub(super) fn right(&self) -> Right {
         self.right
     }
@@ -44,7 +44,7 @@ impl Held {
     }
 }
 
-/// Whether a fact is about the exchange that this publish goes to.
+/// Returns true if a fact is about the exchange that this publish goes to.
 pub(super) fn goes_where(fact: Right, publish: View<'_>, cx: &mut Cx<'_>) -> bool {
     let route = cx.link.finder.route(cx.shared, &cx.link.rights, publish.payload());
     route.and_then(Route::judge).is_some_and(|judge| judge.needs.is_of_exchange(fact))

@@ -39,7 +39,7 @@ enum Outcomes {
     Untold,
     /// By acks. `client`: the client has selected confirms itself. Otherwise Hapax has, and the client does not know.
     Confirms { client: bool, confirms: Confirms },
-    /// By `tx.commit-ok`, which the client is told when the ids are remembered.
+    /// By `tx.commit-ok`. It goes to the client when the ids are remembered.
     Tx { transactions: Transactions, replies: Replies },
 }
 
@@ -58,42 +58,42 @@ pub(in crate::session) struct Ledger {
 }
 
 impl Ledger {
-    /// The ledger of a channel that has just been opened.
+    /// Creates the ledger of a channel that has just been opened.
     pub(super) fn new() -> Ledger {
         Ledger { outcomes: Outcomes::Untold, written: None }
     }
 
-    /// The ledger of a channel that has just selected tx.
+    /// Creates the ledger of a channel that has just selected tx.
     pub(super) fn of_transactions() -> Ledger {
         Ledger { outcomes: Outcomes::tx(), written: None }
     }
 
-    /// Whether the upstream tells outcomes by acks.
+    /// Returns true if the upstream tells outcomes by acks.
     pub(in crate::session) fn has_confirms(&self) -> bool {
         matches!(self.outcomes, Outcomes::Confirms { .. })
     }
 
-    /// Whether the client has selected confirms.
+    /// Returns true if the client has selected confirms.
     pub(in crate::session) fn answers_client(&self) -> bool {
         matches!(self.outcomes, Outcomes::Confirms { client: true, .. })
     }
 
-    /// Whether Hapax has selected confirms and the client does not know.
+    /// Returns true if Hapax has selected confirms and the client does not know.
     pub(in crate::session) fn is_unseen(&self) -> bool {
         matches!(self.outcomes, Outcomes::Confirms { client: false, .. })
     }
 
-    /// Whether the channel has selected tx.
+    /// Returns true if the channel has selected tx.
     pub(in crate::session) fn is_tx(&self) -> bool {
         matches!(self.outcomes, Outcomes::Tx { .. })
     }
 
-    /// Whether the client hears neither acks nor `tx.commit-ok`.
+    /// Returns true if the client hears neither acks nor `tx.commit-ok`.
     pub(in crate::session) fn is_silent(&self) -> bool {
         matches!(self.outcomes, Outcomes::Untold | Outcomes::Confirms { client: false, .. })
     }
 
-    /// The tag of the client's next publish, if it counts them.
+    /// Returns the tag of the client's next publish, if it counts them.
     #[inline]
     pub(super) fn next_client_tag(&mut self) -> Option<ClientTag> {
         match &mut self.outcomes {
@@ -102,7 +102,7 @@ impl Ledger {
         }
     }
 
-    /// The client selects confirms: from here on it counts its publishes.
+    /// Handles the client's `confirm.select`: from here on it counts its publishes.
     pub(in crate::session) fn select_confirm(&mut self) {
         match &mut self.outcomes {
             Outcomes::Untold => {
@@ -113,7 +113,7 @@ impl Ledger {
         }
     }
 
-    /// The client selects tx.
+    /// Handles the client's `tx.select`.
     pub(in crate::session) fn select_tx(&mut self) {
         if matches!(self.outcomes, Outcomes::Untold) {
             self.outcomes = Outcomes::tx();
@@ -157,17 +157,17 @@ impl Ledger {
         None
     }
 
-    /// Whether a publish that no window has judged is entered, too.
+    /// Returns true if a publish that no window has judged is entered, too.
     pub(super) fn enters_unjudged(&self) -> bool {
         !matches!(self.outcomes, Outcomes::Untold) || self.written.is_some()
     }
 
-    /// Whether a `basic.return` means something here.
+    /// Returns true if a `basic.return` means something here.
     pub(in crate::session) fn hears_returns(&self) -> bool {
         self.enters_unjudged()
     }
 
-    /// The reservation of the publish that was forwarded last, if an entry has it.
+    /// Returns the reservation of the publish that was forwarded last, if an entry has it.
     pub(super) fn newest(&mut self) -> Option<&mut Option<Reserved>> {
         let entry = match &mut self.outcomes {
             Outcomes::Untold => None,
@@ -177,7 +177,7 @@ impl Ledger {
         entry.map(|entry| &mut entry.reservation)
     }
 
-    /// The open transaction and those that are ending, if the channel has selected tx.
+    /// Returns the open transaction and those that are ending, if the channel has selected tx.
     pub(super) fn transactions(&mut self) -> Option<&mut Transactions> {
         match &mut self.outcomes {
             Outcomes::Tx { transactions, .. } => Some(transactions),
@@ -185,12 +185,12 @@ impl Ledger {
         }
     }
 
-    /// Whether the open transaction has forwarded a publish of this claim.
+    /// Returns true if the open transaction has forwarded a publish of this claim.
     pub(super) fn transaction_holds(&self, claim: Claim) -> bool {
         matches!(&self.outcomes, Outcomes::Tx { transactions, .. } if transactions.holds(claim))
     }
 
-    /// Publishes of the open transaction.
+    /// Returns the number of publishes of the open transaction.
     pub(super) fn open_len(&self) -> usize {
         match &self.outcomes {
             Outcomes::Tx { transactions, .. } => transactions.open_len(),
@@ -198,21 +198,21 @@ impl Ledger {
         }
     }
 
-    /// The client's publish is stored, by itself or by another of the same id.
+    /// Acks the client's publish: it is stored, by itself or by another of the same id.
     pub(super) fn ack(&mut self, tag: ClientTag) {
         if let Outcomes::Confirms { confirms, .. } = &mut self.outcomes {
             confirms.answers.ack(tag);
         }
     }
 
-    /// The client's publish is not stored.
+    /// Nacks the client's publish: it is not stored.
     pub(super) fn nack(&mut self, tag: ClientTag) {
         if let Outcomes::Confirms { confirms, .. } = &mut self.outcomes {
             confirms.answers.nack(tag);
         }
     }
 
-    /// Whether answers or replies to the client are due.
+    /// Returns true if answers or replies to the client are due.
     #[inline]
     pub(in crate::session) fn is_due(&self) -> bool {
         match &self.outcomes {
@@ -243,7 +243,7 @@ impl Ledger {
         }
     }
 
-    /// The next frame that has waited and may go to the client now.
+    /// Takes the next frame that has waited and may go to the client now.
     pub(in crate::session) fn pop_reply(&mut self) -> Option<Piece> {
         match &mut self.outcomes {
             Outcomes::Tx { replies, .. } => replies.pop(),
@@ -251,7 +251,7 @@ impl Ledger {
         }
     }
 
-    /// Whether the client waits until a window remembers its ids.
+    /// Returns true if the client waits until a window remembers its ids.
     #[inline]
     pub(in crate::session) fn is_unremembered(&self) -> bool {
         match &self.outcomes {
@@ -261,7 +261,7 @@ impl Ledger {
         }
     }
 
-    /// Windows may remember more than before.
+    /// Answers the publishes that windows remember by now.
     pub(in crate::session) fn recv_remembered(&mut self) {
         match &mut self.outcomes {
             Outcomes::Untold => {}
@@ -270,7 +270,7 @@ impl Ledger {
         }
     }
 
-    /// When a window has been silent about a commit for too long.
+    /// Returns when a window will have been silent about a commit for too long.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.outcomes {
             Outcomes::Untold => None,
@@ -279,7 +279,7 @@ impl Ledger {
         }
     }
 
-    /// Windows that have been silent about a commit for too long say what to do.
+    /// Asks windows that have been silent about a commit for too long what to do.
     pub(super) fn expire(&mut self, now: Instant, timeout: Duration) {
         match &mut self.outcomes {
             Outcomes::Untold => {}
@@ -288,7 +288,7 @@ impl Ledger {
         }
     }
 
-    /// The client's channel is closed: no tag of it will be answered any more, nor any request.
+    /// Forgets the client, because its channel is closed: no tag and no request of it will be answered any more.
     pub(in crate::session) fn forget_client(&mut self) {
         match &mut self.outcomes {
             Outcomes::Untold => {}
@@ -297,7 +297,7 @@ impl Ledger {
         }
     }
 
-    /// The client is gone: it need not wait until its ids are remembered.
+    /// Notes that the client is gone: nothing has to wait until its ids are remembered.
     pub(in crate::session) fn client_gone(&mut self) {
         match &mut self.outcomes {
             Outcomes::Untold => {}
@@ -306,7 +306,7 @@ impl Ledger {
         }
     }
 
-    /// Bytes of the replies that wait.
+    /// Returns the bytes of the replies that wait.
     pub(super) fn held(&self) -> usize {
         match &self.outcomes {
             Outcomes::Tx { replies, .. } => replies.bytes(),
@@ -314,17 +314,18 @@ impl Ledger {
         }
     }
 
-    /// Bytes of the publishes whose outcome the upstream will tell.
+    /// Returns the bytes of the publishes whose outcome the upstream will tell.
     pub(super) fn memory(&self) -> usize {
         self.unresolved(0) * ENTRY
     }
 
-    /// Bytes of the open transaction.
+    /// Returns the bytes of the open transaction.
     pub(super) fn stuck(&self) -> usize {
         self.open_len() * TX_ENTRY
     }
 
-    /// Publishes whose outcome is unknown, or whose answer waits behind another's, but for so many `incomplete` ones.
+    /// Returns how many publishes have no outcome yet, or an answer that waits behind another's. `incomplete` of them are not
+    /// counted.
     #[inline]
     pub(super) fn unresolved(&self, incomplete: usize) -> usize {
         match &self.outcomes {
@@ -334,7 +335,8 @@ impl Ledger {
         }
     }
 
-    /// Whether every whole publish has its outcome, and the client may be told. `incomplete`: the newest entry is of a content that is not whole.
+    /// Returns true if every whole publish has its outcome, and the client may be told. `incomplete`: the newest entry is of a
+    /// content that is not whole.
     pub(super) fn is_settled(&self, incomplete: bool) -> bool {
         match &self.outcomes {
             Outcomes::Untold => true,
@@ -345,7 +347,7 @@ impl Ledger {
         }
     }
 
-    /// `basic.ack` or `basic.nack`.
+    /// Handles `basic.ack` or `basic.nack`.
     pub(super) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
         // The broker routes in order: nothing that was written before confirms were selected can come back any more.
         self.written = None;
@@ -354,7 +356,7 @@ impl Ledger {
         let Link { rights, mailbox, .. } = &mut **link;
         let (shared, now) = (*shared, *now);
         let deadline = Deadline { now, timeout: shared.settings.store_timeout, mailbox };
-        // Neighbours mostly came by the same read and went to the same place: the listener is told of them together.
+        // Neighbours mostly came by the same read and went to the same place, so the listener gets one call for them.
         let (mut since, mut alike) = (now, 0);
         let mut learned = None;
         let tell = |since, alike| {
@@ -376,10 +378,10 @@ impl Ledger {
         tell(since, alike);
     }
 
-    /// A `basic.return` has come that shows this. Gives back the exchange that the client had named, if the publish was
+    /// Handles a `basic.return` that shows this. Gives back the exchange that the client had named, if the publish was
     /// forwarded to another.
     pub(super) fn recv_return(&mut self, key: ReturnKey, now: Instant) -> Option<Box<[u8]>> {
-        // What was written before confirms or tx were selected is older than all entries.
+        // A message that was written before confirms or tx were selected is older than all entries.
         let written = self.written.as_ref().is_some_and(|written| written.holds(key));
         let (named, exact) = match &mut self.outcomes {
             Outcomes::Confirms { confirms, .. } if !written => confirms.returned(key),
@@ -392,7 +394,8 @@ impl Ledger {
         named
     }
 
-    /// `tx.commit-ok` or `tx.rollback-ok`. Returns true if it has to wait until the ids of the transaction are remembered.
+    /// Handles `tx.commit-ok` or `tx.rollback-ok`. Returns true if it has to wait until the ids of the transaction are
+    /// remembered.
     pub(super) fn recv_tx_ended(&mut self, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
         let Cx { shared, link, now, .. } = cx;
         self.written = None;
@@ -404,8 +407,9 @@ impl Ledger {
         replies.recv_tx_ended(frame, commits, publishes, deadline)
     }
 
-    /// The upstream channel or connection is closed: outcomes that it has not told are unknown from now on. `incomplete`: the
-    /// newest entry is of a content that is not whole. `blame`: the broker has closed the channel because of a publish.
+    /// Handles that the upstream channel or connection is closed: outcomes that it has not told are unknown from now on.
+    /// `incomplete`: the newest entry is of a content that is not whole. `blame`: the broker has closed the channel because of
+    /// a publish.
     pub(super) fn upstream_closed(&mut self, incomplete: bool, blame: Option<&Blame>, now: Instant) {
         match &mut self.outcomes {
             Outcomes::Untold => {

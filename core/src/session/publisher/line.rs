@@ -7,8 +7,8 @@
 //!   frames     all that the client has sent after them
 //! ```
 //!
-//! All plain publishes of a read are asked about together, and so are those of the next read if nothing else stands between
-//! them. Verdicts may come in any order, and are used in the order of the publishes. A window that is silent for too long is
+//! All plain publishes of a read are asked about together, and so are those that wait as frames, as soon as nothing else stands
+//! before them. Verdicts may come in any order, and are used in the order of the publishes. A window that is silent for too long is
 //! asked what it says without its store. Every byte is counted.
 
 use crate::session::candidate::Kept;
@@ -17,11 +17,14 @@ use crate::session::waiting::{ClaimCounts, LOOKED_AT};
 use crate::window::{Claim, ForgetCause, Reservation, Ticket, Verdict, Wait};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
+use crate::wire::properties::{BASIC, ContentHeader};
 use crate::wire::scan;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+/// The most frames of one publish that are looked at together. A larger publish is handled frame by frame.
+const LOOKED_AT_ONCE: usize = 64;
 /// Bytes of a frame that waits, beside its own.
 const QUEUED: usize = size_of::<Piece>() + 48;
 /// Bytes of a publish that the window was asked about, beside its frames: its places here and in the window.
@@ -45,33 +48,45 @@ pub(super) struct Asked {
     pub(super) until: Instant,
 }
 
-/// What the window has said.
+/// A publish whose verdict is known and used now.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) candidate: Kept,
+    pub(super) ticket: Ticket,
+    pub(super) verdict: Verdict,
+    /// when the verdict came
+    pub(super) since: Instant,
+    /// how long the publish may wait for another's outcome
+    pub(super) until: Instant,
+}
+
+/// The window's answer.
 #[derive(Debug)]
 pub(super) enum Answer {
     /// It will answer by mail, or is asked again when this time is over.
     Pending { wait: Wait, due: Instant },
-    /// The verdict.
-    Known(Verdict),
+    /// The verdict, and when it came.
+    Known(Verdict, Instant),
     /// There was no room to wait. It is asked again at this time. Only the first publish can have this answer.
     NoRoom { retry_at: Instant },
 }
 
 impl Answer {
-    /// What the window has said now. It may be silent for so long.
+    /// Makes an answer of a verdict. The window may be silent for `timeout`.
     pub(super) fn of(verdict: Verdict, now: Instant, timeout: Duration) -> Answer {
         match verdict {
             Verdict::Pending(wait) => Answer::Pending { wait, due: now + timeout },
-            verdict => Answer::Known(verdict),
+            verdict => Answer::Known(verdict, now),
         }
     }
 
-    /// Whether a verdict may come by mail.
+    /// Returns true if a verdict may come by mail.
     fn expects_mail(&self) -> bool {
-        matches!(self, Answer::Pending { .. } | Answer::Known(Verdict::InFlight(_)))
+        matches!(self, Answer::Pending { .. } | Answer::Known(Verdict::InFlight(_), _))
     }
 }
 
-/// What waits on one channel.
+/// Everything that waits on one channel.
 #[derive(Debug, Default)]
 pub(in crate::session) struct Line {
     promoted: VecDeque<Promoted>,
@@ -86,38 +101,40 @@ pub(in crate::session) struct Line {
     due: BTreeSet<(Instant, Ticket)>,
     /// of the promoted and the asked
     bytes: usize,
+    /// The frames of publishes that were asked about in vain, until the end of their batch.
+    withdrawn: Vec<Piece>,
     frames: VecDeque<Piece>,
     frame_bytes: usize,
 }
 
 impl Line {
-    /// Bytes of the publishes that wait, without the frames behind them.
+    /// Returns the bytes of the publishes that wait, without the frames behind them.
     pub(super) fn publish_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes of all that waits.
+    /// Returns the bytes of all that waits.
     pub(super) fn bytes(&self) -> usize {
         self.bytes + self.frame_bytes
     }
 
-    /// Bytes of the places of the frames and of the publishes that were asked about.
+    /// Returns the bytes of the places of the frames and of the publishes that were asked about.
     pub(super) fn places(&self) -> usize {
         self.frames.len() * QUEUED + self.asked.len() * ASKED
     }
 
-    /// Promoted publishes.
+    /// Returns the number of promoted publishes.
     pub(super) fn promoted_len(&self) -> usize {
         self.promoted.len()
     }
 
-    /// Whether a publish was promoted and has not gone.
+    /// Returns true if a publish was promoted and has not gone.
     #[inline]
     pub(super) fn has_promoted(&self) -> bool {
         !self.promoted.is_empty()
     }
 
-    /// Whether a publish of this claim was promoted and has not gone.
+    /// Returns true if a publish of this claim was promoted and has not gone.
     pub(super) fn holds(&self, claim: Claim) -> bool {
         self.claims.holds(claim)
     }
@@ -144,32 +161,28 @@ impl Line {
         }
     }
 
-    /// Whether others wait for a promoted publish. (If there are very many, the oldest are asked.)
+    /// Returns true if others wait for a promoted publish. (If there are very many, the oldest are asked.)
     pub(super) fn is_awaited(&self) -> bool {
         let reservations = self.promoted.iter().filter_map(|promoted| promoted.reservation.as_ref());
         reservations.take(LOOKED_AT).any(Reservation::is_awaited)
     }
 
-    /// Whether a publish waits for its verdict.
+    /// Returns true if a publish waits for its verdict.
     #[inline]
     pub(super) fn is_stalled(&self) -> bool {
         !self.asked.is_empty()
     }
 
-    /// Whether another publish may be asked about: nothing else stands before it.
+    /// Returns true if another publish may be asked about behind those that were asked about before.
     #[inline]
-    pub(super) fn takes_publishes(&self) -> bool {
-        match self.asked.back() {
-            None => true,
-            Some(last) => {
-                let is_whole = last.candidate.left == 0;
-                is_whole && !self.has_frames() && !matches!(last.answer, Answer::NoRoom { .. })
-            }
-        }
+    pub(super) fn takes_more(&self) -> bool {
+        self.asked
+            .back()
+            .is_none_or(|last| last.candidate.left == 0 && !matches!(last.answer, Answer::NoRoom { .. }))
     }
 
-    /// Publishes that the window was asked about. One that is not whole is not counted: if reading stopped for it, its rest
-    /// would never come. Nor is one that found no room: the client may have to send something else before there is room.
+    /// Returns how many publishes the window was asked about. One that is not whole is not counted: if reading stopped for it,
+    /// its rest would never come. Nor is one that found no room: the client may have to send something else before there is room.
     pub(super) fn asked_len(&self) -> usize {
         let counts =
             |asked: &Asked| asked.candidate.left == 0 && !matches!(asked.answer, Answer::NoRoom { .. });
@@ -179,18 +192,36 @@ impl Line {
         }
     }
 
-    /// The window was asked about the next publish. If the first one found no room, this one waits as frames behind it, and gives
-    /// up what it was granted: it may have to wait for long, and others would wait for it.
+    /// Adds a publish that the window was asked about. If the first one found no room, this one gives up what it was granted,
+    /// and [`Line::restore`] puts its frames back: it may have to wait for long, and others would wait for it.
     pub(super) fn ask(&mut self, asked: Asked) {
         if matches!(self.asked.front(), Some(Asked { answer: Answer::NoRoom { .. }, .. })) {
-            return withdraw(asked).iter().for_each(|frame| self.push_frame(frame.view()));
+            return self.withdrawn.extend(withdraw(asked));
         }
         expect(&mut self.places, &mut self.due, &asked, self.taken + self.asked.len());
         self.bytes += asked.candidate.size();
         self.asked.push_back(asked);
     }
 
-    /// The first publish found no room to wait, and will ask again. The publishes behind it wait as frames.
+    /// Puts a publish back at the head, about which the window was asked again.
+    pub(super) fn ask_first(&mut self, asked: Asked) {
+        self.taken -= 1;
+        expect(&mut self.places, &mut self.due, &asked, self.taken);
+        self.bytes += asked.candidate.size();
+        self.asked.push_front(asked);
+    }
+
+    /// Puts the frames of publishes back that were asked about in vain. It is called after each batch.
+    #[inline]
+    pub(super) fn restore(&mut self) {
+        if !self.withdrawn.is_empty() {
+            for frame in std::mem::take(&mut self.withdrawn).into_iter().rev() {
+                self.push_frame_first(frame.view());
+            }
+        }
+    }
+
+    /// Stops the channel: the first publish found no room to wait, and will ask again. The publishes behind it wait as frames.
     pub(super) fn stall(&mut self, first: Asked) {
         let behind = std::mem::take(&mut self.asked);
         self.places.clear();
@@ -202,8 +233,8 @@ impl Line {
         }
     }
 
-    /// A verdict has come by mail. Gives it back if no publish here waits for it: it is the second one for this ticket, or it
-    /// is for another publish.
+    /// Takes a verdict that has come by mail. Gives it back if no publish here waits for it: it is the second one for this
+    /// ticket, or it is for another publish.
     pub(super) fn answer(
         &mut self,
         ticket: Ticket,
@@ -224,15 +255,15 @@ impl Line {
             self.due.remove(&(*due, ticket));
         }
         match std::mem::replace(&mut asked.answer, answer) {
-            Answer::Pending { wait, .. } | Answer::Known(Verdict::InFlight(wait)) => wait.answered(),
-            Answer::Known(_) | Answer::NoRoom { .. } => {}
+            Answer::Pending { wait, .. } | Answer::Known(Verdict::InFlight(wait), _) => wait.answered(),
+            Answer::Known(..) | Answer::NoRoom { .. } => {}
         }
         expect(&mut self.places, &mut self.due, asked, place);
         None
     }
 
-    /// Asks windows that have been silent for too long what they say without their store. `draw` draws tickets: what comes
-    /// under the old ones is discarded from now on.
+    /// Asks windows that have been silent for too long what they say without their store. `draw` draws new tickets.
+    /// Answers under the old ones are discarded from now on.
     pub(super) fn expire(&mut self, now: Instant, timeout: Duration, mut draw: impl FnMut() -> Ticket) {
         while let Some(first @ (_, ticket)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
             self.due.remove(&first);
@@ -253,10 +284,16 @@ impl Line {
     }
 
     /// Takes the first publish, if its verdict is known.
-    pub(super) fn take_known(&mut self) -> Option<(Kept, Ticket, Verdict, Instant)> {
-        let asked = self.take_first_if(|asked| matches!(asked.answer, Answer::Known(_)))?;
+    pub(super) fn take_known(&mut self) -> Option<Known> {
+        let asked = self.take_first_if(|asked| matches!(asked.answer, Answer::Known(..)))?;
         match asked.answer {
-            Answer::Known(verdict) => Some((asked.candidate, asked.ticket, verdict, asked.until)),
+            Answer::Known(verdict, since) => Some(Known {
+                candidate: asked.candidate,
+                ticket: asked.ticket,
+                verdict,
+                since,
+                until: asked.until,
+            }),
             Answer::Pending { .. } | Answer::NoRoom { .. } => None,
         }
     }
@@ -288,33 +325,33 @@ impl Line {
         }
     }
 
-    /// When the first publish asks again, or a window has been silent for too long.
+    /// Returns when the first publish asks again, or a window will have been silent for too long.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let retry = match self.asked.front()?.answer {
             Answer::NoRoom { retry_at } => Some(retry_at),
-            Answer::Pending { .. } | Answer::Known(_) => None,
+            Answer::Pending { .. } | Answer::Known(..) => None,
         };
         retry.into_iter().chain(self.due.first().map(|(due, _)| *due)).min()
     }
 
-    /// Whether frames wait.
+    /// Returns true if frames wait.
     #[inline]
     pub(in crate::session) fn has_frames(&self) -> bool {
         !self.frames.is_empty()
     }
 
-    /// The frames that wait, in their order.
+    /// Returns the frames that wait, in their order.
     pub(in crate::session) fn frames(&self) -> impl Iterator<Item = View<'_>> {
         self.frames.iter().map(Piece::view)
     }
 
-    /// A frame waits behind all the others.
+    /// Puts a frame behind all the others.
     pub(in crate::session) fn push_frame(&mut self, frame: View<'_>) {
         self.frame_bytes += frame.len();
         self.frames.push_back(frame.compact());
     }
 
-    /// A frame waits before all the others.
+    /// Puts a frame before all the others.
     pub(in crate::session) fn push_frame_first(&mut self, frame: View<'_>) {
         self.frame_bytes += frame.len();
         self.frames.push_front(frame.compact());
@@ -325,6 +362,37 @@ impl Line {
         let frame = self.frames.pop_front()?;
         self.frame_bytes -= frame.view().len();
         Some(frame)
+    }
+
+    /// Returns the method and the header of the publish that the first frames make up, and how many frames it has. Returns
+    /// `None` if the first frames are something else, or if the publish is not whole or has more than [`LOOKED_AT_ONCE`]
+    /// frames.
+    pub(super) fn first_publish(&self) -> Option<(View<'_>, View<'_>, usize)> {
+        let mut frames = self.frames().take(LOOKED_AT_ONCE);
+        let (publish, header) = (frames.next()?, frames.next()?);
+        if publish.method(publish.kind()?) != Some(MethodId::BASIC_PUBLISH)
+            || header.kind()? != FrameKind::Header
+        {
+            return None;
+        }
+        let Ok((BASIC, mut left)) = ContentHeader::size_of(header.payload()) else { return None };
+        let mut count = 2;
+        while left > 0 {
+            let body = frames.next().filter(|body| body.kind() == Some(FrameKind::Body))?;
+            left = left.checked_sub(body.payload().len() as u64)?;
+            count += 1;
+        }
+        Some((publish, header, count))
+    }
+
+    /// Takes the publish that the first `count` frames make up: its method, and its content in one piece.
+    pub(super) fn pop_publish(&mut self, count: usize) -> Option<(Piece, Bytes)> {
+        let publish = self.pop_frame()?;
+        let mut content = Vec::new();
+        for _ in 1..count {
+            content.extend_from_slice(self.pop_frame()?.view().octets());
+        }
+        Some((publish, content.into()))
     }
 
     /// Drops all frames. Returns true if a `channel.close` of the client was among them.
@@ -354,7 +422,7 @@ fn withdraw(asked: Asked) -> Vec<Piece> {
 
 /// The publish will not be sent: what the window has granted is given back.
 fn give_back(answer: Answer) {
-    if let Answer::Known(Verdict::Fresh(reservation)) = answer {
+    if let Answer::Known(Verdict::Fresh(reservation), _) = answer {
         reservation.forget(ForgetCause::ChannelClosed);
     }
 }

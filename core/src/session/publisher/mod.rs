@@ -17,6 +17,7 @@
 
 mod ahead;
 mod assembler;
+mod batch;
 mod draft;
 mod held;
 mod ledger;
@@ -32,6 +33,7 @@ pub(in crate::session) use line::Line;
 
 use self::ahead::{Ahead, Next};
 use self::assembler::{Fate, Step, size_of};
+use self::batch::WaitingBatch;
 use self::draft::Draft;
 use self::held::{Held, goes_where};
 use self::reading::{Reading, Start};
@@ -46,7 +48,7 @@ use crate::session::outbox::View;
 use crate::session::probe::{Asker, Finding};
 use crate::session::returns::ReturnKey;
 use crate::session::rights::{Right, Standing};
-use crate::window::{Event, MissingId, Ticket, Verdict, Window};
+use crate::window::{Event, HINTED, MissingId, Ticket, Verdict, Window};
 use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{Return, Settle};
@@ -71,116 +73,115 @@ impl Publisher {
         Publisher { id, birth, verdicts: Verdicts::new(id), held: None, newly_held: false }
     }
 
-    /// A fresh upstream channel for transactions takes the place of the old one.
+    /// Begins anew with tx: a fresh upstream channel has taken the place of the old one.
     pub(in crate::session) fn restart_with_tx(&mut self) {
         self.verdicts.restart_with_tx();
     }
 
-    /// How outcomes are told, and who waits for one.
+    /// Returns the ledger.
     pub(in crate::session) fn ledger(&self) -> &Ledger {
         &self.verdicts.sender.ledger
     }
 
-    /// How outcomes are told, to change it.
+    /// Returns the ledger, to change it.
     pub(in crate::session) fn ledger_mut(&mut self) -> &mut Ledger {
         &mut self.verdicts.sender.ledger
     }
 
-    /// What waits on this channel.
+    /// Returns the line.
     pub(in crate::session) fn line(&self) -> &Line {
         &self.verdicts.line
     }
 
-    /// What waits on this channel, to change it.
+    /// Returns the line, to change it.
     pub(in crate::session) fn line_mut(&mut self) -> &mut Line {
         &mut self.verdicts.line
     }
 
-    /// Bytes of all that waits on this channel.
+    /// Returns the bytes of all that waits on this channel.
     pub(in crate::session) fn held(&self) -> usize {
         self.verdicts.held() + self.held.as_ref().map_or(0, Held::size)
     }
 
-    /// Bytes that the ledger and the places of what waits take, beside those that are [held](Publisher::held) or
-    /// [stuck](Publisher::stuck).
+    /// Returns the bytes of the entries and places, beside those that are [held](Publisher::held) or [stuck](Publisher::stuck).
     pub(in crate::session) fn memory(&self) -> usize {
         self.verdicts.memory()
     }
 
-    /// Bytes of the open transaction. (A body that is its own id is held already: [`Publisher::collecting`].)
+    /// Returns the bytes of the open transaction. (A body that is its own id is held already: [`Publisher::collecting`].)
     pub(in crate::session) fn stuck(&self) -> usize {
         self.ledger().stuck()
     }
 
-    /// Bytes held for a body that is its own id: only the client can end it.
+    /// Returns the bytes held for a body that is its own id: only the client can end it.
     pub(in crate::session) fn collecting(&self) -> usize {
         self.verdicts.sender.assembler.collecting()
     }
 
-    /// See [`Verdicts::unresolved`].
+    /// Returns the number of publishes without an outcome, as [`Verdicts::unresolved`].
     #[inline]
     pub(in crate::session) fn unresolved(&self) -> usize {
         self.verdicts.unresolved()
     }
 
-    /// Whether no content is being received.
+    /// Returns true if no content is being received.
     pub(in crate::session) fn is_between_contents(&self) -> bool {
         self.verdicts.sender.assembler.is_between_contents()
     }
 
-    /// Whether the upstream has the beginning of a content and not its end: nothing else may go to it on this channel.
+    /// Returns true if the upstream has the beginning of a content and not its end: nothing else may go to it on this channel.
     pub(in crate::session) fn is_forwarding(&self) -> bool {
         self.verdicts.sender.assembler.is_forwarding()
     }
 
-    /// Octets that the upstream still waits for, of a content that it has the beginning of.
+    /// Returns the octets that the upstream still waits for, of a content that it has the beginning of.
     pub(in crate::session) fn left_to_forward(&self) -> u64 {
         self.verdicts.sender.assembler.left_to_forward()
     }
 
-    /// Whether the channel's next frames have to wait for a verdict, or for the proof of a right.
+    /// Returns true if the channel's next frames have to wait for a verdict, or for the proof of a right.
     #[inline]
     pub(in crate::session) fn is_stalled(&self) -> bool {
         self.line().is_stalled() || self.is_held()
     }
 
-    /// Whether the next publish waits for the proof of a right.
+    /// Returns true if the next publish waits for the proof of a right.
     #[inline]
     pub(in crate::session) fn is_held(&self) -> bool {
         self.held.is_some()
     }
 
-    /// Whether a publish has begun to wait for the proof of a right since the last call.
+    /// Returns true if a publish has begun to wait for the proof of a right since the last call.
     pub(in crate::session) fn take_newly_held(&mut self) -> bool {
         std::mem::take(&mut self.newly_held) && self.is_held()
     }
 
-    /// Whether publishes wait for the outcome of others.
+    /// Returns true if publishes wait for the outcome of others.
     pub(in crate::session) fn has_waiting(&self) -> bool {
         self.verdicts.has_waiting()
     }
 
-    /// Whether every whole publish has its outcome. (A publish that is being forwarded when its client is gone will never be
-    /// whole.)
+    /// Returns true if every whole publish has its outcome. (A publish that is being forwarded when its client is gone will
+    /// never be whole.)
     pub(in crate::session) fn is_settled(&self) -> bool {
         self.held.is_none() && self.verdicts.is_settled()
     }
 
-    /// When [`Publisher::handle_timeout`] has something to do.
+    /// Returns when [`Publisher::handle_timeout`] has something to do.
     pub(in crate::session) fn deadline(&self) -> Option<Instant> {
         self.verdicts.deadline()
     }
 
-    /// [`Publisher::deadline`] has passed.
+    /// Does what [`Publisher::deadline`] was set for.
     pub(in crate::session) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.verdicts.handle_timeout(cx)
     }
 
     // ---- from the client -------------------------------------------------------------------------------------------
 
-    /// Whether the next publish can be taken before anything else happens.
+    /// Returns true if the next publish can be taken before anything else happens.
     pub(in crate::session) fn takes_publishes(&self) -> bool {
-        let in_order = self.is_between_contents() && self.line().takes_publishes();
+        let in_order = self.is_between_contents() && self.line().takes_more();
         in_order && !self.is_held() && !self.ledger().is_tx()
     }
 
@@ -196,9 +197,7 @@ impl Publisher {
         let mut left = most;
         let mut ahead = Ahead::default();
         while left > 0 && self.goes_on(held) {
-            // A publish that waits for another's outcome counts twice if its client counts, too.
-            let most = if self.ledger().answers_client() { (left / 2).max(1) } else { left };
-            match ahead.look(self.id, frames, (most, cx.room(held)), cx) {
+            match ahead.look(self.id, frames, (self.most_at_once(left), cx.room(held)), cx) {
                 Next::Plain(window) => {
                     let mut result = Ok(());
                     for (whole, terms, ticket, verdict) in ahead.ask(&window, self.id, cx) {
@@ -209,6 +208,7 @@ impl Publisher {
                         let candidate = Candidate { window: &window, terms, publish, content, left: 0 };
                         result = result.and(self.verdicts.recv_judged(candidate, ticket, verdict, cx));
                     }
+                    self.line_mut().restore();
                     result?;
                 }
                 // Anything else has to wait behind the publishes whose verdicts are not known.
@@ -231,18 +231,44 @@ impl Publisher {
         Ok(())
     }
 
-    /// Whether nothing has begun to wait since so much was held.
+    /// Takes the plain publishes that the first waiting frames make up, and asks the window about all of them together. Returns
+    /// true if there were any.
+    pub(in crate::session) fn recv_waiting_publishes(&mut self, cx: &mut Cx<'_>) -> Result<bool, Fault> {
+        if !self.takes_publishes() {
+            return Ok(false);
+        }
+        let most = self.most_at_once(cx.publishes_left(self.unresolved())).min(HINTED);
+        let mut batch = WaitingBatch::default();
+        while batch.len() < most && batch.take_first(self.line_mut(), cx) {}
+        let mut result = Ok(!batch.is_empty());
+        batch.ask(self.id, cx, |candidate, ticket, verdict, cx| {
+            let mut candidate = candidate;
+            candidate.terms.client = self.ledger_mut().next_client_tag();
+            let judged = self.verdicts.recv_judged(candidate, ticket, verdict, cx);
+            result = std::mem::replace(&mut result, Ok(true)).and_then(|any| judged.map(|()| any));
+        });
+        self.line_mut().restore();
+        result
+    }
+
+    /// Returns how many publishes may be asked about together, if this number may be unresolved. A publish that waits for
+    /// another's outcome counts twice if its client counts, too.
+    fn most_at_once(&self, left: usize) -> usize {
+        if self.ledger().answers_client() { (left / 2).max(1) } else { left }
+    }
+
+    /// Returns true if nothing has begun to wait since so much was held.
     fn goes_on(&self, held: usize) -> bool {
         self.takes_publishes() && self.verdicts.publish_bytes() == held
     }
 
-    /// `basic.publish`, between contents. `whole`: its header is next in the same read.
+    /// Handles `basic.publish`, between contents. `whole`: its header is next in the same read.
     pub(in crate::session) fn recv_publish(&mut self, publish: View<'_>, whole: bool) {
         let publish = if whole { publish.piece() } else { publish.compact() };
         self.verdicts.sender.assembler.begin(publish);
     }
 
-    /// A header or body frame, or a method where content was expected.
+    /// Handles a header or body frame, or a method where content was expected.
     pub(in crate::session) fn recv_content(
         &mut self,
         kind: FrameKind,
@@ -272,7 +298,7 @@ impl Publisher {
         self.recv_start(Start { publish, header, content: header, left }, cx)
     }
 
-    /// A publish whose header has come.
+    /// Handles a publish whose header has come.
     fn recv_start(&mut self, start: Start<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Start { publish, header, content, left } = start;
         // The broker will refuse a method that can't be understood, too.
@@ -371,7 +397,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// The broker has shown whether the user has this right, or can't be asked.
+    /// Handles that the broker has shown whether the user has this right, or can't be asked.
     pub(in crate::session) fn recv_finding(
         &mut self,
         right: Right,
@@ -390,7 +416,7 @@ impl Publisher {
         }
     }
 
-    /// The broker refuses the user. It shall say so itself. If it does not, its ack is the proof of the right.
+    /// Forwards a publish that the broker will refuse, so that it says so itself. If it does not, its ack proves the right.
     fn recv_refused(&mut self, start: Start<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Some(route) = cx.link.finder.route(cx.shared, &cx.link.rights, start.publish.payload()) else {
             return Ok(());
@@ -408,7 +434,7 @@ impl Publisher {
 
     // ---- late verdicts and outcomes --------------------------------------------------------------------------------
 
-    /// A verdict that came late.
+    /// Handles a verdict that came late.
     pub(in crate::session) fn recv_verdict(
         &mut self,
         ticket: Ticket,
@@ -418,12 +444,12 @@ impl Publisher {
         self.verdicts.recv_verdict(ticket, verdict, cx)
     }
 
-    /// `basic.ack` or `basic.nack`.
+    /// Handles `basic.ack` or `basic.nack`.
     pub(in crate::session) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
         self.ledger_mut().recv_settle(settle, outcome, cx);
     }
 
-    /// `basic.return` with its header. Gives back the exchange that the client had named, if it was forwarded to another.
+    /// Handles `basic.return` with its header. Gives back the exchange that the client had named, if it was forwarded to another.
     pub(in crate::session) fn recv_return(
         &mut self,
         fields: &Return<'_>,
@@ -434,24 +460,24 @@ impl Publisher {
         self.ledger_mut().recv_return(key, cx.now)
     }
 
-    /// `tx.commit-ok` or `tx.rollback-ok`. Returns true if the client is told later.
+    /// Handles `tx.commit-ok` or `tx.rollback-ok`. Returns true if the client has to wait for it.
     pub(in crate::session) fn recv_tx_ended(&mut self, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
         self.ledger_mut().recv_tx_ended(frame, cx)
     }
 
-    /// `tx.commit` is about to be forwarded.
+    /// Handles `tx.commit`, which is about to be forwarded.
     pub(in crate::session) fn commit(&mut self) {
         self.verdicts.sender.commit();
     }
 
-    /// `tx.rollback` is about to be forwarded.
+    /// Handles `tx.rollback`, which is about to be forwarded.
     pub(in crate::session) fn rollback(&mut self) {
         self.verdicts.rollback();
     }
 
     // ---- ends ------------------------------------------------------------------------------------------------------
 
-    /// See [`Verdicts::client_done`].
+    /// Handles that the client will send nothing more, as [`Verdicts::client_done`].
     pub(in crate::session) fn client_done(&mut self) {
         if self.is_forwarding() {
             self.held = None;
@@ -459,13 +485,13 @@ impl Publisher {
         self.verdicts.client_done();
     }
 
-    /// See [`Verdicts::upstream_closed`].
+    /// Handles that the upstream is closed, as [`Verdicts::upstream_closed`].
     pub(in crate::session) fn upstream_closed(&mut self, blame: Option<&Blame>, now: Instant) {
         self.verdicts.upstream_closed(blame, now);
         self.held = None;
     }
 
-    /// See [`Verdicts::refused`].
+    /// Handles that Hapax has closed the client's channel, as [`Verdicts::refused`].
     pub(in crate::session) fn refused(&mut self) {
         self.held = None;
         self.verdicts.refused();

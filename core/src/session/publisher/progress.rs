@@ -1,4 +1,4 @@
-//! What a publisher owes to those who wait for an id that it has: its message's body goes on, its transaction ends.
+//! Publishes wait for an id that another publish has: its body has to go on, and its transaction has to end.
 //!
 //! Within each in-flight timeout, the body that is on its way has to come to its end, or [`ENOUGH`] of it has to come. If it
 //! does not and somebody waits, the client's connection is closed: half a content on its way upstream can be taken back in
@@ -7,7 +7,7 @@
 //! An open transaction with a reservation has to end before those who wait for it are given up: it has nine tenths of their
 //! time. If it does not end and somebody waits, its channel is closed, and so the transaction is rolled back.
 //!
-//! If nobody waits, the deadline is set anew. None of this concerns publishes that come whole in one read.
+//! If nobody waits, the deadline is set anew. Publishes that come whole in one read are not concerned.
 
 use crate::session::fault::Fault;
 use crate::session::transaction::Transactions;
@@ -43,34 +43,35 @@ struct Look {
 }
 
 impl Progress {
-    /// A publish of the open transaction was forwarded that has a reservation.
+    /// Sets the time of the open transaction: a publish of it was forwarded that has a reservation.
     pub(super) fn owe_transaction(&mut self, patience: Duration, now: Instant) {
         self.transaction.get_or_insert(Look { from: 0, at: now + until_rolled_back(patience) });
     }
 
-    /// A publish was forwarded that has a reservation. `left` octets of its body are missing.
+    /// Sets the time of a body: its publish was forwarded and has a reservation. `left` octets of its body are missing.
     pub(super) fn owe_body(&mut self, left: u64, patience: Duration, now: Instant) {
         self.body = Some(Body { left, until: now + patience });
     }
 
-    /// A publish that others wait for has to wait for the body that is on its way, of which `left` octets are missing.
+    /// Sets the time of the body that is on its way, if it has none: a publish that others wait for has to wait for it. `left`
+    /// octets are missing.
     pub(super) fn hurry_body(&mut self, left: u64, patience: Duration, now: Instant) {
         if left > 0 {
             self.body.get_or_insert(Body { left, until: now + patience });
         }
     }
 
-    /// The body that was on its way is whole. Returns whether its time was taken.
+    /// Ends the time of the body, which is whole. Returns true if it had one.
     pub(super) fn body_ended(&mut self) -> bool {
         self.body.take().is_some()
     }
 
-    /// The open transaction has come to its end.
+    /// Ends the time of the open transaction.
     pub(super) fn transaction_ended(&mut self) {
         self.transaction = None;
     }
 
-    /// When there is something to check: `left` octets of a body are missing, and there are `open` publishes in the open
+    /// Returns when there is something to check: `left` octets of a body are missing, and there are `open` publishes in the open
     /// transaction.
     pub(super) fn deadline(&self, left: u64, open: usize) -> Option<Instant> {
         if self.body.is_none() && self.transaction.is_none() {
@@ -81,7 +82,7 @@ impl Progress {
         body.into_iter().chain(look).min()
     }
 
-    /// Whether the body that is on its way goes on. `is_awaited` says whether others wait for it.
+    /// Fails if the body that is on its way does not go on. `is_awaited` says whether others wait for it.
     pub(super) fn check_body(
         &mut self,
         channel: ChannelId,
@@ -100,7 +101,7 @@ impl Progress {
         Ok(())
     }
 
-    /// Whether the open transaction may stay open.
+    /// Fails if the open transaction may not stay open.
     pub(super) fn check_transaction(
         &mut self,
         transactions: &mut Transactions,

@@ -21,7 +21,7 @@ pub(super) struct Start<'a> {
     pub(super) left: u64,
 }
 
-/// What a window finds in a content header.
+/// The id of a publish, as its content header shows it to a window.
 pub(super) enum Reading {
     /// An id. (The client's tag is not in the terms yet.)
     Plain(Terms),
@@ -62,7 +62,7 @@ impl Reading {
     }
 }
 
-/// For how long the id is remembered.
+/// Returns for how long the id is remembered.
 pub(super) fn ttl_of(found: &ContentHeader<'_>, window: &Arc<dyn Window>) -> Duration {
     found.cache_ttl_ms.map_or_else(|| window.ttl(), Duration::from_millis)
 }

@@ -34,12 +34,12 @@ impl Sender {
         Sender { id, assembler: Assembler::new(id), ledger, progress: Progress::default() }
     }
 
-    /// Whether every whole publish that was forwarded has its outcome.
+    /// Returns true if every whole publish that was forwarded has its outcome.
     pub(super) fn is_settled(&self) -> bool {
         self.ledger.is_settled(self.assembler.is_amid_entry())
     }
 
-    /// When [`Sender::check_progress`] has something to do.
+    /// Returns when [`Sender::check_progress`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.progress.deadline(self.assembler.left_to_forward(), self.ledger.open_len())
     }
@@ -94,15 +94,15 @@ impl Sender {
         }
     }
 
-    /// A content that was forwarded is whole.
+    /// Handles that a content that was forwarded is whole.
     pub(super) fn written(&mut self, at_write: Option<Reserved>, now: Instant) {
         if let Some((reservation, ttl)) = at_write {
-            // No client is told of it, so nobody waits until it is remembered.
+            // No client hears of it, so nobody waits until it is remembered.
             drop(reservation.commit(now, ttl));
         }
     }
 
-    /// The last frame of a body has come.
+    /// Handles the last frame of a body.
     pub(super) fn body_ended(&mut self, fate: &Fate) {
         if self.progress.body_ended()
             && let Fate::Forward { at_write } = fate
@@ -111,13 +111,14 @@ impl Sender {
         }
     }
 
-    /// A publish that others wait for has to wait for the body that is on its way.
+    /// Hurries the body that is on its way: a publish that others wait for has to wait for it.
     pub(super) fn hurry_body(&mut self, cx: &Cx<'_>) {
         let patience = cx.shared.settings.in_flight_timeout;
         self.progress.hurry_body(self.assembler.left_to_forward(), patience, cx.now);
     }
 
-    /// A publish was forwarded that has a reservation, with `left` octets of its body missing or in a transaction.
+    /// Sets deadlines for a publish that was forwarded with a reservation, with `left` octets of its body missing or in a
+    /// transaction.
     fn owe_progress(&mut self, left: u64, at_write: Option<&Reserved>, cx: &Cx<'_>) {
         let patience = cx.shared.settings.in_flight_timeout;
         if self.ledger.is_tx() {
@@ -129,7 +130,7 @@ impl Sender {
         }
     }
 
-    /// Whether what others wait for goes on.
+    /// Fails if a publish that others wait for does not go on.
     /// `line` holds those that wait for the body to end before they can be sent.
     pub(super) fn check_progress(&mut self, line: &Line, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let left = self.assembler.left_to_forward();
@@ -155,7 +156,7 @@ impl Sender {
         }
     }
 
-    /// `tx.commit` is about to be forwarded.
+    /// Handles `tx.commit`, which is about to be forwarded.
     pub(super) fn commit(&mut self) {
         if let Some(transactions) = self.ledger.transactions() {
             self.progress.transaction_ended();
@@ -163,7 +164,7 @@ impl Sender {
         }
     }
 
-    /// `tx.rollback` is about to be forwarded.
+    /// Handles `tx.rollback`, which is about to be forwarded.
     pub(super) fn rollback(&mut self) {
         if let Some(transactions) = self.ledger.transactions() {
             self.progress.transaction_ended();
@@ -178,7 +179,7 @@ impl Sender {
         }
     }
 
-    /// The content on its way will never be whole: it is not stored.
+    /// Gives back the reservation of the content on its way, which will never be whole.
     pub(super) fn forget_incomplete(&mut self) {
         let incomplete = incomplete(&mut self.assembler, &mut self.ledger);
         if let Some((reservation, _)) = incomplete.and_then(Option::take) {
@@ -186,7 +187,7 @@ impl Sender {
         }
     }
 
-    /// The upstream channel or connection is closed.
+    /// Handles that the upstream channel or connection is closed.
     pub(super) fn upstream_closed(&mut self, blame: Option<&Blame>, now: Instant) {
         self.ledger.upstream_closed(self.assembler.is_amid_entry(), blame, now);
         if let Some((reservation, _)) = self.assembler.upstream_closed() {
@@ -195,7 +196,7 @@ impl Sender {
     }
 }
 
-/// The reservation of the content that is on its way upstream.
+/// Returns the reservation of the content that is on its way upstream.
 fn incomplete<'a>(assembler: &'a mut Assembler, ledger: &'a mut Ledger) -> Option<&'a mut Option<Reserved>> {
     let forwards = assembler.left_to_forward() > 0;
     match assembler.at_write() {
@@ -205,7 +206,7 @@ fn incomplete<'a>(assembler: &'a mut Assembler, ledger: &'a mut Ledger) -> Optio
     }
 }
 
-/// The exchange that a publish is forwarded to.
+/// Returns the exchange that a publish is forwarded to.
 fn went_to<'a>(target: Option<&'a str>, publish: View<'a>) -> &'a [u8] {
     target.map_or_else(|| Publish::exchange_of(publish.payload()), str::as_bytes)
 }

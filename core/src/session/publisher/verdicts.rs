@@ -1,9 +1,9 @@
-//! What becomes of a judged publish, from the verdict to the outcome: the window says whether it is forwarded, dropped, or has
-//! to wait, at once or later.
+//! The way of a publish from the verdict to the outcome. By the window's verdict, which may come later, it is forwarded or
+//! dropped, or has to wait.
 
 use super::assembler::{Fate, Reply, Step};
 use super::ledger::Ledger;
-use super::line::{Answer, Asked, Line, Promoted};
+use super::line::{Answer, Asked, Known, Line, Promoted};
 use super::sender::Sender;
 use crate::session::Settings;
 use crate::session::blame::Blame;
@@ -45,30 +45,30 @@ impl Verdicts {
         }
     }
 
-    /// A fresh upstream channel for transactions takes the place of the old one. What waits in the line waits on.
+    /// Begins anew with tx: a fresh upstream channel has taken the place of the old one. The line stays as it is.
     pub(super) fn restart_with_tx(&mut self) {
         self.sender = Sender::new(self.id, Ledger::of_transactions());
         self.waiting = Waiting::default();
     }
 
-    /// Bytes of the publishes that wait or are being collected.
+    /// Returns the bytes of the publishes that wait or are being collected.
     pub(super) fn publish_bytes(&self) -> usize {
         self.waiting.bytes() + self.line.publish_bytes() + self.sender.assembler.collecting()
     }
 
-    /// Bytes of all that waits or is being collected, replies to the client included.
+    /// Returns the bytes of all that waits or is being collected, replies to the client included.
     pub(super) fn held(&self) -> usize {
         let replies = self.sender.ledger.held();
         self.waiting.bytes() + self.line.bytes() + self.sender.assembler.collecting() + replies
     }
 
-    /// Bytes that the ledger and the places of what waits take, beside those that are [held](Verdicts::held) and those of an
-    /// open transaction.
+    /// Returns the bytes of the entries and places, beside those that are [held](Verdicts::held) and those of an open
+    /// transaction.
     pub(super) fn memory(&self) -> usize {
         self.sender.ledger.memory() + self.waiting_len() * WAITER + self.line.places()
     }
 
-    /// Publishes whose outcome is unknown, or whose answer waits behind another's. Those of an open transaction are not
+    /// Returns how many publishes have no outcome, or an answer that waits behind another's. Those of an open transaction are not
     /// counted: it depends on the client when it ends. Nor is one that is not whole: if reading stopped for it, its rest
     /// would never come.
     pub(super) fn unresolved(&self) -> usize {
@@ -78,12 +78,12 @@ impl Verdicts {
         self.sender.ledger.unresolved(entered) + self.waiting_len().saturating_sub(waiting) + asked
     }
 
-    /// Whether every whole publish has its outcome, and the client may be told.
+    /// Returns true if every whole publish has its outcome, and the client may be told.
     pub(super) fn is_settled(&self) -> bool {
         !self.has_waiting() && !self.line.is_stalled() && self.sender.is_settled()
     }
 
-    /// Whether publishes wait for the outcome of others.
+    /// Returns true if publishes wait for the outcome of others.
     pub(super) fn has_waiting(&self) -> bool {
         self.waiting_len() > 0
     }
@@ -92,14 +92,14 @@ impl Verdicts {
         self.waiting.len() + self.line.promoted_len()
     }
 
-    /// When [`Verdicts::handle_timeout`] has something to do.
+    /// Returns when [`Verdicts::handle_timeout`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let (line, waiting) = (self.line.deadline(), self.waiting.deadline());
         let commits = self.sender.ledger.deadline();
         [line, waiting, commits, self.sender.deadline()].into_iter().flatten().min()
     }
 
-    /// [`Verdicts::deadline`] has passed.
+    /// Does what [`Verdicts::deadline`] was set for.
     pub(super) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let timeout = cx.shared.settings.store_timeout;
         self.sender.ledger.expire(cx.now, timeout);
@@ -123,7 +123,7 @@ impl Verdicts {
         self.decide(candidate, ticket, verdict, None, cx)
     }
 
-    /// The window was asked about several publishes together, and has said this of the next of them.
+    /// Handles the verdict on the next of several publishes that the window was asked about together.
     #[inline]
     pub(super) fn recv_judged(
         &mut self,
@@ -142,7 +142,7 @@ impl Verdicts {
         Ok(())
     }
 
-    /// The window has said this. `until`: how long the publish may wait for another's outcome, if it has begun to wait.
+    /// Does what the verdict says. `until`: how long the publish may wait for another's outcome, if it has begun to wait.
     fn decide(
         &mut self,
         candidate: Candidate<'_>,
@@ -198,21 +198,34 @@ impl Verdicts {
         self.go_on(candidate.left, fate, cx)
     }
 
-    /// Whether the open transaction has this claim already, forwarded or waiting for another's outcome. (A publish that waits
-    /// belongs to the open one: `tx.commit` waits for it, `tx.rollback` drops it.)
+    /// Returns true if the open transaction has this claim already, forwarded or waiting for another's outcome. (A publish that
+    /// waits belongs to the open one: `tx.commit` waits for it, `tx.rollback` drops it.)
     fn in_transaction(&self, claim: Claim) -> bool {
         self.sender.ledger.transaction_holds(claim) || self.waiting.holds(claim) || self.line.holds(claim)
     }
 
     /// Decides the publishes at the head of the line whose verdicts are known.
     fn decide_known(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        while let Some((candidate, ticket, verdict, until)) = self.line.take_known() {
-            candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
+        let Settings { in_flight_timeout, store_timeout, .. } = cx.shared.settings;
+        while let Some(Known { candidate, ticket, verdict, since, until }) = self.line.take_known() {
+            match verdict {
+                // It was granted long ago. A publish that waited for it may have taken the claim over, so ask again.
+                Verdict::Fresh(reservation) if cx.now > since && cx.now >= since + in_flight_timeout => {
+                    reservation.forget(ForgetCause::ChannelClosed);
+                    let (ticket, claim) = (cx.link.tickets.draw(self.id), candidate.terms.claim);
+                    let verdict = reserve_one(&candidate.window, claim, cx.now, &cx.link.mailbox, ticket);
+                    let answer = Answer::of(verdict, cx.now, store_timeout);
+                    self.line.ask_first(Asked { candidate, ticket, answer, until });
+                }
+                verdict => {
+                    candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
+                }
+            }
         }
         Ok(())
     }
 
-    /// A publish in the line that found no room asks again.
+    /// Asks again about the publish in the line that found no room.
     fn retry(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Some(Asked { candidate, ticket, mut until, .. }) = self.line.take_retry(cx.now) else {
             return Ok(());
@@ -257,7 +270,7 @@ impl Verdicts {
         Ok(verdict)
     }
 
-    /// A verdict that came late.
+    /// Handles a verdict that came late.
     pub(super) fn recv_verdict(
         &mut self,
         ticket: Ticket,
@@ -284,7 +297,7 @@ impl Verdicts {
         }
     }
 
-    /// The window has said this of a publish that waits aside.
+    /// Does what the verdict says with a publish that waits aside.
     fn decide_waiter(
         &mut self,
         ticket: Ticket,
@@ -313,13 +326,13 @@ impl Verdicts {
         Ok(())
     }
 
-    /// The time of a publish that waits aside has come.
+    /// Handles that the time of a publish that waits aside has come.
     fn handle_expired(&mut self, ticket: Ticket, waiter: Waiter, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Waiter { waits, candidate, weight, mut until } = waiter;
         let (ticket, verdict) = match waits {
             Waits::Outcome(wait) => return self.give_up(ticket, wait, candidate, weight, until, cx),
             Waits::Store { wait, .. } => {
-                // What comes under the old ticket is discarded from now on.
+                // An answer under the old ticket is discarded from now on.
                 let renewed = cx.link.tickets.draw(self.id);
                 self.sender.assembler.renew_kept(ticket, renewed);
                 (renewed, wait.overdue(renewed, cx.now))
@@ -333,10 +346,10 @@ impl Verdicts {
         self.decide_waiter(ticket, Waiter { waits, candidate, weight, until }, verdict, cx)
     }
 
-    /// A publish has waited long enough for another's outcome. With confirms it is nacked; in a transaction it is refused.
-    /// Without, there is no way to say no, and to drop it may be to lose it: it takes the claim over, and the others that wait
-    /// share its fate. While the body of the publish that has the claim is still on its way, all of them wait on. So does a
-    /// publish whose verdict is in the mailbox.
+    /// Handles that a publish has waited long enough for another's outcome. With confirms it is nacked; in a transaction it is
+    /// refused. Without, there is no way to say no, and to drop it may be to lose it: it takes the claim over, and the others
+    /// that wait share its fate. While the body of the publish that has the claim is still on its way, all of them wait on, and
+    /// also a publish whose verdict is in the mailbox.
     fn give_up(
         &mut self,
         ticket: Ticket,
@@ -370,7 +383,7 @@ impl Verdicts {
         Ok(())
     }
 
-    /// A publish has waited in vain, and its client can be told so.
+    /// Refuses a publish that has waited in vain: its client can be told so.
     fn refuse_waiter(&mut self, ticket: Ticket, waiter: &Waiter) -> Result<(), Fault> {
         let Some(tag) = waiter.candidate.terms.client else { return Err(Fault::TxWaitedTooLong) };
         waiter.candidate.window.notice(Event::Refused);
@@ -378,14 +391,14 @@ impl Verdicts {
         Ok(())
     }
 
-    /// A publish that waited ends here. Its body may not be whole.
+    /// Ends a publish that waited. Its body may not be whole.
     fn end_waiting(&mut self, ticket: Ticket, reply: Reply) {
         if !self.sender.assembler.decide_kept(ticket, || Fate::Swallow(reply)) {
             self.reply(reply);
         }
     }
 
-    /// A publish that waited goes upstream. Its body may not be whole.
+    /// Forwards a publish that waited. Its body may not be whole.
     fn promote(&mut self, ticket: Ticket, waiter: Waiter, reservation: Option<Reservation>, cx: &mut Cx<'_>) {
         let Waiter { candidate, weight, .. } = waiter;
         if self.sender.assembler.keeps(ticket) {
@@ -408,7 +421,7 @@ impl Verdicts {
         }
     }
 
-    /// The fate of a content is known, of which `left` octets are missing.
+    /// Sets the fate of the content, of which `left` octets are missing.
     pub(super) fn go_on(&mut self, left: u64, fate: Fate, cx: &mut Cx<'_>) -> Result<(), Fault> {
         match self.sender.assembler.go_on(left, fate) {
             Some(fate) => self.complete(fate, cx),
@@ -416,7 +429,7 @@ impl Verdicts {
         }
     }
 
-    /// A frame of the content that is being received, or one that was not expected.
+    /// Takes a frame of the content that is being received, or one that was not expected.
     pub(super) fn recv_content(
         &mut self,
         kind: FrameKind,
@@ -426,13 +439,13 @@ impl Verdicts {
         self.sender.assembler.recv(kind, frame, &mut self.waiting, &mut cx.link.out.upstream)
     }
 
-    /// The last frame of a body has come.
+    /// Handles the last frame of a body.
     pub(super) fn body_ended(&mut self, fate: Fate, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.sender.body_ended(&fate);
         self.complete(fate, cx)
     }
 
-    /// A content is whole.
+    /// Handles that a content is whole.
     fn complete(&mut self, fate: Fate, cx: &mut Cx<'_>) -> Result<(), Fault> {
         match fate {
             Fate::Forward { at_write } => self.sender.written(at_write, cx.now),
@@ -458,7 +471,7 @@ impl Verdicts {
         }
     }
 
-    /// `tx.rollback` is about to be forwarded.
+    /// Handles `tx.rollback`, which is about to be forwarded.
     pub(super) fn rollback(&mut self) {
         if self.sender.ledger.is_tx() {
             self.drop_waiting();
@@ -466,8 +479,8 @@ impl Verdicts {
         }
     }
 
-    /// The client will send nothing more on this channel: content that is not whole never will be, and an open transaction
-    /// is rolled back.
+    /// Handles that the client will send nothing more on this channel: content that is not whole never will be, and an open
+    /// transaction is rolled back.
     pub(super) fn client_done(&mut self) {
         if self.sender.assembler.is_forwarding() {
             // Nothing can follow on this channel any more.
@@ -482,15 +495,15 @@ impl Verdicts {
         }
     }
 
-    /// The upstream channel or connection is closed: the outcome of all that it has not answered is unknown. `blame`: the
-    /// broker has closed the channel because of a publish.
+    /// Handles that the upstream channel or connection is closed: the outcome of all that it has not answered is unknown.
+    /// `blame`: the broker has closed the channel because of a publish.
     pub(super) fn upstream_closed(&mut self, blame: Option<&Blame>, now: Instant) {
         self.sender.upstream_closed(blame, now);
         self.abandon_waiting();
     }
 
-    /// Hapax has closed the client's channel. A publish of a client that would not hear that it was dropped keeps waiting for
-    /// the other's outcome, because nobody would send it again.
+    /// Handles that Hapax has closed the client's channel. A publish of a client that would not hear that it was dropped keeps
+    /// waiting for the other's outcome, because nobody would send it again.
     pub(super) fn refused(&mut self) {
         if !self.sender.ledger.is_silent() {
             self.drop_waiting();

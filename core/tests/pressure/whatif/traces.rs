@@ -1,11 +1,11 @@
-//! Synthetic traffic, from fixed seeds.
+//! Makes synthetic traffic from fixed seeds.
 
 use std::time::Duration;
 
-/// How many publishes a trace has at least.
+/// The least number of publishes in a trace.
 const LENGTH: usize = 200_000;
 
-/// A publish of this id at this time since the start.
+/// A publish of an id, at a time since the start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Publish {
     pub(crate) id: u64,
@@ -15,13 +15,13 @@ pub(crate) struct Publish {
 /// A kind of traffic.
 pub(crate) struct Trace {
     pub(crate) name: &'static str,
-    /// of the window that is judged
+    /// the capacity of the window that is judged
     pub(crate) capacity: usize,
-    /// in the order of their times, made for this capacity
+    /// makes the publishes for this capacity, in the order of their times
     pub(crate) publishes: fn(u64) -> Vec<Publish>,
 }
 
-/// All kinds.
+/// All kinds of traffic.
 pub(crate) const ALL: &[Trace] = &[
     Trace { name: "retries", capacity: 16_384, publishes: retries },
     Trace { name: "late retries", capacity: 8_192, publishes: late_retries },
@@ -33,7 +33,7 @@ pub(crate) const ALL: &[Trace] = &[
     Trace { name: "fresh only", capacity: 16_384, publishes: fresh },
 ];
 
-/// splitmix64.
+/// A random number generator (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -49,25 +49,25 @@ impl Random {
         self.next() % bound
     }
 
-    /// From 0 to 1.
+    /// Returns a number from 0 to 1.
     fn share(&mut self) -> f64 {
         (self.next() >> 11) as f64 / 2.0_f64.powi(53)
     }
 
-    /// Few are large: the logarithm is even between the two.
+    /// Returns a number whose logarithm is evenly distributed, so that few are large.
     fn log_uniform(&mut self, from: f64, to: f64) -> f64 {
         from * (to / from).powf(self.share())
     }
 }
 
-/// Evenly spread over so many seconds.
+/// Spreads the ids evenly over this many seconds.
 fn spaced(ids: Vec<u64>, seconds: f64) -> Vec<Publish> {
     let step = seconds / ids.len() as f64;
     let at = |n: usize| Duration::from_secs_f64(step * n as f64);
     ids.into_iter().enumerate().map(|(n, id)| Publish { id, at: at(n) }).collect()
 }
 
-/// A third of the ids is sent again, few of them often, after milliseconds to minutes.
+/// A third of the ids is sent again, a few of them often, after milliseconds to minutes.
 fn with_retries(seed: u64, seconds: f64, longest: f64) -> Vec<Publish> {
     let mut random = Random(seed);
     let mut publishes = Vec::new();
@@ -94,25 +94,25 @@ fn retries(_: u64) -> Vec<Publish> {
     with_retries(1, 1200.0, 600.0)
 }
 
-/// Some of them after the TTL.
+/// A third of the ids is sent again, some of them after the TTL.
 fn late_retries(_: u64) -> Vec<Publish> {
     with_retries(2, 6000.0, 3000.0)
 }
 
-/// The n-th most popular of 100,000 ids is sent 1/n as often as the first.
+/// 100,000 ids, of which the n-th most popular one is sent 1/n as often as the first.
 fn popular(_: u64) -> Vec<Publish> {
     let mut random = Random(3);
     let ids = (0..LENGTH).map(|_| random.log_uniform(1.0, 100_000.0) as u64).collect();
     spaced(ids, 900.0)
 }
 
-/// Twice as many ids as the window has room for, any of them at any time.
+/// Twice as many ids as the window has room for, in random order.
 fn uniform(capacity: u64) -> Vec<Publish> {
     let mut random = Random(4);
     spaced((0..LENGTH).map(|_| random.below(capacity * 2)).collect(), 1500.0)
 }
 
-/// Fresh ids; now and then a producer crashes and sends its last ones again, a few hundred or many.
+/// Fresh ids. Now and then a publisher crashes and sends its last ids again, a few hundred or many.
 fn bursts(capacity: u64) -> Vec<Publish> {
     let mut random = Random(5);
     let mut ids: Vec<u64> = Vec::new();
@@ -129,7 +129,8 @@ fn bursts(capacity: u64) -> Vec<Publish> {
     spaced(ids, 1500.0)
 }
 
-/// The same ids over and over, in order, in two loops of which one fits and one does not, among fresh ones.
+/// Two loops that send the same ids in the same order again and again, among fresh ids. One loop fits into the window,
+/// and the other one does not.
 fn loops(capacity: u64) -> Vec<Publish> {
     let mut random = Random(6);
     let (short, long) = (capacity / 6, capacity * 5 / 4);
@@ -153,7 +154,7 @@ fn loops(capacity: u64) -> Vec<Publish> {
     spaced(ids, 1200.0)
 }
 
-/// A third of all publishes is one id, another third are 20 more.
+/// A third of all publishes has the same id, and another third has 20 other ids.
 fn busy(capacity: u64) -> Vec<Publish> {
     let mut random = Random(7);
     let ids = (0..LENGTH)

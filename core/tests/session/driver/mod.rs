@@ -9,7 +9,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "that is how a check fails")]
 
 use crate::support::frames::{Frame, Frames, Reader, body, heartbeat, message, protocol_header};
-use crate::support::late::LateWindow;
+use crate::support::late::{Late, LateWindow};
 use crate::support::methods as say;
 use crate::support::pair::{Deaf, Everything, epoch, settings, shared};
 use amq_protocol::frame::AMQPFrame;
@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 const HELD: usize = 2_000;
 const UNRESOLVED: usize = 8;
-/// What the upstream offers, where the octets do not make the handshake themselves.
+/// The channel_max that the upstream offers, if the octets do not make the handshake themselves.
 const CHANNELS: u16 = 5;
 /// The largest that one event can add before the bound on what is held stops the reading: a raw op's frames.
 const SLACK: usize = 4_000;
@@ -94,6 +94,9 @@ pub(crate) fn drive(octets: &[u8]) {
     drop(driver);
     assert_eq!(Arc::strong_count(&mailbox), 1, "somebody still waits");
     drop(mailbox);
+    if let Some(late) = &late {
+        late.remember(usize::MAX, epoch() + Duration::from_secs(1_000_000));
+    }
     assert_eq!(local.in_flight(), 0, "something is still in flight");
     assert_eq!(late.map_or(0, |late| late.questions()), 0, "a question is still open");
 }
@@ -118,7 +121,8 @@ impl Driver {
         };
         let local: Arc<LocalWindow> =
             LocalWindow::new(rules, limits, EngineKind::default(), Arc::new(event::NoListener));
-        let late = (one & 64 != 0).then(|| LateWindow::new(local.clone()));
+        let late = Late { verdicts: one & 64 != 0, commits: two & 8 != 0, waits_on: two & 16 != 0 };
+        let late = (late.verdicts || late.commits).then(|| LateWindow::with(local.clone(), late));
         let window: Arc<dyn Window> = match &late {
             Some(late) => late.clone(),
             None => local.clone(),
@@ -198,7 +202,7 @@ impl Driver {
             },
             8 => {
                 if let Some(late) = self.late.clone() {
-                    late.answer_next(usize::from(octets.next()), self.now);
+                    self.hear(&late, octets.next());
                     self.pump();
                 }
             }
@@ -231,6 +235,21 @@ impl Driver {
                 self.client(&frames.encode());
             }
             _ => self.answer(octets.next()),
+        }
+    }
+
+    /// The store does something: it answers, now or never, once or twice, or writes its log.
+    fn hear(&self, late: &LateWindow, what: u8) {
+        let pick = usize::from(what);
+        match what {
+            0..128 => _ = late.answer_next(pick, self.now),
+            128..160 => _ = late.answer_twice(pick, self.now),
+            160..170 => _ = late.silence(pick),
+            170..190 => _ = late.answer_withdrawn(),
+            190..200 => late.call_in_vain(),
+            200..210 => late.remember_silently(self.now),
+            210..255 => late.remember(1 + pick % 4, self.now),
+            255 => late.remember(usize::MAX, self.now),
         }
     }
 
@@ -365,6 +384,7 @@ impl Driver {
             _ => CHANNELS,
         };
         assert!(channels <= usize::from(most), "{channels} channels, at most {most} are possible now");
+        // (A commit that is not remembered keeps its id in flight.)
         if self.session.phase() == Phase::Handshake || !self.shown {
             let questions = self.late.as_ref().map_or(0, |late| late.questions());
             assert_eq!(questions, 0, "the window is asked before a right is known");
@@ -469,8 +489,8 @@ fn client_frames(octets: &mut Octets<'_>) -> Frames {
     }
 }
 
-/// What no client library sends: second thoughts about who it is, more channels than anybody needs, halves of messages,
-/// messages that look like others, many rights at once.
+/// Frames that no client library sends: a second login, more channels than anybody needs, halves of messages, messages that
+/// look like others, and publishes that need many rights at once.
 fn hostile_frames(octets: &mut Octets<'_>) -> Frames {
     let (what, channel, more) = (octets.next(), u16::from(octets.next() % 6), octets.next());
     let some = u16::from(more);
@@ -526,7 +546,7 @@ fn upstream_frames(octets: &mut Octets<'_>) -> Frames {
     }
 }
 
-/// What the fuzzer starts from: a name, and a list.
+/// Returns the seeds of the fuzzer: a name and a list of actions for each.
 pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     const C: u8 = 2;
     const U: u8 = 4;
@@ -578,6 +598,61 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("drain", list([0, 2], &[confirm, &[C, 0, 1, 32, 7, 130, U, 0, 1, 1, U, 18, 0, 70]])),
         ("late", list([64, 2], &[confirm, &[C, 0, 1, 32, C, 0, 2, 32, 8, 1, 8, 0, U, 5, 2, 1, U, 0, 1, 1]])),
+        (
+            "late-out-of-order",
+            list(
+                [64, 6],
+                &[confirm, &[C, 0, 1, 32, A, 0, 8, 0, C, 19, 1, 33, C, 0, 1, 34, 8, 2, 8, 1, 8, 0]],
+            ),
+        ),
+        (
+            "late-never",
+            list([64, 2], &[confirm, &[C, 0, 1, 32, C, 0, 1, 33, 8, 160, 6, 3, 6, 4, 8, 170, U, 4, 1, 2]]),
+        ),
+        ("late-twice", list([64, 2], &[confirm, &[C, 0, 1, 32, C, 0, 1, 33, 8, 129, 8, 130, U, 5, 1, 1]])),
+        (
+            "late-waits-on",
+            list([64, 18], &[confirm, &[C, 0, 1, 32, C, 0, 1, 33, 8, 160, 6, 30, 8, 0, C, 13, 1, 0, 6, 60]]),
+        ),
+        (
+            "late-commit",
+            list(
+                [0, 10],
+                &[confirm, &[C, 0, 1, 32, C, 0, 1, 33, C, 0, 1, 34, U, 0, 1, 2, U, 4, 1, 3, 8, 210, 8, 255]],
+            ),
+        ),
+        (
+            "late-commit-overdue",
+            list([0, 10], &[confirm, &[C, 0, 1, 32, U, 0, 1, 1, C, 0, 2, 32, 6, 3, 6, 3, 8, 255]]),
+        ),
+        (
+            "late-commit-waits-on-and-closes",
+            list(
+                [0, 26],
+                &[confirm, &[C, 0, 1, 32, U, 0, 1, 1, C, 13, 1, 0, 6, 20, 8, 190, 8, 255, U, 10, 1, 0]],
+            ),
+        ),
+        (
+            "late-tx-commit-ok",
+            list(
+                [0, 10],
+                &[&[
+                    C, 9, 1, 0, U, 14, 1, 0, C, 19, 1, 32, U, 12, 1, 0, C, 11, 1, 0, U, 13, 1, 0, U, 16, 1,
+                    1, 8, 255,
+                ]],
+            ),
+        ),
+        (
+            "late-commit-and-vanishes",
+            list([2, 10], &[confirm, &[C, 0, 1, 32, C, 0, 1, 33, U, 0, 1, 1, 7, 0, U, 0, 1, 2, 6, 60]]),
+        ),
+        (
+            "late-commit-disowned",
+            list(
+                [8, 10],
+                &[&[C, 0, 1, 40, U, 4, 1, 1, C, 0, 1, 41, U, 7, 1, 0, 8, 255, U, 9, 1, 0, C, 14, 1, 0]],
+            ),
+        ),
         ("body-as-id", list([1, 2], &[confirm, &[C, 0, 1, 32, C, 7, 1, 0, C, 0, 1, 4]])),
         (
             "missing-id",

@@ -51,7 +51,7 @@ enum Socket {
     Over,
 }
 
-/// See the module.
+/// A client connection, with the relay in the middle.
 pub struct Link {
     id: LinkId,
     relay: Option<Box<dyn Relay>>,
@@ -148,7 +148,7 @@ impl Link {
         self.relay.as_ref().is_none_or(|relay| relay.unresolved() == 0 && relay.held_bytes() == 0)
     }
 
-    /// What is left of it, for a run that does not end.
+    /// Describes the state of the link, for the report of a run that does not end.
     pub fn describe(&self) -> String {
         let relay =
             self.relay.as_ref().map(|r| (r.unresolved(), r.held_bytes(), r.wants_client(), r.poll_timeout()));

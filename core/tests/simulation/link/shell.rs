@@ -115,7 +115,8 @@ impl Link {
         }
     }
 
-    /// The truth is told of a message that the broker will get: by its header, or by its body where that alone tells.
+    /// Records in the truth that a message is forwarded to the broker. Its header tells which one it is, or its body
+    /// if only that can.
     fn forwarded(&mut self, frame: &Frame, ctx: &mut Ctx) {
         if self.hostile {
             return;

@@ -71,7 +71,7 @@ impl Truth {
         })
     }
 
-    /// (a): the client gets `tx.commit-ok` for these. What stands twice in a transaction shares one fate: where the
+    /// (a): the client gets `tx.commit-ok` for these publishes. Copies within one transaction share one fate: if the
     /// first was returned, the second is not stored either.
     pub fn committed(&mut self, uids: &[Uid]) {
         for uid in uids.iter().copied() {

@@ -1,8 +1,8 @@
-//! What really happened to every publish, and the invariants that it is held to.
+//! Records what really happened to every publish, and checks the invariants.
 //!
-//! Every attempt to publish has its own number, its [`Uid`], which travels in the `app-id` property: the relay does
-//! not look at it, and the models can tell a message from its copies. All that is here are dates; the invariants
-//! compare them. Their letters are those of `docs/testing.md`.
+//! Every attempt to publish has a number, its [`Uid`]. It travels in the `app-id` property, which the relay ignores,
+//! so the models can tell a message from its copies. The records are times, and the invariants compare them. The
+//! letters of the invariants are those of `docs/testing.md`.
 
 use super::plan::{Micros, Plan, WindowPlan};
 use super::windows::Oracle;
@@ -31,7 +31,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// See the module.
+/// The record of a run.
 #[derive(Debug, Default)]
 pub struct Truth {
     publishes: Vec<Publish>,
@@ -116,7 +116,7 @@ impl Truth {
         uid
     }
 
-    /// Whether the window of this exchange refuses what has no id.
+    /// Returns true if the window of this exchange refuses publishes without an id.
     pub fn wants_id(&self, exchange: usize) -> bool {
         self.deduplicates && self.window_of(exchange).is_some_and(|window| self.windows[window].reject)
     }

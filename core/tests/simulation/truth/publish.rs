@@ -20,7 +20,7 @@ pub const OTHER_VHOST: &str = "/other";
 /// Where the second window sends what was published to the second exchange, where it sends it elsewhere.
 pub const BACKING: &str = "beta-store";
 
-/// What a publish says.
+/// The place and the id of a publish.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct What {
     /// index into [`EXCHANGES`]
@@ -31,7 +31,8 @@ pub struct What {
     pub id: Option<u32>,
 }
 
-/// What makes two publishes the same message: window, exchange, routing key where the scope has it, id.
+/// The key by which two publishes count as the same message: window, exchange, routing key (if it is in the scope),
+/// id.
 pub type ModelKey = (usize, usize, usize, u32);
 
 /// One attempt to publish: how it was made, and when what became of it.
@@ -53,7 +54,7 @@ pub struct Publish {
     pub mandatory: bool,
     /// whether it passes the window by
     pub bypass: bool,
-    /// whether its user may publish there, and the window takes what has no id
+    /// whether its user may publish there, and the window does not refuse it for want of an id
     pub allowed: bool,
     /// its own TTL
     pub ttl: Option<Micros>,

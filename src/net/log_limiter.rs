@@ -8,16 +8,16 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// One kind of log line.
 #[derive(Debug)]
-pub(super) struct Sparse {
+pub(super) struct LogLimiter {
     since: Instant,
     /// When the next line may be written, in milliseconds after `since`.
     next: AtomicU64,
     left_out: AtomicU64,
 }
 
-impl Sparse {
-    pub(super) fn new(now: Instant) -> Sparse {
-        Sparse { since: now, next: AtomicU64::new(0), left_out: AtomicU64::new(0) }
+impl LogLimiter {
+    pub(super) fn new(now: Instant) -> LogLimiter {
+        LogLimiter { since: now, next: AtomicU64::new(0), left_out: AtomicU64::new(0) }
     }
 
     /// Counts one more event. Returns the number of lines left out since the last one if this event is to be logged.
@@ -43,8 +43,8 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "some instant; only distances to it count")]
     fn one_line_a_second_and_the_rest_counted() {
         let start = Instant::now();
-        let lines = Sparse::new(start);
-        let at = |millis| lines.happened(start + Duration::from_millis(millis));
+        let log_limiters = LogLimiter::new(start);
+        let at = |millis| log_limiters.happened(start + Duration::from_millis(millis));
         assert_eq!(at(0), Some(0));
         assert_eq!((at(1), at(500), at(999)), (None, None, None));
         assert_eq!(at(1000), Some(3));

@@ -1,7 +1,7 @@
 //! Limits the number of client connections, in all and per address, and decides which connection gives way to which.
 //!
 //! A connection that has not logged in is a *stranger*. When a limit is reached, the oldest stranger that counts
-//! toward this limit is closed, and the newcomer takes its place. If there is no stranger, the newcomer is turned
+//! toward this limit is closed, and the newcomer takes its slot. If there is no stranger, the newcomer is turned
 //! away. This way, connections that say nothing can't keep out a client that logs in.
 
 use parking_lot::Mutex;
@@ -19,9 +19,9 @@ pub(super) enum Full {
     Address,
 }
 
-/// All places for client connections.
+/// All slots for client connections.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct ConnectionSlots {
     max: usize,
     max_per_address: usize,
     inner: Mutex<Inner>,
@@ -29,20 +29,20 @@ pub(super) struct Places {
 
 #[derive(Debug, Default)]
 struct Inner {
-    drawn: u64,
+    last_number: u64,
     taken: usize,
     by_address: HashMap<IpAddr, usize>,
     /// Connections that have not logged in, oldest first, each with the handle that aborts its task.
     strangers: BTreeMap<u64, (IpAddr, Option<AbortHandle>)>,
 }
 
-impl Places {
-    pub(super) fn new(max: usize, max_per_address: usize) -> Arc<Places> {
-        Arc::new(Places { max, max_per_address, inner: Mutex::default() })
+impl ConnectionSlots {
+    pub(super) fn new(max: usize, max_per_address: usize) -> Arc<ConnectionSlots> {
+        Arc::new(ConnectionSlots { max, max_per_address, inner: Mutex::default() })
     }
 
-    /// Takes a place for a new connection. Also returns whether a stranger gave way to it.
-    pub(super) fn take(self: &Arc<Places>, from: IpAddr) -> Result<(Place, bool), Full> {
+    /// Takes a slot for a new connection. Also returns whether a stranger gave way to it.
+    pub(super) fn take(self: &Arc<ConnectionSlots>, from: IpAddr) -> Result<(ConnectionSlot, bool), Full> {
         let address = network(from);
         let mut inner = self.inner.lock();
         let of_address = inner.by_address.get(&address).copied().unwrap_or(0);
@@ -59,17 +59,17 @@ impl Places {
             (_, Some(number)) => inner.displace(number),
             (None, None) => {}
         }
-        inner.drawn += 1;
-        let number = inner.drawn;
+        inner.last_number += 1;
+        let number = inner.last_number;
         inner.taken += 1;
         *inner.by_address.entry(address).or_default() += 1;
         inner.strangers.insert(number, (address, None));
-        Ok((Place { places: Arc::clone(self), number, address, known: false }, gone.is_some()))
+        Ok((ConnectionSlot { slots: Arc::clone(self), number, address, logged_in: false }, gone.is_some()))
     }
 }
 
 impl Inner {
-    /// Aborts a stranger's task and frees its place at once.
+    /// Aborts a stranger's task and frees its slot at once.
     fn displace(&mut self, number: u64) {
         if let Some((address, task)) = self.strangers.remove(&number) {
             self.release(address);
@@ -90,32 +90,32 @@ impl Inner {
     }
 }
 
-/// The place of one connection.
-#[must_use = "dropping it frees the place"]
+/// The slot of one connection.
+#[must_use = "dropping it frees the slot"]
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionSlot {
+    slots: Arc<ConnectionSlots>,
     number: u64,
     address: IpAddr,
-    known: bool,
+    logged_in: bool,
 }
 
-impl Place {
-    /// Returns the number of this place, for [`Places::has_task`].
+impl ConnectionSlot {
+    /// Returns the number of this slot, for [`ConnectionSlots::has_task`].
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Makes the place permanent, because the client has logged in. Every call after the first is free.
+    /// Makes the slot permanent, because the client has logged in. Every call after the first is free.
     pub(super) fn log_in(&mut self) {
-        if !self.known {
+        if !self.logged_in {
             // If the connection has just been displaced, its task is about to end.
-            self.known = self.places.inner.lock().strangers.remove(&self.number).is_some();
+            self.logged_in = self.slots.inner.lock().strangers.remove(&self.number).is_some();
         }
     }
 }
 
-impl Places {
+impl ConnectionSlots {
     /// Stores the handle that aborts the task of the connection with this number.
     pub(super) fn has_task(&self, number: u64, task: AbortHandle) {
         if let Some((_, slot)) = self.inner.lock().strangers.get_mut(&number) {
@@ -124,12 +124,12 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut inner = self.places.inner.lock();
+        let mut inner = self.slots.inner.lock();
         let stranger = inner.strangers.remove(&self.number).is_some();
-        // A displaced connection has already lost its place.
-        if self.known || stranger {
+        // A displaced connection has already lost its slot.
+        if self.logged_in || stranger {
             inner.release(self.address);
         }
     }
@@ -154,39 +154,39 @@ mod tests {
 
     #[test]
     fn the_oldest_stranger_gives_way_and_who_is_logged_in_does_not() {
-        let places = Places::new(3, 3);
-        let mut taken: Vec<Place> = (1..=3).map(|n| places.take(address(n)).unwrap().0).collect();
+        let slots = ConnectionSlots::new(3, 3);
+        let mut taken: Vec<ConnectionSlot> = (1..=3).map(|n| slots.take(address(n)).unwrap().0).collect();
         taken[0].log_in();
-        let (fourth, gave_way) = places.take(address(4)).unwrap();
-        assert!(gave_way);
+        let (fourth, displaced) = slots.take(address(4)).unwrap();
+        assert!(displaced);
         drop(taken.remove(1));
-        assert_eq!(places.inner.lock().taken, 3, "a displaced one frees nothing when it ends");
+        assert_eq!(slots.inner.lock().taken, 3, "a displaced one frees nothing when it ends");
         taken[1].log_in();
         let mut fourth = fourth;
         fourth.log_in();
-        assert_eq!(places.take(address(5)).map(drop), Err(Full::Process), "nobody is a stranger");
+        assert_eq!(slots.take(address(5)).map(drop), Err(Full::Process), "nobody is a stranger");
         drop(fourth);
-        assert!(places.take(address(5)).is_ok());
+        assert!(slots.take(address(5)).is_ok());
         drop(taken);
-        assert_eq!(places.inner.lock().taken, 0);
-        assert!(places.inner.lock().by_address.is_empty());
+        assert_eq!(slots.inner.lock().taken, 0);
+        assert!(slots.inner.lock().by_address.is_empty());
     }
 
     #[test]
     fn an_address_has_its_share_and_its_own_strangers_give_way() {
-        let places = Places::new(10, 2);
-        let mut one = places.take(address(1)).unwrap().0;
-        let other = places.take(address(2)).unwrap().0;
+        let slots = ConnectionSlots::new(10, 2);
+        let mut one = slots.take(address(1)).unwrap().0;
+        let other = slots.take(address(2)).unwrap().0;
         one.log_in();
-        let stranger = places.take(address(1)).unwrap().0;
-        assert!(places.inner.lock().strangers.contains_key(&other.number));
-        let (mut newcomer, gave_way) = places.take(address(1)).unwrap();
-        assert!(gave_way);
-        assert!(places.inner.lock().strangers.contains_key(&other.number), "another's stranger stays");
+        let stranger = slots.take(address(1)).unwrap().0;
+        assert!(slots.inner.lock().strangers.contains_key(&other.number));
+        let (mut newcomer, displaced) = slots.take(address(1)).unwrap();
+        assert!(displaced);
+        assert!(slots.inner.lock().strangers.contains_key(&other.number), "another's stranger stays");
         drop(stranger);
         newcomer.log_in();
-        assert_eq!(places.take(address(1)).map(drop), Err(Full::Address));
-        assert!(places.take(address(3)).is_ok());
+        assert_eq!(slots.take(address(1)).map(drop), Err(Full::Address));
+        assert!(slots.take(address(3)).is_ok());
     }
 
     #[test]

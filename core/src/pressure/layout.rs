@@ -1,19 +1,20 @@
-//! What the accounting has to know of its window while it counts: capacity, TTL, and whether duplicates make ids young.
+//! The settings of a window that the accounting needs while it counts: the capacity, the TTL, and whether duplicates
+//! renew ids. They determine the layout of the ghost.
 
 use crate::window::engine::Stamp;
 use crate::window::{Key, Limits};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Parts that the counting is divided into: as the window divides its keys among locks.
+/// The number of stripes. It is the number of locks among which the window divides its keys.
 pub(super) const STRIPES: usize = Key::LOCKS;
-/// The ghost has room for so many times the window's capacity.
+/// The ghost has room for this many times the window's capacity.
 const GHOST_FACTOR: usize = 4;
-/// A stripe's part of the ghost has at least so many slots, 128 KiB in all: a small window under far too much traffic is
-/// where one wants the count most, and four times little is little.
+/// The least number of slots in a stripe's part of the ghost; it takes 128 KiB for all stripes. A small window under
+/// heavy traffic needs the count of escaped duplicates most, and four times a small capacity would be too few slots.
 const GHOST_LEAST: usize = 1024;
 
-/// As it is in force. Written seldom, read by whoever works a journal off.
+/// The settings in force. They are rarely written, and are read each time that a journal is applied.
 #[derive(Debug)]
 pub(super) struct InForce {
     capacity: AtomicU64,
@@ -28,12 +29,12 @@ impl Default for InForce {
     }
 }
 
-/// A stripe's part of the ghost of a window of this capacity.
+/// Returns the slots of a stripe's part of the ghost, for a window of this capacity.
 fn slots(capacity: usize) -> usize {
     (capacity.saturating_mul(GHOST_FACTOR) / STRIPES).max(GHOST_LEAST)
 }
 
-/// What the whole ghost of a window of this capacity takes.
+/// Returns the bytes of the whole ghost, for a window of this capacity.
 pub(super) fn ghost_bytes(capacity: usize) -> usize {
     slots(capacity).saturating_mul(STRIPES * size_of::<u32>())
 }
@@ -45,38 +46,38 @@ impl InForce {
         self.refresh.store(limits.refresh_on_duplicate, Relaxed);
     }
 
-    pub(super) fn form(&self) -> Form {
+    pub(super) fn layout(&self) -> GhostLayout {
         let capacity = usize::try_from(self.capacity.load(Relaxed)).unwrap_or(usize::MAX);
         let slots = slots(capacity);
-        // A power of two, so that there is no division: the TTL is 512 to 1024 ticks.
+        // The length of a tick is a power of two, to avoid a division. A TTL is 512 to 1024 ticks.
         let shift = (self.ttl.load(Relaxed) / 1024).max(1).next_power_of_two().ilog2();
-        Form { slots, shift, refresh: self.refresh.load(Relaxed) }
+        GhostLayout { slots, shift, refresh: self.refresh.load(Relaxed) }
     }
 }
 
-/// How a stripe's part of the ghost is made.
+/// The layout of a stripe's part of the ghost.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Form {
+pub(super) struct GhostLayout {
     /// keys that it has room for
     pub(super) slots: usize,
-    /// a tick is 2 to this many nanoseconds
+    /// a tick is 2 to the power of `shift` nanoseconds
     shift: u32,
-    /// see [`Limits`]
+    /// whether a duplicate renews its id, see [`Limits`]
     pub(super) refresh: bool,
 }
 
-impl Form {
+impl GhostLayout {
     pub(super) fn tick(self, at: Stamp) -> u64 {
         at.0 >> self.shift
     }
 
-    /// When this tick begins.
+    /// Returns the moment at which this tick begins.
     pub(super) fn begin(self, tick: u64) -> Stamp {
         Stamp(tick.saturating_mul(1 << self.shift))
     }
 
-    /// Whether a table of this form does for another, too: within a factor of two.
-    pub(super) fn serves(self, other: Form) -> bool {
+    /// Returns true if a table of this layout also serves for the other one: both differ by at most a factor of two.
+    pub(super) fn serves(self, other: GhostLayout) -> bool {
         let sizes = self.slots <= other.slots * 2 && other.slots <= self.slots * 2;
         sizes && self.shift.abs_diff(other.shift) <= 1
     }

@@ -1,0 +1,78 @@
+//! Publishes that waited as frames in the line, and go on together. While a store is asked about them one by one, each would
+//! wait for the answer to the one before it.
+
+use super::line::Line;
+use super::reading::Reading;
+use crate::session::candidate::{Candidate, Terms};
+use crate::session::cx::Cx;
+use crate::session::outbox::{Piece, View};
+use crate::session::rights::Standing;
+use crate::window::{Ask, Ticket, Verdict, Window, is_same};
+use crate::wire::ChannelId;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Plain publishes of one window that were taken from the line.
+#[derive(Default)]
+pub(super) struct WaitingBatch {
+    window: Option<Arc<dyn Window>>,
+    publishes: Vec<(Piece, Bytes, Terms)>,
+}
+
+impl WaitingBatch {
+    pub(super) fn len(&self) -> usize {
+        self.publishes.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.publishes.is_empty()
+    }
+
+    /// Takes the first publish of the line. Returns false if it is not whole or not plain, or is judged by another window.
+    pub(super) fn take_first(&mut self, line: &mut Line, cx: &mut Cx<'_>) -> bool {
+        let Some((publish, header, count)) = line.first_publish() else { return false };
+        let Some((window, terms)) = read(publish, header, cx) else { return false };
+        if !is_same(self.window.get_or_insert_with(|| Arc::clone(&window)), &window) {
+            return false;
+        }
+        let taken = line.pop_publish(count);
+        self.publishes.extend(taken.map(|(publish, content)| (publish, content, terms)));
+        true
+    }
+
+    /// Asks the window about all of them. Calls `judge` with each of them, in their order. The client's tags are not known here.
+    pub(super) fn ask(
+        self,
+        channel: ChannelId,
+        cx: &mut Cx<'_>,
+        mut judge: impl FnMut(Candidate<'_>, Ticket, Verdict, &mut Cx<'_>),
+    ) {
+        let WaitingBatch { window: Some(window), publishes } = self else { return };
+        let tickets = &mut cx.link.tickets;
+        let ask =
+            |(_, _, terms): &(Piece, Bytes, Terms)| Ask { claim: terms.claim, ticket: tickets.draw(channel) };
+        let asks: Vec<Ask> = publishes.iter().map(ask).collect();
+        let mut verdicts: Vec<Option<Verdict>> = asks.iter().map(|_| None).collect();
+        Arc::clone(&window).reserve(&asks, cx.now, &cx.link.mailbox, &mut verdicts);
+        for (((publish, content, terms), ask), verdict) in publishes.into_iter().zip(asks).zip(verdicts) {
+            let (publish, content) = (publish.view(), View::whole(&content));
+            let candidate = Candidate { window: &window, terms, publish, content, left: 0 };
+            // A window that gives no verdict breaks its contract: nothing will come, which is what `Crowded` says.
+            judge(candidate, ask.ticket, verdict.unwrap_or(Verdict::Crowded), cx);
+        }
+    }
+}
+
+/// Reads a publish that needs nothing special: the window that judges it, and its terms.
+fn read(publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Option<(Arc<dyn Window>, Terms)> {
+    let route = cx.link.finder.route(cx.shared, &cx.link.rights, publish.payload())?;
+    let judge = route.judge()?;
+    let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
+    if standing == Standing::Unknown {
+        return None;
+    }
+    match Reading::of(header, route, judge, standing, &cx.shared.keys) {
+        Reading::Plain(terms) => Some((Arc::clone(&judge.window), terms)),
+        Reading::Body | Reading::Bypass | Reading::NoId | Reading::Malformed => None,
+    }
+}
