@@ -1,7 +1,7 @@
 //! The configuration: files that are shipped, files that are wrong, precedence, and the way back to a file.
 
 use hapax::config::{Config, Given, LogFormat, Overrides, Problems, Secret, Source};
-use hapax_core::window::{Confirms, Key, Mode, Scope};
+use hapax_core::window::{ConfirmRule, Key, Mode, Scope};
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
 use std::path::{Path, PathBuf};
@@ -232,7 +232,7 @@ fn every_key_arrives() {
     assert_eq!((settings.max_unresolved, settings.held_bytes, settings.frame_max), (2, 0, 8192));
     let [window, second] = config.windows.as_slice() else { panic!("{:?}", config.windows) };
     assert_eq!(window.rules.id, IdSource::Header("x-dedup: odd".into()));
-    assert_eq!((window.rules.scope, window.rules.confirms), (Scope::Vhost, Confirms::ClientOnly));
+    assert_eq!((window.rules.scope, window.rules.confirms), (Scope::Vhost, ConfirmRule::ClientOnly));
     assert_eq!(window.rules.forward_to.as_deref(), Some("back\"ing"));
     assert_eq!((window.limits.capacity, window.limits.mode), (7, Mode::Observe));
     assert!(window.limits.refresh_on_duplicate);

@@ -225,3 +225,33 @@ pub struct WhatIfPoint {
     /// memory that this capacity would take
     pub bytes: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a kind of window can't know is not shown as zero.
+    #[test]
+    fn facts_that_are_not_known_are_absent() {
+        let keys = ["entries", "in_flight", "capacity", "pressure"];
+        let has = |facts: &Facts| {
+            let json = serde_json::to_value(facts).unwrap();
+            keys.map(|key| json.get(key).is_some())
+        };
+        let nothing = Facts::default();
+        let all = Facts {
+            entries: Some(0),
+            in_flight: Some(0),
+            capacity: Some(0),
+            pressure: Some(0.0),
+            ..Facts::default()
+        };
+        assert_eq!((has(&nothing), has(&all)), ([false; 4], [true; 4]));
+        let text = serde_json::to_string(&nothing).unwrap();
+        assert_eq!(serde_json::from_str::<Facts>(&text).unwrap(), nothing);
+        assert_eq!(
+            (nothing.full(), Facts { entries: Some(1), capacity: Some(4), ..nothing.clone() }.full()),
+            (None, Some(0.25))
+        );
+    }
+}

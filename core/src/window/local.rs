@@ -386,7 +386,7 @@ mod tests {
             scope: Scope::default(),
             in_doubt: InDoubt::Forget,
             missing_id: MissingId::Forward,
-            confirms: Confirms::Shadow,
+            confirms: ConfirmRule::Shadow,
             forward_to: None,
         };
         let limits = Limits {

@@ -140,7 +140,7 @@ pub enum MissingId {
 /// Whether Hapax selects confirms upstream for clients that do not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Confirms {
+pub enum ConfirmRule {
     /// Hapax selects confirms upstream before the first publish that it judges
     #[default]
     Shadow,
@@ -161,8 +161,8 @@ pub struct Rules {
     pub in_doubt: InDoubt,
     /// see [`MissingId`]
     pub missing_id: MissingId,
-    /// see [`Confirms`]
-    pub confirms: Confirms,
+    /// see [`ConfirmRule`]
+    pub confirms: ConfirmRule,
     /// publish what is fresh to this exchange instead
     pub forward_to: Option<Arc<str>>,
 }
@@ -176,7 +176,7 @@ impl Rules {
             scope: Scope::default(),
             in_doubt: InDoubt::default(),
             missing_id: MissingId::default(),
-            confirms: Confirms::default(),
+            confirms: ConfirmRule::default(),
             forward_to: None,
         }
     }

@@ -5,11 +5,11 @@ use super::desk::{Desk, confirm, m};
 use crate::support::frames::{Frames, message};
 use crate::support::methods::{ack, channel_close_for, channel_close_ok, publish_refused};
 use crate::support::pair::Pair;
-use hapax_core::window::Confirms;
+use hapax_core::window::ConfirmRule;
 
 fn client_only() -> Desk {
     Desk::with(|plan| {
-        plan.rules.confirms = Confirms::ClientOnly;
+        plan.rules.confirms = ConfirmRule::ClientOnly;
         plan.limits.capacity = 10_000;
     })
 }

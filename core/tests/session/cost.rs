@@ -10,7 +10,7 @@ use crate::support::methods::{
     tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok, tx_select, tx_select_ok,
 };
 use crate::support::pair::Pair;
-use hapax_core::window::{Confirms, InDoubt};
+use hapax_core::window::{ConfirmRule, InDoubt};
 
 /// The number of items; the other measurement has 16 times as many.
 const N: usize = 1_000;
@@ -307,7 +307,7 @@ fn p17_cost_of_a_channel_that_ends() {
 fn p17_cost_of_ids_that_are_committed_at_their_writing() {
     let prepare = |n: usize| {
         let desk = Desk::with(|plan| {
-            plan.rules.confirms = Confirms::ClientOnly;
+            plan.rules.confirms = ConfirmRule::ClientOnly;
             plan.limits.capacity = ALL;
         });
         let publishes = bytes((0..n).map(|n| mandatory(n).publish(1)));

@@ -6,8 +6,8 @@ use crate::support::pair::{Deaf, Everything, Pair, epoch, settings, shared};
 use hapax_core::session::{Settings, Shared};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    Confirms, Event, InDoubt, Key, KeyMaker, Limits, Listener, LocalWindow, Mailbox, MissingId, Mode, Rules,
-    Scope, Ticket, Verdict, Window, reserve_one,
+    ConfirmRule, Event, InDoubt, Key, KeyMaker, Limits, Listener, LocalWindow, Mailbox, MissingId, Mode,
+    Rules, Scope, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -71,7 +71,7 @@ impl Desk {
             scope: Scope::RoutingKey,
             in_doubt: InDoubt::Forget,
             missing_id: MissingId::Forward,
-            confirms: Confirms::Shadow,
+            confirms: ConfirmRule::Shadow,
             forward_to: None,
         };
         let limits = Limits {

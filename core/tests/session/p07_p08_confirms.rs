@@ -8,7 +8,7 @@ use crate::support::methods::{
 };
 use amq_protocol::protocol::BasicProperties;
 use amq_protocol::types::AMQPValue;
-use hapax_core::window::{Confirms, Event, Scope};
+use hapax_core::window::{ConfirmRule, Event, Scope};
 use hapax_core::wire::IdSource;
 
 #[test]
@@ -67,7 +67,7 @@ fn p07_no_confirms_before_their_selection_is_answered() {
 
 #[test]
 fn p07_no_confirms_client_only_commits_at_write() {
-    let desk = Desk::with(|plan| plan.rules.confirms = Confirms::ClientOnly);
+    let desk = Desk::with(|plan| plan.rules.confirms = ConfirmRule::ClientOnly);
     let mut pair = desk.pair();
     let (here, to_come) = cut(two("a").publish(1), 3);
     pair.client(here.clone());
@@ -87,7 +87,7 @@ fn p07_no_confirms_client_only_commits_at_write() {
 
 #[test]
 fn p07_no_confirms_client_only_still_heeds_the_clients() {
-    let desk = Desk::with(|plan| plan.rules.confirms = Confirms::ClientOnly);
+    let desk = Desk::with(|plan| plan.rules.confirms = ConfirmRule::ClientOnly);
     let mut pair = desk.confirming();
     publish(&mut pair, &m("a"));
     assert!(!desk.is_seen("a"));

@@ -11,7 +11,7 @@ use crate::support::pair::{Deaf, shared};
 use hapax_core::session::Shared;
 use hapax_core::window::Windows;
 use hapax_core::window::{
-    Confirms, Event, EvictionCause, InDoubt, Key, Limits, Listener, LocalWindow, MissingId, Mode, Rules,
+    ConfirmRule, Event, EvictionCause, InDoubt, Key, Limits, Listener, LocalWindow, MissingId, Mode, Rules,
     Scope, Window,
 };
 use hapax_core::wire::IdSource;
@@ -229,7 +229,7 @@ impl One {
             scope: if at == 1 { Scope::Exchange } else { Scope::RoutingKey },
             in_doubt: if plan.keep { InDoubt::Keep } else { InDoubt::Forget },
             missing_id: if plan.reject { MissingId::Reject } else { MissingId::Forward },
-            confirms: Confirms::Shadow,
+            confirms: ConfirmRule::Shadow,
             forward_to: plan.redirect.then(|| BACKING.into()),
         };
         let limits = Limits {

@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{Confirms, InDoubt, MissingId, Mode, Scope};
+use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, Scope};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,7 +46,7 @@ pub(in crate::admin) struct WindowFacts {
     missing_id: MissingId,
     /// whose confirms tell that a publish was stored
     #[schema(value_type = String, example = "shadow")]
-    confirms: Confirms,
+    confirms: ConfirmRule,
     /// true if a duplicate renews its id's TTL
     refresh_on_duplicate: bool,
     /// publishes that may wait for the outcome of one id

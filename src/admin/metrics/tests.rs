@@ -133,6 +133,10 @@ fn what_is_not_known_is_absent() {
         "window_recommended_bytes",
         "window_oldest_seconds",
         "window_hit_ratio",
+        "window_entries",
+        "window_in_flight",
+        "window_capacity",
+        "window_pressure",
     ] {
         let series = |window: &str| {
             samples.iter().any(|s| s.starts_with(&format!("hapax_{name}{{window=\"{window}\"}} ")))

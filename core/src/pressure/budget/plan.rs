@@ -2,7 +2,7 @@
 //! make.
 
 use super::pace::{Pace, Signs};
-use super::share::{Claim, share};
+use super::share::{Bid, share};
 use std::time::Instant;
 
 /// The smallest capacity that a window gets, in ids.
@@ -31,7 +31,7 @@ pub struct Seat<'a> {
 /// thousand ids in each.
 pub fn plan(budget: usize, seats: &mut [Seat<'_>], now: Instant) -> Vec<usize> {
     let weights: u64 = seats.iter().map(|seat| u64::from(seat.weight)).sum();
-    let claims: Vec<Claim> = seats
+    let bids: Vec<Bid> = seats
         .iter_mut()
         .map(|seat| {
             let weight = f64::from(seat.weight);
@@ -39,10 +39,10 @@ pub fn plan(budget: usize, seats: &mut [Seat<'_>], now: Instant) -> Vec<usize> {
             let rest = capacity_for(&seat.cost, whole(fair * REST)) as f64;
             let demand = seat.pace.tick(&seat.signs, FLOOR as f64, rest, now);
             let bytes = |ids: f64| (seat.cost)(whole(ids.ceil())) as f64;
-            Claim { weight, need: bytes(demand.need), like: bytes(demand.like) }
+            Bid { weight, need: bytes(demand.need), like: bytes(demand.like) }
         })
         .collect();
-    let granted = share(budget as f64, &claims);
+    let granted = share(budget as f64, &bids);
     let targets: Vec<usize> = seats
         .iter()
         .zip(granted)

@@ -4,9 +4,9 @@
 //! the same rule. This way, nobody loses a share that it needs, and no share is unused while somebody needs it. When all
 //! needs are met, the remaining budget is divided by the same rule among the windows that would like a little more.
 
-/// The claim of one window. All amounts have the same unit, which is bytes here.
+/// The bid of one window. All amounts have the same unit, which is bytes here.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Claim {
+pub struct Bid {
     /// its share of the budget relative to others
     pub weight: f64,
     /// with less than this, it forgets ids early
@@ -16,12 +16,12 @@ pub struct Claim {
 }
 
 /// Returns what each window gets. Together this is never more than the budget.
-pub fn share(budget: f64, claims: &[Claim]) -> Vec<f64> {
-    let needs: Vec<_> = claims.iter().map(|claim| (claim.weight, claim.need)).collect();
+pub fn share(budget: f64, bids: &[Bid]) -> Vec<f64> {
+    let needs: Vec<_> = bids.iter().map(|bid| (bid.weight, bid.need)).collect();
     let got = fill(budget, &needs);
     let left = budget - got.iter().sum::<f64>();
     let wishes: Vec<_> =
-        claims.iter().zip(&got).map(|(claim, got)| (claim.weight, (claim.like - got).max(0.0))).collect();
+        bids.iter().zip(&got).map(|(bid, got)| (bid.weight, (bid.like - got).max(0.0))).collect();
     let more = fill(left, &wishes);
     got.iter().zip(more).map(|(got, more)| got + more).collect()
 }
@@ -51,46 +51,42 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn claim(weight: f64, need: f64, like: f64) -> Claim {
-        Claim { weight, need, like: like.max(need) }
+    fn bid(weight: f64, need: f64, like: f64) -> Bid {
+        Bid { weight, need, like: like.max(need) }
     }
 
     #[test]
     fn what_one_does_not_need_another_borrows() {
-        let shares = |claims: &[Claim]| share(90.0, claims);
-        assert_eq!(shares(&[claim(1.0, 10.0, 0.0), claim(1.0, 500.0, 0.0)]), [10.0, 80.0]);
-        assert_eq!(shares(&[claim(1.0, 60.0, 0.0), claim(1.0, 500.0, 0.0)]), [45.0, 45.0], "and gives back");
-        assert_eq!(shares(&[claim(2.0, 500.0, 0.0), claim(1.0, 500.0, 0.0)]), [60.0, 30.0]);
-        assert_eq!(
-            shares(&[claim(1.0, 10.0, 80.0), claim(1.0, 20.0, 20.0)]),
-            [70.0, 20.0],
-            "a wish comes last"
-        );
-        assert_eq!(shares(&[claim(1.0, 10.0, 80.0), claim(1.0, 85.0, 85.0)]), [10.0, 80.0]);
+        let shares = |bids: &[Bid]| share(90.0, bids);
+        assert_eq!(shares(&[bid(1.0, 10.0, 0.0), bid(1.0, 500.0, 0.0)]), [10.0, 80.0]);
+        assert_eq!(shares(&[bid(1.0, 60.0, 0.0), bid(1.0, 500.0, 0.0)]), [45.0, 45.0], "and gives back");
+        assert_eq!(shares(&[bid(2.0, 500.0, 0.0), bid(1.0, 500.0, 0.0)]), [60.0, 30.0]);
+        assert_eq!(shares(&[bid(1.0, 10.0, 80.0), bid(1.0, 20.0, 20.0)]), [70.0, 20.0], "a wish comes last");
+        assert_eq!(shares(&[bid(1.0, 10.0, 80.0), bid(1.0, 85.0, 85.0)]), [10.0, 80.0]);
     }
 
     proptest! {
         #[test]
         fn for_any_claims(
             budget in 0.0..1e10_f64,
-            claims in prop::collection::vec((1..100_u32, 0.0..1e10_f64, 0.0..1e10_f64), 0..12),
+            bids in prop::collection::vec((1..100_u32, 0.0..1e10_f64, 0.0..1e10_f64), 0..12),
         ) {
-            let claims: Vec<Claim> = claims.iter().map(|(w, need, more)| claim(f64::from(*w), *need, need + more)).collect();
-            let got = share(budget, &claims);
+            let bids: Vec<Bid> = bids.iter().map(|(w, need, more)| bid(f64::from(*w), *need, need + more)).collect();
+            let got = share(budget, &bids);
             let sum: f64 = got.iter().sum();
-            let weights: f64 = claims.iter().map(|claim| claim.weight).sum();
+            let weights: f64 = bids.iter().map(|bid| bid.weight).sum();
             prop_assert!(sum <= budget * (1.0 + 1e-9), "never above the budget: {sum}");
-            let wanted: f64 = claims.iter().map(|claim| claim.like).sum();
+            let wanted: f64 = bids.iter().map(|bid| bid.like).sum();
             prop_assert!(sum >= budget.min(wanted) * (1.0 - 1e-9), "nothing lies idle that somebody wants");
-            for (claim, got) in claims.iter().zip(&got) {
-                let fair = budget * claim.weight / weights;
-                prop_assert!(*got >= claim.need.min(fair) * (1.0 - 1e-9), "a share that is needed: {got} of {fair}");
-                prop_assert!(*got <= claim.like * (1.0 + 1e-9), "no more than it would like");
+            for (bid, got) in bids.iter().zip(&got) {
+                let fair = budget * bid.weight / weights;
+                prop_assert!(*got >= bid.need.min(fair) * (1.0 - 1e-9), "a share that is needed: {got} of {fair}");
+                prop_assert!(*got <= bid.like * (1.0 + 1e-9), "no more than it would like");
             }
             // A window with less than it needs must have, relative to its weight, at least as much as any window above
             // its share.
-            for (poor, had) in claims.iter().zip(&got).filter(|(claim, got)| **got < claim.need * (1.0 - 1e-9)) {
-                for (rich, got) in claims.iter().zip(&got) {
+            for (poor, had) in bids.iter().zip(&got).filter(|(bid, got)| **got < bid.need * (1.0 - 1e-9)) {
+                for (rich, got) in bids.iter().zip(&got) {
                     prop_assert!(got / rich.weight <= had / poor.weight * (1.0 + 1e-6) + 1e-6, "{poor:?} and {rich:?}");
                 }
             }

@@ -16,7 +16,7 @@ use crate::session::returns::ReturnKey;
 use crate::session::transaction::Transactions;
 use crate::session::unremembered::Deadline;
 use crate::session::written::Written;
-use crate::window::{Claim, Confirms as ConfirmRule, ForgetCause, Reservation, Window};
+use crate::window::{Claim, ConfirmRule, ForgetCause, Reservation, Window};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Settle};
 use crate::wire::{ChannelId, emit};

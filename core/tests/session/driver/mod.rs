@@ -19,7 +19,7 @@ use hapax_core::session::{Output, Phase, Session};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::event;
 use hapax_core::window::{
-    Confirms, InDoubt, Key, KeyMaker, Limits, LocalWindow, Mailbox, MissingId, Mode, Reservation, Rules,
+    ConfirmRule, InDoubt, Key, KeyMaker, Limits, LocalWindow, Mailbox, MissingId, Mode, Reservation, Rules,
     Scope, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::properties::IdValue;
@@ -109,7 +109,7 @@ impl Driver {
             scope: Scope::RoutingKey,
             in_doubt: if one & 2 != 0 { InDoubt::Keep } else { InDoubt::Forget },
             missing_id: if one & 4 != 0 { MissingId::Reject } else { MissingId::Forward },
-            confirms: if one & 8 != 0 { Confirms::ClientOnly } else { Confirms::Shadow },
+            confirms: if one & 8 != 0 { ConfirmRule::ClientOnly } else { ConfirmRule::Shadow },
             forward_to: (one & 16 != 0).then(|| "backing".into()),
         };
         let limits = Limits {
