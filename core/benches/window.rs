@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Publishes that a session finds in one read.
-const READ: u64 = 64;
+const READ: u32 = 64;
 const CAPACITY: usize = 1_000_000;
 const TTL: Duration = Duration::from_secs(600);
 /// Operations of one turn, and turns of each.
@@ -101,10 +101,11 @@ impl<L: Listener> Rig<L> {
     /// Handles a read as a session does: reserves its ids together, and commits them when the upstream has acked them. If
     /// `together` is false, both happen one by one.
     fn read(&mut self, together: bool) {
-        let asks: Vec<Ask> =
-            (1..=READ).map(|n| Ask { claim: key(self.next + n).into(), ticket: Ticket(0) }).collect();
-        self.next += READ;
-        self.now += self.job.step() * READ as u32;
+        let asks: Vec<Ask> = (1..=u64::from(READ))
+            .map(|n| Ask { claim: key(self.next + n).into(), ticket: Ticket(0) })
+            .collect();
+        self.next += u64::from(READ);
+        self.now += self.job.step() * READ;
         let mut verdicts: Vec<Option<Verdict>> = asks.iter().map(|_| None).collect();
         if together {
             self.window.clone().reserve(&asks, self.now, &self.mailbox, &mut verdicts);
@@ -129,8 +130,8 @@ impl<L: Listener> Rig<L> {
     /// Returns nanoseconds per operation, measured by whole reads.
     fn reads(&mut self, together: bool) -> f64 {
         let begin = now();
-        (0..TURN / READ).for_each(|_| self.read(together));
-        begin.elapsed().as_secs_f64() * 1e9 / (TURN / READ * READ) as f64
+        (0..TURN / u64::from(READ)).for_each(|_| self.read(together));
+        begin.elapsed().as_secs_f64() * 1e9 / (TURN / u64::from(READ) * u64::from(READ)) as f64
     }
 
     fn run(&mut self, count: u64) {
@@ -210,7 +211,7 @@ fn quartile(mut values: Vec<f64>) -> f64 {
 }
 
 #[expect(clippy::print_stdout, reason = "it is what the bench is for")]
-fn hints() {
+fn together() {
     for engine in EngineKind::ALL.into_iter().rev() {
         let mut rig = Rig::new(engine, Arc::new(Accounting::new()), Job::Churn);
         let (mut cold, mut warm) = (Vec::new(), Vec::new());
@@ -258,7 +259,7 @@ fn main() {
         assert!(count_only(&what).is_some(), "HAPAX_BENCH={what}: write it as churn:lru:on");
         return;
     }
-    hints();
+    together();
     ratios();
     let mut all = Criterion::default().configure_from_args();
     criterion(&mut all);

@@ -47,7 +47,7 @@ fn fresh(
     ttl: Duration,
     n: u64,
 ) -> bool {
-    let verdict = reserve_one(&window, ground::key(n), now, mailbox, Ticket(0));
+    let verdict = reserve_one(window, ground::key(n), now, mailbox, Ticket(0));
     let Verdict::Fresh(reservation) = verdict else { return false };
     reservation.commit(now, ttl);
     true

@@ -4,7 +4,7 @@
 //! the longest single operation, are why this is not a criterion bench. *Fill*: fresh ids (reserve and commit) into an
 //! empty window. *Hit*: duplicates of random remembered ids. *Churn*: fresh ids into the full window, each of which
 //! evicts one. By then, the order of the remembered ids is shuffled. *Told*: the same operations as a session does
-//! them, [`READ`] ids at a time, after the hints of `Window::warm`. All values are medians of [`ROUNDS`].
+//! them, [`READ`] ids at a time, asked for together. All values are medians of [`ROUNDS`].
 //!
 //! All times are processor times. Other work of the machine hardly counts, but page faults and spinning for a lock do.
 //! The longest operation is that of a fill and a churn together. The value beside it is the longest of as many
@@ -28,7 +28,7 @@ const TTL: Duration = Duration::from_secs(3600);
 const ROUNDS: usize = 5;
 /// Operations per round.
 const OPS: u64 = 400_000;
-/// Ids per read with hints.
+/// Ids per read.
 const READ: usize = 64;
 /// With more ids, moka would take minutes and gigabytes.
 const MOST_OF_MOKA: u64 = 1_000_000;

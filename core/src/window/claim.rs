@@ -1,8 +1,8 @@
-//! What a publish claims from its window, and how it asks for it.
+//! The claim of a publish on its window, and the question that it asks.
 
 use super::{Key, Ticket};
 
-/// What a publish claims from its window: that nobody has published this before.
+/// A claim of a publish on its window: "nobody has published this before".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Claim {
     /// An id, as its keyed digest.

@@ -17,7 +17,7 @@ pub(super) struct CommitGroup<'a, L: ?Sized> {
     now: Stamp,
     /// The events of one lock, told while it is held.
     events: Vec<Event>,
-    /// Who waits for the outcomes. They are told when no lock is held.
+    /// The waiters of all keys. Their letters are delivered when no lock is held.
     waiters: Vec<(Arc<Mailbox>, Ticket)>,
     /// Commits that have to be made one by one: the reservation was overtaken, or the TTL is zero.
     special: Vec<(Key, Duration)>,

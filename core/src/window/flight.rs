@@ -159,7 +159,7 @@ pub(super) struct Flight {
 
 const _: () = assert!(size_of::<(Key, Flight)>() == 32);
 
-/// The waiters of one key, and what has to be known to let one of them take over. The mailboxes are weak: a session that ends may
+/// The waiters of one key, and the facts that a take-over needs. The mailboxes are weak: a session that ends may
 /// leave its place behind.
 #[derive(Debug, Default)]
 struct Waiters {
@@ -346,8 +346,8 @@ mod tests {
         Instant::now()
     }
 
-    /// A `Wait` keeps its mailbox alive and leaves the queue when it is dropped. So a waiter without a session is rare, but possible
-    /// for a moment while a session ends.
+    /// A `Wait` keeps its mailbox alive and leaves the queue when it is dropped. A waiter without a session is
+    /// rare, but it is possible for a moment while a session ends.
     #[test]
     fn the_dead_are_passed_over_and_take_no_place() {
         let (dead, alive) = (Arc::new(Mailbox::new()), Arc::new(Mailbox::new()));

@@ -30,10 +30,6 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         self
     }
 
-    fn warm(&self, claims: &[Claim]) {
-        self.0.warm(claims);
-    }
-
     fn reserve(
         self: Arc<Self>,
         asks: &[Ask],

@@ -1,10 +1,10 @@
-//! What an operator asks of a window, and what an operator changes.
+//! The trait by which operators look at a window and change it.
 
 use super::engine::Stamp;
 use super::{Claim, Limits, Mode, Recorder, Seen, Window};
 use std::time::{Duration, Instant};
 
-/// What a window knows about one claim.
+/// The state of one claim.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Found {
     /// It is neither seen nor in flight.
@@ -20,48 +20,48 @@ pub enum Found {
 /// `None` means that this kind of window can't know, or can't do it. It is shown as absent, never as zero. As in [`Window`],
 /// no method has a default: a wrapper that forgets to forward one does not compile.
 pub trait Inspect: Window {
-    /// The ids that it remembers, expired ones that were not swept yet included.
+    /// Returns the number of remembered ids, expired ones that were not swept yet included.
     fn entries(&self) -> Option<usize>;
-    /// The ids that it remembers at most.
+    /// Returns how many ids can be remembered.
     fn capacity(&self) -> Option<usize>;
-    /// The reservations whose outcome is not known. They do not count against the capacity.
+    /// Returns the number of reservations whose outcome is not known. They do not count against the capacity.
     fn in_flight(&self) -> Option<usize>;
-    /// Whether a duplicate makes an id young again.
+    /// Returns true if a duplicate makes an id young again.
     fn refreshes_on_duplicate(&self) -> bool;
-    /// How many publishes may wait for the outcome of one claim.
+    /// Returns how many publishes may wait for the outcome of one claim.
     fn waiters_per_id(&self) -> usize;
-    /// The bytes that the window takes in this process.
+    /// Estimates the bytes that the window takes in this process.
     fn bytes(&self) -> usize;
-    /// Of [`Inspect::bytes`], what the remembered ids take.
+    /// Estimates the bytes that the remembered ids take in this process: a part of [`Inspect::bytes`].
     fn store_bytes(&self) -> usize;
-    /// What the remembered ids would take in this process if there were so many.
+    /// Estimates the bytes that this many remembered ids would take in this process.
     fn store_bytes_at(&self, capacity: usize) -> usize;
-    /// What one remembered id takes in this process when the window is well filled.
+    /// Estimates the bytes that one remembered id takes in this process when the window is well filled.
     fn bytes_per_id(&self) -> f64;
-    /// The age of the id that has to make room next.
+    /// Returns the age of the id that has to make room next.
     fn oldest(&self, now: Instant) -> Option<Duration>;
-    /// This moment on the window's own clock, which its events use.
+    /// Converts an instant to the window's own clock, which its events use.
     fn stamp(&self, now: Instant) -> Stamp;
-    /// What is known about a claim. Does not count as a duplicate.
+    /// Looks a claim up. Does not count as a duplicate.
     fn find(&self, claim: Claim, now: Instant) -> Option<Found>;
-    /// Makes one seen claim unknown, and says whether it was seen. What is in flight stays so.
+    /// Makes one seen claim unknown, and says whether it was seen. A claim in flight stays in flight.
     fn forget(&self, claim: Claim, now: Instant) -> Option<bool>;
-    /// Makes all seen claims unknown, and says how many there were. What is in flight stays so.
+    /// Makes all seen claims unknown, and says how many there were. Claims in flight stay in flight.
     fn flush(&self, now: Instant) -> Option<usize>;
-    /// Changes the capacity (at least 1). What no longer has room is forgotten at once, least recently seen first.
+    /// Changes the capacity (at least 1). Ids that no longer fit are forgotten at once, least recently seen first.
     fn resize(&self, capacity: usize, now: Instant) -> Option<()>;
-    /// Changes the TTL of what will be committed from now on.
+    /// Changes the TTL of ids that will be committed from now on.
     fn set_ttl(&self, ttl: Duration);
     /// Changes the mode.
     fn set_mode(&self, mode: Mode);
     /// Removes expired ids that are easy to find. To be called when no publish does it in passing.
     fn sweep(&self, now: Instant);
-    /// Records the publishes that are judged from now on; `None` as well if too many record already.
+    /// Records the publishes that are judged from now on. Returns `None`, too, if too many recorders are open already.
     fn record(&self, now: Instant) -> Option<Recorder>;
 }
 
 impl dyn Inspect + '_ {
-    /// Capacity, TTL and mode in force now, and the bounds; `None` for a window without a capacity.
+    /// Returns capacity, TTL and mode in force now, and the bounds; `None` for a window without a capacity.
     pub fn limits(&self) -> Option<Limits> {
         Some(Limits {
             capacity: self.capacity()?,

@@ -173,10 +173,6 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         self.dials.ttl()
     }
 
-    fn warm(&self, claims: &[Claim]) {
-        self.table.warm(claims.iter().copied(), false);
-    }
-
     fn handle(self: Arc<Self>) -> Arc<dyn Window> {
         Arc::new(Handle(self))
     }

@@ -1,18 +1,18 @@
-//! What is remembered: a bounded store of *seen* keys with a TTL, and the reservations of what is in flight.
+//! Windows: bounded stores of *seen* ids with a TTL, and the reservations of publishes that are in flight.
 //!
-//! A [`Window`] gives a [`Verdict`] for a [`Key`]. `Fresh` comes with a [`Reservation`]: commit makes the key *seen*,
-//! dropping it forgets the key and promotes one waiter. Reservations live beside the store, so no engine can ever
-//! evict one. An answer that is not known at once (`InFlight`, `Pending`) comes later by the asker's [`Mailbox`].
+//! A [`Window`] gives a [`Verdict`] about a [`Claim`]. `Fresh` comes with a [`Reservation`]. Committing the reservation makes the
+//! claim *seen*; dropping it forgets the claim and promotes one waiter. Reservations are kept beside the store, so no engine can
+//! ever evict one. A verdict that is not known at once (`InFlight`, `Pending`) comes later by the session's [`Mailbox`].
 //!
 //! ```text
 //!              reserve                commit                 TTL over, evicted, forgotten
 //!   unknown ─────────────▶ in flight ─────────▶ seen ──────────────────────────────────────▶ unknown
 //!      ▲                    │     ▲
-//!      └────────────────────┘     │ a waiter takes the place of the first (it was Fresh for the first, and is again)
+//!      └────────────────────┘     │ a waiter takes the place of the first publish, and its verdict is Fresh, too
 //!        drop, nobody waits ──────┘
 //! ```
 //!
-//! No socket, no task, no clock: `now` is an argument. Locks are held for one operation and never while a guard is
+//! There is no socket, no task and no clock here: `now` is an argument. A lock is held for one operation, and never while a guard is
 //! dropped or a mailbox is woken.
 
 mod cache_aligned;
@@ -50,44 +50,44 @@ use crate::wire::IdSource;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Keys that a window is told of at a time, before it is asked (see [`Window::warm`]).
+/// The number of claims that a window reads ahead together, and that a batch of commits has at most.
 pub(crate) const HINTED: usize = 64;
 
-/// What the window says of a publish.
+/// The verdict of a window about a publish.
 #[must_use]
 #[derive(Debug)]
 pub enum Verdict {
     /// Not seen: forward it; commit the reservation when the upstream has acked it, drop it otherwise.
     Fresh(Reservation),
-    /// Somebody's publish of this key is unresolved. The final verdict (`Fresh` = promoted in its place, `Duplicate` =
-    /// it was stored) comes to the mailbox under the ticket. Dropping the guard leaves the queue.
+    /// Another publish with this claim is in flight. The final verdict comes to the mailbox under the ticket: `Fresh` if this publish
+    /// takes its place, `Duplicate` if the other one was stored. Dropping the guard leaves the queue.
     InFlight(Wait),
-    /// As `InFlight`, but there are already as many waiters as the window allows for one key. Nothing will come. (Whether
-    /// the publish is refused for it is the asker's to decide, and to tell.)
+    /// As `InFlight`, but as many publishes wait already as the window allows for one claim. Nothing will come by mail. The session
+    /// decides whether it refuses the publish, and then tells the window ([`Event::Refused`]).
     Crowded,
     /// Seen: stored and acked by the upstream within the TTL.
     Duplicate,
-    /// The store has to be asked. The verdict (anything but `Pending`) comes to the mailbox under the ticket.
+    /// The window has to ask its store. The verdict (any but `Pending`) comes to the mailbox under the ticket.
     Pending(Wait),
 }
 
-/// Which reservation of a key it is: a window gives each its own, and none twice.
+/// The number of a reservation among those of its key. A window gives none twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Turn(pub u64);
 
-/// What a publish is told that has waited long enough for the outcome of another one.
+/// The answer to a publish that has waited long enough for the outcome of another one.
 #[must_use]
 #[derive(Debug)]
 pub enum TakeOver {
-    /// The key is its own now, as after [`Verdict::Fresh`]. The others wait for its outcome.
+    /// It holds the claim now, as after [`Verdict::Fresh`]. The other waiters wait for its outcome.
     Granted(Reservation),
-    /// Its patience is counted anew from here: since then another publish has the key, or the content of the one that has it
-    /// was still on its way.
+    /// It has to wait on. Its patience counts anew from `since`: another publish has held the claim since then, or the content of the
+    /// holder was still on its way at that time.
     Wait {
-        /// later than what it was asked with, and not later than now
+        /// later than the `since` of the question, and not later than now
         since: Instant,
     },
-    /// The key is not in flight for this waiter any more: its verdict is in its mailbox. (Who was not queued asks again.)
+    /// It does not wait any more: its verdict is in its mailbox. (A publish that was not queued has to ask again.)
     Answered,
 }
 
@@ -115,7 +115,7 @@ pub enum Mode {
     Off,
 }
 
-/// What becomes of reservations whose channel or upstream connection ended before the outcome was known.
+/// The rule for reservations whose channel or upstream connection ended before the outcome was known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InDoubt {
@@ -126,7 +126,7 @@ pub enum InDoubt {
     Keep,
 }
 
-/// What becomes of a publish without an id.
+/// The rule for a publish without an id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MissingId {
@@ -148,14 +148,14 @@ pub enum Confirms {
     ClientOnly,
 }
 
-/// How publishes are judged by a window; fixed while it lives, but for capacity, TTL and mode.
+/// The rules by which a window judges publishes. They are fixed while it lives; capacity, TTL and mode are not part of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rules {
     /// the window's name, the label of its metrics
     pub name: Arc<str>,
     /// where the id is
     pub id: IdSource,
-    /// what an id is unique within
+    /// the scope within which an id is unique
     pub scope: Scope,
     /// see [`InDoubt`]
     pub in_doubt: InDoubt,
@@ -182,7 +182,7 @@ impl Rules {
     }
 }
 
-/// What a session needs of a window: ask for verdicts and settle them. [`LocalWindow`] does it in the memory of this process;
+/// A window as a session uses it: the session asks for verdicts and settles them. [`LocalWindow`] does it in the memory of this process;
 /// a window with a store outside of it answers `Pending` and uses the mailbox.
 ///
 /// No method has a default, on purpose: a wrapper that forgets to forward one does not compile.
@@ -197,9 +197,6 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn handle(self: Arc<Self>) -> Arc<dyn Window>
     where
         Self: Sized + 'static;
-    /// A hint: these claims are about to be reserved, one call each. The window reads what that will read, all of it at once.
-    /// Changes nothing. A slice that is given to [`Window::reserve`] needs no hint.
-    fn warm(&self, claims: &[Claim]);
     /// Asks for verdicts: all that one read brings for a channel. Puts one verdict for each ask into `verdicts`, in the order of
     /// the asks; the two slices are equally long. A late verdict goes to the mailbox under the ask's ticket, in any order.
     fn reserve(
@@ -209,9 +206,10 @@ pub trait Window: Send + Sync + std::fmt::Debug {
         mailbox: &Arc<Mailbox>,
         verdicts: &mut [Option<Verdict>],
     );
-    /// What the window says without its store, by its own policy, about a `Pending` ask whose verdict is overdue. `Pending` again
-    /// means that its policy is to wait on. The earlier question was withdrawn ([`Window::leave`]), and no answer to it reaches
-    /// the mailbox any more; one that is there already is discarded, for this ticket is a new one. Called by [`Wait::overdue`] only.
+    /// Asks for a verdict without the store, by the window's own policy, because the answer to a `Pending` ask is overdue. `Pending`
+    /// again means that the policy is to wait on. The earlier question was withdrawn ([`Window::leave`]), so no answer to it reaches
+    /// the mailbox any more. An answer that is there already is discarded, because this ticket is a new one. Called by
+    /// [`Wait::overdue`] only.
     fn overdue(
         self: Arc<Self>,
         claim: Claim,
@@ -219,27 +217,26 @@ pub trait Window: Send + Sync + std::fmt::Debug {
         mailbox: &Arc<Mailbox>,
         ticket: Ticket,
     ) -> Verdict;
-    /// The reservation's commit. Until it is remembered the claim stays in flight for everybody else. Called by
+    /// Commits a reservation. Until it is remembered the claim stays in flight for everybody else. Called by
     /// [`Reservation::commit`] only.
     fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered;
-    /// As many commits; the position, if any, is one that covers all of them. Called by [`Reservations`] only.
+    /// Makes several commits. The position, if any, covers all of them. Called by [`Reservations`] only.
     fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered;
-    /// As `commit`, for an outcome that is not known, so nobody waits for its being remembered. Called by
+    /// Commits a reservation whose outcome is not known. Nobody waits until it is remembered. Called by
     /// [`Reservation::commit_in_doubt`] only. A window that does not count these apart need not tell them apart.
     fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration);
-    /// How far its log is written: every commit up to this position is remembered.
+    /// Returns how far its log is written: every commit up to this position is remembered.
     fn remembered(&self) -> Position;
     /// Wakes the session of this mailbox once [`Window::remembered`] has come to the position; at once if it has already.
     fn tell_when(&self, position: Position, mailbox: &Arc<Mailbox>);
-    /// What to do about the commits up to this position, which are overdue. The window counts those that are acked anyway.
+    /// Says what to do about the commits up to this position, which are overdue. The window counts those that are acked anyway.
     fn overdue_commit(&self, position: Position, now: Instant) -> OverdueCommit;
-    /// The rollback of the reservation of this turn: the oldest living waiter is promoted, unless the reservation was
-    /// overtaken. Called by [`Reservation`] only.
+    /// Gives up the reservation of this turn. The oldest waiter is promoted, unless the reservation was overtaken. Called by
+    /// [`Reservation`] only.
     fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause);
-    /// Takes the claim over from a publish that does not come to its end, for one that waits for it since `since`. The
-    /// reservation of the former is *overtaken*: what it stores is seen, what it does not store changes nothing.
-    /// `queued` is the waiter's place in the queue; none if it was [`Verdict::Crowded`]. Of all that have waited equally
-    /// long, one is granted it.
+    /// Lets a publish that waits since `since` take the claim over from a publish that does not come to its end. The reservation of
+    /// the latter is *overtaken*: if its message is stored, the claim is seen; if not, nothing changes. `queued` is the waiter's place
+    /// in the queue, `None` if its verdict was [`Verdict::Crowded`]. Of several that have waited equally long, one takes over.
     fn take_over(
         self: Arc<Self>,
         claim: Claim,
@@ -247,22 +244,22 @@ pub trait Window: Send + Sync + std::fmt::Debug {
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver;
-    /// See [`Reservation::set_uploading`], which alone calls it.
+    /// Notes whether the content of the publish is still on its way. Called by [`Reservation::set_uploading`] only.
     fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool);
-    /// Whether a publish that has waited long enough has to wait on all the same, where it could only be refused: the content
-    /// of the one that has the claim is not whole, or nobody has it any more, or its verdict is in its mailbox.
+    /// Returns true if a publish that has waited long enough, and could only be refused, has to wait on: because the content of the
+    /// holder is not complete, or because there is no holder any more, or because the verdict is in the mailbox already.
     fn waits_on(&self, claim: Claim, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool;
-    /// See [`Reservation::is_awaited`], which alone calls it.
+    /// Returns true if somebody waits for the reservation of this turn. Called by [`Reservation::is_awaited`] only.
     fn is_awaited(&self, claim: Claim, turn: Turn) -> bool;
-    /// A claim that was committed turns out not to be stored: it is unknown again. What is in flight stays so.
+    /// Makes a committed claim unknown again, because its message was not stored after all. A claim in flight stays in flight.
     fn disown(&self, claim: Claim, now: Instant);
-    /// A waiter leaves. Called by [`Wait`] only.
+    /// Removes a waiter. Called by [`Wait`] only.
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket);
     /// Tells the window's listener what the window itself cannot see (a publish without an id, a bypass, …).
     fn notice(&self, event: Event);
-    /// Whether the window wants to know where this publish goes, which it found fresh. It may do with a part of them.
+    /// Returns true if the window wants to know where this fresh publish goes. It may ask for a sample only.
     fn wants_origin(&self, claim: Claim) -> bool;
-    /// Where a fresh publish goes.
+    /// Takes the place where a fresh publish goes.
     fn note_origin(&self, origin: &Origin<'_>);
 }
 
@@ -282,7 +279,7 @@ pub fn reserve_one<W: Window + ?Sized>(
     verdict.unwrap_or(Verdict::Crowded)
 }
 
-/// Whether these are the same window, perhaps by two handles.
+/// Returns true if these are the same window, perhaps by two handles.
 pub(crate) fn is_same(one: &Arc<dyn Window>, other: &Arc<dyn Window>) -> bool {
     Arc::ptr_eq(one, other) || std::ptr::eq(one.rules(), other.rules())
 }

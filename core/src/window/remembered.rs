@@ -9,7 +9,7 @@ use std::time::Instant;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Position(pub u64);
 
-/// What a window says to a commit.
+/// The answer of a window to a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Remembered {
     /// The window remembers it.
@@ -18,7 +18,7 @@ pub enum Remembered {
     At(Position),
 }
 
-/// What the window says about a commit that it does not remember in time.
+/// The answer of a window about a commit that it does not remember in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OverdueCommit {
     /// Tell the client now. The window counts the id as not remembered.
@@ -27,7 +27,7 @@ pub enum OverdueCommit {
     WaitOn,
 }
 
-/// What became of the commit of one [`Reservation`](super::Reservation), or of several of one window.
+/// The result of committing one [`Reservation`](super::Reservation), or several of one window.
 #[derive(Debug)]
 pub enum Committed {
     /// The window remembers them: the client may be told.
@@ -44,7 +44,7 @@ pub struct Unremembered {
 }
 
 impl Committed {
-    /// What `window` has said to a commit.
+    /// Makes the result of the answer that `window` has given.
     pub(super) fn new(window: Arc<dyn Window>, remembered: Remembered) -> Committed {
         match remembered {
             Remembered::Now => Committed::Now,

@@ -80,10 +80,10 @@ impl Reservation {
     }
 }
 
-/// Reservations of one window that the upstream has stored together. Drop = forget, as for each of them.
+/// A batch of reservations of one window that the upstream has stored together. Dropping it forgets all of them.
 #[derive(Debug, Default)]
 pub struct Reservations {
-    /// Mostly there is no other.
+    /// The first reservation. In most batches there is no other, so it needs no allocation.
     first: Option<(Reservation, Duration)>,
     more: Vec<(Reservation, Duration)>,
 }
@@ -163,7 +163,7 @@ impl Wait {
         Wait { window: Some(window), claim, mailbox, ticket }
     }
 
-    /// Asks for the place of whoever has the claim, see [`Window::take_over`].
+    /// Asks the window to let this publish take the claim over from its holder, see [`Window::take_over`].
     pub fn take_over(&self, since: Instant, now: Instant) -> TakeOver {
         let queued = Some((&self.mailbox, self.ticket));
         match &self.window {

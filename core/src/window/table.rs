@@ -1,6 +1,6 @@
 //! The ids of a window in memory: the table of those in flight, beside the engine that remembers those that were stored.
 //!
-//! Every operation on a key holds the key's lock in the table of flights. So a key is in flight, or seen, or neither; it is never two of
+//! Every operation on a key holds the key's lock in the table of flights. A key is in flight, or seen, or neither. It is never two of
 //! these, and no other thread sees a state in between. Lock order: first the shard of the flights, then the engine. Both are
 //! released before a letter is delivered. A letter, or the mailbox around it, may be dropped on the way, and a reservation in it
 //! would come back here.

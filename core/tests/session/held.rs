@@ -50,10 +50,6 @@ impl Window for Interrupted {
         self
     }
 
-    fn warm(&self, claims: &[Claim]) {
-        self.inner.warm(claims);
-    }
-
     fn reserve(
         self: Arc<Self>,
         asks: &[Ask],

@@ -96,10 +96,6 @@ impl Window for Gate {
     fn ttl(&self) -> Duration {
         self.window.ttl()
     }
-    fn warm(&self, claims: &[Claim]) {
-        self.window.warm(claims);
-    }
-
     fn reserve(
         self: Arc<Self>,
         asks: &[Ask],

@@ -355,10 +355,6 @@ impl Window for LateWindow {
         self.inner.ttl()
     }
 
-    fn warm(&self, claims: &[Claim]) {
-        self.inner.warm(claims);
-    }
-
     fn reserve(
         self: Arc<Self>,
         asks: &[Ask],

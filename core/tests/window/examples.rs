@@ -283,7 +283,6 @@ fn a_late_window_answers_in_any_order_and_waits_have_a_home() {
     else {
         panic!("2 is first and 1 waits for it")
     };
-    // (A drop would take the ticket's new place away.)
     waits.into_iter().for_each(Wait::answered);
     first.forget(ForgetCause::Returned);
     let (1, Verdict::Fresh(second)) = letter(&mailbox) else { panic!("1 takes the place of 2") };

@@ -1,4 +1,4 @@
-//! What one read brings is asked for together, and what was stored together is committed together, window by window.
+//! The asks of one read are judged together, and reservations that were stored together are committed together, window by window.
 
 use crate::{LIMITS, TTL, assert_adds_up, base, window};
 use hapax_core::window::engine::EngineKind;
@@ -54,27 +54,31 @@ impl Side {
     }
 }
 
-fn asks(keys: &[u8]) -> Vec<Ask> {
+/// `read` makes the tickets unique.
+fn asks(read: u64, keys: &[u8]) -> Vec<Ask> {
     let ask = |(n, key): (u64, &u8)| Ask { claim: Key(u128::from(*key)).into(), ticket: Ticket(n) };
-    (0..).zip(keys).map(ask).collect()
+    (read * 1_000..).zip(keys).map(ask).collect()
 }
+
+/// There is room for everything.
+const ROOMY: Limits = Limits { capacity: 1_000, ..LIMITS };
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    /// Keys come several times in a read, and more of them than a window is told of at a time.
+    /// A read has the same key several times, and more keys than a window reads ahead at a time.
     #[test]
     fn a_slice_is_judged_as_its_asks_one_by_one(
         reads in prop::collection::vec(prop::collection::vec(0..40_u8, 0..150), 1..6),
         by_handle: bool,
     ) {
         for engine in EngineKind::ALL {
-            let limits = Limits { waiters_per_id: 2, ..LIMITS };
+            let limits = Limits { waiters_per_id: 2, ..ROOMY };
             let (mut together, mut single) =
                 (Side::new(engine, limits, by_handle), Side::new(engine, limits, false));
             let now = base();
-            for keys in &reads {
-                let asks = asks(keys);
+            for (read, keys) in (0..).zip(&reads) {
+                let asks = asks(read, keys);
                 let mut verdicts: Vec<Option<Verdict>> = asks.iter().map(|_| None).collect();
                 let mailbox = together.mailbox.clone();
                 together.holder.clone().reserve(&asks, now, &mailbox, &mut verdicts);
@@ -106,10 +110,10 @@ proptest! {
     }
 }
 
-/// What `push` gives back is about those that were pushed before.
+/// The result of `push` is about the reservations that were pushed before.
 #[test]
 fn a_batch_is_of_one_window_and_of_64_at_most() {
-    let [(one, told_one), (other, told_other)] = [(); 2].map(|()| window(EngineKind::Compact, LIMITS));
+    let [(one, told_one), (other, told_other)] = [(); 2].map(|()| window(EngineKind::Compact, ROOMY));
     let (now, mailbox) = (base(), Arc::new(Mailbox::new()));
     let fresh = |of: &Arc<LocalWindow>, n: u128| match reserve_one(of, Key(n), now, &mailbox, Ticket(0)) {
         Verdict::Fresh(reservation) => reservation,
@@ -127,7 +131,7 @@ fn a_batch_is_of_one_window_and_of_64_at_most() {
     assert_eq!((one.len(), other.len(), other.in_flight()), (65, 0, 1));
     assert!(matches!(stored.commit(now), Some(Committed::Now)));
     assert_eq!((other.len(), other.in_flight()), (1, 0));
-    // What is dropped is given back.
+    // A batch that is dropped forgets its reservations.
     drop(stored.push(fresh(&other, 2), now, TTL));
     drop(stored);
     assert_eq!(other.in_flight(), 0);
@@ -138,7 +142,7 @@ fn a_batch_is_of_one_window_and_of_64_at_most() {
 /// Two handles of a window are one window.
 #[test]
 fn handles_of_one_window_share_a_batch() {
-    let (window, _) = window(EngineKind::Compact, LIMITS);
+    let (window, _) = window(EngineKind::Compact, ROOMY);
     let handles = [window.clone().handle(), window.clone().handle()];
     let (now, mailbox) = (base(), Arc::new(Mailbox::new()));
     let mut stored = Reservations::default();

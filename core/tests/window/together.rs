@@ -58,7 +58,7 @@ fn those_of_two_windows_and_those_that_end_at_once_go_to_their_own() {
     for n in 0..300 {
         let of = if n % 3 == 0 { &other } else { &one };
         let ttl = if n % 5 == 0 { Duration::ZERO } else { TTL };
-        stored.push(fresh(reserve_one(&of, key(n), now, &mailbox, Ticket(n))), now, ttl);
+        stored.push(fresh(reserve_one(of, key(n), now, &mailbox, Ticket(n))), now, ttl);
     }
     stored.commit(now);
     stored.commit(now);

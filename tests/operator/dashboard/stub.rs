@@ -248,6 +248,9 @@ pub(crate) fn window_of(name: &str, facts: &Facts) -> Value {
 pub(crate) fn empty() -> Facts {
     Facts {
         capacity: Some(1_000_000),
+        entries: Some(0),
+        in_flight: Some(0),
+        pressure: Some(0.0),
         ttl_seconds: 600.0,
         coverage: 1.0,
         effective_seconds: 600.0,

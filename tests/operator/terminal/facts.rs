@@ -92,6 +92,7 @@ pub fn well() -> Facts {
         publishes: Publishes { fresh: 4_012, duplicate: 17, ..Publishes::default() },
         commits: 4_012,
         entries: Some(3_100),
+        in_flight: Some(0),
         capacity: Some(250_000),
         ttl_seconds: 3_600.0,
         bytes: 301_000,

@@ -18,8 +18,8 @@ const PER_SHARD: usize = 4096;
 const MAX_SHARDS: usize = 16;
 /// Expired entries that one insert removes from the tail.
 const SWEEP: usize = 2;
-/// How many entries from the tail are searched for an expired one, which then makes room instead of a live one. So a few long-lived
-/// ids at the tail do not cause live ids to be evicted while expired ones stay.
+/// How many entries from the tail are searched for an expired one, which then makes room instead of a live one. Without that, a few
+/// long-lived ids at the tail would cause live ids to be evicted while expired ones stay.
 const LOOK: usize = 8;
 /// Expired entries that a call to `sweep` removes from each shard.
 const SWEEP_IDLE: usize = 1024;

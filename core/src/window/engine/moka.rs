@@ -291,7 +291,8 @@ impl Hash for Stored {
     }
 }
 
-/// A look-up that brings the slot back. Of moka's look-ups only `contains_key` does not count as a use, and it says only yes or no.
+/// A look-up that brings the slot back. `contains_key` is the only look-up of moka that does not count as a use, and it says only
+/// yes or no.
 struct Peek {
     key: Key,
     found: RefCell<Option<Arc<Slot>>>,

@@ -5,8 +5,8 @@
 //! counts it in `passed`. A look-up goes on to the next line only if the count of the present line is not zero. Four look-ups
 //! in five end at home.
 //!
-//! A removal counts down. When a place becomes free, the nearest entry that passed this line moves back into it. So there are no
-//! tombstones: churn never makes the table grow or slow down, and it never needs cleaning. A line that was passed is always full.
+//! A removal counts down. When a place becomes free, the nearest entry that passed this line moves back into it. There are no
+//! tombstones, and churn never makes the table grow or slow down. A line that was passed is always full.
 //!
 //! The lines are divided into segments. A segment grows by an eighth when it is 85 % full. The mark is enough to find the new
 //! home, so growing copies one piece of memory of about 40 KB to another (at 10,000,000 ids) and reads no slot. No operation

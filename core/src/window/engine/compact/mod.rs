@@ -269,7 +269,7 @@ impl Shards<'_> {
         keys.iter().filter_map(|key| self.of(*key)).fold(0, |sum, (shard, spread)| sum ^ line(shard, spread))
     }
 
-    /// Reads, in each shard, the oldest slots: as many as will be evicted (`leave`), and those that an insert looks at beside them.
+    /// Reads the oldest slots of each shard: those that will be evicted (`leave` of them), and the few more that an insert looks at.
     /// Then reads the index lines of those that will be evicted. If the shard still has room, nothing is evicted; then the reads
     /// were not needed, and they cost next to nothing.
     ///

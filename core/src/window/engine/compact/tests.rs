@@ -1,5 +1,5 @@
-//! What the contract's suite can't see from outside: held against `lru`, which has the same shards and the same order, and
-//! what it costs in bytes and in stops.
+//! Tests that look inside: `compact` against `lru`, which has the same shards and the same order; its bytes, and how long it
+//! holds a lock.
 
 use super::super::{EngineKind, Store};
 use super::*;
@@ -142,7 +142,7 @@ fn holds(compact: &Compact, n: u64) -> bool {
     compact.peek(Key(n.into())).is_some()
 }
 
-/// What an operation moves at most is a part of the index; its lines are as full as they should be.
+/// An operation moves one segment of the index at most, and the lines are as full as they should be.
 #[test]
 fn it_grows_in_small_pieces_and_churns_without_growing() {
     let compact = filled(200_000, 200_000);
