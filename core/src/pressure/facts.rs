@@ -1,5 +1,5 @@
 //! The facts: everything that is known about a window at one moment. Metrics, API, dashboard and terminal show the
-//! same facts.
+//! same facts. The API shows every field. The others show the fields that they name.
 //!
 //! The names here are the names in the JSON. Counters count since the start of the process; everything else is a
 //! present value. Ages and durations are in seconds, sizes in bytes, capacities in ids, rates per second, shares from

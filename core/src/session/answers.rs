@@ -1,7 +1,7 @@
 //! The answers to one client: an ack or a nack for each of its delivery tags, once.
 //!
 //! Answers are gathered and written together: the answered prefix by one `multiple`, those beyond an open tag one by one.
-//! `multiple` never passes an open tag. A tag stays open until the window remembers its id.
+//! `multiple` never passes an open tag. The tag of a stored message stays open until the window remembers its id.
 
 use super::confirms::ClientTag;
 use super::unremembered::{Deadline, Outstanding};

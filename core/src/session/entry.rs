@@ -6,16 +6,17 @@ use super::rights::Right;
 use crate::window::{ForgetCause, InDoubt, Reservation};
 use std::time::{Duration, Instant};
 
-/// The upstream's answer to a publish.
+/// The upstream's answer to a publish, which alone does not say whether it was stored: see [`Entry::stored`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
-    /// stored, or consumed
+    /// stored or consumed, unless the message was returned before
     Acked,
     /// refused
     Nacked,
 }
 
-/// A forwarded publish without an outcome. Dropping it gives the reservation back as in doubt.
+/// A forwarded publish without an outcome. Dropping it forgets the id, and counts it as in doubt. Only [`Entry::in_doubt`] asks the
+/// window's rule, which may be to keep the id.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// the client's tag, where it uses confirms
@@ -71,7 +72,7 @@ impl Entry {
         self.mandatory.as_ref().is_some_and(|mandatory| mandatory.returned)
     }
 
-    /// Handles that the upstream has acked or committed it. Gives back the reservation that is to be committed. If it was
+    /// Handles that the upstream has acked or committed it. Returns the reservation that is to be committed. If it was
     /// returned, it is not stored, and its id is forgotten.
     #[inline]
     pub(super) fn stored(self) -> Option<(Reservation, Duration)> {

@@ -1,4 +1,5 @@
-//! The closed list of the events of a window, and the trait of its listeners.
+//! The closed list of the events of a window, and the trait of its listeners. The window reports most of them itself; a session reports
+//! the others by [`Window::notice`](super::Window::notice).
 //!
 //! Two identities hold between calls (for moka: when no call is under way), and tests check them:
 //!
@@ -131,7 +132,7 @@ pub enum Event {
         /// until when it will be remembered, if there is room
         until: Stamp,
     },
-    /// a reservation was dropped
+    /// a reservation was given up: its message was not stored, or nobody knows
     Forgotten(ForgetCause),
     /// a waiter took the place of a publish that was not stored (the event `Fresh` comes as well)
     Promoted,

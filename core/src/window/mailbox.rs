@@ -1,4 +1,5 @@
-//! The mailbox of a session: late verdicts are put there for it.
+//! The mailbox of a session. A window puts late verdicts there, each as a letter: the verdict, and the ticket of the question. A window
+//! can also call the session without a letter: then it remembers more commits than before.
 
 use super::Verdict;
 use parking_lot::Mutex;

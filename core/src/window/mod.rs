@@ -1,8 +1,8 @@
-//! Windows: bounded stores of *seen* ids with a TTL, and the reservations of publishes that are in flight.
+//! Windows: what is *seen*, which is remembered for a TTL, and the reservations of publishes that are in flight.
 //!
 //! A [`Window`] gives a [`Verdict`] about a [`Claim`]. `Fresh` comes with a [`Reservation`]. Committing the reservation makes the
-//! claim *seen*; dropping it forgets the claim and promotes one waiter. Reservations are kept beside the store, so no engine can
-//! ever evict one. A verdict that is not known at once (`InFlight`, `Pending`) comes later by the session's [`Mailbox`].
+//! claim *seen*; dropping it forgets the claim and promotes one waiter. [`LocalWindow`] keeps reservations beside its engine, so no
+//! engine can ever evict one. A verdict that is not known at once (`InFlight`, `Pending`) comes later by the session's [`Mailbox`].
 //!
 //! ```text
 //!              reserve                commit                 TTL over, evicted, forgotten
@@ -10,6 +10,15 @@
 //!      ▲                    │     ▲
 //!      └────────────────────┘     │ a waiter takes the place of the first publish, and its verdict is Fresh, too
 //!        drop, nobody waits ──────┘
+//! ```
+//!
+//! A window may have a *store*, which keeps its ids outside of the memory of this process and answers late, or never:
+//!
+//! ```text
+//!   reserve ──▶ Pending ─────┬─ the store answers ──▶ Mailbox::deliver(ticket, verdict)
+//!                            └─ it is silent ───────▶ the session calls leave and overdue, under a new ticket
+//!   commit ───▶ At(position) ┬─ the store has it ───▶ remembered() is at the position; Mailbox::call for each tell_when
+//!                            └─ it is silent ───────▶ the session calls overdue_commit
 //! ```
 //!
 //! There is no socket, no task and no clock here: `now` is an argument. A lock is held for one operation, and never while a guard is
@@ -225,9 +234,11 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     /// Commits a reservation whose outcome is not known. Nobody waits until it is remembered. Called by
     /// [`Reservation::commit_in_doubt`] only. A window that does not count these apart need not tell them apart.
     fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration);
-    /// Returns how far its log is written: every commit up to this position is remembered.
+    /// Returns the last position up to which every commit is remembered. A window gives positions by [`Remembered::At`]; one that
+    /// gives none is never asked.
     fn remembered(&self) -> Position;
-    /// Wakes the session of this mailbox once [`Window::remembered`] has come to the position; at once if it has already.
+    /// Wakes the session of this mailbox, by [`Mailbox::call`], once [`Window::remembered`] has come to the position; at once if it has
+    /// already.
     fn tell_when(&self, position: Position, mailbox: &Arc<Mailbox>);
     /// Says what to do about the commits up to this position, which are overdue. The window counts those that are acked anyway.
     fn overdue_commit(&self, position: Position, now: Instant) -> OverdueCommit;

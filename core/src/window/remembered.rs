@@ -1,4 +1,5 @@
-//! When a commit is done: at once, or when the window's log is written up to a position.
+//! When a commit is done: at once, or later. A window that remembers commits later writes them to a log in their order, and names each
+//! by its position in the log. The log may be a number that the window only counts up.
 
 use super::{Mailbox, Window};
 use std::fmt;

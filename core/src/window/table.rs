@@ -1,4 +1,5 @@
-//! The ids of a window in memory: the table of those in flight, beside the engine that remembers those that were stored.
+//! The ids of a window in memory: the table of those in flight, beside the engine that remembers those that were stored. Here it is
+//! decided what is a duplicate: in `Table::judge` for a new publish, and in `Table::commit` for those that wait.
 //!
 //! Every operation on a key holds the key's lock in the table of flights. A key is in flight, or seen, or neither. It is never two of
 //! these, and no other thread sees a state in between. Lock order: first the shard of the flights, then the engine. Both are

@@ -1,5 +1,5 @@
 //! Says which of a window's [`Facts`] is which metric, in tables: a name, its help with the unit, and where the number
-//! is.
+//! is. A histogram, or a metric with one more label beside `window`, has no row but a function of its own.
 //!
 //! Rates are left out, because Prometheus computes better ones from the counters. Scopes are left out, because a
 //! routing key must not be a label.

@@ -3,8 +3,8 @@
 //! How the upstream tells outcomes depends on the channel. The three ways exclude each other ([`Outcomes`]):
 //!
 //! * without confirms, it never tells: an id is committed when its message is written ([`Written`] remembers the last ones);
-//! * with confirms, by acks: the client has selected confirms, or Hapax has, without telling the client;
-//! * in a transaction, by `tx.commit-ok`.
+//! * with confirms, by acks and nacks ([`Confirms`]): the client has selected confirms, or Hapax has, without telling the client;
+//! * in a transaction, by `tx.commit-ok` ([`Transactions`]).
 
 use crate::session::blame::Blame;
 use crate::session::confirms::{ClientTag, Confirms, UpstreamTag};

@@ -1,7 +1,7 @@
 //! The publishing half of a channel: from `basic.publish` to the answer.
 //!
-//! Nearly all publishes stand whole in a read. They are taken together ([`ahead`]): the window is shown the keys of all of them
-//! before it is asked for the first.
+//! Nearly all publishes stand whole in a read. They are taken together ([`ahead`]): the window is asked about all of them by one
+//! call, and their verdicts are used in their order.
 //!
 //! Any other publish is put together from its frames ([`assembler`]). Its content header has its id. Until the broker has shown
 //! that the user may publish there, it is held ([`held`]), and its channel with it. Then the window is asked ([`verdicts`]):
@@ -10,6 +10,7 @@
 //!   basic.publish --> Header --content header--> judge --+-- Fresh -------> Forward   (an entry in the ledger)
 //!                                                        +-- Duplicate ---> Swallow   (an ack, when the body is whole)
 //!                                                        +-- InFlight ----> Keep      (aside, until the first one's outcome)
+//!                                                        +-- Crowded -----> Swallow   (a nack), or without confirms Line
 //!                                                        +-- Pending -----> Line      (the channel's frames wait in order)
 //! ```
 //!

@@ -1,4 +1,5 @@
-//! Engines: bounded stores of *seen* keys. They have one contract and one test suite (`core/tests/window`).
+//! Engines: bounded stores of *seen* keys, in memory. They have one contract and one test suite (`core/tests/window`). (The store of a
+//! window that answers late is something else, see [`super::Window`].)
 //!
 //! An engine knows nothing of reservations, sessions or listeners, and has no clock. A [`Stamp`] comes with each call. Each entry that
 //! leaves the store is handed out, so that nothing leaves uncounted.
