@@ -230,7 +230,7 @@ pub struct WhatIfPoint {
 mod tests {
     use super::*;
 
-    /// What a kind of window can't know is not shown as zero.
+    /// A fact that a kind of window can't know is left out, not shown as zero.
     #[test]
     fn facts_that_are_not_known_are_absent() {
         let keys = ["entries", "in_flight", "capacity", "pressure"];

@@ -1,4 +1,4 @@
-//! The window in the memory of this process: rules and limits around a table. What happens to a key is decided in `table.rs`.
+//! The window in the memory of this process: rules and limits around a table. `table.rs` decides what happens to a key.
 
 use super::dials::Dials;
 use super::engine::{Engine, EngineKind, Stamp};

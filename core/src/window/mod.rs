@@ -247,7 +247,7 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause);
     /// Lets a publish that waits since `since` take the claim over from a publish that does not come to its end. The reservation of
     /// the latter is *overtaken*: if its message is stored, the claim is seen; if not, nothing changes. `queued` is the waiter's place
-    /// in the queue, `None` if its verdict was [`Verdict::Crowded`]. Of several that have waited equally long, one takes over.
+    /// in the queue, `None` if its verdict was [`Verdict::Crowded`]. If several have waited equally long, one takes over.
     fn take_over(
         self: Arc<Self>,
         claim: Claim,
