@@ -153,18 +153,19 @@ impl<L: Listener + ?Sized> Table<L> {
     ) {
         let Some((last, others)) = asks.split_last() else { return };
         let mut slots = verdicts.iter_mut();
+        let moment = (table(&window).clock.stamp(now), now);
         if !others.is_empty() {
             for asks in asks.chunks(HINTED) {
                 table(&window).warm(asks.iter().map(|ask| ask.claim), false);
             }
         }
         for (ask, slot) in others.iter().zip(&mut slots) {
-            let judgement = table(&window).ask(ask, now, mailbox);
+            let judgement = table(&window).ask(ask, moment, mailbox);
             *slot = Some(judgement.verdict(|| Arc::clone(&window) as _, ask, mailbox));
         }
         // The last verdict takes over the reference that the caller gave.
         if let Some(slot) = slots.next() {
-            let judgement = table(&window).ask(last, now, mailbox);
+            let judgement = table(&window).ask(last, moment, mailbox);
             *slot = Some(judgement.verdict(|| window, last, mailbox));
         }
     }
@@ -181,12 +182,11 @@ impl<L: Listener + ?Sized> Table<L> {
         self.engine.warm(keys.get(..count).unwrap_or_default(), insert);
     }
 
-    /// Judges one publish, and records it.
-    fn ask(&self, ask: &Ask, now: Instant, mailbox: &Arc<Mailbox>) -> Judgement {
+    /// Judges one publish, and records it. `now` and `instant` are the same moment.
+    fn ask(&self, ask: &Ask, (now, instant): (Stamp, Instant), mailbox: &Arc<Mailbox>) -> Judgement {
         let Claim::Digest(key) = ask.claim;
-        let stamp = self.clock.stamp(now);
-        self.tap.asked(key, stamp);
-        self.judge(key, (stamp, now), mailbox, ask.ticket)
+        self.tap.asked(key, now);
+        self.judge(key, (now, instant), mailbox, ask.ticket)
     }
 
     /// Judges one publish. `now` and `instant` are the same moment.
