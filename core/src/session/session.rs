@@ -7,6 +7,7 @@ use super::cx::Link;
 use super::fault::{Closes, Fault};
 use super::inbound::{Inbound, ReadFrame};
 use super::outbox::View;
+use super::timers::earliest;
 use super::upstream::UpstreamState;
 use super::{Memory, Output, Phase, Shared};
 use crate::window::Mailbox;
@@ -257,7 +258,7 @@ impl Session {
             return None;
         }
         let channels = self.connection.channels().deadline();
-        self.connection.sides().deadline().into_iter().chain(channels).min()
+        earliest([self.connection.sides().deadline(), channels])
     }
 
     // ---- the client's frames ---------------------------------------------------------------------------------------

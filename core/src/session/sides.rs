@@ -4,6 +4,7 @@ use super::client::{ClientSide, ClientState};
 use super::ending::{Ending, Why};
 use super::handshake::Handshake;
 use super::outbox::Outbox;
+use super::timers::earliest;
 use super::upstream::{UpstreamSide, UpstreamState};
 use super::{Phase, Settings};
 use std::time::Instant;
@@ -69,17 +70,14 @@ impl Sides {
 
     /// Returns when the first of the sides' times is over.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        [
+        earliest([
             self.handshake.deadline(),
             self.client.deadline(),
             self.upstream.deadline(),
             self.ending.as_ref().map(Ending::until),
             self.client.clock().deadline(),
             self.upstream.clock().deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        ])
     }
 
     /// Tells the heartbeats which sides something was written to.

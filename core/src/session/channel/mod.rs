@@ -31,6 +31,7 @@ use crate::session::inbound::{Inbound, Whole};
 use crate::session::outbox::View;
 use crate::session::probe::Finding;
 use crate::session::rights::Right;
+use crate::session::timers::earliest;
 use crate::window::{Ticket, Verdict};
 use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
@@ -124,8 +125,7 @@ impl Channel {
 
     /// Returns when [`Channel::handle_timeout`] has something to do.
     pub(in crate::session) fn deadline(&self) -> Option<Instant> {
-        let life = self.life.deadline(&self.halves);
-        life.into_iter().chain(self.halves.publisher.deadline()).min()
+        earliest([self.life.deadline(&self.halves), self.halves.publisher.deadline()])
     }
 
     // ---- from the client -------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@
 
 use crate::session::candidate::Kept;
 use crate::session::outbox::{Piece, View};
+use crate::session::timers::earliest;
 use crate::session::waiting::{ClaimCounts, LOOKED_AT};
 use crate::window::{Claim, ForgetCause, Reservation, Ticket, Verdict, Wait};
 use crate::wire::frame::FrameKind;
@@ -331,7 +332,7 @@ impl Line {
             Answer::NoRoom { retry_at } => Some(retry_at),
             Answer::Pending { .. } | Answer::Known(..) => None,
         };
-        retry.into_iter().chain(self.due.first().map(|(due, _)| *due)).min()
+        earliest([retry, self.due.first().map(|(due, _)| *due)])
     }
 
     /// Returns true if frames wait.

@@ -10,6 +10,7 @@
 //! If nobody waits, the deadline is set anew. Publishes that come whole in one read are not concerned.
 
 use crate::session::fault::Fault;
+use crate::session::timers::earliest;
 use crate::session::transaction::Transactions;
 use crate::session::waiting::LOOKED_AT;
 use crate::wire::ChannelId;
@@ -79,7 +80,7 @@ impl Progress {
         }
         let body = self.body.filter(|_| left > 0).map(|body| body.until);
         let look = self.transaction.filter(|_| open > 0).map(|look| look.at);
-        body.into_iter().chain(look).min()
+        earliest([body, look])
     }
 
     /// Fails if the body that is on its way does not go on. `is_awaited` says whether others wait for it.

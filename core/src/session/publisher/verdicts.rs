@@ -11,6 +11,7 @@ use crate::session::candidate::{Candidate, Kept, Terms};
 use crate::session::cx::Cx;
 use crate::session::fault::Fault;
 use crate::session::outbox::View;
+use crate::session::timers::earliest;
 use crate::session::waiting::{Waiter, Waiting, Waits};
 use crate::window::{
     Claim, Event, ForgetCause, Origin, Reservation, TakeOver, Ticket, Verdict, Wait, Window, reserve_one,
@@ -96,7 +97,7 @@ impl Verdicts {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let (line, waiting) = (self.line.deadline(), self.waiting.deadline());
         let commits = self.sender.ledger.deadline();
-        [line, waiting, commits, self.sender.deadline()].into_iter().flatten().min()
+        earliest([line, waiting, commits, self.sender.deadline()])
     }
 
     /// Does what [`Verdicts::deadline`] was set for.
