@@ -144,6 +144,11 @@ impl Truth {
     fn is_unremembered(&self, uid: Uid) -> bool {
         let p = self.of(uid);
         let key = self.key(p.what).filter(|_| !p.bypass);
+        // A commit is known by its id and its time. Where copies were committed at the same time, it may be the other's.
+        let copies = key.and_then(|key| self.stored.get(&key)).into_iter().flatten();
+        if copies.filter(|copy| self.of(**copy).heard_at == p.heard_at).count() > 1 {
+            return false;
+        }
         let oracle = self.oracle.as_ref().filter(|_| self.deduplicates);
         oracle.zip(key).is_some_and(|(oracle, key)| oracle.is_unremembered(key, p.heard_at))
     }
