@@ -432,6 +432,29 @@ fn an_id_that_was_granted_long_ago_is_asked_about_again() {
     assert_eq!((desk.in_flight(), late.questions()), (0, 0));
 }
 
+/// Each time it asks again, the store says later that there is no room.
+#[test]
+fn a_publish_that_finds_no_room_takes_over_by_a_late_verdict_too() {
+    let (desk, late) = late(|plan| {
+        plan.limits.waiters_per_id = 0;
+        plan.settings.in_flight_timeout = SECOND;
+    });
+    let (mut first, mut pair) = (shown(&desk, &late), shown_without_confirms(&desk, &late));
+    first.client(m("a").publish(1));
+    answer(&late, &mut first, 0);
+    pair.to_upstream();
+    pair.client(m("a").publish(1));
+    for _ in 0..60 {
+        late.answer_next(0, pair.now());
+        pair.pump();
+        pair.advance(Duration::from_millis(20));
+    }
+    assert_eq!(pair.to_upstream(), m("a").publish(1));
+    pair.upstream(ack(1, 2));
+    first.upstream(ack(1, 2));
+    assert_eq!(desk.in_flight(), 0);
+}
+
 #[test]
 fn an_ack_waits_until_its_id_is_remembered() {
     let (desk, late) = late_as(COMMITS, |_| ());

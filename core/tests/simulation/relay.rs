@@ -13,6 +13,8 @@ pub trait Relay {
     fn handle_client(&mut self, buf: &mut BytesMut, now: Instant);
     /// see [`Session::handle_upstream`]
     fn handle_upstream(&mut self, buf: &mut BytesMut, now: Instant);
+    /// see [`Session::handle_client_alive`]
+    fn handle_client_alive(&mut self, now: Instant);
     /// see [`Session::handle_upstream_open`]
     fn handle_upstream_open(&mut self, now: Instant);
     /// see [`Session::handle_client_eof`]
@@ -51,6 +53,9 @@ impl Relay for Session {
     }
     fn handle_upstream(&mut self, buf: &mut BytesMut, now: Instant) {
         Session::handle_upstream(self, buf, now);
+    }
+    fn handle_client_alive(&mut self, now: Instant) {
+        Session::handle_client_alive(self, now);
     }
     fn handle_upstream_open(&mut self, now: Instant) {
         Session::handle_upstream_open(self, now);
@@ -136,6 +141,7 @@ impl Relay for Wire {
             self.outputs.push_back(Output::ToClient(bytes));
         }
     }
+    fn handle_client_alive(&mut self, _: Instant) {}
     fn handle_upstream_open(&mut self, _: Instant) {
         self.open = true;
         let early = self.early.split().freeze();

@@ -218,6 +218,14 @@ impl Verdicts {
                     let answer = Answer::of(verdict, cx.now, store_timeout);
                     self.line.ask_first(Asked { candidate, ticket, answer, until });
                 }
+                // The store may have been asked again for a publish that had found no room before.
+                verdict @ (Verdict::Crowded | Verdict::InFlight(_))
+                    if candidate.terms.client.is_none() && !self.in_transaction(candidate.terms.claim) =>
+                {
+                    let (window, claim, mut until) = (&candidate.window, candidate.terms.claim, until);
+                    let verdict = self.press(window, claim, verdict, &mut until, cx)?;
+                    candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
+                }
                 verdict => {
                     candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
                 }
@@ -237,7 +245,7 @@ impl Verdicts {
         self.decide_known(cx)
     }
 
-    /// Asks about a publish that found no room. If it has waited for too long it takes over, as in [`Verdicts::give_up`].
+    /// Asks about a publish that found no room. If it has waited for too long it takes over, as in [`Verdicts::press`].
     fn ask_again(
         &self,
         window: &Arc<dyn Window>,
@@ -247,6 +255,19 @@ impl Verdicts {
         cx: &Cx<'_>,
     ) -> Result<Verdict, Fault> {
         let verdict = reserve_one(window, claim, cx.now, &cx.link.mailbox, ticket);
+        self.press(window, claim, verdict, until, cx)
+    }
+
+    /// Lets a publish that can't be refused take its claim over, as in [`Verdicts::give_up`], if it has waited for too long and
+    /// would have to wait on by this verdict. Returns the verdict that holds now.
+    fn press(
+        &self,
+        window: &Arc<dyn Window>,
+        claim: Claim,
+        verdict: Verdict,
+        until: &mut Instant,
+        cx: &Cx<'_>,
+    ) -> Result<Verdict, Fault> {
         if cx.now < *until || !matches!(verdict, Verdict::InFlight(_) | Verdict::Crowded) {
             return Ok(verdict);
         }
@@ -307,6 +328,13 @@ impl Verdicts {
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         let client = waiter.candidate.terms.client;
+        let verdict = match verdict {
+            Verdict::Crowded if !self.sender.ledger.is_tx() && client.is_none() => {
+                let (window, claim) = (&waiter.candidate.window, waiter.candidate.terms.claim);
+                self.press(window, claim, Verdict::Crowded, &mut waiter.until, cx)?
+            }
+            verdict => verdict,
+        };
         waiter.waits = match verdict {
             Verdict::Fresh(reservation) => {
                 self.promote(ticket, waiter, Some(reservation), cx);

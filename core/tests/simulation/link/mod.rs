@@ -302,6 +302,10 @@ impl Link {
         self.timer = None;
         let Some(relay) = &mut self.relay else { return };
         if relay.poll_timeout().is_some_and(|at| at <= instant(ctx.now)) {
+            // While nobody reads from a client, its heartbeats are in the socket: it is alive.
+            if self.client.is_some() && !relay.wants_client() && self.from_client.has_more() {
+                relay.handle_client_alive(instant(ctx.now));
+            }
             relay.handle_timeout(instant(ctx.now));
             self.pump(ctx, schedule);
         } else {

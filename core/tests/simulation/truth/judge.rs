@@ -116,7 +116,7 @@ impl Truth {
             return;
         }
         match self.original_of(uid) {
-            Some(original) if p.forwarded.is_none() && self.is_unremembered(original) => {
+            Some(original) if p.forwarded.is_none() && self.are_unremembered(uid) => {
                 let text = format!("publish {uid} is {how} for {original}, whose id is not remembered");
                 self.broken('l', text);
             }
@@ -144,24 +144,43 @@ impl Truth {
     fn is_unremembered(&self, uid: Uid) -> bool {
         let p = self.of(uid);
         let key = self.key(p.what).filter(|_| !p.bypass);
+        // A commit is known by its id and its time. Where copies were committed at the same time, it may be the other's.
+        let copies = key.and_then(|key| self.stored.get(&key)).into_iter().flatten();
+        if copies.filter(|copy| self.of(**copy).heard_at == p.heard_at).count() > 1 {
+            return false;
+        }
         let oracle = self.oracle.as_ref().filter(|_| self.deduplicates);
         oracle.zip(key).is_some_and(|(oracle, key)| oracle.is_unremembered(key, p.heard_at))
     }
 
     /// The stored, acked and still remembered copy that makes a publish a duplicate. (An engine may forget a millisecond late.)
     fn original_of(&self, uid: Uid) -> Option<Uid> {
+        self.originals_of(uid).next()
+    }
+
+    /// (l): whether the window has remembered none of the copies that make a publish a duplicate.
+    fn are_unremembered(&self, uid: Uid) -> bool {
+        self.originals_of(uid).all(|original| self.is_unremembered(original))
+    }
+
+    fn originals_of(&self, uid: Uid) -> impl Iterator<Item = Uid> {
         let p = self.of(uid);
-        let key = self.key(p.what).filter(|_| !p.bypass)?;
-        let refresh = self.windows[key.0].refresh;
-        let copies = self.stored.get(&key)?.iter().copied();
-        copies.filter(|other| *other != uid).find(|other| {
-            let other_p = self.of(*other);
-            let until = other_p.heard_at + self.ttl(*other) + MILLI;
-            // It was in flight until it was remembered, however short its TTL is.
-            let log = self.oracle.as_ref();
-            let in_flight = || log.is_some_and(|log| log.was_unremembered(key, other_p.heard_at, p.begun));
-            other_p.heard == Some(true) && (refresh || until > p.begun || in_flight())
-        })
+        let key = self.key(p.what).filter(|_| !p.bypass);
+        let copies = key.and_then(|key| Some((key, self.stored.get(&key)?)));
+        let copies = copies.into_iter().flat_map(|(key, copies)| copies.iter().map(move |copy| (key, *copy)));
+        copies
+            .filter(move |(_, other)| *other != uid)
+            .filter(move |(key, other)| {
+                let (key, refresh) = (*key, self.windows[key.0].refresh);
+                let other_p = self.of(*other);
+                let until = other_p.heard_at + self.ttl(*other) + MILLI;
+                // It was in flight until it was remembered, however short its TTL is.
+                let log = self.oracle.as_ref();
+                let in_flight =
+                    || log.is_some_and(|log| log.was_unremembered(key, other_p.heard_at, p.begun));
+                other_p.heard == Some(true) && (refresh || until > p.begun || in_flight())
+            })
+            .map(|(_, other)| other)
     }
 
     /// Whether the window keeps what is in doubt, and a copy is: a loss is possible then, by choice.
