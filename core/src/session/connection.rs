@@ -95,6 +95,17 @@ impl Connection {
         self.sides.note_sent(&mut self.link.out, now);
     }
 
+    /// Returns true if the client has vanished, and frames of it were read but not handled. Its heartbeats end then: the
+    /// session treats it as a client whose socket has ended.
+    pub(super) fn ends_by_silence(&mut self, now: Instant) -> bool {
+        let clock = self.sides.client.clock_mut();
+        let ends = clock.is_dead(now) && !self.link.inbound.is_empty();
+        if ends {
+            clock.stop();
+        }
+        ends
+    }
+
     /// Ends everything whose time is over, and sends the heartbeats that are due.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if self.sides.handshake.deadline().is_some_and(|until| now >= until) {

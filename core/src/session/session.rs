@@ -205,6 +205,8 @@ impl Session {
     /// Handles that [`Session::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         if !self.is_over() {
+            // Nobody will send again what was read already, so it is handled first.
+            self.client_eof |= self.connection.ends_by_silence(now);
             self.connection.handle_timeout(now);
         }
         self.settle_down(now);
