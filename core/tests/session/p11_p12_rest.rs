@@ -131,6 +131,24 @@ fn p11_liveness_bytes_that_nobody_has_looked_at_are_a_sign_of_life() {
 }
 
 #[test]
+fn p11_liveness_what_a_client_said_before_it_fell_silent_is_handled() {
+    let desk = Desk::with(|plan| plan.settings.max_unresolved = 1);
+    let mut pair = beating(&desk);
+    publish(&mut pair, &m("first"));
+    pair.upstream(ack(1, 1));
+    pair.client(m("a").publish(1) + m("b").publish(1));
+    assert_eq!(pair.to_upstream(), m("a").publish(1), "only one may be unresolved");
+    for _ in 0..8 {
+        pair.advance(5 * SECOND);
+        pair.upstream(heartbeat());
+    }
+    pair.to_upstream();
+    pair.upstream(ack(1, 2));
+    assert_eq!(pair.to_upstream(), m("b").publish(1), "it had been read");
+    assert!(pair.client_closed());
+}
+
+#[test]
 fn p11_liveness_silence_means_nothing_while_nobody_listens() {
     let desk = Desk::new();
     let mut pair = beating(&desk);
