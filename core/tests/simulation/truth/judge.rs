@@ -13,9 +13,11 @@ impl Truth {
             let Some(known) = self.of(first).known else { continue };
             let until = self.of(first).evicted.unwrap_or(Micros::MAX).min(known + self.ttl(first));
             let again = self.of(second).forwarded.unwrap_or(Micros::MAX);
-            let times = self.overtaken.get(&key).into_iter().flatten();
-            let overtaken = times.into_iter().any(|at| Some(*at) > self.of(first).forwarded && *at <= again);
-            let gave_up = self.gave_up(first) || overtaken;
+            let begun = self.of(first).forwarded.unwrap_or(Micros::MAX);
+            let mut times = self.overtaken.get(&key).into_iter().flatten();
+            // (It may be forwarded and overtaken in the same moment.)
+            let overtaken = times.any(|at| (*at > begun || *at == again) && (begun..=again).contains(at));
+            let gave_up = self.gave_up(first) || overtaken || self.was_evicted(key, begun, again);
             if again < until && !gave_up && self.deduplicates && !self.windows[key.0].observe {
                 let text = format!(
                     "{key:?} is stored twice in its window: publish {first}, known at {known}, remembered until \
@@ -24,6 +26,13 @@ impl Truth {
                 self.broken('b', text);
             }
         }
+    }
+
+    /// Returns true if, between these times, the key was made seen by the outcome of an overtaken copy, and evicted again.
+    fn was_evicted(&self, key: ModelKey, from: Micros, to: Micros) -> bool {
+        let within = |time: Option<Micros>| time.is_some_and(|time| (from..=to).contains(&time));
+        let copies = self.stored.get(&key).into_iter().flatten();
+        copies.into_iter().any(|copy| within(self.of(*copy).known) && within(self.of(*copy).evicted))
     }
 
     /// Without confirms there is nobody to be told that it was given up: it has gone on unjudged.
