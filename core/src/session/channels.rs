@@ -156,6 +156,12 @@ impl Channels {
         self.timers.set(id, None);
     }
 
+    /// Returns true if a channel has confirms for the client.
+    #[inline]
+    pub(super) fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
     /// Takes the channels that have confirms for the client.
     #[inline]
     pub(super) fn take_due(&mut self) -> BTreeSet<ChannelId> {

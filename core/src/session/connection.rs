@@ -168,7 +168,14 @@ impl Connection {
     }
 
     /// Writes the confirms that are due on all channels.
+    #[inline]
     pub(super) fn flush(&mut self, now: Instant) {
+        if self.channels.has_due() {
+            self.flush_due(now);
+        }
+    }
+
+    fn flush_due(&mut self, now: Instant) {
         for id in self.channels.take_due() {
             self.on_channel(id, now, |channel, cx| {
                 channel.flush(cx);

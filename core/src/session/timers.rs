@@ -4,8 +4,7 @@ use crate::wire::ChannelId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-/// Returns the earliest of these deadlines. Each read asks for it, so it is a plain loop. An iterator of options takes about ten
-/// instructions more per message.
+/// Returns the earliest of these deadlines.
 #[inline]
 pub(super) fn earliest<const N: usize>(deadlines: [Option<Instant>; N]) -> Option<Instant> {
     let mut first: Option<Instant> = None;
