@@ -7,7 +7,7 @@ use super::record::{self, RecordArgs};
 use super::simulate::{self, SimulateArgs};
 use super::terminal::args::TerminalCommand;
 use super::terminal::commands::{self, Desk};
-use super::terminal::{Client, top};
+use super::terminal::{ApiClient, top};
 use crate::process;
 use clap::Subcommand;
 use std::fmt::Display;
@@ -93,7 +93,7 @@ fn run_demo(args: &DemoArgs) -> Result<(), Ended> {
 fn run_terminal(command: &TerminalCommand) -> Result<(), Failure> {
     let reach = command.reach();
     let access = Access::new(reach.admin.as_deref(), reach.token_file.as_deref(), token())?;
-    let client = Client::new(access);
+    let client = ApiClient::new(access);
     let (mut out, mut remarks, mut answers) = (io::stdout().lock(), io::stderr().lock(), io::stdin().lock());
     // Ask for a confirmation only where a person can read the question and answer it.
     let asked = io::stdin().is_terminal() && io::stderr().is_terminal();

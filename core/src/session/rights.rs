@@ -7,7 +7,7 @@
 //!
 //! **Wide scopes.** If ids are unique within an exchange or a vhost, a publish with one routing key can make a publish with another
 //! key a duplicate. A user with topic permissions may write some routing keys and not others. Therefore a user who may not
-//! write every routing key there has ids of its own: the key's digest includes the credentials ([`Standing::Apart`]).
+//! write every routing key there has ids of its own: the key's digest includes the credentials ([`Standing::OwnIds`]).
 
 use crate::window::{Key, KeyMaker, Scope, Scoped};
 use crate::wire::properties::IdValue;
@@ -70,7 +70,7 @@ pub(super) enum Standing {
     /// It may publish there, and shares its ids with all who may.
     Common,
     /// It may publish there, and has ids of its own.
-    Apart,
+    OwnIds,
 }
 
 /// A question to the broker. It is asked by a publish that is rolled back.
@@ -102,7 +102,7 @@ struct Wide {
     /// whether the user may write to every exchange; only if the scope is the vhost
     exchanges: Option<Fact>,
     /// what the ids of this user are unique within, if it has ids of its own
-    apart: Scoped,
+    own_ids: Scoped,
 }
 
 /// A fact that is true or false of a user. Both answers are kept.
@@ -122,7 +122,7 @@ impl Needs {
     #[inline]
     pub(super) fn scoped<'a>(&'a self, common: &'a Scoped, standing: Standing) -> &'a Scoped {
         match &self.wide {
-            Some(wide) if standing == Standing::Apart => &wide.apart,
+            Some(wide) if standing == Standing::OwnIds => &wide.own_ids,
             _ => common,
         }
     }
@@ -177,8 +177,8 @@ impl OwnRights {
         let every = |exchange, yes| Fact { yes, no: self.fact(keys, exchange, ANY_KEY, b"no right") };
         let exchanges = (scope == Scope::Vhost)
             .then(|| every(ANY_EXCHANGE, self.fact(keys, ANY_EXCHANGE, ANY_KEY, b"right")));
-        let apart = keys.scoped(scope, &self.identity, named, b"");
-        Needs { right, wide: Some(Box::new(Wide { keys: every(exchange, any_key), exchanges, apart })) }
+        let own_ids = keys.scoped(scope, &self.identity, named, b"");
+        Needs { right, wide: Some(Box::new(Wide { keys: every(exchange, any_key), exchanges, own_ids })) }
     }
 
     /// Returns true if the broker lets this user open one channel more, as far as is known.
@@ -217,7 +217,7 @@ impl OwnRights {
         let mut standing = Standing::Common;
         for Fact { yes, no } in [Some(wide.keys), wide.exchanges].into_iter().flatten() {
             if self.knows(common, no, now) {
-                return Standing::Apart;
+                return Standing::OwnIds;
             }
             if !self.knows(common, yes, now) {
                 standing = Standing::Unknown;

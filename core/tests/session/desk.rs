@@ -2,7 +2,7 @@
 
 use crate::support::frames::{Frames, Message, message};
 use crate::support::methods::{confirm_select, confirm_select_ok};
-use crate::support::pair::{Deaf, Everything, Pair, epoch, settings, shared};
+use crate::support::pair::{Everything, NoSessionListener, Pair, epoch, settings, shared};
 use hapax_core::session::{Settings, Shared};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
@@ -86,7 +86,8 @@ impl Desk {
         let events = Arc::new(Events::default());
         let window: Arc<LocalWindow> =
             LocalWindow::new(plan.rules, plan.limits, EngineKind::default(), events.clone());
-        let shared = shared(plan.settings, Arc::new(Everything(wrap(window.clone()))), Arc::new(Deaf));
+        let shared =
+            shared(plan.settings, Arc::new(Everything(wrap(window.clone()))), Arc::new(NoSessionListener));
         Desk { window, shared, events, proving: false }
     }
 

@@ -30,7 +30,7 @@ enum Phase {
     Open,
     Running,
     /// it has been offended before it was told who it is: it hears nothing more, and hangs up then without a word
-    Deaf(Micros),
+    NoSessionListener(Micros),
     /// it has sent `connection.close`
     Closing,
     /// nothing more will come from it but what is queued
@@ -79,7 +79,7 @@ impl Broker {
             _ => None,
         };
         match (self.phase, method) {
-            (Phase::Closed | Phase::Deaf(_), _) => {}
+            (Phase::Closed | Phase::NoSessionListener(_), _) => {}
             (_, Some(C::Close(_))) => {
                 self.peer_gone(ctx);
                 self.flush_channels();
@@ -115,7 +115,7 @@ impl Broker {
             (Phase::Running, None) if frame.channel() > 0 => self.on_channel(frame, ctx),
             (_, _) if frame.0 == AMQPFrame::Heartbeat => {}
             (Phase::Header | Phase::StartOk | Phase::TuneOk, _) if self.hostile => {
-                self.phase = Phase::Deaf(ctx.now + 3 * SECOND);
+                self.phase = Phase::NoSessionListener(ctx.now + 3 * SECOND);
             }
             (Phase::Open, None) if self.hostile => self.refuse(505, ctx),
             (_, _) if self.hostile => self.refuse(504, ctx),
@@ -163,7 +163,7 @@ impl Broker {
 
     /// A piece of work: something is stored, settled, delivered, blocked, beaten.
     pub fn work(&mut self, ctx: &mut Ctx) {
-        if let Phase::Deaf(until) = self.phase
+        if let Phase::NoSessionListener(until) = self.phase
             && ctx.now >= until
         {
             ctx.truth.count("broker hung up on a stranger");
@@ -254,7 +254,7 @@ impl Broker {
     /// How long until it must be asked again even when nothing comes.
     pub fn idle(&self) -> Micros {
         match self.heartbeat {
-            _ if matches!(self.phase, Phase::Deaf(_)) => SECOND,
+            _ if matches!(self.phase, Phase::NoSessionListener(_)) => SECOND,
             0 => 10 * SECOND,
             heartbeat => heartbeat / 4,
         }

@@ -7,7 +7,7 @@ use super::schedule::{Event as SimEvent, Schedule, instant};
 use super::truth::{BACKING, EXCHANGES, ModelKey, ROUTING_KEYS, VHOST};
 use super::watch::{Gate, Watch};
 use crate::support::late::{Late, LateWindow};
-use crate::support::pair::{Deaf, shared};
+use crate::support::pair::{NoSessionListener, shared};
 use hapax_core::session::Shared;
 use hapax_core::window::Windows;
 use hapax_core::window::{
@@ -109,7 +109,7 @@ impl SimWindows {
             Arc::new(Gate { window: all[window].window(), exchange, watch: watch.clone() })
         };
         let gates = [gate(0, 0), gate(1, all.len() - 1)];
-        let shared = shared(plan.settings, Arc::new(ByExchange(gates)), Arc::new(Deaf));
+        let shared = shared(plan.settings, Arc::new(ByExchange(gates)), Arc::new(NoSessionListener));
         SimWindows { all, shared }
     }
 

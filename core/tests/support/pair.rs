@@ -55,9 +55,9 @@ impl Windows for Everything {
 
 /// A listener that does not listen.
 #[derive(Debug)]
-pub struct Deaf;
+pub struct NoSessionListener;
 
-impl SessionListener for Deaf {
+impl SessionListener for NoSessionListener {
     fn unmatched(&self) {}
     fn publish_latency(&self, _: Duration, _: u64) {}
 }

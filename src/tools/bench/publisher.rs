@@ -35,7 +35,7 @@ pub(super) struct Sums {
     pub(super) latency: Histogram<u64>,
 }
 
-/// See the module.
+/// One publishing connection: its socket, its messages that wait for an ack, and what it has measured.
 #[derive(Debug)]
 pub(super) struct Publisher {
     pub(super) stream: TcpStream,

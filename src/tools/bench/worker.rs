@@ -32,7 +32,7 @@ pub(super) struct Ran {
     pub(super) connections: Vec<Publisher>,
 }
 
-/// See the module.
+/// All publishing connections of one thread, and the load that they carry together.
 pub(super) struct Worker {
     poll: Poll,
     publishers: Vec<Publisher>,

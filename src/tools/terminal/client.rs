@@ -21,14 +21,14 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 
 /// A relay's admin listener.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct ApiClient {
     access: Access,
     agent: Agent,
 }
 
-impl Client {
+impl ApiClient {
     /// Connects when it is first asked.
-    pub fn new(access: Access) -> Client {
+    pub fn new(access: Access) -> ApiClient {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
@@ -37,7 +37,7 @@ impl Client {
             .timeout_global(Some(PATIENCE))
             .timeout_connect(Some(CONNECT))
             .user_agent(concat!("hapax/", env!("CARGO_PKG_VERSION")));
-        Client { access, agent: config.build().new_agent() }
+        ApiClient { access, agent: config.build().new_agent() }
     }
 
     /// Where it asks.

@@ -23,4 +23,4 @@ pub mod sections;
 pub mod theme;
 pub mod top;
 
-pub use client::Client;
+pub use client::ApiClient;

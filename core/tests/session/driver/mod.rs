@@ -11,7 +11,7 @@
 use crate::support::frames::{Frame, Frames, Reader, body, heartbeat, message, protocol_header};
 use crate::support::late::{Late, LateWindow};
 use crate::support::methods as say;
-use crate::support::pair::{Deaf, Everything, epoch, settings, shared};
+use crate::support::pair::{Everything, NoSessionListener, epoch, settings, shared};
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, basic, tx};
 use bytes::BytesMut;
@@ -130,7 +130,7 @@ impl Driver {
         let mut settings = settings();
         settings.held_bytes = HELD;
         settings.max_unresolved = UNRESOLVED;
-        let shared = shared(settings, Arc::new(Everything(window)), Arc::new(Deaf));
+        let shared = shared(settings, Arc::new(Everything(window)), Arc::new(NoSessionListener));
         let mut driver = Driver {
             session: Session::new(shared, epoch()),
             local,

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 /// A thread of this has hardly any share of a core that somebody else wants.
 const NICEST: i32 = 19;
 
-/// See the module.
+/// The threads that keep the cores busy. They end when this is dropped.
 #[must_use = "dropping it lets the cores fall idle"]
 #[derive(Debug)]
 pub(super) struct Awake {

@@ -55,9 +55,9 @@ struct Feed {
     left: u64,
 }
 
-/// See the module.
+/// One connection of a client: its socket, what it has sent, and what it is to be told.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct SinkClient {
     pub(super) stream: TcpStream,
     pub(super) interest: Interest,
     /// the beginning of a frame
@@ -73,11 +73,11 @@ pub(super) struct Client {
     leaving: bool,
 }
 
-impl Client {
-    pub(super) fn new(stream: TcpStream) -> io::Result<Client> {
+impl SinkClient {
+    pub(super) fn new(stream: TcpStream) -> io::Result<SinkClient> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        Ok(Client {
+        Ok(SinkClient {
             stream,
             interest: Interest::Read,
             input: Vec::new(),

@@ -11,7 +11,7 @@ mod methods;
 use super::Error;
 use super::now;
 use super::poll::{Interest, Poll, Ready};
-use client::{Client, Gone};
+use client::{Gone, SinkClient};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ pub fn run(listen: SocketAddr) -> Result<(), Error> {
 struct Sink {
     listener: TcpListener,
     poll: Poll,
-    clients: Vec<Option<Client>>,
+    clients: Vec<Option<SinkClient>>,
     free: Vec<usize>,
     buffer: Vec<u8>,
     beaten: Instant,
@@ -74,7 +74,7 @@ impl Sink {
                 // A client that has gone already, or no files: the next one may have more luck.
                 Err(_) => return Ok(()),
             };
-            let Ok(client) = Client::new(stream) else { continue };
+            let Ok(client) = SinkClient::new(stream) else { continue };
             let token = self.free.pop().unwrap_or(self.clients.len());
             if token == self.clients.len() {
                 self.clients.push(None);

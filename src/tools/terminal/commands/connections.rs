@@ -1,6 +1,6 @@
 //! `hapax connections`: who is connected.
 
-use super::super::Client;
+use super::super::ApiClient;
 use super::super::answer::Connections;
 use super::super::client::Path;
 use super::super::columns::fit;
@@ -12,7 +12,7 @@ use crate::tools::text::{bytes, clean, count, grouped, or_dash, span};
 /// Columns of a name that a client has chosen; the rest is cut.
 const NAME: usize = 24;
 
-pub(super) fn run(args: &ConnectionsArgs, client: &Client, desk: &mut Desk<'_>) -> Result<(), Failure> {
+pub(super) fn run(args: &ConnectionsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let path = Path::new("connections")
         .query("limit", &args.limit.to_string())
         .query("offset", &args.offset.to_string());

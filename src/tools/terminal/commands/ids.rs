@@ -1,6 +1,6 @@
 //! `hapax ids get|forget`: one id of one window.
 
-use super::super::Client;
+use super::super::ApiClient;
 use super::super::answer::Id;
 use super::super::client::Path;
 use super::{Desk, print};
@@ -10,7 +10,7 @@ use crate::tools::text::{clean, grouped, or_dash, span};
 use serde_json::Value;
 use ureq::http::Method;
 
-pub(super) fn run(args: &IdsArgs, client: &Client, desk: &mut Desk<'_>) -> Result<(), Failure> {
+pub(super) fn run(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let (method, id) = match &args.command {
         IdsCommand::Get(id) => (Method::GET, id),
         IdsCommand::Forget(id) => (Method::DELETE, id),

@@ -5,7 +5,7 @@ mod connections;
 mod ids;
 mod windows;
 
-use super::Client;
+use super::ApiClient;
 use crate::tools::reach::Failure;
 use crate::tools::terminal::args::{ConnectionsArgs, IdsArgs, WindowsArgs};
 use crate::tools::text::json;
@@ -25,17 +25,17 @@ pub struct Desk<'a> {
 }
 
 /// `hapax windows …`
-pub fn windows(args: &WindowsArgs, client: &Client, desk: &mut Desk<'_>) -> Result<(), Failure> {
+pub fn windows(args: &WindowsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     windows::run(args, client, desk)
 }
 
 /// `hapax ids …`
-pub fn ids(args: &IdsArgs, client: &Client, desk: &mut Desk<'_>) -> Result<(), Failure> {
+pub fn ids(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     ids::run(args, client, desk)
 }
 
 /// `hapax connections`
-pub fn connections(args: &ConnectionsArgs, client: &Client, desk: &mut Desk<'_>) -> Result<(), Failure> {
+pub fn connections(args: &ConnectionsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     connections::run(args, client, desk)
 }
 

@@ -1,6 +1,6 @@
 //! `hapax windows list|show|set|flush`.
 
-use super::super::Client;
+use super::super::ApiClient;
 use super::super::answer::{Forecast, Window, Windows};
 use super::super::client::Path;
 use super::super::columns::fit;
@@ -18,7 +18,7 @@ const NAME: usize = 32;
 /// Columns for `show`: a terminal of ordinary width, and a mail.
 const WIDTH: usize = 72;
 
-pub(super) fn run(args: &WindowsArgs, client: &Client, desk: &mut Desk<'_>) -> Result<(), Failure> {
+pub(super) fn run(args: &WindowsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let json = args.reach.json;
     match &args.command {
         WindowsCommand::List => list(client, json, desk),
@@ -28,7 +28,7 @@ pub(super) fn run(args: &WindowsArgs, client: &Client, desk: &mut Desk<'_>) -> R
     }
 }
 
-fn list(client: &Client, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
+fn list(client: &ApiClient, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let value = client.get(&Path::new("windows"))?;
     if json {
         return print(desk.out, &value);
@@ -74,7 +74,7 @@ fn list(client: &Client, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure>
     Ok(())
 }
 
-fn show(client: &Client, name: &str, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
+fn show(client: &ApiClient, name: &str, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let value = client.of_window(Method::GET, name, |path| path, None)?;
     if json {
         return print(desk.out, &value);
@@ -93,7 +93,7 @@ fn show(client: &Client, name: &str, json: bool, desk: &mut Desk<'_>) -> Result<
     Ok(())
 }
 
-fn change(client: &Client, set: &SetArgs, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
+fn change(client: &ApiClient, set: &SetArgs, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let mut body = Map::new();
     if let Some(capacity) = set.capacity {
         body.insert("capacity".to_owned(), capacity.to_json());
@@ -144,7 +144,7 @@ fn capacity(window: &Window) -> String {
 }
 
 /// Prints a window as it is and as it would be.
-fn foretell(client: &Client, now: &Window, forecast: Value, desk: &mut Desk<'_>) -> Result<(), Failure> {
+fn foretell(client: &ApiClient, now: &Window, forecast: Value, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let then: Forecast = client.understand(forecast)?;
     let facts = &now.facts;
     let caught = facts.what_if.points.iter().find(|point| (point.factor - 1.0).abs() < 1e-9);
@@ -163,7 +163,7 @@ fn foretell(client: &Client, now: &Window, forecast: Value, desk: &mut Desk<'_>)
     Ok(())
 }
 
-fn flush(client: &Client, name: &str, yes: bool, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
+fn flush(client: &ApiClient, name: &str, yes: bool, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
     if !yes {
         // Refuse an unknown name before asking the question.
         let window = client.of_window(Method::GET, name, |path| path, None)?;

@@ -12,7 +12,7 @@ pub mod poll;
 pub mod screen;
 pub mod view;
 
-use super::Client;
+use super::ApiClient;
 use super::client::Path;
 use super::theme::Theme;
 use crate::tools::reach::Failure;
@@ -33,7 +33,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Shows it until `q`, Ctrl-C or a signal.
-pub fn run(client: Client) -> Result<(), Failure> {
+pub fn run(client: ApiClient) -> Result<(), Failure> {
     if !io::stdout().is_terminal() {
         return Err(Failure::usage(
             "hapax top draws on a terminal, and the output is none",
@@ -47,7 +47,7 @@ pub fn run(client: Client) -> Result<(), Failure> {
     result
 }
 
-async fn watch_relay(client: Client) -> Result<(), Failure> {
+async fn watch_relay(client: ApiClient) -> Result<(), Failure> {
     // Whether there is a relay is found out before the screen is taken: an error is then read where it belongs.
     let mut model = Model::new(client.url());
     let first = poll::ask(client.clone(), Wants::default()).await;
@@ -101,7 +101,7 @@ async fn watch_relay(client: Client) -> Result<(), Failure> {
 }
 
 /// `hapax top --json`: a line a second until stopped, or one document.
-pub fn stream(client: &Client, once: bool, out: &mut dyn Write) -> Result<(), Failure> {
+pub fn stream(client: &ApiClient, once: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let document = || -> Result<Value, Failure> {
         let windows = client.get(&Path::new("windows"))?;
         let status = client.get(&Path::new("status"))?;

@@ -1,7 +1,7 @@
 //! Asks the relay, again and again, off the thread that draws. A relay that is away is asked on: it may come back.
 
 use crate::tools::reach::Failure;
-use crate::tools::terminal::Client;
+use crate::tools::terminal::ApiClient;
 use crate::tools::terminal::answer::{Connections, Status, Window, Windows};
 use crate::tools::terminal::client::Path;
 use std::io;
@@ -35,7 +35,7 @@ pub struct Polled {
 #[derive(Debug)]
 pub struct Poll {
     /// whom
-    pub client: Client,
+    pub client: ApiClient,
     /// for what
     pub wanted: watch::Receiver<Wants>,
     /// and tells
@@ -67,7 +67,7 @@ impl Poll {
 }
 
 /// Once.
-pub async fn ask(client: Client, wants: Wants) -> Result<Polled, Failure> {
+pub async fn ask(client: ApiClient, wants: Wants) -> Result<Polled, Failure> {
     match tokio::task::spawn_blocking(move || ask_blocking(&client, wants)).await {
         Ok(polled) => polled,
         // The terminal is given back by now: going on would draw over it.
@@ -76,7 +76,7 @@ pub async fn ask(client: Client, wants: Wants) -> Result<Polled, Failure> {
     }
 }
 
-fn ask_blocking(client: &Client, wants: Wants) -> Result<Polled, Failure> {
+fn ask_blocking(client: &ApiClient, wants: Wants) -> Result<Polled, Failure> {
     let Windows { windows } = client.read(&Path::new("windows"))?;
     let status = client.read(&Path::new("status"))?;
     let connections = match wants.connections {
