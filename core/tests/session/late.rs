@@ -524,20 +524,22 @@ fn publishes_that_are_not_remembered_count_as_unresolved() {
 fn a_tx_commit_ok_waits_until_its_ids_are_remembered() {
     let (desk, late) = late_as(COMMITS, |_| ());
     let mut pair = desk.pair();
-    pair.client(tx_select(1));
-    pair.upstream(tx_select_ok(1));
+    pair.client(tx_select(1) + consume(1, "q", "c"));
+    pair.upstream(tx_select_ok(1) + consume_ok(1, "c"));
     pair.client(m("a").publish(1) + tx_commit(1));
     pair.to_client();
     pair.upstream(tx_commit_ok(1));
     assert_eq!(pair.to_client(), Frames::none());
     // The answer to a later request waits behind it; a delivery does not wait.
-    pair.client(consume(1, "q", "c") + tx_rollback(1) + queue_declare(1, "q"));
+    pair.client(queue_declare(1, "p") + tx_rollback(1) + queue_declare(1, "q"));
     let delivered = m("d").deliver(1, "c", 1);
-    pair.upstream(consume_ok(1, "c") + delivered.clone() + tx_rollback_ok(1) + queue_declare_ok(1, "q"));
+    pair.upstream(
+        queue_declare_ok(1, "p") + delivered.clone() + tx_rollback_ok(1) + queue_declare_ok(1, "q"),
+    );
     assert_eq!(pair.to_client(), delivered);
     assert!(pair.session.unresolved() >= 1 && pair.session.held_bytes() > 0);
     remember(&late, &mut pair, 1);
-    let replies = tx_commit_ok(1) + consume_ok(1, "c") + tx_rollback_ok(1) + queue_declare_ok(1, "q");
+    let replies = tx_commit_ok(1) + queue_declare_ok(1, "p") + tx_rollback_ok(1) + queue_declare_ok(1, "q");
     assert_eq!(pair.to_client(), replies);
     assert_eq!((pair.session.unresolved(), pair.session.held_bytes()), (0, 0));
     assert!(desk.is_seen("a"));
@@ -633,4 +635,139 @@ fn an_upstream_that_is_gone_leaves_unremembered_tags_unanswered() {
         again.client(m("a").publish(1));
         assert_eq!((again.to_client(), again.to_upstream()), (ack(1, 1), Frames::none()), "{number}");
     }
+}
+
+/// A publish that the store has not answered for long has not waited for anybody yet when it learns that its id is in flight.
+#[test]
+fn patience_counts_from_the_verdict_and_not_from_the_question() {
+    for ahead in [true, false] {
+        let (desk, late) = late_as(Late { waits_on: true, ..VERDICTS }, |plan| {
+            plan.settings.in_flight_timeout = 3 * SECOND;
+        });
+        let mut pair = shown_without_confirms(&desk, &late);
+        let mut other = shown_without_confirms(&desk, &late);
+        let first = if ahead { m("x").publish(1) } else { Frames::none() };
+        unheard(&mut pair, first.clone() + m("a").publish(1));
+        pair.advance(4 * SECOND);
+        other.advance(4 * SECOND);
+        other.client(m("a").publish(1));
+        let asked = late.questions();
+        answer(&late, &mut other, asked - 1);
+        assert_eq!(other.to_upstream(), m("a").publish(1));
+        (1..asked).for_each(|_| answer(&late, &mut pair, 0));
+        assert_eq!(pair.to_upstream(), first);
+        pair.advance(2 * SECOND);
+        other.advance(2 * SECOND);
+        assert_eq!(pair.to_upstream(), Frames::none(), "it has waited for two seconds");
+        other.upstream(ack(1, 2));
+        pair.pump();
+        assert_eq!(pair.to_upstream(), Frames::none(), "a duplicate");
+    }
+}
+
+/// The same with confirms: it is not refused before it has waited.
+#[test]
+fn a_publish_with_confirms_is_not_refused_before_it_has_waited() {
+    let (desk, late) = late_as(Late { waits_on: true, ..VERDICTS }, |plan| {
+        plan.settings.in_flight_timeout = 3 * SECOND;
+    });
+    let (mut pair, mut other) = (shown(&desk, &late), shown(&desk, &late));
+    unheard(&mut pair, m("a").publish(1));
+    pair.advance(4 * SECOND);
+    other.advance(4 * SECOND);
+    other.client(m("a").publish(1));
+    answer(&late, &mut other, 1);
+    answer(&late, &mut pair, 0);
+    pair.advance(2 * SECOND);
+    other.advance(2 * SECOND);
+    assert_eq!(pair.to_client(), Frames::none());
+    other.upstream(ack(1, 2));
+    pair.pump();
+    assert_eq!(pair.to_client(), ack(1, 2));
+}
+
+/// A return goes on while replies wait, with its header and its body, and its id is forgotten.
+#[test]
+fn a_return_goes_on_while_replies_wait() {
+    let (desk, late) = late_as(COMMITS, |_| ());
+    let mut pair = desk.pair();
+    pair.client(tx_select(1));
+    pair.upstream(tx_select_ok(1));
+    let lost = m("b").mandatory();
+    pair.client(m("a").publish(1) + tx_commit(1) + queue_declare(1, "q") + lost.publish(1) + tx_commit(1));
+    pair.to_client();
+    pair.upstream(tx_commit_ok(1) + queue_declare_ok(1, "q"));
+    assert_eq!(pair.to_client(), Frames::none());
+    pair.upstream(lost.returned(1));
+    assert_eq!(pair.to_client(), lost.returned(1));
+    pair.upstream(tx_commit_ok(1));
+    remember(&late, &mut pair, 2);
+    assert_eq!(pair.to_client(), tx_commit_ok(1) + queue_declare_ok(1, "q") + tx_commit_ok(1));
+    assert!(desk.is_seen("a") && !desk.is_seen("b"));
+    assert_eq!((pair.session.unresolved(), pair.session.held_bytes()), (0, 0));
+}
+
+/// No client knows a consumer before its `basic.consume-ok`.
+#[test]
+fn a_delivery_does_not_overtake_the_reply_that_its_consumer_waits_for() {
+    let (desk, late) = late_as(COMMITS, |_| ());
+    let mut pair = desk.pair();
+    pair.client(tx_select(1) + consume(1, "p", "before"));
+    pair.upstream(tx_select_ok(1) + consume_ok(1, "before"));
+    pair.client(m("a").publish(1) + tx_commit(1) + consume(1, "q", "new"));
+    pair.to_client();
+    assert_eq!(
+        pair.to_upstream(),
+        tx_select(1) + consume(1, "p", "before") + m("a").publish(1) + tx_commit(1)
+    );
+    let early = m("d").deliver(1, "before", 1);
+    pair.upstream(tx_commit_ok(1) + early.clone());
+    assert_eq!((pair.to_client(), pair.to_upstream()), (early, Frames::none()));
+    remember(&late, &mut pair, 1);
+    assert_eq!((pair.to_client(), pair.to_upstream()), (tx_commit_ok(1), consume(1, "q", "new")));
+    let new = consume_ok(1, "new") + m("e").deliver(1, "new", 2);
+    pair.upstream(new.clone());
+    assert_eq!(pair.to_client(), new);
+    assert_eq!((pair.session.unresolved(), pair.session.held_bytes()), (0, 0));
+}
+
+/// A client without confirms can't know that its publish was dropped, so the publish is sent when the time is over.
+#[test]
+fn a_silent_clients_publishes_are_not_lost_with_a_silent_store() {
+    let ends: [fn(&mut Pair); 3] =
+        [|pair| pair.client(connection_close(200, "bye")), Pair::drain, Pair::client_eof];
+    for (number, end) in ends.into_iter().enumerate() {
+        let (desk, late) = late_as(Late { waits_on: true, ..VERDICTS }, |_| ());
+        let mut pair = shown_without_confirms(&desk, &late);
+        desk.store("seen");
+        let frames = m("a").publish(1) + m("seen").publish(1) + queue_declare(1, "q") + m("b").publish(1);
+        unheard(&mut pair, frames);
+        answer(&late, &mut pair, 1);
+        end(&mut pair);
+        pair.advance(11 * SECOND);
+        let told = format!("{:?}", pair.to_upstream());
+        assert_eq!(told.matches("publish").count(), 2, "end {number}: {told}");
+        assert_eq!((desk.in_flight(), pair.session.held_bytes()), (0, 0));
+    }
+}
+
+/// The answer to an earlier question of a publish that asks again is not taken for the answer to the later one.
+#[test]
+fn pending_crowded_and_asked_again_is_another_question() {
+    let (desk, late) = late(|plan| plan.limits.waiters_per_id = 0);
+    let mut first = shown(&desk, &late);
+    first.client(m("a").publish(1));
+    answer(&late, &mut first, 0);
+    first.to_upstream();
+    let mut pair = shown_without_confirms(&desk, &late);
+    unheard(&mut pair, m("a").publish(1));
+    let ticket = late.tickets()[0];
+    answer(&late, &mut pair, 0);
+    pair.advance(Duration::from_millis(20));
+    assert_eq!(late.questions(), 1, "it asks again");
+    first.upstream(nack(1, 2));
+    pair.session.mailbox().clone().deliver(ticket, Verdict::Duplicate);
+    pair.pump();
+    answer(&late, &mut pair, 0);
+    assert_eq!(pair.to_upstream(), m("a").publish(1));
 }

@@ -190,6 +190,14 @@ impl Ledger {
         matches!(&self.outcomes, Outcomes::Tx { transactions, .. } if transactions.holds(claim))
     }
 
+    /// Returns true if the client waits for `tx.commit-ok` or `tx.rollback-ok`.
+    pub(in crate::session) fn owes_tx_ended(&self) -> bool {
+        match &self.outcomes {
+            Outcomes::Tx { transactions, replies } => transactions.is_ending() || replies.is_unremembered(),
+            Outcomes::Untold | Outcomes::Confirms { .. } => false,
+        }
+    }
+
     /// Returns the number of publishes of the open transaction.
     pub(super) fn open_len(&self) -> usize {
         match &self.outcomes {

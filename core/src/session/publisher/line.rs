@@ -44,8 +44,8 @@ pub(super) struct Asked {
     pub(super) candidate: Kept,
     pub(super) ticket: Ticket,
     pub(super) answer: Answer,
-    /// how long it may wait for another's outcome
-    pub(super) until: Instant,
+    /// how long it may wait for another's outcome, if it has begun to wait
+    pub(super) until: Option<Instant>,
 }
 
 /// A publish whose verdict is known and used now.
@@ -56,8 +56,8 @@ pub(super) struct Known {
     pub(super) verdict: Verdict,
     /// when the verdict came
     pub(super) since: Instant,
-    /// how long the publish may wait for another's outcome
-    pub(super) until: Instant,
+    /// how long the publish may wait for another's outcome, if it has begun to wait
+    pub(super) until: Option<Instant>,
 }
 
 /// The window's answer.
@@ -171,6 +171,11 @@ impl Line {
     #[inline]
     pub(super) fn is_stalled(&self) -> bool {
         !self.asked.is_empty()
+    }
+
+    /// Returns true if the verdict of the first publish is not known.
+    pub(in crate::session) fn is_pending(&self) -> bool {
+        self.asked.front().is_some_and(|first| matches!(first.answer, Answer::Pending { .. }))
     }
 
     /// Returns true if another publish may be asked about behind those that were asked about before.
@@ -296,6 +301,15 @@ impl Line {
             }),
             Answer::Pending { .. } | Answer::NoRoom { .. } => None,
         }
+    }
+
+    /// Takes the first publish, if its verdict is not known. Its question is withdrawn.
+    pub(super) fn take_pending(&mut self) -> Option<Kept> {
+        let asked = self.take_first_if(|asked| matches!(asked.answer, Answer::Pending { .. }))?;
+        if let Answer::Pending { due, .. } = &asked.answer {
+            self.due.remove(&(*due, asked.ticket));
+        }
+        Some(asked.candidate)
     }
 
     /// Takes the first publish, if it found no room and is to ask again now.

@@ -477,6 +477,11 @@ impl Publisher {
 
     // ---- ends ------------------------------------------------------------------------------------------------------
 
+    /// Forwards the publishes that no window has judged in time, as [`Verdicts::send_pending`].
+    pub(in crate::session) fn send_pending(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.verdicts.send_pending(cx)
+    }
+
     /// Handles that the client will send nothing more, as [`Verdicts::client_done`].
     pub(in crate::session) fn client_done(&mut self) {
         if self.is_forwarding() {

@@ -135,10 +135,8 @@ impl Verdicts {
         if !self.line.is_stalled() {
             return self.decide(candidate, ticket, verdict, None, cx);
         }
-        let Settings { in_flight_timeout, store_timeout, .. } = cx.shared.settings;
-        let answer = Answer::of(verdict, cx.now, store_timeout);
-        let until = cx.now + in_flight_timeout;
-        self.line.ask(Asked { candidate: candidate.keep(), ticket, answer, until });
+        let answer = Answer::of(verdict, cx.now, cx.shared.settings.store_timeout);
+        self.line.ask(Asked { candidate: candidate.keep(), ticket, answer, until: None });
         Ok(())
     }
 
@@ -151,6 +149,7 @@ impl Verdicts {
         until: Option<Instant>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
+        let begun = until;
         let until = || until.unwrap_or(cx.now + cx.shared.settings.in_flight_timeout);
         let Terms { claim, client, .. } = candidate.terms;
         let fate = match verdict {
@@ -184,14 +183,15 @@ impl Verdicts {
                 None => {
                     self.sender.assembler.let_go();
                     let answer = Answer::NoRoom { retry_at: cx.now + RETRY };
-                    self.line.stall(Asked { candidate: candidate.keep(), ticket, answer, until: until() });
+                    let until = Some(until());
+                    self.line.stall(Asked { candidate: candidate.keep(), ticket, answer, until });
                     return Ok(());
                 }
             },
             pending @ Verdict::Pending(_) => {
                 self.sender.assembler.let_go();
                 let answer = Answer::of(pending, cx.now, cx.shared.settings.store_timeout);
-                self.line.ask(Asked { candidate: candidate.keep(), ticket, answer, until: until() });
+                self.line.ask(Asked { candidate: candidate.keep(), ticket, answer, until: begun });
                 return Ok(());
             }
         };
@@ -217,20 +217,51 @@ impl Verdicts {
                     let answer = Answer::of(verdict, cx.now, store_timeout);
                     self.line.ask_first(Asked { candidate, ticket, answer, until });
                 }
-                verdict => {
+                Verdict::InFlight(_) | Verdict::Crowded => {
+                    let (window, claim) = (&candidate.window, candidate.terms.claim);
+                    let (verdict, until) = match until {
+                        Some(mut until) => {
+                            (self.lose_patience(window, claim, verdict, &mut until, cx)?, until)
+                        }
+                        // However long the store was silent: the publish has waited for the other one only since then.
+                        None => (verdict, since + in_flight_timeout),
+                    };
                     candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
+                }
+                verdict => {
+                    candidate.with(|candidate| self.decide(candidate, ticket, verdict, until, cx))?;
                 }
             }
         }
         Ok(())
     }
 
+    /// Forwards the publishes of the line that the window has not judged, and decides the others. The time is over, and their
+    /// client could not know that they were dropped.
+    pub(super) fn send_pending(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.decide_known(cx)?;
+        while let Some(pending) = self.line.take_pending() {
+            // The rest of a publish that is not whole will not come.
+            if pending.left == 0 {
+                pending.with(|candidate| {
+                    let fate = self.sender.forward(candidate, None, cx);
+                    self.go_on(0, fate, cx)
+                })?;
+            }
+            self.decide_known(cx)?;
+        }
+        Ok(())
+    }
+
     /// Asks again about the publish in the line that found no room.
     fn retry(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let Some(Asked { candidate, ticket, mut until, .. }) = self.line.take_retry(cx.now) else {
+        let Some(Asked { candidate, until, .. }) = self.line.take_retry(cx.now) else {
             return Ok(());
         };
+        let mut until = until.unwrap_or(cx.now + cx.shared.settings.in_flight_timeout);
         let (window, claim) = (&candidate.window, candidate.terms.claim);
+        // An answer under the old ticket is discarded from now on.
+        let ticket = cx.link.tickets.draw(self.id);
         let verdict = self.ask_again(window, claim, ticket, &mut until, cx)?;
         candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
         self.decide_known(cx)
@@ -246,6 +277,18 @@ impl Verdicts {
         cx: &Cx<'_>,
     ) -> Result<Verdict, Fault> {
         let verdict = reserve_one(window, claim, cx.now, &cx.link.mailbox, ticket);
+        self.lose_patience(window, claim, verdict, until, cx)
+    }
+
+    /// Lets a publish take over that found no room to wait before, and has waited for too long by now.
+    fn lose_patience(
+        &self,
+        window: &Arc<dyn Window>,
+        claim: Claim,
+        verdict: Verdict,
+        until: &mut Instant,
+        cx: &Cx<'_>,
+    ) -> Result<Verdict, Fault> {
         if cx.now < *until || !matches!(verdict, Verdict::InFlight(_) | Verdict::Crowded) {
             return Ok(verdict);
         }
@@ -339,7 +382,9 @@ impl Verdicts {
             }
             Waits::NoRoom { .. } => {
                 let (window, claim) = (&candidate.window, candidate.terms.claim);
-                (ticket, self.ask_again(window, claim, ticket, &mut until, cx)?)
+                let renewed = cx.link.tickets.draw(self.id);
+                self.sender.assembler.renew_kept(ticket, renewed);
+                (renewed, self.ask_again(window, claim, renewed, &mut until, cx)?)
             }
         };
         let waits = Waits::NoRoom { retry_at: cx.now };
