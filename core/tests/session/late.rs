@@ -742,11 +742,16 @@ fn a_silent_clients_publishes_are_not_lost_with_a_silent_store() {
         desk.store("seen");
         let frames = m("a").publish(1) + m("seen").publish(1) + queue_declare(1, "q") + m("b").publish(1);
         unheard(&mut pair, frames);
+        // The first one comes in two reads, and so does the second one, but not all of it.
+        let (here, to_come) = cut(two("c").publish(1), 3);
+        unheard(&mut pair, here);
+        unheard(&mut pair, to_come + cut(two("d").publish(1), 3).0);
         answer(&late, &mut pair, 1);
         end(&mut pair);
         pair.advance(11 * SECOND);
         let told = format!("{:?}", pair.to_upstream());
-        assert_eq!(told.matches("publish").count(), 2, "end {number}: {told}");
+        assert_eq!(told.matches("publish").count(), 3, "end {number}: {told}");
+        assert_eq!(told.matches("#1 body").count(), 4, "end {number}: {told}");
         assert_eq!((desk.in_flight(), pair.session.held_bytes()), (0, 0));
     }
 }
@@ -770,4 +775,94 @@ fn pending_crowded_and_asked_again_is_another_question() {
     pair.pump();
     answer(&late, &mut pair, 0);
     assert_eq!(pair.to_upstream(), m("a").publish(1));
+}
+
+/// A publish that finds no room takes over in the end, although each question is answered later.
+#[test]
+fn a_publish_that_never_finds_room_takes_over_by_late_answers() {
+    let (desk, late) = late(|plan| {
+        plan.limits.waiters_per_id = 0;
+        plan.settings.in_flight_timeout = 3 * SECOND;
+    });
+    let mut first = shown(&desk, &late);
+    first.client(m("a").publish(1));
+    answer(&late, &mut first, 0);
+    let mut pair = shown_without_confirms(&desk, &late);
+    unheard(&mut pair, m("a").publish(1));
+    for round in 0..200 {
+        assert_eq!(pair.to_upstream(), Frames::none(), "{round}");
+        if late.answer_next(0, pair.now()) {
+            pair.pump();
+        }
+        if pair.now() >= first.now() + 3 * SECOND {
+            break;
+        }
+        pair.advance(Duration::from_millis(20));
+    }
+    assert_eq!(pair.to_upstream(), m("a").publish(1));
+    pair.upstream(ack(1, 2));
+    assert_eq!((pair.session.unresolved(), pair.session.held_bytes()), (0, 0));
+}
+
+/// The same for a publish that waits aside, and whose window tells it again and again that there is no room.
+#[test]
+fn a_publish_aside_that_never_finds_room_takes_over_by_late_answers() {
+    let (desk, late) = late(|plan| plan.settings.in_flight_timeout = 3 * SECOND);
+    let mut first = shown(&desk, &late);
+    first.client(m("a").publish(1));
+    answer(&late, &mut first, 0);
+    let mut pair = shown_without_confirms(&desk, &late);
+    unheard(&mut pair, m("a").publish(1));
+    let mut ticket = late.tickets()[0];
+    answer(&late, &mut pair, 0);
+    for round in 0..200 {
+        pair.session.mailbox().clone().deliver(ticket, Verdict::Crowded);
+        pair.pump();
+        if pair.now() >= first.now() + 3 * SECOND {
+            break;
+        }
+        assert_eq!(pair.to_upstream(), Frames::none(), "{round}");
+        pair.advance(Duration::from_millis(20));
+        ticket = *late.tickets().last().unwrap();
+    }
+    assert_eq!(pair.to_upstream(), m("a").publish(1));
+}
+
+/// A window that remembers a commit and calls nobody is not waited for without end.
+#[test]
+fn a_commit_is_not_overdue_if_its_window_remembers_it() {
+    let (desk, late) = late_as(Late { waits_on: true, ..COMMITS }, |_| ());
+    let mut pair = shown(&desk, &late);
+    pair.client(m("a").publish(1) + m("b").publish(1));
+    pair.upstream(ack(1, 2));
+    late.remember_silently(pair.now());
+    pair.upstream(ack(1, 3));
+    pair.advance(SECOND);
+    assert_eq!(pair.to_client(), ack(1, 2), "b is not remembered");
+    assert_eq!(pair.session.poll_timeout().map(|at| at > pair.now()), Some(true));
+}
+
+/// A client without confirms whose channel is closed by Hapax does not hear that its publishes were dropped.
+#[test]
+fn a_channel_that_is_refused_still_sends_what_its_silent_client_has_published() {
+    let (desk, late) = late(|_| ());
+    let mut pair = shown_without_confirms(&desk, &late);
+    unheard(&mut pair, m("a").publish(1) + m("b").publish(1) + two("c").publish(1));
+    unheard(&mut pair, cut(two("d").publish(1), 3).0);
+    let now = pair.now();
+    pair.session.handle_memory_pressure(0, now);
+    pair.pump();
+    assert!(format!("{:?}", pair.to_client()).contains("channel.close"));
+    assert_eq!(late.questions(), 3, "d will never be whole");
+    (0..3).for_each(|_| answer(&late, &mut pair, 0));
+    assert_eq!(pair.to_upstream(), m("a").publish(1) + m("b").publish(1) + two("c").publish(1));
+    pair.upstream(ack_multiple(1, 4));
+    assert!(format!("{:?}", pair.to_upstream()).contains("channel.close"));
+    assert_eq!((desk.in_flight(), pair.session.unresolved(), pair.session.held_bytes()), (0, 0, 0));
+    let mut pair = shown_without_confirms(&desk, &late);
+    unheard(&mut pair, cut(two("d").publish(1), 3).0);
+    assert_eq!(late.questions(), 1);
+    pair.session.handle_memory_pressure(0, now);
+    pair.pump();
+    assert_eq!((late.questions(), pair.session.held_bytes()), (0, 0), "nobody asks for d any more");
 }

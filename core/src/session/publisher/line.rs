@@ -339,6 +339,21 @@ impl Line {
         }
     }
 
+    /// Forgets the publish that is not whole, and never will be, or that found no room. The others keep waiting.
+    pub(super) fn drop_stopped(&mut self) {
+        if self.takes_more() {
+            return;
+        }
+        if let Some(asked) = self.asked.pop_back() {
+            self.places.remove(&asked.ticket);
+            if let Answer::Pending { due, .. } = &asked.answer {
+                self.due.remove(&(*due, asked.ticket));
+            }
+            self.bytes -= asked.candidate.size();
+            give_back(asked.answer);
+        }
+    }
+
     /// Returns when the first publish asks again, or a window will have been silent for too long.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let retry = match self.asked.front()?.answer {
@@ -397,6 +412,16 @@ impl Line {
             count += 1;
         }
         Some((publish, header, count))
+    }
+
+    /// Returns true if the first frames are those of a body that is `left` octets long.
+    pub(super) fn starts_with_body(&self, mut left: u64) -> bool {
+        let bodies = self.frames().take_while(|frame| frame.kind() == Some(FrameKind::Body));
+        left == 0
+            || bodies.into_iter().any(|body| {
+                left = left.saturating_sub(body.payload().len() as u64);
+                left == 0
+            })
     }
 
     /// Takes the publish that the first `count` frames make up: its method, and its content in one piece.

@@ -241,13 +241,15 @@ impl Verdicts {
     pub(super) fn send_pending(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.decide_known(cx)?;
         while let Some(pending) = self.line.take_pending() {
-            // The rest of a publish that is not whole will not come.
-            if pending.left == 0 {
-                pending.with(|candidate| {
-                    let fate = self.sender.forward(candidate, None, cx);
-                    self.go_on(0, fate, cx)
-                })?;
+            if !self.line.starts_with_body(pending.left) {
+                // Its rest will not come. Nothing else waits behind it.
+                self.line.drop_frames();
+                return Ok(());
             }
+            pending.with(|candidate| {
+                let fate = self.sender.forward(candidate, None, cx);
+                self.go_on(candidate.left, fate, cx)
+            })?;
             self.decide_known(cx)?;
         }
         Ok(())
@@ -349,6 +351,13 @@ impl Verdicts {
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         let client = waiter.candidate.terms.client;
+        let verdict = match verdict {
+            Verdict::Crowded if !self.sender.ledger.is_tx() && client.is_none() => {
+                let (window, claim) = (&waiter.candidate.window, waiter.candidate.terms.claim);
+                self.lose_patience(window, claim, verdict, &mut waiter.until, cx)?
+            }
+            verdict => verdict,
+        };
         waiter.waits = match verdict {
             Verdict::Fresh(reservation) => {
                 self.promote(ticket, waiter, Some(reservation), cx);
@@ -548,12 +557,13 @@ impl Verdicts {
     }
 
     /// Handles that Hapax has closed the client's channel. A publish of a client that would not hear that it was dropped keeps
-    /// waiting for the other's outcome, because nobody would send it again.
+    /// waiting for its verdict or for the other's outcome, because nobody would send it again.
     pub(super) fn refused(&mut self) {
-        if !self.sender.ledger.is_silent() {
-            self.drop_waiting();
+        if self.sender.ledger.is_silent() {
+            self.line.drop_stopped();
+        } else {
+            self.abandon_waiting();
         }
-        self.line.drop_asked();
     }
 
     /// Drops all publishes that wait.
