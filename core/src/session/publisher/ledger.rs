@@ -88,6 +88,12 @@ impl Ledger {
         matches!(self.outcomes, Outcomes::Tx { .. })
     }
 
+    /// Returns true if no outcome is told: an id is committed when its message is written. The second of two publishes of one id
+    /// is a duplicate then, even if both come in one read.
+    pub(super) fn is_untold(&self) -> bool {
+        matches!(self.outcomes, Outcomes::Untold)
+    }
+
     /// Returns true if the client hears neither acks nor `tx.commit-ok`.
     pub(in crate::session) fn is_silent(&self) -> bool {
         matches!(self.outcomes, Outcomes::Untold | Outcomes::Confirms { client: false, .. })

@@ -197,7 +197,8 @@ impl Publisher {
         let mut left = most;
         let mut ahead = Ahead::default();
         while left > 0 && self.goes_on(held) {
-            match ahead.look(self.id, frames, (self.most_at_once(left), cx.room(held)), cx) {
+            let distinct = self.ledger().is_untold();
+            match ahead.look(self.id, frames, (self.most_at_once(left), cx.room(held)), distinct, cx) {
                 Next::Plain(window) => {
                     let mut result = Ok(());
                     for (whole, terms, ticket, verdict) in ahead.ask(&window, self.id, cx) {
@@ -239,7 +240,8 @@ impl Publisher {
         }
         let most = self.most_at_once(cx.publishes_left(self.unresolved())).min(HINTED);
         let mut batch = WaitingBatch::default();
-        while batch.len() < most && batch.take_first(self.line_mut(), cx) {}
+        let distinct = self.ledger().is_untold();
+        while batch.len() < most && batch.take_first(self.line_mut(), distinct, cx) {}
         let mut result = Ok(!batch.is_empty());
         batch.ask(self.id, cx, |candidate, ticket, verdict, cx| {
             let mut candidate = candidate;
