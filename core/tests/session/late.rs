@@ -866,3 +866,61 @@ fn a_channel_that_is_refused_still_sends_what_its_silent_client_has_published() 
     pair.pump();
     assert_eq!((late.questions(), pair.session.held_bytes()), (0, 0), "nobody asks for d any more");
 }
+
+#[test]
+fn a_channel_that_is_refused_sends_what_its_silent_client_has_published_although_the_store_is_silent() {
+    let (desk, late) = late_as(Late { waits_on: true, ..VERDICTS }, |_| ());
+    let mut pair = shown_without_confirms(&desk, &late);
+    unheard(&mut pair, m("a").publish(1) + m("b").publish(1));
+    let now = pair.now();
+    pair.session.handle_memory_pressure(0, now);
+    pair.advance(9 * SECOND);
+    assert_eq!(pair.to_upstream(), Frames::none());
+    pair.advance(2 * SECOND);
+    let told = format!("{:?}", pair.to_upstream());
+    assert!(told.matches("publish").count() == 2 && told.contains("channel.close"), "{told}");
+    assert_eq!((late.questions(), pair.session.held_bytes()), (0, 0));
+}
+
+/// Every way in which the publishes of a read can end gives all of it back.
+#[test]
+fn nothing_is_left_of_a_read_whose_channel_ends() {
+    let ends: [(&str, fn(&mut Pair)); 6] = [
+        ("upstream's channel.close", |pair| {
+            pair.upstream(crate::support::methods::channel_close(1, 404, "no"))
+        }),
+        ("upstream's eof", Pair::upstream_eof),
+        ("client's eof", Pair::client_eof),
+        ("drain", Pair::drain),
+        ("connection.close", |pair| pair.client(connection_close(200, "bye"))),
+        ("memory", |pair| {
+            let now = pair.now();
+            pair.session.handle_memory_pressure(0, now);
+            pair.pump();
+        }),
+    ];
+    for (name, end) in ends {
+        for confirms in [true, false] {
+            let (desk, late) = late_as(Late { waits_on: true, ..VERDICTS }, |_| ());
+            let mut other = shown_without_confirms(&desk, &late);
+            let mut pair = if confirms { shown(&desk, &late) } else { shown_without_confirms(&desk, &late) };
+            unheard(&mut pair, m("a").publish(1) + m("b").publish(1) + m("b").publish(1) + m("c").publish(1));
+            unheard(&mut pair, queue_declare(1, "q") + two("d").publish(1));
+            (0..3).for_each(|_| answer(&late, &mut pair, 1));
+            unheard(&mut other, m("b").publish(1));
+            answer(&late, &mut other, 1);
+            assert_eq!(other.to_upstream(), Frames::none());
+            end(&mut pair);
+            pair.pump();
+            pair.advance(11 * SECOND);
+            pair.advance(11 * SECOND);
+            other.advance(22 * SECOND);
+            let left = (late.questions(), pair.session.held_bytes());
+            assert_eq!(left, (0, 0), "{name}, confirms {confirms}");
+            let told = format!("{:?}{:?}", pair.to_upstream(), other.to_upstream());
+            // Without confirms it is sent in the end, and in doubt if the upstream does not answer. It is never lost.
+            let sent = told.matches("id=b").count();
+            assert!(sent == 1 || sent == 2 && !confirms, "{name}, confirms {confirms}: {told}");
+        }
+    }
+}
