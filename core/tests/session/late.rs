@@ -924,3 +924,65 @@ fn nothing_is_left_of_a_read_whose_channel_ends() {
         }
     }
 }
+
+/// A publish that found no room is in no queue: nobody knows whether the same one has the id all the time.
+#[test]
+fn a_publish_that_found_no_room_long_ago_is_patient_with_whoever_has_the_id_now() {
+    let (desk, late) = late_as(Late { waits_on: true, ..VERDICTS }, |plan| {
+        plan.limits.waiters_per_id = 0;
+        plan.settings.in_flight_timeout = 3 * SECOND;
+    });
+    let (mut first, mut second) = (shown(&desk, &late), shown(&desk, &late));
+    let mut pair = shown_without_confirms(&desk, &late);
+    first.client(m("a").publish(1));
+    answer(&late, &mut first, 0);
+    unheard(&mut pair, m("x").publish(1) + m("a").publish(1));
+    answer(&late, &mut pair, 1);
+    [&mut first, &mut second, &mut pair].into_iter().for_each(|pair| pair.advance(4 * SECOND));
+    first.upstream(nack(1, 2));
+    second.client(m("a").publish(1));
+    answer(&late, &mut second, 1);
+    assert_eq!(second.to_upstream(), m("a").publish(1));
+    answer(&late, &mut pair, 0);
+    for _ in 0..50 {
+        pair.advance(Duration::from_millis(20));
+        if late.answer_next(0, pair.now()) {
+            pair.pump();
+        }
+    }
+    assert_eq!(pair.to_upstream(), m("x").publish(1), "the second one has it for a second");
+    second.upstream(ack(1, 2));
+    pair.advance(Duration::from_millis(20));
+    late.answer_next(0, pair.now());
+    pair.pump();
+    assert_eq!((pair.to_upstream(), pair.session.held_bytes()), (Frames::none(), 0));
+}
+
+/// The same for one that asked again, and whose store was silent then.
+#[test]
+fn a_publish_that_asked_again_in_vain_is_patient_with_whoever_has_the_id_now() {
+    let (desk, late) = late_as(Late { waits_on: true, ..VERDICTS }, |plan| {
+        plan.limits.waiters_per_id = 0;
+        plan.settings.in_flight_timeout = 3 * SECOND;
+    });
+    let (mut first, mut second) = (shown(&desk, &late), shown(&desk, &late));
+    let mut pair = shown_without_confirms(&desk, &late);
+    first.client(m("a").publish(1));
+    answer(&late, &mut first, 0);
+    unheard(&mut pair, m("a").publish(1));
+    answer(&late, &mut pair, 0);
+    [&mut first, &mut second, &mut pair].into_iter().for_each(|pair| pair.advance(4 * SECOND));
+    first.upstream(nack(1, 2));
+    second.client(m("a").publish(1));
+    answer(&late, &mut second, 1);
+    assert_eq!(second.to_upstream(), m("a").publish(1));
+    answer(&late, &mut pair, 0);
+    assert_eq!(pair.to_upstream(), Frames::none(), "the second one has just got it");
+    for _ in 0..200 {
+        pair.advance(Duration::from_millis(20));
+        if late.answer_next(0, pair.now()) {
+            pair.pump();
+        }
+    }
+    assert_eq!(pair.to_upstream(), m("a").publish(1), "but not for ever");
+}

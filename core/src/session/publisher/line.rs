@@ -280,6 +280,8 @@ impl Line {
             asked.answer = match silent {
                 Answer::Pending { wait, .. } => {
                     asked.ticket = draw();
+                    // Meanwhile another one may have taken the id, so its patience counts anew.
+                    asked.until = None;
                     Answer::of(wait.overdue(asked.ticket, now), now, timeout)
                 }
                 answer => answer,

@@ -219,12 +219,14 @@ impl Verdicts {
                 }
                 Verdict::InFlight(_) | Verdict::Crowded => {
                     let (window, claim) = (&candidate.window, candidate.terms.claim);
-                    let (verdict, until) = match until {
-                        Some(mut until) => {
+                    let (verdict, until) = match (until, &verdict) {
+                        (Some(mut until), _) => {
                             (self.lose_patience(window, claim, verdict, &mut until, cx)?, until)
                         }
                         // However long the store was silent: the publish has waited for the other one only since then.
-                        None => (verdict, since + in_flight_timeout),
+                        (None, Verdict::InFlight(_)) => (verdict, since + in_flight_timeout),
+                        // It is in no queue, so another one may have had the id then.
+                        (None, _) => (verdict, cx.now + in_flight_timeout),
                     };
                     candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
                 }
@@ -387,6 +389,8 @@ impl Verdicts {
                 // An answer under the old ticket is discarded from now on.
                 let renewed = cx.link.tickets.draw(self.id);
                 self.sender.assembler.renew_kept(ticket, renewed);
+                // Meanwhile another one may have taken the id, so its patience counts anew.
+                until = cx.now + cx.shared.settings.in_flight_timeout;
                 (renewed, wait.overdue(renewed, cx.now))
             }
             Waits::NoRoom { .. } => {
