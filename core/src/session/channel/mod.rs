@@ -393,8 +393,8 @@ impl Channel {
     }
 
     /// Handles that `connection.close` is about to go upstream. Publishes that wait are dropped: they were never sent, so they
-    /// are not in doubt. A publish that waits for the proof of a right, or for a store, is forwarded unjudged if its client hears no outcome:
-    /// the client could not know that it was dropped, and the message would be lost.
+    /// are not in doubt. A publish that waits for the proof of a right, or for a store, is forwarded unjudged if its client
+    /// hears no outcome: the client could not know that it was dropped, and the message would be lost.
     pub(in crate::session) fn end(&mut self, cx: &mut Cx<'_>) {
         let unheard = self.halves.publisher.ledger().is_silent();
         while unheard && self.life.is_open() {
