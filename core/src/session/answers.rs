@@ -95,16 +95,13 @@ impl Answers {
         let (slots, first) = (&mut self.slots, self.first);
         match committed {
             Committed::Later(commit) if !self.deaf => {
-                let mut tags = Vec::new();
-                let mut at = 0;
-                self.due.retain(|tag| {
-                    at += 1;
-                    let waits = at > from && open(slots, first, *tag).is_some();
-                    if waits {
-                        tags.push(*tag);
-                    }
-                    !waits
-                });
+                // Only the tags of this commit are looked at: one ack of the upstream may cause very many commits.
+                let (tags, answered): (Vec<ClientTag>, Vec<ClientTag>) = self
+                    .due
+                    .split_off(from.min(self.due.len()))
+                    .into_iter()
+                    .partition(|tag| open(slots, first, *tag).is_some());
+                self.due.extend(answered);
                 self.committing = self.due.len();
                 if !tags.is_empty() {
                     self.unremembered.push(commit, tags, deadline);

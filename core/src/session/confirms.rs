@@ -1,5 +1,4 @@
-//! The part of a channel's ledger that hears acks and nacks: two counts that must not be mixed up. (The rule of a window that has
-//! the same name, [`crate::window::Confirms`], says who selects confirms.)
+//! The part of a channel's ledger that hears acks and nacks: two counts that must not be mixed up.
 //!
 //! The upstream numbers only the publishes that were forwarded to it; the client numbers all that it has sent. A forwarded
 //! publish has an [`Entry`] at its [`UpstreamTag`], which owns its reservation; a client's publish has an answer slot at its

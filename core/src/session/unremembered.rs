@@ -79,8 +79,12 @@ impl<T> Outstanding<T> {
     }
 
     /// Asks each window that has been silent for too long what to do. Calls `done` with everything that need not wait any
-    /// more; the rest gets a new deadline.
+    /// more; the rest gets a new deadline. What a window remembers by now is not overdue, even if it has called nobody.
     pub(super) fn expire(&mut self, now: Instant, timeout: Duration, mut done: impl FnMut(T)) {
+        if self.deadline().is_none_or(|first| first > now) {
+            return;
+        }
+        self.recv_remembered(&mut done);
         for log in &mut self.windows {
             while let Some(oldest) = log.commits.front_mut().filter(|oldest| oldest.until <= now) {
                 match oldest.commit.overdue(now) {

@@ -3,9 +3,9 @@
 
 use super::desk::{Desk, confirm, m};
 use crate::support::frames::{Frames, message};
-use crate::support::methods::{ack, channel_close_for, channel_close_ok, publish_refused};
+use crate::support::methods::{ack, channel_close_for, channel_close_ok, publish_refused, queue_declare};
 use crate::support::pair::Pair;
-use hapax_core::window::ConfirmRule;
+use hapax_core::window::{ConfirmRule, Event};
 
 fn client_only() -> Desk {
     Desk::with(|plan| {
@@ -137,4 +137,21 @@ fn p07_client_only_an_ack_of_something_later_ends_the_matter() {
     assert!(desk.is_seen("b"), "and the return was not that of b");
     pair.upstream(publish_refused(1, 404, "NOT_FOUND - no exchange 'x' in vhost '/'"));
     assert!(desk.is_seen("b"));
+}
+
+/// The id is committed when the first message is written, so the others of the same read wait for nothing.
+#[test]
+fn copies_in_one_read_do_not_stop_the_channel() {
+    let desk = Desk::with(|plan| {
+        plan.rules.confirms = ConfirmRule::ClientOnly;
+        plan.limits.waiters_per_id = 0;
+    });
+    let mut pair = desk.pair();
+    pair.client(m("shown").publish(1));
+    pair.to_upstream();
+    pair.client(
+        m("a").publish(1) + m("a").publish(1) + m("b").publish(1) + m("a").publish(1) + queue_declare(1, "q"),
+    );
+    assert_eq!(pair.to_upstream(), m("a").publish(1) + m("b").publish(1) + queue_declare(1, "q"));
+    assert_eq!((desk.count(Event::InFlight), desk.in_flight()), (0, 0));
 }

@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-const VERDICTS: Late = Late { verdicts: true, commits: false, waits_on: false };
-const COMMITS: Late = Late { verdicts: false, commits: true, waits_on: false };
+pub(super) const VERDICTS: Late = Late { verdicts: true, commits: false, waits_on: false };
+pub(super) const COMMITS: Late = Late { verdicts: false, commits: true, waits_on: false };
 
-fn late(change: impl FnOnce(&mut Plan)) -> (Desk, Arc<LateWindow>) {
+pub(super) fn late(change: impl FnOnce(&mut Plan)) -> (Desk, Arc<LateWindow>) {
     late_as(VERDICTS, change)
 }
 
-fn late_as(how: Late, change: impl FnOnce(&mut Plan)) -> (Desk, Arc<LateWindow>) {
+pub(super) fn late_as(how: Late, change: impl FnOnce(&mut Plan)) -> (Desk, Arc<LateWindow>) {
     let mut late = None;
     let desk = Desk::around(change, |window| late.insert(LateWindow::with(window, how)).clone());
     (desk.proving(), late.unwrap())
@@ -34,7 +34,7 @@ fn unique() -> Message {
 
 /// The broker has shown that the user may publish, so nothing waits for that. Channel 1 has selected confirms, and one
 /// message was published on it.
-fn shown(desk: &Desk, late: &LateWindow) -> Pair {
+pub(super) fn shown(desk: &Desk, late: &LateWindow) -> Pair {
     let (mut pair, message) = (desk.confirming(), unique());
     pair.client(message.publish(1));
     late.answer_next(0, pair.now());
@@ -47,7 +47,7 @@ fn shown(desk: &Desk, late: &LateWindow) -> Pair {
 }
 
 /// The same without confirms. (Hapax has selected them.)
-fn shown_without_confirms(desk: &Desk, late: &LateWindow) -> Pair {
+pub(super) fn shown_without_confirms(desk: &Desk, late: &LateWindow) -> Pair {
     let mut pair = desk.pair();
     pair.client(unique().publish(1));
     late.answer_next(late.questions().saturating_sub(1), pair.now());
@@ -58,12 +58,12 @@ fn shown_without_confirms(desk: &Desk, late: &LateWindow) -> Pair {
     pair
 }
 
-fn remember(late: &LateWindow, pair: &mut Pair, commits: usize) {
+pub(super) fn remember(late: &LateWindow, pair: &mut Pair, commits: usize) {
     late.remember(commits, pair.now());
     pair.pump();
 }
 
-fn answer(late: &LateWindow, pair: &mut Pair, pick: usize) {
+pub(super) fn answer(late: &LateWindow, pair: &mut Pair, pick: usize) {
     assert!(late.answer_next(pick, pair.now()), "a question");
     pair.pump();
 }
@@ -547,20 +547,22 @@ fn publishes_that_are_not_remembered_count_as_unresolved() {
 fn a_tx_commit_ok_waits_until_its_ids_are_remembered() {
     let (desk, late) = late_as(COMMITS, |_| ());
     let mut pair = desk.pair();
-    pair.client(tx_select(1));
-    pair.upstream(tx_select_ok(1));
+    pair.client(tx_select(1) + consume(1, "q", "c"));
+    pair.upstream(tx_select_ok(1) + consume_ok(1, "c"));
     pair.client(m("a").publish(1) + tx_commit(1));
     pair.to_client();
     pair.upstream(tx_commit_ok(1));
     assert_eq!(pair.to_client(), Frames::none());
     // The answer to a later request waits behind it; a delivery does not wait.
-    pair.client(consume(1, "q", "c") + tx_rollback(1) + queue_declare(1, "q"));
+    pair.client(queue_declare(1, "p") + tx_rollback(1) + queue_declare(1, "q"));
     let delivered = m("d").deliver(1, "c", 1);
-    pair.upstream(consume_ok(1, "c") + delivered.clone() + tx_rollback_ok(1) + queue_declare_ok(1, "q"));
+    pair.upstream(
+        queue_declare_ok(1, "p") + delivered.clone() + tx_rollback_ok(1) + queue_declare_ok(1, "q"),
+    );
     assert_eq!(pair.to_client(), delivered);
     assert!(pair.session.unresolved() >= 1 && pair.session.held_bytes() > 0);
     remember(&late, &mut pair, 1);
-    let replies = tx_commit_ok(1) + consume_ok(1, "c") + tx_rollback_ok(1) + queue_declare_ok(1, "q");
+    let replies = tx_commit_ok(1) + queue_declare_ok(1, "p") + tx_rollback_ok(1) + queue_declare_ok(1, "q");
     assert_eq!(pair.to_client(), replies);
     assert_eq!((pair.session.unresolved(), pair.session.held_bytes()), (0, 0));
     assert!(desk.is_seen("a"));

@@ -15,6 +15,7 @@ mod desk;
 mod held;
 mod in_doubt;
 mod late;
+mod late_ends;
 mod memory;
 mod p01_p02_stored;
 mod p03_p04_tags;

@@ -26,6 +26,8 @@ enum WaitingFrames {
     OnlyPublishes,
     /// The first of them is `tx.select` or `tx.commit`. It waits for the waiters before it.
     TxFirst,
+    /// The first of them is `basic.consume` or `basic.get`. It waits until the client is told that its transaction has ended.
+    TxEnds,
 }
 
 /// The publishing and the consuming half of one channel.
@@ -128,10 +130,11 @@ impl Halves {
         self.publisher.line().has_frames()
     }
 
-    /// Returns true if `tx.select` or `tx.commit` waits for waiters: all frames wait behind it.
+    /// Returns true if `tx.select` or `tx.commit` waits for waiters, or another method for the end of a transaction: all frames
+    /// wait behind it.
     #[inline]
     pub(super) fn awaits_waiters(&self) -> bool {
-        self.waiting == WaitingFrames::TxFirst
+        matches!(self.waiting, WaitingFrames::TxFirst | WaitingFrames::TxEnds)
     }
 
     /// Puts a frame of the client behind those that wait.
@@ -148,10 +151,21 @@ impl Halves {
         self.publisher.line_mut().push_frame_first(frame);
     }
 
-    /// Lets the frames go on if there are no waiters any more.
+    /// Puts a method before the frames that wait, until the client is told that its transaction has ended.
+    pub(super) fn await_tx_ended(&mut self, frame: View<'_>) {
+        self.waiting = WaitingFrames::TxEnds;
+        self.publisher.line_mut().push_frame_first(frame);
+    }
+
+    /// Lets the frames go on if there is nothing any more that they wait for.
     #[inline]
     pub(super) fn check_waiters(&mut self) {
-        if self.waiting == WaitingFrames::TxFirst && !self.publisher.has_waiting() {
+        let waits = match self.waiting {
+            WaitingFrames::Any | WaitingFrames::OnlyPublishes => return,
+            WaitingFrames::TxFirst => self.publisher.has_waiting(),
+            WaitingFrames::TxEnds => self.publisher.ledger().owes_tx_ended(),
+        };
+        if !waits {
             self.waiting = WaitingFrames::Any;
         }
     }

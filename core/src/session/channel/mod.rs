@@ -203,6 +203,11 @@ impl Channel {
                 self.halves.await_waiters(frame);
                 return Ok(());
             }
+            // Messages may follow the reply. It would wait behind `tx.commit-ok`, and they would overtake it.
+            MethodId::BASIC_CONSUME | MethodId::BASIC_GET if publisher.ledger().owes_tx_ended() => {
+                self.halves.await_tx_ended(frame);
+                return Ok(());
+            }
             MethodId::TX_SELECT if publisher.ledger().is_unseen() => {
                 return self.life.recycle(frame, &self.halves, cx);
             }
@@ -312,6 +317,8 @@ impl Channel {
         let Halves { publisher, deliveries, .. } = &mut self.halves;
         match id {
             Some(MethodId::BASIC_RETURN) if publisher.ledger().hears_returns() => {
+                // It does not wait, and neither do its header and body.
+                publisher.ledger_mut().delays(kind, id, frame);
                 return deliveries.hold_return(frame);
             }
             Some(MethodId::CONFIRM_SELECT_OK) => {
@@ -386,15 +393,22 @@ impl Channel {
     }
 
     /// Handles that `connection.close` is about to go upstream. Publishes that wait are dropped: they were never sent, so they
-    /// are not in doubt. A publish that waits for the proof of a right is forwarded unjudged if its client hears no outcome:
-    /// the client could not know that it was dropped, and the message would be lost.
+    /// are not in doubt. A publish that waits for the proof of a right, or for a store, is forwarded unjudged if its client
+    /// hears no outcome: the client could not know that it was dropped, and the message would be lost.
     pub(in crate::session) fn end(&mut self, cx: &mut Cx<'_>) {
         let unheard = self.halves.publisher.ledger().is_silent();
-        while unheard && self.life.is_open() && self.halves.publisher.is_held() {
-            // The other channels that wait for these answers end here, too.
-            drop(cx.link.probes.give_up());
+        while unheard && self.life.is_open() {
+            let sent = if self.halves.publisher.is_held() {
+                // The other channels that wait for these answers end here, too.
+                drop(cx.link.probes.give_up());
+                self.recv_finding(Right::NONE, Finding::Unasked, cx)
+            } else if self.halves.publisher.line().is_pending() {
+                self.halves.publisher.send_pending(cx).and_then(|()| self.advance(cx))
+            } else {
+                break;
+            };
             // A faulty publish is not forwarded, and nothing after it.
-            if self.recv_finding(Right::NONE, Finding::Unasked, cx).is_err() {
+            if sent.is_err() {
                 break;
             }
         }

@@ -129,6 +129,10 @@ impl Refused {
             && !halves.publisher.is_forwarding()
             && (settled || cx.now >= until)
         {
+            // A client that hears no outcome could not know that its publishes were dropped. None of these can be at fault.
+            if !settled && halves.publisher.ledger().is_silent() {
+                drop(halves.publisher.send_pending(cx));
+            }
             halves.publisher.abandon_waiting();
             let text = "the client's channel was closed by hapax";
             cx.link.out.upstream.push(frames::close_normally(halves.id(), text));

@@ -35,12 +35,13 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Looks at the plain publishes that come next, up to `most` of them and up to `room` bytes, but at least at one. Takes
-    /// nothing.
+    /// nothing. `distinct`: no two of the same claim.
     pub(super) fn look(
         &mut self,
         channel: ChannelId,
         frames: &Bytes,
         (most, mut room): (usize, usize),
+        distinct: bool,
         cx: &mut Cx<'_>,
     ) -> Next {
         let ahead = &mut self.publishes;
@@ -69,6 +70,11 @@ impl Ahead {
                 break;
             }
             match Reading::of(whole.header(frames), route, judge, standing, &cx.shared.keys) {
+                Reading::Plain(terms)
+                    if distinct && ahead.iter().any(|(_, before)| before.claim == terms.claim) =>
+                {
+                    break;
+                }
                 Reading::Plain(terms) => ahead.push((whole, terms)),
                 Reading::Body => break,
                 Reading::Bypass | Reading::NoId | Reading::Malformed => {

@@ -29,10 +29,14 @@ impl WaitingBatch {
     }
 
     /// Takes the first publish of the line. Returns false if it is not whole or not plain, or is judged by another window.
-    pub(super) fn take_first(&mut self, line: &mut Line, cx: &mut Cx<'_>) -> bool {
+    /// `distinct`: nor if there is one of the same claim already.
+    pub(super) fn take_first(&mut self, line: &mut Line, distinct: bool, cx: &mut Cx<'_>) -> bool {
         let Some((publish, header, count)) = line.first_publish() else { return false };
         let Some((window, terms)) = read(publish, header, cx) else { return false };
         if !is_same(self.window.get_or_insert_with(|| Arc::clone(&window)), &window) {
+            return false;
+        }
+        if distinct && self.publishes.iter().any(|(_, _, before)| before.claim == terms.claim) {
             return false;
         }
         let taken = line.pop_publish(count);

@@ -88,6 +88,12 @@ impl Ledger {
         matches!(self.outcomes, Outcomes::Tx { .. })
     }
 
+    /// Returns true if no outcome is told: an id is committed when its message is written. The second of two publishes of one id
+    /// is a duplicate then, even if both come in one read.
+    pub(super) fn is_untold(&self) -> bool {
+        matches!(self.outcomes, Outcomes::Untold)
+    }
+
     /// Returns true if the client hears neither acks nor `tx.commit-ok`.
     pub(in crate::session) fn is_silent(&self) -> bool {
         matches!(self.outcomes, Outcomes::Untold | Outcomes::Confirms { client: false, .. })
@@ -188,6 +194,14 @@ impl Ledger {
     /// Returns true if the open transaction has forwarded a publish of this claim.
     pub(super) fn transaction_holds(&self, claim: Claim) -> bool {
         matches!(&self.outcomes, Outcomes::Tx { transactions, .. } if transactions.holds(claim))
+    }
+
+    /// Returns true if the client waits for `tx.commit-ok` or `tx.rollback-ok`.
+    pub(in crate::session) fn owes_tx_ended(&self) -> bool {
+        match &self.outcomes {
+            Outcomes::Tx { transactions, replies } => transactions.is_ending() || replies.is_unremembered(),
+            Outcomes::Untold | Outcomes::Confirms { .. } => false,
+        }
     }
 
     /// Returns the number of publishes of the open transaction.

@@ -45,8 +45,8 @@ pub(super) struct Asked {
     pub(super) candidate: Kept,
     pub(super) ticket: Ticket,
     pub(super) answer: Answer,
-    /// how long it may wait for another's outcome
-    pub(super) until: Instant,
+    /// how long it may wait for another's outcome, if it has begun to wait
+    pub(super) until: Option<Instant>,
 }
 
 /// A publish whose verdict is known and used now.
@@ -57,8 +57,8 @@ pub(super) struct Known {
     pub(super) verdict: Verdict,
     /// when the verdict came
     pub(super) since: Instant,
-    /// how long the publish may wait for another's outcome
-    pub(super) until: Instant,
+    /// how long the publish may wait for another's outcome, if it has begun to wait
+    pub(super) until: Option<Instant>,
 }
 
 /// The window's answer.
@@ -174,6 +174,11 @@ impl Line {
         !self.asked.is_empty()
     }
 
+    /// Returns true if the verdict of the first publish is not known.
+    pub(in crate::session) fn is_pending(&self) -> bool {
+        self.asked.front().is_some_and(|first| matches!(first.answer, Answer::Pending { .. }))
+    }
+
     /// Returns true if another publish may be asked about behind those that were asked about before.
     #[inline]
     pub(super) fn takes_more(&self) -> bool {
@@ -276,6 +281,8 @@ impl Line {
             asked.answer = match silent {
                 Answer::Pending { wait, .. } => {
                     asked.ticket = draw();
+                    // Meanwhile another one may have taken the id, so its patience counts anew.
+                    asked.until = None;
                     Answer::of(wait.overdue(asked.ticket, now), now, timeout)
                 }
                 answer => answer,
@@ -297,6 +304,15 @@ impl Line {
             }),
             Answer::Pending { .. } | Answer::NoRoom { .. } => None,
         }
+    }
+
+    /// Takes the first publish, if its verdict is not known. Its question is withdrawn.
+    pub(super) fn take_pending(&mut self) -> Option<Kept> {
+        let asked = self.take_first_if(|asked| matches!(asked.answer, Answer::Pending { .. }))?;
+        if let Answer::Pending { due, .. } = &asked.answer {
+            self.due.remove(&(*due, asked.ticket));
+        }
+        Some(asked.candidate)
     }
 
     /// Takes the first publish, if it found no room and is to ask again now.
@@ -321,6 +337,21 @@ impl Line {
         self.due.clear();
         for asked in std::mem::take(&mut self.asked) {
             self.taken += 1;
+            self.bytes -= asked.candidate.size();
+            give_back(asked.answer);
+        }
+    }
+
+    /// Forgets the publish that is not whole, and never will be, or that found no room. The others keep waiting.
+    pub(super) fn drop_stopped(&mut self) {
+        if self.takes_more() {
+            return;
+        }
+        if let Some(asked) = self.asked.pop_back() {
+            self.places.remove(&asked.ticket);
+            if let Answer::Pending { due, .. } = &asked.answer {
+                self.due.remove(&(*due, asked.ticket));
+            }
             self.bytes -= asked.candidate.size();
             give_back(asked.answer);
         }
@@ -384,6 +415,16 @@ impl Line {
             count += 1;
         }
         Some((publish, header, count))
+    }
+
+    /// Returns true if the first frames are those of a body that is `left` octets long.
+    pub(super) fn starts_with_body(&self, mut left: u64) -> bool {
+        let bodies = self.frames().take_while(|frame| frame.kind() == Some(FrameKind::Body));
+        left == 0
+            || bodies.into_iter().any(|body| {
+                left = left.saturating_sub(body.payload().len() as u64);
+                left == 0
+            })
     }
 
     /// Takes the publish that the first `count` frames make up: its method, and its content in one piece.

@@ -198,7 +198,8 @@ impl Publisher {
         let mut left = most;
         let mut ahead = Ahead::default();
         while left > 0 && self.goes_on(held) {
-            match ahead.look(self.id, frames, (self.most_at_once(left), cx.room(held)), cx) {
+            let distinct = self.ledger().is_untold();
+            match ahead.look(self.id, frames, (self.most_at_once(left), cx.room(held)), distinct, cx) {
                 Next::Plain(window) => {
                     let mut result = Ok(());
                     for (whole, terms, ticket, verdict) in ahead.ask(&window, self.id, cx) {
@@ -240,7 +241,8 @@ impl Publisher {
         }
         let most = self.most_at_once(cx.publishes_left(self.unresolved())).min(HINTED);
         let mut batch = WaitingBatch::default();
-        while batch.len() < most && batch.take_first(self.line_mut(), cx) {}
+        let distinct = self.ledger().is_untold();
+        while batch.len() < most && batch.take_first(self.line_mut(), distinct, cx) {}
         let mut result = Ok(!batch.is_empty());
         batch.ask(self.id, cx, |candidate, ticket, verdict, cx| {
             let mut candidate = candidate;
@@ -477,6 +479,11 @@ impl Publisher {
     }
 
     // ---- ends ------------------------------------------------------------------------------------------------------
+
+    /// Forwards the publishes that no window has judged in time, as [`Verdicts::send_pending`].
+    pub(in crate::session) fn send_pending(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.verdicts.send_pending(cx)
+    }
 
     /// Handles that the client will send nothing more, as [`Verdicts::client_done`].
     pub(in crate::session) fn client_done(&mut self) {

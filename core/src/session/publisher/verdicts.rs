@@ -136,10 +136,8 @@ impl Verdicts {
         if !self.line.is_stalled() {
             return self.decide(candidate, ticket, verdict, None, cx);
         }
-        let Settings { in_flight_timeout, store_timeout, .. } = cx.shared.settings;
-        let answer = Answer::of(verdict, cx.now, store_timeout);
-        let until = cx.now + in_flight_timeout;
-        self.line.ask(Asked { candidate: candidate.keep(), ticket, answer, until });
+        let answer = Answer::of(verdict, cx.now, cx.shared.settings.store_timeout);
+        self.line.ask(Asked { candidate: candidate.keep(), ticket, answer, until: None });
         Ok(())
     }
 
@@ -152,6 +150,7 @@ impl Verdicts {
         until: Option<Instant>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
+        let begun = until;
         let until = || until.unwrap_or(cx.now + cx.shared.settings.in_flight_timeout);
         let Terms { claim, client, .. } = candidate.terms;
         let fate = match verdict {
@@ -185,14 +184,15 @@ impl Verdicts {
                 None => {
                     self.sender.assembler.let_go();
                     let answer = Answer::NoRoom { retry_at: cx.now + RETRY };
-                    self.line.stall(Asked { candidate: candidate.keep(), ticket, answer, until: until() });
+                    let until = Some(until());
+                    self.line.stall(Asked { candidate: candidate.keep(), ticket, answer, until });
                     return Ok(());
                 }
             },
             pending @ Verdict::Pending(_) => {
                 self.sender.assembler.let_go();
                 let answer = Answer::of(pending, cx.now, cx.shared.settings.store_timeout);
-                self.line.ask(Asked { candidate: candidate.keep(), ticket, answer, until: until() });
+                self.line.ask(Asked { candidate: candidate.keep(), ticket, answer, until: begun });
                 return Ok(());
             }
         };
@@ -218,34 +218,61 @@ impl Verdicts {
                     let answer = Answer::of(verdict, cx.now, store_timeout);
                     self.line.ask_first(Asked { candidate, ticket, answer, until });
                 }
-                // The store may have been asked again for a publish that had found no room before.
-                verdict @ (Verdict::Crowded | Verdict::InFlight(_))
-                    if candidate.terms.client.is_none() && !self.in_transaction(candidate.terms.claim) =>
-                {
-                    let (window, claim, mut until) = (&candidate.window, candidate.terms.claim, until);
-                    let verdict = self.press(window, claim, verdict, &mut until, cx)?;
+                Verdict::InFlight(_) | Verdict::Crowded => {
+                    let (window, claim) = (&candidate.window, candidate.terms.claim);
+                    let (verdict, until) = match (until, &verdict) {
+                        (Some(mut until), _) => {
+                            (self.lose_patience(window, claim, verdict, &mut until, cx)?, until)
+                        }
+                        // However long the store was silent: the publish has waited for the other one only since then.
+                        (None, Verdict::InFlight(_)) => (verdict, since + in_flight_timeout),
+                        // It is in no queue, so another one may have had the id then.
+                        (None, _) => (verdict, cx.now + in_flight_timeout),
+                    };
                     candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
                 }
                 verdict => {
-                    candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
+                    candidate.with(|candidate| self.decide(candidate, ticket, verdict, until, cx))?;
                 }
             }
         }
         Ok(())
     }
 
+    /// Forwards the publishes of the line that the window has not judged, and decides the others. The time is over, and their
+    /// client could not know that they were dropped.
+    pub(super) fn send_pending(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.decide_known(cx)?;
+        while let Some(pending) = self.line.take_pending() {
+            if !self.line.starts_with_body(pending.left) {
+                // Its rest will not come. Nothing else waits behind it.
+                self.line.drop_frames();
+                return Ok(());
+            }
+            pending.with(|candidate| {
+                let fate = self.sender.forward(candidate, None, cx);
+                self.go_on(candidate.left, fate, cx)
+            })?;
+            self.decide_known(cx)?;
+        }
+        Ok(())
+    }
+
     /// Asks again about the publish in the line that found no room.
     fn retry(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let Some(Asked { candidate, ticket, mut until, .. }) = self.line.take_retry(cx.now) else {
+        let Some(Asked { candidate, until, .. }) = self.line.take_retry(cx.now) else {
             return Ok(());
         };
+        let mut until = until.unwrap_or(cx.now + cx.shared.settings.in_flight_timeout);
         let (window, claim) = (&candidate.window, candidate.terms.claim);
+        // An answer under the old ticket is discarded from now on.
+        let ticket = cx.link.tickets.draw(self.id);
         let verdict = self.ask_again(window, claim, ticket, &mut until, cx)?;
         candidate.with(|candidate| self.decide(candidate, ticket, verdict, Some(until), cx))?;
         self.decide_known(cx)
     }
 
-    /// Asks about a publish that found no room. If it has waited for too long it takes over, as in [`Verdicts::press`].
+    /// Asks about a publish that found no room. If it has waited for too long it takes over, as in [`Verdicts::give_up`].
     fn ask_again(
         &self,
         window: &Arc<dyn Window>,
@@ -255,12 +282,11 @@ impl Verdicts {
         cx: &Cx<'_>,
     ) -> Result<Verdict, Fault> {
         let verdict = reserve_one(window, claim, cx.now, &cx.link.mailbox, ticket);
-        self.press(window, claim, verdict, until, cx)
+        self.lose_patience(window, claim, verdict, until, cx)
     }
 
-    /// Lets a publish that can't be refused take its claim over, as in [`Verdicts::give_up`], if it has waited for too long and
-    /// would have to wait on by this verdict. Returns the verdict that holds now.
-    fn press(
+    /// Lets a publish take over that found no room to wait before, and has waited for too long by now.
+    fn lose_patience(
         &self,
         window: &Arc<dyn Window>,
         claim: Claim,
@@ -273,6 +299,10 @@ impl Verdicts {
         }
         let patience = cx.shared.settings.in_flight_timeout;
         if self.sender.ledger.is_tx() {
+            // It stands twice in one transaction: it shares the fate of the first.
+            if self.in_transaction(claim) {
+                return Ok(verdict);
+            }
             if !window.waits_on(claim, None) {
                 return Err(Fault::TxWaitedTooLong);
             }
@@ -331,7 +361,7 @@ impl Verdicts {
         let verdict = match verdict {
             Verdict::Crowded if !self.sender.ledger.is_tx() && client.is_none() => {
                 let (window, claim) = (&waiter.candidate.window, waiter.candidate.terms.claim);
-                self.press(window, claim, Verdict::Crowded, &mut waiter.until, cx)?
+                self.lose_patience(window, claim, verdict, &mut waiter.until, cx)?
             }
             verdict => verdict,
         };
@@ -364,11 +394,15 @@ impl Verdicts {
                 // An answer under the old ticket is discarded from now on.
                 let renewed = cx.link.tickets.draw(self.id);
                 self.sender.assembler.renew_kept(ticket, renewed);
+                // Meanwhile another one may have taken the id, so its patience counts anew.
+                until = cx.now + cx.shared.settings.in_flight_timeout;
                 (renewed, wait.overdue(renewed, cx.now))
             }
             Waits::NoRoom { .. } => {
                 let (window, claim) = (&candidate.window, candidate.terms.claim);
-                (ticket, self.ask_again(window, claim, ticket, &mut until, cx)?)
+                let renewed = cx.link.tickets.draw(self.id);
+                self.sender.assembler.renew_kept(ticket, renewed);
+                (renewed, self.ask_again(window, claim, renewed, &mut until, cx)?)
             }
         };
         let waits = Waits::NoRoom { retry_at: cx.now };
@@ -532,12 +566,13 @@ impl Verdicts {
     }
 
     /// Handles that Hapax has closed the client's channel. A publish of a client that would not hear that it was dropped keeps
-    /// waiting for the other's outcome, because nobody would send it again.
+    /// waiting for its verdict or for the other's outcome, because nobody would send it again.
     pub(super) fn refused(&mut self) {
-        if !self.sender.ledger.is_silent() {
-            self.drop_waiting();
+        if self.sender.ledger.is_silent() {
+            self.line.drop_stopped();
+        } else {
+            self.abandon_waiting();
         }
-        self.line.drop_asked();
     }
 
     /// Drops all publishes that wait.
