@@ -95,27 +95,23 @@ impl Connection {
         self.sides.note_sent(&mut self.link.out, now);
     }
 
-    /// Returns true if the client has vanished, and frames of it were read but not handled. Its heartbeats end then: the
-    /// session treats it as a client whose socket has ended.
-    pub(super) fn ends_by_silence(&mut self, now: Instant) -> bool {
-        let clock = self.sides.client.clock_mut();
-        let ends = clock.is_dead(now) && !self.link.inbound.is_empty();
-        if ends {
-            clock.stop();
-        }
-        ends
-    }
-
-    /// Ends everything whose time is over, and sends the heartbeats that are due.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    /// Ends everything whose time is over, and sends the heartbeats that are due. Returns true if the client has fallen silent:
+    /// the session treats it as one whose socket has ended.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
         if self.sides.handshake.deadline().is_some_and(|until| now >= until) {
             self.hang_up(now);
         }
-        match self.sides.client.clock_mut().check(now) {
-            Beat::Quiet => {}
-            Beat::Send => self.link.out.beat_client(),
-            Beat::Dead => self.client_lost(now),
-        }
+        let silent = match self.sides.client.clock_mut().check(now) {
+            Beat::Quiet => false,
+            Beat::Send => {
+                self.link.out.beat_client();
+                false
+            }
+            Beat::Dead => {
+                self.sides.client.clock_mut().stop();
+                true
+            }
+        };
         match self.sides.upstream.clock_mut().check(now) {
             Beat::Quiet => {}
             Beat::Send => self.link.out.beat_upstream(),
@@ -132,6 +128,7 @@ impl Connection {
         if self.sides.upstream.is_late(now) {
             self.hang_up(now);
         }
+        silent
     }
 
     // ---- channels --------------------------------------------------------------------------------------------------

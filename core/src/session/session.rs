@@ -25,8 +25,9 @@ const IDLE: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
-    /// The client's socket has ended. Frames that it sent before that are handled first.
-    client_eof: bool,
+    /// The client's socket has ended, or the client has fallen silent. Frames that it sent before that are handled first, as far
+    /// as that is possible until this time.
+    client_eof: Option<Instant>,
     /// Bytes that were left in the shell's buffer by the last look. They are no sign of life when they are shown again.
     client_rest: usize,
     /// The process is about to end: nothing more is read from the client.
@@ -37,7 +38,7 @@ impl Session {
     /// Creates the session of a client that has just connected.
     pub fn new(shared: Arc<Shared>, now: Instant) -> Session {
         let connection = Connection::new(shared, now);
-        Session { connection, client_eof: false, client_rest: 0, draining: false }
+        Session { connection, client_eof: None, client_rest: 0, draining: false }
     }
 
     // ---- getters -------------------------------------------------------------------------------------------------
@@ -187,8 +188,13 @@ impl Session {
 
     /// Handles that the client's socket is at its end or broken.
     pub fn handle_client_eof(&mut self, now: Instant) {
-        self.client_eof = true;
+        self.note_client_eof(now);
         self.settle_down(now);
+    }
+
+    fn note_client_eof(&mut self, now: Instant) {
+        let linger = self.connection.shared().settings.linger;
+        self.client_eof.get_or_insert(now + linger);
     }
 
     /// Handles that the upstream's socket is at its end or broken, or could not be opened.
@@ -204,10 +210,8 @@ impl Session {
 
     /// Handles that [`Session::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if !self.is_over() {
-            // Nobody will send again what was read already, so it is handled first.
-            self.client_eof |= self.connection.ends_by_silence(now);
-            self.connection.handle_timeout(now);
+        if !self.is_over() && self.connection.handle_timeout(now) {
+            self.note_client_eof(now);
         }
         self.settle_down(now);
     }
@@ -260,7 +264,7 @@ impl Session {
             return None;
         }
         let channels = self.connection.channels().deadline();
-        earliest([self.connection.sides().deadline(), channels])
+        earliest([self.connection.sides().deadline(), channels, self.client_eof])
     }
 
     // ---- the client's frames ---------------------------------------------------------------------------------------
@@ -407,12 +411,13 @@ impl Session {
             }
         }
         let nothing_read = self.connection.link().inbound.is_empty();
-        if self.client_eof
+        if let Some(until) = self.client_eof
             && (nothing_read
+                || now >= until
                 || self.connection.sides().are_ending()
                 || !self.connection.sides().upstream.is_live())
         {
-            self.client_eof = false;
+            self.client_eof = None;
             self.connection.client_lost(now);
         }
         self.connection.start_probe(now);

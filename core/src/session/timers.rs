@@ -7,13 +7,7 @@ use std::time::Instant;
 /// Returns the earliest of these deadlines.
 #[inline]
 pub(super) fn earliest<const N: usize>(deadlines: [Option<Instant>; N]) -> Option<Instant> {
-    let mut first: Option<Instant> = None;
-    for deadline in deadlines {
-        if deadline.is_some() && (first.is_none() || deadline < first) {
-            first = deadline;
-        }
-    }
-    first
+    deadlines.into_iter().flatten().min()
 }
 
 /// A deadline for each channel that has one.

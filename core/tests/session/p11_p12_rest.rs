@@ -138,7 +138,7 @@ fn p11_liveness_what_a_client_said_before_it_fell_silent_is_handled() {
     pair.upstream(ack(1, 1));
     pair.client(m("a").publish(1) + m("b").publish(1));
     assert_eq!(pair.to_upstream(), m("a").publish(1), "only one may be unresolved");
-    for _ in 0..8 {
+    for _ in 0..5 {
         pair.advance(5 * SECOND);
         pair.upstream(heartbeat());
     }
@@ -146,6 +146,26 @@ fn p11_liveness_what_a_client_said_before_it_fell_silent_is_handled() {
     pair.upstream(ack(1, 2));
     assert_eq!(pair.to_upstream(), m("b").publish(1), "it had been read");
     assert!(pair.client_closed());
+}
+
+/// A client that is gone does not keep its place for ever, even if the broker never answers.
+#[test]
+fn p11_liveness_a_client_that_is_gone_is_waited_for_no_longer_than_the_linger() {
+    for vanishes in [false, true] {
+        let desk = Desk::with(|plan| plan.settings.max_unresolved = 1);
+        let mut pair = beating(&desk);
+        publish(&mut pair, &m("first"));
+        pair.upstream(ack(1, 1));
+        pair.client(m("a").publish(1) + m("b").publish(1));
+        if vanishes {
+            pair.client_eof();
+        }
+        for _ in 0..12 {
+            pair.advance(5 * SECOND);
+            pair.upstream(heartbeat());
+        }
+        assert!(pair.client_closed(), "socket ended: {vanishes}");
+    }
 }
 
 #[test]
