@@ -308,11 +308,7 @@ impl Line {
 
     /// Takes the first publish, if its verdict is not known. Its question is withdrawn.
     pub(super) fn take_pending(&mut self) -> Option<Kept> {
-        let asked = self.take_first_if(|asked| matches!(asked.answer, Answer::Pending { .. }))?;
-        if let Answer::Pending { due, .. } = &asked.answer {
-            self.due.remove(&(*due, asked.ticket));
-        }
-        Some(asked.candidate)
+        Some(self.take_first_if(|asked| matches!(asked.answer, Answer::Pending { .. }))?.candidate)
     }
 
     /// Takes the first publish, if it found no room and is to ask again now.
@@ -326,9 +322,17 @@ impl Line {
         }
         let asked = self.asked.pop_front()?;
         self.taken += 1;
-        self.places.remove(&asked.ticket);
-        self.bytes -= asked.candidate.size();
+        self.note_left(&asked);
         Some(asked)
+    }
+
+    /// Notes that a publish is not in the line any more.
+    fn note_left(&mut self, asked: &Asked) {
+        self.places.remove(&asked.ticket);
+        if let Answer::Pending { due, .. } = &asked.answer {
+            self.due.remove(&(*due, asked.ticket));
+        }
+        self.bytes -= asked.candidate.size();
     }
 
     /// Forgets the publishes that wait for their verdict.
@@ -348,11 +352,7 @@ impl Line {
             return;
         }
         if let Some(asked) = self.asked.pop_back() {
-            self.places.remove(&asked.ticket);
-            if let Answer::Pending { due, .. } = &asked.answer {
-                self.due.remove(&(*due, asked.ticket));
-            }
-            self.bytes -= asked.candidate.size();
+            self.note_left(&asked);
             give_back(asked.answer);
         }
     }
