@@ -1,12 +1,13 @@
 //! Publishes that stand whole in a read, as nearly all do: the window is asked about all of them together. A window in memory
 //! then fetches the memory for all of them at once, and a window with a store sends one question.
 
+use super::questions::Questions;
 use super::reading::{Reading, Start};
 use crate::session::candidate::Terms;
 use crate::session::cx::Cx;
 use crate::session::inbound::Whole;
 use crate::session::rights::Standing;
-use crate::window::{Ask, HINTED, Ticket, Verdict, Window, is_same};
+use crate::window::{HINTED, Ticket, Verdict, Window, is_same};
 use crate::wire::ChannelId;
 use crate::wire::method::MethodId;
 use crate::wire::properties::IdSource;
@@ -29,8 +30,7 @@ pub(super) enum Next {
 #[derive(Default)]
 pub(super) struct Ahead {
     publishes: Vec<(Whole, Terms)>,
-    asks: Vec<Ask>,
-    verdicts: Vec<Option<Verdict>>,
+    questions: Questions,
 }
 
 impl Ahead {
@@ -95,19 +95,12 @@ impl Ahead {
         channel: ChannelId,
         cx: &mut Cx<'_>,
     ) -> impl Iterator<Item = (Whole, Terms, Ticket, Verdict)> + use<'a> {
-        let Ahead { publishes, asks, verdicts } = self;
-        asks.clear();
-        let tickets = &mut cx.link.tickets;
-        asks.extend(
-            publishes.iter().map(|(_, terms)| Ask { claim: terms.claim, ticket: tickets.draw(channel) }),
-        );
-        verdicts.clear();
-        verdicts.resize_with(asks.len(), || None);
-        Arc::clone(window).reserve(asks, cx.now, &cx.link.mailbox, verdicts);
-        publishes.drain(..).zip(asks).zip(verdicts).map(|(((whole, terms), ask), verdict)| {
-            // A window that gives no verdict breaks its contract: nothing will come, which is what `Crowded` says.
-            (whole, terms, ask.ticket, verdict.take().unwrap_or(Verdict::Crowded))
-        })
+        let Ahead { publishes, questions } = self;
+        questions.ask(window, channel, publishes.iter().map(|(_, terms)| terms.claim), cx);
+        publishes
+            .drain(..)
+            .zip(questions.answers())
+            .map(|((whole, terms), (ticket, verdict))| (whole, terms, ticket, verdict))
     }
 }
 

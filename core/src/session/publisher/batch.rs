@@ -2,12 +2,13 @@
 //! wait for the answer to the one before it.
 
 use super::line::Line;
+use super::questions::Questions;
 use super::reading::Reading;
 use crate::session::candidate::{Candidate, Terms};
 use crate::session::cx::Cx;
 use crate::session::outbox::{Piece, View};
 use crate::session::rights::Standing;
-use crate::window::{Ask, Ticket, Verdict, Window, is_same};
+use crate::window::{Ticket, Verdict, Window, is_same};
 use crate::wire::ChannelId;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -52,17 +53,12 @@ impl WaitingBatch {
         mut judge: impl FnMut(Candidate<'_>, Ticket, Verdict, &mut Cx<'_>),
     ) {
         let WaitingBatch { window: Some(window), publishes } = self else { return };
-        let tickets = &mut cx.link.tickets;
-        let ask =
-            |(_, _, terms): &(Piece, Bytes, Terms)| Ask { claim: terms.claim, ticket: tickets.draw(channel) };
-        let asks: Vec<Ask> = publishes.iter().map(ask).collect();
-        let mut verdicts: Vec<Option<Verdict>> = asks.iter().map(|_| None).collect();
-        Arc::clone(&window).reserve(&asks, cx.now, &cx.link.mailbox, &mut verdicts);
-        for (((publish, content, terms), ask), verdict) in publishes.into_iter().zip(asks).zip(verdicts) {
+        let mut questions = Questions::default();
+        let claims = publishes.iter().map(|(_, _, terms)| terms.claim);
+        questions.ask(&window, channel, claims, cx);
+        for ((publish, content, terms), (ticket, verdict)) in publishes.into_iter().zip(questions.answers()) {
             let (publish, content) = (publish.view(), View::whole(&content));
-            let candidate = Candidate { window: &window, terms, publish, content, left: 0 };
-            // A window that gives no verdict breaks its contract: nothing will come, which is what `Crowded` says.
-            judge(candidate, ask.ticket, verdict.unwrap_or(Verdict::Crowded), cx);
+            judge(Candidate { window: &window, terms, publish, content, left: 0 }, ticket, verdict, cx);
         }
     }
 }

@@ -24,6 +24,7 @@ mod held;
 mod ledger;
 mod line;
 mod progress;
+mod questions;
 mod reading;
 mod sender;
 mod verdicts;
