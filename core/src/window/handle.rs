@@ -75,10 +75,7 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
     }
 
     fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
-        let Claim::Digest(key) = claim;
-        if let Some((mailbox, ticket, turn)) = self.0.table().pass_on(key, turn, cause) {
-            mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(self, claim, turn)));
-        }
+        Table::rollback(self, |handle| handle.0.table(), claim, turn, cause);
     }
 
     fn take_over(

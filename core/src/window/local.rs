@@ -229,10 +229,7 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
     }
 
     fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
-        let Claim::Digest(key) = claim;
-        if let Some((mailbox, ticket, turn)) = self.table.pass_on(key, turn, cause) {
-            mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(self, claim, turn)));
-        }
+        Table::rollback(self, |window| &window.table, claim, turn, cause);
     }
 
     fn take_over(

@@ -272,12 +272,7 @@ impl<L: Listener + ?Sized> Table<L> {
 
     /// Gives a reservation up. Returns the next waiter, for which the key stays in flight. Returns `None` if nobody waits, so that the
     /// key is unknown again, or if the reservation was overtaken, so that it has no key to pass on.
-    pub(super) fn pass_on(
-        &self,
-        key: Key,
-        turn: Turn,
-        cause: ForgetCause,
-    ) -> Option<(Arc<Mailbox>, Ticket, Turn)> {
+    fn pass_on(&self, key: Key, turn: Turn, cause: ForgetCause) -> Option<(Arc<Mailbox>, Ticket, Turn)> {
         let mut shard = self.flights.lock(key);
         let next = shard.pass_on(key, turn);
         self.notice(Event::Forgotten(cause));
@@ -286,6 +281,20 @@ impl<L: Listener + ?Sized> Table<L> {
             self.notice(Event::Fresh { claim: key.into() });
         }
         next
+    }
+
+    /// Gives a reservation up, see [`Window::rollback`]. The guard of the next one holds `window`, which owns this table.
+    pub(super) fn rollback<W: Window + 'static>(
+        window: Arc<W>,
+        table: impl Fn(&W) -> &Table<L>,
+        claim: Claim,
+        turn: Turn,
+        cause: ForgetCause,
+    ) {
+        let Claim::Digest(key) = claim;
+        if let Some((mailbox, ticket, turn)) = table(&window).pass_on(key, turn, cause) {
+            mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(window, claim, turn)));
+        }
     }
 
     /// Lets a waiter take the key over, see [`Window::take_over`].
