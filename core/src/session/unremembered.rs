@@ -79,7 +79,7 @@ impl<T> Outstanding<T> {
     }
 
     /// Asks each window that has been silent for too long what to do. Calls `done` with everything that need not wait any
-    /// more; the rest gets a new deadline. What a window remembers by now is not overdue, even if it has called nobody.
+    /// more; the rest gets a new deadline. A commit that the window remembers by now is not overdue, even if the window has called nobody.
     pub(super) fn expire(&mut self, now: Instant, timeout: Duration, mut done: impl FnMut(T)) {
         if self.deadline().is_none_or(|first| first > now) {
             return;

@@ -13,7 +13,7 @@ use crate::support::pair::Pair;
 use hapax_core::window::Verdict;
 use std::time::Duration;
 
-/// What ends a channel or its connection.
+/// The ways in which a channel or its connection ends.
 type End = fn(&mut Pair);
 
 /// A publish that the store has not answered for long has not waited for anybody yet when it learns that its id is in flight.

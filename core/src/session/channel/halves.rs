@@ -26,7 +26,7 @@ enum WaitingFrames {
     OnlyPublishes,
     /// The first of them is `tx.select` or `tx.commit`. It waits for the waiters before it.
     TxFirst,
-    /// The first of them is `basic.consume` or `basic.get`. It waits until the client is told that its transaction has ended.
+    /// The first of them is `basic.consume` or `basic.get`. It waits until the client has got `tx.commit-ok` or `tx.rollback-ok`.
     TxEnds,
 }
 
@@ -151,7 +151,7 @@ impl Halves {
         self.publisher.line_mut().push_frame_first(frame);
     }
 
-    /// Puts a method before the frames that wait, until the client is told that its transaction has ended.
+    /// Puts a method before the frames that wait. It waits until the client has got `tx.commit-ok` or `tx.rollback-ok`.
     pub(super) fn await_tx_ended(&mut self, frame: View<'_>) {
         self.waiting = WaitingFrames::TxEnds;
         self.publisher.line_mut().push_frame_first(frame);

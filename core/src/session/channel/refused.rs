@@ -129,7 +129,8 @@ impl Refused {
             && !halves.publisher.is_forwarding()
             && (settled || cx.now >= until)
         {
-            // A client that hears no outcome could not know that its publishes were dropped. None of these can be at fault.
+            // A client that hears no outcome could not know that its publishes were dropped. Sending them cannot fail: no
+            // window judges them.
             if !settled && halves.publisher.ledger().is_silent() {
                 drop(halves.publisher.send_pending(cx));
             }

@@ -88,8 +88,8 @@ impl Ledger {
         matches!(self.outcomes, Outcomes::Tx { .. })
     }
 
-    /// Returns true if no outcome is told: an id is committed when its message is written. The second of two publishes of one id
-    /// is a duplicate then, even if both come in one read.
+    /// Returns true if the upstream does not tell outcomes. An id is committed when its message is written, so the second of two
+    /// publishes of one id is a duplicate, even if both come in one read.
     pub(super) fn is_untold(&self) -> bool {
         matches!(self.outcomes, Outcomes::Untold)
     }
