@@ -5,7 +5,7 @@ use crate::window::{Ask, Claim, Ticket, Verdict, Window};
 use crate::wire::ChannelId;
 use std::sync::Arc;
 
-/// What a window is asked, and what it says. It may be used again, and keeps its memory for that.
+/// The asks of one question and the verdicts on them. It may be used again, and keeps its memory for that.
 #[derive(Default)]
 pub(super) struct Questions {
     asks: Vec<Ask>,
