@@ -240,6 +240,8 @@ fn p10_faulty_handshakes_are_answered_as_the_broker_answers_them() {
         let _ = std::io::Read::read_to_end(&mut client.socket(), &mut octets);
         octets
     };
+    // RabbitMQ 4 answers these by the header of AMQP 1.0, which the relay does not speak: it names 0-9-1, as RabbitMQ 3 does.
+    let no_amqp_0_9_1 = ["HTTP", "AMQP 1.0", "AMQP 0-9"];
     // These the broker leaves without an answer: it hangs up, and the relay may say 501 before it does.
     let silent = ["a frame with a wrong end", "a frame of an unknown type"];
     let cases: &[(&str, &[&[u8]])] = &[
@@ -268,7 +270,8 @@ fn p10_faulty_handshakes_are_answered_as_the_broker_answers_them() {
     for ((name, _), [theirs, ours]) in cases.iter().zip(answers) {
         let hangs_up =
             silent.contains(name) && [&b""[..], &theirs].iter().any(|said| says_501_after(said, &ours));
-        if theirs != ours && !hangs_up {
+        let offers_0_9_1 = no_amqp_0_9_1.contains(name) && theirs.starts_with(b"AMQP") && ours == HEADER;
+        if theirs != ours && !hangs_up && !offers_0_9_1 {
             let [theirs, ours] = [theirs, ours].map(|octets| octets.escape_ascii().to_string());
             different.push(format!("  {name}\n    the broker: {theirs}\n    the relay:  {ours}"));
         }
@@ -464,23 +467,24 @@ fn p12_update_secret_and_tables_pass_through() {
     client.confirming(1);
     client.declare(1, "q", &[]);
     let mut table = Vec::new();
+    // Sorted by their names, which are the types: RabbitMQ 4 sorts the entries of a table.
     for (kind, value) in [
-        (b't', &[1][..]),
-        (b'b', &[0xff]),
+        (b'A', &[0, 0, 0, 3, b't', 0, b'V'][..]),
         (b'B', &[0xff]),
-        (b's', &[1, 2]),
-        (b'u', &[1, 2]),
+        (b'D', &[2, 0, 0, 0, 7]),
+        (b'F', &[0, 0, 0, 3, 1, b'k', b'V']),
         (b'I', &[0, 0, 0, 1]),
+        (b'S', &[0, 0, 0, 1, 0xff]),
+        (b'T', &[0, 0, 0, 0, 0, 0, 0, 1]),
+        (b'V', &[]),
+        (b'b', &[0xff]),
+        (b'd', &[0x3f, 0xf0, 0, 0, 0, 0, 0, 0]),
+        (b'f', &[0x3f, 0x80, 0, 0]),
         (b'i', &[0, 0, 0, 1]),
         (b'l', &[0, 0, 0, 0, 0, 0, 0, 1]),
-        (b'f', &[0x3f, 0x80, 0, 0]),
-        (b'd', &[0x3f, 0xf0, 0, 0, 0, 0, 0, 0]),
-        (b'D', &[2, 0, 0, 0, 7]),
-        (b'S', &[0, 0, 0, 1, 0xff]),
-        (b'A', &[0, 0, 0, 3, b't', 0, b'V']),
-        (b'T', &[0, 0, 0, 0, 0, 0, 0, 1]),
-        (b'F', &[0, 0, 0, 3, 1, b'k', b'V']),
-        (b'V', &[]),
+        (b's', &[1, 2]),
+        (b't', &[1]),
+        (b'u', &[1, 2]),
         (b'x', &[0, 0, 0, 1, 9]),
     ] {
         table.extend([1, kind, kind]);
