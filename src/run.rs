@@ -160,6 +160,7 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
         keys: config.keys(),
         windows: Arc::new(set),
         rights: Rights::default(),
+        loopback_users: config.loopback_users(),
         listener: Arc::clone(stats) as _,
     };
     (Arc::new(shared), windows)

@@ -36,6 +36,7 @@ mod finder;
 mod handshake;
 mod inbound;
 mod liveness;
+mod loopback;
 mod outbox;
 mod probe;
 mod publisher;
@@ -56,6 +57,7 @@ mod written;
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
 pub use fault::Fault;
+pub use loopback::{LoopbackUsers, RefusedLogin, is_loopback};
 pub use rights::Rights;
 pub use session::Session;
 
@@ -76,6 +78,8 @@ pub struct Shared {
     pub windows: Arc<dyn Windows>,
     /// who may publish where, as the broker has shown
     pub rights: Rights,
+    /// who may log in from this host only
+    pub loopback_users: LoopbackUsers,
     /// counts what no window can see
     pub listener: Arc<dyn SessionListener>,
 }
@@ -102,6 +106,8 @@ pub struct Settings {
     pub held_bytes: usize,
     /// the largest frame_max that Hapax lets a broker offer
     pub frame_max: u32,
+    /// the largest frame of a client before `tune-ok`
+    pub initial_frame_max: u32,
 }
 
 /// Receives what a session counts and no window knows of.
