@@ -161,6 +161,7 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
         windows: Arc::new(set),
         rights: Rights::default(),
         hosts: Hosts::default(),
+        loopback_users: config.loopback_users(),
         listener: Arc::clone(stats) as _,
     };
     (Arc::new(shared), windows)

@@ -116,6 +116,7 @@ impl Pump<'_> {
             self.drop_closed_sockets().await;
             self.note();
             self.on_login();
+            self.on_refused_login();
             if self.session.is_over()
                 && self.client.is_none()
                 && matches!(self.upstream, UpstreamSocket::None)
@@ -191,6 +192,22 @@ impl Pump<'_> {
         }
         if let UpstreamSocket::Open(side) = &mut self.upstream {
             side.break_when_unacked(timeout);
+        }
+    }
+
+    /// Counts and logs a login that the session has refused because of the client's address.
+    fn on_refused_login(&mut self) {
+        let Some(refused) = self.session.take_refused_login() else { return };
+        self.relay.stats.login_refused();
+        let Some(left_out) = self.log_limiters.login.happened(self.now) else { return };
+        let (peer, mechanism) = (self.peer, &refused.mechanism);
+        match refused.user {
+            Some(user) => {
+                tracing::warn!(%peer, user = &*user, mechanism = &**mechanism, left_out, "login refused: this user may log in from this host only (loopback_users)");
+            }
+            None => {
+                tracing::warn!(%peer, mechanism = &**mechanism, left_out, "login refused: this mechanism does not show the user, who may be one of loopback_users; loopback_users = [] allows it");
+            }
         }
     }
 

@@ -38,6 +38,7 @@ mod handshake;
 mod hosts;
 mod inbound;
 mod liveness;
+mod loopback;
 mod outbox;
 mod probe;
 mod publisher;
@@ -59,6 +60,7 @@ pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
 pub use fault::Fault;
 pub use hosts::Hosts;
+pub use loopback::{LoopbackUsers, RefusedLogin, is_loopback};
 pub use rights::Rights;
 pub use session::Session;
 
@@ -81,6 +83,8 @@ pub struct Shared {
     pub rights: Rights,
     /// what was delivered to users of several connections
     pub hosts: Hosts,
+    /// who may log in from this host only
+    pub loopback_users: LoopbackUsers,
     /// counts what no window can see
     pub listener: Arc<dyn SessionListener>,
 }
@@ -107,6 +111,8 @@ pub struct Settings {
     pub held_bytes: usize,
     /// the largest frame_max that Hapax lets a broker offer
     pub frame_max: u32,
+    /// the largest frame of a client before `tune-ok`
+    pub initial_frame_max: u32,
 }
 
 /// Receives what a session counts and no window knows of.

@@ -9,7 +9,7 @@ use super::inbound::{Inbound, ReadFrame};
 use super::outbox::View;
 use super::timers::earliest;
 use super::upstream::UpstreamState;
-use super::{Memory, Output, Phase, Shared};
+use super::{Memory, Output, Phase, RefusedLogin, Shared};
 use crate::window::Mailbox;
 use crate::wire::ChannelId;
 use crate::wire::frame::{FrameKind, PROTOCOL_HEADER, PROTOCOL_HEADER_0_9};
@@ -77,7 +77,7 @@ impl Session {
     pub fn memory(&self) -> Memory {
         let total = self.connection.channels().total();
         Memory {
-            held: IDLE + self.connection.link().memory() + total.memory,
+            held: IDLE + self.connection.memory() + total.memory,
             stuck: total.stuck,
             spare: self.connection.link().marks.spare(),
             frame: self.connection.sides().handshake.client_limit(),
@@ -107,6 +107,11 @@ impl Session {
     /// Returns true if both sides have agreed on heartbeats.
     pub fn has_heartbeats(&self) -> bool {
         self.connection.sides().upstream.clock().is_running()
+    }
+
+    /// Returns a login that was refused because the user may not log in from the client's address. Returns it once.
+    pub fn take_refused_login(&mut self) -> Option<RefusedLogin> {
+        self.connection.take_refused_login()
     }
 
     /// Returns how far the connection is.
