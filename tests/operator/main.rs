@@ -22,7 +22,9 @@ mod dashboard;
 mod e2e;
 #[path = "../../core/tests/support/ground.rs"]
 mod ground;
+mod log_lines;
 mod metrics;
 mod pressure_story;
 mod tenants;
 mod terminal;
+mod unit;

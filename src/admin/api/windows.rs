@@ -98,28 +98,29 @@ impl Admin {
         if matches!(change.capacity, Some(Capacity::Ids(_))) && ids_before.is_none() {
             return Err(cannot("change its capacity"));
         }
-        let log = |what: &str, from: String, to: String| {
+        let log = |what: &str, from: &dyn tracing::Value, to: &dyn tracing::Value| {
             tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, from, to, "{what} changed");
         };
-        let capacity_before = if self.budget.is_auto(name) {
-            AUTO.to_owned()
-        } else {
-            ids_before.unwrap_or_default().to_string()
-        };
+        let was_auto = self.budget.is_auto(name);
         // Change the capacity's mode first: this is the only step that can still be refused.
         if let Some(capacity) = change.capacity {
             self.budget
                 .set_auto(name, capacity == Capacity::Auto)
                 .map_err(|refused| unprocessable(name, vec![format!("`capacity`: {refused}")]))?;
-            log("capacity", capacity_before, capacity.to_string());
+            match (was_auto, ids_before.unwrap_or_default(), capacity) {
+                (false, from, Capacity::Ids(to)) => log("capacity", &from, &to),
+                (true, _, Capacity::Ids(to)) => log("capacity", &AUTO, &to),
+                (false, from, Capacity::Auto) => log("capacity", &from, &AUTO),
+                (true, _, Capacity::Auto) => log("capacity", &AUTO, &AUTO),
+            }
         }
         if let Some(ttl) = change.ttl {
             window.set_ttl(ttl);
-            log("ttl", span(ttl_before), span(ttl));
+            log("ttl", &span(ttl_before), &span(ttl));
         }
         if let Some(mode) = change.mode {
             window.set_mode(mode);
-            log("mode", mode_name(mode_before).to_owned(), mode_name(mode).to_owned());
+            log("mode", &mode_name(mode_before), &mode_name(mode));
         }
         // The budget no longer sizes this window, so nobody else resizes it at the same time.
         if let Some(Capacity::Ids(capacity)) = change.capacity {

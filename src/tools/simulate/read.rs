@@ -267,12 +267,7 @@ fn scalar(value: Option<&Value>, name: &str) -> Result<Option<String>, String> {
     }
 }
 
-/// Seconds, or a duration with its unit.
+/// A duration; a number without a unit counts seconds.
 fn parse_ttl(text: &str) -> Result<Duration, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) => {
-            Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text:?} is no TTL in seconds"))
-        }
-        Err(_) => parse_duration(text).map_err(|fix| format!("{text:?} is no TTL: {fix}")),
-    }
+    parse_duration(text).map_err(|fix| format!("{text:?} is no TTL: {fix}"))
 }

@@ -20,7 +20,7 @@ const WIDTH: usize = 72;
 
 pub(super) fn run(args: &WindowsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let json = args.reach.json;
-    match &args.command {
+    match args.command.as_ref().unwrap_or(&WindowsCommand::List) {
         WindowsCommand::List => list(client, json, desk),
         WindowsCommand::Show { name } => show(client, name, json, desk),
         WindowsCommand::Set(set) => change(client, set, json, desk),
@@ -28,7 +28,7 @@ pub(super) fn run(args: &WindowsArgs, client: &ApiClient, desk: &mut Desk<'_>) -
     }
 }
 
-fn list(client: &ApiClient, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
+pub(super) fn list(client: &ApiClient, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let value = client.get(&Path::new("windows"))?;
     if json {
         return print(desk.out, &value);
