@@ -1,7 +1,7 @@
 //! Parses `log.level`: a level for everything, and levels for single targets, as in `info,hapax::net=debug`.
 //!
-//! `tracing_subscriber` takes any word that is no level for a target. So `warning` would mean "everything of the target
-//! `warning`, and nothing else", and the log would be empty. Here a word must be a level or a target that exists.
+//! `tracing_subscriber` takes any word that is no level for a target. With `warning` it would log nothing but the target
+//! `warning`, which does not exist, and the log would be empty. Here a word must be a level or a target that exists.
 
 use super::problem::Wrong;
 
@@ -14,7 +14,7 @@ const LEVELS: [(&str, &[&str]); 6] = [
     ("debug", &["dbg", "fine", "4"]),
     ("trace", &["verbose", "all", "finest", "5"]),
 ];
-/// What holds for targets that the filter does not name.
+/// The level of targets that the filter does not name.
 const OTHERWISE: &str = "info";
 /// The beginnings of the targets in Hapax itself. Deeper modules may follow.
 pub(super) const TARGETS: [&str; 16] = [

@@ -110,7 +110,7 @@ fn the_units_user_can_read_its_secrets_and_nobody_elses() {
     assert_eq!(code, Some(2), "{stderr}");
     assert!(stderr.contains("Permission denied") && stderr.contains("LoadCredential="), "{stderr}");
 
-    // A file that all can read is refused, whoever it belongs to.
+    // A file that everybody can read is refused. Its owner does not matter.
     secrets(0o444);
     let (code, _, stderr) = check_as_nobody(&binary, &config, &folder.0);
     assert_eq!(code, Some(2), "{stderr}");

@@ -168,7 +168,9 @@ impl PartialSchema for Change {
     fn schema() -> RefOr<Schema> {
         let of = |kind| ObjectBuilder::new().schema_type(SchemaType::Type(kind));
         let ids = of(Type::Integer).minimum(Some(1.0)).maximum(Some(most::IDS as f64));
-        let text = of(Type::String).examples(["2M", "auto"]);
+        let text = of(Type::String)
+            .pattern(Some(r"^\s*(auto|[0-9][0-9_,]*(\.[0-9]+)?\s*[kKmMgG]?)\s*$"))
+            .examples(["2M", "auto"]);
         let seconds = of(Type::Number).minimum(Some(0.001)).maximum(Some(most::TTL.as_secs_f64()));
         let capacity = AnyOfBuilder::new().item(ids).item(text).description(Some(
             "ids that can be remembered, as a number or a text (\"1.5M\"); \"auto\": as many as the traffic needs, within memory_budget",
