@@ -294,12 +294,18 @@ mod tests {
         assert!(error.to_string().contains("--config is for a relay that is started"), "{error}");
         for line in [
             "hapax windows set w",
-            "hapax windows",
             "hapax top --once",
             "hapax ids get w",
             "hapax completions",
         ] {
             assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn windows_and_ids_alone_list() {
+        for line in ["hapax windows", "hapax ids", "hapax windows --json"] {
+            assert!(parse(line).is_ok(), "{line}");
         }
     }
 

@@ -12,12 +12,15 @@
 
 mod check;
 mod json;
+mod log_filter;
 mod machine;
+pub(crate) mod number;
 mod problem;
 mod raw;
 mod show;
 mod token;
 mod value;
+mod warnings;
 
 pub mod defaults;
 

@@ -151,7 +151,7 @@ capacity = 0
             "test.toml:3: `bogus` is not a key",
             "test.toml:5: `limits.frame_max` is 1, below the minimum of 8192",
             "test.toml:6: `limits.held_bytes` is a boolean, but must be a size",
-            "test.toml:9: window \"a\": `ttl` is \"never\", which is no duration (expected number at 0)",
+            "test.toml:9: window \"a\": `ttl` is \"never\", which is no duration",
             "test.toml:10: window \"a\": `engine` is \"redis\", which is not known",
             "test.toml:12: a window named \"a\" is there already, at test.toml:8",
             "test.toml:13: window \"a\": `capacity` is 0, below the minimum of 1",

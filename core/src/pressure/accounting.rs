@@ -444,6 +444,11 @@ fn bytes_of(ids: u64, each: f64) -> u64 {
     (ids as f64 * each) as u64
 }
 
+/// Rounds a ratio for the log.
+fn hundredths(ratio: f64) -> f64 {
+    (ratio * 100.0).round() / 100.0
+}
+
 fn log(window: &str, before: Level, facts: &Facts) {
     let Facts {
         level, pressure, coverage, escaped_duplicates: escaped, recommended_capacity, capacity, ..
@@ -451,18 +456,18 @@ fn log(window: &str, before: Level, facts: &Facts) {
     // Without a capacity, the level never changes.
     let (Some(pressure), Some(capacity)) = (pressure, *capacity) else { return };
     let recommended = recommended_capacity.unwrap_or(capacity);
-    let (pressure, coverage) = (format_args!("{pressure:.2}"), format_args!("{coverage:.2}"));
+    let (pressure, coverage) = (hundredths(*pressure), hundredths(*coverage));
     match level {
         Level::Critical if before < *level => tracing::warn!(
-            window, %pressure, %coverage, escaped, capacity, recommended,
+            window, pressure, coverage, escaped, capacity, recommended,
             "the window is too small: ids are forgotten before their TTL is over; set its capacity to the recommended one"
         ),
         Level::High if before < *level => tracing::warn!(
-            window, %pressure, %coverage, escaped, capacity, recommended,
+            window, pressure, coverage, escaped, capacity, recommended,
             "the window is nearly too small for its traffic; raise its capacity to the recommended one"
         ),
         _ => tracing::info!(
-            window, %pressure, %coverage, escaped, capacity, recommended, level = ?level,
+            window, pressure, coverage, escaped, capacity, recommended, pressure_level = ?level,
             "the pressure on the window has fallen"
         ),
     }
