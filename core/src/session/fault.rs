@@ -32,6 +32,9 @@ pub enum Fault {
         "CONNECTION_FORCED - hapax lost its connection to the broker; publishes without an ack may or may not be stored"
     )]
     UpstreamLost,
+    /// Nothing answers at the broker's address.
+    #[error("CONNECTION_FORCED - hapax can't reach the broker; try again later, or another host")]
+    Unreachable,
     /// The process is about to end (SIGTERM).
     #[error("CONNECTION_FORCED - hapax is shutting down; reconnect")]
     Draining,
@@ -120,7 +123,11 @@ impl Fault {
         match self {
             Fault::Wire(_) => 501,
             Fault::Unexpected { .. } => 505,
-            Fault::UpstreamLost | Fault::Draining | Fault::ChannelLimit | Fault::BodyTooSlow { .. } => 320,
+            Fault::UpstreamLost
+            | Fault::Unreachable
+            | Fault::Draining
+            | Fault::ChannelLimit
+            | Fault::BodyTooSlow { .. } => 320,
             Fault::MissingId { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
@@ -137,6 +144,7 @@ impl Fault {
             Fault::Wire(_)
             | Fault::Unexpected { .. }
             | Fault::UpstreamLost
+            | Fault::Unreachable
             | Fault::Draining
             | Fault::BodyTooSlow { .. }
             | Fault::ChannelLimit
@@ -157,6 +165,7 @@ impl Fault {
             Fault::Wire(_)
             | Fault::Unexpected { .. }
             | Fault::UpstreamLost
+            | Fault::Unreachable
             | Fault::Draining
             | Fault::BodyTooSlow { .. }
             | Fault::TxTooSlow { .. }

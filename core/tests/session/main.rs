@@ -27,6 +27,7 @@ mod p10_frames;
 mod p11_p12_rest;
 mod p15_nobody_elses;
 mod patience;
+mod quick_close;
 mod returns;
 mod states;
 mod waiters;
