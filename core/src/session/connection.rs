@@ -397,8 +397,10 @@ impl Connection {
     fn recv_upstream_close(&mut self, close: View<'_>, now: Instant) {
         self.flush(now);
         let Link { out, rights, probes, .. } = &mut self.link;
+        // A channel that lives on without the client counts, too: it is not done again for this user.
+        let has_own = probes.is_opening() || self.channels.total().hidden > 0;
         match self.sides.client.state() {
-            ClientState::Live if probes.is_opening() && reply_code(close) == Some(NOT_ALLOWED) => {
+            ClientState::Live if has_own && reply_code(close) == Some(NOT_ALLOWED) => {
                 rights.learn_limited(&self.shared.rights, &self.shared.keys, now);
                 out.upstream.answer_close(close_ok());
                 self.drop_upstream(now);

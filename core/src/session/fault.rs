@@ -88,7 +88,7 @@ pub enum Fault {
     /// The user may have so few channels that none is left for Hapax. After this fault, Hapax asks nothing in the name of
     /// this user.
     #[error(
-        "CONNECTION_FORCED - hapax needed one channel to verify the user's rights, and the user's limit (max-channels) leaves none; reconnect"
+        "CONNECTION_FORCED - hapax needed one channel to verify the user's rights, or to wait for an outcome, and the user's limit (max-channels) leaves none; reconnect"
     )]
     ChannelLimit,
     /// The client opens a channel that is open. The text is RabbitMQ's.
