@@ -7,8 +7,8 @@ use crate::e2e::relay::Relay;
 use crate::e2e::site::without_relay;
 use crate::e2e::wait;
 use crate::hostile::script::{
-    Differences, channel_close, channel_close_ok, channel_open, confirm_select, logged_in, next, qos, start_ok,
-    to_the_end, tx_commit, tx_select,
+    Differences, channel_close, channel_close_ok, channel_open, confirm_select, connection_open, logged_in, next, qos,
+    start_ok, to_the_end, tune_ok, tx_commit, tx_select,
 };
 use crate::hostile::stage::{Stage, Who};
 use amq_protocol::protocol::{AMQPClass, basic, connection, exchange, queue};
@@ -437,8 +437,9 @@ fn a_client_hears_that_there_is_no_broker() {
     let mut client = Raw::dial(relay.addr()).unwrap();
     let begin = Instant::now();
     client.write(HEADER).unwrap();
-    let said = to_the_end(&mut client, &start_ok("guest"));
-    assert_eq!(said.len(), 3, "{said:?}");
-    assert!(said[1].contains("connection.close 320") && said[1].contains("can't reach the broker"), "{said:?}");
+    let login = [start_ok("guest"), tune_ok(2047), connection_open("/")].concat();
+    let said = to_the_end(&mut client, &login);
+    assert_eq!(said.len(), 4, "start, tune, close, the end: {said:?}");
+    assert!(said[2].contains("connection.close 320") && said[2].contains("can't reach the broker"), "{said:?}");
     assert!(begin.elapsed() < AT_ONCE, "who tries another host then is not kept waiting: {:?}", begin.elapsed());
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   Greeting --protocol header--> Live --client's connection.close--> SaidClose --close-ok--> Gone
 //!                                  |\--Hapax's connection.close--> Told --close-ok, or timeout--> Gone
-//!                                  \--no broker: Hapax's connection.start--> Dismissed --start-ok--> Told
+//!                                  \--no broker: Hapax's connection.start--> Dismissed --open--> Told
 //! ```
 
 use super::liveness::Clock;

@@ -306,7 +306,15 @@ impl Connection {
                 out.client.answer_close(close_ok());
                 self.client_lost(now);
             }
-            (ClientState::Dismissed { .. }, _) => self.tell_client(&Fault::Unreachable, now),
+            (ClientState::Dismissed { .. }, Meaning::Close) => {
+                out.client.answer_close(close_ok());
+                self.hang_up(now);
+            }
+            (ClientState::Dismissed { .. }, _) => match dismissal::answer(frame.method(kind)) {
+                dismissal::Answer::Say(frame) => out.client.push(frame),
+                dismissal::Answer::Wait => {}
+                dismissal::Answer::Close => self.tell_client(&Fault::Unreachable, now),
+            },
             (ClientState::Told { .. } | ClientState::Gone | ClientState::Greeting, _) => {}
             (ClientState::Live | ClientState::SaidClose, Meaning::CloseOk) => {
                 out.upstream.forward(frame);

@@ -9,6 +9,10 @@ use super::reader::Reader;
 pub struct MethodId(pub u16, pub u16);
 
 impl MethodId {
+    /// connection.start-ok
+    pub const CONNECTION_START_OK: MethodId = MethodId(10, 11);
+    /// connection.tune-ok
+    pub const CONNECTION_TUNE_OK: MethodId = MethodId(10, 31);
     /// channel.open
     pub const CHANNEL_OPEN: MethodId = MethodId(20, 10);
     /// channel.open-ok

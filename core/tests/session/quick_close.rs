@@ -4,7 +4,8 @@ use super::desk::{Desk, SECOND, m, publish, unheard};
 use crate::support::frames::{Frames, protocol_header};
 use crate::support::methods::{
     ack, channel_close, channel_close_ok, channel_open, channel_open_ok, confirm_select, confirm_select_ok,
-    connection_close, connection_close_ok, flow, flow_ok, nack, queue_declare_ok, start, start_ok,
+    connection_close, connection_close_ok, connection_open, flow, flow_ok, nack, queue_declare_ok, start,
+    start_ok, tune, tune_ok,
 };
 use crate::support::pair::Pair;
 use amq_protocol::protocol::{AMQPClass, queue};
@@ -281,6 +282,8 @@ fn a_client_is_told_that_there_is_no_broker() {
     pair.upstream_eof();
     assert_eq!(pair.to_client().len(), 1, "connection.start");
     pair.client(start_ok("guest"));
+    assert_eq!(pair.to_client(), tune(2047, 131_072, 60), "a close now would be taken for a wrong password");
+    pair.client(tune_ok(2047, 131_072, 60) + connection_open("/"));
     let said = format!("{:?}", pair.to_client());
     assert!(said.contains("connection.close 320") && said.contains("can't reach the broker"), "{said}");
     pair.client(connection_close_ok());
