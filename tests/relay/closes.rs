@@ -7,8 +7,8 @@ use crate::e2e::relay::Relay;
 use crate::e2e::site::without_relay;
 use crate::e2e::wait;
 use crate::hostile::script::{
-    Differences, channel_close, channel_close_ok, channel_open, confirm_select, connection_open, logged_in, next, qos,
-    start_ok, to_the_end, tune_ok, tx_commit, tx_select,
+    Differences, channel_close, channel_close_ok, channel_open, confirm_select, connection_open, logged_in,
+    next, qos, start_ok, to_the_end, tune_ok, tx_commit, tx_select,
 };
 use crate::hostile::stage::{Stage, Who};
 use amq_protocol::protocol::{AMQPClass, basic, connection, exchange, queue};
@@ -58,12 +58,14 @@ fn get(queue: &str) -> Vec<u8> {
 }
 
 fn declare(queue: &str, passive: bool, durable: bool, nowait: bool) -> Vec<u8> {
-    let declare = queue::Declare { queue: queue.into(), passive, durable, nowait, ..queue::Declare::default() };
+    let declare =
+        queue::Declare { queue: queue.into(), passive, durable, nowait, ..queue::Declare::default() };
     method_frame(1, &AMQPClass::Queue(queue::AMQPMethod::Declare(declare)))
 }
 
 fn bind(exchange: &str) -> Vec<u8> {
-    let bind = queue::Bind { queue: "q".into(), exchange: exchange.into(), nowait: true, ..queue::Bind::default() };
+    let bind =
+        queue::Bind { queue: "q".into(), exchange: exchange.into(), nowait: true, ..queue::Bind::default() };
     method_frame(1, &AMQPClass::Queue(queue::AMQPMethod::Bind(bind)))
 }
 
@@ -83,7 +85,11 @@ fn recover() -> Vec<u8> {
 
 const SCRIPTS: &[Script] = &[
     Script { name: "nothing", says: "CloseOk", octets: Vec::new },
-    Script { name: "a publish to no exchange", says: "channel.close 404", octets: || publish("no such", "404") },
+    Script {
+        name: "a publish to no exchange",
+        says: "channel.close 404",
+        octets: || publish("no such", "404"),
+    },
     Script {
         name: "a publish without an id to no exchange",
         says: "channel.close 404",
@@ -103,7 +109,9 @@ const SCRIPTS: &[Script] = &[
     Script {
         name: "two to no exchange, and a declaration",
         says: "channel.close 404",
-        octets: || [publish("no such", "1"), publish("no such", "2"), declare("q", true, false, false)].concat(),
+        octets: || {
+            [publish("no such", "1"), publish("no such", "2"), declare("q", true, false, false)].concat()
+        },
     },
     Script {
         name: "confirms, one to no exchange",
@@ -123,7 +131,9 @@ const SCRIPTS: &[Script] = &[
     Script {
         name: "a publish, then tx, one to no exchange, commit",
         says: "channel.close 404",
-        octets: || [publish("open", "before tx"), tx_select(1), publish("no such", "404"), tx_commit(1)].concat(),
+        octets: || {
+            [publish("open", "before tx"), tx_select(1), publish("no such", "404"), tx_commit(1)].concat()
+        },
     },
     Script { name: "tx.commit without tx", says: "channel.close 406", octets: || tx_commit(1) },
     Script {
@@ -142,7 +152,11 @@ const SCRIPTS: &[Script] = &[
         says: "channel.close 406",
         octets: || [publish("open", "then a bad ack"), ack(7)].concat(),
     },
-    Script { name: "a nowait consume of nothing", says: "channel.close 404", octets: || consume("no such", true) },
+    Script {
+        name: "a nowait consume of nothing",
+        says: "channel.close 404",
+        octets: || consume("no such", true),
+    },
     Script {
         name: "a publish, then a nowait consume of nothing",
         says: "channel.close 404",
@@ -159,7 +173,11 @@ const SCRIPTS: &[Script] = &[
         says: "channel.close 404",
         octets: || [publish("open", "then a queue"), declare("no such", true, false, true)].concat(),
     },
-    Script { name: "get of an empty queue", says: "GetEmpty", octets: || [get("empty"), get("empty")].concat() },
+    Script {
+        name: "get of an empty queue",
+        says: "GetEmpty",
+        octets: || [get("empty"), get("empty")].concat(),
+    },
     Script {
         name: "publish, get of an empty queue",
         says: "GetEmpty",
@@ -174,7 +192,8 @@ const SCRIPTS: &[Script] = &[
         name: "publish, nowait consume, nowait cancel, recover, qos",
         says: "RecoverOk",
         octets: || {
-            [publish("open", "then recover"), consume("consumed", true), cancel(true), recover(), qos(1)].concat()
+            [publish("open", "then recover"), consume("consumed", true), cancel(true), recover(), qos(1)]
+                .concat()
         },
     },
     Script {
@@ -260,10 +279,13 @@ fn compare(vhost: &str, who: Who, times: usize) {
 fn hear_to_the_end(addr: SocketAddr, stage: &Stage, who: Who, octets: &[u8]) -> Vec<String> {
     let mut client = logged_in(addr, &stage.user(who), &stage.site.vhost, 100);
     client.open_channel(1);
-    let close = method_frame(0, &AMQPClass::Connection(connection::AMQPMethod::Close(connection::Close {
-        reply_code: 200,
-        ..connection::Close::default()
-    })));
+    let close = method_frame(
+        0,
+        &AMQPClass::Connection(connection::AMQPMethod::Close(connection::Close {
+            reply_code: 200,
+            ..connection::Close::default()
+        })),
+    );
     client.write(&[octets, &close].concat()).unwrap();
     let mut lines = Vec::new();
     while let Some(frame) = next(&mut client, &mut lines) {
@@ -295,7 +317,11 @@ fn what_the_broker_says_before_connection_close_ok_reaches_the_client() {
     let scripts: [(&str, &str, Vec<u8>); 5] = [
         ("nothing", "CloseOk", Vec::new()),
         ("a publish", "CloseOk", publish("open", "then connection.close")),
-        ("a method where a header must be", "connection.close 505", [to("open", Some("x")).method(1), qos(1)].concat()),
+        (
+            "a method where a header must be",
+            "connection.close 505",
+            [to("open", Some("x")).method(1), qos(1)].concat(),
+        ),
         ("a channel that is not open", "connection.close 504", qos(7)),
         ("a channel that is opened twice", "connection.close 504", channel_open(1)),
     ];
@@ -440,6 +466,13 @@ fn a_client_hears_that_there_is_no_broker() {
     let login = [start_ok("guest"), tune_ok(2047), connection_open("/")].concat();
     let said = to_the_end(&mut client, &login);
     assert_eq!(said.len(), 4, "start, tune, close, the end: {said:?}");
-    assert!(said[2].contains("connection.close 320") && said[2].contains("can't reach the broker"), "{said:?}");
-    assert!(begin.elapsed() < AT_ONCE, "who tries another host then is not kept waiting: {:?}", begin.elapsed());
+    assert!(
+        said[2].contains("connection.close 320") && said[2].contains("can't reach the broker"),
+        "{said:?}"
+    );
+    assert!(
+        begin.elapsed() < AT_ONCE,
+        "who tries another host then is not kept waiting: {:?}",
+        begin.elapsed()
+    );
 }

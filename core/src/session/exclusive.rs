@@ -60,7 +60,8 @@ impl ExclusiveQueues {
 
     /// Handles `queue.declare` of the client.
     pub(super) fn recv_declare(&mut self, frame: View<'_>) {
-        let Some(AMQPClass::Queue(QueueMethod::Declare(declare))) = emit::parse_method(frame.payload()) else {
+        let Some(AMQPClass::Queue(QueueMethod::Declare(declare))) = emit::parse_method(frame.payload())
+        else {
             return;
         };
         let (name, is_exclusive) = (declare.queue.as_str(), declare.exclusive && !declare.passive);

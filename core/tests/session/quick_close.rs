@@ -4,11 +4,11 @@ use super::desk::{Desk, SECOND, m, publish, unheard};
 use crate::support::frames::{Frames, protocol_header};
 use crate::support::methods::{
     ack, channel_close, channel_close_ok, channel_open, channel_open_ok, confirm_select, confirm_select_ok,
-    connection_close, connection_close_ok, connection_open, flow, flow_ok, nack, queue_declare_ok, start,
-    start_ok, tune, tune_ok,
+    connection_close, connection_close_ok, connection_open, consume, consume_ok, flow, flow_ok, nack,
+    queue_declare_ok, start, start_ok, tune, tune_ok,
 };
 use crate::support::pair::Pair;
-use amq_protocol::protocol::{AMQPClass, queue};
+use amq_protocol::protocol::{AMQPClass, basic, queue};
 use hapax_core::window::{Event, ForgetCause};
 use std::time::Duration;
 
@@ -318,4 +318,37 @@ fn a_client_that_says_nothing_to_the_dismissal_is_let_go() {
         }
         assert!(pair.session.is_over(), "{eof}");
     }
+}
+
+/// RabbitMQ ends the connection with 541 if a consumer is cancelled before its `basic.consume-ok`.
+#[test]
+fn p06_a_consumer_is_cancelled_when_the_broker_knows_it() {
+    let desk = Desk::new();
+    let mut pair = desk.confirming();
+    pair.client(m("a").publish(1) + consume(1, "q", "mine") + bye(1));
+    assert_eq!(pair.to_upstream(), m("a").publish(1) + consume(1, "q", "mine") + requeued(1));
+    pair.upstream(consume_ok(1, "mine"));
+    let said = format!("{:?}", pair.to_upstream());
+    assert!(said.contains("Cancel") && said.contains("nack 0 multiple"), "{said}");
+}
+
+#[test]
+fn p06_what_is_delivered_to_a_closed_channel_is_given_back() {
+    let desk = Desk::new();
+    let mut pair = desk.confirming();
+    pair.client(consume(1, "q", "mine"));
+    pair.upstream(consume_ok(1, "mine"));
+    pair.to_client();
+    pair.client(m("a").publish(1) + bye(1));
+    pair.advance(SECOND);
+    pair.upstream(flow_ok(1, true));
+    assert_eq!(pair.to_client(), channel_close_ok(1));
+    pair.to_upstream();
+    pair.upstream(m("late").deliver(1, "mine", 7));
+    assert_eq!((pair.to_client(), pair.to_upstream()), (Frames::none(), requeued(1)));
+}
+
+fn requeued(channel: u16) -> Frames {
+    let nack = basic::Nack { delivery_tag: 0, multiple: true, requeue: true };
+    Frames::method(channel, AMQPClass::Basic(basic::AMQPMethod::Nack(nack)))
 }

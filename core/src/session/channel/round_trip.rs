@@ -12,7 +12,9 @@ enum State {
     #[default]
     NotAsked,
     /// This many answers to the client's own `channel.flow` come before the one to Hapax's.
-    Asked { clients: u32 },
+    Asked {
+        clients: u32,
+    },
     Answered,
 }
 
