@@ -20,6 +20,8 @@ pub struct Relay {
     /// the status of `/readyz` once it has started
     ready: u16,
     listen: SocketAddr,
+    /// Listens on every interface, not on the loopback alone.
+    is_open: bool,
     admin: SocketAddr,
     child: Option<Child>,
     log: Arc<Mutex<Vec<String>>>,
@@ -29,21 +31,27 @@ pub struct Relay {
 impl Relay {
     /// Starts it before the broker at `upstream`, with this TOML as its config file (`""`: without one).
     pub fn start(upstream: SocketAddr, config: &str) -> Relay {
-        Relay::start_to_be(200, upstream, config)
+        Relay::started(upstream, config, (false, 200))
     }
 
     /// Starts it before an address where nothing listens.
     pub fn start_without_broker(upstream: SocketAddr) -> Relay {
-        Relay::start_to_be(503, upstream, "")
+        Relay::started(upstream, "", (false, 503))
     }
 
-    fn start_to_be(ready: u16, upstream: SocketAddr, config: &str) -> Relay {
+    /// As [`Relay::start`], and it listens on every interface.
+    pub fn open(upstream: SocketAddr, config: &str) -> Relay {
+        Relay::started(upstream, config, (true, 200))
+    }
+
+    fn started(upstream: SocketAddr, config: &str, (is_open, ready): (bool, u16)) -> Relay {
         let port = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
         let mut relay = Relay {
             leash: Leash::new("relay").unwrap(),
             upstream,
             ready,
             listen: port(),
+            is_open,
             admin: port(),
             child: None,
             log: Arc::default(),
@@ -61,8 +69,9 @@ impl Relay {
         self.kill9();
         let binary = BINARY.expect("there is no hapax binary: HAPAX_E2E_DIRECT=1 tests the tests");
         let mut command = Command::new(binary);
+        let ip = if self.is_open { Ipv4Addr::UNSPECIFIED.into() } else { self.listen.ip() };
         command
-            .args(["--listen", &self.listen.to_string()])
+            .args(["--listen", &SocketAddr::new(ip, self.listen.port()).to_string()])
             .args(["--upstream", &format!("amqp://{}", self.upstream)])
             .args(["--admin", &self.admin.to_string()]);
         let config = self.leash.folder().join("hapax.toml");
