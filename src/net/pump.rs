@@ -58,6 +58,7 @@ pub(super) async fn run(
         upstream_eof_told: false,
         share: None,
         deadline: None,
+        drained: false,
         read_while_due: 0,
         now,
     };
@@ -102,6 +103,8 @@ struct Pump<'a> {
     share: Option<usize>,
     /// The earliest timeout, as of the last wait.
     deadline: Option<Instant>,
+    /// The process is about to end, and the session knows it.
+    drained: bool,
     /// Bytes read from the upstream since that timeout became due.
     read_while_due: u64,
     now: Instant,
@@ -109,7 +112,6 @@ struct Pump<'a> {
 
 impl Pump<'_> {
     async fn run(mut self, mut draining: watch::Receiver<bool>) {
-        let mut drained = false;
         loop {
             self.carry_out();
             self.refuse_stuck();
@@ -123,7 +125,7 @@ impl Pump<'_> {
             {
                 return;
             }
-            let wake = self.wait(&mut draining, drained).await;
+            let wake = self.wait(&mut draining).await;
             self.now = now();
             // Read the upstream's answers first, whatever woke the task: if a timeout were handled before an answer
             // that has already arrived, the publish would count as in doubt. Then handle timeouts, then the reason for
@@ -147,7 +149,7 @@ impl Pump<'_> {
                     self.session.handle_upstream_eof(self.now);
                 }
                 Wake::Drain => {
-                    drained = true;
+                    self.drained = true;
                     self.session.handle_drain(self.now);
                 }
             }
@@ -213,11 +215,12 @@ impl Pump<'_> {
 
     /// Waits until a socket is ready, the dial ends, mail arrives, a timeout is due, memory is free again, or the
     /// drain begins.
-    async fn wait(&mut self, draining: &mut watch::Receiver<bool>, drained: bool) -> Wake {
+    async fn wait(&mut self, draining: &mut watch::Receiver<bool>) -> Wake {
         if self.owes_eof() {
             return Wake::Sockets;
         }
         let (reading_client, reading_upstream) = (self.reading_client, self.reading_upstream);
+        let drained = self.drained;
         let mailbox = self.session.mailbox().clone();
         let deadlines = [
             self.session.poll_timeout(),
@@ -369,7 +372,10 @@ impl Pump<'_> {
             self.apply_back_pressure();
         }
         if let Some(side) = self.client.take_if(|side| side.is_done(self.now)) {
-            if matches!(self.upstream, UpstreamSocket::None) && self.session.is_over() {
+            if self.drained {
+                // The client has answered `connection.close`, or has had the time to.
+                drop(side);
+            } else if matches!(self.upstream, UpstreamSocket::None) && self.session.is_over() {
                 // The future holds a read buffer. In a box, that buffer does not enlarge the task of every connection.
                 Box::pin(side.farewell()).await;
             } else {

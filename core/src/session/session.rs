@@ -295,8 +295,14 @@ impl Session {
         if self.connection.link().inbound.is_empty() {
             return;
         }
-        let frames = self.connection.link().inbound.read();
-        while self.wants_client() && !self.connection.link().inbound.is_empty() {
+        let mut frames = self.connection.link().inbound.read();
+        loop {
+            if self.connection.renumber_next() {
+                frames = self.connection.link().inbound.read();
+            }
+            if !self.wants_client() || self.connection.link().inbound.is_empty() {
+                break;
+            }
             if self.recv_publishes(&frames, now) {
                 continue;
             }
@@ -383,7 +389,13 @@ impl Session {
         if channel == ChannelId::CONNECTION {
             return self.connection.recv_upstream(kind, frame, now);
         }
-        let Link { out, probes, .. } = self.connection.link_mut();
+        let Link { out, probes, exclusive, .. } = self.connection.link_mut();
+        if exclusive.channel() == Some(channel) {
+            if let Some(id) = frame.method(kind) {
+                exclusive.recv(id, &mut out.upstream);
+            }
+            return;
+        }
         if probes.channel() == Some(channel) {
             if kind == FrameKind::Method {
                 let answers = probes.recv(frame.payload(), &mut out.upstream);
