@@ -22,6 +22,7 @@ mod about;
 pub mod alone;
 mod answers;
 mod blame;
+mod by_tag;
 mod candidate;
 mod channel;
 mod channels;

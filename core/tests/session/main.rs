@@ -29,4 +29,5 @@ mod p15_nobody_elses;
 mod patience;
 mod returns;
 mod states;
+mod stuck;
 mod waiters;

@@ -16,6 +16,7 @@ mod paused;
 mod scope;
 mod stored;
 mod strangers;
+mod stuck;
 mod vanished;
 
 use crate::e2e::raw::{Raw, Told};
