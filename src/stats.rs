@@ -23,6 +23,7 @@ pub struct Stats {
     rejected_by_address: AtomicU64,
     displaced: AtomicU64,
     dial_failures: AtomicU64,
+    unread: AtomicU64,
     unmatched: AtomicU64,
     latency: Histogram,
     /// written by [`crate::net`]
@@ -76,6 +77,11 @@ impl Stats {
         self.dial_failures.fetch_add(1, Relaxed);
     }
 
+    /// Counts a client connection that was closed because the client did not read.
+    pub fn closed_unread(&self) {
+        self.unread.fetch_add(1, Relaxed);
+    }
+
     /// Returns all numbers. They are read one by one, so two of them may be an event apart.
     pub fn snapshot(&self) -> Snapshot {
         let closed = self.closed.load(Relaxed);
@@ -87,6 +93,7 @@ impl Stats {
             rejected_by_address: self.rejected_by_address.load(Relaxed),
             displaced: self.displaced.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
+            unread: self.unread.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
             latency: self.latency.snapshot(),
             memory: HeldMemory {
@@ -134,6 +141,8 @@ pub struct Snapshot {
     pub displaced: u64,
     /// failed attempts to connect to the upstream
     pub dial_failures: u64,
+    /// client connections that were closed because the client did not read
+    pub unread: u64,
     /// publishes that no window judged
     pub unmatched: u64,
     /// time from a publish's arrival to the upstream's answer

@@ -34,6 +34,7 @@ mod ending;
 mod entry;
 mod fault;
 mod finder;
+mod flow;
 mod handshake;
 mod inbound;
 mod liveness;
@@ -57,6 +58,7 @@ mod written;
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
 pub use fault::Fault;
+pub use flow::{Queued, Reading, Room};
 pub use rights::Rights;
 pub use session::Session;
 

@@ -5,6 +5,7 @@ use super::client::ClientState;
 use super::connection::Connection;
 use super::cx::Link;
 use super::fault::{Closes, Fault};
+use super::flow::{Queued, Reading, Room, Wants};
 use super::inbound::{Inbound, ReadFrame};
 use super::outbox::View;
 use super::timers::earliest;
@@ -16,7 +17,7 @@ use crate::wire::frame::{FrameKind, PROTOCOL_HEADER, PROTOCOL_HEADER_0_9};
 use crate::wire::method::MethodId;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes that a session takes before its client has sent anything, with what the shell has for it.
 const IDLE: usize = 16 << 10;
@@ -55,6 +56,15 @@ impl Session {
         let is_free = || has_room && !self.draining && !self.connection.next_is_blocked();
         let sides = self.connection.sides();
         sides.want_client() && (!sides.client.is_live() || is_free())
+    }
+
+    /// Returns the sides that may be read from, while these bytes wait to be written.
+    pub fn reading(&self, queued: Queued, room: Room) -> Reading {
+        let sides = self.connection.sides();
+        let client = self.wants_client();
+        let answers = !client && sides.want_client();
+        Wants { client, answers, deaf: sides.client.is_told() || sides.client.is_gone() }
+            .reading(queued, room)
     }
 
     /// Returns true if both sides are closed and nothing is left.
@@ -231,6 +241,14 @@ impl Session {
                 self.connection.fail(&fault, now);
             }
         }
+        self.settle_down(now);
+    }
+
+    /// Closes the client's connection with the reason that it does not read: nothing of the `unread` bytes that wait for it could
+    /// be written for as long as `patience`. The outcomes of its publishes are still awaited.
+    pub fn handle_unread(&mut self, unread: usize, patience: Duration, now: Instant) {
+        let unresolved = self.unresolved();
+        self.connection.fail(&Fault::Unread { unread, unresolved, patience }, now);
         self.settle_down(now);
     }
 

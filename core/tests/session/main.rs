@@ -12,6 +12,7 @@ mod driver;
 mod client_only;
 mod cost;
 mod desk;
+mod flow;
 mod held;
 mod in_doubt;
 mod late;

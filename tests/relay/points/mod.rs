@@ -17,6 +17,7 @@ mod scope;
 mod stored;
 mod strangers;
 mod stuck;
+mod unread;
 mod vanished;
 
 use crate::e2e::raw::{Raw, Told};
