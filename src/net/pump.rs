@@ -49,7 +49,7 @@ pub(super) async fn run(
         holding: relay.memory.enter(),
         logged_in: false,
         entry: &present.entry,
-        session: Session::new(relay.shared.clone(), now),
+        session: Session::new(relay.shared.clone(), peer.ip(), now),
         client: Some(Side::new(client)),
         upstream: UpstreamSocket::None,
         reading_client: true,
@@ -129,6 +129,7 @@ impl Pump<'_> {
             self.drop_closed_sockets().await;
             self.note();
             self.on_login();
+            self.on_refused_login();
             if self.session.is_over()
                 && self.client.is_none()
                 && matches!(self.upstream, UpstreamSocket::None)
@@ -204,6 +205,22 @@ impl Pump<'_> {
         }
         if let UpstreamSocket::Open(side) = &mut self.upstream {
             side.break_when_unacked(timeout);
+        }
+    }
+
+    /// Counts and logs a login that the session has refused because of the client's address.
+    fn on_refused_login(&mut self) {
+        let Some(refused) = self.session.take_refused_login() else { return };
+        self.relay.stats.login_refused();
+        let Some(left_out) = self.log_limiters.login.happened(self.now) else { return };
+        let (peer, mechanism) = (self.peer, &refused.mechanism);
+        match refused.user {
+            Some(user) => {
+                tracing::warn!(%peer, user = &*user, mechanism = &**mechanism, left_out, "login refused: this user may log in from this host only (loopback_users)");
+            }
+            None => {
+                tracing::warn!(%peer, mechanism = &**mechanism, left_out, "login refused: this mechanism does not show the user, who may be one of loopback_users; loopback_users = [] allows it");
+            }
         }
     }
 
@@ -382,13 +399,16 @@ impl Pump<'_> {
     /// much.
     fn refuse_stuck(&mut self) {
         let Some(share) = self.share else { return };
-        let stuck = self.session.memory().stuck;
+        let memory = self.session.memory();
         // If nothing else can become less, all that is held has to fit into the share, and not only what is stuck.
         let queued = self.client.as_ref().map_or(0, Side::queued) + self.upstream_queued();
-        let rest =
-            if queued == 0 && self.session.unresolved() == 0 { self.held().saturating_sub(stuck) } else { 0 };
+        let rest = if queued == 0 && self.session.unresolved() == 0 {
+            self.held().saturating_sub(memory.stuck + memory.spare)
+        } else {
+            0
+        };
         let room = share.saturating_sub(rest);
-        if stuck > room {
+        if memory.stuck > room || (memory.spare > 0 && memory.held > share) {
             self.session.handle_memory_pressure(room, self.now);
             self.carry_out();
         }
