@@ -18,7 +18,7 @@ use super::entry::{Entry, Outcome};
 use super::returns::{ReturnKey, Returned, Returns};
 use super::runs::{Runs, is_same_exchange};
 use super::unremembered::Deadline;
-use crate::window::{ForgetCause, Reservations};
+use crate::window::{ForgetCause, Reservation, Reservations};
 use std::collections::BTreeMap;
 
 /// A delivery tag as the client counts.
@@ -174,6 +174,12 @@ impl Confirms {
                 None => client.into_iter().for_each(|tag| self.answers.ack(tag)),
             },
         }
+    }
+
+    /// Returns true if others wait for one of `count` unsettled publishes, from this one on.
+    pub(super) fn is_awaited(&self, from: usize, count: usize) -> bool {
+        let mut some = self.entries.iter().skip(from).take(count);
+        some.any(|(_, entry)| entry.reserved().is_some_and(Reservation::is_awaited))
     }
 
     /// Takes all entries that are not settled, oldest first: nothing more will be heard of them.

@@ -5,8 +5,8 @@
 //! * Hapax reads from a client although bytes wait for it. A client may publish a batch first and read after that. RabbitMQ
 //!   takes such a batch, because its reader does not wait for its writer.
 //! * The answers to these publishes stand behind deliveries, which nobody reads from the upstream when too many bytes wait for
-//!   the client. As long as a session can take nothing from its client without such an answer, it reads on from the upstream,
-//!   up to a larger bound.
+//!   the client. As long as a session can take nothing from its client without such an answer, or others wait for one, it reads
+//!   on from the upstream, up to a larger bound.
 //!
 //! At that bound, and when the process is short of memory, only the client can make room, by reading. If it does not for long,
 //! the shell calls [`Session::handle_unread`](super::Session::handle_unread).
@@ -44,7 +44,7 @@ pub struct Reading {
 pub(super) struct Wants {
     /// bytes of the client are wanted now
     pub(super) client: bool,
-    /// bytes of the client will be wanted when the upstream has answered something
+    /// answers of the upstream are needed: the client's bytes are not wanted before, or others wait for an outcome
     pub(super) answers: bool,
     /// nothing that the upstream sends goes to the client any more
     pub(super) deaf: bool,

@@ -21,6 +21,7 @@ mod about;
 #[doc(hidden)]
 pub mod alone;
 mod answers;
+mod awaited;
 mod blame;
 mod by_tag;
 mod candidate;

@@ -1,6 +1,7 @@
 //! The session as the shell sees it: its events, its outputs, and the order in which frames are handled.
 
 use super::about::About;
+use super::awaited::Awaited;
 use super::client::ClientState;
 use super::connection::Connection;
 use super::cx::Link;
@@ -34,13 +35,15 @@ pub struct Session {
     client_rest: usize,
     /// The process is about to end: nothing more is read from the client.
     draining: bool,
+    /// While the upstream is not read, it is looked whether others wait for its answers.
+    awaited: Awaited,
 }
 
 impl Session {
     /// Creates the session of a client that has just connected from the address `peer`.
     pub fn new(shared: Arc<Shared>, peer: IpAddr, now: Instant) -> Session {
         let connection = Connection::new(shared, peer, now);
-        Session { connection, client_eof: None, client_rest: 0, draining: false }
+        Session { connection, client_eof: None, client_rest: 0, draining: false, awaited: Awaited::default() }
     }
 
     // ---- getters -------------------------------------------------------------------------------------------------
@@ -63,7 +66,7 @@ impl Session {
     pub fn reading(&self, queued: Queued, room: Room) -> Reading {
         let sides = self.connection.sides();
         let client = self.wants_client();
-        let answers = !client && sides.want_client();
+        let answers = !client && sides.want_client() || self.awaited.is_any() && self.unresolved() > 0;
         Wants { client, answers, deaf: sides.client.is_told() || sides.client.is_gone() }
             .reading(queued, room)
     }
@@ -230,6 +233,7 @@ impl Session {
         if !self.is_over() && self.connection.handle_timeout(now) {
             self.note_client_eof(now);
         }
+        self.awaited.look(self.connection.channels(), now);
         self.settle_down(now);
     }
 
@@ -277,6 +281,7 @@ impl Session {
     /// Notes whether the shell reads from the upstream. It stops while its buffers are full.
     pub fn handle_reading_upstream(&mut self, reading: bool, now: Instant) {
         self.connection.sides_mut().upstream.clock_mut().set_listening(reading, now);
+        self.awaited.set_reading(reading, now);
     }
 
     // ---- to the world --------------------------------------------------------------------------------------------
@@ -292,7 +297,8 @@ impl Session {
             return None;
         }
         let channels = self.connection.channels().deadline();
-        earliest([self.connection.sides().deadline(), channels, self.client_eof])
+        let awaited = self.awaited.deadline().filter(|_| self.unresolved() > 0);
+        earliest([self.connection.sides().deadline(), channels, self.client_eof, awaited])
     }
 
     // ---- the client's frames ---------------------------------------------------------------------------------------

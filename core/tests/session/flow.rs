@@ -43,6 +43,31 @@ fn p11_answers_are_read_when_publishes_wait_for_a_right() {
     assert_eq!(reading(&pair, 1_000), (false, true));
 }
 
+/// The client of the first does not read. The second publishes the same ids.
+#[test]
+fn p15_who_waits_for_an_outcome_does_not_wait_for_a_client_that_does_not_read() {
+    let desk = Desk::with(|plan| plan.settings.max_unresolved = 10_000);
+    let mut first = desk.confirming();
+    let publishes: Vec<u8> = (0..5_000).flat_map(|n| m(&n.to_string()).publish(1).encode()).collect();
+    first.client_bytes(&publishes);
+    let now = first.now();
+    first.session.handle_reading_upstream(false, now);
+    first.advance(3 * SECOND);
+    assert_eq!(reading(&first, 1_000), (true, false), "nobody waits");
+    let mut second = desk.confirming();
+    second.client(m("4900").publish(1));
+    first.advance(2 * SECOND);
+    assert_eq!(reading(&first, 1_000), (true, true));
+    assert_eq!(reading(&first, 10_000), (false, false));
+    let now = first.now();
+    first.session.handle_reading_upstream(true, now);
+    first.upstream(ack_multiple(1, 4_901));
+    second.pump();
+    assert_eq!(second.to_client(), ack(1, 1));
+    first.advance(2 * SECOND);
+    assert_eq!(reading(&first, 1_000), (true, false), "nobody waits any more");
+}
+
 #[test]
 fn p11_a_drain_reads_the_outcomes_of_a_client_that_does_not_read() {
     let desk = Desk::new();

@@ -365,6 +365,22 @@ impl Ledger {
         }
     }
 
+    /// Returns the number of publishes that wait for an ack or a nack.
+    pub(in crate::session) fn unsettled(&self) -> usize {
+        match &self.outcomes {
+            Outcomes::Confirms { confirms, .. } => confirms.unsettled(),
+            Outcomes::Untold | Outcomes::Tx { .. } => 0,
+        }
+    }
+
+    /// Returns true if others wait for one of `count` of these publishes, from this one on.
+    pub(in crate::session) fn is_awaited(&self, from: usize, count: usize) -> bool {
+        match &self.outcomes {
+            Outcomes::Confirms { confirms, .. } => confirms.is_awaited(from, count),
+            Outcomes::Untold | Outcomes::Tx { .. } => false,
+        }
+    }
+
     /// Handles `basic.ack` or `basic.nack`.
     pub(super) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
         // The broker routes in order: nothing that was written before confirms were selected can come back any more.
