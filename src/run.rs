@@ -131,6 +131,8 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         upstream: config.upstream.authority(),
         connect_timeout: config.timeouts.upstream_connect,
         buffer_bytes: config.limits.buffer_bytes,
+        unread_bytes: config.limits.unread_bytes.max(config.limits.buffer_bytes),
+        unread_timeout: config.timeouts.unread,
         max_connections: config.limits.max_connections,
         connections_per_address: config.limits.connections_per_address,
         tcp_user_timeout: config.timeouts.tcp_user,

@@ -24,6 +24,7 @@ pub struct Stats {
     displaced: AtomicU64,
     logins_refused: AtomicU64,
     dial_failures: AtomicU64,
+    unread: AtomicU64,
     unmatched: AtomicU64,
     latency: Histogram,
     /// written by [`crate::net`]
@@ -82,6 +83,11 @@ impl Stats {
         self.dial_failures.fetch_add(1, Relaxed);
     }
 
+    /// Counts a client connection that was closed because the client did not read.
+    pub fn closed_unread(&self) {
+        self.unread.fetch_add(1, Relaxed);
+    }
+
     /// Returns all numbers. They are read one by one, so two of them may be an event apart.
     pub fn snapshot(&self) -> Snapshot {
         let closed = self.closed.load(Relaxed);
@@ -94,6 +100,7 @@ impl Stats {
             displaced: self.displaced.load(Relaxed),
             logins_refused: self.logins_refused.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
+            unread: self.unread.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
             latency: self.latency.snapshot(),
             memory: HeldMemory {
@@ -143,6 +150,8 @@ pub struct Snapshot {
     pub logins_refused: u64,
     /// failed attempts to connect to the upstream
     pub dial_failures: u64,
+    /// client connections that were closed because the client did not read
+    pub unread: u64,
     /// publishes that no window judged
     pub unmatched: u64,
     /// time from a publish's arrival to the upstream's answer

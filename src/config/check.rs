@@ -174,6 +174,9 @@ fn read_limits(mut section: Section<'_>, report: &mut Report) -> Limits {
         buffer_bytes: section.read(report, "buffer_bytes", default.buffer_bytes, |v| {
             value::bytes(v, min_frame..=most::BUFFER)
         }),
+        unread_bytes: section.read(report, "unread_bytes", default.unread_bytes, |v| {
+            value::bytes(v, min_frame..=most::BUFFER)
+        }),
     };
     section.finish(report);
     limits
@@ -192,6 +195,7 @@ fn read_timeouts(mut section: Section<'_>, report: &mut Report) -> Timeouts {
         drain: read("drain", default.drain, Duration::ZERO),
         upstream_connect: read("upstream_connect", default.upstream_connect, TICK),
         tcp_user: read("tcp_user", default.tcp_user, Duration::ZERO),
+        unread: read("unread", default.unread, TICK),
     };
     section.finish(report);
     timeouts

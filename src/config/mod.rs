@@ -135,6 +135,8 @@ pub struct Limits {
     pub initial_frame_max: u32,
     /// bytes that may wait to be written, per connection and direction, before reading stops
     pub buffer_bytes: usize,
+    /// bytes that may wait for a client that publishes and does not read
+    pub unread_bytes: usize,
 }
 
 /// Timeouts.
@@ -154,6 +156,8 @@ pub struct Timeouts {
     pub upstream_connect: Duration,
     /// how long written bytes may stay unacknowledged on a connection without heartbeats
     pub tcp_user: Duration,
+    /// how long a client that publishes may read nothing, when the bytes that wait for it have reached their bound
+    pub unread: Duration,
 }
 
 /// Logging. The log goes to stderr.

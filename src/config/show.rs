@@ -83,6 +83,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.raw("frame_max", show_bytes(limits.frame_max as usize))?;
     out.raw("initial_frame_max", show_bytes(limits.initial_frame_max as usize))?;
     out.raw("buffer_bytes", show_bytes(limits.buffer_bytes))?;
+    out.raw("unread_bytes", show_bytes(limits.unread_bytes))?;
 
     let timeouts = &config.timeouts;
     out.section("[timeouts]", "timeouts.".into())?;
@@ -93,6 +94,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.duration("drain", timeouts.drain)?;
     out.duration("upstream_connect", timeouts.upstream_connect)?;
     out.duration("tcp_user", timeouts.tcp_user)?;
+    out.duration("unread", timeouts.unread)?;
 
     out.section("[log]", "log.".into())?;
     out.word("format", config.log.format)?;

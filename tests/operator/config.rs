@@ -222,6 +222,7 @@ fn every_key_arrives() {
     assert_eq!((config.limits.max_connections, config.limits.buffer_bytes), (1, 65_536));
     assert_eq!((config.limits.connections_per_address, config.limits.memory), (9, 77 << 20));
     assert_eq!(config.timeouts.tcp_user, Duration::from_secs(7));
+    assert_eq!((config.limits.unread_bytes, config.timeouts.unread), (65 << 10, Duration::from_secs(8)));
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.timeouts.upstream_connect, Duration::from_millis(1500));
     assert_eq!(config.timeouts.drain, Duration::from_secs(5400));

@@ -60,6 +60,22 @@ impl Channels {
         self.open.values().all(|channel| channel.is_settled())
     }
 
+    /// Returns true if others wait for one of `count` publishes without an outcome, from this one on.
+    pub(super) fn are_awaited(&self, mut from: usize, count: usize) -> bool {
+        let mut left = count;
+        for channel in self.open.values() {
+            let unsettled = channel.unsettled();
+            if from < unsettled && left > 0 {
+                if channel.is_awaited(from, left) {
+                    return true;
+                }
+                left -= left.min(unsettled - from);
+            }
+            from = from.saturating_sub(unsettled);
+        }
+        false
+    }
+
     /// Returns true if a frame of the client for this channel number has to wait, because Hapax or the upstream still uses the
     /// number, or a number that the client may believe to be free.
     pub(super) fn is_blocked(&self, id: ChannelId, probes: &Probes, handshake: &Handshake) -> bool {

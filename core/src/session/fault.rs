@@ -112,6 +112,19 @@ pub enum Fault {
         /// the bound
         max: u16,
     },
+    /// The client has more to say, but it does not read what waits for it.
+    #[error(
+        "RESOURCE_ERROR - hapax could write nothing to this client for {patience:?}: {unread} bytes wait for it, and {unresolved} \
+         publishes have no outcome; read while you publish (limits.unread_bytes, timeouts.unread)"
+    )]
+    Unread {
+        /// bytes that wait to be written to the client
+        unread: usize,
+        /// publishes without an outcome
+        unresolved: usize,
+        /// how long nothing could be written
+        patience: Duration,
+    },
     /// The process holds too many bytes, and this client more than its share.
     #[error(
         "RESOURCE_ERROR - hapax is short of memory (limits.memory), and an open transaction, an unfinished message or channels of \
@@ -140,7 +153,7 @@ impl Fault {
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
             | Fault::TxTooSlow { .. } => 406,
-            Fault::TxTooLarge { .. } | Fault::MemoryShort { .. } => 506,
+            Fault::TxTooLarge { .. } | Fault::MemoryShort { .. } | Fault::Unread { .. } => 506,
             Fault::SecondOpen => 504,
             Fault::ChannelMax { .. } => 530,
             Fault::LoopbackUser { .. } => 403,
@@ -159,6 +172,7 @@ impl Fault {
             | Fault::ChannelLimit
             | Fault::LoopbackUser { .. }
             | Fault::SecondOpen
+            | Fault::Unread { .. }
             | Fault::ChannelMax { .. } => Closes::Connection,
             Fault::MemoryShort { closes, .. } => *closes,
             Fault::MissingId { .. }
@@ -182,6 +196,7 @@ impl Fault {
             | Fault::ChannelLimit
             | Fault::LoopbackUser { .. }
             | Fault::MemoryShort { .. }
+            | Fault::Unread { .. }
             | Fault::ChannelMax { .. } => MethodId(0, 0),
             Fault::SecondOpen => MethodId::CHANNEL_OPEN,
             Fault::TxAfterPublish => MethodId::TX_SELECT,

@@ -227,7 +227,7 @@ impl Pair {
         self.to_client.split().to_vec()
     }
 
-    /// Everything that was sent to the upstream since the last call, in bytes.
+    /// Returns the bytes that were written to the upstream since the last call.
     pub fn to_upstream_bytes(&mut self) -> Vec<u8> {
         self.pump();
         self.to_upstream.split().to_vec()

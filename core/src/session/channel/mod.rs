@@ -66,6 +66,16 @@ impl Channel {
         self.birth == birth && self.halves.publisher.is_held()
     }
 
+    /// Returns the number of publishes that the upstream has not acked or nacked.
+    pub(in crate::session) fn unsettled(&self) -> usize {
+        self.halves.publisher.ledger().unsettled()
+    }
+
+    /// Returns true if others wait for one of `count` of these publishes, from this one on.
+    pub(in crate::session) fn is_awaited(&self, from: usize, count: usize) -> bool {
+        self.halves.publisher.ledger().is_awaited(from, count)
+    }
+
     /// Returns true if both sides have closed the channel.
     pub(in crate::session) fn is_gone(&self) -> bool {
         self.life.is_gone()
