@@ -22,6 +22,7 @@ mod value;
 pub mod defaults;
 
 pub(crate) use check::{TICK, most};
+pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
 pub use token::{DigestSecret, Secret, Token};
 #[cfg(feature = "tools")]

@@ -4,7 +4,7 @@ use super::super::ApiClient;
 use super::super::answer::{Forecast, Window, Windows};
 use super::super::client::Path;
 use super::super::columns::fit;
-use super::super::sections::{Sections, advice};
+use super::super::sections::{Sections, advice, escaped};
 use super::super::theme::{Theme, word};
 use super::{Desk, print, table};
 use crate::tools::reach::Failure;
@@ -48,6 +48,7 @@ fn list(client: &ApiClient, json: bool, desk: &mut Desk<'_>) -> Result<(), Failu
         "DUP/S",
         "ESC/S",
         "ESCAPED",
+        "NO-ID",
         "RECOMMENDED",
     ]);
     for window in &windows.windows {
@@ -66,7 +67,8 @@ fn list(client: &ApiClient, json: bool, desk: &mut Desk<'_>) -> Result<(), Failu
             rate(facts.rates.fresh),
             rate(facts.rates.duplicate),
             rate(facts.rates.escaped),
-            count(facts.escaped_duplicates),
+            escaped(facts, count),
+            or_dash(facts.missing_ids.share, share),
             or_dash(facts.recommended_capacity, count),
         ]);
     }
