@@ -22,6 +22,7 @@ mod dashboard;
 mod e2e;
 #[path = "../../core/tests/support/ground.rs"]
 mod ground;
+mod memory;
 mod metrics;
 mod pressure_story;
 mod tenants;

@@ -233,9 +233,8 @@ struct Table {
     layout: GhostLayout,
     /// Only keys whose fingerprint ends in this many zero bits are kept.
     level: u32,
-    /// The slots from index `start` on. With this offset a bucket is one cache line. Zero is an empty slot.
+    /// Zero is an empty slot. The program's allocator puts it on a page, so that a bucket is one cache line.
     slots: Vec<u32>,
-    start: usize,
     buckets: usize,
     /// slots in use, including expired ones that were not removed yet
     len: usize,
@@ -253,22 +252,9 @@ impl Table {
     fn new(layout: GhostLayout, slots: usize, now: Stamp) -> Table {
         let buckets = slots.div_ceil(SLOTS).max(1);
         // The memory is zeroed, so the kernel only provides the pages that are written to.
-        let slots = vec![0_u32; (buckets + 1) * SLOTS];
-        let start = slots.as_ptr().align_offset(64).min(SLOTS);
+        let slots = vec![0_u32; buckets * SLOTS];
         let at = layout.tick(now);
-        Table {
-            layout,
-            level: 0,
-            slots,
-            start,
-            buckets,
-            len: 0,
-            born: at,
-            begun: at,
-            at,
-            steps: 0,
-            cursor: 0,
-        }
+        Table { layout, level: 0, slots, buckets, len: 0, born: at, begun: at, at, steps: 0, cursor: 0 }
     }
 
     /// Returns true if this many hundredths of the slots are in use.
@@ -298,10 +284,9 @@ impl Table {
     /// Raises the level: keeps half of the keys. Returns how many keys were dropped.
     fn thin_out(&mut self, now: Stamp) -> u64 {
         self.level += 1;
-        let (now, level, start, end) =
-            (self.layout.tick(now), self.level, self.start, self.start + self.buckets * SLOTS);
+        let (now, level) = (self.layout.tick(now), self.level);
         let (mut emptied, mut dropped) = (0, 0);
-        for slot in self.slots.get_mut(start..end).unwrap_or_default() {
+        for slot in &mut self.slots {
             if *slot != 0 && !is_in_sample(*slot, level) {
                 dropped += u64::from(is_live(*slot, now));
                 *slot = 0;
@@ -320,8 +305,8 @@ impl Table {
         (half.level, half.begun) = (self.level, self.begun);
         let tick = self.layout.tick(now);
         for bucket in 0..self.buckets {
-            let from = self.start + bucket * SLOTS;
-            let to = half.start + (bucket / 2).min(half.buckets - 1) * SLOTS;
+            let from = bucket * SLOTS;
+            let to = (bucket / 2).min(half.buckets - 1) * SLOTS;
             for slot in self
                 .slots
                 .get(from..from + SLOTS)
@@ -350,7 +335,7 @@ impl Table {
 
     fn index(&self, spread: u64) -> usize {
         let scaled = ((spread & 0xFFFF_FFFF) * self.buckets as u64) >> 32;
-        self.start + usize::try_from(scaled).unwrap_or_default() * SLOTS
+        usize::try_from(scaled).unwrap_or_default() * SLOTS
     }
 
     fn bucket(&self, spread: u64) -> &[u32] {
@@ -445,7 +430,7 @@ impl Table {
 
     /// Empties the slots that have at most `more` ticks left at `now`.
     fn sweep(&mut self, buckets: std::ops::Range<usize>, now: u64, more: u64) {
-        let range = self.start + buckets.start * SLOTS..self.start + buckets.end * SLOTS;
+        let range = buckets.start * SLOTS..buckets.end * SLOTS;
         let mut emptied = 0;
         for slot in self.slots.get_mut(range).unwrap_or_default() {
             if *slot != 0 && u64::from(left(*slot, now)) <= more {

@@ -33,6 +33,7 @@ pub fn critical() -> Facts {
         evictions: BTreeMap::from([("capacity".to_owned(), 627_020), ("expired".to_owned(), 284_981)]),
         escaped_duplicates: 12_431,
         escaped_duplicates_about: 12_431,
+        missing_ids: MissingIds { share: Some(0.012), publishes: 31, headers: vec![] },
         ghost: GhostFacts {
             keys: 402_113,
             capacity: 4_000_000,
