@@ -6,7 +6,7 @@ use hapax::config::Config;
 use hapax::net::{self, ConnectionList, Relay};
 use hapax::process;
 use hapax::stats::Stats;
-use hapax_core::pressure::{Accounting, Budget, Watched};
+use hapax_core::pressure::{Accounting, Budget, Room, Watched};
 use hapax_core::session::{Hosts, Rights, Shared};
 use hapax_core::window::LocalWindow;
 use std::fmt;
@@ -149,8 +149,9 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
 /// Creates the settings, keys and windows that all sessions share, and the accounting of each window.
 fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     let mut accountings = Vec::new();
+    let room = Room::new(hapax::config::memory());
     let set = config.window_set(|_| {
-        let accounting = Arc::new(Accounting::new());
+        let accounting = Arc::new(Accounting::within(&room));
         accountings.push(Arc::clone(&accounting));
         accounting
     });

@@ -25,6 +25,7 @@ mod warnings;
 pub mod defaults;
 
 pub(crate) use check::{TICK, most};
+pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
 pub use token::{DigestSecret, Secret, Token};
 #[cfg(feature = "tools")]

@@ -105,7 +105,11 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         write_window(window, out)?;
     }
     let windows = about_bytes(warnings::windows_bytes(config));
-    writeln!(out.text, "\n# memory when full: all windows {windows}, connections at most {} (limits.memory)", about_bytes(limits.memory))
+    writeln!(
+        out.text,
+        "\n# memory when full: all windows {windows}, connections at most {} (limits.memory)",
+        about_bytes(limits.memory)
+    )
 }
 
 fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result {

@@ -96,10 +96,10 @@ impl WindowFacts {
             waiters_per_id: window.waiters_per_id(),
             forward_to: rules.forward_to.as_deref().map(str::to_owned),
             auto: admin.budget.is_auto(&rules.name),
-            resizing: admin.resizes.target(&rules.name).map(|to| Resizing {
-                to,
-                left: window.entries().unwrap_or(0).saturating_sub(to),
-            }),
+            resizing: admin
+                .resizes
+                .target(&rules.name)
+                .map(|to| Resizing { to, left: window.entries().unwrap_or(0).saturating_sub(to) }),
             facts: watched.facts(now),
         }
     }
@@ -112,7 +112,12 @@ impl Admin {
     }
 
     /// Applies a change. The change was already found valid.
-    fn apply(self: &Arc<Admin>, name: &str, change: Change, caller: Caller) -> Result<WindowFacts, Complaint> {
+    fn apply(
+        self: &Arc<Admin>,
+        name: &str,
+        change: Change,
+        caller: Caller,
+    ) -> Result<WindowFacts, Complaint> {
         let found = self.find(name)?;
         let window = &found.watched.window;
         let _one_at_a_time = self.changing.lock();

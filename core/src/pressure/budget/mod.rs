@@ -174,6 +174,7 @@ impl Member {
             entries,
             ttl: window.ttl(),
             pressure,
+            arrived: facts.arrived,
             recommended: facts.recommended_capacity,
             evicted_early: if self.pace.is_some() { early.saturating_sub(before) } else { 0 },
         })
