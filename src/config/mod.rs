@@ -13,6 +13,7 @@
 mod check;
 mod json;
 mod machine;
+mod preset;
 mod problem;
 mod raw;
 mod show;

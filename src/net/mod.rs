@@ -5,6 +5,7 @@
 //! [`side`] is one socket with its two bounded buffers. [`connections`] lists the open connections. [`slots`] decides who
 //! may connect, [`memory`] who may be read from, and [`log_limiter`] limits the log lines that a stranger can cause.
 
+mod bad_headers;
 mod connections;
 mod log_limiter;
 mod memory;
@@ -60,6 +61,7 @@ pub struct Relay {
 struct LogLimiters {
     refused: LogLimiter,
     unreachable: LogLimiter,
+    bad_header: LogLimiter,
 }
 
 impl Relay {
@@ -67,8 +69,11 @@ impl Relay {
     /// `drain_timeout`.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, mut draining: watch::Receiver<bool>) {
         let slots = ConnectionSlots::new(self.max_connections, self.connections_per_address);
-        let log_limiters =
-            Arc::new(LogLimiters { refused: LogLimiter::new(now()), unreachable: LogLimiter::new(now()) });
+        let log_limiters = Arc::new(LogLimiters {
+            refused: LogLimiter::new(now()),
+            unreachable: LogLimiter::new(now()),
+            bad_header: LogLimiter::new(now()),
+        });
         let mut acceptor = Acceptor::new(listener, "listen");
         let mut connections = JoinSet::new();
         let orders = draining.clone();

@@ -8,9 +8,10 @@ use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::memory::Holding;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
-use super::{LogLimiters, Relay, now};
+use super::{LogLimiters, Relay, bad_headers, now};
 use bytes::Bytes;
 use hapax_core::session::{Output, Session};
+use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -331,6 +332,7 @@ impl Pump<'_> {
                 Output::CloseClient => self.close_client(),
                 Output::CloseUpstream => self.close_upstream(),
                 Output::CutUpstream => self.cut_upstream(),
+                Output::BadHeader(header) => self.log_bad_header(header),
             }
         }
         if let Some(side) = &mut self.client {
@@ -409,6 +411,12 @@ impl Pump<'_> {
             self.reading_upstream = client_has_room;
             self.session.handle_reading_upstream(client_has_room, self.now);
         }
+    }
+
+    /// Logs that the client means something by a header that can't be understood.
+    fn log_bad_header(&self, header: BadHeader) {
+        let Some(left_out) = self.log_limiters.bad_header.happened(self.now) else { return };
+        bad_headers::warn(header, self.peer, &self.session, left_out);
     }
 
     fn write_client(&mut self, bytes: Bytes) {

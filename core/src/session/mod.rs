@@ -21,6 +21,7 @@ mod about;
 #[doc(hidden)]
 pub mod alone;
 mod answers;
+mod bad_header_log;
 mod blame;
 mod candidate;
 mod channel;
@@ -36,6 +37,7 @@ mod finder;
 mod handshake;
 mod inbound;
 mod liveness;
+mod message_key;
 mod outbox;
 mod probe;
 mod publisher;
@@ -60,6 +62,7 @@ pub use rights::Rights;
 pub use session::Session;
 
 use crate::window::{KeyMaker, Windows};
+use crate::wire::BadHeader;
 use bytes::Bytes;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -108,6 +111,8 @@ pub struct Settings {
 pub trait SessionListener: Send + Sync + Debug {
     /// Counts a publish that matched no window, or whose window is off.
     fn unmatched(&self);
+    /// Counts a publish with a header whose value can't be understood.
+    fn bad_header(&self, header: BadHeader);
     /// Records the time from the arrival of a publish to its answer by the upstream. Several publishes (`publishes`) may
     /// share one time.
     fn publish_latency(&self, elapsed: Duration, publishes: u64);
@@ -158,4 +163,6 @@ pub enum Output {
     /// The upstream is given up: drop the bytes that wait to be written to it, those in the system's buffers included, and
     /// close its socket. The publishes in them are in doubt now, so they must not be stored later.
     CutUpstream,
+    /// Log that the client sends this header with a value that can't be understood. It comes once per connection and header.
+    BadHeader(BadHeader),
 }

@@ -13,6 +13,7 @@ mod client_only;
 mod cost;
 mod desk;
 mod held;
+mod identity;
 mod in_doubt;
 mod late;
 mod late_ends;

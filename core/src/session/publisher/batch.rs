@@ -3,7 +3,7 @@
 
 use super::line::Line;
 use super::questions::Questions;
-use super::reading::Reading;
+use super::reading::{Kind, Reading};
 use crate::session::candidate::{Candidate, Terms};
 use crate::session::cx::Cx;
 use crate::session::outbox::{Piece, View};
@@ -71,8 +71,11 @@ fn read(publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Option<(Arc<dyn
     if standing == Standing::Unknown {
         return None;
     }
-    match Reading::of(header, route, judge, standing, &cx.shared.keys) {
-        Reading::Plain(terms) => Some((Arc::clone(&judge.window), terms)),
-        Reading::Body | Reading::Bypass | Reading::NoId | Reading::Malformed => None,
+    let reading = Reading::of(header, route, judge, standing, &cx.link.rights, &cx.shared.keys);
+    match reading.kind {
+        // It is counted where it is taken.
+        _ if !reading.bad.is_empty() => None,
+        Kind::Plain(terms) => Some((Arc::clone(&judge.window), terms)),
+        Kind::Body(_) | Kind::Bypass | Kind::NoId | Kind::Malformed => None,
     }
 }

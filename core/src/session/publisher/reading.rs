@@ -1,12 +1,13 @@
-//! How a window finds the id of a publish: in its header, or not at all.
+//! What a window makes of a publish whose header has come: its header has an id, or not.
 
 use crate::session::candidate::Terms;
 use crate::session::finder::{Judge, Route};
+use crate::session::message_key::MessageKey;
 use crate::session::outbox::View;
 use crate::session::returns::ReturnKey;
-use crate::session::rights::Standing;
-use crate::window::{KeyMaker, Window};
-use crate::wire::properties::{ContentHeader, IdSource};
+use crate::session::rights::{OwnRights, Standing};
+use crate::window::{KeyMaker, Scoped, Window};
+use crate::wire::{BadHeaders, ContentHeader};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,15 +22,22 @@ pub(super) struct Start<'a> {
     pub(super) left: u64,
 }
 
-/// The id of a publish, as its content header shows it to a window.
-pub(super) enum Reading {
-    /// An id. (The client's tag is not in the terms yet.)
+/// A publish, as its content header shows it to a window.
+pub(super) struct Reading {
+    pub(super) kind: Kind,
+    /// headers whose value can't be understood
+    pub(super) bad: BadHeaders,
+}
+
+/// What a window has to do with a publish.
+pub(super) enum Kind {
+    /// It has an id. (The client's tag is not in the terms yet.)
     Plain(Terms),
-    /// The id is the body.
-    Body,
+    /// The id is the body, and this makes the key of it.
+    Body(Scoped),
     Bypass,
     NoId,
-    /// The broker will refuse it.
+    /// The broker will refuse it, or nobody knows which messages are the same as this one.
     Malformed,
 }
 
@@ -40,25 +48,35 @@ impl Reading {
         route: &Route,
         judge: &Judge,
         standing: Standing,
+        rights: &OwnRights,
         keys: &KeyMaker,
     ) -> Reading {
-        let rules = judge.window.rules();
-        let Ok(found) = ContentHeader::parse(header.payload(), &rules.id) else { return Reading::Malformed };
+        let Ok(found) = ContentHeader::parse(header.payload(), &judge.window.rules().id) else {
+            return Reading { kind: Kind::Malformed, bad: BadHeaders::NONE };
+        };
+        let mut bad = found.bad;
         if found.bypass {
-            return Reading::Bypass;
+            return Reading { kind: Kind::Bypass, bad };
         }
-        if rules.id == IdSource::Body {
-            return Reading::Body;
-        }
-        let Some(id) = found.id else { return Reading::NoId };
-        let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header.payload());
-        Reading::Plain(Terms {
-            claim: judge.needs.scoped(&judge.scoped, standing).key(&id).into(),
-            ttl: ttl_of(&found, &judge.window),
-            client: None,
-            right: judge.needs.right,
-            return_key: route.mandatory.then(return_key),
-        })
+        let kind = match MessageKey::of(&found, route, judge, standing, rights) {
+            MessageKey::Known(key) => {
+                let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header.payload());
+                Kind::Plain(Terms {
+                    claim: key.into(),
+                    ttl: ttl_of(&found, &judge.window),
+                    client: None,
+                    right: judge.needs.right,
+                    return_key: route.mandatory.then(return_key),
+                })
+            }
+            MessageKey::Body(scoped) => Kind::Body(scoped),
+            MessageKey::NoId => Kind::NoId,
+            MessageKey::Unreadable(headers) => {
+                bad = bad.or(headers);
+                Kind::Malformed
+            }
+        };
+        Reading { kind, bad }
     }
 }
 
