@@ -18,5 +18,6 @@ mod clients_lapin;
 mod e2e;
 mod ground;
 mod hostile;
+mod identity;
 mod points;
 mod record_first;

@@ -1,9 +1,9 @@
-//! Headers that a client sends and Hapax can't understand: each is counted, and each kind is told once per connection.
+//! Counts the headers that a client sends and Hapax can't understand, and tells the shell of each kind once per connection.
 
 use super::{Output, SessionListener};
 use crate::wire::BadHeaders;
 
-/// What one connection has told of its bad headers.
+/// Remembers which bad headers of one connection the shell was told of.
 #[derive(Debug, Default)]
 pub(super) struct BadHeaderLog {
     told: BadHeaders,
@@ -27,5 +27,47 @@ impl BadHeaderLog {
         self.told.insert(header);
         self.to_tell = self.to_tell.without(self.told);
         Some(Output::BadHeader(header))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::BadHeader;
+    use parking_lot::Mutex;
+    use std::time::Duration;
+
+    #[derive(Debug, Default)]
+    struct Counted(Mutex<Vec<BadHeader>>);
+
+    impl SessionListener for Counted {
+        fn unmatched(&self) {}
+        fn bad_header(&self, header: BadHeader) {
+            self.0.lock().push(header);
+        }
+        fn publish_latency(&self, _: Duration, _: u64) {}
+    }
+
+    #[test]
+    fn each_is_counted_and_each_kind_is_told_once() {
+        let (counted, mut log) = (Counted::default(), BadHeaderLog::default());
+        let mut bad = BadHeaders::NONE;
+        bad.insert(BadHeader::CacheTtl);
+        let both = {
+            let mut both = bad;
+            both.insert(BadHeader::Death);
+            both
+        };
+        log.count(BadHeaders::NONE, &counted);
+        assert_eq!(log.poll(), None);
+        log.count(bad, &counted);
+        log.count(bad, &counted);
+        assert_eq!(log.poll(), Some(Output::BadHeader(BadHeader::CacheTtl)));
+        assert_eq!(log.poll(), None);
+        log.count(both, &counted);
+        assert_eq!(log.poll(), Some(Output::BadHeader(BadHeader::Death)));
+        assert_eq!(log.poll(), None);
+        let [ttl, death] = [BadHeader::CacheTtl, BadHeader::Death];
+        assert_eq!(*counted.0.lock(), [ttl, ttl, ttl, death]);
     }
 }

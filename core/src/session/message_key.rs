@@ -1,5 +1,5 @@
-//! What makes two messages the same for a window, beside the scope: the id, what a dead-lettering has made of the message, and
-//! its routing keys beyond the first.
+//! Makes the key by which a window tells messages apart: from the scope, the id, the newest death, and the routing keys beyond the
+//! first.
 
 use super::finder::{Judge, Route};
 use super::rights::{OwnRights, Standing};
@@ -7,7 +7,7 @@ use crate::window::{Key, Scope, Scoped};
 use crate::wire::properties::IdSource;
 use crate::wire::{BadHeaders, ContentHeader};
 
-/// What a window compares of a message, as far as its content header shows it.
+/// The key of a message, as far as its content header shows it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum MessageKey {
     /// The key.
@@ -21,8 +21,7 @@ pub(super) enum MessageKey {
 }
 
 impl MessageKey {
-    /// Finds it for a message on this route. `found` was read with the id source of the route's window. It does not matter
-    /// whether the message is published or delivered: RabbitMQ delivers the header that was published, but for `BCC`, which it takes out.
+    /// Makes the key of a message on this route. `found` was read with the id source of the route's window.
     #[inline]
     pub(super) fn of(
         found: &ContentHeader<'_>,
@@ -42,7 +41,7 @@ impl MessageKey {
         }
     }
 
-    /// Does the same where the id is not a single value, or is not all.
+    /// Does the same where there is more than an id of one value.
     #[inline(never)]
     fn unusual(
         found: &ContentHeader<'_>,

@@ -58,7 +58,7 @@ mod written;
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
 pub use fault::Fault;
-pub use rights::Rights;
+pub use rights::{Rights, may_have_topics};
 pub use session::Session;
 
 use crate::window::{KeyMaker, Windows};

@@ -38,6 +38,11 @@ impl Right {
     pub(super) const NONE: Right = Right(Key(0));
 }
 
+/// Returns true if this exchange may be a topic exchange, as far as its name tells.
+pub fn may_have_topics(exchange: &[u8]) -> bool {
+    !matches!(exchange, b"" | b"amq.direct" | b"amq.fanout" | b"amq.headers" | b"amq.match")
+}
+
 /// The proofs that all sessions of the process share.
 #[derive(Debug)]
 pub struct Rights {
@@ -172,8 +177,7 @@ impl OwnRights {
         (named, exchange): (&[u8], &[u8]),
         routing_key: &[u8],
     ) -> Needs {
-        let has_topics =
-            !matches!(exchange, b"" | b"amq.direct" | b"amq.fanout" | b"amq.headers" | b"amq.match");
+        let has_topics = may_have_topics(exchange);
         let right = self.fact(keys, exchange, if has_topics { routing_key } else { b"" }, b"right");
         if scope == Scope::RoutingKey {
             return Needs { right, has_topics, wide: None };

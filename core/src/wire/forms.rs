@@ -1,12 +1,12 @@
-//! What the value of one of our own headers means. Some clients can send only strings, and others choose the type of an integer by
-//! its size, so each sensible form is understood.
+//! Understands the values of Hapax's own headers. Some clients can send only strings, and others choose the type of an integer by
+//! its size, so every sensible form is understood.
 
 use super::field::Field;
 use super::properties::IdValue;
 
 /// The longest text that is looked at. The longest number of milliseconds has 20 digits.
 const TEXT_MAX: usize = 40;
-/// From here on, not every integer is a double.
+/// Above this number, a double can't hold every integer.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The meaning of a header's value.

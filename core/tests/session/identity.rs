@@ -155,8 +155,8 @@ fn in_a_wider_scope_routing_keys_in_headers_do_not_matter() {
     }
 }
 
-/// RabbitMQ 4 refuses a message if its user may not write one of the routing keys in `CC`. Hapax asks for the first key only. So a
-/// message of a user without that right touches nothing that another user's messages are compared with.
+/// RabbitMQ 4 refuses a message if its user may not write one of the routing keys in `CC`. Hapax asks for the first key only.
+/// Therefore the ids of such messages are each user's own.
 #[test]
 fn a_user_without_the_right_to_a_key_in_cc_touches_nobody_elses_ids() {
     let desk = Desk::new();

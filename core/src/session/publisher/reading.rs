@@ -1,4 +1,4 @@
-//! What a window makes of a publish whose header has come: its header has an id, or not.
+//! Reads the content header of a publish, and says what its window has to do with it.
 
 use crate::session::candidate::Terms;
 use crate::session::finder::{Judge, Route};
@@ -29,7 +29,7 @@ pub(super) struct Reading {
     pub(super) bad: BadHeaders,
 }
 
-/// What a window has to do with a publish.
+/// Says how a window handles a publish.
 pub(super) enum Kind {
     /// It has an id. (The client's tag is not in the terms yet.)
     Plain(Terms),
