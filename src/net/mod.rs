@@ -62,6 +62,7 @@ struct LogLimiters {
     refused: LogLimiter,
     unreachable: LogLimiter,
     bad_header: LogLimiter,
+    login: LogLimiter,
 }
 
 impl Relay {
@@ -69,10 +70,12 @@ impl Relay {
     /// `drain_timeout`.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, mut draining: watch::Receiver<bool>) {
         let slots = ConnectionSlots::new(self.max_connections, self.connections_per_address);
+        let limiter = || LogLimiter::new(now());
         let log_limiters = Arc::new(LogLimiters {
-            refused: LogLimiter::new(now()),
-            unreachable: LogLimiter::new(now()),
-            bad_header: LogLimiter::new(now()),
+            refused: limiter(),
+            unreachable: limiter(),
+            login: limiter(),
+            bad_header: limiter(),
         });
         let mut acceptor = Acceptor::new(listener, "listen");
         let mut connections = JoinSet::new();

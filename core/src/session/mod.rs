@@ -30,13 +30,16 @@ mod client;
 mod confirms;
 mod connection;
 mod cx;
+mod delivered;
 mod ending;
 mod entry;
 mod fault;
 mod finder;
 mod handshake;
+mod hosts;
 mod inbound;
 mod liveness;
+mod loopback;
 mod message_key;
 mod outbox;
 mod probe;
@@ -58,6 +61,8 @@ mod written;
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
 pub use fault::Fault;
+pub use hosts::Hosts;
+pub use loopback::{LoopbackUsers, RefusedLogin, is_loopback};
 pub use rights::{Rights, may_have_topics};
 pub use session::Session;
 
@@ -79,6 +84,10 @@ pub struct Shared {
     pub windows: Arc<dyn Windows>,
     /// who may publish where, as the broker has shown
     pub rights: Rights,
+    /// what was delivered to users of several connections
+    pub hosts: Hosts,
+    /// who may log in from this host only
+    pub loopback_users: LoopbackUsers,
     /// counts what no window can see
     pub listener: Arc<dyn SessionListener>,
 }
@@ -105,6 +114,8 @@ pub struct Settings {
     pub held_bytes: usize,
     /// the largest frame_max that Hapax lets a broker offer
     pub frame_max: u32,
+    /// the largest frame of a client before `tune-ok`
+    pub initial_frame_max: u32,
 }
 
 /// Receives what a session counts and no window knows of.
@@ -139,6 +150,8 @@ pub struct Memory {
     /// the part that only the client can end: an open transaction, a body that is its own id, channels, consumers. The rest
     /// ends by itself, by an outcome or by a timeout
     pub stuck: usize,
+    /// the part that can be given up at once: what was delivered, and may be published again
+    pub spare: usize,
     /// the largest number of bytes to read until a frame of the client is whole
     pub frame: usize,
 }

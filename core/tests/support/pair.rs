@@ -9,12 +9,13 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{Output, Rights, Session, SessionListener, Settings, Shared};
+use hapax_core::session::{Hosts, LoopbackUsers, Output, Rights, Session, SessionListener, Settings, Shared};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
 use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use hapax_core::wire::frame::OVERHEAD;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ pub fn settings() -> Settings {
         max_unresolved: 1000,
         held_bytes: 1 << 20,
         frame_max: 131_072,
+        initial_frame_max: 8192,
     }
 }
 
@@ -53,6 +55,9 @@ impl Windows for Everything {
         Some(self.0.clone())
     }
 }
+
+/// Where clients come from, if it does not matter.
+pub const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A listener that does not listen.
 #[derive(Debug)]
@@ -71,7 +76,15 @@ pub fn shared(
     listener: Arc<dyn SessionListener>,
 ) -> Arc<Shared> {
     let keys = KeyMaker::new((1, 2));
-    Arc::new(Shared { settings, keys, windows, rights: Rights::default(), listener })
+    Arc::new(Shared {
+        settings,
+        keys,
+        windows,
+        rights: Rights::default(),
+        hosts: Hosts::default(),
+        loopback_users: LoopbackUsers::new(["guest"]),
+        listener,
+    })
 }
 
 /// A session with a test at both ends.
@@ -102,12 +115,17 @@ impl Pair {
 
     /// A client has just connected; the session dials and finds an upstream.
     pub fn new(shared: &Arc<Shared>) -> Pair {
-        Pair::at(shared, epoch())
+        Pair::at(shared, LOCALHOST, epoch())
+    }
+
+    /// The same from another address.
+    pub fn from_peer(shared: &Arc<Shared>, peer: IpAddr) -> Pair {
+        Pair::at(shared, peer, epoch())
     }
 
     /// Another client of the same process, at the same moment.
     pub fn beside(&self) -> Pair {
-        let mut pair = Pair::at(&self.shared, self.now);
+        let mut pair = Pair::at(&self.shared, LOCALHOST, self.now);
         pair.proving = self.proving;
         pair
     }
@@ -118,9 +136,9 @@ impl Pair {
         self
     }
 
-    fn at(shared: &Arc<Shared>, now: Instant) -> Pair {
+    fn at(shared: &Arc<Shared>, peer: IpAddr, now: Instant) -> Pair {
         let mut pair = Pair {
-            session: Session::new(shared.clone(), now),
+            session: Session::new(shared.clone(), peer, now),
             shared: shared.clone(),
             now,
             client_in: BytesMut::new(),

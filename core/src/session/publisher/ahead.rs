@@ -70,7 +70,15 @@ impl Ahead {
                 break;
             }
             let header = whole.header(frames);
-            let reading = Reading::of(header, route, judge, standing, &cx.link.rights, &cx.shared.keys);
+            let reading = Reading::of(
+                header,
+                route,
+                judge,
+                standing,
+                &cx.link.rights,
+                &cx.shared.keys,
+                &cx.link.marks,
+            );
             match reading.kind {
                 // It is counted where it is taken.
                 _ if !reading.bad.is_empty() => {
@@ -80,6 +88,13 @@ impl Ahead {
                 Kind::Plain(terms)
                     if distinct && ahead.iter().any(|(_, before)| before.claim == terms.claim) =>
                 {
+                    break;
+                }
+                // It is not judged. (Most sessions have no deliveries, so their publishes have no mark.)
+                Kind::Plain(Terms { mark: Some(mark), .. })
+                    if cx.link.marks.holds(mark, judge.window.rules().republish, cx.shared) =>
+                {
+                    next = Next::Special(whole);
                     break;
                 }
                 Kind::Plain(terms) => ahead.push((whole, terms)),

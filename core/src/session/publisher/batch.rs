@@ -71,10 +71,16 @@ fn read(publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Option<(Arc<dyn
     if standing == Standing::Unknown {
         return None;
     }
-    let reading = Reading::of(header, route, judge, standing, &cx.link.rights, &cx.shared.keys);
+    let reading =
+        Reading::of(header, route, judge, standing, &cx.link.rights, &cx.shared.keys, &cx.link.marks);
     match reading.kind {
         // It is counted where it is taken.
         _ if !reading.bad.is_empty() => None,
+        Kind::Plain(Terms { mark: Some(mark), .. })
+            if cx.link.marks.holds(mark, judge.window.rules().republish, cx.shared) =>
+        {
+            None
+        }
         Kind::Plain(terms) => Some((Arc::clone(&judge.window), terms)),
         Kind::Body(_) | Kind::Bypass | Kind::NoId | Kind::Malformed => None,
     }

@@ -2,6 +2,7 @@
 
 use crate::session::candidate::Terms;
 use crate::session::finder::{Judge, Route};
+use crate::session::hosts::Marks;
 use crate::session::message_key::MessageKey;
 use crate::session::outbox::View;
 use crate::session::returns::ReturnKey;
@@ -50,6 +51,7 @@ impl Reading {
         standing: Standing,
         rights: &OwnRights,
         keys: &KeyMaker,
+        marks: &Marks,
     ) -> Reading {
         let Ok(found) = ContentHeader::parse(header.payload(), &judge.window.rules().id) else {
             return Reading { kind: Kind::Malformed, bad: BadHeaders::NONE };
@@ -67,6 +69,7 @@ impl Reading {
                     client: None,
                     right: judge.needs.right,
                     return_key: route.mandatory.then(return_key),
+                    mark: marks.of_publish(judge, |route| route.found(&found, &judge.window.rules().id)),
                 })
             }
             MessageKey::Body(scoped) => Kind::Body(scoped),
