@@ -3,6 +3,7 @@
 //! nobody.
 
 use hapax_core::session::SessionListener;
+use hapax_core::wire::BadHeader;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub struct Stats {
     dial_failures: AtomicU64,
     unread: AtomicU64,
     unmatched: AtomicU64,
+    bad_headers: [AtomicU64; BadHeader::ALL.len()],
     latency: Histogram,
     /// written by [`crate::net`]
     pub(crate) memory: MemoryCounters,
@@ -88,6 +90,14 @@ impl Stats {
         self.unread.fetch_add(1, Relaxed);
     }
 
+    fn bad_headers(&self, header: BadHeader) -> Option<&AtomicU64> {
+        BadHeader::ALL
+            .iter()
+            .zip(&self.bad_headers)
+            .find(|(have, _)| **have == header)
+            .map(|(_, count)| count)
+    }
+
     /// Returns all numbers. They are read one by one, so two of them may be an event apart.
     pub fn snapshot(&self) -> Snapshot {
         let closed = self.closed.load(Relaxed);
@@ -102,6 +112,9 @@ impl Stats {
             dial_failures: self.dial_failures.load(Relaxed),
             unread: self.unread.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
+            bad_headers: BadHeader::ALL.map(|header| {
+                (header.name(), self.bad_headers(header).map_or(0, |count| count.load(Relaxed)))
+            }),
             latency: self.latency.snapshot(),
             memory: HeldMemory {
                 limit: self.memory.limit.load(Relaxed),
@@ -115,6 +128,12 @@ impl Stats {
 impl SessionListener for Stats {
     fn unmatched(&self) {
         self.unmatched.fetch_add(1, Relaxed);
+    }
+
+    fn bad_header(&self, header: BadHeader) {
+        if let Some(count) = self.bad_headers(header) {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     fn publish_latency(&self, elapsed: Duration, publishes: u64) {
@@ -154,6 +173,8 @@ pub struct Snapshot {
     pub unread: u64,
     /// publishes that no window judged
     pub unmatched: u64,
+    /// publishes with a header whose value can't be understood, by the header's name
+    pub bad_headers: [(&'static str, u64); BadHeader::ALL.len()],
     /// time from a publish's arrival to the upstream's answer
     pub latency: Latency,
     /// memory that is held for clients

@@ -1,6 +1,7 @@
 //! The things that a session lends a channel while the channel handles an event.
 
 use super::Shared;
+use super::bad_header_log::BadHeaderLog;
 use super::channels::Channels;
 use super::exclusive::ExclusiveQueues;
 use super::finder::{Finder, Source};
@@ -39,6 +40,8 @@ pub(super) struct Link {
     pub(super) tickets: Tickets,
     /// `basic.publish`es that the client has sent
     pub(super) publishes: u64,
+    /// headers of the client that can't be understood
+    pub(super) bad_headers: BadHeaderLog,
 }
 
 impl Link {
@@ -55,6 +58,7 @@ impl Link {
             mailbox: Arc::new(Mailbox::new()),
             tickets: Tickets::default(),
             publishes: 0,
+            bad_headers: BadHeaderLog::default(),
         }
     }
 

@@ -22,6 +22,7 @@ mod about;
 pub mod alone;
 mod answers;
 mod awaited;
+mod bad_header_log;
 mod blame;
 mod by_tag;
 mod candidate;
@@ -44,6 +45,7 @@ mod hosts;
 mod inbound;
 mod liveness;
 mod loopback;
+mod message_key;
 mod numbers;
 mod outbox;
 mod patience;
@@ -69,10 +71,11 @@ pub use fault::Fault;
 pub use flow::{Queued, Reading, Room};
 pub use hosts::Hosts;
 pub use loopback::{LoopbackUsers, RefusedLogin, is_loopback};
-pub use rights::Rights;
+pub use rights::{Rights, may_have_topics};
 pub use session::Session;
 
 use crate::window::{KeyMaker, Windows};
+use crate::wire::BadHeader;
 use bytes::Bytes;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -127,6 +130,8 @@ pub struct Settings {
 pub trait SessionListener: Send + Sync + Debug {
     /// Counts a publish that matched no window, or whose window is off.
     fn unmatched(&self);
+    /// Counts a publish with a header whose value can't be understood.
+    fn bad_header(&self, header: BadHeader);
     /// Records the time from the arrival of a publish to its answer by the upstream. Several publishes (`publishes`) may
     /// share one time.
     fn publish_latency(&self, elapsed: Duration, publishes: u64);
@@ -179,4 +184,6 @@ pub enum Output {
     /// The upstream is given up: drop the bytes that wait to be written to it, those in the system's buffers included, and
     /// close its socket. The publishes in them are in doubt now, so they must not be stored later.
     CutUpstream,
+    /// Log that the client sends this header with a value that can't be understood. It comes once per connection and header.
+    BadHeader(BadHeader),
 }

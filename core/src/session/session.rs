@@ -288,7 +288,8 @@ impl Session {
 
     /// Returns the next order for the shell; `None` when there is nothing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.connection.link_mut().out.poll()
+        let link = self.connection.link_mut();
+        link.out.poll().or_else(|| link.bad_headers.poll())
     }
 
     /// Returns when [`Session::handle_timeout`] has to be called.

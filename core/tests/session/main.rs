@@ -15,6 +15,7 @@ mod desk;
 mod flow;
 mod handshake;
 mod held;
+mod identity;
 mod in_doubt;
 mod late;
 mod late_ends;
