@@ -73,7 +73,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 44] = [
+const MUST_HAPPEN: [&str; 46] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -87,6 +87,7 @@ const MUST_HAPPEN: [&str; 44] = [
     "client was closed",
     "client's channel was closed",
     "delivered",
+    "delivered with an id",
     "drained",
     "duplicate answered",
     "duplicate of one in doubt answered",
@@ -104,6 +105,7 @@ const MUST_HAPPEN: [&str; 44] = [
     "hostile: was closed",
     "looks like others",
     "probe",
+    "republished",
     "rollback",
     "store: late commit",
     "store: late verdict",
