@@ -24,6 +24,7 @@ pub struct Stats {
     displaced: AtomicU64,
     dial_failures: AtomicU64,
     unmatched: AtomicU64,
+    unverified: AtomicU64,
     latency: Histogram,
     /// written by [`crate::net`]
     pub(crate) memory: MemoryCounters,
@@ -88,6 +89,7 @@ impl Stats {
             displaced: self.displaced.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
+            unverified: self.unverified.load(Relaxed),
             latency: self.latency.snapshot(),
             memory: HeldMemory {
                 limit: self.memory.limit.load(Relaxed),
@@ -101,6 +103,18 @@ impl Stats {
 impl SessionListener for Stats {
     fn unmatched(&self) {
         self.unmatched.fetch_add(1, Relaxed);
+    }
+
+    fn unverified(&self) {
+        self.unverified.fetch_add(1, Relaxed);
+    }
+
+    fn channel_limited(&self, user: Option<&str>) {
+        tracing::warn!(
+            user = user.unwrap_or("?"),
+            "the user's limit of channels (max-channels) leaves none for hapax to verify its rights on: one connection was closed; \
+             until tomorrow, duplicates of this user pass where no ack has shown its right lately; allow it one channel more"
+        );
     }
 
     fn publish_latency(&self, elapsed: Duration, publishes: u64) {
@@ -136,6 +150,8 @@ pub struct Snapshot {
     pub dial_failures: u64,
     /// publishes that no window judged
     pub unmatched: u64,
+    /// publishes that were forwarded unjudged, because there was no channel to verify their users' rights on
+    pub unverified: u64,
     /// time from a publish's arrival to the upstream's answer
     pub latency: Latency,
     /// memory that is held for clients
