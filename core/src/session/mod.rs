@@ -21,7 +21,9 @@ mod about;
 #[doc(hidden)]
 pub mod alone;
 mod answers;
+mod awaited;
 mod blame;
+mod by_tag;
 mod candidate;
 mod channel;
 mod channels;
@@ -30,15 +32,21 @@ mod confirms;
 mod connection;
 mod cx;
 mod delivered;
+mod dismissal;
 mod ending;
 mod entry;
+mod exclusive;
 mod fault;
 mod finder;
+mod flow;
 mod handshake;
 mod hosts;
 mod inbound;
 mod liveness;
+mod loopback;
+mod numbers;
 mod outbox;
+mod patience;
 mod probe;
 mod publisher;
 mod replies;
@@ -58,7 +66,9 @@ mod written;
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
 pub use fault::Fault;
+pub use flow::{Queued, Reading, Room};
 pub use hosts::Hosts;
+pub use loopback::{LoopbackUsers, RefusedLogin, is_loopback};
 pub use rights::Rights;
 pub use session::Session;
 
@@ -81,6 +91,8 @@ pub struct Shared {
     pub rights: Rights,
     /// what was delivered to users of several connections
     pub hosts: Hosts,
+    /// who may log in from this host only
+    pub loopback_users: LoopbackUsers,
     /// counts what no window can see
     pub listener: Arc<dyn SessionListener>,
 }
@@ -107,6 +119,8 @@ pub struct Settings {
     pub held_bytes: usize,
     /// the largest frame_max that Hapax lets a broker offer
     pub frame_max: u32,
+    /// the largest frame of a client before `tune-ok`
+    pub initial_frame_max: u32,
 }
 
 /// Receives what a session counts and no window knows of.

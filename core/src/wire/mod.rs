@@ -9,6 +9,7 @@
 pub mod emit;
 pub mod frame;
 pub mod method;
+pub mod names;
 pub mod properties;
 mod reader;
 

@@ -267,6 +267,11 @@ const LENGTHS: [u8; 256] = {
     lengths
 };
 
+/// Passes over one value of a headers table.
+pub(super) fn skip_field(reader: &mut Reader<'_>) -> Result<(), WireError> {
+    Field::read(reader).map(drop)
+}
+
 /// A value of a headers table: the letter of its type, and its octets without their length.
 #[derive(Clone, Copy)]
 struct Field<'a> {

@@ -9,7 +9,7 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{Hosts, Output, Rights, Session, SessionListener, Settings, Shared};
+use hapax_core::session::{Hosts, LoopbackUsers, Output, Rights, Session, SessionListener, Settings, Shared};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
 use hapax_core::wire::emit::HEARTBEAT;
@@ -41,6 +41,7 @@ pub fn settings() -> Settings {
         max_unresolved: 1000,
         held_bytes: 1 << 20,
         frame_max: 131_072,
+        initial_frame_max: 8192,
     }
 }
 
@@ -53,6 +54,9 @@ impl Windows for Everything {
         Some(self.0.clone())
     }
 }
+
+/// Where clients come from, if it does not matter.
+pub const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A listener that does not listen.
 #[derive(Debug)]
@@ -72,7 +76,15 @@ pub fn shared(
     listener: Arc<dyn SessionListener>,
 ) -> Arc<Shared> {
     let keys = KeyMaker::new((1, 2));
-    Arc::new(Shared { settings, keys, windows, rights: Rights::default(), hosts: Hosts::default(), listener })
+    Arc::new(Shared {
+        settings,
+        keys,
+        windows,
+        rights: Rights::default(),
+        hosts: Hosts::default(),
+        loopback_users: LoopbackUsers::new(["guest"]),
+        listener,
+    })
 }
 
 /// A session with a test at both ends.
@@ -97,7 +109,7 @@ pub struct Pair {
 impl Pair {
     /// A client has just connected; the session dials and finds an upstream.
     pub fn new(shared: &Arc<Shared>) -> Pair {
-        Pair::at(shared, Ipv4Addr::LOCALHOST.into(), epoch())
+        Pair::at(shared, LOCALHOST, epoch())
     }
 
     /// The same from another address.
@@ -107,7 +119,7 @@ impl Pair {
 
     /// Another client of the same process, at the same moment.
     pub fn beside(&self) -> Pair {
-        let mut pair = Pair::at(&self.shared, Ipv4Addr::LOCALHOST.into(), self.now);
+        let mut pair = Pair::at(&self.shared, LOCALHOST, self.now);
         pair.proving = self.proving;
         pair
     }
@@ -215,6 +227,12 @@ impl Pair {
     pub fn to_client_bytes(&mut self) -> Vec<u8> {
         self.pump();
         self.to_client.split().to_vec()
+    }
+
+    /// Returns the bytes that were written to the upstream since the last call.
+    pub fn to_upstream_bytes(&mut self) -> Vec<u8> {
+        self.pump();
+        self.to_upstream.split().to_vec()
     }
 
     /// Returns the frames that were written to the upstream since the last call.

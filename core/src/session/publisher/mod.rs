@@ -54,6 +54,7 @@ use crate::window::{Event, HINTED, MissingId, Ticket, Verdict, Window};
 use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{Return, Settle};
+use crate::wire::names::Names;
 use crate::wire::properties::{BASIC, ContentHeader};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -364,6 +365,9 @@ impl Publisher {
             }
             reading @ (Reading::NoId | Reading::Body | Reading::Malformed) => {
                 window.notice(Event::NoId);
+                if matches!(reading, Reading::NoId) && window.wants_names() {
+                    window.note_names(Names::of(header.payload()).as_slice());
+                }
                 let rules = window.rules();
                 if rejects && !matches!(reading, Reading::Malformed) {
                     return Err(Fault::MissingId {
