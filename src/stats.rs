@@ -28,6 +28,7 @@ pub struct Stats {
     unread: AtomicU64,
     unmatched: AtomicU64,
     bad_headers: [AtomicU64; BadHeader::ALL.len()],
+    unverified: AtomicU64,
     latency: Histogram,
     /// written by [`crate::net`]
     pub(crate) memory: MemoryCounters,
@@ -115,6 +116,7 @@ impl Stats {
             bad_headers: BadHeader::ALL.map(|header| {
                 (header.name(), self.bad_headers(header).map_or(0, |count| count.load(Relaxed)))
             }),
+            unverified: self.unverified.load(Relaxed),
             latency: self.latency.snapshot(),
             memory: HeldMemory {
                 limit: self.memory.limit.load(Relaxed),
@@ -134,6 +136,18 @@ impl SessionListener for Stats {
         if let Some(count) = self.bad_headers(header) {
             count.fetch_add(1, Relaxed);
         }
+    }
+
+    fn unverified(&self) {
+        self.unverified.fetch_add(1, Relaxed);
+    }
+
+    fn channel_limited(&self, user: Option<&str>) {
+        tracing::warn!(
+            user = user.unwrap_or("?"),
+            "the user's limit of channels (max-channels) leaves none for hapax to verify its rights on: one connection was closed; \
+             until tomorrow, duplicates of this user pass where no ack has shown its right lately; allow it one channel more"
+        );
     }
 
     fn publish_latency(&self, elapsed: Duration, publishes: u64) {
@@ -175,6 +189,8 @@ pub struct Snapshot {
     pub unmatched: u64,
     /// publishes with a header whose value can't be understood, by the header's name
     pub bad_headers: [(&'static str, u64); BadHeader::ALL.len()],
+    /// publishes that were forwarded unjudged, because there was no channel to verify their users' rights on
+    pub unverified: u64,
     /// time from a publish's arrival to the upstream's answer
     pub latency: Latency,
     /// memory that is held for clients

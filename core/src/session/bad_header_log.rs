@@ -42,6 +42,8 @@ mod tests {
 
     impl SessionListener for Counted {
         fn unmatched(&self) {}
+        fn unverified(&self) {}
+        fn channel_limited(&self, _: Option<&str>) {}
         fn bad_header(&self, header: BadHeader) {
             self.0.lock().push(header);
         }

@@ -138,10 +138,10 @@ impl Link {
     /// Keeps what the broker has shown of the user's rights.
     pub(super) fn learn(&mut self, common: &Rights, answers: &[Answer], now: Instant) {
         for Answer { question, finding, .. } in answers {
-            match (finding, question.otherwise) {
-                (Finding::Allowed, _) => self.rights.learn(common, question.right, now),
-                (Finding::Refused, Some(fact)) => self.rights.learn_refusal(fact, now),
-                (Finding::Refused, None) | (Finding::Missing | Finding::Unasked, _) => {}
+            match finding {
+                Finding::Allowed => self.rights.learn(common, question.right, now),
+                Finding::Refused => self.rights.learn_refusal(common, question.otherwise, now),
+                Finding::Missing | Finding::Unasked => {}
             }
         }
     }

@@ -132,6 +132,11 @@ pub trait SessionListener: Send + Sync + Debug {
     fn unmatched(&self);
     /// Counts a publish with a header whose value can't be understood.
     fn bad_header(&self, header: BadHeader);
+    /// Counts a publish that is forwarded unjudged, because there was no channel to verify its user's right on.
+    fn unverified(&self);
+    /// Tells that the broker has closed a connection of this user (if its name is known) because its limit of channels leaves none
+    /// to verify rights on. It is told once a day for each user.
+    fn channel_limited(&self, user: Option<&str>);
     /// Records the time from the arrival of a publish to its answer by the upstream. Several publishes (`publishes`) may
     /// share one time.
     fn publish_latency(&self, elapsed: Duration, publishes: u64);

@@ -73,7 +73,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 46] = [
+const MUST_HAPPEN: [&str; 48] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -88,6 +88,7 @@ const MUST_HAPPEN: [&str; 46] = [
     "client's channel was closed",
     "closed before the outcome",
     "delivered",
+    "delivered with an id",
     "drained",
     "duplicate answered",
     "duplicate of one in doubt answered",
@@ -105,6 +106,7 @@ const MUST_HAPPEN: [&str; 46] = [
     "hostile: was closed",
     "looks like others",
     "probe",
+    "republished",
     "relay asked for a sign",
     "rollback",
     "store: late commit",

@@ -66,6 +66,8 @@ pub struct NoSessionListener;
 impl SessionListener for NoSessionListener {
     fn unmatched(&self) {}
     fn bad_header(&self, _: BadHeader) {}
+    fn unverified(&self) {}
+    fn channel_limited(&self, _: Option<&str>) {}
     fn publish_latency(&self, _: Duration, _: u64) {}
 }
 

@@ -332,6 +332,9 @@ impl Publisher {
             Kind::Bypass | Kind::Malformed => true,
         };
         if standing == Standing::Unknown && !goes_on_unjudged {
+            if cx.link.rights.is_refused(&cx.shared.rights, &judge.needs, cx.now) {
+                return self.recv_refused(start, cx);
+            }
             return self.hold(start, cx);
         }
         let client = self.ledger_mut().next_client_tag();
@@ -421,7 +424,10 @@ impl Publisher {
             Finding::Refused if right == held.right() => self.recv_refused(start, cx),
             // The answer may be one that an earlier publish of the channel has waited for.
             Finding::Missing if goes_where(right, start.publish, cx) => self.recv_refused(start, cx),
-            Finding::Unasked => self.recv_refused(start, cx),
+            Finding::Unasked => {
+                cx.shared.listener.unverified();
+                self.recv_refused(start, cx)
+            }
             // If another right is unknown, it is held again.
             Finding::Allowed | Finding::Refused | Finding::Missing => self.recv_start(start, cx),
         }
