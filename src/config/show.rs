@@ -125,5 +125,6 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     if let Some(exchange) = &rules.forward_to {
         out.string("forward_to", exchange)?;
     }
-    out.word("confirms", rules.confirms)
+    out.word("confirms", rules.confirms)?;
+    out.raw("verify_routing", rules.verify_routing)
 }

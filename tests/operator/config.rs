@@ -233,6 +233,7 @@ fn every_key_arrives() {
     let [window, second] = config.windows.as_slice() else { panic!("{:?}", config.windows) };
     assert_eq!(window.rules.id, IdSource::Header("x-dedup: odd".into()));
     assert_eq!((window.rules.scope, window.rules.confirms), (Scope::Vhost, ConfirmRule::ClientOnly));
+    assert!(!window.rules.verify_routing);
     assert_eq!(window.rules.forward_to.as_deref(), Some("back\"ing"));
     assert_eq!((window.limits.capacity, window.limits.mode), (7, Mode::Observe));
     assert!(window.limits.refresh_on_duplicate);

@@ -522,7 +522,7 @@ mod tests {
         .chain(EvictionCause::ALL.map(|cause| accounting.evicted(cause)))
         .collect();
         assert_eq!(read, (1..=events.len() as u64).collect::<Vec<_>>());
-        assert_eq!(accounting.forgotten_total(), (11..=16).sum::<u64>());
-        assert_eq!(accounting.evicted_total(), (17..=21).sum::<u64>());
+        assert_eq!(accounting.forgotten_total(), (11..=17).sum::<u64>());
+        assert_eq!(accounting.evicted_total(), (18..=22).sum::<u64>());
     }
 }

@@ -13,8 +13,8 @@
 //! A publish that the upstream has acked is committed first. Its client is acked when the commit is remembered.
 
 use super::answers::Answers;
-use super::entry::{Entry, Outcome};
-use super::returns::{ReturnKey, Returned, Returns};
+use super::entry::{Entry, Hears, Outcome};
+use super::returns::{Returned, Returns, Shown, Told};
 use super::runs::{Runs, is_same_exchange};
 use super::unremembered::Deadline;
 use crate::window::{ForgetCause, Reservations};
@@ -27,6 +27,20 @@ pub struct ClientTag(pub u64);
 /// A delivery tag as the upstream counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UpstreamTag(pub u64);
+
+/// The exchange that a publish with a reservation went to.
+#[derive(Clone, Copy)]
+pub(super) struct WentTo<'a> {
+    exchanges: &'a Runs<Box<[u8]>>,
+    tag: u64,
+}
+
+impl<'a> WentTo<'a> {
+    /// Looks it up.
+    pub(super) fn exchange(self) -> &'a [u8] {
+        self.exchanges.of(self.tag).map(|exchange| &**exchange).unwrap_or_default()
+    }
+}
 
 /// The entries of what was forwarded, and the answers to the client.
 #[derive(Debug)]
@@ -77,8 +91,8 @@ impl Confirms {
                 || exchange.into(),
             );
         }
-        if let Some(mandatory) = &entry.mandatory {
-            self.returns.insert(mandatory.key, tag);
+        if entry.mandatory.is_some() || self.returns.is_busy() {
+            self.returns.insert(entry.shows(), tag);
         }
         self.entries.push_back(Some(entry));
         self.unsettled += 1;
@@ -89,14 +103,22 @@ impl Confirms {
         self.entries.back_mut()?.as_mut()
     }
 
-    /// Marks the publishes that a return may mean. Gives back the exchange that the client had named, where it was another,
-    /// and whether a publish looks exactly like it.
-    pub(super) fn returned(&mut self, key: ReturnKey) -> (Option<Box<[u8]>>, bool) {
-        let Returned { exact, marked, told_as } = self.returns.recv(key);
+    /// Marks the publishes that a return may mean. Says who hears of it, and whether a publish looks exactly like it.
+    pub(super) fn returned(&mut self, shown: &Shown) -> (Hears, bool) {
+        let (entries, tags) = (&self.entries, self.first_upstream..);
+        let all = || {
+            entries.iter().zip(tags).filter_map(|(entry, tag)| Some((entry.as_ref()?.return_key()?, tag)))
+        };
+        let Returned { exact, marked, told } = self.returns.recv(shown, all);
         for tag in marked {
             self.entry_mut(tag).into_iter().for_each(Entry::came_back);
         }
-        (told_as.and_then(|tag| self.entry_mut(tag)?.take_named()), exact)
+        let hears = match told {
+            Told::Client(Some(tag)) => Hears::Client(self.entry_mut(tag).and_then(Entry::take_named)),
+            Told::Client(None) => Hears::Unknown,
+            Told::Nobody => Hears::Nobody,
+        };
+        (hears, exact)
     }
 
     /// Settles `tag`, or all tags up to it, as the upstream has said. `tell` is shown every entry, in order. Those that are
@@ -107,7 +129,7 @@ impl Confirms {
         multiple: bool,
         outcome: Outcome,
         deadline: Deadline<'_>,
-        mut tell: impl FnMut(&Entry),
+        mut tell: impl FnMut(&Entry, WentTo<'_>),
     ) {
         let mut stored = Reservations::default();
         self.answers.begin_commit();
@@ -141,14 +163,14 @@ impl Confirms {
         outcome: Outcome,
         stored: &mut Reservations,
         deadline: Deadline<'_>,
-        tell: &mut impl FnMut(&Entry),
+        tell: &mut impl FnMut(&Entry, WentTo<'_>),
     ) {
         let Some(entry) = self.entries.get_mut(at).and_then(Option::take) else { return };
         self.unsettled -= 1;
-        if let Some(mandatory) = &entry.mandatory {
-            self.returns.remove(mandatory.key, self.first_upstream + at as u64);
+        if entry.mandatory.is_some() || self.returns.is_busy() {
+            self.returns.remove(entry.shows(), self.first_upstream + at as u64);
         }
-        tell(&entry);
+        tell(&entry, WentTo { exchanges: &self.exchanges, tag: self.first_upstream + at as u64 });
         let client = entry.client;
         match outcome {
             Outcome::Nacked => {
@@ -182,7 +204,7 @@ impl Confirms {
     /// Returns the exchange that a publish with a reservation went to: one that is not settled, or was among those that were
     /// taken last.
     pub(super) fn exchange_of(&self, tag: UpstreamTag) -> &[u8] {
-        self.exchanges.of(tag.0).map(|exchange| &**exchange).unwrap_or_default()
+        WentTo { exchanges: &self.exchanges, tag: tag.0 }.exchange()
     }
 
     fn entry_mut(&mut self, tag: u64) -> Option<&mut Entry> {

@@ -7,6 +7,7 @@ use super::handshake::Handshake;
 use super::inbound::Inbound;
 use super::outbox::Outbox;
 use super::probe::{Answer, Finding, Probes};
+use super::returning::Returning;
 use super::rights::{OwnRights, Rights};
 use crate::window::{Mailbox, Ticket};
 use crate::wire::ChannelId;
@@ -26,6 +27,8 @@ pub(super) struct Link {
     pub(super) rights: OwnRights,
     /// what the broker is asked about the user's rights
     pub(super) probes: Probes,
+    /// exchanges from which everything comes back
+    pub(super) returning: Returning,
     /// late verdicts arrive here
     pub(super) mailbox: Arc<Mailbox>,
     /// numbers for the questions that may be answered late
@@ -43,6 +46,7 @@ impl Link {
             finder: Finder::default(),
             rights: OwnRights::new(shared.settings.rights_held),
             probes: Probes::default(),
+            returning: Returning::default(),
             mailbox: Arc::new(Mailbox::new()),
             tickets: Tickets::default(),
             publishes: 0,

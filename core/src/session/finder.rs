@@ -5,7 +5,8 @@
 
 use super::Shared;
 use super::rights::{Needs, OwnRights};
-use crate::window::{Mode, Scoped, Window};
+use crate::window::{Mode, Rules, Scoped, Window};
+use crate::wire::IdSource;
 use crate::wire::method::Publish;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -16,6 +17,9 @@ const FOUND_KEPT: usize = 256;
 /// Bytes of a remembered exchange: an estimate. Its name has at most 255 bytes.
 const FOUND: usize = 320;
 
+/// The beginning of the routing key of a reply to a direct reply-to.
+const DIRECT_REPLY: &[u8] = b"amq.rabbitmq.reply-to.";
+
 /// Finds the window of a publish, and remembers what it found.
 #[derive(Debug, Default)]
 pub(super) struct Finder {
@@ -23,6 +27,8 @@ pub(super) struct Finder {
     found: HashMap<Box<[u8]>, Option<Arc<dyn Window>>>,
     /// the answer to the last question
     route: Option<Route>,
+    /// the state of what is known of exchanges, when the answer was found
+    changes: u64,
 }
 
 /// The facts about every publish with the same method payload: the same exchange, routing key and bits.
@@ -39,6 +45,11 @@ pub(super) struct Route {
 }
 
 impl Route {
+    /// Returns the window that judges these publishes, or judged them before it was switched off.
+    pub(super) fn once_judged(&self) -> Option<&Judge> {
+        self.judge.as_ref()
+    }
+
     /// Returns the window that judges these publishes, if one does now.
     pub(super) fn judge(&self) -> Option<&Judge> {
         self.judge.as_ref().filter(|judge| judge.window.mode() != Mode::Off && !self.immediate)
@@ -53,6 +64,31 @@ pub(super) struct Judge {
     pub(super) scoped: Scoped,
     /// the rights that the user has to have
     pub(super) needs: Needs,
+    pub(super) verify: Verify,
+}
+
+/// Whether Hapax verifies that a queue takes a publish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verify {
+    No,
+    /// A return will be known by its claim.
+    ByClaim,
+    /// A return will be known by its header, because it does not show the claim.
+    ByHeader,
+}
+
+impl Verify {
+    fn of(shared: &Shared, rules: &Rules, vhost: &[u8], target: &[u8], routing_key: &[u8]) -> Verify {
+        // RabbitMQ 3.10 returns every mandatory reply to a direct reply-to, and delivers it all the same.
+        let is_direct_reply = target.is_empty() && routing_key.starts_with(DIRECT_REPLY);
+        if !rules.verify_routing || is_direct_reply || shared.exchanges.is_delayed(vhost, target) {
+            return Verify::No;
+        }
+        match rules.forward_to.is_some() || rules.id == IdSource::Body {
+            true => Verify::ByHeader,
+            false => Verify::ByClaim,
+        }
+    }
 }
 
 impl Finder {
@@ -71,7 +107,9 @@ impl Finder {
     /// Returns the route of a publish with this method payload. `None`: the payload is not a well-formed `basic.publish`.
     #[inline]
     pub(super) fn route(&mut self, shared: &Shared, rights: &OwnRights, payload: &[u8]) -> Option<&Route> {
-        if self.route.as_ref().is_none_or(|route| *route.method != *payload) {
+        let changes = shared.exchanges.changes();
+        if self.changes != changes || self.route.as_ref().is_none_or(|route| *route.method != *payload) {
+            self.changes = changes;
             self.route = Some(self.find_route(shared, rights, payload)?);
         }
         self.route.as_ref()
@@ -87,6 +125,7 @@ impl Finder {
             Judge {
                 scoped: shared.keys.scoped(scope, self.vhost(), exchange, routing_key),
                 needs: rights.needs(&shared.keys, scope, (exchange, &target), routing_key),
+                verify: Verify::of(shared, window.rules(), self.vhost(), &target, routing_key),
                 window,
             }
         });

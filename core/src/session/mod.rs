@@ -31,6 +31,7 @@ mod connection;
 mod cx;
 mod ending;
 mod entry;
+mod exchanges;
 mod fault;
 mod finder;
 mod handshake;
@@ -40,6 +41,7 @@ mod outbox;
 mod probe;
 mod publisher;
 mod replies;
+mod returning;
 mod returns;
 mod rights;
 mod runs;
@@ -55,6 +57,7 @@ mod written;
 
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
+pub use exchanges::Exchanges;
 pub use fault::Fault;
 pub use rights::Rights;
 pub use session::Session;
@@ -76,6 +79,8 @@ pub struct Shared {
     pub windows: Arc<dyn Windows>,
     /// who may publish where, as the broker has shown
     pub rights: Rights,
+    /// the types of exchanges, as far as they matter
+    pub exchanges: Exchanges,
     /// counts what no window can see
     pub listener: Arc<dyn SessionListener>,
 }
@@ -108,6 +113,8 @@ pub struct Settings {
 pub trait SessionListener: Send + Sync + Debug {
     /// Counts a publish that matched no window, or whose window is off.
     fn unmatched(&self);
+    /// Notes that so many messages in a row came back from an exchange on one connection, and none was stored.
+    fn returns_everything(&self, vhost: &[u8], exchange: &[u8], returns: u32);
     /// Records the time from the arrival of a publish to its answer by the upstream. Several publishes (`publishes`) may
     /// share one time.
     fn publish_latency(&self, elapsed: Duration, publishes: u64);

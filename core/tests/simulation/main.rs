@@ -73,7 +73,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 44] = [
+const MUST_HAPPEN: [&str; 46] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -88,6 +88,7 @@ const MUST_HAPPEN: [&str; 44] = [
     "client's channel was closed",
     "delivered",
     "drained",
+    "dropped",
     "duplicate answered",
     "duplicate of one in doubt answered",
     "hostile: half a message",
@@ -104,6 +105,7 @@ const MUST_HAPPEN: [&str; 44] = [
     "hostile: was closed",
     "looks like others",
     "probe",
+    "returned to the relay alone",
     "rollback",
     "store: late commit",
     "store: late verdict",

@@ -9,7 +9,7 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{Output, Rights, Session, SessionListener, Settings, Shared};
+use hapax_core::session::{Exchanges, Output, Rights, Session, SessionListener, Settings, Shared};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
 use hapax_core::wire::emit::HEARTBEAT;
@@ -59,6 +59,7 @@ pub struct NoSessionListener;
 
 impl SessionListener for NoSessionListener {
     fn unmatched(&self) {}
+    fn returns_everything(&self, _: &[u8], _: &[u8], _: u32) {}
     fn publish_latency(&self, _: Duration, _: u64) {}
 }
 
@@ -69,7 +70,7 @@ pub fn shared(
     listener: Arc<dyn SessionListener>,
 ) -> Arc<Shared> {
     let keys = KeyMaker::new((1, 2));
-    Arc::new(Shared { settings, keys, windows, rights: Rights::default(), listener })
+    Arc::new(Shared { settings, keys, windows, rights: Rights::default(), exchanges: Exchanges::default(), listener })
 }
 
 /// A session with a test at both ends.

@@ -59,6 +59,8 @@ pub(super) struct Deliveries {
     /// A `basic.return`, until its header comes.
     returned: Option<Piece>,
     delivering: Delivering,
+    /// Octets that are missing of a returned message that the client does not hear of.
+    swallowed: u64,
     /// The client waits for `confirm.select-ok`. No confirm may be sent before it.
     selecting: bool,
 }
@@ -141,6 +143,21 @@ impl Deliveries {
         if kind == FrameKind::Header { self.returned.take() } else { None }
     }
 
+    /// Drops a returned message, of which this is the header.
+    pub(super) fn swallow(&mut self, header: View<'_>) {
+        self.swallowed = ContentHeader::size_of(header.payload()).map_or(0, |(_, size)| size);
+    }
+
+    /// Returns true if this frame belongs to a message that is dropped.
+    #[inline]
+    pub(super) fn swallows(&mut self, kind: FrameKind, frame: View<'_>) -> bool {
+        if self.swallowed == 0 || kind != FrameKind::Body {
+            return false;
+        }
+        self.swallowed = self.swallowed.saturating_sub(frame.payload().len() as u64);
+        true
+    }
+
     /// Forwards a frame to the client.
     pub(super) fn forward(
         &mut self,
@@ -155,7 +172,7 @@ impl Deliveries {
 
     /// Returns true if the next message may be forwarded with all its frames at once.
     pub(super) fn takes_whole(&self) -> bool {
-        self.delivering == Delivering::Idle && self.returned.is_none()
+        self.delivering == Delivering::Idle && self.returned.is_none() && self.swallowed == 0
     }
 
     /// Forwards the deliveries that stand whole in `frames` and come next. `first` is the first of them.

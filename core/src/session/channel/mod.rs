@@ -14,6 +14,7 @@
 //! before `tx.commit`, for a fresh upstream channel) are kept in order in the publisher's line; other channels go on.
 
 mod booked;
+mod declares;
 mod deliveries;
 mod frames;
 mod halves;
@@ -218,6 +219,8 @@ impl Channel {
                 self.life.recv_client_close(frame, &mut self.halves, cx);
                 return Ok(());
             }
+            MethodId::EXCHANGE_DECLARE => self.halves.declares.recv_declare(frame),
+            MethodId::EXCHANGE_DELETE => self.halves.declares.recv_delete(frame, cx),
             id => deliveries.recv_client(id, frame),
         }
         cx.link.out.upstream.forward(frame);
@@ -336,6 +339,7 @@ impl Channel {
                 }
             }
             Some(MethodId::BASIC_CANCEL) => deliveries.recv_cancel(frame),
+            Some(MethodId::EXCHANGE_DECLARE_OK) => self.halves.declares.recv_declare_ok(cx),
             Some(_) | None => {}
         }
         if self.halves.publisher.ledger_mut().delays(kind, id, frame) {

@@ -27,6 +27,7 @@ mod progress;
 mod questions;
 mod reading;
 mod sender;
+mod shown;
 mod verdicts;
 
 pub(in crate::session) use held::ask;
@@ -39,16 +40,17 @@ use self::batch::WaitingBatch;
 use self::draft::Draft;
 use self::held::{Held, goes_where};
 use self::reading::{Reading, Start};
+use self::shown::shown;
 use self::verdicts::Verdicts;
 use crate::session::blame::Blame;
 use crate::session::candidate::{Candidate, Terms};
 use crate::session::confirms::ClientTag;
 use crate::session::cx::Cx;
-use crate::session::entry::Outcome;
+use crate::session::entry::{Hears, Outcome};
 use crate::session::fault::Fault;
+use crate::session::finder::Verify;
 use crate::session::outbox::View;
 use crate::session::probe::{Asker, Finding};
-use crate::session::returns::ReturnKey;
 use crate::session::rights::{Right, Standing};
 use crate::window::{Event, HINTED, MissingId, Ticket, Verdict, Window};
 use crate::wire::ChannelId;
@@ -333,6 +335,7 @@ impl Publisher {
         }
         let client = self.ledger_mut().next_client_tag();
         let (window, right) = (Arc::clone(&judge.window), judge.needs.right);
+        let verify = judge.verify != Verify::No;
         let scoped = *judge.needs.scoped(&judge.scoped, standing);
         match reading {
             Reading::Plain(terms) => {
@@ -349,6 +352,7 @@ impl Publisher {
                     client,
                     scoped,
                     right,
+                    verify,
                     publish: publish.compact(),
                     header: header.compact(),
                     size: left,
@@ -453,15 +457,20 @@ impl Publisher {
         self.ledger_mut().recv_settle(settle, outcome, cx);
     }
 
-    /// Handles `basic.return` with its header. Gives back the exchange that the client had named, if it was forwarded to another.
+    /// Handles `basic.return` with its header. Says who hears of it.
     pub(in crate::session) fn recv_return(
         &mut self,
         fields: &Return<'_>,
         header: View<'_>,
-        cx: &Cx<'_>,
-    ) -> Option<Box<[u8]>> {
-        let key = ReturnKey::new(&cx.shared.keys, fields.exchange, fields.routing_key, header.payload());
-        self.ledger_mut().recv_return(key, cx.now)
+        cx: &mut Cx<'_>,
+    ) -> Hears {
+        let shown = shown(fields, header, cx);
+        let hears = self.ledger_mut().recv_return(&shown, cx.now);
+        // (Without confirms, nobody hears what was stored there.)
+        if hears == Hears::Nobody && !shown.kept && self.ledger().has_confirms() {
+            cx.link.returning.returned(fields.exchange, cx.link.finder.vhost(), cx.shared);
+        }
+        hears
     }
 
     /// Handles `tx.commit-ok` or `tx.rollback-ok`. Returns true if the client has to wait for it.

@@ -1,7 +1,7 @@
 //! How a window finds the id of a publish: in its header, or not at all.
 
 use crate::session::candidate::Terms;
-use crate::session::finder::{Judge, Route};
+use crate::session::finder::{Judge, Route, Verify};
 use crate::session::outbox::View;
 use crate::session::returns::ReturnKey;
 use crate::session::rights::Standing;
@@ -52,12 +52,15 @@ impl Reading {
         }
         let Some(id) = found.id else { return Reading::NoId };
         let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header.payload());
+        let by_header = route.mandatory || judge.verify == Verify::ByHeader;
         Reading::Plain(Terms {
             claim: judge.needs.scoped(&judge.scoped, standing).key(&id).into(),
             ttl: ttl_of(&found, &judge.window),
             client: None,
             right: judge.needs.right,
-            return_key: route.mandatory.then(return_key),
+            asked: route.mandatory,
+            verify: judge.verify != Verify::No,
+            return_key: by_header.then(return_key),
         })
     }
 }
