@@ -1,6 +1,12 @@
 //! Whole frames that were read and not handled yet.
+//!
+//! The frames of a read are handed out as slices of it, and may not change any more then. Hapax sets the mandatory bit of
+//! publishes in place, after their verdicts and before they are handed out. So a read is handed out in [`Chunk`]s: the publishes
+//! of one question, or what comes before the next publish.
 
 use super::outbox::View;
+use crate::wire::emit;
+use crate::wire::frame::HEADER_LEN;
 use crate::wire::method::MethodId;
 use crate::wire::properties::{BASIC, ContentHeader};
 use crate::wire::{ChannelId, FrameKind, WireError, scan};
@@ -19,9 +25,29 @@ pub(super) struct ReadFrame {
 }
 
 impl ReadFrame {
-    /// Returns the frame. `frames` is the read that it came with.
-    pub(super) fn view(self, frames: &Bytes) -> View<'_> {
-        View::new(frames, self.start..self.end)
+    /// Returns the frame. `chunk` holds it.
+    pub(super) fn view(self, chunk: &Chunk) -> View<'_> {
+        chunk.view(self.start, self.end)
+    }
+}
+
+/// A part of a read that does not change any more. Positions count from the start of the read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chunk {
+    bytes: Bytes,
+    start: usize,
+}
+
+impl Chunk {
+    /// Returns true if this frame is a part of it.
+    #[inline]
+    pub(super) fn holds(&self, frame: ReadFrame) -> bool {
+        frame.start >= self.start && frame.end - self.start <= self.bytes.len()
+    }
+
+    fn view(&self, start: usize, end: usize) -> View<'_> {
+        debug_assert!(start >= self.start && end - self.start <= self.bytes.len(), "of another chunk");
+        View::new(&self.bytes, start.saturating_sub(self.start)..end.saturating_sub(self.start))
     }
 }
 
@@ -37,32 +63,41 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// Returns the method frame.
-    pub(super) fn method(self, frames: &Bytes) -> View<'_> {
-        View::new(frames, self.start..self.header)
+    /// Returns the number of its bytes.
+    pub(super) fn len(self) -> usize {
+        self.end - self.start
+    }
+
+    /// Returns the method frame. `chunk` holds the message.
+    pub(super) fn method(self, chunk: &Chunk) -> View<'_> {
+        chunk.view(self.start, self.header)
     }
 
     /// Returns the header frame.
-    pub(super) fn header(self, frames: &Bytes) -> View<'_> {
-        View::new(frames, self.header..self.body)
+    pub(super) fn header(self, chunk: &Chunk) -> View<'_> {
+        chunk.view(self.header, self.body)
     }
 
     /// Returns header and body.
-    pub(super) fn content(self, frames: &Bytes) -> View<'_> {
-        View::new(frames, self.header..self.end)
+    pub(super) fn content(self, chunk: &Chunk) -> View<'_> {
+        chunk.view(self.header, self.end)
     }
 
     /// Returns all frames.
-    pub(super) fn all(self, frames: &Bytes) -> View<'_> {
-        View::new(frames, self.start..self.end)
+    pub(super) fn all(self, chunk: &Chunk) -> View<'_> {
+        chunk.view(self.start, self.end)
     }
 }
 
 /// The frames of one read. Bytes behind the last whole frame stay in the shell's buffer.
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
-    /// The read.
-    read: Bytes,
+    /// The chunk that was handed out last.
+    chunk: Chunk,
+    /// The rest of the read, of which nothing was handed out.
+    rest: BytesMut,
+    /// Where the rest begins in the read.
+    rest_at: usize,
     /// The frames of the read. Each was scanned once.
     frames: Vec<ReadFrame>,
     /// The first frame that was not handled.
@@ -106,19 +141,68 @@ impl Inbound {
                 break;
             }
         }
+        self.let_go();
         if self.frames.is_empty() {
             // Most connections are idle most of the time. Even an empty slice would keep the read's memory.
             self.frames = Vec::new();
-            self.read = Bytes::new();
         } else {
-            self.read = buf.split_to(end).freeze();
+            self.rest = buf.split_to(end);
         }
         !self.is_empty()
     }
 
-    /// Returns the read that the frames came with.
-    pub(super) fn read(&self) -> Bytes {
-        self.read.clone()
+    /// Returns the chunk of a frame. If it was not handed out, neither were the frames behind it, up to the next publish.
+    pub(super) fn chunk_of(&mut self, frame: ReadFrame) -> Chunk {
+        if frame.start >= self.rest_at {
+            let behind = self.frames.iter().skip(self.next).skip_while(|next| next.start <= frame.start);
+            let publish = behind.into_iter().find(|next| self.method(**next) == Some(MethodId::BASIC_PUBLISH));
+            let end = publish.map_or(usize::MAX, |publish| publish.start);
+            self.hand_out(end);
+        }
+        self.chunk.clone()
+    }
+
+    /// Returns the chunk of the messages from `first` to `last`, which come next.
+    pub(super) fn chunk_of_all(&mut self, first: Whole, last: Whole) -> Chunk {
+        if first.start >= self.rest_at {
+            self.hand_out(last.end);
+        }
+        self.chunk.clone()
+    }
+
+    /// Returns the chunk of this message. If it was not handed out, nor was the rest of the read.
+    pub(super) fn chunk_from(&mut self, first: Whole) -> Chunk {
+        if first.start >= self.rest_at {
+            self.hand_out(usize::MAX);
+        }
+        self.chunk.clone()
+    }
+
+    /// Returns the read as one chunk, if nothing of it was handed out.
+    pub(super) fn whole_read(&mut self) -> Chunk {
+        self.hand_out(usize::MAX);
+        self.chunk.clone()
+    }
+
+    /// Makes a chunk of the rest, as far as this position.
+    fn hand_out(&mut self, end: usize) {
+        let len = end.saturating_sub(self.rest_at);
+        let part = if len >= self.rest.len() { std::mem::take(&mut self.rest) } else { self.rest.split_to(len) };
+        if !part.is_empty() {
+            let start = self.rest_at;
+            self.rest_at += part.len();
+            self.chunk = Chunk { bytes: part.freeze(), start };
+        }
+    }
+
+    /// Sets the mandatory bit of a publish. Does nothing if it was handed out.
+    #[inline]
+    pub(super) fn set_mandatory(&mut self, publish: Whole) {
+        if let Some(start) = publish.start.checked_sub(self.rest_at)
+            && let Some(frame) = self.rest.get_mut(start..publish.header - self.rest_at)
+        {
+            emit::set_mandatory(frame, true);
+        }
     }
 
     /// Returns the next frame without taking it.
@@ -142,12 +226,10 @@ impl Inbound {
         let mut frames = self.frames.get(self.next + ahead..)?.iter();
         let (method, header) = (frames.next()?, frames.next()?);
         let channels = method.channel == channel && header.channel == channel;
-        let is_it =
-            header.kind == FrameKind::Header && method.view(&self.read).method(method.kind) == Some(id);
-        if !channels || !is_it {
+        if !channels || header.kind != FrameKind::Header || self.method(*method) != Some(id) {
             return None;
         }
-        let Ok((BASIC, mut left)) = ContentHeader::size_of(header.view(&self.read).payload()) else {
+        let Ok((BASIC, mut left)) = ContentHeader::size_of(self.payload(header.start, header.end)) else {
             return None;
         };
         let (mut end, mut count) = (header.end, 2);
@@ -156,11 +238,39 @@ impl Inbound {
             if body.kind != FrameKind::Body || body.channel != channel {
                 return None;
             }
-            left = left.checked_sub(body.view(&self.read).payload().len() as u64)?;
+            left = left.checked_sub(self.payload(body.start, body.end).len() as u64)?;
             end = body.end;
             count += 1;
         }
         Some(Whole { start: method.start, header: header.start, body: header.end, end, frames: count })
+    }
+
+    /// Returns the payload of the method of a message that comes next.
+    #[inline]
+    pub(super) fn method_of(&self, whole: Whole) -> &[u8] {
+        self.payload(whole.start, whole.header)
+    }
+
+    /// Returns the payload of the header of a message that comes next.
+    #[inline]
+    pub(super) fn header_of(&self, whole: Whole) -> &[u8] {
+        self.payload(whole.header, whole.body)
+    }
+
+    fn method(&self, frame: ReadFrame) -> Option<MethodId> {
+        let is_method = frame.kind == FrameKind::Method;
+        is_method.then(|| MethodId::of(self.payload(frame.start, frame.end)).ok()).flatten()
+    }
+
+    /// Returns the payload of a frame that is in the rest, or in the chunk that was handed out last.
+    #[inline]
+    fn payload(&self, start: usize, end: usize) -> &[u8] {
+        let (bytes, at): (&[u8], usize) = match start >= self.rest_at {
+            true => (&self.rest, self.rest_at),
+            false => (&self.chunk.bytes, self.chunk.start),
+        };
+        let range = (start + HEADER_LEN).checked_sub(at).zip((end - 1).checked_sub(at));
+        range.and_then(|(start, end)| bytes.get(start..end)).unwrap_or_default()
     }
 
     /// Notes that the next `frames` frames were handled.
@@ -171,13 +281,17 @@ impl Inbound {
     /// Lets the read go if all of it was handled. The shell can use its buffer again when the frames are written.
     pub(super) fn release(&mut self) {
         if self.is_empty() {
-            self.read = Bytes::new();
+            self.let_go();
         }
+    }
+
+    fn let_go(&mut self) {
+        (self.chunk, self.rest, self.rest_at) = (Chunk::default(), BytesMut::new(), 0);
     }
 
     /// Returns the bytes that the read and its frames take.
     pub(super) fn memory(&self) -> usize {
-        self.read.len() + self.frames.capacity() * size_of::<ReadFrame>()
+        self.rest_at + self.rest.len() + self.frames.capacity() * size_of::<ReadFrame>()
     }
 
     /// Drops the frames that were not handled.

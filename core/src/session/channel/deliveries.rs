@@ -7,14 +7,13 @@
 //! nobody reads.
 
 use super::frames;
-use crate::session::inbound::{Inbound, Whole};
+use crate::session::inbound::{Chunk, Inbound, Whole};
 use crate::session::outbox::{Lane, Piece, View};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
 use crate::wire::properties::ContentHeader;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::{AMQPClass, basic};
-use bytes::Bytes;
 use std::collections::HashSet;
 
 /// Bytes of a consumer: an estimate. Its tag has at most 255 bytes.
@@ -175,18 +174,18 @@ impl Deliveries {
         self.delivering == Delivering::Idle && self.returned.is_none() && self.swallowed == 0
     }
 
-    /// Forwards the deliveries that stand whole in `frames` and come next. `first` is the first of them.
+    /// Forwards the deliveries that stand whole in `read` and come next. `first` is the first of them.
     pub(super) fn forward_whole(
         &self,
         channel: ChannelId,
         first: Whole,
         inbound: &mut Inbound,
-        frames: &Bytes,
+        read: &Chunk,
         client: &mut Lane,
     ) {
         let mut next = Some(first);
         while let Some(whole) = next {
-            client.forward(whole.all(frames));
+            client.forward(whole.all(read));
             inbound.skip(whole.frames);
             next = inbound.whole(0, channel, MethodId::BASIC_DELIVER);
         }

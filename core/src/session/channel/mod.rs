@@ -28,7 +28,7 @@ use self::life::{Life, Then};
 use crate::session::cx::Cx;
 use crate::session::entry::Outcome;
 use crate::session::fault::{Closes, Fault};
-use crate::session::inbound::{Inbound, Whole};
+use crate::session::inbound::{Chunk, Inbound, Whole};
 use crate::session::outbox::View;
 use crate::session::probe::Finding;
 use crate::session::rights::Right;
@@ -37,7 +37,6 @@ use crate::window::{Ticket, Verdict};
 use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Settle};
-use bytes::Bytes;
 use std::time::Instant;
 
 /// One channel of the client, and the upstream channel of the same number.
@@ -160,18 +159,13 @@ impl Channel {
         self.advance(cx)
     }
 
-    /// Handles publishes of the client that stand whole in `frames`, the read that is being handled: `most` at most.
-    pub(in crate::session) fn recv_publishes(
-        &mut self,
-        frames: &Bytes,
-        most: usize,
-        cx: &mut Cx<'_>,
-    ) -> Result<(), Fault> {
+    /// Handles publishes of the client that stand whole in the read that is being handled: `most` at most.
+    pub(in crate::session) fn recv_publishes(&mut self, most: usize, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let in_order = !self.life.has_refusal() && !self.halves.awaits_waiters() && !self.halves.has_frames();
         if !in_order || !self.life.is_open() || !self.halves.publisher.takes_publishes() {
             return Ok(());
         }
-        self.halves.publisher.recv_publishes(frames, most, cx)?;
+        self.halves.publisher.recv_publishes(most, cx)?;
         self.advance(cx)
     }
 
@@ -296,13 +290,13 @@ impl Channel {
         self.advance(cx)
     }
 
-    /// Forwards the deliveries that stand whole in `frames` and come next, `first` and those after it. Returns false if they
+    /// Forwards the deliveries that stand whole in `read` and come next, `first` and those after it. Returns false if they
     /// have to be handled frame by frame.
     pub(in crate::session) fn recv_deliveries(
         &mut self,
         first: Whole,
         inbound: &mut Inbound,
-        frames: &Bytes,
+        read: &Chunk,
         cx: &mut Cx<'_>,
     ) -> bool {
         let takes_whole = self.halves.deliveries.takes_whole();
@@ -311,7 +305,7 @@ impl Channel {
         }
         self.flush(cx);
         let id = self.halves.id();
-        self.halves.deliveries.forward_whole(id, first, inbound, frames, &mut cx.link.out.client);
+        self.halves.deliveries.forward_whole(id, first, inbound, read, &mut cx.link.out.client);
         true
     }
 

@@ -71,7 +71,7 @@ fn read(publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Option<(Arc<dyn
     if standing == Standing::Unknown {
         return None;
     }
-    match Reading::of(header, route, judge, standing, &cx.shared.keys) {
+    match Reading::of(header.payload(), route, judge, standing, &cx.shared.keys) {
         Reading::Plain(terms) => Some((Arc::clone(&judge.window), terms)),
         Reading::Body | Reading::Bypass | Reading::NoId | Reading::Malformed => None,
     }

@@ -57,7 +57,6 @@ use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{Return, Settle};
 use crate::wire::properties::{BASIC, ContentHeader};
-use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -189,27 +188,24 @@ impl Publisher {
         in_order && !self.is_held() && !self.ledger().is_tx()
     }
 
-    /// Takes the publishes that stand whole in `frames` and come next, `most` at most. If one of them has to wait, the rest is
+    /// Takes the publishes that stand whole in the read and come next, `most` at most. If one of them has to wait, the rest is
     /// left.
-    pub(in crate::session) fn recv_publishes(
-        &mut self,
-        frames: &Bytes,
-        most: usize,
-        cx: &mut Cx<'_>,
-    ) -> Result<(), Fault> {
+    pub(in crate::session) fn recv_publishes(&mut self, most: usize, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let held = self.verdicts.publish_bytes();
         let mut left = most;
         let mut ahead = Ahead::default();
         while left > 0 && self.goes_on(held) {
             let distinct = self.ledger().is_untold();
-            match ahead.look(self.id, frames, (self.most_at_once(left), cx.room(held)), distinct, cx) {
+            match ahead.look(self.id, (self.most_at_once(left), cx.room(held)), distinct, cx) {
                 Next::Plain(window) => {
                     let mut result = Ok(());
-                    for (whole, terms, ticket, verdict) in ahead.ask(&window, self.id, cx) {
+                    let in_order = !self.line().is_stalled();
+                    let (chunk, publishes) = ahead.ask(&window, self.id, in_order, cx);
+                    for (whole, terms, ticket, verdict) in publishes {
                         left -= 1;
                         whole.take(cx);
                         let terms = Terms { client: self.ledger_mut().next_client_tag(), ..terms };
-                        let (publish, content) = (whole.method(frames), whole.content(frames));
+                        let (publish, content) = (whole.method(&chunk), whole.content(&chunk));
                         let candidate = Candidate { window: &window, terms, publish, content, left: 0 };
                         result = result.and(self.verdicts.recv_judged(candidate, ticket, verdict, cx));
                     }
@@ -223,12 +219,14 @@ impl Publisher {
                     whole.take(cx);
                     cx.shared.listener.unmatched();
                     let client = self.ledger_mut().next_client_tag();
-                    self.forward_unjudged(client, None, None, mandatory, Start::of(whole, frames), cx)?;
+                    let chunk = cx.link.inbound.chunk_from(whole);
+                    self.forward_unjudged(client, None, None, mandatory, Start::of(whole, &chunk), cx)?;
                 }
                 Next::Special(whole) => {
                     left -= 1;
                     whole.take(cx);
-                    self.recv_start(Start::of(whole, frames), cx)?;
+                    let chunk = cx.link.inbound.chunk_from(whole);
+                    self.recv_start(Start::of(whole, &chunk), cx)?;
                 }
                 Next::Other => return Ok(()),
             }
@@ -323,7 +321,7 @@ impl Publisher {
             return self.forward_unjudged(client, None, None, mandatory, start, cx);
         };
         let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
-        let reading = Reading::of(header, route, judge, standing, &cx.shared.keys);
+        let reading = Reading::of(header.payload(), route, judge, standing, &cx.shared.keys);
         let rejects = judge.window.rules().missing_id == MissingId::Reject;
         let goes_on_unjudged = match reading {
             Reading::Plain(_) | Reading::Body => false,

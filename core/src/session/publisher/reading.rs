@@ -34,16 +34,17 @@ pub(super) enum Reading {
 }
 
 impl Reading {
+    /// Reads the payload of a content header.
     #[inline]
     pub(super) fn of(
-        header: View<'_>,
+        header: &[u8],
         route: &Route,
         judge: &Judge,
         standing: Standing,
         keys: &KeyMaker,
     ) -> Reading {
         let rules = judge.window.rules();
-        let Ok(found) = ContentHeader::parse(header.payload(), &rules.id) else { return Reading::Malformed };
+        let Ok(found) = ContentHeader::parse(header, &rules.id) else { return Reading::Malformed };
         if found.bypass {
             return Reading::Bypass;
         }
@@ -51,7 +52,7 @@ impl Reading {
             return Reading::Body;
         }
         let Some(id) = found.id else { return Reading::NoId };
-        let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header.payload());
+        let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header);
         let by_header = route.mandatory || judge.verify == Verify::ByHeader;
         Reading::Plain(Terms {
             claim: judge.needs.scoped(&judge.scoped, standing).key(&id).into(),

@@ -32,7 +32,7 @@ fn by_claim(exchange: &[u8], routing_key: &[u8], header: View<'_>, cx: &mut Cx<'
     let mut found = Vec::new();
     // A user that may not write every routing key has ids of its own.
     for standing in [Standing::Common, Standing::OwnIds] {
-        if let Reading::Plain(terms) = Reading::of(header, route, judge, standing, &cx.shared.keys) {
+        if let Reading::Plain(terms) = Reading::of(header.payload(), route, judge, standing, &cx.shared.keys) {
             let key = ReturnKey::of_claim(terms.right, terms.claim);
             if !found.contains(&key) {
                 found.push(key);
