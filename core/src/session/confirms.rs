@@ -106,9 +106,8 @@ impl Confirms {
     /// Marks the publishes that a return may mean. Says who hears of it, and whether a publish looks exactly like it.
     pub(super) fn returned(&mut self, shown: &Shown) -> (Hears, bool) {
         let (entries, tags) = (&self.entries, self.first_upstream..);
-        let all = || {
-            entries.iter().zip(tags).filter_map(|(entry, tag)| Some((entry.as_ref()?.return_key()?, tag)))
-        };
+        let all =
+            || entries.iter().zip(tags).filter_map(|(entry, tag)| Some((entry.as_ref()?.return_key()?, tag)));
         let Returned { exact, marked, told } = self.returns.recv(shown, all);
         for tag in marked {
             self.entry_mut(tag).into_iter().for_each(Entry::came_back);

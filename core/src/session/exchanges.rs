@@ -124,7 +124,11 @@ mod tests {
     fn what_was_learned_last_counts_and_only_so_many_are_kept() {
         let exchanges = Exchanges::default();
         exchanges.learn(b"v", b"x", ExchangeType::Delayed);
-        assert!(exchanges.is_delayed(b"v", b"x") && !exchanges.is_delayed(b"vx", b"") && !exchanges.is_delayed(b"w", b"x"));
+        assert!(
+            exchanges.is_delayed(b"v", b"x")
+                && !exchanges.is_delayed(b"vx", b"")
+                && !exchanges.is_delayed(b"w", b"x")
+        );
         let changes = exchanges.changes();
         exchanges.learn(b"v", b"x", ExchangeType::Delayed);
         assert_eq!(exchanges.changes(), changes);

@@ -45,6 +45,13 @@ pub(super) struct Route {
 }
 
 impl Route {
+    /// Returns the window that would judge these publishes, if it were not for the immediate bit. RabbitMQ refuses those with 540
+    /// and closes the connection, so they pass unjudged.
+    pub(super) fn passed_by(&self) -> Option<&Arc<dyn Window>> {
+        let judge = self.judge.as_ref().filter(|_| self.immediate);
+        judge.map(|judge| &judge.window).filter(|window| window.mode() != Mode::Off)
+    }
+
     /// Returns the window that judges these publishes, or judged them before it was switched off.
     pub(super) fn once_judged(&self) -> Option<&Judge> {
         self.judge.as_ref()

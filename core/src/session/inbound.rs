@@ -155,7 +155,8 @@ impl Inbound {
     pub(super) fn chunk_of(&mut self, frame: ReadFrame) -> Chunk {
         if frame.start >= self.rest_at {
             let behind = self.frames.iter().skip(self.next).skip_while(|next| next.start <= frame.start);
-            let publish = behind.into_iter().find(|next| self.method(**next) == Some(MethodId::BASIC_PUBLISH));
+            let publish =
+                behind.into_iter().find(|next| self.method(**next) == Some(MethodId::BASIC_PUBLISH));
             let end = publish.map_or(usize::MAX, |publish| publish.start);
             self.hand_out(end);
         }
@@ -187,7 +188,8 @@ impl Inbound {
     /// Makes a chunk of the rest, as far as this position.
     fn hand_out(&mut self, end: usize) {
         let len = end.saturating_sub(self.rest_at);
-        let part = if len >= self.rest.len() { std::mem::take(&mut self.rest) } else { self.rest.split_to(len) };
+        let part =
+            if len >= self.rest.len() { std::mem::take(&mut self.rest) } else { self.rest.split_to(len) };
         if !part.is_empty() {
             let start = self.rest_at;
             self.rest_at += part.len();

@@ -28,5 +28,6 @@ mod p11_p12_rest;
 mod p15_nobody_elses;
 mod patience;
 mod returns;
+mod routing;
 mod states;
 mod waiters;

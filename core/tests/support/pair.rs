@@ -70,7 +70,14 @@ pub fn shared(
     listener: Arc<dyn SessionListener>,
 ) -> Arc<Shared> {
     let keys = KeyMaker::new((1, 2));
-    Arc::new(Shared { settings, keys, windows, rights: Rights::default(), exchanges: Exchanges::default(), listener })
+    Arc::new(Shared {
+        settings,
+        keys,
+        windows,
+        rights: Rights::default(),
+        exchanges: Exchanges::default(),
+        listener,
+    })
 }
 
 /// A session with a test at both ends.

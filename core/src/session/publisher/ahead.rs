@@ -18,7 +18,7 @@ pub(super) enum Next {
     /// publishes for this window that need nothing special
     Plain(Arc<dyn Window>),
     /// a publish that no window judges now
-    Unmatched { whole: Whole, mandatory: bool },
+    Unmatched { whole: Whole, mandatory: bool, passed_by: Option<Arc<dyn Window>> },
     /// a publish that a window has to look at more closely
     Special(Whole),
     /// other frames, or a publish that can't be taken as one
@@ -51,7 +51,8 @@ impl Ahead {
             let Some(whole) = inbound.whole(places, channel, MethodId::BASIC_PUBLISH) else { break };
             let Some(route) = finder.route(cx.shared, rights, inbound.method_of(whole)) else { break };
             let Some(judge) = route.judge() else {
-                next = Next::Unmatched { whole, mandatory: route.mandatory };
+                let (mandatory, passed_by) = (route.mandatory, route.passed_by().cloned());
+                next = Next::Unmatched { whole, mandatory, passed_by };
                 break;
             };
             let size = whole.len();
@@ -109,7 +110,8 @@ impl Ahead {
             }
         }
         let ends = publishes.first().zip(publishes.last());
-        let chunk = ends.map(|((first, _), (last, _))| inbound.chunk_of_all(*first, *last)).unwrap_or_default();
+        let chunk =
+            ends.map(|((first, _), (last, _))| inbound.chunk_of_all(*first, *last)).unwrap_or_default();
         let answers = publishes.drain(..).zip(questions.answers());
         (chunk, answers.map(|((whole, terms), (ticket, verdict))| (whole, terms, ticket, verdict)))
     }

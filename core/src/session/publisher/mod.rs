@@ -214,10 +214,10 @@ impl Publisher {
                 }
                 // Anything else has to wait behind the publishes whose verdicts are not known.
                 _ if self.is_stalled() => return Ok(()),
-                Next::Unmatched { whole, mandatory } => {
+                Next::Unmatched { whole, mandatory, passed_by } => {
                     left -= 1;
                     whole.take(cx);
-                    cx.shared.listener.unmatched();
+                    count_unjudged(passed_by.as_ref(), cx);
                     let client = self.ledger_mut().next_client_tag();
                     let chunk = cx.link.inbound.chunk_from(whole);
                     self.forward_unjudged(client, None, None, mandatory, Start::of(whole, &chunk), cx)?;
@@ -316,7 +316,8 @@ impl Publisher {
         }
         let mandatory = route.mandatory;
         let Some(judge) = route.judge() else {
-            cx.shared.listener.unmatched();
+            let passed_by = route.passed_by().cloned();
+            count_unjudged(passed_by.as_ref(), cx);
             let client = self.ledger_mut().next_client_tag();
             return self.forward_unjudged(client, None, None, mandatory, start, cx);
         };
@@ -517,5 +518,13 @@ impl Publisher {
     pub(in crate::session) fn abandon_waiting(&mut self) {
         self.held = None;
         self.verdicts.abandon_waiting();
+    }
+}
+
+/// Counts a publish that no window judges.
+fn count_unjudged(passed_by: Option<&Arc<dyn Window>>, cx: &Cx<'_>) {
+    match passed_by {
+        Some(window) => window.notice(Event::Bypassed),
+        None => cx.shared.listener.unmatched(),
     }
 }

@@ -32,7 +32,8 @@ fn by_claim(exchange: &[u8], routing_key: &[u8], header: View<'_>, cx: &mut Cx<'
     let mut found = Vec::new();
     // A user that may not write every routing key has ids of its own.
     for standing in [Standing::Common, Standing::OwnIds] {
-        if let Reading::Plain(terms) = Reading::of(header.payload(), route, judge, standing, &cx.shared.keys) {
+        if let Reading::Plain(terms) = Reading::of(header.payload(), route, judge, standing, &cx.shared.keys)
+        {
             let key = ReturnKey::of_claim(terms.right, terms.claim);
             if !found.contains(&key) {
                 found.push(key);
@@ -44,6 +45,7 @@ fn by_claim(exchange: &[u8], routing_key: &[u8], header: View<'_>, cx: &mut Cx<'
 
 /// Returns true if a delayed-message exchange would keep this message.
 fn is_delayed(header: &[u8]) -> bool {
-    let delay = ContentHeader::parse(header, &IdSource::Header(DELAY.into())).ok().and_then(|header| header.id);
+    let delay =
+        ContentHeader::parse(header, &IdSource::Header(DELAY.into())).ok().and_then(|header| header.id);
     matches!(delay, Some(IdValue::Integer(delay)) if delay > 0)
 }

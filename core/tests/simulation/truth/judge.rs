@@ -210,7 +210,12 @@ impl Truth {
             return self.broken('f', format!("publish {uid} is returned, which nobody began"));
         };
         let again = std::mem::replace(&mut p.return_seen, true);
-        if again || !p.mandatory || !p.returned || p.answered.is_some() || (p.link, p.channel) != (link, channel) {
+        if again
+            || !p.mandatory
+            || !p.returned
+            || p.answered.is_some()
+            || (p.link, p.channel) != (link, channel)
+        {
             let text =
                 format!("publish {uid} is returned on link {link} channel {channel}, out of turn: {p:?}");
             self.broken('f', text);
