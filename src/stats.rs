@@ -27,6 +27,7 @@ pub struct Stats {
     rejected: AtomicU64,
     rejected_by_address: AtomicU64,
     displaced: AtomicU64,
+    logins_refused: AtomicU64,
     dial_failures: AtomicU64,
     unmatched: AtomicU64,
     latency: Histogram,
@@ -78,6 +79,11 @@ impl Stats {
         self.displaced.fetch_add(1, Relaxed);
     }
 
+    /// Counts a login that was refused because the user may log in from this host only.
+    pub fn login_refused(&self) {
+        self.logins_refused.fetch_add(1, Relaxed);
+    }
+
     /// Counts a failed attempt to connect to the upstream.
     pub fn dial_failed(&self) {
         self.dial_failures.fetch_add(1, Relaxed);
@@ -93,6 +99,7 @@ impl Stats {
             rejected: self.rejected.load(Relaxed),
             rejected_by_address: self.rejected_by_address.load(Relaxed),
             displaced: self.displaced.load(Relaxed),
+            logins_refused: self.logins_refused.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
             latency: self.latency.snapshot(),
@@ -156,6 +163,8 @@ pub struct Snapshot {
     pub rejected_by_address: u64,
     /// client connections that gave way before they had logged in
     pub displaced: u64,
+    /// logins that were refused because the user may log in from this host only
+    pub logins_refused: u64,
     /// failed attempts to connect to the upstream
     pub dial_failures: u64,
     /// publishes that no window judged

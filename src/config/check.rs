@@ -8,6 +8,7 @@ use super::{
     UpstreamAddress, WindowConfig, value,
 };
 use hapax_core::pressure::budget;
+use hapax_core::session::is_loopback;
 use hapax_core::window::Mode;
 use hapax_core::wire::frame::MIN_FRAME_MAX;
 use std::collections::HashMap;
@@ -25,6 +26,8 @@ pub(crate) mod most {
     pub(crate) const HELD_BYTES: usize = 64 << 30;
     pub(crate) const WAITERS: usize = 1_000_000;
     pub(crate) const FRAME: usize = 16 << 20;
+    /// A stranger can make Hapax hold a frame of this size.
+    pub(crate) const INITIAL_FRAME: usize = 1 << 20;
     pub(crate) const BUFFER: usize = 1 << 30;
     pub(crate) const IDS: usize = hapax_core::window::engine::MOST_IDS;
     pub(crate) const BUDGET: usize = 1 << 40;
@@ -47,6 +50,7 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     let mut config = read(Section::top(table.as_ref()), overrides, &mut report);
     check_addresses(&config, &mut report);
     check_names(&config, &mut report);
+    warn_all_local(&config, &mut report);
     share_budget(&mut config, &mut report);
     warn_no_window(&config, &mut report);
     warn_unreachable(&config, &mut report);
@@ -60,6 +64,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let upstream = top.read(report, "upstream", default.upstream, |v| {
         value::upstream(value::text(v, "amqp://127.0.0.1:5672")?)
     });
+    let loopback_users = top.read(report, "loopback_users", default.loopback_users, value::names);
     let admin =
         top.read(report, "admin", default.admin, |v| value::admin(value::text(v, "127.0.0.1:15673")?));
     let (admin_token_file, admin_token) = read_token(&mut top, overrides, report);
@@ -80,6 +85,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     Config {
         listen: overridden(listen, "listen", overrides.listen.as_ref(), report, self::listen),
         upstream: overridden(upstream, "upstream", overrides.upstream.as_ref(), report, value::upstream),
+        loopback_users,
         admin: overridden(admin, "admin", overrides.admin.as_ref(), report, value::admin),
         admin_token_file,
         admin_token,
@@ -166,6 +172,9 @@ fn read_limits(mut section: Section<'_>, report: &mut Report) -> Limits {
         frame_max: section.read(report, "frame_max", default.frame_max, |v| {
             value::bytes(v, min_frame..=most::FRAME).map(|max| u32::try_from(max).unwrap_or(u32::MAX))
         }),
+        initial_frame_max: section.read(report, "initial_frame_max", default.initial_frame_max, |v| {
+            value::bytes(v, min_frame..=most::INITIAL_FRAME).map(|max| u32::try_from(max).unwrap_or(u32::MAX))
+        }),
         buffer_bytes: section.read(report, "buffer_bytes", default.buffer_bytes, |v| {
             value::bytes(v, min_frame..=most::BUFFER)
         }),
@@ -247,6 +256,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     window.engine = section.read(report, "engine", window.engine, |v| value::word(v, "compact"));
     limits.mode = section.read(report, "mode", limits.mode, |v| value::word(v, "enforce"));
     rules.in_doubt = section.read(report, "in_doubt", rules.in_doubt, |v| value::word(v, "forget"));
+    rules.republish = section.read(report, "republish", rules.republish, |v| value::word(v, "connection"));
     rules.missing_id = section.read(report, "missing_id", rules.missing_id, |v| value::word(v, "forward"));
     limits.refresh_on_duplicate = section.read(report, "refresh_on_duplicate", false, value::boolean);
     limits.waiters_per_id =
@@ -301,12 +311,35 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 
 /// Returns true if the upstream is certainly this process. Only the name `localhost` is resolved.
 fn is_self(upstream: &UpstreamAddress, listen: SocketAddr) -> bool {
-    let ip = match upstream.host.as_ref() {
-        "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
-        host => host.parse::<IpAddr>().ok(),
-    };
     let here = |ip: IpAddr| ip == listen.ip() || (listen.ip().is_unspecified() && ip.is_loopback());
-    upstream.port == listen.port() && ip.is_some_and(here)
+    upstream.port == listen.port() && upstream.address().is_some_and(here)
+}
+
+/// Warns if the broker takes all clients for local ones. Hapax refuses the users of `loopback_users` in its place, but other
+/// users whom RabbitMQ trusts because of their address can't be told from here.
+fn warn_all_local(config: &Config, report: &mut Report) {
+    if is_loopback(config.listen.ip()) || !config.upstream.is_loopback() {
+        return;
+    }
+    let source = report.source("listen").max(report.source("upstream"));
+    let what = format!(
+        "other hosts may reach `listen` ({}), and the broker at {} takes every client of Hapax for one of its own host",
+        config.listen, config.upstream
+    );
+    let (what, fix) = if config.loopback_users.is_empty() {
+        (
+            format!("{what}: `loopback_users` is empty, so guest can log in from anywhere"),
+            "write loopback_users = [\"guest\"], or be sure that guest has no password that others know"
+                .to_owned(),
+        )
+    } else {
+        (
+            format!("{what}; only the users in `loopback_users` are refused from other hosts"),
+            "give other hosts users of their own, and list in `loopback_users` all users that rabbitmq.conf lists there"
+                .to_owned(),
+        )
+    };
+    report.warning(&source, what, fix);
 }
 
 /// Reports a name that two windows have: their metrics would be mixed up.

@@ -17,6 +17,8 @@ pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 
 pub const UPSTREAM_HOST: &str = "127.0.0.1";
 /// AMQP's registered port.
 pub const UPSTREAM_PORT: u16 = 5672;
+/// RabbitMQ's own default of `loopback_users`.
+pub const LOOPBACK_USERS: [&str; 1] = ["guest"];
 /// One above RabbitMQ's management port. Loopback, because beyond it a token is needed.
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15673);
 
@@ -40,6 +42,8 @@ pub const WAITERS_PER_ID: usize = 64;
 /// Bytes. This is eight times RabbitMQ's own default, so it only matters if somebody has raised the broker's
 /// `frame_max`.
 pub const FRAME_MAX: u32 = 131_072 * 8;
+/// Bytes. The same as RabbitMQ's own `initial_frame_max`.
+pub const INITIAL_FRAME_MAX: u32 = 8192;
 /// Bytes: two of RabbitMQ's largest frames in each direction.
 pub const BUFFER_BYTES: usize = 256 << 10;
 
@@ -80,6 +84,7 @@ impl Default for Config {
         Config {
             listen: LISTEN,
             upstream: UpstreamAddress::default(),
+            loopback_users: LOOPBACK_USERS.map(str::to_owned).to_vec(),
             admin: Some(ADMIN),
             admin_token_file: None,
             admin_token: None,
@@ -110,6 +115,7 @@ impl Default for Limits {
             held_bytes: HELD_BYTES,
             waiters_per_id: WAITERS_PER_ID,
             frame_max: FRAME_MAX,
+            initial_frame_max: INITIAL_FRAME_MAX,
             buffer_bytes: BUFFER_BYTES,
         }
     }

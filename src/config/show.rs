@@ -53,6 +53,7 @@ impl Out<'_> {
 fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.string("listen", config.listen)?;
     out.string("upstream", &config.upstream)?;
+    out.raw("loopback_users", toml::Value::from(config.loopback_users.clone()))?;
     match config.admin {
         Some(admin) => out.string("admin", admin)?,
         None => out.string("admin", "off")?,
@@ -80,6 +81,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.raw("held_bytes", show_bytes(limits.held_bytes))?;
     out.raw("waiters_per_id", limits.waiters_per_id)?;
     out.raw("frame_max", show_bytes(limits.frame_max as usize))?;
+    out.raw("initial_frame_max", show_bytes(limits.initial_frame_max as usize))?;
     out.raw("buffer_bytes", show_bytes(limits.buffer_bytes))?;
 
     let timeouts = &config.timeouts;
@@ -120,6 +122,7 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.word("mode", limits.mode)?;
     out.word("in_doubt", rules.in_doubt)?;
     out.word("missing_id", rules.missing_id)?;
+    out.word("republish", rules.republish)?;
     out.raw("refresh_on_duplicate", limits.refresh_on_duplicate)?;
     out.raw("waiters_per_id", limits.waiters_per_id)?;
     if let Some(exchange) = &rules.forward_to {

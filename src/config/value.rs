@@ -39,6 +39,20 @@ pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
     }
 }
 
+/// Parses a list of users' names.
+pub(super) fn names(value: &DeValue<'_>) -> Result<Vec<String>, Wrong> {
+    let fix = "write a list of names in quotes, as in [\"guest\"], or [] for none";
+    let DeValue::Array(items) = value else {
+        return Err(Wrong::new(format!("is {}, but must be a list", type_name(value)), fix));
+    };
+    let name = |item: &toml::Spanned<DeValue<'_>>| match item.get_ref() {
+        DeValue::String(name) if !name.is_empty() => Ok(name.to_string()),
+        DeValue::String(_) => Err(Wrong::new("has an empty name in it", fix)),
+        other => Err(Wrong::new(format!("has {} in it, but must be a list of names", type_name(other)), fix)),
+    };
+    items.iter().map(name).collect()
+}
+
 /// Parses an integer within bounds.
 pub(super) fn count(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<usize, Wrong> {
     let fix = format!("write a number from {} to {}", bounds.start(), bounds.end());

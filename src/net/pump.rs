@@ -49,7 +49,7 @@ pub(super) async fn run(
         holding: relay.memory.enter(),
         logged_in: false,
         entry: &present.entry,
-        session: Session::new(relay.shared.clone(), now),
+        session: Session::new(relay.shared.clone(), peer.ip(), now),
         client: Some(Side::new(client)),
         upstream: UpstreamSocket::None,
         reading_client: true,
@@ -116,6 +116,7 @@ impl Pump<'_> {
             self.drop_closed_sockets().await;
             self.note();
             self.on_login();
+            self.on_refused_login();
             if self.session.is_over()
                 && self.client.is_none()
                 && matches!(self.upstream, UpstreamSocket::None)
@@ -191,6 +192,22 @@ impl Pump<'_> {
         }
         if let UpstreamSocket::Open(side) = &mut self.upstream {
             side.break_when_unacked(timeout);
+        }
+    }
+
+    /// Counts and logs a login that the session has refused because of the client's address.
+    fn on_refused_login(&mut self) {
+        let Some(refused) = self.session.take_refused_login() else { return };
+        self.relay.stats.login_refused();
+        let Some(left_out) = self.log_limiters.login.happened(self.now) else { return };
+        let (peer, mechanism) = (self.peer, &refused.mechanism);
+        match refused.user {
+            Some(user) => {
+                tracing::warn!(%peer, user = &*user, mechanism = &**mechanism, left_out, "login refused: this user may log in from this host only (loopback_users)");
+            }
+            None => {
+                tracing::warn!(%peer, mechanism = &**mechanism, left_out, "login refused: this mechanism does not show the user, who may be one of loopback_users; loopback_users = [] allows it");
+            }
         }
     }
 
@@ -367,7 +384,9 @@ impl Pump<'_> {
     /// Refuses held publishes that would never leave memory, because the client is not read from while it holds too
     /// much.
     fn refuse_stuck(&mut self) {
-        if let Some(share) = self.share.filter(|share| self.session.memory().stuck > *share) {
+        let memory = self.session.memory();
+        let has_more = |share: &usize| memory.stuck > *share || (memory.spare > 0 && memory.held > *share);
+        if let Some(share) = self.share.filter(has_more) {
             self.session.handle_memory_pressure(share, self.now);
             self.carry_out();
         }

@@ -18,6 +18,8 @@ pub struct Relay {
     leash: Leash,
     upstream: SocketAddr,
     listen: SocketAddr,
+    /// Listens on every interface, not on the loopback alone.
+    is_open: bool,
     admin: SocketAddr,
     child: Option<Child>,
     log: Arc<Mutex<Vec<String>>>,
@@ -27,11 +29,21 @@ pub struct Relay {
 impl Relay {
     /// Starts it before the broker at `upstream`, with this TOML as its config file (`""`: without one).
     pub fn start(upstream: SocketAddr, config: &str) -> Relay {
+        Relay::started(upstream, config, false)
+    }
+
+    /// Likewise, and it listens on every interface.
+    pub fn open(upstream: SocketAddr, config: &str) -> Relay {
+        Relay::started(upstream, config, true)
+    }
+
+    fn started(upstream: SocketAddr, config: &str, is_open: bool) -> Relay {
         let port = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
         let mut relay = Relay {
             leash: Leash::new("relay").unwrap(),
             upstream,
             listen: port(),
+            is_open,
             admin: port(),
             child: None,
             log: Arc::default(),
@@ -49,8 +61,9 @@ impl Relay {
         self.kill9();
         let binary = BINARY.expect("there is no hapax binary: HAPAX_E2E_DIRECT=1 tests the tests");
         let mut command = Command::new(binary);
+        let ip = if self.is_open { Ipv4Addr::UNSPECIFIED.into() } else { self.listen.ip() };
         command
-            .args(["--listen", &self.listen.to_string()])
+            .args(["--listen", &SocketAddr::new(ip, self.listen.port()).to_string()])
             .args(["--upstream", &format!("amqp://{}", self.upstream)])
             .args(["--admin", &self.admin.to_string()]);
         let config = self.leash.folder().join("hapax.toml");

@@ -20,3 +20,4 @@ mod ground;
 mod hostile;
 mod points;
 mod record_first;
+mod routing_cost;

@@ -1,6 +1,7 @@
 //! A publish that a window judges, with the frames it is made of.
 
 use super::confirms::ClientTag;
+use super::delivered::Mark;
 use super::entry::{Entry, Mandatory, Verified};
 use super::outbox::{Lane, Piece, View};
 use super::returns::ReturnKey;
@@ -27,6 +28,8 @@ pub(super) struct Terms {
     pub(super) verify: bool,
     /// what a return would show of it, where the return is known by its header
     pub(super) return_key: Option<ReturnKey>,
+    /// the mark of a delivery that it may publish again
+    pub(super) mark: Option<Mark>,
 }
 
 /// A publish that a window judges. Its frames are where they were read.

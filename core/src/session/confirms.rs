@@ -14,7 +14,7 @@
 
 use super::answers::Answers;
 use super::entry::{Entry, Hears, Outcome};
-use super::returns::{Returned, Returns, Shown, Told};
+use super::returns::{Outstanding, Returned, Returns, Shown, Told};
 use super::runs::{Runs, is_same_exchange};
 use super::unremembered::Deadline;
 use crate::window::{ForgetCause, Reservations};
@@ -106,8 +106,10 @@ impl Confirms {
     /// Marks the publishes that a return may mean. Says who hears of it, and whether a publish looks exactly like it.
     pub(super) fn returned(&mut self, shown: &Shown) -> (Hears, bool) {
         let (entries, tags) = (&self.entries, self.first_upstream..);
-        let all =
-            || entries.iter().zip(tags).filter_map(|(entry, tag)| Some((entry.as_ref()?.return_key()?, tag)));
+        let all = || {
+            let known = |(entry, tag): (&Option<Entry>, u64)| Some((entry.as_ref()?.return_key()?, tag));
+            Outstanding { publishes: entries.iter().zip(tags).filter_map(known), of: entries.len() }
+        };
         let Returned { exact, marked, told } = self.returns.recv(shown, all);
         for tag in marked {
             self.entry_mut(tag).into_iter().for_each(Entry::came_back);

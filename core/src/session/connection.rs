@@ -12,6 +12,7 @@ use super::ending::{Why, close, close_ok, reply_code};
 use super::fault::Fault;
 use super::handshake::Meaning;
 use super::liveness::Beat;
+use super::loopback::RefusedLogin;
 use super::outbox::View;
 use super::probe::Answer;
 use super::sides::Sides;
@@ -20,17 +21,29 @@ use crate::window::{ForgetCause, Verdict};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
+use amq_protocol::protocol::AMQPClass;
+use amq_protocol::protocol::connection::AMQPMethod;
+use amq_protocol::types::AMQPValue;
 use bytes::Bytes;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The reply-code of RabbitMQ's `connection.close` when a user opens more channels than it may (`max-channels`).
 const NOT_ALLOWED: u16 = 530;
+
+/// How long a client whose login was refused is left without a word before its socket is closed. RabbitMQ has the same delay:
+/// it makes guessing slow.
+const SILENT_CLOSE_DELAY: Duration = Duration::from_secs(3);
 
 /// The client's connection, the upstream connection, and the channels between them.
 #[derive(Debug)]
 pub(super) struct Connection {
     shared: Arc<Shared>,
+    /// the client's address
+    peer: IpAddr,
+    /// the login that was refused, until the shell has taken it
+    refused_login: Option<RefusedLogin>,
     sides: Sides,
     channels: Channels,
     link: Link,
@@ -38,8 +51,10 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Creates the connection of a client that has just connected.
-    pub(super) fn new(shared: Arc<Shared>, now: Instant) -> Connection {
+    pub(super) fn new(shared: Arc<Shared>, peer: IpAddr, now: Instant) -> Connection {
         Connection {
+            peer,
+            refused_login: None,
             sides: Sides::new(&shared.settings, now),
             channels: Channels::default(),
             link: Link::new(&shared),
@@ -50,6 +65,11 @@ impl Connection {
     /// Returns what all sessions of the process share.
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// Takes the login that was refused, if there was one since the last call.
+    pub(super) fn take_refused_login(&mut self) -> Option<RefusedLogin> {
+        self.refused_login.take()
     }
 
     /// Returns how far both sides are.
@@ -80,6 +100,11 @@ impl Connection {
     /// Returns the things that all channels use, to change them.
     pub(super) fn link_mut(&mut self) -> &mut Link {
         &mut self.link
+    }
+
+    /// Returns the bytes that it takes without the channels and without what waits to be written.
+    pub(super) fn memory(&self) -> usize {
+        self.link.memory() + self.sides.handshake.memory()
     }
 
     /// Returns true if the client's next frame is for a channel number that is not free on the upstream's side yet.
@@ -261,7 +286,20 @@ impl Connection {
     /// Handles a frame of the client on channel 0.
     pub(super) fn recv_client(&mut self, kind: FrameKind, frame: View<'_>, now: Instant) {
         let method = if kind == FrameKind::Method { emit::parse_method(frame.payload()) } else { None };
-        let meaning = method.map_or(Meaning::Pass, |method| self.sides.handshake.recv_client(method));
+        if self.is_login(kind, frame)
+            && let Some(refused) = self.shared.loopback_users.refuse(self.peer, frame.payload())
+        {
+            let told = method.as_ref().is_some_and(takes_refusal);
+            return self.refuse_login(refused, told, now);
+        }
+        let handshake = &mut self.sides.handshake;
+        let meaning = match method {
+            Some(method) => handshake.recv_client(method),
+            None => {
+                handshake.recv_unreadable(frame.method(kind));
+                Meaning::Pass
+            }
+        };
         let Link { out, .. } = &mut self.link;
         match (self.sides.client.state(), meaning) {
             (ClientState::Told { .. }, Meaning::CloseOk) => self.client_lost(now),
@@ -286,12 +324,19 @@ impl Connection {
             }
             (ClientState::Live, Meaning::Identified) => {
                 out.upstream.forward(frame);
-                self.link.identify(&self.sides.handshake);
+                self.link.identify(&self.sides.handshake, self.peer);
             }
             (ClientState::Live, Meaning::Instead(_) | Meaning::Opened | Meaning::Pass) => {
                 out.upstream.forward(frame);
             }
         }
+    }
+
+    /// Returns true if a frame of the client tries to log in.
+    fn is_login(&self, kind: FrameKind, frame: View<'_>) -> bool {
+        !self.sides.handshake.opened()
+            && self.sides.client.is_live()
+            && frame.method(kind) == Some(MethodId::CONNECTION_START_OK)
     }
 
     /// Handles the client's `connection.close`. It is held back until everything is settled.
@@ -320,7 +365,7 @@ impl Connection {
             Meaning::CloseOk => self.drop_upstream(now),
             meaning @ (Meaning::Opened | Meaning::Pass | Meaning::Tuned { .. } | Meaning::Identified) => {
                 if meaning == Meaning::Opened {
-                    self.link.identify(&self.sides.handshake);
+                    self.link.identify(&self.sides.handshake, self.peer);
                 }
                 if !self.sides.client.is_told() {
                     self.link.out.client.forward(frame);
@@ -386,6 +431,18 @@ impl Connection {
             return self.hang_up(now);
         }
         self.tell_client(fault, now);
+        self.leave_upstream(now);
+    }
+
+    /// Refuses a login as RabbitMQ does: with a `connection.close` if the client has said that it understands one (`told`), and
+    /// by the end of the socket a little later.
+    fn refuse_login(&mut self, refused: RefusedLogin, told: bool, now: Instant) {
+        if told {
+            self.tell_client(&Fault::LoopbackUser { mechanism: refused.mechanism.clone() }, now);
+        }
+        self.refused_login = Some(refused);
+        self.link.inbound.clear();
+        self.sides.client.told(now + SILENT_CLOSE_DELAY);
         self.leave_upstream(now);
     }
 
@@ -502,4 +559,14 @@ impl Connection {
         self.link.inbound.clear();
         self.link.out.close_client();
     }
+}
+
+/// Returns true if a `start-ok` says that its client understands a `connection.close` as the answer to its login.
+fn takes_refusal(method: &AMQPClass) -> bool {
+    let AMQPClass::Connection(AMQPMethod::StartOk(start_ok)) = method else { return false };
+    let Some(AMQPValue::FieldTable(capabilities)) = start_ok.client_properties.inner().get("capabilities")
+    else {
+        return false;
+    };
+    capabilities.inner().get("authentication_failure_close") == Some(&AMQPValue::Boolean(true))
 }

@@ -88,6 +88,14 @@ pub enum Fault {
         "CONNECTION_FORCED - hapax needed one channel to verify the user's rights, and the user's limit (max-channels) leaves none; reconnect"
     )]
     ChannelLimit,
+    /// The user may log in from this host only. The text is RabbitMQ's.
+    #[error(
+        "ACCESS_REFUSED - Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
+    )]
+    LoopbackUser {
+        /// the SASL mechanism
+        mechanism: Box<str>,
+    },
     /// The client opens a channel that is open. The text is RabbitMQ's.
     #[error("CHANNEL_ERROR - second 'channel.open' seen")]
     SecondOpen,
@@ -128,6 +136,7 @@ impl Fault {
             Fault::TxTooLarge { .. } | Fault::MemoryShort { .. } => 506,
             Fault::SecondOpen => 504,
             Fault::ChannelMax { .. } => 530,
+            Fault::LoopbackUser { .. } => 403,
         }
     }
 
@@ -140,6 +149,7 @@ impl Fault {
             | Fault::Draining
             | Fault::BodyTooSlow { .. }
             | Fault::ChannelLimit
+            | Fault::LoopbackUser { .. }
             | Fault::SecondOpen
             | Fault::ChannelMax { .. } => Closes::Connection,
             Fault::MemoryShort { closes, .. } => *closes,
@@ -161,6 +171,7 @@ impl Fault {
             | Fault::BodyTooSlow { .. }
             | Fault::TxTooSlow { .. }
             | Fault::ChannelLimit
+            | Fault::LoopbackUser { .. }
             | Fault::MemoryShort { .. }
             | Fault::ChannelMax { .. } => MethodId(0, 0),
             Fault::SecondOpen => MethodId::CHANNEL_OPEN,

@@ -42,11 +42,16 @@ impl Chunk {
     /// Returns true if this frame is a part of it.
     #[inline]
     pub(super) fn holds(&self, frame: ReadFrame) -> bool {
-        frame.start >= self.start && frame.end - self.start <= self.bytes.len()
+        self.covers(frame.start, frame.end)
+    }
+
+    #[inline]
+    fn covers(&self, start: usize, end: usize) -> bool {
+        start >= self.start && end - self.start <= self.bytes.len()
     }
 
     fn view(&self, start: usize, end: usize) -> View<'_> {
-        debug_assert!(start >= self.start && end - self.start <= self.bytes.len(), "of another chunk");
+        debug_assert!(self.covers(start, end), "of another chunk");
         View::new(&self.bytes, start.saturating_sub(self.start)..end.saturating_sub(self.start))
     }
 }
@@ -163,20 +168,25 @@ impl Inbound {
         self.chunk.clone()
     }
 
-    /// Returns the chunk of the messages from `first` to `last`, which come next.
-    pub(super) fn chunk_of_all(&mut self, first: Whole, last: Whole) -> Chunk {
+    /// Makes `chunk` the one that holds the messages from `first` to `last`, which come next.
+    pub(super) fn fetch_all(&mut self, first: Whole, last: Whole, chunk: &mut Chunk) {
         if first.start >= self.rest_at {
             self.hand_out(last.end);
         }
-        self.chunk.clone()
+        if !chunk.covers(first.start, last.end) {
+            *chunk = self.chunk.clone();
+        }
     }
 
-    /// Returns the chunk of this message. If it was not handed out, nor was the rest of the read.
-    pub(super) fn chunk_from(&mut self, first: Whole) -> Chunk {
-        if first.start >= self.rest_at {
-            self.hand_out(usize::MAX);
+    /// Makes `chunk` the one that holds this message. If it was not handed out, the rest of the read is handed out with it.
+    #[inline]
+    pub(super) fn fetch(&mut self, message: Whole, chunk: &mut Chunk) {
+        if !chunk.covers(message.start, message.end) {
+            if message.start >= self.rest_at {
+                self.hand_out(usize::MAX);
+            }
+            *chunk = self.chunk.clone();
         }
-        self.chunk.clone()
     }
 
     /// Returns the read as one chunk, if nothing of it was handed out.
@@ -299,5 +309,63 @@ impl Inbound {
     /// Drops the frames that were not handled.
     pub(super) fn clear(&mut self) {
         *self = Inbound::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two publishes, `basic.qos`, and another publish, all of channel 1 and without bodies.
+    fn read() -> (Inbound, *const u8) {
+        let mut bytes = BytesMut::new();
+        let header: &[u8] = &[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        for what in ["publish", "publish", "qos", "publish"] {
+            if what == "qos" {
+                emit::raw_method(&mut bytes, ChannelId(1), &[0, 60, 0, 10, 0, 0, 0, 0, 0, 0, 0]);
+                continue;
+            }
+            emit::raw_method(&mut bytes, ChannelId(1), &emit::publish_payload(b"x", b"k"));
+            bytes.extend([2, 0, 1, 0, 0, 0, 14].iter().chain(header).chain(&[0xCE]));
+        }
+        let start = bytes.as_ptr();
+        let mut inbound = Inbound::default();
+        assert!(inbound.refill(&mut bytes, 4096, false));
+        (inbound, start)
+    }
+
+    fn next_publish(inbound: &mut Inbound) -> Whole {
+        inbound.whole(0, ChannelId(1), MethodId::BASIC_PUBLISH).unwrap()
+    }
+
+    #[test]
+    fn the_bit_is_set_in_place_until_a_message_is_handed_out() {
+        let (mut inbound, start) = read();
+        let (first, second) =
+            (next_publish(&mut inbound), inbound.whole(2, ChannelId(1), MethodId::BASIC_PUBLISH).unwrap());
+        inbound.set_mandatory(second);
+        let mut chunk = Chunk::default();
+        inbound.fetch_all(first, second, &mut chunk);
+        let is_mandatory = |whole: Whole, chunk: &Chunk| {
+            crate::wire::method::Publish::is_mandatory(whole.method(chunk).octets())
+        };
+        assert_eq!((is_mandatory(first, &chunk), is_mandatory(second, &chunk)), (false, true));
+        assert_eq!(first.all(&chunk).octets().as_ptr(), start, "nothing was copied");
+        inbound.set_mandatory(first);
+        assert!(!is_mandatory(first, &chunk), "it was handed out");
+        inbound.skip(4);
+        // What is no publish is handed out up to the next one, whose bit can be set.
+        let qos = inbound.next().unwrap().unwrap();
+        assert!(!chunk.holds(qos));
+        let chunk = inbound.chunk_of(qos);
+        assert_eq!(qos.view(&chunk).len(), 19);
+        let third = next_publish(&mut inbound);
+        inbound.set_mandatory(third);
+        let mut last = chunk.clone();
+        inbound.fetch(third, &mut last);
+        assert!(is_mandatory(third, &last) && last.bytes.as_ptr() > chunk.bytes.as_ptr());
+        inbound.skip(2);
+        inbound.release();
+        assert_eq!((inbound.is_empty(), inbound.rest_at), (true, 0));
     }
 }

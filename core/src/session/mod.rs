@@ -29,14 +29,17 @@ mod client;
 mod confirms;
 mod connection;
 mod cx;
+mod delivered;
 mod ending;
 mod entry;
 mod exchanges;
 mod fault;
 mod finder;
 mod handshake;
+mod hosts;
 mod inbound;
 mod liveness;
+mod loopback;
 mod outbox;
 mod probe;
 mod publisher;
@@ -59,6 +62,8 @@ pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
 pub use exchanges::Exchanges;
 pub use fault::Fault;
+pub use hosts::Hosts;
+pub use loopback::{LoopbackUsers, RefusedLogin, is_loopback};
 pub use rights::Rights;
 pub use session::Session;
 
@@ -81,6 +86,10 @@ pub struct Shared {
     pub rights: Rights,
     /// the types of exchanges, as far as they matter
     pub exchanges: Exchanges,
+    /// what was delivered to users of several connections
+    pub hosts: Hosts,
+    /// who may log in from this host only
+    pub loopback_users: LoopbackUsers,
     /// counts what no window can see
     pub listener: Arc<dyn SessionListener>,
 }
@@ -107,6 +116,8 @@ pub struct Settings {
     pub held_bytes: usize,
     /// the largest frame_max that Hapax lets a broker offer
     pub frame_max: u32,
+    /// the largest frame of a client before `tune-ok`
+    pub initial_frame_max: u32,
 }
 
 /// Receives what a session counts and no window knows of.
@@ -141,6 +152,8 @@ pub struct Memory {
     /// the part that only the client can end: an open transaction, a body that is its own id, channels, consumers. The rest
     /// ends by itself, by an outcome or by a timeout
     pub stuck: usize,
+    /// the part that can be given up at once: what was delivered, and may be published again
+    pub spare: usize,
     /// the largest number of bytes to read until a frame of the client is whole
     pub frame: usize,
 }

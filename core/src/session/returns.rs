@@ -8,8 +8,8 @@
 //!   `forward_to`).
 //! * **by its claim**, for all other publishes for which Hapax sets the mandatory bit: that is nearly every message. A ledger
 //!   has their claims anyway, so this costs nothing until a return comes. Then an index over the claims is built. It is kept
-//!   while returns keep coming: until as many publishes were settled since the last return as the index has. To build one again
-//!   therefore costs less than those settlements.
+//!   while returns keep coming: until as many publishes were settled since the last return as were looked at to build it, or as
+//!   it has. To build one again therefore costs no more than those settlements, and the publishes that were forwarded since.
 //!
 //! Where several look alike, it is the oldest: the broker routes the publishes of a channel in their order.
 //!
@@ -133,8 +133,16 @@ struct Index {
     outstanding: BTreeSet<(ReturnKey, u64)>,
     /// Those that were marked by a return that looked like none of them: place and tag.
     guessed: BTreeSet<(u64, u64)>,
+    /// publishes that were looked at to build it
+    looked_at: usize,
     /// publishes that were settled since the last return
     quiet: usize,
+}
+
+/// All outstanding publishes that are known by their claim, and how many publishes are looked at to find them.
+pub(super) struct Outstanding<T> {
+    pub(super) publishes: T,
+    pub(super) of: usize,
 }
 
 impl Returns {
@@ -183,22 +191,20 @@ impl Returns {
         *self = Returns::default();
     }
 
-    /// Returns true if a publish looks exactly like this return. `all` gives all outstanding publishes that are known by their
-    /// claim.
+    /// Returns true if a publish looks exactly like this return.
     pub(super) fn holds<T: Iterator<Item = (ReturnKey, u64)>>(
         &mut self,
         shown: &Shown,
-        all: impl FnOnce() -> T,
+        all: impl FnOnce() -> Outstanding<T>,
     ) -> bool {
         self.oldest(shown.by_header).is_some() || self.index(all).oldest(&shown.by_claim).is_some()
     }
 
-    /// Handles a return. If a publish looks exactly like it, only that one is marked. `all` gives all outstanding publishes that
-    /// are known by their claim.
+    /// Handles a return. If a publish looks exactly like it, only that one is marked.
     pub(super) fn recv<T: Iterator<Item = (ReturnKey, u64)>>(
         &mut self,
         shown: &Shown,
-        all: impl FnOnce() -> T,
+        all: impl FnOnce() -> Outstanding<T>,
     ) -> Returned {
         let by_header = self.oldest(shown.by_header);
         let index = self.index(all);
@@ -259,8 +265,14 @@ impl Returns {
         self.by_header.range((key, 0)..=(key, u64::MAX)).next().map(|(publish, _)| *publish)
     }
 
-    fn index<T: Iterator<Item = (ReturnKey, u64)>>(&mut self, all: impl FnOnce() -> T) -> &mut Index {
-        self.by_claim.get_or_insert_with(|| Index { outstanding: all().collect(), ..Index::default() })
+    fn index<T: Iterator<Item = (ReturnKey, u64)>>(
+        &mut self,
+        all: impl FnOnce() -> Outstanding<T>,
+    ) -> &mut Index {
+        self.by_claim.get_or_insert_with(|| {
+            let Outstanding { publishes, of } = all();
+            Index { outstanding: publishes.collect(), looked_at: of, ..Index::default() }
+        })
     }
 }
 
@@ -287,7 +299,7 @@ impl Index {
             self.guessed.remove(&(key.place, tag));
         }
         self.quiet += 1;
-        self.quiet > self.outstanding.len()
+        self.quiet > self.outstanding.len().max(self.looked_at)
     }
 }
 
@@ -299,7 +311,16 @@ fn all_of(place: u64) -> std::ops::RangeInclusive<(ReturnKey, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::iter::empty;
+
+    fn empty() -> Outstanding<std::iter::Empty<(ReturnKey, u64)>> {
+        Outstanding { publishes: std::iter::empty(), of: 0 }
+    }
+
+    fn all<const N: usize>(
+        publishes: [(ReturnKey, u64); N],
+    ) -> Outstanding<std::array::IntoIter<(ReturnKey, u64), N>> {
+        Outstanding { publishes: publishes.into_iter(), of: N }
+    }
 
     fn key(exchange: &str, header: &str) -> ReturnKey {
         ReturnKey::new(&KeyMaker::new((1, 2)), exchange.as_bytes(), b"k", header.as_bytes())
@@ -354,7 +375,7 @@ mod tests {
     fn a_claim_is_found_among_those_before_the_first_return_and_after_it() {
         let mut returns = Returns::default();
         returns.insert(Some(Shows::Claim(claim(1, 10))), 1);
-        let all = || [(claim(1, 10), 1), (claim(1, 11), 2), (claim(1, 12), 3)].into_iter();
+        let all = || all([(claim(1, 10), 1), (claim(1, 11), 2), (claim(1, 12), 3)]);
         let ours = |tag| Returned { exact: true, marked: vec![tag], told: Told::Nobody };
         assert_eq!(returns.recv(&shown_claim(1, 11), all), ours(2));
         returns.insert(Some(Shows::Claim(claim(1, 13))), 4);
@@ -368,23 +389,27 @@ mod tests {
     }
 
     #[test]
-    fn the_index_goes_when_as_many_were_settled_as_it_has() {
+    fn the_index_goes_when_as_many_were_settled_as_were_looked_at_or_as_it_has() {
         let mut returns = Returns::default();
-        let all = || (0..10).map(|n| (claim(1, n), n));
-        returns.recv(&shown_claim(1, 0), all);
-        for n in 1..5 {
-            returns.remove(Some(Shows::Claim(claim(1, n))), n);
-            assert!(returns.is_busy());
+        // Ten were looked at, of which two are known by their claim.
+        returns
+            .recv(&shown_claim(1, 0), || Outstanding { of: 10, ..all([(claim(1, 0), 0), (claim(1, 1), 1)]) });
+        for n in 2..14 {
+            returns.insert(Some(Shows::Claim(claim(1, n))), n);
         }
-        returns.remove(Some(Shows::Claim(claim(1, 5))), 5);
-        assert!(!returns.is_busy());
+        let mut settle = |n| {
+            returns.remove(Some(Shows::Claim(claim(1, n))), n);
+            returns.is_busy()
+        };
+        assert!((1..11).all(&mut settle), "ten were settled");
+        assert!(!settle(11));
     }
 
     #[test]
     fn the_client_hears_of_a_return_that_may_be_its_own() {
         let mut returns = Returns::default();
         returns.insert(asked("x", "h"), 7);
-        let all = || [(claim(1, 10), 1)].into_iter();
+        let all = || all([(claim(1, 10), 1)]);
         let both = returns.recv(&shown_claim(1, 10), all);
         assert_eq!(both, Returned { exact: true, marked: vec![7, 1], told: Told::Client(Some(7)) });
     }

@@ -323,6 +323,6 @@ impl OwnRights {
 
     /// Returns the bytes that the proofs of this session take.
     pub(super) fn memory(&self) -> usize {
-        self.recent.len() * 2 * size_of::<(Right, Instant)>()
+        self.identity.capacity() + self.recent.len() * 2 * size_of::<(Right, Instant)>()
     }
 }

@@ -22,7 +22,7 @@ impl Sides {
     /// Creates the sides of a client that has just connected.
     pub(super) fn new(settings: &Settings, now: Instant) -> Sides {
         Sides {
-            handshake: Handshake::new(settings.frame_max, now + settings.handshake_timeout),
+            handshake: Handshake::new(settings, now + settings.handshake_timeout),
             client: ClientSide::new(now),
             upstream: UpstreamSide::new(now),
             ending: None,

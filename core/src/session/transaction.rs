@@ -2,7 +2,7 @@
 
 use super::blame::Blame;
 use super::entry::{Entry, Hears};
-use super::returns::{Returned, Returns, Shown, Told};
+use super::returns::{Outstanding, Returned, Returns, Shown, Told};
 use super::rights::Right;
 use super::runs::{Runs, is_same_exchange};
 use crate::window::{Claim, Committed, ForgetCause, Reservation, Reservations, Unremembered, is_same};
@@ -107,7 +107,8 @@ impl Transactions {
         let Some(Ended::Commit(Batch { entries, returns, .. })) = self.ended.front_mut() else {
             return (Hears::Unknown, false);
         };
-        let all = || entries.iter().zip(0..).filter_map(|(entry, place)| Some((entry.return_key()?, place)));
+        let known = |(entry, place): (&Entry, u64)| Some((entry.return_key()?, place));
+        let all = || Outstanding { publishes: entries.iter().zip(0..).filter_map(known), of: entries.len() };
         let Returned { exact, marked, told } = returns.recv(shown, all);
         let at = |place: u64| usize::try_from(place).ok();
         for place in marked {

@@ -6,7 +6,7 @@
 
 use super::blame::Blame;
 use super::entry::Hears;
-use super::returns::{ReturnKey, Returned, Returns, Shown, Shows, Told};
+use super::returns::{Outstanding, ReturnKey, Returned, Returns, Shown, Shows, Told};
 use super::runs::{Runs, is_same_exchange};
 use crate::window::{Claim, Key, Window, is_same};
 use std::collections::{HashMap, VecDeque};
@@ -136,9 +136,10 @@ fn all(
     claims: &VecDeque<Claim>,
     verified: &VecDeque<u64>,
     first: u64,
-) -> impl Iterator<Item = (ReturnKey, u64)> {
+) -> Outstanding<impl Iterator<Item = (ReturnKey, u64)>> {
     let publishes = claims.iter().zip(verified).zip(first..);
-    publishes.filter_map(|((claim, place), tag)| Some((by_claim(*claim, *place)?, tag)))
+    let known = |((claim, place), tag): ((&Claim, &u64), u64)| Some((by_claim(*claim, *place)?, tag));
+    Outstanding { publishes: publishes.filter_map(known), of: claims.len() }
 }
 
 fn by_claim(claim: Claim, place: u64) -> Option<ReturnKey> {

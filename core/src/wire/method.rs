@@ -1,5 +1,5 @@
 //! Reads the methods of the hot path in place: `basic.publish`, `basic.ack`, `basic.nack`, `basic.return`. It also
-//! reads `channel.close`, because its text need not be UTF-8.
+//! reads `channel.close`, because its text need not be UTF-8, and the login in `connection.start-ok`.
 
 use super::WireError;
 use super::reader::Reader;
@@ -9,6 +9,12 @@ use super::reader::Reader;
 pub struct MethodId(pub u16, pub u16);
 
 impl MethodId {
+    /// connection.start-ok
+    pub const CONNECTION_START_OK: MethodId = MethodId(10, 11);
+    /// connection.secure-ok
+    pub const CONNECTION_SECURE_OK: MethodId = MethodId(10, 21);
+    /// connection.open
+    pub const CONNECTION_OPEN: MethodId = MethodId(10, 40);
     /// channel.open
     pub const CHANNEL_OPEN: MethodId = MethodId(20, 10);
     /// channel.open-ok
@@ -78,6 +84,26 @@ fn fields_of(payload: &[u8]) -> Result<Reader<'_>, WireError> {
     Ok(fields)
 }
 
+/// The SASL fields of `connection.start-ok`: client-properties table, mechanism shortstr, response longstr, locale.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StartOk<'a> {
+    /// the SASL mechanism
+    pub mechanism: &'a [u8],
+    /// what the mechanism begins with
+    pub response: &'a [u8],
+}
+
+impl<'a> StartOk<'a> {
+    /// Reads a method payload whose id is [`MethodId::CONNECTION_START_OK`]. Skips the table without looking at it, so it
+    /// reads all that a broker may be able to read.
+    pub fn parse(payload: &'a [u8]) -> Result<StartOk<'a>, WireError> {
+        let mut fields = fields_of(payload)?;
+        fields.longstr("connection.start-ok: client-properties")?;
+        let mechanism = fields.shortstr("connection.start-ok: mechanism")?;
+        Ok(StartOk { mechanism, response: fields.longstr("connection.start-ok: response")? })
+    }
+}
+
 /// `basic.publish`: reserved-1 short, exchange shortstr, routing-key shortstr, bits mandatory, immediate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Publish<'a> {
@@ -118,6 +144,35 @@ impl<'a> Publish<'a> {
     pub fn exchange_of(payload: &'a [u8]) -> &'a [u8] {
         let len = payload.get(6).copied().unwrap_or_default();
         payload.get(7..7 + usize::from(len)).unwrap_or_default()
+    }
+}
+
+/// The part of `basic.deliver` and `basic.get-ok` that says where the message was published: exchange shortstr, routing-key
+/// shortstr.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Delivery<'a> {
+    /// exchange and routing key as they stand in the method, one after the other
+    pub names: &'a [u8],
+    /// the exchange that the message was published to
+    pub exchange: &'a [u8],
+    /// the routing key that it was published with
+    pub routing_key: &'a [u8],
+}
+
+impl<'a> Delivery<'a> {
+    /// Reads a method payload whose id is [`MethodId::BASIC_DELIVER`] or [`MethodId::BASIC_GET_OK`].
+    #[inline]
+    pub fn parse(payload: &'a [u8]) -> Result<Delivery<'a>, WireError> {
+        let mut fields = fields_of(payload)?;
+        if MethodId::of(payload)? == MethodId::BASIC_DELIVER {
+            fields.shortstr("basic.deliver: consumer-tag")?;
+        }
+        fields.take(9, "delivery-tag and redelivered")?;
+        let before = fields.rest();
+        let exchange = fields.shortstr("exchange of a delivery")?;
+        let routing_key = fields.shortstr("routing-key of a delivery")?;
+        let len = before.len() - fields.rest().len();
+        Ok(Delivery { names: before.get(..len).unwrap_or_default(), exchange, routing_key })
     }
 }
 
@@ -220,6 +275,17 @@ mod tests {
         let settle = Settle { tag: 0x0102_0304_0506_0708, multiple: true };
         assert_eq!(MethodId::of(NACK), Ok(MethodId::BASIC_NACK));
         assert_eq!(Settle::parse(NACK), Ok(settle));
+    }
+
+    #[test]
+    fn a_delivery_says_where_its_message_was_published() {
+        let expected = Ok(Delivery { names: b"\x02ex\x03key", exchange: b"ex", routing_key: b"key" });
+        let deliver = b"\x00\x3c\x00\x3c\x03ctg\0\0\0\0\0\0\0\x01\0\x02ex\x03key";
+        let get_ok = b"\x00\x3c\x00\x47\0\0\0\0\0\0\0\x01\0\x02ex\x03key\0\0\0\x05";
+        assert_eq!((Delivery::parse(deliver), Delivery::parse(get_ok)), (expected, expected));
+        for len in 0..deliver.len() {
+            assert!(Delivery::parse(&deliver[..len]).is_err(), "{len} octets");
+        }
     }
 
     #[test]

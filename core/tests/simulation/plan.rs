@@ -220,6 +220,7 @@ fn settings(rng: &mut Rng, tight: bool) -> Settings {
             max_unresolved: rng.pick(&[1, 4, 1000]),
             held_bytes: rng.pick(&[0, 200, 20_000]),
             frame_max: 131_072,
+            initial_frame_max: 8192,
         }
     } else {
         Settings {
@@ -231,6 +232,7 @@ fn settings(rng: &mut Rng, tight: bool) -> Settings {
             max_unresolved: 10_000,
             held_bytes: 16 << 20,
             frame_max: 131_072,
+            initial_frame_max: 8192,
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::support::pair::{NoSessionListener, shared};
 use hapax_core::session::Shared;
 use hapax_core::window::Windows;
 use hapax_core::window::{
-    ConfirmRule, Event, EvictionCause, InDoubt, Key, Limits, Listener, LocalWindow, MissingId, Mode, Rules,
-    Scope, Window,
+    ConfirmRule, Event, EvictionCause, InDoubt, Key, Limits, Listener, LocalWindow, MissingId, Mode,
+    RepublishRule, Rules, Scope, Window,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -232,6 +232,7 @@ impl One {
             confirms: ConfirmRule::Shadow,
             verify_routing: plan.verify,
             forward_to: plan.redirect.then(|| BACKING.into()),
+            republish: RepublishRule::default(),
         };
         let limits = Limits {
             capacity: plan.capacity,

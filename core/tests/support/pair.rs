@@ -9,11 +9,14 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{Exchanges, Output, Rights, Session, SessionListener, Settings, Shared};
+use hapax_core::session::{
+    Exchanges, Hosts, LoopbackUsers, Output, Rights, Session, SessionListener, Settings, Shared,
+};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
 use hapax_core::wire::emit::HEARTBEAT;
 use hapax_core::wire::frame::OVERHEAD;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -40,6 +43,7 @@ pub fn settings() -> Settings {
         max_unresolved: 1000,
         held_bytes: 1 << 20,
         frame_max: 131_072,
+        initial_frame_max: 8192,
     }
 }
 
@@ -52,6 +56,9 @@ impl Windows for Everything {
         Some(self.0.clone())
     }
 }
+
+/// Where clients come from, if it does not matter.
+pub const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A listener that does not listen.
 #[derive(Debug)]
@@ -76,6 +83,8 @@ pub fn shared(
         windows,
         rights: Rights::default(),
         exchanges: Exchanges::default(),
+        hosts: Hosts::default(),
+        loopback_users: LoopbackUsers::new(["guest"]),
         listener,
     })
 }
@@ -102,12 +111,17 @@ pub struct Pair {
 impl Pair {
     /// A client has just connected; the session dials and finds an upstream.
     pub fn new(shared: &Arc<Shared>) -> Pair {
-        Pair::at(shared, epoch())
+        Pair::at(shared, LOCALHOST, epoch())
+    }
+
+    /// The same from another address.
+    pub fn from_peer(shared: &Arc<Shared>, peer: IpAddr) -> Pair {
+        Pair::at(shared, peer, epoch())
     }
 
     /// Another client of the same process, at the same moment.
     pub fn beside(&self) -> Pair {
-        let mut pair = Pair::at(&self.shared, self.now);
+        let mut pair = Pair::at(&self.shared, LOCALHOST, self.now);
         pair.proving = self.proving;
         pair
     }
@@ -118,9 +132,9 @@ impl Pair {
         self
     }
 
-    fn at(shared: &Arc<Shared>, now: Instant) -> Pair {
+    fn at(shared: &Arc<Shared>, peer: IpAddr, now: Instant) -> Pair {
         let mut pair = Pair {
-            session: Session::new(shared.clone(), now),
+            session: Session::new(shared.clone(), peer, now),
             shared: shared.clone(),
             now,
             client_in: BytesMut::new(),

@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, Scope};
+use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, RepublishRule, Scope};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,6 +44,9 @@ pub(in crate::admin) struct WindowFacts {
     /// what happens to publishes without an id
     #[schema(value_type = String, example = "forward")]
     missing_id: MissingId,
+    /// what happens to a message that its consumer publishes again
+    #[schema(value_type = String, example = "connection")]
+    republish: RepublishRule,
     /// whose confirms tell that a publish was stored
     #[schema(value_type = String, example = "shadow")]
     confirms: ConfirmRule,
@@ -75,6 +78,7 @@ impl WindowFacts {
             mode: window.mode(),
             in_doubt: rules.in_doubt,
             missing_id: rules.missing_id,
+            republish: rules.republish,
             confirms: rules.confirms,
             verify_routing: rules.verify_routing,
             refresh_on_duplicate: window.refreshes_on_duplicate(),

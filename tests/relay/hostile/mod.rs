@@ -17,6 +17,7 @@ mod channels;
 mod closed_by_broker;
 mod copies;
 mod crowding;
+mod loopback;
 mod oracle;
 mod probes;
 mod returns;

@@ -13,6 +13,7 @@ mod liveness;
 mod memory;
 mod outcome;
 mod paused;
+mod republish;
 mod routing;
 mod scope;
 mod stored;

@@ -47,7 +47,7 @@ impl Ahead {
         let mut window: Option<Arc<dyn Window>> = None;
         let (mut places, mut next) = (0, Next::Other);
         while ahead.len() < most {
-            let Link { inbound, finder, rights, .. } = &mut *cx.link;
+            let Link { inbound, finder, rights, marks, .. } = &mut *cx.link;
             let Some(whole) = inbound.whole(places, channel, MethodId::BASIC_PUBLISH) else { break };
             let Some(route) = finder.route(cx.shared, rights, inbound.method_of(whole)) else { break };
             let Some(judge) = route.judge() else {
@@ -68,10 +68,17 @@ impl Ahead {
                 next = Next::Special(whole);
                 break;
             }
-            match Reading::of(inbound.header_of(whole), route, judge, standing, &cx.shared.keys) {
+            match Reading::of(inbound.header_of(whole), route, judge, standing, &cx.shared.keys, &*marks) {
                 Reading::Plain(terms)
                     if distinct && ahead.iter().any(|(_, before)| before.claim == terms.claim) =>
                 {
+                    break;
+                }
+                // It is not judged. (Most sessions have no deliveries, so their publishes have no mark.)
+                Reading::Plain(Terms { mark: Some(mark), .. })
+                    if marks.holds(mark, judge.window.rules().republish, cx.shared) =>
+                {
+                    next = Next::Special(whole);
                     break;
                 }
                 Reading::Plain(terms) => ahead.push((whole, terms)),
@@ -87,15 +94,17 @@ impl Ahead {
         window.map_or(next, Next::Plain)
     }
 
-    /// Asks the window about the publishes that were looked at, and takes them, each with its ticket and its verdict. `in_order`:
-    /// nothing waits on the channel. Then the mandatory bits are set of those that will be forwarded for certain.
+    /// Asks the window about the publishes that were looked at, and takes them, each with its ticket and its verdict. `chunk`
+    /// becomes the one that holds them. `in_order`: nothing waits on the channel. Then the mandatory bits are set of those that
+    /// will be forwarded for certain.
     pub(super) fn ask<'a>(
         &'a mut self,
         window: &Arc<dyn Window>,
         channel: ChannelId,
         in_order: bool,
+        chunk: &mut Chunk,
         cx: &mut Cx<'_>,
-    ) -> (Chunk, impl Iterator<Item = (Whole, Terms, Ticket, Verdict)> + use<'a>) {
+    ) -> impl Iterator<Item = (Whole, Terms, Ticket, Verdict)> + use<'a> {
         let Ahead { publishes, questions } = self;
         questions.ask(window, channel, publishes.iter().map(|(_, terms)| terms.claim), cx);
         let inbound = &mut cx.link.inbound;
@@ -109,11 +118,11 @@ impl Ahead {
                 }
             }
         }
-        let ends = publishes.first().zip(publishes.last());
-        let chunk =
-            ends.map(|((first, _), (last, _))| inbound.chunk_of_all(*first, *last)).unwrap_or_default();
+        if let (Some((first, _)), Some((last, _))) = (publishes.first(), publishes.last()) {
+            inbound.fetch_all(*first, *last, chunk);
+        }
         let answers = publishes.drain(..).zip(questions.answers());
-        (chunk, answers.map(|((whole, terms), (ticket, verdict))| (whole, terms, ticket, verdict)))
+        answers.map(|((whole, terms), (ticket, verdict))| (whole, terms, ticket, verdict))
     }
 }
 

@@ -55,19 +55,25 @@ pub(in crate::session) struct Ledger {
     outcomes: Outcomes,
     /// Ids that were committed when they were written. It outlives the selection of confirms or tx, until the first outcome.
     written: Option<Box<Written>>,
-    /// The client has asked for the return of a publish that was not entered, and its answer may still come.
+    /// The client has asked for a return on this channel.
+    has_asked: bool,
+    /// It has asked for the return of a publish that was not entered, and its answer may still come.
     has_unentered: bool,
 }
 
 impl Ledger {
     /// Creates the ledger of a channel that has just been opened.
     pub(super) fn new() -> Ledger {
-        Ledger { outcomes: Outcomes::Untold, written: None, has_unentered: false }
+        Ledger::with(Outcomes::Untold)
     }
 
     /// Creates the ledger of a channel that has just selected tx.
     pub(super) fn of_transactions() -> Ledger {
-        Ledger { outcomes: Outcomes::tx(), written: None, has_unentered: false }
+        Ledger::with(Outcomes::tx())
+    }
+
+    fn with(outcomes: Outcomes) -> Ledger {
+        Ledger { outcomes, written: None, has_asked: false, has_unentered: false }
     }
 
     /// Returns true if the upstream tells outcomes by acks.
@@ -169,9 +175,10 @@ impl Ledger {
         !matches!(self.outcomes, Outcomes::Untold) || self.written.is_some()
     }
 
-    /// Notes that the client has asked for the return of a publish that is not entered.
-    pub(super) fn note_unentered(&mut self) {
-        self.has_unentered = true;
+    /// Notes that the client asks for the return of a publish that is about to be forwarded. `entered`: it will be entered.
+    pub(super) fn note_asked(&mut self, entered: bool) {
+        self.has_asked = true;
+        self.has_unentered |= !entered;
     }
 
     /// Returns true if a `basic.return` means something here.
@@ -419,6 +426,8 @@ impl Ledger {
         match hears.or(earlier) {
             // It may be one that is not entered.
             Hears::Nobody if self.has_unentered && !written => Hears::Unknown,
+            // (Of very many publishes without confirms, the oldest are not remembered any more.)
+            Hears::Unknown if !self.has_asked => Hears::Nobody,
             hears => hears,
         }
     }

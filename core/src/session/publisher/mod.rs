@@ -49,6 +49,7 @@ use crate::session::cx::Cx;
 use crate::session::entry::{Hears, Outcome};
 use crate::session::fault::Fault;
 use crate::session::finder::Verify;
+use crate::session::inbound::Chunk;
 use crate::session::outbox::View;
 use crate::session::probe::{Asker, Finding};
 use crate::session::rights::{Right, Standing};
@@ -194,13 +195,14 @@ impl Publisher {
         let held = self.verdicts.publish_bytes();
         let mut left = most;
         let mut ahead = Ahead::default();
+        let mut chunk = Chunk::default();
         while left > 0 && self.goes_on(held) {
             let distinct = self.ledger().is_untold();
             match ahead.look(self.id, (self.most_at_once(left), cx.room(held)), distinct, cx) {
                 Next::Plain(window) => {
                     let mut result = Ok(());
                     let in_order = !self.line().is_stalled();
-                    let (chunk, publishes) = ahead.ask(&window, self.id, in_order, cx);
+                    let publishes = ahead.ask(&window, self.id, in_order, &mut chunk, cx);
                     for (whole, terms, ticket, verdict) in publishes {
                         left -= 1;
                         whole.take(cx);
@@ -219,13 +221,13 @@ impl Publisher {
                     whole.take(cx);
                     count_unjudged(passed_by.as_ref(), cx);
                     let client = self.ledger_mut().next_client_tag();
-                    let chunk = cx.link.inbound.chunk_from(whole);
+                    cx.link.inbound.fetch(whole, &mut chunk);
                     self.forward_unjudged(client, None, None, mandatory, Start::of(whole, &chunk), cx)?;
                 }
                 Next::Special(whole) => {
                     left -= 1;
                     whole.take(cx);
-                    let chunk = cx.link.inbound.chunk_from(whole);
+                    cx.link.inbound.fetch(whole, &mut chunk);
                     self.recv_start(Start::of(whole, &chunk), cx)?;
                 }
                 Next::Other => return Ok(()),
@@ -322,7 +324,8 @@ impl Publisher {
             return self.forward_unjudged(client, None, None, mandatory, start, cx);
         };
         let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
-        let reading = Reading::of(header.payload(), route, judge, standing, &cx.shared.keys);
+        let reading = Reading::of(header.payload(), route, judge, standing, &cx.shared.keys, &cx.link.marks);
+        let mark = cx.link.marks.of_publish(judge, |route| route.body(left));
         let rejects = judge.window.rules().missing_id == MissingId::Reject;
         let goes_on_unjudged = match reading {
             Reading::Plain(_) | Reading::Body => false,
@@ -352,6 +355,7 @@ impl Publisher {
                     scoped,
                     right,
                     verify,
+                    mark,
                     publish: publish.compact(),
                     header: header.compact(),
                     size: left,

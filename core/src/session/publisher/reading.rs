@@ -2,6 +2,7 @@
 
 use crate::session::candidate::Terms;
 use crate::session::finder::{Judge, Route, Verify};
+use crate::session::hosts::Marks;
 use crate::session::outbox::View;
 use crate::session::returns::ReturnKey;
 use crate::session::rights::Standing;
@@ -42,6 +43,7 @@ impl Reading {
         judge: &Judge,
         standing: Standing,
         keys: &KeyMaker,
+        marks: &Marks,
     ) -> Reading {
         let rules = judge.window.rules();
         let Ok(found) = ContentHeader::parse(header, &rules.id) else { return Reading::Malformed };
@@ -62,6 +64,7 @@ impl Reading {
             asked: route.mandatory,
             verify: judge.verify != Verify::No,
             return_key: by_header.then(return_key),
+            mark: marks.of_publish(judge, |route| route.id(&id)),
         })
     }
 }

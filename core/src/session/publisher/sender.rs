@@ -53,6 +53,9 @@ impl Sender {
     ) -> Fate {
         self.ledger.select_unseen(self.id, candidate.window, cx);
         let (left, is_reserved) = (candidate.left, reservation.is_some());
+        if candidate.terms.asked {
+            self.ledger.note_asked(is_reserved || self.ledger.enters_unjudged());
+        }
         let target = candidate.window.rules().forward_to.as_deref();
         let exchange = went_to(target, candidate.publish);
         let entry = candidate.forward(self.id, reservation, &mut cx.link.out.upstream, cx.now);
@@ -81,11 +84,10 @@ impl Sender {
         }
         let named = forward_to(target, self.id, publish, mandatory, &mut cx.link.out.upstream);
         cx.link.out.upstream.forward(content);
-        if !self.ledger.enters_unjudged() {
-            if mandatory {
-                self.ledger.note_unentered();
-            }
-        } else {
+        if mandatory {
+            self.ledger.note_asked(self.ledger.enters_unjudged());
+        }
+        if self.ledger.enters_unjudged() {
             let exchange = went_to(target, publish);
             let fields = if mandatory { Publish::parse(publish.payload()).ok() } else { None };
             let mandatory = fields.map(|Publish { routing_key, .. }| {

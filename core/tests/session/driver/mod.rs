@@ -11,7 +11,7 @@
 use crate::support::frames::{Frame, Frames, Reader, body, heartbeat, message, protocol_header};
 use crate::support::late::{Late, LateWindow};
 use crate::support::methods as say;
-use crate::support::pair::{Everything, NoSessionListener, epoch, settings, shared};
+use crate::support::pair::{Everything, LOCALHOST, NoSessionListener, epoch, settings, shared};
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, basic, tx};
 use bytes::BytesMut;
@@ -19,8 +19,8 @@ use hapax_core::session::{Output, Phase, Session};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::event;
 use hapax_core::window::{
-    ConfirmRule, InDoubt, Key, KeyMaker, Limits, LocalWindow, Mailbox, MissingId, Mode, Reservation, Rules,
-    Scope, Ticket, Verdict, Window, reserve_one,
+    ConfirmRule, InDoubt, Key, KeyMaker, Limits, LocalWindow, Mailbox, MissingId, Mode, RepublishRule,
+    Reservation, Rules, Scope, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::properties::IdValue;
 use hapax_core::wire::{IdSource, scan};
@@ -112,6 +112,7 @@ impl Driver {
             confirms: if one & 8 != 0 { ConfirmRule::ClientOnly } else { ConfirmRule::Shadow },
             verify_routing: two & 128 != 0,
             forward_to: (one & 16 != 0).then(|| "backing".into()),
+            republish: RepublishRule::default(),
         };
         let limits = Limits {
             capacity: 10,
@@ -133,7 +134,7 @@ impl Driver {
         settings.max_unresolved = UNRESOLVED;
         let shared = shared(settings, Arc::new(Everything(window)), Arc::new(NoSessionListener));
         let mut driver = Driver {
-            session: Session::new(shared, epoch()),
+            session: Session::new(shared, LOCALHOST, epoch()),
             local,
             late,
             now: epoch(),
