@@ -1,4 +1,4 @@
-//! What `verify_routing` costs a real broker: classic and quorum queues, with it and without it, in pairs, one after the other.
+//! Measures the cost of `verify_routing` for a real broker: classic and quorum queues, with it and without it, in pairs, one after the other.
 //!
 //! ```text
 //! cargo test --release --test relay -- --ignored --nocapture the_cost_of_verified_routing

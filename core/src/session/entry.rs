@@ -15,7 +15,7 @@ pub(super) enum Outcome {
     Nacked,
 }
 
-/// Who hears of a return.
+/// The one who hears of a return.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Hears {
     /// The client. Its return names the exchange that the client had named, if that was another one.

@@ -1,11 +1,11 @@
-//! What is known of the types of exchanges, from `exchange.declare` on any connection.
+//! The types of exchanges, as far as they matter and are known from `exchange.declare` on any connection.
 //!
 //! The delayed-message exchange (type `x-delayed-message`, a plugin) keeps a message that has the header `x-delay`, and routes it
-//! later. It returns the message all the same if the mandatory bit is set. So Hapax does not set the bit where it knows of such
+//! later. It returns the message all the same if the mandatory bit is set. Therefore Hapax does not set the bit where it knows of such
 //! an exchange. A type is believed when the broker has answered `exchange.declare-ok`: that of an exchange which exists is the same
-//! one then. What a user says who may not declare it is not.
+//! one then. A declaration that the broker refuses is not believed.
 //!
-//! At most [`KEPT`] exchanges are remembered. What is forgotten costs a return, and nothing else: a message with the header that
+//! At most [`KEPT`] exchanges are remembered. An exchange that is forgotten costs a return for each message, and nothing else: a message with the header that
 //! comes back from an exchange of unknown type counts as kept.
 
 use lru::LruCache;

@@ -1,8 +1,8 @@
 //! Whole frames that were read and not handled yet.
 //!
 //! The frames of a read are handed out as slices of it, and may not change any more then. Hapax sets the mandatory bit of
-//! publishes in place, after their verdicts and before they are handed out. So a read is handed out in [`Chunk`]s: the publishes
-//! of one question, or what comes before the next publish.
+//! publishes in place, after their verdicts and before they are handed out. Therefore a read is handed out in [`Chunk`]s: the
+//! publishes of one question, or all frames up to the next publish.
 
 use super::outbox::View;
 use crate::wire::emit;
@@ -354,7 +354,7 @@ mod tests {
         inbound.set_mandatory(first);
         assert!(!is_mandatory(first, &chunk), "it was handed out");
         inbound.skip(4);
-        // What is no publish is handed out up to the next one, whose bit can be set.
+        // Another frame is handed out with those up to the next publish, whose bit can still be set.
         let qos = inbound.next().unwrap().unwrap();
         assert!(!chunk.holds(qos));
         let chunk = inbound.chunk_of(qos);

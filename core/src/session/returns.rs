@@ -3,9 +3,8 @@
 //! A return carries no delivery tag. It shows the exchange, the routing key, the whole content header of the message, and the
 //! body. The publishes that may come back are outstanding here, each by what a return shows of it ([`Shows`]):
 //!
-//! * **by its header**, a digest of the content header. It is made when the publish is forwarded. So are the publishes for which
-//!   the client asks for returns, and those whose id a return does not show, or not in the right place (`id = "body"`,
-//!   `forward_to`).
+//! * **by its header**, a digest of the content header. It is made when the publish is forwarded. This is done for the publishes
+//!   for which the client asks for returns, and for those whose claim a return does not show (`id = "body"`, `forward_to`).
 //! * **by its claim**, for all other publishes for which Hapax sets the mandatory bit: that is nearly every message. A ledger
 //!   has their claims anyway, so this costs nothing until a return comes. Then an index over the claims is built. It is kept
 //!   while returns keep coming: until as many publishes were settled since the last return as were looked at to build it, or as
@@ -82,7 +81,7 @@ pub(super) enum Shows {
     Claim(ReturnKey),
 }
 
-/// What a return shows.
+/// The facts that a return shows.
 #[derive(Clone, Debug)]
 pub(super) struct Shown {
     /// its exchange, routing key and header
@@ -94,7 +93,7 @@ pub(super) struct Shown {
     pub(super) kept: bool,
 }
 
-/// Who hears of a return.
+/// The one who hears of a return.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Told {
     /// The client. It is the return of this publish, if one is known.

@@ -193,7 +193,7 @@ fn p07_client_only_an_unroutable_message_is_forgotten_when_it_comes_back() {
     pair.upstream(m("a").returned(1) + m("c").mandatory().returned(1));
     assert_eq!(pair.to_client(), m("c").mandatory().returned(1));
     assert_eq!(["a", "b", "c"].map(|id| desk.is_seen(id)), [false, true, false]);
-    // What it looks like none of may be any of them.
+    // It looks like none of them, so it may be any.
     pair.upstream(m("other").returned(1));
     assert_eq!((pair.to_client(), desk.is_seen("b")), (Frames::none(), false));
     // It is found when confirms are selected by then.
@@ -377,6 +377,36 @@ fn p04_a_return_of_what_was_published_before_is_passed_on() {
     assert!(desk.is_seen("a"));
 }
 
+#[test]
+fn p04_a_return_of_what_was_published_while_the_window_was_off_is_passed_on() {
+    let desk = verifying(|plan| plan.rules.confirms = ConfirmRule::ClientOnly);
+    let mut pair = desk.pair();
+    let asked = m("asked").mandatory();
+    desk.window.set_mode(Mode::Off);
+    pair.client(asked.publish(1));
+    desk.window.set_mode(Mode::Enforce);
+    pair.client(m("a").publish(1));
+    pair.upstream(asked.returned(1));
+    assert_eq!(pair.to_client(), asked.returned(1));
+    assert!(!desk.is_seen("a"), "it may have been a, with an altered id");
+}
+
+/// Without confirms, only the last 4,096 are remembered. A client that has never asked for a return gets none all the same.
+#[test]
+fn p07_client_only_returns_of_what_is_forgotten_are_nobody_s() {
+    let desk = verifying(|plan| {
+        plan.rules.confirms = ConfirmRule::ClientOnly;
+        plan.limits.capacity = 10_000;
+    });
+    let mut pair = desk.pair();
+    let ids: Vec<String> = (0..5_000).map(|n| format!("{n}")).collect();
+    ids.iter().for_each(|id| pair.client(m(id).publish(1)));
+    pair.to_upstream();
+    ids.iter().for_each(|id| pair.upstream(m(id).returned(1)));
+    assert_eq!(pair.to_client(), Frames::none());
+    assert!(ids.iter().skip(904).all(|id| !desk.is_seen(id)));
+}
+
 /// The end of the channel or of the connection does not make a returned message stored.
 #[test]
 fn p06_what_came_back_is_not_kept_in_doubt() {
@@ -427,7 +457,7 @@ fn p01_the_bit_is_not_set_for_a_delayed_exchange_that_any_connection_has_declare
     two.to_client();
     two.client(delayed("a").publish(1));
     assert_eq!((two.to_upstream(), two.to_client()), (Frames::none(), ack(1, 4)), "it is seen");
-    // Of another exchange, nothing is known.
+    // Another exchange is not concerned.
     publish_as(&mut two, &m("b"), &m("b").mandatory());
     one.client(exchange_delete(1, "later"));
     publish_as(&mut two, &delayed("c"), &delayed("c").mandatory());
@@ -564,6 +594,23 @@ fn p17_cost_of_returns_that_the_client_has_not_asked_for() {
         frames.collect::<Vec<u8>>()
     };
     assert_linear("few returns", 500, |n| prepare(n, seldom(n)), hear);
+    // Very many others are outstanding, and nothing is known of them.
+    let among_others = |n: usize| {
+        let desk = verifying(|plan| plan.settings.max_unresolved = 120_000);
+        let mut pair = desk.confirming();
+        let others = (0..n).flat_map(|_| message("x", "k").publish(1).encode());
+        pair.client_bytes(&others.collect::<Vec<_>>());
+        pair.to_upstream();
+        (desk, pair, n)
+    };
+    assert_linear("returns among others", 500, among_others, |(desk, mut pair, n)| {
+        for tag in n..2 * n {
+            pair.client(m(&format!("{tag}")).publish(1));
+            pair.upstream(m(&format!("{tag}")).returned(1) + ack(1, tag as u64 + 1));
+            (pair.to_upstream(), pair.to_client());
+        }
+        (desk, pair)
+    });
 }
 
 // ---- the immediate bit --------------------------------------------------------------------------------------------------

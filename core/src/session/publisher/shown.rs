@@ -1,4 +1,4 @@
-//! What a `basic.return` shows of its publish: see [`Shown`].
+//! Reads the facts that a `basic.return` shows of its publish: see [`Shown`].
 
 use super::reading::Reading;
 use crate::session::cx::Cx;
@@ -9,7 +9,7 @@ use crate::wire::emit;
 use crate::wire::method::Return;
 use crate::wire::properties::{ContentHeader, IdSource, IdValue};
 
-/// The header of a message that a delayed-message exchange keeps for so many milliseconds.
+/// The header that tells a delayed-message exchange for how many milliseconds to keep a message.
 const DELAY: &str = "x-delay";
 
 /// Reads what a return shows. `header` is its content header.
