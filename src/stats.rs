@@ -4,6 +4,8 @@
 
 use hapax_core::session::SessionListener;
 use hapax_core::wire::BadHeader;
+use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -14,6 +16,9 @@ pub const LATENCY_BOUNDS_US: [u64; 17] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
+
+/// Exchanges of which is said once that they return everything. Of others, nothing is said.
+const RETURNING: usize = 1_024;
 
 /// The counters. There is one set per process.
 #[derive(Debug, Default)]
@@ -30,6 +35,8 @@ pub struct Stats {
     bad_headers: [AtomicU64; BadHeader::ALL.len()],
     unverified: AtomicU64,
     latency: Histogram,
+    /// exchanges of which was said that they return everything: vhost and name
+    returning: Mutex<HashSet<Box<[u8]>>>,
     /// written by [`crate::net`]
     pub(crate) memory: MemoryCounters,
 }
@@ -147,6 +154,23 @@ impl SessionListener for Stats {
             user = user.unwrap_or("?"),
             "the user's limit of channels (max-channels) leaves none for hapax to verify its rights on: one connection was closed; \
              until tomorrow, duplicates of this user pass where no ack has shown its right lately; allow it one channel more"
+        );
+    }
+
+    fn returns_everything(&self, vhost: &[u8], exchange: &[u8], returns: u32) {
+        let place = [vhost, b"\0", exchange].concat();
+        let mut known = self.returning.lock();
+        if known.len() >= RETURNING || !known.insert(place.into()) {
+            return;
+        }
+        let (vhost, exchange) = (String::from_utf8_lossy(vhost), String::from_utf8_lossy(exchange));
+        tracing::warn!(
+            %vhost,
+            %exchange,
+            returns,
+            "the broker has returned the last messages of a connection to this exchange, all of them: no queue took them, so none \
+             of their ids is remembered, and duplicates pass. Bind a queue. If the exchange keeps what it returns (a plugin), \
+             set `verify_routing = false` for its window"
         );
     }
 

@@ -587,7 +587,7 @@ mod tests {
         .chain(EvictionCause::ALL.map(|cause| accounting.evicted(cause)))
         .collect();
         assert_eq!(read, (1..=events.len() as u64).collect::<Vec<_>>());
-        assert_eq!(accounting.forgotten_total(), (12..=17).sum::<u64>());
-        assert_eq!(accounting.evicted_total(), (18..=23).sum::<u64>());
+        assert_eq!(accounting.forgotten_total(), (12..=18).sum::<u64>());
+        assert_eq!(accounting.evicted_total(), (19..=23).sum::<u64>());
     }
 }

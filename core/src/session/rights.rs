@@ -9,6 +9,7 @@
 //! key a duplicate. A user with topic permissions may write some routing keys and not others. Therefore a user who may not
 //! write every routing key there has ids of its own: the key's digest includes the credentials ([`Standing::OwnIds`]).
 
+use super::returns::half;
 use crate::window::{Key, KeyMaker, Scope, Scoped};
 use crate::wire::properties::IdValue;
 use lru::LruCache;
@@ -38,6 +39,11 @@ pub(super) struct Right(Key);
 impl Right {
     /// A right that no user has. It is given where no right was asked for.
     pub(super) const NONE: Right = Right(Key(0));
+
+    /// Returns half of the digest.
+    pub(super) fn half(self) -> u64 {
+        half(self.0)
+    }
 }
 
 /// Returns true if this exchange may be a topic exchange, as far as its name tells.

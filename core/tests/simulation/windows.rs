@@ -239,6 +239,7 @@ impl One {
             in_doubt: if plan.keep { InDoubt::Keep } else { InDoubt::Forget },
             missing_id: if plan.reject { MissingId::Reject } else { MissingId::Forward },
             confirms: ConfirmRule::Shadow,
+            verify_routing: plan.verify,
             forward_to: plan.redirect.then(|| BACKING.into()),
             republish: RepublishRule::default(),
         };
