@@ -66,7 +66,8 @@ impl ExclusiveQueues {
         };
         let (name, is_exclusive) = (declare.queue.as_str(), declare.exclusive && !declare.passive);
         if name.is_empty() || name.starts_with(RESERVED) {
-            self.is_ambiguous |= !(name.is_empty() && is_exclusive) && !self.known.contains_key(name);
+            let is_own = name.is_empty() && is_exclusive || self.known.contains_key(name);
+            self.is_ambiguous |= !is_own;
         } else if is_exclusive && frame.len() <= LONGEST {
             let name = name.to_owned();
             self.learn(name, Some(declare), frame.len());

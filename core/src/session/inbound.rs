@@ -116,7 +116,7 @@ impl Inbound {
         } else {
             let mut read = buf.split_to(end);
             if !self.numbers.is_empty() {
-                self.numbers.from_client(&mut read);
+                self.numbers.as_upstream(&mut read);
                 self.frames.iter_mut().for_each(|frame| frame.channel = self.numbers.upstream(frame.channel));
             }
             self.read = read.freeze();
