@@ -156,7 +156,7 @@ impl Inbound {
         } else {
             self.rest = buf.split_to(end);
             if !self.numbers.is_empty() {
-                self.numbers.from_client(&mut self.rest);
+                self.numbers.as_upstream(&mut self.rest);
                 self.frames.iter_mut().for_each(|frame| frame.channel = self.numbers.upstream(frame.channel));
             }
         }
