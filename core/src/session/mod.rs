@@ -140,7 +140,7 @@ pub trait SessionListener: Send + Sync + Debug {
     /// Counts a publish that is forwarded unjudged, because there was no channel to verify its user's right on.
     fn unverified(&self);
     /// Tells that the broker has closed a connection of this user (if its name is known) because its limit of channels leaves none
-    /// to verify rights on. It is told once a day for each user.
+    /// to verify rights on. Called once a day for each user.
     fn channel_limited(&self, user: Option<&str>);
     /// Notes that so many messages in a row came back from an exchange on one connection, and none was stored.
     fn returns_everything(&self, vhost: &[u8], exchange: &[u8], returns: u32);

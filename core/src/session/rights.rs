@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Proofs kept for the whole process (48 bytes each).
 const KEPT: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
-/// Refusals kept for the whole process. They are apart from the proofs, so that one user's refusals push out nobody's proofs.
+/// Refusals kept for the whole process. They have a map of their own, so that one user's refusals do not push out the proofs of others.
 const REFUSALS_KEPT: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 /// Proofs that a session keeps for itself, so that it seldom locks the common map.
 const KEPT_BY_SESSION: usize = 1_024;
