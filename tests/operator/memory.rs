@@ -54,7 +54,7 @@ fn settles_at(most: usize, before: usize) -> usize {
     }
 }
 
-/// What is said must be what the process has grown by, when the allocator has given back what it does not need.
+/// Compares the stated bytes with the growth of the process, when the allocator has given back unused memory.
 fn near(what: &str, said: u64, before: usize) {
     let said_bytes = usize::try_from(said).unwrap();
     let grown = settles_at(said_bytes + said_bytes / 10, before);
@@ -79,7 +79,7 @@ fn pressed_child() {
         one.bytes, one.store_bytes, one.ghost.bytes, one.what_if.bytes
     );
     assert!((40.0..56.0).contains(&one.bytes_per_id), "{} bytes an id", one.bytes_per_id);
-    // What a window of the recommended capacity would take is what one takes.
+    // A window of the recommended capacity takes what was stated.
     let (ids, bytes) = (one.recommended_capacity.unwrap(), one.recommended_bytes.unwrap());
     let before = resident("VmRSS:");
     let roomy: Vec<Watched> = (0..20).map(|_| window(usize::try_from(ids).unwrap())).collect();
