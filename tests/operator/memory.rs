@@ -37,6 +37,8 @@ fn fill(watched: &Watched, ids: u64, from: Instant) -> Instant {
             other => panic!("{n}: {other:?}"),
         }
     }
+    // A TTL of traffic begins with the first tick.
+    now += Duration::from_secs(2);
     watched.tick(now);
     now
 }
@@ -60,7 +62,7 @@ fn near(what: &str, said: u64, before: usize) {
     let grown = settles_at(said_bytes + said_bytes / 10, before);
     let ratio = said as f64 / grown as f64;
     println!("{what}: {said} bytes said, {grown} grown, {ratio:.3}");
-    assert!((0.88..=1.12).contains(&ratio), "{what}: {said} bytes said, {grown} grown");
+    assert!((0.85..=1.15).contains(&ratio), "{what}: {said} bytes said, {grown} grown");
 }
 
 /// Windows of 1,000 ids that get 20,000 ids each: a hundred of them, so that pages do not matter.
