@@ -1,6 +1,7 @@
 //! The names of the properties and headers of a message, for advice on where an id may be. Values are passed over.
 
 use super::WireError;
+use super::field::Field;
 use super::properties::BASIC;
 use super::reader::Reader;
 
@@ -67,7 +68,7 @@ impl<'a> Names<'a> {
         let mut reader = Reader::new(table);
         while !reader.is_empty() && self.len < MOST {
             self.push(reader.shortstr("name of a header")?);
-            super::properties::skip_field(&mut reader)?;
+            Field::read(&mut reader)?;
         }
         Ok(())
     }

@@ -193,6 +193,11 @@ pub fn capacity_at_start(engine: EngineKind, budget: usize, weight: u32, weights
     plan::capacity_for(&cost, usize::try_from(share).unwrap_or(usize::MAX))
 }
 
+/// Returns the most bytes that a full window of this engine and capacity takes.
+pub fn full_bytes(engine: EngineKind, capacity: usize) -> usize {
+    full(engine.bytes_at(capacity), capacity) + FIXED
+}
+
 /// Returns the least bytes that a window of this engine takes as a part of the budget.
 pub fn least_bytes(engine: EngineKind) -> usize {
     full(engine.bytes_at(FLOOR), FLOOR) + FIXED
