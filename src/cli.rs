@@ -292,12 +292,7 @@ mod tests {
     fn what_is_for_a_start_is_refused_where_nothing_is_started() {
         let error = parse("hapax --config a.toml top").expect_err("not for top");
         assert!(error.to_string().contains("--config is for a relay that is started"), "{error}");
-        for line in [
-            "hapax windows set w",
-            "hapax top --once",
-            "hapax ids get w",
-            "hapax completions",
-        ] {
+        for line in ["hapax windows set w", "hapax top --once", "hapax ids get w", "hapax completions"] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

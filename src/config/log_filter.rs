@@ -40,8 +40,7 @@ const LIBRARIES: [&str; 7] = ["axum", "hyper", "hyper_util", "mio", "tokio", "to
 /// The Jaro-Winkler similarity from which on a word gets a suggestion.
 const ALIKE: f64 = 0.75;
 /// What to write.
-const FIX: &str =
-    "write error, warn, info, debug, trace or off, and more for single targets, as in \"info,hapax::net=debug\"";
+const FIX: &str = "write error, warn, info, debug, trace or off, and more for single targets, as in \"info,hapax::net=debug\"";
 
 /// Parses a filter. Returns it in the words of `tracing_subscriber`.
 pub(super) fn parse(text: &str) -> Result<String, Wrong> {
@@ -51,10 +50,12 @@ pub(super) fn parse(text: &str) -> Result<String, Wrong> {
         match part.split_once('=') {
             Some((name, level)) => {
                 let name = target(name.trim()).map_err(|why| wrong(text, &why))?;
-                single.push(format!("{name}={}", self::level(level.trim()).map_err(|why| wrong(text, &why))?));
+                single
+                    .push(format!("{name}={}", self::level(level.trim()).map_err(|why| wrong(text, &why))?));
             }
             None if is_target(part) && level(part).is_err() => {
-                let why = Why { what: format!("{part:?} has no level"), fix: format!("write \"{part}=debug\"") };
+                let why =
+                    Why { what: format!("{part:?} has no level"), fix: format!("write \"{part}=debug\"") };
                 return Err(wrong(text, &why));
             }
             None => {
@@ -89,7 +90,8 @@ fn level(word: &str) -> Result<&'static str, Why> {
     if let Some((name, _)) = LEVELS.iter().find(named) {
         return Ok(name);
     }
-    let words = LEVELS.iter().flat_map(|(name, others)| others.iter().chain([name]).map(move |word| (*word, *name)));
+    let words =
+        LEVELS.iter().flat_map(|(name, others)| others.iter().chain([name]).map(move |word| (*word, *name)));
     let what = format!("{word:?} is no level");
     Err(match alike(&lower, words) {
         Some(level) => Why { what, fix: format!("did you mean \"{level}\"?") },
@@ -114,10 +116,12 @@ fn target(name: &str) -> Result<&str, Why> {
 
 fn is_target(name: &str) -> bool {
     let modules: Vec<&str> = name.split("::").collect();
-    let valid = |module: &&str| !module.is_empty() && module.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let valid =
+        |module: &&str| !module.is_empty() && module.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     let begins = |target: &str| target == modules.iter().take(2).copied().collect::<Vec<_>>().join("::");
     modules.iter().all(|module| valid(&module))
-        && (TARGETS.iter().any(|target| begins(target)) || modules.first().is_some_and(|first| LIBRARIES.contains(first)))
+        && (TARGETS.iter().any(|target| begins(target))
+            || modules.first().is_some_and(|first| LIBRARIES.contains(first)))
 }
 
 /// Returns what belongs to the candidate that looks most like this word, if it looks like it at all.

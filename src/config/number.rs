@@ -14,7 +14,8 @@
 use std::time::Duration;
 
 /// How to write a count.
-pub(crate) const COUNT: &str = "write a whole number, as in 2000000, 500k or 1.5M (k, M, G: thousand, million, billion)";
+pub(crate) const COUNT: &str =
+    "write a whole number, as in 2000000, 500k or 1.5M (k, M, G: thousand, million, billion)";
 /// How to write a duration.
 pub(crate) const DURATION: &str =
     "write a duration, as in 500ms, 30s, 10m or 1h 30m; a number without a unit counts seconds";
@@ -101,12 +102,12 @@ struct Decimal {
 impl Decimal {
     /// Takes a number from the beginning of a text. Returns it and the rest.
     fn split(text: &str) -> Option<(Decimal, &str)> {
-        let end = text
-            .find(|c: char| !c.is_ascii_digit() && !matches!(c, '_' | ',' | '.'))
-            .unwrap_or(text.len());
+        let end =
+            text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '_' | ',' | '.')).unwrap_or(text.len());
         let (number, rest) = text.split_at_checked(end)?;
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+        let is_number =
+            |digits: &str| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
         if number.contains('.') && !is_number(fraction) || !is_grouped(whole) {
             return None;
         }
@@ -124,7 +125,10 @@ impl Decimal {
 
 /// Returns true for digits that may be grouped: by `_` anywhere between them, or by commas into threes.
 fn is_grouped(whole: &str) -> bool {
-    let digits = |part: &str| !part.is_empty() && part.split('_').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+    let digits = |part: &str| {
+        !part.is_empty()
+            && part.split('_').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+    };
     let mut parts = whole.split(',');
     let first = parts.next().unwrap_or_default();
     let rest: Vec<&str> = parts.collect();

@@ -103,7 +103,11 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         write_window(window, out)?;
     }
     let windows = about_bytes(warnings::windows_bytes(config));
-    writeln!(out.text, "\n# memory when full: all windows {windows}, connections at most {} (limits.memory)", about_bytes(limits.memory))
+    writeln!(
+        out.text,
+        "\n# memory when full: all windows {windows}, connections at most {} (limits.memory)",
+        about_bytes(limits.memory)
+    )
 }
 
 fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result {
@@ -126,6 +130,7 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.word("mode", limits.mode)?;
     out.word("in_doubt", rules.in_doubt)?;
     out.word("missing_id", rules.missing_id)?;
+    out.word("republish", rules.republish)?;
     out.raw("refresh_on_duplicate", limits.refresh_on_duplicate)?;
     out.raw("waiters_per_id", limits.waiters_per_id)?;
     if let Some(exchange) = &rules.forward_to {

@@ -56,7 +56,11 @@ pub(super) fn names(value: &DeValue<'_>) -> Result<Vec<String>, Wrong> {
 
 /// Parses a count within bounds: an integer, or a string as [`number::count`] reads it.
 pub(super) fn count(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<usize, Wrong> {
-    let fix = format!("write a number from {} to {}, as in 2000000, \"500k\" or \"1.5M\"", bounds.start(), bounds.end());
+    let fix = format!(
+        "write a number from {} to {}, as in 2000000, \"500k\" or \"1.5M\"",
+        bounds.start(),
+        bounds.end()
+    );
     match value {
         DeValue::Integer(integer) => {
             within(i128::from_str_radix(integer.as_str(), integer.radix()).ok(), integer, bounds, fix)

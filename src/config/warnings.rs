@@ -38,7 +38,8 @@ fn warn_memory(config: &Config, memory: usize, report: &mut Report) {
         return;
     }
     let largest = config.windows.iter().enumerate().max_by_key(|(_, window)| window_bytes(window));
-    let source = largest.map_or(Source::Default, |(index, _)| report.source(&format!("window.{index}.capacity")));
+    let source =
+        largest.map_or(Source::Default, |(index, _)| report.source(&format!("window.{index}.capacity")));
     report.warning(
         &source,
         format!(
@@ -54,14 +55,20 @@ fn warn_memory(config: &Config, memory: usize, report: &mut Report) {
 /// Warns of patterns that are written in another language than that of [`Pattern`], so that no name fits them.
 fn warn_patterns(config: &Config, report: &mut Report) {
     for (index, window) in config.windows.iter().enumerate() {
-        let patterns = [("vhost", &window.vhost, vhost_trouble(&window.vhost)), ("exchange", &window.exchange, exchange_trouble(&window.exchange))];
+        let patterns = [
+            ("vhost", &window.vhost, vhost_trouble(&window.vhost)),
+            ("exchange", &window.exchange, exchange_trouble(&window.exchange)),
+        ];
         for (key, pattern, trouble) in patterns {
             let Some((why, instead)) = trouble else { continue };
             let source = report.source(&format!("window.{index}.{key}"));
             let name = &window.rules.name;
             report.warning(
                 &source,
-                format!("window \"{name}\": `{key}` is \"{}\", which fits no name that is likely: {why}", pattern.as_str()),
+                format!(
+                    "window \"{name}\": `{key}` is \"{}\", which fits no name that is likely: {why}",
+                    pattern.as_str()
+                ),
                 instead,
             );
         }
@@ -73,7 +80,10 @@ type Trouble = Option<(&'static str, String)>;
 
 fn vhost_trouble(pattern: &Pattern) -> Trouble {
     match pattern.as_str() {
-        "" => Some(("no vhost has an empty name", "write \"/\" for the default vhost, or \"*\" for all".to_owned())),
+        "" => Some((
+            "no vhost has an empty name",
+            "write \"/\" for the default vhost, or \"*\" for all".to_owned(),
+        )),
         "%2F" | "%2f" => Some(("a vhost is not written as in a URL", "write \"/\"".to_owned())),
         text => pattern_trouble(text),
     }
@@ -91,9 +101,15 @@ fn exchange_trouble(pattern: &Pattern) -> Trouble {
 fn pattern_trouble(text: &str) -> Trouble {
     let inner = text.strip_prefix('^').unwrap_or(text);
     let inner = inner.strip_suffix('$').unwrap_or(inner);
-    let is_regex = inner != text || inner.contains(".*") && (inner.starts_with(".*") || inner.contains(['(', '+']));
+    let is_regex =
+        inner != text || inner.contains(".*") && (inner.starts_with(".*") || inner.contains(['(', '+']));
     if is_regex {
-        let glob = inner.replace(".*", "*").replace(".+", "?*").replace('(', "{").replace(')', "}").replace('|', ",");
+        let glob = inner
+            .replace(".*", "*")
+            .replace(".+", "?*")
+            .replace('(', "{")
+            .replace(')', "}")
+            .replace('|', ",");
         return Some(("this is no regular expression; * alone is any text", format!("write \"{glob}\"")));
     }
     if text.contains('|') {
@@ -103,7 +119,10 @@ fn pattern_trouble(text: &str) -> Trouble {
     if text.contains('#') {
         return Some((
             "# is of binding keys, and means nothing here",
-            format!("write \"{}\": * is any text, also with dots; and it is the exchange's name that is compared, not the routing key", text.replace('#', "*")),
+            format!(
+                "write \"{}\": * is any text, also with dots; and it is the exchange's name that is compared, not the routing key",
+                text.replace('#', "*")
+            ),
         ));
     }
     if text.trim() != text {
@@ -113,7 +132,10 @@ fn pattern_trouble(text: &str) -> Trouble {
         return Some(("a comma does not mean \"or\" here", format!("write \"{{{text}}}\"")));
     }
     if !text.contains(['*', '{']) && text.len() > 255 {
-        return Some(("AMQP carries names of up to 255 bytes", "write the name of a vhost or exchange that exists".to_owned()));
+        return Some((
+            "AMQP carries names of up to 255 bytes",
+            "write the name of a vhost or exchange that exists".to_owned(),
+        ));
     }
     None
 }
@@ -132,7 +154,8 @@ fn warn_all_local(config: &Config, report: &mut Report) {
     let (what, fix) = if config.loopback_users.is_empty() {
         (
             format!("{what}: `loopback_users` is empty, so guest can log in from anywhere"),
-            "write loopback_users = [\"guest\"], or be sure that guest has no password that others know".to_owned(),
+            "write loopback_users = [\"guest\"], or be sure that guest has no password that others know"
+                .to_owned(),
         )
     } else {
         (
@@ -208,9 +231,16 @@ mod tests {
             assert_eq!(found.len(), 1, "{text:?}: {found:?}");
             assert!(found[0].0.contains(text) && found[0].1.starts_with(fix), "{text:?}: {found:?}");
         }
-        for (key, text) in
-            [("exchange", ""), ("exchange", "orders.*"), ("exchange", "{a,b}"), ("exchange", "a.b"), ("exchange", "amq.topic"), ("vhost", "/"), ("vhost", "/prod"), ("vhost", "*")]
-        {
+        for (key, text) in [
+            ("exchange", ""),
+            ("exchange", "orders.*"),
+            ("exchange", "{a,b}"),
+            ("exchange", "a.b"),
+            ("exchange", "amq.topic"),
+            ("vhost", "/"),
+            ("vhost", "/prod"),
+            ("vhost", "*"),
+        ] {
             assert_eq!(warnings(&format!("[[window]]\nname = \"w\"\n{key} = '{text}'\n")), [], "{text:?}");
         }
     }

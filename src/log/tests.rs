@@ -110,14 +110,30 @@ fn strictly(line: &str) -> Vec<(String, serde_json::Value)> {
 #[test]
 fn json_has_each_key_once_and_numbers_are_numbers() {
     let line = logged(LogFormat::Json, false, || {
-        tracing::warn!(level = "high", target = 7, timestamp = true, message_ = "m", r#type = 0.5, nan = f64::NAN, small = -3_i64, big = u64::MAX, "{}", "told");
+        tracing::warn!(
+            level = "high",
+            target = 7,
+            timestamp = true,
+            message_ = "m",
+            r#type = 0.5,
+            nan = f64::NAN,
+            small = -3_i64,
+            big = u64::MAX,
+            "{}",
+            "told"
+        );
     });
     let pairs = strictly(&line);
     let keys: Vec<&str> = pairs.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(keys[..3], ["timestamp", "level", "target"], "{line}");
-    let value = |key: &str| &pairs.iter().find(|(other, _)| other == key).unwrap_or_else(|| panic!("{key} in {line}")).1;
+    let value = |key: &str| {
+        &pairs.iter().find(|(other, _)| other == key).unwrap_or_else(|| panic!("{key} in {line}")).1
+    };
     assert_eq!((value("level"), value("level_")), (&"WARN".into(), &"high".into()));
-    assert_eq!((value("target_"), value("timestamp_"), value("type")), (&7.into(), &true.into(), &0.5.into()));
+    assert_eq!(
+        (value("target_"), value("timestamp_"), value("type")),
+        (&7.into(), &true.into(), &0.5.into())
+    );
     assert_eq!((value("message"), value("message_")), (&"told".into(), &"m".into()));
     assert_eq!((value("small"), value("big")), (&(-3).into(), &u64::MAX.into()));
     assert!(value("nan").is_null());

@@ -115,7 +115,10 @@ fn every_log_line_is_json_with_each_key_once() {
         }
     }
     let with = |key: &str, value: &str| {
-        lines.iter().find(|line| line.get(key).is_some_and(|v| v == value)).unwrap_or_else(|| panic!("{value}"))
+        lines
+            .iter()
+            .find(|line| line.get(key).is_some_and(|v| v == value))
+            .unwrap_or_else(|| panic!("{value}"))
     };
     let resized = with("message", "capacity changed");
     assert_eq!((&resized["from"], &resized["to"]), (&1_000_000.into(), &2000.into()), "numbers are numbers");

@@ -28,3 +28,7 @@ mod pressure_story;
 mod tenants;
 mod terminal;
 mod unit;
+
+/// The program's own allocator: a test that measures resident memory measures what the program would take.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

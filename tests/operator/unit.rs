@@ -49,7 +49,9 @@ fn check_as_nobody(binary: &Path, config: &Path, credentials: &Path) -> (Option<
 
 /// Gives one user the right to read, as systemd does where it cannot give the file away: an access list.
 fn let_read(path: &Path, user: u32) -> bool {
-    let entry = |tag: u16, may: u16, id: u32| [&tag.to_le_bytes()[..], &may.to_le_bytes(), &id.to_le_bytes()].concat();
+    let entry = |tag: u16, may: u16, id: u32| {
+        [&tag.to_le_bytes()[..], &may.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
     let nobody_else = u32::MAX;
     let list = [
         2_u32.to_le_bytes().to_vec(),
@@ -126,10 +128,12 @@ fn without_systemd_its_folder_is_an_error_with_the_way_out() {
         0o644,
     );
     let name = config.to_str().expect("UTF-8");
-    let (code, _, stderr) =
-        run(hapax(&["check", "--config", name]).env_remove("CREDENTIALS_DIRECTORY"));
+    let (code, _, stderr) = run(hapax(&["check", "--config", name]).env_remove("CREDENTIALS_DIRECTORY"));
     assert_eq!(code, Some(2));
-    assert!(stderr.contains("hapax.toml:2: ") && stderr.contains("CREDENTIALS_DIRECTORY is not set"), "{stderr}");
+    assert!(
+        stderr.contains("hapax.toml:2: ") && stderr.contains("CREDENTIALS_DIRECTORY is not set"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -140,7 +144,11 @@ fn the_unit_loads_the_files_that_the_documents_name() {
     for document in ["config/hapax.toml", "config/hapax.service", "docs/operations.md"] {
         let text = fs::read_to_string(document).expect("there");
         for name in &loaded {
-            assert!(text.contains(&format!("${{CREDENTIALS_DIRECTORY}}/{name}")) || document.ends_with(".md") && text.contains(name), "{name} in {document}");
+            assert!(
+                text.contains(&format!("${{CREDENTIALS_DIRECTORY}}/{name}"))
+                    || document.ends_with(".md") && text.contains(name),
+                "{name} in {document}"
+            );
         }
     }
     // systemd's own opinion, where it is installed. The binary is not installed here.

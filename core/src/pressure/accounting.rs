@@ -39,6 +39,7 @@ pub struct Accounting {
     stripes: Box<[Stripe; STRIPES]>,
     ages: CacheAligned<Mutex<Ages>>,
     in_flight: Counter,
+    republished: Counter,
     no_id: Counter,
     bypassed: Counter,
     promoted: Counter,
@@ -73,6 +74,11 @@ impl Accounting {
     /// Returns the verdicts *in flight*: publishes that had to wait. Each one is counted again by its final verdict.
     pub fn in_flight(&self) -> u64 {
         self.in_flight.value()
+    }
+
+    /// Returns the verdicts *republished*: publishes of consumers that had got the message before.
+    pub fn republished(&self) -> u64 {
+        self.republished.value()
     }
 
     /// Returns the publishes without an id.
@@ -146,6 +152,7 @@ impl Accounting {
                 fresh: totals.fresh,
                 duplicate: totals.duplicate,
                 in_flight: self.in_flight(),
+                republished: self.republished(),
                 no_id: self.no_id(),
                 bypassed: self.bypassed(),
             },
@@ -324,6 +331,7 @@ impl Accounting {
             }
             Event::Flushed => self.flush(),
             Event::InFlight => add(&self.in_flight.0),
+            Event::Republished { .. } => add(&self.republished.0),
             Event::NoId => add(&self.no_id.0),
             Event::Bypassed => add(&self.bypassed.0),
             Event::Promoted => add(&self.promoted.0),
@@ -451,11 +459,21 @@ fn log(window: &str, before: Level, facts: &Facts) {
     let (pressure, coverage) = (hundredths(*pressure), hundredths(*coverage));
     match level {
         Level::Critical if before < *level => tracing::warn!(
-            window, pressure, coverage, escaped, capacity, recommended,
+            window,
+            pressure,
+            coverage,
+            escaped,
+            capacity,
+            recommended,
             "the window is too small: ids are forgotten before their TTL is over; set its capacity to the recommended one"
         ),
         Level::High if before < *level => tracing::warn!(
-            window, pressure, coverage, escaped, capacity, recommended,
+            window,
+            pressure,
+            coverage,
+            escaped,
+            capacity,
+            recommended,
             "the window is nearly too small for its traffic; raise its capacity to the recommended one"
         ),
         _ => tracing::info!(
@@ -490,6 +508,7 @@ mod tests {
             Event::Fresh { claim: Claim::Digest(key) },
             Event::Duplicate { claim: Claim::Digest(key), now },
             Event::InFlight,
+            Event::Republished { claim: Claim::Digest(key) },
             Event::NoId,
             Event::Bypassed,
             Event::Committed { claim: Claim::Digest(key), now, until },
@@ -514,6 +533,7 @@ mod tests {
             accounting.fresh(),
             accounting.duplicate(),
             accounting.in_flight(),
+            accounting.republished(),
             accounting.no_id(),
             accounting.bypassed(),
             accounting.committed(),
@@ -527,7 +547,7 @@ mod tests {
         .chain(EvictionCause::ALL.map(|cause| accounting.evicted(cause)))
         .collect();
         assert_eq!(read, (1..=events.len() as u64).collect::<Vec<_>>());
-        assert_eq!(accounting.forgotten_total(), (11..=16).sum::<u64>());
-        assert_eq!(accounting.evicted_total(), (17..=21).sum::<u64>());
+        assert_eq!(accounting.forgotten_total(), (12..=17).sum::<u64>());
+        assert_eq!(accounting.evicted_total(), (18..=23).sum::<u64>());
     }
 }

@@ -324,7 +324,7 @@ impl Connection {
             }
             (ClientState::Live, Meaning::Identified) => {
                 out.upstream.forward(frame);
-                self.link.identify(&self.sides.handshake);
+                self.link.identify(&self.sides.handshake, self.peer);
             }
             (ClientState::Live, Meaning::Instead(_) | Meaning::Opened | Meaning::Pass) => {
                 out.upstream.forward(frame);
@@ -365,7 +365,7 @@ impl Connection {
             Meaning::CloseOk => self.drop_upstream(now),
             meaning @ (Meaning::Opened | Meaning::Pass | Meaning::Tuned { .. } | Meaning::Identified) => {
                 if meaning == Meaning::Opened {
-                    self.link.identify(&self.sides.handshake);
+                    self.link.identify(&self.sides.handshake, self.peer);
                 }
                 if !self.sides.client.is_told() {
                     self.link.out.client.forward(frame);
@@ -564,7 +564,8 @@ impl Connection {
 /// Returns true if a `start-ok` says that its client understands a `connection.close` as the answer to its login.
 fn takes_refusal(method: &AMQPClass) -> bool {
     let AMQPClass::Connection(AMQPMethod::StartOk(start_ok)) = method else { return false };
-    let Some(AMQPValue::FieldTable(capabilities)) = start_ok.client_properties.inner().get("capabilities") else {
+    let Some(AMQPValue::FieldTable(capabilities)) = start_ok.client_properties.inner().get("capabilities")
+    else {
         return false;
     };
     capabilities.inner().get("authentication_failure_close") == Some(&AMQPValue::Boolean(true))

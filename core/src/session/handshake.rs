@@ -181,7 +181,8 @@ impl Handshake {
 
     /// Notes an answer of the client that only the broker can read. What follows waits for the broker's word, too.
     pub(super) fn recv_unreadable(&mut self, method: Option<MethodId>) {
-        let answers = [MethodId::CONNECTION_START_OK, MethodId::CONNECTION_SECURE_OK, MethodId::CONNECTION_OPEN];
+        let answers =
+            [MethodId::CONNECTION_START_OK, MethodId::CONNECTION_SECURE_OK, MethodId::CONNECTION_OPEN];
         if method.is_some_and(|method| answers.contains(&method)) {
             self.clients_turn = false;
         }

@@ -79,6 +79,7 @@ impl Session {
         Memory {
             held: IDLE + self.connection.memory() + total.memory,
             stuck: total.stuck,
+            spare: self.connection.link().marks.spare(),
             frame: self.connection.sides().handshake.client_limit(),
         }
     }
@@ -224,8 +225,11 @@ impl Session {
 
     /// Frees memory, because the process holds too much, and this session more than `share` bytes. Channels with memory that
     /// only the client could free are closed, because the client is not read from: the largest channel first, until the rest
-    /// is within the share.
+    /// is within the share. Before that, older deliveries are forgotten.
     pub fn handle_memory_pressure(&mut self, share: usize, now: Instant) {
+        while self.memory().held > share && self.memory().spare > 0 {
+            self.connection.link_mut().marks.halve();
+        }
         while self.connection.sides().are_live() && self.connection.channels().total().stuck > share {
             let before = self.connection.channels().total().stuck;
             let Some(id) = self.connection.channels().most_stuck() else { break };

@@ -3,14 +3,15 @@
 //!
 //! Two identities hold between calls (for moka: when no call is under way), and tests check them:
 //!
-//! * fresh = entries + evicted (all causes) + forgotten (all causes) + in flight
+//! * fresh + republished = entries + evicted (all causes) + forgotten (all causes) + in flight
 //! * committed + committed in doubt = entries + evicted (all causes)
 //!
 //! ("In flight" counts all reservations whose outcome is not known, overtaken ones included.)
 //!
 //! A publish that waits is counted as `InFlight` when it is queued, and again by its final verdict: `Fresh` with `Promoted` or
 //! `TakenOver`, or `Duplicate`, or `Refused`. The count of `Fresh` is therefore the number of forwarded publishes, that of `Duplicate`
-//! the number of publishes taken out, and that of `InFlight` the number of publishes that had to wait.
+//! the number of publishes taken out, and that of `InFlight` the number of publishes that had to wait. A publish that a consumer makes of
+//! its own delivery is counted as `Republished` and not as `Fresh`: it is forwarded, too.
 
 use super::engine::{Entry, Stamp};
 use super::{Claim, Key, Limits};
@@ -28,16 +29,19 @@ pub enum EvictionCause {
     Flush,
     /// somebody asked for this one key
     Forget,
+    /// a consumer publishes its message again: the key is in flight from now on
+    Republished,
 }
 
 impl EvictionCause {
     /// Every cause.
-    pub const ALL: [EvictionCause; 5] = [
+    pub const ALL: [EvictionCause; 6] = [
         EvictionCause::Capacity,
         EvictionCause::Expired,
         EvictionCause::Resize,
         EvictionCause::Flush,
         EvictionCause::Forget,
+        EvictionCause::Republished,
     ];
 
     /// As metrics name it.
@@ -48,6 +52,7 @@ impl EvictionCause {
             EvictionCause::Resize => "resize",
             EvictionCause::Flush => "flush",
             EvictionCause::Forget => "forget",
+            EvictionCause::Republished => "republished",
         }
     }
 }
@@ -110,6 +115,11 @@ pub enum Event {
     },
     /// verdict: in flight (the final one follows, if the publish still waits by then)
     InFlight,
+    /// a consumer publishes its message again: a new message, whatever was known of its key
+    Republished {
+        /// of which key
+        claim: Claim,
+    },
     /// a publish without an id
     NoId,
     /// a publish with `x-hapax-bypass: true`

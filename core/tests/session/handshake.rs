@@ -2,9 +2,7 @@
 
 use super::desk::Desk;
 use crate::support::frames::{Frames, protocol_header};
-use crate::support::methods::{
-    connection_open, connection_open_ok, start, start_ok_with, tune, tune_ok,
-};
+use crate::support::methods::{connection_open, connection_open_ok, start, start_ok_with, tune, tune_ok};
 use crate::support::pair::Pair;
 use std::cmp::Ordering;
 use std::ops::Add;

@@ -3,7 +3,9 @@
 
 use super::desk::{Desk, SECOND};
 use crate::support::frames::{Frames, protocol_header};
-use crate::support::methods::{connection_close_ok, connection_open, start, start_ok, start_ok_with, tune_ok};
+use crate::support::methods::{
+    connection_close_ok, connection_open, start, start_ok, start_ok_with, tune_ok,
+};
 use crate::support::pair::Pair;
 use hapax_core::session::RefusedLogin;
 
@@ -11,7 +13,7 @@ const REFUSED: &str = "connection.close 403 \"ACCESS_REFUSED - Login was refused
 
 /// A client from this address that the broker has greeted.
 fn greeted(desk: &Desk, peer: &str) -> Pair {
-    let mut pair = Pair::from(&desk.shared, peer.parse().unwrap());
+    let mut pair = Pair::from_peer(&desk.shared, peer.parse().unwrap());
     pair.client(protocol_header());
     pair.upstream(start());
     assert_eq!((pair.to_client(), pair.to_upstream()), (start(), protocol_header()));
@@ -61,7 +63,9 @@ fn who_does_not_understand_a_refusal_hears_nothing_for_three_seconds() {
 #[test]
 fn everybody_else_is_the_brokers_to_judge() {
     let desk = Desk::new();
-    for (peer, user) in [("127.0.0.1", "guest"), ("::ffff:127.3.0.1", "guest"), ("::1", "guest"), ("192.0.2.1", "bob")] {
+    for (peer, user) in
+        [("127.0.0.1", "guest"), ("::ffff:127.3.0.1", "guest"), ("::1", "guest"), ("192.0.2.1", "bob")]
+    {
         let mut pair = greeted(&desk, peer);
         pair.client(start_ok(user));
         assert_eq!(pair.to_upstream(), start_ok(user), "{peer} {user}");

@@ -11,8 +11,8 @@ use crate::support::pair::{NoSessionListener, shared};
 use hapax_core::session::Shared;
 use hapax_core::window::Windows;
 use hapax_core::window::{
-    ConfirmRule, Event, EvictionCause, InDoubt, Key, Limits, Listener, LocalWindow, MissingId, Mode, Rules,
-    Scope, Window,
+    ConfirmRule, Event, EvictionCause, InDoubt, Key, Limits, Listener, LocalWindow, MissingId, Mode,
+    RepublishRule, Rules, Scope, Window,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -231,6 +231,7 @@ impl One {
             missing_id: if plan.reject { MissingId::Reject } else { MissingId::Forward },
             confirms: ConfirmRule::Shadow,
             forward_to: plan.redirect.then(|| BACKING.into()),
+            republish: RepublishRule::default(),
         };
         let limits = Limits {
             capacity: plan.capacity,

@@ -14,7 +14,7 @@
 
 use hapax_core::window::{
     Ask, Claim, Event, ForgetCause, LocalWindow, Mailbox, Mode, Origin, OverdueCommit, Position, Remembered,
-    Rules, TakeOver, Ticket, Turn, Verdict, Wait, Window, reserve_one,
+    Republish, Rules, TakeOver, Ticket, Turn, Verdict, Wait, Window, reserve_one,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -368,6 +368,11 @@ impl Window for LateWindow {
                 false => self.judge(ask.claim, now, mailbox, ask.ticket),
             });
         }
+    }
+
+    fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
+        let Republish { reservation, beside } = self.inner.clone().republish(claim, now);
+        Republish { reservation: reservation.through(self), beside }
     }
 
     fn overdue(

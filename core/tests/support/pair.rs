@@ -9,7 +9,7 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{LoopbackUsers, Output, Rights, Session, SessionListener, Settings, Shared};
+use hapax_core::session::{Hosts, LoopbackUsers, Output, Rights, Session, SessionListener, Settings, Shared};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
 use hapax_core::wire::emit::HEARTBEAT;
@@ -74,7 +74,15 @@ pub fn shared(
     listener: Arc<dyn SessionListener>,
 ) -> Arc<Shared> {
     let keys = KeyMaker::new((1, 2));
-    Arc::new(Shared { settings, keys, windows, rights: Rights::default(), loopback_users: LoopbackUsers::new(["guest"]), listener })
+    Arc::new(Shared {
+        settings,
+        keys,
+        windows,
+        rights: Rights::default(),
+        hosts: Hosts::default(),
+        loopback_users: LoopbackUsers::new(["guest"]),
+        listener,
+    })
 }
 
 /// A session with a test at both ends.
@@ -99,12 +107,17 @@ pub struct Pair {
 impl Pair {
     /// A client has just connected; the session dials and finds an upstream.
     pub fn new(shared: &Arc<Shared>) -> Pair {
-        Pair::at(shared, epoch())
+        Pair::at(shared, LOCALHOST, epoch())
+    }
+
+    /// The same from another address.
+    pub fn from_peer(shared: &Arc<Shared>, peer: IpAddr) -> Pair {
+        Pair::at(shared, peer, epoch())
     }
 
     /// Another client of the same process, at the same moment.
     pub fn beside(&self) -> Pair {
-        let mut pair = Pair::at(&self.shared, self.now);
+        let mut pair = Pair::at(&self.shared, LOCALHOST, self.now);
         pair.proving = self.proving;
         pair
     }
@@ -115,16 +128,7 @@ impl Pair {
         self
     }
 
-    /// A client with this address has just connected.
-    pub fn from(shared: &Arc<Shared>, peer: IpAddr) -> Pair {
-        Pair::with(shared, peer, epoch())
-    }
-
-    fn at(shared: &Arc<Shared>, now: Instant) -> Pair {
-        Pair::with(shared, LOCALHOST, now)
-    }
-
-    fn with(shared: &Arc<Shared>, peer: IpAddr, now: Instant) -> Pair {
+    fn at(shared: &Arc<Shared>, peer: IpAddr, now: Instant) -> Pair {
         let mut pair = Pair {
             session: Session::new(shared.clone(), peer, now),
             shared: shared.clone(),

@@ -224,7 +224,9 @@ mod tests {
                 mode: Some(Mode::Off)
             }
         );
-        for (text, millis) in [("0.001", 1), ("90", 90_000), ("\"1ms\"", 1), ("\"20\"", 20_000), ("31536000", 31_536_000_000)] {
+        for (text, millis) in
+            [("0.001", 1), ("90", 90_000), ("\"1ms\"", 1), ("\"20\"", 20_000), ("31536000", 31_536_000_000)]
+        {
             let ttl = parse(&format!("{{\"ttl\": {text}}}")).ttl;
             assert_eq!(ttl, Some(Duration::from_millis(millis)), "{text}");
         }

@@ -75,9 +75,9 @@ pub(super) async fn stream(
     let begin = Instant::from_std(now.instant);
     let recording = Recording { recorder, begin, end: begin + span, left, sent: 0, samples: Vec::new() };
     // serde_json sorts keys, so `hapax_record` comes first.
-    let setting = window.capacity().map(|capacity| {
-        serde_json::json!({ "capacity": capacity, "ttl_seconds": window.ttl().as_secs_f64() })
-    });
+    let setting = window.capacity().map(
+        |capacity| serde_json::json!({ "capacity": capacity, "ttl_seconds": window.ttl().as_secs_f64() }),
+    );
     let head = serde_json::json!({ "hapax_record": 1, "setting": setting, "window": name, "started": now.iso(now.instant) });
     let lines = futures_util::stream::unfold(StreamState::Head(format!("{head}\n"), recording), next);
     Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())

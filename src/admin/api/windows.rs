@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use hapax_core::pressure::{Facts, Watched};
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, Scope};
+use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, RepublishRule, Scope};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,6 +56,9 @@ pub(in crate::admin) struct WindowFacts {
     /// what happens to publishes without an id
     #[schema(value_type = String, example = "forward")]
     missing_id: MissingId,
+    /// what happens to a message that its consumer publishes again
+    #[schema(value_type = String, example = "connection")]
+    republish: RepublishRule,
     /// whose confirms tell that a publish was stored
     #[schema(value_type = String, example = "shadow")]
     confirms: ConfirmRule,
@@ -87,15 +90,16 @@ impl WindowFacts {
             mode: window.mode(),
             in_doubt: rules.in_doubt,
             missing_id: rules.missing_id,
+            republish: rules.republish,
             confirms: rules.confirms,
             refresh_on_duplicate: window.refreshes_on_duplicate(),
             waiters_per_id: window.waiters_per_id(),
             forward_to: rules.forward_to.as_deref().map(str::to_owned),
             auto: admin.budget.is_auto(&rules.name),
-            resizing: admin.resizes.target(&rules.name).map(|to| Resizing {
-                to,
-                left: window.entries().unwrap_or(0).saturating_sub(to),
-            }),
+            resizing: admin
+                .resizes
+                .target(&rules.name)
+                .map(|to| Resizing { to, left: window.entries().unwrap_or(0).saturating_sub(to) }),
             facts: watched.facts(now),
         }
     }
@@ -108,7 +112,12 @@ impl Admin {
     }
 
     /// Applies a change. The change was already found valid.
-    fn apply(self: &Arc<Admin>, name: &str, change: Change, caller: Caller) -> Result<WindowFacts, Complaint> {
+    fn apply(
+        self: &Arc<Admin>,
+        name: &str,
+        change: Change,
+        caller: Caller,
+    ) -> Result<WindowFacts, Complaint> {
         let found = self.find(name)?;
         let window = &found.watched.window;
         let _one_at_a_time = self.changing.lock();

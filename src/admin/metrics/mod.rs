@@ -92,7 +92,8 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     let displaced =
         "Client connections that had not logged in and were closed to make room for newer ones at a limit.";
     count(encoder, "connections_displaced", displaced, stats.displaced)?;
-    let refused = "Logins refused, because the user is one of loopback_users and the client is on another host.";
+    let refused =
+        "Logins refused, because the user is one of loopback_users and the client is on another host.";
     count(encoder, "logins_refused", refused, stats.logins_refused)?;
     gauge(
         encoder,

@@ -95,7 +95,7 @@ pub fn read(mut input: impl BufRead, options: Options) -> io::Result<Input> {
         without_id: 0,
         bad: BadLines::default(),
         recording: None,
-            present: None,
+        present: None,
     };
     let mut line = Vec::new();
     for number in 1.. {

@@ -299,12 +299,16 @@ mod tests {
         let grid = Grid::around(&trace, None, None, None, false);
         assert!(grid.ttls.last().is_some_and(|ttl| *ttl > Duration::from_secs(1_000)), "{grid:?}");
         assert_eq!((grid.capacities.first(), grid.capacities.last()), (Some(&2), Some(&1_300)), "{grid:?}");
-        let asked = Grid::around(&trace, Some(vec![9, 3, 9]), Some(vec![Duration::from_secs(1)]), None, false);
+        let asked =
+            Grid::around(&trace, Some(vec![9, 3, 9]), Some(vec![Duration::from_secs(1)]), None, false);
         assert_eq!(asked.capacities, [3, 9]);
         let present = Present { capacity: 777, ttl: Duration::from_secs(77) };
         let around = Grid::around(&trace, None, None, Some(present), false);
         assert_eq!((around.capacities.len(), around.ttls.len()), (STEPS + 1, STEPS + 1));
-        assert!(around.capacities.contains(&777) && around.ttls.contains(&Duration::from_secs(77)), "{around:?}");
+        assert!(
+            around.capacities.contains(&777) && around.ttls.contains(&Duration::from_secs(77)),
+            "{around:?}"
+        );
         let asked = Grid::around(&trace, Some(vec![9]), None, Some(present), false);
         assert_eq!(asked.capacities, [9], "what was asked for, and nothing else");
     }

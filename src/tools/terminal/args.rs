@@ -178,7 +178,9 @@ impl FromStr for CapacityArg {
     fn from_str(text: &str) -> Result<CapacityArg, String> {
         match text.trim() {
             "auto" => Ok(CapacityArg::Auto),
-            text => number::count(text).map(CapacityArg::Ids).ok_or_else(|| format!("{}, or auto", number::COUNT)),
+            text => {
+                number::count(text).map(CapacityArg::Ids).ok_or_else(|| format!("{}, or auto", number::COUNT))
+            }
         }
     }
 }
@@ -241,7 +243,8 @@ fn any_count(text: &str) -> Result<u64, String> {
 }
 
 fn at_least_one(text: &str) -> Result<u64, String> {
-    any_count(text).and_then(|count| if count > 0 { Ok(count) } else { Err("it must be 1 or more".to_owned()) })
+    any_count(text)
+        .and_then(|count| if count > 0 { Ok(count) } else { Err("it must be 1 or more".to_owned()) })
 }
 
 #[cfg(test)]
@@ -250,9 +253,14 @@ mod tests {
 
     #[test]
     fn a_capacity_is_a_number_of_ids_or_auto() {
-        for (text, ids) in
-            [("7", 7), ("2_000_000", 2_000_000), ("500k", 500_000), ("2M", 2_000_000), ("1,000", 1000), ("1.5M", 1_500_000)]
-        {
+        for (text, ids) in [
+            ("7", 7),
+            ("2_000_000", 2_000_000),
+            ("500k", 500_000),
+            ("2M", 2_000_000),
+            ("1,000", 1000),
+            ("1.5M", 1_500_000),
+        ] {
             assert_eq!(text.parse(), Ok(CapacityArg::Ids(ids)), "{text}");
         }
         assert_eq!("auto".parse(), Ok(CapacityArg::Auto));

@@ -1,8 +1,8 @@
 //! The handshake with a real broker: everything in one write, and logins that are larger than usual.
 
+use super::script::{connection_open, method, to_the_end, tune_ok};
 use crate::e2e::raw::{Frame, HEADER, Login, Raw};
 use crate::e2e::site::{Site, own_rabbit, without_relay};
-use super::script::{connection_open, method, to_the_end, tune_ok};
 use std::io;
 use std::thread;
 
@@ -20,15 +20,21 @@ fn a_handshake_in_one_write_asks_for_no_more_channels_than_are_offered() {
     let site = Site::new("handshake-in-one-write", "");
     let close = method(0, &[0, 10, 0, 50, 0, 200, 0, 0, 0, 0, 0]);
     let hear = |channels: u16| {
-        let octets = [HEADER, &odd_login(), &tune_ok(channels), &connection_open(&site.vhost), &close].concat();
+        let octets =
+            [HEADER, &odd_login(), &tune_ok(channels), &connection_open(&site.vhost), &close].concat();
         [site.rabbit.addr(), site.addr()].map(|addr| to_the_end(&mut Raw::dial(addr).unwrap(), &octets))
     };
     // The broker takes three seconds to refuse a number without a word: all at once.
     thread::scope(|scope| {
-        let heard = [1, 2046, 2047, 0, 2048, 65_535].map(|channels| (channels, scope.spawn({
-            let hear = &hear;
-            move || hear(channels)
-        })));
+        let heard = [1, 2046, 2047, 0, 2048, 65_535].map(|channels| {
+            (
+                channels,
+                scope.spawn({
+                    let hear = &hear;
+                    move || hear(channels)
+                }),
+            )
+        });
         for (channels, said) in heard {
             let said = said.join().unwrap();
             assert_eq!(said[0], said[1], "{channels} channels");

@@ -90,7 +90,11 @@ fn guest_from_another_host_gets_the_brokers_refusal() {
         }
     });
     assert_eq!(relay.metrics().sum("logins_refused_total", &[]), 4.0);
-    assert!(relay.log().contains("login refused: this user may log in from this host only"), "{}", relay.log());
+    assert!(
+        relay.log().contains("login refused: this user may log in from this host only"),
+        "{}",
+        relay.log()
+    );
 
     // Guest may log in from this host. Everybody else may log in from anywhere.
     Raw::connect(relay.addr(), "/").close();

@@ -13,6 +13,7 @@ mod liveness;
 mod memory;
 mod outcome;
 mod paused;
+mod republish;
 mod scope;
 mod stored;
 mod strangers;

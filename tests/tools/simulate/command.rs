@@ -132,7 +132,10 @@ fn the_answer_comes_first_and_the_present_setting_is_compared() {
     assert!(lines[0].starts_with("Smallest that catches 99.9 % of all repeats: capacity = "), "{stdout}");
     assert!(lines[1].starts_with("Now, with capacity = 2 and ttl = \"5s\""), "{stdout}");
     assert!(lines[1].contains("caught 1 of 3 (33.3 %)"), "{stdout}");
-    assert!(lines[2].starts_with("The trace is 4s 500ms long, so it shows no repeat that comes later"), "{stdout}");
+    assert!(
+        lines[2].starts_with("The trace is 4s 500ms long, so it shows no repeat that comes later"),
+        "{stdout}"
+    );
 
     // Without a recording, it is what a window has without settings; a flag says otherwise.
     for (args, now) in [
@@ -144,7 +147,10 @@ fn the_answer_comes_first_and_the_present_setting_is_compared() {
     }
     let (_, stdout, _) = hapax(&[&file, "--json"], "");
     let json: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
-    assert_eq!((&json["present"]["capacity"], &json["longest_visible_delay_seconds"]), (&2.into(), &4.5.into()));
+    assert_eq!(
+        (&json["present"]["capacity"], &json["longest_visible_delay_seconds"]),
+        (&2.into(), &4.5.into())
+    );
 }
 
 #[test]

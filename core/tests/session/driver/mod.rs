@@ -19,8 +19,8 @@ use hapax_core::session::{Output, Phase, Session};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::event;
 use hapax_core::window::{
-    ConfirmRule, InDoubt, Key, KeyMaker, Limits, LocalWindow, Mailbox, MissingId, Mode, Reservation, Rules,
-    Scope, Ticket, Verdict, Window, reserve_one,
+    ConfirmRule, InDoubt, Key, KeyMaker, Limits, LocalWindow, Mailbox, MissingId, Mode, RepublishRule,
+    Reservation, Rules, Scope, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::properties::IdValue;
 use hapax_core::wire::{IdSource, scan};
@@ -111,6 +111,7 @@ impl Driver {
             missing_id: if one & 4 != 0 { MissingId::Reject } else { MissingId::Forward },
             confirms: if one & 8 != 0 { ConfirmRule::ClientOnly } else { ConfirmRule::Shadow },
             forward_to: (one & 16 != 0).then(|| "backing".into()),
+            republish: RepublishRule::default(),
         };
         let limits = Limits {
             capacity: 10,

@@ -115,7 +115,12 @@ fn settled(client: &ApiClient, first: Window, desk: &mut Desk<'_>) -> Result<Win
         let Some(resizing) = window.resizing else { break };
         if desk.answers.is_some() && said != Some(resizing.left) {
             said = Some(resizing.left);
-            write!(desk.remarks, "\r{}: {} ids are left to forget   ", clean(&window.name), count(resizing.left))?;
+            write!(
+                desk.remarks,
+                "\r{}: {} ids are left to forget   ",
+                clean(&window.name),
+                count(resizing.left)
+            )?;
             desk.remarks.flush()?;
         }
         std::thread::sleep(BETWEEN);
