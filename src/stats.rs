@@ -25,6 +25,7 @@ pub struct Stats {
     displaced: AtomicU64,
     logins_refused: AtomicU64,
     dial_failures: AtomicU64,
+    unread: AtomicU64,
     unmatched: AtomicU64,
     bad_headers: [AtomicU64; BadHeader::ALL.len()],
     latency: Histogram,
@@ -92,6 +93,11 @@ impl Stats {
             .map(|(_, count)| count)
     }
 
+    /// Counts a client connection that was closed because the client did not read.
+    pub fn closed_unread(&self) {
+        self.unread.fetch_add(1, Relaxed);
+    }
+
     /// Returns all numbers. They are read one by one, so two of them may be an event apart.
     pub fn snapshot(&self) -> Snapshot {
         let closed = self.closed.load(Relaxed);
@@ -104,6 +110,7 @@ impl Stats {
             displaced: self.displaced.load(Relaxed),
             logins_refused: self.logins_refused.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
+            unread: self.unread.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
             bad_headers: BadHeader::ALL.map(|header| {
                 (header.name(), self.bad_headers(header).map_or(0, |count| count.load(Relaxed)))
@@ -162,6 +169,8 @@ pub struct Snapshot {
     pub logins_refused: u64,
     /// failed attempts to connect to the upstream
     pub dial_failures: u64,
+    /// client connections that were closed because the client did not read
+    pub unread: u64,
     /// publishes that no window judged
     pub unmatched: u64,
     /// publishes with a header whose value can't be understood, by the header's name

@@ -40,6 +40,11 @@ pub struct Relay {
     pub connect_timeout: Duration,
     /// bytes that may wait to be written in one direction before reading for that direction stops
     pub buffer_bytes: usize,
+    /// bytes that may wait for a client that does not read while Hapax needs the broker's answers; at least
+    /// `buffer_bytes`
+    pub unread_bytes: usize,
+    /// how long a client may read nothing after that, while it has more to say
+    pub unread_timeout: Duration,
     /// the most client connections at a time
     pub max_connections: usize,
     /// the most client connections from one address
@@ -62,6 +67,7 @@ struct LogLimiters {
     refused: LogLimiter,
     unreachable: LogLimiter,
     bad_header: LogLimiter,
+    unread: LogLimiter,
     login: LogLimiter,
 }
 
@@ -76,6 +82,7 @@ impl Relay {
             unreachable: limiter(),
             login: limiter(),
             bad_header: limiter(),
+            unread: limiter(),
         });
         let mut acceptor = Acceptor::new(listener, "listen");
         let mut connections = JoinSet::new();

@@ -151,7 +151,7 @@ capacity = 0
             "test.toml:3: `bogus` is not a key",
             "test.toml:5: `limits.frame_max` is 1, below the minimum of 8192",
             "test.toml:6: `limits.held_bytes` is a boolean, but must be a size",
-            "test.toml:9: window \"a\": `ttl` is \"never\", which is no duration (expected number at 0)",
+            "test.toml:9: window \"a\": `ttl` is \"never\", which is no duration",
             "test.toml:10: window \"a\": `engine` is \"redis\", which is not known",
             "test.toml:12: a window named \"a\" is there already, at test.toml:8",
             "test.toml:13: window \"a\": `capacity` is 0, below the minimum of 1",
@@ -222,6 +222,7 @@ fn every_key_arrives() {
     assert_eq!((config.limits.max_connections, config.limits.buffer_bytes), (1, 65_536));
     assert_eq!((config.limits.connections_per_address, config.limits.memory), (9, 77 << 20));
     assert_eq!(config.timeouts.tcp_user, Duration::from_secs(7));
+    assert_eq!((config.limits.unread_bytes, config.timeouts.unread), (65 << 10, Duration::from_secs(8)));
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.timeouts.upstream_connect, Duration::from_millis(1500));
     assert_eq!(config.timeouts.drain, Duration::from_secs(5400));

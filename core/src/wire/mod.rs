@@ -14,6 +14,7 @@ mod field;
 mod forms;
 pub mod frame;
 pub mod method;
+pub mod names;
 pub mod properties;
 mod reader;
 

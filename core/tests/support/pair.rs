@@ -236,6 +236,12 @@ impl Pair {
         self.to_client.split().to_vec()
     }
 
+    /// Returns the bytes that were written to the upstream since the last call.
+    pub fn to_upstream_bytes(&mut self) -> Vec<u8> {
+        self.pump();
+        self.to_upstream.split().to_vec()
+    }
+
     /// Returns the frames that were written to the upstream since the last call.
     pub fn to_upstream(&mut self) -> Frames {
         self.pump();

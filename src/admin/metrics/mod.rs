@@ -92,6 +92,9 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     let displaced =
         "Client connections that had not logged in and were closed to make room for newer ones at a limit.";
     count(encoder, "connections_displaced", displaced, stats.displaced)?;
+    let unread =
+        "Client connections closed, because the client had more to say and did not read for timeouts.unread.";
+    count(encoder, "connections_unread", unread, stats.unread)?;
     let refused =
         "Logins refused, because the user is one of loopback_users and the client is on another host.";
     count(encoder, "logins_refused", refused, stats.logins_refused)?;

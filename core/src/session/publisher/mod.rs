@@ -54,6 +54,7 @@ use crate::window::{Event, HINTED, MissingId, Ticket, Verdict, Window};
 use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{Return, Settle};
+use crate::wire::names::Names;
 use crate::wire::properties::{BASIC, ContentHeader};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -369,6 +370,9 @@ impl Publisher {
             }
             kind @ (Kind::NoId | Kind::Body(_) | Kind::Malformed) => {
                 window.notice(Event::NoId);
+                if matches!(kind, Kind::NoId) && window.wants_names() {
+                    window.note_names(Names::of(header.payload()).as_slice());
+                }
                 let rules = window.rules();
                 if rejects && !matches!(kind, Kind::Malformed) {
                     return Err(Fault::MissingId {

@@ -12,8 +12,9 @@ use ureq::http::Method;
 
 pub(super) fn run(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let (method, id) = match &args.command {
-        IdsCommand::Get(id) => (Method::GET, id),
-        IdsCommand::Forget(id) => (Method::DELETE, id),
+        None => return list(args, client, desk),
+        Some(IdsCommand::Get(id)) => (Method::GET, id),
+        Some(IdsCommand::Forget(id)) => (Method::DELETE, id),
     };
     let value = client
         .of_window(method.clone(), &id.window, |path| address(path, id), None)
@@ -39,6 +40,16 @@ pub(super) fn run(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Re
         let left = or_dash(known.expires_in_seconds, span);
         writeln!(desk.out, "expires     {} (in {left})", time(known.expires_at))?;
     }
+    Ok(())
+}
+
+/// Lists the windows, which is all that can be listed: Hapax keeps digests and not the ids.
+fn list(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    super::windows::list(client, args.reach.json, desk)?;
+    writeln!(
+        desk.remarks,
+        "Hapax keeps digests, not ids. To look one up: hapax ids get WINDOW ID [--exchange X] [--routing-key K]"
+    )?;
     Ok(())
 }
 
