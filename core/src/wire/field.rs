@@ -72,6 +72,11 @@ impl<'a> Field<'a> {
     }
 }
 
+/// Passes over one value of a headers table.
+pub(super) fn skip(reader: &mut Reader<'_>) -> Result<(), WireError> {
+    Field::read(reader).map(drop)
+}
+
 /// Reads an integer of at most eight octets, since no type is longer.
 fn unsigned(raw: &[u8]) -> i128 {
     raw.iter().fold(0, |value, &octet| value << 8 | i128::from(octet))

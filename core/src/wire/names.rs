@@ -68,7 +68,7 @@ impl<'a> Names<'a> {
         let mut reader = Reader::new(table);
         while !reader.is_empty() && self.len < MOST {
             self.push(reader.shortstr("name of a header")?);
-            Field::read(&mut reader)?;
+            super::field::skip(&mut reader)?;
         }
         Ok(())
     }
