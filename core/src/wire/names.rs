@@ -1,7 +1,6 @@
 //! The names of the properties and headers of a message, for advice on where an id may be. Values are passed over.
 
 use super::WireError;
-use super::field::Field;
 use super::properties::BASIC;
 use super::reader::Reader;
 
