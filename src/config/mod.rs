@@ -12,16 +12,21 @@
 
 mod check;
 mod json;
+mod log_filter;
 mod machine;
+pub(crate) mod number;
+mod preset;
 mod problem;
 mod raw;
 mod show;
 mod token;
 mod value;
+mod warnings;
 
 pub mod defaults;
 
 pub(crate) use check::{TICK, most};
+pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
 pub use token::{DigestSecret, Secret, Token};
 #[cfg(feature = "tools")]

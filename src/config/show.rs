@@ -1,7 +1,7 @@
 //! Writes the settings in force as a configuration file.
 
 use super::value::{show_bytes, show_id};
-use super::{Config, Sources};
+use super::{Config, Sources, warnings};
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -104,7 +104,12 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         out.section("[[window]]", format!("window.{index}."))?;
         write_window(window, out)?;
     }
-    Ok(())
+    let windows = about_bytes(warnings::windows_bytes(config));
+    writeln!(
+        out.text,
+        "\n# memory when full: all windows {windows}, connections at most {} (limits.memory)",
+        about_bytes(limits.memory)
+    )
 }
 
 fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result {
@@ -112,11 +117,14 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.string("name", &rules.name)?;
     out.string("vhost", window.vhost.as_str())?;
     out.string("exchange", window.exchange.as_str())?;
-    out.string("id", show_id(&rules.id))?;
+    out.raw("id", show_id(&rules.id))?;
     out.word("scope", rules.scope)?;
     match window.auto {
         true => out.string("capacity", "auto")?,
         false => out.raw("capacity", limits.capacity)?,
+    }
+    if !window.auto {
+        writeln!(out.text, "# takes {} when it is full", about_bytes(warnings::window_bytes(window)))?;
     }
     out.raw("weight", window.weight)?;
     out.duration("ttl", limits.ttl)?;
@@ -130,5 +138,19 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     if let Some(exchange) = &rules.forward_to {
         out.string("forward_to", exchange)?;
     }
-    out.word("confirms", rules.confirms)
+    out.word("confirms", rules.confirms)?;
+    out.raw("verify_routing", rules.verify_routing)
+}
+
+/// Writes a size for people, with three digits.
+pub(super) fn about_bytes(bytes: usize) -> String {
+    let units = [(1_usize << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => {
+            let amount = bytes as f64 / unit as f64;
+            let places = if amount < 10.0 { 2 } else { usize::from(amount < 100.0) };
+            format!("{amount:.places$} {name}")
+        }
+        None => format!("{bytes} B"),
+    }
 }

@@ -8,9 +8,10 @@ use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::memory::Holding;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
-use super::{LogLimiters, Relay, now};
+use super::{LogLimiters, Relay, bad_headers, now};
 use bytes::Bytes;
 use hapax_core::session::{Output, Queued, Reading, Room, Session};
+use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -59,6 +60,7 @@ pub(super) async fn run(
         share: None,
         stall: None,
         deadline: None,
+        drained: false,
         read_while_due: 0,
         now,
     };
@@ -114,6 +116,8 @@ struct Pump<'a> {
     stall: Option<Stall>,
     /// The earliest timeout, as of the last wait.
     deadline: Option<Instant>,
+    /// The process is about to end, and the session knows it.
+    drained: bool,
     /// Bytes read from the upstream since that timeout became due.
     read_while_due: u64,
     now: Instant,
@@ -121,7 +125,6 @@ struct Pump<'a> {
 
 impl Pump<'_> {
     async fn run(mut self, mut draining: watch::Receiver<bool>) {
-        let mut drained = false;
         loop {
             self.carry_out();
             self.refuse_stuck();
@@ -136,7 +139,7 @@ impl Pump<'_> {
             {
                 return;
             }
-            let wake = self.wait(&mut draining, drained).await;
+            let wake = self.wait(&mut draining).await;
             self.now = now();
             // Read the upstream's answers first, whatever woke the task: if a timeout were handled before an answer
             // that has already arrived, the publish would count as in doubt. Then handle timeouts, then the reason for
@@ -160,7 +163,7 @@ impl Pump<'_> {
                     self.session.handle_upstream_eof(self.now);
                 }
                 Wake::Drain => {
-                    drained = true;
+                    self.drained = true;
                     self.session.handle_drain(self.now);
                 }
             }
@@ -226,11 +229,12 @@ impl Pump<'_> {
 
     /// Waits until a socket is ready, the dial ends, mail arrives, a timeout is due, memory is free again, or the
     /// drain begins.
-    async fn wait(&mut self, draining: &mut watch::Receiver<bool>, drained: bool) -> Wake {
+    async fn wait(&mut self, draining: &mut watch::Receiver<bool>) -> Wake {
         if self.owes_eof() {
             return Wake::Sockets;
         }
         let (reading_client, reading_upstream) = (self.reading_client, self.reading_upstream);
+        let drained = self.drained;
         let mailbox = self.session.mailbox().clone();
         let deadlines = [
             self.session.poll_timeout(),
@@ -362,6 +366,7 @@ impl Pump<'_> {
                 Output::CloseClient => self.close_client(),
                 Output::CloseUpstream => self.close_upstream(),
                 Output::CutUpstream => self.cut_upstream(),
+                Output::BadHeader(header) => self.log_bad_header(header),
             }
         }
         if let Some(side) = &mut self.client {
@@ -383,7 +388,10 @@ impl Pump<'_> {
             self.apply_back_pressure();
         }
         if let Some(side) = self.client.take_if(|side| side.is_done(self.now)) {
-            if matches!(self.upstream, UpstreamSocket::None) && self.session.is_over() {
+            if self.drained {
+                // The client has answered `connection.close`, or has had the time to.
+                drop(side);
+            } else if matches!(self.upstream, UpstreamSocket::None) && self.session.is_over() {
                 // The future holds a read buffer. In a box, that buffer does not enlarge the task of every connection.
                 Box::pin(side.farewell()).await;
             } else {
@@ -492,6 +500,12 @@ impl Pump<'_> {
             return;
         }
         self.stall = stall.filter(|_| !over).or(Some(Stall { until: self.now + patience, written }));
+    }
+
+    /// Logs that the client means something by a header that can't be understood.
+    fn log_bad_header(&self, header: BadHeader) {
+        let Some(left_out) = self.log_limiters.bad_header.happened(self.now) else { return };
+        bad_headers::warn(header, self.peer, &self.session, left_out);
     }
 
     fn write_client(&mut self, bytes: Bytes) {

@@ -32,6 +32,9 @@ pub enum Fault {
         "CONNECTION_FORCED - hapax lost its connection to the broker; publishes without an ack may or may not be stored"
     )]
     UpstreamLost,
+    /// Nothing answers at the broker's address.
+    #[error("CONNECTION_FORCED - hapax can't reach the broker; try again later, or another host")]
+    Unreachable,
     /// The process is about to end (SIGTERM).
     #[error("CONNECTION_FORCED - hapax is shutting down; reconnect")]
     Draining,
@@ -85,7 +88,7 @@ pub enum Fault {
     /// The user may have so few channels that none is left for Hapax. After this fault, Hapax asks nothing in the name of
     /// this user.
     #[error(
-        "CONNECTION_FORCED - hapax needed one channel to verify the user's rights, and the user's limit (max-channels) leaves none; reconnect"
+        "CONNECTION_FORCED - hapax needed one channel to verify the user's rights, or to wait for an outcome, and the user's limit (max-channels) leaves none; reconnect"
     )]
     ChannelLimit,
     /// The user may log in from this host only. The text is RabbitMQ's.
@@ -141,7 +144,11 @@ impl Fault {
         match self {
             Fault::Wire(_) => 501,
             Fault::Unexpected { .. } => 505,
-            Fault::UpstreamLost | Fault::Draining | Fault::ChannelLimit | Fault::BodyTooSlow { .. } => 320,
+            Fault::UpstreamLost
+            | Fault::Unreachable
+            | Fault::Draining
+            | Fault::ChannelLimit
+            | Fault::BodyTooSlow { .. } => 320,
             Fault::MissingId { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
@@ -159,6 +166,7 @@ impl Fault {
             Fault::Wire(_)
             | Fault::Unexpected { .. }
             | Fault::UpstreamLost
+            | Fault::Unreachable
             | Fault::Draining
             | Fault::BodyTooSlow { .. }
             | Fault::ChannelLimit
@@ -181,6 +189,7 @@ impl Fault {
             Fault::Wire(_)
             | Fault::Unexpected { .. }
             | Fault::UpstreamLost
+            | Fault::Unreachable
             | Fault::Draining
             | Fault::BodyTooSlow { .. }
             | Fault::TxTooSlow { .. }
