@@ -6,8 +6,8 @@ use hapax::config::Config;
 use hapax::net::{self, ConnectionList, Relay};
 use hapax::process;
 use hapax::stats::Stats;
-use hapax_core::pressure::{Accounting, Budget, Watched};
-use hapax_core::session::{Hosts, Rights, Shared};
+use hapax_core::pressure::{Accounting, Budget, Room, Watched};
+use hapax_core::session::{Exchanges, Hosts, Rights, Shared};
 use hapax_core::window::LocalWindow;
 use std::fmt;
 use std::io;
@@ -131,6 +131,8 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         upstream: config.upstream.authority(),
         connect_timeout: config.timeouts.upstream_connect,
         buffer_bytes: config.limits.buffer_bytes,
+        unread_bytes: config.limits.unread_bytes.max(config.limits.buffer_bytes),
+        unread_timeout: config.timeouts.unread,
         max_connections: config.limits.max_connections,
         connections_per_address: config.limits.connections_per_address,
         tcp_user_timeout: config.timeouts.tcp_user,
@@ -147,8 +149,9 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
 /// Creates the settings, keys and windows that all sessions share, and the accounting of each window.
 fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     let mut accountings = Vec::new();
+    let room = Room::new(hapax::config::memory());
     let set = config.window_set(|_| {
-        let accounting = Arc::new(Accounting::new());
+        let accounting = Arc::new(Accounting::within(&room));
         accountings.push(Arc::clone(&accounting));
         accounting
     });
@@ -160,6 +163,7 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
         keys: config.keys(),
         windows: Arc::new(set),
         rights: Rights::default(),
+        exchanges: Exchanges::default(),
         hosts: Hosts::default(),
         loopback_users: config.loopback_users(),
         listener: Arc::clone(stats) as _,

@@ -119,7 +119,7 @@ fn is_target(name: &str) -> bool {
     let valid =
         |module: &&str| !module.is_empty() && module.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     let begins = |target: &str| target == modules.iter().take(2).copied().collect::<Vec<_>>().join("::");
-    modules.iter().all(valid)
+    modules.iter().all(|module| valid(&module))
         && (TARGETS.iter().any(|target| begins(target))
             || modules.first().is_some_and(|first| LIBRARIES.contains(first)))
 }

@@ -83,6 +83,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.raw("frame_max", show_bytes(limits.frame_max as usize))?;
     out.raw("initial_frame_max", show_bytes(limits.initial_frame_max as usize))?;
     out.raw("buffer_bytes", show_bytes(limits.buffer_bytes))?;
+    out.raw("unread_bytes", show_bytes(limits.unread_bytes))?;
 
     let timeouts = &config.timeouts;
     out.section("[timeouts]", "timeouts.".into())?;
@@ -93,6 +94,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.duration("drain", timeouts.drain)?;
     out.duration("upstream_connect", timeouts.upstream_connect)?;
     out.duration("tcp_user", timeouts.tcp_user)?;
+    out.duration("unread", timeouts.unread)?;
 
     out.section("[log]", "log.".into())?;
     out.word("format", config.log.format)?;
@@ -115,7 +117,7 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.string("name", &rules.name)?;
     out.string("vhost", window.vhost.as_str())?;
     out.string("exchange", window.exchange.as_str())?;
-    out.string("id", show_id(&rules.id))?;
+    out.raw("id", show_id(&rules.id))?;
     out.word("scope", rules.scope)?;
     match window.auto {
         true => out.string("capacity", "auto")?,
@@ -136,7 +138,8 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     if let Some(exchange) = &rules.forward_to {
         out.string("forward_to", exchange)?;
     }
-    out.word("confirms", rules.confirms)
+    out.word("confirms", rules.confirms)?;
+    out.raw("verify_routing", rules.verify_routing)
 }
 
 /// Writes a size for people, with three digits.

@@ -23,6 +23,7 @@ mod e2e;
 #[path = "../../core/tests/support/ground.rs"]
 mod ground;
 mod log_lines;
+mod memory;
 mod metrics;
 mod pressure_story;
 mod tenants;

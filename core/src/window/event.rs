@@ -62,8 +62,10 @@ impl EvictionCause {
 pub enum ForgetCause {
     /// the upstream nacked it
     Nack,
-    /// the upstream returned it as unroutable
+    /// the upstream returned it as unroutable, and its client had asked for that
     Returned,
+    /// the upstream returned it as unroutable, and only Hapax had asked for that
+    Unroutable,
     /// `tx.rollback`
     Rollback,
     /// the broker closed its channel because of it, or may have, or before it was sent
@@ -76,9 +78,10 @@ pub enum ForgetCause {
 
 impl ForgetCause {
     /// Every cause.
-    pub const ALL: [ForgetCause; 6] = [
+    pub const ALL: [ForgetCause; 7] = [
         ForgetCause::Nack,
         ForgetCause::Returned,
+        ForgetCause::Unroutable,
         ForgetCause::Rollback,
         ForgetCause::ChannelClosed,
         ForgetCause::InDoubt,
@@ -90,6 +93,7 @@ impl ForgetCause {
         match self {
             ForgetCause::Nack => "nack",
             ForgetCause::Returned => "returned",
+            ForgetCause::Unroutable => "unroutable",
             ForgetCause::Rollback => "rollback",
             ForgetCause::ChannelClosed => "channel_closed",
             ForgetCause::InDoubt => "in_doubt",
@@ -200,6 +204,12 @@ pub trait Listener: Send + Sync + std::fmt::Debug + 'static {
     }
     /// Takes the place where a fresh publish goes. No lock is held.
     fn origin(&self, _: &Origin<'_>) {}
+    /// Returns true if the listener wants to know which headers this publish without an id carries. It may ask for a sample only.
+    fn wants_names(&self) -> bool {
+        false
+    }
+    /// Takes the names of the headers and properties of a publish without an id. No lock is held.
+    fn names(&self, _: &[&[u8]]) {}
 }
 
 /// The place where a publish goes, as its publisher names it.

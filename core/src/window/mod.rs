@@ -195,6 +195,8 @@ pub struct Rules {
     pub missing_id: MissingId,
     /// see [`ConfirmRule`]
     pub confirms: ConfirmRule,
+    /// Hapax sets the mandatory bit on what it forwards, to learn whether a queue has taken it
+    pub verify_routing: bool,
     /// publish what is fresh to this exchange instead
     pub forward_to: Option<Arc<str>>,
     /// see [`RepublishRule`]
@@ -211,6 +213,7 @@ impl Rules {
             in_doubt: InDoubt::default(),
             missing_id: MissingId::default(),
             confirms: ConfirmRule::default(),
+            verify_routing: true,
             forward_to: None,
             republish: RepublishRule::default(),
         }
@@ -302,6 +305,10 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn wants_origin(&self, claim: Claim) -> bool;
     /// Takes the place where a fresh publish goes.
     fn note_origin(&self, origin: &Origin<'_>);
+    /// Returns true if the window wants to know which headers this publish without an id carries. It may ask for a sample only.
+    fn wants_names(&self) -> bool;
+    /// Takes the names of the headers and properties of a publish without an id.
+    fn note_names(&self, names: &[&[u8]]);
 }
 
 /// Asks for one verdict: [`Window::reserve`] with a slice of one. Allocates nothing.

@@ -60,7 +60,8 @@ function change() {
   return readable ? body : null;
 }
 
-const full = (window) => window.capacity * window.bytes_per_id;
+/** Returns the memory of the full window: its ids, and what it takes beside them. */
+const full = (window) => window.capacity * window.bytes_per_id + Math.max(0, window.bytes - (window.store_bytes ?? window.bytes) - (window.ghost?.bytes ?? 0));
 
 function caughtNow(window) {
   const at = window.what_if.points.find(({ factor }) => factor === 1);

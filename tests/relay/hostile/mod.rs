@@ -23,8 +23,8 @@ mod oracle;
 mod probes;
 mod returns;
 mod rights;
-mod script;
-mod stage;
+pub(crate) mod script;
+pub(crate) mod stage;
 
 /// The threat model names tests; each of them is there.
 #[test]

@@ -14,9 +14,12 @@ mod memory;
 mod outcome;
 mod paused;
 mod republish;
+mod routing;
 mod scope;
 mod stored;
 mod strangers;
+mod stuck;
+mod unread;
 mod vanished;
 
 use crate::e2e::raw::{Raw, Told};

@@ -132,6 +132,11 @@ impl Budget {
     pub fn tick(&self, windows: &[Watched], now: Instant) {
         let Some(budget) = self.bytes else { return };
         let mut members = self.members.lock();
+        for member in &*members {
+            if let Some(watched) = find(windows, &member.share.name) {
+                watched.accounting.set_auto(member.share.auto);
+            }
+        }
         let autos: Vec<(&Watched, &mut Member)> = members
             .iter_mut()
             .filter(|member| member.share.auto)
@@ -174,6 +179,7 @@ impl Member {
             entries,
             ttl: window.ttl(),
             pressure,
+            arrived: facts.arrived,
             recommended: facts.recommended_capacity,
             evicted_early: if self.pace.is_some() { early.saturating_sub(before) } else { 0 },
         })

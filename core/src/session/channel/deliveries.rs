@@ -4,19 +4,19 @@
 //! where the message on its way is.
 //!
 //! Consumers are known by their tags: when their client is gone, they are cancelled, so that the broker sends nothing that
-//! nobody reads.
+//! nobody reads. A consumer is cancelled after its `basic.consume-ok`: RabbitMQ ends the connection with 541 if the
+//! `basic.cancel` comes earlier. (Without one, because of the nowait bit, it may come at any time.)
 
 use super::frames;
 use crate::session::cx::Cx;
-use crate::session::inbound::{Inbound, Whole};
+use crate::session::inbound::{Chunk, Inbound, Whole};
 use crate::session::outbox::{Lane, Piece, View};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
 use crate::wire::properties::ContentHeader;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::{AMQPClass, basic};
-use bytes::Bytes;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// Bytes of a consumer: an estimate. Its tag has at most 255 bytes.
 const CONSUMER: usize = 320;
@@ -51,8 +51,8 @@ impl Delivering {
 /// The consumers of one channel, and what is on its way to the client.
 #[derive(Debug, Default)]
 pub(super) struct Deliveries {
-    /// Tags of the client's consumers.
-    consumers: HashSet<String>,
+    /// Tags of the client's consumers, and whether they may be cancelled.
+    consumers: HashMap<String, bool>,
     /// The client wants no deliveries any more: a consumer that starts now is cancelled, too.
     unwanted: bool,
     /// The client has used `basic.consume`, `basic.get` or `basic.qos`.
@@ -62,6 +62,8 @@ pub(super) struct Deliveries {
     /// The payload of a delivery's method, until its header comes.
     coming: Vec<u8>,
     delivering: Delivering,
+    /// Octets that are missing of a returned message that the client does not hear of.
+    swallowed: u64,
     /// The client waits for `confirm.select-ok`. No confirm may be sent before it.
     selecting: bool,
 }
@@ -97,7 +99,7 @@ impl Deliveries {
                 if let Some(basic::AMQPMethod::Consume(consume)) = parse(frame)
                     && !consume.consumer_tag.as_str().is_empty()
                 {
-                    self.consumers.insert(consume.consumer_tag.as_str().to_owned());
+                    self.consumers.insert(consume.consumer_tag.as_str().to_owned(), consume.nowait);
                 }
             }
             MethodId::BASIC_CANCEL => self.recv_cancel(frame),
@@ -122,7 +124,7 @@ impl Deliveries {
     /// Handles `basic.consume-ok`. Returns true if this consumer and all others are to be cancelled.
     pub(super) fn recv_consume_ok(&mut self, frame: View<'_>) -> bool {
         if let Some(basic::AMQPMethod::ConsumeOk(ok)) = parse(frame) {
-            self.consumers.insert(ok.consumer_tag.as_str().to_owned());
+            self.consumers.insert(ok.consumer_tag.as_str().to_owned(), true);
         }
         self.unwanted
     }
@@ -142,6 +144,21 @@ impl Deliveries {
     /// Takes the `basic.return` that this frame is the header of, if there is one.
     pub(super) fn take_return(&mut self, kind: FrameKind) -> Option<Piece> {
         if kind == FrameKind::Header { self.returned.take() } else { None }
+    }
+
+    /// Drops a returned message, of which this is the header.
+    pub(super) fn swallow(&mut self, header: View<'_>) {
+        self.swallowed = ContentHeader::size_of(header.payload()).map_or(0, |(_, size)| size);
+    }
+
+    /// Returns true if this frame belongs to a message that is dropped.
+    #[inline]
+    pub(super) fn swallows(&mut self, kind: FrameKind, frame: View<'_>) -> bool {
+        if self.swallowed == 0 || kind != FrameKind::Body {
+            return false;
+        }
+        self.swallowed = self.swallowed.saturating_sub(frame.payload().len() as u64);
+        true
     }
 
     /// Forwards a frame to the client.
@@ -174,22 +191,22 @@ impl Deliveries {
 
     /// Returns true if the next message may be forwarded with all its frames at once.
     pub(super) fn takes_whole(&self) -> bool {
-        self.delivering == Delivering::Idle && self.returned.is_none()
+        self.delivering == Delivering::Idle && self.returned.is_none() && self.swallowed == 0
     }
 
-    /// Forwards the deliveries that stand whole in `frames` and come next. `first` is the first of them.
+    /// Forwards the deliveries that stand whole in `read` and come next. `first` is the first of them.
     pub(super) fn forward_whole(
         &self,
         channel: ChannelId,
         first: Whole,
         inbound: &mut Inbound,
-        frames: &Bytes,
+        read: &Chunk,
         cx: &mut Cx<'_>,
     ) {
         let mut next = Some(first);
         while let Some(whole) = next {
-            cx.link.delivered(cx.shared, whole.method(frames).payload(), whole.header(frames).payload());
-            cx.link.out.client.forward(whole.all(frames));
+            cx.link.delivered(cx.shared, whole.method(read).payload(), whole.header(read).payload());
+            cx.link.out.client.forward(whole.all(read));
             inbound.skip(whole.frames);
             next = inbound.whole(0, channel, MethodId::BASIC_DELIVER);
         }
@@ -200,7 +217,7 @@ impl Deliveries {
     /// Cancels all consumers: the channel stays open for outcomes only. Deliveries that were sent already stay unacked.
     pub(super) fn cancel(&mut self, channel: ChannelId, upstream: &mut Lane) {
         self.unwanted = true;
-        for tag in self.consumers.drain() {
+        for (tag, _) in self.consumers.extract_if(|_, may_be_cancelled| *may_be_cancelled) {
             upstream.push(frames::cancel(channel, tag));
         }
     }

@@ -1,8 +1,11 @@
 //! The two halves of a channel, and what both need: answers that are due, and `channel.close`s.
 
+use super::declares::Declares;
 use super::deliveries::Deliveries;
 use super::frames;
+use super::round_trip::RoundTrip;
 use crate::session::cx::Cx;
+use crate::session::entry::Hears;
 use crate::session::fault::Fault;
 use crate::session::outbox::{Piece, View};
 use crate::session::publisher::{self, Publisher};
@@ -36,6 +39,8 @@ pub(super) struct Halves {
     id: ChannelId,
     pub(super) publisher: Publisher,
     pub(super) deliveries: Deliveries,
+    pub(super) round_trip: RoundTrip,
+    pub(super) declares: Declares,
     waiting: WaitingFrames,
     /// How often the client has repeated its `channel.close`, up to [`CLOSES_AGAIN`].
     closes_again: u32,
@@ -50,6 +55,8 @@ impl Halves {
             id,
             publisher: Publisher::new(id, birth),
             deliveries: Deliveries::default(),
+            round_trip: RoundTrip::default(),
+            declares: Declares::default(),
             waiting: WaitingFrames::Any,
             closes_again: 0,
             owes_close_ok: false,
@@ -97,7 +104,29 @@ impl Halves {
         }
     }
 
-    /// Forwards a frame to the client. If it is the header of a return, the return is forwarded before it.
+    /// Gives back all deliveries that the client has not acked. Does nothing while a message is being forwarded.
+    pub(super) fn requeue(&mut self, cx: &mut Cx<'_>) {
+        if !self.publisher.is_forwarding() {
+            self.deliveries.requeue(self.id, &mut cx.link.out.upstream);
+        }
+    }
+
+    /// Cancels the client's consumers and gives back what they have not acked, because the client has closed the channel.
+    pub(super) fn let_deliveries_go(&mut self, cx: &mut Cx<'_>) {
+        self.cancel_consumers(cx);
+        self.requeue(cx);
+    }
+
+    /// Asks the broker for a sign that it has handled all that was sent, if that may be asked now: nothing waits to be sent
+    /// before it, and no message is on its way.
+    pub(super) fn ask_round_trip(&mut self, cx: &mut Cx<'_>) {
+        if !self.publisher.is_forwarding() && !self.publisher.is_held() && !self.has_frames() {
+            self.round_trip.ask(self.id, &mut cx.link.out.upstream);
+        }
+    }
+
+    /// Forwards a frame to the client. If it is the header of a return, the return is forwarded before it. A return that only
+    /// Hapax had asked for ends here, with its body.
     pub(super) fn forward_to_client(
         &mut self,
         kind: FrameKind,
@@ -105,21 +134,34 @@ impl Halves {
         frame: View<'_>,
         cx: &mut Cx<'_>,
     ) {
-        if let Some(returned) = self.deliveries.take_return(kind) {
-            self.forward_return(&returned, frame, cx);
+        if let Some(returned) = self.deliveries.take_return(kind)
+            && !self.forward_return(&returned, frame, cx)
+        {
+            self.deliveries.swallow(frame);
+            return;
+        }
+        if self.deliveries.swallows(kind, frame) {
+            return;
         }
         self.deliveries.forward(kind, id, frame, &mut cx.link.out.client);
     }
 
-    /// Forwards a return. If the window has redirected the publish, the return names the exchange that the client had named.
-    fn forward_return(&mut self, returned: &Piece, header: View<'_>, cx: &mut Cx<'_>) {
+    /// Forwards a return, unless only Hapax had asked for it. Returns whether it did. If the window has redirected the publish,
+    /// the return names the exchange that the client had named.
+    fn forward_return(&mut self, returned: &Piece, header: View<'_>, cx: &mut Cx<'_>) -> bool {
         let payload = returned.view().payload();
         let fields = Return::parse(payload).ok();
-        let named = fields.and_then(|fields| self.publisher.recv_return(&fields, header, cx));
+        let hears = fields.map_or(Hears::Unknown, |fields| self.publisher.recv_return(&fields, header, cx));
+        let named = match hears {
+            Hears::Nobody => return false,
+            Hears::Client(named) => named,
+            Hears::Unknown => None,
+        };
         match named.and_then(|named| emit::return_from(self.id, payload, &named).ok()) {
             Some(frame) => cx.link.out.client.push(frame),
             None => cx.link.out.client.forward(returned.view()),
         }
+        true
     }
 
     // ---- frames that wait ------------------------------------------------------------------------------------------
@@ -182,8 +224,8 @@ impl Halves {
         self.waiting = if only_publishes { WaitingFrames::OnlyPublishes } else { WaitingFrames::Any };
     }
 
-    /// Drops the frames that wait. Returns true if the client's `channel.close` was among them.
-    pub(super) fn drop_frames(&mut self) -> bool {
+    /// Drops the frames that wait. Returns how many `channel.close`s of the client were among them.
+    pub(super) fn drop_frames(&mut self) -> usize {
         self.waiting = WaitingFrames::Any;
         self.publisher.line_mut().drop_frames()
     }

@@ -3,6 +3,7 @@
 //! ```text
 //!            channel.close, unsettled            settled, or linger over
 //!   Open ---------------------------> Settling --------------------------> Closing --close-ok--> Gone
+//!    |                                   \-- outcomes take long: close-ok to the client --> Refused
 //!    |  \-- channel.close, settled ---------------------------------------^
 //!    |  \-- upstream's channel.close ---> UpstreamClosed --client's close-ok--> Gone
 //!    |  \-- Hapax refuses --------------> Refused --client's and upstream's close-ok--> Gone
@@ -14,11 +15,14 @@
 //! before `tx.commit`, for a fresh upstream channel) are kept in order in the publisher's line; other channels go on.
 
 mod booked;
+mod declares;
 mod deliveries;
 mod frames;
 mod halves;
 mod life;
 mod refused;
+mod round_trip;
+mod settling;
 
 pub(in crate::session) use self::booked::Booked;
 
@@ -27,7 +31,7 @@ use self::life::{Life, Then};
 use crate::session::cx::Cx;
 use crate::session::entry::Outcome;
 use crate::session::fault::{Closes, Fault};
-use crate::session::inbound::{Inbound, Whole};
+use crate::session::inbound::{Chunk, Inbound, Whole};
 use crate::session::outbox::View;
 use crate::session::probe::Finding;
 use crate::session::rights::Right;
@@ -36,7 +40,6 @@ use crate::window::{Ticket, Verdict};
 use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Settle};
-use bytes::Bytes;
 use std::time::Instant;
 
 /// One channel of the client, and the upstream channel of the same number.
@@ -61,6 +64,16 @@ impl Channel {
     /// Returns true if this is the channel of that birth, and its next publish waits for the proof of a right.
     pub(in crate::session) fn waits_as(&self, birth: u64) -> bool {
         self.birth == birth && self.halves.publisher.is_held()
+    }
+
+    /// Returns the number of publishes that the upstream has not acked or nacked.
+    pub(in crate::session) fn unsettled(&self) -> usize {
+        self.halves.publisher.ledger().unsettled()
+    }
+
+    /// Returns true if others wait for one of `count` of these publishes, from this one on.
+    pub(in crate::session) fn is_awaited(&self, from: usize, count: usize) -> bool {
+        self.halves.publisher.ledger().is_awaited(from, count)
     }
 
     /// Returns true if both sides have closed the channel.
@@ -98,6 +111,7 @@ impl Channel {
             held,
             memory: stuck + publisher.memory() + held,
             stuck: stuck + publisher.collecting(),
+            hidden: usize::from(self.life.is_free_for_client()),
         };
         (std::mem::replace(&mut self.booked, after), after)
     }
@@ -159,18 +173,13 @@ impl Channel {
         self.advance(cx)
     }
 
-    /// Handles publishes of the client that stand whole in `frames`, the read that is being handled: `most` at most.
-    pub(in crate::session) fn recv_publishes(
-        &mut self,
-        frames: &Bytes,
-        most: usize,
-        cx: &mut Cx<'_>,
-    ) -> Result<(), Fault> {
+    /// Handles publishes of the client that stand whole in the read that is being handled: `most` at most.
+    pub(in crate::session) fn recv_publishes(&mut self, most: usize, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let in_order = !self.life.has_refusal() && !self.halves.awaits_waiters() && !self.halves.has_frames();
         if !in_order || !self.life.is_open() || !self.halves.publisher.takes_publishes() {
             return Ok(());
         }
-        self.halves.publisher.recv_publishes(frames, most, cx)?;
+        self.halves.publisher.recv_publishes(most, cx)?;
         self.advance(cx)
     }
 
@@ -218,6 +227,11 @@ impl Channel {
                 self.life.recv_client_close(frame, &mut self.halves, cx);
                 return Ok(());
             }
+            MethodId::QUEUE_DECLARE => cx.link.exclusive.recv_declare(frame),
+            MethodId::QUEUE_DELETE => cx.link.exclusive.recv_delete(frame),
+            MethodId::CHANNEL_FLOW => self.halves.round_trip.recv_client_flow(),
+            MethodId::EXCHANGE_DECLARE => self.halves.declares.recv_declare(frame),
+            MethodId::EXCHANGE_DELETE => self.halves.declares.recv_delete(frame, cx),
             id => deliveries.recv_client(id, frame),
         }
         cx.link.out.upstream.forward(frame);
@@ -293,13 +307,13 @@ impl Channel {
         self.advance(cx)
     }
 
-    /// Forwards the deliveries that stand whole in `frames` and come next, `first` and those after it. Returns false if they
+    /// Forwards the deliveries that stand whole in `read` and come next, `first` and those after it. Returns false if they
     /// have to be handled frame by frame.
     pub(in crate::session) fn recv_deliveries(
         &mut self,
         first: Whole,
         inbound: &mut Inbound,
-        frames: &Bytes,
+        read: &Chunk,
         cx: &mut Cx<'_>,
     ) -> bool {
         let takes_whole = self.halves.deliveries.takes_whole();
@@ -308,7 +322,7 @@ impl Channel {
         }
         self.flush(cx);
         let id = self.halves.id();
-        self.halves.deliveries.forward_whole(id, first, inbound, frames, cx);
+        self.halves.deliveries.forward_whole(id, first, inbound, read, cx);
         true
     }
 
@@ -333,10 +347,13 @@ impl Channel {
             }
             Some(MethodId::BASIC_CONSUME_OK) => {
                 if deliveries.recv_consume_ok(frame) && self.life.is_open_or_settling() {
-                    self.halves.cancel_consumers(cx);
+                    self.halves.let_deliveries_go(cx);
                 }
             }
             Some(MethodId::BASIC_CANCEL) => deliveries.recv_cancel(frame),
+            Some(MethodId::QUEUE_DECLARE_OK) => cx.link.exclusive.recv_declare_ok(frame),
+            Some(MethodId::CHANNEL_FLOW_OK) if self.halves.round_trip.recv_flow_ok() => return,
+            Some(MethodId::EXCHANGE_DECLARE_OK) => self.halves.declares.recv_declare_ok(cx),
             Some(_) | None => {}
         }
         if self.halves.publisher.ledger_mut().delays(kind, id, frame) {
@@ -370,9 +387,19 @@ impl Channel {
         self.life.finish();
         self.advance(cx)?;
         if !self.is_settled() && self.life.is_open() {
-            self.halves.cancel_consumers(cx);
+            self.halves.let_deliveries_go(cx);
         }
         Ok(())
+    }
+
+    /// Asks the broker for a sign that it has handled all that the client has sent. Returns true if it has given it, or if
+    /// there is nothing to wait for.
+    pub(in crate::session) fn ask_whether_all_is_said(&mut self, cx: &mut Cx<'_>) -> bool {
+        if self.is_settled() || self.life.has_said_all(&self.halves) {
+            return true;
+        }
+        self.halves.ask_round_trip(cx);
+        false
     }
 
     /// Handles that the client has vanished, or will be told nothing more. Complete messages are settled. Everything else ends
@@ -388,8 +415,6 @@ impl Channel {
             self.life.close_settled(cx.now);
             return self.advance(cx);
         }
-        self.halves.cancel_consumers(cx);
-        self.halves.deliveries.requeue(self.halves.id(), &mut cx.link.out.upstream);
         Ok(())
     }
 

@@ -7,12 +7,12 @@
 //! * in a transaction, by `tx.commit-ok` ([`Transactions`]).
 
 use crate::session::blame::Blame;
-use crate::session::confirms::{ClientTag, Confirms, UpstreamTag};
+use crate::session::confirms::{ClientTag, Confirms, ENTRY, UpstreamTag};
 use crate::session::cx::{Cx, Link};
-use crate::session::entry::{Entry, Outcome};
+use crate::session::entry::{Entry, Hears, Outcome, Verified};
 use crate::session::outbox::{Piece, View};
 use crate::session::replies::Replies;
-use crate::session::returns::ReturnKey;
+use crate::session::returns::Shown;
 use crate::session::transaction::Transactions;
 use crate::session::unremembered::Deadline;
 use crate::session::written::Written;
@@ -24,9 +24,7 @@ use bytes::BytesMut;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes of a publish in the ledger: its entry, its slot, its reservation in the window, and what a return would show.
-const ENTRY: usize = std::mem::size_of::<Entry>() + 128;
-/// The same in a transaction, where its key is in a set, too.
+/// Bytes of a publish in the ledger, where its key is in a set, too, because it is in a transaction, where its key is in a set, too.
 const TX_ENTRY: usize = ENTRY + 32;
 
 /// The reservation of a publish, and how long its id will be remembered.
@@ -55,17 +53,25 @@ pub(in crate::session) struct Ledger {
     outcomes: Outcomes,
     /// Ids that were committed when they were written. It outlives the selection of confirms or tx, until the first outcome.
     written: Option<Box<Written>>,
+    /// The client has asked for a return on this channel.
+    has_asked: bool,
+    /// It has asked for the return of a publish that was not entered, and its answer may still come.
+    has_unentered: bool,
 }
 
 impl Ledger {
     /// Creates the ledger of a channel that has just been opened.
     pub(super) fn new() -> Ledger {
-        Ledger { outcomes: Outcomes::Untold, written: None }
+        Ledger::with(Outcomes::Untold)
     }
 
     /// Creates the ledger of a channel that has just selected tx.
     pub(super) fn of_transactions() -> Ledger {
-        Ledger { outcomes: Outcomes::tx(), written: None }
+        Ledger::with(Outcomes::tx())
+    }
+
+    fn with(outcomes: Outcomes) -> Ledger {
+        Ledger { outcomes, written: None, has_asked: false, has_unentered: false }
     }
 
     /// Returns true if the upstream tells outcomes by acks.
@@ -151,9 +157,8 @@ impl Ledger {
             Outcomes::Untold => {
                 let reserved = entry.reserved();
                 let committed = reserved.and_then(|reserved| Some((reserved.window()?, reserved.claim())));
-                let return_key = entry.mandatory.as_ref().map(|mandatory| mandatory.key);
                 if committed.is_some() || self.written.is_some() {
-                    self.written.get_or_insert_default().push(committed, exchange, return_key);
+                    self.written.get_or_insert_default().push(committed, exchange, entry.shows());
                 }
                 return entry.reservation;
             }
@@ -166,6 +171,12 @@ impl Ledger {
     /// Returns true if a publish that no window has judged is entered, too.
     pub(super) fn enters_unjudged(&self) -> bool {
         !matches!(self.outcomes, Outcomes::Untold) || self.written.is_some()
+    }
+
+    /// Notes that the client asks for the return of a publish that is about to be forwarded. `entered`: it will be entered.
+    pub(super) fn note_asked(&mut self, entered: bool) {
+        self.has_asked = true;
+        self.has_unentered |= !entered;
     }
 
     /// Returns true if a `basic.return` means something here.
@@ -330,7 +341,11 @@ impl Ledger {
 
     /// Returns the bytes of the publishes whose outcome the upstream will tell.
     pub(super) fn memory(&self) -> usize {
-        self.unresolved(0) * ENTRY
+        match &self.outcomes {
+            Outcomes::Untold => 0,
+            Outcomes::Confirms { confirms, .. } => confirms.memory(),
+            Outcomes::Tx { .. } => self.unresolved(0, 0) * ENTRY,
+        }
     }
 
     /// Returns the bytes of the open transaction.
@@ -338,14 +353,16 @@ impl Ledger {
         self.open_len() * TX_ENTRY
     }
 
-    /// Returns how many publishes have no outcome yet, or an answer that waits behind another's. `incomplete` of them are not
-    /// counted.
+    /// Returns how many publishes have no outcome yet, or an answer that is not written. `incomplete` of the entries are not
+    /// counted. `waiting` are not forwarded yet.
     #[inline]
-    pub(super) fn unresolved(&self, incomplete: usize) -> usize {
+    pub(super) fn unresolved(&self, incomplete: usize, waiting: usize) -> usize {
         match &self.outcomes {
-            Outcomes::Untold => 0,
-            Outcomes::Confirms { confirms, .. } => confirms.span().saturating_sub(incomplete),
-            Outcomes::Tx { transactions, replies } => transactions.ending_len() + replies.publishes(),
+            Outcomes::Untold => waiting,
+            Outcomes::Confirms { confirms, .. } => confirms.unresolved(waiting).saturating_sub(incomplete),
+            Outcomes::Tx { transactions, replies } => {
+                transactions.ending_len() + replies.publishes() + waiting
+            }
         }
     }
 
@@ -361,13 +378,30 @@ impl Ledger {
         }
     }
 
+    /// Returns the number of publishes that wait for an ack or a nack.
+    pub(in crate::session) fn unsettled(&self) -> usize {
+        match &self.outcomes {
+            Outcomes::Confirms { confirms, .. } => confirms.unsettled(),
+            Outcomes::Untold | Outcomes::Tx { .. } => 0,
+        }
+    }
+
+    /// Returns true if others wait for one of `count` of these publishes, from this one on.
+    pub(in crate::session) fn is_awaited(&self, from: usize, count: usize) -> bool {
+        match &self.outcomes {
+            Outcomes::Confirms { confirms, .. } => confirms.is_awaited(from, count),
+            Outcomes::Untold | Outcomes::Tx { .. } => false,
+        }
+    }
+
     /// Handles `basic.ack` or `basic.nack`.
     pub(super) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
         // The broker routes in order: nothing that was written before confirms were selected can come back any more.
         self.written = None;
+        self.has_unentered = false;
         let Outcomes::Confirms { confirms, .. } = &mut self.outcomes else { return };
         let Cx { shared, link, now, .. } = cx;
-        let Link { rights, mailbox, .. } = &mut **link;
+        let Link { rights, mailbox, returning, .. } = &mut **link;
         let (shared, now) = (*shared, *now);
         let deadline = Deadline { now, timeout: shared.settings.store_timeout, mailbox };
         // Neighbours mostly came by the same read and went to the same place, so the listener gets one call for them.
@@ -378,12 +412,15 @@ impl Ledger {
                 shared.listener.publish_latency(now.saturating_duration_since(since), alike);
             }
         };
-        confirms.settle(UpstreamTag(settle.tag), settle.multiple, outcome, deadline, |entry| {
+        confirms.settle(UpstreamTag(settle.tag), settle.multiple, outcome, deadline, |entry, went_to| {
             if entry.since != since {
                 tell(since, std::mem::take(&mut alike));
                 since = entry.since;
             }
             alike += 1;
+            if !returning.is_empty() && outcome == Outcome::Acked && entry.verified == Verified::Yes {
+                returning.stored(went_to.exchange());
+            }
             if let Some(right) = entry.right.filter(|_| entry.right != learned) {
                 rights.learn(&shared.rights, right, now);
                 learned = entry.right;
@@ -392,20 +429,27 @@ impl Ledger {
         tell(since, alike);
     }
 
-    /// Handles a `basic.return` that shows this. Gives back the exchange that the client had named, if the publish was
-    /// forwarded to another.
-    pub(super) fn recv_return(&mut self, key: ReturnKey, now: Instant) -> Option<Box<[u8]>> {
+    /// Handles a `basic.return` that shows this. Says who hears of it.
+    pub(super) fn recv_return(&mut self, shown: &Shown, now: Instant) -> Hears {
         // A message that was written before confirms or tx were selected is older than all entries.
-        let written = self.written.as_ref().is_some_and(|written| written.holds(key));
-        let (named, exact) = match &mut self.outcomes {
-            Outcomes::Confirms { confirms, .. } if !written => confirms.returned(key),
-            Outcomes::Tx { transactions, .. } if !written => transactions.returned(key),
-            Outcomes::Untold | Outcomes::Confirms { .. } | Outcomes::Tx { .. } => (None, false),
+        let written = self.written.as_mut().is_some_and(|written| written.holds(shown));
+        let entered = match &mut self.outcomes {
+            Outcomes::Confirms { confirms, .. } if !written => Some(confirms.returned(shown)),
+            Outcomes::Tx { transactions, .. } if !written => Some(transactions.returned(shown)),
+            Outcomes::Untold | Outcomes::Confirms { .. } | Outcomes::Tx { .. } => None,
         };
-        if let Some(written) = self.written.as_mut().filter(|_| !exact) {
-            written.recv_return(key, now);
+        let (hears, exact) = entered.unwrap_or((Hears::Unknown, false));
+        if exact {
+            return hears;
         }
-        named
+        let earlier = self.written.as_mut().map_or(Hears::Unknown, |earlier| earlier.recv_return(shown, now));
+        match hears.or(earlier) {
+            // It may be one that is not entered.
+            Hears::Nobody if self.has_unentered && !written => Hears::Unknown,
+            // (Of very many publishes without confirms, the oldest are not remembered any more.)
+            Hears::Unknown if !self.has_asked => Hears::Nobody,
+            hears => hears,
+        }
     }
 
     /// Handles `tx.commit-ok` or `tx.rollback-ok`. Returns true if it has to wait until the ids of the transaction are
@@ -413,6 +457,7 @@ impl Ledger {
     pub(super) fn recv_tx_ended(&mut self, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
         let Cx { shared, link, now, .. } = cx;
         self.written = None;
+        self.has_unentered = false;
         let Outcomes::Tx { transactions, replies } = &mut self.outcomes else { return false };
         let rights = &mut link.rights;
         let (commits, publishes) =
@@ -432,14 +477,7 @@ impl Ledger {
                     written.drop_newest();
                 }
             }
-            Outcomes::Confirms { confirms, .. } => {
-                let mut entries = confirms.take_unsettled();
-                // A publish that was not sent whole was not stored, whatever the rule is.
-                if incomplete && let Some((_, entry)) = entries.pop() {
-                    entry.forget(ForgetCause::Incomplete);
-                }
-                give_back(confirms, entries, blame, now);
-            }
+            Outcomes::Confirms { confirms, .. } => give_back(confirms, incomplete, blame, now),
             // A publish that was not sent whole is in the open transaction, which is forgotten anyway.
             Outcomes::Tx { transactions, .. } => {
                 transactions.take_unsettled(blame).into_iter().for_each(|entry| entry.in_doubt(now));
@@ -453,17 +491,21 @@ impl Ledger {
 
 /// Gives publishes with confirms back, oldest first. If one of them is to blame, those that may be it, or that came after it,
 /// are forgotten. All others are in doubt. (Only the exchanges of publishes with a reservation are known. One without may be
-/// to blame, too, but there is nothing to forget.)
-fn give_back(confirms: &Confirms, entries: Vec<(UpstreamTag, Entry)>, blame: Option<&Blame>, now: Instant) {
+/// to blame, too, but there is nothing to forget.) `incomplete`: the newest was not sent whole, so it was not stored, whatever
+/// the rule is.
+fn give_back(confirms: &mut Confirms, incomplete: bool, blame: Option<&Blame>, now: Instant) {
+    let whole = confirms.unsettled().saturating_sub(usize::from(incomplete));
     let guilty = blame.map_or_else(Vec::new, |blame| {
-        let named = |tag| blame.names(confirms.exchange_of(tag));
-        Blame::guilty(
-            entries
-                .iter()
-                .map(|(tag, entry)| blame.names_any() && (entry.reservation.is_none() || named(*tag))),
-        )
+        let is_suspect = |exchange: Option<&[u8]>| {
+            blame.names_any() && exchange.is_none_or(|exchange| blame.names(exchange))
+        };
+        Blame::guilty(confirms.unsettled_exchanges().take(whole).map(is_suspect))
     });
-    for (at, (_, entry)) in entries.into_iter().enumerate() {
+    let mut entries = confirms.take_unsettled();
+    if incomplete && let Some(entry) = entries.pop() {
+        entry.forget(ForgetCause::Incomplete);
+    }
+    for (at, entry) in entries.into_iter().enumerate() {
         if guilty.get(at) == Some(&true) {
             entry.forget(ForgetCause::ChannelClosed);
         } else {

@@ -4,7 +4,7 @@ use super::super::ApiClient;
 use super::super::answer::{Forecast, Window, Windows};
 use super::super::client::Path;
 use super::super::columns::fit;
-use super::super::sections::{Sections, advice};
+use super::super::sections::{Sections, advice, escaped};
 use super::super::theme::{Theme, word};
 use super::{Desk, print, table};
 use crate::tools::reach::Failure;
@@ -53,6 +53,7 @@ pub(super) fn list(client: &ApiClient, json: bool, desk: &mut Desk<'_>) -> Resul
         "DUP/S",
         "ESC/S",
         "ESCAPED",
+        "NO-ID",
         "RECOMMENDED",
     ]);
     for window in &windows.windows {
@@ -71,7 +72,8 @@ pub(super) fn list(client: &ApiClient, json: bool, desk: &mut Desk<'_>) -> Resul
             rate(facts.rates.fresh),
             rate(facts.rates.duplicate),
             rate(facts.rates.escaped),
-            count(facts.escaped_duplicates),
+            escaped(facts, count),
+            or_dash(facts.missing_ids.share, share),
             or_dash(facts.recommended_capacity, count),
         ]);
     }

@@ -6,6 +6,7 @@ use crate::tools::terminal::columns::{bar, fit, spark};
 use crate::tools::terminal::sections::advice;
 use crate::tools::terminal::theme::{Theme, word};
 use crate::tools::text::{bytes, count, factor, or_dash, rate, share, span};
+use hapax_core::pressure::Facts;
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::Style;
@@ -34,7 +35,7 @@ const fn column(title: &'static str, width: u16, rank: u8, show: Show) -> Column
 }
 
 /// The columns beside the name, which takes the remaining width.
-const COLUMNS: [Column; 16] = [
+const COLUMNS: [Column; 17] = [
     column("Level", 8, 0, |w, t| Line::styled(word(w.facts.level), t.level(w.facts.level))),
     column("Mode", 7, 9, |w, _| Line::raw(fit(&w.mode, 7))),
     column("Used", 12, 5, used),
@@ -47,7 +48,11 @@ const COLUMNS: [Column; 16] = [
     column("Fresh/s", 7, 3, |w, _| right(rate(w.facts.rates.fresh))),
     column("Dup/s", 7, 3, |w, _| right(rate(w.facts.rates.duplicate))),
     column("Esc/s", 6, 4, |w, t| escaped(rate(w.facts.rates.escaped), w, t)),
-    column("Escaped", 7, 6, |w, _| right(count(w.facts.escaped_duplicates))),
+    column("Escaped", 7, 6, |w, _| right(about_escaped(&w.facts))),
+    column("No id", 6, 8, |w, t| {
+        let line = right(or_dash(w.facts.missing_ids.share, share));
+        if w.facts.missing_ids.is_blind() { line.style(t.bad()) } else { line }
+    }),
     column("Flight", 6, 13, |w, _| right(or_dash(w.facts.in_flight, count))),
     column("Memory", 8, 12, |w, _| right(bytes(w.facts.bytes))),
     column("Advised", 7, 7, |w, _| right(or_dash(w.facts.recommended_capacity, count))),
@@ -133,6 +138,12 @@ fn choose(room: u16) -> (Vec<&'static Column>, u16) {
 
 fn right(text: String) -> Line<'static> {
     Line::raw(text).alignment(Alignment::Right)
+}
+
+/// About how many duplicates escaped, where not all could be counted.
+fn about_escaped(facts: &Facts) -> String {
+    let (least, about) = (facts.escaped_duplicates, facts.escaped_duplicates_about);
+    if about > least + least / 100 { format!("~{}", count(about)) } else { count(least) }
 }
 
 fn escaped(text: String, window: &Window, theme: Theme) -> Line<'static> {
