@@ -165,7 +165,10 @@ async fn who_reads_no_events_loses_its_place_and_who_reads_keeps_it() {
     reading.iter().for_each(tokio::task::JoinHandle::abort);
     stop.send(()).unwrap();
     let (events, seconds) = (reads.await.unwrap(), begun.elapsed().as_secs());
-    assert!(events > 0 && events + 2 >= seconds, "the dashboard was served all along: {events} in {seconds} s");
+    assert!(
+        events > 0 && events + 2 >= seconds,
+        "the dashboard was served all along: {events} in {seconds} s"
+    );
 }
 
 /// Nobody else comes: the bound of the socket ends a stream that nobody reads.
