@@ -223,6 +223,7 @@ impl Ground {
         self.relay.api("PATCH", "/api/v1/windows/orders", r#"{"ttl": "5m"}"#);
         self.traffic(client, "young");
         self.until_alert("HapaxWindowCold");
+        self.relay.api("PATCH", "/api/v1/windows/orders", r#"{"ttl": "20s"}"#);
     }
 
     /// Publishes that the broker never answers, one that waits for it, one that may not; a client too many; one that holds too

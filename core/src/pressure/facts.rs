@@ -107,7 +107,7 @@ pub struct Facts {
     /// what keeps the recommendation below what the traffic needs; null if nothing does
     #[serde(default)]
     pub recommended_bound: Option<Bound>,
-    /// memory that a full window of the recommended capacity would take
+    /// memory that a full window of the recommended capacity would take at most
     pub recommended_bytes: Option<u64>,
     /// the level of eviction pressure
     pub level: Level,
