@@ -3,6 +3,9 @@
 //! nobody.
 
 use hapax_core::session::SessionListener;
+use hapax_core::wire::BadHeader;
+use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -13,6 +16,9 @@ pub const LATENCY_BOUNDS_US: [u64; 17] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
+
+/// Exchanges of which is said once that they return everything. Of others, nothing is said.
+const RETURNING: usize = 1_024;
 
 /// The counters. There is one set per process.
 #[derive(Debug, Default)]
@@ -26,8 +32,11 @@ pub struct Stats {
     dial_failures: AtomicU64,
     unread: AtomicU64,
     unmatched: AtomicU64,
+    bad_headers: [AtomicU64; BadHeader::ALL.len()],
     unverified: AtomicU64,
     latency: Histogram,
+    /// exchanges of which was said that they return everything: vhost and name
+    returning: Mutex<HashSet<Box<[u8]>>>,
     /// written by [`crate::net`]
     pub(crate) memory: MemoryCounters,
 }
@@ -89,6 +98,14 @@ impl Stats {
         self.unread.fetch_add(1, Relaxed);
     }
 
+    fn bad_headers(&self, header: BadHeader) -> Option<&AtomicU64> {
+        BadHeader::ALL
+            .iter()
+            .zip(&self.bad_headers)
+            .find(|(have, _)| **have == header)
+            .map(|(_, count)| count)
+    }
+
     /// Returns all numbers. They are read one by one, so two of them may be an event apart.
     pub fn snapshot(&self) -> Snapshot {
         let closed = self.closed.load(Relaxed);
@@ -103,6 +120,9 @@ impl Stats {
             dial_failures: self.dial_failures.load(Relaxed),
             unread: self.unread.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
+            bad_headers: BadHeader::ALL.map(|header| {
+                (header.name(), self.bad_headers(header).map_or(0, |count| count.load(Relaxed)))
+            }),
             unverified: self.unverified.load(Relaxed),
             latency: self.latency.snapshot(),
             memory: HeldMemory {
@@ -119,6 +139,12 @@ impl SessionListener for Stats {
         self.unmatched.fetch_add(1, Relaxed);
     }
 
+    fn bad_header(&self, header: BadHeader) {
+        if let Some(count) = self.bad_headers(header) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
     fn unverified(&self) {
         self.unverified.fetch_add(1, Relaxed);
     }
@@ -128,6 +154,23 @@ impl SessionListener for Stats {
             user = user.unwrap_or("?"),
             "the user's limit of channels (max-channels) leaves none for hapax to verify its rights on: one connection was closed; \
              until tomorrow, duplicates of this user pass where no ack has shown its right lately; allow it one channel more"
+        );
+    }
+
+    fn returns_everything(&self, vhost: &[u8], exchange: &[u8], returns: u32) {
+        let place = [vhost, b"\0", exchange].concat();
+        let mut known = self.returning.lock();
+        if known.len() >= RETURNING || !known.insert(place.into()) {
+            return;
+        }
+        let (vhost, exchange) = (String::from_utf8_lossy(vhost), String::from_utf8_lossy(exchange));
+        tracing::warn!(
+            %vhost,
+            %exchange,
+            returns,
+            "the broker has returned the last messages of a connection to this exchange, all of them: no queue took them, so none \
+             of their ids is remembered, and duplicates pass. Bind a queue. If the exchange keeps what it returns (a plugin), \
+             set `verify_routing = false` for its window"
         );
     }
 
@@ -168,6 +211,8 @@ pub struct Snapshot {
     pub unread: u64,
     /// publishes that no window judged
     pub unmatched: u64,
+    /// publishes with a header whose value can't be understood, by the header's name
+    pub bad_headers: [(&'static str, u64); BadHeader::ALL.len()],
     /// publishes that were forwarded unjudged, because there was no channel to verify their users' rights on
     pub unverified: u64,
     /// time from a publish's arrival to the upstream's answer

@@ -1,6 +1,7 @@
 //! The second step of reading a configuration. It reads every key by name, checks the bounds of its value, and checks
 //! the rules that involve several keys.
 
+use super::preset::Preset;
 use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
@@ -8,6 +9,7 @@ use super::{
     UpstreamAddress, WindowConfig, log_filter, machine, token, value, warnings,
 };
 use hapax_core::pressure::budget;
+use hapax_core::wire::IdSource;
 use hapax_core::wire::frame::MIN_FRAME_MAX;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -242,7 +244,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     };
     set("vhost", &mut window.vhost);
     set("exchange", &mut window.exchange);
-    rules.id = section.read(report, "id", rules.id.clone(), |v| value::id(value::text(v, "message-id")?));
+    rules.id = read_id(&mut section, rules.id.clone(), report);
     rules.scope = section.read(report, "scope", rules.scope, |v| value::word(v, "routing-key"));
     let capacity = Some(limits.capacity);
     match section.read(report, "capacity", capacity, |v| value::capacity(v, 1..=most::IDS)) {
@@ -265,8 +267,23 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
         .read_optional(report, "forward_to", |v| value::exchange(value::text(v, "orders.backing")?))
         .map(Arc::from);
     rules.confirms = section.read(report, "confirms", rules.confirms, |v| value::word(v, "shadow"));
+    rules.verify_routing = section.read(report, "verify_routing", rules.verify_routing, value::boolean);
     section.finish(report);
     window
+}
+
+/// Returns where the id is: `id`, or what `preset` stands for.
+fn read_id(section: &mut Section<'_>, default: IdSource, report: &mut Report) -> IdSource {
+    let id = section.read_optional(report, "id", value::id);
+    let preset: Option<Preset> = section.read_optional(report, "preset", |v| value::word(v, "celery"));
+    let Some(preset) = preset else { return id.unwrap_or(default) };
+    let (id_path, source) = (section.path_of("id"), report.source(&section.path_of("preset")));
+    if report.sources.contains_key(&id_path) {
+        let what = format!("{} and `id` both say where the id is", section.title_of("preset"));
+        report.problem(&source, what, "leave one of them out");
+    }
+    report.sources.insert(id_path, source);
+    preset.id()
 }
 
 /// Reports an address that is used twice, an upstream that is Hapax itself, and an admin listener that other hosts can

@@ -15,6 +15,7 @@ mod json;
 mod log_filter;
 mod machine;
 pub(crate) mod number;
+mod preset;
 mod problem;
 mod raw;
 mod show;

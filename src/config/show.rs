@@ -117,7 +117,7 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.string("name", &rules.name)?;
     out.string("vhost", window.vhost.as_str())?;
     out.string("exchange", window.exchange.as_str())?;
-    out.string("id", show_id(&rules.id))?;
+    out.raw("id", show_id(&rules.id))?;
     out.word("scope", rules.scope)?;
     match window.auto {
         true => out.string("capacity", "auto")?,
@@ -138,7 +138,8 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     if let Some(exchange) = &rules.forward_to {
         out.string("forward_to", exchange)?;
     }
-    out.word("confirms", rules.confirms)
+    out.word("confirms", rules.confirms)?;
+    out.raw("verify_routing", rules.verify_routing)
 }
 
 /// Writes a size for people, with three digits.

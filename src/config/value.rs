@@ -5,7 +5,8 @@ use super::number;
 use super::problem::Wrong;
 use super::raw::type_name;
 use hapax_core::window::set::Pattern;
-use hapax_core::wire::IdSource;
+use hapax_core::wire::properties::PARTS_MAX;
+use hapax_core::wire::{IdPart, IdSource};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as SerdeError, StrDeserializer};
 use std::net::SocketAddr;
@@ -274,16 +275,42 @@ pub(super) fn pattern(text: &str) -> Result<Pattern, Wrong> {
     })
 }
 
-/// Parses where the id is.
-pub(super) fn id(text: &str) -> Result<IdSource, Wrong> {
-    let fix = "write \"message-id\", \"correlation-id\", \"header:NAME\" or \"body\"";
-    match text.split_once(':') {
-        None if text == "message-id" => Ok(IdSource::MessageId),
-        None if text == "correlation-id" => Ok(IdSource::CorrelationId),
-        None if text == "body" => Ok(IdSource::Body),
-        Some(("header", name)) if (1..=SHORTSTR_MAX).contains(&name.len()) => {
-            Ok(IdSource::Header(name.into()))
+/// Parses where the id is: a text, or a list of texts for an id of several parts.
+pub(super) fn id(value: &DeValue<'_>) -> Result<IdSource, Wrong> {
+    let DeValue::Array(items) = value else {
+        return id_source(text(value, "message-id")?);
+    };
+    let parts = items.iter().map(|item| id_part(text(item.get_ref(), "message-id")?));
+    let mut parts = parts.collect::<Result<Vec<_>, Wrong>>()?;
+    let twice =
+        parts.iter().enumerate().find(|(n, part)| parts.iter().take(*n).any(|before| before == *part));
+    match twice.map(|(_, part)| part.to_string()) {
+        Some(part) => Err(Wrong::new(format!("has {part:?} twice"), "name each part once")),
+        None if parts.len() > PARTS_MAX => {
+            Err(Wrong::new(format!("has {} parts", parts.len()), format!("name {PARTS_MAX} parts at most")))
         }
+        None if parts.len() > 1 => Ok(IdSource::Parts(parts.into())),
+        None => parts.pop().map(IdSource::from).ok_or_else(|| {
+            Wrong::new("is an empty list", "name at least one part, as in [\"message-id\", \"header:type\"]")
+        }),
+    }
+}
+
+fn id_source(text: &str) -> Result<IdSource, Wrong> {
+    if text == "body" { Ok(IdSource::Body) } else { id_part(text).map(IdSource::from) }
+}
+
+fn id_part(text: &str) -> Result<IdPart, Wrong> {
+    let fix =
+        "write \"message-id\", \"correlation-id\", \"header:NAME\" or \"body\", or a list of the first three";
+    match text.split_once(':') {
+        None if text == "message-id" => Ok(IdPart::MessageId),
+        None if text == "correlation-id" => Ok(IdPart::CorrelationId),
+        None if text == "body" => Err(Wrong::new(
+            "has \"body\" in a list, but a body can only be an id as a whole",
+            "write id = \"body\" alone, or leave it out of the list",
+        )),
+        Some(("header", name)) if (1..=SHORTSTR_MAX).contains(&name.len()) => Ok(IdPart::Header(name.into())),
         Some(("header", _)) => {
             Err(Wrong::new(format!("is {text:?}, but a header's name has 1 to {SHORTSTR_MAX} bytes"), fix))
         }
@@ -291,13 +318,11 @@ pub(super) fn id(text: &str) -> Result<IdSource, Wrong> {
     }
 }
 
-/// Writes an id source so that [`id`] reads it back.
-pub(super) fn show_id(id: &IdSource) -> String {
+/// Writes an id source as TOML, so that [`id`] reads it back.
+pub(super) fn show_id(id: &IdSource) -> toml::Value {
     match id {
-        IdSource::MessageId => "message-id".into(),
-        IdSource::CorrelationId => "correlation-id".into(),
-        IdSource::Header(name) => format!("header:{name}"),
-        IdSource::Body => "body".into(),
+        IdSource::Parts(parts) => parts.iter().map(IdPart::to_string).collect::<Vec<_>>().into(),
+        one => one.to_string().into(),
     }
 }
 

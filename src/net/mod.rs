@@ -5,6 +5,7 @@
 //! [`side`] is one socket with its two bounded buffers. [`connections`] lists the open connections. [`slots`] decides who
 //! may connect, [`memory`] who may be read from, and [`log_limiter`] limits the log lines that a stranger can cause.
 
+mod bad_headers;
 mod connections;
 mod log_limiter;
 mod memory;
@@ -66,6 +67,7 @@ struct LogLimiters {
     refused: LogLimiter,
     unreachable: LogLimiter,
     unread: LogLimiter,
+    bad_header: LogLimiter,
     login: LogLimiter,
 }
 
@@ -80,6 +82,7 @@ impl Relay {
             unreachable: limiter(),
             login: limiter(),
             unread: limiter(),
+            bad_header: limiter(),
         });
         let mut acceptor = Acceptor::new(listener, "listen");
         let mut connections = JoinSet::new();

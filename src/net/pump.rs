@@ -8,9 +8,10 @@ use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::memory::Holding;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
-use super::{LogLimiters, Relay, now};
+use super::{LogLimiters, Relay, bad_headers, now};
 use bytes::Bytes;
 use hapax_core::session::{Output, Queued, Reading, Room, Session};
+use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -365,6 +366,7 @@ impl Pump<'_> {
                 Output::CloseClient => self.close_client(),
                 Output::CloseUpstream => self.close_upstream(),
                 Output::CutUpstream => self.cut_upstream(),
+                Output::BadHeader(header) => self.log_bad_header(header),
             }
         }
         if let Some(side) = &mut self.client {
@@ -498,6 +500,12 @@ impl Pump<'_> {
             return;
         }
         self.stall = stall.filter(|_| !over).or(Some(Stall { until: self.now + patience, written }));
+    }
+
+    /// Logs that the client means something by a header that can't be understood.
+    fn log_bad_header(&self, header: BadHeader) {
+        let Some(left_out) = self.log_limiters.bad_header.happened(self.now) else { return };
+        bad_headers::warn(header, self.peer, &self.session, left_out);
     }
 
     fn write_client(&mut self, bytes: Bytes) {

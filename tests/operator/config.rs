@@ -2,8 +2,8 @@
 
 use hapax::config::{Config, Given, LogFormat, Overrides, Problems, Secret, Source};
 use hapax_core::window::{ConfirmRule, Key, Mode, Scope};
-use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
+use hapax_core::wire::{IdPart, IdSource};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -233,7 +233,9 @@ fn every_key_arrives() {
     assert_eq!((settings.max_unresolved, settings.held_bytes, settings.frame_max), (2, 0, 8192));
     let [window, second] = config.windows.as_slice() else { panic!("{:?}", config.windows) };
     assert_eq!(window.rules.id, IdSource::Header("x-dedup: odd".into()));
+    assert_eq!(second.rules.id.to_string(), "correlation-id, header:a, header:b=c");
     assert_eq!((window.rules.scope, window.rules.confirms), (Scope::Vhost, ConfirmRule::ClientOnly));
+    assert!(!window.rules.verify_routing);
     assert_eq!(window.rules.forward_to.as_deref(), Some("back\"ing"));
     assert_eq!((window.limits.capacity, window.limits.mode), (7, Mode::Observe));
     assert!(window.limits.refresh_on_duplicate);
@@ -242,6 +244,27 @@ fn every_key_arrives() {
     assert_eq!((window.auto, second.auto, second.weight), (false, true, 3));
     assert!((300_000..1_500_000).contains(&second.limits.capacity), "{}", second.limits.capacity);
     assert!(window.vhost.matches(b"test-1") && !window.vhost.matches(b"/"));
+}
+
+#[test]
+fn a_preset_says_where_the_id_is_and_check_shows_it() {
+    let text = "[[window]]\nname = \"tasks\"\npreset = \"celery\"\n";
+    let loaded = Config::parse(Some("test.toml"), text, &Overrides::default()).expect("valid");
+    let headers = ["id", "task", "retries", "replaced_task_nesting"];
+    let expected = IdSource::Parts(headers.map(|name| IdPart::Header(name.into())).into());
+    assert_eq!(loaded.config.windows[0].rules.id, expected);
+    let shown = loaded.to_toml();
+    let line = shown.lines().find(|line| line.starts_with("id = ")).expect("a line");
+    let id = "id = [\"header:id\", \"header:task\", \"header:retries\", \"header:replaced_task_nesting\"]";
+    assert!(line.starts_with(id) && line.ends_with("# file, line 3"), "{line}");
+    assert_eq!(parse(&shown), loaded.config);
+}
+
+#[test]
+fn a_list_of_one_is_as_a_text() {
+    let id = |id: &str| parse(&format!("[[window]]\nname = \"a\"\nid = {id}")).windows[0].rules.id.clone();
+    assert_eq!(id("[\"message-id\"]"), IdSource::MessageId);
+    assert_eq!(id("[\"header:a\"]"), id("\"header:a\""));
 }
 
 fn token(text: &str) -> Overrides {

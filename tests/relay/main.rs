@@ -19,5 +19,7 @@ mod closes;
 mod e2e;
 mod ground;
 mod hostile;
+mod identity;
 mod points;
 mod record_first;
+mod routing_cost;

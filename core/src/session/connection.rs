@@ -127,8 +127,7 @@ impl Connection {
             return false;
         }
         let Some(next) = inbound.peek() else { return false };
-        let opens = next.kind == FrameKind::Method
-            && next.view(&inbound.read()).method(next.kind) == Some(MethodId::CHANNEL_OPEN);
+        let opens = inbound.method(next) == Some(MethodId::CHANNEL_OPEN);
         let is_free = |id: ChannelId| !self.channels.contains(id) && probes.channel() != Some(id);
         if !opens || !self.sides.are_live() {
             return false;

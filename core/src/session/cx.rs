@@ -1,6 +1,7 @@
 //! The things that a session lends a channel while the channel handles an event.
 
 use super::Shared;
+use super::bad_header_log::BadHeaderLog;
 use super::channels::Channels;
 use super::exclusive::ExclusiveQueues;
 use super::finder::{Finder, Source};
@@ -9,6 +10,7 @@ use super::hosts::Marks;
 use super::inbound::Inbound;
 use super::outbox::Outbox;
 use super::probe::{Answer, Finding, Probes};
+use super::returning::Returning;
 use super::rights::{OwnRights, Rights};
 use crate::window::{Mailbox, Ticket};
 use crate::wire::ChannelId;
@@ -33,12 +35,16 @@ pub(super) struct Link {
     pub(super) probes: Probes,
     /// the exclusive queues that the client has declared
     pub(super) exclusive: ExclusiveQueues,
+    /// exchanges from which everything comes back
+    pub(super) returning: Returning,
     /// late verdicts arrive here
     pub(super) mailbox: Arc<Mailbox>,
     /// numbers for the questions that may be answered late
     pub(super) tickets: Tickets,
     /// `basic.publish`es that the client has sent
     pub(super) publishes: u64,
+    /// headers of the client that can't be understood
+    pub(super) bad_headers: BadHeaderLog,
 }
 
 impl Link {
@@ -52,9 +58,11 @@ impl Link {
             marks: Marks::default(),
             probes: Probes::default(),
             exclusive: ExclusiveQueues::default(),
+            returning: Returning::default(),
             mailbox: Arc::new(Mailbox::new()),
             tickets: Tickets::default(),
             publishes: 0,
+            bad_headers: BadHeaderLog::default(),
         }
     }
 

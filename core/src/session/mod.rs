@@ -22,6 +22,7 @@ mod about;
 pub mod alone;
 mod answers;
 mod awaited;
+mod bad_header_log;
 mod blame;
 mod by_tag;
 mod candidate;
@@ -35,6 +36,7 @@ mod delivered;
 mod dismissal;
 mod ending;
 mod entry;
+mod exchanges;
 mod exclusive;
 mod fault;
 mod finder;
@@ -44,12 +46,14 @@ mod hosts;
 mod inbound;
 mod liveness;
 mod loopback;
+mod message_key;
 mod numbers;
 mod outbox;
 mod patience;
 mod probe;
 mod publisher;
 mod replies;
+mod returning;
 mod returns;
 mod rights;
 mod runs;
@@ -65,14 +69,16 @@ mod written;
 
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
+pub use exchanges::Exchanges;
 pub use fault::Fault;
 pub use flow::{Queued, Reading, Room};
 pub use hosts::Hosts;
 pub use loopback::{LoopbackUsers, RefusedLogin, is_loopback};
-pub use rights::Rights;
+pub use rights::{Rights, may_have_topics};
 pub use session::Session;
 
 use crate::window::{KeyMaker, Windows};
+use crate::wire::BadHeader;
 use bytes::Bytes;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -89,6 +95,8 @@ pub struct Shared {
     pub windows: Arc<dyn Windows>,
     /// who may publish where, as the broker has shown
     pub rights: Rights,
+    /// the types of exchanges, as far as they matter
+    pub exchanges: Exchanges,
     /// what was delivered to users of several connections
     pub hosts: Hosts,
     /// who may log in from this host only
@@ -127,11 +135,15 @@ pub struct Settings {
 pub trait SessionListener: Send + Sync + Debug {
     /// Counts a publish that matched no window, or whose window is off.
     fn unmatched(&self);
+    /// Counts a publish with a header whose value can't be understood.
+    fn bad_header(&self, header: BadHeader);
     /// Counts a publish that is forwarded unjudged, because there was no channel to verify its user's right on.
     fn unverified(&self);
     /// Tells that the broker has closed a connection of this user (if its name is known) because its limit of channels leaves none
     /// to verify rights on. Called once a day for each user.
     fn channel_limited(&self, user: Option<&str>);
+    /// Notes that so many messages in a row came back from an exchange on one connection, and none was stored.
+    fn returns_everything(&self, vhost: &[u8], exchange: &[u8], returns: u32);
     /// Records the time from the arrival of a publish to its answer by the upstream. Several publishes (`publishes`) may
     /// share one time.
     fn publish_latency(&self, elapsed: Duration, publishes: u64);
@@ -184,4 +196,6 @@ pub enum Output {
     /// The upstream is given up: drop the bytes that wait to be written to it, those in the system's buffers included, and
     /// close its socket. The publishes in them are in doubt now, so they must not be stored later.
     CutUpstream,
+    /// Log that the client sends this header with a value that can't be understood. It comes once per connection and header.
+    BadHeader(BadHeader),
 }

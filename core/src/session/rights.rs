@@ -9,6 +9,7 @@
 //! key a duplicate. A user with topic permissions may write some routing keys and not others. Therefore a user who may not
 //! write every routing key there has ids of its own: the key's digest includes the credentials ([`Standing::OwnIds`]).
 
+use super::returns::half;
 use crate::window::{Key, KeyMaker, Scope, Scoped};
 use crate::wire::properties::IdValue;
 use lru::LruCache;
@@ -38,6 +39,16 @@ pub(super) struct Right(Key);
 impl Right {
     /// A right that no user has. It is given where no right was asked for.
     pub(super) const NONE: Right = Right(Key(0));
+
+    /// Returns half of the digest.
+    pub(super) fn half(self) -> u64 {
+        half(self.0)
+    }
+}
+
+/// Returns true if this exchange may be a topic exchange, as far as its name tells.
+pub fn may_have_topics(exchange: &[u8]) -> bool {
+    !matches!(exchange, b"" | b"amq.direct" | b"amq.fanout" | b"amq.headers" | b"amq.match")
 }
 
 /// The proofs that all sessions of the process share.
@@ -101,6 +112,8 @@ pub(super) struct Question {
 pub(super) struct Needs {
     /// the right to publish to this exchange with this routing key
     pub(super) right: Right,
+    /// the exchange may be one where topic permissions apply
+    has_topics: bool,
     /// what is known of a user that does not have it
     refused: Right,
     wide: Option<Box<Wide>>,
@@ -128,6 +141,12 @@ impl Needs {
     /// Returns true if this right is about the exchange that the publish goes to.
     pub(super) fn is_of_exchange(&self, fact: Right) -> bool {
         fact == self.right || self.wide.as_ref().is_some_and(|wide| fact == wide.keys.yes)
+    }
+
+    /// Returns whose ids those of messages with more routing keys (`CC`, `BCC`) are: the user's own where topic permissions may
+    /// apply. RabbitMQ 4 asks for the right to write each of the keys, and Hapax knows of the first one only.
+    pub(super) fn owner_of_extra_keys<'a>(&self, rights: &'a OwnRights) -> &'a [u8] {
+        if self.has_topics { &rights.identity } else { &[] }
     }
 
     /// Returns what an id of a user of this standing is unique within.
@@ -176,13 +195,12 @@ impl OwnRights {
         (named, exchange): (&[u8], &[u8]),
         routing_key: &[u8],
     ) -> Needs {
-        let has_topics =
-            !matches!(exchange, b"" | b"amq.direct" | b"amq.fanout" | b"amq.headers" | b"amq.match");
+        let has_topics = may_have_topics(exchange);
         let topic = if has_topics { routing_key } else { b"" };
         let right = self.fact(keys, exchange, topic, b"right");
         let refused = self.fact(keys, exchange, topic, b"no right");
         if scope == Scope::RoutingKey {
-            return Needs { right, refused, wide: None };
+            return Needs { right, refused, has_topics, wide: None };
         }
         let any_key = match has_topics {
             true => self.fact(keys, exchange, ANY_KEY, b"right"),
@@ -192,11 +210,8 @@ impl OwnRights {
         let exchanges = (scope == Scope::Vhost)
             .then(|| every(ANY_EXCHANGE, self.fact(keys, ANY_EXCHANGE, ANY_KEY, b"right")));
         let own_ids = keys.scoped(scope, &self.identity, named, b"");
-        Needs {
-            right,
-            refused,
-            wide: Some(Box::new(Wide { keys: every(exchange, any_key), exchanges, own_ids })),
-        }
+        let wide = Wide { keys: every(exchange, any_key), exchanges, own_ids };
+        Needs { right, refused, has_topics, wide: Some(Box::new(wide)) }
     }
 
     /// Returns true if the broker lets this user open one channel more, as far as is known.

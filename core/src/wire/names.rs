@@ -25,7 +25,7 @@ pub struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    /// Reads the payload of a content header. Of a malformed one, takes what comes before the fault.
+    /// Reads the payload of a content header. A malformed one ends at its fault.
     pub fn of(payload: &'a [u8]) -> Names<'a> {
         let mut names = Names { names: [&[]; MOST], len: 0 };
         // A fault only ends the list.
@@ -67,7 +67,7 @@ impl<'a> Names<'a> {
         let mut reader = Reader::new(table);
         while !reader.is_empty() && self.len < MOST {
             self.push(reader.shortstr("name of a header")?);
-            super::properties::skip_field(&mut reader)?;
+            super::field::skip(&mut reader)?;
         }
         Ok(())
     }

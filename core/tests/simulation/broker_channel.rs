@@ -210,7 +210,7 @@ impl BrokerChannel {
         let fate = match () {
             () if alike == Some(Fate::NoRoute) => Fate::NoRoute,
             () if alike.is_none()
-                && ctx.truth.of(uid).mandatory
+                && (mandatory || ctx.truth.verifies(ctx.truth.of(uid)))
                 && ctx.rng.chance(ctx.plan.weather.no_route) =>
             {
                 Fate::NoRoute
@@ -221,15 +221,11 @@ impl BrokerChannel {
         let tag = self.tag + 1;
         ctx.log.say(|| format!("  broker: u{uid} is {fate:?}, {:?}, tag {tag}", self.mode));
         match self.mode {
-            Mode::Plain if fate == Fate::NoRoute => {
-                ctx.truth.returned(uid);
-                self.give_back(&whole, ctx);
-            }
+            Mode::Plain if fate == Fate::NoRoute => self.find_no_queue(uid, &whole, ctx),
             Mode::Plain => ctx.truth.stored(uid, ctx.now),
             Mode::Confirm => {
                 if fate == Fate::NoRoute {
-                    ctx.truth.returned(uid);
-                    self.give_back(&whole, ctx);
+                    self.find_no_queue(uid, &whole, ctx);
                 }
                 if fate == Fate::Refuse {
                     ctx.truth.refused(uid);
@@ -279,11 +275,27 @@ impl BrokerChannel {
             basic::AMQPMethod::Publish(m) => (m.exchange.as_str(), m.routing_key.as_str(), m.mandatory),
             _ => ("", "", false),
         };
-        let meant = (ctx.truth.target(&p), ROUTING_KEYS[p.what.routing_key], p.mandatory);
+        // The relay may set the bit, to find out whether a queue takes the message.
+        let mandatory = p.mandatory || to.2 && ctx.truth.verifies(&p);
+        let meant = (ctx.truth.target(&p), ROUTING_KEYS[p.what.routing_key], mandatory);
         if to != meant || whole.body != body_of(uid, &p) || p.forwarded.is_none() {
             ctx.truth.broken('i', format!("publish {uid} arrives changed: {to:?}, {whole:?}, {p:?}"));
         }
         Some(uid)
+    }
+
+    /// No queue takes a message. It comes back if its mandatory bit is set; otherwise nobody hears of it.
+    fn find_no_queue(&mut self, uid: Uid, whole: &Whole, ctx: &mut Ctx) {
+        match &whole.method {
+            basic::AMQPMethod::Publish(publish) if publish.mandatory => {
+                ctx.truth.returned(uid);
+                if !ctx.truth.of(uid).mandatory {
+                    ctx.truth.count("returned to the relay alone");
+                }
+                self.give_back(whole, ctx);
+            }
+            _ => ctx.truth.dropped(uid),
+        }
     }
 
     fn give_back(&mut self, whole: &Whole, ctx: &mut Ctx) {
@@ -311,10 +323,7 @@ impl BrokerChannel {
         let mut marks = Vec::new();
         for (uid, whole, fate) in transaction {
             match fate {
-                Fate::NoRoute => {
-                    ctx.truth.returned(uid);
-                    self.give_back(&whole, ctx);
-                }
+                Fate::NoRoute => self.find_no_queue(uid, &whole, ctx),
                 Fate::Store | Fate::Refuse => ctx.truth.stored(uid, ctx.now),
             }
             ctx.truth.settled(uid, true);

@@ -174,7 +174,8 @@ impl Channel {
             if ack {
                 ctx.truth.acked(uid);
                 // A returned publish is not stored. Its client may try again, and nobody may count it as stored.
-                if ctx.truth.of(uid).returned && (ctx.truth.of(uid).alike || ctx.rng.chance(300)) {
+                let p = ctx.truth.of(uid);
+                if (p.returned || p.dropped) && (p.alike || ctx.rng.chance(300)) {
                     again(uid, retry, ctx);
                 }
             } else {

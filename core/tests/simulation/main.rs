@@ -73,7 +73,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 48] = [
+const MUST_HAPPEN: [&str; 50] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -90,6 +90,7 @@ const MUST_HAPPEN: [&str; 48] = [
     "delivered",
     "delivered with an id",
     "drained",
+    "dropped",
     "duplicate answered",
     "duplicate of one in doubt answered",
     "hostile: half a message",
@@ -108,6 +109,7 @@ const MUST_HAPPEN: [&str; 48] = [
     "probe",
     "republished",
     "relay asked for a sign",
+    "returned to the relay alone",
     "rollback",
     "store: late commit",
     "store: late verdict",

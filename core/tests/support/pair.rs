@@ -9,9 +9,12 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{Hosts, LoopbackUsers, Output, Rights, Session, SessionListener, Settings, Shared};
+use hapax_core::session::{
+    Exchanges, Hosts, LoopbackUsers, Output, Rights, Session, SessionListener, Settings, Shared,
+};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
+use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use hapax_core::wire::frame::OVERHEAD;
 use std::net::{IpAddr, Ipv4Addr};
@@ -64,8 +67,10 @@ pub struct NoSessionListener;
 
 impl SessionListener for NoSessionListener {
     fn unmatched(&self) {}
+    fn bad_header(&self, _: BadHeader) {}
     fn unverified(&self) {}
     fn channel_limited(&self, _: Option<&str>) {}
+    fn returns_everything(&self, _: &[u8], _: &[u8], _: u32) {}
     fn publish_latency(&self, _: Duration, _: u64) {}
 }
 
@@ -81,6 +86,7 @@ pub fn shared(
         keys,
         windows,
         rights: Rights::default(),
+        exchanges: Exchanges::default(),
         hosts: Hosts::default(),
         loopback_users: LoopbackUsers::new(["guest"]),
         listener,
@@ -104,9 +110,15 @@ pub struct Pair {
     dialled: bool,
     client_closed: bool,
     upstream_closed: bool,
+    bad_headers: Vec<BadHeader>,
 }
 
 impl Pair {
+    /// Takes the headers of which the session has told the shell.
+    pub fn take_bad_headers(&mut self) -> Vec<BadHeader> {
+        std::mem::take(&mut self.bad_headers)
+    }
+
     /// A client has just connected; the session dials and finds an upstream.
     pub fn new(shared: &Arc<Shared>) -> Pair {
         Pair::at(shared, LOCALHOST, epoch())
@@ -143,6 +155,7 @@ impl Pair {
             wanted: true,
             dialled: false,
             client_closed: false,
+            bad_headers: Vec::new(),
             upstream_closed: false,
         };
         pair.pump();
@@ -365,6 +378,7 @@ impl Pair {
             Output::HeartbeatUpstream => self.to_upstream.extend_from_slice(&HEARTBEAT),
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
+            Output::BadHeader(header) => self.bad_headers.push(header),
         }
     }
 }

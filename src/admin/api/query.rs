@@ -33,6 +33,11 @@ impl Query {
         self.0.iter().find(|(have, _)| have == key.as_bytes()).map(|(_, value)| &**value)
     }
 
+    /// Returns all values of this key.
+    pub(super) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.0.iter().filter(move |(have, _)| have == key.as_bytes()).map(|(_, value)| &**value)
+    }
+
     /// Returns the number under this key, at most `most`. Returns `default` if the key is absent.
     pub(super) fn number(&self, key: &str, default: usize, most: usize) -> Result<usize, Complaint> {
         let Some(value) = self.get(key) else { return Ok(default) };

@@ -222,6 +222,15 @@ pub struct IdArgs {
     /// The routing key that it was published with
     #[arg(long)]
     pub routing_key: Option<String>,
+    /// Where an id has several parts: one beyond the first, as in header:type=order (repeat it for others)
+    #[arg(long = "part", value_name = "NAME=VALUE")]
+    pub parts: Vec<String>,
+    /// A routing key that the message has in CC or BCC (repeat it for others)
+    #[arg(long, value_name = "KEY")]
+    pub cc: Vec<String>,
+    /// The first entry of x-death as JSON, if the message was dead-lettered
+    #[arg(long, value_name = "JSON")]
+    pub death: Option<String>,
 }
 
 /// The arguments of `hapax connections`.

@@ -236,6 +236,18 @@ impl Truth {
         self.count("returned");
     }
 
+    /// No queue takes it, and nobody has asked the broker to say so.
+    pub fn dropped(&mut self, uid: Uid) {
+        self.at(uid).dropped = true;
+        self.count("dropped");
+    }
+
+    /// Returns true if the relay has to find out whether a queue takes a publish, should it take the id for seen.
+    pub fn verifies(&self, p: &Publish) -> bool {
+        let window = self.window_of(p.what.exchange).filter(|_| self.deduplicates);
+        window.is_some_and(|window| self.windows[window].verify) && p.what.id.is_some() && !p.bypass
+    }
+
     /// The broker will not store it, whether it comes to say so or not.
     pub fn refused(&mut self, uid: Uid) {
         self.at(uid).excused = true;

@@ -81,6 +81,8 @@ pub struct Publish {
     pub stored: Option<Micros>,
     /// whether the broker wrote a return
     pub returned: bool,
+    /// whether no queue took it, and the broker said nothing of that
+    pub dropped: bool,
     /// what the broker wrote of it: ack or nack
     pub settled: Option<bool>,
     /// what the relay took of it: ack or nack
@@ -123,6 +125,7 @@ impl Publish {
             forwarded: None,
             stored: None,
             returned: false,
+            dropped: false,
             settled: None,
             heard: None,
             heard_at: 0,

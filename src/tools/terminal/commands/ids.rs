@@ -57,7 +57,9 @@ fn list(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), F
 fn in_words_of_flags(failure: Failure) -> Failure {
     match failure {
         Failure::Refused { status: 400, error, mut errors } => {
-            errors.push("here these are --vhost, --exchange and --routing-key".to_owned());
+            errors.push(
+                "here these are --vhost, --exchange, --routing-key, --part, --cc and --death".to_owned(),
+            );
             Failure::Refused { status: 400, error, errors }
         }
         other => other,
@@ -65,10 +67,15 @@ fn in_words_of_flags(failure: Failure) -> Failure {
 }
 
 fn address(path: Path, id: &IdArgs) -> Path {
-    let parts = [("vhost", &id.vhost), ("exchange", &id.exchange), ("routing_key", &id.routing_key)];
+    let once = [
+        ("vhost", &id.vhost),
+        ("exchange", &id.exchange),
+        ("routing_key", &id.routing_key),
+        ("death", &id.death),
+    ];
+    let once = once.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+    let parts = id.parts.iter().map(|part| ("part", part));
+    let keys = id.cc.iter().map(|key| ("cc", key));
     let path = path.then("ids").then(&id.id);
-    parts.into_iter().fold(path, |path, (key, value)| match value {
-        Some(value) => path.query(key, value),
-        None => path,
-    })
+    once.chain(parts).chain(keys).fold(path, |path, (key, value)| path.query(key, value))
 }
