@@ -3,6 +3,7 @@
 //! nobody.
 
 use hapax_core::session::SessionListener;
+use hapax_core::wire::BadHeader;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -29,7 +30,9 @@ pub struct Stats {
     displaced: AtomicU64,
     logins_refused: AtomicU64,
     dial_failures: AtomicU64,
+    unread: AtomicU64,
     unmatched: AtomicU64,
+    bad_headers: [AtomicU64; BadHeader::ALL.len()],
     latency: Histogram,
     /// exchanges of which was said that they return everything: vhost and name
     returning: Mutex<HashSet<Box<[u8]>>>,
@@ -89,6 +92,19 @@ impl Stats {
         self.dial_failures.fetch_add(1, Relaxed);
     }
 
+    /// Counts a client connection that was closed because the client did not read.
+    pub fn closed_unread(&self) {
+        self.unread.fetch_add(1, Relaxed);
+    }
+
+    fn bad_headers(&self, header: BadHeader) -> Option<&AtomicU64> {
+        BadHeader::ALL
+            .iter()
+            .zip(&self.bad_headers)
+            .find(|(have, _)| **have == header)
+            .map(|(_, count)| count)
+    }
+
     /// Returns all numbers. They are read one by one, so two of them may be an event apart.
     pub fn snapshot(&self) -> Snapshot {
         let closed = self.closed.load(Relaxed);
@@ -101,7 +117,11 @@ impl Stats {
             displaced: self.displaced.load(Relaxed),
             logins_refused: self.logins_refused.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
+            unread: self.unread.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
+            bad_headers: BadHeader::ALL.map(|header| {
+                (header.name(), self.bad_headers(header).map_or(0, |count| count.load(Relaxed)))
+            }),
             latency: self.latency.snapshot(),
             memory: HeldMemory {
                 limit: self.memory.limit.load(Relaxed),
@@ -132,6 +152,12 @@ impl SessionListener for Stats {
              of their ids is remembered, and duplicates pass. Bind a queue. If the exchange keeps what it returns (a plugin), \
              set `verify_routing = false` for its window"
         );
+    }
+
+    fn bad_header(&self, header: BadHeader) {
+        if let Some(count) = self.bad_headers(header) {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     fn publish_latency(&self, elapsed: Duration, publishes: u64) {
@@ -167,8 +193,12 @@ pub struct Snapshot {
     pub logins_refused: u64,
     /// failed attempts to connect to the upstream
     pub dial_failures: u64,
+    /// client connections that were closed because the client did not read
+    pub unread: u64,
     /// publishes that no window judged
     pub unmatched: u64,
+    /// publishes with a header whose value can't be understood, by the header's name
+    pub bad_headers: [(&'static str, u64); BadHeader::ALL.len()],
     /// time from a publish's arrival to the upstream's answer
     pub latency: Latency,
     /// memory that is held for clients

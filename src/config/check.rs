@@ -1,15 +1,15 @@
 //! The second step of reading a configuration. It reads every key by name, checks the bounds of its value, and checks
 //! the rules that involve several keys.
 
+use super::preset::Preset;
 use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, Timeouts, Token,
-    UpstreamAddress, WindowConfig, value,
+    UpstreamAddress, WindowConfig, log_filter, machine, token, value, warnings,
 };
 use hapax_core::pressure::budget;
-use hapax_core::session::is_loopback;
-use hapax_core::window::Mode;
+use hapax_core::wire::IdSource;
 use hapax_core::wire::frame::MIN_FRAME_MAX;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -50,10 +50,8 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     let mut config = read(Section::top(table.as_ref()), overrides, &mut report);
     check_addresses(&config, &mut report);
     check_names(&config, &mut report);
-    warn_all_local(&config, &mut report);
     share_budget(&mut config, &mut report);
-    warn_no_window(&config, &mut report);
-    warn_unreachable(&config, &mut report);
+    warnings::add(&config, machine::memory(), &mut report);
     let (warnings, sources) = report.finish()?;
     Ok(Loaded { config, sources, warnings })
 }
@@ -70,7 +68,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let (admin_token_file, admin_token) = read_token(&mut top, overrides, report);
     top.retired(report, "admin_allow_remote", "leave it out; an `admin` that other hosts may reach needs a token: name its file in `admin_token_file`, or set HAPAX_ADMIN_TOKEN");
     let digest = top.read_optional(report, "digest_secret_file", |v| {
-        let path = PathBuf::from(value::text(v, "/etc/hapax/digest.secret")?);
+        let path = token::path(value::text(v, "/etc/hapax/digest.secret")?)?;
         let secret = DigestSecret::read(&path)?;
         Ok((path, secret))
     });
@@ -81,7 +79,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let log = read_log(top.section("log", report), report);
     let windows = read_windows(&mut top, limits.waiters_per_id, report);
     top.finish(report);
-    let level = overridden(log.level, "log.level", overrides.log.as_ref(), report, value::log_level);
+    let level = overridden(log.level, "log.level", overrides.log.as_ref(), report, log_filter::parse);
     Config {
         listen: overridden(listen, "listen", overrides.listen.as_ref(), report, self::listen),
         upstream: overridden(upstream, "upstream", overrides.upstream.as_ref(), report, value::upstream),
@@ -107,7 +105,7 @@ fn read_token(
 ) -> (Option<PathBuf>, Option<Token>) {
     let from_file = overrides.admin_token.is_none();
     let found = top.read_optional(report, "admin_token_file", |v| {
-        let path = PathBuf::from(value::text(v, "/etc/hapax/admin.token")?);
+        let path = token::path(value::text(v, "/etc/hapax/admin.token")?)?;
         let token = if from_file { Some(Token::read(&path)?) } else { None };
         Ok((path, token))
     });
@@ -178,6 +176,9 @@ fn read_limits(mut section: Section<'_>, report: &mut Report) -> Limits {
         buffer_bytes: section.read(report, "buffer_bytes", default.buffer_bytes, |v| {
             value::bytes(v, min_frame..=most::BUFFER)
         }),
+        unread_bytes: section.read(report, "unread_bytes", default.unread_bytes, |v| {
+            value::bytes(v, min_frame..=most::BUFFER)
+        }),
     };
     section.finish(report);
     limits
@@ -196,6 +197,7 @@ fn read_timeouts(mut section: Section<'_>, report: &mut Report) -> Timeouts {
         drain: read("drain", default.drain, Duration::ZERO),
         upstream_connect: read("upstream_connect", default.upstream_connect, TICK),
         tcp_user: read("tcp_user", default.tcp_user, Duration::ZERO),
+        unread: read("unread", default.unread, TICK),
     };
     section.finish(report);
     timeouts
@@ -205,7 +207,7 @@ fn read_log(mut section: Section<'_>, report: &mut Report) -> LogSettings {
     let default = LogSettings::default();
     let log = LogSettings {
         format: section.read(report, "format", default.format, |v| value::word(v, "auto")),
-        level: section.read(report, "level", default.level, |v| value::log_level(value::text(v, "info")?)),
+        level: section.read(report, "level", default.level, |v| log_filter::parse(value::text(v, "info")?)),
     };
     section.finish(report);
     log
@@ -242,7 +244,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     };
     set("vhost", &mut window.vhost);
     set("exchange", &mut window.exchange);
-    rules.id = section.read(report, "id", rules.id.clone(), |v| value::id(value::text(v, "message-id")?));
+    rules.id = read_id(&mut section, rules.id.clone(), report);
     rules.scope = section.read(report, "scope", rules.scope, |v| value::word(v, "routing-key"));
     let capacity = Some(limits.capacity);
     match section.read(report, "capacity", capacity, |v| value::capacity(v, 1..=most::IDS)) {
@@ -268,6 +270,20 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     rules.verify_routing = section.read(report, "verify_routing", rules.verify_routing, value::boolean);
     section.finish(report);
     window
+}
+
+/// Returns where the id is: `id`, or what `preset` stands for.
+fn read_id(section: &mut Section<'_>, default: IdSource, report: &mut Report) -> IdSource {
+    let id = section.read_optional(report, "id", value::id);
+    let preset: Option<Preset> = section.read_optional(report, "preset", |v| value::word(v, "celery"));
+    let Some(preset) = preset else { return id.unwrap_or(default) };
+    let (id_path, source) = (section.path_of("id"), report.source(&section.path_of("preset")));
+    if report.sources.contains_key(&id_path) {
+        let what = format!("{} and `id` both say where the id is", section.title_of("preset"));
+        report.problem(&source, what, "leave one of them out");
+    }
+    report.sources.insert(id_path, source);
+    preset.id()
 }
 
 /// Reports an address that is used twice, an upstream that is Hapax itself, and an admin listener that other hosts can
@@ -313,33 +329,6 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 fn is_self(upstream: &UpstreamAddress, listen: SocketAddr) -> bool {
     let here = |ip: IpAddr| ip == listen.ip() || (listen.ip().is_unspecified() && ip.is_loopback());
     upstream.port == listen.port() && upstream.address().is_some_and(here)
-}
-
-/// Warns if the broker takes all clients for local ones. Hapax refuses the users of `loopback_users` in its place, but other
-/// users whom RabbitMQ trusts because of their address can't be told from here.
-fn warn_all_local(config: &Config, report: &mut Report) {
-    if is_loopback(config.listen.ip()) || !config.upstream.is_loopback() {
-        return;
-    }
-    let source = report.source("listen").max(report.source("upstream"));
-    let what = format!(
-        "other hosts may reach `listen` ({}), and the broker at {} takes every client of Hapax for one of its own host",
-        config.listen, config.upstream
-    );
-    let (what, fix) = if config.loopback_users.is_empty() {
-        (
-            format!("{what}: `loopback_users` is empty, so guest can log in from anywhere"),
-            "write loopback_users = [\"guest\"], or be sure that guest has no password that others know"
-                .to_owned(),
-        )
-    } else {
-        (
-            format!("{what}; only the users in `loopback_users` are refused from other hosts"),
-            "give other hosts users of their own, and list in `loopback_users` all users that rabbitmq.conf lists there"
-                .to_owned(),
-        )
-    };
-    report.warning(&source, what, fix);
 }
 
 /// Reports a name that two windows have: their metrics would be mixed up.
@@ -405,38 +394,5 @@ fn share_budget(config: &mut Config, report: &mut Report) {
     }
     for window in config.windows.iter_mut().filter(|window| window.auto) {
         window.limits.capacity = budget::capacity_at_start(window.engine, bytes, window.weight, weights);
-    }
-}
-
-/// Warns of a window that can never judge a publish, because one before it matches everything that it matches.
-fn warn_unreachable(config: &Config, report: &mut Report) {
-    for (index, window) in config.windows.iter().enumerate() {
-        let before = config.windows.iter().take(index);
-        let covers = |other: &&WindowConfig| {
-            other.vhost.covers(&window.vhost) && other.exchange.covers(&window.exchange)
-        };
-        if let Some(other) = before.filter(|other| !std::ptr::eq(*other, window)).find(covers) {
-            let source: Source = report.source(&format!("window.{index}"));
-            let (name, other) = (&window.rules.name, &other.rules.name);
-            report.warning(
-                &source,
-                format!(
-                    "window \"{name}\" is never reached: \"{other}\" above it takes all that it could get"
-                ),
-                format!("move it above \"{other}\": the first match wins"),
-            );
-        }
-    }
-}
-
-/// Warns if nothing is deduplicated: `window = []`, or every window is off.
-fn warn_no_window(config: &Config, report: &mut Report) {
-    if config.windows.iter().all(|window| window.limits.mode == Mode::Off) {
-        let source = report.source("window");
-        report.warning(
-            &source,
-            "there is no window, or every window is off: nothing is deduplicated",
-            "add a [[window]] with mode = \"enforce\" or \"observe\"",
-        );
     }
 }

@@ -46,6 +46,9 @@ pub const FRAME_MAX: u32 = 131_072 * 8;
 pub const INITIAL_FRAME_MAX: u32 = 8192;
 /// Bytes: two of RabbitMQ's largest frames in each direction.
 pub const BUFFER_BYTES: usize = 256 << 10;
+/// A batch of a million publishes whose client reads nothing meanwhile gets about 21 MB of acks, and deliveries come
+/// between them.
+pub const UNREAD_BYTES: usize = 64 << 20;
 
 /// A broker confirms faster than this unless it is blocked.
 pub const LINGER: Duration = Duration::from_secs(30);
@@ -64,6 +67,10 @@ pub const UPSTREAM_CONNECT: Duration = Duration::from_secs(5);
 /// The same as the time after which RabbitMQ's own heartbeats give up (60 s, two missed). It must not be shorter: the
 /// kernel also counts the time in which a peer accepts no bytes, and a broker with an alarm accepts none.
 pub const TCP_USER: Duration = Duration::from_secs(120);
+
+/// Long enough for a client that is busy with a large batch. Its broker connection and everything that it holds stay
+/// taken for this long.
+pub const UNREAD: Duration = Duration::from_secs(60);
 
 /// A filter of `tracing`.
 pub const LOG_LEVEL: &str = "info";
@@ -117,6 +124,7 @@ impl Default for Limits {
             frame_max: FRAME_MAX,
             initial_frame_max: INITIAL_FRAME_MAX,
             buffer_bytes: BUFFER_BYTES,
+            unread_bytes: UNREAD_BYTES,
         }
     }
 }
@@ -142,6 +150,7 @@ impl Default for Timeouts {
             drain: DRAIN,
             upstream_connect: UPSTREAM_CONNECT,
             tcp_user: TCP_USER,
+            unread: UNREAD,
         }
     }
 }

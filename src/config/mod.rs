@@ -12,16 +12,21 @@
 
 mod check;
 mod json;
+mod log_filter;
 mod machine;
+pub(crate) mod number;
+mod preset;
 mod problem;
 mod raw;
 mod show;
 mod token;
 mod value;
+mod warnings;
 
 pub mod defaults;
 
 pub(crate) use check::{TICK, most};
+pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
 pub use token::{DigestSecret, Secret, Token};
 #[cfg(feature = "tools")]
@@ -132,6 +137,8 @@ pub struct Limits {
     pub initial_frame_max: u32,
     /// bytes that may wait to be written, per connection and direction, before reading stops
     pub buffer_bytes: usize,
+    /// bytes that may wait for a client that publishes and does not read
+    pub unread_bytes: usize,
 }
 
 /// Timeouts.
@@ -151,6 +158,8 @@ pub struct Timeouts {
     pub upstream_connect: Duration,
     /// how long written bytes may stay unacknowledged on a connection without heartbeats
     pub tcp_user: Duration,
+    /// how long a client that publishes may read nothing, when the bytes that wait for it have reached their bound
+    pub unread: Duration,
 }
 
 /// Logging. The log goes to stderr.

@@ -4,6 +4,7 @@
 //! publishes in place, after their verdicts and before they are handed out. Therefore a read is handed out in [`Chunk`]s: the
 //! publishes of one question, or all frames up to the next publish.
 
+use super::numbers::{Numbers, each_number};
 use super::outbox::View;
 use crate::wire::emit;
 use crate::wire::frame::HEADER_LEN;
@@ -109,6 +110,8 @@ pub(super) struct Inbound {
     next: usize,
     /// The error in the bytes behind the last frame.
     error: Option<WireError>,
+    /// The numbers that the client's channels have at the upstream.
+    numbers: Numbers,
 }
 
 impl Inbound {
@@ -152,6 +155,10 @@ impl Inbound {
             self.frames = Vec::new();
         } else {
             self.rest = buf.split_to(end);
+            if !self.numbers.is_empty() {
+                self.numbers.from_client(&mut self.rest);
+                self.frames.iter_mut().for_each(|frame| frame.channel = self.numbers.upstream(frame.channel));
+            }
         }
         !self.is_empty()
     }
@@ -217,6 +224,27 @@ impl Inbound {
         }
     }
 
+    /// Returns the numbers that the client's channels have at the upstream.
+    pub(super) fn numbers(&self) -> &Numbers {
+        &self.numbers
+    }
+
+    /// Lets two numbers at the upstream change places, in the frames that were not handled, too. Chunks that were handed out have
+    /// the numbers of before.
+    pub(super) fn swap(&mut self, one: ChannelId, other: ChannelId) {
+        self.numbers.swap(one, other);
+        let number = |id| match id {
+            id if id == one => other,
+            id if id == other => one,
+            id => id,
+        };
+        let mut chunk = BytesMut::from(&self.chunk.bytes[..]);
+        each_number(&mut chunk, number);
+        self.chunk.bytes = chunk.freeze();
+        each_number(&mut self.rest, number);
+        self.frames.iter_mut().for_each(|frame| frame.channel = number(frame.channel));
+    }
+
     /// Returns the next frame without taking it.
     pub(super) fn peek(&self) -> Option<ReadFrame> {
         self.frames.get(self.next).copied()
@@ -269,7 +297,8 @@ impl Inbound {
         self.payload(whole.header, whole.body)
     }
 
-    fn method(&self, frame: ReadFrame) -> Option<MethodId> {
+    /// Returns the method of a frame that was not handled, if it is a method frame.
+    pub(super) fn method(&self, frame: ReadFrame) -> Option<MethodId> {
         let is_method = frame.kind == FrameKind::Method;
         is_method.then(|| MethodId::of(self.payload(frame.start, frame.end)).ok()).flatten()
     }
@@ -308,7 +337,8 @@ impl Inbound {
 
     /// Drops the frames that were not handled.
     pub(super) fn clear(&mut self) {
-        *self = Inbound::default();
+        let numbers = std::mem::take(&mut self.numbers);
+        *self = Inbound { numbers, ..Inbound::default() };
     }
 }
 

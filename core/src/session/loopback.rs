@@ -1,7 +1,7 @@
 //! The users who may log in from the broker's own host only, as `guest` in RabbitMQ (`loopback_users`).
 //!
 //! RabbitMQ checks the address that a client has connected to. If the broker stands on the same host as Hapax, that is a
-//! loopback address for all clients of Hapax. So Hapax makes this check, with the address that the client really has.
+//! loopback address for all clients of Hapax. Hapax makes this check in its place, with the address that the client really has.
 
 use crate::wire::method::StartOk;
 use std::net::IpAddr;

@@ -21,7 +21,10 @@ mod about;
 #[doc(hidden)]
 pub mod alone;
 mod answers;
+mod awaited;
+mod bad_header_log;
 mod blame;
+mod by_tag;
 mod candidate;
 mod channel;
 mod channels;
@@ -30,17 +33,23 @@ mod confirms;
 mod connection;
 mod cx;
 mod delivered;
+mod dismissal;
 mod ending;
 mod entry;
 mod exchanges;
+mod exclusive;
 mod fault;
 mod finder;
+mod flow;
 mod handshake;
 mod hosts;
 mod inbound;
 mod liveness;
 mod loopback;
+mod message_key;
+mod numbers;
 mod outbox;
+mod patience;
 mod probe;
 mod publisher;
 mod replies;
@@ -62,12 +71,14 @@ pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
 pub use exchanges::Exchanges;
 pub use fault::Fault;
+pub use flow::{Queued, Reading, Room};
 pub use hosts::Hosts;
 pub use loopback::{LoopbackUsers, RefusedLogin, is_loopback};
-pub use rights::Rights;
+pub use rights::{Rights, may_have_topics};
 pub use session::Session;
 
 use crate::window::{KeyMaker, Windows};
+use crate::wire::BadHeader;
 use bytes::Bytes;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -126,6 +137,8 @@ pub trait SessionListener: Send + Sync + Debug {
     fn unmatched(&self);
     /// Notes that so many messages in a row came back from an exchange on one connection, and none was stored.
     fn returns_everything(&self, vhost: &[u8], exchange: &[u8], returns: u32);
+    /// Counts a publish with a header whose value can't be understood.
+    fn bad_header(&self, header: BadHeader);
     /// Records the time from the arrival of a publish to its answer by the upstream. Several publishes (`publishes`) may
     /// share one time.
     fn publish_latency(&self, elapsed: Duration, publishes: u64);
@@ -178,4 +191,6 @@ pub enum Output {
     /// The upstream is given up: drop the bytes that wait to be written to it, those in the system's buffers included, and
     /// close its socket. The publishes in them are in doubt now, so they must not be stored later.
     CutUpstream,
+    /// Log that the client sends this header with a value that can't be understood. It comes once per connection and header.
+    BadHeader(BadHeader),
 }

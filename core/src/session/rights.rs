@@ -44,6 +44,11 @@ impl Right {
     }
 }
 
+/// Returns true if this exchange may be a topic exchange, as far as its name tells.
+pub fn may_have_topics(exchange: &[u8]) -> bool {
+    !matches!(exchange, b"" | b"amq.direct" | b"amq.fanout" | b"amq.headers" | b"amq.match")
+}
+
 /// The proofs that all sessions of the process share.
 #[derive(Debug)]
 pub struct Rights {
@@ -97,6 +102,8 @@ pub(super) struct Question {
 pub(super) struct Needs {
     /// the right to publish to this exchange with this routing key
     pub(super) right: Right,
+    /// the exchange may be one where topic permissions apply
+    has_topics: bool,
     wide: Option<Box<Wide>>,
 }
 
@@ -122,6 +129,12 @@ impl Needs {
     /// Returns true if this right is about the exchange that the publish goes to.
     pub(super) fn is_of_exchange(&self, fact: Right) -> bool {
         fact == self.right || self.wide.as_ref().is_some_and(|wide| fact == wide.keys.yes)
+    }
+
+    /// Returns whose ids those of messages with more routing keys (`CC`, `BCC`) are: the user's own where topic permissions may
+    /// apply. RabbitMQ 4 asks for the right to write each of the keys, and Hapax knows of the first one only.
+    pub(super) fn owner_of_extra_keys<'a>(&self, rights: &'a OwnRights) -> &'a [u8] {
+        if self.has_topics { &rights.identity } else { &[] }
     }
 
     /// Returns what an id of a user of this standing is unique within.
@@ -170,11 +183,10 @@ impl OwnRights {
         (named, exchange): (&[u8], &[u8]),
         routing_key: &[u8],
     ) -> Needs {
-        let has_topics =
-            !matches!(exchange, b"" | b"amq.direct" | b"amq.fanout" | b"amq.headers" | b"amq.match");
+        let has_topics = may_have_topics(exchange);
         let right = self.fact(keys, exchange, if has_topics { routing_key } else { b"" }, b"right");
         if scope == Scope::RoutingKey {
-            return Needs { right, wide: None };
+            return Needs { right, has_topics, wide: None };
         }
         let any_key = match has_topics {
             true => self.fact(keys, exchange, ANY_KEY, b"right"),
@@ -184,7 +196,8 @@ impl OwnRights {
         let exchanges = (scope == Scope::Vhost)
             .then(|| every(ANY_EXCHANGE, self.fact(keys, ANY_EXCHANGE, ANY_KEY, b"right")));
         let own_ids = keys.scoped(scope, &self.identity, named, b"");
-        Needs { right, wide: Some(Box::new(Wide { keys: every(exchange, any_key), exchanges, own_ids })) }
+        let wide = Wide { keys: every(exchange, any_key), exchanges, own_ids };
+        Needs { right, has_topics, wide: Some(Box::new(wide)) }
     }
 
     /// Returns true if the broker lets this user open one channel more, as far as is known.

@@ -13,12 +13,18 @@ impl MethodId {
     pub const CONNECTION_START_OK: MethodId = MethodId(10, 11);
     /// connection.secure-ok
     pub const CONNECTION_SECURE_OK: MethodId = MethodId(10, 21);
+    /// connection.tune-ok
+    pub const CONNECTION_TUNE_OK: MethodId = MethodId(10, 31);
     /// connection.open
     pub const CONNECTION_OPEN: MethodId = MethodId(10, 40);
     /// channel.open
     pub const CHANNEL_OPEN: MethodId = MethodId(20, 10);
     /// channel.open-ok
     pub const CHANNEL_OPEN_OK: MethodId = MethodId(20, 11);
+    /// channel.flow
+    pub const CHANNEL_FLOW: MethodId = MethodId(20, 20);
+    /// channel.flow-ok
+    pub const CHANNEL_FLOW_OK: MethodId = MethodId(20, 21);
     /// channel.close
     pub const CHANNEL_CLOSE: MethodId = MethodId(20, 40);
     /// channel.close-ok
@@ -29,6 +35,14 @@ impl MethodId {
     pub const EXCHANGE_DECLARE_OK: MethodId = MethodId(40, 11);
     /// exchange.delete
     pub const EXCHANGE_DELETE: MethodId = MethodId(40, 20);
+    /// queue.declare
+    pub const QUEUE_DECLARE: MethodId = MethodId(50, 10);
+    /// queue.declare-ok
+    pub const QUEUE_DECLARE_OK: MethodId = MethodId(50, 11);
+    /// queue.delete
+    pub const QUEUE_DELETE: MethodId = MethodId(50, 40);
+    /// queue.delete-ok
+    pub const QUEUE_DELETE_OK: MethodId = MethodId(50, 41);
     /// basic.qos
     pub const BASIC_QOS: MethodId = MethodId(60, 10);
     /// basic.consume

@@ -7,7 +7,7 @@ use crate::support::pair::Pair;
 use std::cmp::Ordering;
 use std::ops::Add;
 
-/// What the broker gets after its `tune`, if it offers `offer` channels and the client wants `wanted`. The client waits for its
+/// Returns what the broker gets after its `tune`, if it offers `offer` channels and the client wants `wanted`. The client waits for its
 /// turn with the first `apart` messages, and sends the rest at once.
 fn passed_on(offer: u16, wanted: u16, apart: usize) -> Frames {
     let desk = Desk::new();
@@ -54,6 +54,34 @@ fn one_channel_more_is_asked_for_only_within_the_brokers_offer() {
             assert_eq!(passed_on(offer, wanted, apart), expected, "{offer} {wanted}, {apart} messages apart");
         }
     }
+}
+
+/// A `start-ok` whose client-properties have a key that is no UTF-8. RabbitMQ reads it; the protocol library does not.
+fn odd_login() -> Vec<u8> {
+    let (table, response) = (b"\x01\xfft\x01", b"\0bob\0bob");
+    let mut payload = vec![0, 10, 0, 11, 0, 0, 0, 4];
+    payload.extend(table);
+    payload.extend(b"\x05PLAIN\0\0\0\x08");
+    payload.extend(response);
+    payload.extend(b"\x05en_US");
+    let mut frame = vec![1, 0, 0, 0, 0, 0, u8::try_from(payload.len()).unwrap()];
+    frame.extend(payload);
+    frame.push(0xce);
+    frame
+}
+
+#[test]
+fn a_login_that_only_the_broker_can_read_still_waits_for_its_answer() {
+    let desk = Desk::new();
+    let mut pair = Pair::new(&desk.shared);
+    let rest = tune_ok(2047, 8192, 0) + connection_open("/");
+    pair.client_bytes(&[protocol_header().encode(), odd_login(), rest.encode()].concat());
+    pair.upstream(start());
+    assert_eq!(pair.to_upstream_bytes(), [protocol_header().encode(), odd_login()].concat());
+    pair.upstream(tune(2047, 8192, 0));
+    assert_eq!(pair.to_upstream(), rest, "no channel more than the broker has offered");
+    pair.upstream(connection_open_ok());
+    assert!(pair.session.vhost().is_some());
 }
 
 /// A login in a frame of this many bytes.

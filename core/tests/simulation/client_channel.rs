@@ -124,6 +124,9 @@ impl Channel {
                 }
             }
             (Ch::CloseOk(_), Life::Closing) => {
+                if !self.unanswered.is_empty() {
+                    ctx.truth.count("closed before the outcome");
+                }
                 self.lost(retry, ctx);
                 self.life = Life::Shut;
             }

@@ -73,7 +73,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 46] = [
+const MUST_HAPPEN: [&str; 48] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -86,6 +86,7 @@ const MUST_HAPPEN: [&str; 46] = [
     "client vanished",
     "client was closed",
     "client's channel was closed",
+    "closed before the outcome",
     "delivered",
     "drained",
     "dropped",
@@ -105,6 +106,7 @@ const MUST_HAPPEN: [&str; 46] = [
     "hostile: was closed",
     "looks like others",
     "probe",
+    "relay asked for a sign",
     "returned to the relay alone",
     "rollback",
     "store: late commit",

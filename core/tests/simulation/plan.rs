@@ -129,6 +129,9 @@ pub struct Plan {
     pub keyholder: bool,
     /// a new message of the second exchange has the header of many others, in thousandths, where its body is its id
     pub alike: u32,
+    /// a client reads nothing while bytes that it has written are not taken, as one that writes with blocking calls; then
+    /// the relay reads deliveries from the broker only while fewer frames than this wait for the client
+    pub blocking: Option<usize>,
 }
 
 impl Plan {
@@ -174,6 +177,7 @@ impl Plan {
             hostile,
             keyholder,
             alike: others.pick(&[0, 300, 900]),
+            blocking: others.chance(300).then(|| others.pick(&[1, 3, 20])),
         }
     }
 

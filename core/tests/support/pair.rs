@@ -14,6 +14,7 @@ use hapax_core::session::{
 };
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
+use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use hapax_core::wire::frame::OVERHEAD;
 use std::net::{IpAddr, Ipv4Addr};
@@ -67,6 +68,7 @@ pub struct NoSessionListener;
 impl SessionListener for NoSessionListener {
     fn unmatched(&self) {}
     fn returns_everything(&self, _: &[u8], _: &[u8], _: u32) {}
+    fn bad_header(&self, _: BadHeader) {}
     fn publish_latency(&self, _: Duration, _: u64) {}
 }
 
@@ -106,9 +108,15 @@ pub struct Pair {
     dialled: bool,
     client_closed: bool,
     upstream_closed: bool,
+    bad_headers: Vec<BadHeader>,
 }
 
 impl Pair {
+    /// Takes the headers of which the session has told the shell.
+    pub fn take_bad_headers(&mut self) -> Vec<BadHeader> {
+        std::mem::take(&mut self.bad_headers)
+    }
+
     /// A client has just connected; the session dials and finds an upstream.
     pub fn new(shared: &Arc<Shared>) -> Pair {
         Pair::at(shared, LOCALHOST, epoch())
@@ -145,6 +153,7 @@ impl Pair {
             wanted: true,
             dialled: false,
             client_closed: false,
+            bad_headers: Vec::new(),
             upstream_closed: false,
         };
         pair.pump();
@@ -229,6 +238,12 @@ impl Pair {
     pub fn to_client_bytes(&mut self) -> Vec<u8> {
         self.pump();
         self.to_client.split().to_vec()
+    }
+
+    /// Returns the bytes that were written to the upstream since the last call.
+    pub fn to_upstream_bytes(&mut self) -> Vec<u8> {
+        self.pump();
+        self.to_upstream.split().to_vec()
     }
 
     /// Returns the frames that were written to the upstream since the last call.
@@ -361,6 +376,7 @@ impl Pair {
             Output::HeartbeatUpstream => self.to_upstream.extend_from_slice(&HEARTBEAT),
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
+            Output::BadHeader(header) => self.bad_headers.push(header),
         }
     }
 }

@@ -96,7 +96,7 @@ fn guest_from_another_host_gets_the_brokers_refusal() {
         relay.log()
     );
 
-    // From this host, guest may log in; and so may everybody else from anywhere.
+    // Guest may log in from this host. Everybody else may log in from anywhere.
     Raw::connect(relay.addr(), "/").close();
     let mut bob = Raw::dial(from_afar).unwrap();
     bob.write(HEADER).unwrap();

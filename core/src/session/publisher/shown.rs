@@ -1,6 +1,6 @@
 //! Reads the facts that a `basic.return` shows of its publish: see [`Shown`].
 
-use super::reading::Reading;
+use super::reading::{Kind, Reading};
 use crate::session::cx::Cx;
 use crate::session::outbox::View;
 use crate::session::returns::{ReturnKey, Shown};
@@ -29,11 +29,12 @@ fn by_claim(exchange: &[u8], routing_key: &[u8], header: View<'_>, cx: &mut Cx<'
     let publish = emit::publish_payload(exchange, routing_key);
     let Some(route) = cx.link.finder.route(cx.shared, &cx.link.rights, &publish) else { return Vec::new() };
     let Some(judge) = route.once_judged() else { return Vec::new() };
-    let (keys, marks) = (&cx.shared.keys, &cx.link.marks);
+    let (rights, keys, marks) = (&cx.link.rights, &cx.shared.keys, &cx.link.marks);
     let mut found = Vec::new();
     // A user that may not write every routing key has ids of its own.
     for standing in [Standing::Common, Standing::OwnIds] {
-        if let Reading::Plain(terms) = Reading::of(header.payload(), route, judge, standing, keys, marks) {
+        let reading = Reading::of(header.payload(), route, judge, standing, rights, keys, marks);
+        if let Kind::Plain(terms) = reading.kind {
             let key = ReturnKey::of_claim(terms.right, terms.claim);
             if !found.contains(&key) {
                 found.push(key);

@@ -368,6 +368,7 @@ impl Driver {
             Output::HeartbeatClient | Output::HeartbeatUpstream => {}
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
+            Output::BadHeader(_) => {}
         }
     }
 
