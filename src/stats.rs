@@ -33,6 +33,7 @@ pub struct Stats {
     unread: AtomicU64,
     unmatched: AtomicU64,
     bad_headers: [AtomicU64; BadHeader::ALL.len()],
+    unverified: AtomicU64,
     latency: Histogram,
     /// exchanges of which was said that they return everything: vhost and name
     returning: Mutex<HashSet<Box<[u8]>>>,
@@ -122,6 +123,7 @@ impl Stats {
             bad_headers: BadHeader::ALL.map(|header| {
                 (header.name(), self.bad_headers(header).map_or(0, |count| count.load(Relaxed)))
             }),
+            unverified: self.unverified.load(Relaxed),
             latency: self.latency.snapshot(),
             memory: HeldMemory {
                 limit: self.memory.limit.load(Relaxed),
@@ -135,6 +137,24 @@ impl Stats {
 impl SessionListener for Stats {
     fn unmatched(&self) {
         self.unmatched.fetch_add(1, Relaxed);
+    }
+
+    fn bad_header(&self, header: BadHeader) {
+        if let Some(count) = self.bad_headers(header) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn unverified(&self) {
+        self.unverified.fetch_add(1, Relaxed);
+    }
+
+    fn channel_limited(&self, user: Option<&str>) {
+        tracing::warn!(
+            user = user.unwrap_or("?"),
+            "the user's limit of channels (max-channels) leaves none for hapax to verify its rights on: one connection was closed; \
+             until tomorrow, duplicates of this user pass where no ack has shown its right lately; allow it one channel more"
+        );
     }
 
     fn returns_everything(&self, vhost: &[u8], exchange: &[u8], returns: u32) {
@@ -152,12 +172,6 @@ impl SessionListener for Stats {
              of their ids is remembered, and duplicates pass. Bind a queue. If the exchange keeps what it returns (a plugin), \
              set `verify_routing = false` for its window"
         );
-    }
-
-    fn bad_header(&self, header: BadHeader) {
-        if let Some(count) = self.bad_headers(header) {
-            count.fetch_add(1, Relaxed);
-        }
     }
 
     fn publish_latency(&self, elapsed: Duration, publishes: u64) {
@@ -199,6 +213,8 @@ pub struct Snapshot {
     pub unmatched: u64,
     /// publishes with a header whose value can't be understood, by the header's name
     pub bad_headers: [(&'static str, u64); BadHeader::ALL.len()],
+    /// publishes that were forwarded unjudged, because there was no channel to verify their users' rights on
+    pub unverified: u64,
     /// time from a publish's arrival to the upstream's answer
     pub latency: Latency,
     /// memory that is held for clients

@@ -49,7 +49,7 @@ fn the_cost_of_verified_routing() {
         let mut ratios = Vec::new();
         for pair in 0..pairs {
             // In turns, so that neither is always the first.
-            let mut run = |relay| throughput(relay, VHOST, kind, seconds);
+            let run = |relay| throughput(relay, VHOST, kind, seconds);
             let (with, without) = if pair % 2 == 0 {
                 let with = run(&verified);
                 (with, run(&unverified))

@@ -29,24 +29,26 @@ pub struct ClientTag(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UpstreamTag(pub u64);
 
-/// The exchange that a publish with a reservation went to.
-#[derive(Clone, Copy)]
-pub(super) struct WentTo<'a> {
-    exchanges: &'a Runs<Box<[u8]>>,
-    tag: u64,
-}
-
-impl<'a> WentTo<'a> {
-    /// Looks it up. (If the publish has waited for very long, it may be that of another.)
-    pub(super) fn exchange(self) -> &'a [u8] {
-        self.exchanges.of(self.tag).map(|exchange| &**exchange).unwrap_or_default()
-    }
-}
-
 /// Bytes of a publish in the ledger: its entry, its slot, its reservation in the window, and what a return would show.
 pub(super) const ENTRY: usize = size_of::<Entry>() + 128;
 /// A queue of this many places does not count as memory: most channels have one.
 const UNCOUNTED: usize = 128;
+
+/// The exchange that a publish with a reservation went to.
+#[derive(Clone, Copy)]
+pub(super) struct WentTo<'a> {
+    exchanges: &'a Runs<Box<[u8]>>,
+    old: &'a BTreeMap<u64, Box<[u8]>>,
+    tag: u64,
+}
+
+impl<'a> WentTo<'a> {
+    /// Looks it up.
+    pub(super) fn exchange(self) -> &'a [u8] {
+        let exchange = self.old.get(&self.tag).or_else(|| self.exchanges.of(self.tag));
+        exchange.map(|exchange| &**exchange).unwrap_or_default()
+    }
+}
 
 /// The entries of what was forwarded, and the answers to the client.
 #[derive(Debug)]
@@ -96,14 +98,13 @@ impl Confirms {
 
     /// Enters a publish that was forwarded to `exchange`.
     pub(super) fn forwarded(&mut self, entry: Entry, exchange: &[u8]) {
-        let reserved = entry.reservation.is_some();
-        let shows = if entry.mandatory.is_some() || self.returns.is_busy() { entry.shows() } else { None };
+        let (reserved, shows) = (entry.reservation.is_some(), entry.shows());
         let tag = self.entries.push(entry);
         if reserved {
             let oldest = self.entries.first_near();
             self.exchanges.note(oldest, tag, |last| is_same_exchange(last, exchange), || exchange.into());
         }
-        if shows.is_some() {
+        if shows.is_some() || self.returns.is_busy() {
             self.returns.insert(shows, tag);
         }
     }
@@ -176,10 +177,10 @@ impl Confirms {
         if entry.mandatory.is_some() || self.returns.is_busy() {
             self.returns.remove(entry.shows(), tag);
         }
+        tell(&entry, self.went_to(tag));
         if !self.old_exchanges.is_empty() {
             self.old_exchanges.remove(&tag);
         }
-        tell(&entry, WentTo { exchanges: &self.exchanges, tag });
         let client = entry.client;
         match outcome {
             Outcome::Nacked => {
@@ -216,8 +217,11 @@ impl Confirms {
     pub(super) fn unsettled_exchanges(&self) -> impl Iterator<Item = Option<&[u8]>> {
         self.entries.iter().map(|(tag, entry)| {
             entry.reservation.as_ref()?;
-            let exchange = self.old_exchanges.get(&tag).or_else(|| self.exchanges.of(tag));
-            Some(exchange.map(|exchange| &**exchange).unwrap_or_default())
+            Some(self.went_to(tag).exchange())
         })
+    }
+
+    fn went_to(&self, tag: u64) -> WentTo<'_> {
+        WentTo { exchanges: &self.exchanges, old: &self.old_exchanges, tag }
     }
 }

@@ -454,6 +454,8 @@ impl Connection {
         match self.sides.client.state() {
             ClientState::Live if has_own && reply_code(close) == Some(NOT_ALLOWED) => {
                 rights.learn_limited(&self.shared.rights, &self.shared.keys, now);
+                let user = self.sides.handshake.about().and_then(|about| about.user.as_deref());
+                self.shared.listener.channel_limited(user);
                 out.upstream.answer_close(close_ok());
                 self.drop_upstream(now);
                 self.tell_client(&Fault::ChannelLimit, now);

@@ -33,10 +33,10 @@ pub(super) struct Link {
     pub(super) marks: Marks,
     /// what the broker is asked about the user's rights
     pub(super) probes: Probes,
-    /// exchanges from which everything comes back
-    pub(super) returning: Returning,
     /// the exclusive queues that the client has declared
     pub(super) exclusive: ExclusiveQueues,
+    /// exchanges from which everything comes back
+    pub(super) returning: Returning,
     /// late verdicts arrive here
     pub(super) mailbox: Arc<Mailbox>,
     /// numbers for the questions that may be answered late
@@ -57,8 +57,8 @@ impl Link {
             rights: OwnRights::new(shared.settings.rights_held),
             marks: Marks::default(),
             probes: Probes::default(),
-            returning: Returning::default(),
             exclusive: ExclusiveQueues::default(),
+            returning: Returning::default(),
             mailbox: Arc::new(Mailbox::new()),
             tickets: Tickets::default(),
             publishes: 0,
@@ -142,10 +142,10 @@ impl Link {
     /// Keeps what the broker has shown of the user's rights.
     pub(super) fn learn(&mut self, common: &Rights, answers: &[Answer], now: Instant) {
         for Answer { question, finding, .. } in answers {
-            match (finding, question.otherwise) {
-                (Finding::Allowed, _) => self.rights.learn(common, question.right, now),
-                (Finding::Refused, Some(fact)) => self.rights.learn_refusal(fact, now),
-                (Finding::Refused, None) | (Finding::Missing | Finding::Unasked, _) => {}
+            match finding {
+                Finding::Allowed => self.rights.learn(common, question.right, now),
+                Finding::Refused => self.rights.learn_refusal(common, question.otherwise, now),
+                Finding::Missing | Finding::Unasked => {}
             }
         }
     }

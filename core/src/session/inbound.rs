@@ -156,11 +156,32 @@ impl Inbound {
         } else {
             self.rest = buf.split_to(end);
             if !self.numbers.is_empty() {
-                self.numbers.from_client(&mut self.rest);
+                self.numbers.as_upstream(&mut self.rest);
                 self.frames.iter_mut().for_each(|frame| frame.channel = self.numbers.upstream(frame.channel));
             }
         }
         !self.is_empty()
+    }
+
+    /// Returns the numbers that the client's channels have at the upstream.
+    pub(super) fn numbers(&self) -> &Numbers {
+        &self.numbers
+    }
+
+    /// Lets two numbers at the upstream change places, in the frames that were not handled, too. A chunk that was fetched before
+    /// has the old numbers.
+    pub(super) fn swap(&mut self, one: ChannelId, other: ChannelId) {
+        self.numbers.swap(one, other);
+        let number = |id| match id {
+            id if id == one => other,
+            id if id == other => one,
+            id => id,
+        };
+        let mut chunk = BytesMut::from(&self.chunk.bytes[..]);
+        each_number(&mut chunk, number);
+        self.chunk.bytes = chunk.freeze();
+        each_number(&mut self.rest, number);
+        self.frames.iter_mut().for_each(|frame| frame.channel = number(frame.channel));
     }
 
     /// Returns the chunk of a frame. If it was not handed out, neither were the frames behind it, up to the next publish.
@@ -224,27 +245,6 @@ impl Inbound {
         }
     }
 
-    /// Returns the numbers that the client's channels have at the upstream.
-    pub(super) fn numbers(&self) -> &Numbers {
-        &self.numbers
-    }
-
-    /// Lets two numbers at the upstream change places, in the frames that were not handled, too. Chunks that were handed out have
-    /// the numbers of before.
-    pub(super) fn swap(&mut self, one: ChannelId, other: ChannelId) {
-        self.numbers.swap(one, other);
-        let number = |id| match id {
-            id if id == one => other,
-            id if id == other => one,
-            id => id,
-        };
-        let mut chunk = BytesMut::from(&self.chunk.bytes[..]);
-        each_number(&mut chunk, number);
-        self.chunk.bytes = chunk.freeze();
-        each_number(&mut self.rest, number);
-        self.frames.iter_mut().for_each(|frame| frame.channel = number(frame.channel));
-    }
-
     /// Returns the next frame without taking it.
     pub(super) fn peek(&self) -> Option<ReadFrame> {
         self.frames.get(self.next).copied()
@@ -297,7 +297,7 @@ impl Inbound {
         self.payload(whole.header, whole.body)
     }
 
-    /// Returns the method of a frame that was not handled, if it is a method frame.
+    /// Returns which method a frame is that comes next, if it is one.
     pub(super) fn method(&self, frame: ReadFrame) -> Option<MethodId> {
         let is_method = frame.kind == FrameKind::Method;
         is_method.then(|| MethodId::of(self.payload(frame.start, frame.end)).ok()).flatten()

@@ -135,10 +135,15 @@ pub struct Settings {
 pub trait SessionListener: Send + Sync + Debug {
     /// Counts a publish that matched no window, or whose window is off.
     fn unmatched(&self);
-    /// Notes that so many messages in a row came back from an exchange on one connection, and none was stored.
-    fn returns_everything(&self, vhost: &[u8], exchange: &[u8], returns: u32);
     /// Counts a publish with a header whose value can't be understood.
     fn bad_header(&self, header: BadHeader);
+    /// Counts a publish that is forwarded unjudged, because there was no channel to verify its user's right on.
+    fn unverified(&self);
+    /// Tells that the broker has closed a connection of this user (if its name is known) because its limit of channels leaves none
+    /// to verify rights on. Called once a day for each user.
+    fn channel_limited(&self, user: Option<&str>);
+    /// Notes that so many messages in a row came back from an exchange on one connection, and none was stored.
+    fn returns_everything(&self, vhost: &[u8], exchange: &[u8], returns: u32);
     /// Records the time from the arrival of a publish to its answer by the upstream. Several publishes (`publishes`) may
     /// share one time.
     fn publish_latency(&self, elapsed: Duration, publishes: u64);

@@ -29,12 +29,6 @@ impl MethodId {
     pub const CHANNEL_CLOSE: MethodId = MethodId(20, 40);
     /// channel.close-ok
     pub const CHANNEL_CLOSE_OK: MethodId = MethodId(20, 41);
-    /// exchange.declare
-    pub const EXCHANGE_DECLARE: MethodId = MethodId(40, 10);
-    /// exchange.declare-ok
-    pub const EXCHANGE_DECLARE_OK: MethodId = MethodId(40, 11);
-    /// exchange.delete
-    pub const EXCHANGE_DELETE: MethodId = MethodId(40, 20);
     /// queue.declare
     pub const QUEUE_DECLARE: MethodId = MethodId(50, 10);
     /// queue.declare-ok
@@ -43,6 +37,12 @@ impl MethodId {
     pub const QUEUE_DELETE: MethodId = MethodId(50, 40);
     /// queue.delete-ok
     pub const QUEUE_DELETE_OK: MethodId = MethodId(50, 41);
+    /// exchange.declare
+    pub const EXCHANGE_DECLARE: MethodId = MethodId(40, 10);
+    /// exchange.declare-ok
+    pub const EXCHANGE_DECLARE_OK: MethodId = MethodId(40, 11);
+    /// exchange.delete
+    pub const EXCHANGE_DELETE: MethodId = MethodId(40, 20);
     /// basic.qos
     pub const BASIC_QOS: MethodId = MethodId(60, 10);
     /// basic.consume

@@ -1,6 +1,6 @@
 //! A channel of the model broker: publishes stored or refused by dice, confirms in any legal order, transactions.
 
-use super::content::{Assembler, Whole, body, body_of, is_number};
+use super::content::{Assembler, Whole, body, body_of, compose, is_number};
 use super::ctx::Ctx;
 use super::streams::{Mark, Out, push};
 use super::truth::{LinkId, ROUTING_KEYS, Uid};
@@ -393,6 +393,15 @@ impl BrokerChannel {
         let Some(consumer) = self.consumer.clone() else { return };
         self.deliveries += 1;
         let tag = self.deliveries;
+        let any = ctx.rng.below(usize::MAX >> 1);
+        if let Some(uid) =
+            ctx.truth.deliverable(any, self.user).filter(|_| !self.hostile && ctx.rng.chance(500))
+        {
+            let p = ctx.truth.of(uid).clone();
+            let stored = compose(uid, &p).frame_size(9 + ctx.rng.below(40));
+            self.reply(stored.deliver_from(ctx.truth.target(&p), self.id, &consumer, tag));
+            return ctx.truth.delivered(uid, self.link, ctx.now);
+        }
         let len = ctx.rng.below(60);
         let message = message("deliveries", "").body(body(u32::try_from(tag).expect("small"), len));
         let message = message.frame_size(9 + ctx.rng.below(40));

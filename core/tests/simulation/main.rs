@@ -73,7 +73,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 48] = [
+const MUST_HAPPEN: [&str; 50] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -88,6 +88,7 @@ const MUST_HAPPEN: [&str; 48] = [
     "client's channel was closed",
     "closed before the outcome",
     "delivered",
+    "delivered with an id",
     "drained",
     "dropped",
     "duplicate answered",
@@ -106,6 +107,7 @@ const MUST_HAPPEN: [&str; 48] = [
     "hostile: was closed",
     "looks like others",
     "probe",
+    "republished",
     "relay asked for a sign",
     "returned to the relay alone",
     "rollback",

@@ -67,8 +67,10 @@ pub struct NoSessionListener;
 
 impl SessionListener for NoSessionListener {
     fn unmatched(&self) {}
-    fn returns_everything(&self, _: &[u8], _: &[u8], _: u32) {}
     fn bad_header(&self, _: BadHeader) {}
+    fn unverified(&self) {}
+    fn channel_limited(&self, _: Option<&str>) {}
+    fn returns_everything(&self, _: &[u8], _: &[u8], _: u32) {}
     fn publish_latency(&self, _: Duration, _: u64) {}
 }
 

@@ -227,11 +227,11 @@ impl Channel {
                 self.life.recv_client_close(frame, &mut self.halves, cx);
                 return Ok(());
             }
-            MethodId::EXCHANGE_DECLARE => self.halves.declares.recv_declare(frame),
-            MethodId::EXCHANGE_DELETE => self.halves.declares.recv_delete(frame, cx),
             MethodId::QUEUE_DECLARE => cx.link.exclusive.recv_declare(frame),
             MethodId::QUEUE_DELETE => cx.link.exclusive.recv_delete(frame),
             MethodId::CHANNEL_FLOW => self.halves.round_trip.recv_client_flow(),
+            MethodId::EXCHANGE_DECLARE => self.halves.declares.recv_declare(frame),
+            MethodId::EXCHANGE_DELETE => self.halves.declares.recv_delete(frame, cx),
             id => deliveries.recv_client(id, frame),
         }
         cx.link.out.upstream.forward(frame);
@@ -351,9 +351,9 @@ impl Channel {
                 }
             }
             Some(MethodId::BASIC_CANCEL) => deliveries.recv_cancel(frame),
-            Some(MethodId::EXCHANGE_DECLARE_OK) => self.halves.declares.recv_declare_ok(cx),
             Some(MethodId::QUEUE_DECLARE_OK) => cx.link.exclusive.recv_declare_ok(frame),
             Some(MethodId::CHANNEL_FLOW_OK) if self.halves.round_trip.recv_flow_ok() => return,
+            Some(MethodId::EXCHANGE_DECLARE_OK) => self.halves.declares.recv_declare_ok(cx),
             Some(_) | None => {}
         }
         if self.halves.publisher.ledger_mut().delays(kind, id, frame) {

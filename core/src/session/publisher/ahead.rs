@@ -68,8 +68,8 @@ impl Ahead {
                 next = Next::Special(whole);
                 break;
             }
-            let header = inbound.header_of(whole);
-            let reading = Reading::of(header, route, judge, standing, rights, &cx.shared.keys, &*marks);
+            let (header, keys) = (inbound.header_of(whole), &cx.shared.keys);
+            let reading = Reading::of(header, route, judge, standing, rights, keys, &*marks);
             match reading.kind {
                 // It is counted where it is taken.
                 _ if !reading.bad.is_empty() => {

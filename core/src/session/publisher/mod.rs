@@ -328,7 +328,7 @@ impl Publisher {
         let (rights, marks) = (&cx.link.rights, &cx.link.marks);
         let Reading { kind, bad } =
             Reading::of(header.payload(), route, judge, standing, rights, &cx.shared.keys, marks);
-        let mark = cx.link.marks.of_publish(judge, |route| Some(route.body(left)));
+        let mark = marks.of_publish(judge, |route| Some(route.body(left)));
         let rejects = judge.window.rules().missing_id == MissingId::Reject;
         let goes_on_unjudged = match kind {
             Kind::Plain(_) | Kind::Body(_) => false,
@@ -336,6 +336,9 @@ impl Publisher {
             Kind::Bypass | Kind::Malformed => true,
         };
         if standing == Standing::Unknown && !goes_on_unjudged {
+            if cx.link.rights.is_refused(&cx.shared.rights, &judge.needs, cx.now) {
+                return self.recv_refused(start, cx);
+            }
             return self.hold(start, cx);
         }
         let client = self.ledger_mut().next_client_tag();
@@ -427,7 +430,10 @@ impl Publisher {
             Finding::Refused if right == held.right() => self.recv_refused(start, cx),
             // The answer may be one that an earlier publish of the channel has waited for.
             Finding::Missing if goes_where(right, start.publish, cx) => self.recv_refused(start, cx),
-            Finding::Unasked => self.recv_refused(start, cx),
+            Finding::Unasked => {
+                cx.shared.listener.unverified();
+                self.recv_refused(start, cx)
+            }
             // If another right is unknown, it is held again.
             Finding::Allowed | Finding::Refused | Finding::Missing => self.recv_start(start, cx),
         }

@@ -29,7 +29,7 @@ fn by_claim(exchange: &[u8], routing_key: &[u8], header: View<'_>, cx: &mut Cx<'
     let publish = emit::publish_payload(exchange, routing_key);
     let Some(route) = cx.link.finder.route(cx.shared, &cx.link.rights, &publish) else { return Vec::new() };
     let Some(judge) = route.once_judged() else { return Vec::new() };
-    let (rights, keys, marks) = (&cx.link.rights, &cx.shared.keys, &cx.link.marks);
+    let (keys, rights, marks) = (&cx.shared.keys, &cx.link.rights, &cx.link.marks);
     let mut found = Vec::new();
     // A user that may not write every routing key has ids of its own.
     for standing in [Standing::Common, Standing::OwnIds] {
