@@ -35,7 +35,7 @@ fn death(queue: &str, reason: &str, count: i64, time: u64) -> AMQPValue {
 }
 
 fn died<const N: usize>(message: &Message, deaths: [AMQPValue; N]) -> Message {
-    message.clone().header("x-death", AMQPValue::FieldArray(deaths.to_vec().into()))
+    message.clone().header("x-death", AMQPValue::FieldArray(Vec::from(deaths).into()))
 }
 
 /// A client that publishes and gets acks, and a broker that stores everything.

@@ -70,15 +70,8 @@ impl Ahead {
                 break;
             }
             let header = whole.header(frames);
-            let reading = Reading::of(
-                header,
-                route,
-                judge,
-                standing,
-                &cx.link.rights,
-                &cx.shared.keys,
-                &cx.link.marks,
-            );
+            let reading =
+                Reading::of(header, route, judge, standing, &cx.link.rights, &cx.shared.keys, &cx.link.marks);
             match reading.kind {
                 // It is counted where it is taken.
                 _ if !reading.bad.is_empty() => {

@@ -322,15 +322,8 @@ impl Publisher {
             return self.forward_unjudged(client, None, None, mandatory, start, cx);
         };
         let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
-        let Reading { kind, bad } = Reading::of(
-            header,
-            route,
-            judge,
-            standing,
-            &cx.link.rights,
-            &cx.shared.keys,
-            &cx.link.marks,
-        );
+        let Reading { kind, bad } =
+            Reading::of(header, route, judge, standing, &cx.link.rights, &cx.shared.keys, &cx.link.marks);
         let mark = cx.link.marks.of_publish(judge, |route| Some(route.body(left)));
         let rejects = judge.window.rules().missing_id == MissingId::Reject;
         let goes_on_unjudged = match kind {
