@@ -120,6 +120,7 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.word("mode", limits.mode)?;
     out.word("in_doubt", rules.in_doubt)?;
     out.word("missing_id", rules.missing_id)?;
+    out.word("on_conflict", rules.on_conflict)?;
     out.raw("refresh_on_duplicate", limits.refresh_on_duplicate)?;
     out.raw("waiters_per_id", limits.waiters_per_id)?;
     if let Some(exchange) = &rules.forward_to {

@@ -60,6 +60,7 @@ pub struct Relay {
 struct LogLimiters {
     refused: LogLimiter,
     unreachable: LogLimiter,
+    conflict: LogLimiter,
 }
 
 impl Relay {
@@ -67,8 +68,9 @@ impl Relay {
     /// `drain_timeout`.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, mut draining: watch::Receiver<bool>) {
         let slots = ConnectionSlots::new(self.max_connections, self.connections_per_address);
+        let limiter = || LogLimiter::new(now());
         let log_limiters =
-            Arc::new(LogLimiters { refused: LogLimiter::new(now()), unreachable: LogLimiter::new(now()) });
+            Arc::new(LogLimiters { refused: limiter(), unreachable: limiter(), conflict: limiter() });
         let mut acceptor = Acceptor::new(listener, "listen");
         let mut connections = JoinSet::new();
         let orders = draining.clone();

@@ -10,7 +10,8 @@ use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
 use super::{LogLimiters, Relay, now};
 use bytes::Bytes;
-use hapax_core::session::{Output, Session};
+use hapax_core::session::{Output, Session, Sighted, Sighting};
+use hapax_core::window::OnConflict;
 use hapax_core::wire::emit::HEARTBEAT;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -331,6 +332,7 @@ impl Pump<'_> {
                 Output::CloseClient => self.close_client(),
                 Output::CloseUpstream => self.close_upstream(),
                 Output::CutUpstream => self.cut_upstream(),
+                Output::Sighted(sighting) => self.log_sighting(&sighting),
             }
         }
         if let Some(side) = &mut self.client {
@@ -409,6 +411,31 @@ impl Pump<'_> {
             self.reading_upstream = client_has_room;
             self.session.handle_reading_upstream(client_has_room, self.now);
         }
+    }
+
+    /// Logs that an id was used twice: one line a second for the whole process.
+    fn log_sighting(&self, sighting: &Sighting) {
+        let Some(left_out) = self.log_limiters.conflict.happened(self.now) else { return };
+        let outcome = match sighting.what {
+            Sighted::Conflict(OnConflict::Drop) => "dropped",
+            Sighted::Conflict(OnConflict::Forward) => "forwarded",
+            Sighted::Conflict(OnConflict::Reject) => "refused",
+            Sighted::Observed => "forwarded (mode observe)",
+        };
+        let user = self.session.about().and_then(|about| about.user.as_deref()).unwrap_or_default();
+        let text = |bytes| String::from_utf8_lossy(bytes);
+        tracing::warn!(
+            window = &*sighting.window,
+            id = &*text(&sighting.id),
+            vhost = &*text(&sighting.vhost),
+            exchange = &*text(&sighting.exchange),
+            routing_key = &*text(&sighting.routing_key),
+            peer = %self.peer,
+            user,
+            outcome,
+            left_out = left_out + sighting.left_out,
+            "same id, other content: the body is not the one that was stored under this id"
+        );
     }
 
     fn write_client(&mut self, bytes: Bytes) {

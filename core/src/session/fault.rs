@@ -45,6 +45,15 @@ pub enum Fault {
         /// where it looks for the id
         id: Box<str>,
     },
+    /// The publish has the id of another message and another body, and its window has `on_conflict = "reject"`.
+    #[error(
+        "PRECONDITION_FAILED - window '{window}' takes no other message with an id that is stored; give new content a new id, or \
+         set on_conflict = \"forward\""
+    )]
+    Conflict {
+        /// the window's name
+        window: Box<str>,
+    },
     /// `tx.select` came on a channel that Hapax can't replace by a fresh one.
     #[error(
         "PRECONDITION_FAILED - hapax can't switch this channel to tx mode: it has consumed or set qos, and has published without \
@@ -122,6 +131,7 @@ impl Fault {
             Fault::Unexpected { .. } => 505,
             Fault::UpstreamLost | Fault::Draining | Fault::ChannelLimit | Fault::BodyTooSlow { .. } => 320,
             Fault::MissingId { .. }
+            | Fault::Conflict { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
             | Fault::TxTooSlow { .. } => 406,
@@ -144,6 +154,7 @@ impl Fault {
             | Fault::ChannelMax { .. } => Closes::Connection,
             Fault::MemoryShort { closes, .. } => *closes,
             Fault::MissingId { .. }
+            | Fault::Conflict { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
             | Fault::TxTooSlow { .. }
@@ -165,9 +176,10 @@ impl Fault {
             | Fault::ChannelMax { .. } => MethodId(0, 0),
             Fault::SecondOpen => MethodId::CHANNEL_OPEN,
             Fault::TxAfterPublish => MethodId::TX_SELECT,
-            Fault::MissingId { .. } | Fault::TxWaitedTooLong | Fault::TxTooLarge { .. } => {
-                MethodId::BASIC_PUBLISH
-            }
+            Fault::MissingId { .. }
+            | Fault::Conflict { .. }
+            | Fault::TxWaitedTooLong
+            | Fault::TxTooLarge { .. } => MethodId::BASIC_PUBLISH,
         }
     }
 

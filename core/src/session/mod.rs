@@ -46,6 +46,7 @@ mod runs;
 #[expect(clippy::module_inception, reason = "named after the type that the folder is about")]
 mod session;
 mod sides;
+mod sightings;
 mod timers;
 mod transaction;
 mod unremembered;
@@ -58,6 +59,7 @@ pub use confirms::{ClientTag, UpstreamTag};
 pub use fault::Fault;
 pub use rights::Rights;
 pub use session::Session;
+pub use sightings::{Sighted, Sighting};
 
 use crate::window::{KeyMaker, Windows};
 use bytes::Bytes;
@@ -158,4 +160,6 @@ pub enum Output {
     /// The upstream is given up: drop the bytes that wait to be written to it, those in the system's buffers included, and
     /// close its socket. The publishes in them are in doubt now, so they must not be stored later.
     CutUpstream,
+    /// Tell people about a publish of a known id. Nothing else depends on it.
+    Sighted(Box<Sighting>),
 }

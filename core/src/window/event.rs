@@ -10,7 +10,8 @@
 //!
 //! A publish that waits is counted as `InFlight` when it is queued, and again by its final verdict: `Fresh` with `Promoted` or
 //! `TakenOver`, or `Duplicate`, or `Refused`. The count of `Fresh` is therefore the number of forwarded publishes, that of `Duplicate`
-//! the number of publishes taken out, and that of `InFlight` the number of publishes that had to wait.
+//! the number of publishes taken out, and that of `InFlight` the number of publishes that had to wait. A conflict is counted as a
+//! `Duplicate` first. With `on_conflict = "forward"` it is forwarded, and counted as `Fresh`, too.
 
 use super::engine::{Entry, Stamp};
 use super::{Claim, Key, Limits};
@@ -28,16 +29,19 @@ pub enum EvictionCause {
     Flush,
     /// somebody asked for this one key
     Forget,
+    /// its id was stored again with another body (`on_conflict = "forward"`)
+    Superseded,
 }
 
 impl EvictionCause {
     /// Every cause.
-    pub const ALL: [EvictionCause; 5] = [
+    pub const ALL: [EvictionCause; 6] = [
         EvictionCause::Capacity,
         EvictionCause::Expired,
         EvictionCause::Resize,
         EvictionCause::Flush,
         EvictionCause::Forget,
+        EvictionCause::Superseded,
     ];
 
     /// As metrics name it.
@@ -48,6 +52,7 @@ impl EvictionCause {
             EvictionCause::Resize => "resize",
             EvictionCause::Flush => "flush",
             EvictionCause::Forget => "forget",
+            EvictionCause::Superseded => "superseded",
         }
     }
 }
@@ -110,6 +115,14 @@ pub enum Event {
     },
     /// verdict: in flight (the final one follows, if the publish still waits by then)
     InFlight,
+    /// a publish of a seen id has another body than the one that was stored (its `Duplicate` came before)
+    Conflict {
+        /// of which key
+        claim: Claim,
+    },
+    /// a publish of a seen id was forwarded because its body was too large to hold until it could be compared
+    /// (`on_conflict = "forward"`)
+    Uncompared,
     /// a publish without an id
     NoId,
     /// a publish with `x-hapax-bypass: true`

@@ -89,7 +89,7 @@ impl Run {
                 reservation.commit(now, self.window.ttl());
                 false
             }
-            Verdict::Duplicate => true,
+            Verdict::Duplicate(_) => true,
             other => panic!("{other:?}"),
         }
     }

@@ -9,7 +9,7 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{Output, Rights, Session, SessionListener, Settings, Shared};
+use hapax_core::session::{Output, Rights, Session, SessionListener, Settings, Shared, Sighting};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
 use hapax_core::wire::emit::HEARTBEAT;
@@ -89,12 +89,18 @@ pub struct Pair {
     dialled: bool,
     client_closed: bool,
     upstream_closed: bool,
+    sightings: Vec<Sighting>,
 }
 
 impl Pair {
     /// A client has just connected; the session dials and finds an upstream.
     pub fn new(shared: &Arc<Shared>) -> Pair {
         Pair::at(shared, epoch())
+    }
+
+    /// What people were told since the last call.
+    pub fn sightings(&mut self) -> Vec<Sighting> {
+        std::mem::take(&mut self.sightings)
     }
 
     /// Another client of the same process, at the same moment.
@@ -124,6 +130,7 @@ impl Pair {
             dialled: false,
             client_closed: false,
             upstream_closed: false,
+            sightings: Vec::new(),
         };
         pair.pump();
         pair
@@ -339,6 +346,7 @@ impl Pair {
             Output::HeartbeatUpstream => self.to_upstream.extend_from_slice(&HEARTBEAT),
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
+            Output::Sighted(sighting) => self.sightings.push(*sighting),
         }
     }
 }

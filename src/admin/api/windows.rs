@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, Scope};
+use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, OnConflict, Scope};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,6 +44,9 @@ pub(in crate::admin) struct WindowFacts {
     /// what happens to publishes without an id
     #[schema(value_type = String, example = "forward")]
     missing_id: MissingId,
+    /// what happens to publishes of a known id whose body is not the one that was stored
+    #[schema(value_type = String, example = "drop")]
+    on_conflict: OnConflict,
     /// whose confirms tell that a publish was stored
     #[schema(value_type = String, example = "shadow")]
     confirms: ConfirmRule,
@@ -73,6 +76,7 @@ impl WindowFacts {
             mode: window.mode(),
             in_doubt: rules.in_doubt,
             missing_id: rules.missing_id,
+            on_conflict: rules.on_conflict,
             confirms: rules.confirms,
             refresh_on_duplicate: window.refreshes_on_duplicate(),
             waiters_per_id: window.waiters_per_id(),

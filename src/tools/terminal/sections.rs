@@ -173,6 +173,12 @@ impl Cx<'_> {
             line("fresh", Some(rates.fresh), all.fresh, plain),
             line("duplicate", Some(rates.duplicate), all.duplicate, plain),
             line("escaped", Some(rates.escaped), facts.escaped_duplicates, escaping),
+            line(
+                "conflict",
+                None,
+                facts.conflicts,
+                if facts.conflicts > 0 { self.theme.bad() } else { plain },
+            ),
             line("no id", None, all.no_id, plain),
             line("bypassed", None, all.bypassed, plain),
             line("waited", None, all.in_flight, plain),
@@ -355,6 +361,7 @@ impl Cx<'_> {
             row("engine", &window.engine),
             row("in doubt", &window.in_doubt),
             row("missing id", &window.missing_id),
+            row("on conflict", &window.on_conflict),
         ];
         if let Some(exchange) = &window.forward_to {
             lines.push(row("forward to", exchange));

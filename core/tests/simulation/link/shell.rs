@@ -73,6 +73,7 @@ impl Link {
                 self.to_broker.close();
                 self.from_broker.drop_reader();
             }
+            Output::Sighted(_) => ctx.truth.count("relay: a conflict is told of"),
         }
     }
 

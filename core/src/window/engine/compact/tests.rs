@@ -25,6 +25,11 @@ enum Op {
     Clear,
 }
 
+/// Some body, another one for each number.
+fn body(number: u64) -> BodyDigest {
+    BodyDigest::of(&number.to_le_bytes())
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let ttl =
         prop::sample::select(vec![MILLI, 20 * MILLI, MINUTE, MINUTE, 40 * MINUTE, 60 * 24 * 60 * MINUTE]);
@@ -57,8 +62,9 @@ impl Told {
         match *op {
             Op::Publish { key, ttl } => {
                 let (key, at) = (Key(key), self.now);
-                if !self.engine.touch(key, at, self.refresh, &mut gone) {
-                    let entry = Entry { at, until: at.after(Duration::from_nanos(ttl)), duplicates: 0 };
+                if self.engine.touch(key, at, self.refresh, &mut gone).is_none() {
+                    let until = at.after(Duration::from_nanos(ttl));
+                    let entry = Entry { at, until, duplicates: 0, body: body(ttl) };
                     self.engine.insert(key, entry, at, &mut gone);
                 }
                 found = self.engine.peek(key);
@@ -127,7 +133,7 @@ fn a_large_window_is_as_lru() {
 }
 
 fn entry(at: u64) -> Entry {
-    Entry { at: Stamp(at * MILLI), until: Stamp(at * MILLI + MINUTE), duplicates: 0 }
+    Entry { at: Stamp(at * MILLI), until: Stamp(at * MILLI + MINUTE), duplicates: 0, body: body(at) }
 }
 
 fn filled(capacity: usize, ids: u64) -> Compact {
