@@ -7,7 +7,7 @@ use hapax::net::{self, ConnectionList, Relay};
 use hapax::process;
 use hapax::stats::Stats;
 use hapax_core::pressure::{Accounting, Budget, Watched};
-use hapax_core::session::{Rights, Shared};
+use hapax_core::session::{Hosts, Rights, Shared};
 use hapax_core::window::LocalWindow;
 use std::fmt;
 use std::io;
@@ -160,6 +160,7 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
         keys: config.keys(),
         windows: Arc::new(set),
         rights: Rights::default(),
+        hosts: Hosts::default(),
         listener: Arc::clone(stats) as _,
     };
     (Arc::new(shared), windows)

@@ -247,6 +247,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     window.engine = section.read(report, "engine", window.engine, |v| value::word(v, "compact"));
     limits.mode = section.read(report, "mode", limits.mode, |v| value::word(v, "enforce"));
     rules.in_doubt = section.read(report, "in_doubt", rules.in_doubt, |v| value::word(v, "forget"));
+    rules.republish = section.read(report, "republish", rules.republish, |v| value::word(v, "connection"));
     rules.missing_id = section.read(report, "missing_id", rules.missing_id, |v| value::word(v, "forward"));
     rules.on_conflict = section.read(report, "on_conflict", rules.on_conflict, |v| value::word(v, "drop"));
     limits.refresh_on_duplicate = section.read(report, "refresh_on_duplicate", false, value::boolean);

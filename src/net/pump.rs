@@ -50,7 +50,7 @@ pub(super) async fn run(
         holding: relay.memory.enter(),
         logged_in: false,
         entry: &present.entry,
-        session: Session::new(relay.shared.clone(), now),
+        session: Session::new(relay.shared.clone(), peer.ip(), now),
         client: Some(Side::new(client)),
         upstream: UpstreamSocket::None,
         reading_client: true,
@@ -369,7 +369,9 @@ impl Pump<'_> {
     /// Refuses held publishes that would never leave memory, because the client is not read from while it holds too
     /// much.
     fn refuse_stuck(&mut self) {
-        if let Some(share) = self.share.filter(|share| self.session.memory().stuck > *share) {
+        let memory = self.session.memory();
+        let has_more = |share: &usize| memory.stuck > *share || (memory.spare > 0 && memory.held > *share);
+        if let Some(share) = self.share.filter(has_more) {
             self.session.handle_memory_pressure(share, self.now);
             self.carry_out();
         }

@@ -5,6 +5,7 @@
 
 pub mod leash;
 pub mod port;
+pub mod programs;
 pub mod rabbit;
 
 pub use leash::Leash;

@@ -1,14 +1,16 @@
 //! A private RabbitMQ node: its own ports, name, cookie, folder and epmd, on the loopback only, gone with its owner.
 //!
-//! It is made for Debian's `rabbitmq-server` package, run straight from `/usr/lib/rabbitmq/bin` by the current user. It shares
-//! nothing with the machine's own node and needs no rights. The node is ready when it says so on its output *and*
-//! greets an AMQP client; a start takes about six seconds.
+//! By default it is that of Debian's `rabbitmq-server` package, run straight from `/usr/lib/rabbitmq/bin` by the current
+//! user. The environment variable `HAPAX_RABBITMQ` names the folder of another one's programs ([`Programs`]). The node shares
+//! nothing with the machine's own node and needs no rights. It is ready when it says so on its output *and* greets an AMQP
+//! client; a start takes about six seconds.
 //!
 //! [`Rabbit::eval`] is the quick way to administer it (milliseconds); [`Rabbit::ctl`] is the `rabbitmqctl` that the
 //! manuals speak of, which takes a second or two to start itself.
 
 use crate::leash::Leash;
 use crate::port;
+use crate::programs::Programs;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -18,7 +20,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const BIN: &str = "/usr/lib/rabbitmq/bin";
 /// Six seconds on an idle machine; a busy one gets ten times that.
 const START: Duration = Duration::from_secs(60);
 /// How often we look whether it has started.
@@ -75,6 +76,7 @@ struct Ports {
 #[derive(Debug)]
 pub struct Rabbit {
     leash: Leash,
+    programs: Programs,
     ports: Ports,
     name: String,
     epmd: Mutex<Child>,
@@ -94,12 +96,7 @@ pub struct Kept {
 impl Rabbit {
     /// Starts a node and waits until it takes connections.
     pub fn start() -> Result<Rabbit, Error> {
-        for program in ["rabbitmq-server", "rabbitmqctl"] {
-            let path = Path::new(BIN).join(program);
-            if !path.exists() {
-                return Err(Error::Missing(path.display().to_string()));
-            }
-        }
+        let programs = Programs::of_environment().map_err(Error::Missing)?;
         let leash = Leash::new("rabbit").map_err(doing("making a folder for RabbitMQ"))?;
         let free = || port::free_port().map_err(doing("looking for a free port"));
         let ports = Ports { amqp: free()?, dist: free()?, epmd: free()?, ctl: free()? };
@@ -107,14 +104,21 @@ impl Rabbit {
         write_config(leash.folder(), ports).map_err(doing("writing RabbitMQ's configuration"))?;
         let epmd = spawn(
             &leash,
-            Command::new("epmd")
+            Command::new(&programs.epmd)
                 .args(["-address", "127.0.0.1", "-port", &ports.epmd.to_string()])
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null()),
         )?;
-        let rabbit =
-            Rabbit { leash, ports, name, epmd: Mutex::new(epmd), server: Mutex::new(None), kept: false };
+        let rabbit = Rabbit {
+            leash,
+            programs,
+            ports,
+            name,
+            epmd: Mutex::new(epmd),
+            server: Mutex::new(None),
+            kept: false,
+        };
         rabbit.restart()?;
         Ok(rabbit)
     }
@@ -142,7 +146,7 @@ impl Rabbit {
         // A file, not a pipe to us: a node that is kept must not lose its output when we end.
         let console = self.console().map_err(doing("opening a file for RabbitMQ's output"))?;
         let said = console.metadata().map_err(doing("looking at RabbitMQ's output"))?.len();
-        let mut command = Command::new(Path::new(BIN).join("rabbitmq-server"));
+        let mut command = Command::new(&self.programs.server);
         self.environment(&mut command).stdin(Stdio::null()).stdout(console).stderr(Stdio::null());
         let child = spawn(&self.leash, &mut command)?;
         *lock(&self.server) = Some(child);
@@ -160,7 +164,7 @@ impl Rabbit {
 
     /// Runs `rabbitmqctl` against the node and gives what it printed.
     pub fn ctl(&self, arguments: &[&str]) -> Result<String, Error> {
-        let mut command = Command::new(Path::new(BIN).join("rabbitmqctl"));
+        let mut command = Command::new(&self.programs.ctl);
         self.environment(&mut command).args(["--quiet", "--node", &self.name]).args(arguments);
         let output = command.stdin(Stdio::null()).output().map_err(doing("running rabbitmqctl"))?;
         answer(format!("rabbitmqctl {}", arguments.join(" ")), &output)
@@ -171,7 +175,7 @@ impl Rabbit {
         let cookie = fs::read_to_string(self.leash.folder().join("home/.erlang.cookie"))
             .map_err(doing("reading the node's cookie"))?;
         // -R: the node names the caller, so that any number may call at a time. (-r draws names by the clock.)
-        let mut call = Command::new("erl_call")
+        let mut call = Command::new(&self.programs.erl_call)
             .args(["-R", "-e", "-c", cookie.trim()])
             .args(["-address", &format!("127.0.0.1:{}", self.ports.dist)])
             .stdin(Stdio::piped())
@@ -188,6 +192,16 @@ impl Rabbit {
             Some(value) => Ok(value.trim().to_owned()),
             None => Err(Error::Command { command: expressions.to_owned(), output: said }),
         }
+    }
+
+    /// Waits until queues, users and vhosts are on the disk. RabbitMQ answers a declare before that, as long as it keeps them
+    /// in Mnesia. Khepri, where RabbitMQ 4 keeps them, writes first.
+    pub fn sync_metadata(&self) -> Result<(), Error> {
+        self.eval(
+            "case erlang:function_exported(rabbit_khepri, is_enabled, 0) andalso rabbit_khepri:is_enabled() of \
+             true -> ok; false -> ok = mnesia:sync_log() end.",
+        )
+        .map(drop)
     }
 
     /// A virtual host in which `guest` may do everything.

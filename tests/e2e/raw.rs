@@ -200,6 +200,11 @@ fn short(bytes: &mut Vec<u8>, text: &[u8]) {
     bytes.extend(text);
 }
 
+/// A method frame around these octets.
+pub fn raw_method(channel: u16, payload: &[u8]) -> Vec<u8> {
+    Frame { kind: 1, channel, payload: payload.to_vec() }.encode()
+}
+
 pub fn method_frame(channel: u16, method: &AMQPClass) -> Vec<u8> {
     let (payload, _) = gen_class(method)(Vec::new().into()).unwrap().into_inner();
     Frame { kind: 1, channel, payload }.encode()

@@ -26,3 +26,7 @@ mod metrics;
 mod pressure_story;
 mod tenants;
 mod terminal;
+
+/// The program's own allocator: a test that measures resident memory measures what the program would take.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

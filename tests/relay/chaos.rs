@@ -198,7 +198,7 @@ fn run(
     drop(direct);
     // A queue that was declared is in RabbitMQ's log two seconds later only. Killed before that, it has no such queue
     // when it comes back, and acks what is published to it as unroutable: not what is tried here.
-    site.rabbit.eval("ok = mnesia:sync_log().").unwrap();
+    site.rabbit.sync_metadata().unwrap();
     let progress = Progress::default();
     let publishers: Vec<Publisher> = thread::scope(|scope| {
         let running: Vec<_> = (0..PUBLISHERS)

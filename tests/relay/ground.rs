@@ -16,8 +16,7 @@ fn a_node_keeps_what_is_durable_over_a_kill() {
     let persistent = Publish { persistent: true, ..Publish::to("q", "a") };
     assert_eq!(client.publish_and_settle(1, &persistent), [Told::Ack { tag: 1, multiple: false }]);
 
-    // RabbitMQ answers a declare before its metadata is on the disk.
-    rabbit.eval("ok = mnesia:sync_log().").unwrap();
+    rabbit.sync_metadata().unwrap();
     rabbit.kill9();
     assert_eq!(client.frame().unwrap(), None);
     rabbit.restart().unwrap();

@@ -39,6 +39,7 @@ pub struct Accounting {
     stripes: Box<[Stripe; STRIPES]>,
     ages: CacheAligned<Mutex<Ages>>,
     in_flight: Counter,
+    republished: Counter,
     no_id: Counter,
     bypassed: Counter,
     promoted: Counter,
@@ -75,6 +76,11 @@ impl Accounting {
     /// Returns the verdicts *in flight*: publishes that had to wait. Each one is counted again by its final verdict.
     pub fn in_flight(&self) -> u64 {
         self.in_flight.value()
+    }
+
+    /// Returns the verdicts *republished*: publishes of consumers that had got the message before.
+    pub fn republished(&self) -> u64 {
+        self.republished.value()
     }
 
     /// Returns the publishes without an id.
@@ -158,6 +164,7 @@ impl Accounting {
                 fresh: totals.fresh,
                 duplicate: totals.duplicate,
                 in_flight: self.in_flight(),
+                republished: self.republished(),
                 no_id: self.no_id(),
                 bypassed: self.bypassed(),
             },
@@ -338,6 +345,7 @@ impl Accounting {
             }
             Event::Flushed => self.flush(),
             Event::InFlight => add(&self.in_flight.0),
+            Event::Republished { .. } => add(&self.republished.0),
             Event::NoId => add(&self.no_id.0),
             Event::Bypassed => add(&self.bypassed.0),
             Event::Promoted => add(&self.promoted.0),
@@ -501,6 +509,7 @@ mod tests {
             Event::Fresh { claim: Claim::Digest(key) },
             Event::Duplicate { claim: Claim::Digest(key), now },
             Event::InFlight,
+            Event::Republished { claim: Claim::Digest(key) },
             Event::NoId,
             Event::Bypassed,
             Event::Committed { claim: Claim::Digest(key), now, until },
@@ -527,6 +536,7 @@ mod tests {
             accounting.fresh(),
             accounting.duplicate(),
             accounting.in_flight(),
+            accounting.republished(),
             accounting.no_id(),
             accounting.bypassed(),
             accounting.committed(),
@@ -542,7 +552,7 @@ mod tests {
         .chain(EvictionCause::ALL.map(|cause| accounting.evicted(cause)))
         .collect();
         assert_eq!(read, (1..=events.len() as u64).collect::<Vec<_>>());
-        assert_eq!(accounting.forgotten_total(), (13..=18).sum::<u64>());
-        assert_eq!(accounting.evicted_total(), (19..=24).sum::<u64>());
+        assert_eq!(accounting.forgotten_total(), (14..=19).sum::<u64>());
+        assert_eq!(accounting.evicted_total(), (20..=26).sum::<u64>());
     }
 }

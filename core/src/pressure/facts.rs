@@ -115,6 +115,9 @@ pub struct Publishes {
     pub duplicate: u64,
     /// had to wait; each is counted again by its final verdict
     pub in_flight: u64,
+    /// forwarded because a consumer has published its own message again
+    #[serde(default)]
+    pub republished: u64,
     /// without an id
     pub no_id: u64,
     /// asked not to be judged

@@ -1,6 +1,7 @@
 //! A publish that a window judges, with the frames it is made of.
 
 use super::confirms::ClientTag;
+use super::delivered::Mark;
 use super::entry::{Entry, Mandatory};
 use super::outbox::{Lane, Piece, View};
 use super::returns::ReturnKey;
@@ -23,6 +24,8 @@ pub(super) struct Terms {
     pub(super) right: Right,
     /// what a return would show of it, where it is mandatory
     pub(super) return_key: Option<ReturnKey>,
+    /// the mark of a delivery that it may publish again
+    pub(super) mark: Option<Mark>,
 }
 
 /// A publish that a window judges. Its frames are where they were read.

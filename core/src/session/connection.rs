@@ -21,6 +21,7 @@ use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
 use bytes::Bytes;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,6 +32,8 @@ const NOT_ALLOWED: u16 = 530;
 #[derive(Debug)]
 pub(super) struct Connection {
     shared: Arc<Shared>,
+    /// the client's address
+    peer: IpAddr,
     sides: Sides,
     channels: Channels,
     link: Link,
@@ -38,8 +41,9 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Creates the connection of a client that has just connected.
-    pub(super) fn new(shared: Arc<Shared>, now: Instant) -> Connection {
+    pub(super) fn new(shared: Arc<Shared>, peer: IpAddr, now: Instant) -> Connection {
         Connection {
+            peer,
             sides: Sides::new(&shared.settings, now),
             channels: Channels::default(),
             link: Link::new(&shared),
@@ -286,7 +290,7 @@ impl Connection {
             }
             (ClientState::Live, Meaning::Identified) => {
                 out.upstream.forward(frame);
-                self.link.identify(&self.sides.handshake);
+                self.link.identify(&self.sides.handshake, self.peer);
             }
             (ClientState::Live, Meaning::Instead(_) | Meaning::Opened | Meaning::Pass) => {
                 out.upstream.forward(frame);
@@ -320,7 +324,7 @@ impl Connection {
             Meaning::CloseOk => self.drop_upstream(now),
             meaning @ (Meaning::Opened | Meaning::Pass | Meaning::Tuned { .. } | Meaning::Identified) => {
                 if meaning == Meaning::Opened {
-                    self.link.identify(&self.sides.handshake);
+                    self.link.identify(&self.sides.handshake, self.peer);
                 }
                 if !self.sides.client.is_told() {
                     self.link.out.client.forward(frame);

@@ -2,14 +2,16 @@
 
 use super::Shared;
 use super::channels::Channels;
-use super::finder::Finder;
+use super::finder::{Finder, Source};
 use super::handshake::Handshake;
+use super::hosts::Marks;
 use super::inbound::Inbound;
 use super::outbox::Outbox;
 use super::probe::{Answer, Finding, Probes};
 use super::rights::{OwnRights, Rights};
 use crate::window::{Mailbox, Ticket};
 use crate::wire::ChannelId;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,6 +26,8 @@ pub(super) struct Link {
     pub(super) finder: Finder,
     /// where the user may publish
     pub(super) rights: OwnRights,
+    /// the messages that were delivered, and may be published again
+    pub(super) marks: Marks,
     /// what the broker is asked about the user's rights
     pub(super) probes: Probes,
     /// late verdicts arrive here
@@ -42,6 +46,7 @@ impl Link {
             inbound: Inbound::default(),
             finder: Finder::default(),
             rights: OwnRights::new(shared.settings.rights_held),
+            marks: Marks::default(),
             probes: Probes::default(),
             mailbox: Arc::new(Mailbox::new()),
             tickets: Tickets::default(),
@@ -50,10 +55,24 @@ impl Link {
     }
 
     /// Notes that the broker has accepted the client as this user, at this vhost.
-    pub(super) fn identify(&mut self, handshake: &Handshake) {
-        self.rights.set_identity(handshake.identity());
+    pub(super) fn identify(&mut self, handshake: &Handshake, peer: IpAddr) {
+        let identity = handshake.identity();
+        self.marks.set_identity(&identity, peer);
+        self.rights.set_identity(identity);
         // The finder comes after that: what it finds depends on the identity.
         self.finder.set_vhost(handshake.vhost());
+    }
+
+    /// Notes a delivery: its consumer may publish it again. `method` and `header` are the payloads of its first two frames.
+    #[inline]
+    pub(super) fn delivered(&mut self, shared: &Shared, method: &[u8], header: &[u8]) {
+        let Some(delivery) = self.finder.delivery(shared, method) else { return };
+        for Source { id, rule } in &*delivery.sources {
+            // A header that Hapax can't read is one that no publish could have.
+            if let Ok(Some(mark)) = delivery.mark.header(header, id) {
+                self.marks.note(mark, *rule, shared);
+            }
+        }
     }
 
     /// Asks the broker about the rights that publishes wait for, if the upstream connection is live. It allows `most` channels.
@@ -98,7 +117,11 @@ impl Link {
 
     /// Returns the bytes that it takes. Bytes that wait to be written do not count.
     pub(super) fn memory(&self) -> usize {
-        self.inbound.memory() + self.finder.memory() + self.rights.memory() + self.probes.memory()
+        self.inbound.memory()
+            + self.finder.memory()
+            + self.rights.memory()
+            + self.probes.memory()
+            + self.marks.memory()
     }
 }
 

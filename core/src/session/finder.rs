@@ -4,9 +4,11 @@
 //! clients publish to the same place again.
 
 use super::Shared;
+use super::delivered::RouteMark;
 use super::rights::{Needs, OwnRights};
-use crate::window::{Mode, Scoped, Window};
-use crate::wire::method::Publish;
+use crate::window::{Mode, RepublishRule, Scoped, Window};
+use crate::wire::method::{self, Publish};
+use crate::wire::properties::IdSource;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +25,10 @@ pub(super) struct Finder {
     found: HashMap<Box<[u8]>, Option<Arc<dyn Window>>>,
     /// the answer to the last question
     route: Option<Route>,
+    /// the same of the last delivery
+    delivery: Delivery,
+    /// where the ids of deliveries are, by their exchanges
+    sources: HashMap<Box<[u8]>, Arc<[Source]>>,
 }
 
 /// The facts about every publish with the same method payload: the same exchange, routing key and bits.
@@ -53,6 +59,24 @@ pub(super) struct Judge {
     pub(super) scoped: Scoped,
     /// the rights that the user has to have
     pub(super) needs: Needs,
+    /// the mark of a delivery that a consumer may publish again so; `None` if that is a duplicate
+    pub(super) mark: Option<RouteMark>,
+}
+
+/// The facts about every delivery of a message that was published to the same exchange with the same routing key.
+#[derive(Debug, Default)]
+pub(super) struct Delivery {
+    /// exchange and routing key, as a method has them
+    names: Vec<u8>,
+    pub(super) mark: RouteMark,
+    pub(super) sources: Arc<[Source]>,
+}
+
+/// Where the id of a delivery is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Source {
+    pub(super) id: IdSource,
+    pub(super) rule: RepublishRule,
 }
 
 impl Finder {
@@ -61,6 +85,8 @@ impl Finder {
         self.vhost = vhost.cloned();
         self.found.clear();
         self.route = None;
+        self.delivery = Delivery::default();
+        self.sources.clear();
     }
 
     /// Returns the vhost; empty before it is known.
@@ -84,7 +110,9 @@ impl Finder {
         let target: Box<[u8]> = target.map_or(exchange, str::as_bytes).into();
         let judge = window.map(|window| {
             let scope = window.rules().scope;
+            let marks = window.rules().republish != RepublishRule::Drop;
             Judge {
+                mark: marks.then(|| RouteMark::new(&target, routing_key)),
                 scoped: shared.keys.scoped(scope, self.vhost(), exchange, routing_key),
                 needs: rights.needs(&shared.keys, scope, (exchange, &target), routing_key),
                 window,
@@ -94,9 +122,41 @@ impl Finder {
         Some(Route { method, mandatory, immediate, target, routing_key, judge })
     }
 
+    /// Returns the facts about a delivery with this method payload. `None`: the payload is not well-formed.
+    #[inline]
+    pub(super) fn delivery(&mut self, shared: &Shared, payload: &[u8]) -> Option<&Delivery> {
+        let fields = method::Delivery::parse(payload).ok()?;
+        if self.delivery.names != fields.names {
+            self.look_up(shared, &fields);
+        }
+        Some(&self.delivery)
+    }
+
+    fn look_up(&mut self, shared: &Shared, fields: &method::Delivery<'_>) {
+        if !self.sources.contains_key(fields.exchange) {
+            if self.sources.len() >= FOUND_KEPT {
+                self.sources.clear();
+            }
+            let vhost = self.vhost.as_deref().unwrap_or_default();
+            let mut sources: Vec<Source> = Vec::new();
+            for window in shared.windows.delivering(vhost, fields.exchange) {
+                let source = Source { id: window.rules().id.clone(), rule: window.rules().republish };
+                if source.rule != RepublishRule::Drop && !sources.contains(&source) {
+                    sources.push(source);
+                }
+            }
+            self.sources.insert(fields.exchange.into(), sources.into());
+        }
+        let Delivery { names, mark, sources } = &mut self.delivery;
+        names.clear();
+        names.extend_from_slice(fields.names);
+        *mark = RouteMark::new(fields.exchange, fields.routing_key);
+        *sources = self.sources.get(fields.exchange).cloned().unwrap_or_default();
+    }
+
     /// Returns the bytes that the remembered exchanges take, about.
     pub(super) fn memory(&self) -> usize {
-        self.found.len() * FOUND
+        (self.found.len() + self.sources.len()) * FOUND
     }
 
     fn find(&mut self, shared: &Shared, exchange: &[u8]) -> Option<Arc<dyn Window>> {

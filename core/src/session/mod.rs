@@ -29,11 +29,13 @@ mod client;
 mod confirms;
 mod connection;
 mod cx;
+mod delivered;
 mod ending;
 mod entry;
 mod fault;
 mod finder;
 mod handshake;
+mod hosts;
 mod inbound;
 mod liveness;
 mod outbox;
@@ -57,6 +59,7 @@ mod written;
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
 pub use fault::Fault;
+pub use hosts::Hosts;
 pub use rights::Rights;
 pub use session::Session;
 pub use sightings::{Sighted, Sighting};
@@ -78,6 +81,8 @@ pub struct Shared {
     pub windows: Arc<dyn Windows>,
     /// who may publish where, as the broker has shown
     pub rights: Rights,
+    /// what was delivered to users of several connections
+    pub hosts: Hosts,
     /// counts what no window can see
     pub listener: Arc<dyn SessionListener>,
 }
@@ -136,6 +141,8 @@ pub struct Memory {
     /// the part that only the client can end: an open transaction, a body that is its own id, channels, consumers. The rest
     /// ends by itself, by an outcome or by a timeout
     pub stuck: usize,
+    /// the part that can be given up at once: what was delivered, and may be published again
+    pub spare: usize,
     /// the largest number of bytes to read until a frame of the client is whole
     pub frame: usize,
 }

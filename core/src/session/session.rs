@@ -15,6 +15,7 @@ use crate::wire::ChannelId;
 use crate::wire::frame::{FrameKind, PROTOCOL_HEADER, PROTOCOL_HEADER_0_9};
 use crate::wire::method::MethodId;
 use bytes::{Bytes, BytesMut};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -35,9 +36,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// Creates the session of a client that has just connected.
-    pub fn new(shared: Arc<Shared>, now: Instant) -> Session {
-        let connection = Connection::new(shared, now);
+    /// Creates the session of a client that has just connected from the address `peer`.
+    pub fn new(shared: Arc<Shared>, peer: IpAddr, now: Instant) -> Session {
+        let connection = Connection::new(shared, peer, now);
         Session { connection, client_eof: None, client_rest: 0, draining: false }
     }
 
@@ -78,6 +79,7 @@ impl Session {
         Memory {
             held: IDLE + self.connection.link().memory() + total.memory,
             stuck: total.stuck,
+            spare: self.connection.link().marks.spare(),
             frame: self.connection.sides().handshake.client_limit(),
         }
     }
@@ -218,8 +220,11 @@ impl Session {
 
     /// Frees memory, because the process holds too much, and this session more than `share` bytes. Channels with memory that
     /// only the client could free are closed, because the client is not read from: the largest channel first, until the rest
-    /// is within the share.
+    /// is within the share. Before that, older deliveries are forgotten.
     pub fn handle_memory_pressure(&mut self, share: usize, now: Instant) {
+        while self.memory().held > share && self.memory().spare > 0 {
+            self.connection.link_mut().marks.halve();
+        }
         while self.connection.sides().are_live() && self.connection.channels().total().stuck > share {
             let before = self.connection.channels().total().stuck;
             let Some(id) = self.connection.channels().most_stuck() else { break };

@@ -3,7 +3,7 @@
 //!
 //! Two identities hold between calls (for moka: when no call is under way), and tests check them:
 //!
-//! * fresh = entries + evicted (all causes) + forgotten (all causes) + in flight
+//! * fresh + republished = entries + evicted (all causes) + forgotten (all causes) + in flight
 //! * committed + committed in doubt = entries + evicted (all causes)
 //!
 //! ("In flight" counts all reservations whose outcome is not known, overtaken ones included.)
@@ -11,7 +11,8 @@
 //! A publish that waits is counted as `InFlight` when it is queued, and again by its final verdict: `Fresh` with `Promoted` or
 //! `TakenOver`, or `Duplicate`, or `Refused`. The count of `Fresh` is therefore the number of forwarded publishes, that of `Duplicate`
 //! the number of publishes taken out, and that of `InFlight` the number of publishes that had to wait. A conflict is counted as a
-//! `Duplicate` first. With `on_conflict = "forward"` it is forwarded, and counted as `Fresh`, too.
+//! `Duplicate` first. With `on_conflict = "forward"` it is forwarded, and counted as `Fresh`, too. A publish that a consumer makes of
+//! its own delivery is counted as `Republished` and not as `Fresh`: it is forwarded, too.
 
 use super::engine::{Entry, Stamp};
 use super::{Claim, Key, Limits};
@@ -31,17 +32,20 @@ pub enum EvictionCause {
     Forget,
     /// its id was stored again with another body (`on_conflict = "forward"`)
     Superseded,
+    /// a consumer publishes its message again: the key is in flight from now on
+    Republished,
 }
 
 impl EvictionCause {
     /// Every cause.
-    pub const ALL: [EvictionCause; 6] = [
+    pub const ALL: [EvictionCause; 7] = [
         EvictionCause::Capacity,
         EvictionCause::Expired,
         EvictionCause::Resize,
         EvictionCause::Flush,
         EvictionCause::Forget,
         EvictionCause::Superseded,
+        EvictionCause::Republished,
     ];
 
     /// As metrics name it.
@@ -53,6 +57,7 @@ impl EvictionCause {
             EvictionCause::Flush => "flush",
             EvictionCause::Forget => "forget",
             EvictionCause::Superseded => "superseded",
+            EvictionCause::Republished => "republished",
         }
     }
 }
@@ -123,6 +128,11 @@ pub enum Event {
     /// a publish of a seen id was forwarded because its body was too large to hold until it could be compared
     /// (`on_conflict = "forward"`)
     Uncompared,
+    /// a consumer publishes its message again: a new message, whatever was known of its key
+    Republished {
+        /// of which key
+        claim: Claim,
+    },
     /// a publish without an id
     NoId,
     /// a publish with `x-hapax-bypass: true`

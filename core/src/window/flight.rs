@@ -13,6 +13,7 @@
 use super::key::KeyHash;
 use super::{BodyDigest, CacheAligned, Key, Mailbox, Ticket, Turn};
 use parking_lot::{Mutex, MutexGuard};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -48,6 +49,22 @@ impl Shard {
     /// Returns the table, and the turns for new flights in it.
     pub(super) fn parts(&mut self) -> (&mut HashMap<Key, Flight, KeyHash>, &mut Turns) {
         (&mut self.flights, &mut self.turns)
+    }
+
+    /// Makes a reservation of this key that neither waits nor takes over. If another one holds the key, it is overtaken from the
+    /// start.
+    pub(super) fn place(&mut self, key: Key) -> Placed {
+        let turn = self.turns.draw();
+        match self.flights.entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(Flight::new(turn));
+                Placed { turn, beside: false }
+            }
+            Entry::Occupied(_) => {
+                self.overtaken += 1;
+                Placed { turn, beside: true }
+            }
+        }
     }
 
     /// Notes that a reservation of this key was stored, and takes the flight out. If that reservation was not the holder, the holder
@@ -132,6 +149,12 @@ pub(super) enum Next {
     Promoted(Arc<Mailbox>, Ticket, Turn),
     /// It is seen with this body, as before. All of these have waited for it.
     Seen(BodyDigest, Vec<(Arc<Mailbox>, Ticket)>),
+}
+
+/// A [`Republish`](super::Republish) before its reservation is made, which must not happen under the lock.
+pub(super) struct Placed {
+    pub(super) turn: Turn,
+    pub(super) beside: bool,
 }
 
 /// A [`TakeOver`](super::TakeOver) before its reservation is made, which must not happen under the lock.

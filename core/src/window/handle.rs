@@ -40,6 +40,11 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         Table::reserve(self, |handle| handle.0.table(), asks, now, mailbox, verdicts);
     }
 
+    fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
+        let Claim::Digest(key) = claim;
+        self.0.table().republish(key, now).republish(self, claim)
+    }
+
     fn overdue(
         self: Arc<Self>,
         claim: Claim,

@@ -187,6 +187,11 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         Table::reserve(self, |window| &window.table, asks, now, mailbox, verdicts);
     }
 
+    fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
+        let Claim::Digest(key) = claim;
+        self.table.republish(key, now).republish(self, claim)
+    }
+
     /// This window never says `Pending`, so this is never needed. It asks anew.
     fn overdue(
         self: Arc<Self>,
@@ -396,6 +401,7 @@ mod tests {
             on_conflict: OnConflict::Drop,
             confirms: ConfirmRule::Shadow,
             forward_to: None,
+            republish: RepublishRule::default(),
         };
         let limits = Limits {
             capacity,

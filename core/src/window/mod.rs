@@ -103,6 +103,16 @@ pub enum TakeOver {
     Answered,
 }
 
+/// The reservation of a publish that a consumer makes of its own delivery.
+#[must_use]
+#[derive(Debug)]
+pub struct Republish {
+    /// its reservation
+    pub reservation: Reservation,
+    /// Another publish holds the claim. If that one is stored, the claim is seen, whatever becomes of this one.
+    pub beside: bool,
+}
+
 /// One remembered key, as the API shows it. Ages are relative to the `now` of the question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seen {
@@ -136,6 +146,19 @@ pub enum InDoubt {
     Forget,
     /// a retry is dropped: a loss is possible, a duplicate is not
     Keep,
+}
+
+/// The rule for a publish of the same id, to the same exchange with the same routing key, as a message that was delivered before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RepublishRule {
+    /// It is a new message if the delivery came on the connection that publishes.
+    #[default]
+    Connection,
+    /// It is a new message if the delivery came on any connection of the same user from the same host.
+    Host,
+    /// It is a duplicate.
+    Drop,
 }
 
 /// The rule for a publish without an id.
@@ -192,6 +215,8 @@ pub struct Rules {
     pub confirms: ConfirmRule,
     /// publish what is fresh to this exchange instead
     pub forward_to: Option<Arc<str>>,
+    /// see [`RepublishRule`]
+    pub republish: RepublishRule,
 }
 
 impl Rules {
@@ -206,6 +231,7 @@ impl Rules {
             on_conflict: OnConflict::default(),
             confirms: ConfirmRule::default(),
             forward_to: None,
+            republish: RepublishRule::default(),
         }
     }
 
@@ -240,6 +266,10 @@ pub trait Window: Send + Sync + std::fmt::Debug {
         mailbox: &Arc<Mailbox>,
         verdicts: &mut [Option<Verdict>],
     );
+    /// Reserves the claim for a publish that a consumer makes of its own delivery: a new message, which neither is a duplicate nor
+    /// waits. A claim that was seen is in flight from now on. If another publish holds the claim, this reservation is an overtaken
+    /// one from the start: if its message is stored, the claim is seen; if not, nothing changes.
+    fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish;
     /// Asks for a verdict without the store, by the window's own policy, because the answer to a `Pending` ask is overdue. `Pending`
     /// again means that the policy is to wait on. The earlier question was withdrawn ([`Window::leave`]), so no answer to it reaches
     /// the mailbox any more. An answer that is there already is discarded, because this ticket is a new one. Called by

@@ -88,6 +88,10 @@ impl fmt::Debug for Pattern {
 pub trait Windows: Send + Sync + Debug {
     /// The window for publishes to this exchange of this vhost.
     fn find(&self, vhost: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>>;
+    /// The windows that judge publishes which end up in this exchange of this vhost: its own, and those that forward there.
+    fn delivering(&self, vhost: &[u8], exchange: &[u8]) -> Vec<Arc<dyn Window>> {
+        self.find(vhost, exchange).into_iter().collect()
+    }
 }
 
 /// The windows of a process, in the order of the configuration. Windows whose mode is `off` are found, too: the
@@ -123,6 +127,16 @@ impl<W> WindowSet<W> {
 impl<W: Window + 'static> Windows for WindowSet<W> {
     fn find(&self, vhost: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>> {
         self.routes.find(vhost, exchange).map(|window| Arc::clone(window).handle())
+    }
+
+    fn delivering(&self, vhost: &[u8], exchange: &[u8]) -> Vec<Arc<dyn Window>> {
+        let forwards_there = |window: &W| {
+            window.rules().forward_to.as_deref().is_some_and(|target| target.as_bytes() == exchange)
+        };
+        let forwarding =
+            self.routes.0.iter().filter(|(v, _, window)| v.matches(vhost) && forwards_there(window));
+        let own = self.routes.find(vhost, exchange).into_iter();
+        own.chain(forwarding.map(|(_, _, window)| window)).map(|window| Arc::clone(window).handle()).collect()
     }
 }
 

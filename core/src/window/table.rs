@@ -11,11 +11,11 @@ use super::commit_group::CommitGroup;
 use super::dials::Clock;
 use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
 use super::event::{Event, EvictionCause, ForgetCause, Listener};
-use super::flight::{Flight, Flights, Next, Taken};
+use super::flight::{Flight, Flights, Next, Placed, Taken};
 use super::tap::Tap;
 use super::{
-    Ask, BodyDigest, Claim, HINTED, Key, Mailbox, Memo, Recorder, Reservation, Seen, TakeOver, Ticket, Turn,
-    Verdict, Wait, Window,
+    Ask, BodyDigest, Claim, HINTED, Key, Mailbox, Memo, Recorder, Republish, Reservation, Seen, TakeOver,
+    Ticket, Turn, Verdict, Wait, Window,
 };
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
@@ -283,6 +283,17 @@ impl<L: Listener + ?Sized> Table<L> {
         Judgement::Fresh(turn)
     }
 
+    /// Puts a key in flight for a publish that a consumer makes of its own delivery, see [`Window::republish`].
+    pub(super) fn republish(&self, key: Key, now: Instant) -> Placed {
+        let now = self.clock.stamp(now);
+        let mut shard = self.flights.lock(key);
+        if let Some(entry) = self.engine.remove(key) {
+            self.evicted(now, key, entry, EvictionCause::Republished);
+        }
+        self.notice(Event::Republished { claim: key.into() });
+        shard.place(key)
+    }
+
     /// Makes a key seen. If the TTL is zero it is seen for no time at all, but its waiters still learn that it was stored.
     pub(super) fn commit(&self, key: Key, now: Instant, memo: Memo, in_doubt: bool) {
         let now = self.clock.stamp(now);
@@ -447,6 +458,14 @@ impl Judgement {
             Judgement::Crowded => Verdict::Crowded,
             Judgement::Duplicate(body) => Verdict::Duplicate(body),
         }
+    }
+}
+
+impl Placed {
+    /// Makes the answer. Its reservation holds `window`.
+    pub(super) fn republish(self, window: Arc<dyn Window>, claim: Claim) -> Republish {
+        let Placed { turn, beside } = self;
+        Republish { reservation: Reservation::new(window, claim, turn), beside }
     }
 }
 

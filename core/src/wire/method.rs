@@ -106,6 +106,35 @@ impl<'a> Publish<'a> {
     }
 }
 
+/// The part of `basic.deliver` and `basic.get-ok` that says where the message was published: exchange shortstr, routing-key
+/// shortstr.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Delivery<'a> {
+    /// exchange and routing key as they stand in the method, one after the other
+    pub names: &'a [u8],
+    /// the exchange that the message was published to
+    pub exchange: &'a [u8],
+    /// the routing key that it was published with
+    pub routing_key: &'a [u8],
+}
+
+impl<'a> Delivery<'a> {
+    /// Reads a method payload whose id is [`MethodId::BASIC_DELIVER`] or [`MethodId::BASIC_GET_OK`].
+    #[inline]
+    pub fn parse(payload: &'a [u8]) -> Result<Delivery<'a>, WireError> {
+        let mut fields = fields_of(payload)?;
+        if MethodId::of(payload)? == MethodId::BASIC_DELIVER {
+            fields.shortstr("basic.deliver: consumer-tag")?;
+        }
+        fields.take(9, "delivery-tag and redelivered")?;
+        let before = fields.rest();
+        let exchange = fields.shortstr("exchange of a delivery")?;
+        let routing_key = fields.shortstr("routing-key of a delivery")?;
+        let len = before.len() - fields.rest().len();
+        Ok(Delivery { names: before.get(..len).unwrap_or_default(), exchange, routing_key })
+    }
+}
+
 /// `basic.return`: reply-code short, reply-text shortstr, exchange shortstr, routing-key shortstr.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Return<'a> {
@@ -205,6 +234,17 @@ mod tests {
         let settle = Settle { tag: 0x0102_0304_0506_0708, multiple: true };
         assert_eq!(MethodId::of(NACK), Ok(MethodId::BASIC_NACK));
         assert_eq!(Settle::parse(NACK), Ok(settle));
+    }
+
+    #[test]
+    fn a_delivery_says_where_its_message_was_published() {
+        let expected = Ok(Delivery { names: b"\x02ex\x03key", exchange: b"ex", routing_key: b"key" });
+        let deliver = b"\x00\x3c\x00\x3c\x03ctg\0\0\0\0\0\0\0\x01\0\x02ex\x03key";
+        let get_ok = b"\x00\x3c\x00\x47\0\0\0\0\0\0\0\x01\0\x02ex\x03key\0\0\0\x05";
+        assert_eq!((Delivery::parse(deliver), Delivery::parse(get_ok)), (expected, expected));
+        for len in 0..deliver.len() {
+            assert!(Delivery::parse(&deliver[..len]).is_err(), "{len} octets");
+        }
     }
 
     #[test]

@@ -38,6 +38,12 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
+    /// Returns the octets that were not read.
+    #[inline]
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     #[inline]
     pub(super) fn octet(&mut self, what: &'static str) -> Result<u8, WireError> {
         Ok(u8::from_be_bytes(self.array(what)?))

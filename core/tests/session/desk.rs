@@ -7,7 +7,7 @@ use hapax_core::session::{Settings, Shared};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
     ConfirmRule, Event, InDoubt, Key, KeyMaker, Limits, Listener, LocalWindow, Mailbox, MissingId, Mode,
-    OnConflict, Rules, Scope, Ticket, Verdict, Window, reserve_one,
+    OnConflict, RepublishRule, Rules, Scope, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -74,6 +74,7 @@ impl Desk {
             on_conflict: OnConflict::Drop,
             confirms: ConfirmRule::Shadow,
             forward_to: None,
+            republish: RepublishRule::default(),
         };
         let limits = Limits {
             capacity: 1000,

@@ -8,7 +8,7 @@ use crate::support::pair::Pair;
 use crate::support::probe::{ANY, OWN, asks, ends, may, refused};
 use hapax_core::window::{
     Ask, BodyDigest, Claim, Event, ForgetCause, LocalWindow, Mailbox, Memo, Mode, Origin, OverdueCommit,
-    Position, Remembered, Rules, Scope, TakeOver, Ticket, Turn, Verdict, Window,
+    Position, Remembered, Republish, Rules, Scope, TakeOver, Ticket, Turn, Verdict, Window,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -58,6 +58,10 @@ impl Window for Interrupted {
         verdicts: &mut [Option<Verdict>],
     ) {
         self.inner.clone().reserve(asks, now, mailbox, verdicts);
+    }
+
+    fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
+        self.inner.clone().republish(claim, now)
     }
 
     fn overdue(

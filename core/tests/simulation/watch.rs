@@ -6,7 +6,7 @@
 use super::truth::LinkId;
 use hapax_core::window::{
     Ask, BodyDigest, Claim, Event, ForgetCause, Mailbox, Memo, Mode, Origin, OverdueCommit, Position,
-    Remembered, Rules, TakeOver, Ticket, Turn, Verdict, Window,
+    Remembered, Republish, Rules, TakeOver, Ticket, Turn, Verdict, Window,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -105,6 +105,10 @@ impl Window for Gate {
     ) {
         asks.iter().for_each(|_| self.watch.asked(mailbox, self.exchange));
         self.window.clone().reserve(asks, now, mailbox, verdicts);
+    }
+
+    fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
+        self.window.clone().republish(claim, now)
     }
 
     fn overdue(

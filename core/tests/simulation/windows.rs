@@ -12,7 +12,7 @@ use hapax_core::session::Shared;
 use hapax_core::window::Windows;
 use hapax_core::window::{
     ConfirmRule, Event, EvictionCause, InDoubt, Key, Limits, Listener, LocalWindow, MissingId, Mode,
-    OnConflict, Rules, Scope, Window,
+    OnConflict, RepublishRule, Rules, Scope, Window,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -238,6 +238,7 @@ impl One {
             on_conflict: if plan.forwards_conflicts { OnConflict::Forward } else { OnConflict::Drop },
             confirms: ConfirmRule::Shadow,
             forward_to: plan.redirect.then(|| BACKING.into()),
+            republish: RepublishRule::default(),
         };
         let limits = Limits {
             capacity: plan.capacity,

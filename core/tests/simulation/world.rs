@@ -305,7 +305,11 @@ impl World {
         let id = self.links.len();
         let relay: Box<dyn Relay> = match self.middle {
             Middle::Sessions => {
-                let session = Session::new(self.windows.shared(), instant(self.ctx.now));
+                let session = Session::new(
+                    self.windows.shared(),
+                    std::net::Ipv4Addr::LOCALHOST.into(),
+                    instant(self.ctx.now),
+                );
                 self.ctx.watch.begun(session.mailbox(), id, user);
                 Box::new(session)
             }

@@ -315,6 +315,20 @@ impl Message {
         )
     }
 
+    /// As the broker answers `basic.get` with it.
+    pub fn get_ok(&self, channel: u16, delivery_tag: u64) -> Frames {
+        self.after(
+            channel,
+            basic::AMQPMethod::GetOk(basic::GetOk {
+                delivery_tag,
+                redelivered: false,
+                exchange: self.exchange.as_str().into(),
+                routing_key: self.routing_key.as_str().into(),
+                message_count: 3,
+            }),
+        )
+    }
+
     /// The header and body frames, after the method that they belong to.
     fn after(&self, channel: u16, method: basic::AMQPMethod) -> Frames {
         let header = AMQPContentHeader {

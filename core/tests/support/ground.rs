@@ -29,12 +29,15 @@ pub(crate) fn resident(what: &str) -> usize {
 
 /// Runs an ignored test of this binary in a process of its own, with one more variable in its environment, and gives back what
 /// it printed. A test that measures its process needs this: others run at the same time in this one.
-pub(crate) fn run_alone(test: &str, (name, value): (&str, &str)) -> String {
+pub(crate) fn run_alone(test: &str, variable: (&str, &str)) -> String {
+    run_alone_with(test, &[variable])
+}
+
+/// Like [`run_alone`], with several variables.
+pub(crate) fn run_alone_with(test: &str, variables: &[(&str, &str)]) -> String {
     let mut command = std::process::Command::new(std::env::current_exe().expect("its own name"));
     command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
-    if !name.is_empty() {
-        command.env(name, value);
-    }
+    command.envs(variables.iter().filter(|(name, _)| !name.is_empty()).copied());
     let child = command.output().expect("a child");
     let text = String::from_utf8_lossy(&child.stdout).into_owned();
     let said = String::from_utf8_lossy(&child.stderr);

@@ -14,7 +14,7 @@
 
 use hapax_core::window::{
     Ask, BodyDigest, Claim, Event, ForgetCause, LocalWindow, Mailbox, Memo, Mode, Origin, OverdueCommit,
-    Position, Remembered, Rules, TakeOver, Ticket, Turn, Verdict, Wait, Window, reserve_one,
+    Position, Remembered, Republish, Rules, TakeOver, Ticket, Turn, Verdict, Wait, Window, reserve_one,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -378,6 +378,11 @@ impl Window for LateWindow {
                 false => self.judge(ask.claim, now, mailbox, ask.ticket),
             });
         }
+    }
+
+    fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
+        let Republish { reservation, beside } = self.inner.clone().republish(claim, now);
+        Republish { reservation: reservation.through(self), beside }
     }
 
     fn overdue(

@@ -9,11 +9,12 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{Output, Rights, Session, SessionListener, Settings, Shared, Sighting};
+use hapax_core::session::{Hosts, Output, Rights, Session, SessionListener, Settings, Shared, Sighting};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
 use hapax_core::wire::emit::HEARTBEAT;
 use hapax_core::wire::frame::OVERHEAD;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -69,7 +70,7 @@ pub fn shared(
     listener: Arc<dyn SessionListener>,
 ) -> Arc<Shared> {
     let keys = KeyMaker::new((1, 2));
-    Arc::new(Shared { settings, keys, windows, rights: Rights::default(), listener })
+    Arc::new(Shared { settings, keys, windows, rights: Rights::default(), hosts: Hosts::default(), listener })
 }
 
 /// A session with a test at both ends.
@@ -95,7 +96,12 @@ pub struct Pair {
 impl Pair {
     /// A client has just connected; the session dials and finds an upstream.
     pub fn new(shared: &Arc<Shared>) -> Pair {
-        Pair::at(shared, epoch())
+        Pair::at(shared, Ipv4Addr::LOCALHOST.into(), epoch())
+    }
+
+    /// The same from another address.
+    pub fn from_peer(shared: &Arc<Shared>, peer: IpAddr) -> Pair {
+        Pair::at(shared, peer, epoch())
     }
 
     /// What people were told since the last call.
@@ -105,7 +111,7 @@ impl Pair {
 
     /// Another client of the same process, at the same moment.
     pub fn beside(&self) -> Pair {
-        let mut pair = Pair::at(&self.shared, self.now);
+        let mut pair = Pair::at(&self.shared, Ipv4Addr::LOCALHOST.into(), self.now);
         pair.proving = self.proving;
         pair
     }
@@ -116,9 +122,9 @@ impl Pair {
         self
     }
 
-    fn at(shared: &Arc<Shared>, now: Instant) -> Pair {
+    fn at(shared: &Arc<Shared>, peer: IpAddr, now: Instant) -> Pair {
         let mut pair = Pair {
-            session: Session::new(shared.clone(), now),
+            session: Session::new(shared.clone(), peer, now),
             shared: shared.clone(),
             now,
             client_in: BytesMut::new(),

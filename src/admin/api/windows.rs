@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, OnConflict, Scope};
+use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, OnConflict, RepublishRule, Scope};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -47,6 +47,9 @@ pub(in crate::admin) struct WindowFacts {
     /// what happens to publishes of a known id whose body is not the one that was stored
     #[schema(value_type = String, example = "drop")]
     on_conflict: OnConflict,
+    /// what happens to a message that its consumer publishes again
+    #[schema(value_type = String, example = "connection")]
+    republish: RepublishRule,
     /// whose confirms tell that a publish was stored
     #[schema(value_type = String, example = "shadow")]
     confirms: ConfirmRule,
@@ -77,6 +80,7 @@ impl WindowFacts {
             in_doubt: rules.in_doubt,
             missing_id: rules.missing_id,
             on_conflict: rules.on_conflict,
+            republish: rules.republish,
             confirms: rules.confirms,
             refresh_on_duplicate: window.refreshes_on_duplicate(),
             waiters_per_id: window.waiters_per_id(),

@@ -5,12 +5,12 @@ import { $, $$, attribute, h, level, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 
 /** The causes of eviction in display order. The first two evict ids before their TTL is over. */
-const CAUSES = ["capacity", "resize", "expired", "forget", "flush", "superseded"];
+const CAUSES = ["capacity", "resize", "expired", "forget", "flush", "republished", "superseded"];
 const EARLY = new Set(["capacity", "resize"]);
 
 const cause = (window, name) => window.evictions[name] ?? 0;
 const evictedEarly = (window) => cause(window, "capacity") + cause(window, "resize");
-const judged = ({ publishes }) => publishes.fresh + publishes.duplicate;
+const judged = ({ publishes }) => publishes.fresh + publishes.duplicate + (publishes.republished ?? 0);
 const silent = (window) => judged(window) + window.publishes.no_id + window.publishes.bypassed === 0;
 
 /** The text of each `data-show` element. */
@@ -112,6 +112,7 @@ function tags(window) {
     ...(window.in_doubt === "keep" ? [["in doubt", "keep"]] : []),
     ...(window.missing_id === "reject" ? [["missing id", "reject"]] : []),
     ...((window.on_conflict ?? "drop") === "drop" ? [] : [["on conflict", window.on_conflict]]),
+    ...(window.republish !== undefined && window.republish !== "connection" ? [["republish", window.republish]] : []),
     ...(window.confirms === "client-only" ? [["confirms", "client-only"]] : []),
     ...(window.refresh_on_duplicate ? [["refresh", "on duplicate"]] : []),
     ...(window.forward_to === null || window.forward_to === undefined ? [] : [["forwards to", window.forward_to]]),
@@ -157,6 +158,7 @@ function counts(window) {
     ["in_flight", "In flight now", fmt.count(window.in_flight)],
     ["publishes.no_id", "Without an id", fmt.count(publishes.no_id)],
     ["publishes.bypassed", "Bypassed", fmt.count(publishes.bypassed)],
+    ["publishes.republished", "Republished", fmt.count(publishes.republished ?? 0)],
     ["commits", "Stored by the broker", fmt.count(window.commits)],
     ["commits_in_doubt", "Kept in doubt", fmt.count(window.commits_in_doubt)],
     ["forgotten", "Not stored, forgotten", fmt.count(forgotten), why.map(([name, n]) => `${name} ${fmt.count(n)}`).join(", ")],

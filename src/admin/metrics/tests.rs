@@ -31,7 +31,14 @@ fn samples(windows: Vec<(&'static str, Facts)>) -> Vec<String> {
 fn facts() -> Facts {
     let bucket = |le, count| AgeBucket { le, count };
     Facts {
-        publishes: Publishes { fresh: 11, duplicate: 12, in_flight: 13, no_id: 14, bypassed: 15 },
+        publishes: Publishes {
+            fresh: 11,
+            duplicate: 12,
+            in_flight: 13,
+            republished: 16,
+            no_id: 14,
+            bypassed: 15,
+        },
         commits: 16,
         commits_in_doubt: 17,
         promoted: 18,
@@ -86,6 +93,7 @@ fn every_fact_has_its_metric() {
 hapax_publishes_total{window="w",verdict="fresh"} 11
 hapax_publishes_total{window="w",verdict="duplicate"} 12
 hapax_publishes_total{window="w",verdict="in_flight"} 13
+hapax_publishes_total{window="w",verdict="republished"} 16
 hapax_publishes_total{window="w",verdict="no_id"} 14
 hapax_publishes_total{window="w",verdict="bypassed"} 15
 hapax_forgotten_total{window="w",cause="in_doubt"} 21

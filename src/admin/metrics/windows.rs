@@ -178,6 +178,7 @@ fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts], unmatc
             ("fresh", publishes.fresh),
             ("duplicate", publishes.duplicate),
             ("in_flight", publishes.in_flight),
+            ("republished", publishes.republished),
             ("no_id", publishes.no_id),
             ("bypassed", publishes.bypassed),
         ] {

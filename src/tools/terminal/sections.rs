@@ -186,6 +186,9 @@ impl Cx<'_> {
             line("refused", None, facts.refused, plain),
             line("commits", None, facts.commits, plain),
         ];
+        if all.republished > 0 {
+            lines.push(line("republished", None, all.republished, plain));
+        }
         if facts.commits_in_doubt > 0 {
             lines.push(line("  in doubt", None, facts.commits_in_doubt, plain));
         }

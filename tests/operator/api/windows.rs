@@ -22,6 +22,7 @@ async fn settings_and_facts_are_flat_in_the_order_of_the_configuration() {
         ("in_doubt", json!("forget")),
         ("missing_id", json!("forward")),
         ("on_conflict", json!("drop")),
+        ("republish", json!("connection")),
         ("confirms", json!("shadow")),
         ("refresh_on_duplicate", json!(false)),
         ("waiters_per_id", json!(64)),

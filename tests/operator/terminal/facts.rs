@@ -23,7 +23,14 @@ pub fn critical() -> Facts {
         bytes: (factor * 92e6) as u64,
     });
     Facts {
-        publishes: Publishes { fresh: 1_912_345, duplicate: 214_567, in_flight: 321, no_id: 12, bypassed: 3 },
+        publishes: Publishes {
+            fresh: 1_912_345,
+            duplicate: 214_567,
+            in_flight: 321,
+            republished: 0,
+            no_id: 12,
+            bypassed: 3,
+        },
         commits: 1_912_001,
         commits_in_doubt: 0,
         promoted: 7,

@@ -4,7 +4,7 @@
 //! reply-text and all.
 
 use super::{acked, held};
-use crate::e2e::raw::{Frame, HEADER, Login, Publish, Raw, Told, Value, method_frame};
+use crate::e2e::raw::{Frame, HEADER, Login, Publish, Raw, Told, Value, method_frame, raw_method};
 use crate::e2e::site::Site;
 use amq_protocol::protocol::{AMQPClass, basic, channel, connection};
 use std::time::Duration;
@@ -12,10 +12,6 @@ use std::time::Duration;
 /// Nobody answers any more: where that is the broker's way, it is to be ours.
 const SILENCE: Duration = Duration::from_secs(5);
 const OPEN: [u8; 5] = [0, 20, 0, 10, 0];
-
-fn raw_method(channel: u16, payload: &[u8]) -> Vec<u8> {
-    frame(1, channel, payload)
-}
 
 fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     Frame { kind, channel, payload: payload.to_vec() }.encode()
@@ -79,10 +75,11 @@ fn code(frames: &[Frame]) -> u16 {
 }
 
 /// The same, octet by octet, but for two things. Where the relay must itself refuse (501 and 505: frames that it cannot
-/// pass on) the words are its own. And where the broker hangs up without a word, the relay says 320 first.
+/// pass on) the words are its own. And where the broker hangs up without a word, the relay says 320 first. A body that is too long
+/// is 501 since RabbitMQ 4.3; the relay says 505, if it does not pass the body on.
 fn alike(theirs: &[Frame], ours: &[Frame]) -> bool {
     match (code(theirs), code(ours)) {
-        (501, 501) | (505, 505) => theirs.len() == ours.len(),
+        (501, 501 | 505) | (505, 505) => theirs.len() == ours.len(),
         (0, 320) => theirs.is_empty() && ours.len() == 1,
         _ => theirs == ours,
     }
@@ -98,6 +95,9 @@ fn shown(frames: &[Frame]) -> String {
         })
         .collect()
 }
+
+/// The code for a body that is longer than its header says: 505 up to RabbitMQ 4.2, 501 from 4.3 on.
+const TOO_LONG: u16 = 0xffff;
 
 /// A fault: its name, the code the broker answers it with, the octets, after `channel.open` of channel 1.
 struct Case {
@@ -168,12 +168,12 @@ fn cases() -> Vec<Case> {
         ),
         case(
             "more body than was announced",
-            505,
+            TOO_LONG,
             &[method.clone(), content.clone(), body.clone(), frame(3, 1, b"x"), qos(1)],
         ),
         case(
             "a longer body frame than was announced",
-            505,
+            TOO_LONG,
             &[method.clone(), content.clone(), frame(3, 1, b"too long"), qos(1)],
         ),
         case("no exchange", 404, &[Publish { exchange: "none", ..publish.clone() }.encode(1, 4096)]),
@@ -197,7 +197,8 @@ fn p10_faulty_frames_are_answered_as_the_broker_answers_them() {
             client.open_channel(1);
             said(&mut client, &octets)
         });
-        if code(&theirs) != wanted {
+        let too_long = wanted == TOO_LONG && matches!(code(&theirs), 501 | 505);
+        if code(&theirs) != wanted && !too_long {
             different.push(format!("  {name}: the broker was expected to say {wanted}:{}", shown(&theirs)));
         }
         if !alike(&theirs, &ours) {
@@ -240,6 +241,8 @@ fn p10_faulty_handshakes_are_answered_as_the_broker_answers_them() {
         let _ = std::io::Read::read_to_end(&mut client.socket(), &mut octets);
         octets
     };
+    // RabbitMQ 4 answers these by the header of AMQP 1.0, which the relay does not speak: it names 0-9-1, as RabbitMQ 3 does.
+    let no_amqp_0_9_1 = ["HTTP", "AMQP 1.0", "AMQP 0-9"];
     // These the broker leaves without an answer: it hangs up, and the relay may say 501 before it does.
     let silent = ["a frame with a wrong end", "a frame of an unknown type"];
     let cases: &[(&str, &[&[u8]])] = &[
@@ -268,7 +271,8 @@ fn p10_faulty_handshakes_are_answered_as_the_broker_answers_them() {
     for ((name, _), [theirs, ours]) in cases.iter().zip(answers) {
         let hangs_up =
             silent.contains(name) && [&b""[..], &theirs].iter().any(|said| says_501_after(said, &ours));
-        if theirs != ours && !hangs_up {
+        let offers_0_9_1 = no_amqp_0_9_1.contains(name) && theirs.starts_with(b"AMQP") && ours == HEADER;
+        if theirs != ours && !hangs_up && !offers_0_9_1 {
             let [theirs, ours] = [theirs, ours].map(|octets| octets.escape_ascii().to_string());
             different.push(format!("  {name}\n    the broker: {theirs}\n    the relay:  {ours}"));
         }
@@ -352,7 +356,13 @@ fn p10_frame_max_is_the_minimum_and_headers_may_be_as_large() {
     let site = Site::new("p10-frame-max", "");
     for frame_max in [4096, 8192, 131_072] {
         let login = Login { frame_max, ..Login::guest(&site.vhost) };
-        let mut client = Raw::login(site.addr(), &login).unwrap();
+        let client = Raw::login(site.addr(), &login);
+        if frame_max < 8192 && Raw::login(site.rabbit.addr(), &login).is_err() {
+            // RabbitMQ 4.1 and later refuse it.
+            assert!(client.is_err());
+            continue;
+        }
+        let mut client = client.unwrap();
         client.confirming(1);
         client.declare(1, "q", &[]);
         let (text, id) = ("x".repeat(frame_max as usize - 100), frame_max.to_string());
@@ -464,23 +474,24 @@ fn p12_update_secret_and_tables_pass_through() {
     client.confirming(1);
     client.declare(1, "q", &[]);
     let mut table = Vec::new();
+    // Sorted by their names, which are the types: RabbitMQ 4 sorts the entries of a table.
     for (kind, value) in [
-        (b't', &[1][..]),
-        (b'b', &[0xff]),
+        (b'A', &[0, 0, 0, 3, b't', 0, b'V'][..]),
         (b'B', &[0xff]),
-        (b's', &[1, 2]),
-        (b'u', &[1, 2]),
+        (b'D', &[2, 0, 0, 0, 7]),
+        (b'F', &[0, 0, 0, 3, 1, b'k', b'V']),
         (b'I', &[0, 0, 0, 1]),
+        (b'S', &[0, 0, 0, 1, 0xff]),
+        (b'T', &[0, 0, 0, 0, 0, 0, 0, 1]),
+        (b'V', &[]),
+        (b'b', &[0xff]),
+        (b'd', &[0x3f, 0xf0, 0, 0, 0, 0, 0, 0]),
+        (b'f', &[0x3f, 0x80, 0, 0]),
         (b'i', &[0, 0, 0, 1]),
         (b'l', &[0, 0, 0, 0, 0, 0, 0, 1]),
-        (b'f', &[0x3f, 0x80, 0, 0]),
-        (b'd', &[0x3f, 0xf0, 0, 0, 0, 0, 0, 0]),
-        (b'D', &[2, 0, 0, 0, 7]),
-        (b'S', &[0, 0, 0, 1, 0xff]),
-        (b'A', &[0, 0, 0, 3, b't', 0, b'V']),
-        (b'T', &[0, 0, 0, 0, 0, 0, 0, 1]),
-        (b'F', &[0, 0, 0, 3, 1, b'k', b'V']),
-        (b'V', &[]),
+        (b's', &[1, 2]),
+        (b't', &[1]),
+        (b'u', &[1, 2]),
         (b'x', &[0, 0, 0, 1, 9]),
     ] {
         table.extend([1, kind, kind]);

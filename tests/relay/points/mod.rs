@@ -14,6 +14,7 @@ mod liveness;
 mod memory;
 mod outcome;
 mod paused;
+mod republish;
 mod scope;
 mod stored;
 mod strangers;

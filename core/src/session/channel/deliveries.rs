@@ -7,6 +7,7 @@
 //! nobody reads.
 
 use super::frames;
+use crate::session::cx::Cx;
 use crate::session::inbound::{Inbound, Whole};
 use crate::session::outbox::{Lane, Piece, View};
 use crate::wire::frame::FrameKind;
@@ -58,6 +59,8 @@ pub(super) struct Deliveries {
     used: bool,
     /// A `basic.return`, until its header comes.
     returned: Option<Piece>,
+    /// The payload of a delivery's method, until its header comes.
+    coming: Vec<u8>,
     delivering: Delivering,
     /// The client waits for `confirm.select-ok`. No confirm may be sent before it.
     selecting: bool,
@@ -81,7 +84,7 @@ impl Deliveries {
 
     /// Returns the bytes that the consumers take.
     pub(super) fn memory(&self) -> usize {
-        self.consumers.len() * CONSUMER
+        self.consumers.len() * CONSUMER + self.coming.capacity()
     }
 
     // ---- from the client -------------------------------------------------------------------------------------------
@@ -153,6 +156,22 @@ impl Deliveries {
         self.delivering = self.delivering.after(kind, id, frame);
     }
 
+    /// Notes a frame of the upstream that may be of a delivery: when its header comes, its consumer may publish it again.
+    pub(super) fn note(&mut self, kind: FrameKind, id: Option<MethodId>, frame: View<'_>, cx: &mut Cx<'_>) {
+        match (kind, id) {
+            (_, Some(MethodId::BASIC_DELIVER | MethodId::BASIC_GET_OK)) => {
+                self.coming.clear();
+                self.coming.extend_from_slice(frame.payload());
+            }
+            (FrameKind::Header, _) if !self.coming.is_empty() => {
+                cx.link.delivered(cx.shared, &self.coming, frame.payload());
+                self.coming.clear();
+            }
+            (FrameKind::Method, _) => self.coming.clear(),
+            _ => {}
+        }
+    }
+
     /// Returns true if the next message may be forwarded with all its frames at once.
     pub(super) fn takes_whole(&self) -> bool {
         self.delivering == Delivering::Idle && self.returned.is_none()
@@ -165,11 +184,12 @@ impl Deliveries {
         first: Whole,
         inbound: &mut Inbound,
         frames: &Bytes,
-        client: &mut Lane,
+        cx: &mut Cx<'_>,
     ) {
         let mut next = Some(first);
         while let Some(whole) = next {
-            client.forward(whole.all(frames));
+            cx.link.delivered(cx.shared, whole.method(frames).payload(), whole.header(frames).payload());
+            cx.link.out.client.forward(whole.all(frames));
             inbound.skip(whole.frames);
             next = inbound.whole(0, channel, MethodId::BASIC_DELIVER);
         }

@@ -308,13 +308,14 @@ impl Channel {
         }
         self.flush(cx);
         let id = self.halves.id();
-        self.halves.deliveries.forward_whole(id, first, inbound, frames, &mut cx.link.out.client);
+        self.halves.deliveries.forward_whole(id, first, inbound, frames, cx);
         true
     }
 
     /// Handles a frame of the upstream that is for the client, as nearly all are.
     fn recv_for_client(&mut self, kind: FrameKind, id: Option<MethodId>, frame: View<'_>, cx: &mut Cx<'_>) {
         let Halves { publisher, deliveries, .. } = &mut self.halves;
+        deliveries.note(kind, id, frame, cx);
         match id {
             Some(MethodId::BASIC_RETURN) if publisher.ledger().hears_returns() => {
                 // It does not wait, and neither do its header and body.

@@ -69,10 +69,17 @@ impl Ahead {
                 next = Next::Special(whole);
                 break;
             }
-            match Reading::of(whole.header(frames), route, judge, standing, &cx.shared.keys) {
+            match Reading::of(whole.header(frames), route, judge, standing, &cx.shared.keys, &cx.link.marks) {
                 Reading::Plain(terms)
                     if distinct && ahead.iter().any(|(_, before)| before.claim == terms.claim) =>
                 {
+                    break;
+                }
+                // It is not judged. (Most sessions have no deliveries, so their publishes have no mark.)
+                Reading::Plain(Terms { mark: Some(mark), .. })
+                    if cx.link.marks.holds(mark, judge.window.rules().republish, cx.shared) =>
+                {
+                    next = Next::Special(whole);
                     break;
                 }
                 Reading::Plain(terms) => ahead.push((whole, terms)),

@@ -71,7 +71,12 @@ fn read(publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Option<(Arc<dyn
     if standing == Standing::Unknown {
         return None;
     }
-    match Reading::of(header, route, judge, standing, &cx.shared.keys) {
+    match Reading::of(header, route, judge, standing, &cx.shared.keys, &cx.link.marks) {
+        Reading::Plain(Terms { mark: Some(mark), .. })
+            if cx.link.marks.holds(mark, judge.window.rules().republish, cx.shared) =>
+        {
+            None
+        }
         Reading::Plain(terms) => Some((Arc::clone(&judge.window), terms)),
         Reading::Body | Reading::Bypass | Reading::NoId | Reading::Malformed => None,
     }

@@ -4,6 +4,7 @@ use super::assembler::size_of;
 use super::reading::ttl_of;
 use crate::session::candidate::{Kept, Terms};
 use crate::session::confirms::ClientTag;
+use crate::session::delivered::Mark;
 use crate::session::outbox::{Piece, View};
 use crate::session::returns::ReturnKey;
 use crate::session::rights::Right;
@@ -21,6 +22,7 @@ pub(super) struct Draft {
     pub(super) client: Option<ClientTag>,
     pub(super) scoped: Scoped,
     pub(super) right: Right,
+    pub(super) mark: Option<Mark>,
     pub(super) publish: Piece,
     pub(super) header: Piece,
     /// octets of the whole body
@@ -46,7 +48,7 @@ impl Draft {
     /// Makes a candidate of it: the body is whole, so the id is known. Returns `None` if the method or the header can't be
     /// understood.
     pub(super) fn finish(self, channel: ChannelId, keys: &KeyMaker) -> Option<Kept> {
-        let Draft { window, client, scoped, right, publish, header, body, largest, .. } = self;
+        let Draft { window, client, scoped, right, mark, publish, header, body, largest, .. } = self;
         let rules = window.rules();
         let fields = Publish::parse(publish.view().payload()).ok()?;
         let found = ContentHeader::parse(header.view().payload(), &rules.id).ok()?;
@@ -55,7 +57,7 @@ impl Draft {
             .mandatory
             .then(|| ReturnKey::new(keys, target, fields.routing_key, header.view().payload()));
         let (claim, ttl) = (scoped.key(&IdValue::Bytes(&body)).into(), ttl_of(&found, &window));
-        let terms = Terms { claim, ttl, client, right, return_key };
+        let terms = Terms { claim, ttl, client, right, return_key, mark };
         let mut frames = BytesMut::from(header.view().octets());
         for piece in body.chunks(largest.max(1)) {
             emit::body(&mut frames, channel, piece);

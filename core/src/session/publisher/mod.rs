@@ -323,7 +323,8 @@ impl Publisher {
             return self.forward_unjudged(client, None, None, mandatory, start, cx);
         };
         let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
-        let reading = Reading::of(header, route, judge, standing, &cx.shared.keys);
+        let reading = Reading::of(header, route, judge, standing, &cx.shared.keys, &cx.link.marks);
+        let mark = cx.link.marks.of_publish(judge, |route| route.body(left));
         let rejects = judge.window.rules().missing_id == MissingId::Reject;
         let goes_on_unjudged = match reading {
             Reading::Plain(_) | Reading::Body => false,
@@ -351,6 +352,7 @@ impl Publisher {
                     client,
                     scoped,
                     right,
+                    mark,
                     publish: publish.compact(),
                     header: header.compact(),
                     size: left,

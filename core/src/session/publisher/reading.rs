@@ -2,6 +2,7 @@
 
 use crate::session::candidate::Terms;
 use crate::session::finder::{Judge, Route};
+use crate::session::hosts::Marks;
 use crate::session::outbox::View;
 use crate::session::returns::ReturnKey;
 use crate::session::rights::Standing;
@@ -41,6 +42,7 @@ impl Reading {
         judge: &Judge,
         standing: Standing,
         keys: &KeyMaker,
+        marks: &Marks,
     ) -> Reading {
         let rules = judge.window.rules();
         let Ok(found) = ContentHeader::parse(header.payload(), &rules.id) else { return Reading::Malformed };
@@ -58,6 +60,7 @@ impl Reading {
             client: None,
             right: judge.needs.right,
             return_key: route.mandatory.then(return_key),
+            mark: marks.of_publish(judge, |route| route.id(&id)),
         })
     }
 }

@@ -11,13 +11,14 @@ use crate::session::blame::Blame;
 use crate::session::candidate::{Candidate, Kept, Terms};
 use crate::session::confirms::ClientTag;
 use crate::session::cx::Cx;
+use crate::session::delivered::Mark;
 use crate::session::fault::Fault;
 use crate::session::outbox::View;
 use crate::session::timers::earliest;
 use crate::session::waiting::{Waiter, Waiting, Waits};
 use crate::window::{
-    Ask, BodyDigest, Claim, Event, ForgetCause, OnConflict, Origin, Reservation, TakeOver, Ticket, Verdict,
-    Wait, Window, reserve_one,
+    Ask, BodyDigest, Claim, Event, ForgetCause, OnConflict, Origin, Republish, Reservation, TakeOver, Ticket,
+    Verdict, Wait, Window, reserve_one,
 };
 use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
@@ -120,12 +121,30 @@ impl Verdicts {
 
     // ---- the verdict -----------------------------------------------------------------------------------------------
 
-    /// Asks the window about one publish.
+    /// Asks the window about one publish, if it is not a message that its consumer publishes again.
     pub(super) fn judge(&mut self, candidate: Candidate<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        if let Some(mark) = candidate.terms.mark
+            && cx.link.marks.holds(mark, candidate.window.rules().republish, cx.shared)
+        {
+            return self.republish(candidate, mark, cx);
+        }
         let ticket = cx.link.tickets.draw(self.id);
         let claim = candidate.terms.claim;
         let verdict = reserve_one(candidate.window, claim, cx.now, &cx.link.mailbox, ticket);
         self.decide(candidate, ticket, verdict, None, cx)
+    }
+
+    /// Forwards a message that its consumer publishes again. It neither waits nor is a duplicate, whatever the window knows of its id.
+    /// While another publish holds the id, the mark stays: if that one is stored and this one is not, the window takes the
+    /// next attempt for a duplicate.
+    fn republish(&mut self, candidate: Candidate<'_>, mark: Mark, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let Republish { reservation, beside } =
+            Arc::clone(candidate.window).republish(candidate.terms.claim, cx.now);
+        if !beside {
+            cx.link.marks.take(mark, candidate.window.rules().republish, cx.shared);
+        }
+        let fate = self.sender.forward(candidate, Some(reservation), cx);
+        self.go_on(candidate.left, fate, cx)
     }
 
     /// Handles the verdict on the next of several publishes that the window was asked about together.

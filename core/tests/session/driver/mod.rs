@@ -20,7 +20,7 @@ use hapax_core::window::engine::EngineKind;
 use hapax_core::window::event;
 use hapax_core::window::{
     ConfirmRule, InDoubt, Key, KeyMaker, Limits, LocalWindow, Mailbox, MissingId, Mode, OnConflict,
-    Reservation, Rules, Scope, Ticket, Verdict, Window, reserve_one,
+    RepublishRule, Reservation, Rules, Scope, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::properties::IdValue;
 use hapax_core::wire::{IdSource, scan};
@@ -113,6 +113,7 @@ impl Driver {
                 [usize::from(two >> 5) % 3],
             confirms: if one & 8 != 0 { ConfirmRule::ClientOnly } else { ConfirmRule::Shadow },
             forward_to: (one & 16 != 0).then(|| "backing".into()),
+            republish: RepublishRule::default(),
         };
         let limits = Limits {
             capacity: 10,
@@ -134,7 +135,7 @@ impl Driver {
         settings.max_unresolved = UNRESOLVED;
         let shared = shared(settings, Arc::new(Everything(window)), Arc::new(NoSessionListener));
         let mut driver = Driver {
-            session: Session::new(shared, epoch()),
+            session: Session::new(shared, std::net::Ipv4Addr::LOCALHOST.into(), epoch()),
             local,
             late,
             now: epoch(),

@@ -23,6 +23,8 @@ const FULL: usize = 85;
 const SPARSE: usize = 40;
 /// How full a segment is after it was made smaller, in percent.
 const SMALLER: usize = 70;
+/// How full a segment is after [`Index::tighten`], in percent: it does not grow again at once.
+const TIGHT: usize = 80;
 /// The place of a lane that is free.
 pub(super) const NOTHING: u32 = u32::MAX;
 
@@ -174,6 +176,17 @@ impl Index {
         if let Some((line, lane)) = segment.find(mark(hash), &|place| place == from) {
             segment.lines[line].places[lane] = to;
         }
+    }
+
+    /// Gives back the unused memory of the `n`th segment, if it is worth the work. Returns false if there is no such segment.
+    pub(super) fn tighten(&mut self, n: usize) -> bool {
+        let Some(segment) = self.segments.get_mut(n) else { return false };
+        let before = segment.lines.len();
+        if segment.len * 100 < before * PLACES * SMALLER {
+            segment.remake((segment.len * 100).div_ceil(PLACES * TIGHT));
+        }
+        self.lines = self.lines + segment.lines.len() - before;
+        true
     }
 
     pub(super) fn segments(&self) -> usize {
@@ -379,6 +392,7 @@ mod tests {
                 let expected = model.get(&key).copied();
                 prop_assert_eq!(index.find(hash, |place| Some(place) == expected), expected);
             }
+            prop_assert_eq!([0, 1, 2].map(|n| index.tighten(n)), [true, true, false]);
             for key in 0..400_u64 {
                 let expected = model.get(&key).copied();
                 let found = index.find(key.wrapping_mul(spread), |place| Some(place) == expected);

@@ -181,6 +181,7 @@ impl Engine for Compact {
         let _one = self.resizing.lock();
         let capacity = capacity.clamp(1, MOST_IDS);
         let (old, new) = (self.count.load(Relaxed), shards(capacity));
+        let is_smaller = capacity < self.capacity();
         for (shard, n) in self.shards.iter().zip(0..old) {
             let mut shard = shard.lock();
             shard.capacity = match old {
@@ -196,6 +197,9 @@ impl Engine for Compact {
             self.reshard(capacity, gone);
         }
         self.each(|shard, _| shard.pack(BATCH));
+        if is_smaller {
+            self.each(Shard::tighten);
+        }
     }
 
     fn clear(&self, gone: &mut impl Gone) {

@@ -145,6 +145,11 @@ impl Shard {
         self.slab.free_places() > 0
     }
 
+    /// Gives back the unused memory of the `n`th part of the index. Returns false if there is no such part.
+    pub(super) fn tighten(&mut self, n: usize) -> bool {
+        self.index.tighten(n)
+    }
+
     /// Returns true if more than half of the places are free, and they are enough to be worth the work.
     pub(super) fn is_sparse(&self) -> bool {
         self.slab.free_places() > self.len() + FREE

@@ -248,3 +248,20 @@ fn no_key_is_lost_or_doubled_while_the_shards_change() {
     let all: HashSet<Key> = gone.iter().chain(&left).copied().collect();
     assert_eq!((all.len(), gone.len() + left.len()), (120_000, 120_000));
 }
+
+/// After a window was made smaller, its store takes what one of the new size takes.
+#[test]
+fn a_smaller_store_gives_its_memory_back() {
+    for (from, to) in [(200_000, 150_000), (200_000, 20_000), (300_000, 4_000), (8_000, 5_000)] {
+        let engine = Compact::new(from);
+        for n in 0..from as u128 {
+            let key = Key(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) & Key::MASK);
+            let entry =
+                Entry { at: Stamp(0), until: Stamp(MINUTE), duplicates: 0, body: BodyDigest::UNKNOWN };
+            engine.insert(key, entry, Stamp(0), &mut |_, _, _| {});
+        }
+        engine.resize(to, &mut |_, _, _| {});
+        let (bytes, stated) = (engine.bytes(), bytes_at(to));
+        assert!(bytes <= stated, "{from} to {to}: {bytes} bytes of {stated}");
+    }
+}

@@ -1,0 +1,124 @@
+//! Which deliveries a session's publishes are compared with: those of its own connection, and, where a window says so
+//! (`republish = "host"`), those of all connections of the same user from the same host. Many client libraries publish on a second
+//! connection.
+//!
+//! The same user means: the same vhost and the same credentials, as the broker has accepted them.
+
+use super::Shared;
+use super::delivered::{Delivered, Mark, RouteMark};
+use super::finder::Judge;
+use crate::window::RepublishRule;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+
+/// The deliveries of one user on one host.
+type Common = Arc<Mutex<Delivered>>;
+
+/// The deliveries of all users and hosts that have connections: at most one record for each connection.
+#[derive(Debug, Default)]
+pub struct Hosts {
+    records: Mutex<HashMap<Box<[u8]>, Weak<Mutex<Delivered>>>>,
+}
+
+impl Hosts {
+    /// Returns the number of records.
+    pub fn len(&self) -> usize {
+        self.records.lock().len()
+    }
+
+    /// Returns true if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the record of this user on this host. It lives as long as one of its sessions does.
+    fn join(&self, host: &[u8]) -> Common {
+        let mut records = self.records.lock();
+        if let Some(common) = records.get(host).and_then(Weak::upgrade) {
+            return common;
+        }
+        if records.len() == records.capacity() {
+            records.retain(|_, record| record.strong_count() > 0);
+        }
+        let common = Common::default();
+        records.insert(host.into(), Arc::downgrade(&common));
+        common
+    }
+}
+
+/// The deliveries that the publishes of one session are compared with.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    own: Delivered,
+    /// Bytes that tell this user on this host from others.
+    host: Vec<u8>,
+    common: Option<Common>,
+}
+
+impl Marks {
+    /// Sets the user that the broker has accepted, and the host that it came from.
+    pub(super) fn set_identity(&mut self, identity: &[u8], peer: IpAddr) {
+        self.host = [peer.to_string().as_bytes(), b"\0", identity].concat();
+        self.common = None;
+    }
+
+    /// Notes a delivery, for a window with this rule.
+    #[inline]
+    pub(super) fn note(&mut self, mark: Mark, rule: RepublishRule, shared: &Shared) {
+        match rule {
+            RepublishRule::Connection => self.own.note(mark),
+            RepublishRule::Host => self.common(shared).lock().note(mark),
+            RepublishRule::Drop => {}
+        }
+    }
+
+    /// Returns the mark of a publish that this window judges, if something was delivered that it might be. `with_id` adds its id.
+    #[inline]
+    pub(super) fn of_publish(&self, judge: &Judge, with_id: impl FnOnce(RouteMark) -> Mark) -> Option<Mark> {
+        if self.own.is_empty() && judge.window.rules().republish != RepublishRule::Host {
+            return None;
+        }
+        judge.mark.map(with_id)
+    }
+
+    /// Returns true if a message with this mark was delivered, and nobody has published it again since.
+    pub(super) fn holds(&mut self, mark: Mark, rule: RepublishRule, shared: &Shared) -> bool {
+        match rule {
+            RepublishRule::Connection => self.own.holds(mark),
+            RepublishRule::Host => self.common(shared).lock().holds(mark),
+            RepublishRule::Drop => false,
+        }
+    }
+
+    /// Takes the mark: the message is being published again.
+    pub(super) fn take(&mut self, mark: Mark, rule: RepublishRule, shared: &Shared) {
+        match rule {
+            RepublishRule::Connection => self.own.take(mark),
+            RepublishRule::Host => self.common(shared).lock().take(mark),
+            RepublishRule::Drop => {}
+        }
+    }
+
+    /// Forgets the older half of this connection's deliveries, because the process is short of memory.
+    pub(super) fn halve(&mut self) {
+        self.own.halve();
+    }
+
+    /// Returns the bytes that [`Marks::halve`] can free.
+    pub(super) fn spare(&self) -> usize {
+        self.own.memory()
+    }
+
+    /// Returns the bytes that they take. A record that several sessions share counts for each of them in part.
+    pub(super) fn memory(&self) -> usize {
+        let common = |common: &Common| common.lock().memory() / Arc::strong_count(common).max(1);
+        self.own.memory() + self.common.as_ref().map_or(0, common)
+    }
+
+    fn common(&mut self, shared: &Shared) -> &Common {
+        let Marks { host, common, .. } = self;
+        common.get_or_insert_with(|| shared.hosts.join(host))
+    }
+}
