@@ -1,4 +1,4 @@
-//! What a session tells the shell about publishes of known ids, for people to read. It is a sample: the window counts all of them.
+//! Messages to the shell about publishes of known ids, for people to read. They are a sample: the window counts all of them.
 
 use super::outbox::View;
 use crate::window::{OnConflict, Window};
@@ -31,7 +31,7 @@ pub struct Sighting {
     pub left_out: u64,
 }
 
-/// What is to say about a publish of a known id.
+/// The kind of a [`Sighting`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sighted {
     /// Its body is not the one that was stored. By this rule of its window it was dropped, forwarded or refused.

@@ -1,7 +1,7 @@
 //! The digest of a message's body, and what a commit tells the window beside the claim.
 //!
 //! A window remembers 32 bits of the body of each message that was stored. When the id comes again with other bytes, that is a
-//! *conflict*: somebody has used an id twice. Equal bodies never conflict. Of all conflicts, one in 2^32 is not seen.
+//! *conflict*: somebody has used an id twice. Equal bodies never conflict. One conflict in 2^32 is missed.
 //!
 //! The digest is the lower half of XXH3-64. It does not depend on how the body is cut into frames. It has no secret: the only one who
 //! could make two bodies of one digest is the publisher, and it would hide its own conflict, nobody else's.
@@ -81,7 +81,7 @@ impl std::fmt::Debug for BodyHasher {
     }
 }
 
-/// What a commit tells the window beside the claim: for how long it is remembered, and the digest of its body.
+/// The things that a commit tells the window beside the claim: for how long it is remembered, and the digest of its body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Memo {
     /// In nanoseconds, 584 years at most: a window's clock ends there, too.

@@ -98,7 +98,7 @@ impl Run {
 /// Makes a key that looks like a digest: all of its bits look random.
 fn key_of(id: u64) -> Key {
     let mut random = traces::Random(id);
-    Key(u128::from(random.next()) << 64 | u128::from(random.next()))
+    Key((u128::from(random.next()) << 64 | u128::from(random.next())) >> 32)
 }
 
 /// Returns the curve that a live window would show at the end of the trace, with a tick per second.

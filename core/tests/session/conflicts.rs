@@ -58,7 +58,7 @@ fn a_conflict_is_dropped_acked_counted_and_told_of() {
     assert_eq!((&*told.id, &*told.exchange, &*told.routing_key), (&b"a"[..], &b"x"[..], &b"k"[..]));
 }
 
-/// Only a sample is told of, with the number of those that were left out. A stranger can't fill a log.
+/// A log gets a sample, with the number of the others. A stranger can't fill it.
 #[test]
 fn of_many_conflicts_one_a_second_is_told_of() {
     let desk = desk(OnConflict::Drop);
@@ -260,7 +260,7 @@ fn what_can_not_be_held_is_forwarded_rather_than_lost() {
     assert_eq!((conflicts(&desk), desk.in_flight()), (0, 0));
 }
 
-/// What is held for a comparison counts as what waits does, and goes with its client.
+/// A body that is held for a comparison is counted. When the client goes, it is dropped.
 #[test]
 fn what_is_held_is_counted_and_given_back() {
     for rule in [OnConflict::Drop, OnConflict::Forward, OnConflict::Reject] {

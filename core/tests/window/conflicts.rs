@@ -9,7 +9,7 @@ use hapax_core::window::{
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// One shard, and as many as there can be.
+/// The small one has one shard. The large one has as many as there can be.
 const CAPACITIES: [usize; 2] = [100, 70_000];
 
 fn body(number: u128) -> BodyDigest {
@@ -145,7 +145,7 @@ fn those_who_wait_for_another_body_that_is_not_stored_hear_of_the_first() {
         assert_eq!(window.in_flight(), 0);
         drop(waits);
 
-        // What was stored is gone meanwhile: the first who waits takes the place.
+        // The first body is forgotten meanwhile: the first who waits takes the place.
         let third = fresh(supersede(&mut asker, 1, body(30), now));
         let Verdict::InFlight(wait) = asker.ask(1, now) else { panic!("not in flight") };
         window.forget(Key(1), now);
@@ -158,7 +158,7 @@ fn those_who_wait_for_another_body_that_is_not_stored_hear_of_the_first() {
     }
 }
 
-/// Nobody hears of what had expired before it asked.
+/// A publish that waits never hears of a body that had expired before it asked.
 #[test]
 fn what_expires_while_another_body_is_in_flight_is_not_heard_of() {
     for engine in EngineKind::ALL {

@@ -22,7 +22,7 @@ use crate::wire::{ChannelId, emit};
 use bytes::BytesMut;
 use std::sync::Arc;
 
-/// What a duplicate's body shows.
+/// The result of comparing a duplicate's body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Compared {
     /// It is the same, as far as anybody can know.

@@ -23,7 +23,7 @@ impl Truth {
             let gave_up = self.gave_up(first)
                 || overtaken
                 || self.was_evicted(key, begun, again)
-                || self.was_superseded(key, edition, begun, again);
+                || self.was_superseded(key, first, begun, again);
             if again < until && !gave_up && self.deduplicates && !self.windows[key.0].observe {
                 let text = format!(
                     "{key:?} is stored twice in its window: publish {first}, known at {known}, remembered until \
@@ -42,14 +42,16 @@ impl Truth {
     }
 
     /// Returns true if a copy with another body may have taken the key between these times: only the last one is remembered. (And
-    /// where there is no room to hold a body, it is not compared.)
-    fn was_superseded(&self, key: ModelKey, edition: Option<u32>, from: Micros, to: Micros) -> bool {
+    /// where there is no room to hold a body, it is not compared. In a transaction, the second body of an id is forwarded and not
+    /// remembered.)
+    fn was_superseded(&self, key: ModelKey, first: Uid, from: Micros, to: Micros) -> bool {
+        let edition = self.of(first).edition;
         let others = self.forwarded.get(&key).into_iter().flatten().map(|uid| self.of(*uid));
         let between = |p: &Publish| {
             let ended = p.heard.is_some() && p.heard_at < from;
             p.edition != edition && p.forwarded.is_some_and(|forwarded| forwarded <= to) && !ended
         };
-        edition.is_some() && (self.tight || others.into_iter().any(between))
+        edition.is_some() && (self.tight || self.of(first).tx || others.into_iter().any(between))
     }
 
     /// Without confirms there is nobody to be told that it was given up: it has gone on unjudged.

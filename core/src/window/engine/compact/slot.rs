@@ -66,6 +66,7 @@ impl Slot {
         };
         let link = u64::from(NONE);
         let duplicates = u64::from(entry.duplicates.min(MOST_DUPLICATES));
+        debug_assert!(key.0 <= Key::MASK, "a key has 96 bits");
         let body = u128::from(entry.body.bits());
         Slot {
             key: body << Key::BITS | key.0 & Key::MASK,
