@@ -292,14 +292,15 @@ mod tests {
     fn what_is_for_a_start_is_refused_where_nothing_is_started() {
         let error = parse("hapax --config a.toml top").expect_err("not for top");
         assert!(error.to_string().contains("--config is for a relay that is started"), "{error}");
-        for line in [
-            "hapax windows set w",
-            "hapax windows",
-            "hapax top --once",
-            "hapax ids get w",
-            "hapax completions",
-        ] {
+        for line in ["hapax windows set w", "hapax top --once", "hapax ids get w", "hapax completions"] {
             assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn windows_and_ids_alone_list() {
+        for line in ["hapax windows", "hapax ids", "hapax windows --json"] {
+            assert!(parse(line).is_ok(), "{line}");
         }
     }
 

@@ -6,7 +6,7 @@ use hapax::config::Config;
 use hapax::net::{self, ConnectionList, Relay};
 use hapax::process;
 use hapax::stats::Stats;
-use hapax_core::pressure::{Accounting, Budget, Watched};
+use hapax_core::pressure::{Accounting, Budget, Room, Watched};
 use hapax_core::session::{Hosts, Rights, Shared};
 use hapax_core::window::LocalWindow;
 use std::fmt;
@@ -131,6 +131,8 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         upstream: config.upstream.authority(),
         connect_timeout: config.timeouts.upstream_connect,
         buffer_bytes: config.limits.buffer_bytes,
+        unread_bytes: config.limits.unread_bytes.max(config.limits.buffer_bytes),
+        unread_timeout: config.timeouts.unread,
         max_connections: config.limits.max_connections,
         connections_per_address: config.limits.connections_per_address,
         tcp_user_timeout: config.timeouts.tcp_user,
@@ -147,8 +149,9 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
 /// Creates the settings, keys and windows that all sessions share, and the accounting of each window.
 fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
     let mut accountings = Vec::new();
+    let room = Room::new(hapax::config::memory());
     let set = config.window_set(|_| {
-        let accounting = Arc::new(Accounting::new());
+        let accounting = Arc::new(Accounting::within(&room));
         accountings.push(Arc::clone(&accounting));
         accounting
     });
@@ -161,6 +164,7 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
         windows: Arc::new(set),
         rights: Rights::default(),
         hosts: Hosts::default(),
+        loopback_users: config.loopback_users(),
         listener: Arc::clone(stats) as _,
     };
     (Arc::new(shared), windows)
@@ -190,16 +194,16 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> 
     listen().map_err(|error| Failure::Bind { key, address, error })
 }
 
-/// Returns a channel that becomes true at the first SIGTERM or SIGINT. The second signal ends the process at once.
+/// Returns a channel that becomes true at the first signal that asks for the end ([`Signals::end`]). The second one ends
+/// the process at once.
 fn on_signals() -> io::Result<watch::Receiver<bool>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::new()?;
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
-        let name = next(&mut terminate, &mut interrupt).await;
+        let name = signals.end().await;
         tracing::info!(signal = name, "draining: no new connections; what is in flight is settled first");
         sender.send_replace(true);
-        let name = next(&mut terminate, &mut interrupt).await;
+        let name = signals.end().await;
         tracing::warn!(signal = name, "told twice: ending at once");
         hapax::log::flush();
         std::process::exit(1);
@@ -207,9 +211,44 @@ fn on_signals() -> io::Result<watch::Receiver<bool>> {
     Ok(receiver)
 }
 
-async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+/// The signals that would end the process without a drain if nobody handled them. (Rust itself ignores SIGPIPE.)
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Waits for a signal that asks for the end: SIGTERM, SIGINT or SIGQUIT. Ignores the others and logs them: other
+    /// programs take them for "read your configuration again" or "open your log again", which Hapax cannot do.
+    async fn end(&mut self) -> &'static str {
+        loop {
+            let ignored = tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.quit.recv() => return "SIGQUIT",
+                _ = self.hangup.recv() => "SIGHUP",
+                _ = self.user1.recv() => "SIGUSR1",
+                _ = self.user2.recv() => "SIGUSR2",
+            };
+            tracing::warn!(
+                signal = ignored,
+                "ignored: Hapax reads its configuration only at its start; restart it (SIGTERM drains), or change a window by the API"
+            );
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! nobody.
 
 use hapax_core::session::SessionListener;
+use hapax_core::wire::BadHeader;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -22,8 +23,12 @@ pub struct Stats {
     rejected: AtomicU64,
     rejected_by_address: AtomicU64,
     displaced: AtomicU64,
+    logins_refused: AtomicU64,
     dial_failures: AtomicU64,
+    unread: AtomicU64,
     unmatched: AtomicU64,
+    bad_headers: [AtomicU64; BadHeader::ALL.len()],
+    unverified: AtomicU64,
     latency: Histogram,
     /// written by [`crate::net`]
     pub(crate) memory: MemoryCounters,
@@ -71,9 +76,27 @@ impl Stats {
         self.displaced.fetch_add(1, Relaxed);
     }
 
+    /// Counts a login that was refused because the user may log in from this host only.
+    pub fn login_refused(&self) {
+        self.logins_refused.fetch_add(1, Relaxed);
+    }
+
     /// Counts a failed attempt to connect to the upstream.
     pub fn dial_failed(&self) {
         self.dial_failures.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a client connection that was closed because the client did not read.
+    pub fn closed_unread(&self) {
+        self.unread.fetch_add(1, Relaxed);
+    }
+
+    fn bad_headers(&self, header: BadHeader) -> Option<&AtomicU64> {
+        BadHeader::ALL
+            .iter()
+            .zip(&self.bad_headers)
+            .find(|(have, _)| **have == header)
+            .map(|(_, count)| count)
     }
 
     /// Returns all numbers. They are read one by one, so two of them may be an event apart.
@@ -86,8 +109,14 @@ impl Stats {
             rejected: self.rejected.load(Relaxed),
             rejected_by_address: self.rejected_by_address.load(Relaxed),
             displaced: self.displaced.load(Relaxed),
+            logins_refused: self.logins_refused.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
+            unread: self.unread.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
+            bad_headers: BadHeader::ALL.map(|header| {
+                (header.name(), self.bad_headers(header).map_or(0, |count| count.load(Relaxed)))
+            }),
+            unverified: self.unverified.load(Relaxed),
             latency: self.latency.snapshot(),
             memory: HeldMemory {
                 limit: self.memory.limit.load(Relaxed),
@@ -101,6 +130,24 @@ impl Stats {
 impl SessionListener for Stats {
     fn unmatched(&self) {
         self.unmatched.fetch_add(1, Relaxed);
+    }
+
+    fn bad_header(&self, header: BadHeader) {
+        if let Some(count) = self.bad_headers(header) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn unverified(&self) {
+        self.unverified.fetch_add(1, Relaxed);
+    }
+
+    fn channel_limited(&self, user: Option<&str>) {
+        tracing::warn!(
+            user = user.unwrap_or("?"),
+            "the user's limit of channels (max-channels) leaves none for hapax to verify its rights on: one connection was closed; \
+             until tomorrow, duplicates of this user pass where no ack has shown its right lately; allow it one channel more"
+        );
     }
 
     fn publish_latency(&self, elapsed: Duration, publishes: u64) {
@@ -132,10 +179,18 @@ pub struct Snapshot {
     pub rejected_by_address: u64,
     /// client connections that gave way before they had logged in
     pub displaced: u64,
+    /// logins that were refused because the user may log in from this host only
+    pub logins_refused: u64,
     /// failed attempts to connect to the upstream
     pub dial_failures: u64,
+    /// client connections that were closed because the client did not read
+    pub unread: u64,
     /// publishes that no window judged
     pub unmatched: u64,
+    /// publishes with a header whose value can't be understood, by the header's name
+    pub bad_headers: [(&'static str, u64); BadHeader::ALL.len()],
+    /// publishes that were forwarded unjudged, because there was no channel to verify their users' rights on
+    pub unverified: u64,
     /// time from a publish's arrival to the upstream's answer
     pub latency: Latency,
     /// memory that is held for clients

@@ -153,6 +153,18 @@ fn headers() -> Vec<(&'static str, Properties)> {
         ("headers-ttl-negative", with_headers(vec![("x-cache-ttl", AMQPValue::ShortShortInt(-1))])),
         ("headers-ttl-timestamp", with_headers(vec![("x-cache-ttl", AMQPValue::Timestamp(5))])),
         ("headers-bypass", with_headers(vec![("x-hapax-bypass", AMQPValue::Boolean(true))])),
+        (
+            "headers-cc-and-bcc",
+            with_headers(vec![
+                ("BCC", AMQPValue::FieldArray(vec![text("b")].into())),
+                ("CC", AMQPValue::FieldArray(vec![text("c"), AMQPValue::Void, text("a")].into())),
+            ]),
+        ),
+        ("headers-cc-text", with_headers(vec![("CC", text("c"))])),
+        (
+            "headers-texts",
+            with_headers(vec![("x-cache-ttl", text("500ms")), ("x-hapax-bypass", text("true"))]),
+        ),
         ("headers-id-integer", with_headers(vec![("id", AMQPValue::LongLongInt(-7))])),
         ("headers-id-bytes", with_headers(vec![("id", AMQPValue::ByteArray(vec![0xFF; 16].into()))])),
         ("headers-id-void", with_headers(vec![("id", AMQPValue::Void)])),
@@ -171,6 +183,7 @@ fn odd_headers() -> Vec<(&'static str, Vec<u8>)> {
         ("odd-octets-left-over", odd(60, b"\x00\x80\x03msg!")),
         ("odd-message-id-not-utf8", odd(60, b"\x00\x80\x02\xff\xfe")),
         ("odd-header-twice", odd(60, b"\x20\x00\0\0\0\x12\x02idS\0\0\0\x01a\x02idS\0\0\0\x01b")),
+        ("odd-death-cut-short", odd(60, b"\x20\x00\0\0\0\x12\x07x-deathA\0\0\0\x05F\0\0\0\x09")),
         ("odd-header-type-U", odd(60, b"\x20\x00\0\0\0\x06\x02idU\xff\xfe")),
         ("odd-header-type-L", odd(60, b"\x20\x00\0\0\0\x0c\x02idL\xff\xff\xff\xff\xff\xff\xff\xff")),
         ("odd-header-type-unknown", odd(60, b"\x20\x00\0\0\0\x05\x02idZ\x00")),

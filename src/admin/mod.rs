@@ -25,6 +25,7 @@ mod health;
 mod listen;
 mod metrics;
 mod probe;
+mod resize;
 pub use probe::{Probe, ProbeError};
 
 use crate::config::{Config, WindowConfig};
@@ -43,6 +44,7 @@ use hapax_core::pressure::{Budget, Watched};
 use hapax_core::window::KeyMaker;
 use metrics::{Format, Metrics};
 use parking_lot::Mutex;
+use resize::Resizes;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -101,6 +103,7 @@ pub struct Admin {
     events: Events,
     /// Held during a change. When two changes come at once, the log shows which was first.
     changing: Mutex<()>,
+    resizes: Resizes,
     since: Now,
     listen: SocketAddr,
     max_connections: usize,
@@ -125,6 +128,7 @@ impl Admin {
             access: AccessCheck { token: config.admin_token.clone(), address: config.admin },
             events: Events::default(),
             changing: Mutex::default(),
+            resizes: Resizes::default(),
             since: Now::read(),
             listen: config.listen,
             max_connections: config.limits.max_connections,

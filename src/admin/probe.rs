@@ -19,6 +19,10 @@ use tokio::time::{Instant, timeout};
 /// The beginning of a method frame on channel 0. [`CONNECTION_START`] follows after the frame's size.
 const METHOD_ON_CHANNEL_0: [u8; 3] = [1, 0, 0];
 const CONNECTION_START: [u8; 4] = [0, 10, 0, 10];
+/// A field of the `connection.start` of a Hapax that can't reach its broker.
+const SAYS_HAPAX: &[u8] = b"\x07productS\x00\x00\x00\x05Hapax";
+/// The most octets of `connection.start` that are looked at.
+const LOOKED_AT: usize = 16 << 10;
 
 /// How long a scrape accepts a good answer. Otherwise each scrape would add a line to RabbitMQ's log. The price: a
 /// scrape notices a lost upstream this much later.
@@ -39,6 +43,9 @@ pub enum ProbeError {
     /// the upstream answered with a protocol header of its own
     #[error("it speaks another version of AMQP than 0-9-1")]
     OtherVersion,
+    /// the upstream is another Hapax, and it answers for its broker
+    #[error("another hapax answers there, and it can't reach its broker")]
+    NoBroker,
     /// the upstream answered something else
     #[error("what answers there does not speak AMQP")]
     NotAmqp,
@@ -135,7 +142,15 @@ async fn handshake(address: &str) -> Result<(), ProbeError> {
     }
     let mut method = [0; CONNECTION_START.len()];
     stream.read_exact(&mut method).await?;
-    if method == CONNECTION_START { Ok(()) } else { Err(ProbeError::NotAmqp) }
+    if method != CONNECTION_START {
+        return Err(ProbeError::NotAmqp);
+    }
+    let [_, _, _, size @ ..] = head;
+    let size = usize::try_from(u32::from_be_bytes(size)).unwrap_or(usize::MAX).min(LOOKED_AT);
+    let mut fields = vec![0; size.saturating_sub(method.len())];
+    stream.read_exact(&mut fields).await?;
+    let is_dismissal = fields.windows(SAYS_HAPAX.len()).any(|octets| octets == SAYS_HAPAX);
+    if is_dismissal { Err(ProbeError::NoBroker) } else { Ok(()) }
 }
 
 impl From<io::Error> for ProbeError {

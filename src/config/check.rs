@@ -1,14 +1,15 @@
 //! The second step of reading a configuration. It reads every key by name, checks the bounds of its value, and checks
 //! the rules that involve several keys.
 
+use super::preset::Preset;
 use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, Timeouts, Token,
-    UpstreamAddress, WindowConfig, value,
+    UpstreamAddress, WindowConfig, log_filter, machine, token, value, warnings,
 };
 use hapax_core::pressure::budget;
-use hapax_core::window::Mode;
+use hapax_core::wire::IdSource;
 use hapax_core::wire::frame::MIN_FRAME_MAX;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +26,8 @@ pub(crate) mod most {
     pub(crate) const HELD_BYTES: usize = 64 << 30;
     pub(crate) const WAITERS: usize = 1_000_000;
     pub(crate) const FRAME: usize = 16 << 20;
+    /// A stranger can make Hapax hold a frame of this size.
+    pub(crate) const INITIAL_FRAME: usize = 1 << 20;
     pub(crate) const BUFFER: usize = 1 << 30;
     pub(crate) const IDS: usize = hapax_core::window::engine::MOST_IDS;
     pub(crate) const BUDGET: usize = 1 << 40;
@@ -48,8 +51,7 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     check_addresses(&config, &mut report);
     check_names(&config, &mut report);
     share_budget(&mut config, &mut report);
-    warn_no_window(&config, &mut report);
-    warn_unreachable(&config, &mut report);
+    warnings::add(&config, machine::memory(), &mut report);
     let (warnings, sources) = report.finish()?;
     Ok(Loaded { config, sources, warnings })
 }
@@ -60,12 +62,13 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let upstream = top.read(report, "upstream", default.upstream, |v| {
         value::upstream(value::text(v, "amqp://127.0.0.1:5672")?)
     });
+    let loopback_users = top.read(report, "loopback_users", default.loopback_users, value::names);
     let admin =
         top.read(report, "admin", default.admin, |v| value::admin(value::text(v, "127.0.0.1:15673")?));
     let (admin_token_file, admin_token) = read_token(&mut top, overrides, report);
     top.retired(report, "admin_allow_remote", "leave it out; an `admin` that other hosts may reach needs a token: name its file in `admin_token_file`, or set HAPAX_ADMIN_TOKEN");
     let digest = top.read_optional(report, "digest_secret_file", |v| {
-        let path = PathBuf::from(value::text(v, "/etc/hapax/digest.secret")?);
+        let path = token::path(value::text(v, "/etc/hapax/digest.secret")?)?;
         let secret = DigestSecret::read(&path)?;
         Ok((path, secret))
     });
@@ -76,10 +79,11 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let log = read_log(top.section("log", report), report);
     let windows = read_windows(&mut top, limits.waiters_per_id, report);
     top.finish(report);
-    let level = overridden(log.level, "log.level", overrides.log.as_ref(), report, value::log_level);
+    let level = overridden(log.level, "log.level", overrides.log.as_ref(), report, log_filter::parse);
     Config {
         listen: overridden(listen, "listen", overrides.listen.as_ref(), report, self::listen),
         upstream: overridden(upstream, "upstream", overrides.upstream.as_ref(), report, value::upstream),
+        loopback_users,
         admin: overridden(admin, "admin", overrides.admin.as_ref(), report, value::admin),
         admin_token_file,
         admin_token,
@@ -101,7 +105,7 @@ fn read_token(
 ) -> (Option<PathBuf>, Option<Token>) {
     let from_file = overrides.admin_token.is_none();
     let found = top.read_optional(report, "admin_token_file", |v| {
-        let path = PathBuf::from(value::text(v, "/etc/hapax/admin.token")?);
+        let path = token::path(value::text(v, "/etc/hapax/admin.token")?)?;
         let token = if from_file { Some(Token::read(&path)?) } else { None };
         Ok((path, token))
     });
@@ -166,7 +170,13 @@ fn read_limits(mut section: Section<'_>, report: &mut Report) -> Limits {
         frame_max: section.read(report, "frame_max", default.frame_max, |v| {
             value::bytes(v, min_frame..=most::FRAME).map(|max| u32::try_from(max).unwrap_or(u32::MAX))
         }),
+        initial_frame_max: section.read(report, "initial_frame_max", default.initial_frame_max, |v| {
+            value::bytes(v, min_frame..=most::INITIAL_FRAME).map(|max| u32::try_from(max).unwrap_or(u32::MAX))
+        }),
         buffer_bytes: section.read(report, "buffer_bytes", default.buffer_bytes, |v| {
+            value::bytes(v, min_frame..=most::BUFFER)
+        }),
+        unread_bytes: section.read(report, "unread_bytes", default.unread_bytes, |v| {
             value::bytes(v, min_frame..=most::BUFFER)
         }),
     };
@@ -187,6 +197,7 @@ fn read_timeouts(mut section: Section<'_>, report: &mut Report) -> Timeouts {
         drain: read("drain", default.drain, Duration::ZERO),
         upstream_connect: read("upstream_connect", default.upstream_connect, TICK),
         tcp_user: read("tcp_user", default.tcp_user, Duration::ZERO),
+        unread: read("unread", default.unread, TICK),
     };
     section.finish(report);
     timeouts
@@ -196,7 +207,7 @@ fn read_log(mut section: Section<'_>, report: &mut Report) -> LogSettings {
     let default = LogSettings::default();
     let log = LogSettings {
         format: section.read(report, "format", default.format, |v| value::word(v, "auto")),
-        level: section.read(report, "level", default.level, |v| value::log_level(value::text(v, "info")?)),
+        level: section.read(report, "level", default.level, |v| log_filter::parse(value::text(v, "info")?)),
     };
     section.finish(report);
     log
@@ -233,7 +244,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     };
     set("vhost", &mut window.vhost);
     set("exchange", &mut window.exchange);
-    rules.id = section.read(report, "id", rules.id.clone(), |v| value::id(value::text(v, "message-id")?));
+    rules.id = read_id(&mut section, rules.id.clone(), report);
     rules.scope = section.read(report, "scope", rules.scope, |v| value::word(v, "routing-key"));
     let capacity = Some(limits.capacity);
     match section.read(report, "capacity", capacity, |v| value::capacity(v, 1..=most::IDS)) {
@@ -259,6 +270,20 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     rules.confirms = section.read(report, "confirms", rules.confirms, |v| value::word(v, "shadow"));
     section.finish(report);
     window
+}
+
+/// Returns where the id is: `id`, or what `preset` stands for.
+fn read_id(section: &mut Section<'_>, default: IdSource, report: &mut Report) -> IdSource {
+    let id = section.read_optional(report, "id", value::id);
+    let preset: Option<Preset> = section.read_optional(report, "preset", |v| value::word(v, "celery"));
+    let Some(preset) = preset else { return id.unwrap_or(default) };
+    let (id_path, source) = (section.path_of("id"), report.source(&section.path_of("preset")));
+    if report.sources.contains_key(&id_path) {
+        let what = format!("{} and `id` both say where the id is", section.title_of("preset"));
+        report.problem(&source, what, "leave one of them out");
+    }
+    report.sources.insert(id_path, source);
+    preset.id()
 }
 
 /// Reports an address that is used twice, an upstream that is Hapax itself, and an admin listener that other hosts can
@@ -302,12 +327,8 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 
 /// Returns true if the upstream is certainly this process. Only the name `localhost` is resolved.
 fn is_self(upstream: &UpstreamAddress, listen: SocketAddr) -> bool {
-    let ip = match upstream.host.as_ref() {
-        "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
-        host => host.parse::<IpAddr>().ok(),
-    };
     let here = |ip: IpAddr| ip == listen.ip() || (listen.ip().is_unspecified() && ip.is_loopback());
-    upstream.port == listen.port() && ip.is_some_and(here)
+    upstream.port == listen.port() && upstream.address().is_some_and(here)
 }
 
 /// Reports a name that two windows have: their metrics would be mixed up.
@@ -373,38 +394,5 @@ fn share_budget(config: &mut Config, report: &mut Report) {
     }
     for window in config.windows.iter_mut().filter(|window| window.auto) {
         window.limits.capacity = budget::capacity_at_start(window.engine, bytes, window.weight, weights);
-    }
-}
-
-/// Warns of a window that can never judge a publish, because one before it matches everything that it matches.
-fn warn_unreachable(config: &Config, report: &mut Report) {
-    for (index, window) in config.windows.iter().enumerate() {
-        let before = config.windows.iter().take(index);
-        let covers = |other: &&WindowConfig| {
-            other.vhost.covers(&window.vhost) && other.exchange.covers(&window.exchange)
-        };
-        if let Some(other) = before.filter(|other| !std::ptr::eq(*other, window)).find(covers) {
-            let source: Source = report.source(&format!("window.{index}"));
-            let (name, other) = (&window.rules.name, &other.rules.name);
-            report.warning(
-                &source,
-                format!(
-                    "window \"{name}\" is never reached: \"{other}\" above it takes all that it could get"
-                ),
-                format!("move it above \"{other}\": the first match wins"),
-            );
-        }
-    }
-}
-
-/// Warns if nothing is deduplicated: `window = []`, or every window is off.
-fn warn_no_window(config: &Config, report: &mut Report) {
-    if config.windows.iter().all(|window| window.limits.mode == Mode::Off) {
-        let source = report.source("window");
-        report.warning(
-            &source,
-            "there is no window, or every window is off: nothing is deduplicated",
-            "add a [[window]] with mode = \"enforce\" or \"observe\"",
-        );
     }
 }

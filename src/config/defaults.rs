@@ -17,6 +17,8 @@ pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 
 pub const UPSTREAM_HOST: &str = "127.0.0.1";
 /// AMQP's registered port.
 pub const UPSTREAM_PORT: u16 = 5672;
+/// RabbitMQ's own default of `loopback_users`.
+pub const LOOPBACK_USERS: [&str; 1] = ["guest"];
 /// One above RabbitMQ's management port. Loopback, because beyond it a token is needed.
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15673);
 
@@ -40,8 +42,13 @@ pub const WAITERS_PER_ID: usize = 64;
 /// Bytes. This is eight times RabbitMQ's own default, so it only matters if somebody has raised the broker's
 /// `frame_max`.
 pub const FRAME_MAX: u32 = 131_072 * 8;
+/// Bytes. The same as RabbitMQ's own `initial_frame_max`.
+pub const INITIAL_FRAME_MAX: u32 = 8192;
 /// Bytes: two of RabbitMQ's largest frames in each direction.
 pub const BUFFER_BYTES: usize = 256 << 10;
+/// A batch of a million publishes whose client reads nothing meanwhile gets about 21 MB of acks, and deliveries come
+/// between them.
+pub const UNREAD_BYTES: usize = 64 << 20;
 
 /// A broker confirms faster than this unless it is blocked.
 pub const LINGER: Duration = Duration::from_secs(30);
@@ -60,6 +67,10 @@ pub const UPSTREAM_CONNECT: Duration = Duration::from_secs(5);
 /// The same as the time after which RabbitMQ's own heartbeats give up (60 s, two missed). It must not be shorter: the
 /// kernel also counts the time in which a peer accepts no bytes, and a broker with an alarm accepts none.
 pub const TCP_USER: Duration = Duration::from_secs(120);
+
+/// Long enough for a client that is busy with a large batch. Its broker connection and everything that it holds stay
+/// taken for this long.
+pub const UNREAD: Duration = Duration::from_secs(60);
 
 /// A filter of `tracing`.
 pub const LOG_LEVEL: &str = "info";
@@ -80,6 +91,7 @@ impl Default for Config {
         Config {
             listen: LISTEN,
             upstream: UpstreamAddress::default(),
+            loopback_users: LOOPBACK_USERS.map(str::to_owned).to_vec(),
             admin: Some(ADMIN),
             admin_token_file: None,
             admin_token: None,
@@ -110,7 +122,9 @@ impl Default for Limits {
             held_bytes: HELD_BYTES,
             waiters_per_id: WAITERS_PER_ID,
             frame_max: FRAME_MAX,
+            initial_frame_max: INITIAL_FRAME_MAX,
             buffer_bytes: BUFFER_BYTES,
+            unread_bytes: UNREAD_BYTES,
         }
     }
 }
@@ -136,6 +150,7 @@ impl Default for Timeouts {
             drain: DRAIN,
             upstream_connect: UPSTREAM_CONNECT,
             tcp_user: TCP_USER,
+            unread: UNREAD,
         }
     }
 }

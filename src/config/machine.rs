@@ -8,7 +8,7 @@ const UNKNOWN: usize = 4 << 30;
 
 /// Returns the bytes of memory that this process may use: the smallest of the machine's memory, the limit of its
 /// control group, and the limits of all groups above that one.
-pub(super) fn memory() -> usize {
+pub fn memory() -> usize {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = limit_files(&groups).into_iter().filter_map(|file| limit(&fs::read_to_string(file).ok()?));

@@ -12,29 +12,34 @@
 
 mod check;
 mod json;
+mod log_filter;
 mod machine;
+pub(crate) mod number;
+mod preset;
 mod problem;
 mod raw;
 mod show;
 mod token;
 mod value;
+mod warnings;
 
 pub mod defaults;
 
 pub(crate) use check::{TICK, most};
+pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
 pub use token::{DigestSecret, Secret, Token};
 #[cfg(feature = "tools")]
 pub(crate) use token::{TooOpen, read_secret};
 
 use hapax_core::pressure::budget::{Budget, Share};
-use hapax_core::session::{STORE_TIMEOUT, Settings};
+use hapax_core::session::{LoopbackUsers, STORE_TIMEOUT, Settings, is_loopback};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
 use hapax_core::window::set::Pattern;
 use hapax_core::window::{KeyMaker, Listener, LocalWindow, Rules, WindowSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +51,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// the broker's address
     pub upstream: UpstreamAddress,
+    /// the broker's users who may log in from this host only
+    pub loopback_users: Vec<String>,
     /// where metrics, health and the API are served; `None`: nowhere
     pub admin: Option<SocketAddr>,
     /// the file that the token came from
@@ -88,6 +95,21 @@ impl UpstreamAddress {
     }
 }
 
+impl UpstreamAddress {
+    /// Returns true if the broker is certainly on this host, as its address says. Only the name `localhost` is resolved.
+    pub fn is_loopback(&self) -> bool {
+        self.address().is_some_and(is_loopback)
+    }
+
+    /// Returns the IP address, if the host is one or `localhost`.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self.host.as_ref() {
+            "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
+            host => host.parse().ok(),
+        }
+    }
+}
+
 impl fmt::Display for UpstreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "amqp://{}", self.authority())
@@ -111,8 +133,12 @@ pub struct Limits {
     pub waiters_per_id: usize,
     /// the largest frame, in bytes, that the broker may offer to the client
     pub frame_max: u32,
+    /// the largest frame, in bytes, that a client may send before `tune-ok`
+    pub initial_frame_max: u32,
     /// bytes that may wait to be written, per connection and direction, before reading stops
     pub buffer_bytes: usize,
+    /// bytes that may wait for a client that publishes and does not read
+    pub unread_bytes: usize,
 }
 
 /// Timeouts.
@@ -132,6 +158,8 @@ pub struct Timeouts {
     pub upstream_connect: Duration,
     /// how long written bytes may stay unacknowledged on a connection without heartbeats
     pub tcp_user: Duration,
+    /// how long a client that publishes may read nothing, when the bytes that wait for it have reached their bound
+    pub unread: Duration,
 }
 
 /// Logging. The log goes to stderr.
@@ -187,7 +215,13 @@ impl Config {
             max_unresolved: self.limits.max_unresolved,
             held_bytes: self.limits.held_bytes,
             frame_max: self.limits.frame_max,
+            initial_frame_max: self.limits.initial_frame_max,
         }
+    }
+
+    /// Returns the users who may log in from this host only.
+    pub fn loopback_users(&self) -> LoopbackUsers {
+        LoopbackUsers::new(self.loopback_users.iter().map(String::as_str))
     }
 
     /// Returns the maker of id digests: with the configured secret, or else with one that is drawn now.

@@ -1,7 +1,7 @@
 //! Writes the settings in force as a configuration file.
 
 use super::value::{show_bytes, show_id};
-use super::{Config, Sources};
+use super::{Config, Sources, warnings};
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -53,6 +53,7 @@ impl Out<'_> {
 fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.string("listen", config.listen)?;
     out.string("upstream", &config.upstream)?;
+    out.raw("loopback_users", toml::Value::from(config.loopback_users.clone()))?;
     match config.admin {
         Some(admin) => out.string("admin", admin)?,
         None => out.string("admin", "off")?,
@@ -80,7 +81,9 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.raw("held_bytes", show_bytes(limits.held_bytes))?;
     out.raw("waiters_per_id", limits.waiters_per_id)?;
     out.raw("frame_max", show_bytes(limits.frame_max as usize))?;
+    out.raw("initial_frame_max", show_bytes(limits.initial_frame_max as usize))?;
     out.raw("buffer_bytes", show_bytes(limits.buffer_bytes))?;
+    out.raw("unread_bytes", show_bytes(limits.unread_bytes))?;
 
     let timeouts = &config.timeouts;
     out.section("[timeouts]", "timeouts.".into())?;
@@ -91,6 +94,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.duration("drain", timeouts.drain)?;
     out.duration("upstream_connect", timeouts.upstream_connect)?;
     out.duration("tcp_user", timeouts.tcp_user)?;
+    out.duration("unread", timeouts.unread)?;
 
     out.section("[log]", "log.".into())?;
     out.word("format", config.log.format)?;
@@ -100,7 +104,12 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         out.section("[[window]]", format!("window.{index}."))?;
         write_window(window, out)?;
     }
-    Ok(())
+    let windows = about_bytes(warnings::windows_bytes(config));
+    writeln!(
+        out.text,
+        "\n# memory when full: all windows {windows}, connections at most {} (limits.memory)",
+        about_bytes(limits.memory)
+    )
 }
 
 fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result {
@@ -108,11 +117,14 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.string("name", &rules.name)?;
     out.string("vhost", window.vhost.as_str())?;
     out.string("exchange", window.exchange.as_str())?;
-    out.string("id", show_id(&rules.id))?;
+    out.raw("id", show_id(&rules.id))?;
     out.word("scope", rules.scope)?;
     match window.auto {
         true => out.string("capacity", "auto")?,
         false => out.raw("capacity", limits.capacity)?,
+    }
+    if !window.auto {
+        writeln!(out.text, "# takes {} when it is full", about_bytes(warnings::window_bytes(window)))?;
     }
     out.raw("weight", window.weight)?;
     out.duration("ttl", limits.ttl)?;
@@ -128,4 +140,17 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
         out.string("forward_to", exchange)?;
     }
     out.word("confirms", rules.confirms)
+}
+
+/// Writes a size for people, with three digits.
+pub(super) fn about_bytes(bytes: usize) -> String {
+    let units = [(1_usize << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => {
+            let amount = bytes as f64 / unit as f64;
+            let places = if amount < 10.0 { 2 } else { usize::from(amount < 100.0) };
+            format!("{amount:.places$} {name}")
+        }
+        None => format!("{bytes} B"),
+    }
 }

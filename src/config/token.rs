@@ -5,9 +5,10 @@
 //! secret is ever shown.
 
 use super::problem::Wrong;
+use std::ffi::OsString;
 use std::fmt;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use subtle::ConstantTimeEq;
 
 /// Bytes. A shorter token can be guessed.
@@ -20,6 +21,32 @@ const MAKE: &str = "make one with: openssl rand -hex 32";
 const LONGEST_DIGEST_SECRET: usize = 256;
 /// How to make a digest's secret.
 const MAKE_DIGEST_SECRET: &str = "make one with: openssl rand -hex 16";
+
+/// Where systemd puts the files of `LoadCredential=`. A path may begin with it.
+const CREDENTIALS: &str = "${CREDENTIALS_DIRECTORY}";
+
+/// Returns the path that a text names. `${CREDENTIALS_DIRECTORY}` at its beginning is the folder that systemd has made for
+/// this service. No other variable is replaced.
+pub(super) fn path(text: &str) -> Result<PathBuf, Wrong> {
+    path_in(text, std::env::var_os("CREDENTIALS_DIRECTORY"))
+}
+
+fn path_in(text: &str, credentials: Option<OsString>) -> Result<PathBuf, Wrong> {
+    let Some(rest) = text.strip_prefix(CREDENTIALS) else { return Ok(PathBuf::from(text)) };
+    let folder = credentials.filter(|folder| !folder.is_empty()).ok_or_else(|| {
+        Wrong::new(
+            format!("is {text:?}, but the variable CREDENTIALS_DIRECTORY is not set"),
+            "systemd sets it for a unit with LoadCredential= (see config/hapax.service); elsewhere, write the path of the file",
+        )
+    })?;
+    match rest.strip_prefix('/') {
+        Some(name) => Ok(PathBuf::from(folder).join(name)),
+        None => Err(Wrong::new(
+            format!("is {text:?}, which names no file"),
+            format!("write a file's name behind it, as in \"{CREDENTIALS}/hapax.admin.token\""),
+        )),
+    }
+}
 
 /// The token that the admin listener asks for.
 #[derive(Clone)]
@@ -135,10 +162,14 @@ fn read_private<T>(
     otherwise: &str,
 ) -> Result<T, Wrong> {
     let unreadable = |error: std::io::Error| {
-        Wrong::new(
-            format!("names {}, which can't be read: {error}", path.display()),
-            format!("name a file that this user can read and that holds the {what} alone; {make}"),
-        )
+        let fix = if error.kind() == std::io::ErrorKind::PermissionDenied {
+            format!(
+                "name a file that this user can read; a unit of systemd with DynamicUser gets a copy of its own by LoadCredential=, and finds it at \"{CREDENTIALS}/hapax.admin.token\" (see config/hapax.service)"
+            )
+        } else {
+            format!("name a file that this user can read and that holds the {what} alone; {make}")
+        };
+        Wrong::new(format!("names {}, which can't be read: {error}", path.display()), fix)
     };
     let (text, shared) = read_secret(path).map_err(unreadable)?;
     let secret = parse(&text).map_err(|wrong| Wrong {
@@ -230,6 +261,18 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn systemds_folder_is_found() {
+        let folder = || Some(OsString::from("/run/credentials/hapax.service"));
+        let token = "${CREDENTIALS_DIRECTORY}/hapax.admin.token";
+        let found = PathBuf::from("/run/credentials/hapax.service/hapax.admin.token");
+        assert_eq!(path_in(token, folder()), Ok(found));
+        assert_eq!(path_in("/etc/${HOME}", folder()), Ok(PathBuf::from("/etc/${HOME}")));
+        assert!(path_in(token, None).is_err_and(|wrong| wrong.fix.contains("LoadCredential=")));
+        assert!(path_in("${CREDENTIALS_DIRECTORY}", folder()).is_err());
+        assert!(path_in("${CREDENTIALS_DIRECTORY}x", folder()).is_err());
+    }
 
     #[test]
     fn an_access_list_for_one_user_names_no_group() {

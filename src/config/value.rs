@@ -1,10 +1,12 @@
 //! Parses single values: the meaning of a TOML value or of a flag's text, or what to write instead.
 
 use super::UpstreamAddress;
+use super::number;
 use super::problem::Wrong;
 use super::raw::type_name;
 use hapax_core::window::set::Pattern;
-use hapax_core::wire::IdSource;
+use hapax_core::wire::properties::PARTS_MAX;
+use hapax_core::wire::{IdPart, IdSource};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as SerdeError, StrDeserializer};
 use std::net::SocketAddr;
@@ -39,39 +41,60 @@ pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
     }
 }
 
-/// Parses an integer within bounds.
+/// Parses a list of users' names.
+pub(super) fn names(value: &DeValue<'_>) -> Result<Vec<String>, Wrong> {
+    let fix = "write a list of names in quotes, as in [\"guest\"], or [] for none";
+    let DeValue::Array(items) = value else {
+        return Err(Wrong::new(format!("is {}, but must be a list", type_name(value)), fix));
+    };
+    let name = |item: &toml::Spanned<DeValue<'_>>| match item.get_ref() {
+        DeValue::String(name) if !name.is_empty() => Ok(name.to_string()),
+        DeValue::String(_) => Err(Wrong::new("has an empty name in it", fix)),
+        other => Err(Wrong::new(format!("has {} in it, but must be a list of names", type_name(other)), fix)),
+    };
+    items.iter().map(name).collect()
+}
+
+/// Parses a count within bounds: an integer, or a string as [`number::count`] reads it.
 pub(super) fn count(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<usize, Wrong> {
-    let fix = format!("write a number from {} to {}", bounds.start(), bounds.end());
+    let fix = format!(
+        "write a number from {} to {}, as in 2000000, \"500k\" or \"1.5M\"",
+        bounds.start(),
+        bounds.end()
+    );
     match value {
         DeValue::Integer(integer) => {
             within(i128::from_str_radix(integer.as_str(), integer.radix()).ok(), integer, bounds, fix)
         }
-        other => Err(Wrong::new(format!("is {}, but must be an integer", type_name(other)), fix)),
+        DeValue::String(text) => match number::count(text) {
+            Some(count) => within(Some(count.into()), &format_args!("{text:?}"), bounds, fix),
+            None => Err(Wrong::new(format!("is {text:?}, which is no count"), fix)),
+        },
+        other => Err(Wrong::new(format!("is {}, but must be a whole number", type_name(other)), fix)),
     }
 }
 
 /// Parses a number of ids within bounds. Returns `None` for `"auto"`.
 pub(super) fn capacity(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<Option<usize>, Wrong> {
-    let fix =
-        format!("write a number from {} to {} without quotes, or \"auto\"", bounds.start(), bounds.end());
     match value {
         DeValue::String(text) if text == "auto" => Ok(None),
-        DeValue::String(text) => Err(Wrong::new(format!("is {text:?}, which is no capacity"), fix)),
-        other => count(other, bounds).map(Some),
+        other => count(other, bounds)
+            .map(Some)
+            .map_err(|wrong| Wrong { fix: format!("{}, or \"auto\"", wrong.fix), ..wrong }),
     }
 }
 
 /// Parses bytes: an integer, or a string with a unit.
 pub(super) fn bytes(value: &DeValue<'_>, bounds: RangeInclusive<usize>) -> Result<usize, Wrong> {
     let fix = format!(
-        "write a number of bytes from {} to {}, or a string with a unit, as in \"256KiB\" or \"16MiB\"",
+        "write a number of bytes from {} to {}, or a string with a unit, as in \"256KiB\", \"16MiB\" or \"16MB\"",
         bounds.start(),
         bounds.end()
     );
     match value {
         DeValue::Integer(_) => count(value, bounds).map_err(|wrong| Wrong { fix, ..wrong }),
-        DeValue::String(text) => match parse_bytes(text) {
-            Some(size) => within(Some(size), &format_args!("{text:?}"), bounds, fix),
+        DeValue::String(text) => match number::size(text) {
+            Some(size) => within(Some(size.into()), &format_args!("{text:?}"), bounds, fix),
             None => Err(Wrong::new(format!("is {text:?}, which is no size"), fix)),
         },
         other => Err(Wrong::new(format!("is {}, but must be a size", type_name(other)), fix)),
@@ -107,24 +130,6 @@ fn within(
     }
 }
 
-/// Parses a size such as `16MiB`, `256 KiB`, `1GB` or `4096`.
-fn parse_bytes(text: &str) -> Option<i128> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(digits)?;
-    let unit: i128 = match unit.trim() {
-        "" | "B" => 1,
-        "kB" | "KB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    number.replace('_', "").parse::<i128>().ok()?.checked_mul(unit)
-}
-
 /// Writes a size in the largest unit that divides it. [`bytes()`] reads it back.
 pub(super) fn show_bytes(bytes: usize) -> String {
     [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
@@ -133,31 +138,28 @@ pub(super) fn show_bytes(bytes: usize) -> String {
         .map_or_else(|| bytes.to_string(), |(unit, name)| format!("\"{}{name}\"", bytes / unit))
 }
 
-/// Parses a duration as `humantime` writes it: `30s`, `10m`, `1h 30m`.
+/// Parses a duration within bounds: a string as [`number::duration`] reads it, or a number of seconds.
 pub(super) fn duration(value: &DeValue<'_>, bounds: RangeInclusive<Duration>) -> Result<Duration, Wrong> {
     let show = |duration: &Duration| humantime::format_duration(*duration).to_string();
     let (min, max) = (show(bounds.start()), show(bounds.end()));
-    let fix =
-        format!("write a duration from {min} to {max} with its unit, as in \"30s\", \"10m\" or \"1h 30m\"");
+    let fix = format!(
+        "write a duration from {min} to {max}, as in \"30s\", \"10m\" or \"1h 30m\"; a number without a unit counts seconds"
+    );
     let text = match value {
-        DeValue::String(text) => text,
-        DeValue::Integer(number) => {
-            return Err(Wrong::new(
-                format!("is {number}, without a unit"),
-                format!("if you mean seconds, write \"{number}s\""),
-            ));
-        }
+        DeValue::String(text) => text.to_string(),
+        DeValue::Integer(integer) if integer.radix() == 10 => integer.as_str().to_owned(),
+        DeValue::Float(float) => float.as_str().to_owned(),
         other => return Err(Wrong::new(format!("is {}, but must be a duration", type_name(other)), fix)),
     };
-    match humantime::parse_duration(text) {
-        Ok(duration) if duration < *bounds.start() => {
+    match number::duration(&text) {
+        Some(duration) if duration < *bounds.start() => {
             Err(Wrong::new(format!("is {text:?}, below the minimum of {min}"), fix))
         }
-        Ok(duration) if duration > *bounds.end() => {
+        Some(duration) if duration > *bounds.end() => {
             Err(Wrong::new(format!("is {text:?}, above the maximum of {max}"), fix))
         }
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(Wrong::new(format!("is {text:?}, which is no duration ({error})"), fix)),
+        Some(duration) => Ok(duration),
+        None => Err(Wrong::new(format!("is {text:?}, which is no duration"), fix)),
     }
 }
 
@@ -250,17 +252,6 @@ fn masked(url: &str) -> String {
     format!("\"{scheme}***@{host}\"")
 }
 
-/// Parses a filter for log lines, as `tracing_subscriber` reads it.
-pub(super) fn log_level(text: &str) -> Result<String, Wrong> {
-    match tracing_subscriber::EnvFilter::builder().parse(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(Wrong::new(
-            format!("is {text:?}, which is no log filter ({error})"),
-            "write error, warn, info, debug or trace, or one per target, as in \"info,hapax::net=debug\"",
-        )),
-    }
-}
-
 /// Parses a window's name, which is a metric label and part of a URL.
 pub(super) fn name(text: &str) -> Result<String, Wrong> {
     let begins_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -284,16 +275,42 @@ pub(super) fn pattern(text: &str) -> Result<Pattern, Wrong> {
     })
 }
 
-/// Parses where the id is.
-pub(super) fn id(text: &str) -> Result<IdSource, Wrong> {
-    let fix = "write \"message-id\", \"correlation-id\", \"header:NAME\" or \"body\"";
-    match text.split_once(':') {
-        None if text == "message-id" => Ok(IdSource::MessageId),
-        None if text == "correlation-id" => Ok(IdSource::CorrelationId),
-        None if text == "body" => Ok(IdSource::Body),
-        Some(("header", name)) if (1..=SHORTSTR_MAX).contains(&name.len()) => {
-            Ok(IdSource::Header(name.into()))
+/// Parses where the id is: a text, or a list of texts for an id of several parts.
+pub(super) fn id(value: &DeValue<'_>) -> Result<IdSource, Wrong> {
+    let DeValue::Array(items) = value else {
+        return id_source(text(value, "message-id")?);
+    };
+    let parts = items.iter().map(|item| id_part(text(item.get_ref(), "message-id")?));
+    let mut parts = parts.collect::<Result<Vec<_>, Wrong>>()?;
+    let twice =
+        parts.iter().enumerate().find(|(n, part)| parts.iter().take(*n).any(|before| before == *part));
+    match twice.map(|(_, part)| part.to_string()) {
+        Some(part) => Err(Wrong::new(format!("has {part:?} twice"), "name each part once")),
+        None if parts.len() > PARTS_MAX => {
+            Err(Wrong::new(format!("has {} parts", parts.len()), format!("name {PARTS_MAX} parts at most")))
         }
+        None if parts.len() > 1 => Ok(IdSource::Parts(parts.into())),
+        None => parts.pop().map(IdSource::from).ok_or_else(|| {
+            Wrong::new("is an empty list", "name at least one part, as in [\"message-id\", \"header:type\"]")
+        }),
+    }
+}
+
+fn id_source(text: &str) -> Result<IdSource, Wrong> {
+    if text == "body" { Ok(IdSource::Body) } else { id_part(text).map(IdSource::from) }
+}
+
+fn id_part(text: &str) -> Result<IdPart, Wrong> {
+    let fix =
+        "write \"message-id\", \"correlation-id\", \"header:NAME\" or \"body\", or a list of the first three";
+    match text.split_once(':') {
+        None if text == "message-id" => Ok(IdPart::MessageId),
+        None if text == "correlation-id" => Ok(IdPart::CorrelationId),
+        None if text == "body" => Err(Wrong::new(
+            "has \"body\" in a list, but a body can only be an id as a whole",
+            "write id = \"body\" alone, or leave it out of the list",
+        )),
+        Some(("header", name)) if (1..=SHORTSTR_MAX).contains(&name.len()) => Ok(IdPart::Header(name.into())),
         Some(("header", _)) => {
             Err(Wrong::new(format!("is {text:?}, but a header's name has 1 to {SHORTSTR_MAX} bytes"), fix))
         }
@@ -301,13 +318,11 @@ pub(super) fn id(text: &str) -> Result<IdSource, Wrong> {
     }
 }
 
-/// Writes an id source so that [`id`] reads it back.
-pub(super) fn show_id(id: &IdSource) -> String {
+/// Writes an id source as TOML, so that [`id`] reads it back.
+pub(super) fn show_id(id: &IdSource) -> toml::Value {
     match id {
-        IdSource::MessageId => "message-id".into(),
-        IdSource::CorrelationId => "correlation-id".into(),
-        IdSource::Header(name) => format!("header:{name}"),
-        IdSource::Body => "body".into(),
+        IdSource::Parts(parts) => parts.iter().map(IdPart::to_string).collect::<Vec<_>>().into(),
+        one => one.to_string().into(),
     }
 }
 
@@ -331,27 +346,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
-        let table = [
-            ("0", Some(0)),
-            ("4096", Some(4096)),
-            ("4_096 B", Some(4096)),
-            ("256KiB", Some(262_144)),
-            ("16 MiB", Some(16 << 20)),
-            ("1GB", Some(1_000_000_000)),
-            ("", None),
-            ("MiB", None),
-            ("-1", None),
-            ("1.5MiB", None),
-            ("16mib", None),
-            ("9999999999999999999999999999999999999999", None),
-            ("99999999999999999999999999999999GiB", None),
-        ];
-        for (text, bytes) in table {
-            assert_eq!(parse_bytes(text), bytes, "{text:?}");
-        }
+    fn a_size_is_read_back() {
         for bytes in [0, 1, 1023, 1024, 1 << 20, (1 << 20) + 1, 3 << 30] {
-            assert_eq!(parse_bytes(show_bytes(bytes).trim_matches('"')), Some(bytes as i128));
+            assert_eq!(number::size(show_bytes(bytes).trim_matches('"')), Some(bytes as u64));
         }
     }
 

@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! event ── text ([`plain`]) ──┐
-//!       └─ JSON ([`escape`]) ─┴─ sink: bounded, in memory ── its own thread ── stderr
+//!       └─ JSON ([`json`]) ──┴─ sink: bounded, in memory ── its own thread ── stderr
 //! ```
 //!
 //! A thread that logs never waits. If nobody reads the pipe, lines are lost, but the relay goes on. Lost lines are
 //! counted ([`lost`]), and the log says how many there were as soon as it can be written again.
 
 mod escape;
+mod json;
 mod plain;
 mod sink;
 
@@ -18,6 +19,7 @@ pub(crate) use escape::{is_hidden, json};
 
 use crate::config::{LogFormat, LogSettings};
 use escape::Escaped;
+use json::JsonLine;
 use plain::Plain;
 use sink::Sink;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -104,7 +106,7 @@ where
         LogFormat::Json => true,
     };
     if json {
-        Box::new(builder.json().flatten_event(true).with_writer(Escaped(writer)).finish())
+        Box::new(builder.event_format(JsonLine).with_writer(Escaped(writer)).finish())
     } else {
         Box::new(builder.fmt_fields(Plain).with_writer(writer).finish())
     }

@@ -82,3 +82,59 @@ fn json_keeps_the_value() {
         (&FORGED.into(), &FORGED.into(), &FORGED.into())
     );
 }
+
+/// Reads a JSON object whose keys are all different. (serde_json takes the last of two.)
+fn strictly(line: &str) -> Vec<(String, serde_json::Value)> {
+    use serde::de::{Deserializer as _, MapAccess, Visitor};
+    struct Pairs;
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = Vec<(String, serde_json::Value)>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut pairs: Self::Value = Vec::new();
+            while let Some((key, value)) = map.next_entry::<String, serde_json::Value>()? {
+                assert!(pairs.iter().all(|(other, _)| *other != key), "{key} twice");
+                pairs.push((key, value));
+            }
+            Ok(pairs)
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(line);
+    let pairs = reader.deserialize_map(Pairs).expect(line);
+    reader.end().expect(line);
+    pairs
+}
+
+#[test]
+fn json_has_each_key_once_and_numbers_are_numbers() {
+    let line = logged(LogFormat::Json, false, || {
+        tracing::warn!(
+            level = "high",
+            target = 7,
+            timestamp = true,
+            message_ = "m",
+            r#type = 0.5,
+            nan = f64::NAN,
+            small = -3_i64,
+            big = u64::MAX,
+            "{}",
+            "told"
+        );
+    });
+    let pairs = strictly(&line);
+    let keys: Vec<&str> = pairs.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys[..3], ["timestamp", "level", "target"], "{line}");
+    let value = |key: &str| {
+        &pairs.iter().find(|(other, _)| other == key).unwrap_or_else(|| panic!("{key} in {line}")).1
+    };
+    assert_eq!((value("level"), value("level_")), (&"WARN".into(), &"high".into()));
+    assert_eq!(
+        (value("target_"), value("timestamp_"), value("type")),
+        (&7.into(), &true.into(), &0.5.into())
+    );
+    assert_eq!((value("message"), value("message_")), (&"told".into(), &"m".into()));
+    assert_eq!((value("small"), value("big")), (&(-3).into(), &u64::MAX.into()));
+    assert!(value("nan").is_null());
+}

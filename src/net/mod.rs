@@ -5,6 +5,7 @@
 //! [`side`] is one socket with its two bounded buffers. [`connections`] lists the open connections. [`slots`] decides who
 //! may connect, [`memory`] who may be read from, and [`log_limiter`] limits the log lines that a stranger can cause.
 
+mod bad_headers;
 mod connections;
 mod log_limiter;
 mod memory;
@@ -39,6 +40,11 @@ pub struct Relay {
     pub connect_timeout: Duration,
     /// bytes that may wait to be written in one direction before reading for that direction stops
     pub buffer_bytes: usize,
+    /// bytes that may wait for a client that does not read while Hapax needs the broker's answers; at least
+    /// `buffer_bytes`
+    pub unread_bytes: usize,
+    /// how long a client may read nothing after that, while it has more to say
+    pub unread_timeout: Duration,
     /// the most client connections at a time
     pub max_connections: usize,
     /// the most client connections from one address
@@ -61,6 +67,9 @@ struct LogLimiters {
     refused: LogLimiter,
     unreachable: LogLimiter,
     conflict: LogLimiter,
+    unread: LogLimiter,
+    bad_header: LogLimiter,
+    login: LogLimiter,
 }
 
 impl Relay {
@@ -69,8 +78,14 @@ impl Relay {
     pub async fn serve(self: Arc<Self>, listener: TcpListener, mut draining: watch::Receiver<bool>) {
         let slots = ConnectionSlots::new(self.max_connections, self.connections_per_address);
         let limiter = || LogLimiter::new(now());
-        let log_limiters =
-            Arc::new(LogLimiters { refused: limiter(), unreachable: limiter(), conflict: limiter() });
+        let log_limiters = Arc::new(LogLimiters {
+            refused: limiter(),
+            unreachable: limiter(),
+            login: limiter(),
+            unread: limiter(),
+            bad_header: limiter(),
+            conflict: limiter(),
+        });
         let mut acceptor = Acceptor::new(listener, "listen");
         let mut connections = JoinSet::new();
         let orders = draining.clone();

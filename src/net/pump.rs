@@ -2,16 +2,18 @@
 //!
 //! [`Pump::carry_out`] holds every side effect of a session. The pump stops reading from one side while the other side
 //! can't be written to: a slow consumer stops the reading from the broker, and a blocked broker stops the reading from
-//! the publisher.
+//! the publisher. A client that publishes and does not read must not stop itself by that: see `Session::reading`.
 
 use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::memory::Holding;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
-use super::{LogLimiters, Relay, now};
+use super::{LogLimiters, Relay, bad_headers, now};
 use bytes::Bytes;
+use hapax_core::session::{Output, Queued, Reading, Room, Session};
 use hapax_core::session::{Output, Session, Sighted, Sighting};
 use hapax_core::window::OnConflict;
+use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -58,7 +60,9 @@ pub(super) async fn run(
         client_eof_told: false,
         upstream_eof_told: false,
         share: None,
+        stall: None,
         deadline: None,
+        drained: false,
         read_while_due: 0,
         now,
     };
@@ -82,6 +86,15 @@ enum Wake {
     Drain,
 }
 
+/// A time in which neither side is read from, because the client does not read.
+#[derive(Clone, Copy)]
+struct Stall {
+    /// When the connection is closed for that.
+    until: Instant,
+    /// Bytes that were written to the client when it began.
+    written: u64,
+}
+
 struct Pump<'a> {
     relay: &'a Relay,
     log_limiters: &'a LogLimiters,
@@ -101,8 +114,12 @@ struct Pump<'a> {
     upstream_eof_told: bool,
     /// The connection's share of the memory limit, if the connection holds more than that now.
     share: Option<usize>,
+    /// The client does not read, and so nothing goes on.
+    stall: Option<Stall>,
     /// The earliest timeout, as of the last wait.
     deadline: Option<Instant>,
+    /// The process is about to end, and the session knows it.
+    drained: bool,
     /// Bytes read from the upstream since that timeout became due.
     read_while_due: u64,
     now: Instant,
@@ -110,20 +127,21 @@ struct Pump<'a> {
 
 impl Pump<'_> {
     async fn run(mut self, mut draining: watch::Receiver<bool>) {
-        let mut drained = false;
         loop {
             self.carry_out();
             self.refuse_stuck();
+            self.end_if_stalled();
             self.drop_closed_sockets().await;
             self.note();
             self.on_login();
+            self.on_refused_login();
             if self.session.is_over()
                 && self.client.is_none()
                 && matches!(self.upstream, UpstreamSocket::None)
             {
                 return;
             }
-            let wake = self.wait(&mut draining, drained).await;
+            let wake = self.wait(&mut draining).await;
             self.now = now();
             // Read the upstream's answers first, whatever woke the task: if a timeout were handled before an answer
             // that has already arrived, the publish would count as in doubt. Then handle timeouts, then the reason for
@@ -147,7 +165,7 @@ impl Pump<'_> {
                     self.session.handle_upstream_eof(self.now);
                 }
                 Wake::Drain => {
-                    drained = true;
+                    self.drained = true;
                     self.session.handle_drain(self.now);
                 }
             }
@@ -195,16 +213,34 @@ impl Pump<'_> {
         }
     }
 
+    /// Counts and logs a login that the session has refused because of the client's address.
+    fn on_refused_login(&mut self) {
+        let Some(refused) = self.session.take_refused_login() else { return };
+        self.relay.stats.login_refused();
+        let Some(left_out) = self.log_limiters.login.happened(self.now) else { return };
+        let (peer, mechanism) = (self.peer, &refused.mechanism);
+        match refused.user {
+            Some(user) => {
+                tracing::warn!(%peer, user = &*user, mechanism = &**mechanism, left_out, "login refused: this user may log in from this host only (loopback_users)");
+            }
+            None => {
+                tracing::warn!(%peer, mechanism = &**mechanism, left_out, "login refused: this mechanism does not show the user, who may be one of loopback_users; loopback_users = [] allows it");
+            }
+        }
+    }
+
     /// Waits until a socket is ready, the dial ends, mail arrives, a timeout is due, memory is free again, or the
     /// drain begins.
-    async fn wait(&mut self, draining: &mut watch::Receiver<bool>, drained: bool) -> Wake {
+    async fn wait(&mut self, draining: &mut watch::Receiver<bool>) -> Wake {
         if self.owes_eof() {
             return Wake::Sockets;
         }
         let (reading_client, reading_upstream) = (self.reading_client, self.reading_upstream);
+        let drained = self.drained;
         let mailbox = self.session.mailbox().clone();
         let deadlines = [
             self.session.poll_timeout(),
+            self.stall.map(|stall| stall.until),
             self.client.as_ref().and_then(Side::deadline),
             match &self.upstream {
                 UpstreamSocket::Open(side) => side.deadline(),
@@ -333,6 +369,7 @@ impl Pump<'_> {
                 Output::CloseUpstream => self.close_upstream(),
                 Output::CutUpstream => self.cut_upstream(),
                 Output::Sighted(sighting) => self.log_sighting(&sighting),
+                Output::BadHeader(header) => self.log_bad_header(header),
             }
         }
         if let Some(side) = &mut self.client {
@@ -354,7 +391,10 @@ impl Pump<'_> {
             self.apply_back_pressure();
         }
         if let Some(side) = self.client.take_if(|side| side.is_done(self.now)) {
-            if matches!(self.upstream, UpstreamSocket::None) && self.session.is_over() {
+            if self.drained {
+                // The client has answered `connection.close`, or has had the time to.
+                drop(side);
+            } else if matches!(self.upstream, UpstreamSocket::None) && self.session.is_over() {
                 // The future holds a read buffer. In a box, that buffer does not enlarge the task of every connection.
                 Box::pin(side.farewell()).await;
             } else {
@@ -369,20 +409,32 @@ impl Pump<'_> {
     /// Refuses held publishes that would never leave memory, because the client is not read from while it holds too
     /// much.
     fn refuse_stuck(&mut self) {
+        let Some(share) = self.share else { return };
         let memory = self.session.memory();
-        let has_more = |share: &usize| memory.stuck > *share || (memory.spare > 0 && memory.held > *share);
-        if let Some(share) = self.share.filter(has_more) {
-            self.session.handle_memory_pressure(share, self.now);
+        // If nothing else can become less, all that is held has to fit into the share, and not only what is stuck.
+        let queued = self.client.as_ref().map_or(0, Side::queued) + self.upstream_queued();
+        let rest = if queued == 0 && self.session.unresolved() == 0 {
+            self.held().saturating_sub(memory.stuck + memory.spare)
+        } else {
+            0
+        };
+        let room = share.saturating_sub(rest);
+        if memory.stuck > room || (memory.spare > 0 && memory.held > share) {
+            self.session.handle_memory_pressure(room, self.now);
             self.carry_out();
         }
     }
 
-    /// Reports how much memory the connection holds. Returns its share of the limit if it holds too much.
-    fn report_memory(&mut self) -> Option<usize> {
-        let memory = self.session.memory();
+    /// Returns the bytes that the connection holds.
+    fn held(&self) -> usize {
         let client = self.client.as_ref().map_or(0, Side::memory);
         let upstream = if let UpstreamSocket::Open(side) = &self.upstream { side.memory() } else { 0 };
-        let share = self.holding.report(memory.held + client + upstream, memory.frame);
+        self.session.memory().held + client + upstream
+    }
+
+    /// Reports how much memory the connection holds. Returns its share of the limit if it holds too much.
+    fn report_memory(&mut self) -> Option<usize> {
+        let share = self.holding.report(self.held(), self.session.memory().frame);
         let tight = self.holding.is_tight();
         if let Some(side) = &mut self.client {
             side.set_short_reads(tight);
@@ -393,25 +445,24 @@ impl Pump<'_> {
         share
     }
 
-    /// Applies back-pressure. A side is read only while the other side's write queue has room. The client is read only
-    /// while the connection holds no more memory than it may.
+    /// Applies back-pressure. The session says which side may be read from. The client is read only while the connection
+    /// holds no more memory than it may.
     fn apply_back_pressure(&mut self) {
         self.share = self.report_memory();
-        let room = self.relay.buffer_bytes.min(self.share.unwrap_or(usize::MAX));
-        let client_has_room = self.client.as_ref().is_none_or(|side| side.queued() < room);
-        let upstream_has_room = match &self.upstream {
-            UpstreamSocket::Open(side) => side.queued() < room,
-            UpstreamSocket::None | UpstreamSocket::Dialing(_) => true,
+        let queued =
+            Queued { client: self.client.as_ref().map_or(0, Side::queued), upstream: self.upstream_queued() };
+        let room = Room {
+            buffer: self.relay.buffer_bytes.min(self.share.unwrap_or(usize::MAX)),
+            unread: self.share.is_none().then_some(self.relay.unread_bytes),
         };
-        let within = self.share.is_none();
-        let reading_client = self.session.wants_client() && client_has_room && upstream_has_room && within;
-        if reading_client != self.reading_client {
-            self.reading_client = reading_client;
-            self.session.handle_reading_client(reading_client, self.now);
+        let Reading { client, upstream } = self.session.reading(queued, room);
+        if client != self.reading_client {
+            self.reading_client = client;
+            self.session.handle_reading_client(client, self.now);
         }
-        if client_has_room != self.reading_upstream {
-            self.reading_upstream = client_has_room;
-            self.session.handle_reading_upstream(client_has_room, self.now);
+        if upstream != self.reading_upstream {
+            self.reading_upstream = upstream;
+            self.session.handle_reading_upstream(upstream, self.now);
         }
     }
 
@@ -438,6 +489,51 @@ impl Pump<'_> {
             left_out = left_out + sighting.left_out,
             "same id, other content: the body is not the one that was stored under this id"
         );
+    }
+
+    /// Returns the bytes that wait to be written to the upstream.
+    fn upstream_queued(&self) -> usize {
+        match &self.upstream {
+            UpstreamSocket::Open(side) => side.queued(),
+            UpstreamSocket::None | UpstreamSocket::Dialing(_) => 0,
+        }
+    }
+
+    /// Closes a connection that has stood still for `unread_timeout`: the client has sent more than was read from it,
+    /// and nothing can be read from either side before the client reads.
+    fn end_if_stalled(&mut self) {
+        // Outcomes give memory back, too, as long as there are some to come.
+        let waits_for_client =
+            !self.reading_upstream || self.share.is_some() && self.session.unresolved() == 0;
+        let stands_still =
+            !self.reading_client && waits_for_client && self.upstream_queued() < self.relay.buffer_bytes;
+        let Some(side) = self.client.as_ref().filter(|_| stands_still) else {
+            self.stall = None;
+            return;
+        };
+        let (_, written) = side.totals();
+        let patience = self.relay.unread_timeout;
+        let stall = self.stall.filter(|stall| stall.written == written);
+        let over = stall.is_some_and(|stall| self.now >= stall.until);
+        if over && (side.has_unread() || !side.inbox.is_empty()) {
+            let unread = side.queued();
+            self.stall = None;
+            self.relay.stats.closed_unread();
+            if let Some(left_out) = self.log_limiters.unread.happened(self.now) {
+                let unresolved = self.session.unresolved();
+                tracing::warn!(peer = %self.peer, unread, unresolved, left_out, "connection closed: the client publishes, but does not read (timeouts.unread)");
+            }
+            self.session.handle_unread(unread, patience, self.now);
+            self.carry_out();
+            return;
+        }
+        self.stall = stall.filter(|_| !over).or(Some(Stall { until: self.now + patience, written }));
+    }
+
+    /// Logs that the client means something by a header that can't be understood.
+    fn log_bad_header(&self, header: BadHeader) {
+        let Some(left_out) = self.log_limiters.bad_header.happened(self.now) else { return };
+        bad_headers::warn(header, self.peer, &self.session, left_out);
     }
 
     fn write_client(&mut self, bytes: Bytes) {

@@ -241,6 +241,9 @@ impl Side {
 
     /// Writes as much as the socket accepts. A write error stops writing, not reading.
     pub(super) fn flush(&mut self) {
+        if self.ended {
+            self.drop_queue();
+        }
         while !self.queue.is_empty() && !self.ended {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let mut count = 0;
@@ -256,9 +259,7 @@ impl Side {
                 }
                 Err(_) => {
                     self.write_failed = true;
-                    self.queue.clear();
-                    self.queued = 0;
-                    self.copied = 0;
+                    self.drop_queue();
                 }
             }
         }
@@ -268,6 +269,13 @@ impl Side {
                 self.queue = VecDeque::new();
             }
         }
+    }
+
+    /// Drops the bytes that wait to be written: nobody reads them.
+    fn drop_queue(&mut self) {
+        self.queue.clear();
+        self.queued = 0;
+        self.copied = 0;
     }
 
     /// Copies the short slices of the queue, so that they no longer keep the large buffers alive that they were read

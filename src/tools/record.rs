@@ -71,14 +71,9 @@ fn window_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Seconds as a number, or a duration with its unit.
+/// A duration between a millisecond and a day.
 fn seconds(text: &str) -> Result<Duration, String> {
-    let span = match text.parse::<f64>() {
-        Ok(seconds) => {
-            Duration::try_from_secs_f64(seconds).map_err(|_| "write seconds, as in 600".to_owned())?
-        }
-        Err(_) => parse_duration(text)?,
-    };
+    let span = parse_duration(text)?;
     match span.as_secs_f64() {
         0.001..=86_400.0 => Ok(span),
         _ => Err("it must lie between 0.001 s and a day".to_owned()),

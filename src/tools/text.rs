@@ -4,6 +4,7 @@
 //! are they could move its cursor, recolour it, or turn a line around; so everything that comes from the relay goes through
 //! [`clean`] (text) or [`json`] (documents) first.
 
+use crate::config::number;
 use crate::log::is_hidden;
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -235,32 +236,22 @@ impl Share {
     }
 }
 
-/// `10000`, `10k`, `1.5M`, `2G`.
+/// Parses a count of at least 1, as [`number::count`] reads it.
 pub(crate) fn parse_count(text: &str) -> Result<usize, String> {
-    let wrong = || "write a number from 1 on, as in 250000, 250k or 1.5M".to_owned();
-    let text = text.trim();
-    let (number, unit) = match text.char_indices().next_back() {
-        Some((place, 'k' | 'K')) => (text.get(..place).unwrap_or_default(), 1e3),
-        Some((place, 'M')) => (text.get(..place).unwrap_or_default(), 1e6),
-        Some((place, 'G')) => (text.get(..place).unwrap_or_default(), 1e9),
-        _ => (text, 1.0),
-    };
-    let number: f64 = number.replace('_', "").parse().map_err(|_| wrong())?;
-    let count = (number * unit).round();
-    // As the configuration's bound for `capacity`.
-    if !(1.0..=4e9).contains(&count) {
-        return Err("it must lie between 1 and 4,000,000,000".to_owned());
+    let count = number::count(text).ok_or(number::COUNT)?;
+    // As the configuration's bound for `capacity`, and more than any test needs.
+    match usize::try_from(count) {
+        Ok(count @ 1..=4_000_000_000) => Ok(count),
+        _ => Err("it must lie between 1 and 4,000,000,000".to_owned()),
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies between 1 and 4e9")]
-    Ok(count as usize)
 }
 
-/// `30s`, `1m 30s`, `2h`; longer than nothing.
+/// Parses a duration that is longer than nothing, as [`number::duration`] reads it.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text.trim()) {
-        Ok(Duration::ZERO) => Err("it must be longer than nothing".to_owned()),
-        Ok(duration) => Ok(duration),
-        Err(_) => Err("write a duration with its unit, as in 500ms, 30s, 10m or 1h 30m".to_owned()),
+    match number::duration(text) {
+        Some(Duration::ZERO) => Err("it must be longer than nothing".to_owned()),
+        Some(duration) => Ok(duration),
+        None => Err(number::DURATION.to_owned()),
     }
 }
 

@@ -17,7 +17,11 @@ const BINARY: Option<&str> = option_env!("CARGO_BIN_EXE_hapax");
 pub struct Relay {
     leash: Leash,
     upstream: SocketAddr,
+    /// the status of `/readyz` once it has started
+    ready: u16,
     listen: SocketAddr,
+    /// Listens on every interface, not on the loopback alone.
+    is_open: bool,
     admin: SocketAddr,
     child: Option<Child>,
     log: Arc<Mutex<Vec<String>>>,
@@ -27,11 +31,27 @@ pub struct Relay {
 impl Relay {
     /// Starts it before the broker at `upstream`, with this TOML as its config file (`""`: without one).
     pub fn start(upstream: SocketAddr, config: &str) -> Relay {
+        Relay::started(upstream, config, (false, 200))
+    }
+
+    /// Starts it before an address where nothing listens.
+    pub fn start_without_broker(upstream: SocketAddr) -> Relay {
+        Relay::started(upstream, "", (false, 503))
+    }
+
+    /// As [`Relay::start`], and it listens on every interface.
+    pub fn open(upstream: SocketAddr, config: &str) -> Relay {
+        Relay::started(upstream, config, (true, 200))
+    }
+
+    fn started(upstream: SocketAddr, config: &str, (is_open, ready): (bool, u16)) -> Relay {
         let port = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
         let mut relay = Relay {
             leash: Leash::new("relay").unwrap(),
             upstream,
+            ready,
             listen: port(),
+            is_open,
             admin: port(),
             child: None,
             log: Arc::default(),
@@ -49,8 +69,9 @@ impl Relay {
         self.kill9();
         let binary = BINARY.expect("there is no hapax binary: HAPAX_E2E_DIRECT=1 tests the tests");
         let mut command = Command::new(binary);
+        let ip = if self.is_open { Ipv4Addr::UNSPECIFIED.into() } else { self.listen.ip() };
         command
-            .args(["--listen", &self.listen.to_string()])
+            .args(["--listen", &SocketAddr::new(ip, self.listen.port()).to_string()])
             .args(["--upstream", &format!("amqp://{}", self.upstream)])
             .args(["--admin", &self.admin.to_string()]);
         let config = self.leash.folder().join("hapax.toml");
@@ -63,10 +84,10 @@ impl Relay {
         self.follow(child.stdout.take().unwrap());
         self.follow(child.stderr.take().unwrap());
         self.child = Some(child);
-        wait::until("/readyz of the relay says 200", wait::PATIENCE, || {
+        wait::until("/readyz of the relay says what it should", wait::PATIENCE, || {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             assert_eq!(ended, None, "the relay ended at once:\n{}", self.log());
-            matches!(http::get(self.admin, "/readyz"), Ok((200, _))).then_some(())
+            http::get(self.admin, "/readyz").is_ok_and(|(status, _)| status == self.ready).then_some(())
         });
     }
 

@@ -153,6 +153,25 @@ impl Site {
         }
     }
 
+    /// The process of a queue does nothing until [`Site::resume`]: it stores nothing, so the broker acks nothing.
+    pub fn suspend(&self, queue: &str) {
+        self.sys(queue, "suspend");
+    }
+
+    pub fn resume(&self, queue: &str) {
+        self.sys(queue, "resume");
+    }
+
+    fn sys(&self, queue: &str, what: &str) {
+        let vhost = &self.vhost;
+        self.rabbit
+            .eval(&format!(
+                "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{vhost}\">>, queue, <<\"{queue}\">>)), \
+                 ok = sys:{what}(amqqueue:get_pid(Q))."
+            ))
+            .unwrap();
+    }
+
     pub fn metrics(&self) -> Metrics {
         self.relay().metrics()
     }

@@ -28,7 +28,7 @@ const THREADS: usize = 2;
 const CHILD: &str = "HAPAX_TEST_BUDGET_ENGINE";
 /// The allocator gives unused pages back after ten real seconds. The child's ten minutes take about eight real seconds,
 /// so its allocator waits for less in the same proportion.
-const DECAY: (&str, &str) = ("_RJEM_MALLOC_CONF", "dirty_decay_ms:150,muzzy_decay_ms:0");
+pub(crate) const DECAY: (&str, &str) = ("_RJEM_MALLOC_CONF", "dirty_decay_ms:150,muzzy_decay_ms:0");
 
 #[expect(clippy::disallowed_methods, reason = "one base instant; the tests count from there")]
 fn base() -> Instant {

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The binary with this command line and nothing of Hapax in its environment.
-fn hapax(args: &[&str]) -> Command {
+pub(super) fn hapax(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hapax"));
     for name in ["CONFIG", "LISTEN", "UPSTREAM", "ADMIN", "ADMIN_TOKEN", "LOG"] {
         command.env_remove(format!("HAPAX_{name}"));
@@ -16,13 +16,13 @@ fn hapax(args: &[&str]) -> Command {
     command
 }
 
-fn run(command: &mut Command) -> (Option<i32>, String, String) {
+pub(super) fn run(command: &mut Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("started");
     (status.code(), String::from_utf8(stdout).expect("UTF-8"), String::from_utf8(stderr).expect("UTF-8"))
 }
 
 /// A child that is killed at the end of its test.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -212,7 +212,7 @@ fn now() -> Instant {
 }
 
 /// Asks until there is an answer.
-fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(super) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = now() + DEADLINE;
     loop {
         if let Some(answer) = ask() {
@@ -224,7 +224,7 @@ fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The whole answer of the admin listener.
-fn http(port: u16, method: &str, path: &str) -> Option<String> {
+pub(super) fn http(port: u16, method: &str, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(DEADLINE)).ok()?;
     write!(
@@ -249,13 +249,13 @@ fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     (reader, writer)
 }
 
-fn terminate(child: &Child) {
+pub(super) fn terminate(child: &Child) {
     let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
     assert!(killed.success());
 }
 
 /// Ended with this code, in time.
-fn ended(child: &mut Child) -> Option<i32> {
+pub(super) fn ended(child: &mut Child) -> Option<i32> {
     until("the end", || child.try_wait().expect("waited")).code()
 }
 

@@ -2,8 +2,8 @@
 
 use hapax::config::{Config, Given, LogFormat, Overrides, Problems, Secret, Source};
 use hapax_core::window::{ConfirmRule, Key, Mode, Scope};
-use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
+use hapax_core::wire::{IdPart, IdSource};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -151,7 +151,7 @@ capacity = 0
             "test.toml:3: `bogus` is not a key",
             "test.toml:5: `limits.frame_max` is 1, below the minimum of 8192",
             "test.toml:6: `limits.held_bytes` is a boolean, but must be a size",
-            "test.toml:9: window \"a\": `ttl` is \"never\", which is no duration (expected number at 0)",
+            "test.toml:9: window \"a\": `ttl` is \"never\", which is no duration",
             "test.toml:10: window \"a\": `engine` is \"redis\", which is not known",
             "test.toml:12: a window named \"a\" is there already, at test.toml:8",
             "test.toml:13: window \"a\": `capacity` is 0, below the minimum of 1",
@@ -222,6 +222,7 @@ fn every_key_arrives() {
     assert_eq!((config.limits.max_connections, config.limits.buffer_bytes), (1, 65_536));
     assert_eq!((config.limits.connections_per_address, config.limits.memory), (9, 77 << 20));
     assert_eq!(config.timeouts.tcp_user, Duration::from_secs(7));
+    assert_eq!((config.limits.unread_bytes, config.timeouts.unread), (65 << 10, Duration::from_secs(8)));
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.timeouts.upstream_connect, Duration::from_millis(1500));
     assert_eq!(config.timeouts.drain, Duration::from_secs(5400));
@@ -232,6 +233,7 @@ fn every_key_arrives() {
     assert_eq!((settings.max_unresolved, settings.held_bytes, settings.frame_max), (2, 0, 8192));
     let [window, second] = config.windows.as_slice() else { panic!("{:?}", config.windows) };
     assert_eq!(window.rules.id, IdSource::Header("x-dedup: odd".into()));
+    assert_eq!(second.rules.id.to_string(), "correlation-id, header:a, header:b=c");
     assert_eq!((window.rules.scope, window.rules.confirms), (Scope::Vhost, ConfirmRule::ClientOnly));
     assert_eq!(window.rules.forward_to.as_deref(), Some("back\"ing"));
     assert_eq!((window.limits.capacity, window.limits.mode), (7, Mode::Observe));
@@ -241,6 +243,27 @@ fn every_key_arrives() {
     assert_eq!((window.auto, second.auto, second.weight), (false, true, 3));
     assert!((300_000..1_500_000).contains(&second.limits.capacity), "{}", second.limits.capacity);
     assert!(window.vhost.matches(b"test-1") && !window.vhost.matches(b"/"));
+}
+
+#[test]
+fn a_preset_says_where_the_id_is_and_check_shows_it() {
+    let text = "[[window]]\nname = \"tasks\"\npreset = \"celery\"\n";
+    let loaded = Config::parse(Some("test.toml"), text, &Overrides::default()).expect("valid");
+    let headers = ["id", "task", "retries", "replaced_task_nesting"];
+    let expected = IdSource::Parts(headers.map(|name| IdPart::Header(name.into())).into());
+    assert_eq!(loaded.config.windows[0].rules.id, expected);
+    let shown = loaded.to_toml();
+    let line = shown.lines().find(|line| line.starts_with("id = ")).expect("a line");
+    let id = "id = [\"header:id\", \"header:task\", \"header:retries\", \"header:replaced_task_nesting\"]";
+    assert!(line.starts_with(id) && line.ends_with("# file, line 3"), "{line}");
+    assert_eq!(parse(&shown), loaded.config);
+}
+
+#[test]
+fn a_list_of_one_is_as_a_text() {
+    let id = |id: &str| parse(&format!("[[window]]\nname = \"a\"\nid = {id}")).windows[0].rules.id.clone();
+    assert_eq!(id("[\"message-id\"]"), IdSource::MessageId);
+    assert_eq!(id("[\"header:a\"]"), id("\"header:a\""));
 }
 
 fn token(text: &str) -> Overrides {

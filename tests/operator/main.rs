@@ -22,10 +22,13 @@ mod dashboard;
 mod e2e;
 #[path = "../../core/tests/support/ground.rs"]
 mod ground;
+mod log_lines;
+mod memory;
 mod metrics;
 mod pressure_story;
 mod tenants;
 mod terminal;
+mod unit;
 
 /// The program's own allocator: a test that measures resident memory measures what the program would take.
 #[global_allocator]

@@ -214,9 +214,14 @@ fn a_window_too_small_says_so_and_is_mended_while_publishers_go_on() {
     };
 
     // 1. It is too small, and says so: level, coverage, log.
-    let pressed = operator.until("critical, and hundreds of retries have escaped", |window| {
-        window["level"] == "critical" && number(window, "escaped_duplicates") >= 400.0
-    });
+    let pressed = operator.until(
+        "critical, hundreds of retries have escaped, and there was a TTL of traffic to judge by",
+        |window| {
+            window["level"] == "critical"
+                && number(window, "escaped_duplicates") >= 400.0
+                && window["recommended_capacity"].is_u64()
+        },
+    );
     println!("pressed: {pressed:#}");
     let coverage = number(&pressed, "coverage");
     let really = TOO_SMALL as f64 / 400.0 / TTL.as_secs_f64();

@@ -14,9 +14,11 @@
 mod chaos;
 mod clients;
 mod clients_lapin;
+mod closes;
 #[path = "../e2e/mod.rs"]
 mod e2e;
 mod ground;
 mod hostile;
+mod identity;
 mod points;
 mod record_first;

@@ -7,20 +7,25 @@
 //! Lock order: the window's lock, then a stripe's ledger or the trend, then the ages.
 
 use super::ages::Ages;
+use super::budget::plan::capacity_for;
 use super::distinct::Distinct;
-use super::facts::{Facts, GhostFacts, Level, Publishes};
-use super::ghost::{FINGERPRINT_BITS, SLOTS};
+use super::facts::{Bound, Facts, GhostFacts, Level, Publishes};
 use super::layout::{InForce, STRIPES};
+use super::log;
+use super::missing::{self, Missing};
+use super::room::{Place, Room};
 use super::scopes::Scopes;
 use super::stripe::{Ledger, Stripe};
 use super::trend::{Totals, Trend, interval};
+use super::warmth::{FlushFlag, Warming, Warmth};
 use super::whatif::Sampler;
-use crate::window::engine::Stamp;
+use crate::window::engine::{MOST_IDS, Stamp};
 use crate::window::{
     CacheAligned, Claim, Event, EvictionCause, ForgetCause, Inspect, Key, Limits, Listener, Origin,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -54,12 +59,21 @@ pub struct Accounting {
     is_busy: AtomicBool,
     trend: Mutex<Trend>,
     what_if: Sampler,
+    flushed: FlushFlag,
+    warmth: Mutex<Warmth>,
+    missing: Missing,
+    place: Place,
 }
 
 impl Accounting {
-    /// Creates the accounting, all zero.
+    /// Creates the accounting, all zero, of a process that may use any amount of memory.
     pub fn new() -> Accounting {
         Accounting::default()
+    }
+
+    /// Creates the accounting, all zero, of a process that may use this much memory.
+    pub fn within(room: &Arc<Room>) -> Accounting {
+        Accounting { place: Place::new(Arc::clone(room)), ..Accounting::default() }
     }
 
     /// Returns the verdicts *fresh*, including promotions: publishes that were forwarded because the window said so.
@@ -178,12 +192,15 @@ impl Accounting {
             forgotten: by_cause(ForgetCause::ALL, ForgetCause::name, |cause| self.forgotten(cause)),
             evictions: by_cause(EvictionCause::ALL, EvictionCause::name, |cause| self.evicted(cause)),
             escaped_duplicates: totals.escaped,
+            escaped_duplicates_about: self.sum(Ledger::escaped_about),
+            missing_ids: self.missing.facts(self.missing_counts(&totals)),
             ghost: self.ghost(),
             entries: entries.map(|count| count as u64),
             in_flight: window.in_flight().map(|count| count as u64),
             capacity: capacity.map(|count| count as u64),
             ttl_seconds: ttl.as_secs_f64(),
             bytes: (window.bytes() + self.bytes()) as u64,
+            store_bytes: window.store_bytes() as u64,
             hit_ratio: hit_ratio(&totals),
             distinct: self.distinct.facts(now),
             top_scopes: self.scopes.lock().top(),
@@ -195,7 +212,7 @@ impl Accounting {
         {
             facts.oldest_seconds = window.oldest(now).map(|age| age.as_secs_f64());
         }
-        self.tell_ages(&mut facts);
+        self.tell_ages(&mut facts, self.warming(window, now));
         self.tell_trend(&mut facts, window, now);
         facts.what_if = self.what_if.facts(facts.bytes_per_id, resolved(&totals));
         facts
@@ -211,6 +228,9 @@ impl Accounting {
         let (totals, ttl, capacity) = (self.totals(), window.ttl(), window.capacity());
         // The curve needs a capacity to compare with. A window without a capacity has no curve.
         limits.into_iter().for_each(|limits| self.what_if.tick(limits, now, resolved(&totals)));
+        let counts = self.missing_counts(&totals);
+        self.missing.tick(counts, now);
+        let state = self.state(self.warming(window, now), counts);
         let before = {
             let mut trend = self.trend.lock();
             trend.step(now, totals, ttl);
@@ -225,10 +245,27 @@ impl Accounting {
                 }
                 lately > 0
             };
-            trend.gauge.measure(pressure, is_early, interval(ttl), now)
+            trend.gauge.measure(pressure, is_early, state, interval(ttl), now)
         };
         if let Some(before) = before {
-            log(&window.rules().name, before, &self.facts(window, now));
+            log::change(&window.rules().name, before, &self.facts(window, now));
+        }
+    }
+
+    fn warming(&self, window: &dyn Inspect, now: Instant) -> Warming {
+        self.warmth.lock().follow(window.mode(), window.ttl(), self.flushed.take(), now)
+    }
+
+    fn missing_counts(&self, totals: &Totals) -> missing::Counts {
+        missing::Counts { no_id: self.no_id(), judged: totals.fresh + totals.duplicate + self.republished() }
+    }
+
+    /// Returns the level of a window that is not pressed.
+    fn state(&self, warming: Warming, counts: missing::Counts) -> Level {
+        match self.missing.facts(counts).is_blind() {
+            true => Level::Blind,
+            false if !warming.left.is_zero() => Level::Warming,
+            false => Level::Ok,
         }
     }
 
@@ -243,42 +280,74 @@ impl Accounting {
     }
 
     fn ghost(&self) -> GhostFacts {
-        let (keys, capacity) =
-            (self.sum(|ledger| ledger.ghost.keys() as u64), self.sum(|l| l.ghost.capacity() as u64));
-        let load = if capacity > 0 { keys as f64 / capacity as f64 } else { 0.0 };
-        GhostFacts {
-            keys,
-            capacity,
-            dropped: self.sum(|ledger| ledger.ghost.dropped()),
+        let mut facts = GhostFacts {
+            capacity: (self.in_force.layout(self.place.room()).most * STRIPES) as u64,
             bits_per_key: u32::BITS,
-            false_positive_rate: load * SLOTS as f64 / f64::from(1_u32 << FINGERPRINT_BITS),
+            watched: 1.0,
+            ..GhostFacts::default()
+        };
+        for stripe in &*self.stripes {
+            let ledger = stripe.ledger();
+            let ghost = &ledger.ghost;
+            facts.keys += ghost.keys() as u64;
+            facts.dropped += ghost.dropped();
+            facts.bytes += ghost.bytes() as u64;
+            facts.watched = facts.watched.min(1.0 / f64::from(1_u32 << ghost.level()));
+            facts.false_positive_rate += ghost.mistakes() / STRIPES as f64;
         }
+        facts
     }
 
-    fn tell_ages(&self, facts: &mut Facts) {
+    fn tell_ages(&self, facts: &mut Facts, warming: Warming) {
         facts.age_at_eviction = self.ages.lock().facts();
         facts.effective_seconds = facts.age_at_eviction.p50_seconds.unwrap_or(facts.ttl_seconds);
+        if !warming.left.is_zero() {
+            facts.warming_seconds = warming.left.as_secs_f64();
+            facts.effective_seconds = facts.effective_seconds.min(warming.kept.as_secs_f64());
+        }
         let coverage = facts.effective_seconds / facts.ttl_seconds;
         facts.coverage = if coverage < 1.0 { coverage } else { 1.0 };
     }
 
     fn tell_trend(&self, facts: &mut Facts, window: &dyn Inspect, now: Instant) {
-        // The memory of the curve does not grow with the ids.
-        let grows = facts.bytes.saturating_sub(self.what_if.bytes() as u64);
         facts.bytes_per_id = match (facts.entries, facts.capacity) {
             (Some(entries), Some(capacity)) if entries >= FILLED as u64 && entries >= capacity / 4 => {
-                grows as f64 / entries as f64
+                facts.store_bytes as f64 / entries as f64
             }
             _ => window.bytes_per_id(),
         };
         let trend = self.trend.lock();
         facts.rates = trend.rates();
-        let capacity = window.capacity();
-        facts.pressure = capacity.map(|capacity| trend.pressure(window.ttl(), capacity));
-        facts.recommended_capacity = capacity.and_then(|_| trend.recommended(window.ttl()));
+        let (capacity, ttl) = (window.capacity(), window.ttl());
+        facts.pressure = capacity.map(|capacity| trend.pressure(ttl, capacity));
+        facts.arrived = rounded(trend.arrived(ttl));
         facts.level = trend.level();
         facts.level_history = trend.gauge.history(now);
-        facts.recommended_bytes = facts.recommended_capacity.map(|ids| bytes_of(ids, facts.bytes_per_id));
+        if capacity.is_some() {
+            facts.recommended_from = trend.seen(ttl);
+            if let Some(wanted) = trend.recommended(ttl) {
+                self.recommend(wanted, facts, window);
+            }
+        }
+    }
+
+    /// Recommends a capacity that the relay and its machine can have.
+    fn recommend(&self, wanted: u64, facts: &mut Facts, window: &dyn Inspect) {
+        // What the window takes beside its ids. A window that is large enough has no ghost.
+        let beside = facts.bytes.saturating_sub(facts.store_bytes).saturating_sub(facts.ghost.bytes);
+        let cost = |capacity: usize| {
+            window.store_bytes_at(capacity).saturating_add(usize::try_from(beside).unwrap_or(usize::MAX))
+        };
+        let memory = self.place.room().memory();
+        let most = if memory == usize::MAX { usize::MAX } else { capacity_for(&cost, memory) };
+        let ids = usize::try_from(wanted).unwrap_or(usize::MAX).min(most).min(MOST_IDS);
+        facts.recommended_bound = match ids {
+            ids if ids as u64 == wanted => None,
+            MOST_IDS => Some(Bound::Maximum),
+            _ => Some(Bound::Memory),
+        };
+        facts.recommended_capacity = Some(ids as u64);
+        facts.recommended_bytes = Some(cost(ids) as u64);
     }
 
     /// Returns the bytes of the accounting itself on the heap.
@@ -292,6 +361,7 @@ impl Accounting {
             + self.scopes.lock().bytes()
             + self.trend.lock().bytes()
             + self.what_if.bytes()
+            + self.missing.bytes()
     }
 
     fn sum(&self, what: impl Fn(&Ledger) -> u64) -> u64 {
@@ -300,7 +370,7 @@ impl Accounting {
 
     /// Applies all journals. If `now` is given, also removes keys from the ghosts that have expired by then.
     fn apply_journal(&self, now: Option<Stamp>) {
-        let layout = self.in_force.layout();
+        let layout = self.in_force.layout(self.place.room());
         for stripe in &*self.stripes {
             stripe.write(|ledger| {
                 let now = now.unwrap_or(ledger.last());
@@ -326,7 +396,7 @@ impl Accounting {
             _ => return,
         };
         if is_full {
-            ledger.apply_journal(self.in_force.layout(), now, &self.ages);
+            ledger.apply_journal(self.in_force.layout(self.place.room()), now, &self.ages);
         }
     }
 
@@ -362,7 +432,8 @@ impl Accounting {
     }
 
     fn flush(&self) {
-        let layout = self.in_force.layout();
+        self.flushed.raise();
+        let layout = self.in_force.layout(self.place.room());
         self.stripes.iter().for_each(|stripe| stripe.write(|ledger| ledger.flush(layout, &self.ages)));
     }
 }
@@ -422,6 +493,14 @@ impl Listener for Accounting {
         self.in_force.set(limits);
     }
 
+    fn wants_names(&self) -> bool {
+        self.missing.wants_names()
+    }
+
+    fn names(&self, names: &[&[u8]]) {
+        self.missing.sample(names);
+    }
+
     fn wants_origin(&self, claim: Claim) -> bool {
         let Claim::Digest(key) = claim;
         !self.is_busy.load(Relaxed) || key.spread().is_multiple_of(SAMPLE)
@@ -456,32 +535,8 @@ fn hit_ratio(totals: &Totals) -> Option<f64> {
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
-fn bytes_of(ids: u64, each: f64) -> u64 {
-    (ids as f64 * each) as u64
-}
-
-fn log(window: &str, before: Level, facts: &Facts) {
-    let Facts {
-        level, pressure, coverage, escaped_duplicates: escaped, recommended_capacity, capacity, ..
-    } = facts;
-    // Without a capacity, the level never changes.
-    let (Some(pressure), Some(capacity)) = (pressure, *capacity) else { return };
-    let recommended = recommended_capacity.unwrap_or(capacity);
-    let (pressure, coverage) = (format_args!("{pressure:.2}"), format_args!("{coverage:.2}"));
-    match level {
-        Level::Critical if before < *level => tracing::warn!(
-            window, %pressure, %coverage, escaped, capacity, recommended,
-            "the window is too small: ids are forgotten before their TTL is over; set its capacity to the recommended one"
-        ),
-        Level::High if before < *level => tracing::warn!(
-            window, %pressure, %coverage, escaped, capacity, recommended,
-            "the window is nearly too small for its traffic; raise its capacity to the recommended one"
-        ),
-        _ => tracing::info!(
-            window, %pressure, %coverage, escaped, capacity, recommended, level = ?level,
-            "the pressure on the window has fallen"
-        ),
-    }
+fn rounded(value: f64) -> u64 {
+    value.round() as u64
 }
 
 #[derive(Debug, Default)]

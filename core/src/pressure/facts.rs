@@ -18,6 +18,10 @@ pub enum Level {
     /// pressure below 0.8, no early evictions
     #[default]
     Ok,
+    /// younger than its TTL: duplicates of what was published before are not known
+    Warming,
+    /// most publishes carry no id: their duplicates can't be seen
+    Blind,
     /// pressure from 0.8 on: it is nearly too small
     High,
     /// ids are evicted before their TTL is over: it is too small
@@ -49,8 +53,14 @@ pub struct Facts {
     pub forgotten: BTreeMap<String, u64>,
     /// seen ids removed, by cause
     pub evictions: BTreeMap<String, u64>,
-    /// duplicates that got through because their id was evicted early
+    /// duplicates that got through because their id was evicted early: those that were counted
     pub escaped_duplicates: u64,
+    /// about how many duplicates got through so: `escaped_duplicates`, and an estimate of those that could not be watched
+    #[serde(default)]
+    pub escaped_duplicates_about: u64,
+    /// publishes without an id, lately
+    #[serde(default)]
+    pub missing_ids: MissingIds,
     /// the ids that are watched for escaping duplicates
     pub ghost: GhostFacts,
     /// ids remembered, including expired ones that were not swept yet; absent if the window can't know
@@ -66,7 +76,10 @@ pub struct Facts {
     pub ttl_seconds: f64,
     /// memory that the window and its accounting take
     pub bytes: u64,
-    /// memory per remembered id; the engine's own figure while the window is nearly empty
+    /// memory of the remembered ids: the part of `bytes` that grows with them
+    #[serde(default)]
+    pub store_bytes: u64,
+    /// memory per remembered id: `store_bytes` / `entries`; the engine's own figure while the window is nearly empty
     pub bytes_per_id: f64,
     /// rates of the last seconds
     pub rates: Rates,
@@ -81,13 +94,26 @@ pub struct Facts {
     /// fresh ids per second × TTL / capacity: above 1, ids are forgotten early; absent without a capacity
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pressure: Option<f64>,
-    /// how long an id is really remembered now
+    /// how long an id is really remembered now; for a window that is younger than its TTL, no longer than its age
     pub effective_seconds: f64,
     /// effective window / TTL, at most 1
     pub coverage: f64,
-    /// ids that the window should have room for; null before there was traffic
+    /// how long it takes until the window is as old as its TTL; 0 if it is. Until then, duplicates of what was published
+    /// before it began get through and are not counted
+    #[serde(default)]
+    pub warming_seconds: f64,
+    /// new ids that arrived within the last TTL
+    #[serde(default)]
+    pub arrived: u64,
+    /// ids that the window should have room for; null before there was a TTL of traffic
     pub recommended_capacity: Option<u64>,
-    /// memory that the recommended capacity would take
+    /// for what share of a TTL the traffic was seen so far, at most 1; the recommendation begins at 1
+    #[serde(default)]
+    pub recommended_from: f64,
+    /// what keeps the recommendation below what the traffic needs; null if nothing does
+    #[serde(default)]
+    pub recommended_bound: Option<Bound>,
+    /// memory that a full window of the recommended capacity would take
     pub recommended_bytes: Option<u64>,
     /// the level of eviction pressure
     pub level: Level,
@@ -104,6 +130,36 @@ impl Facts {
     pub fn full(&self) -> Option<f64> {
         Some(self.entries? as f64 / self.capacity?.max(1) as f64)
     }
+}
+
+/// Why no larger capacity is recommended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Bound {
+    /// the memory that the process may use
+    Memory,
+    /// the most ids that a window can have
+    Maximum,
+}
+
+/// The publishes without an id of the last one to two minutes. Nothing is known about their duplicates.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct MissingIds {
+    /// their share of all publishes that were asked for an id; null without any
+    pub share: Option<f64>,
+    /// how many there were
+    pub publishes: u64,
+    /// which headers and properties they carry instead, from a sample: the most frequent ones first, at most five
+    pub headers: Vec<HeaderShare>,
+}
+
+/// A header or property of publishes without an id.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct HeaderShare {
+    /// its name as the publisher wrote it, cut off after 64 bytes; properties have AMQP's names
+    pub name: String,
+    /// the share of the publishes without an id that carry it
+    pub share: f64,
 }
 
 /// Publishes since the start, by verdict.
@@ -131,8 +187,14 @@ pub struct GhostFacts {
     pub keys: u64,
     /// the most keys that can be watched
     pub capacity: u64,
-    /// keys that found no room; their escaping duplicates are not counted
+    /// keys that found no room; what they let through is only estimated
     pub dropped: u64,
+    /// the share of the keys that is watched now: 1, unless there are more than there is room for
+    #[serde(default)]
+    pub watched: f64,
+    /// memory that the watched keys take; included in the window's `bytes`
+    #[serde(default)]
+    pub bytes: u64,
     /// bits of memory per key
     pub bits_per_key: u32,
     /// the largest share of fresh publishes that may count as escaped duplicates by mistake

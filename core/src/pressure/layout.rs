@@ -1,6 +1,7 @@
 //! The settings of a window that the accounting needs while it counts: the capacity, the TTL, and whether duplicates
 //! renew ids. They determine the layout of the ghost.
 
+use super::room::Room;
 use crate::window::engine::Stamp;
 use crate::window::{Key, Limits};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -8,11 +9,12 @@ use std::time::Duration;
 
 /// The number of stripes. It is the number of locks among which the window divides its keys.
 pub(super) const STRIPES: usize = Key::LOCKS;
-/// The ghost has room for this many times the window's capacity.
-const GHOST_FACTOR: usize = 4;
-/// The least number of slots in a stripe's part of the ghost; it takes 128 KiB for all stripes. A small window under
-/// heavy traffic needs the count of escaped duplicates most, and four times a small capacity would be too few slots.
-const GHOST_LEAST: usize = 1024;
+/// The memory that the ghost may take for each id of the window's capacity: four slots. The process may allow less, see
+/// [`Room::ghost_share`].
+const GHOST_BYTES_PER_ID: usize = 4 * size_of::<u32>();
+/// The ghost of every window may take this much, however small the window is. A small window under heavy traffic needs
+/// the count of escaped duplicates most.
+pub(super) const GHOST_LEAST: usize = 1 << 20;
 
 /// The settings in force. They are rarely written, and are read each time that a journal is applied.
 #[derive(Debug)]
@@ -29,14 +31,9 @@ impl Default for InForce {
     }
 }
 
-/// Returns the slots of a stripe's part of the ghost, for a window of this capacity.
-fn slots(capacity: usize) -> usize {
-    (capacity.saturating_mul(GHOST_FACTOR) / STRIPES).max(GHOST_LEAST)
-}
-
-/// Returns the bytes of the whole ghost, for a window of this capacity.
+/// Returns the most bytes that the whole ghost takes, for a window of this capacity.
 pub(super) fn ghost_bytes(capacity: usize) -> usize {
-    slots(capacity).saturating_mul(STRIPES * size_of::<u32>())
+    capacity.saturating_mul(GHOST_BYTES_PER_ID).max(GHOST_LEAST)
 }
 
 impl InForce {
@@ -46,20 +43,20 @@ impl InForce {
         self.refresh.store(limits.refresh_on_duplicate, Relaxed);
     }
 
-    pub(super) fn layout(&self) -> GhostLayout {
+    pub(super) fn layout(&self, room: &Room) -> GhostLayout {
         let capacity = usize::try_from(self.capacity.load(Relaxed)).unwrap_or(usize::MAX);
-        let slots = slots(capacity);
+        let most = ghost_bytes(capacity).min(room.ghost_share()).max(GHOST_LEAST);
         // The length of a tick is a power of two, to avoid a division. A TTL is 512 to 1024 ticks.
         let shift = (self.ttl.load(Relaxed) / 1024).max(1).next_power_of_two().ilog2();
-        GhostLayout { slots, shift, refresh: self.refresh.load(Relaxed) }
+        GhostLayout { most: most / STRIPES / size_of::<u32>(), shift, refresh: self.refresh.load(Relaxed) }
     }
 }
 
 /// The layout of a stripe's part of the ghost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GhostLayout {
-    /// keys that it has room for
-    pub(super) slots: usize,
+    /// the most slots that all its tables may have together
+    pub(super) most: usize,
     /// a tick is 2 to the power of `shift` nanoseconds
     shift: u32,
     /// whether a duplicate renews its id, see [`Limits`]
@@ -76,10 +73,15 @@ impl GhostLayout {
         Stamp(tick.saturating_mul(1 << self.shift))
     }
 
-    /// Returns true if a table of this layout also serves for the other one: both differ by at most a factor of two.
+    /// Returns true if a table of this layout also serves for the other one: the ticks differ by at most a factor of
+    /// two.
     pub(super) fn serves(self, other: GhostLayout) -> bool {
-        let sizes = self.slots <= other.slots * 2 && other.slots <= self.slots * 2;
-        sizes && self.shift.abs_diff(other.shift) <= 1
+        self.shift.abs_diff(other.shift) <= 1
+    }
+
+    /// Returns the ticks of a TTL, or more.
+    pub(super) fn lifetime(self) -> u64 {
+        1024
     }
 }
 

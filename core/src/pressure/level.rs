@@ -1,4 +1,5 @@
-//! The level of eviction pressure and its history. It rises at once, and falls only after a calm interval.
+//! The level of a window and its history. The level of eviction pressure rises at once, and falls only after a calm
+//! interval. A lower level may stand for a window that is not pressed but not well, either: it is warming, or blind.
 
 use super::facts::{Level, LevelChange};
 use std::collections::VecDeque;
@@ -15,6 +16,8 @@ const HISTORY: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
     level: Level,
+    /// the level of eviction pressure alone
+    pressed: Level,
     /// since when the level could be lower
     calm: Option<Instant>,
     history: VecDeque<(Instant, Level)>,
@@ -25,29 +28,18 @@ impl Gauge {
         self.level
     }
 
-    /// Updates the level with a new measurement. Returns the previous level if it has changed.
+    /// Updates the level with a new measurement. `state` is the level without any pressure. Returns the previous level if it
+    /// has changed.
     pub(super) fn measure(
         &mut self,
         pressure: f64,
         is_early: bool,
+        state: Level,
         interval: Duration,
         now: Instant,
     ) -> Option<Level> {
-        let high = if self.level == Level::Ok { HIGH } else { CALM };
-        let target = match pressure {
-            _ if is_early => Level::Critical,
-            pressure if pressure >= high => Level::High,
-            _ => Level::Ok,
-        };
-        if target >= self.level {
-            self.calm = None;
-        } else {
-            let since = *self.calm.get_or_insert(now);
-            if now.saturating_duration_since(since) < interval {
-                return None;
-            }
-            self.calm = None;
-        }
+        self.press(pressure, is_early, interval, now);
+        let target = self.pressed.max(state);
         if target == self.level {
             return None;
         }
@@ -56,6 +48,25 @@ impl Gauge {
         }
         self.history.push_back((now, target));
         Some(std::mem::replace(&mut self.level, target))
+    }
+
+    fn press(&mut self, pressure: f64, is_early: bool, interval: Duration, now: Instant) {
+        let high = if self.pressed == Level::Ok { HIGH } else { CALM };
+        let target = match pressure {
+            _ if is_early => Level::Critical,
+            pressure if pressure >= high => Level::High,
+            _ => Level::Ok,
+        };
+        if target >= self.pressed {
+            self.calm = None;
+        } else {
+            let since = *self.calm.get_or_insert(now);
+            if now.saturating_duration_since(since) < interval {
+                return;
+            }
+            self.calm = None;
+        }
+        self.pressed = target;
     }
 
     pub(super) fn history(&self, now: Instant) -> Vec<LevelChange> {
@@ -102,7 +113,7 @@ mod tests {
         for (second, pressure, is_early, level) in script {
             let now = base + Duration::from_secs(second);
             let before = gauge.level();
-            let change = gauge.measure(pressure, is_early, INTERVAL, now);
+            let change = gauge.measure(pressure, is_early, Level::Ok, INTERVAL, now);
             assert_eq!(gauge.level(), level, "at {second} s");
             assert_eq!(change, (before != level).then_some(before), "at {second} s");
         }
@@ -112,11 +123,38 @@ mod tests {
         assert!((history[4].ago_seconds - 1.0).abs() < 1e-9);
     }
 
+    /// A window that is warming or blind is not well, and a pressed one is worse. Such a state ends without an interval of
+    /// calm: it is no measurement that varies.
+    #[test]
+    fn a_state_is_a_level_below_all_pressure() {
+        let (mut gauge, base) = (Gauge::default(), base());
+        let script = [
+            (0, 0.1, Level::Warming, Level::Warming),
+            (1, 0.1, Level::Blind, Level::Blind),
+            (2, 0.9, Level::Blind, Level::High),
+            (3, 0.1, Level::Warming, Level::High),
+            (13, 0.1, Level::Warming, Level::Warming),
+            (14, 0.75, Level::Warming, Level::Warming),
+            (15, 0.1, Level::Ok, Level::Ok),
+        ];
+        for (second, pressure, state, level) in script {
+            gauge.measure(pressure, false, state, INTERVAL, base + Duration::from_secs(second));
+            assert_eq!(gauge.level(), level, "at {second} s");
+        }
+        assert_eq!(gauge.history(base).len(), 5);
+    }
+
     #[test]
     fn the_history_is_bounded() {
         let (mut gauge, base) = (Gauge::default(), base());
         for second in 0..1000 {
-            gauge.measure(0.0, second % 2 == 0, Duration::ZERO, base + Duration::from_secs(second));
+            gauge.measure(
+                0.0,
+                second % 2 == 0,
+                Level::Ok,
+                Duration::ZERO,
+                base + Duration::from_secs(second),
+            );
         }
         assert_eq!(gauge.history(base).len(), HISTORY);
     }

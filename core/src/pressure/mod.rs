@@ -11,14 +11,19 @@ pub mod facts;
 mod ghost;
 mod layout;
 mod level;
+mod log;
+mod missing;
+mod room;
 mod scopes;
 mod stripe;
 mod trend;
+mod warmth;
 pub mod whatif;
 
 pub use accounting::Accounting;
 pub use budget::Budget;
 pub use facts::{Facts, Level};
+pub use room::Room;
 
 use crate::window::Inspect;
 use std::sync::Arc;

@@ -71,6 +71,8 @@ pub(super) struct Ledger {
     pub(super) committed_in_doubt: u64,
     pub(super) evicted: [u64; EvictionCause::ALL.len()],
     escaped: u64,
+    /// what `escaped` would be if all keys were watched: an estimate
+    escaped_about: u64,
     journal: Vec<Record>,
     /// the time of the last record, in case the journal is applied without a clock
     last: u64,
@@ -128,6 +130,10 @@ impl Ledger {
         self.escaped
     }
 
+    pub(super) fn escaped_about(&self) -> u64 {
+        self.escaped_about
+    }
+
     pub(super) fn early(&self) -> u64 {
         EvictionCause::ALL
             .into_iter()
@@ -181,7 +187,12 @@ impl Ledger {
                 good_until = self.ghost.good_until(layout, *now);
             }
             match *what {
-                What::Committed => self.escaped += u64::from(self.ghost.holds(*spread, *now)),
+                What::Committed => {
+                    if let Some(stands_for) = self.ghost.found(*spread, *now) {
+                        self.escaped += 1;
+                        self.escaped_about += stands_for;
+                    }
+                }
                 What::EvictedEarly { until, .. } => self.ghost.insert(*spread, until, *now, layout),
                 What::Disowned => self.ghost.remove(*spread, *now),
             }

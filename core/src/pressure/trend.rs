@@ -11,8 +11,6 @@ const RATES: f64 = 5.0;
 /// The history of the demand covers this many TTLs, and has [`PARTS`] samples per TTL.
 const SPAN: usize = 4;
 const PARTS: usize = 64;
-/// The recommended capacity covers the demand of this share of all moments. The headroom covers the rest.
-const PERCENTILE: f64 = 0.99;
 /// The recommended capacity exceeds the need by this fraction, because the shards of an engine do not fill evenly (4 %
 /// at worst, see `window::engine::lru`) and because rates vary.
 const HEADROOM: f64 = 0.25;
@@ -49,30 +47,28 @@ pub(super) struct Trend {
     history: VecDeque<Sample>,
     /// the sample that is being collected
     open: Sample,
+    /// the begin of the first tick with traffic
+    first: Option<Instant>,
+    /// the end of the last tick, in seconds since then
+    now: f64,
+    /// the time from which on the history has all samples, in seconds since then
+    from: f64,
     interval: Option<Instant>,
     pub(super) gauge: Gauge,
 }
 
-/// A sample of the history. Time without any traffic makes no sample.
+/// A sample of the history. Time without any traffic makes no sample. Times are in seconds since the first traffic.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
-    seconds: f64,
+    begin: f64,
+    end: f64,
     ids: f64,
     repeats: f64,
-    /// the averages of both at the end of the sample
-    ids_rate: f64,
+    /// the average rate of repeats at the end
     repeats_rate: f64,
 }
 
 impl Sample {
-    fn ids_rate(&self) -> f64 {
-        self.ids_rate
-    }
-
-    fn all_rate(&self) -> f64 {
-        self.ids_rate + self.repeats_rate
-    }
-
     fn ids(&self) -> f64 {
         self.ids
     }
@@ -102,12 +98,20 @@ impl Trend {
         let constant = (ttl.as_secs_f64() / 10.0).clamp(1.0, 60.0);
         step(&mut self.demand, ids, constant);
         step(&mut self.repeats, repeats, constant);
-        self.open.seconds += seconds;
+        if ids + repeats > 0.0 {
+            self.first.get_or_insert(then);
+        }
+        let Some(first) = self.first else { return };
+        let at = |moment: Instant| moment.saturating_duration_since(first).as_secs_f64();
+        self.now = at(now);
+        if self.open.end == 0.0 {
+            self.open.begin = at(then);
+        }
+        self.open.end = self.now;
         self.open.ids += ids;
         self.open.repeats += repeats;
-        self.open.ids_rate = self.demand.value();
         self.open.repeats_rate = self.repeats.value();
-        if self.open.seconds >= ttl.as_secs_f64() / PARTS as f64 {
+        if self.open.end - self.open.begin >= ttl.as_secs_f64() / PARTS as f64 {
             self.remember();
         }
     }
@@ -117,8 +121,10 @@ impl Trend {
         if sample.ids == 0.0 {
             return;
         }
-        if self.history.len() == SPAN * PARTS {
-            self.history.pop_front();
+        if self.history.len() == SPAN * PARTS
+            && let Some(oldest) = self.history.pop_front()
+        {
+            self.from = oldest.end;
         }
         self.history.push_back(sample);
     }
@@ -151,51 +157,58 @@ impl Trend {
         self.demand() * ttl.as_secs_f64() / capacity.max(1) as f64
     }
 
-    /// Returns the recommended capacity. It is enough for the demand of almost every moment, and for the largest
-    /// number of ids that arrived within a TTL.
+    /// Returns for what share of a TTL the history goes back, at most 1. After a longer pause than a TTL it is 1: nothing
+    /// came then.
+    pub(super) fn seen(&self, ttl: Duration) -> f64 {
+        match self.first {
+            Some(_) if ttl.is_zero() => 1.0,
+            Some(_) => ((self.now - self.from) / ttl.as_secs_f64()).min(1.0),
+            None => 0.0,
+        }
+    }
+
+    /// Returns the new ids that arrived within the last TTL.
+    pub(super) fn arrived(&self, ttl: Duration) -> f64 {
+        let from = self.now - ttl.as_secs_f64();
+        self.samples().map(|sample| sample.ids * part_after(sample, from)).sum()
+    }
+
+    /// Returns the recommended capacity, once there was a TTL of traffic. It is enough for the largest number of ids that
+    /// arrived within a TTL. It counts them, and never computes them from a rate: in a burst, the rate of a second says
+    /// nothing about a TTL.
     ///
     /// A duplicate makes its id the most recently seen one. An expired id may therefore be behind ids that have not
     /// expired, and take room for up to another TTL. With `refresh_on_duplicate`, a duplicate even renews the id. Both
     /// concern at most as many ids as had a duplicate within a TTL.
     pub(super) fn recommended(&self, ttl: Duration) -> Option<u64> {
-        let ttl = ttl.as_secs_f64();
-        let ids = self.needed(ttl, Sample::ids_rate, Sample::ids);
-        let all = self.needed(ttl, Sample::all_rate, Sample::all).min(2.0 * ids);
+        let seconds = ttl.as_secs_f64();
+        let ids = self.most_within(seconds, Sample::ids);
+        // Repeats begin later than the ids that are repeated, so for them a rate counts, too. It can't exceed the ids.
+        let rate = self.samples().map(|sample| sample.repeats_rate).fold(0.0, f64::max);
+        let all = self.most_within(seconds, Sample::all).max(ids + rate * seconds).min(2.0 * ids);
         let room = (ids * AT_REST).max(all + ids * HEADROOM);
-        (ids > 0.0).then(|| round_up(room.max(LEAST)))
-    }
-
-    fn needed(&self, ttl: f64, rate: fn(&Sample) -> f64, count: fn(&Sample) -> f64) -> f64 {
-        let mut rates: Vec<f64> = self.samples().map(rate).collect();
-        rates.sort_by(f64::total_cmp);
-        let rank = (rates.len() as f64 * PERCENTILE).ceil();
-        let rate = rates.into_iter().take(whole(rank)).next_back().unwrap_or_default();
-        (rate * ttl).max(self.most_within(ttl, count))
+        (ids > 0.0 && self.seen(ttl) >= 1.0).then(|| round_up(room.max(LEAST)))
     }
 
     /// Returns the largest count within any span of `seconds`.
     fn most_within(&self, seconds: f64, count: fn(&Sample) -> f64) -> f64 {
-        let (mut most, mut sum, mut span) = (0.0_f64, 0.0, 0.0);
-        let mut tail = self.samples();
+        let (mut most, mut sum) = (0.0_f64, 0.0);
+        let mut tail = self.samples().peekable();
         for sample in self.samples() {
             sum += count(sample);
-            span += sample.seconds;
-            while span > seconds
-                && let Some(oldest) = tail.next()
-            {
-                // Only a part of the oldest sample is inside the span.
-                let over = ((span - seconds) / oldest.seconds).min(1.0);
-                most = most.max(sum - count(oldest) * over);
+            let from = sample.end - seconds;
+            while let Some(oldest) = tail.next_if(|oldest| oldest.end <= from) {
                 sum -= count(oldest);
-                span -= oldest.seconds;
             }
-            most = most.max(sum);
+            // Only a part of the oldest sample is inside the span.
+            let outside = tail.peek().map_or(0.0, |oldest| count(oldest) * (1.0 - part_after(oldest, from)));
+            most = most.max(sum - outside);
         }
         most
     }
 
     fn samples(&self) -> impl Iterator<Item = &Sample> {
-        self.history.iter().chain(Some(&self.open).filter(|open| open.seconds > 0.0))
+        self.history.iter().chain(Some(&self.open).filter(|open| open.end > open.begin))
     }
 
     pub(super) fn level(&self) -> Level {
@@ -205,6 +218,12 @@ impl Trend {
     pub(super) fn bytes(&self) -> usize {
         self.history.capacity() * size_of::<Sample>() + self.gauge.bytes()
     }
+}
+
+/// Returns the share of the sample that is after this moment.
+fn part_after(sample: &Sample, from: f64) -> f64 {
+    let all = sample.end - sample.begin;
+    if all > 0.0 { ((sample.end - from) / all).clamp(0.0, 1.0) } else { 1.0 }
 }
 
 /// Returns the length of an interval, which is what "lately" means for ages and level.
@@ -292,15 +311,31 @@ mod tests {
         };
         assert_eq!(recommended(vec![]), None);
         assert_eq!(recommended(vec![0; 50]), None);
-        assert_eq!(recommended(vec![1; 50]), Some(1000));
-        assert_eq!(recommended(vec![1000; 2]), Some(150_000));
+        assert_eq!(recommended(vec![1; 99]), None, "not for a TTL yet");
+        assert_eq!(recommended(vec![1; 100]), Some(1000));
         assert_eq!(recommended(vec![1000; 1000]), Some(150_000));
         // When traffic has ended, the recommendation stays.
         assert_eq!(recommended([vec![1000; 400], vec![0; 5000]].concat()), Some(150_000));
+        // One burst, however short, is what came and no more.
+        assert_eq!(recommended([vec![20_000], vec![0; 300]].concat()), Some(30_000));
         // There is one burst of 50,000 within each TTL.
         let bursts: Vec<u64> = (0..800).map(|second| if second % 100 == 0 { 50_000 } else { 10 }).collect();
         let recommended = recommended(bursts).unwrap();
-        assert!((75_000..=900_000).contains(&recommended), "{recommended}");
+        assert!((75_000..=110_000).contains(&recommended), "{recommended}");
+    }
+
+    #[test]
+    fn a_longer_ttl_needs_a_longer_history() {
+        let mut trend = Trend::default();
+        run(&mut trend, Duration::from_secs(64), vec![10; 1000]);
+        assert_eq!(
+            (trend.seen(Duration::from_secs(64)), trend.arrived(Duration::from_secs(64))),
+            (1.0, 640.0)
+        );
+        // 256 samples of a second.
+        assert_eq!(trend.seen(Duration::from_secs(512)), 0.5);
+        assert_eq!(trend.recommended(Duration::from_secs(512)), None);
+        assert!(trend.recommended(Duration::from_secs(250)).is_some());
     }
 
     #[test]

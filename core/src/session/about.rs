@@ -2,6 +2,7 @@
 //!
 //! The broker has checked the user once the connection is open. Nobody checks the other names. The password is never kept.
 
+use super::loopback::Login;
 use amq_protocol::protocol::connection::StartOk;
 use amq_protocol::types::AMQPValue;
 
@@ -11,7 +12,7 @@ const LONGEST: usize = 128;
 /// User, library and application of a client, as far as it has sent them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct About {
-    /// the user's name, if the mechanism shows it (PLAIN, AMQPLAIN)
+    /// the user's name, if the mechanism shows it (PLAIN, AMQPLAIN, RABBIT-CR-DEMO)
     pub user: Option<Box<str>>,
     /// the client library
     pub product: Option<Box<str>>,
@@ -34,46 +35,18 @@ impl About {
                 _ => None,
             }
         };
-        let response = start_ok.response.as_bytes();
-        let user = match start_ok.mechanism.as_str() {
-            "PLAIN" => plain_user(response),
-            "AMQPLAIN" => amqplain_user(response),
-            _ => None,
+        let user = match Login::of(start_ok.mechanism.as_str().as_bytes(), start_ok.response.as_bytes()) {
+            Login::Named(user) => Some(shown(user)),
+            Login::Elsewhere | Login::Unreadable => None,
         };
         About {
-            user: user.map(shown),
+            user,
             product: property("product"),
             version: property("version"),
             platform: property("platform"),
             connection_name: property("connection_name"),
         }
     }
-}
-
-/// Returns the user in `authzid NUL user NUL password`.
-fn plain_user(response: &[u8]) -> Option<&[u8]> {
-    let mut parts = response.split(|byte| *byte == 0);
-    let user = parts.nth(1)?;
-    // Without a third part this is no PLAIN response, and the second part may be a password.
-    parts.next().map(|_| user)
-}
-
-/// Returns the value of `LOGIN` in a table without its length. `LOGIN` and `PASSWORD` may come in any order.
-fn amqplain_user(mut rest: &[u8]) -> Option<&[u8]> {
-    while let Some((length, after)) = rest.split_first() {
-        let (key, after) = after.split_at_checked(usize::from(*length))?;
-        let (tag, after) = after.split_first()?;
-        let (length, after) = after.split_first_chunk::<4>()?;
-        let (value, after) = after.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
-        if *tag != b'S' {
-            return None;
-        }
-        if key == b"LOGIN" {
-            return Some(value);
-        }
-        rest = after;
-    }
-    None
 }
 
 /// Returns the first characters of a text.

@@ -3,12 +3,12 @@
 //! Answers are gathered and written together: the answered prefix by one `multiple`, those beyond an open tag one by one.
 //! `multiple` never passes an open tag. The tag of a stored message stays open until the window remembers its id.
 
+use super::by_tag::ByTag;
 use super::confirms::ClientTag;
 use super::unremembered::{Deadline, Outstanding};
 use crate::window::Committed;
 use crate::wire::{ChannelId, emit};
 use bytes::BytesMut;
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,16 +17,12 @@ enum Slot {
     Open,
     Acked,
     Nacked,
-    /// written already, behind an open tag
-    Answered,
 }
 
-/// The tags of one client that are not answered, or lie behind one that is not.
+/// The tags of one client whose answers are not written.
 #[derive(Debug)]
 pub(super) struct Answers {
-    /// The tag of `slots.front()`.
-    first: u64,
-    slots: VecDeque<Slot>,
+    slots: ByTag<Slot>,
     /// Tags that have an answer which is not written yet. Those from `committing` on may still be open: they are acked
     /// when their commit is done.
     due: Vec<ClientTag>,
@@ -40,8 +36,7 @@ pub(super) struct Answers {
 impl Answers {
     pub(super) fn new() -> Answers {
         Answers {
-            first: 1,
-            slots: VecDeque::new(),
+            slots: ByTag::new(),
             due: Vec::new(),
             committing: 0,
             unremembered: Outstanding::default(),
@@ -49,7 +44,7 @@ impl Answers {
         }
     }
 
-    /// Returns how many tags are kept.
+    /// Returns how many tags have no answer that is written.
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.slots.len()
@@ -58,9 +53,7 @@ impl Answers {
     /// Returns the tag of the client's next publish.
     #[inline]
     pub(super) fn next_tag(&mut self) -> ClientTag {
-        let tag = ClientTag(self.first + self.slots.len() as u64);
-        self.slots.push_back(Slot::Open);
-        tag
+        ClientTag(self.slots.push(Slot::Open))
     }
 
     /// Acks the client's publish: it is stored and remembered, by itself or by another of the same id.
@@ -74,7 +67,7 @@ impl Answers {
     }
 
     fn answer(&mut self, tag: ClientTag, answer: Slot) {
-        if let Some(slot) = open(&mut self.slots, self.first, tag) {
+        if let Some(slot) = open(&mut self.slots, tag) {
             *slot = answer;
             self.due.push(tag);
         }
@@ -83,7 +76,7 @@ impl Answers {
     /// Lets the client's publish, which is stored, wait for its commit. [`Answers::committed`] acks it.
     #[inline]
     pub(super) fn await_commit(&mut self, tag: ClientTag) {
-        if open(&mut self.slots, self.first, tag).is_some() {
+        if open(&mut self.slots, tag).is_some() {
             self.due.push(tag);
         }
     }
@@ -92,7 +85,7 @@ impl Answers {
     /// stay open.
     pub(super) fn committed(&mut self, committed: Committed, deadline: Deadline<'_>) {
         let from = std::mem::replace(&mut self.committing, self.due.len());
-        let (slots, first) = (&mut self.slots, self.first);
+        let slots = &mut self.slots;
         match committed {
             Committed::Later(commit) if !self.deaf => {
                 // Only the tags of this commit are looked at: one ack of the upstream may cause very many commits.
@@ -100,7 +93,7 @@ impl Answers {
                     .due
                     .split_off(from.min(self.due.len()))
                     .into_iter()
-                    .partition(|tag| open(slots, first, *tag).is_some());
+                    .partition(|tag| open(slots, *tag).is_some());
                 self.due.extend(answered);
                 self.committing = self.due.len();
                 if !tags.is_empty() {
@@ -109,7 +102,7 @@ impl Answers {
             }
             Committed::Now | Committed::Later(_) => {
                 for tag in self.due.get(from..).unwrap_or_default() {
-                    if let Some(slot) = open(slots, first, *tag) {
+                    if let Some(slot) = open(slots, *tag) {
                         *slot = Slot::Acked;
                     }
                 }
@@ -162,17 +155,15 @@ impl Answers {
         // The answered prefix: its nacks one by one, then one ack for the rest of it.
         let mut acks = 0u32;
         let mut last_ack = 0;
-        while let Some(slot) = self.slots.front().copied().filter(|slot| *slot != Slot::Open) {
+        while let Some((tag, slot)) = self.slots.pop_first_if(|_, slot| *slot != Slot::Open) {
             match slot {
-                Slot::Nacked => emit::nack(out, channel, self.first),
+                Slot::Nacked => emit::nack(out, channel, tag),
                 Slot::Acked => {
-                    last_ack = self.first;
+                    last_ack = tag;
                     acks += 1;
                 }
-                Slot::Open | Slot::Answered => {}
+                Slot::Open => {}
             }
-            self.slots.pop_front();
-            self.first += 1;
         }
         if acks > 0 {
             emit::ack(out, channel, last_ack, acks > 1);
@@ -180,20 +171,21 @@ impl Answers {
         // Those beyond an open tag.
         self.committing = 0;
         for tag in std::mem::take(&mut self.due) {
-            if let Some(slot) = slot(&mut self.slots, self.first, tag) {
-                match std::mem::replace(slot, Slot::Answered) {
-                    Slot::Acked => emit::ack(out, channel, tag.0, false),
-                    Slot::Nacked => emit::nack(out, channel, tag.0),
-                    Slot::Open | Slot::Answered => {}
-                }
+            if self.slots.get_mut(tag.0).is_none_or(|slot| *slot == Slot::Open) {
+                continue;
+            }
+            match self.slots.take(tag.0) {
+                Some(Slot::Acked) => emit::ack(out, channel, tag.0, false),
+                Some(Slot::Nacked) => emit::nack(out, channel, tag.0),
+                Some(Slot::Open) | None => {}
             }
         }
+        self.slots.tidy(|_, _| ());
     }
 
     /// Forgets all tags, because the client's channel is closed, or the client is gone.
     pub(super) fn forget_client(&mut self) {
-        self.first += self.slots.len() as u64;
-        self.slots.clear();
+        drop(self.slots.take_all());
         self.due.clear();
         self.committing = 0;
         self.not_heard();
@@ -206,14 +198,8 @@ impl Answers {
     }
 }
 
-#[inline]
-fn slot(slots: &mut VecDeque<Slot>, first: u64, tag: ClientTag) -> Option<&mut Slot> {
-    let at = tag.0.checked_sub(first).and_then(|at| usize::try_from(at).ok())?;
-    slots.get_mut(at)
-}
-
 /// Returns the slot of a tag that has no answer yet.
 #[inline]
-fn open(slots: &mut VecDeque<Slot>, first: u64, tag: ClientTag) -> Option<&mut Slot> {
-    slot(slots, first, tag).filter(|slot| **slot == Slot::Open)
+fn open(slots: &mut ByTag<Slot>, tag: ClientTag) -> Option<&mut Slot> {
+    slots.get_mut(tag.0).filter(|slot| **slot == Slot::Open)
 }

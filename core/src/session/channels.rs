@@ -60,6 +60,22 @@ impl Channels {
         self.open.values().all(|channel| channel.is_settled())
     }
 
+    /// Returns true if others wait for one of `count` publishes without an outcome, from this one on.
+    pub(super) fn are_awaited(&self, mut from: usize, count: usize) -> bool {
+        let mut left = count;
+        for channel in self.open.values() {
+            let unsettled = channel.unsettled();
+            if from < unsettled && left > 0 {
+                if channel.is_awaited(from, left) {
+                    return true;
+                }
+                left -= left.min(unsettled - from);
+            }
+            from = from.saturating_sub(unsettled);
+        }
+        false
+    }
+
     /// Returns true if a frame of the client for this channel number has to wait, because Hapax or the upstream still uses the
     /// number, or a number that the client may believe to be free.
     pub(super) fn is_blocked(&self, id: ChannelId, probes: &Probes, handshake: &Handshake) -> bool {
@@ -67,14 +83,20 @@ impl Channels {
         let is_free = |channel: &Channel| channel.is_free_for_client();
         probes.channel() == Some(id)
             || self.open.get(&id).is_some_and(|channel| is_free(channel))
-            || self.is_one_too_many(id, handshake.client_channel_max())
-                && self.open.values().any(|channel| is_free(channel))
+            || self.total.hidden > 0 && self.len() >= upstream_max && !self.contains(id)
             || probes.is_at_work() && self.len() + 1 >= upstream_max && !self.contains(id)
     }
 
-    /// Returns true if the client has `max` channels, and this is none of them.
+    /// Returns true if the client may believe that the number is free, but the upstream's channel is not closed yet.
+    pub(super) fn is_hidden(&self, id: ChannelId) -> bool {
+        self.open.get(&id).is_some_and(|channel| channel.is_free_for_client())
+    }
+
+    /// Returns true if the client has `max` channels, and this is none of them. Those that the client believes to be closed do
+    /// not count.
     pub(super) fn is_one_too_many(&self, id: ChannelId, max: u16) -> bool {
-        id != ChannelId::CONNECTION && self.len() >= usize::from(max) && !self.contains(id)
+        let has = self.len() - self.total.hidden;
+        id != ChannelId::CONNECTION && has >= usize::from(max) && !self.contains(id)
     }
 
     /// Returns the largest number up to `most` that no channel has.
@@ -90,6 +112,11 @@ impl Channels {
     /// Returns the channel that holds the most bytes that only the client can end.
     pub(super) fn most_stuck(&self) -> Option<ChannelId> {
         self.open.iter().max_by_key(|(_, channel)| channel.booked().stuck).map(|(id, _)| *id)
+    }
+
+    /// Notes that the client has given up this number at the upstream, and what it has not answered there.
+    pub(super) fn forget_owed(&mut self, id: ChannelId) {
+        self.owed.remove(&id);
     }
 
     /// Adds a channel when its `channel.open` is forwarded.
@@ -118,10 +145,11 @@ impl Channels {
         event: impl FnOnce(&mut Channel, &mut Cx<'_>) -> Result<(), Fault>,
     ) -> Option<Result<(), Fault>> {
         let channel = self.open.get_mut(&id)?;
-        let Booked { unresolved, held, .. } = channel.booked();
+        let Booked { unresolved, held, hidden, .. } = channel.booked();
         let unresolved_elsewhere = self.total.unresolved - unresolved;
         let held_elsewhere = self.total.held - held;
-        let mut cx = Cx { shared, link, unresolved_elsewhere, held_elsewhere, now };
+        let hidden_elsewhere = self.total.hidden - hidden;
+        let mut cx = Cx { shared, link, unresolved_elsewhere, held_elsewhere, hidden_elsewhere, now };
         let result = event(channel, &mut cx).or_else(|fault| channel.refuse(fault, &mut cx));
         let (before, after) = channel.book();
         self.total.replace(before, after);

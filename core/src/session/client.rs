@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   Greeting --protocol header--> Live --client's connection.close--> SaidClose --close-ok--> Gone
-//!                                  \--Hapax's connection.close--> Told --close-ok, or timeout--> Gone
+//!                                  |\--Hapax's connection.close--> Told --close-ok, or timeout--> Gone
+//!                                  \--no broker: Hapax's connection.start--> Dismissed --open--> Told
 //! ```
 
 use super::liveness::Clock;
@@ -17,6 +18,9 @@ pub(super) enum ClientState {
     Live,
     /// The client has sent `connection.close` and waits for the answer.
     SaidClose,
+    /// There is no broker. Hapax has sent `connection.start`, so that it may say why it closes. The client may answer until
+    /// this time.
+    Dismissed { until: Instant },
     /// Hapax has sent `connection.close`. The client may answer until this time.
     Told { until: Instant },
     /// Nothing more is read or written.
@@ -58,15 +62,15 @@ impl ClientSide {
         matches!(self.state, ClientState::Told { .. })
     }
 
-    /// Returns true if the client has not answered a `connection.close` in time.
+    /// Returns true if the client has not answered in time.
     pub(super) fn is_late(&self, now: Instant) -> bool {
-        matches!(self.state, ClientState::Told { until } if now >= until)
+        self.deadline().is_some_and(|until| now >= until)
     }
 
     /// Returns when the client is late with its answer.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            ClientState::Told { until } => Some(until),
+            ClientState::Told { until } | ClientState::Dismissed { until } => Some(until),
             ClientState::Greeting | ClientState::Live | ClientState::SaidClose | ClientState::Gone => None,
         }
     }
@@ -91,6 +95,11 @@ impl ClientSide {
     pub(super) fn said_close(&mut self, now: Instant) {
         self.state = ClientState::SaidClose;
         self.clock.set_listening(false, now);
+    }
+
+    /// Notes that Hapax has sent `connection.start`, because there is no broker.
+    pub(super) fn dismissed(&mut self, until: Instant) {
+        self.state = ClientState::Dismissed { until };
     }
 
     /// Notes that Hapax has sent `connection.close`.

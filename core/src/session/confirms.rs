@@ -13,12 +13,13 @@
 //! A publish that the upstream has acked is committed first. Its client is acked when the commit is remembered.
 
 use super::answers::Answers;
+use super::by_tag::ByTag;
 use super::entry::{Entry, Outcome};
 use super::returns::{ReturnKey, Returned, Returns};
 use super::runs::{Runs, is_same_exchange};
 use super::unremembered::Deadline;
-use crate::window::{ForgetCause, Reservations};
-use std::collections::VecDeque;
+use crate::window::{ForgetCause, Reservation, Reservations};
+use std::collections::BTreeMap;
 
 /// A delivery tag as the client counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -28,65 +29,74 @@ pub struct ClientTag(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UpstreamTag(pub u64);
 
+/// Bytes of a publish in the ledger: its entry, its slot, its reservation in the window, and what a return would show.
+pub(super) const ENTRY: usize = size_of::<Entry>() + 128;
+/// A queue of this many places does not count as memory: most channels have one.
+const UNCOUNTED: usize = 128;
+
 /// The entries of what was forwarded, and the answers to the client.
 #[derive(Debug)]
 pub(super) struct Confirms {
-    /// The upstream tag of `entries.front()`.
-    first_upstream: u64,
-    entries: VecDeque<Option<Entry>>,
-    unsettled: usize,
+    /// The publishes that the upstream has not settled, by their upstream tags.
+    entries: ByTag<Entry>,
     /// The answers to the client.
     pub(super) answers: Answers,
     /// Outstanding mandatory publishes by their upstream tags.
     returns: Returns,
     /// The exchanges that publishes with a reservation went to, by their upstream tags.
     exchanges: Runs<Box<[u8]>>,
+    /// The same for entries that have waited for very long: the runs may forget them.
+    old_exchanges: BTreeMap<u64, Box<[u8]>>,
 }
 
 impl Confirms {
     pub(super) fn new() -> Confirms {
         Confirms {
-            first_upstream: 1,
-            entries: VecDeque::new(),
-            unsettled: 0,
+            entries: ByTag::new(),
             answers: Answers::new(),
             returns: Returns::default(),
             exchanges: Runs::default(),
+            old_exchanges: BTreeMap::new(),
         }
     }
 
     /// Returns how many forwarded publishes the upstream has not settled.
+    #[inline]
     pub(super) fn unsettled(&self) -> usize {
-        self.unsettled
+        self.entries.len()
     }
 
-    /// Returns the larger of the lengths of the two queues: their memory.
+    /// Returns how many publishes have no outcome, or an answer that is not written. `waiting` are not forwarded yet; the client
+    /// may count them already.
     #[inline]
-    pub(super) fn span(&self) -> usize {
-        self.entries.len().max(self.answers.len())
+    pub(super) fn unresolved(&self, waiting: usize) -> usize {
+        (self.entries.len() + waiting).max(self.answers.len())
+    }
+
+    /// Returns the bytes that the entries take.
+    #[inline]
+    pub(super) fn memory(&self) -> usize {
+        let places = self.entries.places().saturating_sub(UNCOUNTED);
+        self.entries.len().max(self.answers.len()) * ENTRY + places * size_of::<Option<Entry>>()
     }
 
     /// Enters a publish that was forwarded to `exchange`.
     pub(super) fn forwarded(&mut self, entry: Entry, exchange: &[u8]) {
-        let tag = self.first_upstream + self.entries.len() as u64;
-        if entry.reservation.is_some() {
-            self.exchanges.note(
-                self.first_upstream,
-                tag,
-                |last| is_same_exchange(last, exchange),
-                || exchange.into(),
-            );
+        let (reserved, mandatory) =
+            (entry.reservation.is_some(), entry.mandatory.as_ref().map(|mandatory| mandatory.key));
+        let tag = self.entries.push(entry);
+        if reserved {
+            let oldest = self.entries.first_near();
+            self.exchanges.note(oldest, tag, |last| is_same_exchange(last, exchange), || exchange.into());
         }
-        if let Some(mandatory) = &entry.mandatory {
-            self.returns.insert(mandatory.key, tag);
+        if let Some(key) = mandatory {
+            self.returns.insert(key, tag);
         }
-        self.entries.push_back(Some(entry));
-        self.unsettled += 1;
     }
 
     /// Returns the entry of the publish that was forwarded last, if it is not settled.
     pub(super) fn newest(&mut self) -> Option<&mut Entry> {
-        self.entries.back_mut()?.as_mut()
+        self.entries.newest_mut()
     }
 
     /// Marks the publishes that a return may mean. Gives back the exchange that the client had named, where it was another,
@@ -94,9 +104,9 @@ impl Confirms {
     pub(super) fn returned(&mut self, key: ReturnKey) -> (Option<Box<[u8]>>, bool) {
         let Returned { exact, marked, told_as } = self.returns.recv(key);
         for tag in marked {
-            self.entry_mut(tag).into_iter().for_each(Entry::came_back);
+            self.entries.get_mut(tag).into_iter().for_each(Entry::came_back);
         }
-        (told_as.and_then(|tag| self.entry_mut(tag)?.take_named()), exact)
+        (told_as.and_then(|tag| self.entries.get_mut(tag)?.take_named()), exact)
     }
 
     /// Settles `tag`, or all tags up to it, as the upstream has said. `tell` is shown every entry, in order. Those that are
@@ -114,39 +124,37 @@ impl Confirms {
         if multiple {
             // Tag 0 with `multiple` is "all so far".
             let last = if tag.0 == 0 { u64::MAX } else { tag.0 };
-            let count = last.saturating_add(1).saturating_sub(self.first_upstream);
-            let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.entries.len());
-            for _ in 0..count {
-                self.settle_one(0, outcome, &mut stored, deadline, &mut tell);
-                self.entries.pop_front();
-                self.first_upstream += 1;
+            while let Some((tag, entry)) = self.entries.pop_first_if(|tag, _| tag <= last) {
+                self.settle_one(tag, entry, outcome, &mut stored, deadline, &mut tell);
             }
-        } else if let Some(at) = tag.0.checked_sub(self.first_upstream) {
-            let at = usize::try_from(at).unwrap_or(usize::MAX);
-            self.settle_one(at, outcome, &mut stored, deadline, &mut tell);
+        } else if let Some(entry) = self.entries.take(tag.0) {
+            self.settle_one(tag.0, entry, outcome, &mut stored, deadline, &mut tell);
         }
         if let Some(committed) = stored.commit(deadline.now) {
             self.answers.committed(committed, deadline);
         }
-        // Out-of-order answers may have settled the entries that are first now.
-        while self.entries.front().is_some_and(Option::is_none) {
-            self.entries.pop_front();
-            self.first_upstream += 1;
-        }
+        let (exchanges, old) = (&self.exchanges, &mut self.old_exchanges);
+        self.entries.tidy(|tag, entry| {
+            if entry.reservation.is_some() {
+                old.extend(exchanges.of(tag).map(|exchange| (tag, exchange.clone())));
+            }
+        });
     }
 
     fn settle_one(
         &mut self,
-        at: usize,
+        tag: u64,
+        entry: Entry,
         outcome: Outcome,
         stored: &mut Reservations,
         deadline: Deadline<'_>,
         tell: &mut impl FnMut(&Entry),
     ) {
-        let Some(entry) = self.entries.get_mut(at).and_then(Option::take) else { return };
-        self.unsettled -= 1;
         if let Some(mandatory) = &entry.mandatory {
-            self.returns.remove(mandatory.key, self.first_upstream + at as u64);
+            self.returns.remove(mandatory.key, tag);
+        }
+        if !self.old_exchanges.is_empty() {
+            self.old_exchanges.remove(&tag);
         }
         tell(&entry);
         let client = entry.client;
@@ -168,25 +176,25 @@ impl Confirms {
         }
     }
 
+    /// Returns true if others wait for one of `count` unsettled publishes, from this one on.
+    pub(super) fn is_awaited(&self, from: usize, count: usize) -> bool {
+        let mut some = self.entries.iter().skip(from).take(count);
+        some.any(|(_, entry)| entry.reserved().is_some_and(Reservation::is_awaited))
+    }
+
     /// Takes all entries that are not settled, oldest first: nothing more will be heard of them.
-    pub(super) fn take_unsettled(&mut self) -> Vec<(UpstreamTag, Entry)> {
-        self.unsettled = 0;
+    pub(super) fn take_unsettled(&mut self) -> Vec<Entry> {
         self.returns.clear();
-        let first = self.first_upstream;
-        let entries = std::mem::take(&mut self.entries);
-        self.first_upstream += entries.len() as u64;
-        let tagged = (first..).map(UpstreamTag).zip(entries);
-        tagged.filter_map(|(tag, entry)| Some((tag, entry?))).collect()
+        self.old_exchanges.clear();
+        self.entries.take_all().collect()
     }
 
-    /// Returns the exchange that a publish with a reservation went to: one that is not settled, or was among those that were
-    /// taken last.
-    pub(super) fn exchange_of(&self, tag: UpstreamTag) -> &[u8] {
-        self.exchanges.of(tag.0).map(|exchange| &**exchange).unwrap_or_default()
-    }
-
-    fn entry_mut(&mut self, tag: u64) -> Option<&mut Entry> {
-        let at = usize::try_from(tag.checked_sub(self.first_upstream)?).ok()?;
-        self.entries.get_mut(at)?.as_mut()
+    /// Returns the exchanges of the publishes that are not settled, oldest first: `None` where a publish has no reservation.
+    pub(super) fn unsettled_exchanges(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        self.entries.iter().map(|(tag, entry)| {
+            entry.reservation.as_ref()?;
+            let exchange = self.old_exchanges.get(&tag).or_else(|| self.exchanges.of(tag));
+            Some(exchange.map(|exchange| &**exchange).unwrap_or_default())
+        })
     }
 }

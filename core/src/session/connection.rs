@@ -8,10 +8,12 @@ use super::channel::Channel;
 use super::channels::Channels;
 use super::client::ClientState;
 use super::cx::{Cx, Link, Tickets};
+use super::dismissal;
 use super::ending::{Why, close, close_ok, reply_code};
 use super::fault::Fault;
 use super::handshake::Meaning;
 use super::liveness::Beat;
+use super::loopback::RefusedLogin;
 use super::outbox::View;
 use super::probe::Answer;
 use super::sides::Sides;
@@ -20,13 +22,23 @@ use crate::window::{ForgetCause, Verdict};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
+use amq_protocol::protocol::AMQPClass;
+use amq_protocol::protocol::connection::AMQPMethod;
+use amq_protocol::types::AMQPValue;
 use bytes::Bytes;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The reply-code of RabbitMQ's `connection.close` when a user opens more channels than it may (`max-channels`).
 const NOT_ALLOWED: u16 = 530;
+
+/// How long a client may take to answer a `connection.close` of Hapax when nothing else is waited for.
+const CLOSE_ANSWER: Duration = Duration::from_secs(1);
+
+/// How long a client whose login was refused is left without a word before its socket is closed. RabbitMQ has the same delay:
+/// it makes guessing slow.
+const SILENT_CLOSE_DELAY: Duration = Duration::from_secs(3);
 
 /// The client's connection, the upstream connection, and the channels between them.
 #[derive(Debug)]
@@ -34,6 +46,8 @@ pub(super) struct Connection {
     shared: Arc<Shared>,
     /// the client's address
     peer: IpAddr,
+    /// the login that was refused, until the shell has taken it
+    refused_login: Option<RefusedLogin>,
     sides: Sides,
     channels: Channels,
     link: Link,
@@ -44,6 +58,7 @@ impl Connection {
     pub(super) fn new(shared: Arc<Shared>, peer: IpAddr, now: Instant) -> Connection {
         Connection {
             peer,
+            refused_login: None,
             sides: Sides::new(&shared.settings, now),
             channels: Channels::default(),
             link: Link::new(&shared),
@@ -54,6 +69,11 @@ impl Connection {
     /// Returns what all sessions of the process share.
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// Takes the login that was refused, if there was one since the last call.
+    pub(super) fn take_refused_login(&mut self) -> Option<RefusedLogin> {
+        self.refused_login.take()
     }
 
     /// Returns how far both sides are.
@@ -86,12 +106,50 @@ impl Connection {
         &mut self.link
     }
 
+    /// Returns the bytes that it takes without the channels and without what waits to be written.
+    pub(super) fn memory(&self) -> usize {
+        self.link.memory() + self.sides.handshake.memory()
+    }
+
     /// Returns true if the client's next frame is for a channel number that is not free on the upstream's side yet.
     pub(super) fn next_is_blocked(&self) -> bool {
         let Link { inbound, probes, .. } = &self.link;
         inbound
             .peek()
             .is_some_and(|next| self.channels.is_blocked(next.channel, probes, &self.sides.handshake))
+    }
+
+    /// If the client's next frame opens a channel whose number is still in use at the upstream, because the outcomes of an
+    /// earlier channel are not known, gives it another number there. Returns true if the frames that were read have changed.
+    pub(super) fn renumber_next(&mut self) -> bool {
+        let Link { inbound, probes, .. } = &self.link;
+        if self.channels.total().hidden == 0 && inbound.numbers().is_empty() {
+            return false;
+        }
+        let Some(next) = inbound.peek() else { return false };
+        let opens = next.kind == FrameKind::Method
+            && next.view(&inbound.read()).method(next.kind) == Some(MethodId::CHANNEL_OPEN);
+        let is_free = |id: ChannelId| !self.channels.contains(id) && probes.channel() != Some(id);
+        if !opens || !self.sides.are_live() {
+            return false;
+        }
+        let own = inbound.numbers().client(next.channel);
+        let number = if own != next.channel && is_free(own) && is_free(next.channel) {
+            // The client's own number is free again.
+            Some(own)
+        } else if self.channels.is_hidden(next.channel) {
+            // The largest number is left to Hapax's own questions.
+            let most = self.sides.handshake.upstream_channel_max();
+            (1..most).rev().map(ChannelId).find(|id| is_free(*id))
+        } else {
+            None
+        };
+        let Some(number) = number else { return false };
+        self.channels.forget_owed(next.channel);
+        self.link.inbound.swap(next.channel, number);
+        let Link { inbound, out, .. } = &mut self.link;
+        out.client.renumber(inbound.numbers());
+        true
     }
 
     /// Tells the heartbeats which sides something was written to.
@@ -265,7 +323,20 @@ impl Connection {
     /// Handles a frame of the client on channel 0.
     pub(super) fn recv_client(&mut self, kind: FrameKind, frame: View<'_>, now: Instant) {
         let method = if kind == FrameKind::Method { emit::parse_method(frame.payload()) } else { None };
-        let meaning = method.map_or(Meaning::Pass, |method| self.sides.handshake.recv_client(method));
+        if self.is_login(kind, frame)
+            && let Some(refused) = self.shared.loopback_users.refuse(self.peer, frame.payload())
+        {
+            let told = method.as_ref().is_some_and(takes_refusal);
+            return self.refuse_login(refused, told, now);
+        }
+        let handshake = &mut self.sides.handshake;
+        let meaning = match method {
+            Some(method) => handshake.recv_client(method),
+            None => {
+                handshake.recv_unreadable(frame.method(kind));
+                Meaning::Pass
+            }
+        };
         let Link { out, .. } = &mut self.link;
         match (self.sides.client.state(), meaning) {
             (ClientState::Told { .. }, Meaning::CloseOk) => self.client_lost(now),
@@ -273,6 +344,15 @@ impl Connection {
                 out.client.answer_close(close_ok());
                 self.client_lost(now);
             }
+            (ClientState::Dismissed { .. }, Meaning::Close) => {
+                out.client.answer_close(close_ok());
+                self.hang_up(now);
+            }
+            (ClientState::Dismissed { .. }, _) => match dismissal::answer(frame.method(kind)) {
+                dismissal::Answer::Say(frame) => out.client.push(frame),
+                dismissal::Answer::Wait => {}
+                dismissal::Answer::Close => self.tell_client(&Fault::Unreachable, now),
+            },
             (ClientState::Told { .. } | ClientState::Gone | ClientState::Greeting, _) => {}
             (ClientState::Live | ClientState::SaidClose, Meaning::CloseOk) => {
                 out.upstream.forward(frame);
@@ -298,21 +378,54 @@ impl Connection {
         }
     }
 
-    /// Handles the client's `connection.close`. It is held back until everything is settled.
+    /// Returns true if a frame of the client tries to log in.
+    fn is_login(&self, kind: FrameKind, frame: View<'_>) -> bool {
+        !self.sides.handshake.opened()
+            && self.sides.client.is_live()
+            && frame.method(kind) == Some(MethodId::CONNECTION_START_OK)
+    }
+
+    /// Handles the client's `connection.close`. It is held back while outcomes are not known.
     fn recv_client_close(&mut self, close: View<'_>, now: Instant) {
-        self.sides.client.said_close(now);
         if self.sides.upstream.is_live() {
-            self.end(Why::ClientClose(close.compact()), now);
+            self.sides.end_for_client(close.compact(), self.shared.settings.linger, now);
             self.each_channel(now, |channel, cx| channel.finish(cx));
         } else {
+            self.sides.client.said_close(now);
             self.link.out.client.answer_close(close_ok());
             self.hang_up(now);
+        }
+    }
+
+    /// If outcomes take so long that the client has waited long enough for the answer to its `connection.close`, answers it, as
+    /// soon as the broker has handled all that the client has sent. The upstream connection waits for the outcomes without the
+    /// client.
+    fn answer_overdue_close(&mut self, now: Instant) {
+        if !self.sides.is_overdue(now) || self.channels.are_settled() {
+            return;
+        }
+        let mut all = true;
+        for id in self.channels.ids() {
+            self.on_channel(id, now, |channel, cx| {
+                all &= channel.ask_whether_all_is_said(cx);
+                Ok(())
+            });
+        }
+        if all {
+            self.flush(now);
+            self.link.out.client.answer_close(close_ok());
+            self.link.out.client.shut();
+            self.sides.client.gone();
+            self.link.inbound.clear();
+            self.link.out.close_client();
+            self.leave_upstream(now);
         }
     }
 
     /// Handles a frame of the upstream on channel 0.
     pub(super) fn recv_upstream(&mut self, kind: FrameKind, frame: View<'_>, now: Instant) {
         let method = if kind == FrameKind::Method { emit::parse_method(frame.payload()) } else { None };
+        self.sides.upstream.spoke();
         match method.map_or(Meaning::Pass, |method| self.sides.handshake.recv_upstream(method)) {
             Meaning::Instead(frame) => self.link.out.client.push(frame),
             Meaning::Close => self.recv_upstream_close(frame, now),
@@ -337,9 +450,13 @@ impl Connection {
     fn recv_upstream_close(&mut self, close: View<'_>, now: Instant) {
         self.flush(now);
         let Link { out, rights, probes, .. } = &mut self.link;
+        // A channel that lives on without the client counts, too: it is not done again for this user.
+        let has_own = probes.is_opening() || self.channels.total().hidden > 0;
         match self.sides.client.state() {
-            ClientState::Live if probes.is_opening() && reply_code(close) == Some(NOT_ALLOWED) => {
+            ClientState::Live if has_own && reply_code(close) == Some(NOT_ALLOWED) => {
                 rights.learn_limited(&self.shared.rights, &self.shared.keys, now);
+                let user = self.sides.handshake.about().and_then(|about| about.user.as_deref());
+                self.shared.listener.channel_limited(user);
                 out.upstream.answer_close(close_ok());
                 self.drop_upstream(now);
                 self.tell_client(&Fault::ChannelLimit, now);
@@ -351,11 +468,16 @@ impl Connection {
                 self.sides.upstream.said_close(now + self.shared.settings.handshake_timeout);
             }
             ClientState::SaidClose => {
+                // Both have closed: the client hears why, and each hears the other's answer.
+                out.client.forward(close);
                 out.client.answer_close(close_ok());
                 out.upstream.answer_close(close_ok());
                 self.hang_up(now);
             }
-            ClientState::Told { .. } | ClientState::Gone | ClientState::Greeting => {
+            ClientState::Dismissed { .. }
+            | ClientState::Told { .. }
+            | ClientState::Gone
+            | ClientState::Greeting => {
                 out.upstream.answer_close(close_ok());
                 self.drop_upstream(now);
             }
@@ -393,12 +515,28 @@ impl Connection {
         self.leave_upstream(now);
     }
 
+    /// Refuses a login as RabbitMQ does: with a `connection.close` if the client has said that it understands one (`told`), and
+    /// by the end of the socket a little later.
+    fn refuse_login(&mut self, refused: RefusedLogin, told: bool, now: Instant) {
+        if told {
+            self.tell_client(&Fault::LoopbackUser { mechanism: refused.mechanism.clone() }, now);
+        }
+        self.refused_login = Some(refused);
+        self.link.inbound.clear();
+        self.sides.client.told(now + SILENT_CLOSE_DELAY);
+        self.leave_upstream(now);
+    }
+
     /// Sends the client a `connection.close` with this fault.
     fn tell_client(&mut self, fault: &Fault, now: Instant) {
         let MethodId(class, method) = fault.culprit();
         self.link.out.client.push(close(fault.code(), &fault.text(), (class, method)));
         self.link.out.client.conclude();
-        self.sides.client.told(now + self.shared.settings.handshake_timeout);
+        let patience = match fault {
+            Fault::Draining | Fault::Unreachable => CLOSE_ANSWER.min(self.shared.settings.handshake_timeout),
+            _ => self.shared.settings.handshake_timeout,
+        };
+        self.sides.client.told(now + patience);
     }
 
     // ---- the upstream's end ----------------------------------------------------------------------------------------
@@ -410,6 +548,8 @@ impl Connection {
                 self.end(Why::ClientGone, now);
                 if !self.channels.are_settled() {
                     self.each_channel(now, |channel, cx| channel.abandon(cx));
+                    let most = self.sides.handshake.upstream_channel_max();
+                    self.link.delete_exclusive_queues(&self.shared, &self.channels, most, now);
                 }
             }
             UpstreamState::Unborn
@@ -436,6 +576,7 @@ impl Connection {
 
     /// Carries out the ending if everything is settled, or if its time is over.
     pub(super) fn end_if_settled(&mut self, now: Instant) {
+        self.answer_overdue_close(now);
         let Some(why) = self.sides.take_ending(now, || self.channels.are_settled()) else { return };
         self.flush(now);
         // If the linger is over, publishes still wait. They must not be promoted any more: they could not be sent.
@@ -481,8 +622,12 @@ impl Connection {
                 self.link.out.client.answer_close(close_ok());
                 self.hang_up(now);
             }
+            ClientState::Live if !self.sides.upstream.has_spoken() => {
+                self.link.out.client.push(dismissal::start());
+                self.sides.client.dismissed(now + self.shared.settings.handshake_timeout);
+            }
             ClientState::Live | ClientState::Greeting => self.hang_up(now),
-            ClientState::Told { .. } | ClientState::Gone => {}
+            ClientState::Dismissed { .. } | ClientState::Told { .. } | ClientState::Gone => {}
         }
     }
 
@@ -506,4 +651,14 @@ impl Connection {
         self.link.inbound.clear();
         self.link.out.close_client();
     }
+}
+
+/// Returns true if a `start-ok` says that its client understands a `connection.close` as the answer to its login.
+fn takes_refusal(method: &AMQPClass) -> bool {
+    let AMQPClass::Connection(AMQPMethod::StartOk(start_ok)) = method else { return false };
+    let Some(AMQPValue::FieldTable(capabilities)) = start_ok.client_properties.inner().get("capabilities")
+    else {
+        return false;
+    };
+    capabilities.inner().get("authentication_failure_close") == Some(&AMQPValue::Boolean(true))
 }

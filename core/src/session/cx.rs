@@ -1,7 +1,9 @@
 //! The things that a session lends a channel while the channel handles an event.
 
 use super::Shared;
+use super::bad_header_log::BadHeaderLog;
 use super::channels::Channels;
+use super::exclusive::ExclusiveQueues;
 use super::finder::{Finder, Source};
 use super::handshake::Handshake;
 use super::hosts::Marks;
@@ -30,12 +32,16 @@ pub(super) struct Link {
     pub(super) marks: Marks,
     /// what the broker is asked about the user's rights
     pub(super) probes: Probes,
+    /// the exclusive queues that the client has declared
+    pub(super) exclusive: ExclusiveQueues,
     /// late verdicts arrive here
     pub(super) mailbox: Arc<Mailbox>,
     /// numbers for the questions that may be answered late
     pub(super) tickets: Tickets,
     /// `basic.publish`es that the client has sent
     pub(super) publishes: u64,
+    /// headers of the client that can't be understood
+    pub(super) bad_headers: BadHeaderLog,
 }
 
 impl Link {
@@ -48,9 +54,11 @@ impl Link {
             rights: OwnRights::new(shared.settings.rights_held),
             marks: Marks::default(),
             probes: Probes::default(),
+            exclusive: ExclusiveQueues::default(),
             mailbox: Arc::new(Mailbox::new()),
             tickets: Tickets::default(),
             publishes: 0,
+            bad_headers: BadHeaderLog::default(),
         }
     }
 
@@ -104,13 +112,36 @@ impl Link {
         }
     }
 
+    /// Deletes the exclusive queues of a client that is gone, if there is a channel to do it on. The broker allows `most` channels.
+    pub(super) fn delete_exclusive_queues(
+        &mut self,
+        shared: &Shared,
+        channels: &Channels,
+        most: u16,
+        now: Instant,
+    ) {
+        let Link { exclusive, out, probes, rights, .. } = self;
+        if exclusive.is_empty() || exclusive.channel().is_some() {
+            return;
+        }
+        // RabbitMQ counts the open channels of a connection, whatever their numbers.
+        let has_room = channels.len() + usize::from(probes.channel().is_some()) < usize::from(most)
+            && rights.may_ask(&shared.rights, &shared.keys, now);
+        let is_free = |id: &ChannelId| !channels.contains(*id) && probes.channel() != Some(*id);
+        // The largest number is left to the questions about rights.
+        let number = (1..most).rev().map(ChannelId).find(is_free);
+        if let Some(channel) = number.filter(|_| has_room) {
+            exclusive.delete(channel, &mut out.upstream);
+        }
+    }
+
     /// Keeps what the broker has shown of the user's rights.
     pub(super) fn learn(&mut self, common: &Rights, answers: &[Answer], now: Instant) {
         for Answer { question, finding, .. } in answers {
-            match (finding, question.otherwise) {
-                (Finding::Allowed, _) => self.rights.learn(common, question.right, now),
-                (Finding::Refused, Some(fact)) => self.rights.learn_refusal(fact, now),
-                (Finding::Refused, None) | (Finding::Missing | Finding::Unasked, _) => {}
+            match finding {
+                Finding::Allowed => self.rights.learn(common, question.right, now),
+                Finding::Refused => self.rights.learn_refusal(common, question.otherwise, now),
+                Finding::Missing | Finding::Unasked => {}
             }
         }
     }
@@ -121,9 +152,14 @@ impl Link {
             + self.finder.memory()
             + self.rights.memory()
             + self.probes.memory()
+            + self.exclusive.memory()
             + self.marks.memory()
     }
 }
+
+/// Channels of one connection that may live on at the upstream after their client has closed them. They count for the limits
+/// of the user and the process, and each has an outcome to wait for. A client that wants more has to wait for `close-ok`.
+const HIDDEN: usize = 64;
 
 /// Lends a channel what it needs to handle one event.
 pub(super) struct Cx<'a> {
@@ -135,6 +171,8 @@ pub(super) struct Cx<'a> {
     pub(super) unresolved_elsewhere: usize,
     /// bytes held by the session's other channels
     pub(super) held_elsewhere: usize,
+    /// the session's other channels that live on at the upstream after their client has closed them
+    pub(super) hidden_elsewhere: usize,
     /// the time of the event
     pub(super) now: Instant,
 }
@@ -148,6 +186,12 @@ impl Cx<'_> {
     /// Returns true if another publish may be taken, when this channel has `own` unresolved ones.
     pub(super) fn may_publish(&self, own: usize) -> bool {
         self.unresolved_elsewhere + own < self.shared.settings.max_unresolved
+    }
+
+    /// Returns true if the upstream's channel may live on after the client was told that it is closed.
+    pub(super) fn may_hide(&mut self) -> bool {
+        let Cx { shared, link, now, .. } = self;
+        self.hidden_elsewhere < HIDDEN && link.rights.may_ask(&shared.rights, &shared.keys, *now)
     }
 
     /// Returns how many bytes more may be held, when this channel holds `own` bytes.

@@ -48,6 +48,18 @@ impl RouteMark {
         })
     }
 
+    /// Adds the id that was found in a content header, whatever else the header says: a consumer may leave out how the message died,
+    /// and nobody delivers `BCC`. `None` if there is no id.
+    #[inline]
+    pub(super) fn found(self, found: &ContentHeader<'_>, source: &IdSource) -> Option<Mark> {
+        if !matches!(source, IdSource::Parts(_)) {
+            return found.id.map(|id| self.id(&id));
+        }
+        let mut hash = self.0;
+        let has_id = found.feed_id(source, &mut |kind, bytes| hash = fold(hash ^ u64::from(kind), bytes));
+        has_id.then(|| Mark::of(hash))
+    }
+
     /// Adds the size of a body that is its own id. A delivery passes frame by frame, so its body is not digested: messages of the
     /// same size have the same mark.
     pub(super) fn body(self, size: u64) -> Mark {
@@ -61,7 +73,7 @@ impl RouteMark {
             let (_, size) = ContentHeader::size_of(payload)?;
             return Ok(Some(self.body(size)));
         }
-        Ok(ContentHeader::parse(payload, source)?.id.map(|id| self.id(&id)))
+        Ok(self.found(&ContentHeader::parse(payload, source)?, source))
     }
 }
 

@@ -1,16 +1,17 @@
 //! Why and when the upstream connection will be closed, and the frames of channel 0 that close a connection.
 
 use super::outbox::{Piece, View};
+use super::patience::Patience;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection::{AMQPMethod as ConnectionMethod, Close, CloseOk};
 use bytes::Bytes;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Why the upstream connection will be closed.
 #[derive(Debug)]
 pub(super) enum Why {
-    /// The client has sent this `connection.close`. It will be forwarded.
+    /// The client has sent this `connection.close`. It will be forwarded, unless outcomes take too long.
     ClientClose(Piece),
     /// The client is gone.
     ClientGone,
@@ -23,12 +24,30 @@ pub(super) enum Why {
 pub(super) struct Ending {
     why: Why,
     until: Instant,
+    /// of a client that waits for `connection.close-ok`
+    patience: Option<Patience>,
 }
 
 impl Ending {
     /// Waits for unsettled publishes until this time.
     pub(super) fn new(why: Why, until: Instant) -> Ending {
-        Ending { why, until }
+        Ending { why, until, patience: None }
+    }
+
+    /// Waits for unsettled publishes for at most this long after the client's `connection.close`.
+    pub(super) fn of_client(close: Piece, linger: Duration, now: Instant) -> Ending {
+        let patience = Some(Patience::new(linger, now));
+        Ending { why: Why::ClientClose(close), until: now + linger, patience }
+    }
+
+    /// Returns true if the client waits for `connection.close-ok`, and has waited long enough.
+    pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
+        self.patience.as_mut().is_some_and(|patience| patience.is_over(now))
+    }
+
+    /// Returns when something is due, if nothing else happens.
+    pub(super) fn deadline(&self) -> Instant {
+        self.patience.as_ref().map_or(self.until, |patience| patience.deadline().min(self.until))
     }
 
     /// Returns until when unsettled publishes are waited for.

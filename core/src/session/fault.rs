@@ -32,6 +32,9 @@ pub enum Fault {
         "CONNECTION_FORCED - hapax lost its connection to the broker; publishes without an ack may or may not be stored"
     )]
     UpstreamLost,
+    /// Nothing answers at the broker's address.
+    #[error("CONNECTION_FORCED - hapax can't reach the broker; try again later, or another host")]
+    Unreachable,
     /// The process is about to end (SIGTERM).
     #[error("CONNECTION_FORCED - hapax is shutting down; reconnect")]
     Draining,
@@ -94,9 +97,17 @@ pub enum Fault {
     /// The user may have so few channels that none is left for Hapax. After this fault, Hapax asks nothing in the name of
     /// this user.
     #[error(
-        "CONNECTION_FORCED - hapax needed one channel to verify the user's rights, and the user's limit (max-channels) leaves none; reconnect"
+        "CONNECTION_FORCED - hapax needed one channel to verify the user's rights, or to wait for an outcome, and the user's limit (max-channels) leaves none; reconnect"
     )]
     ChannelLimit,
+    /// The user may log in from this host only. The text is RabbitMQ's.
+    #[error(
+        "ACCESS_REFUSED - Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
+    )]
+    LoopbackUser {
+        /// the SASL mechanism
+        mechanism: Box<str>,
+    },
     /// The client opens a channel that is open. The text is RabbitMQ's.
     #[error("CHANNEL_ERROR - second 'channel.open' seen")]
     SecondOpen,
@@ -109,6 +120,19 @@ pub enum Fault {
         open: usize,
         /// the bound
         max: u16,
+    },
+    /// The client has more to say, but it does not read what waits for it.
+    #[error(
+        "RESOURCE_ERROR - hapax could write nothing to this client for {patience:?}: {unread} bytes wait for it, and {unresolved} \
+         publishes have no outcome; read while you publish (limits.unread_bytes, timeouts.unread)"
+    )]
+    Unread {
+        /// bytes that wait to be written to the client
+        unread: usize,
+        /// publishes without an outcome
+        unresolved: usize,
+        /// how long nothing could be written
+        patience: Duration,
     },
     /// The process holds too many bytes, and this client more than its share.
     #[error(
@@ -129,15 +153,20 @@ impl Fault {
         match self {
             Fault::Wire(_) => 501,
             Fault::Unexpected { .. } => 505,
-            Fault::UpstreamLost | Fault::Draining | Fault::ChannelLimit | Fault::BodyTooSlow { .. } => 320,
+            Fault::UpstreamLost
+            | Fault::Unreachable
+            | Fault::Draining
+            | Fault::ChannelLimit
+            | Fault::BodyTooSlow { .. } => 320,
             Fault::MissingId { .. }
             | Fault::Conflict { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
             | Fault::TxTooSlow { .. } => 406,
-            Fault::TxTooLarge { .. } | Fault::MemoryShort { .. } => 506,
+            Fault::TxTooLarge { .. } | Fault::MemoryShort { .. } | Fault::Unread { .. } => 506,
             Fault::SecondOpen => 504,
             Fault::ChannelMax { .. } => 530,
+            Fault::LoopbackUser { .. } => 403,
         }
     }
 
@@ -147,10 +176,13 @@ impl Fault {
             Fault::Wire(_)
             | Fault::Unexpected { .. }
             | Fault::UpstreamLost
+            | Fault::Unreachable
             | Fault::Draining
             | Fault::BodyTooSlow { .. }
             | Fault::ChannelLimit
+            | Fault::LoopbackUser { .. }
             | Fault::SecondOpen
+            | Fault::Unread { .. }
             | Fault::ChannelMax { .. } => Closes::Connection,
             Fault::MemoryShort { closes, .. } => *closes,
             Fault::MissingId { .. }
@@ -168,11 +200,14 @@ impl Fault {
             Fault::Wire(_)
             | Fault::Unexpected { .. }
             | Fault::UpstreamLost
+            | Fault::Unreachable
             | Fault::Draining
             | Fault::BodyTooSlow { .. }
             | Fault::TxTooSlow { .. }
             | Fault::ChannelLimit
+            | Fault::LoopbackUser { .. }
             | Fault::MemoryShort { .. }
+            | Fault::Unread { .. }
             | Fault::ChannelMax { .. } => MethodId(0, 0),
             Fault::SecondOpen => MethodId::CHANNEL_OPEN,
             Fault::TxAfterPublish => MethodId::TX_SELECT,

@@ -15,9 +15,11 @@
 //! that comes again, or when it is not the client's turn, goes to the broker and changes nothing here. A client may send all
 //! its methods in one write: each waits for its turn.
 
+use super::Settings;
 use super::about::About;
 use crate::wire::emit;
 use crate::wire::frame::{self, ChannelId, MIN_FRAME_MAX};
+use crate::wire::method::MethodId;
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection::{AMQPMethod, Tune, TuneOk};
 use bytes::Bytes;
@@ -63,7 +65,7 @@ pub(super) struct Handshake {
     offered: u32,
     /// Hapax has offered less than the broker
     lowered: bool,
-    /// the frame_max that was agreed on
+    /// the frame_max that was agreed on, and before that the one for the handshake
     frame_max: u32,
     /// channels that the upstream allows
     upstream_channel_max: u16,
@@ -73,6 +75,8 @@ pub(super) struct Handshake {
     clients_turn: bool,
     /// `start-ok` has passed
     started: bool,
+    /// `tune` has passed
+    offers: bool,
     /// `tune-ok` has passed
     tuned: bool,
     /// `open-ok` has passed
@@ -86,9 +90,8 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    /// Creates the handshake of a client that has just connected. `ceiling` bounds the frame_max that is offered to it. The
-    /// connection has to be open at the time `until`.
-    pub(super) fn new(ceiling: u32, until: Instant) -> Handshake {
+    /// Creates the handshake of a client that has just connected. The connection has to be open at the time `until`.
+    pub(super) fn new(settings: &Settings, until: Instant) -> Handshake {
         Handshake {
             credentials: Vec::new(),
             secret: Vec::new(),
@@ -96,14 +99,15 @@ impl Handshake {
             about: None,
             offered: COMMON_FRAME_MAX,
             lowered: false,
-            frame_max: MIN_FRAME_MAX,
+            frame_max: settings.initial_frame_max.max(MIN_FRAME_MAX),
             upstream_channel_max: u16::MAX,
             client_channel_max: u16::MAX,
             clients_turn: false,
             started: false,
+            offers: false,
             tuned: false,
             opened: false,
-            ceiling: ceiling.max(MIN_FRAME_MAX),
+            ceiling: settings.frame_max.max(MIN_FRAME_MAX),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             until,
         }
@@ -154,6 +158,11 @@ impl Handshake {
         self.client_channel_max
     }
 
+    /// Returns the bytes that it takes for what the client has sent.
+    pub(super) fn memory(&self) -> usize {
+        self.credentials.capacity() + self.secret.capacity() + self.vhost.as_ref().map_or(0, Bytes::len)
+    }
+
     /// Returns bytes that tell one user from another: the vhost, and the credentials as they were sent. If the mechanism does
     /// not show the credentials (as EXTERNAL), it is the connection's number instead: such a connection proves its rights for
     /// itself.
@@ -168,6 +177,15 @@ impl Handshake {
         }
         identity.extend_from_slice(&self.secret);
         identity
+    }
+
+    /// Notes an answer of the client that only the broker can read. What follows waits for the broker's word, too.
+    pub(super) fn recv_unreadable(&mut self, method: Option<MethodId>) {
+        let answers =
+            [MethodId::CONNECTION_START_OK, MethodId::CONNECTION_SECURE_OK, MethodId::CONNECTION_OPEN];
+        if method.is_some_and(|method| answers.contains(&method)) {
+            self.clients_turn = false;
+        }
     }
 
     /// Handles a method of the client on channel 0.
@@ -232,8 +250,8 @@ impl Handshake {
         }
         self.offered = self.frame_max;
         // Asks for one channel more than the client wants: Hapax needs one of its own to verify rights. (0 means no limit. The
-        // broker refuses more channels than it has offered.)
-        if ok.channel_max > 0 && ok.channel_max <= self.upstream_channel_max {
+        // broker refuses more channels than it has offered. If it has not offered any yet, the client speaks too early.)
+        if self.offers && ok.channel_max > 0 && ok.channel_max <= self.upstream_channel_max {
             self.client_channel_max = ok.channel_max.min(self.client_channel_max);
             tuned.channel_max = ok.channel_max.saturating_add(1).min(self.upstream_channel_max);
             self.upstream_channel_max = tuned.channel_max;
@@ -247,6 +265,7 @@ impl Handshake {
     /// Handles `tune`. Lowers the frame_max: a frame is held whole before it goes on, so its size must have a bound, whatever
     /// the broker offers.
     fn recv_tune(&mut self, tune: &Tune) -> Meaning {
+        self.offers = true;
         if tune.channel_max > 0 {
             self.upstream_channel_max = tune.channel_max;
             self.client_channel_max = tune.channel_max;

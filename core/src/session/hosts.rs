@@ -76,11 +76,15 @@ impl Marks {
 
     /// Returns the mark of a publish that this window judges, if something was delivered that it might be. `with_id` adds its id.
     #[inline]
-    pub(super) fn of_publish(&self, judge: &Judge, with_id: impl FnOnce(RouteMark) -> Mark) -> Option<Mark> {
+    pub(super) fn of_publish(
+        &self,
+        judge: &Judge,
+        with_id: impl FnOnce(RouteMark) -> Option<Mark>,
+    ) -> Option<Mark> {
         if self.own.is_empty() && judge.window.rules().republish != RepublishRule::Host {
             return None;
         }
-        judge.mark.map(with_id)
+        judge.mark.and_then(with_id)
     }
 
     /// Returns true if a message with this mark was delivered, and nobody has published it again since.

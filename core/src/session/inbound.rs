@@ -1,5 +1,6 @@
 //! Whole frames that were read and not handled yet.
 
+use super::numbers::{Numbers, each_number};
 use super::outbox::View;
 use crate::wire::method::MethodId;
 use crate::wire::properties::{BASIC, ContentHeader};
@@ -69,6 +70,8 @@ pub(super) struct Inbound {
     next: usize,
     /// The error in the bytes behind the last frame.
     error: Option<WireError>,
+    /// The numbers that the client's channels have at the upstream.
+    numbers: Numbers,
 }
 
 impl Inbound {
@@ -111,9 +114,33 @@ impl Inbound {
             self.frames = Vec::new();
             self.read = Bytes::new();
         } else {
-            self.read = buf.split_to(end).freeze();
+            let mut read = buf.split_to(end);
+            if !self.numbers.is_empty() {
+                self.numbers.from_client(&mut read);
+                self.frames.iter_mut().for_each(|frame| frame.channel = self.numbers.upstream(frame.channel));
+            }
+            self.read = read.freeze();
         }
         !self.is_empty()
+    }
+
+    /// Returns the numbers that the client's channels have at the upstream.
+    pub(super) fn numbers(&self) -> &Numbers {
+        &self.numbers
+    }
+
+    /// Lets two numbers at the upstream change places, in the frames that were not handled, too.
+    pub(super) fn swap(&mut self, one: ChannelId, other: ChannelId) {
+        self.numbers.swap(one, other);
+        let number = |id| match id {
+            id if id == one => other,
+            id if id == other => one,
+            id => id,
+        };
+        let mut read = BytesMut::from(&self.read[..]);
+        each_number(&mut read, number);
+        self.read = read.freeze();
+        self.frames.iter_mut().for_each(|frame| frame.channel = number(frame.channel));
     }
 
     /// Returns the read that the frames came with.
@@ -182,6 +209,7 @@ impl Inbound {
 
     /// Drops the frames that were not handled.
     pub(super) fn clear(&mut self) {
-        *self = Inbound::default();
+        let numbers = std::mem::take(&mut self.numbers);
+        *self = Inbound { numbers, ..Inbound::default() };
     }
 }

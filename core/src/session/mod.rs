@@ -21,7 +21,10 @@ mod about;
 #[doc(hidden)]
 pub mod alone;
 mod answers;
+mod awaited;
+mod bad_header_log;
 mod blame;
+mod by_tag;
 mod candidate;
 mod channel;
 mod channels;
@@ -30,15 +33,22 @@ mod confirms;
 mod connection;
 mod cx;
 mod delivered;
+mod dismissal;
 mod ending;
 mod entry;
+mod exclusive;
 mod fault;
 mod finder;
+mod flow;
 mod handshake;
 mod hosts;
 mod inbound;
 mod liveness;
+mod loopback;
+mod message_key;
+mod numbers;
 mod outbox;
+mod patience;
 mod probe;
 mod publisher;
 mod replies;
@@ -59,12 +69,15 @@ mod written;
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
 pub use fault::Fault;
+pub use flow::{Queued, Reading, Room};
 pub use hosts::Hosts;
-pub use rights::Rights;
+pub use loopback::{LoopbackUsers, RefusedLogin, is_loopback};
+pub use rights::{Rights, may_have_topics};
 pub use session::Session;
 pub use sightings::{Sighted, Sighting};
 
 use crate::window::{KeyMaker, Windows};
+use crate::wire::BadHeader;
 use bytes::Bytes;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -83,6 +96,8 @@ pub struct Shared {
     pub rights: Rights,
     /// what was delivered to users of several connections
     pub hosts: Hosts,
+    /// who may log in from this host only
+    pub loopback_users: LoopbackUsers,
     /// counts what no window can see
     pub listener: Arc<dyn SessionListener>,
 }
@@ -109,12 +124,21 @@ pub struct Settings {
     pub held_bytes: usize,
     /// the largest frame_max that Hapax lets a broker offer
     pub frame_max: u32,
+    /// the largest frame of a client before `tune-ok`
+    pub initial_frame_max: u32,
 }
 
 /// Receives what a session counts and no window knows of.
 pub trait SessionListener: Send + Sync + Debug {
     /// Counts a publish that matched no window, or whose window is off.
     fn unmatched(&self);
+    /// Counts a publish with a header whose value can't be understood.
+    fn bad_header(&self, header: BadHeader);
+    /// Counts a publish that is forwarded unjudged, because there was no channel to verify its user's right on.
+    fn unverified(&self);
+    /// Tells that the broker has closed a connection of this user (if its name is known) because its limit of channels leaves none
+    /// to verify rights on. It is told once a day for each user.
+    fn channel_limited(&self, user: Option<&str>);
     /// Records the time from the arrival of a publish to its answer by the upstream. Several publishes (`publishes`) may
     /// share one time.
     fn publish_latency(&self, elapsed: Duration, publishes: u64);
@@ -169,4 +193,6 @@ pub enum Output {
     CutUpstream,
     /// Tell people about a publish of a known id. Nothing else depends on it.
     Sighted(Box<Sighting>),
+    /// Log that the client sends this header with a value that can't be understood. It comes once per connection and header.
+    BadHeader(BadHeader),
 }

@@ -4,6 +4,7 @@
 //! read, they are merged into one slice of it, and written at once.
 
 use super::Output;
+use super::numbers::Numbers;
 use super::sightings::Sightings;
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::method::MethodId;
@@ -97,6 +98,8 @@ pub(super) struct Lane {
     concluded: bool,
     /// Something was written since [`Lane::take_wrote`] was called.
     wrote: bool,
+    /// The numbers that the peer knows the channels by. Empty for the upstream.
+    numbers: Numbers,
 }
 
 impl Lane {
@@ -126,6 +129,12 @@ impl Lane {
             self.seal();
         }
         &mut self.made
+    }
+
+    /// Writes frames with these numbers from now on.
+    pub(super) fn renumber(&mut self, numbers: &Numbers) {
+        self.seal();
+        self.numbers = numbers.clone();
     }
 
     /// Notes that `connection.close` was written last. Only the answer to the peer's own close may follow.
@@ -165,7 +174,7 @@ impl Lane {
     fn put(&mut self, bytes: Bytes) {
         if !self.shut && !self.concluded && !bytes.is_empty() {
             self.wrote = true;
-            self.ready.push_back(bytes);
+            self.ready.push_back(self.numbers.to_client(bytes));
         }
     }
 

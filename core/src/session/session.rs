@@ -1,15 +1,17 @@
 //! The session as the shell sees it: its events, its outputs, and the order in which frames are handled.
 
 use super::about::About;
+use super::awaited::Awaited;
 use super::client::ClientState;
 use super::connection::Connection;
 use super::cx::Link;
 use super::fault::{Closes, Fault};
+use super::flow::{Queued, Reading, Room, Wants};
 use super::inbound::{Inbound, ReadFrame};
 use super::outbox::View;
 use super::timers::earliest;
 use super::upstream::UpstreamState;
-use super::{Memory, Output, Phase, Shared};
+use super::{Memory, Output, Phase, RefusedLogin, Shared};
 use crate::window::Mailbox;
 use crate::wire::ChannelId;
 use crate::wire::frame::{FrameKind, PROTOCOL_HEADER, PROTOCOL_HEADER_0_9};
@@ -17,7 +19,7 @@ use crate::wire::method::MethodId;
 use bytes::{Bytes, BytesMut};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes that a session takes before its client has sent anything, with what the shell has for it.
 const IDLE: usize = 16 << 10;
@@ -33,13 +35,15 @@ pub struct Session {
     client_rest: usize,
     /// The process is about to end: nothing more is read from the client.
     draining: bool,
+    /// While the upstream is not read, it is looked whether others wait for its answers.
+    awaited: Awaited,
 }
 
 impl Session {
     /// Creates the session of a client that has just connected from the address `peer`.
     pub fn new(shared: Arc<Shared>, peer: IpAddr, now: Instant) -> Session {
         let connection = Connection::new(shared, peer, now);
-        Session { connection, client_eof: None, client_rest: 0, draining: false }
+        Session { connection, client_eof: None, client_rest: 0, draining: false, awaited: Awaited::default() }
     }
 
     // ---- getters -------------------------------------------------------------------------------------------------
@@ -56,6 +60,15 @@ impl Session {
         let is_free = || has_room && !self.draining && !self.connection.next_is_blocked();
         let sides = self.connection.sides();
         sides.want_client() && (!sides.client.is_live() || is_free())
+    }
+
+    /// Returns the sides that may be read from, while these bytes wait to be written.
+    pub fn reading(&self, queued: Queued, room: Room) -> Reading {
+        let sides = self.connection.sides();
+        let client = self.wants_client();
+        let answers = !client && sides.want_client() || self.awaited.is_any() && self.unresolved() > 0;
+        Wants { client, answers, deaf: sides.client.is_told() || sides.client.is_gone() }
+            .reading(queued, room)
     }
 
     /// Returns true if both sides are closed and nothing is left.
@@ -77,7 +90,7 @@ impl Session {
     pub fn memory(&self) -> Memory {
         let total = self.connection.channels().total();
         Memory {
-            held: IDLE + self.connection.link().memory() + total.memory,
+            held: IDLE + self.connection.memory() + total.memory,
             stuck: total.stuck,
             spare: self.connection.link().marks.spare(),
             frame: self.connection.sides().handshake.client_limit(),
@@ -107,6 +120,11 @@ impl Session {
     /// Returns true if both sides have agreed on heartbeats.
     pub fn has_heartbeats(&self) -> bool {
         self.connection.sides().upstream.clock().is_running()
+    }
+
+    /// Returns a login that was refused because the user may not log in from the client's address. Returns it once.
+    pub fn take_refused_login(&mut self) -> Option<RefusedLogin> {
+        self.connection.take_refused_login()
     }
 
     /// Returns how far the connection is.
@@ -215,6 +233,7 @@ impl Session {
         if !self.is_over() && self.connection.handle_timeout(now) {
             self.note_client_eof(now);
         }
+        self.awaited.look(self.connection.channels(), now);
         self.settle_down(now);
     }
 
@@ -239,6 +258,14 @@ impl Session {
         self.settle_down(now);
     }
 
+    /// Closes the client's connection with the reason that it does not read: nothing of the `unread` bytes that wait for it could
+    /// be written for as long as `patience`. The outcomes of its publishes are still awaited.
+    pub fn handle_unread(&mut self, unread: usize, patience: Duration, now: Instant) {
+        let unresolved = self.unresolved();
+        self.connection.fail(&Fault::Unread { unread, unresolved, patience }, now);
+        self.settle_down(now);
+    }
+
     /// Ends the session, because the process is about to end: settles everything in flight, then closes the client with 320.
     pub fn handle_drain(&mut self, now: Instant) {
         self.draining = true;
@@ -254,13 +281,15 @@ impl Session {
     /// Notes whether the shell reads from the upstream. It stops while its buffers are full.
     pub fn handle_reading_upstream(&mut self, reading: bool, now: Instant) {
         self.connection.sides_mut().upstream.clock_mut().set_listening(reading, now);
+        self.awaited.set_reading(reading, now);
     }
 
     // ---- to the world --------------------------------------------------------------------------------------------
 
     /// Returns the next order for the shell; `None` when there is nothing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.connection.link_mut().out.poll()
+        let link = self.connection.link_mut();
+        link.out.poll().or_else(|| link.bad_headers.poll())
     }
 
     /// Returns when [`Session::handle_timeout`] has to be called.
@@ -269,7 +298,8 @@ impl Session {
             return None;
         }
         let channels = self.connection.channels().deadline();
-        earliest([self.connection.sides().deadline(), channels, self.client_eof])
+        let awaited = self.awaited.deadline().filter(|_| self.unresolved() > 0);
+        earliest([self.connection.sides().deadline(), channels, self.client_eof, awaited])
     }
 
     // ---- the client's frames ---------------------------------------------------------------------------------------
@@ -290,8 +320,14 @@ impl Session {
         if self.connection.link().inbound.is_empty() {
             return;
         }
-        let frames = self.connection.link().inbound.read();
-        while self.wants_client() && !self.connection.link().inbound.is_empty() {
+        let mut frames = self.connection.link().inbound.read();
+        loop {
+            if self.connection.renumber_next() {
+                frames = self.connection.link().inbound.read();
+            }
+            if !self.wants_client() || self.connection.link().inbound.is_empty() {
+                break;
+            }
             if self.recv_publishes(&frames, now) {
                 continue;
             }
@@ -378,7 +414,13 @@ impl Session {
         if channel == ChannelId::CONNECTION {
             return self.connection.recv_upstream(kind, frame, now);
         }
-        let Link { out, probes, .. } = self.connection.link_mut();
+        let Link { out, probes, exclusive, .. } = self.connection.link_mut();
+        if exclusive.channel() == Some(channel) {
+            if let Some(id) = frame.method(kind) {
+                exclusive.recv(id, &mut out.upstream);
+            }
+            return;
+        }
         if probes.channel() == Some(channel) {
             if kind == FrameKind::Method {
                 let answers = probes.recv(frame.payload(), &mut out.upstream);

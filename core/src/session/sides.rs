@@ -3,11 +3,11 @@
 use super::client::{ClientSide, ClientState};
 use super::ending::{Ending, Why};
 use super::handshake::Handshake;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Piece};
 use super::timers::earliest;
 use super::upstream::{UpstreamSide, UpstreamState};
 use super::{Phase, Settings};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The client's side, the upstream's side, their handshake, and their end.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Sides {
     /// Creates the sides of a client that has just connected.
     pub(super) fn new(settings: &Settings, now: Instant) -> Sides {
         Sides {
-            handshake: Handshake::new(settings.frame_max, now + settings.handshake_timeout),
+            handshake: Handshake::new(settings, now + settings.handshake_timeout),
             client: ClientSide::new(now),
             upstream: UpstreamSide::new(now),
             ending: None,
@@ -44,7 +44,10 @@ impl Sides {
     /// Returns true if frames of the client may be handled, as far as the states of both sides tell.
     pub(super) fn want_client(&self) -> bool {
         match self.client.state() {
-            ClientState::Greeting | ClientState::SaidClose | ClientState::Told { .. } => true,
+            ClientState::Greeting
+            | ClientState::SaidClose
+            | ClientState::Dismissed { .. }
+            | ClientState::Told { .. } => true,
             ClientState::Gone => false,
             ClientState::Live => {
                 let upstream = self.upstream.state();
@@ -58,7 +61,7 @@ impl Sides {
     pub(super) fn phase(&self) -> Phase {
         match (self.client.state(), self.upstream.state()) {
             (ClientState::Gone, _) => Phase::Lingering,
-            (ClientState::SaidClose | ClientState::Told { .. }, _)
+            (ClientState::SaidClose | ClientState::Dismissed { .. } | ClientState::Told { .. }, _)
             | (_, UpstreamState::SaidClose { .. } | UpstreamState::Closing { .. } | UpstreamState::Gone) => {
                 Phase::Closing
             }
@@ -74,7 +77,7 @@ impl Sides {
             self.handshake.deadline(),
             self.client.deadline(),
             self.upstream.deadline(),
-            self.ending.as_ref().map(Ending::until),
+            self.ending.as_ref().map(Ending::deadline),
             self.client.clock().deadline(),
             self.upstream.clock().deadline(),
         ])
@@ -95,6 +98,17 @@ impl Sides {
     /// Returns true if the upstream connection will be closed when everything is settled.
     pub(super) fn are_ending(&self) -> bool {
         self.ending.is_some()
+    }
+
+    /// Handles the client's `connection.close`, which is forwarded when everything is settled, or after `linger`.
+    pub(super) fn end_for_client(&mut self, close: Piece, linger: Duration, now: Instant) {
+        self.client.said_close(now);
+        self.ending = Some(Ending::of_client(close, linger, now));
+    }
+
+    /// Returns true if the client waits for `connection.close-ok`, and has waited long enough.
+    pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
+        self.ending.as_mut().is_some_and(|ending| ending.is_overdue(now))
     }
 
     /// Closes the upstream connection when everything is settled, or at the time `until`.

@@ -3,7 +3,7 @@
 use super::outbox::View;
 use crate::window::{OnConflict, Window};
 use crate::wire::method::Publish;
-use crate::wire::properties::{ContentHeader, IdValue};
+use crate::wire::properties::{ContentHeader, IdSource, IdValue};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,14 @@ impl Sightings {
         }
         let rules = window.rules();
         let Ok(Publish { exchange, routing_key, .. }) = Publish::parse(publish.payload()) else { return };
-        let id = ContentHeader::parse(header, &rules.id).ok().and_then(|found| found.id.as_ref().map(text));
+        let found = ContentHeader::parse(header, &rules.id).ok();
+        let id = found.and_then(|found| match &rules.id {
+            IdSource::Parts(parts) => {
+                let parts = parts.iter().filter_map(|part| found.part(part));
+                Some(parts.map(|part| text(&part)).collect::<Vec<_>>().join(&b' ').into())
+            }
+            _ => found.id.as_ref().map(text),
+        });
         self.next = Some(now + EVERY);
         self.waiting = Some(Box::new(Sighting {
             what,

@@ -31,6 +31,8 @@ pub(super) enum UpstreamState {
 pub(super) struct UpstreamSide {
     state: UpstreamState,
     clock: Clock,
+    /// A method of the upstream has come.
+    has_spoken: bool,
     /// The client's protocol header, until the connection is open and it can be sent.
     protocol_header: Bytes,
 }
@@ -38,7 +40,12 @@ pub(super) struct UpstreamSide {
 impl UpstreamSide {
     /// Creates the side before there is an upstream connection.
     pub(super) fn new(now: Instant) -> UpstreamSide {
-        UpstreamSide { state: UpstreamState::Unborn, clock: Clock::new(now), protocol_header: Bytes::new() }
+        UpstreamSide {
+            state: UpstreamState::Unborn,
+            clock: Clock::new(now),
+            has_spoken: false,
+            protocol_header: Bytes::new(),
+        }
     }
 
     /// Returns the state.
@@ -103,6 +110,16 @@ impl UpstreamSide {
         self.state = UpstreamState::Live;
         self.clock.heard(now);
         Some(std::mem::take(&mut self.protocol_header))
+    }
+
+    /// Returns true if a method of the upstream has come.
+    pub(super) fn has_spoken(&self) -> bool {
+        self.has_spoken
+    }
+
+    /// Notes that a method of the upstream has come.
+    pub(super) fn spoke(&mut self) {
+        self.has_spoken = true;
     }
 
     /// Notes that the upstream has sent `connection.close`.

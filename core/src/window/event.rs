@@ -213,6 +213,12 @@ pub trait Listener: Send + Sync + std::fmt::Debug + 'static {
     }
     /// Takes the place where a fresh publish goes. No lock is held.
     fn origin(&self, _: &Origin<'_>) {}
+    /// Returns true if the listener wants to know which headers this publish without an id carries. It may ask for a sample only.
+    fn wants_names(&self) -> bool {
+        false
+    }
+    /// Takes the names of the headers and properties of a publish without an id. No lock is held.
+    fn names(&self, _: &[&[u8]]) {}
 }
 
 /// The place where a publish goes, as its publisher names it.

@@ -135,4 +135,12 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
     fn note_origin(&self, origin: &Origin<'_>) {
         self.0.note_origin(origin);
     }
+
+    fn wants_names(&self) -> bool {
+        self.0.wants_names()
+    }
+
+    fn note_names(&self, names: &[&[u8]]) {
+        self.0.note_names(names);
+    }
 }

@@ -4,7 +4,8 @@
 //! A publisher chooses its ids, so the digest is keyed: without the secret nobody can look for two ids that collide,
 //! nor for many that fall into one bucket. That is why the tables can do with a multiplication for a hash.
 
-use crate::wire::properties::IdValue;
+use crate::wire::Death;
+use crate::wire::properties::{IdValue, feed_parts};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
@@ -164,15 +165,39 @@ impl Scoped {
     /// The key of this id.
     pub fn key(&self, id: &IdValue<'_>) -> Key {
         let Scoped(mut digest) = *self;
-        match *id {
-            IdValue::Bytes(bytes) => digest.tagged(b'b', bytes),
-            IdValue::Integer(number) => digest.tagged(b'i', &number.to_le_bytes()),
-            IdValue::Other(tag, bytes) => {
-                digest.tag(b'o');
-                digest.tagged(tag, bytes);
-            }
-        }
-        Key(digest.0.finish128().as_u128() & Key::MASK)
+        id.feed(&mut |kind, bytes| digest.tagged(kind, bytes));
+        digest.key()
+    }
+
+    /// The key of an id that has several parts. An absent part is another one than an empty part.
+    pub fn key_of_parts<'a>(&self, parts: impl ExactSizeIterator<Item = Option<IdValue<'a>>>) -> Key {
+        let Scoped(mut digest) = *self;
+        feed_parts(parts, &mut |kind, bytes| digest.tagged(kind, bytes));
+        digest.key()
+    }
+
+    /// The scope of messages that have these routing keys, too (sorted, each once). `owner`: whose ids they are; empty if they are
+    /// common to all who may publish there.
+    #[must_use]
+    pub fn with_extra_keys(&self, owner: &[u8], keys: &[&[u8]]) -> Scoped {
+        let Scoped(mut digest) = *self;
+        digest.tagged(b'k', owner);
+        digest.tagged(b'n', &(keys.len() as u64).to_le_bytes());
+        keys.iter().for_each(|key| digest.part(key));
+        Scoped(digest)
+    }
+
+    /// The scope of the incarnations of messages that came to be by this death.
+    #[must_use]
+    pub fn with_death(&self, death: &Death<'_>) -> Scoped {
+        let Scoped(mut digest) = *self;
+        let Death { queue, reason, count, time, exchange, routing_keys } = death;
+        digest.tagged(b'd', queue);
+        digest.part(reason);
+        feed_parts([*count, *time, *exchange, *routing_keys].into_iter(), &mut |kind, bytes| {
+            digest.tagged(kind, bytes);
+        });
+        Scoped(digest)
     }
 }
 
@@ -187,6 +212,11 @@ impl fmt::Debug for Scoped {
 struct Digest(SipHasher13);
 
 impl Digest {
+    /// The key that it makes.
+    fn key(&self) -> Key {
+        Key(self.0.finish128().as_u128() & Key::MASK)
+    }
+
     fn tag(&mut self, tag: u8) {
         self.0.write(&[tag]);
     }
@@ -244,6 +274,42 @@ mod tests {
         let id = IdValue::Bytes(b"a");
         assert_eq!(key(Scope::Exchange, ["v", "e", "r"], id), key(Scope::Exchange, ["v", "e", "s"], id));
         assert_eq!(key(Scope::Vhost, ["v", "e", "r"], id), key(Scope::Vhost, ["v", "f", "s"], id));
+    }
+
+    #[test]
+    fn parts_extra_keys_and_deaths_make_other_keys() {
+        let scoped = KeyMaker::new((1, 2)).scoped(Scope::RoutingKey, b"v", b"e", b"r");
+        let (a, empty) = (IdValue::Bytes(b"a"), IdValue::Bytes(b""));
+        let death = Death {
+            queue: b"q",
+            reason: b"r",
+            count: Some(IdValue::Integer(1)),
+            time: Some(IdValue::Integer(2)),
+            exchange: None,
+            routing_keys: None,
+        };
+        let died = |death: Death<'_>| scoped.with_death(&death).key(&a);
+        let keys = [
+            scoped.key(&a),
+            scoped.key_of_parts([Some(a)].into_iter()),
+            scoped.key_of_parts([Some(a), None].into_iter()),
+            scoped.key_of_parts([Some(a), Some(empty)].into_iter()),
+            scoped.key_of_parts([None, Some(a)].into_iter()),
+            scoped.with_extra_keys(b"", &[b"a"]).key(&a),
+            scoped.with_extra_keys(b"", &[b"a", b"b"]).key(&a),
+            scoped.with_extra_keys(b"", &[b"ab"]).key(&a),
+            scoped.with_extra_keys(b"user", &[b"a"]).key(&a),
+            scoped.with_extra_keys(b"", &[b"a"]).with_death(&death).key(&a),
+            died(death),
+            died(Death { queue: b"p", ..death }),
+            died(Death { reason: b"s", ..death }),
+            died(Death { count: Some(IdValue::Integer(2)), ..death }),
+            died(Death { count: None, ..death }),
+            died(Death { time: Some(IdValue::Integer(3)), ..death }),
+            died(Death { exchange: Some(empty), ..death }),
+            died(Death { routing_keys: Some(empty), ..death }),
+        ];
+        assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
     }
 
     /// A store that outlives the process holds these digests: they may not change by accident.

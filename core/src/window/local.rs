@@ -294,6 +294,14 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
     fn note_origin(&self, origin: &Origin<'_>) {
         self.table.listener().origin(origin);
     }
+
+    fn wants_names(&self) -> bool {
+        self.table.listener().wants_names()
+    }
+
+    fn note_names(&self, names: &[&[u8]]) {
+        self.table.listener().names(names);
+    }
 }
 
 impl<L: Listener + ?Sized> Inspect for LocalWindow<L> {

@@ -337,6 +337,10 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn wants_origin(&self, claim: Claim) -> bool;
     /// Takes the place where a fresh publish goes.
     fn note_origin(&self, origin: &Origin<'_>);
+    /// Returns true if the window wants to know which headers this publish without an id carries. It may ask for a sample only.
+    fn wants_names(&self) -> bool;
+    /// Takes the names of the headers and properties of a publish without an id.
+    fn note_names(&self, names: &[&[u8]]);
 }
 
 /// Asks for one verdict: [`Window::reserve`] with a slice of one. Allocates nothing.

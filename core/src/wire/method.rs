@@ -1,5 +1,5 @@
 //! Reads the methods of the hot path in place: `basic.publish`, `basic.ack`, `basic.nack`, `basic.return`. It also
-//! reads `channel.close`, because its text need not be UTF-8.
+//! reads `channel.close`, because its text need not be UTF-8, and the login in `connection.start-ok`.
 
 use super::WireError;
 use super::reader::Reader;
@@ -9,14 +9,34 @@ use super::reader::Reader;
 pub struct MethodId(pub u16, pub u16);
 
 impl MethodId {
+    /// connection.start-ok
+    pub const CONNECTION_START_OK: MethodId = MethodId(10, 11);
+    /// connection.secure-ok
+    pub const CONNECTION_SECURE_OK: MethodId = MethodId(10, 21);
+    /// connection.tune-ok
+    pub const CONNECTION_TUNE_OK: MethodId = MethodId(10, 31);
+    /// connection.open
+    pub const CONNECTION_OPEN: MethodId = MethodId(10, 40);
     /// channel.open
     pub const CHANNEL_OPEN: MethodId = MethodId(20, 10);
     /// channel.open-ok
     pub const CHANNEL_OPEN_OK: MethodId = MethodId(20, 11);
+    /// channel.flow
+    pub const CHANNEL_FLOW: MethodId = MethodId(20, 20);
+    /// channel.flow-ok
+    pub const CHANNEL_FLOW_OK: MethodId = MethodId(20, 21);
     /// channel.close
     pub const CHANNEL_CLOSE: MethodId = MethodId(20, 40);
     /// channel.close-ok
     pub const CHANNEL_CLOSE_OK: MethodId = MethodId(20, 41);
+    /// queue.declare
+    pub const QUEUE_DECLARE: MethodId = MethodId(50, 10);
+    /// queue.declare-ok
+    pub const QUEUE_DECLARE_OK: MethodId = MethodId(50, 11);
+    /// queue.delete
+    pub const QUEUE_DELETE: MethodId = MethodId(50, 40);
+    /// queue.delete-ok
+    pub const QUEUE_DELETE_OK: MethodId = MethodId(50, 41);
     /// basic.qos
     pub const BASIC_QOS: MethodId = MethodId(60, 10);
     /// basic.consume
@@ -70,6 +90,26 @@ fn fields_of(payload: &[u8]) -> Result<Reader<'_>, WireError> {
     let mut fields = Reader::new(payload);
     fields.take(4, "class and method id")?;
     Ok(fields)
+}
+
+/// The SASL fields of `connection.start-ok`: client-properties table, mechanism shortstr, response longstr, locale.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StartOk<'a> {
+    /// the SASL mechanism
+    pub mechanism: &'a [u8],
+    /// what the mechanism begins with
+    pub response: &'a [u8],
+}
+
+impl<'a> StartOk<'a> {
+    /// Reads a method payload whose id is [`MethodId::CONNECTION_START_OK`]. Skips the table without looking at it, so it
+    /// reads all that a broker may be able to read.
+    pub fn parse(payload: &'a [u8]) -> Result<StartOk<'a>, WireError> {
+        let mut fields = fields_of(payload)?;
+        fields.longstr("connection.start-ok: client-properties")?;
+        let mechanism = fields.shortstr("connection.start-ok: mechanism")?;
+        Ok(StartOk { mechanism, response: fields.longstr("connection.start-ok: response")? })
+    }
 }
 
 /// `basic.publish`: reserved-1 short, exchange shortstr, routing-key shortstr, bits mandatory, immediate.

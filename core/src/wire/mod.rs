@@ -6,11 +6,19 @@
 
 #![deny(clippy::indexing_slicing)]
 
+mod bad_headers;
+mod death;
 pub mod emit;
+mod extra_keys;
+mod field;
+mod forms;
 pub mod frame;
 pub mod method;
+pub mod names;
 pub mod properties;
 mod reader;
 
+pub use bad_headers::{BadHeader, BadHeaders};
+pub use death::Death;
 pub use frame::{ChannelId, Frame, FrameKind, WireError, scan};
-pub use properties::{ContentHeader, IdSource};
+pub use properties::{ContentHeader, IdPart, IdSource};

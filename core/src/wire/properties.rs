@@ -18,6 +18,11 @@
 //! properties, which come after ours.
 
 use super::WireError;
+use super::bad_headers::{BadHeader, BadHeaders};
+use super::death::Death;
+use super::extra_keys;
+use super::field::Field;
+use super::forms::{self, Form};
 use super::reader::Reader;
 
 /// The one class of AMQP 0-9-1 that has content.
@@ -26,6 +31,17 @@ pub const BASIC: u16 = 60;
 const CACHE_TTL: &[u8] = b"x-cache-ttl";
 /// The header that exempts one message from deduplication.
 const BYPASS: &[u8] = b"x-hapax-bypass";
+/// The header of a message that was dead-lettered.
+const DEATH: &[u8] = b"x-death";
+/// More routing keys, which consumers see.
+const CC: &[u8] = b"CC";
+/// More routing keys, which consumers do not see.
+const BCC: &[u8] = b"BCC";
+/// A bit for each length that one of these names has.
+const LENGTHS: u32 =
+    1 << CACHE_TTL.len() | 1 << BYPASS.len() | 1 << DEATH.len() | 1 << CC.len() | 1 << BCC.len();
+/// The most parts that an id may have.
+pub const PARTS_MAX: usize = 8;
 
 /// Where a window takes its id from. The session handles `body`, because the header only says how long the body is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +54,43 @@ pub enum IdSource {
     Header(Box<str>),
     /// the bytes of the message body
     Body,
+    /// several parts together. Without the first one there is no id; any other may be absent
+    Parts(Box<[IdPart]>),
+}
+
+/// A part of an id.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum IdPart {
+    /// the `message-id` property
+    MessageId,
+    /// the `correlation-id` property
+    CorrelationId,
+    /// an entry of the `headers` table, by its name
+    Header(Box<str>),
+}
+
+impl From<IdPart> for IdSource {
+    fn from(part: IdPart) -> IdSource {
+        match part {
+            IdPart::MessageId => IdSource::MessageId,
+            IdPart::CorrelationId => IdSource::CorrelationId,
+            IdPart::Header(name) => IdSource::Header(name),
+        }
+    }
+}
+
+impl IdSource {
+    /// Returns the header that the id, or its first part, is in.
+    fn first_header(&self) -> Option<&[u8]> {
+        match self {
+            IdSource::Header(name) => Some(name.as_bytes()),
+            IdSource::Parts(parts) => match parts.first() {
+                Some(IdPart::Header(name)) => Some(name.as_bytes()),
+                Some(IdPart::MessageId | IdPart::CorrelationId) | None => None,
+            },
+            IdSource::MessageId | IdSource::CorrelationId | IdSource::Body => None,
+        }
+    }
 }
 
 /// Writes the source as the configuration does.
@@ -48,6 +101,24 @@ impl std::fmt::Display for IdSource {
             IdSource::CorrelationId => f.write_str("correlation-id"),
             IdSource::Header(name) => write!(f, "header:{name}"),
             IdSource::Body => f.write_str("body"),
+            IdSource::Parts(parts) => {
+                for (n, part) in parts.iter().enumerate() {
+                    let comma = if n > 0 { ", " } else { "" };
+                    write!(f, "{comma}{part}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Writes the part as the configuration does.
+impl std::fmt::Display for IdPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            IdPart::MessageId => f.write_str("message-id"),
+            IdPart::CorrelationId => f.write_str("correlation-id"),
+            IdPart::Header(name) => write!(f, "header:{name}"),
         }
     }
 }
@@ -63,7 +134,32 @@ pub enum IdValue<'a> {
     Other(u8, &'a [u8]),
 }
 
+/// Calls `sink` with everything that makes an id of several parts, an absent part included.
+pub(crate) fn feed_parts<'a>(
+    parts: impl ExactSizeIterator<Item = Option<IdValue<'a>>>,
+    sink: &mut impl FnMut(u8, &[u8]),
+) {
+    sink(b'p', &(parts.len() as u64).to_le_bytes());
+    for part in parts {
+        match part {
+            Some(part) => part.feed(sink),
+            None => sink(b'-', &[]),
+        }
+    }
+}
+
 impl IdValue<'_> {
+    /// Calls `sink` with what makes the value: a letter for its kind, and its bytes. Two values are the same if these are equal.
+    #[inline]
+    pub fn feed(&self, sink: &mut impl FnMut(u8, &[u8])) {
+        match *self {
+            IdValue::Bytes(bytes) => sink(b'b', bytes),
+            IdValue::Integer(number) => sink(b'i', &number.to_le_bytes()),
+            // The types' letters have the highest bit clear.
+            IdValue::Other(tag, bytes) => sink(tag | 0x80, bytes),
+        }
+    }
+
     /// Returns true for an empty string and for the void value. Both count as "no id".
     pub fn is_empty(&self) -> bool {
         match self {
@@ -81,14 +177,21 @@ pub struct ContentHeader<'a> {
     pub class: u16,
     /// the length of the body that follows
     pub body_size: u64,
-    /// the id, if the id source is a property or header that is present and not empty
+    /// the id, or its first part, if the id source is a property or header that is present and not empty
     pub id: Option<IdValue<'a>>,
     /// the `message-id` property, whatever the id source is; a `basic.return` is matched to its publish by it
     pub message_id: Option<&'a [u8]>,
-    /// the `x-cache-ttl` header in milliseconds, if it is an integer of any type and not negative
+    /// the `x-cache-ttl` header in milliseconds
     pub cache_ttl_ms: Option<u64>,
-    /// `x-hapax-bypass: true`
+    /// the `x-hapax-bypass` header is true
     pub bypass: bool,
+    /// which of these two headers can't be understood, and count as absent
+    pub bad: BadHeaders,
+    /// `x-death`, `CC` or `BCC` is there
+    special: bool,
+    correlation_id: Option<&'a [u8]>,
+    /// the octets of the headers table
+    table: &'a [u8],
 }
 
 impl<'a> ContentHeader<'a> {
@@ -100,8 +203,7 @@ impl<'a> ContentHeader<'a> {
     pub fn parse(payload: &'a [u8], source: &IdSource) -> Result<ContentHeader<'a>, WireError> {
         let mut reader = Reader::new(payload);
         let (class, body_size) = preamble(&mut reader)?;
-        let mut header =
-            ContentHeader { class, body_size, id: None, message_id: None, cache_ttl_ms: None, bypass: false };
+        let mut header = ContentHeader::empty(class, body_size);
         if class != BASIC {
             return Ok(header);
         }
@@ -109,17 +211,13 @@ impl<'a> ContentHeader<'a> {
 
         flags.shortstr(15, &mut reader, "content-type")?;
         flags.shortstr(14, &mut reader, "content-encoding")?;
-        let wanted = match source {
-            IdSource::Header(name) => Some(name.as_bytes()),
-            IdSource::MessageId | IdSource::CorrelationId | IdSource::Body => None,
-        };
-        let found = match flags.has(13) {
-            true => WantedHeaders::walk(reader.longstr("headers")?, wanted)?,
-            false => WantedHeaders::default(),
-        };
+        if flags.has(13) {
+            header.table = reader.longstr("headers")?;
+        }
+        let found = WantedHeaders::walk(header.table, source.first_header())?;
         flags.skip(12, 1, &mut reader, "delivery-mode")?;
         flags.skip(11, 1, &mut reader, "priority")?;
-        let correlation_id = flags.shortstr(10, &mut reader, "correlation-id")?;
+        header.correlation_id = flags.shortstr(10, &mut reader, "correlation-id")?;
         flags.shortstr(9, &mut reader, "reply-to")?;
         flags.shortstr(8, &mut reader, "expiration")?;
         header.message_id = flags.shortstr(7, &mut reader, "message-id")?;
@@ -134,14 +232,90 @@ impl<'a> ContentHeader<'a> {
 
         let id = match source {
             IdSource::MessageId => header.message_id.map(IdValue::Bytes),
-            IdSource::CorrelationId => correlation_id.map(IdValue::Bytes),
+            IdSource::CorrelationId => header.correlation_id.map(IdValue::Bytes),
             IdSource::Header(_) => found.wanted.map(Field::value),
+            IdSource::Parts(parts) => parts.first().and_then(|first| header.part(first)),
             IdSource::Body => None,
         };
         header.id = id.filter(|id| !id.is_empty());
-        header.cache_ttl_ms = found.cache_ttl.and_then(Field::milliseconds);
-        header.bypass = found.bypass.is_some_and(Field::is_true);
+        header.special = found.special;
+        if let Some(field) = found.cache_ttl {
+            match forms::milliseconds(field) {
+                Form::Known(ttl) => header.cache_ttl_ms = Some(ttl),
+                Form::Absent => {}
+                Form::Bad => header.bad.insert(BadHeader::CacheTtl),
+            }
+        }
+        if let Some(field) = found.bypass {
+            match forms::truth(field) {
+                Form::Known(bypass) => header.bypass = bypass,
+                Form::Absent => {}
+                Form::Bad => header.bad.insert(BadHeader::Bypass),
+            }
+        }
         Ok(header)
+    }
+
+    fn empty(class: u16, body_size: u64) -> ContentHeader<'a> {
+        ContentHeader {
+            class,
+            body_size,
+            id: None,
+            message_id: None,
+            cache_ttl_ms: None,
+            bypass: false,
+            bad: BadHeaders::NONE,
+            special: false,
+            correlation_id: None,
+            table: &[],
+        }
+    }
+
+    /// Returns true if there is a header that makes the message another one than its id alone does: [`ContentHeader::death`] or
+    /// [`ContentHeader::extra_keys`] has to be asked.
+    #[inline]
+    pub fn is_special(&self) -> bool {
+        self.special
+    }
+
+    /// Returns a part of an id. `None`: it is absent, or void.
+    pub fn part(&self, part: &IdPart) -> Option<IdValue<'a>> {
+        let value = match part {
+            IdPart::MessageId => self.message_id.map(IdValue::Bytes),
+            IdPart::CorrelationId => self.correlation_id.map(IdValue::Bytes),
+            IdPart::Header(name) => Field::find(self.table, name.as_bytes()).map(Field::value),
+        };
+        value.filter(|value| !matches!(value, IdValue::Other(b'V', _)))
+    }
+
+    /// Calls `sink` with what makes the id, as the source says where it is: equal calls are equal ids. Routing keys in headers and
+    /// deaths are no part of it. Returns false if there is no id in the header.
+    #[inline]
+    pub fn feed_id(&self, source: &IdSource, sink: &mut impl FnMut(u8, &[u8])) -> bool {
+        let Some(id) = &self.id else { return false };
+        match source {
+            IdSource::Parts(parts) => feed_parts(parts.iter().map(|part| self.part(part)), sink),
+            _ => id.feed(sink),
+        }
+        true
+    }
+
+    /// Returns the newest death of the message, if it was dead-lettered.
+    pub fn death(&self) -> Result<Option<Death<'a>>, BadHeader> {
+        Field::find(self.table, DEATH).map_or(Ok(None), Death::newest)
+    }
+
+    /// Returns the routing keys in `CC` and `BCC`, sorted, each once.
+    pub fn extra_keys(&self) -> Result<Vec<&'a [u8]>, BadHeader> {
+        let mut keys = Vec::new();
+        for (name, header) in [(CC, BadHeader::Cc), (BCC, BadHeader::Bcc)] {
+            if let Some(field) = Field::find(self.table, name) {
+                extra_keys::add(&mut keys, field, header)?;
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(keys)
     }
 
     /// Returns only class and body size, for content that is not judged. Reads 12 octets.
@@ -210,6 +384,8 @@ struct WantedHeaders<'a> {
     wanted: Option<Field<'a>>,
     cache_ttl: Option<Field<'a>>,
     bypass: Option<Field<'a>>,
+    /// there is an `x-death`, `CC` or `BCC`
+    special: bool,
 }
 
 impl<'a> WantedHeaders<'a> {
@@ -221,8 +397,8 @@ impl<'a> WantedHeaders<'a> {
         while !reader.is_empty() {
             let name = reader.shortstr("name of a header")?;
             let field = Field::read(&mut reader)?;
-            // Almost no other header has a name as long as one of ours, so compare lengths first.
-            if wanted.is_some() || name.len() == CACHE_TTL.len() || name.len() == BYPASS.len() {
+            // Few other headers have a name as long as one of ours, so compare lengths first.
+            if wanted.is_some() || name.len() < 32 && LENGTHS >> name.len() & 1 != 0 {
                 found.note(name, field, wanted);
             }
         }
@@ -240,83 +416,8 @@ impl<'a> WantedHeaders<'a> {
         if name == BYPASS {
             self.bypass.get_or_insert(field);
         }
+        self.special |= name == DEATH || name == CC || name == BCC;
     }
-}
-
-/// Marks a type in [`LENGTHS`] whose length is in the first four octets of the value.
-const LONG: u8 = 0xFE;
-/// Marks a letter in [`LENGTHS`] that is no type.
-const UNKNOWN: u8 = 0xFF;
-
-/// The length of a value in octets, by its type's letter. A `match` on the letter would be mispredicted when types
-/// vary.
-#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-const LENGTHS: [u8; 256] = {
-    let known: [(u8, &[u8]); 7] =
-        [(0, b"V"), (1, b"tbB"), (2, b"suU"), (4, b"Iif"), (5, b"D"), (8, b"lLdT"), (LONG, b"SxFA")];
-    let mut lengths = [UNKNOWN; 256];
-    let mut n = 0;
-    while n < known.len() {
-        let (length, mut letters) = known[n];
-        while let [letter, rest @ ..] = letters {
-            lengths[*letter as usize] = length;
-            letters = rest;
-        }
-        n += 1;
-    }
-    lengths
-};
-
-/// A value of a headers table: the letter of its type, and its octets without their length.
-#[derive(Clone, Copy)]
-struct Field<'a> {
-    tag: u8,
-    raw: &'a [u8],
-}
-
-impl<'a> Field<'a> {
-    /// Reads one value. Tables and arrays are skipped by their length, so there is no recursion.
-    #[inline]
-    fn read(reader: &mut Reader<'a>) -> Result<Field<'a>, WireError> {
-        let tag = reader.octet("type of a header")?;
-        let raw = match LENGTHS.get(usize::from(tag)).copied().unwrap_or(UNKNOWN) {
-            LONG => reader.longstr("long value of a header")?,
-            UNKNOWN => return Err(WireError::Malformed("unknown type of a header")),
-            fixed => reader.take(usize::from(fixed), "value of a header")?,
-        };
-        Ok(Field { tag, raw })
-    }
-
-    fn value(self) -> IdValue<'a> {
-        match self.tag {
-            b'S' | b'x' => IdValue::Bytes(self.raw),
-            b'b' | b's' | b'U' | b'I' | b'l' | b'L' => IdValue::Integer(signed(self.raw)),
-            b'B' | b'u' | b'i' | b'T' => IdValue::Integer(unsigned(self.raw)),
-            tag => IdValue::Other(tag, self.raw),
-        }
-    }
-
-    /// Returns the value as a number of milliseconds. A timestamp is an integer, but not a duration.
-    fn milliseconds(self) -> Option<u64> {
-        match self.value() {
-            IdValue::Integer(value) if self.tag != b'T' => u64::try_from(value).ok(),
-            _ => None,
-        }
-    }
-
-    fn is_true(self) -> bool {
-        self.tag == b't' && self.raw.iter().any(|&octet| octet != 0)
-    }
-}
-
-/// Reads an integer of at most eight octets, since no type is longer.
-fn unsigned(raw: &[u8]) -> i128 {
-    raw.iter().fold(0, |value, &octet| value << 8 | i128::from(octet))
-}
-
-fn signed(raw: &[u8]) -> i128 {
-    let negative = raw.first().is_some_and(|&first| first & 0x80 != 0);
-    unsigned(raw) - if negative { 1 << (8 * raw.len()) } else { 0 }
 }
 
 #[cfg(test)]
@@ -359,12 +460,11 @@ mod tests {
             (IdSource::Body, None),
         ] {
             let expected = ContentHeader {
-                class: 60,
-                body_size: 5,
                 id: id.map(IdValue::Bytes),
                 message_id: Some(b"msg"),
-                cache_ttl_ms: None,
-                bypass: false,
+                correlation_id: Some(b"cor"),
+                table: b"\x01kS\0\0\0\x04k-id",
+                ..ContentHeader::empty(60, 5)
             };
             assert_eq!(ContentHeader::parse(&payload, &source), Ok(expected), "{source:?}");
         }
@@ -456,37 +556,81 @@ mod tests {
     }
 
     #[test]
-    fn a_ttl_is_an_integer_that_is_not_negative() {
-        for (value, expected) in [
-            (&b"I\0\0\0\x05"[..], Some(5)),
-            (b"b\0", Some(0)),
-            (b"l\x7f\xff\xff\xff\xff\xff\xff\xff", Some(i64::MAX as u64)),
-            (b"b\xff", None),
-            (b"T\0\0\0\0\0\0\0\x05", None),
-            (b"S\0\0\0\x015", None),
-            (b"d\0\0\0\0\0\0\0\0", None),
+    fn a_header_that_is_not_understood_counts_as_absent_and_is_named() {
+        for (entries, ttl, bypass, bad) in [
+            (&b"\x0bx-cache-ttlI\0\0\0\x05"[..], Some(5), false, &[][..]),
+            (b"\x0bx-cache-ttlS\0\0\0\x03500", Some(500), false, &[]),
+            (b"\x0bx-cache-ttlS\0\0\0\x03soo", None, false, &[BadHeader::CacheTtl]),
+            (b"\x0bx-cache-ttlb\xff", None, false, &[BadHeader::CacheTtl]),
+            (b"\x0bx-cache-ttlV", None, false, &[]),
+            (b"\x0ex-hapax-bypasst\x01", None, true, &[]),
+            (b"\x0ex-hapax-bypasst\x00", None, false, &[]),
+            (b"\x0ex-hapax-bypassB\x01", None, true, &[]),
+            (b"\x0ex-hapax-bypassS\0\0\0\x04true", None, true, &[]),
+            (b"\x0ex-hapax-bypassS\0\0\0\x05maybe", None, false, &[BadHeader::Bypass]),
+            (b"\x0eX-hapax-bypasst\x01", None, false, &[]),
+            (b"\x01nF\0\0\0\x11\x0ex-hapax-bypasst\x01", None, false, &[]),
+            (
+                b"\x0ex-hapax-bypassA\0\0\0\0\x0bx-cache-ttlA\0\0\0\0",
+                None,
+                false,
+                &[BadHeader::CacheTtl, BadHeader::Bypass],
+            ),
         ] {
-            let payload = headers(&[b"\x0bx-cache-ttl", value].concat());
-            let parsed = ContentHeader::parse(&payload, &IdSource::MessageId);
-            assert_eq!(parsed.map(|parsed| parsed.cache_ttl_ms), Ok(expected), "{value:?}");
+            let payload = headers(entries);
+            let parsed = ContentHeader::parse(&payload, &IdSource::MessageId).expect("a header");
+            assert_eq!((parsed.cache_ttl_ms, parsed.bypass), (ttl, bypass), "{entries:?}");
+            assert_eq!(parsed.bad.iter().collect::<Vec<_>>(), bad, "{entries:?}");
         }
     }
 
     #[test]
-    fn bypass_is_a_boolean_in_the_headers_own_table() {
-        for (entries, expected) in [
-            (&b"\x0ex-hapax-bypasst\x01"[..], true),
-            (b"\x0ex-hapax-bypasst\xff", true),
-            (b"\x0ex-hapax-bypasst\x00", false),
-            (b"\x0ex-hapax-bypassB\x01", false),
-            (b"\x0ex-hapax-bypassS\0\0\0\x04true", false),
-            (b"\x0eX-hapax-bypasst\x01", false),
-            (b"\x01nF\0\0\0\x11\x0ex-hapax-bypasst\x01", false),
-        ] {
-            let payload = headers(entries);
-            let parsed = ContentHeader::parse(&payload, &IdSource::MessageId);
-            assert_eq!(parsed.map(|parsed| parsed.bypass), Ok(expected), "{entries:?}");
+    fn an_id_of_parts_needs_its_first_one() {
+        let parts = |parts: &[&str]| {
+            IdSource::Parts(parts.iter().map(|name| IdPart::Header((*name).into())).collect())
+        };
+        let payload = headers(b"\x01aS\0\0\0\x01x\x01bS\0\0\0\0\x01cV\x01db\x05");
+        let fed = |source: &IdSource| {
+            let parsed = ContentHeader::parse(&payload, source).expect("a header");
+            let mut fed = Vec::new();
+            let any = parsed.feed_id(source, &mut |kind, bytes| fed.push((kind, bytes.to_vec())));
+            any.then_some(fed)
+        };
+        let number = |value: i128| value.to_le_bytes().to_vec();
+        let count = (b'p', 5_u64.to_le_bytes().to_vec());
+        assert_eq!(
+            fed(&parts(&["a", "b", "c", "d", "e"])),
+            Some(vec![
+                count,
+                (b'b', b"x".to_vec()),
+                (b'b', vec![]),
+                (b'-', vec![]),
+                (b'i', number(5)),
+                (b'-', vec![])
+            ])
+        );
+        for first in ["b", "c", "e"] {
+            assert_eq!(fed(&parts(&[first, "a"])), None, "{first}: empty, void or absent");
         }
+        assert_eq!(fed(&header("d")), Some(vec![(b'i', number(5))]));
+    }
+
+    #[test]
+    fn deaths_and_more_routing_keys_are_found_where_they_are() {
+        let death = b"\x05queueS\0\0\0\x01q\x06reasonS\0\0\0\x01r\x05countb\x01";
+        let length = u8::try_from(death.len()).expect("short");
+        let table = [b"\x07x-deathA\0\0\0", &[length + 5][..], b"F\0\0\0", &[length], death].concat();
+        let lists = b"\x03BCCA\0\0\0\x06S\0\0\0\x01a\x02CCA\0\0\0\x0cS\0\0\0\x01bS\0\0\0\x01a";
+        let payload = headers(&[&table[..], lists].concat());
+        let parsed = ContentHeader::parse(&payload, &IdSource::MessageId).expect("a header");
+        assert!(parsed.is_special());
+        assert_eq!(parsed.extra_keys(), Ok(vec![&b"a"[..], b"b"]));
+        assert_eq!(parsed.death().map(|death| death.map(|death| death.queue)), Ok(Some(&b"q"[..])));
+
+        let payload = headers(b"\x02ccA\0\0\0\0\x07x-deadsV\x03bccV");
+        let parsed = ContentHeader::parse(&payload, &IdSource::MessageId).expect("a header");
+        assert!(!parsed.is_special());
+        assert_eq!((parsed.extra_keys(), parsed.death()), (Ok(vec![]), Ok(None)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Compares the accounting with simple models and scripted traffic, for every engine, on a virtual clock. Nothing here
 //! sleeps.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::panic, clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
 
 mod bytes;
 mod flood;

@@ -1,9 +1,11 @@
 //! Scripted traffic: the facts that an operator reads must show what the script did.
 
 use crate::{LIMITS, Rig};
-use hapax_core::pressure::Level;
-use hapax_core::window::Limits;
+use hapax_core::pressure::facts::Bound;
+use hapax_core::pressure::{Accounting, Level, Room};
 use hapax_core::window::engine::EngineKind;
+use hapax_core::window::{Event, Limits, Mode, Window};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// New ids at a steady rate. Each one is published again after a while.
@@ -52,8 +54,10 @@ fn a_window_that_is_too_small_says_so_and_what_it_needs_and_then_is_well() {
         traffic.run(&mut rig, 4);
         let facts = rig.facts();
         assert_near("pressure, early on", facts.pressure.unwrap(), 2.0, 0.02);
-        assert_eq!((facts.level, facts.coverage, facts.oldest_seconds), (Level::High, 1.0, None));
-        assert_eq!(facts.effective_seconds, 20.0);
+        assert_eq!((facts.level, facts.coverage, facts.oldest_seconds), (Level::High, 0.2, None));
+        // It is four seconds old, so it knows nothing of what was published before.
+        assert_eq!((facts.effective_seconds, facts.warming_seconds), (4.0, 16.0));
+        assert_eq!((facts.recommended_capacity, facts.recommended_from), (None, 0.2));
         traffic.run(&mut rig, 76);
         let facts = rig.facts();
         assert_eq!(facts.escaped_duplicates, traffic.through, "{engine:?}");
@@ -70,7 +74,7 @@ fn a_window_that_is_too_small_says_so_and_what_it_needs_and_then_is_well() {
         assert_near("evicted early per second", facts.rates.evicted_early, 200.0, 0.02);
         assert_eq!(facts.level, Level::Critical);
         let levels: Vec<Level> = facts.level_history.iter().map(|change| change.level).collect();
-        assert_eq!(levels, [Level::High, Level::Critical]);
+        assert_eq!(levels, [Level::Warming, Level::High, Level::Critical]);
         assert_eq!(facts.recommended_capacity, Some(4500), "2000, those that are seen again, and a quarter");
         rig.window().resize(2500, rig.now);
         traffic.run(&mut rig, 40);
@@ -130,4 +134,120 @@ fn a_ttl_of_zero_makes_no_number_that_is_none() {
     let text = serde_json::to_string(&rig.facts()).unwrap();
     let facts: hapax_core::pressure::Facts = serde_json::from_str(&text).unwrap();
     assert_eq!((facts.coverage, facts.pressure.unwrap(), facts.level), (1.0, 0.0, Level::Ok));
+}
+
+/// Until it is as old as its TTL, a window does not claim to keep its promise. A flush begins it anew.
+#[test]
+fn a_young_window_is_warming_and_says_for_how_long() {
+    let mut rig = Rig::new(EngineKind::default(), Limits { capacity: 100_000, ..LIMITS });
+    rig.tick();
+    let mut traffic = Traffic::new(100, 1_000_000);
+    let of = |rig: &Rig| {
+        let facts = rig.facts();
+        (facts.level, facts.warming_seconds, facts.coverage, facts.effective_seconds)
+    };
+    traffic.run(&mut rig, 5);
+    assert_eq!(of(&rig), (Level::Warming, 15.0, 0.25, 5.0));
+    traffic.run(&mut rig, 15);
+    assert_eq!(of(&rig), (Level::Ok, 0.0, 1.0, 20.0));
+    assert!(rig.window().flush(rig.now) > 0);
+    assert_eq!(of(&rig).1, 20.0, "before the next tick, too");
+    traffic.run(&mut rig, 1);
+    assert_eq!(of(&rig), (Level::Warming, 19.0, 0.05, 1.0));
+    traffic.run(&mut rig, 19);
+    rig.window().set_ttl(Duration::from_secs(40));
+    traffic.run(&mut rig, 10);
+    assert_eq!(of(&rig).0, Level::Warming, "the ids of before have the old TTL");
+    traffic.run(&mut rig, 31);
+    assert_eq!(of(&rig), (Level::Ok, 0.0, 1.0, 40.0));
+    rig.window().set_mode(Mode::Off);
+    traffic.run(&mut rig, 1);
+    assert_eq!(of(&rig).0, Level::Ok);
+    rig.window().set_mode(Mode::Enforce);
+    traffic.run(&mut rig, 1);
+    assert_eq!(of(&rig).0, Level::Warming);
+}
+
+/// A relay that was asked for 20,000 ids in a second does not need room for a TTL of such seconds.
+#[test]
+fn one_burst_is_no_reason_for_a_thousand_times_as_much() {
+    let mut rig = Rig::new(EngineKind::default(), Limits { ttl: Duration::from_secs(600), ..LIMITS });
+    rig.tick();
+    Traffic::new(20_000, 1_000_000).run(&mut rig, 1);
+    let facts = rig.facts();
+    assert_eq!((facts.recommended_capacity, facts.recommended_bytes), (None, None));
+    assert!((0.001..0.002).contains(&facts.recommended_from), "{}", facts.recommended_from);
+    assert_eq!(facts.arrived, 20_000);
+    for _ in 0..700 {
+        rig.now += Duration::from_secs(1);
+        rig.tick();
+    }
+    let facts = rig.facts();
+    assert_eq!((facts.recommended_capacity, facts.recommended_from), (Some(30_000), 1.0));
+}
+
+/// What the machine has no memory for is not recommended, and it is said why.
+#[test]
+fn no_more_is_recommended_than_the_machine_and_the_relay_can_hold() {
+    for (memory, bound) in [(usize::MAX, None), (2 << 30, None), (2 << 20, Some(Bound::Memory))] {
+        let accounting = Arc::new(Accounting::within(&Room::new(memory)));
+        let mut rig = Rig::listening(EngineKind::default(), LIMITS, accounting.clone(), accounting);
+        rig.tick();
+        Traffic::new(5_000, 1_000_000).run(&mut rig, 20);
+        let facts = rig.facts();
+        assert_eq!(facts.recommended_bound, bound);
+        let (ids, bytes) = (facts.recommended_capacity.unwrap(), facts.recommended_bytes.unwrap());
+        assert!(bytes <= memory as u64 && (ids == 150_000) == bound.is_none(), "{ids} ids in {bytes} bytes");
+    }
+}
+
+/// A window of 1,000 ids, and 20,000 or 400,000 of them that come twice. The ghost of the first has room for all. That of
+/// the second has not, and says so in the number.
+#[test]
+fn escaped_duplicates_are_counted_or_estimated_however_many_there_are() {
+    for ids in [20_000, 400_000] {
+        let rig = Rig::new(EngineKind::default(), Limits { ttl: Duration::from_secs(600), ..LIMITS });
+        rig.tick();
+        (0..ids).for_each(|n| assert!(rig.publish(n)));
+        rig.tick();
+        let through = (0..ids).filter(|n| rig.publish(*n)).count() as f64;
+        let facts = rig.facts();
+        println!(
+            "{ids} ids: {through} escaped, at least {}, about {}, {:?}",
+            facts.escaped_duplicates, facts.escaped_duplicates_about, facts.ghost
+        );
+        assert!(through > ids as f64 * 0.99);
+        assert_near("about", facts.escaped_duplicates_about as f64, through, 0.03);
+        assert!(facts.escaped_duplicates as f64 <= through * 1.001);
+        assert!(facts.ghost.bytes <= (1 << 20) + (64 << 10), "{} bytes", facts.ghost.bytes);
+        if ids == 20_000 {
+            assert_near("counted", facts.escaped_duplicates as f64, through, 0.005);
+            assert_eq!(facts.ghost.watched, 1.0);
+        } else {
+            assert!(facts.ghost.watched < 1.0 && facts.ghost.dropped > 0);
+        }
+    }
+}
+
+/// Most publishes have no id. That is not well, and the accounting says what they have instead.
+#[test]
+fn a_window_that_sees_no_ids_is_blind() {
+    let mut rig = Rig::new(EngineKind::default(), LIMITS);
+    rig.tick();
+    for second in 0..200 {
+        for n in 0..97_u64 {
+            rig.window().notice(Event::NoId);
+            if rig.window().wants_names() {
+                let names: [&[u8]; 2] = [b"x-request-id", b"correlation-id"];
+                rig.window().note_names(if n % 16 == 3 { &names[..1] } else { &names });
+            }
+        }
+        assert!((0..3).all(|n| rig.publish(second * 3 + n)));
+        rig.now += Duration::from_secs(1);
+        rig.tick();
+    }
+    let facts = rig.facts();
+    assert_eq!((facts.level, facts.missing_ids.share), (Level::Blind, Some(0.97)));
+    assert_eq!(facts.missing_ids.headers[0].name, "x-request-id");
+    assert_eq!(facts.missing_ids.headers[0].share, 1.0);
 }

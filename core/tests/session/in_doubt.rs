@@ -3,7 +3,7 @@
 use super::desk::{Desk, SECOND, cut, m, publish, two};
 use crate::support::frames::{Frames, Message, message};
 use crate::support::methods::{
-    ack, channel_close, channel_close_for, channel_close_ok, publish_refused, tx_commit, tx_rollback,
+    ack, channel_close, channel_close_for, channel_close_ok, flow, publish_refused, tx_commit, tx_rollback,
     tx_select, tx_select_ok,
 };
 use crate::support::pair::Pair;
@@ -150,7 +150,7 @@ fn p06_a_channel_that_is_closed_after_the_linger_leaves_its_publishes_in_doubt()
     publish(&mut pair, &m("a"));
     pair.client(channel_close(1, 200, "bye"));
     pair.advance(10 * SECOND);
-    assert_eq!(pair.to_upstream(), channel_close(1, 200, "bye"));
+    assert_eq!(pair.to_upstream(), flow(1, true) + channel_close(1, 200, "bye"));
     assert_eq!(desk.in_flight(), 1);
     pair.upstream(channel_close_ok(1));
     assert_eq!(outcomes(&desk), [1, 0, 0]);

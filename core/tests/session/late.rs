@@ -4,7 +4,7 @@ use super::desk::{Desk, Plan, SECOND, cut, m, two, unheard};
 use crate::support::frames::{Frames, Message};
 use crate::support::late::{Late, LateWindow};
 use crate::support::methods::{
-    ack, ack_multiple, channel_close, connection_close, consume, consume_ok, nack, queue_declare,
+    ack, ack_multiple, channel_close, connection_close, consume, consume_ok, flow, nack, queue_declare,
     queue_declare_ok, tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok, tx_select, tx_select_ok,
 };
 use crate::support::pair::Pair;
@@ -465,7 +465,7 @@ fn an_ack_waits_until_its_id_is_remembered() {
     assert_eq!(pair.to_client(), nack(1, 3), "a is stored and not remembered");
     late.call_in_vain();
     pair.pump();
-    assert_eq!((pair.to_client(), pair.session.unresolved()), (Frames::none(), 4));
+    assert_eq!((pair.to_client(), pair.session.unresolved()), (Frames::none(), 3), "c has its answer");
     remember(&late, &mut pair, 1);
     assert_eq!(pair.to_client(), ack(1, 2), "multiple never covers a tag that is not remembered");
     remember(&late, &mut pair, 1);
@@ -603,7 +603,9 @@ fn a_graceful_end_waits_until_ids_are_remembered() {
         pair.upstream(ack(1, 2));
         end(&mut pair);
         pair.advance(2 * SECOND);
-        assert_eq!((pair.to_client(), pair.to_upstream()), (Frames::none(), Frames::none()), "end {number}");
+        // A broker that does not answer could still have something to say, so the client waits for it.
+        let asked = if number < 2 { flow(1, true) } else { Frames::none() };
+        assert_eq!((pair.to_client(), pair.to_upstream()), (Frames::none(), asked), "end {number}");
         remember(&late, &mut pair, 1);
         let told = format!("{:?}", pair.to_client());
         assert!(told.contains("basic.ack 2"), "end {number}: {told}");

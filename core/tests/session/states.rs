@@ -93,6 +93,7 @@ fn words(frames: &Frames) -> String {
         AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::Open(_))) => "open",
         AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::Close(_))) => "close",
         AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::CloseOk(_))) => "close-ok",
+        AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::Flow(_))) => "flow",
         AMQPFrame::Method(_, AMQPClass::Queue(queue::AMQPMethod::Declare(_))) => "declare",
         AMQPFrame::Method(_, AMQPClass::Queue(queue::AMQPMethod::DeclareOk(_))) => "declare-ok",
         AMQPFrame::Method(_, AMQPClass::Basic(basic::AMQPMethod::Ack(_))) => "ack",
@@ -135,7 +136,7 @@ const TABLE: [(Event, [&str; 7]); 12] = [
     ),
     (Event::Eof, ["|", "|", "| over", "| over", "|", "|", "| seen over"]),
     (Event::UpstreamEof, ["end|", "end|", "end|", "end|", "end|", "end|", "end| seen"]),
-    (Event::LongTime, ["|", "|close", "|", "|", "|close", "close|", "| seen"]),
+    (Event::LongTime, ["|", "|flow close", "|", "|", "|close", "close|", "| seen"]),
 ];
 
 #[test]

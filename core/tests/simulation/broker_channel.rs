@@ -1,6 +1,6 @@
 //! A channel of the model broker: publishes stored or refused by dice, confirms in any legal order, transactions.
 
-use super::content::{Assembler, Whole, body, body_of, is_number};
+use super::content::{Assembler, Whole, body, body_of, compose, is_number};
 use super::ctx::Ctx;
 use super::streams::{Mark, Out, push};
 use super::truth::{LinkId, ROUTING_KEYS, Uid};
@@ -48,6 +48,8 @@ pub struct BrokerChannel {
     id: u16,
     user: &'static str,
     hostile: bool,
+    /// the client's number of the channel, once a publish has told it: the relay may use another one here
+    client: Option<u16>,
     life: Life,
     mode: Mode,
     tag: u64,
@@ -78,6 +80,7 @@ impl BrokerChannel {
             id,
             user,
             hostile,
+            client: None,
             life: Life::Open,
             mode: Mode::Plain,
             tag: 0,
@@ -147,6 +150,10 @@ impl BrokerChannel {
                 self.reply(tx_rollback_ok(self.id));
             }
             (A::Tx(_), _) => self.close(406, ctx),
+            (A::Channel(channel::AMQPMethod::Flow(flow)), _) if flow.active => {
+                ctx.truth.count("relay asked for a sign");
+                self.reply(flow_ok(self.id, true));
+            }
             (A::Queue(queue::AMQPMethod::Declare(declare)), _) => {
                 self.reply(queue_declare_ok(self.id, declare.queue.as_str()));
             }
@@ -175,6 +182,8 @@ impl BrokerChannel {
 
     fn publish(&mut self, whole: Whole, ctx: &mut Ctx) {
         let basic::AMQPMethod::Publish(publish) = &whole.method else { return };
+        let told = whole.uid(&ctx.truth).and_then(|uid| ctx.truth.find(uid)).map(|p| p.channel);
+        self.client = self.client.or(told.filter(|_| !self.hostile));
         let (exchange, mandatory) = (publish.exchange.as_str(), publish.mandatory);
         if !may_publish(self.user, exchange, publish.routing_key.as_str()) {
             ctx.truth.count("broker refused a user");
@@ -375,6 +384,15 @@ impl BrokerChannel {
         let Some(consumer) = self.consumer.clone() else { return };
         self.deliveries += 1;
         let tag = self.deliveries;
+        let any = ctx.rng.below(usize::MAX >> 1);
+        if let Some(uid) =
+            ctx.truth.deliverable(any, self.user).filter(|_| !self.hostile && ctx.rng.chance(500))
+        {
+            let p = ctx.truth.of(uid).clone();
+            let stored = compose(uid, &p).frame_size(9 + ctx.rng.below(40));
+            self.reply(stored.deliver_from(ctx.truth.target(&p), self.id, &consumer, tag));
+            return ctx.truth.delivered(uid, self.link, ctx.now);
+        }
         let len = ctx.rng.below(60);
         let message = message("deliveries", "").body(body(u32::try_from(tag).expect("small"), len));
         let message = message.frame_size(9 + ctx.rng.below(40));
@@ -385,7 +403,9 @@ impl BrokerChannel {
     /// The broker closes the channel: what it has not answered is lost from sight.
     fn close(&mut self, code: u16, ctx: &mut Ctx) {
         ctx.truth.count("broker closed a channel");
-        ctx.truth.fault(self.link, self.id);
+        // A number that no client uses, and no publish has told whose channel it is: it may be any.
+        let own = Some(self.id).filter(|id| *id <= ctx.plan.channels || self.hostile);
+        ctx.truth.fault(self.link, self.client.or(own).unwrap_or(0));
         self.fail(ctx);
         self.reply(channel_close(self.id, code, "closed by the dice"));
         self.life = Life::Closing;

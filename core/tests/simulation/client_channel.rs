@@ -95,7 +95,7 @@ impl Channel {
     pub fn handle(&mut self, frame: &Frame, retry: &mut VecDeque<What>, ctx: &mut Ctx) {
         use basic::AMQPMethod as B;
         if let Some(whole) = self.content.frame(frame) {
-            self.content(&whole, ctx);
+            self.content(&whole, retry, ctx);
         }
         match frame.method() {
             None => {}
@@ -124,6 +124,9 @@ impl Channel {
                 }
             }
             (Ch::CloseOk(_), Life::Closing) => {
+                if !self.unanswered.is_empty() {
+                    ctx.truth.count("closed before the outcome");
+                }
                 self.lost(retry, ctx);
                 self.life = Life::Shut;
             }
@@ -181,7 +184,7 @@ impl Channel {
         }
     }
 
-    fn content(&mut self, whole: &Whole, ctx: &mut Ctx) {
+    fn content(&mut self, whole: &Whole, retry: &mut VecDeque<What>, ctx: &mut Ctx) {
         match (&whole.method, whole.uid(&ctx.truth)) {
             (basic::AMQPMethod::Return(back), Some(uid)) => {
                 ctx.truth.return_seen(uid, self.link, self.id);
@@ -196,6 +199,13 @@ impl Channel {
                 let tag = u32::try_from(deliver.delivery_tag).expect("small");
                 if whole.body != body(tag, whole.body.len()) {
                     self.wrong(&format!("a delivery with another body: {whole:?}"), ctx);
+                }
+            }
+            (basic::AMQPMethod::Deliver(_), Some(uid)) => {
+                ctx.truth.received(uid, self.link);
+                // It can not handle it now, and publishes it again.
+                if ctx.rng.chance(600) {
+                    retry.push_front(ctx.truth.of(uid).what);
                 }
             }
             _ => self.wrong(&format!("{whole:?}"), ctx),

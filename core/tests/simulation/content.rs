@@ -5,7 +5,9 @@ use super::truth::{EXCHANGES, Publish, ROUTING_KEYS, Truth, Uid, What};
 use crate::support::frames::{Frame, Message, message};
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame};
 use amq_protocol::protocol::{AMQPClass, basic};
-use amq_protocol::types::{AMQPValue, LongString};
+use amq_protocol::types::{AMQPValue, FieldTable, LongString};
+use hapax_core::wire::Death;
+use hapax_core::wire::properties::IdValue;
 
 /// The bytes of a body: each publish has its own.
 pub fn body(uid: Uid, len: usize) -> Vec<u8> {
@@ -27,6 +29,32 @@ pub fn body_of(uid: Uid, p: &Publish) -> Vec<u8> {
     }
 }
 
+/// The id as the client writes it. An odd id is an incarnation of the even one before it: the same id, and a death. The truth
+/// knows only the numbers, so it counts two ids where the wire has one.
+pub fn text_of(id: u32) -> String {
+    format!("id-{}", id & !1)
+}
+
+/// The death of an odd id, unless the id is the body.
+pub fn death_of(id: u32) -> Option<Death<'static>> {
+    let (count, time) = (Some(IdValue::Integer(1)), Some(IdValue::Integer(7)));
+    let death = Death { queue: b"q", reason: b"expired", count, time, exchange: None, routing_keys: None };
+    (id % 2 == 1).then_some(death)
+}
+
+/// `x-death` of an odd id, with an older death behind the newest.
+fn x_death() -> AMQPValue {
+    let death = |queue: &str, time| {
+        let mut table = FieldTable::default();
+        table.insert("count".into(), AMQPValue::LongLongInt(1));
+        table.insert("queue".into(), AMQPValue::LongString(queue.into()));
+        table.insert("reason".into(), AMQPValue::LongString("expired".into()));
+        table.insert("time".into(), AMQPValue::Timestamp(time));
+        AMQPValue::FieldTable(table)
+    };
+    AMQPValue::FieldArray(vec![death("q", 7), death("older", 3)].into())
+}
+
 /// The message of a publish. Its id stands in `message-id` and in a header, so that both kinds of windows find it. Where the
 /// window looks at the header, `message-id` may say the same for all, or nothing.
 pub fn compose(uid: Uid, p: &Publish) -> Message {
@@ -37,7 +65,10 @@ pub fn compose(uid: Uid, p: &Publish) -> Message {
     }
     message = message.app(&format!("u{uid}"));
     if let Some(id) = id {
-        let id = format!("id-{id}");
+        if death_of(id).is_some() && !p.by_body {
+            message = message.header("x-death", x_death());
+        }
+        let id = if p.by_body { format!("id-{id}") } else { text_of(id) };
         let value: LongString = id.as_str().into();
         message = message.header("x-dedup", AMQPValue::LongString(value));
         message = match uid % 3 {
@@ -47,10 +78,19 @@ pub fn compose(uid: Uid, p: &Publish) -> Message {
         };
     }
     if p.bypass {
-        message = message.bypass();
+        message = match uid % 3 {
+            0 => message.header("x-hapax-bypass", AMQPValue::LongString("true".into())),
+            1 => message.header("x-hapax-bypass", AMQPValue::LongInt(1)),
+            _ => message.bypass(),
+        };
     }
     if let Some(ttl) = p.ttl {
-        message = message.ttl_ms(u32::try_from(ttl / MILLI).expect("a short ttl"));
+        let ttl = u32::try_from(ttl / MILLI).expect("a short ttl");
+        message = match uid % 3 {
+            0 => message.header("x-cache-ttl", AMQPValue::LongString(format!("{ttl}ms").into())),
+            1 => message.header("x-cache-ttl", AMQPValue::Double(ttl.into())),
+            _ => message.ttl_ms(ttl),
+        };
     }
     if p.mandatory {
         message = message.mandatory();

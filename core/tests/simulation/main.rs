@@ -73,7 +73,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 44] = [
+const MUST_HAPPEN: [&str; 48] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -86,7 +86,9 @@ const MUST_HAPPEN: [&str; 44] = [
     "client vanished",
     "client was closed",
     "client's channel was closed",
+    "closed before the outcome",
     "delivered",
+    "delivered with an id",
     "drained",
     "duplicate answered",
     "duplicate of one in doubt answered",
@@ -104,6 +106,8 @@ const MUST_HAPPEN: [&str; 44] = [
     "hostile: was closed",
     "looks like others",
     "probe",
+    "republished",
+    "relay asked for a sign",
     "rollback",
     "store: late commit",
     "store: late verdict",

@@ -129,6 +129,9 @@ pub struct Plan {
     pub keyholder: bool,
     /// a new message of the second exchange has the header of many others, in thousandths, where its body is its id
     pub alike: u32,
+    /// a client reads nothing while bytes that it has written are not taken, as one that writes with blocking calls; then
+    /// the relay reads deliveries from the broker only while fewer frames than this wait for the client
+    pub blocking: Option<usize>,
 }
 
 impl Plan {
@@ -176,6 +179,7 @@ impl Plan {
             hostile,
             keyholder,
             alike: others.pick(&[0, 300, 900]),
+            blocking: others.chance(300).then(|| others.pick(&[1, 3, 20])),
         }
     }
 
@@ -222,6 +226,7 @@ fn settings(rng: &mut Rng, tight: bool) -> Settings {
             max_unresolved: rng.pick(&[1, 4, 1000]),
             held_bytes: rng.pick(&[0, 200, 20_000]),
             frame_max: 131_072,
+            initial_frame_max: 8192,
         }
     } else {
         Settings {
@@ -233,6 +238,7 @@ fn settings(rng: &mut Rng, tight: bool) -> Settings {
             max_unresolved: 10_000,
             held_bytes: 16 << 20,
             frame_max: 131_072,
+            initial_frame_max: 8192,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The relay between clients and broker in a run: the real session, or a plain wire on which the models are tested.
 
 use bytes::{Bytes, BytesMut};
-use hapax_core::session::{Output, Phase, Session};
+use hapax_core::session::{Output, Phase, Queued, Reading, Room, Session};
 use hapax_core::window::Mailbox;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,6 +35,10 @@ pub trait Relay {
     fn mailbox(&self) -> Option<Arc<Mailbox>>;
     /// see [`Session::wants_client`]
     fn wants_client(&self) -> bool;
+    /// see [`Session::reading`]
+    fn reading(&self, queued: Queued, room: Room) -> Reading;
+    /// see [`Session::handle_reading_client`] and [`Session::handle_reading_upstream`]
+    fn handle_reading(&mut self, reading: Reading, now: Instant);
     /// see [`Session::is_over`]
     fn is_over(&self) -> bool;
     /// see [`Session::unresolved`]
@@ -86,6 +90,13 @@ impl Relay for Session {
     }
     fn wants_client(&self) -> bool {
         Session::wants_client(self)
+    }
+    fn reading(&self, queued: Queued, room: Room) -> Reading {
+        Session::reading(self, queued, room)
+    }
+    fn handle_reading(&mut self, reading: Reading, now: Instant) {
+        self.handle_reading_client(reading.client, now);
+        self.handle_reading_upstream(reading.upstream, now);
     }
     fn is_over(&self) -> bool {
         Session::is_over(self)
@@ -180,6 +191,10 @@ impl Relay for Wire {
     fn wants_client(&self) -> bool {
         true
     }
+    fn reading(&self, _: Queued, _: Room) -> Reading {
+        Reading { client: true, upstream: true }
+    }
+    fn handle_reading(&mut self, _: Reading, _: Instant) {}
     fn is_over(&self) -> bool {
         self.client_over && self.upstream_over && self.outputs.is_empty()
     }

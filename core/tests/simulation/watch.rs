@@ -202,4 +202,12 @@ impl Window for Gate {
     fn note_origin(&self, origin: &Origin<'_>) {
         self.window.note_origin(origin);
     }
+
+    fn wants_names(&self) -> bool {
+        self.window.wants_names()
+    }
+
+    fn note_names(&self, names: &[&[u8]]) {
+        self.window.note_names(names);
+    }
 }

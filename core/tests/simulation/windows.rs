@@ -1,6 +1,6 @@
 //! The windows of a run: real ones, some behind a [`LateWindow`], with a listener that counts.
 
-use super::content::body_of_id;
+use super::content::{body_of_id, death_of, text_of};
 use super::ctx::{Ctx, Whose};
 use super::plan::{Micros, Plan, SECOND, WindowPlan};
 use super::schedule::{Event as SimEvent, Schedule, instant};
@@ -99,6 +99,13 @@ impl Windows for ByExchange {
         let at = EXCHANGES.iter().position(|name| name.as_bytes() == exchange)?;
         let gate = self.0.get(at).filter(|_| vhost == VHOST.as_bytes())?;
         Some(gate.clone())
+    }
+
+    fn delivering(&self, vhost: &[u8], exchange: &[u8]) -> Vec<Arc<dyn Window>> {
+        let forwards_there =
+            |gate: &&Arc<Gate>| gate.rules().forward_to.as_deref().map(str::as_bytes) == Some(exchange);
+        let forwarding = self.0.iter().filter(forwards_there).filter(|_| vhost == VHOST.as_bytes());
+        self.find(vhost, exchange).into_iter().chain(forwarding.map(|gate| gate.clone() as _)).collect()
     }
 }
 
@@ -217,10 +224,12 @@ impl SimWindows {
 
 /// The window's own key for a model key.
 fn real_key(shared: &Shared, by_body: bool, (window, exchange, routing_key, id): ModelKey) -> Key {
-    let id = if by_body { body_of_id(id) } else { format!("id-{id}").into_bytes() };
+    let death = death_of(id).filter(|_| !by_body);
+    let id = if by_body { body_of_id(id) } else { text_of(id).into_bytes() };
     let scope = if window == 1 { Scope::Exchange } else { Scope::RoutingKey };
     let (exchange, routing_key) = (EXCHANGES[exchange].as_bytes(), ROUTING_KEYS[routing_key].as_bytes());
-    shared.keys.key(scope, VHOST.as_bytes(), exchange, routing_key, &IdValue::Bytes(&id))
+    let scoped = shared.keys.scoped(scope, VHOST.as_bytes(), exchange, routing_key);
+    death.map_or(scoped, |death| scoped.with_death(&death)).key(&IdValue::Bytes(&id))
 }
 
 impl One {

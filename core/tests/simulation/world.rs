@@ -13,6 +13,7 @@ use super::transcript::Transcript;
 use super::truth::{LinkId, Truth, Violation};
 use super::watch::Watch;
 use super::windows::SimWindows;
+use crate::support::pair::LOCALHOST;
 use hapax_core::session::Session;
 use std::sync::Arc;
 
@@ -305,11 +306,7 @@ impl World {
         let id = self.links.len();
         let relay: Box<dyn Relay> = match self.middle {
             Middle::Sessions => {
-                let session = Session::new(
-                    self.windows.shared(),
-                    std::net::Ipv4Addr::LOCALHOST.into(),
-                    instant(self.ctx.now),
-                );
+                let session = Session::new(self.windows.shared(), LOCALHOST, instant(self.ctx.now));
                 self.ctx.watch.begun(session.mailbox(), id, user);
                 Box::new(session)
             }

@@ -546,4 +546,12 @@ impl Window for LateWindow {
     fn note_origin(&self, origin: &Origin<'_>) {
         self.inner.note_origin(origin);
     }
+
+    fn wants_names(&self) -> bool {
+        self.inner.wants_names()
+    }
+
+    fn note_names(&self, names: &[&[u8]]) {
+        self.inner.note_names(names);
+    }
 }

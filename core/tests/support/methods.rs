@@ -38,6 +38,24 @@ pub fn start_ok_as(user: &str, password: &str) -> Frames {
     }))
 }
 
+/// `connection.start-ok` by this mechanism, with these capabilities.
+pub fn start_ok_with(mechanism: &str, response: &str, capable: &[(&str, bool)]) -> Frames {
+    let mut capabilities = FieldTable::default();
+    for (name, able) in capable {
+        capabilities.insert((*name).into(), AMQPValue::Boolean(*able));
+    }
+    let mut client_properties = FieldTable::default();
+    if !capable.is_empty() {
+        client_properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
+    }
+    connection(connection::AMQPMethod::StartOk(connection::StartOk {
+        client_properties,
+        mechanism: mechanism.into(),
+        response: response.into(),
+        locale: "en_US".into(),
+    }))
+}
+
 /// `connection.tune`.
 pub fn tune(channel_max: u16, frame_max: u32, heartbeat: u16) -> Frames {
     connection(connection::AMQPMethod::Tune(connection::Tune { channel_max, frame_max, heartbeat }))

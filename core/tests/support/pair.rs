@@ -9,9 +9,12 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{Hosts, Output, Rights, Session, SessionListener, Settings, Shared, Sighting};
+use hapax_core::session::{
+    Hosts, LoopbackUsers, Output, Rights, Session, SessionListener, Settings, Shared, Sighting,
+};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
+use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use hapax_core::wire::frame::OVERHEAD;
 use std::net::{IpAddr, Ipv4Addr};
@@ -41,6 +44,7 @@ pub fn settings() -> Settings {
         max_unresolved: 1000,
         held_bytes: 1 << 20,
         frame_max: 131_072,
+        initial_frame_max: 8192,
     }
 }
 
@@ -54,12 +58,18 @@ impl Windows for Everything {
     }
 }
 
+/// Where clients come from, if it does not matter.
+pub const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// A listener that does not listen.
 #[derive(Debug)]
 pub struct NoSessionListener;
 
 impl SessionListener for NoSessionListener {
     fn unmatched(&self) {}
+    fn bad_header(&self, _: BadHeader) {}
+    fn unverified(&self) {}
+    fn channel_limited(&self, _: Option<&str>) {}
     fn publish_latency(&self, _: Duration, _: u64) {}
 }
 
@@ -70,7 +80,15 @@ pub fn shared(
     listener: Arc<dyn SessionListener>,
 ) -> Arc<Shared> {
     let keys = KeyMaker::new((1, 2));
-    Arc::new(Shared { settings, keys, windows, rights: Rights::default(), hosts: Hosts::default(), listener })
+    Arc::new(Shared {
+        settings,
+        keys,
+        windows,
+        rights: Rights::default(),
+        hosts: Hosts::default(),
+        loopback_users: LoopbackUsers::new(["guest"]),
+        listener,
+    })
 }
 
 /// A session with a test at both ends.
@@ -91,12 +109,18 @@ pub struct Pair {
     client_closed: bool,
     upstream_closed: bool,
     sightings: Vec<Sighting>,
+    bad_headers: Vec<BadHeader>,
 }
 
 impl Pair {
+    /// Takes the headers of which the session has told the shell.
+    pub fn take_bad_headers(&mut self) -> Vec<BadHeader> {
+        std::mem::take(&mut self.bad_headers)
+    }
+
     /// A client has just connected; the session dials and finds an upstream.
     pub fn new(shared: &Arc<Shared>) -> Pair {
-        Pair::at(shared, Ipv4Addr::LOCALHOST.into(), epoch())
+        Pair::at(shared, LOCALHOST, epoch())
     }
 
     /// The same from another address.
@@ -111,7 +135,7 @@ impl Pair {
 
     /// Another client of the same process, at the same moment.
     pub fn beside(&self) -> Pair {
-        let mut pair = Pair::at(&self.shared, Ipv4Addr::LOCALHOST.into(), self.now);
+        let mut pair = Pair::at(&self.shared, LOCALHOST, self.now);
         pair.proving = self.proving;
         pair
     }
@@ -135,6 +159,7 @@ impl Pair {
             wanted: true,
             dialled: false,
             client_closed: false,
+            bad_headers: Vec::new(),
             upstream_closed: false,
             sightings: Vec::new(),
         };
@@ -220,6 +245,12 @@ impl Pair {
     pub fn to_client_bytes(&mut self) -> Vec<u8> {
         self.pump();
         self.to_client.split().to_vec()
+    }
+
+    /// Returns the bytes that were written to the upstream since the last call.
+    pub fn to_upstream_bytes(&mut self) -> Vec<u8> {
+        self.pump();
+        self.to_upstream.split().to_vec()
     }
 
     /// Returns the frames that were written to the upstream since the last call.
@@ -353,6 +384,7 @@ impl Pair {
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
             Output::Sighted(sighting) => self.sightings.push(*sighting),
+            Output::BadHeader(header) => self.bad_headers.push(header),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The body of a request that changes a window. It is either valid as a whole, or refused with all of its errors.
 
 use crate::admin::complaint::Complaint;
-use crate::config::{TICK, most};
+use crate::config::{TICK, most, number};
 use axum::http::StatusCode;
 use hapax_core::pressure::Budget;
 use hapax_core::window::Mode;
@@ -99,26 +99,31 @@ fn field<T>(
 }
 
 fn capacity(value: &Value, window: &str, budget: &Budget) -> Result<Capacity, String> {
-    let fix = format!("write a number from 1 to {}, or \"auto\"", most::IDS);
-    match value {
-        Value::String(text) if text == AUTO => match budget.may_be_auto(window) {
-            Ok(()) => Ok(Capacity::Auto),
-            Err(refused) => Err(format!("is \"auto\", but {refused}")),
-        },
-        Value::Number(number) => match number.as_u64().map(usize::try_from) {
-            Some(Ok(ids)) if (1..=most::IDS).contains(&ids) => Ok(Capacity::Ids(ids)),
-            Some(_) => Err(format!("is {number}, out of bounds; {fix}")),
-            None => Err(format!("is {number}, which is no count; {fix}")),
-        },
-        other => Err(format!("is {}; {fix}", kind(other))),
+    let fix = format!("write a number from 1 to {}, as in 2000000 or \"2M\", or \"auto\"", most::IDS);
+    let ids = match value {
+        Value::String(text) if text == AUTO => {
+            return match budget.may_be_auto(window) {
+                Ok(()) => Ok(Capacity::Auto),
+                Err(refused) => Err(format!("is \"auto\", but {refused}")),
+            };
+        }
+        Value::String(text) => number::count(text),
+        Value::Number(number) => number.as_u64(),
+        other => return Err(format!("is {}; {fix}", kind(other))),
+    };
+    match ids.map(usize::try_from) {
+        Some(Ok(ids)) if (1..=most::IDS).contains(&ids) => Ok(Capacity::Ids(ids)),
+        Some(_) => Err(format!("is {value}, out of bounds; {fix}")),
+        None => Err(format!("is {value}, which is no count; {fix}")),
     }
 }
 
 fn ttl(value: &Value) -> Result<Duration, String> {
-    let fix = "write a duration with its unit, as in \"10m\", or a number of seconds; from 1ms to 365 days";
+    let fix = "write a duration, as in \"10m\", or a number of seconds; from 1ms to 365 days";
     let ttl = match value {
-        Value::String(text) => humantime::parse_duration(text)
-            .map_err(|error| format!("is {text:?}, which is no duration ({error}); {fix}"))?,
+        Value::String(text) => {
+            number::duration(text).ok_or_else(|| format!("is {text:?}, which is no duration; {fix}"))?
+        }
         Value::Number(number) => number
             .as_f64()
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
@@ -163,15 +168,17 @@ impl PartialSchema for Change {
     fn schema() -> RefOr<Schema> {
         let of = |kind| ObjectBuilder::new().schema_type(SchemaType::Type(kind));
         let ids = of(Type::Integer).minimum(Some(1.0)).maximum(Some(most::IDS as f64));
-        let auto = of(Type::String).enum_values(Some(["auto"]));
+        let text = of(Type::String)
+            .pattern(Some(r"^\s*(auto|[0-9][0-9_,]*(\.[0-9]+)?\s*[kKmMgG]?)\s*$"))
+            .examples(["2M", "auto"]);
         let seconds = of(Type::Number).minimum(Some(0.001)).maximum(Some(most::TTL.as_secs_f64()));
-        let capacity = AnyOfBuilder::new().item(ids).item(auto).description(Some(
-            "ids that can be remembered; \"auto\": as many as the traffic needs, within memory_budget",
+        let capacity = AnyOfBuilder::new().item(ids).item(text).description(Some(
+            "ids that can be remembered, as a number or a text (\"1.5M\"); \"auto\": as many as the traffic needs, within memory_budget",
         ));
         let ttl = AnyOfBuilder::new()
             .item(of(Type::String).examples(["10m", "1h 30m"]))
             .item(seconds)
-            .description(Some("how long an id is remembered: a duration with its unit, or seconds"));
+            .description(Some("how long an id is remembered: a duration, or seconds"));
         let mode = of(Type::String).enum_values(Some(["enforce", "observe", "off"])).description(Some(
             "enforce: duplicates are dropped; observe: counted and forwarded; off: nothing is judged",
         ));
@@ -217,10 +224,19 @@ mod tests {
                 mode: Some(Mode::Off)
             }
         );
-        for (text, millis) in [("0.001", 1), ("90", 90_000), ("\"1ms\"", 1), ("31536000", 31_536_000_000)] {
+        for (text, millis) in
+            [("0.001", 1), ("90", 90_000), ("\"1ms\"", 1), ("\"20\"", 20_000), ("31536000", 31_536_000_000)]
+        {
             let ttl = parse(&format!("{{\"ttl\": {text}}}")).ttl;
             assert_eq!(ttl, Some(Duration::from_millis(millis)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_capacity_may_be_a_text() {
+        let parse = |text: &str| Change::parse("w", text.as_bytes(), &budget(None)).expect(text).capacity;
+        assert_eq!(parse(r#"{"capacity": "1.5M"}"#), Some(Capacity::Ids(1_500_000)));
+        assert_eq!(parse(r#"{"capacity": "7"}"#), Some(Capacity::Ids(7)));
     }
 
     #[test]
@@ -247,14 +263,16 @@ mod tests {
             (r#"{"capacity": 1.5}"#, 422, "no count"),
             (r#"{"capacity": 500000001}"#, 422, "out of bounds"),
             (r#"{"capacity": 99999999999999999999}"#, 422, "no count"),
-            (r#"{"capacity": "7"}"#, 422, "is a string"),
+            (r#"{"capacity": "7 apples"}"#, 422, "no count"),
+            (r#"{"capacity": "1,5M"}"#, 422, "no count"),
+            (r#"{"capacity": "1G"}"#, 422, "out of bounds"),
             (r#"{"capacity": "auto"}"#, 422, "no memory_budget is configured"),
             (r#"{"ttl": 0}"#, 422, "out of bounds"),
             (r#"{"ttl": -1}"#, 422, "out of bounds"),
             (r#"{"ttl": 1e300}"#, 422, "out of bounds"),
             (r#"{"ttl": "0s"}"#, 422, "out of bounds"),
             (r#"{"ttl": "366d"}"#, 422, "out of bounds"),
-            (r#"{"ttl": "10"}"#, 422, "no duration"),
+            (r#"{"ttl": "10x"}"#, 422, "no duration"),
             (r#"{"ttl": []}"#, 422, "is a list"),
             (r#"{"mode": "Enforce"}"#, 422, "not known"),
             (r#"{"mode": true}"#, 422, "is a boolean"),

@@ -47,9 +47,11 @@ impl Forecast {
         let longer = if facts.ttl_seconds > 0.0 { ttl / facts.ttl_seconds } else { 1.0 };
         let pressure = || Some(facts.pressure? * (old? / new?) * longer);
         let pressure = pressure();
+        // What the window takes beside its ids and the ids that were evicted early.
+        let beside = facts.bytes.saturating_sub(facts.store_bytes).saturating_sub(facts.ghost.bytes);
         Forecast {
             capacity,
-            bytes: new.map(|ids| whole(facts.bytes_per_id * ids)),
+            bytes: new.map(|ids| whole(facts.bytes_per_id * ids) + beside),
             coverage: pressure.filter(|pressure| *pressure > 1.0).map_or(1.0, |pressure| 1.0 / pressure),
             pressure,
             caught: new.and_then(|ids| between(&facts.what_if.points, ids)),

@@ -2,6 +2,7 @@
 //!
 //! A request names the id as the publisher did, not its key: the secret of the digest never leaves the process.
 
+use super::message::{self, Place};
 use super::query::{Query, bad, last_part};
 use super::{ConfiguredWindow, aside, cannot};
 use crate::admin::Admin;
@@ -13,8 +14,6 @@ use axum::http::Uri;
 use axum::{Extension, Json};
 use hapax_core::window::set::Pattern;
 use hapax_core::window::{Found, Key, Scope};
-use hapax_core::wire::IdSource;
-use hapax_core::wire::properties::IdValue;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use std::sync::Arc;
@@ -63,7 +62,8 @@ pub(super) struct Forgotten {
 
 /// Returns the id, and all keys that a publish with this id may have.
 fn keys(admin: &Admin, found: ConfiguredWindow<'_>, uri: &Uri) -> Result<(Vec<u8>, Vec<Key>), Complaint> {
-    let query = Query::of(uri, &["vhost", "exchange", "routing_key"])?;
+    let [part, cc, death] = message::KNOWN;
+    let query = Query::of(uri, &["vhost", "exchange", "routing_key", part, cc, death])?;
     let rules = &found.configured.rules;
     let (scope, name) = (rules.scope, &rules.name);
     let vhost = match (query.get("vhost"), &found.configured.vhost) {
@@ -88,12 +88,9 @@ fn keys(admin: &Admin, found: ConfiguredWindow<'_>, uri: &Uri) -> Result<(Vec<u8
         }
     };
     let id = last_part(uri);
-    let key = |value| admin.keys.key(scope, vhost, exchange, routing_key, &value);
-    let mut keys = vec![key(IdValue::Bytes(&id))];
-    // A header may hold a number, and a number is a different id than the text with the same digits.
-    if let (IdSource::Header(_), Some(number)) = (&rules.id, number(&id)) {
-        keys.push(key(IdValue::Integer(number)));
-    }
+    let scoped = admin.keys.scoped(scope, vhost, exchange, routing_key);
+    let place = Place { scope, source: &rules.id, exchange, routing_key };
+    let keys = message::keys(scoped, place, &id, &query)?;
     Ok((id, keys))
 }
 
@@ -101,10 +98,6 @@ fn keys(admin: &Admin, found: ConfiguredWindow<'_>, uri: &Uri) -> Result<(Vec<u8
 fn window_part(uri: &Uri) -> String {
     let part = uri.path().rsplit('/').nth(2).unwrap_or_default();
     percent_decode_str(part).decode_utf8_lossy().into_owned()
-}
-
-fn number(id: &[u8]) -> Option<i128> {
-    std::str::from_utf8(id).ok()?.parse().ok()
 }
 
 fn fitting<'a>(what: &str, given: &'a [u8], pattern: &Pattern, window: &str) -> Result<&'a [u8], Complaint> {
@@ -134,6 +127,9 @@ fn missing(what: &str, pattern: &Pattern, window: &str) -> Complaint {
     params(("name" = String, Path, description = "the window's name"), ("id" = String, Path, description = "the id, percent-encoded"),
         ("exchange" = Option<String>, Query, description = "the exchange that the id is published to; needed unless the window is for one exchange, or its scope is the vhost"),
         ("routing_key" = Option<String>, Query, description = "needed if the window's scope is the routing key"),
+        ("part" = Option<Vec<String>>, Query, description = "where an id has several parts: one beyond the first, as in `header:type=order`; several are given one by one"),
+        ("cc" = Option<Vec<String>>, Query, description = "a routing key that the message has in CC or BCC; several are given one by one"),
+        ("death" = Option<String>, Query, description = "of a message that was dead-lettered: the first entry of its x-death, as JSON"),
         ("vhost" = Option<String>, Query, description = "default: the window's own vhost, or / if the window matches several and / is one of them")),
     responses((status = 200, body = Id), (status = 400, body = ComplaintBody), (status = 401, body = ComplaintBody),
         (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody)))]
@@ -169,6 +165,9 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Js
     params(("name" = String, Path, description = "the window's name"), ("id" = String, Path, description = "the id, percent-encoded"),
         ("exchange" = Option<String>, Query, description = "the exchange that the id is published to; needed unless the window is for one exchange, or its scope is the vhost"),
         ("routing_key" = Option<String>, Query, description = "needed if the window's scope is the routing key"),
+        ("part" = Option<Vec<String>>, Query, description = "where an id has several parts: one beyond the first, as in `header:type=order`; several are given one by one"),
+        ("cc" = Option<Vec<String>>, Query, description = "a routing key that the message has in CC or BCC; several are given one by one"),
+        ("death" = Option<String>, Query, description = "of a message that was dead-lettered: the first entry of its x-death, as JSON"),
         ("vhost" = Option<String>, Query, description = "default: the window's own vhost, or / if the window matches several and / is one of them")),
     responses((status = 200, body = Forgotten), (status = 400, body = ComplaintBody), (status = 401, body = ComplaintBody),
         (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody), (status = 415, body = ComplaintBody)))]

@@ -7,6 +7,7 @@ mod connections;
 mod events;
 mod forecast;
 mod ids;
+mod message;
 pub(super) mod openapi;
 mod query;
 mod record;

@@ -1,6 +1,7 @@
 //! Decodes the query and the last path segment of a URL. Both are bytes and not text, because AMQP compares bytes.
 
 use super::Complaint;
+use crate::config::number;
 use axum::http::{StatusCode, Uri};
 use percent_encoding::percent_decode;
 
@@ -32,10 +33,16 @@ impl Query {
         self.0.iter().find(|(have, _)| have == key.as_bytes()).map(|(_, value)| &**value)
     }
 
+    /// Returns all values of this key.
+    pub(super) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.0.iter().filter(move |(have, _)| have == key.as_bytes()).map(|(_, value)| &**value)
+    }
+
     /// Returns the number under this key, at most `most`. Returns `default` if the key is absent.
     pub(super) fn number(&self, key: &str, default: usize, most: usize) -> Result<usize, Complaint> {
         let Some(value) = self.get(key) else { return Ok(default) };
-        let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+        let number = std::str::from_utf8(value).ok().and_then(number::count);
+        let number = number.and_then(|number| usize::try_from(number).ok());
         number.filter(|number| *number <= most).ok_or_else(|| {
             bad(format!("?{key}= is \"{}\"; write a number from 0 to {most}", value.escape_ascii()))
         })
@@ -80,7 +87,7 @@ mod tests {
             let uri: Uri = format!("/?limit={text}").parse().unwrap();
             Query::of(&uri, &["limit"]).and_then(|query| query.number("limit", 100, 1000)).ok()
         };
-        assert_eq!([number("0"), number("1000")], [Some(0), Some(1000)]);
+        assert_eq!([number("0"), number("1000"), number("1k")], [Some(0), Some(1000), Some(1000)]);
         assert_eq!([number("1001"), number("-1"), number(""), number("ten")], [None; 4]);
     }
 }

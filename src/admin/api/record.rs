@@ -3,7 +3,7 @@
 //! the relay.
 //!
 //! ```text
-//! {"hapax_record":1,"window":"orders","started":"2026-11-24T22:18:07.123Z"}
+//! {"hapax_record":1,"setting":{"capacity":1000000,"ttl_seconds":600.0},"started":"2026-11-24T22:18:07.123Z","window":"orders"}
 //! {"time":0.001203400,"id":"35fee671960622b246923415e698f89a"}
 //! …
 //! {"end":{"events":1234,"dropped":0,"seconds":60.0}}
@@ -17,6 +17,7 @@ use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::Now;
 use crate::admin::complaint::{Complaint, ComplaintBody};
+use crate::config::number;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -74,22 +75,20 @@ pub(super) async fn stream(
     let begin = Instant::from_std(now.instant);
     let recording = Recording { recorder, begin, end: begin + span, left, sent: 0, samples: Vec::new() };
     // serde_json sorts keys, so `hapax_record` comes first.
-    let head = serde_json::json!({ "hapax_record": 1, "window": name, "started": now.iso(now.instant) });
+    let setting = window.capacity().map(
+        |capacity| serde_json::json!({ "capacity": capacity, "ttl_seconds": window.ttl().as_secs_f64() }),
+    );
+    let head = serde_json::json!({ "hapax_record": 1, "setting": setting, "window": name, "started": now.iso(now.instant) });
     let lines = futures_util::stream::unfold(StreamState::Head(format!("{head}\n"), recording), next);
     Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
 }
 
 fn seconds(query: &Query) -> Result<Duration, Complaint> {
     let Some(value) = query.get("seconds") else { return Ok(Duration::from_secs_f64(SECONDS)) };
-    let seconds = std::str::from_utf8(value).ok().and_then(|text| text.parse::<f64>().ok());
-    seconds.filter(|seconds| (0.001..=SECONDS_MAX).contains(seconds)).map(Duration::from_secs_f64).ok_or_else(
-        || {
-            bad(format!(
-                "?seconds= is \"{}\"; write a number from 0.001 to {SECONDS_MAX}",
-                value.escape_ascii()
-            ))
-        },
-    )
+    let span = std::str::from_utf8(value).ok().and_then(number::duration);
+    span.filter(|span| (0.001..=SECONDS_MAX).contains(&span.as_secs_f64())).ok_or_else(|| {
+        bad(format!("?seconds= is \"{}\"; write a number from 0.001 to {SECONDS_MAX}", value.escape_ascii()))
+    })
 }
 
 enum StreamState {

@@ -8,13 +8,25 @@ use crate::admin::clock::{Now, span};
 use crate::admin::complaint::{Complaint, ComplaintBody};
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use hapax_core::pressure::Facts;
+use hapax_core::pressure::{Facts, Watched};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, OnConflict, RepublishRule, Scope};
 use serde::Serialize;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use utoipa::ToSchema;
+
+/// How long a change of the capacity may take before it is answered. Most are done by then.
+const FIRST_STEPS: Duration = Duration::from_millis(500);
+
+/// A change of a window's capacity that takes several steps. `capacity` is the one that holds now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub(in crate::admin) struct Resizing {
+    /// the capacity that the window will have
+    to: usize,
+    /// ids that have to be forgotten before that
+    left: usize,
+}
 
 /// A window: its settings and its facts.
 #[derive(Clone, PartialEq, Debug, Serialize, ToSchema)]
@@ -61,6 +73,8 @@ pub(in crate::admin) struct WindowFacts {
     forward_to: Option<String>,
     /// true if the capacity follows the traffic
     auto: bool,
+    /// the change of the capacity that is under way; null if there is none
+    resizing: Option<Resizing>,
     #[serde(flatten)]
     facts: Facts,
 }
@@ -86,6 +100,10 @@ impl WindowFacts {
             waiters_per_id: window.waiters_per_id(),
             forward_to: rules.forward_to.as_deref().map(str::to_owned),
             auto: admin.budget.is_auto(&rules.name),
+            resizing: admin
+                .resizes
+                .target(&rules.name)
+                .map(|to| Resizing { to, left: window.entries().unwrap_or(0).saturating_sub(to) }),
             facts: watched.facts(now),
         }
     }
@@ -98,7 +116,12 @@ impl Admin {
     }
 
     /// Applies a change. The change was already found valid.
-    fn apply(&self, name: &str, change: Change, caller: Caller) -> Result<WindowFacts, Complaint> {
+    fn apply(
+        self: &Arc<Admin>,
+        name: &str,
+        change: Change,
+        caller: Caller,
+    ) -> Result<WindowFacts, Complaint> {
         let found = self.find(name)?;
         let window = &found.watched.window;
         let _one_at_a_time = self.changing.lock();
@@ -106,34 +129,61 @@ impl Admin {
         if matches!(change.capacity, Some(Capacity::Ids(_))) && ids_before.is_none() {
             return Err(cannot("change its capacity"));
         }
-        let log = |what: &str, from: String, to: String| {
+        let log = |what: &str, from: &dyn tracing::Value, to: &dyn tracing::Value| {
             tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, from, to, "{what} changed");
         };
-        let capacity_before = if self.budget.is_auto(name) {
-            AUTO.to_owned()
-        } else {
-            ids_before.unwrap_or_default().to_string()
-        };
+        let was_auto = self.budget.is_auto(name);
         // Change the capacity's mode first: this is the only step that can still be refused.
         if let Some(capacity) = change.capacity {
             self.budget
                 .set_auto(name, capacity == Capacity::Auto)
                 .map_err(|refused| unprocessable(name, vec![format!("`capacity`: {refused}")]))?;
-            log("capacity", capacity_before, capacity.to_string());
+            match (was_auto, ids_before.unwrap_or_default(), capacity) {
+                (false, from, Capacity::Ids(to)) => log("capacity", &from, &to),
+                (true, _, Capacity::Ids(to)) => log("capacity", &AUTO, &to),
+                (false, from, Capacity::Auto) => log("capacity", &from, &AUTO),
+                (true, _, Capacity::Auto) => log("capacity", &AUTO, &AUTO),
+            }
         }
         if let Some(ttl) = change.ttl {
             window.set_ttl(ttl);
-            log("ttl", span(ttl_before), span(ttl));
+            log("ttl", &span(ttl_before), &span(ttl));
         }
         if let Some(mode) = change.mode {
             window.set_mode(mode);
-            log("mode", mode_name(mode_before).to_owned(), mode_name(mode).to_owned());
+            log("mode", &mode_name(mode_before), &mode_name(mode));
         }
-        // The budget no longer sizes this window, so nobody else resizes it at the same time.
-        if let Some(Capacity::Ids(capacity)) = change.capacity {
-            window.resize(capacity, Now::read().instant).ok_or_else(|| cannot("change its capacity"))?;
+        match change.capacity {
+            // The budget no longer sizes this window, so nobody else resizes it at the same time.
+            Some(Capacity::Ids(capacity)) => self.resize(found, capacity),
+            Some(Capacity::Auto) => self.resizes.give_up(name),
+            None => {}
         }
         Ok(WindowFacts::of(self, found, Now::read().instant))
+    }
+
+    /// Changes the capacity: takes steps for [`FIRST_STEPS`], and the others on a thread of their own.
+    fn resize(self: &Arc<Admin>, found: ConfiguredWindow<'_>, capacity: usize) {
+        let ConfiguredWindow { watched, configured } = found;
+        if !self.resizes.aim(&watched.window.rules().name, capacity) {
+            return;
+        }
+        let begin = Now::read().instant;
+        while self.resizes.step(watched, configured.engine, Now::read().instant) {
+            if Now::read().instant.duration_since(begin) >= FIRST_STEPS {
+                return self.go_on_resizing(watched, configured.engine);
+            }
+        }
+    }
+
+    fn go_on_resizing(self: &Arc<Admin>, watched: &Watched, engine: EngineKind) {
+        let (admin, watched) = (Arc::clone(self), watched.clone());
+        tokio::task::spawn_blocking(move || {
+            // The process waits for this thread at its end.
+            while !*admin.draining.borrow() && admin.resizes.step(&watched, engine, Now::read().instant) {
+                std::thread::yield_now();
+            }
+        });
     }
 }
 
@@ -173,7 +223,8 @@ pub(super) async fn show(
 
 /// Change capacity, TTL or mode of a running window: either everything in the body, or nothing
 ///
-/// A smaller capacity evicts at once, least recently seen ids first. A larger one keeps all ids. A TTL applies to ids
+/// A smaller capacity evicts, least recently seen ids first. If these are many, the answer comes after half a second, with
+/// `resizing`, and the rest goes on behind it. A larger one keeps all ids. A TTL applies to ids
 /// that are stored from now on. The configuration file is not written, so a restart undoes the change.
 #[utoipa::path(patch, path = "/api/v1/windows/{name}", tag = "windows", security(("token" = [])),
     params(("name" = String, Path, description = "the window's name")), request_body = Change,

@@ -13,7 +13,7 @@ import { History } from "./history.js";
 import { follow } from "./live.js";
 import * as panel from "./panel.js";
 
-const WEIGHT = { critical: 2, high: 1, ok: 0 };
+const WEIGHT = { critical: 4, high: 3, blind: 2, warming: 1, ok: 0 };
 /** With more windows than this, the list can be filtered and sorted. */
 const MANY = 8;
 
@@ -61,7 +61,7 @@ function list(windows, current) {
     text($("[data-item=detail]", item), `pressure ${fmt.ratio(window.pressure)}`);
     text($("[data-item=rate]", item), fmt.rate(window.rates.fresh + window.rates.duplicate));
   }
-  const counts = ["critical", "high", "ok"].map((name) => [name, windows.filter((w) => w.level === name).length]);
+  const counts = ["critical", "high", "blind", "warming", "ok"].map((name) => [name, windows.filter((w) => w.level === name).length]);
   text($("#levels"), counts.filter(([, n]) => n > 0).map(([name, n]) => `${n} ${name}`).join(" · "));
 }
 

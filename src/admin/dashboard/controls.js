@@ -43,7 +43,7 @@ function change() {
     if (!window.auto) body.capacity = "auto";
   } else if (draft.capacity !== undefined || window.auto) {
     const capacity = fmt.parseCount(draft.capacity ?? String(window.capacity));
-    if (capacity === null) words = "Write a whole number of ids, such as 2,000,000 or 2M.";
+    if (capacity === null || capacity < 1) words = "Write a whole number of ids, such as 2,000,000 or 2M.";
     else if (capacity !== window.capacity || window.auto) body.capacity = capacity;
   }
   problem("capacity", words);
@@ -51,7 +51,7 @@ function change() {
   words = null;
   if (draft.ttl !== undefined) {
     const ttl = fmt.parseSpan(draft.ttl);
-    if (ttl === null) words = "Write a time with its unit, such as 90s, 10m or 1h 30m.";
+    if (ttl === null || ttl <= 0) words = "Write a time, such as 90s, 10m or 1h 30m. A number alone counts seconds.";
     else if (Math.abs(ttl - window.ttl_seconds) > 1e-9) body.ttl = ttl;
   }
   problem("ttl", words);
@@ -60,7 +60,8 @@ function change() {
   return readable ? body : null;
 }
 
-const full = (window) => window.capacity * window.bytes_per_id;
+/** Returns the memory of the full window: its ids, and what it takes beside them. */
+const full = (window) => window.capacity * window.bytes_per_id + Math.max(0, window.bytes - (window.store_bytes ?? window.bytes) - (window.ghost?.bytes ?? 0));
 
 function caughtNow(window) {
   const at = window.what_if.points.find(({ factor }) => factor === 1);

@@ -39,7 +39,7 @@ export function shown(element, yes) {
   if (element.hidden === yes) element.hidden = !yes;
 }
 
-const MARKS = { ok: "●", high: "▲", critical: "■" };
+const MARKS = { ok: "●", warming: "◔", blind: "◌", high: "▲", critical: "■" };
 
 /** Shows a level by shape, colour and word. */
 export function level(element, name) {

@@ -103,23 +103,56 @@ export function spanInput(seconds) {
   return parts.join(" ") || "0s";
 }
 
-const SECONDS = { ms: 0.001, s: 1, sec: 1, m: 60, min: 60, h: 3600, d: 86_400, w: 604_800 };
+const SECONDS = new Map(
+  [
+    [["ns", "nsec"], 1e-9],
+    [["us", "usec", "µs"], 1e-6],
+    [["ms", "msec", "millisecond", "milliseconds"], 1e-3],
+    [["s", "sec", "secs", "second", "seconds"], 1],
+    [["m", "min", "mins", "minute", "minutes"], 60],
+    [["h", "hr", "hrs", "hour", "hours"], 3600],
+    [["d", "day", "days"], 86_400],
+    [["w", "week", "weeks"], 604_800],
+    [["month", "months"], 2_630_016],
+    [["y", "year", "years"], 31_557_600],
+  ].flatMap(([names, seconds]) => names.map((name) => [name, seconds])),
+);
 
-/** Reads the seconds of "10m", "1h 30m" or "90s". Returns null for other text, and for a number without a unit. */
+// One grammar with the relay's own src/config/number.rs; tests/fixtures/numbers.json has examples for both. A comma groups
+// three digits and is never a decimal point.
+const NUMBER = /(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*)(?:\.[0-9]+)?/.source;
+const numberOf = (text) => Number(text.replace(/[_,]/g, ""));
+
+/**
+ * Reads the seconds of "10m", "1h 30m" or "90s". A number without a unit counts seconds. Returns null for other text. The
+ * result is exact to the millisecond.
+ */
 export function parseSpan(text) {
-  const parts = [...text.trim().toLowerCase().matchAll(/\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]+)/gy)];
-  const length = parts.reduce((sum, part) => sum + part[0].length, 0);
-  if (parts.length === 0 || length !== text.trim().length) return null;
-  const seconds = parts.reduce((sum, [, amount, unit]) => sum + Number(amount) * (SECONDS[unit] ?? NaN), 0);
-  return Number.isFinite(seconds) && seconds > 0 ? Math.round(seconds * 1000) / 1000 : null;
+  const bare = text.trim();
+  if (new RegExp(`^${NUMBER}$`).test(bare)) return numberOf(bare);
+  const part = new RegExp(`\\s*(${NUMBER})\\s*(\\p{L}+)\\s*`, "uy");
+  let seconds = 0;
+  let end = 0;
+  while (end < bare.length) {
+    part.lastIndex = end;
+    const match = part.exec(bare);
+    if (!match) return null;
+    seconds += numberOf(match[1]) * (SECONDS.get(match[2].toLowerCase()) ?? NaN);
+    end = part.lastIndex;
+  }
+  return bare && Number.isFinite(seconds) && seconds < 1e11 ? Math.round(seconds * 1000) / 1000 : null;
 }
 
-/** Reads a number of ids: "2,000,000", "2 000 000", "2_000_000", "2.5M" or "500k". Returns null for other text. */
+/** Reads a count: "2,000,000", "2_000_000", "2.5M" or "500k". Returns null for other text. */
 export function parseCount(text) {
-  const match = /^([0-9]+(?:\.[0-9]+)?)([kmg]?)$/i.exec(text.trim().replace(/[\s,_]/g, ""));
+  const match = new RegExp(`^(${NUMBER})\\s*([kmg]?)$`, "i").exec(text.trim());
   if (!match) return null;
-  const value = Number(match[1]) * { "": 1, k: 1e3, m: 1e6, g: 1e9 }[match[2].toLowerCase()];
-  return Number.isSafeInteger(value) && value > 0 ? value : null;
+  const scale = { "": 1, k: 1e3, m: 1e6, g: 1e9 }[match[2].toLowerCase()];
+  // In decimal, because 1.1 * 1e3 is no whole number in binary.
+  const [whole, fraction = ""] = match[1].replace(/[_,]/g, "").split(".");
+  const value = Number(whole) * scale + Number(`0.${fraction || "0"}`) * scale;
+  const rounded = Math.round(value);
+  return Math.abs(value - rounded) < 1e-6 && Number.isSafeInteger(rounded) ? rounded : null;
 }
 
 /**

@@ -10,6 +10,8 @@ const EARLY = new Set(["capacity", "resize"]);
 
 const cause = (window, name) => window.evictions[name] ?? 0;
 const evictedEarly = (window) => cause(window, "capacity") + cause(window, "resize");
+/** Returns true if more duplicates have escaped than could be counted. */
+const isSampled = (window) => window.escaped_duplicates_about > window.escaped_duplicates * 1.01;
 const judged = ({ publishes }) => publishes.fresh + publishes.duplicate + (publishes.republished ?? 0);
 const silent = (window) => judged(window) + window.publishes.no_id + window.publishes.bypassed === 0;
 
@@ -19,17 +21,28 @@ const SHOW = {
   pressure: (w) => fmt.ratio(w.pressure),
   coverage: (w) => fmt.percent(w.coverage),
   remembered: (w) =>
-    w.coverage < 1
+    w.warming_seconds > 0
+      ? `It is younger than its TTL: warm in ${fmt.span(Math.ceil(w.warming_seconds))}. Duplicates of what was published before get through, and can't be counted.`
+      : w.coverage < 1
       ? `Ids are remembered for ${fmt.span(w.effective_seconds)} of ${fmt.span(w.ttl_seconds)}.`
       : `Ids are remembered for the full ${fmt.span(w.ttl_seconds)}.`,
-  escaped_duplicates: (w) => fmt.count(w.escaped_duplicates),
+  escaped_duplicates: (w) => (isSampled(w) ? `≥ ${fmt.count(w.escaped_duplicates)}` : fmt.count(w.escaped_duplicates)),
+  escaped_about: (w) => (isSampled(w) ? `escaped duplicates, about ${fmt.count(w.escaped_duplicates_about)}` : "escaped duplicates"),
+  missing: (w) => {
+    const { share, headers } = w.missing_ids ?? { share: null, headers: [] };
+    if (!(share > 0)) return "";
+    const instead = headers.map((header) => `${fmt.percent(header.share)} have ${fmt.visible(header.name)}`).join(", ");
+    return `${fmt.percent(share)} of the publishes of the last minutes carry no id: their duplicates get through.${instead ? ` Of them, ${instead}.` : ""}`;
+  },
   escaped_now: (w) =>
-    w.escaped_duplicates === 0
+    w.warming_seconds > 0 && w.escaped_duplicates === 0
+      ? "Duplicates of what was published before it began can't be counted."
+      : w.escaped_duplicates === 0
       ? "No duplicate got through because its id had been evicted."
       : `Duplicates that got through because their id had been evicted: ${fmt.rate(w.rates.escaped)} now.`,
   early: (w) => `${fmt.count(evictedEarly(w))} ids evicted before their time, ${fmt.rate(w.rates.evicted_early)} now.`,
   ghost: (w) => {
-    const lost = w.ghost.dropped > 0 ? ` ${fmt.count(w.ghost.dropped)} evicted ids are not watched: there may be more.` : "";
+    const lost = w.ghost.dropped > 0 ? ` ${fmt.count(w.ghost.dropped)} evicted ids found no room: what they let through is estimated.` : "";
     return w.ghost.keys > 0
       ? `Counted by mistake: at most ${fmt.oneIn(w.ghost.false_positive_rate)} fresh publishes.${lost}`
       : lost.trim();
@@ -37,7 +50,13 @@ const SHOW = {
   recommended_capacity: (w) => (w.recommended_capacity === null ? "Not known yet" : fmt.count(w.recommended_capacity)),
   recommended_unit: (w) => (w.recommended_capacity === null ? "" : "ids"),
   recommended_words: (w) => {
-    if (w.recommended_capacity === null) return "There was no traffic to judge by.";
+    if (w.recommended_capacity === null) {
+      return w.recommended_from > 0
+        ? `The traffic was seen for ${fmt.percent(w.recommended_from)} of a TTL. A recommendation needs a whole one.`
+        : "There was no traffic to judge by.";
+    }
+    if (w.recommended_bound === "memory") return "The traffic needs more, but the machine has no memory for it. Ask for a shorter TTL.";
+    if (w.recommended_bound === "maximum") return "The traffic needs more, but no window can be larger. Ask for a shorter TTL.";
     if (w.auto) return `The capacity follows by itself; it is ${fmt.count(w.capacity)} now.`;
     return w.capacity >= w.recommended_capacity
       ? `The present capacity of ${fmt.count(w.capacity)} is enough.`
@@ -78,6 +97,10 @@ function verdict(window) {
   switch (window.level) {
     case "critical":
       return ["critical", "No. Ids are forgotten before their time."];
+    case "warming":
+      return ["warming", `Not known yet. It is warm in ${fmt.span(Math.ceil(window.warming_seconds))}.`];
+    case "blind":
+      return ["blind", `It sees ${fmt.percent(1 - window.missing_ids.share)} of the publishes: the others carry no id.`];
     case "high":
       return ["high", "Barely. It is nearly full of ids that are still due."];
     default:
@@ -277,7 +300,7 @@ export function show(window, history, now) {
   attribute($("#verdict"), "data-verdict", kind);
   text($("#verdict"), words);
   attribute($("#pressure-meter"), "data-level", window.level);
-  attribute($("#coverage-meter"), "data-level", window.coverage < 1 ? "critical" : "ok");
+  attribute($("#coverage-meter"), "data-level", window.coverage >= 1 ? "ok" : window.warming_seconds > 0 ? "warming" : "critical");
   meter($("#pressure-meter"), window.pressure, 2, `${fmt.ratio(window.pressure)}, level ${window.level}`);
   meter($("#coverage-meter"), window.coverage, 1, fmt.percent(window.coverage));
   shown($("#try-recommended"), isWorthTrying(window));

@@ -92,6 +92,12 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     let displaced =
         "Client connections that had not logged in and were closed to make room for newer ones at a limit.";
     count(encoder, "connections_displaced", displaced, stats.displaced)?;
+    let unread =
+        "Client connections closed, because the client had more to say and did not read for timeouts.unread.";
+    count(encoder, "connections_unread", unread, stats.unread)?;
+    let refused =
+        "Logins refused, because the user is one of loopback_users and the client is on another host.";
+    count(encoder, "logins_refused", refused, stats.logins_refused)?;
     gauge(
         encoder,
         "memory_bytes",
@@ -102,6 +108,13 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     gauge(encoder, "memory_limit_bytes", limit, &stats.memory.limit)?;
     let paused = "Client connections that are not read from, because they hold more than their share while memory is short.";
     gauge(encoder, "memory_paused_connections", paused, &stats.memory.paused)?;
+    let bad = "Publishes with a header whose value can't be understood.";
+    let mut family = encoder.encode_descriptor("bad_headers", bad, None, MetricType::Counter)?;
+    for (header, count) in stats.bad_headers {
+        ConstCounter::new(count).encode(family.encode_family(&[("header", header)])?)?;
+    }
+    let unverified = "Publishes that were forwarded unjudged, because there was no channel to verify their users' rights on.";
+    count(encoder, "unverified", unverified, stats.unverified)?;
     let latency = &stats.latency;
     encoder
         .encode_descriptor(

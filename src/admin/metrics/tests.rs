@@ -2,7 +2,9 @@
 //! may.
 
 use super::*;
-use hapax_core::pressure::facts::{AgeBucket, Ages, Distinct, Facts, GhostFacts, Level, Publishes, TopScope};
+use hapax_core::pressure::facts::{
+    AgeBucket, Ages, Distinct, Facts, GhostFacts, Level, MissingIds, Publishes, TopScope,
+};
 
 #[derive(Debug)]
 struct Canned(Vec<(&'static str, Facts)>);
@@ -49,12 +51,18 @@ fn facts() -> Facts {
         forgotten: [("nack".to_owned(), 20), ("in_doubt".to_owned(), 21)].into(),
         evictions: [("capacity".to_owned(), 22), ("expired".to_owned(), 23)].into(),
         escaped_duplicates: 24,
+        escaped_duplicates_about: 44,
+        store_bytes: 45,
+        warming_seconds: 46.5,
+        missing_ids: MissingIds { share: Some(0.25), ..MissingIds::default() },
         ghost: GhostFacts {
             keys: 25,
             capacity: 26,
             dropped: 27,
             bits_per_key: 28,
             false_positive_rate: 0.0625,
+            watched: 0.5,
+            bytes: 43,
         },
         entries: Some(30),
         in_flight: Some(31),
@@ -109,21 +117,26 @@ hapax_refused_total{window="w"} 19
 hapax_conflicts_total{window="w"} 191
 hapax_uncompared_total{window="w"} 192
 hapax_escaped_duplicates_total{window="w"} 24
+hapax_escaped_duplicates_estimate_total{window="w"} 44
 hapax_ghost_dropped_total{window="w"} 27
 hapax_window_entries{window="w"} 30
 hapax_window_in_flight{window="w"} 31
 hapax_window_capacity{window="w"} 32
 hapax_window_bytes{window="w"} 34
+hapax_window_store_bytes{window="w"} 45
 hapax_window_recommended_capacity{window="w"} 41
 hapax_window_recommended_bytes{window="w"} 42
 hapax_window_level{window="w"} 2
 hapax_window_distinct_ids{window="w"} 37
 hapax_ghost_keys{window="w"} 25
 hapax_ghost_capacity{window="w"} 26
+hapax_ghost_bytes{window="w"} 43
 hapax_window_bytes_per_id{window="w"} 35.5
 hapax_window_ttl_seconds{window="w"} 33.5
 hapax_window_pressure{window="w"} 1.25
 hapax_window_effective_seconds{window="w"} 40.5
+hapax_window_warming_seconds{window="w"} 46.5
+hapax_window_missing_id_ratio{window="w"} 0.25
 hapax_window_coverage{window="w"} 0.75
 hapax_window_oldest_seconds{window="w"} 39.5
 hapax_window_hit_ratio{window="w"} 0.36
@@ -145,6 +158,7 @@ fn what_is_not_known_is_absent() {
         "window_recommended_bytes",
         "window_oldest_seconds",
         "window_hit_ratio",
+        "window_missing_id_ratio",
         "window_entries",
         "window_in_flight",
         "window_capacity",

@@ -29,7 +29,7 @@ const fn metric<V>(name: &'static str, help: &'static str, value: fn(&Facts) -> 
     Metric { name, help, value }
 }
 
-const COUNTERS: [Metric<u64>; 8] = [
+const COUNTERS: [Metric<u64>; 9] = [
     metric("commits", "Ids that became seen because the broker acked their publish.", |f| f.commits),
     metric(
         "promoted",
@@ -58,31 +58,39 @@ const COUNTERS: [Metric<u64>; 8] = [
     ),
     metric(
         "escaped_duplicates",
-        "Duplicates that got through because their id was evicted before its TTL was over. A few are counted by mistake, see hapax_ghost_false_positive_ratio.",
+        "Duplicates that got through because their id was evicted before its TTL was over: those that were counted. A few are counted by mistake, see hapax_ghost_false_positive_ratio.",
         |f| f.escaped_duplicates,
     ),
     metric(
+        "escaped_duplicates_estimate",
+        "About how many duplicates got through so: those that were counted, and an estimate of those whose ids could not be watched.",
+        |f| f.escaped_duplicates_about,
+    ),
+    metric(
         "ghost_dropped",
-        "Ids evicted early that could not be watched for lack of room. Their escaping duplicates are not counted.",
+        "Ids evicted early that could not be watched for lack of room. Their escaping duplicates are only estimated.",
         |f| f.ghost.dropped,
     ),
 ];
 
-const WHOLE: [Metric<Option<u64>>; 10] = [
+const WHOLE: [Metric<Option<u64>>; 12] = [
     metric("window_entries", "Ids remembered, including expired ones that were not swept yet.", |f| {
         f.entries
     }),
     metric("window_in_flight", "Ids whose outcome is not known yet.", |f| f.in_flight),
     metric("window_capacity", "Ids that can be remembered.", |f| f.capacity),
     metric("window_bytes", "Memory that the window and its accounting take, in bytes.", |f| Some(f.bytes)),
+    metric("window_store_bytes", "Memory that the remembered ids take: a part of hapax_window_bytes.", |f| {
+        Some(f.store_bytes)
+    }),
     metric(
         "window_recommended_capacity",
-        "Ids that the window should have room for; absent before there was traffic.",
+        "Ids that the window should have room for; absent before there was a TTL of traffic.",
         |f| f.recommended_capacity,
     ),
     metric(
         "window_recommended_bytes",
-        "Memory that the recommended capacity would take, in bytes; absent before there was traffic.",
+        "Memory that a full window of the recommended capacity would take, in bytes; absent before there was a TTL of traffic.",
         |f| f.recommended_bytes,
     ),
     metric("window_level", "Level of eviction pressure: 0 ok, 1 high, 2 critical.", |f| Some(level(f.level))),
@@ -95,9 +103,12 @@ const WHOLE: [Metric<Option<u64>>; 10] = [
         Some(f.ghost.keys)
     }),
     metric("ghost_capacity", "Ids evicted early that can be watched.", |f| Some(f.ghost.capacity)),
+    metric("ghost_bytes", "Memory that the watched ids take: a part of hapax_window_bytes.", |f| {
+        Some(f.ghost.bytes)
+    }),
 ];
 
-const REAL: [Metric<Option<f64>>; 9] = [
+const REAL: [Metric<Option<f64>>; 11] = [
     metric("window_bytes_per_id", "Memory that one remembered id takes, in bytes.", |f| Some(f.bytes_per_id)),
     metric(
         "window_ttl_seconds",
@@ -112,6 +123,16 @@ const REAL: [Metric<Option<f64>>; 9] = [
     metric("window_effective_seconds", "How long an id is really remembered now, in seconds.", |f| {
         Some(f.effective_seconds)
     }),
+    metric(
+        "window_warming_seconds",
+        "How long it takes until the window is as old as its TTL, in seconds; 0 if it is. Until then, duplicates of what was published before get through uncounted.",
+        |f| Some(f.warming_seconds),
+    ),
+    metric(
+        "window_missing_id_ratio",
+        "Share of the publishes of the last one to two minutes that carried no id; absent without any.",
+        |f| f.missing_ids.share,
+    ),
     metric("window_coverage", "Effective window / TTL, at most 1: below it, ids are forgotten early.", |f| {
         Some(f.coverage)
     }),
@@ -139,7 +160,8 @@ const REAL: [Metric<Option<f64>>; 9] = [
 
 fn level(level: Level) -> u64 {
     match level {
-        Level::Ok => 0,
+        // These two have metrics of their own.
+        Level::Ok | Level::Warming | Level::Blind => 0,
         Level::High => 1,
         Level::Critical => 2,
     }

@@ -1,8 +1,9 @@
 //! The command line of `hapax simulate`.
 
-use super::read::Options;
+use super::read::{Options, Present};
 use super::synth::{Delay, Ids, Synthetic};
 use super::time::TimeUnit;
+use crate::config::defaults;
 use crate::tools::text::{Share, parse_count, parse_duration};
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
@@ -47,6 +48,12 @@ pub struct SimulateArgs {
     /// How long an id is remembered [default: ten, up to the longest delay of a repeat]
     #[arg(long, value_name = "DURATION,…", value_delimiter = ',', value_parser = parse_duration)]
     pub ttls: Option<Vec<Duration>>,
+    /// The window's present capacity, to compare with [default: the recording's, or that of a window without settings]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub present_capacity: Option<usize>,
+    /// The window's present TTL, to compare with [default: likewise]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub present_ttl: Option<Duration>,
     /// How ids are stored
     #[arg(long, value_name = "ENGINE", default_value = EngineKind::default().name(), value_parser = engines())]
     pub engine: EngineKind,
@@ -96,6 +103,15 @@ impl SimulateArgs {
     pub fn synthetic(&self) -> Option<Synthetic> {
         let MadeUpArgs { rate, duplicates, delay, ids, events, seed } = self.made_up;
         rate.map(|rate| Synthetic { rate, duplicates, delay, ids, events: events as u64, seed })
+    }
+
+    /// Returns the setting to compare with: what was given, or that of the recording, or the default of a window.
+    pub fn present(&self, recorded: Option<Present>) -> Present {
+        let otherwise = recorded.unwrap_or(Present { capacity: defaults::CAPACITY, ttl: defaults::TTL });
+        Present {
+            capacity: self.present_capacity.unwrap_or(otherwise.capacity),
+            ttl: self.present_ttl.unwrap_or(otherwise.ttl),
+        }
     }
 
     /// How the trace is read.

@@ -22,7 +22,7 @@ mod trace;
 
 pub use crate::tools::text::Share;
 pub use args::SimulateArgs;
-pub use read::{BadLines, Input, Options, Recording, read};
+pub use read::{BadLines, Input, Options, Present, Recording, read};
 pub use replay::{Outcome, Setting, Unlimited, bytes_when_full, replay};
 pub use study::{Cell, Grid, Progress, Study, Terms, study};
 pub use synth::{Delay, Ids, Synthetic};
@@ -92,7 +92,10 @@ pub enum Error {
 pub fn run(args: &SimulateArgs) -> Result<(), Error> {
     let begin = now();
     let (trace, about) = obtain(args)?;
-    let grid = Grid::around(&trace, args.capacities.clone(), args.ttls.clone(), args.refresh_on_duplicate);
+    let present = args.present(about.present);
+    let about = About { present: Some(present), ..about };
+    let (capacities, ttls) = (args.capacities.clone(), args.ttls.clone());
+    let grid = Grid::around(&trace, capacities, ttls, Some(present), args.refresh_on_duplicate);
     let Share(target) = args.target;
     let terms = Terms { engine: args.engine, refresh_on_duplicate: args.refresh_on_duplicate, target };
     let threads =
@@ -161,6 +164,7 @@ fn obtain(args: &SimulateArgs) -> Result<(Trace, About), Error> {
         skipped: bad.count,
         without_id: input.without_id,
         dropped,
+        present: input.present,
     };
     Ok((input.trace.build(), about))
 }

@@ -42,6 +42,17 @@ pub struct Input {
     pub bad: BadLines,
     /// what a recording says of itself, if it is one
     pub recording: Option<Recording>,
+    /// the setting of the window while it was recorded
+    pub present: Option<Present>,
+}
+
+/// A window's setting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Present {
+    /// ids that it has room for
+    pub capacity: usize,
+    /// how long it remembers them
+    pub ttl: Duration,
 }
 
 /// How well the recording went.
@@ -84,6 +95,7 @@ pub fn read(mut input: impl BufRead, options: Options) -> io::Result<Input> {
         without_id: 0,
         bad: BadLines::default(),
         recording: None,
+        present: None,
     };
     let mut line = Vec::new();
     for number in 1.. {
@@ -103,8 +115,8 @@ pub fn read(mut input: impl BufRead, options: Options) -> io::Result<Input> {
             reader.bad.add(number, what);
         }
     }
-    let Reader { trace, unit, without_id, bad, recording, .. } = reader;
-    Ok(Input { trace, unit, without_id, bad, recording })
+    let Reader { trace, unit, without_id, bad, recording, present, .. } = reader;
+    Ok(Input { trace, unit, without_id, bad, recording, present })
 }
 
 struct Reader {
@@ -116,6 +128,7 @@ struct Reader {
     without_id: u64,
     bad: BadLines,
     recording: Option<Recording>,
+    present: Option<Present>,
 }
 
 #[derive(Clone, Copy)]
@@ -133,7 +146,14 @@ struct JsonLine {
     id: Option<Value>,
     ttl: Option<Value>,
     hapax_record: Option<u32>,
+    setting: Option<JsonSetting>,
     end: Option<JsonEnd>,
+}
+
+#[derive(Deserialize)]
+struct JsonSetting {
+    capacity: usize,
+    ttl_seconds: f64,
 }
 
 #[derive(Deserialize)]
@@ -164,6 +184,10 @@ impl Reader {
             .map_err(|error| format!("this is no JSON object with \"time\" and \"id\": {error}"))?;
         if line.hapax_record.is_some() {
             self.recording = Some(Recording::Cut);
+            self.present = line.setting.and_then(|JsonSetting { capacity, ttl_seconds }| {
+                let ttl = Duration::try_from_secs_f64(ttl_seconds).ok()?;
+                (capacity > 0 && !ttl.is_zero()).then_some(Present { capacity, ttl })
+            });
             return Ok(());
         }
         if let Some(JsonEnd { dropped }) = line.end {
@@ -267,12 +291,7 @@ fn scalar(value: Option<&Value>, name: &str) -> Result<Option<String>, String> {
     }
 }
 
-/// Seconds, or a duration with its unit.
+/// A duration; a number without a unit counts seconds.
 fn parse_ttl(text: &str) -> Result<Duration, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) => {
-            Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text:?} is no TTL in seconds"))
-        }
-        Err(_) => parse_duration(text).map_err(|fix| format!("{text:?} is no TTL: {fix}")),
-    }
+    parse_duration(text).map_err(|fix| format!("{text:?} is no TTL: {fix}"))
 }

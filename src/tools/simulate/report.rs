@@ -1,5 +1,6 @@
 //! The result of a simulation: tables for people, JSON for programs.
 
+use super::read::Present;
 use super::study::{Cell, Study};
 use super::trace::Trace;
 use crate::tools::text::grouped;
@@ -32,6 +33,8 @@ pub(super) struct About {
     pub(super) without_id: u64,
     /// what the recording says it has missed
     pub(super) dropped: u64,
+    /// the window's present setting
+    pub(super) present: Option<Present>,
 }
 
 impl Report<'_> {
@@ -39,10 +42,12 @@ impl Report<'_> {
     pub(super) fn text(&self) -> String {
         let Report { about, trace, study, .. } = self;
         let repeats = trace.repeats() as u64;
-        let mut text = String::new();
+        let mut text = self.advice() + "\n";
+        text += &self.about_present();
+        text += &self.horizon();
         let _ = writeln!(
             text,
-            "{}{}: {} publishes of {} ids in {}, {} repeats ({} %){}",
+            "\n{}{}: {} publishes of {} ids in {}, {} repeats ({} %){}",
             about.source,
             about.time_unit.map(|unit| format!(" (times in {unit})")).unwrap_or_default(),
             grouped(trace.events() as u64),
@@ -68,8 +73,34 @@ impl Report<'_> {
         let _ = writeln!(text, "{}", self.caught());
         let _ =
             writeln!(text, "\nDuplicates that escaped: their id had been evicted before its TTL was over");
-        let _ = writeln!(text, "{}", self.escaped());
-        text + "\n" + &self.advice()
+        let _ = write!(text, "{}", self.escaped());
+        text
+    }
+
+    /// Says what the present setting does, in one sentence.
+    fn about_present(&self) -> String {
+        let repeats = self.trace.repeats() as u64;
+        let found = self.about.present.and_then(|present| self.study.at(present));
+        let Some(cell) = found.filter(|_| repeats > 0) else { return String::new() };
+        format!(
+            "Now, with capacity = {} and ttl = \"{}\" ({} when full): caught {} of {} ({} %), escaped {}\n",
+            cell.capacity,
+            Span(cell.ttl),
+            decimal_bytes(cell.bytes_when_full),
+            grouped(cell.outcome.caught),
+            grouped(repeats),
+            percent(cell.outcome.caught, repeats),
+            grouped(cell.outcome.escaped)
+        )
+    }
+
+    /// Says what a trace cannot show, because it ends.
+    fn horizon(&self) -> String {
+        let span = Span(rough(self.trace.span()));
+        format!(
+            "The trace is {span} long, so it shows no repeat that comes later than that: record for longer than a publisher may wait \
+             before its last retry, and do not lower the TTL because of a short trace\n"
+        )
     }
 
     fn left_out(&self) -> String {
@@ -126,7 +157,7 @@ impl Report<'_> {
         table
     }
 
-    /// The answer in one sentence.
+    /// The answer in one sentence. It comes first.
     fn advice(&self) -> String {
         let Study { terms, unlimited, smallest, grid, .. } = self.study;
         let (repeats, target) = (self.trace.repeats() as u64, trimmed(terms.target * 100.0));
@@ -197,6 +228,8 @@ impl Report<'_> {
             "target": study.terms.target,
             "ttls": ttls,
             "cells": study.cells.iter().map(|cell| cell_json(cell, repeats)).collect::<Vec<_>>(),
+            "present": about.present.and_then(|present| study.at(present)).map(|cell| cell_json(cell, repeats)),
+            "longest_visible_delay_seconds": trace.span().as_secs_f64(),
             "smallest": study.smallest.as_ref().map(|cell| cell_json(cell, repeats)),
             "took_seconds": took.as_secs_f64(),
         })

@@ -2,6 +2,7 @@
 //!
 //! Cells have nothing to do with each other, so they are shared out among threads, the largest first.
 
+use super::read::Present;
 use super::replay::{Outcome, Setting, Unlimited, bytes_when_full, replay};
 use super::trace::Trace;
 use hapax_core::window::engine::EngineKind;
@@ -31,13 +32,15 @@ pub struct Grid {
 
 impl Grid {
     /// Takes the values that were given and chooses the others from the trace. TTLs: from the shortest per cent of the delays of its
-    /// repeats to the longest delay. Capacities: up to what the longest of the TTLs needs.
+    /// repeats to the longest delay. Capacities: up to what the longest of these TTLs needs. The present setting is among them.
     pub fn around(
         trace: &Trace,
         capacities: Option<Vec<usize>>,
         ttls: Option<Vec<Duration>>,
+        present: Option<Present>,
         refresh_on_duplicate: bool,
     ) -> Grid {
+        let (is_free, any_ttl) = (capacities.is_none(), ttls.is_none());
         let ttls = ttls.unwrap_or_else(|| suggested_ttls(trace));
         let ttls = rising(ttls);
         let capacities = capacities.unwrap_or_else(|| {
@@ -47,7 +50,11 @@ impl Grid {
             let most = needed as f64 * CAPACITY_SLACK;
             spaced(most / CAPACITY_RANGE, most).into_iter().map(|step| whole(step.max(1.0))).collect()
         });
-        Grid { capacities: rising(capacities), ttls }
+        // What was asked for is tried, and nothing else.
+        let with = present.filter(|_| is_free).map(|present| present.capacity);
+        let capacities = rising(capacities.into_iter().chain(with).collect());
+        let with = present.filter(|_| any_ttl).map(|present| present.ttl);
+        Grid { capacities, ttls: rising(ttls.into_iter().chain(with).collect()) }
     }
 }
 
@@ -195,6 +202,11 @@ pub fn study(
 }
 
 impl Study {
+    /// The cell of this setting, if it is on the grid.
+    pub fn at(&self, present: Present) -> Option<&Cell> {
+        self.cells.iter().find(|cell| cell.capacity == present.capacity && cell.ttl == present.ttl)
+    }
+
     /// The cells of one TTL, by rising capacity.
     pub fn of_ttl(&self, ttl: Duration) -> impl Iterator<Item = &Cell> {
         self.cells.iter().filter(move |cell| cell.ttl == ttl)
@@ -284,11 +296,21 @@ mod tests {
             trace.push(i128::from(n) * 1_000_000_000, &(n % 1_000).to_le_bytes(), None);
         }
         let trace = trace.build();
-        let grid = Grid::around(&trace, None, None, false);
+        let grid = Grid::around(&trace, None, None, None, false);
         assert!(grid.ttls.last().is_some_and(|ttl| *ttl > Duration::from_secs(1_000)), "{grid:?}");
         assert_eq!((grid.capacities.first(), grid.capacities.last()), (Some(&2), Some(&1_300)), "{grid:?}");
-        let asked = Grid::around(&trace, Some(vec![9, 3, 9]), Some(vec![Duration::from_secs(1)]), false);
+        let asked =
+            Grid::around(&trace, Some(vec![9, 3, 9]), Some(vec![Duration::from_secs(1)]), None, false);
         assert_eq!(asked.capacities, [3, 9]);
+        let present = Present { capacity: 777, ttl: Duration::from_secs(77) };
+        let around = Grid::around(&trace, None, None, Some(present), false);
+        assert_eq!((around.capacities.len(), around.ttls.len()), (STEPS + 1, STEPS + 1));
+        assert!(
+            around.capacities.contains(&777) && around.ttls.contains(&Duration::from_secs(77)),
+            "{around:?}"
+        );
+        let asked = Grid::around(&trace, Some(vec![9]), None, Some(present), false);
+        assert_eq!(asked.capacities, [9], "what was asked for, and nothing else");
     }
 
     #[test]

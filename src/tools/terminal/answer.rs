@@ -12,6 +12,15 @@ pub struct Windows {
     pub windows: Vec<Window>,
 }
 
+/// A change of a capacity that takes several steps.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Resizing {
+    /// the capacity that the window will have
+    pub to: u64,
+    /// ids that have to be forgotten before that
+    pub left: u64,
+}
+
 /// A window: what is set, and what is known of it.
 #[derive(Deserialize, Clone, PartialEq, Debug, Default)]
 pub struct Window {
@@ -47,6 +56,9 @@ pub struct Window {
     /// another backing exchange
     #[serde(default)]
     pub forward_to: Option<String>,
+    /// the change of its capacity that is under way
+    #[serde(default)]
+    pub resizing: Option<Resizing>,
     /// whether the relay sizes it
     #[serde(default)]
     pub auto: bool,

@@ -1,6 +1,7 @@
 //! The arguments of the commands that send requests to a running relay. [`crate::tools::terminal`] runs these
 //! commands.
 
+use crate::config::number;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -84,8 +85,8 @@ pub struct WindowsArgs {
     #[expect(missing_docs, reason = "the flattened struct says it")]
     pub reach: Reach,
     #[command(subcommand)]
-    #[expect(missing_docs, reason = "the subcommand says it")]
-    pub command: WindowsCommand,
+    /// What to do [default: list]
+    pub command: Option<WindowsCommand>,
 }
 
 /// `hapax windows …`
@@ -116,10 +117,10 @@ pub enum WindowsCommand {
 pub struct SetArgs {
     /// The window
     pub name: String,
-    /// Ids that it has room for: 2000000, 2M, or "auto"
+    /// Ids that it has room for: 2000000, 1.5M, or "auto"
     #[arg(long, value_name = "N|auto", group = "change")]
     pub capacity: Option<CapacityArg>,
-    /// How long ids are remembered: 10m, "1h 30m"
+    /// How long ids are remembered: 10m, "1h 30m", or a number of seconds
     #[arg(long, value_name = "DURATION", group = "change", value_parser = NonEmptyStringValueParser::new())]
     pub ttl: Option<String>,
     /// Whether duplicates are dropped
@@ -175,21 +176,12 @@ impl FromStr for CapacityArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<CapacityArg, String> {
-        let wrong = || "it is a number of ids (2000000, 500k, 2M) or auto".to_owned();
-        if text == "auto" {
-            return Ok(CapacityArg::Auto);
+        match text.trim() {
+            "auto" => Ok(CapacityArg::Auto),
+            text => {
+                number::count(text).map(CapacityArg::Ids).ok_or_else(|| format!("{}, or auto", number::COUNT))
+            }
         }
-        let (digits, scale) = match text.char_indices().last() {
-            Some((at, 'k' | 'K')) => (&text[..at], 1_000),
-            Some((at, 'M')) => (&text[..at], 1_000_000),
-            Some((at, 'G')) => (&text[..at], 1_000_000_000),
-            _ => (text, 1),
-        };
-        let digits = digits.replace(['_', ','], "");
-        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(wrong());
-        }
-        digits.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)).map(CapacityArg::Ids).ok_or_else(wrong)
     }
 }
 
@@ -200,8 +192,8 @@ pub struct IdsArgs {
     #[expect(missing_docs, reason = "the flattened struct says it")]
     pub reach: Reach,
     #[command(subcommand)]
-    #[expect(missing_docs, reason = "the subcommand says it")]
-    pub command: IdsCommand,
+    /// What to do [default: list the windows and how many ids each remembers]
+    pub command: Option<IdsCommand>,
 }
 
 /// `hapax ids …`
@@ -230,6 +222,15 @@ pub struct IdArgs {
     /// The routing key that it was published with
     #[arg(long)]
     pub routing_key: Option<String>,
+    /// Where an id has several parts: one beyond the first, as in header:type=order (repeat it for others)
+    #[arg(long = "part", value_name = "NAME=VALUE")]
+    pub parts: Vec<String>,
+    /// A routing key that the message has in CC or BCC (repeat it for others)
+    #[arg(long, value_name = "KEY")]
+    pub cc: Vec<String>,
+    /// The first entry of x-death as JSON, if the message was dead-lettered
+    #[arg(long, value_name = "JSON")]
+    pub death: Option<String>,
 }
 
 /// The arguments of `hapax connections`.
@@ -239,11 +240,20 @@ pub struct ConnectionsArgs {
     #[expect(missing_docs, reason = "the flattened struct says it")]
     pub reach: Reach,
     /// How many at most
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
     pub limit: u64,
     /// How many to pass over
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = any_count)]
     pub offset: u64,
+}
+
+fn any_count(text: &str) -> Result<u64, String> {
+    number::count(text).ok_or_else(|| number::COUNT.to_owned())
+}
+
+fn at_least_one(text: &str) -> Result<u64, String> {
+    any_count(text)
+        .and_then(|count| if count > 0 { Ok(count) } else { Err("it must be 1 or more".to_owned()) })
 }
 
 #[cfg(test)]
@@ -252,13 +262,18 @@ mod tests {
 
     #[test]
     fn a_capacity_is_a_number_of_ids_or_auto() {
-        for (text, ids) in
-            [("7", 7), ("2_000_000", 2_000_000), ("500k", 500_000), ("2M", 2_000_000), ("1,000", 1000)]
-        {
+        for (text, ids) in [
+            ("7", 7),
+            ("2_000_000", 2_000_000),
+            ("500k", 500_000),
+            ("2M", 2_000_000),
+            ("1,000", 1000),
+            ("1.5M", 1_500_000),
+        ] {
             assert_eq!(text.parse(), Ok(CapacityArg::Ids(ids)), "{text}");
         }
         assert_eq!("auto".parse(), Ok(CapacityArg::Auto));
-        for text in ["", "k", "-1", "1.5M", "many", "99999999999999999999", "99999999999999999G", "10é"] {
+        for text in ["", "k", "-1", "1,5M", "many", "99999999999999999999", "99999999999999999G", "10é"] {
             assert!(text.parse::<CapacityArg>().is_err(), "{text}");
         }
     }

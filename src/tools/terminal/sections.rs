@@ -4,9 +4,9 @@
 use super::answer::Window;
 use super::columns::{bar, fit};
 use super::theme::{Theme, word};
-use crate::tools::text::{bytes, count, factor, grouped, or_dash, rate, share, span};
-use hapax_core::pressure::Level;
+use crate::tools::text::{bytes, clean, count, factor, grouped, or_dash, rate, share, span};
 use hapax_core::pressure::facts::{AgeBucket, LevelChange, WhatIfPoint};
+use hapax_core::pressure::{Facts, Level};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use std::collections::BTreeMap;
@@ -98,9 +98,30 @@ pub fn advice(window: &Window) -> Option<String> {
     };
     match facts.level {
         Level::Ok => None,
+        Level::Warming => Some(format!(
+            "warm in {}: until then, duplicates of what was published before get through uncounted",
+            span(facts.warming_seconds)
+        )),
+        Level::Blind => Some(without_ids(facts)),
         Level::High => Some(format!("nearly too small: {remedy}")),
         Level::Critical => Some(format!("too small, {}: {remedy}", held())),
     }
+}
+
+/// Returns what share of the publishes has no id, and what they have instead.
+fn without_ids(facts: &Facts) -> String {
+    let part = share(facts.missing_ids.share.unwrap_or_default());
+    let instead = facts.missing_ids.headers.first();
+    let instead = instead.map_or_else(String::new, |header| {
+        format!("; {} of them have {}", share(header.share), clean(&header.name))
+    });
+    format!("{part} of the publishes carry no id, so their duplicates get through{instead}")
+}
+
+/// Returns the number of escaped duplicates: how many were counted, and about how many there were.
+pub fn escaped(facts: &Facts, number: fn(u64) -> String) -> String {
+    let (least, about) = (facts.escaped_duplicates, facts.escaped_duplicates_about);
+    if about > least + least / 100 { format!(">{} ~{}", number(least), number(about)) } else { number(least) }
 }
 
 struct Cx<'a> {
@@ -172,14 +193,22 @@ impl Cx<'_> {
         let mut lines = vec![
             line("fresh", Some(rates.fresh), all.fresh, plain),
             line("duplicate", Some(rates.duplicate), all.duplicate, plain),
-            line("escaped", Some(rates.escaped), facts.escaped_duplicates, escaping),
+            self.styled(
+                "escaped",
+                format!("{:>10}  {:>12}", format!("{}/s", rate(rates.escaped)), escaped(facts, grouped)),
+                escaping,
+            ),
             line(
                 "conflict",
                 None,
                 facts.conflicts,
                 if facts.conflicts > 0 { self.theme.bad() } else { plain },
             ),
-            line("no id", None, all.no_id, plain),
+            self.styled(
+                "no id",
+                format!("{:>10}  {:>12}", or_dash(facts.missing_ids.share, share), grouped(all.no_id)),
+                if facts.missing_ids.is_blind() { self.theme.bad() } else { plain },
+            ),
             line("bypassed", None, all.bypassed, plain),
             line("waited", None, all.in_flight, plain),
             line("promoted", None, facts.promoted, plain),

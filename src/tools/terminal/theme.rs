@@ -39,6 +39,7 @@ impl Theme {
     pub fn level(self, level: Level) -> Style {
         match level {
             Level::Ok => self.fg(Color::Green),
+            Level::Warming | Level::Blind => self.fg(Color::Yellow),
             Level::High => self.fg(Color::Yellow).add_modifier(Modifier::BOLD),
             Level::Critical => self.bad(),
         }
@@ -63,6 +64,8 @@ impl Theme {
 pub fn word(level: Level) -> &'static str {
     match level {
         Level::Ok => "ok",
+        Level::Warming => "warming",
+        Level::Blind => "blind",
         Level::High => "high",
         Level::Critical => "CRITICAL",
     }

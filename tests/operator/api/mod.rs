@@ -5,5 +5,6 @@ mod events;
 mod ids;
 mod log;
 mod openapi;
+mod resize;
 mod site;
 mod windows;

@@ -60,8 +60,12 @@ async fn what_can_not_be_is_told_and_not_sent() {
         ("#set-capacity", "many", "Write a whole number of ids, such as 2,000,000 or 2M."),
         ("#set-capacity", "1.5", "Write a whole number of ids, such as 2,000,000 or 2M."),
         ("#set-capacity", "0", "Write a whole number of ids, such as 2,000,000 or 2M."),
-        ("#set-ttl", "10", "Write a time with its unit, such as 90s, 10m or 1h 30m."),
-        ("#set-ttl", "10 parsecs", "Write a time with its unit, such as 90s, 10m or 1h 30m."),
+        ("#set-ttl", "1,5h", "Write a time, such as 90s, 10m or 1h 30m. A number alone counts seconds."),
+        (
+            "#set-ttl",
+            "10 parsecs",
+            "Write a time, such as 90s, 10m or 1h 30m. A number alone counts seconds.",
+        ),
     ] {
         page.fill(field, text).await;
         let shown = field.replace("set-", "") + "-problem";

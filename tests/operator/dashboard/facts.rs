@@ -2,7 +2,7 @@
 
 use super::browser::Browser;
 use super::stub::{self, Stub, calm, critical, empty, window_of};
-use hapax_core::pressure::facts::{Level, LevelChange, TopScope};
+use hapax_core::pressure::facts::{HeaderShare, Level, LevelChange, MissingIds, TopScope};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -74,6 +74,59 @@ async fn a_window_that_is_too_small() {
     assert_eq!(page.js(strip).await, json!(["level-critical"]), "the last minute was all critical");
     let changes = page.js("return document.querySelectorAll('#level-history li').length").await;
     assert_eq!(changes, 2);
+    page.close(&[]).await;
+}
+
+#[tokio::test]
+async fn a_young_window_says_that_duplicates_cannot_be_counted() {
+    let mut facts = calm();
+    (facts.level, facts.warming_seconds, facts.coverage) = (Level::Warming, 450.0, 0.25);
+    (facts.effective_seconds, facts.recommended_capacity, facts.recommended_from) = (150.0, None, 0.25);
+    let stub = Stub::new(vec![window_of("orders", &facts)]).await;
+    let page = Browser::open(stub.address).await;
+    for (css, wanted) in [
+        ("[data-fact=level]", "◔ warming"),
+        ("#verdict", "Not known yet. It is warm in 7 min 30 s."),
+        ("[data-show=coverage]", "25.0 %"),
+        ("[data-show=escaped_now]", "Duplicates of what was published before it began can't be counted."),
+        ("[data-show=recommended_capacity]", "Not known yet"),
+        ("#levels", "1 warming"),
+    ] {
+        assert_eq!(page.text(css).await, wanted, "{css}");
+    }
+    page.close(&[]).await;
+}
+
+#[tokio::test]
+async fn a_window_without_ids_says_what_the_messages_have_instead() {
+    let mut facts = calm();
+    facts.level = Level::Blind;
+    let header = |name: &str, share| HeaderShare { name: name.to_owned(), share };
+    facts.missing_ids = MissingIds {
+        share: Some(0.97),
+        publishes: 9_700,
+        headers: vec![header("x-request-id", 0.94), header("<b>\u{202e}", 0.5)],
+    };
+    let stub = Stub::new(vec![window_of("orders", &facts)]).await;
+    let page = Browser::open(stub.address).await;
+    assert_eq!(page.text("[data-fact=level]").await, "◌ blind");
+    let said = page.text("[data-show=missing]").await;
+    assert!(said.starts_with("97.0 % of the publishes of the last minutes carry no id"), "{said}");
+    assert!(
+        said.contains("94.0 % have x-request-id, 50.0 % have <b>") && !said.contains('\u{202e}'),
+        "{said:?}"
+    );
+    page.close(&[]).await;
+}
+
+#[tokio::test]
+async fn more_escaped_than_could_be_counted() {
+    let mut facts = critical();
+    (facts.escaped_duplicates, facts.escaped_duplicates_about) = (9_035, 19_012);
+    let stub = Stub::new(vec![window_of("orders", &facts)]).await;
+    let page = Browser::open(stub.address).await;
+    assert_eq!(page.text("[data-show=escaped_duplicates]").await, "≥ 9,035");
+    assert_eq!(page.text("[data-show=escaped_about]").await, "escaped duplicates, about 19,012");
     page.close(&[]).await;
 }
 

@@ -13,6 +13,7 @@ mod access;
 pub(crate) mod browser;
 mod controls;
 mod facts;
+mod numbers;
 mod pictures;
 mod relay;
 mod stub;

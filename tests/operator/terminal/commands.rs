@@ -2,6 +2,8 @@
 
 use super::facts::HOSTILE;
 use super::stub::{Stub, TOKEN};
+use hapax_core::pressure::Level;
+use hapax_core::pressure::facts::{HeaderShare, MissingIds};
 use hapax_testbed::free_port;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -47,11 +49,11 @@ fn list_has_a_line_for_each_window_and_json_has_it_all() {
     let lines = squeezed(&ran_list.out);
     assert_eq!(
         lines[0],
-        "NAME LEVEL MODE ENTRIES CAPACITY PRESSURE COVERAGE TTL REMEMBERS FRESH/S DUP/S ESC/S ESCAPED RECOMMENDED"
+        "NAME LEVEL MODE ENTRIES CAPACITY PRESSURE COVERAGE TTL REMEMBERS FRESH/S DUP/S ESC/S ESCAPED NO-ID RECOMMENDED"
     );
     assert_eq!(
         lines[1],
-        "orders CRITICAL enforce 1.00M 1.00M 1.83 54.0 % 10m 5m 24s 3051 121 2.4 12.4k 2.29M"
+        "orders CRITICAL enforce 1.00M 1.00M 1.83 54.0 % 10m 5m 24s 3051 121 2.4 12.4k 1.2 % 2.29M"
     );
     assert_eq!(lines.len(), 4);
     assert!(!ran_list.out.contains(['\x1b', '\u{9b}', '\u{202e}', '\r']), "{:?}", ran_list.out);
@@ -60,6 +62,41 @@ fn list_has_a_line_for_each_window_and_json_has_it_all() {
     let value: Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!(value["windows"][0]["news"], "of a later version", "what the relay says, not what we know");
     assert_eq!(value["windows"][2]["name"], HOSTILE, "the same name, for a program");
+}
+
+/// A window that is young, or sees no ids, or lets more through than it can count, does not look well anywhere.
+#[test]
+fn what_is_not_known_is_not_shown_as_well() {
+    let mut young = super::facts::well();
+    (young.level, young.warming_seconds, young.coverage) = (Level::Warming, 2_700.0, 0.25);
+    let mut blind = super::facts::well();
+    let header = HeaderShare { name: "x-id\u{1b}[31m".to_owned(), share: 0.94 };
+    blind.level = Level::Blind;
+    blind.missing_ids = MissingIds { share: Some(0.97), publishes: 9_700, headers: vec![header] };
+    let mut pressed = super::facts::critical();
+    (pressed.escaped_duplicates, pressed.escaped_duplicates_about) = (9_035, 19_000);
+    let stub = Stub::start();
+    stub.edit(|windows| {
+        windows[0] = super::facts::window("orders", &pressed);
+        windows[1] = super::facts::window("young", &young);
+        windows[2] = super::facts::window("blind", &blind);
+    });
+    let list = squeezed(&ran(&["windows", "list"], &stub).out);
+    assert!(list[1].contains(">9035 ~19.0k"), "{list:?}");
+    assert!(list[2].starts_with("young warming") && list[2].contains("25.0 %"), "{list:?}");
+    assert!(list[3].starts_with("blind blind") && list[3].contains("97.0 %"), "{list:?}");
+    let shown = |name: &str| ran(&["windows", "show", name], &stub).out;
+    let says = "warm in 45m: until then, duplicates of what was published before get through uncounted";
+    assert!(shown("young").contains(says), "{}", shown("young"));
+    let blind = shown("blind");
+    assert!(
+        blind.contains(
+            "97.0 % of the publishes carry no id, so their duplicates get through; 94.0 % of them have x-id"
+        ),
+        "{blind}"
+    );
+    assert!(!blind.contains('\x1b'), "{blind:?}");
+    assert!(shown("orders").contains(">9,035 ~19,000"), "{}", shown("orders"));
 }
 
 #[test]

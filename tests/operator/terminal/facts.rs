@@ -41,12 +41,16 @@ pub fn critical() -> Facts {
         forgotten: BTreeMap::from([("nack".to_owned(), 41), ("returned".to_owned(), 0)]),
         evictions: BTreeMap::from([("capacity".to_owned(), 627_020), ("expired".to_owned(), 284_981)]),
         escaped_duplicates: 12_431,
+        escaped_duplicates_about: 12_431,
+        missing_ids: MissingIds { share: Some(0.012), publishes: 31, headers: vec![] },
         ghost: GhostFacts {
             keys: 402_113,
             capacity: 4_000_000,
             dropped: 0,
             bits_per_key: 32,
             false_positive_rate: 7.6e-6,
+            watched: 1.0,
+            bytes: 0,
         },
         entries: Some(1_000_000),
         in_flight: Some(303),
@@ -92,6 +96,7 @@ pub fn critical() -> Facts {
             },
         ],
         what_if: WhatIf { sample_rate: 0.0078, sampled: 16_611, bytes: 1_300_000, points: what_if.to_vec() },
+        ..Facts::default()
     }
 }
 

@@ -9,27 +9,6 @@ fn config(in_doubt: &str) -> String {
     format!("[[window]]\nname = \"w\"\nin_doubt = \"{in_doubt}\"\n")
 }
 
-/// The process of a queue does nothing until [`resume`]: it stores nothing, so the broker acks nothing.
-fn suspend(stage: &Stage, queue: &str) {
-    sys(stage, queue, "suspend");
-}
-
-fn resume(stage: &Stage, queue: &str) {
-    sys(stage, queue, "resume");
-}
-
-fn sys(stage: &Stage, queue: &str, what: &str) {
-    let vhost = &stage.site.vhost;
-    stage
-        .site
-        .rabbit
-        .eval(&format!(
-            "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{vhost}\">>, queue, <<\"{queue}\">>)), \
-             ok = sys:{what}(amqqueue:get_pid(Q))."
-        ))
-        .unwrap();
-}
-
 /// Twenty messages that the broker has but has not acked, and one to an exchange that is not there.
 fn closed_by_404(stage: &mut Stage, ids: &[String]) -> Raw {
     let mut client = stage.confirming(Who::All);
@@ -37,12 +16,12 @@ fn closed_by_404(stage: &mut Stage, ids: &[String]) -> Raw {
     let first = Publish::to("q", "first");
     client.publish(1, &first);
     assert!(matches!(client.next(1), Told::Ack { .. }));
-    suspend(stage, "q");
+    stage.site.suspend("q");
     let mut octets: Vec<u8> = ids.iter().flat_map(|id| Publish::to("q", id).encode(1, 4096)).collect();
     octets.extend(missing().encode(1, 4096));
     client.write(&octets).unwrap();
     let told = client.next(1);
-    resume(stage, "q");
+    stage.site.resume("q");
     assert!(matches!(told, Told::ChannelClosed { code: 404, .. }), "{told:?}");
     let count = 1 + u32::try_from(ids.len()).unwrap();
     wait::until("all is stored", wait::PATIENCE, || (stage.held("q") == count).then_some(()));

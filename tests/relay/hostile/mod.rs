@@ -17,12 +17,14 @@ mod channels;
 mod closed_by_broker;
 mod copies;
 mod crowding;
+mod handshake;
+mod loopback;
 mod oracle;
 mod probes;
 mod returns;
 mod rights;
-mod script;
-mod stage;
+pub(crate) mod script;
+pub(crate) mod stage;
 
 /// The threat model names tests; each of them is there.
 #[test]

@@ -87,7 +87,7 @@ pub(crate) fn logged_in(addr: SocketAddr, user: &str, vhost: &str, channel_max: 
 const SILENCE: Duration = Duration::from_secs(8);
 
 /// The next frame that is no heartbeat. The end of the connection, or silence, is the last line.
-fn next(client: &mut Raw, lines: &mut Lines) -> Option<Frame> {
+pub(crate) fn next(client: &mut Raw, lines: &mut Lines) -> Option<Frame> {
     client.socket().set_read_timeout(Some(SILENCE)).unwrap();
     loop {
         match client.frame() {
@@ -150,7 +150,7 @@ fn say_close_ok(client: &mut Raw) {
 }
 
 /// Lines with their channels.
-type Lines = Vec<(u16, String)>;
+pub(crate) type Lines = Vec<(u16, String)>;
 
 /// By channel: the broker keeps the order within a channel only.
 fn in_order(mut lines: Lines) -> Vec<String> {

@@ -18,6 +18,8 @@ mod republish;
 mod scope;
 mod stored;
 mod strangers;
+mod stuck;
+mod unread;
 mod vanished;
 
 use crate::e2e::raw::{Raw, Told};

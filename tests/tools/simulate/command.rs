@@ -114,6 +114,45 @@ fn tables_say_what_to_set() {
     assert!(row("2").contains("33.3") && row("3").contains("100"), "{stdout}");
 }
 
+/// A recording says what its window's setting was. It cannot show what comes later than its own length.
+#[test]
+fn the_answer_comes_first_and_the_present_setting_is_compared() {
+    let folder = Folder::new("answer");
+    let head = "{\"hapax_record\":1,\"setting\":{\"capacity\":2,\"ttl_seconds\":5.0},\"window\":\"w\"}\n";
+    let events: String = TRACE
+        .lines()
+        .filter_map(|line| line.split_once(','))
+        .filter(|(time, _)| time.parse::<f64>().is_ok())
+        .map(|(time, id)| format!("{{\"time\":{time},\"id\":\"{id}\"}}\n"))
+        .collect();
+    let file = folder.file("trace.jsonl", &format!("{head}{events}{{\"end\":{{\"dropped\":0}}}}\n"));
+    let (code, stdout, stderr) = hapax(&[&file], "");
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert!(lines[0].starts_with("Smallest that catches 99.9 % of all repeats: capacity = "), "{stdout}");
+    assert!(lines[1].starts_with("Now, with capacity = 2 and ttl = \"5s\""), "{stdout}");
+    assert!(lines[1].contains("caught 1 of 3 (33.3 %)"), "{stdout}");
+    assert!(
+        lines[2].starts_with("The trace is 4s 500ms long, so it shows no repeat that comes later"),
+        "{stdout}"
+    );
+
+    // Without a recording, it is what a window has without settings; a flag says otherwise.
+    for (args, now) in [
+        (vec![], "Now, with capacity = 1000000 and ttl = \"10m\""),
+        (vec!["--present-capacity", "3", "--present-ttl", "2"], "Now, with capacity = 3 and ttl = \"2s\""),
+    ] {
+        let (_, stdout, _) = hapax(&with(&["-"], &args), TRACE);
+        assert!(stdout.lines().nth(1).is_some_and(|line| line.starts_with(now)), "{stdout}");
+    }
+    let (_, stdout, _) = hapax(&[&file, "--json"], "");
+    let json: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(
+        (&json["present"]["capacity"], &json["longest_visible_delay_seconds"]),
+        (&2.into(), &4.5.into())
+    );
+}
+
 #[test]
 fn where_nothing_is_enough_it_says_what_is_missing() {
     let cases = [
@@ -206,6 +245,6 @@ fn a_made_up_workload_needs_no_file() {
     let json: Value = serde_json::from_str(&stdout).expect("JSON");
     let repeats = json["trace"]["repeats"].as_u64().expect("a number");
     assert!((800..1_100).contains(&repeats), "{repeats}");
-    assert_eq!(json["cells"].as_array().map(Vec::len), Some(100), "ten by ten");
+    assert_eq!(json["cells"].as_array().map(Vec::len), Some(121), "ten by ten, and the present setting");
     assert!(json["smallest"]["caught_of_repeats"].as_f64() >= Some(0.999), "{}", json["smallest"]);
 }

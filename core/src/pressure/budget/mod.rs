@@ -174,6 +174,7 @@ impl Member {
             entries,
             ttl: window.ttl(),
             pressure,
+            arrived: facts.arrived,
             recommended: facts.recommended_capacity,
             evicted_early: if self.pace.is_some() { early.saturating_sub(before) } else { 0 },
         })
@@ -185,6 +186,11 @@ pub fn capacity_at_start(engine: EngineKind, budget: usize, weight: u32, weights
     let share = budget as u128 * u128::from(weight) / u128::from(weights.max(1));
     let cost = |capacity| full(engine.bytes_at(capacity), capacity) + FIXED;
     plan::capacity_for(&cost, usize::try_from(share).unwrap_or(usize::MAX))
+}
+
+/// Returns the most bytes that a full window of this engine and capacity takes.
+pub fn full_bytes(engine: EngineKind, capacity: usize) -> usize {
+    full(engine.bytes_at(capacity), capacity) + FIXED
 }
 
 /// Returns the least bytes that a window of this engine takes as a part of the budget.

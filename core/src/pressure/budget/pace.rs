@@ -2,7 +2,8 @@
 //! small changes.
 //!
 //! ```text
-//!  need ─ ids that must have room now: the largest of what the present rate needs, what is remembered already, and, if a full
+//!  need ─ ids that must have room now: the largest of what the present rate needs (but no more than twice what arrived within a
+//!         TTL), what is remembered already, and, if a full
 //!         window has evicted ids early, one and a half times its capacity at that time (for as long as a wish is kept)
 //!  like ─ the larger of the need and of the recommended capacity, which looks further back, plus a tenth; when that falls, the
 //!         wish stays for a TTL and then approaches it with a TTL's time constant
@@ -12,6 +13,9 @@ use std::time::{Duration, Instant};
 
 /// The need is rate × TTL times this factor. The recommended capacity has the same headroom.
 const HEADROOM: f64 = 1.25;
+/// A present rate counts for no more than this many times the ids that arrived within a TTL. The room is then always ahead
+/// of steady traffic, and a burst, whose rate would mean a thousand times as many ids, asks for no more than twice its own.
+const AHEAD: f64 = 2.0;
 /// The wish is the need times this factor, so that a slow rise does not cause a resize each second.
 const SPARE: f64 = 1.1;
 /// A need above this share of the wish is no reason to shrink.
@@ -34,6 +38,8 @@ pub struct Signs {
     pub ttl: Duration,
     /// see [`Facts::pressure`](crate::pressure::Facts::pressure)
     pub pressure: f64,
+    /// see [`Facts::arrived`](crate::pressure::Facts::arrived)
+    pub arrived: u64,
     /// see [`Facts::recommended_capacity`](crate::pressure::Facts::recommended_capacity)
     pub recommended: Option<u64>,
     /// ids evicted early since the last tick
@@ -102,7 +108,8 @@ impl Pace {
 }
 
 fn need(signs: &Signs) -> f64 {
-    let rate = signs.pressure * signs.capacity as f64 * HEADROOM;
+    let rate = signs.pressure * signs.capacity as f64;
+    let rate = rate.min(signs.arrived as f64 * AHEAD) * HEADROOM;
     rate.max(signs.entries as f64)
 }
 
@@ -168,7 +175,9 @@ mod tests {
             "it does not forget at once"
         );
         assert_eq!(pace.tick(&roomy, 1000.0, 0.0, start + TTL).need, 10_000.0, "what is remembered");
-        let pressed = Signs { pressure: 3.0, ..signs(1_000) };
+        let pressed = Signs { pressure: 3.0, arrived: 20_000, ..signs(1_000) };
         assert_eq!(pace.tick(&pressed, 1000.0, 0.0, start).need, 37_500.0, "the present rate");
+        let burst = Signs { pressure: 1800.0, arrived: 20_000, ..signs(1_000) };
+        assert_eq!(pace.tick(&burst, 1000.0, 0.0, start).need, 50_000.0, "a burst is no rate");
     }
 }

@@ -130,6 +130,7 @@ mod tests {
                 recommended: Some(self.live * 5 / 4),
                 evicted_early: u64::from(self.live > self.capacity as u64),
                 pressure: self.live as f64 / self.capacity as f64,
+                arrived: self.live,
             };
             let cost = cost(self.per_id);
             Seat { weight: self.weight, signs, cost: Box::new(cost), pace: &mut self.pace }

@@ -11,6 +11,8 @@ pub(in crate::session) struct Booked {
     pub(in crate::session) memory: usize,
     /// the part of `memory` that only the client can end
     pub(in crate::session) stuck: usize,
+    /// 1 if the client believes the channel to be closed, and the upstream's channel is open
+    pub(in crate::session) hidden: usize,
 }
 
 impl Booked {
@@ -21,5 +23,6 @@ impl Booked {
         self.held = self.held - before.held + after.held;
         self.memory = self.memory - before.memory + after.memory;
         self.stuck = self.stuck - before.stuck + after.stuck;
+        self.hidden = self.hidden - before.hidden + after.hidden;
     }
 }

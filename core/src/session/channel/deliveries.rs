@@ -4,7 +4,8 @@
 //! where the message on its way is.
 //!
 //! Consumers are known by their tags: when their client is gone, they are cancelled, so that the broker sends nothing that
-//! nobody reads.
+//! nobody reads. A consumer is cancelled after its `basic.consume-ok`: RabbitMQ ends the connection with 541 if the
+//! `basic.cancel` comes earlier. (Without one, because of the nowait bit, it may come at any time.)
 
 use super::frames;
 use crate::session::cx::Cx;
@@ -16,7 +17,7 @@ use crate::wire::properties::ContentHeader;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::{AMQPClass, basic};
 use bytes::Bytes;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// Bytes of a consumer: an estimate. Its tag has at most 255 bytes.
 const CONSUMER: usize = 320;
@@ -51,8 +52,8 @@ impl Delivering {
 /// The consumers of one channel, and what is on its way to the client.
 #[derive(Debug, Default)]
 pub(super) struct Deliveries {
-    /// Tags of the client's consumers.
-    consumers: HashSet<String>,
+    /// Tags of the client's consumers, and whether they may be cancelled.
+    consumers: HashMap<String, bool>,
     /// The client wants no deliveries any more: a consumer that starts now is cancelled, too.
     unwanted: bool,
     /// The client has used `basic.consume`, `basic.get` or `basic.qos`.
@@ -97,7 +98,7 @@ impl Deliveries {
                 if let Some(basic::AMQPMethod::Consume(consume)) = parse(frame)
                     && !consume.consumer_tag.as_str().is_empty()
                 {
-                    self.consumers.insert(consume.consumer_tag.as_str().to_owned());
+                    self.consumers.insert(consume.consumer_tag.as_str().to_owned(), consume.nowait);
                 }
             }
             MethodId::BASIC_CANCEL => self.recv_cancel(frame),
@@ -122,7 +123,7 @@ impl Deliveries {
     /// Handles `basic.consume-ok`. Returns true if this consumer and all others are to be cancelled.
     pub(super) fn recv_consume_ok(&mut self, frame: View<'_>) -> bool {
         if let Some(basic::AMQPMethod::ConsumeOk(ok)) = parse(frame) {
-            self.consumers.insert(ok.consumer_tag.as_str().to_owned());
+            self.consumers.insert(ok.consumer_tag.as_str().to_owned(), true);
         }
         self.unwanted
     }
@@ -200,7 +201,7 @@ impl Deliveries {
     /// Cancels all consumers: the channel stays open for outcomes only. Deliveries that were sent already stay unacked.
     pub(super) fn cancel(&mut self, channel: ChannelId, upstream: &mut Lane) {
         self.unwanted = true;
-        for tag in self.consumers.drain() {
+        for (tag, _) in self.consumers.extract_if(|_, may_be_cancelled| *may_be_cancelled) {
             upstream.push(frames::cancel(channel, tag));
         }
     }

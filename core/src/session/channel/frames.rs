@@ -2,13 +2,18 @@
 
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
-use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, Close, CloseOk, Open};
+use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, Close, CloseOk, Flow, Open};
 use amq_protocol::protocol::{AMQPClass, basic};
 use bytes::Bytes;
 
 /// Makes a `channel.open`.
 pub(super) fn open(channel: ChannelId) -> Bytes {
     emit::method(channel, AMQPClass::Channel(ChannelMethod::Open(Open {})))
+}
+
+/// Makes a `channel.flow` that changes nothing: the flow is active already.
+pub(super) fn flow(channel: ChannelId) -> Bytes {
+    emit::method(channel, AMQPClass::Channel(ChannelMethod::Flow(Flow { active: true })))
 }
 
 /// Makes a `channel.close` that blames the method `culprit`.

@@ -2,6 +2,7 @@
 
 use super::deliveries::Deliveries;
 use super::frames;
+use super::round_trip::RoundTrip;
 use crate::session::cx::Cx;
 use crate::session::fault::Fault;
 use crate::session::outbox::{Piece, View};
@@ -36,6 +37,7 @@ pub(super) struct Halves {
     id: ChannelId,
     pub(super) publisher: Publisher,
     pub(super) deliveries: Deliveries,
+    pub(super) round_trip: RoundTrip,
     waiting: WaitingFrames,
     /// How often the client has repeated its `channel.close`, up to [`CLOSES_AGAIN`].
     closes_again: u32,
@@ -50,6 +52,7 @@ impl Halves {
             id,
             publisher: Publisher::new(id, birth),
             deliveries: Deliveries::default(),
+            round_trip: RoundTrip::default(),
             waiting: WaitingFrames::Any,
             closes_again: 0,
             owes_close_ok: false,
@@ -94,6 +97,27 @@ impl Halves {
     pub(super) fn cancel_consumers(&mut self, cx: &mut Cx<'_>) {
         if !self.publisher.is_forwarding() {
             self.deliveries.cancel(self.id, &mut cx.link.out.upstream);
+        }
+    }
+
+    /// Gives back all deliveries that the client has not acked. Does nothing while a message is being forwarded.
+    pub(super) fn requeue(&mut self, cx: &mut Cx<'_>) {
+        if !self.publisher.is_forwarding() {
+            self.deliveries.requeue(self.id, &mut cx.link.out.upstream);
+        }
+    }
+
+    /// Cancels the client's consumers and gives back what they have not acked, because the client has closed the channel.
+    pub(super) fn let_deliveries_go(&mut self, cx: &mut Cx<'_>) {
+        self.cancel_consumers(cx);
+        self.requeue(cx);
+    }
+
+    /// Asks the broker for a sign that it has handled all that was sent, if that may be asked now: nothing waits to be sent
+    /// before it, and no message is on its way.
+    pub(super) fn ask_round_trip(&mut self, cx: &mut Cx<'_>) {
+        if !self.publisher.is_forwarding() && !self.publisher.is_held() && !self.has_frames() {
+            self.round_trip.ask(self.id, &mut cx.link.out.upstream);
         }
     }
 
@@ -182,8 +206,8 @@ impl Halves {
         self.waiting = if only_publishes { WaitingFrames::OnlyPublishes } else { WaitingFrames::Any };
     }
 
-    /// Drops the frames that wait. Returns true if the client's `channel.close` was among them.
-    pub(super) fn drop_frames(&mut self) -> bool {
+    /// Drops the frames that wait. Returns how many `channel.close`s of the client were among them.
+    pub(super) fn drop_frames(&mut self) -> usize {
         self.waiting = WaitingFrames::Any;
         self.publisher.line_mut().drop_frames()
     }

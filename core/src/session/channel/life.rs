@@ -3,6 +3,7 @@
 use super::frames;
 use super::halves::Halves;
 use super::refused::Refused;
+use super::settling::{Settling, Step};
 use crate::session::blame::Blame;
 use crate::session::cx::Cx;
 use crate::session::fault::{Closes, Fault};
@@ -14,11 +15,8 @@ use std::time::Instant;
 #[derive(Debug)]
 enum State {
     Open,
-    /// The client has sent `channel.close`. It is held back until every outcome is known.
-    Settling {
-        close: Piece,
-        until: Instant,
-    },
+    /// The client has sent `channel.close`. It is held back while outcomes are not known.
+    Settling(Settling),
     /// The client's `channel.close` was forwarded.
     Closing,
     /// The upstream has closed the channel, and the client was told. `rest` bytes are missing of a message that was being
@@ -26,7 +24,7 @@ enum State {
     UpstreamClosed {
         rest: u64,
     },
-    /// Hapax has closed the channel towards the client.
+    /// The channel is closed towards the client, by Hapax or because the client has closed it.
     Refused(Refused),
     /// `tx.select` came after shadow confirms. It waits until every outcome is known.
     Recycling {
@@ -101,13 +99,20 @@ impl Life {
 
     /// Returns true if the upstream's channel is open, and the client has not been told of an end.
     pub(super) fn is_open_or_settling(&self) -> bool {
-        matches!(self.state, State::Open | State::Settling { .. })
+        matches!(self.state, State::Open | State::Settling(_))
+    }
+
+    /// Returns true if the client would hear of nothing more that the broker says to the frames before its close: all of it
+    /// has come, or the client was told of an end already. `halves.round_trip` was asked before.
+    pub(super) fn has_said_all(&self, halves: &Halves) -> bool {
+        !self.is_open_or_settling() || halves.round_trip.is_answered()
     }
 
     /// Returns when the state changes by itself.
     pub(super) fn deadline(&self, halves: &Halves) -> Option<Instant> {
         match &self.state {
-            State::Settling { until, .. } | State::Recycling { until, .. } => Some(*until),
+            State::Settling(settling) => Some(settling.deadline()),
+            State::Recycling { until, .. } => Some(*until),
             State::Refused(refused) if !halves.publisher.is_forwarding() => refused.deadline(),
             State::Refused(_)
             | State::Reopening { .. }
@@ -123,7 +128,7 @@ impl Life {
         if halves.may_flush() {
             match self.state {
                 State::Open
-                | State::Settling { .. }
+                | State::Settling(_)
                 | State::Closing
                 | State::Recycling { .. }
                 | State::Reopening { .. } => halves.flush(cx),
@@ -145,7 +150,7 @@ impl Life {
         let method = frame.method(kind);
         match &mut self.state {
             State::Open | State::Recycling { .. } | State::Reopening { .. } => {}
-            State::Settling { .. } | State::Closing | State::Gone => {
+            State::Settling(_) | State::Closing | State::Gone => {
                 if method == Some(MethodId::CHANNEL_CLOSE) {
                     halves.recv_client_close_again();
                 }
@@ -175,15 +180,17 @@ impl Life {
 
     /// Handles the client's `channel.close` on an open channel. It is held back if outcomes are unknown.
     pub(super) fn recv_client_close(&mut self, close: View<'_>, halves: &mut Halves, cx: &mut Cx<'_>) {
-        halves.drop_frames();
+        for _ in 0..halves.drop_frames() {
+            halves.recv_client_close_again();
+        }
         halves.publisher.client_done();
         if halves.is_settled() {
             self.state = State::Closing;
             cx.link.out.upstream.forward(close);
         } else {
-            let until = cx.now + cx.shared.settings.linger;
-            self.state = State::Settling { close: close.compact(), until };
-            halves.cancel_consumers(cx);
+            let settling = Settling::new(close.compact(), cx.shared.settings.linger, cx.now);
+            self.state = State::Settling(settling);
+            halves.let_deliveries_go(cx);
         }
     }
 
@@ -223,8 +230,12 @@ impl Life {
             // Both have closed: the upstream's answer to our close still comes, and is not for the client.
             (State::Reopening { .. }, Some(MethodId::CHANNEL_CLOSE)) => {
                 cx.link.out.upstream.push(frames::close_ok(halves.id()));
-                let client_done = halves.drop_frames();
+                let closes = halves.drop_frames();
+                let client_done = closes > 0;
                 halves.forward_close(frame, cx);
+                for _ in 1..closes {
+                    halves.recv_client_close_again();
+                }
                 if client_done {
                     halves.answer_closes(cx);
                 }
@@ -246,7 +257,11 @@ impl Life {
     fn recv_upstream_close(&mut self, close: View<'_>, halves: &mut Halves, cx: &mut Cx<'_>) {
         let rest = halves.publisher.left_to_forward();
         halves.publisher.upstream_closed(Blame::of(close.payload()).as_ref(), cx.now);
-        let said_close = halves.drop_frames() || matches!(self.state, State::Settling { .. });
+        let closes = halves.drop_frames();
+        for _ in 1..closes {
+            halves.recv_client_close_again();
+        }
+        let said_close = closes > 0 || matches!(self.state, State::Settling(_));
         self.flush(halves, cx);
         halves.publisher.ledger_mut().forget_client();
         // If the client has closed, too, both hear of the other's close, and both get an answer. The upstream answers the
@@ -286,7 +301,7 @@ impl Life {
             return Err(fault);
         }
         let upstream_is_told = match self.state {
-            State::Open | State::Settling { .. } | State::Recycling { .. } => false,
+            State::Open | State::Settling(_) | State::Recycling { .. } => false,
             State::Reopening { .. } => true,
             State::Closing | State::UpstreamClosed { .. } | State::Refused(_) | State::Gone => {
                 return Ok(false);
@@ -297,7 +312,7 @@ impl Life {
             return Ok(false);
         }
         self.flush(halves, cx);
-        let said_close = halves.drop_frames() || matches!(self.state, State::Settling { .. });
+        let said_close = halves.drop_frames() > 0 || matches!(self.state, State::Settling(_));
         let client_done = self.client_gone || said_close;
         if said_close {
             cx.link.out.client.push(frames::close_ok(halves.id()));
@@ -353,11 +368,24 @@ impl Life {
         // Frames after a `tx.select` wait for the fresh channel. They do not keep the old one open.
         let settled = halves.publisher.is_settled() && (!halves.has_frames() || self.is_changing_to_tx());
         match &mut self.state {
-            State::Settling { close, until } if settled || cx.now >= *until => {
-                // If the linger is over, publishes still wait. Nothing may follow the close.
-                halves.publisher.abandon_waiting();
-                cx.link.out.upstream.forward(close.view());
-                self.state = State::Closing;
+            State::Settling(settling) => {
+                match settling.step(settled, &halves.round_trip, cx.may_hide(), cx.now) {
+                    Step::Wait => {}
+                    Step::Forward => {
+                        // If the linger is over, publishes still wait. Nothing may follow the close.
+                        halves.publisher.abandon_waiting();
+                        cx.link.out.upstream.forward(settling.close().view());
+                        self.state = State::Closing;
+                    }
+                    Step::Ask => halves.ask_round_trip(cx),
+                    Step::Answer => {
+                        let hidden = Refused::hidden(settling.close().clone(), settling.until());
+                        self.flush(halves, cx);
+                        halves.publisher.ledger_mut().forget_client();
+                        halves.answer_closes(cx);
+                        self.state = State::Refused(hidden);
+                    }
+                }
             }
             State::Refused(refused) => {
                 if refused.advance(settled, halves, cx) {
@@ -370,8 +398,7 @@ impl Life {
                 cx.link.out.upstream.push(close);
                 self.state = State::Reopening { select: select.clone() };
             }
-            State::Settling { .. }
-            | State::Recycling { .. }
+            State::Recycling { .. }
             | State::Reopening { .. }
             | State::Open
             | State::Closing

@@ -3,6 +3,7 @@
 //! ```text
 //!            channel.close, unsettled            settled, or linger over
 //!   Open ---------------------------> Settling --------------------------> Closing --close-ok--> Gone
+//!    |                                   \-- outcomes take long: close-ok to the client --> Refused
 //!    |  \-- channel.close, settled ---------------------------------------^
 //!    |  \-- upstream's channel.close ---> UpstreamClosed --client's close-ok--> Gone
 //!    |  \-- Hapax refuses --------------> Refused --client's and upstream's close-ok--> Gone
@@ -19,6 +20,8 @@ mod frames;
 mod halves;
 mod life;
 mod refused;
+mod round_trip;
+mod settling;
 
 pub(in crate::session) use self::booked::Booked;
 
@@ -63,6 +66,16 @@ impl Channel {
         self.birth == birth && self.halves.publisher.is_held()
     }
 
+    /// Returns the number of publishes that the upstream has not acked or nacked.
+    pub(in crate::session) fn unsettled(&self) -> usize {
+        self.halves.publisher.ledger().unsettled()
+    }
+
+    /// Returns true if others wait for one of `count` of these publishes, from this one on.
+    pub(in crate::session) fn is_awaited(&self, from: usize, count: usize) -> bool {
+        self.halves.publisher.ledger().is_awaited(from, count)
+    }
+
     /// Returns true if both sides have closed the channel.
     pub(in crate::session) fn is_gone(&self) -> bool {
         self.life.is_gone()
@@ -98,6 +111,7 @@ impl Channel {
             held,
             memory: stuck + publisher.memory() + held,
             stuck: stuck + publisher.collecting(),
+            hidden: usize::from(self.life.is_free_for_client()),
         };
         (std::mem::replace(&mut self.booked, after), after)
     }
@@ -218,6 +232,9 @@ impl Channel {
                 self.life.recv_client_close(frame, &mut self.halves, cx);
                 return Ok(());
             }
+            MethodId::QUEUE_DECLARE => cx.link.exclusive.recv_declare(frame),
+            MethodId::QUEUE_DELETE => cx.link.exclusive.recv_delete(frame),
+            MethodId::CHANNEL_FLOW => self.halves.round_trip.recv_client_flow(),
             id => deliveries.recv_client(id, frame),
         }
         cx.link.out.upstream.forward(frame);
@@ -333,10 +350,12 @@ impl Channel {
             }
             Some(MethodId::BASIC_CONSUME_OK) => {
                 if deliveries.recv_consume_ok(frame) && self.life.is_open_or_settling() {
-                    self.halves.cancel_consumers(cx);
+                    self.halves.let_deliveries_go(cx);
                 }
             }
             Some(MethodId::BASIC_CANCEL) => deliveries.recv_cancel(frame),
+            Some(MethodId::QUEUE_DECLARE_OK) => cx.link.exclusive.recv_declare_ok(frame),
+            Some(MethodId::CHANNEL_FLOW_OK) if self.halves.round_trip.recv_flow_ok() => return,
             Some(_) | None => {}
         }
         if self.halves.publisher.ledger_mut().delays(kind, id, frame) {
@@ -370,9 +389,19 @@ impl Channel {
         self.life.finish();
         self.advance(cx)?;
         if !self.is_settled() && self.life.is_open() {
-            self.halves.cancel_consumers(cx);
+            self.halves.let_deliveries_go(cx);
         }
         Ok(())
+    }
+
+    /// Asks the broker for a sign that it has handled all that the client has sent. Returns true if it has given it, or if
+    /// there is nothing to wait for.
+    pub(in crate::session) fn ask_whether_all_is_said(&mut self, cx: &mut Cx<'_>) -> bool {
+        if self.is_settled() || self.life.has_said_all(&self.halves) {
+            return true;
+        }
+        self.halves.ask_round_trip(cx);
+        false
     }
 
     /// Handles that the client has vanished, or will be told nothing more. Complete messages are settled. Everything else ends
@@ -388,8 +417,6 @@ impl Channel {
             self.life.close_settled(cx.now);
             return self.advance(cx);
         }
-        self.halves.cancel_consumers(cx);
-        self.halves.deliveries.requeue(self.halves.id(), &mut cx.link.out.upstream);
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! A channel that Hapax has closed towards the client.
+//! A channel that is closed towards the client, and not yet at the upstream: Hapax has refused it, or the client has closed it
+//! and was answered before all outcomes were known.
 //!
 //! ```text
 //!   client:    sent channel.close ------close-ok, or its own close------> done
@@ -13,7 +14,7 @@ use super::frames;
 use super::halves::Halves;
 use crate::session::blame::Blame;
 use crate::session::cx::Cx;
-use crate::session::outbox::View;
+use crate::session::outbox::{Piece, View};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Return};
 use std::time::Instant;
@@ -35,17 +36,25 @@ pub(super) struct Refused {
     /// The client has closed its channel, or is gone.
     client_done: bool,
     upstream: UpstreamChannel,
+    /// The client's `channel.close`, if it was not forwarded.
+    close: Option<Piece>,
 }
 
 impl Refused {
     /// Creates the state of a channel whose upstream channel waits for outcomes, at most until the time `until`.
     pub(super) fn waiting(until: Instant, client_done: bool) -> Refused {
-        Refused { client_done, upstream: UpstreamChannel::Open { until } }
+        Refused { client_done, upstream: UpstreamChannel::Open { until }, close: None }
+    }
+
+    /// Creates the state of a channel whose client was told that it is closed. The client's `close` is forwarded when all outcomes
+    /// are known, at the time `until` at the latest.
+    pub(super) fn hidden(close: Piece, until: Instant) -> Refused {
+        Refused { close: Some(close), ..Refused::waiting(until, true) }
     }
 
     /// Creates the state of a channel whose upstream was sent a `channel.close` already.
     pub(super) fn closing(client_done: bool) -> Refused {
-        Refused { client_done, upstream: UpstreamChannel::Closing }
+        Refused { client_done, upstream: UpstreamChannel::Closing, close: None }
     }
 
     /// Returns true if the client has closed its channel: it may believe that the number is free.
@@ -111,9 +120,16 @@ impl Refused {
             Some(MethodId::BASIC_RETURN) => halves.deliveries.hold_return(frame),
             Some(MethodId::BASIC_CONSUME_OK) => {
                 if halves.deliveries.recv_consume_ok(frame) && self.is_open_upstream() {
-                    halves.cancel_consumers(cx);
+                    halves.let_deliveries_go(cx);
                 }
             }
+            // It was on its way when the consumers were cancelled.
+            Some(MethodId::BASIC_DELIVER | MethodId::BASIC_GET_OK)
+                if self.close.is_some() && self.is_open_upstream() =>
+            {
+                halves.requeue(cx);
+            }
+            Some(MethodId::CHANNEL_FLOW_OK) => drop(halves.round_trip.recv_flow_ok()),
             Some(_) | None => {}
         }
         if let Some(returned) = halves.deliveries.take_return(kind)
@@ -135,8 +151,13 @@ impl Refused {
                 drop(halves.publisher.send_pending(cx));
             }
             halves.publisher.abandon_waiting();
-            let text = "the client's channel was closed by hapax";
-            cx.link.out.upstream.push(frames::close_normally(halves.id(), text));
+            match self.close.take() {
+                Some(close) => cx.link.out.upstream.forward(close.view()),
+                None => {
+                    let text = "the client's channel was closed by hapax";
+                    cx.link.out.upstream.push(frames::close_normally(halves.id(), text));
+                }
+            }
             self.upstream = UpstreamChannel::Closing;
         }
         self.client_done && self.upstream == UpstreamChannel::Closed

@@ -2,7 +2,7 @@
 //! then fetches the memory for all of them at once, and a window with a store sends one question.
 
 use super::questions::Questions;
-use super::reading::{Reading, Start};
+use super::reading::{Kind, Reading, Start};
 use crate::session::candidate::Terms;
 use crate::session::cx::Cx;
 use crate::session::inbound::Whole;
@@ -69,22 +69,30 @@ impl Ahead {
                 next = Next::Special(whole);
                 break;
             }
-            match Reading::of(whole.header(frames), route, judge, standing, &cx.shared.keys, &cx.link.marks) {
-                Reading::Plain(terms)
+            let header = whole.header(frames);
+            let reading =
+                Reading::of(header, route, judge, standing, &cx.link.rights, &cx.shared.keys, &cx.link.marks);
+            match reading.kind {
+                // It is counted where it is taken.
+                _ if !reading.bad.is_empty() => {
+                    next = Next::Special(whole);
+                    break;
+                }
+                Kind::Plain(terms)
                     if distinct && ahead.iter().any(|(_, before)| before.claim == terms.claim) =>
                 {
                     break;
                 }
                 // It is not judged. (Most sessions have no deliveries, so their publishes have no mark.)
-                Reading::Plain(Terms { mark: Some(mark), .. })
+                Kind::Plain(Terms { mark: Some(mark), .. })
                     if cx.link.marks.holds(mark, judge.window.rules().republish, cx.shared) =>
                 {
                     next = Next::Special(whole);
                     break;
                 }
-                Reading::Plain(terms) => ahead.push((whole, terms)),
-                Reading::Body => break,
-                Reading::Bypass | Reading::NoId | Reading::Malformed => {
+                Kind::Plain(terms) => ahead.push((whole, terms)),
+                Kind::Body(_) => break,
+                Kind::Bypass | Kind::NoId | Kind::Malformed => {
                     next = Next::Special(whole);
                     break;
                 }

@@ -3,7 +3,7 @@
 
 use super::line::Line;
 use super::questions::Questions;
-use super::reading::Reading;
+use super::reading::{Kind, Reading};
 use crate::session::candidate::{Candidate, Terms};
 use crate::session::cx::Cx;
 use crate::session::outbox::{Piece, View};
@@ -71,13 +71,17 @@ fn read(publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Option<(Arc<dyn
     if standing == Standing::Unknown {
         return None;
     }
-    match Reading::of(header, route, judge, standing, &cx.shared.keys, &cx.link.marks) {
-        Reading::Plain(Terms { mark: Some(mark), .. })
+    let reading =
+        Reading::of(header, route, judge, standing, &cx.link.rights, &cx.shared.keys, &cx.link.marks);
+    match reading.kind {
+        // It is counted where it is taken.
+        _ if !reading.bad.is_empty() => None,
+        Kind::Plain(Terms { mark: Some(mark), .. })
             if cx.link.marks.holds(mark, judge.window.rules().republish, cx.shared) =>
         {
             None
         }
-        Reading::Plain(terms) => Some((Arc::clone(&judge.window), terms)),
-        Reading::Body | Reading::Bypass | Reading::NoId | Reading::Malformed => None,
+        Kind::Plain(terms) => Some((Arc::clone(&judge.window), terms)),
+        Kind::Body(_) | Kind::Bypass | Kind::NoId | Kind::Malformed => None,
     }
 }

@@ -7,7 +7,7 @@
 //! * in a transaction, by `tx.commit-ok` ([`Transactions`]).
 
 use crate::session::blame::Blame;
-use crate::session::confirms::{ClientTag, Confirms, UpstreamTag};
+use crate::session::confirms::{ClientTag, Confirms, ENTRY, UpstreamTag};
 use crate::session::cx::{Cx, Link};
 use crate::session::entry::{Entry, Outcome};
 use crate::session::outbox::{Piece, View};
@@ -24,9 +24,7 @@ use bytes::BytesMut;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes of a publish in the ledger: its entry, its slot, its reservation in the window, and what a return would show.
-const ENTRY: usize = std::mem::size_of::<Entry>() + 128;
-/// The same in a transaction, where its key is in a set, too.
+/// Bytes of a publish in the ledger, where its key is in a set, too, because it is in a transaction, where its key is in a set, too.
 const TX_ENTRY: usize = ENTRY + 32;
 
 /// The reservation of a publish, and what the window is told when it is committed.
@@ -338,7 +336,11 @@ impl Ledger {
 
     /// Returns the bytes of the publishes whose outcome the upstream will tell.
     pub(super) fn memory(&self) -> usize {
-        self.unresolved(0) * ENTRY
+        match &self.outcomes {
+            Outcomes::Untold => 0,
+            Outcomes::Confirms { confirms, .. } => confirms.memory(),
+            Outcomes::Tx { .. } => self.unresolved(0, 0) * ENTRY,
+        }
     }
 
     /// Returns the bytes of the open transaction.
@@ -346,14 +348,16 @@ impl Ledger {
         self.open_len() * TX_ENTRY
     }
 
-    /// Returns how many publishes have no outcome yet, or an answer that waits behind another's. `incomplete` of them are not
-    /// counted.
+    /// Returns how many publishes have no outcome yet, or an answer that is not written. `incomplete` of the entries are not
+    /// counted. `waiting` are not forwarded yet.
     #[inline]
-    pub(super) fn unresolved(&self, incomplete: usize) -> usize {
+    pub(super) fn unresolved(&self, incomplete: usize, waiting: usize) -> usize {
         match &self.outcomes {
-            Outcomes::Untold => 0,
-            Outcomes::Confirms { confirms, .. } => confirms.span().saturating_sub(incomplete),
-            Outcomes::Tx { transactions, replies } => transactions.ending_len() + replies.publishes(),
+            Outcomes::Untold => waiting,
+            Outcomes::Confirms { confirms, .. } => confirms.unresolved(waiting).saturating_sub(incomplete),
+            Outcomes::Tx { transactions, replies } => {
+                transactions.ending_len() + replies.publishes() + waiting
+            }
         }
     }
 
@@ -366,6 +370,22 @@ impl Ledger {
                 confirms.unsettled() <= usize::from(incomplete) && !confirms.answers.is_unremembered()
             }
             Outcomes::Tx { transactions, replies } => !transactions.is_ending() && replies.is_empty(),
+        }
+    }
+
+    /// Returns the number of publishes that wait for an ack or a nack.
+    pub(in crate::session) fn unsettled(&self) -> usize {
+        match &self.outcomes {
+            Outcomes::Confirms { confirms, .. } => confirms.unsettled(),
+            Outcomes::Untold | Outcomes::Tx { .. } => 0,
+        }
+    }
+
+    /// Returns true if others wait for one of `count` of these publishes, from this one on.
+    pub(in crate::session) fn is_awaited(&self, from: usize, count: usize) -> bool {
+        match &self.outcomes {
+            Outcomes::Confirms { confirms, .. } => confirms.is_awaited(from, count),
+            Outcomes::Untold | Outcomes::Tx { .. } => false,
         }
     }
 
@@ -440,14 +460,7 @@ impl Ledger {
                     written.drop_newest();
                 }
             }
-            Outcomes::Confirms { confirms, .. } => {
-                let mut entries = confirms.take_unsettled();
-                // A publish that was not sent whole was not stored, whatever the rule is.
-                if incomplete && let Some((_, entry)) = entries.pop() {
-                    entry.forget(ForgetCause::Incomplete);
-                }
-                give_back(confirms, entries, blame, now);
-            }
+            Outcomes::Confirms { confirms, .. } => give_back(confirms, incomplete, blame, now),
             // A publish that was not sent whole is in the open transaction, which is forgotten anyway.
             Outcomes::Tx { transactions, .. } => {
                 transactions.take_unsettled(blame).into_iter().for_each(|entry| entry.in_doubt(now));
@@ -461,17 +474,21 @@ impl Ledger {
 
 /// Gives publishes with confirms back, oldest first. If one of them is to blame, those that may be it, or that came after it,
 /// are forgotten. All others are in doubt. (Only the exchanges of publishes with a reservation are known. One without may be
-/// to blame, too, but there is nothing to forget.)
-fn give_back(confirms: &Confirms, entries: Vec<(UpstreamTag, Entry)>, blame: Option<&Blame>, now: Instant) {
+/// to blame, too, but there is nothing to forget.) `incomplete`: the newest was not sent whole, so it was not stored, whatever
+/// the rule is.
+fn give_back(confirms: &mut Confirms, incomplete: bool, blame: Option<&Blame>, now: Instant) {
+    let whole = confirms.unsettled().saturating_sub(usize::from(incomplete));
     let guilty = blame.map_or_else(Vec::new, |blame| {
-        let named = |tag| blame.names(confirms.exchange_of(tag));
-        Blame::guilty(
-            entries
-                .iter()
-                .map(|(tag, entry)| blame.names_any() && (entry.reservation.is_none() || named(*tag))),
-        )
+        let is_suspect = |exchange: Option<&[u8]>| {
+            blame.names_any() && exchange.is_none_or(|exchange| blame.names(exchange))
+        };
+        Blame::guilty(confirms.unsettled_exchanges().take(whole).map(is_suspect))
     });
-    for (at, (_, entry)) in entries.into_iter().enumerate() {
+    let mut entries = confirms.take_unsettled();
+    if incomplete && let Some(entry) = entries.pop() {
+        entry.forget(ForgetCause::Incomplete);
+    }
+    for (at, entry) in entries.into_iter().enumerate() {
         if guilty.get(at) == Some(&true) {
             entry.forget(ForgetCause::ChannelClosed);
         } else {

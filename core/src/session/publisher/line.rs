@@ -442,14 +442,14 @@ impl Line {
         Some((publish, content.into()))
     }
 
-    /// Drops all frames. Returns true if a `channel.close` of the client was among them.
-    pub(in crate::session) fn drop_frames(&mut self) -> bool {
+    /// Drops all frames. Returns how many `channel.close`s of the client were among them.
+    pub(in crate::session) fn drop_frames(&mut self) -> usize {
         self.frame_bytes = 0;
-        let says_close = |frame: Piece| {
+        let says_close = |frame: &Piece| {
             frame.view().kind() == Some(FrameKind::Method)
                 && frame.view().method(FrameKind::Method) == Some(MethodId::CHANNEL_CLOSE)
         };
-        self.frames.drain(..).any(says_close)
+        self.frames.drain(..).filter(says_close).count()
     }
 }
 

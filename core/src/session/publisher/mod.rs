@@ -39,7 +39,7 @@ use self::assembler::{Fate, Step, size_of};
 use self::batch::WaitingBatch;
 use self::draft::Draft;
 use self::held::{Held, goes_where};
-use self::reading::{Reading, Start};
+use self::reading::{Kind, Reading, Start};
 use self::verdicts::Verdicts;
 use crate::session::blame::Blame;
 use crate::session::candidate::{Candidate, Terms};
@@ -55,6 +55,7 @@ use crate::window::{Event, HINTED, MissingId, Ticket, Verdict, Window};
 use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{Return, Settle};
+use crate::wire::names::Names;
 use crate::wire::properties::{BASIC, ContentHeader};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -323,30 +324,34 @@ impl Publisher {
             return self.forward_unjudged(client, None, None, mandatory, start, cx);
         };
         let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
-        let reading = Reading::of(header, route, judge, standing, &cx.shared.keys, &cx.link.marks);
-        let mark = cx.link.marks.of_publish(judge, |route| route.body(left));
+        let Reading { kind, bad } =
+            Reading::of(header, route, judge, standing, &cx.link.rights, &cx.shared.keys, &cx.link.marks);
+        let mark = cx.link.marks.of_publish(judge, |route| Some(route.body(left)));
         let rejects = judge.window.rules().missing_id == MissingId::Reject;
-        let goes_on_unjudged = match reading {
-            Reading::Plain(_) | Reading::Body => false,
-            Reading::NoId => !rejects,
-            Reading::Bypass | Reading::Malformed => true,
+        let goes_on_unjudged = match kind {
+            Kind::Plain(_) | Kind::Body(_) => false,
+            Kind::NoId => !rejects,
+            Kind::Bypass | Kind::Malformed => true,
         };
         if standing == Standing::Unknown && !goes_on_unjudged {
+            if cx.link.rights.is_refused(&cx.shared.rights, &judge.needs, cx.now) {
+                return self.recv_refused(start, cx);
+            }
             return self.hold(start, cx);
         }
         let client = self.ledger_mut().next_client_tag();
         let (window, right) = (Arc::clone(&judge.window), judge.needs.right);
-        let scoped = *judge.needs.scoped(&judge.scoped, standing);
-        match reading {
-            Reading::Plain(terms) => {
+        cx.link.bad_headers.count(bad, &*cx.shared.listener);
+        match kind {
+            Kind::Plain(terms) => {
                 let terms = Terms { client, ..terms };
                 self.verdicts.judge(Candidate { window: &window, terms, publish, content, left }, cx)
             }
-            Reading::Bypass => {
+            Kind::Bypass => {
                 window.notice(Event::Bypassed);
                 self.forward_unjudged(client, Some(&window), None, mandatory, start, cx)
             }
-            Reading::Body if left > 0 && self.has_room(left, cx) => {
+            Kind::Body(scoped) if left > 0 && self.has_room(left, cx) => {
                 let draft = Draft {
                     window,
                     client,
@@ -361,10 +366,13 @@ impl Publisher {
                 };
                 self.verdicts.go_on(left, Fate::Collect(Box::new(draft)), cx)
             }
-            reading @ (Reading::NoId | Reading::Body | Reading::Malformed) => {
+            kind @ (Kind::NoId | Kind::Body(_) | Kind::Malformed) => {
                 window.notice(Event::NoId);
+                if matches!(kind, Kind::NoId) && window.wants_names() {
+                    window.note_names(Names::of(header.payload()).as_slice());
+                }
                 let rules = window.rules();
-                if rejects && !matches!(reading, Reading::Malformed) {
+                if rejects && !matches!(kind, Kind::Malformed) {
                     return Err(Fault::MissingId {
                         window: (&*rules.name).into(),
                         id: rules.id.to_string().into(),
@@ -418,7 +426,10 @@ impl Publisher {
             Finding::Refused if right == held.right() => self.recv_refused(start, cx),
             // The answer may be one that an earlier publish of the channel has waited for.
             Finding::Missing if goes_where(right, start.publish, cx) => self.recv_refused(start, cx),
-            Finding::Unasked => self.recv_refused(start, cx),
+            Finding::Unasked => {
+                cx.shared.listener.unverified();
+                self.recv_refused(start, cx)
+            }
             // If another right is unknown, it is held again.
             Finding::Allowed | Finding::Refused | Finding::Missing => self.recv_start(start, cx),
         }

@@ -1,13 +1,14 @@
-//! How a window finds the id of a publish: in its header, or not at all.
+//! Reads the content header of a publish, and says what its window has to do with it.
 
 use crate::session::candidate::Terms;
 use crate::session::finder::{Judge, Route};
 use crate::session::hosts::Marks;
+use crate::session::message_key::MessageKey;
 use crate::session::outbox::View;
 use crate::session::returns::ReturnKey;
-use crate::session::rights::Standing;
-use crate::window::{KeyMaker, Window};
-use crate::wire::properties::{ContentHeader, IdSource};
+use crate::session::rights::{OwnRights, Standing};
+use crate::window::{KeyMaker, Scoped, Window};
+use crate::wire::{BadHeaders, ContentHeader};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,15 +23,22 @@ pub(super) struct Start<'a> {
     pub(super) left: u64,
 }
 
-/// The id of a publish, as its content header shows it to a window.
-pub(super) enum Reading {
-    /// An id. (The client's tag is not in the terms yet.)
+/// A publish, as its content header shows it to a window.
+pub(super) struct Reading {
+    pub(super) kind: Kind,
+    /// headers whose value can't be understood
+    pub(super) bad: BadHeaders,
+}
+
+/// Says how a window handles a publish.
+pub(super) enum Kind {
+    /// It has an id. (The client's tag is not in the terms yet.)
     Plain(Terms),
-    /// The id is the body.
-    Body,
+    /// The id is the body, and this makes the key of it.
+    Body(Scoped),
     Bypass,
     NoId,
-    /// The broker will refuse it.
+    /// The broker will refuse it, or nobody knows which messages are the same as this one.
     Malformed,
 }
 
@@ -41,27 +49,37 @@ impl Reading {
         route: &Route,
         judge: &Judge,
         standing: Standing,
+        rights: &OwnRights,
         keys: &KeyMaker,
         marks: &Marks,
     ) -> Reading {
-        let rules = judge.window.rules();
-        let Ok(found) = ContentHeader::parse(header.payload(), &rules.id) else { return Reading::Malformed };
+        let Ok(found) = ContentHeader::parse(header.payload(), &judge.window.rules().id) else {
+            return Reading { kind: Kind::Malformed, bad: BadHeaders::NONE };
+        };
+        let mut bad = found.bad;
         if found.bypass {
-            return Reading::Bypass;
+            return Reading { kind: Kind::Bypass, bad };
         }
-        if rules.id == IdSource::Body {
-            return Reading::Body;
-        }
-        let Some(id) = found.id else { return Reading::NoId };
-        let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header.payload());
-        Reading::Plain(Terms {
-            claim: judge.needs.scoped(&judge.scoped, standing).key(&id).into(),
-            ttl: ttl_of(&found, &judge.window),
-            client: None,
-            right: judge.needs.right,
-            return_key: route.mandatory.then(return_key),
-            mark: marks.of_publish(judge, |route| route.id(&id)),
-        })
+        let kind = match MessageKey::of(&found, route, judge, standing, rights) {
+            MessageKey::Known(key) => {
+                let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header.payload());
+                Kind::Plain(Terms {
+                    claim: key.into(),
+                    ttl: ttl_of(&found, &judge.window),
+                    client: None,
+                    right: judge.needs.right,
+                    return_key: route.mandatory.then(return_key),
+                    mark: marks.of_publish(judge, |route| route.found(&found, &judge.window.rules().id)),
+                })
+            }
+            MessageKey::Body(scoped) => Kind::Body(scoped),
+            MessageKey::NoId => Kind::NoId,
+            MessageKey::Unreadable(headers) => {
+                bad = bad.or(headers);
+                Kind::Malformed
+            }
+        };
+        Reading { kind, bad }
     }
 }
 

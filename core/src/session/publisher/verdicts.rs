@@ -74,14 +74,15 @@ impl Verdicts {
         self.sender.ledger.memory() + self.waiting_len() * WAITER + self.line.places() + comparing
     }
 
-    /// Returns how many publishes have no outcome, or an answer that waits behind another's. Those of an open transaction are not
+    /// Returns how many publishes have no outcome, or an answer that is not written. Those of an open transaction are not
     /// counted: it depends on the client when it ends. Nor is one that is not whole: if reading stopped for it, its rest
     /// would never come.
     pub(super) fn unresolved(&self) -> usize {
         let (entered, waiting) = self.sender.assembler.incomplete();
         // (Where the client counts its publishes, the ledger counts those in the line, too.)
         let asked = if self.sender.ledger.answers_client() { 0 } else { self.line.asked_len() };
-        self.sender.ledger.unresolved(entered) + self.waiting_len().saturating_sub(waiting) + asked
+        let unresolved = self.sender.ledger.unresolved(entered, self.waiting_len());
+        unresolved.saturating_sub(waiting) + asked
     }
 
     /// Returns true if every whole publish has its outcome, and the client may be told.

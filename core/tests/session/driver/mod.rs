@@ -11,7 +11,7 @@
 use crate::support::frames::{Frame, Frames, Reader, body, heartbeat, message, protocol_header};
 use crate::support::late::{Late, LateWindow};
 use crate::support::methods as say;
-use crate::support::pair::{Everything, NoSessionListener, epoch, settings, shared};
+use crate::support::pair::{Everything, LOCALHOST, NoSessionListener, epoch, settings, shared};
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, basic, tx};
 use bytes::BytesMut;
@@ -135,7 +135,7 @@ impl Driver {
         settings.max_unresolved = UNRESOLVED;
         let shared = shared(settings, Arc::new(Everything(window)), Arc::new(NoSessionListener));
         let mut driver = Driver {
-            session: Session::new(shared, std::net::Ipv4Addr::LOCALHOST.into(), epoch()),
+            session: Session::new(shared, LOCALHOST, epoch()),
             local,
             late,
             now: epoch(),
@@ -370,6 +370,7 @@ impl Driver {
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
             Output::Sighted(_) => {}
+            Output::BadHeader(_) => {}
         }
     }
 

@@ -13,6 +13,7 @@ use super::tap::{Tap, Toward};
 use super::truth::LinkId;
 use crate::support::frames::Frame;
 use bytes::BytesMut;
+use hapax_core::session::Reading;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,6 +79,7 @@ pub struct Link {
     client_socket: Socket,
     upstream_socket: Socket,
     wanted: bool,
+    reading: Reading,
     timer: Option<Micros>,
     still: u32,
     working: Option<Micros>,
@@ -115,6 +117,7 @@ impl Link {
             client_socket: Socket::Open,
             upstream_socket: Socket::Unopened,
             wanted: true,
+            reading: Reading { client: true, upstream: true },
             timer: None,
             still: 0,
             working: None,
@@ -203,7 +206,7 @@ impl Link {
     fn arrive_from_client(&mut self, ctx: &mut Ctx) {
         self.from_client.busy = false;
         let (Some(relay), Socket::Open) = (&mut self.relay, self.client_socket) else { return };
-        let patient = !relay.wants_client();
+        let patient = !self.reading.client;
         if patient && (!self.from_client.is_empty() || ctx.rng.chance(800)) {
             return;
         }
@@ -231,6 +234,9 @@ impl Link {
     fn arrive_from_broker(&mut self, ctx: &mut Ctx) {
         self.from_broker.busy = false;
         let (Some(relay), Socket::Open) = (&mut self.relay, self.upstream_socket) else { return };
+        if !self.from_broker.is_empty() && !self.reading.upstream {
+            return;
+        }
         if !self.from_broker.is_empty() {
             self.upstream_buf.extend_from_slice(&self.from_broker.piece(&mut ctx.rng));
             relay.handle_upstream(&mut self.upstream_buf, instant(ctx.now));
@@ -303,7 +309,7 @@ impl Link {
         let Some(relay) = &mut self.relay else { return };
         if relay.poll_timeout().is_some_and(|at| at <= instant(ctx.now)) {
             // While nobody reads from a client, its heartbeats are in the socket: it is alive.
-            if self.client.is_some() && !relay.wants_client() && self.from_client.has_more() {
+            if self.client.is_some() && !self.reading.client && self.from_client.has_more() {
                 relay.handle_client_alive(instant(ctx.now));
             }
             relay.handle_timeout(instant(ctx.now));

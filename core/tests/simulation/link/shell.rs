@@ -4,7 +4,7 @@ use super::super::broker::CHANNEL_MAX;
 use super::super::content::{human, uid_of};
 use super::super::ctx::Ctx;
 use super::super::plan::Micros;
-use super::super::schedule::{Event, Schedule, micros};
+use super::super::schedule::{Event, Schedule, instant, micros};
 use super::super::streams::End;
 use super::super::tap::Toward;
 use super::super::transcript::Line;
@@ -12,11 +12,14 @@ use super::{Link, Socket, closes};
 use crate::support::frames::Frame;
 use amq_protocol::frame::AMQPFrame;
 use bytes::Bytes;
-use hapax_core::session::Output;
+use hapax_core::session::{Output, Queued, Reading, Room};
 
 fn digest(first: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(first, |digest, byte| (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
 }
+
+/// Channels that may live on at the broker when their client has closed them.
+const HIDDEN: usize = 64;
 
 /// How many timeouts may be due at one moment before we say that time stands still.
 const STILL: u32 = 20;
@@ -74,6 +77,7 @@ impl Link {
                 self.from_broker.drop_reader();
             }
             Output::Sighted(_) => ctx.truth.count("relay: a conflict is told of"),
+            Output::BadHeader(_) => {}
         }
     }
 
@@ -169,7 +173,7 @@ impl Link {
         } else {
             ctx.plan.channels
         };
-        if channels > usize::from(most) {
+        if channels > usize::from(most) + HIDDEN {
             let text = format!("link {}: {channels} channels, {most} are possible now", self.id);
             ctx.truth.broken('e', text);
         }
@@ -200,12 +204,17 @@ impl Link {
     pub(super) fn kick(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
         let id = self.id;
         let way = ctx.plan.way;
-        let wants = self.relay.as_ref().is_some_and(|relay| relay.wants_client());
+        if self.back_pressure(ctx) {
+            self.arm(ctx, schedule);
+        }
+        let Reading { client: wants, upstream } = self.reading;
         // The end is behind the bytes: while nobody wants those, nobody finds it.
         let ends = self.from_client.end == End::Coming && self.from_client.is_empty();
         let from_client = ends || (wants && self.from_client.has_more());
-        let from_broker = self.from_broker.has_more();
-        let (to_client, to_broker) = (self.to_client.has_more(), self.to_broker.has_more());
+        let from_broker = self.from_broker.has_more() && (upstream || self.from_broker.is_empty());
+        // A client that writes with blocking calls reads when all of it is taken.
+        let writes = ctx.plan.blocking.is_some() && self.client.is_some() && !self.from_client.is_empty();
+        let (to_client, to_broker) = (self.to_client.has_more() && !writes, self.to_broker.has_more());
         let waiting = [
             (&mut self.from_client.busy, from_client, Event::ToRelay(id, Toward::Client)),
             (&mut self.from_broker.busy, from_broker, Event::ToRelay(id, Toward::Broker)),
@@ -219,6 +228,20 @@ impl Link {
             }
         }
         self.kick_broker(ctx, schedule);
+    }
+
+    /// Decides which side the relay may read from, as the real shell does. What waits for the client is counted in frames.
+    /// Returns true if that has changed.
+    fn back_pressure(&mut self, ctx: &mut Ctx) -> bool {
+        let Some(relay) = &mut self.relay else { return false };
+        let room = Room { buffer: ctx.plan.blocking.unwrap_or(usize::MAX), unread: Some(usize::MAX) };
+        let reading = relay.reading(Queued { client: self.to_client.len(), upstream: 0 }, room);
+        let changed = reading != self.reading;
+        if changed {
+            self.reading = reading;
+            relay.handle_reading(reading, instant(ctx.now));
+        }
+        changed
     }
 
     fn kick_broker(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {

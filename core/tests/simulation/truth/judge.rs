@@ -116,6 +116,16 @@ impl Truth {
         }
     }
 
+    /// (m): whether a consumer publishes its message again, and that was taken for a duplicate. Of several that its connection
+    /// publishes, one is new.
+    fn is_lost_republish(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        let is_new = |q: &Publish| {
+            (q.link, q.what) == (p.link, p.what) && q.forwarded.is_some_and(|forwarded| forwarded >= p.begun)
+        };
+        p.republish && p.forwarded.is_none() && self.deduplicates && !self.publishes.iter().any(is_new)
+    }
+
     fn answered(&mut self, uid: Uid, ack: bool) {
         self.count(if ack { "client acked" } else { "client nacked" });
         if self.at(uid).answered.replace(ack).is_some() {
@@ -129,6 +139,16 @@ impl Truth {
             return self
                 .broken('a', format!("publish {uid} is {how}, though its user may not publish there"));
         }
+        if self.is_lost_republish(uid) {
+            let text = format!(
+                "publish {uid} is {how}, a message that its consumer publishes again, and was not forwarded: {p:?}"
+            );
+            return self.broken('m', text);
+        }
+        if p.republish {
+            self.count("republished");
+        }
+        let p = self.of(uid);
         if p.heard == Some(true) && p.returned {
             if !p.return_seen {
                 self.broken('f', format!("publish {uid} is {how} before its return"));
@@ -246,7 +266,7 @@ impl Truth {
             promised
                 && !excused
                 && p.stored.is_none()
-                && !self.stored_as_other(*uid)
+                && (self.is_lost_republish(*uid) || !self.stored_as_other(*uid))
                 && !self.is_after_wrong(*uid)
         });
         if let Some(uid) = lost {

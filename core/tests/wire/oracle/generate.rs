@@ -65,12 +65,48 @@ fn value() -> impl Strategy<Value = AMQPValue> {
 
 /// Generates a header's name. The names that Hapax looks for occur among others, and in nested tables, too.
 fn header_name() -> BoxedStrategy<ShortString> {
-    let ours = prop_oneof![Just("id"), Just("x-cache-ttl"), Just("x-hapax-bypass")];
+    let ours = prop_oneof![
+        Just("id"),
+        Just("x-cache-ttl"),
+        Just("x-hapax-bypass"),
+        Just("x-death"),
+        Just("CC"),
+        Just("BCC")
+    ];
     prop_oneof![2 => short_string(), 3 => ours.prop_map(ShortString::from)].boxed()
 }
 
+/// Generates a value that one of our headers may have: a text, a list of routing keys, deaths.
+fn our_value() -> impl Strategy<Value = AMQPValue> {
+    let text = prop_oneof![
+        "[0-9]{1,19}",
+        " ?[0-9]{1,5}(ms|s|x)?",
+        Just("true".to_owned()),
+        Just("False".to_owned()),
+        Just(" 1".to_owned())
+    ];
+    let keys = vec(
+        prop_oneof![3 => "[ab]{0,2}".prop_map(|key| AMQPValue::LongString(key.into())), 1 => scalar()],
+        0..5,
+    );
+    let names = ["queue", "reason", "count", "time", "exchange", "routing-keys"];
+    let field =
+        prop_oneof![2 => "[a-z]{0,3}".prop_map(|text| AMQPValue::LongString(text.into())), 2 => scalar()];
+    let fields = vec(option::weighted(0.8, field), names.len());
+    let death = fields.prop_map(move |fields| {
+        let names = names.into_iter().map(ShortString::from);
+        let some = names.zip(fields).filter_map(|(name, field)| Some((name, field?)));
+        AMQPValue::FieldTable(some.collect::<std::collections::BTreeMap<_, _>>().into())
+    });
+    prop_oneof![
+        text.prop_map(|text| AMQPValue::LongString(text.into())),
+        keys.prop_map(|keys| AMQPValue::FieldArray(keys.into())),
+        vec(death, 0..3).prop_map(|deaths| AMQPValue::FieldArray(deaths.into())),
+    ]
+}
+
 fn table() -> BoxedStrategy<FieldTable> {
-    btree_map(header_name(), value(), 0..8).prop_map(FieldTable::from).boxed()
+    btree_map(header_name(), prop_oneof![value(), our_value()], 0..8).prop_map(FieldTable::from).boxed()
 }
 
 prop_compose! {

@@ -10,12 +10,12 @@
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, parse_frame, parsing::parse_content_header};
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::basic::AMQPMethod;
-use amq_protocol::types::AMQPValue;
 use amq_protocol::types::parsing::{parse_long_string, parse_long_uint, parse_short_string, parse_value};
+use amq_protocol::types::{AMQPValue, DecimalValue};
 use hapax_core::wire::frame::OVERHEAD;
 use hapax_core::wire::method::{MethodId, Publish, Return, Settle};
 use hapax_core::wire::properties::IdValue;
-use hapax_core::wire::{ContentHeader, Frame, FrameKind, IdSource, WireError, emit, scan};
+use hapax_core::wire::{BadHeader, ContentHeader, Frame, FrameKind, IdPart, IdSource, WireError, emit, scan};
 
 /// The oracle reads tables by recursion and would overflow its stack; our code does not. Octets that may hold more
 /// tables and arrays than this are not given to the oracle.
@@ -174,7 +174,8 @@ pub(crate) fn check_header_payload(payload: &[u8]) {
 
 fn sources<'a>(names: &'a [&str]) -> impl Iterator<Item = IdSource> + 'a {
     let headers = names.iter().map(|&name| IdSource::Header(name.into()));
-    [IdSource::MessageId, IdSource::CorrelationId, IdSource::Body].into_iter().chain(headers)
+    let parts = IdSource::Parts([IdPart::MessageId, IdPart::Header("id".into())].into());
+    [IdSource::MessageId, IdSource::CorrelationId, IdSource::Body, parts].into_iter().chain(headers)
 }
 
 fn check_header(payload: &[u8], parsed: &AMQPContentHeader) {
@@ -199,8 +200,11 @@ fn check_header(payload: &[u8], parsed: &AMQPContentHeader) {
     let message_id = properties.message_id().as_ref().map(|id| id.as_str().as_bytes());
     let correlation_id = properties.correlation_id().as_ref().map(|id| id.as_str().as_bytes());
     let first = |name: &str| entries.iter().find(|entry| entry.name == name);
-    let cache_ttl_ms = first("x-cache-ttl").and_then(|entry| milliseconds(&entry.value));
-    let bypass = first("x-hapax-bypass").is_some_and(|entry| entry.value == AMQPValue::Boolean(true));
+    let ttl = first("x-cache-ttl").map(|entry| milliseconds(&entry.value));
+    let bypass = first("x-hapax-bypass").map_or(Some(false), |entry| truth(&entry.value));
+    let special = ["x-death", "CC", "BCC"].into_iter().any(|name| first(name).is_some());
+    let is_part =
+        |name: &str| first(name).map(HeaderEntry::id_value).filter(|id| *id != IdValue::Other(b'V', b""));
 
     names.extend(["id", "x-cache-ttl", "x-hapax-bypass", ""]);
     for source in sources(&names) {
@@ -208,18 +212,71 @@ fn check_header(payload: &[u8], parsed: &AMQPContentHeader) {
             IdSource::MessageId => message_id.map(IdValue::Bytes),
             IdSource::CorrelationId => correlation_id.map(IdValue::Bytes),
             IdSource::Header(name) => first(name).map(HeaderEntry::id_value),
+            IdSource::Parts(_) => message_id.map(IdValue::Bytes),
             IdSource::Body => None,
         };
         let id = id.filter(|id| !matches!(id, IdValue::Bytes([]) | IdValue::Other(b'V', _)));
-        let expected = ContentHeader {
-            class: parsed.class_id,
-            body_size: parsed.body_size,
-            id,
-            message_id,
-            cache_ttl_ms,
-            bypass,
-        };
-        assert_eq!(ContentHeader::parse(payload, &source), Ok(expected), "{source:?}");
+        let found = ContentHeader::parse(payload, &source).unwrap();
+        let plain = (found.class, found.body_size, found.id, found.message_id);
+        assert_eq!(plain, (parsed.class_id, parsed.body_size, id, message_id), "{source:?}");
+        assert_eq!(found.bad.contains(BadHeader::Bypass), bypass.is_none());
+        assert_eq!(found.bypass, bypass == Some(true));
+        let found_ttl = (found.cache_ttl_ms, found.bad.contains(BadHeader::CacheTtl));
+        assert!(fits(ttl, found_ttl), "{ttl:?} {found_ttl:?}");
+        assert_eq!(found.is_special(), special);
+        assert_eq!(found.extra_keys(), extra_keys(&first));
+        let death =
+            found.death().map(|death| death.map(|death| (death.queue.to_vec(), death.reason.to_vec())));
+        assert_eq!(death, newest_death(first("x-death")));
+        for name in ["id", "x-death", "nowhere"] {
+            assert_eq!(found.part(&IdPart::Header(name.into())), is_part(name));
+        }
+    }
+}
+
+/// Returns the routing keys in `CC` and `BCC` as a sorted set.
+fn extra_keys<'a>(first: &impl Fn(&str) -> Option<&'a HeaderEntry<'a>>) -> Result<Vec<&'a [u8]>, BadHeader> {
+    let mut keys = std::collections::BTreeSet::new();
+    for (name, bad) in [("CC", BadHeader::Cc), ("BCC", BadHeader::Bcc)] {
+        match first(name).map(|entry| &entry.value) {
+            None => {}
+            Some(AMQPValue::FieldArray(values)) => {
+                keys.extend(values.as_slice().iter().filter_map(|value| match value {
+                    AMQPValue::LongString(key) => Some(key.as_bytes()),
+                    _ => None,
+                }));
+            }
+            Some(_) => return Err(bad),
+        }
+    }
+    Ok(keys.into_iter().collect())
+}
+
+/// Returns the queue and the reason of the newest death.
+fn newest_death(entry: Option<&HeaderEntry<'_>>) -> Result<Option<(Vec<u8>, Vec<u8>)>, BadHeader> {
+    let Some(HeaderEntry { value, raw, .. }) = entry else { return Ok(None) };
+    let deaths = match value {
+        AMQPValue::Void => return Ok(None),
+        AMQPValue::FieldArray(deaths) => deaths.as_slice(),
+        _ => return Err(BadHeader::Death),
+    };
+    match deaths.first() {
+        None => return Ok(None),
+        Some(AMQPValue::FieldTable(_)) => {}
+        Some(_) => return Err(BadHeader::Death),
+    }
+    // The array's letter and length, then the first table's.
+    let (_, table) = parse_long_string(raw.get(6..).unwrap()).unwrap();
+    let fields = table_entries(table.as_bytes());
+    let field = |name: &str| {
+        let field = fields.iter().find(|field| field.name == name).map(HeaderEntry::id_value);
+        field.filter(|value| !matches!(value, IdValue::Bytes([]) | IdValue::Other(b'V', _)))
+    };
+    match (field("queue"), field("reason"), field("count").or(field("time"))) {
+        (Some(IdValue::Bytes(queue)), Some(IdValue::Bytes(reason)), Some(_)) => {
+            Ok(Some((queue.to_vec(), reason.to_vec())))
+        }
+        _ => Err(BadHeader::Death),
     }
 }
 
@@ -251,15 +308,88 @@ impl<'a> HeaderEntry<'a> {
     }
 }
 
-fn milliseconds(value: &AMQPValue) -> Option<u64> {
+/// The TTL that a value means.
+#[derive(Clone, Copy, Debug)]
+enum Ttl {
+    Absent,
+    Bad,
+    Milliseconds(u64),
+    /// a text with a number and something else: the tests of the forms have these
+    Text,
+}
+
+fn milliseconds(value: &AMQPValue) -> Ttl {
+    let text = match value {
+        AMQPValue::Void => return Ttl::Absent,
+        AMQPValue::LongString(text) => text.as_bytes(),
+        AMQPValue::ByteArray(text) => text.as_slice(),
+        AMQPValue::Timestamp(_) => return Ttl::Bad,
+        other => {
+            let value = integer(other).and_then(|value| u64::try_from(value).ok());
+            return value.map_or(Ttl::Bad, Ttl::Milliseconds);
+        }
+    };
+    let digits = text.iter().filter(|octet| octet.is_ascii_digit()).count();
+    match digits {
+        0 => Ttl::Bad,
+        1..=19 if digits == text.len() => {
+            Ttl::Milliseconds(std::str::from_utf8(text).unwrap().parse().unwrap())
+        }
+        _ => Ttl::Text,
+    }
+}
+
+/// Returns true if a TTL was read as it has to be. `found`: the TTL, and whether it was bad.
+fn fits(ttl: Option<Ttl>, found: (Option<u64>, bool)) -> bool {
+    match ttl {
+        None | Some(Ttl::Absent) => found == (None, false),
+        Some(Ttl::Bad) => found == (None, true),
+        Some(Ttl::Milliseconds(value)) => found == (Some(value), false),
+        Some(Ttl::Text) => found.0.is_none() == found.1,
+    }
+}
+
+fn truth(value: &AMQPValue) -> Option<bool> {
+    let text = match value {
+        AMQPValue::Void => return Some(false),
+        AMQPValue::Boolean(value) => return Some(*value),
+        AMQPValue::LongString(text) => text.as_bytes(),
+        AMQPValue::ByteArray(text) => text.as_slice(),
+        AMQPValue::Timestamp(_) => return None,
+        other => return integer(other).filter(|value| [0, 1].contains(value)).map(|value| value == 1),
+    };
+    match text.trim_ascii().to_ascii_lowercase().as_slice() {
+        b"true" | b"yes" | b"on" | b"1" | b"y" => Some(true),
+        b"false" | b"no" | b"off" | b"0" | b"n" | b"" => Some(false),
+        _ => None,
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the bound is far below")]
+fn integer(value: &AMQPValue) -> Option<i128> {
+    let whole = |value: f64| {
+        (value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0).then_some(value as i128)
+    };
     match *value {
-        AMQPValue::ShortShortInt(value) => value.try_into().ok(),
+        AMQPValue::ShortShortInt(value) => Some(value.into()),
         AMQPValue::ShortShortUInt(value) => Some(value.into()),
-        AMQPValue::ShortInt(value) => value.try_into().ok(),
+        AMQPValue::ShortInt(value) => Some(value.into()),
         AMQPValue::ShortUInt(value) => Some(value.into()),
-        AMQPValue::LongInt(value) => value.try_into().ok(),
+        AMQPValue::LongInt(value) => Some(value.into()),
         AMQPValue::LongUInt(value) => Some(value.into()),
-        AMQPValue::LongLongInt(value) => value.try_into().ok(),
+        AMQPValue::LongLongInt(value) => Some(value.into()),
+        AMQPValue::Float(value) => whole(value.into()),
+        AMQPValue::Double(value) => whole(value),
+        AMQPValue::DecimalValue(DecimalValue { scale, value }) => {
+            let mut unit = Some(1_u32);
+            for _ in 0..scale {
+                unit = unit.and_then(|unit| unit.checked_mul(10));
+            }
+            match unit {
+                Some(unit) if value % unit == 0 => Some((value / unit).into()),
+                _ => (value == 0).then_some(0),
+            }
+        }
         _ => None,
     }
 }
@@ -277,7 +407,11 @@ fn entries(payload: &[u8], flags: u16) -> Vec<HeaderEntry<'_>> {
     }
     let (after_len, len) = parse_long_uint(rest).unwrap();
     parse_long_string(rest).unwrap();
-    let mut table = after_len.get(..len as usize).unwrap();
+    table_entries(after_len.get(..len as usize).unwrap())
+}
+
+/// Returns the entries of a table.
+fn table_entries(mut table: &[u8]) -> Vec<HeaderEntry<'_>> {
     let mut entries = Vec::new();
     while !table.is_empty() {
         let (at_value, name) = parse_short_string(table).unwrap();

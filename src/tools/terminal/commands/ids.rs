@@ -12,8 +12,9 @@ use ureq::http::Method;
 
 pub(super) fn run(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let (method, id) = match &args.command {
-        IdsCommand::Get(id) => (Method::GET, id),
-        IdsCommand::Forget(id) => (Method::DELETE, id),
+        None => return list(args, client, desk),
+        Some(IdsCommand::Get(id)) => (Method::GET, id),
+        Some(IdsCommand::Forget(id)) => (Method::DELETE, id),
     };
     let value = client
         .of_window(method.clone(), &id.window, |path| address(path, id), None)
@@ -42,11 +43,23 @@ pub(super) fn run(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Re
     Ok(())
 }
 
+/// Lists the windows, which is all that can be listed: Hapax keeps digests and not the ids.
+fn list(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    super::windows::list(client, args.reach.json, desk)?;
+    writeln!(
+        desk.remarks,
+        "Hapax keeps digests, not ids. To look one up: hapax ids get WINDOW ID [--exchange X] [--routing-key K]"
+    )?;
+    Ok(())
+}
+
 /// Names flags where the relay's message names parameters of a query.
 fn in_words_of_flags(failure: Failure) -> Failure {
     match failure {
         Failure::Refused { status: 400, error, mut errors } => {
-            errors.push("here these are --vhost, --exchange and --routing-key".to_owned());
+            errors.push(
+                "here these are --vhost, --exchange, --routing-key, --part, --cc and --death".to_owned(),
+            );
             Failure::Refused { status: 400, error, errors }
         }
         other => other,
@@ -54,10 +67,15 @@ fn in_words_of_flags(failure: Failure) -> Failure {
 }
 
 fn address(path: Path, id: &IdArgs) -> Path {
-    let parts = [("vhost", &id.vhost), ("exchange", &id.exchange), ("routing_key", &id.routing_key)];
+    let once = [
+        ("vhost", &id.vhost),
+        ("exchange", &id.exchange),
+        ("routing_key", &id.routing_key),
+        ("death", &id.death),
+    ];
+    let once = once.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+    let parts = id.parts.iter().map(|part| ("part", part));
+    let keys = id.cc.iter().map(|key| ("cc", key));
     let path = path.then("ids").then(&id.id);
-    parts.into_iter().fold(path, |path, (key, value)| match value {
-        Some(value) => path.query(key, value),
-        None => path,
-    })
+    once.chain(parts).chain(keys).fold(path, |path, (key, value)| path.query(key, value))
 }

@@ -4,23 +4,28 @@ use super::super::ApiClient;
 use super::super::answer::{Forecast, Window, Windows};
 use super::super::client::Path;
 use super::super::columns::fit;
-use super::super::sections::{Sections, advice};
+use super::super::sections::{Sections, advice, escaped};
 use super::super::theme::{Theme, word};
 use super::{Desk, print, table};
 use crate::tools::reach::Failure;
 use crate::tools::terminal::args::{SetArgs, WindowsArgs, WindowsCommand};
 use crate::tools::text::{bytes, clean, count, factor, grouped, or_dash, rate, share, span};
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 use ureq::http::Method;
 
 /// Columns of a window's name in the list; the rest is cut.
 const NAME: usize = 32;
+/// How often the relay is asked whether a window is as small as it should be, and the time between two questions: two
+/// minutes in all.
+const WAITS: u32 = 600;
+const BETWEEN: Duration = Duration::from_millis(200);
 /// Columns for `show`: a terminal of ordinary width, and a mail.
 const WIDTH: usize = 72;
 
 pub(super) fn run(args: &WindowsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let json = args.reach.json;
-    match &args.command {
+    match args.command.as_ref().unwrap_or(&WindowsCommand::List) {
         WindowsCommand::List => list(client, json, desk),
         WindowsCommand::Show { name } => show(client, name, json, desk),
         WindowsCommand::Set(set) => change(client, set, json, desk),
@@ -28,7 +33,7 @@ pub(super) fn run(args: &WindowsArgs, client: &ApiClient, desk: &mut Desk<'_>) -
     }
 }
 
-fn list(client: &ApiClient, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
+pub(super) fn list(client: &ApiClient, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
     let value = client.get(&Path::new("windows"))?;
     if json {
         return print(desk.out, &value);
@@ -48,6 +53,7 @@ fn list(client: &ApiClient, json: bool, desk: &mut Desk<'_>) -> Result<(), Failu
         "DUP/S",
         "ESC/S",
         "ESCAPED",
+        "NO-ID",
         "RECOMMENDED",
     ]);
     for window in &windows.windows {
@@ -66,7 +72,8 @@ fn list(client: &ApiClient, json: bool, desk: &mut Desk<'_>) -> Result<(), Failu
             rate(facts.rates.fresh),
             rate(facts.rates.duplicate),
             rate(facts.rates.escaped),
-            count(facts.escaped_duplicates),
+            escaped(facts, count),
+            or_dash(facts.missing_ids.share, share),
             or_dash(facts.recommended_capacity, count),
         ]);
     }
@@ -81,6 +88,14 @@ fn show(client: &ApiClient, name: &str, json: bool, desk: &mut Desk<'_>) -> Resu
     }
     let window: Window = client.understand(value)?;
     writeln!(desk.out, "{}", clean(&window.name))?;
+    if let Some(resizing) = window.resizing {
+        writeln!(
+            desk.out,
+            "becomes smaller: capacity → {}, {} ids are left to forget",
+            count(resizing.to),
+            count(resizing.left)
+        )?;
+    }
     if let Some(advice) = advice(&window) {
         writeln!(desk.out, "{advice}")?;
     }
@@ -91,6 +106,33 @@ fn show(client: &ApiClient, name: &str, json: bool, desk: &mut Desk<'_>) -> Resu
         }
     }
     Ok(())
+}
+
+/// Waits until the relay has made a window smaller, and says how far it is. Returns what is known of the window then. After
+/// [`WAITS`] questions, the relay goes on alone.
+fn settled(client: &ApiClient, first: Window, desk: &mut Desk<'_>) -> Result<Window, Failure> {
+    let mut window = first;
+    let mut said = None;
+    for _ in 0..WAITS {
+        let Some(resizing) = window.resizing else { break };
+        if desk.answers.is_some() && said != Some(resizing.left) {
+            said = Some(resizing.left);
+            write!(
+                desk.remarks,
+                "\r{}: {} ids are left to forget   ",
+                clean(&window.name),
+                count(resizing.left)
+            )?;
+            desk.remarks.flush()?;
+        }
+        std::thread::sleep(BETWEEN);
+        let value = client.of_window(Method::GET, &window.name, |path| path, None)?;
+        window = client.understand(value)?;
+    }
+    if said.is_some() {
+        writeln!(desk.remarks)?;
+    }
+    Ok(window)
 }
 
 fn change(client: &ApiClient, set: &SetArgs, json: bool, desk: &mut Desk<'_>) -> Result<(), Failure> {
@@ -117,9 +159,9 @@ fn change(client: &ApiClient, set: &SetArgs, json: bool, desk: &mut Desk<'_>) ->
     if json {
         return print(desk.out, &after);
     }
-    let after: Window = client.understand(after)?;
+    let after = settled(client, client.understand(after)?, desk)?;
     let name = clean(&after.name);
-    let mut same = true;
+    let mut same = after.resizing.is_none();
     for (what, old, new) in [
         ("capacity", capacity(&before), capacity(&after)),
         ("ttl", span(before.facts.ttl_seconds), span(after.facts.ttl_seconds)),
@@ -132,6 +174,14 @@ fn change(client: &ApiClient, set: &SetArgs, json: bool, desk: &mut Desk<'_>) ->
     }
     if same {
         writeln!(desk.out, "{name}: nothing to change")?;
+    }
+    if let Some(resizing) = after.resizing {
+        writeln!(
+            desk.out,
+            "{name}: capacity → {}, in steps: {} ids are left to forget (hapax windows show {name})",
+            count(resizing.to),
+            count(resizing.left)
+        )?;
     }
     // A setting that is changed here ends with the relay's process. Say so.
     writeln!(desk.remarks, "until the relay restarts; to keep it, change the configuration file, too")?;

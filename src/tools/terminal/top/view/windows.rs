@@ -3,7 +3,7 @@
 use super::super::model::{Drawn, History, Model, Sample};
 use crate::tools::terminal::answer::Window;
 use crate::tools::terminal::columns::{bar, fit, spark};
-use crate::tools::terminal::sections::advice;
+use crate::tools::terminal::sections::{self, advice};
 use crate::tools::terminal::theme::{Theme, word};
 use crate::tools::text::{bytes, count, factor, or_dash, rate, share, span};
 use ratatui::Frame;
@@ -34,7 +34,7 @@ const fn column(title: &'static str, width: u16, rank: u8, show: Show) -> Column
 }
 
 /// The columns beside the name, which takes the remaining width.
-const COLUMNS: [Column; 16] = [
+const COLUMNS: [Column; 17] = [
     column("Level", 8, 0, |w, t| Line::styled(word(w.facts.level), t.level(w.facts.level))),
     column("Mode", 7, 9, |w, _| Line::raw(fit(&w.mode, 7))),
     column("Used", 12, 5, used),
@@ -47,7 +47,11 @@ const COLUMNS: [Column; 16] = [
     column("Fresh/s", 7, 3, |w, _| right(rate(w.facts.rates.fresh))),
     column("Dup/s", 7, 3, |w, _| right(rate(w.facts.rates.duplicate))),
     column("Esc/s", 6, 4, |w, t| escaped(rate(w.facts.rates.escaped), w, t)),
-    column("Escaped", 7, 6, |w, _| right(count(w.facts.escaped_duplicates))),
+    column("Escaped", 12, 6, |w, _| right(sections::escaped(&w.facts, count))),
+    column("No id", 6, 4, |w, t| {
+        let line = right(or_dash(w.facts.missing_ids.share, share));
+        if w.facts.missing_ids.is_blind() { line.style(t.bad()) } else { line }
+    }),
     column("Flight", 6, 13, |w, _| right(or_dash(w.facts.in_flight, count))),
     column("Memory", 8, 12, |w, _| right(bytes(w.facts.bytes))),
     column("Advised", 7, 7, |w, _| right(or_dash(w.facts.recommended_capacity, count))),

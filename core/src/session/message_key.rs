@@ -1,0 +1,94 @@
+//! Makes the key by which a window tells messages apart: from the scope, the id, the newest death, and the routing keys beyond the
+//! first.
+
+use super::finder::{Judge, Route};
+use super::rights::{OwnRights, Standing};
+use crate::window::{Key, Scope, Scoped};
+use crate::wire::properties::IdSource;
+use crate::wire::{BadHeaders, ContentHeader};
+
+/// The key of a message, as far as its content header shows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum MessageKey {
+    /// The key.
+    Known(Key),
+    /// The id is the body. This makes the key of it.
+    Body(Scoped),
+    /// There is no id.
+    NoId,
+    /// These headers can't be understood, so nobody knows which messages are the same as this one.
+    Unreadable(BadHeaders),
+}
+
+impl MessageKey {
+    /// Makes the key of a message on this route. `found` was read with the id source of the route's window.
+    #[inline]
+    pub(super) fn of(
+        found: &ContentHeader<'_>,
+        route: &Route,
+        judge: &Judge,
+        standing: Standing,
+        rights: &OwnRights,
+    ) -> MessageKey {
+        let (scoped, source) = (judge.needs.scoped(&judge.scoped, standing), &judge.window.rules().id);
+        match (source, found.id) {
+            (IdSource::MessageId | IdSource::CorrelationId | IdSource::Header(_), Some(id))
+                if !found.is_special() =>
+            {
+                MessageKey::Known(scoped.key(&id))
+            }
+            _ => MessageKey::unusual(found, route, judge, scoped, rights),
+        }
+    }
+
+    /// Does the same where there is more than an id of one value.
+    #[inline(never)]
+    fn unusual(
+        found: &ContentHeader<'_>,
+        route: &Route,
+        judge: &Judge,
+        scoped: &Scoped,
+        rights: &OwnRights,
+    ) -> MessageKey {
+        let scoped = match special(found, route, judge, scoped, rights) {
+            Ok(scoped) => scoped,
+            Err(bad) => return MessageKey::Unreadable(bad),
+        };
+        match (&judge.window.rules().id, found.id) {
+            (IdSource::Body, _) => MessageKey::Body(scoped),
+            (_, None) => MessageKey::NoId,
+            (IdSource::Parts(parts), _) => {
+                MessageKey::Known(scoped.key_of_parts(parts.iter().map(|part| found.part(part))))
+            }
+            (_, Some(id)) => MessageKey::Known(scoped.key(&id)),
+        }
+    }
+}
+
+/// Returns the scope of the message: the route's own, made narrower by the routing keys in its headers and by its newest death.
+fn special(
+    found: &ContentHeader<'_>,
+    route: &Route,
+    judge: &Judge,
+    scoped: &Scoped,
+    rights: &OwnRights,
+) -> Result<Scoped, BadHeaders> {
+    if !found.is_special() {
+        return Ok(*scoped);
+    }
+    let (keys, death) = (found.extra_keys(), found.death());
+    let (mut keys, death) = match (keys, death) {
+        (Ok(keys), Ok(death)) => (keys, death),
+        (keys, death) => {
+            let mut bad = BadHeaders::NONE;
+            [keys.err(), death.err()].into_iter().flatten().for_each(|header| bad.insert(header));
+            return Err(bad);
+        }
+    };
+    keys.retain(|key| *key != &*route.routing_key);
+    let mut scoped = *scoped;
+    if judge.window.rules().scope == Scope::RoutingKey && !keys.is_empty() {
+        scoped = scoped.with_extra_keys(judge.needs.owner_of_extra_keys(rights), &keys);
+    }
+    Ok(death.map_or(scoped, |death| scoped.with_death(&death)))
+}

@@ -1,0 +1,101 @@
+//! Makes windows smaller in steps. Forgetting millions of ids takes seconds, so the API answers after the first steps, and
+//! the rest goes on behind it. Publishes get in between two steps, and so do other requests.
+//!
+//! ```text
+//!   PATCH ── first steps ── done? ── yes ─→ the answer
+//!                             └──── no ──→ the answer, with `resizing`; a thread takes step after step
+//! ```
+//!
+//! A step lowers the capacity by so much that at most [`STEP`] ids are forgotten. The window's capacity is always the one
+//! that holds now. A later change of the same window replaces the target.
+
+use hapax_core::pressure::Watched;
+use hapax_core::window::engine::EngineKind;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// Ids that are forgotten in one step. That takes about 15 ms, with the accounting of each.
+const STEP: usize = 20_000;
+
+/// The windows that are being made smaller, by name, with the capacity that they will have.
+#[derive(Debug, Default)]
+pub(super) struct Resizes {
+    targets: Mutex<HashMap<String, usize>>,
+    /// Held during a step, so that no step goes on with a target that was replaced before it began.
+    stepping: Mutex<()>,
+}
+
+impl Resizes {
+    /// Returns the capacity that this window is on its way to.
+    pub(super) fn target(&self, name: &str) -> Option<usize> {
+        self.targets.lock().get(name).copied()
+    }
+
+    /// Sets the capacity that this window shall have. Returns true if nobody works on it yet: the caller has to, by
+    /// [`Resizes::step`].
+    pub(super) fn aim(&self, name: &str, target: usize) -> bool {
+        self.targets.lock().insert(name.to_owned(), target).is_none()
+    }
+
+    /// Gives up: the window keeps the capacity that it has now.
+    pub(super) fn give_up(&self, name: &str) {
+        self.targets.lock().remove(name);
+    }
+
+    /// Takes the next step toward the target. Returns true if there are more steps to take.
+    pub(super) fn step(&self, watched: &Watched, engine: EngineKind, now: Instant) -> bool {
+        let window = &watched.window;
+        let name = &window.rules().name;
+        let _one = self.stepping.lock();
+        let Some(target) = self.target(name) else { return false };
+        let next = next(window.capacity().unwrap_or(target), window.entries().unwrap_or(0), target, engine);
+        window.resize(next, now);
+        // A new target may have come meanwhile.
+        let mut targets = self.targets.lock();
+        if targets.get(&**name) == Some(&next) {
+            targets.remove(&**name);
+        }
+        targets.contains_key(&**name)
+    }
+}
+
+/// Returns the next capacity on the way to the target.
+fn next(capacity: usize, entries: usize, target: usize, engine: EngineKind) -> usize {
+    // An engine that makes a new store at each change makes one only. Growing forgets nothing.
+    if target >= capacity || !engine.resizes_in_place() {
+        return target;
+    }
+    entries.min(capacity).saturating_sub(STEP).max(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_forgets_a_bounded_number_of_ids() {
+        let compact = EngineKind::Compact;
+        for (capacity, entries, target, expected) in [
+            (10_000_000, 10_000_000, 1_000_000, 9_980_000),
+            (10_000_000, 1_010_000, 1_000_000, 1_000_000),
+            (10_000_000, 300, 1_000, 1_000),
+            (10_000_000, 5_000_000, 1_000, 4_980_000),
+            (1_000, 1_000, 10_000_000, 10_000_000),
+            (7, 7, 7, 7),
+        ] {
+            assert_eq!(next(capacity, entries, target, compact), expected, "{capacity} {entries} {target}");
+        }
+        assert_eq!(next(10_000_000, 10_000_000, 1_000, EngineKind::Moka), 1_000);
+    }
+
+    #[test]
+    fn the_last_target_counts() {
+        let resizes = Resizes::default();
+        assert!(resizes.aim("w", 5), "somebody has to begin");
+        assert!(!resizes.aim("w", 9), "somebody is at it");
+        assert_eq!(resizes.target("w"), Some(9));
+        resizes.give_up("w");
+        assert_eq!(resizes.target("w"), None);
+    }
+}
