@@ -43,6 +43,12 @@ pub struct Facts {
     pub takeovers: u64,
     /// publishes that were nacked because they could not wait, or not any longer
     pub refused: u64,
+    /// publishes of a known id whose body is not the one that was stored: somebody uses ids twice. Each is one of the duplicates
+    #[serde(default)]
+    pub conflicts: u64,
+    /// publishes of a known id that were forwarded because their body was too large to hold until it could be compared
+    #[serde(default)]
+    pub uncompared: u64,
     /// reservations given up, by cause
     pub forgotten: BTreeMap<String, u64>,
     /// seen ids removed, by cause

@@ -66,7 +66,7 @@ impl Rig {
     fn fresh(&self, n: u64) -> Option<Reservation> {
         match reserve_one(self.window(), key(n), self.now, &self.mailbox, Ticket(n)) {
             Verdict::Fresh(reservation) => Some(reservation),
-            Verdict::Duplicate => None,
+            Verdict::Duplicate(_) => None,
             other => panic!("{n}: {other:?}"),
         }
     }
