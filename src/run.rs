@@ -7,7 +7,7 @@ use hapax::net::{self, ConnectionList, Relay};
 use hapax::process;
 use hapax::stats::Stats;
 use hapax_core::pressure::{Accounting, Budget, Room, Watched};
-use hapax_core::session::{Hosts, Rights, Shared};
+use hapax_core::session::{Exchanges, Hosts, Rights, Shared};
 use hapax_core::window::LocalWindow;
 use std::fmt;
 use std::io;
@@ -163,6 +163,7 @@ fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
         keys: config.keys(),
         windows: Arc::new(set),
         rights: Rights::default(),
+        exchanges: Exchanges::default(),
         hosts: Hosts::default(),
         loopback_users: config.loopback_users(),
         listener: Arc::clone(stats) as _,

@@ -4,6 +4,8 @@
 
 use hapax_core::session::SessionListener;
 use hapax_core::wire::BadHeader;
+use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -14,6 +16,9 @@ pub const LATENCY_BOUNDS_US: [u64; 17] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
+
+/// Exchanges of which is said once that they return everything. Of others, nothing is said.
+const RETURNING: usize = 1_024;
 
 /// The counters. There is one set per process.
 #[derive(Debug, Default)]
@@ -28,7 +33,10 @@ pub struct Stats {
     unread: AtomicU64,
     unmatched: AtomicU64,
     bad_headers: [AtomicU64; BadHeader::ALL.len()],
+    unverified: AtomicU64,
     latency: Histogram,
+    /// exchanges of which was said that they return everything: vhost and name
+    returning: Mutex<HashSet<Box<[u8]>>>,
     /// written by [`crate::net`]
     pub(crate) memory: MemoryCounters,
 }
@@ -85,17 +93,17 @@ impl Stats {
         self.dial_failures.fetch_add(1, Relaxed);
     }
 
+    /// Counts a client connection that was closed because the client did not read.
+    pub fn closed_unread(&self) {
+        self.unread.fetch_add(1, Relaxed);
+    }
+
     fn bad_headers(&self, header: BadHeader) -> Option<&AtomicU64> {
         BadHeader::ALL
             .iter()
             .zip(&self.bad_headers)
             .find(|(have, _)| **have == header)
             .map(|(_, count)| count)
-    }
-
-    /// Counts a client connection that was closed because the client did not read.
-    pub fn closed_unread(&self) {
-        self.unread.fetch_add(1, Relaxed);
     }
 
     /// Returns all numbers. They are read one by one, so two of them may be an event apart.
@@ -115,6 +123,7 @@ impl Stats {
             bad_headers: BadHeader::ALL.map(|header| {
                 (header.name(), self.bad_headers(header).map_or(0, |count| count.load(Relaxed)))
             }),
+            unverified: self.unverified.load(Relaxed),
             latency: self.latency.snapshot(),
             memory: HeldMemory {
                 limit: self.memory.limit.load(Relaxed),
@@ -134,6 +143,35 @@ impl SessionListener for Stats {
         if let Some(count) = self.bad_headers(header) {
             count.fetch_add(1, Relaxed);
         }
+    }
+
+    fn unverified(&self) {
+        self.unverified.fetch_add(1, Relaxed);
+    }
+
+    fn channel_limited(&self, user: Option<&str>) {
+        tracing::warn!(
+            user = user.unwrap_or("?"),
+            "the user's limit of channels (max-channels) leaves none for hapax to verify its rights on: one connection was closed; \
+             until tomorrow, duplicates of this user pass where no ack has shown its right lately; allow it one channel more"
+        );
+    }
+
+    fn returns_everything(&self, vhost: &[u8], exchange: &[u8], returns: u32) {
+        let place = [vhost, b"\0", exchange].concat();
+        let mut known = self.returning.lock();
+        if known.len() >= RETURNING || !known.insert(place.into()) {
+            return;
+        }
+        let (vhost, exchange) = (String::from_utf8_lossy(vhost), String::from_utf8_lossy(exchange));
+        tracing::warn!(
+            %vhost,
+            %exchange,
+            returns,
+            "the broker has returned the last messages of a connection to this exchange, all of them: no queue took them, so none \
+             of their ids is remembered, and duplicates pass. Bind a queue. If the exchange keeps what it returns (a plugin), \
+             set `verify_routing = false` for its window"
+        );
     }
 
     fn publish_latency(&self, elapsed: Duration, publishes: u64) {
@@ -175,6 +213,8 @@ pub struct Snapshot {
     pub unmatched: u64,
     /// publishes with a header whose value can't be understood, by the header's name
     pub bad_headers: [(&'static str, u64); BadHeader::ALL.len()],
+    /// publishes that were forwarded unjudged, because there was no channel to verify their users' rights on
+    pub unverified: u64,
     /// time from a publish's arrival to the upstream's answer
     pub latency: Latency,
     /// memory that is held for clients

@@ -267,6 +267,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
         .read_optional(report, "forward_to", |v| value::exchange(value::text(v, "orders.backing")?))
         .map(Arc::from);
     rules.confirms = section.read(report, "confirms", rules.confirms, |v| value::word(v, "shadow"));
+    rules.verify_routing = section.read(report, "verify_routing", rules.verify_routing, value::boolean);
     section.finish(report);
     window
 }

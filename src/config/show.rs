@@ -138,7 +138,8 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     if let Some(exchange) = &rules.forward_to {
         out.string("forward_to", exchange)?;
     }
-    out.word("confirms", rules.confirms)
+    out.word("confirms", rules.confirms)?;
+    out.raw("verify_routing", rules.verify_routing)
 }
 
 /// Writes a size for people, with three digits.

@@ -66,8 +66,8 @@ pub struct Relay {
 struct LogLimiters {
     refused: LogLimiter,
     unreachable: LogLimiter,
-    bad_header: LogLimiter,
     unread: LogLimiter,
+    bad_header: LogLimiter,
     login: LogLimiter,
 }
 
@@ -81,8 +81,8 @@ impl Relay {
             refused: limiter(),
             unreachable: limiter(),
             login: limiter(),
-            bad_header: limiter(),
             unread: limiter(),
+            bad_header: limiter(),
         });
         let mut acceptor = Acceptor::new(listener, "listen");
         let mut connections = JoinSet::new();

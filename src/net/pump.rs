@@ -463,12 +463,6 @@ impl Pump<'_> {
         }
     }
 
-    /// Logs that the client means something by a header that can't be understood.
-    fn log_bad_header(&self, header: BadHeader) {
-        let Some(left_out) = self.log_limiters.bad_header.happened(self.now) else { return };
-        bad_headers::warn(header, self.peer, &self.session, left_out);
-    }
-
     /// Returns the bytes that wait to be written to the upstream.
     fn upstream_queued(&self) -> usize {
         match &self.upstream {
@@ -506,6 +500,12 @@ impl Pump<'_> {
             return;
         }
         self.stall = stall.filter(|_| !over).or(Some(Stall { until: self.now + patience, written }));
+    }
+
+    /// Logs that the client means something by a header that can't be understood.
+    fn log_bad_header(&self, header: BadHeader) {
+        let Some(left_out) = self.log_limiters.bad_header.happened(self.now) else { return };
+        bad_headers::warn(header, self.peer, &self.session, left_out);
     }
 
     fn write_client(&mut self, bytes: Bytes) {

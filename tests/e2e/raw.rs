@@ -83,6 +83,11 @@ pub struct Message {
 impl Message {
     /// The message-id, found by a walk of our own.
     pub fn id(&self) -> Option<&[u8]> {
+        self.property(7)
+    }
+
+    /// The short string that this bit of the flags stands for.
+    pub fn property(&self, wanted: u32) -> Option<&[u8]> {
         let flags = u16::from_be_bytes([self.properties[0], self.properties[1]]);
         let mut rest = &self.properties[2..];
         for bit in (0..16).rev() {
@@ -95,7 +100,7 @@ impl Message {
                 6 => 8,
                 _ => 1 + usize::from(rest[0]),
             };
-            if bit == 7 {
+            if bit == wanted {
                 return Some(&rest[1..length]);
             }
             rest = &rest[length..];
@@ -121,6 +126,7 @@ pub struct Publish<'a> {
     pub mandatory: bool,
     pub persistent: bool,
     pub headers: &'a [(&'a str, Value<'a>)],
+    pub reply_to: Option<&'a str>,
     pub body: &'a [u8],
 }
 
@@ -182,6 +188,10 @@ impl<'a> Publish<'a> {
         if self.persistent {
             flags |= 1 << 12;
             list.push(2);
+        }
+        if let Some(address) = self.reply_to {
+            flags |= 1 << 9;
+            short(&mut list, address.as_bytes());
         }
         if let Some(id) = self.id {
             flags |= 1 << 7;

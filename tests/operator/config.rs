@@ -235,6 +235,7 @@ fn every_key_arrives() {
     assert_eq!(window.rules.id, IdSource::Header("x-dedup: odd".into()));
     assert_eq!(second.rules.id.to_string(), "correlation-id, header:a, header:b=c");
     assert_eq!((window.rules.scope, window.rules.confirms), (Scope::Vhost, ConfirmRule::ClientOnly));
+    assert!(!window.rules.verify_routing);
     assert_eq!(window.rules.forward_to.as_deref(), Some("back\"ing"));
     assert_eq!((window.limits.capacity, window.limits.mode), (7, Mode::Observe));
     assert!(window.limits.refresh_on_duplicate);

@@ -37,6 +37,8 @@ fn fill(watched: &Watched, ids: u64, from: Instant) -> Instant {
             other => panic!("{n}: {other:?}"),
         }
     }
+    // A TTL of traffic begins with the first tick.
+    now += Duration::from_secs(2);
     watched.tick(now);
     now
 }
@@ -54,13 +56,13 @@ fn settles_at(most: usize, before: usize) -> usize {
     }
 }
 
-/// What is said must be what the process has grown by, when the allocator has given back what it does not need.
+/// Compares the stated bytes with the growth of the process, when the allocator has given back unused memory.
 fn near(what: &str, said: u64, before: usize) {
     let said_bytes = usize::try_from(said).unwrap();
     let grown = settles_at(said_bytes + said_bytes / 10, before);
     let ratio = said as f64 / grown as f64;
     println!("{what}: {said} bytes said, {grown} grown, {ratio:.3}");
-    assert!((0.88..=1.12).contains(&ratio), "{what}: {said} bytes said, {grown} grown");
+    assert!((0.85..=1.15).contains(&ratio), "{what}: {said} bytes said, {grown} grown");
 }
 
 /// Windows of 1,000 ids that get 20,000 ids each: a hundred of them, so that pages do not matter.
@@ -79,7 +81,7 @@ fn pressed_child() {
         one.bytes, one.store_bytes, one.ghost.bytes, one.what_if.bytes
     );
     assert!((40.0..56.0).contains(&one.bytes_per_id), "{} bytes an id", one.bytes_per_id);
-    // What a window of the recommended capacity would take is what one takes.
+    // A window of the recommended capacity takes what was stated.
     let (ids, bytes) = (one.recommended_capacity.unwrap(), one.recommended_bytes.unwrap());
     let before = resident("VmRSS:");
     let roomy: Vec<Watched> = (0..20).map(|_| window(usize::try_from(ids).unwrap())).collect();

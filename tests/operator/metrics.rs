@@ -157,7 +157,7 @@ fn label_values(definition: &str) -> String {
 
 /// A window that is too small for what it is given.
 const CONFIG: &str = "[limits]\nmax_connections = 2\nwaiters_per_id = 1\nmemory = \"16MiB\"\n\
-                      [[window]]\nname = \"orders\"\ncapacity = 100\nttl = \"60s\"\nengine = \"lru\"\n";
+                      [[window]]\nname = \"orders\"\ncapacity = 100\nttl = \"20s\"\nengine = \"lru\"\n";
 
 /// The ground: node, forwarder, relay, Prometheus; and what goes through them.
 struct Ground {
@@ -191,6 +191,38 @@ impl Ground {
             let told = client.publish_and_settle(1, &Publish::to("q", &id(n)));
             assert!(matches!(told.as_slice(), [Told::Ack { .. }]), "{told:?}");
         }
+    }
+
+    /// Goes on until the window is as old as its TTL, and says that it is too small and what it needs.
+    fn until_warm(&mut self, client: &mut Raw) {
+        let alerts = self.prometheus.alerts();
+        let low = alerts.into_iter().find(|alert| alert.name == "HapaxWindowCoverageLow").unwrap();
+        for round in 0.. {
+            assert!(round < 1000, "it does not get warm");
+            self.traffic(client, &format!("round-{round}"));
+            if self.relay.metrics().sum("window_recommended_capacity", &[]) > 0.0
+                && !self.prometheus.query(&low.query).is_empty()
+            {
+                break;
+            }
+        }
+        self.fired.insert(low.name);
+    }
+
+    /// Publishes without ids, more than with them, and lets the window be younger than its TTL again.
+    fn without_ids(&mut self, client: &mut Raw) {
+        let judged = self.relay.metrics().sum("publishes_total", &[]);
+        let mut left = judged * 1.5;
+        while left > 0.0 {
+            let nameless = Publish { id: None, ..Publish::to("q", "nameless") };
+            let told = client.publish_and_settle(1, &nameless);
+            assert!(matches!(told.as_slice(), [Told::Ack { .. }]), "{told:?}");
+            left -= 1.0;
+        }
+        self.until_alert("HapaxMissingIds");
+        self.relay.api("PATCH", "/api/v1/windows/orders", r#"{"ttl": "5m"}"#);
+        self.traffic(client, "young");
+        self.until_alert("HapaxWindowCold");
     }
 
     /// Publishes that the broker never answers, one that waits for it, one that may not; a client too many; one that holds too
@@ -261,6 +293,9 @@ fn every_query_has_data_and_every_alert_has_its_day() {
     ground.traffic(&mut client, "first");
     ground.prometheus.until_scraped(2.0);
     ground.traffic(&mut client, "second");
+    ground.look_for_alerts();
+    ground.until_warm(&mut client);
+    ground.without_ids(&mut client);
     ground.trouble(client);
     ground.prometheus.until_scraped(2.0);
 

@@ -22,3 +22,4 @@ mod hostile;
 mod identity;
 mod points;
 mod record_first;
+mod routing_cost;

@@ -198,7 +198,7 @@ impl Accounting {
         {
             facts.oldest_seconds = window.oldest(now).map(|age| age.as_secs_f64());
         }
-        self.tell_ages(&mut facts, self.warming(window, now));
+        self.tell_ages(&mut facts, self.warming_at_tick(window, now));
         self.tell_trend(&mut facts, window, now);
         facts.what_if = self.what_if.facts(facts.bytes_per_id, resolved(&totals));
         facts
@@ -242,6 +242,11 @@ impl Accounting {
         self.warmth.lock().follow(window.mode(), window.ttl(), self.flushed.take(), now)
     }
 
+    /// Returns how warm the window was at the last tick, unless something has changed since.
+    fn warming_at_tick(&self, window: &dyn Inspect, now: Instant) -> Warming {
+        self.warmth.lock().look(window.mode(), window.ttl(), self.flushed.take(), now)
+    }
+
     fn missing_counts(&self, totals: &Totals) -> missing::Counts {
         missing::Counts { no_id: self.no_id(), judged: totals.fresh + totals.duplicate + self.republished() }
     }
@@ -253,6 +258,11 @@ impl Accounting {
             false if !warming.left.is_zero() => Level::Warming,
             false => Level::Ok,
         }
+    }
+
+    /// Says whether the window sizes itself: its ghost then stays within what the memory budget sets aside for it.
+    pub(super) fn set_auto(&self, is_auto: bool) {
+        self.in_force.set_auto(is_auto);
     }
 
     fn totals(&self) -> Totals {
@@ -319,7 +329,7 @@ impl Accounting {
 
     /// Recommends a capacity that the relay and its machine can have.
     fn recommend(&self, wanted: u64, facts: &mut Facts, window: &dyn Inspect) {
-        // What the window takes beside its ids. A window that is large enough has no ghost.
+        // The window takes this beside its ids. A window that is large enough has no ghost.
         let beside = facts.bytes.saturating_sub(facts.store_bytes).saturating_sub(facts.ghost.bytes);
         let cost = |capacity: usize| {
             window.store_bytes_at(capacity).saturating_add(usize::try_from(beside).unwrap_or(usize::MAX))
@@ -587,7 +597,7 @@ mod tests {
         .chain(EvictionCause::ALL.map(|cause| accounting.evicted(cause)))
         .collect();
         assert_eq!(read, (1..=events.len() as u64).collect::<Vec<_>>());
-        assert_eq!(accounting.forgotten_total(), (12..=17).sum::<u64>());
-        assert_eq!(accounting.evicted_total(), (18..=23).sum::<u64>());
+        assert_eq!(accounting.forgotten_total(), (12..=18).sum::<u64>());
+        assert_eq!(accounting.evicted_total(), (19..=23).sum::<u64>());
     }
 }

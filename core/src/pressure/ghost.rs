@@ -25,8 +25,8 @@
 //! a table has had nearly nothing in it for a TTL, a small one is begun.
 //!
 //! *Where there is no more memory, it holds a sample.* Its table then keeps only the keys whose fingerprint ends in
-//! `level` zero bits, and a key found in it stands for 2^`level` keys. What was found is the least that escaped, and the
-//! sum of what it stands for is an estimate of all. The sample is chosen by the key and not by its age: the oldest keys
+//! `level` zero bits, and a key found in it stands for 2^`level` keys. The number of keys that were found is the least that
+//! escaped, and the number of keys that they stand for is an estimate of all. The sample is chosen by the key and not by its age: the oldest keys
 //! are the next ones to come again.
 
 use super::layout::GhostLayout;
@@ -222,7 +222,7 @@ impl Ghost {
             false => (FIRST, (table.demand() * GROWTH).max(FIRST)),
         };
         let free = layout.most.saturating_sub(self.slots());
-        // What would be too little for one more table belongs to this one.
+        // If too little is free for one more table after this one, this one takes it all.
         let next = if free < wanted * 5 / 2 { free.min(wanted * 3) } else { wanted } / FIRST * FIRST;
         (next >= least && self.tables.len() < TABLES).then_some(next)
     }

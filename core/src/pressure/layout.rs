@@ -15,6 +15,9 @@ const GHOST_BYTES_PER_ID: usize = 4 * size_of::<u32>();
 /// The ghost of every window may take this much, however small the window is. A small window under heavy traffic needs
 /// the count of escaped duplicates most.
 pub(super) const GHOST_LEAST: usize = 1 << 20;
+/// The same for a window that sizes itself. The memory budget counts it, and such a window needs no ghost while the budget
+/// has room for its ids.
+const GHOST_LEAST_AUTO: usize = 64 << 10;
 
 /// The settings in force. They are rarely written, and are read each time that a journal is applied.
 #[derive(Debug)]
@@ -22,18 +25,24 @@ pub(super) struct InForce {
     capacity: AtomicU64,
     ttl: AtomicU64,
     refresh: AtomicBool,
+    is_auto: AtomicBool,
 }
 
 impl Default for InForce {
     fn default() -> InForce {
         let ttl = AtomicU64::new(nanos(Duration::from_secs(600)));
-        InForce { capacity: AtomicU64::new(1_000_000), ttl, refresh: AtomicBool::new(false) }
+        InForce {
+            capacity: AtomicU64::new(1_000_000),
+            ttl,
+            refresh: AtomicBool::new(false),
+            is_auto: AtomicBool::new(false),
+        }
     }
 }
 
-/// Returns the most bytes that the whole ghost takes, for a window of this capacity.
+/// Returns the most bytes that the whole ghost takes, for a window of this capacity that sizes itself.
 pub(super) fn ghost_bytes(capacity: usize) -> usize {
-    capacity.saturating_mul(GHOST_BYTES_PER_ID).max(GHOST_LEAST)
+    capacity.saturating_mul(GHOST_BYTES_PER_ID).max(GHOST_LEAST_AUTO)
 }
 
 impl InForce {
@@ -43,9 +52,15 @@ impl InForce {
         self.refresh.store(limits.refresh_on_duplicate, Relaxed);
     }
 
+    /// Says whether the window sizes itself within a memory budget.
+    pub(super) fn set_auto(&self, is_auto: bool) {
+        self.is_auto.store(is_auto, Relaxed);
+    }
+
     pub(super) fn layout(&self, room: &Room) -> GhostLayout {
         let capacity = usize::try_from(self.capacity.load(Relaxed)).unwrap_or(usize::MAX);
-        let most = ghost_bytes(capacity).min(room.ghost_share()).max(GHOST_LEAST);
+        let least = if self.is_auto.load(Relaxed) { GHOST_LEAST_AUTO } else { GHOST_LEAST };
+        let most = ghost_bytes(capacity).min(room.ghost_share()).max(least);
         // The length of a tick is a power of two, to avoid a division. A TTL is 512 to 1024 ticks.
         let shift = (self.ttl.load(Relaxed) / 1024).max(1).next_power_of_two().ilog2();
         GhostLayout { most: most / STRIPES / size_of::<u32>(), shift, refresh: self.refresh.load(Relaxed) }

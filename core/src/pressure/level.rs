@@ -123,8 +123,8 @@ mod tests {
         assert!((history[4].ago_seconds - 1.0).abs() < 1e-9);
     }
 
-    /// A window that is warming or blind is not well, and a pressed one is worse. Such a state ends without an interval of
-    /// calm: it is no measurement that varies.
+    /// A window that is warming or blind is not well, and a pressed one is worse. These two end without an interval of
+    /// calm: they are no measurements that vary.
     #[test]
     fn a_state_is_a_level_below_all_pressure() {
         let (mut gauge, base) = (Gauge::default(), base());

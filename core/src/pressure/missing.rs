@@ -1,6 +1,6 @@
 //! Publishes without an id: what share they are, and where else an id may be.
 //!
-//! Names of headers are chosen by whoever publishes. A name is therefore bounded in length, and their number, too; of one
+//! Publishers choose the names of headers. A name is therefore bounded in length, and their number, too; of one
 //! publish in [`ONE_IN`] the names are looked at. Values are never kept.
 
 use super::facts::{HeaderShare, MissingIds};
@@ -20,7 +20,7 @@ pub(super) const NAMES_OF_ONE: usize = 32;
 const SHOWN: usize = 5;
 /// The shares are those of the last one to two of these.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// A window is blind from this share of publishes without an id on, if there were at least so many lately.
+/// A window is blind from this share of publishes without an id on, if there were at least [`LEAST`] of them lately.
 const BLIND: f64 = 0.5;
 const LEAST: u64 = 20;
 
@@ -31,7 +31,7 @@ pub(super) struct Counts {
     pub(super) judged: u64,
 }
 
-/// What is known about the publishes of one window that carry no id.
+/// Counts the publishes of one window that carry no id, and remembers the names of their headers.
 #[derive(Debug, Default)]
 pub(super) struct Missing {
     publishes: AtomicU64,

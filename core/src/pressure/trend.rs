@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(recommended(vec![1000; 1000]), Some(150_000));
         // When traffic has ended, the recommendation stays.
         assert_eq!(recommended([vec![1000; 400], vec![0; 5000]].concat()), Some(150_000));
-        // One burst, however short, is what came and no more.
+        // One burst, however short, asks for room for its own ids.
         assert_eq!(recommended([vec![20_000], vec![0; 300]].concat()), Some(30_000));
         // There is one burst of 50,000 within each TTL.
         let bursts: Vec<u64> = (0..800).map(|second| if second % 100 == 0 { 50_000 } else { 10 }).collect();

@@ -28,6 +28,8 @@ pub(super) struct Warmth {
     since: Option<Instant>,
     ttl: Duration,
     is_off: bool,
+    /// how warm the window was when it was last followed
+    last: Option<Warming>,
 }
 
 /// How far a window is on its way to be warm.
@@ -49,7 +51,19 @@ impl Warmth {
         }
         let since = *self.since.get_or_insert(now);
         let kept = now.saturating_duration_since(since);
-        Warming { kept, left: if self.is_off { Duration::ZERO } else { ttl.saturating_sub(kept) } }
+        let warming =
+            Warming { kept, left: if self.is_off { Duration::ZERO } else { ttl.saturating_sub(kept) } };
+        self.last = Some(warming);
+        warming
+    }
+
+    /// Returns what [`Warmth::follow`] said last, unless a setting has changed since: between two ticks, numbers stay.
+    pub(super) fn look(&mut self, mode: Mode, ttl: Duration, flushed: bool, now: Instant) -> Warming {
+        let is_same = !flushed && ttl == self.ttl && (mode == Mode::Off) == self.is_off;
+        match self.last.filter(|_| is_same) {
+            Some(last) => last,
+            None => self.follow(mode, ttl, flushed, now),
+        }
     }
 }
 

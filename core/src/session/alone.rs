@@ -2,7 +2,7 @@
 //! measures the ledger and not the windows. This is no part of the crate's interface.
 
 use super::confirms::{Confirms, UpstreamTag};
-use super::entry::{Entry, Mandatory, Outcome};
+use super::entry::{Entry, Mandatory, Outcome, Verified};
 use super::returns::ReturnKey;
 use super::unremembered::Deadline;
 use crate::window::{Key, Mailbox};
@@ -36,7 +36,8 @@ impl Ledger {
             reservation: None,
             since,
             right: None,
-            mandatory: return_key.map(|key| Mandatory::new(ReturnKey::of_key(key), None)),
+            mandatory: return_key.map(|key| Mandatory::new(ReturnKey::of_key(key), true, None)),
+            verified: Verified::No,
         };
         self.confirms.forwarded(entry, b"");
     }
@@ -51,7 +52,7 @@ impl Ledger {
     pub fn ack(&mut self, tag: u64, multiple: bool) {
         let Some(now) = self.now else { return };
         let deadline = Deadline { now, timeout: Duration::ZERO, mailbox: &self.mailbox };
-        self.confirms.settle(UpstreamTag(tag), multiple, Outcome::Acked, deadline, |entry| {
+        self.confirms.settle(UpstreamTag(tag), multiple, Outcome::Acked, deadline, |entry, _| {
             black_box(entry);
         });
     }

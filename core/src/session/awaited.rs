@@ -1,8 +1,8 @@
 //! Whether others wait for outcomes that the upstream has told and nobody reads.
 //!
 //! While too many bytes wait for a client, its upstream is not read. Other clients may wait for the outcome of a publish with the
-//! same id: they would wait for somebody who does not read. So a session that is not read from its upstream looks from time to
-//! time whether one of its publishes is awaited. If one is, it needs the upstream's answers (see [`super::flow`]).
+//! same id, and they would wait for somebody who does not read. While the upstream is not read, the session therefore looks once
+//! a second whether one of its publishes is awaited. If one is, it needs the upstream's answers (see [`super::flow`]).
 
 use super::channels::Channels;
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ impl Awaited {
         self.found = channels.are_awaited(self.from, LOOKED_AT);
         let next = self.from + LOOKED_AT;
         let pause = if !self.found && next < count { NEXT_LOOK } else { EVERY };
-        // What was found is looked at again first.
+        // The next look begins with the publishes among which an awaited one was found.
         self.from = if self.found {
             self.from
         } else if next < count {

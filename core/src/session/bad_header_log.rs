@@ -42,6 +42,9 @@ mod tests {
 
     impl SessionListener for Counted {
         fn unmatched(&self) {}
+        fn unverified(&self) {}
+        fn returns_everything(&self, _: &[u8], _: &[u8], _: u32) {}
+        fn channel_limited(&self, _: Option<&str>) {}
         fn bad_header(&self, header: BadHeader) {
             self.0.lock().push(header);
         }

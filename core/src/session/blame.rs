@@ -25,6 +25,8 @@ use crate::wire::method::{Close, MethodId};
 pub(super) struct Blame {
     /// the exchange that the text names
     exchange: Option<Box<[u8]>>,
+    /// the routing key that it names
+    topic: Option<Box<[u8]>>,
 }
 
 /// The default exchange, as texts about rights name it.
@@ -35,7 +37,8 @@ impl Blame {
     pub(super) fn of(payload: &[u8]) -> Option<Blame> {
         let close = Close::parse(payload).ok().filter(|close| close.culprit == MethodId::BASIC_PUBLISH)?;
         let named = matches!(close.reply_code, 403 | 404).then(|| exchange_in(close.reply_text)).flatten();
-        Some(Blame { exchange: named.map(Into::into) })
+        let topic = named.and_then(|_| topic_in(close.reply_text));
+        Some(Blame { exchange: named.map(Into::into), topic: topic.map(Into::into) })
     }
 
     /// Whether the text names this exchange.
@@ -45,6 +48,11 @@ impl Blame {
             Some(named) => named == exchange,
             None => false,
         }
+    }
+
+    /// Whether the text refuses a publish to this exchange with this routing key, as far as it says.
+    pub(super) fn refuses(&self, exchange: &[u8], routing_key: &[u8]) -> bool {
+        self.names(exchange) && self.topic.as_deref().is_none_or(|topic| topic == routing_key)
     }
 
     /// Whether the text names an exchange at all.
@@ -76,6 +84,15 @@ fn exchange_in(text: &[u8]) -> Option<&[u8]> {
     head.get(start..)
 }
 
+/// The name in `to topic 'NAME' in exchange '…`. The first quote and the last exchange count, as above.
+fn topic_in(text: &[u8]) -> Option<&[u8]> {
+    const BEFORE: &[u8] = b" to topic '";
+    const AFTER: &[u8] = b"' in exchange '";
+    let end = text.windows(AFTER.len()).rposition(|part| part == AFTER)?;
+    let start = text.windows(BEFORE.len()).position(|part| part == BEFORE)? + BEFORE.len();
+    text.get(start..end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +119,17 @@ mod tests {
         for (text, exchange) in cases {
             assert_eq!(exchange_in(text.as_bytes()), exchange.map(str::as_bytes), "{text}");
         }
+    }
+
+    #[test]
+    fn the_topic_in_the_broker_s_texts() {
+        let of =
+            |text: &str| topic_in(text.as_bytes()).map(|topic| String::from_utf8_lossy(topic).into_owned());
+        let topic =
+            "ACCESS_REFUSED - write access to topic 'a.'b' in exchange 'x' in vhost '/' refused for user 'u'";
+        assert_eq!(of(topic).as_deref(), Some("a.'b"));
+        assert_eq!(of("ACCESS_REFUSED - access to exchange 'x' in vhost '/' refused for user 'u'"), None);
+        assert_eq!(of("ACCESS_REFUSED - access to topic 'a name that is cut..."), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::confirms::ClientTag;
 use super::delivered::Mark;
-use super::entry::{Entry, Mandatory};
+use super::entry::{Entry, Mandatory, Verified};
 use super::outbox::{Lane, Piece, View};
 use super::returns::ReturnKey;
 use super::rights::Right;
@@ -22,7 +22,11 @@ pub(super) struct Terms {
     pub(super) client: Option<ClientTag>,
     /// the right that the publish needs
     pub(super) right: Right,
-    /// what a return would show of it, where it is mandatory
+    /// the client has set the mandatory bit
+    pub(super) asked: bool,
+    /// Hapax verifies that a queue takes it
+    pub(super) verify: bool,
+    /// what a return would show of it, where the return is known by its header
     pub(super) return_key: Option<ReturnKey>,
     /// the mark of a delivery that it may publish again
     pub(super) mark: Option<Mark>,
@@ -70,16 +74,19 @@ impl Candidate<'_> {
         upstream: &mut Lane,
         now: Instant,
     ) -> Entry {
-        let Terms { ttl, client, right, return_key, .. } = self.terms;
+        let Terms { ttl, client, right, asked, verify, return_key, .. } = self.terms;
+        let verify = verify && reservation.is_some();
         let target = self.window.rules().forward_to.as_deref();
-        let named = forward_to(target, channel, self.publish, upstream);
+        let named = forward_to(target, channel, self.publish, asked || verify, upstream);
         upstream.forward(self.content);
+        let return_key = return_key.filter(|_| asked || verify);
         Entry {
             client,
             reservation: reservation.map(|reservation| (reservation, ttl)),
             since: now,
             right: Some(right),
-            mandatory: return_key.map(|key| Mandatory::new(key, named)),
+            verified: if verify && return_key.is_none() { Verified::Yes } else { Verified::No },
+            mandatory: return_key.map(|key| Mandatory::new(key, asked, named)),
         }
     }
 }
@@ -111,16 +118,33 @@ impl Kept {
     }
 }
 
-/// Writes a `basic.publish`, to another exchange where there is a `target`. Gives back the exchange that the client had
-/// named, where it was replaced.
+/// Writes a `basic.publish`, to another exchange where there is a `target`, and with the mandatory bit or without it. Gives back
+/// the exchange that the client had named, where it was replaced.
+#[inline]
 pub(super) fn forward_to(
     target: Option<&str>,
     channel: ChannelId,
     publish: View<'_>,
+    mandatory: bool,
+    upstream: &mut Lane,
+) -> Option<Box<[u8]>> {
+    if target.is_none() && Publish::is_mandatory(publish.octets()) == mandatory {
+        upstream.forward(publish);
+        return None;
+    }
+    rewrite(target, channel, publish, mandatory, upstream)
+}
+
+#[inline(never)]
+fn rewrite(
+    target: Option<&str>,
+    channel: ChannelId,
+    publish: View<'_>,
+    mandatory: bool,
     upstream: &mut Lane,
 ) -> Option<Box<[u8]>> {
     let replaced = target.and_then(|exchange| {
-        let frame = emit::publish_to(channel, publish.payload(), exchange.as_bytes()).ok()?;
+        let frame = emit::publish_to(channel, publish.payload(), exchange.as_bytes(), mandatory).ok()?;
         Some((frame, Publish::parse(publish.payload()).ok()?.exchange.into()))
     });
     match replaced {
@@ -129,7 +153,7 @@ pub(super) fn forward_to(
             Some(named)
         }
         None => {
-            upstream.forward(publish);
+            emit::publish_as(upstream.made(), publish.octets(), mandatory);
             None
         }
     }

@@ -14,8 +14,8 @@
 
 use super::answers::Answers;
 use super::by_tag::ByTag;
-use super::entry::{Entry, Outcome};
-use super::returns::{ReturnKey, Returned, Returns};
+use super::entry::{Entry, Hears, Outcome};
+use super::returns::{Outstanding, Returned, Returns, Shown, Told};
 use super::runs::{Runs, is_same_exchange};
 use super::unremembered::Deadline;
 use crate::window::{ForgetCause, Reservation, Reservations};
@@ -33,6 +33,22 @@ pub struct UpstreamTag(pub u64);
 pub(super) const ENTRY: usize = size_of::<Entry>() + 128;
 /// A queue of this many places does not count as memory: most channels have one.
 const UNCOUNTED: usize = 128;
+
+/// The exchange that a publish with a reservation went to.
+#[derive(Clone, Copy)]
+pub(super) struct WentTo<'a> {
+    exchanges: &'a Runs<Box<[u8]>>,
+    old: &'a BTreeMap<u64, Box<[u8]>>,
+    tag: u64,
+}
+
+impl<'a> WentTo<'a> {
+    /// Looks it up.
+    pub(super) fn exchange(self) -> &'a [u8] {
+        let exchange = self.old.get(&self.tag).or_else(|| self.exchanges.of(self.tag));
+        exchange.map(|exchange| &**exchange).unwrap_or_default()
+    }
+}
 
 /// The entries of what was forwarded, and the answers to the client.
 #[derive(Debug)]
@@ -82,15 +98,14 @@ impl Confirms {
 
     /// Enters a publish that was forwarded to `exchange`.
     pub(super) fn forwarded(&mut self, entry: Entry, exchange: &[u8]) {
-        let (reserved, mandatory) =
-            (entry.reservation.is_some(), entry.mandatory.as_ref().map(|mandatory| mandatory.key));
+        let (reserved, shows) = (entry.reservation.is_some(), entry.shows());
         let tag = self.entries.push(entry);
         if reserved {
             let oldest = self.entries.first_near();
             self.exchanges.note(oldest, tag, |last| is_same_exchange(last, exchange), || exchange.into());
         }
-        if let Some(key) = mandatory {
-            self.returns.insert(key, tag);
+        if shows.is_some() || self.returns.is_busy() {
+            self.returns.insert(shows, tag);
         }
     }
 
@@ -99,14 +114,23 @@ impl Confirms {
         self.entries.newest_mut()
     }
 
-    /// Marks the publishes that a return may mean. Gives back the exchange that the client had named, where it was another,
-    /// and whether a publish looks exactly like it.
-    pub(super) fn returned(&mut self, key: ReturnKey) -> (Option<Box<[u8]>>, bool) {
-        let Returned { exact, marked, told_as } = self.returns.recv(key);
+    /// Marks the publishes that a return may mean. Says who hears of it, and whether a publish looks exactly like it.
+    pub(super) fn returned(&mut self, shown: &Shown) -> (Hears, bool) {
+        let entries = &self.entries;
+        let all = || {
+            let known = |(tag, entry): (u64, &Entry)| Some((entry.return_key()?, tag));
+            Outstanding { publishes: entries.iter().filter_map(known), of: entries.len() }
+        };
+        let Returned { exact, marked, told } = self.returns.recv(shown, all);
         for tag in marked {
             self.entries.get_mut(tag).into_iter().for_each(Entry::came_back);
         }
-        (told_as.and_then(|tag| self.entries.get_mut(tag)?.take_named()), exact)
+        let hears = match told {
+            Told::Client(Some(tag)) => Hears::Client(self.entries.get_mut(tag).and_then(Entry::take_named)),
+            Told::Client(None) => Hears::Unknown,
+            Told::Nobody => Hears::Nobody,
+        };
+        (hears, exact)
     }
 
     /// Settles `tag`, or all tags up to it, as the upstream has said. `tell` is shown every entry, in order. Those that are
@@ -117,7 +141,7 @@ impl Confirms {
         multiple: bool,
         outcome: Outcome,
         deadline: Deadline<'_>,
-        mut tell: impl FnMut(&Entry),
+        mut tell: impl FnMut(&Entry, WentTo<'_>),
     ) {
         let mut stored = Reservations::default();
         self.answers.begin_commit();
@@ -148,15 +172,15 @@ impl Confirms {
         outcome: Outcome,
         stored: &mut Reservations,
         deadline: Deadline<'_>,
-        tell: &mut impl FnMut(&Entry),
+        tell: &mut impl FnMut(&Entry, WentTo<'_>),
     ) {
-        if let Some(mandatory) = &entry.mandatory {
-            self.returns.remove(mandatory.key, tag);
+        if entry.mandatory.is_some() || self.returns.is_busy() {
+            self.returns.remove(entry.shows(), tag);
         }
+        tell(&entry, self.went_to(tag));
         if !self.old_exchanges.is_empty() {
             self.old_exchanges.remove(&tag);
         }
-        tell(&entry);
         let client = entry.client;
         match outcome {
             Outcome::Nacked => {
@@ -193,8 +217,11 @@ impl Confirms {
     pub(super) fn unsettled_exchanges(&self) -> impl Iterator<Item = Option<&[u8]>> {
         self.entries.iter().map(|(tag, entry)| {
             entry.reservation.as_ref()?;
-            let exchange = self.old_exchanges.get(&tag).or_else(|| self.exchanges.of(tag));
-            Some(exchange.map(|exchange| &**exchange).unwrap_or_default())
+            Some(self.went_to(tag).exchange())
         })
+    }
+
+    fn went_to(&self, tag: u64) -> WentTo<'_> {
+        WentTo { exchanges: &self.exchanges, old: &self.old_exchanges, tag }
     }
 }

@@ -127,8 +127,7 @@ impl Connection {
             return false;
         }
         let Some(next) = inbound.peek() else { return false };
-        let opens = next.kind == FrameKind::Method
-            && next.view(&inbound.read()).method(next.kind) == Some(MethodId::CHANNEL_OPEN);
+        let opens = inbound.method(next) == Some(MethodId::CHANNEL_OPEN);
         let is_free = |id: ChannelId| !self.channels.contains(id) && probes.channel() != Some(id);
         if !opens || !self.sides.are_live() {
             return false;
@@ -455,6 +454,8 @@ impl Connection {
         match self.sides.client.state() {
             ClientState::Live if has_own && reply_code(close) == Some(NOT_ALLOWED) => {
                 rights.learn_limited(&self.shared.rights, &self.shared.keys, now);
+                let user = self.sides.handshake.about().and_then(|about| about.user.as_deref());
+                self.shared.listener.channel_limited(user);
                 out.upstream.answer_close(close_ok());
                 self.drop_upstream(now);
                 self.tell_client(&Fault::ChannelLimit, now);

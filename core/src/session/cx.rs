@@ -10,6 +10,7 @@ use super::hosts::Marks;
 use super::inbound::Inbound;
 use super::outbox::Outbox;
 use super::probe::{Answer, Finding, Probes};
+use super::returning::Returning;
 use super::rights::{OwnRights, Rights};
 use crate::window::{Mailbox, Ticket};
 use crate::wire::ChannelId;
@@ -34,6 +35,8 @@ pub(super) struct Link {
     pub(super) probes: Probes,
     /// the exclusive queues that the client has declared
     pub(super) exclusive: ExclusiveQueues,
+    /// exchanges from which everything comes back
+    pub(super) returning: Returning,
     /// late verdicts arrive here
     pub(super) mailbox: Arc<Mailbox>,
     /// numbers for the questions that may be answered late
@@ -55,6 +58,7 @@ impl Link {
             marks: Marks::default(),
             probes: Probes::default(),
             exclusive: ExclusiveQueues::default(),
+            returning: Returning::default(),
             mailbox: Arc::new(Mailbox::new()),
             tickets: Tickets::default(),
             publishes: 0,
@@ -138,10 +142,10 @@ impl Link {
     /// Keeps what the broker has shown of the user's rights.
     pub(super) fn learn(&mut self, common: &Rights, answers: &[Answer], now: Instant) {
         for Answer { question, finding, .. } in answers {
-            match (finding, question.otherwise) {
-                (Finding::Allowed, _) => self.rights.learn(common, question.right, now),
-                (Finding::Refused, Some(fact)) => self.rights.learn_refusal(fact, now),
-                (Finding::Refused, None) | (Finding::Missing | Finding::Unasked, _) => {}
+            match finding {
+                Finding::Allowed => self.rights.learn(common, question.right, now),
+                Finding::Refused => self.rights.learn_refusal(common, question.otherwise, now),
+                Finding::Missing | Finding::Unasked => {}
             }
         }
     }

@@ -1,5 +1,4 @@
-//! What the broker has delivered on a connection, so that a consumer that publishes its message again is not taken for a publisher
-//! that tries again.
+//! The record of deliveries. By it, a consumer that publishes its message again is told from a publisher that tries again.
 //!
 //! Each delivery leaves a [`Mark`] of its exchange, its routing key and its id. A publish with the same mark takes it: it is a new
 //! message, and its own retries are duplicates again. A message that is delivered again leaves its mark again; a mark is there or
@@ -17,8 +16,8 @@ use std::num::NonZeroU64;
 /// The last deliveries of a connection that leave a mark.
 const KEPT: usize = 65_536;
 
-/// A hash of exchange, routing key and id. Two messages with the same mark are the same for [`Delivered`]. Whoever looks for two
-/// that collide can only let his own duplicates pass.
+/// A hash of exchange, routing key and id. Two messages with the same mark are the same for [`Delivered`]. It is no secret: a client
+/// that finds two ids with one mark can let its own duplicates pass, and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Mark(NonZeroU64);
 
@@ -140,7 +139,7 @@ impl Delivered {
         places.get_or_insert_with(|| {
             let (newer, older) = ring.split_at_checked(*next).unwrap_or_default();
             let older = (*next..).zip(older);
-            // Of two places of one mark, the newer one counts.
+            // If a mark has two places, the newer one counts.
             let all = older.chain((0..).zip(newer));
             all.filter_map(|(at, mark)| Some((*mark, u32::try_from(at).ok()?))).collect()
         })

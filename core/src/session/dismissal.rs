@@ -1,7 +1,7 @@
 //! The part of a handshake that Hapax plays itself for a client, because it can't reach the broker.
 //!
-//! AMQP lets a server close a connection with a reason only after `connection.start`. So Hapax says it, and closes with the
-//! reason when the client wants to open the vhost. Not before: clients take a close during the login for a wrong
+//! AMQP lets a server close a connection with a reason only after `connection.start`. Hapax sends that, and closes with the
+//! reason when the client wants to open the vhost. It does not close before: clients take a close during the login for a wrong
 //! password, and some never try again then. Nothing is read out of the client's methods.
 //!
 //! ```text

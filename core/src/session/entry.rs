@@ -1,7 +1,7 @@
 //! A publish that was forwarded and whose outcome is not known: it owns its reservation until it is.
 
 use super::confirms::ClientTag;
-use super::returns::ReturnKey;
+use super::returns::{ReturnKey, Shows};
 use super::rights::Right;
 use crate::window::{ForgetCause, InDoubt, Reservation};
 use std::time::{Duration, Instant};
@@ -13,6 +13,29 @@ pub(super) enum Outcome {
     Acked,
     /// refused
     Nacked,
+}
+
+/// The one who hears of a return.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Hears {
+    /// The client. Its return names the exchange that the client had named, if that was another one.
+    Client(Option<Box<[u8]>>),
+    /// Nobody, because only Hapax had asked for it.
+    Nobody,
+    /// The client, because the return is of no publish that is known.
+    Unknown,
+}
+
+impl Hears {
+    /// Returns who hears of a return that may be of publishes at two places. If it may be one that the client has asked for, the
+    /// client does.
+    pub(super) fn or(self, other: Hears) -> Hears {
+        match (self, other) {
+            (client @ Hears::Client(_), _) | (_, client @ Hears::Client(_)) => client,
+            (Hears::Nobody, _) | (_, Hears::Nobody) => Hears::Nobody,
+            (Hears::Unknown, Hears::Unknown) => Hears::Unknown,
+        }
+    }
 }
 
 /// A forwarded publish without an outcome. Dropping it forgets the id, and counts it as in doubt. Only [`Entry::in_doubt`] asks the
@@ -27,15 +50,30 @@ pub(super) struct Entry {
     pub(super) since: Instant,
     /// the right that its outcome proves, where it is not proven already
     pub(super) right: Option<Right>,
-    /// what its return would need, where it is mandatory
+    /// What its return would need, where it is known by its header.
     pub(super) mandatory: Option<Box<Mandatory>>,
+    /// Whether Hapax has set the mandatory bit, where it is known by its claim.
+    pub(super) verified: Verified,
 }
 
-/// The part of an entry that only a publish has that may be returned.
+/// Whether Hapax verifies that a queue has taken a publish, for which nobody else has asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verified {
+    /// It does not, or by [`Mandatory`].
+    No,
+    /// It has set the mandatory bit.
+    Yes,
+    /// The publish came back: an ack that follows does not mean stored.
+    Returned,
+}
+
+/// The part of an entry that only a publish has whose return is known by its header.
 #[derive(Debug)]
 pub(super) struct Mandatory {
     /// what a return would show of it
     pub(super) key: ReturnKey,
+    /// The client has set the mandatory bit. Otherwise only Hapax has.
+    pub(super) asked: bool,
     /// it came back: an ack that follows does not mean stored
     pub(super) returned: bool,
     /// the exchange that the client named, where it was forwarded to another
@@ -44,8 +82,8 @@ pub(super) struct Mandatory {
 
 impl Mandatory {
     /// Makes the part of a publish that may be returned.
-    pub(super) fn new(key: ReturnKey, named: Option<Box<[u8]>>) -> Box<Mandatory> {
-        Box::new(Mandatory { key, returned: false, named })
+    pub(super) fn new(key: ReturnKey, asked: bool, named: Option<Box<[u8]>>) -> Box<Mandatory> {
+        Box::new(Mandatory { key, asked, returned: false, named })
     }
 }
 
@@ -60,6 +98,29 @@ impl Entry {
         if let Some(mandatory) = &mut self.mandatory {
             mandatory.returned = true;
         }
+        if self.verified == Verified::Yes {
+            self.verified = Verified::Returned;
+        }
+    }
+
+    /// Returns how a return would show it.
+    #[inline]
+    pub(super) fn shows(&self) -> Option<Shows> {
+        if let Some(Mandatory { key, asked, .. }) = self.mandatory.as_deref() {
+            return Some(Shows::Header { key: *key, asked: *asked });
+        }
+        self.return_key().map(Shows::Claim)
+    }
+
+    /// Returns what a return would show, if it is known by its claim.
+    #[inline]
+    pub(super) fn return_key(&self) -> Option<ReturnKey> {
+        match (self.verified, self.right, self.reserved()) {
+            (Verified::Yes | Verified::Returned, Some(right), Some(reservation)) => {
+                Some(ReturnKey::of_claim(right, reservation.claim()))
+            }
+            _ => None,
+        }
     }
 
     /// Takes the exchange that the client named, if it was forwarded to another.
@@ -69,17 +130,28 @@ impl Entry {
 
     /// Returns true if it came back.
     pub(super) fn is_returned(&self) -> bool {
-        self.mandatory.as_ref().is_some_and(|mandatory| mandatory.returned)
+        self.returned_as().is_some()
+    }
+
+    /// Returns the cause for which its id is forgotten, if it came back.
+    #[inline]
+    fn returned_as(&self) -> Option<ForgetCause> {
+        match self.mandatory.as_deref() {
+            Some(Mandatory { returned: true, asked, .. }) => {
+                Some(if *asked { ForgetCause::Returned } else { ForgetCause::Unroutable })
+            }
+            _ => (self.verified == Verified::Returned).then_some(ForgetCause::Unroutable),
+        }
     }
 
     /// Handles that the upstream has acked or committed it. Returns the reservation that is to be committed. If it was
     /// returned, it is not stored, and its id is forgotten.
     #[inline]
     pub(super) fn stored(self) -> Option<(Reservation, Duration)> {
-        let returned = self.is_returned();
+        let returned = self.returned_as();
         let (reservation, ttl) = self.reservation?;
-        if returned {
-            reservation.forget(ForgetCause::Returned);
+        if let Some(cause) = returned {
+            reservation.forget(cause);
             return None;
         }
         Some((reservation, ttl))

@@ -3,9 +3,9 @@
 //! RabbitMQ deletes a connection's exclusive queues when the connection ends. If Hapax keeps the upstream connection to learn
 //! outcomes, it deletes them itself, on a channel of its own: others may wait for the names.
 //!
-//! A queue may be gone meanwhile, and somebody else may have one of its name. So Hapax declares a queue again before it
-//! deletes it: RabbitMQ refuses that for another's queue and closes the channel, and the `queue.delete` behind it is not
-//! looked at. (Names that RabbitMQ has made are never used twice.)
+//! A queue may be gone meanwhile, and somebody else may have one of its name. Hapax declares each queue again before it
+//! deletes it. For another's queue, RabbitMQ refuses the declaration and closes the channel. It does not look at the
+//! `queue.delete` then. (Names that RabbitMQ has made are never used twice.)
 //!
 //! ```text
 //!   known --client gone: channel.open--> queue.declare, queue.delete --delete-ok--> the next one, or channel.close
@@ -66,7 +66,8 @@ impl ExclusiveQueues {
         };
         let (name, is_exclusive) = (declare.queue.as_str(), declare.exclusive && !declare.passive);
         if name.is_empty() || name.starts_with(RESERVED) {
-            self.is_ambiguous |= !(name.is_empty() && is_exclusive) && !self.known.contains_key(name);
+            let is_own = name.is_empty() && is_exclusive || self.known.contains_key(name);
+            self.is_ambiguous |= !is_own;
         } else if is_exclusive && frame.len() <= LONGEST {
             let name = name.to_owned();
             self.learn(name, Some(declare), frame.len());

@@ -6,9 +6,9 @@
 use super::Shared;
 use super::delivered::RouteMark;
 use super::rights::{Needs, OwnRights};
-use crate::window::{Mode, RepublishRule, Scoped, Window};
+use crate::window::{Mode, RepublishRule, Rules, Scoped, Window};
+use crate::wire::IdSource;
 use crate::wire::method::{self, Publish};
-use crate::wire::properties::IdSource;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +18,9 @@ const FOUND_KEPT: usize = 256;
 /// Bytes of a remembered exchange: an estimate. Its name has at most 255 bytes.
 const FOUND: usize = 320;
 
+/// The beginning of the routing key of a reply to a direct reply-to.
+const DIRECT_REPLY: &[u8] = b"amq.rabbitmq.reply-to.";
+
 /// Finds the window of a publish, and remembers what it found.
 #[derive(Debug, Default)]
 pub(super) struct Finder {
@@ -25,6 +28,8 @@ pub(super) struct Finder {
     found: HashMap<Box<[u8]>, Option<Arc<dyn Window>>>,
     /// the answer to the last question
     route: Option<Route>,
+    /// the state of what is known of exchanges, when the answer was found
+    changes: u64,
     /// the same of the last delivery
     delivery: Delivery,
     /// where the ids of deliveries are, by their exchanges
@@ -45,6 +50,18 @@ pub(super) struct Route {
 }
 
 impl Route {
+    /// Returns the window that would judge these publishes, if it were not for the immediate bit. RabbitMQ refuses those with 540
+    /// and closes the connection, so they pass unjudged.
+    pub(super) fn passed_by(&self) -> Option<&Arc<dyn Window>> {
+        let judge = self.judge.as_ref().filter(|_| self.immediate);
+        judge.map(|judge| &judge.window).filter(|window| window.mode() != Mode::Off)
+    }
+
+    /// Returns the window that judges these publishes, or judged them before it was switched off.
+    pub(super) fn once_judged(&self) -> Option<&Judge> {
+        self.judge.as_ref()
+    }
+
     /// Returns the window that judges these publishes, if one does now.
     pub(super) fn judge(&self) -> Option<&Judge> {
         self.judge.as_ref().filter(|judge| judge.window.mode() != Mode::Off && !self.immediate)
@@ -59,8 +76,33 @@ pub(super) struct Judge {
     pub(super) scoped: Scoped,
     /// the rights that the user has to have
     pub(super) needs: Needs,
+    pub(super) verify: Verify,
     /// the mark of a delivery that a consumer may publish again so; `None` if that is a duplicate
     pub(super) mark: Option<RouteMark>,
+}
+
+/// Whether Hapax verifies that a queue takes a publish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verify {
+    No,
+    /// A return will be known by its claim.
+    ByClaim,
+    /// A return will be known by its header, because it does not show the claim.
+    ByHeader,
+}
+
+impl Verify {
+    fn of(shared: &Shared, rules: &Rules, vhost: &[u8], target: &[u8], routing_key: &[u8]) -> Verify {
+        // RabbitMQ 3.10 returns every mandatory reply to a direct reply-to, and delivers it all the same.
+        let is_direct_reply = target.is_empty() && routing_key.starts_with(DIRECT_REPLY);
+        if !rules.verify_routing || is_direct_reply || shared.exchanges.is_delayed(vhost, target) {
+            return Verify::No;
+        }
+        match rules.forward_to.is_some() || rules.id == IdSource::Body {
+            true => Verify::ByHeader,
+            false => Verify::ByClaim,
+        }
+    }
 }
 
 /// The facts about every delivery of a message that was published to the same exchange with the same routing key.
@@ -97,7 +139,9 @@ impl Finder {
     /// Returns the route of a publish with this method payload. `None`: the payload is not a well-formed `basic.publish`.
     #[inline]
     pub(super) fn route(&mut self, shared: &Shared, rights: &OwnRights, payload: &[u8]) -> Option<&Route> {
-        if self.route.as_ref().is_none_or(|route| *route.method != *payload) {
+        let changes = shared.exchanges.changes();
+        if self.changes != changes || self.route.as_ref().is_none_or(|route| *route.method != *payload) {
+            self.changes = changes;
             self.route = Some(self.find_route(shared, rights, payload)?);
         }
         self.route.as_ref()
@@ -115,6 +159,7 @@ impl Finder {
                 mark: marks.then(|| RouteMark::new(&target, routing_key)),
                 scoped: shared.keys.scoped(scope, self.vhost(), exchange, routing_key),
                 needs: rights.needs(&shared.keys, scope, (exchange, &target), routing_key),
+                verify: Verify::of(shared, window.rules(), self.vhost(), &target, routing_key),
                 window,
             }
         });

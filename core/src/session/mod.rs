@@ -36,6 +36,7 @@ mod delivered;
 mod dismissal;
 mod ending;
 mod entry;
+mod exchanges;
 mod exclusive;
 mod fault;
 mod finder;
@@ -52,6 +53,7 @@ mod patience;
 mod probe;
 mod publisher;
 mod replies;
+mod returning;
 mod returns;
 mod rights;
 mod runs;
@@ -67,6 +69,7 @@ mod written;
 
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
+pub use exchanges::Exchanges;
 pub use fault::Fault;
 pub use flow::{Queued, Reading, Room};
 pub use hosts::Hosts;
@@ -92,6 +95,8 @@ pub struct Shared {
     pub windows: Arc<dyn Windows>,
     /// who may publish where, as the broker has shown
     pub rights: Rights,
+    /// the types of exchanges, as far as they matter
+    pub exchanges: Exchanges,
     /// what was delivered to users of several connections
     pub hosts: Hosts,
     /// who may log in from this host only
@@ -132,6 +137,13 @@ pub trait SessionListener: Send + Sync + Debug {
     fn unmatched(&self);
     /// Counts a publish with a header whose value can't be understood.
     fn bad_header(&self, header: BadHeader);
+    /// Counts a publish that is forwarded unjudged, because there was no channel to verify its user's right on.
+    fn unverified(&self);
+    /// Tells that the broker has closed a connection of this user (if its name is known) because its limit of channels leaves none
+    /// to verify rights on. Called once a day for each user.
+    fn channel_limited(&self, user: Option<&str>);
+    /// Notes that so many messages in a row came back from an exchange on one connection, and none was stored.
+    fn returns_everything(&self, vhost: &[u8], exchange: &[u8], returns: u32);
     /// Records the time from the arrival of a publish to its answer by the upstream. Several publishes (`publishes`) may
     /// share one time.
     fn publish_latency(&self, elapsed: Duration, publishes: u64);

@@ -64,7 +64,7 @@ impl Numbers {
     }
 
     /// Gives whole frames of the client the upstream's numbers, in place.
-    pub(super) fn from_client(&self, frames: &mut [u8]) {
+    pub(super) fn as_upstream(&self, frames: &mut [u8]) {
         self.renumber(frames, Numbers::upstream);
     }
 
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!([1, 8, 9].map(|n| numbers.upstream(id(n)).0), [8, 9, 1]);
         assert_eq!([1, 8, 9].map(|n| numbers.client(id(n)).0), [9, 1, 8]);
         let mut frames = [frame(1), frame(2), frame(8)].concat();
-        numbers.from_client(&mut frames);
+        numbers.as_upstream(&mut frames);
         assert_eq!(frames, [frame(8), frame(2), frame(9)].concat());
         let back = numbers.to_client(Bytes::from(frames));
         assert_eq!(back, [frame(1), frame(2), frame(8)].concat());

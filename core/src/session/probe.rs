@@ -3,8 +3,8 @@
 //! Hapax opens a channel of its own on the client's upstream connection, and publishes there in a transaction that it rolls
 //! back. RabbitMQ checks the permission when it receives a publish, and routes nothing before `tx.commit`. Therefore
 //! `tx.rollback-ok` proves all rights that were asked for. If RabbitMQ refuses one of them, it closes the channel and does
-//! not say which one it was. Then Hapax asks each half of the batch again, until a batch has one question: that one was
-//! refused.
+//! not say which one it was, but for its text, which names the exchange and, for topics, the routing key. If none of the
+//! questions fits the text, Hapax asks each half of the batch again, until a batch has one question: that one was refused.
 //!
 //! An exchange that keeps messages while it routes them would keep these. A header tells `x-recent-history` not to.
 //!
@@ -19,6 +19,7 @@
 //!   \---------------------------- channel.close: close-ok ----------------/
 //! ```
 
+use super::blame::Blame;
 use super::outbox::Lane;
 use super::rights::{Question, Right};
 use crate::wire::method::MethodId;
@@ -198,7 +199,7 @@ impl Probes {
             }
             (Ok(MethodId::CHANNEL_CLOSE), State::Probing(batch)) => {
                 out.push(close_ok(channel));
-                self.closed(batch, code_of(payload))
+                self.closed(batch, payload)
             }
             (Ok(MethodId::CHANNEL_CLOSE), State::Ready) => {
                 out.push(close_ok(channel));
@@ -244,8 +245,20 @@ impl Probes {
     }
 
     /// Handles that the broker has refused a question of this batch.
-    fn closed(&mut self, mut batch: Vec<Question>, code: u16) -> Vec<Answer> {
+    fn closed(&mut self, mut batch: Vec<Question>, close: &[u8]) -> Vec<Answer> {
+        let code = code_of(close);
         if batch.len() > 1 {
+            let blame = Blame::of(close);
+            let refuses = |question: &Question| {
+                blame.as_ref().is_some_and(|blame| blame.refuses(&question.exchange, &question.routing_key))
+            };
+            let (refused, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(refuses);
+            if !refused.is_empty() {
+                self.again.extend(Some(rest).filter(|rest| !rest.is_empty()));
+                return self
+                    .answer(refused, if code == NOT_FOUND { Finding::Missing } else { Finding::Refused });
+            }
+            batch = rest;
             let second = batch.split_off(batch.len() / 2);
             self.again.push(second);
             self.again.push(batch);

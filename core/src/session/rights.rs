@@ -9,6 +9,7 @@
 //! key a duplicate. A user with topic permissions may write some routing keys and not others. Therefore a user who may not
 //! write every routing key there has ids of its own: the key's digest includes the credentials ([`Standing::OwnIds`]).
 
+use super::returns::half;
 use crate::window::{Key, KeyMaker, Scope, Scoped};
 use crate::wire::properties::IdValue;
 use lru::LruCache;
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// Proofs kept for the whole process (48 bytes each).
 const KEPT: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+/// Refusals kept for the whole process. They have a map of their own, so that one user's refusals do not push out the proofs of others.
+const REFUSALS_KEPT: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 /// Proofs that a session keeps for itself, so that it seldom locks the common map.
 const KEPT_BY_SESSION: usize = 1_024;
 /// How long Hapax remembers that a user's limit of channels leaves none to ask on.
@@ -36,6 +39,11 @@ pub(super) struct Right(Key);
 impl Right {
     /// A right that no user has. It is given where no right was asked for.
     pub(super) const NONE: Right = Right(Key(0));
+
+    /// Returns half of the digest.
+    pub(super) fn half(self) -> u64 {
+        half(self.0)
+    }
 }
 
 /// Returns true if this exchange may be a topic exchange, as far as its name tells.
@@ -47,18 +55,26 @@ pub fn may_have_topics(exchange: &[u8]) -> bool {
 #[derive(Debug)]
 pub struct Rights {
     proven: Mutex<LruCache<Right, Instant>>,
+    refused: Mutex<LruCache<Right, Instant>>,
 }
 
 impl Default for Rights {
     fn default() -> Rights {
-        Rights { proven: Mutex::new(LruCache::new(KEPT)) }
+        let refused = Mutex::new(LruCache::new(REFUSALS_KEPT));
+        Rights { proven: Mutex::new(LruCache::new(KEPT)), refused }
     }
 }
 
 impl Rights {
     /// Returns until when the right is believed.
     fn until(&self, fact: Right) -> Option<Instant> {
-        self.proven.lock().get(&fact).copied()
+        let proven = self.proven.lock().get(&fact).copied();
+        proven.or_else(|| self.refused.lock().get(&fact).copied())
+    }
+
+    /// Keeps a refusal until this time.
+    fn refuse(&self, fact: Right, until: Instant) {
+        self.refused.lock().put(fact, until);
     }
 
     /// Keeps a proof until this time.
@@ -83,8 +99,8 @@ pub(super) enum Standing {
 pub(super) struct Question {
     /// what the user has if the publish is allowed
     pub(super) right: Right,
-    /// what is learned if the publish is refused; `None` if that tells nothing
-    pub(super) otherwise: Option<Right>,
+    /// what is learned if the publish is refused
+    pub(super) otherwise: Right,
     pub(super) exchange: Box<[u8]>,
     pub(super) routing_key: Box<[u8]>,
     /// the exchange does not exist: 404 shows that the publish is allowed
@@ -98,6 +114,8 @@ pub(super) struct Needs {
     pub(super) right: Right,
     /// the exchange may be one where topic permissions apply
     has_topics: bool,
+    /// what is known of a user that does not have it
+    refused: Right,
     wide: Option<Box<Wide>>,
 }
 
@@ -178,9 +196,11 @@ impl OwnRights {
         routing_key: &[u8],
     ) -> Needs {
         let has_topics = may_have_topics(exchange);
-        let right = self.fact(keys, exchange, if has_topics { routing_key } else { b"" }, b"right");
+        let topic = if has_topics { routing_key } else { b"" };
+        let right = self.fact(keys, exchange, topic, b"right");
+        let refused = self.fact(keys, exchange, topic, b"no right");
         if scope == Scope::RoutingKey {
-            return Needs { right, has_topics, wide: None };
+            return Needs { right, refused, has_topics, wide: None };
         }
         let any_key = match has_topics {
             true => self.fact(keys, exchange, ANY_KEY, b"right"),
@@ -191,7 +211,7 @@ impl OwnRights {
             .then(|| every(ANY_EXCHANGE, self.fact(keys, ANY_EXCHANGE, ANY_KEY, b"right")));
         let own_ids = keys.scoped(scope, &self.identity, named, b"");
         let wide = Wide { keys: every(exchange, any_key), exchanges, own_ids };
-        Needs { right, has_topics, wide: Some(Box::new(wide)) }
+        Needs { right, refused, has_topics, wide: Some(Box::new(wide)) }
     }
 
     /// Returns true if the broker lets this user open one channel more, as far as is known.
@@ -249,14 +269,14 @@ impl OwnRights {
     ) -> Vec<Question> {
         let question = |fact: Fact, exchange: &[u8], missing| Question {
             right: fact.yes,
-            otherwise: Some(fact.no),
+            otherwise: fact.no,
             exchange: exchange.into(),
             routing_key: ANY_KEY.into(),
             missing,
         };
         let publish = Question {
             right: needs.right,
-            otherwise: None,
+            otherwise: needs.refused,
             exchange: exchange.into(),
             routing_key: routing_key.into(),
             missing: false,
@@ -266,8 +286,7 @@ impl OwnRights {
             wide.map(|wide| question(wide.keys, exchange, false)).filter(|all| all.right != needs.right);
         let exchanges = wide.and_then(|wide| wide.exchanges).map(|fact| question(fact, ANY_EXCHANGE, true));
         let mut known = |question: &Question| {
-            self.knows(common, question.right, now)
-                || question.otherwise.is_some_and(|no| self.knows(common, no, now))
+            self.knows(common, question.right, now) || self.knows(common, question.otherwise, now)
         };
         let mut questions: Vec<_> = [Some(publish), keys, exchanges].into_iter().flatten().collect();
         questions.retain(|question| !known(question));
@@ -315,10 +334,17 @@ impl OwnRights {
         common.learn(fact, until);
     }
 
-    /// Keeps that the user does not have a right. Only this session remembers it, so that one user's refusals do not push out
-    /// the proofs of others.
-    pub(super) fn learn_refusal(&mut self, fact: Right, now: Instant) {
-        self.keep(fact, now + self.held);
+    /// Keeps that the user does not have a right, for this session and for all others of the same user. Otherwise each of its
+    /// connections would have the broker refuse the same question, with two lines in the broker's log.
+    pub(super) fn learn_refusal(&mut self, common: &Rights, fact: Right, now: Instant) {
+        let until = now + self.held;
+        self.keep(fact, until);
+        common.refuse(fact, until);
+    }
+
+    /// Returns true if the broker has refused a publish like this lately.
+    pub(super) fn is_refused(&mut self, common: &Rights, needs: &Needs, now: Instant) -> bool {
+        !self.knows(common, needs.right, now) && self.knows(common, needs.refused, now)
     }
 
     fn keep(&mut self, fact: Right, until: Instant) {

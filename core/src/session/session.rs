@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::cx::Link;
 use super::fault::{Closes, Fault};
 use super::flow::{Queued, Reading, Room, Wants};
-use super::inbound::{Inbound, ReadFrame};
+use super::inbound::{Chunk, Inbound, ReadFrame};
 use super::outbox::View;
 use super::timers::earliest;
 use super::upstream::UpstreamState;
@@ -172,13 +172,13 @@ impl Session {
             if !inbound.refill(buf, limit, one) {
                 break;
             }
-            let frames = inbound.read();
+            let read = inbound.whole_read();
             while self.connection.sides().upstream.is_heard() && !inbound.is_empty() {
-                if self.recv_deliveries(&mut inbound, &frames, now) {
+                if self.recv_deliveries(&mut inbound, &read, now) {
                     continue;
                 }
                 match inbound.next() {
-                    Ok(Some(next)) => self.recv_upstream(next, next.view(&frames), now),
+                    Ok(Some(next)) => self.recv_upstream(next, next.view(&read), now),
                     Ok(None) => {}
                     Err(_) => self.connection.upstream_lost(now),
                 }
@@ -320,19 +320,24 @@ impl Session {
         if self.connection.link().inbound.is_empty() {
             return;
         }
-        let mut frames = self.connection.link().inbound.read();
+        let mut chunk = Chunk::default();
         loop {
             if self.connection.renumber_next() {
-                frames = self.connection.link().inbound.read();
+                chunk = Chunk::default();
             }
             if !self.wants_client() || self.connection.link().inbound.is_empty() {
                 break;
             }
-            if self.recv_publishes(&frames, now) {
+            if self.recv_publishes(now) {
                 continue;
             }
             match self.connection.link_mut().inbound.next() {
-                Ok(Some(next)) => self.recv_client(next, next.view(&frames), now),
+                Ok(Some(next)) => {
+                    if !chunk.holds(next) {
+                        chunk = self.connection.link_mut().inbound.chunk_of(next);
+                    }
+                    self.recv_client(next, next.view(&chunk), now);
+                }
                 Ok(None) => {}
                 Err(error) => self.connection.fail(&Fault::Wire(error), now),
             }
@@ -341,13 +346,13 @@ impl Session {
     }
 
     /// Handles publishes that stand whole in the read and come next. Returns true if there were any.
-    fn recv_publishes(&mut self, frames: &Bytes, now: Instant) -> bool {
+    fn recv_publishes(&mut self, now: Instant) -> bool {
         let next = self.connection.link().inbound.peek().filter(|next| next.kind == FrameKind::Method);
         let Some(next) = next.filter(|_| self.connection.sides().are_live()) else { return false };
         let before = self.connection.link().publishes;
         let most = self.connection.shared().settings.max_unresolved;
         let room = most.saturating_sub(self.connection.channels().total().unresolved);
-        self.connection.on_channel(next.channel, now, |channel, cx| channel.recv_publishes(frames, room, cx));
+        self.connection.on_channel(next.channel, now, |channel, cx| channel.recv_publishes(room, cx));
         self.connection.link().publishes != before
     }
 
@@ -394,12 +399,12 @@ impl Session {
     // ---- the upstream's frames -------------------------------------------------------------------------------------
 
     /// Handles deliveries that stand whole in the read and come next. Returns true if there were any.
-    fn recv_deliveries(&mut self, inbound: &mut Inbound, frames: &Bytes, now: Instant) -> bool {
+    fn recv_deliveries(&mut self, inbound: &mut Inbound, read: &Chunk, now: Instant) -> bool {
         let Some(channel) = inbound.peek().map(|next| next.channel) else { return false };
         let Some(first) = inbound.whole(0, channel, MethodId::BASIC_DELIVER) else { return false };
         let mut passed = false;
         self.connection.on_channel(channel, now, |channel, cx| {
-            passed = channel.recv_deliveries(first, inbound, frames, cx);
+            passed = channel.recv_deliveries(first, inbound, read, cx);
             Ok(())
         });
         passed

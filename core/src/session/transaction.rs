@@ -1,8 +1,8 @@
 //! The publishes of a tx channel, by transaction: the open one, and those whose end the upstream has not answered yet.
 
 use super::blame::Blame;
-use super::entry::Entry;
-use super::returns::{ReturnKey, Returned, Returns};
+use super::entry::{Entry, Hears};
+use super::returns::{Outstanding, Returned, Returns, Shown, Told};
 use super::rights::Right;
 use super::runs::{Runs, is_same_exchange};
 use crate::window::{Claim, Committed, ForgetCause, Reservation, Reservations, Unremembered, is_same};
@@ -53,9 +53,7 @@ impl Transactions {
         let Batch { entries, returns, exchanges } = &mut self.open;
         let place = entries.len() as u64;
         exchanges.note(0, place, |last| is_same_exchange(last, exchange), || exchange.into());
-        if let Some(mandatory) = &entry.mandatory {
-            returns.insert(mandatory.key, place);
-        }
+        returns.insert(entry.shows(), place);
         entries.push(entry);
     }
 
@@ -105,19 +103,27 @@ impl Transactions {
 
     /// Handles a return, which belongs to the transaction that is being committed, as
     /// [`super::confirms::Confirms::returned`].
-    pub(super) fn returned(&mut self, key: ReturnKey) -> (Option<Box<[u8]>>, bool) {
+    pub(super) fn returned(&mut self, shown: &Shown) -> (Hears, bool) {
         let Some(Ended::Commit(Batch { entries, returns, .. })) = self.ended.front_mut() else {
-            return (None, false);
+            return (Hears::Unknown, false);
         };
-        let Returned { exact, marked, told_as } = returns.recv(key);
+        let known = |(entry, place): (&Entry, u64)| Some((entry.return_key()?, place));
+        let all = || Outstanding { publishes: entries.iter().zip(0..).filter_map(known), of: entries.len() };
+        let Returned { exact, marked, told } = returns.recv(shown, all);
         let at = |place: u64| usize::try_from(place).ok();
         for place in marked {
             if let Some(entry) = at(place).and_then(|at| entries.get_mut(at)) {
                 entry.came_back();
             }
         }
-        let named = told_as.and_then(at).and_then(|at| entries.get_mut(at)?.take_named());
-        (named, exact)
+        let hears = match told {
+            Told::Client(Some(place)) => {
+                Hears::Client(at(place).and_then(|at| entries.get_mut(at)?.take_named()))
+            }
+            Told::Client(None) => Hears::Unknown,
+            Told::Nobody => Hears::Nobody,
+        };
+        (hears, exact)
     }
 
     /// Handles `tx.commit-ok` or `tx.rollback-ok`: the oldest transaction that is ending is over. `proven` is called with the

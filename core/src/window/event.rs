@@ -62,8 +62,10 @@ impl EvictionCause {
 pub enum ForgetCause {
     /// the upstream nacked it
     Nack,
-    /// the upstream returned it as unroutable
+    /// the upstream returned it as unroutable, and its client had asked for that
     Returned,
+    /// the upstream returned it as unroutable, and only Hapax had asked for that
+    Unroutable,
     /// `tx.rollback`
     Rollback,
     /// the broker closed its channel because of it, or may have, or before it was sent
@@ -76,9 +78,10 @@ pub enum ForgetCause {
 
 impl ForgetCause {
     /// Every cause.
-    pub const ALL: [ForgetCause; 6] = [
+    pub const ALL: [ForgetCause; 7] = [
         ForgetCause::Nack,
         ForgetCause::Returned,
+        ForgetCause::Unroutable,
         ForgetCause::Rollback,
         ForgetCause::ChannelClosed,
         ForgetCause::InDoubt,
@@ -90,6 +93,7 @@ impl ForgetCause {
         match self {
             ForgetCause::Nack => "nack",
             ForgetCause::Returned => "returned",
+            ForgetCause::Unroutable => "unroutable",
             ForgetCause::Rollback => "rollback",
             ForgetCause::ChannelClosed => "channel_closed",
             ForgetCause::InDoubt => "in_doubt",

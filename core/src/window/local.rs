@@ -397,6 +397,7 @@ mod tests {
             in_doubt: InDoubt::Forget,
             missing_id: MissingId::Forward,
             confirms: ConfirmRule::Shadow,
+            verify_routing: true,
             forward_to: None,
             republish: RepublishRule::default(),
         };

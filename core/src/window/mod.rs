@@ -195,6 +195,8 @@ pub struct Rules {
     pub missing_id: MissingId,
     /// see [`ConfirmRule`]
     pub confirms: ConfirmRule,
+    /// Hapax sets the mandatory bit on what it forwards, to learn whether a queue has taken it
+    pub verify_routing: bool,
     /// publish what is fresh to this exchange instead
     pub forward_to: Option<Arc<str>>,
     /// see [`RepublishRule`]
@@ -211,6 +213,7 @@ impl Rules {
             in_doubt: InDoubt::default(),
             missing_id: MissingId::default(),
             confirms: ConfirmRule::default(),
+            verify_routing: true,
             forward_to: None,
             republish: RepublishRule::default(),
         }

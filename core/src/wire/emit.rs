@@ -75,18 +75,54 @@ pub fn parse_method(payload: &[u8]) -> Option<AMQPClass> {
     }
 }
 
-/// Returns a `basic.publish` to another exchange (`forward_to`). The routing key and the bits stay as in `payload`.
-pub fn publish_to(channel: ChannelId, payload: &[u8], exchange: &[u8]) -> Result<Bytes, WireError> {
+/// Returns a `basic.publish` to another exchange (`forward_to`), with the mandatory bit or without it. The rest stays as in
+/// `payload`.
+pub fn publish_to(
+    channel: ChannelId,
+    payload: &[u8],
+    exchange: &[u8],
+    mandatory: bool,
+) -> Result<Bytes, WireError> {
     let Publish { exchange: old, .. } = Publish::parse(payload)?;
     // The exchange begins after class, method and reserved-1.
-    with_exchange(channel, payload, 6, old, exchange)
+    let mut frame = with_exchange(channel, payload, 6, old, exchange)?;
+    set_mandatory(&mut frame, mandatory);
+    Ok(frame.freeze())
+}
+
+/// Returns the payload of a `basic.publish` without bits. Names of more than 255 octets are cut.
+pub fn publish_payload(exchange: &[u8], routing_key: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(9 + exchange.len() + routing_key.len());
+    let MethodId(class, method) = MethodId::BASIC_PUBLISH;
+    payload.extend([class, method, 0].iter().flat_map(|short| short.to_be_bytes()));
+    for name in [exchange, routing_key] {
+        let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
+        payload.push(len);
+        payload.extend(name.iter().take(usize::from(len)));
+    }
+    payload.push(0);
+    payload
+}
+
+/// Appends the frame of a `basic.publish`, with the mandatory bit or without it.
+pub fn publish_as(out: &mut BytesMut, frame: &[u8], mandatory: bool) {
+    out.extend_from_slice(frame);
+    set_mandatory(out, mandatory);
+}
+
+/// Sets the mandatory bit of the `basic.publish` whose frame ends here, or takes it away.
+pub fn set_mandatory(frame: &mut [u8], mandatory: bool) {
+    // The bits stand before the octet that ends the frame.
+    if let Some(bits) = frame.len().checked_sub(2).and_then(|at| frame.get_mut(at)) {
+        *bits = *bits & !Publish::MANDATORY | u8::from(mandatory);
+    }
 }
 
 /// Returns a `basic.return` from another exchange (the way back of `forward_to`).
 pub fn return_from(channel: ChannelId, payload: &[u8], exchange: &[u8]) -> Result<Bytes, WireError> {
     let Return { reply_text, exchange: old, .. } = Return::parse(payload)?;
     // The exchange begins after class, method, reply-code, the length of the reply-text, and the reply-text.
-    with_exchange(channel, payload, 7 + reply_text.len(), old, exchange)
+    with_exchange(channel, payload, 7 + reply_text.len(), old, exchange).map(BytesMut::freeze)
 }
 
 fn settle(out: &mut BytesMut, channel: ChannelId, id: MethodId, tag: u64, bits: u8) {
@@ -109,7 +145,7 @@ fn with_exchange(
     at: usize,
     old: &[u8],
     new: &[u8],
-) -> Result<Bytes, WireError> {
+) -> Result<BytesMut, WireError> {
     let new_len = u8::try_from(new.len()).map_err(|_| WireError::Malformed("exchange over 255 octets"))?;
     let cut = WireError::Malformed("method cut short");
     let before = payload.get(..at).ok_or(cut)?;
@@ -126,7 +162,7 @@ fn with_exchange(
     out.put_slice(new);
     out.put_slice(after);
     out.put_u8(FRAME_END);
-    Ok(out.freeze())
+    Ok(out)
 }
 
 /// Returns true if tables and arrays may be nested more deeply than `max`. It does not parse the method: it counts
@@ -244,7 +280,7 @@ mod tests {
             (&b"other"[..], &b"\x01\x01\x02\0\0\0\x11\x00\x3c\x00\x28\x12\x34\x05other\x03key\xf3\xce"[..]),
             (b"", b"\x01\x01\x02\0\0\0\x0c\x00\x3c\x00\x28\x12\x34\x00\x03key\xf3\xce"),
         ] {
-            assert_eq!(publish_to(CHANNEL, publish, exchange).as_deref(), Ok(expected));
+            assert_eq!(publish_to(CHANNEL, publish, exchange, true).as_deref(), Ok(expected));
         }
         let returned = b"\x00\x3c\x00\x32\x01\x38\x08NO_ROUTE\x02ex\x03key";
         let expected = b"\x01\x01\x02\0\0\0\x19\x00\x3c\x00\x32\x01\x38\x08NO_ROUTE\x05other\x03key\xce";
@@ -254,8 +290,8 @@ mod tests {
     #[test]
     fn an_exchange_has_255_octets_at_most() {
         let publish = b"\x00\x3c\x00\x28\0\0\0\0\0";
-        assert!(publish_to(CHANNEL, publish, &[b'x'; 255]).is_ok());
-        assert!(matches!(publish_to(CHANNEL, publish, &[b'x'; 256]), Err(WireError::Malformed(_))));
-        assert!(matches!(publish_to(CHANNEL, b"\x00\x3c", b""), Err(WireError::Malformed(_))));
+        assert!(publish_to(CHANNEL, publish, &[b'x'; 255], true).is_ok());
+        assert!(matches!(publish_to(CHANNEL, publish, &[b'x'; 256], true), Err(WireError::Malformed(_))));
+        assert!(matches!(publish_to(CHANNEL, b"\x00\x3c", b"", true), Err(WireError::Malformed(_))));
     }
 }

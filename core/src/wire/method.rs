@@ -37,6 +37,12 @@ impl MethodId {
     pub const QUEUE_DELETE: MethodId = MethodId(50, 40);
     /// queue.delete-ok
     pub const QUEUE_DELETE_OK: MethodId = MethodId(50, 41);
+    /// exchange.declare
+    pub const EXCHANGE_DECLARE: MethodId = MethodId(40, 10);
+    /// exchange.declare-ok
+    pub const EXCHANGE_DECLARE_OK: MethodId = MethodId(40, 11);
+    /// exchange.delete
+    pub const EXCHANGE_DELETE: MethodId = MethodId(40, 20);
     /// basic.qos
     pub const BASIC_QOS: MethodId = MethodId(60, 10);
     /// basic.consume
@@ -126,6 +132,15 @@ pub struct Publish<'a> {
 }
 
 impl<'a> Publish<'a> {
+    /// The mandatory bit.
+    pub const MANDATORY: u8 = 1;
+
+    /// Returns true if the mandatory bit is set in a frame that is known to be valid.
+    #[inline]
+    pub fn is_mandatory(frame: &[u8]) -> bool {
+        matches!(frame, [.., bits, _] if bits & Publish::MANDATORY != 0)
+    }
+
     /// Reads a method payload whose id is [`MethodId::BASIC_PUBLISH`].
     #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<Publish<'a>, WireError> {

@@ -25,7 +25,7 @@ pub struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    /// Reads the payload of a content header. Of a malformed one, takes what comes before the fault.
+    /// Reads the payload of a content header. A malformed one ends at its fault.
     pub fn of(payload: &'a [u8]) -> Names<'a> {
         let mut names = Names { names: [&[]; MOST], len: 0 };
         // A fault only ends the list.

@@ -186,7 +186,7 @@ fn one_burst_is_no_reason_for_a_thousand_times_as_much() {
     assert_eq!((facts.recommended_capacity, facts.recommended_from), (Some(30_000), 1.0));
 }
 
-/// What the machine has no memory for is not recommended, and it is said why.
+/// No capacity is recommended that the machine has no memory for, and the facts say why.
 #[test]
 fn no_more_is_recommended_than_the_machine_and_the_relay_can_hold() {
     for (memory, bound) in [(usize::MAX, None), (2 << 30, None), (2 << 20, Some(Bound::Memory))] {

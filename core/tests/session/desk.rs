@@ -72,6 +72,7 @@ impl Desk {
             in_doubt: InDoubt::Forget,
             missing_id: MissingId::Forward,
             confirms: ConfirmRule::Shadow,
+            verify_routing: false,
             forward_to: None,
             republish: RepublishRule::default(),
         };

@@ -34,6 +34,7 @@ mod p16_republish;
 mod patience;
 mod quick_close;
 mod returns;
+mod routing;
 mod states;
 mod stuck;
 mod waiters;

@@ -4,9 +4,9 @@ use super::desk::{Desk, SECOND, confirm, cut, m, publish, two, unheard};
 use crate::support::frames::protocol_header;
 use crate::support::frames::{Frames, message};
 use crate::support::methods::{
-    ack, ack_multiple, channel_close, channel_close_ok, channel_open, channel_open_ok, connection_close,
-    connection_open, connection_open_ok, queue_declare, start, start_ok, tune, tune_ok, tx_commit,
-    tx_rollback_ok, tx_select, tx_select_ok,
+    ack, ack_multiple, channel_close, channel_close_ok, channel_open, channel_open_ok, confirm_select_nowait,
+    connection_close, connection_open, connection_open_ok, publish_refused, queue_declare, start, start_ok,
+    tune, tune_ok, tx_commit, tx_rollback_ok, tx_select, tx_select_ok,
 };
 use crate::support::pair::Pair;
 use crate::support::probe::{ANY, OWN, asks, asks_on, ends, may, may_not, prove, questions, refused};
@@ -243,9 +243,8 @@ fn p09_rights_to_some_keys_are_no_right_to_the_others() {
     let mut again = desk.user("b only");
     confirm(&mut again, 1);
     again.client(message("x", "b.1").id("1").publish(1));
-    assert_eq!(again.to_upstream(), asks(&[("x", ANY)]), "a refusal is remembered by its connection alone");
-    again.upstream(may_not());
-    assert_eq!((again.to_client(), again.to_upstream()), (ack(1, 1), channel_close_ok(OWN)));
+    assert_eq!(again.to_upstream(), Frames::none(), "a refusal is remembered for the user");
+    assert_eq!(again.to_client(), ack(1, 1));
 }
 
 #[test]
@@ -460,4 +459,97 @@ fn p09_rights_a_users_limit_of_channels_costs_one_connection() {
     confirm(&mut other, 1);
     other.client(m("a").publish(1));
     assert_eq!(other.to_upstream(), asks(&[("x", "k")]));
+}
+
+/// What the broker has refused is not asked again for a while, on no connection of the user: each question that is refused is two
+/// lines in the broker's log.
+#[test]
+fn p09_rights_a_refusal_is_remembered_for_all_connections_of_the_user() {
+    let desk = stored();
+    let mut pair = desk.confirming();
+    pair.client(m("a").publish(1));
+    assert_eq!(pair.to_upstream(), asks(&[("x", "k")]));
+    pair.upstream(may_not());
+    assert_eq!(pair.to_upstream(), channel_close_ok(OWN) + m("a").publish(1));
+    let mut again = desk.confirming();
+    again.client(m("a").publish(1));
+    assert_eq!(again.to_upstream(), m("a").publish(1), "the broker has the last word");
+    // It may by now: the ack is the proof.
+    again.upstream(ack(1, 1));
+    assert_eq!(again.to_client(), ack(1, 1));
+    again.client(m("a").publish(1));
+    assert_eq!((again.to_client(), again.to_upstream()), (ack(1, 2), Frames::none()));
+    let mut other = desk.user("other");
+    confirm(&mut other, 1);
+    other.client(m("a").publish(1));
+    assert_eq!(other.to_upstream(), asks(&[("x", "k")]), "another user's refusal says nothing");
+    let mut late = desk.user("late");
+    confirm(&mut late, 1);
+    for _ in 0..2 {
+        late.client(m("a").publish(1));
+        assert_eq!(late.to_upstream(), asks(&[("x", "k")]));
+        late.upstream(may_not());
+        late.to_upstream();
+        late.advance(60 * SECOND);
+    }
+}
+
+/// No, as RabbitMQ says it.
+fn named(text: &str) -> Frames {
+    channel_open_ok(OWN) + tx_select_ok(OWN) + publish_refused(OWN, 403, text)
+}
+
+/// In a wide scope, each connection would ask for every routing key, and be refused.
+#[test]
+fn p09_rights_to_every_key_are_refused_once_for_each_user() {
+    let desk = Desk::unproven(|plan| plan.rules.scope = Scope::Exchange);
+    for connection in 0..20 {
+        let mut pair = desk.confirming();
+        let key = format!("key.{connection}");
+        pair.client(message("x", &key).id("a").publish(1));
+        if connection > 0 {
+            assert_eq!(pair.to_upstream(), asks(&[("x", &key)]));
+            continue;
+        }
+        assert_eq!(pair.to_upstream(), asks(&[("x", &key), ("x", ANY)]));
+        let text = format!(
+            "ACCESS_REFUSED - access to topic '{ANY}' in exchange 'x' in vhost '/' refused for user 'guest'"
+        );
+        pair.upstream(named(&text));
+        assert_eq!(pair.to_upstream(), channel_close_ok(OWN) + asks(&[("x", &key)]), "the text says which");
+    }
+}
+
+/// RabbitMQ's text names what it refuses. The others are asked for together.
+#[test]
+fn p09_rights_each_refused_key_costs_one_question() {
+    let desk = Desk::unproven(|_| ());
+    let mut pair = desk.confirming();
+    let keys = ["a.1", "b.1", "a.2", "b.2"];
+    for (channel, key) in (1..).zip(keys) {
+        if channel > 1 {
+            pair.open(channel);
+        }
+        pair.client(message("x", key).id("a").publish(channel));
+        if channel == 1 {
+            assert_eq!(pair.to_upstream(), asks(&[("x", "a.1")]));
+        }
+    }
+    let no = |key: &str| {
+        named(&format!(
+            "ACCESS_REFUSED - access to topic '{key}' in exchange 'x' in vhost '/' refused for user 'guest'"
+        ))
+    };
+    pair.upstream(no("a.1"));
+    let first = message("x", "a.1").id("a").publish(1);
+    assert_eq!(
+        pair.to_upstream(),
+        channel_close_ok(OWN) + first + asks(&[("x", "b.1"), ("x", "a.2"), ("x", "b.2")])
+    );
+    pair.upstream(no("a.2"));
+    let third = message("x", "a.2").id("a").publish(3);
+    assert_eq!(
+        pair.to_upstream(),
+        channel_close_ok(OWN) + confirm_select_nowait(3) + third + asks(&[("x", "b.1"), ("x", "b.2")])
+    );
 }

@@ -325,10 +325,11 @@ fn p16_host_counts_deliveries_of_the_users_other_connections() {
 fn p16_host_means_the_same_peer_address() {
     let desk = Desk::with(|plan| plan.rules.republish = RepublishRule::Host);
     desk.store("a");
-    let mut consumer = desk.confirming();
+    let mut consumer = desk.user("worker");
+    confirm(&mut consumer, 1);
     deliver(&mut consumer, &m("a"));
     let mut far = Pair::from_peer(&desk.shared, "10.0.0.1".parse().unwrap()).proving();
-    far.handshake("guest", "/");
+    far.handshake("worker", "/");
     far.open(1);
     confirm(&mut far, 1);
     far.client(m("a").publish(1));

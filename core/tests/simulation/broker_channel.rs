@@ -1,6 +1,6 @@
 //! A channel of the model broker: publishes stored or refused by dice, confirms in any legal order, transactions.
 
-use super::content::{Assembler, Whole, body, body_of, is_number};
+use super::content::{Assembler, Whole, body, body_of, compose, is_number};
 use super::ctx::Ctx;
 use super::streams::{Mark, Out, push};
 use super::truth::{LinkId, ROUTING_KEYS, Uid};
@@ -210,7 +210,7 @@ impl BrokerChannel {
         let fate = match () {
             () if alike == Some(Fate::NoRoute) => Fate::NoRoute,
             () if alike.is_none()
-                && ctx.truth.of(uid).mandatory
+                && (mandatory || ctx.truth.verifies(ctx.truth.of(uid)))
                 && ctx.rng.chance(ctx.plan.weather.no_route) =>
             {
                 Fate::NoRoute
@@ -221,15 +221,11 @@ impl BrokerChannel {
         let tag = self.tag + 1;
         ctx.log.say(|| format!("  broker: u{uid} is {fate:?}, {:?}, tag {tag}", self.mode));
         match self.mode {
-            Mode::Plain if fate == Fate::NoRoute => {
-                ctx.truth.returned(uid);
-                self.give_back(&whole, ctx);
-            }
+            Mode::Plain if fate == Fate::NoRoute => self.find_no_queue(uid, &whole, ctx),
             Mode::Plain => ctx.truth.stored(uid, ctx.now),
             Mode::Confirm => {
                 if fate == Fate::NoRoute {
-                    ctx.truth.returned(uid);
-                    self.give_back(&whole, ctx);
+                    self.find_no_queue(uid, &whole, ctx);
                 }
                 if fate == Fate::Refuse {
                     ctx.truth.refused(uid);
@@ -279,11 +275,27 @@ impl BrokerChannel {
             basic::AMQPMethod::Publish(m) => (m.exchange.as_str(), m.routing_key.as_str(), m.mandatory),
             _ => ("", "", false),
         };
-        let meant = (ctx.truth.target(&p), ROUTING_KEYS[p.what.routing_key], p.mandatory);
+        // The relay may set the bit, to find out whether a queue takes the message.
+        let mandatory = p.mandatory || to.2 && ctx.truth.verifies(&p);
+        let meant = (ctx.truth.target(&p), ROUTING_KEYS[p.what.routing_key], mandatory);
         if to != meant || whole.body != body_of(uid, &p) || p.forwarded.is_none() {
             ctx.truth.broken('i', format!("publish {uid} arrives changed: {to:?}, {whole:?}, {p:?}"));
         }
         Some(uid)
+    }
+
+    /// No queue takes a message. It comes back if its mandatory bit is set; otherwise nobody hears of it.
+    fn find_no_queue(&mut self, uid: Uid, whole: &Whole, ctx: &mut Ctx) {
+        match &whole.method {
+            basic::AMQPMethod::Publish(publish) if publish.mandatory => {
+                ctx.truth.returned(uid);
+                if !ctx.truth.of(uid).mandatory {
+                    ctx.truth.count("returned to the relay alone");
+                }
+                self.give_back(whole, ctx);
+            }
+            _ => ctx.truth.dropped(uid),
+        }
     }
 
     fn give_back(&mut self, whole: &Whole, ctx: &mut Ctx) {
@@ -311,10 +323,7 @@ impl BrokerChannel {
         let mut marks = Vec::new();
         for (uid, whole, fate) in transaction {
             match fate {
-                Fate::NoRoute => {
-                    ctx.truth.returned(uid);
-                    self.give_back(&whole, ctx);
-                }
+                Fate::NoRoute => self.find_no_queue(uid, &whole, ctx),
                 Fate::Store | Fate::Refuse => ctx.truth.stored(uid, ctx.now),
             }
             ctx.truth.settled(uid, true);
@@ -384,6 +393,15 @@ impl BrokerChannel {
         let Some(consumer) = self.consumer.clone() else { return };
         self.deliveries += 1;
         let tag = self.deliveries;
+        let any = ctx.rng.below(usize::MAX >> 1);
+        if let Some(uid) =
+            ctx.truth.deliverable(any, self.user).filter(|_| !self.hostile && ctx.rng.chance(500))
+        {
+            let p = ctx.truth.of(uid).clone();
+            let stored = compose(uid, &p).frame_size(9 + ctx.rng.below(40));
+            self.reply(stored.deliver_from(ctx.truth.target(&p), self.id, &consumer, tag));
+            return ctx.truth.delivered(uid, self.link, ctx.now);
+        }
         let len = ctx.rng.below(60);
         let message = message("deliveries", "").body(body(u32::try_from(tag).expect("small"), len));
         let message = message.frame_size(9 + ctx.rng.below(40));

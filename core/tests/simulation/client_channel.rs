@@ -95,7 +95,7 @@ impl Channel {
     pub fn handle(&mut self, frame: &Frame, retry: &mut VecDeque<What>, ctx: &mut Ctx) {
         use basic::AMQPMethod as B;
         if let Some(whole) = self.content.frame(frame) {
-            self.content(&whole, ctx);
+            self.content(&whole, retry, ctx);
         }
         match frame.method() {
             None => {}
@@ -174,7 +174,8 @@ impl Channel {
             if ack {
                 ctx.truth.acked(uid);
                 // A returned publish is not stored. Its client may try again, and nobody may count it as stored.
-                if ctx.truth.of(uid).returned && (ctx.truth.of(uid).alike || ctx.rng.chance(300)) {
+                let p = ctx.truth.of(uid);
+                if (p.returned || p.dropped) && (p.alike || ctx.rng.chance(300)) {
                     again(uid, retry, ctx);
                 }
             } else {
@@ -184,7 +185,7 @@ impl Channel {
         }
     }
 
-    fn content(&mut self, whole: &Whole, ctx: &mut Ctx) {
+    fn content(&mut self, whole: &Whole, retry: &mut VecDeque<What>, ctx: &mut Ctx) {
         match (&whole.method, whole.uid(&ctx.truth)) {
             (basic::AMQPMethod::Return(back), Some(uid)) => {
                 ctx.truth.return_seen(uid, self.link, self.id);
@@ -199,6 +200,13 @@ impl Channel {
                 let tag = u32::try_from(deliver.delivery_tag).expect("small");
                 if whole.body != body(tag, whole.body.len()) {
                     self.wrong(&format!("a delivery with another body: {whole:?}"), ctx);
+                }
+            }
+            (basic::AMQPMethod::Deliver(_), Some(uid)) => {
+                ctx.truth.received(uid, self.link);
+                // It can not handle it now, and publishes it again.
+                if ctx.rng.chance(600) {
+                    retry.push_front(ctx.truth.of(uid).what);
                 }
             }
             _ => self.wrong(&format!("{whole:?}"), ctx),

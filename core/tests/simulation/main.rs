@@ -73,7 +73,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 46] = [
+const MUST_HAPPEN: [&str; 50] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -88,7 +88,9 @@ const MUST_HAPPEN: [&str; 46] = [
     "client's channel was closed",
     "closed before the outcome",
     "delivered",
+    "delivered with an id",
     "drained",
+    "dropped",
     "duplicate answered",
     "duplicate of one in doubt answered",
     "hostile: half a message",
@@ -105,7 +107,9 @@ const MUST_HAPPEN: [&str; 46] = [
     "hostile: was closed",
     "looks like others",
     "probe",
+    "republished",
     "relay asked for a sign",
+    "returned to the relay alone",
     "rollback",
     "store: late commit",
     "store: late verdict",

@@ -48,6 +48,8 @@ pub struct WindowPlan {
     pub by_body: bool,
     /// `forward_to` another exchange (the second window only)
     pub redirect: bool,
+    /// `verify_routing`
+    pub verify: bool,
 }
 
 /// The faults of a run, each with its frequency in thousandths of the occasions.
@@ -150,6 +152,8 @@ impl Plan {
         let hostile = if others.chance(400) { others.between(1, 3) as usize } else { 0 };
         settings.store_timeout = Duration::from_millis(others.pick(&[50, 1_000, 1_000]));
         windows.iter_mut().for_each(|window| window.draw_store(&mut others));
+        let mut verify = Rng::new(seed.rotate_left(32));
+        windows.iter_mut().for_each(|window| window.verify = verify.chance(700));
         let keyholder =
             windows.get(1).is_some_and(|w| !w.late && !w.log && w.capacity > 1000 && w.waiters > 1000);
         let calm = rng.chance(150);
@@ -260,6 +264,7 @@ impl WindowPlan {
             reject: !by_body && rng.chance(100),
             by_body,
             redirect: second && rng.chance(300),
+            verify: false,
         }
     }
 }

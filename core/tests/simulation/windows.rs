@@ -96,6 +96,13 @@ impl Windows for ByExchange {
         let gate = self.0.get(at).filter(|_| vhost == VHOST.as_bytes())?;
         Some(gate.clone())
     }
+
+    fn delivering(&self, vhost: &[u8], exchange: &[u8]) -> Vec<Arc<dyn Window>> {
+        let forwards_there =
+            |gate: &&Arc<Gate>| gate.rules().forward_to.as_deref().map(str::as_bytes) == Some(exchange);
+        let forwarding = self.0.iter().filter(forwards_there).filter(|_| vhost == VHOST.as_bytes());
+        self.find(vhost, exchange).into_iter().chain(forwarding.map(|gate| gate.clone() as _)).collect()
+    }
 }
 
 impl SimWindows {
@@ -232,6 +239,7 @@ impl One {
             in_doubt: if plan.keep { InDoubt::Keep } else { InDoubt::Forget },
             missing_id: if plan.reject { MissingId::Reject } else { MissingId::Forward },
             confirms: ConfirmRule::Shadow,
+            verify_routing: plan.verify,
             forward_to: plan.redirect.then(|| BACKING.into()),
             republish: RepublishRule::default(),
         };

@@ -315,6 +315,12 @@ impl Message {
         )
     }
 
+    /// The same where the exchange has sent it on from another one.
+    pub fn deliver_from(mut self, exchange: &str, channel: u16, consumer: &str, delivery_tag: u64) -> Frames {
+        self.exchange = exchange.into();
+        self.deliver(channel, consumer, delivery_tag)
+    }
+
     /// As the broker answers `basic.get` with it.
     pub fn get_ok(&self, channel: u16, delivery_tag: u64) -> Frames {
         self.after(

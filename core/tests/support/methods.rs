@@ -1,7 +1,7 @@
 //! The methods of the frame DSL, client's and broker's, each as [`Frames`].
 
 use super::frames::Frames;
-use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, queue, tx};
+use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, exchange, queue, tx};
 use amq_protocol::types::{AMQPValue, FieldTable, LongString};
 
 /// `connection.start`, with the capabilities that RabbitMQ has.
@@ -252,6 +252,24 @@ pub fn queue_declare(id: u16, queue: &str) -> Frames {
 pub fn queue_declare_ok(id: u16, queue: &str) -> Frames {
     let ok = queue::DeclareOk { queue: queue.into(), message_count: 0, consumer_count: 0 };
     Frames::method(id, AMQPClass::Queue(queue::AMQPMethod::DeclareOk(ok)))
+}
+
+/// `exchange.declare`.
+pub fn exchange_declare(id: u16, exchange: &str, of: &str, passive: bool) -> Frames {
+    let declare =
+        exchange::Declare { exchange: exchange.into(), kind: of.into(), passive, ..Default::default() };
+    Frames::method(id, AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare)))
+}
+
+/// `exchange.declare-ok`.
+pub fn exchange_declare_ok(id: u16) -> Frames {
+    Frames::method(id, AMQPClass::Exchange(exchange::AMQPMethod::DeclareOk(exchange::DeclareOk {})))
+}
+
+/// `exchange.delete`.
+pub fn exchange_delete(id: u16, exchange: &str) -> Frames {
+    let delete = exchange::Delete { exchange: exchange.into(), ..Default::default() };
+    Frames::method(id, AMQPClass::Exchange(exchange::AMQPMethod::Delete(delete)))
 }
 
 fn connection(method: connection::AMQPMethod) -> Frames {

@@ -9,7 +9,9 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{Hosts, LoopbackUsers, Output, Rights, Session, SessionListener, Settings, Shared};
+use hapax_core::session::{
+    Exchanges, Hosts, LoopbackUsers, Output, Rights, Session, SessionListener, Settings, Shared,
+};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
 use hapax_core::wire::BadHeader;
@@ -66,6 +68,9 @@ pub struct NoSessionListener;
 impl SessionListener for NoSessionListener {
     fn unmatched(&self) {}
     fn bad_header(&self, _: BadHeader) {}
+    fn unverified(&self) {}
+    fn channel_limited(&self, _: Option<&str>) {}
+    fn returns_everything(&self, _: &[u8], _: &[u8], _: u32) {}
     fn publish_latency(&self, _: Duration, _: u64) {}
 }
 
@@ -81,6 +86,7 @@ pub fn shared(
         keys,
         windows,
         rights: Rights::default(),
+        exchanges: Exchanges::default(),
         hosts: Hosts::default(),
         loopback_users: LoopbackUsers::new(["guest"]),
         listener,

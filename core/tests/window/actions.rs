@@ -5,8 +5,8 @@ use crate::{LIMITS, TTL, assert_adds_up, base, key_of, window};
 use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    EvictionCause, ForgetCause, Key, Limits, LocalWindow, Mailbox, Reservation, Seen, TakeOver, Ticket,
-    Verdict, Wait, Window, reserve_one,
+    EvictionCause, ForgetCause, Key, Limits, LocalWindow, Mailbox, Republish, Reservation, Seen, TakeOver,
+    Ticket, Verdict, Wait, Window, reserve_one,
 };
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -18,6 +18,11 @@ const SESSIONS: usize = 3;
 #[derive(Clone, Debug)]
 enum Action {
     Reserve {
+        key: u128,
+        session: usize,
+    },
+    /// A consumer publishes its delivery again.
+    Republish {
         key: u128,
         session: usize,
     },
@@ -78,6 +83,7 @@ fn action() -> impl Strategy<Value = Action> {
     let cause = prop::sample::select(ForgetCause::ALL.to_vec());
     prop_oneof![
         12 => (0..KEYS, 0..SESSIONS).prop_map(|(key, session)| Action::Reserve { key, session }),
+        3 => (0..KEYS, 0..SESSIONS).prop_map(|(key, session)| Action::Republish { key, session }),
         8 => (pick.clone(), ttl, prop::bool::weighted(0.1))
             .prop_map(|(pick, ttl, in_doubt)| Action::Commit { pick, ttl, in_doubt }),
         2 => (pick.clone(), cause).prop_map(|(pick, cause)| Action::Rollback { pick, cause }),
@@ -157,6 +163,13 @@ impl Run {
     fn act(&mut self, action: &Action) {
         match *action {
             Action::Reserve { key, session } => self.reserve(key, session),
+            Action::Republish { key, session } => {
+                let Republish { reservation, beside } =
+                    self.window.clone().republish(Key(key).into(), self.now);
+                let (id, expected) = self.model.republish(key);
+                assert_eq!(beside, expected);
+                self.reservations.push((session, id, reservation));
+            }
             Action::Commit { pick, ttl, in_doubt } => self.commit(pick, ttl, in_doubt),
             Action::Rollback { pick, cause } => {
                 if let Some((_, id, reservation)) = picked(&mut self.reservations, pick) {
@@ -373,6 +386,7 @@ impl Run {
             ("fresh", accounting.fresh()),
             ("duplicate", accounting.duplicate()),
             ("in flight", accounting.in_flight()),
+            ("republished", accounting.republished()),
             ("refused", accounting.refused()),
             ("promoted", accounting.promoted()),
             ("taken over", accounting.takeovers()),

@@ -49,7 +49,12 @@ fn window(engine: EngineKind, limits: Limits) -> (Arc<LocalWindow>, Arc<Accounti
 fn assert_adds_up(window: &LocalWindow, accounting: &Accounting) {
     let removed = window.len() as u64 + accounting.evicted_total();
     let unsettled = accounting.forgotten_total() + window.in_flight() as u64;
-    assert_eq!(accounting.fresh(), removed + unsettled, "fresh = entries + evicted + forgotten + in flight");
+    let forwarded = accounting.fresh() + accounting.republished();
+    assert_eq!(
+        forwarded,
+        removed + unsettled,
+        "fresh + republished = entries + evicted + forgotten + in flight"
+    );
     assert_eq!(accounting.committed() + accounting.committed_in_doubt(), removed, "committed");
 }
 

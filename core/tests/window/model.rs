@@ -131,6 +131,20 @@ impl Model {
         Said::Fresh(holder)
     }
 
+    /// A new message: the number of its reservation, and whether another one holds the key.
+    pub(crate) fn republish(&mut self, key: u128) -> (u64, bool) {
+        self.say("republished");
+        let id = self.draw();
+        if self.flight(key).is_some() {
+            return (id, true);
+        }
+        let before = self.entries.len();
+        self.entries.retain(|entry| entry.key != key);
+        (self.entries.len()..before).for_each(|_| self.evict(EvictionCause::Republished));
+        self.flights.push(Flight { key, holder: id, ..Flight::default() });
+        (id, false)
+    }
+
     /// Whoever stores it: it is seen, and all who wait learn it.
     pub(crate) fn commit(&mut self, key: u128, now: Instant, ttl: Duration, in_doubt: bool) {
         if let Some(index) = self.flights.iter().position(|flight| flight.key == key) {

@@ -177,7 +177,7 @@ proptest! {
             exchange: Clone::clone(exchange), routing_key: key.clone(), mandatory, immediate,
         }));
         let before = emit::method(channel, publish(&old));
-        let after = emit::publish_to(channel, &before[7..before.len() - 1], new.as_str().as_bytes());
+        let after = emit::publish_to(channel, &before[7..before.len() - 1], new.as_str().as_bytes(), mandatory);
         prop_assert_eq!(after, Ok(emit::method(channel, publish(&new))));
 
         let returned = |exchange: &_| Basic(AMQPMethod::Return(Return {

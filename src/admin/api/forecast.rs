@@ -47,7 +47,7 @@ impl Forecast {
         let longer = if facts.ttl_seconds > 0.0 { ttl / facts.ttl_seconds } else { 1.0 };
         let pressure = || Some(facts.pressure? * (old? / new?) * longer);
         let pressure = pressure();
-        // What the window takes beside its ids and the ids that were evicted early.
+        // The window takes this beside its ids and the ids that were evicted early.
         let beside = facts.bytes.saturating_sub(facts.store_bytes).saturating_sub(facts.ghost.bytes);
         Forecast {
             capacity,

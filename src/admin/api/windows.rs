@@ -62,6 +62,8 @@ pub(in crate::admin) struct WindowFacts {
     /// whose confirms tell that a publish was stored
     #[schema(value_type = String, example = "shadow")]
     confirms: ConfirmRule,
+    /// true if Hapax sets the mandatory bit, to learn whether a queue takes a message
+    verify_routing: bool,
     /// true if a duplicate renews its id's TTL
     refresh_on_duplicate: bool,
     /// publishes that may wait for the outcome of one id
@@ -92,6 +94,7 @@ impl WindowFacts {
             missing_id: rules.missing_id,
             republish: rules.republish,
             confirms: rules.confirms,
+            verify_routing: rules.verify_routing,
             refresh_on_duplicate: window.refreshes_on_duplicate(),
             waiters_per_id: window.waiters_per_id(),
             forward_to: rules.forward_to.as_deref().map(str::to_owned),

@@ -113,6 +113,8 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     for (header, count) in stats.bad_headers {
         ConstCounter::new(count).encode(family.encode_family(&[("header", header)])?)?;
     }
+    let unverified = "Publishes that were forwarded unjudged, because there was no channel to verify their users' rights on.";
+    count(encoder, "unverified", unverified, stats.unverified)?;
     let latency = &stats.latency;
     encoder
         .encode_descriptor(

@@ -23,6 +23,7 @@ async fn settings_and_facts_are_flat_in_the_order_of_the_configuration() {
         ("missing_id", json!("forward")),
         ("republish", json!("connection")),
         ("confirms", json!("shadow")),
+        ("verify_routing", json!(true)),
         ("refresh_on_duplicate", json!(false)),
         ("waiters_per_id", json!(64)),
         ("forward_to", Value::Null),

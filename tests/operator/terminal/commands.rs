@@ -82,7 +82,7 @@ fn what_is_not_known_is_not_shown_as_well() {
         windows[2] = super::facts::window("blind", &blind);
     });
     let list = squeezed(&ran(&["windows", "list"], &stub).out);
-    assert!(list[1].contains(">9035 ~19.0k"), "{list:?}");
+    assert!(list[1].contains(">9,035 ~19.0k"), "{list:?}");
     assert!(list[2].starts_with("young warming") && list[2].contains("25.0 %"), "{list:?}");
     assert!(list[3].starts_with("blind blind") && list[3].contains("97.0 %"), "{list:?}");
     let shown = |name: &str| ran(&["windows", "show", name], &stub).out;

@@ -2,6 +2,7 @@
 
 use super::stage::{Settled, Stage, Who, ids, settle_all};
 use crate::e2e::raw::{Publish, Told};
+use crate::e2e::wait;
 use std::time::{Duration, Instant};
 
 /// Errors of this user's channels in the broker's log.
@@ -104,4 +105,36 @@ fn n12_a_proof_stores_nothing() {
         }
         assert_eq!(stage.stored(), ["a"], "{exchange:?} {key:?}");
     }
+}
+
+/// A user who may write some keys of an exchange, in a scope that is wider: each of its connections would ask for every key, and be
+/// refused, with two lines in the broker's log.
+#[test]
+fn n12_twenty_connections_with_twenty_keys_write_one_refusal_into_the_log() {
+    let config = "[[window]]\nname = \"w\"\nscope = \"vhost\"\n";
+    let Some(mut stage) = Stage::of_relay("n12-connections", config) else { return };
+    let keys = ids("b.key", 20);
+    for key in &keys {
+        let mut client = stage.confirming(Who::Topic);
+        client.publish(1, &Publish { exchange: "topics", ..Publish::to(key, "a") });
+        assert!(matches!(client.next(1), Told::Ack { .. }));
+        client.close();
+    }
+    assert_eq!(stage.stored(), ["a"]);
+    let errors = errors(&stage, Who::Topic);
+    assert!(errors <= 1 + 1, "every key, and every exchange: {errors}");
+}
+
+/// A user who may not publish with any of these keys: the broker says so each time, and Hapax has asked once for each key.
+#[test]
+fn n12_a_refusal_is_not_asked_for_again() {
+    let Some(stage) = Stage::of_relay("n12-again", "") else { return };
+    for _ in 0..5 {
+        let mut client = stage.confirming(Who::Topic);
+        client.publish(1, &Publish { exchange: "topics", ..Publish::to("a.key", "a") });
+        assert!(matches!(client.next(1), Told::ChannelClosed { code: 403, .. }));
+        client.close();
+    }
+    // The broker writes its log behind its answers.
+    wait::until("six refusals", wait::PATIENCE, || (errors(&stage, Who::Topic) == 5 + 1).then_some(()));
 }

@@ -4,6 +4,7 @@ use super::script::{channel_open, frame};
 use super::stage::{Settled, Stage, Who, ids, publish_all, settle_all};
 use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::wait;
+use amq_protocol::protocol::{AMQPClass, channel, confirm};
 
 const QUICK: &str = "[timeouts]\nin_flight = \"1s\"\n";
 
@@ -209,4 +210,57 @@ fn n03_a_users_limit_of_channels_costs_one_connection() {
     for id in ["second", "third"] {
         refused(&stage, Who::None, &[Publish::to("q", id)]);
     }
+    // What went unjudged is counted, and the log says what to do: once for each user.
+    assert!(stage.site.metrics().sum("unverified_total", &[]) >= 1.0);
+    let log = stage.site.relay().log();
+    let advice = |who| {
+        let user = format!("\"user\":\"{}\"", stage.user(who));
+        log.lines().filter(|line| line.contains("max-channels") && line.contains(&user)).count()
+    };
+    assert_eq!((advice(Who::All), advice(Who::None)), (1, 1), "{log}");
+}
+
+/// Whatever the user sends after that, on as many connections and with as many keys as it likes: none is closed, and nothing is
+/// written into the broker's log.
+#[test]
+fn n03_a_user_at_its_limit_of_channels_loses_no_second_connection() {
+    let Some(mut stage) = Stage::of_relay("n03-limited", "") else { return };
+    let user = stage.user(Who::All);
+    let limit = format!(
+        "ok = rabbit_auth_backend_internal:set_user_limits(\
+         <<\"{user}\">>, <<\"{{\\\"max-channels\\\":1}}\">>, <<\"hapax\">>)."
+    );
+    stage.site.rabbit.eval(&limit).unwrap();
+    let mut client = stage.confirming(Who::All);
+    client.publish(1, &Publish::to("q", "first"));
+    assert!(matches!(client.next(1), Told::ConnectionClosed { .. }));
+    drop(client);
+    let name = format!("user: '{user}'");
+    let errors = |stage: &Stage| stage.site.rabbit.lines_with(&["[error]", &name]);
+    let before = errors(&stage);
+    let keys = ids("key", 20);
+    // The broker counts a channel until some time after its connection has ended.
+    let mut client = wait::until("a channel", wait::PATIENCE, || {
+        let mut client = stage.client(Who::All);
+        let open = crate::e2e::raw::method_frame(
+            1,
+            &AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})),
+        );
+        client.write(&open).unwrap();
+        matches!(client.next(1), Told::Method(AMQPClass::Channel(channel::AMQPMethod::OpenOk(_))))
+            .then_some(client)
+    });
+    let before = before.max(errors(&stage));
+    client
+        .call(1, &AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false })))
+        .unwrap();
+    for _ in 0..4 {
+        for key in &keys {
+            client.publish(1, &Publish { exchange: "topics", ..Publish::to(key, "a") });
+            assert!(matches!(client.next(1), Told::Ack { .. }));
+        }
+    }
+    assert_eq!(stage.held("q"), 40, "the first of each key went unjudged, and its ack was the proof");
+    assert_eq!(errors(&stage), before);
+    assert_eq!(stage.site.metrics().sum("unverified_total", &[]), 20.0);
 }

@@ -173,3 +173,39 @@ fn p17_open_transactions_stay_within_the_budget() {
     assert!(refused > 0, "48 transactions of 1,500 are too many for 16 MiB");
     until_memory_below(&site, MIB as f64);
 }
+
+/// Each holds a little less than its share in a transaction, and more than that with its buffers. Only their `tx.commit`s would
+/// free memory, and nobody reads these.
+#[test]
+fn p17_a_connection_that_only_its_own_commit_could_free_does_not_stand_still() {
+    let Some(site) = Site::of_relay("p17-commits", "[limits]\nmemory = \"16MiB\"\n") else { return };
+    let mut client = site.client();
+    client.confirming(1);
+    client.declare(1, "q", &[]);
+    let mut crowd: Vec<Raw> = (0..16).map(|_| site.client()).collect();
+    for (who, raw) in crowd.iter_mut().enumerate() {
+        raw.open_channel(1);
+        raw.tx_select(1).unwrap();
+        let max = raw.frame_max();
+        let body = [b'b'; 100];
+        let message = |n| {
+            let id = format!("{who}-{n}");
+            Publish { key: "q", id: Some(id.as_bytes()), body: &body, ..Publish::default() }.encode(1, max)
+        };
+        let octets: Vec<u8> = (0..1700).flat_map(message).collect();
+        pour(&mut raw.socket(), &octets);
+    }
+    let (mut committed, mut refused) = (0, 0);
+    for raw in &mut crowd {
+        match raw.tx_commit(1) {
+            Ok(_) => committed += 1,
+            Err(Told::ChannelClosed { code: 506, .. } | Told::ConnectionClosed { code: 506, .. }) => {
+                refused += 1
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    println!("{committed} are committed, {refused} are refused");
+    assert!(refused > 0, "together they hold more than half of the memory");
+    honest(&mut client, "after", 1);
+}

@@ -14,6 +14,7 @@ mod memory;
 mod outcome;
 mod paused;
 mod republish;
+mod routing;
 mod scope;
 mod stored;
 mod strangers;

@@ -5,8 +5,8 @@ use crate::e2e::site::Site;
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
-    QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
@@ -28,7 +28,9 @@ async fn channel(site: &Site) -> Channel {
     channel
 }
 
+/// A consumer that gets the next message when it has acked the one before.
 async fn consume(channel: &Channel, queue: &str) -> Consumer {
+    channel.basic_qos(1, BasicQosOptions::default()).await.unwrap();
     channel.queue_declare(queue.into(), QueueDeclareOptions::default(), FieldTable::default()).await.unwrap();
     channel
         .basic_consume(queue.into(), "c".into(), BasicConsumeOptions::default(), FieldTable::default())

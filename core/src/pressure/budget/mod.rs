@@ -132,6 +132,11 @@ impl Budget {
     pub fn tick(&self, windows: &[Watched], now: Instant) {
         let Some(budget) = self.bytes else { return };
         let mut members = self.members.lock();
+        for member in &*members {
+            if let Some(watched) = find(windows, &member.share.name) {
+                watched.accounting.set_auto(member.share.auto);
+            }
+        }
         let autos: Vec<(&Watched, &mut Member)> = members
             .iter_mut()
             .filter(|member| member.share.auto)

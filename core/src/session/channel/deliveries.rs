@@ -9,14 +9,13 @@
 
 use super::frames;
 use crate::session::cx::Cx;
-use crate::session::inbound::{Inbound, Whole};
+use crate::session::inbound::{Chunk, Inbound, Whole};
 use crate::session::outbox::{Lane, Piece, View};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
 use crate::wire::properties::ContentHeader;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::{AMQPClass, basic};
-use bytes::Bytes;
 use std::collections::HashMap;
 
 /// Bytes of a consumer: an estimate. Its tag has at most 255 bytes.
@@ -63,6 +62,8 @@ pub(super) struct Deliveries {
     /// The payload of a delivery's method, until its header comes.
     coming: Vec<u8>,
     delivering: Delivering,
+    /// Octets that are missing of a returned message that the client does not hear of.
+    swallowed: u64,
     /// The client waits for `confirm.select-ok`. No confirm may be sent before it.
     selecting: bool,
 }
@@ -145,6 +146,21 @@ impl Deliveries {
         if kind == FrameKind::Header { self.returned.take() } else { None }
     }
 
+    /// Drops a returned message, of which this is the header.
+    pub(super) fn swallow(&mut self, header: View<'_>) {
+        self.swallowed = ContentHeader::size_of(header.payload()).map_or(0, |(_, size)| size);
+    }
+
+    /// Returns true if this frame belongs to a message that is dropped.
+    #[inline]
+    pub(super) fn swallows(&mut self, kind: FrameKind, frame: View<'_>) -> bool {
+        if self.swallowed == 0 || kind != FrameKind::Body {
+            return false;
+        }
+        self.swallowed = self.swallowed.saturating_sub(frame.payload().len() as u64);
+        true
+    }
+
     /// Forwards a frame to the client.
     pub(super) fn forward(
         &mut self,
@@ -175,22 +191,22 @@ impl Deliveries {
 
     /// Returns true if the next message may be forwarded with all its frames at once.
     pub(super) fn takes_whole(&self) -> bool {
-        self.delivering == Delivering::Idle && self.returned.is_none()
+        self.delivering == Delivering::Idle && self.returned.is_none() && self.swallowed == 0
     }
 
-    /// Forwards the deliveries that stand whole in `frames` and come next. `first` is the first of them.
+    /// Forwards the deliveries that stand whole in `read` and come next. `first` is the first of them.
     pub(super) fn forward_whole(
         &self,
         channel: ChannelId,
         first: Whole,
         inbound: &mut Inbound,
-        frames: &Bytes,
+        read: &Chunk,
         cx: &mut Cx<'_>,
     ) {
         let mut next = Some(first);
         while let Some(whole) = next {
-            cx.link.delivered(cx.shared, whole.method(frames).payload(), whole.header(frames).payload());
-            cx.link.out.client.forward(whole.all(frames));
+            cx.link.delivered(cx.shared, whole.method(read).payload(), whole.header(read).payload());
+            cx.link.out.client.forward(whole.all(read));
             inbound.skip(whole.frames);
             next = inbound.whole(0, channel, MethodId::BASIC_DELIVER);
         }

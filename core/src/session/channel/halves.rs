@@ -1,9 +1,11 @@
 //! The two halves of a channel, and what both need: answers that are due, and `channel.close`s.
 
+use super::declares::Declares;
 use super::deliveries::Deliveries;
 use super::frames;
 use super::round_trip::RoundTrip;
 use crate::session::cx::Cx;
+use crate::session::entry::Hears;
 use crate::session::fault::Fault;
 use crate::session::outbox::{Piece, View};
 use crate::session::publisher::{self, Publisher};
@@ -38,6 +40,7 @@ pub(super) struct Halves {
     pub(super) publisher: Publisher,
     pub(super) deliveries: Deliveries,
     pub(super) round_trip: RoundTrip,
+    pub(super) declares: Declares,
     waiting: WaitingFrames,
     /// How often the client has repeated its `channel.close`, up to [`CLOSES_AGAIN`].
     closes_again: u32,
@@ -53,6 +56,7 @@ impl Halves {
             publisher: Publisher::new(id, birth),
             deliveries: Deliveries::default(),
             round_trip: RoundTrip::default(),
+            declares: Declares::default(),
             waiting: WaitingFrames::Any,
             closes_again: 0,
             owes_close_ok: false,
@@ -121,7 +125,8 @@ impl Halves {
         }
     }
 
-    /// Forwards a frame to the client. If it is the header of a return, the return is forwarded before it.
+    /// Forwards a frame to the client. If it is the header of a return, the return is forwarded before it. A return that only
+    /// Hapax had asked for ends here, with its body.
     pub(super) fn forward_to_client(
         &mut self,
         kind: FrameKind,
@@ -129,21 +134,34 @@ impl Halves {
         frame: View<'_>,
         cx: &mut Cx<'_>,
     ) {
-        if let Some(returned) = self.deliveries.take_return(kind) {
-            self.forward_return(&returned, frame, cx);
+        if let Some(returned) = self.deliveries.take_return(kind)
+            && !self.forward_return(&returned, frame, cx)
+        {
+            self.deliveries.swallow(frame);
+            return;
+        }
+        if self.deliveries.swallows(kind, frame) {
+            return;
         }
         self.deliveries.forward(kind, id, frame, &mut cx.link.out.client);
     }
 
-    /// Forwards a return. If the window has redirected the publish, the return names the exchange that the client had named.
-    fn forward_return(&mut self, returned: &Piece, header: View<'_>, cx: &mut Cx<'_>) {
+    /// Forwards a return, unless only Hapax had asked for it. Returns whether it did. If the window has redirected the publish,
+    /// the return names the exchange that the client had named.
+    fn forward_return(&mut self, returned: &Piece, header: View<'_>, cx: &mut Cx<'_>) -> bool {
         let payload = returned.view().payload();
         let fields = Return::parse(payload).ok();
-        let named = fields.and_then(|fields| self.publisher.recv_return(&fields, header, cx));
+        let hears = fields.map_or(Hears::Unknown, |fields| self.publisher.recv_return(&fields, header, cx));
+        let named = match hears {
+            Hears::Nobody => return false,
+            Hears::Client(named) => named,
+            Hears::Unknown => None,
+        };
         match named.and_then(|named| emit::return_from(self.id, payload, &named).ok()) {
             Some(frame) => cx.link.out.client.push(frame),
             None => cx.link.out.client.forward(returned.view()),
         }
+        true
     }
 
     // ---- frames that wait ------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@
 //! before `tx.commit`, for a fresh upstream channel) are kept in order in the publisher's line; other channels go on.
 
 mod booked;
+mod declares;
 mod deliveries;
 mod frames;
 mod halves;
@@ -30,7 +31,7 @@ use self::life::{Life, Then};
 use crate::session::cx::Cx;
 use crate::session::entry::Outcome;
 use crate::session::fault::{Closes, Fault};
-use crate::session::inbound::{Inbound, Whole};
+use crate::session::inbound::{Chunk, Inbound, Whole};
 use crate::session::outbox::View;
 use crate::session::probe::Finding;
 use crate::session::rights::Right;
@@ -39,7 +40,6 @@ use crate::window::{Ticket, Verdict};
 use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Settle};
-use bytes::Bytes;
 use std::time::Instant;
 
 /// One channel of the client, and the upstream channel of the same number.
@@ -173,18 +173,13 @@ impl Channel {
         self.advance(cx)
     }
 
-    /// Handles publishes of the client that stand whole in `frames`, the read that is being handled: `most` at most.
-    pub(in crate::session) fn recv_publishes(
-        &mut self,
-        frames: &Bytes,
-        most: usize,
-        cx: &mut Cx<'_>,
-    ) -> Result<(), Fault> {
+    /// Handles publishes of the client that stand whole in the read that is being handled: `most` at most.
+    pub(in crate::session) fn recv_publishes(&mut self, most: usize, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let in_order = !self.life.has_refusal() && !self.halves.awaits_waiters() && !self.halves.has_frames();
         if !in_order || !self.life.is_open() || !self.halves.publisher.takes_publishes() {
             return Ok(());
         }
-        self.halves.publisher.recv_publishes(frames, most, cx)?;
+        self.halves.publisher.recv_publishes(most, cx)?;
         self.advance(cx)
     }
 
@@ -235,6 +230,8 @@ impl Channel {
             MethodId::QUEUE_DECLARE => cx.link.exclusive.recv_declare(frame),
             MethodId::QUEUE_DELETE => cx.link.exclusive.recv_delete(frame),
             MethodId::CHANNEL_FLOW => self.halves.round_trip.recv_client_flow(),
+            MethodId::EXCHANGE_DECLARE => self.halves.declares.recv_declare(frame),
+            MethodId::EXCHANGE_DELETE => self.halves.declares.recv_delete(frame, cx),
             id => deliveries.recv_client(id, frame),
         }
         cx.link.out.upstream.forward(frame);
@@ -310,13 +307,13 @@ impl Channel {
         self.advance(cx)
     }
 
-    /// Forwards the deliveries that stand whole in `frames` and come next, `first` and those after it. Returns false if they
+    /// Forwards the deliveries that stand whole in `read` and come next, `first` and those after it. Returns false if they
     /// have to be handled frame by frame.
     pub(in crate::session) fn recv_deliveries(
         &mut self,
         first: Whole,
         inbound: &mut Inbound,
-        frames: &Bytes,
+        read: &Chunk,
         cx: &mut Cx<'_>,
     ) -> bool {
         let takes_whole = self.halves.deliveries.takes_whole();
@@ -325,7 +322,7 @@ impl Channel {
         }
         self.flush(cx);
         let id = self.halves.id();
-        self.halves.deliveries.forward_whole(id, first, inbound, frames, cx);
+        self.halves.deliveries.forward_whole(id, first, inbound, read, cx);
         true
     }
 
@@ -356,6 +353,7 @@ impl Channel {
             Some(MethodId::BASIC_CANCEL) => deliveries.recv_cancel(frame),
             Some(MethodId::QUEUE_DECLARE_OK) => cx.link.exclusive.recv_declare_ok(frame),
             Some(MethodId::CHANNEL_FLOW_OK) if self.halves.round_trip.recv_flow_ok() => return,
+            Some(MethodId::EXCHANGE_DECLARE_OK) => self.halves.declares.recv_declare_ok(cx),
             Some(_) | None => {}
         }
         if self.halves.publisher.ledger_mut().delays(kind, id, frame) {

@@ -1,7 +1,7 @@
 //! Finds out whether the broker has handled all that was sent to it on a channel: by `channel.flow`, which changes nothing.
 //!
-//! RabbitMQ handles the methods of a channel in their order. What it had to say about the methods before (a `channel.close`
-//! with its code, a return, a reply) has come when `channel.flow-ok` comes.
+//! RabbitMQ handles the methods of a channel in their order. Its answers to the methods before (a `channel.close` with its
+//! code, a return, a reply) come before `channel.flow-ok`.
 
 use super::frames;
 use crate::session::outbox::Lane;

@@ -4,14 +4,13 @@
 use super::questions::Questions;
 use super::reading::{Kind, Reading, Start};
 use crate::session::candidate::Terms;
-use crate::session::cx::Cx;
-use crate::session::inbound::Whole;
+use crate::session::cx::{Cx, Link};
+use crate::session::inbound::{Chunk, Whole};
 use crate::session::rights::Standing;
 use crate::window::{HINTED, Ticket, Verdict, Window, is_same};
 use crate::wire::ChannelId;
 use crate::wire::method::MethodId;
 use crate::wire::properties::IdSource;
-use bytes::Bytes;
 use std::sync::Arc;
 
 /// The next frames of a read.
@@ -19,7 +18,7 @@ pub(super) enum Next {
     /// publishes for this window that need nothing special
     Plain(Arc<dyn Window>),
     /// a publish that no window judges now
-    Unmatched { whole: Whole, mandatory: bool },
+    Unmatched { whole: Whole, mandatory: bool, passed_by: Option<Arc<dyn Window>> },
     /// a publish that a window has to look at more closely
     Special(Whole),
     /// other frames, or a publish that can't be taken as one
@@ -39,7 +38,6 @@ impl Ahead {
     pub(super) fn look(
         &mut self,
         channel: ChannelId,
-        frames: &Bytes,
         (most, mut room): (usize, usize),
         distinct: bool,
         cx: &mut Cx<'_>,
@@ -49,19 +47,20 @@ impl Ahead {
         let mut window: Option<Arc<dyn Window>> = None;
         let (mut places, mut next) = (0, Next::Other);
         while ahead.len() < most {
-            let Some(whole) = cx.link.inbound.whole(places, channel, MethodId::BASIC_PUBLISH) else { break };
-            let payload = whole.method(frames).payload();
-            let Some(route) = cx.link.finder.route(cx.shared, &cx.link.rights, payload) else { break };
+            let Link { inbound, finder, rights, marks, .. } = &mut *cx.link;
+            let Some(whole) = inbound.whole(places, channel, MethodId::BASIC_PUBLISH) else { break };
+            let Some(route) = finder.route(cx.shared, rights, inbound.method_of(whole)) else { break };
             let Some(judge) = route.judge() else {
-                next = Next::Unmatched { whole, mandatory: route.mandatory };
+                let (mandatory, passed_by) = (route.mandatory, route.passed_by().cloned());
+                next = Next::Unmatched { whole, mandatory, passed_by };
                 break;
             };
-            let size = whole.all(frames).len();
+            let size = whole.len();
             if window.as_ref().is_some_and(|window| size > room || !is_same(window, &judge.window)) {
                 break;
             }
             room = room.saturating_sub(size);
-            let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
+            let standing = rights.standing(&cx.shared.rights, &judge.needs, cx.now);
             if standing == Standing::Unknown {
                 if judge.window.rules().id == IdSource::Body {
                     break;
@@ -69,9 +68,8 @@ impl Ahead {
                 next = Next::Special(whole);
                 break;
             }
-            let header = whole.header(frames);
-            let reading =
-                Reading::of(header, route, judge, standing, &cx.link.rights, &cx.shared.keys, &cx.link.marks);
+            let (header, keys) = (inbound.header_of(whole), &cx.shared.keys);
+            let reading = Reading::of(header, route, judge, standing, rights, keys, &*marks);
             match reading.kind {
                 // It is counted where it is taken.
                 _ if !reading.bad.is_empty() => {
@@ -85,7 +83,7 @@ impl Ahead {
                 }
                 // It is not judged. (Most sessions have no deliveries, so their publishes have no mark.)
                 Kind::Plain(Terms { mark: Some(mark), .. })
-                    if cx.link.marks.holds(mark, judge.window.rules().republish, cx.shared) =>
+                    if marks.holds(mark, judge.window.rules().republish, cx.shared) =>
                 {
                     next = Next::Special(whole);
                     break;
@@ -103,19 +101,35 @@ impl Ahead {
         window.map_or(next, Next::Plain)
     }
 
-    /// Asks the window about the publishes that were looked at, and takes them, each with its ticket and its verdict.
+    /// Asks the window about the publishes that were looked at, and takes them, each with its ticket and its verdict. `chunk`
+    /// becomes the one that holds them. `in_order`: nothing waits on the channel. Then the mandatory bits are set of those that
+    /// will be forwarded for certain.
     pub(super) fn ask<'a>(
         &'a mut self,
         window: &Arc<dyn Window>,
         channel: ChannelId,
+        in_order: bool,
+        chunk: &mut Chunk,
         cx: &mut Cx<'_>,
     ) -> impl Iterator<Item = (Whole, Terms, Ticket, Verdict)> + use<'a> {
         let Ahead { publishes, questions } = self;
         questions.ask(window, channel, publishes.iter().map(|(_, terms)| terms.claim), cx);
-        publishes
-            .drain(..)
-            .zip(questions.answers())
-            .map(|((whole, terms), (ticket, verdict))| (whole, terms, ticket, verdict))
+        let inbound = &mut cx.link.inbound;
+        if in_order {
+            for ((whole, terms), verdict) in publishes.iter().zip(questions.verdicts()) {
+                match verdict {
+                    Some(Verdict::Fresh(_)) if terms.verify && !terms.asked => inbound.set_mandatory(*whole),
+                    Some(Verdict::Fresh(_) | Verdict::Duplicate) => {}
+                    // The channel may stop here. What waits as frames has to be as the client has sent it.
+                    Some(Verdict::InFlight(_) | Verdict::Crowded | Verdict::Pending(_)) | None => break,
+                }
+            }
+        }
+        if let (Some((first, _)), Some((last, _))) = (publishes.first(), publishes.last()) {
+            inbound.fetch_all(*first, *last, chunk);
+        }
+        let answers = publishes.drain(..).zip(questions.answers());
+        answers.map(|((whole, terms), (ticket, verdict))| (whole, terms, ticket, verdict))
     }
 }
 
@@ -129,8 +143,8 @@ impl Whole {
 
 impl<'a> Start<'a> {
     /// Returns the start of a content that stands whole in a read.
-    pub(super) fn of(whole: Whole, frames: &'a Bytes) -> Start<'a> {
-        let (publish, header, content) = (whole.method(frames), whole.header(frames), whole.content(frames));
+    pub(super) fn of(whole: Whole, chunk: &'a Chunk) -> Start<'a> {
+        let (publish, header, content) = (whole.method(chunk), whole.header(chunk), whole.content(chunk));
         Start { publish, header, content, left: 0 }
     }
 }

@@ -71,8 +71,8 @@ fn read(publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Option<(Arc<dyn
     if standing == Standing::Unknown {
         return None;
     }
-    let reading =
-        Reading::of(header, route, judge, standing, &cx.link.rights, &cx.shared.keys, &cx.link.marks);
+    let (rights, marks) = (&cx.link.rights, &cx.link.marks);
+    let reading = Reading::of(header.payload(), route, judge, standing, rights, &cx.shared.keys, marks);
     match reading.kind {
         // It is counted where it is taken.
         _ if !reading.bad.is_empty() => None,

@@ -22,6 +22,8 @@ pub(super) struct Draft {
     pub(super) client: Option<ClientTag>,
     pub(super) scoped: Scoped,
     pub(super) right: Right,
+    /// Hapax verifies that a queue takes it
+    pub(super) verify: bool,
     pub(super) mark: Option<Mark>,
     pub(super) publish: Piece,
     pub(super) header: Piece,
@@ -48,16 +50,16 @@ impl Draft {
     /// Makes a candidate of it: the body is whole, so the id is known. Returns `None` if the method or the header can't be
     /// understood.
     pub(super) fn finish(self, channel: ChannelId, keys: &KeyMaker) -> Option<Kept> {
-        let Draft { window, client, scoped, right, mark, publish, header, body, largest, .. } = self;
+        let Draft { window, client, scoped, right, verify, mark, publish, header, body, largest, .. } = self;
         let rules = window.rules();
         let fields = Publish::parse(publish.view().payload()).ok()?;
         let found = ContentHeader::parse(header.view().payload(), &rules.id).ok()?;
         let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
-        let return_key = fields
-            .mandatory
+        let return_key = (fields.mandatory || verify)
             .then(|| ReturnKey::new(keys, target, fields.routing_key, header.view().payload()));
         let (claim, ttl) = (scoped.key(&IdValue::Bytes(&body)).into(), ttl_of(&found, &window));
-        let terms = Terms { claim, ttl, client, right, return_key, mark };
+        let asked = fields.mandatory;
+        let terms = Terms { claim, ttl, client, right, asked, verify, return_key, mark };
         let mut frames = BytesMut::from(header.view().octets());
         for piece in body.chunks(largest.max(1)) {
             emit::body(&mut frames, channel, piece);

@@ -9,10 +9,10 @@
 use crate::session::blame::Blame;
 use crate::session::confirms::{ClientTag, Confirms, ENTRY, UpstreamTag};
 use crate::session::cx::{Cx, Link};
-use crate::session::entry::{Entry, Outcome};
+use crate::session::entry::{Entry, Hears, Outcome, Verified};
 use crate::session::outbox::{Piece, View};
 use crate::session::replies::Replies;
-use crate::session::returns::ReturnKey;
+use crate::session::returns::Shown;
 use crate::session::transaction::Transactions;
 use crate::session::unremembered::Deadline;
 use crate::session::written::Written;
@@ -53,17 +53,25 @@ pub(in crate::session) struct Ledger {
     outcomes: Outcomes,
     /// Ids that were committed when they were written. It outlives the selection of confirms or tx, until the first outcome.
     written: Option<Box<Written>>,
+    /// The client has asked for a return on this channel.
+    has_asked: bool,
+    /// It has asked for the return of a publish that was not entered, and its answer may still come.
+    has_unentered: bool,
 }
 
 impl Ledger {
     /// Creates the ledger of a channel that has just been opened.
     pub(super) fn new() -> Ledger {
-        Ledger { outcomes: Outcomes::Untold, written: None }
+        Ledger::with(Outcomes::Untold)
     }
 
     /// Creates the ledger of a channel that has just selected tx.
     pub(super) fn of_transactions() -> Ledger {
-        Ledger { outcomes: Outcomes::tx(), written: None }
+        Ledger::with(Outcomes::tx())
+    }
+
+    fn with(outcomes: Outcomes) -> Ledger {
+        Ledger { outcomes, written: None, has_asked: false, has_unentered: false }
     }
 
     /// Returns true if the upstream tells outcomes by acks.
@@ -149,9 +157,8 @@ impl Ledger {
             Outcomes::Untold => {
                 let reserved = entry.reserved();
                 let committed = reserved.and_then(|reserved| Some((reserved.window()?, reserved.claim())));
-                let return_key = entry.mandatory.as_ref().map(|mandatory| mandatory.key);
                 if committed.is_some() || self.written.is_some() {
-                    self.written.get_or_insert_default().push(committed, exchange, return_key);
+                    self.written.get_or_insert_default().push(committed, exchange, entry.shows());
                 }
                 return entry.reservation;
             }
@@ -164,6 +171,12 @@ impl Ledger {
     /// Returns true if a publish that no window has judged is entered, too.
     pub(super) fn enters_unjudged(&self) -> bool {
         !matches!(self.outcomes, Outcomes::Untold) || self.written.is_some()
+    }
+
+    /// Notes that the client asks for the return of a publish that is about to be forwarded. `entered`: it will be entered.
+    pub(super) fn note_asked(&mut self, entered: bool) {
+        self.has_asked = true;
+        self.has_unentered |= !entered;
     }
 
     /// Returns true if a `basic.return` means something here.
@@ -385,9 +398,10 @@ impl Ledger {
     pub(super) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
         // The broker routes in order: nothing that was written before confirms were selected can come back any more.
         self.written = None;
+        self.has_unentered = false;
         let Outcomes::Confirms { confirms, .. } = &mut self.outcomes else { return };
         let Cx { shared, link, now, .. } = cx;
-        let Link { rights, mailbox, .. } = &mut **link;
+        let Link { rights, mailbox, returning, .. } = &mut **link;
         let (shared, now) = (*shared, *now);
         let deadline = Deadline { now, timeout: shared.settings.store_timeout, mailbox };
         // Neighbours mostly came by the same read and went to the same place, so the listener gets one call for them.
@@ -398,12 +412,15 @@ impl Ledger {
                 shared.listener.publish_latency(now.saturating_duration_since(since), alike);
             }
         };
-        confirms.settle(UpstreamTag(settle.tag), settle.multiple, outcome, deadline, |entry| {
+        confirms.settle(UpstreamTag(settle.tag), settle.multiple, outcome, deadline, |entry, went_to| {
             if entry.since != since {
                 tell(since, std::mem::take(&mut alike));
                 since = entry.since;
             }
             alike += 1;
+            if !returning.is_empty() && outcome == Outcome::Acked && entry.verified == Verified::Yes {
+                returning.stored(went_to.exchange());
+            }
             if let Some(right) = entry.right.filter(|_| entry.right != learned) {
                 rights.learn(&shared.rights, right, now);
                 learned = entry.right;
@@ -412,20 +429,27 @@ impl Ledger {
         tell(since, alike);
     }
 
-    /// Handles a `basic.return` that shows this. Gives back the exchange that the client had named, if the publish was
-    /// forwarded to another.
-    pub(super) fn recv_return(&mut self, key: ReturnKey, now: Instant) -> Option<Box<[u8]>> {
+    /// Handles a `basic.return` that shows this. Says who hears of it.
+    pub(super) fn recv_return(&mut self, shown: &Shown, now: Instant) -> Hears {
         // A message that was written before confirms or tx were selected is older than all entries.
-        let written = self.written.as_ref().is_some_and(|written| written.holds(key));
-        let (named, exact) = match &mut self.outcomes {
-            Outcomes::Confirms { confirms, .. } if !written => confirms.returned(key),
-            Outcomes::Tx { transactions, .. } if !written => transactions.returned(key),
-            Outcomes::Untold | Outcomes::Confirms { .. } | Outcomes::Tx { .. } => (None, false),
+        let written = self.written.as_mut().is_some_and(|written| written.holds(shown));
+        let entered = match &mut self.outcomes {
+            Outcomes::Confirms { confirms, .. } if !written => Some(confirms.returned(shown)),
+            Outcomes::Tx { transactions, .. } if !written => Some(transactions.returned(shown)),
+            Outcomes::Untold | Outcomes::Confirms { .. } | Outcomes::Tx { .. } => None,
         };
-        if let Some(written) = self.written.as_mut().filter(|_| !exact) {
-            written.recv_return(key, now);
+        let (hears, exact) = entered.unwrap_or((Hears::Unknown, false));
+        if exact {
+            return hears;
         }
-        named
+        let earlier = self.written.as_mut().map_or(Hears::Unknown, |earlier| earlier.recv_return(shown, now));
+        match hears.or(earlier) {
+            // It may be one that is not entered.
+            Hears::Nobody if self.has_unentered && !written => Hears::Unknown,
+            // (Of very many publishes without confirms, the oldest are not remembered any more.)
+            Hears::Unknown if !self.has_asked => Hears::Nobody,
+            hears => hears,
+        }
     }
 
     /// Handles `tx.commit-ok` or `tx.rollback-ok`. Returns true if it has to wait until the ids of the transaction are
@@ -433,6 +457,7 @@ impl Ledger {
     pub(super) fn recv_tx_ended(&mut self, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
         let Cx { shared, link, now, .. } = cx;
         self.written = None;
+        self.has_unentered = false;
         let Outcomes::Tx { transactions, replies } = &mut self.outcomes else { return false };
         let rights = &mut link.rights;
         let (commits, publishes) =

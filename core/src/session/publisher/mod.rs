@@ -27,6 +27,7 @@ mod progress;
 mod questions;
 mod reading;
 mod sender;
+mod shown;
 mod verdicts;
 
 pub(in crate::session) use held::ask;
@@ -39,16 +40,18 @@ use self::batch::WaitingBatch;
 use self::draft::Draft;
 use self::held::{Held, goes_where};
 use self::reading::{Kind, Reading, Start};
+use self::shown::shown;
 use self::verdicts::Verdicts;
 use crate::session::blame::Blame;
 use crate::session::candidate::{Candidate, Terms};
 use crate::session::confirms::ClientTag;
 use crate::session::cx::Cx;
-use crate::session::entry::Outcome;
+use crate::session::entry::{Hears, Outcome};
 use crate::session::fault::Fault;
+use crate::session::finder::Verify;
+use crate::session::inbound::Chunk;
 use crate::session::outbox::View;
 use crate::session::probe::{Asker, Finding};
-use crate::session::returns::ReturnKey;
 use crate::session::rights::{Right, Standing};
 use crate::window::{Event, HINTED, MissingId, Ticket, Verdict, Window};
 use crate::wire::ChannelId;
@@ -56,7 +59,6 @@ use crate::wire::frame::FrameKind;
 use crate::wire::method::{Return, Settle};
 use crate::wire::names::Names;
 use crate::wire::properties::{BASIC, ContentHeader};
-use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -188,27 +190,25 @@ impl Publisher {
         in_order && !self.is_held() && !self.ledger().is_tx()
     }
 
-    /// Takes the publishes that stand whole in `frames` and come next, `most` at most. If one of them has to wait, the rest is
+    /// Takes the publishes that stand whole in the read and come next, `most` at most. If one of them has to wait, the rest is
     /// left.
-    pub(in crate::session) fn recv_publishes(
-        &mut self,
-        frames: &Bytes,
-        most: usize,
-        cx: &mut Cx<'_>,
-    ) -> Result<(), Fault> {
+    pub(in crate::session) fn recv_publishes(&mut self, most: usize, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let held = self.verdicts.publish_bytes();
         let mut left = most;
         let mut ahead = Ahead::default();
+        let mut chunk = Chunk::default();
         while left > 0 && self.goes_on(held) {
             let distinct = self.ledger().is_untold();
-            match ahead.look(self.id, frames, (self.most_at_once(left), cx.room(held)), distinct, cx) {
+            match ahead.look(self.id, (self.most_at_once(left), cx.room(held)), distinct, cx) {
                 Next::Plain(window) => {
                     let mut result = Ok(());
-                    for (whole, terms, ticket, verdict) in ahead.ask(&window, self.id, cx) {
+                    let in_order = !self.line().is_stalled();
+                    let publishes = ahead.ask(&window, self.id, in_order, &mut chunk, cx);
+                    for (whole, terms, ticket, verdict) in publishes {
                         left -= 1;
                         whole.take(cx);
                         let terms = Terms { client: self.ledger_mut().next_client_tag(), ..terms };
-                        let (publish, content) = (whole.method(frames), whole.content(frames));
+                        let (publish, content) = (whole.method(&chunk), whole.content(&chunk));
                         let candidate = Candidate { window: &window, terms, publish, content, left: 0 };
                         result = result.and(self.verdicts.recv_judged(candidate, ticket, verdict, cx));
                     }
@@ -217,17 +217,19 @@ impl Publisher {
                 }
                 // Anything else has to wait behind the publishes whose verdicts are not known.
                 _ if self.is_stalled() => return Ok(()),
-                Next::Unmatched { whole, mandatory } => {
+                Next::Unmatched { whole, mandatory, passed_by } => {
                     left -= 1;
                     whole.take(cx);
-                    cx.shared.listener.unmatched();
+                    count_unjudged(passed_by.as_ref(), cx);
                     let client = self.ledger_mut().next_client_tag();
-                    self.forward_unjudged(client, None, None, mandatory, Start::of(whole, frames), cx)?;
+                    cx.link.inbound.fetch(whole, &mut chunk);
+                    self.forward_unjudged(client, None, None, mandatory, Start::of(whole, &chunk), cx)?;
                 }
                 Next::Special(whole) => {
                     left -= 1;
                     whole.take(cx);
-                    self.recv_start(Start::of(whole, frames), cx)?;
+                    cx.link.inbound.fetch(whole, &mut chunk);
+                    self.recv_start(Start::of(whole, &chunk), cx)?;
                 }
                 Next::Other => return Ok(()),
             }
@@ -317,14 +319,16 @@ impl Publisher {
         }
         let mandatory = route.mandatory;
         let Some(judge) = route.judge() else {
-            cx.shared.listener.unmatched();
+            let passed_by = route.passed_by().cloned();
+            count_unjudged(passed_by.as_ref(), cx);
             let client = self.ledger_mut().next_client_tag();
             return self.forward_unjudged(client, None, None, mandatory, start, cx);
         };
         let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
+        let (rights, marks) = (&cx.link.rights, &cx.link.marks);
         let Reading { kind, bad } =
-            Reading::of(header, route, judge, standing, &cx.link.rights, &cx.shared.keys, &cx.link.marks);
-        let mark = cx.link.marks.of_publish(judge, |route| Some(route.body(left)));
+            Reading::of(header.payload(), route, judge, standing, rights, &cx.shared.keys, marks);
+        let mark = marks.of_publish(judge, |route| Some(route.body(left)));
         let rejects = judge.window.rules().missing_id == MissingId::Reject;
         let goes_on_unjudged = match kind {
             Kind::Plain(_) | Kind::Body(_) => false,
@@ -332,10 +336,14 @@ impl Publisher {
             Kind::Bypass | Kind::Malformed => true,
         };
         if standing == Standing::Unknown && !goes_on_unjudged {
+            if cx.link.rights.is_refused(&cx.shared.rights, &judge.needs, cx.now) {
+                return self.recv_refused(start, cx);
+            }
             return self.hold(start, cx);
         }
         let client = self.ledger_mut().next_client_tag();
         let (window, right) = (Arc::clone(&judge.window), judge.needs.right);
+        let verify = judge.verify != Verify::No;
         cx.link.bad_headers.count(bad, &*cx.shared.listener);
         match kind {
             Kind::Plain(terms) => {
@@ -352,6 +360,7 @@ impl Publisher {
                     client,
                     scoped,
                     right,
+                    verify,
                     mark,
                     publish: publish.compact(),
                     header: header.compact(),
@@ -421,7 +430,10 @@ impl Publisher {
             Finding::Refused if right == held.right() => self.recv_refused(start, cx),
             // The answer may be one that an earlier publish of the channel has waited for.
             Finding::Missing if goes_where(right, start.publish, cx) => self.recv_refused(start, cx),
-            Finding::Unasked => self.recv_refused(start, cx),
+            Finding::Unasked => {
+                cx.shared.listener.unverified();
+                self.recv_refused(start, cx)
+            }
             // If another right is unknown, it is held again.
             Finding::Allowed | Finding::Refused | Finding::Missing => self.recv_start(start, cx),
         }
@@ -460,15 +472,20 @@ impl Publisher {
         self.ledger_mut().recv_settle(settle, outcome, cx);
     }
 
-    /// Handles `basic.return` with its header. Gives back the exchange that the client had named, if it was forwarded to another.
+    /// Handles `basic.return` with its header. Says who hears of it.
     pub(in crate::session) fn recv_return(
         &mut self,
         fields: &Return<'_>,
         header: View<'_>,
-        cx: &Cx<'_>,
-    ) -> Option<Box<[u8]>> {
-        let key = ReturnKey::new(&cx.shared.keys, fields.exchange, fields.routing_key, header.payload());
-        self.ledger_mut().recv_return(key, cx.now)
+        cx: &mut Cx<'_>,
+    ) -> Hears {
+        let shown = shown(fields, header, cx);
+        let hears = self.ledger_mut().recv_return(&shown, cx.now);
+        // (Without confirms, nobody hears what was stored there.)
+        if hears == Hears::Nobody && !shown.kept && self.ledger().has_confirms() {
+            cx.link.returning.returned(fields.exchange, cx.link.finder.vhost(), cx.shared);
+        }
+        hears
     }
 
     /// Handles `tx.commit-ok` or `tx.rollback-ok`. Returns true if the client has to wait for it.
@@ -517,5 +534,13 @@ impl Publisher {
     pub(in crate::session) fn abandon_waiting(&mut self) {
         self.held = None;
         self.verdicts.abandon_waiting();
+    }
+}
+
+/// Counts a publish that no window judges.
+fn count_unjudged(passed_by: Option<&Arc<dyn Window>>, cx: &Cx<'_>) {
+    match passed_by {
+        Some(window) => window.notice(Event::Bypassed),
+        None => cx.shared.listener.unmatched(),
     }
 }

@@ -13,6 +13,11 @@ pub(super) struct Questions {
 }
 
 impl Questions {
+    /// Returns the verdicts in the order of the claims.
+    pub(super) fn verdicts(&self) -> &[Option<Verdict>] {
+        &self.verdicts
+    }
+
     /// Asks the window about all these claims with one call.
     #[inline]
     pub(super) fn ask(

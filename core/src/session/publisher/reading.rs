@@ -1,7 +1,7 @@
 //! Reads the content header of a publish, and says what its window has to do with it.
 
 use crate::session::candidate::Terms;
-use crate::session::finder::{Judge, Route};
+use crate::session::finder::{Judge, Route, Verify};
 use crate::session::hosts::Marks;
 use crate::session::message_key::MessageKey;
 use crate::session::outbox::View;
@@ -43,9 +43,10 @@ pub(super) enum Kind {
 }
 
 impl Reading {
+    /// Reads the payload of a content header.
     #[inline]
     pub(super) fn of(
-        header: View<'_>,
+        header: &[u8],
         route: &Route,
         judge: &Judge,
         standing: Standing,
@@ -53,7 +54,7 @@ impl Reading {
         keys: &KeyMaker,
         marks: &Marks,
     ) -> Reading {
-        let Ok(found) = ContentHeader::parse(header.payload(), &judge.window.rules().id) else {
+        let Ok(found) = ContentHeader::parse(header, &judge.window.rules().id) else {
             return Reading { kind: Kind::Malformed, bad: BadHeaders::NONE };
         };
         let mut bad = found.bad;
@@ -62,13 +63,16 @@ impl Reading {
         }
         let kind = match MessageKey::of(&found, route, judge, standing, rights) {
             MessageKey::Known(key) => {
-                let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header.payload());
+                let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header);
+                let by_header = route.mandatory || judge.verify == Verify::ByHeader;
                 Kind::Plain(Terms {
                     claim: key.into(),
                     ttl: ttl_of(&found, &judge.window),
                     client: None,
                     right: judge.needs.right,
-                    return_key: route.mandatory.then(return_key),
+                    asked: route.mandatory,
+                    verify: judge.verify != Verify::No,
+                    return_key: by_header.then(return_key),
                     mark: marks.of_publish(judge, |route| route.found(&found, &judge.window.rules().id)),
                 })
             }

@@ -9,7 +9,7 @@ use crate::session::blame::Blame;
 use crate::session::candidate::{Candidate, forward_to};
 use crate::session::confirms::ClientTag;
 use crate::session::cx::Cx;
-use crate::session::entry::{Entry, Mandatory};
+use crate::session::entry::{Entry, Mandatory, Verified};
 use crate::session::fault::Fault;
 use crate::session::outbox::View;
 use crate::session::returns::ReturnKey;
@@ -53,6 +53,9 @@ impl Sender {
     ) -> Fate {
         self.ledger.select_unseen(self.id, candidate.window, cx);
         let (left, is_reserved) = (candidate.left, reservation.is_some());
+        if candidate.terms.asked {
+            self.ledger.note_asked(is_reserved || self.ledger.enters_unjudged());
+        }
         let target = candidate.window.rules().forward_to.as_deref();
         let exchange = went_to(target, candidate.publish);
         let entry = candidate.forward(self.id, reservation, &mut cx.link.out.upstream, cx.now);
@@ -79,18 +82,24 @@ impl Sender {
         if let (Some(window), Some(_), true) = (window, target, mandatory) {
             self.ledger.select_unseen(self.id, window, cx);
         }
-        let named = forward_to(target, self.id, publish, &mut cx.link.out.upstream);
+        let named = forward_to(target, self.id, publish, mandatory, &mut cx.link.out.upstream);
         cx.link.out.upstream.forward(content);
+        if mandatory {
+            self.ledger.note_asked(self.ledger.enters_unjudged());
+        }
         if self.ledger.enters_unjudged() {
             let exchange = went_to(target, publish);
             let fields = if mandatory { Publish::parse(publish.payload()).ok() } else { None };
             let mandatory = fields.map(|Publish { routing_key, .. }| {
                 Mandatory::new(
                     ReturnKey::new(&cx.shared.keys, exchange, routing_key, header.payload()),
+                    true,
                     named,
                 )
             });
-            self.ledger.enter(Entry { client, reservation: None, since: cx.now, right, mandatory }, exchange);
+            let (since, verified) = (cx.now, Verified::No);
+            let entry = Entry { client, reservation: None, since, right, mandatory, verified };
+            self.ledger.enter(entry, exchange);
         }
     }
 

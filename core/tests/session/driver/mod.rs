@@ -110,6 +110,7 @@ impl Driver {
             in_doubt: if one & 2 != 0 { InDoubt::Keep } else { InDoubt::Forget },
             missing_id: if one & 4 != 0 { MissingId::Reject } else { MissingId::Forward },
             confirms: if one & 8 != 0 { ConfirmRule::ClientOnly } else { ConfirmRule::Shadow },
+            verify_routing: two & 128 != 0,
             forward_to: (one & 16 != 0).then(|| "backing".into()),
             republish: RepublishRule::default(),
         };

@@ -88,12 +88,23 @@ impl Truth {
             let key = self.key(self.of(uid).what);
             let twin_returned = |twin: &Uid| {
                 let p = self.of(*twin);
-                *twin < uid && key.is_some() && self.key(p.what) == key && p.returned && p.return_seen
+                let told = p.returned && (p.return_seen || !p.mandatory) || p.dropped;
+                *twin < uid && key.is_some() && self.key(p.what) == key && told
             };
             if !uids.iter().any(twin_returned) {
                 self.judge_ack(uid, "committed");
             }
         }
+    }
+
+    /// (m): whether a consumer publishes its message again, and that was taken for a duplicate. Of several that its connection
+    /// publishes, one is new.
+    fn is_lost_republish(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        let is_new = |q: &Publish| {
+            (q.link, q.what) == (p.link, p.what) && q.forwarded.is_some_and(|forwarded| forwarded >= p.begun)
+        };
+        p.republish && p.forwarded.is_none() && self.deduplicates && !self.publishes.iter().any(is_new)
     }
 
     fn answered(&mut self, uid: Uid, ack: bool) {
@@ -109,8 +120,22 @@ impl Truth {
             return self
                 .broken('a', format!("publish {uid} is {how}, though its user may not publish there"));
         }
+        if self.is_lost_republish(uid) {
+            let text = format!(
+                "publish {uid} is {how}, a message that its consumer publishes again, and was not forwarded: {p:?}"
+            );
+            return self.broken('m', text);
+        }
+        if p.republish {
+            self.count("republished");
+        }
+        let p = self.of(uid);
+        // The broker acks what no queue took.
+        if p.heard == Some(true) && p.dropped {
+            return;
+        }
         if p.heard == Some(true) && p.returned {
-            if !p.return_seen {
+            if !p.return_seen && p.mandatory {
                 self.broken('f', format!("publish {uid} is {how} before its return"));
             }
             return;
@@ -205,7 +230,12 @@ impl Truth {
             return self.broken('f', format!("publish {uid} is returned, which nobody began"));
         };
         let again = std::mem::replace(&mut p.return_seen, true);
-        if again || !p.returned || p.answered.is_some() || (p.link, p.channel) != (link, channel) {
+        if again
+            || !p.mandatory
+            || !p.returned
+            || p.answered.is_some()
+            || (p.link, p.channel) != (link, channel)
+        {
             let text =
                 format!("publish {uid} is returned on link {link} channel {channel}, out of turn: {p:?}");
             self.broken('f', text);
@@ -220,11 +250,11 @@ impl Truth {
             let p = self.of(*uid);
             let promised = p.tag.is_none() && !p.tx && p.allowed && p.reached.is_some() && !p.excused;
             let held = p.forwarded.is_none() && (given_up || self.is_cut_short(p.link, p.channel));
-            let excused = p.returned || p.settled == Some(false) || held;
+            let excused = p.returned || p.dropped || p.settled == Some(false) || held;
             promised
                 && !excused
                 && p.stored.is_none()
-                && !self.stored_as_other(*uid)
+                && (self.is_lost_republish(*uid) || !self.stored_as_other(*uid))
                 && !self.is_after_wrong(*uid)
         });
         if let Some(uid) = lost {

@@ -5,6 +5,7 @@
 //! letters of the invariants are those of `docs/testing.md`.
 
 use super::plan::{Micros, Plan, WindowPlan};
+use super::users::may_publish;
 use super::windows::Oracle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,7 +14,7 @@ mod judge;
 mod publish;
 
 pub use publish::{
-    BACKING, EXCHANGES, LinkId, ModelKey, OTHER_VHOST, Publish, ROUTING_KEYS, Uid, VHOST, What,
+    BACKING, Delivered, EXCHANGES, LinkId, ModelKey, OTHER_VHOST, Publish, ROUTING_KEYS, Uid, VHOST, What,
 };
 
 /// An invariant that was broken.
@@ -40,6 +41,10 @@ pub struct Truth {
     forwarded: BTreeMap<ModelKey, Vec<Uid>>,
     /// when a publish of this key went on because it had waited too long: what it waited for is not waited for any more
     overtaken: BTreeMap<ModelKey, Vec<Micros>>,
+    /// when a connection was delivered a message last
+    delivered: BTreeMap<Delivered, Micros>,
+    /// messages that a client has got, and may publish again
+    licences: BTreeSet<Delivered>,
     faulty: BTreeSet<(LinkId, u16)>,
     eras: BTreeMap<(LinkId, u16), u32>,
     /// those that are alike, by their ids, which nobody else has
@@ -106,6 +111,8 @@ impl Truth {
     /// A client begins a publish.
     pub fn publish(&mut self, mut publish: Publish) -> Uid {
         publish.era = self.eras.get(&(publish.link, publish.channel)).copied().unwrap_or_default();
+        let licence = of(publish.link, publish.what).filter(|_| !publish.bypass);
+        publish.republish = licence.is_some_and(|licence| self.licences.remove(&licence));
         let p = &publish;
         publish.excused |= self.faulty.contains(&(p.link, p.channel)) || self.faulty.contains(&(p.link, 0));
         let uid = u32::try_from(self.publishes.len()).expect("fewer than four billion");
@@ -168,10 +175,45 @@ impl Truth {
         if let Some(key) = self.key(what).filter(|key| self.windows[key.0].keep) {
             self.forwarded.entry(key).or_default().push(uid);
         }
-        if let (true, Some(key)) = (self.gave_up(uid), self.key(what)) {
+        // A message that its consumer publishes again is a new one, whatever was known of its id.
+        let new = of(link, what).is_some_and(|delivered| self.delivered.contains_key(&delivered));
+        if let (true, Some(key)) = (new || self.gave_up(uid), self.key(what)) {
             self.overtaken.entry(key).or_default().push(now);
         }
         self.count("forwarded");
+    }
+
+    /// A stored message that a consumer of this user may be delivered, and may publish again.
+    pub fn deliverable(&self, from: usize, user: &str) -> Option<Uid> {
+        let from = from % self.publishes.len().max(1);
+        let may = |uid: &Uid| {
+            let p = self.of(*uid);
+            let known = p.what.id.is_some() && !p.alike && !p.by_body && self.key(p.what).is_some();
+            known
+                && p.stored.is_some()
+                && may_publish(user, self.target(p), ROUTING_KEYS[p.what.routing_key])
+                && may_publish(user, EXCHANGES[p.what.exchange], ROUTING_KEYS[p.what.routing_key])
+        };
+        (0..=from as Uid).rev().take(20).find(|uid| (*uid as usize) < self.publishes.len() && may(uid))
+    }
+
+    /// The broker delivers a message.
+    pub fn delivered(&mut self, uid: Uid, link: LinkId, now: Micros) {
+        self.delivered.extend(of(link, self.of(uid).what).map(|delivered| (delivered, now)));
+        self.count("delivered with an id");
+    }
+
+    /// Its consumer has got it. If it may be publishing the same already, nobody can say which of the two is the new message.
+    pub fn received(&mut self, uid: Uid, link: LinkId) {
+        let what = self.of(uid).what;
+        let Some(delivered) = of(link, what) else { return };
+        let Some(at) = self.delivered.get(&delivered).copied() else { return };
+        let is_early = |p: &Publish| {
+            p.reached.is_some_and(|reached| reached < at) && (p.forwarded.is_some() || p.answered.is_some())
+        };
+        if self.publishes.iter().filter(|p| p.link == link && p.what == what).all(is_early) {
+            self.licences.insert(delivered);
+        }
     }
 
     /// The broker has stored it.
@@ -192,6 +234,18 @@ impl Truth {
     pub fn returned(&mut self, uid: Uid) {
         self.at(uid).returned = true;
         self.count("returned");
+    }
+
+    /// No queue takes it, and nobody has asked the broker to say so.
+    pub fn dropped(&mut self, uid: Uid) {
+        self.at(uid).dropped = true;
+        self.count("dropped");
+    }
+
+    /// Returns true if the relay has to find out whether a queue takes a publish, should it take the id for seen.
+    pub fn verifies(&self, p: &Publish) -> bool {
+        let window = self.window_of(p.what.exchange).filter(|_| self.deduplicates);
+        window.is_some_and(|window| self.windows[window].verify) && p.what.id.is_some() && !p.bypass
     }
 
     /// The broker will not store it, whether it comes to say so or not.
@@ -258,4 +312,9 @@ impl Truth {
         self.faulty.remove(&(link, channel));
         *self.eras.entry((link, channel)).or_default() += 1;
     }
+}
+
+/// What a connection is delivered, if it has an id.
+fn of(link: LinkId, what: What) -> Option<Delivered> {
+    Some((link, what.exchange, what.routing_key, what.id?))
 }

@@ -35,6 +35,9 @@ pub struct What {
 /// id.
 pub type ModelKey = (usize, usize, usize, u32);
 
+/// A connection, and the place and the id of a message that it was delivered.
+pub type Delivered = (LinkId, usize, usize, u32);
+
 /// One attempt to publish: how it was made, and when what became of it.
 #[derive(Clone, Debug)]
 pub struct Publish {
@@ -66,6 +69,8 @@ pub struct Publish {
     pub by_header: bool,
     /// its header is that of many others: only its body, which is its id, tells it from them
     pub alike: bool,
+    /// its client was delivered the same message before, and has not published it since: it is a new message
+    pub republish: bool,
     /// when the client began it
     pub begun: Micros,
     /// when the relay had taken all of it
@@ -76,6 +81,8 @@ pub struct Publish {
     pub stored: Option<Micros>,
     /// whether the broker wrote a return
     pub returned: bool,
+    /// whether no queue took it, and the broker said nothing of that
+    pub dropped: bool,
     /// what the broker wrote of it: ack or nack
     pub settled: Option<bool>,
     /// what the relay took of it: ack or nack
@@ -112,11 +119,13 @@ impl Publish {
             by_body: false,
             by_header: false,
             alike: false,
+            republish: false,
             begun: now,
             reached: None,
             forwarded: None,
             stored: None,
             returned: false,
+            dropped: false,
             settled: None,
             heard: None,
             heard_at: 0,

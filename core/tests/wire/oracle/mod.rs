@@ -105,7 +105,7 @@ pub(crate) fn look_at(frame: &Frame<'_>) {
     let _ = Return::parse(payload);
     let _ = Settle::parse(payload);
     let _ = emit::parse_method(payload);
-    let _ = emit::publish_to(frame.channel, payload, b"other");
+    let _ = emit::publish_to(frame.channel, payload, b"other", true);
     let _ = emit::return_from(frame.channel, payload, b"other");
     for source in sources(&["id"]) {
         let _ = ContentHeader::parse(payload, &source);

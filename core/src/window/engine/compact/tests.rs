@@ -246,7 +246,7 @@ fn no_key_is_lost_or_doubled_while_the_shards_change() {
 /// After a window was made smaller, its store takes what one of the new size takes.
 #[test]
 fn a_smaller_store_gives_its_memory_back() {
-    for (from, to) in [(200_000, 150_000), (200_000, 20_000), (300_000, 4_000), (8_000, 5_000)] {
+    for (from, to) in [(1_000_000, 700_000), (200_000, 20_000), (300_000, 4_000), (8_000, 5_000)] {
         let engine = Compact::new(from);
         for n in 0..from as u128 {
             let key = Key(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));

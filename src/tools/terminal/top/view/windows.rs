@@ -3,9 +3,10 @@
 use super::super::model::{Drawn, History, Model, Sample};
 use crate::tools::terminal::answer::Window;
 use crate::tools::terminal::columns::{bar, fit, spark};
-use crate::tools::terminal::sections::{self, advice};
+use crate::tools::terminal::sections::advice;
 use crate::tools::terminal::theme::{Theme, word};
 use crate::tools::text::{bytes, count, factor, or_dash, rate, share, span};
+use hapax_core::pressure::Facts;
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::Style;
@@ -47,8 +48,8 @@ const COLUMNS: [Column; 17] = [
     column("Fresh/s", 7, 3, |w, _| right(rate(w.facts.rates.fresh))),
     column("Dup/s", 7, 3, |w, _| right(rate(w.facts.rates.duplicate))),
     column("Esc/s", 6, 4, |w, t| escaped(rate(w.facts.rates.escaped), w, t)),
-    column("Escaped", 12, 6, |w, _| right(sections::escaped(&w.facts, count))),
-    column("No id", 6, 4, |w, t| {
+    column("Escaped", 7, 6, |w, _| right(about_escaped(&w.facts))),
+    column("No id", 6, 8, |w, t| {
         let line = right(or_dash(w.facts.missing_ids.share, share));
         if w.facts.missing_ids.is_blind() { line.style(t.bad()) } else { line }
     }),
@@ -137,6 +138,12 @@ fn choose(room: u16) -> (Vec<&'static Column>, u16) {
 
 fn right(text: String) -> Line<'static> {
     Line::raw(text).alignment(Alignment::Right)
+}
+
+/// About how many duplicates escaped, where not all could be counted.
+fn about_escaped(facts: &Facts) -> String {
+    let (least, about) = (facts.escaped_duplicates, facts.escaped_duplicates_about);
+    if about > least + least / 100 { format!("~{}", count(about)) } else { count(least) }
 }
 
 fn escaped(text: String, window: &Window, theme: Theme) -> Line<'static> {
