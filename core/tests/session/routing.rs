@@ -613,7 +613,8 @@ fn p17_cost_of_returns_that_the_client_has_not_asked_for() {
         for tag in n..2 * n {
             pair.client(m(&format!("{tag}")).publish(1));
             pair.upstream(m(&format!("{tag}")).returned(1) + ack(1, tag as u64 + 1));
-            (pair.to_upstream(), pair.to_client());
+            pair.to_upstream();
+            pair.to_client();
         }
         (desk, pair)
     });
