@@ -182,7 +182,6 @@ mod tests {
         for text in [
             "5s",
             "exp",
-            "exp:5",
             "uniform:2s..1s",
             "uniform:2s",
             "lognormal:1s",

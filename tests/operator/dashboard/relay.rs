@@ -76,7 +76,6 @@ async fn the_relay_is_shown_as_it_is_and_does_as_it_is_told() {
         ("[data-show=escaped_duplicates]", "escaped_duplicates_total", vec![]),
         ("[data-show=pressure]", "window_pressure", vec![]),
         ("[data-show=coverage]", "window_coverage", vec![]),
-        ("[data-show=recommended_capacity]", "window_recommended_capacity", vec![]),
     ];
     let mut told = 0;
     for (css, name, mut labels) in same {
