@@ -7,6 +7,7 @@ use crate::support::methods::{
     confirm_select_ok, flow, flow_ok,
 };
 use crate::support::pair::Pair;
+use amq_protocol::types::AMQPValue;
 use hapax_core::window::{ConfirmRule, OnConflict};
 
 fn verifying(change: impl FnOnce(&mut Plan)) -> Desk {
@@ -51,6 +52,47 @@ fn both_close_a_channel_with_a_stuck_message_and_the_others_go_on() {
     let sent = pair.to_upstream();
     assert!(!sent.on(2).is_empty(), "{sent:?}");
     assert_eq!(sent.on(2046), channel_open(2046));
+}
+
+fn cc(id: &str, name: &str, keys: &[&str]) -> Message {
+    let keys = keys.iter().map(|key| AMQPValue::LongString((*key).into())).collect::<Vec<_>>();
+    m(id).header(name, AMQPValue::FieldArray(keys.into()))
+}
+
+/// RabbitMQ takes `BCC` out of what it returns, so the first return looks like the second message.
+#[test]
+fn a_return_without_its_bcc_is_not_taken_for_another_s() {
+    let desk = verifying(|_| ());
+    let mut pair = desk.confirming();
+    let with = cc("a", "BCC", &["nowhere"]);
+    verified(&mut pair, &with);
+    verified(&mut pair, &m("a"));
+    pair.upstream(m("a").returned(1) + ack(1, 1));
+    pair.to_client();
+    pair.upstream(m("a").returned(1) + ack(1, 2));
+    assert_eq!(pair.to_client(), ack(1, 2));
+    verified(&mut pair, &m("a"));
+    verified(&mut pair, &with);
+}
+
+/// The same where the client has asked for one of them.
+#[test]
+fn a_return_without_its_bcc_that_the_client_has_asked_for() {
+    let desk = verifying(|_| ());
+    for (first, second) in [(true, false), (false, true), (true, true)] {
+        let asks = |message: Message, asks: bool| if asks { message.mandatory() } else { message };
+        let mut pair = desk.confirming();
+        let (one, two) = (asks(cc("a", "BCC", &["nowhere"]), first), asks(m("a"), second));
+        verified(&mut pair, &one);
+        verified(&mut pair, &two);
+        pair.upstream(m("a").returned(1) + ack(1, 1));
+        pair.to_client();
+        pair.upstream(m("a").returned(1) + ack(1, 2));
+        pair.to_client();
+        verified(&mut pair, &one);
+        verified(&mut pair, &two);
+        pair.upstream_eof();
+    }
 }
 
 fn hide(pair: &mut Pair, there: u16) {
