@@ -119,6 +119,11 @@ impl Channels {
         self.open.iter().max_by_key(|(_, channel)| channel.booked().stuck).map(|(id, _)| *id)
     }
 
+    /// Returns true if a channel of this number is gone, but its client has not answered a `channel.close` yet.
+    pub(super) fn is_answered_late(&self, id: ChannelId) -> bool {
+        self.owed.contains(&id)
+    }
+
     /// Notes that the client has given up this number at the upstream, and what it has not answered there.
     pub(super) fn forget_owed(&mut self, id: ChannelId) {
         self.owed.remove(&id);

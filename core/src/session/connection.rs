@@ -142,7 +142,9 @@ impl Connection {
         } else if self.channels.is_hidden(next.channel) {
             // The largest number is left to Hapax's own questions.
             let most = self.sides.handshake.upstream_channel_max();
-            (1..most).rev().map(ChannelId).find(|id| is_free(*id))
+            // If the client has still to answer a close, that must not be taken for something about the hidden channel.
+            let is_silent = |id: ChannelId| !self.channels.is_answered_late(id);
+            (1..most).rev().map(ChannelId).find(|id| is_free(*id) && is_silent(*id))
         } else {
             None
         };

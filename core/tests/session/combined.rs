@@ -54,6 +54,29 @@ fn both_close_a_channel_with_a_stuck_message_and_the_others_go_on() {
     assert_eq!(sent.on(2046), channel_open(2046));
 }
 
+/// The broker and the client close another channel, and its number is the one that would be used for the number of a hidden
+/// channel. The client's answer comes after that.
+#[test]
+fn a_number_whose_close_is_not_answered_stands_for_no_other() {
+    let desk = Desk::new();
+    let mut pair = desk.confirming();
+    pair.open(2046);
+    pair.client(m("stuck").publish(1));
+    pair.to_upstream();
+    hide(&mut pair, 1);
+    pair.client(m("b").publish(2046));
+    pair.to_upstream();
+    pair.client(bye(2046));
+    pair.upstream(channel_close(2046, 404, "NOT_FOUND"));
+    assert_eq!(pair.to_client(), channel_close(2046, 404, "NOT_FOUND") + channel_close_ok(2046));
+    pair.to_upstream();
+    pair.client(channel_open(1) + channel_close_ok(2046) + channel_open(3));
+    let sent = pair.to_upstream();
+    assert_eq!(sent, channel_open(2045) + channel_open(3));
+    pair.upstream(channel_open_ok(2045));
+    assert_eq!(pair.to_client(), channel_open_ok(1));
+}
+
 fn cc(id: &str, name: &str, keys: &[&str]) -> Message {
     let keys = keys.iter().map(|key| AMQPValue::LongString((*key).into())).collect::<Vec<_>>();
     m(id).header(name, AMQPValue::FieldArray(keys.into()))
