@@ -17,9 +17,9 @@
 //! to. Then every outstanding publish of that exchange and routing key counts as returned: a duplicate is possible, a loss is
 //! not.
 //!
-//! The return of a publish with `BCC` may look exactly like another publish, of the same id and without `BCC`. Such a publish is
-//! therefore known by the claim that it would have without it, and while it is outstanding, a return that shows this claim may
-//! be any of that exchange and routing key, too.
+//! The return of a publish with `BCC` may look exactly like another publish, of the same id and without `BCC`. The claim of
+//! such a publish is made without `BCC` here. While it is outstanding, a return that shows this claim may be of any publish to
+//! that exchange and routing key, too.
 
 use super::rights::Right;
 use crate::window::{Claim, Key, KeyMaker, Scope};

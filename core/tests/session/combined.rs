@@ -1,4 +1,4 @@
-//! What no part alone shows: closes, returns, republished and conflicting messages together.
+//! Closes, returns, republished messages and conflicts, two of them at a time.
 
 use super::desk::{Desk, Plan, SECOND, m, unheard};
 use crate::support::frames::{Frames, Message, message};
