@@ -113,7 +113,7 @@ fn celery() -> Command {
     python(&READY, "celery")
 }
 
-/// What the relay is told for a client; most need nothing.
+/// Returns the relay's configuration for a client.
 fn config(client: &str) -> &'static str {
     match client {
         "celery" => "[[window]]\nname = \"tasks\"\npreset = \"celery\"\n",

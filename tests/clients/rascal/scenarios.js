@@ -151,6 +151,14 @@ const base = {
     const seen = await at.consume(5, recovery, (attempt) => attempt < 5 && fail());
     assert.deepEqual(seen, ended(5, 'done', 5));
   },
+
+  // `xDeathFix` takes the header x-death away, so nothing but Rascal's own headers tells the attempts apart.
+  async forwarded_later_without_its_deaths(at) {
+    await at.publish('exchange', 5);
+    const recovery = [{ strategy: 'forward', publication: 'again', attempts: 4, xDeathFix: true }];
+    const seen = await at.consume(5, recovery, (attempt) => attempt < 5 && fail());
+    assert.deepEqual(seen, ended(5, 'done', 5));
+  },
 };
 
 // The publisher tries three times. One message is stored, and that one survives all its attempts.
