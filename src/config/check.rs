@@ -260,6 +260,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     rules.in_doubt = section.read(report, "in_doubt", rules.in_doubt, |v| value::word(v, "forget"));
     rules.republish = section.read(report, "republish", rules.republish, |v| value::word(v, "connection"));
     rules.missing_id = section.read(report, "missing_id", rules.missing_id, |v| value::word(v, "forward"));
+    rules.on_conflict = section.read(report, "on_conflict", rules.on_conflict, |v| value::word(v, "drop"));
     limits.refresh_on_duplicate = section.read(report, "refresh_on_duplicate", false, value::boolean);
     limits.waiters_per_id =
         section.read(report, "waiters_per_id", waiters, |v| value::count(v, 0..=most::WAITERS));

@@ -66,6 +66,7 @@ pub struct Relay {
 struct LogLimiters {
     refused: LogLimiter,
     unreachable: LogLimiter,
+    conflict: LogLimiter,
     unread: LogLimiter,
     bad_header: LogLimiter,
     login: LogLimiter,
@@ -83,6 +84,7 @@ impl Relay {
             login: limiter(),
             unread: limiter(),
             bad_header: limiter(),
+            conflict: limiter(),
         });
         let mut acceptor = Acceptor::new(listener, "listen");
         let mut connections = JoinSet::new();

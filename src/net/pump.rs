@@ -10,7 +10,8 @@ use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
 use super::{LogLimiters, Relay, bad_headers, now};
 use bytes::Bytes;
-use hapax_core::session::{Output, Queued, Reading, Room, Session};
+use hapax_core::session::{Output, Queued, Reading, Room, Session, Sighted, Sighting};
+use hapax_core::window::OnConflict;
 use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use std::future::{Future, poll_fn};
@@ -366,6 +367,7 @@ impl Pump<'_> {
                 Output::CloseClient => self.close_client(),
                 Output::CloseUpstream => self.close_upstream(),
                 Output::CutUpstream => self.cut_upstream(),
+                Output::Sighted(sighting) => self.log_sighting(&sighting),
                 Output::BadHeader(header) => self.log_bad_header(header),
             }
         }
@@ -461,6 +463,31 @@ impl Pump<'_> {
             self.reading_upstream = upstream;
             self.session.handle_reading_upstream(upstream, self.now);
         }
+    }
+
+    /// Logs that an id was used twice: one line a second for the whole process.
+    fn log_sighting(&self, sighting: &Sighting) {
+        let Some(left_out) = self.log_limiters.conflict.happened(self.now) else { return };
+        let outcome = match sighting.what {
+            Sighted::Conflict(OnConflict::Drop) => "dropped",
+            Sighted::Conflict(OnConflict::Forward) => "forwarded",
+            Sighted::Conflict(OnConflict::Reject) => "refused",
+            Sighted::Observed => "forwarded (mode observe)",
+        };
+        let user = self.session.about().and_then(|about| about.user.as_deref()).unwrap_or_default();
+        let text = |bytes| String::from_utf8_lossy(bytes);
+        tracing::warn!(
+            window = &*sighting.window,
+            id = &*text(&sighting.id),
+            vhost = &*text(&sighting.vhost),
+            exchange = &*text(&sighting.exchange),
+            routing_key = &*text(&sighting.routing_key),
+            peer = %self.peer,
+            user,
+            outcome,
+            left_out = left_out + sighting.left_out,
+            "same id, other content: the body is not the one that was stored under this id"
+        );
     }
 
     /// Returns the bytes that wait to be written to the upstream.

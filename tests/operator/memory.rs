@@ -6,6 +6,7 @@ use crate::ground::{key, resident, run_alone_with};
 use hapax_core::pressure::{Accounting, Facts, Watched};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{Limits, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, reserve_one};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,11 +59,15 @@ fn settles_at(most: usize, before: usize) -> usize {
 
 /// Compares the stated bytes with the growth of the process, when the allocator has given back unused memory.
 fn near(what: &str, said: u64, before: usize) {
+    near_to(what, said, before, 0.85..=1.15);
+}
+
+fn near_to(what: &str, said: u64, before: usize, ratios: RangeInclusive<f64>) {
     let said_bytes = usize::try_from(said).unwrap();
     let grown = settles_at(said_bytes + said_bytes / 10, before);
     let ratio = said as f64 / grown as f64;
     println!("{what}: {said} bytes said, {grown} grown, {ratio:.3}");
-    assert!((0.85..=1.15).contains(&ratio), "{what}: {said} bytes said, {grown} grown");
+    assert!(ratios.contains(&ratio), "{what}: {said} bytes said, {grown} grown");
 }
 
 /// Windows of 1,000 ids that get 20,000 ids each: a hundred of them, so that pages do not matter.
@@ -88,7 +93,8 @@ fn pressed_child() {
     for watched in &roomy {
         fill(watched, ids, start);
     }
-    near("recommended", bytes * 20, before);
+    // It is stated for the largest sample of the what-if curve, which a window that is large enough does not fill.
+    near_to("recommended", bytes * 20, before, 0.85..=1.35);
 }
 
 #[test]

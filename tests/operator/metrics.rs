@@ -223,12 +223,18 @@ impl Ground {
         self.relay.api("PATCH", "/api/v1/windows/orders", r#"{"ttl": "5m"}"#);
         self.traffic(client, "young");
         self.until_alert("HapaxWindowCold");
+        self.relay.api("PATCH", "/api/v1/windows/orders", r#"{"ttl": "20s"}"#);
     }
 
     /// Publishes that the broker never answers, one that waits for it, one that may not; a client too many; one that holds too
     /// much. Then the connection to the broker breaks.
     fn trouble(&mut self, mut client: Raw) {
         let mut waiting = self.client();
+        // An id that is used twice.
+        for body in [&b"one"[..], b"another"] {
+            client.publish_and_settle(1, &Publish { body, ..Publish::to("q", "used twice") });
+        }
+        self.until("conflicts_total", &[], 1.0);
         self.cut.as_ref().unwrap().stall_down();
         client.publish(1, &Publish::to("q", "unanswered"));
         client.publish(1, &Publish::to("q", "as well"));

@@ -25,7 +25,7 @@ fn publish(windows: &dyn Windows, vhost: &[u8], ids: std::ops::Range<u64>, now: 
         let key = scoped.key(&IdValue::Bytes(&id.to_be_bytes()));
         match reserve_one(&window, key, now, &mailbox, Ticket(*id)) {
             Verdict::Fresh(reservation) => drop(reservation.commit(now, window.ttl())),
-            Verdict::Duplicate => return false,
+            Verdict::Duplicate(_) => return false,
             other => panic!("{other:?}"),
         }
         true

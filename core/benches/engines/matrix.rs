@@ -221,7 +221,7 @@ impl Rig {
             }
             for n in first..end.min(first + CHUNK) {
                 let as_it_should_be = match self.job {
-                    Job::Duplicate => matches!(self.ask(n, &mailbox), Verdict::Duplicate),
+                    Job::Duplicate => matches!(self.ask(n, &mailbox), Verdict::Duplicate(_)),
                     Job::Fresh | Job::Evict | Job::Expire => self.fresh(n, &mailbox),
                 };
                 other += u64::from(!as_it_should_be);

@@ -50,6 +50,8 @@ pub struct Accounting {
     promoted: Counter,
     takeovers: Counter,
     refused: Counter,
+    conflicts: Counter,
+    uncompared: Counter,
     forgotten: [Counter; ForgetCause::ALL.len()],
     distinct: Distinct,
     scopes: CacheAligned<Mutex<Scopes>>,
@@ -130,6 +132,16 @@ impl Accounting {
         self.refused.value()
     }
 
+    /// Returns the publishes of a seen id whose body was not the one that was stored.
+    pub fn conflicts(&self) -> u64 {
+        self.conflicts.value()
+    }
+
+    /// Returns the publishes of a seen id that were forwarded because their body was too large to be held for the comparison.
+    pub fn uncompared(&self) -> u64 {
+        self.uncompared.value()
+    }
+
     /// Returns the reservations that were given up for this cause.
     pub fn forgotten(&self, cause: ForgetCause) -> u64 {
         self.forgotten.get(cause as usize).map_or(0, Counter::value)
@@ -175,6 +187,8 @@ impl Accounting {
             promoted: self.promoted(),
             takeovers: self.takeovers(),
             refused: self.refused(),
+            conflicts: self.conflicts(),
+            uncompared: self.uncompared(),
             forgotten: by_cause(ForgetCause::ALL, ForgetCause::name, |cause| self.forgotten(cause)),
             evictions: by_cause(EvictionCause::ALL, EvictionCause::name, |cause| self.evicted(cause)),
             escaped_duplicates: totals.escaped,
@@ -417,6 +431,8 @@ impl Accounting {
             Event::Promoted => add(&self.promoted.0),
             Event::TakenOver => add(&self.takeovers.0),
             Event::Refused => add(&self.refused.0),
+            Event::Conflict { .. } => add(&self.conflicts.0),
+            Event::Uncompared => add(&self.uncompared.0),
             Event::Forgotten(cause) => {
                 if let Some(counter) = self.forgotten.get(cause as usize) {
                     add(&counter.0);
@@ -566,6 +582,8 @@ mod tests {
             Event::Promoted,
             Event::TakenOver,
             Event::Refused,
+            Event::Conflict { claim: Claim::Digest(key) },
+            Event::Uncompared,
         ];
         let forgotten = ForgetCause::ALL.map(Event::Forgotten);
         let evicted = EvictionCause::ALL.map(|cause| Event::Evicted {
@@ -591,6 +609,8 @@ mod tests {
             accounting.promoted(),
             accounting.takeovers(),
             accounting.refused(),
+            accounting.conflicts(),
+            accounting.uncompared(),
         ]
         .into_iter()
         .chain(ForgetCause::ALL.map(|cause| accounting.forgotten(cause)))

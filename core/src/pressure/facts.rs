@@ -43,6 +43,12 @@ pub struct Facts {
     pub takeovers: u64,
     /// publishes that were nacked because they could not wait, or not any longer
     pub refused: u64,
+    /// publishes of a known id whose body is not the one that was stored: somebody uses ids twice. Each is one of the duplicates
+    #[serde(default)]
+    pub conflicts: u64,
+    /// publishes of a known id that were forwarded because their body was too large to hold until it could be compared
+    #[serde(default)]
+    pub uncompared: u64,
     /// reservations given up, by cause
     pub forgotten: BTreeMap<String, u64>,
     /// seen ids removed, by cause
@@ -107,7 +113,7 @@ pub struct Facts {
     /// what keeps the recommendation below what the traffic needs; null if nothing does
     #[serde(default)]
     pub recommended_bound: Option<Bound>,
-    /// memory that a full window of the recommended capacity would take
+    /// memory that a full window of the recommended capacity would take at most
     pub recommended_bytes: Option<u64>,
     /// the level of eviction pressure
     pub level: Level,

@@ -23,7 +23,7 @@ pub(super) fn change(window: &str, before: Level, facts: &Facts) {
             "most publishes carry no id, so their duplicates get through and are not counted: set the window's id to a header that they have"
         ),
         Level::Ok if before == Level::Warming => {
-            tracing::info!(window, "the window is as old as its TTL: it knows every id")
+            tracing::info!(window, "the window is as old as its TTL: it knows every id");
         }
         Level::Critical if before < *level => tracing::warn!(
             window,

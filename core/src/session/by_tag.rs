@@ -190,7 +190,12 @@ mod tests {
         ]
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "some tag near this share will do"
+    )]
     fn at(share: f64, tags: u64) -> u64 {
         (share * tags as f64) as u64
     }

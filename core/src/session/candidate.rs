@@ -6,9 +6,9 @@ use super::entry::{Entry, Mandatory, Verified};
 use super::outbox::{Lane, Piece, View};
 use super::returns::ReturnKey;
 use super::rights::Right;
-use crate::window::{Claim, Mode, Reservation, Window};
+use crate::window::{BodyDigest, BodyHasher, Claim, Memo, Mode, Reservation, Window};
 use crate::wire::method::Publish;
-use crate::wire::{ChannelId, emit};
+use crate::wire::{ChannelId, emit, scan};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,11 +66,12 @@ impl Candidate<'_> {
         }
     }
 
-    /// Writes the frames that have come. Returns the entry.
+    /// Writes the frames that have come. Returns the entry. `body`: the digest of its body, if it is whole.
     pub(super) fn forward(
         self,
         channel: ChannelId,
         reservation: Option<Reservation>,
+        body: BodyDigest,
         upstream: &mut Lane,
         now: Instant,
     ) -> Entry {
@@ -82,7 +83,7 @@ impl Candidate<'_> {
         let return_key = return_key.filter(|_| asked || verify);
         Entry {
             client,
-            reservation: reservation.map(|reservation| (reservation, ttl)),
+            reservation: reservation.map(|reservation| (reservation, Memo::new(ttl, body))),
             since: now,
             right: Some(right),
             verified: if verify && return_key.is_none() { Verified::Yes } else { Verified::No },
@@ -109,6 +110,14 @@ impl Kept {
         self.publish.view().len() + self.content.len()
     }
 
+    /// Returns the digest of its body, if it is whole and is ever compared.
+    pub(super) fn body(&self) -> BodyDigest {
+        if self.left > 0 || !self.window.rules().compares_bodies() {
+            return BodyDigest::UNKNOWN;
+        }
+        digest_of(&self.content)
+    }
+
     /// Calls `decide` with the candidate that was kept.
     pub(super) fn with<T>(self, decide: impl FnOnce(Candidate<'_>) -> T) -> T {
         let Kept { window, terms, publish, content, left } = self;
@@ -116,6 +125,36 @@ impl Kept {
         let (publish, content) = (publish.view(), View::whole(&content));
         decide(Candidate { window: &window, terms, publish, content, left })
     }
+}
+
+/// Returns the payload of the header of a content.
+pub(super) fn header_of(content: &[u8]) -> &[u8] {
+    pieces(content).next().unwrap_or_default()
+}
+
+/// Returns the payloads of the body frames of a content, which begins with its header.
+pub(super) fn bodies(content: &[u8]) -> impl Iterator<Item = &[u8]> {
+    pieces(content).skip(1)
+}
+
+/// Returns the digest of the body in these frames.
+pub(super) fn digest_of(content: &[u8]) -> BodyDigest {
+    let mut pieces = bodies(content);
+    let first = pieces.next().unwrap_or_default();
+    let Some(second) = pieces.next() else { return BodyDigest::of(first) };
+    let mut hasher = BodyHasher::new();
+    hasher.write(first);
+    hasher.write(second);
+    pieces.for_each(|piece| hasher.write(piece));
+    hasher.finish()
+}
+
+fn pieces(mut content: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let frame = scan(content, usize::MAX).ok().flatten()?;
+        content = content.get(frame.wire_len()..).unwrap_or_default();
+        Some(frame.payload)
+    })
 }
 
 /// Writes a `basic.publish`, to another exchange where there is a `target`, and with the mandatory bit or without it. Gives back

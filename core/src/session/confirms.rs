@@ -188,9 +188,9 @@ impl Confirms {
                 client.into_iter().for_each(|tag| self.answers.nack(tag));
             }
             Outcome::Acked => match entry.stored() {
-                Some((reservation, ttl)) => {
+                Some((reservation, memo)) => {
                     // A full batch is committed before this one is put into the next.
-                    if let Some(committed) = stored.push(reservation, deadline.now, ttl) {
+                    if let Some(committed) = stored.push(reservation, deadline.now, memo) {
                         self.answers.committed(committed, deadline);
                     }
                     client.into_iter().for_each(|tag| self.answers.await_commit(tag));

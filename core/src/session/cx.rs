@@ -92,14 +92,20 @@ impl Link {
         }
         if may_have_died {
             let (mark, sources) = (delivery.mark, Arc::clone(&delivery.sources));
-            self.came_back(shared, mark, &sources, header);
+            self.delivered_after_death(shared, mark, &sources, header);
         }
     }
 
     /// Notes a delivery that has died before: its consumer may publish it again without `x-death`, and also where it was published when it
     /// died. A queue that delays retries is such a place: the message comes from another exchange than it is published to.
     #[cold]
-    fn came_back(&mut self, shared: &Shared, delivered: RouteMark, sources: &[Source], header: &[u8]) {
+    fn delivered_after_death(
+        &mut self,
+        shared: &Shared,
+        delivered: RouteMark,
+        sources: &[Source],
+        header: &[u8],
+    ) {
         let Ok(found) = ContentHeader::parse(header, &IdSource::MessageId) else { return };
         if found.death() == Ok(None) {
             return;

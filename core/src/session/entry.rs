@@ -3,8 +3,8 @@
 use super::confirms::ClientTag;
 use super::returns::{ReturnKey, Shows};
 use super::rights::Right;
-use crate::window::{ForgetCause, InDoubt, Reservation};
-use std::time::{Duration, Instant};
+use crate::window::{ForgetCause, InDoubt, Memo, Reservation};
+use std::time::Instant;
 
 /// The upstream's answer to a publish, which alone does not say whether it was stored: see [`Entry::stored`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,14 +38,16 @@ impl Hears {
     }
 }
 
+const _: () = assert!(size_of::<Option<(Reservation, Memo)>>() == 56);
+
 /// A forwarded publish without an outcome. Dropping it forgets the id, and counts it as in doubt. Only [`Entry::in_doubt`] asks the
 /// window's rule, which may be to keep the id.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// the client's tag, where it uses confirms
     pub(super) client: Option<ClientTag>,
-    /// what is reserved, and for how long it will be remembered
-    pub(super) reservation: Option<(Reservation, Duration)>,
+    /// what is reserved, and what the window is told when it is committed
+    pub(super) reservation: Option<(Reservation, Memo)>,
     /// when the publish was forwarded
     pub(super) since: Instant,
     /// the right that its outcome proves, where it is not proven already
@@ -147,14 +149,14 @@ impl Entry {
     /// Handles that the upstream has acked or committed it. Returns the reservation that is to be committed. If it was
     /// returned, it is not stored, and its id is forgotten.
     #[inline]
-    pub(super) fn stored(self) -> Option<(Reservation, Duration)> {
+    pub(super) fn stored(self) -> Option<(Reservation, Memo)> {
         let returned = self.returned_as();
-        let (reservation, ttl) = self.reservation?;
+        let (reservation, memo) = self.reservation?;
         if let Some(cause) = returned {
             reservation.forget(cause);
             return None;
         }
-        Some((reservation, ttl))
+        Some((reservation, memo))
     }
 
     /// Gives the reservation back, because the message was not stored.
@@ -168,10 +170,10 @@ impl Entry {
     /// says what that means.
     pub(super) fn in_doubt(self, now: Instant) {
         let returned = self.is_returned();
-        if let Some((reservation, ttl)) = self.reservation {
+        if let Some((reservation, memo)) = self.reservation {
             let rule = reservation.window().map(|window| window.rules().in_doubt).unwrap_or_default();
             match rule {
-                InDoubt::Keep if !returned => reservation.commit_in_doubt(now, ttl),
+                InDoubt::Keep if !returned => reservation.commit_in_doubt(now, memo),
                 InDoubt::Keep | InDoubt::Forget => reservation.forget(ForgetCause::InDoubt),
             }
         }

@@ -48,6 +48,15 @@ pub enum Fault {
         /// where it looks for the id
         id: Box<str>,
     },
+    /// The publish has the id of another message and another body, and its window has `on_conflict = "reject"`.
+    #[error(
+        "PRECONDITION_FAILED - window '{window}' takes no other message with an id that is stored; give new content a new id, or \
+         set on_conflict = \"forward\""
+    )]
+    Conflict {
+        /// the window's name
+        window: Box<str>,
+    },
     /// `tx.select` came on a channel that Hapax can't replace by a fresh one.
     #[error(
         "PRECONDITION_FAILED - hapax can't switch this channel to tx mode: it has consumed or set qos, and has published without \
@@ -150,6 +159,7 @@ impl Fault {
             | Fault::ChannelLimit
             | Fault::BodyTooSlow { .. } => 320,
             Fault::MissingId { .. }
+            | Fault::Conflict { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
             | Fault::TxTooSlow { .. } => 406,
@@ -176,6 +186,7 @@ impl Fault {
             | Fault::ChannelMax { .. } => Closes::Connection,
             Fault::MemoryShort { closes, .. } => *closes,
             Fault::MissingId { .. }
+            | Fault::Conflict { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
             | Fault::TxTooSlow { .. }
@@ -200,9 +211,10 @@ impl Fault {
             | Fault::ChannelMax { .. } => MethodId(0, 0),
             Fault::SecondOpen => MethodId::CHANNEL_OPEN,
             Fault::TxAfterPublish => MethodId::TX_SELECT,
-            Fault::MissingId { .. } | Fault::TxWaitedTooLong | Fault::TxTooLarge { .. } => {
-                MethodId::BASIC_PUBLISH
-            }
+            Fault::MissingId { .. }
+            | Fault::Conflict { .. }
+            | Fault::TxWaitedTooLong
+            | Fault::TxTooLarge { .. } => MethodId::BASIC_PUBLISH,
         }
     }
 

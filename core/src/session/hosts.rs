@@ -16,10 +16,13 @@ use std::sync::{Arc, Weak};
 /// The deliveries of one user on one host.
 type Common = Arc<Mutex<Delivered>>;
 
+/// The same, for one who does not keep it alive.
+type Known = Weak<Mutex<Delivered>>;
+
 /// The deliveries of all users and hosts that have connections: at most one record for each connection.
 #[derive(Debug, Default)]
 pub struct Hosts {
-    records: Mutex<HashMap<Box<[u8]>, Weak<Mutex<Delivered>>>>,
+    records: Mutex<HashMap<Box<[u8]>, Known>>,
 }
 
 impl Hosts {

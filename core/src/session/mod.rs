@@ -60,6 +60,7 @@ mod runs;
 #[expect(clippy::module_inception, reason = "named after the type that the folder is about")]
 mod session;
 mod sides;
+mod sightings;
 mod timers;
 mod transaction;
 mod unremembered;
@@ -76,6 +77,7 @@ pub use hosts::Hosts;
 pub use loopback::{LoopbackUsers, RefusedLogin, is_loopback};
 pub use rights::{Rights, may_have_topics};
 pub use session::Session;
+pub use sightings::{Sighted, Sighting};
 
 use crate::window::{KeyMaker, Windows};
 use crate::wire::BadHeader;
@@ -196,6 +198,8 @@ pub enum Output {
     /// The upstream is given up: drop the bytes that wait to be written to it, those in the system's buffers included, and
     /// close its socket. The publishes in them are in doubt now, so they must not be stored later.
     CutUpstream,
+    /// Tell people about a publish of a known id. Nothing else depends on it.
+    Sighted(Box<Sighting>),
     /// Log that the client sends this header with a value that can't be understood. It comes once per connection and header.
     BadHeader(BadHeader),
 }

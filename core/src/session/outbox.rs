@@ -5,6 +5,7 @@
 
 use super::Output;
 use super::numbers::Numbers;
+use super::sightings::Sightings;
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::method::MethodId;
 use crate::wire::{FrameKind, scan};
@@ -208,6 +209,8 @@ pub(super) struct Outbox {
     close_client: bool,
     close_upstream: bool,
     cut_upstream: bool,
+    /// what people are told
+    pub(super) sightings: Sightings,
 }
 
 impl Outbox {
@@ -244,7 +247,7 @@ impl Outbox {
         self.cut_upstream = true;
     }
 
-    /// Takes the next output. Bytes come before closes: what was sent before a close is written before it.
+    /// Takes the next output, beside those for people to read. Bytes come before closes: what was sent before a close is written before it.
     pub(super) fn poll(&mut self) -> Option<Output> {
         if std::mem::take(&mut self.dial) {
             return Some(Output::Dial);
@@ -267,6 +270,9 @@ impl Outbox {
         if std::mem::take(&mut self.close_upstream) {
             return Some(Output::CloseUpstream);
         }
-        std::mem::take(&mut self.cut_upstream).then_some(Output::CutUpstream)
+        if std::mem::take(&mut self.cut_upstream) {
+            return Some(Output::CutUpstream);
+        }
+        self.sightings.take().map(Output::Sighted)
     }
 }

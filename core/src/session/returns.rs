@@ -165,7 +165,8 @@ impl Returns {
         match shows {
             None => {}
             Some(Shows::Header { key, asked }) => {
-                if self.by_header.remove(&(key, tag)).is_none() && !self.guessed.is_empty() {
+                let is_marked = self.by_header.remove(&(key, tag)).is_none();
+                if is_marked && !self.guessed.is_empty() {
                     self.guessed.remove(&(key.place, !asked, tag));
                 }
             }

@@ -5,8 +5,10 @@ use super::entry::{Entry, Hears};
 use super::returns::{Outstanding, Returned, Returns, Shown, Told};
 use super::rights::Right;
 use super::runs::{Runs, is_same_exchange};
-use crate::window::{Claim, Committed, ForgetCause, Reservation, Reservations, Unremembered, is_same};
-use std::collections::{HashSet, VecDeque};
+use crate::window::{
+    BodyDigest, Claim, Committed, ForgetCause, Reservation, Reservations, Unremembered, is_same,
+};
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 /// The publishes of one transaction, in their order.
@@ -37,8 +39,8 @@ impl Ended {
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
     open: Batch,
-    /// of the open one
-    claims: HashSet<Claim>,
+    /// of the open one, with their places among its entries
+    claims: HashMap<Claim, usize>,
     ended: VecDeque<Ended>,
     /// The sum of the weights of those that are ending.
     ending: usize,
@@ -48,7 +50,7 @@ impl Transactions {
     /// Enters a publish that was forwarded to `exchange` inside the open transaction.
     pub(super) fn forwarded(&mut self, entry: Entry, exchange: &[u8]) {
         if let Some((reservation, _)) = &entry.reservation {
-            self.claims.insert(reservation.claim());
+            self.claims.insert(reservation.claim(), self.open.entries.len());
         }
         let Batch { entries, returns, exchanges } = &mut self.open;
         let place = entries.len() as u64;
@@ -59,7 +61,15 @@ impl Transactions {
 
     /// Returns true if the open transaction holds this claim already.
     pub(super) fn holds(&self, claim: Claim) -> bool {
-        self.claims.contains(&claim)
+        self.claims.contains_key(&claim)
+    }
+
+    /// Returns the digest of the body that the open transaction holds for this claim. It is unknown if it holds none, or if the body is
+    /// not whole.
+    pub(super) fn body_of(&self, claim: Claim) -> BodyDigest {
+        let entry = self.claims.get(&claim).and_then(|place| self.open.entries.get(*place));
+        let reserved = entry.and_then(|entry| entry.reservation.as_ref());
+        reserved.map_or(BodyDigest::UNKNOWN, |(_, memo)| memo.body())
     }
 
     /// Returns the entry of the publish that was forwarded last in the open transaction.
@@ -143,8 +153,8 @@ impl Transactions {
                 let mut stored = Reservations::default();
                 for entry in entries {
                     entry.right.into_iter().for_each(&mut proven);
-                    if let Some((reservation, ttl)) = entry.stored() {
-                        note(&mut later, stored.push(reservation, now, ttl));
+                    if let Some((reservation, memo)) = entry.stored() {
+                        note(&mut later, stored.push(reservation, now, memo));
                     }
                 }
                 note(&mut later, stored.commit(now));

@@ -4,7 +4,7 @@
 
 use super::candidate::Kept;
 use super::outbox::View;
-use crate::window::{Claim, Ticket, Wait};
+use crate::window::{BodyDigest, Claim, Ticket, Wait};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
@@ -83,6 +83,11 @@ impl Waiting {
         self.claims.holds(claim)
     }
 
+    /// Returns the body of a publish of this claim that waits, if one does and it is whole.
+    pub(super) fn body_of(&self, claim: Claim) -> BodyDigest {
+        self.claims.body_of(claim)
+    }
+
     /// Returns when there is something to do about the first of them.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.due.first().map(|(due, _)| *due)
@@ -91,7 +96,7 @@ impl Waiting {
     pub(super) fn queue(&mut self, ticket: Ticket, waiter: Waiter) {
         self.bytes += waiter.weight;
         self.due.insert((waiter.due(), ticket));
-        self.claims.add(waiter.candidate.terms.claim);
+        self.claims.add(waiter.candidate.terms.claim, waiter.candidate.body());
         self.queued.insert(ticket, waiter);
     }
 
@@ -115,6 +120,9 @@ impl Waiting {
             let overhead = frame.len() - frame.payload().len();
             waiter.candidate.content.extend_from_slice(frame.octets());
             waiter.candidate.left = left;
+            if left == 0 {
+                self.claims.set_body(waiter.candidate.terms.claim, waiter.candidate.body());
+            }
             waiter.weight += overhead;
             self.bytes += overhead;
         }
@@ -126,23 +134,34 @@ impl Waiting {
     }
 }
 
-/// How many publishes there are of each claim.
+/// How many publishes there are of each claim, and the body of the one that came last.
 #[derive(Debug, Default)]
-pub(super) struct ClaimCounts(HashMap<Claim, usize>);
+pub(super) struct ClaimCounts(HashMap<Claim, (usize, BodyDigest)>);
 
 impl ClaimCounts {
     pub(super) fn holds(&self, claim: Claim) -> bool {
         self.0.contains_key(&claim)
     }
 
-    pub(super) fn add(&mut self, claim: Claim) {
-        *self.0.entry(claim).or_default() += 1;
+    /// Returns the body of the one that came last.
+    pub(super) fn body_of(&self, claim: Claim) -> BodyDigest {
+        self.0.get(&claim).map_or(BodyDigest::UNKNOWN, |(_, body)| *body)
+    }
+
+    pub(super) fn add(&mut self, claim: Claim, body: BodyDigest) {
+        let (count, last) = self.0.entry(claim).or_default();
+        (*count, *last) = (*count + 1, body);
+    }
+
+    /// Sets the body of the one that came last: it is whole by now.
+    pub(super) fn set_body(&mut self, claim: Claim, body: BodyDigest) {
+        self.0.get_mut(&claim).into_iter().for_each(|(_, last)| *last = body);
     }
 
     pub(super) fn remove(&mut self, claim: Claim) {
         if let Entry::Occupied(mut count) = self.0.entry(claim) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
+            count.get_mut().0 -= 1;
+            if count.get().0 == 0 {
                 count.remove();
             }
         }

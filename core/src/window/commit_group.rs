@@ -5,9 +5,8 @@
 
 use super::engine::{Compact, Entry, Stamp};
 use super::flight::Flights;
-use super::{Claim, Event, HINTED, Key, Listener, Mailbox, Ticket, Verdict};
+use super::{BodyDigest, Claim, Event, EvictionCause, HINTED, Key, Listener, Mailbox, Memo, Ticket, Verdict};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A group of commits that is under way.
 pub(super) struct CommitGroup<'a, L: ?Sized> {
@@ -18,9 +17,9 @@ pub(super) struct CommitGroup<'a, L: ?Sized> {
     /// The events of one lock, told while it is held.
     events: Vec<Event>,
     /// The waiters of all keys. Their letters are delivered when no lock is held.
-    waiters: Vec<(Arc<Mailbox>, Ticket)>,
+    waiters: Vec<(Arc<Mailbox>, Ticket, BodyDigest)>,
     /// Commits that have to be made one by one: the reservation was overtaken, or the TTL is zero.
-    special: Vec<(Key, Duration)>,
+    special: Vec<(Key, Memo)>,
 }
 
 impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
@@ -36,7 +35,7 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
     }
 
     /// Commits all of them, [`HINTED`] at most, lock by lock. `one` makes a commit that needs more than that.
-    pub(super) fn commit(mut self, commits: &[(Claim, Duration)], one: impl Fn(Key, Duration)) {
+    pub(super) fn commit(mut self, commits: &[(Claim, Memo)], one: impl Fn(Key, Memo)) {
         let (order, ends) = by_lock(commits);
         let mut begin = 0;
         for end in ends {
@@ -44,35 +43,40 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
             self.commit_of_lock(places.iter().filter_map(|place| commits.get(usize::from(*place))));
             begin = end;
         }
-        for (key, ttl) in self.special {
-            one(key, ttl);
+        for (key, memo) in self.special {
+            one(key, memo);
         }
-        for (mailbox, ticket) in self.waiters {
-            mailbox.deliver(ticket, Verdict::Duplicate);
+        for (mailbox, ticket, body) in self.waiters {
+            mailbox.deliver(ticket, Verdict::Duplicate(body));
         }
     }
 
     /// Commits all keys of one lock.
-    fn commit_of_lock<'b>(&mut self, commits: impl Iterator<Item = &'b (Claim, Duration)> + Clone) {
+    fn commit_of_lock<'b>(&mut self, commits: impl Iterator<Item = &'b (Claim, Memo)> + Clone) {
         let now = self.now;
         let Some((Claim::Digest(first), _)) = commits.clone().next() else { return };
         let mut in_flight = self.flights.lock(*first);
         let mut shard = self.engine.hold(*first);
-        for &(Claim::Digest(key), ttl) in commits {
-            let entry = Entry { at: now, until: now.after(ttl), duplicates: 0 };
+        for &(Claim::Digest(key), memo) in commits {
+            let entry = Entry { at: now, until: memo.until(now), duplicates: 0, body: memo.body() };
             let flight = if entry.is_expired(now) { None } else { in_flight.flights.remove(&key) };
             let Some(flight) = flight else {
-                self.special.push((key, ttl));
+                self.special.push((key, memo));
                 continue;
             };
             let events = &mut self.events;
             events.push(Event::Committed { claim: key.into(), now, until: entry.until });
+            if flight.supersedes()
+                && let Some(old) = shard.remove(key)
+            {
+                events.push(Event::evicted(now, key, old, EvictionCause::Superseded));
+            }
             shard.insert(key, entry, now, &mut |key, entry, cause| {
                 events.push(Event::evicted(now, key, entry, cause));
             });
             for waiter in flight.into_waiters() {
                 events.push(Event::Duplicate { claim: key.into(), now });
-                self.waiters.push(waiter);
+                self.waiters.push((waiter.0, waiter.1, entry.body));
             }
         }
         self.listener.on_all(&self.events);
@@ -83,7 +87,7 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
 /// Sorts the commits by their locks. Returns their indices, those of one lock together and in order, and for each lock the end of
 /// its part.
 #[expect(clippy::cast_possible_truncation, reason = "there are at most 64 commits and 16 locks")]
-fn by_lock(commits: &[(Claim, Duration)]) -> ([u8; HINTED], [usize; Key::LOCKS]) {
+fn by_lock(commits: &[(Claim, Memo)]) -> ([u8; HINTED], [usize; Key::LOCKS]) {
     let mut locks = [0_u8; HINTED];
     let mut ends = [0_usize; Key::LOCKS];
     for (lock, (Claim::Digest(key), _)) in locks.iter_mut().zip(commits) {
@@ -112,7 +116,7 @@ mod tests {
     use crate::window::{Limits, LocalWindow, Mode, Reservations, Rules, reserve_one};
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::thread;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     /// Keys of one lock, for as many rounds as it takes until somebody would come in between.
     const ROUNDS: usize = 20_000;
@@ -164,7 +168,7 @@ mod tests {
                     wait_for(&reserved, round + 1);
                     loop {
                         match ask(group[0], &mailbox) {
-                            Verdict::Duplicate => break,
+                            Verdict::Duplicate(_) => break,
                             Verdict::Fresh(_) => neither.fetch_add(1, SeqCst),
                             _ => 0,
                         };

@@ -10,7 +10,8 @@
 //!
 //! A publish that waits is counted as `InFlight` when it is queued, and again by its final verdict: `Fresh` with `Promoted` or
 //! `TakenOver`, or `Duplicate`, or `Refused`. The count of `Fresh` is therefore the number of forwarded publishes, that of `Duplicate`
-//! the number of publishes taken out, and that of `InFlight` the number of publishes that had to wait. A publish that a consumer makes of
+//! the number of publishes taken out, and that of `InFlight` the number of publishes that had to wait. A conflict is counted as a
+//! `Duplicate` first. With `on_conflict = "forward"` it is forwarded, and counted as `Fresh`, too. A publish that a consumer makes of
 //! its own delivery is counted as `Republished` and not as `Fresh`: it is forwarded, too.
 
 use super::engine::{Entry, Stamp};
@@ -29,18 +30,21 @@ pub enum EvictionCause {
     Flush,
     /// somebody asked for this one key
     Forget,
+    /// its id was stored again with another body (`on_conflict = "forward"`)
+    Superseded,
     /// a consumer publishes its message again: the key is in flight from now on
     Republished,
 }
 
 impl EvictionCause {
     /// Every cause.
-    pub const ALL: [EvictionCause; 6] = [
+    pub const ALL: [EvictionCause; 7] = [
         EvictionCause::Capacity,
         EvictionCause::Expired,
         EvictionCause::Resize,
         EvictionCause::Flush,
         EvictionCause::Forget,
+        EvictionCause::Superseded,
         EvictionCause::Republished,
     ];
 
@@ -52,6 +56,7 @@ impl EvictionCause {
             EvictionCause::Resize => "resize",
             EvictionCause::Flush => "flush",
             EvictionCause::Forget => "forget",
+            EvictionCause::Superseded => "superseded",
             EvictionCause::Republished => "republished",
         }
     }
@@ -119,6 +124,14 @@ pub enum Event {
     },
     /// verdict: in flight (the final one follows, if the publish still waits by then)
     InFlight,
+    /// a publish of a seen id has another body than the one that was stored (its `Duplicate` came before)
+    Conflict {
+        /// of which key
+        claim: Claim,
+    },
+    /// a publish of a seen id was forwarded because its body was too large to hold until it could be compared
+    /// (`on_conflict = "forward"`)
+    Uncompared,
     /// a consumer publishes its message again: a new message, whatever was known of its key
     Republished {
         /// of which key

@@ -11,7 +11,7 @@
 //! It becomes the holder again if the reservation that took over from it is given up.
 
 use super::key::KeyHash;
-use super::{CacheAligned, Key, Mailbox, Ticket, Turn};
+use super::{BodyDigest, CacheAligned, Key, Mailbox, Ticket, Turn};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,6 +20,10 @@ use std::time::Instant;
 
 /// The number of shards: a power of two. Each shard has a lock, so more shards mean less contention.
 const SHARDS: usize = Key::LOCKS;
+
+/// Bits of [`Flight::turn`].
+const UPLOADING: u64 = 1;
+const SUPERSEDES: u64 = 2;
 
 /// The keys of one lock.
 #[derive(Debug, Default)]
@@ -75,24 +79,37 @@ impl Shard {
 
     /// Notes that the reservation of this turn was given up. If it had overtaken a reservation whose outcome is still open, that one
     /// becomes the holder again, because its message may be stored and must not be stored a second time. Otherwise the oldest waiter
-    /// becomes the holder, and is given back with its new turn. Without a waiter the key leaves the table.
-    pub(super) fn pass_on(&mut self, key: Key, turn: Turn) -> Option<(Arc<Mailbox>, Ticket, Turn)> {
+    /// becomes the holder, and is given back with its new turn. Without a waiter the key leaves the table. So it does if it is seen
+    /// with another body, as `seen` says: then all waiters have their verdict.
+    pub(super) fn pass_on(
+        &mut self,
+        key: Key,
+        turn: Turn,
+        seen: impl FnOnce() -> Option<BodyDigest>,
+    ) -> Next {
         let Some(flight) = self.flights.get_mut(&key).filter(|flight| flight.turn() == turn) else {
             self.overtaken = self.overtaken.saturating_sub(1);
             self.flights.get_mut(&key).into_iter().for_each(|flight| flight.no_longer_overtaken(turn));
-            return None;
+            return Next::Nobody;
         };
         if flight.goes_back() {
             self.overtaken = self.overtaken.saturating_sub(1);
-            return None;
+            return Next::Nobody;
+        }
+        if flight.supersedes() {
+            if let Some(body) = seen() {
+                let waiters = self.flights.remove(&key).map(Flight::into_waiters).unwrap_or_default();
+                return Next::Seen(body, waiters);
+            }
+            flight.supersedes_nothing();
         }
         let Some((mailbox, ticket)) = flight.next() else {
             self.flights.remove(&key);
-            return None;
+            return Next::Nobody;
         };
         let next = self.turns.draw();
         flight.begin(next, Since::Unknown);
-        Some((mailbox, ticket, next))
+        Next::Promoted(mailbox, ticket, next)
     }
 
     /// Lets a publish take the key over from the holder. `queued` is its place in the queue, which it leaves then; `None` if it found no
@@ -122,6 +139,16 @@ impl Shard {
         self.overtaken += 1;
         Taken::Granted(turn)
     }
+}
+
+/// What becomes of a key whose reservation was given up.
+pub(super) enum Next {
+    /// Nothing more is to be done.
+    Nobody,
+    /// This waiter holds it now.
+    Promoted(Arc<Mailbox>, Ticket, Turn),
+    /// It is seen with this body, as before. All of these have waited for it.
+    Seen(BodyDigest, Vec<(Arc<Mailbox>, Ticket)>),
 }
 
 /// A [`Republish`](super::Republish) before its reservation is made, which must not happen under the lock.
@@ -176,7 +203,8 @@ impl Flights {
 #[derive(Debug)]
 pub(super) struct Flight {
     waiters: Option<Box<Waiters>>,
-    /// The holder's turn, times two. One more while the content of its publish is not complete.
+    /// The holder's turn, times four. Bit 0: the content of its publish is not complete. Bit 1: the key is seen, too, with another body,
+    /// until the flight is committed.
     turn: u64,
 }
 
@@ -230,15 +258,36 @@ impl Waiters {
 
 impl Flight {
     pub(super) fn new(turn: Turn) -> Flight {
-        Flight { waiters: None, turn: turn.0 << 1 }
+        Flight { waiters: None, turn: turn.0 << 2 }
+    }
+
+    /// Returns the flight of a publish that will replace what is seen of its key.
+    pub(super) fn superseding(turn: Turn) -> Flight {
+        Flight { waiters: None, turn: turn.0 << 2 | SUPERSEDES }
+    }
+
+    /// Returns true if the key may be seen, too.
+    #[inline]
+    pub(super) fn supersedes(&self) -> bool {
+        self.turn & SUPERSEDES != 0
+    }
+
+    /// Notes that the key is not seen any more.
+    pub(super) fn supersedes_nothing(&mut self) {
+        self.turn &= !SUPERSEDES;
     }
 
     fn turn(&self) -> Turn {
-        Turn(self.turn >> 1)
+        Turn(self.turn >> 2)
+    }
+
+    /// Sets the holder. Whether the key is seen, too, does not depend on who holds it.
+    fn set_turn(&mut self, turn: Turn, uploading: bool) {
+        self.turn = turn.0 << 2 | self.turn & SUPERSEDES | if uploading { UPLOADING } else { 0 };
     }
 
     fn begin(&mut self, turn: Turn, since: Since) {
-        self.turn = turn.0 << 1;
+        self.set_turn(turn, false);
         self.waiters.get_or_insert_default().since = since;
     }
 
@@ -260,19 +309,19 @@ impl Flight {
         let Some(turn) = self.waiters.as_mut().and_then(|waiters| waiters.overtaken.pop_last()) else {
             return false;
         };
-        self.turn = turn.0 << 1;
+        self.set_turn(turn, false);
         true
     }
 
     /// Returns true if the content of the holder's publish is not complete.
     pub(super) fn is_uploading(&self) -> bool {
-        self.turn & 1 == 1
+        self.turn & UPLOADING != 0
     }
 
     /// Notes whether the content of the publish of this turn is still on its way. Overtaken reservations have no say.
     pub(super) fn set_uploading(&mut self, turn: Turn, uploading: bool) {
         if self.turn() == turn {
-            self.turn = turn.0 << 1 | u64::from(uploading);
+            self.set_turn(turn, uploading);
         }
     }
 

@@ -55,16 +55,26 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         reserve_one(&self, claim, now, mailbox, ticket)
     }
 
-    fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered {
-        self.0.commit(claim, now, ttl)
+    fn supersede(
+        self: Arc<Self>,
+        ask: Ask,
+        body: BodyDigest,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+    ) -> Verdict {
+        Table::supersede(self, |handle| handle.0.table(), ask, body, now, mailbox)
     }
 
-    fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered {
+    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
+        self.0.commit(claim, now, memo)
+    }
+
+    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
         self.0.commit_all(commits, now)
     }
 
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration) {
-        self.0.commit_in_doubt(claim, now, ttl);
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
+        self.0.commit_in_doubt(claim, now, memo);
     }
 
     fn remembered(&self) -> Position {

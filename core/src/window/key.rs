@@ -1,4 +1,5 @@
-//! Keys: a 128-bit keyed digest of (scope, id), and the hash that the tables use for them.
+//! Keys: a 96-bit keyed digest of (scope, id), and the hash that the tables use for them. The other 32 bits of the place of a key hold
+//! the digest of the message's body in an engine (ADR 26).
 //!
 //! A publisher chooses its ids, so the digest is keyed: without the secret nobody can look for two ids that collide,
 //! nor for many that fall into one bucket. That is why the tables can do with a multiplication for a hash.
@@ -14,6 +15,10 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 pub struct Key(pub u128);
 
 impl Key {
+    /// The bits of a key that is made of an id. The others are zero.
+    pub(crate) const BITS: u32 = 96;
+    pub(crate) const MASK: u128 = (1 << Key::BITS) - 1;
+
     /// The number of locks that keys are divided among, by [`Key::shard`]. Keys with the same shard number have the same lock. An engine
     /// has no more shards than this, so keys with one lock in the window have one lock in the engine, too.
     pub(crate) const LOCKS: usize = 16;
@@ -161,14 +166,14 @@ impl Scoped {
     pub fn key(&self, id: &IdValue<'_>) -> Key {
         let Scoped(mut digest) = *self;
         id.feed(&mut |kind, bytes| digest.tagged(kind, bytes));
-        Key(digest.0.finish128().as_u128())
+        digest.key()
     }
 
     /// The key of an id that has several parts. An absent part is another one than an empty part.
     pub fn key_of_parts<'a>(&self, parts: impl ExactSizeIterator<Item = Option<IdValue<'a>>>) -> Key {
         let Scoped(mut digest) = *self;
         feed_parts(parts, &mut |kind, bytes| digest.tagged(kind, bytes));
-        Key(digest.0.finish128().as_u128())
+        digest.key()
     }
 
     /// The scope of messages that have these routing keys, too (sorted, each once). `owner`: whose ids they are; empty if they are
@@ -207,6 +212,11 @@ impl fmt::Debug for Scoped {
 struct Digest(SipHasher13);
 
 impl Digest {
+    /// The key that it makes.
+    fn key(&self) -> Key {
+        Key(self.0.finish128().as_u128() & Key::MASK)
+    }
+
     fn tag(&mut self, tag: u8) {
         self.0.write(&[tag]);
     }
@@ -306,7 +316,7 @@ mod tests {
     #[test]
     fn the_digest_is_pinned() {
         let pinned = key(Scope::RoutingKey, ["/", "orders", "new"], IdValue::Bytes(b"order-1"));
-        assert_eq!(format!("{pinned:?}"), "35fee671960622b246923415e698f89a");
+        assert_eq!(format!("{pinned:?}"), "00000000960622b246923415e698f89a");
     }
 
     /// A store that outlives the process relies on it.
@@ -318,7 +328,7 @@ mod tests {
         assert_eq!(key(b"0123456789abcdef"), key(b"0123456789abcdef"));
         assert_ne!(key(b"0123456789abcdef"), key(b"0123456789abcdeg"));
         assert_ne!(key(b"0123456789abcdef"), key(b"0123456789abcdef0"));
-        assert_eq!(format!("{:?}", key(b"0123456789abcdef")), "36c9a3761efb8f263df0b446b10981b7");
+        assert_eq!(format!("{:?}", key(b"0123456789abcdef")), "000000001efb8f263df0b446b10981b7");
     }
 
     #[test]

@@ -203,20 +203,30 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         reserve_one(&self, claim, now, mailbox, ticket)
     }
 
-    fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered {
+    fn supersede(
+        self: Arc<Self>,
+        ask: Ask,
+        body: BodyDigest,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+    ) -> Verdict {
+        Table::supersede(self, |window| &window.table, ask, body, now, mailbox)
+    }
+
+    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
         let Claim::Digest(key) = claim;
-        self.table.commit(key, now, ttl, false);
+        self.table.commit(key, now, memo, false);
         Remembered::Now
     }
 
-    fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered {
+    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
         self.table.commit_all(commits, now);
         Remembered::Now
     }
 
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration) {
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
         let Claim::Digest(key) = claim;
-        self.table.commit(key, now, ttl, true);
+        self.table.commit(key, now, memo, true);
     }
 
     fn remembered(&self) -> Position {
@@ -396,6 +406,7 @@ mod tests {
             scope: Scope::default(),
             in_doubt: InDoubt::Forget,
             missing_id: MissingId::Forward,
+            on_conflict: OnConflict::Drop,
             confirms: ConfirmRule::Shadow,
             verify_routing: true,
             forward_to: None,
@@ -427,7 +438,7 @@ mod tests {
         };
         drop(wait);
         promoted.commit(now, Duration::from_secs(1));
-        assert!(matches!(reserve(0, 1, 3), Verdict::Duplicate));
+        assert!(matches!(reserve(0, 1, 3), Verdict::Duplicate(_)));
         assert!(window.get(Key(1), now).is_some() && window.in_flight() == 0);
         assert_eq!((Arc::strong_count(&window), Arc::strong_count(&handles[0])), (3, 1));
     }
@@ -438,7 +449,7 @@ mod tests {
         for engine in EngineKind::ALL {
             let (window, now) = (window(4, engine), base());
             for seconds in [1, 2, 3] {
-                window.commit(Key(1).into(), now, Duration::from_secs(seconds));
+                window.commit(Key(1).into(), now, Duration::from_secs(seconds).into());
                 assert_eq!(window.len(), 1);
             }
             assert_eq!(window.get(Key(1), now).unwrap().until, now + Duration::from_secs(3));
@@ -456,7 +467,7 @@ mod tests {
         reservation.commit(now, second);
         let before = window.get(Key(1), now).unwrap();
         assert_eq!((before.at, before.until), (now, now + second));
-        assert!(matches!(reserve_one(&window, Key(1), now, &mailbox, Ticket(2)), Verdict::Duplicate));
+        assert!(matches!(reserve_one(&window, Key(1), now, &mailbox, Ticket(2)), Verdict::Duplicate(_)));
         assert!(window.get(Key(1), now + 2 * second).is_none());
     }
 }

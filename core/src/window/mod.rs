@@ -24,6 +24,7 @@
 //! There is no socket, no task and no clock here: `now` is an argument. A lock is held for one operation, and never while a guard is
 //! dropped or a mailbox is woken.
 
+mod body;
 mod cache_aligned;
 mod claim;
 mod commit_group;
@@ -43,6 +44,7 @@ pub mod local;
 pub mod set;
 pub mod tap;
 
+pub use body::{BodyDigest, BodyHasher, Memo};
 pub(crate) use cache_aligned::CacheAligned;
 pub use claim::{Ask, Claim};
 pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
@@ -74,8 +76,9 @@ pub enum Verdict {
     /// As `InFlight`, but as many publishes wait already as the window allows for one claim. Nothing will come by mail. The session
     /// decides whether it refuses the publish, and then tells the window ([`Event::Refused`]).
     Crowded,
-    /// Seen: stored and acked by the upstream within the TTL.
-    Duplicate,
+    /// Seen: stored and acked by the upstream within the TTL, with this body. The session compares the bodies, because the body may come
+    /// later than the verdict. If they differ, it tells the window ([`Event::Conflict`]).
+    Duplicate(BodyDigest),
     /// The window has to ask its store. The verdict (any but `Pending`) comes to the mailbox under the ticket.
     Pending(Wait),
 }
@@ -169,6 +172,19 @@ pub enum MissingId {
     Reject,
 }
 
+/// The rule for a publish whose id is seen with another body: a conflict.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnConflict {
+    /// dropped as every duplicate, and counted
+    #[default]
+    Drop,
+    /// forwarded as a new message; its body is the one that is remembered from its ack on
+    Forward,
+    /// nacked; without confirms the channel is closed with 406
+    Reject,
+}
+
 /// Whether Hapax selects confirms upstream for clients that do not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -193,6 +209,8 @@ pub struct Rules {
     pub in_doubt: InDoubt,
     /// see [`MissingId`]
     pub missing_id: MissingId,
+    /// see [`OnConflict`]
+    pub on_conflict: OnConflict,
     /// see [`ConfirmRule`]
     pub confirms: ConfirmRule,
     /// Hapax sets the mandatory bit on what it forwards, to learn whether a queue has taken it
@@ -212,11 +230,18 @@ impl Rules {
             scope: Scope::default(),
             in_doubt: InDoubt::default(),
             missing_id: MissingId::default(),
+            on_conflict: OnConflict::default(),
             confirms: ConfirmRule::default(),
             verify_routing: true,
             forward_to: None,
             republish: RepublishRule::default(),
         }
+    }
+
+    /// Returns true if the bodies of duplicates are compared. If the body is the id, duplicates have equal bodies.
+    #[inline]
+    pub fn compares_bodies(&self) -> bool {
+        !matches!(self.id, IdSource::Body)
     }
 }
 
@@ -259,14 +284,24 @@ pub trait Window: Send + Sync + std::fmt::Debug {
         mailbox: &Arc<Mailbox>,
         ticket: Ticket,
     ) -> Verdict;
+    /// Asks for a verdict on a publish whose id is seen with another body, and which is to be forwarded all the same. `body` is its own. The
+    /// verdict is `Fresh` if the id is still seen with another body, or not seen any more. The old body stays remembered until the
+    /// reservation is committed. `Duplicate` says that the id was stored with this body meanwhile.
+    fn supersede(
+        self: Arc<Self>,
+        ask: Ask,
+        body: BodyDigest,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+    ) -> Verdict;
     /// Commits a reservation. Until it is remembered the claim stays in flight for everybody else. Called by
     /// [`Reservation::commit`] only.
-    fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered;
+    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered;
     /// Makes several commits. The position, if any, covers all of them. Called by [`Reservations`] only.
-    fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered;
+    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered;
     /// Commits a reservation whose outcome is not known. Nobody waits until it is remembered. Called by
     /// [`Reservation::commit_in_doubt`] only. A window that does not count these apart need not tell them apart.
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration);
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo);
     /// Returns the last position up to which every commit is remembered. A window gives positions by [`Remembered::At`]; one that
     /// gives none is never asked.
     fn remembered(&self) -> Position;

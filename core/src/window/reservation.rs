@@ -1,11 +1,11 @@
 //! The two guards: a [`Reservation`] is undone by dropping it, a [`Wait`] leaves its queue by dropping it.
 
 use super::{
-    Claim, Committed, ForgetCause, HINTED, Mailbox, TakeOver, Ticket, Turn, Verdict, Window, is_same,
+    Claim, Committed, ForgetCause, HINTED, Mailbox, Memo, TakeOver, Ticket, Turn, Verdict, Window, is_same,
 };
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A claim in flight: its publish was forwarded, or is about to be, and its outcome is not known yet. Drop = forget.
 #[must_use = "dropping a reservation forgets the claim"]
@@ -44,18 +44,18 @@ impl Reservation {
         self.window.as_ref()
     }
 
-    /// Commits: the upstream has stored the message. For `ttl` the claim is seen, and all waiters learn it.
-    pub fn commit(mut self, now: Instant, ttl: Duration) -> Committed {
+    /// Commits: the upstream has stored the message. For the TTL of the memo the claim is seen, and all waiters learn it.
+    pub fn commit(mut self, now: Instant, memo: impl Into<Memo>) -> Committed {
         let Some(window) = self.window.take() else { return Committed::Now };
-        let remembered = window.commit(self.claim(), now, ttl);
+        let remembered = window.commit(self.claim(), now, memo.into());
         Committed::new(window, remembered)
     }
 
     /// As [`Reservation::commit`], but counted apart: nobody knows whether the upstream has stored the message, and the window's
     /// rule is to keep its id (`in_doubt = "keep"`).
-    pub fn commit_in_doubt(mut self, now: Instant, ttl: Duration) {
+    pub fn commit_in_doubt(mut self, now: Instant, memo: impl Into<Memo>) {
         if let Some(window) = self.window.take() {
-            window.commit_in_doubt(self.claim(), now, ttl);
+            window.commit_in_doubt(self.claim(), now, memo.into());
         }
     }
 
@@ -84,39 +84,45 @@ impl Reservation {
 #[derive(Debug, Default)]
 pub struct Reservations {
     /// The first reservation. In most batches there is no other, so it needs no allocation.
-    first: Option<(Reservation, Duration)>,
-    more: Vec<(Reservation, Duration)>,
+    first: Option<(Reservation, Memo)>,
+    more: Vec<(Reservation, Memo)>,
 }
 
 impl Reservations {
     /// Adds a reservation. If the batch is full (64), or is of another window, it is committed first, and what became of that
     /// is given back. It says nothing about the reservation that is added.
-    pub fn push(&mut self, reservation: Reservation, now: Instant, ttl: Duration) -> Option<Committed> {
+    pub fn push(
+        &mut self,
+        reservation: Reservation,
+        now: Instant,
+        memo: impl Into<Memo>,
+    ) -> Option<Committed> {
+        let memo = memo.into();
         let before = if self.takes(&reservation) { None } else { self.commit(now) };
         if self.first.is_none() {
-            self.first = Some((reservation, ttl));
+            self.first = Some((reservation, memo));
             return before;
         }
         if self.more.is_empty() {
             self.more.reserve(HINTED - 1);
         }
-        self.more.push((reservation, ttl));
+        self.more.push((reservation, memo));
         before
     }
 
     /// Commits all of them, in an order of the window's choice; `None` if there are none.
     pub fn commit(&mut self, now: Instant) -> Option<Committed> {
-        let (mut first, ttl) = self.first.take()?;
+        let (mut first, memo) = self.first.take()?;
         let window = first.window.take()?;
         if self.more.is_empty() {
-            let remembered = window.commit(first.claim(), now, ttl);
+            let remembered = window.commit(first.claim(), now, memo);
             return Some(Committed::new(window, remembered));
         }
         let mut commits = Vec::with_capacity(HINTED);
-        commits.push((first.claim(), ttl));
-        for (mut reservation, ttl) in self.more.drain(..) {
+        commits.push((first.claim(), memo));
+        for (mut reservation, memo) in self.more.drain(..) {
             reservation.window = None;
-            commits.push((reservation.claim(), ttl));
+            commits.push((reservation.claim(), memo));
         }
         let remembered = window.commit_all(&commits, now);
         Some(Committed::new(window, remembered))

@@ -2,7 +2,8 @@
 //! decided what is a duplicate: in `Table::judge` for a new publish, and in `Table::commit` for those that wait.
 //!
 //! Every operation on a key holds the key's lock in the table of flights. A key is in flight, or seen, or neither. It is never two of
-//! these, and no other thread sees a state in between. Lock order: first the shard of the flights, then the engine. Both are
+//! these, and no other thread sees a state in between. One exception: a publish with another body than the one that was stored may be
+//! in flight to replace it ([`Table::supersede`]). What was stored stays seen until that one is committed. Lock order: first the shard of the flights, then the engine. Both are
 //! released before a letter is delivered. A letter, or the mailbox around it, may be dropped on the way, and a reservation in it
 //! would come back here.
 
@@ -10,15 +11,15 @@ use super::commit_group::CommitGroup;
 use super::dials::Clock;
 use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
 use super::event::{Event, EvictionCause, ForgetCause, Listener};
-use super::flight::{Flight, Flights, Placed, Taken};
+use super::flight::{Flight, Flights, Next, Placed, Taken};
 use super::tap::Tap;
 use super::{
-    Ask, Claim, HINTED, Key, Mailbox, Recorder, Republish, Reservation, Seen, TakeOver, Ticket, Turn,
-    Verdict, Wait, Window,
+    Ask, BodyDigest, Claim, HINTED, Key, Mailbox, Memo, Recorder, Republish, Reservation, Seen, TakeOver,
+    Ticket, Turn, Verdict, Wait, Window,
 };
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The ids of one window, and the listener of what happens to them.
 #[derive(Debug)]
@@ -201,21 +202,83 @@ impl<L: Listener + ?Sized> Table<L> {
         let (flights, turns) = shard.parts();
         let free = match flights.entry(key) {
             MapEntry::Occupied(mut flight) => {
-                self.notice(Event::InFlight);
-                return match flight.get_mut().queue(mailbox, ticket, self.waiters_per_id, instant) {
-                    true => Judgement::Queued,
-                    false => Judgement::Crowded,
-                };
+                return self.wait(key, flight.get_mut(), (now, instant), mailbox, ticket);
             }
             MapEntry::Vacant(free) => free,
         };
         let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
-        if self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone) {
+        if let Some(body) = self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone) {
             self.notice(Event::Duplicate { claim: key.into(), now });
-            return Judgement::Duplicate;
+            return Judgement::Duplicate(body);
         }
         let turn = turns.draw();
         free.insert(Flight::new(turn));
+        self.notice(Event::Fresh { claim: key.into() });
+        Judgement::Fresh(turn)
+    }
+
+    /// Queues a publish whose key is in flight.
+    fn wait(
+        &self,
+        key: Key,
+        flight: &mut Flight,
+        (now, instant): (Stamp, Instant),
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Judgement {
+        self.notice(Event::InFlight);
+        // If the reservation is given up, this publish must not hear of what has expired before it came.
+        if flight.supersedes() && self.engine.peek(key).is_none_or(|entry| entry.is_expired(now)) {
+            flight.supersedes_nothing();
+            if let Some(entry) = self.engine.remove(key) {
+                self.evicted(now, key, entry, EvictionCause::Expired);
+            }
+        }
+        match flight.queue(mailbox, ticket, self.waiters_per_id, instant) {
+            true => Judgement::Queued,
+            false => Judgement::Crowded,
+        }
+    }
+
+    /// Judges a publish that is to replace what is seen of its key, see [`Window::supersede`]. The guard holds `window`, which owns this
+    /// table.
+    pub(super) fn supersede<W: Window + 'static>(
+        window: Arc<W>,
+        table: impl Fn(&W) -> &Table<L>,
+        ask: Ask,
+        body: BodyDigest,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+    ) -> Verdict {
+        let judgement = table(&window).judge_again(ask, body, now, mailbox);
+        judgement.verdict(|| window, &ask, mailbox)
+    }
+
+    fn judge_again(
+        &self,
+        Ask { claim: Claim::Digest(key), ticket }: Ask,
+        body: BodyDigest,
+        instant: Instant,
+        mailbox: &Arc<Mailbox>,
+    ) -> Judgement {
+        let now = self.clock.stamp(instant);
+        let mut shard = self.flights.lock(key);
+        let (flights, turns) = shard.parts();
+        let free = match flights.entry(key) {
+            MapEntry::Occupied(mut flight) => {
+                return self.wait(key, flight.get_mut(), (now, instant), mailbox, ticket);
+            }
+            MapEntry::Vacant(free) => free,
+        };
+        let seen = self.engine.peek(key);
+        if let Some(entry) = seen.filter(|entry| !entry.is_expired(now))
+            && body.is_known()
+            && !entry.body.differs(body)
+        {
+            return Judgement::Duplicate(entry.body);
+        }
+        let turn = turns.draw();
+        free.insert(if seen.is_some() { Flight::superseding(turn) } else { Flight::new(turn) });
         self.notice(Event::Fresh { claim: key.into() });
         Judgement::Fresh(turn)
     }
@@ -232,9 +295,9 @@ impl<L: Listener + ?Sized> Table<L> {
     }
 
     /// Makes a key seen. If the TTL is zero it is seen for no time at all, but its waiters still learn that it was stored.
-    pub(super) fn commit(&self, key: Key, now: Instant, ttl: Duration, in_doubt: bool) {
+    pub(super) fn commit(&self, key: Key, now: Instant, memo: Memo, in_doubt: bool) {
         let now = self.clock.stamp(now);
-        let until = now.after(ttl);
+        let until = memo.until(now);
         let waiters = {
             let mut shard = self.flights.lock(key);
             let claim = key.into();
@@ -245,13 +308,17 @@ impl<L: Listener + ?Sized> Table<L> {
             });
             let flight = shard.stored(key);
             // A key in flight is never seen. But an overtaken reservation may be committed after its key was, and a caller may commit
-            // without a reservation. Then the new entry replaces the old one.
-            if flight.is_none()
+            // without a reservation. Then the new entry replaces the old one. So it does if the bodies differ.
+            let replaced = match &flight {
+                None => Some(EvictionCause::Expired),
+                Some(flight) => flight.supersedes().then_some(EvictionCause::Superseded),
+            };
+            if let Some(cause) = replaced
                 && let Some(entry) = self.engine.remove(key)
             {
-                self.evicted(now, key, entry, EvictionCause::Expired);
+                self.evicted(now, key, entry, cause);
             }
-            let entry = Entry { at: now, until, duplicates: 0 };
+            let entry = Entry { at: now, until, duplicates: 0, body: memo.body() };
             if entry.is_expired(now) {
                 self.evicted(now, key, entry, EvictionCause::Expired);
             } else {
@@ -263,33 +330,41 @@ impl<L: Listener + ?Sized> Table<L> {
             waiters
         };
         for (mailbox, ticket) in waiters {
-            mailbox.deliver(ticket, Verdict::Duplicate);
+            mailbox.deliver(ticket, Verdict::Duplicate(memo.body()));
         }
     }
 
     /// Makes several keys seen. Lets the engine read the memory for all of them first.
-    pub(super) fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) {
-        let one = |key, ttl| self.commit(key, now, ttl, false);
+    pub(super) fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) {
+        let one = |key, memo| self.commit(key, now, memo, false);
         for commits in commits.chunks(HINTED) {
             self.warm(commits.iter().map(|(claim, _)| *claim), true);
             if let Some(engine) = self.engine.by_lock() {
                 let now = self.clock.stamp(now);
                 CommitGroup::new(&self.flights, engine, &*self.listener, now).commit(commits, one);
             } else {
-                commits.iter().for_each(|(Claim::Digest(key), ttl)| one(*key, *ttl));
+                commits.iter().for_each(|(Claim::Digest(key), memo)| one(*key, *memo));
             }
         }
     }
 
-    /// Gives a reservation up. Returns the next waiter, for which the key stays in flight. Returns `None` if nobody waits, so that the
-    /// key is unknown again, or if the reservation was overtaken, so that it has no key to pass on.
-    fn pass_on(&self, key: Key, turn: Turn, cause: ForgetCause) -> Option<(Arc<Mailbox>, Ticket, Turn)> {
+    /// Gives a reservation up. Returns the next waiter, for which the key stays in flight, or all waiters if the key is still seen with
+    /// another body. It is nobody if nobody waits, so that the key is unknown again, or if the reservation was overtaken, so that it has
+    /// no key to pass on.
+    fn pass_on(&self, key: Key, turn: Turn, cause: ForgetCause) -> Next {
         let mut shard = self.flights.lock(key);
-        let next = shard.pass_on(key, turn);
+        let next = shard.pass_on(key, turn, || self.engine.peek(key).map(|entry| entry.body));
         self.notice(Event::Forgotten(cause));
-        if next.is_some() {
-            self.notice(Event::Promoted);
-            self.notice(Event::Fresh { claim: key.into() });
+        match &next {
+            Next::Nobody => {}
+            Next::Promoted(..) => {
+                self.notice(Event::Promoted);
+                self.notice(Event::Fresh { claim: key.into() });
+            }
+            Next::Seen(_, waiters) => {
+                let now = self.engine.peek(key).map_or(Stamp(0), |entry| entry.at);
+                waiters.iter().for_each(|_| self.notice(Event::Duplicate { claim: key.into(), now }));
+            }
         }
         next
     }
@@ -303,8 +378,16 @@ impl<L: Listener + ?Sized> Table<L> {
         cause: ForgetCause,
     ) {
         let Claim::Digest(key) = claim;
-        if let Some((mailbox, ticket, turn)) = table(&window).pass_on(key, turn, cause) {
-            mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(window, claim, turn)));
+        match table(&window).pass_on(key, turn, cause) {
+            Next::Nobody => {}
+            Next::Promoted(mailbox, ticket, turn) => {
+                mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(window, claim, turn)));
+            }
+            Next::Seen(body, waiters) => {
+                for (mailbox, ticket) in waiters {
+                    mailbox.deliver(ticket, Verdict::Duplicate(body));
+                }
+            }
         }
     }
 
@@ -361,7 +444,7 @@ enum Judgement {
     Fresh(Turn),
     Queued,
     Crowded,
-    Duplicate,
+    Duplicate(BodyDigest),
 }
 
 impl Judgement {
@@ -373,7 +456,7 @@ impl Judgement {
                 Verdict::InFlight(Wait::new(window(), ask.claim, mailbox.clone(), ask.ticket))
             }
             Judgement::Crowded => Verdict::Crowded,
-            Judgement::Duplicate => Verdict::Duplicate,
+            Judgement::Duplicate(body) => Verdict::Duplicate(body),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Compares the accounting with simple models and scripted traffic, for every engine, on a virtual clock. Nothing here
 //! sleeps.
 
-#![expect(clippy::panic, clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
 
 mod bytes;
 mod flood;
@@ -66,7 +66,7 @@ impl Rig {
     fn fresh(&self, n: u64) -> Option<Reservation> {
         match reserve_one(self.window(), key(n), self.now, &self.mailbox, Ticket(n)) {
             Verdict::Fresh(reservation) => Some(reservation),
-            Verdict::Duplicate => None,
+            Verdict::Duplicate(_) => None,
             other => panic!("{n}: {other:?}"),
         }
     }

@@ -89,7 +89,7 @@ impl Run {
                 reservation.commit(now, self.window.ttl());
                 false
             }
-            Verdict::Duplicate => true,
+            Verdict::Duplicate(_) => true,
             other => panic!("{other:?}"),
         }
     }
@@ -98,7 +98,7 @@ impl Run {
 /// Makes a key that looks like a digest: all of its bits look random.
 fn key_of(id: u64) -> Key {
     let mut random = traces::Random(id);
-    Key(u128::from(random.next()) << 64 | u128::from(random.next()))
+    Key((u128::from(random.next()) << 64 | u128::from(random.next())) >> 32)
 }
 
 /// Returns the curve that a live window would show at the end of the trace, with a tick per second.

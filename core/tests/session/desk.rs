@@ -7,7 +7,7 @@ use hapax_core::session::{Settings, Shared};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
     ConfirmRule, Event, InDoubt, Key, KeyMaker, Limits, Listener, LocalWindow, Mailbox, MissingId, Mode,
-    RepublishRule, Rules, Scope, Ticket, Verdict, Window, reserve_one,
+    OnConflict, RepublishRule, Rules, Scope, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -71,6 +71,7 @@ impl Desk {
             scope: Scope::RoutingKey,
             in_doubt: InDoubt::Forget,
             missing_id: MissingId::Forward,
+            on_conflict: OnConflict::Drop,
             confirms: ConfirmRule::Shadow,
             verify_routing: false,
             forward_to: None,

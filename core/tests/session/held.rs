@@ -7,8 +7,8 @@ use crate::support::methods::{ack, channel_close, channel_close_ok, connection_c
 use crate::support::pair::Pair;
 use crate::support::probe::{ANY, OWN, asks, ends, may, refused};
 use hapax_core::window::{
-    Ask, Claim, Event, ForgetCause, LocalWindow, Mailbox, Mode, Origin, OverdueCommit, Position, Remembered,
-    Republish, Rules, Scope, TakeOver, Ticket, Turn, Verdict, Window,
+    Ask, BodyDigest, Claim, Event, ForgetCause, LocalWindow, Mailbox, Memo, Mode, Origin, OverdueCommit,
+    Position, Remembered, Republish, Rules, Scope, TakeOver, Ticket, Turn, Verdict, Window,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -74,16 +74,26 @@ impl Window for Interrupted {
         self.inner.clone().overdue(claim, now, mailbox, ticket)
     }
 
-    fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered {
-        self.inner.commit(claim, now, ttl)
+    fn supersede(
+        self: Arc<Self>,
+        ask: Ask,
+        body: BodyDigest,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+    ) -> Verdict {
+        self.inner.clone().supersede(ask, body, now, mailbox)
     }
 
-    fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered {
+    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
+        self.inner.commit(claim, now, memo)
+    }
+
+    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
         self.inner.commit_all(commits, now)
     }
 
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration) {
-        self.inner.commit_in_doubt(claim, now, ttl);
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
+        self.inner.commit_in_doubt(claim, now, memo);
     }
 
     fn remembered(&self) -> Position {

@@ -10,7 +10,7 @@ use crate::support::methods::{
     queue_declare_ok, tx_commit, tx_commit_ok, tx_select, tx_select_ok,
 };
 use crate::support::pair::Pair;
-use hapax_core::window::Verdict;
+use hapax_core::window::{BodyDigest, Verdict};
 use std::time::Duration;
 
 /// The ways in which a channel or its connection ends.
@@ -149,7 +149,7 @@ fn pending_crowded_and_asked_again_is_another_question() {
     pair.advance(Duration::from_millis(20));
     assert_eq!(late.questions(), 1, "it asks again");
     first.upstream(nack(1, 2));
-    pair.session.mailbox().clone().deliver(ticket, Verdict::Duplicate);
+    pair.session.mailbox().clone().deliver(ticket, Verdict::Duplicate(BodyDigest::UNKNOWN));
     pair.pump();
     answer(&late, &mut pair, 0);
     assert_eq!(pair.to_upstream(), m("a").publish(1));

@@ -10,6 +10,7 @@ mod corpus;
 mod driver;
 
 mod client_only;
+mod conflicts;
 mod cost;
 mod desk;
 mod flow;

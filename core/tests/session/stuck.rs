@@ -1,6 +1,8 @@
 //! One publish is not answered for very long, and very many go on behind it: `max_unresolved` counts those without an outcome,
 //! and memory depends on them alone.
 
+#![allow(clippy::cast_possible_truncation, reason = "these numbers are small")]
+
 use super::desk::{Desk, m, publish};
 use crate::support::cost::assert_linear;
 use crate::support::frames::{Frames, Message, message};

@@ -295,7 +295,8 @@ impl Connection {
                 push(&mut self.out, heartbeat(), vec![]);
             }
             let silence = ctx.now.saturating_sub(self.heard);
-            if silence > self.heartbeat * 2 {
+            // A client that does not read hears nothing.
+            if silence > self.heartbeat * 2 && ctx.plan.blocking.is_none() {
                 ctx.truth.broken(
                     'h',
                     format!("link {}: the client has heard nothing for {silence} µs", self.link),

@@ -245,8 +245,10 @@ impl Channel {
     /// `alike`: with the header of many others.
     pub fn publish(&mut self, what: What, allowed: bool, alike: bool, frame_max: u32, ctx: &mut Ctx) {
         // If the body is the id, a publish without an id has no body.
+        let edition = ctx.truth.edition(what);
         let len = match ctx.rng.below(100) {
             _ if what.id.is_none() && ctx.truth.by_body(what.exchange) => 0,
+            _ if edition.is_some() => what.id.map_or(0, |id| 10 + id as usize % 50),
             0..15 => 0,
             15 => ctx.rng.below(ctx.plan.body),
             _ => ctx.rng.below(60),
@@ -265,6 +267,7 @@ impl Channel {
             allowed: allowed && (what.id.is_some() || !ctx.truth.wants_id(what.exchange)),
             ttl: own_ttl.then(|| ctx.rng.between(5, 500) * MILLI),
             len,
+            edition,
             by_body: ctx.truth.by_body(what.exchange),
             by_header: ctx.truth.by_header(what.exchange),
             alike,

@@ -24,6 +24,7 @@ pub fn body_of_id(id: u32) -> Vec<u8> {
 pub fn body_of(uid: Uid, p: &Publish) -> Vec<u8> {
     match p.what.id {
         Some(id) if p.by_body => body_of_id(id),
+        Some(id) if p.edition.is_some() => body(id * 4 + p.edition.unwrap_or_default(), p.len),
         _ => body(uid, p.len),
     }
 }

@@ -50,6 +50,8 @@ pub struct WindowPlan {
     pub redirect: bool,
     /// `verify_routing`
     pub verify: bool,
+    /// `on_conflict = "forward"`, and ids come with several bodies
+    pub forwards_conflicts: bool,
 }
 
 /// The faults of a run, each with its frequency in thousandths of the occasions.
@@ -154,6 +156,10 @@ impl Plan {
         windows.iter_mut().for_each(|window| window.draw_store(&mut others));
         let mut verify = Rng::new(seed.rotate_left(32));
         windows.iter_mut().for_each(|window| window.verify = verify.chance(700));
+        let mut bodies = Rng::new(seed.rotate_left(16));
+        for window in &mut windows {
+            window.forwards_conflicts = !window.by_body && bodies.chance(300);
+        }
         let keyholder =
             windows.get(1).is_some_and(|w| !w.late && !w.log && w.capacity > 1000 && w.waiters > 1000);
         let calm = rng.chance(150);
@@ -177,7 +183,8 @@ impl Plan {
             hostile,
             keyholder,
             alike: others.pick(&[0, 300, 900]),
-            blocking: others.chance(300).then(|| others.pick(&[1, 3, 20])),
+            // (A client that reads late may be later than a short linger.)
+            blocking: others.chance(300).then(|| others.pick(&[1, 3, 20])).filter(|_| !tight),
         }
     }
 
@@ -265,6 +272,7 @@ impl WindowPlan {
             by_body,
             redirect: second && rng.chance(300),
             verify: false,
+            forwards_conflicts: false,
         }
     }
 }

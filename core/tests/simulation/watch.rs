@@ -5,8 +5,8 @@
 
 use super::truth::LinkId;
 use hapax_core::window::{
-    Ask, Claim, Event, ForgetCause, Mailbox, Mode, Origin, OverdueCommit, Position, Remembered, Republish,
-    Rules, TakeOver, Ticket, Turn, Verdict, Window,
+    Ask, BodyDigest, Claim, Event, ForgetCause, Mailbox, Memo, Mode, Origin, OverdueCommit, Position,
+    Remembered, Republish, Rules, TakeOver, Ticket, Turn, Verdict, Window,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -122,16 +122,27 @@ impl Window for Gate {
         self.window.clone().overdue(claim, now, mailbox, ticket)
     }
 
-    fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered {
-        self.window.commit(claim, now, ttl)
+    fn supersede(
+        self: Arc<Self>,
+        ask: Ask,
+        body: BodyDigest,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+    ) -> Verdict {
+        self.watch.asked(mailbox, self.exchange);
+        self.window.clone().supersede(ask, body, now, mailbox)
     }
 
-    fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered {
+    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
+        self.window.commit(claim, now, memo)
+    }
+
+    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
         self.window.commit_all(commits, now)
     }
 
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration) {
-        self.window.commit_in_doubt(claim, now, ttl);
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
+        self.window.commit_in_doubt(claim, now, memo);
     }
 
     fn remembered(&self) -> Position {

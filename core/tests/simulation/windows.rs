@@ -12,7 +12,7 @@ use hapax_core::session::Shared;
 use hapax_core::window::Windows;
 use hapax_core::window::{
     ConfirmRule, Event, EvictionCause, InDoubt, Key, Limits, Listener, LocalWindow, MissingId, Mode,
-    RepublishRule, Rules, Scope, Window,
+    OnConflict, RepublishRule, Rules, Scope, Window,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -29,6 +29,8 @@ struct Counts {
     in_flight: AtomicU64,
     duplicate: AtomicU64,
     refused: AtomicU64,
+    conflicts: AtomicU64,
+    superseded: AtomicU64,
 }
 
 impl Listener for Counts {
@@ -40,6 +42,8 @@ impl Listener for Counts {
             Event::InFlight => &self.in_flight,
             Event::Duplicate { .. } => &self.duplicate,
             Event::Refused => &self.refused,
+            Event::Conflict { .. } => &self.conflicts,
+            Event::Evicted { cause: EvictionCause::Superseded, .. } => &self.superseded,
             _ => return,
         };
         count.fetch_add(1, Ordering::Relaxed);
@@ -209,6 +213,8 @@ impl SimWindows {
                 ("window: in flight", &counts.in_flight),
                 ("window: duplicate", &counts.duplicate),
                 ("window: refused", &counts.refused),
+                ("window: conflict", &counts.conflicts),
+                ("window: superseded", &counts.superseded),
             ] {
                 *ctx.truth.counts.entry(name).or_default() += count.load(Ordering::Relaxed);
             }
@@ -238,6 +244,7 @@ impl One {
             scope: if at == 1 { Scope::Exchange } else { Scope::RoutingKey },
             in_doubt: if plan.keep { InDoubt::Keep } else { InDoubt::Forget },
             missing_id: if plan.reject { MissingId::Reject } else { MissingId::Forward },
+            on_conflict: if plan.forwards_conflicts { OnConflict::Forward } else { OnConflict::Drop },
             confirms: ConfirmRule::Shadow,
             verify_routing: plan.verify,
             forward_to: plan.redirect.then(|| BACKING.into()),

@@ -15,7 +15,7 @@ pub(crate) fn key(n: u64) -> Key {
         n ^ n >> 31
     };
     let high = mix(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    Key(u128::from(high) << 64 | u128::from(mix(high)))
+    Key((u128::from(high) << 64 | u128::from(mix(high))) >> 32)
 }
 
 /// A line of `/proc/self/status`, in bytes: `VmRSS:`, `RssAnon:` (without the pages of the program), or the most that there

@@ -13,8 +13,8 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "that is how a test fails")]
 
 use hapax_core::window::{
-    Ask, Claim, Event, ForgetCause, LocalWindow, Mailbox, Mode, Origin, OverdueCommit, Position, Remembered,
-    Republish, Rules, TakeOver, Ticket, Turn, Verdict, Wait, Window, reserve_one,
+    Ask, BodyDigest, Claim, Event, ForgetCause, LocalWindow, Mailbox, Memo, Mode, Origin, OverdueCommit,
+    Position, Remembered, Republish, Rules, TakeOver, Ticket, Turn, Verdict, Wait, Window, reserve_one,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -103,7 +103,7 @@ struct Commit {
     position: u64,
     claim: Claim,
     at: Instant,
-    ttl: Duration,
+    memo: Memo,
     disowned: bool,
 }
 
@@ -182,8 +182,8 @@ impl LateWindow {
         if let Some(mailbox) = question.mailbox.upgrade() {
             let verdict = self.judge(question.claim, now, &mailbox, question.ticket);
             let second = match &verdict {
-                Verdict::Fresh(_) => Some(Verdict::Duplicate),
-                Verdict::Duplicate => Some(Verdict::Crowded),
+                Verdict::Fresh(_) => Some(Verdict::Duplicate(BodyDigest::UNKNOWN)),
+                Verdict::Duplicate(_) => Some(Verdict::Crowded),
                 Verdict::InFlight(_) | Verdict::Crowded | Verdict::Pending(_) => None,
             };
             mailbox.deliver(question.ticket, verdict);
@@ -208,7 +208,7 @@ impl LateWindow {
         let Some((mailbox, ticket)) = self.locked().withdrawn.pop_front() else { return false };
         if let Some(mailbox) = mailbox.upgrade() {
             self.locked().tally.stale_verdicts += 1;
-            mailbox.deliver(ticket, Verdict::Duplicate);
+            mailbox.deliver(ticket, Verdict::Duplicate(BodyDigest::UNKNOWN));
         }
         true
     }
@@ -252,10 +252,10 @@ impl LateWindow {
         let mut count = 0;
         loop {
             let next = self.locked().log.pop_front_if(|commit| commit.position <= position);
-            let Some(Commit { claim, at, ttl, disowned, .. }) = next else { return count };
+            let Some(Commit { claim, at, memo, disowned, .. }) = next else { return count };
             count += 1;
             self.locked().history.insert((claim, at), now);
-            let _ = self.inner.commit(claim, at, ttl);
+            let _ = self.inner.commit(claim, at, memo);
             if disowned {
                 self.inner.disown(claim, at);
             }
@@ -264,12 +264,22 @@ impl LateWindow {
 
     /// Returns the verdict of the inner window, with guards of this window.
     fn judge(&self, claim: Claim, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
+        let inner = |ask: Ask| reserve_one(&self.inner, ask.claim, now, &self.mailbox, ask.ticket);
+        self.judge_by(inner, Ask { claim, ticket }, mailbox)
+    }
+
+    fn judge_by(
+        &self,
+        inner: impl FnOnce(Ask) -> Verdict,
+        Ask { claim, ticket }: Ask,
+        mailbox: &Arc<Mailbox>,
+    ) -> Verdict {
         let own = {
             let mut state = self.locked();
             state.drawn += 1;
             Ticket(state.drawn)
         };
-        match reserve_one(&self.inner, claim, now, &self.mailbox, own) {
+        match inner(Ask { claim, ticket: own }) {
             Verdict::Fresh(reservation) => Verdict::Fresh(reservation.through(self.me())),
             Verdict::InFlight(wait) => {
                 let mut state = self.locked();
@@ -277,7 +287,7 @@ impl LateWindow {
                 state.waiters.insert(own, Waiter { mailbox: Arc::downgrade(mailbox), ticket, wait });
                 Verdict::InFlight(Wait::new(self.me(), claim, mailbox.clone(), ticket))
             }
-            verdict @ (Verdict::Duplicate | Verdict::Crowded | Verdict::Pending(_)) => verdict,
+            verdict @ (Verdict::Duplicate(_) | Verdict::Crowded | Verdict::Pending(_)) => verdict,
         }
     }
 
@@ -390,11 +400,22 @@ impl Window for LateWindow {
         self.judge(claim, now, mailbox, ticket)
     }
 
-    fn commit(&self, claim: Claim, now: Instant, ttl: Duration) -> Remembered {
-        self.commit_all(&[(claim, ttl)], now)
+    fn supersede(
+        self: Arc<Self>,
+        ask: Ask,
+        body: BodyDigest,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+    ) -> Verdict {
+        let inner = |ask| self.inner.clone().supersede(ask, body, now, &self.mailbox);
+        self.judge_by(inner, ask, mailbox)
     }
 
-    fn commit_all(&self, commits: &[(Claim, Duration)], now: Instant) -> Remembered {
+    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
+        self.commit_all(&[(claim, memo)], now)
+    }
+
+    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
         if !self.late.commits {
             let remembered = self.inner.commit_all(commits, now);
             self.pass_mail();
@@ -403,14 +424,14 @@ impl Window for LateWindow {
         let mut state = self.locked();
         state.written += 1;
         let position = state.written;
-        for (claim, ttl) in commits {
-            state.log.push_back(Commit { position, claim: *claim, at: now, ttl: *ttl, disowned: false });
+        for (claim, memo) in commits {
+            state.log.push_back(Commit { position, claim: *claim, at: now, memo: *memo, disowned: false });
         }
         Remembered::At(Position(position))
     }
 
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, ttl: Duration) {
-        self.inner.commit_in_doubt(claim, now, ttl);
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
+        self.inner.commit_in_doubt(claim, now, memo);
         self.pass_mail();
     }
 

@@ -10,7 +10,7 @@ use super::methods::{
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
 use hapax_core::session::{
-    Exchanges, Hosts, LoopbackUsers, Output, Rights, Session, SessionListener, Settings, Shared,
+    Exchanges, Hosts, LoopbackUsers, Output, Rights, Session, SessionListener, Settings, Shared, Sighting,
 };
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
@@ -110,6 +110,7 @@ pub struct Pair {
     dialled: bool,
     client_closed: bool,
     upstream_closed: bool,
+    sightings: Vec<Sighting>,
     bad_headers: Vec<BadHeader>,
 }
 
@@ -127,6 +128,11 @@ impl Pair {
     /// The same from another address.
     pub fn from_peer(shared: &Arc<Shared>, peer: IpAddr) -> Pair {
         Pair::at(shared, peer, epoch())
+    }
+
+    /// What people were told since the last call.
+    pub fn sightings(&mut self) -> Vec<Sighting> {
+        std::mem::take(&mut self.sightings)
     }
 
     /// Another client of the same process, at the same moment.
@@ -157,6 +163,7 @@ impl Pair {
             client_closed: false,
             bad_headers: Vec::new(),
             upstream_closed: false,
+            sightings: Vec::new(),
         };
         pair.pump();
         pair
@@ -378,6 +385,7 @@ impl Pair {
             Output::HeartbeatUpstream => self.to_upstream.extend_from_slice(&HEARTBEAT),
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
+            Output::Sighted(sighting) => self.sightings.push(*sighting),
             Output::BadHeader(header) => self.bad_headers.push(header),
         }
     }

@@ -255,7 +255,7 @@ impl Run {
                 Said::InFlight
             }
             (Verdict::Crowded, _) => Said::Crowded,
-            (Verdict::Duplicate, _) => Said::Duplicate,
+            (Verdict::Duplicate(_), _) => Said::Duplicate,
             (verdict, expected) => panic!("{verdict:?} is not {expected:?}"),
         };
         assert_eq!(said, expected);

@@ -54,7 +54,7 @@ fn the_oldest_waiter_is_promoted_and_the_rest_share_its_fate() {
         second.commit(now, TTL);
         let (ticket, verdict) = letter(&asker.mailbox);
         assert_eq!(ticket, 3);
-        assert!(matches!(verdict, Verdict::Duplicate));
+        assert!(matches!(verdict, Verdict::Duplicate(_)));
         assert_eq!((accounting.promoted(), accounting.forgotten(ForgetCause::Nack)), (1, 1));
         assert_eq!((accounting.fresh(), accounting.in_flight(), accounting.duplicate()), (2, 2, 1));
         assert_adds_up(&window, &accounting);
@@ -118,7 +118,7 @@ fn a_ttl_of_zero_is_no_memory_but_waiters_learn_that_it_was_stored() {
         let first = asker.fresh(1, now);
         let _wait = wait(asker.ask(1, now));
         first.commit(now, Duration::ZERO);
-        assert!(matches!(letter(&asker.mailbox).1, Verdict::Duplicate));
+        assert!(matches!(letter(&asker.mailbox).1, Verdict::Duplicate(_)));
         assert!(asker.publish(1, now));
         assert_eq!((accounting.committed(), accounting.evicted(EvictionCause::Expired)), (2, 1));
         assert_adds_up(&window, &accounting);
@@ -290,7 +290,7 @@ fn a_late_window_answers_in_any_order_and_waits_have_a_home() {
     second.commit(now, TTL);
     let _asked = ask(4);
     late.answer_next(7, now);
-    assert!(matches!(letter(&mailbox), (4, Verdict::Duplicate)));
+    assert!(matches!(letter(&mailbox), (4, Verdict::Duplicate(_))));
     assert_adds_up(&inner, &accounting);
 }
 

@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "shown when a test fails: engine and step")]
 
 mod actions;
+mod conflicts;
 #[path = "../support/cost.rs"]
 mod cost;
 mod costs;
@@ -89,7 +90,7 @@ impl Asker {
                 reservation.commit(now, self.window.ttl());
                 true
             }
-            Verdict::Duplicate => false,
+            Verdict::Duplicate(_) => false,
             other => panic!("{key} should be fresh or a duplicate and is {other:?}"),
         }
     }

@@ -48,7 +48,7 @@ impl Side {
                 Said::InFlight(ticket)
             }
             Verdict::Crowded => Said::Crowded,
-            Verdict::Duplicate => Said::Duplicate,
+            Verdict::Duplicate(_) => Said::Duplicate,
             Verdict::Pending(_) => panic!("a window in memory knows at once"),
         }
     }
@@ -196,6 +196,6 @@ fn a_wait_that_has_its_answer_takes_no_place_away() {
     let mut letters = mailbox.take();
     let Some((Ticket(3), Verdict::Fresh(second))) = letters.pop() else { panic!("its place was taken away") };
     second.commit(now, TTL);
-    assert!(letters.is_empty() && matches!(ask(1, 4), Verdict::Duplicate));
+    assert!(letters.is_empty() && matches!(ask(1, 4), Verdict::Duplicate(_)));
     assert_adds_up(&window, &accounting);
 }

@@ -141,7 +141,7 @@ impl Publisher {
             Verdict::InFlight(wait) => {
                 self.waits.insert(ticket, wait);
             }
-            Verdict::Duplicate => {}
+            Verdict::Duplicate(_) => {}
             Verdict::Crowded | Verdict::Pending(_) => panic!("{ticket:?}: {verdict:?}"),
         }
     }

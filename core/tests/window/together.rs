@@ -116,7 +116,7 @@ impl Run {
             match self.ask(*id, now) {
                 Verdict::Fresh(reservation) => held.push((reservation, *ttl)),
                 Verdict::InFlight(wait) => self.waits.push(wait),
-                Verdict::Duplicate | Verdict::Crowded => {}
+                Verdict::Duplicate(_) | Verdict::Crowded => {}
                 Verdict::Pending(_) => panic!("a local window knows at once"),
             }
         }

@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use hapax_core::pressure::{Facts, Watched};
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, RepublishRule, Scope};
+use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, OnConflict, RepublishRule, Scope};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,6 +56,9 @@ pub(in crate::admin) struct WindowFacts {
     /// what happens to publishes without an id
     #[schema(value_type = String, example = "forward")]
     missing_id: MissingId,
+    /// what happens to publishes of a known id whose body is not the one that was stored
+    #[schema(value_type = String, example = "drop")]
+    on_conflict: OnConflict,
     /// what happens to a message that its consumer publishes again
     #[schema(value_type = String, example = "connection")]
     republish: RepublishRule,
@@ -92,6 +95,7 @@ impl WindowFacts {
             mode: window.mode(),
             in_doubt: rules.in_doubt,
             missing_id: rules.missing_id,
+            on_conflict: rules.on_conflict,
             republish: rules.republish,
             confirms: rules.confirms,
             verify_routing: rules.verify_routing,

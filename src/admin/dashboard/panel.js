@@ -5,7 +5,7 @@ import { $, $$, attribute, h, level, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 
 /** The causes of eviction in display order. The first two evict ids before their TTL is over. */
-const CAUSES = ["capacity", "resize", "expired", "forget", "flush", "republished"];
+const CAUSES = ["capacity", "resize", "expired", "forget", "flush", "republished", "superseded"];
 const EARLY = new Set(["capacity", "resize"]);
 
 const cause = (window, name) => window.evictions[name] ?? 0;
@@ -134,6 +134,7 @@ function tags(window) {
     ...(window.auto ? [["capacity", "auto"]] : []),
     ...(window.in_doubt === "keep" ? [["in doubt", "keep"]] : []),
     ...(window.missing_id === "reject" ? [["missing id", "reject"]] : []),
+    ...((window.on_conflict ?? "drop") === "drop" ? [] : [["on conflict", window.on_conflict]]),
     ...(window.republish !== undefined && window.republish !== "connection" ? [["republish", window.republish]] : []),
     ...(window.confirms === "client-only" ? [["confirms", "client-only"]] : []),
     ...(window.refresh_on_duplicate ? [["refresh", "on duplicate"]] : []),
@@ -173,6 +174,9 @@ function counts(window) {
     ["publishes.fresh", "Fresh, forwarded", fmt.count(publishes.fresh)],
     ["publishes.duplicate", window.mode === "observe" ? "Duplicates, forwarded" : "Duplicates, taken out", fmt.count(publishes.duplicate)],
     ["hit_ratio", "Share of duplicates", window.hit_ratio === null ? fmt.NONE : fmt.percent(window.hit_ratio)],
+    ["conflicts", "Same id, other content", fmt.count(window.conflicts ?? 0),
+      publishes.duplicate > 0 ? `${fmt.percent((window.conflicts ?? 0) / publishes.duplicate)} of the duplicates` : ""],
+    ["uncompared", "Too large to compare", fmt.count(window.uncompared ?? 0)],
     ["publishes.in_flight", "Had to wait in flight", fmt.count(publishes.in_flight)],
     ["in_flight", "In flight now", fmt.count(window.in_flight)],
     ["publishes.no_id", "Without an id", fmt.count(publishes.no_id)],

@@ -46,6 +46,8 @@ fn facts() -> Facts {
         promoted: 18,
         takeovers: 29,
         refused: 19,
+        conflicts: 191,
+        uncompared: 192,
         forgotten: [("nack".to_owned(), 20), ("in_doubt".to_owned(), 21)].into(),
         evictions: [("capacity".to_owned(), 22), ("expired".to_owned(), 23)].into(),
         escaped_duplicates: 24,
@@ -112,6 +114,8 @@ hapax_commits_total{window="w"} 16
 hapax_promoted_total{window="w"} 18
 hapax_takeovers_total{window="w"} 29
 hapax_refused_total{window="w"} 19
+hapax_conflicts_total{window="w"} 191
+hapax_uncompared_total{window="w"} 192
 hapax_escaped_duplicates_total{window="w"} 24
 hapax_escaped_duplicates_estimate_total{window="w"} 44
 hapax_ghost_dropped_total{window="w"} 27

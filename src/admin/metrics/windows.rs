@@ -29,7 +29,7 @@ const fn metric<V>(name: &'static str, help: &'static str, value: fn(&Facts) -> 
     Metric { name, help, value }
 }
 
-const COUNTERS: [Metric<u64>; 7] = [
+const COUNTERS: [Metric<u64>; 9] = [
     metric("commits", "Ids that became seen because the broker acked their publish.", |f| f.commits),
     metric(
         "promoted",
@@ -45,6 +45,16 @@ const COUNTERS: [Metric<u64>; 7] = [
         "refused",
         "Publishes nacked because waiters_per_id or held_bytes was reached, or because they waited for timeouts.in_flight.",
         |f| f.refused,
+    ),
+    metric(
+        "conflicts",
+        "Publishes of a known id whose body is not the one that was stored under it. Each is counted as a duplicate, too.",
+        |f| f.conflicts,
+    ),
+    metric(
+        "uncompared",
+        "Publishes of a known id that were forwarded because their body was too large to hold until it could be compared.",
+        |f| f.uncompared,
     ),
     metric(
         "escaped_duplicates",

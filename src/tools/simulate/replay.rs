@@ -81,7 +81,7 @@ pub fn replay(trace: &Trace, setting: Setting, progress: &dyn Fn(u64)) -> Outcom
                 outcome.escaped += u64::from(escapes.committed(slot, at, ttl));
                 peak = peak.max(tally.entries.load(Relaxed));
             }
-            Verdict::Duplicate => {
+            Verdict::Duplicate(_) => {
                 outcome.caught += 1;
                 if setting.refresh_on_duplicate {
                     escapes.refreshed(slot, at);

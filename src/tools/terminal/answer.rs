@@ -50,6 +50,9 @@ pub struct Window {
     /// forward or reject
     #[serde(default)]
     pub missing_id: String,
+    /// drop, forward or reject
+    #[serde(default)]
+    pub on_conflict: String,
     /// another backing exchange
     #[serde(default)]
     pub forward_to: Option<String>,

@@ -198,6 +198,12 @@ impl Cx<'_> {
                 format!("{:>10}  {:>12}", format!("{}/s", rate(rates.escaped)), escaped(facts, grouped)),
                 escaping,
             ),
+            line(
+                "conflict",
+                None,
+                facts.conflicts,
+                if facts.conflicts > 0 { self.theme.bad() } else { plain },
+            ),
             self.styled(
                 "no id",
                 format!("{:>10}  {:>12}", or_dash(facts.missing_ids.share, share), grouped(all.no_id)),
@@ -387,6 +393,7 @@ impl Cx<'_> {
             row("engine", &window.engine),
             row("in doubt", &window.in_doubt),
             row("missing id", &window.missing_id),
+            row("on conflict", &window.on_conflict),
         ];
         if let Some(exchange) = &window.forward_to {
             lines.push(row("forward to", exchange));

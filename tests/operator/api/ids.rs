@@ -21,7 +21,7 @@ async fn seen_in_flight_unknown() {
     drop(reservation);
     assert_eq!(site.get(path).await.json()["state"], "unknown");
     site.store("orders", ORDERS, id);
-    assert!(matches!(site.reserve("orders", ORDERS, id), Verdict::Duplicate));
+    assert!(matches!(site.reserve("orders", ORDERS, id), Verdict::Duplicate(_)));
     let seen = site.get(path).await.json();
     assert_eq!((&seen["state"], &seen["duplicates"]), (&json!("seen"), &json!(1)));
     let (age, left) = (seen["age_seconds"].as_f64().unwrap(), seen["expires_in_seconds"].as_f64().unwrap());

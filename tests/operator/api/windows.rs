@@ -21,6 +21,7 @@ async fn settings_and_facts_are_flat_in_the_order_of_the_configuration() {
         ("mode", json!("enforce")),
         ("in_doubt", json!("forget")),
         ("missing_id", json!("forward")),
+        ("on_conflict", json!("drop")),
         ("republish", json!("connection")),
         ("confirms", json!("shadow")),
         ("verify_routing", json!(true)),

@@ -36,6 +36,8 @@ pub fn critical() -> Facts {
         promoted: 7,
         takeovers: 2,
         refused: 1,
+        conflicts: 2,
+        uncompared: 3,
         forgotten: BTreeMap::from([("nack".to_owned(), 41), ("returned".to_owned(), 0)]),
         evictions: BTreeMap::from([("capacity".to_owned(), 627_020), ("expired".to_owned(), 284_981)]),
         escaped_duplicates: 12_431,

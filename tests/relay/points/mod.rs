@@ -8,6 +8,7 @@
 )]
 
 mod confirms;
+mod conflicts;
 mod frames;
 mod liveness;
 mod memory;

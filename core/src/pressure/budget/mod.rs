@@ -272,7 +272,7 @@ mod tests {
         let mailbox = Arc::new(Mailbox::new());
         for _ in 0..count {
             *ids += 1;
-            let key = Key(ids.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
+            let key = Key(ids.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) & Key::MASK);
             if let Verdict::Fresh(reservation) = reserve_one(&watched.window, key, now, &mailbox, Ticket(0)) {
                 reservation.commit(now, watched.window.ttl());
             }

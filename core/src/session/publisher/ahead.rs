@@ -7,7 +7,7 @@ use crate::session::candidate::Terms;
 use crate::session::cx::{Cx, Link};
 use crate::session::inbound::{Chunk, Whole};
 use crate::session::rights::Standing;
-use crate::window::{HINTED, Ticket, Verdict, Window, is_same};
+use crate::window::{HINTED, OnConflict, Ticket, Verdict, Window, is_same};
 use crate::wire::ChannelId;
 use crate::wire::method::MethodId;
 use crate::wire::properties::IdSource;
@@ -116,12 +116,15 @@ impl Ahead {
         questions.ask(window, channel, publishes.iter().map(|(_, terms)| terms.claim), cx);
         let inbound = &mut cx.link.inbound;
         if in_order {
+            // A duplicate with another body is a question of its own then.
+            let may_go_on = window.rules().on_conflict == OnConflict::Forward;
             for ((whole, terms), verdict) in publishes.iter().zip(questions.verdicts()) {
                 match verdict {
                     Some(Verdict::Fresh(_)) if terms.verify && !terms.asked => inbound.set_mandatory(*whole),
-                    Some(Verdict::Fresh(_) | Verdict::Duplicate) => {}
+                    Some(Verdict::Fresh(_)) => {}
+                    Some(Verdict::Duplicate(_)) if !may_go_on => {}
                     // The channel may stop here. What waits as frames has to be as the client has sent it.
-                    Some(Verdict::InFlight(_) | Verdict::Crowded | Verdict::Pending(_)) | None => break,
+                    Some(_) | None => break,
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! The body is never buffered to decide. It is forwarded, swallowed, or kept with a publish that waits. A window whose `id` is
 //! the body itself is the exception: then it is collected in a [`Draft`].
 
+use super::comparison::{Digesting, Holding, Later};
 use super::draft::Draft;
 use super::ledger::Reserved;
 use crate::session::confirms::ClientTag;
@@ -16,10 +17,15 @@ use crate::wire::frame::FrameKind;
 /// The fate of a content.
 #[derive(Debug)]
 pub(super) enum Fate {
-    /// It goes upstream. `at_write` is committed when the last frame is written: no outcome will be told.
-    Forward { at_write: Option<Reserved> },
+    /// It goes upstream. `at_write` is committed when the last frame is written: no outcome will be told. Its body is digested on the way
+    /// for the window that will remember it, or compared at its end.
+    Forward { at_write: Option<Reserved>, digesting: Option<Box<Digesting>>, later: Option<Box<Later>> },
     /// It ends here. The client gets this reply when the content is whole.
     Swallow(Reply),
+    /// It ends here, and its body is compared when it is whole. That decides about the reply.
+    Compare(Box<Later>),
+    /// It is held until it is whole. If its body conflicts, it goes on.
+    Hold(Box<Holding>),
     /// It waits with the publish of this ticket.
     Keep(Ticket),
     /// Its body is the id.
@@ -32,6 +38,11 @@ pub(super) enum Reply {
     Nothing,
     Ack(ClientTag),
     Nack(ClientTag),
+}
+
+impl Fate {
+    /// It goes upstream, and there is nothing to remember of it.
+    pub(super) const FORWARD: Fate = Fate::Forward { at_write: None, digesting: None, later: None };
 }
 
 impl Reply {
@@ -106,10 +117,24 @@ impl Assembler {
         )
     }
 
-    /// Returns the bytes that a body will take that is being collected.
+    /// Returns the bytes that a body will take that is being collected or held.
     pub(super) fn collecting(&self) -> usize {
         match &self.content {
             Content::Body { fate: Fate::Collect(draft), .. } => draft.bytes(),
+            Content::Body { fate: Fate::Hold(holding), .. } => holding.bytes(),
+            Content::Body { .. } | Content::Idle | Content::Header(_) | Content::Opaque { .. } => 0,
+        }
+    }
+
+    /// Returns the bytes of the digest of the body that is on its way, with what it will be compared with. They do not count against
+    /// `held_bytes`: if reading stopped for them, the rest of the body would never come.
+    pub(super) fn comparing(&self) -> usize {
+        match &self.content {
+            Content::Body { fate: Fate::Compare(later), .. }
+            | Content::Body { fate: Fate::Forward { later: Some(later), .. }, .. } => later.bytes(),
+            Content::Body { fate: Fate::Forward { digesting: Some(digesting), .. }, .. } => {
+                size_of_val(&**digesting)
+            }
             Content::Body { .. } | Content::Idle | Content::Header(_) | Content::Opaque { .. } => 0,
         }
     }
@@ -118,7 +143,11 @@ impl Assembler {
     pub(super) fn incomplete(&self) -> (usize, usize) {
         match &self.content {
             Content::Body { fate: Fate::Keep(_), .. } => (1, 1),
-            Content::Body { fate: Fate::Forward { .. } | Fate::Swallow(_) | Fate::Collect(_), .. }
+            Content::Body {
+                fate:
+                    Fate::Forward { .. } | Fate::Swallow(_) | Fate::Compare(_) | Fate::Hold(_) | Fate::Collect(_),
+                ..
+            }
             | Content::Opaque { .. } => (1, 0),
             Content::Idle | Content::Header(_) => (0, 0),
         }
@@ -149,13 +178,13 @@ impl Assembler {
                 upstream.forward(publish.view());
                 upstream.forward(frame);
             }
-            (Content::Body { fate: Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_), .. }, got) => {
-                return Err(Fault::Unexpected { channel: self.channel, got: name(got) });
-            }
             (
                 Content::Idle | Content::Opaque { .. } | Content::Body { fate: Fate::Forward { .. }, .. },
                 _,
             ) => upstream.forward(frame),
+            (Content::Body { .. }, got) => {
+                return Err(Fault::Unexpected { channel: self.channel, got: name(got) });
+            }
         }
         Ok(Step::Taken)
     }
@@ -174,14 +203,20 @@ impl Assembler {
                     upstream.forward(frame);
                     Ok(Step::Taken)
                 }
-                Fate::Swallow(_) | Fate::Keep(_) | Fate::Collect(_) => {
+                Fate::Swallow(_) | Fate::Compare(_) | Fate::Hold(_) | Fate::Keep(_) | Fate::Collect(_) => {
                     Err(Fault::Unexpected { channel: self.channel, got: "too large content body" })
                 }
             };
         };
         match &mut fate {
-            Fate::Forward { .. } => upstream.forward(frame),
+            Fate::Forward { digesting, later, .. } => {
+                digesting.iter_mut().for_each(|digesting| digesting.extend(frame));
+                later.iter_mut().for_each(|later| later.extend(frame));
+                upstream.forward(frame);
+            }
             Fate::Swallow(_) => {}
+            Fate::Compare(later) => later.extend(frame),
+            Fate::Hold(holding) => holding.extend(frame),
             Fate::Keep(ticket) => waiting.extend(*ticket, frame, left),
             Fate::Collect(draft) => draft.extend(frame),
         }
@@ -242,7 +277,7 @@ impl Assembler {
     /// Returns the reservation of the content that is on its way upstream, if the ledger does not have it.
     pub(super) fn at_write(&mut self) -> Option<&mut Option<Reserved>> {
         match &mut self.content {
-            Content::Body { fate: Fate::Forward { at_write: at_write @ Some(_) }, .. } => Some(at_write),
+            Content::Body { fate: Fate::Forward { at_write: at_write @ Some(_), .. }, .. } => Some(at_write),
             Content::Body { .. } | Content::Idle | Content::Header(_) | Content::Opaque { .. } => None,
         }
     }
@@ -250,7 +285,7 @@ impl Assembler {
     /// Drops the content, because the upstream channel is closed. Gives back its reservation, if it has one.
     pub(super) fn upstream_closed(&mut self) -> Option<Reserved> {
         match std::mem::replace(&mut self.content, Content::Idle) {
-            Content::Body { fate: Fate::Forward { at_write }, .. } => at_write,
+            Content::Body { fate: Fate::Forward { at_write, .. }, .. } => at_write,
             Content::Body { .. } | Content::Idle | Content::Header(_) | Content::Opaque { .. } => None,
         }
     }

@@ -16,7 +16,7 @@ use crate::session::returns::Shown;
 use crate::session::transaction::Transactions;
 use crate::session::unremembered::Deadline;
 use crate::session::written::Written;
-use crate::window::{Claim, ConfirmRule, ForgetCause, Reservation, Window};
+use crate::window::{BodyDigest, Claim, ConfirmRule, ForgetCause, Memo, Reservation, Window};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Settle};
 use crate::wire::{ChannelId, emit};
@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 /// Bytes of a publish in the ledger, where its key is in a set, too, because it is in a transaction, where its key is in a set, too.
 const TX_ENTRY: usize = ENTRY + 32;
 
-/// The reservation of a publish, and how long its id will be remembered.
-pub(super) type Reserved = (Reservation, Duration);
+/// The reservation of a publish, and what the window is told when it is committed.
+pub(super) type Reserved = (Reservation, Memo);
 
 /// How the upstream tells what became of a publish.
 #[derive(Debug)]
@@ -205,6 +205,14 @@ impl Ledger {
     /// Returns true if the open transaction has forwarded a publish of this claim.
     pub(super) fn transaction_holds(&self, claim: Claim) -> bool {
         matches!(&self.outcomes, Outcomes::Tx { transactions, .. } if transactions.holds(claim))
+    }
+
+    /// Returns the digest of the body that the open transaction holds for this claim, see [`Transactions::body_of`].
+    pub(super) fn transaction_body(&self, claim: Claim) -> BodyDigest {
+        match &self.outcomes {
+            Outcomes::Tx { transactions, .. } => transactions.body_of(claim),
+            Outcomes::Untold | Outcomes::Confirms { .. } => BodyDigest::UNKNOWN,
+        }
     }
 
     /// Returns true if the client waits for `tx.commit-ok` or `tx.rollback-ok`.

@@ -15,7 +15,7 @@ use crate::session::candidate::Kept;
 use crate::session::outbox::{Piece, View};
 use crate::session::timers::earliest;
 use crate::session::waiting::{ClaimCounts, LOOKED_AT};
-use crate::window::{Claim, ForgetCause, Reservation, Ticket, Verdict, Wait};
+use crate::window::{BodyDigest, Claim, ForgetCause, Reservation, Ticket, Verdict, Wait};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
 use crate::wire::properties::{BASIC, ContentHeader};
@@ -140,9 +140,14 @@ impl Line {
         self.claims.holds(claim)
     }
 
+    /// Returns the body of a publish of this claim that was promoted and has not gone.
+    pub(super) fn body_of(&self, claim: Claim) -> BodyDigest {
+        self.claims.body_of(claim)
+    }
+
     pub(super) fn push_promoted(&mut self, promoted: Promoted) {
         self.bytes += promoted.weight;
-        self.claims.add(promoted.candidate.terms.claim);
+        self.claims.add(promoted.candidate.terms.claim, promoted.candidate.body());
         self.promoted.push_back(promoted);
     }
 

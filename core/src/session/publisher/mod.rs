@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!   basic.publish --> Header --content header--> judge --+-- Fresh -------> Forward   (an entry in the ledger)
-//!                                                        +-- Duplicate ---> Swallow   (an ack, when the body is whole)
+//!                                                        +-- Duplicate ---> Compare   (an ack, when the body is whole and the same)
 //!                                                        +-- InFlight ----> Keep      (aside, until the first one's outcome)
 //!                                                        +-- Crowded -----> Swallow   (a nack), or without confirms Line
 //!                                                        +-- Pending -----> Line      (the channel's frames wait in order)
@@ -19,6 +19,7 @@
 mod ahead;
 mod assembler;
 mod batch;
+mod comparison;
 mod draft;
 mod held;
 mod ledger;
@@ -118,9 +119,10 @@ impl Publisher {
         self.ledger().stuck()
     }
 
-    /// Returns the bytes held for a body that is its own id: only the client can end it.
+    /// Returns the bytes held for a body that is its own id, or is to be compared: only the client can end it.
     pub(in crate::session) fn collecting(&self) -> usize {
-        self.verdicts.sender.assembler.collecting()
+        let assembler = &self.verdicts.sender.assembler;
+        assembler.collecting() + assembler.comparing()
     }
 
     /// Returns the number of publishes without an outcome, as [`Verdicts::unresolved`].
@@ -397,7 +399,7 @@ impl Publisher {
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
         self.verdicts.sender.forward_unjudged(client, window, right, mandatory, start, cx);
-        self.verdicts.go_on(start.left, Fate::Forward { at_write: None }, cx)
+        self.verdicts.go_on(start.left, Fate::FORWARD, cx)
     }
 
     fn has_room(&self, more: u64, cx: &Cx<'_>) -> bool {

@@ -1,12 +1,13 @@
 //! The way of a publish to the upstream: its frames are written, and its entry is made in the ledger.
 
 use super::assembler::{Assembler, Fate};
+use super::comparison::{Compared, Digesting, Subject};
 use super::ledger::{Ledger, Reserved};
 use super::line::Line;
 use super::progress::Progress;
 use super::reading::Start;
 use crate::session::blame::Blame;
-use crate::session::candidate::{Candidate, forward_to};
+use crate::session::candidate::{Candidate, digest_of, forward_to};
 use crate::session::confirms::ClientTag;
 use crate::session::cx::Cx;
 use crate::session::entry::{Entry, Mandatory, Verified};
@@ -14,7 +15,7 @@ use crate::session::fault::Fault;
 use crate::session::outbox::View;
 use crate::session::returns::ReturnKey;
 use crate::session::rights::Right;
-use crate::window::{ForgetCause, Reservation, Window};
+use crate::window::{BodyDigest, ForgetCause, Reservation, Window};
 use crate::wire::ChannelId;
 use crate::wire::method::Publish;
 use std::sync::Arc;
@@ -56,14 +57,43 @@ impl Sender {
         if candidate.terms.asked {
             self.ledger.note_asked(is_reserved || self.ledger.enters_unjudged());
         }
-        let target = candidate.window.rules().forward_to.as_deref();
-        let exchange = went_to(target, candidate.publish);
-        let entry = candidate.forward(self.id, reservation, &mut cx.link.out.upstream, cx.now);
+        let rules = candidate.window.rules();
+        let exchange = went_to(rules.forward_to.as_deref(), candidate.publish);
+        let (mut body, mut digesting) = (BodyDigest::UNKNOWN, None);
+        if is_reserved && rules.compares_bodies() {
+            let content = candidate.content.octets();
+            if left == 0 {
+                body = digest_of(content);
+            } else {
+                digesting = Some(Box::new(Digesting::of(content)));
+            }
+        }
+        let entry = candidate.forward(self.id, reservation, body, &mut cx.link.out.upstream, cx.now);
         let at_write = self.ledger.enter(entry, exchange);
         if is_reserved && (left > 0 || self.ledger.is_tx()) {
             self.owe_progress(left, at_write.as_ref(), cx);
         }
-        Fate::Forward { at_write }
+        Fate::Forward { at_write, digesting, later: None }
+    }
+
+    /// Forwards a duplicate whose body is compared only to be counted.
+    pub(super) fn forward_compared(
+        &mut self,
+        candidate: Candidate<'_>,
+        stored: BodyDigest,
+        cx: &mut Cx<'_>,
+    ) -> Fate {
+        let subject = Subject::of(&candidate);
+        let compared = subject.compare(stored);
+        if compared == Compared::Other {
+            subject.conflicts(cx);
+        }
+        let compare = (compared == Compared::NotWhole).then(|| Box::new(subject.later(stored)));
+        let mut fate = self.forward(candidate, None, cx);
+        if let Fate::Forward { later, .. } = &mut fate {
+            *later = compare;
+        }
+        fate
     }
 
     /// Forwards a publish that no window judges. `right`: the right that its outcome proves.
@@ -103,18 +133,29 @@ impl Sender {
         }
     }
 
-    /// Handles that a content that was forwarded is whole.
-    pub(super) fn written(&mut self, at_write: Option<Reserved>, now: Instant) {
-        if let Some((reservation, ttl)) = at_write {
+    /// Handles that a content that was forwarded is whole. `digesting`: the digest of its body, if it came in several reads.
+    pub(super) fn written(
+        &mut self,
+        mut at_write: Option<Reserved>,
+        digesting: Option<&Digesting>,
+        now: Instant,
+    ) {
+        if let Some(digesting) = digesting {
+            let entered = self.ledger.newest().and_then(Option::as_mut);
+            if let Some((_, memo)) = at_write.as_mut().or(entered) {
+                memo.set_body(digesting.finish());
+            }
+        }
+        if let Some((reservation, memo)) = at_write {
             // No client hears of it, so nobody waits until it is remembered.
-            drop(reservation.commit(now, ttl));
+            drop(reservation.commit(now, memo));
         }
     }
 
     /// Handles the last frame of a body.
     pub(super) fn body_ended(&mut self, fate: &Fate) {
         if self.progress.body_ended()
-            && let Fate::Forward { at_write } = fate
+            && let Fate::Forward { at_write, .. } = fate
         {
             self.tell_uploading(false, at_write.as_ref());
         }

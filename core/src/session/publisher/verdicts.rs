@@ -2,12 +2,14 @@
 //! dropped, or has to wait.
 
 use super::assembler::{Fate, Reply, Step};
+use super::comparison::{self, Compared, Holding, Subject};
 use super::ledger::Ledger;
 use super::line::{Answer, Asked, Known, Line, Promoted};
 use super::sender::Sender;
 use crate::session::Settings;
 use crate::session::blame::Blame;
 use crate::session::candidate::{Candidate, Kept, Terms};
+use crate::session::confirms::ClientTag;
 use crate::session::cx::Cx;
 use crate::session::delivered::Mark;
 use crate::session::fault::Fault;
@@ -15,8 +17,8 @@ use crate::session::outbox::View;
 use crate::session::timers::earliest;
 use crate::session::waiting::{Waiter, Waiting, Waits};
 use crate::window::{
-    Claim, Event, ForgetCause, Origin, Republish, Reservation, TakeOver, Ticket, Verdict, Wait, Window,
-    reserve_one,
+    Ask, BodyDigest, Claim, Event, ForgetCause, OnConflict, Origin, Republish, Reservation, TakeOver, Ticket,
+    Verdict, Wait, Window, reserve_one,
 };
 use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
@@ -68,7 +70,8 @@ impl Verdicts {
     /// Returns the bytes of the entries and places, beside those that are [held](Verdicts::held) and those of an open
     /// transaction.
     pub(super) fn memory(&self) -> usize {
-        self.sender.ledger.memory() + self.waiting_len() * WAITER + self.line.places()
+        let comparing = self.sender.assembler.comparing();
+        self.sender.ledger.memory() + self.waiting_len() * WAITER + self.line.places() + comparing
     }
 
     /// Returns how many publishes have no outcome, or an answer that is not written. Those of an open transaction are not
@@ -179,15 +182,18 @@ impl Verdicts {
                 note_origin(candidate, cx);
                 self.sender.forward(candidate, Some(reservation), cx)
             }
-            Verdict::Duplicate | Verdict::InFlight(_) | Verdict::Crowded if candidate.observed() => {
+            Verdict::Duplicate(stored) if candidate.observed() => {
+                self.sender.forward_compared(candidate, stored, cx)
+            }
+            Verdict::InFlight(_) | Verdict::Crowded if candidate.observed() => {
                 self.sender.forward(candidate, None, cx)
             }
-            Verdict::Duplicate => Fate::Swallow(Reply::ack(client)),
+            Verdict::Duplicate(stored) => return self.decide_duplicate(candidate, stored, cx),
             // It stands twice in one transaction: it shares the fate of the first, whatever that is.
             Verdict::InFlight(_) | Verdict::Crowded
                 if self.sender.ledger.is_tx() && self.in_transaction(claim) =>
             {
-                Fate::Swallow(Reply::Nothing)
+                return self.decide_repeated(candidate, cx);
             }
             Verdict::InFlight(wait) if cx.has_room(self.publish_bytes(), candidate.weight()) => {
                 let (weight, until) = (candidate.weight(), until());
@@ -215,6 +221,96 @@ impl Verdicts {
                 let answer = Answer::of(pending, cx.now, cx.shared.settings.store_timeout);
                 self.line.ask(Asked { candidate: candidate.keep(), ticket, answer, until: begun });
                 return Ok(());
+            }
+        };
+        self.go_on(candidate.left, fate, cx)
+    }
+
+    /// Handles a publish whose id is seen: compares its body with the one that was stored. One that conflicts is dropped, refused or
+    /// forwarded, as the window's rule says.
+    fn decide_duplicate(
+        &mut self,
+        candidate: Candidate<'_>,
+        stored: BodyDigest,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let subject = Subject::of(&candidate);
+        let client = candidate.terms.client;
+        let rule = candidate.window.rules().on_conflict;
+        let fate = match (subject.compare(stored), rule) {
+            (Compared::Same, _) => Fate::Swallow(Reply::ack(client)),
+            (Compared::NotWhole, OnConflict::Drop | OnConflict::Reject) => {
+                Fate::Compare(Box::new(subject.later(stored)))
+            }
+            (Compared::NotWhole, OnConflict::Forward)
+                if cx.has_room(self.publish_bytes(), candidate.weight()) =>
+            {
+                Fate::Hold(Box::new(Holding::new(candidate.keep(), stored)))
+            }
+            // If it were dropped and is another message, that would be lost.
+            (Compared::NotWhole, OnConflict::Forward) => {
+                candidate.window.notice(Event::Uncompared);
+                let (ticket, verdict) = self.supersede(subject, BodyDigest::UNKNOWN, cx);
+                return self.decide(candidate, ticket, verdict, None, cx);
+            }
+            (Compared::Other, OnConflict::Drop) => {
+                subject.conflicts(cx);
+                Fate::Swallow(Reply::ack(client))
+            }
+            (Compared::Other, OnConflict::Reject) => {
+                subject.conflicts(cx);
+                Fate::Swallow(refusal(client, candidate.window)?)
+            }
+            (Compared::Other, OnConflict::Forward) => {
+                let (ticket, verdict) = self.supersede(subject, subject.digest(), cx);
+                return self.decide(candidate, ticket, verdict, None, cx);
+            }
+        };
+        self.go_on(candidate.left, fate, cx)
+    }
+
+    /// Asks the window whether a publish may go on although its id is seen with another body. Counts a conflict if so.
+    fn supersede(&self, subject: Subject<'_>, body: BodyDigest, cx: &mut Cx<'_>) -> (Ticket, Verdict) {
+        let ticket = cx.link.tickets.draw(self.id);
+        let ask = Ask { claim: subject.claim(), ticket };
+        let verdict = Arc::clone(subject.window).supersede(ask, body, cx.now, &cx.link.mailbox);
+        if body.is_known() && matches!(verdict, Verdict::Fresh(_)) {
+            subject.conflicts(cx);
+        }
+        (ticket, verdict)
+    }
+
+    /// Handles a publish whose id the open transaction has already. It shares the fate of the first, unless its body is another.
+    fn decide_repeated(&mut self, candidate: Candidate<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        let subject = Subject::of(&candidate);
+        let claim = candidate.terms.claim;
+        let bodies = [
+            self.sender.ledger.transaction_body(claim),
+            self.waiting.body_of(claim),
+            self.line.body_of(claim),
+        ];
+        let first = bodies.into_iter().find(|body| body.is_known()).unwrap_or_default();
+        let fate = match (subject.compare(first), candidate.window.rules().on_conflict) {
+            (Compared::Same, _) => Fate::Swallow(Reply::Nothing),
+            (Compared::NotWhole, OnConflict::Forward)
+                if cx.has_room(self.publish_bytes(), candidate.weight()) =>
+            {
+                Fate::Hold(Box::new(Holding::new(candidate.keep(), first)))
+            }
+            (Compared::NotWhole, OnConflict::Forward) => {
+                candidate.window.notice(Event::Uncompared);
+                self.sender.forward(candidate, None, cx)
+            }
+            (Compared::NotWhole, OnConflict::Drop | OnConflict::Reject) => {
+                Fate::Compare(Box::new(subject.later(first)))
+            }
+            (Compared::Other, rule) => {
+                subject.conflicts(cx);
+                match rule {
+                    OnConflict::Drop => Fate::Swallow(Reply::Nothing),
+                    OnConflict::Reject => Fate::Swallow(refusal(None, candidate.window)?),
+                    OnConflict::Forward => self.sender.forward(candidate, None, cx),
+                }
             }
         };
         self.go_on(candidate.left, fate, cx)
@@ -364,7 +460,7 @@ impl Verdicts {
                 reservation.forget(ForgetCause::ChannelClosed);
                 Ok(())
             }
-            (None, Verdict::Duplicate | Verdict::InFlight(_) | Verdict::Crowded | Verdict::Pending(_)) => {
+            (None, Verdict::Duplicate(_) | Verdict::InFlight(_) | Verdict::Crowded | Verdict::Pending(_)) => {
                 Ok(())
             }
         }
@@ -391,10 +487,7 @@ impl Verdicts {
                 self.promote(ticket, waiter, Some(reservation), cx);
                 return Ok(());
             }
-            Verdict::Duplicate => {
-                self.end_waiting(ticket, Reply::ack(client));
-                return Ok(());
-            }
+            Verdict::Duplicate(stored) => return self.decide_stored(ticket, waiter, stored, cx),
             Verdict::Crowded if self.sender.ledger.is_tx() || client.is_some() => {
                 return self.refuse_waiter(ticket, &waiter);
             }
@@ -403,6 +496,43 @@ impl Verdicts {
             Verdict::Crowded => Waits::NoRoom { retry_at: cx.now + RETRY },
         };
         self.waiting.queue(ticket, waiter);
+        Ok(())
+    }
+
+    /// Handles that what a publish has waited for was stored: compares their bodies, as [`Verdicts::decide_duplicate`] does.
+    fn decide_stored(
+        &mut self,
+        ticket: Ticket,
+        waiter: Waiter,
+        stored: BodyDigest,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Fault> {
+        let subject = Subject::of_kept(&waiter.candidate);
+        let client = waiter.candidate.terms.client;
+        match (subject.compare(stored), waiter.candidate.window.rules().on_conflict) {
+            (Compared::Same, _) => self.end_waiting(ticket, Reply::ack(client)),
+            (Compared::NotWhole, OnConflict::Drop | OnConflict::Reject) => {
+                let fate = Fate::Compare(Box::new(subject.later(stored)));
+                self.sender.assembler.decide_kept(ticket, || fate);
+            }
+            (Compared::NotWhole, OnConflict::Forward) => {
+                let holding = Holding::new(waiter.candidate, stored);
+                self.sender.assembler.decide_kept(ticket, || Fate::Hold(Box::new(holding)));
+            }
+            (Compared::Other, OnConflict::Drop) => {
+                subject.conflicts(cx);
+                self.end_waiting(ticket, Reply::ack(client));
+            }
+            (Compared::Other, OnConflict::Reject) => {
+                subject.conflicts(cx);
+                let reply = refusal(client, &waiter.candidate.window)?;
+                self.end_waiting(ticket, reply);
+            }
+            (Compared::Other, OnConflict::Forward) => {
+                let (ticket, verdict) = self.supersede(subject, subject.digest(), cx);
+                return self.decide_waiter(ticket, waiter, verdict, cx);
+            }
+        }
         Ok(())
     }
 
@@ -499,8 +629,8 @@ impl Verdicts {
         while !self.sender.assembler.is_forwarding() {
             let Some(Promoted { candidate, reservation, .. }) = self.line.pop_promoted() else { return };
             let fate = candidate.with(|candidate| self.sender.forward(candidate, reservation, cx));
-            if let Fate::Forward { at_write } = fate {
-                self.sender.written(at_write, cx.now);
+            if let Fate::Forward { at_write, .. } = fate {
+                self.sender.written(at_write, None, cx.now);
             }
         }
     }
@@ -532,8 +662,20 @@ impl Verdicts {
     /// Handles that a content is whole.
     fn complete(&mut self, fate: Fate, cx: &mut Cx<'_>) -> Result<(), Fault> {
         match fate {
-            Fate::Forward { at_write } => self.sender.written(at_write, cx.now),
+            Fate::Forward { at_write, digesting, later } => {
+                self.sender.written(at_write, digesting.as_deref(), cx.now);
+                later.into_iter().for_each(|later| _ = later.compare(cx));
+            }
             Fate::Swallow(reply) => self.reply(reply),
+            Fate::Compare(later) => match (later.compare(cx), later.client()) {
+                (Compared::Other, Some(tag)) if later.rejects() => self.reply(Reply::Nack(tag)),
+                (Compared::Other, None) if later.rejects() => return Err(later.fault()),
+                (_, client) => self.reply(Reply::ack(client)),
+            },
+            Fate::Hold(holding) => {
+                let (kept, stored) = holding.finish(self.id);
+                kept.with(|candidate| self.decide_duplicate(candidate, stored, cx))?;
+            }
             Fate::Keep(_) => {}
             Fate::Collect(draft) => {
                 if let Some(kept) = draft.finish(self.id, &cx.shared.keys) {
@@ -609,6 +751,11 @@ impl Verdicts {
         self.line.drop_promoted();
         self.sender.assembler.swallow_kept();
     }
+}
+
+/// Returns the reply to a publish whose conflict is refused. Without confirms there is none, so it is a fault.
+fn refusal(client: Option<ClientTag>, window: &Arc<dyn Window>) -> Result<Reply, Fault> {
+    client.map(Reply::Nack).ok_or_else(|| comparison::fault(window))
 }
 
 /// Tells the window where a fresh publish goes, if it counts who fills it.

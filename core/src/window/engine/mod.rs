@@ -12,7 +12,7 @@ mod wall;
 pub(in crate::window) use compact::Compact;
 pub use wall::WallEntry;
 
-use super::{EvictionCause, Key};
+use super::{BodyDigest, EvictionCause, Key};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -98,6 +98,8 @@ pub struct Entry {
     pub until: Stamp,
     /// duplicates since the commit
     pub duplicates: u32,
+    /// the digest of the body that was stored
+    pub body: BodyDigest,
 }
 
 impl Entry {
@@ -134,10 +136,11 @@ impl<F: FnMut(Key, Entry, EvictionCause)> Gone for F {}
 ///   never forgotten early, and late by less than a step (`compact`: a millisecond, a second for TTLs over 37 hours).
 /// * Whatever leaves the store goes through `gone` or is returned by `remove`, exactly once.
 ///
-/// The caller never works on one key from two threads at once.
+/// A key has 96 bits ([`Key::BITS`]): an engine may keep something else in the place of the upper 32. The caller never works on one key
+/// from two threads at once.
 pub trait Engine: Send + Sync + Debug {
-    /// Returns true if the key is seen. Then it counts a duplicate, and the key becomes the most recently seen one.
-    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool;
+    /// Returns the body of a key that is seen. Then it counts a duplicate, and the key becomes the most recently seen one.
+    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> Option<BodyDigest>;
     /// Returns the key's entry, expired or not. Changes nothing, not even recency.
     fn peek(&self, key: Key) -> Option<Entry>;
     /// Adds the key as the most recently seen one. It must not be there yet: call `touch` or `remove` first.
@@ -209,7 +212,7 @@ macro_rules! each {
 
 impl Engine for Store {
     #[inline]
-    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool {
+    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> Option<BodyDigest> {
         each!(self, engine => engine.touch(key, now, refresh, gone))
     }
 

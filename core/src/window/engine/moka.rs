@@ -13,8 +13,8 @@
 //!   where `lru` does not look.
 
 use super::{Engine, Entry, EvictionCause, Gone, Stamp};
-use crate::window::Key;
 use crate::window::key::KeyHash;
+use crate::window::{BodyDigest, Key};
 use moka::Equivalent;
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
@@ -67,22 +67,23 @@ impl Moka {
 }
 
 impl Engine for Moka {
-    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool {
+    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> Option<BodyDigest> {
         let store = self.store.read();
-        let Some(slot) = store.peek(key) else { return false };
+        let slot = store.peek(key)?;
         let mut entry = slot.entry.lock();
         if !entry.is_expired(now) {
             entry.touch(now, refresh);
             slot.seen.store(self.tick(), Relaxed);
+            let body = entry.body;
             drop(entry);
             store.cache.get(&key);
-            return true;
+            return Some(body);
         }
         drop(entry);
         if let Some(slot) = store.take(key) {
             gone(slot.key, slot.entry(), EvictionCause::Expired);
         }
-        false
+        None
     }
 
     fn peek(&self, key: Key) -> Option<Entry> {

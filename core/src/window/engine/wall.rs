@@ -12,6 +12,7 @@
 //! The clock is read by the caller: these are functions of their arguments alone.
 
 use super::{Entry, Stamp};
+use crate::window::BodyDigest;
 use std::time::{Duration, SystemTime};
 
 /// A seen id as a store writes it.
@@ -23,6 +24,8 @@ pub struct WallEntry {
     pub ttl: Duration,
     /// Duplicates since the commit.
     pub duplicates: u32,
+    /// The digest of the body that was stored.
+    pub body: BodyDigest,
 }
 
 impl WallEntry {
@@ -33,6 +36,7 @@ impl WallEntry {
             at: wall.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH),
             ttl: entry.until.since(entry.at),
             duplicates: entry.duplicates,
+            body: entry.body,
         }
     }
 
@@ -49,7 +53,7 @@ impl WallEntry {
         let left = self.left(wall);
         let until = now.after(left);
         let at = Stamp(now.0.saturating_sub(nanos(self.age(wall))));
-        (!left.is_zero()).then_some(Entry { at, until, duplicates: self.duplicates })
+        (!left.is_zero()).then_some(Entry { at, until, duplicates: self.duplicates, body: self.body })
     }
 
     /// Returns its age; zero if the clock says that it was committed later than now.
@@ -68,6 +72,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
     const TTL: Duration = Duration::from_secs(60);
+    const BODY: BodyDigest = BodyDigest::from_bits(7);
 
     fn seconds(count: u64) -> Stamp {
         Stamp(0).after(Duration::from_secs(count))
@@ -79,15 +84,15 @@ mod tests {
 
     /// Committed at second 100 of the window's clock, written at second 110, which is second 1,000 of the wall clock.
     fn written() -> WallEntry {
-        let entry = Entry { at: seconds(100), until: seconds(160), duplicates: 3 };
+        let entry = Entry { at: seconds(100), until: seconds(160), duplicates: 3, body: BODY };
         WallEntry::new(&entry, seconds(110), wall(1_000))
     }
 
     #[test]
     fn what_is_written_and_read_by_steady_clocks_is_the_same() {
-        assert_eq!(written(), WallEntry { at: wall(990), ttl: TTL, duplicates: 3 });
+        assert_eq!(written(), WallEntry { at: wall(990), ttl: TTL, duplicates: 3, body: BODY });
         let entry = written().entry(seconds(120), wall(1_010)).unwrap();
-        assert_eq!(entry, Entry { at: seconds(100), until: seconds(160), duplicates: 3 });
+        assert_eq!(entry, Entry { at: seconds(100), until: seconds(160), duplicates: 3, body: BODY });
     }
 
     #[test]
@@ -141,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_for_ever_stays_for_ever() {
-        let entry = Entry { at: seconds(1), until: Stamp(u64::MAX), duplicates: 0 };
+        let entry = Entry { at: seconds(1), until: Stamp(u64::MAX), duplicates: 0, body: BODY };
         let written = WallEntry::new(&entry, seconds(2), wall(0));
         assert!(written.left(wall(1_000_000)) > Duration::from_secs(500 * 365 * 86_400));
     }

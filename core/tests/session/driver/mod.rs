@@ -19,8 +19,8 @@ use hapax_core::session::{Output, Phase, Session};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::event;
 use hapax_core::window::{
-    ConfirmRule, InDoubt, Key, KeyMaker, Limits, LocalWindow, Mailbox, MissingId, Mode, RepublishRule,
-    Reservation, Rules, Scope, Ticket, Verdict, Window, reserve_one,
+    ConfirmRule, InDoubt, Key, KeyMaker, Limits, LocalWindow, Mailbox, MissingId, Mode, OnConflict,
+    RepublishRule, Reservation, Rules, Scope, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::properties::IdValue;
 use hapax_core::wire::{IdSource, scan};
@@ -109,6 +109,8 @@ impl Driver {
             scope: Scope::RoutingKey,
             in_doubt: if one & 2 != 0 { InDoubt::Keep } else { InDoubt::Forget },
             missing_id: if one & 4 != 0 { MissingId::Reject } else { MissingId::Forward },
+            on_conflict: [OnConflict::Drop, OnConflict::Forward, OnConflict::Reject]
+                [usize::from(two >> 5) % 3],
             confirms: if one & 8 != 0 { ConfirmRule::ClientOnly } else { ConfirmRule::Shadow },
             verify_routing: two & 128 != 0,
             forward_to: (one & 16 != 0).then(|| "backing".into()),
@@ -368,6 +370,7 @@ impl Driver {
             Output::HeartbeatClient | Output::HeartbeatUpstream => {}
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
+            Output::Sighted(_) => {}
             Output::BadHeader(_) => {}
         }
     }

@@ -76,6 +76,7 @@ impl Link {
                 self.to_broker.close();
                 self.from_broker.drop_reader();
             }
+            Output::Sighted(_) => ctx.truth.count("relay: a conflict is told of"),
             Output::BadHeader(_) => {}
         }
     }

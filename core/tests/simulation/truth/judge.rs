@@ -7,7 +7,10 @@ impl Truth {
     /// (b): no other copy was stored within the window of one whose outcome the relay has learnt.
     pub(super) fn stored_once(&mut self, key: ModelKey, uid: Uid) {
         let others: Vec<Uid> = self.stored.get(&key).cloned().unwrap_or_default();
-        for other in others.into_iter().filter(|other| *other != uid) {
+        let edition = self.of(uid).edition;
+        let rivals: Vec<Uid> =
+            others.into_iter().filter(|other| *other != uid && self.of(*other).edition == edition).collect();
+        for other in rivals {
             let by_date = |uid: Uid| (self.of(uid).forwarded, uid);
             let (first, second) = if by_date(other) < by_date(uid) { (other, uid) } else { (uid, other) };
             let Some(known) = self.of(first).known else { continue };
@@ -17,7 +20,10 @@ impl Truth {
             let mut times = self.overtaken.get(&key).into_iter().flatten();
             // (It may be forwarded and overtaken in the same moment.)
             let overtaken = times.any(|at| (*at > begun || *at == again) && (begun..=again).contains(at));
-            let gave_up = self.gave_up(first) || overtaken || self.was_evicted(key, begun, again);
+            let gave_up = self.gave_up(first)
+                || overtaken
+                || self.was_evicted(key, begun, again)
+                || self.was_superseded(key, first, begun, again);
             if again < until && !gave_up && self.deduplicates && !self.windows[key.0].observe {
                 let text = format!(
                     "{key:?} is stored twice in its window: publish {first}, known at {known}, remembered until \
@@ -33,6 +39,19 @@ impl Truth {
         let within = |time: Option<Micros>| time.is_some_and(|time| (from..=to).contains(&time));
         let copies = self.stored.get(&key).into_iter().flatten();
         copies.into_iter().any(|copy| within(self.of(*copy).known) && within(self.of(*copy).evicted))
+    }
+
+    /// Returns true if a copy with another body may have taken the key between these times: only the last one is remembered. (And
+    /// where there is no room to hold a body, it is not compared. In a transaction, the second body of an id is forwarded and not
+    /// remembered.)
+    fn was_superseded(&self, key: ModelKey, first: Uid, from: Micros, to: Micros) -> bool {
+        let edition = self.of(first).edition;
+        let others = self.forwarded.get(&key).into_iter().flatten().map(|uid| self.of(*uid));
+        let between = |p: &Publish| {
+            let ended = p.heard.is_some() && p.heard_at < from;
+            p.edition != edition && p.forwarded.is_some_and(|forwarded| forwarded <= to) && !ended
+        };
+        edition.is_some() && (self.tight || self.of(first).tx || others.into_iter().any(between))
     }
 
     /// Without confirms there is nobody to be told that it was given up: it has gone on unjudged.
@@ -68,7 +87,8 @@ impl Truth {
     fn was_stored_meanwhile(&self, uid: Uid, now: Micros) -> bool {
         let p = self.of(uid);
         let Some(key) = self.key(p.what).filter(|_| !p.bypass) else { return false };
-        let mut copies = self.stored.get(&key).into_iter().flatten().filter(|copy| !self.gave_up(**copy));
+        let same = |copy: &&Uid| self.of(**copy).edition == p.edition && !self.gave_up(**copy);
+        let mut copies = self.stored.get(&key).into_iter().flatten().filter(same);
         copies.any(|copy| {
             let ttl = self.ttl(*copy);
             // It may have waited for a silent store at first, and for another copy after that.
@@ -203,7 +223,7 @@ impl Truth {
         let copies = key.and_then(|key| Some((key, self.stored.get(&key)?)));
         let copies = copies.into_iter().flat_map(|(key, copies)| copies.iter().map(move |copy| (key, *copy)));
         copies
-            .filter(move |(_, other)| *other != uid)
+            .filter(move |(_, other)| *other != uid && self.of(*other).edition == p.edition)
             .filter(move |(key, other)| {
                 let (key, refresh) = (*key, self.windows[key.0].refresh);
                 let other_p = self.of(*other);
@@ -220,8 +240,10 @@ impl Truth {
     /// Whether the window keeps what is in doubt, and a copy is: a loss is possible then, by choice.
     fn is_kept_in_doubt(&self, uid: Uid) -> bool {
         let Some(key) = self.key(self.of(uid).what) else { return false };
+        let edition = self.of(uid).edition;
         let mut copies = self.forwarded.get(&key).into_iter().flatten().filter(|copy| **copy != uid);
-        copies.any(|copy| self.of(*copy).heard.is_none())
+        let kept = |copy: &Uid| self.of(*copy).heard.is_none() && self.of(*copy).edition == edition;
+        self.windows[key.0].keep && copies.any(kept)
     }
 
     /// (f): the client gets a return.
@@ -279,8 +301,8 @@ impl Truth {
         let p = self.of(uid);
         let Some(key) = self.key(p.what).filter(|_| !p.bypass) else { return false };
         let mut copies = self.stored.get(&key).into_iter().flatten();
-        copies.any(|other| self.of(*other).stored >= Some(p.begun))
-            || self.original_of(uid).is_some()
-            || self.is_kept_in_doubt(uid)
+        let since =
+            |other: &Uid| self.of(*other).stored >= Some(p.begun) && self.of(*other).edition == p.edition;
+        copies.any(since) || self.original_of(uid).is_some() || self.is_kept_in_doubt(uid)
     }
 }

@@ -63,6 +63,8 @@ pub struct Publish {
     pub ttl: Option<Micros>,
     /// the length of its body
     pub len: usize,
+    /// which of the bodies that its id comes with; `None`: its body does not matter
+    pub edition: Option<u32>,
     /// its body is its id
     pub by_body: bool,
     /// its id is a header of its own
@@ -116,6 +118,7 @@ impl Publish {
             allowed: true,
             ttl: None,
             len: 0,
+            edition: None,
             by_body: false,
             by_header: false,
             alike: false,

@@ -252,8 +252,11 @@ fn extra_keys<'a>(first: &impl Fn(&str) -> Option<&'a HeaderEntry<'a>>) -> Resul
     Ok(keys.into_iter().collect())
 }
 
+/// What a death has at least.
+type QueueAndReason = (Vec<u8>, Vec<u8>);
+
 /// Returns the queue and the reason of the newest death.
-fn newest_death(entry: Option<&HeaderEntry<'_>>) -> Result<Option<(Vec<u8>, Vec<u8>)>, BadHeader> {
+fn newest_death(entry: Option<&HeaderEntry<'_>>) -> Result<Option<QueueAndReason>, BadHeader> {
     let Some(HeaderEntry { value, raw, .. }) = entry else { return Ok(None) };
     let deaths = match value {
         AMQPValue::Void => return Ok(None),

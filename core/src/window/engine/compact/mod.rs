@@ -24,7 +24,7 @@ mod slot;
 mod tests;
 
 use super::{Engine, Entry, EvictionCause, Gone, MOST_IDS, Stamp};
-use crate::window::{CacheAligned, HINTED, Key};
+use crate::window::{BodyDigest, CacheAligned, HINTED, Key};
 use index::NOTHING;
 use parking_lot::{Mutex, MutexGuard};
 use shard::Shard;
@@ -160,7 +160,7 @@ impl Engine for Compact {
         shards.0.iter_mut().for_each(|shard| *shard = None);
     }
 
-    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> bool {
+    fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> Option<BodyDigest> {
         self.lock(key).touch(key, now.into(), refresh, gone)
     }
 
@@ -255,6 +255,11 @@ impl Held<'_> {
     /// Does what [`Engine::insert`] does, without taking the lock.
     pub(in crate::window) fn insert(&mut self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
         self.0.insert(key, entry, now.into(), gone);
+    }
+
+    /// Does what [`Engine::remove`] does, without taking the lock.
+    pub(in crate::window) fn remove(&mut self, key: Key) -> Option<Entry> {
+        self.0.remove(key)
     }
 }
 

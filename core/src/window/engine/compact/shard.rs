@@ -5,7 +5,7 @@ use super::index::Index;
 use super::quiet::Quiet;
 use super::slab::{Chain, Slab};
 use super::slot::{Millis, NONE, Slot};
-use crate::window::Key;
+use crate::window::{BodyDigest, Key};
 
 /// Expired entries that one insert removes from the old end.
 const SWEEP: usize = 2;
@@ -58,11 +58,17 @@ impl Shard {
         self.slab.bytes() + self.index.bytes()
     }
 
-    pub(super) fn touch(&mut self, key: Key, now: Millis, refresh: bool, gone: &mut impl Gone) -> bool {
-        let Some(place) = self.find(key) else { return false };
+    pub(super) fn touch(
+        &mut self,
+        key: Key,
+        now: Millis,
+        refresh: bool,
+        gone: &mut impl Gone,
+    ) -> Option<BodyDigest> {
+        let place = self.find(key)?;
         if self.slab[place].is_expired(now) {
             self.evict(place, EvictionCause::Expired, gone);
-            return false;
+            return None;
         }
         self.slab[place].touch(now, refresh);
         if self.seen.youngest != place {
@@ -71,7 +77,7 @@ impl Shard {
             self.seen.unlink(&mut self.slab, place);
             self.seen.push_young(&mut self.slab, place);
         }
-        true
+        Some(self.slab[place].body())
     }
 
     pub(super) fn peek(&self, key: Key) -> Option<Entry> {

@@ -2,7 +2,7 @@
 //! what an [`Entry`] says.
 //!
 //! ```text
-//! key     128 bits
+//! key     body 32 | key 96
 //! before  older neighbour 25 | at, ms since the window's first instant 39
 //! after   younger neighbour 25 | ttl 28 | duplicates 11
 //! ```
@@ -13,7 +13,7 @@
 //! * A ttl of 0, which no entry has, marks a place that is free.
 
 use super::super::{Entry, Stamp};
-use crate::window::Key;
+use crate::window::{BodyDigest, Key};
 
 /// Bits of a neighbour. A shard has less than 2^25 places.
 const LINK: u32 = 25;
@@ -50,6 +50,7 @@ impl From<Stamp> for Millis {
 #[derive(Clone, Copy, Debug)]
 #[repr(align(32))]
 pub(super) struct Slot {
+    /// The body's digest lies above the key.
     key: u128,
     before: u64,
     after: u64,
@@ -65,11 +66,21 @@ impl Slot {
         };
         let link = u64::from(NONE);
         let duplicates = u64::from(entry.duplicates.min(MOST_DUPLICATES));
-        Slot { key: key.0, before: link << AT | at, after: link << AT | ttl << DUPLICATES | duplicates }
+        debug_assert!(key.0 <= Key::MASK, "a key has 96 bits");
+        let body = u128::from(entry.body.bits());
+        Slot {
+            key: body << Key::BITS | key.0 & Key::MASK,
+            before: link << AT | at,
+            after: link << AT | ttl << DUPLICATES | duplicates,
+        }
     }
 
     pub(super) fn key(&self) -> Key {
-        Key(self.key)
+        Key(self.key & Key::MASK)
+    }
+
+    pub(super) fn body(&self) -> BodyDigest {
+        BodyDigest::from_bits((self.key >> Key::BITS) as u32)
     }
 
     pub(super) fn at(&self) -> Millis {
@@ -94,6 +105,7 @@ impl Slot {
             at: Stamp(self.at().0 * NANOS),
             until: Stamp(self.until().0.saturating_mul(NANOS)),
             duplicates: self.duplicates(),
+            body: self.body(),
         }
     }
 
@@ -156,7 +168,12 @@ mod tests {
     const YEAR: u64 = 365 * 24 * 3600;
 
     fn packed(at: u64, ttl: u64) -> Entry {
-        let entry = Entry { at: Stamp(at), until: Stamp(at).after(Duration::from_nanos(ttl)), duplicates: 0 };
+        let entry = Entry {
+            at: Stamp(at),
+            until: Stamp(at).after(Duration::from_nanos(ttl)),
+            duplicates: 0,
+            body: BodyDigest::UNKNOWN,
+        };
         Slot::new(Key(1), entry).entry()
     }
 
@@ -182,13 +199,14 @@ mod tests {
 
     #[test]
     fn fields_do_not_spill() {
-        let entry = Entry { at: Stamp(5 * NANOS), until: Stamp(9 * NANOS), duplicates: 0 };
-        let mut slot = Slot::new(Key(u128::MAX - 1), entry);
+        let body = BodyDigest::from_bits(u32::MAX - 2);
+        let entry = Entry { at: Stamp(5 * NANOS), until: Stamp(9 * NANOS), duplicates: 0, body };
+        let mut slot = Slot::new(Key(Key::MASK - 1), entry);
         assert_eq!((size_of::<Slot>(), slot.older(), slot.younger()), (32, NONE, NONE));
         slot.set_older(7);
         slot.set_younger(NONE - 1);
         (0..5_000).for_each(|_| slot.touch(Millis(4), true));
-        assert_eq!((slot.older(), slot.younger(), slot.key()), (7, NONE - 1, Key(u128::MAX - 1)));
+        assert_eq!((slot.older(), slot.younger(), slot.key()), (7, NONE - 1, Key(Key::MASK - 1)));
         assert_eq!(
             slot.entry(),
             Entry { duplicates: MOST_DUPLICATES, ..entry },
@@ -203,7 +221,10 @@ mod tests {
 
     #[test]
     fn for_ever_is_for_ever() {
-        let mut slot = Slot::new(Key(1), Entry { at: Stamp(0), until: Stamp(u64::MAX), duplicates: 0 });
+        let mut slot = Slot::new(
+            Key(1),
+            Entry { at: Stamp(0), until: Stamp(u64::MAX), duplicates: 0, body: BodyDigest::UNKNOWN },
+        );
         slot.touch(Millis(1_000), true);
         assert_eq!(slot.entry().until, Stamp(u64::MAX));
         assert!(!slot.is_expired(Millis(u64::MAX / NANOS)));

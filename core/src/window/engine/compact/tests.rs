@@ -25,6 +25,11 @@ enum Op {
     Clear,
 }
 
+/// Some body, another one for each number.
+fn body(number: u64) -> BodyDigest {
+    BodyDigest::of(&number.to_le_bytes())
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let ttl =
         prop::sample::select(vec![MILLI, 20 * MILLI, MINUTE, MINUTE, 40 * MINUTE, 60 * 24 * 60 * MINUTE]);
@@ -57,8 +62,9 @@ impl Told {
         match *op {
             Op::Publish { key, ttl } => {
                 let (key, at) = (Key(key), self.now);
-                if !self.engine.touch(key, at, self.refresh, &mut gone) {
-                    let entry = Entry { at, until: at.after(Duration::from_nanos(ttl)), duplicates: 0 };
+                if self.engine.touch(key, at, self.refresh, &mut gone).is_none() {
+                    let until = at.after(Duration::from_nanos(ttl));
+                    let entry = Entry { at, until, duplicates: 0, body: body(ttl) };
                     self.engine.insert(key, entry, at, &mut gone);
                 }
                 found = self.engine.peek(key);
@@ -127,7 +133,7 @@ fn a_large_window_is_as_lru() {
 }
 
 fn entry(at: u64) -> Entry {
-    Entry { at: Stamp(at * MILLI), until: Stamp(at * MILLI + MINUTE), duplicates: 0 }
+    Entry { at: Stamp(at * MILLI), until: Stamp(at * MILLI + MINUTE), duplicates: 0, body: body(at) }
 }
 
 fn filled(capacity: usize, ids: u64) -> Compact {
@@ -249,8 +255,9 @@ fn a_smaller_store_gives_its_memory_back() {
     for (from, to) in [(1_000_000, 700_000), (200_000, 20_000), (300_000, 4_000), (8_000, 5_000)] {
         let engine = Compact::new(from);
         for n in 0..from as u128 {
-            let key = Key(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
-            let entry = Entry { at: Stamp(0), until: Stamp(MINUTE), duplicates: 0 };
+            let key = Key(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) & Key::MASK);
+            let entry =
+                Entry { at: Stamp(0), until: Stamp(MINUTE), duplicates: 0, body: BodyDigest::UNKNOWN };
             engine.insert(key, entry, Stamp(0), &mut |_, _, _| {});
         }
         engine.resize(to, &mut |_, _, _| {});

@@ -1,0 +1,230 @@
+//! The comparison of a duplicate's body with the one that was stored under its id, and the digest of a body that is on its way.
+//!
+//! The verdict comes with the header, and the body may come later:
+//!
+//! ```text
+//!   whole                    compared at once
+//!   not whole, is forwarded  digested as it streams; the digest is remembered with the id when the message is stored
+//!   not whole, is dropped    digested as it streams, compared at its end: drop, reject, and mode observe
+//!   not whole, may go on     held until its end, because only a whole one can be compared: forward
+//! ```
+
+use super::assembler::size_of;
+use crate::session::candidate::{Candidate, Kept, Terms, bodies, digest_of, header_of};
+use crate::session::confirms::ClientTag;
+use crate::session::cx::Cx;
+use crate::session::fault::Fault;
+use crate::session::outbox::{Piece, View};
+use crate::session::sightings::Sighted;
+use crate::window::{BodyDigest, BodyHasher, Claim, Event, Mode, OnConflict, Window};
+use crate::wire::frame::OVERHEAD;
+use crate::wire::{ChannelId, emit};
+use bytes::BytesMut;
+use std::sync::Arc;
+
+/// The result of comparing a duplicate's body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Compared {
+    /// It is the same, as far as anybody can know.
+    Same,
+    /// It is another one: a conflict.
+    Other,
+    /// It is not whole.
+    NotWhole,
+}
+
+/// A publish as a comparison needs it. `content`: its header and the frames of its body that have come.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) window: &'a Arc<dyn Window>,
+    terms: &'a Terms,
+    publish: View<'a>,
+    content: &'a [u8],
+    left: u64,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn of(candidate: &'a Candidate<'_>) -> Subject<'a> {
+        let Candidate { window, terms, publish, content, left } = candidate;
+        Subject { window, terms, publish: *publish, content: content.octets(), left: *left }
+    }
+
+    pub(super) fn of_kept(kept: &'a Kept) -> Subject<'a> {
+        let Kept { window, terms, publish, content, left } = kept;
+        Subject { window, terms, publish: publish.view(), content, left: *left }
+    }
+
+    pub(super) fn claim(&self) -> Claim {
+        self.terms.claim
+    }
+
+    /// Compares it with the body that is stored under its id.
+    pub(super) fn compare(&self, stored: BodyDigest) -> Compared {
+        if !stored.is_known() || !self.window.rules().compares_bodies() {
+            return Compared::Same;
+        }
+        if self.left > 0 {
+            return Compared::NotWhole;
+        }
+        if stored.differs(digest_of(self.content)) { Compared::Other } else { Compared::Same }
+    }
+
+    /// Returns the digest of its body, which is whole.
+    pub(super) fn digest(&self) -> BodyDigest {
+        digest_of(self.content)
+    }
+
+    /// Counts it as a conflict, and tells people of it.
+    pub(super) fn conflicts(&self, cx: &mut Cx<'_>) {
+        let header = header_of(self.content);
+        conflicts(self.window, self.terms.claim, self.publish, header, cx);
+    }
+
+    /// Makes what is needed to compare it at its end.
+    pub(super) fn later(&self, stored: BodyDigest) -> Later {
+        let header = header_of(self.content);
+        Later {
+            window: Arc::clone(self.window),
+            claim: self.terms.claim,
+            client: self.terms.client,
+            stored,
+            publish: self.publish.compact(),
+            header: header.into(),
+            digesting: Digesting::of(self.content),
+        }
+    }
+}
+
+/// The digest of a body that is on its way.
+#[derive(Debug)]
+pub(super) struct Digesting(BodyHasher);
+
+impl Digesting {
+    /// Digests the part of a body that has come with its header.
+    pub(super) fn of(content: &[u8]) -> Digesting {
+        let mut hasher = BodyHasher::new();
+        bodies(content).for_each(|piece| hasher.write(piece));
+        Digesting(hasher)
+    }
+
+    /// Takes the next frame.
+    pub(super) fn extend(&mut self, frame: View<'_>) {
+        self.0.write(frame.payload());
+    }
+
+    pub(super) fn finish(&self) -> BodyDigest {
+        self.0.finish()
+    }
+}
+
+/// A duplicate that is compared when its body has ended.
+#[derive(Debug)]
+pub(super) struct Later {
+    window: Arc<dyn Window>,
+    claim: Claim,
+    client: Option<ClientTag>,
+    stored: BodyDigest,
+    publish: Piece,
+    /// the payload of the header
+    header: Box<[u8]>,
+    digesting: Digesting,
+}
+
+impl Later {
+    /// Takes the next frame of the body.
+    pub(super) fn extend(&mut self, frame: View<'_>) {
+        self.digesting.extend(frame);
+    }
+
+    /// Returns the bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        std::mem::size_of::<Later>() + self.publish.view().len() + self.header.len()
+    }
+
+    /// The client's tag, if it counts its publishes.
+    pub(super) fn client(&self) -> Option<ClientTag> {
+        self.client
+    }
+
+    /// Compares the body, which is whole now. Counts a conflict.
+    pub(super) fn compare(&self, cx: &mut Cx<'_>) -> Compared {
+        if !self.stored.differs(self.digesting.finish()) {
+            return Compared::Same;
+        }
+        conflicts(&self.window, self.claim, self.publish.view(), &self.header, cx);
+        Compared::Other
+    }
+
+    /// Returns true if a conflict is to be refused.
+    pub(super) fn rejects(&self) -> bool {
+        self.window.rules().on_conflict == OnConflict::Reject
+    }
+
+    pub(super) fn fault(&self) -> Fault {
+        fault(&self.window)
+    }
+}
+
+/// A duplicate that is held until its body has ended. Then it is forwarded if it conflicts. Its body is kept without its frames, so
+/// that it takes no more bytes than its header says.
+#[derive(Debug)]
+pub(super) struct Holding {
+    /// without its body
+    kept: Kept,
+    /// octets of the whole body
+    size: u64,
+    body: Vec<u8>,
+    /// The largest payload of its frames. The body is cut into frames of this size again.
+    largest: usize,
+    stored: BodyDigest,
+}
+
+impl Holding {
+    pub(super) fn new(kept: Kept, stored: BodyDigest) -> Holding {
+        let mut kept = kept;
+        let content = std::mem::take(&mut kept.content);
+        let body: Vec<u8> = bodies(&content).flatten().copied().collect();
+        let largest = bodies(&content).map(<[u8]>::len).max().unwrap_or_default();
+        let size = kept.left.saturating_add(body.len() as u64);
+        let header = header_of(&content).len() + OVERHEAD;
+        kept.content = content.get(..header).unwrap_or_default().to_vec();
+        Holding { kept, size, body, largest, stored }
+    }
+
+    /// Takes the next frame of the body.
+    pub(super) fn extend(&mut self, frame: View<'_>) {
+        self.body.extend_from_slice(frame.payload());
+        self.largest = self.largest.max(frame.payload().len());
+    }
+
+    /// Returns the bytes that it will take when it is whole.
+    pub(super) fn bytes(&self) -> usize {
+        self.kept.size().saturating_add(size_of(self.size))
+    }
+
+    /// Returns the publish, which is whole now, and the digest of the body that was stored.
+    pub(super) fn finish(self, channel: ChannelId) -> (Kept, BodyDigest) {
+        let Holding { mut kept, body, largest, stored, .. } = self;
+        let mut frames = BytesMut::from(&*kept.content);
+        for piece in body.chunks(largest.max(1)) {
+            emit::body(&mut frames, channel, piece);
+        }
+        (kept.content, kept.left) = (frames.into(), 0);
+        (kept, stored)
+    }
+}
+
+/// Returns the fault of a conflict that is to be refused, where no nack can say so.
+pub(super) fn fault(window: &Arc<dyn Window>) -> Fault {
+    Fault::Conflict { window: (&*window.rules().name).into() }
+}
+
+fn conflicts(window: &Arc<dyn Window>, claim: Claim, publish: View<'_>, header: &[u8], cx: &mut Cx<'_>) {
+    window.notice(Event::Conflict { claim });
+    let what = match window.mode() {
+        Mode::Observe => Sighted::Observed,
+        Mode::Enforce | Mode::Off => Sighted::Conflict(window.rules().on_conflict),
+    };
+    let link = &mut *cx.link;
+    link.out.sightings.note(what, window, link.finder.vhost(), (publish, header), cx.now);
+}
