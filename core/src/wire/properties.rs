@@ -19,7 +19,7 @@
 
 use super::WireError;
 use super::bad_headers::{BadHeader, BadHeaders};
-use super::death::Death;
+use super::death::{self, Death};
 use super::extra_keys;
 use super::field::Field;
 use super::forms::{self, Form};
@@ -306,6 +306,11 @@ impl<'a> ContentHeader<'a> {
     /// Returns the newest death of the message, if it was dead-lettered.
     pub fn death(&self) -> Result<Option<Death<'a>>, BadHeader> {
         Field::find(self.table, DEATH).map_or(Ok(None), Death::newest)
+    }
+
+    /// Returns where the message had been published before it died, by each of its last deaths: exchange and routing key.
+    pub fn places(&self) -> Vec<(&'a [u8], &'a [u8])> {
+        Field::find(self.table, DEATH).map_or_else(Vec::new, death::places)
     }
 
     /// Returns the routing keys in `CC` and `BCC`, sorted, each once.
