@@ -121,8 +121,9 @@ impl Truth {
     /// publishes, one is new.
     fn is_lost_republish(&self, uid: Uid) -> bool {
         let p = self.of(uid);
+        let delivery = self.delivery_of(p.link, p.what);
         let is_new = |q: &Publish| {
-            (q.link, q.what) == (p.link, p.what) && q.forwarded.is_some_and(|forwarded| forwarded >= p.begun)
+            self.delivery_of(q.link, q.what) == delivery && q.forwarded.is_some_and(|forwarded| forwarded >= p.begun)
         };
         p.republish && p.forwarded.is_none() && self.deduplicates && !self.publishes.iter().any(is_new)
     }

@@ -4,6 +4,7 @@
 //! so the models can tell a message from its copies. The records are times, and the invariants compare them. The
 //! letters of the invariants are those of `docs/testing.md`.
 
+use super::content::without_death;
 use super::plan::{Micros, Plan, WindowPlan};
 use super::users::may_publish;
 use super::windows::Oracle;
@@ -111,7 +112,7 @@ impl Truth {
     /// A client begins a publish.
     pub fn publish(&mut self, mut publish: Publish) -> Uid {
         publish.era = self.eras.get(&(publish.link, publish.channel)).copied().unwrap_or_default();
-        let licence = of(publish.link, publish.what).filter(|_| !publish.bypass);
+        let licence = self.delivery_of(publish.link, publish.what).filter(|_| !publish.bypass);
         publish.republish = licence.is_some_and(|licence| self.licences.remove(&licence));
         let p = &publish;
         publish.excused |= self.faulty.contains(&(p.link, p.channel)) || self.faulty.contains(&(p.link, 0));
@@ -184,7 +185,8 @@ impl Truth {
             self.forwarded.entry(key).or_default().push(uid);
         }
         // A message that its consumer publishes again is a new one, whatever was known of its id.
-        let new = of(link, what).is_some_and(|delivered| self.delivered.contains_key(&delivered));
+        let delivery = self.delivery_of(link, what);
+        let new = delivery.is_some_and(|delivered| self.delivered.contains_key(&delivered));
         if let (true, Some(key)) = (new || self.gave_up(uid), self.key(what)) {
             self.overtaken.entry(key).or_default().push(now);
         }
@@ -205,21 +207,30 @@ impl Truth {
         (0..=from as Uid).rev().take(20).find(|uid| (*uid as usize) < self.publishes.len() && may(uid))
     }
 
+    /// What a connection is delivered, if it has an id. A consumer may leave out how the message died, so all incarnations of an id
+    /// are the same.
+    fn delivery_of(&self, link: LinkId, what: What) -> Option<Delivered> {
+        let id = what.id?;
+        let id = if self.by_body(what.exchange) { id } else { without_death(id) };
+        Some((link, what.exchange, what.routing_key, id))
+    }
+
     /// The broker delivers a message.
     pub fn delivered(&mut self, uid: Uid, link: LinkId, now: Micros) {
-        self.delivered.extend(of(link, self.of(uid).what).map(|delivered| (delivered, now)));
+        let delivered = self.delivery_of(link, self.of(uid).what);
+        self.delivered.extend(delivered.map(|delivered| (delivered, now)));
         self.count("delivered with an id");
     }
 
     /// Its consumer has got it. If it may be publishing the same already, nobody can say which of the two is the new message.
     pub fn received(&mut self, uid: Uid, link: LinkId) {
-        let what = self.of(uid).what;
-        let Some(delivered) = of(link, what) else { return };
+        let Some(delivered) = self.delivery_of(link, self.of(uid).what) else { return };
         let Some(at) = self.delivered.get(&delivered).copied() else { return };
         let is_early = |p: &Publish| {
             p.reached.is_some_and(|reached| reached < at) && (p.forwarded.is_some() || p.answered.is_some())
         };
-        if self.publishes.iter().filter(|p| p.link == link && p.what == what).all(is_early) {
+        let mut same = self.publishes.iter().filter(|p| self.delivery_of(p.link, p.what) == Some(delivered));
+        if same.all(is_early) {
             self.licences.insert(delivered);
         }
     }
@@ -320,9 +331,4 @@ impl Truth {
         self.faulty.remove(&(link, channel));
         *self.eras.entry((link, channel)).or_default() += 1;
     }
-}
-
-/// What a connection is delivered, if it has an id.
-fn of(link: LinkId, what: What) -> Option<Delivered> {
-    Some((link, what.exchange, what.routing_key, what.id?))
 }
