@@ -52,6 +52,11 @@ pub struct Truth {
     alike: BTreeMap<u32, Uid>,
     windows: Vec<WindowPlan>,
     patience: Micros,
+    linger: Micros,
+    /// when the relay first heard or said that a channel, or (0) a connection, is to end
+    ending: BTreeMap<(LinkId, u16), Micros>,
+    /// when the relay closed a channel to the broker, or (0) the connection
+    closed: BTreeMap<(LinkId, u16), Micros>,
     tight: bool,
     deduplicates: bool,
     /// knows which commits are not remembered
@@ -66,7 +71,9 @@ impl Truth {
     /// Nothing has happened. `deduplicates`: copies are held to (b).
     pub fn new(plan: &Plan, deduplicates: bool) -> Truth {
         let patience = plan.settings.in_flight_timeout.as_micros() as Micros;
-        Truth { windows: plan.windows.clone(), patience, tight: plan.tight, deduplicates, ..Truth::default() }
+        let linger = plan.settings.linger.as_micros() as Micros;
+        let windows = plan.windows.clone();
+        Truth { windows, patience, linger, tight: plan.tight, deduplicates, ..Truth::default() }
     }
 
     /// An invariant is broken. The first one counts.
@@ -187,10 +194,28 @@ impl Truth {
         // A message that its consumer publishes again is a new one, whatever was known of its id.
         let delivery = self.delivery_of(link, what);
         let new = delivery.is_some_and(|delivered| self.delivered.contains_key(&delivered));
+        self.at(uid).beside = new;
         if let (true, Some(key)) = (new || self.gave_up(uid), self.key(what)) {
             self.overtaken.entry(key).or_default().push(now);
         }
         self.count("forwarded");
+    }
+
+    /// The relay has written the last of it to the broker.
+    pub fn forwarded_whole(&mut self, uid: Uid) {
+        if let Some(p) = self.publishes.get_mut(uid as usize) {
+            p.whole = true;
+        }
+    }
+
+    /// The relay has heard that a client ends a channel or (0) its connection, or ends it itself.
+    pub fn ends(&mut self, link: LinkId, channel: u16, now: Micros) {
+        self.ending.entry((link, channel)).or_insert(now);
+    }
+
+    /// The relay has closed a channel to the broker, or (0) the connection.
+    pub fn closed(&mut self, link: LinkId, channel: u16, now: Micros) {
+        self.closed.entry((link, channel)).or_insert(now);
     }
 
     /// A stored message that a consumer of this user may be delivered, and may publish again.
@@ -328,6 +353,8 @@ impl Truth {
 
     /// A channel is opened afresh.
     pub fn reopened(&mut self, link: LinkId, channel: u16) {
+        self.ending.remove(&(link, channel));
+        self.closed.remove(&(link, channel));
         self.faulty.remove(&(link, channel));
         *self.eras.entry((link, channel)).or_default() += 1;
     }
