@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-/// `connection.start`, cut after the ids: nobody reads on.
-const START: &[u8] = &[1, 0, 0, 0, 0, 1, 0, 0, 10, 0, 10, 0, 9];
+/// `connection.start`, cut after the version: nobody reads the rest.
+const START: &[u8] = &[1, 0, 0, 0, 0, 0, 6, 0, 10, 0, 10, 0, 9, 0xCE];
 
 struct Served {
     address: SocketAddr,
