@@ -38,4 +38,5 @@ mod returns;
 mod routing;
 mod states;
 mod stuck;
+mod told;
 mod waiters;
