@@ -105,6 +105,7 @@ struct SettingsArgs {
 
 /// The command to run.
 #[derive(Clone, PartialEq, Debug)]
+#[cfg_attr(feature = "tools", expect(clippy::large_enum_variant, reason = "there is one for each process"))]
 pub enum Action {
     /// run the relay until a signal stops it
     Serve,

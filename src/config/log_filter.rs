@@ -117,9 +117,9 @@ fn target(name: &str) -> Result<&str, Why> {
 fn is_target(name: &str) -> bool {
     let modules: Vec<&str> = name.split("::").collect();
     let valid =
-        |module: &&str| !module.is_empty() && module.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        |module: &str| !module.is_empty() && module.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     let begins = |target: &str| target == modules.iter().take(2).copied().collect::<Vec<_>>().join("::");
-    modules.iter().all(|module| valid(&module))
+    modules.iter().all(|module| valid(module))
         && (TARGETS.iter().any(|target| begins(target))
             || modules.first().is_some_and(|first| LIBRARIES.contains(first)))
 }

@@ -14,9 +14,11 @@
 use std::time::Duration;
 
 /// How to write a count.
+#[cfg(feature = "tools")]
 pub(crate) const COUNT: &str =
     "write a whole number, as in 2000000, 500k or 1.5M (k, M, G: thousand, million, billion)";
 /// How to write a duration.
+#[cfg(feature = "tools")]
 pub(crate) const DURATION: &str =
     "write a duration, as in 500ms, 30s, 10m or 1h 30m; a number without a unit counts seconds";
 

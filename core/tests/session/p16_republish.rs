@@ -197,17 +197,20 @@ fn p16_in_a_transaction_a_republish_is_stored_by_the_commit() {
     let mut pair = desk.pair();
     pair.client(tx_select(1));
     pair.upstream(tx_select_ok(1));
-    (pair.to_client(), pair.to_upstream());
+    pair.to_client();
+    pair.to_upstream();
     deliver(&mut pair, &m("a"));
     publish(&mut pair, &m("a"));
     unheard(&mut pair, m("a").publish(1));
     pair.client(tx_rollback(1));
     pair.upstream(tx_rollback_ok(1));
-    (pair.to_client(), pair.to_upstream());
+    pair.to_client();
+    pair.to_upstream();
     publish(&mut pair, &m("a"));
     pair.client(tx_commit(1));
     pair.upstream(tx_commit_ok(1));
-    (pair.to_client(), pair.to_upstream());
+    pair.to_client();
+    pair.to_upstream();
     assert!(desk.is_seen("a"));
     unheard(&mut pair, m("a").publish(1));
 }

@@ -648,9 +648,9 @@ fn an_immediate_message_passes_its_window_and_is_counted_there() {
         desk.store("a");
         let message = m("a").immediate();
         if whole {
-            pair.client(message.publish(1))
+            pair.client(message.publish(1));
         } else {
-            pair.client_in_pieces(&message.publish(1), 5)
+            pair.client_in_pieces(&message.publish(1), 5);
         }
         assert_eq!(pair.to_upstream(), message.publish(1));
         assert_eq!((desk.count(Event::Bypassed), *unmatched.0.lock().unwrap()), (1, 0));

@@ -200,7 +200,7 @@ fn p17_a_connection_that_only_its_own_commit_could_free_does_not_stand_still() {
         match raw.tx_commit(1) {
             Ok(_) => committed += 1,
             Err(Told::ChannelClosed { code: 506, .. } | Told::ConnectionClosed { code: 506, .. }) => {
-                refused += 1
+                refused += 1;
             }
             Err(other) => panic!("{other:?}"),
         }

@@ -149,7 +149,7 @@ const WAYS: [Way; 8] = [
         exchange: "amq.direct",
         key: "quorum",
         prepare: |client| {
-            client.declare(1, "quorum", &[("x-queue-type", AMQPValue::LongString("quorum".into()))])
+            client.declare(1, "quorum", &[("x-queue-type", AMQPValue::LongString("quorum".into()))]);
         },
         open: |client| bind(client, "quorum", "amq.direct", "quorum"),
         queue: "quorum",

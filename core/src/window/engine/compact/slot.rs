@@ -79,7 +79,6 @@ impl Slot {
         Key(self.key & Key::MASK)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "32 bits are left")]
     pub(super) fn body(&self) -> BodyDigest {
         BodyDigest::from_bits((self.key >> Key::BITS) as u32)
     }
