@@ -10,7 +10,7 @@ async fn a_tooltip_has_sensible_digits() {
     let mut facts = calm();
     facts.rates.fresh = 7.69e-17;
     facts.rates.duplicate = 0.0;
-    facts.rates.escaped = 1_234.5678;
+    facts.rates.escaped = 1_234.5;
     let stub = Stub::new(vec![window_of("orders", &facts)]).await;
     let page = Browser::open(stub.address).await;
     let point = "const host = document.querySelector('#c-rates'); const box = host.getBoundingClientRect();
