@@ -31,7 +31,7 @@ pub use probe::{Probe, ProbeError};
 use crate::config::{Config, WindowConfig};
 use crate::net::ConnectionList;
 use crate::stats::Stats;
-use api::Events;
+use api::{Events, Followers};
 use auth::AccessCheck;
 use axum::Router;
 use axum::extract::State;
@@ -101,6 +101,7 @@ pub struct Admin {
     draining: watch::Receiver<bool>,
     access: AccessCheck,
     events: Events,
+    followers: Followers,
     /// Held during a change. When two changes come at once, the log shows which was first.
     changing: Mutex<()>,
     resizes: Resizes,
@@ -127,6 +128,7 @@ impl Admin {
             draining,
             access: AccessCheck { token: config.admin_token.clone(), address: config.admin },
             events: Events::default(),
+            followers: Followers::default(),
             changing: Mutex::default(),
             resizes: Resizes::default(),
             since: Now::read(),

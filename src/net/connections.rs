@@ -4,6 +4,7 @@
 //! single message. The lock of the list is taken when a connection opens or closes, and when somebody reads the list.
 //! The entry of an idle connection takes about 300 bytes plus the client's own description.
 
+use super::duplicates::Duplicates;
 use bytes::Bytes;
 use hapax_core::session::{About, Phase};
 use parking_lot::Mutex;
@@ -16,6 +17,8 @@ use std::time::Instant;
 /// All open client connections. There is one list per process.
 #[derive(Debug, Default)]
 pub struct ConnectionList {
+    /// what they have sent twice of late
+    pub duplicates: Duplicates,
     inner: Mutex<Inner>,
 }
 
@@ -88,6 +91,7 @@ impl ConnectionEntry {
             channels: live.channels.load(Relaxed),
             unresolved: live.unresolved.load(Relaxed),
             publishes: live.publishes.load(Relaxed),
+            duplicates: live.duplicates.load(Relaxed),
             bytes_in: live.bytes_in.load(Relaxed),
             bytes_out: live.bytes_out.load(Relaxed),
         }
@@ -100,6 +104,7 @@ impl ConnectionEntry {
         live.channels.store(numbers.channels, Relaxed);
         live.unresolved.store(numbers.unresolved, Relaxed);
         live.publishes.store(numbers.publishes, Relaxed);
+        live.duplicates.store(numbers.duplicates, Relaxed);
         live.bytes_in.store(numbers.bytes_in, Relaxed);
         live.bytes_out.store(numbers.bytes_out, Relaxed);
     }
@@ -126,6 +131,8 @@ pub struct Numbers {
     pub unresolved: u64,
     /// publishes since the connection was opened, dropped ones included
     pub publishes: u64,
+    /// how many of them were duplicates: dropped, or forwarded because the window only observes
+    pub duplicates: u64,
     /// bytes read from the client
     pub bytes_in: u64,
     /// bytes written to the client
@@ -181,6 +188,7 @@ struct Live {
     channels: AtomicU64,
     unresolved: AtomicU64,
     publishes: AtomicU64,
+    duplicates: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }

@@ -2,11 +2,13 @@
 //!
 //! [`Relay::serve`] accepts client connections. Each one becomes a task, the [`pump`]: it feeds a
 //! [`Session`](hapax_core::session::Session) with bytes from both sockets and carries out the session's outputs.
-//! [`side`] is one socket with its two bounded buffers. [`connections`] lists the open connections. [`slots`] decides who
+//! [`side`] is one socket with its two bounded buffers. [`connections`] lists the open connections, [`duplicates`] what
+//! they have sent twice of late. [`slots`] decides who
 //! may connect, [`memory`] who may be read from, and [`log_limiter`] limits the log lines that a stranger can cause.
 
 mod bad_headers;
 mod connections;
+mod duplicates;
 mod log_limiter;
 mod memory;
 mod pump;
@@ -14,6 +16,7 @@ mod side;
 mod slots;
 
 pub use connections::{ConnectionEntry, ConnectionList, ConnectionState, Numbers};
+pub use duplicates::{Duplicates, KEPT, SeenDuplicate};
 pub use memory::MemoryLimit;
 
 use crate::accept::Acceptor;

@@ -186,6 +186,7 @@ impl Pump<'_> {
             channels: self.session.channels() as u64,
             unresolved: self.session.unresolved() as u64,
             publishes: self.session.publishes(),
+            duplicates: self.session.duplicates(),
             bytes_in,
             bytes_out,
         });
@@ -367,7 +368,7 @@ impl Pump<'_> {
                 Output::CloseClient => self.close_client(),
                 Output::CloseUpstream => self.close_upstream(),
                 Output::CutUpstream => self.cut_upstream(),
-                Output::Sighted(sighting) => self.log_sighting(&sighting),
+                Output::Sighted(sighting) => self.on_sighting(sighting),
                 Output::BadHeader(header) => self.log_bad_header(header),
             }
         }
@@ -465,14 +466,23 @@ impl Pump<'_> {
         }
     }
 
+    /// Shows people a publish of a known id.
+    fn on_sighting(&self, sighting: Box<Sighting>) {
+        if sighting.what.is_conflict() {
+            self.log_conflict(&sighting);
+        }
+        let user = self.session.about().and_then(|about| about.user.as_deref());
+        self.relay.connections.duplicates.note(self.peer, user, sighting, self.now);
+    }
+
     /// Logs that an id was used twice: one line a second for the whole process.
-    fn log_sighting(&self, sighting: &Sighting) {
+    fn log_conflict(&self, sighting: &Sighting) {
         let Some(left_out) = self.log_limiters.conflict.happened(self.now) else { return };
         let outcome = match sighting.what {
-            Sighted::Conflict(OnConflict::Drop) => "dropped",
+            Sighted::Conflict(OnConflict::Drop) | Sighted::Dropped => "dropped",
             Sighted::Conflict(OnConflict::Forward) => "forwarded",
             Sighted::Conflict(OnConflict::Reject) => "refused",
-            Sighted::Observed => "forwarded (mode observe)",
+            Sighted::Observed | Sighted::Passed => "forwarded (mode observe)",
         };
         let user = self.session.about().and_then(|about| about.user.as_deref()).unwrap_or_default();
         let text = |bytes| String::from_utf8_lossy(bytes);

@@ -6,6 +6,8 @@ use crate::e2e::raw::{Publish, Told, Value as Header};
 use crate::e2e::site::Site;
 use crate::e2e::wait;
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 
@@ -237,4 +239,61 @@ fn a_token_from_a_file_guards_the_process() {
     }
     assert!(!site.relay().log().contains("a-token-of"), "the token is logged");
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// The question "who sends these duplicates?" has an answer while they come: in the list, live, and per client.
+#[test]
+fn duplicates_are_shown_with_their_id_their_route_and_their_sender() {
+    let Some(site) = Site::of_relay("drops", LIVE) else { return };
+    let none = site.relay().api("GET", "/api/v1/drops", "");
+    assert_eq!((none["drops"].as_array().map(Vec::len), number(&none, "last")), (Some(0), 0));
+    let mut follower = TcpStream::connect(site.relay().admin()).unwrap();
+    follower.set_read_timeout(Some(wait::PATIENCE)).unwrap();
+    write!(follower, "GET /api/v1/drops/events HTTP/1.1\r\nHost: {}\r\n\r\n", site.relay().admin()).unwrap();
+    let mut follower = BufReader::new(follower).lines().map(Result::unwrap);
+    assert!(follower.any(|line| line == ": nothing"), "it follows from here on");
+
+    let mut client = site.client();
+    client.confirming(1);
+    client.declare(1, "q", &[]);
+    // An id that would write into a terminal, and into a list of another kind.
+    let id = "order-17\u{1b}[2J\n\u{202e}";
+    for _ in 0..20 {
+        acked(&client.publish_and_settle(1, &Publish::to("q", id)));
+    }
+    let data = follower.find_map(|line| Some(line.strip_prefix("data: ")?.to_owned())).unwrap();
+    let live: Value = serde_json::from_str(&data).unwrap();
+    let list = site.relay().api("GET", "/api/v1/drops", "");
+    let drops = list["drops"].as_array().unwrap();
+    // A few a second of each connection, and the others are counted.
+    assert!((4..=12).contains(&drops.len()), "{list}");
+    let first = &drops[0];
+    for (key, value) in [
+        ("id", json!(id)),
+        ("outcome", json!("dropped")),
+        ("conflict", json!(false)),
+        ("window", json!("live")),
+        ("vhost", json!("drops")),
+        ("exchange", json!("")),
+        ("routing_key", json!("q")),
+        ("user", json!("guest")),
+        ("number", json!(1)),
+    ] {
+        assert_eq!((&first[key], &live[key]), (&value, &value), "{key} in {first}");
+    }
+    assert!(first["first_seen_seconds"].as_f64().unwrap() >= first["age_seconds"].as_f64().unwrap());
+    assert_eq!(number(first, "duplicates"), 19, "how often, by now");
+    let connections = site.relay().api("GET", "/api/v1/connections", "");
+    assert_eq!(first["peer"], connections["connections"][0]["peer"]);
+    assert_eq!(number(&connections["connections"][0], "duplicates"), 19);
+    let after = site.relay().api("GET", &format!("/api/v1/drops?after={}", number(&list, "last")), "");
+    assert_eq!(after["drops"], json!([]));
+    // What the window has forgotten is not made up.
+    site.relay().api("POST", &format!("{WINDOW}/flush"), "");
+    let list = site.relay().api("GET", "/api/v1/drops?limit=1", "");
+    assert_eq!(
+        (&list["drops"][0]["duplicates"], &list["drops"][0]["first_seen_at"]),
+        (&Value::Null, &Value::Null)
+    );
+    client.close();
 }

@@ -117,6 +117,11 @@ impl Session {
         self.connection.link().publishes
     }
 
+    /// Returns how many of them were duplicates: dropped, or forwarded because the window only observes.
+    pub fn duplicates(&self) -> u64 {
+        self.connection.link().out.sightings.known()
+    }
+
     /// Returns true if both sides have agreed on heartbeats.
     pub fn has_heartbeats(&self) -> bool {
         self.connection.sides().upstream.clock().is_running()

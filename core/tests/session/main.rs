@@ -40,4 +40,5 @@ mod returns;
 mod routing;
 mod states;
 mod stuck;
+mod told;
 mod waiters;

@@ -111,6 +111,7 @@ pub struct Pair {
     client_closed: bool,
     upstream_closed: bool,
     sightings: Vec<Sighting>,
+    told_duplicates: Vec<Sighting>,
     bad_headers: Vec<BadHeader>,
 }
 
@@ -130,7 +131,12 @@ impl Pair {
         Pair::at(shared, peer, epoch())
     }
 
-    /// What people were told since the last call.
+    /// The duplicates that people were told of since the last call.
+    pub fn told_duplicates(&mut self) -> Vec<Sighting> {
+        std::mem::take(&mut self.told_duplicates)
+    }
+
+    /// The conflicts that people were told of since the last call.
     pub fn sightings(&mut self) -> Vec<Sighting> {
         std::mem::take(&mut self.sightings)
     }
@@ -164,6 +170,7 @@ impl Pair {
             bad_headers: Vec::new(),
             upstream_closed: false,
             sightings: Vec::new(),
+            told_duplicates: Vec::new(),
         };
         pair.pump();
         pair
@@ -385,7 +392,8 @@ impl Pair {
             Output::HeartbeatUpstream => self.to_upstream.extend_from_slice(&HEARTBEAT),
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
-            Output::Sighted(sighting) => self.sightings.push(*sighting),
+            Output::Sighted(sighting) if sighting.what.is_conflict() => self.sightings.push(*sighting),
+            Output::Sighted(sighting) => self.told_duplicates.push(*sighting),
             Output::BadHeader(header) => self.bad_headers.push(header),
         }
     }

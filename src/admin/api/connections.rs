@@ -50,6 +50,8 @@ pub(super) struct Connection {
     unresolved: u64,
     /// publishes since the connection was opened, dropped ones included
     publishes: u64,
+    /// how many of them were duplicates: dropped, or forwarded because their window only observes
+    duplicates: u64,
     /// bytes read from the client
     bytes_in: u64,
     /// bytes written to the client
@@ -93,6 +95,7 @@ impl Connection {
             channels: numbers.channels,
             unresolved: numbers.unresolved,
             publishes: numbers.publishes,
+            duplicates: numbers.duplicates,
             bytes_in: numbers.bytes_in,
             bytes_out: numbers.bytes_out,
             state: numbers.state,

@@ -1,9 +1,10 @@
-//! `/api/v1`: the windows, their ids, changes to a running window, and the client connections.
+//! `/api/v1`: the windows, their ids, changes to a running window, the client connections, and what they send twice.
 //!
 //! The routes and the OpenAPI document come from the same annotations ([`utoipa`]), so they always agree.
 
 mod change;
 mod connections;
+mod drops;
 mod events;
 mod forecast;
 mod ids;
@@ -14,6 +15,7 @@ mod record;
 mod status;
 mod windows;
 
+pub(super) use drops::Followers;
 pub(super) use events::Events;
 
 use super::complaint::Complaint;
@@ -52,6 +54,8 @@ fn described() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(forecast::show))
         .routes(routes!(ids::show, ids::forget))
         .routes(routes!(connections::list))
+        .routes(routes!(drops::list))
+        .routes(routes!(drops::stream))
         .routes(routes!(status::show))
         .routes(routes!(events::stream))
 }

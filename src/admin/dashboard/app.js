@@ -7,13 +7,15 @@
 
 import * as clients from "./clients.js";
 import * as controls from "./controls.js";
-import { $, $$, announce, attribute, h, level, shown, text } from "./dom.js";
+import { $, $$, announce, attribute, h, level, named, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 import { History } from "./history.js";
 import { follow } from "./live.js";
 import * as panel from "./panel.js";
 
-const WEIGHT = { critical: 4, high: 3, blind: 2, warming: 1, ok: 0 };
+const LEVELS = ["critical", "high", "blind", "warming", "ok", "off"];
+const WEIGHT = { critical: 4, high: 3, blind: 2, warming: 1, ok: 0, off: -1 };
+const weight = (window) => WEIGHT[fmt.levelOf(window)];
 /** With more windows than this, the list can be filtered and sorted. */
 const MANY = 8;
 
@@ -32,7 +34,7 @@ const address = ({ name }) => `#/windows/${encodeURIComponent(name)}`;
 
 function listItem(window) {
   return h("li", {}, h("a", { href: address(window) },
-    h("span", { class: "name" }, window.name, h("small", { class: "quiet", "data-item": "mode" })), h("span", { class: "level" }),
+    h("span", { class: "head" }, named(window.name), h("small", { class: "quiet", "data-item": "mode" })), h("span", { class: "level" }),
     h("span", { class: "quiet", "data-item": "detail" }), h("span", { class: "quiet number", "data-item": "rate" })));
 }
 
@@ -43,7 +45,7 @@ function list(windows, current) {
   const wanted = many ? $("#filter").value.trim().toLowerCase() : "";
   let visible = windows.filter(({ name }) => name.toLowerCase().includes(wanted));
   if (many && $("#pressed-first").checked) {
-    visible = visible.toSorted((a, b) => WEIGHT[b.level] - WEIGHT[a.level] || b.pressure - a.pressure);
+    visible = visible.toSorted((a, b) => weight(b) - weight(a) || b.pressure - a.pressure);
   }
   const key = JSON.stringify(visible.map(({ name }) => name));
   if (element.dataset.key !== key) {
@@ -56,12 +58,12 @@ function list(windows, current) {
   for (const [index, window] of visible.entries()) {
     const item = element.children[index].firstElementChild;
     attribute(item, "aria-current", window === current ? "true" : null);
-    level($(".level", item), window.level);
-    text($("[data-item=mode]", item), window.mode === "enforce" ? "" : window.mode);
+    level($(".level", item), fmt.levelOf(window));
+    text($("[data-item=mode]", item), window.mode === "observe" ? window.mode : "");
     text($("[data-item=detail]", item), `pressure ${fmt.ratio(window.pressure)}`);
     text($("[data-item=rate]", item), fmt.rate(window.rates.fresh + window.rates.duplicate));
   }
-  const counts = ["critical", "high", "blind", "warming", "ok"].map((name) => [name, windows.filter((w) => w.level === name).length]);
+  const counts = LEVELS.map((name) => [name, windows.filter((w) => fmt.levelOf(w) === name).length]);
   text($("#levels"), counts.filter(([, n]) => n > 0).map(([name, n]) => `${n} ${name}`).join(" · "));
 }
 
@@ -112,8 +114,8 @@ function render() {
   shown($("#window"), window !== null);
   if (window === null) return;
   attribute(document.body, "data-window", window.name);
-  const worst = last.windows.reduce((a, b) => (WEIGHT[b.level] > WEIGHT[a.level] ? b : a));
-  document.title = worst.level === "ok" ? `${window.name} · Hapax` : `${worst.level}: ${worst.name} · Hapax`;
+  const worst = last.windows.reduce((a, b) => (weight(b) > weight(a) ? b : a));
+  document.title = weight(worst) <= 0 ? `${window.name} · Hapax` : `${worst.level}: ${worst.name} · Hapax`;
   panel.show(window, history, last.at);
   controls.update(window);
 }
@@ -126,6 +128,7 @@ function heard(message) {
   if (lostAt !== null) announce("Connected again.");
   lostAt = null;
   link("live", "live");
+  clients.heard();
   // A hidden page only keeps its history; it is drawn when it is shown again.
   if (!document.hidden) render();
 }

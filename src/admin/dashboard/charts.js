@@ -220,7 +220,7 @@ function ageLabels(box, range, first, slot, bound) {
 export function whatIf(host, points, capacity, recommended, words) {
   if (points.length < 2) return empty(host, "Not enough traffic sampled yet");
   const box = canvas(host, words);
-  const y = yAxis(box, Math.max(...points.map(({ caught }) => caught)), fmt.percent);
+  const y = yAxis(box, Math.max(0.003, ...points.map(({ caught }) => caught)), fmt.percent);
   const [low, high] = [points[0].capacity, points.at(-1).capacity];
   const inset = 8;
   const share = (ids) => Math.log(Math.max(1, ids) / Math.max(1, low)) / Math.log(Math.max(2, high) / Math.max(1, low));
@@ -239,7 +239,7 @@ export function whatIf(host, points, capacity, recommended, words) {
   const d = points.map(({ capacity: ids, caught }, i) => `${i ? "L" : "M"}${x(ids).toFixed(1)} ${y(caught).toFixed(1)}`);
   box.svg.append(s("path", { d: d.join(""), class: "line duplicate" }));
   for (const { factor, capacity: ids, caught, bytes } of points) {
-    const title = `${fmt.count(ids)} ids (× ${factor}): ${fmt.percent(caught)} caught, ${fmt.bytes(bytes)}`;
+    const title = `${fmt.ids(ids)} (× ${factor}): ${fmt.percent(caught)} caught, ${fmt.bytes(bytes)}`;
     box.svg.append(s("circle", { cx: x(ids), cy: y(caught), r: 3.5, class: "dot duplicate" }, s("title", {}, title)));
   }
   let free = -Infinity;

@@ -1,6 +1,6 @@
 // Lists the client connections, a page at a time. The list is requested every few seconds while it is visible.
 
-import { $, attribute, h, shown, text } from "./dom.js";
+import { $, attribute, h, named, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 import { api } from "./live.js";
 
@@ -10,6 +10,7 @@ const PAGE = 50;
 let offset = 0;
 let seen = false;
 let asked = 0;
+let answered = false;
 
 function product({ client }) {
   const name = [client?.product, client?.version].filter(Boolean).join(" ") || fmt.NONE;
@@ -18,13 +19,14 @@ function product({ client }) {
 }
 
 function row(connection) {
-  const name = (label, value) => h("td", { "data-label": label }, h("span", { class: "name", dir: "ltr" }, value === null || value === undefined ? fmt.NONE : fmt.visible(value)));
+  const name = (label, value) => h("td", { "data-label": label }, named(value === null || value === undefined ? fmt.NONE : fmt.visible(value)));
   const number = (label, value) => h("td", { class: "number", "data-label": label }, value);
   return h("tr", {},
     name("Peer", connection.peer), name("User", connection.user), name("Vhost", connection.vhost),
     name("Client", product(connection)), name("State", connection.state),
     number("Channels", fmt.count(connection.channels)), number("Unresolved", fmt.count(connection.unresolved)),
-    number("Publishes", fmt.count(connection.publishes)), number("In", fmt.bytes(connection.bytes_in)),
+    number("Publishes", fmt.count(connection.publishes)),
+    number("Duplicates", fmt.count(connection.duplicates)), number("In", fmt.bytes(connection.bytes_in)),
     number("Out", fmt.bytes(connection.bytes_out)), number("Since", fmt.span(Math.round(connection.age_seconds))));
 }
 
@@ -39,6 +41,7 @@ async function ask() {
     return;
   }
   if (turn !== asked) return;
+  answered = true;
   const { connections, total } = answer;
   // All connections of the last page may have closed since.
   if (connections.length === 0 && offset > 0) {
@@ -53,6 +56,11 @@ async function ask() {
   attribute($("#page-back"), "disabled", offset === 0 ? "" : null);
   attribute($("#page-on"), "disabled", offset + connections.length >= total ? "" : null);
   $("#client-list tbody").replaceChildren(...connections.map(row));
+}
+
+/** Requests the list once the relay answers, although it is out of view: whether there are clients is known from then on. */
+export function heard() {
+  if (!answered && asked === 0) ask();
 }
 
 /** Connects the list's buttons and its timer. Called once. */

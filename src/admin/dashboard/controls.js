@@ -13,6 +13,8 @@ let shownWindow = null;
 let draft = {};
 let forecast = { of: null, timer: 0 };
 let found = null;
+/** Whether the place of the look-up is settled: by the traffic, or by the user. */
+let preset = false;
 
 const fields = () => ({ capacity: $("#set-capacity"), auto: $("#set-auto"), ttl: $("#set-ttl"), mode: $("#set-mode") });
 
@@ -81,7 +83,7 @@ function showNow(window) {
 function warnings(window, body) {
   const all = [];
   if (typeof body.capacity === "number" && body.capacity < window.entries) {
-    all.push(`About ${fmt.count(window.entries - body.capacity)} ids are evicted at once; their duplicates will get through.`);
+    all.push(`About ${fmt.ids(window.entries - body.capacity)} ${window.entries - body.capacity === 1 ? "is" : "are"} evicted at once; their duplicates will get through.`);
   }
   if (body.mode === "observe") all.push("Duplicates will be counted and forwarded to the broker.");
   if (body.mode === "off") all.push("Nothing will be judged: every duplicate is forwarded, and nothing new is remembered.");
@@ -204,6 +206,20 @@ function lookupParts(window) {
   for (const [part, needed] of Object.entries(needs)) shown($(`#lookup [data-part="${part}"]`), needed);
   $("#look-vhost").value = isPattern(window.vhost) ? "/" : window.vhost;
   $("#look-exchange").value = isPattern(window.exchange) ? "" : window.exchange;
+  preset = false;
+  presetPlace(window);
+}
+
+/** Fills in the place of the most fresh ids, once there are some, unless somebody has written a place before. */
+function presetPlace(window) {
+  const [busiest] = window.top_scopes;
+  if (preset || busiest === undefined) return;
+  preset = true;
+  const fill = (field, value) => {
+    if (value !== null && value !== undefined && !value.includes("\ufffd")) $(field).value = value;
+  };
+  if (isPattern(window.vhost)) fill("#look-vhost", busiest.vhost);
+  if (isPattern(window.exchange)) fill("#look-exchange", busiest.exchange);
 }
 
 function place(window) {
@@ -277,11 +293,12 @@ async function forget() {
 
 async function flush() {
   const window = shownWindow;
-  const message = `All ${fmt.count(window.entries)} ids of “${window.name}” are forgotten. Whatever is sent again is forwarded to the broker as if it were new.`;
+  const all = window.entries === 1 ? "The only id" : `All ${fmt.ids(window.entries)}`;
+  const message = `${all} of “${window.name}” ${window.entries === 1 ? "is" : "are"} forgotten. Whatever is sent again is forwarded to the broker as if it were new.`;
   if (!(await confirm({ title: "Flush this window?", message, action: `Flush ${window.name}` }))) return;
   try {
     const { flushed } = await api("POST", path(window, "/flush"));
-    text($("#flushed"), `${fmt.count(flushed)} ids forgotten.`);
+    text($("#flushed"), `${fmt.ids(flushed)} forgotten.`);
   } catch (error) {
     text($("#flushed"), error.message);
   }
@@ -309,6 +326,9 @@ export function begin() {
     $("#set-capacity").focus({ preventScroll: true });
   });
   $("#lookup").addEventListener("submit", lookup);
+  $("#lookup").addEventListener("input", ({ target }) => {
+    preset ||= target.id !== "look-id";
+  });
   $("#forget").addEventListener("click", forget);
   $("#flush").addEventListener("click", flush);
 }
@@ -325,6 +345,7 @@ export function update(window) {
     shown($("#forget"), false);
     lookupParts(window);
   }
+  presetPlace(window);
   follow(window);
   review();
 }

@@ -39,7 +39,10 @@ export function shown(element, yes) {
   if (element.hidden === yes) element.hidden = !yes;
 }
 
-const MARKS = { ok: "●", warming: "◔", blind: "◌", high: "▲", critical: "■" };
+/** Creates the text of a name. A long one is cut; all of it is in the tooltip. */
+export const named = (words, cls = "name") => h("span", { class: cls, dir: "ltr", title: words }, words);
+
+const MARKS = { off: "○", ok: "●", warming: "◔", blind: "◌", high: "▲", critical: "■" };
 
 /** Shows a level by shape, colour and word. */
 export function level(element, name) {

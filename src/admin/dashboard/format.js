@@ -16,8 +16,17 @@ const known = (value) => typeof value === "number" && Number.isFinite(value);
 /** Writes 1,234,567. */
 export const count = (value) => (known(value) ? integer.format(value) : NONE);
 
-/** Writes 1.23M, for axes and other narrow places. */
-export const compact = (value) => (known(value) ? short.format(value) : NONE);
+/** Writes 1.23M, for axes and other narrow places. An average that fades ends as "< 0.01". */
+export function compact(value) {
+  if (!known(value)) return NONE;
+  return value > 0 && value < 0.00995 ? "< 0.01" : short.format(value);
+}
+
+/** Writes "1 id" or "1,234 ids". */
+export const ids = (value, kind = "") => `${count(value)} ${kind}${value === 1 ? "id" : "ids"}`;
+
+/** The level that is shown of a window. One that judges nothing has none. */
+export const levelOf = ({ mode, level }) => (mode === "off" ? "off" : level);
 
 /** Writes 12.3/s, and whole numbers from a hundred on. */
 export function rate(value) {
@@ -67,6 +76,7 @@ const UNITS = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
 export function span(seconds) {
   if (!known(seconds)) return NONE;
   if (seconds === 0) return `0${NB}s`;
+  if (seconds < 0.00005) return `<${NB}0.1${NB}ms`;
   if (seconds < 0.9995) return `${seconds < 0.0095 ? oneDigit.format(seconds * 1000) : integer.format(seconds * 1000)}${NB}ms`;
   if (seconds < 9.95 && !Number.isInteger(seconds)) return `${oneDigit.format(seconds)}${NB}s`;
   let rest = Math.round(seconds);

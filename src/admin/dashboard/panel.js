@@ -1,7 +1,7 @@
 // Shows one window's facts. It reads a window as the API returns it, and writes text and charts. It changes no setting.
 
 import * as charts from "./charts.js";
-import { $, $$, attribute, h, level, shown, text } from "./dom.js";
+import { $, $$, attribute, h, level, named, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 
 /** The causes of eviction in display order. The first two evict ids before their TTL is over. */
@@ -40,15 +40,15 @@ const SHOW = {
       : w.escaped_duplicates === 0
       ? "No duplicate got through because its id had been evicted."
       : `Duplicates that got through because their id had been evicted: ${fmt.rate(w.rates.escaped)} now.`,
-  early: (w) => `${fmt.count(evictedEarly(w))} ids evicted before their time, ${fmt.rate(w.rates.evicted_early)} now.`,
+  early: (w) => `${fmt.ids(evictedEarly(w))} evicted before their time, ${fmt.rate(w.rates.evicted_early)} now.`,
   ghost: (w) => {
-    const lost = w.ghost.dropped > 0 ? ` ${fmt.count(w.ghost.dropped)} evicted ids found no room: what they let through is estimated.` : "";
+    const lost = w.ghost.dropped > 0 ? ` ${fmt.ids(w.ghost.dropped, "evicted ")} found no room: what they let through is estimated.` : "";
     return w.ghost.keys > 0
       ? `Counted by mistake: at most ${fmt.oneIn(w.ghost.false_positive_rate)} fresh publishes.${lost}`
       : lost.trim();
   },
   recommended_capacity: (w) => (w.recommended_capacity === null ? "Not known yet" : fmt.count(w.recommended_capacity)),
-  recommended_unit: (w) => (w.recommended_capacity === null ? "" : "ids"),
+  recommended_unit: (w) => (w.recommended_capacity === null ? "" : w.recommended_capacity === 1 ? "id" : "ids"),
   recommended_words: (w) => {
     if (w.recommended_capacity === null) {
       return w.recommended_from > 0
@@ -66,6 +66,7 @@ const SHOW = {
     const each = `${fmt.bytes(w.bytes)} in use, about ${fmt.bytes(w.bytes_per_id)} an id.`;
     return w.recommended_bytes === null ? each : `That takes ${fmt.bytes(w.recommended_bytes)} when full; ${each}`;
   },
+  resizing: (w) => (w.resizing ? `It shrinks to ${fmt.ids(w.resizing.to)}: ${fmt.count(w.resizing.left)} more to forget.` : ""),
   rate_fresh: (w) => fmt.rate(w.rates.fresh),
   rate_duplicate: (w) => fmt.rate(w.rates.duplicate),
   rate_escaped: (w) => fmt.rate(w.rates.escaped),
@@ -73,6 +74,7 @@ const SHOW = {
   capacity: (w) => fmt.count(w.capacity),
   level_since: (w) => {
     const last = w.level_history.at(-1);
+    if (w.mode === "off") return "";
     return last ? `${w.level} for ${fmt.span(Math.round(last.ago_seconds))}` : `${w.level} since the start`;
   },
   ages: (w) => {
@@ -86,7 +88,7 @@ const SHOW = {
     const present = points.reduce((a, b) => (Math.abs(b.factor - 1) < Math.abs(a.factor - 1) ? b : a));
     const most = points.at(-1);
     const more = `${fmt.percent(present.caught)} of publishes now, ${fmt.percent(most.caught)} with ${most.factor} × the ids`;
-    return `Caught as duplicates: ${more}. From ${fmt.count(sampled)} publishes, a ${fmt.percent(share)} sample.`;
+    return `Caught as duplicates: ${more}. From ${fmt.count(sampled)} ${sampled === 1 ? "publish" : "publishes"}, a ${fmt.percent(share)} sample.`;
   },
 };
 
@@ -120,7 +122,7 @@ function meter(element, value, most, words) {
   attribute(element, "aria-valuetext", words);
 }
 
-const tag = (name, value) => h("li", {}, h("span", {}, `${name} `), h("b", {}, fmt.visible(value)));
+const tag = (name, value) => h("li", {}, h("span", {}, `${name} `), named(fmt.visible(value), "value"));
 
 function tags(window) {
   const all = [
@@ -212,7 +214,7 @@ function scopes(window) {
   body.dataset.key = key;
   const most = Math.max(1, ...top.map(({ fresh }) => fresh));
   const name = (label, value, none) =>
-    h("td", { "data-label": label }, h("span", { class: value === "" ? "name quiet" : "name", dir: "ltr" }, value === "" ? none : fmt.visible(value)));
+    h("td", { "data-label": label }, named(value === "" ? none : fmt.visible(value), value === "" ? "name quiet" : "name"));
   body.replaceChildren(...top.map(({ vhost, exchange, routing_key, fresh, error }) => {
     const fill = h("span", { class: "fill" });
     fill.style.width = `${((fresh / most) * 100).toFixed(1)}%`;
@@ -264,6 +266,7 @@ function draw(window, history, now) {
       { name: "duplicate", cls: "duplicate", points: points("duplicate") },
       { name: "escaped", cls: "escaped", points: points("escaped") },
     ],
+    least: 0.03,
     format: fmt.compact,
     words: `Publishes per second over ${fmt.span(seconds)}: now fresh ${fmt.rate(window.rates.fresh)}, duplicate ${fmt.rate(window.rates.duplicate)}, escaped ${fmt.rate(window.rates.escaped)}`,
   });
@@ -295,7 +298,8 @@ function draw(window, history, now) {
 /** Updates the page with this window. */
 export function show(window, history, now) {
   for (const element of $$("[data-show]", $("#window"))) text(element, SHOW[element.dataset.show](window));
-  level($("#window .title .level"), window.level);
+  attribute($("#window .title [data-show=name]"), "title", window.name);
+  level($("#window .title .level"), fmt.levelOf(window));
   const [kind, words] = verdict(window);
   attribute($("#verdict"), "data-verdict", kind);
   text($("#verdict"), words);

@@ -131,6 +131,50 @@ pub struct Connections {
     pub total: u64,
 }
 
+/// `GET /api/v1/drops`.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Drops {
+    /// oldest first
+    pub drops: Vec<Drop>,
+    /// the number of the last one
+    pub last: u64,
+}
+
+/// A duplicate.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Drop {
+    /// when it came
+    pub at: String,
+    /// how long ago that is
+    pub age_seconds: f64,
+    /// in a word
+    pub outcome: String,
+    /// true if its body is another one
+    pub conflict: bool,
+    /// which window knew its id
+    pub window: String,
+    /// its first octets
+    pub id: String,
+    /// of the publisher
+    pub vhost: String,
+    /// empty for the default exchange
+    pub exchange: String,
+    /// of the publish
+    pub routing_key: String,
+    /// who sent it
+    pub user: Option<String>,
+    /// address and port
+    pub peer: String,
+    /// how long ago its id was stored; none if it is forgotten
+    pub first_seen_seconds: Option<f64>,
+    /// of its id since then
+    pub duplicates: Option<u64>,
+    /// not shown since the one before
+    pub left_out: u64,
+}
+
 /// A client's connection.
 #[derive(Deserialize, Clone, PartialEq, Debug, Default)]
 #[serde(default)]
@@ -153,6 +197,8 @@ pub struct Connection {
     pub unresolved: u64,
     /// publishes since its start
     pub publishes: u64,
+    /// how many of them were duplicates
+    pub duplicates: u64,
     /// from the client
     pub bytes_in: u64,
     /// to the client

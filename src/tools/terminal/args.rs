@@ -19,6 +19,8 @@ pub enum TerminalCommand {
     Ids(IdsArgs),
     /// List the clients of a running relay
     Connections(ConnectionsArgs),
+    /// Show the last duplicates and who sent them, or follow them as they come
+    Drops(DropsArgs),
 }
 
 impl TerminalCommand {
@@ -29,6 +31,7 @@ impl TerminalCommand {
             TerminalCommand::Windows(args) => &args.reach,
             TerminalCommand::Ids(args) => &args.reach,
             TerminalCommand::Connections(args) => &args.reach,
+            TerminalCommand::Drops(args) => &args.reach,
         }
     }
 
@@ -38,6 +41,7 @@ impl TerminalCommand {
             TerminalCommand::Windows(args) => &mut args.reach,
             TerminalCommand::Ids(args) => &mut args.reach,
             TerminalCommand::Connections(args) => &mut args.reach,
+            TerminalCommand::Drops(args) => &mut args.reach,
         }
     }
 }
@@ -245,6 +249,23 @@ pub struct ConnectionsArgs {
     /// How many to pass over
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = any_count)]
     pub offset: u64,
+}
+
+/// The arguments of `hapax drops`.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+#[command(
+    after_help = "It is a sample: a few a second of each client. LEFT OUT says how many more there were.\nWith --json and --follow: one line for each."
+)]
+pub struct DropsArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the flattened struct says it")]
+    pub reach: Reach,
+    /// Go on with those that come, until stopped
+    #[arg(long, short)]
+    pub follow: bool,
+    /// How many of the last ones, up to 500 [default: 100, or 10 with --follow]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub limit: Option<u64>,
 }
 
 fn any_count(text: &str) -> Result<u64, String> {

@@ -3,7 +3,7 @@
 use super::site::{Answer, Site, TOKEN, WINDOWS};
 
 /// Every route behind the door, with what makes it succeed.
-const GUARDED: [(&str, &str, &str); 9] = [
+const GUARDED: [(&str, &str, &str); 10] = [
     ("GET", "/api/v1/windows", ""),
     ("GET", "/api/v1/windows/orders", ""),
     ("PATCH", "/api/v1/windows/orders", "{\"capacity\": 9}"),
@@ -12,6 +12,7 @@ const GUARDED: [(&str, &str, &str); 9] = [
     ("GET", "/api/v1/windows/orders/ids/a?routing_key=", ""),
     ("DELETE", "/api/v1/windows/orders/ids/a?routing_key=", ""),
     ("GET", "/api/v1/connections", ""),
+    ("GET", "/api/v1/drops", ""),
     ("GET", "/api/v1/status", ""),
 ];
 

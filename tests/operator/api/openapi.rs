@@ -8,9 +8,11 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
 /// The routes, written down once more: a route that comes or goes must be meant.
-const CONTRACT: [&str; 15] = [
+const CONTRACT: [&str; 17] = [
     "delete /api/v1/windows/{name}/ids/{id}",
     "get /api/v1/connections",
+    "get /api/v1/drops",
+    "get /api/v1/drops/events",
     "get /api/v1/events",
     "get /api/v1/openapi.json",
     "get /api/v1/status",
@@ -146,6 +148,7 @@ async fn what_a_live_run_answers_is_as_it_is_described() {
         "/api/v1/openapi.json",
         "/api/v1/windows",
         "/api/v1/connections",
+        "/api/v1/drops",
         "/api/v1/status",
     ] {
         checker.check("get", path, &site.get(path).await);
@@ -190,6 +193,8 @@ async fn what_a_live_run_answers_is_as_it_is_described() {
     checker.check("get", "/api/v1/status", &Site::guarded().await.get("/api/v1/status").await);
     let head = site.ask("HEAD", "/api/v1/events", &[], "").await;
     checker.check("get", "/api/v1/events", &head);
+    let head = site.ask("HEAD", "/api/v1/drops/events", &[], "").await;
+    checker.check("get", "/api/v1/drops/events", &head);
     // Each operation has been answered at least once as it should.
     let answered: BTreeSet<String> =
         checker.seen.iter().filter_map(|place| Some(place.rsplit_once(' ')?.0.to_owned())).collect();

@@ -11,7 +11,8 @@ const IDS: u64 = 400_000;
 const WINDOW: &str = "[[window]]\nname = \"big\"\ncapacity = 400000\nttl = \"1h\"\n";
 
 fn key(n: u64) -> Key {
-    Key((u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64 | u128::from(n) << 33 | u128::from(n)) & Key::MASK)
+    Key((u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64 | u128::from(n) << 33 | u128::from(n))
+        & Key::MASK)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -241,7 +241,7 @@ pub(crate) fn connection(n: u64, client: &Value) -> Value {
     json!({
         "id": n, "peer": format!("10.0.3.{}:{}", n % 256, 40_000 + n), "user": "orders-service", "vhost": "/",
         "since": "2026-11-24T10:02:11Z", "age_seconds": 4_000.0 + n as f64, "client": client, "channels": 4,
-        "unresolved": 17, "publishes": 1_203_981, "bytes_in": 903_118_221, "bytes_out": 40_221_098, "state": "open",
+        "unresolved": 17, "publishes": 1_203_981, "duplicates": 4_127, "bytes_in": 903_118_221, "bytes_out": 40_221_098, "state": "open",
     })
 }
 

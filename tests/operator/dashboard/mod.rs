@@ -17,3 +17,4 @@ mod numbers;
 mod pictures;
 mod relay;
 mod stub;
+mod words;

@@ -96,6 +96,9 @@ async fn the_relay_is_shown_as_it_is_and_does_as_it_is_told() {
     assert!(told >= 7, "nearly all are zero: nothing was compared");
     assert!(site.metrics().sum("escaped_duplicates_total", &[("window", "orders")]) >= 20.0);
     assert_eq!(page.text("[data-fact=level]").await, "■ critical");
+    // A recommendation needs one TTL of traffic, and so does its metric.
+    page.until_text("[data-show=recommended_capacity]", "Not known yet").await;
+    assert_eq!(site.metrics().sum("window_recommended_capacity", &[("window", "orders")]), 0.0);
     page.until_has("#scopes", "q").await;
 
     // A resize, by typing and clicking.

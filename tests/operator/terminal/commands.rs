@@ -244,10 +244,25 @@ fn connections_are_listed() {
     assert_eq!(listed.code, Some(0), "{}", listed.err);
     let lines = squeezed(&listed.out);
     assert_eq!(lines.len(), 4);
-    assert_eq!(lines[1], "10.1.2.1:54001 shop / RabbitMQ 1.10.0 open 2 17 102k 70.0 MiB 1.15 MiB 1m 33s");
+    assert_eq!(lines[1], "10.1.2.1:54001 shop / RabbitMQ 1.10.0 open 2 17 102k 250 70.0 MiB 1.15 MiB 1m 33s");
     assert!(lines[3].starts_with("10.1.2.3:54003 - -"), "before it said who it is: {}", lines[3]);
     assert!(!listed.out.contains('\x1b'));
     assert_eq!(stub.asked().last().unwrap(), "GET /api/v1/connections?limit=7&offset=0");
+}
+
+#[test]
+fn the_last_duplicates_are_listed() {
+    let stub = Stub::start();
+    let listed = ran(&["drops", "--limit", "7"], &stub);
+    assert_eq!(listed.code, Some(0), "{}", listed.err);
+    let lines = squeezed(&listed.out);
+    assert_eq!(lines[1], "7s dropped orders order-17 / (default) eu shop 10.1.2.1:54001 1m 33s 3 0");
+    assert!(lines[2].starts_with("7s refused, other content orders "), "{}", lines[2]);
+    assert!(lines[2].ends_with(" - - 96"), "what the window has forgotten is not known: {}", lines[2]);
+    assert!(!listed.out.contains('\x1b'), "an id that a stranger has chosen is text");
+    assert_eq!(stub.asked().last().unwrap(), "GET /api/v1/drops?limit=7");
+    let json: serde_json::Value = serde_json::from_str(&ran(&["drops", "--json"], &stub).out).unwrap();
+    assert_eq!(json["last"], 2);
 }
 
 #[test]

@@ -145,6 +145,18 @@ pub fn status() -> Value {
     })
 }
 
+/// Duplicates, as the API says them. One is from a stranger who wants to write into the terminal.
+pub fn drops() -> Value {
+    let one = |number: u64, id: &str, outcome: &str, seen: Option<f64>| {
+        json!({
+            "number": number, "at": "2026-01-01T00:00:00Z", "age_seconds": 7.0, "outcome": outcome, "conflict": outcome == "refused",
+            "window": "orders", "id": id, "vhost": "/", "exchange": "", "routing_key": "eu", "user": "shop",
+            "peer": "10.1.2.1:54001", "first_seen_at": null, "first_seen_seconds": seen, "duplicates": seen.map(|_| 3), "left_out": 96 * (number - 1),
+        })
+    };
+    json!({"drops": [one(1, "order-17", "dropped", Some(93.0)), one(2, HOSTILE, "refused", None)], "last": 2})
+}
+
 /// Clients, as the API says them.
 pub fn connections() -> Value {
     let one = |id: u64, user: Option<&str>, product: &str| {
@@ -152,7 +164,8 @@ pub fn connections() -> Value {
             "id": id, "peer": format!("10.1.2.{id}:54{id:03}"), "user": user, "vhost": user.map(|_| "/"),
             "since": "2026-01-01T00:00:00Z", "age_seconds": 93.0 * id as f64,
             "client": {"product": product, "version": "1.10.0"}, "channels": 2, "unresolved": 17 * id,
-            "publishes": 102_000 * id, "bytes_in": 73_400_320u64, "bytes_out": 1_204_000, "state": "open",
+            "publishes": 102_000 * id, "duplicates": 250 * id,
+            "bytes_in": 73_400_320u64, "bytes_out": 1_204_000, "state": "open",
         })
     };
     json!({"connections": [one(1, Some("shop"), "RabbitMQ"), one(2, Some("audit"), HOSTILE), one(3, None, "")], "total": 3})

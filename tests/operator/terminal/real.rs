@@ -51,6 +51,19 @@ fn a_relay_with_traffic_is_seen_changed_and_asked() {
     assert_eq!(connections.code, Some(0), "{}", connections.err);
     assert!(connections.out.contains("guest") && connections.out.contains("terminal"), "{}", connections.out);
 
+    // Who sends the duplicates: the last ones, and those that come while somebody watches.
+    let drops = run(&mut hapax(&["drops"], url));
+    assert!(drops.out.contains("id-499") && drops.out.contains("guest"), "{}{}", drops.out, drops.err);
+    let mut following = hapax(&["drops", "--follow"], url).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(
+        lines.next().unwrap().contains("dropped orders: id id-499 to (default) key q in terminal from guest")
+    );
+    client.publish_and_settle(1, &Publish::to("q", "id-498"));
+    assert!(lines.next().unwrap().contains("id id-498"));
+    following.kill().unwrap();
+    following.wait().unwrap();
+
     // An id, in the scope that the window asks for.
     let narrow = run(&mut hapax(&["ids", "get", "orders", "id-499"], url));
     assert_eq!(narrow.code, Some(2), "{}", narrow.out);

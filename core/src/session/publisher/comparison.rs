@@ -15,7 +15,7 @@ use crate::session::confirms::ClientTag;
 use crate::session::cx::Cx;
 use crate::session::fault::Fault;
 use crate::session::outbox::{Piece, View};
-use crate::session::sightings::Sighted;
+use crate::session::sightings::{Publication, Sighted};
 use crate::window::{BodyDigest, BodyHasher, Claim, Event, Mode, OnConflict, Window};
 use crate::wire::frame::OVERHEAD;
 use crate::wire::{ChannelId, emit};
@@ -78,6 +78,29 @@ impl<'a> Subject<'a> {
     pub(super) fn conflicts(&self, cx: &mut Cx<'_>) {
         let header = header_of(self.content);
         conflicts(self.window, self.terms.claim, self.publish, header, cx);
+    }
+
+    /// Counts it as a conflict that is not forwarded, and tells people of it.
+    pub(super) fn drops_conflict(&self, cx: &mut Cx<'_>) {
+        cx.link.out.sightings.count();
+        self.conflicts(cx);
+    }
+
+    /// Counts it as a duplicate, and tells people of it if it is time for that.
+    #[inline]
+    pub(super) fn is_known(&self, what: Sighted, cx: &mut Cx<'_>) {
+        if cx.link.out.sightings.wants_duplicate(cx.now) {
+            self.tell(what, cx);
+        }
+    }
+
+    #[cold]
+    fn tell(&self, what: Sighted, cx: &mut Cx<'_>) {
+        let Subject { window, terms, publish, content, .. } = *self;
+        let (claim, header) = (terms.claim, header_of(content));
+        let link = &mut *cx.link;
+        let publication = Publication { window, claim, vhost: link.finder.vhost(), publish, header };
+        link.out.sightings.note(what, publication, cx.now);
     }
 
     /// Makes what is needed to compare it at its end.
@@ -226,5 +249,6 @@ fn conflicts(window: &Arc<dyn Window>, claim: Claim, publish: View<'_>, header: 
         Mode::Enforce | Mode::Off => Sighted::Conflict(window.rules().on_conflict),
     };
     let link = &mut *cx.link;
-    link.out.sightings.note(what, window, link.finder.vhost(), (publish, header), cx.now);
+    let publication = Publication { window, claim, vhost: link.finder.vhost(), publish, header };
+    link.out.sightings.note(what, publication, cx.now);
 }

@@ -14,6 +14,7 @@ use crate::session::cx::Cx;
 use crate::session::delivered::Mark;
 use crate::session::fault::Fault;
 use crate::session::outbox::View;
+use crate::session::sightings::Sighted;
 use crate::session::timers::earliest;
 use crate::session::waiting::{Waiter, Waiting, Waits};
 use crate::window::{
@@ -183,6 +184,7 @@ impl Verdicts {
                 self.sender.forward(candidate, Some(reservation), cx)
             }
             Verdict::Duplicate(stored) if candidate.observed() => {
+                Subject::of(&candidate).is_known(Sighted::Passed, cx);
                 self.sender.forward_compared(candidate, stored, cx)
             }
             Verdict::InFlight(_) | Verdict::Crowded if candidate.observed() => {
@@ -238,8 +240,12 @@ impl Verdicts {
         let client = candidate.terms.client;
         let rule = candidate.window.rules().on_conflict;
         let fate = match (subject.compare(stored), rule) {
-            (Compared::Same, _) => Fate::Swallow(Reply::ack(client)),
+            (Compared::Same, _) => {
+                subject.is_known(Sighted::Dropped, cx);
+                Fate::Swallow(Reply::ack(client))
+            }
             (Compared::NotWhole, OnConflict::Drop | OnConflict::Reject) => {
+                subject.is_known(Sighted::Dropped, cx);
                 Fate::Compare(Box::new(subject.later(stored)))
             }
             (Compared::NotWhole, OnConflict::Forward)
@@ -254,11 +260,11 @@ impl Verdicts {
                 return self.decide(candidate, ticket, verdict, None, cx);
             }
             (Compared::Other, OnConflict::Drop) => {
-                subject.conflicts(cx);
+                subject.drops_conflict(cx);
                 Fate::Swallow(Reply::ack(client))
             }
             (Compared::Other, OnConflict::Reject) => {
-                subject.conflicts(cx);
+                subject.drops_conflict(cx);
                 Fate::Swallow(refusal(client, candidate.window)?)
             }
             (Compared::Other, OnConflict::Forward) => {
@@ -291,7 +297,10 @@ impl Verdicts {
         ];
         let first = bodies.into_iter().find(|body| body.is_known()).unwrap_or_default();
         let fate = match (subject.compare(first), candidate.window.rules().on_conflict) {
-            (Compared::Same, _) => Fate::Swallow(Reply::Nothing),
+            (Compared::Same, _) => {
+                subject.is_known(Sighted::Dropped, cx);
+                Fate::Swallow(Reply::Nothing)
+            }
             (Compared::NotWhole, OnConflict::Forward)
                 if cx.has_room(self.publish_bytes(), candidate.weight()) =>
             {
@@ -302,10 +311,14 @@ impl Verdicts {
                 self.sender.forward(candidate, None, cx)
             }
             (Compared::NotWhole, OnConflict::Drop | OnConflict::Reject) => {
+                subject.is_known(Sighted::Dropped, cx);
                 Fate::Compare(Box::new(subject.later(first)))
             }
             (Compared::Other, rule) => {
-                subject.conflicts(cx);
+                match rule {
+                    OnConflict::Drop | OnConflict::Reject => subject.drops_conflict(cx),
+                    OnConflict::Forward => subject.conflicts(cx),
+                }
                 match rule {
                     OnConflict::Drop => Fate::Swallow(Reply::Nothing),
                     OnConflict::Reject => Fate::Swallow(refusal(None, candidate.window)?),
@@ -510,8 +523,12 @@ impl Verdicts {
         let subject = Subject::of_kept(&waiter.candidate);
         let client = waiter.candidate.terms.client;
         match (subject.compare(stored), waiter.candidate.window.rules().on_conflict) {
-            (Compared::Same, _) => self.end_waiting(ticket, Reply::ack(client)),
+            (Compared::Same, _) => {
+                subject.is_known(Sighted::Dropped, cx);
+                self.end_waiting(ticket, Reply::ack(client));
+            }
             (Compared::NotWhole, OnConflict::Drop | OnConflict::Reject) => {
+                subject.is_known(Sighted::Dropped, cx);
                 let fate = Fate::Compare(Box::new(subject.later(stored)));
                 self.sender.assembler.decide_kept(ticket, || fate);
             }
@@ -520,11 +537,11 @@ impl Verdicts {
                 self.sender.assembler.decide_kept(ticket, || Fate::Hold(Box::new(holding)));
             }
             (Compared::Other, OnConflict::Drop) => {
-                subject.conflicts(cx);
+                subject.drops_conflict(cx);
                 self.end_waiting(ticket, Reply::ack(client));
             }
             (Compared::Other, OnConflict::Reject) => {
-                subject.conflicts(cx);
+                subject.drops_conflict(cx);
                 let reply = refusal(client, &waiter.candidate.window)?;
                 self.end_waiting(ticket, reply);
             }

@@ -77,7 +77,10 @@ impl Link {
                 self.to_broker.close();
                 self.from_broker.drop_reader();
             }
-            Output::Sighted(_) => ctx.truth.count("relay: a conflict is told of"),
+            Output::Sighted(sighting) if sighting.what.is_conflict() => {
+                ctx.truth.count("relay: a conflict is told of");
+            }
+            Output::Sighted(_) => ctx.truth.count("relay: a duplicate is told of"),
             Output::BadHeader(_) => {}
         }
     }

@@ -1,13 +1,14 @@
-//! The commands that ask once and end: `windows`, `ids`, `connections`. Text for people, or with `--json` what the relay
+//! The commands that ask once and end: `windows`, `ids`, `connections`, `drops` (which can also stay). Text for people, or with `--json` what the relay
 //! said.
 
 mod connections;
+mod drops;
 mod ids;
 mod windows;
 
 use super::ApiClient;
 use crate::tools::reach::Failure;
-use crate::tools::terminal::args::{ConnectionsArgs, IdsArgs, WindowsArgs};
+use crate::tools::terminal::args::{ConnectionsArgs, DropsArgs, IdsArgs, WindowsArgs};
 use crate::tools::text::json;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
@@ -37,6 +38,11 @@ pub fn ids(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<()
 /// `hapax connections`
 pub fn connections(args: &ConnectionsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     connections::run(args, client, desk)
+}
+
+/// `hapax drops`
+pub fn drops(args: &DropsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    drops::run(args, client, desk)
 }
 
 /// A document, for programs and for people who pipe.

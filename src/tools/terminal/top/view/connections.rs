@@ -33,9 +33,9 @@ pub(super) fn draw(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rec
     let wide = list.width >= WIDE;
     let left = |text: &str| Cell::from(text.to_owned());
     let mut header = vec![left("Peer"), left("User"), left("Vhost"), left("Client"), left("State")];
-    header.extend(["Chan", "Unres", "Publishes"].map(right));
+    header.extend(["Chan", "Unres", "Publishes", "Dupl"].map(right));
     let mut widths: Vec<Constraint> =
-        if wide { vec![22, 16, 12, 24, 10, 5, 6, 9] } else { vec![21, 9, 7, 11, 7, 4, 5, 9] }
+        if wide { vec![22, 14, 11, 20, 10, 5, 6, 9, 6] } else { vec![21, 8, 5, 8, 7, 4, 5, 9, 5] }
             .into_iter()
             .map(Constraint::Length)
             .collect();
@@ -74,8 +74,8 @@ fn row(connection: &Connection, widths: &[Constraint], wide: bool) -> Row<'stati
     let mut cells: Vec<Cell<'static>> =
         texts.iter().enumerate().map(|(at, text)| Cell::from(fit(text, width(at)))).collect();
     cells.extend(
-        [count(connection.channels), count(connection.unresolved), count(connection.publishes)]
-            .map(|text| right(&text)),
+        [connection.channels, connection.unresolved, connection.publishes, connection.duplicates]
+            .map(|number| right(&count(number))),
     );
     if wide {
         let last = [bytes(connection.bytes_in), bytes(connection.bytes_out), span(connection.age_seconds)];
