@@ -16,8 +16,8 @@ pub struct Key(pub u128);
 
 impl Key {
     /// The bits of a key that is made of an id. The others are zero.
-    pub(crate) const BITS: u32 = 96;
-    pub(crate) const MASK: u128 = (1 << Key::BITS) - 1;
+    pub const BITS: u32 = 96;
+    pub const MASK: u128 = (1 << Key::BITS) - 1;
 
     /// The number of locks that keys are divided among, by [`Key::shard`]. Keys with the same shard number have the same lock. An engine
     /// has no more shards than this, so keys with one lock in the window have one lock in the engine, too.
