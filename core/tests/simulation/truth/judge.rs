@@ -147,7 +147,8 @@ impl Truth {
         let p = self.of(uid);
         let delivery = self.delivery_of(p.link, p.what);
         let is_new = |q: &Publish| {
-            self.delivery_of(q.link, q.what) == delivery && q.forwarded.is_some_and(|forwarded| forwarded >= p.begun)
+            self.delivery_of(q.link, q.what) == delivery
+                && q.forwarded.is_some_and(|forwarded| forwarded >= p.begun)
         };
         p.republish && p.forwarded.is_none() && self.deduplicates && !self.publishes.iter().any(is_new)
     }
@@ -298,8 +299,7 @@ impl Truth {
             let promised = p.tag.is_none() && !p.tx && p.allowed && p.reached.is_some() && !p.excused;
             // What was not read when the linger was over may be the rest of a message.
             let cut = given_up && !p.whole && self.end_of_linger(p).is_some();
-            let held =
-                cut || p.forwarded.is_none() && (given_up || self.is_cut_short(p.link, p.channel));
+            let held = cut || p.forwarded.is_none() && (given_up || self.is_cut_short(p.link, p.channel));
             let excused = p.returned || p.dropped || p.settled == Some(false) || held;
             promised
                 && !excused
