@@ -136,6 +136,8 @@ struct Index {
     outstanding: BTreeSet<(ReturnKey, u64)>,
     /// Those that were marked by a return that looked like none of them: place and tag.
     guessed: BTreeSet<(u64, u64)>,
+    /// Those that were marked by a return that may have been that of a publish known by its header. Their own may still come.
+    twins: BTreeSet<(ReturnKey, u64)>,
     /// publishes that were looked at to build it
     looked_at: usize,
     /// publishes that were settled since the last return
@@ -222,6 +224,11 @@ impl Returns {
         let by_claim = index.oldest(&shown.by_claim);
         if let Some(publish) = by_claim {
             index.outstanding.remove(&publish);
+            if by_header.is_some() {
+                index.twins.insert(publish);
+            }
+        } else if by_header.is_none() && index.take_twin(&shown.by_claim) {
+            return Returned { exact: true, marked: Vec::new(), told: Told::Nobody };
         }
         let asked = by_header.and_then(|publish| self.by_header.remove(&publish));
         let told = match (by_header, by_claim) {
@@ -301,6 +308,12 @@ impl Index {
         keys.iter().find_map(|key| self.outstanding.range((*key, 0)..=(*key, u64::MAX)).next().copied())
     }
 
+    /// Takes the oldest publish of these claims that was marked already, if there is one.
+    fn take_twin(&mut self, keys: &[ReturnKey]) -> bool {
+        let twin = keys.iter().find_map(|key| self.twins.range((*key, 0)..=(*key, u64::MAX)).next().copied());
+        twin.is_some_and(|twin| self.twins.remove(&twin))
+    }
+
     /// Marks every publish of this place. Returns true if the return is taken for that of one of them; only with `take`.
     fn guess(&mut self, place: u64, marked: &mut Vec<u64>, take: bool) -> bool {
         let alike: Vec<_> = self.outstanding.range(all_of(place)).copied().collect();
@@ -315,7 +328,8 @@ impl Index {
 
     /// Removes a publish. Returns true if the index has been of no use for long enough.
     fn is_over_without(&mut self, key: ReturnKey, tag: u64) -> bool {
-        if !self.outstanding.remove(&(key, tag)) && !self.guessed.is_empty() {
+        if !self.outstanding.remove(&(key, tag)) {
+            self.twins.remove(&(key, tag));
             self.guessed.remove(&(key.place, tag));
         }
         self.quiet += 1;
@@ -357,6 +371,11 @@ mod tests {
 
     fn claim(place: u64, content: u64) -> ReturnKey {
         ReturnKey { place, content }
+    }
+
+    /// The return of a message of this claim, with another header.
+    fn shown_claim_with(place: u64, content: u64, header: &str) -> Shown {
+        Shown { by_claim: vec![claim(place, content)], ..shown("x", header) }
     }
 
     /// The return of a message of this claim.
@@ -432,5 +451,8 @@ mod tests {
         let all = || all([(claim(1, 10), 1)]);
         let both = returns.recv(&shown_claim(1, 10), all);
         assert_eq!(both, Returned { exact: true, marked: vec![7, 1], told: Told::Client(Some(7)) });
+        // If it was the client's, the other one may come back, too: the client has not asked for that.
+        let other = returns.recv(&shown_claim_with(1, 10, "other"), empty);
+        assert_eq!(other, Returned { exact: true, marked: vec![], told: Told::Nobody });
     }
 }

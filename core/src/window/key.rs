@@ -17,6 +17,7 @@ pub struct Key(pub u128);
 impl Key {
     /// The bits of a key that is made of an id. The others are zero.
     pub const BITS: u32 = 96;
+    /// The bits of a key that may be set.
     pub const MASK: u128 = (1 << Key::BITS) - 1;
 
     /// The number of locks that keys are divided among, by [`Key::shard`]. Keys with the same shard number have the same lock. An engine

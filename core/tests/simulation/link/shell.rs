@@ -158,7 +158,10 @@ impl Link {
         match &frame.0 {
             AMQPFrame::Header(_, header) => *left = header.body_size,
             AMQPFrame::Body(_, bytes) => *left = left.saturating_sub(bytes.len() as u64),
-            _ => return,
+            _ => {
+                self.written.remove(&frame.channel());
+                return;
+            }
         }
         if *left == 0 {
             ctx.truth.forwarded_whole(*uid);

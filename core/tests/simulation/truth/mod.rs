@@ -252,7 +252,8 @@ impl Truth {
         let Some(delivered) = self.delivery_of(link, self.of(uid).what) else { return };
         let Some(at) = self.delivered.get(&delivered).copied() else { return };
         let is_early = |p: &Publish| {
-            p.reached.is_some_and(|reached| reached < at) && (p.forwarded.is_some() || p.answered.is_some())
+            let judged = p.forwarded.map_or(p.answered.is_some(), |forwarded| forwarded < at);
+            p.reached.is_some_and(|reached| reached < at) && judged
         };
         let mut same = self.publishes.iter().filter(|p| self.delivery_of(p.link, p.what) == Some(delivered));
         if same.all(is_early) {
@@ -344,10 +345,10 @@ impl Truth {
         self.publishes.iter_mut().filter(touched).for_each(|p| p.excused |= p.reached.is_none());
     }
 
-    /// The relay's process is to end: what it has read and not yet looked at counts for nothing.
+    /// The relay's process is to end: what it has read and not yet looked at counts for nothing. That may be the rest of a message.
     pub fn drained(&mut self, link: LinkId) {
         self.faulty.insert((link, 0));
-        let touched = |p: &&mut Publish| p.link == link && p.forwarded.is_none();
+        let touched = |p: &&mut Publish| p.link == link && !p.whole;
         self.publishes.iter_mut().filter(touched).for_each(|p| p.excused = true);
     }
 
