@@ -23,7 +23,7 @@ impl Truth {
             let gave_up = self.gave_up(first)
                 || overtaken
                 || self.is_unjudged(second)
-                || self.was_beside(first, second)
+                || self.was_beside(key, first, second)
                 || self.was_evicted(key, begun, again)
                 || self.was_superseded(key, first, begun, again);
             if again < until && !gave_up && self.deduplicates && !self.windows[key.0].observe {
@@ -78,10 +78,14 @@ impl Truth {
         p.tag.is_none() && !p.tx && p.forwarded.is_some() && self.end_of_linger(p) == p.forwarded
     }
 
-    /// A message that its consumer publishes again passes those that have come before it, and takes nothing from them.
-    fn was_beside(&self, first: Uid, second: Uid) -> bool {
+    /// A message that its consumer publishes again passes those that have come before it, and takes nothing from them. Where bodies
+    /// count, it may be beside one with another body, which is what the window knows until it remembers this one.
+    fn was_beside(&self, key: ModelKey, first: Uid, second: Uid) -> bool {
         let (first, second) = (self.of(first), self.of(second));
-        first.beside && second.reached.is_some_and(|reached| Some(reached) <= first.forwarded)
+        let came_before = second.reached.is_some_and(|reached| Some(reached) <= first.forwarded);
+        let log = self.oracle.as_ref().zip(second.forwarded).filter(|_| first.edition.is_some());
+        let is_late = log.is_some_and(|(log, then)| log.was_unremembered(key, first.heard_at, then));
+        first.beside && (came_before || is_late)
     }
 
     fn ttl(&self, uid: Uid) -> Micros {
