@@ -234,7 +234,7 @@ fn a_token_from_a_file_guards_the_process() {
     let line = wait::until("the change is logged", wait::PATIENCE, || {
         site.relay().log().lines().find(|line| line.contains("capacity changed")).map(str::to_owned)
     });
-    for part in ["hapax::admin", r#""by":"token""#, r#""window":"live""#, r#""from":5000,"#, r#""to":7}"#] {
+    for part in ["hapax::admin", r#""by":"token""#, r#""window":"live""#, r#""from":5000"#, r#""to":7"#] {
         assert!(line.contains(part), "{part} in {line}");
     }
     assert!(!site.relay().log().contains("a-token-of"), "the token is logged");

@@ -238,15 +238,19 @@ impl Ground {
         self.cut.as_ref().unwrap().stall_down();
         client.publish(1, &Publish::to("q", "unanswered"));
         client.publish(1, &Publish::to("q", "as well"));
-        self.until("publishes_total", &[("verdict", "fresh")], 2.0 + self.fresh());
+        client.publish(1, &Publish::to("q", "and this"));
+        self.until("publishes_total", &[("verdict", "fresh")], 3.0 + self.fresh());
         for _ in 0..2 {
             waiting.publish(1, &Publish::to("q", "unanswered"));
         }
         self.until("refused_total", &[], 1.0);
         let mut third = Raw::dial(self.relay.addr()).unwrap();
         assert_eq!(third.frame().unwrap(), None, "turned away");
-        let body = vec![0; 9 << 20];
+        // The first is held until its outcome. There is no room for the second.
+        let body = vec![0; 5 << 20];
         let large = Publish { body: &body, ..Publish::to("q", "as well") };
+        waiting.publish(1, &large);
+        let large = Publish { body: &body, ..Publish::to("q", "and this") };
         waiting.write(&[large.method(1), large.header(1)].concat()).unwrap();
         self.until("memory_paused_connections", &[], 1.0);
         self.until_alert("HapaxShortOfMemory");

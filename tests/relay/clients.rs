@@ -40,34 +40,49 @@ fn once(cell: &OnceLock<()>, client: &str, wanted: &str, setup: impl FnOnce(&Pat
     });
 }
 
-fn pika() -> Command {
-    static READY: OnceLock<()> = OnceLock::new();
-    once(&READY, "pika", "requirements.txt", |folder| {
+/// Python, with a client's packages.
+fn python(ready: &OnceLock<()>, client: &str) -> Command {
+    let sources = Path::new(SOURCES).join(client);
+    once(ready, client, "requirements.txt", |folder| {
         step(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(folder.join("venv")));
         step(
             Command::new(folder.join("venv/bin/pip"))
                 .args(["install", "--quiet", "-r"])
-                .arg(Path::new(SOURCES).join("pika/requirements.txt")),
+                .arg(sources.join("requirements.txt")),
         );
     });
-    let mut command = Command::new(built("pika").join("venv/bin/python"));
-    command.arg(Path::new(SOURCES).join("pika/scenarios.py"));
+    let mut command = Command::new(built(client).join("venv/bin/python"));
+    command.arg(sources.join("scenarios.py"));
+    command
+}
+
+fn pika() -> Command {
+    static READY: OnceLock<()> = OnceLock::new();
+    python(&READY, "pika")
+}
+
+/// Node, with a client's packages.
+fn node(ready: &OnceLock<()>, client: &str) -> Command {
+    let sources = Path::new(SOURCES).join(client);
+    once(ready, client, "package-lock.json", |folder| {
+        for file in ["package.json", "package-lock.json"] {
+            std::fs::copy(sources.join(file), folder.join(file)).unwrap();
+        }
+        step(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(folder));
+    });
+    let mut command = Command::new("node");
+    command.env("NODE_PATH", built(client).join("node_modules")).arg(sources.join("scenarios.js"));
     command
 }
 
 fn amqplib() -> Command {
     static READY: OnceLock<()> = OnceLock::new();
-    once(&READY, "amqplib", "package-lock.json", |folder| {
-        for file in ["package.json", "package-lock.json"] {
-            std::fs::copy(Path::new(SOURCES).join("amqplib").join(file), folder.join(file)).unwrap();
-        }
-        step(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(folder));
-    });
-    let mut command = Command::new("node");
-    command
-        .env("NODE_PATH", built("amqplib").join("node_modules"))
-        .arg(Path::new(SOURCES).join("amqplib/scenarios.js"));
-    command
+    node(&READY, "amqplib")
+}
+
+fn rascal() -> Command {
+    static READY: OnceLock<()> = OnceLock::new();
+    node(&READY, "rascal")
 }
 
 fn amqp091_go() -> Command {
@@ -84,6 +99,26 @@ fn amqp091_go() -> Command {
         );
     });
     Command::new(program)
+}
+
+/// Debian's package, which PHP finds on its own include path.
+fn php_amqplib() -> Command {
+    let mut command = Command::new("php");
+    command.arg(Path::new(SOURCES).join("php-amqplib/scenarios.php"));
+    command
+}
+
+fn celery() -> Command {
+    static READY: OnceLock<()> = OnceLock::new();
+    python(&READY, "celery")
+}
+
+/// Returns the relay's configuration for a client.
+fn config(client: &str) -> &'static str {
+    match client {
+        "celery" => "[[window]]\nname = \"tasks\"\npreset = \"celery\"\n",
+        _ => "",
+    }
 }
 
 fn amqp_tools() -> Command {
@@ -144,14 +179,15 @@ macro_rules! client {
     (@ $name:ident base) => {
         #[test]
         fn base() {
-            let site = super::Site::new(concat!(stringify!($name), "-base"), "");
+            let site = super::Site::new(concat!(stringify!($name), "-base"), super::config(stringify!($name)));
             super::run(super::$name(), "base", &site);
         }
     };
     (@ $name:ident dedup) => {
         #[test]
         fn dedup() {
-            if let Some(site) = super::Site::of_relay(concat!(stringify!($name), "-dedup"), "") {
+            let config = super::config(stringify!($name));
+            if let Some(site) = super::Site::of_relay(concat!(stringify!($name), "-dedup"), config) {
                 super::run(super::$name(), "dedup", &site);
             }
         }
@@ -162,6 +198,9 @@ client!(pika: base, dedup);
 client!(amqplib: base, dedup);
 client!(amqp091_go: base, dedup);
 client!(amqp_tools: base, dedup);
+client!(rascal: base, dedup);
+client!(celery: base, dedup);
+client!(php_amqplib: base, dedup);
 
 /// The library's own test suite, which Debian ships with its source: it cannot tell Hapax from the broker either.
 #[test]

@@ -83,11 +83,11 @@ fn id(id: &str) -> BasicProperties {
 }
 
 /// The message dies in `work`, comes to `dead`, and is moved back by hand with the headers that it has there. Meanwhile its first
-/// publisher retries.
+/// publisher retries, on another connection.
 #[tokio::test]
 async fn a_message_from_a_dead_letter_queue_passes_once_and_its_retry_is_a_duplicate() {
     let Some(site) = Site::of_relay("identity-death", "") else { return };
-    let client = Client::of(&site).await;
+    let (publisher, client) = (Client::of(&site).await, Client::of(&site).await);
     let dying = |queue| {
         table([
             ("x-message-ttl", AMQPValue::LongInt(20)),
@@ -97,13 +97,13 @@ async fn a_message_from_a_dead_letter_queue_passes_once_and_its_retry_is_a_dupli
     };
     client.declare("work", dying("dead")).await;
     client.declare("dead", FieldTable::default()).await;
-    client.publish("work", &id("a")).await;
+    publisher.publish("work", &id("a")).await;
     let mut seen = Vec::new();
     for round in 0..2 {
         let dead = client.take("dead").await;
         seen.push(format!("{:?}", dead.headers()));
         // The first publisher's retry, and the shovel's: only the shovel's first attempt passes, and it dies again.
-        client.publish("work", &id("a")).await;
+        publisher.publish("work", &id("a")).await;
         client.publish("work", &dead).await;
         client.publish("work", &dead).await;
         // RabbitMQ 4 counts from 1 again, and its times are in seconds.

@@ -14,6 +14,7 @@
 mod chaos;
 mod clients;
 mod clients_lapin;
+mod clients_shovel;
 mod closes;
 #[path = "../e2e/mod.rs"]
 mod e2e;

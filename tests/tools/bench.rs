@@ -192,7 +192,7 @@ fn all_that_is_wrong_with_a_command_line_is_said_at_once() {
         assert!(stderr.contains(&format!("error: {name}")), "{name}\n{stderr}");
     }
     assert_eq!(stderr.matches("    fix: ").count(), 5, "{stderr}");
-    for line in [["--count", "0"], ["--duration", "10"], ["--exchange", "e"], ["--confirms", "-1"]] {
+    for line in [["--count", "0"], ["--duration", "0"], ["--exchange", "e"], ["--confirms", "-1"]] {
         assert_eq!(run(&line).0, Some(2), "{line:?}");
     }
 }

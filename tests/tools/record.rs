@@ -168,7 +168,7 @@ fn a_recording_that_can_not_be_made_says_why() {
     let cases: [(&[&str], i32, &[&str]); 4] = [
         (&["--window", "nope"], 1, &["refuses (404)", "default"]),
         (&["-o", "/no/such/folder/trace"], 1, &["/no/such/folder/trace", "can't be written", "fix: "]),
-        (&["--seconds", "0"], 2, &["between 0.001 s and a day"]),
+        (&["--seconds", "0"], 2, &["--seconds", "longer than nothing"]),
         (&["--window", "a/b?c"], 2, &["letters, digits"]),
     ];
     for (args, exit, texts) in cases {

@@ -99,6 +99,11 @@ impl Channels {
         id != ChannelId::CONNECTION && has >= usize::from(max) && !self.contains(id)
     }
 
+    /// Returns true if the client may believe that the number is free, but has still to answer a `channel.close` there.
+    pub(super) fn is_owed(&self, id: ChannelId) -> bool {
+        self.open.get(&id).is_some_and(|channel| channel.is_free_for_client() && channel.owes_close_ok())
+    }
+
     /// Returns the largest number up to `most` that no channel has.
     pub(super) fn free_number(&self, most: u16) -> Option<ChannelId> {
         (1..=most).rev().map(ChannelId).find(|id| !self.contains(*id))
@@ -112,6 +117,11 @@ impl Channels {
     /// Returns the channel that holds the most bytes that only the client can end.
     pub(super) fn most_stuck(&self) -> Option<ChannelId> {
         self.open.iter().max_by_key(|(_, channel)| channel.booked().stuck).map(|(id, _)| *id)
+    }
+
+    /// Returns true if a channel of this number is gone, but its client has not answered a `channel.close` yet.
+    pub(super) fn is_answered_late(&self, id: ChannelId) -> bool {
+        self.owed.contains(&id)
     }
 
     /// Notes that the client has given up this number at the upstream, and what it has not answered there.

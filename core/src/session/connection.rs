@@ -114,9 +114,12 @@ impl Connection {
     /// Returns true if the client's next frame is for a channel number that is not free on the upstream's side yet.
     pub(super) fn next_is_blocked(&self) -> bool {
         let Link { inbound, probes, .. } = &self.link;
-        inbound
-            .peek()
-            .is_some_and(|next| self.channels.is_blocked(next.channel, probes, &self.sides.handshake))
+        let Some(next) = inbound.peek() else { return false };
+        // If both have closed a channel, the client still answers the other's close. Nothing waits for that.
+        let answers = || {
+            inbound.method(next) == Some(MethodId::CHANNEL_CLOSE_OK) && self.channels.is_owed(next.channel)
+        };
+        self.channels.is_blocked(next.channel, probes, &self.sides.handshake) && !answers()
     }
 
     /// If the client's next frame opens a channel whose number is still in use at the upstream, because the outcomes of an
@@ -139,7 +142,9 @@ impl Connection {
         } else if self.channels.is_hidden(next.channel) {
             // The largest number is left to Hapax's own questions.
             let most = self.sides.handshake.upstream_channel_max();
-            (1..most).rev().map(ChannelId).find(|id| is_free(*id))
+            // If the client has still to answer a close, that must not be taken for something about the hidden channel.
+            let is_silent = |id: ChannelId| !self.channels.is_answered_late(id);
+            (1..most).rev().map(ChannelId).find(|id| is_free(*id) && is_silent(*id))
         } else {
             None
         };

@@ -3,6 +3,7 @@
 use super::Shared;
 use super::bad_header_log::BadHeaderLog;
 use super::channels::Channels;
+use super::delivered::RouteMark;
 use super::exclusive::ExclusiveQueues;
 use super::finder::{Finder, Source};
 use super::handshake::Handshake;
@@ -12,8 +13,8 @@ use super::outbox::Outbox;
 use super::probe::{Answer, Finding, Probes};
 use super::returning::Returning;
 use super::rights::{OwnRights, Rights};
-use crate::window::{Mailbox, Ticket};
-use crate::wire::ChannelId;
+use crate::window::{Mailbox, RepublishRule, Ticket};
+use crate::wire::{ChannelId, ContentHeader, IdSource};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -79,11 +80,59 @@ impl Link {
     #[inline]
     pub(super) fn delivered(&mut self, shared: &Shared, method: &[u8], header: &[u8]) {
         let Some(delivery) = self.finder.delivery(shared, method) else { return };
+        // Where no window judges what is published to its exchange, one may judge where the message was published before it died.
+        let mut may_have_died = delivery.sources.is_empty();
         for Source { id, rule } in &*delivery.sources {
             // A header that Hapax can't read is one that no publish could have.
-            if let Ok(Some(mark)) = delivery.mark.header(header, id) {
+            let Ok((mark, is_special)) = delivery.mark.header(header, id) else { continue };
+            may_have_died |= is_special;
+            if let Some(mark) = mark {
                 self.marks.note(mark, *rule, shared);
             }
+        }
+        if may_have_died {
+            let (mark, sources) = (delivery.mark, Arc::clone(&delivery.sources));
+            self.delivered_after_death(shared, mark, &sources, header);
+        }
+    }
+
+    /// Notes a delivery that has died before: its consumer may publish it again without `x-death`, and also where it was published when it
+    /// died. A queue that delays retries is such a place: the message comes from another exchange than it is published to.
+    #[cold]
+    fn delivered_after_death(
+        &mut self,
+        shared: &Shared,
+        delivered: RouteMark,
+        sources: &[Source],
+        header: &[u8],
+    ) {
+        let Ok(found) = ContentHeader::parse(header, &IdSource::MessageId) else { return };
+        if found.death() == Ok(None) {
+            return;
+        }
+        for Source { id, rule } in sources {
+            self.note_without_deaths(shared, delivered, header, id, *rule);
+        }
+        for (exchange, routing_key) in found.places() {
+            let place = RouteMark::new(exchange, routing_key);
+            for Source { id, rule } in &*self.finder.sources(shared, exchange) {
+                self.note_without_deaths(shared, place, header, id, *rule);
+            }
+        }
+    }
+
+    fn note_without_deaths(
+        &mut self,
+        shared: &Shared,
+        route: RouteMark,
+        header: &[u8],
+        id: &IdSource,
+        rule: RepublishRule,
+    ) {
+        if let Ok(found) = ContentHeader::parse(header, id)
+            && let Some(mark) = route.without_deaths(&found, id)
+        {
+            self.marks.note(mark, rule, shared);
         }
     }
 

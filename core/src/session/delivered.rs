@@ -47,10 +47,24 @@ impl RouteMark {
         })
     }
 
-    /// Adds the id that was found in a content header, whatever else the header says: a consumer may leave out how the message died,
-    /// and nobody delivers `BCC`. `None` if there is no id.
+    /// Adds the id that was found in a content header, and whether the message says that it has died. How it died does not count,
+    /// nor do other routing keys: nobody delivers `BCC`. `None` if there is no id.
+    ///
+    /// A message with `x-death` has another mark. A consumer that moves a dead letter by hand keeps that header, and the window then sees by the
+    /// death which publishes are retries.
     #[inline]
     pub(super) fn found(self, found: &ContentHeader<'_>, source: &IdSource) -> Option<Mark> {
+        let has_died = found.is_special() && !matches!(found.death(), Ok(None));
+        if has_died {
+            RouteMark(self.0 ^ DIED).without_deaths(found, source)
+        } else {
+            self.without_deaths(found, source)
+        }
+    }
+
+    /// As [`RouteMark::found`], of a copy without `x-death`.
+    #[inline]
+    pub(super) fn without_deaths(self, found: &ContentHeader<'_>, source: &IdSource) -> Option<Mark> {
         if !matches!(source, IdSource::Parts(_)) {
             return found.id.map(|id| self.id(&id));
         }
@@ -65,14 +79,15 @@ impl RouteMark {
         Mark::of(fold(self.0 ^ u64::from(b'b') << 16, &size.to_le_bytes()))
     }
 
-    /// Adds what this content header says; `None` if it has no id.
+    /// Adds what this content header says: the mark, or `None` if it has no id, and whether it may have died.
     #[inline]
-    pub(super) fn header(self, payload: &[u8], source: &IdSource) -> Result<Option<Mark>, WireError> {
+    pub(super) fn header(self, payload: &[u8], source: &IdSource) -> Result<(Option<Mark>, bool), WireError> {
         if *source == IdSource::Body {
             let (_, size) = ContentHeader::size_of(payload)?;
-            return Ok(Some(self.body(size)));
+            return Ok((Some(self.body(size)), false));
         }
-        Ok(self.found(&ContentHeader::parse(payload, source)?, source))
+        let found = ContentHeader::parse(payload, source)?;
+        Ok((self.found(&found, source), found.is_special()))
     }
 }
 
@@ -181,6 +196,8 @@ impl Hasher for MarkHasher {
 }
 
 const SEED: u64 = 0x243f_6a88_85a3_08d3;
+/// Tells the marks of messages with `x-death` from others.
+const DIED: u64 = 0x1319_8a2e_0370_7344;
 const FIRST: u64 = 0x9e37_79b9_7f4a_7c15;
 const SECOND: u64 = 0xbf58_476d_1ce4_e5b9;
 

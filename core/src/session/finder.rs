@@ -178,25 +178,33 @@ impl Finder {
     }
 
     fn look_up(&mut self, shared: &Shared, fields: &method::Delivery<'_>) {
-        if !self.sources.contains_key(fields.exchange) {
-            if self.sources.len() >= FOUND_KEPT {
-                self.sources.clear();
-            }
-            let vhost = self.vhost.as_deref().unwrap_or_default();
-            let mut sources: Vec<Source> = Vec::new();
-            for window in shared.windows.delivering(vhost, fields.exchange) {
-                let source = Source { id: window.rules().id.clone(), rule: window.rules().republish };
-                if source.rule != RepublishRule::Drop && !sources.contains(&source) {
-                    sources.push(source);
-                }
-            }
-            self.sources.insert(fields.exchange.into(), sources.into());
-        }
-        let Delivery { names, mark, sources } = &mut self.delivery;
+        let sources = self.sources(shared, fields.exchange);
+        let Delivery { names, mark, sources: of_delivery } = &mut self.delivery;
         names.clear();
         names.extend_from_slice(fields.names);
         *mark = RouteMark::new(fields.exchange, fields.routing_key);
-        *sources = self.sources.get(fields.exchange).cloned().unwrap_or_default();
+        *of_delivery = sources;
+    }
+
+    /// Returns where the windows look for ids that may judge what is published to this exchange.
+    pub(super) fn sources(&mut self, shared: &Shared, exchange: &[u8]) -> Arc<[Source]> {
+        if let Some(sources) = self.sources.get(exchange) {
+            return Arc::clone(sources);
+        }
+        if self.sources.len() >= FOUND_KEPT {
+            self.sources.clear();
+        }
+        let vhost = self.vhost.as_deref().unwrap_or_default();
+        let mut sources: Vec<Source> = Vec::new();
+        for window in shared.windows.delivering(vhost, exchange) {
+            let source = Source { id: window.rules().id.clone(), rule: window.rules().republish };
+            if source.rule != RepublishRule::Drop && !sources.contains(&source) {
+                sources.push(source);
+            }
+        }
+        let sources: Arc<[Source]> = sources.into();
+        self.sources.insert(exchange.into(), Arc::clone(&sources));
+        sources
     }
 
     /// Returns the bytes that the remembered exchanges take, about.

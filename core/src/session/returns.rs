@@ -16,6 +16,10 @@
 //! or has an interceptor that adds a timestamp. If it looks like no publish, nobody can tell which one such a return belongs
 //! to. Then every outstanding publish of that exchange and routing key counts as returned: a duplicate is possible, a loss is
 //! not.
+//!
+//! The return of a publish with `BCC` may look exactly like another publish, of the same id and without `BCC`. The claim of
+//! such a publish is made without `BCC` here. While it is outstanding, a return that shows this claim may be of any publish to
+//! that exchange and routing key, too.
 
 use super::rights::Right;
 use crate::window::{Claim, Key, KeyMaker, Scope};
@@ -197,7 +201,9 @@ impl Returns {
         shown: &Shown,
         all: impl FnOnce() -> Outstanding<T>,
     ) -> bool {
-        self.oldest(shown.by_header).is_some() || self.index(all).oldest(&shown.by_claim).is_some()
+        self.oldest(shown.by_header).is_some()
+            || self.may_be_altered(shown)
+            || self.index(all).oldest(&shown.by_claim).is_some()
     }
 
     /// Handles a return. If a publish looks exactly like it, only that one is marked.
@@ -207,8 +213,12 @@ impl Returns {
         all: impl FnOnce() -> Outstanding<T>,
     ) -> Returned {
         let by_header = self.oldest(shown.by_header);
+        let is_ambiguous = self.may_be_altered(shown);
         let index = self.index(all);
         index.quiet = 0;
+        if is_ambiguous {
+            return self.guess(shown);
+        }
         let by_claim = index.oldest(&shown.by_claim);
         if let Some(publish) = by_claim {
             index.outstanding.remove(&publish);
@@ -226,29 +236,39 @@ impl Returns {
         Returned { exact: true, marked, told }
     }
 
-    /// Handles a return that looks like no publish: every one of its place is marked.
+    /// Returns true if a publish whose return does not show all of it may look like this.
+    fn may_be_altered(&self, shown: &Shown) -> bool {
+        !self.by_header.is_empty() && shown.by_claim.iter().any(|key| self.oldest(*key).is_some())
+    }
+
+    /// Handles a return that looks like no publish, or may be of several that are not the same: every one of its place is marked.
     fn guess(&mut self, shown: &Shown) -> Returned {
-        let ReturnKey { place, .. } = shown.by_header;
-        let alike: Vec<_> =
-            self.by_header.range(all_of(place)).map(|(publish, asked)| (*publish, *asked)).collect();
-        let may_be_asked_for = alike.iter().any(|(_, asked)| *asked)
-            || self.guessed.range((place, false, 0)..=(place, false, u64::MAX)).next().is_some();
+        let our_place = shown.by_claim.first().map(|key| key.place);
+        let places = || std::iter::once(shown.by_header.place).chain(our_place);
+        let alike: Vec<_> = places()
+            .flat_map(|place| self.by_header.range(all_of(place)))
+            .map(|(publish, asked)| (*publish, *asked))
+            .collect();
+        let asked_for =
+            |place| self.guessed.range((place, false, 0)..=(place, false, u64::MAX)).next().is_some();
+        let may_be_asked_for = alike.iter().any(|(_, asked)| *asked) || places().any(asked_for);
         if shown.kept && !may_be_asked_for {
             // Whichever it is, it is kept.
             return Returned { exact: false, marked: Vec::new(), told: Told::Nobody };
         }
-        for (publish @ (_, tag), asked) in &alike {
+        for (publish @ (key, tag), asked) in &alike {
             self.by_header.remove(publish);
-            self.guessed.insert((place, !asked, *tag));
+            self.guessed.insert((key.place, !asked, *tag));
         }
         let mut marked: Vec<u64> = alike.into_iter().map(|((_, tag), _)| tag).collect();
         // Each of these returns is the return of another publish for the client, as long as there are enough publishes.
-        let guess = self.guessed.range((place, false, 0)..=(place, true, u64::MAX)).next().copied();
+        let first = |place| self.guessed.range((place, false, 0)..=(place, true, u64::MAX)).next().copied();
+        let guess = places().filter_map(first).min_by_key(|(_, not_asked, tag)| (*not_asked, *tag));
         if let Some(guess) = guess {
             self.guessed.remove(&guess);
         }
-        let is_one_of_ours = match (&mut self.by_claim, shown.by_claim.first()) {
-            (Some(index), Some(ReturnKey { place, .. })) => index.guess(*place, &mut marked),
+        let is_one_of_ours = match (&mut self.by_claim, our_place) {
+            (Some(index), Some(place)) => index.guess(place, &mut marked, guess.is_none()),
             // A message without an id is none of those that are known by their claim.
             _ => false,
         };
@@ -281,15 +301,15 @@ impl Index {
         keys.iter().find_map(|key| self.outstanding.range((*key, 0)..=(*key, u64::MAX)).next().copied())
     }
 
-    /// Marks every publish of this place. Returns true if the return may be of one of them.
-    fn guess(&mut self, place: u64, marked: &mut Vec<u64>) -> bool {
+    /// Marks every publish of this place. Returns true if the return is taken for that of one of them; only with `take`.
+    fn guess(&mut self, place: u64, marked: &mut Vec<u64>, take: bool) -> bool {
         let alike: Vec<_> = self.outstanding.range(all_of(place)).copied().collect();
         for publish @ (_, tag) in &alike {
             self.outstanding.remove(publish);
             self.guessed.insert((place, *tag));
         }
         marked.extend(alike.into_iter().map(|(_, tag)| tag));
-        let guess = self.guessed.range((place, 0)..=(place, u64::MAX)).next().copied();
+        let guess = self.guessed.range((place, 0)..=(place, u64::MAX)).next().copied().filter(|_| take);
         guess.is_some_and(|guess| self.guessed.remove(&guess))
     }
 

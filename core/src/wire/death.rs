@@ -65,6 +65,35 @@ impl<'a> Death<'a> {
     }
 }
 
+/// The most deaths of a message that tell where it was published.
+const PLACES: usize = 8;
+
+/// Returns where the message had been published before it died: exchange and first routing key of each death, the newest
+/// first, at most [`PLACES`]. Deaths that can't be read are left out.
+pub(super) fn places(field: Field<'_>) -> Vec<(&[u8], &[u8])> {
+    let mut places = Vec::new();
+    let mut deaths = Reader::new(if field.tag == b'A' { field.raw } else { &[] });
+    while let Ok(death) = Field::read(&mut deaths)
+        && places.len() < PLACES
+    {
+        let text = |name| match (death.tag, Field::find(death.raw, name)?) {
+            (b'F', Field { tag: b'S', raw }) => Some(raw),
+            // The first routing key is the one that the publish named. The others are those of its CC header.
+            (b'F', Field { tag: b'A', raw }) => match Field::read(&mut Reader::new(raw)).ok()? {
+                Field { tag: b'S', raw } => Some(raw),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let (Some(exchange), Some(routing_key)) = (text(b"exchange"), text(b"routing-keys"))
+            && !places.contains(&(exchange, routing_key))
+        {
+            places.push((exchange, routing_key));
+        }
+    }
+    places
+}
+
 #[derive(Default)]
 struct Fields<'a> {
     queue: Option<IdValue<'a>>,
@@ -140,6 +169,27 @@ mod tests {
             let raw = deaths(&entries.concat());
             assert_eq!(read(&raw).is_ok_and(|death| death.is_some()), fine, "{entries:?}");
         }
+    }
+
+    #[test]
+    fn the_places_of_a_message_are_those_of_its_deaths() {
+        let place = |number: u8| {
+            let keys = [b"\x0crouting-keysA\0\0\0\x0cS\0\0\0\x01", &[number][..], b"S\0\0\0\x01c"].concat();
+            deaths(&[QUEUE, b"\x08exchangeS\0\0\0\x01e", &keys].concat())
+        };
+        let of = |raw: &[u8]| {
+            let own = |(exchange, key): (&[u8], &[u8])| (exchange.to_vec(), key.to_vec());
+            places(Field { tag: b'A', raw }).into_iter().map(own).collect::<Vec<_>>()
+        };
+        let expected = |number: u8| (b"e".to_vec(), vec![number]);
+        let raw = [place(1), deaths(QUEUE), place(2), place(1)].concat();
+        assert_eq!(of(&raw), [expected(1), expected(2)]);
+        let many: Vec<u8> = (0..100).flat_map(place).collect();
+        assert_eq!(of(&many).len(), PLACES);
+        for len in 0..raw.len() {
+            assert!(of(raw.get(..len).unwrap_or_default()).len() <= 2, "{len} octets");
+        }
+        assert!(places(Field { tag: b'S', raw: &raw }).is_empty());
     }
 
     #[test]

@@ -19,7 +19,7 @@
 
 use super::WireError;
 use super::bad_headers::{BadHeader, BadHeaders};
-use super::death::Death;
+use super::death::{self, Death};
 use super::extra_keys;
 use super::field::Field;
 use super::forms::{self, Form};
@@ -189,6 +189,8 @@ pub struct ContentHeader<'a> {
     pub bad: BadHeaders,
     /// `x-death`, `CC` or `BCC` is there
     special: bool,
+    /// `BCC` counts as absent
+    hides_bcc: bool,
     correlation_id: Option<&'a [u8]>,
     /// the octets of the headers table
     table: &'a [u8],
@@ -266,6 +268,7 @@ impl<'a> ContentHeader<'a> {
             bypass: false,
             bad: BadHeaders::NONE,
             special: false,
+            hides_bcc: false,
             correlation_id: None,
             table: &[],
         }
@@ -305,17 +308,30 @@ impl<'a> ContentHeader<'a> {
         Field::find(self.table, DEATH).map_or(Ok(None), Death::newest)
     }
 
+    /// Returns where the message had been published before it died, by each of its last deaths: exchange and routing key.
+    pub fn places(&self) -> Vec<(&'a [u8], &'a [u8])> {
+        Field::find(self.table, DEATH).map_or_else(Vec::new, death::places)
+    }
+
     /// Returns the routing keys in `CC` and `BCC`, sorted, each once.
     pub fn extra_keys(&self) -> Result<Vec<&'a [u8]>, BadHeader> {
         let mut keys = Vec::new();
         for (name, header) in [(CC, BadHeader::Cc), (BCC, BadHeader::Bcc)] {
-            if let Some(field) = Field::find(self.table, name) {
+            if !(self.hides_bcc && name == BCC)
+                && let Some(field) = Field::find(self.table, name)
+            {
                 extra_keys::add(&mut keys, field, header)?;
             }
         }
         keys.sort_unstable();
         keys.dedup();
         Ok(keys)
+    }
+
+    /// Returns the same header as RabbitMQ shows it in deliveries and returns: without `BCC`. `None` if there is none.
+    pub fn without_bcc(&self) -> Option<ContentHeader<'a>> {
+        let has_bcc = self.special && Field::find(self.table, BCC).is_some();
+        has_bcc.then_some(ContentHeader { hides_bcc: true, ..*self })
     }
 
     /// Returns only class and body size, for content that is not judged. Reads 12 octets.

@@ -10,6 +10,7 @@ mod corpus;
 mod driver;
 
 mod client_only;
+mod combined;
 mod conflicts;
 mod cost;
 mod desk;
@@ -31,6 +32,7 @@ mod p09_rights;
 mod p10_frames;
 mod p11_p12_rest;
 mod p15_nobody_elses;
+mod p16_came_back;
 mod p16_republish;
 mod patience;
 mod quick_close;

@@ -32,7 +32,12 @@ pub fn body_of(uid: Uid, p: &Publish) -> Vec<u8> {
 /// The id as the client writes it. An odd id is an incarnation of the even one before it: the same id, and a death. The truth
 /// knows only the numbers, so it counts two ids where the wire has one.
 pub fn text_of(id: u32) -> String {
-    format!("id-{}", id & !1)
+    format!("id-{}", without_death(id))
+}
+
+/// The even id of an incarnation.
+pub fn without_death(id: u32) -> u32 {
+    id & !1
 }
 
 /// The death of an odd id, unless the id is the body.

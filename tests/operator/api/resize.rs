@@ -11,10 +11,8 @@ const IDS: u64 = 400_000;
 const WINDOW: &str = "[[window]]\nname = \"big\"\ncapacity = 400000\nttl = \"1h\"\n";
 
 fn key(n: u64) -> Key {
-    let spread =
-        u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64 | u128::from(n) << 33 | u128::from(n);
-    // A key of an id has 96 bits.
-    Key(spread & ((1 << 96) - 1))
+    Key((u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64 | u128::from(n) << 33 | u128::from(n))
+        & Key::MASK)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -63,8 +63,15 @@ impl Reading {
         }
         let kind = match MessageKey::of(&found, route, judge, standing, rights) {
             MessageKey::Known(key) => {
-                let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header);
                 let by_header = route.mandatory || judge.verify == Verify::ByHeader;
+                let shown_as = |found| match MessageKey::of(&found, route, judge, standing, rights) {
+                    MessageKey::Known(shown) if by_header || shown != key => {
+                        Some(ReturnKey::of_claim(judge.needs.right, shown.into()))
+                    }
+                    _ => None,
+                };
+                let altered = found.without_bcc().and_then(shown_as);
+                let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header);
                 Kind::Plain(Terms {
                     claim: key.into(),
                     ttl: ttl_of(&found, &judge.window),
@@ -72,7 +79,7 @@ impl Reading {
                     right: judge.needs.right,
                     asked: route.mandatory,
                     verify: judge.verify != Verify::No,
-                    return_key: by_header.then(return_key),
+                    return_key: altered.or_else(|| by_header.then(return_key)),
                     mark: marks.of_publish(judge, |route| route.found(&found, &judge.window.rules().id)),
                 })
             }

@@ -10,7 +10,7 @@ use super::relay::Relay;
 use super::schedule::{Schedule, instant};
 use super::streams::{ByteStream, End, FrameStream, Mark, Out};
 use super::tap::{Tap, Toward};
-use super::truth::LinkId;
+use super::truth::{LinkId, Uid};
 use crate::support::frames::Frame;
 use bytes::BytesMut;
 use hapax_core::session::Reading;
@@ -76,6 +76,8 @@ pub struct Link {
     broker_tap: Tap,
     /// messages for the broker whose header says nothing of who they are
     nameless: BTreeMap<u16, Assembler>,
+    /// the message that is being written to the broker, and how much of its body is to come
+    written: BTreeMap<u16, (Uid, u64)>,
     client_socket: Socket,
     upstream_socket: Socket,
     wanted: bool,
@@ -114,6 +116,7 @@ impl Link {
             client_tap: Tap::new(Toward::Client, hostile),
             broker_tap: Tap::new(Toward::Broker, hostile),
             nameless: BTreeMap::new(),
+            written: BTreeMap::new(),
             client_socket: Socket::Open,
             upstream_socket: Socket::Unopened,
             wanted: true,
@@ -165,6 +168,9 @@ impl Link {
     pub fn client_writes(&mut self, outs: Vec<Out>, ctx: &mut Ctx, schedule: &mut Schedule) {
         for Out { frame, marks } in outs {
             self.say(ctx, "client →", &frame);
+            if closes(&frame) {
+                ctx.truth.ends(self.id, frame.channel(), ctx.now);
+            }
             self.from_client.write(&frame, &marks);
         }
         self.kick(ctx, schedule);
@@ -217,6 +223,7 @@ impl Link {
             self.from_client.end = End::Over;
             self.client_socket = Socket::Over;
             ctx.log.say(|| format!("{} link {}: end of stream from the client", human(ctx.now), self.id));
+            ctx.truth.ends(self.id, 0, ctx.now);
             relay.handle_client_eof(instant(ctx.now));
         }
     }
@@ -334,6 +341,7 @@ impl Link {
         ctx.log.say(|| format!("{} link {}: drain", human(ctx.now), self.id));
         ctx.truth.count("drained");
         ctx.truth.drained(self.id);
+        ctx.truth.ends(self.id, 0, ctx.now);
         relay.handle_drain(instant(ctx.now));
         self.pump(ctx, schedule);
     }

@@ -73,6 +73,7 @@ impl Link {
             }
             Output::CloseUpstream | Output::CutUpstream => {
                 self.upstream_socket = Socket::Over;
+                ctx.truth.closed(self.id, 0, ctx.now);
                 self.to_broker.close();
                 self.from_broker.drop_reader();
             }
@@ -99,6 +100,7 @@ impl Link {
                 self.say(ctx, "client ←", &frame);
                 if closes(&frame) {
                     ctx.truth.shut(self.id, frame.channel());
+                    ctx.truth.ends(self.id, frame.channel(), ctx.now);
                 }
                 self.to_client.write(frame);
             }),
@@ -117,6 +119,9 @@ impl Link {
             Ok(frames) => frames.into_iter().for_each(|frame| {
                 self.say(ctx, "→ broker", &frame);
                 self.forwarded(&frame, ctx);
+                if closes(&frame) {
+                    ctx.truth.closed(self.id, frame.channel(), ctx.now);
+                }
                 self.to_broker.write(frame);
             }),
             Err(why) => ctx.truth.broken('i', format!("link {}: {why}", self.id)),
@@ -133,7 +138,9 @@ impl Link {
             && let Some(uid) = uid_of(header)
         {
             ctx.truth.forwarded(uid, self.id, ctx.now);
+            self.written.insert(frame.channel(), (uid, 0));
         }
+        self.follow(frame, ctx);
         if ctx.plan.alike > 0
             && ctx.truth.by_body(1)
             && let Some(whole) = self.nameless.entry(frame.channel()).or_default().frame(frame)
@@ -141,6 +148,21 @@ impl Link {
             && let Some(uid) = whole.uid(&ctx.truth)
         {
             ctx.truth.forwarded(uid, self.id, ctx.now);
+            ctx.truth.forwarded_whole(uid);
+        }
+    }
+
+    /// Records when all of a message is written.
+    fn follow(&mut self, frame: &Frame, ctx: &mut Ctx) {
+        let Some((uid, left)) = self.written.get_mut(&frame.channel()) else { return };
+        match &frame.0 {
+            AMQPFrame::Header(_, header) => *left = header.body_size,
+            AMQPFrame::Body(_, bytes) => *left = left.saturating_sub(bytes.len() as u64),
+            _ => return,
+        }
+        if *left == 0 {
+            ctx.truth.forwarded_whole(*uid);
+            self.written.remove(&frame.channel());
         }
     }
 

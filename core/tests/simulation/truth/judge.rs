@@ -22,6 +22,8 @@ impl Truth {
             let overtaken = times.any(|at| (*at > begun || *at == again) && (begun..=again).contains(at));
             let gave_up = self.gave_up(first)
                 || overtaken
+                || self.is_unjudged(second)
+                || self.was_beside(first, second)
                 || self.was_evicted(key, begun, again)
                 || self.was_superseded(key, first, begun, again);
             if again < until && !gave_up && self.deduplicates && !self.windows[key.0].observe {
@@ -58,6 +60,28 @@ impl Truth {
     pub(super) fn gave_up(&self, uid: Uid) -> bool {
         let p = self.of(uid);
         p.tag.is_none() && p.forwarded.is_some_and(|forwarded| forwarded >= p.begun + self.patience)
+    }
+
+    /// Returns true if the relay closed its channel or connection when the linger was over. That is when.
+    fn end_of_linger(&self, p: &Publish) -> Option<Micros> {
+        [p.channel, 0].into_iter().find_map(|channel| {
+            let closed = *self.closed.get(&(p.link, channel))?;
+            let ending = [p.channel, 0].into_iter().filter_map(|channel| self.ending.get(&(p.link, channel)));
+            ending.min().filter(|ending| closed >= **ending + self.linger).map(|_| closed)
+        })
+    }
+
+    /// What no window has judged when the linger is over is forwarded unjudged, if its client would hear of nothing: that is the
+    /// last that its channel or connection writes. It is not remembered.
+    fn is_unjudged(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        p.tag.is_none() && !p.tx && p.forwarded.is_some() && self.end_of_linger(p) == p.forwarded
+    }
+
+    /// A message that its consumer publishes again passes those that have come before it, and takes nothing from them.
+    fn was_beside(&self, first: Uid, second: Uid) -> bool {
+        let (first, second) = (self.of(first), self.of(second));
+        first.beside && second.reached.is_some_and(|reached| Some(reached) <= first.forwarded)
     }
 
     fn ttl(&self, uid: Uid) -> Micros {
@@ -121,8 +145,10 @@ impl Truth {
     /// publishes, one is new.
     fn is_lost_republish(&self, uid: Uid) -> bool {
         let p = self.of(uid);
+        let delivery = self.delivery_of(p.link, p.what);
         let is_new = |q: &Publish| {
-            (q.link, q.what) == (p.link, p.what) && q.forwarded.is_some_and(|forwarded| forwarded >= p.begun)
+            self.delivery_of(q.link, q.what) == delivery
+                && q.forwarded.is_some_and(|forwarded| forwarded >= p.begun)
         };
         p.republish && p.forwarded.is_none() && self.deduplicates && !self.publishes.iter().any(is_new)
     }
@@ -271,7 +297,9 @@ impl Truth {
         let lost = (0..self.next_uid()).find(|uid| {
             let p = self.of(*uid);
             let promised = p.tag.is_none() && !p.tx && p.allowed && p.reached.is_some() && !p.excused;
-            let held = p.forwarded.is_none() && (given_up || self.is_cut_short(p.link, p.channel));
+            // What was not read when the linger was over may be the rest of a message.
+            let cut = given_up && !p.whole && self.end_of_linger(p).is_some();
+            let held = cut || p.forwarded.is_none() && (given_up || self.is_cut_short(p.link, p.channel));
             let excused = p.returned || p.dropped || p.settled == Some(false) || held;
             promised
                 && !excused

@@ -4,6 +4,7 @@
 //! so the models can tell a message from its copies. The records are times, and the invariants compare them. The
 //! letters of the invariants are those of `docs/testing.md`.
 
+use super::content::without_death;
 use super::plan::{Micros, Plan, WindowPlan};
 use super::users::may_publish;
 use super::windows::Oracle;
@@ -51,6 +52,11 @@ pub struct Truth {
     alike: BTreeMap<u32, Uid>,
     windows: Vec<WindowPlan>,
     patience: Micros,
+    linger: Micros,
+    /// when the relay first heard or said that a channel, or (0) a connection, is to end
+    ending: BTreeMap<(LinkId, u16), Micros>,
+    /// when the relay closed a channel to the broker, or (0) the connection
+    closed: BTreeMap<(LinkId, u16), Micros>,
     tight: bool,
     deduplicates: bool,
     /// knows which commits are not remembered
@@ -65,7 +71,9 @@ impl Truth {
     /// Nothing has happened. `deduplicates`: copies are held to (b).
     pub fn new(plan: &Plan, deduplicates: bool) -> Truth {
         let patience = plan.settings.in_flight_timeout.as_micros() as Micros;
-        Truth { windows: plan.windows.clone(), patience, tight: plan.tight, deduplicates, ..Truth::default() }
+        let linger = plan.settings.linger.as_micros() as Micros;
+        let windows = plan.windows.clone();
+        Truth { windows, patience, linger, tight: plan.tight, deduplicates, ..Truth::default() }
     }
 
     /// An invariant is broken. The first one counts.
@@ -111,7 +119,7 @@ impl Truth {
     /// A client begins a publish.
     pub fn publish(&mut self, mut publish: Publish) -> Uid {
         publish.era = self.eras.get(&(publish.link, publish.channel)).copied().unwrap_or_default();
-        let licence = of(publish.link, publish.what).filter(|_| !publish.bypass);
+        let licence = self.delivery_of(publish.link, publish.what).filter(|_| !publish.bypass);
         publish.republish = licence.is_some_and(|licence| self.licences.remove(&licence));
         let p = &publish;
         publish.excused |= self.faulty.contains(&(p.link, p.channel)) || self.faulty.contains(&(p.link, 0));
@@ -184,11 +192,30 @@ impl Truth {
             self.forwarded.entry(key).or_default().push(uid);
         }
         // A message that its consumer publishes again is a new one, whatever was known of its id.
-        let new = of(link, what).is_some_and(|delivered| self.delivered.contains_key(&delivered));
+        let delivery = self.delivery_of(link, what);
+        let new = delivery.is_some_and(|delivered| self.delivered.contains_key(&delivered));
+        self.at(uid).beside = new;
         if let (true, Some(key)) = (new || self.gave_up(uid), self.key(what)) {
             self.overtaken.entry(key).or_default().push(now);
         }
         self.count("forwarded");
+    }
+
+    /// The relay has written the last of it to the broker.
+    pub fn forwarded_whole(&mut self, uid: Uid) {
+        if let Some(p) = self.publishes.get_mut(uid as usize) {
+            p.whole = true;
+        }
+    }
+
+    /// The relay has heard that a client ends a channel or (0) its connection, or ends it itself.
+    pub fn ends(&mut self, link: LinkId, channel: u16, now: Micros) {
+        self.ending.entry((link, channel)).or_insert(now);
+    }
+
+    /// The relay has closed a channel to the broker, or (0) the connection.
+    pub fn closed(&mut self, link: LinkId, channel: u16, now: Micros) {
+        self.closed.entry((link, channel)).or_insert(now);
     }
 
     /// A stored message that a consumer of this user may be delivered, and may publish again.
@@ -205,21 +232,30 @@ impl Truth {
         (0..=from as Uid).rev().take(20).find(|uid| (*uid as usize) < self.publishes.len() && may(uid))
     }
 
+    /// What a connection is delivered, if it has an id. A consumer may leave out how the message died, so all incarnations of an id
+    /// are the same.
+    fn delivery_of(&self, link: LinkId, what: What) -> Option<Delivered> {
+        let id = what.id?;
+        let id = if self.by_body(what.exchange) { id } else { without_death(id) };
+        Some((link, what.exchange, what.routing_key, id))
+    }
+
     /// The broker delivers a message.
     pub fn delivered(&mut self, uid: Uid, link: LinkId, now: Micros) {
-        self.delivered.extend(of(link, self.of(uid).what).map(|delivered| (delivered, now)));
+        let delivered = self.delivery_of(link, self.of(uid).what);
+        self.delivered.extend(delivered.map(|delivered| (delivered, now)));
         self.count("delivered with an id");
     }
 
     /// Its consumer has got it. If it may be publishing the same already, nobody can say which of the two is the new message.
     pub fn received(&mut self, uid: Uid, link: LinkId) {
-        let what = self.of(uid).what;
-        let Some(delivered) = of(link, what) else { return };
+        let Some(delivered) = self.delivery_of(link, self.of(uid).what) else { return };
         let Some(at) = self.delivered.get(&delivered).copied() else { return };
         let is_early = |p: &Publish| {
             p.reached.is_some_and(|reached| reached < at) && (p.forwarded.is_some() || p.answered.is_some())
         };
-        if self.publishes.iter().filter(|p| p.link == link && p.what == what).all(is_early) {
+        let mut same = self.publishes.iter().filter(|p| self.delivery_of(p.link, p.what) == Some(delivered));
+        if same.all(is_early) {
             self.licences.insert(delivered);
         }
     }
@@ -317,12 +353,9 @@ impl Truth {
 
     /// A channel is opened afresh.
     pub fn reopened(&mut self, link: LinkId, channel: u16) {
+        self.ending.remove(&(link, channel));
+        self.closed.remove(&(link, channel));
         self.faulty.remove(&(link, channel));
         *self.eras.entry((link, channel)).or_default() += 1;
     }
-}
-
-/// What a connection is delivered, if it has an id.
-fn of(link: LinkId, what: What) -> Option<Delivered> {
-    Some((link, what.exchange, what.routing_key, what.id?))
 }

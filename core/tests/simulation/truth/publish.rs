@@ -79,6 +79,10 @@ pub struct Publish {
     pub reached: Option<Micros>,
     /// when the relay had written all of it to the broker
     pub forwarded: Option<Micros>,
+    /// whether all of it was written: a linger may end in the middle of a message
+    pub whole: bool,
+    /// whether it was forwarded as a message that its consumer publishes again, whatever else was in flight
+    pub beside: bool,
     /// when the broker stored it
     pub stored: Option<Micros>,
     /// whether the broker wrote a return
@@ -126,6 +130,8 @@ impl Publish {
             begun: now,
             reached: None,
             forwarded: None,
+            whole: false,
+            beside: false,
             stored: None,
             returned: false,
             dropped: false,
