@@ -2,7 +2,8 @@
 //! ([`crate::net::Duplicates`]): `left_out` says how many are not shown.
 //!
 //! Nothing is done for a follower until it reads: it asks the list again each half second, and what the list has lost meanwhile it
-//! misses. What the window knows of an id is looked up when it is shown, and never while it is judged.
+//! misses. The age of an id and the number of its duplicates are looked up in the window when somebody asks for them, never while a
+//! publish is judged.
 
 use super::query::Query;
 use crate::admin::Admin;
@@ -184,7 +185,7 @@ struct Follower {
 impl Follower {
     /// Waits for duplicates. Returns their events, or a comment if there were none for long.
     async fn next(&mut self) -> Result<Bytes, Infallible> {
-        // The first comment says that everything from now on is told.
+        // The first comment comes at once: the follower gets every duplicate of the list from now on.
         let beats = if std::mem::replace(&mut self.begun, true) { BEATS } else { 0 };
         for _ in 0..beats {
             tokio::time::sleep(EVERY).await;
