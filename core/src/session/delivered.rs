@@ -7,8 +7,8 @@
 //! A connection that only consumes pays for the mark and for one store into a ring. Marks are looked up only if there are any, and
 //! the table for that is built by the first publish that is judged.
 
-use crate::wire::WireError;
 use crate::wire::properties::{ContentHeader, IdSource, IdValue};
+use crate::wire::{Death, WireError};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU64;
@@ -40,26 +40,37 @@ impl RouteMark {
     /// Adds an id.
     #[inline]
     pub(super) fn id(self, id: &IdValue<'_>) -> Mark {
-        Mark::of(match *id {
-            IdValue::Bytes(bytes) => fold(self.0, bytes),
-            IdValue::Integer(number) => fold(self.0 ^ u64::from(b'i'), &number.to_le_bytes()),
-            IdValue::Other(tag, bytes) => fold(self.0 ^ (u64::from(tag) << 8 | 1), bytes),
-        })
+        Mark::of(fold_value(self.0, id))
     }
 
-    /// Adds the id that was found in a content header, and whether the message says that it has died. How it died does not count,
-    /// nor do other routing keys: nobody delivers `BCC`. `None` if there is no id.
+    /// Adds the id that was found in a content header, and the newest death of the message. Other routing keys do not count: nobody
+    /// delivers `BCC`. `None` if there is no id.
     ///
-    /// A message with `x-death` has another mark. A consumer that moves a dead letter by hand keeps that header, and the window then sees by the
-    /// death which publishes are retries.
+    /// Each incarnation of a message has another mark, as it has another key. A consumer that moves a dead letter by hand keeps
+    /// `x-death`, and the window then sees by the death which publishes are retries.
     #[inline]
     pub(super) fn found(self, found: &ContentHeader<'_>, source: &IdSource) -> Option<Mark> {
-        let has_died = found.is_special() && !matches!(found.death(), Ok(None));
-        if has_died {
-            RouteMark(self.0 ^ DIED).without_deaths(found, source)
+        if found.is_special() {
+            self.of_incarnation(found).without_deaths(found, source)
         } else {
             self.without_deaths(found, source)
         }
+    }
+
+    /// Adds the newest death. Deaths that can't be read are all the same.
+    #[cold]
+    fn of_incarnation(self, found: &ContentHeader<'_>) -> RouteMark {
+        let death = match found.death() {
+            Ok(Some(death)) => death,
+            Ok(None) => return self,
+            Err(_) => return RouteMark(self.0 ^ DIED),
+        };
+        let Death { queue, reason, count, time, exchange, routing_keys } = death;
+        let hash = fold(fold(self.0 ^ DIED, queue), reason);
+        RouteMark([count, time, exchange, routing_keys].iter().fold(hash, |hash, field| match field {
+            Some(value) => fold_value(hash, value),
+            None => fold(hash ^ ABSENT, &[]),
+        }))
     }
 
     /// As [`RouteMark::found`], of a copy without `x-death`.
@@ -198,6 +209,8 @@ impl Hasher for MarkHasher {
 const SEED: u64 = 0x243f_6a88_85a3_08d3;
 /// Tells the marks of messages with `x-death` from others.
 const DIED: u64 = 0x1319_8a2e_0370_7344;
+/// Tells a field of a death that is not there from others.
+const ABSENT: u64 = 0xa409_3822_299f_31d0;
 const FIRST: u64 = 0x9e37_79b9_7f4a_7c15;
 const SECOND: u64 = 0xbf58_476d_1ce4_e5b9;
 
@@ -225,6 +238,16 @@ fn fold(hash: u64, bytes: &[u8]) -> u64 {
         hash = mix(one ^ FIRST ^ hash, other ^ SECOND);
     }
     mix(hash, SECOND)
+}
+
+/// Adds a value, and of what kind it is.
+#[inline]
+fn fold_value(hash: u64, value: &IdValue<'_>) -> u64 {
+    match *value {
+        IdValue::Bytes(bytes) => fold(hash, bytes),
+        IdValue::Integer(number) => fold(hash ^ u64::from(b'i'), &number.to_le_bytes()),
+        IdValue::Other(tag, bytes) => fold(hash ^ (u64::from(tag) << 8 | 1), bytes),
+    }
 }
 
 #[inline]

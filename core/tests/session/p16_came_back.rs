@@ -112,6 +112,38 @@ fn p16_a_dead_letter_that_keeps_its_deaths_passes_once() {
     assert!(!line.passes(&moved));
 }
 
+/// Two incarnations of one id wait in the same queue. A consumer that puts both back has published two messages.
+#[test]
+fn p16_each_incarnation_passes_once() {
+    let desk = Desk::new();
+    let mut line = Line::of(&desk);
+    let incarnations: Vec<_> =
+        (1..=3).map(|count| died("dead", vec![death("work", &["work"], count)])).collect();
+    for incarnation in &incarnations {
+        assert!(line.passes(incarnation) && !line.passes(incarnation));
+    }
+    incarnations.iter().for_each(|incarnation| line.deliver(incarnation));
+    for (at, incarnation) in incarnations.iter().enumerate() {
+        assert!(line.passes(incarnation), "incarnation {at} is lost");
+        assert!(!line.passes(incarnation), "a retry of incarnation {at} is stored");
+    }
+    // The last one that is delivered again is no licence for the others.
+    line.deliver(&incarnations[2]);
+    assert!(!line.passes(&incarnations[0]) && line.passes(&incarnations[2]));
+}
+
+/// Nobody adds a death: the message itself was delivered, and not the dead letter that was made of it.
+#[test]
+fn p16_a_delivery_without_deaths_is_no_licence_for_a_dead_letter() {
+    let desk = Desk::new();
+    let mut line = Line::of(&desk);
+    let letter = died("work", vec![death("work", &["work"], 1)]);
+    assert!(line.passes(&to("work")) && line.passes(&letter));
+    line.deliver(&to("work"));
+    assert!(!line.passes(&letter));
+    assert!(line.passes(&to("work")), "the dead letter has used it up");
+}
+
 #[test]
 fn p16_a_death_that_others_got_is_no_licence() {
     let desk = Desk::new();

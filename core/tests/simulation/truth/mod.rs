@@ -232,32 +232,38 @@ impl Truth {
         (0..=from as Uid).rev().take(20).find(|uid| (*uid as usize) < self.publishes.len() && may(uid))
     }
 
-    /// What a connection is delivered, if it has an id. A consumer may leave out how the message died, so all incarnations of an id
-    /// are the same.
+    /// What a connection publishes, if it has an id, as a consumer would publish its delivery again. Each incarnation of an id is another.
     fn delivery_of(&self, link: LinkId, what: What) -> Option<Delivered> {
-        let id = what.id?;
-        let id = if self.by_body(what.exchange) { id } else { without_death(id) };
-        Some((link, what.exchange, what.routing_key, id))
+        Some((link, what.exchange, what.routing_key, what.id?))
+    }
+
+    /// What a consumer may publish, who was delivered this: the same, and the same without its death. Nobody adds a death.
+    fn licensed_by(&self, link: LinkId, what: What) -> BTreeSet<Delivered> {
+        let without = what.id.filter(|_| !self.by_body(what.exchange)).map(without_death);
+        let ids = [what.id, without];
+        ids.into_iter().filter_map(|id| self.delivery_of(link, What { id, ..what })).collect()
     }
 
     /// The broker delivers a message.
     pub fn delivered(&mut self, uid: Uid, link: LinkId, now: Micros) {
-        let delivered = self.delivery_of(link, self.of(uid).what);
-        self.delivered.extend(delivered.map(|delivered| (delivered, now)));
+        let licensed = self.licensed_by(link, self.of(uid).what);
+        self.delivered.extend(licensed.into_iter().map(|delivered| (delivered, now)));
         self.count("delivered with an id");
     }
 
     /// Its consumer has got it. If it may be publishing the same already, nobody can say which of the two is the new message.
     pub fn received(&mut self, uid: Uid, link: LinkId) {
-        let Some(delivered) = self.delivery_of(link, self.of(uid).what) else { return };
-        let Some(at) = self.delivered.get(&delivered).copied() else { return };
-        let is_early = |p: &Publish| {
-            let judged = p.forwarded.map_or(p.answered.is_some(), |forwarded| forwarded < at);
-            p.reached.is_some_and(|reached| reached < at) && judged
-        };
-        let mut same = self.publishes.iter().filter(|p| self.delivery_of(p.link, p.what) == Some(delivered));
-        if same.all(is_early) {
-            self.licences.insert(delivered);
+        for delivered in self.licensed_by(link, self.of(uid).what) {
+            let Some(at) = self.delivered.get(&delivered).copied() else { continue };
+            let is_early = |p: &Publish| {
+                let judged = p.forwarded.map_or(p.answered.is_some(), |forwarded| forwarded < at);
+                p.reached.is_some_and(|reached| reached < at) && judged
+            };
+            let mut same =
+                self.publishes.iter().filter(|p| self.delivery_of(p.link, p.what) == Some(delivered));
+            if same.all(is_early) {
+                self.licences.insert(delivered);
+            }
         }
     }
 
