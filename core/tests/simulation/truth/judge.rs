@@ -119,10 +119,11 @@ impl Truth {
         let mut copies = self.stored.get(&key).into_iter().flatten().filter(same);
         copies.any(|copy| {
             let ttl = self.ttl(*copy);
-            // It may have waited for a silent store at first, and for another copy after that.
+            // It may have waited for a silent store at first, and for another copy after that: the first was past, or evicted.
             let may_be_past = self.windows[key.0].late;
+            let is_there = |known| known + ttl > now && self.of(*copy).evicted.is_none();
             self.of(*copy).known.is_some_and(|known| {
-                let still_known = !may_be_past || known + ttl > now;
+                let still_known = !may_be_past || is_there(known);
                 Some(known) >= p.reached && known + SECOND < now && still_known
             })
         })
