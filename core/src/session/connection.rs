@@ -26,7 +26,7 @@ use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection::AMQPMethod;
 use amq_protocol::types::AMQPValue;
 use bytes::Bytes;
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
