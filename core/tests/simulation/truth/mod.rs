@@ -232,7 +232,7 @@ impl Truth {
         (0..=from as Uid).rev().take(20).find(|uid| (*uid as usize) < self.publishes.len() && may(uid))
     }
 
-    /// What a connection is delivered, if it has an id. A consumer may leave out how the message died, so all incarnations of an id
+    /// A delivery of a connection, if it has an id. A consumer may leave out how the message died, so all incarnations of an id
     /// are the same.
     fn delivery_of(&self, link: LinkId, what: What) -> Option<Delivered> {
         let id = what.id?;
