@@ -17,7 +17,7 @@ pub const LATENCY_BOUNDS_US: [u64; 17] = [
     2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
-/// Exchanges of which is said once that they return everything. Of others, nothing is said.
+/// Exchanges of which is said once that they return everything. Others are not logged.
 const RETURNING: usize = 1_024;
 
 /// The counters. There is one set per process.

@@ -288,7 +288,7 @@ fn duplicates_are_shown_with_their_id_their_route_and_their_sender() {
     assert_eq!(number(&connections["connections"][0], "duplicates"), 19);
     let after = site.relay().api("GET", &format!("/api/v1/drops?after={}", number(&list, "last")), "");
     assert_eq!(after["drops"], json!([]));
-    // What the window has forgotten is not made up.
+    // Nothing is made up for an id that the window has forgotten.
     site.relay().api("POST", &format!("{WINDOW}/flush"), "");
     let list = site.relay().api("GET", "/api/v1/drops?limit=1", "");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What the broker says before its `close-ok` reaches the client, in order: the same octets are said to the broker and to the
+//! Everything that the broker says before its `close-ok` reaches the client, in order: the same octets are said to the broker and to the
 //! relay, and the two transcripts must be the same.
 #![allow(clippy::disallowed_methods, reason = "a few of them measure time")]
 
@@ -356,7 +356,7 @@ fn sys(stage: &Stage, queue: &str, what: &str) {
     stage.site.rabbit.eval(&pid).unwrap();
 }
 
-/// The stuck message is stored now, once, and its retry is told so.
+/// The stuck message is stored now, once, and its retry is acked.
 fn retry_shares_the_fate(stage: &mut Stage) {
     let mut retry = stage.confirming(Who::All);
     retry.publish(1, &Publish::to("q", "stuck"));
@@ -389,7 +389,7 @@ fn p06_a_channel_with_a_stuck_message_is_closed_at_once() {
     retry_shares_the_fate(&mut stage);
 }
 
-/// What a client that closes or vanishes leaves behind: its exclusive queue, and the messages that it had not acked.
+/// A client closes or vanishes, and this is left behind: its exclusive queue, and the messages that it had not acked.
 fn left_behind(vhost: &str, closes: bool) {
     let Some(mut stage) = Stage::of_relay(vhost, "") else { return };
     stage.direct.declare(1, "jobs", &[]);

@@ -26,7 +26,7 @@ use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection::AMQPMethod;
 use amq_protocol::types::AMQPValue;
 use bytes::Bytes;
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,7 @@ impl Connection {
         &mut self.link
     }
 
-    /// Returns the bytes that it takes without the channels and without what waits to be written.
+    /// Returns its bytes. Those of the channels and of the outbox are not among them.
     pub(super) fn memory(&self) -> usize {
         self.link.memory() + self.sides.handshake.memory()
     }

@@ -15,7 +15,7 @@ use super::returning::Returning;
 use super::rights::{OwnRights, Rights};
 use crate::window::{Mailbox, RepublishRule, Ticket};
 use crate::wire::{ChannelId, ContentHeader, IdSource};
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The record of deliveries. By it, a consumer that publishes its message again is told from a publisher that tries again.
+//! The record of deliveries. It tells a consumer that publishes its message again from a publisher that tries again.
 //!
 //! Each delivery leaves a [`Mark`] of its exchange, its routing key and its id. A publish with the same mark takes it: it is a new
 //! message, and its own retries are duplicates again. A message that is delivered again leaves its mark again; a mark is there or

@@ -46,13 +46,13 @@ const _: () = assert!(size_of::<Option<(Reservation, Memo)>>() == 56);
 pub(super) struct Entry {
     /// the client's tag, where it uses confirms
     pub(super) client: Option<ClientTag>,
-    /// what is reserved, and what the window is told when it is committed
+    /// the reservation, and the facts that its commit tells the window
     pub(super) reservation: Option<(Reservation, Memo)>,
     /// when the publish was forwarded
     pub(super) since: Instant,
     /// the right that its outcome proves, where it is not proven already
     pub(super) right: Option<Right>,
-    /// What its return would need, where it is known by its header.
+    /// The facts for its return, if it is known by its header.
     pub(super) mandatory: Option<Box<Mandatory>>,
     /// Whether Hapax has set the mandatory bit, where it is known by its claim.
     pub(super) verified: Verified,

@@ -121,7 +121,7 @@ pub enum Fault {
         /// the bound
         max: u16,
     },
-    /// The client has more to say, but it does not read what waits for it.
+    /// The client sends more, but it does not read its deliveries and acks.
     #[error(
         "RESOURCE_ERROR - hapax could write nothing to this client for {patience:?}: {unread} bytes wait for it, and {unresolved} \
          publishes have no outcome; read while you publish (limits.unread_bytes, timeouts.unread)"

@@ -179,7 +179,7 @@ impl Handshake {
         identity
     }
 
-    /// Notes an answer of the client that only the broker can read. What follows waits for the broker's word, too.
+    /// Notes an answer of the client that only the broker can read. Later frames wait for the broker's word, too.
     pub(super) fn recv_unreadable(&mut self, method: Option<MethodId>) {
         let answers =
             [MethodId::CONNECTION_START_OK, MethodId::CONNECTION_SECURE_OK, MethodId::CONNECTION_OPEN];

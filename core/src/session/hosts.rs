@@ -8,9 +8,9 @@ use super::Shared;
 use super::delivered::{Delivered, Mark, RouteMark};
 use super::finder::Judge;
 use crate::window::RepublishRule;
+use core::net::IpAddr;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 /// The deliveries of one user on one host.

@@ -4,7 +4,7 @@
 //! loopback address for all clients of Hapax. Hapax makes this check in its place, with the address that the client really has.
 
 use crate::wire::method::StartOk;
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 /// Returns true if only this host has such an address. As in RabbitMQ, an IPv4 address may be written as an IPv6 one.
 pub fn is_loopback(address: IpAddr) -> bool {

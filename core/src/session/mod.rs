@@ -144,7 +144,7 @@ pub trait SessionListener: Send + Sync + Debug {
     /// Tells that the broker has closed a connection of this user (if its name is known) because its limit of channels leaves none
     /// to verify rights on. Called once a day for each user.
     fn channel_limited(&self, user: Option<&str>);
-    /// Notes that so many messages in a row came back from an exchange on one connection, and none was stored.
+    /// Notes that an exchange has returned this many messages of one connection in a row, and stored none.
     fn returns_everything(&self, vhost: &[u8], exchange: &[u8], returns: u32);
     /// Records the time from the arrival of a publish to its answer by the upstream. Several publishes (`publishes`) may
     /// share one time.

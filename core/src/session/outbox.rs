@@ -209,7 +209,7 @@ pub(super) struct Outbox {
     close_client: bool,
     close_upstream: bool,
     cut_upstream: bool,
-    /// what people are told
+    /// lines for the log
     pub(super) sightings: Sightings,
 }
 

@@ -79,7 +79,7 @@ impl Shard {
 
     /// Notes that the reservation of this turn was given up. If it had overtaken a reservation whose outcome is still open, that one
     /// becomes the holder again, because its message may be stored and must not be stored a second time. Otherwise the oldest waiter
-    /// becomes the holder, and is given back with its new turn. Without a waiter the key leaves the table. So it does if it is seen
+    /// becomes the holder, and is given back with its new turn. Without a waiter the key leaves the table. It also leaves it if it is seen
     /// with another body, as `seen` says: then all waiters have their verdict.
     pub(super) fn pass_on(
         &mut self,
@@ -141,7 +141,7 @@ impl Shard {
     }
 }
 
-/// What becomes of a key whose reservation was given up.
+/// The new state of a key whose reservation was given up.
 pub(super) enum Next {
     /// Nothing more is to be done.
     Nobody,

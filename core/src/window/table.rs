@@ -3,7 +3,7 @@
 //!
 //! Every operation on a key holds the key's lock in the table of flights. A key is in flight, or seen, or neither. It is never two of
 //! these, and no other thread sees a state in between. One exception: a publish with another body than the one that was stored may be
-//! in flight to replace it ([`Table::supersede`]). What was stored stays seen until that one is committed. Lock order: first the shard of the flights, then the engine. Both are
+//! in flight to replace it ([`Table::supersede`]). The stored id stays seen until that one is committed. Lock order: first the shard of the flights, then the engine. Both are
 //! released before a letter is delivered. A letter, or the mailbox around it, may be dropped on the way, and a reservation in it
 //! would come back here.
 
@@ -227,7 +227,7 @@ impl<L: Listener + ?Sized> Table<L> {
         ticket: Ticket,
     ) -> Judgement {
         self.notice(Event::InFlight);
-        // If the reservation is given up, this publish must not hear of what has expired before it came.
+        // If the reservation is given up, this publish must not hear of an id that has expired before it came.
         if flight.supersedes() && self.engine.peek(key).is_none_or(|entry| entry.is_expired(now)) {
             flight.supersedes_nothing();
             if let Some(entry) = self.engine.remove(key) {
@@ -308,7 +308,7 @@ impl<L: Listener + ?Sized> Table<L> {
             });
             let flight = shard.stored(key);
             // A key in flight is never seen. But an overtaken reservation may be committed after its key was, and a caller may commit
-            // without a reservation. Then the new entry replaces the old one. So it does if the bodies differ.
+            // without a reservation. Then the new entry replaces the old one, also if the bodies differ.
             let replaced = match &flight {
                 None => Some(EvictionCause::Expired),
                 Some(flight) => flight.supersedes().then_some(EvictionCause::Superseded),

@@ -461,7 +461,7 @@ fn p09_rights_a_users_limit_of_channels_costs_one_connection() {
     assert_eq!(other.to_upstream(), asks(&[("x", "k")]));
 }
 
-/// What the broker has refused is not asked again for a while, on no connection of the user: each question that is refused is two
+/// For a while, no connection of the user asks again for a right that the broker has refused: each question that is refused is two
 /// lines in the broker's log.
 #[test]
 fn p09_rights_a_refusal_is_remembered_for_all_connections_of_the_user() {

@@ -9,7 +9,7 @@ use hapax_core::window::{
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The small one has one shard. The large one has as many as there can be.
+/// The small one has one shard. The large one has the largest number.
 const CAPACITIES: [usize; 2] = [100, 70_000];
 
 fn body(number: u128) -> BodyDigest {

@@ -1,4 +1,4 @@
-//! What a request says of a message beside its id: the other parts of an id that has several, the routing keys in its headers, its
+//! The parts of a request that tell messages with one id apart: the other parts of an id that has several, the routing keys in its headers, its
 //! newest death.
 
 use super::query::{Query, bad};
@@ -9,7 +9,7 @@ use hapax_core::wire::properties::IdValue;
 use hapax_core::wire::{Death, IdPart, IdSource};
 use serde::Deserialize;
 
-/// What [`keys`] reads of a query.
+/// The fields of a query that [`keys`] reads.
 pub(super) const KNOWN: [&str; 3] = ["part", "cc", "death"];
 
 /// The place where a message was published, and how its window tells ids apart.

@@ -50,7 +50,7 @@ impl Grid {
             let most = needed as f64 * CAPACITY_SLACK;
             spaced(most / CAPACITY_RANGE, most).into_iter().map(|step| whole(step.max(1.0))).collect()
         });
-        // What was asked for is tried, and nothing else.
+        // Only the values that were asked for are tried.
         let with = present.filter(|_| is_free).map(|present| present.capacity);
         let capacities = rising(capacities.into_iter().chain(with).collect());
         let with = present.filter(|_| any_ttl).map(|present| present.ttl);

@@ -89,7 +89,7 @@ pub struct WindowsArgs {
     #[expect(missing_docs, reason = "the flattened struct says it")]
     pub reach: Reach,
     #[command(subcommand)]
-    /// What to do [default: list]
+    /// The command to run [default: list]
     pub command: Option<WindowsCommand>,
 }
 
@@ -196,7 +196,7 @@ pub struct IdsArgs {
     #[expect(missing_docs, reason = "the flattened struct says it")]
     pub reach: Reach,
     #[command(subcommand)]
-    /// What to do [default: list the windows and how many ids each remembers]
+    /// The command to run [default: list the windows and how many ids each remembers]
     pub command: Option<IdsCommand>,
 }
 

@@ -51,7 +51,7 @@ fn a_relay_with_traffic_is_seen_changed_and_asked() {
     assert_eq!(connections.code, Some(0), "{}", connections.err);
     assert!(connections.out.contains("guest") && connections.out.contains("terminal"), "{}", connections.out);
 
-    // Who sends the duplicates: the last ones, and those that come while somebody watches.
+    // The sender of the duplicates: the last ones, and those that come while somebody watches.
     let drops = run(&mut hapax(&["drops"], url));
     assert!(drops.out.contains("id-499") && drops.out.contains("guest"), "{}{}", drops.out, drops.err);
     let mut following = hapax(&["drops", "--follow"], url).stdout(Stdio::piped()).spawn().unwrap();

@@ -20,7 +20,7 @@ fn one_of(vhost: &str, count: usize) {
     for _ in 0..count {
         copies.publish(1, &Publish::to("q", "copy"));
     }
-    // The answer comes at once. What waits is forwarded behind it, and then only the holder's connection is left.
+    // The answer comes at once. The waiting copies are forwarded behind it, and then only the holder's connection is left.
     copies.close();
     stage.site.until_metric("connections", &[], 1.0);
     assert_eq!(stage.stored(), ["copy"], "one of {count}");

@@ -210,7 +210,7 @@ fn n03_a_users_limit_of_channels_costs_one_connection() {
     for id in ["second", "third"] {
         refused(&stage, Who::None, &[Publish::to("q", id)]);
     }
-    // What went unjudged is counted, and the log says what to do: once for each user.
+    // Unjudged messages are counted, and the log says what to do: once for each user.
     assert!(stage.site.metrics().sum("unverified_total", &[]) >= 1.0);
     let log = stage.site.relay().log();
     let advice = |who| {

@@ -114,7 +114,7 @@ fn tables_say_what_to_set() {
     assert!(row("2").contains("33.3") && row("3").contains("100"), "{stdout}");
 }
 
-/// A recording says what its window's setting was. It cannot show what comes later than its own length.
+/// A recording says what its window's setting was. It cannot show a repeat that comes later than its own length.
 #[test]
 fn the_answer_comes_first_and_the_present_setting_is_compared() {
     let folder = Folder::new("answer");

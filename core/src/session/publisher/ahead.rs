@@ -123,7 +123,7 @@ impl Ahead {
                     Some(Verdict::Fresh(_)) if terms.verify && !terms.asked => inbound.set_mandatory(*whole),
                     Some(Verdict::Fresh(_)) => {}
                     Some(Verdict::Duplicate(_)) if !may_go_on => {}
-                    // The channel may stop here. What waits as frames has to be as the client has sent it.
+                    // The channel may stop here. Frames that wait must be as the client has sent them.
                     Some(_) | None => break,
                 }
             }

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 /// Bytes of a publish in the ledger, where its key is in a set, too, because it is in a transaction, where its key is in a set, too.
 const TX_ENTRY: usize = ENTRY + 32;
 
-/// The reservation of a publish, and what the window is told when it is committed.
+/// The reservation of a publish, and the facts that its commit tells the window.
 pub(super) type Reserved = (Reservation, Memo);
 
 /// How the upstream tells what became of a publish.

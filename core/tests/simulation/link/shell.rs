@@ -258,7 +258,7 @@ impl Link {
         self.kick_broker(ctx, schedule);
     }
 
-    /// Decides which side the relay may read from, as the real shell does. What waits for the client is counted in frames.
+    /// Decides which side the relay may read from, as the real shell does. The frames that wait for the client are counted.
     /// Returns true if that has changed.
     fn back_pressure(&mut self, ctx: &mut Ctx) -> bool {
         let Some(relay) = &mut self.relay else { return false };

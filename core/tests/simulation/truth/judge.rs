@@ -71,7 +71,7 @@ impl Truth {
         })
     }
 
-    /// What no window has judged when the linger is over is forwarded unjudged, if its client would hear of nothing: that is the
+    /// When the linger is over, a publish that no window has judged is forwarded unjudged, if its client would hear of nothing: that is the
     /// last that its channel or connection writes. It is not remembered.
     fn is_unjudged(&self, uid: Uid) -> bool {
         let p = self.of(uid);
@@ -146,8 +146,7 @@ impl Truth {
         }
     }
 
-    /// (m): whether a consumer publishes its message again, and that was taken for a duplicate. Of several that its connection
-    /// publishes, one is new.
+    /// (m): whether a consumer publishes its message again, and that was taken for a duplicate. One of several that its connection publishes is new.
     fn is_lost_republish(&self, uid: Uid) -> bool {
         let p = self.of(uid);
         let delivery = self.delivery_of(p.link, p.what);
@@ -302,7 +301,7 @@ impl Truth {
         let lost = (0..self.next_uid()).find(|uid| {
             let p = self.of(*uid);
             let promised = p.tag.is_none() && !p.tx && p.allowed && p.reached.is_some() && !p.excused;
-            // What was not read when the linger was over may be the rest of a message.
+            // Unread frames may be the rest of a message when the linger is over.
             let cut = given_up && !p.whole && self.end_of_linger(p).is_some();
             let held = cut || p.forwarded.is_none() && (given_up || self.is_cut_short(p.link, p.channel));
             let excused = p.returned || p.dropped || p.settled == Some(false) || held;

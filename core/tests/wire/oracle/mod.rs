@@ -252,7 +252,7 @@ fn extra_keys<'a>(first: &impl Fn(&str) -> Option<&'a HeaderEntry<'a>>) -> Resul
     Ok(keys.into_iter().collect())
 }
 
-/// What a death has at least.
+/// The entries that every death has.
 type QueueAndReason = (Vec<u8>, Vec<u8>);
 
 /// Returns the queue and the reason of the newest death.
