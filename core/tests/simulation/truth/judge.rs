@@ -200,7 +200,10 @@ impl Truth {
             return;
         }
         match self.original_of(uid) {
-            Some(original) if p.forwarded.is_none() && self.are_unremembered(uid) => {
+            // An id that is kept in doubt is known, too.
+            Some(original)
+                if p.forwarded.is_none() && self.are_unremembered(uid) && !self.is_kept_in_doubt(uid) =>
+            {
                 let text = format!("publish {uid} is {how} for {original}, whose id is not remembered");
                 self.broken('l', text);
             }
