@@ -278,7 +278,7 @@ impl Table {
     fn is_too_large(&self, now: Stamp) -> bool {
         let slots = self.buckets * SLOTS;
         let is_old = self.layout.tick(now).saturating_sub(self.begun) > self.layout.lifetime();
-        is_old && slots > FIRST && self.demand() * if self.level > 0 { 2 * GROWTH } else { SPARSE } < slots
+        is_old && slots > FIRST && self.demand() * if self.level > 0 { GROWTH } else { SPARSE } < slots
     }
 
     /// Raises the level: keeps half of the keys. Returns how many keys were dropped.
