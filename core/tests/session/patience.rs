@@ -244,6 +244,44 @@ fn p02_patience_a_body_that_drips_does_not_go_on() {
     assert_eq!(pair.to_upstream(), m("a").publish(1));
 }
 
+/// What waits for the body takes the room, so the rest of the body is not read. The client is not to blame.
+#[test]
+fn p02_patience_ends_when_the_rest_of_the_body_is_behind_those_who_wait() {
+    for (held, unresolved) in [(10, 1000), (10_000, 1)] {
+        for confirms in [false, true] {
+            let desk = Desk::with(|plan| {
+                (plan.settings.held_bytes, plan.settings.max_unresolved) = (held, unresolved);
+            });
+            let (mut pair, to_come) = uploading(&desk, "a");
+            pair.open(2);
+            if confirms {
+                confirm(&mut pair, 2);
+            }
+            pair.client(m("a").publish(2) + queue_declare(2, "q"));
+            pair.client(to_come.clone());
+            let (mut went, mut heard) = (Frames::none(), Frames::none());
+            for _ in 0..2 * PATIENCE.as_secs() + 1 {
+                pair.advance(SECOND);
+                let now = pair.to_upstream();
+                if said(&now).contains("basic.publish") {
+                    pair.upstream(ack(2, 1));
+                }
+                went += now;
+                heard += pair.to_client();
+            }
+            pair.upstream(ack(1, 1));
+            went += pair.to_upstream();
+            heard += pair.to_client();
+            let case = format!("{held} {unresolved} {confirms}: {} {}", said(&went), said(&heard));
+            let refused = if confirms { nack(2, 1) } else { Frames::none() };
+            assert_eq!(heard, refused + ack(1, 1), "{case}");
+            let count = |frames: Frames| said(&went).matches(&said(&frames)).count();
+            assert_eq!(count(m("a").publish(2)), usize::from(!confirms), "{case}");
+            assert_eq!((count(to_come), count(queue_declare(2, "q"))), (1, 1), "{case}");
+        }
+    }
+}
+
 #[test]
 fn p02_patience_a_waiter_whose_own_body_stands_still_when_it_is_promoted() {
     let desk = Desk::new();

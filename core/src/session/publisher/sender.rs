@@ -181,8 +181,10 @@ impl Sender {
     }
 
     /// Fails if a publish that others wait for does not go on.
-    /// `line` holds those that wait for the body to end before they can be sent.
-    pub(super) fn check_progress(&mut self, line: &Line, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    /// `line` holds those that wait for the body to end before they can be sent. If the session `reads` nothing from its client
+    /// because too much waits, the client is not to blame. Then those who wait for the body lose their patience: they may be what
+    /// takes the room.
+    pub(super) fn check_progress(&mut self, line: &Line, reads: bool, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let left = self.assembler.left_to_forward();
         if self.deadline().is_none_or(|deadline| deadline > cx.now) {
             return Ok(());
@@ -191,7 +193,11 @@ impl Sender {
         let Sender { assembler, ledger, progress, .. } = self;
         progress.check_body(self.id, left, patience, cx.now, || {
             let holder = incomplete(assembler, ledger).and_then(|holder| holder.as_ref());
-            holder.is_some_and(|(reservation, _)| reservation.is_awaited()) || line.is_awaited()
+            let is_awaited = holder.is_some_and(|(reservation, _)| {
+                reservation.set_uploading(reads);
+                reads && reservation.is_awaited()
+            });
+            is_awaited || line.is_awaited()
         })?;
         match ledger.transactions() {
             Some(transactions) => progress.check_transaction(transactions, patience, cx.now),

@@ -118,7 +118,8 @@ impl Verdicts {
         self.line.expire(cx.now, timeout, || tickets.draw(self.id));
         self.decide_known(cx)?;
         self.retry(cx)?;
-        self.sender.check_progress(&self.line, cx)
+        let reads = cx.has_room(self.held(), 0) && cx.may_publish(self.unresolved());
+        self.sender.check_progress(&self.line, reads, cx)
     }
 
     // ---- the verdict -----------------------------------------------------------------------------------------------
