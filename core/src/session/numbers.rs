@@ -59,17 +59,13 @@ impl Numbers {
             return frames;
         }
         let mut changed = BytesMut::from(&frames[..]);
-        self.renumber(&mut changed, |numbers, id| numbers.client(id));
+        each_number(&mut changed, |id| self.client(id));
         changed.freeze()
     }
 
     /// Gives whole frames of the client the upstream's numbers, in place.
     pub(super) fn as_upstream(&self, frames: &mut [u8]) {
-        self.renumber(frames, Numbers::upstream);
-    }
-
-    fn renumber(&self, frames: &mut [u8], number: impl Fn(&Numbers, ChannelId) -> ChannelId) {
-        each_number(frames, |id| number(self, id));
+        each_number(frames, |id| self.upstream(id));
     }
 }
 

@@ -9,7 +9,7 @@
 //!   not whole, may go on     held until its end, because only a whole one can be compared: forward
 //! ```
 
-use super::assembler::size_of;
+use super::collected::CollectedBody;
 use crate::session::candidate::{Candidate, Kept, Terms, bodies, digest_of, header_of};
 use crate::session::confirms::ClientTag;
 use crate::session::cx::Cx;
@@ -17,9 +17,8 @@ use crate::session::fault::Fault;
 use crate::session::outbox::{Piece, View};
 use crate::session::sightings::{Publication, Sighted};
 use crate::window::{BodyDigest, BodyHasher, Claim, Event, Mode, OnConflict, Window};
+use crate::wire::ChannelId;
 use crate::wire::frame::OVERHEAD;
-use crate::wire::{ChannelId, emit};
-use bytes::BytesMut;
 use std::sync::Arc;
 
 /// The result of comparing a duplicate's body.
@@ -188,17 +187,12 @@ impl Later {
     }
 }
 
-/// A duplicate that is held until its body has ended. Then it is forwarded if it conflicts. Its body is kept without its frames, so
-/// that it takes no more bytes than its header says.
+/// A duplicate that is held until its body has ended. Then it is forwarded if it conflicts.
 #[derive(Debug)]
 pub(super) struct Holding {
     /// without its body
     kept: Kept,
-    /// octets of the whole body
-    size: u64,
-    body: Vec<u8>,
-    /// The largest payload of its frames. The body is cut into frames of this size again.
-    largest: usize,
+    body: CollectedBody,
     stored: BodyDigest,
 }
 
@@ -206,33 +200,28 @@ impl Holding {
     pub(super) fn new(kept: Kept, stored: BodyDigest) -> Holding {
         let mut kept = kept;
         let content = std::mem::take(&mut kept.content);
-        let body: Vec<u8> = bodies(&content).flatten().copied().collect();
-        let largest = bodies(&content).map(<[u8]>::len).max().unwrap_or_default();
-        let size = kept.left.saturating_add(body.len() as u64);
+        let came: usize = bodies(&content).map(<[u8]>::len).sum();
+        let mut body = CollectedBody::new(kept.left.saturating_add(came as u64));
+        bodies(&content).for_each(|payload| body.extend(payload));
         let header = header_of(&content).len() + OVERHEAD;
         kept.content = content.get(..header).unwrap_or_default().to_vec();
-        Holding { kept, size, body, largest, stored }
+        Holding { kept, body, stored }
     }
 
     /// Takes the next frame of the body.
     pub(super) fn extend(&mut self, frame: View<'_>) {
-        self.body.extend_from_slice(frame.payload());
-        self.largest = self.largest.max(frame.payload().len());
+        self.body.extend(frame.payload());
     }
 
     /// Returns the bytes that it will take when it is whole.
     pub(super) fn bytes(&self) -> usize {
-        self.kept.size().saturating_add(size_of(self.size))
+        self.kept.size().saturating_add(self.body.bytes())
     }
 
     /// Returns the publish, which is whole now, and the digest of the body that was stored.
     pub(super) fn finish(self, channel: ChannelId) -> (Kept, BodyDigest) {
-        let Holding { mut kept, body, largest, stored, .. } = self;
-        let mut frames = BytesMut::from(&*kept.content);
-        for piece in body.chunks(largest.max(1)) {
-            emit::body(&mut frames, channel, piece);
-        }
-        (kept.content, kept.left) = (frames.into(), 0);
+        let Holding { mut kept, body, stored } = self;
+        (kept.content, kept.left) = (body.content(&kept.content, channel), 0);
         (kept, stored)
     }
 }

@@ -1,6 +1,6 @@
 //! A publish whose id is its body: it is collected, and judged when it is whole.
 
-use super::assembler::size_of;
+use super::collected::CollectedBody;
 use super::reading::ttl_of;
 use crate::session::candidate::{Kept, Terms};
 use crate::session::confirms::ClientTag;
@@ -9,10 +9,9 @@ use crate::session::outbox::{Piece, View};
 use crate::session::returns::ReturnKey;
 use crate::session::rights::Right;
 use crate::window::{KeyMaker, Scoped, Window};
+use crate::wire::ChannelId;
 use crate::wire::method::Publish;
 use crate::wire::properties::{ContentHeader, IdValue};
-use crate::wire::{ChannelId, emit};
-use bytes::BytesMut;
 use std::sync::Arc;
 
 /// A publish whose body is being collected.
@@ -27,43 +26,34 @@ pub(super) struct Draft {
     pub(super) mark: Option<Mark>,
     pub(super) publish: Piece,
     pub(super) header: Piece,
-    /// octets of the whole body
-    pub(super) size: u64,
-    /// the octets that have come
-    pub(super) body: Vec<u8>,
-    /// The largest payload of its frames. The body is cut into frames of this size again.
-    pub(super) largest: usize,
+    pub(super) body: CollectedBody,
 }
 
 impl Draft {
     /// Returns the bytes that it takes when it is whole.
     pub(super) fn bytes(&self) -> usize {
-        size_of(self.size)
+        self.body.bytes()
     }
 
     /// Adds a frame of the body.
     pub(super) fn extend(&mut self, frame: View<'_>) {
-        self.body.extend_from_slice(frame.payload());
-        self.largest = self.largest.max(frame.payload().len());
+        self.body.extend(frame.payload());
     }
 
     /// Makes a candidate of it: the body is whole, so the id is known. Returns `None` if the method or the header can't be
     /// understood.
     pub(super) fn finish(self, channel: ChannelId, keys: &KeyMaker) -> Option<Kept> {
-        let Draft { window, client, scoped, right, verify, mark, publish, header, body, largest, .. } = self;
+        let Draft { window, client, scoped, right, verify, mark, publish, header, body } = self;
         let rules = window.rules();
         let fields = Publish::parse(publish.view().payload()).ok()?;
         let found = ContentHeader::parse(header.view().payload(), &rules.id).ok()?;
         let target = rules.forward_to.as_deref().map_or(fields.exchange, str::as_bytes);
         let return_key = (fields.mandatory || verify)
             .then(|| ReturnKey::new(keys, target, fields.routing_key, header.view().payload()));
-        let (claim, ttl) = (scoped.key(&IdValue::Bytes(&body)).into(), ttl_of(&found, &window));
+        let (claim, ttl) = (scoped.key(&IdValue::Bytes(body.octets())).into(), ttl_of(&found, &window));
         let asked = fields.mandatory;
         let terms = Terms { claim, ttl, client, right, asked, verify, return_key, mark };
-        let mut frames = BytesMut::from(header.view().octets());
-        for piece in body.chunks(largest.max(1)) {
-            emit::body(&mut frames, channel, piece);
-        }
-        Some(Kept { window, terms, publish, content: frames.into(), left: 0 })
+        let content = body.content(header.view().octets(), channel);
+        Some(Kept { window, terms, publish, content, left: 0 })
     }
 }

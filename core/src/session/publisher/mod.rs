@@ -19,6 +19,7 @@
 mod ahead;
 mod assembler;
 mod batch;
+mod collected;
 mod comparison;
 mod draft;
 mod held;
@@ -38,6 +39,7 @@ pub(in crate::session) use line::Line;
 use self::ahead::{Ahead, Next};
 use self::assembler::{Fate, Step, size_of};
 use self::batch::WaitingBatch;
+use self::collected::CollectedBody;
 use self::draft::Draft;
 use self::held::{Held, goes_where};
 use self::reading::{Kind, Reading, Start};
@@ -366,9 +368,7 @@ impl Publisher {
                     mark,
                     publish: publish.compact(),
                     header: header.compact(),
-                    size: left,
-                    body: Vec::new(),
-                    largest: 0,
+                    body: CollectedBody::new(left),
                 };
                 self.verdicts.go_on(left, Fate::Collect(Box::new(draft)), cx)
             }
