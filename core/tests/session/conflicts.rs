@@ -3,9 +3,7 @@
 use super::desk::{Desk, SECOND, cut, m, publish, unheard};
 use crate::support::frames::{Frames, Message, message};
 use crate::support::late::LateWindow;
-use crate::support::methods::{
-    ack, nack, tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok, tx_select, tx_select_ok,
-};
+use crate::support::methods::{ack, nack, tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok};
 use crate::support::pair::Pair;
 use hapax_core::session::Sighted;
 use hapax_core::window::{ConfirmRule, Event, InDoubt, Mode, OnConflict};
@@ -341,15 +339,6 @@ fn what_is_kept_in_doubt_keeps_its_body() {
     assert_eq!((pair.to_client(), conflicts(&desk)), (ack(1, 2), 1));
 }
 
-fn tx(desk: &Desk) -> Pair {
-    let mut pair = desk.pair();
-    pair.client(tx_select(1));
-    pair.upstream(tx_select_ok(1));
-    pair.to_client();
-    pair.to_upstream();
-    pair
-}
-
 /// A stored id in a transaction, and one that stands in it twice.
 #[test]
 fn in_a_transaction_every_rule_does_what_it_says() {
@@ -360,7 +349,7 @@ fn in_a_transaction_every_rule_does_what_it_says() {
                 if stored {
                     store(&mut desk.confirming(), &large("a", 7, 5_000), 1);
                 }
-                let mut pair = tx(&desk);
+                let mut pair = desk.in_tx();
                 if !stored {
                     publish(&mut pair, &large("a", 7, 5_000));
                 }
@@ -393,7 +382,7 @@ fn in_a_transaction_every_rule_does_what_it_says() {
 fn a_conflict_in_a_transaction_that_is_rolled_back_changes_nothing() {
     let desk = desk(OnConflict::Forward);
     store(&mut desk.confirming(), &m("a"), 1);
-    let mut pair = tx(&desk);
+    let mut pair = desk.in_tx();
     publish(&mut pair, &other("a"));
     pair.client(tx_rollback(1));
     pair.upstream(tx_rollback_ok(1));

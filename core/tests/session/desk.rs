@@ -1,7 +1,7 @@
 //! The start of a transcript: a window, its counters, and sessions that share it.
 
 use crate::support::frames::{Frames, Message, message};
-use crate::support::methods::{confirm_select, confirm_select_ok};
+use crate::support::methods::{ack, confirm_select, confirm_select_ok, tx_select, tx_select_ok};
 use crate::support::pair::{Everything, NoSessionListener, Pair, epoch, settings, shared};
 use hapax_core::session::{Settings, Shared};
 use hapax_core::window::engine::EngineKind;
@@ -117,6 +117,16 @@ impl Desk {
         pair
     }
 
+    /// As [`Desk::pair`], with a transaction begun.
+    pub(super) fn in_tx(&self) -> Pair {
+        let mut pair = self.pair();
+        pair.client(tx_select(1));
+        pair.upstream(tx_select_ok(1));
+        pair.to_client();
+        pair.to_upstream();
+        pair
+    }
+
     /// Makes an id seen, without anybody's publish.
     pub(super) fn store(&self, id: &str) {
         let mailbox = Arc::new(Mailbox::new());
@@ -198,4 +208,31 @@ pub(super) fn unheard(pair: &mut Pair, frames: Frames) {
     pair.client(frames);
     assert_eq!(pair.to_upstream(), Frames::none());
     assert_eq!(pair.to_client(), Frames::none());
+}
+
+/// A client that publishes and gets acks, and a broker that stores everything.
+pub(super) struct Line {
+    pub(super) pair: Pair,
+    sent: u64,
+    stored: u64,
+}
+
+impl Line {
+    pub(super) fn of(mut pair: Pair) -> Line {
+        confirm(&mut pair, 1);
+        Line { pair, sent: 0, stored: 0 }
+    }
+
+    /// Returns true if the message was forwarded, and false if it was dropped. It is acked either way.
+    pub(super) fn passes(&mut self, message: &Message) -> bool {
+        self.sent += 1;
+        self.pair.client(message.publish(1));
+        let forwarded = self.pair.to_upstream() != Frames::none();
+        if forwarded {
+            self.stored += 1;
+            self.pair.upstream(ack(1, self.stored));
+        }
+        assert_eq!(self.pair.to_client(), ack(1, self.sent));
+        forwarded
+    }
 }

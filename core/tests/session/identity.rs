@@ -1,9 +1,8 @@
 //! Which messages are the same: deaths, routing keys in headers, ids of several parts, and the forms of Hapax's own headers.
 
-use super::desk::{Desk, confirm, m, publish, unheard};
+use super::desk::{Desk, Line, confirm, m, publish, unheard};
 use crate::support::frames::{Frames, Message, message};
-use crate::support::methods::{ack, ack_multiple};
-use crate::support::pair::Pair;
+use crate::support::methods::ack_multiple;
 use amq_protocol::protocol::BasicProperties;
 use amq_protocol::types::{AMQPValue, FieldTable};
 use hapax_core::window::{Event, MissingId, Scope};
@@ -36,33 +35,6 @@ fn death(queue: &str, reason: &str, count: i64, time: u64) -> AMQPValue {
 
 fn died<const N: usize>(message: &Message, deaths: [AMQPValue; N]) -> Message {
     message.clone().header("x-death", AMQPValue::FieldArray(Vec::from(deaths).into()))
-}
-
-/// A client that publishes and gets acks, and a broker that stores everything.
-struct Line {
-    pair: Pair,
-    sent: u64,
-    stored: u64,
-}
-
-impl Line {
-    fn of(mut pair: Pair) -> Line {
-        confirm(&mut pair, 1);
-        Line { pair, sent: 0, stored: 0 }
-    }
-
-    /// Returns true if the message was forwarded, and false if it was dropped. It is acked either way.
-    fn passes(&mut self, message: &Message) -> bool {
-        self.sent += 1;
-        self.pair.client(message.publish(1));
-        let forwarded = self.pair.to_upstream() != Frames::none();
-        if forwarded {
-            self.stored += 1;
-            self.pair.upstream(ack(1, self.stored));
-        }
-        assert_eq!(self.pair.to_client(), ack(1, self.sent));
-        forwarded
-    }
 }
 
 #[test]

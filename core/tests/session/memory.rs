@@ -11,15 +11,6 @@ use hapax_core::wire::IdSource;
 
 const ROOM: usize = 20_000;
 
-fn in_tx(desk: &Desk) -> Pair {
-    let mut pair = desk.pair();
-    pair.client(tx_select(1));
-    pair.upstream(tx_select_ok(1));
-    pair.to_client();
-    pair.to_upstream();
-    pair
-}
-
 fn pressed(pair: &mut Pair) -> String {
     let now = pair.now();
     pair.session.handle_memory_pressure(ROOM, now);
@@ -68,7 +59,7 @@ fn p17_memory_is_counted_and_given_back() {
 #[test]
 fn p17_an_open_transaction_that_is_too_much_is_refused() {
     let desk = Desk::new();
-    let mut pair = in_tx(&desk);
+    let mut pair = desk.in_tx();
     many(&mut pair, 200);
     assert!(pair.session.memory().stuck > ROOM);
     let said = pressed(&mut pair);
@@ -81,7 +72,7 @@ fn p17_an_open_transaction_that_is_too_much_is_refused() {
 #[test]
 fn p17_of_several_transactions_the_largest_is_refused() {
     let desk = Desk::new();
-    let mut pair = in_tx(&desk);
+    let mut pair = desk.in_tx();
     pair.open(2);
     pair.client(tx_select(2));
     pair.upstream(tx_select_ok(2));
@@ -102,7 +93,7 @@ fn p17_of_several_transactions_the_largest_is_refused() {
 #[test]
 fn p17_a_transaction_amid_a_content_ends_the_connection() {
     let desk = Desk::new();
-    let mut pair = in_tx(&desk);
+    let mut pair = desk.in_tx();
     many(&mut pair, 200);
     let (here, _) = cut(message("x", "k").id("last").body("abcdef").publish(1), 2);
     pair.client(here);

@@ -1,10 +1,8 @@
 //! Point 16, of messages that have died: a queue that delays retries gives them back from another exchange than they were published to, and
 //! a consumer of dead letters publishes them where they came from.
 
-use super::desk::{Desk, confirm, publish};
-use crate::support::frames::{Frames, Message, message};
-use crate::support::methods::ack;
-use crate::support::pair::Pair;
+use super::desk::{Desk, Line, publish};
+use crate::support::frames::{Message, message};
 use amq_protocol::types::{AMQPValue, FieldTable};
 
 fn text(text: &str) -> AMQPValue {
@@ -37,61 +35,33 @@ fn died(queue: &str, deaths: Vec<AMQPValue>) -> Message {
     to(queue).header("x-death", AMQPValue::FieldArray(deaths.into()))
 }
 
-/// A connection whose broker stores everything.
-struct Line {
-    pair: Pair,
-    sent: u64,
-    stored: u64,
-}
-
-impl Line {
-    fn of(desk: &Desk) -> Line {
-        let mut pair = desk.pair();
-        confirm(&mut pair, 1);
-        Line { pair, sent: 0, stored: 0 }
-    }
-
-    fn deliver(&mut self, message: &Message) {
-        self.pair.upstream(message.deliver(1, "c", 1));
-        assert_eq!(self.pair.to_client(), message.deliver(1, "c", 1));
-    }
-
-    /// Returns true if the message was forwarded, and false if it was dropped. It is acked either way.
-    fn passes(&mut self, message: &Message) -> bool {
-        self.sent += 1;
-        self.pair.client(message.publish(1));
-        let forwarded = self.pair.to_upstream() != Frames::none();
-        if forwarded {
-            self.stored += 1;
-            self.pair.upstream(ack(1, self.stored));
-        }
-        assert_eq!(self.pair.to_client(), ack(1, self.sent));
-        forwarded
-    }
+fn deliver(line: &mut Line, message: &Message) {
+    line.pair.upstream(message.deliver(1, "c", 1));
+    assert_eq!(line.pair.to_client(), message.deliver(1, "c", 1));
 }
 
 /// The usual retry by hand: to a queue whose messages expire into the queue that they came from. The consumer keeps the id only.
 #[test]
 fn p16_a_queue_that_delays_retries_gives_it_back_ten_times() {
     let desk = Desk::new();
-    let mut line = Line::of(&desk);
+    let mut line = Line::of(desk.pair());
     assert!(line.passes(&to("work")));
-    line.deliver(&to("work"));
+    deliver(&mut line, &to("work"));
     for round in 1..=10 {
         assert!(line.passes(&to("later")), "attempt {round} is lost");
         assert!(!line.passes(&to("later")), "a retry of attempt {round} is stored");
-        line.deliver(&died("work", vec![death("later", &["later", "cc"], round)]));
+        deliver(&mut line, &died("work", vec![death("later", &["later", "cc"], round)]));
     }
 }
 
 #[test]
 fn p16_every_place_where_it_died_counts() {
     let desk = Desk::new();
-    let mut line = Line::of(&desk);
+    let mut line = Line::of(desk.pair());
     for queue in ["work", "later", "dead"] {
         assert!(line.passes(&to(queue)) && !line.passes(&to(queue)));
     }
-    line.deliver(&died("dead", vec![death("later", &["later"], 1), death("work", &["work"], 1)]));
+    deliver(&mut line, &died("dead", vec![death("later", &["later"], 1), death("work", &["work"], 1)]));
     for queue in ["work", "later", "dead"] {
         assert!(line.passes(&to(queue)) && !line.passes(&to(queue)), "{queue}");
     }
@@ -103,9 +73,9 @@ fn p16_every_place_where_it_died_counts() {
 #[test]
 fn p16_a_dead_letter_that_keeps_its_deaths_passes_once() {
     let desk = Desk::new();
-    let mut line = Line::of(&desk);
+    let mut line = Line::of(desk.pair());
     assert!(line.passes(&to("work")));
-    line.deliver(&died("dead", vec![death("work", &["work"], 1)]));
+    deliver(&mut line, &died("dead", vec![death("work", &["work"], 1)]));
     let moved = died("work", vec![death("work", &["work"], 1)]);
     assert!(line.passes(&moved));
     assert!(!line.passes(&moved));
@@ -116,19 +86,19 @@ fn p16_a_dead_letter_that_keeps_its_deaths_passes_once() {
 #[test]
 fn p16_each_incarnation_passes_once() {
     let desk = Desk::new();
-    let mut line = Line::of(&desk);
+    let mut line = Line::of(desk.pair());
     let incarnations: Vec<_> =
         (1..=3).map(|count| died("dead", vec![death("work", &["work"], count)])).collect();
     for incarnation in &incarnations {
         assert!(line.passes(incarnation) && !line.passes(incarnation));
     }
-    incarnations.iter().for_each(|incarnation| line.deliver(incarnation));
+    incarnations.iter().for_each(|incarnation| deliver(&mut line, incarnation));
     for (at, incarnation) in incarnations.iter().enumerate() {
         assert!(line.passes(incarnation), "incarnation {at} is lost");
         assert!(!line.passes(incarnation), "a retry of incarnation {at} is stored");
     }
     // The last one that is delivered again is no licence for the others.
-    line.deliver(&incarnations[2]);
+    deliver(&mut line, &incarnations[2]);
     assert!(!line.passes(&incarnations[0]) && line.passes(&incarnations[2]));
 }
 
@@ -136,10 +106,10 @@ fn p16_each_incarnation_passes_once() {
 #[test]
 fn p16_a_delivery_without_deaths_is_no_licence_for_a_dead_letter() {
     let desk = Desk::new();
-    let mut line = Line::of(&desk);
+    let mut line = Line::of(desk.pair());
     let letter = died("work", vec![death("work", &["work"], 1)]);
     assert!(line.passes(&to("work")) && line.passes(&letter));
-    line.deliver(&to("work"));
+    deliver(&mut line, &to("work"));
     assert!(!line.passes(&letter));
     assert!(line.passes(&to("work")), "the dead letter has used it up");
 }
@@ -147,9 +117,9 @@ fn p16_a_delivery_without_deaths_is_no_licence_for_a_dead_letter() {
 #[test]
 fn p16_a_death_that_others_got_is_no_licence() {
     let desk = Desk::new();
-    let (mut line, mut other) = (Line::of(&desk), Line::of(&desk));
+    let (mut line, mut other) = (Line::of(desk.pair()), Line::of(desk.pair()));
     assert!(line.passes(&to("work")));
-    line.deliver(&died("dead", vec![death("work", &["work"], 1)]));
+    deliver(&mut line, &died("dead", vec![death("work", &["work"], 1)]));
     assert!(!other.passes(&to("work")));
     let mut pair = other.pair;
     publish(&mut pair, &message("", "work").id("b"));
@@ -159,10 +129,10 @@ fn p16_a_death_that_others_got_is_no_licence() {
 #[test]
 fn p16_a_malformed_death_is_a_delivery_like_any_other() {
     let desk = Desk::new();
-    let mut line = Line::of(&desk);
+    let mut line = Line::of(desk.pair());
     assert!(line.passes(&to("work")) && !line.passes(&to("work")));
     for bad in [text("q"), AMQPValue::FieldArray(vec![text("q")].into())] {
-        line.deliver(&to("work").header("x-death", bad));
+        deliver(&mut line, &to("work").header("x-death", bad));
         assert!(line.passes(&to("work")) && !line.passes(&to("work")));
     }
 }

@@ -6,7 +6,6 @@ use crate::support::frames::{Frames, Message, message};
 use crate::support::late::{Late, LateWindow};
 use crate::support::methods::{
     ack, ack_multiple, confirm_select_nowait, nack, tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok,
-    tx_select, tx_select_ok,
 };
 use crate::support::pair::Pair;
 use amq_protocol::types::AMQPValue;
@@ -194,11 +193,7 @@ fn p16_all_channels_of_a_connection_count() {
 fn p16_in_a_transaction_a_republish_is_stored_by_the_commit() {
     let desk = Desk::new();
     desk.store("a");
-    let mut pair = desk.pair();
-    pair.client(tx_select(1));
-    pair.upstream(tx_select_ok(1));
-    pair.to_client();
-    pair.to_upstream();
+    let mut pair = desk.in_tx();
     deliver(&mut pair, &m("a"));
     publish(&mut pair, &m("a"));
     unheard(&mut pair, m("a").publish(1));

@@ -244,7 +244,7 @@ fn p02_patience_a_body_that_drips_does_not_go_on() {
     assert_eq!(pair.to_upstream(), m("a").publish(1));
 }
 
-/// What waits for the body takes the room, so the rest of the body is not read. The client is not to blame.
+/// Publishes that wait for the body take the room, so the rest of the body is not read. The client is not to blame.
 #[test]
 fn p02_patience_ends_when_the_rest_of_the_body_is_behind_those_who_wait() {
     for (held, unresolved) in [(10, 1000), (10_000, 1)] {
