@@ -497,10 +497,6 @@ impl Raw {
 
     /// Declares a queue that lives as long as its vhost.
     pub fn declare(&mut self, channel: u16, name: &str, arguments: &[(&str, AMQPValue)]) {
-        let mut table = FieldTable::default();
-        for (name, value) in arguments {
-            table.insert((*name).into(), value.clone());
-        }
         let declare = queue::Declare {
             queue: name.into(),
             passive: false,
@@ -508,9 +504,27 @@ impl Raw {
             exclusive: false,
             auto_delete: false,
             nowait: false,
-            arguments: table,
+            arguments: table(arguments),
         };
         self.call(channel, &AMQPClass::Queue(queue::AMQPMethod::Declare(declare))).unwrap();
+    }
+
+    /// Binds a queue.
+    pub fn bind(
+        &mut self,
+        channel: u16,
+        queue: &str,
+        (exchange, key): (&str, &str),
+        arguments: &[(&str, AMQPValue)],
+    ) {
+        let bind = queue::Bind {
+            queue: queue.into(),
+            exchange: exchange.into(),
+            routing_key: key.into(),
+            nowait: false,
+            arguments: table(arguments),
+        };
+        self.call(channel, &AMQPClass::Queue(queue::AMQPMethod::Bind(bind))).unwrap();
     }
 
     pub fn publish(&mut self, channel: u16, publish: &Publish<'_>) {
@@ -575,4 +589,12 @@ fn start_ok(login: &Login) -> AMQPClass {
         response: format!("\0{}\0{}", login.user, login.password).into(),
         locale: "en_US".into(),
     }))
+}
+
+fn table(entries: &[(&str, AMQPValue)]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in entries {
+        table.insert((*name).into(), value.clone());
+    }
+    table
 }

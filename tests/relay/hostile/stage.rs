@@ -3,7 +3,7 @@
 use crate::e2e::raw::{Login, Publish, Raw, Told, Value};
 use crate::e2e::site::Site;
 use amq_protocol::protocol::{AMQPClass, exchange, queue};
-use amq_protocol::types::{AMQPValue, FieldTable};
+use amq_protocol::types::AMQPValue;
 use std::net::SocketAddr;
 
 /// A user, told by its rights.
@@ -90,19 +90,9 @@ impl Stage {
 
     /// Binds a queue; to a headers exchange by the header `kind`.
     pub(crate) fn bind(&mut self, queue: &str, exchange: &str, key: &str, kind: Option<&str>) {
-        let mut arguments = FieldTable::default();
-        if let Some(kind) = kind {
-            arguments.insert("x-match".into(), AMQPValue::LongString("all".into()));
-            arguments.insert("kind".into(), AMQPValue::LongString(kind.into()));
-        }
-        let bind = queue::Bind {
-            queue: queue.into(),
-            exchange: exchange.into(),
-            routing_key: key.into(),
-            arguments,
-            ..queue::Bind::default()
-        };
-        self.direct.call(1, &AMQPClass::Queue(queue::AMQPMethod::Bind(bind))).unwrap();
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        let arguments = kind.map(|kind| [("x-match", text("all")), ("kind", text(kind))]);
+        self.direct.bind(1, queue, (exchange, key), arguments.as_ref().map_or(&[], |all| all));
     }
 
     /// Its name, and its password.

@@ -5,7 +5,7 @@ use super::acked;
 use crate::e2e::raw::{Publish, Raw, Told, Value};
 use crate::e2e::site::Site;
 use crate::e2e::wait::{self, PATIENCE};
-use amq_protocol::protocol::{AMQPClass, basic, exchange, queue};
+use amq_protocol::protocol::{AMQPClass, basic, exchange};
 use amq_protocol::types::{AMQPValue, FieldTable};
 
 fn declare(client: &mut Raw, name: &str, kind: &str, alternate: Option<&str>, internal: bool) {
@@ -24,16 +24,8 @@ fn declare(client: &mut Raw, name: &str, kind: &str, alternate: Option<&str>, in
 }
 
 fn bind(client: &mut Raw, queue: &str, exchange: &str, key: &str) {
-    let mut arguments = FieldTable::default();
-    arguments.insert("kind".into(), AMQPValue::LongString("wanted".into()));
-    let bind = queue::Bind {
-        queue: queue.into(),
-        exchange: exchange.into(),
-        routing_key: key.into(),
-        arguments,
-        ..queue::Bind::default()
-    };
-    client.call(1, &AMQPClass::Queue(queue::AMQPMethod::Bind(bind))).unwrap();
+    let arguments = [("kind", AMQPValue::LongString("wanted".into()))];
+    client.bind(1, queue, (exchange, key), &arguments);
 }
 
 /// Loads the plugin of Debian's package. Returns false if there is none.

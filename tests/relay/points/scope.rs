@@ -3,7 +3,7 @@
 use super::{acked, held};
 use crate::e2e::raw::{Login, Publish, Raw, Told, Value};
 use crate::e2e::site::Site;
-use amq_protocol::protocol::{AMQPClass, exchange, queue};
+use amq_protocol::protocol::{AMQPClass, exchange};
 
 #[test]
 fn p08_the_same_id_to_two_exchanges_or_two_queues_is_two_messages() {
@@ -19,8 +19,7 @@ fn p08_the_same_id_to_two_exchanges_or_two_queues_is_two_messages() {
             ..exchange::Declare::default()
         };
         client.call(1, &AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare))).unwrap();
-        let bind = queue::Bind { queue: "one".into(), exchange: exchange.into(), ..queue::Bind::default() };
-        client.call(1, &AMQPClass::Queue(queue::AMQPMethod::Bind(bind))).unwrap();
+        client.bind(1, "one", (exchange, ""), &[]);
     }
     for _ in 0..2 {
         for publish in [
@@ -148,8 +147,7 @@ fn p09_who_may_publish_is_served_a_duplicate_without_having_published_before() {
             ..exchange::Declare::default()
         };
         client.call(1, &AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare))).unwrap();
-        let bind = queue::Bind { queue: "q".into(), exchange: name.into(), ..queue::Bind::default() };
-        client.call(1, &AMQPClass::Queue(queue::AMQPMethod::Bind(bind))).unwrap();
+        client.bind(1, "q", (name, ""), &[]);
         acked(&client.publish_and_settle(1, &Publish { exchange: name, ..Publish::to("", "known") }));
     }
     assert_eq!(held(&mut client, "q"), 2);

@@ -177,15 +177,11 @@ fn p04_a_duplicate_earns_no_return_and_reaches_no_alternate_exchange() {
         };
         client.call(1, &AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare))).unwrap();
     }
-    let bind = |client: &mut Raw, queue: &str, exchange: &str| {
-        let bind = queue::Bind { queue: queue.into(), exchange: exchange.into(), ..queue::Bind::default() };
-        client.call(1, &AMQPClass::Queue(queue::AMQPMethod::Bind(bind))).unwrap();
-    };
     client.declare(1, "q", &[]);
     client.declare(1, "stray", &[]);
-    bind(&mut client, "q", "main");
-    bind(&mut client, "q", "bare");
-    bind(&mut client, "stray", "alternate");
+    client.bind(1, "q", ("main", ""), &[]);
+    client.bind(1, "q", ("bare", ""), &[]);
+    client.bind(1, "stray", ("alternate", ""), &[]);
 
     let by = |exchange| Publish { exchange, key: "k", ..Publish::to("", "a").mandatory() };
     acked(&client.publish_and_settle(1, &by("main")));
