@@ -232,12 +232,12 @@ impl Truth {
         (0..=from as Uid).rev().take(20).find(|uid| (*uid as usize) < self.publishes.len() && may(uid))
     }
 
-    /// What a connection publishes, if it has an id, as a consumer would publish its delivery again. Each incarnation of an id is another.
+    /// Returns a publish of a connection as the copy of a delivery that it may be, if it has an id. Each incarnation of an id is another.
     fn delivery_of(&self, link: LinkId, what: What) -> Option<Delivered> {
         Some((link, what.exchange, what.routing_key, what.id?))
     }
 
-    /// What a consumer may publish, who was delivered this: the same, and the same without its death. Nobody adds a death.
+    /// Returns the copies that a consumer may publish of this delivery: the same, and the same without its death. Nobody adds a death.
     fn licensed_by(&self, link: LinkId, what: What) -> BTreeSet<Delivered> {
         let without = what.id.filter(|_| !self.by_body(what.exchange)).map(without_death);
         let ids = [what.id, without];
