@@ -41,6 +41,7 @@ mod table;
 pub mod engine;
 pub mod event;
 pub mod local;
+pub mod logged;
 pub mod set;
 pub mod tap;
 
@@ -51,6 +52,7 @@ pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
 pub use inspect::{Found, Inspect};
 pub use key::{Key, KeyMaker, Scope, Scoped};
 pub use local::{Limits, LocalWindow};
+pub use logged::{OnOutage, Remember, StorePolicy};
 pub use mailbox::{Mailbox, Ticket};
 pub use remembered::{Committed, OverdueCommit, Position, Remembered, Unremembered};
 pub use reservation::{Reservation, Reservations, Wait};
