@@ -7,7 +7,7 @@
 //! ```text
 //! file ── raw ──┐
 //! flags, env ───┴─ check ── Config ─┬─ settings() ─→ session::Settings
-//!                                   └─ window_set() ─→ window::WindowSet
+//!                                   └─ windows ─→ store::open
 //! ```
 
 mod check;
@@ -37,7 +37,7 @@ use hapax_core::session::{LoopbackUsers, STORE_TIMEOUT, Settings, is_loopback};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
 use hapax_core::window::set::Pattern;
-use hapax_core::window::{KeyMaker, Listener, LocalWindow, Rules, WindowSet};
+use hapax_core::window::{KeyMaker, Rules};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -240,20 +240,6 @@ impl Config {
             weight: window.weight,
         };
         Budget::new(self.memory_budget, self.windows.iter().map(share))
-    }
-
-    /// Creates the windows. They are empty; `listener` makes a listener for each.
-    pub fn window_set<L: Listener + ?Sized>(
-        &self,
-        mut listener: impl FnMut(&WindowConfig) -> Arc<L>,
-    ) -> WindowSet<LocalWindow<L>> {
-        let mut set = WindowSet::new();
-        for window in &self.windows {
-            let built =
-                LocalWindow::new(window.rules.clone(), window.limits, window.engine, listener(window));
-            set.push(window.vhost.clone(), window.exchange.clone(), built);
-        }
-        set
     }
 
     /// Reads the configuration from a file, or takes the defaults if there is none. Flags and environment override it.
