@@ -226,6 +226,13 @@ impl Accounting {
         facts
     }
 
+    /// Takes the settings of the window, so that the what-if curve knows of the ids that its store brings before the first tick.
+    pub fn begin(&self, window: &dyn Inspect, now: Instant) {
+        if let Some(limits) = window.limits() {
+            self.what_if.tick(limits, now, resolved(&self.totals()));
+        }
+    }
+
     /// Updates averages and level. Call it about once a second. Logs a change of level.
     pub fn tick(&self, window: &dyn Inspect, now: Instant) {
         let limits = window.limits();

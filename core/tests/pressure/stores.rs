@@ -27,7 +27,7 @@ impl Rig {
         let now = base() + Duration::from_secs(1_000);
         let (rules, engine) = (Rules::named("test"), EngineKind::default());
         let window = LoggedWindow::new(rules, limits, engine, Arc::clone(&accounting), "stream", policy, now);
-        accounting.tick(&*window, now);
+        accounting.begin(&*window, now);
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         Rig { window, accounting, now, wall }
     }

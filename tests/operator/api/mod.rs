@@ -7,4 +7,5 @@ mod log;
 mod openapi;
 mod resize;
 mod site;
+mod stores;
 mod windows;

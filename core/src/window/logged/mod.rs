@@ -81,7 +81,7 @@ pub struct Applied {
     pub expired: u64,
     /// ids that were seen already, or in flight, and that another relay has let through, too
     pub crossed: u64,
-    /// changes of other relays that this one has made, too
+    /// what operators have done at other relays, and what this one has done, too
     pub changes: Vec<Change>,
 }
 
@@ -243,6 +243,8 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
                         Setting::Capacity(capacity) => self.inner.resize(capacity, now),
                         Setting::Ttl(ttl) => self.inner.set_ttl(ttl),
                         Setting::Mode(mode) => self.inner.set_mode(mode),
+                        // Records of their own have done it.
+                        Setting::Flushed | Setting::Forgotten => {}
                     }
                     reading.change(change.setting);
                     applied.changes.push(change.clone());

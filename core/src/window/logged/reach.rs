@@ -38,10 +38,10 @@ impl Reading {
         self.longest = self.longest.max(ttl);
     }
 
-    /// Takes a change of a setting. A capacity says nothing of how long an id is remembered.
+    /// Takes what an operator has done. A capacity says nothing of how long an id is remembered, and a flush is a record of its own.
     pub(super) fn change(&mut self, setting: Setting) {
         match setting {
-            Setting::Capacity(_) => {}
+            Setting::Capacity(_) | Setting::Flushed | Setting::Forgotten => {}
             Setting::Ttl(_) | Setting::Mode(_) => self.begin_anew(),
         }
     }
