@@ -1,4 +1,4 @@
-//! What operators of other relays have done, for this relay's log.
+//! Logs what operators have done at other relays that share a store.
 
 use hapax_core::window::{Change, Inspect, Setting};
 

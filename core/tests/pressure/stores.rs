@@ -1,4 +1,4 @@
-//! What a window with a store shows: its store, its age, and the room that the ids of other relays take.
+//! A window with a store shows its store, its age, and the room that the ids of other relays take.
 
 use crate::{LIMITS, base};
 use hapax_core::pressure::facts::Store;
@@ -83,7 +83,7 @@ fn a_window_that_has_read_a_log_of_a_ttl_is_warm_at_once() {
     let facts = rig.facts();
     assert_eq!((facts.level, facts.coverage < 0.1), (Level::Warming, true), "it recovers: {facts:?}");
     rig.window.recovered();
-    // Whoever looks first learns of it.
+    // The first who looks sees it, before the next tick.
     assert_eq!((rig.facts().coverage, rig.facts().warming_seconds), (1.0, 0.0));
     rig.wait(SECOND);
     let facts = rig.facts();

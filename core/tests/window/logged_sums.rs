@@ -124,7 +124,7 @@ impl Bench {
                 self.window.sweep(self.now);
             }
         }
-        // Who waits is told by its mailbox, and a reservation may be among the letters.
+        // A waiter that is promoted gets its reservation by mail.
         for (_, verdict) in self.mailbox.take() {
             if let Verdict::Fresh(reservation) = verdict {
                 self.held.push(reservation);
@@ -176,7 +176,7 @@ fn the_lag_counts_what_was_taken_and_not_written() {
     assert_eq!(lag(&bench), (0, None));
 }
 
-/// What the window knows from its store reaches back as far as its log does: without a gap, and no longer than ids are remembered.
+/// A window knows everything for as long as its log goes back without a gap, but no longer than ids are remembered.
 #[test]
 fn the_log_says_for_how_long_everything_is_known() {
     let bench = || {

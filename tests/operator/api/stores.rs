@@ -15,7 +15,7 @@ const TEXT: &str = "memory_budget = \"64MiB\"\nupstream = \"amqp://127.0.0.1:1\"
                     exchange = \"logged\"\ncapacity = 1000\n[[window]]\nname = \"rest\"\ncapacity = \"auto\"\n";
 
 /// A site whose first window has a store that the test plays.
-pub(super) async fn site(policy: StorePolicy) -> (Site, Arc<Logged>) {
+pub(crate) async fn site(policy: StorePolicy) -> (Site, Arc<Logged>) {
     let config = Config::parse(None, TEXT, &Overrides::default()).unwrap_or_else(|e| panic!("{e}")).config;
     let mut windows = hapax::store::open(&config, now()).unwrap().windows;
     let (first, accounting) = (&config.windows[0], Arc::new(Accounting::new()));
@@ -92,7 +92,7 @@ async fn a_store_that_is_down_is_no_reason_where_publishes_go_on() {
     assert_eq!(body["reasons"].as_array().unwrap().len(), 1, "{body}");
 }
 
-/// Each change of an operator is a record for the other relays. What the budget does is not.
+/// Each change of an operator is a record for the other relays. A resize by the budget is not.
 #[tokio::test]
 async fn what_an_operator_does_is_told_to_the_other_relays() {
     let (site, logged) = site(policy(Remember::Async, OnOutage::Continue)).await;

@@ -1,8 +1,8 @@
 //! How far back a window knows from its store what was published.
 //!
 //! A window that starts with an empty memory is as old as its process. One that has read its log is as old as the log, as far as nothing was
-//! forgotten in between: a flush begins its age anew. So does a change of TTL or mode that the log tells of, because the ids of before
-//! were remembered by another rule.
+//! forgotten in between: a flush begins its age anew. A change of TTL or mode in the log begins it
+//! anew, too, because the ids of before were remembered by another rule.
 
 use super::record::Setting;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub(super) struct Reach {
     /// the oldest commit since then
     oldest: Option<Instant>,
-    /// The longest TTL since then. What is older than that was thrown away.
+    /// The longest TTL since then. Older ids are no longer known.
     longest: Duration,
 }
 
@@ -46,7 +46,7 @@ impl Reading {
         }
     }
 
-    /// Forgets what came before.
+    /// Begins anew: the records of before say nothing of the age.
     pub(super) fn begin_anew(&mut self) {
         *self = Reading { is_new: true, ..Reading::new(self.now, self.wall) };
     }
