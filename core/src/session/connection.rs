@@ -631,10 +631,7 @@ impl Connection {
             ClientState::Live if self.sides.handshake.opened() && !expected => {
                 self.tell_client(&Fault::UpstreamLost, now);
             }
-            ClientState::SaidClose => {
-                self.link.out.client.answer_close(close_ok());
-                self.hang_up(now);
-            }
+            ClientState::SaidClose => self.hang_up(now),
             ClientState::Live if !self.sides.upstream.has_spoken() => {
                 self.link.out.client.push(dismissal::start());
                 self.sides.client.dismissed(now + self.shared.settings.handshake_timeout);
