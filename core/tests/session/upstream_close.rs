@@ -123,7 +123,11 @@ fn a_drain_waits_for_the_brokers_close_ok() {
         pair.client(connection_close_ok());
         pair.advance(HANDSHAKE - SECOND);
         assert!(pair.client_closed() && !pair.upstream_closed());
-        if answers { pair.upstream(connection_close_ok()) } else { pair.advance(SECOND) }
+        if answers {
+            pair.upstream(connection_close_ok())
+        } else {
+            pair.advance(SECOND)
+        }
         assert!(pair.session.is_over());
     }
 }

@@ -5,7 +5,8 @@
 
 use super::frames::{FRAME_MAX, Frames, protocol_header};
 use super::methods::{
-    channel_open, channel_open_ok, connection_close, connection_close_ok, connection_open, connection_open_ok, start, start_ok, tune, tune_ok,
+    channel_open, channel_open_ok, connection_close, connection_close_ok, connection_open,
+    connection_open_ok, start, start_ok, tune, tune_ok,
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
