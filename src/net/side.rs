@@ -166,7 +166,7 @@ impl Side {
     ///
     /// If the socket were dropped then, the kernel would answer anything that the peer still sends with a reset. The
     /// peer's kernel would drop what the peer has not read yet: of a broker with a memory alarm, that is everything.
-    /// So go on reading.
+    /// Therefore the caller goes on reading until this returns true.
     pub(super) fn is_read_out(&mut self, now: Instant) -> bool {
         let Some(until) = self.closing else { return false };
         if self.queue.is_empty() && !self.shut {

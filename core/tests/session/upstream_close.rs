@@ -83,7 +83,7 @@ fn a_silent_broker_is_lost_while_close_ok_is_waited_for() {
     assert!(pair.client_closed() && pair.session.is_over());
 }
 
-/// What no window judges is settled when it is written, and not when the broker has read it.
+/// A message that no window judges is settled when it is written. The broker may not have read it by then.
 #[test]
 fn good_bye_is_said_for_a_client_that_vanishes_with_nothing_unresolved() {
     let desk = Desk::new();
@@ -124,9 +124,9 @@ fn a_drain_waits_for_the_brokers_close_ok() {
         pair.advance(HANDSHAKE - SECOND);
         assert!(pair.client_closed() && !pair.upstream_closed());
         if answers {
-            pair.upstream(connection_close_ok())
+            pair.upstream(connection_close_ok());
         } else {
-            pair.advance(SECOND)
+            pair.advance(SECOND);
         }
         assert!(pair.session.is_over());
     }
@@ -174,7 +174,7 @@ fn unheard_by_broker(pair: &mut Pair, frames: Frames) {
     pair.to_upstream();
 }
 
-/// Whoever waits for an id learns at once that half a message will never be stored.
+/// Half a message will never be stored. A publish that waits for its id goes on at once.
 #[test]
 fn half_a_message_keeps_nobody_waiting_for_close_ok() {
     let desk = Desk::new();
