@@ -8,6 +8,7 @@
 //! cli                the command line
 //! tools              bench, demo, simulate, record, terminal; only with the cargo feature `tools`
 //! admin              HTTP: metrics, health, API, dashboard
+//! store              the windows, and the stores that outlive the process
 //! net                the sockets of clients and of the broker; the clock is read here
 //! config             the file, the flags and the environment, checked once
 //! log stats process accept   what all of them may use
@@ -24,5 +25,6 @@ pub mod log;
 pub mod net;
 pub mod process;
 pub mod stats;
+pub mod store;
 #[cfg(feature = "tools")]
 pub mod tools;

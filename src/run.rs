@@ -6,14 +6,15 @@ use hapax::config::Config;
 use hapax::net::{self, ConnectionList, Relay};
 use hapax::process;
 use hapax::stats::Stats;
-use hapax_core::pressure::{Accounting, Budget, Room, Watched};
+use hapax::store::{self, Opened};
+use hapax_core::pressure::{Budget, Watched};
 use hapax_core::session::{Exchanges, Hosts, Rights, Shared};
-use hapax_core::window::LocalWindow;
+use hapax_core::window::{Inspect, KeyMaker, WindowSet};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -39,12 +40,21 @@ pub(crate) enum Failure {
     Bind { key: &'static str, address: SocketAddr, error: io::Error },
     /// can't start the runtime or set up the signal handlers
     System(io::Error),
+    /// can't use a store
+    Store(store::Failure),
+}
+
+impl From<store::Failure> for Failure {
+    fn from(failure: store::Failure) -> Failure {
+        Failure::Store(failure)
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, address, error) = match self {
             Failure::Bind { key, address, error } => (key, address, error),
+            Failure::Store(failure) => return write!(f, "{failure}"),
             Failure::System(error) => {
                 return write!(f, "the operating system refuses what Hapax needs: {error}");
             }
@@ -99,7 +109,8 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     };
     let draining = on_signals().map_err(Failure::System)?;
     let (stats, connections) = (Stats::new(), ConnectionList::new());
-    let (shared, windows) = share(&config, &stats);
+    let Opened { keys, set, windows, mut stores } = store::open(&config, now())?;
+    let shared = share(&config, keys, set, &stats);
     // These tasks stop when the set is dropped, after the relay has drained. Until then, /readyz says that it is
     // draining.
     let mut helpers = JoinSet::new();
@@ -124,6 +135,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
             }
         });
     }
+    stores.recover().await?;
     let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
     tracing::info!(listen = %config.listen, upstream = %config.upstream, admin = shown, "ready");
     let relay = Relay {
@@ -142,33 +154,28 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         memory,
     };
     Arc::new(relay).serve(listener, draining).await;
+    stores.close().await;
     tracing::info!("drained; good bye");
     Ok(())
 }
 
-/// Creates the settings, keys and windows that all sessions share, and the accounting of each window.
-fn share(config: &Config, stats: &Arc<Stats>) -> (Arc<Shared>, Vec<Watched>) {
-    let mut accountings = Vec::new();
-    let room = Room::new(hapax::config::memory());
-    let set = config.window_set(|_| {
-        let accounting = Arc::new(Accounting::within(&room));
-        accountings.push(Arc::clone(&accounting));
-        accounting
-    });
-    let watched =
-        |(window, accounting): (&Arc<LocalWindow<_>>, _)| Watched { window: window.clone(), accounting };
-    let windows = set.iter().zip(accountings).map(watched).collect();
-    let shared = Shared {
+/// Creates the settings, keys and windows that all sessions share.
+fn share(
+    config: &Config,
+    keys: KeyMaker,
+    windows: Arc<WindowSet<dyn Inspect>>,
+    stats: &Arc<Stats>,
+) -> Arc<Shared> {
+    Arc::new(Shared {
         settings: config.settings(),
-        keys: config.keys(),
-        windows: Arc::new(set),
+        keys,
+        windows,
         rights: Rights::default(),
         exchanges: Exchanges::default(),
         hosts: Hosts::default(),
         loopback_users: config.loopback_users(),
         listener: Arc::clone(stats) as _,
-    };
-    (Arc::new(shared), windows)
+    })
 }
 
 /// Once per [`TICK_EVERY`]: removes expired ids that no publish has removed in passing, updates the averages of the
@@ -182,6 +189,11 @@ async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::Memor
         budget.tick(&windows, now);
         memory.tick();
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the process has its own start")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {

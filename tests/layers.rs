@@ -17,7 +17,7 @@ const CORE: Layers = &[
     ("session", &["window", "wire"]),
 ];
 
-const BELOW_TOOLS: &[&str] = &["accept", "process", "stats", "config", "log", "net", "admin"];
+const BELOW_TOOLS: &[&str] = &["accept", "process", "stats", "config", "log", "store", "net", "admin"];
 
 /// `log` reads its settings as `config` has checked them. `main` and `run` are the binary and may import everything.
 const SHELL: Layers = &[
@@ -26,6 +26,7 @@ const SHELL: Layers = &[
     ("stats", &[]),
     ("config", &[]),
     ("log", &["config"]),
+    ("store", &["process", "config", "log"]),
     ("net", &["accept", "process", "stats", "config", "log"]),
     ("admin", &["accept", "process", "stats", "config", "log", "net"]),
     ("tools", BELOW_TOOLS),

@@ -4,10 +4,10 @@ use hapax::admin::{Admin, Parts, Probe, serve as serve_admin};
 use hapax::config::{Config, Overrides, UpstreamAddress};
 use hapax::net::ConnectionList;
 use hapax::stats::Stats;
-use hapax_core::pressure::{Accounting, Watched};
+use hapax_core::pressure::Accounting;
 use hapax_core::session::SessionListener as _;
 use hapax_core::window::engine::Stamp;
-use hapax_core::window::{Event, EvictionCause, ForgetCause, Key, KeyMaker, Listener as _, LocalWindow};
+use hapax_core::window::{Event, EvictionCause, ForgetCause, Key, KeyMaker, Listener as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,16 +30,9 @@ async fn serve(upstream: SocketAddr) -> Served {
     let text = "[[window]]\nname = \"orders\"\nexchange = \"orders\"\ncapacity = 7\nttl = \"90s\"\n\
                 [[window]]\nname = \"rest\"\nmode = \"observe\"\n";
     let config = Config::parse(None, text, &Overrides::default()).expect("valid").config;
-    let mut accountings = Vec::new();
-    let set = config.window_set(|_| {
-        accountings.push(Arc::new(Accounting::new()));
-        Arc::clone(accountings.last().expect("pushed")) as _
-    });
-    let watched = |(window, accounting): (&Arc<LocalWindow<_>>, &Arc<_>)| Watched {
-        window: window.clone(),
-        accounting: Arc::clone(accounting),
-    };
-    let windows = set.iter().zip(&accountings).map(watched).collect();
+    let windows =
+        hapax::store::open(&config, tokio::time::Instant::now().into_std()).expect("opened").windows;
+    let accountings = windows.iter().map(|watched| Arc::clone(&watched.accounting)).collect();
     let upstream = UpstreamAddress { host: upstream.ip().to_string().into(), port: upstream.port() };
     let (drain, draining) = watch::channel(false);
     let stats = Stats::new();

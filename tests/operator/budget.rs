@@ -10,7 +10,7 @@
 use crate::ground::{resident, run_alone_with};
 use hapax::config::{Config, Overrides};
 use hapax_core::pressure::budget::{Refused, capacity_at_start};
-use hapax_core::pressure::{Accounting, Budget, Watched};
+use hapax_core::pressure::{Budget, Watched};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{Key, Mailbox, Ticket, Verdict, reserve_one};
 use std::sync::Arc;
@@ -46,17 +46,7 @@ fn build(engine: EngineKind, capacity: &str, budget: &str) -> (Vec<Watched>, Bud
         ));
     }
     let config = Config::parse(Some("budget.toml"), &text, &Overrides::default()).expect("valid").config;
-    let mut accountings = Vec::new();
-    let set = config.window_set(|_| {
-        let accounting = Arc::new(Accounting::new());
-        accountings.push(accounting.clone());
-        accounting
-    });
-    let windows = set
-        .iter()
-        .zip(accountings)
-        .map(|(window, accounting)| Watched { window: window.clone(), accounting });
-    (windows.collect(), config.budget())
+    (hapax::store::open(&config, base()).expect("opened").windows, config.budget())
 }
 
 /// Two threads that publish to all windows, at the given rates per (virtual) second.

@@ -1,9 +1,10 @@
 //! A window for each tenant, as `config/examples/per-tenant.toml` has it.
 
 use hapax::config::{Config, Overrides};
-use hapax_core::pressure::Accounting;
+use hapax::store::{self, Opened};
+use hapax_core::pressure::Watched;
 use hapax_core::window::Windows;
-use hapax_core::window::{EvictionCause, KeyMaker, Mailbox, Scope, Ticket, Verdict, WindowSet, reserve_one};
+use hapax_core::window::{EvictionCause, KeyMaker, Mailbox, Scope, Ticket, Verdict, reserve_one};
 use hapax_core::wire::properties::IdValue;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,20 +36,17 @@ fn publish(windows: &dyn Windows, vhost: &[u8], ids: std::ops::Range<u64>, now: 
 
 /// One tenant floods, another one retries: how many of its duplicates pass, and what was evicted early, window by window.
 fn flooded(config: &Config, flood: u64) -> (usize, Vec<(String, u64)>) {
-    let mut told = Vec::new();
-    let windows: WindowSet<_> = config.window_set(|window| {
-        let accounting = Arc::new(Accounting::new());
-        told.push((window.rules.name.to_string(), accounting.clone()));
-        accounting
-    });
     let now = base();
-    assert_eq!(publish(&windows, b"tenant-b", 0..VICTIM, now) as u64, VICTIM);
-    let new = publish(&windows, b"tenant-a", 0..flood, now + Duration::from_secs(1)) as u64;
+    let Opened { set, windows: watched, .. } = store::open(config, now).expect("opened");
+    assert_eq!(publish(&*set, b"tenant-b", 0..VICTIM, now) as u64, VICTIM);
+    let new = publish(&*set, b"tenant-a", 0..flood, now + Duration::from_secs(1)) as u64;
     assert_eq!(new, flood);
-    let passed = publish(&windows, b"tenant-b", 0..VICTIM, now + Duration::from_secs(15));
-    let early =
-        |(name, told): &(String, Arc<Accounting>)| (name.clone(), told.evicted(EvictionCause::Capacity));
-    (passed, told.iter().map(early).filter(|(_, early)| *early > 0).collect())
+    let passed = publish(&*set, b"tenant-b", 0..VICTIM, now + Duration::from_secs(15));
+    let early = |watched: &Watched| {
+        let name = watched.window.rules().name.to_string();
+        (name, watched.accounting.evicted(EvictionCause::Capacity))
+    };
+    (passed, watched.iter().map(early).filter(|(_, early)| *early > 0).collect())
 }
 
 #[test]

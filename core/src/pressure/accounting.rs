@@ -45,6 +45,7 @@ pub struct Accounting {
     ages: CacheAligned<Mutex<Ages>>,
     in_flight: Counter,
     republished: Counter,
+    recovered: Counter,
     no_id: Counter,
     bypassed: Counter,
     promoted: Counter,
@@ -90,6 +91,11 @@ impl Accounting {
     /// Returns the verdicts *in flight*: publishes that had to wait. Each one is counted again by its final verdict.
     pub fn in_flight(&self) -> u64 {
         self.in_flight.value()
+    }
+
+    /// Returns how many ids came from the window's store.
+    pub fn recovered(&self) -> u64 {
+        self.recovered.value()
     }
 
     /// Returns the verdicts *republished*: publishes of consumers that had got the message before.
@@ -426,6 +432,7 @@ impl Accounting {
             Event::Flushed => self.flush(),
             Event::InFlight => add(&self.in_flight.0),
             Event::Republished { .. } => add(&self.republished.0),
+            Event::Recovered { claim, at, until } => self.recover(claim, at, until),
             Event::NoId => add(&self.no_id.0),
             Event::Bypassed => add(&self.bypassed.0),
             Event::Promoted => add(&self.promoted.0),
@@ -438,6 +445,16 @@ impl Accounting {
                     add(&counter.0);
                 }
             }
+        }
+    }
+
+    /// Counts an id that the store has brought. For everything that follows the ids, it is as if it were committed here.
+    fn recover(&self, claim: Claim, now: Stamp, until: Stamp) {
+        add(&self.recovered.0);
+        let Claim::Digest(key) = claim;
+        let stripe = self.stripe(key);
+        if stripe.has_ghosts() {
+            stripe.write(|ledger| self.note(ledger, &Event::Committed { claim, now, until }));
         }
     }
 

@@ -50,6 +50,11 @@ pub(super) struct Clock {
 }
 
 impl Clock {
+    /// Sets the start, unless a stamp was made already.
+    pub(super) fn start(&self, start: Instant) {
+        let _ = self.start.set(start);
+    }
+
     pub(super) fn stamp(&self, now: Instant) -> Stamp {
         Stamp(0).after(now.saturating_duration_since(*self.start.get_or_init(|| now)))
     }

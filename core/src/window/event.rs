@@ -3,8 +3,8 @@
 //!
 //! Two identities hold between calls (for moka: when no call is under way), and tests check them:
 //!
-//! * fresh + republished = entries + evicted (all causes) + forgotten (all causes) + in flight
-//! * committed + committed in doubt = entries + evicted (all causes)
+//! * fresh + republished + recovered = entries + evicted (all causes) + forgotten (all causes) + in flight
+//! * committed + committed in doubt + recovered = entries + evicted (all causes)
 //!
 //! ("In flight" counts all reservations whose outcome is not known, overtaken ones included.)
 //!
@@ -156,6 +156,15 @@ pub enum Event {
         claim: Claim,
         /// when
         now: Stamp,
+        /// until when it will be remembered, if there is room
+        until: Stamp,
+    },
+    /// a key became seen because its store says so: an earlier run of this process has committed it, or another relay
+    Recovered {
+        /// which
+        claim: Claim,
+        /// when it was committed
+        at: Stamp,
         /// until when it will be remembered, if there is room
         until: Stamp,
     },

@@ -272,6 +272,11 @@ impl Flight {
         self.turn & SUPERSEDES != 0
     }
 
+    /// Notes that the key is seen, too.
+    pub(super) fn supersedes_now(&mut self) {
+        self.turn |= SUPERSEDES;
+    }
+
     /// Notes that the key is not seen any more.
     pub(super) fn supersedes_nothing(&mut self) {
         self.turn &= !SUPERSEDES;

@@ -1,7 +1,7 @@
 //! The trait by which operators look at a window and change it.
 
 use super::engine::Stamp;
-use super::{Claim, Limits, Mode, Recorder, Seen, Window};
+use super::{Change, Claim, Limits, Mode, Recorder, Seen, StoreFacts, Window};
 use std::time::{Duration, Instant};
 
 /// The state of one claim.
@@ -54,10 +54,14 @@ pub trait Inspect: Window {
     fn set_ttl(&self, ttl: Duration);
     /// Changes the mode.
     fn set_mode(&self, mode: Mode);
+    /// Tells the other relays of a shared store of a change that somebody has made here. They make it, too.
+    fn announce(&self, change: Change, now: Instant);
     /// Removes expired ids that are easy to find. To be called when no publish does it in passing.
     fn sweep(&self, now: Instant);
     /// Records the publishes that are judged from now on. Returns `None`, too, if too many recorders are open already.
     fn record(&self, now: Instant) -> Option<Recorder>;
+    /// Returns what is known of the window's store; `None` for a window without one.
+    fn store(&self, now: Instant) -> Option<StoreFacts>;
 }
 
 impl dyn Inspect + '_ {

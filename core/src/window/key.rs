@@ -6,7 +6,7 @@
 
 use crate::wire::Death;
 use crate::wire::properties::{IdValue, feed_parts};
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::{Hasher128, SipHasher13, SipHasher24};
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
@@ -112,6 +112,13 @@ impl KeyMaker {
     pub fn random() -> KeyMaker {
         let seed = RandomState::new();
         KeyMaker { secret: (seed.hash_one(0_u8), seed.hash_one(1_u8)) }
+    }
+
+    /// Returns a keyed digest of these bytes. Nobody can make it without the secret. Its function is another one than that of the keys.
+    pub fn seal(&self, bytes: &[u8]) -> [u8; 16] {
+        let mut digest = SipHasher24::new_with_keys(self.secret.0, self.secret.1);
+        digest.write(bytes);
+        digest.finish128().as_u128().to_le_bytes()
     }
 
     /// SipHash-1-3-128 over the parts of the scope and the id, each with its kind and its length before it: no two

@@ -380,12 +380,19 @@ impl<L: Listener + ?Sized> Inspect for LocalWindow<L> {
         self.set_mode(mode);
     }
 
+    /// Nobody else has this window.
+    fn announce(&self, _: Change, _: Instant) {}
+
     fn sweep(&self, now: Instant) {
         self.sweep(now);
     }
 
     fn record(&self, now: Instant) -> Option<Recorder> {
         self.record(now)
+    }
+
+    fn store(&self, _: Instant) -> Option<StoreFacts> {
+        None
     }
 }
 

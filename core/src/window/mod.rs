@@ -41,6 +41,7 @@ mod table;
 pub mod engine;
 pub mod event;
 pub mod local;
+pub mod logged;
 pub mod set;
 pub mod tap;
 
@@ -51,6 +52,7 @@ pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
 pub use inspect::{Found, Inspect};
 pub use key::{Key, KeyMaker, Scope, Scoped};
 pub use local::{Limits, LocalWindow};
+pub use logged::{Change, LoggedWindow, OnOutage, Remember, Setting, StoreFacts, StorePolicy};
 pub use mailbox::{Mailbox, Ticket};
 pub use remembered::{Committed, OverdueCommit, Position, Remembered, Unremembered};
 pub use reservation::{Reservation, Reservations, Wait};
@@ -259,7 +261,7 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     /// For one session to hold: the same window, but its reference count may be one that no other session writes to.
     fn handle(self: Arc<Self>) -> Arc<dyn Window>
     where
-        Self: Sized + 'static;
+        Self: 'static;
     /// Asks for verdicts: all that one read brings for a channel. Puts one verdict for each ask into `verdicts`, in the order of
     /// the asks; the two slices are equally long. A late verdict goes to the mailbox under the ask's ticket, in any order.
     fn reserve(

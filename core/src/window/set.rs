@@ -97,17 +97,17 @@ pub trait Windows: Send + Sync + Debug {
 /// The windows of a process, in the order of the configuration. Windows whose mode is `off` are found, too: the
 /// session looks at the mode, because it can change.
 #[derive(Debug)]
-pub struct WindowSet<W = LocalWindow> {
+pub struct WindowSet<W: ?Sized = LocalWindow> {
     routes: Routes<Arc<W>>,
 }
 
-impl<W> Default for WindowSet<W> {
+impl<W: ?Sized> Default for WindowSet<W> {
     fn default() -> WindowSet<W> {
         WindowSet { routes: Routes(Vec::new()) }
     }
 }
 
-impl<W> WindowSet<W> {
+impl<W: ?Sized> WindowSet<W> {
     /// No window: every publish is unmatched.
     pub fn new() -> WindowSet<W> {
         WindowSet::default()
@@ -124,7 +124,7 @@ impl<W> WindowSet<W> {
     }
 }
 
-impl<W: Window + 'static> Windows for WindowSet<W> {
+impl<W: Window + ?Sized + 'static> Windows for WindowSet<W> {
     fn find(&self, vhost: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>> {
         self.routes.find(vhost, exchange).map(|window| Arc::clone(window).handle())
     }

@@ -348,6 +348,37 @@ impl<L: Listener + ?Sized> Table<L> {
         }
     }
 
+    /// Starts the clock, unless it runs already.
+    pub(super) fn start_clock(&self, start: Instant) {
+        self.clock.start(start);
+    }
+
+    /// Makes a key seen because a store says so. If a publish of it is in flight here, the key is seen as well: if that publish is
+    /// not stored, those who wait for it are duplicates of the one that the store knows.
+    pub(super) fn bring(&self, key: Key, entry: Entry, now: Stamp) -> Brought {
+        let mut shard = self.flights.lock(key);
+        let in_flight = shard.flights.get_mut(&key);
+        let known = self.engine.peek(key).filter(|known| !known.is_expired(now));
+        if known.is_some_and(|known| known.at >= entry.at) {
+            return Brought::Known;
+        }
+        if let Some(old) = self.engine.remove(key) {
+            self.evicted(now, key, old, EvictionCause::Superseded);
+        }
+        let crossed = in_flight.is_some() || known.is_some();
+        in_flight.into_iter().for_each(Flight::supersedes_now);
+        self.notice(Event::Recovered { claim: key.into(), at: entry.at, until: entry.until });
+        self.engine.insert(key, entry, now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
+        if crossed { Brought::Crossed } else { Brought::New }
+    }
+
+    /// Makes a seen key young again, as a duplicate at this time has done.
+    pub(super) fn touch_at(&self, key: Key, at: Stamp) {
+        let _flights = self.flights.lock(key);
+        let mut gone = |key, entry, cause| self.evicted(at, key, entry, cause);
+        self.engine.touch(key, at, true, &mut gone);
+    }
+
     /// Gives a reservation up. Returns the next waiter, for which the key stays in flight, or all waiters if the key is still seen with
     /// another body. It is nobody if nobody waits, so that the key is unknown again, or if the reservation was overtaken, so that it has
     /// no key to pass on.
@@ -437,6 +468,17 @@ impl<L: Listener + ?Sized> Table<L> {
     fn evicted(&self, now: Stamp, key: Key, entry: Entry, cause: EvictionCause) {
         self.notice(Event::evicted(now, key, entry, cause));
     }
+}
+
+/// What became of a key that a store has brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Brought {
+    /// It is seen now.
+    New,
+    /// It is seen now, and was seen already, or in flight.
+    Crossed,
+    /// It was seen already, and later.
+    Known,
 }
 
 /// A verdict before its guard is made, which must not happen under the lock.

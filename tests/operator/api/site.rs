@@ -4,7 +4,7 @@ use hapax::admin::{Admin, Parts, Probe, serve};
 use hapax::config::{Config, Overrides, Secret};
 use hapax::net::ConnectionList;
 use hapax::stats::Stats;
-use hapax_core::pressure::{Accounting, Watched};
+use hapax_core::pressure::Watched;
 use hapax_core::window::{Inspect, KeyMaker, Mailbox, Scope, Ticket, Verdict, reserve_one};
 use hapax_core::wire::properties::IdValue;
 use serde_json::Value;
@@ -74,16 +74,7 @@ impl Site {
         // An upstream that refuses at once.
         let text = format!("upstream = \"amqp://127.0.0.1:1\"\n{text}");
         let config = Config::parse(None, &text, &overrides).unwrap_or_else(|e| panic!("{e}")).config;
-        let mut accountings = Vec::new();
-        let set = config.window_set(|_| {
-            accountings.push(Arc::new(Accounting::new()));
-            Arc::clone(accountings.last().unwrap()) as _
-        });
-        let windows: Vec<Watched> = set
-            .iter()
-            .zip(accountings)
-            .map(|(window, accounting)| Watched { window: window.clone(), accounting })
-            .collect();
+        let windows = hapax::store::open(&config, now()).unwrap().windows;
         let (drain, draining) = watch::channel(false);
         let keys = KeyMaker::new((1, 2));
         let admin = Admin::new(Parts {

@@ -1,0 +1,465 @@
+//! How records stand in a store: in batches, each sealed with the secret of the digests.
+//!
+//! ```text
+//! "HXB" | format 1 | identity 16 | relay 8 | base 8 | count 4 | records … | seal 16            (integers: little endian)
+//!
+//! seen        1 | key 12 | body 4 | ms after base | ttl in ms                 the last two as varints
+//! touched     2 | key 12 | ms after base
+//! forgotten   3 | key 12
+//! flushed     4
+//! changed     5 | setting 1 | value | length of `by` | by
+//! ```
+//!
+//! * The *identity* is a digest of everything that gives a key its meaning: the secret, the scope, and where the id is. Keys of another
+//!   identity mean nothing here, so a batch of another identity is refused.
+//! * The *seal* is a keyed digest of the whole batch. It finds damage, and it keeps out a stranger: who may write to the store, but does
+//!   not know the secret, can't make Hapax take a message for a duplicate.
+//! * `base` is the wall clock's time of the oldest record, in milliseconds since 1970. Times are rounded up to the millisecond.
+//! * `relay` is drawn at each start. By it a relay knows its own batches again.
+
+use super::record::{Change, Record, Setting, What, Written};
+use crate::window::{BodyDigest, Claim, Key, KeyMaker, Mode, Rules};
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime};
+
+/// The format that this version writes. It reads no other.
+pub const FORMAT: u8 = 1;
+const MAGIC: &[u8; 3] = b"HXB";
+const HEAD: usize = 3 + 1 + 16 + 8 + 8 + 4;
+const SEAL: usize = 16;
+const KEY: usize = Key::BITS as usize / 8;
+
+const SEEN: u8 = 1;
+const TOUCHED: u8 = 2;
+const FORGOTTEN: u8 = 3;
+const FLUSHED: u8 = 4;
+const CHANGED: u8 = 5;
+
+const CAPACITY: u8 = 1;
+const TTL: u8 = 2;
+const MODE: u8 = 3;
+
+/// A digest of everything that gives the keys of a window their meaning.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity(pub [u8; 16]);
+
+impl Identity {
+    /// Makes the identity of a window with these rules, whose keys are made by this maker.
+    pub fn new(keys: &KeyMaker, rules: &Rules) -> Identity {
+        let meaning = format!("hapax identity\n{:?}\n{:?}", rules.scope, rules.id);
+        Identity(keys.seal(meaning.as_bytes()))
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The name of one run of a relay.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RelayId(pub u64);
+
+/// Writes and reads the batches of one window.
+#[derive(Clone, Debug)]
+pub struct Codec {
+    keys: KeyMaker,
+    identity: Identity,
+    relay: RelayId,
+}
+
+/// A batch that was read.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Batch {
+    /// who has written it
+    pub relay: RelayId,
+    /// in order
+    pub records: Vec<Written>,
+}
+
+/// Why a batch can't be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadBatch {
+    /// It is something else.
+    #[error("these bytes are not a batch of records")]
+    Foreign,
+    /// A later version has written it, or an earlier one.
+    #[error("the batch has format {0}, and this version of Hapax reads format {FORMAT} only")]
+    Format(u8),
+    /// Its keys have another meaning.
+    #[error("the batch was written with another digest secret, scope or id")]
+    Identity,
+    /// Its bytes are not those that were written.
+    #[error("the batch is damaged, or was not written by Hapax")]
+    Seal,
+}
+
+impl Codec {
+    /// Makes the codec of a window with these rules.
+    pub fn new(keys: KeyMaker, rules: &Rules, relay: RelayId) -> Codec {
+        let identity = Identity::new(&keys, rules);
+        Codec { keys, identity, relay }
+    }
+
+    /// Returns the name of this run.
+    pub fn relay(&self) -> RelayId {
+        self.relay
+    }
+
+    /// Returns the identity of the window.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Writes a batch. `now` and `wall` are the same moment on the two clocks.
+    pub fn encode(&self, records: &[Record], now: Instant, wall: SystemTime) -> Vec<u8> {
+        let time = |at: Instant| match now.checked_duration_since(at) {
+            Some(age) => wall.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH),
+            None => wall + at.saturating_duration_since(now),
+        };
+        let base = records.iter().map(|record| record.at).min().map_or(0, |at| millis(time(at)));
+        let mut out = Vec::with_capacity(HEAD + SEAL + records.len() * (KEY + 12));
+        out.extend_from_slice(MAGIC);
+        out.push(FORMAT);
+        out.extend_from_slice(&self.identity.0);
+        out.extend_from_slice(&self.relay.0.to_le_bytes());
+        out.extend_from_slice(&base.to_le_bytes());
+        out.extend_from_slice(&u32::try_from(records.len()).unwrap_or(u32::MAX).to_le_bytes());
+        for record in records {
+            let after = millis(time(record.at)).saturating_sub(base);
+            match &record.what {
+                What::Seen(claim, memo) => {
+                    put_key(&mut out, SEEN, *claim);
+                    out.extend_from_slice(&memo.body().bits().to_le_bytes());
+                    put_varint(&mut out, after);
+                    put_varint(&mut out, whole_millis(memo.ttl()));
+                }
+                What::Touched(claim) => {
+                    put_key(&mut out, TOUCHED, *claim);
+                    put_varint(&mut out, after);
+                }
+                What::Forgotten(claim) => put_key(&mut out, FORGOTTEN, *claim),
+                What::Flushed => out.push(FLUSHED),
+                What::Changed(change) => put_change(&mut out, change),
+            }
+        }
+        let seal = self.keys.seal(&out);
+        out.extend_from_slice(&seal);
+        out
+    }
+
+    /// Reads a batch.
+    pub fn decode(&self, bytes: &[u8]) -> Result<Batch, BadBatch> {
+        let (head, rest) = bytes.split_first_chunk::<HEAD>().ok_or(BadBatch::Foreign)?;
+        let mut head = Reader(head);
+        if head.take::<3>() != Some(*MAGIC) {
+            return Err(BadBatch::Foreign);
+        }
+        match head.byte() {
+            Some(FORMAT) => {}
+            format => return Err(BadBatch::Format(format.unwrap_or(0))),
+        }
+        let identity = head.take().map(Identity);
+        let (records, seal) = rest.split_last_chunk::<SEAL>().ok_or(BadBatch::Seal)?;
+        // A batch of another identity has another secret, perhaps, so its seal says nothing.
+        if identity != Some(self.identity) {
+            return Err(BadBatch::Identity);
+        }
+        if self.keys.seal(bytes.get(..HEAD + records.len()).unwrap_or_default()) != *seal {
+            return Err(BadBatch::Seal);
+        }
+        let mut read = || {
+            let relay = RelayId(u64::from_le_bytes(head.take()?));
+            let base = u64::from_le_bytes(head.take()?);
+            let count = u32::from_le_bytes(head.take()?);
+            let mut rest = Reader(records);
+            let mut records = Vec::with_capacity((count as usize).min(rest.0.len()));
+            for _ in 0..count {
+                records.push(rest.record(base)?);
+            }
+            rest.0.is_empty().then_some(Batch { relay, records })
+        };
+        read().ok_or(BadBatch::Seal)
+    }
+}
+
+fn millis(time: SystemTime) -> u64 {
+    whole_millis(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Rounds up: an id is never forgotten early.
+fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+fn time_of(millis: u64) -> SystemTime {
+    // A time that can't be told lies in the far future. The reader takes such a record for a new one.
+    let most = Duration::from_secs(u64::from(u32::MAX) * 16);
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis).min(most)
+}
+
+fn put_key(out: &mut Vec<u8>, tag: u8, Claim::Digest(key): Claim) {
+    out.push(tag);
+    out.extend_from_slice(key.0.to_le_bytes().get(..KEY).unwrap_or_default());
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    loop {
+        let low = value.to_le_bytes()[0] & 0x7f;
+        value >>= 7;
+        if value == 0 {
+            return out.push(low);
+        }
+        out.push(low | 0x80);
+    }
+}
+
+fn put_change(out: &mut Vec<u8>, change: &Change) {
+    out.push(CHANGED);
+    match change.setting {
+        Setting::Capacity(capacity) => {
+            out.push(CAPACITY);
+            put_varint(out, capacity as u64);
+        }
+        Setting::Ttl(ttl) => {
+            out.push(TTL);
+            put_varint(out, whole_millis(ttl));
+        }
+        Setting::Mode(mode) => {
+            out.push(MODE);
+            put_varint(
+                out,
+                match mode {
+                    Mode::Enforce => 0,
+                    Mode::Observe => 1,
+                    Mode::Off => 2,
+                },
+            );
+        }
+    }
+    put_varint(out, change.by.len() as u64);
+    out.extend_from_slice(change.by.as_bytes());
+}
+
+/// The bytes that are left to read.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn key(&mut self) -> Option<Key> {
+        let mut wide = [0; 16];
+        wide.first_chunk_mut::<KEY>().and_then(|low| self.take().map(|bytes| *low = bytes))?;
+        Some(Key(u128::from_le_bytes(wide)))
+    }
+
+    fn time(&mut self, base: u64) -> Option<SystemTime> {
+        self.varint().map(|after| time_of(base.saturating_add(after)))
+    }
+
+    fn record(&mut self, base: u64) -> Option<Written> {
+        Some(match self.byte()? {
+            SEEN => {
+                let key = self.key()?;
+                let body = BodyDigest::from_bits(u32::from_le_bytes(self.take()?));
+                let at = self.time(base)?;
+                Written::Seen { key, at, ttl: Duration::from_millis(self.varint()?), body }
+            }
+            TOUCHED => Written::Touched { key: self.key()?, at: self.time(base)? },
+            FORGOTTEN => Written::Forgotten(self.key()?),
+            FLUSHED => Written::Flushed,
+            CHANGED => Written::Changed(self.change()?),
+            _ => return None,
+        })
+    }
+
+    fn change(&mut self) -> Option<Change> {
+        let (kind, value) = (self.byte()?, self.varint()?);
+        let setting = match (kind, value) {
+            (CAPACITY, capacity) => Setting::Capacity(usize::try_from(capacity).ok()?),
+            (TTL, ttl) => Setting::Ttl(Duration::from_millis(ttl)),
+            (MODE, 0) => Setting::Mode(Mode::Enforce),
+            (MODE, 1) => Setting::Mode(Mode::Observe),
+            (MODE, 2) => Setting::Mode(Mode::Off),
+            _ => return None,
+        };
+        let len = usize::try_from(self.varint()?).ok()?;
+        let (by, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(Change { setting, by: String::from_utf8_lossy(by).into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::Memo;
+    use proptest::prelude::*;
+
+    #[expect(clippy::disallowed_methods, reason = "one base instant; the tests count from there")]
+    fn base() -> Instant {
+        Instant::now()
+    }
+
+    fn wall() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_000)
+    }
+
+    fn codec(secret: u64, relay: u64) -> Codec {
+        Codec::new(KeyMaker::new((secret, 2)), &Rules::named("orders"), RelayId(relay))
+    }
+
+    fn what() -> impl Strategy<Value = What> {
+        let claim = || any::<u128>().prop_map(|key| Claim::from(Key(key & Key::MASK)));
+        let change = |setting| What::Changed(Change { setting, by: "10.0.0.7 (API)".into() });
+        prop_oneof![
+            4 => (claim(), any::<u32>(), 0..10_000_000_000_u64).prop_map(|(claim, body, ttl)| {
+                What::Seen(claim, Memo::new(Duration::from_millis(ttl), BodyDigest::from_bits(body)))
+            }),
+            1 => claim().prop_map(What::Touched),
+            1 => claim().prop_map(What::Forgotten),
+            1 => Just(What::Flushed),
+            1 => (1..1_000_000_usize).prop_map(move |n| change(Setting::Capacity(n))),
+            1 => (1..1_000_000_u64).prop_map(move |n| change(Setting::Ttl(Duration::from_millis(n)))),
+            1 => prop_oneof![Just(Mode::Enforce), Just(Mode::Observe), Just(Mode::Off)]
+                .prop_map(move |mode| change(Setting::Mode(mode))),
+        ]
+    }
+
+    /// What was written, as it has to be read.
+    fn read_of(Record { at, what }: &Record, now: Instant) -> Written {
+        let at = wall() - (now - *at);
+        let of = |Claim::Digest(key): Claim| key;
+        match what.clone() {
+            What::Seen(claim, memo) => {
+                Written::Seen { key: of(claim), at, ttl: memo.ttl(), body: memo.body() }
+            }
+            What::Touched(claim) => Written::Touched { key: of(claim), at },
+            What::Forgotten(claim) => Written::Forgotten(of(claim)),
+            What::Flushed => Written::Flushed,
+            What::Changed(change) => Written::Changed(change),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            whats in prop::collection::vec((what(), 0..100_000_u64), 0..50),
+        ) {
+            let now = base() + Duration::from_secs(1_000);
+            let records: Vec<Record> = whats
+                .into_iter()
+                .map(|(what, age)| Record { at: now - Duration::from_millis(age), what })
+                .collect();
+            let bytes = codec(1, 7).encode(&records, now, wall());
+            let batch = codec(1, 8).decode(&bytes).unwrap();
+            prop_assert_eq!(batch.relay, RelayId(7));
+            let expected: Vec<Written> = records.iter().map(|record| read_of(record, now)).collect();
+            prop_assert_eq!(batch.records, expected);
+        }
+
+        /// Whatever bytes come, there is an answer.
+        #[test]
+        fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(codec(1, 1).decode(&bytes).is_err());
+        }
+    }
+
+    fn three() -> Vec<u8> {
+        let now = base();
+        let seen =
+            |n: u128| Record { at: now, what: What::Seen(Key(n).into(), Duration::from_secs(600).into()) };
+        codec(1, 1).encode(&[seen(1), seen(2), seen(3)], now, wall())
+    }
+
+    #[test]
+    fn no_bit_can_be_turned_and_no_end_can_be_cut() {
+        let bytes = three();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(codec(1, 1).decode(&damaged).is_err(), "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(codec(1, 1).decode(&bytes[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn an_id_takes_about_twenty_bytes() {
+        assert_eq!(three().len(), HEAD + SEAL + 3 * (1 + 12 + 4 + 1 + 3));
+    }
+
+    #[test]
+    fn a_batch_of_others_is_refused_and_says_why() {
+        let bytes = three();
+        assert_eq!(codec(2, 1).decode(&bytes), Err(BadBatch::Identity));
+        let mut later = bytes.clone();
+        later[3] = 2;
+        assert_eq!(codec(1, 1).decode(&later), Err(BadBatch::Format(2)));
+        assert_eq!(codec(1, 1).decode(b"hello"), Err(BadBatch::Foreign));
+        let scoped = Rules { scope: crate::window::Scope::Vhost, ..Rules::named("orders") };
+        let scoped = Codec::new(KeyMaker::new((1, 2)), &scoped, RelayId(1));
+        assert_eq!(scoped.decode(&bytes), Err(BadBatch::Identity));
+        // The name says nothing about the keys.
+        let renamed = Codec::new(KeyMaker::new((1, 2)), &Rules::named("other"), RelayId(1));
+        assert!(renamed.decode(&bytes).is_ok());
+    }
+
+    /// Somebody who may write to the store, and knows everything but the secret.
+    #[test]
+    fn a_stranger_cannot_make_a_batch() {
+        let honest = codec(1, 1);
+        let mut stranger = codec(9, 1);
+        stranger.identity = honest.identity;
+        let now = base();
+        let seen = Record { at: now, what: What::Seen(Key(5).into(), Duration::from_secs(600).into()) };
+        assert_eq!(honest.decode(&stranger.encode(&[seen], now, wall())), Err(BadBatch::Seal));
+    }
+
+    /// A store that outlives the process holds these bytes.
+    #[test]
+    fn the_format_is_pinned() {
+        let now = base();
+        let memo = Memo::new(Duration::from_secs(600), BodyDigest::from_bits(7));
+        let records = [
+            Record { at: now, what: What::Seen(Key(0x0102).into(), memo) },
+            Record { at: now, what: What::Flushed },
+        ];
+        let bytes = codec(1, 1).encode(&records, now, wall());
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, PINNED);
+    }
+
+    const PINNED: &str = concat!(
+        "48584201",
+        "40f010fcfcea4f566a73c30534deaefd",
+        "0100000000000000",
+        "00505c18a3010000",
+        "02000000",
+        "010201000000000000000000000700000000c0cf24",
+        "04",
+        "ae403d2213f85e7cf86c369d928c061a",
+    );
+}

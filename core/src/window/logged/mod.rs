@@ -1,0 +1,318 @@
+//! A window in memory with a log: what it commits is also written to a store outside of this process.
+//!
+//! The window decides by its memory alone, as [`LocalWindow`] does. Each change of what is seen becomes a [`Record`]. The shell takes the
+//! records in their order, writes them, and says how far it has come:
+//!
+//! ```text
+//!   commit ──▶ Queue ──take──▶ the shell writes ──written(position)──▶ the id is seen, and its client is acked     (remember = "sync")
+//!          └─▶ the id is seen, and its client is acked                                                            (remember = "async")
+//!
+//!   at the start, and from other relays:  the shell reads ──▶ Codec::decode ──▶ recover, merge ──▶ the ids are seen
+//! ```
+//!
+//! With `sync` an id stays in flight until it is written. So nobody is told of a duplicate that a crash can still make unknown.
+
+mod batch;
+mod facts;
+mod policy;
+mod questions;
+mod queue;
+mod record;
+mod window;
+
+pub use batch::{BadBatch, Batch, Codec, FORMAT, Identity, RelayId};
+pub use facts::{AtStore, StoreFacts};
+pub use policy::{OnOutage, Remember, StorePolicy};
+pub use record::{Change, Record, Setting, What, Written};
+
+use super::engine::{EngineKind, WallEntry};
+use super::table::Brought;
+use super::*;
+use parking_lot::Mutex;
+use questions::Questions;
+use queue::{MOST_WAITING, Queue};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::Waker;
+use std::time::SystemTime;
+
+/// The window's clock starts this long before the window. So it can tell when a recovered id was committed. It is the longest TTL that the
+/// configuration takes.
+const CLOCK_BEFORE: Duration = Duration::from_secs(365 * 86_400);
+
+/// A window in memory with a log.
+#[derive(Debug)]
+pub struct LoggedWindow<L: Listener + ?Sized = dyn Listener> {
+    inner: Arc<LocalWindow<L>>,
+    kind: &'static str,
+    policy: StorePolicy,
+    queue: Queue,
+    questions: Questions,
+    /// The store takes nothing at present.
+    is_down: AtomicBool,
+    state: Mutex<State>,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    down_since: Option<Instant>,
+    recovering: bool,
+    at_store: AtStore,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    unremembered: AtomicU64,
+    recovered: AtomicU64,
+    merged: AtomicU64,
+    crossed: AtomicU64,
+    damaged: AtomicU64,
+}
+
+/// What became of the records of a batch.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Applied {
+    /// ids that are seen from now on
+    pub seen: u64,
+    /// ids whose TTL was over
+    pub expired: u64,
+    /// ids that were seen already, or in flight, and that another relay has let through, too
+    pub crossed: u64,
+    /// changes of other relays that this one has made, too
+    pub changes: Vec<Change>,
+}
+
+impl<L: Listener + ?Sized> LoggedWindow<L> {
+    /// Returns an empty window whose store is of this kind. It judges nothing of what its store knows until [`LoggedWindow::recovered`].
+    pub fn new(
+        rules: Rules,
+        limits: Limits,
+        engine: EngineKind,
+        listener: Arc<L>,
+        kind: &'static str,
+        policy: StorePolicy,
+        now: Instant,
+    ) -> Arc<LoggedWindow<L>> {
+        let inner = LocalWindow::new(rules, limits, engine, listener);
+        inner.table().start_clock(now.checked_sub(CLOCK_BEFORE).unwrap_or(now));
+        let state = Mutex::new(State { recovering: true, ..State::default() });
+        Arc::new(LoggedWindow {
+            inner,
+            kind,
+            policy,
+            queue: Queue::default(),
+            questions: Questions::default(),
+            is_down: AtomicBool::new(false),
+            state,
+            counts: Counts::default(),
+        })
+    }
+
+    /// Returns the rules of the store.
+    pub fn policy(&self) -> &StorePolicy {
+        &self.policy
+    }
+
+    // ---- the writer's side ---------------------------------------------------------------------------------------
+
+    /// Takes the oldest records that nobody has taken yet, at most this many, and the position of the last one. Who takes them
+    /// writes them, and says so by [`LoggedWindow::written`]. Records that could not be written are still to be written.
+    pub fn take(&self, most: usize) -> Option<(Vec<Record>, Position)> {
+        self.queue.take(most)
+    }
+
+    /// Registers the waker of the writer. Returns true if there is something to take already.
+    pub fn register(&self, waker: &Waker) -> bool {
+        self.queue.register(waker)
+    }
+
+    /// Notes that the store has everything up to this position, and that it works.
+    pub fn written(self: &Arc<Self>, position: Position, now: Instant) {
+        self.let_through(position);
+        self.queue.settle(position);
+        self.store_works(now);
+    }
+
+    /// Notes that the store takes nothing. With `on_outage = "continue"` everybody who waits goes on; these ids are counted.
+    pub fn store_failed(&self, now: Instant) {
+        {
+            let mut state = self.state.lock();
+            state.down_since.get_or_insert(now);
+            self.is_down.store(true, Relaxed);
+        }
+        match self.policy.on_outage {
+            OnOutage::Refuse => self.questions.keep(),
+            OnOutage::Continue => {
+                let last = self.queue.last();
+                self.go_on_without(last);
+            }
+        }
+    }
+
+    /// Notes that the store works. Questions that have waited for it are answered.
+    pub fn store_works(self: &Arc<Self>, now: Instant) {
+        if !self.is_down.load(Relaxed) {
+            return;
+        }
+        {
+            let mut state = self.state.lock();
+            state.down_since = None;
+            self.is_down.store(false, Relaxed);
+        }
+        for question in self.questions.release() {
+            if let Some(mailbox) = question.mailbox.upgrade() {
+                let verdict = reserve_one(self, question.claim, now, &mailbox, question.ticket);
+                mailbox.deliver(question.ticket, verdict);
+            }
+        }
+    }
+
+    /// Sets what the store says of itself.
+    pub fn set_at_store(&self, at_store: AtStore) {
+        self.state.lock().at_store = at_store;
+    }
+
+    /// Counts batches that could not be read.
+    pub fn note_damaged(&self, batches: u64) {
+        self.counts.damaged.fetch_add(batches, Relaxed);
+    }
+
+    // ---- the reader's side ---------------------------------------------------------------------------------------
+
+    /// Takes what stood in the store before this process started, in order. Settings that were changed then are not changed again:
+    /// the configuration has them.
+    pub fn recover(&self, batch: &Batch, now: Instant, wall: SystemTime) -> Applied {
+        let applied = self.apply(batch, now, wall, false);
+        self.counts.recovered.fetch_add(applied.seen, Relaxed);
+        applied
+    }
+
+    /// Takes what another relay has written since then.
+    pub fn merge(&self, batch: &Batch, now: Instant, wall: SystemTime) -> Applied {
+        let applied = self.apply(batch, now, wall, true);
+        self.counts.merged.fetch_add(applied.seen, Relaxed);
+        self.counts.crossed.fetch_add(applied.crossed, Relaxed);
+        applied
+    }
+
+    /// Notes that the window knows everything that stood in its store when this process started.
+    pub fn recovered(&self) {
+        self.state.lock().recovering = false;
+    }
+
+    fn apply(&self, batch: &Batch, now: Instant, wall: SystemTime, is_live: bool) -> Applied {
+        let table = self.inner.table();
+        let stamp = table.stamp(now);
+        let mut applied = Applied::default();
+        for record in &batch.records {
+            match record {
+                Written::Seen { key, at, ttl, body } => {
+                    let written = WallEntry { at: *at, ttl: *ttl, duplicates: 0, body: *body };
+                    let Some(entry) = written.entry(stamp, wall) else {
+                        applied.expired += 1;
+                        continue;
+                    };
+                    match table.bring(*key, entry, stamp) {
+                        Brought::New => applied.seen += 1,
+                        Brought::Crossed => {
+                            applied.seen += 1;
+                            applied.crossed += u64::from(is_live);
+                        }
+                        Brought::Known => applied.crossed += u64::from(is_live),
+                    }
+                }
+                Written::Touched { key, at } => {
+                    let age = wall.duration_since(*at).unwrap_or_default();
+                    table.touch_at(*key, table.stamp(now.checked_sub(age).unwrap_or(now)));
+                }
+                Written::Forgotten(key) => {
+                    table.forget(*key, now);
+                }
+                Written::Flushed => {
+                    table.flush(now);
+                }
+                Written::Changed(change) if is_live => {
+                    match change.setting {
+                        Setting::Capacity(capacity) => self.inner.resize(capacity, now),
+                        Setting::Ttl(ttl) => self.inner.set_ttl(ttl),
+                        Setting::Mode(mode) => self.inner.set_mode(mode),
+                    }
+                    applied.changes.push(change.clone());
+                }
+                Written::Changed(_) => {}
+            }
+        }
+        applied
+    }
+
+    // ---- for both ------------------------------------------------------------------------------------------------
+
+    /// Returns true if nothing is judged at present, because the store is out of order and the policy is to refuse.
+    fn is_refusing(&self) -> bool {
+        self.questions.are_kept()
+    }
+
+    /// Returns true if a commit has to wait until it is written.
+    fn waits_for_store(&self) -> bool {
+        match (self.policy.remember, self.policy.on_outage) {
+            (Remember::Async, _) => false,
+            (Remember::Sync, OnOutage::Refuse) => true,
+            (Remember::Sync, OnOutage::Continue) => !self.is_down.load(Relaxed),
+        }
+    }
+
+    /// The number of records that may wait. With `refuse` each has a client that waits for it, so sessions bound their number.
+    fn bound(&self) -> usize {
+        match self.policy.on_outage {
+            OnOutage::Continue => MOST_WAITING,
+            OnOutage::Refuse => usize::MAX,
+        }
+    }
+
+    fn record(&self, what: What, at: Instant) {
+        self.queue.push([Record { at, what }], self.bound());
+    }
+
+    /// Makes the commits up to this position seen. Returns how many there were.
+    fn let_through(&self, position: Position) -> u64 {
+        let stored = self.queue.take_stored(position);
+        for commit in &stored {
+            let Claim::Digest(key) = commit.claim;
+            self.inner.table().commit(key, commit.at, commit.memo, false);
+            if commit.is_disowned {
+                self.inner.table().forget(key, commit.at);
+            }
+        }
+        stored.len() as u64
+    }
+
+    /// Lets everybody go on who waits for a position up to this one, although it is not written.
+    fn go_on_without(&self, position: Position) {
+        let count = self.let_through(position);
+        self.counts.unremembered.fetch_add(count, Relaxed);
+        self.queue.settle(position);
+    }
+
+    /// Returns everything that is known of the store.
+    fn store_facts(&self, now: Instant) -> StoreFacts {
+        let (waiting, oldest) = self.queue.waiting();
+        let state = self.state.lock();
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        StoreFacts {
+            kind: self.kind,
+            down_since: state.down_since,
+            recovering: state.recovering,
+            waiting: waiting as u64,
+            waiting_commits: self.queue.stored() as u64,
+            waiting_publishes: self.questions.len() as u64,
+            lag: oldest.map(|at| now.saturating_duration_since(at)),
+            unremembered: count(&self.counts.unremembered),
+            dropped: self.queue.dropped(),
+            recovered: count(&self.counts.recovered),
+            merged: count(&self.counts.merged),
+            crossed: count(&self.counts.crossed),
+            damaged: count(&self.counts.damaged),
+            at_store: state.at_store.clone(),
+        }
+    }
+}

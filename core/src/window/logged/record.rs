@@ -1,0 +1,77 @@
+//! What a window writes to its log, and what it reads back.
+
+use crate::window::{BodyDigest, Claim, Key, Memo, Mode};
+use std::time::{Duration, Instant, SystemTime};
+
+/// One thing that happened to a window, on its way to the store.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Record {
+    /// when
+    pub at: Instant,
+    /// what
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Debug)]
+pub enum What {
+    /// A claim became seen, for the TTL of the memo.
+    Seen(Claim, Memo),
+    /// A duplicate made a seen claim young again (`refresh_on_duplicate`).
+    Touched(Claim),
+    /// A claim is unknown again, whether it was seen or not.
+    Forgotten(Claim),
+    /// All claims are unknown again.
+    Flushed,
+    /// Somebody has changed a setting.
+    Changed(Change),
+}
+
+/// A change of a running window. The other relays of a shared store make it, too.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Change {
+    /// what is different now
+    pub setting: Setting,
+    /// who has made it, for the log
+    pub by: Box<str>,
+}
+
+/// A setting that can be changed while the window runs, and its new value.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Setting {
+    /// how many ids are remembered
+    Capacity(usize),
+    /// the TTL of ids that are committed from now on
+    Ttl(Duration),
+    /// the mode
+    Mode(Mode),
+}
+
+/// One thing that happened to a window, as it stands in the store: in wall-clock time.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Written {
+    /// A key became seen.
+    Seen {
+        /// which
+        key: Key,
+        /// when
+        at: SystemTime,
+        /// for how long
+        ttl: Duration,
+        /// the digest of the message's body
+        body: BodyDigest,
+    },
+    /// A duplicate made a seen key young again.
+    Touched {
+        /// which
+        key: Key,
+        /// when
+        at: SystemTime,
+    },
+    /// A key is unknown again.
+    Forgotten(Key),
+    /// All keys are unknown again.
+    Flushed,
+    /// Somebody has changed a setting.
+    Changed(Change),
+}

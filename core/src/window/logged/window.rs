@@ -1,0 +1,283 @@
+//! How sessions and operators use a window with a log: as the window in memory, but for what is written.
+
+use super::*;
+use crate::window::engine::Stamp;
+use crate::window::inspect::Inspect;
+use crate::window::table::Table;
+
+impl<L: Listener + ?Sized> LoggedWindow<L> {
+    fn pending(self: Arc<Self>, ask: &Ask, mailbox: &Arc<Mailbox>) -> Option<Verdict> {
+        let is_kept = self.questions.push(ask, mailbox);
+        is_kept.then(|| Verdict::Pending(Wait::new(self, ask.claim, Arc::clone(mailbox), ask.ticket)))
+    }
+
+    /// Writes down the duplicates that make their ids young again.
+    fn record_touches(&self, asks: &[Ask], verdicts: &[Option<Verdict>], now: Instant) {
+        let touched =
+            asks.iter().zip(verdicts).filter(|(_, verdict)| matches!(verdict, Some(Verdict::Duplicate(_))));
+        let record = |(ask, _): (&Ask, _)| Record { at: now, what: What::Touched(ask.claim) };
+        self.queue.push(touched.map(record), self.bound());
+    }
+}
+
+impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
+    fn rules(&self) -> &Rules {
+        self.inner.rules()
+    }
+
+    fn mode(&self) -> Mode {
+        self.inner.mode()
+    }
+
+    fn ttl(&self) -> Duration {
+        self.inner.ttl()
+    }
+
+    fn handle(self: Arc<Self>) -> Arc<dyn Window> {
+        self
+    }
+
+    fn reserve(
+        self: Arc<Self>,
+        asks: &[Ask],
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        verdicts: &mut [Option<Verdict>],
+    ) {
+        if self.is_refusing() {
+            for (ask, verdict) in asks.iter().zip(verdicts) {
+                let pending = Arc::clone(&self).pending(ask, mailbox);
+                *verdict =
+                    Some(pending.unwrap_or_else(|| reserve_one(&self, ask.claim, now, mailbox, ask.ticket)));
+            }
+            return;
+        }
+        if !self.inner.refreshes_on_duplicate() {
+            return Table::reserve(self, |window| window.inner.table(), asks, now, mailbox, verdicts);
+        }
+        Table::reserve(Arc::clone(&self), |window| window.inner.table(), asks, now, mailbox, verdicts);
+        self.record_touches(asks, verdicts, now);
+    }
+
+    /// The log forgets the claim, too: if this process ends now, the message must not count as a duplicate of what it replaces.
+    fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
+        let Claim::Digest(key) = claim;
+        self.record(What::Forgotten(claim), now);
+        let placed = self.inner.table().republish(key, now);
+        placed.republish(self, claim)
+    }
+
+    fn overdue(
+        self: Arc<Self>,
+        claim: Claim,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Verdict {
+        reserve_one(&self, claim, now, mailbox, ticket)
+    }
+
+    fn supersede(
+        self: Arc<Self>,
+        ask: Ask,
+        body: BodyDigest,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+    ) -> Verdict {
+        Table::supersede(self, |window| window.inner.table(), ask, body, now, mailbox)
+    }
+
+    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
+        self.commit_all(&[(claim, memo)], now)
+    }
+
+    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
+        if self.waits_for_store() {
+            return Remembered::At(self.queue.push_stored(commits, now));
+        }
+        let seen = |(claim, memo): &(Claim, Memo)| Record { at: now, what: What::Seen(*claim, *memo) };
+        self.queue.push(commits.iter().map(seen), self.bound());
+        self.inner.table().commit_all(commits, now);
+        if self.is_down.load(Relaxed) {
+            self.counts.unremembered.fetch_add(commits.len() as u64, Relaxed);
+        }
+        Remembered::Now
+    }
+
+    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
+        let Claim::Digest(key) = claim;
+        self.record(What::Seen(claim, memo), now);
+        self.inner.table().commit(key, now, memo, true);
+    }
+
+    fn remembered(&self) -> Position {
+        self.queue.settled()
+    }
+
+    fn tell_when(&self, position: Position, mailbox: &Arc<Mailbox>) {
+        self.queue.tell_when(position, mailbox);
+    }
+
+    fn overdue_commit(&self, position: Position, _: Instant) -> OverdueCommit {
+        match self.policy.on_outage {
+            OnOutage::Refuse => OverdueCommit::WaitOn,
+            OnOutage::Continue => {
+                self.go_on_without(position);
+                OverdueCommit::AckAnyway
+            }
+        }
+    }
+
+    fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
+        Table::rollback(self, |window| window.inner.table(), claim, turn, cause);
+    }
+
+    fn take_over(
+        self: Arc<Self>,
+        claim: Claim,
+        since: Instant,
+        now: Instant,
+        queued: Option<(&Arc<Mailbox>, Ticket)>,
+    ) -> TakeOver {
+        // The message is stored, and only its id is not written yet: a second copy must not be stored.
+        if self.queue.is_stored(claim) {
+            return TakeOver::Wait { since: now };
+        }
+        let Claim::Digest(key) = claim;
+        let taken = self.inner.table().take_over(key, since, now, queued);
+        taken.result(self, claim)
+    }
+
+    fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {
+        self.inner.set_uploading(claim, turn, uploading);
+    }
+
+    fn waits_on(&self, claim: Claim, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        self.queue.is_stored(claim) || self.inner.waits_on(claim, queued)
+    }
+
+    fn is_awaited(&self, claim: Claim, turn: Turn) -> bool {
+        self.inner.is_awaited(claim, turn)
+    }
+
+    fn disown(&self, claim: Claim, now: Instant) {
+        Inspect::forget(self, claim, now);
+    }
+
+    fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
+        self.questions.leave(mailbox, ticket);
+        self.inner.leave(claim, mailbox, ticket);
+    }
+
+    fn notice(&self, event: Event) {
+        self.inner.notice(event);
+    }
+
+    fn wants_origin(&self, claim: Claim) -> bool {
+        self.inner.wants_origin(claim)
+    }
+
+    fn note_origin(&self, origin: &Origin<'_>) {
+        self.inner.note_origin(origin);
+    }
+
+    fn wants_names(&self) -> bool {
+        self.inner.wants_names()
+    }
+
+    fn note_names(&self, names: &[&[u8]]) {
+        self.inner.note_names(names);
+    }
+}
+
+impl<L: Listener + ?Sized> Inspect for LoggedWindow<L> {
+    fn entries(&self) -> Option<usize> {
+        Some(self.inner.len())
+    }
+
+    fn capacity(&self) -> Option<usize> {
+        Some(self.inner.capacity())
+    }
+
+    fn in_flight(&self) -> Option<usize> {
+        Some(self.inner.in_flight())
+    }
+
+    fn refreshes_on_duplicate(&self) -> bool {
+        self.inner.refreshes_on_duplicate()
+    }
+
+    fn waiters_per_id(&self) -> usize {
+        self.inner.waiters_per_id()
+    }
+
+    fn bytes(&self) -> usize {
+        self.inner.bytes() + self.queue.bytes()
+    }
+
+    fn store_bytes(&self) -> usize {
+        self.inner.store_bytes()
+    }
+
+    fn store_bytes_at(&self, capacity: usize) -> usize {
+        self.inner.store_bytes_at(capacity)
+    }
+
+    fn bytes_per_id(&self) -> f64 {
+        self.inner.bytes_per_id()
+    }
+
+    fn oldest(&self, now: Instant) -> Option<Duration> {
+        self.inner.oldest(now)
+    }
+
+    fn stamp(&self, now: Instant) -> Stamp {
+        self.inner.stamp(now)
+    }
+
+    fn find(&self, claim: Claim, now: Instant) -> Option<Found> {
+        self.inner.find(claim, now)
+    }
+
+    fn forget(&self, claim: Claim, now: Instant) -> Option<bool> {
+        let Claim::Digest(key) = claim;
+        self.record(What::Forgotten(claim), now);
+        self.queue.disown(claim);
+        Some(self.inner.forget(key, now))
+    }
+
+    fn flush(&self, now: Instant) -> Option<usize> {
+        self.record(What::Flushed, now);
+        self.queue.flush();
+        Some(self.inner.flush(now))
+    }
+
+    fn resize(&self, capacity: usize, now: Instant) -> Option<()> {
+        self.inner.resize(capacity, now);
+        Some(())
+    }
+
+    fn set_ttl(&self, ttl: Duration) {
+        self.inner.set_ttl(ttl);
+    }
+
+    fn set_mode(&self, mode: Mode) {
+        self.inner.set_mode(mode);
+    }
+
+    fn announce(&self, change: Change, now: Instant) {
+        self.record(What::Changed(change), now);
+    }
+
+    fn sweep(&self, now: Instant) {
+        self.inner.sweep(now);
+    }
+
+    fn record(&self, now: Instant) -> Option<Recorder> {
+        self.inner.record(now)
+    }
+
+    fn store(&self, now: Instant) -> Option<StoreFacts> {
+        Some(self.store_facts(now))
+    }
+}
