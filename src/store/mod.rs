@@ -8,7 +8,7 @@ mod changes;
 
 pub use changes::log_merged;
 
-use crate::config::{self, Config, WindowConfig};
+use crate::config::{self, Config, StoreKind, WindowConfig};
 use hapax_core::pressure::{Accounting, Room, Watched};
 use hapax_core::window::{Inspect, KeyMaker, LocalWindow, LoggedWindow, WindowSet};
 use std::fmt;
@@ -101,5 +101,11 @@ fn build(
     _now: Instant,
 ) -> Result<Arc<dyn Inspect>, Failure> {
     let (rules, limits, listener) = (window.rules.clone(), window.limits, Arc::clone(accounting));
-    Ok(LocalWindow::new(rules, limits, window.engine, listener))
+    match window.store {
+        StoreKind::Memory => Ok(LocalWindow::new(rules, limits, window.engine, listener)),
+        kind @ (StoreKind::Disk | StoreKind::Stream | StoreKind::Redis) => Err(Failure {
+            what: format!("window \"{}\": store = \"{}\" is not built yet", window.rules.name, kind.name()),
+            fix: "choose another store".to_owned(),
+        }),
+    }
 }

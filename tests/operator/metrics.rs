@@ -408,9 +408,9 @@ async fn every_query_of_stores_has_data_and_every_alert_has_its_day() {
     let Verdict::Fresh(reservation) = site.reserve("logged", at, id) else { panic!("it is new") };
     let Claim::Digest(key) = reservation.claim();
     reservation.commit(now() - TTL, TTL);
-    let body = BodyDigest::from_bits(0);
-    let records = vec![Written::Seen { key, at: SystemTime::now(), ttl: TTL, body }];
-    logged.merge(&Batch { relay: RelayId(9), records }, now(), SystemTime::now());
+    let (body, wall) = (BodyDigest::from_bits(0), SystemTime::UNIX_EPOCH + TTL);
+    let records = vec![Written::Seen { key, at: wall, ttl: TTL, body }];
+    logged.merge(&Batch { relay: RelayId(9), records }, now(), wall);
     logged.store_failed(now());
     let all: BTreeSet<String> = alerts().map(|alert| alert.name).collect();
     assert!(all.len() >= 5, "{all:?}");

@@ -216,7 +216,7 @@ impl Store {
         Store {
             kind: facts.kind.to_owned(),
             remember: policy.remember,
-            remember_delay_seconds: is_async.then(|| policy.delay.as_secs_f64()),
+            remember_delay_seconds: is_async.then_some(policy.delay.as_secs_f64()),
             on_outage: policy.on_outage,
             up: facts.down_since.is_none(),
             down_seconds: seconds(facts.down_since.map(|since| now.saturating_duration_since(since))),

@@ -115,7 +115,7 @@ impl Bench {
             Action::Resize(capacity) => drop(self.window.resize(capacity, self.now)),
             Action::Take => self.taken = self.window.take(3).map(|(_, last)| last).or(self.taken),
             Action::Written => {
-                self.taken.take().into_iter().for_each(|last| self.window.written(last, self.now))
+                self.taken.take().into_iter().for_each(|last| self.window.written(last, self.now));
             }
             Action::Fail => self.window.store_failed(self.now),
             Action::Wait(seconds) => {

@@ -91,8 +91,9 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]
     for Metric { name, help, value } in COUNTERS {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (name, store) in stores(windows) {
-            let value = value(store).into_iter();
-            value.map(|value| count(&mut family, &[("window", name)], value)).collect::<fmt::Result>()?;
+            if let Some(value) = value(store) {
+                count(&mut family, &[("window", name)], value)?;
+            }
         }
     }
     WHOLE.iter().try_for_each(|metric| gauge(encoder, stores(windows), metric))?;
