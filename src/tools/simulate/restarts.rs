@@ -1,4 +1,4 @@
-//! What restarts of the relay cost: the same replay, but now and then the window forgets what its store would not have.
+//! Says what restarts of the relay cost: the same replay, but at each restart the window forgets what its store would not have.
 //!
 //! A restart takes no time here: nothing is published meanwhile. *Passed* are the duplicates that got through because a restart had made
 //! the window forget their id. A duplicate whose id had been evicted early before the restart has *escaped*, as ever.
@@ -33,7 +33,7 @@ pub struct Restarts {
     pub keeps: Keeps,
 }
 
-/// What became of a trace, with restarts.
+/// The counts of a replay with restarts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Restarted {
     /// how much the window keeps
@@ -91,7 +91,8 @@ impl Course {
         Course { restarts, due, unwritten: VecDeque::new() }
     }
 
-    /// Makes the window forget what the restarts up to this moment lose. Of several without a publish in between, the first one loses it all.
+    /// Makes the window forget what the restarts up to this moment lose. If there were several since the last publish, only the first one
+    /// has something to lose.
     pub(super) fn restart(&mut self, window: &LocalWindow, lost: &Lost, base: Instant, at: u64) {
         let Some(Restarts { every, keeps }) = self.restarts.filter(|_| at >= self.due) else { return };
         let every = nanos(every).max(1);
