@@ -169,6 +169,10 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
         self.inner.leave(claim, mailbox, ticket);
     }
 
+    fn crowd(&self, claim: Claim) {
+        self.inner.crowd(claim);
+    }
+
     fn notice(&self, event: Event) {
         self.inner.notice(event);
     }
