@@ -337,7 +337,7 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     /// Removes a waiter. Called by [`Wait`] only.
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket);
     /// Notes that a publish waits for the claim without a place in the queue, and asks again. Called by [`Wait::no_room`] only.
-    fn crowd(&self, _claim: Claim) {}
+    fn crowd(&self, claim: Claim);
     /// Tells the window's listener what the window itself cannot see (a publish without an id, a bypass, …).
     fn notice(&self, event: Event);
     /// Returns true if the window wants to know where this fresh publish goes. It may ask for a sample only.
