@@ -38,6 +38,8 @@ const CHANGED: u8 = 5;
 const CAPACITY: u8 = 1;
 const TTL: u8 = 2;
 const MODE: u8 = 3;
+const FLUSHED_BY: u8 = 4;
+const FORGOTTEN_BY: u8 = 5;
 
 /// A digest of everything that gives the keys of a window their meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -237,6 +239,8 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
                 },
             );
         }
+        Setting::Flushed => out.extend_from_slice(&[FLUSHED_BY, 0]),
+        Setting::Forgotten => out.extend_from_slice(&[FORGOTTEN_BY, 0]),
     }
     put_varint(out, change.by.len() as u64);
     out.extend_from_slice(change.by.as_bytes());
@@ -302,6 +306,8 @@ impl Reader<'_> {
             (MODE, 0) => Setting::Mode(Mode::Enforce),
             (MODE, 1) => Setting::Mode(Mode::Observe),
             (MODE, 2) => Setting::Mode(Mode::Off),
+            (FLUSHED_BY, _) => Setting::Flushed,
+            (FORGOTTEN_BY, _) => Setting::Forgotten,
             _ => return None,
         };
         let len = usize::try_from(self.varint()?).ok()?;
@@ -342,6 +348,8 @@ mod tests {
             1 => Just(What::Flushed),
             1 => (1..1_000_000_usize).prop_map(move |n| change(Setting::Capacity(n))),
             1 => (1..1_000_000_u64).prop_map(move |n| change(Setting::Ttl(Duration::from_millis(n)))),
+            1 => Just(change(Setting::Flushed)),
+            1 => Just(change(Setting::Forgotten)),
             1 => prop_oneof![Just(Mode::Enforce), Just(Mode::Observe), Just(Mode::Off)]
                 .prop_map(move |mode| change(Setting::Mode(mode))),
         ]

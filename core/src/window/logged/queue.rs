@@ -26,8 +26,12 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// the records that the store has not taken yet
+    /// the records that nobody has taken yet
     waiting: VecDeque<Record>,
+    /// those that were taken and are not written yet
+    taken: VecDeque<Taken>,
+    /// how many these are
+    on_their_way: usize,
     /// the position of the last record
     last: u64,
     /// Commits that are not remembered yet: their claims are in flight.
@@ -53,6 +57,16 @@ pub(super) struct Stored {
     pub(super) at: Instant,
     /// It was disowned in the meantime.
     pub(super) is_disowned: bool,
+}
+
+/// Records that were taken together.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    /// the position of the last one
+    position: u64,
+    count: usize,
+    /// when the oldest one was made
+    at: Instant,
 }
 
 /// What is to be known of a key whose commits are not remembered yet.
@@ -118,7 +132,21 @@ impl Queue {
         let mut inner = self.inner.lock();
         let count = inner.waiting.len().min(most);
         let position = inner.last - (inner.waiting.len() - count) as u64;
-        (count > 0).then(|| (inner.waiting.drain(..count).collect(), Position(position)))
+        let at = inner.waiting.front()?.at;
+        if count == 0 {
+            return None;
+        }
+        inner.taken.push_back(Taken { position, count, at });
+        inner.on_their_way += count;
+        Some((inner.waiting.drain(..count).collect(), Position(position)))
+    }
+
+    /// Notes that the store has everything up to this position.
+    pub(super) fn written(&self, Position(position): Position) {
+        let mut inner = self.inner.lock();
+        while let Some(taken) = inner.taken.pop_front_if(|taken| taken.position <= position) {
+            inner.on_their_way -= taken.count;
+        }
     }
 
     /// Registers the waker of the writer. Returns true if there is something to take already.
@@ -188,10 +216,12 @@ impl Queue {
         Position(self.inner.lock().last)
     }
 
-    /// Returns the number of records that the store has not taken yet, and when the oldest one was made.
+    /// Returns the number of records that the store does not have yet, and when the oldest one was made.
     pub(super) fn waiting(&self) -> (usize, Option<Instant>) {
         let inner = self.inner.lock();
-        (inner.waiting.len(), inner.waiting.front().map(|record| record.at))
+        let oldest = inner.taken.front().map(|taken| taken.at);
+        let oldest = oldest.or_else(|| inner.waiting.front().map(|record| record.at));
+        (inner.on_their_way + inner.waiting.len(), oldest)
     }
 
     /// Returns the number of commits that are not remembered yet.

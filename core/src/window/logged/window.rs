@@ -253,6 +253,7 @@ impl<L: Listener + ?Sized> Inspect for LoggedWindow<L> {
     fn flush(&self, now: Instant) -> Option<usize> {
         self.record(What::Flushed, now);
         self.queue.flush();
+        self.begin_anew();
         Some(self.inner.flush(now))
     }
 
@@ -262,10 +263,12 @@ impl<L: Listener + ?Sized> Inspect for LoggedWindow<L> {
     }
 
     fn set_ttl(&self, ttl: Duration) {
+        self.begin_anew();
         self.inner.set_ttl(ttl);
     }
 
     fn set_mode(&self, mode: Mode) {
+        self.begin_anew();
         self.inner.set_mode(mode);
     }
 
