@@ -15,7 +15,10 @@ mod costs;
 mod examples;
 #[path = "../support/late.rs"]
 mod late;
+mod logged;
+mod logged_actions;
 mod model;
+mod shelf;
 mod slices;
 mod takeovers;
 mod threads;
