@@ -381,8 +381,8 @@ impl Window for LateWindow {
     }
 
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
-        let Republish { reservation, beside } = self.inner.clone().republish(claim, now);
-        Republish { reservation: reservation.through(self), beside }
+        let Republish { reservation, beside, forgotten } = self.inner.clone().republish(claim, now);
+        Republish { reservation: reservation.through(self), beside, forgotten }
     }
 
     fn overdue(
