@@ -16,8 +16,11 @@ mod costs;
 mod examples;
 #[path = "../support/late.rs"]
 mod late;
+mod logged;
+mod logged_actions;
 mod logged_sums;
 mod model;
+mod shelf;
 mod slices;
 mod takeovers;
 mod threads;

@@ -17,8 +17,9 @@ pub struct Record {
 pub enum What {
     /// A claim became seen, for the TTL of the memo.
     Seen(Claim, Memo),
-    /// A duplicate made a seen claim young again (`refresh_on_duplicate`).
-    Touched(Claim),
+    /// A duplicate made a seen claim young again (`refresh_on_duplicate`). The memo is that of the commit, which the store may have thrown
+    /// away by now, because its TTL is over.
+    Touched(Claim, Memo),
     /// A claim is unknown again, whether it was seen or not.
     Forgotten(Claim),
     /// All claims are unknown again.
@@ -71,6 +72,10 @@ pub enum Written {
         key: Key,
         /// when
         at: SystemTime,
+        /// for how long from then on
+        ttl: Duration,
+        /// the digest of the message's body
+        body: BodyDigest,
     },
     /// A key is unknown again.
     Forgotten(Key),
