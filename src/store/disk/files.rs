@@ -20,6 +20,8 @@ pub(crate) trait Files: Send + Sync + 'static {
     fn append(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
     /// Returns when the content of the file survives a power loss.
     fn sync(&self, file: &mut Self::File) -> io::Result<()>;
+    /// The same for a file that another process has written.
+    fn sync_old(&self, name: &str) -> io::Result<()>;
     /// Returns when the names of the files survive a power loss.
     fn sync_names(&self) -> io::Result<()>;
     /// Cuts a file.
@@ -69,6 +71,10 @@ impl Files for Folder {
 
     fn sync(&self, file: &mut File) -> io::Result<()> {
         file.sync_data()
+    }
+
+    fn sync_old(&self, name: &str) -> io::Result<()> {
+        OpenOptions::new().write(true).open(self.0.join(name))?.sync_data()
     }
 
     fn sync_names(&self) -> io::Result<()> {

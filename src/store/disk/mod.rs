@@ -9,11 +9,15 @@
 //! `docs/adr/0033-disk-log.md` says why it is an own log.
 
 mod compact;
+#[cfg(test)]
+mod fake;
 mod files;
 mod frame;
 mod log;
 mod recover;
 mod state;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(super) use state::StateDir;
@@ -51,6 +55,7 @@ pub(super) fn open(
         codec,
         segment_bytes: log::SEGMENT,
         signals: Arc::clone(&signals),
+        clock: writer::clock(),
     };
     let (recovered, has_recovered) = oneshot::channel();
     let (ended, has_ended) = oneshot::channel::<()>();

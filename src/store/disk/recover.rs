@@ -103,6 +103,7 @@ fn take_all<F: Files>(
     folder: &str,
     moment: Moment,
 ) -> Result<Recovered, Failure> {
+    let failed = |error, file: &str| Unusable::Io(error).failure(name_of(window), folder, file);
     let mut sum = Recovered::default();
     for read in receiver {
         let read = read.map_err(|(number, error)| error.failure(name_of(window), folder, &name(number)))?;
@@ -129,16 +130,17 @@ fn take_all<F: Files>(
                 bytes = bytes - at as u64,
                 "the log of this window ends within a record: the process was killed while it wrote; the end is cut off"
             );
-            log.files()
-                .cut(&name(number), at)
-                .map_err(|error| Unusable::Io(error).failure(name_of(window), folder, &name(number)))?;
+            log.files().cut(&name(number), at).map_err(|error| failed(error, &name(number)))?;
             bytes = at as u64;
         }
+        // A process that was killed has perhaps written more than it has synced. From now on clients are told of duplicates of these ids.
+        log.files().sync_old(&name(number)).map_err(|error| failed(error, &name(number)))?;
         sum.damaged += damaged;
         sum.segments += 1;
         sum.bytes += bytes;
         log.note(number, bytes, span);
     }
+    log.files().sync_names().map_err(|error| failed(error, ""))?;
     window.note_damaged(sum.damaged);
     Ok(sum)
 }

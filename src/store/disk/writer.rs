@@ -48,6 +48,21 @@ pub(super) struct Parts<F: Files> {
     pub(super) codec: Codec,
     pub(super) segment_bytes: u64,
     pub(super) signals: Arc<Signals>,
+    pub(super) clock: Clock,
+}
+
+/// Tells the time.
+pub(super) type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
+
+/// Tells the time of the operating system.
+pub(super) fn clock() -> Clock {
+    Arc::new(|| Moment { now: now(), wall: wall() })
+}
+
+impl<F: Files> Parts<F> {
+    fn now(&self) -> Instant {
+        (self.clock)().now
+    }
 }
 
 /// What others tell the writer, and what they can see of it.
@@ -106,7 +121,7 @@ impl Wake for Unpark {
 /// Reads the log, says so, and writes until it is told to end.
 pub(super) fn run<F: Files>(parts: Parts<F>, recovered: oneshot::Sender<Result<(), Failure>>) {
     *parts.signals.thread.lock() = Some(thread::current());
-    let start = now();
+    let start = parts.now();
     match open(&parts, start) {
         Ok((log, earlier)) => {
             let _ = recovered.send(Ok(()));
@@ -118,18 +133,18 @@ pub(super) fn run<F: Files>(parts: Parts<F>, recovered: oneshot::Sender<Result<(
     }
 }
 
-fn open<F: Files>(parts: &Parts<F>, start: Instant) -> Result<(Log<F>, i64), Failure> {
+pub(super) fn open<F: Files>(parts: &Parts<F>, start: Instant) -> Result<(Log<F>, i64), Failure> {
     let Parts { files, folder, window, codec, .. } = parts;
     let mut log = Log::open(Arc::clone(files), parts.segment_bytes).map_err(|error| Failure {
         what: format!("window \"{}\": can't use the folder of its log, {folder}: {error}", name_of(window)),
         fix: "see that the user that runs Hapax may read and write it".to_owned(),
     })?;
-    let moment = Moment { now: start, wall: wall() };
+    let moment = Moment { now: start, wall: (parts.clock)().wall };
     let found = recover(&mut log, window, codec, folder, moment)?;
     window.recovered();
     let Recovered { ids, expired, segments, bytes, damaged, torn } = found;
     let took = humantime::format_duration(Duration::from_millis(
-        u64::try_from(now().saturating_duration_since(start).as_millis()).unwrap_or(u64::MAX),
+        u64::try_from(parts.now().saturating_duration_since(start).as_millis()).unwrap_or(u64::MAX),
     ));
     tracing::info!(
         window = name_of(window), %took, ids, expired, segments, bytes, damaged, torn, "read the log of this window"
@@ -137,7 +152,7 @@ fn open<F: Files>(parts: &Parts<F>, start: Instant) -> Result<(Log<F>, i64), Fai
     Ok((log, moment.clock(start)))
 }
 
-struct Writer<F: Files> {
+pub(super) struct Writer<F: Files> {
     parts: Parts<F>,
     log: Log<F>,
     start: Instant,
@@ -160,7 +175,7 @@ struct Pass {
 }
 
 impl<F: Files> Writer<F> {
-    fn new(parts: Parts<F>, log: Log<F>, start: Instant, earlier: i64) -> Writer<F> {
+    pub(super) fn new(parts: Parts<F>, log: Log<F>, start: Instant, earlier: i64) -> Writer<F> {
         let floor = parts.window.entries().unwrap_or(0) as u64 * ID;
         Writer {
             parts,
@@ -179,9 +194,9 @@ impl<F: Files> Writer<F> {
     fn run(mut self) {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let window = Arc::clone(&self.parts.window);
-        let mut next_tick = now();
+        let mut next_tick = self.parts.now();
         while !self.parts.signals.is_closing() {
-            let moment = now();
+            let moment = self.parts.now();
             if moment >= next_tick {
                 self.tick(moment);
                 next_tick = moment + TICK;
@@ -209,26 +224,25 @@ impl<F: Files> Writer<F> {
     }
 
     fn pause(&self, how_long: Duration) {
-        let until = now() + how_long.min(Duration::from_secs(3600));
+        let until = self.parts.now() + how_long.min(Duration::from_secs(3600));
         while !self.parts.signals.is_closing()
-            && let left = until.saturating_duration_since(now())
+            && let left = until.saturating_duration_since(self.parts.now())
             && !left.is_zero()
         {
             thread::park_timeout(left);
         }
     }
 
-    /// Writes what is to be written now.
-    fn write(&mut self) {
-        let Some((records, position)) = self.kept.take().or_else(|| self.parts.window.take(MOST)) else {
-            return;
-        };
-        let before = now();
+    /// Writes what is to be written now. Returns the position up to which the log has everything, if that has worked.
+    pub(super) fn write(&mut self) -> Option<Position> {
+        let (records, position) = self.kept.take().or_else(|| self.parts.window.take(MOST))?;
+        let moment = (self.parts.clock)();
+        let before = moment.now;
         self.parts.signals.busy.begin(before);
-        let (bytes, span) = self.frames(&records, Moment { now: before, wall: wall() });
+        let (bytes, span) = self.frames(&records, moment);
         let done = self.log.append(&bytes, span);
         self.parts.signals.busy.end();
-        let after = now();
+        let after = self.parts.now();
         match done {
             Ok(()) => {
                 self.latency = Some(after.saturating_duration_since(before));
@@ -241,6 +255,7 @@ impl<F: Files> Writer<F> {
                     );
                 }
                 self.parts.window.written(position, after);
+                Some(position)
             }
             Err(error) => {
                 self.kept = Some((records, position));
@@ -249,6 +264,7 @@ impl<F: Files> Writer<F> {
                     self.down = Some(after);
                     self.tell_failure(&error);
                 }
+                None
             }
         }
     }
@@ -279,7 +295,7 @@ impl<F: Files> Writer<F> {
     }
 
     /// Deletes what has expired, makes the log smaller if it has grown, and renews what is shown.
-    fn tick(&mut self, now: Instant) {
+    pub(super) fn tick(&mut self, now: Instant) {
         self.follow_pass();
         if self.pass.is_none() {
             if let Err(error) = self.log.expire(now) {
@@ -301,16 +317,17 @@ impl<F: Files> Writer<F> {
     }
 
     /// Everything in sealed segments has been told to the window, so it knows what it needs of it.
-    fn begin_pass(&mut self) {
+    pub(super) fn begin_pass(&mut self) {
         let segments: Vec<_> = self.log.sealed().copied().collect();
         let (sender, replaced) = channel();
         let Parts { files, window, codec, segment_bytes, signals, .. } = &self.parts;
         let (files, window, codec) = (Arc::clone(files), Arc::clone(window), codec.clone());
         let (segment_bytes, signals) = (*segment_bytes, Arc::clone(signals));
         let (start, earlier) = (self.start, self.earlier);
-        self.no_pass_before = now() + PASS_AGAIN;
+        self.no_pass_before = self.parts.now() + PASS_AGAIN;
+        let clock = Arc::clone(&self.parts.clock);
         let work = move || {
-            let state = |key: Key| match window.find(key.into(), now()) {
+            let state = |key: Key| match window.find(key.into(), clock().now) {
                 Some(Found::Seen(seen)) => State::Seen(own(seen.at, start)),
                 Some(Found::InFlight) => State::InFlight,
                 Some(Found::Unknown) | None => State::Unknown,
@@ -327,7 +344,7 @@ impl<F: Files> Writer<F> {
         }
     }
 
-    fn follow_pass(&mut self) {
+    pub(super) fn follow_pass(&mut self) {
         let Some(pass) = &self.pass else { return };
         loop {
             match pass.replaced.try_recv() {
@@ -352,7 +369,7 @@ impl<F: Files> Writer<F> {
         match pass.thread.join() {
             Ok(Ok(())) => {
                 self.floor = self.log.bytes();
-                self.no_pass_before = now();
+                self.no_pass_before = self.parts.now();
             }
             Ok(Err(error)) => {
                 let (window, folder) = (name_of(&self.parts.window), &self.parts.folder);
@@ -364,15 +381,15 @@ impl<F: Files> Writer<F> {
 
     /// Writes what is left.
     fn end(mut self) {
-        let until = now() + LAST_TRY;
+        let until = self.parts.now() + LAST_TRY;
         loop {
             self.write();
-            let left = self.parts.window.store(now()).map_or(0, |facts| facts.waiting);
+            let left = self.parts.window.store(self.parts.now()).map_or(0, |facts| facts.waiting);
             if self.kept.is_none() && left == 0 {
                 break;
             }
             if self.kept.is_some() {
-                if now() >= until {
+                if self.parts.now() >= until {
                     let window = name_of(&self.parts.window);
                     tracing::error!(
                         window,
@@ -387,6 +404,21 @@ impl<F: Files> Writer<F> {
         if let Some(pass) = self.pass.take() {
             let _ = pass.thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+impl<F: Files> Writer<F> {
+    pub(super) fn is_in_pass(&self) -> bool {
+        self.pass.is_some()
+    }
+
+    pub(super) fn seal(&mut self) {
+        self.log.seal();
+    }
+
+    pub(super) fn replace_window(&mut self, window: Arc<Logged>) {
+        self.parts.window = window;
     }
 }
 
