@@ -31,7 +31,7 @@ struct Common<'a> {
     config: &'a Config,
     keys: KeyMaker,
     relay: RelayId,
-    /// the folder of the process, if a window has its log there
+    /// the folder of the process, if a window has its log there, or if the secret is there
     state: Option<Arc<StateDir>>,
     now: Instant,
 }
@@ -109,13 +109,15 @@ pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
 
 impl<'a> Common<'a> {
     fn new(config: &'a Config, now: Instant) -> Result<Common<'a>, Failure> {
-        let on_disk = config.windows.iter().any(|window| window.store == StoreKind::Disk);
+        let has = |is: &dyn Fn(StoreKind) -> bool| config.windows.iter().any(|window| is(window.store));
+        let needs_secret = config.digest_secret.is_none() && has(&|kind| kind != StoreKind::Memory);
+        let needs_state = needs_secret || has(&|kind| kind == StoreKind::Disk);
         let state = match &config.state_dir {
-            Some(path) if on_disk => Some(Arc::new(StateDir::open(path)?)),
+            Some(path) if needs_state => Some(Arc::new(StateDir::open(path)?)),
             _ => None,
         };
         let keys = match &state {
-            Some(state) if config.digest_secret.is_none() => state.secret()?.keys(),
+            Some(state) if needs_secret => state.secret()?.keys(),
             _ => config.keys(),
         };
         let relay = RelayId(RandomState::new().hash_one(0_u8));
@@ -149,7 +151,15 @@ impl<'a> Common<'a> {
                 stores.keepers.push(disk::open(state, &logged, codec(), self.config.timeouts.store)?);
                 Ok(logged)
             }
-            _ => Ok(LocalWindow::new(rules, limits, window.engine, listener)),
+            (StoreKind::Memory, _) => Ok(LocalWindow::new(rules, limits, window.engine, listener)),
+            (kind @ (StoreKind::Disk | StoreKind::Stream | StoreKind::Redis), _) => Err(Failure {
+                what: format!(
+                    "window \"{}\": store = \"{}\" is not built yet",
+                    window.rules.name,
+                    kind.name()
+                ),
+                fix: "choose another store".to_owned(),
+            }),
         }
     }
 }

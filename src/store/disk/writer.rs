@@ -1,7 +1,7 @@
 //! The thread that writes the log of one window.
 //!
 //! * It takes all records that have come while it wrote, writes them at once, and syncs them at once: one sync for many clients.
-//!   With `remember = "async"` it waits for half of `remember_delay` before. The other half is for the disk.
+//!   With `remember = "async"` it begins to write every half of `remember_delay`. The other half is for the disk.
 //! * A batch that could not be written is kept and written again, into a new segment, until it is written. As long as that lasts the
 //!   store is down. What comes meanwhile waits in the window's queue, which has a bound.
 //! * A write that does not return for `timeouts.store` is a store that is down, too. Another task watches that ([`Busy`]).
@@ -195,6 +195,7 @@ impl<F: Files> Writer<F> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let window = Arc::clone(&self.parts.window);
         let mut next_tick = self.parts.now();
+        let mut last = next_tick;
         while !self.parts.signals.is_closing() {
             let moment = self.parts.now();
             if moment >= next_tick {
@@ -206,7 +207,8 @@ impl<F: Files> Writer<F> {
                 self.pause(AGAIN.min(rest));
                 self.write();
             } else if window.register(&waker) {
-                self.wait_for_more();
+                self.wait_for_more(last);
+                last = self.parts.now();
                 self.write();
             } else {
                 thread::park_timeout(rest);
@@ -215,11 +217,12 @@ impl<F: Files> Writer<F> {
         self.end();
     }
 
-    /// With `async` one sync is for everything of some time.
-    fn wait_for_more(&self) {
+    /// With `async` one sync is for everything of some time. The last one began at this moment.
+    fn wait_for_more(&self, last: Instant) {
         let policy = self.parts.window.policy();
         if policy.remember == Remember::Async {
-            self.pause(policy.delay / 2);
+            let since = self.parts.now().saturating_duration_since(last);
+            self.pause((policy.delay / 2).saturating_sub(since));
         }
     }
 
