@@ -175,5 +175,5 @@ fn a_restart_forgets_nothing() {
     all(&site, ids(0..2_000));
     assert_eq!(site.metrics().sum("hapax_publishes_total", &[("verdict", "fresh")]), 0.0);
     let log = site.relay().log();
-    assert!(log.contains("read the log of this window") && log.contains("ids=2000"), "{log}");
+    assert!(log.contains("read the log of this window") && log.contains("\"ids\":2000"), "{log}");
 }

@@ -166,16 +166,16 @@ impl<'a> Group<'a> {
             if self.records.is_empty() {
                 self.clock = clock;
             }
-            self.record(clock, record, kept);
+            self.record(clock, &record, kept);
             if self.records.len() >= JOINED {
                 self.flush();
             }
         }
     }
 
-    fn record(&mut self, clock: i64, written: Written, kept: &mut Kept) {
+    fn record(&mut self, clock: i64, written: &Written, kept: &mut Kept) {
         let judge = self.judge;
-        let what = match &written {
+        let what = match written {
             Written::Touched { key, .. } => match (judge.state)(*key) {
                 State::Unknown => return,
                 _ => What::Touched((*key).into()),
@@ -201,7 +201,7 @@ impl<'a> Group<'a> {
             // The ids that it takes back are gone from here. The window's settings come from the configuration.
             Written::Forgotten(_) | Written::Flushed | Written::Changed(_) => return,
         };
-        let at = match &written {
+        let at = match written {
             Written::Seen { at, .. } | Written::Touched { at, .. } => self.then(*at),
             _ => self.now,
         };

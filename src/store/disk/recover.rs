@@ -71,8 +71,9 @@ pub(super) fn recover<F: Files>(
     let numbers = log.numbers();
     let (sender, receiver) = sync_channel(AHEAD);
     std::thread::scope(|scope| {
-        scope.spawn(|| read_all(&*files, numbers, codec, moment, sender));
-        take_all(log, window, &receiver, folder, moment)
+        // The sender ends with its thread, and the receiver with an error: neither waits for the other for ever.
+        scope.spawn(move || read_all(&*files, numbers, codec, moment, &sender));
+        take_all(log, window, receiver, folder, moment)
     })
 }
 
@@ -81,7 +82,7 @@ fn read_all<F: Files>(
     numbers: Vec<Number>,
     codec: &Codec,
     moment: Moment,
-    sender: SyncSender<Result<Read, (Number, Unusable)>>,
+    sender: &SyncSender<Result<Read, (Number, Unusable)>>,
 ) {
     for number in numbers {
         let read = files
@@ -99,7 +100,7 @@ fn read_all<F: Files>(
 fn take_all<F: Files>(
     log: &mut Log<F>,
     window: &Logged,
-    receiver: &Receiver<Result<Read, (Number, Unusable)>>,
+    receiver: Receiver<Result<Read, (Number, Unusable)>>,
     folder: &str,
     moment: Moment,
 ) -> Result<Recovered, Failure> {

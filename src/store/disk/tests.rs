@@ -216,8 +216,11 @@ fn a_turned_bit_costs_one_batch_and_is_told() {
 fn a_log_of_another_secret_or_format_is_refused_with_what_to_do() {
     let hands = Hands::new();
     let mut process = Process::start(Fake::default(), &hands, 1, 100).unwrap();
-    process.commit(1);
-    process.writer.write();
+    // Enough for the thread that reads ahead to wait.
+    for key in 1..=60 {
+        process.commit(key);
+        process.writer.write();
+    }
     let refuse = |files: Fake, codec: Codec| {
         let mut log = Log::open(Arc::new(files), SEGMENT).unwrap();
         let window = window(StorePolicy::default(), 100, hands.now());

@@ -37,7 +37,7 @@ const PASS_AGAIN: Duration = Duration::from_secs(60);
 /// How long a process that ends tries to write what is left.
 const LAST_TRY: Duration = Duration::from_secs(2);
 /// Bytes of an id in the log, as an estimate before the first pass.
-const ID: u64 = 32;
+const ID: usize = 32;
 
 /// What the writer needs.
 pub(super) struct Parts<F: Files> {
@@ -176,7 +176,7 @@ struct Pass {
 
 impl<F: Files> Writer<F> {
     pub(super) fn new(parts: Parts<F>, log: Log<F>, start: Instant, earlier: i64) -> Writer<F> {
-        let floor = parts.window.entries().unwrap_or(0) as u64 * ID;
+        let floor = (parts.window.entries().unwrap_or(0) * ID) as u64;
         Writer {
             parts,
             log,
@@ -284,7 +284,7 @@ impl<F: Files> Writer<F> {
     }
 
     fn frames(&self, records: &[Record], moment: Moment) -> (Vec<u8>, Span) {
-        let (mut bytes, mut span) = (Vec::with_capacity(records.len() * ID as usize + 128), Span::default());
+        let (mut bytes, mut span) = (Vec::with_capacity(records.len() * ID + 128), Span::default());
         for records in records.chunks(BATCH) {
             let batch = self.parts.codec.encode(records, moment.now, moment.wall);
             frame::put(&mut bytes, moment.clock(self.start), &batch);
