@@ -4,7 +4,10 @@
 //! start it reads what was written before. A store is a [`Keeper`]: two futures, one that ends when everything was read, and one that
 //! ends when everything is written.
 
+mod changes;
 mod disk;
+
+pub use changes::log_merged;
 
 use crate::config::{self, Config, StoreKind, WindowConfig};
 use disk::StateDir;
@@ -102,6 +105,7 @@ pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
         let accounting = Arc::new(Accounting::within(&room));
         let built = common.build(window, &accounting, &mut stores)?;
         set.push(window.vhost.clone(), window.exchange.clone(), Arc::clone(&built));
+        accounting.begin(&*built, now);
         windows.push(Watched { window: built, accounting });
     }
     Ok(Opened { keys: common.keys, set: Arc::new(set), windows, stores })

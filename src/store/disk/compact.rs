@@ -176,11 +176,7 @@ impl<'a> Group<'a> {
     fn record(&mut self, clock: i64, written: &Written, kept: &mut Kept) {
         let judge = self.judge;
         let what = match written {
-            Written::Touched { key, .. } => match (judge.state)(*key) {
-                State::Unknown => return,
-                _ => What::Touched((*key).into()),
-            },
-            Written::Seen { key, at, ttl, body } => {
+            Written::Seen { key, at, ttl, body } | Written::Touched { key, at, ttl, body } => {
                 let at_own = millis(*at).saturating_sub(clock);
                 match (judge.state)(*key) {
                     State::Seen(newest) if newest > at_own.saturating_add(SLACK) => return,
@@ -194,11 +190,15 @@ impl<'a> Group<'a> {
                 let at_own = instant(judge.start, at_own);
                 self.span.add(at_own, at_own.checked_add(*ttl));
                 let memo = hapax_core::window::Memo::new(*ttl, *body);
-                What::Seen((*key).into(), memo)
+                match written {
+                    Written::Touched { .. } => What::Touched((*key).into(), memo),
+                    _ => What::Seen((*key).into(), memo),
+                }
             }
             Written::Forgotten(key) if kept.in_flight.contains(key) => What::Forgotten((*key).into()),
             Written::Flushed if kept.any => What::Flushed,
-            // The ids that it takes back are gone from here. The window's settings come from the configuration.
+            Written::Changed(change) if kept.any => What::Changed(change.clone()),
+            // What stood before it is gone from here.
             Written::Forgotten(_) | Written::Flushed | Written::Changed(_) => return,
         };
         let at = match written {

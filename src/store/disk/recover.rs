@@ -175,7 +175,7 @@ fn decode(number: Number, bytes: &[u8], codec: &Codec, moment: Moment) -> Result
 }
 
 fn span_of(record: &Written, moment: Moment, span: &mut Span) {
-    if let Written::Seen { at, ttl, .. } = record {
+    if let Written::Seen { at, ttl, .. } | Written::Touched { at, ttl, .. } = record {
         let age = moment.wall.duration_since(*at).unwrap_or_default();
         let at = moment.now.checked_sub(age).unwrap_or(moment.now);
         let left = ttl.saturating_sub(age);

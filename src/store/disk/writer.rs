@@ -229,6 +229,7 @@ impl<F: Files> Writer<F> {
     fn pause(&self, how_long: Duration) {
         let until = self.parts.now() + how_long.min(Duration::from_secs(3600));
         while !self.parts.signals.is_closing()
+            && (self.kept.is_some() || !self.parts.window.is_urgent())
             && let left = until.saturating_duration_since(self.parts.now())
             && !left.is_zero()
         {
@@ -290,7 +291,7 @@ impl<F: Files> Writer<F> {
             frame::put(&mut bytes, moment.clock(self.start), &batch);
         }
         for Record { at, what } in records {
-            if let What::Seen(_, memo) = what {
+            if let What::Seen(_, memo) | What::Touched(_, memo) = what {
                 span.add(*at, at.checked_add(memo.ttl()));
             }
         }
