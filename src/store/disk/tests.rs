@@ -422,9 +422,13 @@ fn one_story(seed: u64) {
                     note(&mut last, key, false);
                 }
                 9 if !republished.contains_key(&key) => {
+                    let before = process.facts().waiting;
                     let republish = Arc::clone(&process.window).republish(Key(key).into(), hands.now());
                     republished.insert(key, republish);
-                    note(&mut last, key, false);
+                    // A commit that is not written yet stays.
+                    if process.facts().waiting > before {
+                        note(&mut last, key, false);
+                    }
                 }
                 10 => {
                     if let Some((key, republish)) = republished.pop_first() {
