@@ -7,6 +7,8 @@
 mod changes;
 mod disk;
 
+pub mod command;
+
 pub use changes::log_merged;
 
 use crate::config::{self, Config, StoreKind, WindowConfig};

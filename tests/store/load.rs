@@ -14,15 +14,15 @@ const UNDER_WAY: usize = 100;
 
 /// What a publisher knows of its ids.
 #[derive(Debug, Default)]
-pub struct Published {
+pub(crate) struct Published {
     /// the ids that were acked, and when
-    pub acked: BTreeMap<String, Instant>,
+    pub(crate) acked: BTreeMap<String, Instant>,
     /// the ids whose ack did not come before the connection broke
-    pub unknown: BTreeSet<String>,
+    pub(crate) unknown: BTreeSet<String>,
 }
 
 /// Publishes these ids with confirms until all are acked or the connection breaks. `count` counts acks.
-pub fn publish(
+pub(crate) fn publish(
     (addr, vhost, queue): (SocketAddr, &str, &str),
     ids: impl IntoIterator<Item = String>,
     count: &AtomicUsize,
@@ -76,6 +76,8 @@ fn run(
                     count.fetch_add(1, Relaxed);
                 }
             }
+            // connection.blocked and connection.unblocked
+            (0, Told::Method(_)) => {}
             (_, told) => panic!("instead of an ack: {told:?}"),
         }
     }

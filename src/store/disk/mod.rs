@@ -14,6 +14,7 @@ mod fake;
 mod files;
 mod frame;
 mod log;
+pub(super) mod look;
 mod recover;
 mod state;
 #[cfg(test)]
