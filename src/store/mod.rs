@@ -4,6 +4,8 @@
 //! start it reads what was written before. A store is a [`Keeper`]: two futures, one that ends when everything was read, and one that
 //! ends when everything is written.
 
+mod stream;
+
 use crate::config::{self, Config, StoreKind, WindowConfig};
 use hapax_core::pressure::{Accounting, Room, Watched};
 use hapax_core::window::{Inspect, KeyMaker, LocalWindow, LoggedWindow, WindowSet};
@@ -57,6 +59,8 @@ pub(crate) struct Keeper {
 #[derive(Default)]
 pub struct Stores {
     keepers: Vec<Keeper>,
+    /// the connection of all windows that have a stream
+    link: Option<Arc<stream::Link>>,
 }
 
 impl Stores {
@@ -80,7 +84,7 @@ pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
     let (mut windows, mut stores) = (Vec::new(), Stores::default());
     for window in &config.windows {
         let accounting = Arc::new(Accounting::within(&room));
-        let built = build(window, &keys, &accounting, &mut stores, now)?;
+        let built = build(config, window, &keys, &accounting, &mut stores, now)?;
         set.push(window.vhost.clone(), window.exchange.clone(), Arc::clone(&built));
         windows.push(Watched { window: built, accounting });
     }
@@ -89,16 +93,22 @@ pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
 
 /// Creates a window, and opens its store if it has one.
 fn build(
+    config: &Config,
     window: &WindowConfig,
-    _keys: &KeyMaker,
+    keys: &KeyMaker,
     accounting: &Arc<Accounting>,
-    _stores: &mut Stores,
-    _now: Instant,
+    stores: &mut Stores,
+    now: Instant,
 ) -> Result<Arc<dyn Inspect>, Failure> {
     let (rules, limits, listener) = (window.rules.clone(), window.limits, Arc::clone(accounting));
     match window.store {
         StoreKind::Memory => Ok(LocalWindow::new(rules, limits, window.engine, listener)),
-        kind @ (StoreKind::Disk | StoreKind::Stream | StoreKind::Redis) => Err(Failure {
+        StoreKind::Stream => {
+            let logged = Logged::new(rules, limits, window.engine, listener, "stream", window.policy, now);
+            stores.keepers.push(stream::open(config, window, keys, Arc::clone(&logged), &mut stores.link));
+            Ok(logged)
+        }
+        kind @ (StoreKind::Disk | StoreKind::Redis) => Err(Failure {
             what: format!("window \"{}\": store = \"{}\" is not built yet", window.rules.name, kind.name()),
             fix: "choose another store".to_owned(),
         }),
