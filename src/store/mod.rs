@@ -4,7 +4,10 @@
 //! start it reads what was written before. A store is a [`Keeper`]: two futures, one that ends when everything was read, and one that
 //! ends when everything is written.
 
+mod changes;
 mod stream;
+
+pub use changes::log_merged;
 
 use crate::config::{self, Config, StoreKind, WindowConfig};
 use hapax_core::pressure::{Accounting, Room, Watched};
@@ -86,6 +89,7 @@ pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
         let accounting = Arc::new(Accounting::within(&room));
         let built = build(config, window, &keys, &accounting, &mut stores, now)?;
         set.push(window.vhost.clone(), window.exchange.clone(), Arc::clone(&built));
+        accounting.begin(&*built, now);
         windows.push(Watched { window: built, accounting });
     }
     Ok(Opened { keys, set: Arc::new(set), windows, stores })

@@ -6,6 +6,7 @@ use super::keeper::{Start, Stream, now};
 use super::link::Live;
 use super::outbox::MOST_RECORDS;
 use super::reader::{Came, Rejoined};
+use crate::store::log_merged;
 use futures_util::StreamExt;
 use hapax_core::window::logged::{AtStore, BadBatch, Remember};
 use lapin::message::Delivery;
@@ -35,6 +36,8 @@ const ACK_EVERY: u16 = 50;
 const ON_THEIR_WAY: usize = 2;
 /// How often facts are told and silence is looked for.
 const TICK: Duration = Duration::from_millis(500);
+/// How often the writer looks, while it collects records, whether somebody waits for one.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How much earlier than the oldest id the reading begins.
 const MARGIN: Duration = Duration::from_secs(60);
 
@@ -142,7 +145,7 @@ impl Session {
                     false => Poll::Pending,
                 }), if may_write && self.collect_until.is_none() => self.on_records(stream),
                 () = until(self.collect_until), if may_write && self.collect_until.is_some() => {
-                    self.write(stream, true);
+                    self.on_collected(stream);
                 }
                 _ = closing.changed(), if !is_closing => is_closing = true,
                 _ = tick.tick() => self.on_tick(stream)?,
@@ -163,6 +166,14 @@ impl Session {
             }
             // Half of the delay is for collecting, the other half for writing.
             Remember::Async => self.collect_until = Some(now() + policy.delay / 2),
+        }
+    }
+
+    /// A part of the time for collecting is over.
+    fn on_collected(&mut self, stream: &mut Stream) {
+        let is_over = self.collect_until.is_none_or(|until| until <= now());
+        if is_over || stream.window.is_urgent() {
+            self.write(stream, true);
         }
     }
 
@@ -298,14 +309,7 @@ impl Session {
                 }
                 if stream.is_recovered {
                     let applied = stream.window.merge(&message.batch, now, there);
-                    for change in &applied.changes {
-                        tracing::info!(
-                            window = &*stream.name,
-                            setting = ?change.setting,
-                            by = &*change.by,
-                            "another relay has changed the window"
-                        );
-                    }
+                    log_merged(&*stream.window, &applied.changes);
                 } else {
                     self.ids += stream.window.recover(&message.batch, now, there).seen;
                 }
@@ -447,9 +451,10 @@ async fn first(flights: &mut VecDeque<Flight>) -> (lapin::Result<Confirmation>, 
     outcome
 }
 
+/// Waits until then, but not for longer than [`LOOK_EVERY`].
 async fn until(at: Option<Instant>) {
     match at {
-        Some(at) => sleep_until(at.into()).await,
+        Some(at) => sleep_until(at.min(now() + LOOK_EVERY).into()).await,
         None => std::future::pending().await,
     }
 }

@@ -31,7 +31,30 @@ fn what_one_relay_has_stored_the_other_one_knows_a_moment_later() {
     stage.until_known(&other, 0);
 }
 
-/// Nothing is lost, nothing is doubled, and no publisher connects more than twice.
+#[test]
+fn an_id_that_comes_to_both_at_a_time_is_counted_as_crossed() {
+    if without_relay() {
+        return;
+    }
+    let stage = Stage::new(shared_rabbit(), "stream-crossed");
+    let (one, other) = (stage.relay(), stage.relay());
+    let (mut left, mut right) = (stage.client(&one), stage.client(&other));
+    let all = ids("a", 3000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| publish_all(&mut left, &mut 0, &all));
+        scope.spawn(|| publish_all(&mut right, &mut 0, &all));
+    });
+    let doubled = stage.held().into_values().filter(|copies| *copies == 2).count();
+    println!("{doubled} of {} ids were let through by both", all.len());
+    assert!(doubled > 0, "the two were never asked at a time");
+    for relay in [&one, &other] {
+        wait::until("all crossings are counted", PATIENCE, || {
+            (stage.metric(relay, "crossed_total") == doubled as f64).then_some(())
+        });
+    }
+}
+
+/// Nothing is lost, nothing is doubled, and a restart costs a publisher one reconnect at most.
 #[test]
 fn two_relays_are_restarted_one_after_the_other_under_load() {
     if without_relay() {
