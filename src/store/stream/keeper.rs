@@ -10,16 +10,16 @@ use super::reader::Reader;
 use super::session::Session;
 use crate::config::{Config, WindowConfig};
 use crate::store::{Failure, Keeper, Logged};
-use hapax_core::window::logged::{BadBatch, RelayId};
-use hapax_core::window::{Inspect, KeyMaker};
+use hapax_core::window::logged::{BadBatch, OnOutage, RelayId};
+use hapax_core::window::{Inspect, KeyMaker, Window};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-/// How long the start waits for the stream without any progress. Then the window's policy decides.
-const START: Duration = Duration::from_secs(10);
+/// How long the start waits for the stream without any progress, in times of `timeouts.store`. Then the window's policy decides.
+const START: u32 = 10;
 /// How long the end waits until everything is written.
 const END: Duration = Duration::from_secs(5);
 /// How long to wait before the stream is tried again on a connection that works.
@@ -72,8 +72,9 @@ pub(crate) fn open(
     let relay = RelayId(RandomState::new().hash_one(&*name));
     let envelope = Envelope::new(keys.clone(), &of.rules, relay);
     let health = Arc::new(Health::new(Arc::clone(&window), config.timeouts.store, now()));
-    let (start, started) = (watch::Sender::new(Start::Reading(0)), Arc::clone(&name));
-    let watched = start.subscribe();
+    let start = watch::Sender::new(Start::Reading(0));
+    let (watched, waiting, patience) =
+        (start.subscribe(), Arc::clone(&window), START * config.timeouts.store);
     let stream = Stream {
         window,
         name,
@@ -95,7 +96,7 @@ pub(crate) fn open(
             stream.run(told).await;
             let _ = ended.send(());
         });
-        wait_for_start(watched, &started).await
+        wait_for_start(watched, &waiting, patience).await
     };
     let close = async move {
         closing.send_replace(true);
@@ -106,7 +107,11 @@ pub(crate) fn open(
     Keeper { recover: Box::pin(recover), close: Box::pin(close) }
 }
 
-async fn wait_for_start(mut start: watch::Receiver<Start>, window: &str) -> Result<(), Failure> {
+async fn wait_for_start(
+    mut start: watch::Receiver<Start>,
+    window: &Logged,
+    patience: Duration,
+) -> Result<(), Failure> {
     loop {
         {
             let start = start.borrow_and_update();
@@ -118,9 +123,12 @@ async fn wait_for_start(mut start: watch::Receiver<Start>, window: &str) -> Resu
                 Start::Reading(_) => {}
             }
         }
-        if timeout(START, start.changed()).await.is_err() {
+        if timeout(patience, start.changed()).await.is_err() {
+            if window.policy().on_outage == OnOutage::Continue {
+                window.recovered();
+            }
             tracing::error!(
-                window,
+                window = &*window.rules().name,
                 "the stream can't be read: this relay begins without what the window remembered; it reads it as soon as it can"
             );
             return Ok(());

@@ -112,7 +112,7 @@ fn a_user_who_may_not_declare_uses_what_is_there() {
     let stage = Stage::new(shared_rabbit(), "stream-user");
     stage.add_user("reader", "^amq\\\\.default$");
     let with = With { login: "reader:reader".to_owned(), ..stage.with() };
-    let relay = stage.relay_with(&With { window: "on_outage = \"continue\"".to_owned(), ..with.clone() });
+    let relay = stage.relay_with(&With { timeouts: "store = \"100ms\"".to_owned(), ..with.clone() });
     until_logged(&relay, "may not declare it");
     drop(relay);
     let declaring = stage.relay();
