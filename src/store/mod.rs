@@ -4,7 +4,11 @@
 //! start it reads what was written before. A store is a [`Keeper`]: two futures, one that ends when everything was read, and one that
 //! ends when everything is written.
 
-use crate::config::{self, Config, WindowConfig};
+mod changes;
+
+pub use changes::log_merged;
+
+use crate::config::{self, Config, StoreKind, WindowConfig};
 use hapax_core::pressure::{Accounting, Room, Watched};
 use hapax_core::window::{Inspect, KeyMaker, LocalWindow, LoggedWindow, WindowSet};
 use std::fmt;
@@ -82,6 +86,7 @@ pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
         let accounting = Arc::new(Accounting::within(&room));
         let built = build(window, &keys, &accounting, &mut stores, now)?;
         set.push(window.vhost.clone(), window.exchange.clone(), Arc::clone(&built));
+        accounting.begin(&*built, now);
         windows.push(Watched { window: built, accounting });
     }
     Ok(Opened { keys, set: Arc::new(set), windows, stores })
@@ -96,5 +101,11 @@ fn build(
     _now: Instant,
 ) -> Result<Arc<dyn Inspect>, Failure> {
     let (rules, limits, listener) = (window.rules.clone(), window.limits, Arc::clone(accounting));
-    Ok(LocalWindow::new(rules, limits, window.engine, listener))
+    match window.store {
+        StoreKind::Memory => Ok(LocalWindow::new(rules, limits, window.engine, listener)),
+        kind @ (StoreKind::Disk | StoreKind::Stream | StoreKind::Redis) => Err(Failure {
+            what: format!("window \"{}\": store = \"{}\" is not built yet", window.rules.name, kind.name()),
+            fix: "choose another store".to_owned(),
+        }),
+    }
 }

@@ -240,15 +240,15 @@ impl Channel {
 
     // ---- late answers ----------------------------------------------------------------------------------------------
 
-    /// Returns true if the client waits until a window remembers its ids.
+    /// Returns true if the client, or a publish, waits until a window's store has come so far.
     #[inline]
     pub(in crate::session) fn is_unremembered(&self) -> bool {
-        self.halves.publisher.ledger().is_unremembered()
+        self.halves.publisher.is_unremembered()
     }
 
     /// Handles that windows may remember more than before.
     pub(in crate::session) fn recv_remembered(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        self.halves.publisher.ledger_mut().recv_remembered();
+        self.halves.publisher.recv_remembered(cx)?;
         self.advance(cx)
     }
 
@@ -398,7 +398,9 @@ impl Channel {
         if self.is_settled() || self.life.has_said_all(&self.halves) {
             return true;
         }
-        self.halves.ask_round_trip(cx);
+        if self.life.may_ask() {
+            self.halves.ask_round_trip(cx);
+        }
         false
     }
 
@@ -438,6 +440,8 @@ impl Channel {
                 break;
             }
         }
+        // A message that is not whole will never be, so nobody has to wait for the upstream's answer to know that.
+        self.halves.publisher.client_done();
         self.halves.publisher.abandon_waiting();
         self.halves.drop_frames();
     }
