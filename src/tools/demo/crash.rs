@@ -175,14 +175,16 @@ impl Crashes<'_> {
     async fn declare(&self, name: &str) -> Result<String, Error> {
         let queue = format!("{}.{name}", self.prefix);
         let client = Client::connect(self.broker, "stage hand").await?;
-        cases::declare(&client.channel().await?, &queue, FieldTable::default()).await?;
+        let channel = client.channel().await?;
+        cases::declare(&channel, &queue, FieldTable::default()).await?;
         client.close().await?;
         Ok(queue)
     }
 
     async fn delete(&self, queue: &str) -> Result<(), Error> {
         let client = Client::connect(self.broker, "stage hand").await?;
-        cases::delete(&client.channel().await?, queue).await?;
+        let channel = client.channel().await?;
+        cases::delete(&channel, queue).await?;
         client.close().await
     }
 
