@@ -35,6 +35,7 @@ use super::*;
 use parking_lot::Mutex;
 use questions::Questions;
 use queue::{MOST_WAITING, Queue, Stored};
+use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::SystemTime;
@@ -172,7 +173,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         if !self.is_down.load(Relaxed) && !self.questions.are_kept() {
             return;
         }
-        let questions = {
+        let (questions, callers) = {
             let mut state = self.state.lock();
             state.down_since = None;
             self.is_down.store(false, Relaxed);
@@ -188,6 +189,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
                 mailbox.deliver(question.ticket, verdict);
             }
         }
+        callers.iter().filter_map(Weak::upgrade).for_each(|mailbox| mailbox.call());
     }
 
     /// Sets what the store says of itself.
@@ -277,7 +279,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
     // ---- for both ------------------------------------------------------------------------------------------------
 
     /// Returns true if nothing is judged at present, because the store is out of order, or far behind, and the policy is to refuse.
-    fn is_refusing(&self) -> bool {
+    fn judges_nothing(&self) -> bool {
         self.questions.are_kept()
     }
 
