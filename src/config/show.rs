@@ -1,7 +1,7 @@
 //! Writes the settings in force as a configuration file.
 
 use super::value::{show_bytes, show_id};
-use super::{Config, Sources, warnings};
+use super::{Config, Node, Sources, warnings};
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -68,6 +68,9 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     if let Some(file) = &config.digest_secret_file {
         out.string("digest_secret_file", file.display())?;
     }
+    if let Some(dir) = &config.state_dir {
+        out.string("state_dir", dir.display())?;
+    }
     if let Some(bytes) = config.memory_budget {
         out.raw("memory_budget", show_bytes(bytes))?;
     }
@@ -85,10 +88,36 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.raw("buffer_bytes", show_bytes(limits.buffer_bytes))?;
     out.raw("unread_bytes", show_bytes(limits.unread_bytes))?;
 
+    if let Some(stream) = &config.store.stream {
+        out.section("[store.stream]", "store.stream.".into())?;
+        match &stream.uri_file {
+            Some(file) => out.string("uri_file", file.display())?,
+            None => out.raw("uri", nodes(&stream.nodes))?,
+        }
+        out.raw("declare", stream.declare)?;
+        out.raw("max_bytes", show_bytes(stream.max_bytes))?;
+    }
+    if let Some(redis) = &config.store.redis {
+        out.section("[store.redis]", "store.redis.".into())?;
+        match &redis.url_file {
+            Some(file) => out.string("url_file", file.display())?,
+            None => out.raw("url", nodes(&redis.nodes))?,
+        }
+        out.word("mode", redis.mode)?;
+        out.string("sentinel_master", &redis.sentinel_master)?;
+        if let Some(file) = &redis.ca_file {
+            out.string("ca_file", file.display())?;
+        }
+        out.duration("lease", redis.lease)?;
+        out.raw("replicas", redis.replicas)?;
+        out.string("prefix", &redis.prefix)?;
+    }
+
     let timeouts = &config.timeouts;
     out.section("[timeouts]", "timeouts.".into())?;
     out.duration("linger", timeouts.linger)?;
     out.duration("in_flight", timeouts.in_flight)?;
+    out.duration("store", timeouts.store)?;
     out.duration("handshake", timeouts.handshake)?;
     out.duration("rights", timeouts.rights)?;
     out.duration("drain", timeouts.drain)?;
@@ -112,6 +141,11 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     )
 }
 
+/// Returns the servers as TOML. A password is shown as `***`.
+fn nodes(nodes: &[Node]) -> toml::Value {
+    toml::Value::Array(nodes.iter().map(|node| toml::Value::String(node.to_string())).collect())
+}
+
 fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result {
     let (rules, limits) = (&window.rules, &window.limits);
     out.string("name", &rules.name)?;
@@ -129,6 +163,10 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.raw("weight", window.weight)?;
     out.duration("ttl", limits.ttl)?;
     out.word("engine", window.engine)?;
+    out.word("store", window.store)?;
+    out.word("remember", window.policy.remember)?;
+    out.duration("remember_delay", window.policy.delay)?;
+    out.word("on_outage", window.policy.on_outage)?;
     out.word("mode", limits.mode)?;
     out.word("in_doubt", rules.in_doubt)?;
     out.word("missing_id", rules.missing_id)?;

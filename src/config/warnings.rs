@@ -3,11 +3,11 @@
 
 use super::problem::{Report, Source};
 use super::show::about_bytes;
-use super::{Config, WindowConfig};
+use super::{Config, StoreKind, WindowConfig};
 use hapax_core::pressure::budget;
 use hapax_core::session::is_loopback;
-use hapax_core::window::Mode;
 use hapax_core::window::set::Pattern;
+use hapax_core::window::{Mode, Remember, StorePolicy};
 
 /// Adds all warnings about this configuration. This machine has `memory` bytes for the process.
 pub(super) fn add(config: &Config, memory: usize, report: &mut Report) {
@@ -16,6 +16,7 @@ pub(super) fn add(config: &Config, memory: usize, report: &mut Report) {
     warn_unreachable(config, report);
     warn_patterns(config, report);
     warn_memory(config, memory, report);
+    warn_stores(config, report);
 }
 
 /// Returns the most bytes that all windows take when they are full, with the accounting of their pressure.
@@ -28,6 +29,45 @@ pub(super) fn windows_bytes(config: &Config) -> usize {
 /// Returns the most bytes that a window takes when it is full, with the accounting of its pressure.
 pub(super) fn window_bytes(window: &WindowConfig) -> usize {
     budget::full_bytes(window.engine, window.limits.capacity)
+}
+
+/// Warns of keys about a store that nothing uses. Their defaults may stand anywhere.
+fn warn_stores(config: &Config, report: &mut Report) {
+    let default = StorePolicy::default();
+    for (index, window) in config.windows.iter().enumerate() {
+        let (policy, name) = (&window.policy, &window.rules.name);
+        let is_memory = window.store == StoreKind::Memory;
+        let mut warn = |key: &str, why: &str, fix: &str| {
+            let source = report.source(&format!("window.{index}.{key}"));
+            report.warning(&source, format!("window \"{name}\": `{key}` means nothing, because {why}"), fix);
+        };
+        let changed = [
+            ("remember", policy.remember != default.remember),
+            ("remember_delay", policy.delay != default.delay),
+            ("on_outage", policy.on_outage != default.on_outage),
+        ];
+        for (key, _) in changed.into_iter().filter(|(_, changed)| *changed && is_memory) {
+            let fix = "leave it out, or choose a store that outlives the process (docs/stores.md)";
+            warn(key, "`store` is \"memory\"", fix);
+        }
+        if !is_memory && policy.remember == Remember::Sync && policy.delay != default.delay {
+            warn("remember_delay", "`remember` is \"sync\"", "leave it out, or write remember = \"async\"");
+        }
+    }
+    let unused = [
+        ("store.stream", StoreKind::Stream, config.store.stream.is_some()),
+        ("store.redis", StoreKind::Redis, config.store.redis.is_some()),
+    ];
+    for (section, kind, is_there) in unused {
+        if is_there && config.windows.iter().all(|window| window.store != kind) {
+            let first =
+                report.sources.range(format!("{section}.")..).next().map(|(_, source)| source.clone());
+            let what = format!("no window uses `[{section}]`");
+            let fix =
+                format!("write store = \"{}\" into the section of a window, or leave it out", kind.name());
+            report.warning(&first.unwrap_or_default(), what, fix);
+        }
+    }
 }
 
 /// Warns if the windows and the connections may need more memory than there is.

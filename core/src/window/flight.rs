@@ -402,6 +402,13 @@ impl Flight {
         self.waiters.as_ref().is_some_and(|waiters| waiters.places.contains_key(&place))
     }
 
+    /// Notes that a publish has found no room to wait.
+    pub(super) fn crowd(&mut self) {
+        if let Some(waiters) = &mut self.waiters {
+            waiters.crowded = true;
+        }
+    }
+
     /// Removes a waiter from the queue; does nothing if it is not there any more.
     pub(super) fn leave(&mut self, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         if let Some(waiters) = &mut self.waiters

@@ -147,6 +147,17 @@ pub enum Mode {
     Off,
 }
 
+impl Mode {
+    /// As the configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Enforce => "enforce",
+            Mode::Observe => "observe",
+            Mode::Off => "off",
+        }
+    }
+}
+
 /// The rule for reservations whose channel or upstream connection ended before the outcome was known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -348,6 +359,8 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn disown(&self, claim: Claim, now: Instant);
     /// Removes a waiter. Called by [`Wait`] only.
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket);
+    /// Notes that a publish waits for the claim without a place in the queue, and asks again. Called by [`Wait::no_room`] only.
+    fn crowd(&self, claim: Claim);
     /// Tells the window's listener what the window itself cannot see (a publish without an id, a bypass, …).
     fn notice(&self, event: Event);
     /// Returns true if the window wants to know where this fresh publish goes. It may ask for a sample only.

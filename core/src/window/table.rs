@@ -468,6 +468,13 @@ impl<L: Listener + ?Sized> Table<L> {
         self.flights.lock(key).flights.get_mut(&key).is_some_and(|flight| flight.is_awaited(turn))
     }
 
+    /// Notes that a publish has found no room to wait for this key.
+    pub(super) fn crowd(&self, key: Key) {
+        if let Some(flight) = self.flights.lock(key).flights.get_mut(&key) {
+            flight.crowd();
+        }
+    }
+
     /// Removes a waiter from the queue of its key.
     pub(super) fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         if let Some(flight) = self.flights.lock(key).flights.get_mut(&key) {

@@ -192,10 +192,27 @@ fn p02_patience_a_body_that_stands_still_is_closed_for_who_waits() {
     assert_eq!(slow.to_upstream(), Frames::none(), "it is not heard any more");
     slow.upstream(ack(2, 1));
     slow.client(connection_close_ok());
+    slow.leave_upstream();
     assert!(slow.session.is_over());
     pair.upstream(ack(1, 1));
     assert_eq!(pair.to_client(), ack(1, 1));
     assert_eq!((desk.is_seen("a"), desk.is_seen("b"), desk.in_flight()), (true, true, 0));
+}
+
+/// A publish without confirms finds no room to wait aside (`held_bytes`). It asks again and again, so it waits all the same.
+#[test]
+fn p02_patience_a_body_that_stands_still_is_closed_for_who_has_no_room_to_wait() {
+    let desk = Desk::with(|plan| plan.settings.held_bytes = 10);
+    let (mut slow, _) = uploading(&desk, "a");
+    let mut pair = desk.pair();
+    unheard(&mut pair, m("a").publish(1));
+    for _ in 0..PATIENCE.as_secs() + 1 {
+        pair.advance(SECOND);
+        slow.advance(SECOND);
+    }
+    assert!(said(&slow.to_client()).contains("connection.close 320"));
+    pair.advance(SECOND);
+    assert_eq!(said(&pair.to_upstream()).matches("basic.publish").count(), 1);
 }
 
 /// Something else of this connection is in flight, so that its end has to wait.
@@ -330,6 +347,7 @@ fn p02_patience_a_client_that_vanishes_amid_a_body_keeps_nobody_waiting() {
     assert!(!slow.session.is_over(), "b is in flight");
     assert_eq!(pair.to_upstream(), m("a").publish(1), "but a will never be whole");
     slow.upstream(ack(2, 1));
+    slow.leave_upstream();
     assert!(slow.session.is_over() && desk.is_seen("b"));
 }
 

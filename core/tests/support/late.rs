@@ -539,6 +539,10 @@ impl Window for LateWindow {
         drop(waiter);
     }
 
+    fn crowd(&self, claim: Claim) {
+        self.inner.crowd(claim);
+    }
+
     fn notice(&self, event: Event) {
         self.inner.notice(event);
     }

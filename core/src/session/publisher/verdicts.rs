@@ -223,12 +223,15 @@ impl Verdicts {
                 );
                 Fate::Keep(ticket)
             }
-            Verdict::InFlight(_) | Verdict::Crowded => match client {
+            verdict @ (Verdict::InFlight(_) | Verdict::Crowded) => match client {
                 Some(tag) => {
                     candidate.window.notice(Event::Refused);
                     Fate::Swallow(Reply::Nack(tag))
                 }
                 None => {
+                    if let Verdict::InFlight(wait) = verdict {
+                        wait.no_room();
+                    }
                     self.sender.assembler.let_go();
                     let answer = Answer::NoRoom { retry_at: cx.now + RETRY };
                     let until = Some(until());

@@ -38,6 +38,8 @@ const CHANGED: u8 = 5;
 const CAPACITY: u8 = 1;
 const TTL: u8 = 2;
 const MODE: u8 = 3;
+const FLUSHED_BY: u8 = 4;
+const FORGOTTEN_BY: u8 = 5;
 
 /// A digest of everything that gives the keys of a window their meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -143,37 +145,56 @@ impl Codec {
 
     /// Reads a batch.
     pub fn decode(&self, bytes: &[u8]) -> Result<Batch, BadBatch> {
-        let (head, rest) = bytes.split_first_chunk::<HEAD>().ok_or(BadBatch::Foreign)?;
-        let mut head = Reader(head);
-        if head.take::<3>() != Some(*MAGIC) {
-            return Err(BadBatch::Foreign);
-        }
-        match head.byte() {
-            Some(FORMAT) => {}
-            format => return Err(BadBatch::Format(format.unwrap_or(0))),
-        }
-        let identity = head.take().map(Identity);
-        let (records, seal) = rest.split_last_chunk::<SEAL>().ok_or(BadBatch::Seal)?;
+        let (identity, sealed, seal) = split(bytes)?;
         // A batch of another identity has another secret, perhaps, so its seal says nothing.
-        if identity != Some(self.identity) {
+        if identity != self.identity {
             return Err(BadBatch::Identity);
         }
-        if self.keys.seal(bytes.get(..HEAD + records.len()).unwrap_or_default()) != *seal {
+        if self.keys.seal(sealed) != *seal {
             return Err(BadBatch::Seal);
         }
-        let mut read = || {
-            let relay = RelayId(u64::from_le_bytes(head.take()?));
-            let base = u64::from_le_bytes(head.take()?);
-            let count = u32::from_le_bytes(head.take()?);
-            let mut rest = Reader(records);
-            let mut records = Vec::with_capacity((count as usize).min(rest.0.len()));
-            for _ in 0..count {
-                records.push(rest.record(base)?);
-            }
-            rest.0.is_empty().then_some(Batch { relay, records })
-        };
-        read().ok_or(BadBatch::Seal)
+        read_sealed(sealed).ok_or(BadBatch::Seal)
     }
+}
+
+/// Reads a batch without its secret, for somebody who looks at a store. Whether Hapax has written it, nobody knows then.
+pub fn read_batch(bytes: &[u8]) -> Result<(Identity, Batch), BadBatch> {
+    let (identity, sealed, _) = split(bytes)?;
+    read_sealed(sealed).map(|batch| (identity, batch)).ok_or(BadBatch::Seal)
+}
+
+/// Splits a batch into its identity, everything that is sealed, and the seal.
+fn split(bytes: &[u8]) -> Result<(Identity, &[u8], &[u8; SEAL]), BadBatch> {
+    let head = bytes.first_chunk::<HEAD>().ok_or(BadBatch::Foreign)?;
+    let mut head = Reader(head);
+    if head.take::<3>() != Some(*MAGIC) {
+        return Err(BadBatch::Foreign);
+    }
+    match head.byte() {
+        Some(FORMAT) => {}
+        format => return Err(BadBatch::Format(format.unwrap_or(0))),
+    }
+    let identity = head.take().map(Identity).ok_or(BadBatch::Foreign)?;
+    let (sealed, seal) = bytes.split_last_chunk::<SEAL>().ok_or(BadBatch::Seal)?;
+    if sealed.len() < HEAD {
+        return Err(BadBatch::Seal);
+    }
+    Ok((identity, sealed, seal))
+}
+
+/// Reads a batch from everything that is sealed.
+fn read_sealed(sealed: &[u8]) -> Option<Batch> {
+    let (head, records) = sealed.split_at_checked(HEAD)?;
+    let mut head = Reader(head.get(HEAD - 20..)?);
+    let relay = RelayId(u64::from_le_bytes(head.take()?));
+    let base = u64::from_le_bytes(head.take()?);
+    let count = u32::from_le_bytes(head.take()?);
+    let mut rest = Reader(records);
+    let mut records = Vec::with_capacity((count as usize).min(rest.0.len()));
+    for _ in 0..count {
+        records.push(rest.record(base)?);
+    }
+    rest.0.is_empty().then_some(Batch { relay, records })
 }
 
 fn millis(time: SystemTime) -> u64 {
@@ -236,6 +257,8 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
                 },
             );
         }
+        Setting::Flushed => out.extend_from_slice(&[FLUSHED_BY, 0]),
+        Setting::Forgotten => out.extend_from_slice(&[FORGOTTEN_BY, 0]),
     }
     put_varint(out, change.by.len() as u64);
     out.extend_from_slice(change.by.as_bytes());
@@ -304,6 +327,8 @@ impl Reader<'_> {
             (MODE, 0) => Setting::Mode(Mode::Enforce),
             (MODE, 1) => Setting::Mode(Mode::Observe),
             (MODE, 2) => Setting::Mode(Mode::Off),
+            (FLUSHED_BY, _) => Setting::Flushed,
+            (FORGOTTEN_BY, _) => Setting::Forgotten,
             _ => return None,
         };
         let len = usize::try_from(self.varint()?).ok()?;
@@ -345,6 +370,8 @@ mod tests {
             1 => Just(What::Flushed),
             1 => (1..1_000_000_usize).prop_map(move |n| change(Setting::Capacity(n))),
             1 => (1..1_000_000_u64).prop_map(move |n| change(Setting::Ttl(Duration::from_millis(n)))),
+            1 => Just(change(Setting::Flushed)),
+            1 => Just(change(Setting::Forgotten)),
             1 => prop_oneof![Just(Mode::Enforce), Just(Mode::Observe), Just(Mode::Off)]
                 .prop_map(move |mode| change(Setting::Mode(mode))),
         ]

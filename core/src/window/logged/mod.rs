@@ -21,10 +21,11 @@ mod facts;
 mod policy;
 mod questions;
 mod queue;
+mod reach;
 mod record;
 mod window;
 
-pub use batch::{BadBatch, Batch, Codec, FORMAT, Identity, RelayId};
+pub use batch::{BadBatch, Batch, Codec, FORMAT, Identity, RelayId, read_batch};
 pub use facts::{AtStore, StoreFacts};
 pub use policy::{OnOutage, Remember, StorePolicy};
 pub use record::{Change, Record, Setting, What, Written};
@@ -35,6 +36,7 @@ use super::*;
 use parking_lot::Mutex;
 use questions::Questions;
 use queue::{MOST_WAITING, Queue, Stored};
+use reach::{Reach, Reading};
 use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
@@ -69,6 +71,7 @@ struct State {
     /// So many records wait that the window refuses more.
     is_behind: bool,
     recovering: bool,
+    reach: Reach,
     at_store: AtStore,
 }
 
@@ -90,7 +93,7 @@ pub struct Applied {
     pub expired: u64,
     /// ids that were seen already, or in flight, and that another relay has let through, too
     pub crossed: u64,
-    /// changes of other relays that this one has made, too
+    /// what operators have done at other relays, and what this one has done, too
     pub changes: Vec<Change>,
 }
 
@@ -147,6 +150,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
 
     /// Notes that the store has everything up to this position, and that it works.
     pub fn written(self: &Arc<Self>, position: Position, now: Instant) {
+        self.queue.written(position);
         self.let_through(position);
         self.queue.settle(position);
         self.store_works(now);
@@ -229,9 +233,11 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         let table = self.inner.table();
         let stamp = table.stamp(now);
         let mut applied = Applied::default();
+        let mut reading = Reading::new(now, wall);
         for record in &batch.records {
             match record {
                 Written::Seen { key, at, ttl, body } => {
+                    reading.commit(*at, *ttl);
                     let written = WallEntry { at: *at, ttl: *ttl, duplicates: 0, body: *body };
                     let Some(entry) = written.entry(stamp, wall) else {
                         applied.expired += 1;
@@ -260,6 +266,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
                     table.forget(*key, now);
                 }
                 Written::Flushed => {
+                    reading.begin_anew();
                     table.flush(now);
                 }
                 Written::Changed(change) if is_live => {
@@ -267,12 +274,16 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
                         Setting::Capacity(capacity) => self.inner.resize(capacity.min(MOST_IDS), now),
                         Setting::Ttl(ttl) => self.inner.set_ttl(ttl),
                         Setting::Mode(mode) => self.inner.set_mode(mode),
+                        // Records of their own have done it.
+                        Setting::Flushed | Setting::Forgotten => {}
                     }
+                    reading.change(change.setting);
                     applied.changes.push(change.clone());
                 }
-                Written::Changed(_) => {}
+                Written::Changed(change) => reading.change(change.setting),
             }
         }
+        self.state.lock().reach.extend(&reading);
         applied
     }
 
@@ -298,6 +309,11 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
             OnOutage::Continue => MOST_WAITING,
             OnOutage::Refuse => usize::MAX,
         }
+    }
+
+    /// Notes that somebody has made the window forget, or that other rules hold from now on: what its store knew before says nothing of that.
+    fn begin_anew(&self) {
+        self.state.lock().reach = Reach::default();
     }
 
     fn record(&self, what: What, at: Instant) {
@@ -365,6 +381,8 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         let count = |counter: &AtomicU64| counter.load(Relaxed);
         StoreFacts {
             kind: self.kind,
+            policy: self.policy,
+            known_for: state.reach.age(now).filter(|_| !state.recovering && count(&self.counts.damaged) == 0),
             down_since: state.down_since,
             recovering: state.recovering,
             waiting: waiting as u64,

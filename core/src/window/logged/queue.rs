@@ -33,6 +33,10 @@ struct Inner {
     kept: VecDeque<Record>,
     /// the records that nobody has taken yet
     waiting: VecDeque<Record>,
+    /// those that were taken and are not written yet
+    taken: VecDeque<Taken>,
+    /// how many these are
+    on_their_way: usize,
     /// the position of the last record that was taken
     taken_to: u64,
     /// Somebody waits for the record at this position, who does not commit.
@@ -72,6 +76,16 @@ impl Stored {
         let kind = |commit: &Stored| (commit.at, commit.in_doubt, commit.is_disowned);
         kind(self) == kind(other)
     }
+}
+
+/// Records that were taken together.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    /// the position of the last one
+    position: u64,
+    count: usize,
+    /// when the oldest one was made
+    at: Instant,
 }
 
 /// What is to be known of a key whose commits are not remembered yet.
@@ -180,6 +194,7 @@ impl Queue {
         let mut inner = self.inner.lock();
         let from_kept = inner.kept.len().min(most);
         let count = inner.waiting.len().min(most - from_kept);
+        let at = inner.kept.front().or(inner.waiting.front())?.at;
         if from_kept + count == 0 {
             return None;
         }
@@ -189,7 +204,18 @@ impl Queue {
         if inner.kept.is_empty() {
             inner.taken_to = inner.last - inner.waiting.len() as u64;
         }
-        Some((records, Position(inner.taken_to)))
+        let position = inner.taken_to;
+        inner.taken.push_back(Taken { position, count: records.len(), at });
+        inner.on_their_way += records.len();
+        Some((records, Position(position)))
+    }
+
+    /// Notes that the store has everything up to this position.
+    pub(super) fn written(&self, Position(position): Position) {
+        let mut inner = self.inner.lock();
+        while let Some(taken) = inner.taken.pop_front_if(|taken| taken.position <= position) {
+            inner.on_their_way -= taken.count;
+        }
     }
 
     /// Registers the waker of the writer. Returns true if there is something to take already.
@@ -261,11 +287,12 @@ impl Queue {
         Position(self.inner.lock().last)
     }
 
-    /// Returns the number of records that the store has not taken yet, and when the oldest one was made.
+    /// Returns the number of records that the store does not have yet, and when the oldest one was made.
     pub(super) fn waiting(&self) -> (usize, Option<Instant>) {
         let inner = self.inner.lock();
-        let oldest = inner.kept.front().or(inner.waiting.front());
-        (inner.kept.len() + inner.waiting.len(), oldest.map(|record| record.at))
+        let waiting = || inner.kept.front().or(inner.waiting.front()).map(|record| record.at);
+        let oldest = inner.taken.front().map(|taken| taken.at).or_else(waiting);
+        (inner.on_their_way + inner.kept.len() + inner.waiting.len(), oldest)
     }
 
     /// Returns the number of commits that are not remembered yet.

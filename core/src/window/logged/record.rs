@@ -24,11 +24,11 @@ pub enum What {
     Forgotten(Claim),
     /// All claims are unknown again.
     Flushed,
-    /// Somebody has changed a setting.
+    /// Somebody has changed something.
     Changed(Change),
 }
 
-/// A change of a running window. The other relays of a shared store make it, too.
+/// What an operator has done to a running window. The other relays of a shared store do it, too, and log who it was.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Change {
     /// what is different now
@@ -37,7 +37,7 @@ pub struct Change {
     pub by: Box<str>,
 }
 
-/// A setting that can be changed while the window runs, and its new value.
+/// A setting that can be changed while the window runs, and its new value; or what else an operator can do.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Setting {
     /// how many ids are remembered
@@ -46,6 +46,10 @@ pub enum Setting {
     Ttl(Duration),
     /// the mode
     Mode(Mode),
+    /// No setting: all ids are unknown again. That is a record of its own, [`What::Flushed`]; this one says who it was.
+    Flushed,
+    /// No setting: one id is unknown again. That is a record of its own, [`What::Forgotten`]; this one says who it was.
+    Forgotten,
 }
 
 /// One thing that happened to a window, as it stands in the store: in wall-clock time.
@@ -77,6 +81,6 @@ pub enum Written {
     Forgotten(Key),
     /// All keys are unknown again.
     Flushed,
-    /// Somebody has changed a setting.
+    /// Somebody has changed something.
     Changed(Change),
 }

@@ -210,6 +210,10 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
         self.inner.leave(claim, mailbox, ticket);
     }
 
+    fn crowd(&self, claim: Claim) {
+        self.inner.crowd(claim);
+    }
+
     fn notice(&self, event: Event) {
         self.inner.notice(event);
     }
@@ -292,6 +296,7 @@ impl<L: Listener + ?Sized> Inspect for LoggedWindow<L> {
         let _order = self.order.lock();
         self.record(What::Flushed, now);
         self.queue.flush();
+        self.begin_anew();
         Some(self.inner.flush(now))
     }
 
@@ -301,10 +306,12 @@ impl<L: Listener + ?Sized> Inspect for LoggedWindow<L> {
     }
 
     fn set_ttl(&self, ttl: Duration) {
+        self.begin_anew();
         self.inner.set_ttl(ttl);
     }
 
     fn set_mode(&self, mode: Mode) {
+        self.begin_anew();
         self.inner.set_mode(mode);
     }
 
