@@ -1,4 +1,4 @@
-//! Whether the client may publish, as it is told by `connection.blocked` and `connection.unblocked`.
+//! Tells the client by `connection.blocked` and `connection.unblocked` whether it may publish.
 //!
 //! ```text
 //!   the broker blocks (an alarm) ─────────┐

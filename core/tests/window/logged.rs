@@ -318,7 +318,7 @@ fn what_is_disowned_before_it_is_written_is_not_seen() {
             shelf.crash();
             assert_eq!([1, 2].map(|key| shelf.state(key)), ['-', other_is]);
             shelf.assert_adds_up();
-            // What comes after that is as ever.
+            // A later publish is remembered as before.
             shelf.stored(1);
             shelf.crash();
             assert_eq!(shelf.state(1), 's');

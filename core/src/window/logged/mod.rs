@@ -12,8 +12,8 @@
 //!
 //! With `sync` an id stays in flight until it is written. So nobody is told of a duplicate that a crash can still make unknown.
 //!
-//! What happens to a key has to stand in the log in the order in which it has happened in memory. So whatever makes a record holds the
-//! lock `order` around both. (The giving up of a reservation makes none. It may come from anywhere, also from under this lock: with the
+//! The log has the same order of events for each key as the memory. Every method that makes a record holds the
+//! lock `order` while it changes the memory and while it adds the record. (The giving up of a reservation makes none. It may come from anywhere, also from under this lock: with the
 //! last reference to a mailbox its letters are dropped.)
 
 mod batch;
@@ -68,7 +68,7 @@ pub struct LoggedWindow<L: Listener + ?Sized = dyn Listener> {
 #[derive(Debug, Default)]
 struct State {
     down_since: Option<Instant>,
-    /// So many records wait that the window refuses more.
+    /// Too many records wait, so the window refuses more.
     is_behind: bool,
     recovering: bool,
     reach: Reach,

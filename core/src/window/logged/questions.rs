@@ -28,7 +28,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Callers {
     mailboxes: HashMap<usize, Weak<Mailbox>>,
-    /// Sessions that have ended are taken out when there are so many.
+    /// At this number of mailboxes, those of sessions that have ended are removed.
     swept_at: usize,
 }
 
