@@ -251,7 +251,7 @@ fn a_publisher_is_told_that_it_is_blocked_and_that_it_is_not() {
     assert_eq!(pair.to_client(), ack(1, 4) + unblocked());
     pair.upstream(ack_multiple(1, 3));
     store.write(&mut pair);
-    assert_eq!(pair.to_client(), ack_multiple(1, 4));
+    assert_eq!(pair.to_client(), ack_multiple(1, 3));
     // And again.
     store.fails(&mut pair);
     pair.client(m("c").publish(1));

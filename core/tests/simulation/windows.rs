@@ -69,10 +69,13 @@ pub struct SimWindows {
     shared: Arc<Shared>,
 }
 
+/// A window, its store if it has one, and whether the body is the id.
+type Asked = (Option<Arc<LateWindow>>, Option<Arc<Shelf>>, bool);
+
 /// Knows which commits windows do not remember yet.
 #[derive(Debug)]
 pub struct Oracle {
-    windows: Vec<(Option<Arc<LateWindow>>, Option<Arc<Shelf>>, bool)>,
+    windows: Vec<Asked>,
     shared: Arc<Shared>,
 }
 

@@ -503,7 +503,7 @@ fn a_store_that_is_out_of_order_for_long_learns_what_was_forgotten() {
     let (again, _, forgotten) = shelf.republish(1);
     commit_many(&shelf, 1000, MANY);
     assert!(shelf.facts().dropped > 0 && shelf.facts().waiting <= 1 + (1 << 20));
-    assert_eq!(shelf.facts().unremembered, MANY as u64);
+    assert_eq!(u128::from(shelf.facts().unremembered), MANY);
     let forgotten = forgotten.unwrap();
     shelf.take(1);
     assert!(shelf.write_one());
