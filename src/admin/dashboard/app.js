@@ -86,6 +86,8 @@ function notices() {
   if (lostAt !== null) all.push(["bad", `Disconnected since ${fmt.time(lostAt)}. What is shown is from then.${lostWhy ? ` ${lostWhy}` : ""}`]);
   if (last?.status.draining) all.push(["warn", "The relay is draining: it takes no new connections and will end."]);
   if (last && !last.status.upstream.ok) all.push(["bad", `The broker at ${last.status.upstream.address} does not answer: ${last.status.upstream.error ?? "no reason known"}`]);
+  const down = last?.windows.filter((window) => window.store && !window.store.up).map(({ name }) => name) ?? [];
+  if (down.length > 0) all.push(["bad", `${down.length === 1 ? "A store is down. Look at window" : `${down.length} stores are down. Look at windows`} ${down.slice(0, 5).join(", ")}${down.length > 5 ? ", …" : ""}`]);
   const key = JSON.stringify(all);
   const host = $("#notices");
   if (host.dataset.key === key) return;

@@ -124,6 +124,7 @@ async fn a_window_says_where_it_remembers() {
     let words = page.text("#store-words").await;
     assert_eq!(words, "An id is there 100 ms after its ack at the latest. A crash before that forgets it.");
 
+    assert_eq!(page.text("#notices").await, "");
     stub.say(with_store(Store { recovering: true, ..well.clone() }));
     page.until_text("#store-verdict", "It reads its store.").await;
 
@@ -133,6 +134,7 @@ async fn a_window_says_where_it_remembers() {
     let words = page.text("#store-words").await;
     assert!(words.ends_with("A crash now forgets what was stored since: 412 ids so far."), "{words}");
     assert_eq!(page.text("[data-fact='store.crossed']").await, "2");
+    page.until_has("#notices", "A store is down. Look at window orders").await;
     for width in [1920, 1280, 400] {
         page.size(width, 900).await;
         page.fits(&format!("a store at {width}")).await;

@@ -116,6 +116,7 @@ fn the_detail_of_a_window_with_a_store() {
     assert!(shown_of(reads, 140, 40).contains("reads its store: no client is taken"));
     let well = Store { up: true, down_seconds: None, kind: "disk".to_owned(), ..down };
     let well = shown_of(well, 140, 40);
+    assert!(!well.contains("stores down"), "{well}");
     assert!(well.contains("too small, remembers") && !well.contains("merged"), "{well}");
 }
 

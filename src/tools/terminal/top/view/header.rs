@@ -1,6 +1,7 @@
 //! The lines at the top (which relay, and how it is) and the one at the bottom (keys, filter).
 
 use super::super::model::{Model, Page};
+use crate::tools::terminal::answer::Window;
 use crate::tools::terminal::columns::fit;
 use crate::tools::terminal::theme::Theme;
 use crate::tools::text::{bytes, count, span};
@@ -38,6 +39,11 @@ pub(super) fn lines(model: &Model, theme: Theme, width: usize) -> Vec<Line<'stat
     second.push(Span::raw(format!("  memory {}", bytes(status.memory.resident_bytes))));
     if let Some(budget) = status.memory.budget_bytes {
         second.push(Span::raw(format!(", budget {}", bytes(budget))));
+    }
+    let is_down = |window: &&Window| window.facts.store.as_ref().is_some_and(|store| !store.up);
+    let down = model.windows.iter().filter(is_down).count();
+    if down > 0 {
+        second.push(Span::styled(format!("  stores down {down}"), theme.bad()));
     }
     let mut lines = vec![Line::from(first), Line::from(second)];
     if let Some(trouble) = &model.trouble {
