@@ -191,6 +191,19 @@ impl<F: Files> Log<F> {
         self.segments.insert(place, new);
     }
 
+    /// Appends bytes that nobody relies on.
+    #[cfg(test)]
+    pub(super) fn append_unsynced(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.open.is_none() || self.segments.back().is_some_and(|last| last.bytes >= self.segment_bytes) {
+            self.begin()?;
+        }
+        let (Some(file), Some(segment)) = (&mut self.open, self.segments.back_mut()) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        segment.bytes += bytes.len() as u64;
+        self.files.append(file, bytes)
+    }
+
     /// Returns the bytes of all segments.
     pub(super) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()

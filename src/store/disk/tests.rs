@@ -2,7 +2,7 @@
 
 use super::compact::State;
 use super::fake::{Dice, Fake, Faults};
-use super::files::Files;
+use super::files::{Files, Folder};
 use super::frame;
 use super::log::{self, Log};
 use super::recover::{Moment, Recovered, recover};
@@ -364,6 +364,43 @@ fn a_wall_clock_that_is_set_costs_the_log_nothing() {
     // Those of the five hours that were not have times in the future, or in the past, of the clock that is right now.
     let seen = again.seen(1..=30);
     assert!((1..=20).all(|key| seen.contains(&key)), "{seen:?}");
+}
+
+/// All ids of a log of many segments are back, in files of the disk. `HAPAX_LOG_IDS=10000000` prints the time for more of them.
+#[test]
+fn a_large_log_is_read_back() {
+    let ids = std::env::var("HAPAX_LOG_IDS").ok().and_then(|n| n.parse().ok()).unwrap_or(50_000_usize);
+    let path = std::env::temp_dir().join(format!("disk-{}-large", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    let (files, hands) = (Arc::new(Folder::open(&path).unwrap()), Hands::new());
+    let segment_bytes = if ids > 1_000_000 { log::SEGMENT } else { 100_000 };
+    let mut log = Log::open(Arc::clone(&files), segment_bytes).unwrap();
+    let moment = (hands.clock())();
+    let keys = KeyMaker::of_secret(b"keys of a test");
+    for batch in 0..ids.div_ceil(400) {
+        let record = |n: usize| {
+            let digest = u128::from_le_bytes(keys.seal(&n.to_le_bytes()));
+            Record { at: moment.now, what: What::Seen(Key(digest & Key::MASK).into(), TTL.into()) }
+        };
+        let records: Vec<Record> = (batch * 400..ids.min(batch * 400 + 400)).map(record).collect();
+        let mut bytes = Vec::new();
+        frame::put(&mut bytes, 0, &codec(1).encode(&records, moment.now, moment.wall));
+        log.append_unsynced(&bytes).unwrap();
+    }
+    let bytes = log.bytes();
+    let mut log = Log::open(files, segment_bytes).unwrap();
+    let window = window(StorePolicy::default(), ids + ids / 4, hands.now());
+    let begin = super::writer::now();
+    let found = recover(&mut log, &window, &codec(2), "/test", moment).unwrap();
+    let seconds = super::writer::now().duration_since(begin).as_secs_f64();
+    println!(
+        "{ids} ids, {} segments, {} bytes an id, back in {seconds:.2} s",
+        found.segments,
+        bytes / ids as u64
+    );
+    assert_eq!((found.ids, found.damaged, found.torn, found.bytes), (ids as u64, 0, 0, bytes));
+    assert!(found.segments > 5 && window.entries() == Some(ids));
+    std::fs::remove_dir_all(path).unwrap();
 }
 
 /// What a model knows of a key: what happened to it, in order, and the position of each.
