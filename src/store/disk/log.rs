@@ -169,7 +169,11 @@ impl<F: Files> Log<F> {
             if oldest.span.until.is_some_and(|until| until > now) {
                 break;
             }
-            self.files.remove(&name(oldest.number))?;
+            match self.files.remove(&name(oldest.number)) {
+                // Somebody has deleted it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                done => done?,
+            }
             self.files.sync_names()?;
             self.segments.pop_front();
             count += 1;
