@@ -6,6 +6,7 @@
 
 mod changes;
 mod disk;
+mod stream;
 
 pub mod command;
 
@@ -82,6 +83,8 @@ pub(crate) struct Keeper {
 #[derive(Default)]
 pub struct Stores {
     keepers: Vec<Keeper>,
+    /// the connection of all windows that have a stream
+    link: Option<Arc<stream::Link>>,
 }
 
 impl Stores {
@@ -157,8 +160,14 @@ impl<'a> Common<'a> {
                 stores.keepers.push(disk::open(state, &logged, codec(), self.config.timeouts.store)?);
                 Ok(logged)
             }
+            (StoreKind::Stream, _) => {
+                let logged = logged("stream");
+                let (config, link) = (self.config, &mut stores.link);
+                stores.keepers.push(stream::open(config, window, &self.keys, Arc::clone(&logged), link));
+                Ok(logged)
+            }
             (StoreKind::Memory, _) => Ok(LocalWindow::new(rules, limits, window.engine, listener)),
-            (kind @ (StoreKind::Disk | StoreKind::Stream | StoreKind::Redis), _) => Err(Failure {
+            (kind @ (StoreKind::Disk | StoreKind::Redis), _) => Err(Failure {
                 what: format!(
                     "window \"{}\": store = \"{}\" is not built yet",
                     window.rules.name,

@@ -11,3 +11,4 @@ mod disk;
 #[path = "../e2e/mod.rs"]
 mod e2e;
 mod load;
+mod shown;
