@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 # A newer Debian for test-4: sid or trixie. By default the newest that can be had.
 SUITE ?=
 
-.PHONY: demo test test-4 test-core lint fuzz bench instructions allocations soak setup
+.PHONY: demo test test-4 test-core chaos lint fuzz bench instructions allocations soak setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo:
@@ -26,6 +26,12 @@ test-4: setup
 # The tests of the core: they need no broker and nothing that has to be installed.
 test-core:
 	cargo test -p hapax-core
+
+# The relay killed with signal 9 under load, KILLS times for each policy of each store, and 20,000 random lives of a log on a disk that fails.
+KILLS ?= 1000
+chaos: setup
+	HAPAX_LOG_SEEDS=20000 cargo test --lib store::
+	HAPAX_KILLS=$(KILLS) cargo test --test store -- --nocapture
 
 # The last check is the lean relay: no code of the relay needs the tools.
 lint:

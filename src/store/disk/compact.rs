@@ -63,6 +63,20 @@ pub(super) fn pass<F: Files>(
     files: &F,
     segments: &[Segment],
     judge: &Judge<'_>,
+    tell: impl FnMut(Replaced),
+) -> io::Result<()> {
+    let done = replace_all(files, segments, judge, tell);
+    if done.is_err() {
+        // On a full disk, what is unfinished takes the room of what is to be written.
+        let _ = files.remove(UNFINISHED);
+    }
+    done
+}
+
+fn replace_all<F: Files>(
+    files: &F,
+    segments: &[Segment],
+    judge: &Judge<'_>,
     mut tell: impl FnMut(Replaced),
 ) -> io::Result<()> {
     let mut kept = Kept::default();

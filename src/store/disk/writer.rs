@@ -89,23 +89,39 @@ impl Signals {
 
 /// Since when a write is under way.
 #[derive(Debug, Default)]
-pub(super) struct Busy(Mutex<Option<Instant>>);
+pub(super) struct Busy(Mutex<Option<Since>>);
+
+#[derive(Debug)]
+struct Since {
+    begin: Instant,
+    /// it was told that this takes too long
+    told: bool,
+}
 
 impl Busy {
-    fn begin(&self, now: Instant) {
-        *self.0.lock() = Some(now);
+    pub(super) fn begin(&self, begin: Instant) {
+        *self.0.lock() = Some(Since { begin, told: false });
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         *self.0.lock() = None;
     }
 
     /// Notes that the store is down if a write has taken longer than this.
     pub(super) fn watch(&self, window: &Logged, now: Instant, most: Duration) {
         // Under the lock, so that the writer can't say in between that all is well.
-        let since = self.0.lock();
-        if since.is_some_and(|since| now.saturating_duration_since(since) > most) {
-            window.store_failed(now);
+        let mut since = self.0.lock();
+        let Some(since) = since.as_mut().filter(|since| now.saturating_duration_since(since.begin) > most)
+        else {
+            return;
+        };
+        window.store_failed(now);
+        if !std::mem::replace(&mut since.told, true) {
+            let window = name_of(window);
+            tracing::error!(
+                window,
+                "the disk does not answer: a write of this window's log takes longer than timeouts.store"
+            );
         }
     }
 }
@@ -288,7 +304,7 @@ impl<F: Files> Writer<F> {
         let (mut bytes, mut span) = (Vec::with_capacity(records.len() * ID + 128), Span::default());
         for records in records.chunks(BATCH) {
             let batch = self.parts.codec.encode(records, moment.now, moment.wall);
-            frame::put(&mut bytes, moment.clock(self.start), &batch);
+            frame::put(&mut bytes, self.earlier, &batch);
         }
         for Record { at, what } in records {
             if let What::Seen(_, memo) | What::Touched(_, memo) = what {
