@@ -206,15 +206,46 @@ impl<L: Listener + ?Sized> Table<L> {
             }
             MapEntry::Vacant(free) => free,
         };
-        let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
-        if let Some(body) = self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone) {
-            self.notice(Event::Duplicate { claim: key.into(), now });
-            return Judgement::Duplicate(body);
+        if let Some(duplicate) = self.judge_seen(key, now) {
+            return duplicate;
         }
         let turn = turns.draw();
         free.insert(Flight::new(turn));
         self.notice(Event::Fresh { claim: key.into() });
         Judgement::Fresh(turn)
+    }
+
+    /// Judges a publish whose key is not in flight; `None` if it is not seen, either. The key's lock is held.
+    #[inline]
+    fn judge_seen(&self, key: Key, now: Stamp) -> Option<Judgement> {
+        let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
+        let body = self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone)?;
+        self.notice(Event::Duplicate { claim: key.into(), now });
+        Some(Judgement::Duplicate(body))
+    }
+
+    /// Judges one publish if its key is seen or in flight. Otherwise nothing changes, and there is no verdict. The guard holds `window`,
+    /// which owns this table.
+    pub(super) fn reserve_known<W: Window + 'static>(
+        window: &Arc<W>,
+        table: impl Fn(&W) -> &Table<L>,
+        ask: &Ask,
+        instant: Instant,
+        mailbox: &Arc<Mailbox>,
+    ) -> Option<Verdict> {
+        let judgement = table(window).judge_known(ask, instant, mailbox)?;
+        Some(judgement.verdict(|| Arc::clone(window) as _, ask, mailbox))
+    }
+
+    fn judge_known(&self, ask: &Ask, instant: Instant, mailbox: &Arc<Mailbox>) -> Option<Judgement> {
+        let (Claim::Digest(key), now) = (ask.claim, self.clock.stamp(instant));
+        let mut shard = self.flights.lock(key);
+        let judgement = match shard.flights.get_mut(&key) {
+            Some(flight) => self.wait(key, flight, (now, instant), mailbox, ask.ticket),
+            None => self.judge_seen(key, now)?,
+        };
+        self.tap.asked(key, now);
+        Some(judgement)
     }
 
     /// Queues a publish whose key is in flight.

@@ -25,7 +25,7 @@ pub use facts::{AtStore, StoreFacts};
 pub use policy::{OnOutage, Remember, StorePolicy};
 pub use record::{Change, Record, Setting, What, Written};
 
-use super::engine::{EngineKind, WallEntry};
+use super::engine::{EngineKind, Entry, WallEntry};
 use super::table::Brought;
 use super::*;
 use parking_lot::Mutex;
@@ -243,6 +243,47 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
             }
         }
         applied
+    }
+
+    // ---- for a window that asks its store, too ---------------------------------------------------------------------
+
+    /// The window in memory.
+    pub(in crate::window) fn local(&self) -> &Arc<LocalWindow<L>> {
+        &self.inner
+    }
+
+    /// Returns true if the message of this claim is stored, and its commit is not remembered yet.
+    pub(in crate::window) fn is_stored(&self, claim: Claim) -> bool {
+        self.queue.is_stored(claim)
+    }
+
+    /// Returns true if the store takes nothing at present.
+    pub(in crate::window) fn is_down(&self) -> bool {
+        self.is_down.load(Relaxed)
+    }
+
+    /// Adds a record that nobody waits for.
+    pub(in crate::window) fn note(&self, what: What, at: Instant) {
+        self.record(what, at);
+    }
+
+    /// Makes a key seen because the store says so: `left` of its TTL is left.
+    pub(in crate::window) fn bring(
+        &self,
+        key: Key,
+        (ttl, left): (Duration, Duration),
+        body: BodyDigest,
+        now: Instant,
+    ) {
+        let table = self.inner.table();
+        let stamp = table.stamp(now);
+        let at = table.stamp(now.checked_sub(ttl.saturating_sub(left)).unwrap_or(now));
+        let entry = Entry { at, until: stamp.after(left), duplicates: 0, body };
+        match table.bring(key, entry, stamp) {
+            Brought::New => self.counts.merged.fetch_add(1, Relaxed),
+            Brought::Crossed => self.counts.crossed.fetch_add(1, Relaxed),
+            Brought::Known => 0,
+        };
     }
 
     // ---- for both ------------------------------------------------------------------------------------------------
