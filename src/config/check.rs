@@ -5,8 +5,8 @@ use super::preset::Preset;
 use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
-    Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, Timeouts, Token,
-    UpstreamAddress, WindowConfig, log_filter, machine, token, value, warnings,
+    Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
+    Token, UpstreamAddress, WindowConfig, log_filter, machine, token, value, warnings,
 };
 use hapax_core::pressure::budget;
 use hapax_core::wire::IdSource;
@@ -35,6 +35,7 @@ pub(crate) mod most {
     pub(crate) const LEAST_MEMORY: usize = 16 << 20;
     pub(crate) const WEIGHT: usize = 1000;
     pub(crate) const TIMEOUT: Duration = Duration::from_secs(86_400);
+    pub(crate) const REMEMBER_DELAY: Duration = Duration::from_secs(60);
     pub(crate) const TTL: Duration = Duration::from_secs(365 * 86_400);
 }
 
@@ -50,6 +51,7 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     let mut config = read(Section::top(table.as_ref()), overrides, &mut report);
     check_addresses(&config, &mut report);
     check_names(&config, &mut report);
+    check_stores(&config, &mut report);
     share_budget(&mut config, &mut report);
     warnings::add(&config, machine::memory(), &mut report);
     let (warnings, sources) = report.finish()?;
@@ -73,6 +75,8 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         Ok((path, secret))
     });
     let (digest_secret_file, digest_secret) = digest.unzip();
+    let state_dir =
+        top.read_optional(report, "state_dir", |v| value::folder(value::text(v, "/var/lib/hapax")?));
     let memory_budget = top.read_optional(report, "memory_budget", |v| value::bytes(v, 1..=most::BUDGET));
     let limits = read_limits(top.section("limits", report), report);
     let timeouts = read_timeouts(top.section("timeouts", report), report);
@@ -89,6 +93,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         admin_token,
         digest_secret_file,
         digest_secret,
+        state_dir,
         memory_budget,
         limits,
         timeouts,
@@ -192,6 +197,7 @@ fn read_timeouts(mut section: Section<'_>, report: &mut Report) -> Timeouts {
     let timeouts = Timeouts {
         linger: read("linger", default.linger, Duration::ZERO),
         in_flight: read("in_flight", default.in_flight, TICK),
+        store: read("store", default.store, TICK),
         handshake: read("handshake", default.handshake, TICK),
         rights: read("rights", default.rights, RIGHTS_LEAST),
         drain: read("drain", default.drain, Duration::ZERO),
@@ -256,6 +262,12 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     });
     limits.ttl = section.read(report, "ttl", limits.ttl, |v| value::duration(v, TICK..=most::TTL));
     window.engine = section.read(report, "engine", window.engine, |v| value::word(v, "compact"));
+    window.store = section.read(report, "store", window.store, |v| value::word(v, "disk"));
+    let policy = &mut window.policy;
+    policy.remember = section.read(report, "remember", policy.remember, |v| value::word(v, "async"));
+    policy.delay = section
+        .read(report, "remember_delay", policy.delay, |v| value::duration(v, TICK..=most::REMEMBER_DELAY));
+    policy.on_outage = section.read(report, "on_outage", policy.on_outage, |v| value::word(v, "refuse"));
     limits.mode = section.read(report, "mode", limits.mode, |v| value::word(v, "enforce"));
     rules.in_doubt = section.read(report, "in_doubt", rules.in_doubt, |v| value::word(v, "forget"));
     rules.republish = section.read(report, "republish", rules.republish, |v| value::word(v, "connection"));
@@ -347,6 +359,24 @@ fn check_names(config: &Config, report: &mut Report) {
                 &source,
                 format!("a window named \"{name}\" is there already, at {first}"),
                 "give it another name",
+            );
+        }
+    }
+}
+
+/// Reports a window that remembers on disk, if no folder is named for it.
+fn check_stores(config: &Config, report: &mut Report) {
+    if config.state_dir.is_some() || report.is_wrong("state_dir") {
+        return;
+    }
+    for (index, window) in config.windows.iter().enumerate() {
+        if window.store == StoreKind::Disk {
+            let source = report.source(&format!("window.{index}.store"));
+            let name = &window.rules.name;
+            report.problem(
+                &source,
+                format!("window \"{name}\": `store` is \"disk\", but there is no `state_dir` to keep it in"),
+                "write state_dir = \"/var/lib/hapax\" at the top of the file, above every [section]",
             );
         }
     }

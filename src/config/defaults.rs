@@ -2,9 +2,10 @@
 //! compares the two.
 
 use super::machine;
-use super::{Config, Limits, LogFormat, LogSettings, Timeouts, UpstreamAddress, WindowConfig};
+use super::{Config, Limits, LogFormat, LogSettings, StoreKind, Timeouts, UpstreamAddress, WindowConfig};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
+use hapax_core::window::logged::StorePolicy;
 use hapax_core::window::set::Pattern;
 use hapax_core::window::{Mode, Rules};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -54,6 +55,8 @@ pub const UNREAD_BYTES: usize = 64 << 20;
 pub const LINGER: Duration = Duration::from_secs(30);
 /// The same as [`LINGER`], because the outcome of the first publish takes as long as its connection may linger.
 pub const IN_FLIGHT: Duration = Duration::from_secs(30);
+/// A store in the same network answers within milliseconds. A publisher waits for this long at most.
+pub const STORE: Duration = hapax_core::session::STORE_TIMEOUT;
 /// The same as RabbitMQ's own `handshake_timeout`.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A revoked permission shows within a minute. One question to the broker serves many publishes, so asking again is
@@ -97,6 +100,7 @@ impl Default for Config {
             admin_token: None,
             digest_secret_file: None,
             digest_secret: None,
+            state_dir: None,
             memory_budget: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
@@ -145,6 +149,7 @@ impl Default for Timeouts {
         Timeouts {
             linger: LINGER,
             in_flight: IN_FLIGHT,
+            store: STORE,
             handshake: HANDSHAKE,
             rights: RIGHTS,
             drain: DRAIN,
@@ -178,6 +183,8 @@ impl WindowConfig {
             auto: false,
             weight: WEIGHT,
             engine: EngineKind::default(),
+            store: StoreKind::default(),
+            policy: StorePolicy::default(),
         }
     }
 }

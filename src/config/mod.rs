@@ -19,6 +19,7 @@ mod preset;
 mod problem;
 mod raw;
 mod show;
+mod store;
 mod token;
 mod value;
 mod warnings;
@@ -28,14 +29,16 @@ pub mod defaults;
 pub(crate) use check::{TICK, most};
 pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
+pub use store::StoreKind;
 pub use token::{DigestSecret, Secret, Token};
 #[cfg(feature = "tools")]
 pub(crate) use token::{TooOpen, read_secret};
 
 use hapax_core::pressure::budget::{Budget, Share};
-use hapax_core::session::{LoopbackUsers, STORE_TIMEOUT, Settings, is_loopback};
+use hapax_core::session::{LoopbackUsers, Settings, is_loopback};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
+use hapax_core::window::logged::StorePolicy;
 use hapax_core::window::set::Pattern;
 use hapax_core::window::{KeyMaker, Rules};
 use std::fmt;
@@ -63,6 +66,8 @@ pub struct Config {
     pub digest_secret_file: Option<PathBuf>,
     /// the secret of the id digests; `None`: each start draws a new one
     pub digest_secret: Option<DigestSecret>,
+    /// the folder where windows with `store = "disk"` keep their ids
+    pub state_dir: Option<PathBuf>,
     /// bytes that the windows with `capacity = "auto"` share
     pub memory_budget: Option<usize>,
     /// limits of size and number
@@ -148,6 +153,8 @@ pub struct Timeouts {
     pub linger: Duration,
     /// how long a publish waits for the outcome of another publish with the same id
     pub in_flight: Duration,
+    /// how long a store may be silent about one question
+    pub store: Duration,
     /// from a client's connect to `connection.open-ok`
     pub handshake: Duration,
     /// how long the broker's proof that a user may publish is believed
@@ -201,6 +208,10 @@ pub struct WindowConfig {
     pub weight: u32,
     /// the engine that stores seen ids
     pub engine: EngineKind,
+    /// where the window remembers
+    pub store: StoreKind,
+    /// the rules of its store, if it has one
+    pub policy: StorePolicy,
 }
 
 impl Config {
@@ -209,7 +220,7 @@ impl Config {
         Settings {
             linger: self.timeouts.linger,
             in_flight_timeout: self.timeouts.in_flight,
-            store_timeout: STORE_TIMEOUT,
+            store_timeout: self.timeouts.store,
             handshake_timeout: self.timeouts.handshake,
             rights_held: self.timeouts.rights,
             max_unresolved: self.limits.max_unresolved,

@@ -68,6 +68,9 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     if let Some(file) = &config.digest_secret_file {
         out.string("digest_secret_file", file.display())?;
     }
+    if let Some(dir) = &config.state_dir {
+        out.string("state_dir", dir.display())?;
+    }
     if let Some(bytes) = config.memory_budget {
         out.raw("memory_budget", show_bytes(bytes))?;
     }
@@ -89,6 +92,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.section("[timeouts]", "timeouts.".into())?;
     out.duration("linger", timeouts.linger)?;
     out.duration("in_flight", timeouts.in_flight)?;
+    out.duration("store", timeouts.store)?;
     out.duration("handshake", timeouts.handshake)?;
     out.duration("rights", timeouts.rights)?;
     out.duration("drain", timeouts.drain)?;
@@ -129,6 +133,10 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.raw("weight", window.weight)?;
     out.duration("ttl", limits.ttl)?;
     out.word("engine", window.engine)?;
+    out.word("store", window.store)?;
+    out.word("remember", window.policy.remember)?;
+    out.duration("remember_delay", window.policy.delay)?;
+    out.word("on_outage", window.policy.on_outage)?;
     out.word("mode", limits.mode)?;
     out.word("in_doubt", rules.in_doubt)?;
     out.word("missing_id", rules.missing_id)?;

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::de::value::{Error as SerdeError, StrDeserializer};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 use toml::de::DeValue;
 
@@ -250,6 +251,18 @@ fn masked(url: &str) -> String {
     let Some((before, host)) = url.rsplit_once('@') else { return format!("{url:?}") };
     let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
     format!("\"{scheme}***@{host}\"")
+}
+
+/// Parses a folder's path. No shell reads it, so `~` at its beginning would be a folder of that name.
+pub(super) fn folder(text: &str) -> Result<PathBuf, Wrong> {
+    match text {
+        "" => Err(Wrong::new("is empty", "name a folder, as in \"/var/lib/hapax\"")),
+        _ if text.starts_with('~') => Err(Wrong::new(
+            format!("is {text:?}, but ~ is not replaced here"),
+            "write the whole path, as in \"/var/lib/hapax\"",
+        )),
+        _ => Ok(PathBuf::from(text)),
+    }
 }
 
 /// Parses a window's name, which is a metric label and part of a URL.

@@ -1,6 +1,7 @@
 //! The configuration: files that are shipped, files that are wrong, precedence, and the way back to a file.
 
-use hapax::config::{Config, Given, LogFormat, Overrides, Problems, Secret, Source};
+use hapax::config::{Config, Given, LogFormat, Overrides, Problems, Secret, Source, StoreKind};
+use hapax_core::window::logged::{OnOutage, Remember, StorePolicy};
 use hapax_core::window::{ConfirmRule, Key, Mode, Scope};
 use hapax_core::wire::properties::IdValue;
 use hapax_core::wire::{IdPart, IdSource};
@@ -228,6 +229,8 @@ fn every_key_arrives() {
     assert_eq!(config.timeouts.drain, Duration::from_secs(5400));
     assert_eq!(settings.linger, Duration::ZERO);
     assert_eq!(settings.in_flight_timeout, Duration::from_secs(3));
+    assert_eq!(settings.store_timeout, Duration::from_secs(2));
+    assert_eq!(config.state_dir.as_deref(), Some(Path::new("var/hapax")));
     assert_eq!(settings.handshake_timeout, Duration::from_secs(4));
     assert_eq!(settings.rights_held, Duration::from_secs(5));
     assert_eq!((settings.max_unresolved, settings.held_bytes, settings.frame_max), (2, 0, 8192));
@@ -239,6 +242,10 @@ fn every_key_arrives() {
     assert_eq!(window.rules.forward_to.as_deref(), Some("back\"ing"));
     assert_eq!((window.limits.capacity, window.limits.mode), (7, Mode::Observe));
     assert!(window.limits.refresh_on_duplicate);
+    assert_eq!((window.store, second.store), (StoreKind::Disk, StoreKind::Memory));
+    let delay = Duration::from_millis(9);
+    let policy = StorePolicy { remember: Remember::Async, delay, on_outage: OnOutage::Refuse };
+    assert_eq!((window.policy, second.policy), (policy, StorePolicy::default()));
     assert_eq!((window.limits.waiters_per_id, second.limits.waiters_per_id), (5, 3));
     assert_eq!(config.memory_budget, Some(96 << 20));
     assert_eq!((window.auto, second.auto, second.weight), (false, true, 3));
