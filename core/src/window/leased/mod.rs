@@ -309,6 +309,11 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         self.log.set_at_store(at_store);
     }
 
+    /// Forgets everything that is known here, because it may be wrong. Redis knows what is seen.
+    pub fn forget_memory(&self, now: Instant) {
+        self.table().flush(now);
+    }
+
     /// Takes what another relay has told all the others: what it has forgotten, flushed, or changed.
     pub fn merge(&self, batch: &Batch, now: Instant, wall: SystemTime) -> Vec<Change> {
         self.log.merge(batch, now, wall).changes
