@@ -6,7 +6,7 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, UpstreamAddress, WindowConfig, log_filter, machine, token, value, warnings,
+    Token, UpstreamAddress, WindowConfig, log_filter, machine, store, token, value, warnings,
 };
 use hapax_core::pressure::budget;
 use hapax_core::wire::IdSource;
@@ -35,6 +35,7 @@ pub(crate) mod most {
     pub(crate) const LEAST_MEMORY: usize = 16 << 20;
     pub(crate) const WEIGHT: usize = 1000;
     pub(crate) const TIMEOUT: Duration = Duration::from_secs(86_400);
+    pub(crate) const REPLICAS: usize = 100;
     pub(crate) const REMEMBER_DELAY: Duration = Duration::from_secs(60);
     pub(crate) const TTL: Duration = Duration::from_secs(365 * 86_400);
 }
@@ -79,6 +80,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         top.read_optional(report, "state_dir", |v| value::folder(value::text(v, "/var/lib/hapax")?));
     let memory_budget = top.read_optional(report, "memory_budget", |v| value::bytes(v, 1..=most::BUDGET));
     let limits = read_limits(top.section("limits", report), report);
+    let stores = store::read(top.section("store", report), report);
     let timeouts = read_timeouts(top.section("timeouts", report), report);
     let log = read_log(top.section("log", report), report);
     let windows = read_windows(&mut top, limits.waiters_per_id, report);
@@ -94,6 +96,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         digest_secret_file,
         digest_secret,
         state_dir,
+        store: stores,
         memory_budget,
         limits,
         timeouts,
@@ -364,19 +367,42 @@ fn check_names(config: &Config, report: &mut Report) {
     }
 }
 
-/// Reports a window that remembers on disk, if no folder is named for it.
+/// Reports a window whose store is not told where to keep it, or with which secret.
 fn check_stores(config: &Config, report: &mut Report) {
-    if config.state_dir.is_some() || report.is_wrong("state_dir") {
-        return;
-    }
+    let has_secret = config.digest_secret_file.is_some() || report.is_wrong("digest_secret_file");
+    let has_folder = config.state_dir.is_some() || report.is_wrong("state_dir");
     for (index, window) in config.windows.iter().enumerate() {
-        if window.store == StoreKind::Disk {
+        let (name, kind) = (&window.rules.name, window.store.name());
+        let mut missing = |what: &str, fix: &str| {
             let source = report.source(&format!("window.{index}.store"));
-            let name = &window.rules.name;
             report.problem(
                 &source,
-                format!("window \"{name}\": `store` is \"disk\", but there is no `state_dir` to keep it in"),
+                format!("window \"{name}\": `store` is \"{kind}\", but there is no {what}"),
+                fix,
+            );
+        };
+        match window.store {
+            StoreKind::Memory => continue,
+            StoreKind::Disk if !has_folder => missing(
+                "`state_dir` to keep it in",
                 "write state_dir = \"/var/lib/hapax\" at the top of the file, above every [section]",
+            ),
+            StoreKind::Stream if config.store.stream.is_none() => missing(
+                "`[store.stream]` that says where the stream is",
+                "write a line [store.stream], and below it uri = \"amqp://hapax:PASSWORD@127.0.0.1:5672\"",
+            ),
+            StoreKind::Redis if config.store.redis.is_none() => missing(
+                "`[store.redis]` that says where Redis is",
+                "write a line [store.redis], and below it url = \"redis://127.0.0.1:6379\"",
+            ),
+            StoreKind::Disk | StoreKind::Stream | StoreKind::Redis => {}
+        }
+        if matches!(window.store, StoreKind::Stream | StoreKind::Redis) && !has_secret && !has_folder {
+            let source = report.source(&format!("window.{index}.store"));
+            report.problem(
+                &source,
+                format!("window \"{name}\": `store` is \"{kind}\", which outlives this process, but the secret of the digests would not"),
+                "name a file with the secret that all relays of this window share, as in digest_secret_file = \"/etc/hapax/digest.secret\" (openssl rand -hex 16); for one relay alone, state_dir = \"/var/lib/hapax\" is enough",
             );
         }
     }

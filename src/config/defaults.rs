@@ -2,7 +2,9 @@
 //! compares the two.
 
 use super::machine;
-use super::{Config, Limits, LogFormat, LogSettings, StoreKind, Timeouts, UpstreamAddress, WindowConfig};
+use super::{
+    Config, Limits, LogFormat, LogSettings, StoreKind, StoreSettings, Timeouts, UpstreamAddress, WindowConfig,
+};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
 use hapax_core::window::logged::StorePolicy;
@@ -57,6 +59,12 @@ pub const LINGER: Duration = Duration::from_secs(30);
 pub const IN_FLIGHT: Duration = Duration::from_secs(30);
 /// A store in the same network answers within milliseconds. A publisher waits for this long at most.
 pub const STORE: Duration = hapax_core::session::STORE_TIMEOUT;
+/// How long a reservation lives whose relay is gone. The same as [`IN_FLIGHT`].
+pub const LEASE: Duration = IN_FLIGHT;
+/// The beginning of every key in Redis.
+pub const REDIS_PREFIX: &str = "hapax:";
+/// Bytes of a stream at least: one of its segments, and some room.
+pub const STREAM_LEAST: usize = 1 << 20;
 /// The same as RabbitMQ's own `handshake_timeout`.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A revoked permission shows within a minute. One question to the broker serves many publishes, so asking again is
@@ -101,6 +109,7 @@ impl Default for Config {
             digest_secret_file: None,
             digest_secret: None,
             state_dir: None,
+            store: StoreSettings::default(),
             memory_budget: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),

@@ -29,7 +29,7 @@ pub mod defaults;
 pub(crate) use check::{TICK, most};
 pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
-pub use store::StoreKind;
+pub use store::{Node, RedisMode, RedisSettings, StoreKind, StoreSettings, StreamSettings};
 pub use token::{DigestSecret, Secret, Token};
 #[cfg(feature = "tools")]
 pub(crate) use token::{TooOpen, read_secret};
@@ -68,6 +68,8 @@ pub struct Config {
     pub digest_secret: Option<DigestSecret>,
     /// the folder where windows with `store = "disk"` keep their ids
     pub state_dir: Option<PathBuf>,
+    /// how Hapax reaches the stores that are servers
+    pub store: StoreSettings,
     /// bytes that the windows with `capacity = "auto"` share
     pub memory_budget: Option<usize>,
     /// limits of size and number

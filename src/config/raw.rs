@@ -55,11 +55,16 @@ impl<'a> Section<'a> {
         };
         Section {
             table,
-            path: format!("{key}."),
-            title: format!("{key}."),
+            path: format!("{}{key}.", self.path),
+            title: format!("{}{key}.", self.path),
             known: Vec::new(),
             retired: Vec::new(),
         }
+    }
+
+    /// Returns true if the file does not have this table.
+    pub(super) fn is_absent(&self) -> bool {
+        self.table.is_none()
     }
 
     /// Returns the tables under this key, `[[key]]`. `None` if the key is absent.

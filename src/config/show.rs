@@ -1,7 +1,7 @@
 //! Writes the settings in force as a configuration file.
 
 use super::value::{show_bytes, show_id};
-use super::{Config, Sources, warnings};
+use super::{Config, Node, Sources, warnings};
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -88,6 +88,31 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.raw("buffer_bytes", show_bytes(limits.buffer_bytes))?;
     out.raw("unread_bytes", show_bytes(limits.unread_bytes))?;
 
+    if let Some(stream) = &config.store.stream {
+        out.section("[store.stream]", "store.stream.".into())?;
+        match &stream.uri_file {
+            Some(file) => out.string("uri_file", file.display())?,
+            None => out.raw("uri", nodes(&stream.nodes))?,
+        }
+        out.raw("declare", stream.declare)?;
+        out.raw("max_bytes", show_bytes(stream.max_bytes))?;
+    }
+    if let Some(redis) = &config.store.redis {
+        out.section("[store.redis]", "store.redis.".into())?;
+        match &redis.url_file {
+            Some(file) => out.string("url_file", file.display())?,
+            None => out.raw("url", nodes(&redis.nodes))?,
+        }
+        out.word("mode", redis.mode)?;
+        out.string("sentinel_master", &redis.sentinel_master)?;
+        if let Some(file) = &redis.ca_file {
+            out.string("ca_file", file.display())?;
+        }
+        out.duration("lease", redis.lease)?;
+        out.raw("replicas", redis.replicas)?;
+        out.string("prefix", &redis.prefix)?;
+    }
+
     let timeouts = &config.timeouts;
     out.section("[timeouts]", "timeouts.".into())?;
     out.duration("linger", timeouts.linger)?;
@@ -114,6 +139,11 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         "\n# memory when full: all windows {windows}, connections at most {} (limits.memory)",
         about_bytes(limits.memory)
     )
+}
+
+/// Returns the servers as TOML. A password is shown as `***`.
+fn nodes(nodes: &[Node]) -> toml::Value {
+    toml::Value::Array(nodes.iter().map(|node| toml::Value::String(node.to_string())).collect())
 }
 
 fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result {

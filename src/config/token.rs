@@ -155,7 +155,7 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 /// Reads a file that holds one secret and is its owner's alone. `what` names the secret and says how to make one.
-fn read_private<T>(
+pub(super) fn read_private<T>(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, Wrong>,
     (what, make): (&str, &str),
@@ -248,7 +248,7 @@ fn names_a_group(list: &[u8]) -> bool {
     })
 }
 
-/// A token from the environment, not checked yet.
+/// A token from the environment, not checked yet, or a password of a store.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 

@@ -247,7 +247,7 @@ pub(super) fn upstream(text: &str) -> Result<UpstreamAddress, Wrong> {
 
 /// Returns the URL for a message, without everything before the last `@`. Even in a badly written URL this hides the
 /// password.
-fn masked(url: &str) -> String {
+pub(super) fn masked(url: &str) -> String {
     let Some((before, host)) = url.rsplit_once('@') else { return format!("{url:?}") };
     let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
     format!("\"{scheme}***@{host}\"")

@@ -3,11 +3,11 @@
 
 use super::problem::{Report, Source};
 use super::show::about_bytes;
-use super::{Config, WindowConfig};
+use super::{Config, StoreKind, WindowConfig};
 use hapax_core::pressure::budget;
 use hapax_core::session::is_loopback;
-use hapax_core::window::Mode;
 use hapax_core::window::set::Pattern;
+use hapax_core::window::{Mode, Remember};
 
 /// Adds all warnings about this configuration. This machine has `memory` bytes for the process.
 pub(super) fn add(config: &Config, memory: usize, report: &mut Report) {
@@ -16,6 +16,7 @@ pub(super) fn add(config: &Config, memory: usize, report: &mut Report) {
     warn_unreachable(config, report);
     warn_patterns(config, report);
     warn_memory(config, memory, report);
+    warn_stores(config, report);
 }
 
 /// Returns the most bytes that all windows take when they are full, with the accounting of their pressure.
@@ -28,6 +29,48 @@ pub(super) fn windows_bytes(config: &Config) -> usize {
 /// Returns the most bytes that a window takes when it is full, with the accounting of its pressure.
 pub(super) fn window_bytes(window: &WindowConfig) -> usize {
     budget::full_bytes(window.engine, window.limits.capacity)
+}
+
+/// Warns of keys about a store that nothing uses.
+fn warn_stores(config: &Config, report: &mut Report) {
+    for (index, window) in config.windows.iter().enumerate() {
+        let path = |key: &str| format!("window.{index}.{key}");
+        let has = |report: &Report, key: &str| report.sources.contains_key(&path(key));
+        let name = &window.rules.name;
+        if window.store == StoreKind::Memory {
+            for key in ["remember", "remember_delay", "on_outage"] {
+                if !has(report, key) {
+                    continue;
+                }
+                let source = report.source(&path(key));
+                let what = format!("window \"{name}\": `{key}` means nothing, because `store` is \"memory\"");
+                report.warning(
+                    &source,
+                    what,
+                    "leave it out, or choose a store that outlives the process (docs/stores.md)",
+                );
+            }
+        } else if window.policy.remember == Remember::Sync && has(report, "remember_delay") {
+            let source = report.source(&path("remember_delay"));
+            let what =
+                format!("window \"{name}\": `remember_delay` means nothing, because `remember` is \"sync\"");
+            report.warning(&source, what, "leave it out, or write remember = \"async\"");
+        }
+    }
+    let unused = [
+        ("store.stream", StoreKind::Stream, config.store.stream.is_some()),
+        ("store.redis", StoreKind::Redis, config.store.redis.is_some()),
+    ];
+    for (section, kind, is_there) in unused {
+        if is_there && config.windows.iter().all(|window| window.store != kind) {
+            let first =
+                report.sources.range(format!("{section}.")..).next().map(|(_, source)| source.clone());
+            let what = format!("no window uses `[{section}]`");
+            let fix =
+                format!("write store = \"{}\" into the section of a window, or leave it out", kind.name());
+            report.warning(&first.unwrap_or_default(), what, fix);
+        }
+    }
 }
 
 /// Warns if the windows and the connections may need more memory than there is.

@@ -383,11 +383,12 @@ impl Pump<'_> {
 
     /// Closes and drops the sockets that have nothing more to write.
     async fn drop_closed_sockets(&mut self) {
-        if let UpstreamSocket::Open(side) = &self.upstream
-            && side.is_done(self.now)
-            && let UpstreamSocket::Open(side) = std::mem::replace(&mut self.upstream, UpstreamSocket::None)
+        // Before the login there is nothing that the broker must have read.
+        let must_be_read = self.logged_in;
+        if let UpstreamSocket::Open(side) = &mut self.upstream
+            && if must_be_read { side.is_read_out(self.now) } else { side.is_done(self.now) }
         {
-            drop(side);
+            self.upstream = UpstreamSocket::None;
             self.apply_back_pressure();
         }
         if let Some(side) = self.client.take_if(|side| side.is_done(self.now)) {
@@ -455,7 +456,9 @@ impl Pump<'_> {
             buffer: self.relay.buffer_bytes.min(self.share.unwrap_or(usize::MAX)),
             unread: self.share.is_none().then_some(self.relay.unread_bytes),
         };
-        let Reading { client, upstream } = self.session.reading(queued, room);
+        let Reading { client, mut upstream } = self.session.reading(queued, room);
+        // What comes is dropped.
+        upstream |= matches!(&self.upstream, UpstreamSocket::Open(side) if side.is_closing());
         if client != self.reading_client {
             self.reading_client = client;
             self.session.handle_reading_client(client, self.now);

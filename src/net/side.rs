@@ -4,6 +4,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
@@ -68,6 +69,8 @@ pub(super) struct Side {
     /// The socket is closed when the queue is empty, or at this time at the latest. Nothing more is queued from now
     /// on.
     closing: Option<Instant>,
+    /// Our half is shut down: the peer reads to its end.
+    shut: bool,
 }
 
 impl Side {
@@ -87,6 +90,7 @@ impl Side {
             unacked_timeout: None,
             user_timeout_on: false,
             closing: None,
+            shut: false,
         }
     }
 
@@ -146,10 +150,31 @@ impl Side {
         self.closing = Some(now + patience);
     }
 
+    /// Returns true if the socket is closing.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
     /// Returns true when the socket is closing and may be dropped: all is written, the peer is gone, or the time is
     /// up.
     pub(super) fn is_done(&self, now: Instant) -> bool {
         self.closing.is_some_and(|until| self.queue.is_empty() || self.ended || now >= until)
+    }
+
+    /// Returns true when the socket is closing, and the peer has read everything and closed, or the time is up. Shuts
+    /// our half down when all is written.
+    ///
+    /// If the socket were dropped then, the kernel would answer anything that the peer still sends with a reset. The
+    /// peer's kernel would drop what the peer has not read yet: of a broker with a memory alarm, that is everything.
+    /// Therefore the caller goes on reading until this returns true.
+    pub(super) fn is_read_out(&mut self, now: Instant) -> bool {
+        let Some(until) = self.closing else { return false };
+        if self.queue.is_empty() && !self.shut {
+            self.shut = true;
+            // If that fails, the socket is broken, and reading will show it.
+            let _ = socket2::SockRef::from(&self.stream).shutdown(Shutdown::Write);
+        }
+        self.ended || now >= until
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {

@@ -4,7 +4,7 @@
 //! start it reads what was written before. A store is a [`Keeper`]: two futures, one that ends when everything was read, and one that
 //! ends when everything is written.
 
-use crate::config::{self, Config, WindowConfig};
+use crate::config::{self, Config, StoreKind, WindowConfig};
 use hapax_core::pressure::{Accounting, Room, Watched};
 use hapax_core::window::{Inspect, KeyMaker, LocalWindow, LoggedWindow, WindowSet};
 use std::fmt;
@@ -96,5 +96,11 @@ fn build(
     _now: Instant,
 ) -> Result<Arc<dyn Inspect>, Failure> {
     let (rules, limits, listener) = (window.rules.clone(), window.limits, Arc::clone(accounting));
-    Ok(LocalWindow::new(rules, limits, window.engine, listener))
+    match window.store {
+        StoreKind::Memory => Ok(LocalWindow::new(rules, limits, window.engine, listener)),
+        kind @ (StoreKind::Disk | StoreKind::Stream | StoreKind::Redis) => Err(Failure {
+            what: format!("window \"{}\": store = \"{}\" is not built yet", window.rules.name, kind.name()),
+            fix: "choose another store".to_owned(),
+        }),
+    }
 }

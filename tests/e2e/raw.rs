@@ -246,7 +246,8 @@ impl Raw {
         Raw::over(socket.into())
     }
 
-    fn over(stream: TcpStream) -> io::Result<Raw> {
+    /// The peer of a connection that exists already. Nothing is said on it.
+    pub fn over(stream: TcpStream) -> io::Result<Raw> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;

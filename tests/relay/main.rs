@@ -16,6 +16,7 @@ mod clients;
 mod clients_lapin;
 mod clients_shovel;
 mod closes;
+mod closes_unread;
 #[path = "../e2e/mod.rs"]
 mod e2e;
 mod ground;

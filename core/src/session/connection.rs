@@ -556,10 +556,13 @@ impl Connection {
                     self.link.delete_exclusive_queues(&self.shared, &self.channels, most, now);
                 }
             }
-            UpstreamState::Unborn
-            | UpstreamState::Dialing
-            | UpstreamState::SaidClose { .. }
-            | UpstreamState::Closing { .. } => self.drop_upstream(now),
+            // The upstream may not have read everything yet.
+            UpstreamState::Closing { .. } => {
+                self.sides.upstream.close_until(now + self.shared.settings.handshake_timeout);
+            }
+            UpstreamState::Unborn | UpstreamState::Dialing | UpstreamState::SaidClose { .. } => {
+                self.drop_upstream(now);
+            }
             UpstreamState::Gone => {}
         }
     }
@@ -591,21 +594,27 @@ impl Connection {
         match why {
             Why::ClientClose(close) => {
                 self.link.out.upstream.forward(close.view());
-                self.close_upstream(now);
+                self.close_upstream(None);
             }
-            Why::ClientGone => self.drop_upstream(now),
+            // Nobody has logged in, so there is nothing that the upstream could miss.
+            Why::ClientGone if !self.sides.handshake.opened() => self.drop_upstream(now),
+            Why::ClientGone => {
+                self.link.out.upstream.push(close(200, "the client is gone", (0, 0)));
+                self.close_upstream(Some(now));
+            }
             Why::Drain => {
                 self.tell_client(&Fault::Draining, now);
                 self.link.out.upstream.push(close(200, "hapax is shutting down", (0, 0)));
-                self.close_upstream(now);
+                self.close_upstream(Some(now));
             }
         }
     }
 
-    /// Waits for the upstream's answer to the `connection.close` that was written last.
-    fn close_upstream(&mut self, now: Instant) {
+    /// Waits for the upstream's answer to the `connection.close` that was written last: for `timeouts.handshake` from `since` on,
+    /// or for as long as the client waits for it. When it has come, the upstream has read everything.
+    fn close_upstream(&mut self, since: Option<Instant>) {
         self.link.out.upstream.conclude();
-        self.sides.upstream.closing(now + self.shared.settings.handshake_timeout);
+        self.sides.upstream.closing(since.map(|since| since + self.shared.settings.handshake_timeout));
     }
 
     /// Handles that the upstream's socket has ended, or that the upstream was silent for too long. Frames that wait to be
@@ -622,10 +631,7 @@ impl Connection {
             ClientState::Live if self.sides.handshake.opened() && !expected => {
                 self.tell_client(&Fault::UpstreamLost, now);
             }
-            ClientState::SaidClose => {
-                self.link.out.client.answer_close(close_ok());
-                self.hang_up(now);
-            }
+            ClientState::SaidClose => self.hang_up(now),
             ClientState::Live if !self.sides.upstream.has_spoken() => {
                 self.link.out.client.push(dismissal::start());
                 self.sides.client.dismissed(now + self.shared.settings.handshake_timeout);

@@ -1,7 +1,7 @@
 //! How far the upstream connection is.
 //!
 //! ```text
-//!   Unborn --dial--> Dialing --> Live --Hapax's or the client's connection.close--> Closing --close-ok, eof--> Gone
+//!   Unborn --dial--> Dialing --> Live --Hapax's or the client's connection.close--> Closing --close-ok, eof, timeout--> Gone
 //!                                  \--upstream's connection.close--> SaidClose --close-ok--> Gone
 //! ```
 
@@ -20,8 +20,9 @@ pub(super) enum UpstreamState {
     Live,
     /// The upstream has sent `connection.close`. The client's answer is waited for until this time.
     SaidClose { until: Instant },
-    /// `connection.close` was sent to the upstream. Its answer is waited for until this time.
-    Closing { until: Instant },
+    /// `connection.close` was sent to the upstream. Its answer is waited for until this time, or for as long as the client waits
+    /// for it. Before the answer, the upstream may not have read all that was sent.
+    Closing { until: Option<Instant> },
     /// Nothing more is read or written.
     Gone,
 }
@@ -79,7 +80,8 @@ impl UpstreamSide {
     /// Returns until when the answer to a close is waited for.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            UpstreamState::Closing { until } | UpstreamState::SaidClose { until } => Some(until),
+            UpstreamState::SaidClose { until } => Some(until),
+            UpstreamState::Closing { until } => until,
             UpstreamState::Unborn | UpstreamState::Dialing | UpstreamState::Live | UpstreamState::Gone => {
                 None
             }
@@ -127,9 +129,17 @@ impl UpstreamSide {
         self.state = UpstreamState::SaidClose { until };
     }
 
-    /// Notes that `connection.close` was sent to the upstream.
-    pub(super) fn closing(&mut self, until: Instant) {
+    /// Notes that `connection.close` was sent to the upstream. `until`: how long its answer is waited for, if not as long as the
+    /// client waits.
+    pub(super) fn closing(&mut self, until: Option<Instant>) {
         self.state = UpstreamState::Closing { until };
+    }
+
+    /// Notes that the client waits no longer for the answer to `connection.close`. Does nothing if there is a time already.
+    pub(super) fn close_until(&mut self, until: Instant) {
+        if self.state == (UpstreamState::Closing { until: None }) {
+            self.state = UpstreamState::Closing { until: Some(until) };
+        }
     }
 
     /// Notes that nothing more is read or written.

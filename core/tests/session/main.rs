@@ -41,4 +41,5 @@ mod routing;
 mod states;
 mod stuck;
 mod told;
+mod upstream_close;
 mod waiters;

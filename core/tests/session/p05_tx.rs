@@ -55,8 +55,13 @@ fn p05_transactions_rollback_or_a_fault_forgets() {
     let mut pair = in_tx(&desk);
     publish(&mut pair, &m("a"));
     pair.client_eof();
-    assert!(pair.session.is_over(), "an open transaction is nothing to wait for");
-    assert_eq!((desk.is_seen("a"), desk.in_flight()), (false, 0));
+    assert_eq!(
+        (desk.is_seen("a"), desk.in_flight()),
+        (false, 0),
+        "an open transaction is nothing to wait for"
+    );
+    pair.leave_upstream();
+    assert!(pair.session.is_over());
 }
 
 #[test]

@@ -415,8 +415,9 @@ fn p09_rights_of_a_client_that_is_gone() {
             assert!(desk.is_seen("a"));
         } else {
             pair.advance(10 * SECOND);
-            assert!(pair.session.is_over());
             assert_eq!((desk.in_flight(), desk.is_seen("a")), (0, false));
+            pair.leave_upstream();
+            assert!(pair.session.is_over());
         }
     }
 }

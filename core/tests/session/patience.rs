@@ -192,6 +192,7 @@ fn p02_patience_a_body_that_stands_still_is_closed_for_who_waits() {
     assert_eq!(slow.to_upstream(), Frames::none(), "it is not heard any more");
     slow.upstream(ack(2, 1));
     slow.client(connection_close_ok());
+    slow.leave_upstream();
     assert!(slow.session.is_over());
     pair.upstream(ack(1, 1));
     assert_eq!(pair.to_client(), ack(1, 1));
@@ -330,6 +331,7 @@ fn p02_patience_a_client_that_vanishes_amid_a_body_keeps_nobody_waiting() {
     assert!(!slow.session.is_over(), "b is in flight");
     assert_eq!(pair.to_upstream(), m("a").publish(1), "but a will never be whole");
     slow.upstream(ack(2, 1));
+    slow.leave_upstream();
     assert!(slow.session.is_over() && desk.is_seen("b"));
 }
 

@@ -134,7 +134,7 @@ const TABLE: [(Event, [&str; 7]); 12] = [
         Event::UpstreamCloseOk,
         ["close-ok|", "close-ok|", "close-ok|", "close-ok|", "|", "close-ok|", "|open seen"],
     ),
-    (Event::Eof, ["|", "|", "| over", "| over", "|", "|", "| seen over"]),
+    (Event::Eof, ["|", "|", "|end", "|end", "|", "|", "|end seen"]),
     (Event::UpstreamEof, ["end|", "end|", "end|", "end|", "end|", "end|", "end| seen"]),
     (Event::LongTime, ["|", "|flow close", "|", "|", "|close", "close|", "| seen"]),
 ];

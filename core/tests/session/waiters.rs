@@ -185,6 +185,7 @@ fn p02_in_flight_of_a_client_that_left_amid_a_content_waits_for_nobody() {
     unheard(&mut pair, m("a").publish(1));
     pair.client(cut(two("b").publish(1), 3).0);
     pair.client_eof();
+    pair.leave_upstream();
     assert!(pair.session.is_over(), "nothing can follow half a content");
     first.upstream(nack(1, 1));
     assert_eq!(desk.in_flight(), 0);

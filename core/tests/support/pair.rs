@@ -5,7 +5,8 @@
 
 use super::frames::{FRAME_MAX, Frames, protocol_header};
 use super::methods::{
-    channel_open, channel_open_ok, connection_open, connection_open_ok, start, start_ok, tune, tune_ok,
+    channel_open, channel_open_ok, connection_close, connection_close_ok, connection_open,
+    connection_open_ok, start, start_ok, tune, tune_ok,
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
@@ -217,6 +218,18 @@ impl Pair {
     pub fn upstream_eof(&mut self) {
         self.session.handle_upstream_eof(self.now);
         self.pump();
+    }
+
+    /// The session says good-bye to the upstream for a client that is gone, and waits for the answer, which comes. Returns what
+    /// was written to the upstream before that.
+    pub fn leave_upstream(&mut self) -> Frames {
+        let mut written = self.to_upstream();
+        let close = written.0.pop().map(|frame| Frames(vec![frame]));
+        assert_eq!(close, Some(connection_close(200, "the client is gone")), "after {written:?}");
+        assert!(!self.upstream_closed && !self.session.is_over(), "its close-ok is waited for");
+        self.upstream(connection_close_ok());
+        assert!(self.upstream_closed);
+        written
     }
 
     /// The process is to end.

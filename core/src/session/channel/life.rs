@@ -102,10 +102,32 @@ impl Life {
         matches!(self.state, State::Open | State::Settling(_))
     }
 
-    /// Returns true if the client would hear of nothing more that the broker says to the frames before its close: all of it
-    /// has come, or the client was told of an end already. `halves.round_trip` was asked before.
+    /// Returns true if the broker has handled all that was forwarded to it, and all that it has to say about that has come.
     pub(super) fn has_said_all(&self, halves: &Halves) -> bool {
-        !self.is_open_or_settling() || halves.round_trip.is_answered()
+        let is_closed = match &self.state {
+            State::UpstreamClosed { .. } | State::Gone => true,
+            State::Refused(refused) => refused.is_closed_upstream(),
+            State::Open
+            | State::Settling(_)
+            | State::Closing
+            | State::Recycling { .. }
+            | State::Reopening { .. } => false,
+        };
+        is_closed || halves.round_trip.is_answered()
+    }
+
+    /// Returns true if the broker may be asked whether it has handled all. It answers a `channel.close`, too, and nothing after
+    /// that.
+    pub(super) fn may_ask(&self) -> bool {
+        match &self.state {
+            State::Open | State::Settling(_) => true,
+            State::Refused(refused) => refused.is_open_upstream(),
+            State::UpstreamClosed { .. }
+            | State::Gone
+            | State::Closing
+            | State::Recycling { .. }
+            | State::Reopening { .. } => false,
+        }
     }
 
     /// Returns when the state changes by itself.

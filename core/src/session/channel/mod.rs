@@ -398,7 +398,9 @@ impl Channel {
         if self.is_settled() || self.life.has_said_all(&self.halves) {
             return true;
         }
-        self.halves.ask_round_trip(cx);
+        if self.life.may_ask() {
+            self.halves.ask_round_trip(cx);
+        }
         false
     }
 
@@ -438,6 +440,8 @@ impl Channel {
                 break;
             }
         }
+        // A message that is not whole will never be, so nobody has to wait for the upstream's answer to know that.
+        self.halves.publisher.client_done();
         self.halves.publisher.abandon_waiting();
         self.halves.drop_frames();
     }

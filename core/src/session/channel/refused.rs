@@ -72,6 +72,11 @@ impl Refused {
         matches!(self.upstream, UpstreamChannel::Open { .. })
     }
 
+    /// Returns true if the upstream's channel is closed.
+    pub(super) fn is_closed_upstream(&self) -> bool {
+        self.upstream == UpstreamChannel::Closed
+    }
+
     /// Returns when the upstream's channel is closed although outcomes are not known.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.upstream {
