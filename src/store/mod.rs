@@ -4,6 +4,8 @@
 //! start it reads what was written before. A store is a [`Keeper`]: two futures, one that ends when everything was read, and one that
 //! ends when everything is written.
 
+mod redis;
+
 use crate::config::{self, Config, StoreKind, WindowConfig};
 use hapax_core::pressure::{Accounting, Room, Watched};
 use hapax_core::window::{Inspect, KeyMaker, LocalWindow, LoggedWindow, WindowSet};
@@ -80,7 +82,7 @@ pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
     let (mut windows, mut stores) = (Vec::new(), Stores::default());
     for window in &config.windows {
         let accounting = Arc::new(Accounting::within(&room));
-        let built = build(window, &keys, &accounting, &mut stores, now)?;
+        let built = build(config, window, &keys, &accounting, &mut stores, now)?;
         set.push(window.vhost.clone(), window.exchange.clone(), Arc::clone(&built));
         windows.push(Watched { window: built, accounting });
     }
@@ -89,16 +91,28 @@ pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
 
 /// Creates a window, and opens its store if it has one.
 fn build(
+    config: &Config,
     window: &WindowConfig,
-    _keys: &KeyMaker,
+    keys: &KeyMaker,
     accounting: &Arc<Accounting>,
-    _stores: &mut Stores,
-    _now: Instant,
+    stores: &mut Stores,
+    now: Instant,
 ) -> Result<Arc<dyn Inspect>, Failure> {
     let (rules, limits, listener) = (window.rules.clone(), window.limits, Arc::clone(accounting));
     match window.store {
         StoreKind::Memory => Ok(LocalWindow::new(rules, limits, window.engine, listener)),
-        kind @ (StoreKind::Disk | StoreKind::Stream | StoreKind::Redis) => Err(Failure {
+        StoreKind::Redis => {
+            let settings = config.store.redis.as_ref().ok_or_else(|| Failure {
+                what: format!("window \"{}\": nobody says where Redis is", window.rules.name),
+                fix: "write the section [store.redis]".to_owned(),
+            })?;
+            let (engine, policy, timeout) = (window.engine, window.policy, config.timeouts.store);
+            let parts = redis::Parts { rules, limits, engine, policy, listener, timeout };
+            let (built, keeper) = redis::open(parts, settings, keys, now)?;
+            stores.keepers.push(keeper);
+            Ok(built)
+        }
+        kind @ (StoreKind::Disk | StoreKind::Stream) => Err(Failure {
             what: format!("window \"{}\": store = \"{}\" is not built yet", window.rules.name, kind.name()),
             fix: "choose another store".to_owned(),
         }),

@@ -5,7 +5,7 @@ use super::names::Names;
 use super::{Failed, Leased};
 use hapax_core::window::leased::{Answer, Question, Request, millis};
 use hapax_core::window::logged::{Record, What};
-use hapax_core::window::{Claim, Window as _};
+use hapax_core::window::Claim;
 use redis::{Cmd, Value, cmd};
 use std::time::{Duration, Instant};
 

@@ -1,16 +1,17 @@
 //! Connections to one server, to the master that Sentinels name, or to a cluster: behind one type.
 
 use super::Failed;
+use crate::store::Failure;
 use super::slot::slot;
-use crate::config::RedisSettings;
+use crate::config::{Node, RedisMode, RedisSettings};
 use futures_util::future::try_join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline, RedisError,
-    RedisResult, TlsCertificates, TlsMode, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
+    Pipeline, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, TlsMode, Value,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     settings: RedisSettings,
+    /// the certificates in `ca_file`
+    ca: Option<Vec<u8>>,
     timeout: Duration,
 }
 
@@ -39,25 +42,29 @@ pub(super) struct Command {
 }
 
 impl Target {
-    pub(super) fn new(settings: RedisSettings, timeout: Duration) -> Target {
-        Target { settings, timeout }
+    /// Reads `ca_file`.
+    pub(super) fn new(settings: RedisSettings, timeout: Duration) -> Result<Target, Failure> {
+        let ca = match &settings.ca_file {
+            None => None,
+            Some(path) => Some(std::fs::read(path).map_err(|error| Failure {
+                what: format!("can't read {} (`store.redis.ca_file`): {error}", path.display()),
+                fix: "name a file with the certificates in PEM of the authorities that may sign Redis' own".into(),
+            })?),
+        };
+        Ok(Target { settings, ca, timeout })
     }
 
     /// Opens a connection. Whoever uses it sets deadlines himself.
     pub(super) async fn connect(&self) -> Result<Connection, Failed> {
         let connecting = async {
-            if self.settings.cluster {
-                self.cluster().await
-            } else if let Some(master) = &self.settings.sentinel {
-                let client = self.sentinels(master)?.async_get_client().await?;
-                self.one(&client).await
-            } else {
-                let first = self.settings.urls.first().ok_or_else(no_url)?;
-                self.one(&self.client(first.secret())?).await
+            match self.settings.mode {
+                RedisMode::Single => self.one(&self.client()?).await,
+                RedisMode::Sentinel => self.one(&self.sentinels()?.async_get_client().await?).await,
+                RedisMode::Cluster => self.cluster().await,
             }
         };
-        // With Sentinels there are several connections to be opened, one after the other.
-        let hops = if self.settings.sentinel.is_some() { 4 } else { 2 };
+        // With sentinels there are several connections to be opened, one after the other.
+        let hops = if self.settings.mode == RedisMode::Single { 2 } else { 4 };
         let connected = tokio::time::timeout(self.timeout * hops, connecting).await;
         Ok(connected.map_err(|_| Failed::Silent)??)
     }
@@ -70,8 +77,7 @@ impl Target {
     }
 
     async fn cluster(&self) -> RedisResult<Connection> {
-        let nodes: Vec<&str> = self.settings.urls.iter().map(|url| url.secret()).collect();
-        let mut builder = ClusterClient::builder(nodes)
+        let mut builder = ClusterClient::builder(self.infos()?)
             .connection_timeout(self.timeout)
             // A reader of changes waits for up to a second, see `follow`.
             .response_timeout(self.timeout + super::follow::WAIT)
@@ -85,23 +91,26 @@ impl Target {
         Ok(Connection::Cluster(Box::new(connection)))
     }
 
-    fn client(&self, url: &str) -> RedisResult<Client> {
+    fn client(&self) -> RedisResult<Client> {
+        let first = self.infos()?.into_iter().next().ok_or_else(no_url)?;
+        let is_tls = matches!(first.addr(), ConnectionAddr::TcpTls { .. });
         match self.certificates() {
-            Some(certificates) if url.starts_with("rediss:") => Client::build_with_tls(url, certificates),
-            _ => Client::open(url),
+            Some(certificates) if is_tls => Client::build_with_tls(first, certificates),
+            _ => Client::open(first),
         }
+    }
+
+    fn infos(&self) -> RedisResult<Vec<ConnectionInfo>> {
+        self.settings.nodes.iter().map(info).collect()
     }
 
     fn certificates(&self) -> Option<TlsCertificates> {
-        self.settings.ca.clone().map(|ca| TlsCertificates { client_tls: None, root_cert: Some(ca) })
+        self.ca.clone().map(|ca| TlsCertificates { client_tls: None, root_cert: Some(ca) })
     }
 
-    /// User, password and database of the URLs are those of the server. Sentinels are asked without.
-    fn sentinels(&self, master: &str) -> RedisResult<SentinelClient> {
-        let mut infos = Vec::new();
-        for url in &self.settings.urls {
-            infos.push(url.secret().into_connection_info()?);
-        }
+    /// User, password and database of the first URL are those of the server. Sentinels are asked without.
+    fn sentinels(&self) -> RedisResult<SentinelClient> {
+        let (infos, master) = (self.infos()?, &self.settings.sentinel_master);
         let first = infos.first().ok_or_else(no_url)?;
         let (redis, is_tls) = (first.redis_settings(), matches!(first.addr(), ConnectionAddr::TcpTls { .. }));
         let addresses: Vec<ConnectionAddr> = infos.iter().map(|info| info.addr().clone()).collect();
@@ -125,6 +134,24 @@ impl Target {
     }
 }
 
+fn info(node: &Node) -> RedisResult<ConnectionInfo> {
+    let Node { scheme, host, port, user, password, path } = node;
+    let address = match *scheme {
+        "rediss" => {
+            ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
+        }
+        _ => ConnectionAddr::Tcp(host.clone(), *port),
+    };
+    let mut redis = RedisConnectionInfo::default().set_db(path.parse().unwrap_or(0));
+    if let Some(user) = user {
+        redis = redis.set_username(user);
+    }
+    if let Some(password) = password {
+        redis = redis.set_password(&password.0);
+    }
+    Ok(address.into_connection_info()?.set_redis_settings(redis))
+}
+
 fn no_url() -> RedisError {
     RedisError::from((ErrorKind::InvalidClientConfig, "no url"))
 }
@@ -138,6 +165,9 @@ impl Connection {
     /// Sends all commands. Returns their replies in order. To a server that is one pipeline. In a cluster it is one for each slot;
     /// commands of one key keep their order.
     pub(super) async fn send(&mut self, commands: Vec<Command>) -> Result<Vec<Value>, Failed> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
         let replies = match self {
             Connection::One(connection) => one_pipeline(connection, commands.iter()).await?,
             Connection::Cluster(cluster) => {

@@ -15,7 +15,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
@@ -148,9 +148,10 @@ impl Link {
                 biased;
                 Some(received) = replies.next(), if !batches.is_empty() => {
                     let received = received?;
-                    if let Some(batch) = batches.pop_front() {
+                    if let Some(batch) = batches.front() {
                         self.receive(batch, received)?;
                     }
+                    batches.pop_front();
                 }
                 () = work(&window), if has_room => {}
                 () = sleep_until(poll_at.unwrap_or_else(Shared::now).into()), if poll_at.is_some() => {
@@ -165,14 +166,13 @@ impl Link {
     /// Makes the next pipeline, and the future that sends it and receives the replies.
     fn next(&mut self, connection: &Connection) -> Option<(Batch, Replies)> {
         let shared = &self.shared;
-        let (mut records, position) = match self.unwritten.pop_front() {
+        let (mut records, mut position) = match self.unwritten.pop_front() {
             Some((records, position)) => (records, Some(position)),
             None => shared.window.log().take(MOST).map_or((Vec::new(), None), |(records, position)| {
                 (records, Some(position))
             }),
         };
         // A flush ends its pipeline: only its reply says what is to be written into the records behind it.
-        let mut position = position;
         let flush = records.iter().position(|record| matches!(record.what, What::Flushed));
         if let Some(at) = flush
             && let Some(last) = position
@@ -225,46 +225,31 @@ impl Link {
             };
             timeout(within, exchange).await.map_err(|_| Failed::Silent)?
         };
-        records.shrink_to_fit();
         let flush = flush.map(|_| count.saturating_sub(1));
         Some((Batch { records, position, questions, writes: count, flush, waits, sent: now }, Box::pin(sending)))
     }
 
-    /// Takes the replies to a pipeline.
-    fn receive(&mut self, batch: Batch, replies: Vec<Value>) -> Result<(), Failed> {
+    /// Takes the replies to a pipeline. If one of them says that it failed, all of it is sent again.
+    fn receive(&self, batch: &Batch, replies: Vec<Value>) -> Result<(), Failed> {
         let now = Shared::now();
         let shared = &self.shared;
-        let checked = check(shared.replicas, &batch, &replies);
-        let mut replies = replies.into_iter();
-        let result = checked.and_then(|generation| {
-            if let Some(generation) = generation {
-                shared.window.set_generation(generation);
-            }
-            let answers = replies.by_ref().skip(batch.writes);
-            batch
-                .questions
-                .iter()
-                .zip(answers)
-                .map(|(question, reply)| commands::answer(question, reply))
-                .collect::<Result<Vec<_>, Failed>>()
-        });
-        match result {
-            Ok(answers) => {
-                if let Some(position) = batch.position {
-                    shared.window.log().written(position, now);
-                }
-                for (question, answer) in batch.questions.iter().zip(answers) {
-                    shared.window.answer(question, answer, now);
-                }
-                shared.learn(|known| known.latency = Some(now.saturating_duration_since(batch.sent)));
-                Ok(())
-            }
-            Err(failed) => {
-                self.unwritten.extend(batch.position.map(|position| (batch.records, position)));
-                shared.window.failed(batch.questions, now);
-                Err(failed)
-            }
+        if let Some(generation) = check(shared.replicas, batch, &replies)? {
+            shared.window.set_generation(generation);
         }
+        let answers = batch
+            .questions
+            .iter()
+            .zip(replies.into_iter().skip(batch.writes))
+            .map(|(question, reply)| commands::answer(question, reply))
+            .collect::<Result<Vec<_>, Failed>>()?;
+        if let Some(position) = batch.position {
+            shared.window.log().written(position, now);
+        }
+        for (question, answer) in batch.questions.iter().zip(answers) {
+            shared.window.answer(question, answer, now);
+        }
+        shared.learn(|known| known.latency = Some(now.saturating_duration_since(batch.sent)));
+        Ok(())
     }
 }
 

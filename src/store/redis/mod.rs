@@ -82,11 +82,16 @@ pub(super) struct Parts {
 }
 
 /// Creates a window, and the tasks that connect it with Redis.
-pub(super) fn open(parts: Parts, settings: &RedisSettings, keys: &KeyMaker, now: Instant) -> (Arc<dyn Inspect>, Keeper) {
+pub(super) fn open(
+    parts: Parts,
+    settings: &RedisSettings,
+    keys: &KeyMaker,
+    now: Instant,
+) -> Result<(Arc<dyn Inspect>, Keeper), Failure> {
     // Another crate of the process may have chosen one before; then this does nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let Parts { rules, limits, engine, policy, listener, timeout } = parts;
-    let (names, identity) = (Names::new(&rules.name), Identity::new(keys, &rules));
+    let (names, identity) = (Names::new(&settings.prefix, &rules.name), Identity::new(keys, &rules));
     let relay = draw();
     let codec = Codec::new(keys.clone(), &rules, relay);
     let window =
@@ -96,7 +101,7 @@ pub(super) fn open(parts: Parts, settings: &RedisSettings, keys: &KeyMaker, now:
         names,
         codec,
         identity,
-        target: Target::new(settings.clone(), timeout),
+        target: Target::new(settings.clone(), timeout)?,
         timeout,
         replicas: settings.replicas,
         known: Mutex::default(),
@@ -110,7 +115,7 @@ pub(super) fn open(parts: Parts, settings: &RedisSettings, keys: &KeyMaker, now:
         let _ = tokio::time::timeout(CLOSE_WITHIN, link).await;
         follower.abort();
     }) };
-    (window, keeper)
+    Ok((window, keeper))
 }
 
 /// How the first attempt to connect ended.

@@ -1,4 +1,4 @@
-//! The names of everything that a window keeps in Redis.
+//! The names of everything that a window keeps in Redis. `hapax:` is the `prefix` of the configuration.
 //!
 //! ```text
 //! hapax:WINDOW:KEY              a lease or a record: the key is 12 octets. Keys are spread over all slots of a cluster.
@@ -20,14 +20,14 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn new(window: &str) -> Names {
+    pub(super) fn new(beginning: &str, window: &str) -> Names {
         // Braces would put all keys into one slot of a cluster.
         let window = window.replace('%', "%25").replace('{', "%7B").replace('}', "%7D");
         Names {
-            prefix: format!("hapax:{window}:").into_bytes(),
-            identity: format!("hapax:{{{window}}}:identity"),
-            generation: format!("hapax:{{{window}}}:generation"),
-            changes: format!("hapax:{{{window}}}:changes"),
+            prefix: format!("{beginning}{window}:").into_bytes(),
+            identity: format!("{beginning}{{{window}}}:identity"),
+            generation: format!("{beginning}{{{window}}}:generation"),
+            changes: format!("{beginning}{{{window}}}:changes"),
         }
     }
 
