@@ -20,6 +20,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use hapax_core::window::{Change, Setting};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -34,6 +35,13 @@ pub(super) struct Caller {
     peer: Option<SocketAddr>,
     /// why: "token" or "loopback"
     pub(super) by: &'static str,
+}
+
+impl Caller {
+    /// Returns what this caller has done, for the other relays of a shared store.
+    pub(super) fn change(self, setting: Setting) -> Change {
+        Change { setting, by: format!("{self} ({})", self.by).into() }
+    }
 }
 
 impl fmt::Display for Caller {

@@ -6,17 +6,19 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use hapax_core::pressure::{Level, Watched};
-use hapax_core::window::Mode;
+use hapax_core::pressure::facts::Store;
+use hapax_core::pressure::{Facts, Level, Watched};
+use hapax_core::window::{Mode, OnOutage};
 use serde::Serialize;
 use std::sync::Arc;
-use std::time::Instant;
 use utoipa::ToSchema;
 
 /// The answer to `/readyz`.
 #[derive(Serialize, ToSchema, Debug)]
 pub(super) struct Readiness {
     ready: bool,
+    /// why it is not: a sentence for each reason
+    reasons: Vec<String>,
     draining: bool,
     upstream: UpstreamState,
     windows: Vec<WindowState>,
@@ -51,11 +53,25 @@ struct WindowState {
     #[serde(skip_serializing_if = "Option::is_none")]
     pressure: Option<f64>,
     coverage: f64,
+    /// absent for a window in memory
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<StoreState>,
+}
+
+/// A summary of a window's store.
+#[derive(Clone, PartialEq, Eq, Serialize, ToSchema, Debug)]
+struct StoreState {
+    /// `disk`, `stream` or `redis`
+    kind: String,
+    /// true if it works
+    up: bool,
+    /// true while the window reads what stood in the store when this process started
+    recovering: bool,
 }
 
 impl WindowState {
-    fn of(watched: &Watched, now: Instant) -> WindowState {
-        let facts = watched.facts(now);
+    fn of(watched: &Watched, facts: &Facts) -> WindowState {
+        let store = facts.store.as_ref();
         WindowState {
             name: watched.window.rules().name.to_string(),
             mode: watched.window.mode(),
@@ -66,7 +82,32 @@ impl WindowState {
             level: facts.level,
             pressure: facts.pressure,
             coverage: facts.coverage,
+            store: store.map(|store| StoreState {
+                kind: store.kind.clone(),
+                up: store.up,
+                recovering: store.recovering,
+            }),
         }
+    }
+}
+
+/// Says why publishes to this window should go to another relay: they would wait here, or be judged without what its store knows.
+fn store_reason(name: &str, mode: Mode, store: &Store) -> Option<String> {
+    let kind = &store.kind;
+    if store.recovering {
+        return Some(format!("window {name:?} still reads what its store ({kind}) knows"));
+    }
+    if store.on_outage == OnOutage::Continue || mode == Mode::Off {
+        return None;
+    }
+    let down = || {
+        format!("the store ({kind}) of window {name:?} is down, and on_outage = \"refuse\" holds publishes until it is back")
+    };
+    let behind = || format!("publishes to window {name:?} wait, because its store ({kind}) is too far behind");
+    match (store.up, store.waiting_publishes) {
+        (true, 0) => None,
+        (true, _) => Some(behind()),
+        (false, _) => Some(down()),
     }
 }
 
@@ -75,12 +116,21 @@ impl Admin {
         let upstream = UpstreamState::of(&self.probe, self.probe.check().await);
         let draining = *self.draining.borrow();
         let now = super::Now::read().instant;
-        Readiness {
-            ready: upstream.ok && !draining,
-            draining,
-            upstream,
-            windows: self.windows.iter().map(|watched| WindowState::of(watched, now)).collect(),
+        let mut reasons = Vec::new();
+        if draining {
+            reasons.push("Hapax is draining".to_owned());
         }
+        if let Some(error) = &upstream.error {
+            reasons.push(format!("the broker does not answer: {error}"));
+        }
+        let mut windows = Vec::new();
+        for watched in &*self.windows {
+            let facts = watched.facts(now);
+            let (name, mode) = (&watched.window.rules().name, watched.window.mode());
+            reasons.extend(facts.store.as_ref().and_then(|store| store_reason(name, mode, store)));
+            windows.push(WindowState::of(watched, &facts));
+        }
+        Readiness { ready: reasons.is_empty(), reasons, draining, upstream, windows }
     }
 }
 
@@ -100,7 +150,7 @@ pub(super) async fn alive() -> &'static str {
     "alive\n"
 }
 
-/// Check whether publishes would reach the broker: it answers an AMQP handshake, and Hapax is not draining
+/// Check whether publishes would reach the broker: it answers an AMQP handshake, Hapax is not draining, and no window waits for its store
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses((status = 200, body = Readiness), (status = 403, body = ComplaintBody), (status = 503, body = Readiness)))]
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `/metrics` | for Prometheus, as OpenMetrics or in the classic text format |
 //! | `/healthz` | 200 while the process answers at all |
-//! | `/readyz` | 200 if the upstream answers an AMQP handshake and we are not draining, else 503; detail as JSON |
+//! | `/readyz` | 200 if the upstream answers an AMQP handshake, we are not draining and no window waits for its store, else 503; detail as JSON |
 //! | `/`, `/assets/…` | the [`dashboard`], a page that calls the API as everybody else does |
 //! | `/api/v1/openapi.json` | the description of the API |
 //! | `/api/v1/…` | the [`api`], protected by [`auth`] |

@@ -7,7 +7,7 @@ use super::{Config, StoreKind, WindowConfig};
 use hapax_core::pressure::budget;
 use hapax_core::session::is_loopback;
 use hapax_core::window::set::Pattern;
-use hapax_core::window::{Mode, Remember};
+use hapax_core::window::{Mode, Remember, StorePolicy};
 
 /// Adds all warnings about this configuration. This machine has `memory` bytes for the process.
 pub(super) fn add(config: &Config, memory: usize, report: &mut Report) {
@@ -31,30 +31,27 @@ pub(super) fn window_bytes(window: &WindowConfig) -> usize {
     budget::full_bytes(window.engine, window.limits.capacity)
 }
 
-/// Warns of keys about a store that nothing uses.
+/// Warns of keys about a store that nothing uses. Their defaults may stand anywhere.
 fn warn_stores(config: &Config, report: &mut Report) {
+    let default = StorePolicy::default();
     for (index, window) in config.windows.iter().enumerate() {
-        let path = |key: &str| format!("window.{index}.{key}");
-        let has = |report: &Report, key: &str| report.sources.contains_key(&path(key));
-        let name = &window.rules.name;
-        if window.store == StoreKind::Memory {
-            for key in ["remember", "remember_delay", "on_outage"] {
-                if !has(report, key) {
-                    continue;
-                }
-                let source = report.source(&path(key));
-                let what = format!("window \"{name}\": `{key}` means nothing, because `store` is \"memory\"");
-                report.warning(
-                    &source,
-                    what,
-                    "leave it out, or choose a store that outlives the process (docs/stores.md)",
-                );
-            }
-        } else if window.policy.remember == Remember::Sync && has(report, "remember_delay") {
-            let source = report.source(&path("remember_delay"));
-            let what =
-                format!("window \"{name}\": `remember_delay` means nothing, because `remember` is \"sync\"");
-            report.warning(&source, what, "leave it out, or write remember = \"async\"");
+        let (policy, name) = (&window.policy, &window.rules.name);
+        let is_memory = window.store == StoreKind::Memory;
+        let mut warn = |key: &str, why: &str, fix: &str| {
+            let source = report.source(&format!("window.{index}.{key}"));
+            report.warning(&source, format!("window \"{name}\": `{key}` means nothing, because {why}"), fix);
+        };
+        let changed = [
+            ("remember", policy.remember != default.remember),
+            ("remember_delay", policy.delay != default.delay),
+            ("on_outage", policy.on_outage != default.on_outage),
+        ];
+        for (key, _) in changed.into_iter().filter(|(_, changed)| *changed && is_memory) {
+            let fix = "leave it out, or choose a store that outlives the process (docs/stores.md)";
+            warn(key, "`store` is \"memory\"", fix);
+        }
+        if !is_memory && policy.remember == Remember::Sync && policy.delay != default.delay {
+            warn("remember_delay", "`remember` is \"sync\"", "leave it out, or write remember = \"async\"");
         }
     }
     let unused = [

@@ -1,4 +1,4 @@
-//! The stores: what a window remembers when its process is killed, and what several relays know of each other.
+//! The stores: what a window remembers when its process is killed, when its disk is full or damaged, and what the operator is told.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,6 +7,8 @@
     reason = "this is test code: a failed step is a failed test"
 )]
 
+mod disk;
 #[path = "../e2e/mod.rs"]
 mod e2e;
+mod load;
 mod redis;

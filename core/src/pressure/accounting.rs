@@ -9,7 +9,7 @@
 use super::ages::Ages;
 use super::budget::plan::capacity_for;
 use super::distinct::Distinct;
-use super::facts::{Bound, Facts, GhostFacts, Level, Publishes};
+use super::facts::{Bound, Facts, GhostFacts, Level, Publishes, Store};
 use super::layout::{InForce, STRIPES};
 use super::log;
 use super::missing::{self, Missing};
@@ -190,6 +190,7 @@ impl Accounting {
             },
             commits: self.committed(),
             commits_in_doubt: self.committed_in_doubt(),
+            recovered: self.recovered(),
             promoted: self.promoted(),
             takeovers: self.takeovers(),
             refused: self.refused(),
@@ -210,6 +211,7 @@ impl Accounting {
             hit_ratio: hit_ratio(&totals),
             distinct: self.distinct.facts(now),
             top_scopes: self.scopes.lock().top(),
+            store: window.store(now).map(|store| Store::new(&store, now)),
             ..Facts::default()
         };
         // A window counts as full a little early: shards fill evenly, and the last hundredth takes long.
@@ -224,6 +226,13 @@ impl Accounting {
         facts
     }
 
+    /// Takes the settings of the window, so that the what-if curve knows of the ids that its store brings before the first tick.
+    pub fn begin(&self, window: &dyn Inspect, now: Instant) {
+        if let Some(limits) = window.limits() {
+            self.what_if.tick(limits, now, resolved(&self.totals()));
+        }
+    }
+
     /// Updates averages and level. Call it about once a second. Logs a change of level.
     pub fn tick(&self, window: &dyn Inspect, now: Instant) {
         let limits = window.limits();
@@ -231,12 +240,18 @@ impl Accounting {
         self.apply_journal(Some(window.stamp(now)));
         self.distinct.tick(now);
         self.scopes.lock().tick(now);
-        let (totals, ttl, capacity) = (self.totals(), window.ttl(), window.capacity());
+        let (mut totals, ttl, capacity) = (self.totals(), window.ttl(), window.capacity());
+        let store = window.store(now);
+        // What other relays have stored takes room, too. What stood in the store at the start came all at once: it says nothing of a rate.
+        totals.merged = store.as_ref().map_or(0, |store| store.merged);
         // The curve needs a capacity to compare with. A window without a capacity has no curve.
         limits.into_iter().for_each(|limits| self.what_if.tick(limits, now, resolved(&totals)));
         let counts = self.missing_counts(&totals);
         self.missing.tick(counts, now);
-        let state = self.state(self.warming(window, now), counts);
+        let known_for = store.and_then(|store| store.known_for);
+        let warming =
+            self.warmth.lock().follow(window.mode(), window.ttl(), self.flushed.take(), known_for, now);
+        let state = self.state(warming, counts);
         let before = {
             let mut trend = self.trend.lock();
             trend.step(now, totals, ttl);
@@ -258,13 +273,10 @@ impl Accounting {
         }
     }
 
-    fn warming(&self, window: &dyn Inspect, now: Instant) -> Warming {
-        self.warmth.lock().follow(window.mode(), window.ttl(), self.flushed.take(), now)
-    }
-
     /// Returns how warm the window was at the last tick, unless something has changed since.
     fn warming_at_tick(&self, window: &dyn Inspect, now: Instant) -> Warming {
-        self.warmth.lock().look(window.mode(), window.ttl(), self.flushed.take(), now)
+        let known_for = window.store(now).and_then(|store| store.known_for);
+        self.warmth.lock().look(window.mode(), window.ttl(), self.flushed.take(), known_for, now)
     }
 
     fn missing_counts(&self, totals: &Totals) -> missing::Counts {
@@ -292,6 +304,7 @@ impl Accounting {
             commits: self.committed() + self.committed_in_doubt(),
             escaped: self.sum(Ledger::escaped),
             early: self.sum(Ledger::early),
+            merged: 0,
         }
     }
 
@@ -432,7 +445,7 @@ impl Accounting {
             Event::Flushed => self.flush(),
             Event::InFlight => add(&self.in_flight.0),
             Event::Republished { .. } => add(&self.republished.0),
-            Event::Recovered { claim, at, until } => self.recover(claim, at, until),
+            Event::Recovered { claim: Claim::Digest(key), .. } => self.recover(key),
             Event::NoId => add(&self.no_id.0),
             Event::Bypassed => add(&self.bypassed.0),
             Event::Promoted => add(&self.promoted.0),
@@ -448,13 +461,14 @@ impl Accounting {
         }
     }
 
-    /// Counts an id that the store has brought. For everything that follows the ids, it is as if it were committed here.
-    fn recover(&self, claim: Claim, now: Stamp, until: Stamp) {
+    /// Counts an id that the store has brought. If it was evicted early here, it need not be watched any more: it is known again. No duplicate
+    /// has got through here, so none is counted; where one has, that relay has counted it.
+    fn recover(&self, key: Key) {
         add(&self.recovered.0);
-        let Claim::Digest(key) = claim;
         let stripe = self.stripe(key);
         if stripe.has_ghosts() {
-            stripe.write(|ledger| self.note(ledger, &Event::Committed { claim, now, until }));
+            let claim = Claim::Digest(key);
+            stripe.write(|ledger| self.note(ledger, &Event::Disowned { claim }));
         }
     }
 
@@ -592,6 +606,7 @@ mod tests {
             Event::Duplicate { claim: Claim::Digest(key), now },
             Event::InFlight,
             Event::Republished { claim: Claim::Digest(key) },
+            Event::Recovered { claim: Claim::Digest(key), at: now, until },
             Event::NoId,
             Event::Bypassed,
             Event::Committed { claim: Claim::Digest(key), now, until },
@@ -621,6 +636,7 @@ mod tests {
             accounting.duplicate(),
             accounting.in_flight(),
             accounting.republished(),
+            accounting.recovered(),
             accounting.no_id(),
             accounting.bypassed(),
             accounting.committed(),

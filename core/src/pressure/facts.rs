@@ -5,8 +5,10 @@
 //! present value. Ages and durations are in seconds, sizes in bytes, capacities in ids, rates per second, shares from
 //! 0 to 1.
 
+use crate::window::logged::{OnOutage, Remember, StoreFacts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 use utoipa::ToSchema;
 
 /// The level of eviction pressure.
@@ -37,6 +39,9 @@ pub struct Facts {
     pub commits: u64,
     /// ids that became seen although it is unknown whether they were stored
     pub commits_in_doubt: u64,
+    /// ids that became seen because the window's store says so: when the process started, or because another relay has stored them
+    #[serde(default)]
+    pub recovered: u64,
     /// waiting publishes that were forwarded because the first one was not stored
     pub promoted: u64,
     /// waiting publishes that were forwarded because the outcome of the first one did not come in time
@@ -123,12 +128,118 @@ pub struct Facts {
     pub top_scopes: Vec<TopScope>,
     /// the share of duplicates that other capacities would catch
     pub what_if: WhatIf,
+    /// where the window remembers beside its memory; absent if it is nowhere
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<Store>,
 }
 
 impl Facts {
     /// Returns the share of its capacity that the window has filled, or `None` if it has no capacity.
     pub fn full(&self) -> Option<f64> {
         Some(self.entries? as f64 / self.capacity?.max(1) as f64)
+    }
+}
+
+/// The store of a window: what keeps its ids outside of the process.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Store {
+    /// `disk`, `stream` or `redis`
+    pub kind: String,
+    /// when a client is acked: after its id is in the store (`sync`), or before (`async`)
+    #[schema(value_type = String, example = "sync")]
+    pub remember: Remember,
+    /// with `async`, how long an acked id may be on its way to the store
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remember_delay_seconds: Option<f64>,
+    /// what the window does while the store is down: `continue` or `refuse`
+    #[schema(value_type = String, example = "continue")]
+    pub on_outage: OnOutage,
+    /// true if the store works
+    pub up: bool,
+    /// for how long it has been down; absent if it works
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub down_seconds: Option<f64>,
+    /// true while the window reads what stood in the store when this process started
+    pub recovering: bool,
+    /// records on their way to the store
+    pub waiting_records: u64,
+    /// how old the oldest of them is; 0 if there are none
+    pub lag_seconds: f64,
+    /// stored messages whose clients are not acked yet, because the store does not have their ids
+    pub waiting_commits: u64,
+    /// publishes that are not judged yet, because the store is down (`refuse`)
+    pub waiting_publishes: u64,
+    /// ids whose clients were acked although the store did not have them, because it was down
+    pub unremembered: u64,
+    /// records that the store will never get, because too many were waiting
+    pub dropped_records: u64,
+    /// ids that came from the store when this process started
+    pub recovered: u64,
+    /// ids that other relays have stored since then
+    pub merged: u64,
+    /// ids that this relay and another one have both let through, because neither knew of the other yet
+    pub crossed: u64,
+    /// batches of records that could not be read
+    pub damaged_batches: u64,
+    /// how much room the window takes in the store
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// how old the oldest thing is that the store remembers
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_seconds: Option<f64>,
+    /// how far this relay is behind what the other relays have written
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind_seconds: Option<f64>,
+    /// how long the store took for its last answer
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_seconds: Option<f64>,
+    /// how often the connection to the store was opened again
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reconnects: Option<u64>,
+    /// keys that the store has thrown out for want of memory: duplicates of them pass
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evicted_keys: Option<u64>,
+    /// memory that the store uses, for everything in it
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// memory that the store may use; absent if it has no bound
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_max_bytes: Option<u64>,
+}
+
+impl Store {
+    /// Returns what is known of a store, as it is shown.
+    pub(super) fn new(facts: &StoreFacts, now: Instant) -> Store {
+        let StoreFacts { policy, at_store, .. } = facts;
+        let seconds = |span: Option<Duration>| span.map(|span| span.as_secs_f64());
+        let is_async = policy.remember == Remember::Async;
+        Store {
+            kind: facts.kind.to_owned(),
+            remember: policy.remember,
+            remember_delay_seconds: is_async.then_some(policy.delay.as_secs_f64()),
+            on_outage: policy.on_outage,
+            up: facts.down_since.is_none(),
+            down_seconds: seconds(facts.down_since.map(|since| now.saturating_duration_since(since))),
+            recovering: facts.recovering,
+            waiting_records: facts.waiting,
+            lag_seconds: seconds(facts.lag).unwrap_or_default(),
+            waiting_commits: facts.waiting_commits,
+            waiting_publishes: facts.waiting_publishes,
+            unremembered: facts.unremembered,
+            dropped_records: facts.dropped,
+            recovered: facts.recovered,
+            merged: facts.merged,
+            crossed: facts.crossed,
+            damaged_batches: facts.damaged,
+            bytes: at_store.bytes,
+            oldest_seconds: seconds(at_store.oldest),
+            behind_seconds: seconds(at_store.behind),
+            latency_seconds: seconds(at_store.latency),
+            reconnects: at_store.reconnects,
+            evicted_keys: at_store.evicted_keys,
+            memory_bytes: at_store.used_memory,
+            memory_max_bytes: at_store.max_memory.filter(|most| *most > 0),
+        }
     }
 }
 
@@ -304,7 +415,7 @@ mod tests {
     /// A fact that a kind of window can't know is left out, not shown as zero.
     #[test]
     fn facts_that_are_not_known_are_absent() {
-        let keys = ["entries", "in_flight", "capacity", "pressure"];
+        let keys = ["entries", "in_flight", "capacity", "pressure", "store"];
         let has = |facts: &Facts| {
             let json = serde_json::to_value(facts).unwrap();
             keys.map(|key| json.get(key).is_some())
@@ -315,9 +426,10 @@ mod tests {
             in_flight: Some(0),
             capacity: Some(0),
             pressure: Some(0.0),
+            store: Some(Store::default()),
             ..Facts::default()
         };
-        assert_eq!((has(&nothing), has(&all)), ([false; 4], [true; 4]));
+        assert_eq!((has(&nothing), has(&all)), ([false; 5], [true; 5]));
         let text = serde_json::to_string(&nothing).unwrap();
         assert_eq!(serde_json::from_str::<Facts>(&text).unwrap(), nothing);
         assert_eq!(

@@ -30,6 +30,8 @@ pub(super) struct Totals {
     pub(super) escaped: u64,
     /// early evictions
     pub(super) early: u64,
+    /// ids that other relays of a shared store have stored
+    pub(super) merged: u64,
 }
 
 /// The averages and the history of a window's traffic.
@@ -93,7 +95,8 @@ impl Trend {
         step(&mut self.duplicate, since(|totals| totals.duplicate), RATES);
         step(&mut self.escaped, since(|totals| totals.escaped), RATES);
         step(&mut self.early, since(|totals| totals.early), RATES);
-        let ids = (since(|totals| totals.commits) - since(|totals| totals.escaped)).max(0.0);
+        let stored = since(|totals| totals.commits) + since(|totals| totals.merged);
+        let ids = (stored - since(|totals| totals.escaped)).max(0.0);
         let repeats = since(|totals| totals.duplicate) + since(|totals| totals.escaped);
         let constant = (ttl.as_secs_f64() / 10.0).clamp(1.0, 60.0);
         step(&mut self.demand, ids, constant);

@@ -3,6 +3,8 @@
 //! A window that has just started, or was flushed, does not know what was published before. Until it is a TTL old, a
 //! duplicate of such a message gets through, and nothing can count it. The same holds for a longer TTL, until it has been in
 //! force for as long as it is, and for a window that was off.
+//!
+//! A window that has read what its store knows is as old as that: after a restart it is warm at once, if its log reaches back for a TTL.
 
 use crate::window::Mode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -28,6 +30,8 @@ pub(super) struct Warmth {
     since: Option<Instant>,
     ttl: Duration,
     is_off: bool,
+    /// The store has said how far back it reaches. It is asked once: what happens later, happens here.
+    has_store_told: bool,
     /// how warm the window was when it was last followed
     last: Option<Warming>,
 }
@@ -42,14 +46,26 @@ pub(super) struct Warming {
 }
 
 impl Warmth {
-    /// Follows the settings and flushes of the window, and returns how warm it is.
-    pub(super) fn follow(&mut self, mode: Mode, ttl: Duration, flushed: bool, now: Instant) -> Warming {
+    /// Follows the settings and flushes of the window, and returns how warm it is. `known_for` is how far back the window's store reaches, as
+    /// soon as the window knows what it knows.
+    pub(super) fn follow(
+        &mut self,
+        mode: Mode,
+        ttl: Duration,
+        flushed: bool,
+        known_for: Option<Duration>,
+        now: Instant,
+    ) -> Warming {
         let was_off = std::mem::replace(&mut self.is_off, mode == Mode::Off);
         let ttl_before = std::mem::replace(&mut self.ttl, ttl);
         if flushed || was_off || self.is_off || ttl > ttl_before {
             self.since = None;
         }
-        let since = *self.since.get_or_insert(now);
+        let mut since = *self.since.get_or_insert(now);
+        if let Some(known_for) = known_for.filter(|_| !std::mem::replace(&mut self.has_store_told, true)) {
+            since = since.min(now.checked_sub(known_for).unwrap_or(now));
+            self.since = Some(since);
+        }
         let kept = now.saturating_duration_since(since);
         let warming =
             Warming { kept, left: if self.is_off { Duration::ZERO } else { ttl.saturating_sub(kept) } };
@@ -58,11 +74,19 @@ impl Warmth {
     }
 
     /// Returns what [`Warmth::follow`] said last, unless a setting has changed since: between two ticks, numbers stay.
-    pub(super) fn look(&mut self, mode: Mode, ttl: Duration, flushed: bool, now: Instant) -> Warming {
-        let is_same = !flushed && ttl == self.ttl && (mode == Mode::Off) == self.is_off;
+    pub(super) fn look(
+        &mut self,
+        mode: Mode,
+        ttl: Duration,
+        flushed: bool,
+        known_for: Option<Duration>,
+        now: Instant,
+    ) -> Warming {
+        let is_told = known_for.is_none() || self.has_store_told;
+        let is_same = !flushed && is_told && ttl == self.ttl && (mode == Mode::Off) == self.is_off;
         match self.last.filter(|_| is_same) {
             Some(last) => last,
-            None => self.follow(mode, ttl, flushed, now),
+            None => self.follow(mode, ttl, flushed, known_for, now),
         }
     }
 }
@@ -92,9 +116,30 @@ mod tests {
             (171, on, 20, false, 0),
         ];
         for (at, mode, ttl, flushed, left) in script {
-            let warming = warmth.follow(mode, seconds(ttl), flushed, base + seconds(at));
+            let warming = warmth.follow(mode, seconds(ttl), flushed, None, base + seconds(at));
             assert_eq!(warming.left, seconds(left), "at {at} s");
         }
-        assert_eq!(warmth.follow(on, Duration::ZERO, true, base + seconds(200)).left, Duration::ZERO);
+        assert_eq!(warmth.follow(on, Duration::ZERO, true, None, base + seconds(200)).left, Duration::ZERO);
+    }
+
+    /// With 60 s of TTL: what the store says counts once, and what happens here counts from then on.
+    #[test]
+    fn a_window_is_as_old_as_what_its_store_knows() {
+        #[expect(clippy::disallowed_methods, reason = "one base instant; the test counts from there")]
+        let base = Instant::now() + Duration::from_secs(1_000);
+        let seconds = Duration::from_secs;
+        let script = |known: &[(u64, Option<u64>, bool, u64)]| {
+            let mut warmth = Warmth::default();
+            for (at, known_for, flushed, left) in known {
+                let known_for = known_for.map(seconds);
+                let now = base + seconds(*at);
+                let warming = warmth.look(Mode::Enforce, seconds(60), *flushed, known_for, now);
+                assert_eq!(warming.left, seconds(*left), "at {at} s of {known:?}");
+            }
+        };
+        script(&[(0, None, false, 60), (5, Some(60), true, 0), (6, Some(60), true, 60)]);
+        script(&[(0, None, false, 60), (5, Some(25), false, 35)]);
+        script(&[(0, Some(900), false, 0), (5, Some(900), true, 60), (6, Some(901), false, 60)]);
+        script(&[(0, None, true, 60), (5, Some(1), false, 55)]);
     }
 }

@@ -24,6 +24,9 @@ const SHARDS: usize = Key::LOCKS;
 /// Bits of [`Flight::turn`].
 const UPLOADING: u64 = 1;
 const SUPERSEDES: u64 = 2;
+const REPUBLISH: u64 = 4;
+/// The place of the turn above the bits.
+const TURN: u32 = 3;
 
 /// The keys of one lock.
 #[derive(Debug, Default)]
@@ -57,12 +60,12 @@ impl Shard {
         let turn = self.turns.draw();
         match self.flights.entry(key) {
             Entry::Vacant(free) => {
-                free.insert(Flight::new(turn));
-                Placed { turn, beside: false }
+                free.insert(Flight { waiters: None, turn: turn.0 << TURN | REPUBLISH });
+                Placed { turn, beside: false, removed: false }
             }
             Entry::Occupied(_) => {
                 self.overtaken += 1;
-                Placed { turn, beside: true }
+                Placed { turn, beside: true, removed: false }
             }
         }
     }
@@ -80,11 +83,13 @@ impl Shard {
     /// Notes that the reservation of this turn was given up. If it had overtaken a reservation whose outcome is still open, that one
     /// becomes the holder again, because its message may be stored and must not be stored a second time. Otherwise the oldest waiter
     /// becomes the holder, and is given back with its new turn. Without a waiter the key leaves the table. It also leaves it if it is seen
-    /// with another body, as `seen` says: then all waiters have their verdict.
+    /// with another body, as `seen` says: then all waiters have their verdict. `is_stored`: the message of another reservation is stored,
+    /// and its commit follows. The key waits for that.
     pub(super) fn pass_on(
         &mut self,
         key: Key,
         turn: Turn,
+        is_stored: bool,
         seen: impl FnOnce() -> Option<BodyDigest>,
     ) -> Next {
         let Some(flight) = self.flights.get_mut(&key).filter(|flight| flight.turn() == turn) else {
@@ -94,6 +99,11 @@ impl Shard {
         };
         if flight.goes_back() {
             self.overtaken = self.overtaken.saturating_sub(1);
+            return Next::Nobody;
+        }
+        if is_stored {
+            self.overtaken = self.overtaken.saturating_sub(1);
+            flight.set_turn(Turn::NOBODY, false);
             return Next::Nobody;
         }
         if flight.supersedes() {
@@ -155,6 +165,8 @@ pub(super) enum Next {
 pub(super) struct Placed {
     pub(super) turn: Turn,
     pub(super) beside: bool,
+    /// The key was seen, and is not any more.
+    pub(super) removed: bool,
 }
 
 /// A [`TakeOver`](super::TakeOver) before its reservation is made, which must not happen under the lock.
@@ -203,8 +215,8 @@ impl Flights {
 #[derive(Debug)]
 pub(super) struct Flight {
     waiters: Option<Box<Waiters>>,
-    /// The holder's turn, times four. Bit 0: the content of its publish is not complete. Bit 1: the key is seen, too, with another body,
-    /// until the flight is committed.
+    /// The holder's turn, times eight. Bit 0: the content of its publish is not complete. Bit 1: the key is seen, too, with another body,
+    /// until the flight is committed. Bit 2: it began with a message that its consumer publishes again.
     turn: u64,
 }
 
@@ -258,12 +270,12 @@ impl Waiters {
 
 impl Flight {
     pub(super) fn new(turn: Turn) -> Flight {
-        Flight { waiters: None, turn: turn.0 << 2 }
+        Flight { waiters: None, turn: turn.0 << TURN }
     }
 
     /// Returns the flight of a publish that will replace what is seen of its key.
     pub(super) fn superseding(turn: Turn) -> Flight {
-        Flight { waiters: None, turn: turn.0 << 2 | SUPERSEDES }
+        Flight { waiters: None, turn: turn.0 << TURN | SUPERSEDES }
     }
 
     /// Returns true if the key may be seen, too.
@@ -283,12 +295,19 @@ impl Flight {
     }
 
     fn turn(&self) -> Turn {
-        Turn(self.turn >> 2)
+        Turn(self.turn >> TURN)
     }
 
-    /// Sets the holder. Whether the key is seen, too, does not depend on who holds it.
+    /// Returns true if the flight began with a message that its consumer publishes again: what others have stored of its key before is
+    /// another message.
+    pub(super) fn is_republish(&self) -> bool {
+        self.turn & REPUBLISH != 0
+    }
+
+    /// Sets the holder. The other facts do not depend on who holds the key.
     fn set_turn(&mut self, turn: Turn, uploading: bool) {
-        self.turn = turn.0 << 2 | self.turn & SUPERSEDES | if uploading { UPLOADING } else { 0 };
+        let kept = self.turn & (SUPERSEDES | REPUBLISH);
+        self.turn = turn.0 << TURN | kept | if uploading { UPLOADING } else { 0 };
     }
 
     fn begin(&mut self, turn: Turn, since: Since) {
@@ -381,6 +400,13 @@ impl Flight {
     pub(super) fn is_queued(&self, mailbox: &Arc<Mailbox>, ticket: Ticket) -> bool {
         let place = (Arc::as_ptr(mailbox).addr(), ticket);
         self.waiters.as_ref().is_some_and(|waiters| waiters.places.contains_key(&place))
+    }
+
+    /// Notes that a publish has found no room to wait.
+    pub(super) fn crowd(&mut self) {
+        if let Some(waiters) = &mut self.waiters {
+            waiters.crowded = true;
+        }
     }
 
     /// Removes a waiter from the queue; does nothing if it is not there any more.

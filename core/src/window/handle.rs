@@ -124,6 +124,10 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         self.0.leave(claim, mailbox, ticket);
     }
 
+    fn crowd(&self, claim: Claim) {
+        self.0.crowd(claim);
+    }
+
     fn notice(&self, event: Event) {
         self.0.notice(event);
     }

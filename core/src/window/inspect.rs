@@ -54,7 +54,7 @@ pub trait Inspect: Window {
     fn set_ttl(&self, ttl: Duration);
     /// Changes the mode.
     fn set_mode(&self, mode: Mode);
-    /// Tells the other relays of a shared store of a change that somebody has made here. They make it, too.
+    /// Tells the other relays of a shared store what somebody has done here. They do it, too, and log who it was.
     fn announce(&self, change: Change, now: Instant);
     /// Removes expired ids that are easy to find. To be called when no publish does it in passing.
     fn sweep(&self, now: Instant);

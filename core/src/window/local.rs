@@ -283,6 +283,11 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         self.table.leave(key, mailbox, ticket);
     }
 
+    fn crowd(&self, claim: Claim) {
+        let Claim::Digest(key) = claim;
+        self.table.crowd(key);
+    }
+
     fn notice(&self, event: Event) {
         self.table.notice(event);
     }

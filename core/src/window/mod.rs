@@ -91,6 +91,11 @@ pub enum Verdict {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Turn(pub u64);
 
+impl Turn {
+    /// The turn of no reservation.
+    const NOBODY: Turn = Turn(0);
+}
+
 /// The answer to a publish that has waited long enough for the outcome of another one.
 #[must_use]
 #[derive(Debug)]
@@ -115,6 +120,9 @@ pub struct Republish {
     pub reservation: Reservation,
     /// Another publish holds the claim. If that one is stored, the claim is seen, whatever becomes of this one.
     pub beside: bool,
+    /// Whether the store of the window has learnt already that the claim is not seen any more. The publish has to wait for that:
+    /// otherwise a crash in between makes the claim seen again, and the retry of a message that was not stored is dropped.
+    pub forgotten: Committed,
 }
 
 /// One remembered key, as the API shows it. Ages are relative to the `now` of the question.
@@ -139,6 +147,17 @@ pub enum Mode {
     Observe,
     /// publishes are not judged
     Off,
+}
+
+impl Mode {
+    /// As the configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Enforce => "enforce",
+            Mode::Observe => "observe",
+            Mode::Off => "off",
+        }
+    }
 }
 
 /// The rule for reservations whose channel or upstream connection ended before the outcome was known.
@@ -275,7 +294,8 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     );
     /// Reserves the claim for a publish that a consumer makes of its own delivery: a new message, which neither is a duplicate nor
     /// waits. A claim that was seen is in flight from now on. If another publish holds the claim, this reservation is an overtaken
-    /// one from the start: if its message is stored, the claim is seen; if not, nothing changes.
+    /// one from the start: if its message is stored, the claim is seen; if not, nothing changes. A window with a store answers before
+    /// its store knows, see [`Republish::forgotten`].
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish;
     /// Asks for a verdict without the store, by the window's own policy, because the answer to a `Pending` ask is overdue. `Pending`
     /// again means that the policy is to wait on. The earlier question was withdrawn ([`Window::leave`]), so no answer to it reaches
@@ -338,6 +358,8 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn disown(&self, claim: Claim, now: Instant);
     /// Removes a waiter. Called by [`Wait`] only.
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket);
+    /// Notes that a publish waits for the claim without a place in the queue, and asks again. Called by [`Wait::no_room`] only.
+    fn crowd(&self, claim: Claim);
     /// Tells the window's listener what the window itself cannot see (a publish without an id, a bypass, …).
     fn notice(&self, event: Event);
     /// Returns true if the window wants to know where this fresh publish goes. It may ask for a sample only.

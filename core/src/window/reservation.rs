@@ -202,6 +202,14 @@ impl Wait {
         self.window = None;
     }
 
+    /// The session has no room for the publish, and will ask again: gives the place in the queue back. Somebody waits all the same,
+    /// as after [`Verdict::Crowded`].
+    pub fn no_room(self) {
+        if let Some(window) = &self.window {
+            window.crowd(self.claim);
+        }
+    }
+
     /// The ticket that the answer will carry.
     pub fn ticket(&self) -> Ticket {
         self.ticket

@@ -14,12 +14,12 @@ use super::event::{Event, EvictionCause, ForgetCause, Listener};
 use super::flight::{Flight, Flights, Next, Placed, Taken};
 use super::tap::Tap;
 use super::{
-    Ask, BodyDigest, Claim, HINTED, Key, Mailbox, Memo, Recorder, Republish, Reservation, Seen, TakeOver,
-    Ticket, Turn, Verdict, Wait, Window,
+    Ask, BodyDigest, Claim, Committed, HINTED, Key, Mailbox, Memo, Recorder, Republish, Reservation, Seen,
+    TakeOver, Ticket, Turn, Verdict, Wait, Window,
 };
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The ids of one window, and the listener of what happens to them.
 #[derive(Debug)]
@@ -90,6 +90,11 @@ impl<L: Listener + ?Sized> Table<L> {
         let at = now.checked_sub(stamp.since(entry.at)).unwrap_or(now);
         let until = now.checked_add(entry.until.since(stamp)).unwrap_or(now);
         Some(Seen { at, until, duplicates: entry.duplicates })
+    }
+
+    /// Returns for how long a seen key is remembered from its commit, or from its last duplicate, on.
+    pub(super) fn ttl_of(&self, key: Key) -> Option<Duration> {
+        self.engine.peek(key).map(|entry| entry.until.since(entry.at))
     }
 
     /// Returns true if the outcome of a publish with this key is not known.
@@ -318,11 +323,12 @@ impl<L: Listener + ?Sized> Table<L> {
     pub(super) fn republish(&self, key: Key, now: Instant) -> Placed {
         let now = self.clock.stamp(now);
         let mut shard = self.flights.lock(key);
-        if let Some(entry) = self.engine.remove(key) {
+        let seen = self.engine.remove(key);
+        if let Some(entry) = seen {
             self.evicted(now, key, entry, EvictionCause::Republished);
         }
         self.notice(Event::Republished { claim: key.into() });
-        shard.place(key)
+        Placed { removed: seen.is_some(), ..shard.place(key) }
     }
 
     /// Makes a key seen. If the TTL is zero it is seen for no time at all, but its waiters still learn that it was stored.
@@ -385,14 +391,23 @@ impl<L: Listener + ?Sized> Table<L> {
     }
 
     /// Makes a key seen because a store says so. If a publish of it is in flight here, the key is seen as well: if that publish is
-    /// not stored, those who wait for it are duplicates of the one that the store knows.
+    /// not stored, those who wait for it are duplicates of the one that the store knows. But if the flight began with a message that its
+    /// consumer publishes again, the store may mean the message before that: the key is not seen, so that no retry is lost.
     pub(super) fn bring(&self, key: Key, entry: Entry, now: Stamp) -> Brought {
         let mut shard = self.flights.lock(key);
         let in_flight = shard.flights.get_mut(&key);
-        let known = self.engine.peek(key).filter(|known| !known.is_expired(now));
-        if known.is_some_and(|known| known.at >= entry.at) {
-            return Brought::Known;
+        if in_flight.as_ref().is_some_and(|flight| flight.is_republish()) {
+            return Brought::Before;
         }
+        let known = self.engine.peek(key).filter(|known| !known.is_expired(now));
+        let entry = match known {
+            // Of two bodies the one is right that comes later in the log, whatever the clocks say.
+            Some(known) if known.at >= entry.at && known.body.differs(entry.body) => {
+                Entry { body: entry.body, ..known }
+            }
+            Some(known) if known.at >= entry.at => return Brought::Known,
+            _ => entry,
+        };
         if let Some(old) = self.engine.remove(key) {
             self.evicted(now, key, old, EvictionCause::Superseded);
         }
@@ -403,19 +418,23 @@ impl<L: Listener + ?Sized> Table<L> {
         if crossed { Brought::Crossed } else { Brought::New }
     }
 
-    /// Makes a seen key young again, as a duplicate at this time has done.
-    pub(super) fn touch_at(&self, key: Key, at: Stamp) {
+    /// Makes a seen key young again, as a duplicate at the time of `entry` has done. Returns false if the key is not seen here.
+    pub(super) fn touch_at(&self, key: Key, entry: Entry, now: Stamp) -> bool {
         let _flights = self.flights.lock(key);
-        let mut gone = |key, entry, cause| self.evicted(at, key, entry, cause);
-        self.engine.touch(key, at, true, &mut gone);
+        let is_seen = self.engine.peek(key).is_some_and(|known| !known.is_expired(now));
+        if is_seen {
+            let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
+            self.engine.touch(key, entry.at, true, &mut gone);
+        }
+        is_seen
     }
 
     /// Gives a reservation up. Returns the next waiter, for which the key stays in flight, or all waiters if the key is still seen with
     /// another body. It is nobody if nobody waits, so that the key is unknown again, or if the reservation was overtaken, so that it has
-    /// no key to pass on.
-    fn pass_on(&self, key: Key, turn: Turn, cause: ForgetCause) -> Next {
+    /// no key to pass on. `is_stored`: another message of the key is stored, and its commit follows.
+    pub(super) fn pass_on(&self, key: Key, turn: Turn, cause: ForgetCause, is_stored: bool) -> Next {
         let mut shard = self.flights.lock(key);
-        let next = shard.pass_on(key, turn, || self.engine.peek(key).map(|entry| entry.body));
+        let next = shard.pass_on(key, turn, is_stored, || self.engine.peek(key).map(|entry| entry.body));
         self.notice(Event::Forgotten(cause));
         match &next {
             Next::Nobody => {}
@@ -440,17 +459,8 @@ impl<L: Listener + ?Sized> Table<L> {
         cause: ForgetCause,
     ) {
         let Claim::Digest(key) = claim;
-        match table(&window).pass_on(key, turn, cause) {
-            Next::Nobody => {}
-            Next::Promoted(mailbox, ticket, turn) => {
-                mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(window, claim, turn)));
-            }
-            Next::Seen(body, waiters) => {
-                for (mailbox, ticket) in waiters {
-                    mailbox.deliver(ticket, Verdict::Duplicate(body));
-                }
-            }
-        }
+        let next = table(&window).pass_on(key, turn, cause, false);
+        next.deliver(window, claim);
     }
 
     /// Lets a waiter take the key over, see [`Window::take_over`].
@@ -489,6 +499,13 @@ impl<L: Listener + ?Sized> Table<L> {
         self.flights.lock(key).flights.get_mut(&key).is_some_and(|flight| flight.is_awaited(turn))
     }
 
+    /// Notes that a publish has found no room to wait for this key.
+    pub(super) fn crowd(&self, key: Key) {
+        if let Some(flight) = self.flights.lock(key).flights.get_mut(&key) {
+            flight.crowd();
+        }
+    }
+
     /// Removes a waiter from the queue of its key.
     pub(super) fn leave(&self, key: Key, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         if let Some(flight) = self.flights.lock(key).flights.get_mut(&key) {
@@ -510,6 +527,8 @@ pub(super) enum Brought {
     Crossed,
     /// It was seen already, and later.
     Known,
+    /// It is not seen: a consumer has published its message again, and that is in flight.
+    Before,
 }
 
 /// A verdict before its guard is made, which must not happen under the lock.
@@ -534,11 +553,29 @@ impl Judgement {
     }
 }
 
+impl Next {
+    /// Delivers the verdicts. The reservation in them, if any, holds `window`.
+    pub(super) fn deliver(self, window: Arc<dyn Window>, claim: Claim) {
+        match self {
+            Next::Nobody => {}
+            Next::Promoted(mailbox, ticket, turn) => {
+                mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(window, claim, turn)));
+            }
+            Next::Seen(body, waiters) => {
+                for (mailbox, ticket) in waiters {
+                    mailbox.deliver(ticket, Verdict::Duplicate(body));
+                }
+            }
+        }
+    }
+}
+
 impl Placed {
     /// Makes the answer. Its reservation holds `window`.
     pub(super) fn republish(self, window: Arc<dyn Window>, claim: Claim) -> Republish {
-        let Placed { turn, beside } = self;
-        Republish { reservation: Reservation::new(window, claim, turn), beside }
+        let Placed { turn, beside, .. } = self;
+        let reservation = Reservation::new(window, claim, turn);
+        Republish { reservation, beside, forgotten: Committed::Now }
     }
 }
 

@@ -15,15 +15,16 @@ pub enum Command {
     Set([u8; KEY], Vec<u8>, Duration),
     /// remove it if it is a record
     Forget([u8; KEY]),
-    /// let a record live for this time
-    Touch([u8; KEY], Duration),
+    /// let a record live for this time; without one, set this value
+    Touch([u8; KEY], Vec<u8>, Duration),
+    /// nothing
+    Nothing,
     /// count a flush
     Flush,
 }
 
 /// Makes the command of a record, as the shell does.
 pub fn write(window: &LeasedWindow<impl hapax_core::window::Listener>, record: &Record, now: Instant) -> Command {
-    use hapax_core::window::Window;
     let of = |claim: &Claim| {
         let Claim::Digest(key) = *claim;
         octets(key)
@@ -33,10 +34,10 @@ pub fn write(window: &LeasedWindow<impl hapax_core::window::Listener>, record: &
             let left = memo.ttl().saturating_sub(now.saturating_duration_since(record.at));
             Command::Set(of(claim), window.seen(*claim, *memo), left)
         }
-        What::Touched(claim) => Command::Touch(of(claim), window.ttl()),
+        What::Touched(claim, memo) => Command::Touch(of(claim), window.seen(*claim, *memo), memo.ttl()),
         What::Forgotten(claim) => Command::Forget(of(claim)),
         What::Flushed => Command::Flush,
-        What::Changed(_) => Command::Touch([0; KEY], Duration::ZERO),
+        What::Changed(_) => Command::Nothing,
     }
 }
 
@@ -107,12 +108,14 @@ impl Redis {
                 }
                 Answer::Done
             }
-            Command::Touch(key, life) => {
-                if let Some(have) = self.get(key, now).filter(|have| have[0] == b'S') {
+            Command::Touch(key, value, life) => {
+                let have = self.get(key, now).unwrap_or(value);
+                if have[0] == b'S' {
                     self.set(key, have, life, now);
                 }
                 Answer::Done
             }
+            Command::Nothing => Answer::Done,
             Command::Flush => {
                 self.generation += 1;
                 Answer::Done

@@ -8,6 +8,7 @@ mod flood;
 #[path = "../support/ground.rs"]
 mod ground;
 mod model;
+mod stores;
 mod threads;
 mod traffic;
 mod whatif;

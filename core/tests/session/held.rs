@@ -142,6 +142,10 @@ impl Window for Interrupted {
         self.inner.leave(claim, mailbox, ticket);
     }
 
+    fn crowd(&self, claim: Claim) {
+        self.inner.crowd(claim);
+    }
+
     fn notice(&self, event: Event) {
         self.inner.notice(event);
     }

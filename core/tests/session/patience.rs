@@ -199,6 +199,22 @@ fn p02_patience_a_body_that_stands_still_is_closed_for_who_waits() {
     assert_eq!((desk.is_seen("a"), desk.is_seen("b"), desk.in_flight()), (true, true, 0));
 }
 
+/// A publish without confirms finds no room to wait aside (`held_bytes`). It asks again and again, so it waits all the same.
+#[test]
+fn p02_patience_a_body_that_stands_still_is_closed_for_who_has_no_room_to_wait() {
+    let desk = Desk::with(|plan| plan.settings.held_bytes = 10);
+    let (mut slow, _) = uploading(&desk, "a");
+    let mut pair = desk.pair();
+    unheard(&mut pair, m("a").publish(1));
+    for _ in 0..PATIENCE.as_secs() + 1 {
+        pair.advance(SECOND);
+        slow.advance(SECOND);
+    }
+    assert!(said(&slow.to_client()).contains("connection.close 320"));
+    pair.advance(SECOND);
+    assert_eq!(said(&pair.to_upstream()).matches("basic.publish").count(), 1);
+}
+
 /// Something else of this connection is in flight, so that its end has to wait.
 fn publish_on_2(pair: &mut Pair) {
     pair.open(2);

@@ -191,6 +191,10 @@ impl Window for Gate {
         self.window.leave(claim, mailbox, ticket);
     }
 
+    fn crowd(&self, claim: Claim) {
+        self.window.crowd(claim);
+    }
+
     fn notice(&self, event: Event) {
         self.window.notice(event);
     }

@@ -381,8 +381,8 @@ impl Window for LateWindow {
     }
 
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
-        let Republish { reservation, beside } = self.inner.clone().republish(claim, now);
-        Republish { reservation: reservation.through(self), beside }
+        let Republish { reservation, beside, forgotten } = self.inner.clone().republish(claim, now);
+        Republish { reservation: reservation.through(self), beside, forgotten }
     }
 
     fn overdue(
@@ -533,6 +533,10 @@ impl Window for LateWindow {
         let waiter = own.and_then(|own| state.waiters.remove(&own));
         drop(state);
         drop(waiter);
+    }
+
+    fn crowd(&self, claim: Claim) {
+        self.inner.crowd(claim);
     }
 
     fn notice(&self, event: Event) {

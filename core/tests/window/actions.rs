@@ -164,7 +164,7 @@ impl Run {
         match *action {
             Action::Reserve { key, session } => self.reserve(key, session),
             Action::Republish { key, session } => {
-                let Republish { reservation, beside } =
+                let Republish { reservation, beside, .. } =
                     self.window.clone().republish(Key(key).into(), self.now);
                 let (id, expected) = self.model.republish(key);
                 assert_eq!(beside, expected);

@@ -1,6 +1,7 @@
 //! The rules that every engine must follow. Lists of actions run against a simple model ([`model`], [`actions`]).
 //! Examples show what that would hide ([`examples`], [`takeovers`]). There are also commits in batches ([`together`]),
-//! two threads at once ([`threads`]), and costs ([`costs`]).
+//! two threads at once ([`threads`]), costs ([`costs`]), and a
+//! window with a log ([`logged_sums`]).
 //!
 //! Nothing here sleeps: `now` is one base instant plus the time that the test adds.
 
@@ -15,7 +16,11 @@ mod costs;
 mod examples;
 #[path = "../support/late.rs"]
 mod late;
+mod logged;
+mod logged_actions;
+mod logged_sums;
 mod model;
+mod shelf;
 mod slices;
 mod takeovers;
 mod threads;
@@ -24,7 +29,8 @@ mod together;
 use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    Claim, Key, Limits, LocalWindow, Mailbox, Mode, Reservation, Rules, Ticket, Verdict, Window, reserve_one,
+    Claim, Inspect, Key, Limits, LocalWindow, Mailbox, Mode, Reservation, Rules, Ticket, Verdict, Window,
+    reserve_one,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,16 +53,18 @@ fn window(engine: EngineKind, limits: Limits) -> (Arc<LocalWindow>, Arc<Accounti
 }
 
 /// The identities of `hapax_core::window::event`.
-fn assert_adds_up(window: &LocalWindow, accounting: &Accounting) {
-    let removed = window.len() as u64 + accounting.evicted_total();
-    let unsettled = accounting.forgotten_total() + window.in_flight() as u64;
-    let forwarded = accounting.fresh() + accounting.republished();
+fn assert_adds_up(window: &Arc<impl Inspect>, accounting: &Accounting) {
+    let count = |of: Option<usize>| of.map_or(0, |count| count as u64);
+    let removed = count(window.entries()) + accounting.evicted_total();
+    let unsettled = accounting.forgotten_total() + count(window.in_flight());
+    let (forwarded, brought) = (accounting.fresh() + accounting.republished(), accounting.recovered());
     assert_eq!(
-        forwarded,
+        forwarded + brought,
         removed + unsettled,
-        "fresh + republished = entries + evicted + forgotten + in flight"
+        "fresh + republished + recovered = entries + evicted + forgotten + in flight"
     );
-    assert_eq!(accounting.committed() + accounting.committed_in_doubt(), removed, "committed");
+    let committed = accounting.committed() + accounting.committed_in_doubt();
+    assert_eq!(committed + brought, removed, "committed + in doubt + recovered = entries + evicted");
 }
 
 /// One asker with one mailbox: for tests in which it does not matter who asks.

@@ -34,6 +34,16 @@ pub(super) enum Capacity {
     Auto,
 }
 
+impl Capacity {
+    /// Returns the number, unless it is "auto".
+    pub(super) fn ids(self) -> Option<usize> {
+        match self {
+            Capacity::Ids(ids) => Some(ids),
+            Capacity::Auto => None,
+        }
+    }
+}
+
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::{Extension, Json};
 use hapax_core::window::set::Pattern;
-use hapax_core::window::{Found, Key, Scope};
+use hapax_core::window::{Found, Key, Scope, Setting};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use std::sync::Arc;
@@ -185,6 +185,7 @@ pub(super) async fn forget(
         let forget = |key: Key| found.watched.window.forget(key.into(), now);
         let each: Vec<bool> =
             keys.into_iter().map(forget).collect::<Option<_>>().ok_or_else(|| cannot("forget an id"))?;
+        found.watched.window.announce(caller.change(Setting::Forgotten), now);
         let forgotten = each.contains(&true);
         let id = String::from_utf8_lossy(&id);
         tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, %id, forgotten, "id forgotten");

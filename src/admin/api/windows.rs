@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use hapax_core::pressure::{Facts, Watched};
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, OnConflict, RepublishRule, Scope};
+use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, OnConflict, RepublishRule, Scope, Setting};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -154,8 +154,16 @@ impl Admin {
         }
         if let Some(mode) = change.mode {
             window.set_mode(mode);
-            log("mode", &mode_name(mode_before), &mode_name(mode));
+            log("mode", &mode_before.name(), &mode.name());
         }
+        // The budget's own changes are not announced: each relay sizes its windows by its own memory.
+        let announced = [
+            change.capacity.and_then(Capacity::ids).map(Setting::Capacity),
+            change.ttl.map(Setting::Ttl),
+            change.mode.map(Setting::Mode),
+        ];
+        let settings = announced.into_iter().flatten();
+        settings.for_each(|setting| window.announce(caller.change(setting), Now::read().instant));
         match change.capacity {
             // The budget no longer sizes this window, so nobody else resizes it at the same time.
             Some(Capacity::Ids(capacity)) => self.resize(found, capacity),
@@ -187,14 +195,6 @@ impl Admin {
                 std::thread::yield_now();
             }
         });
-    }
-}
-
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Enforce => "enforce",
-        Mode::Observe => "observe",
-        Mode::Off => "off",
     }
 }
 
@@ -265,7 +265,9 @@ pub(super) async fn flush(
     aside(move || {
         let found = admin.find(&name)?;
         let _one_at_a_time = admin.changing.lock();
-        let flushed = found.watched.window.flush(Now::read().instant).ok_or_else(|| cannot("be flushed"))?;
+        let (window, now) = (&found.watched.window, Now::read().instant);
+        let flushed = window.flush(now).ok_or_else(|| cannot("be flushed"))?;
+        window.announce(caller.change(Setting::Flushed), now);
         tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, flushed, "flushed");
         Ok(Json(Flushed { flushed }))
     })

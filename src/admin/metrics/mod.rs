@@ -1,8 +1,8 @@
 //! The metrics for Prometheus. They are made when Prometheus scrapes: the counting code uses only atomics and no
 //! registry.
 //!
-//! A scrape asks each window once for its [`Facts`](hapax_core::pressure::Facts). [`windows`] says which fact is which
-//! metric, and [`mod@format`] which of the two text formats is written. Labels are the names of windows and fixed
+//! A scrape asks each window once for its [`Facts`](hapax_core::pressure::Facts). [`windows`] and [`stores`] say which fact
+//! is which metric, and [`mod@format`] which of the two text formats is written. Labels are the names of windows and fixed
 //! lists of causes. An id or a routing key never becomes a label, so the configuration determines the number of
 //! series.
 //!
@@ -10,6 +10,7 @@
 //! registry adds the prefix `hapax_`. By convention, the metrics of the process itself have no prefix.
 
 mod format;
+mod stores;
 mod windows;
 
 pub(super) use format::Format;

@@ -3,7 +3,7 @@
 
 use super::*;
 use hapax_core::pressure::facts::{
-    AgeBucket, Ages, Distinct, Facts, GhostFacts, Level, MissingIds, Publishes, TopScope,
+    AgeBucket, Ages, Distinct, Facts, GhostFacts, Level, MissingIds, Publishes, Store, TopScope,
 };
 
 #[derive(Debug)]
@@ -91,6 +91,30 @@ fn facts() -> Facts {
             fresh: 1,
             error: 0,
         }],
+        store: Some(Store {
+            kind: "redis".to_owned(),
+            up: true,
+            recovering: true,
+            waiting_records: 50,
+            lag_seconds: 51.5,
+            waiting_commits: 52,
+            waiting_publishes: 53,
+            unremembered: 54,
+            dropped_records: 55,
+            recovered: 56,
+            merged: 57,
+            crossed: 58,
+            damaged_batches: 59,
+            bytes: Some(60),
+            oldest_seconds: Some(61.5),
+            behind_seconds: Some(62.5),
+            latency_seconds: Some(63.5),
+            reconnects: Some(64),
+            evicted_keys: Some(65),
+            memory_bytes: Some(66),
+            memory_max_bytes: Some(67),
+            ..Store::default()
+        }),
         ..Facts::default()
     }
 }
@@ -146,7 +170,26 @@ hapax_eviction_age_seconds_sum{window="w"} 38.5
 hapax_eviction_age_seconds_count{window="w"} 6
 hapax_eviction_age_seconds_bucket{le="0.5",window="w"} 1
 hapax_eviction_age_seconds_bucket{le="2.0",window="w"} 3
-hapax_eviction_age_seconds_bucket{le="+Inf",window="w"} 6"#;
+hapax_eviction_age_seconds_bucket{le="+Inf",window="w"} 6
+hapax_store_up{window="w",store="redis"} 1
+hapax_unremembered_total{window="w"} 54
+hapax_store_dropped_total{window="w"} 55
+hapax_recovered_total{window="w"} 56
+hapax_merged_total{window="w"} 57
+hapax_crossed_total{window="w"} 58
+hapax_store_damaged_total{window="w"} 59
+hapax_store_reconnects_total{window="w"} 64
+hapax_store_evicted_keys_total{window="w"} 65
+hapax_store_recovering{window="w"} 1
+hapax_store_waiting_records{window="w"} 50
+hapax_store_waiting_publishes{window="w"} 53
+hapax_store_bytes{window="w"} 60
+hapax_store_memory_bytes{window="w"} 66
+hapax_store_memory_max_bytes{window="w"} 67
+hapax_store_lag_seconds{window="w"} 51.5
+hapax_store_behind_seconds{window="w"} 62.5
+hapax_store_latency_seconds{window="w"} 63.5
+hapax_store_oldest_seconds{window="w"} 61.5"#;
     assert_eq!(samples(vec![("w", facts())]), expected.lines().collect::<Vec<_>>());
 }
 
@@ -170,6 +213,23 @@ fn what_is_not_known_is_absent() {
         assert!(series("full") && !series("new"), "{name}: {samples:?}");
     }
     assert!(samples.contains(&r#"hapax_eviction_age_seconds_bucket{le="+Inf",window="new"} 0"#.to_owned()));
+    // A window in memory has no store, and a store has what it can know.
+    let is_of_store = |s: &&String| s.contains("store_") && !s.contains("window_store_bytes");
+    assert!(!samples.iter().filter(is_of_store).any(|s| s.contains("\"new\"")), "{samples:?}");
+    let known = Facts { store: Some(Store::default()), ..Facts::default() };
+    let samples = self::samples(vec![("known", known)]);
+    for name in [
+        "bytes",
+        "memory_bytes",
+        "behind_seconds",
+        "latency_seconds",
+        "evicted_keys_total",
+        "reconnects_total",
+    ] {
+        let start = format!("hapax_store_{name}{{");
+        assert!(!samples.iter().any(|s| s.starts_with(&start)), "{name}: {samples:?}");
+    }
+    assert!(samples.contains(&r#"hapax_store_up{window="known",store=""} 0"#.to_owned()), "{samples:?}");
 }
 
 #[test]

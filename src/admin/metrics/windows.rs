@@ -18,18 +18,18 @@ pub(super) struct NamedFacts {
     pub(super) facts: Facts,
 }
 
-/// A metric with one value per window, or with none for a window to which it does not apply.
-struct Metric<V> {
-    name: &'static str,
-    help: &'static str,
-    value: fn(&Facts) -> V,
+/// A metric with one value per window, or with none for a window to which it does not apply. The value is one of these facts.
+pub(super) struct Metric<F, V> {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) value: fn(&F) -> V,
 }
 
-const fn metric<V>(name: &'static str, help: &'static str, value: fn(&Facts) -> V) -> Metric<V> {
+pub(super) const fn metric<F, V>(name: &'static str, help: &'static str, value: fn(&F) -> V) -> Metric<F, V> {
     Metric { name, help, value }
 }
 
-const COUNTERS: [Metric<u64>; 9] = [
+const COUNTERS: [Metric<Facts, u64>; 9] = [
     metric("commits", "Ids that became seen because the broker acked their publish.", |f| f.commits),
     metric(
         "promoted",
@@ -73,7 +73,7 @@ const COUNTERS: [Metric<u64>; 9] = [
     ),
 ];
 
-const WHOLE: [Metric<Option<u64>>; 12] = [
+const WHOLE: [Metric<Facts, Option<u64>>; 12] = [
     metric("window_entries", "Ids remembered, including expired ones that were not swept yet.", |f| {
         f.entries
     }),
@@ -108,7 +108,7 @@ const WHOLE: [Metric<Option<u64>>; 12] = [
     }),
 ];
 
-const REAL: [Metric<Option<f64>>; 11] = [
+const REAL: [Metric<Facts, Option<f64>>; 11] = [
     metric("window_bytes_per_id", "Memory that one remembered id takes, in bytes.", |f| Some(f.bytes_per_id)),
     metric(
         "window_ttl_seconds",
@@ -181,9 +181,11 @@ pub(super) fn encode(
             count(&mut family, &[("window", &*window.name)], value(&window.facts))?;
         }
     }
-    WHOLE.iter().try_for_each(|metric| gauge(encoder, windows, metric))?;
-    REAL.iter().try_for_each(|metric| gauge(encoder, windows, metric))?;
-    ages(encoder, windows)
+    let all = || windows.iter().map(|window| (&*window.name, &window.facts));
+    WHOLE.iter().try_for_each(|metric| gauge(encoder, all(), metric))?;
+    REAL.iter().try_for_each(|metric| gauge(encoder, all(), metric))?;
+    ages(encoder, windows)?;
+    super::stores::encode(encoder, windows)
 }
 
 fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts], unmatched: u64) -> fmt::Result {
@@ -256,21 +258,22 @@ fn ages(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt::Res
     Ok(())
 }
 
-fn gauge<V: EncodeGaugeValue>(
+/// Writes a gauge with one value for each of these windows for which there is one.
+pub(super) fn gauge<'w, F: 'w, V: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,
-    windows: &[NamedFacts],
-    metric: &Metric<Option<V>>,
+    windows: impl Iterator<Item = (&'w str, &'w F)>,
+    metric: &Metric<F, Option<V>>,
 ) -> fmt::Result {
     let mut family = encoder.encode_descriptor(metric.name, metric.help, None, MetricType::Gauge)?;
-    for NamedFacts { name, facts } in windows {
+    for (name, facts) in windows {
         if let Some(value) = (metric.value)(facts) {
-            family.encode_family(&[("window", &**name)])?.encode_gauge(&value)?;
+            family.encode_family(&[("window", name)])?.encode_gauge(&value)?;
         }
     }
     Ok(())
 }
 
-fn count<const N: usize>(
+pub(super) fn count<const N: usize>(
     family: &mut MetricEncoder<'_>,
     labels: &[(&str, &str); N],
     value: u64,

@@ -5,7 +5,7 @@ use super::names::Names;
 use super::{Failed, Leased};
 use hapax_core::window::leased::{Answer, Question, Request, millis};
 use hapax_core::window::logged::{Record, What};
-use hapax_core::window::Claim;
+use hapax_core::window::{Claim, Memo};
 use redis::{Cmd, Value, cmd};
 use std::time::{Duration, Instant};
 
@@ -24,24 +24,35 @@ return 0";
 const FORGET: &str = "local v = redis.call('GET', KEYS[1])
 if v and string.sub(v, 1, 1) == 'S' then return redis.call('DEL', KEYS[1]) end
 return 0";
-/// Lets a record live for its TTL from now. The TTL stands in it.
+/// Lets a record live for its TTL from now. If it is gone, writes it again.
 const TOUCH: &str = "local v = redis.call('GET', KEYS[1])
-if v and string.sub(v, 1, 1) == 'S' and #v >= 10 then
-return redis.call('PEXPIRE', KEYS[1], string.format('%.0f', struct.unpack('>I8', v, 3))) end
+if v == false then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+elseif string.sub(v, 1, 1) == 'S' then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0";
-/// Counts a flush, and tells the other relays. Returns the count.
+/// Counts a flush, and tells the other relays. What is remembered begins now. Returns the count.
 const FLUSH: &str = "local g = redis.call('INCR', KEYS[1])
+redis.call('SET', KEYS[3], redis.call('TIME')[1])
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'b', ARGV[1], 'g', g)
 return g";
-/// Raises the count of flushes to this one, if it is lower: Redis may have lost it. Returns the count.
-pub(super) const RAISE: &str = "local g = tonumber(redis.call('GET', KEYS[1]) or '0')
+/// Raises the count of flushes to this one, if it is lower: Redis may have lost it. Returns the count, and for how many seconds the
+/// window has been remembered.
+const GREET: &str = "local g = tonumber(redis.call('GET', KEYS[1]) or '0')
 if g < tonumber(ARGV[1]) then g = tonumber(ARGV[1]) redis.call('SET', KEYS[1], g) end
-return g";
+local now = redis.call('TIME')[1]
+redis.call('SET', KEYS[2], now, 'NX')
+return {g, now - redis.call('GET', KEYS[2])}";
 /// Entries of the stream of changes. A relay that misses more than these forgets all that it knows by itself.
 pub(super) const CHANGES: usize = 100_000;
 
+/// Returns the command with which a connection begins, see [`GREET`].
+pub(super) fn greet(names: &Names, generation: u32) -> Cmd {
+    let mut cmd = cmd("EVAL");
+    cmd.arg(GREET).arg(2).arg(&names.generation).arg(&names.since).arg(generation);
+    cmd
+}
+
 /// Makes a command that runs a script on one key.
-pub(super) fn script(text: &str, key: &[u8]) -> Cmd {
+fn script(text: &str, key: &[u8]) -> Cmd {
     let mut cmd = cmd("EVAL");
     cmd.arg(text).arg(1).arg(key);
     cmd
@@ -54,16 +65,20 @@ pub(super) fn write(window: &Leased, names: &Names, record: &Record, now: Instan
         let Claim::Digest(key) = *claim;
         names.key(key)
     };
+    let left = |memo: Memo| memo.ttl().saturating_sub(now.saturating_duration_since(record.at));
     match &record.what {
         What::Seen(claim, memo) => {
-            let left = memo.ttl().saturating_sub(now.saturating_duration_since(record.at));
+            let left = left(*memo);
             let (key, mut set) = (name(claim), cmd("SET"));
             set.arg(&key).arg(window.seen(*claim, *memo)).arg("PX").arg(millis(left));
             (!left.is_zero()).then_some(Command { key, cmd: set })
         }
-        What::Touched(claim) => {
+        What::Touched(claim, memo) => {
+            let left = left(*memo);
             let key = name(claim);
-            Some(Command { cmd: script(TOUCH, &key), key })
+            let mut touch = script(TOUCH, &key);
+            touch.arg(window.seen(*claim, *memo)).arg(millis(left));
+            (!left.is_zero()).then_some(Command { key, cmd: touch })
         }
         What::Forgotten(claim) => {
             let key = name(claim);
@@ -82,7 +97,8 @@ pub(super) fn is_told(record: &Record) -> bool {
 pub(super) fn tell(names: &Names, batch: &[u8], is_flush: bool) -> Command {
     let cmd = if is_flush {
         let mut cmd = cmd("EVAL");
-        cmd.arg(FLUSH).arg(2).arg(&names.generation).arg(&names.changes).arg(batch).arg(CHANGES);
+        cmd.arg(FLUSH).arg(3).arg(&names.generation).arg(&names.changes).arg(&names.since);
+        cmd.arg(batch).arg(CHANGES);
         cmd
     } else {
         let mut cmd = cmd("XADD");

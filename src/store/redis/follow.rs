@@ -93,14 +93,8 @@ impl Follower {
         match field("b").map(|bytes| self.shared.codec.decode(bytes)) {
             Some(Ok(batch)) if batch.relay == self.shared.codec.relay() => {}
             Some(Ok(batch)) => {
-                for change in window.merge(&batch, Shared::now(), wall()) {
-                    tracing::info!(
-                        window = self.shared.name(),
-                        by = %change.by,
-                        setting = ?change.setting,
-                        "another relay has changed a setting"
-                    );
-                }
+                let changes = window.merge(&batch, Shared::now(), wall());
+                crate::store::log_merged(&**window, &changes);
             }
             Some(Err(_)) | None => window.log().note_damaged(1),
         }
@@ -108,6 +102,8 @@ impl Follower {
 
     /// Asks Redis how it is. A user who may not ask that learns nothing.
     async fn inform(&self, connection: &mut Connection) -> Result<(), Failed> {
+        let learnt = timeout(self.shared.timeout, self.shared.learn_generation(connection)).await;
+        learnt.map_err(|_| Failed::Silent)??;
         let mut info = cmd("INFO");
         info.arg("everything");
         let reply = timeout(self.shared.timeout, connection.ask(&info)).await.map_err(|_| Failed::Silent)?;

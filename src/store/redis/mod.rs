@@ -85,14 +85,13 @@ pub(super) struct Parts {
 pub(super) fn open(
     parts: Parts,
     settings: &RedisSettings,
-    keys: &KeyMaker,
+    (keys, relay): (&KeyMaker, RelayId),
     now: Instant,
 ) -> Result<(Arc<dyn Inspect>, Keeper), Failure> {
     // Another crate of the process may have chosen one before; then this does nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let Parts { rules, limits, engine, policy, listener, timeout } = parts;
     let (names, identity) = (Names::new(&settings.prefix, &rules.name), Identity::new(keys, &rules));
-    let relay = draw();
     let codec = Codec::new(keys.clone(), &rules, relay);
     let window =
         LeasedWindow::new(rules, limits, engine, listener, policy, keys.clone(), relay, settings.lease, now);
@@ -157,18 +156,21 @@ impl Shared {
                 Value::BulkString(have) if have == identity.as_bytes() => {}
                 _ => return Err(Failed::Identity),
             }
-            let mut raise = commands::script(commands::RAISE, self.names.generation.as_bytes());
-            raise.arg(self.window.set_generation(0));
-            match connection.ask(&raise).await? {
-                Value::Int(generation) => {
-                    self.window.set_generation(u32::try_from(generation).unwrap_or(u32::MAX));
-                    Ok(())
-                }
-                _ => Err(Failed::Strange),
-            }
+            self.learn_generation(&mut connection).await?;
+            Ok(())
         };
         tokio::time::timeout(self.timeout, greet).await.map_err(|_| Failed::Silent)??;
         Ok(connection)
+    }
+
+    /// Learns how often the window was flushed, and for how long it has been remembered.
+    async fn learn_generation(&self, connection: &mut Connection) -> Result<(), Failed> {
+        let greet = commands::greet(&self.names, self.window.set_generation(0));
+        let reply = connection.ask(&greet).await?;
+        let (generation, age): (u32, u64) = redis::from_redis_value(reply).map_err(|_| Failed::Strange)?;
+        self.window.set_generation(generation);
+        self.learn(|known| known.oldest = Some(Duration::from_secs(age)));
+        Ok(())
     }
 
     fn name(&self) -> &str {
@@ -181,10 +183,4 @@ impl Shared {
         learn(&mut known);
         self.window.set_at_store(known.clone());
     }
-}
-
-/// Draws the name of this run of the relay.
-fn draw() -> RelayId {
-    let drawn = KeyMaker::random().seal(b"relay");
-    RelayId(u64::from_le_bytes(drawn.first_chunk().copied().unwrap_or_default()))
 }

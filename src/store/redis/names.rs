@@ -4,6 +4,7 @@
 //! hapax:WINDOW:KEY              a lease or a record: the key is 12 octets. Keys are spread over all slots of a cluster.
 //! hapax:{WINDOW}:identity       what gives the keys their meaning: secret, scope, place of the id
 //! hapax:{WINDOW}:generation     how often the window was flushed
+//! hapax:{WINDOW}:since          since when the window is remembered, in seconds since 1970, by the clock of Redis
 //! hapax:{WINDOW}:changes        a stream: what the relays of the window have to tell each other
 //! ```
 
@@ -16,6 +17,7 @@ pub(super) struct Names {
     prefix: Vec<u8>,
     pub(super) identity: String,
     pub(super) generation: String,
+    pub(super) since: String,
     pub(super) changes: String,
 }
 
@@ -27,6 +29,7 @@ impl Names {
             prefix: format!("{beginning}{window}:").into_bytes(),
             identity: format!("{beginning}{{{window}}}:identity"),
             generation: format!("{beginning}{{{window}}}:generation"),
+            since: format!("{beginning}{{{window}}}:since"),
             changes: format!("{beginning}{{{window}}}:changes"),
         }
     }

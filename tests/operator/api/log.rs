@@ -2,9 +2,11 @@
 
 use super::site::{Site, TOKEN};
 use crate::ground::run_alone;
+use hapax_core::window::{Change, Mode, Setting};
 use hapax_core::wire::properties::IdValue;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
 #[derive(Clone, Default)]
@@ -55,12 +57,22 @@ async fn who_what_from_and_to_alone() {
     change("POST", "/forecast", r#"{"capacity": 5}"#).await;
     open.change("PATCH", "/api/v1/windows/logged", r#"{"capacity": 11}"#).await;
     open.change("PATCH", "/api/v1/windows/logged", r#"{"capacity": 0}"#).await;
+    let by = || "10.0.0.7:51422 (token)".into();
+    let settings = [
+        Setting::Capacity(7),
+        Setting::Ttl(Duration::from_secs(90)),
+        Setting::Mode(Mode::Observe),
+        Setting::Flushed,
+        Setting::Forgotten,
+    ];
+    let changes = settings.map(|setting| Change { setting, by: by() });
+    hapax::store::log_merged(&**site.window("logged"), &changes);
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert!(!text.contains(TOKEN), "{text}");
     let logged: Vec<serde_json::Value> = text
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|line: &serde_json::Value| line["window"] == "logged" && line["target"] == "hapax::admin")
+        .filter(|line: &serde_json::Value| line["window"] == "logged")
         .collect();
     let brief = |line: &serde_json::Value| {
         let field = |key: &str| match &line[key] {
@@ -80,10 +92,15 @@ async fn who_what_from_and_to_alone() {
             "INFO id forgotten by=token id=a forgotten=true",
             "INFO flushed by=token flushed=1",
             "INFO capacity changed by=loopback from=10 to=11",
+            "INFO capacity changed at another relay by=10.0.0.7:51422 (token) to=7",
+            "INFO ttl changed at another relay by=10.0.0.7:51422 (token) to=1m 30s",
+            "INFO mode changed at another relay by=10.0.0.7:51422 (token) to=observe",
+            "INFO flushed at another relay by=10.0.0.7:51422 (token)",
+            "INFO id forgotten at another relay by=10.0.0.7:51422 (token)",
         ],
         "{text}"
     );
-    for line in &logged {
+    for line in logged.iter().filter(|line| line["target"] == "hapax::admin") {
         assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
     }
 }

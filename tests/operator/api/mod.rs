@@ -6,5 +6,6 @@ mod ids;
 mod log;
 mod openapi;
 mod resize;
-mod site;
+pub(crate) mod site;
+pub(crate) mod stores;
 mod windows;

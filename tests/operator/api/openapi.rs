@@ -2,7 +2,7 @@
 //! answers is as it says.
 
 use super::site::{Answer, Site, now};
-use hapax_core::window::{ForgetCause, Verdict};
+use hapax_core::window::{ForgetCause, StorePolicy, Verdict};
 use hapax_core::wire::properties::IdValue;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -186,6 +186,12 @@ async fn what_a_live_run_answers_is_as_it_is_described() {
         &format!("{window}/flush"),
         &site.change("POST", "/api/v1/windows/orders/flush", "").await,
     );
+    let (logged, _) = super::stores::site(StorePolicy::default()).await;
+    for (path, template) in
+        [("/api/v1/windows", "/api/v1/windows"), ("/api/v1/windows/logged", window), ("/readyz", "/readyz")]
+    {
+        checker.check("get", template, &logged.get(path).await);
+    }
     let foreign = [("Host", "evil.example")];
     for path in ["/metrics", "/healthz", "/readyz", "/api/v1/openapi.json", "/api/v1/status"] {
         checker.check("get", path, &site.ask("GET", path, &foreign, "").await);

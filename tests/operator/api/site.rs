@@ -75,10 +75,15 @@ impl Site {
         let text = format!("upstream = \"amqp://127.0.0.1:1\"\n{text}");
         let config = Config::parse(None, &text, &overrides).unwrap_or_else(|e| panic!("{e}")).config;
         let windows = hapax::store::open(&config, now()).unwrap().windows;
+        Site::of(&config, windows).await
+    }
+
+    /// With these windows, which are as `config` says.
+    pub(crate) async fn of(config: &Config, windows: Vec<Watched>) -> Site {
         let (drain, draining) = watch::channel(false);
         let keys = KeyMaker::new((1, 2));
         let admin = Admin::new(Parts {
-            config: &config,
+            config,
             windows: windows.clone(),
             budget: Arc::new(config.budget()),
             keys: keys.clone(),

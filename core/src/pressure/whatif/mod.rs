@@ -8,7 +8,8 @@
 //!
 //! *What is counted.* Publishes with a known outcome: `Committed`, `CommittedInDoubt` and `Duplicate`. Each one is
 //! published to all stores, whatever the window itself has decided. The counts cover the last two to two and a half
-//! TTLs, but at least 40 s and at most 75 min ([`EPOCHS`]).
+//! TTLs, but at least 40 s and at most 75 min ([`EPOCHS`]). An id that the window knows from its store (`Recovered`) is put into all stores,
+//! and not counted.
 //!
 //! *How the share is computed.* The number of sampled publishes depends on which keys are sampled: one busy key more
 //! or less would change a plain share by several points. The number of all publishes is known. [`Tally::caught`]
@@ -98,6 +99,14 @@ impl WhatIf {
             *missed = !store.publish(publish);
         }
         self.present.add(publish.key, &missed);
+    }
+
+    /// Adds a sampled key that the window knows from its store. It is no publish.
+    pub fn on_recovered(&mut self, key: Key, at: Stamp, until: Stamp) {
+        let publish = Publish { key: key.spread(), now: at, until, refresh: false };
+        for store in &mut self.stores {
+            store.publish(publish);
+        }
     }
 
     /// Begins a new epoch if it is time. `publishes` counts all publishes with a known outcome since the start,

@@ -3,7 +3,8 @@
 
 use super::WhatIf;
 use crate::pressure::facts;
-use crate::window::{CacheAligned, Claim, Event, Limits};
+use crate::window::engine::Stamp;
+use crate::window::{CacheAligned, Claim, Event, Key, Limits};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -20,6 +21,7 @@ impl Sampler {
     /// Handles an event. It must get all events of the window.
     pub fn on(&self, event: &Event) {
         let (key, now, until) = match *event {
+            Event::Recovered { claim: Claim::Digest(key), at, until } => return self.recover(key, at, until),
             Event::Duplicate { claim: Claim::Digest(key), now } => (key, now, None),
             Event::Committed { claim: Claim::Digest(key), now, until }
             | Event::CommittedInDoubt { claim: Claim::Digest(key), now, until } => (key, now, Some(until)),
@@ -29,6 +31,16 @@ impl Sampler {
             && let Some(what_if) = &mut *self.what_if.lock()
         {
             what_if.on_publish(key, now, until);
+        }
+    }
+
+    /// An id that the window knows from its store is known to all sizes: nobody has published it here, so it counts as nothing.
+    #[cold]
+    fn recover(&self, key: Key, at: Stamp, until: Stamp) {
+        if key.spread() < self.threshold.load(Relaxed)
+            && let Some(what_if) = &mut *self.what_if.lock()
+        {
+            what_if.on_recovered(key, at, until);
         }
     }
 

@@ -240,15 +240,15 @@ impl Channel {
 
     // ---- late answers ----------------------------------------------------------------------------------------------
 
-    /// Returns true if the client waits until a window remembers its ids.
+    /// Returns true if the client, or a publish, waits until a window's store has come so far.
     #[inline]
     pub(in crate::session) fn is_unremembered(&self) -> bool {
-        self.halves.publisher.ledger().is_unremembered()
+        self.halves.publisher.is_unremembered()
     }
 
     /// Handles that windows may remember more than before.
     pub(in crate::session) fn recv_remembered(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        self.halves.publisher.ledger_mut().recv_remembered();
+        self.halves.publisher.recv_remembered(cx)?;
         self.advance(cx)
     }
 

@@ -5,6 +5,7 @@ use super::line::Line;
 use super::questions::Questions;
 use super::reading::{Kind, Reading};
 use crate::session::candidate::{Candidate, Terms};
+use crate::session::confirms::ClientTag;
 use crate::session::cx::Cx;
 use crate::session::outbox::{Piece, View};
 use crate::session::rights::Standing;
@@ -33,7 +34,7 @@ impl WaitingBatch {
     /// `distinct`: nor if there is one of the same claim already.
     pub(super) fn take_first(&mut self, line: &mut Line, distinct: bool, cx: &mut Cx<'_>) -> bool {
         let Some((publish, header, count)) = line.first_publish() else { return false };
-        let Some((window, terms)) = read(publish, header, cx) else { return false };
+        let Some((window, terms, false)) = read(publish, header, cx) else { return false };
         if !is_same(self.window.get_or_insert_with(|| Arc::clone(&window)), &window) {
             return false;
         }
@@ -63,8 +64,34 @@ impl WaitingBatch {
     }
 }
 
-/// Reads a publish that needs nothing special: the window that judges it, and its terms.
-fn read(publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Option<(Arc<dyn Window>, Terms)> {
+/// A publish that waited as frames.
+pub(super) struct Waited {
+    window: Arc<dyn Window>,
+    terms: Terms,
+    publish: Piece,
+    content: Bytes,
+}
+
+impl Waited {
+    /// Takes the first publish of the line, if it is whole and a message that its consumer publishes again.
+    pub(super) fn republish(line: &mut Line, cx: &mut Cx<'_>) -> Option<Waited> {
+        let (publish, header, count) = line.first_publish()?;
+        let Some((window, terms, true)) = read(publish, header, cx) else { return None };
+        let (publish, content) = line.pop_publish(count)?;
+        Some(Waited { window, terms, publish, content })
+    }
+
+    /// Calls `judge` with it. `client` is its tag.
+    pub(super) fn judge<T>(self, client: Option<ClientTag>, judge: impl FnOnce(Candidate<'_>) -> T) -> T {
+        let Waited { window, terms, publish, content } = &self;
+        let (publish, content) = (publish.view(), View::whole(content));
+        judge(Candidate { window, terms: Terms { client, ..*terms }, publish, content, left: 0 })
+    }
+}
+
+/// Reads a publish that needs nothing special: the window that judges it, its terms, and whether it is a message that its consumer
+/// publishes again.
+fn read(publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Option<(Arc<dyn Window>, Terms, bool)> {
     let route = cx.link.finder.route(cx.shared, &cx.link.rights, publish.payload())?;
     let judge = route.judge()?;
     let standing = cx.link.rights.standing(&cx.shared.rights, &judge.needs, cx.now);
@@ -76,12 +103,11 @@ fn read(publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Option<(Arc<dyn
     match reading.kind {
         // It is counted where it is taken.
         _ if !reading.bad.is_empty() => None,
-        Kind::Plain(Terms { mark: Some(mark), .. })
-            if cx.link.marks.holds(mark, judge.window.rules().republish, cx.shared) =>
-        {
-            None
+        Kind::Plain(terms) => {
+            let rule = judge.window.rules().republish;
+            let again = terms.mark.is_some_and(|mark| cx.link.marks.holds(mark, rule, cx.shared));
+            Some((Arc::clone(&judge.window), terms, again))
         }
-        Kind::Plain(terms) => Some((Arc::clone(&judge.window), terms)),
         Kind::Body(_) | Kind::Bypass | Kind::NoId | Kind::Malformed => None,
     }
 }

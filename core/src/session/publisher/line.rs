@@ -10,12 +10,16 @@
 //! All plain publishes of a read are asked about together, and so are those that wait as frames, as soon as nothing else stands
 //! before them. Verdicts may come in any order, and are used in the order of the publishes. A window that is silent for too long is
 //! asked what it says without its store. Every byte is counted.
+//!
+//! A message that its consumer publishes again needs no verdict. It waits here, too, if the store of its window has to forget the one
+//! before first.
 
 use crate::session::candidate::Kept;
 use crate::session::outbox::{Piece, View};
 use crate::session::timers::earliest;
+use crate::session::unremembered::{Deadline, Outstanding};
 use crate::session::waiting::{ClaimCounts, LOOKED_AT};
-use crate::window::{BodyDigest, Claim, ForgetCause, Reservation, Ticket, Verdict, Wait};
+use crate::window::{BodyDigest, Claim, Committed, ForgetCause, Reservation, Ticket, Verdict, Wait};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
 use crate::wire::properties::{BASIC, ContentHeader};
@@ -49,6 +53,12 @@ pub(super) struct Asked {
     pub(super) until: Option<Instant>,
 }
 
+impl Asked {
+    fn is_republish(&self) -> bool {
+        matches!(self.answer, Answer::Republish { .. })
+    }
+}
+
 /// A publish whose verdict is known and used now.
 #[derive(Debug)]
 pub(super) struct Known {
@@ -70,6 +80,8 @@ pub(super) enum Answer {
     Known(Verdict, Instant),
     /// There was no room to wait. It is asked again at this time. Only the first publish can have this answer.
     NoRoom { retry_at: Instant },
+    /// A consumer publishes its message again. `goes`: the window's store has forgotten the message before, so this one may go.
+    Republish { reservation: Reservation, goes: bool },
 }
 
 impl Answer {
@@ -81,9 +93,15 @@ impl Answer {
         }
     }
 
-    /// Returns true if a verdict may come by mail.
-    fn expects_mail(&self) -> bool {
-        matches!(self, Answer::Pending { .. } | Answer::Known(Verdict::InFlight(_), _))
+    /// Returns true if the answer may change: by mail, or because a store has come so far.
+    fn may_change(&self) -> bool {
+        let waits = matches!(self, Answer::Republish { goes: false, .. });
+        waits || matches!(self, Answer::Pending { .. } | Answer::Known(Verdict::InFlight(_), _))
+    }
+
+    /// Returns true if it is not known what becomes of the publish.
+    fn is_open(&self) -> bool {
+        matches!(self, Answer::Pending { .. } | Answer::Republish { goes: false, .. })
     }
 }
 
@@ -96,10 +114,14 @@ pub(in crate::session) struct Line {
     asked: VecDeque<Asked>,
     /// How many publishes were taken from the front of `asked` so far.
     taken: usize,
-    /// The places of the publishes whose verdict may come by mail, among all that were ever asked about.
+    /// The places of the publishes whose answer may change, among all that were ever asked about.
     places: BTreeMap<Ticket, usize>,
     /// When windows have been silent for too long.
     due: BTreeSet<(Instant, Ticket)>,
+    /// The messages that consumers publish again, and that wait until a store has forgotten the ones before.
+    forgetting: Outstanding<Ticket>,
+    /// How many messages of consumers are among the asked.
+    republishes: usize,
     /// of the promoted and the asked
     bytes: usize,
     /// The frames of publishes that were asked about in vain, until the end of their batch.
@@ -181,7 +203,18 @@ impl Line {
 
     /// Returns true if the verdict of the first publish is not known.
     pub(in crate::session) fn is_pending(&self) -> bool {
-        self.asked.front().is_some_and(|first| matches!(first.answer, Answer::Pending { .. }))
+        self.asked.front().is_some_and(|first| first.answer.is_open())
+    }
+
+    /// Returns true if messages wait that consumers publish again, and nothing else was asked about.
+    pub(super) fn has_only_republishes(&self) -> bool {
+        self.republishes > 0 && self.republishes == self.asked.len()
+    }
+
+    /// Returns true if a message waits until a store has forgotten the one before.
+    #[inline]
+    pub(super) fn is_forgetting(&self) -> bool {
+        !self.forgetting.is_empty()
     }
 
     /// Returns true if another publish may be asked about behind those that were asked about before.
@@ -211,7 +244,30 @@ impl Line {
         }
         expect(&mut self.places, &mut self.due, &asked, self.taken + self.asked.len());
         self.bytes += asked.candidate.size();
+        self.republishes += usize::from(asked.is_republish());
         self.asked.push_back(asked);
+    }
+
+    /// Adds a message that a consumer publishes again. It goes when the window's store has forgotten the one before.
+    pub(super) fn republish(
+        &mut self,
+        candidate: Kept,
+        ticket: Ticket,
+        reservation: Reservation,
+        forgotten: Committed,
+        deadline: Deadline<'_>,
+    ) {
+        let goes = matches!(forgotten, Committed::Now);
+        if let Committed::Later(unwritten) = forgotten {
+            self.forgetting.push(unwritten, ticket, deadline);
+        }
+        self.ask(Asked { candidate, ticket, answer: Answer::Republish { reservation, goes }, until: None });
+    }
+
+    /// Lets the messages go that stores have forgotten the ones before by now.
+    pub(super) fn recv_remembered(&mut self) {
+        let Line { forgetting, places, asked, taken, .. } = self;
+        forgetting.recv_remembered(|ticket| let_go(places, asked, *taken, ticket));
     }
 
     /// Puts a publish back at the head, about which the window was asked again.
@@ -235,8 +291,7 @@ impl Line {
     /// Stops the channel: the first publish found no room to wait, and will ask again. The publishes behind it wait as frames.
     pub(super) fn stall(&mut self, first: Asked) {
         let behind = std::mem::take(&mut self.asked);
-        self.places.clear();
-        self.due.clear();
+        self.forget_places();
         self.ask(first);
         for asked in behind.into_iter().rev() {
             self.bytes -= asked.candidate.size();
@@ -267,7 +322,7 @@ impl Line {
         }
         match std::mem::replace(&mut asked.answer, answer) {
             Answer::Pending { wait, .. } | Answer::Known(Verdict::InFlight(wait), _) => wait.answered(),
-            Answer::Known(..) | Answer::NoRoom { .. } => {}
+            Answer::Known(..) | Answer::NoRoom { .. } | Answer::Republish { .. } => {}
         }
         expect(&mut self.places, &mut self.due, asked, place);
         None
@@ -276,6 +331,8 @@ impl Line {
     /// Asks windows that have been silent for too long what they say without their store. `draw` draws new tickets.
     /// Answers under the old ones are discarded from now on.
     pub(super) fn expire(&mut self, now: Instant, timeout: Duration, mut draw: impl FnMut() -> Ticket) {
+        let Line { forgetting, places, asked, taken, .. } = self;
+        forgetting.expire(now, timeout, |ticket| let_go(places, asked, *taken, ticket));
         while let Some(first @ (_, ticket)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
             self.due.remove(&first);
             let Some(place) = self.places.remove(&ticket) else { continue };
@@ -296,24 +353,24 @@ impl Line {
         }
     }
 
-    /// Takes the first publish, if its verdict is known.
-    pub(super) fn take_known(&mut self) -> Option<Known> {
-        let asked = self.take_first_if(|asked| matches!(asked.answer, Answer::Known(..)))?;
-        match asked.answer {
-            Answer::Known(verdict, since) => Some(Known {
-                candidate: asked.candidate,
-                ticket: asked.ticket,
-                verdict,
-                since,
-                until: asked.until,
-            }),
-            Answer::Pending { .. } | Answer::NoRoom { .. } => None,
-        }
+    /// Takes the first publish, if its verdict is known. A message that a consumer publishes again is new, however long it has waited.
+    pub(super) fn take_known(&mut self, now: Instant) -> Option<Known> {
+        let is_known =
+            |asked: &Asked| matches!(asked.answer, Answer::Known(..) | Answer::Republish { goes: true, .. });
+        let Asked { candidate, ticket, answer, until } = self.take_first_if(is_known)?;
+        let (verdict, since) = match answer {
+            Answer::Known(verdict, since) => (verdict, since),
+            Answer::Republish { reservation, .. } => (Verdict::Fresh(reservation), now),
+            Answer::Pending { .. } | Answer::NoRoom { .. } => return None,
+        };
+        Some(Known { candidate, ticket, verdict, since, until })
     }
 
     /// Takes the first publish, if its verdict is not known. Its question is withdrawn.
     pub(super) fn take_pending(&mut self) -> Option<Kept> {
-        Some(self.take_first_if(|asked| matches!(asked.answer, Answer::Pending { .. }))?.candidate)
+        let Asked { candidate, answer, .. } = self.take_first_if(|asked| asked.answer.is_open())?;
+        give_back(answer);
+        Some(candidate)
     }
 
     /// Takes the first publish, if it found no room and is to ask again now.
@@ -338,12 +395,20 @@ impl Line {
             self.due.remove(&(*due, asked.ticket));
         }
         self.bytes -= asked.candidate.size();
+        self.republishes -= usize::from(asked.is_republish());
+    }
+
+    /// Forgets where the publishes are that were asked about: all of them leave.
+    fn forget_places(&mut self) {
+        self.places.clear();
+        self.due.clear();
+        self.forgetting.clear();
+        self.republishes = 0;
     }
 
     /// Forgets the publishes that wait for their verdict.
     pub(super) fn drop_asked(&mut self) {
-        self.places.clear();
-        self.due.clear();
+        self.forget_places();
         for asked in std::mem::take(&mut self.asked) {
             self.taken += 1;
             self.bytes -= asked.candidate.size();
@@ -366,9 +431,9 @@ impl Line {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let retry = match self.asked.front()?.answer {
             Answer::NoRoom { retry_at } => Some(retry_at),
-            Answer::Pending { .. } | Answer::Known(..) => None,
+            Answer::Pending { .. } | Answer::Known(..) | Answer::Republish { .. } => None,
         };
-        earliest([retry, self.due.first().map(|(due, _)| *due)])
+        earliest([retry, self.due.first().map(|(due, _)| *due), self.forgetting.deadline()])
     }
 
     /// Returns true if frames wait.
@@ -469,19 +534,28 @@ fn withdraw(asked: Asked) -> Vec<Piece> {
 
 /// The publish will not be sent: what the window has granted is given back.
 fn give_back(answer: Answer) {
-    if let Answer::Known(Verdict::Fresh(reservation), _) = answer {
+    if let Answer::Known(Verdict::Fresh(reservation), _) | Answer::Republish { reservation, .. } = answer {
         reservation.forget(ForgetCause::ChannelClosed);
     }
 }
 
-/// Notes that a verdict may come by mail, and until when.
+/// Lets the message of this ticket go. It may have left already.
+fn let_go(places: &mut BTreeMap<Ticket, usize>, asked: &mut VecDeque<Asked>, taken: usize, ticket: Ticket) {
+    let place = places.remove(&ticket).and_then(|place| place.checked_sub(taken));
+    if let Some(Asked { answer: Answer::Republish { goes, .. }, .. }) = place.and_then(|at| asked.get_mut(at))
+    {
+        *goes = true;
+    }
+}
+
+/// Notes that an answer may change, and until when a verdict may come by mail.
 fn expect(
     places: &mut BTreeMap<Ticket, usize>,
     due: &mut BTreeSet<(Instant, Ticket)>,
     asked: &Asked,
     place: usize,
 ) {
-    if asked.answer.expects_mail() {
+    if asked.answer.may_change() {
         places.insert(asked.ticket, place);
     }
     if let Answer::Pending { due: until, .. } = &asked.answer {

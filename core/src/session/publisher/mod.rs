@@ -38,7 +38,7 @@ pub(in crate::session) use line::Line;
 
 use self::ahead::{Ahead, Next};
 use self::assembler::{Fate, Step, size_of};
-use self::batch::WaitingBatch;
+use self::batch::{Waited, WaitingBatch};
 use self::collected::CollectedBody;
 use self::draft::Draft;
 use self::held::{Held, goes_where};
@@ -251,6 +251,14 @@ impl Publisher {
         let mut batch = WaitingBatch::default();
         let distinct = self.ledger().is_untold();
         while batch.len() < most && batch.take_first(self.line_mut(), distinct, cx) {}
+        // Messages that consumers publish again wait for the store together, too. (Behind others they would have to be asked about anew.)
+        if batch.is_empty()
+            && self.line().has_only_republishes()
+            && let Some(waited) = Waited::republish(self.line_mut(), cx)
+        {
+            let client = self.ledger_mut().next_client_tag();
+            return waited.judge(client, |candidate| self.verdicts.judge(candidate, cx)).map(|()| true);
+        }
         let mut result = Ok(!batch.is_empty());
         batch.ask(self.id, cx, |candidate, ticket, verdict, cx| {
             let mut candidate = candidate;
@@ -506,6 +514,17 @@ impl Publisher {
     }
 
     // ---- ends ------------------------------------------------------------------------------------------------------
+
+    /// Returns true if the client, or a publish, waits until a window's store has come so far.
+    #[inline]
+    pub(in crate::session) fn is_unremembered(&self) -> bool {
+        self.ledger().is_unremembered() || self.line().is_forgetting()
+    }
+
+    /// Handles that windows may remember more than before, as [`Verdicts::recv_remembered`].
+    pub(in crate::session) fn recv_remembered(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.verdicts.recv_remembered(cx)
+    }
 
     /// Forwards the publishes that no window has judged in time, as [`Verdicts::send_pending`].
     pub(in crate::session) fn send_pending(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {

@@ -16,10 +16,11 @@ use crate::session::fault::Fault;
 use crate::session::outbox::View;
 use crate::session::sightings::Sighted;
 use crate::session::timers::earliest;
+use crate::session::unremembered::Deadline;
 use crate::session::waiting::{Waiter, Waiting, Waits};
 use crate::window::{
-    Ask, BodyDigest, Claim, Event, ForgetCause, OnConflict, Origin, Republish, Reservation, TakeOver, Ticket,
-    Verdict, Wait, Window, reserve_one,
+    Ask, BodyDigest, Claim, Committed, Event, ForgetCause, OnConflict, Origin, Republish, Reservation,
+    TakeOver, Ticket, Verdict, Wait, Window, reserve_one,
 };
 use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
@@ -139,12 +140,20 @@ impl Verdicts {
 
     /// Forwards a message that its consumer publishes again. It neither waits nor is a duplicate, whatever the window knows of its id.
     /// While another publish holds the id, the mark stays: if that one is stored and this one is not, the window takes the
-    /// next attempt for a duplicate.
+    /// next attempt for a duplicate. A window with a store forgets the message before in its store first.
     fn republish(&mut self, candidate: Candidate<'_>, mark: Mark, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        let Republish { reservation, beside } =
+        let Republish { reservation, beside, forgotten } =
             Arc::clone(candidate.window).republish(candidate.terms.claim, cx.now);
         if !beside {
             cx.link.marks.take(mark, candidate.window.rules().republish, cx.shared);
+        }
+        if self.line.is_stalled() || matches!(forgotten, Committed::Later(_)) {
+            self.sender.assembler.let_go();
+            let ticket = cx.link.tickets.draw(self.id);
+            let timeout = cx.shared.settings.store_timeout;
+            let deadline = Deadline { now: cx.now, timeout, mailbox: &cx.link.mailbox };
+            self.line.republish(candidate.keep(), ticket, reservation, forgotten, deadline);
+            return Ok(());
         }
         let fate = self.sender.forward(candidate, Some(reservation), cx);
         self.go_on(candidate.left, fate, cx)
@@ -206,12 +215,15 @@ impl Verdicts {
                 );
                 Fate::Keep(ticket)
             }
-            Verdict::InFlight(_) | Verdict::Crowded => match client {
+            verdict @ (Verdict::InFlight(_) | Verdict::Crowded) => match client {
                 Some(tag) => {
                     candidate.window.notice(Event::Refused);
                     Fate::Swallow(Reply::Nack(tag))
                 }
                 None => {
+                    if let Verdict::InFlight(wait) = verdict {
+                        wait.no_room();
+                    }
                     self.sender.assembler.let_go();
                     let answer = Answer::NoRoom { retry_at: cx.now + RETRY };
                     let until = Some(until());
@@ -339,7 +351,7 @@ impl Verdicts {
     /// Decides the publishes at the head of the line whose verdicts are known.
     fn decide_known(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Settings { in_flight_timeout, store_timeout, .. } = cx.shared.settings;
-        while let Some(Known { candidate, ticket, verdict, since, until }) = self.line.take_known() {
+        while let Some(Known { candidate, ticket, verdict, since, until }) = self.line.take_known(cx.now) {
             match verdict {
                 // It was granted long ago. A publish that waited for it may have taken the claim over, so ask again.
                 Verdict::Fresh(reservation) if cx.now > since && cx.now >= since + in_flight_timeout => {
@@ -451,6 +463,16 @@ impl Verdicts {
             TakeOver::Answered => {}
         }
         Ok(verdict)
+    }
+
+    /// Handles that windows may remember more than before.
+    pub(super) fn recv_remembered(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.sender.ledger.recv_remembered();
+        if !self.line.is_forgetting() {
+            return Ok(());
+        }
+        self.line.recv_remembered();
+        self.decide_known(cx)
     }
 
     /// Handles a verdict that came late.

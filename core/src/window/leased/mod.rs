@@ -28,7 +28,7 @@ mod window;
 pub use question::{Answer, Question, Request};
 pub use value::{FORMAT, KEY, Lease, millis, octets};
 
-use super::logged::{AtStore, Batch, LoggedWindow, RelayId, StorePolicy, What};
+use super::logged::{AtStore, Batch, LoggedWindow, RelayId, StorePolicy};
 use super::table::Table;
 use super::*;
 use leases::{Joined, Leases, Waiter};
@@ -210,9 +210,12 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
             let ask = Ask { claim: key.into(), ticket: waiter.ticket };
             let known = Table::reserve_known(self, |window| window.table(), &ask, now, &mailbox);
             let verdict = known.unwrap_or_else(|| Arc::clone(self).ask(&ask, &mailbox));
-            if matches!(verdict, Verdict::Duplicate(_)) && self.log.local().refreshes_on_duplicate() {
-                self.log.note(What::Touched(ask.claim), now);
+            let verdict = [Some(verdict)];
+            if self.log.local().refreshes_on_duplicate() {
+                self.log.record_touches(&[ask], &verdict, now);
             }
+            let [verdict] = verdict;
+            let verdict = verdict.unwrap_or(Verdict::Crowded);
             mailbox.deliver(waiter.ticket, verdict);
         }
         self.leases.wake();

@@ -33,10 +33,6 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         self.log.is_down() && self.log.policy().on_outage == OnOutage::Continue
     }
 
-    /// Returns true if nothing is judged but by Redis, which is out of order.
-    fn refuses(&self) -> bool {
-        self.log.is_down() && self.log.policy().on_outage == OnOutage::Refuse
-    }
 }
 
 impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
@@ -63,32 +59,35 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         mailbox: &Arc<Mailbox>,
         verdicts: &mut [Option<Verdict>],
     ) {
-        let refreshes = self.log.local().refreshes_on_duplicate();
-        let (alone, refuses) = (self.decides_alone(), self.refuses());
-        for (ask, verdict) in asks.iter().zip(verdicts) {
+        let (alone, refuses) = (self.decides_alone(), self.log.is_refusing());
+        for (ask, verdict) in asks.iter().zip(&mut *verdicts) {
             let Claim::Digest(key) = ask.claim;
             let known = match (alone, refuses) {
                 (true, _) => Some(self.judge(key, now, mailbox, ask.ticket)),
                 (_, true) => None,
                 _ => Table::reserve_known(&self, |window| window.table(), ask, now, mailbox),
             };
-            if refreshes && matches!(known, Some(Verdict::Duplicate(_))) {
-                self.log.note(What::Touched(ask.claim), now);
-            }
             *verdict = Some(known.unwrap_or_else(|| Arc::clone(&self).ask(ask, mailbox)));
+        }
+        if self.log.local().refreshes_on_duplicate() {
+            self.log.record_touches(asks, verdicts, now);
         }
         self.leases.wake();
     }
 
+    /// The publish waits until Redis has forgotten the record, and not for the lease.
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
         let Claim::Digest(key) = claim;
-        self.log.note(What::Forgotten(claim), now);
-        let placed = self.table().republish(key, now);
+        let (placed, position) = self.log.place_republish(claim, now);
         if !placed.beside && !self.log.is_down() {
             self.leases.claim(key, self.keep());
             self.leases.wake();
         }
-        placed.republish(self, claim)
+        let forgotten = match position {
+            Some(position) => Committed::new(Arc::clone(&self) as _, Remembered::At(position)),
+            None => Committed::Now,
+        };
+        Republish { forgotten, ..placed.republish(self, claim) }
     }
 
     fn overdue(
@@ -143,7 +142,7 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
 
     fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
         let Claim::Digest(key) = claim;
-        Table::rollback(Arc::clone(&self), |window| window.table(), claim, turn, cause);
+        self.log.pass_on(claim, turn, cause).deliver(Arc::clone(&self) as _, claim);
         self.settle(key);
     }
 
@@ -156,10 +155,13 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
         let Claim::Digest(key) = claim;
-        if self.log.is_stored(claim) || self.leases.replace(key, queued) {
+        if self.leases.replace(key, queued) {
             return TakeOver::Wait { since: now };
         }
-        self.table().take_over(key, since, now, queued).result(self, claim)
+        match self.log.take_from(claim, since, now, queued) {
+            Some(taken) => taken.result(self, claim),
+            None => TakeOver::Wait { since: now },
+        }
     }
 
     fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {
@@ -186,6 +188,10 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         let Claim::Digest(key) = claim;
         self.leases.leave(key, mailbox, ticket);
         self.log.leave(claim, mailbox, ticket);
+    }
+
+    fn crowd(&self, claim: Claim) {
+        self.log.crowd(claim);
     }
 
     fn notice(&self, event: Event) {
@@ -293,6 +299,7 @@ impl<L: Listener + ?Sized> Inspect for LeasedWindow<L> {
 
     fn store(&self, now: Instant) -> Option<StoreFacts> {
         let facts = self.log.store(now)?;
-        Some(StoreFacts { waiting_publishes: self.leases.waiting() as u64, ..facts })
+        let known_for = facts.at_store.oldest.filter(|_| !facts.recovering);
+        Some(StoreFacts { waiting_publishes: self.leases.waiting() as u64, known_for, ..facts })
     }
 }

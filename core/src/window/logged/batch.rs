@@ -4,7 +4,7 @@
 //! "HXB" | format 1 | identity 16 | relay 8 | base 8 | count 4 | records … | seal 16            (integers: little endian)
 //!
 //! seen        1 | key 12 | body 4 | ms after base | ttl in ms                 the last two as varints
-//! touched     2 | key 12 | ms after base
+//! touched     2 | key 12 | body 4 | ms after base | ttl in ms
 //! forgotten   3 | key 12
 //! flushed     4
 //! changed     5 | setting 1 | value | length of `by` | by
@@ -18,7 +18,7 @@
 //! * `relay` is drawn at each start. By it a relay knows its own batches again.
 
 use super::record::{Change, Record, Setting, What, Written};
-use crate::window::{BodyDigest, Claim, Key, KeyMaker, Mode, Rules};
+use crate::window::{BodyDigest, Claim, Key, KeyMaker, Memo, Mode, Rules};
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -38,6 +38,8 @@ const CHANGED: u8 = 5;
 const CAPACITY: u8 = 1;
 const TTL: u8 = 2;
 const MODE: u8 = 3;
+const FLUSHED_BY: u8 = 4;
+const FORGOTTEN_BY: u8 = 5;
 
 /// A digest of everything that gives the keys of a window their meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -129,16 +131,8 @@ impl Codec {
         for record in records {
             let after = millis(time(record.at)).saturating_sub(base);
             match &record.what {
-                What::Seen(claim, memo) => {
-                    put_key(&mut out, SEEN, *claim);
-                    out.extend_from_slice(&memo.body().bits().to_le_bytes());
-                    put_varint(&mut out, after);
-                    put_varint(&mut out, whole_millis(memo.ttl()));
-                }
-                What::Touched(claim) => {
-                    put_key(&mut out, TOUCHED, *claim);
-                    put_varint(&mut out, after);
-                }
+                What::Seen(claim, memo) => put_memo(&mut out, SEEN, *claim, after, *memo),
+                What::Touched(claim, memo) => put_memo(&mut out, TOUCHED, *claim, after, *memo),
                 What::Forgotten(claim) => put_key(&mut out, FORGOTTEN, *claim),
                 What::Flushed => out.push(FLUSHED),
                 What::Changed(change) => put_change(&mut out, change),
@@ -151,37 +145,56 @@ impl Codec {
 
     /// Reads a batch.
     pub fn decode(&self, bytes: &[u8]) -> Result<Batch, BadBatch> {
-        let (head, rest) = bytes.split_first_chunk::<HEAD>().ok_or(BadBatch::Foreign)?;
-        let mut head = Reader(head);
-        if head.take::<3>() != Some(*MAGIC) {
-            return Err(BadBatch::Foreign);
-        }
-        match head.byte() {
-            Some(FORMAT) => {}
-            format => return Err(BadBatch::Format(format.unwrap_or(0))),
-        }
-        let identity = head.take().map(Identity);
-        let (records, seal) = rest.split_last_chunk::<SEAL>().ok_or(BadBatch::Seal)?;
+        let (identity, sealed, seal) = split(bytes)?;
         // A batch of another identity has another secret, perhaps, so its seal says nothing.
-        if identity != Some(self.identity) {
+        if identity != self.identity {
             return Err(BadBatch::Identity);
         }
-        if self.keys.seal(bytes.get(..HEAD + records.len()).unwrap_or_default()) != *seal {
+        if self.keys.seal(sealed) != *seal {
             return Err(BadBatch::Seal);
         }
-        let mut read = || {
-            let relay = RelayId(u64::from_le_bytes(head.take()?));
-            let base = u64::from_le_bytes(head.take()?);
-            let count = u32::from_le_bytes(head.take()?);
-            let mut rest = Reader(records);
-            let mut records = Vec::with_capacity((count as usize).min(rest.0.len()));
-            for _ in 0..count {
-                records.push(rest.record(base)?);
-            }
-            rest.0.is_empty().then_some(Batch { relay, records })
-        };
-        read().ok_or(BadBatch::Seal)
+        read_sealed(sealed).ok_or(BadBatch::Seal)
     }
+}
+
+/// Reads a batch without its secret, for somebody who looks at a store. Whether Hapax has written it, nobody knows then.
+pub fn read_batch(bytes: &[u8]) -> Result<(Identity, Batch), BadBatch> {
+    let (identity, sealed, _) = split(bytes)?;
+    read_sealed(sealed).map(|batch| (identity, batch)).ok_or(BadBatch::Seal)
+}
+
+/// Splits a batch into its identity, everything that is sealed, and the seal.
+fn split(bytes: &[u8]) -> Result<(Identity, &[u8], &[u8; SEAL]), BadBatch> {
+    let head = bytes.first_chunk::<HEAD>().ok_or(BadBatch::Foreign)?;
+    let mut head = Reader(head);
+    if head.take::<3>() != Some(*MAGIC) {
+        return Err(BadBatch::Foreign);
+    }
+    match head.byte() {
+        Some(FORMAT) => {}
+        format => return Err(BadBatch::Format(format.unwrap_or(0))),
+    }
+    let identity = head.take().map(Identity).ok_or(BadBatch::Foreign)?;
+    let (sealed, seal) = bytes.split_last_chunk::<SEAL>().ok_or(BadBatch::Seal)?;
+    if sealed.len() < HEAD {
+        return Err(BadBatch::Seal);
+    }
+    Ok((identity, sealed, seal))
+}
+
+/// Reads a batch from everything that is sealed.
+fn read_sealed(sealed: &[u8]) -> Option<Batch> {
+    let (head, records) = sealed.split_at_checked(HEAD)?;
+    let mut head = Reader(head.get(HEAD - 20..)?);
+    let relay = RelayId(u64::from_le_bytes(head.take()?));
+    let base = u64::from_le_bytes(head.take()?);
+    let count = u32::from_le_bytes(head.take()?);
+    let mut rest = Reader(records);
+    let mut records = Vec::with_capacity((count as usize).min(rest.0.len()));
+    for _ in 0..count {
+        records.push(rest.record(base)?);
+    }
+    rest.0.is_empty().then_some(Batch { relay, records })
 }
 
 fn millis(time: SystemTime) -> u64 {
@@ -202,6 +215,13 @@ fn time_of(millis: u64) -> SystemTime {
 fn put_key(out: &mut Vec<u8>, tag: u8, Claim::Digest(key): Claim) {
     out.push(tag);
     out.extend_from_slice(key.0.to_le_bytes().get(..KEY).unwrap_or_default());
+}
+
+fn put_memo(out: &mut Vec<u8>, tag: u8, claim: Claim, after: u64, memo: Memo) {
+    put_key(out, tag, claim);
+    out.extend_from_slice(&memo.body().bits().to_le_bytes());
+    put_varint(out, after);
+    put_varint(out, whole_millis(memo.ttl()));
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -237,6 +257,8 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
                 },
             );
         }
+        Setting::Flushed => out.extend_from_slice(&[FLUSHED_BY, 0]),
+        Setting::Forgotten => out.extend_from_slice(&[FORGOTTEN_BY, 0]),
     }
     put_varint(out, change.by.len() as u64);
     out.extend_from_slice(change.by.as_bytes());
@@ -280,13 +302,16 @@ impl Reader<'_> {
 
     fn record(&mut self, base: u64) -> Option<Written> {
         Some(match self.byte()? {
-            SEEN => {
+            tag @ (SEEN | TOUCHED) => {
                 let key = self.key()?;
                 let body = BodyDigest::from_bits(u32::from_le_bytes(self.take()?));
                 let at = self.time(base)?;
-                Written::Seen { key, at, ttl: Duration::from_millis(self.varint()?), body }
+                let ttl = Duration::from_millis(self.varint()?);
+                match tag {
+                    SEEN => Written::Seen { key, at, ttl, body },
+                    _ => Written::Touched { key, at, ttl, body },
+                }
             }
-            TOUCHED => Written::Touched { key: self.key()?, at: self.time(base)? },
             FORGOTTEN => Written::Forgotten(self.key()?),
             FLUSHED => Written::Flushed,
             CHANGED => Written::Changed(self.change()?),
@@ -302,6 +327,8 @@ impl Reader<'_> {
             (MODE, 0) => Setting::Mode(Mode::Enforce),
             (MODE, 1) => Setting::Mode(Mode::Observe),
             (MODE, 2) => Setting::Mode(Mode::Off),
+            (FLUSHED_BY, _) => Setting::Flushed,
+            (FORGOTTEN_BY, _) => Setting::Forgotten,
             _ => return None,
         };
         let len = usize::try_from(self.varint()?).ok()?;
@@ -314,7 +341,6 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::Memo;
     use proptest::prelude::*;
 
     #[expect(clippy::disallowed_methods, reason = "one base instant; the tests count from there")]
@@ -333,15 +359,19 @@ mod tests {
     fn what() -> impl Strategy<Value = What> {
         let claim = || any::<u128>().prop_map(|key| Claim::from(Key(key & Key::MASK)));
         let change = |setting| What::Changed(Change { setting, by: "10.0.0.7 (API)".into() });
+        let memo = || {
+            (any::<u32>(), 0..10_000_000_000_u64)
+                .prop_map(|(body, ttl)| Memo::new(Duration::from_millis(ttl), BodyDigest::from_bits(body)))
+        };
         prop_oneof![
-            4 => (claim(), any::<u32>(), 0..10_000_000_000_u64).prop_map(|(claim, body, ttl)| {
-                What::Seen(claim, Memo::new(Duration::from_millis(ttl), BodyDigest::from_bits(body)))
-            }),
-            1 => claim().prop_map(What::Touched),
+            4 => (claim(), memo()).prop_map(|(claim, memo)| What::Seen(claim, memo)),
+            1 => (claim(), memo()).prop_map(|(claim, memo)| What::Touched(claim, memo)),
             1 => claim().prop_map(What::Forgotten),
             1 => Just(What::Flushed),
             1 => (1..1_000_000_usize).prop_map(move |n| change(Setting::Capacity(n))),
             1 => (1..1_000_000_u64).prop_map(move |n| change(Setting::Ttl(Duration::from_millis(n)))),
+            1 => Just(change(Setting::Flushed)),
+            1 => Just(change(Setting::Forgotten)),
             1 => prop_oneof![Just(Mode::Enforce), Just(Mode::Observe), Just(Mode::Off)]
                 .prop_map(move |mode| change(Setting::Mode(mode))),
         ]
@@ -355,7 +385,9 @@ mod tests {
             What::Seen(claim, memo) => {
                 Written::Seen { key: of(claim), at, ttl: memo.ttl(), body: memo.body() }
             }
-            What::Touched(claim) => Written::Touched { key: of(claim), at },
+            What::Touched(claim, memo) => {
+                Written::Touched { key: of(claim), at, ttl: memo.ttl(), body: memo.body() }
+            }
             What::Forgotten(claim) => Written::Forgotten(of(claim)),
             What::Flushed => Written::Flushed,
             What::Changed(change) => Written::Changed(change),

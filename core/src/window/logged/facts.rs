@@ -1,5 +1,6 @@
 //! What is known of a window's store: for metrics, the API and the dashboard.
 
+use super::StorePolicy;
 use std::time::{Duration, Instant};
 
 /// What is known of a store. A fact that a kind of store can't know is `None`, and what is `None` is shown nowhere.
@@ -7,11 +8,16 @@ use std::time::{Duration, Instant};
 pub struct StoreFacts {
     /// as the configuration writes it
     pub kind: &'static str,
+    /// what an operator has chosen for the store
+    pub policy: StorePolicy,
+    /// For how long the window knows everything that was published, by what its store has told it. `None` while it recovers, and
+    /// if the store knew nothing, or a part of it could not be read.
+    pub known_for: Option<Duration>,
     /// since when the store takes nothing; `None`: it works
     pub down_since: Option<Instant>,
     /// The window does not know yet what stood in the store when this process started.
     pub recovering: bool,
-    /// records that are made and not written yet
+    /// records that are made and that the store does not have yet, whether they are on their way to it or not
     pub waiting: u64,
     /// how old the oldest of them is
     pub lag: Option<Duration>,

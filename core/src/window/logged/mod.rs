@@ -11,26 +11,32 @@
 //! ```
 //!
 //! With `sync` an id stays in flight until it is written. So nobody is told of a duplicate that a crash can still make unknown.
+//!
+//! What happens to a key has to stand in the log in the order in which it has happened in memory. So whatever makes a record holds the
+//! lock `order` around both. (The giving up of a reservation makes none. It may come from anywhere, also from under this lock: with the
+//! last reference to a mailbox its letters are dropped.)
 
 mod batch;
 mod facts;
 mod policy;
 mod questions;
 mod queue;
+mod reach;
 mod record;
 mod window;
 
-pub use batch::{BadBatch, Batch, Codec, FORMAT, Identity, RelayId};
+pub use batch::{BadBatch, Batch, Codec, FORMAT, Identity, RelayId, read_batch};
 pub use facts::{AtStore, StoreFacts};
 pub use policy::{OnOutage, Remember, StorePolicy};
 pub use record::{Change, Record, Setting, What, Written};
 
-use super::engine::{EngineKind, Entry, WallEntry};
+use super::engine::{EngineKind, Entry, MOST_IDS, WallEntry};
 use super::table::Brought;
 use super::*;
 use parking_lot::Mutex;
 use questions::Questions;
-use queue::{MOST_WAITING, Queue};
+use queue::{MOST_WAITING, Queue, Stored};
+use reach::{Reach, Reading};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::SystemTime;
@@ -38,6 +44,9 @@ use std::time::SystemTime;
 /// The window's clock starts this long before the window. So it can tell when a recovered id was committed. It is the longest TTL that the
 /// configuration takes.
 const CLOCK_BEFORE: Duration = Duration::from_secs(365 * 86_400);
+
+/// Commits that become seen together, while others wait for the lock.
+const TOGETHER: usize = 256;
 
 /// A window in memory with a log.
 #[derive(Debug)]
@@ -47,6 +56,8 @@ pub struct LoggedWindow<L: Listener + ?Sized = dyn Listener> {
     policy: StorePolicy,
     queue: Queue,
     questions: Questions,
+    /// Held around what happens to a key and the record of it.
+    order: Mutex<()>,
     /// The store takes nothing at present.
     is_down: AtomicBool,
     state: Mutex<State>,
@@ -56,7 +67,10 @@ pub struct LoggedWindow<L: Listener + ?Sized = dyn Listener> {
 #[derive(Debug, Default)]
 struct State {
     down_since: Option<Instant>,
+    /// So many records wait that the window refuses more.
+    is_behind: bool,
     recovering: bool,
+    reach: Reach,
     at_store: AtStore,
 }
 
@@ -78,7 +92,7 @@ pub struct Applied {
     pub expired: u64,
     /// ids that were seen already, or in flight, and that another relay has let through, too
     pub crossed: u64,
-    /// changes of other relays that this one has made, too
+    /// what operators have done at other relays, and what this one has done, too
     pub changes: Vec<Change>,
 }
 
@@ -102,6 +116,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
             policy,
             queue: Queue::default(),
             questions: Questions::default(),
+            order: Mutex::new(()),
             is_down: AtomicBool::new(false),
             state,
             counts: Counts::default(),
@@ -126,8 +141,15 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         self.queue.register(waker)
     }
 
+    /// Returns true if a client waits for a record that nobody has taken yet, although it waits for no commit. A writer that collects
+    /// records for a while writes at once then.
+    pub fn is_urgent(&self) -> bool {
+        self.queue.is_urgent()
+    }
+
     /// Notes that the store has everything up to this position, and that it works.
     pub fn written(self: &Arc<Self>, position: Position, now: Instant) {
+        self.queue.written(position);
         self.let_through(position);
         self.queue.settle(position);
         self.store_works(now);
@@ -139,27 +161,32 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
             let mut state = self.state.lock();
             state.down_since.get_or_insert(now);
             self.is_down.store(true, Relaxed);
-        }
-        match self.policy.on_outage {
-            OnOutage::Refuse => self.questions.keep(),
-            OnOutage::Continue => {
-                let last = self.queue.last();
-                self.go_on_without(last);
+            if self.policy.on_outage == OnOutage::Refuse {
+                self.questions.keep();
             }
+        }
+        if self.policy.on_outage == OnOutage::Continue {
+            let last = self.queue.last();
+            self.go_on_without(last);
         }
     }
 
     /// Notes that the store works. Questions that have waited for it are answered.
     pub fn store_works(self: &Arc<Self>, now: Instant) {
-        if !self.is_down.load(Relaxed) {
+        if !self.is_down.load(Relaxed) && !self.questions.are_kept() {
             return;
         }
-        {
+        let questions = {
             let mut state = self.state.lock();
             state.down_since = None;
             self.is_down.store(false, Relaxed);
-        }
-        for question in self.questions.release() {
+            state.is_behind &= self.queue.waiting().0 > MOST_WAITING / 2;
+            if state.is_behind {
+                return;
+            }
+            self.questions.release()
+        };
+        for question in questions {
             if let Some(mailbox) = question.mailbox.upgrade() {
                 let verdict = reserve_one(self, question.claim, now, &mailbox, question.ticket);
                 mailbox.deliver(question.ticket, verdict);
@@ -204,9 +231,11 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         let table = self.inner.table();
         let stamp = table.stamp(now);
         let mut applied = Applied::default();
+        let mut reading = Reading::new(now, wall);
         for record in &batch.records {
             match record {
                 Written::Seen { key, at, ttl, body } => {
+                    reading.commit(*at, *ttl);
                     let written = WallEntry { at: *at, ttl: *ttl, duplicates: 0, body: *body };
                     let Some(entry) = written.entry(stamp, wall) else {
                         applied.expired += 1;
@@ -219,29 +248,40 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
                             applied.crossed += u64::from(is_live);
                         }
                         Brought::Known => applied.crossed += u64::from(is_live),
+                        Brought::Before => {}
                     }
                 }
-                Written::Touched { key, at } => {
-                    let age = wall.duration_since(*at).unwrap_or_default();
-                    table.touch_at(*key, table.stamp(now.checked_sub(age).unwrap_or(now)));
+                Written::Touched { key, at, ttl, body } => {
+                    let written = WallEntry { at: *at, ttl: *ttl, duplicates: 0, body: *body };
+                    if let Some(entry) = written.entry(stamp, wall)
+                        && !table.touch_at(*key, entry, stamp)
+                        && table.bring(*key, entry, stamp) == Brought::New
+                    {
+                        applied.seen += 1;
+                    }
                 }
                 Written::Forgotten(key) => {
                     table.forget(*key, now);
                 }
                 Written::Flushed => {
+                    reading.begin_anew();
                     table.flush(now);
                 }
                 Written::Changed(change) if is_live => {
                     match change.setting {
-                        Setting::Capacity(capacity) => self.inner.resize(capacity, now),
+                        Setting::Capacity(capacity) => self.inner.resize(capacity.min(MOST_IDS), now),
                         Setting::Ttl(ttl) => self.inner.set_ttl(ttl),
                         Setting::Mode(mode) => self.inner.set_mode(mode),
+                        // Records of their own have done it.
+                        Setting::Flushed | Setting::Forgotten => {}
                     }
+                    reading.change(change.setting);
                     applied.changes.push(change.clone());
                 }
-                Written::Changed(_) => {}
+                Written::Changed(change) => reading.change(change.setting),
             }
         }
+        self.state.lock().reach.extend(&reading);
         applied
     }
 
@@ -252,19 +292,9 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         &self.inner
     }
 
-    /// Returns true if the message of this claim is stored, and its commit is not remembered yet.
-    pub(in crate::window) fn is_stored(&self, claim: Claim) -> bool {
-        self.queue.is_stored(claim)
-    }
-
     /// Returns true if the store takes nothing at present.
     pub(in crate::window) fn is_down(&self) -> bool {
         self.is_down.load(Relaxed)
-    }
-
-    /// Adds a record that nobody waits for.
-    pub(in crate::window) fn note(&self, what: What, at: Instant) {
-        self.record(what, at);
     }
 
     /// Makes a key seen because the store says so: `left` of its TTL is left.
@@ -282,14 +312,14 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         match table.bring(key, entry, stamp) {
             Brought::New => self.counts.merged.fetch_add(1, Relaxed),
             Brought::Crossed => self.counts.crossed.fetch_add(1, Relaxed),
-            Brought::Known => 0,
+            Brought::Known | Brought::Before => 0,
         };
     }
 
     // ---- for both ------------------------------------------------------------------------------------------------
 
-    /// Returns true if nothing is judged at present, because the store is out of order and the policy is to refuse.
-    fn is_refusing(&self) -> bool {
+    /// Returns true if nothing is judged at present, because the store is out of order, or far behind, and the policy is to refuse.
+    pub(in crate::window) fn is_refusing(&self) -> bool {
         self.questions.are_kept()
     }
 
@@ -302,7 +332,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         }
     }
 
-    /// The number of records that may wait. With `refuse` each has a client that waits for it, so sessions bound their number.
+    /// The number of records that may wait. With `refuse` none is dropped: the window refuses more.
     fn bound(&self) -> usize {
         match self.policy.on_outage {
             OnOutage::Continue => MOST_WAITING,
@@ -310,21 +340,60 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         }
     }
 
+    /// Notes that somebody has made the window forget, or that other rules hold from now on: what its store knew before says nothing of that.
+    fn begin_anew(&self) {
+        self.state.lock().reach = Reach::default();
+    }
+
     fn record(&self, what: What, at: Instant) {
         self.queue.push([Record { at, what }], self.bound());
+        self.look_behind();
+    }
+
+    /// Refuses more if too many records wait.
+    fn look_behind(&self) {
+        if self.policy.on_outage == OnOutage::Refuse && self.queue.waiting().0 > MOST_WAITING {
+            let mut state = self.state.lock();
+            state.is_behind = true;
+            self.questions.keep();
+        }
     }
 
     /// Makes the commits up to this position seen. Returns how many there were.
     fn let_through(&self, position: Position) -> u64 {
-        let stored = self.queue.take_stored(position);
-        for commit in &stored {
-            let Claim::Digest(key) = commit.claim;
-            self.inner.table().commit(key, commit.at, commit.memo, false);
-            if commit.is_disowned {
-                self.inner.table().forget(key, commit.at);
+        let mut count = 0;
+        loop {
+            let _order = self.order.lock();
+            let stored = self.queue.take_stored(position, TOGETHER);
+            if stored.is_empty() {
+                return count;
+            }
+            count += stored.len() as u64;
+            for alike in stored.chunk_by(|one, other| one.is_alike(other)) {
+                self.make_seen(alike);
             }
         }
-        stored.len() as u64
+    }
+
+    /// Makes commits seen that are alike.
+    fn make_seen(&self, commits: &[Stored]) {
+        let table = self.inner.table();
+        match commits {
+            [] => {}
+            [first, _, ..] if !first.in_doubt => {
+                let all: Vec<(Claim, Memo)> =
+                    commits.iter().map(|commit| (commit.claim, commit.memo)).collect();
+                table.commit_all(&all, first.at);
+            }
+            _ => {
+                for Stored { claim: Claim::Digest(key), at, memo, in_doubt, .. } in commits {
+                    table.commit(*key, *at, *memo, *in_doubt);
+                }
+            }
+        }
+        for Stored { claim: Claim::Digest(key), at, .. } in commits.iter().filter(|one| one.is_disowned) {
+            table.forget(*key, *at);
+        }
     }
 
     /// Lets everybody go on who waits for a position up to this one, although it is not written.
@@ -341,6 +410,8 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         let count = |counter: &AtomicU64| counter.load(Relaxed);
         StoreFacts {
             kind: self.kind,
+            policy: self.policy,
+            known_for: state.reach.age(now).filter(|_| !state.recovering && count(&self.counts.damaged) == 0),
             down_since: state.down_since,
             recovering: state.recovering,
             waiting: waiting as u64,

@@ -13,8 +13,10 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
-/// The most records that wait for a store which is out of order. The oldest ones are dropped then: the store never learns of them. 60 MB.
+/// The most records that wait for a store which is out of order, or slower than the publishers. 60 MB.
 pub(super) const MOST_WAITING: usize = 1 << 20;
+/// The most records that are kept when more than [`MOST_WAITING`] wait, because without them the store would remember too much.
+const MOST_KEPT: usize = 1 << 16;
 
 /// The records of one window on their way to its store. Positions count records, from 1 on.
 #[derive(Debug, Default)]
@@ -26,8 +28,19 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// the records that the store has not taken yet
+    /// Records that are older than all in `waiting`, and without which the store would remember too much. The others around them were
+    /// dropped.
+    kept: VecDeque<Record>,
+    /// the records that nobody has taken yet
     waiting: VecDeque<Record>,
+    /// those that were taken and are not written yet
+    taken: VecDeque<Taken>,
+    /// how many these are
+    on_their_way: usize,
+    /// the position of the last record that was taken
+    taken_to: u64,
+    /// Somebody waits for the record at this position, who does not commit.
+    urgent: u64,
     /// the position of the last record
     last: u64,
     /// Commits that are not remembered yet: their claims are in flight.
@@ -51,8 +64,28 @@ pub(super) struct Stored {
     pub(super) claim: Claim,
     pub(super) memo: Memo,
     pub(super) at: Instant,
+    /// Nobody knows whether its message is stored.
+    pub(super) in_doubt: bool,
     /// It was disowned in the meantime.
     pub(super) is_disowned: bool,
+}
+
+impl Stored {
+    /// Returns true if both can become seen together.
+    pub(super) fn is_alike(&self, other: &Stored) -> bool {
+        let kind = |commit: &Stored| (commit.at, commit.in_doubt, commit.is_disowned);
+        kind(self) == kind(other)
+    }
+}
+
+/// Records that were taken together.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    /// the position of the last one
+    position: u64,
+    count: usize,
+    /// when the oldest one was made
+    at: Instant,
 }
 
 /// What is to be known of a key whose commits are not remembered yet.
@@ -64,18 +97,48 @@ struct Pending {
 }
 
 impl Queue {
-    /// Adds records. Nobody waits for them.
+    /// Adds records. Nobody waits for them, so if more than `bound` wait, old ones are dropped.
     pub(super) fn push(&self, records: impl IntoIterator<Item = Record>, bound: usize) {
         let waker = {
             let mut inner = self.inner.lock();
-            inner.extend(records, bound);
+            for record in records {
+                inner.waiting.push_back(record);
+                inner.last += 1;
+            }
+            inner.make_room(bound);
             inner.waker.take()
         };
         waker.into_iter().for_each(Waker::wake);
     }
 
+    /// Adds a record that somebody waits for. Returns its position.
+    pub(super) fn push_urgent(&self, record: Record, bound: usize) -> Position {
+        let (last, waker) = {
+            let mut inner = self.inner.lock();
+            inner.waiting.push_back(record);
+            inner.last += 1;
+            inner.urgent = inner.last;
+            inner.make_room(bound);
+            (inner.last, inner.waker.take())
+        };
+        waker.into_iter().for_each(Waker::wake);
+        Position(last)
+    }
+
+    /// Returns true if somebody waits for a record that nobody has taken yet, and that is no commit.
+    pub(super) fn is_urgent(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.urgent > inner.taken_to
+    }
+
     /// Adds commits that stay in flight until the store has them. Returns the position of the last one.
-    pub(super) fn push_stored(&self, commits: &[(Claim, Memo)], at: Instant) -> Position {
+    pub(super) fn push_stored(
+        &self,
+        commits: &[(Claim, Memo)],
+        at: Instant,
+        in_doubt: bool,
+        bound: usize,
+    ) -> Position {
         let (last, waker) = {
             let mut inner = self.inner.lock();
             for (claim, memo) in commits {
@@ -84,9 +147,16 @@ impl Queue {
                 let position = inner.last;
                 let Claim::Digest(key) = *claim;
                 inner.keys.entry(key).or_insert(Pending { commits: 0, disowned: 0 }).commits += 1;
-                let commit = Stored { position, claim: *claim, memo: *memo, at, is_disowned: false };
-                inner.stored.push_back(commit);
+                inner.stored.push_back(Stored {
+                    position,
+                    claim: *claim,
+                    memo: *memo,
+                    at,
+                    in_doubt,
+                    is_disowned: false,
+                });
             }
+            inner.make_room(bound);
             (inner.last, inner.waker.take())
         };
         waker.into_iter().for_each(Waker::wake);
@@ -94,8 +164,14 @@ impl Queue {
     }
 
     /// Returns true if the message of this claim is stored, and its commit is not remembered yet.
-    pub(super) fn is_stored(&self, Claim::Digest(key): Claim) -> bool {
-        self.inner.lock().keys.contains_key(&key)
+    pub(super) fn is_stored(&self, claim: Claim) -> bool {
+        self.with_stored(claim, |is_stored| is_stored)
+    }
+
+    /// Calls `then` with that answer. It stays true until `then` has returned.
+    pub(super) fn with_stored<T>(&self, Claim::Digest(key): Claim, then: impl FnOnce(bool) -> T) -> T {
+        let inner = self.inner.lock();
+        then(inner.keys.contains_key(&key))
     }
 
     /// Notes that the commits of this claim which are not remembered yet are to be forgotten when they are.
@@ -116,15 +192,36 @@ impl Queue {
     /// Takes the oldest records, at most this many, and the position of the last one.
     pub(super) fn take(&self, most: usize) -> Option<(Vec<Record>, Position)> {
         let mut inner = self.inner.lock();
-        let count = inner.waiting.len().min(most);
-        let position = inner.last - (inner.waiting.len() - count) as u64;
-        (count > 0).then(|| (inner.waiting.drain(..count).collect(), Position(position)))
+        let from_kept = inner.kept.len().min(most);
+        let count = inner.waiting.len().min(most - from_kept);
+        let at = inner.kept.front().or(inner.waiting.front())?.at;
+        if from_kept + count == 0 {
+            return None;
+        }
+        let mut records: Vec<Record> = inner.kept.drain(..from_kept).collect();
+        records.extend(inner.waiting.drain(..count));
+        // (While some are kept, nothing after them is taken.)
+        if inner.kept.is_empty() {
+            inner.taken_to = inner.last - inner.waiting.len() as u64;
+        }
+        let position = inner.taken_to;
+        inner.taken.push_back(Taken { position, count: records.len(), at });
+        inner.on_their_way += records.len();
+        Some((records, Position(position)))
+    }
+
+    /// Notes that the store has everything up to this position.
+    pub(super) fn written(&self, Position(position): Position) {
+        let mut inner = self.inner.lock();
+        while let Some(taken) = inner.taken.pop_front_if(|taken| taken.position <= position) {
+            inner.on_their_way -= taken.count;
+        }
     }
 
     /// Registers the waker of the writer. Returns true if there is something to take already.
     pub(super) fn register(&self, waker: &Waker) -> bool {
         let mut inner = self.inner.lock();
-        if !inner.waiting.is_empty() {
+        if !inner.waiting.is_empty() || !inner.kept.is_empty() {
             return true;
         }
         match &mut inner.waker {
@@ -134,11 +231,13 @@ impl Queue {
         false
     }
 
-    /// Takes the commits up to this position, which need not be in flight any more.
-    pub(super) fn take_stored(&self, Position(position): Position) -> Vec<Stored> {
+    /// Takes the oldest commits up to this position, at most this many. They need not be in flight any more.
+    pub(super) fn take_stored(&self, Position(position): Position, most: usize) -> Vec<Stored> {
         let mut inner = self.inner.lock();
         let mut taken = Vec::new();
-        while let Some(mut commit) = inner.stored.pop_front_if(|commit| commit.position <= position) {
+        while taken.len() < most
+            && let Some(mut commit) = inner.stored.pop_front_if(|commit| commit.position <= position)
+        {
             let Claim::Digest(key) = commit.claim;
             commit.is_disowned = commit.position <= inner.flushed;
             if let Entry::Occupied(mut pending) = inner.keys.entry(key) {
@@ -188,10 +287,12 @@ impl Queue {
         Position(self.inner.lock().last)
     }
 
-    /// Returns the number of records that the store has not taken yet, and when the oldest one was made.
+    /// Returns the number of records that the store does not have yet, and when the oldest one was made.
     pub(super) fn waiting(&self) -> (usize, Option<Instant>) {
         let inner = self.inner.lock();
-        (inner.waiting.len(), inner.waiting.front().map(|record| record.at))
+        let waiting = || inner.kept.front().or(inner.waiting.front()).map(|record| record.at);
+        let oldest = inner.taken.front().map(|taken| taken.at).or_else(waiting);
+        (inner.on_their_way + inner.kept.len() + inner.waiting.len(), oldest)
     }
 
     /// Returns the number of commits that are not remembered yet.
@@ -207,20 +308,35 @@ impl Queue {
     /// Estimates the bytes on the heap.
     pub(super) fn bytes(&self) -> usize {
         let inner = self.inner.lock();
-        inner.waiting.capacity() * size_of::<Record>()
+        (inner.kept.capacity() + inner.waiting.capacity()) * size_of::<Record>()
             + inner.stored.capacity() * size_of::<Stored>()
             + inner.keys.capacity() * (size_of::<(Key, Pending)>() + 1)
     }
 }
 
 impl Inner {
-    fn extend(&mut self, records: impl IntoIterator<Item = Record>, bound: usize) {
-        for record in records {
-            self.waiting.push_back(record);
-            self.last += 1;
-        }
+    /// Drops the oldest records if more than `bound` wait. A commit that a client waits for stays. What makes ids unknown is kept: a store
+    /// that did not learn of it would take a new message for a duplicate. If there is too much of that, the store is to forget everything.
+    fn make_room(&mut self, bound: usize) {
         let surplus = self.waiting.len().saturating_sub(bound);
-        self.waiting.drain(..surplus);
-        self.dropped += surplus as u64;
+        if surplus == 0 {
+            return;
+        }
+        let first = self.last + 1 - self.waiting.len() as u64;
+        let awaited = self.stored.front().map_or(u64::MAX, |oldest| oldest.position);
+        let droppable = usize::try_from(awaited.saturating_sub(first)).unwrap_or(usize::MAX);
+        for record in self.waiting.drain(..surplus.min(droppable)) {
+            match record.what {
+                What::Seen(..) | What::Touched(..) => self.dropped += 1,
+                What::Forgotten(_) | What::Changed(_) if self.kept.len() < MOST_KEPT => {
+                    self.kept.push_back(record);
+                }
+                What::Forgotten(_) | What::Flushed | What::Changed(_) => {
+                    self.dropped += self.kept.len() as u64;
+                    self.kept.clear();
+                    self.kept.push_back(Record { at: record.at, what: What::Flushed });
+                }
+            }
+        }
     }
 }

@@ -17,17 +17,18 @@ pub struct Record {
 pub enum What {
     /// A claim became seen, for the TTL of the memo.
     Seen(Claim, Memo),
-    /// A duplicate made a seen claim young again (`refresh_on_duplicate`).
-    Touched(Claim),
+    /// A duplicate made a seen claim young again (`refresh_on_duplicate`). The memo is that of the commit, which the store may have thrown
+    /// away by now, because its TTL is over.
+    Touched(Claim, Memo),
     /// A claim is unknown again, whether it was seen or not.
     Forgotten(Claim),
     /// All claims are unknown again.
     Flushed,
-    /// Somebody has changed a setting.
+    /// Somebody has changed something.
     Changed(Change),
 }
 
-/// A change of a running window. The other relays of a shared store make it, too.
+/// What an operator has done to a running window. The other relays of a shared store do it, too, and log who it was.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Change {
     /// what is different now
@@ -36,7 +37,7 @@ pub struct Change {
     pub by: Box<str>,
 }
 
-/// A setting that can be changed while the window runs, and its new value.
+/// A setting that can be changed while the window runs, and its new value; or what else an operator can do.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Setting {
     /// how many ids are remembered
@@ -45,6 +46,10 @@ pub enum Setting {
     Ttl(Duration),
     /// the mode
     Mode(Mode),
+    /// No setting: all ids are unknown again. That is a record of its own, [`What::Flushed`]; this one says who it was.
+    Flushed,
+    /// No setting: one id is unknown again. That is a record of its own, [`What::Forgotten`]; this one says who it was.
+    Forgotten,
 }
 
 /// One thing that happened to a window, as it stands in the store: in wall-clock time.
@@ -67,11 +72,15 @@ pub enum Written {
         key: Key,
         /// when
         at: SystemTime,
+        /// for how long from then on
+        ttl: Duration,
+        /// the digest of the message's body
+        body: BodyDigest,
     },
     /// A key is unknown again.
     Forgotten(Key),
     /// All keys are unknown again.
     Flushed,
-    /// Somebody has changed a setting.
+    /// Somebody has changed something.
     Changed(Change),
 }

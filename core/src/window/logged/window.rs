@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::window::engine::Stamp;
+use crate::window::flight::{Next, Placed, Taken};
 use crate::window::inspect::Inspect;
 use crate::window::table::Table;
 
@@ -12,11 +13,55 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
     }
 
     /// Writes down the duplicates that make their ids young again.
-    fn record_touches(&self, asks: &[Ask], verdicts: &[Option<Verdict>], now: Instant) {
-        let touched =
-            asks.iter().zip(verdicts).filter(|(_, verdict)| matches!(verdict, Some(Verdict::Duplicate(_))));
-        let record = |(ask, _): (&Ask, _)| Record { at: now, what: What::Touched(ask.claim) };
-        self.queue.push(touched.map(record), self.bound());
+    pub(in crate::window) fn record_touches(&self, asks: &[Ask], verdicts: &[Option<Verdict>], now: Instant) {
+        let record = |(ask, verdict): (&Ask, &Option<Verdict>)| {
+            let (Some(Verdict::Duplicate(body)), Claim::Digest(key)) = (verdict, ask.claim) else {
+                return None;
+            };
+            let ttl = self.inner.table().ttl_of(key)?;
+            Some(Record { at: now, what: What::Touched(ask.claim, Memo::new(ttl, *body)) })
+        };
+        self.queue.push(asks.iter().zip(verdicts).filter_map(record), self.bound());
+        self.look_behind();
+    }
+
+    /// Puts a key in flight for a publish that a consumer makes of its own delivery. Returns the position of the record, if there is
+    /// one: the publish has to wait until it is written.
+    pub(in crate::window) fn place_republish(&self, claim: Claim, now: Instant) -> (Placed, Option<Position>) {
+        let Claim::Digest(key) = claim;
+        let placed = {
+            let _order = self.order.lock();
+            let mut placed = self.inner.table().republish(key, now);
+            let is_stored = self.queue.is_stored(claim);
+            let forgets = !is_stored && (placed.removed || !placed.beside);
+            placed.beside |= is_stored;
+            let record = Record { at: now, what: What::Forgotten(claim) };
+            (placed, forgets.then(|| self.queue.push_urgent(record, self.bound())))
+        };
+        self.look_behind();
+        placed
+    }
+
+    /// Gives a reservation up. If another message of the claim is stored and not written yet, nobody is promoted: a second copy must not
+    /// be stored.
+    pub(in crate::window) fn pass_on(&self, claim: Claim, turn: Turn, cause: ForgetCause) -> Next {
+        let Claim::Digest(key) = claim;
+        let table = self.inner.table();
+        self.queue.with_stored(claim, |is_stored| table.pass_on(key, turn, cause, is_stored))
+    }
+
+    /// Lets a waiter take a claim over; `None` if the message may be stored, and only its id is not written yet: a second copy must
+    /// not be stored.
+    pub(in crate::window) fn take_from(
+        &self,
+        claim: Claim,
+        since: Instant,
+        now: Instant,
+        queued: Option<(&Arc<Mailbox>, Ticket)>,
+    ) -> Option<Taken> {
+        let Claim::Digest(key) = claim;
+        let _order = self.order.lock();
+        (!self.queue.is_stored(claim)).then(|| self.inner.table().take_over(key, since, now, queued))
     }
 }
 
@@ -55,16 +100,20 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
         if !self.inner.refreshes_on_duplicate() {
             return Table::reserve(self, |window| window.inner.table(), asks, now, mailbox, verdicts);
         }
+        let _order = self.order.lock();
         Table::reserve(Arc::clone(&self), |window| window.inner.table(), asks, now, mailbox, verdicts);
         self.record_touches(asks, verdicts, now);
     }
 
-    /// The log forgets the claim, too: if this process ends now, the message must not count as a duplicate of what it replaces.
+    /// The log forgets the claim, too: if this process ends now, the message must not count as a duplicate of what it replaces. It does not
+    /// forget the message of another publish: that is a new one, too, or the log will have it after this.
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
-        let Claim::Digest(key) = claim;
-        self.record(What::Forgotten(claim), now);
-        let placed = self.inner.table().republish(key, now);
-        placed.republish(self, claim)
+        let (placed, position) = self.place_republish(claim, now);
+        let forgotten = match position {
+            Some(position) => Committed::new(Arc::clone(&self) as _, Remembered::At(position)),
+            None => Committed::Now,
+        };
+        Republish { forgotten, ..placed.republish(self, claim) }
     }
 
     fn overdue(
@@ -93,19 +142,29 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
 
     fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
         if self.waits_for_store() {
-            return Remembered::At(self.queue.push_stored(commits, now));
+            return Remembered::At(self.queue.push_stored(commits, now, false, self.bound()));
         }
         let seen = |(claim, memo): &(Claim, Memo)| Record { at: now, what: What::Seen(*claim, *memo) };
-        self.queue.push(commits.iter().map(seen), self.bound());
-        self.inner.table().commit_all(commits, now);
+        {
+            let _order = self.order.lock();
+            self.queue.push(commits.iter().map(seen), self.bound());
+            self.inner.table().commit_all(commits, now);
+        }
+        self.look_behind();
         if self.is_down.load(Relaxed) {
             self.counts.unremembered.fetch_add(commits.len() as u64, Relaxed);
         }
         Remembered::Now
     }
 
+    /// Its client is not acked. But those who wait for the id are, so it has to be written first, as any other.
     fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
+        if self.waits_for_store() {
+            self.queue.push_stored(&[(claim, memo)], now, true, self.bound());
+            return;
+        }
         let Claim::Digest(key) = claim;
+        let _order = self.order.lock();
         self.record(What::Seen(claim, memo), now);
         self.inner.table().commit(key, now, memo, true);
     }
@@ -129,7 +188,7 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
     }
 
     fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
-        Table::rollback(self, |window| window.inner.table(), claim, turn, cause);
+        self.pass_on(claim, turn, cause).deliver(self, claim);
     }
 
     fn take_over(
@@ -139,13 +198,10 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
-        // The message is stored, and only its id is not written yet: a second copy must not be stored.
-        if self.queue.is_stored(claim) {
-            return TakeOver::Wait { since: now };
+        match self.take_from(claim, since, now, queued) {
+            Some(taken) => taken.result(self, claim),
+            None => TakeOver::Wait { since: now },
         }
-        let Claim::Digest(key) = claim;
-        let taken = self.inner.table().take_over(key, since, now, queued);
-        taken.result(self, claim)
     }
 
     fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {
@@ -153,6 +209,7 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
     }
 
     fn waits_on(&self, claim: Claim, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
+        let _order = self.order.lock();
         self.queue.is_stored(claim) || self.inner.waits_on(claim, queued)
     }
 
@@ -167,6 +224,10 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.questions.leave(mailbox, ticket);
         self.inner.leave(claim, mailbox, ticket);
+    }
+
+    fn crowd(&self, claim: Claim) {
+        self.inner.crowd(claim);
     }
 
     fn notice(&self, event: Event) {
@@ -241,14 +302,17 @@ impl<L: Listener + ?Sized> Inspect for LoggedWindow<L> {
 
     fn forget(&self, claim: Claim, now: Instant) -> Option<bool> {
         let Claim::Digest(key) = claim;
+        let _order = self.order.lock();
         self.record(What::Forgotten(claim), now);
         self.queue.disown(claim);
         Some(self.inner.forget(key, now))
     }
 
     fn flush(&self, now: Instant) -> Option<usize> {
+        let _order = self.order.lock();
         self.record(What::Flushed, now);
         self.queue.flush();
+        self.begin_anew();
         Some(self.inner.flush(now))
     }
 
@@ -258,10 +322,12 @@ impl<L: Listener + ?Sized> Inspect for LoggedWindow<L> {
     }
 
     fn set_ttl(&self, ttl: Duration) {
+        self.begin_anew();
         self.inner.set_ttl(ttl);
     }
 
     fn set_mode(&self, mode: Mode) {
+        self.begin_anew();
         self.inner.set_mode(mode);
     }
 
