@@ -101,9 +101,12 @@ fn store_reason(name: &str, mode: Mode, store: &Store) -> Option<String> {
         return None;
     }
     let down = || {
-        format!("the store ({kind}) of window {name:?} is down, and on_outage = \"refuse\" holds publishes until it is back")
+        format!(
+            "the store ({kind}) of window {name:?} is down, and on_outage = \"refuse\" holds publishes until it is back"
+        )
     };
-    let behind = || format!("publishes to window {name:?} wait, because its store ({kind}) is too far behind");
+    let behind =
+        || format!("publishes to window {name:?} wait, because its store ({kind}) is too far behind");
     match (store.up, store.waiting_publishes) {
         (true, 0) => None,
         (true, _) => Some(behind()),

@@ -6,8 +6,8 @@ use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::logged::RelayId;
 use hapax_core::window::{
-    Ask, BodyDigest, Committed, ForgetCause, InDoubt, Inspect, Key, KeyMaker, LeasedWindow, Limits,
-    Mailbox, Memo, Mode, OnOutage, OverdueCommit, Remember, Reservation, Rules, StorePolicy, TakeOver, Ticket,
+    Ask, BodyDigest, Committed, ForgetCause, InDoubt, Inspect, Key, KeyMaker, LeasedWindow, Limits, Mailbox,
+    Memo, Mode, OnOutage, OverdueCommit, Remember, Reservation, Rules, StorePolicy, TakeOver, Ticket,
     Verdict, Wait, Window, reserve_one,
 };
 use std::sync::Arc;
@@ -240,10 +240,8 @@ fn all_local_publishes_of_an_id_wait_for_one_question() {
     assert!(waits.iter().all(|verdict| matches!(verdict, Verdict::Pending(_))));
     let questions = one.window.take_questions(10);
     assert_eq!(questions.len(), 1);
-    let answer = redis.execute(
-        Command::Ask(questions[0].clone(), one.window.value(&questions[0]), LEASE),
-        now,
-    );
+    let answer =
+        redis.execute(Command::Ask(questions[0].clone(), one.window.value(&questions[0]), LEASE), now);
     one.window.answer(&questions[0], answer, now);
     let kinds: Vec<&str> = one.mailbox.take().iter().map(|(_, verdict)| kind(verdict)).collect();
     assert_eq!(kinds, ["fresh", "in flight", "in flight"]);

@@ -24,7 +24,11 @@ pub enum Command {
 }
 
 /// Makes the command of a record, as the shell does.
-pub fn write(window: &LeasedWindow<impl hapax_core::window::Listener>, record: &Record, now: Instant) -> Command {
+pub fn write(
+    window: &LeasedWindow<impl hapax_core::window::Listener>,
+    record: &Record,
+    now: Instant,
+) -> Command {
     let of = |claim: &Claim| {
         let Claim::Digest(key) = *claim;
         octets(key)

@@ -1,9 +1,9 @@
 //! Connections to one server, to the master that Sentinels name, or to a cluster: behind one type.
 
 use super::Failed;
-use crate::store::Failure;
 use super::slot::slot;
 use crate::config::{Node, RedisMode, RedisSettings};
+use crate::store::Failure;
 use futures_util::future::try_join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
@@ -46,9 +46,13 @@ impl Target {
     pub(super) fn new(settings: RedisSettings, timeout: Duration) -> Result<Target, Failure> {
         let ca = match &settings.ca_file {
             None => None,
-            Some(path) => Some(std::fs::read(path).map_err(|error| Failure {
-                what: format!("can't read {} (`store.redis.ca_file`): {error}", path.display()),
-                fix: "name a file with the certificates in PEM of the authorities that may sign Redis' own".into(),
+            Some(path) => Some(std::fs::read(path).map_err(|error| {
+                Failure {
+                    what: format!("can't read {} (`store.redis.ca_file`): {error}", path.display()),
+                    fix:
+                        "name a file with the certificates in PEM of the authorities that may sign Redis' own"
+                            .into(),
+                }
             })?),
         };
         Ok(Target { settings, ca, timeout })

@@ -29,7 +29,11 @@ impl Follower {
         while !*self.closing.borrow() {
             if let Ok(connection) = self.shared.connect().await {
                 let failed = self.follow(connection).await;
-                tracing::debug!(window = self.shared.name(), ?failed, "the changes of other relays can't be read");
+                tracing::debug!(
+                    window = self.shared.name(),
+                    ?failed,
+                    "the changes of other relays can't be read"
+                );
             }
             sleep(LONGEST_PAUSE / 4).await;
         }

@@ -168,9 +168,11 @@ impl Link {
         let shared = &self.shared;
         let (mut records, mut position) = match self.unwritten.pop_front() {
             Some((records, position)) => (records, Some(position)),
-            None => shared.window.log().take(MOST).map_or((Vec::new(), None), |(records, position)| {
-                (records, Some(position))
-            }),
+            None => shared
+                .window
+                .log()
+                .take(MOST)
+                .map_or((Vec::new(), None), |(records, position)| (records, Some(position))),
         };
         // A flush ends its pipeline: only its reply says what is to be written into the records behind it.
         let flush = records.iter().position(|record| matches!(record.what, What::Flushed));
@@ -196,7 +198,13 @@ impl Link {
             .iter()
             .filter_map(|record| commands::write(&shared.window, &shared.names, record, now))
             .collect();
-        for told in records.iter().filter(|record| commands::is_told(record)).cloned().collect::<Vec<_>>().chunks(CHANGES_AT_ONCE) {
+        for told in records
+            .iter()
+            .filter(|record| commands::is_told(record))
+            .cloned()
+            .collect::<Vec<_>>()
+            .chunks(CHANGES_AT_ONCE)
+        {
             let is_flush = told.iter().any(|record| matches!(record.what, What::Flushed));
             let batch = shared.codec.encode(told, now, wall());
             writes.push(commands::tell(&shared.names, &batch, is_flush));
@@ -226,7 +234,10 @@ impl Link {
             timeout(within, exchange).await.map_err(|_| Failed::Silent)?
         };
         let flush = flush.map(|_| count.saturating_sub(1));
-        Some((Batch { records, position, questions, writes: count, flush, waits, sent: now }, Box::pin(sending)))
+        Some((
+            Batch { records, position, questions, writes: count, flush, waits, sent: now },
+            Box::pin(sending),
+        ))
     }
 
     /// Takes the replies to a pipeline. If one of them says that it failed, all of it is sent again.

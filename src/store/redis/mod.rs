@@ -109,11 +109,14 @@ pub(super) fn open(
     let (first, is_first) = watch::channel(None);
     let link = tokio::spawn(Link::new(Arc::clone(&shared), first, is_closing.clone()).run());
     let follower = tokio::spawn(Follower::new(Arc::clone(&shared), is_closing).run());
-    let keeper = Keeper { recover: Box::pin(recover(shared, is_first)), close: Box::pin(async move {
-        closing.send_replace(true);
-        let _ = tokio::time::timeout(CLOSE_WITHIN, link).await;
-        follower.abort();
-    }) };
+    let keeper = Keeper {
+        recover: Box::pin(recover(shared, is_first)),
+        close: Box::pin(async move {
+            closing.send_replace(true);
+            let _ = tokio::time::timeout(CLOSE_WITHIN, link).await;
+            follower.abort();
+        }),
+    };
     Ok((window, keeper))
 }
 

@@ -140,8 +140,7 @@ fn two_relays_let_each_id_through_once() {
 fn what_was_acked_never_passes_again_whenever_a_relay_is_killed() {
     let redis = Server::start();
     let window = "remember = \"sync\"";
-    let Some(mut stage) = Stage::new("redis-kill", 2, &config(&redis, &redis.url(), window))
-    else {
+    let Some(mut stage) = Stage::new("redis-kill", 2, &config(&redis, &redis.url(), window)) else {
         return;
     };
     let mut all = BTreeMap::new();

@@ -33,9 +33,8 @@ impl Server {
     pub(super) fn with(arguments: &[&str]) -> Server {
         let leash = Leash::new("redis").unwrap();
         let port = free_port().unwrap();
-        let mut all: Vec<String> = ["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]
-            .map(str::to_owned)
-            .to_vec();
+        let mut all: Vec<String> =
+            ["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"].map(str::to_owned).to_vec();
         all.push(leash.folder().display().to_string());
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let mut server = Server { leash, port, child: None, arguments: all, login: Vec::new() };

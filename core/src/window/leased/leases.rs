@@ -251,11 +251,7 @@ impl Leases {
     }
 
     /// Returns whether this publish waits for another relay: `Some(false)` if a question about its key is out.
-    pub(super) fn waits_elsewhere(
-        &self,
-        key: Key,
-        queued: Option<(&Arc<Mailbox>, Ticket)>,
-    ) -> Option<bool> {
+    pub(super) fn waits_elsewhere(&self, key: Key, queued: Option<(&Arc<Mailbox>, Ticket)>) -> Option<bool> {
         let inner = self.inner.lock();
         let asked = inner.asked.get(&key)?;
         let waits = |(mailbox, ticket): (&Arc<Mailbox>, Ticket)| {

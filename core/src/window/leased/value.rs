@@ -151,8 +151,7 @@ mod tests {
     #[test]
     fn the_format_is_pinned() {
         let body = BodyDigest::from_bits(0x0a0b_0c0d);
-        let (lease, seen) =
-            (values(1).lease(Key(5), RELAY, LEASE), values(1).seen(Key(5), TTL, 3, body));
+        let (lease, seen) = (values(1).lease(Key(5), RELAY, LEASE), values(1).seen(Key(5), TTL, 3, body));
         assert_eq!(hex(&lease[..26]), "4c0101020304050607080000000000000009000000000000ea60");
         assert_eq!(hex(&seen[..18]), "530100000000000927c0000000030a0b0c0d");
         assert_eq!((lease.len(), seen.len()), (34, 26));

@@ -32,7 +32,6 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
     fn decides_alone(&self) -> bool {
         self.log.is_down() && self.log.policy().on_outage == OnOutage::Continue
     }
-
 }
 
 impl<L: Listener + ?Sized> Window for LeasedWindow<L> {

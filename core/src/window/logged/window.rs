@@ -27,7 +27,11 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
 
     /// Puts a key in flight for a publish that a consumer makes of its own delivery. Returns the position of the record, if there is
     /// one: the publish has to wait until it is written.
-    pub(in crate::window) fn place_republish(&self, claim: Claim, now: Instant) -> (Placed, Option<Position>) {
+    pub(in crate::window) fn place_republish(
+        &self,
+        claim: Claim,
+        now: Instant,
+    ) -> (Placed, Option<Position>) {
         let Claim::Digest(key) = claim;
         let placed = {
             let _order = self.order.lock();
