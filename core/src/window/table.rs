@@ -442,12 +442,41 @@ impl<L: Listener + ?Sized> Table<L> {
                 self.notice(Event::Promoted);
                 self.notice(Event::Fresh { claim: key.into() });
             }
-            Next::Seen(_, waiters) => {
-                let now = self.engine.peek(key).map_or(Stamp(0), |entry| entry.at);
-                waiters.iter().for_each(|_| self.notice(Event::Duplicate { claim: key.into(), now }));
-            }
+            Next::Seen(..) => self.notice_seen(key, &next),
         }
         next
+    }
+
+    /// As [`Table::pass_on`], but nobody is promoted. Who would be, and all who wait behind it, are given back as well: they are in
+    /// no queue any more, and have to ask again.
+    pub(super) fn give_up(
+        &self,
+        key: Key,
+        turn: Turn,
+        cause: ForgetCause,
+        is_stored: bool,
+    ) -> (Next, Vec<(Arc<Mailbox>, Ticket)>) {
+        let mut shard = self.flights.lock(key);
+        let next = shard.pass_on(key, turn, is_stored, || self.engine.peek(key).map(|entry| entry.body));
+        self.notice(Event::Forgotten(cause));
+        match next {
+            Next::Promoted(mailbox, ticket, _) => {
+                let behind = shard.flights.remove(&key).map(Flight::into_waiters).unwrap_or_default();
+                (Next::Nobody, std::iter::once((mailbox, ticket)).chain(behind).collect())
+            }
+            Next::Seen(..) => {
+                self.notice_seen(key, &next);
+                (next, Vec::new())
+            }
+            Next::Nobody => (next, Vec::new()),
+        }
+    }
+
+    fn notice_seen(&self, key: Key, next: &Next) {
+        if let Next::Seen(_, waiters) = next {
+            let now = self.engine.peek(key).map_or(Stamp(0), |entry| entry.at);
+            waiters.iter().for_each(|_| self.notice(Event::Duplicate { claim: key.into(), now }));
+        }
     }
 
     /// Gives a reservation up, see [`Window::rollback`]. The guard of the next one holds `window`, which owns this table.

@@ -90,17 +90,18 @@ impl Waiter {
 
 impl Leases {
     /// Adds a publish to those that wait for a lease of this key, and asks for one if nobody has yet. The shell is not woken: the caller
-    /// does that once for all publishes of a read, by [`Leases::wake`]. At most `bound` publishes wait while
+    /// does that once for all publishes of a read, by [`Leases::wake`]. `is_told`: it knows already that the id is in flight. At most `bound` publishes wait while
     /// another relay has the key.
     pub(super) fn ask(
         &self,
         key: Key,
         keep: u64,
         (mailbox, ticket): (&Arc<Mailbox>, Ticket),
+        is_told: bool,
         bound: usize,
     ) -> Joined {
         let mut inner = self.inner.lock();
-        let mut waiter = Waiter { mailbox: Arc::downgrade(mailbox), ticket, is_told: false };
+        let mut waiter = Waiter { mailbox: Arc::downgrade(mailbox), ticket, is_told };
         let Some(asked) = inner.asked.get_mut(&key) else {
             let lease = inner.draw(keep);
             let waiters = VecDeque::from([waiter]);

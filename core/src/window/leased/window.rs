@@ -8,7 +8,7 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
     pub(super) fn ask(self: Arc<Self>, ask: &Ask, mailbox: &Arc<Mailbox>) -> Verdict {
         let Claim::Digest(key) = ask.claim;
         let bound = self.table().waiters_per_id();
-        let joined = self.leases.ask(key, self.keep(), (mailbox, ask.ticket), bound);
+        let joined = self.leases.ask(key, self.keep(), (mailbox, ask.ticket), false, bound);
         if joined != Joined::Pending {
             self.log.notice(Event::InFlight);
         }
@@ -139,10 +139,28 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         self.log.overdue_commit(position, now)
     }
 
+    /// Nobody is promoted by the memory alone: the lease may have ended, and another relay may have it. Who waits asks Redis.
     fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
         let Claim::Digest(key) = claim;
-        self.log.pass_on(claim, turn, cause).deliver(Arc::clone(&self) as _, claim);
+        if self.decides_alone() {
+            self.log.pass_on(claim, turn, cause).deliver(Arc::clone(&self) as _, claim);
+            return self.settle(key);
+        }
+        let (next, waiters) = self.log.give_up(claim, turn, cause);
         self.settle(key);
+        for (mailbox, ticket) in waiters {
+            let joined = self.leases.ask(key, self.keep(), (&mailbox, ticket), true, usize::MAX);
+            let wait = Wait::new(Arc::clone(&self) as _, claim, Arc::clone(&mailbox), ticket);
+            mailbox.deliver(
+                ticket,
+                match joined {
+                    Joined::Pending => Verdict::Pending(wait),
+                    Joined::Elsewhere | Joined::Crowded => Verdict::InFlight(wait),
+                },
+            );
+        }
+        self.leases.wake();
+        next.deliver(self, claim);
     }
 
     /// If another relay has the claim, its lease is to be replaced. The answer comes by mail.

@@ -54,6 +54,18 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         self.queue.with_stored(claim, |is_stored| table.pass_on(key, turn, cause, is_stored))
     }
 
+    /// Gives a reservation up, and promotes nobody. Who waits for it has to ask again.
+    pub(in crate::window) fn give_up(
+        &self,
+        claim: Claim,
+        turn: Turn,
+        cause: ForgetCause,
+    ) -> (Next, Vec<(Arc<Mailbox>, Ticket)>) {
+        let Claim::Digest(key) = claim;
+        let table = self.inner.table();
+        self.queue.with_stored(claim, |is_stored| table.give_up(key, turn, cause, is_stored))
+    }
+
     /// Lets a waiter take a claim over; `None` if the message may be stored, and only its id is not written yet: a second copy must
     /// not be stored.
     pub(in crate::window) fn take_from(
