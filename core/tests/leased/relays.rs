@@ -455,6 +455,10 @@ impl World {
             State::Idle => return self.publish(at),
             State::Retry => return self.ask(at),
             State::Store { wait, due } if now >= due => {
+                // It may judge by its memory alone now.
+                if self.plan.policy.on_outage == OnOutage::Continue {
+                    self.disturb(n);
+                }
                 self.relays[n].tickets += 1;
                 let ticket = Ticket(self.relays[n].tickets);
                 self.publishers[at].ticket = ticket;

@@ -42,6 +42,50 @@ impl Server {
         server
     }
 
+    /// One that speaks TLS only. Its certificate is for `localhost`; `ca.pem` in its folder has signed it.
+    pub(super) fn tls() -> Server {
+        let leash = Leash::new("redis").unwrap();
+        let folder = leash.folder().to_owned();
+        let openssl = |line: &str| {
+            let done = Command::new("openssl").args(line.split(' ')).current_dir(&folder).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        };
+        openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem");
+        openssl("req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr");
+        std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1").unwrap();
+        openssl(
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem",
+        );
+        let port = free_port().unwrap();
+        let at = |name: &str| folder.join(name).display().to_string();
+        let arguments = [
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--tls-port",
+            &port.to_string(),
+            "--save",
+            "",
+            "--dir",
+            &at(""),
+            "--tls-cert-file",
+            &at("server.pem"),
+            "--tls-key-file",
+            &at("server.key"),
+            "--tls-ca-cert-file",
+            &at("ca.pem"),
+            "--tls-auth-clients",
+            "no",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let login = vec!["--tls".to_owned(), "--cacert".to_owned(), at("ca.pem")];
+        let mut server = Server { leash, port, child: None, arguments, login };
+        server.restart();
+        server
+    }
+
     /// A Sentinel that watches this server, and calls it down after half a second.
     pub(super) fn sentinel(master: &Server) -> Server {
         let leash = Leash::new("sentinel").unwrap();
@@ -116,10 +160,6 @@ impl Server {
     fn signal(&self, signal: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-    }
-
-    pub(super) fn login_with(&mut self, arguments: &[&str]) {
-        self.login = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     }
 
     /// Asks it.
