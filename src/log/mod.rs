@@ -94,7 +94,7 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     // The configuration's check has already parsed this filter, so it is valid.
-    let filter = EnvFilter::builder().parse_lossy(&settings.level);
+    let filter = filter(&settings.level);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(terminal)
@@ -109,6 +109,16 @@ where
         Box::new(builder.event_format(JsonLine).with_writer(Escaped(writer)).finish())
     } else {
         Box::new(builder.fmt_fields(Plain).with_writer(writer).finish())
+    }
+}
+
+/// The filter of this level. What the client library of the streams logs is said by the store itself, in its own words; it would also show whole
+/// messages. Who names it in the level wants to read it.
+fn filter(level: &str) -> EnvFilter {
+    let filter = EnvFilter::builder().parse_lossy(level);
+    match "lapin=off".parse() {
+        Ok(directive) if !level.contains("lapin") => filter.add_directive(directive),
+        _ => filter,
     }
 }
 

@@ -7,6 +7,7 @@
 mod changes;
 mod disk;
 mod redis;
+mod stream;
 
 pub mod command;
 
@@ -83,6 +84,8 @@ pub(crate) struct Keeper {
 #[derive(Default)]
 pub struct Stores {
     keepers: Vec<Keeper>,
+    /// the connection of all windows that have a stream
+    link: Option<Arc<stream::Link>>,
 }
 
 impl Stores {
@@ -158,6 +161,12 @@ impl<'a> Common<'a> {
                 stores.keepers.push(disk::open(state, &logged, codec(), self.config.timeouts.store)?);
                 Ok(logged)
             }
+            (StoreKind::Stream, _) => {
+                let logged = logged("stream");
+                let (config, link) = (self.config, &mut stores.link);
+                stores.keepers.push(stream::open(config, window, &self.keys, Arc::clone(&logged), link));
+                Ok(logged)
+            }
             (StoreKind::Memory, _) => Ok(LocalWindow::new(rules, limits, window.engine, listener)),
             (StoreKind::Redis, _) => {
                 let settings = self.config.store.redis.as_ref().ok_or_else(|| Failure {
@@ -170,13 +179,9 @@ impl<'a> Common<'a> {
                 stores.keepers.push(keeper);
                 Ok(built)
             }
-            (kind @ (StoreKind::Disk | StoreKind::Stream), _) => Err(Failure {
-                what: format!(
-                    "window \"{}\": store = \"{}\" is not built yet",
-                    window.rules.name,
-                    kind.name()
-                ),
-                fix: "choose another store".to_owned(),
+            (StoreKind::Disk, None) => Err(Failure {
+                what: format!("window \"{}\": nobody says where its log is", window.rules.name),
+                fix: "write state_dir = \"/var/lib/hapax\"".to_owned(),
             }),
         }
     }

@@ -195,10 +195,11 @@ impl Rabbit {
     }
 
     /// Waits until queues, users and vhosts are on the disk. RabbitMQ answers a declare before that, as long as it keeps them
-    /// in Mnesia. Khepri, where RabbitMQ 4 keeps them, writes first.
+    /// in Mnesia. Khepri, where RabbitMQ 4 keeps them, writes first. Who keeps the streams has tables of its own.
     pub fn sync_metadata(&self) -> Result<(), Error> {
         self.eval(
-            "case erlang:function_exported(rabbit_khepri, is_enabled, 0) andalso rabbit_khepri:is_enabled() of \
+            "[ok = dets:sync(Table) || Table <- dets:all()], \
+             case erlang:function_exported(rabbit_khepri, is_enabled, 0) andalso rabbit_khepri:is_enabled() of \
              true -> ok; false -> ok = mnesia:sync_log() end.",
         )
         .map(drop)

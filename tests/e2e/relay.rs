@@ -44,6 +44,26 @@ impl Relay {
         Relay::started(upstream, config, (true, 200))
     }
 
+    /// Starts one that ends by itself. Returns how, and what it said.
+    pub fn refused(upstream: SocketAddr, config: &str) -> (ExitStatus, String) {
+        let port = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
+        let leash = Leash::new("relay").unwrap();
+        let file = leash.folder().join("hapax.toml");
+        std::fs::write(&file, config).unwrap();
+        let mut command = Command::new(BINARY.expect("there is no hapax binary"));
+        command
+            .args(["--listen", &port().to_string(), "--admin", &port().to_string()])
+            .args(["--upstream", &format!("amqp://{upstream}")])
+            .arg("--config")
+            .arg(file);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        leash.hold(&child).unwrap();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (child.wait().unwrap(), said)
+    }
+
     fn started(upstream: SocketAddr, config: &str, (is_open, ready): (bool, u16)) -> Relay {
         let port = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
         let mut relay = Relay {

@@ -36,11 +36,11 @@ const BODY: [u8; 100] = [b'.'; 100];
 
 /// SplitMix64: small, and the same everywhere.
 #[derive(Clone)]
-struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
     /// Takes the seed from the environment, or a new one each time, and prints it.
-    fn seeded(test: &str) -> Rng {
+    pub(crate) fn seeded(test: &str) -> Rng {
         let given = std::env::var("HAPAX_E2E_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| {
             use std::hash::{BuildHasher, RandomState};
@@ -57,7 +57,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 }

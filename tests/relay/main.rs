@@ -25,3 +25,4 @@ mod identity;
 mod points;
 mod record_first;
 mod routing_cost;
+mod stream;

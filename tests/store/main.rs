@@ -12,3 +12,4 @@ mod disk;
 mod e2e;
 mod load;
 mod redis;
+mod shown;

@@ -1,0 +1,245 @@
+//! The connection to the broker that keeps the streams: one for all windows. A task of its own opens it, and opens it again, to the next
+//! node, when it has ended. A window takes the connection as it is, and opens channels on it.
+
+use super::Why;
+use crate::config::Node;
+use lapin::tcp::AsyncTcpStream;
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::{Connection, ConnectionProperties};
+use parking_lot::Mutex;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::net::lookup_host;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+/// How long the broker has for a TCP connection, and then for the AMQP handshake.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The broker has to be heard of that often, in seconds.
+const HEARTBEAT: u16 = 10;
+/// The largest frame. A batch fits, and lapin's buffers hold 32 of them.
+const FRAME_MAX: u32 = 64 << 10;
+/// How long to wait after a connection that failed, at first and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often the connection is looked at. Windows say at once what they notice themselves.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long a connection may take to close in good order.
+const CLOSE: Duration = Duration::from_secs(1);
+
+/// `HOST:PORT`
+pub(super) fn authority(node: &Node) -> String {
+    match node.host.contains(':') {
+        true => format!("[{}]:{}", node.host, node.port),
+        false => format!("{}:{}", node.host, node.port),
+    }
+}
+
+fn uri(node: &Node) -> AMQPUri {
+    let login = match (&node.user, &node.password) {
+        (None, None) => AMQPUserInfo::default(),
+        (user, password) => AMQPUserInfo {
+            username: user.clone().unwrap_or_default(),
+            password: password.as_ref().map(|password| password.0.clone()).unwrap_or_default(),
+        },
+    };
+    AMQPUri {
+        scheme: AMQPScheme::AMQP,
+        authority: AMQPAuthority { userinfo: login, host: node.host.clone(), port: node.port },
+        vhost: node.path.clone(),
+        query: AMQPQueryString {
+            heartbeat: Some(HEARTBEAT),
+            frame_max: Some(FRAME_MAX),
+            ..AMQPQueryString::default()
+        },
+    }
+}
+
+/// An open connection.
+pub(super) struct Live {
+    pub(super) connection: Connection,
+    /// the node, for the log
+    pub(super) node: String,
+    socket: Cutter,
+    /// Somebody has found out that it is of no use.
+    given_up: Notify,
+}
+
+impl Live {
+    /// Says that the connection is of no use: the link is to try the next node.
+    pub(super) fn give_up(&self) {
+        self.given_up.notify_one();
+    }
+
+    /// Waits until it has ended, or somebody has given it up.
+    async fn ended(&self) {
+        while self.connection.status().connected() {
+            tokio::select! {
+                () = self.given_up.notified() => return,
+                () = sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    async fn close(&self) {
+        let _ = timeout(CLOSE, self.connection.close(200, "".into())).await;
+        self.socket.cut();
+    }
+}
+
+/// A second handle of a socket that lapin has, to end it for certain: lapin's thread waits for as long as the peer is silent.
+#[derive(Clone, Default)]
+struct Cutter(Arc<Mutex<Option<TcpStream>>>);
+
+impl Cutter {
+    fn keep(&self, socket: impl AsFd) -> std::io::Result<()> {
+        *self.0.lock() = Some(TcpStream::from(socket.as_fd().try_clone_to_owned()?));
+        Ok(())
+    }
+
+    fn cut(&self) {
+        if let Some(socket) = self.0.lock().take() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// What a window is told of the connection.
+#[derive(Clone)]
+pub(super) enum State {
+    /// It is being opened. This was wrong with the last attempt.
+    Down(Option<Why>),
+    /// It is open.
+    Up(Arc<Live>),
+    /// It was closed for good.
+    Closed,
+}
+
+/// The connection, for all windows.
+pub(crate) struct Link {
+    nodes: Mutex<Vec<Node>>,
+    tell: watch::Sender<State>,
+    closing: watch::Sender<bool>,
+    opened: AtomicU64,
+    users: AtomicUsize,
+}
+
+impl Link {
+    /// The connection to the first of these nodes that takes one. It is opened when a window begins to use it.
+    pub(super) fn new(nodes: &[Node]) -> Arc<Link> {
+        let (tell, closing) = (watch::Sender::new(State::Down(None)), watch::Sender::new(false));
+        let nodes = Mutex::new(nodes.to_vec());
+        Arc::new(Link { nodes, tell, closing, opened: AtomicU64::new(0), users: AtomicUsize::new(0) })
+    }
+
+    /// Begins to use it. Who does has to leave it, too.
+    pub(super) fn enter(self: &Arc<Link>) -> watch::Receiver<State> {
+        self.users.fetch_add(1, Relaxed);
+        let nodes = std::mem::take(&mut *self.nodes.lock());
+        if !nodes.is_empty() {
+            tokio::spawn(Arc::clone(self).keep_open(nodes));
+        }
+        self.tell.subscribe()
+    }
+
+    /// Ends the use of it. The last one closes it.
+    pub(super) async fn leave(&self) {
+        if self.users.fetch_sub(1, Relaxed) > 1 {
+            return;
+        }
+        self.closing.send_replace(true);
+        let mut state = self.tell.subscribe();
+        let _ = timeout(2 * CLOSE, state.wait_for(|state| matches!(state, State::Closed))).await;
+    }
+
+    /// How often the connection was opened again.
+    pub(super) fn reconnects(&self) -> u64 {
+        self.opened.load(Relaxed).saturating_sub(1)
+    }
+
+    async fn keep_open(self: Arc<Link>, nodes: Vec<Node>) {
+        let mut closing = self.closing.subscribe();
+        tokio::select! {
+            () = self.open_again_and_again(&nodes) => {}
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
+        if let State::Up(live) = self.tell.send_replace(State::Down(None)) {
+            live.close().await;
+        }
+        self.tell.send_replace(State::Closed);
+    }
+
+    async fn open_again_and_again(&self, nodes: &[Node]) {
+        let mut backoff = BACKOFF.0;
+        for node in nodes.iter().cycle() {
+            match connect(node).await {
+                Ok(live) => {
+                    backoff = BACKOFF.0;
+                    self.opened.fetch_add(1, Relaxed);
+                    let live = Arc::new(live);
+                    self.tell.send_replace(State::Up(Arc::clone(&live)));
+                    live.ended().await;
+                    self.tell.send_replace(State::Down(None));
+                    live.close().await;
+                }
+                Err(why) => {
+                    self.tell.send_replace(State::Down(Some(why)));
+                }
+            }
+            sleep(jittered(backoff)).await;
+            backoff = (backoff * 2).min(BACKOFF.1);
+        }
+    }
+}
+
+/// Between half of it and all of it, so that many relays don't come at the same time.
+fn jittered(pause: Duration) -> Duration {
+    let half = pause / 2;
+    let random = u32::try_from(RandomState::new().hash_one(0_u8) % 1024).unwrap_or(0);
+    half + half * random / 1024
+}
+
+async fn connect(node: &Node) -> Result<Live, Why> {
+    let socket = Cutter::default();
+    let kept = socket.clone();
+    let resolving = timeout(CONNECT, lookup_host((node.host.as_str(), node.port))).await;
+    let Ok(Ok(addresses)) = resolving else {
+        return Err(Why::new(format!("{}: the name can't be resolved", authority(node))));
+    };
+    let addresses: Vec<_> = addresses.collect();
+    let runtime = lapin::runtime::default_runtime().map_err(|error| Why::at(node, &error))?;
+    let on = runtime.clone();
+    let connector = async move |_, _| {
+        let connecting = async {
+            let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+            for address in &addresses {
+                match AsyncTcpStream::connect(&on, *address).await {
+                    Ok(stream) => return Ok(stream),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        };
+        let stream = timeout(CONNECT, connecting).await.map_err(std::io::Error::from)??;
+        if let AsyncTcpStream::Plain(plain) = &stream {
+            kept.keep(plain.get_ref())?;
+        }
+        Ok(stream)
+    };
+    let name = format!("hapax {}", env!("CARGO_PKG_VERSION"));
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    match timeout(2 * CONNECT, Connection::connector(uri(node), runtime, connector, properties)).await {
+        Ok(Ok(connection)) => Ok(Live { connection, node: authority(node), socket, given_up: Notify::new() }),
+        Ok(Err(error)) => {
+            socket.cut();
+            Err(Why::at(node, &error))
+        }
+        Err(_) => {
+            socket.cut();
+            Err(Why::new(format!("{} does not answer", authority(node))))
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The batches of this relay on their way into the stream, until the broker has confirmed them.
+
+use super::envelope::{Envelope, Kind};
+use hapax_core::window::Position;
+use hapax_core::window::logged::Record;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant, SystemTime};
+
+/// The most records of a batch: 10 KB.
+pub(super) const MOST_RECORDS: usize = 500;
+/// The most batches that wait for their confirms. The window keeps what comes behind them.
+pub(super) const MOST_BATCHES: usize = 16;
+/// The most own batches that are followed until they come back.
+const MOST_FOLLOWED: usize = 1024;
+
+/// A batch that the broker has not confirmed.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// the message as it is published, the same each time
+    pub(super) bytes: Vec<u8>,
+    /// of its last record
+    position: Position,
+    /// when it was made
+    made: Instant,
+}
+
+/// The batches that are not confirmed, in order, and those that have not come back by the consumer.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    batches: VecDeque<Batch>,
+    made: u64,
+    /// the numbers of the batches and marks that have not come back yet, and when each was published
+    followed: VecDeque<(Kind, Instant)>,
+    marks: u64,
+    /// how long the last one that came back took
+    echo: Option<Duration>,
+}
+
+impl Outbox {
+    /// Makes a batch of these records, to be published behind all others.
+    pub(super) fn push(
+        &mut self,
+        envelope: &Envelope,
+        (records, position): (Vec<Record>, Position),
+        now: Instant,
+        wall: SystemTime,
+    ) -> &Batch {
+        self.made += 1;
+        let kind = Kind::Records(self.made);
+        let bytes = envelope.seal(kind, &records, now, wall);
+        self.follow(kind, now);
+        self.batches.push_back(Batch { bytes, position, made: now });
+        &self.batches[self.batches.len() - 1]
+    }
+
+    /// Makes a mark. It has to come back on the connection that it is published on, or never.
+    pub(super) fn mark(&mut self, envelope: &Envelope, now: Instant, wall: SystemTime) -> (u64, Vec<u8>) {
+        self.marks += 1;
+        let kind = Kind::Mark(self.marks);
+        self.follow(kind, now);
+        (self.marks, envelope.seal(kind, &[], now, wall))
+    }
+
+    /// Notes that the oldest batch is confirmed. Returns the position that is written now, and how long it took.
+    pub(super) fn confirmed(&mut self, now: Instant) -> Option<(Position, Duration)> {
+        let batch = self.batches.pop_front()?;
+        Some((batch.position, now.saturating_duration_since(batch.made)))
+    }
+
+    /// Returns the batches that are not confirmed, oldest first. After a reconnect they are published again.
+    pub(super) fn batches(&self) -> impl ExactSizeIterator<Item = &Batch> {
+        self.batches.iter()
+    }
+
+    /// Returns true if no batch waits for its confirm.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Returns true if another batch may be published before one is confirmed.
+    pub(super) fn has_room(&self) -> bool {
+        self.batches.len() < MOST_BATCHES
+    }
+
+    /// Returns when the oldest batch was made that is not confirmed.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.batches.front().map(|batch| batch.made)
+    }
+
+    fn follow(&mut self, kind: Kind, now: Instant) {
+        if self.followed.len() == MOST_FOLLOWED {
+            self.followed.pop_front();
+        }
+        self.followed.push_back((kind, now));
+    }
+
+    /// Notes that this one came back by the consumer. All that was published before it on this connection came back, or never will.
+    pub(super) fn came_back(&mut self, kind: Kind, now: Instant) {
+        let Some(place) = self.followed.iter().position(|(followed, _)| *followed == kind) else { return };
+        if let Some((_, published)) = self.followed.drain(..=place).next_back() {
+            self.echo = Some(now.saturating_duration_since(published));
+        }
+    }
+
+    /// Returns how far this relay is behind the end of the stream: how long its own messages take to come back.
+    pub(super) fn behind(&self, now: Instant) -> Option<Duration> {
+        match self.followed.front() {
+            Some((_, published)) => {
+                Some(now.saturating_duration_since(*published).max(self.echo.unwrap_or_default()))
+            }
+            None => self.echo,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hapax_core::window::logged::RelayId;
+    use hapax_core::window::{KeyMaker, Rules};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[expect(clippy::disallowed_methods, reason = "one base instant; the tests count from there")]
+    fn base() -> Instant {
+        Instant::now()
+    }
+
+    fn envelope() -> Envelope {
+        Envelope::new(KeyMaker::new((1, 2)), &Rules::named("orders"), RelayId(1))
+    }
+
+    fn push(outbox: &mut Outbox, position: u64, now: Instant) {
+        let _ = outbox.push(&envelope(), (Vec::new(), Position(position)), now, SystemTime::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn positions_are_told_in_order_and_a_batch_is_the_same_each_time() {
+        let (mut outbox, now) = (Outbox::default(), base());
+        push(&mut outbox, 3, now);
+        push(&mut outbox, 5, now);
+        let before: Vec<_> = outbox.batches().map(|batch| batch.bytes.clone()).collect();
+        assert_eq!(outbox.confirmed(now + SECOND), Some((Position(3), SECOND)));
+        assert_eq!(outbox.batches().map(|batch| &batch.bytes).collect::<Vec<_>>(), [&before[1]]);
+        assert_eq!(envelope().open(&before[1]).unwrap().kind, Kind::Records(2));
+        assert_eq!(outbox.confirmed(now), Some((Position(5), Duration::ZERO)));
+        assert_eq!((outbox.confirmed(now), outbox.is_empty()), (None, true));
+    }
+
+    #[test]
+    fn there_is_a_most_of_everything() {
+        let (mut outbox, now) = (Outbox::default(), base());
+        for position in 1..=MOST_BATCHES as u64 {
+            assert!(outbox.has_room());
+            push(&mut outbox, position, now);
+        }
+        assert!(!outbox.has_room());
+        for position in 0..2 * MOST_FOLLOWED as u64 {
+            push(&mut outbox, position, now);
+        }
+        assert_eq!(outbox.followed.len(), MOST_FOLLOWED);
+    }
+
+    #[test]
+    fn what_has_not_come_back_says_how_far_the_reader_is_behind() {
+        let (mut outbox, now) = (Outbox::default(), base());
+        assert_eq!(outbox.behind(now), None);
+        push(&mut outbox, 1, now);
+        let (mark, _) = outbox.mark(&envelope(), now + SECOND, SystemTime::UNIX_EPOCH);
+        push(&mut outbox, 2, now + 2 * SECOND);
+        assert_eq!(outbox.behind(now + 3 * SECOND), Some(3 * SECOND));
+        outbox.came_back(Kind::Mark(mark), now + 4 * SECOND);
+        assert_eq!(outbox.behind(now + 4 * SECOND), Some(3 * SECOND));
+        outbox.came_back(Kind::Records(2), now + 4 * SECOND);
+        assert_eq!(outbox.behind(now + 50 * SECOND), Some(2 * SECOND));
+        // A repeated one says nothing.
+        outbox.came_back(Kind::Records(1), now + 60 * SECOND);
+        assert_eq!(outbox.behind(now + 60 * SECOND), Some(2 * SECOND));
+    }
+}
