@@ -2,10 +2,11 @@
 
 mod server;
 
-use crate::e2e::raw::{Login, Publish, Raw, Told};
+use crate::e2e::raw::{Login, Publish, Raw, Told, method_frame};
 use crate::e2e::relay::Relay;
 use crate::e2e::site;
 use crate::e2e::wait;
+use amq_protocol::protocol::{AMQPClass, channel, confirm};
 use server::Server;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -73,7 +74,12 @@ fn publish(addr: SocketAddr, vhost: &str, ids: &[String], patience: Duration) ->
     let end = Instant::now() + patience;
     let mut publish = || -> std::io::Result<()> {
         let mut raw = Raw::login(addr, &Login::guest(vhost))?;
-        raw.confirming(1);
+        let open = AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}));
+        let select = AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false }));
+        raw.write(&[method_frame(1, &open), method_frame(1, &select)].concat())?;
+        for _ in 0..2 {
+            let Some((1, Told::Method(_))) = raw.receive()? else { return Ok(()) };
+        }
         let mut todo: Vec<String> = ids.to_vec();
         let (mut last, mut under_way) = (0, BTreeMap::new());
         while acked.len() < ids.len() && Instant::now() < end {
