@@ -8,6 +8,7 @@
 mod examples;
 mod redis;
 mod relays;
+#[allow(dead_code, reason = "the simulation uses all of it")]
 #[path = "../simulation/rng.rs"]
 mod rng;
 

@@ -22,7 +22,7 @@ use hapax_core::window::logged::{Record, RelayId};
 use hapax_core::window::{
     Committed, ForgetCause, InDoubt, Inspect, Key, KeyMaker, LeasedWindow, Limits, Mailbox, Mode, OnOutage,
     OverdueCommit, Position, Remember, Reservation, Rules, StorePolicy, TakeOver, Ticket, Unremembered,
-    Verdict, Wait, Window, reserve_one,
+    Verdict, Wait, reserve_one,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -48,7 +48,7 @@ impl Follower {
                 self.inform(&mut connection).await?;
             }
             let mut read = cmd("XREAD");
-            read.arg("COUNT").arg(1_000).arg("BLOCK").arg(WAIT.as_millis() as u64);
+            read.arg("COUNT").arg(1_000).arg("BLOCK").arg(hapax_core::window::leased::millis(WAIT));
             read.arg("STREAMS").arg(&self.shared.names.changes).arg(self.last.as_deref().unwrap_or("0"));
             let reply = timeout(WAIT + self.shared.timeout, connection.ask(&read)).await;
             let reply = reply.map_err(|_| Failed::Silent)??;

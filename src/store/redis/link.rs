@@ -7,7 +7,7 @@ use super::connect::{Command, Connection};
 use super::{CHANGES_AT_ONCE, FIRST_PAUSE, Failed, First, LONGEST_PAUSE, Shared, commands};
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use hapax_core::window::Position;
-use hapax_core::window::leased::Question;
+use hapax_core::window::leased::{Question, millis};
 use hapax_core::window::logged::{Record, What};
 use redis::{Value, cmd};
 use std::collections::VecDeque;
@@ -216,7 +216,7 @@ impl Link {
         if waits {
             let mut wait = cmd("WAIT");
             // (Redis itself answers in time, so that a replica that is slow is not taken for a Redis that is silent.)
-            wait.arg(shared.replicas).arg((shared.timeout / 2).as_millis().max(1) as u64);
+            wait.arg(shared.replicas).arg(millis(shared.timeout / 2).max(1));
             asks.push(Command { key: Vec::new(), cmd: wait });
         }
         let keeps_order = connection.keeps_order();
