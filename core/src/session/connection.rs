@@ -4,6 +4,7 @@
 //! known, or until the linger is over.
 
 use super::Shared;
+use super::blocked::has_capability;
 use super::channel::Channel;
 use super::channels::Channels;
 use super::client::ClientState;
@@ -24,7 +25,6 @@ use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection::AMQPMethod;
-use amq_protocol::types::AMQPValue;
 use bytes::Bytes;
 use core::net::IpAddr;
 use std::sync::Arc;
@@ -334,6 +334,11 @@ impl Connection {
             return self.refuse_login(refused, told, now);
         }
         let handshake = &mut self.sides.handshake;
+        if let Some(AMQPClass::Connection(AMQPMethod::StartOk(start_ok))) = &method
+            && !handshake.has_started()
+        {
+            self.link.blocked.recv_start_ok(start_ok);
+        }
         let meaning = match method {
             Some(method) => handshake.recv_client(method),
             None => {
@@ -376,7 +381,10 @@ impl Connection {
                 out.upstream.forward(frame);
                 self.link.identify(&self.sides.handshake, self.peer);
             }
-            (ClientState::Live, Meaning::Instead(_) | Meaning::Opened | Meaning::Pass) => {
+            (
+                ClientState::Live,
+                Meaning::Instead(_) | Meaning::Opened | Meaning::Blocked(_) | Meaning::Pass,
+            ) => {
                 out.upstream.forward(frame);
             }
         }
@@ -432,6 +440,11 @@ impl Connection {
         self.sides.upstream.spoke();
         match method.map_or(Meaning::Pass, |method| self.sides.handshake.recv_upstream(method)) {
             Meaning::Instead(frame) => self.link.out.client.push(frame),
+            Meaning::Blocked(blocked) => {
+                if self.link.blocked.recv_broker(blocked) && !self.sides.client.is_told() {
+                    self.link.out.client.forward(frame);
+                }
+            }
             Meaning::Close => self.recv_upstream_close(frame, now),
             Meaning::CloseOk if self.sides.client.state() == ClientState::SaidClose => {
                 self.flush(now);
@@ -447,6 +460,26 @@ impl Connection {
                     self.link.out.client.forward(frame);
                 }
             }
+        }
+    }
+
+    /// Tells the client whether it may publish, if that has changed because of a window.
+    #[inline]
+    pub(super) fn tell_blocked(&mut self) {
+        if self.link.blocked.is_any() {
+            self.tell_of_windows();
+        }
+    }
+
+    #[cold]
+    fn tell_of_windows(&mut self) {
+        let Link { blocked, mailbox, out, .. } = &mut self.link;
+        // (One that has sent `connection.close` reads nothing but the answer.)
+        if self.sides.are_live()
+            && !self.sides.are_ending()
+            && let Some(frame) = blocked.poll(mailbox)
+        {
+            out.client.push(frame);
         }
     }
 
@@ -666,9 +699,5 @@ impl Connection {
 /// Returns true if a `start-ok` says that its client understands a `connection.close` as the answer to its login.
 fn takes_refusal(method: &AMQPClass) -> bool {
     let AMQPClass::Connection(AMQPMethod::StartOk(start_ok)) = method else { return false };
-    let Some(AMQPValue::FieldTable(capabilities)) = start_ok.client_properties.inner().get("capabilities")
-    else {
-        return false;
-    };
-    capabilities.inner().get("authentication_failure_close") == Some(&AMQPValue::Boolean(true))
+    has_capability(start_ok, "authentication_failure_close")
 }

@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::bad_header_log::BadHeaderLog;
+use super::blocked::Blocked;
 use super::channels::Channels;
 use super::delivered::RouteMark;
 use super::exclusive::ExclusiveQueues;
@@ -13,7 +14,7 @@ use super::outbox::Outbox;
 use super::probe::{Answer, Finding, Probes};
 use super::returning::Returning;
 use super::rights::{OwnRights, Rights};
-use crate::window::{Mailbox, RepublishRule, Ticket};
+use crate::window::{Mailbox, RepublishRule, Ticket, Window};
 use crate::wire::{ChannelId, ContentHeader, IdSource};
 use core::net::IpAddr;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(super) struct Link {
     pub(super) exclusive: ExclusiveQueues,
     /// exchanges from which everything comes back
     pub(super) returning: Returning,
+    /// whether the client may publish
+    pub(super) blocked: Blocked,
     /// late verdicts arrive here
     pub(super) mailbox: Arc<Mailbox>,
     /// numbers for the questions that may be answered late
@@ -60,6 +63,7 @@ impl Link {
             probes: Probes::default(),
             exclusive: ExclusiveQueues::default(),
             returning: Returning::default(),
+            blocked: Blocked::default(),
             mailbox: Arc::new(Mailbox::new()),
             tickets: Tickets::default(),
             publishes: 0,
@@ -74,6 +78,12 @@ impl Link {
         self.rights.set_identity(identity);
         // The finder comes after that: what it finds depends on the identity.
         self.finder.set_vhost(handshake.vhost());
+    }
+
+    /// Notes that a publish waits for this window, because it has no verdict yet, or because its store has not come so far.
+    #[cold]
+    pub(super) fn publish_waits(&mut self, window: &Arc<dyn Window>) {
+        self.blocked.publish_waits(window, &self.mailbox);
     }
 
     /// Notes a delivery: its consumer may publish it again. `method` and `header` are the payloads of its first two frames.

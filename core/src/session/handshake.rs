@@ -46,6 +46,8 @@ pub(super) enum Meaning {
     Identified,
     /// The connection is open. Pass it on.
     Opened,
+    /// The broker says that the client may not publish, or that it may again.
+    Blocked(bool),
     /// It is a `connection.close`.
     Close,
     /// It is a `connection.close-ok`.
@@ -116,6 +118,11 @@ impl Handshake {
     /// Returns true if `connection.open-ok` has passed.
     pub(super) fn opened(&self) -> bool {
         self.opened
+    }
+
+    /// Returns true if `start-ok` has passed.
+    pub(super) fn has_started(&self) -> bool {
+        self.started
     }
 
     /// Returns when the handshake has taken too long, if the connection is not open yet.
@@ -232,6 +239,8 @@ impl Handshake {
                 self.opened = true;
                 Meaning::Opened
             }
+            AMQPMethod::Blocked(_) => Meaning::Blocked(true),
+            AMQPMethod::Unblocked(_) => Meaning::Blocked(false),
             AMQPMethod::Close(_) => Meaning::Close,
             AMQPMethod::CloseOk(_) => Meaning::CloseOk,
             _ => Meaning::Pass,

@@ -24,6 +24,7 @@ mod answers;
 mod awaited;
 mod bad_header_log;
 mod blame;
+mod blocked;
 mod by_tag;
 mod candidate;
 mod channel;

@@ -480,6 +480,7 @@ impl Session {
         self.connection.start_probe(now);
         self.connection.end_if_settled(now);
         self.connection.flush(now);
+        self.connection.tell_blocked();
         self.connection.note_sent(now);
     }
 }

@@ -65,6 +65,10 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         Table::supersede(self, |handle| handle.0.table(), ask, body, now, mailbox)
     }
 
+    fn is_refusing(&self, mailbox: &Arc<Mailbox>) -> bool {
+        self.0.is_refusing(mailbox)
+    }
+
     fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
         self.0.commit(claim, now, memo)
     }

@@ -213,6 +213,10 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         Table::supersede(self, |window| &window.table, ask, body, now, mailbox)
     }
 
+    fn is_refusing(&self, _: &Arc<Mailbox>) -> bool {
+        false
+    }
+
     fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
         let Claim::Digest(key) = claim;
         self.table.commit(key, now, memo, false);

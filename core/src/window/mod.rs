@@ -318,6 +318,9 @@ pub trait Window: Send + Sync + std::fmt::Debug {
         now: Instant,
         mailbox: &Arc<Mailbox>,
     ) -> Verdict;
+    /// Returns true if the window judges nothing at present, because its store is out of order and the policy is to refuse. Then it
+    /// calls the session of this mailbox ([`Mailbox::call`]) when that is over. Asked only about a window that has let a publish wait.
+    fn is_refusing(&self, mailbox: &Arc<Mailbox>) -> bool;
     /// Commits a reservation. Until it is remembered the claim stays in flight for everybody else. Called by
     /// [`Reservation::commit`] only.
     fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered;

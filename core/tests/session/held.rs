@@ -96,6 +96,10 @@ impl Window for Interrupted {
         self.inner.commit_in_doubt(claim, now, memo);
     }
 
+    fn is_refusing(&self, mailbox: &Arc<Mailbox>) -> bool {
+        self.inner.is_refusing(mailbox)
+    }
+
     fn remembered(&self) -> Position {
         self.inner.remembered()
     }

@@ -21,6 +21,7 @@ mod identity;
 mod in_doubt;
 mod late;
 mod late_ends;
+mod logged;
 mod loopback;
 mod memory;
 mod p01_p02_stored;

@@ -29,6 +29,7 @@ mod relay;
 mod rng;
 mod runs;
 mod schedule;
+mod shelf;
 mod streams;
 mod tap;
 mod transcript;
@@ -73,7 +74,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 50] = [
+const MUST_HAPPEN: [&str; 53] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -107,10 +108,13 @@ const MUST_HAPPEN: [&str; 50] = [
     "hostile: was closed",
     "looks like others",
     "probe",
-    "republished",
+    "recovered",
     "relay asked for a sign",
+    "relay crashed",
+    "republished",
     "returned to the relay alone",
     "rollback",
+    "store: failed",
     "store: late commit",
     "store: late verdict",
     "store: overdue commit, acked anyway",

@@ -4,6 +4,7 @@
 use super::rng::Rng;
 use hapax_core::session::Settings;
 use hapax_core::window::engine::EngineKind;
+use hapax_core::window::{OnOutage, Remember, StorePolicy};
 use std::time::Duration;
 
 /// Microseconds of virtual time since the run began.
@@ -38,6 +39,8 @@ pub struct WindowPlan {
     pub wrong: u32,
     /// its log stands still for seconds, in thousandths of the occasions
     pub stuck: u32,
+    /// it has a log, with this policy; then nothing of it is late
+    pub logged: Option<StorePolicy>,
     /// duplicates are counted and forwarded
     pub observe: bool,
     /// `in_doubt = "keep"`
@@ -124,6 +127,8 @@ pub struct Plan {
     pub tight: bool,
     /// what goes wrong
     pub weather: Weather,
+    /// the relay's process ends once without a word
+    pub crashes: bool,
     /// how many hostile clients, beside the others
     pub hostile: usize,
     /// one of them may publish to the second exchange with one routing key; where that exchange has a window of its own
@@ -160,8 +165,12 @@ impl Plan {
         for window in &mut windows {
             window.forwards_conflicts = !window.by_body && bodies.chance(300);
         }
+        let mut logs = Rng::new(seed.rotate_left(48));
+        windows.iter_mut().for_each(|window| window.draw_log(&mut logs));
+        let crashes = windows.iter().any(|window| window.logged.is_some()) && logs.chance(600);
+        let has_store = |w: &WindowPlan| w.late || w.log || w.logged.is_some();
         let keyholder =
-            windows.get(1).is_some_and(|w| !w.late && !w.log && w.capacity > 1000 && w.waiters > 1000);
+            windows.get(1).is_some_and(|w| !has_store(w) && w.capacity > 1000 && w.waiters > 1000);
         let calm = rng.chance(150);
         Plan {
             settings,
@@ -181,6 +190,7 @@ impl Plan {
             tight,
             weather: if calm { Weather::calm() } else { Weather::draw(&mut rng) },
             hostile,
+            crashes,
             keyholder,
             alike: others.pick(&[0, 300, 900]),
             // (A client that reads late may be later than a short linger.)
@@ -266,6 +276,7 @@ impl WindowPlan {
             silent: 0,
             wrong: 0,
             stuck: 0,
+            logged: None,
             observe: rng.chance(70),
             keep: rng.chance(150),
             reject: !by_body && rng.chance(100),
@@ -285,6 +296,16 @@ impl WindowPlan {
         self.silent = rng.pick(&[0, 20, 200]);
         self.wrong = rng.pick(&[0, 100, 500]);
         self.stuck = rng.pick(&[0, 20, 200]);
+    }
+
+    /// Whether it has a log. (With dice of its own, too.)
+    fn draw_log(&mut self, rng: &mut Rng) {
+        let policy = StorePolicy {
+            remember: rng.pick(&[Remember::Sync, Remember::Sync, Remember::Async]),
+            on_outage: rng.pick(&[OnOutage::Continue, OnOutage::Refuse]),
+            ..StorePolicy::default()
+        };
+        self.logged = Some(policy).filter(|_| rng.chance(350) && !self.late && !self.log);
     }
 }
 

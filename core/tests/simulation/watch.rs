@@ -145,6 +145,10 @@ impl Window for Gate {
         self.window.commit_in_doubt(claim, now, memo);
     }
 
+    fn is_refusing(&self, mailbox: &Arc<Mailbox>) -> bool {
+        self.window.is_refusing(mailbox)
+    }
+
     fn remembered(&self) -> Position {
         self.window.remembered()
     }

@@ -4,6 +4,7 @@ use super::content::{body_of_id, death_of, text_of};
 use super::ctx::{Ctx, Whose};
 use super::plan::{Micros, Plan, SECOND, WindowPlan};
 use super::schedule::{Event as SimEvent, Schedule, instant};
+use super::shelf::Shelf;
 use super::truth::{BACKING, EXCHANGES, ModelKey, ROUTING_KEYS, VHOST};
 use super::watch::{Gate, Watch};
 use crate::support::late::{Late, LateWindow};
@@ -11,14 +12,14 @@ use crate::support::pair::{NoSessionListener, shared};
 use hapax_core::session::Shared;
 use hapax_core::window::Windows;
 use hapax_core::window::{
-    ConfirmRule, Event, EvictionCause, InDoubt, Key, Limits, Listener, LocalWindow, MissingId, Mode,
-    OnConflict, RepublishRule, Rules, Scope, Window,
+    ConfirmRule, Event, EvictionCause, Found, InDoubt, Inspect, Key, Limits, Listener, LocalWindow,
+    LoggedWindow, MissingId, Mode, OnConflict, RepublishRule, Rules, Scope, Window,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a window said what.
 #[derive(Debug, Default)]
@@ -54,6 +55,7 @@ impl Listener for Counts {
 struct One {
     local: Arc<LocalWindow>,
     late: Option<Arc<LateWindow>>,
+    shelf: Option<Arc<Shelf>>,
     counts: Arc<Counts>,
     by_body: bool,
     evictions: u64,
@@ -67,26 +69,32 @@ pub struct SimWindows {
     shared: Arc<Shared>,
 }
 
+/// A window, its store if it has one, and whether the body is the id.
+type Asked = (Option<Arc<LateWindow>>, Option<Arc<Shelf>>, bool);
+
 /// Knows which commits windows do not remember yet.
 #[derive(Debug)]
 pub struct Oracle {
-    windows: Vec<(Option<Arc<LateWindow>>, bool)>,
+    windows: Vec<Asked>,
     shared: Arc<Shared>,
 }
 
 impl Oracle {
     /// Whether the commit of a message, made at this time, is not remembered yet.
     pub fn is_unremembered(&self, key: ModelKey, committed: Micros) -> bool {
-        let (late, by_body) = &self.windows[key.0];
-        let claim = real_key(&self.shared, *by_body, key).into();
-        late.as_ref().is_some_and(|late| late.is_unremembered(claim, instant(committed)))
+        let (late, shelf, by_body) = &self.windows[key.0];
+        let (claim, at) = (real_key(&self.shared, *by_body, key).into(), instant(committed));
+        late.as_ref().is_some_and(|late| late.is_unremembered(claim, at))
+            || shelf.as_ref().is_some_and(|shelf| shelf.is_unremembered(claim, at))
     }
 
     /// Whether it was not remembered yet at this other time.
     pub fn was_unremembered(&self, key: ModelKey, committed: Micros, then: Micros) -> bool {
-        let (late, by_body) = &self.windows[key.0];
+        let (late, shelf, by_body) = &self.windows[key.0];
         let claim = real_key(&self.shared, *by_body, key).into();
-        late.as_ref().is_some_and(|late| late.was_unremembered(claim, instant(committed), instant(then)))
+        let (at, then) = (instant(committed), instant(then));
+        late.as_ref().is_some_and(|late| late.was_unremembered(claim, at, then))
+            || shelf.as_ref().is_some_and(|shelf| shelf.was_unremembered(claim, at, then))
     }
 }
 
@@ -112,8 +120,14 @@ impl Windows for ByExchange {
 impl SimWindows {
     /// The windows of a plan.
     pub fn new(plan: &Plan, watch: &Arc<Watch>) -> SimWindows {
-        let all: Vec<One> =
-            plan.windows.iter().enumerate().map(|(at, window)| One::new(at, window)).collect();
+        SimWindows::after(None, plan, watch, 0)
+    }
+
+    /// The windows of another process, with what the one before has left in its stores.
+    fn after(before: Option<&SimWindows>, plan: &Plan, watch: &Arc<Watch>, now: Micros) -> SimWindows {
+        let shelf = |at: usize| before.and_then(|before| before.all[at].shelf.as_deref());
+        let windows = plan.windows.iter().enumerate();
+        let all: Vec<One> = windows.map(|(at, window)| One::new(at, window, shelf(at), now)).collect();
         let gate = |at: usize, window: usize| {
             let redirect = plan.windows[window].redirect;
             let exchange = if redirect { BACKING } else { EXCHANGES[at] };
@@ -122,6 +136,20 @@ impl SimWindows {
         let gates = [gate(0, 0), gate(1, all.len() - 1)];
         let shared = shared(plan.settings, Arc::new(ByExchange(gates)), Arc::new(NoSessionListener));
         SimWindows { all, shared }
+    }
+
+    /// The process ends, and another one begins.
+    pub fn crash(&mut self, ctx: &mut Ctx) {
+        self.report(ctx);
+        let is_safe = |one: &One| one.shelf.as_ref().is_some_and(|shelf| shelf.is_safe());
+        let safe: Vec<bool> = self.all.iter().map(is_safe).collect();
+        *self = SimWindows::after(Some(self), &ctx.plan, &ctx.watch.clone(), ctx.now);
+        let now = instant(ctx.now);
+        for (at, (one, is_safe)) in self.all.iter().zip(safe).enumerate() {
+            let shared = &self.shared;
+            ctx.truth
+                .crashed(at, ctx.now, is_safe, |key| one.remembers(real_key(shared, one.by_body, key), now));
+        }
     }
 
     /// Returns everything that the sessions share.
@@ -133,7 +161,8 @@ impl SimWindows {
     pub fn look_after(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
         for (at, one) in self.all.iter_mut().enumerate() {
             let is_busy = |late: &Arc<LateWindow>| late.questions() + late.unremembered() > 0;
-            if !one.answering && one.late.as_ref().is_some_and(is_busy) {
+            let has_log_to_write = || one.shelf.as_ref().is_some_and(|shelf| shelf.is_busy());
+            if !one.answering && (one.late.as_ref().is_some_and(is_busy) || has_log_to_write()) {
                 one.answering = true;
                 ctx.turn_to(Whose::Window(at));
                 let stuck = if ctx.rng.chance(ctx.plan.windows[at].stuck) { 3 * SECOND } else { 0 };
@@ -143,9 +172,7 @@ impl SimWindows {
             if evictions != one.evictions {
                 one.evictions = evictions;
                 let (now, shared) = (instant(ctx.now), &self.shared);
-                ctx.truth.evicted(at, ctx.now, |key| {
-                    one.local.get(real_key(shared, one.by_body, key), now).is_some()
-                });
+                ctx.truth.evicted(at, ctx.now, |key| one.remembers(real_key(shared, one.by_body, key), now));
             }
         }
     }
@@ -154,6 +181,17 @@ impl SimWindows {
     pub fn answer(&mut self, at: usize, ctx: &mut Ctx) {
         let one = &mut self.all[at];
         one.answering = false;
+        if let Some(shelf) = &one.shelf {
+            let stuck = ctx.plan.windows[at].stuck;
+            if ctx.rng.chance(stuck) {
+                ctx.truth.count("store: failed");
+                shelf.window.store_failed(instant(ctx.now));
+            } else if shelf.is_down() && ctx.rng.chance(500) {
+                shelf.window.store_works(instant(ctx.now));
+            } else {
+                shelf.write(ctx.rng.some_of(shelf.waiting()), ctx.now);
+            }
+        }
         let Some(late) = &one.late else { return };
         let (silent, wrong) = (ctx.plan.windows[at].silent, ctx.plan.windows[at].wrong);
         for _ in 0..ctx.rng.some_of(late.questions()) {
@@ -175,7 +213,7 @@ impl SimWindows {
 
     /// Whether the commit of a message, made at this time, is one that its window does not remember yet.
     pub fn oracle(&self) -> Oracle {
-        let windows = self.all.iter().map(|one| (one.late.clone(), one.by_body)).collect();
+        let windows = self.all.iter().map(|one| (one.late.clone(), one.shelf.clone(), one.by_body)).collect();
         Oracle { windows, shared: self.shared.clone() }
     }
 
@@ -185,8 +223,15 @@ impl SimWindows {
             .iter()
             .filter_map(|one| one.late.as_ref())
             .for_each(|late| late.remember(usize::MAX, instant(now)));
+        for shelf in self.all.iter().filter_map(|one| one.shelf.as_ref()) {
+            shelf.window.store_works(instant(now));
+            shelf.write(usize::MAX, now);
+        }
         let asked = |one: &One| one.late.as_ref().map_or(0, |late| late.questions());
-        self.all.iter().map(|one| one.local.in_flight() + asked(one)).sum()
+        let at_shelf = |one: &One| {
+            one.shelf.as_ref().map_or(0, |shelf| shelf.window.in_flight().unwrap_or(0) + shelf.questions())
+        };
+        self.all.iter().map(|one| one.local.in_flight() + asked(one) + at_shelf(one)).sum()
     }
 
     /// Adds the windows' counts to the report.
@@ -233,7 +278,7 @@ fn real_key(shared: &Shared, by_body: bool, (window, exchange, routing_key, id):
 }
 
 impl One {
-    fn new(at: usize, plan: &WindowPlan) -> One {
+    fn new(at: usize, plan: &WindowPlan, before: Option<&Shelf>, now: Micros) -> One {
         let rules = Rules {
             name: format!("w{at}").into(),
             id: match at {
@@ -258,16 +303,30 @@ impl One {
             waiters_per_id: plan.waiters,
         };
         let counts = Arc::new(Counts::default());
-        let local: Arc<LocalWindow> = LocalWindow::new(rules, limits, plan.engine, counts.clone());
+        let local: Arc<LocalWindow> = LocalWindow::new(rules.clone(), limits, plan.engine, counts.clone());
+        let shelf = plan.logged.map(|policy| {
+            let window: Arc<LoggedWindow> =
+                LoggedWindow::new(rules, limits, plan.engine, counts.clone(), "test", policy, instant(now));
+            Arc::new(Shelf::new(window, before, now))
+        });
         let late = Late { verdicts: plan.late, commits: plan.log, waits_on: plan.waits_on };
         let late = (plan.late || plan.log).then(|| LateWindow::with(local.clone(), late));
-        One { local, late, counts, by_body: plan.by_body, evictions: 0, answering: false }
+        One { local, late, shelf, counts, by_body: plan.by_body, evictions: 0, answering: false }
     }
 
     fn window(&self) -> Arc<dyn Window> {
-        match &self.late {
-            Some(late) => late.clone(),
-            None => self.local.clone(),
+        match (&self.late, &self.shelf) {
+            (Some(late), _) => late.clone(),
+            (None, Some(shelf)) => shelf.window.clone(),
+            (None, None) => self.local.clone(),
+        }
+    }
+
+    /// Whether an id is seen.
+    fn remembers(&self, key: Key, now: Instant) -> bool {
+        match &self.shelf {
+            Some(shelf) => matches!(shelf.window.find(key.into(), now), Some(Found::Seen(_))),
+            None => self.local.get(key, now).is_some(),
         }
     }
 }

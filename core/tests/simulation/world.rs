@@ -104,6 +104,10 @@ impl World {
         world.ctx.log.say(|| format!("{:#?}", world.ctx.plan));
         let drain = world.ctx.soon(200 * world.ctx.plan.pause);
         world.schedule.at(drain, Event::Drain);
+        if world.ctx.plan.crashes && middle == Middle::Sessions {
+            let crash = world.ctx.soon(400 * world.ctx.plan.pause);
+            world.schedule.at(crash, Event::Crash);
+        }
         let first = world.ctx.plan.clients;
         let hostile = first..first + hostile;
         for client in (0..honest).chain(hostile) {
@@ -162,6 +166,7 @@ impl World {
             Event::Timer(id) => self.on_link(id, Link::timeout),
             Event::Mail(id) => self.on_link(id, Link::mail),
             Event::Drain => self.drain(),
+            Event::Crash => self.crash(),
             Event::Answer(window) => self.windows.answer(window, &mut self.ctx),
         }
         self.look_after();
@@ -172,7 +177,7 @@ impl World {
     fn whose(&self, event: Event) -> Whose {
         match event {
             Event::Act(number) => Whose::Client(number),
-            Event::Drain => Whose::World,
+            Event::Drain | Event::Crash => Whose::World,
             Event::Answer(window) => Whose::Window(window),
             Event::Work(id, _)
             | Event::ToRelay(id, _)
@@ -231,6 +236,14 @@ impl World {
                 link.drain(ctx, schedule);
             }
         });
+    }
+
+    /// The relay's process ends without a word. Another one begins with what is in the stores.
+    fn crash(&mut self) {
+        self.ctx.truth.count("relay crashed");
+        self.windows.crash(&mut self.ctx);
+        self.ctx.truth.oracle = Some(self.windows.oracle());
+        self.each_link(|link, ctx, schedule| link.killed(ctx, schedule));
     }
 
     fn act(&mut self, number: usize) {

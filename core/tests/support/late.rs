@@ -411,6 +411,10 @@ impl Window for LateWindow {
         self.judge_by(inner, ask, mailbox)
     }
 
+    fn is_refusing(&self, _: &Arc<Mailbox>) -> bool {
+        false
+    }
+
     fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
         self.commit_all(&[(claim, memo)], now)
     }

@@ -318,7 +318,7 @@ fn what_is_disowned_before_it_is_written_is_not_seen() {
             shelf.crash();
             assert_eq!([1, 2].map(|key| shelf.state(key)), ['-', other_is]);
             shelf.assert_adds_up();
-            // What comes after that is as ever.
+            // A later publish is remembered as before.
             shelf.stored(1);
             shelf.crash();
             assert_eq!(shelf.state(1), 's');
@@ -503,7 +503,7 @@ fn a_store_that_is_out_of_order_for_long_learns_what_was_forgotten() {
     let (again, _, forgotten) = shelf.republish(1);
     commit_many(&shelf, 1000, MANY);
     assert!(shelf.facts().dropped > 0 && shelf.facts().waiting <= 1 + (1 << 20));
-    assert_eq!(shelf.facts().unremembered, MANY as u64);
+    assert_eq!(u128::from(shelf.facts().unremembered), MANY);
     let forgotten = forgotten.unwrap();
     shelf.take(1);
     assert!(shelf.write_one());

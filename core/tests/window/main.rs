@@ -5,7 +5,7 @@
 //!
 //! Nothing here sleeps: `now` is one base instant plus the time that the test adds.
 
-#![expect(clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
 #![expect(clippy::print_stdout, reason = "shown when a test fails: engine and step")]
 
 mod actions;

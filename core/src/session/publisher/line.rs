@@ -19,13 +19,14 @@ use crate::session::outbox::{Piece, View};
 use crate::session::timers::earliest;
 use crate::session::unremembered::{Deadline, Outstanding};
 use crate::session::waiting::{ClaimCounts, LOOKED_AT};
-use crate::window::{BodyDigest, Claim, Committed, ForgetCause, Reservation, Ticket, Verdict, Wait};
+use crate::window::{BodyDigest, Claim, Committed, ForgetCause, Reservation, Ticket, Verdict, Wait, Window};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
 use crate::wire::properties::{BASIC, ContentHeader};
 use crate::wire::scan;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The most frames of one publish that are looked at together. A larger publish is handled frame by frame.
@@ -206,9 +207,15 @@ impl Line {
         self.asked.front().is_some_and(|first| first.answer.is_open())
     }
 
-    /// Returns true if messages wait that consumers publish again, and nothing else was asked about.
+    /// Returns the window of the first publish, if it is not known what becomes of that.
+    pub(super) fn waits_for(&self) -> Option<&Arc<dyn Window>> {
+        let first = self.asked.front().filter(|first| first.answer.is_open())?;
+        Some(&first.candidate.window)
+    }
+
+    /// Returns true if nothing was asked about but messages that consumers publish again.
     pub(super) fn has_only_republishes(&self) -> bool {
-        self.republishes > 0 && self.republishes == self.asked.len()
+        self.republishes == self.asked.len()
     }
 
     /// Returns true if a message waits until a store has forgotten the one before.

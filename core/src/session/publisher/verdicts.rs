@@ -117,6 +117,10 @@ impl Verdicts {
         }
         let tickets = &mut cx.link.tickets;
         self.line.expire(cx.now, timeout, || tickets.draw(self.id));
+        // (Its store may have failed while it was asked.)
+        if let Some(window) = self.line.waits_for() {
+            cx.link.publish_waits(window);
+        }
         self.decide_known(cx)?;
         self.retry(cx)?;
         let reads = cx.has_room(self.held(), 0) && cx.may_publish(self.unresolved());
@@ -149,6 +153,7 @@ impl Verdicts {
         }
         if self.line.is_stalled() || matches!(forgotten, Committed::Later(_)) {
             self.sender.assembler.let_go();
+            cx.link.publish_waits(candidate.window);
             let ticket = cx.link.tickets.draw(self.id);
             let timeout = cx.shared.settings.store_timeout;
             let deadline = Deadline { now: cx.now, timeout, mailbox: &cx.link.mailbox };
@@ -170,6 +175,9 @@ impl Verdicts {
     ) -> Result<(), Fault> {
         if !self.line.is_stalled() {
             return self.decide(candidate, ticket, verdict, None, cx);
+        }
+        if matches!(verdict, Verdict::Pending(_)) {
+            cx.link.publish_waits(candidate.window);
         }
         let answer = Answer::of(verdict, cx.now, cx.shared.settings.store_timeout);
         self.line.ask(Asked { candidate: candidate.keep(), ticket, answer, until: None });
@@ -232,6 +240,7 @@ impl Verdicts {
                 }
             },
             pending @ Verdict::Pending(_) => {
+                cx.link.publish_waits(candidate.window);
                 self.sender.assembler.let_go();
                 let answer = Answer::of(pending, cx.now, cx.shared.settings.store_timeout);
                 self.line.ask(Asked { candidate: candidate.keep(), ticket, answer, until: begun });
@@ -528,7 +537,10 @@ impl Verdicts {
                 return self.refuse_waiter(ticket, &waiter);
             }
             Verdict::InFlight(wait) => Waits::Outcome(wait),
-            Verdict::Pending(wait) => Waits::Store { wait, due: cx.now + cx.shared.settings.store_timeout },
+            Verdict::Pending(wait) => {
+                cx.link.publish_waits(&waiter.candidate.window);
+                Waits::Store { wait, due: cx.now + cx.shared.settings.store_timeout }
+            }
             Verdict::Crowded => Waits::NoRoom { retry_at: cx.now + RETRY },
         };
         self.waiting.queue(ticket, waiter);

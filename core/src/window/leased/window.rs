@@ -58,7 +58,7 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         mailbox: &Arc<Mailbox>,
         verdicts: &mut [Option<Verdict>],
     ) {
-        let (alone, refuses) = (self.decides_alone(), self.log.is_refusing());
+        let (alone, refuses) = (self.decides_alone(), self.log.judges_nothing());
         for (ask, verdict) in asks.iter().zip(&mut *verdicts) {
             let Claim::Digest(key) = ask.claim;
             let known = match (alone, refuses) {
@@ -111,6 +111,10 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         mailbox: &Arc<Mailbox>,
     ) -> Verdict {
         Table::supersede(self, |window| window.table(), ask, body, now, mailbox)
+    }
+
+    fn is_refusing(&self, mailbox: &Arc<Mailbox>) -> bool {
+        self.log.is_refusing(mailbox)
     }
 
     fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {

@@ -12,8 +12,8 @@
 //!
 //! With `sync` an id stays in flight until it is written. So nobody is told of a duplicate that a crash can still make unknown.
 //!
-//! What happens to a key has to stand in the log in the order in which it has happened in memory. So whatever makes a record holds the
-//! lock `order` around both. (The giving up of a reservation makes none. It may come from anywhere, also from under this lock: with the
+//! The log has the same order of events for each key as the memory. Every method that makes a record holds the
+//! lock `order` while it changes the memory and while it adds the record. (The giving up of a reservation makes none. It may come from anywhere, also from under this lock: with the
 //! last reference to a mailbox its letters are dropped.)
 
 mod batch;
@@ -37,6 +37,7 @@ use parking_lot::Mutex;
 use questions::Questions;
 use queue::{MOST_WAITING, Queue, Stored};
 use reach::{Reach, Reading};
+use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::SystemTime;
@@ -67,7 +68,7 @@ pub struct LoggedWindow<L: Listener + ?Sized = dyn Listener> {
 #[derive(Debug, Default)]
 struct State {
     down_since: Option<Instant>,
-    /// So many records wait that the window refuses more.
+    /// Too many records wait, so the window refuses more.
     is_behind: bool,
     recovering: bool,
     reach: Reach,
@@ -176,7 +177,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         if !self.is_down.load(Relaxed) && !self.questions.are_kept() {
             return;
         }
-        let questions = {
+        let (questions, callers) = {
             let mut state = self.state.lock();
             state.down_since = None;
             self.is_down.store(false, Relaxed);
@@ -192,6 +193,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
                 mailbox.deliver(question.ticket, verdict);
             }
         }
+        callers.iter().filter_map(Weak::upgrade).for_each(|mailbox| mailbox.call());
     }
 
     /// Sets what the store says of itself.
@@ -319,7 +321,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
     // ---- for both ------------------------------------------------------------------------------------------------
 
     /// Returns true if nothing is judged at present, because the store is out of order, or far behind, and the policy is to refuse.
-    pub(in crate::window) fn is_refusing(&self) -> bool {
+    pub(in crate::window) fn judges_nothing(&self) -> bool {
         self.questions.are_kept()
     }
 

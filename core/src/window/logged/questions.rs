@@ -20,6 +20,26 @@ struct Inner {
     /// The place of each question, by the address of its mailbox. (The weak pointer keeps the address from being used again.)
     places: HashMap<(usize, Ticket), u64>,
     came: u64,
+    /// The sessions that are called when questions are answered again.
+    callers: Callers,
+}
+
+/// Mailboxes, each once, by their addresses. (A weak pointer keeps an address from being used again.)
+#[derive(Debug, Default)]
+struct Callers {
+    mailboxes: HashMap<usize, Weak<Mailbox>>,
+    /// At this number of mailboxes, those of sessions that have ended are removed.
+    swept_at: usize,
+}
+
+impl Callers {
+    fn add(&mut self, mailbox: &Arc<Mailbox>) {
+        if self.mailboxes.len() >= self.swept_at {
+            self.mailboxes.retain(|_, mailbox| mailbox.strong_count() > 0);
+            self.swept_at = 2 * self.mailboxes.len() + 16;
+        }
+        self.mailboxes.entry(Arc::as_ptr(mailbox).addr()).or_insert_with(|| Arc::downgrade(mailbox));
+    }
 }
 
 /// A question that waits.
@@ -65,12 +85,22 @@ impl Questions {
         }
     }
 
-    /// Ends the waiting. Returns the questions in the order in which they came.
-    pub(super) fn release(&self) -> impl Iterator<Item = Question> + use<> {
+    /// Returns true if questions wait from now on, and calls this mailbox when that is over.
+    pub(super) fn call_when_released(&self, mailbox: &Arc<Mailbox>) -> bool {
+        let mut inner = self.inner.lock();
+        let is_open = self.is_open.load(Relaxed);
+        if is_open {
+            inner.callers.add(mailbox);
+        }
+        is_open
+    }
+
+    /// Ends the waiting. Returns the questions in the order in which they came, and the mailboxes to call when they are answered.
+    pub(super) fn release(&self) -> (impl Iterator<Item = Question> + use<>, Vec<Weak<Mailbox>>) {
         let mut inner = self.inner.lock();
         self.is_open.store(false, Relaxed);
-        inner.places = HashMap::new();
-        std::mem::take(&mut inner.waiting).into_values()
+        let Inner { waiting, callers, .. } = std::mem::take(&mut *inner);
+        (waiting.into_values(), callers.mailboxes.into_values().collect())
     }
 
     /// Returns the number of questions that wait.

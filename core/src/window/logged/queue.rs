@@ -315,8 +315,9 @@ impl Queue {
 }
 
 impl Inner {
-    /// Drops the oldest records if more than `bound` wait. A commit that a client waits for stays. What makes ids unknown is kept: a store
-    /// that did not learn of it would take a new message for a duplicate. If there is too much of that, the store is to forget everything.
+    /// Drops the oldest records if more than `bound` wait. A commit that a client waits for stays. Records that make ids unknown
+    /// are kept: a store that does not learn of them would take a new message for a duplicate. If there are too many of them, one record
+    /// makes the store forget everything.
     fn make_room(&mut self, bound: usize) {
         let surplus = self.waiting.len().saturating_sub(bound);
         if surplus == 0 {

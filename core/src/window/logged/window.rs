@@ -105,7 +105,7 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
         mailbox: &Arc<Mailbox>,
         verdicts: &mut [Option<Verdict>],
     ) {
-        if self.is_refusing() {
+        if self.judges_nothing() {
             for (ask, verdict) in asks.iter().zip(verdicts) {
                 let pending = Arc::clone(&self).pending(ask, mailbox);
                 *verdict =
@@ -150,6 +150,10 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
         mailbox: &Arc<Mailbox>,
     ) -> Verdict {
         Table::supersede(self, |window| window.inner.table(), ask, body, now, mailbox)
+    }
+
+    fn is_refusing(&self, mailbox: &Arc<Mailbox>) -> bool {
+        self.questions.call_when_released(mailbox)
     }
 
     fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {

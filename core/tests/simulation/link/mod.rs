@@ -335,6 +335,23 @@ impl Link {
         self.pump(ctx, schedule);
     }
 
+    /// The relay's process ends without a word.
+    pub fn killed(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        if self.relay.take().is_none() {
+            return;
+        }
+        ctx.log.say(|| format!("{} link {}: the relay is killed", human(ctx.now), self.id));
+        ctx.truth.fault(self.id, 0);
+        ctx.truth.ends(self.id, 0, ctx.now);
+        ctx.truth.closed(self.id, 0, ctx.now);
+        (self.client_socket, self.upstream_socket) = (Socket::Over, Socket::Over);
+        self.from_client.drop_reader();
+        self.from_broker.drop_reader();
+        self.to_client.close();
+        self.to_broker.close();
+        self.kick(ctx, schedule);
+    }
+
     /// The relay's process is to end.
     pub fn drain(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
         let Some(relay) = &mut self.relay else { return };

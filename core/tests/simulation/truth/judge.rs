@@ -1,6 +1,6 @@
 //! The invariants: what the dates of [`Truth`] must be to each other.
 
-use super::super::plan::{MILLI, Micros, SECOND};
+use super::super::plan::{MILLI, Micros, SECOND, WindowPlan};
 use super::{LinkId, ModelKey, Publish, Truth, Uid};
 
 impl Truth {
@@ -25,6 +25,7 @@ impl Truth {
                 || self.is_unjudged(second)
                 || self.was_beside(key, first, second)
                 || self.was_evicted(key, begun, again)
+                || self.was_forgotten(key, begun, again)
                 || self.was_superseded(key, first, begun, again);
             if again < until && !gave_up && self.deduplicates && !self.windows[key.0].observe {
                 let text = format!(
@@ -41,6 +42,20 @@ impl Truth {
         let within = |time: Option<Micros>| time.is_some_and(|time| (from..=to).contains(&time));
         let copies = self.stored.get(&key).into_iter().flatten();
         copies.into_iter().any(|copy| within(self.of(*copy).known) && within(self.of(*copy).evicted))
+    }
+
+    /// Returns true if, between these times, a consumer has begun to publish its message again, and that was given up while the window's
+    /// store had still to forget the message before. It is unknown then.
+    fn was_forgotten(&self, key: ModelKey, from: Micros, to: Micros) -> bool {
+        let given_up = |p: &Publish| {
+            let delivery = self.delivery_of(p.link, p.what);
+            p.forwarded.is_none()
+                && self.key(p.what) == Some(key)
+                && p.reached.is_none_or(|reached| reached >= from)
+                && p.begun <= to
+                && delivery.is_some_and(|delivered| self.delivered.contains_key(&delivered))
+        };
+        self.windows[key.0].logged.is_some() && self.publishes.iter().any(given_up)
     }
 
     /// Returns true if a copy with another body may have taken the key between these times: only the last one is remembered. (And
@@ -120,7 +135,7 @@ impl Truth {
         copies.any(|copy| {
             let ttl = self.ttl(*copy);
             // It may have waited for a silent store at first, and for another copy after that: the first was past, or evicted.
-            let may_be_past = self.windows[key.0].late;
+            let may_be_past = self.windows[key.0].late || self.windows[key.0].logged.is_some();
             let is_there = |known| known + ttl > now && self.of(*copy).evicted.is_none();
             self.of(*copy).known.is_some_and(|known| {
                 let still_known = !may_be_past || is_there(known);
@@ -277,6 +292,46 @@ impl Truth {
         let mut copies = self.forwarded.get(&key).into_iter().flatten().filter(|copy| **copy != uid);
         let kept = |copy: &Uid| self.of(*copy).heard.is_none() && self.of(*copy).edition == edition;
         self.windows[key.0].keep && copies.any(kept)
+    }
+
+    /// (n): the relay has crashed, and a window has recovered from its store. `is_safe`: it has promised to remember every id whose ack a
+    /// client has. Whatever else is not remembered is free to come again.
+    pub fn crashed(
+        &mut self,
+        window: usize,
+        now: Micros,
+        is_safe: bool,
+        remembers: impl Fn(ModelKey) -> bool,
+    ) {
+        let promised = |p: &Publish| {
+            let is_stored = p.answered == Some(true) && p.known.is_some() && !p.returned && !p.dropped;
+            is_stored && p.evicted.is_none() && !p.bypass && p.edition.is_none() && p.tag.is_some()
+        };
+        let WindowPlan { capacity, observe, .. } = self.windows[window];
+        let has_room = capacity > 1000 && !observe;
+        let forgotten = (0..self.next_uid()).find(|uid| {
+            let p = self.of(*uid);
+            let lives = p.known.is_some_and(|known| known + self.ttl(*uid) > now + 2 * MILLI);
+            let key = self.key(p.what).filter(|key| key.0 == window && promised(p) && lives);
+            // What its consumer publishes again may have made it unknown.
+            key.is_some_and(|key| !self.overtaken.contains_key(&key) && !remembers(key))
+        });
+        if let Some(uid) = forgotten.filter(|_| is_safe && has_room && self.deduplicates) {
+            let p = self.of(uid);
+            self.broken('n', format!("publish {uid} was acked, and its id did not survive the crash: {p:?}"));
+        }
+        self.count("recovered");
+        self.evicted(window, now, remembers);
+        // Another copy of the key may be remembered, and this one was not written.
+        for uid in 0..self.next_uid() {
+            let p = self.of(uid);
+            let key = self.key(p.what).filter(|key| key.0 == window && p.known.is_some());
+            let unwritten =
+                |key| self.oracle.as_ref().is_some_and(|old| old.was_unremembered(key, p.heard_at, now));
+            if key.is_some_and(unwritten) {
+                self.at(uid).evicted.get_or_insert(now);
+            }
+        }
     }
 
     /// (f): the client gets a return.
