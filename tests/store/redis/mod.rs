@@ -95,7 +95,12 @@ fn publish(addr: SocketAddr, vhost: &str, ids: &[String], patience: Duration) ->
                 under_way.insert(last, id);
             }
             raw.write(&octets)?;
-            let Some((1, told)) = raw.receive()? else { return Ok(()) };
+            let told = match raw.receive()? {
+                // connection.blocked, or unblocked
+                Some((0, Told::Method(_))) => continue,
+                Some((1, told)) => told,
+                _ => return Ok(()),
+            };
             let (tag, multiple, is_ack) = match told {
                 Told::Ack { tag, multiple } => (tag, multiple, true),
                 Told::Nack { tag, multiple } => (tag, multiple, false),
