@@ -1,6 +1,7 @@
 //! Windows whose log is a stream of a real RabbitMQ: what survives, what two relays know of each other, and what happens while the
 //! stream can't be reached.
 
+mod cluster;
 mod outage;
 mod share;
 mod stage;

@@ -159,3 +159,29 @@ fn the_broker_is_killed_with_its_streams() {
     }
     assert!(stage.held().is_empty(), "a retry at the other relay has passed");
 }
+
+/// It takes connections and says nothing. Each attempt ends, and leaves nothing behind.
+#[test]
+#[ignore = "it waits for a minute: make chaos"]
+fn a_stream_that_is_silent_for_a_minute_leaves_nothing_behind() {
+    if without_relay() {
+        return;
+    }
+    let (stage, cut, relay, other) = behind_cut("stream-minute", "continue");
+    let mut client = stage.client(&relay);
+    publish_all(&mut client, &mut 0, &ids("a", 10));
+    cut.stall_down();
+    for n in 0..60 {
+        publish_all(&mut client, &mut (10 + 10 * n), &ids(&format!("{n}"), 10));
+        std::thread::park_timeout(std::time::Duration::from_secs(1));
+    }
+    let attempts = cut.accepted();
+    assert!(attempts > 3, "{attempts} attempts");
+    let threads = relay.threads("lapin-io-loop");
+    assert!(threads <= 2, "{threads} threads of connections that nobody uses");
+    cut.resume();
+    for relay in [&relay, &other] {
+        stage.until_known(relay, 610);
+    }
+    assert!(stage.held().into_values().all(|copies| copies == 1));
+}
