@@ -5,6 +5,7 @@
 pub mod generated;
 
 use crate::config::{Given, Overrides, Secret, Source};
+use crate::store::command::StoreCommand;
 #[cfg(feature = "tools")]
 use crate::tools::{ToolCommand, terminal::args::TerminalCommand};
 use clap::parser::ValueSource;
@@ -62,6 +63,9 @@ enum Command {
     Serve(SettingsArgs),
     /// Validate the configuration and print what holds as TOML, each line with its source
     Check(CheckArgs),
+    /// Look at what windows with `store = "disk"` have kept in a folder; a relay may be at work there
+    #[command(subcommand)]
+    Store(StoreCommand),
     #[cfg(feature = "tools")]
     #[command(flatten)]
     Tool(ToolCommand),
@@ -114,6 +118,8 @@ pub enum Action {
         /// print it as JSON
         json: bool,
     },
+    /// look at what stores have kept in a folder
+    Store(StoreCommand),
     /// run a tool
     #[cfg(feature = "tools")]
     Tool(ToolCommand),
@@ -153,6 +159,7 @@ impl Invocation {
             Some(Command::Check(CheckArgs { settings: _, json })) => {
                 (Action::Check { json }, matches.subcommand())
             }
+            Some(Command::Store(command)) => (Action::Store(command), None),
             #[cfg(feature = "tools")]
             Some(Command::Tool(ToolCommand::Terminal(command))) => {
                 (Action::Tool(ToolCommand::Terminal(complete(command, &matches)?)), None)

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Action::Serve => None,
         Action::Check { json } => Some(*json),
         // These need no configuration of a relay.
+        Action::Store(command) => return looked(command.run(&mut std::io::stdout())),
         #[cfg(feature = "tools")]
         Action::Tool(command) => return ended(command.run()),
         #[cfg(feature = "tools")]
@@ -86,6 +87,16 @@ fn ended(result: Result<(), Ended>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ended { text, code }) => complain(&text, code),
+    }
+}
+
+/// Ends a command that has looked at a store. What is damaged is a failure.
+fn looked(result: std::io::Result<bool>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(RUNTIME),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => complain(&error, RUNTIME),
     }
 }
 

@@ -30,7 +30,7 @@ const SHELL: Layers = &[
     ("net", &["accept", "process", "stats", "config", "log"]),
     ("admin", &["accept", "process", "stats", "config", "log", "net"]),
     ("tools", BELOW_TOOLS),
-    ("cli", &["config", "tools"]),
+    ("cli", &["config", "store", "tools"]),
 ];
 
 /// Tools do not import each other, but what they share.

@@ -37,7 +37,7 @@ macro_rules! asset {
     };
 }
 
-const ASSETS: [Asset; 11] = [
+const ASSETS: [Asset; 12] = [
     asset!("/", HTML, "index.html"),
     asset!("/assets/style.css", CSS, "style.css"),
     asset!("/assets/app.js", SCRIPT, "app.js"),
@@ -49,6 +49,7 @@ const ASSETS: [Asset; 11] = [
     asset!("/assets/history.js", SCRIPT, "history.js"),
     asset!("/assets/live.js", SCRIPT, "live.js"),
     asset!("/assets/panel.js", SCRIPT, "panel.js"),
+    asset!("/assets/store.js", SCRIPT, "store.js"),
 ];
 
 /// Returns the routes of the page and its files.

@@ -97,10 +97,21 @@ fn store_reason(name: &str, mode: Mode, store: &Store) -> Option<String> {
     if store.recovering {
         return Some(format!("window {name:?} still reads what its store ({kind}) knows"));
     }
-    let waits = !store.up && store.on_outage == OnOutage::Refuse && mode != Mode::Off;
-    waits.then(|| {
-        format!("the store ({kind}) of window {name:?} is down, and on_outage = \"refuse\" holds publishes until it is back")
-    })
+    if store.on_outage == OnOutage::Continue || mode == Mode::Off {
+        return None;
+    }
+    let down = || {
+        format!(
+            "the store ({kind}) of window {name:?} is down, and on_outage = \"refuse\" holds publishes until it is back"
+        )
+    };
+    let behind =
+        || format!("publishes to window {name:?} wait, because its store ({kind}) is too far behind");
+    match (store.up, store.waiting_publishes) {
+        (true, 0) => None,
+        (true, _) => Some(behind()),
+        (false, _) => Some(down()),
+    }
 }
 
 impl Admin {

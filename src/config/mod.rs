@@ -239,9 +239,7 @@ impl Config {
 
     /// Returns the maker of id digests: with the configured secret, or else with one that is drawn now.
     pub fn keys(&self) -> KeyMaker {
-        self.digest_secret
-            .as_ref()
-            .map_or_else(KeyMaker::random, |secret| KeyMaker::of_secret(secret.bytes()))
+        self.digest_secret.as_ref().map_or_else(KeyMaker::random, DigestSecret::keys)
     }
 
     /// Returns the memory budget and the windows that may have a share of it.

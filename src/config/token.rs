@@ -5,6 +5,7 @@
 //! secret is ever shown.
 
 use super::problem::Wrong;
+use hapax_core::window::KeyMaker;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Read;
@@ -138,9 +139,14 @@ impl DigestSecret {
         read_private(path, DigestSecret::new, ("secret", MAKE_DIGEST_SECRET), "")
     }
 
-    /// The bytes, for the digest alone.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
+    /// The same for a file that no key of the configuration names. The error says what is wrong, and what to do.
+    pub(crate) fn of_file(path: &Path) -> Result<DigestSecret, (String, String)> {
+        DigestSecret::read(path).map_err(|wrong| (wrong.what, wrong.fix))
+    }
+
+    /// Returns the maker of keys with this secret.
+    pub(crate) fn keys(&self) -> KeyMaker {
+        KeyMaker::of_secret(&self.0)
     }
 }
 

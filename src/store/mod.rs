@@ -5,21 +5,42 @@
 //! ends when everything is written.
 
 mod changes;
+mod disk;
 mod stream;
+
+pub mod command;
 
 pub use changes::log_merged;
 
 use crate::config::{self, Config, StoreKind, WindowConfig};
+use disk::StateDir;
 use hapax_core::pressure::{Accounting, Room, Watched};
-use hapax_core::window::{Inspect, KeyMaker, LocalWindow, LoggedWindow, WindowSet};
+use hapax_core::window::logged::{Codec, RelayId};
+use hapax_core::window::{Inspect, KeyMaker, LocalWindow, LoggedWindow, Window, WindowSet};
 use std::fmt;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// A window with a log, as this process makes it.
 pub type Logged = LoggedWindow<Accounting>;
+
+/// Returns the name of a window.
+fn name_of(window: &Logged) -> &str {
+    &window.rules().name
+}
+
+/// What the stores of all windows have in common.
+struct Common<'a> {
+    config: &'a Config,
+    keys: KeyMaker,
+    relay: RelayId,
+    /// the folder of the process, if a window has its log there, or if the secret is there
+    state: Option<Arc<StateDir>>,
+    now: Instant,
+}
 
 type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -81,40 +102,79 @@ impl Stores {
 
 /// Creates the windows, empty, and opens their stores.
 pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
-    let keys = config.keys();
+    let common = Common::new(config, now)?;
     let room = Room::new(config::memory());
     let mut set = WindowSet::new();
     let (mut windows, mut stores) = (Vec::new(), Stores::default());
     for window in &config.windows {
         let accounting = Arc::new(Accounting::within(&room));
-        let built = build(config, window, &keys, &accounting, &mut stores, now)?;
+        let built = common.build(window, &accounting, &mut stores)?;
         set.push(window.vhost.clone(), window.exchange.clone(), Arc::clone(&built));
         accounting.begin(&*built, now);
         windows.push(Watched { window: built, accounting });
     }
-    Ok(Opened { keys, set: Arc::new(set), windows, stores })
+    Ok(Opened { keys: common.keys, set: Arc::new(set), windows, stores })
 }
 
-/// Creates a window, and opens its store if it has one.
-fn build(
-    config: &Config,
-    window: &WindowConfig,
-    keys: &KeyMaker,
-    accounting: &Arc<Accounting>,
-    stores: &mut Stores,
-    now: Instant,
-) -> Result<Arc<dyn Inspect>, Failure> {
-    let (rules, limits, listener) = (window.rules.clone(), window.limits, Arc::clone(accounting));
-    match window.store {
-        StoreKind::Memory => Ok(LocalWindow::new(rules, limits, window.engine, listener)),
-        StoreKind::Stream => {
-            let logged = Logged::new(rules, limits, window.engine, listener, "stream", window.policy, now);
-            stores.keepers.push(stream::open(config, window, keys, Arc::clone(&logged), &mut stores.link));
-            Ok(logged)
+impl<'a> Common<'a> {
+    fn new(config: &'a Config, now: Instant) -> Result<Common<'a>, Failure> {
+        let has = |is: &dyn Fn(StoreKind) -> bool| config.windows.iter().any(|window| is(window.store));
+        let needs_secret = config.digest_secret.is_none() && has(&|kind| kind != StoreKind::Memory);
+        let needs_state = needs_secret || has(&|kind| kind == StoreKind::Disk);
+        let state = match &config.state_dir {
+            Some(path) if needs_state => Some(Arc::new(StateDir::open(path)?)),
+            _ => None,
+        };
+        let keys = match &state {
+            Some(state) if needs_secret => state.secret()?.keys(),
+            _ => config.keys(),
+        };
+        let relay = RelayId(RandomState::new().hash_one(0_u8));
+        Ok(Common { config, keys, relay, state, now })
+    }
+
+    /// Creates a window, and opens its store if it has one.
+    fn build(
+        &self,
+        window: &WindowConfig,
+        accounting: &Arc<Accounting>,
+        stores: &mut Stores,
+    ) -> Result<Arc<dyn Inspect>, Failure> {
+        let (rules, limits, listener) = (window.rules.clone(), window.limits, Arc::clone(accounting));
+        let (kind, policy) = (window.store, window.policy);
+        let logged = |name| {
+            LoggedWindow::new(
+                rules.clone(),
+                limits,
+                window.engine,
+                Arc::clone(&listener),
+                name,
+                policy,
+                self.now,
+            )
+        };
+        let codec = || Codec::new(self.keys.clone(), &window.rules, self.relay);
+        match (kind, &self.state) {
+            (StoreKind::Disk, Some(state)) => {
+                let logged = logged("disk");
+                stores.keepers.push(disk::open(state, &logged, codec(), self.config.timeouts.store)?);
+                Ok(logged)
+            }
+            (StoreKind::Stream, _) => {
+                let logged = logged("stream");
+                let (config, link) = (self.config, &mut stores.link);
+                stores.keepers.push(stream::open(config, window, &self.keys, Arc::clone(&logged), link));
+                Ok(logged)
+            }
+            (StoreKind::Memory, _) => Ok(LocalWindow::new(rules, limits, window.engine, listener)),
+            (kind @ (StoreKind::Disk | StoreKind::Redis), _) => Err(Failure {
+                what: format!(
+                    "window \"{}\": store = \"{}\" is not built yet",
+                    window.rules.name,
+                    kind.name()
+                ),
+                fix: "choose another store".to_owned(),
+            }),
         }
-        kind @ (StoreKind::Disk | StoreKind::Redis) => Err(Failure {
-            what: format!("window \"{}\": store = \"{}\" is not built yet", window.rules.name, kind.name()),
-            fix: "choose another store".to_owned(),
-        }),
     }
 }

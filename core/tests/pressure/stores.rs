@@ -106,6 +106,7 @@ fn a_log_of_half_a_ttl_makes_a_window_half_warm() {
 #[test]
 fn what_other_relays_store_takes_room_and_what_stood_in_the_store_at_the_start_is_no_rate() {
     let mut rig = Rig::asynchronous();
+    rig.wait(SECOND);
     rig.recover(0..500, SECOND);
     rig.window.recovered();
     rig.wait(SECOND);

@@ -2,8 +2,8 @@
 //
 //   live.js      talks to the relay: token, requests, event stream    history.js   keeps the last ten minutes
 //   panel.js     shows one window's facts, with charts.js             controls.js  changes settings, looks ids up, flushes
-//   clients.js   lists client connections                             format.js    writes numbers as text
-//   dom.js       changes the document
+//   store.js     shows where it remembers beside memory               clients.js   lists client connections
+//   format.js    writes numbers as text                               dom.js       changes the document
 
 import * as clients from "./clients.js";
 import * as controls from "./controls.js";

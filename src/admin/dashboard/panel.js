@@ -3,6 +3,7 @@
 import * as charts from "./charts.js";
 import { $, $$, attribute, h, level, named, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
+import * as store from "./store.js";
 
 /** The causes of eviction in display order. The first two evict ids before their TTL is over. */
 const CAUSES = ["capacity", "resize", "expired", "forget", "flush", "republished", "superseded"];
@@ -308,6 +309,7 @@ export function show(window, history, now) {
   meter($("#pressure-meter"), window.pressure, 2, `${fmt.ratio(window.pressure)}, level ${window.level}`);
   meter($("#coverage-meter"), window.coverage, 1, fmt.percent(window.coverage));
   shown($("#try-recommended"), isWorthTrying(window));
+  store.show(window);
   tags(window);
   evictions(window);
   counts(window);

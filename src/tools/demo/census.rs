@@ -30,6 +30,9 @@ pub(super) struct Census {
     pub(super) missing: u64,
     /// messages that nobody of us has sent
     pub(super) foreign: u64,
+    /// how often each id is there
+    #[serde(skip)]
+    pub(super) counts: Vec<u32>,
 }
 
 impl Census {
@@ -46,16 +49,11 @@ impl Census {
             consume(&client, queue, left, &mut counts).await?;
         }
         client.close().await?;
-        let having =
-            |wanted: fn(u32) -> bool| counts.by_id.iter().filter(|count| wanted(**count)).count() as u64;
-        Ok(Census {
-            declared,
-            messages,
-            once: having(|count| count == 1),
-            repeated: having(|count| count > 1),
-            missing: having(|count| count == 0),
-            foreign: counts.foreign,
-        })
+        let Counts { by_id: counts, foreign } = counts;
+        let having = |wanted: fn(u32) -> bool| counts.iter().filter(|count| wanted(**count)).count() as u64;
+        let (once, repeated, missing) =
+            (having(|count| count == 1), having(|count| count > 1), having(|count| count == 0));
+        Ok(Census { declared, messages, once, repeated, missing, foreign, counts })
     }
 
     /// Every id exactly once, and nothing else.

@@ -13,6 +13,7 @@ mod cable;
 mod cases;
 mod census;
 mod client;
+mod crash;
 mod message;
 mod metrics;
 mod plan;
@@ -28,6 +29,7 @@ pub use args::DemoArgs;
 use cases::Cases;
 use census::Census;
 use client::{Address, Client};
+use crash::Crashes;
 use hapax_testbed::rabbit::{self, Rabbit};
 use lapin::types::FieldTable;
 use lapin::uri::AMQPUri;
@@ -194,15 +196,27 @@ async fn play(
     cases::delete(&channel, &queue).await?;
     director.close().await?;
     let cases = Cases::play(broker, entry, &prefix).await?;
-    let report = Report { plan, counts, relayed, census, cases };
+    let crashes = match relay {
+        Some(_) => Crashes { broker, prefix: &prefix, ids: CRASH_IDS.min(args.messages) }.play(voice).await?,
+        None => Vec::new(),
+    };
+    let report = Report { plan, counts, relayed, census, cases, crashes };
     voice.say(&report.flow().to_string());
     voice.say(&report.footnote());
     voice.say("\nThe same broker, the same failures, with a filter that records an id before it knows the outcome:\n");
     voice.say(&report.failures().to_string());
     voice.say(MEASURED);
+    if !report.crashes.is_empty() {
+        voice.say("\nThe second act: a relay is killed with signal 9 while it works, and its publisher sends everything again:\n");
+        voice.say(&report.crashes().to_string());
+        voice.say(Report::crash_footnote());
+    }
     voice.say(&format!("\n{}", report.verdict()));
     Ok(report)
 }
+
+/// How many ids each crash of the second act is played with.
+const CRASH_IDS: u64 = 20_000;
 
 const MEASURED: &str = "\
 The first column ran just now, against this broker. The two AMQP systems that deduplicate by themselves, noxdafox's

@@ -3,6 +3,7 @@
 use super::cases::Cases;
 use super::census::Census;
 use super::client::Outcome;
+use super::crash::Crash;
 use super::metrics::Relayed;
 use super::plan::Plan;
 use super::tally::Counts;
@@ -25,6 +26,8 @@ pub(super) struct Report {
     pub(super) census: Census,
     /// the two failures
     pub(super) cases: Cases,
+    /// the relays that were killed; none if the relay is somebody else's
+    pub(super) crashes: Vec<Crash>,
 }
 
 /// One thing that must hold.
@@ -91,7 +94,39 @@ impl Report {
                 holds: case.hapax.is_delivered(),
             });
         }
+        checks.extend(self.crashes.iter().map(|crash| Check {
+            what: format!(
+                "killed with store = \"{}\": of {} acked ids {} passed again, {} are missing",
+                crash.store,
+                grouped(crash.acked),
+                grouped(crash.passed),
+                grouped(crash.missing)
+            ),
+            holds: crash.is_right(),
+        }));
         checks
+    }
+
+    /// Returns a table of the relays that were killed.
+    pub(super) fn crashes(&self) -> Table {
+        let header = ["", "disk: started again", "stream: a second relay goes on"];
+        let mut table = numbers(header, 1..3);
+        let mut row = |what: &str, count: fn(&Crash) -> u64| {
+            let counts = self.crashes.iter().map(|crash| grouped(count(crash)));
+            table.add_row([what.to_owned()].into_iter().chain(counts));
+        };
+        row("ids acked before the relay was killed", |crash| crash.acked);
+        row("    of these, in the queue twice after the retry", |crash| crash.passed);
+        row("ids whose ack did not come any more", |crash| crash.in_doubt);
+        row("    of these, in the queue twice after the retry (2)", |crash| crash.doubled);
+        row("ids that are not in the queue", |crash| crash.missing);
+        table
+    }
+
+    /// How the ids in doubt are counted.
+    pub(super) fn crash_footnote() -> &'static str {
+        "(2) The broker had stored them, and the relay died before it knew. No proxy can know these. Nobody was told that\n    \
+         they were stored."
     }
 
     /// Returns a table of the publishes by kind.
@@ -213,6 +248,7 @@ impl Report {
                 "queue_full": { "record_first": self.cases.queue_full.record_first, "hapax": self.cases.queue_full.hapax },
                 "unroutable": { "record_first": self.cases.unroutable.record_first, "hapax": self.cases.unroutable.hapax },
             },
+            "crashes": self.crashes,
         })
     }
 }

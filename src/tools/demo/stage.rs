@@ -7,10 +7,10 @@ use hapax_testbed::Leash;
 use hapax_testbed::free_port;
 use hapax_testbed::rabbit::{Kept, Rabbit};
 use lapin::uri::{AMQPScheme, AMQPUri};
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -50,26 +50,27 @@ pub(super) fn parse(uri: &str, flag: &str) -> Result<AMQPUri, Error> {
 pub(super) struct Relay {
     leash: Leash,
     child: Child,
-    command: String,
+    arguments: Vec<String>,
     listen: SocketAddr,
     admin: SocketAddr,
     kept: bool,
 }
 
 impl Relay {
-    /// Starts it before this broker and waits until it is ready.
+    /// Starts it before this broker, without a configuration, and waits until it is ready.
     pub(super) async fn start(broker: &AMQPUri) -> Result<Relay, Error> {
-        let binary = std::env::current_exe().map_err(Error::io("looking for this program"))?;
+        Relay::configured(broker, |_| None).await
+    }
+
+    /// Starts it before this broker and waits until it is ready. The configuration may use the relay's own folder.
+    pub(super) async fn configured(
+        broker: &AMQPUri,
+        configuration: impl FnOnce(&Path) -> Option<String>,
+    ) -> Result<Relay, Error> {
         let leash = Leash::new("relay").map_err(Error::io("making a folder for the relay"))?;
-        let listen = SocketAddr::from((
-            Ipv4Addr::LOCALHOST,
-            free_port().map_err(Error::io("looking for a free port"))?,
-        ));
-        let admin = SocketAddr::from((
-            Ipv4Addr::LOCALHOST,
-            free_port().map_err(Error::io("looking for a free port"))?,
-        ));
-        let arguments = [
+        let free = || free_port().map_err(Error::io("looking for a free port"));
+        let [listen, admin] = [free()?, free()?].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let mut arguments = vec![
             "--listen".to_owned(),
             listen.to_string(),
             "--upstream".to_owned(),
@@ -77,20 +78,28 @@ impl Relay {
             "--admin".to_owned(),
             admin.to_string(),
         ];
-        let log =
-            File::create(leash.folder().join("relay.log")).map_err(Error::io("making the relay's log"))?;
-        let mut command = Command::new(binary);
-        for name in ENVIRONMENT {
-            command.env_remove(name);
+        if let Some(text) = configuration(leash.folder()) {
+            let path = leash.folder().join("hapax.toml");
+            fs::write(&path, text).map_err(Error::io("writing the relay's configuration"))?;
+            arguments.extend(["--config".to_owned(), path.display().to_string()]);
         }
-        // A group of its own: a Ctrl-C at the terminal is for the demo, which then ends the relay.
-        command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
-        let child = command.spawn().map_err(Error::io("starting the relay"))?;
-        let command = format!("hapax {}", arguments.join(" "));
-        let mut relay = Relay { leash, child, command, listen, admin, kept: false };
+        let child = spawn(&leash, &arguments)?;
+        let mut relay = Relay { leash, child, arguments, listen, admin, kept: false };
         relay.leash.hold(&relay.child).map_err(Error::io("putting the relay on the leash"))?;
         relay.wait_until_ready().await?;
         Ok(relay)
+    }
+
+    /// Kills it with signal 9.
+    pub(super) fn kill(&mut self) {
+        self.leash.kill9(&mut self.child);
+    }
+
+    /// Starts it again with the same command line, and waits until it is ready.
+    pub(super) async fn restart(&mut self) -> Result<(), Error> {
+        self.child = spawn(&self.leash, &self.arguments)?;
+        self.leash.hold(&self.child).map_err(Error::io("putting the relay on the leash"))?;
+        self.wait_until_ready().await
     }
 
     async fn wait_until_ready(&mut self) -> Result<(), Error> {
@@ -111,8 +120,8 @@ impl Relay {
     }
 
     /// As a user would type it.
-    pub(super) fn command(&self) -> &str {
-        &self.command
+    pub(super) fn command(&self) -> String {
+        format!("hapax {}", self.arguments.join(" "))
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -148,6 +157,24 @@ impl Relay {
         fs::write(&path, script).map_err(Error::io("writing down how to stop"))?;
         Ok(format!("sh {}", path.display()))
     }
+}
+
+fn spawn(leash: &Leash, arguments: &[String]) -> Result<Child, Error> {
+    let binary = std::env::current_exe().map_err(Error::io("looking for this program"))?;
+    let mut log = OpenOptions::new();
+    let log = log.create(true).append(true).open(leash.folder().join("relay.log"));
+    let mut command = Command::new(binary);
+    for name in ENVIRONMENT {
+        command.env_remove(name);
+    }
+    // A group of its own: a Ctrl-C at the terminal is for the demo, which then ends the relay.
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log.map_err(Error::io("making the relay's log"))?)
+        .process_group(0);
+    command.spawn().map_err(Error::io("starting the relay"))
 }
 
 impl Drop for Relay {

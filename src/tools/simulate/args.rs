@@ -19,6 +19,7 @@ Examples:
   hapax simulate - --time-unit ms < publishes.jsonl     lines like {\"time\": 1764022687123, \"id\": \"order-1\"}
   hapax simulate trace.jsonl --capacities 10k,100k,1M --ttls 1m,10m,1h --plot caught.svg
   hapax simulate --rate 2000 --duplicates 5% --delay exp:30s
+  hapax simulate trace.jsonl --restart-every 1h         what restarts cost, without and with a store
   hapax record --window orders --seconds 600 -o trace.jsonl && hapax simulate trace.jsonl
 
 A trace is CSV (columns time,id and, if you like, ttl; with a header or without), JSON lines, or what `hapax record` wrote.
@@ -63,6 +64,12 @@ pub struct SimulateArgs {
     /// The share of all repeats that is to be caught
     #[arg(long, value_name = "SHARE", default_value = "99.9%", value_parser = Share::parse)]
     pub target: Share,
+    /// Restart the relay this often, at the present setting: how many duplicates pass because of it, without and with a store?
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub restart_every: Option<Duration>,
+    /// How far a store with remember = "async" is behind at a restart
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = parse_duration, requires = "restart_every")]
+    pub remember_delay: Duration,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,

@@ -5,7 +5,7 @@
 //!  file ── read ──┐                      ┌─ report (tables, JSON)
 //!                 ├─► Trace ─► study ────┤
 //!  made up: synth ┘            │         └─ plot (SVG)
-//!                              └─ replay, once for each cell
+//!                              └─ replay, once for each cell; restarts: with and without a store
 //! ```
 //!
 //! [`mod@replay`] says exactly what is counted.
@@ -15,6 +15,7 @@ mod plot;
 mod read;
 mod replay;
 mod report;
+mod restarts;
 mod study;
 mod synth;
 mod time;
@@ -24,6 +25,7 @@ pub use crate::tools::text::Share;
 pub use args::SimulateArgs;
 pub use read::{BadLines, Input, Options, Present, Recording, read};
 pub use replay::{Outcome, Setting, Unlimited, bytes_when_full, replay};
+pub use restarts::{Comparison, Keeps, Restarted, Restarts, compare};
 pub use study::{Cell, Grid, Progress, Study, Terms, study};
 pub use synth::{Delay, Ids, Synthetic};
 pub use time::TimeUnit;
@@ -108,7 +110,17 @@ pub fn run(args: &SimulateArgs) -> Result<(), Error> {
     if let Some(path) = &args.plot {
         write_plot(path, &study, &trace, &about)?;
     }
-    let report = Report { about, trace: &trace, study: &study, took: now().duration_since(begin) };
+    let restarts = args.restart_every.map(|every| {
+        let setting = terms.setting(present.capacity, present.ttl);
+        compare(&trace, setting, every, args.remember_delay, threads)
+    });
+    let report = Report {
+        about,
+        trace: &trace,
+        study: &study,
+        restarts: restarts.as_ref(),
+        took: now().duration_since(begin),
+    };
     let text = if args.json { format!("{:#}", report.json()) } else { report.text() };
     match writeln!(io::stdout(), "{text}") {
         // Nobody reads on (`hapax simulate | head`).

@@ -14,6 +14,7 @@
 //! an equality: an id that escaped is remembered anew, from then on, and so longer than an unlimited window would have
 //! remembered it.
 
+use super::restarts::{Course, Lost, Restarts};
 use super::trace::{NO_SLOT, Trace};
 use crate::config::WindowConfig;
 use hapax_core::window::engine::EngineKind;
@@ -62,6 +63,17 @@ pub struct Outcome {
 
 /// Replays the whole trace; now and then it calls `progress` with the number of events since the last call.
 pub fn replay(trace: &Trace, setting: Setting, progress: &dyn Fn(u64)) -> Outcome {
+    replay_through(trace, setting, None, progress).0
+}
+
+/// Replays the whole trace, with restarts. Also returns how many duplicates got through because of them.
+pub(super) fn replay_through(
+    trace: &Trace,
+    setting: Setting,
+    restarts: Option<Restarts>,
+    progress: &dyn Fn(u64),
+) -> (Outcome, u64) {
+    let (mut course, mut passed) = (Course::new(restarts), 0);
     let tally = Arc::new(Tally::default());
     let window = window(setting, Arc::clone(&tally) as _);
     let (base, mailbox) = (base(), Arc::new(Mailbox::new()));
@@ -73,12 +85,18 @@ pub fn replay(trace: &Trace, setting: Setting, progress: &dyn Fn(u64)) -> Outcom
         if at >= next_sweep {
             next_sweep = sweep(&window, base, at, next_sweep);
         }
+        course.restart(&window, &tally.lost, base, at);
         let now = base + Duration::from_nanos(at);
         let ttl = ttl.map_or(setting.ttl, Duration::from_nanos);
         match reserve_one(&window, key, now, &mailbox, Ticket(0)) {
             Verdict::Fresh(reservation) => {
                 reservation.commit(now, ttl);
-                outcome.escaped += u64::from(escapes.committed(slot, at, ttl));
+                course.committed(key, at);
+                match (tally.lost.take(key), escapes.committed(slot, at, ttl)) {
+                    (true, true) => passed += 1,
+                    (false, true) => outcome.escaped += 1,
+                    (_, false) => {}
+                }
                 peak = peak.max(tally.entries.load(Relaxed));
             }
             Verdict::Duplicate(_) => {
@@ -99,7 +117,7 @@ pub fn replay(trace: &Trace, setting: Setting, progress: &dyn Fn(u64)) -> Outcom
     }
     outcome.look(&window);
     progress(since_look as u64);
-    Outcome { evicted_early: tally.early.load(Relaxed), peak_entries: peak, ..outcome }
+    (Outcome { evicted_early: tally.early.load(Relaxed), peak_entries: peak, ..outcome }, passed)
 }
 
 impl Outcome {
@@ -162,10 +180,12 @@ pub(super) fn nanos(duration: Duration) -> u64 {
 struct Tally {
     entries: AtomicUsize,
     early: AtomicU64,
+    lost: Lost,
 }
 
 impl Listener for Tally {
     fn on(&self, event: &Event) {
+        self.lost.on(event);
         match event {
             Event::Committed { .. } => self.entries.store(self.entries.load(Relaxed) + 1, Relaxed),
             Event::Evicted { cause, .. } => {

@@ -1,6 +1,7 @@
 //! The result of a simulation: tables for people, JSON for programs.
 
 use super::read::Present;
+use super::restarts::{Comparison, Keeps, Restarted};
 use super::study::{Cell, Study};
 use super::trace::Trace;
 use crate::tools::text::grouped;
@@ -17,6 +18,7 @@ pub(super) struct Report<'a> {
     pub(super) about: About,
     pub(super) trace: &'a Trace,
     pub(super) study: &'a Study,
+    pub(super) restarts: Option<&'a Comparison>,
     pub(super) took: Duration,
 }
 
@@ -40,7 +42,7 @@ pub(super) struct About {
 impl Report<'_> {
     /// For people.
     pub(super) fn text(&self) -> String {
-        let Report { about, trace, study, .. } = self;
+        let Report { about, trace, study, restarts, .. } = self;
         let repeats = trace.repeats() as u64;
         let mut text = self.advice() + "\n";
         text += &self.about_present();
@@ -74,6 +76,7 @@ impl Report<'_> {
         let _ =
             writeln!(text, "\nDuplicates that escaped: their id had been evicted before its TTL was over");
         let _ = write!(text, "{}", self.escaped());
+        text += &restarts.map(restarted).unwrap_or_default();
         text
     }
 
@@ -193,7 +196,7 @@ impl Report<'_> {
 
     /// For programs. Shares from 0 to 1, spans in seconds, sizes in bytes.
     pub(super) fn json(&self) -> Value {
-        let Report { about, trace, study, took } = self;
+        let Report { about, trace, study, restarts, took } = self;
         let repeats = trace.repeats() as u64;
         let delay = |quantile: f64| trace.repeat_delay(quantile).map(|delay| delay.as_secs_f64());
         let ttls: Vec<Value> = study
@@ -230,10 +233,65 @@ impl Report<'_> {
             "cells": study.cells.iter().map(|cell| cell_json(cell, repeats)).collect::<Vec<_>>(),
             "present": about.present.and_then(|present| study.at(present)).map(|cell| cell_json(cell, repeats)),
             "longest_visible_delay_seconds": trace.span().as_secs_f64(),
+            "restarts": restarts.map(restarts_json),
             "smallest": study.smallest.as_ref().map(|cell| cell_json(cell, repeats)),
             "took_seconds": took.as_secs_f64(),
         })
     }
+}
+
+/// What restarts cost, without and with a store.
+fn restarted(comparison: &Comparison) -> String {
+    let Comparison { setting, every, count, rows } = comparison;
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(["the window remembers", "caught", "passed because of restarts"]);
+    for column in [1, 2] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for Restarted { keeps, outcome, passed } in rows {
+        let place = match keeps {
+            Keeps::Nothing => "in memory only".to_owned(),
+            Keeps::AllBut(delay) => format!("in a store, remember = \"async\" ({} behind)", Span(*delay)),
+            Keeps::Everything => "in a store, remember = \"sync\"".to_owned(),
+        };
+        table.add_row([place, grouped(outcome.caught), grouped(*passed)]);
+    }
+    format!(
+        "\n\nRestarts of the relay every {} ({} of them), with capacity = {} and ttl = \"{}\"\n{table}",
+        Span(*every),
+        grouped(*count),
+        setting.capacity,
+        Span(setting.ttl)
+    )
+}
+
+fn restarts_json(comparison: &Comparison) -> Value {
+    let Comparison { setting, every, count, rows } = comparison;
+    let row = |Restarted { keeps, outcome, passed }: &Restarted| {
+        let (store, remember, delay) = match keeps {
+            Keeps::Nothing => (false, None, None),
+            Keeps::AllBut(delay) => (true, Some("async"), Some(delay.as_secs_f64())),
+            Keeps::Everything => (true, Some("sync"), None),
+        };
+        json!({
+            "store": store,
+            "remember": remember,
+            "remember_delay_seconds": delay,
+            "caught": outcome.caught,
+            "escaped": outcome.escaped,
+            "passed_because_of_restarts": passed,
+        })
+    };
+    json!({
+        "every_seconds": every.as_secs_f64(),
+        "count": count,
+        "capacity": setting.capacity,
+        "ttl_seconds": setting.ttl.as_secs_f64(),
+        "rows": rows.iter().map(row).collect::<Vec<_>>(),
+    })
 }
 
 fn cell_json(cell: &Cell, repeats: u64) -> Value {

@@ -109,7 +109,7 @@ pub struct Terms {
 }
 
 impl Terms {
-    fn setting(&self, capacity: usize, ttl: Duration) -> Setting {
+    pub(super) fn setting(&self, capacity: usize, ttl: Duration) -> Setting {
         let Terms { engine, refresh_on_duplicate, .. } = *self;
         Setting { capacity, ttl, engine, refresh_on_duplicate }
     }
@@ -251,7 +251,7 @@ impl Study {
 }
 
 /// Does this for each item, the last one first: the largest take longest. Results are in the order of the items.
-fn share_out<T: Sync, R: Send>(
+pub(super) fn share_out<T: Sync, R: Send>(
     items: &[T],
     threads: NonZero<usize>,
     work: impl Fn(&T) -> R + Sync,

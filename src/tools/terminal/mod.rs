@@ -20,6 +20,7 @@ pub mod client;
 pub mod columns;
 pub mod commands;
 pub mod sections;
+mod store;
 pub mod theme;
 pub mod top;
 

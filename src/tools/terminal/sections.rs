@@ -3,6 +3,7 @@
 
 use super::answer::Window;
 use super::columns::{bar, fit};
+use super::store;
 use super::theme::{Theme, word};
 use crate::tools::text::{bytes, clean, count, factor, grouped, or_dash, rate, share, span};
 use hapax_core::pressure::facts::{AgeBucket, LevelChange, WhatIfPoint};
@@ -12,7 +13,7 @@ use ratatui::text::{Line, Span};
 use std::collections::BTreeMap;
 
 /// Columns of a label.
-const LABEL: usize = 12;
+pub(super) const LABEL: usize = 12;
 /// Level changes that are shown; the API has more.
 const CHANGES: usize = 6;
 
@@ -44,6 +45,8 @@ pub struct Sections {
     pub scopes: Section,
     /// as configured
     pub settings: Section,
+    /// where it remembers beside memory, if anywhere
+    pub store: Option<Section>,
 }
 
 impl Sections {
@@ -59,12 +62,13 @@ impl Sections {
             levels: cx.levels(),
             scopes: cx.scopes(),
             settings: cx.settings(),
+            store: window.facts.store.as_ref().map(|facts| store::section(facts, theme)),
         }
     }
 
     /// In order.
-    pub fn into_list(self) -> [Section; 8] {
-        [
+    pub fn into_list(self) -> Vec<Section> {
+        let first = [
             self.now,
             self.publishes,
             self.ages,
@@ -73,7 +77,8 @@ impl Sections {
             self.levels,
             self.scopes,
             self.settings,
-        ]
+        ];
+        first.into_iter().chain(self.store).collect()
     }
 }
 
@@ -82,6 +87,9 @@ pub fn advice(window: &Window) -> Option<String> {
     let facts = &window.facts;
     if window.mode == "off" {
         return Some("mode is off: nothing is judged here".to_owned());
+    }
+    if let Some(trouble) = facts.store.as_ref().and_then(store::trouble) {
+        return Some(trouble);
     }
     let held = || format!("remembers {} of {}", span(facts.effective_seconds), span(facts.ttl_seconds));
     let remedy = match (

@@ -2,7 +2,8 @@
 
 use super::browser::Browser;
 use super::stub::{self, Stub, calm, critical, empty, window_of};
-use hapax_core::pressure::facts::{HeaderShare, Level, LevelChange, MissingIds, TopScope};
+use hapax_core::pressure::facts::{Facts, HeaderShare, Level, LevelChange, MissingIds, Store, TopScope};
+use hapax_core::window::{OnOutage, Remember};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -74,6 +75,76 @@ async fn a_window_that_is_too_small() {
     assert_eq!(page.js(strip).await, json!(["level-critical"]), "the last minute was all critical");
     let changes = page.js("return document.querySelectorAll('#level-history li').length").await;
     assert_eq!(changes, 2);
+    page.close(&[]).await;
+}
+
+fn with_store(store: Store) -> Vec<Value> {
+    vec![window_of("orders", &Facts { store: Some(store), ..calm() })]
+}
+
+#[tokio::test]
+async fn a_window_says_where_it_remembers() {
+    let stub = Stub::new(vec![window_of("orders", &calm())]).await;
+    let page = Browser::open(stub.address).await;
+    assert_eq!(page.text("#store-verdict").await, "In memory only.");
+    assert_eq!(page.text("#store-words").await, "A restart of Hapax forgets these ids.");
+    assert!(!page.find("#store-facts").await.is_displayed().await.unwrap());
+    let well = Store {
+        kind: "stream".to_owned(),
+        up: true,
+        waiting_records: 3,
+        lag_seconds: 0.002,
+        recovered: 81_020,
+        merged: 4_120,
+        oldest_seconds: Some(3_900.0),
+        behind_seconds: Some(0.0),
+        bytes: Some(4_980_736),
+        ..Store::default()
+    };
+    stub.say(with_store(well.clone()));
+    page.until_text("#store-verdict", "In memory, and in a stream of the broker.").await;
+    let sync = "A publisher gets its ack when the id is there: no crash forgets it.";
+    assert_eq!(page.text("#store-words").await, sync);
+    for (fact, wanted) in [
+        ("oldest_seconds", "1 h 5 min"),
+        ("waiting_records", "3, for 2.0 ms"),
+        ("behind_seconds", "0 s"),
+        ("bytes", "4.8 MiB"),
+        ("recovered", "81,020"),
+        ("merged", "4,120"),
+    ] {
+        assert_eq!(page.text(&format!("[data-fact='store.{fact}']")).await, wanted, "{fact}");
+    }
+    let rows = "return document.querySelectorAll('#store-facts div').length";
+    assert_eq!(page.js(rows).await, 6, "nothing that is not known, or never went wrong");
+
+    let late = Store { remember: Remember::Async, remember_delay_seconds: Some(0.1), ..well.clone() };
+    stub.say(with_store(Store { behind_seconds: Some(12.0), ..late }));
+    page.until_text("#store-verdict", "In memory, and in a stream of the broker, but 12 s late.").await;
+    let words = page.text("#store-words").await;
+    assert_eq!(words, "An id is there 100 ms after its ack at the latest. A crash before that forgets it.");
+
+    stub.say(with_store(Store { recovering: true, ..well.clone() }));
+    page.until_text("#store-verdict", "It reads its store.").await;
+
+    let down = Store { up: false, down_seconds: Some(83.0), crossed: 2, unremembered: 412, ..well };
+    stub.say(with_store(down.clone()));
+    page.until_text("#store-verdict", "The store has been down for 1 min 23 s.").await;
+    let words = page.text("#store-words").await;
+    assert!(words.ends_with("A crash now forgets what was stored since: 412 ids so far."), "{words}");
+    assert_eq!(page.text("[data-fact='store.crossed']").await, "2");
+    for width in [1920, 1280, 400] {
+        page.size(width, 900).await;
+        page.fits(&format!("a store at {width}")).await;
+    }
+    if let Some(folder) = std::env::var_os("HAPAX_SHOTS") {
+        page.size(1280, 900).await;
+        page.shoot(&std::path::Path::new(&folder).join("dashboard-store.png")).await;
+    }
+    let refuse = Store { on_outage: OnOutage::Refuse, waiting_publishes: 12, waiting_commits: 3, ..down };
+    stub.say(with_store(refuse));
+    let waits = "Publishers wait until it is back: 12 publishes, and the acks of 3 stored messages.";
+    page.until_text("#store-words", waits).await;
     page.close(&[]).await;
 }
 

@@ -6,6 +6,8 @@ use hapax::tools::terminal::theme::Theme;
 use hapax::tools::terminal::top::model::{Model, Page};
 use hapax::tools::terminal::top::view;
 use hapax_core::pressure::Facts;
+use hapax_core::pressure::facts::Store;
+use hapax_core::window::OnOutage;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
@@ -79,6 +81,42 @@ fn the_detail_of_a_window_that_is_well() {
     let mut model = at(Page::Detail, &three());
     model.selected = Some("default".to_owned());
     insta::assert_snapshot!("detail_well_140x40", shown(&mut model, 140, 40));
+}
+
+/// A window with a store shows it below all else. Trouble with the store is the advice, whatever else there is.
+#[test]
+fn the_detail_of_a_window_with_a_store() {
+    let down = Store {
+        kind: "redis".to_owned(),
+        down_seconds: Some(83.0),
+        waiting_records: 4_120,
+        lag_seconds: 83.5,
+        unremembered: 4_117,
+        recovered: 81_020,
+        merged: 977,
+        crossed: 2,
+        behind_seconds: Some(0.004),
+        latency_seconds: Some(0.0125),
+        memory_bytes: Some(3 << 30),
+        memory_max_bytes: Some(4 << 30),
+        evicted_keys: Some(0),
+        ..Store::default()
+    };
+    let shown_of = |store: Store, width, height| {
+        let facts = Facts { store: Some(store), ..super::facts::critical() };
+        let mut model = at(Page::Detail, &[window("orders", &facts)]);
+        model.scroll = usize::MAX;
+        shown(&mut model, width, height)
+    };
+    insta::assert_snapshot!("detail_store_80x24", shown_of(down.clone(), 80, 24));
+    insta::assert_snapshot!("detail_store_140x40", shown_of(down.clone(), 140, 40));
+    let refuses = shown_of(Store { on_outage: OnOutage::Refuse, ..down.clone() }, 140, 40);
+    assert!(refuses.contains("the store is down for 1m 23s: publishers wait until it is back"), "{refuses}");
+    let reads = Store { up: true, down_seconds: None, recovering: true, ..down.clone() };
+    assert!(shown_of(reads, 140, 40).contains("reads its store: no client is taken"));
+    let well = Store { up: true, down_seconds: None, kind: "disk".to_owned(), ..down };
+    let well = shown_of(well, 140, 40);
+    assert!(well.contains("too small, remembers") && !well.contains("merged"), "{well}");
 }
 
 #[test]

@@ -248,3 +248,31 @@ fn a_made_up_workload_needs_no_file() {
     assert_eq!(json["cells"].as_array().map(Vec::len), Some(121), "ten by ten, and the present setting");
     assert!(json["smallest"]["caught_of_repeats"].as_f64() >= Some(0.999), "{}", json["smallest"]);
 }
+
+#[test]
+fn restarts_are_compared_without_and_with_a_store() {
+    let restarts = ["-", "--restart-every", "2s", "--remember-delay", "500ms"];
+    let (code, text, stderr) = hapax(&with(&restarts, &GRID), TRACE);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let end = text.split("Restarts of the relay every ").nth(1).expect("a part about restarts");
+    assert!(end.starts_with("2s (2 of them), with capacity = 1000000 and ttl = \"10m\""), "{end}");
+    let (_, json, _) = hapax(&with(&with(&restarts, &["--json"]), &GRID), TRACE);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let rows = json["restarts"]["rows"].as_array().expect("rows");
+    let brief = |row: &Value| {
+        (row["remember"].clone(), row["caught"].clone(), row["passed_because_of_restarts"].clone())
+    };
+    let told: Vec<_> = rows.iter().map(brief).collect();
+    // A restart at 2 s and at 4 s. "a" comes at 0, 2 and 4.5 s, "b" at 1 and 4 s: each repeat follows a restart.
+    let row = |remember: Value, caught: u64, passed: u64| (remember, caught.into(), passed.into());
+    assert_eq!(told, [row(Value::Null, 0, 3), row("async".into(), 3, 0), row("sync".into(), 3, 0)]);
+    let (_, plain, _) = hapax(&with(&["-", "--json"], &GRID), TRACE);
+    let plain: Value = serde_json::from_str(&plain).expect("JSON");
+    assert_eq!(
+        (&plain["restarts"], &plain["cells"]),
+        (&Value::Null, &json["cells"]),
+        "the grid is as without"
+    );
+    let (code, _, stderr) = hapax(&["-", "--remember-delay", "1s"], TRACE);
+    assert_eq!((code, stderr.contains("--restart-every")), (Some(2), true), "{stderr}");
+}

@@ -12,6 +12,7 @@ use std::num::NonZero;
 use std::time::Duration;
 
 mod command;
+mod restarts;
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -145,37 +145,56 @@ impl Codec {
 
     /// Reads a batch.
     pub fn decode(&self, bytes: &[u8]) -> Result<Batch, BadBatch> {
-        let (head, rest) = bytes.split_first_chunk::<HEAD>().ok_or(BadBatch::Foreign)?;
-        let mut head = Reader(head);
-        if head.take::<3>() != Some(*MAGIC) {
-            return Err(BadBatch::Foreign);
-        }
-        match head.byte() {
-            Some(FORMAT) => {}
-            format => return Err(BadBatch::Format(format.unwrap_or(0))),
-        }
-        let identity = head.take().map(Identity);
-        let (records, seal) = rest.split_last_chunk::<SEAL>().ok_or(BadBatch::Seal)?;
+        let (identity, sealed, seal) = split(bytes)?;
         // A batch of another identity has another secret, perhaps, so its seal says nothing.
-        if identity != Some(self.identity) {
+        if identity != self.identity {
             return Err(BadBatch::Identity);
         }
-        if self.keys.seal(bytes.get(..HEAD + records.len()).unwrap_or_default()) != *seal {
+        if self.keys.seal(sealed) != *seal {
             return Err(BadBatch::Seal);
         }
-        let mut read = || {
-            let relay = RelayId(u64::from_le_bytes(head.take()?));
-            let base = u64::from_le_bytes(head.take()?);
-            let count = u32::from_le_bytes(head.take()?);
-            let mut rest = Reader(records);
-            let mut records = Vec::with_capacity((count as usize).min(rest.0.len()));
-            for _ in 0..count {
-                records.push(rest.record(base)?);
-            }
-            rest.0.is_empty().then_some(Batch { relay, records })
-        };
-        read().ok_or(BadBatch::Seal)
+        read_sealed(sealed).ok_or(BadBatch::Seal)
     }
+}
+
+/// Reads a batch without its secret, for somebody who looks at a store. Whether Hapax has written it, nobody knows then.
+pub fn read_batch(bytes: &[u8]) -> Result<(Identity, Batch), BadBatch> {
+    let (identity, sealed, _) = split(bytes)?;
+    read_sealed(sealed).map(|batch| (identity, batch)).ok_or(BadBatch::Seal)
+}
+
+/// Splits a batch into its identity, everything that is sealed, and the seal.
+fn split(bytes: &[u8]) -> Result<(Identity, &[u8], &[u8; SEAL]), BadBatch> {
+    let head = bytes.first_chunk::<HEAD>().ok_or(BadBatch::Foreign)?;
+    let mut head = Reader(head);
+    if head.take::<3>() != Some(*MAGIC) {
+        return Err(BadBatch::Foreign);
+    }
+    match head.byte() {
+        Some(FORMAT) => {}
+        format => return Err(BadBatch::Format(format.unwrap_or(0))),
+    }
+    let identity = head.take().map(Identity).ok_or(BadBatch::Foreign)?;
+    let (sealed, seal) = bytes.split_last_chunk::<SEAL>().ok_or(BadBatch::Seal)?;
+    if sealed.len() < HEAD {
+        return Err(BadBatch::Seal);
+    }
+    Ok((identity, sealed, seal))
+}
+
+/// Reads a batch from everything that is sealed.
+fn read_sealed(sealed: &[u8]) -> Option<Batch> {
+    let (head, records) = sealed.split_at_checked(HEAD)?;
+    let mut head = Reader(head.get(HEAD - 20..)?);
+    let relay = RelayId(u64::from_le_bytes(head.take()?));
+    let base = u64::from_le_bytes(head.take()?);
+    let count = u32::from_le_bytes(head.take()?);
+    let mut rest = Reader(records);
+    let mut records = Vec::with_capacity((count as usize).min(rest.0.len()));
+    for _ in 0..count {
+        records.push(rest.record(base)?);
+    }
+    rest.0.is_empty().then_some(Batch { relay, records })
 }
 
 fn millis(time: SystemTime) -> u64 {

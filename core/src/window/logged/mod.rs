@@ -25,7 +25,7 @@ mod reach;
 mod record;
 mod window;
 
-pub use batch::{BadBatch, Batch, Codec, FORMAT, Identity, RelayId};
+pub use batch::{BadBatch, Batch, Codec, FORMAT, Identity, RelayId, read_batch};
 pub use facts::{AtStore, StoreFacts};
 pub use policy::{OnOutage, Remember, StorePolicy};
 pub use record::{Change, Record, Setting, What, Written};

@@ -52,16 +52,16 @@ pub(super) fn draw(model: &Model, theme: Theme, frame: &mut Frame<'_>, area: Rec
 /// Always in the same places, so that nothing jumps when numbers grow.
 fn arrange(s: Sections, columns: usize) -> [Vec<Section>; 3] {
     match columns {
-        1 => [Vec::from(s.into_list()), Vec::new(), Vec::new()],
+        1 => [s.into_list(), Vec::new(), Vec::new()],
         2 => [
             vec![s.now, s.publishes, s.evictions, s.levels],
-            vec![s.ages, s.what_if, s.scopes, s.settings],
+            [s.ages, s.what_if, s.scopes, s.settings].into_iter().chain(s.store).collect(),
             Vec::new(),
         ],
         _ => [
             vec![s.now, s.publishes],
             vec![s.ages, s.what_if],
-            vec![s.evictions, s.levels, s.scopes, s.settings],
+            [s.evictions, s.levels, s.scopes, s.settings].into_iter().chain(s.store).collect(),
         ],
     }
 }

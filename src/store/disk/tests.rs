@@ -1,0 +1,528 @@
+//! The log and its writer over a disk that a test can break.
+
+use super::compact::State;
+use super::fake::{Dice, Fake, Faults};
+use super::files::Files;
+use super::frame;
+use super::log::{self, Log};
+use super::recover::{Moment, Recovered, recover};
+use super::writer::{Clock, Parts, Signals, Writer};
+use crate::store::{Failure, Logged};
+use hapax_core::pressure::Accounting;
+use hapax_core::window::engine::EngineKind;
+use hapax_core::window::logged::{Codec, OnOutage, Record, RelayId, Remember, StorePolicy, What};
+use hapax_core::window::{
+    ForgetCause, Found, Inspect, Key, KeyMaker, Limits, LoggedWindow, Mode, Position, Remembered, Republish,
+    Rules, Window,
+};
+use hapax_core::wire::IdSource;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+const TTL: Duration = Duration::from_secs(3600);
+const SEGMENT: u64 = 700;
+
+/// A clock that a test moves. The wall clock can be set apart from the other one.
+#[derive(Clone)]
+struct Hands(Arc<Mutex<Moment>>);
+
+impl Hands {
+    #[expect(clippy::disallowed_methods, reason = "one base instant; the tests count from there")]
+    fn new() -> Hands {
+        let now = Instant::now() + Duration::from_secs(400 * 86_400);
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        Hands(Arc::new(Mutex::new(Moment { now, wall })))
+    }
+
+    fn pass(&self, time: Duration) {
+        let mut moment = self.0.lock();
+        moment.now += time;
+        moment.wall += time;
+    }
+
+    fn set_wall(&self, change: impl FnOnce(SystemTime) -> SystemTime) {
+        let mut moment = self.0.lock();
+        moment.wall = change(moment.wall);
+    }
+
+    fn now(&self) -> Instant {
+        self.0.lock().now
+    }
+
+    fn clock(&self) -> Clock {
+        let hands = self.clone();
+        Arc::new(move || *hands.0.lock())
+    }
+}
+
+fn window(policy: StorePolicy, capacity: usize, now: Instant) -> Arc<Logged> {
+    let limits =
+        Limits { capacity, ttl: TTL, mode: Mode::Enforce, refresh_on_duplicate: false, waiters_per_id: 2 };
+    let listener = Arc::new(Accounting::new());
+    LoggedWindow::new(Rules::named("orders"), limits, EngineKind::default(), listener, "disk", policy, now)
+}
+
+fn codec(relay: u64) -> Codec {
+    Codec::new(KeyMaker::of_secret(b"a secret of a test"), &Rules::named("orders"), RelayId(relay))
+}
+
+/// A process with its log.
+struct Process {
+    window: Arc<Logged>,
+    writer: Writer<Fake>,
+    files: Arc<Fake>,
+    hands: Hands,
+}
+
+impl Process {
+    fn start(files: Fake, hands: &Hands, relay: u64, capacity: usize) -> Result<Process, Failure> {
+        let (files, window) = (Arc::new(files), window(StorePolicy::default(), capacity, hands.now()));
+        let parts = Parts {
+            files: Arc::clone(&files),
+            folder: "/test".to_owned(),
+            window: Arc::clone(&window),
+            codec: codec(relay),
+            segment_bytes: SEGMENT,
+            signals: Arc::new(Signals::default()),
+            clock: hands.clock(),
+        };
+        let start = hands.now();
+        let (log, earlier) = super::writer::open(&parts, start)?;
+        Ok(Process { window, writer: Writer::new(parts, log, start, earlier), files, hands: hands.clone() })
+    }
+
+    /// Commits this key. Returns the position that it waits for.
+    fn commit(&self, key: u128) -> Position {
+        match self.window.commit(Key(key).into(), self.hands.now(), TTL.into()) {
+            Remembered::At(position) => position,
+            // The store is down: the client is acked without it.
+            Remembered::Now => Position(u64::MAX),
+        }
+    }
+
+    fn is_seen(&self, key: u128) -> bool {
+        matches!(self.window.find(Key(key).into(), self.hands.now()), Some(Found::Seen(_)))
+    }
+
+    fn seen(&self, keys: impl IntoIterator<Item = u128>) -> Vec<u128> {
+        keys.into_iter().filter(|key| self.is_seen(*key)).collect()
+    }
+
+    /// Writes all that waits, in writes of their own.
+    fn write_all(&mut self) {
+        while self.window.store(self.hands.now()).is_some_and(|facts| facts.waiting > 0) {
+            self.writer.write();
+        }
+    }
+
+    /// Lets the log be made smaller, whether or not it is due.
+    fn pass(&mut self) {
+        self.writer.begin_pass();
+        while self.writer.is_in_pass() {
+            self.writer.follow_pass();
+            std::thread::yield_now();
+        }
+    }
+
+    fn facts(&self) -> hapax_core::window::StoreFacts {
+        self.window.store(self.hands.now()).unwrap()
+    }
+}
+
+fn found(files: &Arc<Fake>, hands: &Hands, capacity: usize) -> (Recovered, Arc<Logged>) {
+    let mut log = Log::open(Arc::clone(files), SEGMENT).unwrap();
+    let window = window(StorePolicy::default(), capacity, hands.now());
+    let found = recover(&mut log, &window, &codec(99), "/test", (hands.clock())()).unwrap();
+    (found, window)
+}
+
+#[test]
+fn what_was_written_is_back_after_a_restart_in_its_order() {
+    let hands = Hands::new();
+    let mut process = Process::start(Fake::default(), &hands, 1, 100).unwrap();
+    for key in 1..=60 {
+        let position = process.commit(key);
+        assert!(!process.is_seen(key), "an id is not seen before it is written");
+        process.writer.write();
+        assert!(process.window.remembered() >= position && process.is_seen(key));
+    }
+    process.window.forget(Key(7).into(), hands.now());
+    process.writer.write();
+    assert!(process.files.names().unwrap().len() > 3);
+
+    // Half as much room: the youngest are kept.
+    let again = Process::start(process.files.after_kill(), &hands, 2, 30).unwrap();
+    assert_eq!(again.seen(1..=60), (31..=60).collect::<Vec<_>>());
+    let again = Process::start(process.files.after_kill(), &hands, 2, 100).unwrap();
+    let but_one: Vec<_> = (1..=60).filter(|key| *key != 7).collect();
+    assert_eq!(again.seen(1..=60), but_one);
+    assert_eq!(again.facts().recovered, 60);
+    assert!(!again.facts().recovering);
+}
+
+#[test]
+fn a_log_ends_at_any_byte_and_the_rest_is_used() {
+    let hands = Hands::new();
+    let mut process = Process::start(Fake::default(), &hands, 1, 100).unwrap();
+    for key in 1..=3 {
+        process.commit(key);
+        process.writer.write();
+    }
+    let name = log::name(1);
+    let bytes = process.files.read(&name).unwrap();
+    let ends: Vec<usize> = frame::scan(&bytes)
+        .scan(0, |end, found| {
+            let frame::Found::Frame { batch, .. } = found else { panic!("{found:?}") };
+            *end += frame::HEAD + batch.len();
+            Some(*end)
+        })
+        .collect();
+    for cut in ends[1]..bytes.len() {
+        let files = Arc::new(process.files.after_kill());
+        files.change(&name, |bytes| bytes.truncate(cut));
+        let (recovered, window) = found(&files, &hands, 100);
+        assert_eq!((recovered.ids, recovered.damaged), (2, 0), "cut {cut}");
+        assert_eq!(recovered.torn, u64::from(cut > ends[1]), "cut {cut}");
+        assert_eq!(window.entries(), Some(2));
+        // The end was cut off: the next start has nothing to tell.
+        assert_eq!(files.read(&name).unwrap().len(), ends[1]);
+        assert_eq!(found(&files, &hands, 100).0.torn, 0);
+    }
+}
+
+#[test]
+fn a_turned_bit_costs_one_batch_and_is_told() {
+    let hands = Hands::new();
+    let mut process = Process::start(Fake::default(), &hands, 1, 100).unwrap();
+    for key in 1..=4 {
+        process.commit(key);
+        process.writer.write();
+    }
+    let name = log::name(1);
+    let length = process.files.read(&name).unwrap().len();
+    for bit in 0..length * 8 {
+        let files = Arc::new(process.files.after_kill());
+        files.change(&name, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+        let (recovered, window) = found(&files, &hands, 100);
+        assert_eq!((recovered.ids, recovered.damaged + recovered.torn), (3, 1), "bit {bit}");
+        let facts = window.store(hands.now()).unwrap();
+        assert_eq!((facts.damaged, window.entries()), (recovered.damaged, Some(3)), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_log_of_another_secret_or_format_is_refused_with_what_to_do() {
+    let hands = Hands::new();
+    let mut process = Process::start(Fake::default(), &hands, 1, 100).unwrap();
+    // Enough for the thread that reads ahead to wait.
+    for key in 1..=60 {
+        process.commit(key);
+        process.writer.write();
+    }
+    let refuse = |files: Fake, codec: Codec| {
+        let mut log = Log::open(Arc::new(files), SEGMENT).unwrap();
+        let window = window(StorePolicy::default(), 100, hands.now());
+        let error = recover(&mut log, &window, &codec, "/test", (hands.clock())()).unwrap_err();
+        assert_eq!(window.entries(), Some(0));
+        error.to_string()
+    };
+    let other =
+        Codec::new(KeyMaker::of_secret(b"another secret of a test"), &Rules::named("orders"), RelayId(3));
+    let error = refuse(process.files.after_kill(), other);
+    assert!(error.contains("another digest secret") && error.contains("move /test away"), "{error}");
+    let mut rules = Rules::named("orders");
+    rules.id = IdSource::Body;
+    let other = Codec::new(KeyMaker::of_secret(b"a secret of a test"), &rules, RelayId(3));
+    assert!(refuse(process.files.after_kill(), other).contains("`id` back as they were"));
+    let files = process.files.after_kill();
+    files.change(&log::name(1), |bytes| {
+        bytes.clear();
+        bytes.extend(b"HXF\x02 and what only a later version can read, which goes on");
+    });
+    assert!(refuse(files, codec(3)).contains("has format 2"));
+}
+
+/// Nothing is acked before it is synced. What a failed sync was for is written again, and elsewhere.
+#[test]
+fn a_failed_sync_is_never_taken_for_a_good_one() {
+    let hands = Hands::new();
+    let mut process = Process::start(Fake::default(), &hands, 1, 100).unwrap();
+    process.commit(1);
+    process.writer.write();
+    process.files.set(Faults { bad_syncs: 2, ..Faults::default() });
+    let position = process.commit(2);
+    process.writer.write();
+    assert!(process.facts().down_since.is_some());
+    assert_eq!((process.facts().unremembered, process.is_seen(2)), (1, true), "the client was acked anyway");
+    process.writer.write();
+    assert!(process.facts().down_since.is_some());
+    process.writer.write();
+    assert!(process.facts().down_since.is_none() && process.window.remembered() >= position);
+    assert!(process.files.names().unwrap().len() > 1, "a new segment");
+    for seed in 0..20 {
+        let again = Process::start(process.files.after_power_loss(seed), &hands, 2, 100).unwrap();
+        assert_eq!(again.seen(1..=3), [1, 2]);
+    }
+}
+
+/// With `refuse` nobody is acked while the disk is full. With room again everything goes on.
+#[test]
+fn a_full_disk_is_told_and_loses_nothing() {
+    for on_outage in [OnOutage::Continue, OnOutage::Refuse] {
+        let hands = Hands::new();
+        let mut process = Process::start(Fake::default(), &hands, 1, 10_000).unwrap();
+        let policy = StorePolicy { on_outage, ..StorePolicy::default() };
+        process.window = window(policy, 10_000, hands.now());
+        process.writer.replace_window(Arc::clone(&process.window));
+        process.window.recovered();
+        process.files.set(Faults { room: 5_000, ..Faults::default() });
+        let (mut key, mut positions) = (0, Vec::new());
+        while process.facts().down_since.is_none() {
+            key += 1;
+            positions.push(process.commit(key));
+            process.writer.write();
+        }
+        for _ in 0..50 {
+            key += 1;
+            positions.push(process.commit(key));
+            process.writer.write();
+        }
+        let acked = process.window.remembered();
+        let unremembered = process.facts().unremembered;
+        match on_outage {
+            OnOutage::Continue => assert!(unremembered > 50, "{unremembered}"),
+            OnOutage::Refuse => {
+                assert_eq!(unremembered, 0);
+                assert!(acked < positions[positions.len() - 51], "nobody was acked while the disk was full");
+            }
+        }
+        assert!(process.files.bytes() <= 5_000);
+        assert!(process.files.names().unwrap().len() < 20, "no file for each try");
+        process.files.set(Faults::default());
+        process.write_all();
+        assert!(process.facts().down_since.is_none());
+        let again = Process::start(process.files.after_power_loss(1), &hands, 2, 10_000).unwrap();
+        assert_eq!(again.seen(1..=key), (1..=key).collect::<Vec<_>>());
+    }
+}
+
+/// However much is stored and stored anew, the log has the size of the window.
+#[test]
+fn the_log_does_not_outgrow_the_window() {
+    let hands = Hands::new();
+    let mut process = Process::start(Fake::default(), &hands, 1, 50).unwrap();
+    let mut most = 0;
+    for key in 0..3_000 {
+        // Some ids come again and again, some are forgotten, most are pushed out by capacity.
+        process.commit(if key % 3 == 0 { 1 } else { key });
+        if key % 10 == 0 {
+            process.window.forget(Key(key - key % 7).into(), hands.now());
+        }
+        process.writer.write();
+        hands.pass(Duration::from_millis(400));
+        process.writer.tick(hands.now());
+        while process.writer.is_in_pass() {
+            process.writer.follow_pass();
+        }
+        most = most.max(process.files.bytes());
+    }
+    assert!(most < 30_000, "{most}");
+    let seen = process.seen(0..3_000);
+    let again = Process::start(process.files.after_kill(), &hands, 2, 50).unwrap();
+    assert_eq!(again.seen(0..3_000), seen);
+    // And when everything has expired, it is gone.
+    hands.pass(TTL + TTL);
+    process.commit(9_999);
+    process.writer.write();
+    process.writer.tick(hands.now());
+    assert!(process.files.bytes() < 1_500, "{}", process.files.bytes());
+}
+
+/// A wall clock that somebody sets takes no id away while the process runs, and none that a pass looks at.
+#[test]
+fn a_wall_clock_that_is_set_costs_the_log_nothing() {
+    let hands = Hands::new();
+    let mut process = Process::start(Fake::default(), &hands, 1, 100).unwrap();
+    let hour = Duration::from_secs(3600);
+    for (n, key) in (1..=30).enumerate() {
+        process.commit(key);
+        process.writer.write();
+        hands.pass(Duration::from_secs(5));
+        match n {
+            10 => hands.set_wall(|wall| wall + 5 * hour),
+            20 => hands.set_wall(|wall| wall - 9 * hour),
+            _ => {}
+        }
+        process.writer.tick(hands.now());
+    }
+    hands.set_wall(|wall| wall + 4 * hour);
+    process.writer.seal();
+    process.pass();
+    let again = Process::start(process.files.after_kill(), &hands, 2, 100).unwrap();
+    // Those of the five hours that were not have times in the future, or in the past, of the clock that is right now.
+    let seen = again.seen(1..=30);
+    assert!((1..=20).all(|key| seen.contains(&key)), "{seen:?}");
+}
+
+/// What a model knows of a key: what happened to it, in order, and the position of each.
+#[derive(Clone, Debug, Default)]
+struct Life {
+    /// (position, whether it is seen from then on)
+    events: Vec<(u64, bool)>,
+}
+
+/// Random lives of a process, with a power loss or a kill after any operation of the disk. After each restart, a key is in a state that it
+/// had after the last event that was remembered, or later. Nothing that was remembered is forgotten, and nothing comes back that was
+/// taken back.
+#[test]
+fn a_crash_after_any_operation_takes_nothing_that_was_remembered() {
+    let lives = std::env::var("HAPAX_LOG_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
+    for seed in 0..lives {
+        one_story(seed);
+    }
+}
+
+fn one_story(seed: u64) {
+    const KEYS: usize = 40;
+    let (mut dice, hands) = (Dice::new(seed), Hands::new());
+    let mut files = Fake::default();
+    let mut lives: BTreeMap<u128, Life> = BTreeMap::new();
+    for run in 1..=4 {
+        let mut process = Process::start(files, &hands, run, 1_000).unwrap();
+        // What holds at the beginning of this run.
+        for (key, life) in &mut lives {
+            let is_seen = process.is_seen(*key);
+            assert!(
+                life.events.iter().any(|(_, seen)| *seen == is_seen),
+                "seed {seed}, run {run}: key {key} is seen: {is_seen}, but {life:?}"
+            );
+            life.events = vec![(0, is_seen)];
+        }
+        let (mut last, mut remembered) = (0, 0);
+        let mut republished: BTreeMap<u128, Republish> = BTreeMap::new();
+        let operations = dice.below(300) as u64;
+        process.files.set(Faults { operations, ..Faults::default() });
+        for _ in 0..dice.below(300) {
+            let key = dice.below(KEYS) as u128;
+            let mut note = |last: &mut u64, key, is_seen| {
+                *last += 1;
+                let events =
+                    &mut lives.entry(key).or_insert_with(|| Life { events: vec![(0, false)] }).events;
+                events.push((*last, is_seen));
+            };
+            match dice.below(20) {
+                0..=7 if !republished.contains_key(&key) => {
+                    process.commit(key);
+                    note(&mut last, key, true);
+                }
+                8 => {
+                    process.window.forget(Key(key).into(), hands.now());
+                    note(&mut last, key, false);
+                }
+                9 if !republished.contains_key(&key) => {
+                    let before = process.facts().waiting;
+                    let republish = Arc::clone(&process.window).republish(Key(key).into(), hands.now());
+                    republished.insert(key, republish);
+                    // A commit that is not written yet stays.
+                    if process.facts().waiting > before {
+                        note(&mut last, key, false);
+                    }
+                }
+                10 => {
+                    if let Some((key, republish)) = republished.pop_first() {
+                        if dice.below(2) == 0 {
+                            drop(republish.reservation.commit(hands.now(), TTL));
+                            note(&mut last, key, true);
+                        } else {
+                            republish.reservation.forget(ForgetCause::Nack);
+                        }
+                    }
+                }
+                11 if dice.below(10) == 0 => {
+                    process.window.flush(hands.now());
+                    last += 1;
+                    for life in lives.values_mut() {
+                        life.events.push((last, false));
+                    }
+                }
+                12..=14 => hands.pass(Duration::from_millis(dice.below(3_000) as u64)),
+                15 => process.pass(),
+                _ => remembered = process.writer.write().map_or(remembered, |position| position.0),
+            }
+        }
+        // An id that the policy has let through, because the disk did not work, is not remembered.
+        for life in lives.values_mut() {
+            let first = life.events.iter().rposition(|(position, _)| *position <= remembered).unwrap_or(0);
+            life.events.drain(..first);
+        }
+        files = match dice.below(2) {
+            0 => process.files.after_power_loss(seed ^ run),
+            _ => process.files.after_kill(),
+        };
+        republished.into_values().for_each(|republish| republish.reservation.forget(ForgetCause::Nack));
+    }
+}
+
+/// A pass drops what the window does not remember, and what was stored anew; what is in flight keeps its record and what takes it back.
+#[test]
+fn a_pass_keeps_what_is_needed() {
+    let hands = Hands::new();
+    let start = hands.now();
+    let files = Fake::default();
+    let record = |what| Record { at: start, what };
+    let seen = |key: u128| record(What::Seen(Key(key).into(), TTL.into()));
+    let forgotten = |key: u128| record(What::Forgotten(Key(key).into()));
+    let moment = (hands.clock())();
+    let write = |number, records: &[Record]| {
+        let (mut bytes, mut file) = (Vec::new(), files.create(&log::name(number)).unwrap());
+        frame::put(&mut bytes, moment.clock(start), &codec(1).encode(records, moment.now, moment.wall));
+        files.append(&mut file, &bytes).unwrap();
+        log::Segment { number, bytes: bytes.len() as u64, span: log::Span::default() }
+    };
+    let segments = [
+        write(1, &[seen(1), seen(2), seen(3), seen(4)]),
+        write(2, &[forgotten(2), forgotten(3), seen(5)]),
+        write(3, &[record(What::Flushed), seen(6)]),
+    ];
+    let state = |key: Key| match key.0 {
+        1 => State::Seen(0),
+        2 => State::InFlight,
+        // It was stored anew ten seconds later.
+        4 => State::Seen(10_000),
+        6 => State::Seen(500),
+        _ => State::Unknown,
+    };
+    let (stop, codec) = (Default::default(), codec(1));
+    let judge = super::compact::Judge {
+        codec: &codec,
+        earlier: 0,
+        start,
+        state: &state,
+        stop: &stop,
+        segment_bytes: SEGMENT,
+    };
+    let mut told = Vec::new();
+    super::compact::pass(&files, &segments, &judge, |replaced| told.push(replaced)).unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!(files.names().unwrap(), [log::name(1)]);
+    let bytes = files.read(&log::name(1)).unwrap();
+    let Some(frame::Found::Frame { batch, .. }) = frame::scan(&bytes).next() else { panic!("no frame") };
+    let kinds: Vec<_> = codec
+        .decode(batch)
+        .unwrap()
+        .records
+        .iter()
+        .map(|record| match record {
+            hapax_core::window::logged::Written::Seen { key, at, .. } => {
+                assert_eq!(*at, moment.wall);
+                format!("seen {}", key.0)
+            }
+            hapax_core::window::logged::Written::Forgotten(key) => format!("forgotten {}", key.0),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(kinds, ["seen 1", "seen 2", "forgotten 2", "Flushed", "seen 6"]);
+    let _ = Remember::Sync;
+}

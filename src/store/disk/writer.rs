@@ -1,0 +1,437 @@
+//! The thread that writes the log of one window.
+//!
+//! * It takes all records that have come while it wrote, writes them at once, and syncs them at once: one sync for many clients.
+//!   With `remember = "async"` it begins to write every half of `remember_delay`. The other half is for the disk.
+//! * A batch that could not be written is kept and written again, into a new segment, until it is written. As long as that lasts the
+//!   store is down. What comes meanwhile waits in the window's queue, which has a bound.
+//! * A write that does not return for `timeouts.store` is a store that is down, too. Another task watches that ([`Busy`]).
+
+use super::compact::{self, Judge, Replaced, State};
+use super::files::Files;
+use super::frame;
+use super::log::{Log, Span};
+use super::recover::{Moment, Recovered, own, recover};
+use crate::store::{Failure, Logged, name_of};
+use hapax_core::window::logged::{AtStore, Codec, Record, Remember, What};
+use hapax_core::window::{Found, Inspect, Key, Position};
+use parking_lot::Mutex;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::task::{Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::oneshot;
+
+/// The most records of one write: some 8 MB.
+const MOST: usize = 1 << 18;
+/// The most records of one batch.
+const BATCH: usize = 1 << 14;
+/// How often expired segments are looked for, and what is shown is renewed.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a failed write is not tried again.
+const AGAIN: Duration = Duration::from_millis(250);
+/// How long a failed pass is not tried again.
+const PASS_AGAIN: Duration = Duration::from_secs(60);
+/// How long a process that ends tries to write what is left.
+const LAST_TRY: Duration = Duration::from_secs(2);
+/// Bytes of an id in the log, as an estimate before the first pass.
+const ID: usize = 32;
+
+/// What the writer needs.
+pub(super) struct Parts<F: Files> {
+    pub(super) files: Arc<F>,
+    /// for messages
+    pub(super) folder: String,
+    pub(super) window: Arc<Logged>,
+    pub(super) codec: Codec,
+    pub(super) segment_bytes: u64,
+    pub(super) signals: Arc<Signals>,
+    pub(super) clock: Clock,
+}
+
+/// Tells the time.
+pub(super) type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
+
+/// Tells the time of the operating system.
+pub(super) fn clock() -> Clock {
+    Arc::new(|| Moment { now: now(), wall: wall() })
+}
+
+impl<F: Files> Parts<F> {
+    fn now(&self) -> Instant {
+        (self.clock)().now
+    }
+}
+
+/// What others tell the writer, and what they can see of it.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    closing: AtomicBool,
+    thread: Mutex<Option<Thread>>,
+    pub(super) busy: Busy,
+}
+
+impl Signals {
+    /// Lets the writer write what is left, and end.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Relaxed);
+        if let Some(thread) = &*self.thread.lock() {
+            thread.unpark();
+        }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+}
+
+/// Since when a write is under way.
+#[derive(Debug, Default)]
+pub(super) struct Busy(Mutex<Option<Instant>>);
+
+impl Busy {
+    fn begin(&self, now: Instant) {
+        *self.0.lock() = Some(now);
+    }
+
+    fn end(&self) {
+        *self.0.lock() = None;
+    }
+
+    /// Notes that the store is down if a write has taken longer than this.
+    pub(super) fn watch(&self, window: &Logged, now: Instant, most: Duration) {
+        // Under the lock, so that the writer can't say in between that all is well.
+        let since = self.0.lock();
+        if since.is_some_and(|since| now.saturating_duration_since(since) > most) {
+            window.store_failed(now);
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Reads the log, says so, and writes until it is told to end.
+pub(super) fn run<F: Files>(parts: Parts<F>, recovered: oneshot::Sender<Result<(), Failure>>) {
+    *parts.signals.thread.lock() = Some(thread::current());
+    let start = parts.now();
+    match open(&parts, start) {
+        Ok((log, earlier)) => {
+            let _ = recovered.send(Ok(()));
+            Writer::new(parts, log, start, earlier).run();
+        }
+        Err(failure) => {
+            let _ = recovered.send(Err(failure));
+        }
+    }
+}
+
+pub(super) fn open<F: Files>(parts: &Parts<F>, start: Instant) -> Result<(Log<F>, i64), Failure> {
+    let Parts { files, folder, window, codec, .. } = parts;
+    let mut log = Log::open(Arc::clone(files), parts.segment_bytes).map_err(|error| Failure {
+        what: format!("window \"{}\": can't use the folder of its log, {folder}: {error}", name_of(window)),
+        fix: "see that the user that runs Hapax may read and write it".to_owned(),
+    })?;
+    let moment = Moment { now: start, wall: (parts.clock)().wall };
+    let found = recover(&mut log, window, codec, folder, moment)?;
+    window.recovered();
+    let Recovered { ids, expired, segments, bytes, damaged, torn } = found;
+    let took = humantime::format_duration(Duration::from_millis(
+        u64::try_from(parts.now().saturating_duration_since(start).as_millis()).unwrap_or(u64::MAX),
+    ));
+    tracing::info!(
+        window = name_of(window), %took, ids, expired, segments, bytes, damaged, torn, "read the log of this window"
+    );
+    Ok((log, moment.clock(start)))
+}
+
+pub(super) struct Writer<F: Files> {
+    parts: Parts<F>,
+    log: Log<F>,
+    start: Instant,
+    /// the clock when the log was read
+    earlier: i64,
+    /// what was taken and is not written yet
+    kept: Option<(Vec<Record>, Position)>,
+    down: Option<Instant>,
+    latency: Option<Duration>,
+    /// the bytes of the log after the last pass
+    floor: u64,
+    pass: Option<Pass>,
+    no_pass_before: Instant,
+}
+
+/// A pass that is under way in another thread.
+struct Pass {
+    replaced: Receiver<Replaced>,
+    thread: thread::JoinHandle<io::Result<()>>,
+}
+
+impl<F: Files> Writer<F> {
+    pub(super) fn new(parts: Parts<F>, log: Log<F>, start: Instant, earlier: i64) -> Writer<F> {
+        let floor = (parts.window.entries().unwrap_or(0) * ID) as u64;
+        Writer {
+            parts,
+            log,
+            start,
+            earlier,
+            kept: None,
+            down: None,
+            latency: None,
+            floor,
+            pass: None,
+            no_pass_before: start,
+        }
+    }
+
+    fn run(mut self) {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let window = Arc::clone(&self.parts.window);
+        let mut next_tick = self.parts.now();
+        let mut last = next_tick;
+        while !self.parts.signals.is_closing() {
+            let moment = self.parts.now();
+            if moment >= next_tick {
+                self.tick(moment);
+                next_tick = moment + TICK;
+            }
+            let rest = next_tick.saturating_duration_since(moment);
+            if self.kept.is_some() {
+                self.pause(AGAIN.min(rest));
+                self.write();
+            } else if window.register(&waker) {
+                self.wait_for_more(last);
+                last = self.parts.now();
+                self.write();
+            } else {
+                thread::park_timeout(rest);
+            }
+        }
+        self.end();
+    }
+
+    /// With `async` one sync is for everything of some time. The last one began at this moment.
+    fn wait_for_more(&self, last: Instant) {
+        let policy = self.parts.window.policy();
+        if policy.remember == Remember::Async {
+            let since = self.parts.now().saturating_duration_since(last);
+            self.pause((policy.delay / 2).saturating_sub(since));
+        }
+    }
+
+    fn pause(&self, how_long: Duration) {
+        let until = self.parts.now() + how_long.min(Duration::from_secs(3600));
+        while !self.parts.signals.is_closing()
+            && (self.kept.is_some() || !self.parts.window.is_urgent())
+            && let left = until.saturating_duration_since(self.parts.now())
+            && !left.is_zero()
+        {
+            thread::park_timeout(left);
+        }
+    }
+
+    /// Writes what is to be written now. Returns the position up to which the log has everything, if that has worked.
+    pub(super) fn write(&mut self) -> Option<Position> {
+        let (records, position) = self.kept.take().or_else(|| self.parts.window.take(MOST))?;
+        let moment = (self.parts.clock)();
+        let before = moment.now;
+        self.parts.signals.busy.begin(before);
+        let (bytes, span) = self.frames(&records, moment);
+        let done = self.log.append(&bytes, span);
+        self.parts.signals.busy.end();
+        let after = self.parts.now();
+        match done {
+            Ok(()) => {
+                self.latency = Some(after.saturating_duration_since(before));
+                if let Some(since) = self.down.take() {
+                    let seconds = after.saturating_duration_since(since).as_secs();
+                    tracing::info!(
+                        window = name_of(&self.parts.window),
+                        seconds,
+                        "the log can be written again"
+                    );
+                }
+                self.parts.window.written(position, after);
+                Some(position)
+            }
+            Err(error) => {
+                self.kept = Some((records, position));
+                self.parts.window.store_failed(after);
+                if self.down.is_none() {
+                    self.down = Some(after);
+                    self.tell_failure(&error);
+                }
+                None
+            }
+        }
+    }
+
+    fn tell_failure(&self, error: &io::Error) {
+        let (window, folder) = (name_of(&self.parts.window), &self.parts.folder);
+        let fix = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                "make room on the disk"
+            }
+            _ => "see to the disk",
+        };
+        tracing::error!(window, folder, %error, fix, "the log of this window can't be written");
+    }
+
+    fn frames(&self, records: &[Record], moment: Moment) -> (Vec<u8>, Span) {
+        let (mut bytes, mut span) = (Vec::with_capacity(records.len() * ID + 128), Span::default());
+        for records in records.chunks(BATCH) {
+            let batch = self.parts.codec.encode(records, moment.now, moment.wall);
+            frame::put(&mut bytes, moment.clock(self.start), &batch);
+        }
+        for Record { at, what } in records {
+            if let What::Seen(_, memo) | What::Touched(_, memo) = what {
+                span.add(*at, at.checked_add(memo.ttl()));
+            }
+        }
+        (bytes, span)
+    }
+
+    /// Deletes what has expired, makes the log smaller if it has grown, and renews what is shown.
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.follow_pass();
+        if self.pass.is_none() {
+            if let Err(error) = self.log.expire(now) {
+                let (window, folder) = (name_of(&self.parts.window), &self.parts.folder);
+                tracing::warn!(window, folder, %error, "can't delete an expired part of this window's log");
+            }
+            let most = 2 * self.floor + 3 * self.parts.segment_bytes;
+            // A full disk is a reason, too.
+            if (self.log.bytes() > most || self.down.is_some()) && now >= self.no_pass_before {
+                self.begin_pass();
+            }
+        }
+        self.parts.window.set_at_store(AtStore {
+            bytes: Some(self.log.bytes()),
+            oldest: self.log.since().map(|since| now.saturating_duration_since(since)),
+            latency: self.latency,
+            ..AtStore::default()
+        });
+    }
+
+    /// Everything in sealed segments has been told to the window, so it knows what it needs of it.
+    pub(super) fn begin_pass(&mut self) {
+        let segments: Vec<_> = self.log.sealed().copied().collect();
+        let (sender, replaced) = channel();
+        let Parts { files, window, codec, segment_bytes, signals, .. } = &self.parts;
+        let (files, window, codec) = (Arc::clone(files), Arc::clone(window), codec.clone());
+        let (segment_bytes, signals) = (*segment_bytes, Arc::clone(signals));
+        let (start, earlier) = (self.start, self.earlier);
+        self.no_pass_before = self.parts.now() + PASS_AGAIN;
+        let clock = Arc::clone(&self.parts.clock);
+        let work = move || {
+            let state = |key: Key| match window.find(key.into(), clock().now) {
+                Some(Found::Seen(seen)) => State::Seen(own(seen.at, start)),
+                Some(Found::InFlight) => State::InFlight,
+                Some(Found::Unknown) | None => State::Unknown,
+            };
+            let judge =
+                Judge { codec: &codec, earlier, start, state: &state, stop: &signals.closing, segment_bytes };
+            compact::pass(&*files, &segments, &judge, |replaced| {
+                let _ = sender.send(replaced);
+            })
+        };
+        match thread::Builder::new().name("hapax-log-pass".into()).spawn(work) {
+            Ok(thread) => self.pass = Some(Pass { replaced, thread }),
+            Err(error) => tracing::warn!(%error, "can't start a thread that makes a log smaller"),
+        }
+    }
+
+    pub(super) fn follow_pass(&mut self) {
+        let Some(pass) = &self.pass else { return };
+        loop {
+            match pass.replaced.try_recv() {
+                Ok(Replaced { old, new, damaged }) => {
+                    self.log.replaced(&old, new);
+                    self.parts.window.note_damaged(damaged);
+                    if damaged > 0 {
+                        let (window, folder) = (name_of(&self.parts.window), &self.parts.folder);
+                        tracing::error!(
+                            window,
+                            folder,
+                            damaged,
+                            "a part of this window's log was damaged since it was written"
+                        );
+                    }
+                }
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => break,
+            }
+        }
+        let Some(pass) = self.pass.take() else { return };
+        match pass.thread.join() {
+            Ok(Ok(())) => {
+                self.floor = self.log.bytes();
+                self.no_pass_before = self.parts.now();
+            }
+            Ok(Err(error)) => {
+                let (window, folder) = (name_of(&self.parts.window), &self.parts.folder);
+                tracing::warn!(window, folder, %error, "the log of this window can't be made smaller");
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Writes what is left.
+    fn end(mut self) {
+        let until = self.parts.now() + LAST_TRY;
+        loop {
+            self.write();
+            let left = self.parts.window.store(self.parts.now()).map_or(0, |facts| facts.waiting);
+            if self.kept.is_none() && left == 0 {
+                break;
+            }
+            if self.kept.is_some() {
+                if self.parts.now() >= until {
+                    let window = name_of(&self.parts.window);
+                    tracing::error!(
+                        window,
+                        records = left,
+                        "the process ends, and these records are not in the log"
+                    );
+                    break;
+                }
+                thread::sleep(AGAIN.min(LAST_TRY));
+            }
+        }
+        if let Some(pass) = self.pass.take() {
+            let _ = pass.thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+impl<F: Files> Writer<F> {
+    pub(super) fn is_in_pass(&self) -> bool {
+        self.pass.is_some()
+    }
+
+    pub(super) fn seal(&mut self) {
+        self.log.seal();
+    }
+
+    pub(super) fn replace_window(&mut self, window: Arc<Logged>) {
+        self.parts.window = window;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
+fn wall() -> SystemTime {
+    SystemTime::now()
+}

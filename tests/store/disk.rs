@@ -1,0 +1,364 @@
+//! `store = "disk"`: the process is killed at any moment, the disk is full, files are damaged, two processes want one folder.
+#![allow(clippy::disallowed_methods, reason = "the times of acks are compared with the time of a kill")]
+
+use crate::e2e::relay::Relay;
+use crate::e2e::site::Site;
+use crate::e2e::wait;
+use crate::load::{Published, publish};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often a relay is killed, for each of the two policies. `make chaos` takes more.
+fn kills() -> usize {
+    std::env::var("HAPAX_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(12)
+}
+
+/// A folder for the state of a relay. It is deleted when the test has passed.
+struct StateDir(PathBuf);
+
+impl StateDir {
+    fn new(test: &str) -> StateDir {
+        let path = std::env::temp_dir().join(format!("hapax-store-{}-{test}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        StateDir(path)
+    }
+
+    fn config(&self, more: &str) -> String {
+        let path = self.0.display();
+        format!(
+            "state_dir = \"{path}\"\n[[window]]\nname = \"orders\"\nttl = \"1h\"\ncapacity = 1000000\nstore = \"disk\"\n{more}"
+        )
+    }
+
+    fn log(&self) -> PathBuf {
+        self.0.join("windows/orders")
+    }
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// Chance that a seed repeats.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// What became of the ids of all runs: how many were acked, and which of them are in the queue more than once.
+struct Outcome {
+    acked: usize,
+    /// and how long before the kill they were acked
+    doubled: Vec<(String, Duration)>,
+    lost: Vec<String>,
+}
+
+/// Kills the relay under load, again and again, and publishes every id again after each restart.
+fn killed_again_and_again(test: &str, config: &str) -> Option<Outcome> {
+    let mut site = Site::of_relay(test, config)?;
+    let mut direct = site.direct();
+    direct.open_channel(1);
+    direct.declare(1, "q", &[]);
+    let mut dice = Dice(0x5eed);
+    let (mut acked, mut killed): (BTreeMap<String, Instant>, BTreeMap<String, Instant>) = Default::default();
+    let mut unknown = Vec::new();
+    for kill in 0..kills() {
+        let (addr, vhost, count) = (site.addr(), site.vhost.clone(), AtomicUsize::new(0));
+        let wanted = usize::try_from(dice.below(400)).unwrap();
+        let more = Duration::from_micros(dice.below(8_000));
+        let (published, at) = thread::scope(|scope| {
+            let ids = (0..).map(|n| format!("{kill}-{n}"));
+            let load = scope.spawn(|| publish((addr, &vhost, "q"), ids, &count));
+            wait::until("acks", wait::PATIENCE, || (count.load(Relaxed) >= wanted).then_some(()));
+            let end = Instant::now() + more;
+            while Instant::now() < end {
+                std::hint::spin_loop();
+            }
+            let at = Instant::now();
+            site.relay_mut().kill9();
+            (load.join().unwrap(), at)
+        });
+        site.relay_mut().restart();
+        let again = published.acked.keys().chain(&published.unknown).cloned().collect::<Vec<_>>();
+        let retried = publish((site.addr(), &site.vhost, "q"), again, &AtomicUsize::new(0));
+        assert!(retried.unknown.is_empty(), "every retry is acked");
+        killed.extend(published.acked.keys().map(|id| (id.clone(), at)));
+        acked.extend(published.acked);
+        unknown.extend(published.unknown);
+    }
+    let mut in_queue: BTreeMap<String, usize> = BTreeMap::new();
+    for id in direct.drain(1, "q") {
+        *in_queue.entry(id).or_default() += 1;
+    }
+    let lost = acked.keys().chain(&unknown).filter(|id| !in_queue.contains_key(*id)).cloned().collect();
+    let doubled = acked
+        .iter()
+        .filter(|(id, _)| in_queue.get(*id).is_some_and(|count| *count > 1))
+        .map(|(id, at)| (id.clone(), killed[id].saturating_duration_since(*at)))
+        .collect();
+    Some(Outcome { acked: acked.len(), doubled, lost })
+}
+
+/// `sync`: no id whose ack a client has received is forgotten, whenever the process is killed.
+#[test]
+fn killed_at_any_moment_what_was_acked_is_remembered() {
+    let state = StateDir::new("sync");
+    let Some(Outcome { acked, doubled, lost }) = killed_again_and_again("disk-sync", &state.config(""))
+    else {
+        return;
+    };
+    println!("{} kills, {acked} ids acked, {} passed again, {} lost", kills(), doubled.len(), lost.len());
+    assert_eq!((doubled, lost), (vec![], vec![]));
+    assert!(acked > 50 * kills(), "{acked}");
+}
+
+/// `async`: only what was acked within `remember_delay` before the kill may be forgotten. Nothing is lost.
+#[test]
+fn with_async_at_most_the_delay_is_forgotten() {
+    let delay = Duration::from_millis(300);
+    let state = StateDir::new("async");
+    let config = state.config("remember = \"async\"\nremember_delay = \"300ms\"\n");
+    let Some(Outcome { acked, doubled, lost }) = killed_again_and_again("disk-async", &config) else {
+        return;
+    };
+    println!("{} kills, {acked} ids acked, {} passed again, {} lost", kills(), doubled.len(), lost.len());
+    assert_eq!(lost, Vec::<String>::new());
+    let early: Vec<_> = doubled.iter().filter(|(_, before)| *before > delay).collect();
+    assert!(early.is_empty(), "acked long before the kill: {early:?}");
+}
+
+fn ids(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|n| format!("id-{n}")).collect()
+}
+
+fn all(site: &Site, ids: Vec<String>) -> Published {
+    let published = publish((site.addr(), &site.vhost, "q"), ids, &AtomicUsize::new(0));
+    assert!(published.unknown.is_empty(), "all are acked");
+    published
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn site_with_queue(test: &str, config: &str) -> Option<Site> {
+    let site = Site::of_relay(test, config)?;
+    let mut direct = site.direct();
+    direct.open_channel(1);
+    direct.declare(1, "q", &[]);
+    Some(site)
+}
+
+/// A drain and a start: nothing is forgotten with `async` either, and the operator sees it.
+#[test]
+fn a_restart_forgets_nothing() {
+    let state = StateDir::new("restart");
+    let config = state.config("remember = \"async\"\nremember_delay = \"1m\"\n");
+    let Some(mut site) = site_with_queue("disk-restart", &config) else { return };
+    all(&site, ids(0..2_000));
+    site.relay().sigterm();
+    assert!(site.relay_mut().ended().success());
+    site.relay_mut().restart();
+    all(&site, ids(0..2_000));
+    assert_eq!(site.metrics().sum("publishes_total", &[("verdict", "fresh")]), 0.0);
+    let log = site.relay().log();
+    assert!(log.contains("read the log of this window") && log.contains("\"ids\":2000"), "{log}");
+}
+
+/// Runs `hapax store`. Returns its exit code, and what it has printed.
+fn store(arguments: &[&str], dir: &Path) -> (i32, String) {
+    let binary = env!("CARGO_BIN_EXE_hapax");
+    let output = Command::new(binary).arg("store").args(arguments).arg(dir).output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (output.status.code().unwrap(), text)
+}
+
+/// The operator sees what is kept, while a relay is at work and after.
+#[test]
+fn an_operator_looks_at_a_log_that_is_in_use() {
+    let state = StateDir::new("look");
+    let Some(mut site) = site_with_queue("disk-look", &state.config("")) else { return };
+    all(&site, ids(0..300));
+    let (code, text) = store(&["inspect", "--json"], &state.0);
+    assert_eq!(code, 0, "{text}");
+    let seen: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let window = &seen[0];
+    assert_eq!(
+        (&window["window"], &window["ids"], &window["damaged"]),
+        (&"orders".into(), &300.into(), &0.into())
+    );
+    assert!(window["since"].as_str() < window["until"].as_str() && window["segments"][0]["records"] == 300);
+    let (code, text) = store(&["inspect"], &state.log());
+    assert!(code == 0 && text.contains("ids       300"), "{text}");
+    let (code, text) = store(&["export"], &state.0);
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((code, lines.len()), (0, 300));
+    assert!(lines[0]["key"].as_str().unwrap().len() == 24 && lines[0]["body"].as_str().unwrap().len() == 8);
+    let mut keys: Vec<_> = lines.iter().map(|line| line["key"].as_str().unwrap()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), 300);
+    assert_eq!(store(&["verify"], &state.0).0, 0);
+
+    site.relay_mut().kill9();
+    let file = files(&state.log()).pop().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    std::fs::write(&file, bytes).unwrap();
+    let (code, text) = store(&["verify"], &state.0);
+    assert!(code == 1 && text.contains("damaged at byte") && text.contains("orders: damaged"), "{text}");
+    let (code, text) = store(&["inspect"], Path::new("/nowhere"));
+    assert!(code == 1 && text.contains("/nowhere"), "{text}");
+    assert_eq!(store(&["inspect"], Path::new("--nothing")).0, 2);
+}
+
+/// A turned bit and a torn tail: the rest is used, and the operator is told.
+#[test]
+fn damage_costs_what_is_damaged_and_is_told() {
+    let state = StateDir::new("damage");
+    let Some(mut site) = site_with_queue("disk-damage", &state.config("")) else { return };
+    // One batch each, or few.
+    for n in 0..40 {
+        all(&site, ids(n..n + 1));
+    }
+    site.relay_mut().kill9();
+    let file = files(&state.log()).pop().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    bytes.truncate(bytes.len() - 5);
+    std::fs::write(&file, &bytes).unwrap();
+    site.relay_mut().restart();
+    let log = site.relay().log();
+    assert!(log.contains("the log of this window is damaged") && log.contains("\"damaged\":1"), "{log}");
+    assert!(log.contains("ends within a record"), "{log}");
+    assert_eq!(site.metrics().sum("store_damaged_total", &[]), 1.0);
+    all(&site, ids(0..40));
+    assert_eq!(site.metrics().sum("publishes_total", &[("verdict", "fresh")]), 2.0, "both that were damaged");
+}
+
+/// Starts a second relay with this configuration. Returns its exit code, and what it has said.
+fn started(config: &str) -> (Option<i32>, String) {
+    let file = std::env::temp_dir().join(format!(
+        "hapax-store-{}-{:?}.toml",
+        std::process::id(),
+        thread::current().id()
+    ));
+    std::fs::write(&file, config).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_hapax"))
+        .args(["--listen", "127.0.0.1:0", "--admin", "off", "--upstream", "amqp://127.0.0.1:1", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    std::fs::remove_file(file).unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// A log that this process can't use stops it, and the text says what to do. Nothing in the folder changes.
+#[test]
+fn what_does_not_fit_is_refused() {
+    let state = StateDir::new("refused");
+    let Some(mut site) = site_with_queue("disk-refused", &state.config("")) else { return };
+    all(&site, ids(0..10));
+    let (code, text) = started(&state.config(""));
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("another process (pid ") && text.contains("fix: "), "{text}");
+
+    site.relay_mut().kill9();
+    let before = std::fs::read(files(&state.log()).pop().unwrap()).unwrap();
+    let (code, text) = started(&state.config("id = \"header:x-id\"\n"));
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("another digest secret, another `scope` or another `id`"), "{text}");
+    assert!(text.contains(&state.log().display().to_string()), "{text}");
+    std::fs::rename(state.0.join("secret"), state.0.join("lost")).unwrap();
+    let (code, text) = started(&state.config(""));
+    assert!(code == Some(1) && text.contains("another digest secret"), "{text}");
+    std::fs::remove_file(state.0.join("secret")).unwrap();
+    std::fs::rename(state.0.join("lost"), state.0.join("secret")).unwrap();
+    assert_eq!(std::fs::read(files(&state.log()).pop().unwrap()).unwrap(), before);
+
+    site.relay_mut().restart();
+    all(&site, ids(0..10));
+    assert_eq!(site.metrics().sum("publishes_total", &[("verdict", "fresh")]), 0.0);
+}
+
+/// A small mount. `None`, said aloud, where mounting is not permitted.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(path: PathBuf) -> Option<Mount> {
+        std::fs::create_dir_all(&path).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1M,mode=700", "hapax-test"])
+            .arg(&path)
+            .output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Mount(path));
+        }
+        println!(
+            "a full mount is passed over, because this user may not mount; the test of the log over a disk in memory (a_full_disk_is_told_and_loses_nothing) fills that one"
+        );
+        None
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A full disk: with `continue` acks go on, with `refuse` they wait. With room again everything is written, and nothing is forgotten.
+#[test]
+fn a_full_disk_stops_acks_or_is_counted() {
+    for on_outage in ["continue", "refuse"] {
+        let state = StateDir::new(&format!("full-{on_outage}"));
+        let Some(_mount) = Mount::new(state.0.clone()) else { return };
+        let config = state.config(&format!("on_outage = \"{on_outage}\"\n"));
+        let Some(mut site) = site_with_queue(&format!("disk-full-{on_outage}"), &config) else { return };
+        let ballast = state.0.join("ballast");
+        std::fs::write(&ballast, vec![1; 900 << 10]).unwrap();
+        let (addr, vhost, count) = (site.addr(), site.vhost.clone(), AtomicUsize::new(0));
+        let is_down = |relay: &Relay| relay.metrics().sum("store_up", &[]) == 0.0;
+        thread::scope(|scope| {
+            let load = scope.spawn(|| publish((addr, &vhost, "q"), ids(0..6_000), &count));
+            wait::until("the disk is full", wait::PATIENCE, || is_down(site.relay()).then_some(()));
+            if on_outage == "continue" {
+                // All are acked although the disk is full, and all are told apart.
+                wait::until("all are acked", wait::PATIENCE, || (count.load(Relaxed) == 6_000).then_some(()));
+                assert!(site.metrics().sum("unremembered_total", &[]) > 0.0);
+            }
+            assert!(site.relay().log().contains("make room on the disk"));
+            std::fs::remove_file(&ballast).unwrap();
+            assert!(load.join().unwrap().unknown.is_empty());
+        });
+        let written = || {
+            let metrics = site.metrics();
+            (metrics.sum("store_up", &[]) == 1.0 && metrics.sum("store_waiting_records", &[]) == 0.0)
+                .then_some(())
+        };
+        wait::until("everything is written", wait::PATIENCE, written);
+        let unremembered = site.metrics().sum("unremembered_total", &[]);
+        assert_eq!(unremembered > 0.0, on_outage == "continue", "{unremembered}");
+        site.relay_mut().kill9();
+        site.relay_mut().restart();
+        all(&site, ids(0..6_000));
+        assert_eq!(site.metrics().sum("publishes_total", &[("verdict", "fresh")]), 0.0);
+    }
+}

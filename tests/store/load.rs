@@ -1,0 +1,84 @@
+//! A publisher that notes when each id was acked, until its connection breaks.
+#![allow(clippy::disallowed_methods, reason = "deadlines and the times of acks read the clock")]
+
+use crate::e2e::raw::{Login, Publish, Raw, Told, method_frame};
+use amq_protocol::protocol::{AMQPClass, channel, confirm};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+
+/// Publishes under way at a time.
+const UNDER_WAY: usize = 100;
+
+/// What a publisher knows of its ids.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    /// the ids that were acked, and when
+    pub(crate) acked: BTreeMap<String, Instant>,
+    /// the ids whose ack did not come before the connection broke
+    pub(crate) unknown: BTreeSet<String>,
+}
+
+/// Publishes these ids with confirms until all are acked or the connection breaks. `count` counts acks.
+pub(crate) fn publish(
+    (addr, vhost, queue): (SocketAddr, &str, &str),
+    ids: impl IntoIterator<Item = String>,
+    count: &AtomicUsize,
+) -> Published {
+    let mut published = Published::default();
+    let _ = run(addr, vhost, queue, ids.into_iter(), count, &mut published);
+    published
+}
+
+fn run(
+    addr: SocketAddr,
+    vhost: &str,
+    queue: &str,
+    mut ids: impl Iterator<Item = String>,
+    count: &AtomicUsize,
+    published: &mut Published,
+) -> io::Result<()> {
+    let over = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    let mut raw = Raw::login(addr, &Login::guest(vhost))?;
+    let open = AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}));
+    let select = AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false }));
+    raw.write(&[method_frame(1, &open), method_frame(1, &select)].concat())?;
+    for _ in 0..2 {
+        let Some((1, Told::Method(_))) = raw.receive()? else { return Err(over()) };
+    }
+    let (mut next, mut under_way) = (0, BTreeMap::new());
+    loop {
+        let mut bytes = Vec::new();
+        while under_way.len() < UNDER_WAY
+            && let Some(id) = ids.next()
+        {
+            next += 1;
+            bytes.extend(Publish::to(queue, &id).encode(1, raw.frame_max()));
+            published.unknown.insert(id.clone());
+            under_way.insert(next, id);
+        }
+        if under_way.is_empty() {
+            return Ok(());
+        }
+        if !bytes.is_empty() {
+            raw.write(&bytes)?;
+        }
+        match raw.receive()?.ok_or_else(over)? {
+            (1, Told::Ack { tag, multiple }) => {
+                let first = if multiple { 0 } else { tag };
+                let acked: Vec<u64> = under_way.range(first..=tag).map(|(tag, _)| *tag).collect();
+                for tag in acked {
+                    let id = under_way.remove(&tag).unwrap();
+                    published.unknown.remove(&id);
+                    published.acked.insert(id, Instant::now());
+                    count.fetch_add(1, Relaxed);
+                }
+            }
+            // connection.blocked and connection.unblocked
+            (0, Told::Method(_)) => {}
+            (_, told) => panic!("instead of an ack: {told:?}"),
+        }
+    }
+}
