@@ -1,7 +1,7 @@
 //! Makes the log smaller while it is in use: segments are replaced by ones with the records that are still needed, in the same order.
 //!
-//! A record is needed if the window still remembers what it says. So the size of the log follows that of the window: an id that capacity
-//! has pushed out, or that was stored anew since then, goes. A pass looks at the segments that are sealed when it begins, from the oldest
+//! A record is needed if the window still remembers what it says. The log therefore stays as large as the window: the record of an id goes
+//! when capacity has pushed the id out, or when it was stored anew. A pass looks at the segments that are sealed when it begins, from the oldest
 //! on. The result takes the name of the first segment that it replaces. Then the others are deleted, the lowest number first: a crash between
 //! leaves the last ones, and reading them once more changes nothing.
 
@@ -25,7 +25,7 @@ const JOINED: usize = 4096;
 /// Bytes that are written at once.
 const CHUNK: usize = 1 << 20;
 
-/// What a window knows of a key now.
+/// The state of a key in the window now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
     /// It is remembered, and was committed or made young at this time, in milliseconds of the process's own clock.
@@ -114,12 +114,12 @@ fn replace_all<F: Files>(
     Ok(())
 }
 
-/// What a pass has kept so far.
+/// Notes what a pass has kept so far.
 #[derive(Default)]
 struct Kept {
     /// something
     any: bool,
-    /// Ids that were in flight. Perhaps a later record takes them back, so that record has to be kept, too.
+    /// Ids that were in flight. A later record may take them back. That one is kept, too.
     in_flight: HashSet<Key>,
 }
 
@@ -212,7 +212,7 @@ impl<'a> Group<'a> {
             Written::Forgotten(key) if kept.in_flight.contains(key) => What::Forgotten((*key).into()),
             Written::Flushed if kept.any => What::Flushed,
             Written::Changed(change) if kept.any => What::Changed(change.clone()),
-            // What stood before it is gone from here.
+            // The records that it takes back are gone.
             Written::Forgotten(_) | Written::Flushed | Written::Changed(_) => return,
         };
         let at = match written {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The files of one folder. What is not synced may be gone after a power loss, in any part.
+/// The files of one folder. A power loss may take any part of what is not synced.
 pub(crate) trait Files: Send + Sync + 'static {
     /// A file that is open for appending.
     type File: Send;

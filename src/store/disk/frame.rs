@@ -4,8 +4,8 @@
 //! "HXF" | format 1 | length of the batch 4 | clock 8 | check of these 4 | check of the batch 8 | batch …        (integers: little endian)
 //! ```
 //!
-//! * The checks need no secret. So whoever looks after the files finds damage, and can go on behind it: a frame whose head is whole
-//!   says where the next one begins, and otherwise the next head is searched for.
+//! * The checks need no secret, so everybody who reads the files finds damage. Reading goes on behind it. If the head of the damaged frame
+//!   is whole, it says where the next frame begins. Otherwise the next head is searched for.
 //! * The seal within the batch is what keeps a stranger's records out. The checks are not for that.
 //! * `clock` is how far the wall clock was ahead of the writer's own clock, in milliseconds. With it two times of one run can be compared
 //!   although somebody has set the wall clock between them.
@@ -17,13 +17,13 @@ use std::hash::Hasher;
 pub(crate) const FORMAT: u8 = 1;
 /// The bytes of a frame beside its batch.
 pub(crate) const HEAD: usize = 28;
-/// The most bytes of one batch. What says that it is longer is damaged.
+/// The most bytes of one batch. A head that says more is damaged.
 pub(crate) const MOST: usize = 16 << 20;
 
 const MAGIC: &[u8; 3] = b"HXF";
 const CHECKED: usize = 16;
 
-/// What stands in a segment.
+/// A piece of a segment, as it was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Found<'a> {
     /// a whole frame
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(scan(&[]).next(), None);
     }
 
-    /// Whatever bit turns, it costs the frame that it is in, it is told, and nothing else is read than what was written.
+    /// Each bit costs only its own frame when it turns. The damage is told, and nothing is read that was not written.
     #[test]
     fn a_bit_costs_one_frame_and_is_told() {
         let (bytes, written) = three();

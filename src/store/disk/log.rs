@@ -1,10 +1,10 @@
 //! The log of one window: segments that are appended to, one after the other. A segment never changes after it was sealed; it is deleted, or
 //! replaced by one that holds less.
 //!
-//! * A segment that a write or a sync has failed on is sealed: nobody knows what the disk has of its end. What was to be written goes
-//!   into a new one.
-//! * Segments are deleted from the oldest on, and one after the other. So no record that takes an id back is gone before the record
-//!   of that id.
+//! * A segment that a write or a sync has failed on is sealed: nobody knows what the disk has of its end. The batch goes into a
+//!   new one.
+//! * Segments are deleted from the oldest on, and one after the other. A record that takes an id back is never gone before the
+//!   record of that id.
 
 use super::files::Files;
 use std::collections::VecDeque;
@@ -41,7 +41,7 @@ pub(super) struct Span {
 impl Span {
     /// Adds an id.
     pub(super) fn add(&mut self, at: Instant, until: Option<Instant>) {
-        // What lives longer than the clock can tell lives as long as the clock can tell.
+        // The clock can't tell when it expires: as late as the clock can tell.
         let until = until.unwrap_or_else(|| far(at));
         self.since = Some(self.since.map_or(at, |since| since.min(at)));
         self.until = Some(self.until.map_or(until, |latest| latest.max(until)));
@@ -145,7 +145,7 @@ impl<F: Files> Log<F> {
         Ok(())
     }
 
-    /// Leaves a segment whose end nobody knows. What was synced before is not touched; the rest is cut, if the disk lets it.
+    /// Leaves a segment whose end nobody knows. Its synced part is not touched. The rest is cut off, if the disk lets it.
     fn give_up(&mut self) {
         self.open = None;
         let Some(segment) = self.segments.back().copied() else { return };

@@ -1,4 +1,4 @@
-//! `hapax store`: what stands in the folders of windows, for an operator. Everything is only read, so a relay may be at work on them.
+//! Reads the folders of windows for `hapax store`. It writes nothing, so a relay may be at work there.
 
 use super::frame::{self, Found};
 use super::log::{self, Number};
@@ -17,7 +17,7 @@ pub(crate) struct WindowFolder {
     pub(crate) path: PathBuf,
 }
 
-/// What stands in the folder of a window.
+/// The content of a window's folder.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub(crate) struct Content {
     /// the window's name
@@ -44,7 +44,7 @@ pub(crate) struct Content {
     pub(crate) segments: Vec<SegmentContent>,
 }
 
-/// What stands in one segment.
+/// The content of one segment.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub(crate) struct SegmentContent {
     /// its file
@@ -136,7 +136,7 @@ fn each(
     Ok(())
 }
 
-/// What the log says of one id last.
+/// The last record of one id.
 #[derive(Clone, Copy)]
 struct Last {
     at: SystemTime,

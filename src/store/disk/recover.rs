@@ -36,7 +36,7 @@ pub(super) fn own(at: Instant, start: Instant) -> i64 {
     }
 }
 
-/// What was found in a log.
+/// Counts what was found in a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Recovered {
     pub(super) ids: u64,
@@ -134,7 +134,7 @@ fn take_all<F: Files>(
             log.files().cut(&name(number), at).map_err(|error| failed(error, &name(number)))?;
             bytes = at as u64;
         }
-        // A process that was killed has perhaps written more than it has synced. From now on clients are told of duplicates of these ids.
+        // A process that was killed has perhaps written more than it has synced. From now on duplicates of these ids are acked.
         log.files().sync_old(&name(number)).map_err(|error| failed(error, &name(number)))?;
         sum.damaged += damaged;
         sum.segments += 1;

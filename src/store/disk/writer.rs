@@ -304,7 +304,7 @@ impl<F: Files> Writer<F> {
         let (mut bytes, mut span) = (Vec::with_capacity(records.len() * ID + 128), Span::default());
         for records in records.chunks(BATCH) {
             let batch = self.parts.codec.encode(records, moment.now, moment.wall);
-            frame::put(&mut bytes, self.earlier, &batch);
+            frame::put(&mut bytes, moment.clock(self.start), &batch);
         }
         for Record { at, what } in records {
             if let What::Seen(_, memo) | What::Touched(_, memo) = what {

@@ -234,7 +234,11 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         let stamp = table.stamp(now);
         let mut applied = Applied::default();
         let mut reading = Reading::new(now, wall);
-        for record in &batch.records {
+        for (n, record) in batch.records.iter().enumerate() {
+            if n % HINTED == 0 {
+                let next = batch.records.get(n..).unwrap_or_default().iter().take(HINTED);
+                table.warm(next.filter_map(Written::key).map(Claim::from), true);
+            }
             match record {
                 Written::Seen { key, at, ttl, body } => {
                     reading.commit(*at, *ttl);

@@ -84,3 +84,13 @@ pub enum Written {
     /// Somebody has changed something.
     Changed(Change),
 }
+
+impl Written {
+    /// Returns the key that becomes seen or young again.
+    pub(super) fn key(&self) -> Option<Key> {
+        match self {
+            Written::Seen { key, .. } | Written::Touched { key, .. } => Some(*key),
+            Written::Forgotten(_) | Written::Flushed | Written::Changed(_) => None,
+        }
+    }
+}
