@@ -32,6 +32,8 @@ KILLS ?= 1000
 chaos: setup
 	HAPAX_LOG_SEEDS=20000 cargo test --lib store::
 	HAPAX_KILLS=$(KILLS) cargo test --test store -- --nocapture
+	HAPAX_KILLS=$(KILLS) cargo test --test relay stream::survive -- --nocapture
+	cargo test --test relay stream:: -- --ignored
 
 # The last check is the lean relay: no code of the relay needs the tools.
 lint:

@@ -195,6 +195,12 @@ fn read_redis(mut section: Section<'_>, report: &mut Report) -> Option<RedisSett
         );
         report.problem(&source, what, "write mode = \"sentinel\" or mode = \"cluster\", or name one server");
     }
+    if mode == RedisMode::Cluster && settings.replicas > 0 {
+        let source = report.source(&section.path_of("replicas"));
+        let what =
+            format!("{} is {}, but `mode` is \"cluster\"", section.title_of("replicas"), settings.replicas);
+        report.problem(&source, what, "leave `replicas` out: in a cluster Hapax does not wait for replicas");
+    }
     section.finish(report);
     Some(settings)
 }

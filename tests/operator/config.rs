@@ -25,25 +25,35 @@ fn toml_files(folder: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The file with every key, beside copies of its secrets that are their owner's alone: git keeps no such mode.
-fn full() -> &'static Path {
+/// The text, in which each file with a secret is a copy that is its owner's alone: git keeps no such mode.
+fn with_secrets(text: &str) -> String {
     use std::os::unix::fs::OpenOptionsExt;
-    static FULL: OnceLock<PathBuf> = OnceLock::new();
-    FULL.get_or_init(|| {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-        let file = folder.join("config_full.toml");
-        let mut text = std::fs::read_to_string("tests/fixtures/config_full.toml").expect("there");
-        for secret in
-            ["admin.token", "digest.secret", "redis.url"].map(|name| format!("tests/fixtures/{name}"))
-        {
-            let copy = folder.join(format!("config_full.{}", secret.replace('/', ".")));
+    static COPIES: OnceLock<Vec<(&str, PathBuf)>> = OnceLock::new();
+    let copies = COPIES.get_or_init(|| {
+        let copy = |name: &'static str| {
+            let copy = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("config.{name}"));
             let _ = std::fs::remove_file(&copy);
             let open = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&copy);
-            std::io::copy(&mut std::fs::File::open(&secret).expect("there"), &mut open.expect("made"))
-                .expect("copied");
-            text = text.replace(&secret, copy.to_str().expect("UTF-8"));
-        }
-        std::fs::write(&file, text).expect("written");
+            let mut secret = std::fs::File::open(format!("tests/fixtures/{name}")).expect("there");
+            std::io::copy(&mut secret, &mut open.expect("made")).expect("copied");
+            (name, copy)
+        };
+        ["admin.token", "digest.secret", "redis.url", "stream.uri"].map(copy).to_vec()
+    });
+    let copied = |text: String, (name, copy): &(&str, PathBuf)| {
+        let copy = copy.to_str().expect("UTF-8");
+        text.replace(&format!("tests/fixtures/{name}"), copy).replace(&format!("/etc/hapax/{name}"), copy)
+    };
+    copies.iter().fold(text.to_owned(), copied)
+}
+
+/// The file with every key.
+fn full() -> &'static Path {
+    static FULL: OnceLock<PathBuf> = OnceLock::new();
+    FULL.get_or_init(|| {
+        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("config_full.toml");
+        let text = std::fs::read_to_string("tests/fixtures/config_full.toml").expect("there");
+        std::fs::write(&file, with_secrets(&text)).expect("written");
         file
     })
 }
@@ -66,7 +76,9 @@ fn every_shipped_file_parses() {
     let files = toml_files("config");
     assert!(files.len() >= 6, "only {files:?}");
     for file in files {
-        let loaded = Config::load(Some(&file), &Overrides::default());
+        // (Its secrets are those of the fixtures.)
+        let text = with_secrets(&std::fs::read_to_string(&file).expect("readable"));
+        let loaded = Config::parse(file.to_str(), &text, &Overrides::default());
         let loaded = loaded.unwrap_or_else(|problems| panic!("{}:\n{problems}", file.display()));
         assert_eq!(loaded.warnings, [], "{}", file.display());
     }
@@ -118,8 +130,8 @@ fn every_invalid_file_fails_with_its_own_message() {
         let text = std::fs::read_to_string(&file).expect("readable");
         let expected =
             text.lines().next().and_then(|line| line.strip_prefix("# expect: ")).expect("first line");
-        let problems =
-            Config::load(Some(&file), &Overrides::default()).expect_err(&file.display().to_string());
+        let problems = Config::parse(file.to_str(), &with_secrets(&text), &Overrides::default())
+            .expect_err(&file.display().to_string());
         let shown = problems.to_string();
         for part in expected.split(" | ") {
             assert!(shown.contains(part), "{}: expected {part:?} in\n{shown}", file.display());
@@ -210,7 +222,8 @@ fn what_is_shown_reads_back_the_same() {
     let mut files = toml_files("config");
     files.push(full().to_owned());
     for file in files {
-        let loaded = Config::load(Some(&file), &Overrides::default()).expect("valid");
+        let text = with_secrets(&std::fs::read_to_string(&file).expect("readable"));
+        let loaded = Config::parse(file.to_str(), &text, &Overrides::default()).expect("valid");
         let shown = loaded.to_toml();
         assert_eq!(parse(&shown), loaded.config, "{}:\n{shown}", file.display());
     }
