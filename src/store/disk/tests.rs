@@ -244,7 +244,7 @@ fn a_log_of_another_secret_or_format_is_refused_with_what_to_do() {
     assert!(refuse(files, codec(3)).contains("has format 2"));
 }
 
-/// Nothing is acked before it is synced. What a failed sync was for is written again, and elsewhere.
+/// Nothing is acked before it is synced. The batch of a failed sync is written again, into another segment.
 #[test]
 fn a_failed_sync_is_never_taken_for_a_good_one() {
     let hands = Hands::new();
@@ -426,7 +426,7 @@ fn a_large_log_is_read_back() {
     std::fs::remove_dir_all(path).unwrap();
 }
 
-/// What a model knows of a key: what happened to it, in order, and the position of each.
+/// A key in the model: the events that happened to it, in order, with their positions.
 #[derive(Clone, Debug, Default)]
 struct Life {
     /// (position, whether it is seen from then on)
@@ -451,7 +451,7 @@ fn one_story(seed: u64) {
     let mut lives: BTreeMap<u128, Life> = BTreeMap::new();
     for run in 1..=4 {
         let mut process = Process::start(files, &hands, run, 1_000).unwrap();
-        // What holds at the beginning of this run.
+        // The state at the beginning of this run.
         for (key, life) in &mut lives {
             let is_seen = process.is_seen(*key);
             assert!(
@@ -512,7 +512,7 @@ fn one_story(seed: u64) {
                 _ => remembered = process.writer.write().map_or(remembered, |position| position.0),
             }
         }
-        // What the window says is remembered. (An id that the policy has let through, because the disk did not work, is not.)
+        // The promise of the window. (An id that the policy has let through, because the disk did not work, is not.)
         if process.facts().unremembered == 0 && process.facts().down_since.is_none() {
             remembered = remembered.max(process.window.remembered().0);
         }
