@@ -6,6 +6,7 @@
 
 mod changes;
 mod disk;
+mod redis;
 mod stream;
 
 pub mod command;
@@ -167,13 +168,20 @@ impl<'a> Common<'a> {
                 Ok(logged)
             }
             (StoreKind::Memory, _) => Ok(LocalWindow::new(rules, limits, window.engine, listener)),
-            (kind @ (StoreKind::Disk | StoreKind::Redis), _) => Err(Failure {
-                what: format!(
-                    "window \"{}\": store = \"{}\" is not built yet",
-                    window.rules.name,
-                    kind.name()
-                ),
-                fix: "choose another store".to_owned(),
+            (StoreKind::Redis, _) => {
+                let settings = self.config.store.redis.as_ref().ok_or_else(|| Failure {
+                    what: format!("window \"{}\": nobody says where Redis is", window.rules.name),
+                    fix: "write the section [store.redis]".to_owned(),
+                })?;
+                let (engine, timeout) = (window.engine, self.config.timeouts.store);
+                let parts = redis::Parts { rules, limits, engine, policy, listener, timeout };
+                let (built, keeper) = redis::open(parts, settings, (&self.keys, self.relay), self.now)?;
+                stores.keepers.push(keeper);
+                Ok(built)
+            }
+            (StoreKind::Disk, None) => Err(Failure {
+                what: format!("window \"{}\": nobody says where its log is", window.rules.name),
+                fix: "write state_dir = \"/var/lib/hapax\"".to_owned(),
             }),
         }
     }

@@ -14,6 +14,7 @@ use crate::programs::Programs;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -72,6 +73,21 @@ struct Ports {
     ctl: u16,
 }
 
+impl Ports {
+    fn free(epmd: Option<u16>) -> Result<Ports, Error> {
+        let free = || port::free_port().map_err(doing("looking for a free port"));
+        let epmd = match epmd {
+            Some(epmd) => epmd,
+            None => free()?,
+        };
+        Ok(Ports { amqp: free()?, dist: free()?, epmd, ctl: free()? })
+    }
+
+    fn node_name(self) -> String {
+        format!("hapax-{}-{}@localhost", std::process::id(), self.amqp)
+    }
+}
+
 /// A running node. Dropped, it is killed and its folder removed; should we die first, the same happens.
 #[derive(Debug)]
 pub struct Rabbit {
@@ -79,7 +95,8 @@ pub struct Rabbit {
     programs: Programs,
     ports: Ports,
     name: String,
-    epmd: Mutex<Child>,
+    /// `None`: it uses that of another node.
+    epmd: Mutex<Option<Child>>,
     server: Mutex<Option<Child>>,
     kept: bool,
 }
@@ -96,21 +113,43 @@ pub struct Kept {
 impl Rabbit {
     /// Starts a node and waits until it takes connections.
     pub fn start() -> Result<Rabbit, Error> {
+        let rabbit = Rabbit::prepare(Ports::free(None)?, None)?;
+        rabbit.restart()?;
+        Ok(rabbit)
+    }
+
+    /// Starts nodes that form a cluster. They share the port mapper of the first one.
+    pub fn cluster(count: usize) -> Result<Vec<Rabbit>, Error> {
+        let first = Ports::free(None)?;
+        let others = (1..count).map(|_| Ports::free(Some(first.epmd)));
+        let ports: Vec<Ports> = std::iter::once(Ok(first)).chain(others).collect::<Result<_, Error>>()?;
+        let names: Vec<String> = ports.iter().map(|ports| ports.node_name()).collect();
+        let prepare = |ports: &Ports| Rabbit::prepare(*ports, Some(&names));
+        let nodes: Vec<Rabbit> = ports.iter().map(prepare).collect::<Result<_, Error>>()?;
+        // At the same time: each waits for the others, or joins those that are there already.
+        let started = thread::scope(|scope| {
+            let starting: Vec<_> = nodes.iter().map(|node| scope.spawn(|| node.restart())).collect();
+            starting.into_iter().map(|starting| starting.join()).collect::<Vec<_>>()
+        });
+        for started in started {
+            started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(nodes)
+    }
+
+    fn prepare(ports: Ports, cluster: Option<&[String]>) -> Result<Rabbit, Error> {
         let programs = Programs::of_environment().map_err(Error::Missing)?;
         let leash = Leash::new("rabbit").map_err(doing("making a folder for RabbitMQ"))?;
-        let free = || port::free_port().map_err(doing("looking for a free port"));
-        let ports = Ports { amqp: free()?, dist: free()?, epmd: free()?, ctl: free()? };
-        let name = format!("hapax-{}-{}@localhost", std::process::id(), ports.amqp);
-        write_config(leash.folder(), ports).map_err(doing("writing RabbitMQ's configuration"))?;
-        let epmd = spawn(
-            &leash,
-            Command::new(&programs.epmd)
-                .args(["-address", "127.0.0.1", "-port", &ports.epmd.to_string()])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
-        )?;
-        let rabbit = Rabbit {
+        let name = ports.node_name();
+        write_config(leash.folder(), ports, cluster).map_err(doing("writing RabbitMQ's configuration"))?;
+        let mut epmd = Command::new(&programs.epmd);
+        epmd.args(["-address", "127.0.0.1", "-port", &ports.epmd.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let is_first = cluster.is_none_or(|names| names.first() == Some(&name));
+        let epmd = if is_first { Some(spawn(&leash, &mut epmd)?) } else { None };
+        Ok(Rabbit {
             leash,
             programs,
             ports,
@@ -118,9 +157,12 @@ impl Rabbit {
             epmd: Mutex::new(epmd),
             server: Mutex::new(None),
             kept: false,
-        };
-        rabbit.restart()?;
-        Ok(rabbit)
+        })
+    }
+
+    /// The name of the node in its cluster.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where it listens for AMQP.
@@ -158,7 +200,8 @@ impl Rabbit {
         self.leash.cut()?;
         self.kept = true;
         let server = lock(&self.server).as_ref().map(Child::id);
-        let pids = server.into_iter().chain([lock(&self.epmd).id()]).collect();
+        let epmd = lock(&self.epmd).as_ref().map(Child::id);
+        let pids = server.into_iter().chain(epmd).collect();
         Ok(Kept { pids, folder: self.leash.folder().to_owned() })
     }
 
@@ -297,7 +340,9 @@ impl Drop for Rabbit {
             return;
         }
         self.kill9();
-        self.leash.kill9(&mut lock(&self.epmd));
+        if let Some(epmd) = &mut *lock(&self.epmd) {
+            self.leash.kill9(epmd);
+        }
     }
 }
 
@@ -334,8 +379,19 @@ fn answer(command: String, output: &Output) -> Result<String, Error> {
     Err(Error::Command { command, output: said + &String::from_utf8_lossy(&output.stderr) })
 }
 
-fn write_config(folder: &Path, ports: Ports) -> io::Result<()> {
+fn write_config(folder: &Path, ports: Ports, cluster: Option<&[String]>) -> io::Result<()> {
     fs::create_dir(folder.join("home"))?;
+    let mut others = String::new();
+    if let Some(names) = cluster {
+        // Nodes of a cluster have the same cookie. It is a secret of this process only as far as the loopback is.
+        let cookie = folder.join("home/.erlang.cookie");
+        fs::write(&cookie, format!("HAPAX{}", std::process::id()))?;
+        fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
+        others += "cluster_formation.peer_discovery_backend = classic_config\n";
+        for (n, name) in (1..).zip(names) {
+            others += &format!("cluster_formation.classic_config.nodes.{n} = {name}\n");
+        }
+    }
     fs::write(folder.join("env.conf"), "")?;
     fs::write(folder.join("enabled_plugins"), "[].\n")?;
     let amqp = ports.amqp;
@@ -347,7 +403,8 @@ fn write_config(folder: &Path, ports: Ports) -> io::Result<()> {
              disk_free_limit.absolute = 1MB\n\
              log.file = false\n\
              log.console = true\n\
-             log.console.level = info\n"
+             log.console.level = info\n\
+             {others}"
         ),
     )
 }

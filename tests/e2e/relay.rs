@@ -144,6 +144,14 @@ impl Relay {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
+    /// How many of its threads have this name.
+    pub fn threads(&self, name: &str) -> usize {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|comm| comm.trim() == name).count()
+    }
+
     /// Kills it with signal 9.
     pub fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -11,4 +11,5 @@ mod disk;
 #[path = "../e2e/mod.rs"]
 mod e2e;
 mod load;
+mod redis;
 mod shown;

@@ -40,6 +40,7 @@ mod table;
 
 pub mod engine;
 pub mod event;
+pub mod leased;
 pub mod local;
 pub mod logged;
 pub mod set;
@@ -51,6 +52,7 @@ pub use claim::{Ask, Claim};
 pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
 pub use inspect::{Found, Inspect};
 pub use key::{Key, KeyMaker, Scope, Scoped};
+pub use leased::LeasedWindow;
 pub use local::{Limits, LocalWindow};
 pub use logged::{Change, LoggedWindow, OnOutage, Remember, Setting, StoreFacts, StorePolicy};
 pub use mailbox::{Mailbox, Ticket};

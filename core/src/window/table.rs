@@ -211,15 +211,46 @@ impl<L: Listener + ?Sized> Table<L> {
             }
             MapEntry::Vacant(free) => free,
         };
-        let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
-        if let Some(body) = self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone) {
-            self.notice(Event::Duplicate { claim: key.into(), now });
-            return Judgement::Duplicate(body);
+        if let Some(duplicate) = self.judge_seen(key, now) {
+            return duplicate;
         }
         let turn = turns.draw();
         free.insert(Flight::new(turn));
         self.notice(Event::Fresh { claim: key.into() });
         Judgement::Fresh(turn)
+    }
+
+    /// Judges a publish whose key is not in flight; `None` if it is not seen, either. The key's lock is held.
+    #[inline]
+    fn judge_seen(&self, key: Key, now: Stamp) -> Option<Judgement> {
+        let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
+        let body = self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone)?;
+        self.notice(Event::Duplicate { claim: key.into(), now });
+        Some(Judgement::Duplicate(body))
+    }
+
+    /// Judges one publish if its key is seen or in flight. Otherwise nothing changes, and there is no verdict. The guard holds `window`,
+    /// which owns this table.
+    pub(super) fn reserve_known<W: Window + 'static>(
+        window: &Arc<W>,
+        table: impl Fn(&W) -> &Table<L>,
+        ask: &Ask,
+        instant: Instant,
+        mailbox: &Arc<Mailbox>,
+    ) -> Option<Verdict> {
+        let judgement = table(window).judge_known(ask, instant, mailbox)?;
+        Some(judgement.verdict(|| Arc::clone(window) as _, ask, mailbox))
+    }
+
+    fn judge_known(&self, ask: &Ask, instant: Instant, mailbox: &Arc<Mailbox>) -> Option<Judgement> {
+        let (Claim::Digest(key), now) = (ask.claim, self.clock.stamp(instant));
+        let mut shard = self.flights.lock(key);
+        let judgement = match shard.flights.get_mut(&key) {
+            Some(flight) => self.wait(key, flight, (now, instant), mailbox, ask.ticket),
+            None => self.judge_seen(key, now)?,
+        };
+        self.tap.asked(key, now);
+        Some(judgement)
     }
 
     /// Queues a publish whose key is in flight.
@@ -411,12 +442,41 @@ impl<L: Listener + ?Sized> Table<L> {
                 self.notice(Event::Promoted);
                 self.notice(Event::Fresh { claim: key.into() });
             }
-            Next::Seen(_, waiters) => {
-                let now = self.engine.peek(key).map_or(Stamp(0), |entry| entry.at);
-                waiters.iter().for_each(|_| self.notice(Event::Duplicate { claim: key.into(), now }));
-            }
+            Next::Seen(..) => self.notice_seen(key, &next),
         }
         next
+    }
+
+    /// As [`Table::pass_on`], but nobody is promoted. Who would be, and all who wait behind it, are given back as well: they are in
+    /// no queue any more, and have to ask again.
+    pub(super) fn give_up(
+        &self,
+        key: Key,
+        turn: Turn,
+        cause: ForgetCause,
+        is_stored: bool,
+    ) -> (Next, Vec<(Arc<Mailbox>, Ticket)>) {
+        let mut shard = self.flights.lock(key);
+        let next = shard.pass_on(key, turn, is_stored, || self.engine.peek(key).map(|entry| entry.body));
+        self.notice(Event::Forgotten(cause));
+        match next {
+            Next::Promoted(mailbox, ticket, _) => {
+                let behind = shard.flights.remove(&key).map(Flight::into_waiters).unwrap_or_default();
+                (Next::Nobody, std::iter::once((mailbox, ticket)).chain(behind).collect())
+            }
+            Next::Seen(..) => {
+                self.notice_seen(key, &next);
+                (next, Vec::new())
+            }
+            Next::Nobody => (next, Vec::new()),
+        }
+    }
+
+    fn notice_seen(&self, key: Key, next: &Next) {
+        if let Next::Seen(_, waiters) = next {
+            let now = self.engine.peek(key).map_or(Stamp(0), |entry| entry.at);
+            waiters.iter().for_each(|_| self.notice(Event::Duplicate { claim: key.into(), now }));
+        }
     }
 
     /// Gives a reservation up, see [`Window::rollback`]. The guard of the next one holds `window`, which owns this table.

@@ -496,7 +496,7 @@ fn commit_many(shelf: &Shelf, from: u128, count: u128) {
 /// The oldest commits are dropped. What made ids unknown is not: it would be the loss of a message.
 #[test]
 fn a_store_that_is_out_of_order_for_long_learns_what_was_forgotten() {
-    let mut shelf = Shelf::new(EngineKind::Compact, ROOM, SYNC);
+    let mut shelf = Shelf::new(EngineKind::Compact, Limits { capacity: 2_000_000, ..ROOM }, SYNC);
     shelf.stored(1);
     shelf.stored(2);
     shelf.window.store_failed(shelf.now);
@@ -517,7 +517,7 @@ fn a_store_that_is_out_of_order_for_long_learns_what_was_forgotten() {
 /// So much was forgotten that it is not kept: then everything is.
 #[test]
 fn a_store_that_missed_too_much_forgets_everything() {
-    let mut shelf = Shelf::new(EngineKind::Compact, ROOM, ASYNC);
+    let mut shelf = Shelf::new(EngineKind::Compact, Limits { capacity: 2_000_000, ..ROOM }, ASYNC);
     shelf.stored(1);
     shelf.stored(2);
     shelf.window.store_failed(shelf.now);

@@ -16,6 +16,8 @@ mod envelope;
 mod health;
 mod keeper;
 mod link;
+#[cfg(all(test, feature = "tools"))]
+mod measure;
 mod outbox;
 mod queue;
 mod reader;

@@ -382,7 +382,7 @@ mod tests {
         let (there, _) = reader.moment(&message, is_live, (now, wall()));
         let _ = window.merge(&message.batch, now, there);
         match window.find(Key(7).into(), now).unwrap() {
-            Found::Seen(seen) => Some(seen.until.duration_since(now).as_secs_f64().round() as u64),
+            Found::Seen(seen) => Some((seen.until.duration_since(now) + SECOND / 2).as_secs()),
             _ => None,
         }
     }

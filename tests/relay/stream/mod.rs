@@ -2,6 +2,7 @@
 //! stream can't be reached.
 
 mod changes;
+mod cluster;
 mod outage;
 mod share;
 mod stage;

@@ -2,10 +2,15 @@
 
 use super::stage::{Publisher, Stage, With, check, ids, persistent, publish_all, until_logged};
 use crate::e2e::cut::Cut;
+use crate::e2e::http;
+use crate::e2e::raw::HEADER;
 use crate::e2e::relay::Relay;
 use crate::e2e::site::{own_rabbit, shared_rabbit, without_relay};
 use crate::e2e::wait::{self, PATIENCE};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 /// A relay whose stream is behind a forwarder, and one that is always connected.
 fn behind_cut(name: &str, on_outage: &str) -> (Stage, Cut, Relay, Relay) {
@@ -85,6 +90,38 @@ fn with_continue_a_silent_stream_stops_nobody() {
     assert!(stage.held().into_values().all(|copies| copies == 1));
 }
 
+/// A relay that has not read its stream yet greets nobody: it would take a retry for a new message.
+#[test]
+fn a_relay_that_still_reads_judges_nothing() {
+    if without_relay() {
+        return;
+    }
+    let (stage, cut, mut relay, _other) = behind_cut("stream-start", "continue");
+    let all = ids("a", 100);
+    publish_all(&mut stage.client(&relay), &mut 0, &all);
+    let (addr, admin) = (relay.addr(), relay.admin());
+    relay.kill9();
+    cut.stall_down();
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| relay.restart());
+        wait::until("it says that it reads", PATIENCE, || {
+            http::get(admin, "/readyz")
+                .is_ok_and(|(status, text)| status == 503 && text.contains("still reads"))
+                .then_some(())
+        });
+        let mut client = TcpStream::connect(addr).unwrap();
+        client.write_all(HEADER).unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        assert!(client.read(&mut [0]).is_err(), "it greets a client");
+        cut.resume();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        starting.join().unwrap();
+    });
+    publish_all(&mut stage.client(&relay), &mut 0, &all);
+    assert!(stage.held().into_values().all(|copies| copies == 1), "a retry has passed");
+}
+
 /// Publishers wait, and nothing passes twice: the id that another relay has stored meanwhile is known before anything is judged.
 #[test]
 fn with_refuse_publishers_wait_until_the_stream_is_back() {
@@ -158,4 +195,30 @@ fn the_broker_is_killed_with_its_streams() {
         publish_all(&mut stage.client(relay), &mut 0, &publisher.acked);
     }
     assert!(stage.held().is_empty(), "a retry at the other relay has passed");
+}
+
+/// It takes connections and says nothing. Each attempt ends, and leaves nothing behind.
+#[test]
+#[ignore = "it waits for a minute: make chaos"]
+fn a_stream_that_is_silent_for_a_minute_leaves_nothing_behind() {
+    if without_relay() {
+        return;
+    }
+    let (stage, cut, relay, other) = behind_cut("stream-minute", "continue");
+    let mut client = stage.client(&relay);
+    publish_all(&mut client, &mut 0, &ids("a", 10));
+    cut.stall_down();
+    for n in 0..60 {
+        publish_all(&mut client, &mut (10 + 10 * n), &ids(&format!("{n}"), 10));
+        std::thread::park_timeout(Duration::from_secs(1));
+    }
+    let attempts = cut.accepted();
+    assert!(attempts > 3, "{attempts} attempts");
+    let threads = relay.threads("lapin-io-loop");
+    assert!(threads <= 2, "{threads} threads of connections that nobody uses");
+    cut.resume();
+    for relay in [&relay, &other] {
+        stage.until_known(relay, 610);
+    }
+    assert!(stage.held().into_values().all(|copies| copies == 1));
 }

@@ -30,7 +30,7 @@ pub use facts::{AtStore, StoreFacts};
 pub use policy::{OnOutage, Remember, StorePolicy};
 pub use record::{Change, Record, Setting, What, Written};
 
-use super::engine::{EngineKind, MOST_IDS, WallEntry};
+use super::engine::{EngineKind, Entry, MOST_IDS, WallEntry};
 use super::table::Brought;
 use super::*;
 use parking_lot::Mutex;
@@ -291,10 +291,41 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         applied
     }
 
+    // ---- for a window that asks its store, too ---------------------------------------------------------------------
+
+    /// The window in memory.
+    pub(in crate::window) fn local(&self) -> &Arc<LocalWindow<L>> {
+        &self.inner
+    }
+
+    /// Returns true if the store takes nothing at present.
+    pub(in crate::window) fn is_down(&self) -> bool {
+        self.is_down.load(Relaxed)
+    }
+
+    /// Makes a key seen because the store says so: `left` of its TTL is left.
+    pub(in crate::window) fn bring(
+        &self,
+        key: Key,
+        (ttl, left): (Duration, Duration),
+        body: BodyDigest,
+        now: Instant,
+    ) {
+        let table = self.inner.table();
+        let stamp = table.stamp(now);
+        let at = table.stamp(now.checked_sub(ttl.saturating_sub(left)).unwrap_or(now));
+        let entry = Entry { at, until: stamp.after(left), duplicates: 0, body };
+        match table.bring(key, entry, stamp) {
+            Brought::New => self.counts.merged.fetch_add(1, Relaxed),
+            Brought::Crossed => self.counts.crossed.fetch_add(1, Relaxed),
+            Brought::Known | Brought::Before => 0,
+        };
+    }
+
     // ---- for both ------------------------------------------------------------------------------------------------
 
     /// Returns true if nothing is judged at present, because the store is out of order, or far behind, and the policy is to refuse.
-    fn judges_nothing(&self) -> bool {
+    pub(in crate::window) fn judges_nothing(&self) -> bool {
         self.questions.are_kept()
     }
 

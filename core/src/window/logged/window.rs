@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::window::engine::Stamp;
+use crate::window::flight::{Next, Placed, Taken};
 use crate::window::inspect::Inspect;
 use crate::window::table::Table;
 
@@ -12,7 +13,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
     }
 
     /// Writes down the duplicates that make their ids young again.
-    fn record_touches(&self, asks: &[Ask], verdicts: &[Option<Verdict>], now: Instant) {
+    pub(in crate::window) fn record_touches(&self, asks: &[Ask], verdicts: &[Option<Verdict>], now: Instant) {
         let record = |(ask, verdict): (&Ask, &Option<Verdict>)| {
             let (Some(Verdict::Duplicate(body)), Claim::Digest(key)) = (verdict, ask.claim) else {
                 return None;
@@ -22,6 +23,61 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         };
         self.queue.push(asks.iter().zip(verdicts).filter_map(record), self.bound());
         self.look_behind();
+    }
+
+    /// Puts a key in flight for a publish that a consumer makes of its own delivery. Returns the position of the record, if there is
+    /// one: the publish has to wait until it is written.
+    pub(in crate::window) fn place_republish(
+        &self,
+        claim: Claim,
+        now: Instant,
+    ) -> (Placed, Option<Position>) {
+        let Claim::Digest(key) = claim;
+        let placed = {
+            let _order = self.order.lock();
+            let mut placed = self.inner.table().republish(key, now);
+            let is_stored = self.queue.is_stored(claim);
+            let forgets = !is_stored && (placed.removed || !placed.beside);
+            placed.beside |= is_stored;
+            let record = Record { at: now, what: What::Forgotten(claim) };
+            (placed, forgets.then(|| self.queue.push_urgent(record, self.bound())))
+        };
+        self.look_behind();
+        placed
+    }
+
+    /// Gives a reservation up. If another message of the claim is stored and not written yet, nobody is promoted: a second copy must not
+    /// be stored.
+    pub(in crate::window) fn pass_on(&self, claim: Claim, turn: Turn, cause: ForgetCause) -> Next {
+        let Claim::Digest(key) = claim;
+        let table = self.inner.table();
+        self.queue.with_stored(claim, |is_stored| table.pass_on(key, turn, cause, is_stored))
+    }
+
+    /// Gives a reservation up, and promotes nobody. Who waits for it has to ask again.
+    pub(in crate::window) fn give_up(
+        &self,
+        claim: Claim,
+        turn: Turn,
+        cause: ForgetCause,
+    ) -> (Next, Vec<(Arc<Mailbox>, Ticket)>) {
+        let Claim::Digest(key) = claim;
+        let table = self.inner.table();
+        self.queue.with_stored(claim, |is_stored| table.give_up(key, turn, cause, is_stored))
+    }
+
+    /// Lets a waiter take a claim over; `None` if the message may be stored, and only its id is not written yet: a second copy must
+    /// not be stored.
+    pub(in crate::window) fn take_from(
+        &self,
+        claim: Claim,
+        since: Instant,
+        now: Instant,
+        queued: Option<(&Arc<Mailbox>, Ticket)>,
+    ) -> Option<Taken> {
+        let Claim::Digest(key) = claim;
+        let _order = self.order.lock();
+        (!self.queue.is_stored(claim)).then(|| self.inner.table().take_over(key, since, now, queued))
     }
 }
 
@@ -68,17 +124,7 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
     /// The log forgets the claim, too: if this process ends now, the message must not count as a duplicate of what it replaces. It does not
     /// forget the message of another publish: that is a new one, too, or the log will have it after this.
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
-        let Claim::Digest(key) = claim;
-        let (placed, position) = {
-            let _order = self.order.lock();
-            let mut placed = self.inner.table().republish(key, now);
-            let is_stored = self.queue.is_stored(claim);
-            let forgets = !is_stored && (placed.removed || !placed.beside);
-            placed.beside |= is_stored;
-            let record = Record { at: now, what: What::Forgotten(claim) };
-            (placed, forgets.then(|| self.queue.push_urgent(record, self.bound())))
-        };
-        self.look_behind();
+        let (placed, position) = self.place_republish(claim, now);
         let forgotten = match position {
             Some(position) => Committed::new(Arc::clone(&self) as _, Remembered::At(position)),
             None => Committed::Now,
@@ -161,12 +207,8 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
         }
     }
 
-    /// If another message of the claim is stored and not written yet, nobody is promoted: a second copy must not be stored.
     fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
-        let Claim::Digest(key) = claim;
-        let table = self.inner.table();
-        let next = self.queue.with_stored(claim, |is_stored| table.pass_on(key, turn, cause, is_stored));
-        next.deliver(self, claim);
+        self.pass_on(claim, turn, cause).deliver(self, claim);
     }
 
     fn take_over(
@@ -176,16 +218,10 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
-        // The message may be stored, and only its id is not written yet: a second copy must not be stored.
-        let Claim::Digest(key) = claim;
-        let taken = {
-            let _order = self.order.lock();
-            if self.queue.is_stored(claim) {
-                return TakeOver::Wait { since: now };
-            }
-            self.inner.table().take_over(key, since, now, queued)
-        };
-        taken.result(self, claim)
+        match self.take_from(claim, since, now, queued) {
+            Some(taken) => taken.result(self, claim),
+            None => TakeOver::Wait { since: now },
+        }
     }
 
     fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {

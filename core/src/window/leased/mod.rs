@@ -1,0 +1,324 @@
+//! A window whose ids are in a Redis that several relays share: each id has a lease while its publish is in flight, and a record once it
+//! was stored. So no two relays let the same id through.
+//!
+//! ```text
+//!   reserve ──▶ known here: a verdict at once
+//!           └─▶ unknown here: Pending ──▶ Question ──take_questions──▶ the shell asks Redis ──answer──▶ Mailbox::deliver
+//!
+//!   commit ───▶ Record ──take_records──▶ the shell writes "seen" ──written(position)──▶ the client is acked      (remember = "sync")
+//! ```
+//!
+//! In front stands a window in memory with a log ([`LoggedWindow`]): it knows what is in flight here and what was seen here, and it keeps
+//! what is to be written, in order. This module adds the leases. The clock of Redis alone decides when a lease or a record ends: no time of
+//! a relay's clock stands in Redis.
+//!
+//! * While Redis is asked about an id, all publishes of it that come here wait for the one answer.
+//! * While another relay has the id in flight, Redis is asked again, with pauses. To the session this is [`Verdict::InFlight`].
+//! * A lease that is held is renewed. If its relay dies, it ends by itself. With `in_doubt = "keep"` it lives for the TTL on top, and
+//!   who finds it unrenewed takes the id for seen.
+//! * A flush adds one to the window's generation. Records of an earlier generation count as nothing.
+//! * `republish` removes the record and asks for a lease; it does not wait for the answer. `supersede` asks for no lease: the record
+//!   stays until the commit replaces it. `disown` and `forget` remove a record, never a lease.
+
+mod leases;
+mod question;
+mod value;
+mod window;
+
+pub use question::{Answer, Question, Request};
+pub use value::{FORMAT, KEY, Lease, millis, octets};
+
+use super::logged::{AtStore, Batch, LoggedWindow, RelayId, StorePolicy};
+use super::table::Table;
+use super::*;
+use leases::{Joined, Leases, Waiter};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::task::Waker;
+use std::time::SystemTime;
+use value::{Value, Values};
+
+/// The part of its time after which a lease is renewed.
+const RENEWALS: u32 = 3;
+
+/// A window whose ids are in a Redis that several relays share.
+#[derive(Debug)]
+pub struct LeasedWindow<L: Listener + ?Sized = dyn Listener> {
+    log: Arc<LoggedWindow<L>>,
+    leases: Leases,
+    values: Values,
+    relay: RelayId,
+    /// how long a lease lives that nobody renews
+    lease_time: Duration,
+    /// how often the window was flushed, as far as this relay knows
+    generation: AtomicU32,
+}
+
+impl<L: Listener + ?Sized> LeasedWindow<L> {
+    /// Returns an empty window. `relay` is drawn at each start. A lease that nobody renews ends after `lease_time`.
+    #[expect(clippy::too_many_arguments, reason = "a window has as many parts")]
+    pub fn new(
+        rules: Rules,
+        limits: Limits,
+        engine: engine::EngineKind,
+        listener: Arc<L>,
+        policy: StorePolicy,
+        keys: KeyMaker,
+        relay: RelayId,
+        lease_time: Duration,
+        now: Instant,
+    ) -> Arc<LeasedWindow<L>> {
+        let log = LoggedWindow::new(rules, limits, engine, listener, "redis", policy, now);
+        Arc::new(LeasedWindow {
+            log,
+            leases: Leases::default(),
+            values: Values::new(keys),
+            relay,
+            lease_time,
+            generation: AtomicU32::new(0),
+        })
+    }
+
+    /// Returns the window with a log that stands in front. The shell takes its records and tells it how far they are written.
+    pub fn log(&self) -> &Arc<LoggedWindow<L>> {
+        &self.log
+    }
+
+    fn table(&self) -> &Table<L> {
+        self.log.local().table()
+    }
+
+    // ---- questions -----------------------------------------------------------------------------------------------
+
+    /// Takes the oldest questions, at most this many. Records are to be taken before, and written before these are asked.
+    pub fn take_questions(&self, most: usize) -> Vec<Question> {
+        self.leases.take(most)
+    }
+
+    /// Registers the waker of the shell. Returns true if there is a question, or a record to write, already.
+    pub fn register(&self, waker: &Waker) -> bool {
+        let (asks, writes) = (self.leases.register(waker), self.log.register(waker));
+        asks || writes
+    }
+
+    /// Returns the value of the lease that a question is about.
+    pub fn value(&self, question: &Question) -> Vec<u8> {
+        self.values.lease(question.key, self.relay, question.lease)
+    }
+
+    /// Returns how long a lease lives in Redis from now on.
+    pub fn lease_time(&self, lease: Lease) -> Duration {
+        self.lease_time + Duration::from_millis(lease.keep)
+    }
+
+    /// Returns the value of a record.
+    pub fn seen(&self, Claim::Digest(key): Claim, memo: Memo) -> Vec<u8> {
+        self.values.seen(key, memo.ttl(), self.generation.load(Relaxed), memo.body())
+    }
+
+    /// Notes how often the window was flushed. The number never becomes smaller. Returns the one that is in force.
+    pub fn set_generation(&self, generation: u32) -> u32 {
+        self.generation.fetch_max(generation, Relaxed).max(generation)
+    }
+
+    /// Takes the answer to a question.
+    pub fn answer(self: &Arc<Self>, question: &Question, answer: Answer, now: Instant) {
+        let Question { key, lease, ref what } = *question;
+        match (what, answer) {
+            (Request::Lease | Request::Replace(_), Answer::Done) => self.granted(key, lease, now),
+            // The value was removed in the meantime.
+            (Request::Lease | Request::Replace(_) | Request::Look, Answer::Nothing) => {
+                self.ask_again(question, Request::Lease);
+            }
+            (Request::Lease | Request::Replace(_), Answer::Found(value, _)) => {
+                self.found(question, value, None, now);
+            }
+            (Request::Look, Answer::Found(value, left)) => self.found(question, value, Some(left), now),
+            (Request::Renew, Answer::Found(..)) => self.leases.lost(key, lease),
+            (Request::Renew, Answer::Done | Answer::Nothing)
+            | (Request::Look, Answer::Done)
+            | (Request::Release, _) => {}
+        }
+    }
+
+    /// The lease is ours: the first publish that waits for it is fresh.
+    fn granted(self: &Arc<Self>, key: Key, lease: Lease, now: Instant) {
+        let waiters = self.leases.hold(key, lease, now);
+        let mut is_first = true;
+        for waiter in waiters {
+            let Some(mailbox) = waiter.mailbox.upgrade() else { continue };
+            let verdict = self.judge(key, now, &mailbox, waiter.ticket);
+            if std::mem::take(&mut is_first) && waiter.is_told && matches!(verdict, Verdict::Fresh(_)) {
+                self.log.notice(Event::Promoted);
+            }
+            mailbox.deliver(waiter.ticket, verdict);
+        }
+        self.settle(key);
+    }
+
+    /// The key has another value. `left` is known if that was asked.
+    fn found(self: &Arc<Self>, question: &Question, value: Vec<u8>, left: Option<Duration>, now: Instant) {
+        let Question { key, lease, .. } = *question;
+        let is_asked = self.leases.is_asked(key, lease);
+        if !is_asked && (!self.table().is_in_flight(key) || self.leases.is_held(key)) {
+            return;
+        }
+        match (self.values.read(key, &value), left) {
+            // The answer to an earlier question was lost.
+            (Value::Leased(relay, held), _) if relay == self.relay && held == lease => {
+                self.granted(key, lease, now);
+            }
+            (Value::Leased(relay, _), _) if relay == self.relay => {
+                self.ask_again(question, Request::Replace(value));
+            }
+            (Value::Leased(_, held), None) if held.keep > 0 => self.ask_again(question, Request::Look),
+            (Value::Leased(_, held), Some(left)) if left < Duration::from_millis(held.keep) => {
+                self.is_seen(question, (left, left), BodyDigest::UNKNOWN, now);
+            }
+            (Value::Leased(..), _) => self.elsewhere(key, lease, value, now),
+            (Value::Seen { generation, .. }, _) if generation < self.generation.load(Relaxed) => {
+                self.ask_again(question, Request::Replace(value));
+            }
+            (Value::Seen { .. }, None) => self.ask_again(question, Request::Look),
+            (Value::Seen { ttl, body, .. }, Some(left)) => {
+                self.is_seen(question, (ttl, left.min(ttl)), body, now);
+            }
+            (Value::Strange, _) => {
+                self.log.note_damaged(1);
+                self.ask_again(question, Request::Replace(value));
+            }
+        }
+    }
+
+    fn ask_again(&self, question: &Question, what: Request) {
+        if self.leases.is_asked(question.key, question.lease) || self.table().is_in_flight(question.key) {
+            self.leases.push(Question { key: question.key, lease: question.lease, what });
+        }
+    }
+
+    /// The key is seen: all publishes that have waited are duplicates.
+    fn is_seen(
+        self: &Arc<Self>,
+        question: &Question,
+        life: (Duration, Duration),
+        body: BodyDigest,
+        now: Instant,
+    ) {
+        let key = question.key;
+        self.log.bring(key, life, body, now);
+        for waiter in self.leases.settle(key, question.lease) {
+            let Some(mailbox) = waiter.mailbox.upgrade() else { continue };
+            let ask = Ask { claim: key.into(), ticket: waiter.ticket };
+            let known = Table::reserve_known(self, |window| window.table(), &ask, now, &mailbox);
+            let verdict = known.unwrap_or_else(|| Arc::clone(self).ask(&ask, &mailbox));
+            let verdict = [Some(verdict)];
+            if self.log.local().refreshes_on_duplicate() {
+                self.log.record_touches(&[ask], &verdict, now);
+            }
+            let [verdict] = verdict;
+            let verdict = verdict.unwrap_or(Verdict::Crowded);
+            mailbox.deliver(waiter.ticket, verdict);
+        }
+        self.leases.wake();
+    }
+
+    /// Another relay has the key in flight.
+    fn elsewhere(self: &Arc<Self>, key: Key, lease: Lease, value: Vec<u8>, now: Instant) {
+        let bound = self.log.local().table().waiters_per_id();
+        let (untold, crowd) = self.leases.is_elsewhere(key, lease, value, now, bound);
+        for Waiter { mailbox, ticket, .. } in untold {
+            let Some(mailbox) = mailbox.upgrade() else { continue };
+            self.log.notice(Event::InFlight);
+            let wait = Wait::new(Arc::clone(self) as _, key.into(), Arc::clone(&mailbox), ticket);
+            mailbox.deliver(ticket, Verdict::InFlight(wait));
+        }
+        for Waiter { mailbox, ticket, is_told } in crowd {
+            let Some(mailbox) = mailbox.upgrade() else { continue };
+            if !is_told {
+                self.log.notice(Event::InFlight);
+            }
+            mailbox.deliver(ticket, Verdict::Crowded);
+        }
+    }
+
+    /// Judges by the memory alone.
+    fn judge(self: &Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
+        let mut verdict = [None];
+        let ask = Ask { claim: key.into(), ticket };
+        Table::reserve(Arc::clone(self), |window| window.table(), &[ask], now, mailbox, &mut verdict);
+        let [verdict] = verdict;
+        verdict.unwrap_or(Verdict::Crowded)
+    }
+
+    /// Gives the lease of a key back that is not in flight here any more.
+    fn settle(&self, key: Key) {
+        if self.leases.is_held(key) && !self.table().is_in_flight(key) {
+            self.leases.release(key);
+        }
+    }
+
+    // ---- the store's health --------------------------------------------------------------------------------------
+
+    /// Notes that Redis takes nothing. `unanswered` was taken and not answered. With `on_outage = "continue"` the memory alone decides.
+    pub fn failed(self: &Arc<Self>, unanswered: Vec<Question>, now: Instant) {
+        self.log.store_failed(now);
+        match self.log.policy().on_outage {
+            OnOutage::Refuse => self.leases.put_back(unanswered),
+            OnOutage::Continue => {
+                for (key, waiters) in self.leases.give_up() {
+                    for Waiter { mailbox, ticket, .. } in waiters {
+                        let Some(mailbox) = mailbox.upgrade() else { continue };
+                        let verdict = self.judge(key, now, &mailbox, ticket);
+                        mailbox.deliver(ticket, verdict);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes that Redis works. Leases may have ended in the meantime, so they are renewed.
+    pub fn works(&self, now: Instant) {
+        self.log.recovered();
+        if self.log.is_down() {
+            self.leases.renew(Duration::ZERO, now);
+        }
+        self.log.store_works(now);
+    }
+
+    /// Returns when [`LeasedWindow::handle_timeout`] is to be called next. It is also to be called after [`LeasedWindow::renews_every`].
+    pub fn deadline(&self) -> Option<Instant> {
+        self.leases.next_poll()
+    }
+
+    /// Returns how often leases are looked at that may have to be renewed.
+    pub fn renews_every(&self) -> Duration {
+        self.lease_time / (2 * RENEWALS)
+    }
+
+    /// Asks again about what is in flight in other relays, and renews leases.
+    pub fn handle_timeout(&self, now: Instant) {
+        self.leases.poll(now);
+        if !self.log.is_down() {
+            self.leases.renew(self.lease_time / RENEWALS, now);
+        }
+    }
+
+    /// Returns the number of leases that are held.
+    pub fn leases(&self) -> usize {
+        self.leases.held()
+    }
+
+    /// Sets what Redis says of itself.
+    pub fn set_at_store(&self, at_store: AtStore) {
+        self.log.set_at_store(at_store);
+    }
+
+    /// Forgets everything that is known here, because it may be wrong. Redis knows what is seen.
+    pub fn forget_memory(&self, now: Instant) {
+        self.table().flush(now);
+    }
+
+    /// Takes what another relay has told all the others: what it has forgotten, flushed, or changed.
+    pub fn merge(&self, batch: &Batch, now: Instant, wall: SystemTime) -> Vec<Change> {
+        self.log.merge(batch, now, wall).changes
+    }
+}

@@ -1,0 +1,42 @@
+//! What a window asks Redis, and what Redis answers. The shell makes commands of questions.
+
+use super::value::Lease;
+use crate::window::Key;
+use std::time::Duration;
+
+/// A question about one key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Question {
+    /// which key
+    pub key: Key,
+    /// the lease that it is about
+    pub lease: Lease,
+    /// what is asked
+    pub what: Request,
+}
+
+/// What is asked. *The value* is that of the lease ([`LeasedWindow::value`](super::LeasedWindow::value)).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// Set the value if the key has none.
+    Lease,
+    /// Set the value if the key has none, or this one.
+    Replace(Vec<u8>),
+    /// Say which value the key has, and how long it will have it.
+    Look,
+    /// If the key has the value, let it live for its time from now. If it has none, set the value.
+    Renew,
+    /// If the key has the value, remove it.
+    Release,
+}
+
+/// What Redis has answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// The key has another value. How long it will have it is known for [`Request::Look`] only.
+    Found(Vec<u8>, Duration),
+    /// The key has no value.
+    Nothing,
+}

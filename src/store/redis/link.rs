@@ -1,0 +1,291 @@
+//! The connection by which a window asks and writes.
+//!
+//! Whatever has come since the last time goes as one pipeline: first the records, then the questions. A few pipelines may be on
+//! their way together. Redis answers them in order, so records are known to be written in order.
+
+use super::connect::{Command, Connection};
+use super::{CHANGES_AT_ONCE, FIRST_PAUSE, Failed, First, LONGEST_PAUSE, Shared, commands};
+use futures_util::stream::{FuturesOrdered, StreamExt as _};
+use hapax_core::window::Position;
+use hapax_core::window::leased::{Question, millis};
+use hapax_core::window::logged::{Record, What};
+use redis::{Value, cmd};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Instant, SystemTime};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+
+/// The most pipelines that are on their way together.
+const TOGETHER: usize = 4;
+/// The most records and the most questions of one pipeline.
+const MOST: usize = 1_000;
+
+type Replies = Pin<Box<dyn Future<Output = Result<Vec<Value>, Failed>> + Send>>;
+
+/// The link of one window.
+pub(super) struct Link {
+    shared: Arc<Shared>,
+    first: watch::Sender<First>,
+    closing: watch::Receiver<bool>,
+    /// records that were taken and are not known to be written
+    unwritten: VecDeque<(Vec<Record>, Position)>,
+    reconnects: u64,
+}
+
+/// A pipeline on its way.
+struct Batch {
+    records: Vec<Record>,
+    position: Option<Position>,
+    questions: Vec<Question>,
+    /// the commands of the records; among them, the one whose reply is a generation
+    writes: usize,
+    flush: Option<usize>,
+    /// a command behind the records says how many replicas have them
+    waits: bool,
+    sent: Instant,
+}
+
+impl Link {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        first: watch::Sender<First>,
+        closing: watch::Receiver<bool>,
+    ) -> Link {
+        Link { shared, first, closing, unwritten: VecDeque::new(), reconnects: 0 }
+    }
+
+    /// Keeps the connection until the process ends and everything is written.
+    pub(super) async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        let mut is_told = false;
+        loop {
+            let failed = match self.shared.connect().await {
+                Ok(connection) => {
+                    if is_told || pause > FIRST_PAUSE {
+                        tracing::info!(window = self.shared.name(), "connected to Redis");
+                    }
+                    (pause, is_told) = (FIRST_PAUSE, false);
+                    self.shared.window.works(Shared::now());
+                    self.first.send_replace(Some(Ok(())));
+                    match self.serve(connection).await {
+                        Ok(()) => return,
+                        Err(failed) => failed,
+                    }
+                }
+                Err(failed) => {
+                    let is_foreign = matches!(failed, Failed::Identity);
+                    self.shared.window.failed(Vec::new(), Shared::now());
+                    let outcome = if is_foreign { Err(failed.to_string()) } else { Ok(()) };
+                    self.first.send_if_modified(|first| first.is_none() && first.replace(outcome).is_none());
+                    failed
+                }
+            };
+            if !std::mem::replace(&mut is_told, true) {
+                let policy = self.shared.window.log().policy().on_outage;
+                tracing::error!(
+                    window = self.shared.name(),
+                    error = %failed,
+                    "Redis can't be used; until it can, on_outage = {policy:?} decides"
+                );
+            }
+            self.reconnects += 1;
+            let reconnects = self.reconnects;
+            self.shared.learn(|known| known.reconnects = Some(reconnects));
+            tokio::select! {
+                () = sleep(pause) => {}
+                _ = self.closing.wait_for(|closing| *closing), if !*self.closing.borrow() => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Sends and receives until the connection fails, or until everything is written and the process ends.
+    async fn serve(&mut self, connection: Connection) -> Result<(), Failed> {
+        let mut replies: FuturesOrdered<Replies> = FuturesOrdered::new();
+        let mut batches: VecDeque<Batch> = VecDeque::new();
+        let served = self.exchange(connection, &mut replies, &mut batches).await;
+        if served.is_err() {
+            let mut questions = Vec::new();
+            let mut records = VecDeque::new();
+            for batch in batches {
+                questions.extend(batch.questions);
+                records.extend(batch.position.map(|position| (batch.records, position)));
+            }
+            records.append(&mut self.unwritten);
+            self.unwritten = records;
+            self.shared.window.failed(questions, Shared::now());
+        }
+        served
+    }
+
+    async fn exchange(
+        &mut self,
+        connection: Connection,
+        replies: &mut FuturesOrdered<Replies>,
+        batches: &mut VecDeque<Batch>,
+    ) -> Result<(), Failed> {
+        let window = Arc::clone(&self.shared.window);
+        let together = if connection.keeps_order() { TOGETHER } else { 1 };
+        let mut renewal = interval(window.renews_every());
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut closing = self.closing.clone();
+        loop {
+            while batches.len() < together && batches.iter().all(|batch| batch.flush.is_none()) {
+                let Some((batch, sending)) = self.next(&connection) else { break };
+                batches.push_back(batch);
+                replies.push_back(sending);
+            }
+            if *closing.borrow() && batches.is_empty() {
+                return Ok(());
+            }
+            let has_room = batches.len() < together && batches.iter().all(|batch| batch.flush.is_none());
+            let poll_at = window.deadline();
+            tokio::select! {
+                biased;
+                Some(received) = replies.next(), if !batches.is_empty() => {
+                    let received = received?;
+                    if let Some(batch) = batches.front() {
+                        self.receive(batch, received)?;
+                    }
+                    batches.pop_front();
+                }
+                () = work(&window), if has_room => {}
+                () = sleep_until(poll_at.unwrap_or_else(Shared::now).into()), if poll_at.is_some() => {
+                    window.handle_timeout(Shared::now());
+                }
+                _ = renewal.tick() => window.handle_timeout(Shared::now()),
+                _ = closing.wait_for(|closing| *closing), if !*closing.borrow() => {}
+            }
+        }
+    }
+
+    /// Makes the next pipeline, and the future that sends it and receives the replies.
+    fn next(&mut self, connection: &Connection) -> Option<(Batch, Replies)> {
+        let shared = &self.shared;
+        let (mut records, mut position) = match self.unwritten.pop_front() {
+            Some((records, position)) => (records, Some(position)),
+            None => shared
+                .window
+                .log()
+                .take(MOST)
+                .map_or((Vec::new(), None), |(records, position)| (records, Some(position))),
+        };
+        // A flush ends its pipeline: only its reply says what is to be written into the records behind it.
+        let flush = records.iter().position(|record| matches!(record.what, What::Flushed));
+        if let Some(at) = flush
+            && let Some(last) = position
+        {
+            let behind = records.split_off(at + 1);
+            if !behind.is_empty() {
+                position = Some(Position(last.0 - behind.len() as u64));
+                self.unwritten.push_front((behind, last));
+            }
+        }
+        let questions = if flush.is_some() || !self.unwritten.is_empty() {
+            Vec::new()
+        } else {
+            shared.window.take_questions(MOST)
+        };
+        if records.is_empty() && questions.is_empty() {
+            return None;
+        }
+        let now = Shared::now();
+        let mut writes: Vec<Command> = records
+            .iter()
+            .filter_map(|record| commands::write(&shared.window, &shared.names, record, now))
+            .collect();
+        for told in records
+            .iter()
+            .filter(|record| commands::is_told(record))
+            .cloned()
+            .collect::<Vec<_>>()
+            .chunks(CHANGES_AT_ONCE)
+        {
+            let is_flush = told.iter().any(|record| matches!(record.what, What::Flushed));
+            let batch = shared.codec.encode(told, now, wall());
+            writes.push(commands::tell(&shared.names, &batch, is_flush));
+        }
+        let count = writes.len();
+        let waits = shared.replicas > 0 && count > 0 && connection.keeps_order();
+        let mut asks: Vec<Command> =
+            questions.iter().map(|question| commands::ask(&shared.window, &shared.names, question)).collect();
+        if waits {
+            let mut wait = cmd("WAIT");
+            // (Redis itself answers in time, so that a replica that is slow is not taken for a Redis that is silent.)
+            wait.arg(shared.replicas).arg(millis(shared.timeout / 2).max(1));
+            asks.push(Command { key: Vec::new(), cmd: wait });
+        }
+        let keeps_order = connection.keeps_order();
+        let (mut connection, within) = (connection.clone(), shared.timeout);
+        let sending = async move {
+            let exchange = async {
+                if keeps_order {
+                    writes.append(&mut asks);
+                    return connection.send(writes).await;
+                }
+                let mut replies = connection.send(writes).await?;
+                replies.append(&mut connection.send(asks).await?);
+                Ok(replies)
+            };
+            timeout(within, exchange).await.map_err(|_| Failed::Silent)?
+        };
+        let flush = flush.map(|_| count.saturating_sub(1));
+        Some((
+            Batch { records, position, questions, writes: count, flush, waits, sent: now },
+            Box::pin(sending),
+        ))
+    }
+
+    /// Takes the replies to a pipeline. If one of them says that it failed, all of it is sent again.
+    fn receive(&self, batch: &Batch, replies: Vec<Value>) -> Result<(), Failed> {
+        let now = Shared::now();
+        let shared = &self.shared;
+        if let Some(generation) = check(shared.replicas, batch, &replies)? {
+            shared.window.set_generation(generation);
+        }
+        let answers = batch
+            .questions
+            .iter()
+            .zip(replies.into_iter().skip(batch.writes))
+            .map(|(question, reply)| commands::answer(question, reply))
+            .collect::<Result<Vec<_>, Failed>>()?;
+        if let Some(position) = batch.position {
+            shared.window.log().written(position, now);
+        }
+        for (question, answer) in batch.questions.iter().zip(answers) {
+            shared.window.answer(question, answer, now);
+        }
+        shared.learn(|known| known.latency = Some(now.saturating_duration_since(batch.sent)));
+        Ok(())
+    }
+}
+
+/// Returns the generation, if the pipeline has a flush.
+fn check(replicas: usize, batch: &Batch, replies: &[Value]) -> Result<Option<u32>, Failed> {
+    if batch.waits {
+        match replies.last() {
+            Some(Value::Int(have)) if usize::try_from(*have).unwrap_or(0) >= replicas => {}
+            Some(Value::Int(have)) => return Err(Failed::Replicas { have: *have, want: replicas }),
+            _ => return Err(Failed::Strange),
+        }
+    }
+    match batch.flush.map(|at| replies.get(at)) {
+        None => Ok(None),
+        Some(Some(Value::Int(generation))) => Ok(Some(u32::try_from(*generation).unwrap_or(u32::MAX))),
+        Some(_) => Err(Failed::Strange),
+    }
+}
+
+/// Waits until there is something to send.
+async fn work(window: &super::Leased) {
+    poll_fn(|cx| if window.register(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
+fn wall() -> SystemTime {
+    SystemTime::now()
+}

@@ -1,0 +1,40 @@
+//! The names of everything that a window keeps in Redis. `hapax:` is the `prefix` of the configuration.
+//!
+//! ```text
+//! hapax:WINDOW:KEY              a lease or a record: the key is 12 octets. Keys are spread over all slots of a cluster.
+//! hapax:{WINDOW}:identity       what gives the keys their meaning: secret, scope, place of the id
+//! hapax:{WINDOW}:generation     how often the window was flushed
+//! hapax:{WINDOW}:since          since when the window is remembered, in seconds since 1970, by the clock of Redis
+//! hapax:{WINDOW}:changes        a stream: what the relays of the window have to tell each other
+//! ```
+
+use hapax_core::window::Key;
+use hapax_core::window::leased::octets;
+
+/// The names of one window.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    prefix: Vec<u8>,
+    pub(super) identity: String,
+    pub(super) generation: String,
+    pub(super) since: String,
+    pub(super) changes: String,
+}
+
+impl Names {
+    pub(super) fn new(beginning: &str, window: &str) -> Names {
+        // Braces would put all keys into one slot of a cluster.
+        let window = window.replace('%', "%25").replace('{', "%7B").replace('}', "%7D");
+        Names {
+            prefix: format!("{beginning}{window}:").into_bytes(),
+            identity: format!("{beginning}{{{window}}}:identity"),
+            generation: format!("{beginning}{{{window}}}:generation"),
+            since: format!("{beginning}{{{window}}}:since"),
+            changes: format!("{beginning}{{{window}}}:changes"),
+        }
+    }
+
+    pub(super) fn key(&self, key: Key) -> Vec<u8> {
+        [&*self.prefix, &octets(key)].concat()
+    }
+}

@@ -1,0 +1,400 @@
+//! `store = "redis"`: relays that share a Redis, in front of one RabbitMQ.
+
+mod server;
+
+use crate::e2e::raw::{Login, Publish, Raw, Told, method_frame};
+use crate::e2e::relay::Relay;
+use crate::e2e::site;
+use crate::e2e::wait;
+use amq_protocol::protocol::{AMQPClass, channel, confirm};
+use server::Server;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often something is repeated: `make chaos` sets more.
+fn times(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// A configuration: the lines of `[store.redis]`, and those of the window.
+fn config(server: &Server, redis: &str, window: &str) -> String {
+    format!(
+        "digest_secret_file = \"{}\"\n[timeouts]\nstore = \"500ms\"\n[store.redis]\nlease = \"1s\"\n{redis}\n[[window]]\nname = \"orders\"\nstore = \"redis\"\n{window}\n",
+        server.secret().display()
+    )
+}
+
+/// A vhost with a queue `q`, and relays in front of it.
+struct Stage {
+    vhost: String,
+    relays: Vec<Relay>,
+}
+
+impl Stage {
+    fn new(vhost: &str, relays: usize, config: &str) -> Option<Stage> {
+        if site::without_relay() {
+            println!("passed over: this is about relays");
+            return None;
+        }
+        let rabbit = site::shared_rabbit();
+        rabbit.add_vhost(vhost).unwrap();
+        let vhost = vhost.to_owned();
+        let mut direct = Raw::connect(rabbit.addr(), &vhost);
+        direct.open_channel(1);
+        direct.declare(1, "q", &[]);
+        let relays = (0..relays).map(|_| Relay::start(rabbit.addr(), config)).collect();
+        Some(Stage { vhost, relays })
+    }
+
+    /// How often each id is in the queue.
+    fn queue(&self) -> BTreeMap<String, usize> {
+        let mut direct = Raw::connect(site::shared_rabbit().addr(), &self.vhost);
+        direct.open_channel(1);
+        let mut held = BTreeMap::new();
+        for id in direct.drain(1, "q") {
+            *held.entry(id).or_default() += 1;
+        }
+        held
+    }
+
+    /// Publishes these by one relay, all at once, until each is acked. A nack is published again.
+    fn publish(&self, relay: usize, ids: &[String]) {
+        let acked = publish(self.relays[relay].addr(), &self.vhost, ids, PATIENCE);
+        assert_eq!(acked.len(), ids.len(), "not all are acked");
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a deadline")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Publishes these, and returns those that were acked before the connection or the time was over.
+fn publish(addr: SocketAddr, vhost: &str, ids: &[String], patience: Duration) -> BTreeSet<String> {
+    let mut acked = BTreeSet::new();
+    let end = now() + patience;
+    let mut publish = || -> std::io::Result<()> {
+        let mut raw = Raw::login(addr, &Login::guest(vhost))?;
+        let open = AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}));
+        let select = AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false }));
+        raw.write(&[method_frame(1, &open), method_frame(1, &select)].concat())?;
+        for _ in 0..2 {
+            let Some((1, Told::Method(_))) = raw.receive()? else { return Ok(()) };
+        }
+        let mut todo: Vec<String> = ids.to_vec();
+        let (mut last, mut under_way) = (0, BTreeMap::new());
+        while acked.len() < ids.len() && now() < end {
+            let mut octets = Vec::new();
+            for id in todo.drain(..) {
+                last += 1;
+                octets.extend(Publish::to("q", &id).encode(1, raw.frame_max()));
+                under_way.insert(last, id);
+            }
+            raw.write(&octets)?;
+            let told = match raw.receive()? {
+                // connection.blocked, or unblocked
+                Some((0, Told::Method(_))) => continue,
+                Some((1, told)) => told,
+                _ => return Ok(()),
+            };
+            let (tag, multiple, is_ack) = match told {
+                Told::Ack { tag, multiple } => (tag, multiple, true),
+                Told::Nack { tag, multiple } => (tag, multiple, false),
+                _ => return Ok(()),
+            };
+            let first = if multiple { 0 } else { tag };
+            let tags: Vec<u64> = under_way.range(first..=tag).map(|(tag, _)| *tag).collect();
+            for id in tags.iter().filter_map(|tag| under_way.remove(tag)) {
+                match is_ack {
+                    true => drop(acked.insert(id)),
+                    false => todo.push(id),
+                }
+            }
+        }
+        Ok(())
+    };
+    let _ = publish();
+    acked
+}
+
+fn ids(name: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{name}-{n}")).collect()
+}
+
+fn assert_each_once(queue: &BTreeMap<String, usize>, ids: &[String]) {
+    for id in ids {
+        assert_eq!(queue.get(id), Some(&1), "{id}");
+    }
+    assert_eq!(queue.len(), ids.len(), "others are there, too");
+}
+
+#[test]
+fn two_relays_let_each_id_through_once() {
+    let redis = Server::start();
+    let Some(mut stage) = Stage::new("redis-two", 2, &config(&redis, &redis.url(), "")) else {
+        return;
+    };
+    let ids = ids("a", 1_000);
+    thread::scope(|scope| {
+        for relay in [0, 1, 0, 1] {
+            let (stage, ids) = (&stage, &ids);
+            scope.spawn(move || stage.publish(relay, ids));
+        }
+    });
+    assert_each_once(&stage.queue(), &ids);
+    // Both are killed. What was stored is known to them when they come back.
+    stage.relays.iter_mut().for_each(Relay::restart);
+    stage.publish(0, &ids);
+    stage.publish(1, &ids);
+    assert_eq!(stage.queue().len(), 0);
+}
+
+#[test]
+fn what_was_acked_never_passes_again_whenever_a_relay_is_killed() {
+    let redis = Server::start();
+    let window = "remember = \"sync\"";
+    let Some(mut stage) = Stage::new("redis-kill", 2, &config(&redis, &redis.url(), window)) else {
+        return;
+    };
+    let mut all = BTreeMap::new();
+    for round in 0..times("HAPAX_KILLS", 5) {
+        let ids = ids(&format!("k{round}"), 300);
+        let (addr, vhost) = (stage.relays[0].addr(), stage.vhost.clone());
+        let published = {
+            let ids = ids.clone();
+            thread::spawn(move || publish(addr, &vhost, &ids, PATIENCE))
+        };
+        // Somewhere in the first milliseconds, at another place each time.
+        thread::park_timeout(Duration::from_micros(500 + (round as u64 * 7_919) % 25_000));
+        stage.relays[0].kill9();
+        let acked = published.join().unwrap();
+        let by_other = publish(stage.relays[1].addr(), &stage.vhost, &ids, PATIENCE);
+        assert_eq!(by_other.len(), ids.len(), "a retry is not acked");
+        stage.relays[0].restart();
+        stage.publish(0, &ids);
+        println!("round {round}: {} were acked before the kill", acked.len());
+        all.extend(ids.into_iter().map(|id| (id.clone(), acked.contains(&id))));
+    }
+    let queue = stage.queue();
+    for (id, was_acked) in &all {
+        let copies = queue.get(id).copied().unwrap_or_default();
+        assert!(copies > 0, "{id} is lost");
+        assert!(copies == 1 || !was_acked, "{id} was acked and is there {copies} times");
+        assert!(copies <= 2, "{id} is there {copies} times");
+    }
+}
+
+/// Everything that a window says of itself.
+fn facts(relay: &Relay) -> serde_json::Value {
+    relay.api("GET", "/api/v1/windows/orders", "")["store"].clone()
+}
+
+fn is_down(relay: &Relay) -> bool {
+    facts(relay)["up"] == false
+}
+
+#[test]
+fn redis_is_killed_and_sentinel_names_another_server() {
+    let mut master = Server::start();
+    let replica = Server::with(&["--save", "", "--replicaof", "127.0.0.1", &master.port.to_string()]);
+    wait::until("the replica is in step", PATIENCE, || {
+        replica.cli(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
+    });
+    let sentinel = Server::sentinel(&master);
+    wait::until("the sentinel knows the replica", PATIENCE, || {
+        sentinel.cli(&["SENTINEL", "MASTER", "mymaster"]).contains("num-slaves\n1").then_some(())
+    });
+    let redis = format!("url = \"redis://127.0.0.1:{}\"\nmode = \"sentinel\"\nreplicas = 1", sentinel.port);
+    // Nobody is judged by the memory alone, so no id passes twice, whatever happens.
+    let Some(stage) = Stage::new("redis-sentinel", 2, &config(&master, &redis, "on_outage = \"refuse\""))
+    else {
+        return;
+    };
+    let before = ids("before", 300);
+    stage.publish(0, &before);
+    // Without a replica, `replicas = 1` can't hold after the failover.
+    let after = ids("after", 300);
+    thread::scope(|scope| {
+        let (stage, after) = (&stage, &after);
+        let publisher = scope.spawn(move || publish(stage.relays[1].addr(), &stage.vhost, after, PATIENCE));
+        master.kill9();
+        wait::until("the replica is the master", PATIENCE, || {
+            replica.cli(&["ROLE"]).starts_with("master").then_some(())
+        });
+        let second = Server::with(&["--save", "", "--replicaof", "127.0.0.1", &replica.port.to_string()]);
+        assert_eq!(publisher.join().unwrap().len(), 300, "not all are acked");
+        drop(second);
+    });
+    // `before` was in the replica before its clients were acked.
+    let again = publish(stage.relays[1].addr(), &stage.vhost, &before, Duration::from_secs(3));
+    println!("{} of 300 are acked again", again.len());
+    let all: Vec<String> = before.into_iter().chain(after).collect();
+    assert_each_once(&stage.queue(), &all);
+}
+
+#[test]
+fn a_silent_redis_stops_nobody_with_continue_and_everybody_with_refuse() {
+    let redis = Server::start();
+    for (vhost, on_outage) in [("redis-continue", "continue"), ("redis-refuse", "refuse")] {
+        let window = format!("on_outage = \"{on_outage}\"");
+        let Some(stage) = Stage::new(vhost, 2, &config(&redis, &redis.url(), &window)) else { return };
+        let before = ids(&format!("{on_outage}-before"), 50);
+        stage.publish(0, &before);
+        redis.stand_still();
+        let during = ids(&format!("{on_outage}-during"), 50);
+        if on_outage == "continue" {
+            stage.publish(0, &during);
+            stage.publish(0, &during);
+            assert!(is_down(&stage.relays[0]));
+            assert!(facts(&stage.relays[0])["unremembered"].as_u64().unwrap() >= 50);
+            redis.carry_on();
+        } else {
+            let none = publish(stage.relays[0].addr(), &stage.vhost, &during, Duration::from_secs(2));
+            assert_eq!(none.len(), 0, "acked without Redis");
+            redis.carry_on();
+            stage.publish(0, &during);
+        }
+        wait::until("the relay has Redis again", PATIENCE, || (!is_down(&stage.relays[0])).then_some(()));
+        wait::until("everything is written", PATIENCE, || {
+            (facts(&stage.relays[0])["waiting_records"].as_u64() == Some(0)).then_some(())
+        });
+        // The other one knows all of it.
+        stage.publish(1, &before);
+        stage.publish(1, &during);
+        assert_each_once(&stage.queue(), &[before, during].concat());
+    }
+}
+
+#[test]
+fn a_cluster_of_three_holds_the_ids() {
+    let mut servers = Server::cluster();
+    let redis = format!("url = \"redis://127.0.0.1:{}\"\nmode = \"cluster\"", servers[0].port);
+    let Some(mut stage) = Stage::new("redis-cluster", 2, &config(&servers[0], &redis, "")) else { return };
+    let ids = ids("c", 500);
+    thread::scope(|scope| {
+        for relay in [0, 1] {
+            let (stage, ids) = (&stage, &ids);
+            scope.spawn(move || stage.publish(relay, ids));
+        }
+    });
+    assert_each_once(&stage.queue(), &ids);
+    for server in &servers {
+        let keys: usize = server.cli(&["DBSIZE"]).parse().unwrap();
+        assert!(keys > 50, "{keys} of 500 ids");
+    }
+    stage.relays[0].restart();
+    stage.publish(0, &ids);
+    assert_eq!(stage.queue().len(), 0);
+    servers.pop();
+}
+
+#[test]
+fn tls_and_a_user_with_few_rights() {
+    let mut redis = Server::tls();
+    redis.cli(&[
+        "ACL",
+        "SETUSER",
+        "hapax",
+        "on",
+        ">pass",
+        "~hapax:*",
+        "+set",
+        "+get",
+        "+del",
+        "+eval",
+        "+xadd",
+        "+xread",
+        "+xrange",
+        "+xrevrange",
+        "+incr",
+        "+pttl",
+        "+pexpire",
+        "+time",
+        "+wait",
+        "+info",
+    ]);
+    let url = format!(
+        "url = \"rediss://hapax:pass@localhost:{}\"\nca_file = \"{}\"",
+        redis.port,
+        redis.folder().join("ca.pem").display()
+    );
+    let Some(mut stage) = Stage::new("redis-tls", 2, &config(&redis, &url, "")) else { return };
+    let ids = ids("t", 100);
+    stage.publish(0, &ids);
+    stage.publish(1, &ids);
+    stage.relays[0].restart();
+    stage.publish(0, &ids);
+    assert_each_once(&stage.queue(), &ids);
+    assert!(
+        facts(&stage.relays[0])["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 0),
+        "{}",
+        facts(&stage.relays[0])
+    );
+    redis.kill9();
+}
+
+#[test]
+fn evictions_of_redis_are_seen() {
+    let redis = Server::with(&["--save", "", "--maxmemory", "3mb", "--maxmemory-policy", "allkeys-lru"]);
+    let Some(stage) = Stage::new("redis-evicts", 1, &config(&redis, &redis.url(), "")) else { return };
+    for round in 0..10 {
+        stage.publish(0, &ids(&format!("e{round}"), 2_000));
+    }
+    wait::until("evictions show", PATIENCE, || {
+        let metrics = stage.relays[0].metrics();
+        (metrics.sum("store_evicted_keys_total", &[]) > 0.0).then_some(())
+    });
+    let metrics = stage.relays[0].metrics();
+    assert_eq!(metrics.sum("store_memory_max_bytes", &[]), 3.0 * 1024.0 * 1024.0);
+}
+
+/// What is forgotten, flushed and changed at one relay is so at the other, too, without a restart.
+#[test]
+fn an_operator_at_one_relay_reaches_the_other() {
+    let redis = Server::start();
+    let Some(stage) = Stage::new("redis-live", 2, &config(&redis, &redis.url(), "")) else { return };
+    let ids = ids("l", 20);
+    stage.publish(0, &ids);
+    stage.publish(1, &ids);
+    assert_each_once(&stage.queue(), &ids);
+    stage.relays[0].api("POST", "/api/v1/windows/orders/flush", "");
+    wait::until("the flush is known there", PATIENCE, || {
+        let entries = stage.relays[1].api("GET", "/api/v1/windows/orders", "")["entries"].clone();
+        (entries.as_u64() == Some(0)).then_some(())
+    });
+    stage.publish(1, &ids);
+    stage.publish(0, &ids);
+    assert_each_once(&stage.queue(), &ids);
+}
+
+#[test]
+fn another_secret_is_refused_with_what_to_do() {
+    let redis = Server::start();
+    let Some(stage) = Stage::new("redis-secret", 1, &config(&redis, &redis.url(), "")) else { return };
+    redis.cli(&["SET", "hapax:{orders}:identity", "another"]);
+    drop(stage);
+    let text = config(&redis, &redis.url(), "");
+    let (status, said) = run_to_its_end(&text);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("another digest secret") && said.contains("digest_secret_file"), "{said}");
+}
+
+/// Starts a relay that must end by itself.
+fn run_to_its_end(config: &str) -> (Option<i32>, String) {
+    let leash = hapax_testbed::Leash::new("ends").unwrap();
+    let file = leash.folder().join("hapax.toml");
+    std::fs::write(&file, config).unwrap();
+    let port = || hapax_testbed::free_port().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_hapax"))
+        .arg("--config")
+        .arg(&file)
+        .args(["--listen", &format!("127.0.0.1:{}", port()), "--admin", &format!("127.0.0.1:{}", port())])
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}

@@ -1,0 +1,196 @@
+//! Private servers of Redis: own ports, own folder, and they end with the test.
+
+use crate::e2e::wait;
+use hapax_testbed::{Leash, free_port};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long a server may take to say what it is asked for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running `redis-server`, or a Sentinel.
+pub(super) struct Server {
+    leash: Leash,
+    pub(super) port: u16,
+    child: Option<Child>,
+    arguments: Vec<String>,
+    /// what `redis-cli` needs to log in
+    login: Vec<String>,
+}
+
+impl Server {
+    /// One that keeps nothing on disk.
+    pub(super) fn start() -> Server {
+        Server::with(&["--save", "", "--appendonly", "no"])
+    }
+
+    /// One with these arguments.
+    pub(super) fn with(arguments: &[&str]) -> Server {
+        let leash = Leash::new("redis").unwrap();
+        let port = free_port().unwrap();
+        let mut all: Vec<String> =
+            ["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"].map(str::to_owned).to_vec();
+        all.push(leash.folder().display().to_string());
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let mut server = Server { leash, port, child: None, arguments: all, login: Vec::new() };
+        server.restart();
+        server
+    }
+
+    /// One that speaks TLS only. Its certificate is for `localhost`; `ca.pem` in its folder has signed it.
+    pub(super) fn tls() -> Server {
+        let leash = Leash::new("redis").unwrap();
+        let folder = leash.folder().to_owned();
+        let openssl = |line: &str| {
+            let done = Command::new("openssl").args(line.split(' ')).current_dir(&folder).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        };
+        openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem");
+        openssl("req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr");
+        std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1").unwrap();
+        openssl(
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem",
+        );
+        let port = free_port().unwrap();
+        let at = |name: &str| folder.join(name).display().to_string();
+        let arguments = [
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--tls-port",
+            &port.to_string(),
+            "--save",
+            "",
+            "--dir",
+            &at(""),
+            "--tls-cert-file",
+            &at("server.pem"),
+            "--tls-key-file",
+            &at("server.key"),
+            "--tls-ca-cert-file",
+            &at("ca.pem"),
+            "--tls-auth-clients",
+            "no",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let login = vec!["--tls".to_owned(), "--cacert".to_owned(), at("ca.pem")];
+        let mut server = Server { leash, port, child: None, arguments, login };
+        server.restart();
+        server
+    }
+
+    /// A Sentinel that watches this server, and calls it down after half a second.
+    pub(super) fn sentinel(master: &Server) -> Server {
+        let leash = Leash::new("sentinel").unwrap();
+        let port = free_port().unwrap();
+        let mut text = String::new();
+        writeln!(text, "bind 127.0.0.1\nport {port}\ndir {}", leash.folder().display()).unwrap();
+        writeln!(text, "sentinel monitor mymaster 127.0.0.1 {} 1", master.port).unwrap();
+        writeln!(text, "sentinel down-after-milliseconds mymaster 500").unwrap();
+        writeln!(text, "sentinel failover-timeout mymaster 5000").unwrap();
+        let file = leash.folder().join("sentinel.conf");
+        std::fs::write(&file, text).unwrap();
+        let arguments = vec![file.display().to_string(), "--sentinel".to_owned()];
+        let mut server = Server { leash, port, child: None, arguments, login: Vec::new() };
+        server.restart();
+        server
+    }
+
+    /// Three servers that are a cluster.
+    pub(super) fn cluster() -> Vec<Server> {
+        let on = ["--save", "", "--appendonly", "no", "--cluster-enabled", "yes"];
+        let servers: Vec<Server> = (0..3).map(|_| Server::with(&on)).collect();
+        for (n, server) in servers.iter().enumerate() {
+            let slots = [(0, 5_460), (5_461, 10_922), (10_923, 16_383)][n];
+            server.cli(&["CLUSTER", "ADDSLOTSRANGE", &slots.0.to_string(), &slots.1.to_string()]);
+            server.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(n + 1).to_string()]);
+        }
+        for server in &servers[1..] {
+            server.cli(&["CLUSTER", "MEET", "127.0.0.1", &servers[0].port.to_string()]);
+        }
+        wait::until("the cluster is complete", PATIENCE, || {
+            servers
+                .iter()
+                .all(|server| {
+                    let info = server.cli(&["CLUSTER", "INFO"]);
+                    info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+                })
+                .then_some(())
+        });
+        servers
+    }
+
+    /// Kills it and starts it again, on the same port.
+    pub(super) fn restart(&mut self) {
+        self.kill9();
+        let child = Command::new("redis-server")
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server: run scripts/setup");
+        self.leash.hold(&child).unwrap();
+        self.child = Some(child);
+        wait::until("the server listens", PATIENCE, || TcpStream::connect(("127.0.0.1", self.port)).ok());
+    }
+
+    pub(super) fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            self.leash.kill9(&mut child);
+        }
+    }
+
+    /// Stops the process where it is, until [`Server::carry_on`].
+    pub(super) fn stand_still(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(super) fn carry_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Asks it.
+    pub(super) fn cli(&self, command: &[&str]) -> String {
+        let port = self.port.to_string();
+        let output = Command::new("redis-cli")
+            .args(["-h", "127.0.0.1", "-p", &port])
+            .args(&self.login)
+            .args(command)
+            .output()
+            .expect("redis-cli: run scripts/setup");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// The line of the configuration.
+    pub(super) fn url(&self) -> String {
+        format!("url = \"redis://127.0.0.1:{}\"", self.port)
+    }
+
+    /// A file with the secret that the relays of this server share.
+    pub(super) fn secret(&self) -> PathBuf {
+        let file = self.leash.folder().join("digest.secret");
+        if !file.exists() {
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create(true).mode(0o600);
+            options.open(&file).unwrap().write_all(b"0123456789abcdef0123456789abcdef").unwrap();
+        }
+        file
+    }
+
+    pub(super) fn folder(&self) -> &std::path::Path {
+        self.leash.folder()
+    }
+}
