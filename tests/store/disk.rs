@@ -57,7 +57,7 @@ impl Dice {
     }
 }
 
-/// What became of the ids of all runs: how many were acked, and which of them are in the queue more than once.
+/// The outcome of all runs: how many were acked, and which of them are in the queue more than once.
 struct Outcome {
     acked: usize,
     /// and how long before the kill they were acked
@@ -340,7 +340,7 @@ fn a_full_disk_stops_acks_or_is_counted() {
             let load = scope.spawn(|| publish((addr, &vhost, "q"), ids(0..6_000), &count));
             wait::until("the disk is full", wait::PATIENCE, || is_down(site.relay()).then_some(()));
             if on_outage == "continue" {
-                // All are acked although the disk is full, and all are told apart.
+                // All are acked although the disk is full. They are counted.
                 wait::until("all are acked", wait::PATIENCE, || (count.load(Relaxed) == 6_000).then_some(()));
                 assert!(site.metrics().sum("unremembered_total", &[]) > 0.0);
             }

@@ -139,7 +139,7 @@ mod tests {
     fn the_secret_is_made_once_and_is_its_owners_alone() {
         let path = folder("secret");
         let state = StateDir::open(&path).unwrap();
-        // What a crash has left is made anew.
+        // A crash has left half of one.
         fs::write(path.join("secret.tmp"), "ab").unwrap();
         let secret = state.secret().unwrap();
         assert_eq!(state.secret().unwrap(), secret);

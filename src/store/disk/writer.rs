@@ -3,7 +3,7 @@
 //! * It takes all records that have come while it wrote, writes them at once, and syncs them at once: one sync for many clients.
 //!   With `remember = "async"` it begins to write every half of `remember_delay`. The other half is for the disk.
 //! * A batch that could not be written is kept and written again, into a new segment, until it is written. As long as that lasts the
-//!   store is down. What comes meanwhile waits in the window's queue, which has a bound.
+//!   store is down. New records wait in the window's queue, which has a bound.
 //! * A write that does not return for `timeouts.store` is a store that is down, too. Another task watches that ([`Busy`]).
 
 use super::compact::{self, Judge, Replaced, State};
@@ -34,12 +34,12 @@ const TICK: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long a failed pass is not tried again.
 const PASS_AGAIN: Duration = Duration::from_secs(60);
-/// How long a process that ends tries to write what is left.
+/// How long a process that ends tries to write the last records.
 const LAST_TRY: Duration = Duration::from_secs(2);
 /// Bytes of an id in the log, as an estimate before the first pass.
 const ID: usize = 32;
 
-/// What the writer needs.
+/// Everything that the writer needs.
 pub(super) struct Parts<F: Files> {
     pub(super) files: Arc<F>,
     /// for messages
@@ -65,7 +65,7 @@ impl<F: Files> Parts<F> {
     }
 }
 
-/// What others tell the writer, and what they can see of it.
+/// The signals between the writer and others.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     closing: AtomicBool,
@@ -74,7 +74,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Lets the writer write what is left, and end.
+    /// Lets the writer write the last records and end.
     pub(super) fn close(&self) {
         self.closing.store(true, Relaxed);
         if let Some(thread) = &*self.thread.lock() {
@@ -134,7 +134,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Reads the log, says so, and writes until it is told to end.
+/// Reads the log and says when that is done. Then writes until it is told to end.
 pub(super) fn run<F: Files>(parts: Parts<F>, recovered: oneshot::Sender<Result<(), Failure>>) {
     *parts.signals.thread.lock() = Some(thread::current());
     let start = parts.now();
@@ -314,7 +314,7 @@ impl<F: Files> Writer<F> {
         (bytes, span)
     }
 
-    /// Deletes what has expired, makes the log smaller if it has grown, and renews what is shown.
+    /// Deletes expired segments, makes the log smaller if it has grown, and renews the facts that are shown.
     pub(super) fn tick(&mut self, now: Instant) {
         self.follow_pass();
         if self.pass.is_none() {
@@ -399,7 +399,7 @@ impl<F: Files> Writer<F> {
         }
     }
 
-    /// Writes what is left.
+    /// Writes the last records.
     fn end(mut self) {
         let until = self.parts.now() + LAST_TRY;
         loop {
