@@ -29,6 +29,7 @@ pub(super) const TARGETS: [&str; 16] = [
     "hapax::process",
     "hapax::run",
     "hapax::stats",
+    "hapax::store",
     "hapax_core",
     "hapax_core::pressure",
     "hapax_core::session",
