@@ -128,6 +128,13 @@ impl Waiting {
         }
     }
 
+    /// Forgets those whose client hears that they were dropped: their confirms do not come.
+    pub(super) fn retain_unheard(&mut self) {
+        let heard = self.queued.iter().filter(|(_, waiter)| waiter.candidate.terms.client.is_some());
+        let heard: Vec<Ticket> = heard.map(|(ticket, _)| *ticket).collect();
+        heard.into_iter().for_each(|ticket| drop(self.take(ticket)));
+    }
+
     /// Forgets all of them.
     pub(super) fn clear(&mut self) {
         *self = Waiting::default();

@@ -1,6 +1,6 @@
 //! Point 2 in depth: promotion, timeouts, crowds; and what windows can be told to do: body as id, missing_id, observe.
 
-use super::desk::{Desk, SECOND, cut, m, publish, two, unheard};
+use super::desk::{Desk, SECOND, confirm, cut, m, publish, two, unheard};
 use crate::support::frames::{Frames, body, message};
 use crate::support::methods::{
     ack, ack_multiple, channel_close, channel_close_ok, confirm_select_nowait, nack, queue_declare,
@@ -321,4 +321,28 @@ fn off_judges_nothing() {
     publish(&mut pair, &m("a"));
     publish(&mut pair, &m("a"));
     assert_eq!(desk.in_flight(), 0);
+}
+
+/// A publish without confirms waits. Then its client selects confirms, and Hapax closes the channel. The publish has no tag, so its
+/// client would not hear that it was dropped: it goes on waiting. One with a tag does not.
+#[test]
+fn p07_no_confirms_what_came_before_the_confirms_outlives_a_refusal() {
+    let desk = Desk::new();
+    let (mut first, mut second) = (holder(&desk, "a"), holder(&desk, "b"));
+    let mut pair = desk.pair();
+    unheard(&mut pair, m("a").publish(1));
+    pair.to_upstream();
+    confirm(&mut pair, 1);
+    unheard(&mut pair, m("b").publish(1));
+    let now = pair.now();
+    pair.session.handle_memory_pressure(0, now);
+    pair.pump();
+    assert!(format!("{:?}", pair.to_client()).contains("channel.close"));
+    assert_eq!(pair.to_upstream(), Frames::none(), "one waits");
+    second.upstream(nack(1, 1));
+    pair.pump();
+    assert_eq!(pair.to_upstream(), Frames::none(), "its client publishes it again");
+    first.upstream(nack(1, 1));
+    pair.pump();
+    assert_eq!(pair.to_upstream(), m("a").publish(1));
 }

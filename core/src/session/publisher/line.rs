@@ -44,6 +44,15 @@ pub(super) struct Promoted {
     pub(super) reservation: Option<Reservation>,
 }
 
+impl Promoted {
+    /// Gives its reservation back: it will not be sent.
+    fn forget(self) {
+        if let Some(reservation) = self.reservation {
+            reservation.forget(ForgetCause::ChannelClosed);
+        }
+    }
+}
+
 /// A publish that the window was asked about.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -183,9 +192,18 @@ impl Line {
 
     /// Forgets the promoted publishes: they will not be sent.
     pub(super) fn drop_promoted(&mut self) {
-        while let Some(Promoted { reservation, .. }) = self.pop_promoted() {
-            if let Some(reservation) = reservation {
-                reservation.forget(ForgetCause::ChannelClosed);
+        while let Some(promoted) = self.pop_promoted() {
+            promoted.forget();
+        }
+    }
+
+    /// Forgets those of them whose client hears that they were dropped: their confirms do not come.
+    pub(super) fn drop_heard(&mut self) {
+        for _ in 0..self.promoted.len() {
+            let Some(promoted) = self.pop_promoted() else { return };
+            match promoted.candidate.terms.client {
+                Some(_) => promoted.forget(),
+                None => self.push_promoted(promoted),
             }
         }
     }

@@ -780,13 +780,19 @@ impl Verdicts {
         self.abandon_waiting();
     }
 
-    /// Handles that Hapax has closed the client's channel. A publish of a client that would not hear that it was dropped keeps
-    /// waiting for its verdict or for the other's outcome, because nobody would send it again.
+    /// Handles that Hapax has closed the client's channel. A publish whose client would not hear that it was dropped keeps
+    /// waiting for its verdict or for the other's outcome, because nobody would send it again. That may be one of a client that
+    /// has selected confirms only after it.
     pub(super) fn refused(&mut self) {
         if self.sender.ledger.is_silent() {
             self.line.drop_stopped();
-        } else {
+        } else if self.sender.ledger.is_tx() {
             self.abandon_waiting();
+        } else {
+            self.sender.assembler.swallow_kept();
+            self.waiting.retain_unheard();
+            self.line.drop_heard();
+            self.line.drop_asked();
         }
     }
 
