@@ -82,6 +82,11 @@ fn it_passes_says_true_numbers_and_leaves_nothing_running() {
     assert!(failures.iter().all(|line| line.contains("0: LOST") && line.contains("1: delivered")), "{text}");
     assert_eq!(row(&text, "1. Queue full"), ["nack", "nack"]);
     assert_eq!(row(&text, "2. mandatory"), ["returned", "returned"]);
+    for store in ["disk", "stream"] {
+        assert!(text.contains(&format!("ok    killed with store = \"{store}\"")), "{text}");
+    }
+    assert_eq!(row(&text, "twice after the retry  "), ["0", "0"], "{text}");
+    assert_eq!(row(&text, "ids that are missing"), ["0", "0"], "{text}");
     assert!(text.ends_with("PASS\n"), "{text}");
 
     assert!(folder.is_empty(), "a folder was left");

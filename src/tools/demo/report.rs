@@ -119,7 +119,7 @@ impl Report {
         row("    of these, in the queue twice after the retry", |crash| crash.passed);
         row("ids whose ack did not come any more", |crash| crash.in_doubt);
         row("    of these, in the queue twice after the retry (2)", |crash| crash.doubled);
-        row("ids that are not in the queue", |crash| crash.missing);
+        row("ids that are missing", |crash| crash.missing);
         table
     }
 
