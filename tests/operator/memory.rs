@@ -48,7 +48,7 @@ fn fill(watched: &Watched, ids: u64, from: Instant) -> Instant {
 fn settles_at(most: usize, before: usize) -> usize {
     let deadline = clock() + Duration::from_secs(20);
     loop {
-        let left = resident("VmRSS:").saturating_sub(before);
+        let left = resident("RssAnon:").saturating_sub(before);
         if left <= most || clock() > deadline {
             return left;
         }
@@ -75,7 +75,7 @@ fn near_to(what: &str, said: u64, before: usize, ratios: RangeInclusive<f64>) {
 #[ignore = "a process of its own: see what_a_window_states_is_what_the_process_takes"]
 fn pressed_child() {
     fill(&window(1000), 20_000, clock());
-    let (before, start) = (resident("VmRSS:"), clock());
+    let (before, start) = (resident("RssAnon:"), clock());
     let windows: Vec<Watched> = (0..100).map(|_| window(1000)).collect();
     let ends: Vec<Instant> = windows.iter().map(|watched| fill(watched, 20_000, start)).collect();
     let facts: Vec<Facts> = windows.iter().zip(&ends).map(|(watched, now)| watched.facts(*now)).collect();
@@ -88,7 +88,7 @@ fn pressed_child() {
     assert!((40.0..56.0).contains(&one.bytes_per_id), "{} bytes an id", one.bytes_per_id);
     // A window of the recommended capacity takes what was stated.
     let (ids, bytes) = (one.recommended_capacity.unwrap(), one.recommended_bytes.unwrap());
-    let before = resident("VmRSS:");
+    let before = resident("RssAnon:");
     let roomy: Vec<Watched> = (0..20).map(|_| window(usize::try_from(ids).unwrap())).collect();
     for watched in &roomy {
         fill(watched, ids, start);
@@ -101,11 +101,11 @@ fn pressed_child() {
 #[ignore = "a process of its own: see what_a_window_states_is_what_the_process_takes"]
 fn smaller_child() {
     fill(&window(1000), 20_000, clock());
-    let before = resident("VmRSS:");
+    let before = resident("RssAnon:");
     let watched = window(600_000);
     let now = fill(&watched, 600_000, clock());
     let large = watched.facts(now);
-    println!("600,000 ids: {} bytes resident, {} said", resident("VmRSS:") - before, large.bytes);
+    println!("600,000 ids: {} bytes resident, {} said", resident("RssAnon:") - before, large.bytes);
     watched.window.resize(60_000, now);
     watched.tick(now);
     let small = watched.facts(now);
