@@ -20,6 +20,21 @@ impl Key {
     /// The bits of a key that may be set.
     pub const MASK: u128 = (1 << Key::BITS) - 1;
 
+    /// The octets of a key where it is written.
+    pub const OCTETS: usize = Key::BITS as usize / 8;
+
+    /// Returns the key as it is written: little endian.
+    pub fn octets(self) -> [u8; Key::OCTETS] {
+        self.0.to_le_bytes().first_chunk().copied().unwrap_or_default()
+    }
+
+    /// Reads a key that was written.
+    pub fn of_octets(octets: [u8; Key::OCTETS]) -> Key {
+        let mut wide = [0; 16];
+        wide.iter_mut().zip(octets).for_each(|(to, from)| *to = from);
+        Key(u128::from_le_bytes(wide))
+    }
+
     /// The number of locks that keys are divided among, by [`Key::shard`]. Keys with the same shard number have the same lock. An engine
     /// has no more shards than this, so keys with one lock in the window have one lock in the engine, too.
     pub(crate) const LOCKS: usize = 16;

@@ -1,6 +1,6 @@
 //! A Redis that is a map. It knows nothing of Hapax but the five questions, and that a record begins with an `S`.
 
-use hapax_core::window::leased::{Answer, KEY, LeasedWindow, Question, Request, octets};
+use hapax_core::window::leased::{Answer, LeasedWindow, Question, Request};
 use hapax_core::window::logged::{Record, What};
 use hapax_core::window::{Claim, Key};
 use std::collections::BTreeMap;
@@ -12,11 +12,11 @@ pub enum Command {
     /// a question, the value of its lease, and how long the lease lives
     Ask(Question, Vec<u8>, Duration),
     /// set this value for this time
-    Set([u8; KEY], Vec<u8>, Duration),
+    Set([u8; Key::OCTETS], Vec<u8>, Duration),
     /// remove it if it is a record
-    Forget([u8; KEY]),
+    Forget([u8; Key::OCTETS]),
     /// let a record live for this time; without one, set this value
-    Touch([u8; KEY], Vec<u8>, Duration),
+    Touch([u8; Key::OCTETS], Vec<u8>, Duration),
     /// nothing
     Nothing,
     /// count a flush
@@ -31,7 +31,7 @@ pub fn write(
 ) -> Command {
     let of = |claim: &Claim| {
         let Claim::Digest(key) = *claim;
-        octets(key)
+        key.octets()
     };
     match &record.what {
         What::Seen(claim, memo) => {
@@ -47,22 +47,22 @@ pub fn write(
 
 #[derive(Default)]
 pub struct Redis {
-    values: BTreeMap<[u8; KEY], (Vec<u8>, Instant)>,
+    values: BTreeMap<[u8; Key::OCTETS], (Vec<u8>, Instant)>,
     pub generation: u32,
 }
 
 impl Redis {
-    pub fn get(&mut self, key: [u8; KEY], now: Instant) -> Option<Vec<u8>> {
+    pub fn get(&mut self, key: [u8; Key::OCTETS], now: Instant) -> Option<Vec<u8>> {
         self.values.retain(|_, (_, until)| *until > now);
         self.values.get(&key).map(|(value, _)| value.clone())
     }
 
-    pub fn set(&mut self, key: [u8; KEY], value: Vec<u8>, life: Duration, now: Instant) {
+    pub fn set(&mut self, key: [u8; Key::OCTETS], value: Vec<u8>, life: Duration, now: Instant) {
         self.values.insert(key, (value, now + life));
     }
 
     pub fn value(&mut self, key: u128, now: Instant) -> Option<char> {
-        self.get(octets(Key(key)), now).map(|value| char::from(value[0]))
+        self.get(Key(key).octets(), now).map(|value| char::from(value[0]))
     }
 
     pub fn leases(&mut self, now: Instant) -> usize {
@@ -74,7 +74,7 @@ impl Redis {
     pub fn execute(&mut self, command: Command, now: Instant) -> Answer {
         match command {
             Command::Ask(Question { key, what, .. }, value, life) => {
-                let key = octets(key);
+                let key = key.octets();
                 let have = self.get(key, now);
                 match (what, have) {
                     (Request::Lease | Request::Replace(_) | Request::Renew, None) => {

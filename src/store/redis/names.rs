@@ -9,7 +9,6 @@
 //! ```
 
 use hapax_core::window::Key;
-use hapax_core::window::leased::octets;
 
 /// The names of one window.
 #[derive(Clone, Debug)]
@@ -35,6 +34,6 @@ impl Names {
     }
 
     pub(super) fn key(&self, key: Key) -> Vec<u8> {
-        [&*self.prefix, &octets(key)].concat()
+        [&*self.prefix, &key.octets()].concat()
     }
 }

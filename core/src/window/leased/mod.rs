@@ -26,7 +26,7 @@ mod value;
 mod window;
 
 pub use question::{Answer, Question, Request};
-pub use value::{FORMAT, KEY, Lease, millis, octets};
+pub use value::{Lease, millis};
 
 use super::logged::{AtStore, Batch, LoggedWindow, RelayId, StorePolicy};
 use super::table::Table;

@@ -12,14 +12,12 @@
 //! * The *seal* is a keyed digest of the key and the value. Who may write to Redis, but does not know the secret, can't make Hapax take a
 //!   message for a duplicate.
 
-use crate::window::logged::RelayId;
+use crate::window::logged::{Reader, RelayId, whole_millis};
 use crate::window::{BodyDigest, Key, KeyMaker};
 use std::time::Duration;
 
 /// The version of the format, in each value.
-pub const FORMAT: u8 = 1;
-/// Octets of a key in Redis, behind the name of its window.
-pub const KEY: usize = Key::BITS as usize / 8;
+const FORMAT: u8 = 1;
 const SEAL: usize = 8;
 
 /// A lease, as its relay knows it.
@@ -80,55 +78,44 @@ impl Values {
     }
 
     fn seal(&self, key: Key, value: &[u8]) -> [u8; SEAL] {
-        let mut sealed = [0; KEY + 2 + 3 * 8];
-        let (head, rest) = sealed.split_at_mut(KEY);
-        head.copy_from_slice(&octets(key));
+        let mut sealed = [0; Key::OCTETS + 2 + 3 * 8];
+        let (head, rest) = sealed.split_at_mut(Key::OCTETS);
+        head.copy_from_slice(&key.octets());
         let len = value.len().min(rest.len());
         if let (Some(to), Some(from)) = (rest.get_mut(..len), value.get(..len)) {
             to.copy_from_slice(from);
         }
-        let digest = self.keys.seal(sealed.get(..KEY + len).unwrap_or_default());
+        let digest = self.keys.seal(sealed.get(..Key::OCTETS + len).unwrap_or_default());
         digest.first_chunk().copied().unwrap_or_default()
     }
 
     pub(super) fn read(&self, key: Key, value: &[u8]) -> Value {
         let read = || {
             let (content, seal) = value.split_last_chunk::<SEAL>()?;
-            let (head, mut rest) = content.split_first_chunk::<2>()?;
-            let value = match head {
+            let mut rest = Reader(content);
+            let value = match rest.take()? {
                 [b'L', FORMAT] => {
-                    let relay = RelayId(u64::from_be_bytes(take(&mut rest)?));
-                    let serial = u64::from_be_bytes(take(&mut rest)?);
-                    Value::Leased(relay, Lease { serial, keep: u64::from_be_bytes(take(&mut rest)?) })
+                    let relay = RelayId(u64::from_be_bytes(rest.take()?));
+                    let serial = u64::from_be_bytes(rest.take()?);
+                    Value::Leased(relay, Lease { serial, keep: u64::from_be_bytes(rest.take()?) })
                 }
                 [b'S', FORMAT] => Value::Seen {
-                    ttl: Duration::from_millis(u64::from_be_bytes(take(&mut rest)?)),
-                    generation: u32::from_be_bytes(take(&mut rest)?),
-                    body: BodyDigest::from_bits(u32::from_be_bytes(take(&mut rest)?)),
+                    ttl: Duration::from_millis(u64::from_be_bytes(rest.take()?)),
+                    generation: u32::from_be_bytes(rest.take()?),
+                    body: BodyDigest::from_bits(u32::from_be_bytes(rest.take()?)),
                 },
                 _ => return None,
             };
-            (rest.is_empty() && self.seal(key, content) == *seal).then_some(value)
+            (rest.0.is_empty() && self.seal(key, content) == *seal).then_some(value)
         };
         read().unwrap_or(Value::Strange)
     }
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, behind) = rest.split_first_chunk::<N>()?;
-    *rest = behind;
-    Some(*taken)
-}
-
-/// Returns the octets of a key.
-pub fn octets(key: Key) -> [u8; KEY] {
-    key.0.to_le_bytes().first_chunk().copied().unwrap_or_default()
-}
-
 /// Rounds up: an id is never forgotten early. Redis knows no longer time than this, which is a century.
 pub fn millis(duration: Duration) -> u64 {
-    const LONGEST: u128 = 100 * 365 * 86_400_000;
-    u64::try_from(duration.as_nanos().div_ceil(1_000_000).min(LONGEST)).unwrap_or(u64::MAX)
+    const LONGEST: u64 = 100 * 365 * 86_400_000;
+    whole_millis(duration).min(LONGEST)
 }
 
 #[cfg(test)]

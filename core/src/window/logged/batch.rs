@@ -27,7 +27,6 @@ pub const FORMAT: u8 = 1;
 const MAGIC: &[u8; 3] = b"HXB";
 const HEAD: usize = 3 + 1 + 16 + 8 + 8 + 4;
 const SEAL: usize = 16;
-const KEY: usize = Key::BITS as usize / 8;
 
 const SEEN: u8 = 1;
 const TOUCHED: u8 = 2;
@@ -121,7 +120,7 @@ impl Codec {
             None => wall + at.saturating_duration_since(now),
         };
         let base = records.iter().map(|record| record.at).min().map_or(0, |at| millis(time(at)));
-        let mut out = Vec::with_capacity(HEAD + SEAL + records.len() * (KEY + 12));
+        let mut out = Vec::with_capacity(HEAD + SEAL + records.len() * (Key::OCTETS + 12));
         out.extend_from_slice(MAGIC);
         out.push(FORMAT);
         out.extend_from_slice(&self.identity.0);
@@ -202,7 +201,7 @@ fn millis(time: SystemTime) -> u64 {
 }
 
 /// Rounds up: an id is never forgotten early.
-fn whole_millis(duration: Duration) -> u64 {
+pub(in crate::window) fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
@@ -214,7 +213,7 @@ fn time_of(millis: u64) -> SystemTime {
 
 fn put_key(out: &mut Vec<u8>, tag: u8, Claim::Digest(key): Claim) {
     out.push(tag);
-    out.extend_from_slice(key.0.to_le_bytes().get(..KEY).unwrap_or_default());
+    out.extend_from_slice(&key.octets());
 }
 
 fn put_memo(out: &mut Vec<u8>, tag: u8, claim: Claim, after: u64, memo: Memo) {
@@ -265,10 +264,10 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
 }
 
 /// The bytes that are left to read.
-struct Reader<'a>(&'a [u8]);
+pub(in crate::window) struct Reader<'a>(pub(in crate::window) &'a [u8]);
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(in crate::window) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*taken)
@@ -291,9 +290,7 @@ impl Reader<'_> {
     }
 
     fn key(&mut self) -> Option<Key> {
-        let mut wide = [0; 16];
-        wide.first_chunk_mut::<KEY>().and_then(|low| self.take().map(|bytes| *low = bytes))?;
-        Some(Key(u128::from_le_bytes(wide)))
+        self.take().map(Key::of_octets)
     }
 
     fn time(&mut self, base: u64) -> Option<SystemTime> {

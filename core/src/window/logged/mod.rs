@@ -26,6 +26,7 @@ mod record;
 mod window;
 
 pub use batch::{BadBatch, Batch, Codec, FORMAT, Identity, RelayId, read_batch};
+pub(super) use batch::{Reader, whole_millis};
 pub use facts::{AtStore, StoreFacts};
 pub use policy::{OnOutage, Remember, StorePolicy};
 pub use record::{Change, Record, Setting, What, Written};
