@@ -11,7 +11,7 @@ use super::commit_group::CommitGroup;
 use super::dials::Clock;
 use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
 use super::event::{Event, EvictionCause, ForgetCause, Listener};
-use super::flight::{Flight, Flights, Next, Placed, Taken};
+use super::flight::{Flight, Flights, Next, Placed, Shard, Taken};
 use super::tap::Tap;
 use super::{
     Ask, BodyDigest, Claim, Committed, HINTED, Key, Mailbox, Memo, Recorder, Republish, Reservation, Seen,
@@ -434,15 +434,10 @@ impl<L: Listener + ?Sized> Table<L> {
     /// no key to pass on. `is_stored`: another message of the key is stored, and its commit follows.
     pub(super) fn pass_on(&self, key: Key, turn: Turn, cause: ForgetCause, is_stored: bool) -> Next {
         let mut shard = self.flights.lock(key);
-        let next = shard.pass_on(key, turn, is_stored, || self.engine.peek(key).map(|entry| entry.body));
-        self.notice(Event::Forgotten(cause));
-        match &next {
-            Next::Nobody => {}
-            Next::Promoted(..) => {
-                self.notice(Event::Promoted);
-                self.notice(Event::Fresh { claim: key.into() });
-            }
-            Next::Seen(..) => self.notice_seen(key, &next),
+        let next = self.pass_on_in(&mut shard, key, turn, cause, is_stored);
+        if matches!(next, Next::Promoted(..)) {
+            self.notice(Event::Promoted);
+            self.notice(Event::Fresh { claim: key.into() });
         }
         next
     }
@@ -457,26 +452,31 @@ impl<L: Listener + ?Sized> Table<L> {
         is_stored: bool,
     ) -> (Next, Vec<(Arc<Mailbox>, Ticket)>) {
         let mut shard = self.flights.lock(key);
-        let next = shard.pass_on(key, turn, is_stored, || self.engine.peek(key).map(|entry| entry.body));
-        self.notice(Event::Forgotten(cause));
-        match next {
+        match self.pass_on_in(&mut shard, key, turn, cause, is_stored) {
             Next::Promoted(mailbox, ticket, _) => {
                 let behind = shard.flights.remove(&key).map(Flight::into_waiters).unwrap_or_default();
                 (Next::Nobody, std::iter::once((mailbox, ticket)).chain(behind).collect())
             }
-            Next::Seen(..) => {
-                self.notice_seen(key, &next);
-                (next, Vec::new())
-            }
-            Next::Nobody => (next, Vec::new()),
+            next @ (Next::Seen(..) | Next::Nobody) => (next, Vec::new()),
         }
     }
 
-    fn notice_seen(&self, key: Key, next: &Next) {
-        if let Next::Seen(_, waiters) = next {
+    /// Finds out who is next, and tells the listener what that means for the waiters, but for a promotion.
+    fn pass_on_in(
+        &self,
+        shard: &mut Shard,
+        key: Key,
+        turn: Turn,
+        cause: ForgetCause,
+        is_stored: bool,
+    ) -> Next {
+        let next = shard.pass_on(key, turn, is_stored, || self.engine.peek(key).map(|entry| entry.body));
+        self.notice(Event::Forgotten(cause));
+        if let Next::Seen(_, waiters) = &next {
             let now = self.engine.peek(key).map_or(Stamp(0), |entry| entry.at);
             waiters.iter().for_each(|_| self.notice(Event::Duplicate { claim: key.into(), now }));
         }
+        next
     }
 
     /// Gives a reservation up, see [`Window::rollback`]. The guard of the next one holds `window`, which owns this table.
