@@ -99,30 +99,15 @@ struct Pending {
 impl Queue {
     /// Adds records. Nobody waits for them, so if more than `bound` wait, old ones are dropped.
     pub(super) fn push(&self, records: impl IntoIterator<Item = Record>, bound: usize) {
-        let waker = {
-            let mut inner = self.inner.lock();
-            for record in records {
-                inner.waiting.push_back(record);
-                inner.last += 1;
-            }
-            inner.make_room(bound);
-            inner.waker.take()
-        };
-        waker.into_iter().for_each(Waker::wake);
+        self.add(bound, |inner| records.into_iter().for_each(|record| inner.push(record)));
     }
 
     /// Adds a record that somebody waits for. Returns its position.
     pub(super) fn push_urgent(&self, record: Record, bound: usize) -> Position {
-        let (last, waker) = {
-            let mut inner = self.inner.lock();
-            inner.waiting.push_back(record);
-            inner.last += 1;
+        self.add(bound, |inner| {
+            inner.push(record);
             inner.urgent = inner.last;
-            inner.make_room(bound);
-            (inner.last, inner.waker.take())
-        };
-        waker.into_iter().for_each(Waker::wake);
-        Position(last)
+        })
     }
 
     /// Returns true if somebody waits for a record that nobody has taken yet, and that is no commit.
@@ -139,23 +124,22 @@ impl Queue {
         in_doubt: bool,
         bound: usize,
     ) -> Position {
+        self.add(bound, |inner| {
+            for &(claim, memo) in commits {
+                inner.push(Record { at, what: What::Seen(claim, memo) });
+                let (position, Claim::Digest(key)) = (inner.last, claim);
+                inner.keys.entry(key).or_insert(Pending { commits: 0, disowned: 0 }).commits += 1;
+                inner.stored.push_back(Stored { position, claim, memo, at, in_doubt, is_disowned: false });
+            }
+        })
+    }
+
+    /// Adds what `push` pushes, drops old records if more than `bound` wait, and wakes the writer. Returns the position of the last
+    /// record.
+    fn add(&self, bound: usize, push: impl FnOnce(&mut Inner)) -> Position {
         let (last, waker) = {
             let mut inner = self.inner.lock();
-            for (claim, memo) in commits {
-                inner.waiting.push_back(Record { at, what: What::Seen(*claim, *memo) });
-                inner.last += 1;
-                let position = inner.last;
-                let Claim::Digest(key) = *claim;
-                inner.keys.entry(key).or_insert(Pending { commits: 0, disowned: 0 }).commits += 1;
-                inner.stored.push_back(Stored {
-                    position,
-                    claim: *claim,
-                    memo: *memo,
-                    at,
-                    in_doubt,
-                    is_disowned: false,
-                });
-            }
+            push(&mut inner);
             inner.make_room(bound);
             (inner.last, inner.waker.take())
         };
@@ -315,6 +299,11 @@ impl Queue {
 }
 
 impl Inner {
+    fn push(&mut self, record: Record) {
+        self.waiting.push_back(record);
+        self.last += 1;
+    }
+
     /// Drops the oldest records if more than `bound` wait. A commit that a client waits for stays. Records that make ids unknown
     /// are kept: a store that does not learn of them would take a new message for a duplicate. If there are too many of them, one record
     /// makes the store forget everything.
