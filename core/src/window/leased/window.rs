@@ -77,15 +77,12 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
     /// The publish waits until Redis has forgotten the record, and not for the lease.
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
         let Claim::Digest(key) = claim;
-        let (placed, position) = self.log.place_republish(claim, now);
+        let (placed, forgotten) = self.log.place_republish(claim, now);
         if !placed.beside && !self.log.is_down() {
             self.leases.claim(key, self.keep());
             self.leases.wake();
         }
-        let forgotten = match position {
-            Some(position) => Committed::new(Arc::clone(&self) as _, Remembered::At(position)),
-            None => Committed::Now,
-        };
+        let forgotten = Committed::new(Arc::clone(&self) as _, forgotten);
         Republish { forgotten, ..placed.republish(self, claim) }
     }
 
@@ -179,10 +176,8 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         if self.leases.replace(key, queued) {
             return TakeOver::Wait { since: now };
         }
-        match self.log.take_from(claim, since, now, queued) {
-            Some(taken) => taken.result(self, claim),
-            None => TakeOver::Wait { since: now },
-        }
+        let taken = self.log.take_from(claim, since, now, queued);
+        taken.result(self, claim)
     }
 
     fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {

@@ -235,6 +235,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         let stamp = table.stamp(now);
         let mut applied = Applied::default();
         let mut reading = Reading::new(now, wall);
+        let left = |at, ttl, body| WallEntry { at, ttl, duplicates: 0, body }.entry(stamp, wall);
         for (n, record) in batch.records.iter().enumerate() {
             if n % HINTED == 0 {
                 let next = batch.records.get(n..).unwrap_or_default().iter().take(HINTED);
@@ -243,8 +244,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
             match record {
                 Written::Seen { key, at, ttl, body } => {
                     reading.commit(*at, *ttl);
-                    let written = WallEntry { at: *at, ttl: *ttl, duplicates: 0, body: *body };
-                    let Some(entry) = written.entry(stamp, wall) else {
+                    let Some(entry) = left(*at, *ttl, *body) else {
                         applied.expired += 1;
                         continue;
                     };
@@ -259,8 +259,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
                     }
                 }
                 Written::Touched { key, at, ttl, body } => {
-                    let written = WallEntry { at: *at, ttl: *ttl, duplicates: 0, body: *body };
-                    if let Some(entry) = written.entry(stamp, wall)
+                    if let Some(entry) = left(*at, *ttl, *body)
                         && !table.touch_at(*key, entry, stamp)
                         && table.bring(*key, entry, stamp) == Brought::New
                     {

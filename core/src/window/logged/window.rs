@@ -27,11 +27,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
 
     /// Puts a key in flight for a publish that a consumer makes of its own delivery. Returns the position of the record, if there is
     /// one: the publish has to wait until it is written.
-    pub(in crate::window) fn place_republish(
-        &self,
-        claim: Claim,
-        now: Instant,
-    ) -> (Placed, Option<Position>) {
+    pub(in crate::window) fn place_republish(&self, claim: Claim, now: Instant) -> (Placed, Remembered) {
         let Claim::Digest(key) = claim;
         let placed = {
             let _order = self.order.lock();
@@ -40,7 +36,11 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
             let forgets = !is_stored && (placed.removed || !placed.beside);
             placed.beside |= is_stored;
             let record = Record { at: now, what: What::Forgotten(claim) };
-            (placed, forgets.then(|| self.queue.push_urgent(record, self.bound())))
+            let forgotten = match forgets {
+                true => Remembered::At(self.queue.push_urgent(record, self.bound())),
+                false => Remembered::Now,
+            };
+            (placed, forgotten)
         };
         self.look_behind();
         placed
@@ -74,10 +74,13 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         since: Instant,
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
-    ) -> Option<Taken> {
+    ) -> Taken {
         let Claim::Digest(key) = claim;
         let _order = self.order.lock();
-        (!self.queue.is_stored(claim)).then(|| self.inner.table().take_over(key, since, now, queued))
+        match self.queue.is_stored(claim) {
+            true => Taken::Wait { since: now },
+            false => self.inner.table().take_over(key, since, now, queued),
+        }
     }
 }
 
@@ -124,11 +127,8 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
     /// The log forgets the claim, too: if this process ends now, the message must not count as a duplicate of what it replaces. It does not
     /// forget the message of another publish: that is a new one, too, or the log will have it after this.
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
-        let (placed, position) = self.place_republish(claim, now);
-        let forgotten = match position {
-            Some(position) => Committed::new(Arc::clone(&self) as _, Remembered::At(position)),
-            None => Committed::Now,
-        };
+        let (placed, forgotten) = self.place_republish(claim, now);
+        let forgotten = Committed::new(Arc::clone(&self) as _, forgotten);
         Republish { forgotten, ..placed.republish(self, claim) }
     }
 
@@ -218,10 +218,8 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
-        match self.take_from(claim, since, now, queued) {
-            Some(taken) => taken.result(self, claim),
-            None => TakeOver::Wait { since: now },
-        }
+        let taken = self.take_from(claim, since, now, queued);
+        taken.result(self, claim)
     }
 
     fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {
