@@ -2,6 +2,7 @@
 //! stops everything in order.
 
 use hapax::admin::{self, Admin, Parts, Probe};
+use hapax::clock;
 use hapax::config::Config;
 use hapax::net::{self, ConnectionList, Relay};
 use hapax::process;
@@ -14,7 +15,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -109,7 +110,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     };
     let draining = on_signals().map_err(Failure::System)?;
     let (stats, connections) = (Stats::new(), ConnectionList::new());
-    let Opened { keys, set, windows, mut stores } = store::open(&config, now())?;
+    let Opened { keys, set, windows, mut stores } = store::open(&config, clock::now())?;
     let shared = share(&config, keys, set, &stats);
     // These tasks stop when the set is dropped, after the relay has drained. Until then, /readyz says that it is
     // draining.
@@ -189,11 +190,6 @@ async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::Memor
         budget.tick(&windows, now);
         memory.tick();
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the process has its own start")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -17,18 +17,20 @@ const CORE: Layers = &[
     ("session", &["window", "wire"]),
 ];
 
-const BELOW_TOOLS: &[&str] = &["accept", "process", "stats", "config", "log", "store", "net", "admin"];
+const BELOW_TOOLS: &[&str] =
+    &["accept", "clock", "process", "stats", "config", "log", "store", "net", "admin"];
 
 /// `log` reads its settings as `config` has checked them. `main` and `run` are the binary and may import everything.
 const SHELL: Layers = &[
     ("accept", &[]),
+    ("clock", &[]),
     ("process", &[]),
     ("stats", &[]),
     ("config", &[]),
     ("log", &["config"]),
-    ("store", &["process", "config", "log"]),
-    ("net", &["accept", "process", "stats", "config", "log"]),
-    ("admin", &["accept", "process", "stats", "config", "log", "net"]),
+    ("store", &["clock", "process", "config", "log"]),
+    ("net", &["accept", "clock", "process", "stats", "config", "log"]),
+    ("admin", &["accept", "clock", "process", "stats", "config", "log", "net"]),
     ("tools", BELOW_TOOLS),
     ("cli", &["config", "store", "tools"]),
 ];

@@ -17,11 +17,12 @@ const LEVELS: [(&str, &[&str]); 6] = [
 /// The level of targets that the filter does not name.
 const OTHERWISE: &str = "info";
 /// The beginnings of the targets in Hapax itself. Deeper modules may follow.
-pub(super) const TARGETS: [&str; 17] = [
+pub(super) const TARGETS: [&str; 18] = [
     "hapax",
     "hapax::accept",
     "hapax::admin",
     "hapax::cli",
+    "hapax::clock",
     "hapax::config",
     "hapax::log",
     "hapax::net",

@@ -94,12 +94,13 @@ pub struct UpstreamAddress {
 impl UpstreamAddress {
     /// Returns `HOST:PORT` as resolvers take it.
     pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        authority(&self.host, self.port)
     }
+}
+
+/// Returns `HOST:PORT`, with brackets around an IPv6 address.
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 impl UpstreamAddress {

@@ -111,6 +111,13 @@ pub struct Node {
     pub path: String,
 }
 
+impl Node {
+    /// Returns `HOST:PORT`.
+    pub fn authority(&self) -> String {
+        super::authority(&self.host, self.port)
+    }
+}
+
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://", self.scheme)?;
@@ -119,10 +126,7 @@ impl fmt::Display for Node {
             (user, None) => write!(f, "{}@", user.as_deref().unwrap_or_default())?,
             (user, Some(_)) => write!(f, "{}:***@", user.as_deref().unwrap_or_default())?,
         }
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port)?,
-            false => write!(f, "{}:{}", self.host, self.port)?,
-        }
+        f.write_str(&self.authority())?;
         let path = percent_encoding::utf8_percent_encode(&self.path, percent_encoding::NON_ALPHANUMERIC);
         if self.path.is_empty() || self.path == "/" { Ok(()) } else { write!(f, "/{path}") }
     }

@@ -11,11 +11,14 @@
 
 mod escape;
 mod json;
+mod limiter;
 mod plain;
 mod sink;
 
 #[cfg(any(test, feature = "tools"))]
 pub(crate) use escape::{is_hidden, json};
+
+pub(crate) use limiter::LogLimiter;
 
 use crate::config::{LogFormat, LogSettings};
 use escape::Escaped;

@@ -4,12 +4,11 @@
 //! [`Session`](hapax_core::session::Session) with bytes from both sockets and carries out the session's outputs.
 //! [`side`] is one socket with its two bounded buffers. [`connections`] lists the open connections, [`duplicates`] what
 //! they have sent twice of late. [`slots`] decides who
-//! may connect, [`memory`] who may be read from, and [`log_limiter`] limits the log lines that a stranger can cause.
+//! may connect, [`memory`] who may be read from, and [`crate::log::LogLimiter`] the log lines that a stranger can cause.
 
 mod bad_headers;
 mod connections;
 mod duplicates;
-mod log_limiter;
 mod memory;
 mod pump;
 mod side;
@@ -20,14 +19,15 @@ pub use duplicates::{Duplicates, KEPT, SeenDuplicate};
 pub use memory::MemoryLimit;
 
 use crate::accept::Acceptor;
+use crate::clock::now;
+use crate::log::LogLimiter;
 use crate::stats::Stats;
 use hapax_core::session::Shared;
-use log_limiter::LogLimiter;
 use slots::{ConnectionSlot, ConnectionSlots, Full};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -165,14 +165,6 @@ impl Relay {
         configure(&stream)?;
         Ok(stream)
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the shell is where time is read: once for each batch of bytes"
-)]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// Sends small frames without delay, and turns keepalive on: it notices a peer whose machine died, even without

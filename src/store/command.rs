@@ -1,6 +1,7 @@
 //! `hapax store`: looks at what stores have kept in folders of this host. Nothing is changed.
 
 use super::disk::look::{self, Content, SegmentContent, WindowFolder};
+use crate::clock::wall;
 use clap::{Args, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ pub struct LookArgs {
 impl StoreCommand {
     /// Runs the command. Returns false if something is damaged.
     pub fn run(&self, out: &mut dyn Write) -> io::Result<bool> {
-        let now = now();
+        let now = wall();
         match self {
             StoreCommand::Export(args) => {
                 let mut out = io::BufWriter::new(out);
@@ -141,9 +142,4 @@ fn verified(content: &Content, out: &mut dyn Write) -> io::Result<()> {
         content.bytes,
         content.records
     )
-}
-
-#[expect(clippy::disallowed_methods, reason = "what is remembered depends on the time")]
-fn now() -> SystemTime {
-    SystemTime::now()
 }

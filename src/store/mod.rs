@@ -164,7 +164,8 @@ impl<'a> Common<'a> {
             (StoreKind::Stream, _) => {
                 let logged = logged("stream");
                 let (config, link) = (self.config, &mut stores.link);
-                stores.keepers.push(stream::open(config, window, &self.keys, Arc::clone(&logged), link));
+                let keys = (&self.keys, self.relay);
+                stores.keepers.push(stream::open(config, window, keys, Arc::clone(&logged), link));
                 Ok(logged)
             }
             (StoreKind::Memory, _) => Ok(LocalWindow::new(rules, limits, window.engine, listener)),

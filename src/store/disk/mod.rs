@@ -73,7 +73,7 @@ pub(super) fn open(
         loop {
             ticks.tick().await;
             let (Some(signals), Some(window)) = (watched.upgrade(), of.upgrade()) else { return };
-            signals.busy.watch(&window, writer::now(), timeout);
+            signals.busy.watch(&window, crate::clock::now(), timeout);
         }
     });
     Ok(Keeper {

@@ -414,9 +414,9 @@ fn a_large_log_is_read_back() {
     let bytes = log.bytes();
     let mut log = Log::open(files, segment_bytes).unwrap();
     let window = window(StorePolicy::default(), ids + ids / 4, hands.now());
-    let begin = super::writer::now();
+    let begin = crate::clock::now();
     let found = recover(&mut log, &window, &codec(2), "/test", moment).unwrap();
-    let seconds = super::writer::now().duration_since(begin).as_secs_f64();
+    let seconds = crate::clock::now().duration_since(begin).as_secs_f64();
     println!(
         "{ids} ids, {} segments, {} bytes an id, back in {seconds:.2} s",
         found.segments,

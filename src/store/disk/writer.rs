@@ -11,6 +11,7 @@ use super::files::Files;
 use super::frame;
 use super::log::{Log, Span};
 use super::recover::{Moment, Recovered, own, recover};
+use crate::clock::{now, wall};
 use crate::store::{Failure, Logged, name_of};
 use hapax_core::window::logged::{AtStore, Codec, Record, Remember, What};
 use hapax_core::window::{Found, Inspect, Key, Position};
@@ -21,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// The most records of one write: some 8 MB.
@@ -440,14 +441,4 @@ impl<F: Files> Writer<F> {
     pub(super) fn replace_window(&mut self, window: Arc<Logged>) {
         self.parts.window = window;
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
-pub(super) fn now() -> Instant {
-    Instant::now()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
-fn wall() -> SystemTime {
-    SystemTime::now()
 }

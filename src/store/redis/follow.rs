@@ -2,9 +2,10 @@
 
 use super::connect::Connection;
 use super::{Failed, LONGEST_PAUSE, Shared};
+use crate::clock::{now, wall};
 use redis::{Value, cmd, from_redis_value};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -81,7 +82,7 @@ impl Follower {
                 let first: Entries = ask(connection, &end("XRANGE"), self.shared.timeout).await?;
                 let is_gap = first.first().is_some_and(|(id, _)| last != "0-0" && order(id) > order(last));
                 if is_gap {
-                    self.shared.window.forget_memory(Shared::now());
+                    self.shared.window.forget_memory(now());
                 }
             }
         }
@@ -97,7 +98,7 @@ impl Follower {
         match field("b").map(|bytes| self.shared.codec.decode(bytes)) {
             Some(Ok(batch)) if batch.relay == self.shared.codec.relay() => {}
             Some(Ok(batch)) => {
-                let changes = window.merge(&batch, Shared::now(), wall());
+                let changes = window.merge(&batch, now(), wall());
                 crate::store::log_merged(&**window, &changes);
             }
             Some(Err(_)) | None => window.log().note_damaged(1),
@@ -154,11 +155,6 @@ fn text_of(reply: &Value) -> String {
 fn sum(text: &str, name: &str) -> Option<u64> {
     let of = |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<u64>().ok();
     text.lines().filter_map(of).reduce(|one, other| one.saturating_add(other))
-}
-
-#[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
-fn wall() -> SystemTime {
-    SystemTime::now()
 }
 
 #[cfg(test)]

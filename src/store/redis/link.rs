@@ -5,6 +5,7 @@
 
 use super::connect::{Command, Connection};
 use super::{CHANGES_AT_ONCE, FIRST_PAUSE, Failed, First, LONGEST_PAUSE, Shared, commands};
+use crate::clock::{now, wall};
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use hapax_core::window::Position;
 use hapax_core::window::leased::{Question, millis};
@@ -15,7 +16,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
@@ -69,7 +70,7 @@ impl Link {
                         tracing::info!(window = self.shared.name(), "connected to Redis");
                     }
                     (pause, is_told) = (FIRST_PAUSE, false);
-                    self.shared.window.works(Shared::now());
+                    self.shared.window.works(now());
                     self.first.send_replace(Some(Ok(())));
                     match self.serve(connection).await {
                         Ok(()) => return,
@@ -78,7 +79,7 @@ impl Link {
                 }
                 Err(failed) => {
                     let is_foreign = matches!(failed, Failed::Identity);
-                    self.shared.window.failed(Vec::new(), Shared::now());
+                    self.shared.window.failed(Vec::new(), now());
                     let outcome = if is_foreign { Err(failed.to_string()) } else { Ok(()) };
                     self.first.send_if_modified(|first| first.is_none() && first.replace(outcome).is_none());
                     failed
@@ -117,7 +118,7 @@ impl Link {
             }
             records.append(&mut self.unwritten);
             self.unwritten = records;
-            self.shared.window.failed(questions, Shared::now());
+            self.shared.window.failed(questions, now());
         }
         served
     }
@@ -154,10 +155,10 @@ impl Link {
                     batches.pop_front();
                 }
                 () = work(&window), if has_room => {}
-                () = sleep_until(poll_at.unwrap_or_else(Shared::now).into()), if poll_at.is_some() => {
-                    window.handle_timeout(Shared::now());
+                () = sleep_until(poll_at.unwrap_or_else(now).into()), if poll_at.is_some() => {
+                    window.handle_timeout(now());
                 }
-                _ = renewal.tick() => window.handle_timeout(Shared::now()),
+                _ = renewal.tick() => window.handle_timeout(now()),
                 _ = closing.wait_for(|closing| *closing), if !*closing.borrow() => {}
             }
         }
@@ -193,7 +194,7 @@ impl Link {
         if records.is_empty() && questions.is_empty() {
             return None;
         }
-        let now = Shared::now();
+        let now = now();
         let mut writes: Vec<Command> = records
             .iter()
             .filter_map(|record| commands::write(&shared.window, &shared.names, record, now))
@@ -242,7 +243,7 @@ impl Link {
 
     /// Takes the replies to a pipeline. If one of them says that it failed, all of it is sent again.
     fn receive(&self, batch: &Batch, replies: Vec<Value>) -> Result<(), Failed> {
-        let now = Shared::now();
+        let now = now();
         let shared = &self.shared;
         if let Some(generation) = check(shared.replicas, batch, &replies)? {
             shared.window.set_generation(generation);
@@ -283,9 +284,4 @@ fn check(replicas: usize, batch: &Batch, replies: &[Value]) -> Result<Option<u32
 /// Waits until there is something to send.
 async fn work(window: &super::Leased) {
     poll_fn(|cx| if window.register(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
-}
-
-#[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
-fn wall() -> SystemTime {
-    SystemTime::now()
 }

@@ -140,10 +140,6 @@ async fn recover(shared: Arc<Shared>, mut first: watch::Receiver<First>) -> Resu
 }
 
 impl Shared {
-    fn now() -> Instant {
-        tokio::time::Instant::now().into_std()
-    }
-
     /// Opens a connection to a Redis that holds the ids of this window and no others'. Brings the count of flushes.
     async fn connect(&self) -> Result<Connection, Failed> {
         let mut connection = self.target.connect().await?;

@@ -8,11 +8,11 @@ use super::outbox::Outbox;
 use super::queue::{Found, Layout};
 use super::reader::Reader;
 use super::session::Session;
+use crate::clock::now;
 use crate::config::{Config, WindowConfig};
 use crate::store::{Failure, Keeper, Logged};
 use hapax_core::window::logged::{BadBatch, OnOutage, RelayId};
 use hapax_core::window::{Inspect, KeyMaker, Window};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
@@ -59,7 +59,7 @@ pub(super) struct Stream {
 pub(crate) fn open(
     config: &Config,
     of: &WindowConfig,
-    keys: &KeyMaker,
+    (keys, relay): (&KeyMaker, RelayId),
     window: Arc<Logged>,
     link: &mut Option<Arc<Link>>,
 ) -> Keeper {
@@ -69,7 +69,6 @@ pub(crate) fn open(
     let link = Arc::clone(link.get_or_insert_with(|| Link::new(nodes)));
     let layout = Layout::of(settings, of);
     let name = Arc::clone(&of.rules.name);
-    let relay = RelayId(RandomState::new().hash_one(&*name));
     let envelope = Envelope::new(keys.clone(), &of.rules, relay);
     let health = Arc::new(Health::new(Arc::clone(&window), config.timeouts.store, now()));
     let start = watch::Sender::new(Start::Reading(0));
@@ -297,9 +296,4 @@ async fn watch_health(health: Arc<Health>, window: Arc<str>) {
             );
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the store is a part of the shell, and reads the clock")]
-pub(super) fn now() -> Instant {
-    Instant::now()
 }

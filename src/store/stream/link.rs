@@ -30,14 +30,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long a connection may take to close in good order.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// `HOST:PORT`
-pub(super) fn authority(node: &Node) -> String {
-    match node.host.contains(':') {
-        true => format!("[{}]:{}", node.host, node.port),
-        false => format!("{}:{}", node.host, node.port),
-    }
-}
-
 fn uri(node: &Node) -> AMQPUri {
     let login = match (&node.user, &node.password) {
         (None, None) => AMQPUserInfo::default(),
@@ -207,7 +199,7 @@ async fn connect(node: &Node) -> Result<Live, Why> {
     let kept = socket.clone();
     let resolving = timeout(CONNECT, lookup_host((node.host.as_str(), node.port))).await;
     let Ok(Ok(addresses)) = resolving else {
-        return Err(Why::new(format!("{}: the name can't be resolved", authority(node))));
+        return Err(Why::new(format!("{}: the name can't be resolved", node.authority())));
     };
     let addresses: Vec<_> = addresses.collect();
     let runtime = lapin::runtime::default_runtime().map_err(|error| Why::at(node, &error))?;
@@ -232,14 +224,16 @@ async fn connect(node: &Node) -> Result<Live, Why> {
     let name = format!("hapax {}", env!("CARGO_PKG_VERSION"));
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     match timeout(2 * CONNECT, Connection::connector(uri(node), runtime, connector, properties)).await {
-        Ok(Ok(connection)) => Ok(Live { connection, node: authority(node), socket, given_up: Notify::new() }),
+        Ok(Ok(connection)) => {
+            Ok(Live { connection, node: node.authority(), socket, given_up: Notify::new() })
+        }
         Ok(Err(error)) => {
             socket.cut();
             Err(Why::at(node, &error))
         }
         Err(_) => {
             socket.cut();
-            Err(Why::new(format!("{} does not answer", authority(node))))
+            Err(Why::new(format!("{} does not answer", node.authority())))
         }
     }
 }

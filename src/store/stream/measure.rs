@@ -1,7 +1,7 @@
 //! How long a start takes. Not a test: it prints figures. `cargo test --release --lib ids_are_read -- --ignored --nocapture`
 
 use super::envelope::{Envelope, Kind};
-use super::keeper::now;
+use crate::clock::now;
 use crate::config::{Config, Overrides};
 use hapax_core::window::Key;
 use hapax_core::window::logged::{Record, RelayId, What};

@@ -66,7 +66,7 @@ impl Why {
             }
             _ => None,
         };
-        let what = format!("{}: {}", link::authority(node), text(error));
+        let what = format!("{}: {}", node.authority(), text(error));
         Why { what, fix: fix.map(str::to_owned), is_final: false }
     }
 }

@@ -2,10 +2,12 @@
 
 use super::Why;
 use super::envelope::Kind;
-use super::keeper::{Start, Stream, now};
+use super::keeper::{Start, Stream};
 use super::link::Live;
 use super::outbox::MOST_RECORDS;
 use super::reader::{Came, Rejoined};
+use crate::clock::{now, wall};
+use crate::log::LogLimiter;
 use crate::store::log_merged;
 use futures_util::StreamExt;
 use hapax_core::window::logged::{AtStore, BadBatch, Remember};
@@ -19,7 +21,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
@@ -74,8 +76,8 @@ pub(super) struct Session {
     /// The reading has begun behind a message that was read on an earlier connection.
     is_resumed: bool,
     latency: Option<Duration>,
-    complained: Option<Instant>,
-    left_out: u64,
+    /// of what others can cause
+    log_limiter: LogLimiter,
 }
 
 impl Session {
@@ -113,8 +115,7 @@ impl Session {
             delivered: None,
             is_resumed: from.is_some(),
             latency: None,
-            complained: None,
-            left_out: 0,
+            log_limiter: LogLimiter::new(now()),
         };
         let (mark, bytes) = stream.outbox.mark(&stream.envelope, began, wall());
         session.mark = Some(mark);
@@ -284,28 +285,28 @@ impl Session {
             }
             Came::Nothing => {}
             Came::Batch { message, missed } => {
-                if missed > 0 {
-                    self.complain(now, |left_out| {
-                        tracing::warn!(
-                            window = &*stream.name,
-                            missed,
-                            left_out,
-                            "batches of another relay are missing in the stream"
-                        );
-                    });
+                if missed > 0
+                    && let Some(left_out) = self.log_limiter.happened(now)
+                {
+                    tracing::warn!(
+                        window = &*stream.name,
+                        missed,
+                        left_out,
+                        "batches of another relay are missing in the stream"
+                    );
                 }
                 let wall = wall();
                 let (there, skew) =
                     stream.reader.moment(&message, stream.is_recovered && self.mark.is_none(), (now, wall));
-                if let Some(skew) = skew {
-                    self.complain(now, |left_out| {
-                        tracing::warn!(
-                            window = &*stream.name,
-                            seconds_behind = skew.seconds_behind(),
-                            left_out,
-                            "the clock of another relay and the clock of this one differ: after a restart ids may be forgotten early"
-                        );
-                    });
+                if let Some(skew) = skew
+                    && let Some(left_out) = self.log_limiter.happened(now)
+                {
+                    tracing::warn!(
+                        window = &*stream.name,
+                        seconds_behind = skew.seconds_behind(),
+                        left_out,
+                        "the clock of another relay and the clock of this one differ: after a restart ids may be forgotten early"
+                    );
                 }
                 if stream.is_recovered {
                     let applied = stream.window.merge(&message.batch, now, there);
@@ -383,7 +384,7 @@ impl Session {
 
     fn on_bad(&mut self, stream: &mut Stream, now: Instant, bad: BadBatch) {
         stream.window.note_damaged(1);
-        self.complain(now, |left_out| {
+        if let Some(left_out) = self.log_limiter.happened(now) {
             tracing::error!(
                 window = &*stream.name,
                 stream = stream.layout.name,
@@ -392,17 +393,7 @@ impl Session {
                 fix = "let nobody but Hapax write to the stream, and give all relays of it the same digest_secret_file, scope and id",
                 "a message of the stream was passed over"
             );
-        });
-    }
-
-    /// Logs one line a second at most of what others can cause.
-    fn complain(&mut self, now: Instant, log: impl FnOnce(u64)) {
-        if self.complained.is_some_and(|last| now.saturating_duration_since(last) < Duration::from_secs(1)) {
-            self.left_out += 1;
-            return;
         }
-        self.complained = Some(now);
-        log(std::mem::take(&mut self.left_out));
     }
 
     fn on_tick(&mut self, stream: &mut Stream) -> Result<(), Why> {
@@ -472,9 +463,4 @@ fn offset(delivery: &Delivery) -> Option<u64> {
         AMQPValue::LongLongInt(offset) => u64::try_from(*offset).ok(),
         _ => None,
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the store is a part of the shell, and reads the clock")]
-fn wall() -> SystemTime {
-    SystemTime::now()
 }

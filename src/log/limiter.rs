@@ -1,4 +1,4 @@
-//! Limits log lines that a stranger can cause: at most one line per second of each kind, with the number of lines that
+//! Limits log lines that others can cause: at most one line per second of each kind, with the number of lines that
 //! were left out.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,7 +8,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// One kind of log line.
 #[derive(Debug)]
-pub(super) struct LogLimiter {
+pub(crate) struct LogLimiter {
     since: Instant,
     /// When the next line may be written, in milliseconds after `since`.
     next: AtomicU64,
@@ -16,12 +16,12 @@ pub(super) struct LogLimiter {
 }
 
 impl LogLimiter {
-    pub(super) fn new(now: Instant) -> LogLimiter {
+    pub(crate) fn new(now: Instant) -> LogLimiter {
         LogLimiter { since: now, next: AtomicU64::new(0), left_out: AtomicU64::new(0) }
     }
 
     /// Counts one more event. Returns the number of lines left out since the last one if this event is to be logged.
-    pub(super) fn happened(&self, now: Instant) -> Option<u64> {
+    pub(crate) fn happened(&self, now: Instant) -> Option<u64> {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let at = millis(now.saturating_duration_since(self.since));
         let next = self.next.load(Relaxed);
