@@ -26,5 +26,6 @@ pub mod http;
 pub mod prometheus;
 pub mod raw;
 pub mod relay;
+pub mod retry;
 pub mod site;
 pub mod wait;

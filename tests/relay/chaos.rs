@@ -15,9 +15,9 @@
 )]
 
 use crate::e2e::cut::{Cut, Limits};
-use crate::e2e::raw::{Login, Publish, Raw, Told, method_frame};
+use crate::e2e::raw::{Publish, Told};
+use crate::e2e::retry::{self, Rng, over, settled};
 use crate::e2e::site::{self, Before, Site};
-use amq_protocol::protocol::{AMQPClass, channel, confirm};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -33,34 +33,6 @@ const IDS: usize = 3000;
 /// Publishes that a publisher has under way at a time.
 const UNDER_WAY: usize = 50;
 const BODY: [u8; 100] = [b'.'; 100];
-
-/// SplitMix64: small, and the same everywhere.
-#[derive(Clone)]
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    /// Takes the seed from the environment, or a new one each time, and prints it.
-    pub(crate) fn seeded(test: &str) -> Rng {
-        let given = std::env::var("HAPAX_E2E_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| {
-            use std::hash::{BuildHasher, RandomState};
-            RandomState::new().hash_one(test)
-        });
-        println!("{test}: HAPAX_E2E_SEED={seed}");
-        Rng(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 /// How many ids all publishers together have acked.
 #[derive(Default)]
@@ -130,14 +102,7 @@ impl Publisher {
 
     /// Publishes on one connection, to its end or until nothing is left.
     fn connection(&mut self, under_way: &mut BTreeMap<u64, String>, progress: &Progress) -> io::Result<()> {
-        let over = || io::Error::from(io::ErrorKind::UnexpectedEof);
-        let mut raw = Raw::login(self.addr, &Login::guest(&self.vhost))?;
-        let open = AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}));
-        let select = AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false }));
-        raw.write(&[method_frame(1, &open), method_frame(1, &select)].concat())?;
-        for _ in 0..2 {
-            let Some((1, Told::Method(_))) = raw.receive()? else { return Err(over()) };
-        }
+        let mut raw = retry::login(self.addr, &self.vhost)?;
         let mut tag = 0;
         loop {
             let mut octets = Vec::new();
@@ -176,13 +141,6 @@ impl Publisher {
     }
 }
 
-fn settled(under_way: &mut BTreeMap<u64, String>, tag: u64, multiple: bool) -> Vec<String> {
-    let first = if multiple { 0 } else { tag };
-    let tags: Vec<u64> = under_way.range(first..=tag).map(|(tag, _)| *tag).collect();
-    assert!(!tags.is_empty(), "tag {tag} is answered twice, or was never given");
-    tags.iter().filter_map(|tag| under_way.remove(tag)).collect()
-}
-
 /// Runs publishers against `addr` with `chaos` beside them, and looks at the queue afterwards. Gives the number of
 /// duplicates and how often outcomes were unknown.
 fn run(
@@ -212,23 +170,13 @@ fn run(
         running.into_iter().map(|publisher| publisher.join().unwrap()).collect()
     });
 
-    let mut held: BTreeMap<String, usize> = BTreeMap::new();
     let mut direct = site.direct();
     direct.open_channel(1);
-    for id in direct.drain(1, "q") {
-        *held.entry(id).or_default() += 1;
-    }
-    let (mut duplicates, mut unknown) = (0, 0);
-    for publisher in &publishers {
-        for id in publisher.acked.keys() {
-            let copies = held.get(id).copied().unwrap_or_default();
-            let doubts = publisher.unknown.get(id).copied().unwrap_or_default();
-            assert!(copies > 0, "{id} was acked and is lost");
-            assert!(copies <= 1 + doubts, "{id} is there {copies} times, and was in doubt {doubts} times");
-            duplicates += copies - 1;
-            unknown += doubts;
-        }
-    }
+    let held = retry::held(&mut direct, "q");
+    let doubled = publishers.iter().map(|one| retry::doubled(&held, one.acked.keys(), &one.unknown));
+    let duplicates = doubled.sum();
+    let doubts = publishers.iter().flat_map(|one| one.acked.keys().filter_map(|id| one.unknown.get(id)));
+    let unknown = doubts.sum();
     let connections: usize = publishers.iter().map(|publisher| publisher.connections).sum();
     println!("{connections} connections, {unknown} unknown outcomes, {duplicates} duplicates");
     assert!(connections > PUBLISHERS, "nothing has happened to anybody");
@@ -265,7 +213,7 @@ fn the_relay_is_killed_and_restarted_under_load() {
     let mut rng = Rng::seeded("the relay is killed");
     let Some(mut site) = Site::of_relay("chaos-relay", "") else { return };
     let addr = site.addr();
-    // It starts with an empty memory (the durable window belongs to a later issue): a repeat of what was acked before
+    // It starts with an empty memory: a repeat of what was acked before
     // its death would be stored again. Retries of what is in doubt may be.
     let at: Vec<usize> = (0..4).map(|n| 400 + n * 1200 + rng.below(1000) as usize).collect();
     let Before::Relay(relay) = std::mem::replace(&mut site.before, Before::Nothing) else { return };

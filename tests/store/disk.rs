@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "the times of acks are compared with the time of a kill")]
 
 use crate::e2e::relay::Relay;
+use crate::e2e::retry::{self, Rng};
 use crate::e2e::site::Site;
 use crate::e2e::wait;
 use crate::load::{Published, publish};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// How often a relay is killed, for each of the two policies. `make chaos` takes more.
 fn kills() -> usize {
-    std::env::var("HAPAX_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(12)
+    retry::kills(12)
 }
 
 /// A folder for the state of a relay. It is deleted when the test has passed.
@@ -47,16 +48,6 @@ impl Drop for StateDir {
     }
 }
 
-/// Chance that a seed repeats.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
 /// The outcome of all runs: how many were acked, and which of them are in the queue more than once.
 struct Outcome {
     acked: usize,
@@ -71,7 +62,7 @@ fn killed_again_and_again(test: &str, config: &str) -> Option<Outcome> {
     let mut direct = site.direct();
     direct.open_channel(1);
     direct.declare(1, "q", &[]);
-    let mut dice = Dice(0x5eed);
+    let mut dice = Rng(0x5eed);
     let (mut acked, mut killed): (BTreeMap<String, Instant>, BTreeMap<String, Instant>) = Default::default();
     let mut unknown = Vec::new();
     for kill in 0..kills() {
@@ -98,10 +89,7 @@ fn killed_again_and_again(test: &str, config: &str) -> Option<Outcome> {
         acked.extend(published.acked);
         unknown.extend(published.unknown);
     }
-    let mut in_queue: BTreeMap<String, usize> = BTreeMap::new();
-    for id in direct.drain(1, "q") {
-        *in_queue.entry(id).or_default() += 1;
-    }
+    let in_queue = retry::held(&mut direct, "q");
     let lost = acked.keys().chain(&unknown).filter(|id| !in_queue.contains_key(*id)).cloned().collect();
     let doubled = acked
         .iter()

@@ -1,8 +1,8 @@
 //! A publisher that notes when each id was acked, until its connection breaks.
 #![allow(clippy::disallowed_methods, reason = "deadlines and the times of acks read the clock")]
 
-use crate::e2e::raw::{Login, Publish, Raw, Told, method_frame};
-use amq_protocol::protocol::{AMQPClass, channel, confirm};
+use crate::e2e::raw::{Publish, Told};
+use crate::e2e::retry::{self, over};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
@@ -40,14 +40,7 @@ fn run(
     count: &AtomicUsize,
     published: &mut Published,
 ) -> io::Result<()> {
-    let over = || io::Error::from(io::ErrorKind::UnexpectedEof);
-    let mut raw = Raw::login(addr, &Login::guest(vhost))?;
-    let open = AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}));
-    let select = AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false }));
-    raw.write(&[method_frame(1, &open), method_frame(1, &select)].concat())?;
-    for _ in 0..2 {
-        let Some((1, Told::Method(_))) = raw.receive()? else { return Err(over()) };
-    }
+    let mut raw = retry::login(addr, vhost)?;
     let (mut next, mut under_way) = (0, BTreeMap::new());
     loop {
         let mut bytes = Vec::new();
@@ -67,10 +60,7 @@ fn run(
         }
         match raw.receive()?.ok_or_else(over)? {
             (1, Told::Ack { tag, multiple }) => {
-                let first = if multiple { 0 } else { tag };
-                let acked: Vec<u64> = under_way.range(first..=tag).map(|(tag, _)| *tag).collect();
-                for tag in acked {
-                    let id = under_way.remove(&tag).unwrap();
+                for id in retry::settled(&mut under_way, tag, multiple) {
                     published.unknown.remove(&id);
                     published.acked.insert(id, Instant::now());
                     count.fetch_add(1, Relaxed);

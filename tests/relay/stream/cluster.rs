@@ -1,11 +1,10 @@
 //! A stream with a replica on each of three nodes.
 
-use super::stage::{Publisher, Stage, With, check, ids, publish_all};
+use super::stage::{Publisher, Stage, With, check, ids, publish_all, publish_while};
 use crate::e2e::site::without_relay;
 use crate::e2e::wait::{self, PATIENCE};
 use hapax_testbed::Rabbit;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// The node that leads the stream, as this one sees it.
 fn leader(of: &Rabbit, stage: &Stage) -> String {
@@ -36,24 +35,12 @@ fn the_leader_of_the_stream_dies() {
     let first = leader(&nodes[2], &stage);
     let dies = nodes.iter().position(|node| node.name() == first).unwrap();
     assert_ne!(dies, 2, "the first relay's node leads");
-    let acked = AtomicUsize::new(0);
     let mut publishers: Vec<Publisher> = relays
         .iter()
         .enumerate()
         .map(|(n, relay)| Publisher::new(&stage, &[relay.addr()], ids(&format!("{n}"), 10_000), 50))
         .collect();
-    std::thread::scope(|scope| {
-        let acked = &acked;
-        for publisher in &mut publishers {
-            scope.spawn(move || {
-                let told = std::cell::Cell::new(0);
-                publisher.run(&|publisher| {
-                    acked.fetch_add(publisher.acked.len() - told.replace(publisher.acked.len()), SeqCst);
-                    true
-                });
-            });
-        }
-        wait::until("they publish", PATIENCE, || (acked.load(SeqCst) > 5000).then_some(()));
+    publish_while(&mut publishers, 5000, || {
         nodes[dies].kill9();
     });
     wait::until("there is another leader", PATIENCE, || (leader(&nodes[2], &stage) != first).then_some(()));

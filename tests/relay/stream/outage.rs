@@ -1,6 +1,8 @@
 //! What a relay does while its stream can't be reached, and that it catches up.
 
-use super::stage::{Publisher, Stage, With, check, ids, persistent, publish_all, until_logged};
+use super::stage::{
+    Publisher, Stage, With, check, ids, persistent, publish_all, publish_while, until_logged,
+};
 use crate::e2e::cut::Cut;
 use crate::e2e::http;
 use crate::e2e::raw::HEADER;
@@ -159,24 +161,12 @@ fn the_broker_is_killed_with_its_streams() {
     let stage = Stage::new(&rabbit, "stream-broker");
     let relays = [stage.relay(), stage.relay()];
     rabbit.sync_metadata().unwrap();
-    let acked = AtomicUsize::new(0);
     let mut publishers: Vec<Publisher> = relays
         .iter()
         .enumerate()
         .map(|(n, relay)| Publisher::new(&stage, &[relay.addr()], ids(&format!("{n}"), 4000), 50))
         .collect();
-    std::thread::scope(|scope| {
-        let acked = &acked;
-        for publisher in &mut publishers {
-            scope.spawn(move || {
-                let told = std::cell::Cell::new(0);
-                publisher.run(&|publisher| {
-                    acked.fetch_add(publisher.acked.len() - told.replace(publisher.acked.len()), SeqCst);
-                    true
-                });
-            });
-        }
-        wait::until("they publish", PATIENCE, || (acked.load(SeqCst) > 2000).then_some(()));
+    publish_while(&mut publishers, 2000, || {
         rabbit.kill9();
         rabbit.restart().unwrap_or_else(|error| panic!("{error}"));
     });

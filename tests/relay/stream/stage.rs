@@ -1,15 +1,18 @@
 //! Relays that share the stream of one window, and publishers that retry until they are acked.
 
-use crate::e2e::raw::{Login, Publish, Raw, Told};
+use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::relay::Relay;
+use crate::e2e::retry::{self, over};
 use crate::e2e::wait::{self, PATIENCE};
 use hapax_testbed::{Leash, Rabbit};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// A vhost on a node, with a queue `q`, and a secret that relays share.
 pub(super) struct Stage {
@@ -121,11 +124,7 @@ impl Stage {
 
     /// How often each id is in the queue. Empties it.
     pub(super) fn held(&self) -> BTreeMap<String, usize> {
-        let mut held = BTreeMap::new();
-        for id in self.direct().drain(1, "q") {
-            *held.entry(id).or_default() += 1;
-        }
-        held
+        retry::held(&mut self.direct(), "q")
     }
 
     /// A figure of the window.
@@ -226,24 +225,8 @@ impl Publisher {
     ) -> io::Result<()> {
         let relay = self.relays[self.next % self.relays.len()];
         self.next += 1;
-        let mut raw = Raw::login(relay, &Login::guest(&self.vhost))?;
+        let mut raw = retry::login(relay, &self.vhost)?;
         self.connections += 1;
-        let over = || io::Error::from(io::ErrorKind::UnexpectedEof);
-        let open =
-            amq_protocol::protocol::channel::AMQPMethod::Open(amq_protocol::protocol::channel::Open {});
-        let select =
-            amq_protocol::protocol::confirm::AMQPMethod::Select(amq_protocol::protocol::confirm::Select {
-                nowait: false,
-            });
-        use crate::e2e::raw::method_frame;
-        use amq_protocol::protocol::AMQPClass;
-        raw.write(
-            &[method_frame(1, &AMQPClass::Channel(open)), method_frame(1, &AMQPClass::Confirm(select))]
-                .concat(),
-        )?;
-        for _ in 0..2 {
-            let Some((1, Told::Method(_))) = raw.receive()? else { return Err(over()) };
-        }
         let mut tag = 0;
         loop {
             let mut octets = Vec::new();
@@ -259,29 +242,35 @@ impl Publisher {
             raw.write(&octets)?;
             match raw.receive()?.ok_or_else(over)?.1 {
                 Told::Ack { tag, multiple } => {
-                    let first = if multiple { 0 } else { tag };
-                    let tags: Vec<u64> = under_way.range(first..=tag).map(|(tag, _)| *tag).collect();
-                    self.acked.extend(tags.iter().filter_map(|tag| under_way.remove(tag)));
+                    self.acked.extend(retry::settled(under_way, tag, multiple));
                 }
-                Told::Nack { .. } => return Err(over()),
                 _ => return Err(over()),
             }
         }
     }
 }
 
+/// Runs the publishers to their end. Calls `then` when they have `acked` acks together.
+pub(super) fn publish_while(publishers: &mut [Publisher], acked: usize, then: impl FnOnce()) {
+    let count = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let count = &count;
+        for publisher in publishers {
+            scope.spawn(move || {
+                let told = Cell::new(0);
+                publisher.run(&|publisher| {
+                    count.fetch_add(publisher.acked.len() - told.replace(publisher.acked.len()), SeqCst);
+                    true
+                });
+            });
+        }
+        wait::until("they publish", PATIENCE, || (count.load(SeqCst) > acked).then_some(()));
+        then();
+    });
+}
+
 /// Every id that was acked is in the queue. It is there more than once only if its outcome was unknown to its publisher.
 /// Returns how many are there too often.
 pub(super) fn check(held: &BTreeMap<String, usize>, publishers: &[&Publisher]) -> usize {
-    let mut doubled = 0;
-    for publisher in publishers {
-        for id in &publisher.acked {
-            let copies = held.get(id).copied().unwrap_or_default();
-            let doubts = publisher.unknown.get(id).copied().unwrap_or_default();
-            assert!(copies > 0, "{id} was acked and is lost");
-            assert!(copies <= 1 + doubts, "{id} is there {copies} times, and was unknown {doubts} times");
-            doubled += copies - 1;
-        }
-    }
-    doubled
+    publishers.iter().map(|one| retry::doubled(held, &one.acked, &one.unknown)).sum()
 }

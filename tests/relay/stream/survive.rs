@@ -1,13 +1,8 @@
 //! What a relay remembers after its death.
 
 use super::stage::{Publisher, Stage, check, ids, publish_all};
-use crate::chaos::Rng;
+use crate::e2e::retry::{Rng, kills};
 use crate::e2e::site::{shared_rabbit, without_relay};
-
-/// How often a test kills: as often as the variable says.
-fn kills(default: usize) -> usize {
-    std::env::var("HAPAX_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(default)
-}
 
 #[test]
 fn a_relay_that_was_killed_knows_its_ids_again() {

@@ -2,11 +2,11 @@
 
 mod server;
 
-use crate::e2e::raw::{Login, Publish, Raw, Told, method_frame};
+use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::relay::Relay;
+use crate::e2e::retry;
 use crate::e2e::site;
 use crate::e2e::wait;
-use amq_protocol::protocol::{AMQPClass, channel, confirm};
 use server::Server;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,11 +14,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// How often something is repeated: `make chaos` sets more.
-fn times(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 /// A configuration: the lines of `[store.redis]`, and those of the window.
 fn config(server: &Server, redis: &str, window: &str) -> String {
@@ -54,11 +49,7 @@ impl Stage {
     fn queue(&self) -> BTreeMap<String, usize> {
         let mut direct = Raw::connect(site::shared_rabbit().addr(), &self.vhost);
         direct.open_channel(1);
-        let mut held = BTreeMap::new();
-        for id in direct.drain(1, "q") {
-            *held.entry(id).or_default() += 1;
-        }
-        held
+        retry::held(&mut direct, "q")
     }
 
     /// Publishes these by one relay, all at once, until each is acked. A nack is published again.
@@ -78,13 +69,7 @@ fn publish(addr: SocketAddr, vhost: &str, ids: &[String], patience: Duration) ->
     let mut acked = BTreeSet::new();
     let end = now() + patience;
     let mut publish = || -> std::io::Result<()> {
-        let mut raw = Raw::login(addr, &Login::guest(vhost))?;
-        let open = AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}));
-        let select = AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false }));
-        raw.write(&[method_frame(1, &open), method_frame(1, &select)].concat())?;
-        for _ in 0..2 {
-            let Some((1, Told::Method(_))) = raw.receive()? else { return Ok(()) };
-        }
+        let mut raw = retry::login(addr, vhost)?;
         let mut todo: Vec<String> = ids.to_vec();
         let (mut last, mut under_way) = (0, BTreeMap::new());
         while acked.len() < ids.len() && now() < end {
@@ -106,9 +91,7 @@ fn publish(addr: SocketAddr, vhost: &str, ids: &[String], patience: Duration) ->
                 Told::Nack { tag, multiple } => (tag, multiple, false),
                 _ => return Ok(()),
             };
-            let first = if multiple { 0 } else { tag };
-            let tags: Vec<u64> = under_way.range(first..=tag).map(|(tag, _)| *tag).collect();
-            for id in tags.iter().filter_map(|tag| under_way.remove(tag)) {
+            for id in retry::settled(&mut under_way, tag, multiple) {
                 match is_ack {
                     true => drop(acked.insert(id)),
                     false => todo.push(id),
@@ -161,7 +144,7 @@ fn what_was_acked_never_passes_again_whenever_a_relay_is_killed() {
         return;
     };
     let mut all = BTreeMap::new();
-    for round in 0..times("HAPAX_KILLS", 5) {
+    for round in 0..retry::kills(5) {
         let ids = ids(&format!("k{round}"), 300);
         let (addr, vhost) = (stage.relays[0].addr(), stage.vhost.clone());
         let published = {
