@@ -90,7 +90,7 @@ fn ended(result: Result<(), Ended>) -> ExitCode {
     }
 }
 
-/// Ends a command that has looked at a store. What is damaged is a failure.
+/// Ends a command that has looked at a store. Damage is a failure.
 fn looked(result: std::io::Result<bool>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,

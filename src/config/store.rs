@@ -81,7 +81,7 @@ pub struct RedisSettings {
     pub prefix: String,
 }
 
-/// What the servers in [`RedisSettings::nodes`] are.
+/// The kind of the servers in [`RedisSettings::nodes`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RedisMode {

@@ -457,7 +457,7 @@ impl Pump<'_> {
             unread: self.share.is_none().then_some(self.relay.unread_bytes),
         };
         let Reading { client, mut upstream } = self.session.reading(queued, room);
-        // What comes is dropped.
+        // The session drops the bytes that come.
         upstream |= matches!(&self.upstream, UpstreamSocket::Open(side) if side.is_closing());
         if client != self.reading_client {
             self.reading_client = client;

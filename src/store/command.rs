@@ -10,7 +10,7 @@ use std::time::SystemTime;
 /// The commands of `hapax store`.
 #[derive(Subcommand, Clone, PartialEq, Eq, Debug)]
 pub enum StoreCommand {
-    /// Say what stands in a folder: how many ids, since when, and in which files
+    /// Say what a folder holds: how many ids, since when, and in which files
     Inspect(LookArgs),
     /// Read everything and check its checksums; exit code 1 if something is damaged
     Verify(LookArgs),

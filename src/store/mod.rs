@@ -33,7 +33,7 @@ fn name_of(window: &Logged) -> &str {
     &window.rules().name
 }
 
-/// What the stores of all windows have in common.
+/// The parts that the stores of all windows share.
 struct Common<'a> {
     config: &'a Config,
     keys: KeyMaker,

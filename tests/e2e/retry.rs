@@ -1,4 +1,4 @@
-//! What publishers have in common whose connection may end at any moment, and how a test looks at what they have left.
+//! Helpers for publishers whose connection may end at any moment, and for a look at the queue afterwards.
 
 use super::raw::{Login, Raw, Told, method_frame};
 use amq_protocol::protocol::{AMQPClass, channel, confirm};

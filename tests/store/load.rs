@@ -12,7 +12,7 @@ use std::time::Instant;
 /// Publishes under way at a time.
 const UNDER_WAY: usize = 100;
 
-/// What a publisher knows of its ids.
+/// The ids of a publisher, as it knows them.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     /// the ids that were acked, and when

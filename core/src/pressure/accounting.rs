@@ -242,7 +242,7 @@ impl Accounting {
         self.scopes.lock().tick(now);
         let (mut totals, ttl, capacity) = (self.totals(), window.ttl(), window.capacity());
         let store = window.store(now);
-        // What other relays have stored takes room, too. What stood in the store at the start came all at once: it says nothing of a rate.
+        // The ids that other relays have stored take room, too. The ids that the store had at the start came all at once: it says nothing of a rate.
         totals.merged = store.as_ref().map_or(0, |store| store.merged);
         // The curve needs a capacity to compare with. A window without a capacity has no curve.
         limits.into_iter().for_each(|limits| self.what_if.tick(limits, now, resolved(&totals)));

@@ -547,7 +547,7 @@ impl<L: Listener + ?Sized> Table<L> {
     }
 }
 
-/// What became of a key that a store has brought.
+/// The effect of a key that a store has brought.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Brought {
     /// It is seen now.

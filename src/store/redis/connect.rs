@@ -58,7 +58,7 @@ impl Target {
         Ok(Target { settings, ca, timeout })
     }
 
-    /// Opens a connection. Whoever uses it sets deadlines himself.
+    /// Opens a connection. The caller sets the deadlines.
     pub(super) async fn connect(&self) -> Result<Connection, Failed> {
         let connecting = async {
             match self.settings.mode {

@@ -1,4 +1,4 @@
-//! What the other relays of a window tell, and how Redis is.
+//! Reads the changes of the other relays of a window, and the state of Redis.
 
 use super::connect::Connection;
 use super::{Failed, LONGEST_PAUSE, Shared};

@@ -57,7 +57,7 @@ enum Failed {
     Identity,
 }
 
-/// What the connections of one window have in common.
+/// The parts that the connections of one window share.
 struct Shared {
     window: Arc<Leased>,
     names: Names,
@@ -70,7 +70,7 @@ struct Shared {
     known: Mutex<hapax_core::window::logged::AtStore>,
 }
 
-/// What a window is made of.
+/// The parts of a window.
 pub(super) struct Parts {
     pub(super) rules: Rules,
     pub(super) limits: Limits,

@@ -14,7 +14,7 @@ pub(super) fn slot(key: &[u8]) -> u16 {
     crc % SLOTS
 }
 
-/// Returns what stands between the first `{` and the next `}`, if that is not empty.
+/// Returns the text between the first `{` and the next `}`, if it is not empty.
 fn hash_tag(key: &[u8]) -> &[u8] {
     let tag = || {
         let (_, rest) = key.split_at_checked(key.iter().position(|byte| *byte == b'{')? + 1)?;

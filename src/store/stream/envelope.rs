@@ -23,7 +23,7 @@ const TAIL: usize = 1 + 8 + 8 + SEAL;
 const RECORDS: u8 = 1;
 const MARK: u8 = 2;
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     /// a batch, with its number among those of this run of the relay

@@ -99,7 +99,7 @@ impl Cutter {
     }
 }
 
-/// What a window is told of the connection.
+/// The state of the connection, as windows see it.
 #[derive(Clone)]
 pub(super) enum State {
     /// It is being opened. This was wrong with the last attempt.
@@ -127,7 +127,7 @@ impl Link {
         Arc::new(Link { nodes, tell, closing, opened: AtomicU64::new(0), users: AtomicUsize::new(0) })
     }
 
-    /// Begins to use it. Who does has to leave it, too.
+    /// Begins to use it. The caller has to leave it, too.
     pub(super) fn enter(self: &Arc<Link>) -> watch::Receiver<State> {
         self.users.fetch_add(1, Relaxed);
         let nodes = std::mem::take(&mut *self.nodes.lock());

@@ -15,7 +15,7 @@ const MOST_SEGMENT: u64 = 50 << 20;
 /// The age is written in whole minutes.
 const MINUTE: u64 = 60;
 
-/// What a window asks its stream to be.
+/// The stream that a window asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Layout {
     pub(super) name: String,

@@ -1,4 +1,4 @@
-//! What the messages of the stream mean to this relay: whose they are, whether they are new, and how old.
+//! The meaning of the stream's messages for this relay: whose they are, whether they are new, and how old.
 
 use super::envelope::{Kind, Message};
 use hapax_core::window::logged::{BadBatch, RelayId};
@@ -14,7 +14,7 @@ const COMPARED: Duration = Duration::from_secs(60);
 /// Bytes at the end of a message by which it is known again. It is the seal.
 const TAIL: usize = 16;
 
-/// What a message is to this relay.
+/// The meaning of a message for this relay.
 #[derive(PartialEq, Debug)]
 pub(super) enum Came {
     /// This relay has written it itself, since it started.
@@ -73,7 +73,7 @@ pub(super) struct Reader {
     stranger: Option<BadBatch>,
 }
 
-/// What is known of one run of a relay.
+/// The facts about one run of a relay.
 #[derive(Debug, Default)]
 struct Run {
     /// of its last batch that was read

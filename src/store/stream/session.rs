@@ -1,4 +1,4 @@
-//! The work on one connection: reading what stands in the stream, then writing and reading at the same time.
+//! The work on one connection: reading the messages that the stream has, then writing and reading at the same time.
 
 use super::Why;
 use super::envelope::Kind;

@@ -21,7 +21,7 @@ use std::path::Path;
 /// Publishes that the publisher leaves unanswered.
 const UNANSWERED: usize = 256;
 
-/// What became of the ids of one crash.
+/// The fate of the ids of one crash.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Crash {
     /// where the relay remembers
@@ -45,7 +45,7 @@ impl Crash {
     }
 }
 
-/// What the publisher has heard before the relay was killed.
+/// The answers that the publisher has had before the relay was killed.
 struct Answers {
     /// for each id, whether it was acked
     acked: Vec<bool>,

@@ -53,7 +53,7 @@ struct Asked {
 /// Another relay has the key.
 #[derive(Debug)]
 struct Elsewhere {
-    /// what stands in Redis
+    /// the value that Redis has
     value: Vec<u8>,
     again_at: Instant,
 }
@@ -74,7 +74,7 @@ struct Held {
     since: Instant,
 }
 
-/// What a publish is told that asks.
+/// The answer to a publish that asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Joined {
     Pending,

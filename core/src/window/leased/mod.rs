@@ -1,5 +1,5 @@
 //! A window whose ids are in a Redis that several relays share: each id has a lease while its publish is in flight, and a record once it
-//! was stored. So no two relays let the same id through.
+//! was stored. Therefore no two relays let the same id through.
 //!
 //! ```text
 //!   reserve ──▶ known here: a verdict at once

@@ -1,4 +1,4 @@
-//! What a window asks Redis, and what Redis answers. The shell makes commands of questions.
+//! The questions of a window to Redis, and the answers. The shell makes commands of questions.
 
 use super::value::Lease;
 use crate::window::Key;
@@ -15,7 +15,7 @@ pub struct Question {
     pub what: Request,
 }
 
-/// What is asked. *The value* is that of the lease ([`LeasedWindow::value`](super::LeasedWindow::value)).
+/// The kinds of questions. *The value* is that of the lease ([`LeasedWindow::value`](super::LeasedWindow::value)).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
     /// Set the value if the key has none.
@@ -30,7 +30,7 @@ pub enum Request {
     Release,
 }
 
-/// What Redis has answered.
+/// The answer of Redis to a question.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// It is done.

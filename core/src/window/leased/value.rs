@@ -1,4 +1,4 @@
-//! What stands in Redis under the key of an id.
+//! The value that Redis has under the key of an id.
 //!
 //! ```text
 //! lease   "L" | 1 | relay 8 | serial 8 | keep in ms 8 | seal 8        (integers: big endian)

@@ -1,9 +1,9 @@
-//! What is known of a window's store: for metrics, the API and the dashboard.
+//! The facts about a window's store: for metrics, the API and the dashboard.
 
 use super::StorePolicy;
 use std::time::{Duration, Instant};
 
-/// What is known of a store. A fact that a kind of store can't know is `None`, and what is `None` is shown nowhere.
+/// The facts about a store. A fact that a kind of store can't know is `None`, and what is `None` is shown nowhere.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StoreFacts {
     /// as the configuration writes it
@@ -41,7 +41,7 @@ pub struct StoreFacts {
     pub at_store: AtStore,
 }
 
-/// What a store says of itself. The writer of the store sets it.
+/// The facts that a store gives about itself. The writer of the store sets it.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct AtStore {
     /// bytes that the window takes in the store

@@ -10,7 +10,7 @@
 //!   at the start, and from other relays:  the shell reads ──▶ Codec::decode ──▶ recover, merge ──▶ the ids are seen
 //! ```
 //!
-//! With `sync` an id stays in flight until it is written. So nobody is told of a duplicate that a crash can still make unknown.
+//! With `sync` an id stays in flight until it is written. A crash can make it unknown until then, so no publish is acked as its duplicate.
 //!
 //! The log has the same order of events for each key as the memory. Every method that makes a record holds the
 //! lock `order` while it changes the memory and while it adds the record. (The giving up of a reservation makes none. It may come from anywhere, also from under this lock: with the
@@ -85,7 +85,7 @@ struct Counts {
     damaged: AtomicU64,
 }
 
-/// What became of the records of a batch.
+/// The effect of a batch on the window.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Applied {
     /// ids that are seen from now on
@@ -132,7 +132,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
 
     // ---- the writer's side ---------------------------------------------------------------------------------------
 
-    /// Takes the oldest records that nobody has taken yet, at most this many, and the position of the last one. Who takes them
+    /// Takes the oldest records that nobody has taken yet, at most this many, and the position of the last one. The caller
     /// writes them, and says so by [`LoggedWindow::written`]. Records that could not be written are still to be written.
     pub fn take(&self, most: usize) -> Option<(Vec<Record>, Position)> {
         self.queue.take(most)

@@ -1,4 +1,4 @@
-//! What an operator chooses for a window with a store: what an ack promises, and what happens while the store is out of order.
+//! The choices of an operator for a window with a store: what an ack promises, and what happens while the store is out of order.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub enum Remember {
     Async,
 }
 
-/// What a window does while its store fails or is silent.
+/// The rule for the time in which the store fails or is silent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnOutage {

@@ -88,7 +88,7 @@ struct Taken {
     at: Instant,
 }
 
-/// What is to be known of a key whose commits are not remembered yet.
+/// The commits of a key that are not remembered yet.
 #[derive(Debug)]
 struct Pending {
     commits: u32,

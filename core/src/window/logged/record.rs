@@ -1,4 +1,4 @@
-//! What a window writes to its log, and what it reads back.
+//! The records of a window's log, before they are written and after they are read.
 
 use crate::window::{BodyDigest, Claim, Key, Memo, Mode};
 use std::time::{Duration, Instant, SystemTime};
@@ -28,7 +28,7 @@ pub enum What {
     Changed(Change),
 }
 
-/// What an operator has done to a running window. The other relays of a shared store do it, too, and log who it was.
+/// A change that an operator has made to a running window. The other relays of a shared store do it, too, and log who it was.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Change {
     /// what is different now
