@@ -105,15 +105,20 @@ impl Server {
 
     /// Three servers that are a cluster.
     pub(super) fn cluster() -> Vec<Server> {
-        let on = ["--save", "", "--appendonly", "no", "--cluster-enabled", "yes"];
-        let servers: Vec<Server> = (0..3).map(|_| Server::with(&on)).collect();
+        // By itself Redis takes the port 10,000 above its own as the bus, which another process may have.
+        let buses: Vec<String> = (0..3).map(|_| free_port().unwrap().to_string()).collect();
+        let member = |bus: &String| {
+            let on = ["--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-port", bus];
+            Server::with(&on)
+        };
+        let servers: Vec<Server> = buses.iter().map(member).collect();
         for (n, server) in servers.iter().enumerate() {
             let slots = [(0, 5_460), (5_461, 10_922), (10_923, 16_383)][n];
             server.cli(&["CLUSTER", "ADDSLOTSRANGE", &slots.0.to_string(), &slots.1.to_string()]);
             server.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(n + 1).to_string()]);
         }
         for server in &servers[1..] {
-            server.cli(&["CLUSTER", "MEET", "127.0.0.1", &servers[0].port.to_string()]);
+            server.cli(&["CLUSTER", "MEET", "127.0.0.1", &servers[0].port.to_string(), &buses[0]]);
         }
         wait::until("the cluster is complete", PATIENCE, || {
             servers
