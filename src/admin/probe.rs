@@ -7,13 +7,13 @@
 //! A scrape of the metrics also accepts an older answer if it was good, and does not wait for a slow one.
 
 use crate::config::UpstreamAddress;
+use crate::net::{Opener, Transport, Upstream};
+use bytes::BytesMut;
 use hapax_core::wire::frame::{HEADER_LEN, PROTOCOL_HEADER};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 /// The beginning of a method frame on channel 0. [`CONNECTION_START`] follows after the frame's size.
@@ -54,8 +54,8 @@ pub enum ProbeError {
 /// Probes the upstream and remembers the answer for a moment.
 #[derive(Debug)]
 pub struct Probe {
+    upstream: Upstream,
     address: String,
-    timeout: Duration,
     fresh: Duration,
     last: Mutex<Option<Answer>>,
     /// Held during a probe. If several callers ask at once, one probes and the others get its answer.
@@ -71,8 +71,14 @@ struct Answer {
 impl Probe {
     /// Creates a probe of this upstream. An answer takes at most `timeout` and is remembered for `fresh`.
     pub fn new(upstream: &UpstreamAddress, timeout: Duration, fresh: Duration) -> Probe {
+        let opener = Opener::default();
+        Probe::of(Upstream { address: upstream.clone(), connect_timeout: timeout, opener }, fresh)
+    }
+
+    /// Creates a probe of an upstream that may be reached by TLS or expect a PROXY header.
+    pub fn of(upstream: Upstream, fresh: Duration) -> Probe {
         let (last, asking) = (Mutex::default(), tokio::sync::Mutex::default());
-        Probe { address: upstream.authority(), timeout, fresh, last, asking }
+        Probe { address: upstream.address.authority(), upstream, fresh, last, asking }
     }
 
     /// Returns `HOST:PORT` of the upstream.
@@ -121,36 +127,61 @@ impl Probe {
     }
 
     async fn ask(&self) -> Result<(), ProbeError> {
-        match timeout(self.timeout, handshake(&self.address)).await {
+        let patience = self.upstream.connect_timeout;
+        match timeout(patience, handshake(&self.upstream)).await {
+            Ok(Err(ProbeError::Io(error))) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(ProbeError::Silent(patience))
+            }
             Ok(answer) => answer,
-            Err(_) => Err(ProbeError::Silent(self.timeout)),
+            Err(_) => Err(ProbeError::Silent(patience)),
         }
     }
 }
 
-async fn handshake(address: &str) -> Result<(), ProbeError> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(&PROTOCOL_HEADER).await?;
+async fn handshake(upstream: &Upstream) -> Result<(), ProbeError> {
+    let mut transport = upstream.dial(None).await.map_err(|error| ProbeError::Io(Arc::new(error)))?;
+    transport.write_all(&PROTOCOL_HEADER).await?;
+    let mut heard = BytesMut::new();
     // Reads 7 bytes first. A protocol header has 8 bytes and a frame at least as many, so this read fits both.
-    let mut head = [0; HEADER_LEN];
-    stream.read_exact(&mut head).await?;
+    let head: [u8; HEADER_LEN] = take(&mut transport, &mut heard).await?;
     if head.starts_with(b"AMQP") {
         return Err(ProbeError::OtherVersion);
     }
     if !head.starts_with(&METHOD_ON_CHANNEL_0) {
         return Err(ProbeError::NotAmqp);
     }
-    let mut method = [0; CONNECTION_START.len()];
-    stream.read_exact(&mut method).await?;
+    let method: [u8; CONNECTION_START.len()] = take(&mut transport, &mut heard).await?;
     if method != CONNECTION_START {
         return Err(ProbeError::NotAmqp);
     }
     let [_, _, _, size @ ..] = head;
     let size = usize::try_from(u32::from_be_bytes(size)).unwrap_or(usize::MAX).min(LOOKED_AT);
-    let mut fields = vec![0; size.saturating_sub(method.len())];
-    stream.read_exact(&mut fields).await?;
-    let is_dismissal = fields.windows(SAYS_HAPAX.len()).any(|octets| octets == SAYS_HAPAX);
+    let fields = size.saturating_sub(method.len());
+    wait_for(&mut transport, &mut heard, fields).await?;
+    let is_dismissal =
+        heard.get(..fields).unwrap_or_default().windows(SAYS_HAPAX.len()).any(|octets| octets == SAYS_HAPAX);
     if is_dismissal { Err(ProbeError::NoBroker) } else { Ok(()) }
+}
+
+/// Reads until so many bytes have come.
+async fn wait_for(transport: &mut Transport, heard: &mut BytesMut, count: usize) -> Result<(), ProbeError> {
+    while heard.len() < count {
+        if transport.read_some(heard).await? == 0 {
+            return Err(ProbeError::Closed);
+        }
+    }
+    Ok(())
+}
+
+/// Takes the next bytes out of what has come.
+async fn take<const N: usize>(
+    transport: &mut Transport,
+    heard: &mut BytesMut,
+) -> Result<[u8; N], ProbeError> {
+    wait_for(transport, heard, N).await?;
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&heard.split_to(N));
+    Ok(bytes)
 }
 
 impl From<io::Error> for ProbeError {

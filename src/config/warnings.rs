@@ -183,13 +183,14 @@ fn pattern_trouble(text: &str) -> Trouble {
 /// Warns if the broker takes all clients for local ones. Hapax refuses the users of `loopback_users` in its place, but other
 /// users whom RabbitMQ trusts because of their address can't be told from here.
 fn warn_all_local(config: &Config, report: &mut Report) {
-    if is_loopback(config.listen.ip()) || !config.upstream.is_loopback() {
+    let open = config.all_listeners().find(|(_, listener)| !is_loopback(listener.address.ip()));
+    let Some((key, listener)) = open.filter(|_| config.upstream.is_loopback()) else {
         return;
-    }
-    let source = report.source("listen").max(report.source("upstream"));
+    };
+    let source = report.source(&key).max(report.source("upstream"));
     let what = format!(
-        "other hosts may reach `listen` ({}), and the broker at {} takes every client of Hapax for one of its own host",
-        config.listen, config.upstream
+        "other hosts may reach `{key}` ({}), and the broker at {} takes every client of Hapax for one of its own host",
+        listener.address, config.upstream
     );
     let (what, fix) = if config.loopback_users.is_empty() {
         (

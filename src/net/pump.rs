@@ -6,11 +6,13 @@
 
 use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::memory::Holding;
+use super::proxy::Ends;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
+use super::transport::Transport;
 use super::{LogLimiters, Relay, bad_headers, now};
 use bytes::Bytes;
-use hapax_core::session::{Output, Queued, Reading, Room, Session, Sighted, Sighting};
+use hapax_core::session::{Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting};
 use hapax_core::window::OnConflict;
 use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
@@ -20,7 +22,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// How long a closing socket may take to write the bytes that are still queued.
@@ -32,27 +33,40 @@ const READ_PER_TURN: u64 = 1 << 20;
 /// read.
 const READ_BEFORE_TIMEOUT: u64 = 8 << 20;
 
+/// A client connection that has come as far as AMQP.
+pub(super) struct Arrival {
+    /// its socket, with what was read already
+    pub(super) client: Side,
+    /// where it comes from, and where to
+    pub(super) ends: Ends,
+    pub(super) slot: ConnectionSlot,
+    /// reports its memory to the process's memory limit
+    pub(super) holding: Holding,
+    /// when it was accepted
+    pub(super) since: Instant,
+}
+
 /// Runs a client connection until it ends.
 pub(super) async fn run(
     relay: &Relay,
-    client: TcpStream,
-    peer: SocketAddr,
-    slot: ConnectionSlot,
+    arrival: Arrival,
     log_limiters: &LogLimiters,
     draining: watch::Receiver<bool>,
 ) {
-    let now = now();
-    let present = relay.connections.enter(peer, now);
+    let Arrival { client, ends, slot, holding, since } = arrival;
+    let peer = ends.client;
+    let present = relay.connections.enter(peer, since);
     let pump = Pump {
         relay,
         log_limiters,
         peer,
+        ends,
         slot,
-        holding: relay.memory.enter(),
+        holding,
         logged_in: false,
         entry: &present.entry,
-        session: Session::new(relay.shared.clone(), peer.ip(), now),
-        client: Some(Side::new(client)),
+        session: Session::new(relay.shared.clone(), peer.ip(), since),
+        client: Some(client),
         upstream: UpstreamSocket::None,
         reading_client: true,
         reading_upstream: true,
@@ -63,12 +77,12 @@ pub(super) async fn run(
         deadline: None,
         drained: false,
         read_while_due: 0,
-        now,
+        now: now(),
     };
     pump.run(draining).await;
 }
 
-type Dial<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
+type Dial<'a> = Pin<Box<dyn Future<Output = io::Result<Transport>> + Send + 'a>>;
 
 enum UpstreamSocket<'a> {
     None,
@@ -79,7 +93,7 @@ enum UpstreamSocket<'a> {
 /// Why the task woke up.
 enum Wake {
     Sockets,
-    Dialled(io::Result<TcpStream>),
+    Dialled(io::Result<Transport>),
     Mail,
     Timeout,
     Drain,
@@ -98,6 +112,7 @@ struct Pump<'a> {
     relay: &'a Relay,
     log_limiters: &'a LogLimiters,
     peer: SocketAddr,
+    ends: Ends,
     slot: ConnectionSlot,
     /// Reports this connection's memory to the process's memory limit.
     holding: Holding,
@@ -151,15 +166,15 @@ impl Pump<'_> {
             let mail = matches!(wake, Wake::Mail);
             match wake {
                 Wake::Sockets | Wake::Timeout | Wake::Mail => {}
-                Wake::Dialled(Ok(stream)) => {
-                    self.upstream = UpstreamSocket::Open(Side::new(stream));
+                Wake::Dialled(Ok(transport)) => {
+                    self.upstream = UpstreamSocket::Open(Side::new(transport));
                     self.session.handle_upstream_open(self.now);
                 }
                 Wake::Dialled(Err(error)) => {
                     self.upstream = UpstreamSocket::None;
                     self.relay.stats.dial_failed();
                     if let Some(left_out) = self.log_limiters.unreachable.happened(self.now) {
-                        tracing::warn!(peer = %self.peer, upstream = %self.relay.upstream, %error, left_out, "can't reach the broker");
+                        tracing::warn!(peer = %self.peer, upstream = %self.relay.upstream.address, %error, left_out, "can't reach the broker");
                     }
                     self.session.handle_upstream_eof(self.now);
                 }
@@ -213,17 +228,20 @@ impl Pump<'_> {
         }
     }
 
-    /// Counts and logs a login that the session has refused because of the client's address.
+    /// Counts and logs a login that the session has refused.
     fn on_refused_login(&mut self) {
         let Some(refused) = self.session.take_refused_login() else { return };
         self.relay.stats.login_refused();
         let Some(left_out) = self.log_limiters.login.happened(self.now) else { return };
         let (peer, mechanism) = (self.peer, &refused.mechanism);
-        match refused.user {
-            Some(user) => {
+        match (refused.reason, refused.user) {
+            (RefusedBecause::External, _) => {
+                tracing::warn!(%peer, mechanism = &**mechanism, left_out, "login refused: TLS ends in hapax, so the broker can't see the client's certificate");
+            }
+            (RefusedBecause::Loopback, Some(user)) => {
                 tracing::warn!(%peer, user = &*user, mechanism = &**mechanism, left_out, "login refused: this user may log in from this host only (loopback_users)");
             }
-            None => {
+            (RefusedBecause::Loopback, None) => {
                 tracing::warn!(%peer, mechanism = &**mechanism, left_out, "login refused: this mechanism does not show the user, who may be one of loopback_users; loopback_users = [] allows it");
             }
         }
@@ -323,6 +341,9 @@ impl Pump<'_> {
             && !self.upstream_eof_told
         {
             self.upstream_eof_told = true;
+            if side.was_cut() {
+                tracing::debug!(peer = %self.peer, "the broker has cut TLS: nothing said that its data was whole (close_notify)");
+            }
             self.session.handle_upstream_eof(self.now);
         }
     }
@@ -352,6 +373,9 @@ impl Pump<'_> {
         // Report the end only after the session has seen all bytes that came before it.
         if side.has_ended() && self.session.wants_client() && !self.client_eof_told {
             self.client_eof_told = true;
+            if side.was_cut() {
+                tracing::debug!(peer = %self.peer, "the client has cut TLS: nothing said that its data was whole (close_notify)");
+            }
             self.session.handle_client_eof(self.now);
         }
     }
@@ -360,7 +384,10 @@ impl Pump<'_> {
     fn carry_out(&mut self) {
         while let Some(output) = self.session.poll_output() {
             match output {
-                Output::Dial => self.upstream = UpstreamSocket::Dialing(Box::pin(self.relay.dial())),
+                Output::Dial => {
+                    self.upstream =
+                        UpstreamSocket::Dialing(Box::pin(self.relay.upstream.dial(Some(self.ends))));
+                }
                 Output::ToClient(bytes) => self.write_client(bytes),
                 Output::ToUpstream(bytes) => self.write_upstream(bytes),
                 Output::HeartbeatClient => self.beat_client(),
@@ -388,12 +415,14 @@ impl Pump<'_> {
         if let UpstreamSocket::Open(side) = &mut self.upstream
             && if must_be_read { side.is_read_out(self.now) } else { side.is_done(self.now) }
         {
+            side.say_good_bye();
             self.upstream = UpstreamSocket::None;
             self.apply_back_pressure();
         }
-        if let Some(side) = self.client.take_if(|side| side.is_done(self.now)) {
+        if let Some(mut side) = self.client.take_if(|side| side.is_done(self.now)) {
             if self.drained {
                 // The client has answered `connection.close`, or has had the time to.
+                side.say_good_bye();
                 drop(side);
             } else if matches!(self.upstream, UpstreamSocket::None) && self.session.is_over() {
                 // The future holds a read buffer. In a box, that buffer does not enlarge the task of every connection.

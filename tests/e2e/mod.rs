@@ -23,9 +23,11 @@
 
 pub mod cut;
 pub mod http;
+pub mod pki;
 pub mod prometheus;
 pub mod raw;
 pub mod relay;
 pub mod retry;
 pub mod site;
+pub mod tunnel;
 pub mod wait;

@@ -33,7 +33,8 @@ async fn serve(upstream: SocketAddr) -> Served {
     let windows =
         hapax::store::open(&config, tokio::time::Instant::now().into_std()).expect("opened").windows;
     let accountings = windows.iter().map(|watched| Arc::clone(&watched.accounting)).collect();
-    let upstream = UpstreamAddress { host: upstream.ip().to_string().into(), port: upstream.port() };
+    let upstream =
+        UpstreamAddress { host: upstream.ip().to_string().into(), port: upstream.port(), tls: false };
     let (drain, draining) = watch::channel(false);
     let stats = Stats::new();
     let probe = Probe::new(&upstream, Duration::from_secs(20), Duration::from_secs(3600));
@@ -45,6 +46,8 @@ async fn serve(upstream: SocketAddr) -> Served {
         stats: Arc::clone(&stats),
         connections: ConnectionList::new(),
         probe,
+        certificates: Arc::default(),
+        tls: None,
         draining,
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");

@@ -23,6 +23,8 @@ mod ground;
 mod hostile;
 mod identity;
 mod points;
+mod proxy;
 mod record_first;
 mod routing_cost;
 mod stream;
+mod tls;

@@ -212,6 +212,8 @@ mod tests {
             stats: Stats::new(),
             connections: ConnectionList::new(),
             probe: Probe::new(&config.upstream, DEADLINE, DEADLINE),
+            certificates: Arc::default(),
+            tls: None,
             draining: watch::channel(false).1,
         })
     }

@@ -11,6 +11,7 @@
 
 mod format;
 mod stores;
+mod tls;
 mod windows;
 
 pub(super) use format::Format;
@@ -18,6 +19,7 @@ pub(super) use format::Format;
 use super::probe::Probe;
 use crate::process::Process;
 use crate::stats::{Snapshot, Stats};
+use crate::tls::Certificates;
 use hapax_core::pressure::Watched;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder};
@@ -35,13 +37,19 @@ pub(super) struct Metrics(Registry);
 
 impl Metrics {
     /// Collects metrics from these sources.
-    pub(super) fn new(windows: Arc<[Watched]>, stats: Arc<Stats>, probe: Arc<Probe>) -> Metrics {
+    pub(super) fn new(
+        windows: Arc<[Watched]>,
+        stats: Arc<Stats>,
+        probe: Arc<Probe>,
+        certificates: Arc<Certificates>,
+    ) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::this()));
         registry.sub_registry_with_prefix("hapax").register_collector(Box::new(Relay {
             windows,
             stats,
             probe,
+            certificates,
         }));
         Metrics(registry)
     }
@@ -63,6 +71,7 @@ struct Relay {
     windows: Arc<[Watched]>,
     stats: Arc<Stats>,
     probe: Arc<Probe>,
+    certificates: Arc<Certificates>,
 }
 
 impl Collector for Relay {
@@ -76,6 +85,7 @@ impl Collector for Relay {
         let windows: Vec<NamedFacts> = self.windows.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
+        tls::encode(&mut encoder, &stats, &self.certificates)?;
         upstream(&mut encoder, &stats, self.probe.last().map(|answer| answer.is_ok()))
     }
 }
@@ -96,8 +106,7 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     let unread =
         "Client connections closed, because the client had more to say and did not read for timeouts.unread.";
     count(encoder, "connections_unread", unread, stats.unread)?;
-    let refused =
-        "Logins refused, because the user is one of loopback_users and the client is on another host.";
+    let refused = "Logins refused, because the user is one of loopback_users and the client is on another host, or because EXTERNAL was used where TLS ends in Hapax.";
     count(encoder, "logins_refused", refused, stats.logins_refused)?;
     gauge(
         encoder,

@@ -90,6 +90,8 @@ impl Site {
             stats: Stats::new(),
             connections: ConnectionList::new(),
             probe: Probe::new(&config.upstream, DEADLINE, Duration::from_secs(1)),
+            certificates: Arc::default(),
+            tls: None,
             draining,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
