@@ -6,8 +6,7 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, WindowConfig, addresses, listener, log_filter, machine, store, token, value,
-    warnings,
+    Token, WindowConfig, addresses, listener, log_filter, machine, store, token, value, warnings,
 };
 use crate::tls::ClientFiles;
 use hapax_core::pressure::budget;

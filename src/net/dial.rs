@@ -55,7 +55,10 @@ fn explain(error: io::Error) -> io::Error {
         io::ErrorKind::UnexpectedEof => {
             io::Error::new(error.kind(), "the broker has closed the connection during the TLS handshake")
         }
-        kind => io::Error::new(kind, format!("TLS: {error}")),
+        kind => {
+            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            io::Error::new(kind, format!("TLS: {}", inner.map_or_else(|| error.to_string(), tls::explain)))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::proxy::{BadHeader, Ends, LONGEST, take_header};
 use super::side::Side;
 use crate::tls;
 use ipnet::IpNet;
-use rustls::ServerConnection;
+use rustls::{InvalidMessage, ServerConnection};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -133,13 +133,16 @@ fn explain(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return io::Error::new(error.kind(), "the client has closed the connection during the handshake");
     }
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
-            io::Error::new(error.kind(), "this is no TLS; does the client speak AMQP without TLS?")
+    let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return error;
+    };
+    let hint = match inner {
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "; does the client speak AMQP without TLS?"
         }
-        _ => error,
-    }
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("{}{hint}", tls::explain(inner)))
 }
 
 /// Sets the options of a client's socket. Returns its addresses.

@@ -218,6 +218,8 @@ impl Relay {
         let peer = arrival.ends.client;
         if is_in {
             pump::run(self, arrival, &gate.log_limiters, gate.draining.clone()).await;
+        } else {
+            Box::pin(arrival.client.dismiss()).await;
         }
         tracing::debug!(%peer, "client disconnected");
     }

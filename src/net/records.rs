@@ -69,7 +69,9 @@ impl Records {
     ) -> io::Result<Received> {
         WIRE.with_borrow_mut(|wire| {
             let room = room.min(wire.len());
-            let count = read(wire.get_mut(..room).unwrap_or_default())?;
+            let count = read(wire.get_mut(..room).unwrap_or_default()).inspect_err(|error| {
+                self.was_cut |= error.kind() != io::ErrorKind::WouldBlock;
+            })?;
             if count == 0 {
                 self.was_cut = true;
                 return Ok(Received { count, is_full: false, is_end: true });

@@ -378,6 +378,13 @@ impl Side {
         self.transport.say_good_bye();
     }
 
+    /// Ends a connection that does not get as far as AMQP, so that the peer can read what TLS has told it. A socket that is closed
+    /// with unread bytes would send a reset, and the peer might never read our last bytes.
+    pub(super) async fn dismiss(mut self) {
+        self.transport.shut_down();
+        let _ = tokio::time::timeout(PEER_ANSWERS_WITHIN, self.transport.drain()).await;
+    }
+
     async fn read_to_end(&mut self) {
         let mut rest = BytesMut::new();
         while !self.ended && matches!(self.transport.read_some(&mut rest).await, Ok(n) if n > 0) {

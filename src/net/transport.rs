@@ -70,7 +70,24 @@ impl Transport {
                 Ok(received) if received.is_end => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // The alert that says what is wrong.
+                    let _ = self.flush();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Reads to the end of the socket, whatever comes.
+    pub(super) async fn drain(&mut self) {
+        let mut rest = [0; 1024];
+        while self.stream.readable().await.is_ok() {
+            match self.stream.try_read(&mut rest) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
             }
         }
     }

@@ -172,7 +172,9 @@ pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
             _ => None,
         })
         .collect();
-    if let Ok(Some(name)) = certificate.subject().common_name() {
+    if let Ok(Some(name)) = certificate.subject().common_name()
+        && !names.contains(&name.value().to_string())
+    {
         names.push(name.value().to_string());
     }
     names

@@ -175,6 +175,9 @@ fn limits_count_the_clients_own_address() {
 
 /// The address of the client of the node's only connection, as RabbitMQ has it, e.g. `192.0.2.7 4711`.
 fn client_at(rabbit: &Rabbit) -> String {
+    wait::until("the node has one connection", wait::PATIENCE, || {
+        (rabbit.eval("length(rabbit_networking:connections()).").unwrap() == "1").then_some(())
+    });
     let ask = "[P] = rabbit_networking:connections(), \
                [{_, Host}, {_, Port}] = rabbit_networking:connection_info(P, [peer_host, peer_port]), \
                lists:flatten(io_lib:format(\"~s ~p\", [inet:ntoa(Host), Port])).";
