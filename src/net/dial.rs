@@ -39,7 +39,7 @@ impl Opener {
         let client = rustls::ClientConnection::new(tls.config(), name).map_err(io::Error::other)?;
         let mut inbox = BytesMut::new();
         transport.start_tls(client.into(), HANDSHAKE_BYTES, &mut inbox)?;
-        transport.shake_hands(&mut inbox).await.map_err(explain)?;
+        transport.shake_hands(&mut inbox).await.map_err(|error| explain(&error))?;
         // A server may send data right behind its handshake, but a broker waits for the protocol header.
         if inbox.is_empty() {
             Ok(transport)
@@ -50,7 +50,7 @@ impl Opener {
 }
 
 /// Says where a handshake has failed.
-fn explain(error: io::Error) -> io::Error {
+fn explain(error: &io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => {
             io::Error::new(error.kind(), "the broker has closed the connection during the TLS handshake")

@@ -116,7 +116,7 @@ impl Entrance {
             // A health check connects and leaves. It makes no line in the log.
             transport.ready(true, false).await.map_err(NotLetIn::Socket)?;
             let mut first = [0];
-            if matches!(transport.socket().peek(&mut first).await, Ok(0)) {
+            if matches!(transport.socket().peek(&mut first).await, Ok(0) | Err(_)) {
                 return Err(NotLetIn::Silent);
             }
         }

@@ -52,11 +52,11 @@ pub(super) fn take_header(received: &mut BytesMut, direct: Ends) -> Result<Optio
         return Err(BadHeader::TooLong);
     }
     received.advance(length);
-    Ok(Some(said.map_or(direct, |said| believed(said, direct))))
+    Ok(Some(said.map_or(direct, |said| believed(&said, direct))))
 }
 
 /// Returns what a proxy says, except that it is on Hapax's host while the proxy is not.
-fn believed(said: ProxiedAddress, direct: Ends) -> Ends {
+fn believed(said: &ProxiedAddress, direct: Ends) -> Ends {
     let is_here = |address: SocketAddr| is_loopback(address.ip());
     let client = if is_here(said.source) && !is_here(direct.client) { direct.client } else { said.source };
     Ends { client, listener: said.destination }

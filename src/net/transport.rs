@@ -192,7 +192,7 @@ impl Transport {
                 Ok(received) if inbox.len() > before || received.is_end => return Ok(inbox.len() - before),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.ready(true, self.owes()).await?
+                    self.ready(true, self.owes()).await?;
                 }
                 Err(error) => return Err(error),
             }

@@ -277,6 +277,7 @@ impl Ground {
 
     /// A certificate that ends soon, and then one that can't be used.
     fn certificates(&mut self) {
+        #[expect(clippy::disallowed_methods, reason = "a certificate that ends tomorrow")]
         let soon = SystemTime::now() + Duration::from_secs(86_400);
         let soon = self.pki.issue_with("soon", &["localhost"], |params| params.not_after = soon.into());
         soon.replace(&self.server);
