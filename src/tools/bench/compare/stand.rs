@@ -5,11 +5,14 @@ use super::super::dial::Target;
 use super::super::load::{self, Load, Outcome};
 use super::super::message::{self, Shape};
 use super::super::now;
+use super::table::middle;
 use crate::process;
 use hapax_testbed::Leash;
 use hapax_testbed::free_port;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -27,6 +30,9 @@ const ENVIRONMENT: [&str; 6] =
 const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 /// Ids that the full window has room for.
 pub(super) const WINDOW: u64 = 1_000_000;
+
+/// What Redis says to a `PING`.
+const PONG: &[u8] = b"+PONG\r\n";
 
 /// A process that listens. Dropped, it is killed.
 #[derive(Debug)]
@@ -62,30 +68,67 @@ impl Process {
         })
     }
 
+    /// A Redis that keeps nothing on disk.
+    pub(super) fn redis() -> Result<Process, Error> {
+        Process::start("redis", |address, folder| {
+            let mut command = Command::new("redis-server");
+            command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+            command.arg("--port").arg(address.port().to_string()).arg("--dir").arg(folder);
+            Ok(command)
+        })
+    }
+
+    /// The median of so many round trips to it, in microseconds.
+    pub(super) fn ping(&self, count: u64) -> Result<f64, Error> {
+        let pings = || {
+            let mut socket = TcpStream::connect(self.address)?;
+            socket.set_nodelay(true)?;
+            (0..count)
+                .map(|_| {
+                    let from = now();
+                    socket.write_all(b"PING\r\n")?;
+                    socket.read_exact(&mut [0; PONG.len()])?;
+                    Ok(now().duration_since(from).as_secs_f64() * 1e6)
+                })
+                .collect::<io::Result<Vec<f64>>>()
+        };
+        Ok(middle(pings().map_err(Error::io("asking Redis"))?.into_iter()))
+    }
+
     /// Hapax before this address, with a window of this mode. Its limits are out of the way; all else is as by default.
     pub(super) fn relay(upstream: SocketAddr, mode: &str) -> Result<Process, Error> {
-        Process::relay_with(upstream, mode, |_| {})
+        Process::relay_with(upstream, mode, |_| Default::default(), |_| {})
     }
 
     /// The same with this number of worker threads.
     pub(super) fn relay_on(upstream: SocketAddr, threads: usize) -> Result<Process, Error> {
-        Process::relay_with(upstream, "enforce", |command| {
-            command.env(WORKER_THREADS, threads.to_string());
-        })
+        Process::relay_with(
+            upstream,
+            "enforce",
+            |_| Default::default(),
+            |command| {
+                command.env(WORKER_THREADS, threads.to_string());
+            },
+        )
     }
 
-    fn relay_with(
+    /// The same with these lines of its configuration, at the top and in the window, and with this done to its command.
+    pub(super) fn relay_with(
         upstream: SocketAddr,
         mode: &str,
+        lines: impl FnOnce(&Path) -> (String, String),
         adjust: impl FnOnce(&mut Command),
     ) -> Result<Process, Error> {
         Process::start("relay", |address, folder| {
+            let (top, window) = lines(folder);
             let config = format!(
-                "[limits]\nmax_connections = 11000\nconnections_per_address = 11000\n\n\
-                 [[window]]\nname = \"bench\"\ncapacity = {WINDOW}\nttl = \"1h\"\nmode = \"{mode}\"\n"
+                "{top}\n[limits]\nmax_connections = 11000\nconnections_per_address = 11000\n\n\
+                 [[window]]\nname = \"bench\"\ncapacity = {WINDOW}\nttl = \"1h\"\nmode = \"{mode}\"\n{window}"
             );
             let file = folder.join("hapax.toml");
-            fs::write(&file, config).map_err(Error::io("writing the relay's configuration"))?;
+            fs::write(&file, config)
+                .and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o600)))
+                .map_err(Error::io("writing the relay's configuration"))?;
             let mut command = this_program()?;
             command.arg("--config").arg(file).args(["--listen", &address.to_string()]);
             command.args(["--upstream", &format!("amqp://{upstream}"), "--admin", "off"]);

@@ -1,0 +1,182 @@
+//! Rows 15 to 21: what a window's store costs, against the same window in memory.
+
+use super::super::Error;
+use super::super::dial::Target;
+use super::super::load::Load;
+use super::Extent;
+use super::awake::Awake;
+use super::rows::{BEFORE_RABBIT, FILLING, ROUND_TRIPS, RUN, alternate, rabbit};
+use super::stand::{Process, put};
+use super::table::{Goal, Row};
+use hapax_testbed::Rabbit;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// A log, and when its window acks.
+struct Log {
+    /// of its row before the sink
+    number: u8,
+    store: &'static str,
+    remember: &'static str,
+    into_sink: &'static str,
+    before_rabbit: &'static str,
+    goal: Goal,
+}
+
+const LOGS: [Log; 4] = [
+    Log {
+        number: 15,
+        store: "disk",
+        remember: "async",
+        into_sink: "store = \"disk\", async: throughput into the sink",
+        before_rabbit: "store = \"disk\", async: throughput before RabbitMQ",
+        goal: Goal::AtLeast(0.9),
+    },
+    Log {
+        number: 16,
+        store: "disk",
+        remember: "sync",
+        into_sink: "store = \"disk\", sync: throughput into the sink",
+        before_rabbit: "store = \"disk\", sync: throughput before RabbitMQ",
+        goal: Goal::AtLeast(0.7),
+    },
+    Log {
+        number: 17,
+        store: "stream",
+        remember: "async",
+        into_sink: "store = \"stream\", async: throughput into the sink",
+        before_rabbit: "store = \"stream\", async: throughput before RabbitMQ",
+        goal: Goal::AtLeast(0.9),
+    },
+    Log {
+        number: 18,
+        store: "stream",
+        remember: "sync",
+        into_sink: "store = \"stream\", sync: throughput into the sink",
+        before_rabbit: "store = \"stream\", sync: throughput before RabbitMQ",
+        goal: Goal::AtLeast(0.5),
+    },
+];
+
+/// Row 19, once for each log.
+const BEFORE_RABBIT_NUMBER: u8 = 19;
+/// A message that Redis decides takes about ten times as long as one in memory.
+const REDIS_DIVISOR: u64 = 10;
+
+impl Log {
+    /// A relay before this address. A stream is on this node, in a vhost of its own.
+    fn relay(&self, upstream: SocketAddr, rabbit: &Rabbit, vhost: &str) -> Result<Process, Error> {
+        rabbit.add_vhost(vhost).map_err(|error| Error::Step(error.to_string()))?;
+        let stream = format!("[store.stream]\nuri = \"amqp://guest:guest@{}/{vhost}\"\n", rabbit.addr());
+        relay(upstream, self.store, self.remember, if self.store == "stream" { &stream } else { "" })
+    }
+}
+
+fn relay(upstream: SocketAddr, store: &str, remember: &str, server: &str) -> Result<Process, Error> {
+    let window = format!("store = \"{store}\"\nremember = \"{remember}\"\n");
+    let state = |folder: &Path| format!("state_dir = \"{}\"\n", folder.join("state").display());
+    Process::relay_with(upstream, "enforce", |folder| (state(folder) + server, window), |_| {})
+}
+
+/// Rows 15 to 18. The windows are full before the measuring begins, so each publish evicts an id.
+pub(super) fn into_sink(extent: Extent, wanted: impl Fn(u8) -> bool) -> Result<Vec<Row>, Error> {
+    let (sink, rabbit) = (Process::sink()?, rabbit()?);
+    let memory = Process::relay(sink.address(), "enforce")?;
+    put(&Load::new(memory.target(), FILLING))?;
+    let rate =
+        |relay: &Process| put(&Load::new(relay.target(), extent.messages(RUN))).map(|outcome| outcome.rate());
+    LOGS.into_iter()
+        .filter(|log| wanted(log.number))
+        .map(|log| {
+            let relay = log.relay(sink.address(), &rabbit, &format!("sink-{}", log.number))?;
+            put(&Load::new(relay.target(), FILLING))?;
+            Ok(Row {
+                number: log.number,
+                what: log.into_sink,
+                against: "memory",
+                unit: "msg/s",
+                pairs: alternate(extent, || rate(&memory), || rate(&relay))?,
+                goal: log.goal,
+                note: None,
+            })
+        })
+        .collect()
+}
+
+/// Row 19: before a real broker, which also has the streams.
+pub(super) fn before_rabbit(extent: Extent) -> Result<Vec<Row>, Error> {
+    let rabbit = rabbit()?;
+    let memory = Process::relay(rabbit.addr(), "enforce")?;
+    let rate = |relay: &Process| {
+        put(&Load::new(relay.target(), extent.messages(BEFORE_RABBIT))).map(|outcome| outcome.rate())
+    };
+    // The node's first messages take longer than all that follow.
+    rate(&memory)?;
+    LOGS.into_iter()
+        .map(|log| {
+            let relay = log.relay(rabbit.addr(), &rabbit, &format!("rabbit-{}", log.number))?;
+            Ok(Row {
+                number: BEFORE_RABBIT_NUMBER,
+                what: log.before_rabbit,
+                against: "memory",
+                unit: "msg/s",
+                pairs: alternate(extent, || rate(&memory), || rate(&relay))?,
+                goal: Goal::AtLeast(0.95),
+                note: None,
+            })
+        })
+        .collect()
+}
+
+/// Rows 20 and 21. What one message in flight takes is compared with the window in memory and a round trip to Redis, together.
+pub(super) fn redis(extent: Extent) -> Result<Vec<Row>, Error> {
+    let (sink, redis) = (Process::sink()?, Process::redis()?);
+    // Each has a database of its own, because each has a secret of its own.
+    let server = |database: u8| format!("[store.redis]\nurl = \"redis://{}/{database}\"\n", redis.address());
+    let memory = Process::relay(sink.address(), "enforce")?;
+    let relays = [
+        relay(sink.address(), "redis", "sync", &server(0))?,
+        relay(sink.address(), "redis", "async", &server(1))?,
+    ];
+    let rate = |relay: &Process| {
+        let load = Load::new(relay.target(), extent.messages(RUN) / REDIS_DIVISOR);
+        put(&load).map(|outcome| outcome.rate())
+    };
+    let names = [
+        "store = \"redis\", sync: throughput into the sink",
+        "store = \"redis\", async: throughput into the sink",
+    ];
+    let mut rows = Vec::new();
+    for (relay, what) in relays.iter().zip(names) {
+        rows.push(Row {
+            number: 20,
+            what,
+            against: "memory",
+            unit: "msg/s",
+            pairs: alternate(extent, || rate(&memory), || rate(relay))?,
+            goal: Goal::Known,
+            note: Some(format!(
+                "{what}: target ≥ 60,000 msg/s on two cores, which Redis, relay, load and sink share"
+            )),
+        });
+    }
+    let _awake = Awake::new();
+    let names = ["store = \"redis\", sync: publish→ack, p50", "store = \"redis\", async: publish→ack, p50"];
+    let half = |target: Target| {
+        let outcome = put(&Load { window: 1, ..Load::new(target, extent.messages(ROUND_TRIPS)) })?;
+        Ok::<_, Error>(outcome.latency.value_at_quantile(0.5) as f64 / 1e3)
+    };
+    for (relay, what) in relays.iter().zip(names) {
+        let theirs = || Ok(half(memory.target())? + redis.ping(extent.messages(ROUND_TRIPS))?);
+        rows.push(Row {
+            number: 21,
+            what,
+            against: "memory + a PING",
+            unit: "µs",
+            pairs: alternate(extent, theirs, || half(relay.target()))?,
+            goal: Goal::AtMost(1.2),
+            note: None,
+        });
+    }
+    Ok(rows)
+}
