@@ -1,6 +1,6 @@
 //! `store = "redis"`: relays that share a Redis, in front of one RabbitMQ.
 
-mod server;
+pub(crate) mod server;
 
 use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::relay::Relay;
@@ -255,7 +255,8 @@ fn a_silent_redis_stops_nobody_with_continue_and_everybody_with_refuse() {
 #[test]
 fn a_cluster_of_three_holds_the_ids() {
     let mut servers = Server::cluster();
-    let redis = format!("url = \"redis://127.0.0.1:{}\"\nmode = \"cluster\"", servers[0].port);
+    servers.iter().for_each(|server| server.add_user(&["+cluster|slots"]));
+    let redis = format!("url = \"redis://hapax:PASSWORD@127.0.0.1:{}\"\nmode = \"cluster\"", servers[0].port);
     let Some(mut stage) = Stage::new("redis-cluster", 2, &config(&servers[0], &redis, "")) else { return };
     let ids = ids("c", 500);
     thread::scope(|scope| {
@@ -278,30 +279,9 @@ fn a_cluster_of_three_holds_the_ids() {
 #[test]
 fn tls_and_a_user_with_few_rights() {
     let mut redis = Server::tls();
-    redis.cli(&[
-        "ACL",
-        "SETUSER",
-        "hapax",
-        "on",
-        ">pass",
-        "~hapax:*",
-        "+set",
-        "+get",
-        "+del",
-        "+eval",
-        "+xadd",
-        "+xread",
-        "+xrange",
-        "+xrevrange",
-        "+incr",
-        "+pttl",
-        "+pexpire",
-        "+time",
-        "+wait",
-        "+info",
-    ]);
+    redis.add_user(&[]);
     let url = format!(
-        "url = \"rediss://hapax:pass@localhost:{}\"\nca_file = \"{}\"",
+        "url = \"rediss://hapax:PASSWORD@localhost:{}\"\nca_file = \"{}\"",
         redis.port,
         redis.folder().join("ca.pem").display()
     );
