@@ -19,16 +19,16 @@ fn kills() -> usize {
 }
 
 /// A folder for the state of a relay. It is deleted when the test has passed.
-struct StateDir(PathBuf);
+pub(crate) struct StateDir(pub(crate) PathBuf);
 
 impl StateDir {
-    fn new(test: &str) -> StateDir {
+    pub(crate) fn new(test: &str) -> StateDir {
         let path = std::env::temp_dir().join(format!("hapax-store-{}-{test}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         StateDir(path)
     }
 
-    fn config(&self, more: &str) -> String {
+    pub(crate) fn config(&self, more: &str) -> String {
         let path = self.0.display();
         format!(
             "state_dir = \"{path}\"\n[[window]]\nname = \"orders\"\nttl = \"1h\"\ncapacity = 1000000\nstore = \"disk\"\n{more}"
@@ -287,10 +287,10 @@ fn what_does_not_fit_is_refused() {
 }
 
 /// A small mount. `None`, said aloud, where mounting is not permitted.
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
-    fn new(path: PathBuf) -> Option<Mount> {
+    pub(crate) fn new(path: PathBuf) -> Option<Mount> {
         std::fs::create_dir_all(&path).unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=1M,mode=700", "hapax-test"])

@@ -12,5 +12,6 @@ mod disk;
 mod e2e;
 mod examples;
 mod load;
+mod outage;
 mod redis;
 mod shown;
