@@ -24,6 +24,7 @@
 pub mod cut;
 pub mod http;
 pub mod prometheus;
+pub mod publisher;
 pub mod raw;
 pub mod relay;
 pub mod retry;

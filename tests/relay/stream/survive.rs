@@ -1,6 +1,7 @@
 //! What a relay remembers after its death.
 
-use super::stage::{Publisher, Stage, check, ids, publish_all};
+use super::stage::{Stage, ids, publish_all};
+use crate::e2e::publisher::{Publisher, check};
 use crate::e2e::retry::{Rng, kills};
 use crate::e2e::site::{shared_rabbit, without_relay};
 
@@ -36,7 +37,7 @@ fn killed_at_any_moment_a_relay_forgets_no_id_that_was_acked() {
     for round in 0..rounds {
         // It dies after so many acks, while more are under way.
         let most = 1 + usize::try_from(rng.below(400)).unwrap();
-        let mut publisher = Publisher::new(&stage, &[addr], ids(&format!("{round}"), 2000), 50);
+        let mut publisher = Publisher::new(&stage.name, &[addr], ids(&format!("{round}"), 2000), 50);
         publisher.run(&|publisher| publisher.acked.len() < most);
         relay.kill9();
         relay.restart();

@@ -2,6 +2,7 @@
 
 pub(crate) mod server;
 
+use crate::e2e::publisher::restarted_one_after_the_other;
 use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::relay::Relay;
 use crate::e2e::retry;
@@ -169,6 +170,15 @@ fn what_was_acked_never_passes_again_whenever_a_relay_is_killed() {
         assert!(copies == 1 || !was_acked, "{id} was acked and is there {copies} times");
         assert!(copies <= 2, "{id} is there {copies} times");
     }
+}
+
+/// Nothing is lost, nothing is doubled, and a restart costs a publisher one reconnect at most.
+#[test]
+fn two_relays_are_restarted_one_after_the_other_under_load() {
+    let redis = Server::start();
+    let Some(mut stage) = Stage::new("redis-rolling", 2, &config(&redis, &redis.url(), "")) else { return };
+    let mut relays: [Relay; 2] = [stage.relays.remove(0), stage.relays.remove(0)];
+    restarted_one_after_the_other(&mut relays, &stage.vhost, || stage.queue());
 }
 
 /// Everything that a window says of itself.
