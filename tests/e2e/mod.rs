@@ -23,6 +23,8 @@
 
 pub mod cut;
 pub mod http;
+pub mod kills;
+pub mod load;
 pub mod prometheus;
 pub mod publisher;
 pub mod raw;

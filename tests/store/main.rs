@@ -11,7 +11,6 @@ mod disk;
 #[path = "../e2e/mod.rs"]
 mod e2e;
 mod examples;
-mod load;
 mod outage;
 mod redis;
 mod shown;

@@ -2,6 +2,7 @@
 
 pub(crate) mod server;
 
+use crate::e2e::kills::{Lane, Outcome, Plan, killed_again_and_again};
 use crate::e2e::publisher::restarted_one_after_the_other;
 use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::relay::Relay;
@@ -137,38 +138,32 @@ fn two_relays_let_each_id_through_once() {
     assert_eq!(stage.queue().len(), 0);
 }
 
+/// How many relays are killed at a time. A round waits for the leases of the killed relay, a second each time.
+const LANES: usize = 12;
+
+/// Relays that share a Redis, killed so often altogether. Another relay judges the retries until the killed one is back.
+fn killed(test: &str, plan: Plan, window: &str) -> Option<Outcome> {
+    let redis = Server::start();
+    let config = config(&redis, &redis.url(), window);
+    let stage = Stage::new(&format!("redis-{test}"), 1, &config)?;
+    let lanes = (0..LANES).map(|n| Lane::new(format!("redis-{test}-{n}"), &config)).collect();
+    Some(killed_again_and_again(lanes, Plan { other: Some(stage.relays[0].addr()), ..plan }))
+}
+
 #[test]
 fn what_was_acked_never_passes_again_whenever_a_relay_is_killed() {
-    let redis = Server::start();
-    let window = "remember = \"sync\"";
-    let Some(mut stage) = Stage::new("redis-kill", 2, &config(&redis, &redis.url(), window)) else {
-        return;
-    };
-    let mut all = BTreeMap::new();
-    for round in 0..retry::kills(5) {
-        let ids = ids(&format!("k{round}"), 300);
-        let (addr, vhost) = (stage.relays[0].addr(), stage.vhost.clone());
-        let published = {
-            let ids = ids.clone();
-            thread::spawn(move || publish(addr, &vhost, &ids, PATIENCE))
-        };
-        // Somewhere in the first milliseconds, at another place each time.
-        thread::park_timeout(Duration::from_micros(500 + (round as u64 * 7_919) % 25_000));
-        stage.relays[0].kill9();
-        let acked = published.join().unwrap();
-        let by_other = publish(stage.relays[1].addr(), &stage.vhost, &ids, PATIENCE);
-        assert_eq!(by_other.len(), ids.len(), "a retry is not acked");
-        stage.relays[0].restart();
-        stage.publish(0, &ids);
-        println!("round {round}: {} were acked before the kill", acked.len());
-        all.extend(ids.into_iter().map(|id| (id.clone(), acked.contains(&id))));
+    if let Some(outcome) = killed("sync", Plan { kills: retry::kills(200), acks: 150, other: None }, "") {
+        outcome.assert_nothing_is_forgotten();
     }
-    let queue = stage.queue();
-    for (id, was_acked) in &all {
-        let copies = queue.get(id).copied().unwrap_or_default();
-        assert!(copies > 0, "{id} is lost");
-        assert!(copies == 1 || !was_acked, "{id} was acked and is there {copies} times");
-        assert!(copies <= 2, "{id} is there {copies} times");
+}
+
+/// With `async` a kill forgets what was acked within the last `remember_delay`, and no more.
+#[test]
+fn with_async_a_kill_forgets_what_the_delay_allows() {
+    let window = "remember = \"async\"\nremember_delay = \"100ms\"";
+    if let Some(outcome) = killed("async", Plan { kills: retry::kills(40), acks: 1_500, other: None }, window)
+    {
+        outcome.assert_forgotten_within(Duration::from_millis(100));
     }
 }
 
