@@ -106,7 +106,7 @@ impl StreamOutOfReach {
     fn secret(&self) -> PathBuf {
         use std::os::unix::fs::OpenOptionsExt as _;
         let path = self.state.0.join("secret");
-        let mut file = std::fs::File::options().write(true).create(true).mode(0o600).open(&path).unwrap();
+        let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&path).unwrap();
         file.write_all(b"0123456789abcdef0123456789abcdef").unwrap();
         path
     }
