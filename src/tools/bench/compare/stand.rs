@@ -175,6 +175,11 @@ impl Process {
         Target::guest(&self.address.to_string())
     }
 
+    /// Its own, and gone with it.
+    pub(super) fn folder(&self) -> &Path {
+        self.leash.folder()
+    }
+
     /// Bytes in RAM.
     pub(super) fn resident(&self) -> Result<f64, Error> {
         usage_of(self.child.id()).map(|(_, resident)| resident as f64)

@@ -3,12 +3,15 @@
 use super::super::Error;
 use super::super::dial::Target;
 use super::super::load::Load;
+use super::super::now;
 use super::Extent;
 use super::awake::Awake;
 use super::rows::{BEFORE_RABBIT, FILLING, ROUND_TRIPS, RUN, alternate, rabbit};
 use super::stand::{Process, put};
-use super::table::{Goal, Row};
+use super::table::{Goal, Row, middle};
 use hapax_testbed::Rabbit;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -90,6 +93,8 @@ pub(super) fn into_sink(extent: Extent, wanted: impl Fn(u8) -> bool) -> Result<V
         .map(|log| {
             let relay = log.relay(sink.address(), &rabbit, &format!("sink-{}", log.number))?;
             put(&Load::new(relay.target(), FILLING))?;
+            let is_synced_disk = (log.store, log.remember) == ("disk", "sync");
+            let bound = if is_synced_disk { Some(bound_by_sync(relay.folder())?) } else { None };
             Ok(Row {
                 number: log.number,
                 what: log.into_sink,
@@ -97,10 +102,34 @@ pub(super) fn into_sink(extent: Extent, wanted: impl Fn(u8) -> bool) -> Result<V
                 unit: "msg/s",
                 pairs: alternate(extent, || rate(&memory), || rate(&relay))?,
                 goal: log.goal,
-                note: None,
+                note: bound,
             })
         })
         .collect()
+}
+
+/// What the disk allows: acks wait for a sync, and no more than the window of confirms waits for one.
+fn bound_by_sync(folder: &Path) -> Result<String, Error> {
+    const SYNCS: usize = 200;
+    // As much as the log writes for a thousand ids.
+    let batch = vec![0; 24 * 1024];
+    let syncs = || {
+        let mut file = File::create(folder.join("syncs"))?;
+        (0..SYNCS)
+            .map(|_| {
+                let from = now();
+                file.write_all(&batch)?;
+                file.sync_data()?;
+                Ok(now().duration_since(from).as_secs_f64())
+            })
+            .collect::<io::Result<Vec<f64>>>()
+    };
+    let sync = middle(syncs().map_err(Error::io("syncing a file"))?.into_iter());
+    let most = 1000.0 / sync;
+    Ok(format!(
+        "store = \"disk\", sync: a write of 24 KiB with fdatasync takes this disk {:.2} ms, so 1,000 in flight are {most:.0} msg/s at most",
+        sync * 1e3
+    ))
 }
 
 /// Row 19: before a real broker, which also has the streams.
