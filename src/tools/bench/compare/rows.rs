@@ -6,7 +6,7 @@ use super::super::load::Load;
 use super::super::take::take;
 use super::Extent;
 use super::awake::Awake;
-use super::stand::{Process, WINDOW, cpu_of_load, put};
+use super::stand::{Process, Settings, WINDOW, cpu_of_load, put};
 use super::table::{Goal, Pairs, Row, middle};
 use hapax_testbed::rabbit::{self, Rabbit};
 use rustix::process::{Resource, getrlimit};
@@ -261,7 +261,9 @@ pub(super) fn many(extent: Extent) -> Result<Row, Error> {
 /// Row 12: does a second worker thread help? The load and the sink need cores, too, so it says who had them.
 pub(super) fn second_thread(extent: Extent) -> Result<Row, Error> {
     let sink = Process::sink()?;
-    let (one, two) = (Process::relay_on(sink.address(), 1)?, Process::relay_on(sink.address(), 2)?);
+    let with = |threads| Settings { threads: Some(threads), ..Settings::default() };
+    let one = Process::relay_with(sink.address(), &with(1))?;
+    let two = Process::relay_with(sink.address(), &with(2))?;
     let run = |relay: &Process| {
         let load = Load {
             connections: SHARED,

@@ -1,4 +1,4 @@
-//! Rows 15 to 21: what a window's store costs, against the same window in memory.
+//! Rows 15 to 22: what a window's store costs, against the same window in memory.
 
 use super::super::Error;
 use super::super::dial::Target;
@@ -7,8 +7,8 @@ use super::super::now;
 use super::Extent;
 use super::awake::Awake;
 use super::rows::{BEFORE_RABBIT, FILLING, ROUND_TRIPS, RUN, alternate, rabbit};
-use super::stand::{Process, put};
-use super::table::{Goal, Row, middle};
+use super::stand::{FOLDER, Process, Settings, WINDOW, put};
+use super::table::{Goal, Pairs, Row, middle};
 use hapax_testbed::Rabbit;
 use std::fs::File;
 use std::io::{self, Write};
@@ -66,19 +66,33 @@ const BEFORE_RABBIT_NUMBER: u8 = 19;
 /// A message that Redis decides takes about ten times as long as one in memory.
 const REDIS_DIVISOR: u64 = 10;
 
+/// Ids that a relay reads after its death.
+const REMEMBERED: u64 = 10_000_000;
+/// More than by default, so that filling takes no longer than it must: an ack waits for the store.
+const FILLING_WINDOW: u32 = 20_000;
+
 impl Log {
     /// A relay before this address. A stream is on this node, in a vhost of its own.
-    fn relay(&self, upstream: SocketAddr, rabbit: &Rabbit, vhost: &str) -> Result<Process, Error> {
+    fn relay(
+        &self,
+        upstream: SocketAddr,
+        rabbit: &Rabbit,
+        vhost: &str,
+        capacity: u64,
+    ) -> Result<Process, Error> {
         rabbit.add_vhost(vhost).map_err(|error| Error::Step(error.to_string()))?;
         let stream = format!("[store.stream]\nuri = \"amqp://guest:guest@{}/{vhost}\"\n", rabbit.addr());
-        relay(upstream, self.store, self.remember, if self.store == "stream" { &stream } else { "" })
+        let server = if self.store == "stream" { &stream } else { "" };
+        Process::relay_with(upstream, &Settings { capacity, ..settings(self.store, self.remember, server) })
     }
 }
 
-fn relay(upstream: SocketAddr, store: &str, remember: &str, server: &str) -> Result<Process, Error> {
-    let window = format!("store = \"{store}\"\nremember = \"{remember}\"\n");
-    let state = |folder: &Path| format!("state_dir = \"{}\"\n", folder.join("state").display());
-    Process::relay_with(upstream, "enforce", |folder| (state(folder) + server, window), |_| {})
+fn settings(store: &str, remember: &str, server: &str) -> Settings {
+    Settings {
+        top: format!("state_dir = \"{FOLDER}/state\"\n{server}"),
+        window: format!("store = \"{store}\"\nremember = \"{remember}\"\n"),
+        ..Settings::default()
+    }
 }
 
 /// Rows 15 to 18. The windows are full before the measuring begins, so each publish evicts an id.
@@ -91,7 +105,7 @@ pub(super) fn into_sink(extent: Extent, wanted: impl Fn(u8) -> bool) -> Result<V
     LOGS.into_iter()
         .filter(|log| wanted(log.number))
         .map(|log| {
-            let relay = log.relay(sink.address(), &rabbit, &format!("sink-{}", log.number))?;
+            let relay = log.relay(sink.address(), &rabbit, &format!("sink-{}", log.number), WINDOW)?;
             put(&Load::new(relay.target(), FILLING))?;
             let is_synced_disk = (log.store, log.remember) == ("disk", "sync");
             let bound = if is_synced_disk { Some(bound_by_sync(relay.folder())?) } else { None };
@@ -143,7 +157,7 @@ pub(super) fn before_rabbit(extent: Extent) -> Result<Vec<Row>, Error> {
     rate(&memory)?;
     LOGS.into_iter()
         .map(|log| {
-            let relay = log.relay(rabbit.addr(), &rabbit, &format!("rabbit-{}", log.number))?;
+            let relay = log.relay(rabbit.addr(), &rabbit, &format!("rabbit-{}", log.number), WINDOW)?;
             Ok(Row {
                 number: BEFORE_RABBIT_NUMBER,
                 what: log.before_rabbit,
@@ -157,16 +171,45 @@ pub(super) fn before_rabbit(extent: Extent) -> Result<Vec<Row>, Error> {
         .collect()
 }
 
+/// Row 22: how long a relay that was killed takes until it listens again. It has read its log then.
+pub(super) fn recovery(extent: Extent) -> Result<Vec<Row>, Error> {
+    let (sink, rabbit) = (Process::sink()?, rabbit()?);
+    let count = extent.messages(REMEMBERED);
+    [(&LOGS[1], 5.0), (&LOGS[3], 15.0)]
+        .into_iter()
+        .map(|(log, most)| {
+            let mut relay = log.relay(sink.address(), &rabbit, &format!("read-{}", log.number), count)?;
+            put(&Load { window: FILLING_WINDOW, ..Load::new(relay.target(), count) })?;
+            let mut pairs = Pairs::default();
+            for _ in 0..extent.pairs {
+                pairs.push(relay.restart()?.as_secs_f64(), 1.0);
+            }
+            Ok(Row {
+                number: 22,
+                what: match log.store {
+                    "disk" => "store = \"disk\": 10 million ids are read",
+                    _ => "store = \"stream\": 10 million ids are read",
+                },
+                against: "-",
+                unit: "s",
+                pairs,
+                goal: Goal::AtMost(most),
+                note: None,
+            })
+        })
+        .collect()
+}
+
 /// Rows 20 and 21. What one message in flight takes is compared with the window in memory and a round trip to Redis, together.
 pub(super) fn redis(extent: Extent) -> Result<Vec<Row>, Error> {
     let (sink, redis) = (Process::sink()?, Process::redis()?);
     // Each has a database of its own, because each has a secret of its own.
     let server = |database: u8| format!("[store.redis]\nurl = \"redis://{}/{database}\"\n", redis.address());
     let memory = Process::relay(sink.address(), "enforce")?;
-    let relays = [
-        relay(sink.address(), "redis", "sync", &server(0))?,
-        relay(sink.address(), "redis", "async", &server(1))?,
-    ];
+    let relay = |remember, database| {
+        Process::relay_with(sink.address(), &settings("redis", remember, &server(database)))
+    };
+    let relays = [relay("sync", 0)?, relay("async", 1)?];
     let rate = |relay: &Process| {
         let load = Load::new(relay.target(), extent.messages(RUN) / REDIS_DIVISOR);
         put(&load).map(|outcome| outcome.rate())
