@@ -1,7 +1,7 @@
 //! What is compared: processes on ports of their own, on the loopback, that end with this one.
 
 use super::super::Error;
-use super::super::dial::Target;
+use super::super::dial::{Dialed, Target};
 use super::super::load::{self, Load, Outcome};
 use super::super::message::{self, Shape};
 use super::super::now;
@@ -164,12 +164,13 @@ impl Process {
         Ok(process)
     }
 
-    /// Kills it with signal 9 and starts it again. Returns how long that takes it until it listens.
+    /// Kills it with signal 9 and starts it again. Returns how long that takes it until a client has logged in.
     pub(super) fn restart(&mut self) -> Result<Duration, Error> {
         self.leash.kill9(&mut self.child);
         let from = now();
         self.child = self.command.spawn().map_err(Error::io(format!("starting {}", self.label)))?;
         self.is_started()?;
+        Dialed::open(&self.target())?;
         Ok(now().duration_since(from))
     }
 

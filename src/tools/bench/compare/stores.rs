@@ -171,7 +171,7 @@ pub(super) fn before_rabbit(extent: Extent) -> Result<Vec<Row>, Error> {
         .collect()
 }
 
-/// Row 22: how long a relay that was killed takes until it listens again. It has read its log then.
+/// Row 22: how long a relay that was killed takes until a client can log in again. It has read its log then.
 pub(super) fn recovery(extent: Extent) -> Result<Vec<Row>, Error> {
     let (sink, rabbit) = (Process::sink()?, rabbit()?);
     let count = extent.messages(REMEMBERED);
