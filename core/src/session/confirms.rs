@@ -122,7 +122,8 @@ impl Confirms {
             Outstanding { publishes: entries.iter().filter_map(known), of: entries.len() }
         };
         let Returned { exact, marked, alike, told } = self.returns.recv(shown, all);
-        let body = marked.first().and_then(|tag| Some(self.entries.get_mut(*tag)?.body())).unwrap_or_default();
+        let body =
+            marked.first().and_then(|tag| Some(self.entries.get_mut(*tag)?.body())).unwrap_or_default();
         for tag in marked {
             self.entries.get_mut(tag).into_iter().for_each(Entry::came_back);
         }

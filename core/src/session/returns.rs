@@ -407,7 +407,10 @@ mod tests {
             .for_each(|(shows, tag)| returns.insert(shows, tag));
         returns.remove(asked("x", "h"), 1);
         let returned = returns.recv(&shown("x", "h"), empty);
-        assert_eq!(returned, Returned { exact: true, marked: vec![2], alike: vec![], told: Told::Client(Some(2)) });
+        assert_eq!(
+            returned,
+            Returned { exact: true, marked: vec![2], alike: vec![], told: Told::Client(Some(2)) }
+        );
     }
 
     #[test]
@@ -418,9 +421,15 @@ mod tests {
             .for_each(|(shows, tag)| returns.insert(shows, tag));
         let mut first = returns.recv(&shown("x", "altered"), empty);
         first.marked.sort_unstable();
-        assert_eq!(first, Returned { exact: false, marked: vec![1, 2], alike: vec![], told: Told::Client(Some(1)) });
+        assert_eq!(
+            first,
+            Returned { exact: false, marked: vec![1, 2], alike: vec![], told: Told::Client(Some(1)) }
+        );
         let second = returns.recv(&shown("x", "h"), empty);
-        assert_eq!(second, Returned { exact: false, marked: vec![], alike: vec![], told: Told::Client(Some(2)) });
+        assert_eq!(
+            second,
+            Returned { exact: false, marked: vec![], alike: vec![], told: Told::Client(Some(2)) }
+        );
         assert_eq!(returns.recv(&shown("x", "h"), empty).told, Told::Client(None));
         assert_eq!(returns.recv(&shown("y", "h"), empty).marked, [3]);
         assert!(returns.by_header.is_empty() && returns.guessed.is_empty());
@@ -466,7 +475,10 @@ mod tests {
         returns.insert(asked("x", "h"), 7);
         let all = || all([(claim(1, 10), 1)]);
         let both = returns.recv(&shown_claim(1, 10), all);
-        assert_eq!(both, Returned { exact: true, marked: vec![7, 1], alike: vec![], told: Told::Client(Some(7)) });
+        assert_eq!(
+            both,
+            Returned { exact: true, marked: vec![7, 1], alike: vec![], told: Told::Client(Some(7)) }
+        );
         // If it was the client's, the other one may come back, too: the client has not asked for that.
         let other = returns.recv(&shown_claim_with(1, 10, "other"), empty);
         assert_eq!(other, Returned { exact: true, marked: vec![], alike: vec![], told: Told::Nobody });

@@ -615,6 +615,38 @@ fn what_another_relay_has_stored_before_is_no_republish() {
     });
 }
 
+/// The record of the message before comes behind the record that forgets it: the other relay was slow. The copy is not stored.
+#[test]
+fn a_republish_that_is_not_stored_is_unknown_after_a_crash_too() {
+    each(&POLICIES, |mut shelf| {
+        for has_waiter in [false, true] {
+            let (again, _, _) = shelf.republish(1);
+            shelf.write();
+            shelf.stored_elsewhere(1);
+            let waiter = has_waiter.then(|| shelf.waits(1));
+            again.forget(ForgetCause::Nack);
+            if let Some(waiter) = waiter {
+                // It takes its place, and is not stored, either.
+                waiter.answered();
+                shelf.write();
+                drop(shelf.mailbox.take());
+            }
+            shelf.write();
+            shelf.crash();
+            assert_eq!(shelf.state(1), '-', "its retry passes");
+        }
+        // What was stored in its place stays.
+        let (again, _, _) = shelf.republish(1);
+        let _ = shelf.commit(again);
+        shelf.write();
+        let (again, _, _) = shelf.republish(2);
+        again.forget(ForgetCause::Nack);
+        shelf.stored(2);
+        shelf.crash();
+        assert_eq!((shelf.state(1), shelf.state(2)), ('s', 's'));
+    });
+}
+
 #[test]
 fn what_is_over_is_not_merged() {
     each(&[SYNC], |mut shelf| {

@@ -20,6 +20,10 @@ return {v, redis.call('PTTL', KEYS[1])}";
 /// Removes a value if the key has it.
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0";
+/// Removes a value that begins so.
+const CLEAR: &str = "local v = redis.call('GET', KEYS[1])
+if v and string.sub(v, 1, #ARGV[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0";
 /// Removes a record, not a lease.
 const FORGET: &str = "local v = redis.call('GET', KEYS[1])
 if v and string.sub(v, 1, 1) == 'S' then return redis.call('DEL', KEYS[1]) end
@@ -58,8 +62,8 @@ fn script(text: &str, key: &[u8]) -> Cmd {
     cmd
 }
 
-/// Returns the command that writes a record; `None` if there is nothing to write, because its time is over, or because it is told to
-/// the other relays only.
+/// Returns the command that writes a record; `None` if there is nothing to write, because it is told to the other relays only. A record
+/// whose time is over takes the lease away that it would have replaced.
 pub(super) fn write(window: &Leased, names: &Names, record: &Record, now: Instant) -> Option<Command> {
     let name = |claim: &Claim| {
         let Claim::Digest(key) = *claim;
@@ -69,9 +73,17 @@ pub(super) fn write(window: &Leased, names: &Names, record: &Record, now: Instan
     match &record.what {
         What::Seen(claim, memo) => {
             let left = left(*memo);
-            let (key, mut set) = (name(claim), cmd("SET"));
-            set.arg(&key).arg(window.seen(*claim, *memo)).arg("PX").arg(millis(left));
-            (!left.is_zero()).then_some(Command { key, cmd: set })
+            let key = name(claim);
+            let cmd = if left.is_zero() {
+                let mut clear = script(CLEAR, &key);
+                clear.arg(window.own_lease());
+                clear
+            } else {
+                let mut set = cmd("SET");
+                set.arg(&key).arg(window.seen(*claim, *memo)).arg("PX").arg(millis(left));
+                set
+            };
+            Some(Command { key, cmd })
         }
         What::Touched(claim, memo) => {
             let left = left(*memo);

@@ -43,6 +43,8 @@ struct Inner {
     urgent: u64,
     /// the position of the last record
     last: u64,
+    /// when the last record was made
+    latest: Option<Instant>,
     /// Commits that are not remembered yet: their claims are in flight.
     stored: VecDeque<Stored>,
     /// The keys of these commits.
@@ -148,14 +150,33 @@ impl Queue {
     }
 
     /// Returns true if the message of this claim is stored, and its commit is not remembered yet.
-    pub(super) fn is_stored(&self, claim: Claim) -> bool {
-        self.with_stored(claim, |is_stored| is_stored)
+    pub(super) fn is_stored(&self, Claim::Digest(key): Claim) -> bool {
+        self.inner.lock().keys.contains_key(&key)
     }
 
-    /// Calls `then` with that answer. It stays true until `then` has returned.
-    pub(super) fn with_stored<T>(&self, Claim::Digest(key): Claim, then: impl FnOnce(bool) -> T) -> T {
-        let inner = self.inner.lock();
-        then(inner.keys.contains_key(&key))
+    /// Calls `then` with the answer to [`Queue::is_stored`], which stays true until `then` has returned. If `then` says so, the claim is to
+    /// be forgotten: no record of it comes in between.
+    pub(super) fn settle_flight<T>(
+        &self,
+        claim: Claim,
+        bound: usize,
+        then: impl FnOnce(bool, &mut bool) -> T,
+    ) -> T {
+        let Claim::Digest(key) = claim;
+        let mut is_forgotten = false;
+        let (result, waker) = {
+            let mut inner = self.inner.lock();
+            let result = then(inner.keys.contains_key(&key), &mut is_forgotten);
+            // It was forgotten before, when its flight began, so there was a record.
+            let waker = inner.latest.filter(|_| is_forgotten).and_then(|at| {
+                inner.push(Record { at, what: What::Forgotten(claim) });
+                inner.make_room(bound);
+                inner.waker.take()
+            });
+            (result, waker)
+        };
+        waker.into_iter().for_each(Waker::wake);
+        result
     }
 
     /// Notes that the commits of this claim which are not remembered yet are to be forgotten when they are.
@@ -300,6 +321,7 @@ impl Queue {
 
 impl Inner {
     fn push(&mut self, record: Record) {
+        self.latest = Some(record.at);
         self.waiting.push_back(record);
         self.last += 1;
     }
