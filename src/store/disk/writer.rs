@@ -344,8 +344,10 @@ impl<F: Files> Writer<F> {
         let Parts { files, window, codec, segment_bytes, signals, .. } = &self.parts;
         let (files, window, codec) = (Arc::clone(files), Arc::clone(window), codec.clone());
         let (segment_bytes, signals) = (*segment_bytes, Arc::clone(signals));
-        let (start, earlier) = (self.start, self.earlier);
-        self.no_pass_before = self.parts.now() + PASS_AGAIN;
+        let (start, earlier, now) = (self.start, self.earlier, self.parts.now());
+        let lag = window.store(now).and_then(|facts| facts.lag).unwrap_or_default();
+        let written_before = own(now, start).saturating_sub(own(start + lag, start));
+        self.no_pass_before = now + PASS_AGAIN;
         let clock = Arc::clone(&self.parts.clock);
         let work = move || {
             let state = |key: Key| match window.find(key.into(), clock().now) {
@@ -353,8 +355,9 @@ impl<F: Files> Writer<F> {
                 Some(Found::InFlight) => State::InFlight,
                 Some(Found::Unknown) | None => State::Unknown,
             };
+            let stop = &signals.closing;
             let judge =
-                Judge { codec: &codec, earlier, start, state: &state, stop: &signals.closing, segment_bytes };
+                Judge { codec: &codec, earlier, start, written_before, state: &state, stop, segment_bytes };
             compact::pass(&*files, &segments, &judge, |replaced| {
                 let _ = sender.send(replaced);
             })

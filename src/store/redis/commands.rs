@@ -39,12 +39,12 @@ redis.call('SET', KEYS[3], redis.call('TIME')[1])
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'b', ARGV[1], 'g', g)
 return g";
 /// Raises the count of flushes to this one, if it is lower: Redis may have lost it. Returns the count, and for how many seconds the
-/// window has been remembered.
+/// window has been remembered. (Its clock may have been set back.)
 const GREET: &str = "local g = tonumber(redis.call('GET', KEYS[1]) or '0')
 if g < tonumber(ARGV[1]) then g = tonumber(ARGV[1]) redis.call('SET', KEYS[1], g) end
 local now = redis.call('TIME')[1]
 redis.call('SET', KEYS[2], now, 'NX')
-return {g, now - redis.call('GET', KEYS[2])}";
+return {g, math.max(0, now - redis.call('GET', KEYS[2]))}";
 /// Entries of the stream of changes. A relay that misses more than these forgets all that it knows by itself.
 pub(super) const CHANGES: usize = 100_000;
 

@@ -197,18 +197,19 @@ impl Link {
             .iter()
             .filter_map(|record| commands::write(&shared.window, &shared.names, record, now))
             .collect();
-        for told in records
+        let mut told = Vec::new();
+        for changes in records
             .iter()
             .filter(|record| commands::is_told(record))
             .cloned()
             .collect::<Vec<_>>()
             .chunks(CHANGES_AT_ONCE)
         {
-            let is_flush = told.iter().any(|record| matches!(record.what, What::Flushed));
-            let batch = shared.codec.encode(told, now, wall());
-            writes.push(commands::tell(&shared.names, &batch, is_flush));
+            let is_flush = changes.iter().any(|record| matches!(record.what, What::Flushed));
+            let batch = shared.codec.encode(changes, now, wall());
+            told.push(commands::tell(&shared.names, &batch, is_flush));
         }
-        let count = writes.len();
+        let count = writes.len() + told.len();
         let waits = shared.replicas > 0 && count > 0 && connection.keeps_order();
         let mut asks: Vec<Command> =
             questions.iter().map(|question| commands::ask(&shared.window, &shared.names, question)).collect();
@@ -223,10 +224,13 @@ impl Link {
         let sending = async move {
             let exchange = async {
                 if keeps_order {
+                    writes.append(&mut told);
                     writes.append(&mut asks);
                     return connection.send(writes).await;
                 }
+                // Who hears that an id is forgotten may ask for it at once.
                 let mut replies = connection.send(writes).await?;
+                replies.append(&mut connection.send(told).await?);
                 replies.append(&mut connection.send(asks).await?);
                 Ok(replies)
             };

@@ -319,9 +319,9 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         self.log.set_at_store(at_store);
     }
 
-    /// Forgets everything that is known here, because it may be wrong. Redis knows what is seen.
+    /// Forgets everything that is known here, because it may be wrong. Redis knows what is seen, but for what is still to be written.
     pub fn forget_memory(&self, now: Instant) {
-        self.table().flush(now);
+        self.log.flush_written(now);
     }
 
     /// Takes what another relay has told all the others: what it has forgotten, flushed, or changed.

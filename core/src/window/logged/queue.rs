@@ -194,6 +194,26 @@ impl Queue {
         inner.flushed = inner.last;
     }
 
+    /// Returns the ids that are seen by records which nobody has taken yet, oldest first: with the commit of each.
+    pub(super) fn seen_unwritten(&self) -> Vec<(Key, Instant, Memo)> {
+        let inner = self.inner.lock();
+        let mut seen: HashMap<Key, (usize, Instant, Memo)> = HashMap::new();
+        for (place, record) in inner.waiting.iter().enumerate() {
+            match record.what {
+                What::Seen(Claim::Digest(key), memo) | What::Touched(Claim::Digest(key), memo) => {
+                    seen.insert(key, (place, record.at, memo));
+                }
+                What::Forgotten(Claim::Digest(key)) => drop(seen.remove(&key)),
+                What::Flushed => seen.clear(),
+                What::Changed(_) => {}
+            }
+        }
+        let is_seen = |(key, _): &(Key, _)| !inner.keys.contains_key(key);
+        let mut seen: Vec<_> = seen.into_iter().filter(is_seen).collect();
+        seen.sort_unstable_by_key(|(_, (place, ..))| *place);
+        seen.into_iter().map(|(key, (_, at, memo))| (key, at, memo)).collect()
+    }
+
     /// Takes the oldest records, at most this many, and the position of the last one.
     pub(super) fn take(&self, most: usize) -> Option<(Vec<Record>, Position)> {
         let mut inner = self.inner.lock();
