@@ -345,8 +345,9 @@ impl<F: Files> Writer<F> {
         let (files, window, codec) = (Arc::clone(files), Arc::clone(window), codec.clone());
         let (segment_bytes, signals) = (*segment_bytes, Arc::clone(signals));
         let (start, earlier, now) = (self.start, self.earlier, self.parts.now());
-        let lag = window.store(now).and_then(|facts| facts.lag).unwrap_or_default();
-        let written_before = own(now, start).saturating_sub(own(start + lag, start));
+        // While the disk works, what waits is written before the pass has replaced anything.
+        let lag = window.store(now).filter(|facts| facts.down_since.is_some()).and_then(|facts| facts.lag);
+        let written_before = lag.map_or(i64::MAX, |lag| own(now.checked_sub(lag).unwrap_or(start), start));
         self.no_pass_before = now + PASS_AGAIN;
         let clock = Arc::clone(&self.parts.clock);
         let work = move || {

@@ -1,15 +1,14 @@
 //! What others do to a window's Redis, and what a lease must not leave behind.
 
+use super::server::Server;
 use super::{PATIENCE, Stage, config, facts, ids};
 use crate::e2e::raw::{Publish, Raw, Told, Value};
 use crate::e2e::wait;
-use crate::store::redis::server::Server;
 
 impl Stage {
     /// Publishes it by one relay, and waits for its ack.
     fn acked(&self, relay: usize, publish: &Publish<'_>) {
         let mut raw = Raw::connect(self.relays[relay].addr(), &self.vhost);
-        raw.open_channel(1);
         raw.confirming(1);
         let told = raw.publish_and_settle(1, publish);
         assert!(matches!(told.as_slice(), [Told::Ack { .. }]), "{told:?}");
