@@ -1,5 +1,6 @@
 //! `store = "redis"`: relays that share a Redis, in front of one RabbitMQ.
 
+mod faults;
 pub(crate) mod server;
 
 use crate::e2e::kills::{Lane, Outcome, Plan, killed_again_and_again};
