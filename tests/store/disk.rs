@@ -221,10 +221,12 @@ fn what_does_not_fit_is_refused() {
 
     site.relay_mut().kill9();
     let before = std::fs::read(files(&state.log()).pop().unwrap()).unwrap();
-    let (code, text) = started(&state.config("id = \"header:x-id\"\n"));
-    assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("another digest secret, another `scope` or another `id`"), "{text}");
-    assert!(text.contains(&state.log().display().to_string()), "{text}");
+    for other in ["id = \"header:x-id\"\n", "scope = \"exchange\"\n"] {
+        let (code, text) = started(&state.config(other));
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("another digest secret, another `scope` or another `id`"), "{text}");
+        assert!(text.contains(&state.log().display().to_string()), "{text}");
+    }
     std::fs::rename(state.0.join("secret"), state.0.join("lost")).unwrap();
     let (code, text) = started(&state.config(""));
     assert!(code == Some(1) && text.contains("another digest secret"), "{text}");

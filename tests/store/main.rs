@@ -7,6 +7,7 @@
     reason = "this is test code: a failed step is a failed test"
 )]
 
+mod alone;
 mod disk;
 #[path = "../e2e/mod.rs"]
 mod e2e;

@@ -1,5 +1,6 @@
 //! `store = "redis"`: relays that share a Redis, in front of one RabbitMQ.
 
+mod faults;
 pub(crate) mod server;
 
 use crate::e2e::kills::{Lane, Outcome, Plan, killed_again_and_again};
@@ -56,7 +57,11 @@ impl Stage {
 
     /// Publishes these by one relay, all at once, until each is acked. A nack is published again.
     fn publish(&self, relay: usize, ids: &[String]) {
-        let acked = publish(self.relays[relay].addr(), &self.vhost, ids, PATIENCE);
+        self.publish_at(self.relays[relay].addr(), ids);
+    }
+
+    fn publish_at(&self, relay: SocketAddr, ids: &[String]) {
+        let acked = publish(relay, &self.vhost, ids, PATIENCE);
         assert_eq!(acked.len(), ids.len(), "not all are acked");
     }
 }
@@ -305,21 +310,6 @@ fn tls_and_a_user_with_few_rights() {
     redis.kill9();
 }
 
-#[test]
-fn evictions_of_redis_are_seen() {
-    let redis = Server::with(&["--save", "", "--maxmemory", "3mb", "--maxmemory-policy", "allkeys-lru"]);
-    let Some(stage) = Stage::new("redis-evicts", 1, &config(&redis, &redis.url(), "")) else { return };
-    for round in 0..10 {
-        stage.publish(0, &ids(&format!("e{round}"), 2_000));
-    }
-    wait::until("evictions show", PATIENCE, || {
-        let metrics = stage.relays[0].metrics();
-        (metrics.sum("store_evicted_keys_total", &[]) > 0.0).then_some(())
-    });
-    let metrics = stage.relays[0].metrics();
-    assert_eq!(metrics.sum("store_memory_max_bytes", &[]), 3.0 * 1024.0 * 1024.0);
-}
-
 /// What is forgotten, flushed and changed at one relay is so at the other, too, without a restart.
 #[test]
 fn an_operator_at_one_relay_reaches_the_other() {
@@ -337,32 +327,4 @@ fn an_operator_at_one_relay_reaches_the_other() {
     stage.publish(1, &ids);
     stage.publish(0, &ids);
     assert_each_once(&stage.queue(), &ids);
-}
-
-#[test]
-fn another_secret_is_refused_with_what_to_do() {
-    let redis = Server::start();
-    let Some(stage) = Stage::new("redis-secret", 1, &config(&redis, &redis.url(), "")) else { return };
-    redis.cli(&["SET", "hapax:{orders}:identity", "another"]);
-    drop(stage);
-    let text = config(&redis, &redis.url(), "");
-    let (status, said) = run_to_its_end(&text);
-    assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("another digest secret") && said.contains("digest_secret_file"), "{said}");
-}
-
-/// Starts a relay that must end by itself.
-fn run_to_its_end(config: &str) -> (Option<i32>, String) {
-    let leash = hapax_testbed::Leash::new("ends").unwrap();
-    let file = leash.folder().join("hapax.toml");
-    std::fs::write(&file, config).unwrap();
-    let port = || hapax_testbed::free_port().unwrap();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_hapax"))
-        .arg("--config")
-        .arg(&file)
-        .args(["--listen", &format!("127.0.0.1:{}", port()), "--admin", &format!("127.0.0.1:{}", port())])
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
