@@ -15,3 +15,4 @@ mod examples;
 mod outage;
 mod redis;
 mod shown;
+mod table;

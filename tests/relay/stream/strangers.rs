@@ -56,6 +56,7 @@ fn who_may_write_to_the_stream_can_make_no_id_a_duplicate() {
     publish_all(&mut client, &mut 1, &ids("b", 1));
     stage.until_known(&other, 1);
     publish_all(&mut stage.client(&other), &mut 0, &ids("a", 1));
+    assert_eq!(stage.metric(&other, "store_damaged_total"), 3.0, "what has no seal is counted");
     // Nor is anything of it believed at a start.
     publish_raw(&stage, &[&batch]);
     relay.kill9();

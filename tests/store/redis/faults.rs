@@ -88,6 +88,60 @@ fn a_failover_forgets_what_was_not_replicated() {
     assert_each_once(&stage.queue(), &after);
 }
 
+/// A node of the cluster dies, and its replica takes over. Publishers wait meanwhile (`refuse`), and no id passes twice.
+#[test]
+fn a_node_of_a_cluster_dies_and_its_replica_takes_over() {
+    let mut servers = Server::cluster(1);
+    let redis = format!("url = \"redis://127.0.0.1:{}\"\nmode = \"cluster\"", servers[1].port);
+    let config = config(&servers[1], &redis, "on_outage = \"refuse\"");
+    let Some(mut stage) = Stage::new("redis-cluster-failover", 2, &config) else { return };
+    let (before, after) = (ids("before", 200), ids("after", 200));
+    stage.publish(0, &before);
+    let size = |server: &Server| server.cli(&["DBSIZE"]);
+    wait::until("they are replicated", PATIENCE, || (size(&servers[3]) == size(&servers[0])).then_some(()));
+    assert_ne!(size(&servers[3]), "0");
+    servers[0].kill9();
+    stage.publish(0, &after);
+    assert!(servers[3].cli(&["ROLE"]).starts_with("master"));
+    for relay in [1, 0] {
+        stage.publish(relay, &before);
+        stage.publish(relay, &after);
+        stage.relays[0].restart();
+    }
+    assert_each_once(&stage.queue(), &[before, after].concat());
+}
+
+/// Redis is killed and has nothing when it starts again. What a relay has in its memory does not pass there.
+#[test]
+fn a_redis_that_comes_back_empty_costs_what_the_memory_does_not_have() {
+    let mut redis = Server::start();
+    let Some(stage) = Stage::new("redis-empty", 2, &config(&redis, &redis.url(), "")) else { return };
+    let (before, after) = (ids("before", 50), ids("after", 50));
+    stage.relays[0].api("POST", "/api/v1/windows/orders/flush", "");
+    stage.publish(0, &before);
+    let identity = |redis: &Server| redis.cli(&["GET", "hapax:{orders}:identity"]);
+    let first = identity(&redis);
+    redis.restart();
+    // Both see it, and go on.
+    stage.publish(0, &after);
+    stage.publish(1, &after);
+    stage.publish(0, &before);
+    wait::until("both have Redis", PATIENCE, || {
+        let is_up = |relay: &Relay| relay.metrics().sum("store_up", &[]) == 1.0;
+        stage.relays.iter().all(is_up).then_some(())
+    });
+    assert!(first.len() > 10 && identity(&redis) == first, "nobody else's ids may come in between");
+    let queue = stage.queue();
+    assert!(before.iter().all(|id| queue[id] == 1), "the memory of the relay has them");
+    assert!(after.iter().all(|id| queue.contains_key(id)));
+    stage.publish(1, &before);
+    assert_each_once(&stage.queue(), &before);
+    stage.publish(1, &before);
+    stage.publish(1, &after);
+    stage.publish(0, &after);
+    assert_eq!(stage.queue().len(), 0);
+}
+
 /// Its keys would mean nothing. The relay says so and ends, and the ids stay as they are.
 #[test]
 fn another_secret_scope_or_id_is_refused_with_what_to_do() {

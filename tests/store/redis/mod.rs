@@ -264,7 +264,7 @@ fn a_silent_redis_stops_nobody_with_continue_and_everybody_with_refuse() {
 
 #[test]
 fn a_cluster_of_three_holds_the_ids() {
-    let mut servers = Server::cluster();
+    let mut servers = Server::cluster(0);
     servers.iter().for_each(|server| server.add_user(&["+cluster|slots"]));
     let redis = format!("url = \"redis://hapax:PASSWORD@127.0.0.1:{}\"\nmode = \"cluster\"", servers[0].port);
     let Some(mut stage) = Stage::new("redis-cluster", 2, &config(&servers[0], &redis, "")) else { return };
