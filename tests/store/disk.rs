@@ -6,6 +6,7 @@ use crate::e2e::relay::Relay;
 use crate::e2e::retry;
 use crate::e2e::site::{Site, without_relay};
 use crate::e2e::wait;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -194,19 +195,8 @@ fn damage_costs_what_is_damaged_and_is_told() {
 
 /// Starts a second relay with this configuration. Returns its exit code, and what it has said.
 fn started(config: &str) -> (Option<i32>, String) {
-    let file = std::env::temp_dir().join(format!(
-        "hapax-store-{}-{:?}.toml",
-        std::process::id(),
-        thread::current().id()
-    ));
-    std::fs::write(&file, config).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_hapax"))
-        .args(["--listen", "127.0.0.1:0", "--admin", "off", "--upstream", "amqp://127.0.0.1:1", "--config"])
-        .arg(&file)
-        .output()
-        .unwrap();
-    std::fs::remove_file(file).unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    let (status, said) = Relay::refused(SocketAddr::from(([127, 0, 0, 1], 1)), config);
+    (status.code(), said)
 }
 
 /// A log that this process can't use stops it, and the text says what to do. Nothing in the folder changes.
