@@ -72,10 +72,10 @@ fn killed_at_any_moment_what_was_acked_is_remembered() {
 /// `async`: only what was acked within `remember_delay` before the kill may be forgotten. Nothing is lost.
 #[test]
 fn with_async_at_most_the_delay_is_forgotten() {
-    let window = "remember = \"async\"\nremember_delay = \"100ms\"\n";
-    if let Some(outcome) = killed("async", Plan { kills: retry::kills(40), acks: 1_500, other: None }, window)
+    let window = "remember = \"async\"\nremember_delay = \"250ms\"\n";
+    if let Some(outcome) = killed("async", Plan { kills: retry::kills(20), acks: 3_000, other: None }, window)
     {
-        outcome.assert_forgotten_within(Duration::from_millis(100));
+        outcome.assert_forgotten_within(Duration::from_millis(250));
     }
 }
 

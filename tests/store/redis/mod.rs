@@ -165,10 +165,10 @@ fn what_was_acked_never_passes_again_whenever_a_relay_is_killed() {
 /// With `async` a kill forgets what was acked within the last `remember_delay`, and no more.
 #[test]
 fn with_async_a_kill_forgets_what_the_delay_allows() {
-    let window = "remember = \"async\"\nremember_delay = \"100ms\"";
-    if let Some(outcome) = killed("async", Plan { kills: retry::kills(40), acks: 1_500, other: None }, window)
+    let window = "remember = \"async\"\nremember_delay = \"250ms\"";
+    if let Some(outcome) = killed("async", Plan { kills: retry::kills(20), acks: 3_000, other: None }, window)
     {
-        outcome.assert_forgotten_within(Duration::from_millis(100));
+        outcome.assert_forgotten_within(Duration::from_millis(250));
     }
 }
 
