@@ -64,7 +64,7 @@ fn stream_config(state: &StateDir, broker: SocketAddr, vhost: &str) -> String {
     use std::os::unix::fs::OpenOptionsExt as _;
     std::fs::create_dir_all(&state.0).unwrap();
     let path = state.0.join("secret");
-    let mut file = std::fs::File::options().write(true).create(true).mode(0o600).open(&path).unwrap();
+    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&path).unwrap();
     file.write_all(b"0123456789abcdef0123456789abcdef").unwrap();
     format!(
         "digest_secret_file = \"{}\"\n[timeouts]\nstore = \"200ms\"\n[store.stream]\nuri = \"amqp://guest:guest@{broker}/{vhost}\"\n[[window]]\nname = \"orders\"\nstore = \"stream\"\n",
