@@ -70,9 +70,15 @@ impl Relay {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         leash.hold(&child).unwrap();
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (child.wait().unwrap(), said)
+        let mut stderr = child.stderr.take().unwrap();
+        let reader = thread::spawn(move || {
+            let mut said = String::new();
+            stderr.read_to_string(&mut said).unwrap();
+            said
+        });
+        let status = wait::until("it ends by itself", wait::PATIENCE, || child.try_wait().unwrap());
+        leash.let_go(&child);
+        (status, reader.join().unwrap())
     }
 
     fn started(upstream: &str, config: &str, (is_open, ready): (bool, u16)) -> Relay {

@@ -6,6 +6,7 @@ use crate::e2e::relay::Relay;
 use crate::e2e::retry;
 use crate::e2e::site::{Site, without_relay};
 use crate::e2e::wait;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -71,10 +72,10 @@ fn killed_at_any_moment_what_was_acked_is_remembered() {
 /// `async`: only what was acked within `remember_delay` before the kill may be forgotten. Nothing is lost.
 #[test]
 fn with_async_at_most_the_delay_is_forgotten() {
-    let window = "remember = \"async\"\nremember_delay = \"100ms\"\n";
-    if let Some(outcome) = killed("async", Plan { kills: retry::kills(40), acks: 1_500, other: None }, window)
+    let window = "remember = \"async\"\nremember_delay = \"250ms\"\n";
+    if let Some(outcome) = killed("async", Plan { kills: retry::kills(20), acks: 3_000, other: None }, window)
     {
-        outcome.assert_forgotten_within(Duration::from_millis(100));
+        outcome.assert_forgotten_within(Duration::from_millis(250));
     }
 }
 
@@ -194,19 +195,8 @@ fn damage_costs_what_is_damaged_and_is_told() {
 
 /// Starts a second relay with this configuration. Returns its exit code, and what it has said.
 fn started(config: &str) -> (Option<i32>, String) {
-    let file = std::env::temp_dir().join(format!(
-        "hapax-store-{}-{:?}.toml",
-        std::process::id(),
-        thread::current().id()
-    ));
-    std::fs::write(&file, config).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_hapax"))
-        .args(["--listen", "127.0.0.1:0", "--admin", "off", "--upstream", "amqp://127.0.0.1:1", "--config"])
-        .arg(&file)
-        .output()
-        .unwrap();
-    std::fs::remove_file(file).unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    let (status, said) = Relay::refused(SocketAddr::from(([127, 0, 0, 1], 1)), config);
+    (status.code(), said)
 }
 
 /// A log that this process can't use stops it, and the text says what to do. Nothing in the folder changes.
@@ -221,10 +211,12 @@ fn what_does_not_fit_is_refused() {
 
     site.relay_mut().kill9();
     let before = std::fs::read(files(&state.log()).pop().unwrap()).unwrap();
-    let (code, text) = started(&state.config("id = \"header:x-id\"\n"));
-    assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("another digest secret, another `scope` or another `id`"), "{text}");
-    assert!(text.contains(&state.log().display().to_string()), "{text}");
+    for other in ["id = \"header:x-id\"\n", "scope = \"exchange\"\n"] {
+        let (code, text) = started(&state.config(other));
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("another digest secret, another `scope` or another `id`"), "{text}");
+        assert!(text.contains(&state.log().display().to_string()), "{text}");
+    }
     std::fs::rename(state.0.join("secret"), state.0.join("lost")).unwrap();
     let (code, text) = started(&state.config(""));
     assert!(code == Some(1) && text.contains("another digest secret"), "{text}");

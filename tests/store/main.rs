@@ -7,6 +7,7 @@
     reason = "this is test code: a failed step is a failed test"
 )]
 
+mod alone;
 mod disk;
 #[path = "../e2e/mod.rs"]
 mod e2e;
@@ -14,3 +15,4 @@ mod examples;
 mod outage;
 mod redis;
 mod shown;
+mod table;

@@ -390,6 +390,40 @@ fn a_wall_clock_that_is_set_costs_the_log_nothing() {
     assert_eq!(again.seen(1..=30), (1..=30).collect::<Vec<_>>());
 }
 
+/// A wall clock that was set forward ends ids early by the jump, but not before the process starts again.
+#[test]
+fn a_wall_clock_that_was_set_forward_costs_its_jump_after_a_restart() {
+    let (hands, minute) = (Hands::new(), Duration::from_secs(60));
+    let mut process = Process::start(Fake::default(), &hands, 1, 100).unwrap();
+    process.commit(1);
+    process.write_all();
+    hands.set_wall(|wall| wall + 30 * minute);
+    let again = Process::start(process.files.after_kill(), &hands, 2, 100).unwrap();
+    hands.pass(29 * minute);
+    assert!(process.is_seen(1) && again.is_seen(1));
+    hands.pass(2 * minute);
+    assert!(process.is_seen(1) && !again.is_seen(1), "30 minutes early");
+    hands.set_wall(|wall| wall + TTL);
+    assert!(process.is_seen(1));
+    assert!(!Process::start(process.files.after_kill(), &hands, 3, 100).unwrap().is_seen(1));
+}
+
+/// A wall clock that was set back makes ids younger, but none lives for longer than its TTL from the start on.
+#[test]
+fn a_wall_clock_that_was_set_back_costs_nothing() {
+    let (hands, minute) = (Hands::new(), Duration::from_secs(60));
+    let mut process = Process::start(Fake::default(), &hands, 1, 100).unwrap();
+    process.commit(1);
+    process.write_all();
+    hands.pass(10 * minute);
+    hands.set_wall(|wall| wall - 5 * TTL);
+    let again = Process::start(process.files.after_kill(), &hands, 2, 100).unwrap();
+    hands.pass(TTL - minute);
+    assert!(!process.is_seen(1) && again.is_seen(1));
+    hands.pass(2 * minute);
+    assert!(!again.is_seen(1), "not for longer than its TTL");
+}
+
 /// All ids of a log of many segments are back, in files of the disk. `HAPAX_LOG_IDS=10000000` prints the time for more of them.
 #[test]
 fn a_large_log_is_read_back() {

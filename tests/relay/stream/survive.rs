@@ -52,8 +52,8 @@ fn killed_at_any_moment_a_relay_forgets_no_id_that_was_acked() {
 /// With `async` a crash forgets what was acked within the last `remember_delay`, and no more.
 #[test]
 fn with_async_a_crash_forgets_what_the_delay_allows() {
-    let window = "remember = \"async\"\nremember_delay = \"100ms\"";
-    if let Some(outcome) = killed("async", Plan { kills: kills(40), acks: 1_500, other: None }, window) {
-        outcome.assert_forgotten_within(Duration::from_millis(100));
+    let window = "remember = \"async\"\nremember_delay = \"250ms\"";
+    if let Some(outcome) = killed("async", Plan { kills: kills(20), acks: 3_000, other: None }, window) {
+        outcome.assert_forgotten_within(Duration::from_millis(250));
     }
 }

@@ -1,98 +1,175 @@
-//! What others do to a window's Redis, and what a lease must not leave behind.
+//! What Redis itself can lose, damage or have from others, and what passes then.
 
 use super::server::Server;
-use super::{PATIENCE, Stage, config, facts, ids};
-use crate::e2e::raw::{Publish, Raw, Told, Value};
+use super::{PATIENCE, Stage, assert_each_once, config, ids};
+use crate::e2e::cut::Cut;
+use crate::e2e::relay::Relay;
+use crate::e2e::site::shared_rabbit;
 use crate::e2e::wait;
+use std::net::SocketAddr;
 
-impl Stage {
-    /// Publishes it by one relay, and waits for its ack.
-    fn acked(&self, relay: usize, publish: &Publish<'_>) {
-        let mut raw = Raw::connect(self.relays[relay].addr(), &self.vhost);
-        raw.confirming(1);
-        let told = raw.publish_and_settle(1, publish);
-        assert!(matches!(told.as_slice(), [Told::Ack { .. }]), "{told:?}");
-        raw.close();
-    }
-}
-
-fn eval(redis: &Server, script: &str) -> String {
-    redis.cli(&["EVAL", script, "0"])
-}
-
-/// Leases and records.
-fn values(redis: &Server) -> String {
-    eval(redis, "return #redis.call('KEYS', 'hapax:orders:*')")
-}
-
-/// `x-cache-ttl: 0`. Nobody writes a record, so the lease has to go by itself: with `in_doubt = "keep"` the other relay would take the next
-/// message of the id for a duplicate, for a day.
+/// Evicted ids pass, unless the memory of the relay has them.
 #[test]
-fn an_id_that_is_remembered_for_no_time_leaves_no_lease() {
-    let redis = Server::start();
-    let window = "in_doubt = \"keep\"";
-    let Some(stage) = Stage::new("redis-no-time", 2, &config(&redis, &redis.url(), window)) else { return };
-    for ttl in [0, 1] {
-        let publish = Publish { headers: &[("x-cache-ttl", Value::Long(ttl))], ..Publish::to("q", "a") };
-        stage.acked(0, &publish);
-        wait::until("nothing is left of it", PATIENCE, || (values(&redis) == "0").then_some(()));
-        stage.acked(1, &publish);
-        assert_eq!(stage.queue().get("a"), Some(&2));
-        wait::until("nothing is left of it", PATIENCE, || (values(&redis) == "0").then_some(()));
-    }
+fn evictions_of_redis_are_seen_and_cost_what_the_memory_does_not_have() {
+    let redis = Server::with(&["--save", "", "--maxmemory", "3mb", "--maxmemory-policy", "allkeys-lru"]);
+    let Some(mut stage) = Stage::new("redis-evicts", 1, &config(&redis, &redis.url(), "")) else { return };
+    let all: Vec<Vec<String>> = (0..10).map(|round| ids(&format!("e{round}"), 2_000)).collect();
+    all.iter().for_each(|ids| stage.publish(0, ids));
+    wait::until("evictions show", PATIENCE, || {
+        let metrics = stage.relays[0].metrics();
+        (metrics.sum("store_evicted_keys_total", &[]) > 0.0).then_some(())
+    });
+    let metrics = stage.relays[0].metrics();
+    assert_eq!(metrics.sum("store_memory_max_bytes", &[]), 3.0 * 1024.0 * 1024.0);
+    stage.publish(0, &all[0]);
+    assert_each_once(&stage.queue(), &all.concat());
+    // Another process has nothing but Redis.
+    stage.relays[0].restart();
+    stage.publish(0, &all[0]);
+    let passed = stage.queue().len();
+    println!("{passed} of 2000 passed");
+    assert!(passed > 0, "none of the oldest was evicted");
 }
 
-/// The cost of a Redis that others may write to: a value has a seal, but no time. Who has read one can write it again when it is over, and
-/// the next message that uses the id is dropped. A flush ends that.
+/// A value that was changed counts as absent: that id passes, and no other. It is counted.
 #[test]
-fn an_old_value_that_somebody_puts_back_counts_once_more_until_a_flush() {
+fn a_value_that_was_changed_costs_its_id() {
     let redis = Server::start();
-    let Some(stage) = Stage::new("redis-old-value", 2, &config(&redis, &redis.url(), "")) else { return };
-    let short = Publish { headers: &[("x-cache-ttl", Value::Long(300))], ..Publish::to("q", "a") };
-    stage.acked(0, &short);
-    eval(
-        &redis,
-        "local key = redis.call('KEYS', 'hapax:orders:*')[1]
-        redis.call('SET', 'name', key) redis.call('SET', 'old', redis.call('GET', key))",
-    );
-    let put_back = || eval(&redis, "redis.call('SET', redis.call('GET', 'name'), redis.call('GET', 'old'))");
-    wait::until("its time is over", PATIENCE, || (values(&redis) == "0").then_some(()));
-    put_back();
-    stage.acked(1, &short);
-    // (Who looks takes the messages out.)
-    assert_eq!(stage.queue().get("a"), Some(&1), "the second message is dropped");
-    stage.relays[1].api("POST", "/api/v1/windows/orders/flush", "");
-    // Its record is written behind the flush.
-    stage.publish(1, &ids("behind", 1));
-    put_back();
-    stage.acked(1, &short);
-    assert_eq!(stage.queue().get("a"), Some(&1), "the third one passes");
-}
-
-/// Redis has lost the stream of changes, and goes on with smaller numbers: it failed over to a server whose clock is behind.
-#[test]
-fn relays_read_on_when_the_changes_begin_anew() {
-    let redis = Server::start();
-    let Some(stage) = Stage::new("redis-anew", 2, &config(&redis, &redis.url(), "")) else { return };
-    let all = ids("l", 20);
+    let Some(stage) = Stage::new("redis-damage", 2, &config(&redis, &redis.url(), "")) else { return };
+    let all = ids("d", 50);
+    stage.publish(0, &all);
+    assert_each_once(&stage.queue(), &all);
+    // One octet of three values, and a text that is no value at all in place of a fourth one. They live on.
+    let script = "local n = 0 \
+        for _, key in ipairs(redis.call('KEYS', 'hapax:orders:*')) do \
+          if n < 3 then \
+            local value = redis.call('GETRANGE', key, 9, 9) \
+            redis.call('SETRANGE', key, 9, string.char((string.byte(value) + 1) % 256)) \
+          elseif n == 3 then redis.call('SET', key, 'hello', 'KEEPTTL') end \
+          n = n + 1 \
+        end \
+        return n";
+    assert_eq!(redis.cli(&["EVAL", script, "0"]), "50");
+    stage.publish(1, &all);
+    assert_eq!(stage.queue().len(), 4);
+    assert_eq!(stage.relays[1].metrics().sum("store_damaged_total", &[]), 4.0);
+    // They are whole again.
     stage.publish(0, &all);
     stage.publish(1, &all);
-    redis.cli(&["XADD", "hapax:{orders}:changes", "99999999999999-0", "b", "nothing of ours"]);
-    for relay in &stage.relays {
-        wait::until("the entry is read", PATIENCE, || {
-            (relay.metrics().sum("store_damaged_total", &[]) == 1.0).then_some(())
-        });
-    }
-    redis.cli(&["DEL", "hapax:{orders}:changes"]);
-    // Its clock was set back, too.
-    redis.cli(&["SET", "hapax:{orders}:since", "99999999999"]);
-    redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
-    stage.publish(0, &ids("after", 1));
-    stage.relays[0].api("POST", "/api/v1/windows/orders/flush", "");
-    wait::until("the flush is known at the other relay", PATIENCE, || {
-        let entries = stage.relays[1].api("GET", "/api/v1/windows/orders", "")["entries"].clone();
-        (entries.as_u64() == Some(0)).then_some(())
+    assert_eq!(stage.queue().len(), 0);
+}
+
+/// Without `replicas`, a failover forgets what the replica had not got. Another relay lets it through; the one that has it in memory does not.
+#[test]
+fn a_failover_forgets_what_was_not_replicated() {
+    let mut master = Server::start();
+    let link = Cut::forward(SocketAddr::from(([127, 0, 0, 1], master.port)));
+    let replica = Server::with(&["--save", "", "--replicaof", "127.0.0.1", &link.addr().port().to_string()]);
+    wait::until("the replica is in step", PATIENCE, || {
+        replica.cli(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
     });
-    let is_young = || facts(&stage.relays[1])["oldest_seconds"].as_f64().is_none_or(|age| age < 3_600.0);
-    assert!(is_young(), "{}", facts(&stage.relays[1]));
+    let redis = |port| format!("url = \"redis://127.0.0.1:{port}\"");
+    let Some(stage) = Stage::new("redis-unreplicated", 1, &config(&master, &redis(master.port), "")) else {
+        return;
+    };
+    let (before, after) = (ids("before", 50), ids("after", 50));
+    stage.publish(0, &before);
+    let size = |server: &Server| server.cli(&["DBSIZE"]);
+    wait::until("they are replicated", PATIENCE, || (size(&replica) == size(&master)).then_some(()));
+    link.shut();
+    stage.publish(0, &after);
+    stage.publish(0, &after);
+    master.kill9();
+    assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    let other = Relay::start(shared_rabbit().addr(), &config(&master, &redis(replica.port), ""));
+    stage.publish_at(other.addr(), &before);
+    assert_each_once(&stage.queue(), &[before, after.clone()].concat());
+    stage.publish_at(other.addr(), &after);
+    assert_each_once(&stage.queue(), &after);
+}
+
+/// A node of the cluster dies, and its replica takes over. Publishers wait meanwhile (`refuse`), and no id passes twice.
+#[test]
+fn a_node_of_a_cluster_dies_and_its_replica_takes_over() {
+    let mut servers = Server::cluster(1);
+    let redis = format!("url = \"redis://127.0.0.1:{}\"\nmode = \"cluster\"", servers[1].port);
+    let config = config(&servers[1], &redis, "on_outage = \"refuse\"");
+    let Some(mut stage) = Stage::new("redis-cluster-failover", 2, &config) else { return };
+    let (before, after) = (ids("before", 200), ids("after", 200));
+    stage.publish(0, &before);
+    let size = |server: &Server| server.cli(&["DBSIZE"]);
+    wait::until("they are replicated", PATIENCE, || (size(&servers[3]) == size(&servers[0])).then_some(()));
+    assert_ne!(size(&servers[3]), "0");
+    servers[0].kill9();
+    stage.publish(0, &after);
+    assert!(servers[3].cli(&["ROLE"]).starts_with("master"));
+    for relay in [1, 0] {
+        stage.publish(relay, &before);
+        stage.publish(relay, &after);
+        stage.relays[0].restart();
+    }
+    assert_each_once(&stage.queue(), &[before, after].concat());
+}
+
+/// Redis is killed and has nothing when it starts again. What a relay has in its memory does not pass there.
+#[test]
+fn a_redis_that_comes_back_empty_costs_what_the_memory_does_not_have() {
+    let mut redis = Server::start();
+    let Some(stage) = Stage::new("redis-empty", 2, &config(&redis, &redis.url(), "")) else { return };
+    let (before, after) = (ids("before", 50), ids("after", 50));
+    stage.relays[0].api("POST", "/api/v1/windows/orders/flush", "");
+    stage.publish(0, &before);
+    let identity = |redis: &Server| redis.cli(&["GET", "hapax:{orders}:identity"]);
+    let first = identity(&redis);
+    redis.restart();
+    // Both see it, and go on.
+    stage.publish(0, &after);
+    stage.publish(1, &after);
+    stage.publish(0, &before);
+    wait::until("both have Redis", PATIENCE, || {
+        let is_up = |relay: &Relay| relay.metrics().sum("store_up", &[]) == 1.0;
+        stage.relays.iter().all(is_up).then_some(())
+    });
+    assert!(first.len() > 10 && identity(&redis) == first, "nobody else's ids may come in between");
+    let queue = stage.queue();
+    assert!(before.iter().all(|id| queue[id] == 1), "the memory of the relay has them");
+    assert!(after.iter().all(|id| queue.contains_key(id)));
+    stage.publish(1, &before);
+    assert_each_once(&stage.queue(), &before);
+    stage.publish(1, &before);
+    stage.publish(1, &after);
+    stage.publish(0, &after);
+    assert_eq!(stage.queue().len(), 0);
+}
+
+/// Its keys would mean nothing. The relay says so and ends, and the ids stay as they are.
+#[test]
+fn another_secret_scope_or_id_is_refused_with_what_to_do() {
+    let redis = Server::start();
+    let config = config(&redis, &redis.url(), "");
+    let Some(mut stage) = Stage::new("redis-secret", 1, &config) else { return };
+    let ids = ids("s", 10);
+    stage.publish(0, &ids);
+    let secret = redis.folder().join("digest.secret");
+    let another = redis.folder().join("another.secret");
+    std::fs::copy(&secret, &another).unwrap();
+    std::fs::write(&another, "ffffffffffffffffffffffffffffffff").unwrap();
+    let with = |from: &str, to: &str| {
+        let changed = config.replace(from, to);
+        assert_ne!(changed, config);
+        changed
+    };
+    for config in [
+        with("digest.secret", "another.secret"),
+        with("store = \"redis\"", "store = \"redis\"\nscope = \"exchange\""),
+        with("store = \"redis\"", "store = \"redis\"\nid = \"header:x-id\""),
+    ] {
+        let (status, said) = Relay::refused(shared_rabbit().addr(), &config);
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.contains("another digest secret, scope or id"), "{said}");
+        assert!(said.contains("digest_secret_file"), "it says what to do: {said}");
+    }
+    stage.relays[0].restart();
+    stage.publish(0, &ids);
+    assert_each_once(&stage.queue(), &ids);
 }

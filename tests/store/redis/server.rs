@@ -103,32 +103,38 @@ impl Server {
         server
     }
 
-    /// Three servers that are a cluster.
-    pub(crate) fn cluster() -> Vec<Server> {
+    /// Three servers that are a cluster, and as many replicas of the first one as this.
+    pub(crate) fn cluster(replicas: usize) -> Vec<Server> {
+        let count = 3 + replicas;
         // By itself Redis takes the port 10,000 above its own as the bus, which another process may have.
-        let buses: Vec<String> = (0..3).map(|_| free_port().unwrap().to_string()).collect();
+        let buses: Vec<String> = (0..count).map(|_| free_port().unwrap().to_string()).collect();
         let member = |bus: &String| {
-            let on = ["--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-port", bus];
-            Server::with(&on)
+            let cluster =
+                ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", bus];
+            Server::with(&[&["--save", "", "--appendonly", "no"][..], &cluster].concat())
         };
         let servers: Vec<Server> = buses.iter().map(member).collect();
-        for (n, server) in servers.iter().enumerate() {
-            let slots = [(0, 5_460), (5_461, 10_922), (10_923, 16_383)][n];
-            server.cli(&["CLUSTER", "ADDSLOTSRANGE", &slots.0.to_string(), &slots.1.to_string()]);
+        for (n, (server, slots)) in servers.iter().zip(["0 5460", "5461 10922", "10923 16383"]).enumerate() {
+            server.cli(&[&["CLUSTER", "ADDSLOTSRANGE"][..], &slots.split(' ').collect::<Vec<_>>()].concat());
             server.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(n + 1).to_string()]);
         }
         for server in &servers[1..] {
             server.cli(&["CLUSTER", "MEET", "127.0.0.1", &servers[0].port.to_string(), &buses[0]]);
         }
+        let known = format!("cluster_known_nodes:{count}");
         wait::until("the cluster is complete", PATIENCE, || {
             servers
                 .iter()
                 .all(|server| {
                     let info = server.cli(&["CLUSTER", "INFO"]);
-                    info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+                    info.contains("cluster_state:ok") && info.contains(&known)
                 })
                 .then_some(())
         });
+        let first = servers[0].cli(&["CLUSTER", "MYID"]);
+        for replica in &servers[3..] {
+            assert_eq!(replica.cli(&["CLUSTER", "REPLICATE", &first]), "OK");
+        }
         servers
     }
 
