@@ -1,7 +1,7 @@
 //! Relays that are killed with signal 9 under load, again and again. After each restart every id of the round is published again, and at
 //! the end every id of all rounds.
 //!
-//! A round is short and mostly waits: for a process to start, for a lease to end. So several relays are killed at a time, each in a lane of
+//! A round is short and mostly waits: for a process to start, for a lease to end. Several relays are killed at a time, each in a lane of
 //! its own with a vhost of its own.
 
 use super::load::{Published, publish};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A relay is killed so many microseconds after the acks that its round waits for, at most.
+/// The longest time between the acks that a round waits for and the kill, in microseconds.
 const LATER: u64 = 8_000;
 
 /// How relays are killed.
@@ -36,7 +36,7 @@ pub struct Lane {
     pub relay: Relay,
 }
 
-/// What became of all ids.
+/// The state of all ids after the last kill.
 #[derive(Debug, Default)]
 pub struct Outcome {
     kills: usize,
@@ -55,7 +55,7 @@ impl Outcome {
         assert!(self.acked > 50 * self.kills, "{} acks in {} rounds", self.acked, self.kills);
     }
 
-    /// What was forgotten was acked within this time before the kill. Nothing is lost.
+    /// No id was forgotten that was acked earlier than this before the kill. Nothing is lost.
     pub fn assert_forgotten_within(&self, delay: Duration) {
         assert_eq!(self.lost, Vec::<String>::new());
         let early: Vec<_> = self.doubled.iter().filter(|(_, before)| *before > delay).collect();

@@ -56,7 +56,7 @@ const EXAMPLES: [Example; 9] = [
 
 const IN_EVENTS: Example = Example { vhost: "/", exchange: "events", ..PLAIN };
 
-/// The text of an example. What is changed in it has to be there.
+/// The text of an example.
 struct Text(String);
 
 impl Text {
@@ -95,7 +95,7 @@ fn redis() -> (Server, Server) {
     (master, sentinel)
 }
 
-/// What stands behind the relays, until the example was tried.
+/// The servers of an example. They end when they are dropped.
 type Servers = Option<(Server, Server)>;
 
 /// The configuration, with the addresses and paths of this test.
@@ -191,7 +191,7 @@ fn tried(example: &Example) {
     }
     publish(example, relays.last().unwrap(), &queue, &ids);
     if config.contains("store = ") {
-        // What it is for: it outlives the process.
+        // The store outlives the process.
         relays[0].restart();
         publish(example, &relays[0], &queue, &ids);
     }

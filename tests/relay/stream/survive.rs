@@ -1,4 +1,4 @@
-//! What a relay remembers after its death.
+//! A relay is killed, and knows its ids again.
 
 use super::stage::{Stage, With, ids, publish_all};
 use crate::e2e::kills::{Lane, Outcome, Plan, killed_again_and_again};

@@ -1,4 +1,4 @@
-//! What Redis itself can lose, damage or have from others, and what passes then.
+//! Redis itself loses ids, or has values that no relay wrote. The tests count the retries that pass.
 
 use super::server::Server;
 use super::{PATIENCE, Stage, assert_each_once, config, ids};
@@ -111,7 +111,7 @@ fn a_node_of_a_cluster_dies_and_its_replica_takes_over() {
     assert_each_once(&stage.queue(), &[before, after].concat());
 }
 
-/// Redis is killed and has nothing when it starts again. What a relay has in its memory does not pass there.
+/// Redis is killed and has nothing when it starts again. A relay still knows the ids in its own memory.
 #[test]
 fn a_redis_that_comes_back_empty_costs_what_the_memory_does_not_have() {
     let mut redis = Server::start();
