@@ -1,4 +1,4 @@
-//! Where clients connect and what comes before AMQP there: `listen`, `[[listener]]`, `[upstream_tls]` and `[admin_tls]`.
+//! The sections `[[listener]]`, `[upstream_tls]` and `[admin_tls]`.
 
 use super::problem::{Report, Wrong};
 use super::raw::{Section, type_name};

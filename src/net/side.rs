@@ -97,8 +97,8 @@ impl Side {
         self.queued + self.transport.pending()
     }
 
-    /// Returns the socket itself, for what comes before AMQP: the PROXY header and the handshake of TLS. What is read too far
-    /// belongs into the inbox.
+    /// Returns the socket and the inbox, for the PROXY header and the TLS handshake. Bytes that were read beyond these belong into the
+    /// inbox.
     pub(super) fn transport(&mut self) -> (&mut Transport, &mut BytesMut) {
         (&mut self.transport, &mut self.inbox)
     }
