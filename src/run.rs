@@ -1,10 +1,10 @@
 //! Runs the process, as a part of the binary: sets the limit of open files, opens the listeners, handles signals, and
 //! stops everything in order.
 
-use hapax::admin::{self, Admin, Parts, Probe};
+use hapax::admin::{self, Admin, Parts};
 use hapax::clock;
 use hapax::config::Config;
-use hapax::net::{self, ConnectionList, Relay};
+use hapax::net::{self, ConnectionList, Relay, Upstreams};
 use hapax::process;
 use hapax::stats::Stats;
 use hapax::store::{self, Opened};
@@ -29,7 +29,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Files that are open besides client connections: listeners, runtime, stderr, and the connections of the admin
 /// listener.
 const OTHER_FILES: u64 = 64 + admin::CONNECTIONS as u64;
-/// The shortest time between two probes of the upstream for `/readyz`, however often `/readyz` is requested.
+/// The shortest time between two probes of a node of the broker for `/readyz`, however often `/readyz` is requested.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How often expired ids are swept out of the windows, and the accounting's levels are updated.
 const TICK_EVERY: Duration = Duration::from_secs(1);
@@ -118,8 +118,9 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     let budget = Arc::new(config.budget());
     let memory = net::MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
     helpers.spawn(tick(windows.clone(), Arc::clone(&budget), Arc::clone(&memory)));
+    let upstreams = Upstreams::new(&config, PROBE_EVERY);
+    helpers.spawn(Arc::clone(&upstreams).watch());
     if let Some(listener) = admin_listener {
-        let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
         let admin = Admin::new(Parts {
             config: &config,
             windows,
@@ -127,7 +128,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
             keys: shared.keys.clone(),
             stats: Arc::clone(&stats),
             connections: Arc::clone(&connections),
-            probe,
+            upstreams: Arc::clone(&upstreams),
             draining: draining.clone(),
         });
         helpers.spawn(async move {
@@ -138,11 +139,11 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     }
     stores.recover().await?;
     let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
-    tracing::info!(listen = %config.listen, upstream = %config.upstream, admin = shown, "ready");
+    let upstream: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
+    tracing::info!(listen = %config.listen, upstream = upstream.join(","), admin = shown, "ready");
     let relay = Relay {
         shared,
-        upstream: config.upstream.authority(),
-        connect_timeout: config.timeouts.upstream_connect,
+        upstreams,
         buffer_bytes: config.limits.buffer_bytes,
         unread_bytes: config.limits.unread_bytes.max(config.limits.buffer_bytes),
         unread_timeout: config.timeouts.unread,

@@ -6,7 +6,7 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, UpstreamAddress, WindowConfig, log_filter, machine, store, token, value, warnings,
+    Token, UpstreamAddress, WindowConfig, log_filter, machine, store, token, upstream, value, warnings,
 };
 use hapax_core::pressure::budget;
 use hapax_core::wire::IdSource;
@@ -51,6 +51,7 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     let table = raw::parse(text, &mut report);
     let mut config = read(Section::top(table.as_ref()), overrides, &mut report);
     check_addresses(&config, &mut report);
+    upstream::check(&config, &mut report);
     check_names(&config, &mut report);
     check_stores(&config, &mut report);
     share_budget(&mut config, &mut report);
@@ -62,9 +63,10 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
 fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Config {
     let default = Config::default();
     let listen = top.read(report, "listen", default.listen, |v| listen(value::text(v, "127.0.0.1:5673")?));
-    let upstream = top.read(report, "upstream", default.upstream, |v| {
-        value::upstream(value::text(v, "amqp://127.0.0.1:5672")?)
-    });
+    let upstreams = top.read(report, "upstream", default.upstreams, upstream::nodes);
+    let upstream_order =
+        top.read(report, "upstream_order", default.upstream_order, |v| value::word(v, "priority"));
+    let upstream_health = upstream::read_health(top.section("upstream_health", report), report);
     let loopback_users = top.read(report, "loopback_users", default.loopback_users, value::names);
     let admin =
         top.read(report, "admin", default.admin, |v| value::admin(value::text(v, "127.0.0.1:15673")?));
@@ -88,7 +90,9 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let level = overridden(log.level, "log.level", overrides.log.as_ref(), report, log_filter::parse);
     Config {
         listen: overridden(listen, "listen", overrides.listen.as_ref(), report, self::listen),
-        upstream: overridden(upstream, "upstream", overrides.upstream.as_ref(), report, value::upstream),
+        upstreams: overridden(upstreams, "upstream", overrides.upstream.as_ref(), report, upstream::listed),
+        upstream_order,
+        upstream_health,
         loopback_users,
         admin: overridden(admin, "admin", overrides.admin.as_ref(), report, value::admin),
         admin_token_file,
@@ -323,14 +327,11 @@ fn check_addresses(config: &Config, report: &mut Report) {
             );
         }
     }
-    if is_self(&config.upstream, config.listen) {
+    if let Some(upstream) = config.upstreams.iter().find(|upstream| is_self(upstream, config.listen)) {
         let source = report.source("upstream").max(report.source("listen"));
         report.problem(
             &source,
-            format!(
-                "`upstream` is {}, where Hapax itself listens: it would relay to itself",
-                config.upstream
-            ),
+            format!("`upstream` is {upstream}, where Hapax itself listens: it would relay to itself"),
             "name the broker's address in `upstream`, or another port in `listen`",
         );
     }

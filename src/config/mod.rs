@@ -21,6 +21,7 @@ mod raw;
 mod show;
 mod store;
 mod token;
+mod upstream;
 mod value;
 mod warnings;
 
@@ -33,6 +34,7 @@ pub use store::{Node, RedisMode, RedisSettings, StoreKind, StoreSettings, Stream
 pub use token::{DigestSecret, Secret, Token};
 #[cfg(feature = "tools")]
 pub(crate) use token::{TooOpen, read_secret};
+pub use upstream::{UpstreamHealth, UpstreamOrder};
 
 use hapax_core::pressure::budget::{Budget, Share};
 use hapax_core::session::{LoopbackUsers, Settings, is_loopback};
@@ -52,8 +54,12 @@ use std::time::Duration;
 pub struct Config {
     /// where AMQP clients connect
     pub listen: SocketAddr,
-    /// the broker's address
-    pub upstream: UpstreamAddress,
+    /// the addresses of the broker's nodes: at least one, and none twice
+    pub upstreams: Vec<UpstreamAddress>,
+    /// which node a new connection goes to
+    pub upstream_order: UpstreamOrder,
+    /// when nodes are asked whether they are alive
+    pub upstream_health: UpstreamHealth,
     /// the broker's users who may log in from this host only
     pub loopback_users: Vec<String>,
     /// where metrics, health and the API are served; `None`: nowhere
@@ -82,7 +88,7 @@ pub struct Config {
     pub windows: Vec<WindowConfig>,
 }
 
-/// The broker's address. It has no credentials and no vhost, because each client brings its own.
+/// The address of the broker, or of one node of its cluster. It has no credentials and no vhost, because each client brings its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UpstreamAddress {
     /// a name or an IP address, without brackets

@@ -2,7 +2,8 @@
 //!
 //! [`Relay::serve`] accepts client connections. Each one becomes a task, the [`pump`]: it feeds a
 //! [`Session`](hapax_core::session::Session) with bytes from both sockets and carries out the session's outputs.
-//! [`side`] is one socket with its two bounded buffers. [`connections`] lists the open connections, [`duplicates`] what
+//! [`side`] is one socket with its two bounded buffers, and [`upstreams`] finds the node of the broker that the other one leads to.
+//! [`connections`] lists the open connections, [`duplicates`] what
 //! they have sent twice of late. [`slots`] decides who
 //! may connect, [`memory`] who may be read from, and [`crate::log::LogLimiter`] the log lines that a stranger can cause.
 
@@ -13,10 +14,12 @@ mod memory;
 mod pump;
 mod side;
 mod slots;
+mod upstreams;
 
 pub use connections::{ConnectionEntry, ConnectionList, ConnectionState, Numbers};
 pub use duplicates::{Duplicates, KEPT, SeenDuplicate};
 pub use memory::MemoryLimit;
+pub use upstreams::{NoAnswer, UpstreamNode, Upstreams};
 
 use crate::accept::Acceptor;
 use crate::clock::now;
@@ -37,10 +40,8 @@ use tokio::task::JoinSet;
 pub struct Relay {
     /// what all sessions share
     pub shared: Arc<Shared>,
-    /// the broker, `HOST:PORT`
-    pub upstream: String,
-    /// how long connecting to the broker may take
-    pub connect_timeout: Duration,
+    /// the nodes of the broker
+    pub upstreams: Arc<Upstreams>,
     /// bytes that may wait to be written in one direction before reading for that direction stops
     pub buffer_bytes: usize,
     /// bytes that may wait for a client that does not read while Hapax needs the broker's answers; at least
@@ -155,15 +156,6 @@ impl Relay {
             Err(error) => tracing::debug!(%peer, %error, "client left at once"),
         }
         tracing::debug!(%peer, "client disconnected");
-    }
-
-    async fn dial(&self) -> io::Result<TcpStream> {
-        let connect = TcpStream::connect(&self.upstream);
-        let stream = tokio::time::timeout(self.connect_timeout, connect)
-            .await
-            .map_err(|_| io::ErrorKind::TimedOut)??;
-        configure(&stream)?;
-        Ok(stream)
     }
 }
 

@@ -8,6 +8,7 @@ use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::memory::Holding;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
+use super::upstreams::{Dialled, Unreachable};
 use super::{LogLimiters, Relay, bad_headers, now};
 use bytes::Bytes;
 use hapax_core::session::{Output, Queued, Reading, Room, Session, Sighted, Sighting};
@@ -15,7 +16,6 @@ use hapax_core::window::OnConflict;
 use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
@@ -68,7 +68,7 @@ pub(super) async fn run(
     pump.run(draining).await;
 }
 
-type Dial<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
+type Dial<'a> = Pin<Box<dyn Future<Output = Result<Dialled, Unreachable>> + Send + 'a>>;
 
 enum UpstreamSocket<'a> {
     None,
@@ -79,7 +79,7 @@ enum UpstreamSocket<'a> {
 /// Why the task woke up.
 enum Wake {
     Sockets,
-    Dialled(io::Result<TcpStream>),
+    Dialled(Result<Dialled, Unreachable>),
     Mail,
     Timeout,
     Drain,
@@ -151,18 +151,8 @@ impl Pump<'_> {
             let mail = matches!(wake, Wake::Mail);
             match wake {
                 Wake::Sockets | Wake::Timeout | Wake::Mail => {}
-                Wake::Dialled(Ok(stream)) => {
-                    self.upstream = UpstreamSocket::Open(Side::new(stream));
-                    self.session.handle_upstream_open(self.now);
-                }
-                Wake::Dialled(Err(error)) => {
-                    self.upstream = UpstreamSocket::None;
-                    self.relay.stats.dial_failed();
-                    if let Some(left_out) = self.log_limiters.unreachable.happened(self.now) {
-                        tracing::warn!(peer = %self.peer, upstream = %self.relay.upstream, %error, left_out, "can't reach the broker");
-                    }
-                    self.session.handle_upstream_eof(self.now);
-                }
+                Wake::Dialled(Ok(dialled)) => self.on_dialled(dialled),
+                Wake::Dialled(Err(unreachable)) => self.on_unreachable(&unreachable),
                 Wake::Drain => {
                     self.drained = true;
                     self.session.handle_drain(self.now);
@@ -173,6 +163,27 @@ impl Pump<'_> {
                 self.session.handle_mail(self.now);
             }
         }
+    }
+
+    /// Handles that a node of the broker has answered the client's protocol header.
+    fn on_dialled(&mut self, dialled: Dialled) {
+        self.entry.set_upstream(&dialled.upstream);
+        let mut side = Side::dialled(dialled);
+        self.session.handle_upstream_greeted(self.now);
+        self.session.handle_upstream(&mut side.inbox, self.now);
+        side.free_idle_inbox();
+        self.upstream = UpstreamSocket::Open(side);
+    }
+
+    /// Handles that no node of the broker could be reached.
+    fn on_unreachable(&mut self, unreachable: &Unreachable) {
+        self.upstream = UpstreamSocket::None;
+        self.relay.stats.dial_failed();
+        if let Some(left_out) = self.log_limiters.unreachable.happened(self.now) {
+            let Unreachable { upstream, error } = unreachable;
+            tracing::warn!(peer = %self.peer, upstream = &**upstream, %error, left_out, "can't reach the broker");
+        }
+        self.session.handle_upstream_eof(self.now);
     }
 
     /// Updates this connection's entry in the list of connections.
@@ -360,7 +371,7 @@ impl Pump<'_> {
     fn carry_out(&mut self) {
         while let Some(output) = self.session.poll_output() {
             match output {
-                Output::Dial => self.upstream = UpstreamSocket::Dialing(Box::pin(self.relay.dial())),
+                Output::Dial => self.dial(),
                 Output::ToClient(bytes) => self.write_client(bytes),
                 Output::ToUpstream(bytes) => self.write_upstream(bytes),
                 Output::HeartbeatClient => self.beat_client(),
@@ -379,6 +390,11 @@ impl Pump<'_> {
             side.flush();
         }
         self.apply_back_pressure();
+    }
+
+    fn dial(&mut self) {
+        let (upstreams, header) = (&self.relay.upstreams, self.session.protocol_header().clone());
+        self.upstream = UpstreamSocket::Dialing(Box::pin(async move { upstreams.dial(&header).await }));
     }
 
     /// Closes and drops the sockets that have nothing more to write.

@@ -1,6 +1,7 @@
 //! One socket and its two buffers: bytes that were read and that the session has not taken yet, and bytes that wait to
 //! be written.
 
+use super::upstreams::{Dialled, OpenUpstream};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read};
@@ -71,6 +72,8 @@ pub(super) struct Side {
     closing: Option<Instant>,
     /// Our half is shut down: the peer reads to its end.
     shut: bool,
+    /// Counts a connection to a node of the broker.
+    _open: Option<OpenUpstream>,
 }
 
 impl Side {
@@ -91,7 +94,15 @@ impl Side {
             user_timeout_on: false,
             closing: None,
             shut: false,
+            _open: None,
         }
+    }
+
+    /// The side of a node of the broker that has answered already.
+    pub(super) fn dialled(dialled: Dialled) -> Side {
+        let Dialled { stream, said, open, .. } = dialled;
+        let total_read = said.len() as u64;
+        Side { inbox: said, total_read, _open: Some(open), ..Side::new(stream) }
     }
 
     /// Returns the number of bytes that wait to be written.

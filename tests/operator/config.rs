@@ -1,6 +1,8 @@
 //! The configuration: files that are shipped, files that are wrong, precedence, and the way back to a file.
 
-use hapax::config::{Config, Given, LogFormat, Overrides, Problems, Secret, Source, StoreKind};
+use hapax::config::{
+    Config, Given, LogFormat, Overrides, Problems, Secret, Source, StoreKind, UpstreamAddress, UpstreamOrder,
+};
 use hapax_core::window::logged::{OnOutage, Remember, StorePolicy};
 use hapax_core::window::{ConfirmRule, Key, Mode, Scope};
 use hapax_core::wire::properties::IdValue;
@@ -190,14 +192,15 @@ fn flags_and_environment_come_before_the_file() {
         "listen = \"127.0.0.1:1\"\nupstream = \"amqp://file:2\"\nadmin = \"off\"\n[log]\nlevel = \"warn\"";
     let overrides = Overrides {
         listen: given("127.0.0.1:11", Source::Flag("--listen")),
-        upstream: given("amqp://env:22", Source::Env("HAPAX_UPSTREAM")),
+        upstream: given("amqp://env:22, amqp://env2", Source::Env("HAPAX_UPSTREAM")),
         admin: None,
         log: given("debug", Source::Env("HAPAX_LOG")),
         admin_token: None,
     };
     let loaded = Config::parse(Some("test.toml"), text, &overrides).expect("valid");
     assert_eq!(loaded.config.listen.port(), 11);
-    assert_eq!(loaded.config.upstream.authority(), "env:22");
+    let authorities: Vec<String> = loaded.config.upstreams.iter().map(UpstreamAddress::authority).collect();
+    assert_eq!(authorities, ["env:22", "env2:5672"]);
     assert_eq!(loaded.config.admin, None);
     assert_eq!(loaded.config.log.level, "debug");
     let shown = loaded.to_toml();
@@ -235,7 +238,12 @@ fn every_key_arrives() {
     let config = loaded.config;
     let settings = config.settings();
     assert_eq!(config.listen.to_string(), "0.0.0.0:15999");
-    assert_eq!(config.upstream.to_string(), "amqp://[::1]:5672");
+    let upstreams: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
+    assert_eq!(upstreams, ["amqp://[::1]:5672", "amqp://b.internal:5673"]);
+    assert_eq!(config.upstream_order, UpstreamOrder::RoundRobin);
+    let health = config.upstream_health;
+    assert_eq!((health.interval, health.timeout), (Duration::from_secs(11), Duration::from_millis(350)));
+    assert_eq!((health.rest, health.max_rest), (Duration::from_secs(12), Duration::from_secs(780)));
     assert_eq!(config.admin.map(|admin| admin.to_string()).as_deref(), Some("[::]:16000"));
     assert!(config.digest_secret_file.is_some() && config.digest_secret.is_some());
     assert_eq!((config.limits.max_connections, config.limits.buffer_bytes), (1, 65_536));

@@ -2,7 +2,7 @@
 //! registry.
 //!
 //! A scrape asks each window once for its [`Facts`](hapax_core::pressure::Facts). [`windows`] and [`stores`] say which fact
-//! is which metric, and [`mod@format`] which of the two text formats is written. Labels are the names of windows and fixed
+//! is which metric, and [`mod@format`] which of the two text formats is written. Labels are the names of windows, the addresses of the broker's nodes, and fixed
 //! lists of causes. An id or a routing key never becomes a label, so the configuration determines the number of
 //! series.
 //!
@@ -11,11 +11,12 @@
 
 mod format;
 mod stores;
+mod upstreams;
 mod windows;
 
 pub(super) use format::Format;
 
-use super::probe::Probe;
+use crate::net::Upstreams;
 use crate::process::Process;
 use crate::stats::{Snapshot, Stats};
 use hapax_core::pressure::Watched;
@@ -35,13 +36,13 @@ pub(super) struct Metrics(Registry);
 
 impl Metrics {
     /// Collects metrics from these sources.
-    pub(super) fn new(windows: Arc<[Watched]>, stats: Arc<Stats>, probe: Arc<Probe>) -> Metrics {
+    pub(super) fn new(windows: Arc<[Watched]>, stats: Arc<Stats>, upstreams: Arc<Upstreams>) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::this()));
         registry.sub_registry_with_prefix("hapax").register_collector(Box::new(Relay {
             windows,
             stats,
-            probe,
+            upstreams,
         }));
         Metrics(registry)
     }
@@ -62,7 +63,7 @@ impl Metrics {
 struct Relay {
     windows: Arc<[Watched]>,
     stats: Arc<Stats>,
-    probe: Arc<Probe>,
+    upstreams: Arc<Upstreams>,
 }
 
 impl Collector for Relay {
@@ -76,7 +77,7 @@ impl Collector for Relay {
         let windows: Vec<NamedFacts> = self.windows.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
-        upstream(&mut encoder, &stats, self.probe.last().map(|answer| answer.is_ok()))
+        upstreams::encode(&mut encoder, &self.upstreams.nodes(), stats.dial_failures)
     }
 }
 
@@ -128,21 +129,6 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     encoder
         .encode_descriptor("build", "The version of Hapax that is running.", None, MetricType::Info)?
         .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
-}
-
-/// Writes the metrics of the broker. `up` is its last answer, `None` before the first.
-fn upstream(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot, up: Option<bool>) -> fmt::Result {
-    let failures = "Failed attempts to connect to the upstream for a client.";
-    count(encoder, "upstream_dial_failures", failures, stats.dial_failures)?;
-    match up {
-        Some(up) => gauge(
-            encoder,
-            "upstream_up",
-            "Whether the upstream answered an AMQP handshake when it was last asked: 1 or 0.",
-            &u32::from(up),
-        ),
-        None => Ok(()),
-    }
 }
 
 /// Writes a counter without labels.
