@@ -25,6 +25,8 @@ use tokio::sync::watch;
 
 /// How long a closing socket may take to write the bytes that are still queued.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
+/// When so many bytes of a client wait for a node of the broker, no more are read.
+const EARLY_BYTES: usize = 8 << 10;
 /// Bytes to read from the upstream before other tasks get a turn.
 const READ_PER_TURN: u64 = 1 << 20;
 /// Bytes to read from the upstream before an overdue timeout is handled, even if there is more to read. A socket
@@ -297,7 +299,14 @@ impl Pump<'_> {
         let client = self.client.as_ref().is_some_and(Side::has_ended) && !self.client_eof_told;
         let upstream = matches!(&self.upstream, UpstreamSocket::Open(side) if side.has_ended())
             && !self.upstream_eof_told;
-        client && self.session.wants_client() || upstream
+        client && (self.session.wants_client() || self.is_early()) || upstream
+    }
+
+    /// Returns true if the client waits for a node of the broker. It has nothing to say yet, but it may leave: then nobody must be
+    /// dialled for it any longer, least of all while a crowd of strangers keeps the nodes busy. Few bytes are read meanwhile.
+    fn is_early(&self) -> bool {
+        let few = self.client.as_ref().is_some_and(|side| side.inbox.len() < EARLY_BYTES);
+        few && matches!(self.upstream, UpstreamSocket::Dialing(_))
     }
 
     /// Returns true if a timeout is due.
@@ -361,7 +370,8 @@ impl Pump<'_> {
             side.free_idle_inbox();
         }
         // Report the end only after the session has seen all bytes that came before it.
-        if side.has_ended() && self.session.wants_client() && !self.client_eof_told {
+        let has_ended = side.has_ended() && !self.client_eof_told;
+        if has_ended && (self.session.wants_client() || self.is_early()) {
             self.client_eof_told = true;
             self.session.handle_client_eof(self.now);
         }
@@ -472,7 +482,8 @@ impl Pump<'_> {
             buffer: self.relay.buffer_bytes.min(self.share.unwrap_or(usize::MAX)),
             unread: self.share.is_none().then_some(self.relay.unread_bytes),
         };
-        let Reading { client, mut upstream } = self.session.reading(queued, room);
+        let Reading { mut client, mut upstream } = self.session.reading(queued, room);
+        client |= self.is_early();
         // The session drops the bytes that come.
         upstream |= matches!(&self.upstream, UpstreamSocket::Open(side) if side.is_closing());
         if client != self.reading_client {

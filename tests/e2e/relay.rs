@@ -16,7 +16,8 @@ const BINARY: Option<&str> = option_env!("CARGO_BIN_EXE_hapax");
 /// A running `hapax`. Dropped, it is killed; its log is shown if the test fails.
 pub struct Relay {
     leash: Leash,
-    upstream: SocketAddr,
+    /// the nodes of the broker
+    upstreams: Vec<SocketAddr>,
     /// the status of `/readyz` once it has started
     ready: u16,
     listen: SocketAddr,
@@ -31,17 +32,27 @@ pub struct Relay {
 impl Relay {
     /// Starts it before the broker at `upstream`, with this TOML as its config file (`""`: without one).
     pub fn start(upstream: SocketAddr, config: &str) -> Relay {
-        Relay::started(upstream, config, (false, 200))
+        Relay::started(&[upstream], config, (false, 200))
+    }
+
+    /// Starts it before these nodes of a cluster.
+    pub fn start_before(upstreams: &[SocketAddr], config: &str) -> Relay {
+        Relay::started(upstreams, config, (false, 200))
     }
 
     /// Starts it before an address where nothing listens.
     pub fn start_without_broker(upstream: SocketAddr) -> Relay {
-        Relay::started(upstream, "", (false, 503))
+        Relay::started(&[upstream], "", (false, 503))
+    }
+
+    /// Starts it before these nodes, of which none answers.
+    pub fn start_before_silence(upstreams: &[SocketAddr], config: &str) -> Relay {
+        Relay::started(upstreams, config, (false, 503))
     }
 
     /// As [`Relay::start`], and it listens on every interface.
     pub fn open(upstream: SocketAddr, config: &str) -> Relay {
-        Relay::started(upstream, config, (true, 200))
+        Relay::started(&[upstream], config, (true, 200))
     }
 
     /// Starts one that ends by itself. Returns how, and what it said.
@@ -64,11 +75,11 @@ impl Relay {
         (child.wait().unwrap(), said)
     }
 
-    fn started(upstream: SocketAddr, config: &str, (is_open, ready): (bool, u16)) -> Relay {
+    fn started(upstreams: &[SocketAddr], config: &str, (is_open, ready): (bool, u16)) -> Relay {
         let port = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
         let mut relay = Relay {
             leash: Leash::new("relay").unwrap(),
-            upstream,
+            upstreams: upstreams.to_vec(),
             ready,
             listen: port(),
             is_open,
@@ -89,10 +100,11 @@ impl Relay {
         self.kill9();
         let binary = BINARY.expect("there is no hapax binary: HAPAX_E2E_DIRECT=1 tests the tests");
         let mut command = Command::new(binary);
+        let upstreams: Vec<String> = self.upstreams.iter().map(|node| format!("amqp://{node}")).collect();
         let ip = if self.is_open { Ipv4Addr::UNSPECIFIED.into() } else { self.listen.ip() };
         command
             .args(["--listen", &SocketAddr::new(ip, self.listen.port()).to_string()])
-            .args(["--upstream", &format!("amqp://{}", self.upstream)])
+            .args(["--upstream", &upstreams.join(",")])
             .args(["--admin", &self.admin.to_string()]);
         let config = self.leash.folder().join("hapax.toml");
         if config.exists() {

@@ -165,11 +165,14 @@ fn label_values(definition: &str) -> String {
 
 /// A window that is too small for what it is given.
 const CONFIG: &str = "[limits]\nmax_connections = 2\nwaiters_per_id = 1\nmemory = \"16MiB\"\n\
+                      [upstream_health]\ninterval = \"500ms\"\n\
                       [[window]]\nname = \"orders\"\ncapacity = 100\nttl = \"20s\"\nengine = \"lru\"\n";
 
 /// The ground: node, forwarder, relay, Prometheus; and what goes through them.
 struct Ground {
     cut: Option<Cut>,
+    /// the second node of the broker: another way to the same
+    second: Option<Cut>,
     relay: Relay,
     prometheus: Prometheus,
     /// alerts whose expression was true at some time
@@ -179,10 +182,11 @@ struct Ground {
 impl Ground {
     fn new() -> Ground {
         let cut = Cut::forward(site::shared_rabbit().addr());
-        let relay = Relay::start(cut.addr(), CONFIG);
+        let second = Cut::forward(site::shared_rabbit().addr());
+        let relay = Relay::start_before(&[cut.addr(), second.addr()], CONFIG);
         let prometheus = Prometheus::start(relay.admin());
         prometheus.until_scraped(1.0);
-        Ground { cut: Some(cut), relay, prometheus, fired: BTreeSet::new() }
+        Ground { cut: Some(cut), second: Some(second), relay, prometheus, fired: BTreeSet::new() }
     }
 
     fn client(&self) -> Raw {
@@ -341,7 +345,10 @@ fn every_query_has_data_and_every_alert_has_its_day() {
     wait::until("the restart is seen", wait::PATIENCE, || {
         (!ground.prometheus.query(&restarts).is_empty()).then_some(())
     });
-    // The broker is gone. Asking for readiness makes the relay notice sooner than scrapes would.
+    // A node of the broker is gone, and then the other one.
+    drop(ground.second.take());
+    ground.until_alert("HapaxUpstreamNodeDown");
+    // Asking for readiness makes the relay notice sooner than scrapes would.
     drop(ground.cut.take());
     wait::until("/readyz says 503", wait::PATIENCE, || {
         matches!(http::get(ground.relay.admin(), "/readyz"), Ok((503, _))).then_some(())

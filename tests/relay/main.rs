@@ -26,3 +26,4 @@ mod points;
 mod record_first;
 mod routing_cost;
 mod stream;
+mod upstreams;

@@ -124,7 +124,7 @@ impl Node {
         let until = patience.next(1, 1, begun);
         let addresses = match timeout_at(until.into(), self.resolver.addresses()).await {
             Ok(addresses) => addresses?,
-            Err(_) => return Err(NoAnswer::Silent(until.saturating_duration_since(begun))),
+            Err(_) => return Err(NoAnswer::Silent(rounded(until.saturating_duration_since(begun)))),
         };
         let count = addresses.len();
         let first = if by_turns { self.turn.fetch_add(1, Relaxed) % count.max(1) } else { 0 };
@@ -151,7 +151,9 @@ async fn greet_at(address: SocketAddr, protocol_header: &[u8]) -> Result<(Stream
     Ok((stream, said))
 }
 
-/// Rounds to whole milliseconds, for people.
+/// Rounds to tenths of a second, for people; a shorter time to milliseconds.
 fn rounded(time: Duration) -> Duration {
-    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    let unit = if time < Duration::from_secs(1) { 1_000 } else { 100_000 };
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    Duration::from_micros(micros.saturating_add(unit / 2) / unit * unit)
 }

@@ -14,6 +14,7 @@ const GUARDED: [(&str, &str, &str); 10] = [
     ("GET", "/api/v1/connections", ""),
     ("GET", "/api/v1/drops", ""),
     ("GET", "/api/v1/status", ""),
+    ("GET", "/api/v1/upstreams", ""),
 ];
 
 const OPEN: [&str; 4] = ["/metrics", "/healthz", "/readyz", "/api/v1/openapi.json"];
