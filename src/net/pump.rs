@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 /// How long a closing socket may take to write the bytes that are still queued.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
-/// When so many bytes of a client wait for a node of the broker, no more are read.
+/// The most bytes that are read from a client while it waits for a node of the broker, in addition to one read.
 const EARLY_BYTES: usize = 8 << 10;
 /// Bytes to read from the upstream before other tasks get a turn.
 const READ_PER_TURN: u64 = 1 << 20;

@@ -7,11 +7,12 @@ use crate::e2e::relay::Relay;
 use crate::e2e::retry::{self, over};
 use crate::e2e::site::without_relay;
 use crate::e2e::wait::{self, PATIENCE};
+use hapax::clock::now;
 use hapax_testbed::Rabbit;
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const VHOST: &str = "upstreams";
 /// How long one node may be silent.
@@ -137,12 +138,12 @@ fn round_robin(addresses: &[SocketAddr]) {
 /// node was found out do not wait at all.
 fn a_node_that_stands_still(cluster: &Cluster) {
     cluster.nodes[0].stand_still().unwrap();
-    let begun = Instant::now();
+    let begun = now();
     assert_eq!(cluster.client().1, 1);
     let took = begun.elapsed();
     assert!(took >= TIMEOUT && took < 2 * TIMEOUT, "{took:?}");
     cluster.until_up(0, false);
-    let begun = Instant::now();
+    let begun = now();
     assert_eq!(cluster.client().1, 1);
     assert!(begun.elapsed() < TIMEOUT, "{:?}", begun.elapsed());
     assert_eq!(cluster.ready(), 200, "one node is enough");
@@ -247,7 +248,7 @@ fn all_nodes_are_gone(cluster: &Cluster) {
     cluster.nodes[1].kill9();
     let told = std::iter::from_fn(|| open.receive().ok().flatten()).last();
     assert!(matches!(told, Some((0, Told::ConnectionClosed { code: 320, .. }))), "{told:?}");
-    let begun = Instant::now();
+    let begun = now();
     let refused = Raw::login(cluster.relay.addr(), &Login::guest(VHOST)).unwrap_err().to_string();
     assert!(refused.contains("320") && refused.contains("can't reach the broker"), "{refused}");
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());

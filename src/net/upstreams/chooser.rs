@@ -43,7 +43,7 @@ pub(super) struct Chooser {
     turn: usize,
 }
 
-/// What is known of one node.
+/// The facts about one node.
 #[derive(Clone, Copy, Debug)]
 struct Health {
     /// When it rests, until when. It goes on resting until a probe or a connection is answered.
@@ -60,7 +60,7 @@ struct Health {
     ask_at: Instant,
 }
 
-/// What a probe has found.
+/// The result of a probe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Found {
     /// The node has answered.
@@ -71,7 +71,7 @@ pub(super) enum Found {
     Nothing,
 }
 
-/// What a probe has changed.
+/// The change that an answer or a probe has made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Change {
     /// Nothing, or the node goes on resting.

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A dial ends when a node has said `connection.start`: a node that accepts connections and says nothing is passed over like one
-//! that refuses them. What comes later (a wrong password, a vhost that is not there, a user whom this node refuses) is the
-//! client's own business, and no reason to try another node.
+//! that refuses them. A refusal after that (a wrong password, a vhost that does not exist) is the client's own business, and no
+//! reason to try another node.
 
 mod chooser;
 mod connect;

@@ -35,7 +35,7 @@ pub(super) struct Counts {
     pub(super) failures: AtomicU64,
 }
 
-/// What a node has answered.
+/// The answer of a node, or why there was none.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) at: Instant,
@@ -56,8 +56,7 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// Returns when the next attempt is over, if this node has so many addresses left: each one that may still be tried gets its
-    /// share of the time that is left.
+    /// Returns when the next attempt is over. Each address that may still be tried gets the same share of the time that is left.
     fn next(&self, addresses_left: usize, addresses: usize, now: Instant) -> Instant {
         let left = self.until.saturating_duration_since(now);
         if self.is_only && addresses == 1 {
@@ -126,6 +125,17 @@ impl Node {
             Ok(addresses) => addresses?,
             Err(_) => return Err(NoAnswer::Silent(rounded(until.saturating_duration_since(begun)))),
         };
+        self.greet_any(&addresses, protocol_header, patience, by_turns).await
+    }
+
+    /// Tries these addresses one after the other.
+    pub(super) async fn greet_any(
+        &self,
+        addresses: &[SocketAddr],
+        protocol_header: &[u8],
+        patience: Patience,
+        by_turns: bool,
+    ) -> Result<(Stream, BytesMut), NoAnswer> {
         let count = addresses.len();
         let first = if by_turns { self.turn.fetch_add(1, Relaxed) % count.max(1) } else { 0 };
         let mut why = NoAnswer::NoTime;

@@ -1,7 +1,7 @@
 //! Looks the addresses of a node up, anew for each connection.
 //!
 //! The system's resolver occupies a thread for as long as it is silent, and there is a bounded number of threads for such work,
-//! which stores use, too. So there is one lookup per node at a time: connections that come while it is under way share its answer.
+//! which stores use, too. Therefore a node has one lookup at a time. Connections that come while it is under way share its answer.
 
 use super::greeting::NoAnswer;
 use crate::config::UpstreamAddress;

@@ -17,7 +17,7 @@ const HEALTH: UpstreamHealth = UpstreamHealth {
     max_rest: Duration::from_millis(200),
 };
 
-/// A node that answers as long as it is told to, and counts who connects.
+/// A node that answers while `speaks` is true. It counts its connections.
 struct Broker {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -128,6 +128,32 @@ async fn a_silent_node_rests_and_comes_back() {
     watch.abort();
 }
 
+/// A name may stand for many addresses, and the first ones may be silent: each gets its share of the time.
+#[tokio::test]
+async fn each_address_of_a_name_is_tried() {
+    let ((refuses, _socket), speaks) = (nobody(), Broker::start(true).await);
+    let silent = [Broker::start(false).await, Broker::start(false).await];
+    let node = Node::new(&UpstreamAddress { host: "rabbit.internal".into(), port: 5672 });
+    let addresses = [silent[0].address, refuses, silent[1].address, speaks.address];
+    for each in [HEALTH.timeout, DEADLINE] {
+        let patience = Patience { until: now() + Duration::from_secs(4), each, nodes_left: 1, is_only: true };
+        let (stream, _) = node.greet_any(&addresses, &PROTOCOL_HEADER, patience, false).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), speaks.address);
+    }
+}
+
+#[tokio::test]
+async fn connections_take_the_addresses_of_a_name_by_turns() {
+    let brokers = [Broker::start(true).await, Broker::start(true).await];
+    let node = Node::new(&UpstreamAddress { host: "rabbit.internal".into(), port: 5672 });
+    let addresses = [brokers[0].address, brokers[1].address];
+    let patience = Patience { until: now() + DEADLINE, each: DEADLINE, nodes_left: 1, is_only: true };
+    for _ in 0..6 {
+        node.greet_any(&addresses, &PROTOCOL_HEADER, patience, true).await.unwrap();
+    }
+    assert_eq!([brokers[0].connections(), brokers[1].connections()], [3, 3]);
+}
+
 #[tokio::test]
 async fn round_robin_spreads_evenly_over_the_nodes_that_answer() {
     let brokers = [Broker::start(true).await, Broker::start(true).await, Broker::start(true).await];
@@ -157,7 +183,7 @@ async fn when_no_node_can_be_reached_all_are_tried_again_until_the_time_is_over(
     assert!(upstreams.check().await.unwrap_err().len() == 2);
 }
 
-/// One node has nobody to fail over to: its client is told at once.
+/// There is no other node to try, so the client gets its answer at once.
 #[tokio::test]
 async fn the_only_node_is_tried_once() {
     let (gone, _socket) = nobody();
