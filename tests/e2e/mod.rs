@@ -23,7 +23,10 @@
 
 pub mod cut;
 pub mod http;
+pub mod kills;
+pub mod load;
 pub mod prometheus;
+pub mod publisher;
 pub mod raw;
 pub mod relay;
 pub mod retry;

@@ -10,6 +10,7 @@
 mod disk;
 #[path = "../e2e/mod.rs"]
 mod e2e;
-mod load;
+mod examples;
+mod outage;
 mod redis;
 mod shown;

@@ -1,8 +1,8 @@
 //! What an operator sees of a store, before and after the process is killed.
 
+use crate::e2e::load::publish;
 use crate::e2e::site::Site;
 use crate::e2e::wait;
-use crate::load::publish;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;

@@ -7,9 +7,9 @@ use super::connect::{Command, Connection};
 use super::{CHANGES_AT_ONCE, FIRST_PAUSE, Failed, First, LONGEST_PAUSE, Shared, commands};
 use crate::clock::{now, wall};
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
-use hapax_core::window::Position;
 use hapax_core::window::leased::{Question, millis};
 use hapax_core::window::logged::{Record, What};
+use hapax_core::window::{OnOutage, Position};
 use redis::{Value, cmd};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -86,11 +86,14 @@ impl Link {
                 }
             };
             if !std::mem::replace(&mut is_told, true) {
-                let policy = self.shared.window.log().policy().on_outage;
+                let meanwhile = match self.shared.window.log().policy().on_outage {
+                    OnOutage::Continue => "the relay judges by its own memory",
+                    OnOutage::Refuse => "publishers wait",
+                };
                 tracing::error!(
                     window = self.shared.name(),
                     error = %failed,
-                    "Redis can't be used; until it can, on_outage = {policy:?} decides"
+                    "Redis can't be used; until it can, {meanwhile}"
                 );
             }
             self.reconnects += 1;
