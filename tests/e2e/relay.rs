@@ -35,7 +35,7 @@ impl Relay {
         Relay::started(&[upstream], config, (false, 200))
     }
 
-    /// Starts it before these nodes of a cluster.
+    /// Starts it before these nodes of a cluster. None: the config file names them.
     pub fn start_before(upstreams: &[SocketAddr], config: &str) -> Relay {
         Relay::started(upstreams, config, (false, 200))
     }
@@ -104,8 +104,10 @@ impl Relay {
         let ip = if self.is_open { Ipv4Addr::UNSPECIFIED.into() } else { self.listen.ip() };
         command
             .args(["--listen", &SocketAddr::new(ip, self.listen.port()).to_string()])
-            .args(["--upstream", &upstreams.join(",")])
             .args(["--admin", &self.admin.to_string()]);
+        if !upstreams.is_empty() {
+            command.args(["--upstream", &upstreams.join(",")]);
+        }
         let config = self.leash.folder().join("hapax.toml");
         if config.exists() {
             command.arg("--config").arg(config);
