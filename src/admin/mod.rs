@@ -29,6 +29,7 @@ mod resize;
 use crate::config::{Config, WindowConfig};
 use crate::net::{ConnectionList, Upstreams};
 use crate::stats::Stats;
+use crate::tls::{self, Certificates};
 use api::{Events, Followers};
 use auth::AccessCheck;
 use axum::Router;
@@ -44,7 +45,6 @@ use metrics::{Format, Metrics};
 use parking_lot::Mutex;
 use resize::Resizes;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -80,6 +80,10 @@ pub struct Parts<'a> {
     pub connections: Arc<ConnectionList>,
     /// the nodes of the broker
     pub upstreams: Arc<Upstreams>,
+    /// the certificates of the process
+    pub certificates: Arc<Certificates>,
+    /// the settings of TLS of this listener; `None`: it is served without
+    pub tls: Option<Arc<tls::Server>>,
     /// turns true when the process begins to drain
     pub draining: watch::Receiver<bool>,
 }
@@ -104,17 +108,35 @@ pub struct Admin {
     changing: Mutex<()>,
     resizes: Resizes,
     since: Now,
-    listen: SocketAddr,
+    /// where clients connect
+    listen: String,
     max_connections: usize,
+    tls: Option<Arc<tls::Server>>,
 }
 
 impl Admin {
     /// Creates the admin interface from its parts.
     pub fn new(parts: Parts<'_>) -> Arc<Admin> {
-        let Parts { config, windows, budget, keys, stats, connections, upstreams, draining } = parts;
+        let Parts {
+            config,
+            windows,
+            budget,
+            keys,
+            stats,
+            connections,
+            upstreams,
+            certificates,
+            tls,
+            draining,
+        } = parts;
         let windows: Arc<[Watched]> = windows.into();
         Arc::new(Admin {
-            metrics: Metrics::new(Arc::clone(&windows), Arc::clone(&stats), Arc::clone(&upstreams)),
+            metrics: Metrics::new(
+                Arc::clone(&windows),
+                Arc::clone(&stats),
+                Arc::clone(&upstreams),
+                certificates,
+            ),
             windows,
             configured: config.windows.clone(),
             budget,
@@ -129,15 +151,17 @@ impl Admin {
             changing: Mutex::default(),
             resizes: Resizes::default(),
             since: Now::read(),
-            listen: config.listen,
+            listen: config.listen_addresses(),
             max_connections: config.limits.max_connections,
+            tls,
         })
     }
 }
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> io::Result<()> {
-    listen::serve(listener, router(admin), listen::BOUNDS).await
+    let tls = admin.tls.clone();
+    listen::serve(listener, router(admin), listen::BOUNDS, tls).await
 }
 
 /// Returns all routes.

@@ -1,5 +1,6 @@
 //! Writes the settings in force as a configuration file.
 
+use super::show_tls;
 use super::value::{show_bytes, show_id};
 use super::{Config, Sources, warnings};
 use std::fmt::{self, Display, Write};
@@ -16,26 +17,26 @@ pub(super) fn to_toml(config: &Config, sources: &Sources) -> String {
     out.text
 }
 
-struct Out<'a> {
+pub(super) struct Out<'a> {
     text: String,
     path: String,
     sources: &'a Sources,
 }
 
 impl Out<'_> {
-    fn section(&mut self, header: &str, path: String) -> fmt::Result {
+    pub(super) fn section(&mut self, header: &str, path: String) -> fmt::Result {
         self.path = path;
         writeln!(self.text, "\n{header}")
     }
 
     /// Writes a key, its value as TOML, and its source.
-    fn raw(&mut self, key: &str, value: impl Display) -> fmt::Result {
+    pub(super) fn raw(&mut self, key: &str, value: impl Display) -> fmt::Result {
         let source = self.sources.get(&format!("{}{key}", self.path)).cloned().unwrap_or_default();
         let line = format!("{key} = {value}");
         writeln!(self.text, "{line:<COLUMN$} # {source}")
     }
 
-    fn string(&mut self, key: &str, value: impl Display) -> fmt::Result {
+    pub(super) fn string(&mut self, key: &str, value: impl Display) -> fmt::Result {
         self.raw(key, toml::Value::String(value.to_string()))
     }
 
@@ -44,19 +45,22 @@ impl Out<'_> {
     }
 
     /// Writes a key with an enum's word, as its `Serialize` writes it.
-    fn word(&mut self, key: &str, value: impl serde::Serialize) -> fmt::Result {
+    pub(super) fn word(&mut self, key: &str, value: impl serde::Serialize) -> fmt::Result {
         let value = toml::Value::try_from(value).map_err(|_| fmt::Error)?;
         self.raw(key, value)
     }
 }
 
 fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
-    out.string("listen", config.listen)?;
+    if let Some(listen) = config.listen {
+        out.string("listen", listen)?;
+    }
     match config.upstreams.as_slice() {
         [upstream] => out.string("upstream", upstream)?,
         upstreams => out.raw("upstream", list(upstreams))?,
     }
     out.word("upstream_order", config.upstream_order)?;
+    out.word("upstream_proxy_protocol", config.upstream_proxy_protocol)?;
     out.raw("loopback_users", toml::Value::from(config.loopback_users.clone()))?;
     match config.admin {
         Some(admin) => out.string("admin", admin)?,
@@ -78,6 +82,8 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     if let Some(bytes) = config.memory_budget {
         out.raw("memory_budget", show_bytes(bytes))?;
     }
+
+    show_tls::write(config, out)?;
 
     let limits = &config.limits;
     out.section("[limits]", "limits.".into())?;

@@ -56,8 +56,10 @@ pub(super) fn listed(text: &str) -> Result<Vec<UpstreamAddress>, Wrong> {
 }
 
 fn checked(nodes: Vec<UpstreamAddress>) -> Result<Vec<UpstreamAddress>, Wrong> {
-    let twice =
-        nodes.iter().enumerate().find(|(n, node)| nodes.iter().take(*n).any(|before| before == *node));
+    // Metrics tell the nodes by host and port.
+    let is_same = |a: &UpstreamAddress, b: &UpstreamAddress| (&a.host, a.port) == (&b.host, b.port);
+    let mut all = nodes.iter().enumerate();
+    let twice = all.find(|(n, node)| nodes.iter().take(*n).any(|before| is_same(before, node)));
     match twice {
         Some((_, node)) => Err(Wrong::new(format!("has {node} twice"), "name each node once")),
         None if nodes.is_empty() => {

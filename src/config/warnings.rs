@@ -184,12 +184,13 @@ fn pattern_trouble(text: &str) -> Trouble {
 /// Warns if the broker takes all clients for local ones. Hapax refuses the users of `loopback_users` in its place, but other
 /// users whom RabbitMQ trusts because of their address can't be told from here.
 fn warn_all_local(config: &Config, report: &mut Report) {
+    let open = config.all_listeners().find(|(_, listener)| !is_loopback(listener.address.ip()));
     let local = config.upstreams.iter().find(|upstream| upstream.is_loopback());
-    let Some(upstream) = local.filter(|_| !is_loopback(config.listen.ip())) else { return };
-    let source = report.source("listen").max(report.source("upstream"));
+    let (Some((key, listener)), Some(upstream)) = (open, local) else { return };
+    let source = report.source(&key).max(report.source("upstream"));
     let what = format!(
-        "other hosts may reach `listen` ({}), and the broker at {} takes every client of Hapax for one of its own host",
-        config.listen, upstream
+        "other hosts may reach `{key}` ({}), and the broker at {upstream} takes every client of Hapax for one of its own host",
+        listener.address
     );
     let (what, fix) = if config.loopback_users.is_empty() {
         (

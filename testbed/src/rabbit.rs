@@ -275,6 +275,31 @@ impl Rabbit {
         .map(drop)
     }
 
+    /// Listens for AMQP over TLS on this port of the loopback, too. With `asks`, a client must show a certificate that an authority
+    /// in `ca` has signed.
+    pub fn listen_with_tls(
+        &self,
+        port: u16,
+        (certificate, key): (&Path, &Path),
+        ca: &Path,
+        asks: bool,
+    ) -> Result<(), Error> {
+        let (certificate, key, ca) = (certificate.display(), key.display(), ca.display());
+        let verify = if asks { "verify_peer" } else { "verify_none" };
+        self.eval(&format!(
+            "{{ok, _}} = application:ensure_all_started(ssl), \
+             ok = rabbit_networking:start_ssl_listener({{\"127.0.0.1\", {port}, inet}}, \
+             [{{certfile, \"{certificate}\"}}, {{keyfile, \"{key}\"}}, {{cacertfile, \"{ca}\"}}, \
+             {{verify, {verify}}}, {{fail_if_no_peer_cert, {asks}}}], 2)."
+        ))
+        .map(drop)
+    }
+
+    /// Expects a PROXY header on every connection from now on, or no more.
+    pub fn expect_proxy_headers(&self, expects: bool) -> Result<(), Error> {
+        self.eval(&format!("ok = application:set_env(rabbit, proxy_protocol, {expects}).")).map(drop)
+    }
+
     /// The end of the node's output.
     pub fn log(&self) -> String {
         let text = self.said_since(0).unwrap_or_default();

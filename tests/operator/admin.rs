@@ -2,7 +2,7 @@
 
 use hapax::admin::{Admin, Parts, serve as serve_admin};
 use hapax::config::{Config, Overrides};
-use hapax::net::{ConnectionList, Upstreams};
+use hapax::net::{ConnectionList, Opener, Upstreams};
 use hapax::stats::Stats;
 use hapax_core::pressure::Accounting;
 use hapax_core::session::SessionListener as _;
@@ -44,7 +44,7 @@ async fn serve_before(nodes: &[SocketAddr], health: &str) -> Served {
     let accountings = windows.iter().map(|watched| Arc::clone(&watched.accounting)).collect();
     let (drain, draining) = watch::channel(false);
     let stats = Stats::new();
-    let upstreams = Upstreams::new(&config, Duration::from_secs(3600));
+    let upstreams = Upstreams::new(&config, Opener::default(), Duration::from_secs(3600));
     tokio::spawn(Arc::clone(&upstreams).watch());
     let admin = Admin::new(Parts {
         config: &config,
@@ -54,6 +54,8 @@ async fn serve_before(nodes: &[SocketAddr], health: &str) -> Served {
         stats: Arc::clone(&stats),
         connections: ConnectionList::new(),
         upstreams,
+        certificates: Arc::default(),
+        tls: None,
         draining,
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");

@@ -3,7 +3,7 @@
 
 use crate::e2e::http;
 use crate::e2e::raw::{HEADER, Login, Publish, Raw, Told};
-use crate::e2e::relay::Relay;
+use crate::e2e::relay::{self, Relay};
 use crate::e2e::retry::{self, over};
 use crate::e2e::site::without_relay;
 use crate::e2e::wait::{self, PATIENCE};
@@ -70,7 +70,7 @@ fn two_nodes_of_a_cluster() {
     let mut direct = Raw::connect(addresses[1], VHOST);
     direct.confirming(1);
     direct.declare(1, "q", &[]);
-    let relay = Relay::start_before(&addresses, HEALTH);
+    let relay = Relay::start_before(&relay::nodes(&addresses), HEALTH, 200);
     let cluster = Cluster { nodes, relay };
     cluster.until_up(0, true);
     cluster.until_up(1, true);
@@ -125,7 +125,11 @@ fn strangers_in_a_crowd(cluster: &Cluster) {
 }
 
 fn round_robin(addresses: &[SocketAddr]) {
-    let relay = Relay::start_before(addresses, &format!("upstream_order = \"round-robin\"\n{HEALTH}"));
+    let relay = Relay::start_before(
+        &relay::nodes(addresses),
+        &format!("upstream_order = \"round-robin\"\n{HEALTH}"),
+        200,
+    );
     let clients: Vec<Raw> = (0..10).map(|_| Raw::connect(relay.addr(), VHOST)).collect();
     let metrics = relay.metrics();
     for address in addresses {
@@ -268,7 +272,7 @@ fn a_client_that_leaves_is_not_dialled_for_any_longer() {
     let silent = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     let addresses = [&silent[0], &silent[1]].map(|listener| listener.local_addr().unwrap());
     let config = "[timeouts]\nupstream_connect = \"10m\"\nhandshake = \"10m\"\n[upstream_health]\ntimeout = \"100ms\"\n";
-    let relay = Relay::start_before_silence(&addresses, config);
+    let relay = Relay::start_before(&relay::nodes(&addresses), config, 503);
     let open = |count: f64| {
         wait::until(&format!("{count} connections"), PATIENCE, || {
             (relay.metrics().sum("connections", &[]) == count).then_some(())

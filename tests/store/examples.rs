@@ -192,10 +192,10 @@ fn tried(example: &Example) {
     let leash = Leash::new("example").unwrap();
     let (config, servers) = adapted(example, &leash);
     // A cluster's nodes stand in the file.
-    let upstreams = if servers.nodes.is_empty() { vec![shared_rabbit().addr()] } else { Vec::new() };
+    let upstream = if servers.nodes.is_empty() { shared_rabbit().uri() } else { String::new() };
     let (queue, mut direct) = queue(example);
     let mut relays: Vec<Relay> =
-        (0..example.relays).map(|_| Relay::start_before(&upstreams, &config)).collect();
+        (0..example.relays).map(|_| Relay::start_before(&upstream, &config, 200)).collect();
     let ids: Vec<String> = (0..20).map(|n| format!("{}-{n}", example.file)).collect();
     publish(example, &relays[0], &queue, &ids);
     if config.contains("store = \"stream\"") {

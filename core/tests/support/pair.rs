@@ -46,6 +46,7 @@ pub fn settings() -> Settings {
         held_bytes: 1 << 20,
         frame_max: 131_072,
         initial_frame_max: 8192,
+        external: true,
     }
 }
 

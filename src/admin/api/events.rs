@@ -196,7 +196,7 @@ mod tests {
     use super::*;
     use crate::admin::Parts;
     use crate::config::Config;
-    use crate::net::{ConnectionList, Upstreams};
+    use crate::net::{ConnectionList, Opener, Upstreams};
     use crate::stats::Stats;
     use hapax_core::window::KeyMaker;
 
@@ -211,7 +211,9 @@ mod tests {
             keys: KeyMaker::new((1, 2)),
             stats: Stats::new(),
             connections: ConnectionList::new(),
-            upstreams: Upstreams::new(&config, DEADLINE),
+            upstreams: Upstreams::new(&config, Opener::default(), DEADLINE),
+            certificates: Arc::default(),
+            tls: None,
             draining: watch::channel(false).1,
         })
     }

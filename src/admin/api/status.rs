@@ -77,7 +77,7 @@ impl Admin {
                 resident_bytes: resident_bytes().unwrap_or(0),
                 budget_bytes: self.budget.budget_bytes(),
             },
-            listen: self.listen.to_string(),
+            listen: self.listen.clone(),
             token_required: self.access.token.is_some(),
         }
     }

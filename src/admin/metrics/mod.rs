@@ -11,6 +11,7 @@
 
 mod format;
 mod stores;
+mod tls;
 mod upstreams;
 mod windows;
 
@@ -19,6 +20,7 @@ pub(super) use format::Format;
 use crate::net::Upstreams;
 use crate::process::Process;
 use crate::stats::{Snapshot, Stats};
+use crate::tls::Certificates;
 use hapax_core::pressure::Watched;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder};
@@ -36,13 +38,19 @@ pub(super) struct Metrics(Registry);
 
 impl Metrics {
     /// Collects metrics from these sources.
-    pub(super) fn new(windows: Arc<[Watched]>, stats: Arc<Stats>, upstreams: Arc<Upstreams>) -> Metrics {
+    pub(super) fn new(
+        windows: Arc<[Watched]>,
+        stats: Arc<Stats>,
+        upstreams: Arc<Upstreams>,
+        certificates: Arc<Certificates>,
+    ) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::this()));
         registry.sub_registry_with_prefix("hapax").register_collector(Box::new(Relay {
             windows,
             stats,
             upstreams,
+            certificates,
         }));
         Metrics(registry)
     }
@@ -64,6 +72,7 @@ struct Relay {
     windows: Arc<[Watched]>,
     stats: Arc<Stats>,
     upstreams: Arc<Upstreams>,
+    certificates: Arc<Certificates>,
 }
 
 impl Collector for Relay {
@@ -77,6 +86,7 @@ impl Collector for Relay {
         let windows: Vec<NamedFacts> = self.windows.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
+        tls::encode(&mut encoder, &stats, &self.certificates)?;
         upstreams::encode(&mut encoder, &self.upstreams.nodes(), stats.dial_failures)
     }
 }
@@ -97,8 +107,7 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     let unread =
         "Client connections closed, because the client had more to say and did not read for timeouts.unread.";
     count(encoder, "connections_unread", unread, stats.unread)?;
-    let refused =
-        "Logins refused, because the user is one of loopback_users and the client is on another host.";
+    let refused = "Logins refused, because the user is one of loopback_users and the client is on another host, or because EXTERNAL was used where TLS ends in Hapax.";
     count(encoder, "logins_refused", refused, stats.logins_refused)?;
     gauge(
         encoder,

@@ -2,12 +2,12 @@
 //! spoken there, which a TCP connection alone does not: a load balancer accepts connections for brokers that are gone, and a
 //! RabbitMQ that boots or hangs accepts connections and says nothing.
 
-use bytes::{BufMut, BytesMut};
+use crate::net::Transport;
+use bytes::BytesMut;
 use hapax_core::wire::frame::HEADER_LEN;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The beginning of a method frame on channel 0. [`CONNECTION_START`] follows after the frame's size.
 const METHOD_ON_CHANNEL_0: [u8; 3] = [1, 0, 0];
@@ -68,39 +68,44 @@ impl From<io::Error> for NoAnswer {
     }
 }
 
-/// Sends the protocol header and reads the answer, which must be a broker's `connection.start`. Returns what was read: the
-/// beginning of what the node says, and nothing beyond that frame.
-pub(super) async fn exchange<S>(stream: &mut S, protocol_header: &[u8]) -> Result<BytesMut, NoAnswer>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    stream.write_all(protocol_header).await?;
-    stream.flush().await?;
-    // Reads 7 octets first. A protocol header has 8 octets and a frame at least as many, so this read fits both.
-    let mut head = [0; HEADER_LEN];
-    stream.read_exact(&mut head).await?;
+/// Sends the protocol header and reads the answer, which must be a broker's `connection.start`. Returns everything that was read.
+pub(super) async fn exchange(
+    transport: &mut Transport,
+    protocol_header: &[u8],
+) -> Result<BytesMut, NoAnswer> {
+    transport.write_all(protocol_header).await?;
+    let mut said = BytesMut::new();
+    // 7 octets first. A protocol header has 8 octets and a frame at least as many.
+    let head = read(transport, &mut said, HEADER_LEN).await?;
     if head.starts_with(b"AMQP") {
         return Err(NoAnswer::OtherVersion);
     }
-    if !head.starts_with(&METHOD_ON_CHANNEL_0) {
+    let [first, second, third, size @ ..] = *head.first_chunk::<HEADER_LEN>().ok_or(NoAnswer::NotAmqp)?;
+    if [first, second, third] != METHOD_ON_CHANNEL_0 {
         return Err(NoAnswer::NotAmqp);
     }
-    let mut method = [0; CONNECTION_START.len()];
-    stream.read_exact(&mut method).await?;
-    if method != CONNECTION_START {
+    let start = HEADER_LEN + CONNECTION_START.len();
+    if !read(transport, &mut said, start).await?.ends_with(&CONNECTION_START) {
         return Err(NoAnswer::NotAmqp);
     }
-    let [_, _, _, size @ ..] = head;
-    let size = usize::try_from(u32::from_be_bytes(size)).unwrap_or(usize::MAX);
     // The octet after the payload ends the frame.
-    let rest = size.saturating_add(1).min(READ_MOST).saturating_sub(method.len());
-    let mut read = BytesMut::with_capacity(head.len() + method.len() + rest);
-    read.put_slice(&head);
-    read.put_slice(&method);
-    let before = read.len();
-    read.resize(before + rest, 0);
-    let (_, fields) = read.split_at_mut(before);
-    stream.read_exact(fields).await?;
-    let is_dismissal = fields.windows(SAYS_HAPAX.len()).any(|octets| octets == SAYS_HAPAX);
-    if is_dismissal { Err(NoAnswer::NoBroker) } else { Ok(read) }
+    let size = usize::try_from(u32::from_be_bytes(size)).unwrap_or(usize::MAX);
+    let whole = HEADER_LEN.saturating_add(size).saturating_add(1).min(READ_MOST);
+    let frame = read(transport, &mut said, whole.max(start)).await?;
+    let is_dismissal = frame.windows(SAYS_HAPAX.len()).any(|octets| octets == SAYS_HAPAX);
+    if is_dismissal { Err(NoAnswer::NoBroker) } else { Ok(said) }
+}
+
+/// Returns the first `count` octets of what was said. Reads as long as there are fewer.
+async fn read<'s>(
+    transport: &mut Transport,
+    said: &'s mut BytesMut,
+    count: usize,
+) -> Result<&'s [u8], NoAnswer> {
+    while said.len() < count {
+        if transport.read_some(said).await? == 0 {
+            return Err(NoAnswer::Closed);
+        }
+    }
+    Ok(said.get(..count).unwrap_or_default())
 }

@@ -24,8 +24,10 @@ pub(super) use node::OpenUpstream;
 
 use crate::clock::{jittered, luck, now};
 use crate::config::{Config, UpstreamAddress, UpstreamHealth, UpstreamOrder};
+use crate::net::{Ends, Opener, Transport};
 use bytes::BytesMut;
 use chooser::{Change, Chooser, Found, Times};
+use connect::Opening;
 use futures_util::future::join_all;
 use hapax_core::wire::frame::PROTOCOL_HEADER;
 use node::{Node, Patience};
@@ -49,6 +51,8 @@ pub struct Upstreams {
     nodes: Vec<Node>,
     order: UpstreamOrder,
     health: UpstreamHealth,
+    /// what comes before AMQP
+    opener: Opener,
     /// how long a dial may take in all
     connect_timeout: Duration,
     /// how long an answer is given to those who ask again
@@ -62,7 +66,7 @@ pub struct Upstreams {
 #[derive(Debug)]
 pub(super) struct Dialled {
     /// the connection
-    pub(super) stream: connect::Stream,
+    pub(super) transport: Transport,
     /// what was read from it
     pub(super) said: BytesMut,
     /// counts the connection
@@ -103,11 +107,12 @@ pub struct UpstreamNode {
 
 impl Upstreams {
     /// Creates the nodes of this configuration. An answer is given to those who ask within `fresh`.
-    pub fn new(config: &Config, fresh: Duration) -> Arc<Upstreams> {
+    pub fn new(config: &Config, opener: Opener, fresh: Duration) -> Arc<Upstreams> {
         Upstreams::of(
             &config.upstreams,
             config.upstream_order,
             config.upstream_health,
+            opener,
             config.timeouts.upstream_connect,
             fresh,
         )
@@ -117,22 +122,25 @@ impl Upstreams {
         addresses: &[UpstreamAddress],
         order: UpstreamOrder,
         health: UpstreamHealth,
+        opener: Opener,
         connect_timeout: Duration,
         fresh: Duration,
     ) -> Arc<Upstreams> {
         let times = Times { interval: health.interval, rest: health.rest, max_rest: health.max_rest };
         let nodes: Vec<Node> = addresses.iter().map(Node::new).collect();
         let chooser = Mutex::new(Chooser::new(nodes.len(), order, times, now()));
-        Arc::new(Upstreams { nodes, order, health, connect_timeout, fresh, chooser, earlier: Notify::new() })
+        let earlier = Notify::new();
+        Arc::new(Upstreams { nodes, order, health, opener, connect_timeout, fresh, chooser, earlier })
     }
 
     /// Opens a connection for a client: tries the nodes one after the other, and all of them again after a pause, until one has
     /// said `connection.start` or the time is over. The only node is tried once.
-    pub(super) async fn dial(&self, protocol_header: &[u8]) -> Result<Dialled, Unreachable> {
+    pub(super) async fn dial(&self, protocol_header: &[u8], ends: Ends) -> Result<Dialled, Unreachable> {
+        let opening = Opening { opener: &self.opener, ends: Some(ends), protocol_header };
         let until = now() + self.connect_timeout;
         let mut pause = BACKOFF.0;
         loop {
-            let why = match self.try_all(protocol_header, until).await {
+            let why = match self.try_all(opening, until).await {
                 Ok(dialled) => return Ok(dialled),
                 Err(why) => why,
             };
@@ -145,7 +153,7 @@ impl Upstreams {
         }
     }
 
-    async fn try_all(&self, protocol_header: &[u8], until: Instant) -> Result<Dialled, Unreachable> {
+    async fn try_all(&self, opening: Opening<'_>, until: Instant) -> Result<Dialled, Unreachable> {
         let order = self.chooser.lock().next_order();
         let count = order.len();
         let mut why = Unreachable { upstream: "".into(), error: NoAnswer::NoTime };
@@ -158,11 +166,11 @@ impl Upstreams {
                 is_only: self.is_one(),
             };
             let by_turns = self.order == UpstreamOrder::RoundRobin;
-            match node.greet(protocol_header, patience, by_turns).await {
-                Ok((stream, said)) => {
+            match node.greet(opening, patience, by_turns).await {
+                Ok((transport, said)) => {
                     self.answered(index, node);
                     let (open, upstream) = (node.opened(), Arc::clone(&node.name));
-                    return Ok(Dialled { stream, said, open, upstream });
+                    return Ok(Dialled { transport, said, open, upstream });
                 }
                 Err(error) => {
                     self.suspect(index, node, &error);
@@ -329,7 +337,14 @@ impl Upstreams {
         let mut asking = Asking::begin(&self.chooser, index);
         let each = if self.is_one() { self.connect_timeout } else { self.health.timeout };
         let patience = Patience { until: now() + each, each, nodes_left: 1, is_only: self.is_one() };
-        let what = node.greet(&PROTOCOL_HEADER, patience, true).await.map(drop);
+        let opening = Opening { opener: &self.opener, ends: None, protocol_header: &PROTOCOL_HEADER };
+        let what = match node.greet(opening, patience, true).await {
+            Ok((mut transport, _)) => {
+                transport.say_good_bye();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
         asking.found = match &what {
             Ok(()) => Found::Answer,
             Err(error) if error.is_our_own() => Found::Nothing,

@@ -1,10 +1,11 @@
 //! One node of the broker's cluster: its address, what it said last, and how many connections it has.
 
-use super::connect::{Stream, connect};
-use super::greeting::{NoAnswer, exchange};
+use super::connect::Opening;
+use super::greeting::NoAnswer;
 use super::resolver::Resolver;
 use crate::clock::now;
 use crate::config::UpstreamAddress;
+use crate::net::Transport;
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use tokio::time::timeout_at;
 pub(super) struct Node {
     /// `HOST:PORT`
     pub(super) name: Arc<str>,
+    address: UpstreamAddress,
     resolver: Resolver,
     last: Mutex<Option<Answer>>,
     /// Held during a probe. If several ask at once, one probes and the others get its answer.
@@ -82,6 +84,7 @@ impl Node {
     pub(super) fn new(address: &UpstreamAddress) -> Node {
         Node {
             name: address.authority().into(),
+            address: address.clone(),
             resolver: Resolver::new(address.clone()),
             last: Mutex::default(),
             probing: tokio::sync::Mutex::default(),
@@ -115,27 +118,27 @@ impl Node {
     /// attempt begins with another one.
     pub(super) async fn greet(
         &self,
-        protocol_header: &[u8],
+        opening: Opening<'_>,
         patience: Patience,
         by_turns: bool,
-    ) -> Result<(Stream, BytesMut), NoAnswer> {
+    ) -> Result<(Transport, BytesMut), NoAnswer> {
         let begun = now();
         let until = patience.next(1, 1, begun);
         let addresses = match timeout_at(until.into(), self.resolver.addresses()).await {
             Ok(addresses) => addresses?,
             Err(_) => return Err(NoAnswer::Silent(rounded(until.saturating_duration_since(begun)))),
         };
-        self.greet_any(&addresses, protocol_header, patience, by_turns).await
+        self.greet_any(&addresses, opening, patience, by_turns).await
     }
 
     /// Tries these addresses one after the other.
     pub(super) async fn greet_any(
         &self,
         addresses: &[SocketAddr],
-        protocol_header: &[u8],
+        opening: Opening<'_>,
         patience: Patience,
         by_turns: bool,
-    ) -> Result<(Stream, BytesMut), NoAnswer> {
+    ) -> Result<(Transport, BytesMut), NoAnswer> {
         let count = addresses.len();
         let first = if by_turns { self.turn.fetch_add(1, Relaxed) % count.max(1) } else { 0 };
         let mut why = NoAnswer::NoTime;
@@ -145,7 +148,7 @@ impl Node {
                 break;
             }
             let until = patience.next(count - tried, count, begun);
-            why = match timeout_at(until.into(), greet_at(*address, protocol_header)).await {
+            why = match timeout_at(until.into(), opening.greet(&self.address, *address)).await {
                 Ok(Ok(greeted)) => return Ok(greeted),
                 Ok(Err(error)) => error,
                 Err(_) => NoAnswer::Silent(rounded(until.saturating_duration_since(begun))),
@@ -153,12 +156,6 @@ impl Node {
         }
         Err(why)
     }
-}
-
-async fn greet_at(address: SocketAddr, protocol_header: &[u8]) -> Result<(Stream, BytesMut), NoAnswer> {
-    let mut stream = connect(address).await?;
-    let said = exchange(&mut stream, protocol_header).await?;
-    Ok((stream, said))
 }
 
 /// Rounds to tenths of a second, for people; a shorter time to milliseconds.

@@ -89,7 +89,7 @@ mod tests {
     use tokio::sync::Notify;
 
     fn resolver(host: &str) -> Resolver {
-        Resolver::new(UpstreamAddress { host: host.into(), port: 5672 })
+        Resolver::new(UpstreamAddress { host: host.into(), port: 5672, tls: false })
     }
 
     fn address(port: u16) -> Arc<[SocketAddr]> {

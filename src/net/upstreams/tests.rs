@@ -1,13 +1,18 @@
 //! Dials and probes over real sockets, to brokers that answer, refuse, or say nothing.
 
 use super::*;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 
 /// The smallest `connection.start`.
 const START: &[u8] = b"\x01\x00\x00\x00\x00\x00\x1c\x00\x0a\x00\x0a\x00\x09\x00\x00\x00\x00\x00\x00\x00\x05PLAIN\x00\x00\x00\x05en_US\xce";
+/// A client, wherever it is.
+const ENDS: Ends = Ends {
+    client: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1),
+    listener: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2),
+};
 const DEADLINE: Duration = Duration::from_secs(20);
 
 const HEALTH: UpstreamHealth = UpstreamHealth {
@@ -59,11 +64,18 @@ fn nobody() -> (SocketAddr, TcpSocket) {
     (socket.local_addr().unwrap(), socket)
 }
 
+fn opening(opener: &Opener) -> Opening<'_> {
+    Opening { opener, ends: None, protocol_header: &PROTOCOL_HEADER }
+}
+
 fn before(nodes: &[SocketAddr], order: UpstreamOrder, connect_timeout: Duration) -> Arc<Upstreams> {
-    let address =
-        |node: &SocketAddr| UpstreamAddress { host: node.ip().to_string().into(), port: node.port() };
+    let address = |node: &SocketAddr| UpstreamAddress {
+        host: node.ip().to_string().into(),
+        port: node.port(),
+        tls: false,
+    };
     let nodes: Vec<UpstreamAddress> = nodes.iter().map(address).collect();
-    Upstreams::of(&nodes, order, HEALTH, connect_timeout, Duration::from_millis(10))
+    Upstreams::of(&nodes, order, HEALTH, Opener::default(), connect_timeout, Duration::from_millis(10))
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
@@ -77,7 +89,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 async fn dialled(upstreams: &Upstreams) -> Dialled {
-    upstreams.dial(&PROTOCOL_HEADER).await.unwrap_or_else(|why| panic!("{why:?}"))
+    upstreams.dial(&PROTOCOL_HEADER, ENDS).await.unwrap_or_else(|why| panic!("{why:?}"))
 }
 
 #[tokio::test]
@@ -133,23 +145,25 @@ async fn a_silent_node_rests_and_comes_back() {
 async fn each_address_of_a_name_is_tried() {
     let ((refuses, _socket), speaks) = (nobody(), Broker::start(true).await);
     let silent = [Broker::start(false).await, Broker::start(false).await];
-    let node = Node::new(&UpstreamAddress { host: "rabbit.internal".into(), port: 5672 });
+    let opener = Opener::default();
+    let node = Node::new(&UpstreamAddress { host: "rabbit.internal".into(), port: 5672, tls: false });
     let addresses = [silent[0].address, refuses, silent[1].address, speaks.address];
     for each in [HEALTH.timeout, DEADLINE] {
         let patience = Patience { until: now() + Duration::from_secs(4), each, nodes_left: 1, is_only: true };
-        let (stream, _) = node.greet_any(&addresses, &PROTOCOL_HEADER, patience, false).await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), speaks.address);
+        let (stream, _) = node.greet_any(&addresses, opening(&opener), patience, false).await.unwrap();
+        assert_eq!(stream.socket().peer_addr().unwrap(), speaks.address);
     }
 }
 
 #[tokio::test]
 async fn connections_take_the_addresses_of_a_name_by_turns() {
     let brokers = [Broker::start(true).await, Broker::start(true).await];
-    let node = Node::new(&UpstreamAddress { host: "rabbit.internal".into(), port: 5672 });
+    let opener = Opener::default();
+    let node = Node::new(&UpstreamAddress { host: "rabbit.internal".into(), port: 5672, tls: false });
     let addresses = [brokers[0].address, brokers[1].address];
     let patience = Patience { until: now() + DEADLINE, each: DEADLINE, nodes_left: 1, is_only: true };
     for _ in 0..6 {
-        node.greet_any(&addresses, &PROTOCOL_HEADER, patience, true).await.unwrap();
+        node.greet_any(&addresses, opening(&opener), patience, true).await.unwrap();
     }
     assert_eq!([brokers[0].connections(), brokers[1].connections()], [3, 3]);
 }
@@ -175,7 +189,7 @@ async fn when_no_node_can_be_reached_all_are_tried_again_until_the_time_is_over(
     let ((first, _first), (second, _second)) = (nobody(), nobody());
     let upstreams = before(&[first, second], UpstreamOrder::Priority, Duration::from_millis(400));
     let begun = now();
-    let why = upstreams.dial(&PROTOCOL_HEADER).await.unwrap_err();
+    let why = upstreams.dial(&PROTOCOL_HEADER, ENDS).await.unwrap_err();
     assert!(now() - begun < DEADLINE);
     assert_eq!((&*why.upstream, why.error.to_string().contains("refused")), (&*second.to_string(), true));
     let tries = upstreams.nodes()[0].failures;
@@ -188,7 +202,7 @@ async fn when_no_node_can_be_reached_all_are_tried_again_until_the_time_is_over(
 async fn the_only_node_is_tried_once() {
     let (gone, _socket) = nobody();
     let upstreams = before(&[gone], UpstreamOrder::Priority, DEADLINE);
-    assert!(upstreams.dial(&PROTOCOL_HEADER).await.is_err());
+    assert!(upstreams.dial(&PROTOCOL_HEADER, ENDS).await.is_err());
     assert_eq!(upstreams.nodes()[0].failures, 1);
 }
 
@@ -216,7 +230,7 @@ async fn dials_that_are_given_up_say_nothing_of_a_node() {
     until("both are asked at the start", || upstreams.nodes().iter().all(|node| node.up.is_some())).await;
     let asked = second.connections();
     for _ in 0..2_000 {
-        let dial = upstreams.dial(&PROTOCOL_HEADER);
+        let dial = upstreams.dial(&PROTOCOL_HEADER, ENDS);
         let _ = tokio::time::timeout(Duration::ZERO, dial).await;
     }
     let nodes = upstreams.nodes();

@@ -2,7 +2,7 @@
 
 use hapax::admin::{Admin, Parts, serve};
 use hapax::config::{Config, Overrides, Secret};
-use hapax::net::{ConnectionList, Upstreams};
+use hapax::net::{ConnectionList, Opener, Upstreams};
 use hapax::stats::Stats;
 use hapax_core::pressure::Watched;
 use hapax_core::window::{Inspect, KeyMaker, Mailbox, Scope, Ticket, Verdict, reserve_one};
@@ -89,7 +89,9 @@ impl Site {
             keys: keys.clone(),
             stats: Stats::new(),
             connections: ConnectionList::new(),
-            upstreams: Upstreams::new(config, Duration::from_secs(1)),
+            upstreams: Upstreams::new(config, Opener::default(), Duration::from_secs(1)),
+            certificates: Arc::default(),
+            tls: None,
             draining,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
