@@ -1,13 +1,14 @@
 //! Runs the process, as a part of the binary: sets the limit of open files, opens the listeners, handles signals, and
 //! stops everything in order.
 
-use hapax::admin::{self, Admin, Parts, Probe};
+use hapax::admin::{self, Admin, Parts};
 use hapax::clock;
-use hapax::config::Config;
-use hapax::net::{self, ConnectionList, Relay};
+use hapax::config::{Config, ListenerConfig, ProxyProtocol};
+use hapax::net::{self, ConnectionList, Entrance, Opener, Relay, Upstreams};
 use hapax::process;
 use hapax::stats::Stats;
 use hapax::store::{self, Opened};
+use hapax::tls::{self, Certificates, ClientFiles};
 use hapax_core::pressure::{Budget, Watched};
 use hapax_core::session::{Exchanges, Hosts, Rights, Shared};
 use hapax_core::window::{Inspect, KeyMaker, WindowSet};
@@ -29,7 +30,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Files that are open besides client connections: listeners, runtime, stderr, and the connections of the admin
 /// listener.
 const OTHER_FILES: u64 = 64 + admin::CONNECTIONS as u64;
-/// The shortest time between two probes of the upstream for `/readyz`, however often `/readyz` is requested.
+/// The shortest time between two probes of a node of the broker for `/readyz`, however often `/readyz` is requested.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How often expired ids are swept out of the windows, and the accounting's levels are updated.
 const TICK_EVERY: Duration = Duration::from_secs(1);
@@ -38,11 +39,19 @@ const TICK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// can't listen on an address
-    Bind { key: &'static str, address: SocketAddr, error: io::Error },
+    Bind { key: String, address: SocketAddr, error: io::Error },
     /// can't start the runtime or set up the signal handlers
     System(io::Error),
     /// can't use a store
     Store(store::Failure),
+    /// can't use a file with a certificate
+    Certificate(tls::Unusable),
+}
+
+impl From<tls::Unusable> for Failure {
+    fn from(unusable: tls::Unusable) -> Failure {
+        Failure::Certificate(unusable)
+    }
 }
 
 impl From<store::Failure> for Failure {
@@ -56,22 +65,29 @@ impl fmt::Display for Failure {
         let (key, address, error) = match self {
             Failure::Bind { key, address, error } => (key, address, error),
             Failure::Store(failure) => return write!(f, "{failure}"),
+            Failure::Certificate(unusable) => {
+                return write!(f, "{unusable}\n    fix: {}", unusable.fix);
+            }
             Failure::System(error) => {
                 return write!(f, "the operating system refuses what Hapax needs: {error}");
             }
         };
         let port = address.port();
+        let choose = match key.as_str() {
+            "listen" | "admin" => format!("with --{key}"),
+            _ => "as `address` of this [[listener]]".to_owned(),
+        };
         write!(f, "can't listen on {address} (`{key}`): {error}\n    fix: ")?;
         match error.kind() {
             io::ErrorKind::AddrInUse => write!(
                 f,
-                "another process has port {port} (see: ss -ltnp 'sport = :{port}'); stop it, or choose another address with --{key}"
+                "another process has port {port} (see: ss -ltnp 'sport = :{port}'); stop it, or choose another address {choose}"
             ),
             io::ErrorKind::AddrNotAvailable => {
                 write!(f, "this host has no address {}; use one of its own, or 0.0.0.0 for all", address.ip())
             }
-            io::ErrorKind::PermissionDenied => write!(f, "choose a port from 1024 on with --{key}"),
-            _ => write!(f, "choose another address with --{key}"),
+            io::ErrorKind::PermissionDenied => write!(f, "choose a port from 1024 on {choose}"),
+            _ => write!(f, "choose another address {choose}"),
         }
     }
 }
@@ -103,7 +119,19 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 async fn serve_until_told(config: Config) -> Result<(), Failure> {
-    let listener = bind("listen", config.listen)?;
+    let mut certificates: Vec<Arc<dyn tls::Reread>> = Vec::new();
+    let mut listeners = Vec::new();
+    for (key, listener) in config.all_listeners() {
+        let socket = bind(&key, listener.address)?;
+        listeners.push((socket, entrance(listener, &mut certificates)?));
+    }
+    let admin_tls = config.admin_tls.clone().map(|files| files.open("admin")).transpose()?;
+    let upstream_tls = config.upstream_tls.clone().map(ClientFiles::open).transpose()?;
+    certificates.extend(admin_tls.iter().map(|tls| Arc::clone(tls) as _));
+    certificates.extend(upstream_tls.iter().map(|tls| Arc::clone(tls) as _));
+    let certificates = Certificates::new(certificates);
+    let opener =
+        Opener { tls: upstream_tls, proxy_header: config.upstream_proxy_protocol == ProxyProtocol::V2 };
     let admin_listener = match config.admin {
         Some(address) => Some(bind("admin", address)?),
         None => None,
@@ -117,9 +145,13 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     let mut helpers = JoinSet::new();
     let budget = Arc::new(config.budget());
     let memory = net::MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
+    if !certificates.is_empty() {
+        helpers.spawn(look_at_certificates(certificates.clone()));
+    }
     helpers.spawn(tick(windows.clone(), Arc::clone(&budget), Arc::clone(&memory)));
+    let upstreams = Upstreams::new(&config, opener, PROBE_EVERY);
+    helpers.spawn(Arc::clone(&upstreams).watch());
     if let Some(listener) = admin_listener {
-        let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
         let admin = Admin::new(Parts {
             config: &config,
             windows,
@@ -127,7 +159,9 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
             keys: shared.keys.clone(),
             stats: Arc::clone(&stats),
             connections: Arc::clone(&connections),
-            probe,
+            upstreams: Arc::clone(&upstreams),
+            certificates: Arc::clone(&certificates),
+            tls: admin_tls,
             draining: draining.clone(),
         });
         helpers.spawn(async move {
@@ -138,11 +172,12 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     }
     stores.recover().await?;
     let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
-    tracing::info!(listen = %config.listen, upstream = %config.upstream, admin = shown, "ready");
+    let upstream: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
+    let upstream = upstream.join(",");
+    tracing::info!(listen = config.listen_addresses(), upstream, admin = shown, "ready");
     let relay = Relay {
         shared,
-        upstream: config.upstream.authority(),
-        connect_timeout: config.timeouts.upstream_connect,
+        upstreams,
         buffer_bytes: config.limits.buffer_bytes,
         unread_bytes: config.limits.unread_bytes.max(config.limits.buffer_bytes),
         unread_timeout: config.timeouts.unread,
@@ -154,7 +189,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         connections,
         memory,
     };
-    Arc::new(relay).serve(listener, draining).await;
+    Arc::new(relay).serve(listeners, draining).await;
     stores.close().await;
     tracing::info!("drained; good bye");
     Ok(())
@@ -179,6 +214,30 @@ fn share(
     })
 }
 
+/// Opens the files of a listener. Adds them to those that are read again.
+fn entrance(
+    listener: ListenerConfig,
+    certificates: &mut Vec<Arc<dyn tls::Reread>>,
+) -> Result<Entrance, tls::Unusable> {
+    let ListenerConfig { address, trusted, tls } = listener;
+    let client_certificates = tls.as_ref().is_some_and(|files| files.clients.is_some());
+    let tls = tls.map(|files| files.open(&address.to_string())).transpose()?;
+    certificates.extend(tls.iter().map(|tls| Arc::clone(tls) as _));
+    Ok(Entrance { trusted, tls, client_certificates })
+}
+
+/// Once per [`TICK_EVERY`]: looks whether files with certificates have changed, and reads them again.
+async fn look_at_certificates(certificates: Arc<Certificates>) {
+    let mut tick = tokio::time::interval(TICK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let certificates = Arc::clone(&certificates);
+        // A folder of the network may take long to answer.
+        let _ = tokio::task::spawn_blocking(move || certificates.look()).await;
+    }
+}
+
 /// Once per [`TICK_EVERY`]: removes expired ids that no publish has removed in passing, updates the averages of the
 /// accounting, and lets windows with capacity "auto" change their size.
 async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::MemoryLimit>) {
@@ -192,7 +251,7 @@ async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::Memor
     }
 }
 
-fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {
+fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A port can then be opened again at once, even if its last connections are still in TIME_WAIT.
@@ -200,7 +259,7 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> 
         socket.bind(address)?;
         socket.listen(admin::BACKLOG)
     };
-    listen().map_err(|error| Failure::Bind { key, address, error })
+    listen().map_err(|error| Failure::Bind { key: key.to_owned(), address, error })
 }
 
 /// Returns a channel that becomes true at the first signal that asks for the end ([`Signals::end`]). The second one ends

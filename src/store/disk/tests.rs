@@ -531,7 +531,12 @@ fn one_story(seed: u64) {
                             drop(republish.reservation.commit(hands.now(), TTL));
                             note(&mut last, key, true);
                         } else {
+                            let before = process.facts().waiting;
                             republish.reservation.forget(ForgetCause::Nack);
+                            // It is forgotten once more, unless it was beside another one.
+                            if process.facts().waiting > before {
+                                note(&mut last, key, false);
+                            }
                         }
                     }
                 }
@@ -563,6 +568,34 @@ fn one_story(seed: u64) {
     }
 }
 
+/// An id was stored, and once more while the disk did not work. The log has it by its first record only.
+#[test]
+fn a_pass_while_records_wait_keeps_what_they_would_replace() {
+    let hands = Hands::new();
+    let mut process = Process::start(Fake::default(), &hands, 1, 100).unwrap();
+    process.commit(1);
+    process.write_all();
+    process.writer.seal();
+    hands.pass(Duration::from_secs(10));
+    process.files.set(Faults { bad_syncs: 1, ..Faults::default() });
+    process.commit(2);
+    process.writer.write();
+    assert!(process.facts().down_since.is_some());
+    process.commit(1);
+    process.pass();
+    let again = Process::start(process.files.after_kill(), &hands, 2, 100).unwrap();
+    assert_eq!(again.seen(1..=1), [1]);
+    // When they are written, it goes.
+    process.write_all();
+    process.writer.seal();
+    hands.pass(Duration::from_secs(10));
+    let before = process.files.bytes();
+    process.pass();
+    assert!(process.files.bytes() < before);
+    let again = Process::start(process.files.after_kill(), &hands, 3, 100).unwrap();
+    assert_eq!(again.seen(1..=3), [1, 2]);
+}
+
 /// A pass drops what the window does not remember, and what was stored anew; what is in flight keeps its record and what takes it back.
 #[test]
 fn a_pass_keeps_what_is_needed() {
@@ -582,7 +615,7 @@ fn a_pass_keeps_what_is_needed() {
     let segments = [
         write(1, &[seen(1), seen(2), seen(3), seen(4)]),
         write(2, &[forgotten(2), forgotten(3), seen(5)]),
-        write(3, &[record(What::Flushed), seen(6)]),
+        write(3, &[record(What::Flushed), seen(6), seen(7)]),
     ];
     let state = |key: Key| match key.0 {
         1 => State::Seen(0),
@@ -590,6 +623,8 @@ fn a_pass_keeps_what_is_needed() {
         // It was stored anew ten seconds later.
         4 => State::Seen(10_000),
         6 => State::Seen(500),
+        // It was stored anew, too, but that is not known to be written.
+        7 => State::Seen(19_000),
         _ => State::Unknown,
     };
     let (stop, codec) = (Default::default(), codec(1));
@@ -597,6 +632,7 @@ fn a_pass_keeps_what_is_needed() {
         codec: &codec,
         earlier: 0,
         start,
+        written_before: 20_000,
         state: &state,
         stop: &stop,
         segment_bytes: SEGMENT,
@@ -621,5 +657,5 @@ fn a_pass_keeps_what_is_needed() {
             other => format!("{other:?}"),
         })
         .collect();
-    assert_eq!(kinds, ["seen 1", "seen 2", "forgotten 2", "Flushed", "seen 6"]);
+    assert_eq!(kinds, ["seen 1", "seen 2", "forgotten 2", "Flushed", "seen 6", "seen 7"]);
 }

@@ -2,6 +2,7 @@
 
 mod faults;
 pub(crate) mod server;
+mod strangers;
 
 use crate::e2e::kills::{Lane, Outcome, Plan, killed_again_and_again};
 use crate::e2e::publisher::restarted_one_after_the_other;
