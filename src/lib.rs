@@ -11,7 +11,7 @@
 //! store              the windows, and the stores that outlive the process
 //! net                the sockets of clients and of the broker; the clock is read here
 //! config             the file, the flags and the environment, checked once
-//! log stats process accept clock   what all of them may use
+//! log stats process accept clock service   what all of them may use
 //! ```
 //!
 //! A publish comes in by [`net`], which hands the bytes to a [`hapax_core::session::Session`] and carries out what the
@@ -25,6 +25,7 @@ pub mod config;
 pub mod log;
 pub mod net;
 pub mod process;
+pub mod service;
 pub mod stats;
 pub mod store;
 #[cfg(feature = "tools")]

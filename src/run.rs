@@ -6,6 +6,7 @@ use hapax::clock;
 use hapax::config::Config;
 use hapax::net::{self, ConnectionList, Relay};
 use hapax::process;
+use hapax::service::{Manager, Phase, Sockets};
 use hapax::stats::Stats;
 use hapax::store::{self, Opened};
 use hapax_core::pressure::{Budget, Watched};
@@ -39,6 +40,8 @@ const TICK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) enum Failure {
     /// can't listen on an address
     Bind { key: &'static str, address: SocketAddr, error: io::Error },
+    /// the service manager has passed a socket on this address, and no listener has that address
+    Unused(SocketAddr),
     /// can't start the runtime or set up the signal handlers
     System(io::Error),
     /// can't use a store
@@ -56,6 +59,12 @@ impl fmt::Display for Failure {
         let (key, address, error) = match self {
             Failure::Bind { key, address, error } => (key, address, error),
             Failure::Store(failure) => return write!(f, "{failure}"),
+            Failure::Unused(address) => {
+                return write!(
+                    f,
+                    "the service manager has passed a socket on {address}, and no listener has this address\n    fix: write `listen = \"{address}\"`, or let ListenStream= of the .socket unit be the same as `listen` and `admin`"
+                );
+            }
             Failure::System(error) => {
                 return write!(f, "the operating system refuses what Hapax needs: {error}");
             }
@@ -94,27 +103,43 @@ pub(crate) fn raise_file_limit(max_connections: usize) {
 }
 
 /// Runs the relay until SIGTERM or SIGINT, and then drains.
-pub(crate) fn serve(config: Config) -> Result<(), Failure> {
-    runtime()?.block_on(serve_until_told(config))
+pub(crate) fn serve(config: Config, sockets: Sockets) -> Result<(), Failure> {
+    let manager = Arc::new(Manager::of_process());
+    let ended = runtime()?.block_on(serve_until_told(config, sockets, Arc::clone(&manager)));
+    if let Some(manager) = Arc::into_inner(manager) {
+        manager.end();
+    }
+    ended
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::System)
 }
 
-async fn serve_until_told(config: Config) -> Result<(), Failure> {
-    let listener = bind("listen", config.listen)?;
+async fn serve_until_told(
+    config: Config,
+    mut sockets: Sockets,
+    manager: Arc<Manager>,
+) -> Result<(), Failure> {
+    let mut listen = |key, address| listen(&mut sockets, key, address, config.reuse_port);
+    let listener = listen("listen", config.listen)?;
     let admin_listener = match config.admin {
-        Some(address) => Some(bind("admin", address)?),
+        Some(address) => Some(listen("admin", address)?),
         None => None,
     };
-    let draining = on_signals().map_err(Failure::System)?;
+    if let Some(address) = sockets.unused() {
+        return Err(Failure::Unused(address));
+    }
+    let Orders { leaving, draining } =
+        on_signals(config.timeouts.drain_delay, Arc::clone(&manager)).map_err(Failure::System)?;
     let (stats, connections) = (Stats::new(), ConnectionList::new());
     let Opened { keys, set, windows, mut stores } = store::open(&config, clock::now())?;
     let shared = share(&config, keys, set, &stats);
     // These tasks stop when the set is dropped, after the relay has drained. Until then, /readyz says that it is
     // draining.
     let mut helpers = JoinSet::new();
+    let (told, open) = (Arc::clone(&manager), Arc::clone(&connections));
+    helpers.spawn(async move { told.report(|| open.page(0, 0).0).await });
     let budget = Arc::new(config.budget());
     let memory = net::MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
     helpers.spawn(tick(windows.clone(), Arc::clone(&budget), Arc::clone(&memory)));
@@ -128,7 +153,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
             stats: Arc::clone(&stats),
             connections: Arc::clone(&connections),
             probe,
-            draining: draining.clone(),
+            draining: leaving,
         });
         helpers.spawn(async move {
             if let Err(error) = admin::serve(listener, admin).await {
@@ -139,6 +164,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     stores.recover().await?;
     let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
     tracing::info!(listen = %config.listen, upstream = %config.upstream, admin = shown, "ready");
+    manager.enter(Phase::Serving);
     let relay = Relay {
         shared,
         upstream: config.upstream.authority(),
@@ -192,32 +218,68 @@ async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::Memor
     }
 }
 
-fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    let listen = || {
+/// Listens on an address: with the socket that the service manager has opened there, or with one of its own.
+fn listen(
+    sockets: &mut Sockets,
+    key: &'static str,
+    address: SocketAddr,
+    reuse_port: bool,
+) -> Result<TcpListener, Failure> {
+    let mut listen = || {
+        if let Some(socket) = sockets.take(address) {
+            return TcpListener::from_std(socket);
+        }
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A port can then be opened again at once, even if its last connections are still in TIME_WAIT.
         socket.set_reuseaddr(true)?;
+        socket.set_reuseport(reuse_port)?;
         socket.bind(address)?;
         socket.listen(admin::BACKLOG)
     };
     listen().map_err(|error| Failure::Bind { key, address, error })
 }
 
-/// Returns a channel that becomes true at the first signal that asks for the end ([`Signals::end`]). The second one ends
-/// the process at once.
-fn on_signals() -> io::Result<watch::Receiver<bool>> {
+/// What a signal asks for. Each turns true once.
+struct Orders {
+    /// `/readyz` says 503 from now on
+    leaving: watch::Receiver<bool>,
+    /// no new connections, and what is in flight is settled: `timeouts.drain_delay` later
+    draining: watch::Receiver<bool>,
+}
+
+/// Follows the signals that ask for the end ([`Signals::end`]). The second one ends the process at once.
+fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
     let mut signals = Signals::new()?;
-    let (sender, receiver) = watch::channel(false);
+    let (leave, leaving) = watch::channel(false);
+    let (drain, draining) = watch::channel(false);
     tokio::spawn(async move {
         let name = signals.end().await;
-        tracing::info!(signal = name, "draining: no new connections; what is in flight is settled first");
-        sender.send_replace(true);
-        let name = signals.end().await;
+        leave.send_replace(true);
+        manager.enter(Phase::Draining);
+        drop(manager);
+        let begin = async {
+            if !delay.is_zero() {
+                let delay = humantime::format_duration(delay).to_string();
+                tracing::info!(
+                    signal = name,
+                    delay,
+                    "/readyz says 503; the drain begins after timeouts.drain_delay"
+                );
+            }
+            tokio::time::sleep(delay).await;
+            tracing::info!(signal = name, "draining: no new connections; what is in flight is settled first");
+            drain.send_replace(true);
+            std::future::pending::<()>().await;
+        };
+        let name = tokio::select! {
+            () = begin => return,
+            name = signals.end() => name,
+        };
         tracing::warn!(signal = name, "told twice: ending at once");
         hapax::log::flush();
         std::process::exit(1);
     });
-    Ok(receiver)
+    Ok(Orders { leaving, draining })
 }
 
 /// The signals that would end the process without a drain if nobody handled them. (Rust itself ignores SIGPIPE.)

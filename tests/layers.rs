@@ -25,6 +25,7 @@ const SHELL: Layers = &[
     ("accept", &[]),
     ("clock", &[]),
     ("process", &[]),
+    ("service", &[]),
     ("stats", &[]),
     ("config", &[]),
     ("log", &["config"]),

@@ -26,6 +26,7 @@ mod log_lines;
 mod memory;
 mod metrics;
 mod pressure_story;
+mod service;
 mod tenants;
 mod terminal;
 mod unit;
