@@ -67,21 +67,28 @@ impl Manager {
 
     /// Tells the service manager every change of the phase, and the number of clients at every beat. It never ends.
     pub async fn report(&self, clients: impl Fn() -> usize) {
-        let Some(sending) = &self.sending else { return std::future::pending().await };
         let watchdog = sd_notify::watchdog_enabled();
         // Twice in the watchdog's time, as sd_watchdog_enabled(3) wants it.
         let every = watchdog.map_or(BEAT, |time| (time / 2).min(BEAT)).max(Duration::from_millis(1));
+        self.report_every(every, watchdog.is_some(), clients).await;
+    }
+
+    async fn report_every(&self, every: Duration, watchdog: bool, clients: impl Fn() -> usize) {
+        let Some(sending) = &self.sending else { return std::future::pending().await };
         let mut beat = tokio::time::interval(every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut phases = self.phase.subscribe();
-        phases.mark_changed();
+        let mut told = None;
         loop {
-            let changed = tokio::select! {
-                changed = phases.changed() => changed.is_ok(),
-                _ = beat.tick() => false,
-            };
+            tokio::select! {
+                _ = phases.changed() => {}
+                _ = beat.tick() => {}
+            }
+            // A phase is new until it was told: a beat that comes at the same moment, or a queue that is full, must not swallow it.
             let phase = *phases.borrow_and_update();
-            sending.send(message(phase, changed, watchdog.is_some(), clients()));
+            if sending.send(message(phase, told != Some(phase), watchdog, clients())) {
+                told = Some(phase);
+            }
         }
     }
 
@@ -94,7 +101,7 @@ impl Manager {
     }
 }
 
-fn message(phase: Phase, changed: bool, watchdog: bool, clients: usize) -> String {
+fn message(phase: Phase, is_new: bool, watchdog: bool, clients: usize) -> String {
     let status = match phase {
         Phase::Recovering => "reading what the stores of the windows have".to_owned(),
         Phase::Serving => format!("serving; clients: {clients}"),
@@ -102,8 +109,8 @@ fn message(phase: Phase, changed: bool, watchdog: bool, clients: usize) -> Strin
     };
     let mut states = vec![NotifyState::Status(&status)];
     match phase {
-        Phase::Serving if changed => states.push(NotifyState::Ready),
-        Phase::Draining if changed => states.push(NotifyState::Stopping),
+        Phase::Serving if is_new => states.push(NotifyState::Ready),
+        Phase::Draining if is_new => states.push(NotifyState::Stopping),
         Phase::Recovering | Phase::Serving | Phase::Draining => {}
     }
     if watchdog {
@@ -137,20 +144,20 @@ impl Sending {
         Ok(Sending { messages, ended: Mutex::new(ended) })
     }
 
-    /// Leaves the message out if too many wait: the next one says as much. READY=1 and STOPPING=1 are not in the next one, but come so
-    /// early and so seldom that they find room, unless the service manager has read nothing for a minute.
-    fn send(&self, message: String) {
-        let _ = self.messages.try_send(message);
+    /// Queues a message. Returns false if too many wait: the message is left out then.
+    fn send(&self, message: String) -> bool {
+        self.messages.try_send(message).is_ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[test]
     fn what_is_told_depends_on_the_phase() {
-        let told = |phase, changed, watchdog| message(phase, changed, watchdog, 3);
+        let told = |phase, is_new, watchdog| message(phase, is_new, watchdog, 3);
         assert_eq!(
             told(Phase::Recovering, true, false),
             "STATUS=reading what the stores of the windows have\n"
@@ -159,5 +166,33 @@ mod tests {
         assert_eq!(told(Phase::Serving, false, true), "STATUS=serving; clients: 3\nWATCHDOG=1\n");
         assert_eq!(told(Phase::Draining, true, false), "STATUS=draining; clients: 3\nSTOPPING=1\n");
         assert_eq!(told(Phase::Draining, false, false), "STATUS=draining; clients: 3\n");
+    }
+
+    #[test]
+    fn neither_a_beat_nor_a_full_queue_swallows_a_phase() {
+        let (messages, heard) = sync_channel(1);
+        let (_end, ended) = sync_channel(1);
+        let sending = Some(Sending { messages, ended: Mutex::new(ended) });
+        let manager = Arc::new(Manager { phase: watch::Sender::new(Phase::Recovering), sending });
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let reporter = Arc::clone(&manager);
+        // A beat is due at every moment, and the queue is full nearly always.
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = reporter.report_every(Duration::from_nanos(1), true, || 0) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        for _ in 0..64 {
+            for (phase, line) in [(Phase::Serving, "READY=1"), (Phase::Draining, "STOPPING=1")] {
+                manager.enter(phase);
+                while !heard.recv_timeout(Duration::from_secs(20)).unwrap().contains(line) {}
+            }
+        }
+        stop.send(()).unwrap();
+        thread.join().unwrap();
     }
 }

@@ -25,6 +25,7 @@ mod ground;
 mod log_lines;
 mod memory;
 mod metrics;
+mod packages;
 mod pressure_story;
 mod service;
 mod tenants;

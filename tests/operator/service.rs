@@ -32,7 +32,9 @@ impl Manager {
     fn until(&self, line: &str) -> String {
         let mut buffer = [0; 4096];
         let mut before = Vec::new();
+        let began = Instant::now();
         loop {
+            assert!(began.elapsed() < DEADLINE, "{line}: {before:?}");
             let length =
                 self.socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{line}: {error}; {before:?}"));
             let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
