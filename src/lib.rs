@@ -11,7 +11,8 @@
 //! store              the windows, and the stores that outlive the process
 //! net                the sockets of clients and of the broker; the clock is read here
 //! config             the file, the flags and the environment, checked once
-//! log stats process accept clock service   what all of them may use
+//! tls                the settings of TLS, made from files with certificates
+//! log stats process accept clock private_file service   what all of them may use
 //! ```
 //!
 //! A publish comes in by [`net`], which hands the bytes to a [`hapax_core::session::Session`] and carries out what the
@@ -24,9 +25,11 @@ pub mod clock;
 pub mod config;
 pub mod log;
 pub mod net;
+mod private_file;
 pub mod process;
 pub mod service;
 pub mod stats;
 pub mod store;
+pub mod tls;
 #[cfg(feature = "tools")]
 pub mod tools;

@@ -1,14 +1,15 @@
 //! Runs the process, as a part of the binary: sets the limit of open files, opens the listeners, handles signals, and
 //! stops everything in order.
 
-use hapax::admin::{self, Admin, Parts, Probe};
+use hapax::admin::{self, Admin, Parts};
 use hapax::clock;
-use hapax::config::Config;
-use hapax::net::{self, ConnectionList, Relay};
+use hapax::config::{Config, ListenerConfig, ProxyProtocol};
+use hapax::net::{self, ConnectionList, Entrance, Opener, Relay, Upstreams};
 use hapax::process;
 use hapax::service::{Manager, Phase, Sockets};
 use hapax::stats::Stats;
 use hapax::store::{self, Opened};
+use hapax::tls::{self, Certificates, ClientFiles};
 use hapax_core::pressure::{Budget, Watched};
 use hapax_core::session::{Exchanges, Hosts, Rights, Shared};
 use hapax_core::window::{Inspect, KeyMaker, WindowSet};
@@ -30,7 +31,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Files that are open besides client connections: listeners, runtime, stderr, and the connections of the admin
 /// listener.
 const OTHER_FILES: u64 = 64 + admin::CONNECTIONS as u64;
-/// The shortest time between two probes of the upstream for `/readyz`, however often `/readyz` is requested.
+/// The shortest time between two probes of a node of the broker for `/readyz`, however often `/readyz` is requested.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How often expired ids are swept out of the windows, and the accounting's levels are updated.
 const TICK_EVERY: Duration = Duration::from_secs(1);
@@ -39,13 +40,21 @@ const TICK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// can't listen on an address
-    Bind { key: &'static str, address: SocketAddr, error: io::Error },
+    Bind { key: String, address: SocketAddr, error: io::Error },
     /// the service manager has passed a socket on this address, and no listener has that address
     Unused(SocketAddr),
     /// can't start the runtime or set up the signal handlers
     System(io::Error),
     /// can't use a store
     Store(store::Failure),
+    /// can't use a file with a certificate
+    Certificate(tls::Unusable),
+}
+
+impl From<tls::Unusable> for Failure {
+    fn from(unusable: tls::Unusable) -> Failure {
+        Failure::Certificate(unusable)
+    }
 }
 
 impl From<store::Failure> for Failure {
@@ -65,22 +74,29 @@ impl fmt::Display for Failure {
                     "the service manager has passed a socket on {address}, and no listener has this address\n    fix: write `listen = \"{address}\"`, or let ListenStream= of the .socket unit be the same as `listen` and `admin`"
                 );
             }
+            Failure::Certificate(unusable) => {
+                return write!(f, "{unusable}\n    fix: {}", unusable.fix);
+            }
             Failure::System(error) => {
                 return write!(f, "the operating system refuses what Hapax needs: {error}");
             }
         };
         let port = address.port();
+        let choose = match key.as_str() {
+            "listen" | "admin" => format!("with --{key}"),
+            _ => "as `address` of this [[listener]]".to_owned(),
+        };
         write!(f, "can't listen on {address} (`{key}`): {error}\n    fix: ")?;
         match error.kind() {
             io::ErrorKind::AddrInUse => write!(
                 f,
-                "another process has port {port} (see: ss -ltnp 'sport = :{port}'); stop it, or choose another address with --{key}"
+                "another process has port {port} (see: ss -ltnp 'sport = :{port}'); stop it, or choose another address {choose}"
             ),
             io::ErrorKind::AddrNotAvailable => {
                 write!(f, "this host has no address {}; use one of its own, or 0.0.0.0 for all", address.ip())
             }
-            io::ErrorKind::PermissionDenied => write!(f, "choose a port from 1024 on with --{key}"),
-            _ => write!(f, "choose another address with --{key}"),
+            io::ErrorKind::PermissionDenied => write!(f, "choose a port from 1024 on {choose}"),
+            _ => write!(f, "choose another address {choose}"),
         }
     }
 }
@@ -121,8 +137,20 @@ async fn serve_until_told(
     mut sockets: Sockets,
     manager: Arc<Manager>,
 ) -> Result<(), Failure> {
-    let mut listen = |key, address| listen(&mut sockets, key, address, config.reuse_port);
-    let listener = listen("listen", config.listen)?;
+    let mut listen = |key: &str, address| listen(&mut sockets, key, address, config.reuse_port);
+    let mut certificates: Vec<Arc<dyn tls::Reread>> = Vec::new();
+    let mut listeners = Vec::new();
+    for (key, listener) in config.all_listeners() {
+        let socket = listen(&key, listener.address)?;
+        listeners.push((socket, entrance(listener, &mut certificates)?));
+    }
+    let admin_tls = config.admin_tls.clone().map(|files| files.open("admin")).transpose()?;
+    let upstream_tls = config.upstream_tls.clone().map(ClientFiles::open).transpose()?;
+    certificates.extend(admin_tls.iter().map(|tls| Arc::clone(tls) as _));
+    certificates.extend(upstream_tls.iter().map(|tls| Arc::clone(tls) as _));
+    let certificates = Certificates::new(certificates);
+    let opener =
+        Opener { tls: upstream_tls, proxy_header: config.upstream_proxy_protocol == ProxyProtocol::V2 };
     let admin_listener = match config.admin {
         Some(address) => Some(listen("admin", address)?),
         None => None,
@@ -142,9 +170,13 @@ async fn serve_until_told(
     helpers.spawn(async move { told.report(|| open.page(0, 0).0).await });
     let budget = Arc::new(config.budget());
     let memory = net::MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
+    if !certificates.is_empty() {
+        helpers.spawn(look_at_certificates(certificates.clone()));
+    }
     helpers.spawn(tick(windows.clone(), Arc::clone(&budget), Arc::clone(&memory)));
+    let upstreams = Upstreams::new(&config, opener, PROBE_EVERY);
+    helpers.spawn(Arc::clone(&upstreams).watch());
     if let Some(listener) = admin_listener {
-        let probe = Probe::new(&config.upstream, config.timeouts.upstream_connect, PROBE_EVERY);
         let admin = Admin::new(Parts {
             config: &config,
             windows,
@@ -152,7 +184,9 @@ async fn serve_until_told(
             keys: shared.keys.clone(),
             stats: Arc::clone(&stats),
             connections: Arc::clone(&connections),
-            probe,
+            upstreams: Arc::clone(&upstreams),
+            certificates: Arc::clone(&certificates),
+            tls: admin_tls,
             draining: leaving,
         });
         helpers.spawn(async move {
@@ -163,12 +197,13 @@ async fn serve_until_told(
     }
     stores.recover().await?;
     let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
-    tracing::info!(listen = %config.listen, upstream = %config.upstream, admin = shown, "ready");
+    let upstream: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
+    let upstream = upstream.join(",");
+    tracing::info!(listen = config.listen_addresses(), upstream, admin = shown, "ready");
     manager.enter(Phase::Serving);
     let relay = Relay {
         shared,
-        upstream: config.upstream.authority(),
-        connect_timeout: config.timeouts.upstream_connect,
+        upstreams,
         buffer_bytes: config.limits.buffer_bytes,
         unread_bytes: config.limits.unread_bytes.max(config.limits.buffer_bytes),
         unread_timeout: config.timeouts.unread,
@@ -180,7 +215,7 @@ async fn serve_until_told(
         connections,
         memory,
     };
-    Arc::new(relay).serve(listener, draining).await;
+    Arc::new(relay).serve(listeners, draining).await;
     stores.close().await;
     tracing::info!("drained; good bye");
     Ok(())
@@ -205,6 +240,30 @@ fn share(
     })
 }
 
+/// Opens the files of a listener. Adds them to those that are read again.
+fn entrance(
+    listener: ListenerConfig,
+    certificates: &mut Vec<Arc<dyn tls::Reread>>,
+) -> Result<Entrance, tls::Unusable> {
+    let ListenerConfig { address, trusted, tls } = listener;
+    let client_certificates = tls.as_ref().is_some_and(|files| files.clients.is_some());
+    let tls = tls.map(|files| files.open(&address.to_string())).transpose()?;
+    certificates.extend(tls.iter().map(|tls| Arc::clone(tls) as _));
+    Ok(Entrance { trusted, tls, client_certificates })
+}
+
+/// Once per [`TICK_EVERY`]: looks whether files with certificates have changed, and reads them again.
+async fn look_at_certificates(certificates: Arc<Certificates>) {
+    let mut tick = tokio::time::interval(TICK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let certificates = Arc::clone(&certificates);
+        // A folder of the network may take long to answer.
+        let _ = tokio::task::spawn_blocking(move || certificates.look()).await;
+    }
+}
+
 /// Once per [`TICK_EVERY`]: removes expired ids that no publish has removed in passing, updates the averages of the
 /// accounting, and lets windows with capacity "auto" change their size.
 async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::MemoryLimit>) {
@@ -221,7 +280,7 @@ async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::Memor
 /// Listens on an address: with the socket that the service manager has opened there, or with one of its own.
 fn listen(
     sockets: &mut Sockets,
-    key: &'static str,
+    key: &str,
     address: SocketAddr,
     reuse_port: bool,
 ) -> Result<TcpListener, Failure> {
@@ -236,7 +295,7 @@ fn listen(
         socket.bind(address)?;
         socket.listen(admin::BACKLOG)
     };
-    listen().map_err(|error| Failure::Bind { key, address, error })
+    listen().map_err(|error| Failure::Bind { key: key.to_owned(), address, error })
 }
 
 /// What a signal asks for. Each turns true once.

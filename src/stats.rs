@@ -29,6 +29,8 @@ pub struct Stats {
     rejected_by_address: AtomicU64,
     displaced: AtomicU64,
     logins_refused: AtomicU64,
+    handshakes_failed: AtomicU64,
+    proxy_headers_refused: AtomicU64,
     dial_failures: AtomicU64,
     unread: AtomicU64,
     unmatched: AtomicU64,
@@ -83,7 +85,17 @@ impl Stats {
         self.displaced.fetch_add(1, Relaxed);
     }
 
-    /// Counts a login that was refused because the user may log in from this host only.
+    /// Counts a connection that was closed because its TLS handshake, or all that comes before AMQP, has failed or took too long.
+    pub fn handshake_failed(&self) {
+        self.handshakes_failed.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a connection that was closed because of its PROXY header: it can't be read, or its sender is not trusted.
+    pub fn proxy_header_refused(&self) {
+        self.proxy_headers_refused.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a login that was refused: the user may log in from this host only, or the broker can't see the client's certificate.
     pub fn login_refused(&self) {
         self.logins_refused.fetch_add(1, Relaxed);
     }
@@ -117,6 +129,8 @@ impl Stats {
             rejected_by_address: self.rejected_by_address.load(Relaxed),
             displaced: self.displaced.load(Relaxed),
             logins_refused: self.logins_refused.load(Relaxed),
+            handshakes_failed: self.handshakes_failed.load(Relaxed),
+            proxy_headers_refused: self.proxy_headers_refused.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
             unread: self.unread.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
@@ -203,8 +217,12 @@ pub struct Snapshot {
     pub rejected_by_address: u64,
     /// client connections that gave way before they had logged in
     pub displaced: u64,
-    /// logins that were refused because the user may log in from this host only
+    /// logins that were refused: by `loopback_users`, or because they need a certificate that the broker can't see
     pub logins_refused: u64,
+    /// client connections that did not get through the TLS handshake
+    pub handshakes_failed: u64,
+    /// client connections that were closed because of their PROXY header
+    pub proxy_headers_refused: u64,
     /// failed attempts to connect to the upstream
     pub dial_failures: u64,
     /// client connections that were closed because the client did not read

@@ -18,7 +18,7 @@ const CORE: Layers = &[
 ];
 
 const BELOW_TOOLS: &[&str] =
-    &["accept", "clock", "process", "stats", "config", "log", "store", "net", "admin"];
+    &["accept", "clock", "private_file", "process", "stats", "tls", "config", "log", "store", "net", "admin"];
 
 /// `log` reads its settings as `config` has checked them. `main` and `run` are the binary and may import everything.
 const SHELL: Layers = &[
@@ -27,11 +27,13 @@ const SHELL: Layers = &[
     ("process", &[]),
     ("service", &[]),
     ("stats", &[]),
-    ("config", &[]),
+    ("private_file", &[]),
+    ("tls", &["private_file"]),
+    ("config", &["private_file", "tls"]),
     ("log", &["config"]),
     ("store", &["clock", "process", "config", "log"]),
-    ("net", &["accept", "clock", "process", "stats", "config", "log"]),
-    ("admin", &["accept", "clock", "process", "stats", "config", "log", "net"]),
+    ("net", &["accept", "clock", "process", "stats", "tls", "config", "log"]),
+    ("admin", &["accept", "clock", "process", "stats", "tls", "config", "log", "net"]),
     ("tools", BELOW_TOOLS),
     ("cli", &["config", "store", "tools"]),
 ];

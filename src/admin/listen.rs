@@ -10,6 +10,7 @@
 use super::activity::{Activity, Busy, ObservedStream, Stage};
 use super::auth::Peer;
 use crate::accept::Acceptor;
+use crate::tls;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -25,10 +26,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
 
 /// The shortest time between two log lines that say that all places are taken.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -62,7 +65,12 @@ pub(super) const BOUNDS: Bounds =
     Bounds { connections: super::CONNECTIONS, head: Duration::from_secs(5), write: Duration::from_secs(10) };
 
 /// Serves until the task is dropped.
-pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds) -> io::Result<()> {
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+    tls: Option<Arc<tls::Server>>,
+) -> io::Result<()> {
     let mut acceptor = Acceptor::new(listener, "admin");
     let mut connections = Connections::new(bounds.connections.max(1));
     loop {
@@ -71,9 +79,10 @@ pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds)
             (stream, peer) = acceptor.next() => {
                 connections.make_room(peer).await;
                 let (router, activity) = (router.clone(), Arc::new(Activity::default()));
+                let tls = tls.clone();
                 connections.take(Arc::clone(&activity), async move {
                     tokio::select! {
-                        () = connection(stream, peer, router, bounds, &activity) => {}
+                        () = connection(stream, peer, router, bounds, tls, &activity) => {}
                         () = activity.told_to_leave() => {}
                     }
                 });
@@ -170,6 +179,7 @@ async fn connection(
     peer: SocketAddr,
     router: Router,
     bounds: Bounds,
+    tls: Option<Arc<tls::Server>>,
     activity: &Arc<Activity>,
 ) {
     // Send a small event at once instead of waiting for the next. Keepalive lets the kernel notice a peer whose
@@ -178,6 +188,24 @@ async fn connection(
     let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
     let mut stream = TimeoutStream::new(ObservedStream::new(stream, Arc::clone(activity)));
     stream.set_write_timeout(Some(bounds.write));
+    let stream = Box::pin(stream);
+    let Some(tls) = tls else { return http(stream, peer, router, bounds, activity).await };
+    // As slow as the head of a request may be, and with the same rank among connections that say nothing.
+    let shaking = TlsAcceptor::from(tls.config()).accept(stream);
+    match tokio::time::timeout(bounds.head, shaking).await {
+        Ok(Ok(stream)) => Box::pin(http(stream, peer, router, bounds, activity)).await,
+        Ok(Err(error)) => tracing::debug!(target: "hapax::admin", %peer, %error, "TLS handshake failed"),
+        Err(_) => tracing::debug!(target: "hapax::admin", %peer, "TLS handshake took too long"),
+    }
+}
+
+async fn http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    router: Router,
+    bounds: Bounds,
+    activity: &Arc<Activity>,
+) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
@@ -190,7 +218,7 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head)
         .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service)
+        .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(target: "hapax::admin", %peer, %error, "admin connection broken");

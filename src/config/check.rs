@@ -6,13 +6,14 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, UpstreamAddress, WindowConfig, log_filter, machine, store, token, value, warnings,
+    Token, WindowConfig, addresses, listener, log_filter, machine, store, token, upstream, value, warnings,
 };
+use crate::tls::ClientFiles;
 use hapax_core::pressure::budget;
 use hapax_core::wire::IdSource;
 use hapax_core::wire::frame::MIN_FRAME_MAX;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +51,9 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     let mut report = Report::new(name, text);
     let table = raw::parse(text, &mut report);
     let mut config = read(Section::top(table.as_ref()), overrides, &mut report);
-    check_addresses(&config, &mut report);
+    addresses::check(&config, &mut report);
+    listener::check(&config, &mut report);
+    upstream::check(&config, &mut report);
     check_names(&config, &mut report);
     check_stores(&config, &mut report);
     share_budget(&mut config, &mut report);
@@ -61,13 +64,25 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
 
 fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Config {
     let default = Config::default();
-    let listen = top.read(report, "listen", default.listen, |v| listen(value::text(v, "127.0.0.1:5673")?));
-    let upstream = top.read(report, "upstream", default.upstream, |v| {
-        value::upstream(value::text(v, "amqp://127.0.0.1:5672")?)
-    });
+    let listen =
+        top.read(report, "listen", super::defaults::LISTEN, |v| listen(value::text(v, "127.0.0.1:5673")?));
+    let listen = overridden(listen, "listen", overrides.listen.as_ref(), report, self::listen);
+    let listeners = listener::read(&mut top, report);
+    let listen = (listeners.is_empty() || report.sources.contains_key("listen")).then_some(listen);
+    let upstreams = top.read(report, "upstream", default.upstreams, upstream::nodes);
+    let upstreams = overridden(upstreams, "upstream", overrides.upstream.as_ref(), report, upstream::listed);
+    let upstream_order =
+        top.read(report, "upstream_order", default.upstream_order, |v| value::word(v, "priority"));
+    let upstream_health = upstream::read_health(top.section("upstream_health", report), report);
+    let upstream_tls = listener::read_upstream(top.section("upstream_tls", report), report);
+    let upstream_proxy_protocol =
+        top.read(report, "upstream_proxy_protocol", default.upstream_proxy_protocol, |v| {
+            value::word(v, "v2")
+        });
     let loopback_users = top.read(report, "loopback_users", default.loopback_users, value::names);
     let admin =
         top.read(report, "admin", default.admin, |v| value::admin(value::text(v, "127.0.0.1:15673")?));
+    let admin_tls = listener::read_admin(top.section("admin_tls", report), report);
     let (admin_token_file, admin_token) = read_token(&mut top, overrides, report);
     top.retired(report, "admin_allow_remote", "leave it out; an `admin` that other hosts may reach needs a token: name its file in `admin_token_file`, or set HAPAX_ADMIN_TOKEN");
     let digest = top.read_optional(report, "digest_secret_file", |v| {
@@ -88,8 +103,15 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     top.finish(report);
     let level = overridden(log.level, "log.level", overrides.log.as_ref(), report, log_filter::parse);
     Config {
-        listen: overridden(listen, "listen", overrides.listen.as_ref(), report, self::listen),
-        upstream: overridden(upstream, "upstream", overrides.upstream.as_ref(), report, value::upstream),
+        listen,
+        listeners,
+        upstream_tls: upstream_tls
+            .or_else(|| upstreams.iter().any(|upstream| upstream.tls).then(ClientFiles::default)),
+        upstreams,
+        upstream_order,
+        upstream_health,
+        upstream_proxy_protocol,
+        admin_tls,
         loopback_users,
         admin: overridden(admin, "admin", overrides.admin.as_ref(), report, value::admin),
         admin_token_file,
@@ -237,7 +259,7 @@ fn read_windows(top: &mut Section<'_>, waiters: usize, report: &mut Report) -> V
 }
 
 fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) -> WindowConfig {
-    let begin = section.source(report);
+    let begin = section.source();
     let name = section.read_optional(report, "name", |v| value::name(value::text(v, "orders")?));
     if !report.sources.contains_key(&section.path_of("name")) {
         let what = format!("{} is missing", section.title_of("name"));
@@ -303,51 +325,6 @@ fn read_id(section: &mut Section<'_>, default: IdSource, report: &mut Report) ->
     }
     report.sources.insert(id_path, source);
     preset.id()
-}
-
-/// Reports an address that is used twice, an upstream that is Hapax itself, and an admin listener that other hosts can
-/// reach without a token.
-fn check_addresses(config: &Config, report: &mut Report) {
-    if let Some(admin) = config.admin {
-        let source = report.source("admin");
-        let token_is_wrong = report.is_wrong("admin_token_file") || report.is_wrong("admin_token");
-        if !admin.ip().is_loopback() && config.admin_token.is_none() && !token_is_wrong {
-            report.problem(
-                &source,
-                format!("`admin` is \"{admin}\", which other hosts may reach, but there is no token to ask them for"),
-                "name a file with a token in `admin_token_file` or set HAPAX_ADMIN_TOKEN (openssl rand -hex 32 makes one), or use a loopback address, as in \"127.0.0.1:15673\"",
-            );
-        }
-        if overlap(admin, config.listen) {
-            report.problem(
-                &source,
-                format!("`admin` and `listen` both want port {}", admin.port()),
-                "give one of them another port",
-            );
-        }
-    }
-    if is_self(&config.upstream, config.listen) {
-        let source = report.source("upstream").max(report.source("listen"));
-        report.problem(
-            &source,
-            format!(
-                "`upstream` is {}, where Hapax itself listens: it would relay to itself",
-                config.upstream
-            ),
-            "name the broker's address in `upstream`, or another port in `listen`",
-        );
-    }
-}
-
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let any = a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || any)
-}
-
-/// Returns true if the upstream is certainly this process. Only the name `localhost` is resolved.
-fn is_self(upstream: &UpstreamAddress, listen: SocketAddr) -> bool {
-    let here = |ip: IpAddr| ip == listen.ip() || (listen.ip().is_unspecified() && ip.is_loopback());
-    upstream.port == listen.port() && upstream.address().is_some_and(here)
 }
 
 /// Reports a name that two windows have: their metrics would be mixed up.

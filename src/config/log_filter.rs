@@ -17,7 +17,7 @@ const LEVELS: [(&str, &[&str]); 6] = [
 /// The level of targets that the filter does not name.
 const OTHERWISE: &str = "info";
 /// The beginnings of the targets in Hapax itself. Deeper modules may follow.
-pub(super) const TARGETS: [&str; 18] = [
+pub(super) const TARGETS: [&str; 20] = [
     "hapax",
     "hapax::accept",
     "hapax::admin",
@@ -27,10 +27,12 @@ pub(super) const TARGETS: [&str; 18] = [
     "hapax::log",
     "hapax::net",
     "hapax::panic",
+    "hapax::private_file",
     "hapax::process",
     "hapax::run",
     "hapax::stats",
     "hapax::store",
+    "hapax::tls",
     "hapax_core",
     "hapax_core::pressure",
     "hapax_core::session",

@@ -10,8 +10,10 @@
 //!                                   └─ windows ─→ store::open
 //! ```
 
+mod addresses;
 mod check;
 mod json;
+mod listener;
 mod log_filter;
 mod machine;
 pub(crate) mod number;
@@ -19,21 +21,24 @@ mod preset;
 mod problem;
 mod raw;
 mod show;
+mod show_tls;
 mod store;
 mod token;
+mod upstream;
 mod value;
 mod warnings;
 
 pub mod defaults;
 
 pub(crate) use check::{TICK, most};
+pub use listener::{ListenerConfig, ProxyProtocol};
 pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
 pub use store::{Node, RedisMode, RedisSettings, StoreKind, StoreSettings, StreamSettings};
 pub use token::{DigestSecret, Secret, Token};
-#[cfg(feature = "tools")]
-pub(crate) use token::{TooOpen, read_secret};
+pub use upstream::{UpstreamHealth, UpstreamOrder};
 
+use crate::tls::{ClientFiles, ServerFiles};
 use hapax_core::pressure::budget::{Budget, Share};
 use hapax_core::session::{LoopbackUsers, Settings, is_loopback};
 use hapax_core::window::engine::EngineKind;
@@ -50,14 +55,26 @@ use std::time::Duration;
 /// Everything that can be configured.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// where AMQP clients connect
-    pub listen: SocketAddr,
-    /// the broker's address
-    pub upstream: UpstreamAddress,
+    /// where AMQP clients connect without TLS and without a proxy; `None`: only where `listeners` say
+    pub listen: Option<SocketAddr>,
+    /// where else AMQP clients connect
+    pub listeners: Vec<ListenerConfig>,
+    /// the addresses of the broker's nodes: at least one, and none twice
+    pub upstreams: Vec<UpstreamAddress>,
+    /// which node a new connection goes to
+    pub upstream_order: UpstreamOrder,
+    /// when nodes are asked whether they are alive
+    pub upstream_health: UpstreamHealth,
+    /// the files of TLS to the broker; `None`: it is reached without
+    pub upstream_tls: Option<ClientFiles>,
+    /// whether the broker is told who the clients are
+    pub upstream_proxy_protocol: ProxyProtocol,
     /// the broker's users who may log in from this host only
     pub loopback_users: Vec<String>,
     /// where metrics, health and the API are served; `None`: nowhere
     pub admin: Option<SocketAddr>,
+    /// the files of TLS there; `None`: it is served without
+    pub admin_tls: Option<ServerFiles>,
     /// the file that the token came from
     pub admin_token_file: Option<PathBuf>,
     /// the token that the admin listener asks for; `None`: it asks for none, and `admin` is on loopback
@@ -84,13 +101,15 @@ pub struct Config {
     pub windows: Vec<WindowConfig>,
 }
 
-/// The broker's address. It has no credentials and no vhost, because each client brings its own.
+/// The address of the broker, or of one node of its cluster. It has no credentials and no vhost, because each client brings its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UpstreamAddress {
     /// a name or an IP address, without brackets
     pub host: Arc<str>,
     /// the port
     pub port: u16,
+    /// `amqps`: it is reached by TLS
+    pub tls: bool,
 }
 
 impl UpstreamAddress {
@@ -122,7 +141,7 @@ impl UpstreamAddress {
 
 impl fmt::Display for UpstreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "amqp://{}", self.authority())
+        write!(f, "{}://{}", if self.tls { "amqps" } else { "amqp" }, self.authority())
     }
 }
 
@@ -234,7 +253,25 @@ impl Config {
             held_bytes: self.limits.held_bytes,
             frame_max: self.limits.frame_max,
             initial_frame_max: self.limits.initial_frame_max,
+            external: !self.upstreams.iter().any(|upstream| upstream.tls)
+                && self.listeners.iter().all(|listener| listener.tls.is_none()),
         }
+    }
+
+    /// Returns all places where clients connect, with the key of each in the file.
+    pub fn all_listeners(&self) -> impl Iterator<Item = (String, ListenerConfig)> {
+        let short = self.listen.map(|address| ("listen".to_owned(), ListenerConfig::plain(address)));
+        let listed = self.listeners.iter().cloned().enumerate();
+        short
+            .into_iter()
+            .chain(listed.map(|(index, listener)| (format!("listener.{index}.address"), listener)))
+    }
+
+    /// Returns the addresses of all places where clients connect, separated by commas.
+    pub fn listen_addresses(&self) -> String {
+        let addresses: Vec<String> =
+            self.all_listeners().map(|(_, listener)| listener.address.to_string()).collect();
+        addresses.join(", ")
     }
 
     /// Returns the users who may log in from this host only.

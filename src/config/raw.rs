@@ -30,6 +30,8 @@ pub(super) struct Section<'a> {
     path: String,
     /// prefix of its keys in messages: empty, `limits.`, `window "orders": `
     title: String,
+    /// where it begins
+    begin: Source,
     known: Vec<&'static str>,
     /// keys that [`Section::retired`] has handled, so they are never suggested
     retired: Vec<&'static str>,
@@ -38,14 +40,25 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     /// Creates the section for the file's top level; `None`: there is no file.
     pub(super) fn top(table: Option<&'a DeTable<'a>>) -> Section<'a> {
-        Section { table, path: String::new(), title: String::new(), known: Vec::new(), retired: Vec::new() }
+        Section {
+            table,
+            path: String::new(),
+            title: String::new(),
+            begin: Source::default(),
+            known: Vec::new(),
+            retired: Vec::new(),
+        }
     }
 
     /// Returns the table under this key. If there is none, returns an empty one.
     pub(super) fn section(&mut self, key: &'static str, report: &mut Report) -> Section<'a> {
+        let mut begin = Source::default();
         let table = match self.value(key).map(|value| (value.span(), value.get_ref())) {
             None => None,
-            Some((_, DeValue::Table(table))) => Some(table),
+            Some((span, DeValue::Table(table))) => {
+                begin = Source::File(report.line(span.start));
+                Some(table)
+            }
             Some((span, other)) => {
                 let what = format!("`{key}` is {}, but must be a table", type_name(other));
                 let source = Source::File(report.line(span.start));
@@ -56,7 +69,8 @@ impl<'a> Section<'a> {
         Section {
             table,
             path: format!("{}{key}.", self.path),
-            title: format!("{}{key}.", self.path),
+            title: format!("{}{key}.", self.title),
+            begin,
             known: Vec::new(),
             retired: Vec::new(),
         }
@@ -79,20 +93,21 @@ impl<'a> Section<'a> {
         let mut sections = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let source = Source::File(report.line(item.span().start));
-            let path = format!("{key}.{index}.");
+            let path = format!("{}{key}.{index}.", self.path);
             let DeValue::Table(table) = item.get_ref() else {
                 report.problem(&source, format!("`{key}` must be a list of tables"), fix.clone());
                 continue;
             };
-            report.sources.insert(path.trim_end_matches('.').to_owned(), source);
+            report.sources.insert(path.trim_end_matches('.').to_owned(), source.clone());
             let title = match table.get("name").map(Spanned::get_ref) {
-                Some(DeValue::String(name)) => format!("{key} \"{name}\": "),
-                _ => format!("{key} no. {}: ", index + 1),
+                Some(DeValue::String(name)) => format!("{}{key} \"{name}\": ", self.title),
+                _ => format!("{}{key} no. {}: ", self.title, index + 1),
             };
             sections.push(Section {
                 table: Some(table),
                 path,
                 title,
+                begin: source,
                 known: Vec::new(),
                 retired: Vec::new(),
             });
@@ -147,15 +162,15 @@ impl<'a> Section<'a> {
 
     /// Returns the key's name in a message.
     pub(super) fn title_of(&self, key: &str) -> String {
-        match self.title.strip_suffix('.') {
-            Some(_) => format!("`{}{key}`", self.title),
-            None => format!("{}`{key}`", self.title),
+        match self.title.rsplit_once(": ") {
+            Some((place, path)) => format!("{place}: `{path}{key}`"),
+            None => format!("`{}{key}`", self.title),
         }
     }
 
     /// Returns the place at which the section begins.
-    pub(super) fn source(&self, report: &Report) -> Source {
-        report.source(self.path.trim_end_matches('.'))
+    pub(super) fn source(&self) -> Source {
+        self.begin.clone()
     }
 
     /// Reports every key that nobody has asked for.

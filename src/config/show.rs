@@ -1,7 +1,8 @@
 //! Writes the settings in force as a configuration file.
 
+use super::show_tls;
 use super::value::{show_bytes, show_id};
-use super::{Config, Node, Sources, warnings};
+use super::{Config, Sources, warnings};
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -16,26 +17,26 @@ pub(super) fn to_toml(config: &Config, sources: &Sources) -> String {
     out.text
 }
 
-struct Out<'a> {
+pub(super) struct Out<'a> {
     text: String,
     path: String,
     sources: &'a Sources,
 }
 
 impl Out<'_> {
-    fn section(&mut self, header: &str, path: String) -> fmt::Result {
+    pub(super) fn section(&mut self, header: &str, path: String) -> fmt::Result {
         self.path = path;
         writeln!(self.text, "\n{header}")
     }
 
     /// Writes a key, its value as TOML, and its source.
-    fn raw(&mut self, key: &str, value: impl Display) -> fmt::Result {
+    pub(super) fn raw(&mut self, key: &str, value: impl Display) -> fmt::Result {
         let source = self.sources.get(&format!("{}{key}", self.path)).cloned().unwrap_or_default();
         let line = format!("{key} = {value}");
         writeln!(self.text, "{line:<COLUMN$} # {source}")
     }
 
-    fn string(&mut self, key: &str, value: impl Display) -> fmt::Result {
+    pub(super) fn string(&mut self, key: &str, value: impl Display) -> fmt::Result {
         self.raw(key, toml::Value::String(value.to_string()))
     }
 
@@ -44,15 +45,22 @@ impl Out<'_> {
     }
 
     /// Writes a key with an enum's word, as its `Serialize` writes it.
-    fn word(&mut self, key: &str, value: impl serde::Serialize) -> fmt::Result {
+    pub(super) fn word(&mut self, key: &str, value: impl serde::Serialize) -> fmt::Result {
         let value = toml::Value::try_from(value).map_err(|_| fmt::Error)?;
         self.raw(key, value)
     }
 }
 
 fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
-    out.string("listen", config.listen)?;
-    out.string("upstream", &config.upstream)?;
+    if let Some(listen) = config.listen {
+        out.string("listen", listen)?;
+    }
+    match config.upstreams.as_slice() {
+        [upstream] => out.string("upstream", upstream)?,
+        upstreams => out.raw("upstream", list(upstreams))?,
+    }
+    out.word("upstream_order", config.upstream_order)?;
+    out.word("upstream_proxy_protocol", config.upstream_proxy_protocol)?;
     out.raw("loopback_users", toml::Value::from(config.loopback_users.clone()))?;
     match config.admin {
         Some(admin) => out.string("admin", admin)?,
@@ -76,6 +84,8 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         out.raw("memory_budget", show_bytes(bytes))?;
     }
 
+    show_tls::write(config, out)?;
+
     let limits = &config.limits;
     out.section("[limits]", "limits.".into())?;
     out.raw("max_connections", limits.max_connections)?;
@@ -93,7 +103,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         out.section("[store.stream]", "store.stream.".into())?;
         match &stream.uri_file {
             Some(file) => out.string("uri_file", file.display())?,
-            None => out.raw("uri", nodes(&stream.nodes))?,
+            None => out.raw("uri", list(&stream.nodes))?,
         }
         out.raw("declare", stream.declare)?;
         out.raw("max_bytes", show_bytes(stream.max_bytes))?;
@@ -102,7 +112,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         out.section("[store.redis]", "store.redis.".into())?;
         match &redis.url_file {
             Some(file) => out.string("url_file", file.display())?,
-            None => out.raw("url", nodes(&redis.nodes))?,
+            None => out.raw("url", list(&redis.nodes))?,
         }
         out.word("mode", redis.mode)?;
         out.string("sentinel_master", &redis.sentinel_master)?;
@@ -113,6 +123,13 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         out.raw("replicas", redis.replicas)?;
         out.string("prefix", &redis.prefix)?;
     }
+
+    let health = &config.upstream_health;
+    out.section("[upstream_health]", "upstream_health.".into())?;
+    out.duration("interval", health.interval)?;
+    out.duration("timeout", health.timeout)?;
+    out.duration("rest", health.rest)?;
+    out.duration("max_rest", health.max_rest)?;
 
     let timeouts = &config.timeouts;
     out.section("[timeouts]", "timeouts.".into())?;
@@ -144,7 +161,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
 }
 
 /// Returns the servers as TOML. A password is shown as `***`.
-fn nodes(nodes: &[Node]) -> toml::Value {
+fn list(nodes: &[impl Display]) -> toml::Value {
     toml::Value::Array(nodes.iter().map(|node| toml::Value::String(node.to_string())).collect())
 }
 

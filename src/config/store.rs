@@ -230,7 +230,7 @@ fn read_nodes(
     });
     let given = |report: &Report, key| report.sources.contains_key(&section.path_of(key));
     let (has_key, has_file) = (given(report, key), given(report, file_key));
-    let source = section.source(report);
+    let source = section.source();
     match (has_key, has_file) {
         (true, true) => {
             let what = format!("{} and `{file_key}` both name the server", section.title_of(key));

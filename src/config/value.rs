@@ -199,23 +199,18 @@ pub(super) fn admin(text: &str) -> Result<Option<SocketAddr>, Wrong> {
         .map_err(|wrong| Wrong { fix: format!("{}, or \"off\"", wrong.fix), ..wrong })
 }
 
-/// Parses `amqp://HOST:PORT`.
+/// Parses `amqp://HOST:PORT` or `amqps://HOST:PORT`.
 pub(super) fn upstream(text: &str) -> Result<UpstreamAddress, Wrong> {
     let example = "write amqp://HOST:PORT, as in \"amqp://127.0.0.1:5672\"";
     let wrong = |what: &str, fix: &str| Err(Wrong::new(format!("{what}: {}", masked(text)), fix));
     let Some((scheme, rest)) = text.split_once("://") else {
         return wrong("has no scheme", example);
     };
-    match scheme {
-        "amqp" => {}
-        "amqps" => {
-            return wrong(
-                "asks for TLS, which is not supported yet",
-                "put stunnel or haproxy between Hapax and the broker, and name its plain port here with amqp://",
-            );
-        }
-        _ => return wrong("has a scheme that is not amqp", example),
-    }
+    let tls = match scheme {
+        "amqp" => false,
+        "amqps" => true,
+        _ => return wrong("has a scheme that is not amqp or amqps", example),
+    };
     let (authority, path) = rest.split_once(['/', '?', '#']).unwrap_or((rest, ""));
     if authority.contains('@') {
         return wrong(
@@ -231,6 +226,7 @@ pub(super) fn upstream(text: &str) -> Result<UpstreamAddress, Wrong> {
     }
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, port.parse::<u16>().ok()),
+        _ if tls => (authority, Some(super::defaults::UPSTREAM_TLS_PORT)),
         _ => (authority, Some(super::defaults::UPSTREAM_PORT)),
     };
     let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -239,7 +235,9 @@ pub(super) fn upstream(text: &str) -> Result<UpstreamAddress, Wrong> {
         None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
     };
     match port {
-        Some(port) if valid && port > 0 => Ok(UpstreamAddress { host: name.unwrap_or(host).into(), port }),
+        Some(port) if valid && port > 0 => {
+            Ok(UpstreamAddress { host: name.unwrap_or(host).into(), port, tls })
+        }
         Some(port) if port > 0 => wrong("has no valid host", example),
         _ => wrong("has no valid port", "write a port from 1 to 65535; RabbitMQ's is 5672"),
     }
@@ -374,6 +372,8 @@ mod tests {
             ("amqp://rabbit_mq-1.internal:5672/", "rabbit_mq-1.internal:5672"),
             ("amqp://[::1]", "[::1]:5672"),
             ("amqp://[fe80::1]:99", "[fe80::1]:99"),
+            ("amqps://rabbit", "rabbit:5671"),
+            ("amqps://rabbit:5672", "rabbit:5672"),
         ];
         for (text, authority) in valid {
             assert_eq!(upstream(text).map(|upstream| upstream.authority()), Ok(authority.into()), "{text:?}");
@@ -394,7 +394,7 @@ mod tests {
             "AMQP//a",
             "amqp://a?heartbeat=1",
             "amqp://a//",
-            "amqps://a",
+            "amqpss://a",
             "amqp://u@a",
             "amqp://u:p/w@a",
         ];

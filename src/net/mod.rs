@@ -2,27 +2,45 @@
 //!
 //! [`Relay::serve`] accepts client connections. Each one becomes a task, the [`pump`]: it feeds a
 //! [`Session`](hapax_core::session::Session) with bytes from both sockets and carries out the session's outputs.
-//! [`side`] is one socket with its two bounded buffers. [`connections`] lists the open connections, [`duplicates`] what
+//! [`side`] is one socket with its two bounded buffers, and [`transport`] the socket in it, plain or with TLS ([`records`]).
+//! [`upstreams`] finds the node of the broker that the other socket leads to. [`entrance`] is what clients do before AMQP, [`dial`]
+//! what Hapax does before AMQP at the broker, and [`proxy`] the header that says who a client is. [`connections`] lists the open
+//! connections, [`duplicates`] what
 //! they have sent twice of late. [`slots`] decides who
 //! may connect, [`memory`] who may be read from, and [`crate::log::LogLimiter`] the log lines that a stranger can cause.
 
 mod bad_headers;
 mod connections;
+mod dial;
 mod duplicates;
+mod entrance;
 mod memory;
+mod proxy;
 mod pump;
+mod records;
 mod side;
 mod slots;
+mod transport;
+mod upstreams;
 
 pub use connections::{ConnectionEntry, ConnectionList, ConnectionState, Numbers};
+pub use dial::Opener;
 pub use duplicates::{Duplicates, KEPT, SeenDuplicate};
+pub use entrance::Entrance;
 pub use memory::MemoryLimit;
+pub use proxy::Ends;
+pub use transport::Transport;
+pub use upstreams::{NoAnswer, UpstreamNode, Upstreams};
 
 use crate::accept::Acceptor;
 use crate::clock::now;
 use crate::log::LogLimiter;
 use crate::stats::Stats;
+use entrance::{NotLetIn, accepted};
+use futures_util::future::join_all;
 use hapax_core::session::Shared;
+use pump::Arrival;
+use side::Side;
 use slots::{ConnectionSlot, ConnectionSlots, Full};
 use std::io;
 use std::net::SocketAddr;
@@ -37,10 +55,8 @@ use tokio::task::JoinSet;
 pub struct Relay {
     /// what all sessions share
     pub shared: Arc<Shared>,
-    /// the broker, `HOST:PORT`
-    pub upstream: String,
-    /// how long connecting to the broker may take
-    pub connect_timeout: Duration,
+    /// the nodes of the broker
+    pub upstreams: Arc<Upstreams>,
     /// bytes that may wait to be written in one direction before reading for that direction stops
     pub buffer_bytes: usize,
     /// bytes that may wait for a client that does not read while Hapax needs the broker's answers; at least
@@ -68,6 +84,7 @@ pub struct Relay {
 #[derive(Debug)]
 struct LogLimiters {
     refused: LogLimiter,
+    not_let_in: LogLimiter,
     unreachable: LogLimiter,
     conflict: LogLimiter,
     unread: LogLimiter,
@@ -75,41 +92,59 @@ struct LogLimiters {
     login: LogLimiter,
 }
 
+/// The limits, the log limiters and the order to drain, which all listeners share.
+#[derive(Clone, Debug)]
+struct Gate {
+    slots: Arc<ConnectionSlots>,
+    log_limiters: Arc<LogLimiters>,
+    draining: watch::Receiver<bool>,
+}
+
 impl Relay {
-    /// Accepts connections until `draining` turns true. Then waits for the connections to settle, for at most
+    /// Accepts connections at all listeners until `draining` turns true. Then waits for the connections to settle, for at most
     /// `drain_timeout`.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut draining: watch::Receiver<bool>) {
-        let slots = ConnectionSlots::new(self.max_connections, self.connections_per_address);
+    pub async fn serve(
+        self: Arc<Self>,
+        listeners: Vec<(TcpListener, Entrance)>,
+        draining: watch::Receiver<bool>,
+    ) {
         let limiter = || LogLimiter::new(now());
-        let log_limiters = Arc::new(LogLimiters {
-            refused: limiter(),
-            unreachable: limiter(),
-            login: limiter(),
-            unread: limiter(),
-            bad_header: limiter(),
-            conflict: limiter(),
-        });
-        let mut acceptor = Acceptor::new(listener, "listen");
+        let gate = Gate {
+            slots: ConnectionSlots::new(self.max_connections, self.connections_per_address),
+            log_limiters: Arc::new(LogLimiters {
+                refused: limiter(),
+                not_let_in: limiter(),
+                unreachable: limiter(),
+                login: limiter(),
+                unread: limiter(),
+                bad_header: limiter(),
+                conflict: limiter(),
+            }),
+            draining,
+        };
+        let serve = |(socket, entrance)| Arc::clone(&self).serve_at(socket, entrance, gate.clone());
+        join_all(listeners.into_iter().map(serve)).await;
+    }
+
+    async fn serve_at(self: Arc<Self>, socket: TcpListener, entrance: Entrance, mut gate: Gate) {
+        let mut acceptor = Acceptor::new(socket, "listen");
+        let entrance = Arc::new(entrance);
         let mut connections = JoinSet::new();
-        let orders = draining.clone();
+        let shared = gate.clone();
         loop {
             tokio::select! {
-                _ = draining.wait_for(|draining| *draining) => break,
+                _ = gate.draining.wait_for(|draining| *draining) => break,
                 Some(ended) = connections.join_next() => log_panic(ended),
-                (client, peer) = acceptor.next() => match slots.take(peer.ip()) {
-                    Ok((slot, displaced)) => {
-                        if displaced {
-                            self.stats.displaced();
-                        }
-                        let (relay, log_limiters, draining) = (Arc::clone(&self), Arc::clone(&log_limiters), orders.clone());
+                (client, peer) = acceptor.next() => {
+                    if let Some(slot) = self.admit(&entrance, peer, &shared) {
+                        let (relay, entrance, gate) = (Arc::clone(&self), Arc::clone(&entrance), shared.clone());
                         let number = slot.number();
                         let task = connections.spawn(async move {
-                            relay.connection(client, peer, slot, &log_limiters, draining).await;
+                            relay.connection(&entrance, client, peer, slot, &gate).await;
                         });
-                        slots.has_task(number, task);
+                        shared.slots.has_task(number, task);
                     }
-                    Err(full) => self.refuse(full, peer, &log_limiters),
-                },
+                }
             }
         }
         drop(acceptor);
@@ -121,6 +156,29 @@ impl Relay {
         if tokio::time::timeout(self.drain_timeout, all).await.is_err() {
             tracing::warn!(connections = connections.len(), "timeouts.drain is over: cutting what is left");
             connections.shutdown().await;
+        }
+    }
+
+    /// Returns the slot of a new connection, or `None` if it is turned away.
+    fn admit(&self, entrance: &Entrance, peer: SocketAddr, gate: &Gate) -> Option<ConnectionSlot> {
+        if !entrance.trusts(peer.ip()) {
+            self.stats.proxy_header_refused();
+            if let Some(left_out) = gate.log_limiters.not_let_in.happened(now()) {
+                tracing::warn!(%peer, left_out, "connection refused: this listener takes connections from its `trusted` proxies only");
+            }
+            return None;
+        }
+        match gate.slots.take(entrance.address_of(peer)) {
+            Ok((slot, displaced)) => {
+                if displaced {
+                    self.stats.displaced();
+                }
+                Some(slot)
+            }
+            Err(full) => {
+                self.refuse(full, peer, &gate.log_limiters);
+                None
+            }
         }
     }
 
@@ -142,28 +200,83 @@ impl Relay {
 
     async fn connection(
         &self,
+        entrance: &Entrance,
         client: TcpStream,
         peer: SocketAddr,
         slot: ConnectionSlot,
-        log_limiters: &LogLimiters,
-        draining: watch::Receiver<bool>,
+        gate: &Gate,
     ) {
         let _open = self.stats.accepted();
         tracing::debug!(%peer, "client connected");
-        match configure(&client) {
-            Ok(()) => pump::run(self, client, peer, slot, log_limiters, draining).await,
-            Err(error) => tracing::debug!(%peer, %error, "client left at once"),
+        let ends = match accepted(&client, peer) {
+            Ok(ends) => ends,
+            Err(error) => return tracing::debug!(%peer, %error, "client left at once"),
+        };
+        let client = Side::new(Transport::plain(client));
+        let mut arrival = Arrival { client, ends, slot, holding: self.memory.enter(), since: now() };
+        let is_in = entrance.is_plain() || {
+            // The future holds what only TLS and proxies need. In a box, it does not enlarge the task of every connection.
+            Box::pin(self.let_in(entrance, &mut arrival, gate)).await
+        };
+        let peer = arrival.ends.client;
+        if is_in {
+            pump::run(self, arrival, &gate.log_limiters, gate.draining.clone()).await;
+        } else {
+            Box::pin(arrival.client.dismiss()).await;
         }
         tracing::debug!(%peer, "client disconnected");
     }
 
-    async fn dial(&self) -> io::Result<TcpStream> {
-        let connect = TcpStream::connect(&self.upstream);
-        let stream = tokio::time::timeout(self.connect_timeout, connect)
-            .await
-            .map_err(|_| io::ErrorKind::TimedOut)??;
-        configure(&stream)?;
-        Ok(stream)
+    /// Waits until the client has passed the entrance. Returns false if the connection ends there.
+    async fn let_in(&self, entrance: &Entrance, arrival: &mut Arrival, gate: &Gate) -> bool {
+        let direct = arrival.ends.client;
+        let until = arrival.since + self.shared.settings.handshake_timeout;
+        let mut draining = gate.draining.clone();
+        let outcome = tokio::select! {
+            outcome = self.prepare(entrance, arrival, gate) => outcome,
+            () = tokio::time::sleep_until(until.into()) => Err(NotLetIn::TooSlow),
+            _ = draining.wait_for(|draining| *draining) => return false,
+        };
+        let why = match outcome {
+            Ok(is_in) => return is_in,
+            Err(why) => why,
+        };
+        let (peer, proxy) = (arrival.ends.client, (direct != arrival.ends.client).then_some(direct));
+        let proxy = proxy.map(tracing::field::display);
+        match why {
+            NotLetIn::Silent => {
+                tracing::debug!(%peer, proxy, "client left without a word");
+                return false;
+            }
+            NotLetIn::Header(_) | NotLetIn::HeaderCut => self.stats.proxy_header_refused(),
+            NotLetIn::Tls(_) | NotLetIn::TooSlow | NotLetIn::Socket(_) => self.stats.handshake_failed(),
+        }
+        if let Some(left_out) = gate.log_limiters.not_let_in.happened(now()) {
+            tracing::warn!(%peer, proxy, left_out, "connection refused: {why}");
+        }
+        false
+    }
+
+    async fn prepare(
+        &self,
+        entrance: &Entrance,
+        arrival: &mut Arrival,
+        gate: &Gate,
+    ) -> Result<bool, NotLetIn> {
+        let Arrival { client, ends, slot, holding, .. } = arrival;
+        *ends = entrance.read_header(client, *ends).await?;
+        match slot.comes_from(ends.client.ip()) {
+            Ok(true) => self.stats.displaced(),
+            Ok(false) => {}
+            Err(full) => {
+                self.refuse(full, ends.client, &gate.log_limiters);
+                return Ok(false);
+            }
+        }
+        // Count all that the TLS handshake may hold from the beginning.
+        holding.report(client.memory() + entrance.handshake_bytes(), 0);
+        entrance.shake_hands(client).await?;
+        Ok(true)
     }
 }
 

@@ -6,25 +6,27 @@
 
 use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::memory::Holding;
+use super::proxy::Ends;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
+use super::upstreams::{Dialled, Unreachable};
 use super::{LogLimiters, Relay, bad_headers, now};
 use bytes::Bytes;
-use hapax_core::session::{Output, Queued, Reading, Room, Session, Sighted, Sighting};
+use hapax_core::session::{Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting};
 use hapax_core::window::OnConflict;
 use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// How long a closing socket may take to write the bytes that are still queued.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
+/// The most bytes that are read from a client while it waits for a node of the broker, in addition to one read.
+const EARLY_BYTES: usize = 8 << 10;
 /// Bytes to read from the upstream before other tasks get a turn.
 const READ_PER_TURN: u64 = 1 << 20;
 /// Bytes to read from the upstream before an overdue timeout is handled, even if there is more to read. A socket
@@ -32,27 +34,40 @@ const READ_PER_TURN: u64 = 1 << 20;
 /// read.
 const READ_BEFORE_TIMEOUT: u64 = 8 << 20;
 
+/// A client connection that has come as far as AMQP.
+pub(super) struct Arrival {
+    /// its socket, with what was read already
+    pub(super) client: Side,
+    /// where it comes from, and where to
+    pub(super) ends: Ends,
+    pub(super) slot: ConnectionSlot,
+    /// reports its memory to the process's memory limit
+    pub(super) holding: Holding,
+    /// when it was accepted
+    pub(super) since: Instant,
+}
+
 /// Runs a client connection until it ends.
 pub(super) async fn run(
     relay: &Relay,
-    client: TcpStream,
-    peer: SocketAddr,
-    slot: ConnectionSlot,
+    arrival: Arrival,
     log_limiters: &LogLimiters,
     draining: watch::Receiver<bool>,
 ) {
-    let now = now();
-    let present = relay.connections.enter(peer, now);
+    let Arrival { client, ends, slot, holding, since } = arrival;
+    let peer = ends.client;
+    let present = relay.connections.enter(peer, since);
     let pump = Pump {
         relay,
         log_limiters,
         peer,
+        ends,
         slot,
-        holding: relay.memory.enter(),
+        holding,
         logged_in: false,
         entry: &present.entry,
-        session: Session::new(relay.shared.clone(), peer.ip(), now),
-        client: Some(Side::new(client)),
+        session: Session::new(relay.shared.clone(), peer.ip(), since),
+        client: Some(client),
         upstream: UpstreamSocket::None,
         reading_client: true,
         reading_upstream: true,
@@ -63,12 +78,12 @@ pub(super) async fn run(
         deadline: None,
         drained: false,
         read_while_due: 0,
-        now,
+        now: now(),
     };
     pump.run(draining).await;
 }
 
-type Dial<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
+type Dial<'a> = Pin<Box<dyn Future<Output = Result<Dialled, Unreachable>> + Send + 'a>>;
 
 enum UpstreamSocket<'a> {
     None,
@@ -79,7 +94,7 @@ enum UpstreamSocket<'a> {
 /// Why the task woke up.
 enum Wake {
     Sockets,
-    Dialled(io::Result<TcpStream>),
+    Dialled(Result<Dialled, Unreachable>),
     Mail,
     Timeout,
     Drain,
@@ -98,6 +113,7 @@ struct Pump<'a> {
     relay: &'a Relay,
     log_limiters: &'a LogLimiters,
     peer: SocketAddr,
+    ends: Ends,
     slot: ConnectionSlot,
     /// Reports this connection's memory to the process's memory limit.
     holding: Holding,
@@ -151,18 +167,8 @@ impl Pump<'_> {
             let mail = matches!(wake, Wake::Mail);
             match wake {
                 Wake::Sockets | Wake::Timeout | Wake::Mail => {}
-                Wake::Dialled(Ok(stream)) => {
-                    self.upstream = UpstreamSocket::Open(Side::new(stream));
-                    self.session.handle_upstream_open(self.now);
-                }
-                Wake::Dialled(Err(error)) => {
-                    self.upstream = UpstreamSocket::None;
-                    self.relay.stats.dial_failed();
-                    if let Some(left_out) = self.log_limiters.unreachable.happened(self.now) {
-                        tracing::warn!(peer = %self.peer, upstream = %self.relay.upstream, %error, left_out, "can't reach the broker");
-                    }
-                    self.session.handle_upstream_eof(self.now);
-                }
+                Wake::Dialled(Ok(dialled)) => self.on_dialled(dialled),
+                Wake::Dialled(Err(unreachable)) => self.on_unreachable(&unreachable),
                 Wake::Drain => {
                     self.drained = true;
                     self.session.handle_drain(self.now);
@@ -173,6 +179,27 @@ impl Pump<'_> {
                 self.session.handle_mail(self.now);
             }
         }
+    }
+
+    /// Handles that a node of the broker has answered the client's protocol header.
+    fn on_dialled(&mut self, dialled: Dialled) {
+        self.entry.set_upstream(&dialled.upstream);
+        let mut side = Side::dialled(dialled);
+        self.session.handle_upstream_greeted(self.now);
+        self.session.handle_upstream(&mut side.inbox, self.now);
+        side.free_idle_inbox();
+        self.upstream = UpstreamSocket::Open(side);
+    }
+
+    /// Handles that no node of the broker could be reached.
+    fn on_unreachable(&mut self, unreachable: &Unreachable) {
+        self.upstream = UpstreamSocket::None;
+        self.relay.stats.dial_failed();
+        if let Some(left_out) = self.log_limiters.unreachable.happened(self.now) {
+            let Unreachable { upstream, error } = unreachable;
+            tracing::warn!(peer = %self.peer, upstream = &**upstream, %error, left_out, "can't reach the broker");
+        }
+        self.session.handle_upstream_eof(self.now);
     }
 
     /// Updates this connection's entry in the list of connections.
@@ -213,17 +240,20 @@ impl Pump<'_> {
         }
     }
 
-    /// Counts and logs a login that the session has refused because of the client's address.
+    /// Counts and logs a login that the session has refused.
     fn on_refused_login(&mut self) {
         let Some(refused) = self.session.take_refused_login() else { return };
         self.relay.stats.login_refused();
         let Some(left_out) = self.log_limiters.login.happened(self.now) else { return };
         let (peer, mechanism) = (self.peer, &refused.mechanism);
-        match refused.user {
-            Some(user) => {
+        match (refused.reason, refused.user) {
+            (RefusedBecause::External, _) => {
+                tracing::warn!(%peer, mechanism = &**mechanism, left_out, "login refused: TLS ends in hapax, so the broker can't see the client's certificate");
+            }
+            (RefusedBecause::Loopback, Some(user)) => {
                 tracing::warn!(%peer, user = &*user, mechanism = &**mechanism, left_out, "login refused: this user may log in from this host only (loopback_users)");
             }
-            None => {
+            (RefusedBecause::Loopback, None) => {
                 tracing::warn!(%peer, mechanism = &**mechanism, left_out, "login refused: this mechanism does not show the user, who may be one of loopback_users; loopback_users = [] allows it");
             }
         }
@@ -286,7 +316,15 @@ impl Pump<'_> {
         let client = self.client.as_ref().is_some_and(Side::has_ended) && !self.client_eof_told;
         let upstream = matches!(&self.upstream, UpstreamSocket::Open(side) if side.has_ended())
             && !self.upstream_eof_told;
-        client && self.session.wants_client() || upstream
+        let is_dialing = matches!(self.upstream, UpstreamSocket::Dialing(_));
+        client && (self.session.wants_client() || is_dialing) || upstream
+    }
+
+    /// Returns true if the client waits for a node of the broker. It has nothing to say yet, but it may leave: then nobody must be
+    /// dialled for it any longer, least of all while a crowd of strangers keeps the nodes busy. Few bytes are read meanwhile.
+    fn is_early(&self) -> bool {
+        let few = self.client.as_ref().is_some_and(|side| side.inbox.len() < EARLY_BYTES);
+        few && matches!(self.upstream, UpstreamSocket::Dialing(_))
     }
 
     /// Returns true if a timeout is due.
@@ -323,6 +361,9 @@ impl Pump<'_> {
             && !self.upstream_eof_told
         {
             self.upstream_eof_told = true;
+            if side.was_cut() {
+                tracing::debug!(peer = %self.peer, "the broker has cut TLS: nothing said that its data was whole (close_notify)");
+            }
             self.session.handle_upstream_eof(self.now);
         }
     }
@@ -350,8 +391,13 @@ impl Pump<'_> {
             side.free_idle_inbox();
         }
         // Report the end only after the session has seen all bytes that came before it.
-        if side.has_ended() && self.session.wants_client() && !self.client_eof_told {
+        let has_ended = side.has_ended() && !self.client_eof_told;
+        let is_dialing = matches!(self.upstream, UpstreamSocket::Dialing(_));
+        if has_ended && (self.session.wants_client() || is_dialing) {
             self.client_eof_told = true;
+            if side.was_cut() {
+                tracing::debug!(peer = %self.peer, "the client has cut TLS: nothing said that its data was whole (close_notify)");
+            }
             self.session.handle_client_eof(self.now);
         }
     }
@@ -360,7 +406,7 @@ impl Pump<'_> {
     fn carry_out(&mut self) {
         while let Some(output) = self.session.poll_output() {
             match output {
-                Output::Dial => self.upstream = UpstreamSocket::Dialing(Box::pin(self.relay.dial())),
+                Output::Dial => self.dial(),
                 Output::ToClient(bytes) => self.write_client(bytes),
                 Output::ToUpstream(bytes) => self.write_upstream(bytes),
                 Output::HeartbeatClient => self.beat_client(),
@@ -381,6 +427,12 @@ impl Pump<'_> {
         self.apply_back_pressure();
     }
 
+    fn dial(&mut self) {
+        let (upstreams, ends) = (&self.relay.upstreams, self.ends);
+        let header = self.session.protocol_header().clone();
+        self.upstream = UpstreamSocket::Dialing(Box::pin(async move { upstreams.dial(&header, ends).await }));
+    }
+
     /// Closes and drops the sockets that have nothing more to write.
     async fn drop_closed_sockets(&mut self) {
         // Before the login there is nothing that the broker must have read.
@@ -388,12 +440,14 @@ impl Pump<'_> {
         if let UpstreamSocket::Open(side) = &mut self.upstream
             && if must_be_read { side.is_read_out(self.now) } else { side.is_done(self.now) }
         {
+            side.say_good_bye();
             self.upstream = UpstreamSocket::None;
             self.apply_back_pressure();
         }
-        if let Some(side) = self.client.take_if(|side| side.is_done(self.now)) {
+        if let Some(mut side) = self.client.take_if(|side| side.is_done(self.now)) {
             if self.drained {
                 // The client has answered `connection.close`, or has had the time to.
+                side.say_good_bye();
                 drop(side);
             } else if matches!(self.upstream, UpstreamSocket::None) && self.session.is_over() {
                 // The future holds a read buffer. In a box, that buffer does not enlarge the task of every connection.
@@ -456,7 +510,8 @@ impl Pump<'_> {
             buffer: self.relay.buffer_bytes.min(self.share.unwrap_or(usize::MAX)),
             unread: self.share.is_none().then_some(self.relay.unread_bytes),
         };
-        let Reading { client, mut upstream } = self.session.reading(queued, room);
+        let Reading { mut client, mut upstream } = self.session.reading(queued, room);
+        client |= self.is_early();
         // The session drops the bytes that come.
         upstream |= matches!(&self.upstream, UpstreamSocket::Open(side) if side.is_closing());
         if client != self.reading_client {

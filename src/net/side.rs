@@ -1,13 +1,12 @@
 //! One socket and its two buffers: bytes that were read and that the session has not taken yet, and bytes that wait to
 //! be written.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use super::transport::{Received, Transport};
+use super::upstreams::{Dialled, OpenUpstream};
+use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read};
-use std::net::Shutdown;
+use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::TcpStream;
 
 /// Bytes to read at a time.
 const READ: usize = 64 * 1024;
@@ -45,7 +44,7 @@ pub(super) enum ReadOutcome {
 /// One socket, to a client or to the broker, with its read buffer and its write queue.
 #[derive(Debug)]
 pub(super) struct Side {
-    stream: TcpStream,
+    transport: Transport,
     /// Bytes that were read. The session takes whole frames out of it.
     pub(super) inbox: BytesMut,
     queue: VecDeque<Bytes>,
@@ -71,12 +70,14 @@ pub(super) struct Side {
     closing: Option<Instant>,
     /// Our half is shut down: the peer reads to its end.
     shut: bool,
+    /// Counts a connection to a node of the broker.
+    _open: Option<OpenUpstream>,
 }
 
 impl Side {
-    pub(super) fn new(stream: TcpStream) -> Side {
+    pub(super) fn new(transport: Transport) -> Side {
         Side {
-            stream,
+            transport,
             inbox: BytesMut::new(),
             queue: VecDeque::new(),
             copied: 0,
@@ -91,17 +92,49 @@ impl Side {
             user_timeout_on: false,
             closing: None,
             shut: false,
+            _open: None,
         }
+    }
+
+    /// The side of a node of the broker that has answered already.
+    pub(super) fn dialled(dialled: Dialled) -> Side {
+        let Dialled { transport, said, open, .. } = dialled;
+        let total_read = said.len() as u64;
+        Side { inbox: said, total_read, _open: Some(open), ..Side::new(transport) }
     }
 
     /// Returns the number of bytes that wait to be written.
     pub(super) fn queued(&self) -> usize {
-        self.queued
+        self.queued + self.transport.pending()
+    }
+
+    /// Returns the socket and the inbox, for the PROXY header and the TLS handshake. Bytes that were read beyond these belong into the
+    /// inbox.
+    pub(super) fn transport(&mut self) -> (&mut Transport, &mut BytesMut) {
+        (&mut self.transport, &mut self.inbox)
+    }
+
+    /// Returns true if the peer has cut TLS: the socket ended before the peer said that nothing follows.
+    pub(super) fn was_cut(&self) -> bool {
+        self.transport.was_cut()
+    }
+
+    /// Returns true if no bytes wait to be written.
+    fn is_written(&self) -> bool {
+        self.queue.is_empty() && !self.transport.owes()
+    }
+
+    /// Tells the peer that nothing follows, if this is TLS. Call it before a socket is dropped.
+    pub(super) fn say_good_bye(&mut self) {
+        self.transport.say_good_bye();
     }
 
     /// Returns the bytes of memory that this socket's buffers take.
     pub(super) fn memory(&self) -> usize {
-        self.inbox.capacity() + self.queued + self.queue.capacity() * size_of::<Bytes>()
+        self.inbox.capacity()
+            + self.queued
+            + self.queue.capacity() * size_of::<Bytes>()
+            + self.transport.memory()
     }
 
     /// Makes reads short (or normal again), because the process is short of memory (or no longer is).
@@ -116,7 +149,7 @@ impl Side {
     /// full. That is not a reason to disconnect, so the timeout is off while bytes wait in the queue.
     pub(super) fn break_when_unacked(&mut self, timeout: Duration) {
         self.unacked_timeout = Some(timeout);
-        self.set_user_timeout(self.queue.is_empty());
+        self.set_user_timeout(self.is_written());
     }
 
     fn set_user_timeout(&mut self, on: bool) {
@@ -125,7 +158,8 @@ impl Side {
         {
             self.user_timeout_on = on;
             // If the option can't be set, the kernel's default timeout applies.
-            let _ = socket2::SockRef::from(&self.stream).set_tcp_user_timeout(on.then_some(timeout));
+            let _ =
+                socket2::SockRef::from(self.transport.socket()).set_tcp_user_timeout(on.then_some(timeout));
         }
     }
 
@@ -158,7 +192,7 @@ impl Side {
     /// Returns true when the socket is closing and may be dropped: all is written, the peer is gone, or the time is
     /// up.
     pub(super) fn is_done(&self, now: Instant) -> bool {
-        self.closing.is_some_and(|until| self.queue.is_empty() || self.ended || now >= until)
+        self.closing.is_some_and(|until| self.is_written() || self.ended || now >= until)
     }
 
     /// Returns true when the socket is closing, and the peer has read everything and closed, or the time is up. Shuts
@@ -170,9 +204,11 @@ impl Side {
     pub(super) fn is_read_out(&mut self, now: Instant) -> bool {
         let Some(until) = self.closing else { return false };
         if self.queue.is_empty() && !self.shut {
-            self.shut = true;
-            // If that fails, the socket is broken, and reading will show it.
-            let _ = socket2::SockRef::from(&self.stream).shutdown(Shutdown::Write);
+            self.transport.say_good_bye();
+            if !self.transport.owes() {
+                self.shut = true;
+                self.transport.shut_down();
+            }
         }
         self.ended || now >= until
     }
@@ -183,14 +219,8 @@ impl Side {
 
     /// Waits until the socket can be read (if `reading` is true) or can be written (if bytes are queued).
     pub(super) async fn ready(&self, reading: bool) {
-        let interest = match (reading && !self.ended, !self.queue.is_empty()) {
-            (true, true) => Interest::READABLE | Interest::WRITABLE,
-            (true, false) => Interest::READABLE,
-            (false, true) => Interest::WRITABLE,
-            (false, false) => return std::future::pending().await,
-        };
         // An error shows up again in the read or write that follows.
-        let _ = self.stream.ready(interest).await;
+        let _ = self.transport.ready(reading && !self.ended, !self.is_written()).await;
     }
 
     /// Reads once, without waiting.
@@ -199,8 +229,8 @@ impl Side {
             return ReadOutcome::Nothing;
         }
         let room = self.make_room();
-        let result = self.stream.try_read_buf(&mut (&mut self.inbox).limit(room));
-        self.finish_read(room, result)
+        let result = self.transport.try_read(&mut self.inbox, room);
+        self.finish_read(result)
     }
 
     /// Reads once, and asks the kernel directly if the runtime says that there is nothing. The runtime learns about
@@ -211,17 +241,14 @@ impl Side {
             ReadOutcome::Nothing if self.has_unread() => {}
             outcome => return outcome,
         }
-        let (room, len) = (self.make_room(), self.inbox.len());
-        self.inbox.resize(len + room, 0);
-        let socket = socket2::SockRef::from(&self.stream);
-        let result = (&*socket).read(self.inbox.get_mut(len..).unwrap_or_default());
-        self.inbox.truncate(len + result.as_ref().map_or(0, |count| *count));
-        self.finish_read(room, result)
+        let room = self.make_room();
+        let result = self.transport.read_from_kernel(&mut self.inbox, room);
+        self.finish_read(result)
     }
 
     /// Returns true if the kernel holds bytes from the peer that were not read yet.
     pub(super) fn has_unread(&self) -> bool {
-        !self.ended && rustix::io::ioctl_fionread(&self.stream).is_ok_and(|count| count > 0)
+        !self.ended && rustix::io::ioctl_fionread(self.transport.socket()).is_ok_and(|count| count > 0)
     }
 
     /// Makes room in the read buffer. Returns how many bytes to read.
@@ -238,19 +265,20 @@ impl Side {
         if self.short_reads { room.min(READ_SMALL) } else { room }
     }
 
-    fn finish_read(&mut self, room: usize, result: io::Result<usize>) -> ReadOutcome {
+    fn finish_read(&mut self, result: io::Result<Received>) -> ReadOutcome {
         match result {
-            Ok(0) => {
-                self.ended = true;
-                ReadOutcome::Last
-            }
-            Ok(count) => {
-                self.last_read = count;
-                self.total_read += count as u64;
-                if count < room { ReadOutcome::Last } else { ReadOutcome::More }
+            Ok(Received { count, is_full, is_end }) => {
+                if count > 0 {
+                    self.last_read = count;
+                    self.total_read += count as u64;
+                }
+                self.ended |= is_end;
+                if is_full && !is_end { ReadOutcome::More } else { ReadOutcome::Last }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Nothing,
             Err(_) => {
+                // TLS may have to say what was wrong.
+                let _ = self.transport.flush();
                 self.ended = true;
                 ReadOutcome::Last
             }
@@ -276,7 +304,7 @@ impl Side {
                 *slice = IoSlice::new(bytes);
                 count += 1;
             }
-            match self.stream.try_write_vectored(slices.get(..count).unwrap_or_default()) {
+            match self.transport.try_write(slices.get(..count).unwrap_or_default()) {
                 Ok(written) => self.drop_written(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.set_user_timeout(false);
@@ -287,6 +315,10 @@ impl Side {
                     self.drop_queue();
                 }
             }
+        }
+        if self.transport.owes() && self.transport.flush().is_err() {
+            // A socket that is broken shows it by the next read.
+            return self.set_user_timeout(false);
         }
         if self.queue.is_empty() {
             self.set_user_timeout(true);
@@ -329,7 +361,7 @@ impl Side {
     /// Closes the socket at once with a reset. Bytes that the kernel has not sent yet are lost.
     pub(super) fn cut(self) {
         // If the option can't be set, the kernel closes the socket in the usual way.
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        let _ = socket2::SockRef::from(self.transport.socket()).set_linger(Some(Duration::ZERO));
     }
 
     fn drop_written(&mut self, mut written: usize) {
@@ -351,13 +383,23 @@ impl Side {
     /// with unread bytes would send a reset, and the peer might then never read our last bytes.
     pub(super) async fn farewell(mut self) {
         if tokio::time::timeout(PEER_CLOSES_WITHIN, self.read_to_end()).await.is_err() {
-            let _ = self.stream.shutdown().await;
+            self.transport.shut_down();
             let _ = tokio::time::timeout(PEER_ANSWERS_WITHIN, self.read_to_end()).await;
         }
+        self.transport.say_good_bye();
+    }
+
+    /// Ends a connection that does not get as far as AMQP, so that the peer can read what TLS has told it. A socket that is closed
+    /// with unread bytes would send a reset, and the peer might never read our last bytes.
+    pub(super) async fn dismiss(mut self) {
+        self.transport.shut_down();
+        let _ = tokio::time::timeout(PEER_ANSWERS_WITHIN, self.transport.drain()).await;
     }
 
     async fn read_to_end(&mut self) {
-        let mut rest = [0; 4096];
-        while !self.ended && matches!(self.stream.read(&mut rest).await, Ok(n) if n > 0) {}
+        let mut rest = BytesMut::new();
+        while !self.ended && matches!(self.transport.read_some(&mut rest).await, Ok(n) if n > 0) {
+            rest.clear();
+        }
     }
 }

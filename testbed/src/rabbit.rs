@@ -182,6 +182,23 @@ impl Rabbit {
         }
     }
 
+    /// Stops the node where it is, until [`Rabbit::carry_on`]: the kernel still takes connections for it, and nobody answers them.
+    pub fn stand_still(&self) -> Result<(), Error> {
+        self.signal("-STOP")
+    }
+
+    /// Lets it run again.
+    pub fn carry_on(&self) -> Result<(), Error> {
+        self.signal("-CONT")
+    }
+
+    fn signal(&self, signal: &str) -> Result<(), Error> {
+        let Some(pid) = lock(&self.server).as_ref().map(Child::id) else { return Ok(()) };
+        let mut kill = Command::new("kill");
+        let output = kill.args([signal, &pid.to_string()]).output().map_err(doing("running kill"))?;
+        answer(format!("kill {signal}"), &output).map(drop)
+    }
+
     /// Starts the node again on the same ports and the same data, killing it first where it runs.
     pub fn restart(&self) -> Result<(), Error> {
         self.kill9();
@@ -256,6 +273,31 @@ impl Rabbit {
              <<\"guest\">>, <<\"{vhost}\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"hapax\">>)."
         ))
         .map(drop)
+    }
+
+    /// Listens for AMQP over TLS on this port of the loopback, too. With `asks`, a client must show a certificate that an authority
+    /// in `ca` has signed.
+    pub fn listen_with_tls(
+        &self,
+        port: u16,
+        (certificate, key): (&Path, &Path),
+        ca: &Path,
+        asks: bool,
+    ) -> Result<(), Error> {
+        let (certificate, key, ca) = (certificate.display(), key.display(), ca.display());
+        let verify = if asks { "verify_peer" } else { "verify_none" };
+        self.eval(&format!(
+            "{{ok, _}} = application:ensure_all_started(ssl), \
+             ok = rabbit_networking:start_ssl_listener({{\"127.0.0.1\", {port}, inet}}, \
+             [{{certfile, \"{certificate}\"}}, {{keyfile, \"{key}\"}}, {{cacertfile, \"{ca}\"}}, \
+             {{verify, {verify}}}, {{fail_if_no_peer_cert, {asks}}}], 2)."
+        ))
+        .map(drop)
+    }
+
+    /// Expects a PROXY header on every connection from now on, or no more.
+    pub fn expect_proxy_headers(&self, expects: bool) -> Result<(), Error> {
+        self.eval(&format!("ok = application:set_env(rabbit, proxy_protocol, {expects}).")).map(drop)
     }
 
     /// The end of the node's output.

@@ -41,6 +41,8 @@ struct Shared {
     cuts: AtomicUsize,
     stalled: Mutex<Stalled>,
     moved: Condvar,
+    /// New connections are closed at once.
+    shut: AtomicBool,
     over: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
 }
@@ -62,6 +64,7 @@ impl Cut {
             cuts: AtomicUsize::new(0),
             stalled: Mutex::default(),
             moved: Condvar::new(),
+            shut: AtomicBool::new(false),
             over: AtomicBool::new(false),
             sockets: Mutex::default(),
         });
@@ -95,8 +98,15 @@ impl Cut {
         self.shared.stalled.lock().unwrap().down = true;
     }
 
+    /// Cuts all connections, and closes each new one at once, until [`Cut::resume`].
+    pub fn shut(&self) {
+        self.shared.shut.store(true, Ordering::SeqCst);
+        self.cut_all();
+    }
+
     /// Carries on.
     pub fn resume(&self) {
+        self.shared.shut.store(false, Ordering::SeqCst);
         *self.shared.stalled.lock().unwrap() = Stalled::default();
         self.shared.moved.notify_all();
     }
@@ -124,6 +134,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     for client in listener.incoming().map_while(Result::ok) {
         if shared.over.load(Ordering::SeqCst) {
             return;
+        }
+        if shared.shut.load(Ordering::SeqCst) {
+            continue;
         }
         let nth = shared.accepted.fetch_add(1, Ordering::SeqCst);
         // A broker that is down looks to its client like one that hangs up.

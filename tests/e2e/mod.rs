@@ -23,9 +23,14 @@
 
 pub mod cut;
 pub mod http;
+pub mod kills;
+pub mod load;
+pub mod pki;
 pub mod prometheus;
+pub mod publisher;
 pub mod raw;
 pub mod relay;
 pub mod retry;
 pub mod site;
+pub mod tunnel;
 pub mod wait;

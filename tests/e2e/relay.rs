@@ -16,8 +16,9 @@ const BINARY: Option<&str> = option_env!("CARGO_BIN_EXE_hapax");
 /// A running `hapax`. Dropped, it is killed; its log is shown if the test fails.
 pub struct Relay {
     leash: Leash,
-    upstream: SocketAddr,
-    /// the status of `/readyz` once it has started
+    /// `amqp://HOST:PORT` or `amqps://HOST:PORT`, or several, separated by commas; empty: the config file says it
+    upstream: String,
+    /// the status of `/readyz` once it has started; 0: nobody asks
     ready: u16,
     listen: SocketAddr,
     /// Listens on every interface, not on the loopback alone.
@@ -28,20 +29,36 @@ pub struct Relay {
     readers: Vec<JoinHandle<()>>,
 }
 
+/// The nodes at these addresses, as `--upstream` takes them.
+pub fn nodes(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(|address| format!("amqp://{address}")).collect::<Vec<_>>().join(",")
+}
+
 impl Relay {
     /// Starts it before the broker at `upstream`, with this TOML as its config file (`""`: without one).
     pub fn start(upstream: SocketAddr, config: &str) -> Relay {
-        Relay::started(upstream, config, (false, 200))
+        Relay::started(&format!("amqp://{upstream}"), config, (false, 200))
+    }
+
+    /// As [`Relay::start`], before a broker at this URL, or before its nodes, separated by commas. `/readyz` must have this status once
+    /// the relay has started.
+    pub fn start_before(upstream: &str, config: &str, ready: u16) -> Relay {
+        Relay::started(upstream, config, (false, ready))
+    }
+
+    /// Starts one whose admin listener speaks TLS, so that nobody asks whether it is ready.
+    pub fn start_with_admin_tls(upstream: &str, config: &str) -> Relay {
+        Relay::started(upstream, config, (false, 0))
     }
 
     /// Starts it before an address where nothing listens.
     pub fn start_without_broker(upstream: SocketAddr) -> Relay {
-        Relay::started(upstream, "", (false, 503))
+        Relay::started(&format!("amqp://{upstream}"), "", (false, 503))
     }
 
     /// As [`Relay::start`], and it listens on every interface.
     pub fn open(upstream: SocketAddr, config: &str) -> Relay {
-        Relay::started(upstream, config, (true, 200))
+        Relay::started(&format!("amqp://{upstream}"), config, (true, 200))
     }
 
     /// Starts one that ends by itself. Returns how, and what it said.
@@ -59,16 +76,22 @@ impl Relay {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         leash.hold(&child).unwrap();
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (child.wait().unwrap(), said)
+        let mut stderr = child.stderr.take().unwrap();
+        let reader = thread::spawn(move || {
+            let mut said = String::new();
+            stderr.read_to_string(&mut said).unwrap();
+            said
+        });
+        let status = wait::until("it ends by itself", wait::PATIENCE, || child.try_wait().unwrap());
+        leash.let_go(&child);
+        (status, reader.join().unwrap())
     }
 
-    fn started(upstream: SocketAddr, config: &str, (is_open, ready): (bool, u16)) -> Relay {
+    fn started(upstream: &str, config: &str, (is_open, ready): (bool, u16)) -> Relay {
         let port = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
         let mut relay = Relay {
             leash: Leash::new("relay").unwrap(),
-            upstream,
+            upstream: upstream.to_owned(),
             ready,
             listen: port(),
             is_open,
@@ -92,8 +115,10 @@ impl Relay {
         let ip = if self.is_open { Ipv4Addr::UNSPECIFIED.into() } else { self.listen.ip() };
         command
             .args(["--listen", &SocketAddr::new(ip, self.listen.port()).to_string()])
-            .args(["--upstream", &format!("amqp://{}", self.upstream)])
             .args(["--admin", &self.admin.to_string()]);
+        if !self.upstream.is_empty() {
+            command.args(["--upstream", &self.upstream]);
+        }
         let config = self.leash.folder().join("hapax.toml");
         if config.exists() {
             command.arg("--config").arg(config);
@@ -107,6 +132,9 @@ impl Relay {
         wait::until("/readyz of the relay says what it should", wait::PATIENCE, || {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             assert_eq!(ended, None, "the relay ended at once:\n{}", self.log());
+            if self.ready == 0 {
+                return self.log().contains("ready").then_some(());
+            }
             http::get(self.admin, "/readyz").is_ok_and(|(status, _)| status == self.ready).then_some(())
         });
     }

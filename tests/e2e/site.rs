@@ -70,6 +70,13 @@ impl Site {
         Site { rabbit: Arc::clone(rabbit), vhost: vhost.to_owned(), before, cut: None }
     }
 
+    /// What stands in front of the shared node already.
+    pub fn of(before: Before, vhost: &str) -> Site {
+        let rabbit = shared_rabbit();
+        rabbit.add_vhost(vhost).unwrap();
+        Site { rabbit: Arc::clone(rabbit), vhost: vhost.to_owned(), before, cut: None }
+    }
+
     /// For tests of what only the relay does: `None`, said aloud, when the environment asks to do without it.
     pub fn of_relay(vhost: &str, config: &str) -> Option<Site> {
         if without_relay() {

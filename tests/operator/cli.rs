@@ -128,7 +128,7 @@ fn an_unknown_flag_is_2() {
 fn a_bad_variable_is_2_and_named() {
     let (code, _, stderr) = run(hapax(&["check"]).env("HAPAX_UPSTREAM", "amqps://u:secret@broker"));
     assert_eq!(code, Some(2));
-    assert!(stderr.contains("error: HAPAX_UPSTREAM: `upstream` asks for TLS"), "{stderr}");
+    assert!(stderr.contains("error: HAPAX_UPSTREAM: `upstream` has credentials in it"), "{stderr}");
     assert!(!stderr.contains("secret"), "{stderr}");
 }
 

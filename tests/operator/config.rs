@@ -1,6 +1,9 @@
 //! The configuration: files that are shipped, files that are wrong, precedence, and the way back to a file.
 
-use hapax::config::{Config, Given, LogFormat, Overrides, Problems, Secret, Source, StoreKind};
+use hapax::config::{
+    Config, Given, LogFormat, Overrides, Problems, ProxyProtocol, Secret, Source, StoreKind, UpstreamAddress,
+    UpstreamOrder,
+};
 use hapax_core::window::logged::{OnOutage, Remember, StorePolicy};
 use hapax_core::window::{ConfirmRule, Key, Mode, Scope};
 use hapax_core::wire::properties::IdValue;
@@ -38,13 +41,28 @@ fn with_secrets(text: &str) -> String {
             std::io::copy(&mut secret, &mut open.expect("made")).expect("copied");
             (name, copy)
         };
-        ["admin.token", "digest.secret", "redis.url", "stream.uri"].map(copy).to_vec()
+        let mut copies = ["admin.token", "digest.secret", "redis.url", "stream.uri"].map(copy).to_vec();
+        copies.extend(certificate());
+        copies
     });
     let copied = |text: String, (name, copy): &(&str, PathBuf)| {
         let copy = copy.to_str().expect("UTF-8");
         text.replace(&format!("tests/fixtures/{name}"), copy).replace(&format!("/etc/hapax/{name}"), copy)
     };
     copies.iter().fold(text.to_owned(), copied)
+}
+
+/// A certificate and its key, made now: no key belongs into a repository.
+fn certificate() -> [(&'static str, PathBuf); 2] {
+    use std::os::unix::fs::PermissionsExt;
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("made");
+    let files = [("server.pem", made.cert.pem()), ("server.key", made.signing_key.serialize_pem())];
+    files.map(|(name, text)| {
+        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("config.{name}"));
+        std::fs::write(&file, text).expect("written");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("changed");
+        (name, file)
+    })
 }
 
 /// The file with every key.
@@ -190,14 +208,15 @@ fn flags_and_environment_come_before_the_file() {
         "listen = \"127.0.0.1:1\"\nupstream = \"amqp://file:2\"\nadmin = \"off\"\n[log]\nlevel = \"warn\"";
     let overrides = Overrides {
         listen: given("127.0.0.1:11", Source::Flag("--listen")),
-        upstream: given("amqp://env:22", Source::Env("HAPAX_UPSTREAM")),
+        upstream: given("amqp://env:22, amqp://env2", Source::Env("HAPAX_UPSTREAM")),
         admin: None,
         log: given("debug", Source::Env("HAPAX_LOG")),
         admin_token: None,
     };
     let loaded = Config::parse(Some("test.toml"), text, &overrides).expect("valid");
-    assert_eq!(loaded.config.listen.port(), 11);
-    assert_eq!(loaded.config.upstream.authority(), "env:22");
+    assert_eq!(loaded.config.listen.map(|listen| listen.port()), Some(11));
+    let authorities: Vec<String> = loaded.config.upstreams.iter().map(UpstreamAddress::authority).collect();
+    assert_eq!(authorities, ["env:22", "env2:5672"]);
     assert_eq!(loaded.config.admin, None);
     assert_eq!(loaded.config.log.level, "debug");
     let shown = loaded.to_toml();
@@ -211,7 +230,7 @@ fn flags_and_environment_come_before_the_file() {
 #[test]
 fn errors_in_the_environment_come_with_those_of_the_file() {
     let overrides =
-        Overrides { upstream: given("amqps://x", Source::Env("HAPAX_UPSTREAM")), ..Overrides::default() };
+        Overrides { upstream: given("http://x", Source::Env("HAPAX_UPSTREAM")), ..Overrides::default() };
     let problems = Config::parse(Some("test.toml"), "admin = 5", &overrides).expect_err("invalid");
     let places: Vec<&str> = problems.0.iter().map(|problem| problem.place.as_str()).collect();
     assert_eq!(places, ["HAPAX_UPSTREAM", "test.toml:1"]);
@@ -234,8 +253,26 @@ fn every_key_arrives() {
     let loaded = Config::load(Some(full()), &Overrides::default()).expect("valid");
     let config = loaded.config;
     let settings = config.settings();
-    assert_eq!(config.listen.to_string(), "0.0.0.0:15999");
-    assert_eq!(config.upstream.to_string(), "amqp://[::1]:5672");
+    assert_eq!(config.listen_addresses(), "0.0.0.0:15999, 0.0.0.0:15998, [::1]:15997");
+    let upstreams: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
+    assert_eq!(upstreams, ["amqps://[::1]:5671", "amqp://b.internal:5673"]);
+    assert_eq!(config.upstream_order, UpstreamOrder::RoundRobin);
+    let health = config.upstream_health;
+    assert_eq!((health.interval, health.timeout), (Duration::from_secs(11), Duration::from_millis(350)));
+    assert_eq!((health.rest, health.max_rest), (Duration::from_secs(12), Duration::from_secs(780)));
+    assert_eq!(config.upstream_proxy_protocol, ProxyProtocol::V2);
+    let tls = config.upstream_tls.as_ref().expect("upstream_tls");
+    assert!(tls.ca.is_some() && tls.identity.is_some() && config.admin_tls.is_some());
+    let [listener, plain] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
+    let trusted: Vec<String> = listener.trusted.iter().flatten().map(ToString::to_string).collect();
+    assert_eq!(trusted, ["10.0.0.0/8", "::1/128"]);
+    let tls = listener.tls.as_ref().expect("listener.tls");
+    let clients = tls.clients.as_ref().expect("client_certificates");
+    assert!(!clients.required && clients.ca == tls.identity.certificate);
+    assert_eq!(clients.names, ["orders", "*.example"]);
+    assert_eq!(tls.by_name, [("*.mq.example".to_owned(), tls.identity.clone())]);
+    assert_eq!((&plain.trusted, &plain.tls), (&None, &None));
+    assert!(!settings.external, "TLS ends here");
     assert_eq!(config.admin.map(|admin| admin.to_string()).as_deref(), Some("[::]:16000"));
     assert!(config.digest_secret_file.is_some() && config.digest_secret.is_some());
     assert_eq!((config.limits.max_connections, config.limits.buffer_bytes), (1, 65_536));

@@ -56,7 +56,7 @@ fn python(ready: &OnceLock<()>, client: &str) -> Command {
     command
 }
 
-fn pika() -> Command {
+pub(crate) fn pika() -> Command {
     static READY: OnceLock<()> = OnceLock::new();
     python(&READY, "pika")
 }
@@ -75,7 +75,7 @@ fn node(ready: &OnceLock<()>, client: &str) -> Command {
     command
 }
 
-fn amqplib() -> Command {
+pub(crate) fn amqplib() -> Command {
     static READY: OnceLock<()> = OnceLock::new();
     node(&READY, "amqplib")
 }
@@ -128,14 +128,20 @@ fn amqp_tools() -> Command {
 }
 
 /// Runs a group, shows what the program says, does what it asks for, and fails with its "not ok" lines.
-fn run(mut program: Command, group: &str, site: &Site) {
-    let (addr, closed) = (site.addr(), format!("{}-closed", site.vhost));
+fn run(program: Command, group: &str, site: &Site) {
+    let addr = site.addr();
+    run_at(program, &[group], site, (&addr.ip().to_string(), addr.port()));
+}
+
+/// Runs a group, or one scenario of it, at this host and port.
+pub(crate) fn run_at(mut program: Command, group: &[&str], site: &Site, (host, port): (&str, u16)) {
+    let closed = format!("{}-closed", site.vhost);
     site.rabbit.eval(&format!("catch rabbit_vhost:add(<<\"{closed}\">>, <<\"hapax\">>).")).unwrap();
     site.add_user("reader", "");
     let mut child = program
-        .arg(group)
-        .env("AMQP_HOST", addr.ip().to_string())
-        .env("AMQP_PORT", addr.port().to_string())
+        .args(group)
+        .env("AMQP_HOST", host)
+        .env("AMQP_PORT", port.to_string())
         .env("AMQP_VHOST", &site.vhost)
         .env("AMQP_CLOSED_VHOST", &closed)
         .stdin(Stdio::piped())
@@ -157,8 +163,8 @@ fn run(mut program: Command, group: &str, site: &Site) {
         }
     }
     let status = child.wait().unwrap();
-    assert!(bad.is_empty(), "{group}:\n{}", bad.join("\n"));
-    assert!(status.success() && good > 0, "{group}: {status} after {good} scenarios");
+    assert!(bad.is_empty(), "{group:?}:\n{}", bad.join("\n"));
+    assert!(status.success() && good > 0, "{group:?}: {status} after {good} scenarios");
 }
 
 fn fulfil(rabbit: &Rabbit, wish: &str) {

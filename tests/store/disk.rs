@@ -1,38 +1,41 @@
 //! `store = "disk"`: the process is killed at any moment, the disk is full, files are damaged, two processes want one folder.
-#![allow(clippy::disallowed_methods, reason = "the times of acks are compared with the time of a kill")]
 
+use crate::e2e::kills::{Lane, Outcome, Plan, killed_again_and_again};
+use crate::e2e::load::{Published, publish};
 use crate::e2e::relay::Relay;
-use crate::e2e::retry::{self, Rng};
-use crate::e2e::site::Site;
+use crate::e2e::retry;
+use crate::e2e::site::{Site, without_relay};
 use crate::e2e::wait;
-use crate::load::{Published, publish};
-use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How often a relay is killed, for each of the two policies. `make chaos` takes more.
-fn kills() -> usize {
-    retry::kills(12)
-}
+/// How many relays are killed at a time.
+const LANES: usize = 4;
 
 /// A folder for the state of a relay. It is deleted when the test has passed.
-struct StateDir(PathBuf);
+pub(crate) struct StateDir(pub(crate) PathBuf);
 
 impl StateDir {
-    fn new(test: &str) -> StateDir {
+    pub(crate) fn new(test: &str) -> StateDir {
         let path = std::env::temp_dir().join(format!("hapax-store-{}-{test}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         StateDir(path)
     }
 
-    fn config(&self, more: &str) -> String {
+    pub(crate) fn config(&self, more: &str) -> String {
         let path = self.0.display();
         format!(
             "state_dir = \"{path}\"\n[[window]]\nname = \"orders\"\nttl = \"1h\"\ncapacity = 1000000\nstore = \"disk\"\n{more}"
         )
+    }
+
+    /// The name of the folder.
+    fn name(&self) -> String {
+        self.0.file_name().unwrap().to_str().unwrap().to_owned()
     }
 
     fn log(&self) -> PathBuf {
@@ -48,83 +51,32 @@ impl Drop for StateDir {
     }
 }
 
-/// The outcome of all runs: how many were acked, and which of them are in the queue more than once.
-struct Outcome {
-    acked: usize,
-    /// and how long before the kill they were acked
-    doubled: Vec<(String, Duration)>,
-    lost: Vec<String>,
-}
-
-/// Kills the relay under load, again and again, and publishes every id again after each restart.
-fn killed_again_and_again(test: &str, config: &str) -> Option<Outcome> {
-    let mut site = Site::of_relay(test, config)?;
-    let mut direct = site.direct();
-    direct.open_channel(1);
-    direct.declare(1, "q", &[]);
-    let mut dice = Rng(0x5eed);
-    let (mut acked, mut killed): (BTreeMap<String, Instant>, BTreeMap<String, Instant>) = Default::default();
-    let mut unknown = Vec::new();
-    for kill in 0..kills() {
-        let (addr, vhost, count) = (site.addr(), site.vhost.clone(), AtomicUsize::new(0));
-        let wanted = usize::try_from(dice.below(400)).unwrap();
-        let more = Duration::from_micros(dice.below(8_000));
-        let (published, at) = thread::scope(|scope| {
-            let ids = (0..).map(|n| format!("{kill}-{n}"));
-            let load = scope.spawn(|| publish((addr, &vhost, "q"), ids, &count));
-            wait::until("acks", wait::PATIENCE, || (count.load(Relaxed) >= wanted).then_some(()));
-            let end = Instant::now() + more;
-            while Instant::now() < end {
-                std::hint::spin_loop();
-            }
-            let at = Instant::now();
-            site.relay_mut().kill9();
-            (load.join().unwrap(), at)
-        });
-        site.relay_mut().restart();
-        let again = published.acked.keys().chain(&published.unknown).cloned().collect::<Vec<_>>();
-        let retried = publish((site.addr(), &site.vhost, "q"), again, &AtomicUsize::new(0));
-        assert!(retried.unknown.is_empty(), "every retry is acked");
-        killed.extend(published.acked.keys().map(|id| (id.clone(), at)));
-        acked.extend(published.acked);
-        unknown.extend(published.unknown);
+/// Relays with a log of their own each, killed so often altogether. `None` if the environment asks to do without a relay.
+fn killed(test: &str, plan: Plan, window: &str) -> Option<Outcome> {
+    if without_relay() {
+        return None;
     }
-    let in_queue = retry::held(&mut direct, "q");
-    let lost = acked.keys().chain(&unknown).filter(|id| !in_queue.contains_key(*id)).cloned().collect();
-    let doubled = acked
-        .iter()
-        .filter(|(id, _)| in_queue.get(*id).is_some_and(|count| *count > 1))
-        .map(|(id, at)| (id.clone(), killed[id].saturating_duration_since(*at)))
-        .collect();
-    Some(Outcome { acked: acked.len(), doubled, lost })
+    let states: Vec<StateDir> = (0..LANES).map(|n| StateDir::new(&format!("{test}-{n}"))).collect();
+    let lane = |state: &StateDir| Lane::new(state.name(), &state.config(window));
+    Some(killed_again_and_again(states.iter().map(lane).collect(), plan))
 }
 
 /// `sync`: no id whose ack a client has received is forgotten, whenever the process is killed.
 #[test]
 fn killed_at_any_moment_what_was_acked_is_remembered() {
-    let state = StateDir::new("sync");
-    let Some(Outcome { acked, doubled, lost }) = killed_again_and_again("disk-sync", &state.config(""))
-    else {
-        return;
-    };
-    println!("{} kills, {acked} ids acked, {} passed again, {} lost", kills(), doubled.len(), lost.len());
-    assert_eq!((doubled, lost), (vec![], vec![]));
-    assert!(acked > 50 * kills(), "{acked}");
+    if let Some(outcome) = killed("sync", Plan { kills: retry::kills(200), acks: 150, other: None }, "") {
+        outcome.assert_nothing_is_forgotten();
+    }
 }
 
 /// `async`: only what was acked within `remember_delay` before the kill may be forgotten. Nothing is lost.
 #[test]
 fn with_async_at_most_the_delay_is_forgotten() {
-    let delay = Duration::from_millis(300);
-    let state = StateDir::new("async");
-    let config = state.config("remember = \"async\"\nremember_delay = \"300ms\"\n");
-    let Some(Outcome { acked, doubled, lost }) = killed_again_and_again("disk-async", &config) else {
-        return;
-    };
-    println!("{} kills, {acked} ids acked, {} passed again, {} lost", kills(), doubled.len(), lost.len());
-    assert_eq!(lost, Vec::<String>::new());
-    let early: Vec<_> = doubled.iter().filter(|(_, before)| *before > delay).collect();
-    assert!(early.is_empty(), "acked long before the kill: {early:?}");
+    let window = "remember = \"async\"\nremember_delay = \"250ms\"\n";
+    if let Some(outcome) = killed("async", Plan { kills: retry::kills(20), acks: 3_000, other: None }, window)
+    {
+        outcome.assert_forgotten_within(Duration::from_millis(250));
+    }
 }
 
 fn ids(range: std::ops::Range<usize>) -> Vec<String> {
@@ -243,19 +195,8 @@ fn damage_costs_what_is_damaged_and_is_told() {
 
 /// Starts a second relay with this configuration. Returns its exit code, and what it has said.
 fn started(config: &str) -> (Option<i32>, String) {
-    let file = std::env::temp_dir().join(format!(
-        "hapax-store-{}-{:?}.toml",
-        std::process::id(),
-        thread::current().id()
-    ));
-    std::fs::write(&file, config).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_hapax"))
-        .args(["--listen", "127.0.0.1:0", "--admin", "off", "--upstream", "amqp://127.0.0.1:1", "--config"])
-        .arg(&file)
-        .output()
-        .unwrap();
-    std::fs::remove_file(file).unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    let (status, said) = Relay::refused(SocketAddr::from(([127, 0, 0, 1], 1)), config);
+    (status.code(), said)
 }
 
 /// A log that this process can't use stops it, and the text says what to do. Nothing in the folder changes.
@@ -270,10 +211,12 @@ fn what_does_not_fit_is_refused() {
 
     site.relay_mut().kill9();
     let before = std::fs::read(files(&state.log()).pop().unwrap()).unwrap();
-    let (code, text) = started(&state.config("id = \"header:x-id\"\n"));
-    assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("another digest secret, another `scope` or another `id`"), "{text}");
-    assert!(text.contains(&state.log().display().to_string()), "{text}");
+    for other in ["id = \"header:x-id\"\n", "scope = \"exchange\"\n"] {
+        let (code, text) = started(&state.config(other));
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("another digest secret, another `scope` or another `id`"), "{text}");
+        assert!(text.contains(&state.log().display().to_string()), "{text}");
+    }
     std::fs::rename(state.0.join("secret"), state.0.join("lost")).unwrap();
     let (code, text) = started(&state.config(""));
     assert!(code == Some(1) && text.contains("another digest secret"), "{text}");
@@ -287,10 +230,10 @@ fn what_does_not_fit_is_refused() {
 }
 
 /// A small mount. `None`, said aloud, where mounting is not permitted.
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
-    fn new(path: PathBuf) -> Option<Mount> {
+    pub(crate) fn new(path: PathBuf) -> Option<Mount> {
         std::fs::create_dir_all(&path).unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=1M,mode=700", "hapax-test"])

@@ -7,9 +7,12 @@
     reason = "this is test code: a failed step is a failed test"
 )]
 
+mod alone;
 mod disk;
 #[path = "../e2e/mod.rs"]
 mod e2e;
-mod load;
+mod examples;
+mod outage;
 mod redis;
 mod shown;
+mod table;

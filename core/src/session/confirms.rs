@@ -121,9 +121,14 @@ impl Confirms {
             let known = |(tag, entry): (u64, &Entry)| Some((entry.return_key()?, tag));
             Outstanding { publishes: entries.iter().filter_map(known), of: entries.len() }
         };
-        let Returned { exact, marked, told } = self.returns.recv(shown, all);
+        let Returned { exact, marked, alike, told } = self.returns.recv(shown, all);
+        let body =
+            marked.first().and_then(|tag| Some(self.entries.get_mut(*tag)?.body())).unwrap_or_default();
         for tag in marked {
             self.entries.get_mut(tag).into_iter().for_each(Entry::came_back);
+        }
+        for tag in alike {
+            self.entries.get_mut(tag).into_iter().for_each(|entry| entry.may_have_come_back(body));
         }
         let hears = match told {
             Told::Client(Some(tag)) => Hears::Client(self.entries.get_mut(tag).and_then(Entry::take_named)),

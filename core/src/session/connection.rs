@@ -11,10 +11,11 @@ use super::client::ClientState;
 use super::cx::{Cx, Link, Tickets};
 use super::dismissal;
 use super::ending::{Why, close, close_ok, reply_code};
+use super::external::refuse_external;
 use super::fault::Fault;
 use super::handshake::Meaning;
 use super::liveness::Beat;
-use super::loopback::RefusedLogin;
+use super::loopback::{RefusedBecause, RefusedLogin};
 use super::outbox::View;
 use super::probe::Answer;
 use super::sides::Sides;
@@ -328,7 +329,7 @@ impl Connection {
     pub(super) fn recv_client(&mut self, kind: FrameKind, frame: View<'_>, now: Instant) {
         let method = if kind == FrameKind::Method { emit::parse_method(frame.payload()) } else { None };
         if self.is_login(kind, frame)
-            && let Some(refused) = self.shared.loopback_users.refuse(self.peer, frame.payload())
+            && let Some(refused) = self.refused(frame.payload())
         {
             let told = method.as_ref().is_some_and(takes_refusal);
             return self.refuse_login(refused, told, now);
@@ -388,6 +389,12 @@ impl Connection {
                 out.upstream.forward(frame);
             }
         }
+    }
+
+    /// Returns why a `connection.start-ok` must not reach the broker.
+    fn refused(&self, payload: &[u8]) -> Option<RefusedLogin> {
+        let external = if self.shared.settings.external { None } else { refuse_external(payload) };
+        external.or_else(|| self.shared.loopback_users.refuse(self.peer, payload))
     }
 
     /// Returns true if a frame of the client tries to log in.
@@ -556,7 +563,11 @@ impl Connection {
     /// by the end of the socket a little later.
     fn refuse_login(&mut self, refused: RefusedLogin, told: bool, now: Instant) {
         if told {
-            self.tell_client(&Fault::LoopbackUser { mechanism: refused.mechanism.clone() }, now);
+            let fault = match refused.reason {
+                RefusedBecause::Loopback => Fault::LoopbackUser { mechanism: refused.mechanism.clone() },
+                RefusedBecause::External => Fault::External,
+            };
+            self.tell_client(&fault, now);
         }
         self.refused_login = Some(refused);
         self.link.inbound.clear();

@@ -3,7 +3,7 @@
 use super::confirms::ClientTag;
 use super::returns::{ReturnKey, Shows};
 use super::rights::Right;
-use crate::window::{ForgetCause, InDoubt, Memo, Reservation};
+use crate::window::{BodyDigest, ForgetCause, InDoubt, Memo, Reservation};
 use std::time::Instant;
 
 /// The upstream's answer to a publish, which alone does not say whether it was stored: see [`Entry::stored`].
@@ -103,6 +103,18 @@ impl Entry {
         if self.verified == Verified::Yes {
             self.verified = Verified::Returned;
         }
+    }
+
+    /// Marks the publish as returned if its body is another one than this: one that looks like it, with this body, counts as returned.
+    pub(super) fn may_have_come_back(&mut self, body: BodyDigest) {
+        if self.body().differs(body) {
+            self.came_back();
+        }
+    }
+
+    /// Returns the digest of its body, if a window has judged it.
+    pub(super) fn body(&self) -> BodyDigest {
+        self.reservation.as_ref().map_or(BodyDigest::UNKNOWN, |(_, memo)| memo.body())
     }
 
     /// Returns how a return would show it.

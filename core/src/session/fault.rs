@@ -108,6 +108,12 @@ pub enum Fault {
         /// the SASL mechanism
         mechanism: Box<str>,
     },
+    /// The client logs in by its certificate, which the broker can't see.
+    #[error(
+        "ACCESS_REFUSED - EXTERNAL can't be used here: TLS ends in hapax, and the broker sees hapax's certificate instead of the \
+         client's; log in with a user and a password (PLAIN or AMQPLAIN)"
+    )]
+    External,
     /// The client opens a channel that is open. The text is RabbitMQ's.
     #[error("CHANNEL_ERROR - second 'channel.open' seen")]
     SecondOpen,
@@ -166,7 +172,7 @@ impl Fault {
             Fault::TxTooLarge { .. } | Fault::MemoryShort { .. } | Fault::Unread { .. } => 506,
             Fault::SecondOpen => 504,
             Fault::ChannelMax { .. } => 530,
-            Fault::LoopbackUser { .. } => 403,
+            Fault::LoopbackUser { .. } | Fault::External => 403,
         }
     }
 
@@ -181,6 +187,7 @@ impl Fault {
             | Fault::BodyTooSlow { .. }
             | Fault::ChannelLimit
             | Fault::LoopbackUser { .. }
+            | Fault::External
             | Fault::SecondOpen
             | Fault::Unread { .. }
             | Fault::ChannelMax { .. } => Closes::Connection,
@@ -206,6 +213,7 @@ impl Fault {
             | Fault::TxTooSlow { .. }
             | Fault::ChannelLimit
             | Fault::LoopbackUser { .. }
+            | Fault::External
             | Fault::MemoryShort { .. }
             | Fault::Unread { .. }
             | Fault::ChannelMax { .. } => MethodId(0, 0),

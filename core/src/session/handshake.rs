@@ -17,11 +17,12 @@
 
 use super::Settings;
 use super::about::About;
+use super::external::without_external;
 use crate::wire::emit;
 use crate::wire::frame::{self, ChannelId, MIN_FRAME_MAX};
 use crate::wire::method::MethodId;
 use amq_protocol::protocol::AMQPClass;
-use amq_protocol::protocol::connection::{AMQPMethod, Tune, TuneOk};
+use amq_protocol::protocol::connection::{AMQPMethod, Start, Tune, TuneOk};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,6 +86,8 @@ pub(super) struct Handshake {
     opened: bool,
     /// the largest frame_max that Hapax offers
     ceiling: u32,
+    /// the client may log in by EXTERNAL
+    external: bool,
     /// tells connections apart that do not show their credentials
     serial: u64,
     /// when the handshake has taken too long
@@ -110,6 +113,7 @@ impl Handshake {
             tuned: false,
             opened: false,
             ceiling: settings.frame_max.max(MIN_FRAME_MAX),
+            external: settings.external,
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             until,
         }
@@ -234,6 +238,7 @@ impl Handshake {
         let AMQPClass::Connection(method) = method else { return Meaning::Pass };
         self.clients_turn = true;
         match method {
+            AMQPMethod::Start(start) => self.recv_start(start),
             AMQPMethod::Tune(tune) => self.recv_tune(&tune),
             AMQPMethod::OpenOk(_) if !self.opened => {
                 self.opened = true;
@@ -269,6 +274,15 @@ impl Handshake {
         let instead = (tuned != *ok)
             .then(|| emit::method(ChannelId::CONNECTION, AMQPClass::Connection(AMQPMethod::TuneOk(tuned))));
         Meaning::Tuned { heartbeat, instead }
+    }
+
+    /// Handles `start`. A client library that finds EXTERNAL among the mechanisms may choose it by itself, so the client is not
+    /// offered what it must not use.
+    fn recv_start(&self, start: Start) -> Meaning {
+        let hidden = if self.external { None } else { without_external(start.mechanisms.as_bytes()) };
+        let Some(mechanisms) = hidden else { return Meaning::Pass };
+        let start = Start { mechanisms: mechanisms.into(), ..start };
+        Meaning::Instead(emit::method(ChannelId::CONNECTION, AMQPClass::Connection(AMQPMethod::Start(start))))
     }
 
     /// Handles `tune`. Lowers the frame_max: a frame is held whole before it goes on, so its size must have a bound, whatever

@@ -3,6 +3,7 @@
 //! RabbitMQ checks the address that a client has connected to. If the broker stands on the same host as Hapax, that is a
 //! loopback address for all clients of Hapax. Hapax makes this check in its place, with the address that the client really has.
 
+use super::external::EXTERNAL;
 use crate::wire::method::StartOk;
 use core::net::IpAddr;
 
@@ -34,7 +35,11 @@ impl LoopbackUsers {
             Login::Unreadable => None,
             Login::Elsewhere => return None,
         };
-        Some(RefusedLogin { mechanism: String::from_utf8_lossy(mechanism).into(), user })
+        Some(RefusedLogin {
+            mechanism: String::from_utf8_lossy(mechanism).into(),
+            user,
+            reason: RefusedBecause::Loopback,
+        })
     }
 }
 
@@ -45,6 +50,17 @@ pub struct RefusedLogin {
     pub mechanism: Box<str>,
     /// the user; `None` if the mechanism does not show who it is
     pub user: Option<Box<str>>,
+    /// why
+    pub reason: RefusedBecause,
+}
+
+/// Why Hapax refuses a login.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RefusedBecause {
+    /// The user may log in from this host only, or may be such a user.
+    Loopback,
+    /// The broker would take the user from Hapax's own certificate.
+    External,
 }
 
 /// Where the broker finds the user of a login.
@@ -67,7 +83,7 @@ impl<'a> Login<'a> {
             b"AMQPLAIN" => amqplain_user(response).map_or(Login::Unreadable, Login::Named),
             // The password comes later, by secure-ok.
             b"RABBIT-CR-DEMO" => Login::Named(response),
-            b"EXTERNAL" => Login::Elsewhere,
+            EXTERNAL => Login::Elsewhere,
             _ => Login::Unreadable,
         }
     }

@@ -39,6 +39,7 @@ mod ending;
 mod entry;
 mod exchanges;
 mod exclusive;
+mod external;
 mod fault;
 mod finder;
 mod flow;
@@ -75,7 +76,7 @@ pub use exchanges::Exchanges;
 pub use fault::Fault;
 pub use flow::{Queued, Reading, Room};
 pub use hosts::Hosts;
-pub use loopback::{LoopbackUsers, RefusedLogin, is_loopback};
+pub use loopback::{LoopbackUsers, RefusedBecause, RefusedLogin, is_loopback};
 pub use rights::{Rights, may_have_topics};
 pub use session::Session;
 pub use sightings::{Sighted, Sighting};
@@ -132,6 +133,9 @@ pub struct Settings {
     pub frame_max: u32,
     /// the largest frame of a client before `tune-ok`
     pub initial_frame_max: u32,
+    /// whether a client may log in by EXTERNAL, that is, by the certificate of the connection that the broker sees. It must be
+    /// false where TLS ends in Hapax: the broker would take Hapax's own certificate for the client's
+    pub external: bool,
 }
 
 /// Receives what a session counts and no window knows of.
@@ -182,7 +186,8 @@ pub struct Memory {
 /// An order for the shell. It carries out all outputs in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
-    /// Open the upstream connection; [`Session::handle_upstream_open`] or [`Session::handle_upstream_eof`] answers.
+    /// Open the upstream connection; [`Session::handle_upstream_open`], [`Session::handle_upstream_greeted`] or
+    /// [`Session::handle_upstream_eof`] answers.
     Dial,
     /// Write these bytes to the client.
     ToClient(Bytes),

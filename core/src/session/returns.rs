@@ -10,7 +10,9 @@
 //!   while returns keep coming: until as many publishes were settled since the last return as were looked at to build it, or as
 //!   it has. To build one again therefore costs no more than those settlements, and the publishes that were forwarded since.
 //!
-//! Where several look alike, it is the oldest: the broker routes the publishes of a channel in their order.
+//! Where several look alike, it is the oldest: the broker routes the publishes of a channel in their order. But the oldest may have
+//! been routed, and a later one with another body not. So those with another body count as returned, too: a duplicate is possible, a
+//! loss is not.
 //!
 //! A broker may return another header than was published: it resolves `amq.rabbitmq.reply-to`, takes the `BCC` header out,
 //! or has an interceptor that adds a timestamp. If it looks like no publish, nobody can tell which one such a return belongs
@@ -25,6 +27,10 @@ use super::rights::Right;
 use crate::window::{Claim, Key, KeyMaker, Scope};
 use crate::wire::properties::IdValue;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The most publishes that are looked at because they look like one that has come back. Of one id there are as many at the broker at once
+/// only if their client publishes as many deliveries again.
+const MOST_ALIKE: usize = 64;
 
 /// The things that a return shows of a publish, as a keyed digest, so nobody can choose two that collide.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -113,6 +119,8 @@ pub(super) struct Returned {
     pub(super) exact: bool,
     /// These count as returned from now on.
     pub(super) marked: Vec<u64>,
+    /// These look like the one that is marked, and are later. Those that have another body count as returned, too.
+    pub(super) alike: Vec<u64>,
     /// who hears of it
     pub(super) told: Told,
 }
@@ -228,8 +236,13 @@ impl Returns {
                 index.twins.insert(publish);
             }
         } else if by_header.is_none() && index.take_twin(&shown.by_claim) {
-            return Returned { exact: true, marked: Vec::new(), told: Told::Nobody };
+            return Returned { exact: true, marked: Vec::new(), alike: Vec::new(), told: Told::Nobody };
         }
+        let later = |&(key, tag): &(ReturnKey, u64)| index.outstanding.range((key, tag)..=(key, u64::MAX));
+        let mut alike: Vec<u64> =
+            by_claim.iter().flat_map(later).map(|(_, tag)| *tag).take(MOST_ALIKE).collect();
+        let later = |&(key, tag): &(ReturnKey, u64)| self.by_header.range((key, tag + 1)..=(key, u64::MAX));
+        alike.extend(by_header.iter().flat_map(later).map(|((_, tag), _)| *tag).take(MOST_ALIKE));
         let asked = by_header.and_then(|publish| self.by_header.remove(&publish));
         let told = match (by_header, by_claim) {
             (None, None) => return self.guess(shown),
@@ -239,8 +252,11 @@ impl Returns {
         // An exchange that keeps what it returns has kept the message. (Where the client has asked, it hears that the message
         // came back, and may send it again.)
         let kept = shown.kept && told == Told::Nobody;
-        let marked = by_header.into_iter().chain(by_claim).map(|(_, tag)| tag).filter(|_| !kept).collect();
-        Returned { exact: true, marked, told }
+        if kept {
+            return Returned { exact: true, marked: Vec::new(), alike: Vec::new(), told };
+        }
+        let marked = by_header.into_iter().chain(by_claim).map(|(_, tag)| tag).collect();
+        Returned { exact: true, marked, alike, told }
     }
 
     /// Returns true if a publish whose return does not show all of it may look like this.
@@ -261,7 +277,7 @@ impl Returns {
         let may_be_asked_for = alike.iter().any(|(_, asked)| *asked) || places().any(asked_for);
         if shown.kept && !may_be_asked_for {
             // Whichever it is, it is kept.
-            return Returned { exact: false, marked: Vec::new(), told: Told::Nobody };
+            return Returned { exact: false, marked: Vec::new(), alike: Vec::new(), told: Told::Nobody };
         }
         for (publish @ (key, tag), asked) in &alike {
             self.by_header.remove(publish);
@@ -285,7 +301,7 @@ impl Returns {
             None if is_one_of_ours => Told::Nobody,
             None => Told::Client(None),
         };
-        Returned { exact: false, marked, told }
+        Returned { exact: false, marked, alike: Vec::new(), told }
     }
 
     fn oldest(&self, key: ReturnKey) -> Option<(ReturnKey, u64)> {
@@ -391,7 +407,10 @@ mod tests {
             .for_each(|(shows, tag)| returns.insert(shows, tag));
         returns.remove(asked("x", "h"), 1);
         let returned = returns.recv(&shown("x", "h"), empty);
-        assert_eq!(returned, Returned { exact: true, marked: vec![2], told: Told::Client(Some(2)) });
+        assert_eq!(
+            returned,
+            Returned { exact: true, marked: vec![2], alike: vec![], told: Told::Client(Some(2)) }
+        );
     }
 
     #[test]
@@ -402,9 +421,15 @@ mod tests {
             .for_each(|(shows, tag)| returns.insert(shows, tag));
         let mut first = returns.recv(&shown("x", "altered"), empty);
         first.marked.sort_unstable();
-        assert_eq!(first, Returned { exact: false, marked: vec![1, 2], told: Told::Client(Some(1)) });
+        assert_eq!(
+            first,
+            Returned { exact: false, marked: vec![1, 2], alike: vec![], told: Told::Client(Some(1)) }
+        );
         let second = returns.recv(&shown("x", "h"), empty);
-        assert_eq!(second, Returned { exact: false, marked: vec![], told: Told::Client(Some(2)) });
+        assert_eq!(
+            second,
+            Returned { exact: false, marked: vec![], alike: vec![], told: Told::Client(Some(2)) }
+        );
         assert_eq!(returns.recv(&shown("x", "h"), empty).told, Told::Client(None));
         assert_eq!(returns.recv(&shown("y", "h"), empty).marked, [3]);
         assert!(returns.by_header.is_empty() && returns.guessed.is_empty());
@@ -415,14 +440,14 @@ mod tests {
         let mut returns = Returns::default();
         returns.insert(Some(Shows::Claim(claim(1, 10))), 1);
         let all = || all([(claim(1, 10), 1), (claim(1, 11), 2), (claim(1, 12), 3)]);
-        let ours = |tag| Returned { exact: true, marked: vec![tag], told: Told::Nobody };
+        let ours = |tag| Returned { exact: true, marked: vec![tag], alike: vec![], told: Told::Nobody };
         assert_eq!(returns.recv(&shown_claim(1, 11), all), ours(2));
         returns.insert(Some(Shows::Claim(claim(1, 13))), 4);
         assert_eq!(returns.recv(&shown_claim(1, 13), empty), ours(4));
         // Nothing looks like it any more: all of the place may have come back.
         let mut guess = returns.recv(&shown_claim(1, 13), empty);
         guess.marked.sort_unstable();
-        assert_eq!(guess, Returned { exact: false, marked: vec![1, 3], told: Told::Nobody });
+        assert_eq!(guess, Returned { exact: false, marked: vec![1, 3], alike: vec![], told: Told::Nobody });
         assert_eq!(returns.recv(&shown_claim(1, 13), empty).told, Told::Nobody, "the second of two");
         assert_eq!(returns.recv(&shown_claim(1, 13), empty).told, Told::Client(None), "it was none of ours");
     }
@@ -450,9 +475,12 @@ mod tests {
         returns.insert(asked("x", "h"), 7);
         let all = || all([(claim(1, 10), 1)]);
         let both = returns.recv(&shown_claim(1, 10), all);
-        assert_eq!(both, Returned { exact: true, marked: vec![7, 1], told: Told::Client(Some(7)) });
+        assert_eq!(
+            both,
+            Returned { exact: true, marked: vec![7, 1], alike: vec![], told: Told::Client(Some(7)) }
+        );
         // If it was the client's, the other one may come back, too: the client has not asked for that.
         let other = returns.recv(&shown_claim_with(1, 10, "other"), empty);
-        assert_eq!(other, Returned { exact: true, marked: vec![], told: Told::Nobody });
+        assert_eq!(other, Returned { exact: true, marked: vec![], alike: vec![], told: Told::Nobody });
     }
 }

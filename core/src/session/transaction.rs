@@ -119,11 +119,18 @@ impl Transactions {
         };
         let known = |(entry, place): (&Entry, u64)| Some((entry.return_key()?, place));
         let all = || Outstanding { publishes: entries.iter().zip(0..).filter_map(known), of: entries.len() };
-        let Returned { exact, marked, told } = returns.recv(shown, all);
+        let Returned { exact, marked, alike, told } = returns.recv(shown, all);
         let at = |place: u64| usize::try_from(place).ok();
+        let first = marked.first().and_then(|place| entries.get(at(*place)?));
+        let body = first.map(Entry::body).unwrap_or_default();
         for place in marked {
             if let Some(entry) = at(place).and_then(|at| entries.get_mut(at)) {
                 entry.came_back();
+            }
+        }
+        for place in alike {
+            if let Some(entry) = at(place).and_then(|at| entries.get_mut(at)) {
+                entry.may_have_come_back(body);
             }
         }
         let hears = match told {

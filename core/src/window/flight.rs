@@ -54,6 +54,11 @@ impl Shard {
         (&mut self.flights, &mut self.turns)
     }
 
+    /// Returns true if the key is in flight, and that began with a message that its consumer publishes again.
+    pub(super) fn is_republish(&self, key: Key) -> bool {
+        self.flights.get(&key).is_some_and(Flight::is_republish)
+    }
+
     /// Makes a reservation of this key that neither waits nor takes over. If another one holds the key, it is overtaken from the
     /// start.
     pub(super) fn place(&mut self, key: Key) -> Placed {

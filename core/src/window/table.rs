@@ -431,14 +431,24 @@ impl<L: Listener + ?Sized> Table<L> {
 
     /// Gives a reservation up. Returns the next waiter, for which the key stays in flight, or all waiters if the key is still seen with
     /// another body. It is nobody if nobody waits, so that the key is unknown again, or if the reservation was overtaken, so that it has
-    /// no key to pass on. `is_stored`: another message of the key is stored, and its commit follows.
-    pub(super) fn pass_on(&self, key: Key, turn: Turn, cause: ForgetCause, is_stored: bool) -> Next {
+    /// no key to pass on. `is_stored`: another message of the key is stored, and its commit follows. `over` is told, under the key's lock,
+    /// whether the key has left the table, and its flight began with a message that its consumer publishes again.
+    pub(super) fn pass_on(
+        &self,
+        key: Key,
+        turn: Turn,
+        cause: ForgetCause,
+        is_stored: bool,
+        over: impl FnOnce(bool),
+    ) -> Next {
         let mut shard = self.flights.lock(key);
+        let is_republish = shard.is_republish(key);
         let next = self.pass_on_in(&mut shard, key, turn, cause, is_stored);
         if matches!(next, Next::Promoted(..)) {
             self.notice(Event::Promoted);
             self.notice(Event::Fresh { claim: key.into() });
         }
+        over(is_republish && !shard.flights.contains_key(&key));
         next
     }
 
@@ -450,15 +460,19 @@ impl<L: Listener + ?Sized> Table<L> {
         turn: Turn,
         cause: ForgetCause,
         is_stored: bool,
+        over: impl FnOnce(bool),
     ) -> (Next, Vec<(Arc<Mailbox>, Ticket)>) {
         let mut shard = self.flights.lock(key);
-        match self.pass_on_in(&mut shard, key, turn, cause, is_stored) {
+        let is_republish = shard.is_republish(key);
+        let given_up = match self.pass_on_in(&mut shard, key, turn, cause, is_stored) {
             Next::Promoted(mailbox, ticket, _) => {
                 let behind = shard.flights.remove(&key).map(Flight::into_waiters).unwrap_or_default();
                 (Next::Nobody, std::iter::once((mailbox, ticket)).chain(behind).collect())
             }
             next @ (Next::Seen(..) | Next::Nobody) => (next, Vec::new()),
-        }
+        };
+        over(is_republish && !shard.flights.contains_key(&key));
+        given_up
     }
 
     /// Finds out who is next, and tells the listener what that means for the waiters, but for a promotion.
@@ -488,7 +502,7 @@ impl<L: Listener + ?Sized> Table<L> {
         cause: ForgetCause,
     ) {
         let Claim::Digest(key) = claim;
-        let next = table(&window).pass_on(key, turn, cause, false);
+        let next = table(&window).pass_on(key, turn, cause, false, |_| ());
         next.deliver(window, claim);
     }
 

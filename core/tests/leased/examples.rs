@@ -387,6 +387,25 @@ fn a_republish_is_no_duplicate_at_any_relay_and_its_retry_waits_for_it() {
     [&one, &other].into_iter().for_each(Relay::adds_up);
 }
 
+/// The first relay has acked the message, and writes its record later. Meanwhile a consumer at another relay has published it again, and that
+/// is not stored.
+#[test]
+fn a_republish_is_unknown_when_it_is_not_stored_also_if_the_record_before_came_late() {
+    let (now, mut redis) = (base(), Redis::default());
+    let policy = StorePolicy { remember: Remember::Async, ..SYNC };
+    let [mut one, other, mut third] =
+        [1, 2, 3].map(|id| Relay::with(id, Rules::named("orders"), policy, now));
+    let _ = one.fresh(7, &mut redis, now).commit(now, TTL);
+    let again = Arc::clone(&other.window).republish(Key(7).into(), now);
+    other.serve(&mut redis, now);
+    one.serve(&mut redis, now);
+    assert_eq!((again.beside, redis.value(7, now)), (false, Some('S')));
+    again.reservation.forget(ForgetCause::Nack);
+    other.serve(&mut redis, now);
+    third.fresh(7, &mut redis, now).forget(ForgetCause::Nack);
+    [&one, &other, &third].into_iter().for_each(Relay::adds_up);
+}
+
 #[test]
 fn what_is_forgotten_or_disowned_here_is_forgotten_there_and_a_lease_is_not() {
     let (now, mut redis) = (base(), Redis::default());
@@ -536,6 +555,108 @@ fn an_answer_that_is_lost_costs_nothing() {
     drop(wait);
     one.serve(&mut redis, now);
     assert_eq!((redis.leases(now), one.window.leases()), (0, 0));
+}
+
+/// What becomes of a lease in an outage, before its publish is nacked in the outage.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Lost {
+    /// it was granted, and the answer came
+    Nothing,
+    /// it was granted, and the answer was lost
+    Answer,
+    /// it is given back before the outage, and that was lost
+    Release,
+}
+
+/// Otherwise another relay would wait for it, and with `in_doubt = "keep"` it would take a message for seen that was not stored.
+#[test]
+fn a_lease_is_given_back_after_an_outage_if_its_publish_was_nacked_meanwhile() {
+    for in_doubt in [InDoubt::Forget, InDoubt::Keep] {
+        for lost in [Lost::Nothing, Lost::Answer, Lost::Release] {
+            let (now, mut redis) = (base(), Redis::default());
+            let rules = Rules { in_doubt, ..Rules::named("orders") };
+            let [mut one, mut other] = [1, 2].map(|id| Relay::with(id, rules.clone(), SYNC, now));
+            let reservation = match lost {
+                Lost::Answer => {
+                    let Verdict::Pending(wait) = one.ask(7, now) else { panic!("not pending") };
+                    let questions = one.window.take_questions(10);
+                    let (value, life) =
+                        (one.window.value(&questions[0]), one.window.lease_time(questions[0].lease));
+                    redis.execute(Command::Ask(questions[0].clone(), value, life), now);
+                    one.window.failed(questions, now);
+                    wait.answered();
+                    fresh(one.mailbox.take().pop().unwrap().1)
+                }
+                Lost::Nothing | Lost::Release => one.fresh(7, &mut redis, now),
+            };
+            match lost {
+                Lost::Release => {
+                    reservation.forget(ForgetCause::Nack);
+                    one.window.failed(one.window.take_questions(10), now);
+                }
+                Lost::Nothing | Lost::Answer => {
+                    one.window.failed(Vec::new(), now);
+                    reservation.forget(ForgetCause::Nack);
+                }
+            }
+            // Another attempt to connect fails.
+            one.window.failed(Vec::new(), now);
+            assert_eq!(redis.value(7, now), Some('L'));
+            one.window.works(now);
+            one.serve(&mut redis, now);
+            assert_eq!(redis.value(7, now), None, "{in_doubt:?} {lost:?}");
+            let later = now + LEASE;
+            other.fresh(7, &mut redis, later).forget(ForgetCause::Nack);
+            [&one, &other].into_iter().for_each(Relay::adds_up);
+        }
+    }
+}
+
+/// A publish was judged alone, and Redis has granted its lease all the same. It is renewed like any other.
+#[test]
+fn a_lease_whose_answer_was_lost_is_held() {
+    let (now, mut redis) = (base(), Redis::default());
+    let (mut one, mut other) = (Relay::new(1, now), Relay::new(2, now));
+    let Verdict::Pending(wait) = one.ask(7, now) else { panic!("not pending") };
+    one.window.failed(one.window.take_questions(10), now);
+    wait.answered();
+    let reservation = fresh(one.mailbox.take().pop().unwrap().1);
+    one.window.works(now);
+    one.serve(&mut redis, now);
+    drop(other.elsewhere(7, &mut redis, now));
+    let _ = reservation.commit(now, TTL);
+    one.serve(&mut redis, now);
+    assert_eq!((redis.value(7, now), one.window.leases()), (Some('S'), 0));
+    // Nobody waits for it any more when the answer is lost.
+    let Verdict::Pending(wait) = one.ask(8, now) else { panic!("not pending") };
+    let questions = one.window.take_questions(10);
+    drop(wait);
+    one.window.failed(questions, now);
+    one.window.works(now);
+    one.serve(&mut redis, now);
+    assert_eq!((redis.leases(now), one.window.leases()), (0, 0));
+}
+
+/// `x-cache-ttl: 0`, or a TTL that is over before the record is written. If the lease stayed, other relays would wait for it, and with
+/// `in_doubt = "keep"` they would take the next message of the id for a duplicate.
+#[test]
+fn an_id_whose_time_is_over_leaves_no_lease() {
+    for ttl in [Duration::ZERO, MS] {
+        let (now, mut redis) = (base(), Redis::default());
+        let rules = Rules { in_doubt: InDoubt::Keep, ..Rules::named("orders") };
+        let [mut one, mut other] = [1, 2].map(|id| Relay::with(id, rules.clone(), SYNC, now));
+        let _ = one.fresh(7, &mut redis, now).commit(now, ttl);
+        let held = one.fresh(8, &mut redis, now);
+        one.serve(&mut redis, now + 5 * MS);
+        assert_eq!(redis.value(7, now + 5 * MS), None);
+        other.fresh(7, &mut redis, now + LEASE).forget(ForgetCause::Nack);
+        // The lease of another relay stays.
+        let held_there = other.fresh(9, &mut redis, now);
+        let alone = one.window.own_lease();
+        redis.execute(Command::Clear(Key(9).octets(), alone), now);
+        assert_eq!(redis.value(9, now), Some('L'));
+        drop((held, held_there));
+    }
 }
 
 #[test]

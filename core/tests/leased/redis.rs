@@ -13,6 +13,8 @@ pub enum Command {
     Ask(Question, Vec<u8>, Duration),
     /// set this value for this time
     Set([u8; Key::OCTETS], Vec<u8>, Duration),
+    /// remove it if its value begins so
+    Clear([u8; Key::OCTETS], Vec<u8>),
     /// remove it if it is a record
     Forget([u8; Key::OCTETS]),
     /// let a record live for this time; without one, set this value
@@ -36,7 +38,10 @@ pub fn write(
     match &record.what {
         What::Seen(claim, memo) => {
             let left = memo.ttl().saturating_sub(now.saturating_duration_since(record.at));
-            Command::Set(of(claim), window.seen(*claim, *memo), left)
+            match left.is_zero() {
+                true => Command::Clear(of(claim), window.own_lease()),
+                false => Command::Set(of(claim), window.seen(*claim, *memo), left),
+            }
         }
         What::Touched(claim, memo) => Command::Touch(of(claim), window.seen(*claim, *memo), memo.ttl()),
         What::Forgotten(claim) => Command::Forget(of(claim)),
@@ -104,6 +109,12 @@ impl Redis {
             }
             Command::Set(key, value, life) => {
                 self.set(key, value, life, now);
+                Answer::Done
+            }
+            Command::Clear(key, beginning) => {
+                if self.get(key, now).is_some_and(|have| have.starts_with(&beginning)) {
+                    self.values.remove(&key);
+                }
                 Answer::Done
             }
             Command::Forget(key) => {

@@ -7,7 +7,7 @@ use crate::support::methods::{
     connection_close_ok, connection_open, start, start_ok, start_ok_with, tune_ok,
 };
 use crate::support::pair::Pair;
-use hapax_core::session::RefusedLogin;
+use hapax_core::session::{RefusedBecause, RefusedLogin};
 
 const REFUSED: &str = "connection.close 403 \"ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile.\"";
 
@@ -35,7 +35,9 @@ fn guest_from_another_host_is_told_and_the_broker_hears_nothing_of_it() {
         let said = format!("{:?}", pair.to_client());
         assert!(said.contains(REFUSED), "{said}");
         let refused = pair.session.take_refused_login();
-        assert_eq!(refused, Some(RefusedLogin { mechanism: "PLAIN".into(), user: Some("guest".into()) }));
+        let guest = Some("guest".into());
+        let reason = RefusedBecause::Loopback;
+        assert_eq!(refused, Some(RefusedLogin { mechanism: "PLAIN".into(), user: guest, reason }));
         assert_eq!(pair.session.take_refused_login(), None);
         assert_eq!((pair.session.vhost(), pair.session.about()), (None, None));
         pair.client(connection_close_ok());
@@ -88,5 +90,6 @@ fn a_mechanism_with_a_challenge_names_the_user_first() {
     pair.client(start_ok_with("ANONYMOUS", "", &[]));
     assert_eq!(pair.to_upstream(), Frames::none());
     let refused = pair.session.take_refused_login();
-    assert_eq!(refused, Some(RefusedLogin { mechanism: "ANONYMOUS".into(), user: None }));
+    let reason = RefusedBecause::Loopback;
+    assert_eq!(refused, Some(RefusedLogin { mechanism: "ANONYMOUS".into(), user: None, reason }));
 }

@@ -225,6 +225,41 @@ fn p05_tx_an_unroutable_message_is_not_seen() {
     assert_eq!(desk.count(UNROUTABLE), 1);
 }
 
+/// A consumer publishes its message again, twice, with two bodies, and no queue has taken one of them. Nobody can tell which one, so none
+/// is seen: a retry of that one is not lost. (Of two with one body, the other one is stored.)
+#[test]
+fn p01_of_two_bodies_of_one_id_that_look_alike_neither_is_seen_if_one_comes_back() {
+    for (other, is_seen) in [("other", false), ("body", true)] {
+        let [desk, in_tx] = [desk(), desk()];
+        let [first, second] = [m("a").body("body"), m("a").body(other)];
+        let mut pair = desk.confirming();
+        let written = [&first, &second].map(|message| message.clone().mandatory().publish(1));
+        for message in [&first, &second] {
+            pair.upstream(m("a").deliver(1, "c", 1));
+            pair.client(message.clone().publish(1));
+        }
+        assert_eq!(pair.to_upstream(), written[0].clone() + written[1].clone());
+        pair.to_client();
+        pair.upstream(second.clone().returned(1) + ack_multiple(1, 2));
+        assert_eq!((pair.to_client(), desk.is_seen("a")), (ack_multiple(1, 2), is_seen), "{other}");
+        let mut another = desk.confirming();
+        another.client(second.publish(1));
+        assert_eq!(another.to_upstream() == written[1], !is_seen, "{other}: a retry");
+
+        let mut pair = in_tx.pair();
+        pair.client(tx_select(1));
+        for message in [first, m("a").body(other)] {
+            pair.upstream(m("a").deliver(1, "c", 1));
+            pair.client(message.publish(1));
+        }
+        pair.client(tx_commit(1));
+        pair.to_upstream();
+        pair.to_client();
+        pair.upstream(tx_select_ok(1) + m("a").body(other).returned(1) + tx_commit_ok(1));
+        assert_eq!((pair.to_client(), in_tx.is_seen("a")), (tx_select_ok(1) + tx_commit_ok(1), is_seen));
+    }
+}
+
 /// Waiters: one is forwarded in the place of a message that no queue took, and verified, too.
 #[test]
 fn p02_a_waiter_takes_the_place_of_an_unroutable_message() {

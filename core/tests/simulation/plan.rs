@@ -242,6 +242,7 @@ fn settings(rng: &mut Rng, tight: bool) -> Settings {
             held_bytes: rng.pick(&[0, 200, 20_000]),
             frame_max: 131_072,
             initial_frame_max: 8192,
+            external: true,
         }
     } else {
         Settings {
@@ -254,6 +255,7 @@ fn settings(rng: &mut Rng, tight: bool) -> Settings {
             held_bytes: 16 << 20,
             frame_max: 131_072,
             initial_frame_max: 8192,
+            external: true,
         }
     }
 }

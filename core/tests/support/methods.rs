@@ -6,6 +6,11 @@ use amq_protocol::types::{AMQPValue, FieldTable, LongString};
 
 /// `connection.start`, with the capabilities that RabbitMQ has.
 pub fn start() -> Frames {
+    start_offering("PLAIN AMQPLAIN")
+}
+
+/// `connection.start` with these mechanisms.
+pub fn start_offering(mechanisms: &str) -> Frames {
     let mut capabilities = FieldTable::default();
     for name in ["publisher_confirms", "basic.nack", "connection.blocked", "consumer_cancel_notify"] {
         capabilities.insert(name.into(), AMQPValue::Boolean(true));
@@ -17,7 +22,7 @@ pub fn start() -> Frames {
         version_major: 0,
         version_minor: 9,
         server_properties: properties,
-        mechanisms: "PLAIN AMQPLAIN".into(),
+        mechanisms: mechanisms.into(),
         locales: "en_US".into(),
     }))
 }

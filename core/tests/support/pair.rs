@@ -46,6 +46,7 @@ pub fn settings() -> Settings {
         held_bytes: 1 << 20,
         frame_max: 131_072,
         initial_frame_max: 8192,
+        external: true,
     }
 }
 
@@ -380,8 +381,10 @@ impl Pair {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Dial => {
+                // As the shell does it; the simulation lets the session send the header.
                 self.dialled = true;
-                self.session.handle_upstream_open(self.now);
+                self.to_upstream.extend_from_slice(self.session.protocol_header());
+                self.session.handle_upstream_greeted(self.now);
             }
             Output::ToClient(bytes) => {
                 assert!(

@@ -615,6 +615,64 @@ fn what_another_relay_has_stored_before_is_no_republish() {
     });
 }
 
+/// Another relay was flushed while this one had no connection: the flush is read when it is back, before its own records are written.
+#[test]
+fn a_flush_of_another_relay_takes_nothing_that_comes_behind_it_in_the_log() {
+    each(&[ASYNC, SYNC], |mut shelf| {
+        shelf.stored(1);
+        shelf.window.store_failed(shelf.now);
+        for key in [2, 3, 4] {
+            let reservation = shelf.fresh(key);
+            assert!(shelf.commit(reservation).is_none());
+        }
+        shelf.window.forget(claim(3), shelf.now);
+        let (_again, _, _) = shelf.republish(4);
+        shelf.merge(vec![Written::Flushed]);
+        assert_eq!([1, 2, 3, 4].map(|key| shelf.state(key)), ['-', 's', '-', 'f']);
+        shelf.assert_adds_up();
+        // With sync, one that is not written is in flight, and seen when it is written.
+        shelf.window.store_works(shelf.now);
+        let reservation = shelf.fresh(5);
+        let _ = shelf.commit(reservation);
+        shelf.merge(vec![Written::Flushed]);
+        shelf.write();
+        assert_eq!((shelf.state(2), shelf.state(5)), ('s', 's'));
+        shelf.assert_adds_up();
+    });
+}
+
+/// The record of the message before comes behind the record that forgets it: the other relay was slow. The copy is not stored.
+#[test]
+fn a_republish_that_is_not_stored_is_unknown_after_a_crash_too() {
+    each(&POLICIES, |mut shelf| {
+        for has_waiter in [false, true] {
+            let (again, _, _) = shelf.republish(1);
+            shelf.write();
+            shelf.stored_elsewhere(1);
+            let waiter = has_waiter.then(|| shelf.waits(1));
+            again.forget(ForgetCause::Nack);
+            if let Some(waiter) = waiter {
+                // It takes its place, and is not stored, either.
+                waiter.answered();
+                shelf.write();
+                drop(shelf.mailbox.take());
+            }
+            shelf.write();
+            shelf.crash();
+            assert_eq!(shelf.state(1), '-', "its retry passes");
+        }
+        // What was stored in its place stays.
+        let (again, _, _) = shelf.republish(1);
+        let _ = shelf.commit(again);
+        shelf.write();
+        let (again, _, _) = shelf.republish(2);
+        again.forget(ForgetCause::Nack);
+        shelf.stored(2);
+        shelf.crash();
+        assert_eq!((shelf.state(1), shelf.state(2)), ('s', 's'));
+    });
+}
+
 #[test]
 fn what_is_over_is_not_merged() {
     each(&[SYNC], |mut shelf| {

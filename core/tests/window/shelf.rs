@@ -4,7 +4,7 @@
 use crate::TTL;
 use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::logged::{Batch, Codec, LoggedWindow, Record, RelayId, Written};
+use hapax_core::window::logged::{Batch, Codec, LoggedWindow, Record, RelayId, What, Written};
 use hapax_core::window::{
     Claim, Committed, Found, Inspect, Key, KeyMaker, Limits, Mailbox, OnOutage, Position, Remember,
     Republish, Reservation, Rules, StorePolicy, Ticket, Unremembered, Verdict, Wait, Window, reserve_one,
@@ -204,6 +204,14 @@ impl Shelf {
     ) -> hapax_core::window::logged::Applied {
         let batch = Batch { relay: RelayId(99), records };
         self.window.merge(&batch, self.now, self.wall() - ahead + behind)
+    }
+
+    /// Another relay has stored this key: its record stands in the store, and is merged.
+    pub(crate) fn stored_elsewhere(&mut self, key: u128) {
+        let record = Record { at: self.now, what: What::Seen(Key(key).into(), TTL.into()) };
+        let bytes = codec(99).encode(&[record], self.now, self.wall());
+        self.window.merge(&self.codec.decode(&bytes).unwrap(), self.now, self.wall());
+        self.batches.push(bytes);
     }
 
     pub(crate) fn merge(&self, records: Vec<Written>) -> hapax_core::window::logged::Applied {

@@ -19,7 +19,7 @@ async fn start(router: Router, bounds: Bounds) -> SocketAddr {
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(super::super::BACKLOG).unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, router, bounds));
+    tokio::spawn(serve(listener, router, bounds, None));
     address
 }
 

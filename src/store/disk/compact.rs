@@ -43,6 +43,8 @@ pub(super) struct Judge<'a> {
     pub(super) earlier: i64,
     /// The moment at which the process's own clock says zero.
     pub(super) start: Instant,
+    /// The log has everything that happened before this time of the process's own clock.
+    pub(super) written_before: i64,
     /// Asks the window.
     pub(super) state: &'a dyn Fn(Key) -> State,
     pub(super) stop: &'a AtomicBool,
@@ -193,7 +195,13 @@ impl<'a> Group<'a> {
             Written::Seen { key, at, ttl, body } | Written::Touched { key, at, ttl, body } => {
                 let at_own = millis(*at).saturating_sub(clock);
                 match (judge.state)(*key) {
-                    State::Seen(newest) if newest > at_own.saturating_add(SLACK) => return,
+                    // (What the window knows and the log does not, a crash takes.)
+                    State::Seen(newest)
+                        if newest > at_own.saturating_add(SLACK)
+                            && newest.saturating_add(SLACK) < judge.written_before =>
+                    {
+                        return;
+                    }
                     State::Seen(_) => {}
                     State::InFlight => {
                         kept.in_flight.insert(*key);

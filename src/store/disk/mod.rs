@@ -31,6 +31,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use writer::{Parts, Signals};
 
+/// How long the end of the process waits for the last write. A disk that does not answer may hold a thread for ever.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+
 /// Opens the log of a window, and starts its writer. A write that takes longer than `timeout` counts as a store that is down.
 pub(super) fn open(
     state: &Arc<StateDir>,
@@ -67,7 +70,7 @@ pub(super) fn open(
     };
     std::thread::Builder::new().name("hapax-log".into()).spawn(work).map_err(failed)?;
     let watched = Arc::downgrade(&signals);
-    let of = Arc::downgrade(window);
+    let (of, closed) = (Arc::downgrade(window), Arc::clone(window));
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval((timeout / 4).max(Duration::from_millis(10)));
         loop {
@@ -83,7 +86,13 @@ pub(super) fn open(
         }),
         close: Box::pin(async move {
             signals.close();
-            let _ = has_ended.await;
+            if tokio::time::timeout(CLOSE_WITHIN, has_ended).await.is_err() {
+                let window = name_of(&closed);
+                tracing::error!(
+                    window,
+                    "the process ends, and the disk does not answer: what was not written is forgotten"
+                );
+            }
         }),
     })
 }

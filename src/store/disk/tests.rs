@@ -390,6 +390,40 @@ fn a_wall_clock_that_is_set_costs_the_log_nothing() {
     assert_eq!(again.seen(1..=30), (1..=30).collect::<Vec<_>>());
 }
 
+/// A wall clock that was set forward ends ids early by the jump, but not before the process starts again.
+#[test]
+fn a_wall_clock_that_was_set_forward_costs_its_jump_after_a_restart() {
+    let (hands, minute) = (Hands::new(), Duration::from_secs(60));
+    let mut process = Process::start(Fake::default(), &hands, 1, 100).unwrap();
+    process.commit(1);
+    process.write_all();
+    hands.set_wall(|wall| wall + 30 * minute);
+    let again = Process::start(process.files.after_kill(), &hands, 2, 100).unwrap();
+    hands.pass(29 * minute);
+    assert!(process.is_seen(1) && again.is_seen(1));
+    hands.pass(2 * minute);
+    assert!(process.is_seen(1) && !again.is_seen(1), "30 minutes early");
+    hands.set_wall(|wall| wall + TTL);
+    assert!(process.is_seen(1));
+    assert!(!Process::start(process.files.after_kill(), &hands, 3, 100).unwrap().is_seen(1));
+}
+
+/// A wall clock that was set back makes ids younger, but none lives for longer than its TTL from the start on.
+#[test]
+fn a_wall_clock_that_was_set_back_costs_nothing() {
+    let (hands, minute) = (Hands::new(), Duration::from_secs(60));
+    let mut process = Process::start(Fake::default(), &hands, 1, 100).unwrap();
+    process.commit(1);
+    process.write_all();
+    hands.pass(10 * minute);
+    hands.set_wall(|wall| wall - 5 * TTL);
+    let again = Process::start(process.files.after_kill(), &hands, 2, 100).unwrap();
+    hands.pass(TTL - minute);
+    assert!(!process.is_seen(1) && again.is_seen(1));
+    hands.pass(2 * minute);
+    assert!(!again.is_seen(1), "not for longer than its TTL");
+}
+
 /// All ids of a log of many segments are back, in files of the disk. `HAPAX_LOG_IDS=10000000` prints the time for more of them.
 #[test]
 fn a_large_log_is_read_back() {
@@ -497,7 +531,12 @@ fn one_story(seed: u64) {
                             drop(republish.reservation.commit(hands.now(), TTL));
                             note(&mut last, key, true);
                         } else {
+                            let before = process.facts().waiting;
                             republish.reservation.forget(ForgetCause::Nack);
+                            // It is forgotten once more, unless it was beside another one.
+                            if process.facts().waiting > before {
+                                note(&mut last, key, false);
+                            }
                         }
                     }
                 }
@@ -529,6 +568,34 @@ fn one_story(seed: u64) {
     }
 }
 
+/// An id was stored, and once more while the disk did not work. The log has it by its first record only.
+#[test]
+fn a_pass_while_records_wait_keeps_what_they_would_replace() {
+    let hands = Hands::new();
+    let mut process = Process::start(Fake::default(), &hands, 1, 100).unwrap();
+    process.commit(1);
+    process.write_all();
+    process.writer.seal();
+    hands.pass(Duration::from_secs(10));
+    process.files.set(Faults { bad_syncs: 1, ..Faults::default() });
+    process.commit(2);
+    process.writer.write();
+    assert!(process.facts().down_since.is_some());
+    process.commit(1);
+    process.pass();
+    let again = Process::start(process.files.after_kill(), &hands, 2, 100).unwrap();
+    assert_eq!(again.seen(1..=1), [1]);
+    // When they are written, it goes.
+    process.write_all();
+    process.writer.seal();
+    hands.pass(Duration::from_secs(10));
+    let before = process.files.bytes();
+    process.pass();
+    assert!(process.files.bytes() < before);
+    let again = Process::start(process.files.after_kill(), &hands, 3, 100).unwrap();
+    assert_eq!(again.seen(1..=3), [1, 2]);
+}
+
 /// A pass drops what the window does not remember, and what was stored anew; what is in flight keeps its record and what takes it back.
 #[test]
 fn a_pass_keeps_what_is_needed() {
@@ -548,7 +615,7 @@ fn a_pass_keeps_what_is_needed() {
     let segments = [
         write(1, &[seen(1), seen(2), seen(3), seen(4)]),
         write(2, &[forgotten(2), forgotten(3), seen(5)]),
-        write(3, &[record(What::Flushed), seen(6)]),
+        write(3, &[record(What::Flushed), seen(6), seen(7)]),
     ];
     let state = |key: Key| match key.0 {
         1 => State::Seen(0),
@@ -556,6 +623,8 @@ fn a_pass_keeps_what_is_needed() {
         // It was stored anew ten seconds later.
         4 => State::Seen(10_000),
         6 => State::Seen(500),
+        // It was stored anew, too, but that is not known to be written.
+        7 => State::Seen(19_000),
         _ => State::Unknown,
     };
     let (stop, codec) = (Default::default(), codec(1));
@@ -563,6 +632,7 @@ fn a_pass_keeps_what_is_needed() {
         codec: &codec,
         earlier: 0,
         start,
+        written_before: 20_000,
         state: &state,
         stop: &stop,
         segment_bytes: SEGMENT,
@@ -587,5 +657,5 @@ fn a_pass_keeps_what_is_needed() {
             other => format!("{other:?}"),
         })
         .collect();
-    assert_eq!(kinds, ["seen 1", "seen 2", "forgotten 2", "Flushed", "seen 6"]);
+    assert_eq!(kinds, ["seen 1", "seen 2", "forgotten 2", "Flushed", "seen 6", "seen 7"]);
 }

@@ -344,8 +344,11 @@ impl<F: Files> Writer<F> {
         let Parts { files, window, codec, segment_bytes, signals, .. } = &self.parts;
         let (files, window, codec) = (Arc::clone(files), Arc::clone(window), codec.clone());
         let (segment_bytes, signals) = (*segment_bytes, Arc::clone(signals));
-        let (start, earlier) = (self.start, self.earlier);
-        self.no_pass_before = self.parts.now() + PASS_AGAIN;
+        let (start, earlier, now) = (self.start, self.earlier, self.parts.now());
+        // While the disk works, what waits is written before the pass has replaced anything.
+        let lag = window.store(now).filter(|facts| facts.down_since.is_some()).and_then(|facts| facts.lag);
+        let written_before = lag.map_or(i64::MAX, |lag| own(now.checked_sub(lag).unwrap_or(start), start));
+        self.no_pass_before = now + PASS_AGAIN;
         let clock = Arc::clone(&self.parts.clock);
         let work = move || {
             let state = |key: Key| match window.find(key.into(), clock().now) {
@@ -353,8 +356,9 @@ impl<F: Files> Writer<F> {
                 Some(Found::InFlight) => State::InFlight,
                 Some(Found::Unknown) | None => State::Unknown,
             };
+            let stop = &signals.closing;
             let judge =
-                Judge { codec: &codec, earlier, start, state: &state, stop: &signals.closing, segment_bytes };
+                Judge { codec: &codec, earlier, start, written_before, state: &state, stop, segment_bytes };
             compact::pass(&*files, &segments, &judge, |replaced| {
                 let _ = sender.send(replaced);
             })

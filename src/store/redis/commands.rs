@@ -20,6 +20,10 @@ return {v, redis.call('PTTL', KEYS[1])}";
 /// Removes a value if the key has it.
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0";
+/// Removes a value that begins so.
+const CLEAR: &str = "local v = redis.call('GET', KEYS[1])
+if v and string.sub(v, 1, #ARGV[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0";
 /// Removes a record, not a lease.
 const FORGET: &str = "local v = redis.call('GET', KEYS[1])
 if v and string.sub(v, 1, 1) == 'S' then return redis.call('DEL', KEYS[1]) end
@@ -35,12 +39,12 @@ redis.call('SET', KEYS[3], redis.call('TIME')[1])
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'b', ARGV[1], 'g', g)
 return g";
 /// Raises the count of flushes to this one, if it is lower: Redis may have lost it. Returns the count, and for how many seconds the
-/// window has been remembered.
+/// window has been remembered. (Its clock may have been set back.)
 const GREET: &str = "local g = tonumber(redis.call('GET', KEYS[1]) or '0')
 if g < tonumber(ARGV[1]) then g = tonumber(ARGV[1]) redis.call('SET', KEYS[1], g) end
 local now = redis.call('TIME')[1]
 redis.call('SET', KEYS[2], now, 'NX')
-return {g, now - redis.call('GET', KEYS[2])}";
+return {g, math.max(0, now - redis.call('GET', KEYS[2]))}";
 /// Entries of the stream of changes. A relay that misses more than these forgets all that it knows by itself.
 pub(super) const CHANGES: usize = 100_000;
 
@@ -58,8 +62,8 @@ fn script(text: &str, key: &[u8]) -> Cmd {
     cmd
 }
 
-/// Returns the command that writes a record; `None` if there is nothing to write, because its time is over, or because it is told to
-/// the other relays only.
+/// Returns the command that writes a record; `None` if there is nothing to write, because it is told to the other relays only. A record
+/// whose time is over takes the lease away that it would have replaced.
 pub(super) fn write(window: &Leased, names: &Names, record: &Record, now: Instant) -> Option<Command> {
     let name = |claim: &Claim| {
         let Claim::Digest(key) = *claim;
@@ -69,9 +73,17 @@ pub(super) fn write(window: &Leased, names: &Names, record: &Record, now: Instan
     match &record.what {
         What::Seen(claim, memo) => {
             let left = left(*memo);
-            let (key, mut set) = (name(claim), cmd("SET"));
-            set.arg(&key).arg(window.seen(*claim, *memo)).arg("PX").arg(millis(left));
-            (!left.is_zero()).then_some(Command { key, cmd: set })
+            let key = name(claim);
+            let cmd = if left.is_zero() {
+                let mut clear = script(CLEAR, &key);
+                clear.arg(window.own_lease());
+                clear
+            } else {
+                let mut set = cmd("SET");
+                set.arg(&key).arg(window.seen(*claim, *memo)).arg("PX").arg(millis(left));
+                set
+            };
+            Some(Command { key, cmd })
         }
         What::Touched(claim, memo) => {
             let left = left(*memo);

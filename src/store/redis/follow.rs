@@ -81,8 +81,16 @@ impl Follower {
             Some(last) => {
                 let first: Entries = ask(connection, &end("XRANGE"), self.shared.timeout).await?;
                 let is_gap = first.first().is_some_and(|(id, _)| last != "0-0" && order(id) > order(last));
-                if is_gap {
+                let newest: Entries = ask(connection, &end("XREVRANGE"), self.shared.timeout).await?;
+                let newest = newest.into_iter().next().map(|(id, _)| id);
+                // Redis has lost entries: it failed over, or was started empty. The next ones may have smaller ids, if its clock is
+                // behind. (Of an empty Redis, the memory of the relays is all that is left.)
+                let is_lost = newest.as_ref().map_or((0, 0), |id| order(id)) < order(last);
+                if is_gap || is_lost && newest.is_some() {
                     self.shared.window.forget_memory(now());
+                }
+                if is_lost {
+                    self.last = Some(newest.unwrap_or_else(|| "0-0".into()));
                 }
             }
         }

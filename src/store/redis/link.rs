@@ -7,9 +7,9 @@ use super::connect::{Command, Connection};
 use super::{CHANGES_AT_ONCE, FIRST_PAUSE, Failed, First, LONGEST_PAUSE, Shared, commands};
 use crate::clock::{now, wall};
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
-use hapax_core::window::Position;
 use hapax_core::window::leased::{Question, millis};
 use hapax_core::window::logged::{Record, What};
+use hapax_core::window::{OnOutage, Position};
 use redis::{Value, cmd};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -86,11 +86,14 @@ impl Link {
                 }
             };
             if !std::mem::replace(&mut is_told, true) {
-                let policy = self.shared.window.log().policy().on_outage;
+                let meanwhile = match self.shared.window.log().policy().on_outage {
+                    OnOutage::Continue => "the relay judges by its own memory",
+                    OnOutage::Refuse => "publishers wait",
+                };
                 tracing::error!(
                     window = self.shared.name(),
                     error = %failed,
-                    "Redis can't be used; until it can, on_outage = {policy:?} decides"
+                    "Redis can't be used; until it can, {meanwhile}"
                 );
             }
             self.reconnects += 1;
@@ -179,12 +182,10 @@ impl Link {
         let flush = records.iter().position(|record| matches!(record.what, What::Flushed));
         if let Some(at) = flush
             && let Some(last) = position
+            && let Some((before, behind)) = split_behind(&mut records, at, last)
         {
-            let behind = records.split_off(at + 1);
-            if !behind.is_empty() {
-                position = Some(Position(last.0 - behind.len() as u64));
-                self.unwritten.push_front((behind, last));
-            }
+            position = Some(before);
+            self.unwritten.push_front((behind, last));
         }
         let questions = if flush.is_some() || !self.unwritten.is_empty() {
             Vec::new()
@@ -199,18 +200,19 @@ impl Link {
             .iter()
             .filter_map(|record| commands::write(&shared.window, &shared.names, record, now))
             .collect();
-        for told in records
+        let mut told = Vec::new();
+        for changes in records
             .iter()
             .filter(|record| commands::is_told(record))
             .cloned()
             .collect::<Vec<_>>()
             .chunks(CHANGES_AT_ONCE)
         {
-            let is_flush = told.iter().any(|record| matches!(record.what, What::Flushed));
-            let batch = shared.codec.encode(told, now, wall());
-            writes.push(commands::tell(&shared.names, &batch, is_flush));
+            let is_flush = changes.iter().any(|record| matches!(record.what, What::Flushed));
+            let batch = shared.codec.encode(changes, now, wall());
+            told.push(commands::tell(&shared.names, &batch, is_flush));
         }
-        let count = writes.len();
+        let count = writes.len() + told.len();
         let waits = shared.replicas > 0 && count > 0 && connection.keeps_order();
         let mut asks: Vec<Command> =
             questions.iter().map(|question| commands::ask(&shared.window, &shared.names, question)).collect();
@@ -225,10 +227,13 @@ impl Link {
         let sending = async move {
             let exchange = async {
                 if keeps_order {
+                    writes.append(&mut told);
                     writes.append(&mut asks);
                     return connection.send(writes).await;
                 }
+                // Who hears that an id is forgotten may ask for it at once.
                 let mut replies = connection.send(writes).await?;
+                replies.append(&mut connection.send(told).await?);
                 replies.append(&mut connection.send(asks).await?);
                 Ok(replies)
             };
@@ -265,6 +270,14 @@ impl Link {
     }
 }
 
+/// Takes the records behind this place. Returns them, and the position of those before them; `None` if there are none. Of records that the
+/// window has kept while it dropped others, not each has a position: there may be more of them than positions.
+fn split_behind(records: &mut Vec<Record>, at: usize, last: Position) -> Option<(Position, Vec<Record>)> {
+    let behind = records.split_off(at + 1);
+    let before = Position(last.0.saturating_sub(behind.len() as u64));
+    (!behind.is_empty()).then_some((before, behind))
+}
+
 /// Returns the generation, if the pipeline has a flush.
 fn check(replicas: usize, batch: &Batch, replies: &[Value]) -> Result<Option<u32>, Failed> {
     if batch.waits {
@@ -284,4 +297,31 @@ fn check(replicas: usize, batch: &Batch, replies: &[Value]) -> Result<Option<u32
 /// Waits until there is something to send.
 async fn work(window: &super::Leased) {
     poll_fn(|cx| if window.register(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hapax_core::window::Key;
+
+    fn records(count: u128) -> Vec<Record> {
+        let forgotten = |n: u128| Record { at: now(), what: What::Forgotten(Key(n).into()) };
+        (0..count).map(forgotten).collect()
+    }
+
+    #[test]
+    fn what_is_behind_a_flush_has_the_later_positions() {
+        let mut five = records(5);
+        let (before, behind) = split_behind(&mut five, 1, Position(100)).unwrap();
+        assert_eq!((before, five.len(), behind.len()), (Position(97), 2, 3));
+        assert_eq!(split_behind(&mut five, 1, before), None);
+    }
+
+    /// Redis was away from the start, and the window has kept more records than it has positions for. A position that were too late would
+    /// have clients acked whose ids are not written.
+    #[test]
+    fn records_that_were_kept_have_no_later_position_than_there_is() {
+        let (before, behind) = split_behind(&mut records(1_000), 0, Position(0)).unwrap();
+        assert_eq!((before, behind.len()), (Position(0), 999));
+    }
 }

@@ -105,6 +105,7 @@ pub(super) fn open(
         replicas: settings.replicas,
         known: Mutex::default(),
     });
+    let closed = Arc::clone(&window);
     let (closing, is_closing) = watch::channel(false);
     let (first, is_first) = watch::channel(None);
     let link = tokio::spawn(Link::new(Arc::clone(&shared), first, is_closing.clone()).run());
@@ -115,6 +116,15 @@ pub(super) fn open(
             closing.send_replace(true);
             let _ = tokio::time::timeout(CLOSE_WITHIN, link).await;
             follower.abort();
+            let records = closed.store(crate::clock::now()).map_or(0, |facts| facts.waiting);
+            if records > 0 {
+                let window = &*closed.rules().name;
+                tracing::warn!(
+                    window,
+                    records,
+                    "Redis has not taken everything: after a restart these ids are unknown to this window"
+                );
+            }
         }),
     };
     Ok((window, keeper))

@@ -60,7 +60,11 @@ impl Envelope {
 
     /// Writes a message; a mark has no records. `now` and `wall` are the same moment on the two clocks.
     pub(super) fn seal(&self, kind: Kind, records: &[Record], now: Instant, wall: SystemTime) -> Vec<u8> {
-        let mut bytes = self.codec.encode(records, now, wall);
+        self.close(self.codec.encode(records, now, wall), kind, wall)
+    }
+
+    /// Puts behind a batch what a stream needs.
+    fn close(&self, mut bytes: Vec<u8>, kind: Kind, wall: SystemTime) -> Vec<u8> {
         let (kind, number) = match kind {
             Kind::Records(number) => (RECORDS, number),
             Kind::Mark(number) => (MARK, number),
@@ -72,6 +76,12 @@ impl Envelope {
         let seal = self.keys.seal(&bytes);
         bytes.extend_from_slice(&seal);
         bytes
+    }
+
+    /// Gives the batch of an own message another number. It is the same batch all the same.
+    pub(super) fn renumber(&self, bytes: &[u8], number: u64, wall: SystemTime) -> Vec<u8> {
+        let batch = bytes.get(..bytes.len().saturating_sub(TAIL)).unwrap_or_default();
+        self.close(batch.to_vec(), Kind::Records(number), wall)
     }
 
     /// Reads a message.

@@ -32,6 +32,8 @@ pub(super) struct Outbox {
     /// the numbers of the batches and marks that have not come back yet, and when each was published
     followed: VecDeque<(Kind, Instant)>,
     marks: u64,
+    /// The broker has not taken a batch, and may have taken a later one.
+    has_gap: bool,
     /// how long the last one that came back took
     echo: Option<Duration>,
 }
@@ -53,6 +55,26 @@ impl Outbox {
         &self.batches[self.batches.len() - 1]
     }
 
+    /// Notes that the broker has not taken a batch, and may have taken a later one.
+    pub(super) fn not_taken(&mut self) {
+        self.has_gap = true;
+    }
+
+    /// Returns the batches that are not confirmed, oldest first, to be published again. If a later one may stand in the stream without an
+    /// earlier one, they get new numbers: readers pass over a number that comes after a larger one.
+    pub(super) fn again(&mut self, envelope: &Envelope, now: Instant, wall: SystemTime) -> Vec<Vec<u8>> {
+        if std::mem::take(&mut self.has_gap) {
+            for at in 0..self.batches.len() {
+                self.made += 1;
+                if let Some(batch) = self.batches.get_mut(at) {
+                    batch.bytes = envelope.renumber(&batch.bytes, self.made, wall);
+                }
+                self.follow(Kind::Records(self.made), now);
+            }
+        }
+        self.batches.iter().map(|batch| batch.bytes.clone()).collect()
+    }
+
     /// Makes a mark. It has to come back on the connection that it is published on, or never.
     pub(super) fn mark(&mut self, envelope: &Envelope, now: Instant, wall: SystemTime) -> (u64, Vec<u8>) {
         self.marks += 1;
@@ -65,11 +87,6 @@ impl Outbox {
     pub(super) fn confirmed(&mut self, now: Instant) -> Option<(Position, Duration)> {
         let batch = self.batches.pop_front()?;
         Some((batch.position, now.saturating_duration_since(batch.made)))
-    }
-
-    /// Returns the batches that are not confirmed, oldest first. After a reconnect they are published again.
-    pub(super) fn batches(&self) -> impl ExactSizeIterator<Item = &Batch> {
-        self.batches.iter()
     }
 
     /// Returns true if no batch waits for its confirm.
@@ -116,8 +133,9 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hapax_core::window::logged::RelayId;
-    use hapax_core::window::{KeyMaker, Rules};
+    use crate::store::stream::reader::{Came, Reader};
+    use hapax_core::window::logged::{RelayId, What, Written};
+    use hapax_core::window::{Key, KeyMaker, Rules};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -139,12 +157,40 @@ mod tests {
         let (mut outbox, now) = (Outbox::default(), base());
         push(&mut outbox, 3, now);
         push(&mut outbox, 5, now);
-        let before: Vec<_> = outbox.batches().map(|batch| batch.bytes.clone()).collect();
+        let before = outbox.again(&envelope(), now, SystemTime::UNIX_EPOCH);
         assert_eq!(outbox.confirmed(now + SECOND), Some((Position(3), SECOND)));
-        assert_eq!(outbox.batches().map(|batch| &batch.bytes).collect::<Vec<_>>(), [&before[1]]);
+        assert_eq!(outbox.again(&envelope(), now, SystemTime::UNIX_EPOCH), before[1..]);
         assert_eq!(envelope().open(&before[1]).unwrap().kind, Kind::Records(2));
         assert_eq!(outbox.confirmed(now), Some((Position(5), Duration::ZERO)));
         assert_eq!((outbox.confirmed(now), outbox.is_empty()), (None, true));
+    }
+
+    /// The stream was deleted: the first batch came back. Another relay declared it again, so the second one was taken.
+    #[test]
+    fn a_batch_that_was_not_taken_counts_for_readers_that_have_a_later_one() {
+        let (mut outbox, now, wall) = (Outbox::default(), base(), SystemTime::UNIX_EPOCH);
+        for key in [1, 2] {
+            let seen = What::Seen(Key(key).into(), SECOND.into());
+            let records = vec![Record { at: now, what: seen }];
+            let _ = outbox.push(&envelope(), (records, Position(1)), now, wall);
+        }
+        let taken = outbox.batches[1].bytes.clone();
+        outbox.not_taken();
+        let again = outbox.again(&envelope(), now, wall);
+        assert_eq!(outbox.again(&envelope(), now, wall), again, "the same bytes from now on");
+        let mut reader = Reader::new(RelayId(2));
+        let read: Vec<_> = [&taken, &again[0], &again[1]]
+            .into_iter()
+            .map(|bytes| match reader.take(envelope().open(bytes)) {
+                Came::Batch { message, .. } => message.batch.records[0].clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let of = |key| matches!(read[key], Written::Seen { key: Key(n), .. } if n == [2, 1, 2][key]);
+        assert!((0..3).all(of), "{read:?}");
+        // The next one goes on from there.
+        push(&mut outbox, 3, now);
+        assert_eq!(envelope().open(&outbox.batches[2].bytes).unwrap().kind, Kind::Records(5));
     }
 
     #[test]

@@ -231,9 +231,13 @@ impl Session {
         match outcome? {
             Confirmation::Ack(None) => {}
             Confirmation::Ack(Some(_)) => {
+                stream.outbox.not_taken();
                 return Err(Why::new("the stream is gone: the broker has returned a message"));
             }
-            Confirmation::Nack(_) => return Err(Why::new("the broker has not taken a message")),
+            Confirmation::Nack(_) => {
+                stream.outbox.not_taken();
+                return Err(Why::new("the broker has not taken a message"));
+            }
             Confirmation::NotRequested => return Err(Why::new("the broker does not confirm")),
         }
         if !is_batch {
@@ -376,8 +380,7 @@ impl Session {
             None => stream.health.works(now),
             Some(_) => stream.health.goes_on(now),
         }
-        let batches: Vec<Vec<u8>> = stream.outbox.batches().map(|batch| batch.bytes.clone()).collect();
-        for bytes in batches {
+        for bytes in stream.outbox.again(&stream.envelope, now, wall()) {
             self.publish(stream, bytes, true);
         }
     }

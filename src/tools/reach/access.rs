@@ -2,7 +2,8 @@
 //! A token is never an argument, because other users can read those.
 
 use super::Failure;
-use crate::config::{TooOpen, defaults, read_secret};
+use crate::config::defaults;
+use crate::private_file::{TooOpen, read_secret};
 use std::fmt;
 use std::path::Path;
 use ureq::http::Uri;

@@ -4,6 +4,7 @@
 const amqp = require('amqplib');
 const assert = require('node:assert/strict');
 const crypto = require('node:crypto');
+const fs = require('node:fs');
 const { once } = require('node:events');
 const readline = require('node:readline');
 
@@ -11,15 +12,19 @@ const env = process.env;
 const PATIENCE = 20_000;
 
 const connect = ({ user = 'guest', password = 'guest', vhost = env.AMQP_VHOST, heartbeat = 0 } = {}) =>
-  amqp.connect({
-    protocol: 'amqp',
-    hostname: env.AMQP_HOST,
-    port: Number(env.AMQP_PORT),
-    username: user,
-    password,
-    vhost,
-    heartbeat,
-  });
+  amqp.connect(
+    {
+      protocol: env.AMQP_CA ? 'amqps' : 'amqp',
+      hostname: env.AMQP_HOST,
+      port: Number(env.AMQP_PORT),
+      username: user,
+      password,
+      vhost,
+      heartbeat,
+    },
+    // TLS, if AMQP_CA names the authority to trust.
+    env.AMQP_CA ? { ca: [fs.readFileSync(env.AMQP_CA)], servername: env.AMQP_HOST } : {},
+  );
 
 // An event, or a failure that says which one did not come.
 const event = async (emitter, name) => {

@@ -1,6 +1,7 @@
 """Python's pika against whatever listens on AMQP_PORT. See ../README.md."""
 
 import os
+import ssl
 import sys
 import threading
 import time
@@ -21,6 +22,13 @@ VHOST = os.environ["AMQP_VHOST"]
 PATIENCE = 20
 
 
+def encrypted():
+    """TLS, if AMQP_CA names the authority to trust."""
+    if ca := os.environ.get("AMQP_CA"):
+        return pika.SSLOptions(ssl.create_default_context(cafile=ca), os.environ["AMQP_HOST"])
+    return None
+
+
 def parameters(user="guest", password="guest", vhost=VHOST, **more):
     return pika.ConnectionParameters(
         host=os.environ["AMQP_HOST"],
@@ -29,6 +37,7 @@ def parameters(user="guest", password="guest", vhost=VHOST, **more):
         credentials=pika.PlainCredentials(user, password),
         blocked_connection_timeout=PATIENCE,
         socket_timeout=PATIENCE,
+        ssl_options=encrypted(),
         **more,
     )
 

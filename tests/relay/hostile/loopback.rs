@@ -12,14 +12,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// An address of this host that is no loopback address. Nothing is sent: the kernel only chooses the address.
-fn address_of_this_host() -> Option<IpAddr> {
+pub(crate) fn address_of_this_host() -> Option<IpAddr> {
     let socket = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
     socket.connect(("192.0.2.1", 9)).ok()?;
     socket.local_addr().ok().map(|addr| addr.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }
 
 /// A `start-ok` whose client understands a `connection.close` as the answer, or does not.
-fn login(mechanism: &str, response: &str, told: bool) -> Vec<u8> {
+pub(crate) fn login(mechanism: &str, response: &str, told: bool) -> Vec<u8> {
     let mut capabilities = FieldTable::default();
     capabilities.insert("authentication_failure_close".into(), AMQPValue::Boolean(told));
     let mut client_properties = FieldTable::default();

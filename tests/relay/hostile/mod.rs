@@ -18,7 +18,7 @@ mod closed_by_broker;
 mod copies;
 mod crowding;
 mod handshake;
-mod loopback;
+pub(crate) mod loopback;
 mod oracle;
 mod probes;
 mod returns;

@@ -1,6 +1,7 @@
 //! A stream with a replica on each of three nodes.
 
-use super::stage::{Publisher, Stage, With, check, ids, publish_all, publish_while};
+use super::stage::{Stage, With, ids, publish_all};
+use crate::e2e::publisher::{Publisher, check, publish_while};
 use crate::e2e::site::without_relay;
 use crate::e2e::wait::{self, PATIENCE};
 use hapax_testbed::Rabbit;
@@ -38,9 +39,10 @@ fn the_leader_of_the_stream_dies() {
     let mut publishers: Vec<Publisher> = relays
         .iter()
         .enumerate()
-        .map(|(n, relay)| Publisher::new(&stage, &[relay.addr()], ids(&format!("{n}"), 10_000), 50))
+        .map(|(n, relay)| Publisher::new(&stage.name, &[relay.addr()], ids(&format!("{n}"), 10_000), 50))
         .collect();
-    publish_while(&mut publishers, 5000, || {
+    publish_while(&mut publishers, |acked| {
+        acked.wait_for(5000);
         nodes[dies].kill9();
     });
     wait::until("there is another leader", PATIENCE, || (leader(&nodes[2], &stage) != first).then_some(()));

@@ -1,10 +1,9 @@
 //! What a relay does while its stream can't be reached, and that it catches up.
 
-use super::stage::{
-    Publisher, Stage, With, check, ids, persistent, publish_all, publish_while, until_logged,
-};
+use super::stage::{Stage, With, ids, publish_all, until_logged};
 use crate::e2e::cut::Cut;
 use crate::e2e::http;
+use crate::e2e::publisher::{Publisher, check, persistent, publish_while};
 use crate::e2e::raw::HEADER;
 use crate::e2e::relay::Relay;
 use crate::e2e::site::{own_rabbit, shared_rabbit, without_relay};
@@ -38,8 +37,8 @@ fn a_connection_that_is_cut_again_and_again_costs_nothing() {
     }
     let (stage, cut, relay, other) = behind_cut("stream-cut", "refuse");
     let acked = AtomicUsize::new(0);
-    let mut publisher = Publisher::new(&stage, &[relay.addr()], ids("a", 20_000), 100);
-    let mut others = Publisher::new(&stage, &[other.addr()], ids("b", 5_000), 20);
+    let mut publisher = Publisher::new(&stage.name, &[relay.addr()], ids("a", 20_000), 100);
+    let mut others = Publisher::new(&stage.name, &[other.addr()], ids("b", 5_000), 20);
     std::thread::scope(|scope| {
         let acked = &acked;
         let publishing = scope.spawn(|| {
@@ -164,9 +163,10 @@ fn the_broker_is_killed_with_its_streams() {
     let mut publishers: Vec<Publisher> = relays
         .iter()
         .enumerate()
-        .map(|(n, relay)| Publisher::new(&stage, &[relay.addr()], ids(&format!("{n}"), 4000), 50))
+        .map(|(n, relay)| Publisher::new(&stage.name, &[relay.addr()], ids(&format!("{n}"), 4000), 50))
         .collect();
-    publish_while(&mut publishers, 2000, || {
+    publish_while(&mut publishers, |acked| {
+        acked.wait_for(2000);
         rabbit.kill9();
         rabbit.restart().unwrap_or_else(|error| panic!("{error}"));
     });

@@ -1,6 +1,7 @@
 //! What two relays with one stream know of each other.
 
-use super::stage::{Publisher, Stage, check, ids, publish_all};
+use super::stage::{Stage, ids, publish_all};
+use crate::e2e::publisher::restarted_one_after_the_other;
 use crate::e2e::site::{shared_rabbit, without_relay};
 use crate::e2e::wait::{self, PATIENCE};
 
@@ -62,45 +63,5 @@ fn two_relays_are_restarted_one_after_the_other_under_load() {
     }
     let stage = Stage::new(shared_rabbit(), "stream-rolling");
     let mut relays = [stage.relay(), stage.relay()];
-    let addresses = [relays[0].addr(), relays[1].addr()];
-    let acked = std::sync::atomic::AtomicUsize::new(0);
-    let publishers: Vec<Publisher> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..4)
-            .map(|n| {
-                // Each begins at one of the two, and goes on at the other.
-                let order = if n % 2 == 0 { addresses } else { [addresses[1], addresses[0]] };
-                let mut publisher = Publisher::new(&stage, &order, ids(&format!("{n}"), 6000), 50);
-                let acked = &acked;
-                scope.spawn(move || {
-                    let told = std::cell::Cell::new(0);
-                    publisher.run(&|publisher| {
-                        acked.fetch_add(
-                            publisher.acked.len() - told.replace(publisher.acked.len()),
-                            std::sync::atomic::Ordering::SeqCst,
-                        );
-                        true
-                    });
-                    publisher
-                })
-            })
-            .collect();
-        for (n, relay) in relays.iter_mut().enumerate() {
-            wait::until("they publish", PATIENCE, || {
-                (acked.load(std::sync::atomic::Ordering::SeqCst) > 3000 + n * 8000).then_some(())
-            });
-            relay.sigterm();
-            assert!(relay.ended().success());
-            relay.restart();
-        }
-        running.into_iter().map(|publisher| publisher.join().unwrap()).collect()
-    });
-    let held = stage.held();
-    let doubled = check(&held, &publishers.iter().collect::<Vec<_>>());
-    let connections: Vec<usize> = publishers.iter().map(|publisher| publisher.connections).collect();
-    println!("connections {connections:?}, {doubled} doubled");
-    assert_eq!((held.len(), doubled), (24_000, 0));
-    assert!(
-        connections.iter().all(|connections| *connections <= 3),
-        "a restart costs a publisher one reconnect"
-    );
+    restarted_one_after_the_other(&mut relays, &stage.name, || stage.held());
 }

@@ -1,18 +1,17 @@
-//! Relays that share the stream of one window, and publishers that retry until they are acked.
+//! Relays that share the stream of one window.
 
-use crate::e2e::raw::{Publish, Raw, Told};
+use crate::e2e::publisher::persistent;
+use crate::e2e::raw::{Raw, Told};
 use crate::e2e::relay::Relay;
-use crate::e2e::retry::{self, over};
+use crate::e2e::retry;
 use crate::e2e::wait::{self, PATIENCE};
 use hapax_testbed::{Leash, Rabbit};
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// A vhost on a node, with a queue `q`, and a secret that relays share.
 pub(super) struct Stage {
@@ -164,113 +163,4 @@ pub(super) fn publish_all(client: &mut Raw, tag: &mut u64, ids: &[String]) {
             told => panic!("no ack: {told:?}"),
         }
     }
-}
-
-pub(super) fn persistent(id: &str) -> Publish<'_> {
-    Publish { persistent: true, ..Publish::to("q", id) }
-}
-
-/// A publisher that goes on with the next relay when its connection ends, until all of its ids are acked.
-pub(super) struct Publisher {
-    relays: Vec<SocketAddr>,
-    vhost: String,
-    todo: Vec<String>,
-    /// Ids that were under way when a connection ended, and how often.
-    pub(super) unknown: BTreeMap<String, usize>,
-    pub(super) acked: Vec<String>,
-    pub(super) connections: usize,
-    next: usize,
-    under_way: usize,
-}
-
-impl Publisher {
-    pub(super) fn new(stage: &Stage, relays: &[SocketAddr], ids: Vec<String>, under_way: usize) -> Publisher {
-        let mut todo = ids;
-        todo.reverse();
-        Publisher {
-            relays: relays.to_vec(),
-            vhost: stage.name.clone(),
-            todo,
-            unknown: BTreeMap::new(),
-            acked: Vec::new(),
-            connections: 0,
-            next: 0,
-            under_way,
-        }
-    }
-
-    /// Publishes for as long as `go_on` says so, or until everything is acked.
-    pub(super) fn run(&mut self, go_on: &dyn Fn(&Publisher) -> bool) {
-        #[allow(clippy::disallowed_methods, reason = "publishers give up at a deadline")]
-        let end = std::time::Instant::now() + 6 * PATIENCE;
-        while !self.todo.is_empty() && go_on(self) {
-            #[allow(clippy::disallowed_methods, reason = "publishers give up at a deadline")]
-            let now = std::time::Instant::now();
-            assert!(now < end, "{} ids are not acked at the deadline", self.todo.len());
-            let mut under_way = BTreeMap::new();
-            if self.connection(&mut under_way, go_on).is_err() {
-                std::thread::park_timeout(std::time::Duration::from_millis(5));
-            }
-            for (_, id) in under_way.into_iter().rev() {
-                *self.unknown.entry(String::clone(&id)).or_default() += 1;
-                self.todo.push(id);
-            }
-        }
-    }
-
-    fn connection(
-        &mut self,
-        under_way: &mut BTreeMap<u64, String>,
-        go_on: &dyn Fn(&Publisher) -> bool,
-    ) -> io::Result<()> {
-        let relay = self.relays[self.next % self.relays.len()];
-        self.next += 1;
-        let mut raw = retry::login(relay, &self.vhost)?;
-        self.connections += 1;
-        let mut tag = 0;
-        loop {
-            let mut octets = Vec::new();
-            while under_way.len() < self.under_way {
-                let Some(id) = self.todo.pop() else { break };
-                tag += 1;
-                octets.extend(persistent(&id).encode(1, raw.frame_max()));
-                under_way.insert(tag, id);
-            }
-            if under_way.is_empty() || !go_on(self) {
-                return Ok(());
-            }
-            raw.write(&octets)?;
-            match raw.receive()?.ok_or_else(over)?.1 {
-                Told::Ack { tag, multiple } => {
-                    self.acked.extend(retry::settled(under_way, tag, multiple));
-                }
-                _ => return Err(over()),
-            }
-        }
-    }
-}
-
-/// Runs the publishers to their end. Calls `then` when they have `acked` acks together.
-pub(super) fn publish_while(publishers: &mut [Publisher], acked: usize, then: impl FnOnce()) {
-    let count = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        let count = &count;
-        for publisher in publishers {
-            scope.spawn(move || {
-                let told = Cell::new(0);
-                publisher.run(&|publisher| {
-                    count.fetch_add(publisher.acked.len() - told.replace(publisher.acked.len()), SeqCst);
-                    true
-                });
-            });
-        }
-        wait::until("they publish", PATIENCE, || (count.load(SeqCst) > acked).then_some(()));
-        then();
-    });
-}
-
-/// Every id that was acked is in the queue. It is there more than once only if its outcome was unknown to its publisher.
-/// Returns how many are there too often.
-pub(super) fn check(held: &BTreeMap<String, usize>, publishers: &[&Publisher]) -> usize {
-    publishers.iter().map(|one| retry::doubled(held, &one.acked, &one.unknown)).sum()
 }

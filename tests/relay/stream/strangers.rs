@@ -56,6 +56,7 @@ fn who_may_write_to_the_stream_can_make_no_id_a_duplicate() {
     publish_all(&mut client, &mut 1, &ids("b", 1));
     stage.until_known(&other, 1);
     publish_all(&mut stage.client(&other), &mut 0, &ids("a", 1));
+    assert_eq!(stage.metric(&other, "store_damaged_total"), 3.0, "what has no seal is counted");
     // Nor is anything of it believed at a start.
     publish_raw(&stage, &[&batch]);
     relay.kill9();
@@ -64,22 +65,27 @@ fn who_may_write_to_the_stream_can_make_no_id_a_duplicate() {
     assert_eq!(stage.held(), [("a-0".to_owned(), 2), ("b-0".to_owned(), 1)].into());
 }
 
-/// Its keys mean nothing to a relay with another secret. It says so and ends, instead of knowing nothing.
+/// Its keys mean nothing to a relay with another secret, scope or place of the id. It says so and ends, instead of knowing nothing.
 #[test]
-fn a_stream_that_was_written_with_another_secret_is_refused() {
+fn a_stream_that_was_written_with_another_secret_scope_or_id_is_refused() {
     if without_relay() {
         return;
     }
     let stage = Stage::new(shared_rabbit(), "stream-secret");
     let relay = stage.relay();
     publish_all(&mut stage.client(&relay), &mut 0, &ids("a", 10));
-    let with = With { secret: "ffeeddccbbaa99887766554433221100".to_owned(), ..stage.with() };
-    let (status, log) = Relay::refused(stage.rabbit.addr(), &stage.config(&with));
-    assert_eq!(status.code(), Some(1), "{log}");
-    assert!(
-        log.contains("another digest secret") && log.contains("fix: put back the `digest_secret_file`"),
-        "{log}"
-    );
+    for with in [
+        With { secret: "ffeeddccbbaa99887766554433221100".to_owned(), ..stage.with() },
+        With { window: "scope = \"exchange\"".to_owned(), ..stage.with() },
+        With { window: "id = \"header:x-id\"".to_owned(), ..stage.with() },
+    ] {
+        let (status, log) = Relay::refused(stage.rabbit.addr(), &stage.config(&with));
+        assert_eq!(status.code(), Some(1), "{log}");
+        assert!(
+            log.contains("another digest secret") && log.contains("fix: put back the `digest_secret_file`"),
+            "{log}"
+        );
+    }
 }
 
 #[test]
@@ -121,14 +127,14 @@ fn a_user_who_may_not_declare_uses_what_is_there() {
     stage.until_known(&declaring, 10);
 }
 
-/// Everything in it is gone. The relays go on with a new one, and what they have in memory stays there.
+/// Everything in it is gone. The relays go on with a new one, and what they have in memory stays there until they end.
 #[test]
 fn a_stream_that_was_deleted_is_declared_again() {
     if without_relay() {
         return;
     }
     let stage = Stage::new(shared_rabbit(), "stream-deleted");
-    let (one, other) = (stage.relay(), stage.relay());
+    let (mut one, other) = (stage.relay(), stage.relay());
     publish_all(&mut stage.client(&one), &mut 0, &ids("a", 10));
     stage.until_known(&other, 10);
     let delete = queue::Delete { queue: stage.stream().as_str().into(), ..queue::Delete::default() };
@@ -142,4 +148,14 @@ fn a_stream_that_was_deleted_is_declared_again() {
     wait::until("it is said aloud", PATIENCE, || {
         [&one, &other].iter().any(|relay| relay.log().contains("the stream was deleted")).then_some(())
     });
+    // A relay that starts knows what stands in the new one.
+    one.restart();
+    stage.until_known(&one, 10);
+    let mut client = stage.client(&one);
+    publish_all(&mut client, &mut 0, &ids("a", 10));
+    publish_all(&mut client, &mut 10, &ids("b", 10));
+    assert!(
+        stage.held().into_keys().all(|id| id.starts_with("a-")),
+        "it had forgotten what stood in the old one alone"
+    );
 }

@@ -1,8 +1,10 @@
-//! What a relay remembers after its death.
+//! A relay is killed, and knows its ids again.
 
-use super::stage::{Publisher, Stage, check, ids, publish_all};
-use crate::e2e::retry::{Rng, kills};
+use super::stage::{Stage, With, ids, publish_all};
+use crate::e2e::kills::{Lane, Outcome, Plan, killed_again_and_again};
+use crate::e2e::retry::kills;
 use crate::e2e::site::{shared_rabbit, without_relay};
+use std::time::Duration;
 
 #[test]
 fn a_relay_that_was_killed_knows_its_ids_again() {
@@ -22,59 +24,36 @@ fn a_relay_that_was_killed_knows_its_ids_again() {
     assert!(held.values().all(|copies| *copies == 1), "a retry has passed");
 }
 
+/// How many relays are killed at a time.
+const LANES: usize = 6;
+
+/// Relays with a stream of their own each, killed so often altogether.
+fn killed(test: &str, plan: Plan, window: &str) -> Option<Outcome> {
+    if without_relay() {
+        return None;
+    }
+    let stages: Vec<Stage> =
+        (0..LANES).map(|n| Stage::new(shared_rabbit(), &format!("stream-{test}-{n}"))).collect();
+    let lane = |stage: &Stage| Lane {
+        vhost: stage.name.clone(),
+        relay: stage.relay_with(&With { window: window.to_owned(), ..stage.with() }),
+    };
+    Some(killed_again_and_again(stages.iter().map(lane).collect(), plan))
+}
+
 /// With `sync`: an id whose ack a client has received is never forgotten, whenever the relay is killed.
 #[test]
 fn killed_at_any_moment_a_relay_forgets_no_id_that_was_acked() {
-    if without_relay() {
-        return;
+    if let Some(outcome) = killed("kills", Plan { kills: kills(200), acks: 150, other: None }, "") {
+        outcome.assert_nothing_is_forgotten();
     }
-    let mut rng = Rng::seeded("a relay with a stream is killed");
-    let stage = Stage::new(shared_rabbit(), "stream-kills");
-    let mut relay = stage.relay();
-    let addr = relay.addr();
-    let (mut publishers, rounds) = (Vec::new(), kills(30));
-    for round in 0..rounds {
-        // It dies after so many acks, while more are under way.
-        let most = 1 + usize::try_from(rng.below(400)).unwrap();
-        let mut publisher = Publisher::new(&stage, &[addr], ids(&format!("{round}"), 2000), 50);
-        publisher.run(&|publisher| publisher.acked.len() < most);
-        relay.kill9();
-        relay.restart();
-        // Everything that was acked is published again.
-        let acked = publisher.acked.clone();
-        publish_all(&mut stage.client(&relay), &mut 0, &acked);
-        publishers.push(publisher);
-    }
-    let held = stage.held();
-    check(&held, &publishers.iter().collect::<Vec<_>>());
-    let acked: usize = publishers.iter().map(|publisher| publisher.acked.len()).sum();
-    println!("{rounds} kills, {acked} ids were acked and published again: none passed");
 }
 
 /// With `async` a crash forgets what was acked within the last `remember_delay`, and no more.
 #[test]
 fn with_async_a_crash_forgets_what_the_delay_allows() {
-    if without_relay() {
-        return;
+    let window = "remember = \"async\"\nremember_delay = \"250ms\"";
+    if let Some(outcome) = killed("async", Plan { kills: kills(20), acks: 3_000, other: None }, window) {
+        outcome.assert_forgotten_within(Duration::from_millis(250));
     }
-    let stage = Stage::new(shared_rabbit(), "stream-async");
-    let with = super::stage::With {
-        window: "remember = \"async\"\nremember_delay = \"40ms\"".to_owned(),
-        ..stage.with()
-    };
-    let mut relay = stage.relay_with(&with);
-    let mut client = stage.client(&relay);
-    let (early, late) = (ids("early", 500), ids("late", 500));
-    publish_all(&mut client, &mut 0, &early);
-    std::thread::park_timeout(std::time::Duration::from_millis(100));
-    publish_all(&mut client, &mut (early.len() as u64), &late);
-    relay.kill9();
-    relay.restart();
-    let mut client = stage.client(&relay);
-    publish_all(&mut client, &mut 0, &early);
-    publish_all(&mut client, &mut (early.len() as u64), &late);
-    let held = stage.held();
-    assert!(early.iter().all(|id| held[id] == 1), "these were written long before the crash");
-    let forgotten = late.iter().filter(|id| held[*id] == 2).count();
-    println!("{forgotten} of {} ids that were acked at the end were forgotten", late.len());
 }

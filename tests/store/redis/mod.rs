@@ -1,7 +1,11 @@
 //! `store = "redis"`: relays that share a Redis, in front of one RabbitMQ.
 
-mod server;
+mod faults;
+pub(crate) mod server;
+mod strangers;
 
+use crate::e2e::kills::{Lane, Outcome, Plan, killed_again_and_again};
+use crate::e2e::publisher::restarted_one_after_the_other;
 use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::relay::Relay;
 use crate::e2e::retry;
@@ -54,7 +58,11 @@ impl Stage {
 
     /// Publishes these by one relay, all at once, until each is acked. A nack is published again.
     fn publish(&self, relay: usize, ids: &[String]) {
-        let acked = publish(self.relays[relay].addr(), &self.vhost, ids, PATIENCE);
+        self.publish_at(self.relays[relay].addr(), ids);
+    }
+
+    fn publish_at(&self, relay: SocketAddr, ids: &[String]) {
+        let acked = publish(relay, &self.vhost, ids, PATIENCE);
         assert_eq!(acked.len(), ids.len(), "not all are acked");
     }
 }
@@ -136,39 +144,42 @@ fn two_relays_let_each_id_through_once() {
     assert_eq!(stage.queue().len(), 0);
 }
 
+/// How many relays are killed at a time. A round waits for the leases of the killed relay, a second each time.
+const LANES: usize = 12;
+
+/// Relays that share a Redis, killed so often altogether. Another relay judges the retries until the killed one is back.
+fn killed(test: &str, plan: Plan, window: &str) -> Option<Outcome> {
+    let redis = Server::start();
+    let config = config(&redis, &redis.url(), window);
+    let stage = Stage::new(&format!("redis-{test}"), 1, &config)?;
+    let lanes = (0..LANES).map(|n| Lane::new(format!("redis-{test}-{n}"), &config)).collect();
+    Some(killed_again_and_again(lanes, Plan { other: Some(stage.relays[0].addr()), ..plan }))
+}
+
 #[test]
 fn what_was_acked_never_passes_again_whenever_a_relay_is_killed() {
+    if let Some(outcome) = killed("sync", Plan { kills: retry::kills(200), acks: 150, other: None }, "") {
+        outcome.assert_nothing_is_forgotten();
+    }
+}
+
+/// With `async` a kill forgets what was acked within the last `remember_delay`, and no more.
+#[test]
+fn with_async_a_kill_forgets_what_the_delay_allows() {
+    let window = "remember = \"async\"\nremember_delay = \"250ms\"";
+    if let Some(outcome) = killed("async", Plan { kills: retry::kills(20), acks: 3_000, other: None }, window)
+    {
+        outcome.assert_forgotten_within(Duration::from_millis(250));
+    }
+}
+
+/// Nothing is lost, nothing is doubled, and a restart costs a publisher one reconnect at most.
+#[test]
+fn two_relays_are_restarted_one_after_the_other_under_load() {
     let redis = Server::start();
-    let window = "remember = \"sync\"";
-    let Some(mut stage) = Stage::new("redis-kill", 2, &config(&redis, &redis.url(), window)) else {
-        return;
-    };
-    let mut all = BTreeMap::new();
-    for round in 0..retry::kills(5) {
-        let ids = ids(&format!("k{round}"), 300);
-        let (addr, vhost) = (stage.relays[0].addr(), stage.vhost.clone());
-        let published = {
-            let ids = ids.clone();
-            thread::spawn(move || publish(addr, &vhost, &ids, PATIENCE))
-        };
-        // Somewhere in the first milliseconds, at another place each time.
-        thread::park_timeout(Duration::from_micros(500 + (round as u64 * 7_919) % 25_000));
-        stage.relays[0].kill9();
-        let acked = published.join().unwrap();
-        let by_other = publish(stage.relays[1].addr(), &stage.vhost, &ids, PATIENCE);
-        assert_eq!(by_other.len(), ids.len(), "a retry is not acked");
-        stage.relays[0].restart();
-        stage.publish(0, &ids);
-        println!("round {round}: {} were acked before the kill", acked.len());
-        all.extend(ids.into_iter().map(|id| (id.clone(), acked.contains(&id))));
-    }
-    let queue = stage.queue();
-    for (id, was_acked) in &all {
-        let copies = queue.get(id).copied().unwrap_or_default();
-        assert!(copies > 0, "{id} is lost");
-        assert!(copies == 1 || !was_acked, "{id} was acked and is there {copies} times");
-        assert!(copies <= 2, "{id} is there {copies} times");
-    }
+    let Some(mut stage) = Stage::new("redis-rolling", 2, &config(&redis, &redis.url(), "")) else { return };
+    let mut relays: [Relay; 2] = [stage.relays.remove(0), stage.relays.remove(0)];
+    restarted_one_after_the_other(&mut relays, &stage.vhost, || stage.queue());
 }
 
 /// Everything that a window says of itself.
@@ -254,8 +265,9 @@ fn a_silent_redis_stops_nobody_with_continue_and_everybody_with_refuse() {
 
 #[test]
 fn a_cluster_of_three_holds_the_ids() {
-    let mut servers = Server::cluster();
-    let redis = format!("url = \"redis://127.0.0.1:{}\"\nmode = \"cluster\"", servers[0].port);
+    let mut servers = Server::cluster(0);
+    servers.iter().for_each(|server| server.add_user(&["+cluster|slots"]));
+    let redis = format!("url = \"redis://hapax:PASSWORD@127.0.0.1:{}\"\nmode = \"cluster\"", servers[0].port);
     let Some(mut stage) = Stage::new("redis-cluster", 2, &config(&servers[0], &redis, "")) else { return };
     let ids = ids("c", 500);
     thread::scope(|scope| {
@@ -278,30 +290,9 @@ fn a_cluster_of_three_holds_the_ids() {
 #[test]
 fn tls_and_a_user_with_few_rights() {
     let mut redis = Server::tls();
-    redis.cli(&[
-        "ACL",
-        "SETUSER",
-        "hapax",
-        "on",
-        ">pass",
-        "~hapax:*",
-        "+set",
-        "+get",
-        "+del",
-        "+eval",
-        "+xadd",
-        "+xread",
-        "+xrange",
-        "+xrevrange",
-        "+incr",
-        "+pttl",
-        "+pexpire",
-        "+time",
-        "+wait",
-        "+info",
-    ]);
+    redis.add_user(&[]);
     let url = format!(
-        "url = \"rediss://hapax:pass@localhost:{}\"\nca_file = \"{}\"",
+        "url = \"rediss://hapax:PASSWORD@localhost:{}\"\nca_file = \"{}\"",
         redis.port,
         redis.folder().join("ca.pem").display()
     );
@@ -318,21 +309,6 @@ fn tls_and_a_user_with_few_rights() {
         facts(&stage.relays[0])
     );
     redis.kill9();
-}
-
-#[test]
-fn evictions_of_redis_are_seen() {
-    let redis = Server::with(&["--save", "", "--maxmemory", "3mb", "--maxmemory-policy", "allkeys-lru"]);
-    let Some(stage) = Stage::new("redis-evicts", 1, &config(&redis, &redis.url(), "")) else { return };
-    for round in 0..10 {
-        stage.publish(0, &ids(&format!("e{round}"), 2_000));
-    }
-    wait::until("evictions show", PATIENCE, || {
-        let metrics = stage.relays[0].metrics();
-        (metrics.sum("store_evicted_keys_total", &[]) > 0.0).then_some(())
-    });
-    let metrics = stage.relays[0].metrics();
-    assert_eq!(metrics.sum("store_memory_max_bytes", &[]), 3.0 * 1024.0 * 1024.0);
 }
 
 /// What is forgotten, flushed and changed at one relay is so at the other, too, without a restart.
@@ -352,32 +328,4 @@ fn an_operator_at_one_relay_reaches_the_other() {
     stage.publish(1, &ids);
     stage.publish(0, &ids);
     assert_each_once(&stage.queue(), &ids);
-}
-
-#[test]
-fn another_secret_is_refused_with_what_to_do() {
-    let redis = Server::start();
-    let Some(stage) = Stage::new("redis-secret", 1, &config(&redis, &redis.url(), "")) else { return };
-    redis.cli(&["SET", "hapax:{orders}:identity", "another"]);
-    drop(stage);
-    let text = config(&redis, &redis.url(), "");
-    let (status, said) = run_to_its_end(&text);
-    assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("another digest secret") && said.contains("digest_secret_file"), "{said}");
-}
-
-/// Starts a relay that must end by itself.
-fn run_to_its_end(config: &str) -> (Option<i32>, String) {
-    let leash = hapax_testbed::Leash::new("ends").unwrap();
-    let file = leash.folder().join("hapax.toml");
-    std::fs::write(&file, config).unwrap();
-    let port = || hapax_testbed::free_port().unwrap();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_hapax"))
-        .arg("--config")
-        .arg(&file)
-        .args(["--listen", &format!("127.0.0.1:{}", port()), "--admin", &format!("127.0.0.1:{}", port())])
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }

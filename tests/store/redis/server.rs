@@ -14,9 +14,9 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running `redis-server`, or a Sentinel.
-pub(super) struct Server {
+pub(crate) struct Server {
     leash: Leash,
-    pub(super) port: u16,
+    pub(crate) port: u16,
     child: Option<Child>,
     arguments: Vec<String>,
     /// what `redis-cli` needs to log in
@@ -25,12 +25,12 @@ pub(super) struct Server {
 
 impl Server {
     /// One that keeps nothing on disk.
-    pub(super) fn start() -> Server {
+    pub(crate) fn start() -> Server {
         Server::with(&["--save", "", "--appendonly", "no"])
     }
 
     /// One with these arguments.
-    pub(super) fn with(arguments: &[&str]) -> Server {
+    pub(crate) fn with(arguments: &[&str]) -> Server {
         let leash = Leash::new("redis").unwrap();
         let port = free_port().unwrap();
         let mut all: Vec<String> =
@@ -43,7 +43,7 @@ impl Server {
     }
 
     /// One that speaks TLS only. Its certificate is for `localhost`; `ca.pem` in its folder has signed it.
-    pub(super) fn tls() -> Server {
+    pub(crate) fn tls() -> Server {
         let leash = Leash::new("redis").unwrap();
         let folder = leash.folder().to_owned();
         let openssl = |line: &str| {
@@ -87,7 +87,7 @@ impl Server {
     }
 
     /// A Sentinel that watches this server, and calls it down after half a second.
-    pub(super) fn sentinel(master: &Server) -> Server {
+    pub(crate) fn sentinel(master: &Server) -> Server {
         let leash = Leash::new("sentinel").unwrap();
         let port = free_port().unwrap();
         let mut text = String::new();
@@ -103,37 +103,43 @@ impl Server {
         server
     }
 
-    /// Three servers that are a cluster.
-    pub(super) fn cluster() -> Vec<Server> {
+    /// Three servers that are a cluster, and as many replicas of the first one as this.
+    pub(crate) fn cluster(replicas: usize) -> Vec<Server> {
+        let count = 3 + replicas;
         // By itself Redis takes the port 10,000 above its own as the bus, which another process may have.
-        let buses: Vec<String> = (0..3).map(|_| free_port().unwrap().to_string()).collect();
+        let buses: Vec<String> = (0..count).map(|_| free_port().unwrap().to_string()).collect();
         let member = |bus: &String| {
-            let on = ["--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-port", bus];
-            Server::with(&on)
+            let cluster =
+                ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", bus];
+            Server::with(&[&["--save", "", "--appendonly", "no"][..], &cluster].concat())
         };
         let servers: Vec<Server> = buses.iter().map(member).collect();
-        for (n, server) in servers.iter().enumerate() {
-            let slots = [(0, 5_460), (5_461, 10_922), (10_923, 16_383)][n];
-            server.cli(&["CLUSTER", "ADDSLOTSRANGE", &slots.0.to_string(), &slots.1.to_string()]);
+        for (n, (server, slots)) in servers.iter().zip(["0 5460", "5461 10922", "10923 16383"]).enumerate() {
+            server.cli(&[&["CLUSTER", "ADDSLOTSRANGE"][..], &slots.split(' ').collect::<Vec<_>>()].concat());
             server.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(n + 1).to_string()]);
         }
         for server in &servers[1..] {
             server.cli(&["CLUSTER", "MEET", "127.0.0.1", &servers[0].port.to_string(), &buses[0]]);
         }
+        let known = format!("cluster_known_nodes:{count}");
         wait::until("the cluster is complete", PATIENCE, || {
             servers
                 .iter()
                 .all(|server| {
                     let info = server.cli(&["CLUSTER", "INFO"]);
-                    info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+                    info.contains("cluster_state:ok") && info.contains(&known)
                 })
                 .then_some(())
         });
+        let first = servers[0].cli(&["CLUSTER", "MYID"]);
+        for replica in &servers[3..] {
+            assert_eq!(replica.cli(&["CLUSTER", "REPLICATE", &first]), "OK");
+        }
         servers
     }
 
     /// Kills it and starts it again, on the same port.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.kill9();
         let child = Command::new("redis-server")
             .args(&self.arguments)
@@ -147,18 +153,18 @@ impl Server {
         wait::until("the server listens", PATIENCE, || TcpStream::connect(("127.0.0.1", self.port)).ok());
     }
 
-    pub(super) fn kill9(&mut self) {
+    pub(crate) fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {
             self.leash.kill9(&mut child);
         }
     }
 
     /// Stops the process where it is, until [`Server::carry_on`].
-    pub(super) fn stand_still(&self) {
+    pub(crate) fn stand_still(&self) {
         self.signal("-STOP");
     }
 
-    pub(super) fn carry_on(&self) {
+    pub(crate) fn carry_on(&self) {
         self.signal("-CONT");
     }
 
@@ -168,7 +174,7 @@ impl Server {
     }
 
     /// Asks it.
-    pub(super) fn cli(&self, command: &[&str]) -> String {
+    pub(crate) fn cli(&self, command: &[&str]) -> String {
         let port = self.port.to_string();
         let output = Command::new("redis-cli")
             .args(["-h", "127.0.0.1", "-p", &port])
@@ -179,13 +185,24 @@ impl Server {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// Makes the user `hapax` with the rights that the docs name, and these.
+    pub(crate) fn add_user(&self, more: &[&str]) {
+        let docs = std::fs::read_to_string("docs/stores.md").unwrap();
+        let line = docs
+            .lines()
+            .find(|line| line.starts_with("ACL SETUSER hapax "))
+            .expect("the docs name the rights");
+        let command: Vec<&str> = line.split(' ').chain(more.iter().copied()).collect();
+        assert_eq!(self.cli(&command), "OK");
+    }
+
     /// The line of the configuration.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("url = \"redis://127.0.0.1:{}\"", self.port)
     }
 
     /// A file with the secret that the relays of this server share.
-    pub(super) fn secret(&self) -> PathBuf {
+    pub(crate) fn secret(&self) -> PathBuf {
         let file = self.leash.folder().join("digest.secret");
         if !file.exists() {
             let mut options = std::fs::OpenOptions::new();
@@ -195,7 +212,7 @@ impl Server {
         file
     }
 
-    pub(super) fn folder(&self) -> &std::path::Path {
+    pub(crate) fn folder(&self) -> &std::path::Path {
         self.leash.folder()
     }
 }

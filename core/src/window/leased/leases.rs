@@ -178,10 +178,21 @@ impl Leases {
         }
     }
 
-    /// Forgets all questions. Returns the keys for which publishes wait.
-    pub(super) fn give_up(&self) -> Vec<(Key, VecDeque<Waiter>)> {
+    /// Forgets all questions but those that give leases back: nobody else does that. A lease that was asked for counts as held, because
+    /// Redis may have granted it and the answer was lost. Returns the keys for which publishes wait.
+    pub(super) fn give_up(&self, unanswered: &[Question], now: Instant) -> Vec<(Key, VecDeque<Waiter>)> {
         let mut inner = self.inner.lock();
-        inner.out.clear();
+        inner.out.retain(|question| question.what == Request::Release);
+        for question in unanswered.iter().rev() {
+            match question.what {
+                Request::Release => inner.out.push_front(question.clone()),
+                Request::Lease | Request::Replace(_) => {
+                    let held = Held { lease: question.lease, since: now };
+                    inner.held.entry(question.key).or_insert(held);
+                }
+                Request::Look | Request::Renew => {}
+            }
+        }
         inner.polls.clear();
         inner.asked.drain().map(|(key, asked)| (key, asked.waiters)).collect()
     }

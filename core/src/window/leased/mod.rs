@@ -110,6 +110,12 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         self.lease_time + Duration::from_millis(lease.keep)
     }
 
+    /// Returns the beginning of the values of all leases of this relay. A record whose time is over before it is written is not written;
+    /// the lease of its publish has to go all the same.
+    pub fn own_lease(&self) -> Vec<u8> {
+        value::lease_of(self.relay)
+    }
+
     /// Returns the value of a record.
     pub fn seen(&self, Claim::Digest(key): Claim, memo: Memo) -> Vec<u8> {
         self.values.seen(key, memo.ttl(), self.generation.load(Relaxed), memo.body())
@@ -264,13 +270,14 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         match self.log.policy().on_outage {
             OnOutage::Refuse => self.leases.put_back(unanswered),
             OnOutage::Continue => {
-                for (key, waiters) in self.leases.give_up() {
+                for (key, waiters) in self.leases.give_up(&unanswered, now) {
                     for Waiter { mailbox, ticket, .. } in waiters {
                         let Some(mailbox) = mailbox.upgrade() else { continue };
                         let verdict = self.judge(key, now, &mailbox, ticket);
                         mailbox.deliver(ticket, verdict);
                     }
                 }
+                unanswered.iter().for_each(|question| self.settle(question.key));
             }
         }
     }
@@ -312,9 +319,9 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         self.log.set_at_store(at_store);
     }
 
-    /// Forgets everything that is known here, because it may be wrong. Redis knows what is seen.
+    /// Forgets everything that is known here, because it may be wrong. Redis knows what is seen, but for what is still to be written.
     pub fn forget_memory(&self, now: Instant) {
-        self.table().flush(now);
+        self.log.flush_written(now);
     }
 
     /// Takes what another relay has told all the others: what it has forgotten, flushed, or changed.

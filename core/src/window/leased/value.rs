@@ -42,6 +42,14 @@ pub(super) enum Value {
     Strange,
 }
 
+/// Returns the beginning of the values of all leases of this relay.
+pub(super) fn lease_of(relay: RelayId) -> Vec<u8> {
+    let mut value = Vec::with_capacity(2 + 3 * 8 + SEAL);
+    value.extend_from_slice(&[b'L', FORMAT]);
+    value.extend_from_slice(&relay.0.to_be_bytes());
+    value
+}
+
 /// Writes and reads values.
 #[derive(Clone, Debug)]
 pub(super) struct Values {
@@ -54,9 +62,7 @@ impl Values {
     }
 
     pub(super) fn lease(&self, key: Key, relay: RelayId, lease: Lease) -> Vec<u8> {
-        let mut value = Vec::with_capacity(2 + 3 * 8 + SEAL);
-        value.extend_from_slice(&[b'L', FORMAT]);
-        value.extend_from_slice(&relay.0.to_be_bytes());
+        let mut value = lease_of(relay);
         value.extend_from_slice(&lease.serial.to_be_bytes());
         value.extend_from_slice(&lease.keep.to_be_bytes());
         self.sealed(key, value)

@@ -271,7 +271,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
                 }
                 Written::Flushed => {
                     reading.begin_anew();
-                    table.flush(now);
+                    self.flush_written(now);
                 }
                 Written::Changed(change) if is_live => {
                     match change.setting {
@@ -289,6 +289,22 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         }
         self.state.lock().reach.extend(&reading);
         applied
+    }
+
+    /// Makes all ids unknown, but for those that come later in the log: this relay has still to write them.
+    pub(in crate::window) fn flush_written(&self, now: Instant) {
+        let _order = self.order.lock();
+        let table = self.inner.table();
+        let later = self.queue.seen_unwritten();
+        table.flush(now);
+        let stamp = table.stamp(now);
+        for (key, at, memo) in later {
+            let at = table.stamp(at);
+            let entry = Entry { at, until: memo.until(at), duplicates: 0, body: memo.body() };
+            if !entry.is_expired(stamp) {
+                table.bring(key, entry, stamp);
+            }
+        }
     }
 
     // ---- for a window that asks its store, too ---------------------------------------------------------------------

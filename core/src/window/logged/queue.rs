@@ -43,6 +43,8 @@ struct Inner {
     urgent: u64,
     /// the position of the last record
     last: u64,
+    /// when the last record was made
+    latest: Option<Instant>,
     /// Commits that are not remembered yet: their claims are in flight.
     stored: VecDeque<Stored>,
     /// The keys of these commits.
@@ -148,14 +150,33 @@ impl Queue {
     }
 
     /// Returns true if the message of this claim is stored, and its commit is not remembered yet.
-    pub(super) fn is_stored(&self, claim: Claim) -> bool {
-        self.with_stored(claim, |is_stored| is_stored)
+    pub(super) fn is_stored(&self, Claim::Digest(key): Claim) -> bool {
+        self.inner.lock().keys.contains_key(&key)
     }
 
-    /// Calls `then` with that answer. It stays true until `then` has returned.
-    pub(super) fn with_stored<T>(&self, Claim::Digest(key): Claim, then: impl FnOnce(bool) -> T) -> T {
-        let inner = self.inner.lock();
-        then(inner.keys.contains_key(&key))
+    /// Calls `then` with the answer to [`Queue::is_stored`], which stays true until `then` has returned. If `then` says so, the claim is to
+    /// be forgotten: no record of it comes in between.
+    pub(super) fn settle_flight<T>(
+        &self,
+        claim: Claim,
+        bound: usize,
+        then: impl FnOnce(bool, &mut bool) -> T,
+    ) -> T {
+        let Claim::Digest(key) = claim;
+        let mut is_forgotten = false;
+        let (result, waker) = {
+            let mut inner = self.inner.lock();
+            let result = then(inner.keys.contains_key(&key), &mut is_forgotten);
+            // It was forgotten before, when its flight began, so there was a record.
+            let waker = inner.latest.filter(|_| is_forgotten).and_then(|at| {
+                inner.push(Record { at, what: What::Forgotten(claim) });
+                inner.make_room(bound);
+                inner.waker.take()
+            });
+            (result, waker)
+        };
+        waker.into_iter().for_each(Waker::wake);
+        result
     }
 
     /// Notes that the commits of this claim which are not remembered yet are to be forgotten when they are.
@@ -171,6 +192,26 @@ impl Queue {
     pub(super) fn flush(&self) {
         let mut inner = self.inner.lock();
         inner.flushed = inner.last;
+    }
+
+    /// Returns the ids that are seen by records which nobody has taken yet, oldest first: with the commit of each.
+    pub(super) fn seen_unwritten(&self) -> Vec<(Key, Instant, Memo)> {
+        let inner = self.inner.lock();
+        let mut seen: HashMap<Key, (usize, Instant, Memo)> = HashMap::new();
+        for (place, record) in inner.waiting.iter().enumerate() {
+            match record.what {
+                What::Seen(Claim::Digest(key), memo) | What::Touched(Claim::Digest(key), memo) => {
+                    seen.insert(key, (place, record.at, memo));
+                }
+                What::Forgotten(Claim::Digest(key)) => drop(seen.remove(&key)),
+                What::Flushed => seen.clear(),
+                What::Changed(_) => {}
+            }
+        }
+        let is_seen = |(key, _): &(Key, _)| !inner.keys.contains_key(key);
+        let mut seen: Vec<_> = seen.into_iter().filter(is_seen).collect();
+        seen.sort_unstable_by_key(|(_, (place, ..))| *place);
+        seen.into_iter().map(|(key, (_, at, memo))| (key, at, memo)).collect()
     }
 
     /// Takes the oldest records, at most this many, and the position of the last one.
@@ -300,6 +341,7 @@ impl Queue {
 
 impl Inner {
     fn push(&mut self, record: Record) {
+        self.latest = Some(record.at);
         self.waiting.push_back(record);
         self.last += 1;
     }

@@ -47,11 +47,15 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
     }
 
     /// Gives a reservation up. If another message of the claim is stored and not written yet, nobody is promoted: a second copy must not
-    /// be stored.
+    /// be stored. If it is a message that its consumer publishes again, the store forgets the claim once more: another relay may have
+    /// written the one before later than this relay had it forgotten, and a retry of this one must not count as its duplicate.
     pub(in crate::window) fn pass_on(&self, claim: Claim, turn: Turn, cause: ForgetCause) -> Next {
         let Claim::Digest(key) = claim;
         let table = self.inner.table();
-        self.queue.with_stored(claim, |is_stored| table.pass_on(key, turn, cause, is_stored))
+        let pass_on = |is_stored, over: &mut bool| {
+            table.pass_on(key, turn, cause, is_stored, |is_over| *over = is_over)
+        };
+        self.queue.settle_flight(claim, self.bound(), pass_on)
     }
 
     /// Gives a reservation up, and promotes nobody. Who waits for it has to ask again.
@@ -63,7 +67,10 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
     ) -> (Next, Vec<(Arc<Mailbox>, Ticket)>) {
         let Claim::Digest(key) = claim;
         let table = self.inner.table();
-        self.queue.with_stored(claim, |is_stored| table.give_up(key, turn, cause, is_stored))
+        let give_up = |is_stored, over: &mut bool| {
+            table.give_up(key, turn, cause, is_stored, |is_over| *over = is_over)
+        };
+        self.queue.settle_flight(claim, self.bound(), give_up)
     }
 
     /// Lets a waiter take a claim over; `None` if the message may be stored, and only its id is not written yet: a second copy must

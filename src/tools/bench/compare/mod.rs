@@ -14,6 +14,7 @@
 mod awake;
 mod rows;
 mod stand;
+mod stores;
 mod table;
 
 use super::Error;
@@ -36,7 +37,7 @@ pub(super) struct CompareArgs {
 }
 
 /// The rows that are measured here; 7 and 8 are those of `cargo bench --bench engines -- 10000 10000000`.
-const ROWS: [u8; 10] = [1, 2, 3, 4, 5, 6, 9, 10, 11, 12];
+const ROWS: [u8; 18] = [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 15, 16, 17, 18, 19, 20, 21, 22];
 
 fn row_number(text: &str) -> Result<u8, String> {
     match text.parse() {
@@ -44,7 +45,7 @@ fn row_number(text: &str) -> Result<u8, String> {
         Ok(7 | 8) => {
             Err("rows 7 and 8 are printed by cargo bench --bench engines -- 10000 10000000".to_owned())
         }
-        _ => Err("the rows are 1 to 6 and 9 to 12".to_owned()),
+        _ => Err("the rows are 1 to 6, 9 to 12 and 15 to 22".to_owned()),
     }
 }
 
@@ -98,6 +99,22 @@ pub(super) fn run(args: &CompareArgs) -> Result<(), Error> {
     if wanted(12) {
         say("row 12: a second worker thread");
         done.push(rows::second_thread(extent)?);
+    }
+    if (15..=18).any(wanted) {
+        say("rows 15 to 18: windows with a log, before the sink");
+        done.extend(stores::into_sink(extent, wanted)?);
+    }
+    if wanted(19) {
+        say("row 19: windows with a log, before a private RabbitMQ");
+        done.extend(stores::before_rabbit(extent)?);
+    }
+    if wanted(20) || wanted(21) {
+        say("rows 20, 21: a window in Redis, before the sink");
+        done.extend(stores::redis(extent)?);
+    }
+    if wanted(22) {
+        say("row 22: logs are read");
+        done.extend(stores::recovery(extent)?);
     }
     done.retain(|row| wanted(row.number));
     done.sort_by_key(|row| row.number);

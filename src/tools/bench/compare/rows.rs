@@ -6,17 +6,17 @@ use super::super::load::Load;
 use super::super::take::take;
 use super::Extent;
 use super::awake::Awake;
-use super::stand::{Process, WINDOW, cpu_of_load, put};
+use super::stand::{Process, Settings, WINDOW, cpu_of_load, put};
 use super::table::{Goal, Pairs, Row, middle};
 use hapax_testbed::rabbit::{self, Rabbit};
 use rustix::process::{Resource, getrlimit};
 
 /// Messages of a run in front of the sink. They take long enough that a clock tick (10 ms) of processor time is a small part.
-const RUN: u64 = 2_000_000;
+pub(super) const RUN: u64 = 2_000_000;
 /// Ids that fill the window and a little more, so that every publish after them evicts one.
-const FILLING: u64 = WINDOW + 50_000;
-const ROUND_TRIPS: u64 = 20_000;
-const BEFORE_RABBIT: u64 = 100_000;
+pub(super) const FILLING: u64 = WINDOW + 50_000;
+pub(super) const ROUND_TRIPS: u64 = 20_000;
+pub(super) const BEFORE_RABBIT: u64 = 100_000;
 const IDLE: u64 = 10_000;
 /// Files of a relay that are not for its idle connections.
 const OTHER_FILES: u64 = 200;
@@ -90,7 +90,7 @@ fn cpu_and_rate(extent: Extent, relay: &Process, haproxy: &Process) -> Result<(P
 }
 
 /// One figure of each, in turns.
-fn alternate(
+pub(super) fn alternate(
     extent: Extent,
     mut theirs: impl FnMut() -> Result<f64, Error>,
     mut ours: impl FnMut() -> Result<f64, Error>,
@@ -135,12 +135,17 @@ pub(super) fn one_in_flight(extent: Extent) -> Result<Vec<Row>, Error> {
     ])
 }
 
-/// Rows 5 and 6: throughput before a real broker.
-pub(super) fn before_rabbit(extent: Extent, unique: bool, half: bool) -> Result<Vec<Row>, Error> {
-    let rabbit = Rabbit::start().map_err(|error| match error {
+/// A private node.
+pub(super) fn rabbit() -> Result<Rabbit, Error> {
+    Rabbit::start().map_err(|error| match error {
         rabbit::Error::Missing(_) => Error::Step(format!("{error}, as scripts/setup bench")),
         error => Error::Step(error.to_string()),
-    })?;
+    })
+}
+
+/// Rows 5 and 6: throughput before a real broker.
+pub(super) fn before_rabbit(extent: Extent, unique: bool, half: bool) -> Result<Vec<Row>, Error> {
+    let rabbit = rabbit()?;
     let (relay, haproxy) = (Process::relay(rabbit.addr(), "enforce")?, Process::haproxy(rabbit.addr())?);
     let count = extent.messages(BEFORE_RABBIT);
     let run = |target: Target, duplicates| {
@@ -256,7 +261,9 @@ pub(super) fn many(extent: Extent) -> Result<Row, Error> {
 /// Row 12: does a second worker thread help? The load and the sink need cores, too, so it says who had them.
 pub(super) fn second_thread(extent: Extent) -> Result<Row, Error> {
     let sink = Process::sink()?;
-    let (one, two) = (Process::relay_on(sink.address(), 1)?, Process::relay_on(sink.address(), 2)?);
+    let with = |threads| Settings { threads: Some(threads), ..Settings::default() };
+    let one = Process::relay_with(sink.address(), &with(1))?;
+    let two = Process::relay_with(sink.address(), &with(2))?;
     let run = |relay: &Process| {
         let load = Load {
             connections: SHARED,

@@ -1,22 +1,25 @@
 //! What is compared: processes on ports of their own, on the loopback, that end with this one.
 
 use super::super::Error;
-use super::super::dial::Target;
+use super::super::dial::{Dialed, Target};
 use super::super::load::{self, Load, Outcome};
 use super::super::message::{self, Shape};
 use super::super::now;
+use super::table::middle;
 use crate::process;
 use hapax_testbed::Leash;
 use hapax_testbed::free_port;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Milliseconds on an idle machine.
-const START: Duration = Duration::from_secs(20);
+/// Milliseconds on an idle machine, and some seconds for a relay that reads millions of ids.
+const START: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Where Debian has it, if it is not in the path.
 const HAPROXY: &str = "/usr/sbin/haproxy";
@@ -28,12 +31,40 @@ const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 /// Ids that the full window has room for.
 pub(super) const WINDOW: u64 = 1_000_000;
 
+/// Stands for the folder of a process in its settings.
+pub(super) const FOLDER: &str = "{folder}";
+
+/// What Redis says to a `PING`.
+const PONG: &[u8] = b"+PONG\r\n";
+
 /// A process that listens. Dropped, it is killed.
 #[derive(Debug)]
 pub(super) struct Process {
+    label: &'static str,
     leash: Leash,
+    command: Command,
     child: Child,
     address: SocketAddr,
+}
+
+/// What is special about a relay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Settings {
+    pub(super) mode: &'static str,
+    pub(super) capacity: u64,
+    /// worker threads, if not one for each core
+    pub(super) threads: Option<usize>,
+    /// lines at the top of its configuration, where [`FOLDER`] stands for its folder
+    pub(super) top: String,
+    /// lines of its window
+    pub(super) window: String,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let (top, window) = (String::new(), String::new());
+        Settings { mode: "enforce", capacity: WINDOW, threads: None, top, window }
+    }
 }
 
 impl Process {
@@ -62,40 +93,63 @@ impl Process {
         })
     }
 
-    /// Hapax before this address, with a window of this mode. Its limits are out of the way; all else is as by default.
-    pub(super) fn relay(upstream: SocketAddr, mode: &str) -> Result<Process, Error> {
-        Process::relay_with(upstream, mode, |_| {})
-    }
-
-    /// The same with this number of worker threads.
-    pub(super) fn relay_on(upstream: SocketAddr, threads: usize) -> Result<Process, Error> {
-        Process::relay_with(upstream, "enforce", |command| {
-            command.env(WORKER_THREADS, threads.to_string());
+    /// A Redis that keeps nothing on disk.
+    pub(super) fn redis() -> Result<Process, Error> {
+        Process::start("redis", |address, folder| {
+            let mut command = Command::new("redis-server");
+            command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+            command.arg("--port").arg(address.port().to_string()).arg("--dir").arg(folder);
+            Ok(command)
         })
     }
 
-    fn relay_with(
-        upstream: SocketAddr,
-        mode: &str,
-        adjust: impl FnOnce(&mut Command),
-    ) -> Result<Process, Error> {
+    /// The median of so many round trips to it, in microseconds.
+    pub(super) fn ping(&self, count: u64) -> Result<f64, Error> {
+        let pings = || {
+            let mut socket = TcpStream::connect(self.address)?;
+            socket.set_nodelay(true)?;
+            (0..count)
+                .map(|_| {
+                    let from = now();
+                    socket.write_all(b"PING\r\n")?;
+                    socket.read_exact(&mut [0; PONG.len()])?;
+                    Ok(now().duration_since(from).as_secs_f64() * 1e6)
+                })
+                .collect::<io::Result<Vec<f64>>>()
+        };
+        Ok(middle(pings().map_err(Error::io("asking Redis"))?.into_iter()))
+    }
+
+    /// Hapax before this address, with a window of this mode. Its limits are out of the way; all else is as by default.
+    pub(super) fn relay(upstream: SocketAddr, mode: &'static str) -> Result<Process, Error> {
+        Process::relay_with(upstream, &Settings { mode, ..Settings::default() })
+    }
+
+    /// The same with these settings.
+    pub(super) fn relay_with(upstream: SocketAddr, settings: &Settings) -> Result<Process, Error> {
+        let Settings { mode, capacity, threads, top, window } = settings;
         Process::start("relay", |address, folder| {
+            let top = top.replace(FOLDER, &folder.display().to_string());
             let config = format!(
-                "[limits]\nmax_connections = 11000\nconnections_per_address = 11000\n\n\
-                 [[window]]\nname = \"bench\"\ncapacity = {WINDOW}\nttl = \"1h\"\nmode = \"{mode}\"\n"
+                "{top}\n[limits]\nmax_connections = 11000\nconnections_per_address = 11000\n\n\
+                 [[window]]\nname = \"bench\"\ncapacity = {capacity}\nttl = \"1h\"\nmode = \"{mode}\"\n{window}"
             );
             let file = folder.join("hapax.toml");
-            fs::write(&file, config).map_err(Error::io("writing the relay's configuration"))?;
+            fs::write(&file, config)
+                .and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o600)))
+                .map_err(Error::io("writing the relay's configuration"))?;
             let mut command = this_program()?;
             command.arg("--config").arg(file).args(["--listen", &address.to_string()]);
             command.args(["--upstream", &format!("amqp://{upstream}"), "--admin", "off"]);
-            adjust(&mut command);
+            if let Some(threads) = threads {
+                command.env(WORKER_THREADS, threads.to_string());
+            }
             Ok(command)
         })
     }
 
     fn start(
-        label: &str,
+        label: &'static str,
         command: impl FnOnce(SocketAddr, &Path) -> Result<Command, Error>,
     ) -> Result<Process, Error> {
         let leash = Leash::new(label).map_err(Error::io("making a folder"))?;
@@ -103,21 +157,35 @@ impl Process {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut command = command(address, leash.folder())?;
         let log = File::create(leash.folder().join("log")).map_err(Error::io("making a log"))?;
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0).spawn();
-        let child = child.map_err(Error::io(format!("starting {label}")))?;
-        let mut process = Process { leash, child, address };
-        process.leash.hold(&process.child).map_err(Error::io("putting a process on the leash"))?;
-        process.wait_until_it_listens(label)?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
+        let child = command.spawn().map_err(Error::io(format!("starting {label}")))?;
+        let mut process = Process { label, leash, command, child, address };
+        process.is_started()?;
         Ok(process)
     }
 
-    fn wait_until_it_listens(&mut self, label: &str) -> Result<(), Error> {
+    /// Kills it with signal 9 and starts it again. Returns how long that takes it until a client has logged in.
+    pub(super) fn restart(&mut self) -> Result<Duration, Error> {
+        self.leash.kill9(&mut self.child);
+        let from = now();
+        self.child = self.command.spawn().map_err(Error::io(format!("starting {}", self.label)))?;
+        self.is_started()?;
+        Dialed::open(&self.target())?;
+        Ok(now().duration_since(from))
+    }
+
+    fn is_started(&mut self) -> Result<(), Error> {
+        self.leash.hold(&self.child).map_err(Error::io("putting a process on the leash"))?;
+        self.wait_until_it_listens()
+    }
+
+    fn wait_until_it_listens(&mut self) -> Result<(), Error> {
         let until = now() + START;
         while TcpStream::connect(self.address).is_err() {
             let ended = !matches!(self.child.try_wait(), Ok(None));
             if ended || now() > until {
                 let log = fs::read_to_string(self.leash.folder().join("log")).unwrap_or_default();
-                return Err(Error::Step(format!("{label} did not start; it says:\n{log}")));
+                return Err(Error::Step(format!("{} did not start; it says:\n{log}", self.label)));
             }
             std::thread::park_timeout(LOOK_EVERY);
         }
@@ -130,6 +198,11 @@ impl Process {
 
     pub(super) fn target(&self) -> Target {
         Target::guest(&self.address.to_string())
+    }
+
+    /// Its own, and gone with it.
+    pub(super) fn folder(&self) -> &Path {
+        self.leash.folder()
     }
 
     /// Bytes in RAM.

@@ -112,8 +112,8 @@ pub(super) fn text(about: &[String], rows: &[Row]) -> String {
             if_clear(format!("{least:.2}..{most:.2}")),
             match row.goal {
                 Goal::AtMost(most) if alone => format!("≤ {most} {}", row.unit),
-                Goal::AtMost(most) => format!("≤ {most:.1}"),
-                Goal::AtLeast(least) => format!("≥ {least:.1}"),
+                Goal::AtMost(most) => format!("≤ {most:?}"),
+                Goal::AtLeast(least) => format!("≥ {least:?}"),
                 Goal::Known => String::new(),
             },
             match row.is_met() {

@@ -1,8 +1,7 @@
 //! A publisher that notes when each id was acked, until its connection breaks.
-#![allow(clippy::disallowed_methods, reason = "deadlines and the times of acks read the clock")]
 
-use crate::e2e::raw::{Publish, Told};
-use crate::e2e::retry::{self, over};
+use super::raw::{Publish, Told};
+use super::retry::{self, over};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
@@ -14,15 +13,15 @@ const UNDER_WAY: usize = 100;
 
 /// The ids of a publisher, as it knows them.
 #[derive(Debug, Default)]
-pub(crate) struct Published {
+pub struct Published {
     /// the ids that were acked, and when
-    pub(crate) acked: BTreeMap<String, Instant>,
+    pub acked: BTreeMap<String, Instant>,
     /// the ids whose ack did not come before the connection broke
-    pub(crate) unknown: BTreeSet<String>,
+    pub unknown: BTreeSet<String>,
 }
 
 /// Publishes these ids with confirms until all are acked or the connection breaks. `count` counts acks.
-pub(crate) fn publish(
+pub fn publish(
     (addr, vhost, queue): (SocketAddr, &str, &str),
     ids: impl IntoIterator<Item = String>,
     count: &AtomicUsize,

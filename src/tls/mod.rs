@@ -1,0 +1,33 @@
+//! The settings of TLS, made from files: certificates of listeners, certificates of clients, and whom to trust as the broker.
+//! Nothing here reads or writes a socket.
+//!
+//! [`ServerFiles`] and [`ClientFiles`] name files, [`Live`] is what was made of them, and [`Certificates`] reads all of them again.
+
+mod certificate;
+mod client;
+mod live;
+mod names;
+mod server;
+
+pub use certificate::{Expiry, Identity, Unusable};
+pub use client::{Client, ClientFiles};
+pub use live::{Certificates, Live, Reread};
+pub use server::{ClientCertificates, Server, ServerFiles};
+
+use rustls::crypto::CryptoProvider;
+use rustls::{CertificateError, Error, InvalidMessage};
+use std::sync::Arc;
+
+/// Returns the cryptography that all TLS of Hapax uses.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Says why a handshake has failed, for people.
+pub fn explain(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(other)) => other.0.to_string(),
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => "this is no TLS".to_owned(),
+        error => error.to_string(),
+    }
+}
