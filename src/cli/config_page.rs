@@ -1,8 +1,8 @@
 //! Makes the manual page `hapax.toml(5)` of the documented configuration file. The file stays the only text about keys.
 //!
-//! What the file looks like: a comment, below it the key with its default. A key without a default is commented out. A `[section]`
-//! begins a section of the page; the comment above it is the section's introduction. Lines of a comment that are indented are
-//! shown as they are.
+//! In the file, a comment stands above its key, and the key has its default. A key without a default is commented out. A `[section]`
+//! begins a section of the page; the comment above it is the section's introduction. An optional section is commented out as a whole,
+//! with empty comment lines between its keys. Lines of a comment that are indented are shown as they are.
 
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 use std::mem::take;
@@ -10,7 +10,7 @@ use std::mem::take;
 /// The documented configuration file.
 const FILE: &str = include_str!("../../config/hapax.toml");
 
-/// What one line of the file is.
+/// One line of the file, by its kind.
 enum Line<'a> {
     Blank,
     Section(&'a str),
@@ -30,6 +30,8 @@ pub(super) fn page() -> Roff {
     let mut has_keys = false;
     while let Some(line) = lines.next() {
         match kind(line, lines.peek().copied()) {
+            // An empty comment line stands between paragraphs, and not at their begin.
+            Line::Comment("") if comment.is_empty() => {}
             Line::Comment(text) => comment.push(text),
             Line::Blank => paragraphs(&mut page, take(&mut comment)),
             Line::Section(name) => {
@@ -66,7 +68,7 @@ fn kind<'a>(line: &'a str, next: Option<&str>) -> Line<'a> {
     if line.trim().is_empty() {
         return Line::Blank;
     }
-    if text.starts_with('[') && text.ends_with(']') && (!commented || ends(next)) {
+    if is_header(text) {
         return Line::Section(text);
     }
     match key(text) {
@@ -76,9 +78,20 @@ fn kind<'a>(line: &'a str, next: Option<&str>) -> Line<'a> {
     }
 }
 
-/// Returns true if this line ends a block, or is a key that is commented out.
+/// Returns true if this line ends a block, or is a key or a section that is commented out.
 fn ends(next: Option<&str>) -> bool {
-    next.is_none_or(|line| line.trim().is_empty() || line.strip_prefix("# ").and_then(key).is_some())
+    next.is_none_or(|line| {
+        let text = line.trim_start_matches('#').trim();
+        text.is_empty() || key(text).is_some() || is_header(text)
+    })
+}
+
+/// Returns true for a line `[section]` or `[[section]]`.
+fn is_header(text: &str) -> bool {
+    let name = text.trim_start_matches('[').trim_end_matches(']');
+    let brackets = text.len() - name.len();
+    let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte == b'.');
+    !name.is_empty() && is_name && (brackets == 2 || brackets == 4)
 }
 
 /// Returns the key of a line `key = value`.

@@ -16,14 +16,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-/// How often the status is told, if no watchdog asks for more.
+/// The time between two messages, if no watchdog wants them more often.
 const BEAT: Duration = Duration::from_secs(10);
 /// Messages that may wait for a service manager that does not read.
 const WAITING: usize = 8;
 /// How long the end of the process waits until the last message is sent.
 const LAST: Duration = Duration::from_secs(1);
 
-/// What the process does now.
+/// The stage of the process's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     /// it reads what the stores of its windows have; clients that connect wait
@@ -49,7 +49,7 @@ struct Sending {
 }
 
 impl Manager {
-    /// Finds the service manager by the environment. Without one, nothing is told.
+    /// Finds the service manager by the environment. If there is none, this sends no messages.
     pub fn of_process() -> Manager {
         let there = std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty());
         let sending = there.then(Sending::begin).transpose();

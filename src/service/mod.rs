@@ -1,5 +1,5 @@
-//! What the service manager and the process say to each other: sockets that it has opened for the process, and whether the
-//! process is ready, serves, drains and lives. systemd is one; others speak the same protocol (`NOTIFY_SOCKET`, `LISTEN_FDS`).
+//! Talks with the service manager, such as systemd: takes over the sockets that it has opened for the process (`LISTEN_FDS`), and
+//! tells it whether the process is ready, serves, drains and lives (`NOTIFY_SOCKET`).
 //!
 //! Without a service manager both parts are empty, and nothing is done.
 

@@ -1,5 +1,5 @@
-//! What is shipped beside the program names files, keys, ports and options that exist. No container and no package is made here:
-//! `make test-package` does that.
+//! The files that are shipped beside the program: every file, key, port and option in them exists. No container and no package is made
+//! here: `make test-package` does that.
 
 use super::cli::hapax;
 use hapax::config::{Config, Overrides};

@@ -1,4 +1,4 @@
-//! What the process and the service manager say to each other: sockets that it is given, and the protocol of sd_notify(3).
+//! The relay and a service manager: it takes the sockets that it is given, and tells its phases by the protocol of sd_notify(3).
 
 use super::cli::{Running, hapax};
 use hapax_testbed::free_port;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must come.
+/// A test fails if it has waited for longer than this.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A service manager's end of the socket.

@@ -96,20 +96,16 @@ fn all_pages_are_written_at_once() {
 }
 
 /// Every key of a file, with the header of its section, from the file as a parser of TOML reads it.
-fn keys(table: &toml::Table, section: &str, all: &mut Vec<(String, String)>) {
+fn keys(table: &toml::Table, path: &str, header: &str, all: &mut Vec<(String, String)>) {
     for (key, value) in table {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         match value {
-            toml::Value::Table(inner) if section.is_empty() || inner.len() > 1 => {
-                let name = if key == "store" { "[store.".to_owned() } else { format!("[{key}]") };
-                let name = if section == "[store." { format!("[store.{key}]") } else { name };
-                keys(inner, &name, all);
+            toml::Value::Table(inner) => keys(inner, &path, &format!("[{path}]"), all),
+            toml::Value::Array(tables) if !tables.is_empty() && tables.iter().all(toml::Value::is_table) => {
+                let inner = tables.iter().filter_map(toml::Value::as_table);
+                inner.for_each(|inner| keys(inner, &path, &format!("[[{path}]]"), all));
             }
-            toml::Value::Array(tables) if tables.iter().all(toml::Value::is_table) => {
-                for inner in tables.iter().filter_map(toml::Value::as_table) {
-                    keys(inner, &format!("[[{key}]]"), all);
-                }
-            }
-            _ => all.push((section.to_owned(), key.clone())),
+            _ => all.push((header.to_owned(), key.clone())),
         }
     }
 }
@@ -126,7 +122,7 @@ fn the_page_of_the_configuration_has_every_key_with_its_words() {
     }
     let full = std::fs::read_to_string("tests/fixtures/config_full.toml").unwrap();
     let mut all = Vec::new();
-    keys(&full.parse().unwrap(), "", &mut all);
+    keys(&full.parse().unwrap(), "", "", &mut all);
     assert!(all.len() > 50, "{all:?}");
     for (section, key) in all {
         let title = if section.is_empty() { "TOP LEVEL" } else { &section };
