@@ -100,7 +100,10 @@ fn the_debian_package_is_made_of_what_is_there() {
             && read(&format!("{scripts}/postrm")).contains(&home)
     );
     let config = Config::default();
-    assert_eq!(values(&read("config/examples/hapax.socket"), "ListenStream")[0], config.listen.to_string());
+    assert_eq!(
+        values(&read("config/examples/hapax.socket"), "ListenStream")[0],
+        config.listen.expect("on").to_string()
+    );
     // The unit waits for longer than the program takes.
     let stop: u64 = value(&unit, "TimeoutStopSec").trim_end_matches('s').parse().expect("seconds");
     assert!(Duration::from_secs(stop) > config.timeouts.drain + config.timeouts.drain_delay);
@@ -137,9 +140,9 @@ fn the_image_copies_what_is_there_and_listens_where_it_says() {
     }
     let config = Config::default();
     let admin = config.admin.expect("on");
-    assert!(file.contains(&format!("EXPOSE {} {}\n", config.listen.port(), admin.port())));
+    assert!(file.contains(&format!("EXPOSE {} {}\n", config.listen.expect("on").port(), admin.port())));
     assert!(file.contains(&format!("/dev/tcp/127.0.0.1/{}", admin.port())));
-    assert!(file.contains(&format!("\"--listen\", \"0.0.0.0:{}\"", config.listen.port())));
+    assert!(file.contains(&format!("\"--listen\", \"0.0.0.0:{}\"", config.listen.expect("on").port())));
     assert!(file.contains("\nUSER 10001:10001\n"));
     // Debian and Rust are those that the project names.
     let rust = manifest()["workspace"]["package"]["rust-version"].as_str().expect("text").to_owned();
@@ -238,7 +241,7 @@ fn kubernetes_gets_a_configuration_that_holds_and_probes_that_exist() {
     let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.warnings, []);
     let config = loaded.config;
-    let (listen, admin) = (config.listen, config.admin.expect("on"));
+    let (listen, admin) = (config.listen.expect("on"), config.admin.expect("on"));
     assert!(listen.ip().is_unspecified() && admin.ip().is_unspecified());
     for (name, port) in [("amqp", listen.port()), ("admin", admin.port())] {
         assert!(pods.contains(&format!("{{name: {name}, containerPort: {port}}}")), "{name} {port}");
