@@ -1,6 +1,7 @@
 //! The relay and a service manager: it takes the sockets that it is given, and tells its phases by the protocol of sd_notify(3).
 
 use super::cli::{Running, hapax};
+use hapax::clock::now;
 use hapax_testbed::free_port;
 use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A test fails if it has waited for longer than this.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -32,7 +33,7 @@ impl Manager {
     fn until(&self, line: &str) -> String {
         let mut buffer = [0; 4096];
         let mut before = Vec::new();
-        let began = Instant::now();
+        let began = now();
         loop {
             assert!(began.elapsed() < DEADLINE, "{line}: {before:?}");
             let length =
@@ -113,7 +114,7 @@ fn a_service_manager_that_reads_nothing_stops_nobody() {
     let mut command = relay(&listen, "off");
     command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "2000").env_remove("WATCHDOG_PID");
     let mut child = Running(command.spawn().expect("started"));
-    let began = Instant::now();
+    let began = now();
     let mut client = loop {
         match TcpStream::connect(&listen) {
             Ok(client) => break client,
