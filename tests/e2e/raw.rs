@@ -484,6 +484,14 @@ impl Raw {
         let _ = self.call(0, &AMQPClass::Connection(connection::AMQPMethod::Close(close)));
     }
 
+    /// Says goodbye and reads to the end, where the connection may break before the answer.
+    pub fn leave(mut self) -> io::Result<()> {
+        let close = connection::Close { reply_code: 200, reply_text: "".into(), class_id: 0, method_id: 0 };
+        self.write(&method_frame(0, &AMQPClass::Connection(connection::AMQPMethod::Close(close))))?;
+        while self.receive()?.is_some() {}
+        Ok(())
+    }
+
     pub fn tx_select(&mut self, channel: u16) -> Result<AMQPClass, Told> {
         self.call(channel, &AMQPClass::Tx(tx::AMQPMethod::Select(tx::Select {})))
     }
