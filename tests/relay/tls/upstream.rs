@@ -29,14 +29,14 @@ fn messages_pass_to_a_broker_by_tls_and_duplicates_are_dropped() {
     let port = broker(&pki, &pki.issue("broker", &["localhost"]), false);
     let relay = Relay::start_before(&format!("amqps://localhost:{port}"), &trusts(&pki), 200);
     let login = vhost("tls-upstream");
-    publish_and_read_back(Raw::login(relay.addr(), &login).unwrap());
+    Raw::login(relay.addr(), &login).unwrap().close();
     wait::until("the connection is gone", wait::PATIENCE, || {
         (relay.metrics().sum("connections", &[]) == 0.0).then_some(())
     });
-    Raw::login(relay.addr(), &login).unwrap().close();
     // Other tests have connections to this node, too, and cut them.
     let to = format!(":{port}");
     assert_eq!(shared_rabbit().lines_with(&["[warning]", "closing AMQP connection", &to]), 0);
+    publish_and_read_back(Raw::login(relay.addr(), &login).unwrap());
 }
 
 #[test]
