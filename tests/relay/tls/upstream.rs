@@ -33,6 +33,11 @@ fn messages_pass_to_a_broker_by_tls_and_duplicates_are_dropped() {
     wait::until("the connection is gone", wait::PATIENCE, || {
         (relay.metrics().sum("connections", &[]) == 0.0).then_some(())
     });
+    // RabbitMQ warns of a connection that was cut. Of an orderly end it only informs.
+    let to = format!(":{port}");
+    wait::until("the broker logs an orderly end", wait::PATIENCE, || {
+        (shared_rabbit().lines_with(&["[info]", "closing AMQP connection", &to]) > 0).then_some(())
+    });
     publish_and_read_back(Raw::login(relay.addr(), &login).unwrap());
 }
 
