@@ -43,6 +43,7 @@ pub mod event;
 pub mod leased;
 pub mod local;
 pub mod logged;
+pub mod live;
 pub mod set;
 pub mod tap;
 
@@ -58,6 +59,7 @@ pub use logged::{Change, LoggedWindow, OnOutage, Remember, Setting, StoreFacts, 
 pub use mailbox::{Mailbox, Ticket};
 pub use remembered::{Committed, OverdueCommit, Position, Remembered, Unremembered};
 pub use reservation::{Reservation, Reservations, Wait};
+pub use live::{Changes, LiveWindows};
 pub use set::{WindowSet, Windows};
 pub use tap::Recorder;
 
