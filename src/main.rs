@@ -5,6 +5,7 @@ mod run;
 
 use hapax::cli::{Action, Invocation};
 use hapax::config::{Config, Loaded};
+use hapax::live::Source;
 #[cfg(feature = "tools")]
 use hapax::tools::Ended;
 use std::io::Write;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     match check_as_json {
         Some(true) => check_json(&loaded.to_json(), 0),
         Some(false) => check(&loaded),
-        None => serve(loaded),
+        None => serve(loaded, Source { file: invocation.file, overrides: invocation.overrides }),
     }
 }
 
@@ -63,7 +64,7 @@ fn check_json(document: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(loaded: Loaded) -> ExitCode {
+fn serve(loaded: Loaded, source: Source) -> ExitCode {
     let log = match hapax::log::init(&loaded.config.log) {
         Ok(log) => log,
         Err(error) => return complain(&format!("the log can't be started: {error}"), RUNTIME),
@@ -72,7 +73,7 @@ fn serve(loaded: Loaded) -> ExitCode {
         tracing::warn!(place = warning.place, fix = warning.fix, "{}", warning.what);
     }
     run::raise_file_limit(loaded.config.limits.max_connections);
-    match run::serve(loaded.config) {
+    match run::serve(loaded.config, source) {
         Ok(()) => ExitCode::SUCCESS,
         // Write through the log. A direct write would block if nobody reads stderr, and the process could not end.
         Err(error) => {

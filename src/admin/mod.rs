@@ -25,10 +25,10 @@ mod health;
 mod listen;
 mod metrics;
 mod probe;
-mod resize;
 pub use probe::{Probe, ProbeError};
 
-use crate::config::{Config, WindowConfig};
+use crate::config::Config;
+use crate::live::{Reloader, Running};
 use crate::net::ConnectionList;
 use crate::stats::Stats;
 use crate::tls::{self, Certificates};
@@ -44,8 +44,6 @@ use complaint::{Complaint, ComplaintBody};
 use hapax_core::pressure::{Budget, Watched};
 use hapax_core::window::KeyMaker;
 use metrics::{Format, Metrics};
-use parking_lot::Mutex;
-use resize::Resizes;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +84,8 @@ pub struct Parts<'a> {
     pub certificates: Arc<Certificates>,
     /// the settings of TLS of this listener; `None`: it is served without
     pub tls: Option<Arc<tls::Server>>,
+    /// reads the configuration again; `None`: this process can't
+    pub reloader: Option<Arc<Reloader>>,
     /// turns true when the process begins to drain
     pub draining: watch::Receiver<bool>,
 }
@@ -93,9 +93,9 @@ pub struct Parts<'a> {
 /// Everything that the admin interface shows, and what it may change.
 #[derive(Debug)]
 pub struct Admin {
-    windows: Arc<[Watched]>,
-    /// the configuration of each window, in the same order
-    configured: Vec<WindowConfig>,
+    /// the configuration in force, with the windows
+    running: Arc<Running>,
+    reloader: Option<Arc<Reloader>>,
     budget: Arc<Budget>,
     keys: KeyMaker,
     stats: Arc<Stats>,
@@ -106,27 +106,37 @@ pub struct Admin {
     access: AccessCheck,
     events: Events,
     followers: Followers,
-    /// Held during a change. When two changes come at once, the log shows which was first.
-    changing: Mutex<()>,
-    resizes: Resizes,
     since: Now,
     /// where clients connect
     listen: String,
-    max_connections: usize,
     tls: Option<Arc<tls::Server>>,
 }
 
 impl Admin {
     /// Creates the admin interface from its parts.
     pub fn new(parts: Parts<'_>) -> Arc<Admin> {
-        let Parts { config, windows, budget, keys, stats, connections, probe, certificates, tls, draining } =
-            parts;
-        let windows: Arc<[Watched]> = windows.into();
+        let Parts {
+            config,
+            windows,
+            budget,
+            keys,
+            stats,
+            connections,
+            probe,
+            certificates,
+            tls,
+            reloader,
+            draining,
+        } = parts;
+        let running = match &reloader {
+            Some(reloader) => Arc::clone(reloader.running()),
+            None => Running::new(config, windows, Arc::clone(&budget), draining.clone()),
+        };
         let probe = Arc::new(probe);
         Arc::new(Admin {
-            metrics: Metrics::new(Arc::clone(&windows), Arc::clone(&stats), Arc::clone(&probe), certificates),
-            windows,
-            configured: config.windows.clone(),
+            metrics: Metrics::new(Arc::clone(&running), Arc::clone(&stats), Arc::clone(&probe), certificates),
+            running,
+            reloader,
             budget,
             keys,
             stats,
@@ -136,11 +146,8 @@ impl Admin {
             access: AccessCheck { token: config.admin_token.clone(), address: config.admin },
             events: Events::default(),
             followers: Followers::default(),
-            changing: Mutex::default(),
-            resizes: Resizes::default(),
             since: Now::read(),
             listen: config.listen_addresses(),
-            max_connections: config.limits.max_connections,
             tls,
         })
     }

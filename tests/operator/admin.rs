@@ -48,6 +48,7 @@ async fn serve(upstream: SocketAddr) -> Served {
         probe,
         certificates: Arc::default(),
         tls: None,
+        reloader: None,
         draining,
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");

@@ -41,9 +41,9 @@ mod table;
 pub mod engine;
 pub mod event;
 pub mod leased;
+pub mod live;
 pub mod local;
 pub mod logged;
-pub mod live;
 pub mod set;
 pub mod tap;
 
@@ -54,12 +54,12 @@ pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
 pub use inspect::{Found, Inspect};
 pub use key::{Key, KeyMaker, Scope, Scoped};
 pub use leased::LeasedWindow;
+pub use live::{Changes, LiveWindows};
 pub use local::{Limits, LocalWindow};
 pub use logged::{Change, LoggedWindow, OnOutage, Remember, Setting, StoreFacts, StorePolicy};
 pub use mailbox::{Mailbox, Ticket};
 pub use remembered::{Committed, OverdueCommit, Position, Remembered, Unremembered};
 pub use reservation::{Reservation, Reservations, Wait};
-pub use live::{Changes, LiveWindows};
 pub use set::{WindowSet, Windows};
 pub use tap::Recorder;
 

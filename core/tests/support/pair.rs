@@ -10,9 +10,7 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{
-    LoopbackUsers, Output, Session, SessionListener, Settings, Shared, Sighting,
-};
+use hapax_core::session::{LoopbackUsers, Output, Session, SessionListener, Settings, Shared, Sighting};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
 use hapax_core::wire::BadHeader;

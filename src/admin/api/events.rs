@@ -214,6 +214,7 @@ mod tests {
             probe: Probe::new(&config.upstream, DEADLINE, DEADLINE),
             certificates: Arc::default(),
             tls: None,
+            reloader: None,
             draining: watch::channel(false).1,
         })
     }

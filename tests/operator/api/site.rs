@@ -92,6 +92,7 @@ impl Site {
             probe: Probe::new(&config.upstream, DEADLINE, Duration::from_secs(1)),
             certificates: Arc::default(),
             tls: None,
+            reloader: None,
             draining,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -4,11 +4,12 @@
 mod connections;
 mod drops;
 mod ids;
+mod reload;
 mod windows;
 
 use super::ApiClient;
 use crate::tools::reach::Failure;
-use crate::tools::terminal::args::{ConnectionsArgs, DropsArgs, IdsArgs, WindowsArgs};
+use crate::tools::terminal::args::{ConnectionsArgs, DropsArgs, IdsArgs, ReloadArgs, WindowsArgs};
 use crate::tools::text::json;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
@@ -38,6 +39,11 @@ pub fn ids(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<()
 /// `hapax connections`
 pub fn connections(args: &ConnectionsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     connections::run(args, client, desk)
+}
+
+/// `hapax reload`
+pub fn reload(args: &ReloadArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    reload::run(args, client, desk)
 }
 
 /// `hapax drops`
