@@ -29,3 +29,4 @@ mod reload;
 mod routing_cost;
 mod stream;
 mod tls;
+mod upstreams;

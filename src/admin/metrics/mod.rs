@@ -2,7 +2,7 @@
 //! registry.
 //!
 //! A scrape asks each window once for its [`Facts`](hapax_core::pressure::Facts). [`windows`] and [`stores`] say which fact
-//! is which metric, and [`mod@format`] which of the two text formats is written. Labels are the names of windows and fixed
+//! is which metric, and [`mod@format`] which of the two text formats is written. Labels are the names of windows, the addresses of the broker's nodes, and fixed
 //! lists of causes. An id or a routing key never becomes a label, so the configuration determines the number of
 //! series.
 //!
@@ -12,12 +12,13 @@
 mod format;
 mod stores;
 mod tls;
+mod upstreams;
 mod windows;
 
 pub(super) use format::Format;
 
-use super::probe::Probe;
 use crate::live::{LastReload, Running};
+use crate::net::Upstreams;
 use crate::process::Process;
 use crate::stats::{Snapshot, Stats};
 use crate::tls::Certificates;
@@ -42,7 +43,7 @@ impl Metrics {
     pub(super) fn new(
         running: Arc<Running>,
         stats: Arc<Stats>,
-        probe: Arc<Probe>,
+        upstreams: Arc<Upstreams>,
         certificates: Arc<Certificates>,
     ) -> Metrics {
         let mut registry = Registry::default();
@@ -50,7 +51,7 @@ impl Metrics {
         registry.sub_registry_with_prefix("hapax").register_collector(Box::new(Relay {
             running,
             stats,
-            probe,
+            upstreams,
             certificates,
         }));
         Metrics(registry)
@@ -72,7 +73,7 @@ impl Metrics {
 struct Relay {
     running: Arc<Running>,
     stats: Arc<Stats>,
-    probe: Arc<Probe>,
+    upstreams: Arc<Upstreams>,
     certificates: Arc<Certificates>,
 }
 
@@ -89,7 +90,7 @@ impl Collector for Relay {
         relay(&mut encoder, &stats)?;
         reloads(&mut encoder, self.running.last_reload())?;
         tls::encode(&mut encoder, &stats, &self.certificates)?;
-        upstream(&mut encoder, &stats, self.probe.last().map(|answer| answer.is_ok()))
+        upstreams::encode(&mut encoder, &self.upstreams.nodes(), stats.dial_failures)
     }
 }
 
@@ -151,21 +152,6 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     encoder
         .encode_descriptor("build", "The version of Hapax that is running.", None, MetricType::Info)?
         .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
-}
-
-/// Writes the metrics of the broker. `up` is its last answer, `None` before the first.
-fn upstream(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot, up: Option<bool>) -> fmt::Result {
-    let failures = "Failed attempts to connect to the upstream for a client.";
-    count(encoder, "upstream_dial_failures", failures, stats.dial_failures)?;
-    match up {
-        Some(up) => gauge(
-            encoder,
-            "upstream_up",
-            "Whether the upstream answered an AMQP handshake when it was last asked: 1 or 0.",
-            &u32::from(up),
-        ),
-        None => Ok(()),
-    }
 }
 
 /// Writes a counter without labels.

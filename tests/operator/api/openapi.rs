@@ -8,14 +8,16 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
 /// The routes, written down once more: a route that comes or goes must be meant.
-const CONTRACT: [&str; 17] = [
+const CONTRACT: [&str; 20] = [
     "delete /api/v1/windows/{name}/ids/{id}",
+    "get /api/v1/config",
     "get /api/v1/connections",
     "get /api/v1/drops",
     "get /api/v1/drops/events",
     "get /api/v1/events",
     "get /api/v1/openapi.json",
     "get /api/v1/status",
+    "get /api/v1/upstreams",
     "get /api/v1/windows",
     "get /api/v1/windows/{name}",
     "get /api/v1/windows/{name}/ids/{id}",
@@ -23,6 +25,7 @@ const CONTRACT: [&str; 17] = [
     "get /metrics",
     "get /readyz",
     "patch /api/v1/windows/{name}",
+    "post /api/v1/reload",
     "post /api/v1/windows/{name}/flush",
     "post /api/v1/windows/{name}/forecast",
     "get /api/v1/windows/{name}/record",
@@ -150,6 +153,7 @@ async fn what_a_live_run_answers_is_as_it_is_described() {
         "/api/v1/connections",
         "/api/v1/drops",
         "/api/v1/status",
+        "/api/v1/upstreams",
     ] {
         checker.check("get", path, &site.get(path).await);
     }

@@ -1,15 +1,18 @@
-//! The commands that ask once and end: `windows`, `ids`, `connections`, `drops` (which can also stay). Text for people, or with `--json` what the relay
+//! The commands that ask once and end: `windows`, `ids`, `connections`, `upstreams`, `drops` (which can also stay). Text for people, or with `--json` what the relay
 //! said.
 
 mod connections;
 mod drops;
 mod ids;
 mod reload;
+mod upstreams;
 mod windows;
 
 use super::ApiClient;
 use crate::tools::reach::Failure;
-use crate::tools::terminal::args::{ConnectionsArgs, DropsArgs, IdsArgs, ReloadArgs, WindowsArgs};
+use crate::tools::terminal::args::{
+    ConnectionsArgs, DropsArgs, IdsArgs, ReloadArgs, UpstreamsArgs, WindowsArgs,
+};
 use crate::tools::text::json;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
@@ -44,6 +47,11 @@ pub fn connections(args: &ConnectionsArgs, client: &ApiClient, desk: &mut Desk<'
 /// `hapax reload`
 pub fn reload(args: &ReloadArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     reload::run(args, client, desk)
+}
+
+/// `hapax upstreams`
+pub fn upstreams(args: &UpstreamsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    upstreams::run(args, client, desk)
 }
 
 /// `hapax drops`
