@@ -165,6 +165,7 @@ impl Reloader {
             }
         };
         if *self.draining.borrow() {
+            tracing::warn!(target: "hapax::reload", "not reloaded: Hapax is draining");
             return Err(Refused::Busy("Hapax is draining; the next process reads the file as it is then"));
         }
         let outcome = self.reload_with(stores, dry_run).await;

@@ -1,7 +1,7 @@
 //! Windows that a reload has taken out, until their stores are closed.
 
 use crate::store::Keeper;
-use hapax_core::window::Inspect;
+use hapax_core::window::{Inspect, StoreFacts};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,10 @@ struct Retired {
 impl Retired {
     /// Returns true if nobody will ask it or commit to it any more.
     fn is_done(&self, now: Instant) -> bool {
-        now.duration_since(self.since) >= GRACE && self.window.in_flight() == Some(0)
+        let is_owed = |store: StoreFacts| store.waiting_publishes > 0 || store.waiting_commits > 0;
+        now.duration_since(self.since) >= GRACE
+            && self.window.in_flight() == Some(0)
+            && !self.window.store(now).is_some_and(is_owed)
     }
 }
 
