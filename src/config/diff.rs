@@ -153,7 +153,7 @@ fn compare(
 }
 
 impl Diff {
-    /// Returns what has to change to get from one configuration to the other.
+    /// Returns the changes from the old configuration to the new one.
     pub fn between(old: &Config, new: &Config) -> Diff {
         let (before, after) = (Keys::of(old), Keys::of(new));
         let mut changes = Vec::new();

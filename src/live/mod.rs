@@ -6,8 +6,8 @@
 //!                                              a change that needs a restart: refused      apply: cannot fail
 //! ```
 //!
-//! A reload happens as a whole, or not at all ([`Reloader::reload`]). What holds now includes what the API has changed, so a
-//! reload undoes it, and says so.
+//! A reload happens as a whole, or not at all ([`Reloader::reload`]). The API's changes of windows
+//! count as a part of the old configuration, so a reload undoes them, and says so.
 
 mod reload;
 mod resize;
@@ -46,7 +46,7 @@ pub struct LastReload {
     pub succeeded_at: SystemTime,
 }
 
-/// What is in force now. The admin interface shows it, a reload replaces it.
+/// The configuration in force, which the admin interface shows and a reload replaces.
 #[derive(Debug)]
 pub struct Running {
     in_force: RwLock<Arc<InForce>>,

@@ -382,7 +382,7 @@ impl Reloader {
             }
         }
         let certificates = Arc::clone(&self.certificates);
-        // It was checked. What cannot be used any more is logged and counted, and the old one stays.
+        // They were checked. If one has become unusable since, that is logged and counted, and the old one stays.
         let _ = tokio::task::spawn_blocking(move || certificates.read_again()).await;
     }
 

@@ -122,7 +122,7 @@ fn a_reload_that_is_refused_changes_nothing_and_says_all_that_is_wrong() {
     assert_eq!((status, answer["errors"].as_array().unwrap().len()), (422, 2), "{answer}");
     assert_eq!(capacity(), 200_000);
 
-    // What the API has changed is shown, and a reload undoes it.
+    // A change by the API is shown, and a reload undoes it.
     relay.write_config(&config(0));
     relay.api("PATCH", "/api/v1/windows/kept", r#"{"ttl": "99s"}"#);
     let live = state();
@@ -132,7 +132,7 @@ fn a_reload_that_is_refused_changes_nothing_and_says_all_that_is_wrong() {
     assert_eq!(state()["changed_live"], Value::Array(Vec::new()));
     assert_eq!(site.metrics().sum("config_last_reload_successful", &[]), 1.0);
 
-    // Two at a time: one after the other, or the second is told to come again.
+    // If two come at a time, the second one waits or gets 409.
     let both = thread::scope(|scope| {
         let two = [scope.spawn(|| reload(&site).0), scope.spawn(|| reload(&site).0)];
         two.map(|reload| reload.join().unwrap())

@@ -69,7 +69,7 @@ fn complaint(refused: Refused) -> Complaint {
 
 /// Read the configuration file again, and put it in force: all of it, or nothing
 ///
-/// What the API has changed since is undone. A change that needs a restart refuses the whole reload. With `dry_run=true`, nothing is
+/// Changes by the API are undone. A change that needs a restart refuses the whole reload. With `dry_run=true`, nothing is
 /// changed.
 #[utoipa::path(post, path = "/api/v1/reload", tag = "process", security(("token" = [])),
     params(("dry_run" = Option<bool>, Query, description = "only say what would change (false)")),
