@@ -6,6 +6,7 @@ mod run;
 use hapax::cli::{Action, Invocation};
 use hapax::config::{Config, Loaded};
 use hapax::live::Source;
+use hapax::service::Sockets;
 #[cfg(feature = "tools")]
 use hapax::tools::Ended;
 use std::io::Write;
@@ -17,6 +18,8 @@ const RUNTIME: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // This changes the environment, so it comes first: there is no other thread yet.
+    let sockets = Sockets::of_process();
     let invocation = match Invocation::of_process() {
         Ok(invocation) => invocation,
         // Help, version, or wrong usage. clap prints the text to the right stream and exits with 0 or 2.
@@ -44,7 +47,13 @@ fn main() -> ExitCode {
     match check_as_json {
         Some(true) => check_json(&loaded.to_json(), 0),
         Some(false) => check(&loaded),
-        None => serve(loaded, Source { file: invocation.file, overrides: invocation.overrides }),
+        None => match sockets {
+            Ok(sockets) => {
+                let source = Source { file: invocation.file, overrides: invocation.overrides };
+                serve(loaded, source, sockets)
+            }
+            Err(error) => complain(&error, RUNTIME),
+        },
     }
 }
 
@@ -64,7 +73,7 @@ fn check_json(document: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(loaded: Loaded, source: Source) -> ExitCode {
+fn serve(loaded: Loaded, source: Source, sockets: Sockets) -> ExitCode {
     let log = match hapax::log::init(&loaded.config.log) {
         Ok(log) => log,
         Err(error) => return complain(&format!("the log can't be started: {error}"), RUNTIME),
@@ -73,7 +82,7 @@ fn serve(loaded: Loaded, source: Source) -> ExitCode {
         tracing::warn!(place = warning.place, fix = warning.fix, "{}", warning.what);
     }
     run::raise_file_limit(loaded.config.limits.max_connections);
-    match run::serve(loaded.config, source) {
+    match run::serve(loaded.config, source, sockets) {
         Ok(()) => ExitCode::SUCCESS,
         // Write through the log. A direct write would block if nobody reads stderr, and the process could not end.
         Err(error) => {

@@ -37,6 +37,7 @@ const SHELL: Layers = &[
     ("accept", &[]),
     ("clock", &[]),
     ("process", &[]),
+    ("service", &[]),
     ("stats", &[]),
     ("private_file", &[]),
     ("tls", &["private_file"]),
