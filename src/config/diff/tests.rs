@@ -20,10 +20,8 @@ fn windows() -> impl Strategy<Value = String> {
         select(&["", "weight = 3", "scope = \"vhost\"", "forward_to = \"y\"", "vhost = \"/\""][..]),
     );
     prop::collection::vec(window, 0..5).prop_map(|mut windows| {
-        let mut seen = Vec::new();
-        windows.retain(|(name, _, _)| {
-            !std::mem::replace(&mut seen, [seen.clone(), vec![*name]].concat()).contains(name)
-        });
+        let mut seen = std::collections::BTreeSet::new();
+        windows.retain(|(name, _, _)| seen.insert(*name));
         windows
             .iter()
             .map(|(name, one, two)| format!("[[window]]\nname = \"{name}\"\n{one}\n{two}\n"))
