@@ -13,7 +13,7 @@ fn parse(text: &str) -> Config {
 /// Some windows, each with a line or two.
 fn windows() -> impl Strategy<Value = String> {
     let window = (
-        select(&["a", "b", "c", "d e", "\u{e4}"][..]),
+        select(&["a", "b", "c", "d-e", "f.g"][..]),
         select(
             &["", "capacity = 7", "ttl = \"5m\"", "mode = \"off\"", "exchange = \"x\"", "id = \"body\""][..],
         ),
