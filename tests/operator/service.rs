@@ -1,6 +1,6 @@
 //! The relay and a service manager: it takes the sockets that it is given, and tells its phases by the protocol of sd_notify(3).
 
-use super::cli::{Running, hapax};
+use super::cli::{Running, hapax, until};
 use hapax::clock::now;
 use hapax_testbed::free_port;
 use std::io::{ErrorKind, Read};
@@ -158,9 +158,11 @@ fn a_passed_socket_that_nobody_has_configured_is_an_error() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = socket.local_addr().expect("bound").to_string();
     let mut command = with_socket(relay("127.0.0.1:0", "off"), &socket);
-    let output = command.stderr(Stdio::piped()).output().expect("started");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let mut child = Running(command.stderr(Stdio::piped()).spawn().expect("started"));
+    let status = until("it refuses to start", || child.0.try_wait().expect("asked"));
+    let mut said = String::new();
+    child.0.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("passed a socket on {address}")), "{said}");
     assert!(said.contains("fix: write `listen = "), "{said}");
 }
@@ -197,7 +199,8 @@ fn two_processes_listen_on_one_port_if_both_say_so() {
     let (_old, manager) = start("old", true);
     manager.until("READY=1");
     let (mut third, _silent) = start("third", false);
-    assert_eq!(third.0.wait().expect("ended").code(), Some(1), "the port is taken");
+    let third = until("the third has ended", || third.0.try_wait().expect("asked"));
+    assert_eq!(third.code(), Some(1), "the port is taken");
     let (_new, manager) = start("new", true);
     manager.until("READY=1");
     std::fs::remove_dir_all(&folder).expect("removed");
