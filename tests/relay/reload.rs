@@ -86,7 +86,7 @@ fn publishers_with_retries_notice_nothing_of_reloads() {
     let metrics = site.metrics();
     assert_eq!(metrics.sum("connections_accepted_total", &[]) - before, 3.0, "three connections, no more");
     assert_eq!(metrics.sum("config_last_reload_successful", &[]), 1.0);
-    assert!(metrics.sum("duplicates_total", &[("window", "kept")]) > 0.0);
+    assert!(metrics.sum("publishes_total", &[("window", "kept"), ("verdict", "duplicate")]) > 0.0);
 }
 
 #[test]
