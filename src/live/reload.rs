@@ -345,16 +345,17 @@ impl Reloader {
                 Err(failure) => errors.push(failure.to_string().replace("\n    ", "; ")),
             }
         }
-        for (name, keeper) in &mut prepared.keepers {
+        let recovering = prepared.keepers.iter_mut().map(|(name, keeper)| async move {
             match tokio::time::timeout(RECOVER_WITHIN, &mut keeper.recover).await {
-                Ok(Ok(())) => {}
-                Ok(Err(failure)) => errors.push(failure.to_string().replace("\n    ", "; ")),
-                Err(_) => errors.push(format!(
+                Ok(Ok(())) => None,
+                Ok(Err(failure)) => Some(failure.to_string().replace("\n    ", "; ")),
+                Err(_) => Some(format!(
                     "window \"{name}\": its store was not read within {} s; try again when it answers",
                     RECOVER_WITHIN.as_secs()
                 )),
             }
-        }
+        });
+        errors.extend(futures_util::future::join_all(recovering).await.into_iter().flatten());
         if errors.is_empty() {
             return Ok(prepared);
         }

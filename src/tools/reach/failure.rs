@@ -21,6 +21,13 @@ pub enum Failure {
         /// what the system says
         why: String,
     },
+    /// the relay takes too long
+    Silent {
+        /// the admin address
+        url: String,
+        /// how long it was waited for
+        seconds: u64,
+    },
     /// nobody knows who answers there
     Untrusted {
         /// the admin address
@@ -88,6 +95,7 @@ impl Failure {
         match self {
             Failure::Usage { .. } | Failure::Refused { status: 400 | 413 | 415 | 422, .. } => USAGE,
             Failure::Unreachable { .. }
+            | Failure::Silent { .. }
             | Failure::Untrusted { .. }
             | Failure::Foreign { .. }
             | Failure::Token { .. }
@@ -115,6 +123,10 @@ impl fmt::Display for Failure {
             Failure::Unreachable { url, why } => write!(
                 f,
                 "no relay answers at {url}: {why}\n    fix: start it (hapax --config FILE), or name its admin address with --admin URL or HAPAX_ADMIN_URL"
+            ),
+            Failure::Silent { url, seconds } => write!(
+                f,
+                "{url} has not answered within {seconds} s; what was asked may still be done\n    fix: look into the relay's log, and ask again"
             ),
             Failure::Untrusted { url, why } => write!(
                 f,
