@@ -121,7 +121,7 @@ impl Truth {
         }
     }
 
-    /// Whether a copy was acked since it came, and news of it had time to get around.
+    /// Whether a copy was acked since it came, news of it had time to get around, and no other body has taken its place.
     fn was_stored_meanwhile(&self, uid: Uid, now: Micros) -> bool {
         let p = self.of(uid);
         let Some(key) = self.key(p.what).filter(|_| !p.bypass) else { return false };
@@ -134,7 +134,9 @@ impl Truth {
             let is_there = |known| known + ttl > now && self.of(*copy).evicted.is_none();
             self.of(*copy).known.is_some_and(|known| {
                 let still_known = !may_be_past || is_there(known);
-                Some(known) >= p.reached && known + SECOND < now && still_known
+                let begun = self.of(*copy).forwarded.unwrap_or_default();
+                let is_news = Some(known) >= p.reached && known + SECOND < now;
+                is_news && still_known && !self.was_superseded(key, *copy, begun, now)
             })
         })
     }
