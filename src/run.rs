@@ -167,13 +167,21 @@ async fn serve_until_told(
     let Orders { leaving, draining, hangups } =
         on_signals(config.timeouts.drain_delay, Arc::clone(&manager)).map_err(Failure::System)?;
     let (stats, connections) = (Stats::new(), ConnectionList::new());
-    let Opened { keys, set, windows, stores, maker } = store::open(&config, clock::now())?;
-    let shared = share(&config, keys, Arc::clone(&set) as _, &stats);
     // These tasks stop when the set is dropped, after the relay has drained. Until then, /readyz says that it is
     // draining.
     let mut helpers = JoinSet::new();
     let (told, open) = (Arc::clone(&manager), Arc::clone(&connections));
     helpers.spawn(async move { told.report(|| open.page(0, 0).0).await });
+    let mut told_to_end = leaving.clone();
+    let state = tokio::select! {
+        state = store::State::take_over(&config) => state?,
+        _ = told_to_end.wait_for(|leaving| *leaving) => {
+            tracing::info!("told to end before another process has let go of `state_dir`; good bye");
+            return Ok(());
+        }
+    };
+    let Opened { keys, set, windows, stores, maker } = store::open_in(state, &config, clock::now())?;
+    let shared = share(&config, keys, Arc::clone(&set) as _, &stats);
     let budget = Arc::new(config.budget());
     let memory = net::MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
     if !certificates.is_empty() {

@@ -190,6 +190,8 @@ pub struct Timeouts {
     pub drain: Duration,
     /// from SIGTERM, when `/readyz` turns to 503, to the begin of the drain
     pub drain_delay: Duration,
+    /// how long a process that starts waits until another one lets go of `state_dir`
+    pub takeover: Duration,
     /// how long connecting to the broker may take
     pub upstream_connect: Duration,
     /// how long written bytes may stay unacknowledged on a connection without heartbeats

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -115,9 +116,45 @@ impl Stores {
     }
 }
 
-/// Creates the windows, empty, and opens their stores.
+/// The folder of the process, if a window has its log there, or if the secret is there. No other process has it.
+#[derive(Debug, Default)]
+pub struct State(Option<Arc<StateDir>>);
+
+impl State {
+    /// Returns the folder that the process needs, if it needs one.
+    fn path(config: &Config) -> Option<&Path> {
+        let has = |is: &dyn Fn(StoreKind) -> bool| config.windows.iter().any(|window| is(window.store));
+        let needs_state = needs_secret(config) || has(&|kind| kind == StoreKind::Disk);
+        config.state_dir.as_deref().filter(|_| needs_state)
+    }
+
+    fn open(config: &Config) -> Result<State, Failure> {
+        let opened = State::path(config).map(StateDir::open).transpose()?;
+        Ok(State(opened.map(Arc::new)))
+    }
+
+    /// Takes the folder over from the process that has it, as soon as that one has written everything and lets go of it. Waits for
+    /// `timeouts.takeover` at most.
+    pub async fn take_over(config: &Config) -> Result<State, Failure> {
+        let Some(path) = State::path(config) else { return Ok(State::default()) };
+        let state = StateDir::take_over(path, config.timeouts.takeover).await?;
+        Ok(State(Some(Arc::new(state))))
+    }
+}
+
+/// Returns true if the secret of the digests has to outlive the process, and the configuration names no file with one.
+fn needs_secret(config: &Config) -> bool {
+    config.digest_secret.is_none() && config.windows.iter().any(|window| window.store != StoreKind::Memory)
+}
+
+/// Creates the windows, empty, and opens their stores. The process's folder must be free.
 pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
-    let maker = Maker::new(config)?;
+    open_in(State::open(config)?, config, now)
+}
+
+/// As [`open`], in a folder that the process has already.
+pub fn open_in(state: State, config: &Config, now: Instant) -> Result<Opened, Failure> {
+    let maker = Maker::new(state, config)?;
     let mut set = WindowSet::new();
     let (mut windows, mut stores) = (Vec::new(), Stores::default());
     for window in &config.windows {
@@ -130,14 +167,8 @@ pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
 }
 
 impl Maker {
-    fn new(config: &Config) -> Result<Maker, Failure> {
-        let has = |is: &dyn Fn(StoreKind) -> bool| config.windows.iter().any(|window| is(window.store));
-        let needs_secret = config.digest_secret.is_none() && has(&|kind| kind != StoreKind::Memory);
-        let needs_state = needs_secret || has(&|kind| kind == StoreKind::Disk);
-        let state = match &config.state_dir {
-            Some(path) if needs_state => Some(Arc::new(StateDir::open(path)?)),
-            _ => None,
-        };
+    fn new(State(state): State, config: &Config) -> Result<Maker, Failure> {
+        let needs_secret = needs_secret(config);
         let keys = match &state {
             Some(state) if needs_secret => state.secret()?.keys(),
             _ => config.keys(),

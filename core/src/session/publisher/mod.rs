@@ -176,6 +176,11 @@ impl Publisher {
         self.held.is_none() && self.verdicts.is_settled()
     }
 
+    /// Returns true if the client has begun a transaction with messages in it, and has not ended it.
+    pub(in crate::session) fn is_amid_transaction(&self) -> bool {
+        self.ledger().open_len() > 0
+    }
+
     /// Returns when [`Publisher::handle_timeout`] has something to do.
     pub(in crate::session) fn deadline(&self) -> Option<Instant> {
         self.verdicts.deadline()

@@ -202,6 +202,10 @@ impl Driver {
                     self.session.handle_drain(self.now);
                     self.pump();
                 }
+                160..176 => {
+                    self.session.handle_drain_overdue(self.now);
+                    self.pump();
+                }
                 _ => {}
             },
             8 => {
