@@ -249,7 +249,9 @@ fn what_another_relay_has_stored_before_is_not_the_copy_beside() {
         assert!(beside && forgotten.is_some(), "the first one was seen");
         let seen = Written::Seen { key: Key(1), at: shelf.wall(), ttl: TTL, body: BodyDigest::UNKNOWN };
         assert_eq!(shelf.merge(vec![seen]).seen, 0);
-        [two, three].map(|copy| copy.forget(ForgetCause::Nack));
+        for copy in [two, three] {
+            copy.forget(ForgetCause::Nack);
+        }
         assert_eq!(shelf.state(1), '-', "their retries pass");
         shelf.assert_adds_up();
     }
