@@ -1,6 +1,6 @@
 //! Writes a change of a window into the configuration file of the relay that is asked: `hapax windows set --save`.
 //!
-//! This command writes the file, with the rights of the user who calls it, and not the relay (`docs/adr/0042-reload.md`). So it must run on
+//! This command writes the file, with the rights of the user who calls it, and not the relay (`docs/adr/0042-reload.md`). It must therefore run on
 //! the relay's host. The relay says which file it reads and in which version. A file of the same name on another host has another version.
 //!
 //! All that can fail comes before the relay is changed: the file is read, changed, written beside the old one and synced. Then the
@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 
-/// What the relay says of its file.
+/// The part of `/api/v1/config` that says which file the relay reads.
 #[derive(Deserialize)]
 struct Told {
     file: Option<String>,

@@ -1,4 +1,4 @@
-//! Puts a new text in the place of a file, all of it at once: whoever reads the file finds the old one or the new one. Mode and owner
+//! Puts a new text in the place of a file, all of it at once: a reader finds the old text or the new one. Mode and owner
 //! stay.
 
 use std::fs::{self, File, OpenOptions};

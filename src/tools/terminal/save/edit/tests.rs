@@ -68,7 +68,7 @@ fn file() -> impl Strategy<Value = File> {
 }
 
 proptest! {
-    /// The text without the lines that are told of is the old text without them: byte for byte.
+    /// When the lines that `Edited` names are taken back, the old text is there again, byte for byte.
     #[test]
     fn everything_else_is_byte_for_byte_the_same(
         file in file(),
