@@ -1,5 +1,6 @@
 //! Reads certificates, keys and authorities from files in PEM.
 
+use crate::bounded_file;
 use crate::private_file::{TooOpen, read_secret};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
@@ -110,7 +111,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Unusable {
 
 /// Returns all certificates in a file, at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
-    let text = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+    let (text, _) = bounded_file::read(path, bounded_file::MOST).map_err(|error| unreadable(path, &error))?;
     let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     let fix = "write the certificate in PEM: it begins with -----BEGIN CERTIFICATE-----";
     match found {
@@ -135,20 +136,32 @@ pub(super) fn authorities(path: &Path) -> Result<RootCertStore, Unusable> {
     Ok(roots)
 }
 
-/// Reads the authorities that this system trusts.
-pub(super) fn authorities_of_system() -> Result<RootCertStore, Unusable> {
+/// Returns the certificates of the authorities in a file, or without one, of those that this system trusts.
+pub fn trusted(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+    if let Some(ca) = ca {
+        return certificates(ca);
+    }
     let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added > 0 {
-        return Ok(roots);
+    if !found.certs.is_empty() {
+        return Ok(found.certs);
     }
     let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-    Err(Unusable::new(
+    Err(none_of_system(&why))
+}
+
+/// Reads the authorities that this system trusts.
+pub(super) fn authorities_of_system() -> Result<RootCertStore, Unusable> {
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(trusted(None)?);
+    if added > 0 { Ok(roots) } else { Err(none_of_system("")) }
+}
+
+fn none_of_system(why: &str) -> Unusable {
+    Unusable::new(
         Path::new("this system"),
         format!("trusts no certificate authority{why}"),
-        "install the package ca-certificates, or name a file with the authorities in `ca`",
-    ))
+        "install the package ca-certificates, or name a file with the authorities",
+    )
 }
 
 /// Returns when a certificate ends, in seconds since 1970-01-01 UTC.
