@@ -330,6 +330,16 @@ impl Config {
     }
 }
 
+/// Returns a text that changes whenever a file is written or replaced, and that no other file has. Two processes that look at one file
+/// get the same.
+pub(crate) fn version(about: &std::fs::Metadata) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let moment = |seconds: i64, nanoseconds: i64| format!("{seconds}.{nanoseconds:09}");
+    let (written, changed) =
+        (moment(about.mtime(), about.mtime_nsec()), moment(about.ctime(), about.ctime_nsec()));
+    format!("{}-{}-{written}-{changed}", about.ino(), about.len())
+}
+
 impl Problems {
     /// Returns all problems as JSON.
     pub fn to_json(&self) -> String {

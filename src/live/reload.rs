@@ -138,6 +138,13 @@ impl Reloader {
         self.source.file.as_ref()
     }
 
+    /// Returns what tells the file, as it is, from any other.
+    pub async fn file_version(&self) -> Option<String> {
+        let file = self.source.file.clone()?;
+        let about = tokio::task::spawn_blocking(move || std::fs::metadata(file)).await;
+        about.ok()?.ok().map(|about| crate::config::version(&about))
+    }
+
     /// Reads what the stores have, at the start. Reloads wait for that.
     pub async fn recover(&self) -> Result<(), Failure> {
         self.stores.lock().await.recover().await

@@ -72,6 +72,13 @@ pub enum Failure {
         /// what to do
         fix: String,
     },
+    /// the configuration file can't be changed
+    Unsaved {
+        /// what is wrong
+        what: String,
+        /// what to do
+        fix: String,
+    },
     /// the terminal, or a file, can't be written
     Io(io::Error),
 }
@@ -100,6 +107,7 @@ impl Failure {
             | Failure::Foreign { .. }
             | Failure::Token { .. }
             | Failure::UnknownWindow { .. }
+            | Failure::Unsaved { .. }
             | Failure::Refused { .. }
             | Failure::Io(_) => RUNTIME,
         }
@@ -159,7 +167,9 @@ impl fmt::Display for Failure {
                 write!(f, "the relay refuses ({status}): {}", clean(error))?;
                 errors.iter().try_for_each(|error| write!(f, "\n  * {}", clean(error)))
             }
-            Failure::Usage { what, fix } => write!(f, "{what}\n    fix: {fix}"),
+            Failure::Usage { what, fix } | Failure::Unsaved { what, fix } => {
+                write!(f, "{what}\n    fix: {fix}")
+            }
             Failure::Io(error) => write!(f, "can't write: {error}"),
         }
     }
