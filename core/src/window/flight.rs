@@ -11,7 +11,7 @@
 //! It becomes the holder again if the reservation that took over from it is given up.
 //!
 //! A message that its consumer publishes again does not wait: it is *beside* the holder. It is waited for as the holder is. When the
-//! holder's outcome is known, one that is beside it becomes the holder. So a key stays in the table while any reservation of it is to be
+//! holder's outcome is known, one that is beside it becomes the holder. A key stays in the table while any reservation of it is to be
 //! waited for. If one of them was stored by then, the key is seen as well.
 
 use super::key::KeyHash;
@@ -135,7 +135,7 @@ impl Shard {
     }
 
     /// Notes that the reservation of this turn was given up. If it had overtaken a reservation whose outcome is still open, that one
-    /// becomes the holder again, because its message may be stored and must not be stored a second time. So does one that is beside it.
+    /// becomes the holder again, because its message may be stored and must not be stored a second time. One that is beside it comes next.
     /// Otherwise the oldest waiter becomes the holder, and is given back with its new turn. Without a waiter the key leaves the table. It
     /// also leaves it if it is seen, as `seen` says: then all waiters have their verdict. `is_stored`: the message of another reservation is stored,
     /// and its commit follows. The key waits for that.
@@ -362,8 +362,7 @@ impl Flight {
         self.turn & SEEN != 0
     }
 
-    /// Notes that a reservation of the key was committed: what a store says of the key from now on is about that, or about what came
-    /// later.
+    /// Notes that a reservation of the key was committed. A store that knows the key later means this message, or a later one.
     fn seen_now(&mut self) {
         self.turn = self.turn & !(SUPERSEDES | REPUBLISH) | SEEN;
     }

@@ -1,5 +1,5 @@
-//! Several messages of one key are in flight at a time: a consumer's copy beside another one, or one that took over from another. What
-//! is in flight stays in flight, whatever became of the others, and whatever the window has forgotten since then.
+//! Several messages of one key are in flight at a time: a consumer's copy beside another one, or one that took over from another. Each
+//! stays in flight until its own outcome is known.
 
 use crate::shelf::{SYNC, SYNC_REFUSE, Shelf};
 use crate::{Asker, LIMITS, TTL, assert_adds_up, base, window};
@@ -65,7 +65,7 @@ fn what_is_in_flight_is_never_forgotten() {
             let what = format!(
                 "{engine:?}, {past:?}, overtakes {overtakes}, in a batch {in_batch}, stored {is_stored}"
             );
-            // A large window commits what comes together lock by lock.
+            // Only a large window commits a batch by its locks.
             let capacity = if in_batch && !matches!(past, Past::Evicted) { 70_000 } else { 2 };
             let (window, accounting) = window(engine, Limits { capacity, waiters_per_id: 4, ..LIMITS });
             let (mut asker, mut now) = (Asker::new(&window), base());
@@ -113,7 +113,7 @@ fn what_is_in_flight_is_never_forgotten() {
     }
 }
 
-/// The holder is not stored. Who has waited for it would be a second one beside the copy.
+/// The holder is not stored. A waiter that is promoted then would be stored beside the copy.
 #[test]
 fn who_waits_waits_for_the_copy_beside_as_well() {
     for (engine, is_stored) in
@@ -236,7 +236,7 @@ fn a_copy_that_is_not_stored_takes_nothing_from_the_one_beside_it() {
     }
 }
 
-/// What another relay says of the id may be about the message before the copy, also while a third message is in flight.
+/// Another relay may mean the message before the copy, also while a third message is in flight.
 #[test]
 fn what_another_relay_has_stored_before_is_not_the_copy_beside() {
     for engine in EngineKind::ALL {
