@@ -141,7 +141,7 @@ impl Reloader {
     /// Returns what tells the file, as it is, from any other.
     pub async fn file_version(&self) -> Option<String> {
         let file = self.source.file.clone()?;
-        let about = tokio::task::spawn_blocking(move || std::fs::metadata(file)).await;
+        let about = self.files(move || std::fs::metadata(file)).await;
         about.ok()?.ok().map(|about| crate::config::version(&about))
     }
 

@@ -1,8 +1,9 @@
 //! Puts a new text in the place of a file, all of it at once: a reader finds the old text or the new one. Mode and owner
 //! stay.
 
+use crate::bounded_file;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -30,10 +31,11 @@ impl Original {
     /// Reads a file. A link is followed: the file that it leads to will be replaced, not the link.
     pub(super) fn read(path: &Path) -> io::Result<Original> {
         let path = fs::canonicalize(path)?;
-        let mut file = File::open(&path)?;
+        let (text, file) = bounded_file::read_text(&path, bounded_file::MOST)?;
         let about = file.metadata()?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
+        if !about.is_file() {
+            return Err(io::Error::other("it is no ordinary file"));
+        }
         let version = crate::config::version(&about);
         Ok(Original { path, text, version, about })
     }
