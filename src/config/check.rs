@@ -55,6 +55,7 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     listener::check(&config, &mut report);
     check_names(&config, &mut report);
     check_stores(&config, &mut report);
+    check_quotas(&config, &mut report);
     share_budget(&mut config, &mut report);
     warnings::add(&config, machine::memory(), &mut report);
     let (warnings, sources) = report.finish()?;
@@ -272,6 +273,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     set("exchange", &mut window.exchange);
     rules.id = read_id(&mut section, rules.id.clone(), report);
     rules.scope = section.read(report, "scope", rules.scope, |v| value::word(v, "routing-key"));
+    rules.quota = section.read(report, "quota", rules.quota, |v| value::word(v, "user"));
     let capacity = Some(limits.capacity);
     match section.read(report, "capacity", capacity, |v| value::capacity(v, 1..=most::IDS)) {
         Some(capacity) => limits.capacity = capacity,
@@ -335,6 +337,31 @@ fn check_names(config: &Config, report: &mut Report) {
                 format!("a window named \"{name}\" is there already, at {first}"),
                 "give it another name",
             );
+        }
+    }
+}
+
+/// Reports a quota that nothing would keep.
+fn check_quotas(config: &Config, report: &mut Report) {
+    for (index, window) in
+        config.windows.iter().enumerate().filter(|(_, window)| window.rules.quota.is_some())
+    {
+        let (name, quota) = (&window.rules.name, window.rules.quota.name());
+        let source = report.source(&format!("window.{index}.quota"));
+        let mut problem = |why: &str, fix: &str| {
+            report.problem(&source, format!("window \"{name}\": `quota` is \"{quota}\", but {why}"), fix);
+        };
+        if !window.engine.has_tenants() {
+            let why =
+                format!("its engine \"{}\" can't divide a capacity among tenants", window.engine.name());
+            problem(
+                &why,
+                "write engine = \"compact\", which can, or leave `engine` out; or leave `quota` out",
+            );
+        }
+        if window.store == StoreKind::Redis {
+            let why = "its `store` is \"redis\": Redis decides what it evicts, and knows no tenants";
+            problem(why, "leave `quota` out, or choose store = \"memory\", \"disk\" or \"stream\"");
         }
     }
 }

@@ -159,6 +159,7 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.string("exchange", window.exchange.as_str())?;
     out.raw("id", show_id(&rules.id))?;
     out.word("scope", rules.scope)?;
+    out.word("quota", rules.quota)?;
     match window.auto {
         true => out.string("capacity", "auto")?,
         false => out.raw("capacity", limits.capacity)?,

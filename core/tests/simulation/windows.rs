@@ -294,6 +294,7 @@ impl One {
             verify_routing: plan.verify,
             forward_to: plan.redirect.then(|| BACKING.into()),
             republish: RepublishRule::default(),
+            quota: hapax_core::window::Quota::None,
         };
         let limits = Limits {
             capacity: plan.capacity,

@@ -13,6 +13,7 @@ pub(super) mod openapi;
 mod query;
 mod record;
 mod status;
+mod tenants;
 mod windows;
 
 pub(super) use drops::Followers;
@@ -50,6 +51,7 @@ fn described() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(windows::list))
         .routes(routes!(windows::show, windows::patch))
         .routes(routes!(windows::flush))
+        .routes(routes!(tenants::list))
         .routes(routes!(record::stream))
         .routes(routes!(forecast::show))
         .routes(routes!(ids::show, ids::forget))

@@ -24,6 +24,7 @@ const CONTRACT: [&str; 17] = [
     "get /readyz",
     "patch /api/v1/windows/{name}",
     "post /api/v1/windows/{name}/flush",
+    "get /api/v1/windows/{name}/tenants",
     "post /api/v1/windows/{name}/forecast",
     "get /api/v1/windows/{name}/record",
 ];

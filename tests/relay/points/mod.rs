@@ -20,6 +20,7 @@ mod scope;
 mod stored;
 mod strangers;
 mod stuck;
+mod tenants;
 mod unread;
 mod vanished;
 
