@@ -1,10 +1,10 @@
 //! Runs the process, as a part of the binary: sets the limit of open files, opens the listeners, handles signals, and
 //! stops everything in order.
 
-use hapax::admin::{self, Admin, Parts, Probe};
+use hapax::admin::{self, Admin, Parts};
 use hapax::clock;
 use hapax::config::{Config, ListenerConfig, ProxyProtocol};
-use hapax::net::{self, ConnectionList, Entrance, Opener, Relay, Upstream};
+use hapax::net::{self, ConnectionList, Entrance, Opener, Relay, Upstreams};
 use hapax::process;
 use hapax::stats::Stats;
 use hapax::store::{self, Opened};
@@ -30,7 +30,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Files that are open besides client connections: listeners, runtime, stderr, and the connections of the admin
 /// listener.
 const OTHER_FILES: u64 = 64 + admin::CONNECTIONS as u64;
-/// The shortest time between two probes of the upstream for `/readyz`, however often `/readyz` is requested.
+/// The shortest time between two probes of a node of the broker for `/readyz`, however often `/readyz` is requested.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How often expired ids are swept out of the windows, and the accounting's levels are updated.
 const TICK_EVERY: Duration = Duration::from_secs(1);
@@ -130,14 +130,8 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     certificates.extend(admin_tls.iter().map(|tls| Arc::clone(tls) as _));
     certificates.extend(upstream_tls.iter().map(|tls| Arc::clone(tls) as _));
     let certificates = Certificates::new(certificates);
-    let upstream = Upstream {
-        address: config.upstream.clone(),
-        connect_timeout: config.timeouts.upstream_connect,
-        opener: Opener {
-            tls: upstream_tls,
-            proxy_header: config.upstream_proxy_protocol == ProxyProtocol::V2,
-        },
-    };
+    let opener =
+        Opener { tls: upstream_tls, proxy_header: config.upstream_proxy_protocol == ProxyProtocol::V2 };
     let admin_listener = match config.admin {
         Some(address) => Some(bind("admin", address)?),
         None => None,
@@ -155,8 +149,9 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         helpers.spawn(look_at_certificates(certificates.clone()));
     }
     helpers.spawn(tick(windows.clone(), Arc::clone(&budget), Arc::clone(&memory)));
+    let upstreams = Upstreams::new(&config, opener, PROBE_EVERY);
+    helpers.spawn(Arc::clone(&upstreams).watch());
     if let Some(listener) = admin_listener {
-        let probe = Probe::of(upstream.clone(), PROBE_EVERY);
         let admin = Admin::new(Parts {
             config: &config,
             windows,
@@ -164,7 +159,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
             keys: shared.keys.clone(),
             stats: Arc::clone(&stats),
             connections: Arc::clone(&connections),
-            probe,
+            upstreams: Arc::clone(&upstreams),
             certificates: Arc::clone(&certificates),
             tls: admin_tls,
             draining: draining.clone(),
@@ -177,10 +172,12 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     }
     stores.recover().await?;
     let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
-    tracing::info!(listen = config.listen_addresses(), upstream = %config.upstream, admin = shown, "ready");
+    let upstream: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
+    let upstream = upstream.join(",");
+    tracing::info!(listen = config.listen_addresses(), upstream, admin = shown, "ready");
     let relay = Relay {
         shared,
-        upstream,
+        upstreams,
         buffer_bytes: config.limits.buffer_bytes,
         unread_bytes: config.limits.unread_bytes.max(config.limits.buffer_bytes),
         unread_timeout: config.timeouts.unread,

@@ -37,7 +37,7 @@ macro_rules! asset {
     };
 }
 
-const ASSETS: [Asset; 12] = [
+const ASSETS: [Asset; 13] = [
     asset!("/", HTML, "index.html"),
     asset!("/assets/style.css", CSS, "style.css"),
     asset!("/assets/app.js", SCRIPT, "app.js"),
@@ -50,6 +50,7 @@ const ASSETS: [Asset; 12] = [
     asset!("/assets/live.js", SCRIPT, "live.js"),
     asset!("/assets/panel.js", SCRIPT, "panel.js"),
     asset!("/assets/store.js", SCRIPT, "store.js"),
+    asset!("/assets/upstreams.js", SCRIPT, "upstreams.js"),
 ];
 
 /// Returns the routes of the page and its files.

@@ -2,6 +2,7 @@
 
 use super::Admin;
 use super::complaint::ComplaintBody;
+use crate::net::UpstreamNode;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -24,15 +25,15 @@ pub(super) struct Readiness {
     windows: Vec<WindowState>,
 }
 
-/// The broker's last answer.
+/// The broker, as its nodes have last answered.
 #[derive(Clone, PartialEq, Eq, Serialize, ToSchema, Debug)]
 #[schema(as = Upstream)]
 pub(super) struct UpstreamState {
-    /// `HOST:PORT`
+    /// `HOST:PORT`; of several nodes, all of them, separated by commas
     pub(super) address: String,
-    /// true if it answers an AMQP handshake
+    /// true if a node answers an AMQP handshake
     pub(super) ok: bool,
-    /// why it does not
+    /// why none does
     pub(super) error: Option<String>,
 }
 
@@ -116,7 +117,7 @@ fn store_reason(name: &str, mode: Mode, store: &Store) -> Option<String> {
 
 impl Admin {
     async fn readiness(&self) -> Readiness {
-        let upstream = UpstreamState::of(&self.probe, self.probe.check().await);
+        let upstream = self.asked_upstream().await;
         let draining = *self.draining.borrow();
         let now = super::Now::read().instant;
         let mut reasons = Vec::new();
@@ -137,12 +138,40 @@ impl Admin {
     }
 }
 
+impl Admin {
+    /// Asks the broker, unless its last answer is young.
+    async fn asked_upstream(&self) -> UpstreamState {
+        let answer = self.upstreams.check().await;
+        let state = UpstreamState::of(&self.upstreams.nodes());
+        match answer {
+            Ok(()) => UpstreamState { ok: true, error: None, ..state },
+            Err(failed) => {
+                let failed = failed.iter().map(|(node, error)| (&**node, error.to_string()));
+                UpstreamState { ok: false, error: Some(why(failed)), ..state }
+            }
+        }
+    }
+}
+
 impl UpstreamState {
-    pub(super) fn of(probe: &super::Probe, answer: Result<(), super::ProbeError>) -> UpstreamState {
-        UpstreamState {
-            address: probe.address().to_owned(),
-            ok: answer.is_ok(),
-            error: answer.err().map(|error| error.to_string()),
+    /// Sums the nodes up.
+    pub(super) fn of(nodes: &[UpstreamNode]) -> UpstreamState {
+        let ok = nodes.iter().any(|node| node.up == Some(true));
+        let addresses: Vec<&str> = nodes.iter().map(|node| &*node.address).collect();
+        let unknown = || "it was not asked yet".to_owned();
+        let failed = nodes.iter().map(|node| (&*node.address, node.error.clone().unwrap_or_else(unknown)));
+        let error = (!ok).then(|| why(failed));
+        UpstreamState { address: addresses.join(", "), ok, error }
+    }
+}
+
+/// Says why no node answers. With several, each is named.
+fn why<'a>(failed: impl Iterator<Item = (&'a str, String)>) -> String {
+    let failed: Vec<(&str, String)> = failed.collect();
+    match failed.as_slice() {
+        [(_, error)] => error.clone(),
+        failed => {
+            failed.iter().map(|(node, error)| format!("{node}: {error}")).collect::<Vec<_>>().join("; ")
         }
     }
 }
@@ -153,7 +182,7 @@ pub(super) async fn alive() -> &'static str {
     "alive\n"
 }
 
-/// Check whether publishes would reach the broker: it answers an AMQP handshake, Hapax is not draining, and no window waits for its store
+/// Check whether publishes would reach the broker: a node of it answers an AMQP handshake, Hapax is not draining, and no window waits for its store
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses((status = 200, body = Readiness), (status = 403, body = ComplaintBody), (status = 503, body = Readiness)))]
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `/metrics` | for Prometheus, as OpenMetrics or in the classic text format |
 //! | `/healthz` | 200 while the process answers at all |
-//! | `/readyz` | 200 if the upstream answers an AMQP handshake, we are not draining and no window waits for its store, else 503; detail as JSON |
+//! | `/readyz` | 200 if a node of the broker answers an AMQP handshake, we are not draining and no window waits for its store, else 503; detail as JSON |
 //! | `/`, `/assets/…` | the [`dashboard`], a page that calls the API as everybody else does |
 //! | `/api/v1/openapi.json` | the description of the API |
 //! | `/api/v1/…` | the [`api`], protected by [`auth`] |
@@ -24,12 +24,10 @@ pub mod dashboard;
 mod health;
 mod listen;
 mod metrics;
-mod probe;
 mod resize;
-pub use probe::{Probe, ProbeError};
 
 use crate::config::{Config, WindowConfig};
-use crate::net::ConnectionList;
+use crate::net::{ConnectionList, Upstreams};
 use crate::stats::Stats;
 use crate::tls::{self, Certificates};
 use api::{Events, Followers};
@@ -80,8 +78,8 @@ pub struct Parts<'a> {
     pub stats: Arc<Stats>,
     /// the list of client connections
     pub connections: Arc<ConnectionList>,
-    /// asks the upstream
-    pub probe: Probe,
+    /// the nodes of the broker
+    pub upstreams: Arc<Upstreams>,
     /// the certificates of the process
     pub certificates: Arc<Certificates>,
     /// the settings of TLS of this listener; `None`: it is served without
@@ -101,7 +99,7 @@ pub struct Admin {
     stats: Arc<Stats>,
     connections: Arc<ConnectionList>,
     metrics: Metrics,
-    probe: Arc<Probe>,
+    upstreams: Arc<Upstreams>,
     draining: watch::Receiver<bool>,
     access: AccessCheck,
     events: Events,
@@ -119,19 +117,33 @@ pub struct Admin {
 impl Admin {
     /// Creates the admin interface from its parts.
     pub fn new(parts: Parts<'_>) -> Arc<Admin> {
-        let Parts { config, windows, budget, keys, stats, connections, probe, certificates, tls, draining } =
-            parts;
+        let Parts {
+            config,
+            windows,
+            budget,
+            keys,
+            stats,
+            connections,
+            upstreams,
+            certificates,
+            tls,
+            draining,
+        } = parts;
         let windows: Arc<[Watched]> = windows.into();
-        let probe = Arc::new(probe);
         Arc::new(Admin {
-            metrics: Metrics::new(Arc::clone(&windows), Arc::clone(&stats), Arc::clone(&probe), certificates),
+            metrics: Metrics::new(
+                Arc::clone(&windows),
+                Arc::clone(&stats),
+                Arc::clone(&upstreams),
+                certificates,
+            ),
             windows,
             configured: config.windows.clone(),
             budget,
             keys,
             stats,
             connections,
-            probe,
+            upstreams,
             draining,
             access: AccessCheck { token: config.admin_token.clone(), address: config.admin },
             events: Events::default(),
@@ -185,7 +197,7 @@ fn open() -> OpenApiRouter<Arc<Admin>> {
     )
 )]
 async fn show_metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    admin.probe.refresh(SCRAPE_PATIENCE).await;
+    admin.upstreams.refresh(SCRAPE_PATIENCE).await;
     let format = Format::accepted(&headers);
     match admin.metrics.text(format) {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),

@@ -37,13 +37,10 @@ pub(super) fn check(config: &Config, report: &mut Report) {
                 "give one of them another port",
             );
         }
-        if is_self(&config.upstream, listener.address) {
+        if let Some(upstream) = config.upstreams.iter().find(|upstream| is_self(upstream, listener.address)) {
             report.problem(
                 &report.source("upstream").max(source),
-                format!(
-                    "`upstream` is {}, where Hapax itself listens: it would relay to itself",
-                    config.upstream
-                ),
+                format!("`upstream` is {upstream}, where Hapax itself listens: it would relay to itself"),
                 format!("name the broker's address in `upstream`, or another port in `{}`", shown_key(&key)),
             );
         }

@@ -6,7 +6,7 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, WindowConfig, addresses, listener, log_filter, machine, store, token, value, warnings,
+    Token, WindowConfig, addresses, listener, log_filter, machine, store, token, upstream, value, warnings,
 };
 use crate::tls::ClientFiles;
 use hapax_core::pressure::budget;
@@ -53,6 +53,7 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     let mut config = read(Section::top(table.as_ref()), overrides, &mut report);
     addresses::check(&config, &mut report);
     listener::check(&config, &mut report);
+    upstream::check(&config, &mut report);
     check_names(&config, &mut report);
     check_stores(&config, &mut report);
     check_quotas(&config, &mut report);
@@ -69,10 +70,11 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let listen = overridden(listen, "listen", overrides.listen.as_ref(), report, self::listen);
     let listeners = listener::read(&mut top, report);
     let listen = (listeners.is_empty() || report.sources.contains_key("listen")).then_some(listen);
-    let upstream = top.read(report, "upstream", default.upstream, |v| {
-        value::upstream(value::text(v, "amqp://127.0.0.1:5672")?)
-    });
-    let upstream = overridden(upstream, "upstream", overrides.upstream.as_ref(), report, value::upstream);
+    let upstreams = top.read(report, "upstream", default.upstreams, upstream::nodes);
+    let upstreams = overridden(upstreams, "upstream", overrides.upstream.as_ref(), report, upstream::listed);
+    let upstream_order =
+        top.read(report, "upstream_order", default.upstream_order, |v| value::word(v, "priority"));
+    let upstream_health = upstream::read_health(top.section("upstream_health", report), report);
     let upstream_tls = listener::read_upstream(top.section("upstream_tls", report), report);
     let upstream_proxy_protocol =
         top.read(report, "upstream_proxy_protocol", default.upstream_proxy_protocol, |v| {
@@ -103,8 +105,11 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     Config {
         listen,
         listeners,
-        upstream_tls: upstream_tls.or_else(|| upstream.tls.then(ClientFiles::default)),
-        upstream,
+        upstream_tls: upstream_tls
+            .or_else(|| upstreams.iter().any(|upstream| upstream.tls).then(ClientFiles::default)),
+        upstreams,
+        upstream_order,
+        upstream_health,
         upstream_proxy_protocol,
         admin_tls,
         loopback_users,

@@ -4,7 +4,7 @@
 use super::machine;
 use super::{
     Config, Limits, LogFormat, LogSettings, ProxyProtocol, StoreKind, StoreSettings, Timeouts,
-    UpstreamAddress, WindowConfig,
+    UpstreamAddress, UpstreamHealth, UpstreamOrder, WindowConfig,
 };
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
@@ -23,6 +23,15 @@ pub const UPSTREAM_HOST: &str = "127.0.0.1";
 pub const UPSTREAM_PORT: u16 = 5672;
 /// The registered port of AMQP over TLS.
 pub const UPSTREAM_TLS_PORT: u16 = 5671;
+/// RabbitMQ logs each question as a connection that its client closed early. Where clients connect all the time, none is asked.
+pub const UPSTREAM_INTERVAL: Duration = Duration::from_secs(30);
+/// A node in the same network answers within milliseconds. This leaves time for one lost SYN, and for another node within
+/// [`UPSTREAM_CONNECT`].
+pub const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
+/// A node that was only slow for a moment is back soon.
+pub const UPSTREAM_REST: Duration = Duration::from_secs(1);
+/// A node that comes back after a long time gets connections within a minute.
+pub const UPSTREAM_MAX_REST: Duration = Duration::from_secs(60);
 /// RabbitMQ's own default of `loopback_users`.
 pub const LOOPBACK_USERS: [&str; 1] = ["guest"];
 /// One above RabbitMQ's management port. Loopback, because beyond it a token is needed.
@@ -105,7 +114,9 @@ impl Default for Config {
         Config {
             listen: Some(LISTEN),
             listeners: Vec::new(),
-            upstream: UpstreamAddress::default(),
+            upstreams: vec![UpstreamAddress::default()],
+            upstream_order: UpstreamOrder::default(),
+            upstream_health: UpstreamHealth::default(),
             upstream_tls: None,
             upstream_proxy_protocol: ProxyProtocol::default(),
             loopback_users: LOOPBACK_USERS.map(str::to_owned).to_vec(),
@@ -129,6 +140,17 @@ impl Default for Config {
 impl Default for UpstreamAddress {
     fn default() -> UpstreamAddress {
         UpstreamAddress { host: UPSTREAM_HOST.into(), port: UPSTREAM_PORT, tls: false }
+    }
+}
+
+impl Default for UpstreamHealth {
+    fn default() -> UpstreamHealth {
+        UpstreamHealth {
+            interval: UPSTREAM_INTERVAL,
+            timeout: UPSTREAM_TIMEOUT,
+            rest: UPSTREAM_REST,
+            max_rest: UPSTREAM_MAX_REST,
+        }
     }
 }
 

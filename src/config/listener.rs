@@ -1,4 +1,4 @@
-//! Where clients connect and what comes before AMQP there: `listen`, `[[listener]]`, `[upstream_tls]` and `[admin_tls]`.
+//! The sections `[[listener]]`, `[upstream_tls]` and `[admin_tls]`.
 
 use super::problem::{Report, Wrong};
 use super::raw::{Section, type_name};
@@ -255,11 +255,13 @@ pub(super) fn check(config: &Config, report: &mut Report) {
             .map(|(_, source)| source.clone())
             .unwrap_or_default()
     };
-    if config.upstream_tls.is_some() && !config.upstream.tls && !report.is_wrong("upstream") {
+    let is_used = config.upstreams.iter().any(|upstream| upstream.tls);
+    if config.upstream_tls.is_some() && !is_used && !report.is_wrong("upstream") {
         let source = first_of("upstream_tls", report);
+        let shown: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
         report.problem(
             &source,
-            format!("`[upstream_tls]` means nothing, because `upstream` is {}, without TLS", config.upstream),
+            format!("`[upstream_tls]` means nothing, because `upstream` is {}, without TLS", shown.join(", ")),
             "write upstream = \"amqps://HOST:PORT\" (RabbitMQ's port for TLS is 5671), or leave the section out",
         );
         return;

@@ -24,6 +24,7 @@ mod show;
 mod show_tls;
 mod store;
 mod token;
+mod upstream;
 mod value;
 mod warnings;
 
@@ -35,6 +36,7 @@ pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
 pub use store::{Node, RedisMode, RedisSettings, StoreKind, StoreSettings, StreamSettings};
 pub use token::{DigestSecret, Secret, Token};
+pub use upstream::{UpstreamHealth, UpstreamOrder};
 
 use crate::tls::{ClientFiles, ServerFiles};
 use hapax_core::pressure::budget::{Budget, Share};
@@ -57,8 +59,12 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// where else AMQP clients connect
     pub listeners: Vec<ListenerConfig>,
-    /// the broker's address
-    pub upstream: UpstreamAddress,
+    /// the addresses of the broker's nodes: at least one, and none twice
+    pub upstreams: Vec<UpstreamAddress>,
+    /// which node a new connection goes to
+    pub upstream_order: UpstreamOrder,
+    /// when nodes are asked whether they are alive
+    pub upstream_health: UpstreamHealth,
     /// the files of TLS to the broker; `None`: it is reached without
     pub upstream_tls: Option<ClientFiles>,
     /// whether the broker is told who the clients are
@@ -93,7 +99,7 @@ pub struct Config {
     pub windows: Vec<WindowConfig>,
 }
 
-/// The broker's address. It has no credentials and no vhost, because each client brings its own.
+/// The address of the broker, or of one node of its cluster. It has no credentials and no vhost, because each client brings its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UpstreamAddress {
     /// a name or an IP address, without brackets
@@ -243,7 +249,8 @@ impl Config {
             held_bytes: self.limits.held_bytes,
             frame_max: self.limits.frame_max,
             initial_frame_max: self.limits.initial_frame_max,
-            external: !self.upstream.tls && self.listeners.iter().all(|listener| listener.tls.is_none()),
+            external: !self.upstreams.iter().any(|upstream| upstream.tls)
+                && self.listeners.iter().all(|listener| listener.tls.is_none()),
         }
     }
 

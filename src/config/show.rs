@@ -2,7 +2,7 @@
 
 use super::show_tls;
 use super::value::{show_bytes, show_id};
-use super::{Config, Node, Sources, warnings};
+use super::{Config, Sources, warnings};
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -55,7 +55,11 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     if let Some(listen) = config.listen {
         out.string("listen", listen)?;
     }
-    out.string("upstream", &config.upstream)?;
+    match config.upstreams.as_slice() {
+        [upstream] => out.string("upstream", upstream)?,
+        upstreams => out.raw("upstream", list(upstreams))?,
+    }
+    out.word("upstream_order", config.upstream_order)?;
     out.word("upstream_proxy_protocol", config.upstream_proxy_protocol)?;
     out.raw("loopback_users", toml::Value::from(config.loopback_users.clone()))?;
     match config.admin {
@@ -98,7 +102,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         out.section("[store.stream]", "store.stream.".into())?;
         match &stream.uri_file {
             Some(file) => out.string("uri_file", file.display())?,
-            None => out.raw("uri", nodes(&stream.nodes))?,
+            None => out.raw("uri", list(&stream.nodes))?,
         }
         out.raw("declare", stream.declare)?;
         out.raw("max_bytes", show_bytes(stream.max_bytes))?;
@@ -107,7 +111,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         out.section("[store.redis]", "store.redis.".into())?;
         match &redis.url_file {
             Some(file) => out.string("url_file", file.display())?,
-            None => out.raw("url", nodes(&redis.nodes))?,
+            None => out.raw("url", list(&redis.nodes))?,
         }
         out.word("mode", redis.mode)?;
         out.string("sentinel_master", &redis.sentinel_master)?;
@@ -118,6 +122,13 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         out.raw("replicas", redis.replicas)?;
         out.string("prefix", &redis.prefix)?;
     }
+
+    let health = &config.upstream_health;
+    out.section("[upstream_health]", "upstream_health.".into())?;
+    out.duration("interval", health.interval)?;
+    out.duration("timeout", health.timeout)?;
+    out.duration("rest", health.rest)?;
+    out.duration("max_rest", health.max_rest)?;
 
     let timeouts = &config.timeouts;
     out.section("[timeouts]", "timeouts.".into())?;
@@ -148,7 +159,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
 }
 
 /// Returns the servers as TOML. A password is shown as `***`.
-fn nodes(nodes: &[Node]) -> toml::Value {
+fn list(nodes: &[impl Display]) -> toml::Value {
     toml::Value::Array(nodes.iter().map(|node| toml::Value::String(node.to_string())).collect())
 }
 

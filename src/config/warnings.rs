@@ -3,7 +3,7 @@
 
 use super::problem::{Report, Source};
 use super::show::about_bytes;
-use super::{Config, StoreKind, WindowConfig};
+use super::{Config, StoreKind, WindowConfig, upstream};
 use hapax_core::pressure::budget;
 use hapax_core::session::is_loopback;
 use hapax_core::window::set::Pattern;
@@ -12,6 +12,7 @@ use hapax_core::window::{Mode, Remember, StorePolicy};
 /// Adds all warnings about this configuration. This machine has `memory` bytes for the process.
 pub(super) fn add(config: &Config, memory: usize, report: &mut Report) {
     warn_all_local(config, report);
+    upstream::warn(config, report);
     warn_no_window(config, report);
     warn_unreachable(config, report);
     warn_patterns(config, report);
@@ -186,13 +187,12 @@ fn pattern_trouble(text: &str) -> Trouble {
 /// users whom RabbitMQ trusts because of their address can't be told from here.
 fn warn_all_local(config: &Config, report: &mut Report) {
     let open = config.all_listeners().find(|(_, listener)| !is_loopback(listener.address.ip()));
-    let Some((key, listener)) = open.filter(|_| config.upstream.is_loopback()) else {
-        return;
-    };
+    let local = config.upstreams.iter().find(|upstream| upstream.is_loopback());
+    let (Some((key, listener)), Some(upstream)) = (open, local) else { return };
     let source = report.source(&key).max(report.source("upstream"));
     let what = format!(
-        "other hosts may reach `{key}` ({}), and the broker at {} takes every client of Hapax for one of its own host",
-        listener.address, config.upstream
+        "other hosts may reach `{key}` ({}), and the broker at {upstream} takes every client of Hapax for one of its own host",
+        listener.address
     );
     let (what, fix) = if config.loopback_users.is_empty() {
         (

@@ -45,6 +45,7 @@ impl ConnectionList {
             since,
             vhost: OnceLock::new(),
             about: OnceLock::new(),
+            upstream: OnceLock::new(),
             live: Live::default(),
         });
         inner.open.insert(id, Arc::clone(&entry));
@@ -69,6 +70,7 @@ pub struct ConnectionEntry {
     pub since: Instant,
     vhost: OnceLock<Bytes>,
     about: OnceLock<Arc<About>>,
+    upstream: OnceLock<Arc<str>>,
     live: Live,
 }
 
@@ -81,6 +83,16 @@ impl ConnectionEntry {
     /// Returns what the client has said about itself, once it has.
     pub fn about(&self) -> Option<&About> {
         self.about.get().map(|about| &**about)
+    }
+
+    /// Returns `HOST:PORT` of the broker's node, once it has answered.
+    pub fn upstream(&self) -> Option<&str> {
+        self.upstream.get().map(|upstream| &**upstream)
+    }
+
+    /// Sets the broker's node.
+    pub(super) fn set_upstream(&self, upstream: &Arc<str>) {
+        let _ = self.upstream.set(Arc::clone(upstream));
     }
 
     /// Returns the connection's state and counts. They are read one by one, so two of them may be a moment apart.

@@ -1,4 +1,4 @@
-//! What comes before AMQP on a client's connection: the PROXY header, and the handshake of TLS.
+//! The entrance of a listener: a client passes the PROXY header and the TLS handshake here, before it speaks AMQP.
 //!
 //! Both are read under the same deadline as the AMQP handshake that follows (`timeouts.handshake`, counted from the accept), and by a
 //! connection that has not logged in: it gives way to others when a limit is reached.
@@ -21,7 +21,7 @@ const HANDSHAKE_BYTES_WITH_CERTIFICATES: usize = 64 << 10;
 /// Bytes to read at a time while the PROXY header is not whole.
 const READ: usize = 1024;
 
-/// What clients of a listener have to do before AMQP. By default, nothing.
+/// Decides what a listener asks for before AMQP: a PROXY header, a TLS handshake, both or neither (the default).
 #[derive(Debug, Default)]
 pub struct Entrance {
     /// the networks of the proxies that say who their clients are; `None`: clients come without a proxy
@@ -50,7 +50,7 @@ pub(super) enum NotLetIn {
     /// the socket broke
     #[error("{0}")]
     Socket(io::Error),
-    /// all that comes before AMQP has taken too long
+    /// the deadline is over
     #[error("the PROXY header or the TLS handshake was not whole within timeouts.handshake")]
     TooSlow,
 }

@@ -3,8 +3,9 @@
 //! [`Relay::serve`] accepts client connections. Each one becomes a task, the [`pump`]: it feeds a
 //! [`Session`](hapax_core::session::Session) with bytes from both sockets and carries out the session's outputs.
 //! [`side`] is one socket with its two bounded buffers, and [`transport`] the socket in it, plain or with TLS ([`records`]).
-//! [`entrance`] is what clients do before AMQP, [`dial`] what Hapax does before AMQP at the broker, and [`proxy`] the header that
-//! says who a client is. [`connections`] lists the open connections, [`duplicates`] what
+//! [`upstreams`] finds the node of the broker that the other socket leads to. [`entrance`] is what clients do before AMQP, [`dial`]
+//! what Hapax does before AMQP at the broker, and [`proxy`] the header that says who a client is. [`connections`] lists the open
+//! connections, [`duplicates`] what
 //! they have sent twice of late. [`slots`] decides who
 //! may connect, [`memory`] who may be read from, and [`crate::log::LogLimiter`] the log lines that a stranger can cause.
 
@@ -20,14 +21,16 @@ mod records;
 mod side;
 mod slots;
 mod transport;
+mod upstreams;
 
 pub use connections::{ConnectionEntry, ConnectionList, ConnectionState, Numbers};
-pub use dial::{Opener, Upstream};
+pub use dial::Opener;
 pub use duplicates::{Duplicates, KEPT, SeenDuplicate};
 pub use entrance::Entrance;
 pub use memory::MemoryLimit;
 pub use proxy::Ends;
 pub use transport::Transport;
+pub use upstreams::{NoAnswer, UpstreamNode, Upstreams};
 
 use crate::accept::Acceptor;
 use crate::clock::now;
@@ -52,8 +55,8 @@ use tokio::task::JoinSet;
 pub struct Relay {
     /// what all sessions share
     pub shared: Arc<Shared>,
-    /// the broker
-    pub upstream: Upstream,
+    /// the nodes of the broker
+    pub upstreams: Arc<Upstreams>,
     /// bytes that may wait to be written in one direction before reading for that direction stops
     pub buffer_bytes: usize,
     /// bytes that may wait for a client that does not read while Hapax needs the broker's answers; at least
@@ -89,7 +92,7 @@ struct LogLimiters {
     login: LogLimiter,
 }
 
-/// What all entrances share.
+/// The limits, the log limiters and the order to drain, which all listeners share.
 #[derive(Clone, Debug)]
 struct Gate {
     slots: Arc<ConnectionSlots>,
@@ -224,7 +227,7 @@ impl Relay {
         tracing::debug!(%peer, "client disconnected");
     }
 
-    /// Does what comes before AMQP at this entrance. Returns false if the connection ends there.
+    /// Waits until the client has passed the entrance. Returns false if the connection ends there.
     async fn let_in(&self, entrance: &Entrance, arrival: &mut Arrival, gate: &Gate) -> bool {
         let direct = arrival.ends.client;
         let until = arrival.since + self.shared.settings.handshake_timeout;
@@ -270,7 +273,7 @@ impl Relay {
                 return Ok(false);
             }
         }
-        // What TLS may hold before the handshake is over counts as held from the beginning.
+        // Count all that the TLS handshake may hold from the beginning.
         holding.report(client.memory() + entrance.handshake_bytes(), 0);
         entrance.shake_hands(client).await?;
         Ok(true)

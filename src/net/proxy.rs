@@ -36,7 +36,7 @@ pub(super) enum BadHeader {
     TooLong,
 }
 
-/// Takes a header out of what has come. `direct` are the addresses of the socket itself, that is, of the proxy's connection.
+/// Takes a header out of the bytes that were received. `direct` are the addresses of the socket itself, that is, of the proxy's connection.
 /// Returns `None` if the header is not whole yet.
 pub(super) fn take_header(received: &mut BytesMut, direct: Ends) -> Result<Option<Ends>, BadHeader> {
     let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };

@@ -9,7 +9,7 @@ use super::memory::Holding;
 use super::proxy::Ends;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
-use super::transport::Transport;
+use super::upstreams::{Dialled, Unreachable};
 use super::{LogLimiters, Relay, bad_headers, now};
 use bytes::Bytes;
 use hapax_core::session::{Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting};
@@ -17,7 +17,6 @@ use hapax_core::window::OnConflict;
 use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
@@ -26,6 +25,8 @@ use tokio::sync::watch;
 
 /// How long a closing socket may take to write the bytes that are still queued.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
+/// The most bytes that are read from a client while it waits for a node of the broker, in addition to one read.
+const EARLY_BYTES: usize = 8 << 10;
 /// Bytes to read from the upstream before other tasks get a turn.
 const READ_PER_TURN: u64 = 1 << 20;
 /// Bytes to read from the upstream before an overdue timeout is handled, even if there is more to read. A socket
@@ -82,7 +83,7 @@ pub(super) async fn run(
     pump.run(draining).await;
 }
 
-type Dial<'a> = Pin<Box<dyn Future<Output = io::Result<Transport>> + Send + 'a>>;
+type Dial<'a> = Pin<Box<dyn Future<Output = Result<Dialled, Unreachable>> + Send + 'a>>;
 
 enum UpstreamSocket<'a> {
     None,
@@ -93,7 +94,7 @@ enum UpstreamSocket<'a> {
 /// Why the task woke up.
 enum Wake {
     Sockets,
-    Dialled(io::Result<Transport>),
+    Dialled(Result<Dialled, Unreachable>),
     Mail,
     Timeout,
     Drain,
@@ -166,18 +167,8 @@ impl Pump<'_> {
             let mail = matches!(wake, Wake::Mail);
             match wake {
                 Wake::Sockets | Wake::Timeout | Wake::Mail => {}
-                Wake::Dialled(Ok(transport)) => {
-                    self.upstream = UpstreamSocket::Open(Side::new(transport));
-                    self.session.handle_upstream_open(self.now);
-                }
-                Wake::Dialled(Err(error)) => {
-                    self.upstream = UpstreamSocket::None;
-                    self.relay.stats.dial_failed();
-                    if let Some(left_out) = self.log_limiters.unreachable.happened(self.now) {
-                        tracing::warn!(peer = %self.peer, upstream = %self.relay.upstream.address, %error, left_out, "can't reach the broker");
-                    }
-                    self.session.handle_upstream_eof(self.now);
-                }
+                Wake::Dialled(Ok(dialled)) => self.on_dialled(dialled),
+                Wake::Dialled(Err(unreachable)) => self.on_unreachable(&unreachable),
                 Wake::Drain => {
                     self.drained = true;
                     self.session.handle_drain(self.now);
@@ -188,6 +179,27 @@ impl Pump<'_> {
                 self.session.handle_mail(self.now);
             }
         }
+    }
+
+    /// Handles that a node of the broker has answered the client's protocol header.
+    fn on_dialled(&mut self, dialled: Dialled) {
+        self.entry.set_upstream(&dialled.upstream);
+        let mut side = Side::dialled(dialled);
+        self.session.handle_upstream_greeted(self.now);
+        self.session.handle_upstream(&mut side.inbox, self.now);
+        side.free_idle_inbox();
+        self.upstream = UpstreamSocket::Open(side);
+    }
+
+    /// Handles that no node of the broker could be reached.
+    fn on_unreachable(&mut self, unreachable: &Unreachable) {
+        self.upstream = UpstreamSocket::None;
+        self.relay.stats.dial_failed();
+        if let Some(left_out) = self.log_limiters.unreachable.happened(self.now) {
+            let Unreachable { upstream, error } = unreachable;
+            tracing::warn!(peer = %self.peer, upstream = &**upstream, %error, left_out, "can't reach the broker");
+        }
+        self.session.handle_upstream_eof(self.now);
     }
 
     /// Updates this connection's entry in the list of connections.
@@ -304,7 +316,15 @@ impl Pump<'_> {
         let client = self.client.as_ref().is_some_and(Side::has_ended) && !self.client_eof_told;
         let upstream = matches!(&self.upstream, UpstreamSocket::Open(side) if side.has_ended())
             && !self.upstream_eof_told;
-        client && self.session.wants_client() || upstream
+        let is_dialing = matches!(self.upstream, UpstreamSocket::Dialing(_));
+        client && (self.session.wants_client() || is_dialing) || upstream
+    }
+
+    /// Returns true if the client waits for a node of the broker. It has nothing to say yet, but it may leave: then nobody must be
+    /// dialled for it any longer, least of all while a crowd of strangers keeps the nodes busy. Few bytes are read meanwhile.
+    fn is_early(&self) -> bool {
+        let few = self.client.as_ref().is_some_and(|side| side.inbox.len() < EARLY_BYTES);
+        few && matches!(self.upstream, UpstreamSocket::Dialing(_))
     }
 
     /// Returns true if a timeout is due.
@@ -371,7 +391,9 @@ impl Pump<'_> {
             side.free_idle_inbox();
         }
         // Report the end only after the session has seen all bytes that came before it.
-        if side.has_ended() && self.session.wants_client() && !self.client_eof_told {
+        let has_ended = side.has_ended() && !self.client_eof_told;
+        let is_dialing = matches!(self.upstream, UpstreamSocket::Dialing(_));
+        if has_ended && (self.session.wants_client() || is_dialing) {
             self.client_eof_told = true;
             if side.was_cut() {
                 tracing::debug!(peer = %self.peer, "the client has cut TLS: nothing said that its data was whole (close_notify)");
@@ -384,10 +406,7 @@ impl Pump<'_> {
     fn carry_out(&mut self) {
         while let Some(output) = self.session.poll_output() {
             match output {
-                Output::Dial => {
-                    self.upstream =
-                        UpstreamSocket::Dialing(Box::pin(self.relay.upstream.dial(Some(self.ends))));
-                }
+                Output::Dial => self.dial(),
                 Output::ToClient(bytes) => self.write_client(bytes),
                 Output::ToUpstream(bytes) => self.write_upstream(bytes),
                 Output::HeartbeatClient => self.beat_client(),
@@ -406,6 +425,12 @@ impl Pump<'_> {
             side.flush();
         }
         self.apply_back_pressure();
+    }
+
+    fn dial(&mut self) {
+        let (upstreams, ends) = (&self.relay.upstreams, self.ends);
+        let header = self.session.protocol_header().clone();
+        self.upstream = UpstreamSocket::Dialing(Box::pin(async move { upstreams.dial(&header, ends).await }));
     }
 
     /// Closes and drops the sockets that have nothing more to write.
@@ -485,7 +510,8 @@ impl Pump<'_> {
             buffer: self.relay.buffer_bytes.min(self.share.unwrap_or(usize::MAX)),
             unread: self.share.is_none().then_some(self.relay.unread_bytes),
         };
-        let Reading { client, mut upstream } = self.session.reading(queued, room);
+        let Reading { mut client, mut upstream } = self.session.reading(queued, room);
+        client |= self.is_early();
         // The session drops the bytes that come.
         upstream |= matches!(&self.upstream, UpstreamSocket::Open(side) if side.is_closing());
         if client != self.reading_client {

@@ -1,8 +1,8 @@
 //! TLS between a socket and the buffers of a `Side`: ciphertext in, plaintext out, and the other way about.
 //!
 //! It owns no socket and waits for nothing. A read takes up to 64 KiB of ciphertext with one system call. A write gathers many short
-//! slices into few records. What it holds is bounded: one record that is not whole, 64 KiB that wait to be sent, and, before the
-//! handshake is over, what the peer may send until then.
+//! slices into few records. Its memory is bounded: one record that is not whole, 64 KiB that wait to be sent, and, before the
+//! handshake is over, the bytes that the peer may send until then.
 
 use super::transport::Received;
 use bytes::BytesMut;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 /// Bytes of ciphertext to read at a time.
 const READ: usize = 64 << 10;
-/// Memory of a connection besides what waits to be sent: its state, and the rest of a record (4 KiB at least).
+/// Bytes of memory of a connection: its state, and a part of a record (4 KiB at least). Bytes that wait to be sent are not included.
 const STATE: usize = 12 << 10;
 
 thread_local! {
@@ -81,7 +81,7 @@ impl Records {
         })
     }
 
-    /// Decrypts what has come from the socket. Returns true if the peer says that nothing follows. After an error, the alert for
+    /// Decrypts bytes of the socket. Returns true if the peer says that nothing follows. After an error, the alert for
     /// the peer waits to be sent.
     pub(super) fn receive(&mut self, mut wire: &[u8], inbox: &mut BytesMut) -> io::Result<bool> {
         while !wire.is_empty() {

@@ -2,6 +2,7 @@
 //! be written.
 
 use super::transport::{Received, Transport};
+use super::upstreams::{Dialled, OpenUpstream};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -69,6 +70,8 @@ pub(super) struct Side {
     closing: Option<Instant>,
     /// Our half is shut down: the peer reads to its end.
     shut: bool,
+    /// Counts a connection to a node of the broker.
+    _open: Option<OpenUpstream>,
 }
 
 impl Side {
@@ -89,7 +92,15 @@ impl Side {
             user_timeout_on: false,
             closing: None,
             shut: false,
+            _open: None,
         }
+    }
+
+    /// The side of a node of the broker that has answered already.
+    pub(super) fn dialled(dialled: Dialled) -> Side {
+        let Dialled { transport, said, open, .. } = dialled;
+        let total_read = said.len() as u64;
+        Side { inbox: said, total_read, _open: Some(open), ..Side::new(transport) }
     }
 
     /// Returns the number of bytes that wait to be written.
@@ -97,8 +108,8 @@ impl Side {
         self.queued + self.transport.pending()
     }
 
-    /// Returns the socket itself, for what comes before AMQP: the PROXY header and the handshake of TLS. What is read too far
-    /// belongs into the inbox.
+    /// Returns the socket and the inbox, for the PROXY header and the TLS handshake. Bytes that were read beyond these belong into the
+    /// inbox.
     pub(super) fn transport(&mut self) -> (&mut Transport, &mut BytesMut) {
         (&mut self.transport, &mut self.inbox)
     }

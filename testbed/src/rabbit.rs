@@ -182,6 +182,23 @@ impl Rabbit {
         }
     }
 
+    /// Stops the node where it is, until [`Rabbit::carry_on`]: the kernel still takes connections for it, and nobody answers them.
+    pub fn stand_still(&self) -> Result<(), Error> {
+        self.signal("-STOP")
+    }
+
+    /// Lets it run again.
+    pub fn carry_on(&self) -> Result<(), Error> {
+        self.signal("-CONT")
+    }
+
+    fn signal(&self, signal: &str) -> Result<(), Error> {
+        let Some(pid) = lock(&self.server).as_ref().map(Child::id) else { return Ok(()) };
+        let mut kill = Command::new("kill");
+        let output = kill.args([signal, &pid.to_string()]).output().map_err(doing("running kill"))?;
+        answer(format!("kill {signal}"), &output).map(drop)
+    }
+
     /// Starts the node again on the same ports and the same data, killing it first where it runs.
     pub fn restart(&self) -> Result<(), Error> {
         self.kill9();

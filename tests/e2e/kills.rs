@@ -1,7 +1,7 @@
 //! Relays that are killed with signal 9 under load, again and again. After each restart every id of the round is published again, and at
 //! the end every id of all rounds.
 //!
-//! A round is short and mostly waits: for a process to start, for a lease to end. So several relays are killed at a time, each in a lane of
+//! A round is short and mostly waits: for a process to start, for a lease to end. Several relays are killed at a time, each in a lane of
 //! its own with a vhost of its own.
 
 use super::load::{Published, publish};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A relay is killed so many microseconds after the acks that its round waits for, at most.
+/// The longest time between the acks that a round waits for and the kill, in microseconds.
 const LATER: u64 = 8_000;
 
 /// How relays are killed.
@@ -36,7 +36,7 @@ pub struct Lane {
     pub relay: Relay,
 }
 
-/// What became of all ids.
+/// The state of all ids after the last kill.
 #[derive(Debug, Default)]
 pub struct Outcome {
     kills: usize,
@@ -55,7 +55,7 @@ impl Outcome {
         assert!(self.acked > 50 * self.kills, "{} acks in {} rounds", self.acked, self.kills);
     }
 
-    /// What was forgotten was acked within this time before the kill. Nothing is lost.
+    /// No id was forgotten that was acked earlier than this before the kill. Nothing is lost.
     pub fn assert_forgotten_within(&self, delay: Duration) {
         assert_eq!(self.lost, Vec::<String>::new());
         let early: Vec<_> = self.doubled.iter().filter(|(_, before)| *before > delay).collect();
@@ -128,7 +128,7 @@ impl Lane {
 
     /// Takes part in the kills until there were enough. Returns the rounds, and how often each id is in the queue at the end.
     fn run(mut self, mut dice: Rng, next: &AtomicUsize, plan: Plan) -> (Vec<Round>, BTreeMap<String, usize>) {
-        let mut rounds: Vec<Round> = Vec::new();
+        let (mut rounds, mut queue, mut direct) = (Vec::<Round>::new(), BTreeMap::new(), self.direct());
         loop {
             let kill = next.fetch_add(1, Relaxed);
             if kill >= plan.kills {
@@ -142,9 +142,11 @@ impl Lane {
             self.relay.restart();
             self.all_acked(self.relay.addr(), ids());
             rounds.push(round);
+            // The broker need not keep the messages of all rounds in its memory.
+            add(&mut queue, retry::held(&mut direct, "q"));
         }
         self.all_acked(self.relay.addr(), rounds.iter().flat_map(|round| round.published.acked.keys()));
-        let queue = retry::held(&mut self.direct(), "q");
+        add(&mut queue, retry::held(&mut direct, "q"));
         (rounds, queue)
     }
 
@@ -155,7 +157,10 @@ impl Lane {
         thread::scope(|scope| {
             let ids = (0..).map(|n| format!("{kill}-{n}"));
             let load = scope.spawn(|| publish((addr, &vhost, "q"), ids, &count));
-            wait::until("acks", wait::PATIENCE, || (count.load(Relaxed) >= wanted).then_some(()));
+            wait::until("acks", 3 * wait::PATIENCE, || {
+                assert!(!load.is_finished(), "its connection ended before the kill");
+                (count.load(Relaxed) >= wanted).then_some(())
+            });
             thread::park_timeout(later);
             let killed = Instant::now();
             self.relay.kill9();
@@ -168,5 +173,11 @@ impl Lane {
         let ids: Vec<String> = ids.cloned().collect();
         let retried = publish((relay, &self.vhost, "q"), ids, &AtomicUsize::new(0));
         assert!(retried.unknown.is_empty(), "not every retry is acked");
+    }
+}
+
+fn add(queue: &mut BTreeMap<String, usize>, held: BTreeMap<String, usize>) {
+    for (id, copies) in held {
+        *queue.entry(id).or_default() += copies;
     }
 }

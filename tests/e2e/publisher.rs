@@ -1,4 +1,4 @@
-//! Publishers that retry until all of their ids are acked, and what must be in the queue then.
+//! Publishers that retry until all of their ids are acked, and a check of the queue afterwards.
 
 use super::raw::{Publish, Told};
 use super::relay::Relay;

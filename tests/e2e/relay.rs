@@ -16,7 +16,7 @@ const BINARY: Option<&str> = option_env!("CARGO_BIN_EXE_hapax");
 /// A running `hapax`. Dropped, it is killed; its log is shown if the test fails.
 pub struct Relay {
     leash: Leash,
-    /// `amqp://HOST:PORT` or `amqps://HOST:PORT`
+    /// `amqp://HOST:PORT` or `amqps://HOST:PORT`, or several, separated by commas; empty: the config file says it
     upstream: String,
     /// the status of `/readyz` once it has started; 0: nobody asks
     ready: u16,
@@ -29,13 +29,19 @@ pub struct Relay {
     readers: Vec<JoinHandle<()>>,
 }
 
+/// The nodes at these addresses, as `--upstream` takes them.
+pub fn nodes(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(|address| format!("amqp://{address}")).collect::<Vec<_>>().join(",")
+}
+
 impl Relay {
     /// Starts it before the broker at `upstream`, with this TOML as its config file (`""`: without one).
     pub fn start(upstream: SocketAddr, config: &str) -> Relay {
         Relay::started(&format!("amqp://{upstream}"), config, (false, 200))
     }
 
-    /// As [`Relay::start`], before a broker at this URL. `/readyz` must have this status once the relay has started.
+    /// As [`Relay::start`], before a broker at this URL, or before its nodes, separated by commas. `/readyz` must have this status once
+    /// the relay has started.
     pub fn start_before(upstream: &str, config: &str, ready: u16) -> Relay {
         Relay::started(upstream, config, (false, ready))
     }
@@ -109,8 +115,10 @@ impl Relay {
         let ip = if self.is_open { Ipv4Addr::UNSPECIFIED.into() } else { self.listen.ip() };
         command
             .args(["--listen", &SocketAddr::new(ip, self.listen.port()).to_string()])
-            .args(["--upstream", &self.upstream])
             .args(["--admin", &self.admin.to_string()]);
+        if !self.upstream.is_empty() {
+            command.args(["--upstream", &self.upstream]);
+        }
         let config = self.leash.folder().join("hapax.toml");
         if config.exists() {
             command.arg("--config").arg(config);

@@ -1,8 +1,8 @@
 //! The admin interface over a real socket: metrics, health, readiness against a broker that answers or does not.
 
-use hapax::admin::{Admin, Parts, Probe, serve as serve_admin};
-use hapax::config::{Config, Overrides, UpstreamAddress};
-use hapax::net::ConnectionList;
+use hapax::admin::{Admin, Parts, serve as serve_admin};
+use hapax::config::{Config, Overrides};
+use hapax::net::{ConnectionList, Opener, Upstreams};
 use hapax::stats::Stats;
 use hapax_core::pressure::Accounting;
 use hapax_core::session::SessionListener as _;
@@ -27,17 +27,25 @@ struct Served {
 
 /// An admin interface of two windows before this upstream.
 async fn serve(upstream: SocketAddr) -> Served {
+    serve_before(&[upstream], "").await
+}
+
+/// The same before these nodes, with these settings of their health.
+async fn serve_before(nodes: &[SocketAddr], health: &str) -> Served {
+    let nodes: Vec<String> = nodes.iter().map(|node| format!("amqp://{node}")).collect();
     let text = "[[window]]\nname = \"orders\"\nexchange = \"orders\"\ncapacity = 7\nttl = \"90s\"\n\
                 [[window]]\nname = \"rest\"\nmode = \"observe\"\n";
-    let config = Config::parse(None, text, &Overrides::default()).expect("valid").config;
+    let text = format!(
+        "upstream = {nodes:?}\n[upstream_health]\n{health}\n[timeouts]\nupstream_connect = \"20s\"\n{text}"
+    );
+    let config = Config::parse(None, &text, &Overrides::default()).expect("valid").config;
     let windows =
         hapax::store::open(&config, tokio::time::Instant::now().into_std()).expect("opened").windows;
     let accountings = windows.iter().map(|watched| Arc::clone(&watched.accounting)).collect();
-    let upstream =
-        UpstreamAddress { host: upstream.ip().to_string().into(), port: upstream.port(), tls: false };
     let (drain, draining) = watch::channel(false);
     let stats = Stats::new();
-    let probe = Probe::new(&upstream, Duration::from_secs(20), Duration::from_secs(3600));
+    let upstreams = Upstreams::new(&config, Opener::default(), Duration::from_secs(3600));
+    tokio::spawn(Arc::clone(&upstreams).watch());
     let admin = Admin::new(Parts {
         config: &config,
         windows,
@@ -45,7 +53,7 @@ async fn serve(upstream: SocketAddr) -> Served {
         keys: KeyMaker::new((1, 2)),
         stats: Arc::clone(&stats),
         connections: ConnectionList::new(),
-        probe,
+        upstreams,
         certificates: Arc::default(),
         tls: None,
         draining,
@@ -169,10 +177,11 @@ async fn metrics_have_the_names_that_scripts_depend_on() {
     assert_eq!(families.len(), unique.len(), "a family is declared twice: {families:?}");
 }
 
-/// The value of a metric without labels.
-async fn scraped(address: SocketAddr, name: &str) -> Option<String> {
+/// The value of `hapax_upstream_up` for this node.
+async fn scraped_up(address: SocketAddr, node: SocketAddr) -> Option<String> {
     let (_, body) = get(address, "/metrics").await;
-    body.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(' ')?.to_owned()))
+    let name = format!("hapax_upstream_up{{upstream=\"{node}\"}} ");
+    body.lines().find_map(|line| Some(line.strip_prefix(&name)?.to_owned()))
 }
 
 #[tokio::test]
@@ -198,12 +207,12 @@ async fn prometheus_gets_the_format_that_it_asks_for_and_the_same_numbers() {
 async fn a_scrape_says_whether_the_upstream_answers() {
     let (upstream, asked) = broker(START).await;
     let served = serve(upstream).await;
-    assert_eq!(scraped(served.address, "hapax_upstream_up").await.as_deref(), Some("1"));
-    assert_eq!(scraped(served.address, "hapax_upstream_up").await.as_deref(), Some("1"));
+    assert_eq!(scraped_up(served.address, upstream).await.as_deref(), Some("1"));
+    assert_eq!(scraped_up(served.address, upstream).await.as_deref(), Some("1"));
     assert_eq!(*asked.borrow(), 1, "the answer is kept");
     let (upstream, _socket) = nobody();
     let served = serve(upstream).await;
-    assert_eq!(scraped(served.address, "hapax_upstream_up").await.as_deref(), Some("0"));
+    assert_eq!(scraped_up(served.address, upstream).await.as_deref(), Some("0"));
 }
 
 /// An upstream that accepts and says nothing costs a scrape a moment, not the probe's whole timeout (20 s here). A later
@@ -211,15 +220,16 @@ async fn a_scrape_says_whether_the_upstream_answers() {
 #[tokio::test]
 async fn a_scrape_does_not_wait_for_an_upstream_that_is_silent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-    let served = serve(listener.local_addr().expect("address")).await;
+    let upstream = listener.local_addr().expect("address");
+    let served = serve(upstream).await;
     let begun = tokio::time::Instant::now();
-    assert_eq!(scraped(served.address, "hapax_upstream_up").await, None, "nothing is known yet");
+    assert_eq!(scraped_up(served.address, upstream).await, None, "nothing is known yet");
     assert!(begun.elapsed() < Duration::from_secs(10), "it waited {:?}", begun.elapsed());
     let (mut stream, _) = listener.accept().await.expect("accepted");
     stream.write_all(START).await.expect("written");
     let answer = async {
         loop {
-            if let Some(up) = scraped(served.address, "hapax_upstream_up").await {
+            if let Some(up) = scraped_up(served.address, upstream).await {
                 break up;
             }
         }

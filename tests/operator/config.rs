@@ -1,7 +1,8 @@
 //! The configuration: files that are shipped, files that are wrong, precedence, and the way back to a file.
 
 use hapax::config::{
-    Config, Given, LogFormat, Overrides, Problems, ProxyProtocol, Secret, Source, StoreKind,
+    Config, Given, LogFormat, Overrides, Problems, ProxyProtocol, Secret, Source, StoreKind, UpstreamAddress,
+    UpstreamOrder,
 };
 use hapax_core::window::logged::{OnOutage, Remember, StorePolicy};
 use hapax_core::window::{ConfirmRule, Key, Mode, Scope};
@@ -207,14 +208,15 @@ fn flags_and_environment_come_before_the_file() {
         "listen = \"127.0.0.1:1\"\nupstream = \"amqp://file:2\"\nadmin = \"off\"\n[log]\nlevel = \"warn\"";
     let overrides = Overrides {
         listen: given("127.0.0.1:11", Source::Flag("--listen")),
-        upstream: given("amqp://env:22", Source::Env("HAPAX_UPSTREAM")),
+        upstream: given("amqp://env:22, amqp://env2", Source::Env("HAPAX_UPSTREAM")),
         admin: None,
         log: given("debug", Source::Env("HAPAX_LOG")),
         admin_token: None,
     };
     let loaded = Config::parse(Some("test.toml"), text, &overrides).expect("valid");
     assert_eq!(loaded.config.listen.map(|listen| listen.port()), Some(11));
-    assert_eq!(loaded.config.upstream.authority(), "env:22");
+    let authorities: Vec<String> = loaded.config.upstreams.iter().map(UpstreamAddress::authority).collect();
+    assert_eq!(authorities, ["env:22", "env2:5672"]);
     assert_eq!(loaded.config.admin, None);
     assert_eq!(loaded.config.log.level, "debug");
     let shown = loaded.to_toml();
@@ -252,7 +254,12 @@ fn every_key_arrives() {
     let config = loaded.config;
     let settings = config.settings();
     assert_eq!(config.listen_addresses(), "0.0.0.0:15999, 0.0.0.0:15998, [::1]:15997");
-    assert_eq!(config.upstream.to_string(), "amqps://[::1]:5671");
+    let upstreams: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
+    assert_eq!(upstreams, ["amqps://[::1]:5671", "amqp://b.internal:5673"]);
+    assert_eq!(config.upstream_order, UpstreamOrder::RoundRobin);
+    let health = config.upstream_health;
+    assert_eq!((health.interval, health.timeout), (Duration::from_secs(11), Duration::from_millis(350)));
+    assert_eq!((health.rest, health.max_rest), (Duration::from_secs(12), Duration::from_secs(780)));
     assert_eq!(config.upstream_proxy_protocol, ProxyProtocol::V2);
     let tls = config.upstream_tls.as_ref().expect("upstream_tls");
     assert!(tls.ca.is_some() && tls.identity.is_some() && config.admin_tls.is_some());

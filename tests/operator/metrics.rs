@@ -7,7 +7,7 @@ use crate::e2e::cut::Cut;
 use crate::e2e::pki::{Files, Pki};
 use crate::e2e::prometheus::{Alert, Prometheus, config_folder};
 use crate::e2e::raw::{Publish, Raw, Told};
-use crate::e2e::relay::Relay;
+use crate::e2e::relay::{self, Relay};
 use crate::e2e::{http, site, wait};
 use hapax_core::window::logged::{AtStore, Batch, RelayId, Written};
 use hapax_core::window::{BodyDigest, Claim, StorePolicy, Verdict};
@@ -166,6 +166,7 @@ fn label_values(definition: &str) -> String {
 
 /// A window that is too small for what it is given.
 const CONFIG: &str = "[limits]\nmax_connections = 2\nwaiters_per_id = 1\nmemory = \"16MiB\"\n\
+                      [upstream_health]\ninterval = \"500ms\"\n\
                       [[window]]\nname = \"orders\"\ncapacity = 100\nttl = \"20s\"\nengine = \"lru\"\n";
 
 /// The ground: node, forwarder, relay, Prometheus; and what goes through them.
@@ -173,6 +174,8 @@ struct Ground {
     pki: Pki,
     server: Files,
     cut: Option<Cut>,
+    /// the second node of the broker: another way to the same
+    second: Option<Cut>,
     relay: Relay,
     prometheus: Prometheus,
     /// alerts whose expression was true at some time
@@ -182,14 +185,24 @@ struct Ground {
 impl Ground {
     fn new() -> Ground {
         let cut = Cut::forward(site::shared_rabbit().addr());
+        let second = Cut::forward(site::shared_rabbit().addr());
         let pki = Pki::new();
         let server = pki.issue("server", &["localhost"]);
         let address = format!("127.0.0.1:{}", hapax_testbed::free_port().unwrap());
         let listener = format!("[[listener]]\naddress = \"{address}\"\n[listener.tls]\n{}", server.toml());
-        let relay = Relay::start(cut.addr(), &format!("{CONFIG}{listener}"));
+        let nodes = relay::nodes(&[cut.addr(), second.addr()]);
+        let relay = Relay::start_before(&nodes, &format!("{CONFIG}{listener}"), 200);
         let prometheus = Prometheus::start(relay.admin());
         prometheus.until_scraped(1.0);
-        Ground { pki, server, cut: Some(cut), relay, prometheus, fired: BTreeSet::new() }
+        Ground {
+            pki,
+            server,
+            cut: Some(cut),
+            second: Some(second),
+            relay,
+            prometheus,
+            fired: BTreeSet::new(),
+        }
     }
 
     fn client(&self) -> Raw {
@@ -361,7 +374,10 @@ fn every_query_has_data_and_every_alert_has_its_day() {
     wait::until("the restart is seen", wait::PATIENCE, || {
         (!ground.prometheus.query(&restarts).is_empty()).then_some(())
     });
-    // The broker is gone. Asking for readiness makes the relay notice sooner than scrapes would.
+    // A node of the broker is gone, and then the other one.
+    drop(ground.second.take());
+    ground.until_alert("HapaxUpstreamNodeDown");
+    // Asking for readiness makes the relay notice sooner than scrapes would.
     drop(ground.cut.take());
     wait::until("/readyz says 503", wait::PATIENCE, || {
         matches!(http::get(ground.relay.admin(), "/readyz"), Ok((503, _))).then_some(())

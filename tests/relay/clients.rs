@@ -130,16 +130,16 @@ fn amqp_tools() -> Command {
 /// Runs a group, shows what the program says, does what it asks for, and fails with its "not ok" lines.
 fn run(program: Command, group: &str, site: &Site) {
     let addr = site.addr();
-    run_at(program, group, site, (&addr.ip().to_string(), addr.port()));
+    run_at(program, &[group], site, (&addr.ip().to_string(), addr.port()));
 }
 
-/// The same, at this host and port.
-pub(crate) fn run_at(mut program: Command, group: &str, site: &Site, (host, port): (&str, u16)) {
+/// Runs a group, or one scenario of it, at this host and port.
+pub(crate) fn run_at(mut program: Command, group: &[&str], site: &Site, (host, port): (&str, u16)) {
     let closed = format!("{}-closed", site.vhost);
     site.rabbit.eval(&format!("catch rabbit_vhost:add(<<\"{closed}\">>, <<\"hapax\">>).")).unwrap();
     site.add_user("reader", "");
     let mut child = program
-        .arg(group)
+        .args(group)
         .env("AMQP_HOST", host)
         .env("AMQP_PORT", port.to_string())
         .env("AMQP_VHOST", &site.vhost)
@@ -163,8 +163,8 @@ pub(crate) fn run_at(mut program: Command, group: &str, site: &Site, (host, port
         }
     }
     let status = child.wait().unwrap();
-    assert!(bad.is_empty(), "{group}:\n{}", bad.join("\n"));
-    assert!(status.success() && good > 0, "{group}: {status} after {good} scenarios");
+    assert!(bad.is_empty(), "{group:?}:\n{}", bad.join("\n"));
+    assert!(status.success() && good > 0, "{group:?}: {status} after {good} scenarios");
 }
 
 fn fulfil(rabbit: &Rabbit, wish: &str) {

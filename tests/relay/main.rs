@@ -28,3 +28,4 @@ mod record_first;
 mod routing_cost;
 mod stream;
 mod tls;
+mod upstreams;

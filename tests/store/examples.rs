@@ -2,6 +2,7 @@
 //!
 //! Only what an operator would have to change is changed: addresses, and the paths of files and folders.
 
+use crate::e2e::cut::Cut;
 use crate::e2e::raw::{Publish, Raw, Told, Value};
 use crate::e2e::relay::Relay;
 use crate::e2e::retry;
@@ -37,7 +38,8 @@ struct Example {
 const PLAIN: Example =
     Example { file: "", relays: 1, vhost: "examples", exchange: "", header: None, copies: 1 };
 
-const EXAMPLES: [Example; 9] = [
+const EXAMPLES: [Example; 10] = [
+    Example { file: "cluster.toml", ..PLAIN },
     Example { file: "disk.toml", ..PLAIN },
     Example { file: "from-lavinmq.toml", header: Some("x-deduplication-header"), ..IN_EVENTS },
     Example {
@@ -56,7 +58,7 @@ const EXAMPLES: [Example; 9] = [
 
 const IN_EVENTS: Example = Example { vhost: "/", exchange: "events", ..PLAIN };
 
-/// The text of an example. What is changed in it has to be there.
+/// The text of an example.
 struct Text(String);
 
 impl Text {
@@ -96,13 +98,24 @@ fn redis() -> (Server, Server) {
 }
 
 /// What stands behind the relays, until the example was tried.
-type Servers = Option<(Server, Server)>;
+#[derive(Default)]
+struct Servers {
+    /// master and Sentinel
+    redis: Option<(Server, Server)>,
+    /// nodes of a cluster: several ways to the same broker
+    nodes: Vec<Cut>,
+}
 
 /// The configuration, with the addresses and paths of this test.
 fn adapted(example: &Example, leash: &Leash) -> (String, Servers) {
     let rabbit = shared_rabbit();
-    let (mut text, mut servers) = (Text::of(example.file), None);
-    if text.has("upstream") {
+    let (mut text, mut servers) = (Text::of(example.file), Servers::default());
+    if text.has("upstream = [") {
+        servers.nodes = (1..=3).map(|_| Cut::forward(rabbit.addr())).collect();
+        for (number, node) in (1..).zip(&servers.nodes) {
+            text.replace(&format!("rabbit-{number}.internal:5672"), &node.addr().to_string());
+        }
+    } else if text.has("upstream") {
         text.replace(UPSTREAM, &rabbit.uri());
     }
     if text.has("state_dir") {
@@ -128,7 +141,7 @@ fn adapted(example: &Example, leash: &Leash) -> (String, Servers) {
         let here = url.replace("sentinel-1.internal:26379", &format!("127.0.0.1:{}", sentinel.port));
         assert_ne!(url, here);
         text.replace("/etc/hapax/redis.url", &private_file(leash, "redis.url", &here));
-        servers = Some((master, sentinel));
+        servers.redis = Some((master, sentinel));
     }
     (text.0, servers)
 }
@@ -177,10 +190,12 @@ fn known(relay: &Relay) -> f64 {
 
 fn tried(example: &Example) {
     let leash = Leash::new("example").unwrap();
-    let (config, _servers) = adapted(example, &leash);
+    let (config, servers) = adapted(example, &leash);
+    // A cluster's nodes stand in the file.
+    let upstream = if servers.nodes.is_empty() { shared_rabbit().uri() } else { String::new() };
     let (queue, mut direct) = queue(example);
     let mut relays: Vec<Relay> =
-        (0..example.relays).map(|_| Relay::start(shared_rabbit().addr(), &config)).collect();
+        (0..example.relays).map(|_| Relay::start_before(&upstream, &config, 200)).collect();
     let ids: Vec<String> = (0..20).map(|n| format!("{}-{n}", example.file)).collect();
     publish(example, &relays[0], &queue, &ids);
     if config.contains("store = \"stream\"") {
@@ -191,12 +206,13 @@ fn tried(example: &Example) {
     }
     publish(example, relays.last().unwrap(), &queue, &ids);
     if config.contains("store = ") {
-        // What it is for: it outlives the process.
+        // The store outlives the process.
         relays[0].restart();
         publish(example, &relays[0], &queue, &ids);
     }
     let once: BTreeMap<String, usize> = ids.into_iter().map(|id| (id, example.copies)).collect();
     assert_eq!(retry::held(&mut direct, &queue), once, "{}", example.file);
+    drop(servers.redis);
 }
 
 #[test]

@@ -186,7 +186,8 @@ pub struct Memory {
 /// An order for the shell. It carries out all outputs in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
-    /// Open the upstream connection; [`Session::handle_upstream_open`] or [`Session::handle_upstream_eof`] answers.
+    /// Open the upstream connection; [`Session::handle_upstream_open`], [`Session::handle_upstream_greeted`] or
+    /// [`Session::handle_upstream_eof`] answers.
     Dial,
     /// Write these bytes to the client.
     ToClient(Bytes),

@@ -203,11 +203,23 @@ impl Session {
         self.connection.sides_mut().client.clock_mut().heard(now);
     }
 
+    /// Returns the client's protocol header while the upstream connection is being opened; empty before and after.
+    pub fn protocol_header(&self) -> &Bytes {
+        self.connection.sides().upstream.protocol_header()
+    }
+
     /// Handles that the upstream connection is open (answers [`Output::Dial`]).
     pub fn handle_upstream_open(&mut self, now: Instant) {
         if let Some(header) = self.connection.sides_mut().upstream.opened(now) {
             self.connection.link_mut().out.upstream.push(header);
         }
+        self.settle_down(now);
+    }
+
+    /// As [`Session::handle_upstream_open`], but the shell has sent [`Session::protocol_header`] already. It has waited for the
+    /// answer, too, because it wanted to know whether this node of the broker is alive.
+    pub fn handle_upstream_greeted(&mut self, now: Instant) {
+        self.connection.sides_mut().upstream.opened(now);
         self.settle_down(now);
     }
 

@@ -104,6 +104,11 @@ impl UpstreamSide {
         self.protocol_header = protocol_header;
     }
 
+    /// Returns the client's protocol header, as long as it was not sent.
+    pub(super) fn protocol_header(&self) -> &Bytes {
+        &self.protocol_header
+    }
+
     /// Notes that the connection is open. Returns the protocol header that is to be sent; `None` if it was not being opened.
     pub(super) fn opened(&mut self, now: Instant) -> Option<Bytes> {
         if self.state != UpstreamState::Dialing {

@@ -381,8 +381,10 @@ impl Pair {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Dial => {
+                // As the shell does it; the simulation lets the session send the header.
                 self.dialled = true;
-                self.session.handle_upstream_open(self.now);
+                self.to_upstream.extend_from_slice(self.session.protocol_header());
+                self.session.handle_upstream_greeted(self.now);
             }
             Output::ToClient(bytes) => {
                 assert!(

@@ -38,6 +38,8 @@ pub(super) struct Connection {
     user: Option<String>,
     /// the vhost, once the client has named it
     vhost: Option<String>,
+    /// the broker's node that it leads to, `HOST:PORT`, once that has answered
+    upstream: Option<String>,
     /// when the connection was accepted
     since: String,
     /// how long ago that is
@@ -84,6 +86,7 @@ impl Connection {
             peer: entry.peer.to_string(),
             user: about.and_then(|about| text(&about.user)),
             vhost: entry.vhost().map(|vhost| String::from_utf8_lossy(vhost).into_owned()),
+            upstream: entry.upstream().map(str::to_owned),
             since: now.iso(entry.since),
             age_seconds: now.since(entry.since),
             client: about.map_or_else(ClientProperties::default, |about| ClientProperties {

@@ -194,9 +194,9 @@ pub(in crate::admin) async fn stream(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{Parts, Probe};
+    use crate::admin::Parts;
     use crate::config::Config;
-    use crate::net::ConnectionList;
+    use crate::net::{ConnectionList, Opener, Upstreams};
     use crate::stats::Stats;
     use hapax_core::window::KeyMaker;
 
@@ -211,7 +211,7 @@ mod tests {
             keys: KeyMaker::new((1, 2)),
             stats: Stats::new(),
             connections: ConnectionList::new(),
-            probe: Probe::new(&config.upstream, DEADLINE, DEADLINE),
+            upstreams: Upstreams::new(&config, Opener::default(), DEADLINE),
             certificates: Arc::default(),
             tls: None,
             draining: watch::channel(false).1,

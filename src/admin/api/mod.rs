@@ -1,4 +1,5 @@
-//! `/api/v1`: the windows, their ids, changes to a running window, the client connections, and what they send twice.
+//! `/api/v1`: the windows, their ids, changes to a running window, the client connections, and what they
+//! send twice, and the broker's nodes.
 //!
 //! The routes and the OpenAPI document come from the same annotations ([`utoipa`]), so they always agree.
 
@@ -14,6 +15,7 @@ mod query;
 mod record;
 mod status;
 mod tenants;
+mod upstreams;
 mod windows;
 
 pub(super) use drops::Followers;
@@ -59,6 +61,7 @@ fn described() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(drops::list))
         .routes(routes!(drops::stream))
         .routes(routes!(status::show))
+        .routes(routes!(upstreams::list))
         .routes(routes!(events::stream))
 }
 

@@ -1,5 +1,6 @@
 //! `/api/v1/status`: the process, its version, upstream, connections and memory.
 
+use super::upstreams::UpstreamFacts;
 use crate::admin::Admin;
 use crate::admin::clock::Now;
 use crate::admin::complaint::ComplaintBody;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use utoipa::ToSchema;
 
 /// How long a page waits for the upstream's answer before it shows an older one.
-const UPSTREAM_PATIENCE: Duration = Duration::from_millis(250);
+pub(super) const UPSTREAM_PATIENCE: Duration = Duration::from_millis(250);
 
 /// The state of the process.
 #[derive(Clone, PartialEq, Debug, Serialize, ToSchema)]
@@ -25,6 +26,8 @@ pub(in crate::admin) struct Status {
     /// true after the process was told to end
     draining: bool,
     upstream: UpstreamState,
+    /// the broker's nodes, in the order of the configuration
+    upstreams: Vec<UpstreamFacts>,
     connections: Counts,
     memory: Memory,
     /// where AMQP clients connect
@@ -63,6 +66,7 @@ impl Admin {
             uptime_seconds: now.since(self.since.instant),
             draining: *self.draining.borrow(),
             upstream,
+            upstreams: self.upstream_facts(),
             connections: Counts {
                 open: stats.connections,
                 accepted: stats.accepted,
@@ -80,7 +84,8 @@ impl Admin {
 
     /// Returns the upstream's state. It may be some seconds old.
     pub(in crate::admin) async fn upstream(&self) -> UpstreamState {
-        UpstreamState::of(&self.probe, self.probe.glance(UPSTREAM_PATIENCE).await)
+        self.upstreams.refresh(UPSTREAM_PATIENCE).await;
+        UpstreamState::of(&self.upstreams.nodes())
     }
 }
 

@@ -3,7 +3,8 @@
 //   live.js      talks to the relay: token, requests, event stream    history.js   keeps the last ten minutes
 //   panel.js     shows one window's facts, with charts.js             controls.js  changes settings, looks ids up, flushes
 //   store.js     shows where it remembers beside memory               clients.js   lists client connections
-//   format.js    writes numbers as text                               dom.js       changes the document
+//   upstreams.js lists the broker's nodes                             dom.js       changes the document
+//   format.js    writes numbers as text
 
 import * as clients from "./clients.js";
 import * as controls from "./controls.js";
@@ -12,6 +13,7 @@ import * as fmt from "./format.js";
 import { History } from "./history.js";
 import { follow } from "./live.js";
 import * as panel from "./panel.js";
+import * as upstreams from "./upstreams.js";
 
 const LEVELS = ["critical", "high", "blind", "warming", "ok", "off"];
 const WEIGHT = { critical: 4, high: 3, blind: 2, warming: 1, ok: 0, off: -1 };
@@ -70,7 +72,7 @@ function list(windows, current) {
 function vitals(status) {
   const set = (name, words) => text($(`[data-status="${name}"]`), words);
   set("version", status.version);
-  set("upstream", status.upstream.ok ? "answers" : "does not answer");
+  set("upstream", upstreams.words(status));
   attribute($('[data-status="upstream"]'), "data-state", status.upstream.ok ? "good" : "bad");
   set("address", status.upstream.address);
   const { open, max, rejected } = status.connections;
@@ -86,6 +88,8 @@ function notices() {
   if (lostAt !== null) all.push(["bad", `Disconnected since ${fmt.time(lostAt)}. What is shown is from then.${lostWhy ? ` ${lostWhy}` : ""}`]);
   if (last?.status.draining) all.push(["warn", "The relay is draining: it takes no new connections and will end."]);
   if (last && !last.status.upstream.ok) all.push(["bad", `The broker at ${last.status.upstream.address} does not answer: ${last.status.upstream.error ?? "no reason known"}`]);
+  const nodes = last?.status.upstream.ok ? upstreams.down(last.status).map(({ address, error }) => `${address} (${error ?? "no reason known"})`) : [];
+  if (nodes.length > 0) all.push(["warn", `${nodes.length === 1 ? "A node" : `${nodes.length} nodes`} of the broker ${nodes.length === 1 ? "does" : "do"} not answer; new connections go to the others: ${nodes.slice(0, 5).join(", ")}${nodes.length > 5 ? ", …" : ""}`]);
   const down = last?.windows.filter((window) => window.store && !window.store.up).map(({ name }) => name) ?? [];
   if (down.length > 0) all.push(["bad", `${down.length === 1 ? "A store is down. Look at window" : `${down.length} stores are down. Look at windows`} ${down.slice(0, 5).join(", ")}${down.length > 5 ? ", …" : ""}`]);
   const key = JSON.stringify(all);
@@ -109,6 +113,7 @@ function render() {
   if (last === null) return;
   shown($("#frame"), true);
   vitals(last.status);
+  upstreams.show(last.status);
   notices();
   const window = selected();
   list(last.windows, window);

@@ -2,7 +2,7 @@
 //! registry.
 //!
 //! A scrape asks each window once for its [`Facts`](hapax_core::pressure::Facts). [`windows`] and [`stores`] say which fact
-//! is which metric, and [`mod@format`] which of the two text formats is written. Labels are the names of windows and fixed
+//! is which metric, and [`mod@format`] which of the two text formats is written. Labels are the names of windows, the addresses of the broker's nodes, and fixed
 //! lists of causes. An id or a routing key never becomes a label, so the configuration determines the number of
 //! series.
 //!
@@ -12,11 +12,12 @@
 mod format;
 mod stores;
 mod tls;
+mod upstreams;
 mod windows;
 
 pub(super) use format::Format;
 
-use super::probe::Probe;
+use crate::net::Upstreams;
 use crate::process::Process;
 use crate::stats::{Snapshot, Stats};
 use crate::tls::Certificates;
@@ -40,7 +41,7 @@ impl Metrics {
     pub(super) fn new(
         windows: Arc<[Watched]>,
         stats: Arc<Stats>,
-        probe: Arc<Probe>,
+        upstreams: Arc<Upstreams>,
         certificates: Arc<Certificates>,
     ) -> Metrics {
         let mut registry = Registry::default();
@@ -48,7 +49,7 @@ impl Metrics {
         registry.sub_registry_with_prefix("hapax").register_collector(Box::new(Relay {
             windows,
             stats,
-            probe,
+            upstreams,
             certificates,
         }));
         Metrics(registry)
@@ -70,7 +71,7 @@ impl Metrics {
 struct Relay {
     windows: Arc<[Watched]>,
     stats: Arc<Stats>,
-    probe: Arc<Probe>,
+    upstreams: Arc<Upstreams>,
     certificates: Arc<Certificates>,
 }
 
@@ -86,7 +87,7 @@ impl Collector for Relay {
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
         tls::encode(&mut encoder, &stats, &self.certificates)?;
-        upstream(&mut encoder, &stats, self.probe.last().map(|answer| answer.is_ok()))
+        upstreams::encode(&mut encoder, &self.upstreams.nodes(), stats.dial_failures)
     }
 }
 
@@ -137,21 +138,6 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     encoder
         .encode_descriptor("build", "The version of Hapax that is running.", None, MetricType::Info)?
         .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
-}
-
-/// Writes the metrics of the broker. `up` is its last answer, `None` before the first.
-fn upstream(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot, up: Option<bool>) -> fmt::Result {
-    let failures = "Failed attempts to connect to the upstream for a client.";
-    count(encoder, "upstream_dial_failures", failures, stats.dial_failures)?;
-    match up {
-        Some(up) => gauge(
-            encoder,
-            "upstream_up",
-            "Whether the upstream answered an AMQP handshake when it was last asked: 1 or 0.",
-            &u32::from(up),
-        ),
-        None => Ok(()),
-    }
 }
 
 /// Writes a counter without labels.

@@ -1,4 +1,4 @@
-//! The metrics of what comes before AMQP: TLS, certificates and PROXY headers.
+//! The metrics of TLS handshakes, certificates and PROXY headers.
 
 use super::count;
 use crate::stats::Snapshot;

@@ -2,12 +2,12 @@
 //! node, when it has ended. A window takes the connection as it is, and opens channels on it.
 
 use super::Why;
+use crate::clock::jittered;
 use crate::config::Node;
 use lapin::tcp::AsyncTcpStream;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties};
 use parking_lot::Mutex;
-use std::hash::{BuildHasher, RandomState};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -185,13 +185,6 @@ impl Link {
             backoff = (backoff * 2).min(BACKOFF.1);
         }
     }
-}
-
-/// Between half of it and all of it, so that many relays don't come at the same time.
-fn jittered(pause: Duration) -> Duration {
-    let half = pause / 2;
-    let random = u32::try_from(RandomState::new().hash_one(0_u8) % 1024).unwrap_or(0);
-    half + half * random / 1024
 }
 
 async fn connect(node: &Node) -> Result<Live, Why> {

@@ -79,6 +79,8 @@ pub struct Status {
     pub draining: bool,
     /// the broker
     pub upstream: Upstream,
+    /// its nodes
+    pub upstreams: Vec<UpstreamNode>,
     /// clients
     pub connections: ConnectionCounts,
     /// of the process
@@ -129,6 +131,36 @@ pub struct Connections {
     pub connections: Vec<Connection>,
     /// all
     pub total: u64,
+}
+
+/// `GET /api/v1/upstreams`.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Upstreams {
+    /// the broker's nodes, in the order of the configuration
+    pub upstreams: Vec<UpstreamNode>,
+}
+
+/// A node of the broker.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct UpstreamNode {
+    /// host and port
+    pub address: String,
+    /// up, down, unknown
+    pub state: String,
+    /// why it is down
+    pub error: Option<String>,
+    /// since it answered, or did not
+    pub age_seconds: Option<f64>,
+    /// how long it gets no connections
+    pub rest_seconds: Option<f64>,
+    /// open ones
+    pub connections: u64,
+    /// since the start
+    pub opened: u64,
+    /// attempts without an answer, since the start
+    pub failures: u64,
 }
 
 /// `GET /api/v1/drops`.

@@ -19,6 +19,8 @@ pub enum TerminalCommand {
     Ids(IdsArgs),
     /// List the clients of a running relay
     Connections(ConnectionsArgs),
+    /// List the broker's nodes: which of them answer, and how many connections each has
+    Upstreams(UpstreamsArgs),
     /// Show the last duplicates and who sent them, or follow them as they come
     Drops(DropsArgs),
 }
@@ -31,6 +33,7 @@ impl TerminalCommand {
             TerminalCommand::Windows(args) => &args.reach,
             TerminalCommand::Ids(args) => &args.reach,
             TerminalCommand::Connections(args) => &args.reach,
+            TerminalCommand::Upstreams(args) => &args.reach,
             TerminalCommand::Drops(args) => &args.reach,
         }
     }
@@ -41,6 +44,7 @@ impl TerminalCommand {
             TerminalCommand::Windows(args) => &mut args.reach,
             TerminalCommand::Ids(args) => &mut args.reach,
             TerminalCommand::Connections(args) => &mut args.reach,
+            TerminalCommand::Upstreams(args) => &mut args.reach,
             TerminalCommand::Drops(args) => &mut args.reach,
         }
     }
@@ -249,6 +253,14 @@ pub struct ConnectionsArgs {
     /// How many to pass over
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = any_count)]
     pub offset: u64,
+}
+
+/// The arguments of `hapax upstreams`.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct UpstreamsArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the flattened struct says it")]
+    pub reach: Reach,
 }
 
 /// The arguments of `hapax drops`.

@@ -1,4 +1,4 @@
-//! The operator's side: `hapax top`, `windows`, `ids`, `connections`, `drops`. A client of a running relay's HTTP API, and no part
+//! The operator's side: `hapax top`, `windows`, `ids`, `connections`, `upstreams`, `drops`. A client of a running relay's HTTP API, and no part
 //! of the relay: it holds no windows, and whatever it shows or changes goes through [`client`].
 //!
 //! ```text

@@ -3,7 +3,7 @@
 use super::site::{Answer, Site, TOKEN, WINDOWS};
 
 /// Every route behind the door, with what makes it succeed.
-const GUARDED: [(&str, &str, &str); 10] = [
+const GUARDED: [(&str, &str, &str); 11] = [
     ("GET", "/api/v1/windows", ""),
     ("GET", "/api/v1/windows/orders", ""),
     ("PATCH", "/api/v1/windows/orders", "{\"capacity\": 9}"),
@@ -14,6 +14,7 @@ const GUARDED: [(&str, &str, &str); 10] = [
     ("GET", "/api/v1/connections", ""),
     ("GET", "/api/v1/drops", ""),
     ("GET", "/api/v1/status", ""),
+    ("GET", "/api/v1/upstreams", ""),
 ];
 
 const OPEN: [&str; 4] = ["/metrics", "/healthz", "/readyz", "/api/v1/openapi.json"];

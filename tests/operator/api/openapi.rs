@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
 /// The routes, written down once more: a route that comes or goes must be meant.
-const CONTRACT: [&str; 17] = [
+const CONTRACT: [&str; 18] = [
     "delete /api/v1/windows/{name}/ids/{id}",
     "get /api/v1/connections",
     "get /api/v1/drops",
@@ -16,6 +16,7 @@ const CONTRACT: [&str; 17] = [
     "get /api/v1/events",
     "get /api/v1/openapi.json",
     "get /api/v1/status",
+    "get /api/v1/upstreams",
     "get /api/v1/windows",
     "get /api/v1/windows/{name}",
     "get /api/v1/windows/{name}/ids/{id}",
@@ -151,6 +152,7 @@ async fn what_a_live_run_answers_is_as_it_is_described() {
         "/api/v1/connections",
         "/api/v1/drops",
         "/api/v1/status",
+        "/api/v1/upstreams",
     ] {
         checker.check("get", path, &site.get(path).await);
     }

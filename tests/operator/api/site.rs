@@ -1,8 +1,8 @@
 //! An admin interface of a few windows on a port of its own, and as much HTTP as it takes to talk to it.
 
-use hapax::admin::{Admin, Parts, Probe, serve};
+use hapax::admin::{Admin, Parts, serve};
 use hapax::config::{Config, Overrides, Secret};
-use hapax::net::ConnectionList;
+use hapax::net::{ConnectionList, Opener, Upstreams};
 use hapax::stats::Stats;
 use hapax_core::pressure::Watched;
 use hapax_core::window::{Inspect, KeyMaker, Mailbox, Scope, Ticket, Verdict, reserve_one};
@@ -89,7 +89,7 @@ impl Site {
             keys: keys.clone(),
             stats: Stats::new(),
             connections: ConnectionList::new(),
-            probe: Probe::new(&config.upstream, DEADLINE, Duration::from_secs(1)),
+            upstreams: Upstreams::new(config, Opener::default(), Duration::from_secs(1)),
             certificates: Arc::default(),
             tls: None,
             draining,

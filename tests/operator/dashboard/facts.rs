@@ -240,6 +240,35 @@ async fn the_broker_is_gone_and_the_relay_drains() {
     page.close(&[]).await;
 }
 
+#[tokio::test]
+async fn the_nodes_of_a_cluster_are_listed() {
+    let stub = Stub::new(vec![window_of("orders", &calm())]).await;
+    let page = Browser::open(stub.address).await;
+    assert!(!page.find("#upstreams").await.is_displayed().await.unwrap(), "one node is no list");
+    stub.change(|now| {
+        let node = |address: &str, state: &str, error: Option<&str>| {
+            json!({
+                "address": address, "state": state, "error": error, "age_seconds": 7.2, "rest_seconds": error.map(|_| 93.0),
+                "connections": 12, "opened": 4300, "failures": 3,
+            })
+        };
+        let nodes = [node("a:5672", "up", None), node("b:5672", "down", Some("<b>refused</b>"))];
+        now["status"]["upstreams"] = json!(nodes);
+    });
+    page.until_has(
+        "#notices",
+        "A node of the broker does not answer; new connections go to the others: b:5672 (<b>refused</b>)",
+    )
+    .await;
+    assert_eq!(page.text("[data-status=upstream]").await, "1 of 2 nodes answers");
+    page.until_has("#upstream-list tbody tr:nth-child(1)", "a:5672").await;
+    let second = page.text("#upstream-list tbody tr:nth-child(2)").await;
+    for words in ["b:5672", "down", "7 s", "1 min 33 s", "4,300", "<b>refused</b>"] {
+        assert!(second.contains(words), "{words:?} is not in {second:?}");
+    }
+    page.close(&[]).await;
+}
+
 fn many() -> Vec<Value> {
     let window = |n: u64| {
         let mut facts = match n % 7 {

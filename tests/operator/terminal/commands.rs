@@ -251,6 +251,21 @@ fn connections_are_listed() {
 }
 
 #[test]
+fn the_nodes_of_the_broker_are_listed() {
+    let stub = Stub::start();
+    let listed = ran(&["upstreams"], &stub);
+    assert_eq!(listed.code, Some(0), "{}", listed.err);
+    let lines = squeezed(&listed.out);
+    assert_eq!(lines[0], "UPSTREAM STATE HEARD RESTS CONNECTIONS OPENED FAILURES ERROR");
+    assert_eq!(lines[1], "a:5672 up 7s - 12 4,300 3 -");
+    assert!(lines[2].starts_with("b:5672 down 7s 1m 33s 12 4,300 3 "), "{}", lines[2]);
+    assert!(!listed.out.contains(['\x1b', '\u{9b}', '\u{202e}', '\r']), "{:?}", listed.out);
+    assert_eq!(stub.asked().last().unwrap(), "GET /api/v1/upstreams");
+    let json = ran(&["upstreams", "--json"], &stub);
+    assert_eq!(serde_json::from_str::<Value>(&json.out).unwrap()["upstreams"][1]["state"], "down");
+}
+
+#[test]
 fn the_last_duplicates_are_listed() {
     let stub = Stub::start();
     let listed = ran(&["drops", "--limit", "7"], &stub);

@@ -171,6 +171,17 @@ pub fn connections() -> Value {
     json!({"connections": [one(1, Some("shop"), "RabbitMQ"), one(2, Some("audit"), HOSTILE), one(3, None, "")], "total": 3})
 }
 
+/// The broker's nodes, as the API says them.
+pub fn upstreams() -> Value {
+    let node = |address: &str, state: &str, error: Option<&str>, rest: Option<f64>| {
+        json!({
+            "address": address, "state": state, "error": error, "age_seconds": 7.0, "rest_seconds": rest,
+            "connections": 12, "opened": 4300, "failures": 3,
+        })
+    };
+    json!({"upstreams": [node("a:5672", "up", None, None), node("b:5672", "down", Some(HOSTILE), Some(93.0))]})
+}
+
 /// An answer to `hapax top`.
 pub fn polled(windows: &[Value]) -> Polled {
     let windows: Vec<Window> = windows.iter().map(|w| serde_json::from_value(w.clone()).unwrap()).collect();

@@ -17,9 +17,19 @@ fn paths(command: &Command, above: &[String]) -> Vec<Vec<String>> {
 
 fn all() -> Vec<Vec<String>> {
     let paths = paths(&hapax::cli::definition(), &[]);
-    for name in
-        ["serve", "check", "demo", "top", "windows", "ids", "connections", "drops", "completions", "man"]
-    {
+    for name in [
+        "serve",
+        "check",
+        "demo",
+        "top",
+        "windows",
+        "ids",
+        "connections",
+        "upstreams",
+        "drops",
+        "completions",
+        "man",
+    ] {
         assert!(paths.contains(&vec![name.to_owned()]), "{name}");
     }
     assert!(paths.contains(&vec!["windows".to_owned(), "flush".to_owned()]));

@@ -56,6 +56,7 @@ impl Stub {
             .route("/api/v1/windows/{name}/forecast", post(forecast))
             .route("/api/v1/windows/{name}/ids/{id}", get(id).delete(forget))
             .route("/api/v1/connections", get(async || Json(facts::connections())))
+            .route("/api/v1/upstreams", get(async || Json(facts::upstreams())))
             .route("/api/v1/drops", get(async || Json(facts::drops())))
             .route("/api/v1/status", get(async || Json(facts::status())))
             .layer(middleware::from_fn_with_state(Arc::clone(&inner), watch))

@@ -8,8 +8,11 @@ use hapax_testbed::free_port;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
-/// Runs the group `base` of a library against a relay that speaks TLS on both sides.
-fn base(mut program: Command, vhost: &str) {
+/// Scenarios with short messages, long ones, and deliveries.
+const SCENARIOS: [&str; 3] = ["publish_with_confirms", "large_body", "consume_ack_nack_reject"];
+
+/// Runs scenarios of a library against a relay that speaks TLS on both sides.
+fn scenarios(program: fn() -> Command, vhost: &str) {
     if without_relay() {
         return;
     }
@@ -25,16 +28,19 @@ fn base(mut program: Command, vhost: &str) {
     );
     let relay = Relay::start_before(&format!("amqps://localhost:{port}"), &config, 200);
     let site = Site::of(Before::Relay(Box::new(relay)), vhost);
-    program.env("AMQP_CA", pki.ca());
-    run_at(program, "base", &site, ("localhost", addr.port()));
+    for scenario in SCENARIOS {
+        let mut program = program();
+        program.env("AMQP_CA", pki.ca());
+        run_at(program, &["base", scenario], &site, ("localhost", addr.port()));
+    }
 }
 
 #[test]
 fn pika_by_tls() {
-    base(pika(), "tls-pika");
+    scenarios(pika, "tls-pika");
 }
 
 #[test]
 fn amqplib_by_tls() {
-    base(amqplib(), "tls-amqplib");
+    scenarios(amqplib, "tls-amqplib");
 }

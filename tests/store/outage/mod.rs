@@ -1,5 +1,5 @@
-//! A store that really does not work: Redis stopped, Redis killed, the stream's broker out of reach, a disk that is full. What publishers,
-//! the load balancer and the operator see, and that nothing is lost, doubled or forgotten when it works again.
+//! A store that really does not work: Redis stopped, Redis killed, the stream's broker out of reach, a disk that is full. The tests look at
+//! publishers, `/readyz` and the metrics meanwhile. Nothing is lost, doubled or forgotten when the store works again.
 
 mod stage;
 mod stores;
@@ -15,7 +15,7 @@ use stores::{DeadRedis, FullBroker, FullDisk, FullRedis, SilentRedis, Store, Str
 /// How long a client listens for an ack that must not come. It is more than twice `timeouts.store`.
 const LISTEN: Duration = Duration::from_millis(500);
 
-/// The load balancer is told, clients are told and wait, and go on by themselves.
+/// `/readyz` says 503. Clients are told `connection.blocked` and wait. They go on when the store works again.
 fn refuses<S: Store>(name: &str, mut store: S) {
     let mut stage = Stage::new(name, &(store.config() + "on_outage = \"refuse\"\n"));
     let (mut client, mut finder) = (stage.client(), stage.client());
@@ -148,7 +148,7 @@ fn goes_on_alone<S: Store>(name: &str, mut store: S) -> (usize, usize) {
     }
     let queue = retry::held(&mut stage.direct, "q");
     let twice = |ids: &[String]| ids.iter().filter(|id| queue[*id] == 2).count();
-    // From now on, both know all of it.
+    // Both know all of it now.
     for relay in [&stage.relay, &other] {
         let mut client = stage.client_of(relay);
         client.publish(&[before.clone(), during.clone()].concat());
@@ -221,7 +221,7 @@ fn the_disk_is_full() {
     }
 }
 
-/// Each relay knows all that was stored before, because it has read the stream. What the other one stores meanwhile, it can't know.
+/// Each relay knows all that was stored before, because it has read the stream. It can't know what the other one stores meanwhile.
 #[test]
 fn without_the_stream_two_relays_know_what_was_before() {
     if !without_relay() {

@@ -11,13 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
-/// A client with confirms that is told `connection.blocked`.
+/// A client with confirms. It understands `connection.blocked`.
 pub(super) struct Client {
     pub(super) raw: Raw,
     pub(super) tag: u64,
     pub(super) open: BTreeMap<u64, String>,
     pub(super) acked: BTreeSet<String>,
-    /// What it was told on channel 0, in order.
+    /// The methods of channel 0 that came, in order.
     pub(super) told: Vec<&'static str>,
 }
 

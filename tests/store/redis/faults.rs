@@ -1,7 +1,7 @@
-//! What Redis itself can lose, damage or have from others, and what passes then.
+//! Redis itself loses ids, or has values that no relay wrote. The tests count the retries that pass.
 
 use super::server::Server;
-use super::{PATIENCE, Stage, assert_each_once, config, ids};
+use super::{PATIENCE, REFUSE, Stage, assert_each_once, config, ids};
 use crate::e2e::cut::Cut;
 use crate::e2e::relay::Relay;
 use crate::e2e::site::shared_rabbit;
@@ -12,7 +12,9 @@ use std::net::SocketAddr;
 #[test]
 fn evictions_of_redis_are_seen_and_cost_what_the_memory_does_not_have() {
     let redis = Server::with(&["--save", "", "--maxmemory", "3mb", "--maxmemory-policy", "allkeys-lru"]);
-    let Some(mut stage) = Stage::new("redis-evicts", 1, &config(&redis, &redis.url(), "")) else { return };
+    let Some(mut stage) = Stage::new("redis-evicts", 1, &config(&redis, &redis.url(), REFUSE)) else {
+        return;
+    };
     let all: Vec<Vec<String>> = (0..10).map(|round| ids(&format!("e{round}"), 2_000)).collect();
     all.iter().for_each(|ids| stage.publish(0, ids));
     wait::until("evictions show", PATIENCE, || {
@@ -35,7 +37,7 @@ fn evictions_of_redis_are_seen_and_cost_what_the_memory_does_not_have() {
 #[test]
 fn a_value_that_was_changed_costs_its_id() {
     let redis = Server::start();
-    let Some(stage) = Stage::new("redis-damage", 2, &config(&redis, &redis.url(), "")) else { return };
+    let Some(stage) = Stage::new("redis-damage", 2, &config(&redis, &redis.url(), REFUSE)) else { return };
     let all = ids("d", 50);
     stage.publish(0, &all);
     assert_each_once(&stage.queue(), &all);
@@ -69,7 +71,8 @@ fn a_failover_forgets_what_was_not_replicated() {
         replica.cli(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
     });
     let redis = |port| format!("url = \"redis://127.0.0.1:{port}\"");
-    let Some(stage) = Stage::new("redis-unreplicated", 1, &config(&master, &redis(master.port), "")) else {
+    let Some(stage) = Stage::new("redis-unreplicated", 1, &config(&master, &redis(master.port), REFUSE))
+    else {
         return;
     };
     let (before, after) = (ids("before", 50), ids("after", 50));
@@ -81,7 +84,7 @@ fn a_failover_forgets_what_was_not_replicated() {
     stage.publish(0, &after);
     master.kill9();
     assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
-    let other = Relay::start(shared_rabbit().addr(), &config(&master, &redis(replica.port), ""));
+    let other = Relay::start(shared_rabbit().addr(), &config(&master, &redis(replica.port), REFUSE));
     stage.publish_at(other.addr(), &before);
     assert_each_once(&stage.queue(), &[before, after.clone()].concat());
     stage.publish_at(other.addr(), &after);
@@ -93,7 +96,7 @@ fn a_failover_forgets_what_was_not_replicated() {
 fn a_node_of_a_cluster_dies_and_its_replica_takes_over() {
     let mut servers = Server::cluster(1);
     let redis = format!("url = \"redis://127.0.0.1:{}\"\nmode = \"cluster\"", servers[1].port);
-    let config = config(&servers[1], &redis, "on_outage = \"refuse\"");
+    let config = config(&servers[1], &redis, REFUSE);
     let Some(mut stage) = Stage::new("redis-cluster-failover", 2, &config) else { return };
     let (before, after) = (ids("before", 200), ids("after", 200));
     stage.publish(0, &before);
@@ -111,11 +114,11 @@ fn a_node_of_a_cluster_dies_and_its_replica_takes_over() {
     assert_each_once(&stage.queue(), &[before, after].concat());
 }
 
-/// Redis is killed and has nothing when it starts again. What a relay has in its memory does not pass there.
+/// Redis is killed and has nothing when it starts again. A relay still knows the ids in its own memory.
 #[test]
 fn a_redis_that_comes_back_empty_costs_what_the_memory_does_not_have() {
     let mut redis = Server::start();
-    let Some(stage) = Stage::new("redis-empty", 2, &config(&redis, &redis.url(), "")) else { return };
+    let Some(stage) = Stage::new("redis-empty", 2, &config(&redis, &redis.url(), REFUSE)) else { return };
     let (before, after) = (ids("before", 50), ids("after", 50));
     stage.relays[0].api("POST", "/api/v1/windows/orders/flush", "");
     stage.publish(0, &before);
@@ -146,7 +149,7 @@ fn a_redis_that_comes_back_empty_costs_what_the_memory_does_not_have() {
 #[test]
 fn another_secret_scope_or_id_is_refused_with_what_to_do() {
     let redis = Server::start();
-    let config = config(&redis, &redis.url(), "");
+    let config = config(&redis, &redis.url(), REFUSE);
     let Some(mut stage) = Stage::new("redis-secret", 1, &config) else { return };
     let ids = ids("s", 10);
     stage.publish(0, &ids);

@@ -27,6 +27,9 @@ fn config(server: &Server, redis: &str, window: &str) -> String {
     )
 }
 
+/// Nobody is judged by the memory alone, however busy the machine is.
+const REFUSE: &str = "on_outage = \"refuse\"";
+
 /// A vhost with a queue `q`, and relays in front of it.
 struct Stage {
     vhost: String,
@@ -158,7 +161,7 @@ fn killed(test: &str, plan: Plan, window: &str) -> Option<Outcome> {
 
 #[test]
 fn what_was_acked_never_passes_again_whenever_a_relay_is_killed() {
-    if let Some(outcome) = killed("sync", Plan { kills: retry::kills(200), acks: 150, other: None }, "") {
+    if let Some(outcome) = killed("sync", Plan { kills: retry::kills(200), acks: 150, other: None }, REFUSE) {
         outcome.assert_nothing_is_forgotten();
     }
 }
@@ -177,7 +180,9 @@ fn with_async_a_kill_forgets_what_the_delay_allows() {
 #[test]
 fn two_relays_are_restarted_one_after_the_other_under_load() {
     let redis = Server::start();
-    let Some(mut stage) = Stage::new("redis-rolling", 2, &config(&redis, &redis.url(), "")) else { return };
+    let Some(mut stage) = Stage::new("redis-rolling", 2, &config(&redis, &redis.url(), REFUSE)) else {
+        return;
+    };
     let mut relays: [Relay; 2] = [stage.relays.remove(0), stage.relays.remove(0)];
     restarted_one_after_the_other(&mut relays, &stage.vhost, || stage.queue());
 }
@@ -203,9 +208,8 @@ fn redis_is_killed_and_sentinel_names_another_server() {
         sentinel.cli(&["SENTINEL", "MASTER", "mymaster"]).contains("num-slaves\n1").then_some(())
     });
     let redis = format!("url = \"redis://127.0.0.1:{}\"\nmode = \"sentinel\"\nreplicas = 1", sentinel.port);
-    // Nobody is judged by the memory alone, so no id passes twice, whatever happens.
-    let Some(stage) = Stage::new("redis-sentinel", 2, &config(&master, &redis, "on_outage = \"refuse\""))
-    else {
+    // No id passes twice, whatever happens.
+    let Some(stage) = Stage::new("redis-sentinel", 2, &config(&master, &redis, REFUSE)) else {
         return;
     };
     let before = ids("before", 300);

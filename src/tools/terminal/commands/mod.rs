@@ -1,14 +1,15 @@
-//! The commands that ask once and end: `windows`, `ids`, `connections`, `drops` (which can also stay). Text for people, or with `--json` what the relay
+//! The commands that ask once and end: `windows`, `ids`, `connections`, `upstreams`, `drops` (which can also stay). Text for people, or with `--json` what the relay
 //! said.
 
 mod connections;
 mod drops;
 mod ids;
+mod upstreams;
 mod windows;
 
 use super::ApiClient;
 use crate::tools::reach::Failure;
-use crate::tools::terminal::args::{ConnectionsArgs, DropsArgs, IdsArgs, WindowsArgs};
+use crate::tools::terminal::args::{ConnectionsArgs, DropsArgs, IdsArgs, UpstreamsArgs, WindowsArgs};
 use crate::tools::text::json;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
@@ -38,6 +39,11 @@ pub fn ids(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<()
 /// `hapax connections`
 pub fn connections(args: &ConnectionsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     connections::run(args, client, desk)
+}
+
+/// `hapax upstreams`
+pub fn upstreams(args: &UpstreamsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    upstreams::run(args, client, desk)
 }
 
 /// `hapax drops`

@@ -33,6 +33,13 @@ pub(super) fn lines(model: &Model, theme: Theme, width: usize) -> Vec<Line<'stat
         },
         Span::raw(format!("  clients {}/{}", count(connections.open), count(connections.max))),
     ];
+    let nodes_down = status.upstreams.iter().filter(|node| node.state == "down").count();
+    if upstream.ok && nodes_down > 0 {
+        second.insert(
+            2,
+            Span::styled(format!(" ({nodes_down} of {} nodes down)", status.upstreams.len()), theme.bad()),
+        );
+    }
     if connections.rejected > 0 {
         second.push(Span::styled(format!(" ({} rejected)", count(connections.rejected)), theme.bad()));
     }
