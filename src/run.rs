@@ -183,6 +183,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         unread_timeout: config.timeouts.unread,
         max_connections: config.limits.max_connections,
         connections_per_address: config.limits.connections_per_address,
+        rates: net::PublishRates::new(config.limits.publish_rate, config.limits.publish_burst),
         tcp_user_timeout: config.timeouts.tcp_user,
         drain_timeout: config.timeouts.drain,
         stats,

@@ -28,6 +28,7 @@ pub struct Stats {
     rejected: AtomicU64,
     rejected_by_address: AtomicU64,
     displaced: AtomicU64,
+    held_by_rate: AtomicU64,
     logins_refused: AtomicU64,
     handshakes_failed: AtomicU64,
     proxy_headers_refused: AtomicU64,
@@ -85,6 +86,11 @@ impl Stats {
         self.displaced.fetch_add(1, Relaxed);
     }
 
+    /// Counts that a connection is not read from for a while, because its user has published too much.
+    pub fn held_by_rate(&self) {
+        self.held_by_rate.fetch_add(1, Relaxed);
+    }
+
     /// Counts a connection that was closed because its TLS handshake, or all that comes before AMQP, has failed or took too long.
     pub fn handshake_failed(&self) {
         self.handshakes_failed.fetch_add(1, Relaxed);
@@ -128,6 +134,7 @@ impl Stats {
             rejected: self.rejected.load(Relaxed),
             rejected_by_address: self.rejected_by_address.load(Relaxed),
             displaced: self.displaced.load(Relaxed),
+            held_by_rate: self.held_by_rate.load(Relaxed),
             logins_refused: self.logins_refused.load(Relaxed),
             handshakes_failed: self.handshakes_failed.load(Relaxed),
             proxy_headers_refused: self.proxy_headers_refused.load(Relaxed),
@@ -217,6 +224,8 @@ pub struct Snapshot {
     pub rejected_by_address: u64,
     /// client connections that gave way before they had logged in
     pub displaced: u64,
+    /// times that a connection was not read from, because its user had published more than `limits.publish_rate`
+    pub held_by_rate: u64,
     /// logins that were refused: by `loopback_users`, or because they need a certificate that the broker can't see
     pub logins_refused: u64,
     /// client connections that did not get through the TLS handshake

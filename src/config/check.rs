@@ -23,6 +23,7 @@ pub(crate) mod most {
     use std::time::Duration;
 
     pub(crate) const CONNECTIONS: usize = 1_000_000;
+    pub(crate) const RATE: usize = 1_000_000_000;
     pub(crate) const UNRESOLVED: usize = 1 << 24;
     pub(crate) const HELD_BYTES: usize = 64 << 30;
     pub(crate) const WAITERS: usize = 1_000_000;
@@ -186,6 +187,10 @@ fn read_limits(mut section: Section<'_>, report: &mut Report) -> Limits {
         max_connections,
         connections_per_address: section
             .read(report, "connections_per_address", per_address, |v| value::count(v, 1..=most::CONNECTIONS)),
+        publish_rate: section
+            .read(report, "publish_rate", default.publish_rate, |v| value::count(v, 0..=most::RATE)),
+        publish_burst: section
+            .read(report, "publish_burst", default.publish_burst, |v| value::count(v, 1..=most::RATE)),
         memory: section
             .read(report, "memory", Some(default.memory), |v| {
                 value::bytes_or_auto(v, most::LEAST_MEMORY..=most::BUDGET)

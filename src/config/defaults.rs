@@ -48,6 +48,8 @@ pub const ADDRESS_LEAST: usize = 64;
 /// Connections may hold this fraction of the machine's memory: one quarter. The windows, the kernel's sockets, and the
 /// broker, if it runs here, need the rest.
 pub const MEMORY_SHARE: usize = 4;
+/// Publishes. Many more than one read brings, so that an even load below the rate is never held.
+pub const PUBLISH_BURST: usize = 10_000;
 /// Publishes. This is far more than a publisher leaves unconfirmed in practice.
 pub const MAX_UNRESOLVED: usize = 65_536;
 /// Bytes. Duplicates in flight are rare.
@@ -159,6 +161,8 @@ impl Default for Limits {
         Limits {
             max_connections: MAX_CONNECTIONS,
             connections_per_address: connections_per_address(MAX_CONNECTIONS),
+            publish_rate: 0,
+            publish_burst: PUBLISH_BURST,
             memory: memory(),
             max_unresolved: MAX_UNRESOLVED,
             held_bytes: HELD_BYTES,

@@ -150,6 +150,10 @@ pub struct Limits {
     pub max_connections: usize,
     /// the most client connections from one address
     pub connections_per_address: usize,
+    /// publishes that a user may send in a second; 0: as many as it likes
+    pub publish_rate: usize,
+    /// publishes that a user may send at once, beyond the rate
+    pub publish_burst: usize,
     /// bytes that all connections together may hold
     pub memory: usize,
     /// publishes of one connection with an unknown outcome; at this number, its client is not read any more

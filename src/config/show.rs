@@ -89,6 +89,8 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.section("[limits]", "limits.".into())?;
     out.raw("max_connections", limits.max_connections)?;
     out.raw("connections_per_address", limits.connections_per_address)?;
+    out.raw("publish_rate", limits.publish_rate)?;
+    out.raw("publish_burst", limits.publish_burst)?;
     out.raw("memory", show_bytes(limits.memory))?;
     out.raw("max_unresolved", limits.max_unresolved)?;
     out.raw("held_bytes", show_bytes(limits.held_bytes))?;

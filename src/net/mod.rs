@@ -17,6 +17,7 @@ mod entrance;
 mod memory;
 mod proxy;
 mod pump;
+mod rates;
 mod records;
 mod side;
 mod slots;
@@ -29,6 +30,7 @@ pub use duplicates::{Duplicates, KEPT, SeenDuplicate};
 pub use entrance::Entrance;
 pub use memory::MemoryLimit;
 pub use proxy::Ends;
+pub use rates::PublishRates;
 pub use transport::Transport;
 pub use upstreams::{NoAnswer, UpstreamNode, Upstreams};
 
@@ -68,6 +70,8 @@ pub struct Relay {
     pub max_connections: usize,
     /// the most client connections from one address
     pub connections_per_address: usize,
+    /// how many publishes a user may send in a second
+    pub rates: PublishRates,
     /// how long written bytes may stay unacknowledged on a connection without heartbeats; zero: the kernel's default
     pub tcp_user_timeout: Duration,
     /// how long a drain may take before the remaining connections are cut

@@ -7,6 +7,7 @@
 use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::memory::Holding;
 use super::proxy::Ends;
+use super::rates::Bucket;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
 use super::upstreams::{Dialled, Unreachable};
@@ -19,6 +20,7 @@ use hapax_core::wire::emit::HEARTBEAT;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -75,6 +77,9 @@ pub(super) async fn run(
         upstream_eof_told: false,
         share: None,
         stall: None,
+        rate: None,
+        counted: 0,
+        held_until: None,
         deadline: None,
         drained: false,
         read_while_due: 0,
@@ -131,6 +136,12 @@ struct Pump<'a> {
     share: Option<usize>,
     /// The client does not read, and so nothing goes on.
     stall: Option<Stall>,
+    /// What the user may publish; `None`: as much as it likes.
+    rate: Option<Arc<Bucket>>,
+    /// Publishes that were taken from it.
+    counted: u64,
+    /// Until when the client is not read from, because its user has published too much.
+    held_until: Option<Instant>,
     /// The earliest timeout, as of the last wait.
     deadline: Option<Instant>,
     /// The process is about to end, and the session knows it.
@@ -175,6 +186,7 @@ impl Pump<'_> {
                 }
             }
             self.read_client();
+            self.spend_rate();
             if mail {
                 self.session.handle_mail(self.now);
             }
@@ -228,6 +240,11 @@ impl Pump<'_> {
         }
         self.logged_in = true;
         self.slot.log_in();
+        let user = self.session.about().and_then(|about| about.user.as_deref());
+        self.rate = match user {
+            Some(user) => self.relay.rates.of(user, self.now),
+            None => self.relay.rates.of(&self.peer.ip().to_string(), self.now),
+        };
         let timeout = self.relay.tcp_user_timeout;
         if self.session.has_heartbeats() || timeout.is_zero() {
             return;
@@ -271,6 +288,7 @@ impl Pump<'_> {
         let deadlines = [
             self.session.poll_timeout(),
             self.stall.map(|stall| stall.until),
+            self.held_until,
             self.client.as_ref().and_then(Side::deadline),
             match &self.upstream {
                 UpstreamSocket::Open(side) => side.deadline(),
@@ -512,6 +530,8 @@ impl Pump<'_> {
         };
         let Reading { mut client, mut upstream } = self.session.reading(queued, room);
         client |= self.is_early();
+        self.held_until = self.held_until.filter(|until| *until > self.now);
+        client &= self.held_until.is_none();
         // The session drops the bytes that come.
         upstream |= matches!(&self.upstream, UpstreamSocket::Open(side) if side.is_closing());
         if client != self.reading_client {
@@ -521,6 +541,20 @@ impl Pump<'_> {
         if upstream != self.reading_upstream {
             self.reading_upstream = upstream;
             self.session.handle_reading_upstream(upstream, self.now);
+        }
+    }
+
+    /// Takes what was read from the bucket of the user. If it was too much, the client is not read from for a while.
+    fn spend_rate(&mut self) {
+        let Some(bucket) = &self.rate else { return };
+        let publishes = self.session.publishes();
+        if publishes == self.counted {
+            return;
+        }
+        self.held_until = bucket.take(publishes - self.counted, self.now);
+        self.counted = publishes;
+        if self.held_until.is_some() {
+            self.relay.stats.held_by_rate();
         }
     }
 

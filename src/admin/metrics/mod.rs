@@ -104,6 +104,8 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     let displaced =
         "Client connections that had not logged in and were closed to make room for newer ones at a limit.";
     count(encoder, "connections_displaced", displaced, stats.displaced)?;
+    let held = "Times that a client connection was not read from for a while, because its user had published more than limits.publish_rate.";
+    count(encoder, "publish_rate_holds", held, stats.held_by_rate)?;
     let unread =
         "Client connections closed, because the client had more to say and did not read for timeouts.unread.";
     count(encoder, "connections_unread", unread, stats.unread)?;

@@ -14,6 +14,7 @@ mod liveness;
 mod memory;
 mod outcome;
 mod paused;
+mod rates;
 mod republish;
 mod routing;
 mod scope;
