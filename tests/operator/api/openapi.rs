@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
 /// The routes, written down once more: a route that comes or goes must be meant.
-const CONTRACT: [&str; 18] = [
+const CONTRACT: [&str; 19] = [
     "delete /api/v1/windows/{name}/ids/{id}",
     "get /api/v1/connections",
     "get /api/v1/drops",
