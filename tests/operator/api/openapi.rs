@@ -189,6 +189,8 @@ async fn what_a_live_run_answers_is_as_it_is_described() {
         &format!("{window}/flush"),
         &site.change("POST", "/api/v1/windows/orders/flush", "").await,
     );
+    let tenants = site.get("/api/v1/windows/orders/tenants").await;
+    checker.check("get", &format!("{window}/tenants"), &tenants);
     let (logged, _) = super::stores::site(StorePolicy::default()).await;
     for (path, template) in
         [("/api/v1/windows", "/api/v1/windows"), ("/api/v1/windows/logged", window), ("/readyz", "/readyz")]
