@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 # A newer Debian for test-4: sid or trixie. By default the newest that can be had.
 SUITE ?=
 
-.PHONY: demo test test-4 test-core chaos lint fuzz bench instructions allocations soak setup
+.PHONY: demo test test-4 test-core chaos lint fuzz bench instructions allocations soak package test-package publish-check sbom setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo:
@@ -75,6 +75,30 @@ instructions:
 allocations:
 	@scripts/setup instructions
 	scripts/allocations
+
+# A Debian package in target/debian, for the Debian that this is built on and newer ones.
+package:
+	@scripts/setup package
+	cargo build --release
+	scripts/package
+
+# Installs, runs, upgrades and purges the package in a Debian 12 of its own: a minute, and a release build before it. Where no such
+# root can be made, it says why and passes.
+test-package:
+	@scripts/setup package
+	cargo build --release
+	@scripts/test-package || { [ $$? = 3 ] && exit 0; exit 1; }
+
+# What crates.io would get, in the order in which it gets it. Each package is built from what is in it, and hapax from the packages of
+# hapax-core and hapax-testbed, which crates.io need not have. Nothing is sent.
+publish-check:
+	cargo publish --workspace --dry-run
+
+# What is in the program, as CycloneDX.
+sbom:
+	@mkdir -p target
+	scripts/sbom > target/hapax.cdx.json
+	scripts/sbom --lean > target/hapax-lean.cdx.json
 
 # Installs what the tests need; quick when nothing is missing.
 setup:

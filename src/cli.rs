@@ -2,6 +2,8 @@
 //! settings are not checked here but in [`crate::config`], which reports their errors together with those of the file.
 
 #[cfg(feature = "tools")]
+mod config_page;
+#[cfg(feature = "tools")]
 pub mod generated;
 
 use crate::config::{Given, Overrides, Secret, Source};

@@ -12,7 +12,7 @@
 //! net                the sockets of clients and of the broker; the clock is read here
 //! config             the file, the flags and the environment, checked once
 //! tls                the settings of TLS, made from files with certificates
-//! log stats process accept clock private_file   what all of them may use
+//! log stats process accept clock private_file service   what all of them may use
 //! ```
 //!
 //! A publish comes in by [`net`], which hands the bytes to a [`hapax_core::session::Session`] and carries out what the
@@ -27,6 +27,7 @@ pub mod log;
 pub mod net;
 mod private_file;
 pub mod process;
+pub mod service;
 pub mod stats;
 pub mod store;
 pub mod tls;

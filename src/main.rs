@@ -5,6 +5,7 @@ mod run;
 
 use hapax::cli::{Action, Invocation};
 use hapax::config::{Config, Loaded};
+use hapax::service::Sockets;
 #[cfg(feature = "tools")]
 use hapax::tools::Ended;
 use std::io::Write;
@@ -16,6 +17,8 @@ const RUNTIME: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // This changes the environment, so it comes first: there is no other thread yet.
+    let sockets = Sockets::of_process();
     let invocation = match Invocation::of_process() {
         Ok(invocation) => invocation,
         // Help, version, or wrong usage. clap prints the text to the right stream and exits with 0 or 2.
@@ -43,7 +46,10 @@ fn main() -> ExitCode {
     match check_as_json {
         Some(true) => check_json(&loaded.to_json(), 0),
         Some(false) => check(&loaded),
-        None => serve(loaded),
+        None => match sockets {
+            Ok(sockets) => serve(loaded, sockets),
+            Err(error) => complain(&error, RUNTIME),
+        },
     }
 }
 
@@ -63,7 +69,7 @@ fn check_json(document: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(loaded: Loaded) -> ExitCode {
+fn serve(loaded: Loaded, sockets: Sockets) -> ExitCode {
     let log = match hapax::log::init(&loaded.config.log) {
         Ok(log) => log,
         Err(error) => return complain(&format!("the log can't be started: {error}"), RUNTIME),
@@ -72,7 +78,7 @@ fn serve(loaded: Loaded) -> ExitCode {
         tracing::warn!(place = warning.place, fix = warning.fix, "{}", warning.what);
     }
     run::raise_file_limit(loaded.config.limits.max_connections);
-    match run::serve(loaded.config) {
+    match run::serve(loaded.config, sockets) {
         Ok(()) => ExitCode::SUCCESS,
         // Write through the log. A direct write would block if nobody reads stderr, and the process could not end.
         Err(error) => {

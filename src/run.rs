@@ -6,6 +6,7 @@ use hapax::clock;
 use hapax::config::{Config, ListenerConfig, ProxyProtocol};
 use hapax::net::{self, ConnectionList, Entrance, Opener, Relay, Upstreams};
 use hapax::process;
+use hapax::service::{Manager, Phase, Sockets};
 use hapax::stats::Stats;
 use hapax::store::{self, Opened};
 use hapax::tls::{self, Certificates, ClientFiles};
@@ -40,6 +41,8 @@ const TICK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) enum Failure {
     /// can't listen on an address
     Bind { key: String, address: SocketAddr, error: io::Error },
+    /// the service manager has passed a socket on this address, and no listener has that address
+    Unused(SocketAddr),
     /// can't start the runtime or set up the signal handlers
     System(io::Error),
     /// can't use a store
@@ -65,6 +68,12 @@ impl fmt::Display for Failure {
         let (key, address, error) = match self {
             Failure::Bind { key, address, error } => (key, address, error),
             Failure::Store(failure) => return write!(f, "{failure}"),
+            Failure::Unused(address) => {
+                return write!(
+                    f,
+                    "the service manager has passed a socket on {address}, and no listener has this address\n    fix: write `listen = \"{address}\"`, or let ListenStream= of the .socket unit be the same as `listen` and `admin`"
+                );
+            }
             Failure::Certificate(unusable) => {
                 return write!(f, "{unusable}\n    fix: {}", unusable.fix);
             }
@@ -110,19 +119,29 @@ pub(crate) fn raise_file_limit(max_connections: usize) {
 }
 
 /// Runs the relay until SIGTERM or SIGINT, and then drains.
-pub(crate) fn serve(config: Config) -> Result<(), Failure> {
-    runtime()?.block_on(serve_until_told(config))
+pub(crate) fn serve(config: Config, sockets: Sockets) -> Result<(), Failure> {
+    let manager = Arc::new(Manager::of_process());
+    let ended = runtime()?.block_on(serve_until_told(config, sockets, Arc::clone(&manager)));
+    if let Some(manager) = Arc::into_inner(manager) {
+        manager.end();
+    }
+    ended
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::System)
 }
 
-async fn serve_until_told(config: Config) -> Result<(), Failure> {
+async fn serve_until_told(
+    config: Config,
+    mut sockets: Sockets,
+    manager: Arc<Manager>,
+) -> Result<(), Failure> {
+    let mut listen = |key: &str, address| listen(&mut sockets, key, address, config.reuse_port);
     let mut certificates: Vec<Arc<dyn tls::Reread>> = Vec::new();
     let mut listeners = Vec::new();
     for (key, listener) in config.all_listeners() {
-        let socket = bind(&key, listener.address)?;
+        let socket = listen(&key, listener.address)?;
         listeners.push((socket, entrance(listener, &mut certificates)?));
     }
     let admin_tls = config.admin_tls.clone().map(|files| files.open("admin")).transpose()?;
@@ -133,16 +152,22 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     let opener =
         Opener { tls: upstream_tls, proxy_header: config.upstream_proxy_protocol == ProxyProtocol::V2 };
     let admin_listener = match config.admin {
-        Some(address) => Some(bind("admin", address)?),
+        Some(address) => Some(listen("admin", address)?),
         None => None,
     };
-    let draining = on_signals().map_err(Failure::System)?;
+    if let Some(address) = sockets.unused() {
+        return Err(Failure::Unused(address));
+    }
+    let Orders { leaving, draining } =
+        on_signals(config.timeouts.drain_delay, Arc::clone(&manager)).map_err(Failure::System)?;
     let (stats, connections) = (Stats::new(), ConnectionList::new());
     let Opened { keys, set, windows, mut stores } = store::open(&config, clock::now())?;
     let shared = share(&config, keys, set, &stats);
     // These tasks stop when the set is dropped, after the relay has drained. Until then, /readyz says that it is
     // draining.
     let mut helpers = JoinSet::new();
+    let (told, open) = (Arc::clone(&manager), Arc::clone(&connections));
+    helpers.spawn(async move { told.report(|| open.page(0, 0).0).await });
     let budget = Arc::new(config.budget());
     let memory = net::MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
     if !certificates.is_empty() {
@@ -162,7 +187,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
             upstreams: Arc::clone(&upstreams),
             certificates: Arc::clone(&certificates),
             tls: admin_tls,
-            draining: draining.clone(),
+            draining: leaving,
         });
         helpers.spawn(async move {
             if let Err(error) = admin::serve(listener, admin).await {
@@ -175,6 +200,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
     let upstream: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
     let upstream = upstream.join(",");
     tracing::info!(listen = config.listen_addresses(), upstream, admin = shown, "ready");
+    manager.enter(Phase::Serving);
     let relay = Relay {
         shared,
         upstreams,
@@ -252,32 +278,68 @@ async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::Memor
     }
 }
 
-fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    let listen = || {
+/// Listens on an address: with the socket that the service manager has opened there, or with one of its own.
+fn listen(
+    sockets: &mut Sockets,
+    key: &str,
+    address: SocketAddr,
+    reuse_port: bool,
+) -> Result<TcpListener, Failure> {
+    let mut listen = || {
+        if let Some(socket) = sockets.take(address) {
+            return TcpListener::from_std(socket);
+        }
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A port can then be opened again at once, even if its last connections are still in TIME_WAIT.
         socket.set_reuseaddr(true)?;
+        socket.set_reuseport(reuse_port)?;
         socket.bind(address)?;
         socket.listen(admin::BACKLOG)
     };
     listen().map_err(|error| Failure::Bind { key: key.to_owned(), address, error })
 }
 
-/// Returns a channel that becomes true at the first signal that asks for the end ([`Signals::end`]). The second one ends
-/// the process at once.
-fn on_signals() -> io::Result<watch::Receiver<bool>> {
+/// What a signal asks for. Each turns true once.
+struct Orders {
+    /// `/readyz` says 503 from now on
+    leaving: watch::Receiver<bool>,
+    /// no new connections, and what is in flight is settled: `timeouts.drain_delay` later
+    draining: watch::Receiver<bool>,
+}
+
+/// Follows the signals that ask for the end ([`Signals::end`]). The second one ends the process at once.
+fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
     let mut signals = Signals::new()?;
-    let (sender, receiver) = watch::channel(false);
+    let (leave, leaving) = watch::channel(false);
+    let (drain, draining) = watch::channel(false);
     tokio::spawn(async move {
         let name = signals.end().await;
-        tracing::info!(signal = name, "draining: no new connections; what is in flight is settled first");
-        sender.send_replace(true);
-        let name = signals.end().await;
+        leave.send_replace(true);
+        manager.enter(Phase::Draining);
+        drop(manager);
+        let begin = async {
+            if !delay.is_zero() {
+                let delay = humantime::format_duration(delay).to_string();
+                tracing::info!(
+                    signal = name,
+                    delay,
+                    "/readyz says 503; the drain begins after timeouts.drain_delay"
+                );
+            }
+            tokio::time::sleep(delay).await;
+            tracing::info!(signal = name, "draining: no new connections; what is in flight is settled first");
+            drain.send_replace(true);
+            std::future::pending::<()>().await;
+        };
+        let name = tokio::select! {
+            () = begin => return,
+            name = signals.end() => name,
+        };
         tracing::warn!(signal = name, "told twice: ending at once");
         hapax::log::flush();
         std::process::exit(1);
     });
-    Ok(receiver)
+    Ok(Orders { leaving, draining })
 }
 
 /// The signals that would end the process without a drain if nobody handled them. (Rust itself ignores SIGPIPE.)

@@ -25,6 +25,7 @@ const SHELL: Layers = &[
     ("accept", &[]),
     ("clock", &[]),
     ("process", &[]),
+    ("service", &[]),
     ("stats", &[]),
     ("private_file", &[]),
     ("tls", &["private_file"]),

@@ -1,5 +1,7 @@
-//! Prints texts that are made from the definition of the command line: shell completions and manual pages.
+//! Prints texts that are made from the definition of the command line and of the documented configuration file: shell completions and
+//! manual pages.
 
+use super::config_page;
 use clap::{Args, Command};
 use clap_complete::Shell;
 use std::io::{self, Write};
@@ -18,9 +20,10 @@ pub struct CompletionsArgs {
 
 /// The arguments of `hapax man`.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
-#[command(after_help = "hapax man | man -l -            read it\nhapax man windows set | man -l -")]
+#[command(after_help = "hapax man | man -l -            read it\nhapax man windows set | man -l -
+hapax man hapax.toml | man -l -     the configuration file")]
 pub struct ManArgs {
-    /// The command whose page is printed [default: hapax itself]
+    /// The command whose page is printed, or `hapax.toml` [default: hapax itself]
     pub command: Vec<String>,
     /// Write all pages into this directory instead
     #[arg(long, value_name = "DIR", conflicts_with = "command")]
@@ -35,13 +38,20 @@ pub fn completions(args: &CompletionsArgs, out: &mut dyn Write) -> io::Result<()
     out.write_all(&text)
 }
 
+/// The name of the configuration file's page, where a command could stand.
+const CONFIG: &str = "hapax.toml";
+
 /// Prints a manual page, or writes all pages to a directory.
 pub fn man(args: &ManArgs, out: &mut dyn Write) -> io::Result<()> {
     let mut root = super::definition();
     root.build();
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder)?;
-        return clap_mangen::generate_to(root, folder);
+        clap_mangen::generate_to(root, folder)?;
+        return std::fs::write(folder.join("hapax.toml.5"), config_page::page().render());
+    }
+    if args.command == [CONFIG] {
+        return config_page::page().to_writer(out);
     }
     let command = find(&root, &args.command).ok_or_else(|| {
         let text = format!("there is no command `hapax {}`; see hapax --help", args.command.join(" "));

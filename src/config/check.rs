@@ -93,6 +93,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         Ok((path, secret))
     });
     let (digest_secret_file, digest_secret) = digest.unzip();
+    let reuse_port = top.read(report, "reuse_port", default.reuse_port, value::boolean);
     let state_dir =
         top.read_optional(report, "state_dir", |v| value::folder(value::text(v, "/var/lib/hapax")?));
     let memory_budget = top.read_optional(report, "memory_budget", |v| value::bytes(v, 1..=most::BUDGET));
@@ -119,6 +120,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         admin_token,
         digest_secret_file,
         digest_secret,
+        reuse_port,
         state_dir,
         store: stores,
         memory_budget,
@@ -232,6 +234,7 @@ fn read_timeouts(mut section: Section<'_>, report: &mut Report) -> Timeouts {
         handshake: read("handshake", default.handshake, TICK),
         rights: read("rights", default.rights, RIGHTS_LEAST),
         drain: read("drain", default.drain, Duration::ZERO),
+        drain_delay: read("drain_delay", default.drain_delay, Duration::ZERO),
         upstream_connect: read("upstream_connect", default.upstream_connect, TICK),
         tcp_user: read("tcp_user", default.tcp_user, Duration::ZERO),
         unread: read("unread", default.unread, TICK),

@@ -17,7 +17,7 @@ const LEVELS: [(&str, &[&str]); 6] = [
 /// The level of targets that the filter does not name.
 const OTHERWISE: &str = "info";
 /// The beginnings of the targets in Hapax itself. Deeper modules may follow.
-pub(super) const TARGETS: [&str; 20] = [
+pub(super) const TARGETS: [&str; 21] = [
     "hapax",
     "hapax::accept",
     "hapax::admin",
@@ -30,6 +30,7 @@ pub(super) const TARGETS: [&str; 20] = [
     "hapax::private_file",
     "hapax::process",
     "hapax::run",
+    "hapax::service",
     "hapax::stats",
     "hapax::store",
     "hapax::tls",

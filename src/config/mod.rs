@@ -83,6 +83,8 @@ pub struct Config {
     pub digest_secret_file: Option<PathBuf>,
     /// the secret of the id digests; `None`: each start draws a new one
     pub digest_secret: Option<DigestSecret>,
+    /// whether another process may listen on the same addresses
+    pub reuse_port: bool,
     /// the folder where windows with `store = "disk"` keep their ids
     pub state_dir: Option<PathBuf>,
     /// how Hapax reaches the stores that are servers
@@ -187,6 +189,8 @@ pub struct Timeouts {
     pub rights: Duration,
     /// from SIGTERM to the end of the process
     pub drain: Duration,
+    /// from SIGTERM, when `/readyz` turns to 503, to the begin of the drain
+    pub drain_delay: Duration,
     /// how long connecting to the broker may take
     pub upstream_connect: Duration,
     /// how long written bytes may stay unacknowledged on a connection without heartbeats

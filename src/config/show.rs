@@ -76,6 +76,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     if let Some(file) = &config.digest_secret_file {
         out.string("digest_secret_file", file.display())?;
     }
+    out.raw("reuse_port", config.reuse_port)?;
     if let Some(dir) = &config.state_dir {
         out.string("state_dir", dir.display())?;
     }
@@ -140,6 +141,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.duration("handshake", timeouts.handshake)?;
     out.duration("rights", timeouts.rights)?;
     out.duration("drain", timeouts.drain)?;
+    out.duration("drain_delay", timeouts.drain_delay)?;
     out.duration("upstream_connect", timeouts.upstream_connect)?;
     out.duration("tcp_user", timeouts.tcp_user)?;
     out.duration("unread", timeouts.unread)?;

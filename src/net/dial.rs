@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 /// Bytes that a broker may send before the handshake of TLS is over. Its certificates are the most of it.
 const HANDSHAKE_BYTES: usize = 64 << 10;
 
-/// What comes between TCP and AMQP on a connection to the broker.
+/// Does on a connection to the broker what has to be done between TCP and AMQP: the PROXY header and the handshake of TLS.
 #[derive(Clone, Debug, Default)]
 pub struct Opener {
     /// the settings of TLS, for the nodes that are reached by it

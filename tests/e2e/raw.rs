@@ -480,8 +480,14 @@ impl Raw {
 
     /// Says goodbye and waits for the answer.
     pub fn close(mut self) {
-        let close = connection::Close { reply_code: 200, reply_text: "".into(), class_id: 0, method_id: 0 };
-        let _ = self.call(0, &AMQPClass::Connection(connection::AMQPMethod::Close(close)));
+        let _ = self.call(0, &goodbye());
+    }
+
+    /// Says goodbye and reads to the end, where the connection may break before the answer.
+    pub fn leave(mut self) -> io::Result<()> {
+        self.write(&method_frame(0, &goodbye()))?;
+        while self.receive()?.is_some() {}
+        Ok(())
     }
 
     pub fn tx_select(&mut self, channel: u16) -> Result<AMQPClass, Told> {
@@ -585,6 +591,11 @@ impl Raw {
         }
         ids
     }
+}
+
+fn goodbye() -> AMQPClass {
+    let close = connection::Close { reply_code: 200, reply_text: "".into(), class_id: 0, method_id: 0 };
+    AMQPClass::Connection(connection::AMQPMethod::Close(close))
 }
 
 fn start_ok(login: &Login) -> AMQPClass {

@@ -114,8 +114,8 @@ impl Publisher {
                 under_way.insert(tag, id);
             }
             if under_way.is_empty() {
-                raw.close();
-                return Ok(());
+                // Everything is acked. The broker may be gone before it answers the goodbye.
+                return raw.leave();
             }
             raw.write(&octets)?;
             match raw.receive()?.ok_or_else(over)?.1 {

@@ -11,8 +11,8 @@
 //!   it has. To build one again therefore costs no more than those settlements, and the publishes that were forwarded since.
 //!
 //! Where several look alike, it is the oldest: the broker routes the publishes of a channel in their order. But the oldest may have
-//! been routed, and a later one with another body not. So those with another body count as returned, too: a duplicate is possible, a
-//! loss is not.
+//! been routed, and a later one with another body not. Therefore all later ones with another body count as returned, too: a duplicate is
+//! possible, a loss is not.
 //!
 //! A broker may return another header than was published: it resolves `amq.rabbitmq.reply-to`, takes the `BCC` header out,
 //! or has an interceptor that adds a timestamp. If it looks like no publish, nobody can tell which one such a return belongs
@@ -28,8 +28,8 @@ use crate::window::{Claim, Key, KeyMaker, Scope};
 use crate::wire::properties::IdValue;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The most publishes that are looked at because they look like one that has come back. Of one id there are as many at the broker at once
-/// only if their client publishes as many deliveries again.
+/// The most publishes that are looked at because they look like one that has come back. A client has more of one id at the broker only if it
+/// publishes as many of its deliveries again.
 const MOST_ALIKE: usize = 64;
 
 /// The things that a return shows of a publish, as a keyed digest, so nobody can choose two that collide.

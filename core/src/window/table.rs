@@ -432,8 +432,8 @@ impl<L: Listener + ?Sized> Table<L> {
 
     /// Gives a reservation up. Returns the next waiter, for which the key stays in flight, or all waiters if the key is still seen with
     /// another body. It is nobody if nobody waits, so that the key is unknown again, or if the reservation was overtaken, so that it has
-    /// no key to pass on. `is_stored`: another message of the key is stored, and its commit follows. `over` is told, under the key's lock,
-    /// whether the key has left the table, and its flight began with a message that its consumer publishes again.
+    /// no key to pass on. `is_stored`: another message of the key is stored, and its commit follows. `over` is called under the key's lock. It
+    /// hears `true` if the key has left the table, and its flight began with a message that a consumer has published again.
     pub(super) fn pass_on(
         &self,
         key: Key,

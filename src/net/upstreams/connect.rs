@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
-/// What is said on a new connection.
+/// The first bytes of a new connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opening<'a> {
-    /// what comes before AMQP
+    /// opens TLS and sends the PROXY header
     pub(super) opener: &'a Opener,
     /// the client's connection; `None`: the connection is Hapax's own
     pub(super) ends: Option<Ends>,

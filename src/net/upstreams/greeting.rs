@@ -59,6 +59,21 @@ impl NoAnswer {
     }
 }
 
+impl NoAnswer {
+    /// Returns how much it says of a node, of which several addresses were tried: an answer that is wrong says more than none, and
+    /// no connection more than a fault of this process, such as an IPv6 address on a host without IPv6.
+    pub(super) fn weight(&self) -> u8 {
+        match self {
+            _ if self.is_our_own() => 0,
+            NoAnswer::Unresolved(_) | NoAnswer::NoTime => 0,
+            NoAnswer::Io(error) if error.raw_os_error().is_some() => 1,
+            NoAnswer::Silent(_) => 1,
+            NoAnswer::Io(_) | NoAnswer::Closed | NoAnswer::OtherVersion | NoAnswer::NoBroker => 2,
+            NoAnswer::NotAmqp => 2,
+        }
+    }
+}
+
 impl From<io::Error> for NoAnswer {
     fn from(error: io::Error) -> NoAnswer {
         match error.kind() {

@@ -51,7 +51,7 @@ pub struct Upstreams {
     nodes: Vec<Node>,
     order: UpstreamOrder,
     health: UpstreamHealth,
-    /// what comes before AMQP
+    /// opens TLS and sends the PROXY header
     opener: Opener,
     /// how long a dial may take in all
     connect_timeout: Duration,

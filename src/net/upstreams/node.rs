@@ -148,11 +148,14 @@ impl Node {
                 break;
             }
             let until = patience.next(count - tried, count, begun);
-            why = match timeout_at(until.into(), opening.greet(&self.address, *address)).await {
+            let error = match timeout_at(until.into(), opening.greet(&self.address, *address)).await {
                 Ok(Ok(greeted)) => return Ok(greeted),
                 Ok(Err(error)) => error,
                 Err(_) => NoAnswer::Silent(rounded(until.saturating_duration_since(begun))),
             };
+            if error.weight() >= why.weight() {
+                why = error;
+            }
         }
         Err(why)
     }

@@ -114,7 +114,7 @@ async fn a_node_that_refuses_and_one_that_is_silent_are_passed_over() {
     let dialled = dialled(&upstreams).await;
     assert_eq!(&*dialled.upstream, &*speaks.address.to_string());
     let took = now() - begun;
-    assert!(took >= HEALTH.timeout && took < DEADLINE, "{took:?}");
+    assert!(took >= HEALTH.timeout && took < 10 * HEALTH.timeout, "{took:?}");
     let failures: Vec<u64> = upstreams.nodes().iter().map(|node| node.failures).collect();
     assert_eq!(failures, [1, 1, 0]);
 }
@@ -152,6 +152,26 @@ async fn each_address_of_a_name_is_tried() {
         let patience = Patience { until: now() + Duration::from_secs(4), each, nodes_left: 1, is_only: true };
         let (stream, _) = node.greet_any(&addresses, opening(&opener), patience, false).await.unwrap();
         assert_eq!(stream.socket().peer_addr().unwrap(), speaks.address);
+    }
+}
+
+/// What was wrong with the address that speaks something else is told, and not that nobody listens at the other one.
+#[tokio::test]
+async fn of_several_addresses_the_error_that_says_most_is_told() {
+    let (refuses, _socket) = nobody();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        }
+    });
+    let opener = Opener::default();
+    let node = Node::new(&UpstreamAddress { host: "rabbit.internal".into(), port: 5672, tls: false });
+    for addresses in [[refuses, other], [other, refuses]] {
+        let patience = Patience { until: now() + DEADLINE, each: DEADLINE, nodes_left: 1, is_only: true };
+        let error = node.greet_any(&addresses, opening(&opener), patience, false).await.unwrap_err();
+        assert!(matches!(error, NoAnswer::NotAmqp), "{error:?}");
     }
 }
 
@@ -248,7 +268,8 @@ async fn a_probe_that_is_given_up_is_begun_again() {
     let (first, second) = (Broker::start(false).await, Broker::start(false).await);
     let upstreams = before(&[first.address, second.address], UpstreamOrder::Priority, DEADLINE);
     let _ = tokio::time::timeout(Duration::from_millis(20), upstreams.check()).await;
-    assert!(upstreams.chooser.lock().next_due().is_some());
+    let later = now() + 2 * HEALTH.interval;
+    assert_eq!(upstreams.chooser.lock().take_due(later), [0, 1], "the first one is not asked for ever");
     first.speaks.store(true, Relaxed);
     assert!(upstreams.check().await.is_ok());
 }

@@ -91,5 +91,75 @@ fn all_pages_are_written_at_once() {
         let page = folder.join(format!("hapax-{}.1", path.join("-")));
         assert!(page.exists(), "{}", page.display());
     }
+    assert!(folder.join("hapax.toml.5").exists());
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Every key of a file, with the header of its section, from the file as a parser of TOML reads it.
+fn keys(table: &toml::Table, path: &str, header: &str, all: &mut Vec<(String, String)>) {
+    for (key, value) in table {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match value {
+            toml::Value::Table(inner) => keys(inner, &path, &format!("[{path}]"), all),
+            toml::Value::Array(tables) if !tables.is_empty() && tables.iter().all(toml::Value::is_table) => {
+                let inner = tables.iter().filter_map(toml::Value::as_table);
+                inner.for_each(|inner| keys(inner, &path, &format!("[[{path}]]"), all));
+            }
+            _ => all.push((header.to_owned(), key.clone())),
+        }
+    }
+}
+
+#[test]
+fn the_page_of_the_configuration_has_every_key_with_its_words() {
+    let ran = run(&mut hapax(&["man", "hapax.toml"], ""));
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+    // Section by section, as the page has them.
+    let mut pages = std::collections::BTreeMap::new();
+    for part in ran.out.split("\n.SH ").skip(1) {
+        let (title, text) = part.split_once('\n').unwrap();
+        pages.insert(title.trim_matches('"').to_owned(), text.to_owned());
+    }
+    let full = std::fs::read_to_string("tests/fixtures/config_full.toml").unwrap();
+    let mut all = Vec::new();
+    keys(&full.parse().unwrap(), "", "", &mut all);
+    assert!(all.len() > 50, "{all:?}");
+    for (section, key) in all {
+        let title = if section.is_empty() { "TOP LEVEL" } else { &section };
+        let page = pages.get(title).unwrap_or_else(|| panic!("{title} of {key}: {:?}", pages.keys()));
+        let head = page.lines().position(|line| line.starts_with(&format!("\\fB{key}\\fR = ")));
+        let place = head.unwrap_or_else(|| panic!("{title}: {key} in\n{page}"));
+        let above = page.lines().nth(place - 1).unwrap();
+        assert!(above == ".TP", "{title}: {key} stands below {above:?}");
+    }
+    // No word of the file is missing, and none was invented.
+    let words = |text: &str| -> Vec<String> {
+        let plain = text.replace("\\-", "-").replace("\\*(Aq", "'").replace("\\.", ".").replace("\\\\", "\\");
+        plain.split_whitespace().map(str::to_owned).collect()
+    };
+    let page: std::collections::BTreeSet<String> = words(&ran.out).into_iter().collect();
+    let file = std::fs::read_to_string("config/hapax.toml").unwrap();
+    for line in file.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| !line.contains(" = ")) {
+        for word in words(line).into_iter().filter(|word| !word.starts_with('[')) {
+            assert!(page.contains(&word), "{word:?} of {line:?}");
+        }
+    }
+}
+
+#[test]
+fn man_has_nothing_to_say_against_the_pages() {
+    let folder = std::env::temp_dir().join(format!("hapax-man-said-{}", std::process::id()));
+    let ran = run(&mut hapax(&["man", "--out", folder.to_str().unwrap()], ""));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    for name in ["hapax.1", "hapax-check.1", "hapax.toml.5"] {
+        let mut man = std::process::Command::new("groff");
+        let Ok(output) = man.args(["-man", "-Tutf8", "-ww"]).arg(folder.join(name)).output() else {
+            println!("passed over: there is no groff");
+            break;
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{name}: {said}");
+        assert!(output.stdout.len() > 500, "{name}");
+    }
     std::fs::remove_dir_all(&folder).unwrap();
 }

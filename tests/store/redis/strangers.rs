@@ -1,4 +1,4 @@
-//! What others do to a window's Redis, and what a lease must not leave behind.
+//! A window's Redis that others write to, or that has lost something; and leases that nobody replaces.
 
 use super::server::Server;
 use super::{PATIENCE, Stage, config, facts, ids};
@@ -42,8 +42,8 @@ fn an_id_that_is_remembered_for_no_time_leaves_no_lease() {
     }
 }
 
-/// The cost of a Redis that others may write to: a value has a seal, but no time. Who has read one can write it again when it is over, and
-/// the next message that uses the id is dropped. A flush ends that.
+/// The cost of a Redis that others may write to. A value has a seal, but no time. Somebody who has read one can write it again when its
+/// time is over. The next message that uses the id is dropped then. A flush ends that.
 #[test]
 fn an_old_value_that_somebody_puts_back_counts_once_more_until_a_flush() {
     let redis = Server::start();

@@ -34,7 +34,7 @@ pub(super) const WINDOW: u64 = 1_000_000;
 /// Stands for the folder of a process in its settings.
 pub(super) const FOLDER: &str = "{folder}";
 
-/// What Redis says to a `PING`.
+/// The answer of Redis to a `PING`.
 const PONG: &[u8] = b"+PONG\r\n";
 
 /// A process that listens. Dropped, it is killed.
@@ -47,7 +47,7 @@ pub(super) struct Process {
     address: SocketAddr,
 }
 
-/// What is special about a relay.
+/// The settings of a relay that a row chooses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Settings {
     pub(super) mode: &'static str,
@@ -103,7 +103,7 @@ impl Process {
         })
     }
 
-    /// The median of so many round trips to it, in microseconds.
+    /// Sends so many `PING`s to Redis, one after the other. Returns the median of their times in microseconds.
     pub(super) fn ping(&self, count: u64) -> Result<f64, Error> {
         let pings = || {
             let mut socket = TcpStream::connect(self.address)?;

@@ -122,7 +122,7 @@ pub(super) fn into_sink(extent: Extent, wanted: impl Fn(u8) -> bool) -> Result<V
         .collect()
 }
 
-/// What the disk allows: acks wait for a sync, and no more than the window of confirms waits for one.
+/// Returns a note: the most messages a second that this disk allows. Acks wait for a sync, and at most 1,000 of them wait for one.
 fn bound_by_sync(folder: &Path) -> Result<String, Error> {
     const SYNCS: usize = 200;
     // As much as the log writes for a thousand ids.
@@ -200,7 +200,7 @@ pub(super) fn recovery(extent: Extent) -> Result<Vec<Row>, Error> {
         .collect()
 }
 
-/// Rows 20 and 21. What one message in flight takes is compared with the window in memory and a round trip to Redis, together.
+/// Rows 20 and 21. The time of one message in flight is compared with a sum: that of the window in memory, and a round trip to Redis.
 pub(super) fn redis(extent: Extent) -> Result<Vec<Row>, Error> {
     let (sink, redis) = (Process::sink()?, Process::redis()?);
     // Each has a database of its own, because each has a secret of its own.
