@@ -189,8 +189,26 @@ fn read_limits(mut section: Section<'_>, report: &mut Report) -> Limits {
         max_connections,
         connections_per_address: section
             .read(report, "connections_per_address", per_address, |v| value::count(v, 1..=most::CONNECTIONS)),
-        publish_rate: section
-            .read(report, "publish_rate", default.publish_rate, |v| value::count(v, 0..=most::RATE)),
+        connections_per_user: section.read(
+            report,
+            "connections_per_user",
+            default.connections_per_user,
+            |v| value::count(v, 0..=most::CONNECTIONS),
+        ),
+        handshakes: section
+            .read(report, "handshakes", per_address, |v| value::count(v, 1..=most::CONNECTIONS)),
+        publish_rate_per_user: section.read(
+            report,
+            "publish_rate_per_user",
+            default.publish_rate_per_user,
+            |v| value::count(v, 0..=most::RATE),
+        ),
+        publish_rate_per_vhost: section.read(
+            report,
+            "publish_rate_per_vhost",
+            default.publish_rate_per_vhost,
+            |v| value::count(v, 0..=most::RATE),
+        ),
         publish_burst: section
             .read(report, "publish_burst", default.publish_burst, |v| value::count(v, 1..=most::RATE)),
         memory: section

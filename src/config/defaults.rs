@@ -162,7 +162,10 @@ impl Default for Limits {
         Limits {
             max_connections: MAX_CONNECTIONS,
             connections_per_address: connections_per_address(MAX_CONNECTIONS),
-            publish_rate: 0,
+            connections_per_user: 0,
+            handshakes: connections_per_address(MAX_CONNECTIONS),
+            publish_rate_per_user: 0,
+            publish_rate_per_vhost: 0,
             publish_burst: PUBLISH_BURST,
             memory: memory(),
             max_unresolved: MAX_UNRESOLVED,
@@ -176,7 +179,7 @@ impl Default for Limits {
     }
 }
 
-/// Returns the default of `connections_per_address` for this `max_connections`.
+/// Returns the default of `connections_per_address` and of `handshakes` for this `max_connections`.
 pub(super) fn connections_per_address(max_connections: usize) -> usize {
     (max_connections / ADDRESS_SHARE).max(ADDRESS_LEAST).min(max_connections)
 }

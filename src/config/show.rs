@@ -103,7 +103,10 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.section("[limits]", "limits.".into())?;
     out.raw("max_connections", limits.max_connections)?;
     out.raw("connections_per_address", limits.connections_per_address)?;
-    out.raw("publish_rate", limits.publish_rate)?;
+    out.raw("connections_per_user", limits.connections_per_user)?;
+    out.raw("handshakes", limits.handshakes)?;
+    out.raw("publish_rate_per_user", limits.publish_rate_per_user)?;
+    out.raw("publish_rate_per_vhost", limits.publish_rate_per_vhost)?;
     out.raw("publish_burst", limits.publish_burst)?;
     out.raw("memory", show_bytes(limits.memory))?;
     out.raw("max_unresolved", limits.max_unresolved)?;

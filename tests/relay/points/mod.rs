@@ -23,6 +23,7 @@ mod strangers;
 mod stuck;
 mod tenants;
 mod unread;
+mod users;
 mod vanished;
 
 use crate::e2e::raw::{Raw, Told};
