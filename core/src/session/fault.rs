@@ -115,7 +115,7 @@ pub enum Fault {
     )]
     External,
     /// The user has as many connections as it may have (`limits.connections_per_user`). The text is RabbitMQ's.
-    #[error("NOT_ALLOWED - Connection refused for user '{user}': user connection limit ({max}) is reached")]
+    #[error("NOT_ALLOWED - connection refused for user '{user}': user connection limit ({max}) is reached")]
     UserConnections {
         /// the user's name; empty if the mechanism does not show it
         user: Box<str>,

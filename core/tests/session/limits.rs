@@ -9,7 +9,7 @@ use crate::support::methods::{
 use crate::support::pair::Pair;
 use hapax_core::session::{RefusedBecause, RefusedLogin};
 
-const REFUSED: &str = "connection.close 530 \"NOT_ALLOWED - Connection refused for user 'bob': user connection limit (2) is reached\"";
+const REFUSED: &str = "connection.close 530 \"NOT_ALLOWED - connection refused for user 'bob': user connection limit (2) is reached\"";
 
 fn users(desk: &Desk) -> (usize, usize) {
     desk.shared.places.users()

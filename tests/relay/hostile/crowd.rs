@@ -256,7 +256,7 @@ fn honest(addr: SocketAddr, connections: usize, seconds: u64) -> Outcome {
     };
     let outcome = load::run(&load, &mut |_| ()).expect("all of them log in, and none is closed");
     assert_eq!(outcome.tally.acked, outcome.tally.published);
-    assert!(outcome.tally.published as usize > connections);
+    assert!(outcome.tally.published as usize >= connections / 2);
     outcome
 }
 
