@@ -77,7 +77,7 @@ pub struct Relay {
     pub handshakes: usize,
     /// how many messages may be published in a second
     pub rates: Rates,
-    /// what is left of that for each user and vhost
+    /// the buckets that these rates fill, one for each user and vhost
     pub buckets: Arc<PublishRates>,
     /// how long written bytes may stay unacknowledged on a connection without heartbeats; zero: the kernel's default
     pub tcp_user_timeout: Duration,

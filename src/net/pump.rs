@@ -548,8 +548,8 @@ impl Pump<'_> {
         }
     }
 
-    /// Tells the session how many publishes it may take. What a client had sent before it left is taken at once, and charged: otherwise it
-    /// would be lost when the linger is over.
+    /// Tells the session how many publishes it may take. When the client's socket has ended, the session takes at once all that was read, and
+    /// the user is charged for it. Otherwise it would be lost when the linger is over.
     fn limit_publishes(&mut self) {
         let has_left = self.client.as_ref().is_none_or(Side::has_ended);
         let limit = self.allowance.limit(self.now);
@@ -619,8 +619,12 @@ impl Pump<'_> {
         // Outcomes give memory back, too, as long as there are some to come.
         let waits_for_client =
             !self.reading_upstream || self.share.is_some() && self.session.unresolved() == 0;
-        let stands_still =
-            !self.reading_client && waits_for_client && self.upstream_queued() < self.relay.buffer_bytes;
+        // One that waits for a rate has not been asked to read.
+        let is_held = self.session.is_at_publish_limit();
+        let stands_still = !self.reading_client
+            && !is_held
+            && waits_for_client
+            && self.upstream_queued() < self.relay.buffer_bytes;
         let Some(side) = self.client.as_ref().filter(|_| stands_still) else {
             self.stall = None;
             return;

@@ -56,7 +56,7 @@ struct Rate {
     burst: AtomicU64,
 }
 
-/// What one user or vhost has sent of late: the moment at which it is all paid for.
+/// The publishes of one user or vhost of late: the moment at which they are all paid for.
 #[derive(Debug)]
 struct Bucket {
     rate: Arc<Rate>,
@@ -82,7 +82,7 @@ impl PublishRates {
         Arc::new(all)
     }
 
-    /// Changes the rates, for open connections, too. What was booked stays booked.
+    /// Changes the rates, for open connections, too. Bookings stay as they are.
     pub fn set(&self, rates: Rates) {
         let set = |buckets: &Buckets, rate: usize| {
             let each = if rate == 0 { 0 } else { (1_000_000_000 / rate as u64).max(1) };
@@ -162,7 +162,7 @@ impl Bucket {
     }
 }
 
-/// What one connection may publish.
+/// How much one connection may publish.
 #[derive(Debug, Default)]
 pub(super) struct Allowance {
     /// that of its user and that of its vhost; `None` before the login

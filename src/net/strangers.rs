@@ -1,6 +1,6 @@
 //! The connections that have not logged in, and which of them gives way.
 //!
-//! It is the oldest one of the address that has the most of them. So a crowd from one address pushes out its own connections, and nobody
+//! It is the oldest one of the address that has the most of them. A crowd from one address pushes out its own connections, and nobody
 //! who logs in from elsewhere at that moment. Connections whose address a proxy has still to say are a crowd of their own.
 
 use std::cmp::Reverse;
@@ -75,7 +75,7 @@ impl Strangers {
         self.by_address.get(&Some(address)).and_then(|numbers| numbers.first().copied())
     }
 
-    /// Returns the one that gives way: the oldest of the address that has the most. Of several such addresses, it is the one with the
+    /// Returns the one that gives way: the oldest of the address that has the most. If several have as many, it is the one with the
     /// oldest connection.
     pub(super) fn first_to_go(&self) -> Option<u64> {
         self.ranks.last().map(|((_, Reverse(oldest)), _)| *oldest)

@@ -31,7 +31,7 @@ const BUDGET: u64 = 128 << 20;
 /// Beside that: the program, the window, and what the allocator keeps.
 const OTHER: u64 = 96 << 20;
 
-/// What a hostile connection does.
+/// One way to be hostile.
 #[derive(Clone)]
 struct Way {
     to: SocketAddr,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 const USER: &str = "crowded";
 
-/// What a client hears that sends a whole login at once.
+/// Returns the answers to a client that sends a whole login at once.
 fn told(addr: SocketAddr, vhost: &str) -> Vec<String> {
     let login = [HEADER, &start_ok(USER), &tune_ok(100), &connection_open(vhost)].concat();
     to_the_end(&mut Raw::dial(addr).unwrap(), &login)
