@@ -54,7 +54,7 @@ fn a_user_is_held_to_its_rate_on_all_of_its_connections_and_nobody_else_is() {
     assert!(begin.elapsed() >= least, "{:?} is less than {least:?}", begin.elapsed());
     until("nobody is held", PATIENCE, || (held(&site) == 0.0).then_some(()));
     assert!(site.metrics().sum("publish_rate_holds_total", &[]) > 0.0);
-    assert!(site.relay().log().contains("publish_rate_per_user"));
+    until("the log says it", PATIENCE, || site.relay().log().contains("publish_rate_per_user").then_some(()));
 }
 
 /// A client of a vhost whose rate is used up: with one large message, a transaction, a consumer and many messages in one write.

@@ -46,8 +46,10 @@ fn one_connection_too_many_is_refused_with_rabbitmqs_own_words() {
     let metrics = site.metrics();
     assert_eq!(metrics.sum("connections_rejected_by_user_total", &[]), 1.0);
     assert_eq!(metrics.sum("connections_rejected_total", &[]), 1.0);
-    let log = site.relay().log();
-    assert!(log.contains("limits.connections_per_user reached") && log.contains(USER), "{log}");
+    until("the log says it", PATIENCE, || {
+        let log = site.relay().log();
+        (log.contains("limits.connections_per_user reached") && log.contains(USER)).then_some(())
+    });
     // Whoever has another name comes in.
     site.client().close();
     // A client that closes in order finds its place at once.
@@ -93,7 +95,9 @@ fn handshakes_have_a_limit_and_a_crowd_keeps_nobody_out() {
     let metrics = site.metrics();
     assert_eq!(metrics.sum("handshakes", &[]), 10.0);
     slow.logged_in(&Login::guest(&site.vhost)).expect("it has not been pushed out");
-    assert!(site.relay().log().contains("limits.handshakes reached"));
+    until("the log says it", PATIENCE, || {
+        site.relay().log().contains("limits.handshakes reached").then_some(())
+    });
     // Each client that leaves in the middle gives its place back.
     drop(crowd);
     site.until_metric("handshakes", &[], 0.0);
