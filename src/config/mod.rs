@@ -40,6 +40,7 @@ pub use store::{Node, RedisMode, RedisSettings, StoreKind, StoreSettings, Stream
 pub use token::{DigestSecret, Secret, Token};
 pub use upstream::{UpstreamHealth, UpstreamOrder};
 
+use crate::bounded_file;
 use crate::tls::{ClientFiles, ServerFiles};
 use hapax_core::pressure::budget::{Budget, Share};
 use hapax_core::session::{LoopbackUsers, Settings, is_loopback};
@@ -321,7 +322,8 @@ impl Config {
 
     /// Returns the text of a configuration file.
     pub(crate) fn read(path: &Path) -> Result<String, Problems> {
-        std::fs::read_to_string(path).map_err(|error| {
+        let read = bounded_file::read_text(path, bounded_file::MOST).map(|(text, _)| text);
+        read.map_err(|error| {
             Problems(vec![Problem {
                 what: format!("the configuration file can't be read: {error}"),
                 fix: "name a readable UTF-8 file with --config or HAPAX_CONFIG, or leave both out for the defaults".into(),

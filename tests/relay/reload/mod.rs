@@ -1,5 +1,6 @@
 //! The configuration is reloaded while clients publish: no connection is lost, no message is lost, and none is there twice.
 
+mod files;
 mod stores;
 mod storm;
 
