@@ -45,7 +45,10 @@ mod tests {
     #[test]
     fn a_stranger_who_makes_names_does_not_make_them_grow() {
         let names = TenantNames::default();
-        let tenant = |n: usize| Tenant::from_octets([1, (n >> 8) as u8, n as u8]);
+        let tenant = |n: usize| {
+            let [.., high, low] = n.to_be_bytes();
+            Tenant::from_octets([1, high, low])
+        };
         names.note(tenant(0), "orders", BTreeSet::new);
         for n in 1..20_000 {
             names.note(tenant(n), "made", || BTreeSet::from([tenant(0)]));
