@@ -275,8 +275,8 @@ fn a_hostile_half_is_hardly_noticed_by_the_honest_half() {
     }
     let asked = std::env::var("HAPAX_CROWD").ok().map(|text| text.parse::<usize>().expect("a number"));
     let all = asked.unwrap_or(1_000);
-    // Where much else runs at the same time, a millisecond is nothing.
-    let (seconds, floor) = if asked.is_some() { (10, 10.0) } else { (3, 100.0) };
+    // Where other tests run at the same time, this shows that all are served. `make hostile` shows how fast.
+    let (seconds, floor) = if asked.is_some() { (10, 10.0) } else { (3, 2_000.0) };
     let files = hapax::process::raise_file_limit().unwrap().unwrap_or(u64::MAX);
     // The relay has a socket for each connection, and one to the broker for those that log in.
     assert!(files > all as u64 * 17 / 10 + 300, "{files} files are too few for {all} connections: ulimit -n");
