@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 # A newer Debian for test-4: sid or trixie. By default the newest that can be had.
 SUITE ?=
 
-.PHONY: demo test test-4 test-core chaos lint fuzz bench instructions allocations soak package test-package publish-check sbom setup
+.PHONY: demo test test-4 test-core chaos hostile lint fuzz bench instructions allocations soak package test-package publish-check sbom setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo:
@@ -36,6 +36,11 @@ chaos: setup
 	HAPAX_KILLS=$(KILLS) cargo test --test relay stream::survive -- --nocapture
 	HAPAX_RESTARTS=$(RESTARTS) cargo test --test relay restart:: -- --nocapture
 	cargo test --test relay stream:: -- --ignored
+
+# 10,000 connections, half of them hostile in nine ways, and what the honest half notices of that. It needs some 18,000 open files.
+CROWD ?= 10000
+hostile: setup
+	HAPAX_CROWD=$(CROWD) cargo test --release --test relay hostile::crowd -- --nocapture
 
 # The last check is the lean relay: no code of the relay needs the tools.
 lint:

@@ -23,6 +23,7 @@ pub(crate) mod most {
     use std::time::Duration;
 
     pub(crate) const CONNECTIONS: usize = 1_000_000;
+    pub(crate) const RATE: usize = 1_000_000_000;
     pub(crate) const UNRESOLVED: usize = 1 << 24;
     pub(crate) const HELD_BYTES: usize = 64 << 30;
     pub(crate) const WAITERS: usize = 1_000_000;
@@ -56,6 +57,7 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     upstream::check(&config, &mut report);
     check_names(&config, &mut report);
     check_stores(&config, &mut report);
+    check_quotas(&config, &mut report);
     share_budget(&mut config, &mut report);
     warnings::add(&config, machine::memory(), &mut report);
     let (warnings, sources) = report.finish()?;
@@ -187,6 +189,28 @@ fn read_limits(mut section: Section<'_>, report: &mut Report) -> Limits {
         max_connections,
         connections_per_address: section
             .read(report, "connections_per_address", per_address, |v| value::count(v, 1..=most::CONNECTIONS)),
+        connections_per_user: section.read(
+            report,
+            "connections_per_user",
+            default.connections_per_user,
+            |v| value::count(v, 0..=most::CONNECTIONS),
+        ),
+        handshakes: section
+            .read(report, "handshakes", per_address, |v| value::count(v, 1..=most::CONNECTIONS)),
+        publish_rate_per_user: section.read(
+            report,
+            "publish_rate_per_user",
+            default.publish_rate_per_user,
+            |v| value::count(v, 0..=most::RATE),
+        ),
+        publish_rate_per_vhost: section.read(
+            report,
+            "publish_rate_per_vhost",
+            default.publish_rate_per_vhost,
+            |v| value::count(v, 0..=most::RATE),
+        ),
+        publish_burst: section
+            .read(report, "publish_burst", default.publish_burst, |v| value::count(v, 1..=most::RATE)),
         memory: section
             .read(report, "memory", Some(default.memory), |v| {
                 value::bytes_or_auto(v, most::LEAST_MEMORY..=most::BUDGET)
@@ -281,6 +305,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     set("exchange", &mut window.exchange);
     rules.id = read_id(&mut section, rules.id.clone(), report);
     rules.scope = section.read(report, "scope", rules.scope, |v| value::word(v, "routing-key"));
+    rules.quota = section.read(report, "quota", rules.quota, |v| value::word(v, "user"));
     let capacity = Some(limits.capacity);
     match section.read(report, "capacity", capacity, |v| value::capacity(v, 1..=most::IDS)) {
         Some(capacity) => limits.capacity = capacity,
@@ -344,6 +369,31 @@ fn check_names(config: &Config, report: &mut Report) {
                 format!("a window named \"{name}\" is there already, at {first}"),
                 "give it another name",
             );
+        }
+    }
+}
+
+/// Reports a quota that nothing would keep.
+fn check_quotas(config: &Config, report: &mut Report) {
+    for (index, window) in
+        config.windows.iter().enumerate().filter(|(_, window)| window.rules.quota.is_some())
+    {
+        let (name, quota) = (&window.rules.name, window.rules.quota.name());
+        let source = report.source(&format!("window.{index}.quota"));
+        let mut problem = |why: &str, fix: &str| {
+            report.problem(&source, format!("window \"{name}\": `quota` is \"{quota}\", but {why}"), fix);
+        };
+        if !window.engine.has_tenants() {
+            let why =
+                format!("its engine \"{}\" can't divide a capacity among tenants", window.engine.name());
+            problem(
+                &why,
+                "write engine = \"compact\", which can, or leave `engine` out; or leave `quota` out",
+            );
+        }
+        if window.store == StoreKind::Redis {
+            let why = "its `store` is \"redis\": Redis decides what it evicts, and knows no tenants";
+            problem(why, "leave `quota` out, or choose store = \"memory\", \"disk\" or \"stream\"");
         }
     }
 }

@@ -48,6 +48,8 @@ pub const ADDRESS_LEAST: usize = 64;
 /// Connections may hold this fraction of the machine's memory: one quarter. The windows, the kernel's sockets, and the
 /// broker, if it runs here, need the rest.
 pub const MEMORY_SHARE: usize = 4;
+/// Publishes. Many more than one read brings, so that an even load below the rate is never held.
+pub const PUBLISH_BURST: usize = 10_000;
 /// Publishes. This is far more than a publisher leaves unconfirmed in practice.
 pub const MAX_UNRESOLVED: usize = 65_536;
 /// Bytes. Duplicates in flight are rare.
@@ -162,6 +164,11 @@ impl Default for Limits {
         Limits {
             max_connections: MAX_CONNECTIONS,
             connections_per_address: connections_per_address(MAX_CONNECTIONS),
+            connections_per_user: 0,
+            handshakes: connections_per_address(MAX_CONNECTIONS),
+            publish_rate_per_user: 0,
+            publish_rate_per_vhost: 0,
+            publish_burst: PUBLISH_BURST,
             memory: memory(),
             max_unresolved: MAX_UNRESOLVED,
             held_bytes: HELD_BYTES,
@@ -174,7 +181,7 @@ impl Default for Limits {
     }
 }
 
-/// Returns the default of `connections_per_address` for this `max_connections`.
+/// Returns the default of `connections_per_address` and of `handshakes` for this `max_connections`.
 pub(super) fn connections_per_address(max_connections: usize) -> usize {
     (max_connections / ADDRESS_SHARE).max(ADDRESS_LEAST).min(max_connections)
 }

@@ -155,6 +155,16 @@ pub struct Limits {
     pub max_connections: usize,
     /// the most client connections from one address
     pub connections_per_address: usize,
+    /// the most client connections of one user; 0: as many as it likes
+    pub connections_per_user: usize,
+    /// the most client connections that have not logged in
+    pub handshakes: usize,
+    /// publishes that a user may send in a second; 0: as many as it likes
+    pub publish_rate_per_user: usize,
+    /// publishes that all users of a vhost together may send in a second; 0: as many as they like
+    pub publish_rate_per_vhost: usize,
+    /// publishes that may come at once, beyond either rate
+    pub publish_burst: usize,
     /// bytes that all connections together may hold
     pub memory: usize,
     /// publishes of one connection with an unknown outcome; at this number, its client is not read any more

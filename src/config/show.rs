@@ -103,6 +103,11 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.section("[limits]", "limits.".into())?;
     out.raw("max_connections", limits.max_connections)?;
     out.raw("connections_per_address", limits.connections_per_address)?;
+    out.raw("connections_per_user", limits.connections_per_user)?;
+    out.raw("handshakes", limits.handshakes)?;
+    out.raw("publish_rate_per_user", limits.publish_rate_per_user)?;
+    out.raw("publish_rate_per_vhost", limits.publish_rate_per_vhost)?;
+    out.raw("publish_burst", limits.publish_burst)?;
     out.raw("memory", show_bytes(limits.memory))?;
     out.raw("max_unresolved", limits.max_unresolved)?;
     out.raw("held_bytes", show_bytes(limits.held_bytes))?;
@@ -186,6 +191,7 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.string("exchange", window.exchange.as_str())?;
     out.raw("id", show_id(&rules.id))?;
     out.word("scope", rules.scope)?;
+    out.word("quota", rules.quota)?;
     match window.auto {
         true => out.string("capacity", "auto")?,
         false => out.raw("capacity", limits.capacity)?,

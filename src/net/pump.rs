@@ -7,12 +7,15 @@
 use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::memory::Holding;
 use super::proxy::Ends;
+use super::rates::Allowance;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
 use super::upstreams::{Dialled, Unreachable};
-use super::{LogLimiters, Relay, bad_headers, now};
+use super::{LogLimiters, Rates, Relay, bad_headers, now};
 use bytes::Bytes;
-use hapax_core::session::{Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting};
+use hapax_core::session::{
+    Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting, counted_as,
+};
 use hapax_core::window::OnConflict;
 use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
@@ -78,6 +81,8 @@ pub(super) async fn run(
         upstream_eof_told: false,
         share: None,
         stall: None,
+        allowance: Allowance::default(),
+        was_held: false,
         deadline: None,
         drained: false,
         drain_overdue: None,
@@ -135,6 +140,10 @@ struct Pump<'a> {
     share: Option<usize>,
     /// The client does not read, and so nothing goes on.
     stall: Option<Stall>,
+    /// How much the client may publish.
+    allowance: Allowance,
+    /// The client had to wait for that once.
+    was_held: bool,
     /// The earliest timeout, as of the last wait.
     deadline: Option<Instant>,
     /// The process is about to end, and the session knows it.
@@ -164,6 +173,7 @@ impl Pump<'_> {
             }
             let wake = self.wait(&mut draining).await;
             self.now = now();
+            self.limit_publishes();
             // Read the upstream's answers first, whatever woke the task: if a timeout were handled before an answer
             // that has already arrived, the publish would count as in doubt. Then handle timeouts, then the reason for
             // waking up. Handle mail last: mail may promote a waiting publish, and that must not be sent to an
@@ -185,6 +195,7 @@ impl Pump<'_> {
             if mail {
                 self.session.handle_mail(self.now);
             }
+            self.count_publishes();
         }
     }
 
@@ -235,6 +246,10 @@ impl Pump<'_> {
         }
         self.logged_in = true;
         self.slot.log_in();
+        let user = self.session.about().and_then(|about| about.user.as_deref());
+        let user = counted_as(user, self.peer.ip());
+        let vhost = self.session.vhost().map(|vhost| &**vhost).unwrap_or_default();
+        self.allowance = self.relay.buckets.of(user.as_bytes(), vhost, self.now);
         let timeout = self.relay.tcp_user_timeout;
         if self.session.has_heartbeats() || timeout.is_zero() {
             return;
@@ -250,10 +265,18 @@ impl Pump<'_> {
     /// Counts and logs a login that the session has refused.
     fn on_refused_login(&mut self) {
         let Some(refused) = self.session.take_refused_login() else { return };
+        if let RefusedBecause::UserConnections { max } = refused.reason {
+            self.relay.stats.rejected_by_user();
+            let Some(left_out) = self.log_limiters.user.happened(self.now) else { return };
+            let user = refused.user.as_deref().unwrap_or_default();
+            tracing::warn!(peer = %self.peer, user, max, left_out, "connection refused: limits.connections_per_user reached");
+            return;
+        }
         self.relay.stats.login_refused();
         let Some(left_out) = self.log_limiters.login.happened(self.now) else { return };
         let (peer, mechanism) = (self.peer, &refused.mechanism);
         match (refused.reason, refused.user) {
+            (RefusedBecause::UserConnections { .. }, _) => {}
             (RefusedBecause::External, _) => {
                 tracing::warn!(%peer, mechanism = &**mechanism, left_out, "login refused: TLS ends in hapax, so the broker can't see the client's certificate");
             }
@@ -279,6 +302,7 @@ impl Pump<'_> {
             self.session.poll_timeout(),
             self.stall.map(|stall| stall.until),
             self.drain_overdue,
+            self.allowance.until(),
             self.client.as_ref().and_then(Side::deadline),
             match &self.upstream {
                 UpstreamSocket::Open(side) => side.deadline(),
@@ -542,6 +566,29 @@ impl Pump<'_> {
         }
     }
 
+    /// Tells the session how many publishes it may take. When the client's socket has ended, the session takes at once all that was read, and
+    /// the user is charged for it. Otherwise it would be lost when the linger is over.
+    fn limit_publishes(&mut self) {
+        let has_left = self.client.as_ref().is_none_or(Side::has_ended);
+        let limit = self.allowance.limit(self.now);
+        self.session.handle_publish_limit(if has_left { u64::MAX } else { limit }, self.now);
+    }
+
+    /// Charges the user and the vhost for what the client has published. If the client has more to publish than it may, it waits.
+    fn count_publishes(&mut self) {
+        let more = self.session.is_at_publish_limit();
+        let stats = &self.relay.stats;
+        if !self.allowance.spend(self.session.publishes(), more, stats, self.now) || self.was_held {
+            return;
+        }
+        self.was_held = true;
+        let Some(left_out) = self.log_limiters.held.happened(self.now) else { return };
+        let user = self.session.about().and_then(|about| about.user.as_deref()).unwrap_or_default();
+        let vhost = self.session.vhost().map(|vhost| String::from_utf8_lossy(vhost)).unwrap_or_default();
+        let Rates { per_user, per_vhost, .. } = self.relay.rates;
+        tracing::warn!(peer = %self.peer, user, vhost = &*vhost, per_user, per_vhost, left_out, "the client publishes more than limits.publish_rate_per_user or limits.publish_rate_per_vhost: it is read from at that rate");
+    }
+
     /// Shows people a publish of a known id.
     fn on_sighting(&self, sighting: Box<Sighting>) {
         if sighting.what.is_conflict() {
@@ -590,8 +637,12 @@ impl Pump<'_> {
         // Outcomes give memory back, too, as long as there are some to come.
         let waits_for_client =
             !self.reading_upstream || self.share.is_some() && self.session.unresolved() == 0;
-        let stands_still =
-            !self.reading_client && waits_for_client && self.upstream_queued() < self.relay.buffer_bytes;
+        // One that waits for a rate has not been asked to read.
+        let is_held = self.session.is_at_publish_limit();
+        let stands_still = !self.reading_client
+            && !is_held
+            && waits_for_client
+            && self.upstream_queued() < self.relay.buffer_bytes;
         let Some(side) = self.client.as_ref().filter(|_| stands_still) else {
             self.stall = None;
             return;

@@ -77,7 +77,8 @@ impl Link {
         self.marks.set_identity(&identity, peer);
         self.rights.set_identity(identity);
         // The finder comes after that: what it finds depends on the identity.
-        self.finder.set_vhost(handshake.vhost());
+        let user = handshake.about().and_then(|about| about.user.as_deref());
+        self.finder.set_place(handshake.vhost(), user);
     }
 
     /// Notes that a publish waits for this window, because it has no verdict yet, or because its store has not come so far.

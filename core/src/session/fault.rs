@@ -114,6 +114,14 @@ pub enum Fault {
          client's; log in with a user and a password (PLAIN or AMQPLAIN)"
     )]
     External,
+    /// The user has as many connections as it may have (`limits.connections_per_user`). The text is RabbitMQ's.
+    #[error("NOT_ALLOWED - connection refused for user '{user}': user connection limit ({max}) is reached")]
+    UserConnections {
+        /// the user's name; empty if the mechanism does not show it
+        user: Box<str>,
+        /// the limit
+        max: usize,
+    },
     /// The client opens a channel that is open. The text is RabbitMQ's.
     #[error("CHANNEL_ERROR - second 'channel.open' seen")]
     SecondOpen,
@@ -171,7 +179,7 @@ impl Fault {
             | Fault::TxTooSlow { .. } => 406,
             Fault::TxTooLarge { .. } | Fault::MemoryShort { .. } | Fault::Unread { .. } => 506,
             Fault::SecondOpen => 504,
-            Fault::ChannelMax { .. } => 530,
+            Fault::ChannelMax { .. } | Fault::UserConnections { .. } => 530,
             Fault::LoopbackUser { .. } | Fault::External => 403,
         }
     }
@@ -190,6 +198,7 @@ impl Fault {
             | Fault::External
             | Fault::SecondOpen
             | Fault::Unread { .. }
+            | Fault::UserConnections { .. }
             | Fault::ChannelMax { .. } => Closes::Connection,
             Fault::MemoryShort { closes, .. } => *closes,
             Fault::MissingId { .. }
@@ -218,6 +227,7 @@ impl Fault {
             | Fault::Unread { .. }
             | Fault::ChannelMax { .. } => MethodId(0, 0),
             Fault::SecondOpen => MethodId::CHANNEL_OPEN,
+            Fault::UserConnections { .. } => MethodId::CONNECTION_OPEN,
             Fault::TxAfterPublish => MethodId::TX_SELECT,
             Fault::MissingId { .. }
             | Fault::Conflict { .. }

@@ -53,6 +53,7 @@ mod message_key;
 mod numbers;
 mod outbox;
 mod patience;
+mod places;
 mod probe;
 mod publisher;
 mod replies;
@@ -78,6 +79,7 @@ pub use fault::Fault;
 pub use flow::{Queued, Reading, Room};
 pub use hosts::Hosts;
 pub use loopback::{LoopbackUsers, RefusedBecause, RefusedLogin, is_loopback};
+pub use places::{UserPlaces, counted_as};
 pub use rights::{Rights, may_have_topics};
 pub use session::Session;
 pub use sightings::{Sighted, Sighting};
@@ -106,6 +108,8 @@ pub struct Shared {
     pub hosts: Arc<Hosts>,
     /// who may log in from this host only
     pub loopback_users: LoopbackUsers,
+    /// how many connections users have
+    pub places: Arc<UserPlaces>,
     /// counts what no window can see
     pub listener: Arc<dyn SessionListener>,
 }
@@ -120,8 +124,8 @@ impl Shared {
         listener: Arc<dyn SessionListener>,
     ) -> Shared {
         let exchanges = Arc::new(Exchanges::counting(windows.changes()));
-        let (rights, hosts) = (Arc::default(), Arc::default());
-        Shared { settings, keys, windows, rights, exchanges, hosts, loopback_users, listener }
+        let (rights, hosts, places) = (Arc::default(), Arc::default(), Arc::default());
+        Shared { settings, keys, windows, rights, exchanges, hosts, loopback_users, places, listener }
     }
 
     /// Returns other settings for sessions that begin from now on. They share all else with those that run.
@@ -135,6 +139,7 @@ impl Shared {
             exchanges: Arc::clone(&self.exchanges),
             hosts: Arc::clone(&self.hosts),
             loopback_users,
+            places: Arc::clone(&self.places),
             listener: Arc::clone(&self.listener),
         }
     }

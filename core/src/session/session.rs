@@ -38,6 +38,8 @@ pub struct Session {
     drain: Drain,
     /// While the upstream is not read, it is looked whether others wait for its answers.
     awaited: Awaited,
+    /// How many publishes of the client are taken in all, until the shell says another number.
+    publish_limit: u64,
 }
 
 impl Session {
@@ -50,6 +52,7 @@ impl Session {
             client_rest: 0,
             drain: Drain::No,
             awaited: Awaited::default(),
+            publish_limit: u64::MAX,
         }
     }
 
@@ -64,9 +67,20 @@ impl Session {
     pub fn wants_client(&self) -> bool {
         let (total, settings) = (self.connection.channels().total(), &self.connection.shared().settings);
         let has_room = total.unresolved < settings.max_unresolved && total.held <= settings.held_bytes;
-        let is_free = || has_room && self.drain.reads(&self.connection) && !self.connection.next_is_blocked();
+        let is_free = || {
+            has_room
+                && self.drain.reads(&self.connection)
+                && !self.is_at_publish_limit()
+                && !self.connection.next_is_blocked()
+        };
         let sides = self.connection.sides();
         sides.want_client() && (!sides.client.is_live() || is_free())
+    }
+
+    /// Returns true if nothing is taken from the client because its next frame is a publish beyond [`Session::handle_publish_limit`].
+    #[inline]
+    pub fn is_at_publish_limit(&self) -> bool {
+        self.connection.link().publishes >= self.publish_limit && self.connection.next_is_publish()
     }
 
     /// Returns the sides that may be read from, while these bytes wait to be written.
@@ -303,6 +317,16 @@ impl Session {
         self.settle_down(now);
     }
 
+    /// Sets how many publishes of the client are taken in all, of those that [`Session::publishes`] counts. The next one waits with
+    /// everything behind it, and no message is left in the middle.
+    pub fn handle_publish_limit(&mut self, limit: u64, now: Instant) {
+        let was_held = self.is_at_publish_limit();
+        self.publish_limit = limit;
+        if was_held && !self.is_at_publish_limit() {
+            self.settle_down(now);
+        }
+    }
+
     /// Notes whether the shell reads from the client. It stops while its buffers are full.
     pub fn handle_reading_client(&mut self, reading: bool, now: Instant) {
         self.connection.sides_mut().client.clock_mut().set_listening(reading, now);
@@ -382,6 +406,7 @@ impl Session {
         let before = self.connection.link().publishes;
         let most = self.connection.shared().settings.max_unresolved;
         let room = most.saturating_sub(self.connection.channels().total().unresolved);
+        let room = room.min(usize::try_from(self.publish_limit.saturating_sub(before)).unwrap_or(usize::MAX));
         self.connection.on_channel(next.channel, now, |channel, cx| channel.recv_publishes(room, cx));
         self.connection.link().publishes != before
     }
@@ -525,6 +550,7 @@ impl Session {
         }
         self.follow_drain(now);
         self.connection.start_probe(now);
+        self.connection.free_place();
         self.connection.end_if_settled(now);
         self.connection.flush(now);
         self.connection.tell_blocked();

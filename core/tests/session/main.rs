@@ -23,6 +23,7 @@ mod identity;
 mod in_doubt;
 mod late;
 mod late_ends;
+mod limits;
 mod logged;
 mod loopback;
 mod memory;

@@ -15,6 +15,7 @@ mod query;
 mod record;
 mod reload;
 mod status;
+mod tenants;
 mod upstreams;
 mod windows;
 
@@ -53,6 +54,7 @@ fn described() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(windows::list))
         .routes(routes!(windows::show, windows::patch))
         .routes(routes!(windows::flush))
+        .routes(routes!(tenants::list))
         .routes(routes!(record::stream))
         .routes(routes!(forecast::show))
         .routes(routes!(ids::show, ids::forget))

@@ -10,7 +10,9 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, OnConflict, RepublishRule, Scope, Setting};
+use hapax_core::window::{
+    ConfirmRule, InDoubt, MissingId, Mode, OnConflict, Quota, RepublishRule, Scope, Setting,
+};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,6 +43,9 @@ pub(in crate::admin) struct WindowFacts {
     /// the scope within which an id is unique
     #[schema(value_type = String, example = "routing-key")]
     scope: Scope,
+    /// what divides the capacity: `none`, `vhost`, `user` or `exchange`
+    #[schema(value_type = String, example = "none")]
+    quota: Quota,
     /// the engine that stores ids
     #[schema(value_type = String, example = "lru")]
     engine: EngineKind,
@@ -88,6 +93,7 @@ impl WindowFacts {
             exchange: configured.exchange.as_str().to_owned(),
             id: rules.id.to_string(),
             scope: rules.scope,
+            quota: rules.quota,
             engine: configured.engine,
             mode: window.mode(),
             in_doubt: rules.in_doubt,

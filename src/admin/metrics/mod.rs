@@ -109,15 +109,23 @@ fn reloads(encoder: &mut DescriptorEncoder<'_>, last: LastReload) -> fmt::Result
 fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     gauge(encoder, "connections", "Client connections that are open.", &stats.connections)?;
     count(encoder, "connections_accepted", "Client connections accepted.", stats.accepted)?;
-    let rejected = "Client connections turned away, because limits.max_connections or limits.connections_per_address was reached.";
+    let rejected = "Client connections turned away, because limits.max_connections, limits.connections_per_address or limits.connections_per_user was reached.";
     count(encoder, "connections_rejected", rejected, stats.rejected)?;
     let lost = "Log lines that were lost, because nobody read the log or it could not be written.";
     count(encoder, "log_lines_lost", lost, crate::log::lost())?;
     let by_address = "Client connections turned away, because limits.connections_per_address was reached.";
     count(encoder, "connections_rejected_by_address", by_address, stats.rejected_by_address)?;
+    let by_user = "Client connections turned away, because limits.connections_per_user was reached.";
+    count(encoder, "connections_rejected_by_user", by_user, stats.rejected_by_user)?;
+    let handshakes = "Client connections that have not logged in.";
+    gauge(encoder, "handshakes", handshakes, &stats.handshakes)?;
     let displaced =
         "Client connections that had not logged in and were closed to make room for newer ones at a limit.";
     count(encoder, "connections_displaced", displaced, stats.displaced)?;
+    let held = "Times that a client connection was not read from for a while, because its user or its vhost had published more than its rate.";
+    count(encoder, "publish_rate_holds", held, stats.held_by_rate)?;
+    let held = "Client connections that are not read from now, because their user or their vhost has published more than its rate.";
+    gauge(encoder, "publish_rate_held_connections", held, &stats.held_now)?;
     let unread =
         "Client connections closed, because the client had more to say and did not read for timeouts.unread.";
     count(encoder, "connections_unread", unread, stats.unread)?;

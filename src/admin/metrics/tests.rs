@@ -65,6 +65,8 @@ fn facts() -> Facts {
             bytes: 43,
         },
         entries: Some(30),
+        tenants: Some(130),
+        largest_tenant_entries: Some(131),
         in_flight: Some(31),
         capacity: Some(32),
         ttl_seconds: 33.5,
@@ -144,6 +146,8 @@ hapax_escaped_duplicates_total{window="w"} 24
 hapax_escaped_duplicates_estimate_total{window="w"} 44
 hapax_ghost_dropped_total{window="w"} 27
 hapax_window_entries{window="w"} 30
+hapax_window_tenants{window="w"} 130
+hapax_window_largest_tenant_entries{window="w"} 131
 hapax_window_in_flight{window="w"} 31
 hapax_window_capacity{window="w"} 32
 hapax_window_bytes{window="w"} 34
@@ -204,6 +208,8 @@ fn what_is_not_known_is_absent() {
         "window_missing_id_ratio",
         "window_entries",
         "window_in_flight",
+        "window_tenants",
+        "window_largest_tenant_entries",
         "window_capacity",
         "window_pressure",
     ] {

@@ -73,10 +73,16 @@ const COUNTERS: [Metric<Facts, u64>; 9] = [
     ),
 ];
 
-const WHOLE: [Metric<Facts, Option<u64>>; 12] = [
+const WHOLE: [Metric<Facts, Option<u64>>; 14] = [
     metric("window_entries", "Ids remembered, including expired ones that were not swept yet.", |f| {
         f.entries
     }),
+    metric("window_tenants", "Tenants that have ids in the window; absent without a quota.", |f| f.tenants),
+    metric(
+        "window_largest_tenant_entries",
+        "Ids of the tenant that has the most; absent without a quota.",
+        |f| f.largest_tenant_entries,
+    ),
     metric("window_in_flight", "Ids whose outcome is not known yet.", |f| f.in_flight),
     metric("window_capacity", "Ids that can be remembered.", |f| f.capacity),
     metric("window_bytes", "Memory that the window and its accounting take, in bytes.", |f| Some(f.bytes)),

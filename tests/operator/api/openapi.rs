@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
 /// The routes, written down once more: a route that comes or goes must be meant.
-const CONTRACT: [&str; 20] = [
+const CONTRACT: [&str; 21] = [
     "delete /api/v1/windows/{name}/ids/{id}",
     "get /api/v1/config",
     "get /api/v1/connections",
@@ -28,6 +28,7 @@ const CONTRACT: [&str; 20] = [
     "patch /api/v1/windows/{name}",
     "post /api/v1/reload",
     "post /api/v1/windows/{name}/flush",
+    "get /api/v1/windows/{name}/tenants",
     "post /api/v1/windows/{name}/forecast",
     "get /api/v1/windows/{name}/record",
 ];
@@ -220,6 +221,8 @@ async fn what_a_live_run_answers_is_as_it_is_described() {
         &format!("{window}/flush"),
         &site.change("POST", "/api/v1/windows/orders/flush", "").await,
     );
+    let tenants = site.get("/api/v1/windows/orders/tenants").await;
+    checker.check("get", &format!("{window}/tenants"), &tenants);
     let (logged, _) = super::stores::site(StorePolicy::default()).await;
     for (path, template) in
         [("/api/v1/windows", "/api/v1/windows"), ("/api/v1/windows/logged", window), ("/readyz", "/readyz")]
