@@ -11,7 +11,7 @@
 //! | `/api/v1/…` | the [`api`], protected by [`auth`] |
 //! | anything else | 404 as JSON |
 //!
-//! Every path answers only if the request's `Host` can be this listener ([`auth`]). [`listen`] limits connections,
+//! Every path answers only if the request's `Host` can be this listener and no foreign page sends it ([`auth`]). [`listen`] limits connections,
 //! `events` limits streams, [`activity`] records which connection should give way, and [`complaint`] is the form of
 //! every error.
 
@@ -145,7 +145,7 @@ impl Admin {
             connections,
             upstreams,
             draining,
-            access: AccessCheck { token: config.admin_token.clone(), address: config.admin },
+            access: AccessCheck::of(config),
             events: Events::default(),
             followers: Followers::default(),
             changing: Mutex::default(),
@@ -171,7 +171,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .merge(api::guarded(&admin))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(from_fn_with_state(Arc::clone(&admin), auth::require_host))
+        .layer(from_fn_with_state(Arc::clone(&admin), auth::at_the_gate))
         .with_state(admin)
 }
 

@@ -124,6 +124,8 @@ impl Default for Config {
             admin_tls: None,
             admin_token_file: None,
             admin_token: None,
+            admin_read_only_token_file: None,
+            admin_read_only_token: None,
             digest_secret_file: None,
             digest_secret: None,
             reuse_port: false,

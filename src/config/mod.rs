@@ -79,6 +79,10 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     /// the token that the admin listener asks for; `None`: it asks for none, and `admin` is on loopback
     pub admin_token: Option<Token>,
+    /// the file that the read-only token came from
+    pub admin_read_only_token_file: Option<PathBuf>,
+    /// the token of those who may read but not change; only beside `admin_token`
+    pub admin_read_only_token: Option<Token>,
     /// the file that the secret of the id digests came from
     pub digest_secret_file: Option<PathBuf>,
     /// the secret of the id digests; `None`: each start draws a new one

@@ -73,6 +73,9 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     if let Some(source) = out.sources.get("admin_token") {
         writeln!(out.text, "{:<COLUMN$} # {source}", "# (the admin listener's token)")?;
     }
+    if let Some(file) = &config.admin_read_only_token_file {
+        out.string("admin_read_only_token_file", file.display())?;
+    }
     if let Some(file) = &config.digest_secret_file {
         out.string("digest_secret_file", file.display())?;
     }

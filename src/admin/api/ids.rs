@@ -161,7 +161,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Js
 }
 
 /// Forget an id: its next publish is fresh. An id in flight stays in flight
-#[utoipa::path(delete, path = "/api/v1/windows/{name}/ids/{id}", tag = "ids", security(("token" = [])),
+#[utoipa::path(delete, path = "/api/v1/windows/{name}/ids/{id}", tag = "ids", security(("admin" = [])),
     params(("name" = String, Path, description = "the window's name"), ("id" = String, Path, description = "the id, percent-encoded"),
         ("exchange" = Option<String>, Query, description = "the exchange that the id is published to; needed unless the window is for one exchange, or its scope is the vhost"),
         ("routing_key" = Option<String>, Query, description = "needed if the window's scope is the routing key"),

@@ -3,6 +3,7 @@
 //!
 //! The routes and the OpenAPI document come from the same annotations ([`utoipa`]), so they always agree.
 
+mod access;
 mod change;
 mod connections;
 mod drops;
@@ -21,7 +22,8 @@ pub(super) use drops::Followers;
 pub(super) use events::Events;
 
 use super::complaint::Complaint;
-use super::{Admin, auth};
+use super::auth::{self, Right};
+use super::Admin;
 use crate::config::WindowConfig;
 use axum::Router;
 use axum::body::Bytes;
@@ -42,19 +44,31 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Returns the routes that need the permission of [`auth`].
 pub(super) fn guarded(admin: &Arc<Admin>) -> Router<Arc<Admin>> {
-    Router::from(described())
-        .layer(DefaultBodyLimit::max(BODY))
-        .route_layer(from_fn_with_state(Arc::clone(admin), auth::guard))
+    let guarded = |routes: OpenApiRouter<Arc<Admin>>, right: Right| {
+        Router::from(routes)
+            .layer(DefaultBodyLimit::max(BODY))
+            .route_layer(from_fn_with_state((Arc::clone(admin), right), auth::guard))
+    };
+    guarded(reading(), Right::Read).merge(guarded(changing(), Right::Change))
 }
 
-fn described() -> OpenApiRouter<Arc<Admin>> {
+/// Returns the routes that change something. Their security scheme is `admin`: a test compares the two.
+fn changing() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::new()
-        .routes(routes!(windows::list))
-        .routes(routes!(windows::show, windows::patch))
+        .routes(routes!(windows::patch))
         .routes(routes!(windows::flush))
+        .routes(routes!(ids::forget))
+}
+
+/// Returns the routes that only show something.
+fn reading() -> OpenApiRouter<Arc<Admin>> {
+    OpenApiRouter::new()
+        .routes(routes!(access::show))
+        .routes(routes!(windows::list))
+        .routes(routes!(windows::show))
         .routes(routes!(record::stream))
         .routes(routes!(forecast::show))
-        .routes(routes!(ids::show, ids::forget))
+        .routes(routes!(ids::show))
         .routes(routes!(connections::list))
         .routes(routes!(drops::list))
         .routes(routes!(drops::stream))

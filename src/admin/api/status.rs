@@ -78,7 +78,7 @@ impl Admin {
                 budget_bytes: self.budget.budget_bytes(),
             },
             listen: self.listen.clone(),
-            token_required: self.access.token.is_some(),
+            token_required: self.access.asks_for_token(),
         }
     }
 

@@ -229,7 +229,7 @@ pub(super) async fn show(
 /// A smaller capacity evicts, least recently seen ids first. If these are many, the answer comes after half a second, with
 /// `resizing`, and the rest goes on behind it. A larger one keeps all ids. A TTL applies to ids
 /// that are stored from now on. The configuration file is not written, so a restart undoes the change.
-#[utoipa::path(patch, path = "/api/v1/windows/{name}", tag = "windows", security(("token" = [])),
+#[utoipa::path(patch, path = "/api/v1/windows/{name}", tag = "windows", security(("admin" = [])),
     params(("name" = String, Path, description = "the window's name")), request_body = Change,
     responses((status = 200, body = WindowFacts), (status = 400, body = ComplaintBody),
         (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody),
@@ -253,7 +253,7 @@ pub(super) struct Flushed {
 }
 
 /// Forget all ids of a window. Ids in flight stay in flight
-#[utoipa::path(post, path = "/api/v1/windows/{name}/flush", tag = "windows", security(("token" = [])),
+#[utoipa::path(post, path = "/api/v1/windows/{name}/flush", tag = "windows", security(("admin" = [])),
     params(("name" = String, Path, description = "the window's name")),
     responses((status = 200, body = Flushed), (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody),
         (status = 404, body = ComplaintBody), (status = 415, body = ComplaintBody)))]

@@ -42,6 +42,8 @@ engine = "moka"
 "#;
 
 pub(crate) const TOKEN: &str = "a-token-that-nobody-guesses";
+/// Of those who may only read. Beside [`TOKEN`].
+pub(crate) const READ_ONLY: &str = "a-token-that-only-reads";
 /// For an event to come about, on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -57,13 +59,26 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// A file with [`READ_ONLY`] that is its owner's alone.
+fn read_only_file() -> String {
+    use std::os::unix::fs::PermissionsExt;
+    static FILE: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let made = || {
+        let file = std::env::temp_dir().join(format!("page-read-only-{}.token", std::process::id()));
+        std::fs::write(&file, READ_ONLY).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        file.display().to_string()
+    };
+    FILE.get_or_init(made).clone()
+}
+
 impl Site {
     /// Without a token.
     pub(crate) async fn open() -> Site {
         Site::start(WINDOWS, None).await
     }
 
-    /// With [`TOKEN`].
+    /// With [`TOKEN`] and [`READ_ONLY`].
     pub(crate) async fn guarded() -> Site {
         Site::start(WINDOWS, Some(TOKEN)).await
     }
@@ -72,7 +87,10 @@ impl Site {
         let overrides =
             Overrides { admin_token: token.map(|token| Secret(token.into())), ..Overrides::default() };
         // An upstream that refuses at once.
-        let text = format!("upstream = \"amqp://127.0.0.1:1\"\n{text}");
+        let mut text = format!("upstream = \"amqp://127.0.0.1:1\"\n{text}");
+        if token.is_some() {
+            text = format!("admin_read_only_token_file = {:?}\n{text}", read_only_file());
+        }
         let config = Config::parse(None, &text, &overrides).unwrap_or_else(|e| panic!("{e}")).config;
         let windows = hapax::store::open(&config, now()).unwrap().windows;
         Site::of(&config, windows).await
