@@ -8,6 +8,7 @@
 //! cli                the command line
 //! tools              bench, demo, simulate, record, terminal; only with the cargo feature `tools`
 //! admin              HTTP: metrics, health, API, dashboard
+//! live               the configuration in force, and how a new one takes its place
 //! store              the windows, and the stores that outlive the process
 //! net                the sockets of clients and of the broker; the clock is read here
 //! config             the file, the flags and the environment, checked once
@@ -23,6 +24,7 @@ pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod live;
 pub mod log;
 pub mod net;
 mod private_file;

@@ -5,6 +5,7 @@ mod run;
 
 use hapax::cli::{Action, Invocation};
 use hapax::config::{Config, Loaded};
+use hapax::live::Source;
 use hapax::service::Sockets;
 #[cfg(feature = "tools")]
 use hapax::tools::Ended;
@@ -47,7 +48,10 @@ fn main() -> ExitCode {
         Some(true) => check_json(&loaded.to_json(), 0),
         Some(false) => check(&loaded),
         None => match sockets {
-            Ok(sockets) => serve(loaded, sockets),
+            Ok(sockets) => {
+                let source = Source { file: invocation.file, overrides: invocation.overrides };
+                serve(loaded, source, sockets)
+            }
             Err(error) => complain(&error, RUNTIME),
         },
     }
@@ -69,7 +73,7 @@ fn check_json(document: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(loaded: Loaded, sockets: Sockets) -> ExitCode {
+fn serve(loaded: Loaded, source: Source, sockets: Sockets) -> ExitCode {
     let log = match hapax::log::init(&loaded.config.log) {
         Ok(log) => log,
         Err(error) => return complain(&format!("the log can't be started: {error}"), RUNTIME),
@@ -78,7 +82,7 @@ fn serve(loaded: Loaded, sockets: Sockets) -> ExitCode {
         tracing::warn!(place = warning.place, fix = warning.fix, "{}", warning.what);
     }
     run::raise_file_limit(loaded.config.limits.max_connections);
-    match run::serve(loaded.config, sockets) {
+    match run::serve(loaded.config, source, sockets) {
         Ok(()) => ExitCode::SUCCESS,
         // Write through the log. A direct write would block if nobody reads stderr, and the process could not end.
         Err(error) => {

@@ -4,15 +4,15 @@
 use hapax::admin::{self, Admin, Parts};
 use hapax::clock;
 use hapax::config::{Config, ListenerConfig, ProxyProtocol};
-use hapax::net::{self, ConnectionList, Entrance, Opener, Relay, Upstreams};
+use hapax::live::{self, Reloader, Running, Source};
+use hapax::net::{self, ConnectionList, CurrentRelay, Entrance, Opener, Relay, Upstreams};
 use hapax::process;
 use hapax::service::{Manager, Phase, Sockets};
 use hapax::stats::Stats;
 use hapax::store::{self, Opened};
 use hapax::tls::{self, Certificates, ClientFiles};
-use hapax_core::pressure::{Budget, Watched};
-use hapax_core::session::{Exchanges, Hosts, Rights, Shared};
-use hapax_core::window::{Inspect, KeyMaker, WindowSet};
+use hapax_core::session::Shared;
+use hapax_core::window::{KeyMaker, Windows};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -119,9 +119,9 @@ pub(crate) fn raise_file_limit(max_connections: usize) {
 }
 
 /// Runs the relay until SIGTERM or SIGINT, and then drains.
-pub(crate) fn serve(config: Config, sockets: Sockets) -> Result<(), Failure> {
+pub(crate) fn serve(config: Config, source: Source, sockets: Sockets) -> Result<(), Failure> {
     let manager = Arc::new(Manager::of_process());
-    let ended = runtime()?.block_on(serve_until_told(config, sockets, Arc::clone(&manager)));
+    let ended = runtime()?.block_on(serve_until_told(config, source, sockets, Arc::clone(&manager)));
     if let Some(manager) = Arc::into_inner(manager) {
         manager.end();
     }
@@ -134,6 +134,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 async fn serve_until_told(
     config: Config,
+    source: Source,
     mut sockets: Sockets,
     manager: Arc<Manager>,
 ) -> Result<(), Failure> {
@@ -158,11 +159,11 @@ async fn serve_until_told(
     if let Some(address) = sockets.unused() {
         return Err(Failure::Unused(address));
     }
-    let Orders { leaving, draining } =
+    let Orders { leaving, draining, hangups } =
         on_signals(config.timeouts.drain_delay, Arc::clone(&manager)).map_err(Failure::System)?;
     let (stats, connections) = (Stats::new(), ConnectionList::new());
-    let Opened { keys, set, windows, mut stores } = store::open(&config, clock::now())?;
-    let shared = share(&config, keys, set, &stats);
+    let Opened { keys, set, windows, stores, maker } = store::open(&config, clock::now())?;
+    let shared = share(&config, keys, Arc::clone(&set) as _, &stats);
     // These tasks stop when the set is dropped, after the relay has drained. Until then, /readyz says that it is
     // draining.
     let mut helpers = JoinSet::new();
@@ -173,9 +174,36 @@ async fn serve_until_told(
     if !certificates.is_empty() {
         helpers.spawn(look_at_certificates(certificates.clone()));
     }
-    helpers.spawn(tick(windows.clone(), Arc::clone(&budget), Arc::clone(&memory)));
     let upstreams = Upstreams::new(&config, opener, PROBE_EVERY);
     helpers.spawn(Arc::clone(&upstreams).watch());
+    let relay = CurrentRelay::new(Relay {
+        shared: Arc::clone(&shared),
+        upstreams: Arc::clone(&upstreams),
+        buffer_bytes: config.limits.buffer_bytes,
+        unread_bytes: config.limits.unread_bytes.max(config.limits.buffer_bytes),
+        unread_timeout: config.timeouts.unread,
+        max_connections: config.limits.max_connections,
+        connections_per_address: config.limits.connections_per_address,
+        tcp_user_timeout: config.timeouts.tcp_user,
+        drain_timeout: config.timeouts.drain,
+        stats: Arc::clone(&stats),
+        connections: Arc::clone(&connections),
+        memory: Arc::clone(&memory),
+    });
+    let running = Running::new(&config, windows.clone(), Arc::clone(&budget), draining.clone());
+    let reloader = Reloader::new(live::Parts {
+        source,
+        running,
+        set,
+        maker,
+        stores,
+        relay: Arc::clone(&relay),
+        memory: Arc::clone(&memory),
+        certificates: Arc::clone(&certificates),
+        draining: draining.clone(),
+    });
+    helpers.spawn(tick(Arc::clone(&reloader), memory));
+    helpers.spawn(reload_at(hangups, Arc::clone(&reloader)));
     if let Some(listener) = admin_listener {
         let admin = Admin::new(Parts {
             config: &config,
@@ -187,6 +215,7 @@ async fn serve_until_told(
             upstreams: Arc::clone(&upstreams),
             certificates: Arc::clone(&certificates),
             tls: admin_tls,
+            reloader: Some(Arc::clone(&reloader)),
             draining: leaving,
         });
         helpers.spawn(async move {
@@ -195,49 +224,22 @@ async fn serve_until_told(
             }
         });
     }
-    stores.recover().await?;
+    reloader.recover().await?;
     let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
     let upstream: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
     let upstream = upstream.join(",");
     tracing::info!(listen = config.listen_addresses(), upstream, admin = shown, "ready");
     manager.enter(Phase::Serving);
-    let relay = Relay {
-        shared,
-        upstreams,
-        buffer_bytes: config.limits.buffer_bytes,
-        unread_bytes: config.limits.unread_bytes.max(config.limits.buffer_bytes),
-        unread_timeout: config.timeouts.unread,
-        max_connections: config.limits.max_connections,
-        connections_per_address: config.limits.connections_per_address,
-        tcp_user_timeout: config.timeouts.tcp_user,
-        drain_timeout: config.timeouts.drain,
-        stats,
-        connections,
-        memory,
-    };
-    Arc::new(relay).serve(listeners, draining).await;
-    stores.close().await;
+    relay.serve(listeners, draining).await;
+    reloader.close().await;
     tracing::info!("drained; good bye");
     Ok(())
 }
 
 /// Creates the settings, keys and windows that all sessions share.
-fn share(
-    config: &Config,
-    keys: KeyMaker,
-    windows: Arc<WindowSet<dyn Inspect>>,
-    stats: &Arc<Stats>,
-) -> Arc<Shared> {
-    Arc::new(Shared {
-        settings: config.settings(),
-        keys,
-        windows,
-        rights: Rights::default(),
-        exchanges: Exchanges::default(),
-        hosts: Hosts::default(),
-        loopback_users: config.loopback_users(),
-        listener: Arc::clone(stats) as _,
-    })
+fn share(config: &Config, keys: KeyMaker, windows: Arc<dyn Windows>, stats: &Arc<Stats>) -> Arc<Shared> {
+    let listener = Arc::clone(stats) as _;
+    Arc::new(Shared::new(config.settings(), keys, windows, config.loopback_users(), listener))
 }
 
 /// Opens the files of a listener. Adds them to those that are read again.
@@ -266,14 +268,26 @@ async fn look_at_certificates(certificates: Arc<Certificates>) {
 
 /// Once per [`TICK_EVERY`]: removes expired ids that no publish has removed in passing, updates the averages of the
 /// accounting, and lets windows with capacity "auto" change their size.
-async fn tick(windows: Vec<Watched>, budget: Arc<Budget>, memory: Arc<net::MemoryLimit>) {
+async fn tick(reloader: Arc<Reloader>, memory: Arc<net::MemoryLimit>) {
+    let running = reloader.running();
     let mut tick = tokio::time::interval(TICK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = tick.tick().await.into_std();
-        windows.iter().for_each(|watched| watched.tick(now));
-        budget.tick(&windows, now);
+        let in_force = running.now();
+        in_force.windows.iter().for_each(|watched| watched.tick(now));
+        running.budget.tick(&in_force.windows, now);
         memory.tick();
+        reloader.tick(now);
+    }
+}
+
+/// Reloads the configuration at each SIGHUP. Several that come during a reload become one.
+async fn reload_at(hangups: Arc<Notify>, reloader: Arc<Reloader>) {
+    loop {
+        hangups.notified().await;
+        // The log says how it went.
+        let _ = reloader.reload(false, true).await;
     }
 }
 
@@ -304,11 +318,14 @@ struct Orders {
     leaving: watch::Receiver<bool>,
     /// no new connections, and what is in flight is settled: `timeouts.drain_delay` later
     draining: watch::Receiver<bool>,
+    /// notified at each SIGHUP
+    hangups: Arc<Notify>,
 }
 
 /// Follows the signals that ask for the end ([`Signals::end`]). The second one ends the process at once.
 fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
     let mut signals = Signals::new()?;
+    let hangups = Arc::clone(&signals.hangups);
     let (leave, leaving) = watch::channel(false);
     let (drain, draining) = watch::channel(false);
     tokio::spawn(async move {
@@ -338,7 +355,7 @@ fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
         hapax::log::flush();
         std::process::exit(1);
     });
-    Ok(Orders { leaving, draining })
+    Ok(Orders { leaving, draining, hangups })
 }
 
 /// The signals that would end the process without a drain if nobody handled them. (Rust itself ignores SIGPIPE.)
@@ -349,6 +366,7 @@ struct Signals {
     hangup: Signal,
     user1: Signal,
     user2: Signal,
+    hangups: Arc<Notify>,
 }
 
 impl Signals {
@@ -360,25 +378,26 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
+            hangups: Arc::default(),
         })
     }
 
-    /// Waits for a signal that asks for the end: SIGTERM, SIGINT or SIGQUIT. Ignores the others and logs them: other
-    /// programs take them for "read your configuration again" or "open your log again", which Hapax cannot do.
+    /// Waits for a signal that asks for the end: SIGTERM, SIGINT or SIGQUIT. Passes SIGHUP on. Ignores the others and
+    /// logs them: other programs take them for "open your log again", which Hapax cannot do.
     async fn end(&mut self) -> &'static str {
         loop {
             let ignored = tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.quit.recv() => return "SIGQUIT",
-                _ = self.hangup.recv() => "SIGHUP",
+                _ = self.hangup.recv() => {
+                    self.hangups.notify_one();
+                    continue;
+                }
                 _ = self.user1.recv() => "SIGUSR1",
                 _ = self.user2.recv() => "SIGUSR2",
             };
-            tracing::warn!(
-                signal = ignored,
-                "ignored: Hapax reads its configuration only at its start; restart it (SIGTERM drains), or change a window by the API"
-            );
+            tracing::warn!(signal = ignored, "ignored: SIGHUP reloads the configuration, SIGTERM drains");
         }
     }
 }

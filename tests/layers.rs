@@ -17,8 +17,20 @@ const CORE: Layers = &[
     ("session", &["window", "wire"]),
 ];
 
-const BELOW_TOOLS: &[&str] =
-    &["accept", "clock", "private_file", "process", "stats", "tls", "config", "log", "store", "net", "admin"];
+const BELOW_TOOLS: &[&str] = &[
+    "accept",
+    "clock",
+    "private_file",
+    "process",
+    "stats",
+    "tls",
+    "config",
+    "log",
+    "store",
+    "net",
+    "live",
+    "admin",
+];
 
 /// `log` reads its settings as `config` has checked them. `main` and `run` are the binary and may import everything.
 const SHELL: Layers = &[
@@ -33,7 +45,8 @@ const SHELL: Layers = &[
     ("log", &["config"]),
     ("store", &["clock", "process", "config", "log"]),
     ("net", &["accept", "clock", "process", "stats", "tls", "config", "log"]),
-    ("admin", &["accept", "clock", "process", "stats", "tls", "config", "log", "net"]),
+    ("live", &["clock", "tls", "config", "log", "store", "net"]),
+    ("admin", &["accept", "clock", "process", "stats", "tls", "config", "log", "net", "live"]),
     ("tools", BELOW_TOOLS),
     ("cli", &["config", "store", "tools"]),
 ];

@@ -128,7 +128,7 @@ impl Admin {
             reasons.push(format!("the broker does not answer: {error}"));
         }
         let mut windows = Vec::new();
-        for watched in &*self.windows {
+        for watched in &*self.running.now().windows {
             let facts = watched.facts(now);
             let (name, mode) = (&watched.window.rules().name, watched.window.mode());
             reasons.extend(facts.store.as_ref().and_then(|store| store_reason(name, mode, store)));

@@ -24,9 +24,9 @@ pub mod dashboard;
 mod health;
 mod listen;
 mod metrics;
-mod resize;
 
-use crate::config::{Config, WindowConfig};
+use crate::config::Config;
+use crate::live::{Reloader, Running};
 use crate::net::{ConnectionList, Upstreams};
 use crate::stats::Stats;
 use crate::tls::{self, Certificates};
@@ -42,8 +42,6 @@ use complaint::{Complaint, ComplaintBody};
 use hapax_core::pressure::{Budget, Watched};
 use hapax_core::window::KeyMaker;
 use metrics::{Format, Metrics};
-use parking_lot::Mutex;
-use resize::Resizes;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +82,8 @@ pub struct Parts<'a> {
     pub certificates: Arc<Certificates>,
     /// the settings of TLS of this listener; `None`: it is served without
     pub tls: Option<Arc<tls::Server>>,
+    /// reads the configuration again; `None`: this process can't
+    pub reloader: Option<Arc<Reloader>>,
     /// turns true when the process begins to drain
     pub draining: watch::Receiver<bool>,
 }
@@ -91,9 +91,9 @@ pub struct Parts<'a> {
 /// Everything that the admin interface shows, and what it may change.
 #[derive(Debug)]
 pub struct Admin {
-    windows: Arc<[Watched]>,
-    /// the configuration of each window, in the same order
-    configured: Vec<WindowConfig>,
+    /// the configuration in force, with the windows
+    running: Arc<Running>,
+    reloader: Option<Arc<Reloader>>,
     budget: Arc<Budget>,
     keys: KeyMaker,
     stats: Arc<Stats>,
@@ -104,13 +104,9 @@ pub struct Admin {
     access: AccessCheck,
     events: Events,
     followers: Followers,
-    /// Held during a change. When two changes come at once, the log shows which was first.
-    changing: Mutex<()>,
-    resizes: Resizes,
     since: Now,
     /// where clients connect
     listen: String,
-    max_connections: usize,
     tls: Option<Arc<tls::Server>>,
 }
 
@@ -127,18 +123,22 @@ impl Admin {
             upstreams,
             certificates,
             tls,
+            reloader,
             draining,
         } = parts;
-        let windows: Arc<[Watched]> = windows.into();
+        let running = match &reloader {
+            Some(reloader) => Arc::clone(reloader.running()),
+            None => Running::new(config, windows, Arc::clone(&budget), draining.clone()),
+        };
         Arc::new(Admin {
             metrics: Metrics::new(
-                Arc::clone(&windows),
+                Arc::clone(&running),
                 Arc::clone(&stats),
                 Arc::clone(&upstreams),
                 certificates,
             ),
-            windows,
-            configured: config.windows.clone(),
+            running,
+            reloader,
             budget,
             keys,
             stats,
@@ -148,11 +148,8 @@ impl Admin {
             access: AccessCheck::of(config),
             events: Events::default(),
             followers: Followers::default(),
-            changing: Mutex::default(),
-            resizes: Resizes::default(),
             since: Now::read(),
             listen: config.listen_addresses(),
-            max_connections: config.limits.max_connections,
             tls,
         })
     }

@@ -12,6 +12,7 @@
 
 mod addresses;
 mod check;
+mod diff;
 mod json;
 mod listener;
 mod log_filter;
@@ -31,6 +32,7 @@ mod warnings;
 pub mod defaults;
 
 pub(crate) use check::{TICK, most};
+pub use diff::{Change, Diff, Effect};
 pub use listener::{ListenerConfig, ProxyProtocol};
 pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
@@ -290,27 +292,36 @@ impl Config {
 
     /// Returns the memory budget and the windows that may have a share of it.
     pub fn budget(&self) -> Budget {
+        Budget::new(self.memory_budget, self.shares())
+    }
+
+    /// Returns the part of each window in the memory budget.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = Share> {
         let share = |window: &WindowConfig| Share {
             name: Arc::clone(&window.rules.name),
             engine: window.engine,
             auto: window.auto,
             weight: window.weight,
         };
-        Budget::new(self.memory_budget, self.windows.iter().map(share))
+        self.windows.iter().map(share)
     }
 
     /// Reads the configuration from a file, or takes the defaults if there is none. Flags and environment override it.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Problems> {
         let Some(path) = file else { return Config::parse(None, "", overrides) };
-        let place = path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(text) => Config::parse(Some(&place), &text, overrides),
-            Err(error) => Err(Problems(vec![Problem {
+        let text = Config::read(path)?;
+        Config::parse(Some(&path.display().to_string()), &text, overrides)
+    }
+
+    /// Returns the text of a configuration file.
+    pub(crate) fn read(path: &Path) -> Result<String, Problems> {
+        std::fs::read_to_string(path).map_err(|error| {
+            Problems(vec![Problem {
                 what: format!("the configuration file can't be read: {error}"),
                 fix: "name a readable UTF-8 file with --config or HAPAX_CONFIG, or leave both out for the defaults".into(),
-                place,
-            }])),
-        }
+                place: path.display().to_string(),
+            }])
+        })
     }
 
     /// Parses a configuration as [`Config::load`] does, but from a text. Messages call it `name`.

@@ -11,14 +11,24 @@ const COLUMN: usize = 44;
 
 /// Returns the settings in force as TOML, each line with its source.
 pub(super) fn to_toml(config: &Config, sources: &Sources) -> String {
-    let mut out = Out { text: String::new(), path: String::new(), sources };
+    write(config, sources).text
+}
+
+/// Returns the path of each key in [`Sources`], and its value as TOML. A password is shown as `***`.
+pub(super) fn entries(config: &Config) -> Vec<(String, String)> {
+    write(config, &Sources::new()).entries
+}
+
+fn write<'a>(config: &Config, sources: &'a Sources) -> Out<'a> {
+    let mut out = Out { text: String::new(), entries: Vec::new(), path: String::new(), sources };
     // Writing to a String can't fail.
     let _ = write_config(config, &mut out);
-    out.text
+    out
 }
 
 pub(super) struct Out<'a> {
     text: String,
+    entries: Vec<(String, String)>,
     path: String,
     sources: &'a Sources,
 }
@@ -31,8 +41,11 @@ impl Out<'_> {
 
     /// Writes a key, its value as TOML, and its source.
     pub(super) fn raw(&mut self, key: &str, value: impl Display) -> fmt::Result {
-        let source = self.sources.get(&format!("{}{key}", self.path)).cloned().unwrap_or_default();
+        let path = format!("{}{key}", self.path);
+        let source = self.sources.get(&path).cloned().unwrap_or_default();
+        let value = value.to_string();
         let line = format!("{key} = {value}");
+        self.entries.push((path, value));
         writeln!(self.text, "{line:<COLUMN$} # {source}")
     }
 

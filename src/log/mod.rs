@@ -33,6 +33,7 @@ use std::time::Duration;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// How long the process waits at its end for lines that are not written yet. A reader that is alive needs
@@ -40,6 +41,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 static SINK: OnceLock<Sink> = OnceLock::new();
+static LEVEL: OnceLock<SetFilter> = OnceLock::new();
+
+/// Replaces the filter of a subscriber.
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
 
 /// The log of this process. Dropping it waits until all lines are written, for at most a second.
 #[must_use = "dropping it ends the wait for the last lines"]
@@ -84,22 +89,37 @@ pub fn init(settings: &LogSettings) -> io::Result<Log> {
     let sink = Sink::start(Stderr, |lines| {
         tracing::warn!(target: "hapax::log", lines, "log lines were lost: nobody read the log, or it could not be written");
     })?;
-    subscriber(settings, terminal, sink.clone()).try_init().map_err(io::Error::other)?;
+    let (subscriber, set_filter) = subscriber(settings, terminal, sink.clone());
+    subscriber.try_init().map_err(io::Error::other)?;
+    let _ = LEVEL.set(set_filter);
     // Only the first call gets here, because a second subscriber is an error.
     let _ = SINK.set(sink);
     std::panic::set_hook(Box::new(panicked));
     Ok(Log(()))
 }
 
+/// Changes what is logged, as `log.level` says it. The text is a filter that the configuration's check has accepted.
+///
+/// # Errors
+///
+/// Fails if the process has no log.
+pub fn set_level(level: &str) -> Result<(), String> {
+    let set_filter = LEVEL.get().ok_or_else(|| "this process has no log".to_owned())?;
+    set_filter(filter(level)).map_err(|error| error.to_string())
+}
+
 /// Creates the subscriber that turns events into lines. `terminal` is true if a terminal shows them.
-fn subscriber<W>(settings: &LogSettings, terminal: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>
+fn subscriber<W>(
+    settings: &LogSettings,
+    terminal: bool,
+    writer: W,
+) -> (Box<dyn Subscriber + Send + Sync>, SetFilter)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     // The configuration's check has already parsed this filter, so it is valid.
     let filter = filter(&settings.level);
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
         .with_ansi(terminal)
         // By default the library reports errors on stderr itself, and panics if that fails.
         .log_internal_errors(false);
@@ -109,9 +129,15 @@ where
         LogFormat::Json => true,
     };
     if json {
-        Box::new(builder.event_format(JsonLine).with_writer(Escaped(writer)).finish())
+        let builder = builder.event_format(JsonLine).with_writer(Escaped(writer));
+        let builder = builder.with_env_filter(filter).with_filter_reloading();
+        let handle = builder.reload_handle();
+        (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter)))
     } else {
-        Box::new(builder.fmt_fields(Plain).with_writer(writer).finish())
+        let builder = builder.fmt_fields(Plain).with_writer(writer);
+        let builder = builder.with_env_filter(filter).with_filter_reloading();
+        let handle = builder.reload_handle();
+        (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter)))
     }
 }
 

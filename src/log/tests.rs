@@ -31,7 +31,7 @@ impl<'w> MakeWriter<'w> for Lines {
 fn logged(format: LogFormat, terminal: bool, log: impl FnOnce()) -> String {
     let lines = Lines::default();
     let settings = LogSettings { format, ..Config::default().log };
-    tracing::subscriber::with_default(subscriber(&settings, terminal, lines.clone()), log);
+    tracing::subscriber::with_default(subscriber(&settings, terminal, lines.clone()).0, log);
     String::from_utf8(lines.0.lock().clone()).unwrap()
 }
 

@@ -20,7 +20,7 @@
 
 use crate::stats::Stats;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::watch;
 
 /// A connection reports a change only when it is at least this many bytes: most wake-ups change almost nothing. The
@@ -33,19 +33,33 @@ const ALWAYS_ALLOWED: usize = 256 << 10;
 #[derive(Debug)]
 pub struct MemoryLimit {
     stats: Arc<Stats>,
-    mark: usize,
+    mark: AtomicUsize,
     /// When the sum falls below this, waiting connections wake up. It is lower than the mark, so that they do not wake
     /// up for every small step.
-    low: usize,
+    low: AtomicUsize,
     room: watch::Sender<()>,
 }
 
 impl MemoryLimit {
     /// Creates a limit of `limit` bytes. `stats` shows how much of it is used.
     pub fn new(limit: usize, stats: Arc<Stats>) -> Arc<MemoryLimit> {
-        stats.memory.limit.store(limit, Relaxed);
+        let (mark, low) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let memory = Arc::new(MemoryLimit { stats, mark, low, room: watch::Sender::new(()) });
+        memory.set_limit(limit);
+        memory
+    }
+
+    /// Changes the limit. Connections notice it at their next report.
+    pub fn set_limit(&self, limit: usize) {
+        self.stats.memory.limit.store(limit, Relaxed);
         let mark = limit / 2;
-        Arc::new(MemoryLimit { stats, mark, low: mark - mark / 8, room: watch::Sender::new(()) })
+        self.mark.store(mark, Relaxed);
+        self.low.store(mark - mark / 8, Relaxed);
+        self.room.send_replace(());
+    }
+
+    fn mark(&self) -> usize {
+        self.mark.load(Relaxed)
     }
 
     /// Wakes waiting connections so that they check again. Call it about once a second: a share grows when other
@@ -63,7 +77,7 @@ impl MemoryLimit {
     }
 
     fn is_above_mark(&self) -> bool {
-        self.stats.memory.used.load(Relaxed) > self.mark
+        self.stats.memory.used.load(Relaxed) > self.mark()
     }
 
     fn add(&self, bytes: usize) {
@@ -72,7 +86,8 @@ impl MemoryLimit {
 
     fn take(&self, bytes: usize) {
         let before = self.stats.memory.used.fetch_sub(bytes, Relaxed);
-        if before > self.low && before - bytes <= self.low {
+        let low = self.low.load(Relaxed);
+        if before > low && before - bytes <= low {
             self.room.send_replace(());
         }
     }
@@ -119,7 +134,7 @@ impl Holding {
         // Mark the channel as seen before the sum is read: a change that comes later wakes us again.
         self.room.borrow_and_update();
         let holders = self.limit.stats.memory.holders.load(Relaxed).max(1);
-        let share = (self.limit.mark / holders).max(ALWAYS_ALLOWED + frame);
+        let share = (self.limit.mark() / holders).max(ALWAYS_ALLOWED + frame);
         (held > share && self.limit.is_above_mark()).then_some(share)
     }
 

@@ -11,6 +11,7 @@
 
 mod bad_headers;
 mod connections;
+mod current;
 mod dial;
 mod duplicates;
 mod entrance;
@@ -24,6 +25,7 @@ mod transport;
 mod upstreams;
 
 pub use connections::{ConnectionEntry, ConnectionList, ConnectionState, Numbers};
+pub use current::CurrentRelay;
 pub use dial::Opener;
 pub use duplicates::{Duplicates, KEPT, SeenDuplicate};
 pub use entrance::Entrance;
@@ -32,12 +34,11 @@ pub use proxy::Ends;
 pub use transport::Transport;
 pub use upstreams::{NoAnswer, UpstreamNode, Upstreams};
 
-use crate::accept::Acceptor;
 use crate::clock::now;
+use crate::config::Config;
 use crate::log::LogLimiter;
 use crate::stats::Stats;
 use entrance::{NotLetIn, accepted};
-use futures_util::future::join_all;
 use hapax_core::session::Shared;
 use pump::Arrival;
 use side::Side;
@@ -46,12 +47,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
-/// The settings and the counters that all connections share.
-#[derive(Debug)]
+/// The settings and the counters that all connections share. A reload makes another one for new connections ([`CurrentRelay`]).
+#[derive(Clone, Debug)]
 pub struct Relay {
     /// what all sessions share
     pub shared: Arc<Shared>,
@@ -101,61 +101,19 @@ struct Gate {
 }
 
 impl Relay {
-    /// Accepts connections at all listeners until `draining` turns true. Then waits for the connections to settle, for at most
-    /// `drain_timeout`.
-    pub async fn serve(
-        self: Arc<Self>,
-        listeners: Vec<(TcpListener, Entrance)>,
-        draining: watch::Receiver<bool>,
-    ) {
-        let limiter = || LogLimiter::new(now());
-        let gate = Gate {
-            slots: ConnectionSlots::new(self.max_connections, self.connections_per_address),
-            log_limiters: Arc::new(LogLimiters {
-                refused: limiter(),
-                not_let_in: limiter(),
-                unreachable: limiter(),
-                login: limiter(),
-                unread: limiter(),
-                bad_header: limiter(),
-                conflict: limiter(),
-            }),
-            draining,
-        };
-        let serve = |(socket, entrance)| Arc::clone(&self).serve_at(socket, entrance, gate.clone());
-        join_all(listeners.into_iter().map(serve)).await;
-    }
-
-    async fn serve_at(self: Arc<Self>, socket: TcpListener, entrance: Entrance, mut gate: Gate) {
-        let mut acceptor = Acceptor::new(socket, "listen");
-        let entrance = Arc::new(entrance);
-        let mut connections = JoinSet::new();
-        let shared = gate.clone();
-        loop {
-            tokio::select! {
-                _ = gate.draining.wait_for(|draining| *draining) => break,
-                Some(ended) = connections.join_next() => log_panic(ended),
-                (client, peer) = acceptor.next() => {
-                    if let Some(slot) = self.admit(&entrance, peer, &shared) {
-                        let (relay, entrance, gate) = (Arc::clone(&self), Arc::clone(&entrance), shared.clone());
-                        let number = slot.number();
-                        let task = connections.spawn(async move {
-                            relay.connection(&entrance, client, peer, slot, &gate).await;
-                        });
-                        shared.slots.has_task(number, task);
-                    }
-                }
-            }
-        }
-        drop(acceptor);
-        let all = async {
-            while let Some(ended) = connections.join_next().await {
-                log_panic(ended);
-            }
-        };
-        if tokio::time::timeout(self.drain_timeout, all).await.is_err() {
-            tracing::warn!(connections = connections.len(), "timeouts.drain is over: cutting what is left");
-            connections.shutdown().await;
+    /// Returns what a new configuration makes of it. What it shares with other relays of this process stays.
+    #[must_use]
+    pub fn with(self, config: &Config) -> Relay {
+        Relay {
+            shared: Arc::new(self.shared.with(config.settings(), config.loopback_users())),
+            buffer_bytes: config.limits.buffer_bytes,
+            unread_bytes: config.limits.unread_bytes.max(config.limits.buffer_bytes),
+            unread_timeout: config.timeouts.unread,
+            max_connections: config.limits.max_connections,
+            connections_per_address: config.limits.connections_per_address,
+            tcp_user_timeout: config.timeouts.tcp_user,
+            drain_timeout: config.timeouts.drain,
+            ..self
         }
     }
 
@@ -288,12 +246,4 @@ fn configure(stream: &TcpStream) -> io::Result<()> {
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(15));
     socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
-}
-
-fn log_panic(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(%error, "a connection's task has panicked; its reservations were given back. Please report this");
-    }
 }

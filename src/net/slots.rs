@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::task::AbortHandle;
 
 /// The limit because of which a connection is turned away.
@@ -24,8 +25,8 @@ pub(super) enum Full {
 /// All slots for client connections.
 #[derive(Debug)]
 pub(super) struct ConnectionSlots {
-    max: usize,
-    max_per_address: usize,
+    max: AtomicUsize,
+    max_per_address: AtomicUsize,
     inner: Mutex<Inner>,
 }
 
@@ -40,7 +41,18 @@ struct Inner {
 
 impl ConnectionSlots {
     pub(super) fn new(max: usize, max_per_address: usize) -> Arc<ConnectionSlots> {
+        let (max, max_per_address) = (max.into(), max_per_address.into());
         Arc::new(ConnectionSlots { max, max_per_address, inner: Mutex::default() })
+    }
+
+    /// Changes the limits for connections that come from now on. Those that are there stay.
+    pub(super) fn set_limits(&self, max: usize, max_per_address: usize) {
+        self.max.store(max, Relaxed);
+        self.max_per_address.store(max_per_address, Relaxed);
+    }
+
+    fn max_per_address(&self) -> usize {
+        self.max_per_address.load(Relaxed)
     }
 
     /// Takes a slot for a new connection from this address; `None`: it is not known yet. Also returns whether a stranger gave way to
@@ -51,9 +63,9 @@ impl ConnectionSlots {
     ) -> Result<(ConnectionSlot, bool), Full> {
         let address = from.map(network);
         let mut inner = self.inner.lock();
-        let displaced = match address.and_then(|address| inner.room_for(address, self.max_per_address)) {
+        let displaced = match address.and_then(|address| inner.room_for(address, self.max_per_address())) {
             Some(gone) => Some(gone.ok_or(Full::Address)?),
-            None if inner.taken >= self.max => Some(inner.oldest().ok_or(Full::Process)?),
+            None if inner.taken >= self.max.load(Relaxed) => Some(inner.oldest().ok_or(Full::Process)?),
             None => None,
         };
         if let Some(number) = displaced {
@@ -137,7 +149,7 @@ impl ConnectionSlot {
         if self.address.is_some() || !inner.strangers.contains_key(&self.number) {
             return Ok(false);
         }
-        let displaced = match inner.room_for(address, self.slots.max_per_address) {
+        let displaced = match inner.room_for(address, self.slots.max_per_address()) {
             Some(gone) => Some(gone.ok_or(Full::Address)?),
             None => None,
         };

@@ -17,7 +17,8 @@ use crate::config::{self, Config, StoreKind, WindowConfig};
 use disk::StateDir;
 use hapax_core::pressure::{Accounting, Room, Watched};
 use hapax_core::window::logged::{Codec, RelayId};
-use hapax_core::window::{Inspect, KeyMaker, LocalWindow, LoggedWindow, Window, WindowSet};
+use hapax_core::window::{Inspect, KeyMaker, LiveWindows, LocalWindow, LoggedWindow, Window, WindowSet};
+use parking_lot::Mutex;
 use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
@@ -33,14 +34,17 @@ fn name_of(window: &Logged) -> &str {
     &window.rules().name
 }
 
-/// The parts that the stores of all windows share.
-struct Common<'a> {
-    config: &'a Config,
+/// Makes the windows of the process, at its start and later.
+pub struct Maker {
     keys: KeyMaker,
     relay: RelayId,
     /// the folder of the process, if a window has its log there, or if the secret is there
     state: Option<Arc<StateDir>>,
-    now: Instant,
+    /// the next process makes the same keys
+    is_lasting: bool,
+    room: Arc<Room>,
+    /// the connection of all windows that have a stream
+    link: Mutex<Option<Arc<stream::Link>>>,
 }
 
 type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -50,11 +54,13 @@ pub struct Opened {
     /// the maker of keys
     pub keys: KeyMaker,
     /// the windows, for sessions
-    pub set: Arc<WindowSet<dyn Inspect>>,
+    pub set: Arc<LiveWindows<dyn Inspect>>,
     /// the windows with their accountings, for operators
     pub windows: Vec<Watched>,
     /// the stores
     pub stores: Stores,
+    /// makes more windows
+    pub maker: Maker,
 }
 
 /// A store can't be used. The text says what to do.
@@ -73,7 +79,7 @@ impl fmt::Display for Failure {
 }
 
 /// A store at work.
-pub(crate) struct Keeper {
+pub struct Keeper {
     /// Ends when the window knows what stood in the store, or when its time for that is over.
     pub(crate) recover: Task<Result<(), Failure>>,
     /// Writes what is still to be written, and ends.
@@ -83,42 +89,49 @@ pub(crate) struct Keeper {
 /// The stores of the process.
 #[derive(Default)]
 pub struct Stores {
-    keepers: Vec<Keeper>,
-    /// the connection of all windows that have a stream
-    link: Option<Arc<stream::Link>>,
+    keepers: Vec<(Arc<str>, Keeper)>,
 }
 
 impl Stores {
     /// Reads what the stores have, all at the same time.
     pub async fn recover(&mut self) -> Result<(), Failure> {
-        let all = self.keepers.iter_mut().map(|keeper| &mut keeper.recover);
+        let all = self.keepers.iter_mut().map(|(_, keeper)| &mut keeper.recover);
         futures_util::future::try_join_all(all).await.map(|_| ())
     }
 
     /// Writes what is still to be written.
     pub async fn close(self) {
-        futures_util::future::join_all(self.keepers.into_iter().map(|keeper| keeper.close)).await;
+        futures_util::future::join_all(self.keepers.into_iter().map(|(_, keeper)| keeper.close)).await;
+    }
+
+    /// Adds the store of a window that was made later, and has recovered.
+    pub fn add(&mut self, window: &Arc<str>, keeper: Keeper) {
+        self.keepers.push((Arc::clone(window), keeper));
+    }
+
+    /// Takes the store of a window out, so that it can be closed before the others.
+    pub fn take(&mut self, window: &str) -> Option<Keeper> {
+        let at = self.keepers.iter().position(|(name, _)| **name == *window)?;
+        Some(self.keepers.swap_remove(at).1)
     }
 }
 
 /// Creates the windows, empty, and opens their stores.
 pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
-    let common = Common::new(config, now)?;
-    let room = Room::new(config::memory());
+    let maker = Maker::new(config)?;
     let mut set = WindowSet::new();
     let (mut windows, mut stores) = (Vec::new(), Stores::default());
     for window in &config.windows {
-        let accounting = Arc::new(Accounting::within(&room));
-        let built = common.build(window, &accounting, &mut stores)?;
-        set.push(window.vhost.clone(), window.exchange.clone(), Arc::clone(&built));
-        accounting.begin(&*built, now);
-        windows.push(Watched { window: built, accounting });
+        let (watched, keeper) = maker.make(config, window, now)?;
+        set.push(window.vhost.clone(), window.exchange.clone(), Arc::clone(&watched.window));
+        stores.keepers.extend(keeper.map(|keeper| (Arc::clone(&window.rules.name), keeper)));
+        windows.push(watched);
     }
-    Ok(Opened { keys: common.keys, set: Arc::new(set), windows, stores })
+    Ok(Opened { keys: maker.keys.clone(), set: LiveWindows::new(set), windows, stores, maker })
 }
 
-impl<'a> Common<'a> {
-    fn new(config: &'a Config, now: Instant) -> Result<Common<'a>, Failure> {
+impl Maker {
+    fn new(config: &Config) -> Result<Maker, Failure> {
         let has = |is: &dyn Fn(StoreKind) -> bool| config.windows.iter().any(|window| is(window.store));
         let needs_secret = config.digest_secret.is_none() && has(&|kind| kind != StoreKind::Memory);
         let needs_state = needs_secret || has(&|kind| kind == StoreKind::Disk);
@@ -130,55 +143,71 @@ impl<'a> Common<'a> {
             Some(state) if needs_secret => state.secret()?.keys(),
             _ => config.keys(),
         };
+        let is_lasting = config.digest_secret.is_some() || needs_secret && state.is_some();
         let relay = RelayId(RandomState::new().hash_one(0_u8));
-        Ok(Common { config, keys, relay, state, now })
+        let room = Room::new(config::memory());
+        Ok(Maker { keys, relay, state, is_lasting, room, link: Mutex::default() })
     }
 
-    /// Creates a window, and opens its store if it has one.
+    /// Returns true if this process can make a window with this store. If none has had a store at the start, the folder is not
+    /// open, and the keys are those of this process alone.
+    pub fn can_make(&self, store: StoreKind) -> bool {
+        match store {
+            StoreKind::Memory => true,
+            StoreKind::Disk => self.is_lasting && self.state.is_some(),
+            StoreKind::Stream | StoreKind::Redis => self.is_lasting,
+        }
+    }
+
+    /// Creates a window with its accounting, and opens its store if it has one.
+    pub fn make(
+        &self,
+        config: &Config,
+        window: &WindowConfig,
+        now: Instant,
+    ) -> Result<(Watched, Option<Keeper>), Failure> {
+        let accounting = Arc::new(Accounting::within(&self.room));
+        let (built, keeper) = self.build(config, window, &accounting, now)?;
+        accounting.begin(&*built, now);
+        Ok((Watched { window: built, accounting }, keeper))
+    }
+
     fn build(
         &self,
+        config: &Config,
         window: &WindowConfig,
         accounting: &Arc<Accounting>,
-        stores: &mut Stores,
-    ) -> Result<Arc<dyn Inspect>, Failure> {
+        now: Instant,
+    ) -> Result<(Arc<dyn Inspect>, Option<Keeper>), Failure> {
         let (rules, limits, listener) = (window.rules.clone(), window.limits, Arc::clone(accounting));
         let (kind, policy) = (window.store, window.policy);
         let logged = |name| {
-            LoggedWindow::new(
-                rules.clone(),
-                limits,
-                window.engine,
-                Arc::clone(&listener),
-                name,
-                policy,
-                self.now,
-            )
+            LoggedWindow::new(rules.clone(), limits, window.engine, Arc::clone(&listener), name, policy, now)
         };
         let codec = || Codec::new(self.keys.clone(), &window.rules, self.relay);
         match (kind, &self.state) {
             (StoreKind::Disk, Some(state)) => {
                 let logged = logged("disk");
-                stores.keepers.push(disk::open(state, &logged, codec(), self.config.timeouts.store)?);
-                Ok(logged)
+                let keeper = disk::open(state, &logged, codec(), config.timeouts.store)?;
+                Ok((logged, Some(keeper)))
             }
             (StoreKind::Stream, _) => {
                 let logged = logged("stream");
-                let (config, link) = (self.config, &mut stores.link);
                 let keys = (&self.keys, self.relay);
-                stores.keepers.push(stream::open(config, window, keys, Arc::clone(&logged), link));
-                Ok(logged)
+                let link = &mut *self.link.lock();
+                let keeper = stream::open(config, window, keys, Arc::clone(&logged), link);
+                Ok((logged, Some(keeper)))
             }
-            (StoreKind::Memory, _) => Ok(LocalWindow::new(rules, limits, window.engine, listener)),
+            (StoreKind::Memory, _) => Ok((LocalWindow::new(rules, limits, window.engine, listener), None)),
             (StoreKind::Redis, _) => {
-                let settings = self.config.store.redis.as_ref().ok_or_else(|| Failure {
+                let settings = config.store.redis.as_ref().ok_or_else(|| Failure {
                     what: format!("window \"{}\": nobody says where Redis is", window.rules.name),
                     fix: "write the section [store.redis]".to_owned(),
                 })?;
-                let (engine, timeout) = (window.engine, self.config.timeouts.store);
+                let (engine, timeout) = (window.engine, config.timeouts.store);
                 let parts = redis::Parts { rules, limits, engine, policy, listener, timeout };
-                let (built, keeper) = redis::open(parts, settings, (&self.keys, self.relay), self.now)?;
-                stores.keepers.push(keeper);
-                Ok(built)
+                let (built, keeper) = redis::open(parts, settings, (&self.keys, self.relay), now)?;
+                Ok((built, Some(keeper)))
             }
             (StoreKind::Disk, None) => Err(Failure {
                 what: format!("window \"{}\": nobody says where its log is", window.rules.name),

@@ -78,6 +78,8 @@ pub trait Reread: Send + Sync + fmt::Debug {
     /// Makes the settings again if the files have changed. A file that was just written may be one of two that belong together, so
     /// this waits until two looks in a row find the same files, unless `at_once` is true.
     fn read_again(&self, at_once: bool) -> Result<(), Unusable>;
+    /// Says whether the files can be used as they are now. Changes nothing.
+    fn check(&self) -> Result<(), Unusable>;
     /// What the settings are for: `upstream`, `admin`, or the address of a listener.
     fn used_for(&self) -> &str;
     /// Returns when the certificates end.
@@ -99,6 +101,10 @@ impl<C: Send + Sync> Reread for Live<C> {
         self.state.lock().made = made;
         tracing::info!(target: "hapax::tls", used_for = self.used_for, "certificates read again");
         Ok(())
+    }
+
+    fn check(&self) -> Result<(), Unusable> {
+        (self.make)().map(|_| ())
     }
 
     fn used_for(&self) -> &str {
@@ -137,6 +143,11 @@ impl Certificates {
     /// returned.
     pub fn read_again(&self) -> Result<(), Vec<Unusable>> {
         self.each(true)
+    }
+
+    /// Returns what is wrong with the files as they are now. Changes nothing.
+    pub fn check(&self) -> Vec<Unusable> {
+        self.all.iter().filter_map(|live| live.check().err()).collect()
     }
 
     fn each(&self, at_once: bool) -> Result<(), Vec<Unusable>> {

@@ -108,6 +108,7 @@ fn run_terminal(command: &TerminalCommand) -> Result<(), Failure> {
         TerminalCommand::Windows(args) => commands::windows(args, &client, &mut desk),
         TerminalCommand::Ids(args) => commands::ids(args, &client, &mut desk),
         TerminalCommand::Connections(args) => commands::connections(args, &client, &mut desk),
+        TerminalCommand::Reload(args) => commands::reload(args, &client, &mut desk),
         TerminalCommand::Upstreams(args) => commands::upstreams(args, &client, &mut desk),
         TerminalCommand::Drops(args) => commands::drops(args, &client, &mut desk),
     }

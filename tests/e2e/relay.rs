@@ -192,6 +192,16 @@ impl Relay {
         self.signal("-TERM");
     }
 
+    /// Writes its config file, which it must have been started with. It does not read it by itself.
+    pub fn write_config(&self, text: &str) {
+        std::fs::write(self.leash.folder().join("hapax.toml"), text).unwrap();
+    }
+
+    /// Asks it to read its config file.
+    pub fn sighup(&self) {
+        self.signal("-HUP");
+    }
+
     /// Stops the process where it is, until [`Relay::carry_on`].
     pub fn stand_still(&self) {
         self.signal("-STOP");

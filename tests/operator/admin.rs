@@ -56,6 +56,7 @@ async fn serve_before(nodes: &[SocketAddr], health: &str) -> Served {
         upstreams,
         certificates: Arc::default(),
         tls: None,
+        reloader: None,
         draining,
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");

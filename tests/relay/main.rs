@@ -25,6 +25,7 @@ mod identity;
 mod points;
 mod proxy;
 mod record_first;
+mod reload;
 mod routing_cost;
 mod stream;
 mod tls;

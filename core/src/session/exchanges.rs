@@ -8,10 +8,11 @@
 //! At most [`KEPT`] exchanges are remembered. An exchange that is forgotten costs a return for each message, and nothing else: a message with the header that
 //! comes back from an exchange of unknown type counts as kept.
 
+use crate::window::Changes;
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Exchanges that are remembered. Each takes about 600 bytes at most: two names of up to 255 bytes.
 const KEPT: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
@@ -40,20 +41,21 @@ impl ExchangeType {
 pub struct Exchanges {
     known: Mutex<LruCache<Box<[u8]>, ExchangeType>>,
     delayed: AtomicUsize,
-    changes: AtomicU64,
+    changes: Changes,
 }
 
 impl Default for Exchanges {
     fn default() -> Exchanges {
-        Exchanges {
-            known: Mutex::new(LruCache::new(KEPT)),
-            delayed: AtomicUsize::new(0),
-            changes: AtomicU64::new(0),
-        }
+        Exchanges::counting(Changes::default())
     }
 }
 
 impl Exchanges {
+    /// Knows nothing yet. Counts changes together with others.
+    pub(super) fn counting(changes: Changes) -> Exchanges {
+        Exchanges { known: Mutex::new(LruCache::new(KEPT)), delayed: AtomicUsize::new(0), changes }
+    }
+
     /// Returns true if this exchange is known to be a delayed-message exchange.
     pub(super) fn is_delayed(&self, vhost: &[u8], exchange: &[u8]) -> bool {
         // There is mostly no such exchange, so the lock is not needed.
@@ -65,10 +67,11 @@ impl Exchanges {
         is_predeclared(exchange) || self.is(vhost, exchange, ExchangeType::Other)
     }
 
-    /// Returns a number that is another one when a delayed-message exchange was learned of or forgotten.
+    /// Returns a number that is another one when a delayed-message exchange was learned of or forgotten, or when other windows
+    /// judge.
     #[inline]
     pub(super) fn changes(&self) -> u64 {
-        self.changes.load(Relaxed)
+        self.changes.now()
     }
 
     /// Handles that the broker has confirmed the type of an exchange.
@@ -97,7 +100,7 @@ impl Exchanges {
             (true, false) => self.delayed.fetch_sub(1, Relaxed),
             (true, true) | (false, false) => return,
         };
-        self.changes.fetch_add(1, Relaxed);
+        self.changes.count();
     }
 
     fn is(&self, vhost: &[u8], exchange: &[u8], of: ExchangeType) -> bool {

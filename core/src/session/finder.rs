@@ -28,8 +28,10 @@ pub(super) struct Finder {
     found: HashMap<Box<[u8]>, Option<Arc<dyn Window>>>,
     /// the answer to the last question
     route: Option<Route>,
-    /// the state of what is known of exchanges, when the answer was found
+    /// the state of the windows and of what is known of exchanges, when the answers were found
     changes: u64,
+    /// the generation of the windows that the answers are about
+    generation: u64,
     /// the same of the last delivery
     delivery: Delivery,
     /// where the ids of deliveries are, by their exchanges
@@ -139,17 +141,61 @@ impl Finder {
     /// Returns the route of a publish with this method payload. `None`: the payload is not a well-formed `basic.publish`.
     #[inline]
     pub(super) fn route(&mut self, shared: &Shared, rights: &OwnRights, payload: &[u8]) -> Option<&Route> {
-        let changes = shared.exchanges.changes();
-        if self.changes != changes || self.route.as_ref().is_none_or(|route| *route.method != *payload) {
-            self.changes = changes;
+        self.keep_up(shared);
+        if self.route.as_ref().is_none_or(|route| *route.method != *payload) {
             self.route = Some(self.find_route(shared, rights, payload)?);
         }
         self.route.as_ref()
     }
 
+    /// Forgets what is not true any more.
+    #[inline]
+    fn keep_up(&mut self, shared: &Shared) {
+        let changes = shared.exchanges.changes();
+        if self.changes != changes {
+            self.look_again(shared, changes);
+        }
+    }
+
+    #[cold]
+    fn look_again(&mut self, shared: &Shared, changes: u64) {
+        self.changes = changes;
+        self.route = None;
+        let generation = shared.windows.generation();
+        if std::mem::replace(&mut self.generation, generation) != generation {
+            self.found.clear();
+            self.sources.clear();
+            self.delivery = Delivery::default();
+        }
+    }
+
     fn find_route(&mut self, shared: &Shared, rights: &OwnRights, payload: &[u8]) -> Option<Route> {
-        let Publish { exchange, routing_key, mandatory, immediate } = Publish::parse(payload).ok()?;
-        let window = self.find(shared, exchange);
+        let publish = Publish::parse(payload).ok()?;
+        let window = self.find(shared, publish.exchange);
+        Some(self.route_by(window, shared, rights, payload, &publish))
+    }
+
+    /// Returns the routes that publishes with this method payload may have had when they were forwarded, if others than now. The windows may
+    /// have changed since.
+    pub(super) fn former_routes(&self, shared: &Shared, rights: &OwnRights, payload: &[u8]) -> Vec<Route> {
+        let (Ok(publish), Some(vhost)) = (Publish::parse(payload), self.vhost.as_ref()) else {
+            return Vec::new();
+        };
+        let windows = shared.windows.once(vhost, publish.exchange);
+        let route = |window| self.route_by(Some(window), shared, rights, payload, &publish);
+        windows.into_iter().map(route).collect()
+    }
+
+    /// Returns the route of a publish that this window judges.
+    fn route_by(
+        &self,
+        window: Option<Arc<dyn Window>>,
+        shared: &Shared,
+        rights: &OwnRights,
+        payload: &[u8],
+        publish: &Publish<'_>,
+    ) -> Route {
+        let Publish { exchange, routing_key, mandatory, immediate } = *publish;
         let target = window.as_ref().and_then(|window| window.rules().forward_to.as_deref());
         let target: Box<[u8]> = target.map_or(exchange, str::as_bytes).into();
         let judge = window.map(|window| {
@@ -164,12 +210,13 @@ impl Finder {
             }
         });
         let (method, routing_key) = (payload.into(), routing_key.into());
-        Some(Route { method, mandatory, immediate, target, routing_key, judge })
+        Route { method, mandatory, immediate, target, routing_key, judge }
     }
 
     /// Returns the facts about a delivery with this method payload. `None`: the payload is not well-formed.
     #[inline]
     pub(super) fn delivery(&mut self, shared: &Shared, payload: &[u8]) -> Option<&Delivery> {
+        self.keep_up(shared);
         let fields = method::Delivery::parse(payload).ok()?;
         if self.delivery.names != fields.names {
             self.look_up(shared, &fields);

@@ -98,15 +98,45 @@ pub struct Shared {
     /// which window judges a publish
     pub windows: Arc<dyn Windows>,
     /// who may publish where, as the broker has shown
-    pub rights: Rights,
+    pub rights: Arc<Rights>,
     /// the types of exchanges, as far as they matter
-    pub exchanges: Exchanges,
+    pub exchanges: Arc<Exchanges>,
     /// what was delivered to users of several connections
-    pub hosts: Hosts,
+    pub hosts: Arc<Hosts>,
     /// who may log in from this host only
     pub loopback_users: LoopbackUsers,
     /// counts what no window can see
     pub listener: Arc<dyn SessionListener>,
+}
+
+impl Shared {
+    /// Creates what sessions share, with nothing known yet.
+    pub fn new(
+        settings: Settings,
+        keys: KeyMaker,
+        windows: Arc<dyn Windows>,
+        loopback_users: LoopbackUsers,
+        listener: Arc<dyn SessionListener>,
+    ) -> Shared {
+        let exchanges = Arc::new(Exchanges::counting(windows.changes()));
+        let (rights, hosts) = (Arc::default(), Arc::default());
+        Shared { settings, keys, windows, rights, exchanges, hosts, loopback_users, listener }
+    }
+
+    /// Returns other settings for sessions that begin from now on. They share all else with those that run.
+    #[must_use]
+    pub fn with(&self, settings: Settings, loopback_users: LoopbackUsers) -> Shared {
+        Shared {
+            settings,
+            keys: self.keys.clone(),
+            windows: Arc::clone(&self.windows),
+            rights: Arc::clone(&self.rights),
+            exchanges: Arc::clone(&self.exchanges),
+            hosts: Arc::clone(&self.hosts),
+            loopback_users,
+            listener: Arc::clone(&self.listener),
+        }
+    }
 }
 
 /// How long the store of a window may be silent.

@@ -3,6 +3,7 @@
 //! Names are compared as bytes: a vhost or exchange that is not UTF-8 matches `*`, and nothing is lost or replaced on
 //! the way. `*` crosses `/` and matches the empty name of the default exchange.
 
+use super::live::Changes;
 use super::{LocalWindow, Window};
 use globset::{Candidate, GlobBuilder, GlobMatcher};
 use std::fmt::{self, Debug};
@@ -92,6 +93,19 @@ pub trait Windows: Send + Sync + Debug {
     fn delivering(&self, vhost: &[u8], exchange: &[u8]) -> Vec<Arc<dyn Window>> {
         self.find(vhost, exchange).into_iter().collect()
     }
+    /// All windows that judge publishes to this exchange, or may have judged publishes whose outcome is not known. Empty if the windows
+    /// have never changed.
+    fn once(&self, _vhost: &[u8], _exchange: &[u8]) -> Vec<Arc<dyn Window>> {
+        Vec::new()
+    }
+    /// A number that is another one when other windows may be responsible than before.
+    fn generation(&self) -> u64 {
+        0
+    }
+    /// The counter that moves after each change of the generation.
+    fn changes(&self) -> Changes {
+        Changes::default()
+    }
 }
 
 /// The windows of a process, in the order of the configuration. Windows whose mode is `off` are found, too: the
@@ -116,6 +130,11 @@ impl<W: ?Sized> WindowSet<W> {
     /// Adds a window behind those that are there.
     pub fn push(&mut self, vhost: Pattern, exchange: Pattern, window: Arc<W>) {
         self.routes.push(vhost, exchange, window);
+    }
+
+    /// All places with their windows, in order.
+    pub(super) fn places(&self) -> impl Iterator<Item = &(Pattern, Pattern, Arc<W>)> {
+        self.routes.0.iter()
     }
 
     /// All windows, in order.

@@ -38,6 +38,7 @@ mod p16_came_back;
 mod p16_republish;
 mod patience;
 mod quick_close;
+mod replaced;
 mod returns;
 mod routing;
 mod states;

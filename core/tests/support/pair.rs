@@ -10,9 +10,7 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{
-    Exchanges, Hosts, LoopbackUsers, Output, Rights, Session, SessionListener, Settings, Shared, Sighting,
-};
+use hapax_core::session::{LoopbackUsers, Output, Session, SessionListener, Settings, Shared, Sighting};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
 use hapax_core::wire::BadHeader;
@@ -83,16 +81,7 @@ pub fn shared(
     listener: Arc<dyn SessionListener>,
 ) -> Arc<Shared> {
     let keys = KeyMaker::new((1, 2));
-    Arc::new(Shared {
-        settings,
-        keys,
-        windows,
-        rights: Rights::default(),
-        exchanges: Exchanges::default(),
-        hosts: Hosts::default(),
-        loopback_users: LoopbackUsers::new(["guest"]),
-        listener,
-    })
+    Arc::new(Shared::new(settings, keys, windows, LoopbackUsers::new(["guest"]), listener))
 }
 
 /// A session with a test at both ends.

@@ -61,7 +61,7 @@ pub(super) struct Forgotten {
 }
 
 /// Returns the id, and all keys that a publish with this id may have.
-fn keys(admin: &Admin, found: ConfiguredWindow<'_>, uri: &Uri) -> Result<(Vec<u8>, Vec<Key>), Complaint> {
+fn keys(admin: &Admin, found: &ConfiguredWindow, uri: &Uri) -> Result<(Vec<u8>, Vec<Key>), Complaint> {
     let [part, cc, death] = message::KNOWN;
     let query = Query::of(uri, &["vhost", "exchange", "routing_key", part, cc, death])?;
     let rules = &found.configured.rules;
@@ -135,7 +135,7 @@ fn missing(what: &str, pattern: &Pattern, window: &str) -> Complaint {
         (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody)))]
 pub(super) async fn show(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Json<Id>, Complaint> {
     let found = admin.find(&window_part(&uri))?;
-    let (id, keys) = keys(&admin, found, &uri)?;
+    let (id, keys) = keys(&admin, &found, &uri)?;
     let (window, now) = (&found.watched.window, Now::read());
     let find = |key: &Key| window.find((*key).into(), now.instant);
     let found: Vec<Found> =
@@ -179,7 +179,7 @@ pub(super) async fn forget(
     aside(move || {
         let name = window_part(&uri);
         let found = admin.find(&name)?;
-        let (id, keys) = keys(&admin, found, &uri)?;
+        let (id, keys) = keys(&admin, &found, &uri)?;
         let now = Now::read().instant;
         // Forget every key, whether or not the one before it was known.
         let forget = |key: Key| found.watched.window.forget(key.into(), now);

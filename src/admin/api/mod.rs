@@ -14,6 +14,7 @@ mod message;
 pub(super) mod openapi;
 mod query;
 mod record;
+mod reload;
 mod status;
 mod upstreams;
 mod windows;
@@ -58,6 +59,7 @@ fn changing() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(windows::patch))
         .routes(routes!(windows::flush))
         .routes(routes!(ids::forget))
+        .routes(routes!(reload::reload))
 }
 
 /// Returns the routes that only show something.
@@ -73,26 +75,31 @@ fn reading() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(drops::list))
         .routes(routes!(drops::stream))
         .routes(routes!(status::show))
+        .routes(routes!(reload::config))
         .routes(routes!(upstreams::list))
         .routes(routes!(events::stream))
 }
 
 /// A window together with the accounting that watches it and its configuration.
-#[derive(Clone, Copy)]
-struct ConfiguredWindow<'a> {
-    watched: &'a Watched,
-    configured: &'a WindowConfig,
+#[derive(Clone)]
+struct ConfiguredWindow {
+    watched: Watched,
+    configured: Arc<WindowConfig>,
 }
 
 impl Admin {
-    fn all_windows(&self) -> impl Iterator<Item = ConfiguredWindow<'_>> {
-        let found = |(watched, configured)| ConfiguredWindow { watched, configured };
-        self.windows.iter().zip(&self.configured).map(found)
+    fn all_windows(&self) -> impl Iterator<Item = ConfiguredWindow> {
+        let in_force = self.running.now();
+        (0..in_force.windows.len()).filter_map(move |at| {
+            let (watched, configured) = (in_force.windows.get(at)?, in_force.configured.get(at)?);
+            Some(ConfiguredWindow { watched: watched.clone(), configured: Arc::clone(configured) })
+        })
     }
 
-    fn find(&self, name: &str) -> Result<ConfiguredWindow<'_>, Complaint> {
+    fn find(&self, name: &str) -> Result<ConfiguredWindow, Complaint> {
         self.all_windows().find(|found| &*found.configured.rules.name == name).ok_or_else(|| {
-            let names: Vec<_> = self.configured.iter().map(|window| &*window.rules.name).collect();
+            let names: Vec<String> =
+                self.all_windows().map(|window| window.configured.rules.name.to_string()).collect();
             let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             Complaint::new(
                 StatusCode::NOT_FOUND,

@@ -71,7 +71,7 @@ impl Admin {
                 open: stats.connections,
                 accepted: stats.accepted,
                 rejected: stats.rejected,
-                max: self.max_connections,
+                max: self.running.now().config.limits.max_connections,
             },
             memory: Memory {
                 resident_bytes: resident_bytes().unwrap_or(0),

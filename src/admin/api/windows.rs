@@ -8,16 +8,13 @@ use crate::admin::clock::{Now, span};
 use crate::admin::complaint::{Complaint, ComplaintBody};
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use hapax_core::pressure::{Facts, Watched};
+use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, OnConflict, RepublishRule, Scope, Setting};
 use serde::Serialize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use utoipa::ToSchema;
-
-/// How long a change of the capacity may take before it is answered. Most are done by then.
-const FIRST_STEPS: Duration = Duration::from_millis(500);
 
 /// A change of a window's capacity that takes several steps. `capacity` is the one that holds now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
@@ -82,7 +79,7 @@ pub(in crate::admin) struct WindowFacts {
 }
 
 impl WindowFacts {
-    fn of(admin: &Admin, found: ConfiguredWindow<'_>, now: Instant) -> WindowFacts {
+    fn of(admin: &Admin, found: ConfiguredWindow, now: Instant) -> WindowFacts {
         let ConfiguredWindow { watched, configured } = found;
         let (window, rules) = (&watched.window, watched.window.rules());
         WindowFacts {
@@ -104,7 +101,7 @@ impl WindowFacts {
             forward_to: rules.forward_to.as_deref().map(str::to_owned),
             auto: admin.budget.is_auto(&rules.name),
             resizing: admin
-                .resizes
+                .running
                 .target(&rules.name)
                 .map(|to| Resizing { to, left: window.entries().unwrap_or(0).saturating_sub(to) }),
             facts: watched.facts(now),
@@ -127,7 +124,7 @@ impl Admin {
     ) -> Result<WindowFacts, Complaint> {
         let found = self.find(name)?;
         let window = &found.watched.window;
-        let _one_at_a_time = self.changing.lock();
+        let _one_at_a_time = self.running.changing.lock();
         let (ttl_before, mode_before, ids_before) = (window.ttl(), window.mode(), window.capacity());
         if matches!(change.capacity, Some(Capacity::Ids(_))) && ids_before.is_none() {
             return Err(cannot("change its capacity"));
@@ -166,35 +163,13 @@ impl Admin {
         settings.for_each(|setting| window.announce(caller.change(setting), Now::read().instant));
         match change.capacity {
             // The budget no longer sizes this window, so nobody else resizes it at the same time.
-            Some(Capacity::Ids(capacity)) => self.resize(found, capacity),
-            Some(Capacity::Auto) => self.resizes.give_up(name),
+            Some(Capacity::Ids(capacity)) => {
+                self.running.resize(&found.watched, &found.configured, capacity);
+            }
+            Some(Capacity::Auto) => self.running.give_up_resizing(name),
             None => {}
         }
         Ok(WindowFacts::of(self, found, Now::read().instant))
-    }
-
-    /// Changes the capacity: takes steps for [`FIRST_STEPS`], and the others on a thread of their own.
-    fn resize(self: &Arc<Admin>, found: ConfiguredWindow<'_>, capacity: usize) {
-        let ConfiguredWindow { watched, configured } = found;
-        if !self.resizes.aim(&watched.window.rules().name, capacity) {
-            return;
-        }
-        let begin = Now::read().instant;
-        while self.resizes.step(watched, configured.engine, Now::read().instant) {
-            if Now::read().instant.duration_since(begin) >= FIRST_STEPS {
-                return self.go_on_resizing(watched, configured.engine);
-            }
-        }
-    }
-
-    fn go_on_resizing(self: &Arc<Admin>, watched: &Watched, engine: EngineKind) {
-        let (admin, watched) = (Arc::clone(self), watched.clone());
-        tokio::task::spawn_blocking(move || {
-            // The process waits for this thread at its end.
-            while !*admin.draining.borrow() && admin.resizes.step(&watched, engine, Now::read().instant) {
-                std::thread::yield_now();
-            }
-        });
     }
 }
 
@@ -228,7 +203,8 @@ pub(super) async fn show(
 ///
 /// A smaller capacity evicts, least recently seen ids first. If these are many, the answer comes after half a second, with
 /// `resizing`, and the rest goes on behind it. A larger one keeps all ids. A TTL applies to ids
-/// that are stored from now on. The configuration file is not written, so a restart undoes the change.
+/// that are stored from now on. The configuration file is not written, so a restart or a reload
+/// undoes the change.
 #[utoipa::path(patch, path = "/api/v1/windows/{name}", tag = "windows", security(("admin" = [])),
     params(("name" = String, Path, description = "the window's name")), request_body = Change,
     responses((status = 200, body = WindowFacts), (status = 400, body = ComplaintBody),
@@ -264,7 +240,7 @@ pub(super) async fn flush(
 ) -> Result<Json<Flushed>, Complaint> {
     aside(move || {
         let found = admin.find(&name)?;
-        let _one_at_a_time = admin.changing.lock();
+        let _one_at_a_time = admin.running.changing.lock();
         let (window, now) = (&found.watched.window, Now::read().instant);
         let flushed = window.flush(now).ok_or_else(|| cannot("be flushed"))?;
         window.announce(caller.change(Setting::Flushed), now);

@@ -17,6 +17,7 @@ mod windows;
 
 pub(super) use format::Format;
 
+use crate::live::{LastReload, Running};
 use crate::net::Upstreams;
 use crate::process::Process;
 use crate::stats::{Snapshot, Stats};
@@ -30,6 +31,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 use windows::NamedFacts;
 
 /// All metrics of the process.
@@ -39,7 +41,7 @@ pub(super) struct Metrics(Registry);
 impl Metrics {
     /// Collects metrics from these sources.
     pub(super) fn new(
-        windows: Arc<[Watched]>,
+        running: Arc<Running>,
         stats: Arc<Stats>,
         upstreams: Arc<Upstreams>,
         certificates: Arc<Certificates>,
@@ -47,7 +49,7 @@ impl Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::this()));
         registry.sub_registry_with_prefix("hapax").register_collector(Box::new(Relay {
-            windows,
+            running,
             stats,
             upstreams,
             certificates,
@@ -69,7 +71,7 @@ impl Metrics {
 /// The metrics that Hapax counts itself.
 #[derive(Debug)]
 struct Relay {
-    windows: Arc<[Watched]>,
+    running: Arc<Running>,
     stats: Arc<Stats>,
     upstreams: Arc<Upstreams>,
     certificates: Arc<Certificates>,
@@ -83,12 +85,24 @@ impl Collector for Relay {
             name: watched.window.rules().name.clone(),
             facts: watched.facts(now),
         };
-        let windows: Vec<NamedFacts> = self.windows.iter().map(named).collect();
+        let windows: Vec<NamedFacts> = self.running.now().windows.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
+        reloads(&mut encoder, self.running.last_reload())?;
         tls::encode(&mut encoder, &stats, &self.certificates)?;
         upstreams::encode(&mut encoder, &self.upstreams.nodes(), stats.dial_failures)
     }
+}
+
+/// Writes how the last reload of the configuration ended. Prometheus calls its own so, too.
+fn reloads(encoder: &mut DescriptorEncoder<'_>, last: LastReload) -> fmt::Result {
+    let help = "1 if the last reload of the configuration was applied, 0 if it was refused.";
+    gauge(encoder, "config_last_reload_successful", help, &u64::from(last.is_success))?;
+    let at = last.succeeded_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let help = "When a configuration was put in force last, in seconds since 1970-01-01 UTC.";
+    let name = "config_last_reload_success_timestamp_seconds";
+    let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    ConstGauge::new(at).encode(family)
 }
 
 /// Writes the metrics of client connections, and those that no single window owns.

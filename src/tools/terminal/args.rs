@@ -17,6 +17,8 @@ pub enum TerminalCommand {
     Windows(WindowsArgs),
     /// Look an id up, or forget it
     Ids(IdsArgs),
+    /// Let a running relay read its configuration file again
+    Reload(ReloadArgs),
     /// List the clients of a running relay
     Connections(ConnectionsArgs),
     /// List the broker's nodes: which of them answer, and how many connections each has
@@ -33,6 +35,7 @@ impl TerminalCommand {
             TerminalCommand::Windows(args) => &args.reach,
             TerminalCommand::Ids(args) => &args.reach,
             TerminalCommand::Connections(args) => &args.reach,
+            TerminalCommand::Reload(args) => &args.reach,
             TerminalCommand::Upstreams(args) => &args.reach,
             TerminalCommand::Drops(args) => &args.reach,
         }
@@ -44,6 +47,7 @@ impl TerminalCommand {
             TerminalCommand::Windows(args) => &mut args.reach,
             TerminalCommand::Ids(args) => &mut args.reach,
             TerminalCommand::Connections(args) => &mut args.reach,
+            TerminalCommand::Reload(args) => &mut args.reach,
             TerminalCommand::Upstreams(args) => &mut args.reach,
             TerminalCommand::Drops(args) => &mut args.reach,
         }
@@ -239,6 +243,20 @@ pub struct IdArgs {
     /// The first entry of x-death as JSON, if the message was dead-lettered
     #[arg(long, value_name = "JSON")]
     pub death: Option<String>,
+}
+
+/// The arguments of `hapax reload`.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+#[command(
+    after_help = "All of the file is put in force, or nothing. A change that needs a restart refuses the whole reload.\nSIGHUP does the same; the log says how it went."
+)]
+pub struct ReloadArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the flattened struct says it")]
+    pub reach: Reach,
+    /// Only say what would change
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// The arguments of `hapax connections`.

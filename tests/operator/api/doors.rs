@@ -3,7 +3,7 @@
 use super::site::{Answer, Site, TOKEN, WINDOWS};
 
 /// Every route behind the door, with what makes it succeed.
-const GUARDED: [(&str, &str, &str); 11] = [
+const GUARDED: [(&str, &str, &str); 12] = [
     ("GET", "/api/v1/windows", ""),
     ("GET", "/api/v1/windows/orders", ""),
     ("PATCH", "/api/v1/windows/orders", "{\"capacity\": 9}"),
@@ -15,6 +15,7 @@ const GUARDED: [(&str, &str, &str); 11] = [
     ("GET", "/api/v1/drops", ""),
     ("GET", "/api/v1/status", ""),
     ("GET", "/api/v1/upstreams", ""),
+    ("GET", "/api/v1/config", ""),
 ];
 
 const OPEN: [&str; 4] = ["/metrics", "/healthz", "/readyz", "/api/v1/openapi.json"];
@@ -101,6 +102,22 @@ async fn a_name_that_was_made_to_point_here_is_refused() {
         }
     }
     assert_eq!(events(&site, &[("Host", "evil.example")]).await, 403);
+}
+
+/// A reload is a change as the others are. (This site has no configuration to read again, so 503 is who gets in.)
+#[tokio::test]
+async fn a_reload_needs_what_every_change_needs() {
+    let (guarded, open) = (Site::guarded().await, Site::open().await);
+    let right = format!("Bearer {TOKEN}");
+    for path in ["/api/v1/reload", "/api/v1/reload?dry_run=true"] {
+        assert_eq!(guarded.ask("POST", path, &[JSON], "").await.status, 401);
+        assert_eq!(guarded.ask("POST", path, &[("Authorization", &right)], "").await.status, 503);
+        assert_eq!(open.ask("POST", path, &[], "").await.status, 415, "a form of a foreign page");
+        for header in [("Origin", "http://evil.example"), ("Host", "evil.example")] {
+            assert_eq!(open.ask("POST", path, &[JSON, header], "").await.status, 403, "{header:?}");
+        }
+        assert_eq!(open.ask("POST", path, &[JSON], "").await.status, 503);
+    }
 }
 
 /// Whatever is asked for, health and metrics included: a page that made its own name point here reads nothing.

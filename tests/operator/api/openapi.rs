@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
 /// The routes, written down once more: a route that comes or goes must be meant.
-const CONTRACT: [&str; 18] = [
+const CONTRACT: [&str; 20] = [
     "delete /api/v1/windows/{name}/ids/{id}",
+    "get /api/v1/config",
     "get /api/v1/connections",
     "get /api/v1/drops",
     "get /api/v1/drops/events",
@@ -24,6 +25,7 @@ const CONTRACT: [&str; 18] = [
     "get /metrics",
     "get /readyz",
     "patch /api/v1/windows/{name}",
+    "post /api/v1/reload",
     "post /api/v1/windows/{name}/flush",
     "post /api/v1/windows/{name}/forecast",
     "get /api/v1/windows/{name}/record",

@@ -110,6 +110,7 @@ impl Site {
             upstreams: Upstreams::new(config, Opener::default(), Duration::from_secs(1)),
             certificates: Arc::default(),
             tls: None,
+            reloader: None,
             draining,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -25,6 +25,7 @@ fn all() -> Vec<Vec<String>> {
         "windows",
         "ids",
         "connections",
+        "reload",
         "upstreams",
         "drops",
         "completions",

@@ -37,7 +37,7 @@ const LOST: usize = 4;
 /// may be called from any thread.
 #[derive(Debug, Default)]
 pub struct Budget {
-    bytes: Option<usize>,
+    bytes: Mutex<Option<usize>>,
     members: Mutex<Vec<Member>>,
 }
 
@@ -83,12 +83,32 @@ impl Budget {
     /// Creates a budget for all windows of the process. Without `bytes`, none of them can size itself.
     pub fn new(bytes: Option<usize>, windows: impl IntoIterator<Item = Share>) -> Budget {
         let member = |share| Member { share, pace: None, evicted_early: 0 };
-        Budget { bytes, members: Mutex::new(windows.into_iter().map(member).collect()) }
+        Budget { bytes: Mutex::new(bytes), members: Mutex::new(windows.into_iter().map(member).collect()) }
+    }
+
+    /// Replaces the bytes and the windows. A window that sizes itself, and did so before, goes on at its pace.
+    pub fn replace(&self, bytes: Option<usize>, windows: impl IntoIterator<Item = Share>) {
+        let mut members = self.members.lock();
+        let mut before = std::mem::take(&mut *members);
+        let member = |share: Share| {
+            let known = before.iter().position(|member| member.share.name == share.name);
+            let mut member = match known {
+                Some(at) => before.swap_remove(at),
+                None => Member { share: share.clone(), pace: None, evicted_early: 0 },
+            };
+            if member.share.auto != share.auto {
+                member.pace = None;
+            }
+            member.share = share;
+            member
+        };
+        *members = windows.into_iter().map(member).collect();
+        *self.bytes.lock() = bytes;
     }
 
     /// Returns the bytes of the whole budget, if there is one.
     pub fn budget_bytes(&self) -> Option<usize> {
-        self.bytes
+        *self.bytes.lock()
     }
 
     /// Returns true if this window sizes itself.
@@ -121,7 +141,7 @@ impl Budget {
 
     fn check(&self, member: &Member) -> Result<(), Refused> {
         let engine = member.share.engine;
-        match self.bytes {
+        match *self.bytes.lock() {
             None => Err(Refused::NoBudget),
             Some(_) if !engine.resizes_in_place() => Err(Refused::Engine(engine)),
             Some(_) => Ok(()),
@@ -130,7 +150,7 @@ impl Budget {
 
     /// Updates the capacities. Call it about once a second.
     pub fn tick(&self, windows: &[Watched], now: Instant) {
-        let Some(budget) = self.bytes else { return };
+        let Some(budget) = self.budget_bytes() else { return };
         let mut members = self.members.lock();
         for member in &*members {
             if let Some(watched) = find(windows, &member.share.name) {

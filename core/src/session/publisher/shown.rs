@@ -2,6 +2,7 @@
 
 use super::reading::{Kind, Reading};
 use crate::session::cx::Cx;
+use crate::session::finder::Route;
 use crate::session::outbox::View;
 use crate::session::returns::{ReturnKey, Shown};
 use crate::session::rights::Standing;
@@ -27,12 +28,15 @@ pub(super) fn shown(fields: &Return<'_>, header: View<'_>, cx: &mut Cx<'_>) -> S
 /// Returns the keys that the publish may have by its claim. The window and the id are found as when it was forwarded.
 fn by_claim(exchange: &[u8], routing_key: &[u8], header: View<'_>, cx: &mut Cx<'_>) -> Vec<ReturnKey> {
     let publish = emit::publish_payload(exchange, routing_key);
+    let former = cx.link.finder.former_routes(cx.shared, &cx.link.rights, &publish);
     let Some(route) = cx.link.finder.route(cx.shared, &cx.link.rights, &publish) else { return Vec::new() };
-    let Some(judge) = route.once_judged() else { return Vec::new() };
     let (keys, rights, marks) = (&cx.shared.keys, &cx.link.rights, &cx.link.marks);
     let mut found = Vec::new();
+    let judged = |route| Some((route, Route::once_judged(route)?));
+    let judges = std::iter::once(route).chain(&former).filter_map(judged);
     // A user that may not write every routing key has ids of its own.
-    for standing in [Standing::Common, Standing::OwnIds] {
+    let standings = [Standing::Common, Standing::OwnIds];
+    for ((route, judge), standing) in judges.flat_map(|judged| standings.map(|standing| (judged, standing))) {
         let reading = Reading::of(header.payload(), route, judge, standing, rights, keys, marks);
         if let Kind::Plain(terms) = reading.kind {
             let key = ReturnKey::of_claim(terms.right, terms.claim);

@@ -4,12 +4,15 @@
 mod connections;
 mod drops;
 mod ids;
+mod reload;
 mod upstreams;
 mod windows;
 
 use super::ApiClient;
 use crate::tools::reach::Failure;
-use crate::tools::terminal::args::{ConnectionsArgs, DropsArgs, IdsArgs, UpstreamsArgs, WindowsArgs};
+use crate::tools::terminal::args::{
+    ConnectionsArgs, DropsArgs, IdsArgs, ReloadArgs, UpstreamsArgs, WindowsArgs,
+};
 use crate::tools::text::json;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
@@ -39,6 +42,11 @@ pub fn ids(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<()
 /// `hapax connections`
 pub fn connections(args: &ConnectionsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     connections::run(args, client, desk)
+}
+
+/// `hapax reload`
+pub fn reload(args: &ReloadArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    reload::run(args, client, desk)
 }
 
 /// `hapax upstreams`

@@ -1,0 +1,127 @@
+//! A set of windows that can be replaced while sessions use it.
+//!
+//! A session remembers which window judges what it publishes, and compares one number before it believes that
+//! ([`Changes`]). When the set is replaced, the number changes, and the session looks again at its next publish or delivery. A publish that was
+//! judged before keeps its window until its outcome is known: it holds the window, whatever the set says.
+//!
+//! A message that the broker returns is recognized by its claim, which depends on the window that has judged it. So the set remembers the
+//! windows that were responsible before, until the process says that nobody can ask about them any more
+//! ([`LiveWindows::let_go`]).
+
+use super::set::{Pattern, WindowSet, Windows};
+use super::{LocalWindow, Window};
+use parking_lot::RwLock;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Former places that are remembered. A place is a pair of patterns with its window; the oldest is forgotten first.
+const FORMER_KEPT: usize = 1024;
+
+/// Counts what makes sessions look again: which window judges their publishes, and what is known of exchanges. Its clones count
+/// together.
+#[derive(Clone, Debug, Default)]
+pub struct Changes(Arc<AtomicU64>);
+
+impl Changes {
+    /// Returns a number that is another one after each change.
+    #[inline]
+    pub fn now(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Counts a change that was just made.
+    pub fn count(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// The windows of a process, which a new configuration may replace.
+#[derive(Debug)]
+pub struct LiveWindows<W: ?Sized = LocalWindow> {
+    state: RwLock<State<W>>,
+    generation: AtomicU64,
+    changes: Changes,
+}
+
+#[derive(Debug)]
+struct State<W: ?Sized> {
+    set: WindowSet<W>,
+    /// the places of former sets that are not in this one
+    former: Vec<Place<W>>,
+}
+
+type Place<W> = (Pattern, Pattern, Arc<W>);
+
+fn is_same<W: ?Sized>((v, e, window): &Place<W>, (w, f, other): &Place<W>) -> bool {
+    v == w && e == f && Arc::ptr_eq(window, other)
+}
+
+impl<W: ?Sized> LiveWindows<W> {
+    /// Begins with this set.
+    pub fn new(set: WindowSet<W>) -> Arc<LiveWindows<W>> {
+        let state = RwLock::new(State { set, former: Vec::new() });
+        Arc::new(LiveWindows { state, generation: AtomicU64::new(0), changes: Changes::default() })
+    }
+
+    /// Replaces the set. From now on, each session asks the new set about publishes that it has not judged yet.
+    pub fn replace(&self, set: WindowSet<W>) {
+        let mut state = self.state.write();
+        let State { set: current, former } = &mut *state;
+        former.retain(|place| !set.places().any(|new| is_same(place, new)));
+        for place in current.places() {
+            if !set.places().chain(&*former).any(|other| is_same(place, other)) {
+                former.push(place.clone());
+            }
+        }
+        let too_many = former.len().saturating_sub(FORMER_KEPT);
+        former.drain(..too_many);
+        *current = set;
+        self.generation.fetch_add(1, Ordering::Release);
+        drop(state);
+        // After the set is there: who sees the new number finds the new set.
+        self.changes.count();
+    }
+
+    /// Forgets the former places of windows for which `is_done` returns true: no publish that they have judged there is
+    /// without an outcome.
+    pub fn let_go(&self, is_done: impl Fn(&W) -> bool) {
+        if !self.state.read().former.is_empty() {
+            self.state.write().former.retain(|(_, _, window)| !is_done(window));
+        }
+    }
+
+    /// Returns the number of former places that are remembered.
+    pub fn former(&self) -> usize {
+        self.state.read().former.len()
+    }
+}
+
+impl<W: Window + ?Sized + 'static> Windows for LiveWindows<W> {
+    fn find(&self, vhost: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>> {
+        self.state.read().set.find(vhost, exchange)
+    }
+
+    fn delivering(&self, vhost: &[u8], exchange: &[u8]) -> Vec<Arc<dyn Window>> {
+        self.state.read().set.delivering(vhost, exchange)
+    }
+
+    fn once(&self, vhost: &[u8], exchange: &[u8]) -> Vec<Arc<dyn Window>> {
+        if self.generation() == 0 {
+            return Vec::new();
+        }
+        let state = self.state.read();
+        // The order may have changed, too: any window that matches may have been the first.
+        let fits = |(v, e, _): &&Place<W>| v.matches(vhost) && e.matches(exchange);
+        let all = state.set.places().chain(&state.former).filter(fits);
+        all.map(|(_, _, window)| Arc::clone(window).handle()).collect()
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn changes(&self) -> Changes {
+        self.changes.clone()
+    }
+}

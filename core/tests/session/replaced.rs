@@ -1,0 +1,237 @@
+//! Windows that are added, removed and exchanged under sessions that run: what was judged keeps its window, what comes next gets the
+//! new one.
+
+use super::desk::{SECOND, confirm, key, m, publish, unheard};
+use crate::support::frames::{Frames, Message, message};
+use crate::support::methods::{
+    ack, ack_multiple, nack, tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok, tx_select, tx_select_ok,
+};
+use crate::support::pair::{NoSessionListener, Pair, epoch, settings, shared};
+use amq_protocol::types::AMQPValue;
+use hapax_core::session::Shared;
+use hapax_core::window::engine::EngineKind;
+use hapax_core::window::event::NoListener;
+use hapax_core::window::set::Pattern;
+use hapax_core::window::{Limits, LiveWindows, LocalWindow, Mode, Rules, WindowSet};
+use hapax_core::wire::IdSource;
+use std::sync::Arc;
+
+const HEADER: &str = "x-id";
+
+fn window(change: impl FnOnce(&mut Rules)) -> Arc<LocalWindow> {
+    let mut rules = Rules { verify_routing: false, ..Rules::named("w") };
+    change(&mut rules);
+    let limits = Limits {
+        capacity: 1000,
+        ttl: 60 * SECOND,
+        mode: Mode::Enforce,
+        refresh_on_duplicate: false,
+        waiters_per_id: 10,
+    };
+    LocalWindow::new(rules, limits, EngineKind::default(), Arc::new(NoListener))
+}
+
+fn plain() -> Arc<LocalWindow> {
+    window(|_| ())
+}
+
+fn everything(window: &Arc<LocalWindow>) -> WindowSet {
+    let mut set = WindowSet::new();
+    set.push(Pattern::everything(), Pattern::everything(), Arc::clone(window));
+    set
+}
+
+/// A process whose windows can be replaced.
+struct Stage {
+    windows: Arc<LiveWindows>,
+    shared: Arc<Shared>,
+}
+
+impl Stage {
+    fn new(set: WindowSet) -> Stage {
+        let windows = LiveWindows::new(set);
+        let shared = shared(settings(), windows.clone(), Arc::new(NoSessionListener));
+        Stage { windows, shared }
+    }
+
+    fn pair(&self) -> Pair {
+        let mut pair = Pair::new(&self.shared).proving();
+        pair.handshake("guest", "/");
+        pair.open(1);
+        pair
+    }
+
+    fn confirming(&self) -> Pair {
+        let mut pair = self.pair();
+        confirm(&mut pair, 1);
+        pair
+    }
+
+    fn in_tx(&self) -> Pair {
+        let mut pair = self.pair();
+        pair.client(tx_select(1));
+        pair.upstream(tx_select_ok(1));
+        pair.to_client();
+        pair.to_upstream();
+        pair
+    }
+}
+
+fn is_seen(window: &LocalWindow, id: &str) -> bool {
+    window.get(key(id), epoch()).is_some()
+}
+
+/// The client publishes what is known; it gets this ack, and the broker nothing.
+fn dropped(pair: &mut Pair, message: &Message, tag: u64) {
+    pair.client(message.publish(1));
+    assert_eq!((pair.to_upstream(), pair.to_client()), (Frames::none(), ack(1, tag)));
+}
+
+#[test]
+fn what_was_judged_keeps_its_window_and_what_comes_next_gets_the_new_one() {
+    let (old, new) = (plain(), plain());
+    let stage = Stage::new(everything(&old));
+    let mut pair = stage.confirming();
+    publish(&mut pair, &m("a"));
+    stage.windows.replace(everything(&new));
+    publish(&mut pair, &m("b"));
+    pair.upstream(ack_multiple(1, 2));
+    assert_eq!(pair.to_client(), ack_multiple(1, 2));
+    assert_eq!((is_seen(&old, "a"), is_seen(&new, "a")), (true, false));
+    assert_eq!((is_seen(&old, "b"), is_seen(&new, "b")), (false, true));
+    dropped(&mut pair, &m("b"), 3);
+    assert_eq!((old.in_flight(), new.in_flight()), (0, 0));
+}
+
+#[test]
+fn the_waiters_of_a_removed_window_are_answered() {
+    for stored in [true, false] {
+        let old = plain();
+        let stage = Stage::new(everything(&old));
+        let (mut first, mut second) = (stage.confirming(), stage.confirming());
+        publish(&mut first, &m("a"));
+        unheard(&mut second, m("a").publish(1));
+        stage.windows.replace(WindowSet::new());
+        if stored {
+            first.upstream(ack(1, 1));
+            assert_eq!((second.to_upstream(), second.to_client()), (Frames::none(), ack(1, 1)));
+        } else {
+            first.upstream(nack(1, 1));
+            assert_eq!(second.to_upstream(), m("a").publish(1), "it takes its place");
+            second.upstream(ack(1, 1));
+            assert_eq!(second.to_client(), ack(1, 1));
+        }
+        assert_eq!((is_seen(&old, "a"), old.in_flight()), (true, 0));
+    }
+}
+
+#[test]
+fn without_a_window_publishes_pass_and_tags_stay_right() {
+    let old = plain();
+    let stage = Stage::new(everything(&old));
+    let mut pair = stage.confirming();
+    publish(&mut pair, &m("a"));
+    pair.upstream(ack(1, 1));
+    assert_eq!(pair.to_client(), ack(1, 1));
+    dropped(&mut pair, &m("a"), 2);
+    stage.windows.replace(WindowSet::new());
+    publish(&mut pair, &m("a"));
+    pair.upstream(ack(1, 2));
+    assert_eq!(pair.to_client(), ack(1, 3));
+    stage.windows.replace(everything(&old));
+    dropped(&mut pair, &m("a"), 4);
+}
+
+#[test]
+fn a_window_that_is_added_judges_the_next_publish_of_a_session_that_runs() {
+    let stage = Stage::new(WindowSet::new());
+    let mut pair = stage.confirming();
+    publish(&mut pair, &m("a"));
+    let new = plain();
+    stage.windows.replace(everything(&new));
+    publish(&mut pair, &m("a"));
+    pair.upstream(ack(1, 1) + ack(1, 2));
+    assert_eq!(pair.to_client(), ack_multiple(1, 2));
+    dropped(&mut pair, &m("a"), 3);
+}
+
+#[test]
+fn a_transaction_across_a_change_ends_in_both_windows() {
+    for commits in [true, false] {
+        let (old, new) = (plain(), plain());
+        let stage = Stage::new(everything(&old));
+        let mut pair = stage.in_tx();
+        publish(&mut pair, &m("a"));
+        stage.windows.replace(everything(&new));
+        publish(&mut pair, &m("b"));
+        assert_eq!((old.in_flight(), new.in_flight()), (1, 1));
+        let (ask, answer) =
+            if commits { (tx_commit(1), tx_commit_ok(1)) } else { (tx_rollback(1), tx_rollback_ok(1)) };
+        pair.client(ask);
+        pair.upstream(answer.clone());
+        assert_eq!(pair.to_client(), answer);
+        assert_eq!((is_seen(&old, "a"), is_seen(&new, "b")), (commits, commits));
+        assert_eq!((old.in_flight(), new.in_flight()), (0, 0));
+    }
+}
+
+/// A message that no queue took is known by the id that its own window reads. If it were taken for a stored one, its retry would be
+/// dropped, and the message lost.
+#[test]
+fn a_message_that_comes_back_is_known_although_the_id_is_elsewhere_now() {
+    let old = window(|rules| rules.verify_routing = true);
+    let new = window(|rules| {
+        rules.verify_routing = true;
+        rules.id = IdSource::Header(HEADER.into());
+    });
+    let stage = Stage::new(everything(&old));
+    let mut pair = stage.confirming();
+    pair.client(m("a").publish(1));
+    assert_eq!(pair.to_upstream(), m("a").mandatory().publish(1));
+    stage.windows.replace(everything(&new));
+    // The session has learned of the new window before the message comes back.
+    let other = message("x", "k").header(HEADER, AMQPValue::LongString("b".into())).body("body");
+    pair.client(other.publish(1));
+    assert_eq!(pair.to_upstream(), other.clone().mandatory().publish(1));
+    pair.upstream(m("a").returned(1) + ack(1, 1) + ack(1, 2));
+    assert_eq!(pair.to_client(), ack_multiple(1, 2));
+    assert_eq!((is_seen(&old, "a"), is_seen(&new, "b")), (false, true));
+    assert_eq!(old.in_flight(), 0);
+}
+
+/// A consumer that publishes its delivery again publishes something new, also if the window is younger than the connection.
+#[test]
+fn a_delivery_under_a_window_that_was_added_may_be_published_again() {
+    let stage = Stage::new(WindowSet::new());
+    let (mut consumer, mut publisher) = (stage.confirming(), stage.confirming());
+    consumer.upstream(m("old").deliver(1, "c", 1));
+    consumer.to_client();
+    let new = plain();
+    stage.windows.replace(everything(&new));
+    publish(&mut publisher, &m("a"));
+    publisher.upstream(ack(1, 1));
+    assert!(is_seen(&new, "a"));
+    consumer.upstream(m("a").deliver(1, "c", 2));
+    consumer.to_client();
+    publish(&mut consumer, &m("a"));
+}
+
+#[test]
+fn former_places_are_forgotten_when_nothing_is_in_flight_there() {
+    let (old, new) = (plain(), plain());
+    let stage = Stage::new(everything(&old));
+    let mut pair = stage.confirming();
+    publish(&mut pair, &m("a"));
+    stage.windows.replace(everything(&new));
+    stage.windows.let_go(|window| window.in_flight() == 0);
+    assert_eq!(stage.windows.former(), 1);
+    pair.upstream(ack(1, 1));
+    stage.windows.let_go(|window| window.in_flight() == 0);
+    assert_eq!(stage.windows.former(), 0);
+    // However often the same places come and go, each is remembered once.
+    for _ in 0..10 {
+        stage.windows.replace(everything(&old));
+        stage.windows.replace(everything(&new));
+    }
+    assert_eq!(stage.windows.former(), 1);
+}

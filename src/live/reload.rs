@@ -1,0 +1,409 @@
+//! Reads the configuration again and puts it in force.
+
+use super::retired::{GRACE, RetiredStores};
+use super::{InForce, LastReload, Running};
+use crate::config::{Config, Diff, Effect, Overrides, Problem, Problems, WindowConfig};
+use crate::net::{CurrentRelay, MemoryLimit, Relay};
+use crate::store::{Failure, Keeper, Maker, Stores};
+use crate::tls::Certificates;
+use hapax_core::pressure::Watched;
+use hapax_core::window::{Inspect, LiveWindows, WindowSet};
+use parking_lot::Mutex;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{Mutex as AsyncMutex, watch};
+
+/// A file that changes within this time is being written.
+const SETTLES: Duration = Duration::from_millis(200);
+/// How long the store of a new window may take to be read before the reload is refused.
+const RECOVER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// the file, if there is one
+    pub file: Option<PathBuf>,
+    /// values of flags and the environment, which are the same at each reload
+    pub overrides: Overrides,
+}
+
+/// A reload that was applied, or that would be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reloaded {
+    /// what changes
+    pub diff: Diff,
+    /// settings of the new configuration that are allowed, but probably not meant
+    pub warnings: Vec<Problem>,
+}
+
+/// Why a reload was refused. Nothing has changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// another one is under way, or the process has not started yet, or it drains
+    Busy(&'static str),
+    /// all that is wrong
+    Wrong(Vec<String>),
+}
+
+impl From<Problems> for Refused {
+    fn from(problems: Problems) -> Refused {
+        Refused::Wrong(problems.0.iter().map(|problem| problem.to_string().replace("\n    ", "; ")).collect())
+    }
+}
+
+/// The parts of the process that a reload changes.
+pub struct Parts {
+    /// where the configuration comes from
+    pub source: Source,
+    /// what is in force
+    pub running: Arc<Running>,
+    /// the windows, for sessions
+    pub set: Arc<LiveWindows<dyn Inspect>>,
+    /// makes windows
+    pub maker: Maker,
+    /// their stores
+    pub stores: Stores,
+    /// what connections share
+    pub relay: Arc<CurrentRelay>,
+    /// the memory of connections
+    pub memory: Arc<MemoryLimit>,
+    /// the certificates of the process
+    pub certificates: Arc<Certificates>,
+    /// turns true when the process begins to drain
+    pub draining: watch::Receiver<bool>,
+}
+
+/// Puts new configurations in force. There is one per process.
+pub struct Reloader {
+    source: Source,
+    running: Arc<Running>,
+    set: Arc<LiveWindows<dyn Inspect>>,
+    maker: Maker,
+    /// Held by the reload that is under way.
+    stores: AsyncMutex<Stores>,
+    retired: RetiredStores,
+    relay: Arc<CurrentRelay>,
+    memory: Arc<MemoryLimit>,
+    certificates: Arc<Certificates>,
+    draining: watch::Receiver<bool>,
+    /// when windows were replaced last
+    replaced: Mutex<Option<Instant>>,
+}
+
+impl std::fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reloader").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// The windows of the new configuration, in its order: those that are there already, and new ones.
+struct Prepared {
+    windows: Vec<Watched>,
+    keepers: Vec<(Arc<str>, Keeper)>,
+}
+
+impl Reloader {
+    /// Creates it from the parts of the process.
+    pub fn new(parts: Parts) -> Arc<Reloader> {
+        let Parts { source, running, set, maker, stores, relay, memory, certificates, draining } = parts;
+        Arc::new(Reloader {
+            source,
+            running,
+            set,
+            maker,
+            stores: AsyncMutex::new(stores),
+            retired: RetiredStores::default(),
+            relay,
+            memory,
+            certificates,
+            draining,
+            replaced: Mutex::default(),
+        })
+    }
+
+    /// Returns what is in force.
+    pub fn running(&self) -> &Arc<Running> {
+        &self.running
+    }
+
+    /// Returns the file, if there is one.
+    pub fn file(&self) -> Option<&PathBuf> {
+        self.source.file.as_ref()
+    }
+
+    /// Reads what the stores have, at the start. Reloads wait for that.
+    pub async fn recover(&self) -> Result<(), Failure> {
+        self.stores.lock().await.recover().await
+    }
+
+    /// Closes all stores, at the end.
+    pub async fn close(&self) {
+        let stores = std::mem::take(&mut *self.stores.lock().await);
+        tokio::join!(stores.close(), self.retired.close());
+    }
+
+    /// Closes what is not needed any more. Call it about once a second.
+    pub fn tick(&self, now: Instant) {
+        self.retired.tick(now);
+        let replaced = *self.replaced.lock();
+        if replaced.is_some_and(|replaced| now.duration_since(replaced) >= GRACE) {
+            self.set.let_go(|window| window.in_flight() == Some(0));
+        }
+    }
+
+    /// Puts the file in force: all of it, or nothing. With `dry_run`, only says what would change. Refuses when another one is under
+    /// way, unless `waits`.
+    pub async fn reload(&self, dry_run: bool, waits: bool) -> Result<Reloaded, Refused> {
+        let stores = match self.stores.try_lock() {
+            Ok(stores) => stores,
+            Err(_) if waits => self.stores.lock().await,
+            Err(_) => {
+                let text =
+                    "another reload is under way, or Hapax is still starting; try again when that is over";
+                return Err(Refused::Busy(text));
+            }
+        };
+        if *self.draining.borrow() {
+            tracing::warn!(target: "hapax::reload", "not reloaded: Hapax is draining");
+            return Err(Refused::Busy("Hapax is draining; the next process reads the file as it is then"));
+        }
+        let outcome = self.reload_with(stores, dry_run).await;
+        if !dry_run {
+            self.note(&outcome);
+        }
+        outcome
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a part of the shell")]
+    fn note(&self, outcome: &Result<Reloaded, Refused>) {
+        let mut last = self.running.last.lock();
+        match outcome {
+            Ok(Reloaded { diff, warnings }) => {
+                *last = LastReload { is_success: true, succeeded_at: SystemTime::now() };
+                for change in &diff.0 {
+                    tracing::info!(target: "hapax::reload", "{change}");
+                }
+                for warning in warnings {
+                    tracing::warn!(target: "hapax::reload", place = warning.place, fix = warning.fix, "{}", warning.what);
+                }
+                tracing::info!(target: "hapax::reload", changes = diff.0.len(), "configuration reloaded");
+            }
+            Err(Refused::Wrong(errors)) => {
+                last.is_success = false;
+                for error in errors {
+                    tracing::error!(target: "hapax::reload", "the reload is refused, and the old configuration stays: {error}");
+                }
+            }
+            Err(Refused::Busy(_)) => {}
+        }
+    }
+
+    /// Returns the diff of what holds now and of the file as it is, without putting it in force.
+    pub async fn pending(&self) -> Result<Diff, Refused> {
+        let loaded = self.load().await?;
+        Ok(Diff::between(&self.running.effective(), &loaded.config))
+    }
+
+    /// Reads the file. An operator, or a program, may be about to write it: what does not stand still is refused.
+    async fn load(&self) -> Result<crate::config::Loaded, Refused> {
+        let overrides = self.source.overrides.clone();
+        let Some(path) = self.source.file.clone() else {
+            return Ok(Config::load(None, &overrides)?);
+        };
+        let read = |path: PathBuf| async move {
+            let read = tokio::task::spawn_blocking(move || Config::read(&path)).await;
+            read.map_err(|_| Refused::Busy("reading the file has failed within Hapax: please report it"))
+        };
+        let first = read(path.clone()).await??;
+        tokio::time::sleep(SETTLES).await;
+        let text = read(path.clone()).await??;
+        let place = path.display();
+        if text != first {
+            let text = format!("{place}: the file is being written; reload again when it is saved");
+            return Err(Refused::Wrong(vec![text]));
+        }
+        if text.trim().is_empty() {
+            let text = format!(
+                "{place}: the file is empty, so all windows of it would go; to run with the defaults, restart without a file"
+            );
+            return Err(Refused::Wrong(vec![text]));
+        }
+        let place = place.to_string();
+        // Files with tokens and secrets are read here, too.
+        let parsed =
+            tokio::task::spawn_blocking(move || Config::parse(Some(&place), &text, &overrides)).await;
+        let parsed = parsed
+            .map_err(|_| Refused::Busy("the check of the file has failed within Hapax: please report it"))?;
+        Ok(parsed?)
+    }
+
+    async fn reload_with(
+        &self,
+        mut stores: tokio::sync::MutexGuard<'_, Stores>,
+        dry_run: bool,
+    ) -> Result<Reloaded, Refused> {
+        let loaded = self.load().await?;
+        let new = loaded.config;
+        let mut diff = Diff::between(&self.running.effective(), &new);
+        let in_force = self.running.now();
+        for window in added(&in_force, &new) {
+            if !self.maker.can_make(window.store) {
+                let key = format!("window \"{}\"", window.rules.name);
+                for change in diff.0.iter_mut().filter(|change| change.key == key) {
+                    change.effect = Effect::Restart;
+                    change.note = Some(
+                        "no window had a store when the process started, so it has no lasting secret of the digests",
+                    );
+                }
+            }
+        }
+        let certificates = Arc::clone(&self.certificates);
+        let unusable = tokio::task::spawn_blocking(move || certificates.check()).await.unwrap_or_default();
+        let mut errors: Vec<String> =
+            unusable.iter().map(|unusable| format!("{unusable}; fix: {}", unusable.fix)).collect();
+        if dry_run && errors.is_empty() {
+            return Ok(Reloaded { diff, warnings: loaded.warnings });
+        }
+        let restart = "this needs a restart, and a reload does all or nothing: restart Hapax, or take it out of the file";
+        errors.extend(diff.needs_restart().map(|change| {
+            let note = change.note.map(|note| format!(" ({note})")).unwrap_or_default();
+            format!("{change}: {restart}{note}")
+        }));
+        for window in added(&in_force, &new) {
+            if self.retired.has(&window.rules.name) {
+                errors.push(format!(
+                    "window \"{}\" was removed a moment ago, and its store is not closed yet; try again in some seconds",
+                    window.rules.name
+                ));
+            }
+        }
+        if !errors.is_empty() {
+            return Err(Refused::Wrong(errors));
+        }
+        let prepared = self.prepare(&in_force, &new).await?;
+        self.apply(&in_force, new, prepared, &diff, &mut stores).await;
+        Ok(Reloaded { diff, warnings: loaded.warnings })
+    }
+
+    /// Makes the new windows, and reads their stores. If one fails, all of them are given up.
+    async fn prepare(&self, in_force: &InForce, new: &Config) -> Result<Prepared, Refused> {
+        let mut prepared = Prepared { windows: Vec::new(), keepers: Vec::new() };
+        let mut errors = Vec::new();
+        for window in &new.windows {
+            let name = &window.rules.name;
+            if let Some(watched) =
+                in_force.windows.iter().find(|watched| watched.window.rules().name == *name)
+            {
+                prepared.windows.push(watched.clone());
+                continue;
+            }
+            match self.maker.make(new, window, crate::clock::now()) {
+                Ok((watched, keeper)) => {
+                    prepared.windows.push(watched);
+                    prepared.keepers.extend(keeper.map(|keeper| (Arc::clone(name), keeper)));
+                }
+                Err(failure) => errors.push(failure.to_string().replace("\n    ", "; ")),
+            }
+        }
+        for (name, keeper) in &mut prepared.keepers {
+            match tokio::time::timeout(RECOVER_WITHIN, &mut keeper.recover).await {
+                Ok(Ok(())) => {}
+                Ok(Err(failure)) => errors.push(failure.to_string().replace("\n    ", "; ")),
+                Err(_) => errors.push(format!(
+                    "window \"{name}\": its store was not read within {} s; try again when it answers",
+                    RECOVER_WITHIN.as_secs()
+                )),
+            }
+        }
+        if errors.is_empty() {
+            return Ok(prepared);
+        }
+        let closing = prepared.keepers.into_iter().map(|(_, keeper)| keeper.close);
+        futures_util::future::join_all(closing).await;
+        Err(Refused::Wrong(errors))
+    }
+
+    /// Puts the configuration in force. Nothing in here can fail.
+    async fn apply(
+        &self,
+        in_force: &InForce,
+        new: Config,
+        prepared: Prepared,
+        diff: &Diff,
+        stores: &mut Stores,
+    ) {
+        let now = crate::clock::now();
+        let Prepared { windows, keepers } = prepared;
+        {
+            let _one_at_a_time = self.running.changing.lock();
+            let before = self.running.effective();
+            self.running.budget.replace(new.memory_budget, new.shares());
+            let pairs = || new.windows.iter().zip(&windows);
+            let resized: Vec<(Watched, WindowConfig)> = pairs()
+                .filter(|(window, watched)| self.set_window(&before, window, watched))
+                .map(|(window, watched)| (watched.clone(), window.clone()))
+                .collect();
+            let running = Arc::clone(&self.running);
+            // Forgetting many ids takes long.
+            drop(tokio::task::spawn_blocking(move || {
+                for (watched, window) in resized {
+                    running.resize(&watched, &window, window.limits.capacity);
+                }
+            }));
+            let has_places = |change: &crate::config::Change| {
+                change.key.starts_with("window") && !change.key.contains("\": ")
+                    || change.key.ends_with("\": vhost")
+                    || change.key.ends_with("\": exchange")
+            };
+            if diff.0.iter().any(has_places) {
+                let mut set = WindowSet::new();
+                for (window, watched) in new.windows.iter().zip(&windows) {
+                    set.push(window.vhost.clone(), window.exchange.clone(), Arc::clone(&watched.window));
+                }
+                self.set.replace(set);
+                *self.replaced.lock() = Some(now);
+            }
+            self.memory.set_limit(new.limits.memory);
+            self.relay.replace(Relay::clone(&self.relay.now()).with(&new));
+            if diff.0.iter().any(|change| change.key == "log.level") {
+                let _ = crate::log::set_level(&new.log.level);
+            }
+            *self.running.in_force.write() = InForce::new(new, windows.clone());
+        }
+        for (name, keeper) in keepers {
+            stores.add(&name, keeper);
+        }
+        for watched in in_force.windows.iter() {
+            if !windows.iter().any(|other| Arc::ptr_eq(&other.window, &watched.window))
+                && let Some(keeper) = stores.take(&watched.window.rules().name)
+            {
+                self.retired.add(Arc::clone(&watched.window), keeper, now);
+            }
+        }
+        let certificates = Arc::clone(&self.certificates);
+        // They were checked. If one has become unusable since, that is logged and counted, and the old one stays.
+        let _ = tokio::task::spawn_blocking(move || certificates.read_again()).await;
+    }
+
+    /// Gives a window that was there before the settings that can change. Returns true if it needs another capacity.
+    fn set_window(&self, before: &Config, window: &WindowConfig, watched: &Watched) -> bool {
+        let name = &window.rules.name;
+        let Some(old) = before.windows.iter().find(|old| old.rules.name == *name) else { return false };
+        let inner = &watched.window;
+        inner.set_ttl(window.limits.ttl);
+        inner.set_mode(window.limits.mode);
+        if window.auto {
+            self.running.give_up_resizing(name);
+        }
+        !window.auto && (old.auto || old.limits.capacity != window.limits.capacity)
+    }
+}
+
+/// Returns the windows of a configuration that are not there yet.
+fn added<'a>(in_force: &'a InForce, new: &'a Config) -> impl Iterator<Item = &'a WindowConfig> {
+    let is_there = |window: &&WindowConfig| {
+        in_force.windows.iter().any(|watched| watched.window.rules().name == window.rules.name)
+    };
+    new.windows.iter().filter(move |window| !is_there(window))
+}

@@ -1,0 +1,141 @@
+//! The configuration is reloaded while clients publish: no connection is lost, no message is lost, and none is there twice.
+
+use crate::e2e::site::Site;
+use crate::e2e::wait::{PATIENCE, until};
+use crate::e2e::{http, load, retry};
+use serde_json::Value;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+
+/// The window of the queue's ids stays; all else comes and goes.
+fn config(n: usize) -> String {
+    let limits = format!("[limits]\nmax_connections = {}\n", 1_000 + n);
+    let extra = "[[window]]\nname = \"extra\"\nexchange = \"extra\"\ncapacity = 500\n";
+    let kept = format!(
+        "[[window]]\nname = \"kept\"\nvhost = \"{}\"\ncapacity = {}\nttl = \"{}m\"\n",
+        if n.is_multiple_of(2) { "reload*" } else { "*" },
+        200_000 + n,
+        10 + n
+    );
+    // The order changes, too: `extra` is before the other one, behind it, or not there.
+    match n % 3 {
+        0 => format!("{limits}{kept}"),
+        1 => format!("{limits}{extra}{kept}"),
+        _ => format!("{limits}{kept}{extra}"),
+    }
+}
+
+fn reload(site: &Site) -> (u16, Value) {
+    let headers = "Content-Type: application/json\r\n";
+    let admin = site.relay().admin();
+    let (status, text) = http::ask(admin, "POST", "/api/v1/reload", headers, "").unwrap();
+    (status, serde_json::from_str(&text).unwrap())
+}
+
+#[test]
+fn publishers_with_retries_notice_nothing_of_reloads() {
+    let Some(site) = Site::of_relay("reload", &config(0)) else { return };
+    let mut direct = site.direct();
+    direct.open_channel(1);
+    direct.declare(1, "q", &[]);
+    site.prove();
+    let (stop, acks) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let before = site.metrics().sum("connections_accepted_total", &[]);
+    let published = thread::scope(|scope| {
+        let publishers: Vec<_> = (0..3)
+            .map(|publisher| {
+                let (stop, acks, addr) = (&stop, &acks, site.addr());
+                scope.spawn(move || {
+                    // Each id goes out twice, the second time while the first is in flight.
+                    let ids = (0..200_000)
+                        .take_while(|_| !stop.load(Relaxed))
+                        .flat_map(|n| [(); 2].map(|()| format!("{publisher}-{n}")));
+                    load::publish((addr, "reload", "q"), ids, acks)
+                })
+            })
+            .collect();
+        for n in 1..=12 {
+            let seen = acks.load(Relaxed);
+            site.relay().write_config(&config(n));
+            if n % 4 == 3 {
+                site.relay().sighup();
+                let capacity = 200_000 + n as u64;
+                until("the window has its new capacity", PATIENCE, || {
+                    let window = site.relay().api("GET", "/api/v1/windows/kept", "");
+                    (window["capacity"] == capacity).then_some(())
+                });
+            } else {
+                let (status, answer) = reload(&site);
+                assert_eq!((status, &answer["applied"]), (200, &true.into()), "{answer}");
+            }
+            until("publishes go on", PATIENCE, || (acks.load(Relaxed) > seen + 200).then_some(()));
+        }
+        stop.store(true, Relaxed);
+        publishers.into_iter().map(|publisher| publisher.join().unwrap()).collect::<Vec<_>>()
+    });
+    let held = retry::held(&mut direct, "q");
+    let mut count = 0;
+    for publisher in &published {
+        assert!(publisher.unknown.is_empty(), "a connection has ended: {:?}", publisher.unknown);
+        for id in publisher.acked.keys() {
+            assert_eq!(held.get(id), Some(&1), "{id}");
+            count += 1;
+        }
+    }
+    assert_eq!(held.len(), count);
+    let metrics = site.metrics();
+    assert_eq!(metrics.sum("connections_accepted_total", &[]) - before, 3.0, "three connections, no more");
+    assert_eq!(metrics.sum("config_last_reload_successful", &[]), 1.0);
+    assert!(metrics.sum("duplicates_total", &[("window", "kept")]) > 0.0);
+}
+
+#[test]
+fn a_reload_that_is_refused_changes_nothing_and_says_all_that_is_wrong() {
+    let Some(site) = Site::of_relay("reload-no", &config(0)) else { return };
+    let relay = site.relay();
+    let state = || relay.api("GET", "/api/v1/config", "");
+    let capacity = || relay.api("GET", "/api/v1/windows/kept", "")["capacity"].clone();
+    assert_eq!(state()["not_loaded"], Value::Array(Vec::new()));
+
+    // A file that is saved half: not TOML any more, with a value cut off, or empty.
+    let whole = config(1);
+    for (text, says) in [
+        (&whole[..whole.len() - 3], "not TOML"),
+        ("[limits]\nmax_connections = 0\nmemory = 1\n", "max_connections"),
+        ("", "the file is empty"),
+    ] {
+        relay.write_config(text);
+        let (status, answer) = reload(&site);
+        assert_eq!(status, 422, "{answer}");
+        assert!(answer["error"].as_str().unwrap().contains(says), "{answer}");
+        assert!(!state()["file_errors"].as_array().unwrap().is_empty());
+        assert_eq!(capacity(), 200_000);
+    }
+    assert_eq!(site.metrics().sum("config_last_reload_successful", &[]), 0.0);
+
+    // One change that can be made, and two that cannot: nothing is done.
+    let kept = "[[window]]\nname = \"kept\"\nid = \"body\"\ncapacity = 7\n[timeouts]\nstore = \"9s\"\n";
+    relay.write_config(kept);
+    let dry = relay.api("POST", "/api/v1/reload?dry_run=true", "");
+    assert_eq!((&dry["applied"], &dry["needs_restart"]), (&false.into(), &true.into()));
+    let (status, answer) = reload(&site);
+    assert_eq!((status, answer["errors"].as_array().unwrap().len()), (422, 2), "{answer}");
+    assert_eq!(capacity(), 200_000);
+
+    // A change by the API is shown, and a reload undoes it.
+    relay.write_config(&config(0));
+    relay.api("PATCH", "/api/v1/windows/kept", r#"{"ttl": "99s"}"#);
+    let live = state();
+    assert_eq!(live["changed_live"][0]["key"], "window \"kept\": ttl", "{live}");
+    let (status, answer) = reload(&site);
+    assert_eq!((status, &answer["changes"][0]["to"]), (200, &"\"10m\"".into()), "{answer}");
+    assert_eq!(state()["changed_live"], Value::Array(Vec::new()));
+    assert_eq!(site.metrics().sum("config_last_reload_successful", &[]), 1.0);
+
+    // If two come at a time, the second one waits or gets 409.
+    let both = thread::scope(|scope| {
+        let two = [scope.spawn(|| reload(&site).0), scope.spawn(|| reload(&site).0)];
+        two.map(|reload| reload.join().unwrap())
+    });
+    assert!(both.contains(&200) && both.iter().all(|status| [200, 409].contains(status)), "{both:?}");
+}
