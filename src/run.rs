@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -159,7 +159,7 @@ async fn serve_until_told(
     if let Some(address) = sockets.unused() {
         return Err(Failure::Unused(address));
     }
-    let Orders { leaving, draining, hangups } =
+    let Orders { leaving, draining, hangups, drain } =
         on_signals(config.timeouts.drain_delay, Arc::clone(&manager)).map_err(Failure::System)?;
     let (stats, connections) = (Stats::new(), ConnectionList::new());
     let Opened { keys, set, windows, stores, maker } = store::open(&config, clock::now())?;
@@ -217,6 +217,7 @@ async fn serve_until_told(
             tls: admin_tls,
             reloader: Some(Arc::clone(&reloader)),
             draining: leaving,
+            drain: Some(drain),
         });
         helpers.spawn(async move {
             if let Err(error) = admin::serve(listener, admin).await {
@@ -320,16 +321,24 @@ struct Orders {
     draining: watch::Receiver<bool>,
     /// notified at each SIGHUP
     hangups: Arc<Notify>,
+    /// takes the order of an operator to drain, with who gives it
+    drain: mpsc::Sender<String>,
 }
 
-/// Follows the signals that ask for the end ([`Signals::end`]). The second one ends the process at once.
+/// Follows the signals that ask for the end ([`Signals::end`]), and an operator who does. A second signal, or one after the
+/// operator, ends the process at once.
 fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
     let mut signals = Signals::new()?;
     let hangups = Arc::clone(&signals.hangups);
     let (leave, leaving) = watch::channel(false);
     let (drain, draining) = watch::channel(false);
+    let (order, mut ordered) = mpsc::channel(1);
     tokio::spawn(async move {
-        let name = signals.end().await;
+        let name = tokio::select! {
+            name = signals.end() => name.to_owned(),
+            // Never, if the admin listener is off.
+            Some(by) = ordered.recv() => format!("order of {by}"),
+        };
         leave.send_replace(true);
         manager.enter(Phase::Draining);
         drop(manager);
@@ -337,13 +346,13 @@ fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
             if !delay.is_zero() {
                 let delay = humantime::format_duration(delay).to_string();
                 tracing::info!(
-                    signal = name,
+                    signal = &*name,
                     delay,
                     "/readyz says 503; the drain begins after timeouts.drain_delay"
                 );
             }
             tokio::time::sleep(delay).await;
-            tracing::info!(signal = name, "draining: no new connections; what is in flight is settled first");
+            tracing::info!(signal = &*name, "draining: no new connections; what is in flight is settled first");
             drain.send_replace(true);
             std::future::pending::<()>().await;
         };
@@ -355,7 +364,7 @@ fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
         hapax::log::flush();
         std::process::exit(1);
     });
-    Ok(Orders { leaving, draining, hangups })
+    Ok(Orders { leaving, draining, hangups, drain: order })
 }
 
 /// The signals that would end the process without a drain if nobody handled them. (Rust itself ignores SIGPIPE.)

@@ -50,9 +50,14 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// Returns who it is, for people.
+    pub(super) fn shown(self) -> String {
+        format!("{self} ({})", self.by)
+    }
+
     /// Returns what this caller has done, for the other relays of a shared store.
     pub(super) fn change(self, setting: Setting) -> Change {
-        Change { setting, by: format!("{self} ({})", self.by).into() }
+        Change { setting, by: self.shown().into() }
     }
 }
 

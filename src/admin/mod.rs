@@ -22,6 +22,8 @@ mod clock;
 mod complaint;
 pub mod dashboard;
 mod health;
+mod history;
+mod journal;
 mod listen;
 mod metrics;
 
@@ -41,12 +43,15 @@ use clock::Now;
 use complaint::{Complaint, ComplaintBody};
 use hapax_core::pressure::{Budget, Watched};
 use hapax_core::window::KeyMaker;
+use history::History;
+use journal::{Journal, Kind};
 use metrics::{Format, Metrics};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -86,6 +91,8 @@ pub struct Parts<'a> {
     pub reloader: Option<Arc<Reloader>>,
     /// turns true when the process begins to drain
     pub draining: watch::Receiver<bool>,
+    /// takes the order to drain, with who gives it; `None`: this process can't be drained by the API
+    pub drain: Option<mpsc::Sender<String>>,
 }
 
 /// Everything that the admin interface shows, and what it may change.
@@ -101,6 +108,9 @@ pub struct Admin {
     metrics: Metrics,
     upstreams: Arc<Upstreams>,
     draining: watch::Receiver<bool>,
+    drain: Option<mpsc::Sender<String>>,
+    journal: Journal,
+    history: History,
     access: AccessCheck,
     events: Events,
     followers: Followers,
@@ -125,18 +135,24 @@ impl Admin {
             tls,
             reloader,
             draining,
+            drain,
         } = parts;
         let running = match &reloader {
             Some(reloader) => Arc::clone(reloader.running()),
             None => Running::new(config, windows, Arc::clone(&budget), draining.clone()),
         };
+        let since = Now::read();
         Arc::new(Admin {
             metrics: Metrics::new(
                 Arc::clone(&running),
                 Arc::clone(&stats),
                 Arc::clone(&upstreams),
                 certificates,
+                draining.clone(),
             ),
+            journal: Journal::default(),
+            history: History::new(&since),
+            drain,
             running,
             reloader,
             budget,
@@ -148,7 +164,7 @@ impl Admin {
             access: AccessCheck::of(config),
             events: Events::default(),
             followers: Followers::default(),
-            since: Now::read(),
+            since,
             listen: config.listen_addresses(),
             tls,
         })
@@ -158,6 +174,10 @@ impl Admin {
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> io::Result<()> {
     let tls = admin.tls.clone();
+    admin.journal.add(Kind::Start, None, concat!("Hapax ", env!("CARGO_PKG_VERSION"), " has started"), None);
+    // Dropping the set ends the task.
+    let mut keeping = JoinSet::new();
+    keeping.spawn(history::keep(Arc::clone(&admin)));
     listen::serve(listener, router(admin), listen::BOUNDS, tls).await
 }
 

@@ -369,6 +369,11 @@ pub struct Given {
     pub source: Source,
 }
 
+/// Checks what is to be logged, as `log.level` says it. Returns it in the words of the log. An error says what is wrong and what to do.
+pub fn check_log_level(text: &str) -> Result<String, (String, String)> {
+    log_filter::parse(text).map_err(|wrong| (wrong.what, wrong.fix))
+}
+
 /// Values of flags and the environment, which override the file.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Overrides {

@@ -56,7 +56,8 @@ pub(super) async fn run(
 ) {
     let Arrival { client, ends, slot, holding, since } = arrival;
     let peer = ends.client;
-    let present = relay.connections.enter(peer, since);
+    let session = Session::new(relay.shared.clone(), peer.ip(), since);
+    let present = relay.connections.enter(peer, since, session.mailbox());
     let pump = Pump {
         relay,
         log_limiters,
@@ -66,7 +67,7 @@ pub(super) async fn run(
         holding,
         logged_in: false,
         entry: &present.entry,
-        session: Session::new(relay.shared.clone(), peer.ip(), since),
+        session,
         client: Some(client),
         upstream: UpstreamSocket::None,
         reading_client: true,
@@ -77,6 +78,7 @@ pub(super) async fn run(
         stall: None,
         deadline: None,
         drained: false,
+        forced: false,
         read_while_due: 0,
         now: now(),
     };
@@ -135,6 +137,8 @@ struct Pump<'a> {
     deadline: Option<Instant>,
     /// The process is about to end, and the session knows it.
     drained: bool,
+    /// An operator wants the connection closed, and the session knows it.
+    forced: bool,
     /// Bytes read from the upstream since that timeout became due.
     read_while_due: u64,
     now: Instant,
@@ -155,6 +159,9 @@ impl Pump<'_> {
                 && matches!(self.upstream, UpstreamSocket::None)
             {
                 return;
+            }
+            if self.close_if_asked() {
+                continue;
             }
             let wake = self.wait(&mut draining).await;
             self.now = now();
@@ -179,6 +186,15 @@ impl Pump<'_> {
                 self.session.handle_mail(self.now);
             }
         }
+    }
+
+    /// Closes the connection if an operator wants that. Returns true if there is something to carry out. Nothing takes calls out of the
+    /// mailbox between this and the wait, so the call that comes with the wish is never missed.
+    fn close_if_asked(&mut self) -> bool {
+        let Some(reason) = self.entry.close_reason().filter(|_| !self.forced) else { return false };
+        self.forced = true;
+        self.session.handle_forced_close(reason, self.now);
+        true
     }
 
     /// Handles that a node of the broker has answered the client's protocol header.
@@ -208,12 +224,15 @@ impl Pump<'_> {
         let last = self.entry.numbers();
         let (bytes_in, bytes_out) =
             self.client.as_ref().map_or((last.bytes_in, last.bytes_out), Side::totals);
+        let deliveries = self.session.deliveries();
+        self.relay.stats.delivered(deliveries - last.deliveries);
         self.entry.note(Numbers {
             state: ConnectionState::of(self.session.phase(), self.reading_client),
             channels: self.session.channels() as u64,
             unresolved: self.session.unresolved() as u64,
             publishes: self.session.publishes(),
             duplicates: self.session.duplicates(),
+            deliveries,
             bytes_in,
             bytes_out,
         });

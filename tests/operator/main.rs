@@ -17,6 +17,7 @@ mod api_live;
 mod budget;
 mod cli;
 mod config;
+mod control;
 mod dashboard;
 #[path = "../e2e/mod.rs"]
 mod e2e;

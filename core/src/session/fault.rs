@@ -38,6 +38,12 @@ pub enum Fault {
     /// The process is about to end (SIGTERM).
     #[error("CONNECTION_FORCED - hapax is shutting down; reconnect")]
     Draining,
+    /// An operator has closed the connection.
+    #[error("CONNECTION_FORCED - {reason}")]
+    Forced {
+        /// what the operator says
+        reason: Box<str>,
+    },
     /// The publish has no id, and its window has `missing_id = "reject"`.
     #[error(
         "PRECONDITION_FAILED - window '{window}' takes no publish without an id ({id}); set it, or missing_id = \"forward\""
@@ -162,6 +168,7 @@ impl Fault {
             Fault::UpstreamLost
             | Fault::Unreachable
             | Fault::Draining
+            | Fault::Forced { .. }
             | Fault::ChannelLimit
             | Fault::BodyTooSlow { .. } => 320,
             Fault::MissingId { .. }
@@ -184,6 +191,7 @@ impl Fault {
             | Fault::UpstreamLost
             | Fault::Unreachable
             | Fault::Draining
+            | Fault::Forced { .. }
             | Fault::BodyTooSlow { .. }
             | Fault::ChannelLimit
             | Fault::LoopbackUser { .. }
@@ -209,6 +217,7 @@ impl Fault {
             | Fault::UpstreamLost
             | Fault::Unreachable
             | Fault::Draining
+            | Fault::Forced { .. }
             | Fault::BodyTooSlow { .. }
             | Fault::TxTooSlow { .. }
             | Fault::ChannelLimit

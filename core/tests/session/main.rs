@@ -16,6 +16,7 @@ mod cost;
 mod desk;
 mod external;
 mod flow;
+mod forced;
 mod handshake;
 mod held;
 mod identity;

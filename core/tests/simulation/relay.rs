@@ -27,6 +27,8 @@ pub trait Relay {
     fn handle_timeout(&mut self, now: Instant);
     /// see [`Session::handle_drain`]
     fn handle_drain(&mut self, now: Instant);
+    /// see [`Session::handle_forced_close`]
+    fn handle_forced_close(&mut self, now: Instant);
     /// see [`Session::poll_output`]
     fn poll_output(&mut self) -> Option<Output>;
     /// see [`Session::poll_timeout`]
@@ -78,6 +80,9 @@ impl Relay for Session {
     }
     fn handle_drain(&mut self, now: Instant) {
         Session::handle_drain(self, now);
+    }
+    fn handle_forced_close(&mut self, now: Instant) {
+        Session::handle_forced_close(self, "told to", now);
     }
     fn poll_output(&mut self) -> Option<Output> {
         Session::poll_output(self)
@@ -179,6 +184,7 @@ impl Relay for Wire {
     fn handle_mail(&mut self, _: Instant) {}
     fn handle_timeout(&mut self, _: Instant) {}
     fn handle_drain(&mut self, _: Instant) {}
+    fn handle_forced_close(&mut self, _: Instant) {}
     fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }

@@ -228,6 +228,12 @@ impl Pair {
         self.pump();
     }
 
+    /// An operator closes the connection.
+    pub fn force_close(&mut self, reason: &str) {
+        self.session.handle_forced_close(reason, self.now);
+        self.pump();
+    }
+
     /// Time passes; every timeout on the way is handled at its moment.
     pub fn advance(&mut self, by: Duration) {
         let until = self.now + by;

@@ -216,6 +216,7 @@ mod tests {
             tls: None,
             reloader: None,
             draining: watch::channel(false).1,
+            drain: None,
         })
     }
 

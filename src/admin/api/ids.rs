@@ -9,6 +9,7 @@ use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::Now;
 use crate::admin::complaint::{Complaint, ComplaintBody};
+use crate::admin::journal::Kind;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::{Extension, Json};
@@ -188,6 +189,8 @@ pub(super) async fn forget(
         found.watched.window.announce(caller.change(Setting::Forgotten), now);
         let forgotten = each.contains(&true);
         let id = String::from_utf8_lossy(&id);
+        let text = if forgotten { format!("id {id} forgotten") } else { format!("id {id} was not there to forget") };
+        admin.journal.add(Kind::Forget, Some(&name), &text, Some(caller.shown()));
         tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, %id, forgotten, "id forgotten");
         Ok(Json(Forgotten { forgotten }))
     })

@@ -1,11 +1,13 @@
-//! `/api/v1`: the windows, their ids, changes to a running window, the client connections, and what they
-//! send twice, and the broker's nodes.
+//! `/api/v1`: the windows, their ids, changes to a running window, the client connections, what they send twice, the broker's
+//! nodes, what has happened lately, and what an operator does to the process.
 //!
 //! The routes and the OpenAPI document come from the same annotations ([`utoipa`]), so they always agree.
 
 mod access;
 mod change;
 mod connections;
+mod control;
+mod csv;
 mod drops;
 mod events;
 mod forecast;
@@ -13,6 +15,7 @@ mod ids;
 mod message;
 pub(super) mod openapi;
 mod query;
+mod recent;
 mod record;
 mod reload;
 mod status;
@@ -59,6 +62,9 @@ fn changing() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(windows::patch))
         .routes(routes!(windows::flush))
         .routes(routes!(ids::forget))
+        .routes(routes!(connections::close))
+        .routes(routes!(control::drain))
+        .routes(routes!(control::set_log))
         .routes(routes!(reload::reload))
 }
 
@@ -72,6 +78,9 @@ fn reading() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(forecast::show))
         .routes(routes!(ids::show))
         .routes(routes!(connections::list))
+        .routes(routes!(control::show_log))
+        .routes(routes!(recent::journal))
+        .routes(routes!(recent::history))
         .routes(routes!(drops::list))
         .routes(routes!(drops::stream))
         .routes(routes!(status::show))

@@ -32,6 +32,7 @@ use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
+use tokio::sync::watch;
 use windows::NamedFacts;
 
 /// All metrics of the process.
@@ -45,6 +46,7 @@ impl Metrics {
         stats: Arc<Stats>,
         upstreams: Arc<Upstreams>,
         certificates: Arc<Certificates>,
+        draining: watch::Receiver<bool>,
     ) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::this()));
@@ -53,6 +55,7 @@ impl Metrics {
             stats,
             upstreams,
             certificates,
+            draining,
         }));
         Metrics(registry)
     }
@@ -75,6 +78,7 @@ struct Relay {
     stats: Arc<Stats>,
     upstreams: Arc<Upstreams>,
     certificates: Arc<Certificates>,
+    draining: watch::Receiver<bool>,
 }
 
 impl Collector for Relay {
@@ -83,11 +87,14 @@ impl Collector for Relay {
         let now = tokio::time::Instant::now().into_std();
         let named = |watched: &Watched| NamedFacts {
             name: watched.window.rules().name.clone(),
+            mode: watched.window.mode(),
             facts: watched.facts(now),
         };
         let windows: Vec<NamedFacts> = self.running.now().windows.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
+        let help = "1 while the process drains: it takes no new connections, or will soon take none, and then ends.";
+        gauge(&mut encoder, "draining", help, &u64::from(*self.draining.borrow()))?;
         reloads(&mut encoder, self.running.last_reload())?;
         tls::encode(&mut encoder, &stats, &self.certificates)?;
         upstreams::encode(&mut encoder, &self.upstreams.nodes(), stats.dial_failures)
@@ -121,6 +128,9 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     let unread =
         "Client connections closed, because the client had more to say and did not read for timeouts.unread.";
     count(encoder, "connections_unread", unread, stats.unread)?;
+    let deliveries =
+        "Messages that the broker has sent to clients, for their consumers or in answer to basic.get.";
+    count(encoder, "deliveries", deliveries, stats.deliveries)?;
     let refused = "Logins refused, because the user is one of loopback_users and the client is on another host, or because EXTERNAL was used where TLS ends in Hapax.";
     count(encoder, "logins_refused", refused, stats.logins_refused)?;
     gauge(

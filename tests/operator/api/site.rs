@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, mpsc, watch};
 
 /// Two windows of one exchange each, one for many, and one that takes the rest.
 pub(crate) const WINDOWS: &str = r#"
@@ -51,6 +51,8 @@ pub(crate) struct Site {
     pub(crate) address: SocketAddr,
     pub(crate) windows: Vec<Watched>,
     pub(crate) keys: KeyMaker,
+    /// the orders to drain
+    pub(crate) orders: Mutex<mpsc::Receiver<String>>,
     _drain: watch::Sender<bool>,
 }
 
@@ -99,6 +101,7 @@ impl Site {
     /// With these windows, which are as `config` says.
     pub(crate) async fn of(config: &Config, windows: Vec<Watched>) -> Site {
         let (drain, draining) = watch::channel(false);
+        let (order, orders) = mpsc::channel(1);
         let keys = KeyMaker::new((1, 2));
         let admin = Admin::new(Parts {
             config,
@@ -112,11 +115,12 @@ impl Site {
             tls: None,
             reloader: None,
             draining,
+            drain: Some(order),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(listener, admin));
-        Site { address, windows, keys, _drain: drain }
+        Site { address, windows, keys, orders: Mutex::new(orders), _drain: drain }
     }
 
     pub(crate) fn window(&self, name: &str) -> &Arc<dyn Inspect> {
@@ -192,7 +196,9 @@ impl Answer {
     fn parse(answer: &str) -> Answer {
         let (head, text) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {answer:?}"));
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head: head.to_ascii_lowercase(), text: text.to_owned() }
+        let head = head.to_ascii_lowercase();
+        let chunked = head.contains("transfer-encoding: chunked");
+        Answer { status, head, text: if chunked { whole(text) } else { text.to_owned() } }
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -202,4 +208,18 @@ impl Answer {
     pub(crate) fn error(&self) -> String {
         self.json()["error"].as_str().unwrap_or_else(|| panic!("no error in {self:?}")).to_owned()
     }
+}
+
+/// A body that came in chunks, as whoever reads it sees it. The last chunk is empty; an answer that was cut short has none.
+fn whole(chunks: &str) -> String {
+    let (mut text, mut rest) = (String::new(), chunks);
+    while let Some((size, more)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a chunk");
+        if size == 0 {
+            break;
+        }
+        text.push_str(&more[..size]);
+        rest = &more[size + 2..];
+    }
+    text
 }

@@ -15,6 +15,7 @@ mod controls;
 mod facts;
 mod numbers;
 mod pictures;
+mod process;
 mod relay;
 mod stub;
 mod words;

@@ -202,6 +202,10 @@ impl Driver {
                     self.session.handle_drain(self.now);
                     self.pump();
                 }
+                160..192 => {
+                    self.session.handle_forced_close("told to", self.now);
+                    self.pump();
+                }
                 _ => {}
             },
             8 => {
