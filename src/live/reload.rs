@@ -165,8 +165,7 @@ impl Reloader {
             }
         };
         if *self.draining.borrow() {
-            tracing::warn!(target: "hapax::reload", "not reloaded: Hapax is draining");
-            return Err(Refused::Busy("Hapax is draining; the next process reads the file as it is then"));
+            return Err(drains());
         }
         let outcome = self.reload_with(stores, dry_run).await;
         if !dry_run {
@@ -281,7 +280,12 @@ impl Reloader {
         if !errors.is_empty() {
             return Err(Refused::Wrong(errors));
         }
-        let prepared = self.prepare(&in_force, &new).await?;
+        let mut draining = self.draining.clone();
+        let prepared = tokio::select! {
+            prepared = self.prepare(&in_force, &new) => prepared?,
+            // A store that says nothing must not hold up the end. The new windows have taken nothing yet.
+            Ok(_) = draining.wait_for(|draining| *draining) => return Err(drains()),
+        };
         self.apply(&in_force, new, prepared, &diff, &mut stores).await;
         Ok(Reloaded { diff, warnings: loaded.warnings })
     }
@@ -398,6 +402,12 @@ impl Reloader {
         }
         !window.auto && (old.auto || old.limits.capacity != window.limits.capacity)
     }
+}
+
+/// Says that no reload begins or goes on while Hapax drains.
+fn drains() -> Refused {
+    tracing::warn!(target: "hapax::reload", "not reloaded: Hapax is draining");
+    Refused::Busy("Hapax is draining; the next process reads the file as it is then")
 }
 
 /// Returns the windows of a configuration that are not there yet.

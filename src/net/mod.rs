@@ -1,6 +1,6 @@
 //! The shell of the relay: the only folder with sockets and the clock.
 //!
-//! [`Relay::serve`] accepts client connections. Each one becomes a task, the [`pump`]: it feeds a
+//! [`CurrentRelay::serve`] accepts client connections. Each one becomes a task, the [`pump`]: it feeds a
 //! [`Session`](hapax_core::session::Session) with bytes from both sockets and carries out the session's outputs.
 //! [`side`] is one socket with its two bounded buffers, and [`transport`] the socket in it, plain or with TLS ([`records`]).
 //! [`upstreams`] finds the node of the broker that the other socket leads to. [`entrance`] is what clients do before AMQP, [`dial`]

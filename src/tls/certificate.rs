@@ -135,20 +135,32 @@ pub(super) fn authorities(path: &Path) -> Result<RootCertStore, Unusable> {
     Ok(roots)
 }
 
-/// Reads the authorities that this system trusts.
-pub(super) fn authorities_of_system() -> Result<RootCertStore, Unusable> {
+/// Returns the certificates of the authorities in a file, or without one, of those that this system trusts.
+pub fn trusted(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+    if let Some(ca) = ca {
+        return certificates(ca);
+    }
     let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added > 0 {
-        return Ok(roots);
+    if !found.certs.is_empty() {
+        return Ok(found.certs);
     }
     let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-    Err(Unusable::new(
+    Err(none_of_system(&why))
+}
+
+/// Reads the authorities that this system trusts.
+pub(super) fn authorities_of_system() -> Result<RootCertStore, Unusable> {
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(trusted(None)?);
+    if added > 0 { Ok(roots) } else { Err(none_of_system("")) }
+}
+
+fn none_of_system(why: &str) -> Unusable {
+    Unusable::new(
         Path::new("this system"),
         format!("trusts no certificate authority{why}"),
-        "install the package ca-certificates, or name a file with the authorities in `ca`",
-    ))
+        "install the package ca-certificates, or name a file with the authorities",
+    )
 }
 
 /// Returns when a certificate ends, in seconds since 1970-01-01 UTC.

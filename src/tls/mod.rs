@@ -9,7 +9,7 @@ mod live;
 mod names;
 mod server;
 
-pub use certificate::{Expiry, Identity, Unusable};
+pub use certificate::{Expiry, Identity, Unusable, trusted};
 pub use client::{Client, ClientFiles};
 pub use live::{Certificates, Live, Reread};
 pub use server::{ClientCertificates, Server, ServerFiles};
@@ -19,7 +19,7 @@ use rustls::{CertificateError, Error, InvalidMessage};
 use std::sync::Arc;
 
 /// Returns the cryptography that all TLS of Hapax uses.
-fn provider() -> Arc<CryptoProvider> {
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 

@@ -92,7 +92,8 @@ fn run_demo(args: &DemoArgs) -> Result<(), Ended> {
 
 fn run_terminal(command: &TerminalCommand) -> Result<(), Failure> {
     let reach = command.reach();
-    let access = Access::new(reach.admin.as_deref(), reach.token_file.as_deref(), token())?;
+    let access =
+        Access::new(reach.admin.as_deref(), reach.admin_ca.as_deref(), reach.token_file.as_deref(), token())?;
     let client = ApiClient::new(access);
     let (mut out, mut remarks, mut answers) = (io::stdout().lock(), io::stderr().lock(), io::stdin().lock());
     // Ask for a confirmation only where a person can read the question and answer it.
@@ -118,7 +119,10 @@ fn run_terminal(command: &TerminalCommand) -> Result<(), Failure> {
 }
 
 fn run_record(args: &RecordArgs) -> Result<(), record::Error> {
-    record::run(args, &Access::new(args.admin.as_deref(), args.token_file.as_deref(), token())?)
+    record::run(
+        args,
+        &Access::new(args.admin.as_deref(), args.admin_ca.as_deref(), args.token_file.as_deref(), token())?,
+    )
 }
 
 fn token() -> Option<String> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ureq::Agent;
 
 use crate::config::defaults;
+use crate::tls;
 use crate::tools::reach::{Access, Failure};
 use crate::tools::text::{parse_count, parse_duration};
 
@@ -56,6 +57,9 @@ pub struct RecordArgs {
         hide_env_values = true
     )]
     pub admin: Option<String>,
+    /// The authorities that may sign the certificate of an https:// admin listener, in PEM [default: those of this system]
+    #[arg(long, value_name = "FILE", env = "HAPAX_ADMIN_CA", hide_env_values = true)]
+    pub admin_ca: Option<PathBuf>,
     /// The file that holds the relay's token [default: the token is in HAPAX_ADMIN_TOKEN, if there is one]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -164,6 +168,7 @@ fn open(args: &RecordArgs, access: &Access) -> Result<impl Read + use<>, Failure
         .timeout_connect(Some(CONNECT))
         .timeout_recv_response(Some(CONNECT))
         .timeout_recv_body(Some(args.seconds + LATE))
+        .tls_config(access.tls())
         .user_agent(concat!("hapax/", env!("CARGO_PKG_VERSION")))
         .build()
         .into();
@@ -175,7 +180,11 @@ fn open(args: &RecordArgs, access: &Access) -> Result<impl Read + use<>, Failure
         request = request.header("authorization", format!("Bearer {token}"));
     }
     let url = || access.url().to_owned();
-    let unreachable = |error: ureq::Error| Failure::Unreachable { url: url(), why: error.to_string() };
+    let unreachable = |error: ureq::Error| match error {
+        ureq::Error::Io(error) => Failure::of_io(url(), &error),
+        ureq::Error::Rustls(error) => Failure::Untrusted { url: url(), why: tls::explain(&error) },
+        error => Failure::Unreachable { url: url(), why: error.to_string() },
+    };
     let (head, mut body) = request.call().map_err(unreachable)?.into_parts();
     let status = head.status.as_u16();
     if head.status.is_success() {

@@ -177,6 +177,8 @@ struct Ground {
     /// the second node of the broker: another way to the same
     second: Option<Cut>,
     relay: Relay,
+    /// its configuration file
+    config: String,
     prometheus: Prometheus,
     /// alerts whose expression was true at some time
     fired: BTreeSet<String>,
@@ -191,7 +193,8 @@ impl Ground {
         let address = format!("127.0.0.1:{}", hapax_testbed::free_port().unwrap());
         let listener = format!("[[listener]]\naddress = \"{address}\"\n[listener.tls]\n{}", server.toml());
         let nodes = relay::nodes(&[cut.addr(), second.addr()]);
-        let relay = Relay::start_before(&nodes, &format!("{CONFIG}{listener}"), 200);
+        let config = format!("{CONFIG}{listener}");
+        let relay = Relay::start_before(&nodes, &config, 200);
         let prometheus = Prometheus::start(relay.admin());
         prometheus.until_scraped(1.0);
         Ground {
@@ -200,6 +203,7 @@ impl Ground {
             cut: Some(cut),
             second: Some(second),
             relay,
+            config,
             prometheus,
             fired: BTreeSet::new(),
         }
@@ -300,6 +304,16 @@ impl Ground {
         self.pki.issue("new", &["localhost"]).replace(&self.server);
     }
 
+    /// A reload of a file that does not hold, and then one of a file that does.
+    fn reloads(&mut self) {
+        self.relay.write_config("[limits]\nmax_connections = 0\n");
+        self.relay.sighup();
+        self.until_alert("HapaxReloadFailed");
+        self.relay.write_config(&self.config);
+        self.relay.sighup();
+        self.until("config_last_reload_successful", &[], 1.0);
+    }
+
     fn fresh(&self) -> f64 {
         self.relay.metrics().sum("commits_total", &[])
     }
@@ -347,6 +361,7 @@ fn every_query_has_data_and_every_alert_has_its_day() {
     ground.until_warm(&mut client);
     ground.without_ids(&mut client);
     ground.certificates();
+    ground.reloads();
     ground.trouble(client);
     ground.prometheus.until_scraped(2.0);
 

@@ -108,15 +108,17 @@ fn who_asks_to_be_told_of_the_past_is_told_at_once() {
     });
 }
 
+#[derive(Default)]
+struct Count(AtomicU32);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
 #[test]
 fn the_writer_is_woken_and_told_what_is_urgent() {
-    #[derive(Default)]
-    struct Count(AtomicU32);
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Relaxed);
-        }
-    }
     each(&[ASYNC], |mut shelf| {
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
@@ -133,6 +135,30 @@ fn the_writer_is_woken_and_told_what_is_urgent() {
         assert!(!shelf.window.is_urgent() && !forgotten.as_ref().unwrap().is_remembered());
         shelf.write();
         assert!(forgotten.unwrap().is_remembered());
+    });
+}
+
+#[test]
+fn a_writer_that_collects_is_woken_by_what_is_urgent_only() {
+    each(&[ASYNC], |mut shelf| {
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        for claim in [1, 2] {
+            let fresh = shelf.fresh(claim);
+            assert!(shelf.commit(fresh).is_none());
+            assert!(shelf.window.has_records() && !shelf.window.register_urgent(&waker));
+        }
+        assert_eq!(count.0.load(Relaxed), 0, "nobody waits for a commit");
+        let (_new, _, _forgotten) = shelf.republish(1);
+        assert_eq!(count.0.load(Relaxed), 1);
+        assert!(shelf.window.register_urgent(&waker));
+        // What was asked for last counts.
+        shelf.write();
+        assert!(!shelf.window.has_records() && !shelf.window.register_urgent(&waker));
+        assert!(!shelf.window.register(&waker));
+        let fresh = shelf.fresh(3);
+        assert!(shelf.commit(fresh).is_none());
+        assert_eq!(count.0.load(Relaxed), 2);
     });
 }
 

@@ -221,10 +221,10 @@ impl<F: Files> Writer<F> {
             }
             let rest = next_tick.saturating_duration_since(moment);
             if self.kept.is_some() {
-                self.pause(AGAIN.min(rest));
+                self.pause(AGAIN.min(rest), || false);
                 self.write();
             } else if window.register(&waker) {
-                self.wait_for_more(last);
+                self.wait_for_more(last, &waker);
                 last = self.parts.now();
                 self.write();
             } else {
@@ -234,19 +234,21 @@ impl<F: Files> Writer<F> {
         self.end();
     }
 
-    /// With `async` one sync is for everything of some time. The last one began at this moment.
-    fn wait_for_more(&self, last: Instant) {
-        let policy = self.parts.window.policy();
+    /// With `async` one sync is for everything of some time, unless somebody waits for a record. The last one began at this moment.
+    fn wait_for_more(&self, last: Instant, waker: &Waker) {
+        let window = &self.parts.window;
+        let policy = window.policy();
         if policy.remember == Remember::Async {
             let since = self.parts.now().saturating_duration_since(last);
-            self.pause((policy.delay / 2).saturating_sub(since));
+            self.pause((policy.delay / 2).saturating_sub(since), || window.register_urgent(waker));
         }
     }
 
-    fn pause(&self, how_long: Duration) {
+    /// Waits, unless the process ends, or there is a reason to go on.
+    fn pause(&self, how_long: Duration, goes_on: impl Fn() -> bool) {
         let until = self.parts.now() + how_long.min(Duration::from_secs(3600));
         while !self.parts.signals.is_closing()
-            && (self.kept.is_some() || !self.parts.window.is_urgent())
+            && !goes_on()
             && let left = until.saturating_duration_since(self.parts.now())
             && !left.is_zero()
         {

@@ -2,6 +2,9 @@
 //!
 //! Whatever has come since the last time goes as one pipeline: first the records, then the questions. A few pipelines may be on
 //! their way together. Redis answers them in order, so records are known to be written in order.
+//!
+//! With `remember = "async"` nobody waits for a record. It goes with the next question, or after half of `remember_delay`. A question never
+//! overtakes a record: Redis would answer it by the lease that the record replaces.
 
 use super::connect::{Command, Connection};
 use super::{CHANGES_AT_ONCE, FIRST_PAUSE, Failed, First, LONGEST_PAUSE, Shared, commands};
@@ -9,14 +12,14 @@ use crate::clock::{now, wall};
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use hapax_core::window::leased::{Question, millis};
 use hapax_core::window::logged::{Record, What};
-use hapax_core::window::{OnOutage, Position};
+use hapax_core::window::{OnOutage, Position, Remember};
 use redis::{Value, cmd};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
@@ -34,6 +37,8 @@ pub(super) struct Link {
     closing: watch::Receiver<bool>,
     /// records that were taken and are not known to be written
     unwritten: VecDeque<(Vec<Record>, Position)>,
+    /// Until when records are collected, if nobody asks anything. `None` while there are none.
+    collect_until: Option<Instant>,
     reconnects: u64,
 }
 
@@ -56,7 +61,7 @@ impl Link {
         first: watch::Sender<First>,
         closing: watch::Receiver<bool>,
     ) -> Link {
-        Link { shared, first, closing, unwritten: VecDeque::new(), reconnects: 0 }
+        Link { shared, first, closing, unwritten: VecDeque::new(), collect_until: None, reconnects: 0 }
     }
 
     /// Keeps the connection until the process ends and everything is written.
@@ -157,7 +162,9 @@ impl Link {
                     }
                     batches.pop_front();
                 }
-                () = work(&window), if has_room => {}
+                () = work(&window, self.collect_until.is_some()), if has_room => {}
+                () = sleep_until(self.collect_until.unwrap_or_else(now).into()),
+                    if has_room && self.collect_until.is_some() => {}
                 () = sleep_until(poll_at.unwrap_or_else(now).into()), if poll_at.is_some() => {
                     window.handle_timeout(now());
                 }
@@ -167,9 +174,38 @@ impl Link {
         }
     }
 
+    /// Returns true if the records that wait are to wait a little longer.
+    fn collects(&mut self) -> bool {
+        let (window, now) = (&self.shared.window, now());
+        let collects = self.longest_wait().is_some_and(|longest| {
+            let until = *self.collect_until.get_or_insert(now + longest);
+            now < until && !window.asks() && !window.log().is_urgent()
+        });
+        if !collects {
+            self.collect_until = None;
+        }
+        collects
+    }
+
+    /// Returns how long records may wait for a question. A lease that a record replaces must not end before.
+    fn longest_wait(&self) -> Option<Duration> {
+        let window = &self.shared.window;
+        let policy = window.log().policy();
+        let may_wait = policy.remember == Remember::Async
+            && self.unwritten.is_empty()
+            && window.log().has_records()
+            && !*self.closing.borrow();
+        may_wait.then(|| (policy.delay / 2).min(window.renews_every()))
+    }
+
     /// Makes the next pipeline, and the future that sends it and receives the replies.
     fn next(&mut self, connection: &Connection) -> Option<(Batch, Replies)> {
+        if self.collects() {
+            return None;
+        }
         let shared = &self.shared;
+        // Before the records: what was committed before a question was asked is among them then.
+        let mut questions = shared.window.take_questions(MOST);
         let (mut records, mut position) = match self.unwritten.pop_front() {
             Some((records, position)) => (records, Some(position)),
             None => shared
@@ -187,11 +223,9 @@ impl Link {
             position = Some(before);
             self.unwritten.push_front((behind, last));
         }
-        let questions = if flush.is_some() || !self.unwritten.is_empty() {
-            Vec::new()
-        } else {
-            shared.window.take_questions(MOST)
-        };
+        if flush.is_some() || !self.unwritten.is_empty() || records.len() >= MOST {
+            shared.window.put_back(std::mem::take(&mut questions));
+        }
         if records.is_empty() && questions.is_empty() {
             return None;
         }
@@ -294,9 +328,16 @@ fn check(replicas: usize, batch: &Batch, replies: &[Value]) -> Result<Option<u32
     }
 }
 
-/// Waits until there is something to send.
-async fn work(window: &super::Leased) {
-    poll_fn(|cx| if window.register(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
+/// Waits until there is something to send, or while records are collected, until somebody waits for one or asks something.
+async fn work(window: &super::Leased, collects: bool) {
+    poll_fn(|cx| {
+        let is_there = match collects {
+            true => window.register_urgent(cx.waker()),
+            false => window.register(cx.waker()),
+        };
+        if is_there { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::outbox::MOST_RECORDS;
 use super::reader::{Came, Rejoined};
 use crate::clock::{now, wall};
 use crate::log::LogLimiter;
-use crate::store::log_merged;
+use crate::store::{Logged, log_merged};
 use futures_util::StreamExt;
 use hapax_core::window::logged::{AtStore, BadBatch, Remember};
 use lapin::message::Delivery;
@@ -38,8 +38,6 @@ const ACK_EVERY: u16 = 50;
 const ON_THEIR_WAY: usize = 2;
 /// How often facts are told and silence is looked for.
 const TICK: Duration = Duration::from_millis(500);
-/// How often the writer looks, while it collects records, whether somebody waits for one.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How much earlier than the oldest id the reading begins.
 const MARGIN: Duration = Duration::from_secs(60);
 
@@ -141,12 +139,9 @@ impl Session {
             tokio::select! {
                 delivery = self.consumer.next() => self.on_delivery(stream, delivery)?,
                 outcome = first(&mut self.flights) => self.on_outcome(stream, outcome)?,
-                () = poll_fn(|context| match window.register(context.waker()) {
-                    true => Poll::Ready(()),
-                    false => Poll::Pending,
-                }), if may_write && self.collect_until.is_none() => self.on_records(stream),
+                () = records(window, self.collect_until.is_some()), if may_write => self.on_records(stream),
                 () = until(self.collect_until), if may_write && self.collect_until.is_some() => {
-                    self.on_collected(stream);
+                    self.write(stream, true);
                 }
                 _ = closing.changed(), if !is_closing => is_closing = true,
                 _ = tick.tick() => self.on_tick(stream)?,
@@ -161,20 +156,15 @@ impl Session {
 
     fn on_records(&mut self, stream: &mut Stream) {
         let policy = stream.window.policy();
-        match policy.remember {
-            Remember::Sync => {
+        match (policy.remember, self.collect_until) {
+            (Remember::Sync, _) => {
                 self.write(stream, false);
             }
             // Half of the delay is for collecting, the other half for writing.
-            Remember::Async => self.collect_until = Some(now() + policy.delay / 2),
-        }
-    }
-
-    /// A part of the time for collecting is over.
-    fn on_collected(&mut self, stream: &mut Stream) {
-        let is_over = self.collect_until.is_none_or(|until| until <= now());
-        if is_over || stream.window.is_urgent() {
-            self.write(stream, true);
+            (Remember::Async, None) => self.collect_until = Some(now() + policy.delay / 2),
+            (Remember::Async, Some(_)) => {
+                self.write(stream, true);
+            }
         }
     }
 
@@ -445,10 +435,22 @@ async fn first(flights: &mut VecDeque<Flight>) -> (lapin::Result<Confirmation>, 
     outcome
 }
 
-/// Waits until then, but not for longer than [`LOOK_EVERY`].
+/// Waits until there are records, or while they are collected, until somebody waits for one.
+async fn records(window: &Logged, collects: bool) {
+    poll_fn(|context| {
+        let is_there = match collects {
+            true => window.register_urgent(context.waker()),
+            false => window.register(context.waker()),
+        };
+        if is_there { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Waits until then.
 async fn until(at: Option<Instant>) {
     match at {
-        Some(at) => sleep_until(at.min(now() + LOOK_EVERY).into()).await,
+        Some(at) => sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
 }

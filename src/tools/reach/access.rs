@@ -4,15 +4,21 @@
 use super::Failure;
 use crate::config::defaults;
 use crate::private_file::{TooOpen, read_secret};
+use crate::tls;
+use rustls::pki_types::CertificateDer;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use ureq::http::Uri;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// A relay's admin listener, and the right to use it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Access {
     url: String,
     token: Option<String>,
+    /// the authorities that may sign its certificate; none where it speaks plain HTTP
+    authorities: Vec<CertificateDer<'static>>,
 }
 
 /// Never with the token.
@@ -23,10 +29,11 @@ impl fmt::Debug for Access {
 }
 
 impl Access {
-    /// `admin` as given (`http://HOST:PORT` or `HOST:PORT`; the default without); the token from this file, or else
-    /// from the value of the environment.
+    /// `admin` as given (`http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`; the default without); the authorities from the file
+    /// `ca`, or else those of the system; the token from this file, or else from the value of the environment.
     pub fn new(
         admin: Option<&str>,
+        ca: Option<&Path>,
         token_file: Option<&Path>,
         token: Option<String>,
     ) -> Result<Access, Failure> {
@@ -47,7 +54,12 @@ impl Access {
                 "use the one that the relay was started with",
             ));
         }
-        Ok(Access { url, token })
+        let authorities = if url.starts_with("https://") {
+            tls::trusted(ca).map_err(|unusable| Failure::usage(unusable.to_string(), &unusable.fix))?
+        } else {
+            Vec::new()
+        };
+        Ok(Access { url, token, authorities })
     }
 
     /// Without a slash at its end.
@@ -57,6 +69,16 @@ impl Access {
 
     pub(crate) fn token(&self) -> Option<&str> {
         self.token.as_deref()
+    }
+
+    /// Returns the settings of TLS: the relay's certificate is always checked.
+    pub(crate) fn tls(&self) -> TlsConfig {
+        let authorities: Vec<Certificate<'static>> =
+            self.authorities.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+        TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&authorities))
+            .unversioned_rustls_crypto_provider(Arc::clone(&tls::provider()))
+            .build()
     }
 }
 
@@ -76,7 +98,7 @@ fn read_token(file: &Path) -> Result<String, Failure> {
 
 /// Returns the address as a base for paths. An error shows the given text only if it holds no password.
 fn url(given: &str) -> Result<String, Failure> {
-    let fix = "say it like http://127.0.0.1:15673";
+    let fix = "say it like http://127.0.0.1:15673, or https://HOST:15673 for a relay with [admin_tls]";
     let given = given.trim();
     if given == "off" {
         return Err(Failure::usage(
@@ -94,12 +116,11 @@ fn url(given: &str) -> Result<String, Failure> {
     let uri: Uri = full
         .parse()
         .map_err(|error| Failure::usage(format!("--admin {given:?} is no address: {error}"), fix))?;
-    if uri.scheme_str() != Some("http") {
-        return Err(Failure::usage(
-            format!("--admin {given:?}: the admin listener speaks plain HTTP"),
-            "for a relay elsewhere, forward its port: ssh -L 15673:127.0.0.1:15673 HOST",
-        ));
-    }
+    let (scheme, standard) = match uri.scheme_str() {
+        Some("http") => ("http", 80),
+        Some("https") => ("https", 443),
+        _ => return Err(Failure::usage(format!("--admin {given:?}: the admin listener speaks HTTP"), fix)),
+    };
     let Some(host) = uri.host().filter(|host| !host.is_empty() && uri.query().is_none()) else {
         return Err(Failure::usage(format!("--admin {given:?} names no host, or more than one"), fix));
     };
@@ -109,8 +130,9 @@ fn url(given: &str) -> Result<String, Failure> {
         "[::]" => "[::1]",
         host => host,
     };
-    let port = uri.port_u16().unwrap_or(if given.contains("://") { 80 } else { defaults::ADMIN.port() });
-    Ok(format!("http://{host}:{port}{}", uri.path().trim_end_matches('/')))
+    let port =
+        uri.port_u16().unwrap_or(if given.contains("://") { standard } else { defaults::ADMIN.port() });
+    Ok(format!("{scheme}://{host}:{port}{}", uri.path().trim_end_matches('/')))
 }
 
 #[cfg(test)]
@@ -118,19 +140,21 @@ mod tests {
     use super::*;
 
     fn to(admin: &str) -> Result<String, String> {
-        Access::new(Some(admin), None, None)
+        Access::new(Some(admin), None, None, None)
             .map(|access| access.url().to_owned())
             .map_err(|failure| failure.to_string())
     }
 
     #[test]
     fn addresses_are_forgiving() {
-        assert_eq!(Access::new(None, None, None).expect("default").url(), "http://127.0.0.1:15673");
+        assert_eq!(Access::new(None, None, None, None).expect("default").url(), "http://127.0.0.1:15673");
         for (given, url) in [
             ("http://10.0.0.1:15673/", "http://10.0.0.1:15673"),
             ("10.0.0.1:1", "http://10.0.0.1:1"),
             ("relay.example", "http://relay.example:15673"),
             ("http://proxy.example/hapax/", "http://proxy.example:80/hapax"),
+            ("https://10.0.0.1:15673/", "https://10.0.0.1:15673"),
+            ("https://proxy.example/hapax", "https://proxy.example:443/hapax"),
             ("0.0.0.0:9", "http://127.0.0.1:9"),
             ("[::]:9", "http://[::1]:9"),
         ] {
@@ -141,7 +165,7 @@ mod tests {
     #[test]
     fn wrong_addresses_say_what_to_do() {
         for (given, text) in [
-            ("https://h:1", "ssh -L"),
+            ("ftp://h:1", "like http://"),
             ("off", "--admin IP:PORT"),
             ("http://", "like http://"),
             ("a b", "no address"),
@@ -156,13 +180,13 @@ mod tests {
 
     #[test]
     fn a_token_is_trimmed_checked_and_never_shown() {
-        let with = |token: &str| Access::new(None, None, Some(token.to_owned()));
+        let with = |token: &str| Access::new(None, None, None, Some(token.to_owned()));
         assert_eq!(with(" abc\n").expect("valid").token(), Some("abc"));
         assert_eq!(with("").expect("an empty variable is none").token(), None);
         assert!(!format!("{:?}", with("abcdef")).contains("abcdef"));
         let error = with("geheim\x1bnis").expect_err("control character").to_string();
         assert!(error.contains("HAPAX_ADMIN_TOKEN") && !error.contains("geheim"), "{error}");
-        let error = Access::new(None, Some(Path::new("no/such/file")), None).expect_err("no file");
+        let error = Access::new(None, None, Some(Path::new("no/such/file")), None).expect_err("no file");
         assert!(error.to_string().contains("no/such/file") && error.exit_code() == 2, "{error}");
     }
 
@@ -173,7 +197,7 @@ mod tests {
         std::fs::write(&file, "geheimnis\n").expect("written");
         for (mode, good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)] {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("changed");
-            match Access::new(None, Some(&file), None) {
+            match Access::new(None, None, Some(&file), None) {
                 Ok(access) => assert!(good && access.token() == Some("geheimnis"), "{mode:o}"),
                 Err(error) => {
                     assert!(!good && error.exit_code() == 2, "{mode:o}: {error}");

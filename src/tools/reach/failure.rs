@@ -1,6 +1,7 @@
 //! Why a command did not do what it was asked for. Each says what, where, and what to do; what the relay wrote is cleaned
 //! before a terminal sees it.
 
+use crate::tls;
 use crate::tools::text::clean;
 use std::fmt;
 use std::io;
@@ -18,6 +19,13 @@ pub enum Failure {
         /// the admin address
         url: String,
         /// what the system says
+        why: String,
+    },
+    /// nobody knows who answers there
+    Untrusted {
+        /// the admin address
+        url: String,
+        /// what is wrong with its certificate
         why: String,
     },
     /// somebody answers, but not as a relay's admin listener does
@@ -67,11 +75,20 @@ impl Failure {
         Failure::Usage { what: what.into(), fix: fix.into() }
     }
 
+    /// A request that was not answered, because of this.
+    pub fn of_io(url: String, error: &io::Error) -> Failure {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(error) => Failure::Untrusted { url, why: tls::explain(error) },
+            None => Failure::Unreachable { url, why: error.to_string() },
+        }
+    }
+
     /// 1 failed while running, 2 wrong usage: also where it is the relay who finds a value wrong.
     pub fn exit_code(&self) -> u8 {
         match self {
             Failure::Usage { .. } | Failure::Refused { status: 400 | 413 | 415 | 422, .. } => USAGE,
             Failure::Unreachable { .. }
+            | Failure::Untrusted { .. }
             | Failure::Foreign { .. }
             | Failure::Token { .. }
             | Failure::UnknownWindow { .. }
@@ -98,6 +115,11 @@ impl fmt::Display for Failure {
             Failure::Unreachable { url, why } => write!(
                 f,
                 "no relay answers at {url}: {why}\n    fix: start it (hapax --config FILE), or name its admin address with --admin URL or HAPAX_ADMIN_URL"
+            ),
+            Failure::Untrusted { url, why } => write!(
+                f,
+                "what answers at {url} does not show that it is the relay: {}\n    fix: name the host as its certificate does, and the file of its authority with --admin-ca FILE or HAPAX_ADMIN_CA",
+                clean(why)
             ),
             Failure::Foreign { url, why } => write!(
                 f,

@@ -80,6 +80,9 @@ pub struct Reach {
         hide_env_values = true
     )]
     pub admin: Option<String>,
+    /// The authorities that may sign the certificate of an https:// admin listener, in PEM [default: those of this system]
+    #[arg(long, value_name = "FILE", env = "HAPAX_ADMIN_CA", global = true, hide_env_values = true)]
+    pub admin_ca: Option<PathBuf>,
     /// The file that holds the relay's token [default: the token is in HAPAX_ADMIN_TOKEN, if there is one]
     #[arg(long, value_name = "FILE", global = true)]
     pub token_file: Option<PathBuf>,

@@ -2,6 +2,7 @@
 //! address that was named and nowhere else.
 
 use super::answer::Windows;
+use crate::tls;
 use crate::tools::reach::{Access, Failure};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -36,6 +37,7 @@ impl ApiClient {
             .max_redirects_will_error(false)
             .timeout_global(Some(PATIENCE))
             .timeout_connect(Some(CONNECT))
+            .tls_config(access.tls())
             .user_agent(concat!("hapax/", env!("CARGO_PKG_VERSION")));
         ApiClient { access, agent: config.build().new_agent() }
     }
@@ -133,7 +135,8 @@ impl ApiClient {
     fn failure(&self, error: &ureq::Error) -> Failure {
         let url = self.url().to_owned();
         match error {
-            ureq::Error::Io(error) => Failure::Unreachable { url, why: error.to_string() },
+            ureq::Error::Io(error) => Failure::of_io(url, error),
+            ureq::Error::Rustls(error) => Failure::Untrusted { url, why: tls::explain(error) },
             ureq::Error::Timeout(_) => {
                 Failure::Unreachable { url, why: format!("no answer within {} s", PATIENCE.as_secs()) }
             }

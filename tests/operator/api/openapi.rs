@@ -4,6 +4,7 @@
 use super::site::{Answer, Site, now};
 use hapax_core::window::{ForgetCause, StorePolicy, Verdict};
 use hapax_core::wire::properties::IdValue;
+use hapax_testbed::Leash;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -142,6 +143,35 @@ impl Checker {
             .collect();
         assert!(errors.is_empty(), "{place}: {errors:#?}\n{instance:#}");
     }
+
+    /// What a process answers whose file can be read again: as it is, with changes, and broken.
+    async fn reloads(&mut self) {
+        let leash = Leash::new("reloads").unwrap();
+        let file = leash.folder().join("hapax.toml");
+        let write = |text: &str| std::fs::write(&file, format!("upstream = \"amqp://127.0.0.1:1\"\n{text}"));
+        write("[[window]]\nname = \"orders\"\n").unwrap();
+        let site = Site::with_file(&file).await;
+        for (text, applied, status) in [
+            ("[[window]]\nname = \"orders\"\nttl = \"1m\"\n[[window]]\nname = \"more\"\n", true, 200),
+            ("[[window]]\nname = \"orders\"\nid = \"body\"\nttl = \"1m\"\n", false, 422),
+            ("[[window]]\nttl = 0", false, 422),
+        ] {
+            write(text).unwrap();
+            let config = site.get("/api/v1/config").await;
+            self.check("get", "/api/v1/config", &config);
+            let said = config.json();
+            assert!(said["not_loaded"] != json!([]) || said["file_errors"] != json!([]), "{said}");
+            let dry = site.change("POST", "/api/v1/reload?dry_run=true", "").await;
+            self.check("post", "/api/v1/reload", &dry);
+            let done = site.change("POST", "/api/v1/reload", "").await;
+            self.check("post", "/api/v1/reload", &done);
+            assert_eq!((done.status, done.json()["applied"] == true), (status, applied), "{done:?}");
+        }
+        self.check("post", "/api/v1/reload", &site.change("POST", "/api/v1/reload?dry_run=1", "").await);
+        let without_file = Site::open().await;
+        self.check("get", "/api/v1/config", &without_file.get("/api/v1/config").await);
+        self.check("post", "/api/v1/reload", &without_file.change("POST", "/api/v1/reload", "").await);
+    }
 }
 
 #[tokio::test]
@@ -219,6 +249,7 @@ async fn what_a_live_run_answers_is_as_it_is_described() {
         checker.check("get", path, &site.ask("GET", path, &foreign, "").await);
     }
     checker.check("get", "/api/v1/status", &Site::guarded().await.get("/api/v1/status").await);
+    checker.reloads().await;
     let head = site.ask("HEAD", "/api/v1/events", &[], "").await;
     checker.check("get", "/api/v1/events", &head);
     let head = site.ask("HEAD", "/api/v1/drops/events", &[], "").await;

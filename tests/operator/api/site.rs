@@ -2,13 +2,16 @@
 
 use hapax::admin::{Admin, Parts, serve};
 use hapax::config::{Config, Overrides, Secret};
-use hapax::net::{ConnectionList, Opener, Upstreams};
+use hapax::live::{self, Reloader, Running, Source};
+use hapax::net::{ConnectionList, CurrentRelay, MemoryLimit, Opener, Relay, Upstreams};
 use hapax::stats::Stats;
 use hapax_core::pressure::Watched;
+use hapax_core::session::Shared;
 use hapax_core::window::{Inspect, KeyMaker, Mailbox, Scope, Ticket, Verdict, reserve_one};
 use hapax_core::wire::properties::IdValue;
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -98,9 +101,54 @@ impl Site {
         Site::of(&config, windows).await
     }
 
+    /// With a configuration file, which can be loaded again.
+    pub(crate) async fn with_file(file: &Path) -> Site {
+        let overrides = Overrides::default();
+        let config = Config::load(Some(file), &overrides).unwrap_or_else(|e| panic!("{e}")).config;
+        let (drain, draining) = watch::channel(false);
+        let opened = hapax::store::open(&config, now()).unwrap();
+        let (stats, windows) = (Stats::new(), opened.windows);
+        let set = Arc::clone(&opened.set);
+        let shared = Shared::new(config.settings(), opened.keys, set, config.loopback_users(), stats.clone());
+        let memory = MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
+        let reloader = Reloader::new(live::Parts {
+            source: Source { file: Some(file.to_owned()), overrides },
+            running: Running::new(&config, windows.clone(), Arc::new(config.budget()), draining.clone()),
+            set: opened.set,
+            maker: opened.maker,
+            stores: opened.stores,
+            relay: CurrentRelay::new(Relay {
+                shared: Arc::new(shared),
+                upstreams: Upstreams::new(&config, Opener::default(), Duration::from_secs(1)),
+                buffer_bytes: config.limits.buffer_bytes,
+                unread_bytes: config.limits.unread_bytes,
+                unread_timeout: config.timeouts.unread,
+                max_connections: config.limits.max_connections,
+                connections_per_address: config.limits.connections_per_address,
+                tcp_user_timeout: config.timeouts.tcp_user,
+                drain_timeout: config.timeouts.drain,
+                stats,
+                connections: ConnectionList::new(),
+                memory: Arc::clone(&memory),
+            }),
+            memory,
+            certificates: Arc::default(),
+            draining: draining.clone(),
+        });
+        Site::serving(&config, windows, (drain, draining), Some(reloader)).await
+    }
+
     /// With these windows, which are as `config` says.
     pub(crate) async fn of(config: &Config, windows: Vec<Watched>) -> Site {
-        let (drain, draining) = watch::channel(false);
+        Site::serving(config, windows, watch::channel(false), None).await
+    }
+
+    async fn serving(
+        config: &Config,
+        windows: Vec<Watched>,
+        (drain, draining): (watch::Sender<bool>, watch::Receiver<bool>),
+        reloader: Option<Arc<Reloader>>,
+    ) -> Site {
         let (order, orders) = mpsc::channel(1);
         let keys = KeyMaker::new((1, 2));
         let admin = Admin::new(Parts {
@@ -113,7 +161,7 @@ impl Site {
             upstreams: Upstreams::new(config, Opener::default(), Duration::from_secs(1)),
             certificates: Arc::default(),
             tls: None,
-            reloader: None,
+            reloader,
             draining,
             drain: Some(order),
         });

@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 /// The certificate that a new connection is shown.
 fn shown(site: &Encrypted) -> CertificateDer<'static> {
@@ -99,5 +100,36 @@ fn the_admin_listener_speaks_tls() {
     assert!(answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("hapax_certificate_not_after_timestamp_seconds{use=\"admin\""), "{answer}");
     assert!(crate::e2e::http::get(relay.admin(), "/healthz").is_err(), "not without TLS");
+    commands_reach_it(&pki, relay.admin().port());
     Raw::connect(relay.addr(), "/").close();
+}
+
+/// The commands of the terminal, with an authority and without one, and by a name that the certificate does not have.
+fn commands_reach_it(pki: &Pki, port: u16) {
+    let (url, other) = (format!("https://localhost:{port}"), format!("https://127.0.0.1:{port}"));
+    let (ca, plain) = (pki.ca(), format!("http://localhost:{port}"));
+    let ca = ca.to_str().unwrap();
+    let ran = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hapax"));
+        command.env_remove("HAPAX_ADMIN_CA").env_remove("HAPAX_ADMIN_TOKEN").args(arguments);
+        let done = command.stdin(Stdio::null()).output().unwrap();
+        let text = [done.stdout, done.stderr].map(|text| String::from_utf8(text).unwrap());
+        (done.status.code(), text.concat())
+    };
+    let (code, text) = ran(&["windows", "list", "--admin", &url, "--admin-ca", ca]);
+    assert!(code == Some(0) && text.contains("default"), "{text}");
+    let (code, text) = ran(&["record", "--seconds", "0.01", "--admin", &url, "--admin-ca", ca]);
+    assert!(code == Some(0) && text.contains("\"end\""), "{text}");
+    for arguments in [
+        ["windows", "list", "--admin", &url].as_slice(),
+        &["windows", "list", "--admin", &other, "--admin-ca", ca],
+        &["record", "--admin", &url],
+    ] {
+        let (code, text) = ran(arguments);
+        assert!(code == Some(1) && text.contains("does not show that it is the relay"), "{text}");
+        assert!(text.contains("--admin-ca FILE"), "{text}");
+    }
+    let (code, text) = ran(&["windows", "list", "--admin", &url, "--admin-ca", "no/such/file"]);
+    assert!(code == Some(2) && text.contains("no/such/file"), "{text}");
+    assert_eq!(ran(&["windows", "list", "--admin", &plain]).0, Some(1), "there is no plain HTTP");
 }

@@ -176,6 +176,20 @@ fn with_async_a_kill_forgets_what_the_delay_allows() {
     }
 }
 
+/// The window's memory holds ten ids, so Redis is asked about the others. Their records wait for a question, or for a while.
+#[test]
+fn with_async_no_question_overtakes_the_record_of_its_id() {
+    let redis = Server::start();
+    let window = "capacity = 10\nremember = \"async\"\nremember_delay = \"60s\"\non_outage = \"refuse\"";
+    let Some(stage) = Stage::new("redis-overtaken", 1, &config(&redis, &redis.url(), window)) else { return };
+    let ids = ids("a", 5_000);
+    for ids in [&ids[..1], &ids[..20], &ids] {
+        stage.publish(0, ids);
+        stage.publish(0, ids);
+    }
+    assert_each_once(&stage.queue(), &ids);
+}
+
 /// Nothing is lost, nothing is doubled, and a restart costs a publisher one reconnect at most.
 #[test]
 fn two_relays_are_restarted_one_after_the_other_under_load() {

@@ -150,6 +150,11 @@ impl Leases {
         waker.into_iter().for_each(Waker::wake);
     }
 
+    /// Returns true if there are questions.
+    pub(super) fn asks(&self) -> bool {
+        !self.inner.lock().out.is_empty()
+    }
+
     /// Takes the oldest questions, at most this many.
     pub(super) fn take(&self, most: usize) -> Vec<Question> {
         let mut inner = self.inner.lock();
@@ -170,7 +175,7 @@ impl Leases {
         false
     }
 
-    /// Puts questions back that were not answered, before the others.
+    /// Puts questions back that were taken, before the others.
     pub(super) fn put_back(&self, questions: Vec<Question>) {
         let mut inner = self.inner.lock();
         for question in questions.into_iter().rev() {

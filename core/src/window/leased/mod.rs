@@ -89,14 +89,32 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
 
     // ---- questions -----------------------------------------------------------------------------------------------
 
-    /// Takes the oldest questions, at most this many. Records are to be taken before, and written before these are asked.
+    /// Returns true if there are questions.
+    pub fn asks(&self) -> bool {
+        self.leases.asks()
+    }
+
+    /// Takes the oldest questions, at most this many. All records are to be taken after that, and written before these are asked: what was
+    /// committed before a question was made is among them then. Redis would answer a question by the lease that such a record replaces.
     pub fn take_questions(&self, most: usize) -> Vec<Question> {
         self.leases.take(most)
+    }
+
+    /// Puts questions back that were taken and not asked, before the others.
+    pub fn put_back(&self, questions: Vec<Question>) {
+        self.leases.put_back(questions);
     }
 
     /// Registers the waker of the shell. Returns true if there is a question, or a record to write, already.
     pub fn register(&self, waker: &Waker) -> bool {
         let (asks, writes) = (self.leases.register(waker), self.log.register(waker));
+        asks || writes
+    }
+
+    /// Registers the waker of a shell that collects records. Returns true if there is a question, or a record that somebody waits for,
+    /// already.
+    pub fn register_urgent(&self, waker: &Waker) -> bool {
+        let (asks, writes) = (self.leases.register(waker), self.log.register_urgent(waker));
         asks || writes
     }
 

@@ -138,6 +138,11 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         self.queue.take(most)
     }
 
+    /// Returns true if there are records that nobody has taken yet.
+    pub fn has_records(&self) -> bool {
+        self.queue.has_waiting()
+    }
+
     /// Registers the waker of the writer. Returns true if there is something to take already.
     pub fn register(&self, waker: &Waker) -> bool {
         self.queue.register(waker)
@@ -147,6 +152,12 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
     /// records for a while writes at once then.
     pub fn is_urgent(&self) -> bool {
         self.queue.is_urgent()
+    }
+
+    /// Registers the waker of a writer that collects records: it is woken when [`LoggedWindow::is_urgent`] becomes true. Returns true if
+    /// it is true already.
+    pub fn register_urgent(&self, waker: &Waker) -> bool {
+        self.queue.register_urgent(waker)
     }
 
     /// Notes that the store has everything up to this position, and that it works.

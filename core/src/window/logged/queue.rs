@@ -1,6 +1,7 @@
 //! The records that a window has not seen written yet, and who waits for them.
 
 use super::record::{Record, What};
+use crate::window::key::KeyHash;
 use crate::window::{Claim, Key, Mailbox, Memo, Position};
 use parking_lot::Mutex;
 use std::collections::hash_map::Entry;
@@ -48,15 +49,23 @@ struct Inner {
     /// Commits that are not remembered yet: their claims are in flight.
     stored: VecDeque<Stored>,
     /// The keys of these commits.
-    keys: HashMap<Key, Pending>,
+    keys: HashMap<Key, Pending, KeyHash>,
     /// Commits up to this position were made before the window was flushed.
     flushed: u64,
     /// the sessions to call, and at which position
     calls: BTreeMap<(u64, u64), Weak<Mailbox>>,
     called: u64,
     /// wakes the writer
-    waker: Option<Waker>,
+    waker: Option<Alarm>,
     dropped: u64,
+}
+
+/// The waker of a writer, and what it waits for.
+#[derive(Debug)]
+struct Alarm {
+    waker: Waker,
+    /// It collects records, and only one that somebody waits for is a reason to write at once.
+    only_urgent: bool,
 }
 
 /// A commit that is not remembered yet.
@@ -114,8 +123,7 @@ impl Queue {
 
     /// Returns true if somebody waits for a record that nobody has taken yet, and that is no commit.
     pub(super) fn is_urgent(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.urgent > inner.taken_to
+        self.inner.lock().is_urgent()
     }
 
     /// Adds commits that stay in flight until the store has them. Returns the position of the last one.
@@ -143,7 +151,7 @@ impl Queue {
             let mut inner = self.inner.lock();
             push(&mut inner);
             inner.make_room(bound);
-            (inner.last, inner.waker.take())
+            (inner.last, inner.take_waker())
         };
         waker.into_iter().for_each(Waker::wake);
         Position(last)
@@ -171,7 +179,7 @@ impl Queue {
             let waker = inner.latest.filter(|_| is_forgotten).and_then(|at| {
                 inner.push(Record { at, what: What::Forgotten(claim) });
                 inner.make_room(bound);
-                inner.waker.take()
+                inner.take_waker()
             });
             (result, waker)
         };
@@ -197,7 +205,7 @@ impl Queue {
     /// Returns the ids that are seen by records which nobody has taken yet, oldest first: with the commit of each.
     pub(super) fn seen_unwritten(&self) -> Vec<(Key, Instant, Memo)> {
         let inner = self.inner.lock();
-        let mut seen: HashMap<Key, (usize, Instant, Memo)> = HashMap::new();
+        let mut seen: HashMap<Key, (usize, Instant, Memo), KeyHash> = HashMap::default();
         for (place, record) in inner.waiting.iter().enumerate() {
             match record.what {
                 What::Seen(Claim::Digest(key), memo) | What::Touched(Claim::Digest(key), memo) => {
@@ -243,15 +251,29 @@ impl Queue {
         }
     }
 
+    /// Returns true if there is something to take.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.inner.lock().has_waiting()
+    }
+
     /// Registers the waker of the writer. Returns true if there is something to take already.
     pub(super) fn register(&self, waker: &Waker) -> bool {
+        self.register_for(waker, false, Inner::has_waiting)
+    }
+
+    /// Registers the waker of a writer that collects records. Returns true if somebody waits for one of them already.
+    pub(super) fn register_urgent(&self, waker: &Waker) -> bool {
+        self.register_for(waker, true, Inner::is_urgent)
+    }
+
+    fn register_for(&self, waker: &Waker, only_urgent: bool, is_there: impl FnOnce(&Inner) -> bool) -> bool {
         let mut inner = self.inner.lock();
-        if !inner.waiting.is_empty() || !inner.kept.is_empty() {
+        if is_there(&inner) {
             return true;
         }
         match &mut inner.waker {
-            Some(old) if old.will_wake(waker) => {}
-            slot => *slot = Some(waker.clone()),
+            Some(old) if old.waker.will_wake(waker) => old.only_urgent = only_urgent,
+            slot => *slot = Some(Alarm { waker: waker.clone(), only_urgent }),
         }
         false
     }
@@ -340,6 +362,20 @@ impl Queue {
 }
 
 impl Inner {
+    fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty() || !self.kept.is_empty()
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.urgent > self.taken_to
+    }
+
+    /// Takes the waker of the writer, if it is to be woken now.
+    fn take_waker(&mut self) -> Option<Waker> {
+        let is_urgent = self.is_urgent();
+        self.waker.take_if(|alarm| is_urgent || !alarm.only_urgent).map(|alarm| alarm.waker)
+    }
+
     fn push(&mut self, record: Record) {
         self.latest = Some(record.at);
         self.waiting.push_back(record);

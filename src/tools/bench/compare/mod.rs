@@ -16,6 +16,7 @@ mod rows;
 mod stand;
 mod stores;
 mod table;
+mod tls;
 
 use super::Error;
 use clap::Args;
@@ -37,7 +38,7 @@ pub(super) struct CompareArgs {
 }
 
 /// The rows that are measured here; 7 and 8 are those of `cargo bench --bench engines -- 10000 10000000`.
-const ROWS: [u8; 18] = [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 15, 16, 17, 18, 19, 20, 21, 22];
+const ROWS: [u8; 20] = [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24];
 
 fn row_number(text: &str) -> Result<u8, String> {
     match text.parse() {
@@ -45,7 +46,7 @@ fn row_number(text: &str) -> Result<u8, String> {
         Ok(7 | 8) => {
             Err("rows 7 and 8 are printed by cargo bench --bench engines -- 10000 10000000".to_owned())
         }
-        _ => Err("the rows are 1 to 6, 9 to 12 and 15 to 22".to_owned()),
+        _ => Err("the rows are 1 to 6, 9 to 12 and 15 to 24".to_owned()),
     }
 }
 
@@ -115,6 +116,10 @@ pub(super) fn run(args: &CompareArgs) -> Result<(), Error> {
     if wanted(22) {
         say("row 22: logs are read");
         done.extend(stores::recovery(extent)?);
+    }
+    if wanted(23) || wanted(24) {
+        say("rows 23, 24: TLS, before the sink");
+        done.extend(tls::rows(extent)?);
     }
     done.retain(|row| wanted(row.number));
     done.sort_by_key(|row| row.number);

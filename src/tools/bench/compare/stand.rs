@@ -33,6 +33,8 @@ pub(super) const WINDOW: u64 = 1_000_000;
 
 /// Stands for the folder of a process in its settings.
 pub(super) const FOLDER: &str = "{folder}";
+/// Stands for the address that it listens at. Settings without it are about a plain listener, which the command line names.
+pub(super) const ADDRESS: &str = "{address}";
 
 /// The answer of Redis to a `PING`.
 const PONG: &[u8] = b"+PONG\r\n";
@@ -79,11 +81,16 @@ impl Process {
 
     /// haproxy in TCP mode, before this address.
     pub(super) fn haproxy(upstream: SocketAddr) -> Result<Process, Error> {
+        Process::haproxy_with(upstream, "", "")
+    }
+
+    /// The same, with more words about its own side and about the upstream.
+    pub(super) fn haproxy_with(upstream: SocketAddr, bind: &str, server: &str) -> Result<Process, Error> {
         Process::start("haproxy", |address, folder| {
             let config = format!(
                 "global\n  maxconn 4000\n\
                  defaults\n  mode tcp\n  maxconn 4000\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n\
-                 listen bench\n  bind {address}\n  server upstream {upstream}\n"
+                 listen bench\n  bind {address} {bind}\n  server upstream {upstream} {server}\n"
             );
             let file = folder.join("haproxy.cfg");
             fs::write(&file, config).map_err(Error::io("writing haproxy's configuration"))?;
@@ -129,7 +136,9 @@ impl Process {
     pub(super) fn relay_with(upstream: SocketAddr, settings: &Settings) -> Result<Process, Error> {
         let Settings { mode, capacity, threads, top, window } = settings;
         Process::start("relay", |address, folder| {
+            let is_plain = !top.contains(ADDRESS);
             let top = top.replace(FOLDER, &folder.display().to_string());
+            let top = top.replace(ADDRESS, &address.to_string());
             let config = format!(
                 "{top}\n[limits]\nmax_connections = 11000\nconnections_per_address = 11000\n\n\
                  [[window]]\nname = \"bench\"\ncapacity = {capacity}\nttl = \"1h\"\nmode = \"{mode}\"\n{window}"
@@ -139,7 +148,10 @@ impl Process {
                 .and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o600)))
                 .map_err(Error::io("writing the relay's configuration"))?;
             let mut command = this_program()?;
-            command.arg("--config").arg(file).args(["--listen", &address.to_string()]);
+            command.arg("--config").arg(file);
+            if is_plain {
+                command.args(["--listen", &address.to_string()]);
+            }
             command.args(["--upstream", &format!("amqp://{upstream}"), "--admin", "off"]);
             if let Some(threads) = threads {
                 command.env(WORKER_THREADS, threads.to_string());

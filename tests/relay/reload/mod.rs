@@ -1,5 +1,9 @@
 //! The configuration is reloaded while clients publish: no connection is lost, no message is lost, and none is there twice.
 
+mod stores;
+mod storm;
+
+use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::site::Site;
 use crate::e2e::wait::{PATIENCE, until};
 use crate::e2e::{http, load, retry};
@@ -86,7 +90,7 @@ fn publishers_with_retries_notice_nothing_of_reloads() {
     let metrics = site.metrics();
     assert_eq!(metrics.sum("connections_accepted_total", &[]) - before, 3.0, "three connections, no more");
     assert_eq!(metrics.sum("config_last_reload_successful", &[]), 1.0);
-    assert!(metrics.sum("duplicates_total", &[("window", "kept")]) > 0.0);
+    assert!(metrics.sum("publishes_total", &[("window", "kept"), ("verdict", "duplicate")]) > 0.0);
 }
 
 #[test]
@@ -121,6 +125,7 @@ fn a_reload_that_is_refused_changes_nothing_and_says_all_that_is_wrong() {
     let (status, answer) = reload(&site);
     assert_eq!((status, answer["errors"].as_array().unwrap().len()), (422, 2), "{answer}");
     assert_eq!(capacity(), 200_000);
+    assert_eq!(state()["changed_live"], Value::Array(Vec::new()), "no part of it is done");
 
     // A change by the API is shown, and a reload undoes it.
     relay.write_config(&config(0));
@@ -138,4 +143,48 @@ fn a_reload_that_is_refused_changes_nothing_and_says_all_that_is_wrong() {
         two.map(|reload| reload.join().unwrap())
     });
     assert!(both.contains(&200) && both.iter().all(|status| [200, 409].contains(status)), "{both:?}");
+}
+
+#[test]
+fn a_file_that_is_being_written_is_not_put_in_force() {
+    let Some(site) = Site::of_relay("reload-half", &config(0)) else { return };
+    let done = AtomicBool::new(false);
+    let (status, answer) = thread::scope(|scope| {
+        // Each part of it is a file that would hold. The last window comes last.
+        scope.spawn(|| {
+            for n in 0.. {
+                site.relay().write_config(&format!("{}# {n}\n", config(0)));
+                if done.load(Relaxed) {
+                    return site.relay().write_config(&config(2));
+                }
+                thread::yield_now();
+            }
+        });
+        let said = reload(&site);
+        done.store(true, Relaxed);
+        said
+    });
+    assert_eq!(status, 422, "{answer}");
+    assert_eq!(reload(&site).0, 200, "it is saved");
+}
+
+/// The most connections are those of the new configuration at once. The clients that are there stay.
+#[test]
+fn a_new_limit_of_connections_holds_for_those_who_come() {
+    let limit = |most: usize| format!("[limits]\nmax_connections = {most}\n[[window]]\nname = \"w\"\n");
+    let Some(site) = Site::of_relay("reload-limit", &limit(2)) else { return };
+    let mut clients = [site.client(), site.client()];
+    clients[0].confirming(1);
+    clients[0].declare(1, "q", &[]);
+    let refused = || assert_eq!(Raw::dial(site.addr()).unwrap().frame().unwrap(), None, "turned away");
+    refused();
+    for (most, has_room) in [(1, false), (3, true)] {
+        site.relay().write_config(&limit(most));
+        assert_eq!(reload(&site).0, 200);
+        let third = has_room.then(|| site.client());
+        refused();
+        drop(third);
+        let told = clients[0].publish_and_settle(1, &Publish::to("q", &most.to_string()));
+        assert!(matches!(told.as_slice(), [Told::Ack { .. }]), "{told:?}");
+    }
 }

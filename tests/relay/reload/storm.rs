@@ -1,0 +1,102 @@
+//! More reloads than anybody asks for, at once, of a file that is being written, under load.
+
+use super::{config, reload};
+use crate::e2e::site::Site;
+use crate::e2e::wait::{PATIENCE, until};
+use crate::e2e::{load, retry};
+use serde_json::Value;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+
+/// Signals that are sent.
+const SIGNALS: usize = 300;
+
+/// The file is written over and over while SIGHUPs and requests come. Some reloads find it half written, and are refused. No publisher
+/// notices anything, and the last file is in force at the end.
+#[test]
+fn a_storm_of_reloads_loses_nothing_and_doubles_nothing() {
+    let Some(site) = Site::of_relay("reload-storm", &config(0)) else { return };
+    let mut direct = site.direct();
+    direct.open_channel(1);
+    direct.declare(1, "q", &[]);
+    site.prove();
+    let (stop, acks) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let before = site.metrics().sum("connections_accepted_total", &[]);
+    let published = thread::scope(|scope| {
+        let (stop, acks, site) = (&stop, &acks, &site);
+        let publishers: Vec<_> = (0..3)
+            .map(|publisher| {
+                scope.spawn(move || {
+                    let ids = (0..200_000)
+                        .take_while(|_| !stop.load(Relaxed))
+                        .flat_map(|n| [(); 2].map(|()| format!("{publisher}-{n}")));
+                    load::publish((site.addr(), "reload-storm", "q"), ids, acks)
+                })
+            })
+            .collect();
+        let askers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut statuses = [0; 3];
+                    while !stop.load(Relaxed) {
+                        let (status, answer) = reload(site);
+                        let place = [200, 409, 422].iter().position(|known| *known == status);
+                        statuses[place.unwrap_or_else(|| panic!("{status}: {answer}"))] += 1;
+                    }
+                    statuses
+                })
+            })
+            .collect();
+        for n in 0..SIGNALS {
+            // The file is cut to nothing first, and then written.
+            site.relay().write_config(&config(n));
+            site.relay().sighup();
+            thread::yield_now();
+        }
+        let seen = acks.load(Relaxed);
+        until("publishes go on", PATIENCE, || (acks.load(Relaxed) > seen + 1000).then_some(()));
+        stop.store(true, Relaxed);
+        let statuses: Vec<_> = askers.into_iter().map(|asker| asker.join().unwrap()).collect();
+        println!("200, 409, 422: {statuses:?}");
+        publishers.into_iter().map(|publisher| publisher.join().unwrap()).collect::<Vec<_>>()
+    });
+    site.relay().write_config(&config(5));
+    site.relay().sighup();
+    until("the last file is in force", PATIENCE, || {
+        let state = site.relay().api("GET", "/api/v1/config", "");
+        let nothing = Value::Array(Vec::new());
+        (state["not_loaded"] == nothing && state["file_errors"] == nothing).then_some(())
+    });
+    let windows = site.relay().api("GET", "/api/v1/windows", "");
+    let names: Vec<_> = windows["windows"].as_array().unwrap().iter().map(|window| &window["name"]).collect();
+    assert_eq!(names, ["kept", "extra"]);
+    let held = retry::held(&mut direct, "q");
+    let acked = published.iter().map(|publisher| publisher.acked.len()).sum::<usize>();
+    for publisher in &published {
+        assert!(publisher.unknown.is_empty(), "a connection has ended: {:?}", publisher.unknown);
+        publisher.acked.keys().for_each(|id| assert_eq!(held.get(id), Some(&1), "{id}"));
+    }
+    assert_eq!(held.len(), acked);
+    let metrics = site.metrics();
+    assert_eq!(metrics.sum("connections_accepted_total", &[]) - before, 3.0, "three connections, no more");
+    assert_eq!(metrics.sum("config_last_reload_successful", &[]), 1.0);
+}
+
+/// Of many that come at once, at least one is done; who is refused is told so. What holds at the end is the file, whole.
+#[test]
+fn of_many_reloads_at_once_each_is_done_or_refused() {
+    let Some(site) = Site::of_relay("reload-many", &config(0)) else { return };
+    site.relay().write_config(&config(4));
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let asked: Vec<_> = (0..16).map(|_| scope.spawn(|| reload(&site).0)).collect();
+        asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    let done = statuses.iter().filter(|status| **status == 200).count();
+    assert!(done >= 1 && statuses.iter().all(|status| [200, 409].contains(status)), "{statuses:?}");
+    let applied = site.relay().log().matches("configuration reloaded").count();
+    assert_eq!(applied, done, "as many as were told so");
+    let window = site.relay().api("GET", "/api/v1/windows/kept", "");
+    assert_eq!((&window["capacity"], &window["ttl_seconds"]), (&200_004.into(), &Value::from(840.0)));
+    // A dry run at the same time does not count as one that was applied.
+    assert_eq!(site.relay().api("POST", "/api/v1/reload?dry_run=true", "")["applied"], false);
+}
