@@ -352,7 +352,10 @@ fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
                 );
             }
             tokio::time::sleep(delay).await;
-            tracing::info!(signal = &*name, "draining: no new connections; what is in flight is settled first");
+            tracing::info!(
+                signal = &*name,
+                "draining: no new connections; what is in flight is settled first"
+            );
             drain.send_replace(true);
             std::future::pending::<()>().await;
         };

@@ -108,9 +108,7 @@ impl History {
     pub(super) fn of(&self, name: &str) -> Vec<(Instant, Sample)> {
         let windows = self.windows.lock();
         let samples = windows.get(name).into_iter().flatten();
-        samples
-            .map(|sample| (self.since + Duration::from_millis(u64::from(sample.at)), *sample))
-            .collect()
+        samples.map(|sample| (self.since + Duration::from_millis(u64::from(sample.at)), *sample)).collect()
     }
 }
 

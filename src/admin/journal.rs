@@ -143,6 +143,11 @@ impl Journal {
         self.inner.lock().reloads_for = Some(caller.shown());
     }
 
+    /// Takes the settings of a window that is not known yet.
+    fn know(&self, name: &Arc<str>, settings: Settings) {
+        self.inner.lock().settings.entry(Arc::clone(name)).or_insert(settings);
+    }
+
     /// Takes the settings of a window, and adds an entry if they are not those that were known. `by` is who has changed them.
     fn learn(&self, name: &Arc<str>, settings: Settings, by: Option<String>) {
         let before = self.inner.lock().settings.insert(Arc::clone(name), settings.clone());
@@ -168,6 +173,11 @@ impl Admin {
             ttl: window.ttl(),
             mode: window.mode(),
         }
+    }
+
+    /// Looks at a window that somebody is about to change.
+    pub(super) fn journal_before(&self, watched: &hapax_core::pressure::Watched) {
+        self.journal.know(&watched.window.rules().name, self.settings(watched));
     }
 
     /// Adds to the journal what this caller has changed in a window.

@@ -123,7 +123,9 @@ fn a_drain_by_the_api_is_a_drain() {
     let told = client.publish_and_settle(1, &Publish::to("q", "late"));
     assert!(matches!(told[..], [Told::Ack { .. }]), "it is served until the delay is over: {told:?}");
     match client.next(0) {
-        Told::ConnectionClosed { code, text } => assert!(code == 320 && text.contains("shutting down"), "{text}"),
+        Told::ConnectionClosed { code, text } => {
+            assert!(code == 320 && text.contains("shutting down"), "{text}")
+        }
         other => panic!("{other:?}"),
     }
     assert!(site.relay_mut().ended().success());

@@ -120,8 +120,25 @@ impl Connection {
 }
 
 const COLUMNS: [&str; 19] = [
-    "id", "peer", "user", "vhost", "upstream", "since", "age_seconds", "product", "version", "platform", "connection_name",
-    "state", "channels", "unresolved", "publishes", "duplicates", "deliveries", "bytes_in", "bytes_out",
+    "id",
+    "peer",
+    "user",
+    "vhost",
+    "upstream",
+    "since",
+    "age_seconds",
+    "product",
+    "version",
+    "platform",
+    "connection_name",
+    "state",
+    "channels",
+    "unresolved",
+    "publishes",
+    "duplicates",
+    "deliveries",
+    "bytes_in",
+    "bytes_out",
 ];
 
 impl Connection {

@@ -25,9 +25,9 @@ mod windows;
 pub(super) use drops::Followers;
 pub(super) use events::Events;
 
-use super::complaint::Complaint;
-use super::auth::{self, Right};
 use super::Admin;
+use super::auth::{self, Right};
+use super::complaint::Complaint;
 use crate::config::WindowConfig;
 use axum::Router;
 use axum::body::Bytes;

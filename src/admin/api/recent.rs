@@ -141,9 +141,8 @@ impl HistorySample {
     }
 }
 
-const COLUMNS: [&str; 10] = [
-    "window", "at", "fresh", "duplicate", "escaped", "pressure", "coverage", "entries", "capacity", "level",
-];
+const COLUMNS: [&str; 10] =
+    ["window", "at", "fresh", "duplicate", "escaped", "pressure", "coverage", "entries", "capacity", "level"];
 
 /// Show the last hour of one window, or of all: a sample every ten seconds
 #[utoipa::path(get, path = "/api/v1/history", tag = "windows", security(("token" = [])),

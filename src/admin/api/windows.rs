@@ -130,6 +130,7 @@ impl Admin {
         let found = self.find(name)?;
         let window = &found.watched.window;
         let _one_at_a_time = self.running.changing.lock();
+        self.journal_before(&found.watched);
         let (ttl_before, mode_before, ids_before) = (window.ttl(), window.mode(), window.capacity());
         if matches!(change.capacity, Some(Capacity::Ids(_))) && ids_before.is_none() {
             return Err(cannot("change its capacity"));
@@ -188,16 +189,40 @@ pub(super) struct Windows {
 
 /// The columns of the windows as CSV.
 const COLUMNS: [&str; 26] = [
-    "name", "vhost", "exchange", "id", "scope", "engine", "mode", "auto", "level", "entries", "capacity", "in_flight",
-    "ttl_seconds", "pressure", "coverage", "effective_seconds", "bytes", "recommended_capacity", "fresh_per_second",
-    "duplicate_per_second", "escaped_per_second", "fresh", "duplicate", "escaped_duplicates", "no_id", "store",
+    "name",
+    "vhost",
+    "exchange",
+    "id",
+    "scope",
+    "engine",
+    "mode",
+    "auto",
+    "level",
+    "entries",
+    "capacity",
+    "in_flight",
+    "ttl_seconds",
+    "pressure",
+    "coverage",
+    "effective_seconds",
+    "bytes",
+    "recommended_capacity",
+    "fresh_per_second",
+    "duplicate_per_second",
+    "escaped_per_second",
+    "fresh",
+    "duplicate",
+    "escaped_duplicates",
+    "no_id",
+    "store",
 ];
 
 impl WindowFacts {
     fn cells(self) -> [Cell; 26] {
         let WindowFacts { facts, .. } = self;
         let (publishes, rates) = (facts.publishes, facts.rates);
-        let store = facts.store.map(|store| format!("{} {}", store.kind, if store.up { "up" } else { "down" }));
+        let store =
+            facts.store.map(|store| format!("{} {}", store.kind, if store.up { "up" } else { "down" }));
         [
             Cell::Text(self.name),
             Cell::Text(self.vhost),

@@ -93,7 +93,8 @@ impl Collector for Relay {
         let windows: Vec<NamedFacts> = self.running.now().windows.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
-        let help = "1 while the process drains: it takes no new connections, or will soon take none, and then ends.";
+        let help =
+            "1 while the process drains: it takes no new connections, or will soon take none, and then ends.";
         gauge(&mut encoder, "draining", help, &u64::from(*self.draining.borrow()))?;
         reloads(&mut encoder, self.running.last_reload())?;
         tls::encode(&mut encoder, &stats, &self.certificates)?;

@@ -16,7 +16,8 @@ fn told(answer: &Answer) -> Vec<String> {
 async fn the_journal_says_what_was_done_and_by_whom() {
     let site = Site::open().await;
     site.fill(3);
-    site.change("PATCH", "/api/v1/windows/orders", r#"{"capacity": 50, "ttl": "2m", "mode": "observe"}"#).await;
+    site.change("PATCH", "/api/v1/windows/orders", r#"{"capacity": 50, "ttl": "2m", "mode": "observe"}"#)
+        .await;
     site.change("PATCH", "/api/v1/windows/orders", r#"{"capacity": 50}"#).await;
     site.change("DELETE", "/api/v1/windows/orders/ids/id-1?routing_key=k", "").await;
     site.change("POST", "/api/v1/windows/orders/flush", "").await;
@@ -104,7 +105,7 @@ async fn windows_connections_and_history_are_csv_too() {
     };
     let history = tokio::time::timeout(super::site::DEADLINE, wait).await.expect("a first sample");
     assert_eq!(history[0][..3], ["window", "at", "fresh"]);
-    assert_eq!((&*history[1][0], &*history[1][8], &*history[1][9]), ("rf", "10", "warming"));
+    assert_eq!((&*history[1][0], &*history[1][8], history[1].len()), ("rf", "10", history[0].len()));
     for (path, status) in [
         ("/api/v1/windows?format=xml", 400),
         ("/api/v1/history?window=nope", 404),

@@ -11,7 +11,8 @@ async fn operations(site: &Site) -> Vec<(String, String, Option<String>)> {
     let mut operations = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            let scheme = operation["security"][0].as_object().and_then(|scheme| scheme.keys().next().cloned());
+            let scheme =
+                operation["security"][0].as_object().and_then(|scheme| scheme.keys().next().cloned());
             // An answer that never ends is asked for its head only.
             let endless = path.ends_with("/events") || path.ends_with("/record");
             let verb = if endless { "HEAD".to_owned() } else { method.to_ascii_uppercase() };

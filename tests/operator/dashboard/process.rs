@@ -24,10 +24,17 @@ async fn charts_begin_with_what_the_relay_has_kept() {
     let page = Browser::open(stub.address).await;
     let axis = "[...document.querySelectorAll('#c-pressure svg text')].map((e) => e.textContent)";
     page.until_true("ten minutes are drawn", &format!("return {axis}.includes('−10\u{a0}min')")).await;
-    page.until_true("as one line", &format!("return {LINE}.split('L').length > 55 && {LINE}.split('M').length === 2"))
-        .await;
+    page.until_true(
+        "as one line",
+        &format!("return {LINE}.split('L').length > 55 && {LINE}.split('M').length === 2"),
+    )
+    .await;
     page.js("const span = document.querySelector('#span'); span.value = '3600'; span.dispatchEvent(new Event('change'))").await;
-    page.until_true("an hour is drawn", &format!("return {axis}.includes('−1\u{a0}h') && {LINE}.split('L').length > 350")).await;
+    page.until_true(
+        "an hour is drawn",
+        &format!("return {axis}.includes('−1\u{a0}h') && {LINE}.split('L').length > 350"),
+    )
+    .await;
     // The thresholds say what they mean.
     for words in ["too small above 1", "high from 0.8"] {
         assert_eq!(page.js(&format!("return {axis}.includes('{words}')")).await, true, "{words}");
@@ -48,7 +55,8 @@ async fn the_table_of_all_windows_is_sorted_by_any_column() {
     let page = Browser::open(stub.address).await;
     page.js("document.querySelector('#all').scrollIntoView()").await;
     let names = "return [...document.querySelectorAll('#all-list tbody tr')].map((row) => row.querySelector('a').textContent)";
-    page.until_true("they are there", "return document.querySelectorAll('#all-list tbody tr').length === 3").await;
+    page.until_true("they are there", "return document.querySelectorAll('#all-list tbody tr').length === 3")
+        .await;
     assert_eq!(page.js(names).await, json!(["orders", "audit", "rest"]), "as configured");
     let order = "return document.querySelector('[data-column=pressure]').getAttribute('aria-sort')";
     for (names_now, order_now) in [
@@ -73,13 +81,19 @@ async fn the_table_of_all_windows_is_sorted_by_any_column() {
 #[tokio::test]
 async fn recent_events_say_who() {
     let stub = Stub::with(vec![window_of("orders", &calm())], |scene| {
-        scene.config = json!({ "changed_live": [{ "key": "window.orders.mode" }], "not_loaded": [], "file_errors": [] });
+        scene.config =
+            json!({ "changed_live": [{ "key": "window.orders.mode" }], "not_loaded": [], "file_errors": [] });
     })
     .await;
     stub.happens("start", None, "Hapax 0.1.0 has started", None);
     let page = Browser::open(stub.address).await;
     page.until_has("#journal-list", "has started").await;
-    stub.happens("settings", Some("orders"), "mode enforce → observe <b>\u{202e}", Some("10.0.0.1:5 (token)"));
+    stub.happens(
+        "settings",
+        Some("orders"),
+        "mode enforce → observe <b>\u{202e}",
+        Some("10.0.0.1:5 (token)"),
+    );
     page.until_has("#journal-list tbody tr:first-child", "mode enforce → observe <b>").await;
     page.until_has("#journal-list tbody tr:first-child", "10.0.0.1:5 (token)").await;
     assert_eq!(page.js("return document.querySelectorAll('#journal-list tbody tr').length").await, 2);
@@ -160,14 +174,17 @@ async fn a_reader_is_offered_no_change() {
 
 #[tokio::test]
 async fn an_export_is_saved_under_a_name() {
-    let stub = Stub::with(vec![window_of("orders", &calm())], |scene| scene.token = Some("secret-of-the-stub")).await;
+    let stub =
+        Stub::with(vec![window_of("orders", &calm())], |scene| scene.token = Some("secret-of-the-stub"))
+            .await;
     let page = Browser::start(stub.address).await;
     page.go("/").await;
     page.fill("#token-field", "secret-of-the-stub").await;
     page.click("#token button").await;
     page.until_true("the page is live", "return document.body.dataset.link === 'live'").await;
     // The link is kept from the browser: what it would save is looked at instead.
-    page.js("HTMLAnchorElement.prototype.click = function () { window.saved = [this.download, this.href]; }").await;
+    page.js("HTMLAnchorElement.prototype.click = function () { window.saved = [this.download, this.href]; }")
+        .await;
     page.js("document.querySelector('#all [data-export*=csv]').click()").await;
     page.until_true("it is saved", "return window.saved?.[0] === 'hapax-windows.csv'").await;
     assert_eq!(page.js("return window.saved[1].startsWith('blob:')").await, true);

@@ -263,12 +263,18 @@ async fn access(State(scene): State<Arc<Scene>>) -> Json<Value> {
     Json(json!({ "may_change": scene.may_change, "by": "token" }))
 }
 
-async fn history(State(scene): State<Arc<Scene>>, Query(query): Query<HashMap<String, String>>) -> Json<Value> {
+async fn history(
+    State(scene): State<Arc<Scene>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Json<Value> {
     let window = json!({ "name": query["window"], "samples": scene.history });
     Json(json!({ "every_seconds": 10, "windows": [window] }))
 }
 
-async fn journal(State(scene): State<Arc<Scene>>, Query(query): Query<HashMap<String, usize>>) -> Json<Value> {
+async fn journal(
+    State(scene): State<Arc<Scene>>,
+    Query(query): Query<HashMap<String, usize>>,
+) -> Json<Value> {
     let journal = scene.journal.lock().unwrap();
     Json(json!({ "entries": journal[query["after"].min(journal.len())..], "last": journal.len() }))
 }

@@ -12,7 +12,8 @@ mod windows;
 use super::ApiClient;
 use crate::tools::reach::Failure;
 use crate::tools::terminal::args::{
-    ConnectionsArgs, DrainArgs, DropsArgs, IdsArgs, JournalArgs, LogArgs, ReloadArgs, UpstreamsArgs, WindowsArgs,
+    ConnectionsArgs, DrainArgs, DropsArgs, IdsArgs, JournalArgs, LogArgs, ReloadArgs, UpstreamsArgs,
+    WindowsArgs,
 };
 use crate::tools::text::json;
 use comfy_table::presets::NOTHING;
