@@ -1,11 +1,11 @@
 //! Runs the process, as a part of the binary: sets the limit of open files, opens the listeners, handles signals, and
 //! stops everything in order.
 
-use hapax::admin::{self, Admin, Parts};
+use hapax::admin::{self, Admin, Parts, telemetry};
 use hapax::clock;
 use hapax::config::{Config, ListenerConfig, ProxyProtocol};
 use hapax::live::{self, Reloader, Running, Source};
-use hapax::net::{self, ConnectionList, CurrentRelay, Entrance, Opener, Relay, Upstreams};
+use hapax::net::{self, ConnectionList, CurrentRelay, Entrance, Opener, Relay, Spans, Upstreams};
 use hapax::process;
 use hapax::service::{Manager, Phase, Sockets};
 use hapax::stats::Stats;
@@ -176,6 +176,13 @@ async fn serve_until_told(
     }
     let upstreams = Upstreams::new(&config, opener, PROBE_EVERY);
     helpers.spawn(Arc::clone(&upstreams).watch());
+    let (spans, spans_queue) = match config.telemetry.spans_every {
+        0 => (None, None),
+        every => {
+            let (spans, queue) = Spans::new(every);
+            (Some(spans), Some(queue))
+        }
+    };
     let relay = CurrentRelay::new(Relay {
         shared: Arc::clone(&shared),
         upstreams: Arc::clone(&upstreams),
@@ -189,6 +196,7 @@ async fn serve_until_told(
         stats: Arc::clone(&stats),
         connections: Arc::clone(&connections),
         memory: Arc::clone(&memory),
+        spans: spans.clone(),
     });
     let running = Running::new(&config, windows.clone(), Arc::clone(&budget), draining.clone());
     let reloader = Reloader::new(live::Parts {
@@ -204,7 +212,8 @@ async fn serve_until_told(
     });
     helpers.spawn(tick(Arc::clone(&reloader), memory));
     helpers.spawn(reload_at(hangups, Arc::clone(&reloader)));
-    if let Some(listener) = admin_listener {
+    let telemetry = config.telemetry.clone();
+    if admin_listener.is_some() || telemetry.endpoint.is_some() {
         let admin = Admin::new(Parts {
             config: &config,
             windows,
@@ -218,12 +227,16 @@ async fn serve_until_told(
             reloader: Some(Arc::clone(&reloader)),
             draining: leaving,
             drain: Some(drain),
+            spans,
         });
-        helpers.spawn(async move {
-            if let Err(error) = admin::serve(listener, admin).await {
-                tracing::error!(%error, "the admin listener ended");
-            }
-        });
+        helpers.spawn(telemetry::export(Arc::clone(&admin), telemetry, spans_queue));
+        if let Some(listener) = admin_listener {
+            helpers.spawn(async move {
+                if let Err(error) = admin::serve(listener, admin).await {
+                    tracing::error!(%error, "the admin listener ended");
+                }
+            });
+        }
     }
     reloader.recover().await?;
     let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());

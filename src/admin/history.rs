@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 pub(super) const EVERY: Duration = Duration::from_secs(10);
 /// Samples of a window: an hour.
 pub(super) const KEPT: usize = 360;
-/// The time between two looks at what has changed.
+/// The time between two looks at the state of the relay.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A window at one moment.

@@ -1,7 +1,7 @@
 //! The journal: the last things that have happened to this relay, and who did them. It is what the dashboard shows as recent
 //! events. The log says the same and more; the journal is for people who look at the page.
 //!
-//! What somebody does by the API is added by the route that does it. All else is found by [`Watch`], which compares the state of
+//! A route that changes something adds an entry itself. [`Watch`] finds everything else, which compares the state of
 //! each second with that of the second before: a window that another relay or a reload has changed, a store or a node of the broker
 //! that went down or came back, a level, a drain.
 
@@ -22,7 +22,7 @@ pub(super) const KEPT: usize = 500;
 /// Bytes of a text.
 const LONGEST: usize = 400;
 
-/// What an entry is about.
+/// The kind of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
@@ -90,7 +90,7 @@ struct Settings {
 }
 
 impl Settings {
-    /// Returns what has changed, in words.
+    /// Returns the differences in words.
     fn changes(&self, new: &Settings) -> Vec<String> {
         let mut changes = Vec::new();
         if self.capacity != new.capacity {
@@ -209,7 +209,7 @@ impl Watch {
         journal.inner.lock().settings.retain(|name, _| names.contains(name));
         for watched in &*in_force.windows {
             let name = &watched.window.rules().name;
-            // Who is amid a change tells it afterwards. A flush of a large window takes seconds, so do not wait for it.
+            // A route that is amid a change adds its entry afterwards. A flush of a large window takes seconds, so do not wait for it.
             if let Some(_one_at_a_time) = admin.running.changing.try_lock() {
                 journal.learn(name, admin.settings(watched), None);
             }

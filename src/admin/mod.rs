@@ -26,10 +26,11 @@ mod history;
 mod journal;
 mod listen;
 mod metrics;
+pub mod telemetry;
 
 use crate::config::Config;
 use crate::live::{Reloader, Running};
-use crate::net::{ConnectionList, Upstreams};
+use crate::net::{ConnectionList, Spans, Upstreams};
 use crate::stats::Stats;
 use crate::tls::{self, Certificates};
 use api::{Events, Followers};
@@ -93,6 +94,8 @@ pub struct Parts<'a> {
     pub draining: watch::Receiver<bool>,
     /// takes the order to drain, with who gives it; `None`: this process can't be drained by the API
     pub drain: Option<mpsc::Sender<String>>,
+    /// the spans on their way to the collector; `None`: there are none
+    pub spans: Option<Arc<Spans>>,
 }
 
 /// Everything that the admin interface shows, and what it may change.
@@ -111,6 +114,7 @@ pub struct Admin {
     drain: Option<mpsc::Sender<String>>,
     journal: Journal,
     history: History,
+    exports: Arc<telemetry::Exports>,
     access: AccessCheck,
     events: Events,
     followers: Followers,
@@ -136,12 +140,14 @@ impl Admin {
             reloader,
             draining,
             drain,
+            spans,
         } = parts;
         let running = match &reloader {
             Some(reloader) => Arc::clone(reloader.running()),
             None => Running::new(config, windows, Arc::clone(&budget), draining.clone()),
         };
         let since = Now::read();
+        let exports = Arc::new(telemetry::Exports { queue: spans, ..telemetry::Exports::default() });
         Arc::new(Admin {
             metrics: Metrics::new(
                 Arc::clone(&running),
@@ -149,9 +155,11 @@ impl Admin {
                 Arc::clone(&upstreams),
                 certificates,
                 draining.clone(),
+                Arc::clone(&exports),
             ),
             journal: Journal::default(),
             history: History::new(&since),
+            exports: Arc::clone(&exports),
             drain,
             running,
             reloader,

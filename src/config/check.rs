@@ -6,7 +6,8 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, WindowConfig, addresses, listener, log_filter, machine, store, token, upstream, value, warnings,
+    Token, WindowConfig, addresses, listener, log_filter, machine, store, telemetry, token, upstream, value,
+    warnings,
 };
 use crate::tls::ClientFiles;
 use hapax_core::pressure::budget;
@@ -105,6 +106,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let stores = store::read(top.section("store", report), report);
     let timeouts = read_timeouts(top.section("timeouts", report), report);
     let log = read_log(top.section("log", report), report);
+    let telemetry = telemetry::read(top.section("telemetry", report), report);
     let windows = read_windows(&mut top, limits.waiters_per_id, report);
     top.finish(report);
     let level = overridden(log.level, "log.level", overrides.log.as_ref(), report, log_filter::parse);
@@ -133,6 +135,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         limits,
         timeouts,
         log: LogSettings { level, ..log },
+        telemetry,
         windows,
     }
 }

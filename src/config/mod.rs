@@ -24,6 +24,7 @@ mod raw;
 mod show;
 mod show_tls;
 mod store;
+mod telemetry;
 mod token;
 mod upstream;
 mod value;
@@ -103,6 +104,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// logging
     pub log: LogSettings,
+    /// where metrics and spans are sent
+    pub telemetry: Telemetry,
     /// in order: the first window that matches judges a publish
     pub windows: Vec<WindowConfig>,
 }
@@ -199,6 +202,17 @@ pub struct Timeouts {
     pub tcp_user: Duration,
     /// how long a client that publishes may read nothing, when the bytes that wait for it have reached their bound
     pub unread: Duration,
+}
+
+/// Where metrics and spans are sent, as OTLP over HTTP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Telemetry {
+    /// `http://HOST:PORT`; `None`: nothing is sent
+    pub endpoint: Option<String>,
+    /// how often metrics are sent
+    pub interval: Duration,
+    /// of the judged publishes of a connection, every n-th is looked at for a trace; 0: none
+    pub spans_every: u32,
 }
 
 /// Logging. The log goes to stderr.

@@ -164,6 +164,17 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.word("format", config.log.format)?;
     out.string("level", &config.log.level)?;
 
+    let telemetry = &config.telemetry;
+    out.section("[telemetry]", "telemetry.".into())?;
+    if let Some(endpoint) = &telemetry.endpoint {
+        out.string("endpoint", endpoint)?;
+    }
+    out.duration("interval", telemetry.interval)?;
+    match telemetry.spans_every {
+        0 => out.string("spans", "off")?,
+        every => out.raw("spans", toml::Value::Float(1.0 / f64::from(every)))?,
+    }
+
     for (index, window) in config.windows.iter().enumerate() {
         out.section("[[window]]", format!("window.{index}."))?;
         write_window(window, out)?;

@@ -21,6 +21,7 @@ mod pump;
 mod records;
 mod side;
 mod slots;
+mod spans;
 mod transport;
 mod upstreams;
 
@@ -31,6 +32,7 @@ pub use duplicates::{Duplicates, KEPT, SeenDuplicate};
 pub use entrance::Entrance;
 pub use memory::MemoryLimit;
 pub use proxy::Ends;
+pub use spans::{Span, Spans};
 pub use transport::Transport;
 pub use upstreams::{NoAnswer, UpstreamNode, Upstreams};
 
@@ -78,6 +80,8 @@ pub struct Relay {
     pub connections: Arc<ConnectionList>,
     /// bounds the memory that is held for clients
     pub memory: Arc<MemoryLimit>,
+    /// takes the spans of judged publishes; `None`: there are none
+    pub spans: Option<Arc<Spans>>,
 }
 
 /// The log lines that a stranger can cause, limited in number.

@@ -10,9 +10,11 @@ use super::proxy::Ends;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
 use super::upstreams::{Dialled, Unreachable};
-use super::{LogLimiters, Relay, bad_headers, now};
+use super::{LogLimiters, Relay, Span, bad_headers, now};
 use bytes::Bytes;
-use hapax_core::session::{Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting};
+use hapax_core::session::{
+    Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting, Traced,
+};
 use hapax_core::window::OnConflict;
 use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
@@ -56,7 +58,11 @@ pub(super) async fn run(
 ) {
     let Arrival { client, ends, slot, holding, since } = arrival;
     let peer = ends.client;
-    let session = Session::new(relay.shared.clone(), peer.ip(), since);
+    let mut session = Session::new(relay.shared.clone(), peer.ip(), since);
+    if let Some(spans) = &relay.spans {
+        let (every, left) = spans.pace();
+        session.trace_every(every, left);
+    }
     let present = relay.connections.enter(peer, since, session.mailbox());
     let pump = Pump {
         relay,
@@ -435,6 +441,7 @@ impl Pump<'_> {
                 Output::CutUpstream => self.cut_upstream(),
                 Output::Sighted(sighting) => self.on_sighting(sighting),
                 Output::BadHeader(header) => self.log_bad_header(header),
+                Output::Traced(traced) => self.on_traced(traced),
             }
         }
         if let Some(side) = &mut self.client {
@@ -541,6 +548,15 @@ impl Pump<'_> {
             self.reading_upstream = upstream;
             self.session.handle_reading_upstream(upstream, self.now);
         }
+    }
+
+    /// Makes a span of a judged publish: from when it was read until now.
+    fn on_traced(&self, traced: Box<Traced>) {
+        let Some(spans) = &self.relay.spans else { return };
+        let user = self.session.about().and_then(|about| about.user.clone());
+        let ended = crate::clock::wall();
+        let began = ended.checked_sub(now().saturating_duration_since(self.now)).unwrap_or(ended);
+        spans.put(Span { traced, user, began, ended });
     }
 
     /// Shows people a publish of a known id.

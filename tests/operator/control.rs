@@ -1,4 +1,4 @@
-//! What an operator does to a relay at work before a real RabbitMQ: a connection is closed, the log says more, the relay drains.
+//! Orders to a relay at work before a real RabbitMQ: a connection is closed, the log says more, the relay drains.
 
 use crate::e2e::http;
 use crate::e2e::raw::{Login, Publish, Raw, Told};
@@ -18,8 +18,8 @@ fn only(site: &Site) -> u64 {
     all[0]["id"].as_u64().unwrap()
 }
 
-/// The client is told why. What the broker acks after that is remembered: the retry of a message that the client has no ack for is a
-/// duplicate. Nothing else notices.
+/// The client gets the reason. Hapax remembers an id that the broker acks after that, so a retry is a duplicate. Other connections go
+/// on.
 #[test]
 fn a_closed_connection_loses_nothing_that_was_stored() {
     let Some(site) = Site::with_cut("forced", LIVE) else { return };

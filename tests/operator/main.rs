@@ -29,6 +29,7 @@ mod metrics;
 mod packages;
 mod pressure_story;
 mod service;
+mod telemetry;
 mod tenants;
 mod terminal;
 mod unit;

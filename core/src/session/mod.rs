@@ -64,6 +64,7 @@ mod session;
 mod sides;
 mod sightings;
 mod timers;
+mod traces;
 mod transaction;
 mod unremembered;
 mod upstream;
@@ -80,6 +81,7 @@ pub use loopback::{LoopbackUsers, RefusedBecause, RefusedLogin, is_loopback};
 pub use rights::{Rights, may_have_topics};
 pub use session::Session;
 pub use sightings::{Sighted, Sighting};
+pub use traces::Traced;
 
 use crate::window::{KeyMaker, Windows};
 use crate::wire::BadHeader;
@@ -236,6 +238,8 @@ pub enum Output {
     CutUpstream,
     /// Tell people about a publish of a known id. Nothing else depends on it.
     Sighted(Box<Sighting>),
+    /// Make a span of a judged publish. Nothing else depends on it.
+    Traced(Box<Traced>),
     /// Log that the client sends this header with a value that can't be understood. It comes once per connection and header.
     BadHeader(BadHeader),
 }

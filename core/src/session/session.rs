@@ -288,6 +288,12 @@ impl Session {
         self.settle_down(now);
     }
 
+    /// Looks at every n-th judged publish from now on, for a trace that it belongs to ([`Output::Traced`]). `left`: how many are passed
+    /// over before the first one. 0, the default, looks at none.
+    pub fn trace_every(&mut self, every: u32, left: u32) {
+        self.connection.link_mut().out.traces.set(every, left);
+    }
+
     /// Closes the client's connection with 320 and this reason, because an operator wants it closed. The outcomes of its publishes
     /// are still awaited, so an id whose message the broker acks is remembered, although the client hears no ack.
     pub fn handle_forced_close(&mut self, reason: &str, now: Instant) {

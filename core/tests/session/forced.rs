@@ -21,7 +21,7 @@ fn p06_a_forced_close_tells_the_client_why_and_awaits_what_is_in_flight() {
     pair.force_close("moved to another cluster");
     let told = said(&pair.to_client());
     assert!(told.contains("connection.close 320") && told.contains("CONNECTION_FORCED - moved to"), "{told}");
-    // What is sent now is not read.
+    // From now on, nothing of the client is read.
     unheard(&mut pair, m("c").publish(1));
     pair.client(connection_close_ok());
     assert!(pair.client_closed() && !pair.upstream_closed(), "b has no outcome yet");

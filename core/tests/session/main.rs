@@ -45,5 +45,6 @@ mod routing;
 mod states;
 mod stuck;
 mod told;
+mod traced;
 mod upstream_close;
 mod waiters;

@@ -6,7 +6,7 @@ use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// What the caller may do.
+/// The rights of the caller.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Access {
     /// false with the read-only token: whatever changes something is refused with 403

@@ -204,14 +204,14 @@ pub(super) async fn list(
 pub(super) struct Closing {
     /// the connection as it was
     closing: Connection,
-    /// what its client is told
+    /// the reason that its client gets
     reason: String,
 }
 
 /// Close a client connection
 ///
-/// Its client gets `connection.close` with 320 CONNECTION_FORCED and the reason, and what it sends from now on is not read. What is
-/// in flight is still settled with the broker, so a retry of a message that the broker has acked is recognised.
+/// Its client gets `connection.close` with 320 CONNECTION_FORCED and the reason, and what it sends from now on is not read. Hapax
+/// still waits for the broker's answers, so it recognises a retry of a message that the broker has acked.
 #[utoipa::path(delete, path = "/api/v1/connections/{id}", tag = "connections", security(("admin" = [])),
     params(("id" = u64, Path, description = "the connection's number"),
         ("reason" = Option<String>, Query, description = "what the client is told, up to 200 bytes")),

@@ -1,7 +1,7 @@
 //! Answers as CSV, for spreadsheets and scripts: `?format=csv`, or an `Accept` that names `text/csv`.
 //!
 //! A spreadsheet takes a cell that begins with `=`, `+`, `-`, `@`, a tab or a carriage return for a formula, and clients choose their own
-//! names. Such a text gets an apostrophe in front of it, which spreadsheets do not show. Numbers of ours are never texts of that kind.
+//! names. Hapax writes an apostrophe in front of such a text, which spreadsheets do not show.
 
 use super::Complaint;
 use super::query::{Query, bad};

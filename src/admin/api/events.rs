@@ -217,6 +217,7 @@ mod tests {
             reloader: None,
             draining: watch::channel(false).1,
             drain: None,
+            spans: None,
         })
     }
 

@@ -1,4 +1,4 @@
-//! `/api/v1/journal` and `/api/v1/history`: what has happened lately, and an hour of numbers.
+//! `/api/v1/journal` and `/api/v1/history`: the last entries of the journal, and an hour of samples.
 
 use super::Complaint;
 use super::csv::{self, Cell, Format};
@@ -56,7 +56,7 @@ impl From<Entry> for JournalEntry {
     }
 }
 
-/// Show what has happened lately, and who did it
+/// Show the last events of the relay, and who caused them
 ///
 /// The newest 500 entries are kept. A restart forgets them; the log has all of them.
 #[utoipa::path(get, path = "/api/v1/journal", tag = "process", security(("token" = [])),

@@ -70,7 +70,10 @@ export function confirm({ title, message, action, label = null }) {
     $("[data-no]", dialog).onclick = answer("no");
     dialog.returnValue = "no";
     const result = () => (label === null ? dialog.returnValue === "yes" : dialog.returnValue === "yes" ? field.value.trim() : null);
-    dialog.addEventListener("close", () => resolve(result()), { once: true });
+    dialog.onclose = () => {
+      // The event of the question before this one may come late.
+      if (!dialog.open) resolve(result());
+    };
     dialog.showModal();
   });
 }

@@ -17,6 +17,7 @@ mod windows;
 
 pub(super) use format::Format;
 
+use super::telemetry::Exports;
 use crate::live::{LastReload, Running};
 use crate::net::Upstreams;
 use crate::process::Process;
@@ -31,6 +32,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 use tokio::sync::watch;
 use windows::NamedFacts;
@@ -47,6 +49,7 @@ impl Metrics {
         upstreams: Arc<Upstreams>,
         certificates: Arc<Certificates>,
         draining: watch::Receiver<bool>,
+        exports: Arc<Exports>,
     ) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::this()));
@@ -56,6 +59,7 @@ impl Metrics {
             upstreams,
             certificates,
             draining,
+            exports,
         }));
         Metrics(registry)
     }
@@ -79,6 +83,7 @@ struct Relay {
     upstreams: Arc<Upstreams>,
     certificates: Arc<Certificates>,
     draining: watch::Receiver<bool>,
+    exports: Arc<Exports>,
 }
 
 impl Collector for Relay {
@@ -96,10 +101,22 @@ impl Collector for Relay {
         let help =
             "1 while the process drains: it takes no new connections, or will soon take none, and then ends.";
         gauge(&mut encoder, "draining", help, &u64::from(*self.draining.borrow()))?;
+        telemetry(&mut encoder, &self.exports)?;
         reloads(&mut encoder, self.running.last_reload())?;
         tls::encode(&mut encoder, &stats, &self.certificates)?;
         upstreams::encode(&mut encoder, &self.upstreams.nodes(), stats.dial_failures)
     }
+}
+
+/// Writes what the exporter of OpenTelemetry has done.
+fn telemetry(encoder: &mut DescriptorEncoder<'_>, exports: &Exports) -> fmt::Result {
+    let help = "Spans that the collector has taken.";
+    count(encoder, "telemetry_spans", help, exports.spans.load(Relaxed))?;
+    let dropped = exports.queue.as_ref().map_or(0, |queue| queue.dropped_total());
+    let help = "Spans that were dropped, because too many waited or the collector did not take them.";
+    count(encoder, "telemetry_spans_dropped", help, dropped)?;
+    let help = "Requests with metrics or spans that the collector did not take.";
+    count(encoder, "telemetry_failures", help, exports.failures.load(Relaxed))
 }
 
 /// Writes how the last reload of the configuration ended. Prometheus calls its own so, too.

@@ -46,7 +46,7 @@ async fn the_journal_says_what_was_done_and_by_whom() {
     assert_eq!(site.get(&format!("/api/v1/journal?after={last}")).await.json()["entries"], json!([]));
 }
 
-/// A window that somebody else has changed is told, too, a second later: here as another relay of a shared store changes it.
+/// The journal sees within a second that another relay of a shared store has changed a window.
 #[tokio::test]
 async fn the_journal_sees_what_others_have_changed() {
     let site = Site::open().await;

@@ -130,6 +130,7 @@ impl Site {
                 stats,
                 connections: ConnectionList::new(),
                 memory: Arc::clone(&memory),
+                spans: None,
             }),
             memory,
             certificates: Arc::default(),
@@ -164,6 +165,7 @@ impl Site {
             reloader,
             draining,
             drain: Some(order),
+            spans: None,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

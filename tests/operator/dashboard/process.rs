@@ -151,7 +151,7 @@ async fn the_log_and_the_drain() {
     page.close(&[]).await;
 }
 
-/// Who may only read is not offered what would be refused.
+/// The page of a reader hides the controls that the relay would refuse.
 #[tokio::test]
 async fn a_reader_is_offered_no_change() {
     let stub = Stub::with(vec![window_of("orders", &calm())], |scene| {

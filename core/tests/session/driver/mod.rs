@@ -374,7 +374,7 @@ impl Driver {
             Output::HeartbeatClient | Output::HeartbeatUpstream => {}
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
-            Output::Sighted(_) => {}
+            Output::Sighted(_) | Output::Traced(_) => {}
             Output::BadHeader(_) => {}
         }
     }

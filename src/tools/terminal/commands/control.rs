@@ -1,4 +1,4 @@
-//! `hapax journal`, `hapax drain` and `hapax log`: what has happened to a relay, and what an operator does to it.
+//! `hapax journal`, `hapax drain` and `hapax log`: the recent events of a relay, and orders to it.
 
 use super::super::ApiClient;
 use super::super::answer::{Drain, Journal, LogLevel};
