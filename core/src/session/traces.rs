@@ -1,6 +1,6 @@
 //! Messages to the shell about judged publishes that belong to a trace: the shell makes spans of them.
 //!
-//! Of the publishes that are judged, every n-th is looked at. Only its header is read again, for `traceparent`. Off, which is the default,
+//! It looks at every n-th judged publish, and reads only its header again, for `traceparent`. Off, which is the default,
 //! a publish costs one comparison.
 
 use super::sightings::Publication;

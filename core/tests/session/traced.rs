@@ -58,6 +58,7 @@ fn of_many_in_one_read_the_rest_is_counted() {
         (0..200).map(|n| of(&n.to_string(), RECORDED).publish(1)).reduce(|all, next| all + next).unwrap();
     pair.client(all);
     assert_eq!(pair.traced().len(), 64);
+    pair.to_upstream();
     publish(&mut pair, &of("later", RECORDED));
     assert_eq!(pair.traced()[0].left_out, 136);
 }
