@@ -149,9 +149,9 @@ impl Journal {
     }
 
     /// Takes the settings of a window, and adds an entry if they are not those that were known. `by` is who has changed them.
-    fn learn(&self, name: &Arc<str>, settings: Settings, by: Option<String>) {
+    fn learn(&self, name: &Arc<str>, settings: &Settings, by: Option<String>) {
         let before = self.inner.lock().settings.insert(Arc::clone(name), settings.clone());
-        let changes = before.map(|before| before.changes(&settings)).unwrap_or_default();
+        let changes = before.map(|before| before.changes(settings)).unwrap_or_default();
         if !changes.is_empty() {
             let text = changes.join(", ");
             let text = if by.is_none() { format!("{text} (a reload, or another relay)") } else { text };
@@ -183,7 +183,7 @@ impl Admin {
     /// Adds to the journal what this caller has changed in a window.
     pub(super) fn journal_settings(&self, watched: &hapax_core::pressure::Watched, caller: Caller) {
         let name = &watched.window.rules().name;
-        self.journal.learn(name, self.settings(watched), Some(caller.shown()));
+        self.journal.learn(name, &self.settings(watched), Some(caller.shown()));
     }
 }
 
@@ -211,7 +211,7 @@ impl Watch {
             let name = &watched.window.rules().name;
             // A route that is amid a change adds its entry afterwards. A flush of a large window takes seconds, so do not wait for it.
             if let Some(_one_at_a_time) = admin.running.changing.try_lock() {
-                journal.learn(name, admin.settings(watched), None);
+                journal.learn(name, &admin.settings(watched), None);
             }
             let Some(store) = watched.window.store(now.instant) else { continue };
             let up = store.down_since.is_none();
@@ -304,12 +304,12 @@ mod tests {
             ttl: Duration::from_secs(ttl),
             mode: Mode::Enforce,
         };
-        journal.learn(&name, settings("10", 5), None);
-        journal.learn(&name, settings("10", 5), None);
+        journal.learn(&name, &settings("10", 5), None);
+        journal.learn(&name, &settings("10", 5), None);
         assert_eq!(journal.last(), 0);
-        journal.learn(&name, settings("auto", 60), Some("me".to_owned()));
-        journal.learn(&name, settings("auto", 60), None);
-        journal.learn(&name, settings("7", 60), None);
+        journal.learn(&name, &settings("auto", 60), Some("me".to_owned()));
+        journal.learn(&name, &settings("auto", 60), None);
+        journal.learn(&name, &settings("7", 60), None);
         let texts: Vec<String> = journal.after(0, 9).into_iter().map(|entry| entry.text).collect();
         assert_eq!(
             texts,
