@@ -35,6 +35,8 @@ const OTHER_FILES: u64 = 64 + admin::CONNECTIONS as u64;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How often expired ids are swept out of the windows, and the accounting's levels are updated.
 const TICK_EVERY: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for threads that read files or change windows.
+const LAST_THREADS: Duration = Duration::from_secs(1);
 
 /// Why the process ends with code 1. The text says what to do.
 #[derive(Debug)]
@@ -121,7 +123,10 @@ pub(crate) fn raise_file_limit(max_connections: usize) {
 /// Runs the relay until SIGTERM or SIGINT, and then drains.
 pub(crate) fn serve(config: Config, source: Source, sockets: Sockets) -> Result<(), Failure> {
     let manager = Arc::new(Manager::of_process());
-    let ended = runtime()?.block_on(serve_until_told(config, source, sockets, Arc::clone(&manager)));
+    let runtime = runtime()?;
+    let ended = runtime.block_on(serve_until_told(config, source, sockets, Arc::clone(&manager)));
+    // A thread that waits for a file, for ever perhaps, does not hold up the end.
+    runtime.shutdown_timeout(LAST_THREADS);
     if let Some(manager) = Arc::into_inner(manager) {
         manager.end();
     }
@@ -162,13 +167,21 @@ async fn serve_until_told(
     let Orders { leaving, draining, hangups, drain } =
         on_signals(config.timeouts.drain_delay, Arc::clone(&manager)).map_err(Failure::System)?;
     let (stats, connections) = (Stats::new(), ConnectionList::new());
-    let Opened { keys, set, windows, stores, maker } = store::open(&config, clock::now())?;
-    let shared = share(&config, keys, Arc::clone(&set) as _, &stats);
     // These tasks stop when the set is dropped, after the relay has drained. Until then, /readyz says that it is
     // draining.
     let mut helpers = JoinSet::new();
     let (told, open) = (Arc::clone(&manager), Arc::clone(&connections));
     helpers.spawn(async move { told.report(|| open.page(0, 0).0).await });
+    let mut told_to_end = leaving.clone();
+    let state = tokio::select! {
+        state = store::State::take_over(&config) => state?,
+        _ = told_to_end.wait_for(|leaving| *leaving) => {
+            tracing::info!("told to end before another process has let go of `state_dir`; good bye");
+            return Ok(());
+        }
+    };
+    let Opened { keys, set, windows, stores, maker } = store::open_in(state, &config, clock::now())?;
+    let shared = share(&config, keys, Arc::clone(&set) as _, &stats);
     let budget = Arc::new(config.budget());
     let memory = net::MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
     if !certificates.is_empty() {

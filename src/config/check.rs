@@ -241,6 +241,7 @@ fn read_timeouts(mut section: Section<'_>, report: &mut Report) -> Timeouts {
         rights: read("rights", default.rights, RIGHTS_LEAST),
         drain: read("drain", default.drain, Duration::ZERO),
         drain_delay: read("drain_delay", default.drain_delay, Duration::ZERO),
+        takeover: read("takeover", default.takeover, Duration::ZERO),
         upstream_connect: read("upstream_connect", default.upstream_connect, TICK),
         tcp_user: read("tcp_user", default.tcp_user, Duration::ZERO),
         unread: read("unread", default.unread, TICK),

@@ -84,6 +84,8 @@ pub const HANDSHAKE: Duration = Duration::from_secs(10);
 pub const RIGHTS: Duration = Duration::from_secs(60);
 /// The same as [`LINGER`], and less than the 90 s after which systemd kills a process.
 pub const DRAIN: Duration = Duration::from_secs(30);
+/// The time that a new process waits for the folder of the old one: longer than [`DRAIN`], which the old one may take.
+pub const TAKEOVER: Duration = Duration::from_secs(60);
 /// A broker in the same network answers within milliseconds. This leaves time for one lost SYN.
 pub const UPSTREAM_CONNECT: Duration = Duration::from_secs(5);
 
@@ -205,6 +207,7 @@ impl Default for Timeouts {
             rights: RIGHTS,
             drain: DRAIN,
             drain_delay: Duration::ZERO,
+            takeover: TAKEOVER,
             upstream_connect: UPSTREAM_CONNECT,
             tcp_user: TCP_USER,
             unread: UNREAD,

@@ -156,6 +156,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.duration("rights", timeouts.rights)?;
     out.duration("drain", timeouts.drain)?;
     out.duration("drain_delay", timeouts.drain_delay)?;
+    out.duration("takeover", timeouts.takeover)?;
     out.duration("upstream_connect", timeouts.upstream_connect)?;
     out.duration("tcp_user", timeouts.tcp_user)?;
     out.duration("unread", timeouts.unread)?;

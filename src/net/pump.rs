@@ -27,6 +27,9 @@ use tokio::sync::watch;
 
 /// How long a closing socket may take to write the bytes that are still queued.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client that has not logged in yet may take for that when a drain begins, so that it can be told why it is closed. Strangers
+/// hold up the end of the process for this long.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(1);
 /// The most bytes that are read from a client while it waits for a node of the broker, in addition to one read.
 const EARLY_BYTES: usize = 8 << 10;
 /// Bytes to read from the upstream before other tasks get a turn.
@@ -85,6 +88,7 @@ pub(super) async fn run(
         deadline: None,
         drained: false,
         forced: false,
+        drain_overdue: None,
         read_while_due: 0,
         now: now(),
     };
@@ -145,6 +149,8 @@ struct Pump<'a> {
     drained: bool,
     /// An operator wants the connection closed, and the session knows it.
     forced: bool,
+    /// When the client has had its time to finish what it had begun.
+    drain_overdue: Option<Instant>,
     /// Bytes read from the upstream since that timeout became due.
     read_while_due: u64,
     now: Instant,
@@ -184,6 +190,7 @@ impl Pump<'_> {
                 Wake::Dialled(Err(unreachable)) => self.on_unreachable(&unreachable),
                 Wake::Drain => {
                     self.drained = true;
+                    self.drain_overdue = Some(self.now + self.drain_patience());
                     self.session.handle_drain(self.now);
                 }
             }
@@ -296,6 +303,7 @@ impl Pump<'_> {
         let deadlines = [
             self.session.poll_timeout(),
             self.stall.map(|stall| stall.until),
+            self.drain_overdue,
             self.client.as_ref().and_then(Side::deadline),
             match &self.upstream {
                 UpstreamSocket::Open(side) => side.deadline(),
@@ -405,6 +413,16 @@ impl Pump<'_> {
             self.session.handle_client_alive(self.now);
         }
         self.session.handle_timeout(self.now);
+        if self.drain_overdue.take_if(|at| *at <= self.now).is_some() {
+            self.session.handle_drain_overdue(self.now);
+        }
+    }
+
+    /// Returns how long the client may take to finish what it has begun, when a drain begins. The second half of the drain's time is for
+    /// outcomes that the broker owes.
+    fn drain_patience(&self) -> Duration {
+        let half = self.relay.drain_timeout / 2;
+        if self.logged_in { half } else { half.min(LOGIN_PATIENCE) }
     }
 
     /// Reads the client's socket once, if it may be read, and passes the bytes to the session.

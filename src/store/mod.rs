@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,7 +38,6 @@ fn name_of(window: &Logged) -> &str {
 /// Makes the windows of the process, at its start and later.
 pub struct Maker {
     keys: KeyMaker,
-    relay: RelayId,
     /// the folder of the process, if a window has its log there, or if the secret is there
     state: Option<Arc<StateDir>>,
     /// the next process makes the same keys
@@ -116,9 +116,45 @@ impl Stores {
     }
 }
 
-/// Creates the windows, empty, and opens their stores.
+/// The folder of the process, if a window has its log there, or if the secret is there. No other process has it.
+#[derive(Debug, Default)]
+pub struct State(Option<Arc<StateDir>>);
+
+impl State {
+    /// Returns the folder that the process needs, if it needs one.
+    fn path(config: &Config) -> Option<&Path> {
+        let has = |is: &dyn Fn(StoreKind) -> bool| config.windows.iter().any(|window| is(window.store));
+        let needs_state = needs_secret(config) || has(&|kind| kind == StoreKind::Disk);
+        config.state_dir.as_deref().filter(|_| needs_state)
+    }
+
+    fn open(config: &Config) -> Result<State, Failure> {
+        let opened = State::path(config).map(StateDir::open).transpose()?;
+        Ok(State(opened.map(Arc::new)))
+    }
+
+    /// Takes the folder over from the process that has it, as soon as that one has written everything and lets go of it. Waits for
+    /// `timeouts.takeover` at most.
+    pub async fn take_over(config: &Config) -> Result<State, Failure> {
+        let Some(path) = State::path(config) else { return Ok(State::default()) };
+        let state = StateDir::take_over(path, config.timeouts.takeover).await?;
+        Ok(State(Some(Arc::new(state))))
+    }
+}
+
+/// Returns true if the secret of the digests has to outlive the process, and the configuration names no file with one.
+fn needs_secret(config: &Config) -> bool {
+    config.digest_secret.is_none() && config.windows.iter().any(|window| window.store != StoreKind::Memory)
+}
+
+/// Creates the windows, empty, and opens their stores. The process's folder must be free.
 pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
-    let maker = Maker::new(config)?;
+    open_in(State::open(config)?, config, now)
+}
+
+/// As [`open`], in a folder that the process has already.
+pub fn open_in(state: State, config: &Config, now: Instant) -> Result<Opened, Failure> {
+    let maker = Maker::new(state, config)?;
     let mut set = WindowSet::new();
     let (mut windows, mut stores) = (Vec::new(), Stores::default());
     for window in &config.windows {
@@ -131,22 +167,15 @@ pub fn open(config: &Config, now: Instant) -> Result<Opened, Failure> {
 }
 
 impl Maker {
-    fn new(config: &Config) -> Result<Maker, Failure> {
-        let has = |is: &dyn Fn(StoreKind) -> bool| config.windows.iter().any(|window| is(window.store));
-        let needs_secret = config.digest_secret.is_none() && has(&|kind| kind != StoreKind::Memory);
-        let needs_state = needs_secret || has(&|kind| kind == StoreKind::Disk);
-        let state = match &config.state_dir {
-            Some(path) if needs_state => Some(Arc::new(StateDir::open(path)?)),
-            _ => None,
-        };
+    fn new(State(state): State, config: &Config) -> Result<Maker, Failure> {
+        let needs_secret = needs_secret(config);
         let keys = match &state {
             Some(state) if needs_secret => state.secret()?.keys(),
             _ => config.keys(),
         };
         let is_lasting = config.digest_secret.is_some() || needs_secret && state.is_some();
-        let relay = RelayId(RandomState::new().hash_one(0_u8));
         let room = Room::new(config::memory());
-        Ok(Maker { keys, relay, state, is_lasting, room, link: Mutex::default() })
+        Ok(Maker { keys, state, is_lasting, room, link: Mutex::default() })
     }
 
     /// Returns true if this process can make a window with this store. If none has had a store at the start, the folder is not
@@ -184,7 +213,9 @@ impl Maker {
         let logged = |name| {
             LoggedWindow::new(rules.clone(), limits, window.engine, Arc::clone(&listener), name, policy, now)
         };
-        let codec = || Codec::new(self.keys.clone(), &window.rules, self.relay);
+        // Of each window, not of each process: one that comes back by a reload has to read what it has written before.
+        let relay = RelayId(RandomState::new().hash_one(0_u8));
+        let codec = || Codec::new(self.keys.clone(), &window.rules, relay);
         match (kind, &self.state) {
             (StoreKind::Disk, Some(state)) => {
                 let logged = logged("disk");
@@ -193,7 +224,7 @@ impl Maker {
             }
             (StoreKind::Stream, _) => {
                 let logged = logged("stream");
-                let keys = (&self.keys, self.relay);
+                let keys = (&self.keys, relay);
                 let link = &mut *self.link.lock();
                 let keeper = stream::open(config, window, keys, Arc::clone(&logged), link);
                 Ok((logged, Some(keeper)))
@@ -206,7 +237,7 @@ impl Maker {
                 })?;
                 let (engine, timeout) = (window.engine, config.timeouts.store);
                 let parts = redis::Parts { rules, limits, engine, policy, listener, timeout };
-                let (built, keeper) = redis::open(parts, settings, (&self.keys, self.relay), now)?;
+                let (built, keeper) = redis::open(parts, settings, (&self.keys, relay), now)?;
                 Ok((built, Some(keeper)))
             }
             (StoreKind::Disk, None) => Err(Failure {

@@ -11,6 +11,11 @@ pub fn kills(default: usize) -> usize {
     std::env::var("HAPAX_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(default)
 }
 
+/// How often a test starts a relay again: as often as `HAPAX_RESTARTS` says.
+pub fn restarts(default: usize) -> usize {
+    std::env::var("HAPAX_RESTARTS").ok().and_then(|restarts| restarts.parse().ok()).unwrap_or(default)
+}
+
 /// The error of a connection that has ended.
 pub fn over() -> io::Error {
     io::Error::from(io::ErrorKind::UnexpectedEof)

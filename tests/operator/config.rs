@@ -284,6 +284,7 @@ fn every_key_arrives() {
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.timeouts.upstream_connect, Duration::from_millis(1500));
     assert_eq!(config.timeouts.drain, Duration::from_secs(5400));
+    assert_eq!(config.timeouts.takeover, Duration::from_secs(14));
     assert_eq!(settings.linger, Duration::ZERO);
     assert_eq!(settings.in_flight_timeout, Duration::from_secs(3));
     assert_eq!(settings.store_timeout, Duration::from_secs(2));

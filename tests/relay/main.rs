@@ -26,6 +26,7 @@ mod points;
 mod proxy;
 mod record_first;
 mod reload;
+mod restart;
 mod routing_cost;
 mod stream;
 mod tls;

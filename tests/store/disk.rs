@@ -208,7 +208,7 @@ fn what_does_not_fit_is_refused() {
     let state = StateDir::new("refused");
     let Some(mut site) = site_with_queue("disk-refused", &state.config("")) else { return };
     all(&site, ids(0..10));
-    let (code, text) = started(&state.config(""));
+    let (code, text) = started(&state.config("[timeouts]\ntakeover = \"0s\"\n"));
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("another process (pid ") && text.contains("fix: "), "{text}");
 

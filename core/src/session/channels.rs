@@ -60,6 +60,11 @@ impl Channels {
         self.open.values().all(|channel| channel.is_settled())
     }
 
+    /// Returns true if something has begun on a channel that only the client can end.
+    pub(super) fn await_client(&self) -> bool {
+        self.open.values().any(|channel| channel.awaits_client())
+    }
+
     /// Returns true if others wait for one of `count` publishes without an outcome, from this one on.
     pub(super) fn are_awaited(&self, mut from: usize, count: usize) -> bool {
         let mut left = count;

@@ -611,13 +611,32 @@ impl Connection {
         }
     }
 
-    /// Ends both sides because the process is about to end.
-    pub(super) fn drain(&mut self, now: Instant) {
+    /// Returns true if something has begun that only the client can end: its login, or what [`Channel::awaits_client`] names. A client that
+    /// has not said a word waits for nobody.
+    pub(super) fn awaits_client(&self) -> bool {
+        if !self.sides.client.is_live() || self.sides.are_ending() {
+            return false;
+        }
+        !self.sides.handshake.opened() || self.channels.await_client()
+    }
+
+    /// Cancels the consumers that ack what they get.
+    pub(super) fn stop_consumers(&mut self, now: Instant) {
+        if self.sides.are_live() {
+            self.each_channel(now, |channel, cx| {
+                channel.stop_consumers(cx);
+                Ok(())
+            });
+        }
+    }
+
+    /// Ends both sides because the process is about to end. Outcomes are awaited until this time.
+    pub(super) fn drain(&mut self, until: Instant, now: Instant) {
         let opened = self.sides.handshake.opened();
         if self.sides.upstream.state() == UpstreamState::Unborn || !opened {
             self.hang_up(now);
         } else if self.sides.are_live() && !self.sides.are_ending() {
-            self.end(Why::Drain, now);
+            self.sides.end(Why::Drain, until);
         }
     }
 

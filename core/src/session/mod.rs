@@ -35,6 +35,7 @@ mod connection;
 mod cx;
 mod delivered;
 mod dismissal;
+mod drain;
 mod ending;
 mod entry;
 mod exchanges;

@@ -5,6 +5,7 @@ use super::awaited::Awaited;
 use super::client::ClientState;
 use super::connection::Connection;
 use super::cx::Link;
+use super::drain::Drain;
 use super::fault::{Closes, Fault};
 use super::flow::{Queued, Reading, Room, Wants};
 use super::inbound::{Chunk, Inbound, ReadFrame};
@@ -33,8 +34,8 @@ pub struct Session {
     client_eof: Option<Instant>,
     /// Bytes that were left in the shell's buffer by the last look. They are no sign of life when they are shown again.
     client_rest: usize,
-    /// The process is about to end: nothing more is read from the client.
-    draining: bool,
+    /// how far the end is that the end of the process asks for
+    drain: Drain,
     /// While the upstream is not read, it is looked whether others wait for its answers.
     awaited: Awaited,
 }
@@ -43,7 +44,13 @@ impl Session {
     /// Creates the session of a client that has just connected from the address `peer`.
     pub fn new(shared: Arc<Shared>, peer: IpAddr, now: Instant) -> Session {
         let connection = Connection::new(shared, peer, now);
-        Session { connection, client_eof: None, client_rest: 0, draining: false, awaited: Awaited::default() }
+        Session {
+            connection,
+            client_eof: None,
+            client_rest: 0,
+            drain: Drain::No,
+            awaited: Awaited::default(),
+        }
     }
 
     // ---- getters -------------------------------------------------------------------------------------------------
@@ -57,7 +64,7 @@ impl Session {
     pub fn wants_client(&self) -> bool {
         let (total, settings) = (self.connection.channels().total(), &self.connection.shared().settings);
         let has_room = total.unresolved < settings.max_unresolved && total.held <= settings.held_bytes;
-        let is_free = || has_room && !self.draining && !self.connection.next_is_blocked();
+        let is_free = || has_room && self.drain.reads(&self.connection) && !self.connection.next_is_blocked();
         let sides = self.connection.sides();
         sides.want_client() && (!sides.client.is_live() || is_free())
     }
@@ -301,10 +308,16 @@ impl Session {
         self.settle_down(now);
     }
 
-    /// Ends the session, because the process is about to end: settles everything in flight, then closes the client with 320.
+    /// Ends the session, because the process is about to end: settles everything in flight, then closes the client with 320. If the
+    /// client has begun something that only it can end, it is read from until it has, or until [`Session::handle_drain_overdue`].
     pub fn handle_drain(&mut self, now: Instant) {
-        self.draining = true;
-        self.connection.drain(now);
+        self.drain = Drain::WhenClientHasFinished { until: now + self.connection.shared().settings.linger };
+        self.settle_down(now);
+    }
+
+    /// Handles that the client has had its time to finish what it had begun.
+    pub fn handle_drain_overdue(&mut self, now: Instant) {
+        self.stop_reading(now);
         self.settle_down(now);
     }
 
@@ -475,6 +488,27 @@ impl Session {
 
     // ---- going on ---------------------------------------------------------------------------------------------------
 
+    /// Ends the session when the process is about to end and the client has finished what it had begun.
+    fn follow_drain(&mut self, now: Instant) {
+        if matches!(self.drain, Drain::No | Drain::Now) {
+            return;
+        }
+        if self.connection.awaits_client() {
+            self.connection.stop_consumers(now);
+        } else {
+            self.stop_reading(now);
+        }
+    }
+
+    /// Reads nothing more from the client, and ends the session when everything is settled.
+    fn stop_reading(&mut self, now: Instant) {
+        let until = match std::mem::replace(&mut self.drain, Drain::Now) {
+            Drain::WhenClientHasFinished { until } => until,
+            Drain::No | Drain::Now => now + self.connection.shared().settings.linger,
+        };
+        self.connection.drain(until, now);
+    }
+
     /// Does everything that an event has made possible.
     fn settle_down(&mut self, now: Instant) {
         // The mail may promote a waiter, which would be in doubt with everything else if the upstream is dead by now. (The
@@ -507,6 +541,7 @@ impl Session {
             self.client_eof = None;
             self.connection.client_lost(now);
         }
+        self.follow_drain(now);
         self.connection.start_probe(now);
         self.connection.end_if_settled(now);
         self.connection.flush(now);

@@ -77,10 +77,16 @@ impl MethodId {
     pub const BASIC_DELIVER: MethodId = MethodId(60, 60);
     /// basic.get-ok
     pub const BASIC_GET_OK: MethodId = MethodId(60, 71);
+    /// `basic.get-empty`
+    pub const BASIC_GET_EMPTY: MethodId = MethodId(60, 72);
     /// basic.ack
     pub const BASIC_ACK: MethodId = MethodId(60, 80);
     /// basic.nack
     pub const BASIC_NACK: MethodId = MethodId(60, 120);
+    /// `basic.reject`
+    pub const BASIC_REJECT: MethodId = MethodId(60, 90);
+    /// `basic.recover-ok`
+    pub const BASIC_RECOVER_OK: MethodId = MethodId(60, 111);
 
     /// Reads the method id from the first four octets of a method payload.
     pub fn of(payload: &[u8]) -> Result<MethodId, WireError> {
@@ -258,6 +264,12 @@ impl Settle {
         let bits = fields.octet("bits of an ack or nack")?;
         fields.end("octets left over after an ack or nack")?;
         Ok(Settle { tag, multiple: bits & 1 != 0 })
+    }
+
+    /// Reads a method payload whose id is [`MethodId::BASIC_REJECT`]. That is about one delivery.
+    pub fn of_reject(payload: &[u8]) -> Result<Settle, WireError> {
+        let mut fields = fields_of(payload)?;
+        Ok(Settle { tag: fields.longlong("delivery tag")?, multiple: false })
     }
 }
 

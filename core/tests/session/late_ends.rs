@@ -113,7 +113,13 @@ fn a_delivery_does_not_overtake_the_reply_that_its_consumer_waits_for() {
 /// A client without confirms can't know that its publish was dropped, so the publish is sent when the time is over.
 #[test]
 fn a_silent_clients_publishes_are_not_lost_with_a_silent_store() {
-    let ends: [End; 3] = [|pair| pair.client(connection_close(200, "bye")), Pair::drain, Pair::client_eof];
+    let drain: End = |pair| {
+        pair.drain();
+        // The rest of the last message does not come.
+        pair.advance(5 * SECOND);
+        pair.drain_overdue();
+    };
+    let ends: [End; 3] = [|pair| pair.client(connection_close(200, "bye")), drain, Pair::client_eof];
     for (number, end) in ends.into_iter().enumerate() {
         let (desk, late) = late_as(Late { waits_on: true, ..VERDICTS }, |_| ());
         let mut pair = shown_without_confirms(&desk, &late);
@@ -298,7 +304,7 @@ fn nothing_is_left_of_a_read_whose_channel_ends() {
             let told = format!("{:?}{:?}", pair.to_upstream(), other.to_upstream());
             // Without confirms it is sent in the end, and in doubt if the upstream does not answer. It is never lost.
             let sent = told.matches("id=b").count();
-            assert!(sent == 1 || sent == 2 && !confirms, "{name}, confirms {confirms}: {told}");
+            assert!(sent == 1 || (2..=3).contains(&sent) && !confirms, "{name}, confirms {confirms}: {told}");
         }
     }
 }

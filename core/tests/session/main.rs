@@ -14,6 +14,7 @@ mod combined;
 mod conflicts;
 mod cost;
 mod desk;
+mod drain;
 mod external;
 mod flow;
 mod forced;

@@ -29,6 +29,8 @@ pub trait Relay {
     fn handle_drain(&mut self, now: Instant);
     /// see [`Session::handle_forced_close`]
     fn handle_forced_close(&mut self, now: Instant);
+    /// see [`Session::handle_drain_overdue`]
+    fn handle_drain_overdue(&mut self, now: Instant);
     /// see [`Session::poll_output`]
     fn poll_output(&mut self) -> Option<Output>;
     /// see [`Session::poll_timeout`]
@@ -83,6 +85,9 @@ impl Relay for Session {
     }
     fn handle_forced_close(&mut self, now: Instant) {
         Session::handle_forced_close(self, "told to", now);
+    }
+    fn handle_drain_overdue(&mut self, now: Instant) {
+        Session::handle_drain_overdue(self, now);
     }
     fn poll_output(&mut self) -> Option<Output> {
         Session::poll_output(self)
@@ -185,6 +190,7 @@ impl Relay for Wire {
     fn handle_timeout(&mut self, _: Instant) {}
     fn handle_drain(&mut self, _: Instant) {}
     fn handle_forced_close(&mut self, _: Instant) {}
+    fn handle_drain_overdue(&mut self, _: Instant) {}
     fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }

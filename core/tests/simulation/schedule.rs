@@ -27,6 +27,8 @@ pub enum Event {
     Mail(LinkId),
     /// the relay's process is to end
     Drain,
+    /// the clients of a relay that drains have had their time to finish
+    DrainOverdue(LinkId),
     /// the relay's process ends without a word, and another one begins
     Crash,
     /// a late window answers

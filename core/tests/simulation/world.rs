@@ -166,6 +166,7 @@ impl World {
             Event::Timer(id) => self.on_link(id, Link::timeout),
             Event::Mail(id) => self.on_link(id, Link::mail),
             Event::Drain => self.drain(),
+            Event::DrainOverdue(id) => self.on_link(id, Link::drain_overdue),
             Event::Crash => self.crash(),
             Event::Answer(window) => self.windows.answer(window, &mut self.ctx),
         }
@@ -183,6 +184,7 @@ impl World {
             | Event::ToRelay(id, _)
             | Event::FromRelay(id, _)
             | Event::Dialled(id)
+            | Event::DrainOverdue(id)
             | Event::Timer(id)
             | Event::Mail(id) => Whose::Client(self.owners[id]),
         }
@@ -242,7 +244,8 @@ impl World {
     fn crash(&mut self) {
         self.ctx.truth.count("relay crashed");
         self.windows.crash(&mut self.ctx);
-        self.ctx.truth.oracle = Some(self.windows.oracle());
+        let before = self.ctx.truth.oracle.take();
+        self.ctx.truth.oracle = Some(self.windows.oracle().after(before, self.ctx.now));
         self.each_link(|link, ctx, schedule| link.killed(ctx, schedule));
     }
 

@@ -232,6 +232,22 @@ pub fn consume(id: u16, queue: &str, consumer: &str) -> Frames {
     basic(id, basic::AMQPMethod::Consume(consume))
 }
 
+/// `basic.consume` of a consumer that acks what it gets.
+pub fn consume_acking(id: u16, queue: &str, consumer: &str) -> Frames {
+    let consume = basic::Consume { queue: queue.into(), consumer_tag: consumer.into(), ..Default::default() };
+    basic(id, basic::AMQPMethod::Consume(consume))
+}
+
+/// `basic.cancel` that the broker does not answer.
+pub fn cancel_nowait(id: u16, consumer: &str) -> Frames {
+    basic(id, basic::AMQPMethod::Cancel(basic::Cancel { consumer_tag: consumer.into(), nowait: true }))
+}
+
+/// `basic.get`.
+pub fn get(id: u16, queue: &str, no_ack: bool) -> Frames {
+    basic(id, basic::AMQPMethod::Get(basic::Get { queue: queue.into(), no_ack }))
+}
+
 /// `basic.consume-ok`.
 pub fn consume_ok(id: u16, consumer: &str) -> Frames {
     basic(id, basic::AMQPMethod::ConsumeOk(basic::ConsumeOk { consumer_tag: consumer.into() }))

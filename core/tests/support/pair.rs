@@ -243,6 +243,12 @@ impl Pair {
         self.pump();
     }
 
+    /// The client has had its time to finish what it had begun.
+    pub fn drain_overdue(&mut self) {
+        self.session.handle_drain_overdue(self.now);
+        self.pump();
+    }
+
     /// Time passes; every timeout on the way is handled at its moment.
     pub fn advance(&mut self, by: Duration) {
         let until = self.now + by;

@@ -5,11 +5,12 @@
 //   store.js     shows where it remembers beside memory               clients.js   lists client connections
 //   upstreams.js lists the broker's nodes                             dom.js       changes the document
 //   all.js       the table of all windows                            process.js   recent events, the log, the drain
-//   format.js    writes numbers as text
+//   format.js    writes numbers as text              drift.js      compares the configuration file with the relay
 
 import * as all from "./all.js";
 import * as clients from "./clients.js";
 import * as controls from "./controls.js";
+import * as drift from "./drift.js";
 import { $, $$, announce, attribute, h, level, named, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 import { History } from "./history.js";
@@ -95,7 +96,6 @@ function notices() {
   if (nodes.length > 0) found.push(["warn", `${nodes.length === 1 ? "A node" : `${nodes.length} nodes`} of the broker ${nodes.length === 1 ? "does" : "do"} not answer; new connections go to the others: ${nodes.slice(0, 5).join(", ")}${nodes.length > 5 ? ", …" : ""}`]);
   const down = last?.windows.filter((window) => window.store && !window.store.up).map(({ name }) => name) ?? [];
   if (down.length > 0) found.push(["bad", `${down.length === 1 ? "A store is down. Look at window" : `${down.length} stores are down. Look at windows`} ${down.slice(0, 5).join(", ")}${down.length > 5 ? ", …" : ""}`]);
-  found.push(...relay.notices());
   if (document.body.dataset.mayChange === "false") found.push(["note", "This token may read and not change anything."]);
   const key = JSON.stringify(found);
   const host = $("#notices");
@@ -146,8 +146,9 @@ function heard(message) {
   lostAt = null;
   link("live", "live");
   clients.heard();
-  relay.heard(message.status, notices);
+  relay.heard(message.status);
   if (document.body.dataset.mayChange === undefined) rights();
+  drift.heard();
   // A hidden page only keeps its history; it is drawn when it is shown again.
   if (!document.hidden) render();
 }

@@ -1,4 +1,4 @@
-// What concerns the whole relay: recent events, what it logs, its drain, and how its configuration differs from the file.
+// What concerns the whole relay: recent events, what it logs, and its drain.
 
 import { $, attribute, confirm, h, named, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
@@ -14,7 +14,6 @@ const KINDS = {
 let entries = [];
 let known = 0;
 let asking = false;
-let drift = [];
 
 function row({ at, kind, window, text: words, by }) {
   const cell = (label, ...children) => h("td", { "data-label": label }, ...children);
@@ -35,29 +34,14 @@ async function journal(last) {
   $("#journal-list tbody").replaceChildren(...entries.toReversed().map(row));
 }
 
-const keys = (changes) => `${changes.slice(0, 4).map(({ key }) => key).join(", ")}${changes.length > 4 ? ", …" : ""}`;
-
-async function config() {
-  const { changed_live: live, not_loaded: waiting, file_errors: errors } = await api("GET", "config");
-  drift = [];
-  if (errors.length > 0) drift.push(`The configuration file has ${errors.length === 1 ? "an error" : `${errors.length} errors`}, so it can't be loaded: ${errors[0]}`);
-  if (waiting.length > 0) drift.push(`The configuration file has changes that are not in force: ${keys(waiting)}. A reload or a restart puts them in force.`);
-  if (live.length > 0) drift.push(`Changed while the relay runs: ${keys(live)}. A reload or a restart undoes that, unless the file says it, too.`);
-}
-
-/** Returns the notices about the configuration. */
-export const notices = () => drift.map((words) => ["warn", words]);
-
-/** Asks for what is new, if the relay says that there is something. Calls `then` when it is there. */
-export async function heard({ journal: last = 0, draining }, then) {
+/** Asks for what is new, if the relay says that there is something. */
+export async function heard({ journal: last = 0, draining }) {
   attribute($("#drain"), "disabled", draining ? "" : null);
   if (asking || last === known) return;
   asking = true;
   try {
     await journal(last);
-    await config();
     await level();
-    then();
   } catch (error) {
     // A lost relay has no status, and is already reported at the top of the page.
     if (error.status !== undefined) [entries, known] = [[], last];

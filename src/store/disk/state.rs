@@ -6,17 +6,21 @@
 //! STATE_DIR/windows/NAME/*.log         the log of a window
 //! ```
 
+use crate::clock::now;
 use crate::config::DigestSecret;
 use crate::store::Failure;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const LOCK: &str = "lock";
 const SECRET: &str = "secret";
 /// Bytes of a secret that Hapax makes.
 const SECRET_BYTES: usize = 32;
+/// How often a process that waits for the folder looks whether it is free.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The folder of this process. Another process gets it when this is dropped.
 #[derive(Debug)]
@@ -25,15 +29,82 @@ pub(crate) struct StateDir {
     _lock: File,
 }
 
-impl StateDir {
-    /// Opens the folder, and makes it if it is not there.
-    pub(crate) fn open(path: &Path) -> Result<StateDir, Failure> {
-        let failed = |error: io::Error| Failure {
-            what: format!("can't use the folder {} (`state_dir`): {error}", path.display()),
-            fix: format!(
-                "make the folder, and make it the property of the user that runs Hapax (install -d -m 0700 -o USER {}); in a unit of systemd: StateDirectory=hapax",
+/// Why a process does not have the folder.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// Another process has it: the number of that process, as it has written it.
+    Taken(String),
+    /// It can't be used.
+    Unusable(Failure),
+}
+
+impl Refused {
+    /// Says what to do. `waited`: the time that the other process had to end.
+    fn failure(self, path: &Path, waited: Duration) -> Failure {
+        let pid = match self {
+            Refused::Unusable(failure) => return failure,
+            Refused::Taken(pid) => pid,
+        };
+        let waited = match waited {
+            Duration::ZERO => String::new(),
+            waited => format!(
+                "; it has not ended within {} (`timeouts.takeover`)",
+                humantime::format_duration(waited)
+            ),
+        };
+        Failure {
+            what: format!(
+                "another process (pid {pid}) uses the folder {} (`state_dir`){waited}",
                 path.display()
             ),
+            fix: "stop that process (SIGTERM drains it), or give this one a `state_dir` of its own"
+                .to_owned(),
+        }
+    }
+}
+
+impl StateDir {
+    /// Opens the folder, as [`StateDir::try_open`]. If another process has it, that is a failure.
+    pub(crate) fn open(path: &Path) -> Result<StateDir, Failure> {
+        StateDir::try_open(path).map_err(|refused| refused.failure(path, Duration::ZERO))
+    }
+
+    /// Opens the folder. If another process has it, waits for the end of that process, for at most this time. The kernel gives the lock
+    /// free when that process has written all and let go of it, or when it is dead: never while it may still write.
+    pub(crate) async fn take_over(path: &Path, within: Duration) -> Result<StateDir, Failure> {
+        let began = now();
+        let mut told = false;
+        loop {
+            match StateDir::try_open(path) {
+                Ok(state) => return Ok(state),
+                Err(Refused::Taken(pid)) if now().saturating_duration_since(began) < within => {
+                    if !std::mem::replace(&mut told, true) {
+                        let folder = path.display().to_string();
+                        let within = humantime::format_duration(within).to_string();
+                        tracing::info!(
+                            pid,
+                            folder,
+                            within,
+                            "another process has the folder of `state_dir`: clients wait until it ends; SIGTERM drains it"
+                        );
+                    }
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                Err(refused) => return Err(refused.failure(path, within)),
+            }
+        }
+    }
+
+    /// Opens the folder, and makes it if it is not there.
+    fn try_open(path: &Path) -> Result<StateDir, Refused> {
+        let failed = |error: io::Error| {
+            Refused::Unusable(Failure {
+                what: format!("can't use the folder {} (`state_dir`): {error}", path.display()),
+                fix: format!(
+                    "make the folder, and make it the property of the user that runs Hapax (install -d -m 0700 -o USER {}); in a unit of systemd: StateDirectory=hapax",
+                    path.display()
+                ),
+            })
         };
         if !path.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
@@ -45,17 +116,10 @@ impl StateDir {
             Err(TryLockError::WouldBlock) => {
                 let mut owner = String::new();
                 let _ = (&lock).take(20).read_to_string(&mut owner);
-                return Err(Failure {
-                    what: format!(
-                        "another process (pid {}) uses the folder {} (`state_dir`)",
-                        match owner.trim() {
-                            "" => "unknown",
-                            pid => pid,
-                        },
-                        path.display()
-                    ),
-                    fix: "stop that process, or give this one a `state_dir` of its own".to_owned(),
-                });
+                return Err(Refused::Taken(match owner.trim() {
+                    "" => "unknown".to_owned(),
+                    pid => pid.to_owned(),
+                }));
             }
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(failed)?;
@@ -132,6 +196,21 @@ mod tests {
         assert!(error.contains(&path.display().to_string()) && error.contains("fix: "), "{error}");
         drop(first);
         StateDir::open(&path).unwrap();
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_second_process_has_the_folder_as_soon_as_the_first_lets_go_of_it() {
+        let path = folder("takeover");
+        let first = StateDir::open(&path).unwrap();
+        let error = StateDir::take_over(&path, Duration::from_millis(30)).await.unwrap_err().to_string();
+        assert!(error.contains("within 30ms (`timeouts.takeover`)") && error.contains("fix: "), "{error}");
+        let hour = Duration::from_secs(3600);
+        let mut second = Box::pin(StateDir::take_over(&path, hour));
+        // It has looked once, and waits now.
+        assert!(futures_util::FutureExt::now_or_never(&mut second).is_none());
+        drop(first);
+        drop(second.await.unwrap());
         fs::remove_dir_all(path).unwrap();
     }
 

@@ -6,8 +6,8 @@ use hapax_core::window::logged::Record;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The most records of a batch. With 80 to 100 KB it fits into one frame, and the broker has few messages to take.
-pub(super) const MOST_RECORDS: usize = 4_000;
+/// The most records of a batch. With 40 to 50 KB it fits into one frame, and the broker has few messages to take.
+pub(super) const MOST_RECORDS: usize = 2_000;
 /// The most batches that wait for their confirms. The window keeps what comes behind them.
 pub(super) const MOST_BATCHES: usize = 16;
 /// The most own batches that are followed until they come back.

@@ -36,8 +36,9 @@ pub(crate) struct Scene {
     /// samples of every window
     pub(crate) history: Vec<Value>,
     pub(crate) journal: Mutex<Vec<Value>>,
-    pub(crate) config: Value,
     pub(crate) may_change: bool,
+    /// how file and process differ
+    pub(crate) config: Mutex<Value>,
     asked: Mutex<Vec<Asked>>,
 }
 
@@ -61,8 +62,8 @@ impl Stub {
             found: Value::Null,
             history: Vec::new(),
             journal: Mutex::default(),
-            config: json!({ "changed_live": [], "not_loaded": [], "file_errors": [] }),
             may_change: true,
+            config: no_drift().into(),
             asked: Mutex::default(),
         };
         set(&mut scene);
@@ -122,10 +123,10 @@ fn serve(listener: TcpListener, scene: &Arc<Scene>) -> JoinHandle<()> {
         .route("/api/v1/access", get(access))
         .route("/api/v1/history", get(history))
         .route("/api/v1/journal", get(journal))
-        .route("/api/v1/config", get(config))
         .route("/api/v1/log", get(log).put(log))
         .route("/api/v1/drain", post(async || Json(json!({ "draining": true, "connections": 3 }))))
         .route("/api/v1/windows", get(async || "name,vhost\r\n"))
+        .route("/api/v1/config", get(config))
         .route("/api/v1/windows/{name}", get(window).patch(patch))
         .route("/api/v1/windows/{name}/forecast", post(forecast))
         .route("/api/v1/windows/{name}/flush", post(flush))
@@ -247,6 +248,18 @@ async fn forget() -> Json<Value> {
     Json(json!({ "forgotten": true }))
 }
 
+async fn config(State(scene): State<Arc<Scene>>) -> Json<Value> {
+    Json(scene.config.lock().unwrap().clone())
+}
+
+/// A file that is as the process is.
+pub(crate) fn no_drift() -> Value {
+    json!({
+        "file": "/etc/hapax/hapax.toml", "file_version": "1", "last_reload_successful": true,
+        "last_success_at": "2026-01-01T00:00:00.000Z", "changed_live": [], "not_loaded": [], "file_errors": [],
+    })
+}
+
 async fn connections(
     State(scene): State<Arc<Scene>>,
     Query(query): Query<HashMap<String, usize>>,
@@ -277,10 +290,6 @@ async fn journal(
 ) -> Json<Value> {
     let journal = scene.journal.lock().unwrap();
     Json(json!({ "entries": journal[query["after"].min(journal.len())..], "last": journal.len() }))
-}
-
-async fn config(State(scene): State<Arc<Scene>>) -> Json<Value> {
-    Json(scene.config.clone())
 }
 
 async fn log() -> Json<Value> {

@@ -4,55 +4,45 @@
 //! where the message on its way is.
 //!
 //! Consumers are known by their tags: when their client is gone, they are cancelled, so that the broker sends nothing that
-//! nobody reads. A consumer is cancelled after its `basic.consume-ok`: RabbitMQ ends the connection with 541 if the
+//! nobody reads. So are those that ack, when the process is about to end. A consumer is cancelled after its `basic.consume-ok`: RabbitMQ ends the connection with 541 if the
 //! `basic.cancel` comes earlier. (Without one, because of the nowait bit, it may come at any time.)
 
+use super::content::Content;
 use super::frames;
+use super::unacked::Unacked;
 use crate::session::cx::Cx;
 use crate::session::inbound::{Chunk, Inbound, Whole};
 use crate::session::outbox::{Lane, Piece, View};
 use crate::wire::frame::FrameKind;
-use crate::wire::method::MethodId;
+use crate::wire::method::{MethodId, Settle};
 use crate::wire::properties::ContentHeader;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::{AMQPClass, basic};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 /// Bytes of a consumer: an estimate. Its tag has at most 255 bytes.
 const CONSUMER: usize = 320;
 
-/// Where the message is that is being sent to the client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Delivering {
-    /// No message is on its way, or all of it has been sent.
-    #[default]
-    Idle,
-    /// Its method was sent. Its header comes next.
-    Header,
-    /// Its body is being sent. This many bytes are missing.
-    Body(u64),
-}
-
-impl Delivering {
-    /// Returns where the message is after this frame.
-    fn after(self, kind: FrameKind, id: Option<MethodId>, frame: View<'_>) -> Delivering {
-        let left = match (self, kind, id) {
-            (_, _, Some(MethodId::BASIC_DELIVER | MethodId::BASIC_GET_OK | MethodId::BASIC_RETURN)) => {
-                return Delivering::Header;
-            }
-            (_, FrameKind::Header, _) => ContentHeader::size_of(frame.payload()).map_or(0, |(_, size)| size),
-            (Delivering::Body(left), FrameKind::Body, _) => left.saturating_sub(frame.payload().len() as u64),
-            (as_before, _, _) => return as_before,
-        };
-        if left == 0 { Delivering::Idle } else { Delivering::Body(left) }
-    }
+/// A consumer of the client.
+#[derive(Clone, Copy, Debug)]
+struct Consumer {
+    /// The broker takes a `basic.cancel` for it.
+    may_be_cancelled: bool,
+    /// What it gets counts as acked.
+    no_ack: bool,
 }
 
 /// The consumers of one channel, and what is on its way to the client.
 #[derive(Debug, Default)]
 pub(super) struct Deliveries {
-    /// Tags of the client's consumers, and whether they may be cancelled.
-    consumers: HashMap<String, bool>,
+    /// the client's consumers by their tags
+    consumers: HashMap<String, Consumer>,
+    /// The client has had a consumer with `no-ack`.
+    some_no_ack: bool,
+    /// The `no-ack` of each `basic.consume` without a tag, and of each `basic.get`, that the broker has not answered.
+    unnamed: VecDeque<bool>,
+    gets: VecDeque<bool>,
+    unacked: Unacked,
     /// The client wants no deliveries any more: a consumer that starts now is cancelled, too.
     unwanted: bool,
     /// The client has used `basic.consume`, `basic.get` or `basic.qos`.
@@ -61,7 +51,7 @@ pub(super) struct Deliveries {
     returned: Option<Piece>,
     /// The payload of a delivery's method, until its header comes.
     coming: Vec<u8>,
-    delivering: Delivering,
+    delivering: Content,
     /// Octets that are missing of a returned message that the client does not hear of.
     swallowed: u64,
     /// The client waits for `confirm.select-ok`. No confirm may be sent before it.
@@ -76,36 +66,68 @@ impl Deliveries {
 
     /// Returns true if a message is on its way to the client and not complete.
     pub(super) fn is_amid_content(&self) -> bool {
-        self.delivering != Delivering::Idle
+        self.delivering != Content::Idle
     }
 
     /// Returns true if confirms may be written to the client now.
     pub(super) fn takes_confirms(&self) -> bool {
-        self.delivering == Delivering::Idle && !self.selecting
+        self.delivering == Content::Idle && !self.selecting
     }
 
     /// Returns the bytes that the consumers take.
     pub(super) fn memory(&self) -> usize {
-        self.consumers.len() * CONSUMER + self.coming.capacity()
+        let asked = self.unnamed.len() + self.gets.len();
+        self.consumers.len() * CONSUMER + self.coming.capacity() + self.unacked.memory() + asked
+    }
+
+    /// Returns true if the client has deliveries that it has not acked.
+    pub(super) fn has_unacked(&self) -> bool {
+        self.unacked.is_any()
     }
 
     // ---- from the client -------------------------------------------------------------------------------------------
 
-    /// Handles a method of the client that is about deliveries; ignores all others.
-    pub(super) fn recv_client(&mut self, id: MethodId, frame: View<'_>) {
+    /// Handles a method of the client that is about deliveries; ignores all others. `is_tx`: the channel is transactional.
+    pub(super) fn recv_client(&mut self, id: MethodId, frame: View<'_>, is_tx: bool) {
         match id {
             MethodId::BASIC_CONSUME => {
                 self.used = true;
-                if let Some(basic::AMQPMethod::Consume(consume)) = parse(frame)
-                    && !consume.consumer_tag.as_str().is_empty()
-                {
-                    self.consumers.insert(consume.consumer_tag.as_str().to_owned(), consume.nowait);
+                if let Some(basic::AMQPMethod::Consume(consume)) = parse(frame) {
+                    let (tag, no_ack) = (consume.consumer_tag.as_str(), consume.no_ack);
+                    self.some_no_ack |= no_ack;
+                    if tag.is_empty() {
+                        self.unnamed.push_back(no_ack);
+                    } else {
+                        let consumer = Consumer { may_be_cancelled: consume.nowait, no_ack };
+                        self.consumers.insert(tag.to_owned(), consumer);
+                    }
+                }
+            }
+            MethodId::BASIC_ACK | MethodId::BASIC_NACK => {
+                if let Ok(settle) = Settle::parse(frame.payload()) {
+                    self.unacked.recv(settle, is_tx);
+                }
+            }
+            MethodId::BASIC_REJECT => {
+                if let Ok(settle) = Settle::of_reject(frame.payload()) {
+                    self.unacked.recv(settle, is_tx);
                 }
             }
             MethodId::BASIC_CANCEL => self.recv_cancel(frame),
-            MethodId::BASIC_GET | MethodId::BASIC_QOS => self.used = true,
+            MethodId::BASIC_GET => {
+                self.used = true;
+                if let Some(basic::AMQPMethod::Get(get)) = parse(frame) {
+                    self.gets.push_back(get.no_ack);
+                }
+            }
+            MethodId::BASIC_QOS => self.used = true,
             _ => {}
         }
+    }
+
+    /// Handles `tx.commit` or `tx.rollback` of the client.
+    pub(super) fn recv_tx_end(&mut self) {
+        self.unacked.recv_tx_end();
     }
 
     /// Handles `confirm.select`. The broker answers it, unless the nowait bit is set.
@@ -124,7 +146,13 @@ impl Deliveries {
     /// Handles `basic.consume-ok`. Returns true if this consumer and all others are to be cancelled.
     pub(super) fn recv_consume_ok(&mut self, frame: View<'_>) -> bool {
         if let Some(basic::AMQPMethod::ConsumeOk(ok)) = parse(frame) {
-            self.consumers.insert(ok.consumer_tag.as_str().to_owned(), true);
+            let tag = ok.consumer_tag.as_str();
+            if let Some(consumer) = self.consumers.get_mut(tag) {
+                consumer.may_be_cancelled = true;
+            } else {
+                let no_ack = self.unnamed.pop_front().unwrap_or_default();
+                self.consumers.insert(tag.to_owned(), Consumer { may_be_cancelled: true, no_ack });
+            }
         }
         self.unwanted
     }
@@ -176,7 +204,15 @@ impl Deliveries {
     /// Notes a frame of the upstream that may be of a delivery: when its header comes, its consumer may publish it again.
     pub(super) fn note(&mut self, kind: FrameKind, id: Option<MethodId>, frame: View<'_>, cx: &mut Cx<'_>) {
         match (kind, id) {
-            (_, Some(MethodId::BASIC_DELIVER | MethodId::BASIC_GET_OK)) => {
+            (_, Some(id @ (MethodId::BASIC_DELIVER | MethodId::BASIC_GET_OK))) => {
+                let is_get = id == MethodId::BASIC_GET_OK;
+                if is_get && self.gets.pop_front().unwrap_or_default() {
+                    self.unacked.delivered_acked();
+                } else if is_get {
+                    self.unacked.delivered();
+                } else {
+                    self.count(frame);
+                }
                 self.coming.clear();
                 self.coming.extend_from_slice(frame.payload());
             }
@@ -184,19 +220,26 @@ impl Deliveries {
                 cx.link.delivered(cx.shared, &self.coming, frame.payload());
                 self.coming.clear();
             }
-            (FrameKind::Method, _) => self.coming.clear(),
+            (FrameKind::Method, id) => {
+                match id {
+                    Some(MethodId::BASIC_GET_EMPTY) => drop(self.gets.pop_front()),
+                    Some(MethodId::BASIC_RECOVER_OK) => self.unacked.requeued(),
+                    _ => {}
+                }
+                self.coming.clear();
+            }
             _ => {}
         }
     }
 
     /// Returns true if the next message may be forwarded with all its frames at once.
     pub(super) fn takes_whole(&self) -> bool {
-        self.delivering == Delivering::Idle && self.returned.is_none() && self.swallowed == 0
+        self.delivering == Content::Idle && self.returned.is_none() && self.swallowed == 0
     }
 
     /// Forwards the deliveries that stand whole in `read` and come next. `first` is the first of them.
     pub(super) fn forward_whole(
-        &self,
+        &mut self,
         channel: ChannelId,
         first: Whole,
         inbound: &mut Inbound,
@@ -205,10 +248,42 @@ impl Deliveries {
     ) {
         let mut next = Some(first);
         while let Some(whole) = next {
+            self.count(whole.method(read));
             cx.link.delivered(cx.shared, whole.method(read).payload(), whole.header(read).payload());
             cx.link.out.client.forward(whole.all(read));
             inbound.skip(whole.frames);
             next = inbound.whole(0, channel, MethodId::BASIC_DELIVER);
+        }
+    }
+
+    /// Counts the delivery that begins with this `basic.deliver`.
+    #[inline]
+    fn count(&mut self, deliver: View<'_>) {
+        if self.some_no_ack && self.counts_as_acked(deliver) {
+            self.unacked.delivered_acked();
+        } else {
+            self.unacked.delivered();
+        }
+    }
+
+    /// Returns true if what this consumer gets counts as acked. (Of a consumer that was cancelled meanwhile nobody knows that any more:
+    /// then it has to be acked.)
+    fn counts_as_acked(&self, deliver: View<'_>) -> bool {
+        let tag = deliver.payload().get(4..).and_then(|rest| {
+            let (length, rest) = rest.split_first()?;
+            std::str::from_utf8(rest.get(..usize::from(*length))?).ok()
+        });
+        tag.and_then(|tag| self.consumers.get(tag)).is_some_and(|consumer| consumer.no_ack)
+    }
+
+    // ---- when the process is about to end --------------------------------------------------------------------------
+
+    /// Cancels the consumers that ack what they get: they finish what they have, and get nothing new. (A consumer with `no-ack` goes on.
+    /// It may wait for the reply to a question that another delivery has led to, and what it gets is lost if nobody reads it.)
+    pub(super) fn cancel_acking(&mut self, channel: ChannelId, upstream: &mut Lane) {
+        let may_go = |_: &String, consumer: &mut Consumer| consumer.may_be_cancelled && !consumer.no_ack;
+        for (tag, _) in self.consumers.extract_if(may_go) {
+            upstream.push(frames::cancel(channel, tag));
         }
     }
 
@@ -217,7 +292,7 @@ impl Deliveries {
     /// Cancels all consumers: the channel stays open for outcomes only. Deliveries that were sent already stay unacked.
     pub(super) fn cancel(&mut self, channel: ChannelId, upstream: &mut Lane) {
         self.unwanted = true;
-        for (tag, _) in self.consumers.extract_if(|_, may_be_cancelled| *may_be_cancelled) {
+        for (tag, _) in self.consumers.extract_if(|_, consumer| consumer.may_be_cancelled) {
             upstream.push(frames::cancel(channel, tag));
         }
     }

@@ -15,6 +15,7 @@
 //! before `tx.commit`, for a fresh upstream channel) are kept in order in the publisher's line; other channels go on.
 
 mod booked;
+mod content;
 mod declares;
 mod deliveries;
 mod frames;
@@ -23,9 +24,11 @@ mod life;
 mod refused;
 mod round_trip;
 mod settling;
+mod unacked;
 
 pub(in crate::session) use self::booked::Booked;
 
+use self::content::Content;
 use self::halves::Halves;
 use self::life::{Life, Then};
 use crate::session::cx::Cx;
@@ -49,6 +52,8 @@ pub(in crate::session) struct Channel {
     birth: u64,
     life: Life,
     halves: Halves,
+    /// the message that the client is sending
+    sending: Content,
     booked: Booked,
 }
 
@@ -58,7 +63,13 @@ const CHANNEL: usize = size_of::<Channel>() + 64;
 impl Channel {
     /// Creates the channel when `channel.open` is forwarded.
     pub(in crate::session) fn new(id: ChannelId, birth: u64) -> Channel {
-        Channel { birth, life: Life::new(), halves: Halves::new(id, birth), booked: Booked::default() }
+        Channel {
+            birth,
+            life: Life::new(),
+            halves: Halves::new(id, birth),
+            sending: Content::default(),
+            booked: Booked::default(),
+        }
     }
 
     /// Returns true if this is the channel of that birth, and its next publish waits for the proof of a right.
@@ -121,6 +132,15 @@ impl Channel {
         self.halves.is_settled()
     }
 
+    /// Returns true if something has begun that only the client can end: a message that is not whole, a transaction with messages or acks
+    /// in it, a delivery that it has not acked.
+    pub(in crate::session) fn awaits_client(&self) -> bool {
+        let Halves { publisher, deliveries, .. } = &self.halves;
+        let begun =
+            self.sending != Content::Idle || publisher.is_amid_transaction() || deliveries.has_unacked();
+        self.life.is_open() && begun
+    }
+
     /// Returns true if frames wait, and only the bound on unresolved publishes can stop them.
     pub(in crate::session) fn is_ready(&self) -> bool {
         self.halves.has_frames() && self.life.is_open() && !self.is_blocked()
@@ -154,6 +174,7 @@ impl Channel {
     ) -> Result<(), Fault> {
         let blocked = self.is_blocked() || self.halves.has_frames();
         let (is_open, method) = (self.life.is_open(), frame.method(kind));
+        self.sending = self.sending.after(kind, method, frame);
         // The number is in use. If the broker has received everything that the client has sent, it refuses the open itself.
         if method == Some(MethodId::CHANNEL_OPEN) && (blocked || !is_open) {
             return Err(Fault::SecondOpen);
@@ -221,8 +242,14 @@ impl Channel {
                 return self.life.recycle(frame, &self.halves, cx);
             }
             MethodId::TX_SELECT => publisher.ledger_mut().select_tx(),
-            MethodId::TX_COMMIT => publisher.commit(),
-            MethodId::TX_ROLLBACK => publisher.rollback(),
+            MethodId::TX_COMMIT => {
+                deliveries.recv_tx_end();
+                publisher.commit();
+            }
+            MethodId::TX_ROLLBACK => {
+                deliveries.recv_tx_end();
+                publisher.rollback();
+            }
             MethodId::CHANNEL_CLOSE => {
                 self.life.recv_client_close(frame, &mut self.halves, cx);
                 return Ok(());
@@ -232,7 +259,7 @@ impl Channel {
             MethodId::CHANNEL_FLOW => self.halves.round_trip.recv_client_flow(),
             MethodId::EXCHANGE_DECLARE => self.halves.declares.recv_declare(frame),
             MethodId::EXCHANGE_DELETE => self.halves.declares.recv_delete(frame, cx),
-            id => deliveries.recv_client(id, frame),
+            id => deliveries.recv_client(id, frame, publisher.ledger().is_tx()),
         }
         cx.link.out.upstream.forward(frame);
         Ok(())
@@ -365,6 +392,14 @@ impl Channel {
 
     // ---- ends ------------------------------------------------------------------------------------------------------
 
+    /// Handles that the process is about to end, and that the client still has something to finish: consumers that ack get nothing new.
+    /// Does nothing while a message is being forwarded.
+    pub(in crate::session) fn stop_consumers(&mut self, cx: &mut Cx<'_>) {
+        if self.life.is_open() && !self.halves.publisher.is_forwarding() {
+            self.halves.deliveries.cancel_acking(self.halves.id(), &mut cx.link.out.upstream);
+        }
+    }
+
     /// Closes the channel towards the client because of a fault. Gives the fault back if the whole connection has to end.
     pub(in crate::session) fn refuse(&mut self, fault: Fault, cx: &mut Cx<'_>) -> Result<(), Fault> {
         if self.life.refuse(fault, &mut self.halves, cx)? { self.advance(cx) } else { Ok(()) }
@@ -421,7 +456,7 @@ impl Channel {
     }
 
     /// Handles that `connection.close` is about to go upstream. Publishes that wait are dropped: they were never sent, so they
-    /// are not in doubt. A publish that waits for the proof of a right, or for a store, is forwarded unjudged if its client
+    /// are not in doubt. A publish that waits for the proof of a right, for a store, or for another's outcome is forwarded if its client
     /// hears no outcome: the client could not know that it was dropped, and the message would be lost.
     pub(in crate::session) fn end(&mut self, cx: &mut Cx<'_>) {
         let unheard = self.halves.publisher.ledger().is_silent();
@@ -439,6 +474,12 @@ impl Channel {
             if sent.is_err() {
                 break;
             }
+        }
+        if self.life.is_open_upstream() {
+            if unheard && !self.life.is_open() && !self.halves.publisher.is_forwarding() {
+                drop(self.halves.publisher.send_pending(cx));
+            }
+            self.halves.publisher.send_waiting(cx);
         }
         // A message that is not whole will never be, so nobody has to wait for the upstream's answer to know that.
         self.halves.publisher.client_done();

@@ -176,6 +176,11 @@ impl Publisher {
         self.held.is_none() && self.verdicts.is_settled()
     }
 
+    /// Returns true if the client has begun a transaction with messages in it, and has not ended it.
+    pub(in crate::session) fn is_amid_transaction(&self) -> bool {
+        self.ledger().open_len() > 0
+    }
+
     /// Returns when [`Publisher::handle_timeout`] has something to do.
     pub(in crate::session) fn deadline(&self) -> Option<Instant> {
         self.verdicts.deadline()
@@ -529,6 +534,11 @@ impl Publisher {
     /// Forwards the publishes that no window has judged in time, as [`Verdicts::send_pending`].
     pub(in crate::session) fn send_pending(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.verdicts.send_pending(cx)
+    }
+
+    /// Forwards those that wait aside, as [`Verdicts::send_waiting`].
+    pub(in crate::session) fn send_waiting(&mut self, cx: &mut Cx<'_>) {
+        self.verdicts.send_waiting(cx);
     }
 
     /// Handles that the client will send nothing more, as [`Verdicts::client_done`].

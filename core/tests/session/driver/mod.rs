@@ -202,8 +202,12 @@ impl Driver {
                     self.session.handle_drain(self.now);
                     self.pump();
                 }
-                160..192 => {
+                176..192 => {
                     self.session.handle_forced_close("told to", self.now);
+                    self.pump();
+                }
+                160..176 => {
+                    self.session.handle_drain_overdue(self.now);
                     self.pump();
                 }
                 _ => {}

@@ -7,7 +7,7 @@ use super::content::{Assembler, human};
 use super::ctx::Ctx;
 use super::plan::Micros;
 use super::relay::Relay;
-use super::schedule::{Schedule, instant};
+use super::schedule::{Event, Schedule, instant};
 use super::streams::{ByteStream, End, FrameStream, Mark, Out};
 use super::tap::{Tap, Toward};
 use super::truth::{LinkId, Uid};
@@ -364,8 +364,19 @@ impl Link {
         ctx.truth.ends(self.id, 0, ctx.now);
         match forced {
             true => relay.handle_forced_close(instant(ctx.now)),
-            false => relay.handle_drain(instant(ctx.now)),
+            false => {
+                relay.handle_drain(instant(ctx.now));
+                schedule.at(ctx.soon(50 * ctx.plan.pause), Event::DrainOverdue(self.id));
+            }
         }
+        self.pump(ctx, schedule);
+    }
+
+    /// The client has had its time to finish what it had begun.
+    pub fn drain_overdue(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        let Some(relay) = &mut self.relay else { return };
+        ctx.log.say(|| format!("{} link {}: the drain is overdue", human(ctx.now), self.id));
+        relay.handle_drain_overdue(instant(ctx.now));
         self.pump(ctx, schedule);
     }
 
