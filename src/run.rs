@@ -1,11 +1,11 @@
 //! Runs the process, as a part of the binary: sets the limit of open files, opens the listeners, handles signals, and
 //! stops everything in order.
 
-use hapax::admin::{self, Admin, Parts};
+use hapax::admin::{self, Admin, Parts, telemetry};
 use hapax::clock;
 use hapax::config::{Config, ListenerConfig, ProxyProtocol};
 use hapax::live::{self, Reloader, Running, Source};
-use hapax::net::{self, ConnectionList, CurrentRelay, Entrance, Opener, Relay, Upstreams};
+use hapax::net::{self, ConnectionList, CurrentRelay, Entrance, Opener, Relay, Spans, Upstreams};
 use hapax::process;
 use hapax::service::{Manager, Phase, Sockets};
 use hapax::stats::Stats;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -164,7 +164,7 @@ async fn serve_until_told(
     if let Some(address) = sockets.unused() {
         return Err(Failure::Unused(address));
     }
-    let Orders { leaving, draining, hangups } =
+    let Orders { leaving, draining, hangups, drain } =
         on_signals(config.timeouts.drain_delay, Arc::clone(&manager)).map_err(Failure::System)?;
     let (stats, connections) = (Stats::new(), ConnectionList::new());
     // These tasks stop when the set is dropped, after the relay has drained. Until then, /readyz says that it is
@@ -189,6 +189,13 @@ async fn serve_until_told(
     }
     let upstreams = Upstreams::new(&config, opener, PROBE_EVERY);
     helpers.spawn(Arc::clone(&upstreams).watch());
+    let (spans, spans_queue) = match config.telemetry.spans_every {
+        0 => (None, None),
+        every => {
+            let (spans, queue) = Spans::new(every);
+            (Some(spans), Some(queue))
+        }
+    };
     let relay = CurrentRelay::new(Relay {
         shared: Arc::clone(&shared),
         upstreams: Arc::clone(&upstreams),
@@ -206,6 +213,7 @@ async fn serve_until_told(
         stats: Arc::clone(&stats),
         connections: Arc::clone(&connections),
         memory: Arc::clone(&memory),
+        spans: spans.clone(),
     });
     let running = Running::new(&config, windows.clone(), Arc::clone(&budget), draining.clone());
     let reloader = Reloader::new(live::Parts {
@@ -221,7 +229,8 @@ async fn serve_until_told(
     });
     helpers.spawn(tick(Arc::clone(&reloader), memory));
     helpers.spawn(reload_at(hangups, Arc::clone(&reloader)));
-    if let Some(listener) = admin_listener {
+    let telemetry = config.telemetry.clone();
+    if admin_listener.is_some() || telemetry.endpoint.is_some() {
         let admin = Admin::new(Parts {
             config: &config,
             windows,
@@ -234,12 +243,17 @@ async fn serve_until_told(
             tls: admin_tls,
             reloader: Some(Arc::clone(&reloader)),
             draining: leaving,
+            drain: Some(drain),
+            spans,
         });
-        helpers.spawn(async move {
-            if let Err(error) = admin::serve(listener, admin).await {
-                tracing::error!(%error, "the admin listener ended");
-            }
-        });
+        helpers.spawn(telemetry::export(Arc::clone(&admin), telemetry, spans_queue));
+        if let Some(listener) = admin_listener {
+            helpers.spawn(async move {
+                if let Err(error) = admin::serve(listener, admin).await {
+                    tracing::error!(%error, "the admin listener ended");
+                }
+            });
+        }
     }
     reloader.recover().await?;
     let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
@@ -337,16 +351,24 @@ struct Orders {
     draining: watch::Receiver<bool>,
     /// notified at each SIGHUP
     hangups: Arc<Notify>,
+    /// takes the order of an operator to drain, with who gives it
+    drain: mpsc::Sender<String>,
 }
 
-/// Follows the signals that ask for the end ([`Signals::end`]). The second one ends the process at once.
+/// Follows the signals that ask for the end ([`Signals::end`]), and an operator who does. A second signal, or one after the
+/// operator, ends the process at once.
 fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
     let mut signals = Signals::new()?;
     let hangups = Arc::clone(&signals.hangups);
     let (leave, leaving) = watch::channel(false);
     let (drain, draining) = watch::channel(false);
+    let (order, mut ordered) = mpsc::channel(1);
     tokio::spawn(async move {
-        let name = signals.end().await;
+        let name = tokio::select! {
+            name = signals.end() => name.to_owned(),
+            // Never, if the admin listener is off.
+            Some(by) = ordered.recv() => format!("order of {by}"),
+        };
         leave.send_replace(true);
         manager.enter(Phase::Draining);
         drop(manager);
@@ -354,13 +376,16 @@ fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
             if !delay.is_zero() {
                 let delay = humantime::format_duration(delay).to_string();
                 tracing::info!(
-                    signal = name,
+                    signal = &*name,
                     delay,
                     "/readyz says 503; the drain begins after timeouts.drain_delay"
                 );
             }
             tokio::time::sleep(delay).await;
-            tracing::info!(signal = name, "draining: no new connections; what is in flight is settled first");
+            tracing::info!(
+                signal = &*name,
+                "draining: no new connections; what is in flight is settled first"
+            );
             drain.send_replace(true);
             std::future::pending::<()>().await;
         };
@@ -372,7 +397,7 @@ fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
         hapax::log::flush();
         std::process::exit(1);
     });
-    Ok(Orders { leaving, draining, hangups })
+    Ok(Orders { leaving, draining, hangups, drain: order })
 }
 
 /// The signals that would end the process without a drain if nobody handled them. (Rust itself ignores SIGPIPE.)

@@ -37,6 +37,7 @@ pub struct Stats {
     proxy_headers_refused: AtomicU64,
     dial_failures: AtomicU64,
     unread: AtomicU64,
+    deliveries: AtomicU64,
     unmatched: AtomicU64,
     bad_headers: [AtomicU64; BadHeader::ALL.len()],
     unverified: AtomicU64,
@@ -133,6 +134,13 @@ impl Stats {
         self.unread.fetch_add(1, Relaxed);
     }
 
+    /// Counts messages that the broker has sent to clients.
+    pub fn delivered(&self, messages: u64) {
+        if messages > 0 {
+            self.deliveries.fetch_add(messages, Relaxed);
+        }
+    }
+
     fn bad_headers(&self, header: BadHeader) -> Option<&AtomicU64> {
         BadHeader::ALL
             .iter()
@@ -160,6 +168,7 @@ impl Stats {
             proxy_headers_refused: self.proxy_headers_refused.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
             unread: self.unread.load(Relaxed),
+            deliveries: self.deliveries.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
             bad_headers: BadHeader::ALL.map(|header| {
                 (header.name(), self.bad_headers(header).map_or(0, |count| count.load(Relaxed)))
@@ -273,6 +282,8 @@ pub struct Snapshot {
     pub dial_failures: u64,
     /// client connections that were closed because the client did not read
     pub unread: u64,
+    /// messages that the broker has sent to clients
+    pub deliveries: u64,
     /// publishes that no window judged
     pub unmatched: u64,
     /// publishes with a header whose value can't be understood, by the header's name

@@ -6,7 +6,8 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, WindowConfig, addresses, listener, log_filter, machine, store, token, upstream, value, warnings,
+    Token, WindowConfig, addresses, listener, log_filter, machine, store, telemetry, token, upstream, value,
+    warnings,
 };
 use crate::tls::ClientFiles;
 use hapax_core::pressure::budget;
@@ -86,6 +87,12 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         top.read(report, "admin", default.admin, |v| value::admin(value::text(v, "127.0.0.1:15673")?));
     let admin_tls = listener::read_admin(top.section("admin_tls", report), report);
     let (admin_token_file, admin_token) = read_token(&mut top, overrides, report);
+    let read_only = top.read_optional(report, "admin_read_only_token_file", |v| {
+        let path = token::path(value::text(v, "/etc/hapax/admin.read-only.token")?)?;
+        let token = Token::read(&path, "")?;
+        Ok((path, token))
+    });
+    let (admin_read_only_token_file, admin_read_only_token) = read_only.unzip();
     top.retired(report, "admin_allow_remote", "leave it out; an `admin` that other hosts may reach needs a token: name its file in `admin_token_file`, or set HAPAX_ADMIN_TOKEN");
     let digest = top.read_optional(report, "digest_secret_file", |v| {
         let path = token::path(value::text(v, "/etc/hapax/digest.secret")?)?;
@@ -101,6 +108,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let stores = store::read(top.section("store", report), report);
     let timeouts = read_timeouts(top.section("timeouts", report), report);
     let log = read_log(top.section("log", report), report);
+    let telemetry = telemetry::read(top.section("telemetry", report), report);
     let windows = read_windows(&mut top, limits.waiters_per_id, report);
     top.finish(report);
     let level = overridden(log.level, "log.level", overrides.log.as_ref(), report, log_filter::parse);
@@ -118,6 +126,8 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         admin: overridden(admin, "admin", overrides.admin.as_ref(), report, value::admin),
         admin_token_file,
         admin_token,
+        admin_read_only_token_file,
+        admin_read_only_token,
         digest_secret_file,
         digest_secret,
         reuse_port,
@@ -127,6 +137,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         limits,
         timeouts,
         log: LogSettings { level, ..log },
+        telemetry,
         windows,
     }
 }
@@ -140,7 +151,8 @@ fn read_token(
     let from_file = overrides.admin_token.is_none();
     let found = top.read_optional(report, "admin_token_file", |v| {
         let path = token::path(value::text(v, "/etc/hapax/admin.token")?)?;
-        let token = if from_file { Some(Token::read(&path)?) } else { None };
+        let otherwise = "; where a file can't have that mode, use HAPAX_ADMIN_TOKEN";
+        let token = if from_file { Some(Token::read(&path, otherwise)?) } else { None };
         Ok((path, token))
     });
     let (path, read) = found.unzip();

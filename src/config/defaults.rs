@@ -3,7 +3,7 @@
 
 use super::machine;
 use super::{
-    Config, Limits, LogFormat, LogSettings, ProxyProtocol, StoreKind, StoreSettings, Timeouts,
+    Config, Limits, LogFormat, LogSettings, ProxyProtocol, StoreKind, StoreSettings, Telemetry, Timeouts,
     UpstreamAddress, UpstreamHealth, UpstreamOrder, WindowConfig,
 };
 use hapax_core::window::engine::EngineKind;
@@ -113,6 +113,15 @@ pub const TTL: Duration = Duration::from_secs(600);
 /// By default all windows have the same weight.
 pub const WEIGHT: u32 = 1;
 
+/// How often metrics are sent to a collector.
+pub const TELEMETRY_INTERVAL: Duration = Duration::from_secs(15);
+
+impl Default for Telemetry {
+    fn default() -> Telemetry {
+        Telemetry { endpoint: None, interval: TELEMETRY_INTERVAL, spans_every: 0 }
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -128,6 +137,8 @@ impl Default for Config {
             admin_tls: None,
             admin_token_file: None,
             admin_token: None,
+            admin_read_only_token_file: None,
+            admin_read_only_token: None,
             digest_secret_file: None,
             digest_secret: None,
             reuse_port: false,
@@ -137,6 +148,7 @@ impl Default for Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             log: LogSettings::default(),
+            telemetry: Telemetry::default(),
             windows: vec![WindowConfig::named(WINDOW_NAME)],
         }
     }

@@ -86,6 +86,9 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     if let Some(source) = out.sources.get("admin_token") {
         writeln!(out.text, "{:<COLUMN$} # {source}", "# (the admin listener's token)")?;
     }
+    if let Some(file) = &config.admin_read_only_token_file {
+        out.string("admin_read_only_token_file", file.display())?;
+    }
     if let Some(file) = &config.digest_secret_file {
         out.string("digest_secret_file", file.display())?;
     }
@@ -166,6 +169,17 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.section("[log]", "log.".into())?;
     out.word("format", config.log.format)?;
     out.string("level", &config.log.level)?;
+
+    let telemetry = &config.telemetry;
+    out.section("[telemetry]", "telemetry.".into())?;
+    if let Some(endpoint) = &telemetry.endpoint {
+        out.string("endpoint", endpoint)?;
+    }
+    out.duration("interval", telemetry.interval)?;
+    match telemetry.spans_every {
+        0 => out.string("spans", "off")?,
+        every => out.raw("spans", toml::Value::Float(1.0 / f64::from(every)))?,
+    }
 
     for (index, window) in config.windows.iter().enumerate() {
         out.section("[[window]]", format!("window.{index}."))?;

@@ -22,6 +22,7 @@ mod rates;
 mod records;
 mod side;
 mod slots;
+mod spans;
 mod strangers;
 mod transport;
 mod upstreams;
@@ -34,6 +35,7 @@ pub use entrance::Entrance;
 pub use memory::MemoryLimit;
 pub use proxy::Ends;
 pub use rates::{PublishRates, Rates};
+pub use spans::{Span, Spans};
 pub use transport::Transport;
 pub use upstreams::{NoAnswer, UpstreamNode, Upstreams};
 
@@ -89,6 +91,8 @@ pub struct Relay {
     pub connections: Arc<ConnectionList>,
     /// bounds the memory that is held for clients
     pub memory: Arc<MemoryLimit>,
+    /// takes the spans of judged publishes; `None`: there are none
+    pub spans: Option<Arc<Spans>>,
 }
 
 /// The log lines that a stranger can cause, limited in number.

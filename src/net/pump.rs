@@ -11,10 +11,10 @@ use super::rates::Allowance;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
 use super::upstreams::{Dialled, Unreachable};
-use super::{LogLimiters, Rates, Relay, bad_headers, now};
+use super::{LogLimiters, Rates, Relay, Span, bad_headers, now};
 use bytes::Bytes;
 use hapax_core::session::{
-    Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting, counted_as,
+    Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting, Traced, counted_as,
 };
 use hapax_core::window::OnConflict;
 use hapax_core::wire::BadHeader;
@@ -62,7 +62,12 @@ pub(super) async fn run(
 ) {
     let Arrival { client, ends, slot, holding, since } = arrival;
     let peer = ends.client;
-    let present = relay.connections.enter(peer, since);
+    let mut session = Session::new(relay.shared.clone(), peer.ip(), since);
+    if let Some(spans) = &relay.spans {
+        let (every, left) = spans.pace();
+        session.trace_every(every, left);
+    }
+    let present = relay.connections.enter(peer, since, session.mailbox());
     let pump = Pump {
         relay,
         log_limiters,
@@ -72,7 +77,7 @@ pub(super) async fn run(
         holding,
         logged_in: false,
         entry: &present.entry,
-        session: Session::new(relay.shared.clone(), peer.ip(), since),
+        session,
         client: Some(client),
         upstream: UpstreamSocket::None,
         reading_client: true,
@@ -85,6 +90,7 @@ pub(super) async fn run(
         was_held: false,
         deadline: None,
         drained: false,
+        forced: false,
         drain_overdue: None,
         read_while_due: 0,
         now: now(),
@@ -148,6 +154,8 @@ struct Pump<'a> {
     deadline: Option<Instant>,
     /// The process is about to end, and the session knows it.
     drained: bool,
+    /// An operator wants the connection closed, and the session knows it.
+    forced: bool,
     /// When the client has had its time to finish what it had begun.
     drain_overdue: Option<Instant>,
     /// Bytes read from the upstream since that timeout became due.
@@ -170,6 +178,9 @@ impl Pump<'_> {
                 && matches!(self.upstream, UpstreamSocket::None)
             {
                 return;
+            }
+            if self.close_if_asked() {
+                continue;
             }
             let wake = self.wait(&mut draining).await;
             self.now = now();
@@ -199,6 +210,15 @@ impl Pump<'_> {
         }
     }
 
+    /// Closes the connection if an operator wants that. Returns true if there is something to carry out. Nothing takes calls out of the
+    /// mailbox between this and the wait, so the call that comes with the wish is never missed.
+    fn close_if_asked(&mut self) -> bool {
+        let Some(reason) = self.entry.close_reason().filter(|_| !self.forced) else { return false };
+        self.forced = true;
+        self.session.handle_forced_close(reason, self.now);
+        true
+    }
+
     /// Handles that a node of the broker has answered the client's protocol header.
     fn on_dialled(&mut self, dialled: Dialled) {
         self.entry.set_upstream(&dialled.upstream);
@@ -226,12 +246,15 @@ impl Pump<'_> {
         let last = self.entry.numbers();
         let (bytes_in, bytes_out) =
             self.client.as_ref().map_or((last.bytes_in, last.bytes_out), Side::totals);
+        let deliveries = self.session.deliveries();
+        self.relay.stats.delivered(deliveries - last.deliveries);
         self.entry.note(Numbers {
             state: ConnectionState::of(self.session.phase(), self.reading_client),
             channels: self.session.channels() as u64,
             unresolved: self.session.unresolved() as u64,
             publishes: self.session.publishes(),
             duplicates: self.session.duplicates(),
+            deliveries,
             bytes_in,
             bytes_out,
         });
@@ -458,6 +481,7 @@ impl Pump<'_> {
                 Output::CutUpstream => self.cut_upstream(),
                 Output::Sighted(sighting) => self.on_sighting(sighting),
                 Output::BadHeader(header) => self.log_bad_header(header),
+                Output::Traced(traced) => self.on_traced(traced),
             }
         }
         if let Some(side) = &mut self.client {
@@ -587,6 +611,15 @@ impl Pump<'_> {
         let vhost = self.session.vhost().map(|vhost| String::from_utf8_lossy(vhost)).unwrap_or_default();
         let Rates { per_user, per_vhost, .. } = self.relay.rates;
         tracing::warn!(peer = %self.peer, user, vhost = &*vhost, per_user, per_vhost, left_out, "the client publishes more than limits.publish_rate_per_user or limits.publish_rate_per_vhost: it is read from at that rate");
+    }
+
+    /// Makes a span of a judged publish: from when it was read until now.
+    fn on_traced(&self, traced: Box<Traced>) {
+        let Some(spans) = &self.relay.spans else { return };
+        let user = self.session.about().and_then(|about| about.user.clone());
+        let ended = crate::clock::wall();
+        let began = ended.checked_sub(now().saturating_duration_since(self.now)).unwrap_or(ended);
+        spans.put(Span { traced, user, began, ended });
     }
 
     /// Shows people a publish of a known id.

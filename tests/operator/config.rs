@@ -41,7 +41,9 @@ fn with_secrets(text: &str) -> String {
             std::io::copy(&mut secret, &mut open.expect("made")).expect("copied");
             (name, copy)
         };
-        let mut copies = ["admin.token", "digest.secret", "redis.url", "stream.uri"].map(copy).to_vec();
+        let mut copies = ["admin.token", "admin.read-only.token", "digest.secret", "redis.url", "stream.uri"]
+            .map(copy)
+            .to_vec();
         copies.extend(certificate());
         copies
     });

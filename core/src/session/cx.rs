@@ -47,6 +47,8 @@ pub(super) struct Link {
     pub(super) tickets: Tickets,
     /// `basic.publish`es that the client has sent
     pub(super) publishes: u64,
+    /// messages that the broker has sent for the client's consumers, or in answer to `basic.get`
+    pub(super) deliveries: u64,
     /// headers of the client that can't be understood
     pub(super) bad_headers: BadHeaderLog,
 }
@@ -67,6 +69,7 @@ impl Link {
             mailbox: Arc::new(Mailbox::new()),
             tickets: Tickets::default(),
             publishes: 0,
+            deliveries: 0,
             bad_headers: BadHeaderLog::default(),
         }
     }
@@ -90,6 +93,7 @@ impl Link {
     /// Notes a delivery: its consumer may publish it again. `method` and `header` are the payloads of its first two frames.
     #[inline]
     pub(super) fn delivered(&mut self, shared: &Shared, method: &[u8], header: &[u8]) {
+        self.deliveries += 1;
         let Some(delivery) = self.finder.delivery(shared, method) else { return };
         // Where no window judges what is published to its exchange, one may judge where the message was published before it died.
         let mut may_have_died = delivery.sources.is_empty();

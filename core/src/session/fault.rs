@@ -38,6 +38,12 @@ pub enum Fault {
     /// The process is about to end (SIGTERM).
     #[error("CONNECTION_FORCED - hapax is shutting down; reconnect")]
     Draining,
+    /// An operator has closed the connection.
+    #[error("CONNECTION_FORCED - {reason}")]
+    Forced {
+        /// what the operator says
+        reason: Box<str>,
+    },
     /// The publish has no id, and its window has `missing_id = "reject"`.
     #[error(
         "PRECONDITION_FAILED - window '{window}' takes no publish without an id ({id}); set it, or missing_id = \"forward\""
@@ -170,6 +176,7 @@ impl Fault {
             Fault::UpstreamLost
             | Fault::Unreachable
             | Fault::Draining
+            | Fault::Forced { .. }
             | Fault::ChannelLimit
             | Fault::BodyTooSlow { .. } => 320,
             Fault::MissingId { .. }
@@ -192,6 +199,7 @@ impl Fault {
             | Fault::UpstreamLost
             | Fault::Unreachable
             | Fault::Draining
+            | Fault::Forced { .. }
             | Fault::BodyTooSlow { .. }
             | Fault::ChannelLimit
             | Fault::LoopbackUser { .. }
@@ -218,6 +226,7 @@ impl Fault {
             | Fault::UpstreamLost
             | Fault::Unreachable
             | Fault::Draining
+            | Fault::Forced { .. }
             | Fault::BodyTooSlow { .. }
             | Fault::TxTooSlow { .. }
             | Fault::ChannelLimit

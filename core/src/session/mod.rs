@@ -66,6 +66,7 @@ mod session;
 mod sides;
 mod sightings;
 mod timers;
+mod traces;
 mod transaction;
 mod unremembered;
 mod upstream;
@@ -83,6 +84,7 @@ pub use places::{UserPlaces, counted_as};
 pub use rights::{Rights, may_have_topics};
 pub use session::Session;
 pub use sightings::{Sighted, Sighting};
+pub use traces::Traced;
 
 use crate::window::{KeyMaker, Windows};
 use crate::wire::BadHeader;
@@ -242,6 +244,8 @@ pub enum Output {
     CutUpstream,
     /// Tell people about a publish of a known id. Nothing else depends on it.
     Sighted(Box<Sighting>),
+    /// Make a span of a judged publish. Nothing else depends on it.
+    Traced(Box<Traced>),
     /// Log that the client sends this header with a value that can't be understood. It comes once per connection and header.
     BadHeader(BadHeader),
 }

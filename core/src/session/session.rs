@@ -143,6 +143,11 @@ impl Session {
         self.connection.link().out.sightings.known()
     }
 
+    /// Returns the number of messages that the broker has sent to the client: for its consumers, or in answer to `basic.get`.
+    pub fn deliveries(&self) -> u64 {
+        self.connection.link().deliveries
+    }
+
     /// Returns true if both sides have agreed on heartbeats.
     pub fn has_heartbeats(&self) -> bool {
         self.connection.sides().upstream.clock().is_running()
@@ -301,6 +306,19 @@ impl Session {
     pub fn handle_unread(&mut self, unread: usize, patience: Duration, now: Instant) {
         let unresolved = self.unresolved();
         self.connection.fail(&Fault::Unread { unread, unresolved, patience }, now);
+        self.settle_down(now);
+    }
+
+    /// Looks at every n-th judged publish from now on, for a trace that it belongs to ([`Output::Traced`]). `left`: how many are passed
+    /// over before the first one. 0, the default, looks at none.
+    pub fn trace_every(&mut self, every: u32, left: u32) {
+        self.connection.link_mut().out.traces.set(every, left);
+    }
+
+    /// Closes the client's connection with 320 and this reason, because an operator wants it closed. The outcomes of its publishes
+    /// are still awaited, so an id whose message the broker acks is remembered, although the client hears no ack.
+    pub fn handle_forced_close(&mut self, reason: &str, now: Instant) {
+        self.connection.fail(&Fault::Forced { reason: reason.into() }, now);
         self.settle_down(now);
     }
 

@@ -74,7 +74,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 55] = [
+const MUST_HAPPEN: [&str; 56] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -88,6 +88,7 @@ const MUST_HAPPEN: [&str; 55] = [
     "client was closed",
     "client's channel was closed",
     "closed before the outcome",
+    "closed by force",
     "delivered",
     "delivered with an id",
     "drained",

@@ -27,6 +27,8 @@ pub trait Relay {
     fn handle_timeout(&mut self, now: Instant);
     /// see [`Session::handle_drain`]
     fn handle_drain(&mut self, now: Instant);
+    /// see [`Session::handle_forced_close`]
+    fn handle_forced_close(&mut self, now: Instant);
     /// see [`Session::handle_drain_overdue`]
     fn handle_drain_overdue(&mut self, now: Instant);
     /// see [`Session::handle_publish_limit`]; `more`: so many more than there were
@@ -84,6 +86,9 @@ impl Relay for Session {
     }
     fn handle_drain(&mut self, now: Instant) {
         Session::handle_drain(self, now);
+    }
+    fn handle_forced_close(&mut self, now: Instant) {
+        Session::handle_forced_close(self, "told to", now);
     }
     fn handle_drain_overdue(&mut self, now: Instant) {
         Session::handle_drain_overdue(self, now);
@@ -195,6 +200,7 @@ impl Relay for Wire {
     fn handle_mail(&mut self, _: Instant) {}
     fn handle_timeout(&mut self, _: Instant) {}
     fn handle_drain(&mut self, _: Instant) {}
+    fn handle_forced_close(&mut self, _: Instant) {}
     fn handle_drain_overdue(&mut self, _: Instant) {}
     fn allow(&mut self, _: u64, _: Instant) {}
     fn is_at_publish_limit(&self) -> bool {

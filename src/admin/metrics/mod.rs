@@ -17,6 +17,7 @@ mod windows;
 
 pub(super) use format::Format;
 
+use super::telemetry::Exports;
 use crate::live::{LastReload, Running};
 use crate::net::Upstreams;
 use crate::process::Process;
@@ -31,7 +32,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
+use tokio::sync::watch;
 use windows::NamedFacts;
 
 /// All metrics of the process.
@@ -45,6 +48,8 @@ impl Metrics {
         stats: Arc<Stats>,
         upstreams: Arc<Upstreams>,
         certificates: Arc<Certificates>,
+        draining: watch::Receiver<bool>,
+        exports: Arc<Exports>,
     ) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::this()));
@@ -53,6 +58,8 @@ impl Metrics {
             stats,
             upstreams,
             certificates,
+            draining,
+            exports,
         }));
         Metrics(registry)
     }
@@ -75,6 +82,8 @@ struct Relay {
     stats: Arc<Stats>,
     upstreams: Arc<Upstreams>,
     certificates: Arc<Certificates>,
+    draining: watch::Receiver<bool>,
+    exports: Arc<Exports>,
 }
 
 impl Collector for Relay {
@@ -83,15 +92,31 @@ impl Collector for Relay {
         let now = tokio::time::Instant::now().into_std();
         let named = |watched: &Watched| NamedFacts {
             name: watched.window.rules().name.clone(),
+            mode: watched.window.mode(),
             facts: watched.facts(now),
         };
         let windows: Vec<NamedFacts> = self.running.now().windows.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
+        let help =
+            "1 while the process drains: it takes no new connections, or will soon take none, and then ends.";
+        gauge(&mut encoder, "draining", help, &u64::from(*self.draining.borrow()))?;
+        telemetry(&mut encoder, &self.exports)?;
         reloads(&mut encoder, self.running.last_reload())?;
         tls::encode(&mut encoder, &stats, &self.certificates)?;
         upstreams::encode(&mut encoder, &self.upstreams.nodes(), stats.dial_failures)
     }
+}
+
+/// Writes what the exporter of OpenTelemetry has done.
+fn telemetry(encoder: &mut DescriptorEncoder<'_>, exports: &Exports) -> fmt::Result {
+    let help = "Spans that the collector has taken.";
+    count(encoder, "telemetry_spans", help, exports.spans.load(Relaxed))?;
+    let dropped = exports.queue.as_ref().map_or(0, |queue| queue.dropped_total());
+    let help = "Spans that were dropped, because too many waited or the collector did not take them.";
+    count(encoder, "telemetry_spans_dropped", help, dropped)?;
+    let help = "Requests with metrics or spans that the collector did not take.";
+    count(encoder, "telemetry_failures", help, exports.failures.load(Relaxed))
 }
 
 /// Writes how the last reload of the configuration ended. Prometheus calls its own so, too.
@@ -129,6 +154,9 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     let unread =
         "Client connections closed, because the client had more to say and did not read for timeouts.unread.";
     count(encoder, "connections_unread", unread, stats.unread)?;
+    let deliveries =
+        "Messages that the broker has sent to clients, for their consumers or in answer to basic.get.";
+    count(encoder, "deliveries", deliveries, stats.deliveries)?;
     let refused = "Logins refused, because the user is one of loopback_users and the client is on another host, or because EXTERNAL was used where TLS ends in Hapax.";
     count(encoder, "logins_refused", refused, stats.logins_refused)?;
     gauge(

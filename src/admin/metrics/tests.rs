@@ -11,7 +11,11 @@ struct Canned(Vec<(&'static str, Facts)>);
 
 impl Collector for Canned {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let named = |(name, facts): &(&str, Facts)| NamedFacts { name: (*name).into(), facts: facts.clone() };
+        let named = |(name, facts): &(&str, Facts)| NamedFacts {
+            name: (*name).into(),
+            mode: hapax_core::window::Mode::Enforce,
+            facts: facts.clone(),
+        };
         let windows: Vec<NamedFacts> = self.0.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, 3)
     }

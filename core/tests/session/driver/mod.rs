@@ -203,6 +203,10 @@ impl Driver {
                     self.session.handle_drain(self.now);
                     self.pump();
                 }
+                176..192 => {
+                    self.session.handle_forced_close("told to", self.now);
+                    self.pump();
+                }
                 160..176 => {
                     self.session.handle_drain_overdue(self.now);
                     self.pump();
@@ -375,7 +379,7 @@ impl Driver {
             Output::HeartbeatClient | Output::HeartbeatUpstream => {}
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
-            Output::Sighted(_) => {}
+            Output::Sighted(_) | Output::Traced(_) => {}
             Output::BadHeader(_) => {}
         }
     }

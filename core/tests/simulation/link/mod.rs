@@ -365,15 +365,23 @@ impl Link {
         self.kick(ctx, schedule);
     }
 
-    /// The relay's process is to end.
+    /// The relay's process is to end. Every third connection is closed by an operator instead. (No dice decide that, so the runs
+    /// of old seeds stay as they were up to here.)
     pub fn drain(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
         let Some(relay) = &mut self.relay else { return };
-        ctx.log.say(|| format!("{} link {}: drain", human(ctx.now), self.id));
-        ctx.truth.count("drained");
+        let forced = self.id % 3 == 2;
+        let what = if forced { "closed by force" } else { "drained" };
+        ctx.log.say(|| format!("{} link {}: {what}", human(ctx.now), self.id));
+        ctx.truth.count(what);
         ctx.truth.drained(self.id);
         ctx.truth.ends(self.id, 0, ctx.now);
-        relay.handle_drain(instant(ctx.now));
-        schedule.at(ctx.soon(50 * ctx.plan.pause), Event::DrainOverdue(self.id));
+        match forced {
+            true => relay.handle_forced_close(instant(ctx.now)),
+            false => {
+                relay.handle_drain(instant(ctx.now));
+                schedule.at(ctx.soon(50 * ctx.plan.pause), Event::DrainOverdue(self.id));
+            }
+        }
         self.pump(ctx, schedule);
     }
 

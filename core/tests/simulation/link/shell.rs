@@ -81,7 +81,7 @@ impl Link {
                 ctx.truth.count("relay: a conflict is told of");
             }
             Output::Sighted(_) => ctx.truth.count("relay: a duplicate is told of"),
-            Output::BadHeader(_) => {}
+            Output::BadHeader(_) | Output::Traced(_) => {}
         }
     }
 
