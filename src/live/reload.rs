@@ -194,17 +194,17 @@ impl Reloader {
             Ok(Reloaded { diff, warnings }) => {
                 *last = LastReload { is_success: true, succeeded_at: SystemTime::now() };
                 for change in &diff.0 {
-                    tracing::info!(target: "hapax::reload", "{change}");
+                    tracing::info!("{change}");
                 }
                 for warning in warnings {
-                    tracing::warn!(target: "hapax::reload", place = warning.place, fix = warning.fix, "{}", warning.what);
+                    tracing::warn!(place = warning.place, fix = warning.fix, "{}", warning.what);
                 }
-                tracing::info!(target: "hapax::reload", changes = diff.0.len(), "configuration reloaded");
+                tracing::info!(changes = diff.0.len(), "configuration reloaded");
             }
             Err(Refused::Wrong(errors)) => {
                 last.is_success = false;
                 for error in errors {
-                    tracing::error!(target: "hapax::reload", "the reload is refused, and the old configuration stays: {error}");
+                    tracing::error!("the reload is refused, and the old configuration stays: {error}");
                 }
             }
             Err(Refused::Busy(_)) => {}
@@ -452,7 +452,7 @@ impl Reloader {
 
 /// Says that no reload begins or goes on while Hapax drains.
 fn drains() -> Refused {
-    tracing::warn!(target: "hapax::reload", "not reloaded: Hapax is draining");
+    tracing::warn!("not reloaded: Hapax is draining");
     Refused::Busy("Hapax is draining; the next process reads the file as it is then")
 }
 

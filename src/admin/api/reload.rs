@@ -94,7 +94,7 @@ pub(super) async fn reload(
     let reloader = Arc::clone(admin.reloader()?);
     if !dry_run {
         admin.journal.reload_is_for(caller);
-        tracing::info!(target: "hapax::reload", peer = %caller, by = caller.by, "asked to reload the configuration");
+        tracing::info!(peer = %caller, by = caller.by, "asked to reload the configuration");
     }
     // It goes on to its end, even if the client is gone: it must not stop half way.
     let work = tokio::spawn(async move { reloader.reload(dry_run, false).await });

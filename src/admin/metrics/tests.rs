@@ -174,6 +174,9 @@ hapax_window_oldest_seconds{window="w"} 39.5
 hapax_window_hit_ratio{window="w"} 0.36
 hapax_window_distinct_interval_seconds{window="w"} 60.5
 hapax_ghost_false_positive_ratio{window="w"} 0.0625
+hapax_window_mode{window="w",mode="enforce"} 1
+hapax_window_mode{window="w",mode="observe"} 0
+hapax_window_mode{window="w",mode="off"} 0
 hapax_eviction_age_seconds_sum{window="w"} 38.5
 hapax_eviction_age_seconds_count{window="w"} 6
 hapax_eviction_age_seconds_bucket{le="0.5",window="w"} 1
