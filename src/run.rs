@@ -35,6 +35,8 @@ const OTHER_FILES: u64 = 64 + admin::CONNECTIONS as u64;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How often expired ids are swept out of the windows, and the accounting's levels are updated.
 const TICK_EVERY: Duration = Duration::from_secs(1);
+/// How long the stores may take for their last records at least, however little of `timeouts.drain` is left.
+const STORES_AT_LEAST: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for threads that read files or change windows.
 const LAST_THREADS: Duration = Duration::from_secs(1);
 
@@ -242,7 +244,7 @@ async fn serve_until_told(
             certificates: Arc::clone(&certificates),
             tls: admin_tls,
             reloader: Some(Arc::clone(&reloader)),
-            draining: leaving,
+            draining: leaving.clone(),
             drain: Some(drain),
             spans,
         });
@@ -255,14 +257,29 @@ async fn serve_until_told(
             });
         }
     }
-    reloader.recover().await?;
+    let mut told_to_end = leaving.clone();
+    tokio::select! {
+        recovered = reloader.recover() => recovered?,
+        _ = told_to_end.wait_for(|leaving| *leaving) => {
+            // Nobody was served, so the stores have nothing to write.
+            reloader.close(STORES_AT_LEAST).await;
+            tracing::info!("told to end while the stores were read; good bye");
+            return Ok(());
+        }
+    }
     let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
     let upstream: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
     let upstream = upstream.join(",");
     tracing::info!(listen = config.listen_addresses(), upstream, admin = shown, "ready");
     manager.enter(Phase::Serving);
-    relay.serve(listeners, draining).await;
-    reloader.close().await;
+    let mut told = draining.clone();
+    let serving = Arc::clone(&relay).serve(listeners, draining);
+    let ((), begun) = tokio::join!(serving, async {
+        let _ = told.wait_for(|draining| *draining).await;
+        clock::now()
+    });
+    let left = relay.now().drain_timeout.saturating_sub(clock::now().duration_since(begun));
+    reloader.close(left.max(STORES_AT_LEAST)).await;
     tracing::info!("drained; good bye");
     Ok(())
 }
