@@ -90,7 +90,7 @@ impl Link {
     /// Notes a delivery: its consumer may publish it again. `method` and `header` are the payloads of its first two frames.
     #[inline]
     pub(super) fn delivered(&mut self, shared: &Shared, method: &[u8], header: &[u8]) {
-        let Some(delivery) = self.finder.delivery(shared, method) else { return };
+        let Some(delivery) = self.finder.delivery(shared, method, &mut self.marks) else { return };
         // Where no window judges what is published to its exchange, one may judge where the message was published before it died.
         let mut may_have_died = delivery.sources.is_empty();
         for Source { id, rule } in &*delivery.sources {
@@ -126,7 +126,7 @@ impl Link {
         }
         for (exchange, routing_key) in found.places() {
             let place = RouteMark::new(exchange, routing_key);
-            for Source { id, rule } in &*self.finder.sources(shared, exchange) {
+            for Source { id, rule } in &*self.finder.sources(shared, exchange, &mut self.marks) {
                 self.note_without_deaths(shared, place, header, id, *rule);
             }
         }
