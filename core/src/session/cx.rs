@@ -14,7 +14,7 @@ use super::outbox::Outbox;
 use super::probe::{Answer, Finding, Probes};
 use super::returning::Returning;
 use super::rights::{OwnRights, Rights};
-use crate::window::{Mailbox, RepublishRule, Ticket, Window};
+use crate::window::{Mailbox, Presence, RepublishRule, Ticket, Window};
 use crate::wire::{ChannelId, ContentHeader, IdSource};
 use core::net::IpAddr;
 use std::sync::Arc;
@@ -49,6 +49,8 @@ pub(super) struct Link {
     pub(super) publishes: u64,
     /// headers of the client that can't be understood
     pub(super) bad_headers: BadHeaderLog,
+    /// tells the windows that this session is there
+    _presence: Option<Presence>,
 }
 
 impl Link {
@@ -68,6 +70,7 @@ impl Link {
             tickets: Tickets::default(),
             publishes: 0,
             bad_headers: BadHeaderLog::default(),
+            _presence: shared.windows.enter(),
         }
     }
 

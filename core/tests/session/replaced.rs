@@ -13,7 +13,7 @@ use hapax_core::window::engine::EngineKind;
 use hapax_core::window::event::NoListener;
 use hapax_core::window::set::Pattern;
 use hapax_core::window::{
-    Limits, LiveWindows, LocalWindow, Mode, RepublishRule, Rules, WindowSet,
+    ConfirmRule, Limits, LiveWindows, LocalWindow, Mode, RepublishRule, Rules, WindowSet,
 };
 use hapax_core::wire::IdSource;
 use std::sync::Arc;
@@ -344,4 +344,24 @@ fn a_window_that_stays_takes_retries_of_a_consumer_for_duplicates() {
     consumer.upstream(m("a").deliver(1, "c", 2));
     consumer.to_client();
     dropped(&mut consumer, &m("b"), 2);
+}
+
+/// Nothing says that a written message has its outcome, so nothing is in flight. It may come back as long as its connection is open.
+#[test]
+fn a_written_message_that_comes_back_late_finds_its_window() {
+    let judge = window(|rules| rules.confirms = ConfirmRule::ClientOnly);
+    let stage = Stage::new(everything(&judge));
+    let mut pair = stage.pair();
+    publish(&mut pair, &m("a").mandatory());
+    assert_eq!((is_seen(&judge, "a"), judge.in_flight()), (true, 0));
+    stage.windows.replace(WindowSet::new());
+    let later = stage.pair();
+    stage.windows.let_go(|window| window.in_flight() == 0);
+    assert_eq!(stage.windows.former(), 1);
+    pair.upstream(m("a").mandatory().returned(1));
+    assert!(!is_seen(&judge, "a"));
+    drop(pair);
+    stage.windows.let_go(|window| window.in_flight() == 0);
+    assert_eq!(stage.windows.former(), 0, "whoever began after the change holds nothing");
+    drop(later);
 }
