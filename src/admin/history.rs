@@ -160,7 +160,7 @@ mod tests {
         let samples = history.of("orders");
         assert_eq!(samples.len(), KEPT);
         assert_eq!(samples[0].1.entries(), Some(40));
-        assert_eq!(samples[KEPT - 1].0 - samples[0].0, EVERY * (KEPT as u32 - 1));
+        assert_eq!(samples[KEPT - 1].0 - samples[0].0, EVERY * (u32::try_from(KEPT).unwrap() - 1));
         assert!(history.windows.lock()["orders"].capacity() * 32 <= 16 << 10);
         history.add(now.instant, &[]);
         assert!(history.of("orders").is_empty(), "a window that is gone is forgotten");

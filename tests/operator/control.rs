@@ -124,7 +124,7 @@ fn a_drain_by_the_api_is_a_drain() {
     assert!(matches!(told[..], [Told::Ack { .. }]), "it is served until the delay is over: {told:?}");
     match client.next(0) {
         Told::ConnectionClosed { code, text } => {
-            assert!(code == 320 && text.contains("shutting down"), "{text}")
+            assert!(code == 320 && text.contains("shutting down"), "{text}");
         }
         other => panic!("{other:?}"),
     }

@@ -1,8 +1,8 @@
 //! A publish that a window judges, with the frames it is made of.
 
 use super::confirms::ClientTag;
-use super::delivered::Mark;
 use super::entry::{Entry, Mandatory, Verified};
+use super::hosts::Sought;
 use super::outbox::{Lane, Piece, View};
 use super::returns::ReturnKey;
 use super::rights::Right;
@@ -31,7 +31,7 @@ pub(super) struct Terms {
     /// what a return would show of it, where the return is known by its header
     pub(super) return_key: Option<ReturnKey>,
     /// the mark of a delivery that it may publish again
-    pub(super) mark: Option<Mark>,
+    pub(super) mark: Option<Sought>,
 }
 
 /// A publish that a window judges. Its frames are where they were read.

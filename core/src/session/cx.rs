@@ -14,7 +14,7 @@ use super::outbox::Outbox;
 use super::probe::{Answer, Finding, Probes};
 use super::returning::Returning;
 use super::rights::{OwnRights, Rights};
-use crate::window::{Mailbox, RepublishRule, Ticket, Window};
+use crate::window::{Mailbox, Presence, RepublishRule, Ticket, Window};
 use crate::wire::{ChannelId, ContentHeader, IdSource};
 use core::net::IpAddr;
 use std::sync::Arc;
@@ -51,6 +51,8 @@ pub(super) struct Link {
     pub(super) deliveries: u64,
     /// headers of the client that can't be understood
     pub(super) bad_headers: BadHeaderLog,
+    /// tells the windows that this session is there
+    _presence: Option<Presence>,
 }
 
 impl Link {
@@ -71,6 +73,7 @@ impl Link {
             publishes: 0,
             deliveries: 0,
             bad_headers: BadHeaderLog::default(),
+            _presence: shared.windows.enter(),
         }
     }
 
@@ -94,7 +97,7 @@ impl Link {
     #[inline]
     pub(super) fn delivered(&mut self, shared: &Shared, method: &[u8], header: &[u8]) {
         self.deliveries += 1;
-        let Some(delivery) = self.finder.delivery(shared, method) else { return };
+        let Some(delivery) = self.finder.delivery(shared, method, &mut self.marks) else { return };
         // Where no window judges what is published to its exchange, one may judge where the message was published before it died.
         let mut may_have_died = delivery.sources.is_empty();
         for Source { id, rule } in &*delivery.sources {
@@ -130,7 +133,7 @@ impl Link {
         }
         for (exchange, routing_key) in found.places() {
             let place = RouteMark::new(exchange, routing_key);
-            for Source { id, rule } in &*self.finder.sources(shared, exchange) {
+            for Source { id, rule } in &*self.finder.sources(shared, exchange, &mut self.marks) {
                 self.note_without_deaths(shared, place, header, id, *rule);
             }
         }

@@ -28,13 +28,18 @@ impl Mark {
 }
 
 /// A mark without an id: what all messages to an exchange with a routing key have in common.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct RouteMark(u64);
 
 impl RouteMark {
     /// Makes the mark of an exchange and a routing key.
     pub(super) fn new(exchange: &[u8], routing_key: &[u8]) -> RouteMark {
         RouteMark(fold(fold(SEED, exchange), routing_key))
+    }
+
+    /// Makes the mark of an exchange alone.
+    pub(super) fn of_exchange(exchange: &[u8]) -> RouteMark {
+        RouteMark(fold(SEED, exchange))
     }
 
     /// Adds an id.

@@ -5,6 +5,7 @@
 
 use super::Shared;
 use super::delivered::RouteMark;
+use super::hosts::Marks;
 use super::rights::{Needs, OwnRights};
 use crate::window::{Mode, Quota, RepublishRule, Rules, Scoped, Tenant, Window};
 use crate::wire::IdSource;
@@ -85,6 +86,8 @@ pub(super) struct Judge {
     pub(super) tenant: Tenant,
     /// the mark of a delivery that a consumer may publish again so; `None` if that is a duplicate
     pub(super) mark: Option<RouteMark>,
+    /// the mark of the exchange; `None` if the windows were never replaced
+    pub(super) exchange: Option<RouteMark>,
 }
 
 /// A window, and the tenant of it that publishes to an exchange.
@@ -240,6 +243,7 @@ impl Finder {
             let marks = window.rules().republish != RepublishRule::Drop;
             Judge {
                 mark: marks.then(|| RouteMark::new(&target, routing_key)),
+                exchange: (self.generation > 0).then(|| RouteMark::of_exchange(&target)),
                 scoped: shared.keys.scoped(scope, self.vhost(), exchange, routing_key),
                 needs: rights.needs(&shared.keys, scope, (exchange, &target), routing_key),
                 verify: Verify::of(shared, window.rules(), self.vhost(), &target, routing_key),
@@ -253,17 +257,22 @@ impl Finder {
 
     /// Returns the facts about a delivery with this method payload. `None`: the payload is not well-formed.
     #[inline]
-    pub(super) fn delivery(&mut self, shared: &Shared, payload: &[u8]) -> Option<&Delivery> {
+    pub(super) fn delivery(
+        &mut self,
+        shared: &Shared,
+        payload: &[u8],
+        marks: &mut Marks,
+    ) -> Option<&Delivery> {
         self.keep_up(shared);
         let fields = method::Delivery::parse(payload).ok()?;
         if self.delivery.names != fields.names {
-            self.look_up(shared, &fields);
+            self.look_up(shared, &fields, marks);
         }
         Some(&self.delivery)
     }
 
-    fn look_up(&mut self, shared: &Shared, fields: &method::Delivery<'_>) {
-        let sources = self.sources(shared, fields.exchange);
+    fn look_up(&mut self, shared: &Shared, fields: &method::Delivery<'_>, marks: &mut Marks) {
+        let sources = self.sources(shared, fields.exchange, marks);
         let Delivery { names, mark, sources: of_delivery } = &mut self.delivery;
         names.clear();
         names.extend_from_slice(fields.names);
@@ -271,8 +280,9 @@ impl Finder {
         *of_delivery = sources;
     }
 
-    /// Returns where the windows look for ids that may judge what is published to this exchange.
-    pub(super) fn sources(&mut self, shared: &Shared, exchange: &[u8]) -> Arc<[Source]> {
+    /// Returns where the windows look for ids that may judge what is published to this exchange. A delivery of it will leave its mark for
+    /// them.
+    pub(super) fn sources(&mut self, shared: &Shared, exchange: &[u8], marks: &mut Marks) -> Arc<[Source]> {
         if let Some(sources) = self.sources.get(exchange) {
             return Arc::clone(sources);
         }
@@ -288,6 +298,7 @@ impl Finder {
             }
         }
         let sources: Arc<[Source]> = sources.into();
+        marks.note_sources(RouteMark::of_exchange(exchange), &sources, shared);
         self.sources.insert(exchange.into(), Arc::clone(&sources));
         sources
     }

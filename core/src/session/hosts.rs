@@ -6,18 +6,19 @@
 
 use super::Shared;
 use super::delivered::{Delivered, Mark, RouteMark};
-use super::finder::Judge;
-use crate::window::RepublishRule;
+use super::finder::{Judge, Source};
+use super::noted::Noted;
+use crate::window::{RepublishRule, Rules};
 use core::net::IpAddr;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 /// The deliveries of one user on one host.
-type Common = Arc<Mutex<Delivered>>;
+type Common = Arc<Mutex<Record>>;
 
 /// The same, for one who does not keep it alive.
-type Known = Weak<Mutex<Delivered>>;
+type Known = Weak<Mutex<Record>>;
 
 /// The deliveries of all users and hosts that have connections: at most one record for each connection.
 #[derive(Debug, Default)]
@@ -51,10 +52,48 @@ impl Hosts {
     }
 }
 
+/// The deliveries of one connection, or of one user on one host.
+#[derive(Debug, Default)]
+struct Record {
+    delivered: Delivered,
+    noted: Noted,
+    /// publishes that have passed because of a delivery that may have left no mark
+    passed: Delivered,
+}
+
+impl Record {
+    fn holds(&mut self, sought: Sought, rules: &Rules) -> bool {
+        self.delivered.holds(sought.mark) || self.is_unsure(sought, rules) && !self.passed.holds(sought.mark)
+    }
+
+    fn take(&mut self, sought: Sought, rules: &Rules) {
+        self.delivered.take(sought.mark);
+        if self.is_unsure(sought, rules) {
+            self.passed.note(sought.mark);
+        }
+    }
+
+    fn is_unsure(&self, Sought { exchange, .. }: Sought, rules: &Rules) -> bool {
+        exchange.is_some_and(|exchange| self.noted.lacks(exchange, rules))
+    }
+
+    fn memory(&self) -> usize {
+        self.delivered.memory() + self.noted.memory() + self.passed.memory()
+    }
+}
+
+/// What a publish is looked for by among the deliveries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Sought {
+    mark: Mark,
+    /// see [`Judge::exchange`]
+    exchange: Option<RouteMark>,
+}
+
 /// The deliveries that the publishes of one session are compared with.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    own: Delivered,
+    own: Record,
     /// Bytes that tell this user on this host from others.
     host: Vec<u8>,
     common: Option<Common>,
@@ -71,51 +110,62 @@ impl Marks {
     #[inline]
     pub(super) fn note(&mut self, mark: Mark, rule: RepublishRule, shared: &Shared) {
         match rule {
-            RepublishRule::Connection => self.own.note(mark),
-            RepublishRule::Host => self.common(shared).lock().note(mark),
+            RepublishRule::Connection => self.own.delivered.note(mark),
+            RepublishRule::Host => self.common(shared).lock().delivered.note(mark),
             RepublishRule::Drop => {}
         }
     }
 
-    /// Returns the mark of a publish that this window judges, if something was delivered that it might be. `with_id` adds its id.
+    /// Notes for which sources the deliveries of this exchange leave their marks from now on.
+    pub(super) fn note_sources(&mut self, exchange: RouteMark, sources: &Arc<[Source]>, shared: &Shared) {
+        self.own.noted.add(exchange, sources);
+        self.common(shared).lock().noted.add(exchange, sources);
+    }
+
+    /// Returns what a publish that this window judges is looked for by, if something was delivered that it might be. `with_id` adds
+    /// its id to the mark.
     #[inline]
     pub(super) fn of_publish(
         &self,
         judge: &Judge,
         with_id: impl FnOnce(RouteMark) -> Option<Mark>,
-    ) -> Option<Mark> {
-        if self.own.is_empty() && judge.window.rules().republish != RepublishRule::Host {
+    ) -> Option<Sought> {
+        let Record { delivered, noted, .. } = &self.own;
+        let has_none = delivered.is_empty() && (judge.exchange.is_none() || noted.is_empty());
+        if has_none && judge.window.rules().republish != RepublishRule::Host {
             return None;
         }
-        judge.mark.and_then(with_id)
+        let mark = judge.mark.and_then(with_id)?;
+        Some(Sought { mark, exchange: judge.exchange })
     }
 
-    /// Returns true if a message with this mark was delivered, and nobody has published it again since.
-    pub(super) fn holds(&mut self, mark: Mark, rule: RepublishRule, shared: &Shared) -> bool {
-        match rule {
-            RepublishRule::Connection => self.own.holds(mark),
-            RepublishRule::Host => self.common(shared).lock().holds(mark),
+    /// Returns true if such a message was delivered, or may have been, and nobody has published it again since.
+    pub(super) fn holds(&mut self, sought: Sought, rules: &Rules, shared: &Shared) -> bool {
+        match rules.republish {
+            RepublishRule::Connection => self.own.holds(sought, rules),
+            RepublishRule::Host => self.common(shared).lock().holds(sought, rules),
             RepublishRule::Drop => false,
         }
     }
 
     /// Takes the mark: the message is being published again.
-    pub(super) fn take(&mut self, mark: Mark, rule: RepublishRule, shared: &Shared) {
-        match rule {
-            RepublishRule::Connection => self.own.take(mark),
-            RepublishRule::Host => self.common(shared).lock().take(mark),
+    pub(super) fn take(&mut self, sought: Sought, rules: &Rules, shared: &Shared) {
+        match rules.republish {
+            RepublishRule::Connection => self.own.take(sought, rules),
+            RepublishRule::Host => self.common(shared).lock().take(sought, rules),
             RepublishRule::Drop => {}
         }
     }
 
     /// Forgets the older half of this connection's deliveries, because the process is short of memory.
     pub(super) fn halve(&mut self) {
-        self.own.halve();
+        self.own.delivered.halve();
+        self.own.passed.halve();
     }
 
     /// Returns the bytes that [`Marks::halve`] can free.
     pub(super) fn spare(&self) -> usize {
-        self.own.memory()
+        self.own.delivered.memory() + self.own.passed.memory()
     }
 
     /// Returns the bytes that they take. A record that several sessions share counts for each of them in part.

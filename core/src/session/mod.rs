@@ -50,6 +50,7 @@ mod inbound;
 mod liveness;
 mod loopback;
 mod message_key;
+mod noted;
 mod numbers;
 mod outbox;
 mod patience;

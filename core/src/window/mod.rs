@@ -56,7 +56,7 @@ pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
 pub use inspect::{Found, Inspect};
 pub use key::{Key, KeyMaker, Scope, Scoped};
 pub use leased::LeasedWindow;
-pub use live::{Changes, LiveWindows};
+pub use live::{Changes, LiveWindows, Presence};
 pub use local::{Limits, LocalWindow};
 pub use logged::{Change, LoggedWindow, OnOutage, Remember, Setting, StoreFacts, StorePolicy};
 pub use mailbox::{Mailbox, Ticket};

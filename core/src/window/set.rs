@@ -3,7 +3,7 @@
 //! Names are compared as bytes: a vhost or exchange that is not UTF-8 matches `*`, and nothing is lost or replaced on
 //! the way. `*` crosses `/` and matches the empty name of the default exchange.
 
-use super::live::Changes;
+use super::live::{Changes, Presence};
 use super::{LocalWindow, Window};
 use globset::{Candidate, GlobBuilder, GlobMatcher};
 use std::fmt::{self, Debug};
@@ -101,6 +101,10 @@ pub trait Windows: Send + Sync + Debug {
     /// A number that is another one when other windows may be responsible than before.
     fn generation(&self) -> u64 {
         0
+    }
+    /// Notes that a session begins. It holds what this returns until it ends.
+    fn enter(&self) -> Option<Presence> {
+        None
     }
     /// The counter that moves after each change of the generation.
     fn changes(&self) -> Changes {

@@ -12,7 +12,9 @@ use hapax_core::session::Shared;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::event::NoListener;
 use hapax_core::window::set::Pattern;
-use hapax_core::window::{Limits, LiveWindows, LocalWindow, Mode, Rules, WindowSet};
+use hapax_core::window::{
+    ConfirmRule, Limits, LiveWindows, LocalWindow, Mode, RepublishRule, Rules, WindowSet,
+};
 use hapax_core::wire::IdSource;
 use std::sync::Arc;
 
@@ -270,4 +272,96 @@ fn a_set_with_many_former_places_says_that_it_is_crowded() {
     assert!(stage.windows.is_crowded());
     stage.windows.let_go(|window| window.in_flight() == 0);
     assert!(!stage.windows.is_crowded());
+}
+
+/// The window is a good one. A mistake in the configuration takes it away for a while, or puts another in its place, and just then a
+/// message is delivered. The consumer publishes it again, and settles what it got. If that is taken for a retry, it is lost.
+fn republished_after(meanwhile: Option<&Arc<LocalWindow>>, republish: RepublishRule, before_all: bool) {
+    let judge = window(|rules| rules.republish = republish);
+    let set = || meanwhile.map_or_else(WindowSet::new, everything);
+    let stage = Stage::new(if before_all { set() } else { everything(&judge) });
+    let mut consumer = stage.confirming();
+    // It is another user, so it has nothing to do with the deliveries of the consumer.
+    let mut publisher = Pair::new(&stage.shared).proving();
+    publisher.handshake("publisher", "/");
+    publisher.open(1);
+    confirm(&mut publisher, 1);
+    if !before_all {
+        publish(&mut publisher, &m("a"));
+        publisher.upstream(ack(1, 1));
+        publisher.to_client();
+        stage.windows.replace(set());
+    }
+    consumer.upstream(m("a").deliver(1, "c", 1));
+    consumer.to_client();
+    stage.windows.replace(everything(&judge));
+    if before_all {
+        publish(&mut publisher, &m("a"));
+        publisher.upstream(ack(1, 1));
+        publisher.to_client();
+    }
+    assert!(is_seen(&judge, "a"));
+    let mut second = stage.confirming();
+    let again = if republish == RepublishRule::Host { &mut second } else { &mut consumer };
+    publish(again, &m("a"));
+    again.upstream(ack(1, 1));
+    assert_eq!(again.to_client(), ack(1, 1));
+    // Its own retry is a duplicate, and so are the retries of others.
+    dropped(again, &m("a"), 2);
+    dropped(&mut stage.confirming(), &m("a"), 1);
+}
+
+#[test]
+fn a_delivery_that_its_window_did_not_see_may_be_published_again() {
+    let header = || window(|rules| rules.id = IdSource::Header(HEADER.into()));
+    let other = |republish| window(|rules| rules.republish = republish);
+    for before_all in [false, true] {
+        for rule in [RepublishRule::Connection, RepublishRule::Host] {
+            republished_after(None, rule, before_all);
+            republished_after(Some(&header()), rule, before_all);
+            republished_after(Some(&other(RepublishRule::Drop)), rule, before_all);
+        }
+        republished_after(Some(&other(RepublishRule::Connection)), RepublishRule::Host, before_all);
+        republished_after(Some(&other(RepublishRule::Host)), RepublishRule::Connection, before_all);
+    }
+}
+
+/// A window that was there all the time knows each delivery, whatever happens to others.
+#[test]
+fn a_window_that_stays_takes_retries_of_a_consumer_for_duplicates() {
+    let judge = plain();
+    let stage = Stage::new(everything(&judge));
+    let mut consumer = stage.confirming();
+    consumer.upstream(m("a").deliver(1, "c", 1));
+    consumer.to_client();
+    let mut set = everything(&judge);
+    set.push(Pattern::everything(), Pattern::everything(), plain());
+    stage.windows.replace(set);
+    let mut publisher = stage.confirming();
+    publish(&mut publisher, &m("b"));
+    publisher.upstream(ack(1, 1));
+    dropped(&mut consumer, &m("b"), 1);
+    consumer.upstream(m("a").deliver(1, "c", 2));
+    consumer.to_client();
+    dropped(&mut consumer, &m("b"), 2);
+}
+
+/// Nothing says that a written message has its outcome, so nothing is in flight. It may come back as long as its connection is open.
+#[test]
+fn a_written_message_that_comes_back_late_finds_its_window() {
+    let judge = window(|rules| rules.confirms = ConfirmRule::ClientOnly);
+    let stage = Stage::new(everything(&judge));
+    let mut pair = stage.pair();
+    publish(&mut pair, &m("a").mandatory());
+    assert_eq!((is_seen(&judge, "a"), judge.in_flight()), (true, 0));
+    stage.windows.replace(WindowSet::new());
+    let later = stage.pair();
+    stage.windows.let_go(|window| window.in_flight() == 0);
+    assert_eq!(stage.windows.former(), 1);
+    pair.upstream(m("a").mandatory().returned(1));
+    assert!(!is_seen(&judge, "a"));
+    drop(pair);
+    stage.windows.let_go(|window| window.in_flight() == 0);
+    assert_eq!(stage.windows.former(), 0, "whoever began after the change holds nothing");
+    drop(later);
 }

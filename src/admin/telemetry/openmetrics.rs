@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(sum.data_points[0].attributes[0], attribute("window", "a\"b\\c\nd".to_owned()));
         assert_eq!(sum.data_points[0].value, Some(Value::AsDouble(7.0)));
         let Some(Data::Gauge(gauge)) = &g.data else { panic!("{g:?}") };
-        assert_eq!((&*g.unit, gauge.data_points[0].value.clone()), ("s", Some(Value::AsDouble(1.5))));
+        assert_eq!((&*g.unit, gauge.data_points[0].value), ("s", Some(Value::AsDouble(1.5))));
         let Some(Data::Histogram(histogram)) = &h.data else { panic!("{h:?}") };
         let point = &histogram.data_points[0];
         assert_eq!((point.sum, point.count, &*point.bucket_counts), (Some(3.5), 6, &[2, 3, 1][..]));

@@ -83,7 +83,7 @@ impl Ahead {
                 }
                 // It is not judged. (Most sessions have no deliveries, so their publishes have no mark.)
                 Kind::Plain(Terms { mark: Some(mark), .. })
-                    if marks.holds(mark, judge.window.rules().republish, cx.shared) =>
+                    if marks.holds(mark, judge.window.rules(), cx.shared) =>
                 {
                     next = Next::Special(whole);
                     break;

@@ -104,8 +104,8 @@ fn read(publish: View<'_>, header: View<'_>, cx: &mut Cx<'_>) -> Option<(Arc<dyn
         // It is counted where it is taken.
         _ if !reading.bad.is_empty() => None,
         Kind::Plain(terms) => {
-            let rule = judge.window.rules().republish;
-            let again = terms.mark.is_some_and(|mark| cx.link.marks.holds(mark, rule, cx.shared));
+            let again =
+                terms.mark.is_some_and(|mark| cx.link.marks.holds(mark, judge.window.rules(), cx.shared));
             Some((Arc::clone(&judge.window), terms, again))
         }
         Kind::Body(_) | Kind::Bypass | Kind::NoId | Kind::Malformed => None,

@@ -4,7 +4,7 @@ use super::collected::CollectedBody;
 use super::reading::ttl_of;
 use crate::session::candidate::{Kept, Terms};
 use crate::session::confirms::ClientTag;
-use crate::session::delivered::Mark;
+use crate::session::hosts::Sought;
 use crate::session::outbox::{Piece, View};
 use crate::session::returns::ReturnKey;
 use crate::session::rights::Right;
@@ -24,7 +24,7 @@ pub(super) struct Draft {
     pub(super) right: Right,
     /// Hapax verifies that a queue takes it
     pub(super) verify: bool,
-    pub(super) mark: Option<Mark>,
+    pub(super) mark: Option<Sought>,
     pub(super) publish: Piece,
     pub(super) header: Piece,
     pub(super) body: CollectedBody,

@@ -11,8 +11,8 @@ use crate::session::blame::Blame;
 use crate::session::candidate::{Candidate, Kept, Terms, header_of};
 use crate::session::confirms::ClientTag;
 use crate::session::cx::{Cx, Link};
-use crate::session::delivered::Mark;
 use crate::session::fault::Fault;
+use crate::session::hosts::Sought;
 use crate::session::outbox::View;
 use crate::session::sightings::{Publication, Sighted};
 use crate::session::timers::earliest;
@@ -133,7 +133,7 @@ impl Verdicts {
     /// Asks the window about one publish, if it is not a message that its consumer publishes again.
     pub(super) fn judge(&mut self, candidate: Candidate<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
         if let Some(mark) = candidate.terms.mark
-            && cx.link.marks.holds(mark, candidate.window.rules().republish, cx.shared)
+            && cx.link.marks.holds(mark, candidate.window.rules(), cx.shared)
         {
             return self.republish(candidate, mark, cx);
         }
@@ -146,11 +146,11 @@ impl Verdicts {
     /// Forwards a message that its consumer publishes again. It neither waits nor is a duplicate, whatever the window knows of its id.
     /// While another publish holds the id, the mark stays: if that one is stored and this one is not, the window takes the
     /// next attempt for a duplicate. A window with a store forgets the message before in its store first.
-    fn republish(&mut self, candidate: Candidate<'_>, mark: Mark, cx: &mut Cx<'_>) -> Result<(), Fault> {
+    fn republish(&mut self, candidate: Candidate<'_>, mark: Sought, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Republish { reservation, beside, forgotten } =
             Arc::clone(candidate.window).republish(candidate.terms.claim, cx.now);
         if !beside {
-            cx.link.marks.take(mark, candidate.window.rules().republish, cx.shared);
+            cx.link.marks.take(mark, candidate.window.rules(), cx.shared);
         }
         if self.line.is_stalled() || matches!(forgotten, Committed::Later(_)) {
             self.sender.assembler.let_go();
