@@ -13,7 +13,7 @@
 //! net                the sockets of clients and of the broker; the clock is read here
 //! config             the file, the flags and the environment, checked once
 //! tls                the settings of TLS, made from files with certificates
-//! log stats process accept clock private_file service   what all of them may use
+//! log stats process accept clock bounded_file private_file service   what all of them may use
 //! ```
 //!
 //! A publish comes in by [`net`], which hands the bytes to a [`hapax_core::session::Session`] and carries out what the
@@ -21,6 +21,7 @@
 
 mod accept;
 pub mod admin;
+mod bounded_file;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -1,7 +1,7 @@
 //! Files with a secret. Such a file must belong to its owner alone.
 
+use crate::bounded_file;
 use std::fmt;
-use std::io::Read;
 use std::path::Path;
 
 /// Bytes that are read of such a file. A token of 4 KiB, or a private key with its chain, fits.
@@ -32,10 +32,7 @@ impl fmt::Display for TooOpen {
 /// who has read the secret.
 pub(crate) fn read_secret(path: &Path) -> std::io::Result<(String, Option<TooOpen>)> {
     use std::os::unix::fs::PermissionsExt;
-    let file = std::fs::File::open(path)?;
-    let mut text = String::new();
-    // Do not read an endless device to its end.
-    (&file).take(LONGEST as u64).read_to_string(&mut text)?;
+    let (text, file) = bounded_file::read_text(path, LONGEST)?;
     let about = file.metadata()?;
     let mode = about.permissions().mode() & 0o777;
     let shared = about.is_file() && (mode & 0o006 != 0 || (mode & 0o060 != 0 && group_may(&file)));

@@ -35,6 +35,8 @@ const OTHER_FILES: u64 = 64 + admin::CONNECTIONS as u64;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How often expired ids are swept out of the windows, and the accounting's levels are updated.
 const TICK_EVERY: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for threads that read files or change windows.
+const LAST_THREADS: Duration = Duration::from_secs(1);
 
 /// Why the process ends with code 1. The text says what to do.
 #[derive(Debug)]
@@ -121,7 +123,10 @@ pub(crate) fn raise_file_limit(max_connections: usize) {
 /// Runs the relay until SIGTERM or SIGINT, and then drains.
 pub(crate) fn serve(config: Config, source: Source, sockets: Sockets) -> Result<(), Failure> {
     let manager = Arc::new(Manager::of_process());
-    let ended = runtime()?.block_on(serve_until_told(config, source, sockets, Arc::clone(&manager)));
+    let runtime = runtime()?;
+    let ended = runtime.block_on(serve_until_told(config, source, sockets, Arc::clone(&manager)));
+    // A thread that waits for a file, for ever perhaps, does not hold up the end.
+    runtime.shutdown_timeout(LAST_THREADS);
     if let Some(manager) = Arc::into_inner(manager) {
         manager.end();
     }

@@ -37,7 +37,7 @@ macro_rules! asset {
     };
 }
 
-const ASSETS: [Asset; 13] = [
+const ASSETS: [Asset; 14] = [
     asset!("/", HTML, "index.html"),
     asset!("/assets/style.css", CSS, "style.css"),
     asset!("/assets/app.js", SCRIPT, "app.js"),
@@ -45,6 +45,7 @@ const ASSETS: [Asset; 13] = [
     asset!("/assets/clients.js", SCRIPT, "clients.js"),
     asset!("/assets/controls.js", SCRIPT, "controls.js"),
     asset!("/assets/dom.js", SCRIPT, "dom.js"),
+    asset!("/assets/drift.js", SCRIPT, "drift.js"),
     asset!("/assets/format.js", SCRIPT, "format.js"),
     asset!("/assets/history.js", SCRIPT, "history.js"),
     asset!("/assets/live.js", SCRIPT, "live.js"),

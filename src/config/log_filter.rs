@@ -17,18 +17,21 @@ const LEVELS: [(&str, &[&str]); 6] = [
 /// The level of targets that the filter does not name.
 const OTHERWISE: &str = "info";
 /// The beginnings of the targets in Hapax itself. Deeper modules may follow.
-pub(super) const TARGETS: [&str; 21] = [
+pub(super) const TARGETS: [&str; 24] = [
     "hapax",
     "hapax::accept",
     "hapax::admin",
+    "hapax::bounded_file",
     "hapax::cli",
     "hapax::clock",
     "hapax::config",
+    "hapax::live",
     "hapax::log",
     "hapax::net",
     "hapax::panic",
     "hapax::private_file",
     "hapax::process",
+    "hapax::reload",
     "hapax::run",
     "hapax::service",
     "hapax::stats",

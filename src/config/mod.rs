@@ -40,6 +40,7 @@ pub use store::{Node, RedisMode, RedisSettings, StoreKind, StoreSettings, Stream
 pub use token::{DigestSecret, Secret, Token};
 pub use upstream::{UpstreamHealth, UpstreamOrder};
 
+use crate::bounded_file;
 use crate::tls::{ClientFiles, ServerFiles};
 use hapax_core::pressure::budget::{Budget, Share};
 use hapax_core::session::{LoopbackUsers, Settings, is_loopback};
@@ -313,7 +314,8 @@ impl Config {
 
     /// Returns the text of a configuration file.
     pub(crate) fn read(path: &Path) -> Result<String, Problems> {
-        std::fs::read_to_string(path).map_err(|error| {
+        let read = bounded_file::read_text(path, bounded_file::MOST).map(|(text, _)| text);
+        read.map_err(|error| {
             Problems(vec![Problem {
                 what: format!("the configuration file can't be read: {error}"),
                 fix: "name a readable UTF-8 file with --config or HAPAX_CONFIG, or leave both out for the defaults".into(),
@@ -326,6 +328,16 @@ impl Config {
     pub fn parse(name: Option<&str>, text: &str, overrides: &Overrides) -> Result<Loaded, Problems> {
         check::check(name, text, overrides)
     }
+}
+
+/// Returns a text that changes whenever a file is written or replaced, and that no other file has. Two processes that look at one file
+/// get the same.
+pub(crate) fn version(about: &std::fs::Metadata) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let moment = |seconds: i64, nanoseconds: i64| format!("{seconds}.{nanoseconds:09}");
+    let (written, changed) =
+        (moment(about.mtime(), about.mtime_nsec()), moment(about.ctime(), about.ctime_nsec()));
+    format!("{}-{}-{written}-{changed}", about.ino(), about.len())
 }
 
 impl Problems {

@@ -129,8 +129,8 @@ impl Running {
 
     /// Changes the capacity: takes steps for a while, and the others on a thread of their own.
     pub fn resize(self: &Arc<Running>, watched: &Watched, configured: &WindowConfig, capacity: usize) {
-        let (name, engine) = (&watched.window.rules().name, configured.engine);
-        if !self.resizes.aim(name, capacity) {
+        let engine = configured.engine;
+        if !self.resizes.aim(watched, capacity) {
             return;
         }
         let begin = crate::clock::now();

@@ -9,6 +9,7 @@ use crate::tls::Certificates;
 use hapax_core::pressure::Watched;
 use hapax_core::window::{Inspect, LiveWindows, WindowSet};
 use parking_lot::Mutex;
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,6 +17,8 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 
 /// A file that changes within this time is being written.
 const SETTLES: Duration = Duration::from_millis(200);
+/// How long the files that a configuration names may take to be read. A folder of the network may never answer.
+const FILES_WITHIN: Duration = Duration::from_secs(15);
 /// How long the store of a new window may take to be read before the reload is refused.
 const RECOVER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -87,6 +90,8 @@ pub struct Reloader {
     memory: Arc<MemoryLimit>,
     certificates: Arc<Certificates>,
     draining: watch::Receiver<bool>,
+    /// Held by the thread that reads files. If it hangs, no other one is started.
+    reading: Arc<AsyncMutex<()>>,
     /// when windows were replaced last
     replaced: Mutex<Option<Instant>>,
 }
@@ -118,6 +123,7 @@ impl Reloader {
             memory,
             certificates,
             draining,
+            reading: Arc::default(),
             replaced: Mutex::default(),
         })
     }
@@ -130,6 +136,13 @@ impl Reloader {
     /// Returns the file, if there is one.
     pub fn file(&self) -> Option<&PathBuf> {
         self.source.file.as_ref()
+    }
+
+    /// Returns what tells the file, as it is, from any other.
+    pub async fn file_version(&self) -> Option<String> {
+        let file = self.source.file.clone()?;
+        let about = self.files(move || std::fs::metadata(file)).await;
+        about.ok()?.ok().map(|about| crate::config::version(&about))
     }
 
     /// Reads what the stores have, at the start. Reloads wait for that.
@@ -210,10 +223,7 @@ impl Reloader {
         let Some(path) = self.source.file.clone() else {
             return Ok(Config::load(None, &overrides)?);
         };
-        let read = |path: PathBuf| async move {
-            let read = tokio::task::spawn_blocking(move || Config::read(&path)).await;
-            read.map_err(|_| Refused::Busy("reading the file has failed within Hapax: please report it"))
-        };
+        let read = |path: PathBuf| self.files(move || Config::read(&path));
         let first = read(path.clone()).await??;
         tokio::time::sleep(SETTLES).await;
         let text = read(path.clone()).await??;
@@ -230,11 +240,41 @@ impl Reloader {
         }
         let place = place.to_string();
         // Files with tokens and secrets are read here, too.
-        let parsed =
-            tokio::task::spawn_blocking(move || Config::parse(Some(&place), &text, &overrides)).await;
-        let parsed = parsed
-            .map_err(|_| Refused::Busy("the check of the file has failed within Hapax: please report it"))?;
+        let parsed = self.files(move || Config::parse(Some(&place), &text, &overrides)).await?;
         Ok(parsed?)
+    }
+
+    /// Waits for a step of a reload, but not when Hapax begins to drain.
+    async fn unless_draining<T>(&self, step: impl Future<Output = Result<T, Refused>>) -> Result<T, Refused> {
+        let mut draining = self.draining.clone();
+        tokio::select! {
+            done = step => done,
+            Ok(_) = draining.wait_for(|draining| *draining) => Err(drains()),
+        }
+    }
+
+    /// Reads files on a thread that may wait for them.
+    async fn files<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        let reading = async {
+            let alone = Arc::clone(&self.reading).lock_owned().await;
+            tokio::task::spawn_blocking(move || {
+                let done = read();
+                drop(alone);
+                done
+            })
+            .await
+        };
+        match tokio::time::timeout(FILES_WITHIN, reading).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(_)) => Err(Refused::Busy("reading the files has failed within Hapax: please report it")),
+            Err(_) => Err(Refused::Wrong(vec![format!(
+                "the files were not read within {} s; see to the disk, or to the network's folder, that has them",
+                FILES_WITHIN.as_secs()
+            )])),
+        }
     }
 
     async fn reload_with(
@@ -242,7 +282,7 @@ impl Reloader {
         mut stores: tokio::sync::MutexGuard<'_, Stores>,
         dry_run: bool,
     ) -> Result<Reloaded, Refused> {
-        let loaded = self.load().await?;
+        let loaded = self.unless_draining(self.load()).await?;
         let new = loaded.config;
         let mut diff = Diff::between(&self.running.effective(), &new);
         let in_force = self.running.now();
@@ -258,7 +298,7 @@ impl Reloader {
             }
         }
         let certificates = Arc::clone(&self.certificates);
-        let unusable = tokio::task::spawn_blocking(move || certificates.check()).await.unwrap_or_default();
+        let unusable = self.unless_draining(self.files(move || certificates.check())).await?;
         let mut errors: Vec<String> =
             unusable.iter().map(|unusable| format!("{unusable}; fix: {}", unusable.fix)).collect();
         if dry_run && errors.is_empty() {
@@ -277,15 +317,17 @@ impl Reloader {
                 ));
             }
         }
+        if self.set.is_crowded() {
+            errors.push(
+                "earlier reloads have just moved many windows; try again when the publishes that were judged before have an outcome"
+                    .to_owned(),
+            );
+        }
         if !errors.is_empty() {
             return Err(Refused::Wrong(errors));
         }
-        let mut draining = self.draining.clone();
-        let prepared = tokio::select! {
-            prepared = self.prepare(&in_force, &new) => prepared?,
-            // A store that says nothing must not hold up the end. The new windows have taken nothing yet.
-            Ok(_) = draining.wait_for(|draining| *draining) => return Err(drains()),
-        };
+        // A store that says nothing must not hold up the end. The new windows have taken nothing yet.
+        let prepared = self.unless_draining(self.prepare(&in_force, &new)).await?;
         self.apply(&in_force, new, prepared, &diff, &mut stores).await;
         Ok(Reloaded { diff, warnings: loaded.warnings })
     }
@@ -310,16 +352,17 @@ impl Reloader {
                 Err(failure) => errors.push(failure.to_string().replace("\n    ", "; ")),
             }
         }
-        for (name, keeper) in &mut prepared.keepers {
+        let recovering = prepared.keepers.iter_mut().map(|(name, keeper)| async move {
             match tokio::time::timeout(RECOVER_WITHIN, &mut keeper.recover).await {
-                Ok(Ok(())) => {}
-                Ok(Err(failure)) => errors.push(failure.to_string().replace("\n    ", "; ")),
-                Err(_) => errors.push(format!(
+                Ok(Ok(())) => None,
+                Ok(Err(failure)) => Some(failure.to_string().replace("\n    ", "; ")),
+                Err(_) => Some(format!(
                     "window \"{name}\": its store was not read within {} s; try again when it answers",
                     RECOVER_WITHIN.as_secs()
                 )),
             }
-        }
+        });
+        errors.extend(futures_util::future::join_all(recovering).await.into_iter().flatten());
         if errors.is_empty() {
             return Ok(prepared);
         }
@@ -379,15 +422,18 @@ impl Reloader {
             stores.add(&name, keeper);
         }
         for watched in in_force.windows.iter() {
-            if !windows.iter().any(|other| Arc::ptr_eq(&other.window, &watched.window))
-                && let Some(keeper) = stores.take(&watched.window.rules().name)
-            {
+            if windows.iter().any(|other| Arc::ptr_eq(&other.window, &watched.window)) {
+                continue;
+            }
+            let name = &watched.window.rules().name;
+            self.running.give_up_resizing(name);
+            if let Some(keeper) = stores.take(name) {
                 self.retired.add(Arc::clone(&watched.window), keeper, now);
             }
         }
         let certificates = Arc::clone(&self.certificates);
         // They were checked. If one has become unusable since, that is logged and counted, and the old one stays.
-        let _ = tokio::task::spawn_blocking(move || certificates.read_again()).await;
+        let _ = self.files(move || certificates.read_again()).await;
     }
 
     /// Gives a window that was there before the settings that can change. Returns true if it needs another capacity.

@@ -7,12 +7,14 @@
 //! ```
 //!
 //! A step lowers the capacity by so much that at most [`STEP`] ids are forgotten. The window's capacity is always the one
-//! that holds now. A later change of the same window replaces the target.
+//! that holds now. A later change of the same window replaces the target. A window that a reload has taken out is left as it is, also if
+//! another one has its name by then.
 
 use hapax_core::pressure::Watched;
 use hapax_core::window::engine::EngineKind;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Ids that are forgotten in one step. That takes about 15 ms, with the accounting of each.
@@ -21,21 +23,38 @@ const STEP: usize = 20_000;
 /// The windows that are being made smaller, by name, with the capacity that they will have.
 #[derive(Debug, Default)]
 pub(super) struct Resizes {
-    targets: Mutex<HashMap<String, usize>>,
+    targets: Mutex<HashMap<String, Target>>,
     /// Held during a step, so that no step goes on with a target that was replaced before it began.
     stepping: Mutex<()>,
+}
+
+/// A capacity, and the window that it is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Target {
+    window: usize,
+    capacity: usize,
+}
+
+/// Returns a number that no other window of the process has meanwhile.
+fn id(watched: &Watched) -> usize {
+    Arc::as_ptr(&watched.window).addr()
 }
 
 impl Resizes {
     /// Returns the capacity that this window is on its way to.
     pub(super) fn target(&self, name: &str) -> Option<usize> {
-        self.targets.lock().get(name).copied()
+        self.targets.lock().get(name).map(|target| target.capacity)
     }
 
     /// Sets the capacity that this window shall have. Returns true if nobody works on it yet: the caller has to, by
     /// [`Resizes::step`].
-    pub(super) fn aim(&self, name: &str, target: usize) -> bool {
-        self.targets.lock().insert(name.to_owned(), target).is_none()
+    pub(super) fn aim(&self, watched: &Watched, capacity: usize) -> bool {
+        self.aim_at(&watched.window.rules().name, Target { window: id(watched), capacity })
+    }
+
+    fn aim_at(&self, name: &str, target: Target) -> bool {
+        let before = self.targets.lock().insert(name.to_owned(), target);
+        before.is_none_or(|before| before.window != target.window)
     }
 
     /// Gives up: the window keeps the capacity that it has now.
@@ -48,15 +67,17 @@ impl Resizes {
         let window = &watched.window;
         let name = &window.rules().name;
         let _one = self.stepping.lock();
-        let Some(target) = self.target(name) else { return false };
+        let aimed = self.targets.lock().get(&**name).copied().filter(|target| target.window == id(watched));
+        let Some(Target { capacity: target, .. }) = aimed else { return false };
         let next = next(window.capacity().unwrap_or(target), window.entries().unwrap_or(0), target, engine);
         window.resize(next, now);
         // A new target may have come meanwhile.
         let mut targets = self.targets.lock();
-        if targets.get(&**name) == Some(&next) {
+        let of_this = |target: &Target| target.window == id(watched);
+        if targets.get(&**name).is_some_and(|target| of_this(target) && target.capacity == next) {
             targets.remove(&**name);
         }
-        targets.contains_key(&**name)
+        targets.get(&**name).is_some_and(of_this)
     }
 }
 
@@ -92,9 +113,11 @@ mod tests {
     #[test]
     fn the_last_target_counts() {
         let resizes = Resizes::default();
-        assert!(resizes.aim("w", 5), "somebody has to begin");
-        assert!(!resizes.aim("w", 9), "somebody is at it");
+        let aim = |window, capacity| resizes.aim_at("w", Target { window, capacity });
+        assert!(aim(1, 5), "somebody has to begin");
+        assert!(!aim(1, 9), "somebody is at it");
         assert_eq!(resizes.target("w"), Some(9));
+        assert!(aim(2, 7), "nobody is at the new window of that name");
         resizes.give_up("w");
         assert_eq!(resizes.target("w"), None);
     }

@@ -38,7 +38,6 @@ fn name_of(window: &Logged) -> &str {
 /// Makes the windows of the process, at its start and later.
 pub struct Maker {
     keys: KeyMaker,
-    relay: RelayId,
     /// the folder of the process, if a window has its log there, or if the secret is there
     state: Option<Arc<StateDir>>,
     /// the next process makes the same keys
@@ -175,9 +174,8 @@ impl Maker {
             _ => config.keys(),
         };
         let is_lasting = config.digest_secret.is_some() || needs_secret && state.is_some();
-        let relay = RelayId(RandomState::new().hash_one(0_u8));
         let room = Room::new(config::memory());
-        Ok(Maker { keys, relay, state, is_lasting, room, link: Mutex::default() })
+        Ok(Maker { keys, state, is_lasting, room, link: Mutex::default() })
     }
 
     /// Returns true if this process can make a window with this store. If none has had a store at the start, the folder is not
@@ -215,7 +213,9 @@ impl Maker {
         let logged = |name| {
             LoggedWindow::new(rules.clone(), limits, window.engine, Arc::clone(&listener), name, policy, now)
         };
-        let codec = || Codec::new(self.keys.clone(), &window.rules, self.relay);
+        // Of each window, not of each process: one that comes back by a reload has to read what it has written before.
+        let relay = RelayId(RandomState::new().hash_one(0_u8));
+        let codec = || Codec::new(self.keys.clone(), &window.rules, relay);
         match (kind, &self.state) {
             (StoreKind::Disk, Some(state)) => {
                 let logged = logged("disk");
@@ -224,7 +224,7 @@ impl Maker {
             }
             (StoreKind::Stream, _) => {
                 let logged = logged("stream");
-                let keys = (&self.keys, self.relay);
+                let keys = (&self.keys, relay);
                 let link = &mut *self.link.lock();
                 let keeper = stream::open(config, window, keys, Arc::clone(&logged), link);
                 Ok((logged, Some(keeper)))
@@ -237,7 +237,7 @@ impl Maker {
                 })?;
                 let (engine, timeout) = (window.engine, config.timeouts.store);
                 let parts = redis::Parts { rules, limits, engine, policy, listener, timeout };
-                let (built, keeper) = redis::open(parts, settings, (&self.keys, self.relay), now)?;
+                let (built, keeper) = redis::open(parts, settings, (&self.keys, relay), now)?;
                 Ok((built, Some(keeper)))
             }
             (StoreKind::Disk, None) => Err(Failure {

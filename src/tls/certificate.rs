@@ -1,5 +1,6 @@
 //! Reads certificates, keys and authorities from files in PEM.
 
+use crate::bounded_file;
 use crate::private_file::{TooOpen, read_secret};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
@@ -110,7 +111,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Unusable {
 
 /// Returns all certificates in a file, at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
-    let text = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+    let (text, _) = bounded_file::read(path, bounded_file::MOST).map_err(|error| unreadable(path, &error))?;
     let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     let fix = "write the certificate in PEM: it begins with -----BEGIN CERTIFICATE-----";
     match found {

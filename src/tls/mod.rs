@@ -26,7 +26,12 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// Says why a handshake has failed, for people.
 pub fn explain(error: &Error) -> String {
     match error {
-        Error::InvalidCertificate(CertificateError::Other(other)) => other.0.to_string(),
+        Error::InvalidCertificate(CertificateError::Other(other)) => match other.0.to_string().as_str() {
+            "CaUsedAsEndEntity" => {
+                "its certificate is that of an authority (CA:TRUE); it needs one of its own, which an authority has signed".to_owned()
+            }
+            other => other.to_owned(),
+        },
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => "this is no TLS".to_owned(),
         error => error.to_string(),
     }

@@ -94,7 +94,10 @@ fn run_terminal(command: &TerminalCommand) -> Result<(), Failure> {
     let reach = command.reach();
     let access =
         Access::new(reach.admin.as_deref(), reach.admin_ca.as_deref(), reach.token_file.as_deref(), token())?;
-    let client = ApiClient::new(access);
+    let client = match command {
+        TerminalCommand::Reload(_) => ApiClient::for_reloads(access),
+        _ => ApiClient::new(access),
+    };
     let (mut out, mut remarks, mut answers) = (io::stdout().lock(), io::stderr().lock(), io::stdin().lock());
     // Ask for a confirmation only where a person can read the question and answer it.
     let asked = io::stdin().is_terminal() && io::stderr().is_terminal();

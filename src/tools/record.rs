@@ -24,6 +24,8 @@ const LATE: Duration = Duration::from_secs(30);
 const STYLE: &str = "  {msg} {human_pos} publishes  {per_sec}  {elapsed}";
 /// Lines between two looks at the screen.
 const SHOW_EVERY: u64 = 256;
+/// Bytes of a line. A publish takes some hundred.
+const LINE_MAX: u64 = 64 << 10;
 /// An error's text.
 const ERROR_MAX: u64 = 64 << 10;
 
@@ -217,7 +219,12 @@ fn copy(
     loop {
         line.clear();
         let broken = |why: String| Error::Broken { events, why };
-        if stream.read_until(b'\n', &mut line).map_err(|error| broken(error.to_string()))? == 0 {
+        let read = (&mut stream).take(LINE_MAX).read_until(b'\n', &mut line);
+        let read = read.map_err(|error| broken(error.to_string()))?;
+        if read as u64 == LINE_MAX {
+            return Err(broken(format!("a line has more than {LINE_MAX} bytes: no relay writes that")));
+        }
+        if read == 0 {
             out.flush().map_err(|error| unwritable(path, &error))?;
             return Err(broken("the relay has closed the connection".to_owned()));
         }

@@ -194,7 +194,12 @@ impl Relay {
 
     /// Writes its config file, which it must have been started with. It does not read it by itself.
     pub fn write_config(&self, text: &str) {
-        std::fs::write(self.leash.folder().join("hapax.toml"), text).unwrap();
+        std::fs::write(self.config_file(), text).unwrap();
+    }
+
+    /// Its config file.
+    pub fn config_file(&self) -> std::path::PathBuf {
+        self.leash.folder().join("hapax.toml")
     }
 
     /// Asks it to read its config file.

@@ -1,10 +1,10 @@
-//! What the end of the process means for a session, and until when its client is still read from.
+//! Decides until when a session reads from its client when the process is about to end.
 //!
 //! ```text
 //!   No --drain--> WhenClientHasFinished --nothing is left that only the client can end, or overdue--> Now
 //! ```
 //!
-//! Nobody waits for a client that only waits itself: it is told 320 at once, and connects to the next process. Messages in flight are no
+//! Nobody waits for a client that has nothing to finish. It is told 320 at once, and connects to the next process. Messages in flight are no
 //! reason to read on: their outcomes come from the broker. A reason is what would be lost, or done twice, by a close in the middle of it,
 //! although the client would have ended it itself:
 //!

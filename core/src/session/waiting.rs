@@ -130,9 +130,17 @@ impl Waiting {
 
     /// Forgets those whose client hears that they were dropped: their confirms do not come.
     pub(super) fn retain_unheard(&mut self) {
-        let heard = self.queued.iter().filter(|(_, waiter)| waiter.candidate.terms.client.is_some());
-        let heard: Vec<Ticket> = heard.map(|(ticket, _)| *ticket).collect();
-        heard.into_iter().for_each(|ticket| drop(self.take(ticket)));
+        self.tickets_of(true).into_iter().for_each(|ticket| drop(self.take(ticket)));
+    }
+
+    /// Returns the tickets of those whose client would not hear that they were dropped, oldest first.
+    pub(super) fn unheard(&self) -> Vec<Ticket> {
+        self.tickets_of(false)
+    }
+
+    fn tickets_of(&self, heard: bool) -> Vec<Ticket> {
+        let some = self.queued.iter().filter(|(_, waiter)| waiter.candidate.terms.client.is_some() == heard);
+        some.map(|(ticket, _)| *ticket).collect()
     }
 
     /// Forgets all of them.

@@ -1,6 +1,6 @@
-//! The claim of a publish on its window, and the question that it asks.
+//! The claim of a publish on its window, the question that it asks, and how it ends.
 
-use super::{Key, Ticket};
+use super::{Key, Memo, Ticket, Turn};
 
 /// A claim of a publish on its window: "nobody has published this before".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -24,4 +24,15 @@ pub struct Ask {
     pub claim: Claim,
     /// the name under which a late verdict comes to the mailbox
     pub ticket: Ticket,
+}
+
+/// One commit: the message of a reservation is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    /// what the reservation holds
+    pub claim: Claim,
+    /// which reservation of this claim it is
+    pub turn: Turn,
+    /// what the window is to remember
+    pub memo: Memo,
 }

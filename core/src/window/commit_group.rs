@@ -5,7 +5,9 @@
 
 use super::engine::{Compact, Entry, Stamp};
 use super::flight::Flights;
-use super::{BodyDigest, Claim, Event, EvictionCause, HINTED, Key, Listener, Mailbox, Memo, Ticket, Verdict};
+use super::{
+    BodyDigest, Claim, Commit, Event, EvictionCause, HINTED, Key, Listener, Mailbox, Ticket, Verdict,
+};
 use std::sync::Arc;
 
 /// A group of commits that is under way.
@@ -18,8 +20,8 @@ pub(super) struct CommitGroup<'a, L: ?Sized> {
     events: Vec<Event>,
     /// The waiters of all keys. Their letters are delivered when no lock is held.
     waiters: Vec<(Arc<Mailbox>, Ticket, BodyDigest)>,
-    /// Commits that have to be made one by one: the reservation was overtaken, or the TTL is zero.
-    special: Vec<(Key, Memo)>,
+    /// Commits that have to be made one by one: the reservation was overtaken, or another one is beside it, or the TTL is zero.
+    special: Vec<Commit>,
 }
 
 impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
@@ -35,7 +37,7 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
     }
 
     /// Commits all of them, [`HINTED`] at most, lock by lock. `one` makes a commit that needs more than that.
-    pub(super) fn commit(mut self, commits: &[(Claim, Memo)], one: impl Fn(Key, Memo)) {
+    pub(super) fn commit(mut self, commits: &[Commit], one: impl Fn(&Commit)) {
         let (order, ends) = by_lock(commits);
         let mut begin = 0;
         for end in ends {
@@ -43,25 +45,24 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
             self.commit_of_lock(places.iter().filter_map(|place| commits.get(usize::from(*place))));
             begin = end;
         }
-        for (key, memo) in self.special {
-            one(key, memo);
-        }
+        self.special.iter().for_each(one);
         for (mailbox, ticket, body) in self.waiters {
             mailbox.deliver(ticket, Verdict::Duplicate(body));
         }
     }
 
     /// Commits all keys of one lock.
-    fn commit_of_lock<'b>(&mut self, commits: impl Iterator<Item = &'b (Claim, Memo)> + Clone) {
+    fn commit_of_lock<'b>(&mut self, commits: impl Iterator<Item = &'b Commit> + Clone) {
         let now = self.now;
-        let Some((Claim::Digest(first), _)) = commits.clone().next() else { return };
-        let mut in_flight = self.flights.lock(*first);
-        let mut shard = self.engine.hold(*first);
-        for &(Claim::Digest(key), memo) in commits {
+        let Some(&Commit { claim: Claim::Digest(first), .. }) = commits.clone().next() else { return };
+        let mut in_flight = self.flights.lock(first);
+        let mut shard = self.engine.hold(first);
+        for commit in commits {
+            let &Commit { claim: Claim::Digest(key), turn, memo } = commit;
             let entry = Entry { at: now, until: memo.until(now), duplicates: 0, body: memo.body() };
-            let flight = if entry.is_expired(now) { None } else { in_flight.flights.remove(&key) };
+            let flight = if entry.is_expired(now) { None } else { in_flight.take_alone(key, turn) };
             let Some(flight) = flight else {
-                self.special.push((key, memo));
+                self.special.push(*commit);
                 continue;
             };
             let events = &mut self.events;
@@ -87,10 +88,11 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
 /// Sorts the commits by their locks. Returns their indices, those of one lock together and in order, and for each lock the end of
 /// its part.
 #[expect(clippy::cast_possible_truncation, reason = "there are at most 64 commits and 16 locks")]
-fn by_lock(commits: &[(Claim, Memo)]) -> ([u8; HINTED], [usize; Key::LOCKS]) {
+fn by_lock(commits: &[Commit]) -> ([u8; HINTED], [usize; Key::LOCKS]) {
     let mut locks = [0_u8; HINTED];
     let mut ends = [0_usize; Key::LOCKS];
-    for (lock, (Claim::Digest(key), _)) in locks.iter_mut().zip(commits) {
+    for (lock, commit) in locks.iter_mut().zip(commits) {
+        let Claim::Digest(key) = commit.claim;
         *lock = key.shard(Key::LOCKS) as u8;
         ends[usize::from(*lock)] += 1;
     }

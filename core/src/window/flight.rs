@@ -9,9 +9,13 @@
 //! A waiter may take a key over from a reservation that still exists. Each reservation therefore has a [`Turn`]. The reservation
 //! with the flight's turn is the *holder*; any other one was *overtaken*. An overtaken reservation counts until its outcome is known.
 //! It becomes the holder again if the reservation that took over from it is given up.
+//!
+//! A message that its consumer publishes again does not wait: it is *beside* the holder. It is waited for as the holder is. When the
+//! holder's outcome is known, one that is beside it becomes the holder. A key stays in the table while any reservation of it is to be
+//! waited for. If one of them was stored by then, the key is seen as well.
 
 use super::key::KeyHash;
-use super::{BodyDigest, CacheAligned, Key, Mailbox, Ticket, Turn};
+use super::{BodyDigest, CacheAligned, EvictionCause, Key, Mailbox, Ticket, Turn};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,8 +29,9 @@ const SHARDS: usize = Key::LOCKS;
 const UPLOADING: u64 = 1;
 const SUPERSEDES: u64 = 2;
 const REPUBLISH: u64 = 4;
+const SEEN: u64 = 8;
 /// The place of the turn above the bits.
-const TURN: u32 = 3;
+const TURN: u32 = 4;
 
 /// The keys of one lock.
 #[derive(Debug, Default)]
@@ -59,8 +64,7 @@ impl Shard {
         self.flights.get(&key).is_some_and(Flight::is_republish)
     }
 
-    /// Makes a reservation of this key that neither waits nor takes over. If another one holds the key, it is overtaken from the
-    /// start.
+    /// Makes a reservation of this key that neither waits nor takes over. If another one holds the key, it is beside that one.
     pub(super) fn place(&mut self, key: Key) -> Placed {
         let turn = self.turns.draw();
         match self.flights.entry(key) {
@@ -68,27 +72,72 @@ impl Shard {
                 free.insert(Flight { waiters: None, turn: turn.0 << TURN | REPUBLISH });
                 Placed { turn, beside: false, removed: false }
             }
-            Entry::Occupied(_) => {
+            Entry::Occupied(mut flight) => {
+                flight.get_mut().place_beside(turn);
                 self.overtaken += 1;
                 Placed { turn, beside: true, removed: false }
             }
         }
     }
 
-    /// Notes that a reservation of this key was stored, and takes the flight out. If that reservation was not the holder, the holder
-    /// is overtaken in its place, so the number of overtaken ones stays the same.
-    pub(super) fn stored(&mut self, key: Key) -> Option<Flight> {
-        let flight = self.flights.remove(&key);
-        if flight.is_none() {
-            self.overtaken = self.overtaken.saturating_sub(1);
+    /// Makes a reservation that is to replace what is seen of its key. The key is not in flight, or is seen as well: then who has
+    /// held it is beside from now on.
+    pub(super) fn supersede(&mut self, key: Key, is_seen: bool) -> Turn {
+        let turn = self.turns.draw();
+        let supersedes = if is_seen { SUPERSEDES } else { 0 };
+        match self.flights.entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(Flight { waiters: None, turn: turn.0 << TURN | supersedes });
+            }
+            Entry::Occupied(mut flight) => {
+                self.overtaken += 1;
+                let flight = flight.get_mut();
+                let before = flight.turn();
+                flight.place_beside(before);
+                flight.turn = turn.0 << TURN | supersedes;
+            }
         }
-        flight
+        turn
+    }
+
+    /// Takes the flight of a reservation that was stored, if nothing else is to be noted: it holds the key, alone.
+    pub(super) fn take_alone(&mut self, key: Key, turn: Turn) -> Option<Flight> {
+        match self.flights.entry(key) {
+            Entry::Occupied(flight) if flight.get().is_alone(turn) => Some(flight.remove()),
+            Entry::Occupied(_) | Entry::Vacant(_) => None,
+        }
+    }
+
+    /// Notes that the reservation of this turn was stored. All waiters have their verdict. The key leaves the table if no other
+    /// reservation is to be waited for.
+    pub(super) fn stored(&mut self, key: Key, turn: Turn) -> Stored {
+        let Entry::Occupied(mut entry) = self.flights.entry(key) else {
+            self.overtaken = self.overtaken.saturating_sub(1);
+            return Stored { waiters: Vec::new(), replaces: Some(EvictionCause::Expired) };
+        };
+        let flight = entry.get_mut();
+        // A key in flight is seen only if one of its messages was stored, or if the holder is to replace what is seen.
+        let replaces = match (flight.supersedes(), flight.is_seen()) {
+            (true, _) => Some(EvictionCause::Superseded),
+            (_, true) => Some(EvictionCause::Expired),
+            _ => None,
+        };
+        let held = flight.turn() == turn || flight.turn() == Turn::NOBODY;
+        if held && !flight.is_left_to_the_next() {
+            return Stored { waiters: entry.remove().into_waiters(), replaces };
+        }
+        self.overtaken = self.overtaken.saturating_sub(1);
+        if !held {
+            flight.is_over(turn);
+        }
+        flight.seen_now();
+        Stored { waiters: flight.take_waiters(), replaces }
     }
 
     /// Notes that the reservation of this turn was given up. If it had overtaken a reservation whose outcome is still open, that one
-    /// becomes the holder again, because its message may be stored and must not be stored a second time. Otherwise the oldest waiter
-    /// becomes the holder, and is given back with its new turn. Without a waiter the key leaves the table. It also leaves it if it is seen
-    /// with another body, as `seen` says: then all waiters have their verdict. `is_stored`: the message of another reservation is stored,
+    /// becomes the holder again, because its message may be stored and must not be stored a second time. One that is beside it comes next.
+    /// Otherwise the oldest waiter becomes the holder, and is given back with its new turn. Without a waiter the key leaves the table. It
+    /// also leaves it if it is seen, as `seen` says: then all waiters have their verdict. `is_stored`: the message of another reservation is stored,
     /// and its commit follows. The key waits for that.
     pub(super) fn pass_on(
         &mut self,
@@ -99,10 +148,10 @@ impl Shard {
     ) -> Next {
         let Some(flight) = self.flights.get_mut(&key).filter(|flight| flight.turn() == turn) else {
             self.overtaken = self.overtaken.saturating_sub(1);
-            self.flights.get_mut(&key).into_iter().for_each(|flight| flight.no_longer_overtaken(turn));
+            self.flights.get_mut(&key).into_iter().for_each(|flight| flight.is_over(turn));
             return Next::Nobody;
         };
-        if flight.goes_back() {
+        if flight.goes_back() || flight.is_left_to_the_next() {
             self.overtaken = self.overtaken.saturating_sub(1);
             return Next::Nobody;
         }
@@ -111,12 +160,12 @@ impl Shard {
             flight.set_turn(Turn::NOBODY, false);
             return Next::Nobody;
         }
-        if flight.supersedes() {
+        if flight.supersedes() || flight.is_seen() {
             if let Some(body) = seen() {
                 let waiters = self.flights.remove(&key).map(Flight::into_waiters).unwrap_or_default();
                 return Next::Seen(body, waiters);
             }
-            flight.supersedes_nothing();
+            flight.seen_no_more();
         }
         let Some((mailbox, ticket)) = flight.next() else {
             self.flights.remove(&key);
@@ -164,6 +213,14 @@ pub(super) enum Next {
     Promoted(Arc<Mailbox>, Ticket, Turn),
     /// It is seen with this body, as before. All of these have waited for it.
     Seen(BodyDigest, Vec<(Arc<Mailbox>, Ticket)>),
+}
+
+/// The effect of a commit on the flight of its key.
+pub(super) struct Stored {
+    /// All of these have waited for it.
+    pub(super) waiters: Vec<(Arc<Mailbox>, Ticket)>,
+    /// If the key is seen already, the commit replaces that, and this is why.
+    pub(super) replaces: Option<EvictionCause>,
 }
 
 /// A [`Republish`](super::Republish) before its reservation is made, which must not happen under the lock.
@@ -220,8 +277,9 @@ impl Flights {
 #[derive(Debug)]
 pub(super) struct Flight {
     waiters: Option<Box<Waiters>>,
-    /// The holder's turn, times eight. Bit 0: the content of its publish is not complete. Bit 1: the key is seen, too, with another body,
-    /// until the flight is committed. Bit 2: it began with a message that its consumer publishes again.
+    /// The holder's turn, times sixteen. Bit 0: the content of its publish is not complete. Bit 1: the key is seen, too, with another
+    /// body, until the flight is committed. Bit 2: it began with a message that its consumer publishes again. Bit 3: another reservation
+    /// of the key was committed, so the key is seen, too, unless the engine has forgotten it.
     turn: u64,
 }
 
@@ -239,6 +297,8 @@ struct Waiters {
     came: u64,
     /// The turns of the overtaken reservations whose outcome is still open. Later turns are larger.
     overtaken: BTreeSet<Turn>,
+    /// The turns of the reservations beside the holder.
+    beside: BTreeSet<Turn>,
     since: Since,
     /// True if a publish has found no room here since [`Flight::is_awaited`] was called last.
     crowded: bool,
@@ -278,20 +338,17 @@ impl Flight {
         Flight { waiters: None, turn: turn.0 << TURN }
     }
 
-    /// Returns the flight of a publish that will replace what is seen of its key.
-    pub(super) fn superseding(turn: Turn) -> Flight {
-        Flight { waiters: None, turn: turn.0 << TURN | SUPERSEDES }
-    }
-
     /// Returns true if the key may be seen, too.
     #[inline]
     pub(super) fn supersedes(&self) -> bool {
         self.turn & SUPERSEDES != 0
     }
 
-    /// Notes that the key is seen, too.
+    /// Notes that the key is seen, too, by another relay's word.
     pub(super) fn supersedes_now(&mut self) {
-        self.turn |= SUPERSEDES;
+        if !self.is_seen() {
+            self.turn |= SUPERSEDES;
+        }
     }
 
     /// Notes that the key is not seen any more.
@@ -299,8 +356,50 @@ impl Flight {
         self.turn &= !SUPERSEDES;
     }
 
+    /// Returns true if a reservation of the key was committed, and the holder's outcome is open.
+    #[inline]
+    pub(super) fn is_seen(&self) -> bool {
+        self.turn & SEEN != 0
+    }
+
+    /// Notes that a reservation of the key was committed. A store that knows the key later means this message, or a later one.
+    fn seen_now(&mut self) {
+        self.turn = self.turn & !(SUPERSEDES | REPUBLISH) | SEEN;
+    }
+
+    /// Notes that the key is not seen any more, with whatever body.
+    fn seen_no_more(&mut self) {
+        self.turn &= !(SUPERSEDES | SEEN);
+    }
+
     fn turn(&self) -> Turn {
         Turn(self.turn >> TURN)
+    }
+
+    /// Returns true if the reservation of this turn is the holder, none is beside it, and none was committed.
+    #[inline]
+    fn is_alone(&self, turn: Turn) -> bool {
+        let is_holder = self.turn >> TURN == turn.0 && !self.is_seen();
+        is_holder && self.waiters.as_ref().is_none_or(|waiters| waiters.beside.is_empty())
+    }
+
+    /// Puts a reservation beside the holder. If the key was seen, too, that was the message before.
+    fn place_beside(&mut self, turn: Turn) {
+        if turn != Turn::NOBODY {
+            self.waiters.get_or_insert_default().beside.insert(turn);
+        }
+        if self.is_seen() {
+            self.turn = self.turn & !SEEN | REPUBLISH;
+        }
+    }
+
+    /// Makes the oldest reservation beside the holder the holder, and says whether there was one. The waiters keep their patience.
+    fn is_left_to_the_next(&mut self) -> bool {
+        let Some(turn) = self.waiters.as_mut().and_then(|waiters| waiters.beside.pop_first()) else {
+            return false;
+        };
+        self.set_turn(turn, false);
+        true
     }
 
     /// Returns true if the flight began with a message that its consumer publishes again: what others have stored of its key before is
@@ -311,7 +410,7 @@ impl Flight {
 
     /// Sets the holder. The other facts do not depend on who holds the key.
     fn set_turn(&mut self, turn: Turn, uploading: bool) {
-        let kept = self.turn & (SUPERSEDES | REPUBLISH);
+        let kept = self.turn & (SUPERSEDES | REPUBLISH | SEEN);
         self.turn = turn.0 << TURN | kept | if uploading { UPLOADING } else { 0 };
     }
 
@@ -326,10 +425,11 @@ impl Flight {
         self.waiters.get_or_insert_default().overtaken.insert(turn);
     }
 
-    /// Forgets an overtaken reservation: its outcome is known, so it never becomes the holder again.
-    fn no_longer_overtaken(&mut self, turn: Turn) {
+    /// Forgets an overtaken reservation, or one beside the holder: its outcome is known, so it never becomes the holder.
+    fn is_over(&mut self, turn: Turn) {
         if let Some(waiters) = &mut self.waiters {
             waiters.overtaken.remove(&turn);
+            waiters.beside.remove(&turn);
         }
     }
 
@@ -435,10 +535,16 @@ impl Flight {
     }
 
     /// Takes all waiters whose sessions still exist, oldest first.
-    pub(super) fn into_waiters(self) -> Vec<(Arc<Mailbox>, Ticket)> {
-        let Some(waiters) = self.waiters else { return Vec::new() };
-        waiters
-            .queue
+    pub(super) fn into_waiters(mut self) -> Vec<(Arc<Mailbox>, Ticket)> {
+        self.take_waiters()
+    }
+
+    /// As [`Flight::into_waiters`], of a flight that goes on.
+    fn take_waiters(&mut self) -> Vec<(Arc<Mailbox>, Ticket)> {
+        let Some(waiters) = &mut self.waiters else { return Vec::new() };
+        waiters.places.clear();
+        waiters.crowded = false;
+        std::mem::take(&mut waiters.queue)
             .into_values()
             .filter_map(|(mailbox, ticket)| Some((mailbox.upgrade()?, ticket)))
             .collect()

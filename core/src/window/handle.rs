@@ -69,16 +69,16 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         self.0.is_refusing(mailbox)
     }
 
-    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
-        self.0.commit(claim, now, memo)
+    fn commit(&self, commit: Commit, now: Instant) -> Remembered {
+        self.0.commit(commit, now)
     }
 
-    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
+    fn commit_all(&self, commits: &[Commit], now: Instant) -> Remembered {
         self.0.commit_all(commits, now)
     }
 
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
-        self.0.commit_in_doubt(claim, now, memo);
+    fn commit_in_doubt(&self, commit: Commit, now: Instant) {
+        self.0.commit_in_doubt(commit, now);
     }
 
     fn remembered(&self) -> Position {

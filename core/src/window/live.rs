@@ -15,8 +15,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Former places that are remembered. A place is a pair of patterns with its window; the oldest is forgotten first.
-const FORMER_KEPT: usize = 1024;
+/// From that many former places on, the set is not to be replaced again. A place is a pair of patterns with its window. None is forgotten
+/// early: the return of a publish that was judged there would not be recognized, and its message would count as stored.
+const CROWDED: usize = 1024;
 
 /// Counts what makes sessions look again: which window judges their publishes, and what is known of exchanges. Its clones count
 /// together.
@@ -74,8 +75,6 @@ impl<W: ?Sized> LiveWindows<W> {
                 former.push(place.clone());
             }
         }
-        let too_many = former.len().saturating_sub(FORMER_KEPT);
-        former.drain(..too_many);
         *current = set;
         self.generation.fetch_add(1, Ordering::Release);
         drop(state);
@@ -89,6 +88,11 @@ impl<W: ?Sized> LiveWindows<W> {
         if !self.state.read().former.is_empty() {
             self.state.write().former.retain(|(_, _, window)| !is_done(window));
         }
+    }
+
+    /// Returns true if so many former places are remembered that another set has to wait until some are let go.
+    pub fn is_crowded(&self) -> bool {
+        self.former() >= CROWDED
     }
 
     /// Returns the number of former places that are remembered.

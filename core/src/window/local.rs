@@ -217,20 +217,18 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         false
     }
 
-    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
-        let Claim::Digest(key) = claim;
-        self.table.commit(key, now, memo, false);
+    fn commit(&self, commit: Commit, now: Instant) -> Remembered {
+        self.table.commit(&commit, now, false);
         Remembered::Now
     }
 
-    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
+    fn commit_all(&self, commits: &[Commit], now: Instant) -> Remembered {
         self.table.commit_all(commits, now);
         Remembered::Now
     }
 
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
-        let Claim::Digest(key) = claim;
-        self.table.commit(key, now, memo, true);
+    fn commit_in_doubt(&self, commit: Commit, now: Instant) {
+        self.table.commit(&commit, now, true);
     }
 
     fn remembered(&self) -> Position {
@@ -465,7 +463,8 @@ mod tests {
         for engine in EngineKind::ALL {
             let (window, now) = (window(4, engine), base());
             for seconds in [1, 2, 3] {
-                window.commit(Key(1).into(), now, Duration::from_secs(seconds).into());
+                let memo = Duration::from_secs(seconds).into();
+                window.commit(Commit { claim: Key(1).into(), turn: Turn::NOBODY, memo }, now);
                 assert_eq!(window.len(), 1);
             }
             assert_eq!(window.get(Key(1), now).unwrap().until, now + Duration::from_secs(3));

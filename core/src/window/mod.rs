@@ -49,7 +49,7 @@ pub mod tap;
 
 pub use body::{BodyDigest, BodyHasher, Memo};
 pub(crate) use cache_aligned::CacheAligned;
-pub use claim::{Ask, Claim};
+pub use claim::{Ask, Claim, Commit};
 pub use event::{Event, EvictionCause, ForgetCause, Listener, Origin};
 pub use inspect::{Found, Inspect};
 pub use key::{Key, KeyMaker, Scope, Scoped};
@@ -325,12 +325,12 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn is_refusing(&self, mailbox: &Arc<Mailbox>) -> bool;
     /// Commits a reservation. Until it is remembered the claim stays in flight for everybody else. Called by
     /// [`Reservation::commit`] only.
-    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered;
+    fn commit(&self, commit: Commit, now: Instant) -> Remembered;
     /// Makes several commits. The position, if any, covers all of them. Called by [`Reservations`] only.
-    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered;
+    fn commit_all(&self, commits: &[Commit], now: Instant) -> Remembered;
     /// Commits a reservation whose outcome is not known. Nobody waits until it is remembered. Called by
     /// [`Reservation::commit_in_doubt`] only. A window that does not count these apart need not tell them apart.
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo);
+    fn commit_in_doubt(&self, commit: Commit, now: Instant);
     /// Returns the last position up to which every commit is remembered. A window gives positions by [`Remembered::At`]; one that
     /// gives none is never asked.
     fn remembered(&self) -> Position;

@@ -1,7 +1,8 @@
 //! The two guards: a [`Reservation`] is undone by dropping it, a [`Wait`] leaves its queue by dropping it.
 
 use super::{
-    Claim, Committed, ForgetCause, HINTED, Mailbox, Memo, TakeOver, Ticket, Turn, Verdict, Window, is_same,
+    Claim, Commit, Committed, ForgetCause, HINTED, Mailbox, Memo, TakeOver, Ticket, Turn, Verdict, Window,
+    is_same,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -47,15 +48,19 @@ impl Reservation {
     /// Commits: the upstream has stored the message. For the TTL of the memo the claim is seen, and all waiters learn it.
     pub fn commit(mut self, now: Instant, memo: impl Into<Memo>) -> Committed {
         let Some(window) = self.window.take() else { return Committed::Now };
-        let remembered = window.commit(self.claim(), now, memo.into());
+        let remembered = window.commit(self.stored(memo.into()), now);
         Committed::new(window, remembered)
+    }
+
+    fn stored(&self, memo: Memo) -> Commit {
+        Commit { claim: self.claim(), turn: self.turn, memo }
     }
 
     /// As [`Reservation::commit`], but counted apart: nobody knows whether the upstream has stored the message, and the window's
     /// rule is to keep its id (`in_doubt = "keep"`).
     pub fn commit_in_doubt(mut self, now: Instant, memo: impl Into<Memo>) {
         if let Some(window) = self.window.take() {
-            window.commit_in_doubt(self.claim(), now, memo.into());
+            window.commit_in_doubt(self.stored(memo.into()), now);
         }
     }
 
@@ -115,14 +120,14 @@ impl Reservations {
         let (mut first, memo) = self.first.take()?;
         let window = first.window.take()?;
         if self.more.is_empty() {
-            let remembered = window.commit(first.claim(), now, memo);
+            let remembered = window.commit(first.stored(memo), now);
             return Some(Committed::new(window, remembered));
         }
         let mut commits = Vec::with_capacity(HINTED);
-        commits.push((first.claim(), memo));
+        commits.push(first.stored(memo));
         for (mut reservation, memo) in self.more.drain(..) {
             reservation.window = None;
-            commits.push((reservation.claim(), memo));
+            commits.push(reservation.stored(memo));
         }
         let remembered = window.commit_all(&commits, now);
         Some(Committed::new(window, remembered))

@@ -2,8 +2,10 @@
 //! decided what is a duplicate: in `Table::judge` for a new publish, and in `Table::commit` for those that wait.
 //!
 //! Every operation on a key holds the key's lock in the table of flights. A key is in flight, or seen, or neither. It is never two of
-//! these, and no other thread sees a state in between. One exception: a publish with another body than the one that was stored may be
-//! in flight to replace it ([`Table::supersede`]). The stored id stays seen until that one is committed. Lock order: first the shard of the flights, then the engine. Both are
+//! these, and no other thread sees a state in between. Two exceptions: a publish with another body than the one that was stored may be
+//! in flight to replace it ([`Table::supersede`]). The stored id stays seen until that one is committed. And of several messages of a key
+//! that are in flight at a time, one may be stored before the others: the key is seen, and if the engine forgets it, the others are still
+//! in flight. Lock order: first the shard of the flights, then the engine. Both are
 //! released before a letter is delivered. A letter, or the mailbox around it, may be dropped on the way, and a reservation in it
 //! would come back here.
 
@@ -11,10 +13,10 @@ use super::commit_group::CommitGroup;
 use super::dials::Clock;
 use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
 use super::event::{Event, EvictionCause, ForgetCause, Listener};
-use super::flight::{Flight, Flights, Next, Placed, Shard, Taken};
+use super::flight::{Flight, Flights, Next, Placed, Shard, Stored, Taken};
 use super::tap::Tap;
 use super::{
-    Ask, BodyDigest, Claim, Committed, HINTED, Key, Mailbox, Memo, Recorder, Republish, Reservation, Seen,
+    Ask, BodyDigest, Claim, Commit, Committed, HINTED, Key, Mailbox, Recorder, Republish, Reservation, Seen,
     TakeOver, Ticket, Turn, Verdict, Wait, Window,
 };
 use std::collections::hash_map::Entry as MapEntry;
@@ -207,7 +209,7 @@ impl<L: Listener + ?Sized> Table<L> {
         let (flights, turns) = shard.parts();
         let free = match flights.entry(key) {
             MapEntry::Occupied(mut flight) => {
-                return self.wait(key, flight.get_mut(), (now, instant), mailbox, ticket);
+                return self.judge_in_flight(key, flight.get_mut(), (now, instant), mailbox, ticket);
             }
             MapEntry::Vacant(free) => free,
         };
@@ -220,7 +222,20 @@ impl<L: Listener + ?Sized> Table<L> {
         Judgement::Fresh(turn)
     }
 
-    /// Judges a publish whose key is not in flight; `None` if it is not seen, either. The key's lock is held.
+    /// Judges a publish whose key is in flight. It may be seen, too.
+    fn judge_in_flight(
+        &self,
+        key: Key,
+        flight: &mut Flight,
+        (now, instant): (Stamp, Instant),
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Judgement {
+        let seen = if flight.is_seen() { self.judge_seen(key, now) } else { None };
+        seen.unwrap_or_else(|| self.wait(key, flight, (now, instant), mailbox, ticket))
+    }
+
+    /// Judges a publish by what is seen; `None` if its key is not seen. The key's lock is held.
     #[inline]
     fn judge_seen(&self, key: Key, now: Stamp) -> Option<Judgement> {
         let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
@@ -246,7 +261,7 @@ impl<L: Listener + ?Sized> Table<L> {
         let (Claim::Digest(key), now) = (ask.claim, self.clock.stamp(instant));
         let mut shard = self.flights.lock(key);
         let judgement = match shard.flights.get_mut(&key) {
-            Some(flight) => self.wait(key, flight, (now, instant), mailbox, ask.ticket),
+            Some(flight) => self.judge_in_flight(key, flight, (now, instant), mailbox, ask.ticket),
             None => self.judge_seen(key, now)?,
         };
         self.tap.asked(key, now);
@@ -299,13 +314,9 @@ impl<L: Listener + ?Sized> Table<L> {
     ) -> Judgement {
         let now = self.clock.stamp(instant);
         let mut shard = self.flights.lock(key);
-        let (flights, turns) = shard.parts();
-        let free = match flights.entry(key) {
-            MapEntry::Occupied(mut flight) => {
-                return self.wait(key, flight.get_mut(), (now, instant), mailbox, ticket);
-            }
-            MapEntry::Vacant(free) => free,
-        };
+        if let Some(flight) = shard.flights.get_mut(&key).filter(|flight| !flight.is_seen()) {
+            return self.wait(key, flight, (now, instant), mailbox, ticket);
+        }
         let seen = self.engine.peek(key);
         if let Some(entry) = seen.filter(|entry| !entry.is_expired(now))
             && body.is_known()
@@ -313,8 +324,7 @@ impl<L: Listener + ?Sized> Table<L> {
         {
             return Judgement::Duplicate(entry.body);
         }
-        let turn = turns.draw();
-        free.insert(if seen.is_some() { Flight::superseding(turn) } else { Flight::new(turn) });
+        let turn = shard.supersede(key, seen.is_some());
         self.notice(Event::Fresh { claim: key.into() });
         Judgement::Fresh(turn)
     }
@@ -332,7 +342,8 @@ impl<L: Listener + ?Sized> Table<L> {
     }
 
     /// Makes a key seen. If the TTL is zero it is seen for no time at all, but its waiters still learn that it was stored.
-    pub(super) fn commit(&self, key: Key, now: Instant, memo: Memo, in_doubt: bool) {
+    pub(super) fn commit(&self, commit: &Commit, now: Instant, in_doubt: bool) {
+        let &Commit { claim: Claim::Digest(key), turn, memo } = commit;
         let now = self.clock.stamp(now);
         let until = memo.until(now);
         let waiters = {
@@ -343,14 +354,10 @@ impl<L: Listener + ?Sized> Table<L> {
             } else {
                 Event::Committed { claim, now, until }
             });
-            let flight = shard.stored(key);
-            // A key in flight is never seen. But an overtaken reservation may be committed after its key was, and a caller may commit
-            // without a reservation. Then the new entry replaces the old one, also if the bodies differ.
-            let replaced = match &flight {
-                None => Some(EvictionCause::Expired),
-                Some(flight) => flight.supersedes().then_some(EvictionCause::Superseded),
-            };
-            if let Some(cause) = replaced
+            // An overtaken reservation may be committed after its key was, and a caller may commit without a reservation. Then the new
+            // entry replaces the old one, also if the bodies differ.
+            let Stored { waiters, replaces } = shard.stored(key, turn);
+            if let Some(cause) = replaces
                 && let Some(entry) = self.engine.remove(key)
             {
                 self.evicted(now, key, entry, cause);
@@ -362,7 +369,6 @@ impl<L: Listener + ?Sized> Table<L> {
                 self.engine
                     .insert(key, entry, now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
             }
-            let waiters = flight.map(Flight::into_waiters).unwrap_or_default();
             waiters.iter().for_each(|_| self.notice(Event::Duplicate { claim, now }));
             waiters
         };
@@ -372,15 +378,15 @@ impl<L: Listener + ?Sized> Table<L> {
     }
 
     /// Makes several keys seen. Lets the engine read the memory for all of them first.
-    pub(super) fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) {
-        let one = |key, memo| self.commit(key, now, memo, false);
+    pub(super) fn commit_all(&self, commits: &[Commit], now: Instant) {
+        let one = |commit: &Commit| self.commit(commit, now, false);
         for commits in commits.chunks(HINTED) {
-            self.warm(commits.iter().map(|(claim, _)| *claim), true);
+            self.warm(commits.iter().map(|commit| commit.claim), true);
             if let Some(engine) = self.engine.by_lock() {
                 let now = self.clock.stamp(now);
                 CommitGroup::new(&self.flights, engine, &*self.listener, now).commit(commits, one);
             } else {
-                commits.iter().for_each(|(Claim::Digest(key), memo)| one(*key, *memo));
+                commits.iter().for_each(one);
             }
         }
     }

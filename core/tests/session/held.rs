@@ -7,7 +7,7 @@ use crate::support::methods::{ack, channel_close, channel_close_ok, connection_c
 use crate::support::pair::Pair;
 use crate::support::probe::{ANY, OWN, asks, ends, may, refused};
 use hapax_core::window::{
-    Ask, BodyDigest, Claim, Event, ForgetCause, LocalWindow, Mailbox, Memo, Mode, Origin, OverdueCommit,
+    Ask, BodyDigest, Claim, Commit, Event, ForgetCause, LocalWindow, Mailbox, Mode, Origin, OverdueCommit,
     Position, Remembered, Republish, Rules, Scope, TakeOver, Ticket, Turn, Verdict, Window,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -84,16 +84,16 @@ impl Window for Interrupted {
         self.inner.clone().supersede(ask, body, now, mailbox)
     }
 
-    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
-        self.inner.commit(claim, now, memo)
+    fn commit(&self, commit: Commit, now: Instant) -> Remembered {
+        self.inner.commit(commit, now)
     }
 
-    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
+    fn commit_all(&self, commits: &[Commit], now: Instant) -> Remembered {
         self.inner.commit_all(commits, now)
     }
 
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
-        self.inner.commit_in_doubt(claim, now, memo);
+    fn commit_in_doubt(&self, commit: Commit, now: Instant) {
+        self.inner.commit_in_doubt(commit, now);
     }
 
     fn is_refusing(&self, mailbox: &Arc<Mailbox>) -> bool {

@@ -304,7 +304,7 @@ fn nothing_is_left_of_a_read_whose_channel_ends() {
             let told = format!("{:?}{:?}", pair.to_upstream(), other.to_upstream());
             // Without confirms it is sent in the end, and in doubt if the upstream does not answer. It is never lost.
             let sent = told.matches("id=b").count();
-            assert!(sent == 1 || sent == 2 && !confirms, "{name}, confirms {confirms}: {told}");
+            assert!(sent == 1 || (2..=3).contains(&sent) && !confirms, "{name}, confirms {confirms}: {told}");
         }
     }
 }

@@ -68,6 +68,39 @@ fn p16_ten_rounds_of_consuming_and_publishing_again() {
     assert_eq!(republished(&desk, "a"), 10);
 }
 
+/// Somebody else has the id in flight as well. That one is stored, and its id is forgotten at once: the copy is still on its way.
+#[test]
+fn p16_a_republish_is_waited_for_although_the_message_beside_it_is_past() {
+    for nacked in [false, true] {
+        let desk = Desk::with(|plan| plan.limits.capacity = 1);
+        let mut pair = desk.confirming();
+        deliver(&mut pair, &m("a"));
+        let mut first = desk.confirming();
+        publish(&mut first, &m("a"));
+        publish(&mut pair, &m("a"));
+        first.upstream(ack(1, 1));
+        assert_eq!(first.to_client(), ack(1, 1));
+        let mut retry = desk.confirming();
+        retry.client(m("a").publish(1));
+        assert_eq!(retry.to_client(), ack(1, 1), "it is seen");
+        desk.store("b");
+        assert!(!desk.is_seen("a"), "there is room for one id only");
+        unheard(&mut retry, m("a").publish(1));
+        if nacked {
+            pair.upstream(nack(1, 1));
+            retry.pump();
+            assert_eq!(retry.to_upstream(), m("a").publish(1));
+            retry.upstream(ack(1, 1));
+        } else {
+            pair.upstream(ack(1, 1));
+            retry.pump();
+            assert_eq!(retry.to_upstream(), Frames::none());
+        }
+        assert_eq!(retry.to_client(), ack(1, 2), "nacked: {nacked}");
+        assert_eq!((desk.is_seen("a"), desk.in_flight()), (true, 0));
+    }
+}
+
 #[test]
 fn p16_a_republish_that_is_not_stored_passes_again() {
     let desk = Desk::new();

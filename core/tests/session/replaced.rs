@@ -235,3 +235,39 @@ fn former_places_are_forgotten_when_nothing_is_in_flight_there() {
     }
     assert_eq!(stage.windows.former(), 1);
 }
+
+/// The message comes back to a window that was moved thousands of times since. No queue took it.
+#[test]
+fn however_many_places_change_a_return_finds_its_window() {
+    let (judge, other) = (plain(), plain());
+    let stage = Stage::new(everything(&judge));
+    let mut pair = stage.confirming();
+    publish(&mut pair, &m("a").mandatory());
+    for n in 0..3_000 {
+        let mut set = WindowSet::new();
+        set.push(Pattern::new(&format!("v{n}")).unwrap(), Pattern::everything(), Arc::clone(&other));
+        stage.windows.replace(set);
+    }
+    pair.upstream(m("a").returned(1) + ack(1, 1));
+    assert!(!is_seen(&judge, "a"));
+}
+
+/// A process does not replace them without end.
+#[test]
+fn a_set_with_many_former_places_says_that_it_is_crowded() {
+    let windows: Vec<_> = (0..1_024).map(|_| plain()).collect();
+    let set = |at: usize| {
+        let mut set = WindowSet::new();
+        for (n, window) in windows.iter().enumerate() {
+            let vhost = Pattern::new(&format!("v{}", n + at)).unwrap();
+            set.push(vhost, Pattern::everything(), Arc::clone(window));
+        }
+        set
+    };
+    let stage = Stage::new(set(0));
+    assert!(!stage.windows.is_crowded());
+    stage.windows.replace(set(10_000));
+    assert!(stage.windows.is_crowded());
+    stage.windows.let_go(|window| window.in_flight() == 0);
+    assert!(!stage.windows.is_crowded());
+}

@@ -3,8 +3,8 @@
 use super::desk::{Desk, SECOND, confirm, cut, m, publish, two, unheard};
 use crate::support::frames::{Frames, body, message};
 use crate::support::methods::{
-    ack, ack_multiple, channel_close, channel_close_ok, confirm_select_nowait, nack, queue_declare,
-    tx_commit, tx_select, tx_select_ok,
+    ack, ack_multiple, channel_close, channel_close_ok, confirm_select_nowait, connection_close, nack,
+    queue_declare, tx_commit, tx_select, tx_select_ok,
 };
 use crate::support::pair::Pair;
 use hapax_core::window::{Event, MissingId, Mode};
@@ -15,6 +15,10 @@ fn holder(desk: &Desk, id: &str) -> Pair {
     let mut pair = desk.confirming();
     publish(&mut pair, &m(id));
     pair
+}
+
+fn publishes(said: &Frames) -> usize {
+    format!("{said:?}").matches("basic.publish").count()
 }
 
 fn tx(desk: &Desk) -> Pair {
@@ -209,10 +213,62 @@ fn p02_in_flight_on_a_channel_that_hapax_has_closed() {
     pair.upstream(ack(1, 1));
     assert_eq!(pair.to_upstream(), Frames::none());
     pair.advance(10 * SECOND);
-    assert_eq!(pair.to_upstream().len(), 1, "the close, after the linger");
+    let said = pair.to_upstream();
+    assert_eq!(publishes(&said), 1, "and the other one with the close, after the linger: {said:?}");
     second.upstream(nack(1, 1));
     assert_eq!(pair.to_upstream(), Frames::none(), "and nothing behind it");
     assert_eq!(desk.in_flight(), 0);
+}
+
+/// Its client is told of nothing, so nobody would send it again. (The one that it waits for may be stored after all: then both are.)
+#[test]
+fn p02_in_flight_no_message_without_confirms_is_lost_when_the_linger_is_over() {
+    let ends: [fn(&mut Pair); 8] = [
+        |pair| pair.client(connection_close(200, "bye")),
+        Pair::client_eof,
+        |pair| {
+            let now = pair.now();
+            pair.session.handle_drain(now);
+            pair.pump();
+        },
+        |pair| pair.client(channel_close(1, 200, "bye")),
+        |pair| {
+            pair.client(channel_close(1, 200, "bye"));
+            pair.client_eof();
+        },
+        // It breaks the rules amid another content, which the broker has nothing of.
+        |pair| pair.client(cut(two("a").publish(1), 3).0 + channel_close(1, 200, "bye")),
+        |pair| pair.client(cut(two("a").publish(1), 3).0 + body(1, &[0; 99])),
+        // It waits for a fresh channel, which needs all outcomes.
+        |pair| {
+            pair.client(tx_select(1));
+            pair.client_eof();
+        },
+    ];
+    for (end, ends) in ends.into_iter().enumerate() {
+        for (mode, forwarded) in [("none", 2), ("later", 2), ("confirm", 0), ("tx", 0)] {
+            let desk = Desk::new();
+            let _holders = ["a", "b"].map(|id| holder(&desk, id));
+            let mut pair = match mode {
+                "confirm" => desk.confirming(),
+                "tx" => tx(&desk),
+                _ => desk.pair(),
+            };
+            unheard(&mut pair, m("a").publish(1) + two("b").publish(1));
+            if mode == "later" {
+                confirm(&mut pair, 1);
+            }
+            ends(&mut pair);
+            pair.to_upstream();
+            pair.advance(9 * SECOND);
+            assert_eq!(publishes(&pair.to_upstream()), 0, "{mode}, end {end}: they wait as long as they may");
+            pair.advance(30 * SECOND);
+            let said = pair.to_upstream();
+            assert_eq!(publishes(&said), forwarded, "{mode}, end {end}: {said:?}");
+            drop(pair);
+            assert_eq!(desk.in_flight(), 2, "{mode}, end {end}");
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use super::truth::LinkId;
 use hapax_core::window::{
-    Ask, BodyDigest, Claim, Event, ForgetCause, Mailbox, Memo, Mode, Origin, OverdueCommit, Position,
+    Ask, BodyDigest, Claim, Commit, Event, ForgetCause, Mailbox, Mode, Origin, OverdueCommit, Position,
     Remembered, Republish, Rules, TakeOver, Ticket, Turn, Verdict, Window,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -133,16 +133,16 @@ impl Window for Gate {
         self.window.clone().supersede(ask, body, now, mailbox)
     }
 
-    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
-        self.window.commit(claim, now, memo)
+    fn commit(&self, commit: Commit, now: Instant) -> Remembered {
+        self.window.commit(commit, now)
     }
 
-    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
+    fn commit_all(&self, commits: &[Commit], now: Instant) -> Remembered {
         self.window.commit_all(commits, now)
     }
 
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
-        self.window.commit_in_doubt(claim, now, memo);
+    fn commit_in_doubt(&self, commit: Commit, now: Instant) {
+        self.window.commit_in_doubt(commit, now);
     }
 
     fn is_refusing(&self, mailbox: &Arc<Mailbox>) -> bool {

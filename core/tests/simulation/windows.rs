@@ -77,9 +77,16 @@ type Asked = (Option<Arc<LateWindow>>, Option<Arc<Shelf>>, bool);
 pub struct Oracle {
     windows: Vec<Asked>,
     shared: Arc<Shared>,
+    /// the one of the process before, and when that ended
+    before: Option<(Box<Oracle>, Micros)>,
 }
 
 impl Oracle {
+    /// The process of another oracle has crashed, and this one is that of the next process.
+    pub fn after(self, before: Option<Oracle>, now: Micros) -> Oracle {
+        Oracle { before: before.map(|before| (Box::new(before), now)), ..self }
+    }
+
     /// Whether the commit of a message, made at this time, is not remembered yet.
     pub fn is_unremembered(&self, key: ModelKey, committed: Micros) -> bool {
         let (late, shelf, by_body) = &self.windows[key.0];
@@ -90,6 +97,11 @@ impl Oracle {
 
     /// Whether it was not remembered yet at this other time.
     pub fn was_unremembered(&self, key: ModelKey, committed: Micros, then: Micros) -> bool {
+        if let Some((before, ended)) = &self.before
+            && then < *ended
+        {
+            return before.was_unremembered(key, committed, then);
+        }
         let (late, shelf, by_body) = &self.windows[key.0];
         let claim = real_key(&self.shared, *by_body, key).into();
         let (at, then) = (instant(committed), instant(then));
@@ -214,7 +226,7 @@ impl SimWindows {
     /// Whether the commit of a message, made at this time, is one that its window does not remember yet.
     pub fn oracle(&self) -> Oracle {
         let windows = self.all.iter().map(|one| (one.late.clone(), one.shelf.clone(), one.by_body)).collect();
-        Oracle { windows, shared: self.shared.clone() }
+        Oracle { windows, shared: self.shared.clone(), before: None }
     }
 
     /// (d): how much is in flight or asked. (All logs are written to their ends first.)

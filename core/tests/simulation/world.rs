@@ -244,7 +244,8 @@ impl World {
     fn crash(&mut self) {
         self.ctx.truth.count("relay crashed");
         self.windows.crash(&mut self.ctx);
-        self.ctx.truth.oracle = Some(self.windows.oracle());
+        let before = self.ctx.truth.oracle.take();
+        self.ctx.truth.oracle = Some(self.windows.oracle().after(before, self.ctx.now));
         self.each_link(|link, ctx, schedule| link.killed(ctx, schedule));
     }
 

@@ -13,7 +13,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "that is how a test fails")]
 
 use hapax_core::window::{
-    Ask, BodyDigest, Claim, Event, ForgetCause, LocalWindow, Mailbox, Memo, Mode, Origin, OverdueCommit,
+    Ask, BodyDigest, Claim, Commit, Event, ForgetCause, LocalWindow, Mailbox, Mode, Origin, OverdueCommit,
     Position, Remembered, Republish, Rules, TakeOver, Ticket, Turn, Verdict, Wait, Window, reserve_one,
 };
 use std::collections::{BTreeMap, VecDeque};
@@ -67,7 +67,7 @@ struct State {
     /// Questions that were withdrawn. Their verdicts may be on their way.
     withdrawn: VecDeque<(Weak<Mailbox>, Ticket)>,
     /// Commits that are not remembered, and not told to anybody.
-    log: VecDeque<Commit>,
+    log: VecDeque<Logged>,
     /// When the commits of the past were remembered, by their claims and their moments.
     history: BTreeMap<(Claim, Instant), Instant>,
     written: u64,
@@ -99,11 +99,10 @@ struct Question {
 }
 
 #[derive(Debug)]
-struct Commit {
+struct Logged {
     position: u64,
-    claim: Claim,
+    commit: Commit,
     at: Instant,
-    memo: Memo,
     disowned: bool,
 }
 
@@ -131,7 +130,7 @@ impl LateWindow {
 
     /// Whether the commit of this claim at this moment waits until it is remembered.
     pub(crate) fn is_unremembered(&self, claim: Claim, at: Instant) -> bool {
-        self.locked().log.iter().any(|commit| commit.claim == claim && commit.at == at)
+        self.locked().log.iter().any(|logged| logged.commit.claim == claim && logged.at == at)
     }
 
     /// Whether the commit of this claim at this moment was remembered only after another moment, or still waits.
@@ -216,7 +215,7 @@ impl LateWindow {
     /// Writes the log further, so that this many more commits are remembered. Calls those who want to know.
     pub(crate) fn remember(&self, commits: usize, now: Instant) {
         for _ in 0..commits {
-            let Some(position) = self.locked().log.front().map(|commit| commit.position) else { return };
+            let Some(position) = self.locked().log.front().map(|logged| logged.position) else { return };
             self.write_to(position, now);
         }
     }
@@ -251,11 +250,12 @@ impl LateWindow {
     fn let_through(&self, position: u64, now: Instant) -> u64 {
         let mut count = 0;
         loop {
-            let next = self.locked().log.pop_front_if(|commit| commit.position <= position);
-            let Some(Commit { claim, at, memo, disowned, .. }) = next else { return count };
+            let next = self.locked().log.pop_front_if(|logged| logged.position <= position);
+            let Some(Logged { commit, at, disowned, .. }) = next else { return count };
+            let claim = commit.claim;
             count += 1;
             self.locked().history.insert((claim, at), now);
-            let _ = self.inner.commit(claim, at, memo);
+            let _ = self.inner.commit(commit, at);
             if disowned {
                 self.inner.disown(claim, at);
             }
@@ -334,7 +334,7 @@ impl LateWindow {
     }
 
     fn is_stored(&self, claim: Claim) -> bool {
-        self.locked().log.iter().any(|commit| commit.claim == claim)
+        self.locked().log.iter().any(|logged| logged.commit.claim == claim)
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -415,11 +415,11 @@ impl Window for LateWindow {
         false
     }
 
-    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
-        self.commit_all(&[(claim, memo)], now)
+    fn commit(&self, commit: Commit, now: Instant) -> Remembered {
+        self.commit_all(&[commit], now)
     }
 
-    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
+    fn commit_all(&self, commits: &[Commit], now: Instant) -> Remembered {
         if !self.late.commits {
             let remembered = self.inner.commit_all(commits, now);
             self.pass_mail();
@@ -428,14 +428,14 @@ impl Window for LateWindow {
         let mut state = self.locked();
         state.written += 1;
         let position = state.written;
-        for (claim, memo) in commits {
-            state.log.push_back(Commit { position, claim: *claim, at: now, memo: *memo, disowned: false });
+        for commit in commits {
+            state.log.push_back(Logged { position, commit: *commit, at: now, disowned: false });
         }
         Remembered::At(Position(position))
     }
 
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
-        self.inner.commit_in_doubt(claim, now, memo);
+    fn commit_in_doubt(&self, commit: Commit, now: Instant) {
+        self.inner.commit_in_doubt(commit, now);
         self.pass_mail();
     }
 
@@ -515,8 +515,8 @@ impl Window for LateWindow {
     }
 
     fn disown(&self, claim: Claim, now: Instant) {
-        for commit in self.locked().log.iter_mut().filter(|commit| commit.claim == claim) {
-            commit.disowned = true;
+        for logged in self.locked().log.iter_mut().filter(|logged| logged.commit.claim == claim) {
+            logged.disowned = true;
         }
         self.inner.disown(claim, now);
     }

@@ -286,8 +286,8 @@ impl Run {
     }
 
     fn commit(&mut self, pick: usize, ttl: Duration, in_doubt: bool) {
-        let Some((_, _, reservation)) = picked(&mut self.reservations, pick) else { return };
-        self.model.commit(key_of(&reservation), self.now, ttl, in_doubt);
+        let Some((_, id, reservation)) = picked(&mut self.reservations, pick) else { return };
+        self.model.commit((key_of(&reservation), id), self.now, ttl, in_doubt);
         if in_doubt {
             reservation.commit_in_doubt(self.now, ttl);
         } else {

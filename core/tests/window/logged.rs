@@ -5,8 +5,9 @@ use crate::{LIMITS, TTL};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::logged::Written;
 use hapax_core::window::{
-    Ask, BodyDigest, Change, Claim, EvictionCause, ForgetCause, Inspect, Key, Limits, Mailbox, Memo, Mode,
-    OnOutage, OverdueCommit, Position, Remember, Setting, StorePolicy, TakeOver, Ticket, Verdict, Window,
+    Ask, BodyDigest, Change, Claim, Commit, EvictionCause, ForgetCause, Inspect, Key, Limits, Mailbox, Memo,
+    Mode, OnOutage, OverdueCommit, Position, Remember, Setting, StorePolicy, TakeOver, Ticket, Turn, Verdict,
+    Window,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -515,7 +516,8 @@ fn an_id_that_duplicates_keep_young_is_young_after_a_crash() {
 // ---- bounds ------------------------------------------------------------------------------------------------------------
 
 fn commit_many(shelf: &Shelf, from: u128, count: u128) {
-    let commits: Vec<(Claim, Memo)> = (from..from + count).map(|key| (claim(key), TTL.into())).collect();
+    let commit = |key| Commit { claim: claim(key), turn: Turn(u64::MAX), memo: TTL.into() };
+    let commits: Vec<Commit> = (from..from + count).map(commit).collect();
     let _ = shelf.window.commit_all(&commits, shelf.now);
 }
 

@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "shown when a test fails: engine and step")]
 
 mod actions;
+mod beside;
 mod conflicts;
 #[path = "../support/cost.rs"]
 mod cost;

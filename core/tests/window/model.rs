@@ -31,6 +31,10 @@ pub(crate) struct Flight {
     pub(crate) key: u128,
     holder: u64,
     overtaken: Vec<u64>,
+    /// Those that a consumer has published again while another one held the key.
+    beside: Vec<u64>,
+    /// One of its reservations was committed.
+    stored: bool,
     since: Option<Instant>,
     /// It was promoted, and nobody has asked for the key since.
     unseen: bool,
@@ -102,7 +106,8 @@ impl Model {
 
     pub(crate) fn reserve(&mut self, key: u128, now: Instant, waiter: Waiter) -> Said {
         let bound = self.bound;
-        if let Some(flight) = self.flight(key) {
+        let is_seen = self.entries.iter().any(|entry| entry.key == key);
+        if let Some(flight) = self.flight(key).filter(|flight| !flight.stored || !is_seen) {
             flight.asked(now);
             let room = flight.waiters.len() < bound;
             if room {
@@ -135,24 +140,39 @@ impl Model {
     pub(crate) fn republish(&mut self, key: u128) -> (u64, bool) {
         self.say("republished");
         let id = self.draw();
-        if self.flight(key).is_some() {
-            return (id, true);
-        }
         let before = self.entries.len();
         self.entries.retain(|entry| entry.key != key);
         (self.entries.len()..before).for_each(|_| self.evict(EvictionCause::Republished));
+        if let Some(flight) = self.flight(key) {
+            flight.beside.push(id);
+            flight.stored = false;
+            return (id, true);
+        }
         self.flights.push(Flight { key, holder: id, ..Flight::default() });
         (id, false)
     }
 
-    /// Whoever stores it: it is seen, and all who wait learn it.
-    pub(crate) fn commit(&mut self, key: u128, now: Instant, ttl: Duration, in_doubt: bool) {
+    /// Whoever stores it: it is seen, and all who wait learn it. Whoever else has it in flight still has.
+    pub(crate) fn commit(&mut self, (key, id): (u128, u64), now: Instant, ttl: Duration, in_doubt: bool) {
         if let Some(index) = self.flights.iter().position(|flight| flight.key == key) {
-            for to in self.flights.remove(index).waiters {
+            let flight = &mut self.flights[index];
+            flight.stored = true;
+            flight.crowded = false;
+            let waiters = std::mem::take(&mut flight.waiters);
+            if flight.holder != id {
+                flight.overtaken.retain(|other| *other != id);
+                flight.beside.retain(|other| *other != id);
+            } else if flight.beside.is_empty() {
+                self.flights.remove(index);
+            } else {
+                (flight.holder, flight.uploading) = (flight.beside.remove(0), false);
+            }
+            for to in waiters {
                 self.letters.push(Letter { to, said: Said::Duplicate, key });
                 self.say("duplicate");
             }
-        } else if let Some(index) = self.entries.iter().position(|entry| entry.key == key) {
+        }
+        if let Some(index) = self.entries.iter().position(|entry| entry.key == key) {
             self.entries.remove(index);
             self.evict(EvictionCause::Expired);
         }
@@ -165,11 +185,17 @@ impl Model {
         *self.forgotten.entry(cause).or_default() += 1;
         if let Some(flight) = self.flight(key) {
             flight.overtaken.retain(|other| *other != id);
+            flight.beside.retain(|other| *other != id);
         }
         let has_it = |flight: &Flight| flight.key == key && flight.holder == id;
         let Some(index) = self.flights.iter().position(has_it) else { return };
         if let Some(back) = self.flights[index].overtaken.pop() {
             (self.flights[index].holder, self.flights[index].uploading) = (back, false);
+            return;
+        }
+        if !self.flights[index].beside.is_empty() {
+            let next = self.flights[index].beside.remove(0);
+            (self.flights[index].holder, self.flights[index].uploading) = (next, false);
             return;
         }
         if self.flights[index].waiters.is_empty() {
@@ -179,6 +205,7 @@ impl Model {
         let holder = self.draw();
         let flight = &mut self.flights[index];
         (flight.holder, flight.since, flight.unseen, flight.uploading) = (holder, None, true, false);
+        flight.stored = false;
         let to = flight.waiters.remove(0);
         self.letters.push(Letter { to, said: Said::Fresh(holder), key });
         self.say("promoted");

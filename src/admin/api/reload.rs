@@ -31,11 +31,14 @@ pub(super) struct Reload {
 pub(super) struct ConfigState {
     /// the configuration file; null: there is none
     file: Option<String>,
+    /// changes whenever the file does; null: it can't be found
+    file_version: Option<String>,
     /// true if the last reload was applied
     last_reload_successful: bool,
     /// when a configuration was put in force last
     last_success_at: String,
-    /// what was changed in windows since then, by the API or by another relay; a reload or a restart undoes it
+    /// what was changed in windows since then, by the API or by another relay, and is not in the file; a reload or a restart
+    /// undoes it
     changed_live: Vec<Change>,
     /// what a reload would change; empty if the file has nothing new
     not_loaded: Vec<Change>,
@@ -116,11 +119,22 @@ pub(super) async fn config(State(admin): State<Arc<Admin>>) -> Json<ConfigState>
         Err(Refused::Busy(text)) => (Vec::new(), vec![text.to_owned()]),
     };
     let last = admin.running.last_reload();
+    let file_version = match &admin.reloader {
+        Some(reloader) => reloader.file_version().await,
+        None => None,
+    };
+    let Diff(mut changed_live) = admin.running.changed_live();
+    if file.is_some() && file_errors.is_empty() {
+        // What the file has, too, stays.
+        changed_live.retain(|change| not_loaded.iter().any(|other| other.key == change.key));
+    }
     Json(ConfigState {
-        file: file.map(|file| file.display().to_string()),
+        file: file
+            .map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()).display().to_string()),
+        file_version,
         last_reload_successful: last.is_success,
         last_success_at: humantime::format_rfc3339_millis(last.succeeded_at).to_string(),
-        changed_live: admin.running.changed_live().0,
+        changed_live,
         not_loaded,
         file_errors,
     })

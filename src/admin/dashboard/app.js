@@ -4,10 +4,11 @@
 //   panel.js     shows one window's facts, with charts.js             controls.js  changes settings, looks ids up, flushes
 //   store.js     shows where it remembers beside memory               clients.js   lists client connections
 //   upstreams.js lists the broker's nodes                             dom.js       changes the document
-//   format.js    writes numbers as text
+//   format.js    writes numbers as text              drift.js      compares the configuration file with the relay
 
 import * as clients from "./clients.js";
 import * as controls from "./controls.js";
+import * as drift from "./drift.js";
 import { $, $$, announce, attribute, h, level, named, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 import { History } from "./history.js";
@@ -136,6 +137,7 @@ function heard(message) {
   lostAt = null;
   link("live", "live");
   clients.heard();
+  drift.heard();
   // A hidden page only keeps its history; it is drawn when it is shown again.
   if (!document.hidden) render();
 }

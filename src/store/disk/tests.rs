@@ -12,8 +12,8 @@ use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::logged::{Codec, OnOutage, Record, RelayId, StorePolicy, What};
 use hapax_core::window::{
-    ForgetCause, Found, Inspect, Key, KeyMaker, Limits, LoggedWindow, Mode, Position, Remembered, Republish,
-    Rules, Window,
+    Commit, ForgetCause, Found, Inspect, Key, KeyMaker, Limits, LoggedWindow, Mode, Position, Remembered,
+    Republish, Rules, Turn, Window,
 };
 use hapax_core::wire::IdSource;
 use parking_lot::Mutex;
@@ -95,7 +95,8 @@ impl Process {
 
     /// Commits this key. Returns the position that it waits for.
     fn commit(&self, key: u128) -> Position {
-        match self.window.commit(Key(key).into(), self.hands.now(), TTL.into()) {
+        let commit = Commit { claim: Key(key).into(), turn: Turn(u64::MAX), memo: TTL.into() };
+        match self.window.commit(commit, self.hands.now()) {
             Remembered::At(position) => position,
             // The store is down: the client is acked without it.
             Remembered::Now => Position(u64::MAX),

@@ -2,6 +2,7 @@
 
 use super::Failed;
 use super::slot::slot;
+use crate::bounded_file;
 use crate::config::{Node, RedisMode, RedisSettings};
 use crate::store::Failure;
 use futures_util::future::try_join_all;
@@ -46,14 +47,16 @@ impl Target {
     pub(super) fn new(settings: RedisSettings, timeout: Duration) -> Result<Target, Failure> {
         let ca = match &settings.ca_file {
             None => None,
-            Some(path) => Some(std::fs::read(path).map_err(|error| {
-                Failure {
+            Some(path) => {
+                Some(bounded_file::read(path, bounded_file::MOST).map(|(ca, _)| ca).map_err(|error| {
+                    Failure {
                     what: format!("can't read {} (`store.redis.ca_file`): {error}", path.display()),
                     fix:
                         "name a file with the certificates in PEM of the authorities that may sign Redis' own"
                             .into(),
                 }
-            })?),
+                })?)
+            }
         };
         Ok(Target { settings, ca, timeout })
     }

@@ -66,7 +66,12 @@ pub(crate) fn open(
     // A window with a stream and no broker for it is an error of the configuration.
     let settings = config.store.stream.as_ref();
     let nodes = settings.map_or(&[][..], |settings| &settings.nodes);
-    let link = Arc::clone(link.get_or_insert_with(|| Link::new(nodes)));
+    // The link of windows that a reload has taken out is closed.
+    let link = match link.take().filter(|link| link.join()) {
+        Some(open) => link.insert(open),
+        None => link.insert(Link::new(nodes)),
+    };
+    let link = Arc::clone(link);
     let layout = Layout::of(settings, of);
     let name = Arc::clone(&of.rules.name);
     let envelope = Envelope::new(keys.clone(), &of.rules, relay);

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::sync::{Notify, watch};
@@ -116,20 +116,28 @@ pub(crate) struct Link {
     tell: watch::Sender<State>,
     closing: watch::Sender<bool>,
     opened: AtomicU64,
-    users: AtomicUsize,
+    /// the windows that use it, or are about to
+    users: Mutex<usize>,
 }
 
 impl Link {
-    /// The connection to the first of these nodes that takes one. It is opened when a window begins to use it.
+    /// The connection to the first of these nodes that takes one. It is opened when a window begins to use it. The caller has joined.
     pub(super) fn new(nodes: &[Node]) -> Arc<Link> {
         let (tell, closing) = (watch::Sender::new(State::Down(None)), watch::Sender::new(false));
         let nodes = Mutex::new(nodes.to_vec());
-        Arc::new(Link { nodes, tell, closing, opened: AtomicU64::new(0), users: AtomicUsize::new(0) })
+        Arc::new(Link { nodes, tell, closing, opened: AtomicU64::new(0), users: Mutex::new(1) })
     }
 
-    /// Begins to use it. The caller has to leave it, too.
+    /// Joins those who use it. Returns false if the last of them has left: it stays closed. The caller has to leave it, too.
+    pub(super) fn join(&self) -> bool {
+        let mut users = self.users.lock();
+        let is_open = !*self.closing.borrow();
+        *users += usize::from(is_open);
+        is_open
+    }
+
+    /// Begins to use it, for somebody who has joined.
     pub(super) fn enter(self: &Arc<Link>) -> watch::Receiver<State> {
-        self.users.fetch_add(1, Relaxed);
         let nodes = std::mem::take(&mut *self.nodes.lock());
         if !nodes.is_empty() {
             tokio::spawn(Arc::clone(self).keep_open(nodes));
@@ -139,10 +147,18 @@ impl Link {
 
     /// Ends the use of it. The last one closes it.
     pub(super) async fn leave(&self) {
-        if self.users.fetch_sub(1, Relaxed) > 1 {
+        {
+            let mut users = self.users.lock();
+            *users = users.saturating_sub(1);
+            if *users > 0 {
+                return;
+            }
+            self.closing.send_replace(true);
+        }
+        // Nobody has begun to use it.
+        if !self.nodes.lock().is_empty() {
             return;
         }
-        self.closing.send_replace(true);
         let mut state = self.tell.subscribe();
         let _ = timeout(2 * CLOSE, state.wait_for(|state| matches!(state, State::Closed))).await;
     }

@@ -37,10 +37,18 @@ impl Access {
         token_file: Option<&Path>,
         token: Option<String>,
     ) -> Result<Access, Failure> {
+        // Who names an authority means TLS.
+        let scheme = if ca.is_some() { "https" } else { "http" };
         let url = match admin {
-            Some(admin) => url(admin)?,
-            None => format!("http://{}", defaults::ADMIN),
+            Some(admin) => url(admin, scheme)?,
+            None => format!("{scheme}://{}", defaults::ADMIN),
         };
+        if ca.is_some() && !url.starts_with("https://") {
+            return Err(Failure::usage(
+                format!("{url} is plain HTTP, and --admin-ca or HAPAX_ADMIN_CA names an authority"),
+                "say it like https://HOST:15673, or leave the authority out",
+            ));
+        }
         let token = match token_file {
             Some(file) => Some(read_token(file)?),
             None => token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
@@ -97,7 +105,7 @@ fn read_token(file: &Path) -> Result<String, Failure> {
 }
 
 /// Returns the address as a base for paths. An error shows the given text only if it holds no password.
-fn url(given: &str) -> Result<String, Failure> {
+fn url(given: &str, scheme: &str) -> Result<String, Failure> {
     let fix = "say it like http://127.0.0.1:15673, or https://HOST:15673 for a relay with [admin_tls]";
     let given = given.trim();
     if given == "off" {
@@ -112,7 +120,7 @@ fn url(given: &str) -> Result<String, Failure> {
             "leave them out; a token comes from HAPAX_ADMIN_TOKEN or --token-file FILE",
         ));
     }
-    let full = if given.contains("://") { given.to_owned() } else { format!("http://{given}") };
+    let full = if given.contains("://") { given.to_owned() } else { format!("{scheme}://{given}") };
     let uri: Uri = full
         .parse()
         .map_err(|error| Failure::usage(format!("--admin {given:?} is no address: {error}"), fix))?;
@@ -160,6 +168,18 @@ mod tests {
         ] {
             assert_eq!(to(given).as_deref(), Ok(url), "{given}");
         }
+    }
+
+    #[test]
+    fn who_names_an_authority_means_tls() {
+        let to = |admin| {
+            let ca = Path::new("/dev/null");
+            Access::new(admin, Some(ca), None, None).expect_err("no certificate is in there").to_string()
+        };
+        for admin in [None, Some("h:1"), Some("https://h")] {
+            assert!(to(admin).contains("holds no certificate"), "{admin:?}: {}", to(admin));
+        }
+        assert!(to(Some("http://h:1")).contains("plain HTTP"), "{}", to(Some("http://h:1")));
     }
 
     #[test]

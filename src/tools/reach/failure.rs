@@ -21,6 +21,13 @@ pub enum Failure {
         /// what the system says
         why: String,
     },
+    /// the relay takes too long
+    Silent {
+        /// the admin address
+        url: String,
+        /// how long it was waited for
+        seconds: u64,
+    },
     /// nobody knows who answers there
     Untrusted {
         /// the admin address
@@ -65,6 +72,13 @@ pub enum Failure {
         /// what to do
         fix: String,
     },
+    /// the configuration file can't be changed
+    Unsaved {
+        /// what is wrong
+        what: String,
+        /// what to do
+        fix: String,
+    },
     /// the terminal, or a file, can't be written
     Io(io::Error),
 }
@@ -88,10 +102,12 @@ impl Failure {
         match self {
             Failure::Usage { .. } | Failure::Refused { status: 400 | 413 | 415 | 422, .. } => USAGE,
             Failure::Unreachable { .. }
+            | Failure::Silent { .. }
             | Failure::Untrusted { .. }
             | Failure::Foreign { .. }
             | Failure::Token { .. }
             | Failure::UnknownWindow { .. }
+            | Failure::Unsaved { .. }
             | Failure::Refused { .. }
             | Failure::Io(_) => RUNTIME,
         }
@@ -115,6 +131,10 @@ impl fmt::Display for Failure {
             Failure::Unreachable { url, why } => write!(
                 f,
                 "no relay answers at {url}: {why}\n    fix: start it (hapax --config FILE), or name its admin address with --admin URL or HAPAX_ADMIN_URL"
+            ),
+            Failure::Silent { url, seconds } => write!(
+                f,
+                "{url} has not answered within {seconds} s; what was asked may still be done\n    fix: look into the relay's log, and ask again"
             ),
             Failure::Untrusted { url, why } => write!(
                 f,
@@ -147,7 +167,9 @@ impl fmt::Display for Failure {
                 write!(f, "the relay refuses ({status}): {}", clean(error))?;
                 errors.iter().try_for_each(|error| write!(f, "\n  * {}", clean(error)))
             }
-            Failure::Usage { what, fix } => write!(f, "{what}\n    fix: {fix}"),
+            Failure::Usage { what, fix } | Failure::Unsaved { what, fix } => {
+                write!(f, "{what}\n    fix: {fix}")
+            }
             Failure::Io(error) => write!(f, "can't write: {error}"),
         }
     }

@@ -142,8 +142,12 @@ pub struct SetArgs {
     #[arg(long, value_name = "MODE", group = "change")]
     pub mode: Option<ModeArg>,
     /// Only say what it would bring: memory, pressure, coverage, duplicates caught
-    #[arg(long)]
+    #[arg(long, conflicts_with = "save")]
     pub dry_run: bool,
+    /// Write it into the relay's configuration file, too, so that it outlives a restart. Works on the relay's host, for a user who may
+    /// write the file
+    #[arg(long)]
+    pub save: bool,
 }
 
 /// The mode of a window: what it does with duplicates.

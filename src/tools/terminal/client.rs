@@ -8,11 +8,13 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::time::Duration;
-use ureq::Agent;
 use ureq::http::{Method, Request};
+use ureq::{Agent, Timeout};
 
 /// For a whole request. A relay on the same host answers within milliseconds; more than this is an operator's patience.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For a reload: the relay may read files and the stores of new windows first.
+const PATIENCE_WITH_RELOADS: Duration = Duration::from_secs(60);
 /// To connect. One lost SYN is forgiven.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Bytes of an answer. A thousand connections or windows with all their facts stay well below.
@@ -25,21 +27,31 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 pub struct ApiClient {
     access: Access,
     agent: Agent,
+    patience: Duration,
 }
 
 impl ApiClient {
     /// Connects when it is first asked.
     pub fn new(access: Access) -> ApiClient {
+        ApiClient::within(access, PATIENCE)
+    }
+
+    /// The same, for reloads.
+    pub fn for_reloads(access: Access) -> ApiClient {
+        ApiClient::within(access, PATIENCE_WITH_RELOADS)
+    }
+
+    fn within(access: Access, patience: Duration) -> ApiClient {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(patience))
             .timeout_connect(Some(CONNECT))
             .tls_config(access.tls())
             .user_agent(concat!("hapax/", env!("CARGO_PKG_VERSION")));
-        ApiClient { access, agent: config.build().new_agent() }
+        ApiClient { access, agent: config.build().new_agent(), patience }
     }
 
     /// Where it asks.
@@ -137,9 +149,10 @@ impl ApiClient {
         match error {
             ureq::Error::Io(error) => Failure::of_io(url, error),
             ureq::Error::Rustls(error) => Failure::Untrusted { url, why: tls::explain(error) },
-            ureq::Error::Timeout(_) => {
-                Failure::Unreachable { url, why: format!("no answer within {} s", PATIENCE.as_secs()) }
+            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
+                Failure::Unreachable { url, why: format!("no connection within {} s", CONNECT.as_secs()) }
             }
+            ureq::Error::Timeout(_) => Failure::Silent { url, seconds: self.patience.as_secs() },
             ureq::Error::HostNotFound => {
                 Failure::Unreachable { url, why: "there is no such host".to_owned() }
             }

@@ -12,6 +12,7 @@
 //! * [`columns`]: text, bars and curves that fit into a number of columns.
 //! * [`sections`]: the facts of one window as lines, for `windows show` and for the detail view.
 //! * [`commands`]: the commands that ask once and end.
+//! * `save`: writes a change of a window into the configuration file.
 //! * [`top`]: the command that stays.
 
 pub mod answer;
@@ -19,6 +20,7 @@ pub mod args;
 pub mod client;
 pub mod columns;
 pub mod commands;
+mod save;
 pub mod sections;
 mod store;
 pub mod theme;

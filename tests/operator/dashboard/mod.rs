@@ -12,6 +12,7 @@
 mod access;
 pub(crate) mod browser;
 mod controls;
+mod drift;
 mod facts;
 mod numbers;
 mod pictures;

@@ -32,6 +32,8 @@ pub(crate) struct Scene {
     pub(crate) token: Option<&'static str>,
     pub(crate) connections: Vec<Value>,
     pub(crate) found: Value,
+    /// how file and process differ
+    pub(crate) config: Mutex<Value>,
     asked: Mutex<Vec<Asked>>,
 }
 
@@ -48,8 +50,14 @@ impl Stub {
 
     pub(crate) async fn with(windows: Vec<Value>, set: impl FnOnce(&mut Scene)) -> Stub {
         let (now, _) = watch::channel(json!({ "windows": windows, "status": status() }));
-        let mut scene =
-            Scene { now, token: None, connections: Vec::new(), found: Value::Null, asked: Mutex::default() };
+        let mut scene = Scene {
+            now,
+            token: None,
+            connections: Vec::new(),
+            found: Value::Null,
+            config: no_drift().into(),
+            asked: Mutex::default(),
+        };
         set(&mut scene);
         let scene = Arc::new(scene);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -92,6 +100,7 @@ fn serve(listener: TcpListener, scene: &Arc<Scene>) -> JoinHandle<()> {
     let router = Router::new()
         .route("/api/v1/events", get(events))
         .route("/api/v1/connections", get(connections))
+        .route("/api/v1/config", get(config))
         .route("/api/v1/windows/{name}", get(window).patch(patch))
         .route("/api/v1/windows/{name}/forecast", post(forecast))
         .route("/api/v1/windows/{name}/flush", post(flush))
@@ -211,6 +220,18 @@ async fn look(State(scene): State<Arc<Scene>>, Path((_, id)): Path<(String, Stri
 
 async fn forget() -> Json<Value> {
     Json(json!({ "forgotten": true }))
+}
+
+async fn config(State(scene): State<Arc<Scene>>) -> Json<Value> {
+    Json(scene.config.lock().unwrap().clone())
+}
+
+/// A file that is as the process is.
+pub(crate) fn no_drift() -> Value {
+    json!({
+        "file": "/etc/hapax/hapax.toml", "file_version": "1", "last_reload_successful": true,
+        "last_success_at": "2026-01-01T00:00:00.000Z", "changed_live": [], "not_loaded": [], "file_errors": [],
+    })
 }
 
 async fn connections(

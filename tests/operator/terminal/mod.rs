@@ -14,5 +14,6 @@ mod generated;
 mod keys;
 mod pty;
 mod real;
+mod save;
 mod stub;
 mod views;

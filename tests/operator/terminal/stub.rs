@@ -21,6 +21,8 @@ struct Inner {
     windows: Mutex<Vec<Value>>,
     asked: Mutex<Vec<String>>,
     guarded: bool,
+    /// what it says of its configuration file
+    config: Mutex<Value>,
 }
 
 /// It runs until it is dropped.
@@ -46,7 +48,12 @@ impl Stub {
     fn with(guarded: bool) -> Stub {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let inner = Arc::new(Inner { windows: Mutex::new(facts::three()), asked: Mutex::default(), guarded });
+        let inner = Arc::new(Inner {
+            windows: Mutex::new(facts::three()),
+            asked: Mutex::default(),
+            guarded,
+            config: Mutex::default(),
+        });
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new()
@@ -56,6 +63,10 @@ impl Stub {
             .route("/api/v1/windows/{name}/forecast", post(forecast))
             .route("/api/v1/windows/{name}/ids/{id}", get(id).delete(forget))
             .route("/api/v1/connections", get(async || Json(facts::connections())))
+            .route(
+                "/api/v1/config",
+                get(async |State(inner): Shared| Json(inner.config.lock().unwrap().clone())),
+            )
             .route("/api/v1/upstreams", get(async || Json(facts::upstreams())))
             .route("/api/v1/drops", get(async || Json(facts::drops())))
             .route("/api/v1/status", get(async || Json(facts::status())))
@@ -72,6 +83,11 @@ impl Stub {
     /// Each request as `METHOD /path?query body`.
     pub fn asked(&self) -> Vec<String> {
         self.inner.asked.lock().unwrap().clone()
+    }
+
+    /// Says that it reads this file, in this version.
+    pub fn configure(&self, file: &str, version: &str) {
+        *self.inner.config.lock().unwrap() = json!({"file": file, "file_version": version});
     }
 
     /// Other numbers from now on.

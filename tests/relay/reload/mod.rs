@@ -1,5 +1,6 @@
 //! The configuration is reloaded while clients publish: no connection is lost, no message is lost, and none is there twice.
 
+mod files;
 mod stores;
 mod storm;
 
@@ -8,6 +9,8 @@ use crate::e2e::site::Site;
 use crate::e2e::wait::{PATIENCE, until};
 use crate::e2e::{http, load, retry};
 use serde_json::Value;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
@@ -118,14 +121,16 @@ fn a_reload_that_is_refused_changes_nothing_and_says_all_that_is_wrong() {
     assert_eq!(site.metrics().sum("config_last_reload_successful", &[]), 0.0);
 
     // One change that can be made, and two that cannot: nothing is done.
-    let kept = "[[window]]\nname = \"kept\"\nid = \"body\"\ncapacity = 7\n[timeouts]\nstore = \"9s\"\n";
+    let kept = "[[window]]\nname = \"kept\"\nid = \"body\"\ncapacity = 7\nttl = \"7s\"\nmode = \"off\"\n[timeouts]\nstore = \"9s\"\n";
     relay.write_config(kept);
     let dry = relay.api("POST", "/api/v1/reload?dry_run=true", "");
     assert_eq!((&dry["applied"], &dry["needs_restart"]), (&false.into(), &true.into()));
     let (status, answer) = reload(&site);
     assert_eq!((status, answer["errors"].as_array().unwrap().len()), (422, 2), "{answer}");
-    assert_eq!(capacity(), 200_000);
-    assert_eq!(state()["changed_live"], Value::Array(Vec::new()), "no part of it is done");
+    let window = relay.api("GET", "/api/v1/windows/kept", "");
+    let settings = ["capacity", "ttl_seconds", "mode"].map(|key| window[key].clone());
+    let before = [Value::from(200_000), Value::from(600.0), Value::from("enforce")];
+    assert_eq!(settings, before, "no part of it is done");
 
     // A change by the API is shown, and a reload undoes it.
     relay.write_config(&config(0));
@@ -149,14 +154,13 @@ fn a_reload_that_is_refused_changes_nothing_and_says_all_that_is_wrong() {
 fn a_file_that_is_being_written_is_not_put_in_force() {
     let Some(site) = Site::of_relay("reload-half", &config(0)) else { return };
     let done = AtomicBool::new(false);
+    let state = site.relay().api("GET", "/api/v1/config", "");
+    let mut file = OpenOptions::new().append(true).open(state["file"].as_str().unwrap()).unwrap();
     let (status, answer) = thread::scope(|scope| {
-        // Each part of it is a file that would hold. The last window comes last.
+        // The file grows, and would hold at every moment.
         scope.spawn(|| {
-            for n in 0.. {
-                site.relay().write_config(&format!("{}# {n}\n", config(0)));
-                if done.load(Relaxed) {
-                    return site.relay().write_config(&config(2));
-                }
+            while !done.load(Relaxed) {
+                file.write_all(b"# and so on\n").unwrap();
                 thread::yield_now();
             }
         });
@@ -165,6 +169,8 @@ fn a_file_that_is_being_written_is_not_put_in_force() {
         said
     });
     assert_eq!(status, 422, "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("is being written"), "{answer}");
+    site.relay().write_config(&config(2));
     assert_eq!(reload(&site).0, 200, "it is saved");
 }
 
@@ -187,4 +193,23 @@ fn a_new_limit_of_connections_holds_for_those_who_come() {
         let told = clients[0].publish_and_settle(1, &Publish::to("q", &most.to_string()));
         assert!(matches!(told.as_slice(), [Told::Ack { .. }]), "{told:?}");
     }
+}
+
+/// Capacity, TTL, patterns and order change under a window, and it knows its ids.
+#[test]
+fn a_window_that_changes_keeps_its_ids() {
+    let Some(site) = Site::of_relay("reload-ids", &config(0)) else { return };
+    let mut client = site.client();
+    client.confirming(1);
+    client.declare(1, "q", &[]);
+    for n in 0..6 {
+        site.relay().write_config(&config(n));
+        assert_eq!(reload(&site).0, 200);
+        let id = format!("new-{n}");
+        for id in ["a", &id, &id] {
+            let told = client.publish_and_settle(1, &Publish::to("q", id));
+            assert!(matches!(told.as_slice(), [Told::Ack { .. }]), "{told:?}");
+        }
+    }
+    assert_eq!(client.drain(1, "q"), ["a", "new-0", "new-1", "new-2", "new-3", "new-4", "new-5"]);
 }

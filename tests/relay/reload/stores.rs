@@ -83,6 +83,37 @@ fn a_window_with_a_log_on_disk_is_added_removed_and_added_again() {
     assert_eq!(client.drain(1, "q"), ["before", "a", "b"]);
 }
 
+/// The only window with a stream takes the connection with it. It is opened again.
+#[test]
+fn the_only_window_with_a_stream_goes_and_comes_back() {
+    let leash = Leash::new("reload-stream").unwrap();
+    let uri = format!("amqp://guest:guest@{}/reload-stream", shared_rabbit().addr());
+    let top = format!(
+        "state_dir = \"{}\"\n[store.stream]\nuri = \"{uri}\"\n[[window]]\nname = \"first\"\nexchange = \"first\"\nstore = \"disk\"\n",
+        leash.folder().join("state").display()
+    );
+    let window = "[[window]]\nname = \"w\"\nstore = \"stream\"\nttl = \"1h\"\n";
+    let all = format!("{top}{window}");
+    let Some(site) = Site::of_relay("reload-stream", &all) else { return };
+    let mut client = site.client();
+    client.confirming(1);
+    client.declare(1, "q", &[]);
+    publish(&mut client, "a");
+    for _ in 0..2 {
+        site.relay().write_config(&top);
+        assert_eq!(reload(&site).0, 200);
+        site.relay().write_config(&all);
+        until("it comes back", PATIENCE, || {
+            let (status, answer) = reload(&site);
+            assert!(status == 200 || answer.to_string().contains("not closed yet"), "{answer}");
+            (status == 200).then_some(())
+        });
+        publish(&mut client, "a");
+        assert_eq!(site.metrics().sum("store_up", &[("window", "w")]), 1.0);
+    }
+    assert_eq!(client.drain(1, "q"), ["a"]);
+}
+
 /// A window is removed while a message is in flight. However late the broker's ack comes, the id is written before the log is closed.
 #[test]
 fn what_is_in_flight_in_a_removed_window_is_remembered_there() {

@@ -82,7 +82,7 @@ fn a_storm_of_reloads_loses_nothing_and_doubles_nothing() {
     assert_eq!(metrics.sum("config_last_reload_successful", &[]), 1.0);
 }
 
-/// Of many that come at once, at least one is done; who is refused is told so. What holds at the end is the file, whole.
+/// At least one of many reloads at once is applied. The others get 409. At the end, all of the file is in force.
 #[test]
 fn of_many_reloads_at_once_each_is_done_or_refused() {
     let Some(site) = Site::of_relay("reload-many", &config(0)) else { return };

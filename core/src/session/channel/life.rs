@@ -97,6 +97,15 @@ impl Life {
         matches!(self.state, State::Recycling { .. } | State::Reopening { .. })
     }
 
+    /// Returns true if the upstream's channel is open, whatever the client has been told.
+    pub(super) fn is_open_upstream(&self) -> bool {
+        match &self.state {
+            State::Open | State::Settling(_) | State::Recycling { .. } => true,
+            State::Refused(refused) => refused.is_open_upstream(),
+            State::Closing | State::UpstreamClosed { .. } | State::Reopening { .. } | State::Gone => false,
+        }
+    }
+
     /// Returns true if the upstream's channel is open, and the client has not been told of an end.
     pub(super) fn is_open_or_settling(&self) -> bool {
         matches!(self.state, State::Open | State::Settling(_))
@@ -395,6 +404,7 @@ impl Life {
                     Step::Wait => {}
                     Step::Forward => {
                         // If the linger is over, publishes still wait. Nothing may follow the close.
+                        halves.publisher.send_waiting(cx);
                         halves.publisher.abandon_waiting();
                         cx.link.out.upstream.forward(settling.close().view());
                         self.state = State::Closing;

@@ -456,7 +456,7 @@ impl Channel {
     }
 
     /// Handles that `connection.close` is about to go upstream. Publishes that wait are dropped: they were never sent, so they
-    /// are not in doubt. A publish that waits for the proof of a right, or for a store, is forwarded unjudged if its client
+    /// are not in doubt. A publish that waits for the proof of a right, for a store, or for another's outcome is forwarded if its client
     /// hears no outcome: the client could not know that it was dropped, and the message would be lost.
     pub(in crate::session) fn end(&mut self, cx: &mut Cx<'_>) {
         let unheard = self.halves.publisher.ledger().is_silent();
@@ -474,6 +474,12 @@ impl Channel {
             if sent.is_err() {
                 break;
             }
+        }
+        if self.life.is_open_upstream() {
+            if unheard && !self.life.is_open() && !self.halves.publisher.is_forwarding() {
+                drop(self.halves.publisher.send_pending(cx));
+            }
+            self.halves.publisher.send_waiting(cx);
         }
         // A message that is not whole will never be, so nobody has to wait for the upstream's answer to know that.
         self.halves.publisher.client_done();

@@ -155,6 +155,7 @@ impl Refused {
             if !settled && halves.publisher.ledger().is_silent() {
                 drop(halves.publisher.send_pending(cx));
             }
+            halves.publisher.send_waiting(cx);
             halves.publisher.abandon_waiting();
             match self.close.take() {
                 Some(close) => cx.link.out.upstream.forward(close.view()),

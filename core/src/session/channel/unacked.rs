@@ -11,8 +11,8 @@
 use crate::wire::method::Settle;
 use std::collections::BTreeSet;
 
-/// The most tags that are kept because a delivery before them is unacked. Of a client that acks more than that out of order, deliveries
-/// count as unacked that are not, until it acks several at once: it is closed at the end of a drain's time, and not earlier.
+/// The most tags that are kept because a delivery before them is unacked. If a client acks more than that out of order, some
+/// that it has acked count as unacked until it acks several at once. A drain closes such a client at the end of its time, and not earlier.
 const MOST_ABOVE: usize = 4_096;
 /// Bytes of such a tag, as an estimate.
 const TAG: usize = 24;

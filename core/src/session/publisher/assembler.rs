@@ -182,7 +182,9 @@ impl Assembler {
                 Content::Idle | Content::Opaque { .. } | Content::Body { fate: Fate::Forward { .. }, .. },
                 _,
             ) => upstream.forward(frame),
-            (Content::Body { .. }, got) => {
+            // The broker has nothing of this content. It is dropped, and what came before it goes on.
+            (content @ Content::Body { .. }, got) => {
+                self.content = content;
                 return Err(Fault::Unexpected { channel: self.channel, got: name(got) });
             }
         }
@@ -197,13 +199,14 @@ impl Assembler {
         waiting: &mut Waiting,
         upstream: &mut Lane,
     ) -> Result<Step, Fault> {
-        let Some(left) = left.checked_sub(frame.payload().len() as u64) else {
+        let Some(rest) = left.checked_sub(frame.payload().len() as u64) else {
             return match fate {
                 Fate::Forward { .. } => {
                     upstream.forward(frame);
                     Ok(Step::Taken)
                 }
                 Fate::Swallow(_) | Fate::Compare(_) | Fate::Hold(_) | Fate::Keep(_) | Fate::Collect(_) => {
+                    self.content = Content::Body { left, fate };
                     Err(Fault::Unexpected { channel: self.channel, got: "too large content body" })
                 }
             };
@@ -217,10 +220,10 @@ impl Assembler {
             Fate::Swallow(_) => {}
             Fate::Compare(later) => later.extend(frame),
             Fate::Hold(holding) => holding.extend(frame),
-            Fate::Keep(ticket) => waiting.extend(*ticket, frame, left),
+            Fate::Keep(ticket) => waiting.extend(*ticket, frame, rest),
             Fate::Collect(draft) => draft.extend(frame),
         }
-        Ok(self.go_on(left, fate).map_or(Step::Taken, Step::Whole))
+        Ok(self.go_on(rest, fate).map_or(Step::Taken, Step::Whole))
     }
 
     /// Sets the fate of the content. Gives it back if the content is whole.

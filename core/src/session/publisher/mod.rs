@@ -536,6 +536,11 @@ impl Publisher {
         self.verdicts.send_pending(cx)
     }
 
+    /// Forwards those that wait aside, as [`Verdicts::send_waiting`].
+    pub(in crate::session) fn send_waiting(&mut self, cx: &mut Cx<'_>) {
+        self.verdicts.send_waiting(cx);
+    }
+
     /// Handles that the client will send nothing more, as [`Verdicts::client_done`].
     pub(in crate::session) fn client_done(&mut self) {
         if self.is_forwarding() {

@@ -410,6 +410,21 @@ impl Verdicts {
         Ok(())
     }
 
+    /// Forwards the publishes that wait aside and whose client hears no outcome. The time is over, and whoever they wait for has not come to
+    /// an end: a message that is stored twice is better than one that is lost.
+    pub(super) fn send_waiting(&mut self, cx: &mut Cx<'_>) {
+        if self.sender.ledger.is_tx() {
+            return;
+        }
+        for ticket in self.waiting.unheard() {
+            match self.waiting.take(ticket) {
+                Some(waiter) if waiter.candidate.left == 0 => self.promote(ticket, waiter, None, cx),
+                // Its rest will not come.
+                Some(_) | None => {}
+            }
+        }
+    }
+
     /// Asks again about the publish in the line that found no room.
     fn retry(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let Some(Asked { candidate, until, .. }) = self.line.take_retry(cx.now) else {

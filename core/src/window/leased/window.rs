@@ -78,7 +78,7 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
         let Claim::Digest(key) = claim;
         let (placed, forgotten) = self.log.place_republish(claim, now);
-        if !placed.beside && !self.log.is_down() {
+        if matches!(forgotten, Remembered::At(_)) && !self.log.is_down() {
             self.leases.claim(key, self.keep());
             self.leases.wake();
         }
@@ -114,18 +114,18 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         self.log.is_refusing(mailbox)
     }
 
-    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
-        self.commit_all(&[(claim, memo)], now)
+    fn commit(&self, commit: Commit, now: Instant) -> Remembered {
+        self.commit_all(&[commit], now)
     }
 
-    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
-        self.leases.committed(commits.iter().map(|(claim, _)| *claim));
+    fn commit_all(&self, commits: &[Commit], now: Instant) -> Remembered {
+        self.leases.committed(commits.iter().map(|commit| commit.claim));
         self.log.commit_all(commits, now)
     }
 
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
-        self.leases.committed([claim].into_iter());
-        self.log.commit_in_doubt(claim, now, memo);
+    fn commit_in_doubt(&self, commit: Commit, now: Instant) {
+        self.leases.committed([commit.claim].into_iter());
+        self.log.commit_in_doubt(commit, now);
     }
 
     fn remembered(&self) -> Position {

@@ -58,7 +58,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The name of one run of a relay.
+/// The name of one run of a window in a relay.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RelayId(pub u64);
 

@@ -414,18 +414,18 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         match commits {
             [] => {}
             [first, _, ..] if !first.in_doubt => {
-                let all: Vec<(Claim, Memo)> =
-                    commits.iter().map(|commit| (commit.claim, commit.memo)).collect();
+                let all: Vec<Commit> = commits.iter().map(|stored| stored.commit).collect();
                 table.commit_all(&all, first.at);
             }
             _ => {
-                for Stored { claim: Claim::Digest(key), at, memo, in_doubt, .. } in commits {
-                    table.commit(*key, *at, *memo, *in_doubt);
+                for Stored { commit, at, in_doubt, .. } in commits {
+                    table.commit(commit, *at, *in_doubt);
                 }
             }
         }
-        for Stored { claim: Claim::Digest(key), at, .. } in commits.iter().filter(|one| one.is_disowned) {
-            table.forget(*key, *at);
+        for Stored { commit, at, .. } in commits.iter().filter(|one| one.is_disowned) {
+            let Claim::Digest(key) = commit.claim;
+            table.forget(key, *at);
         }
     }
 

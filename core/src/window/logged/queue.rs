@@ -2,7 +2,7 @@
 
 use super::record::{Record, What};
 use crate::window::key::KeyHash;
-use crate::window::{Claim, Key, Mailbox, Memo, Position};
+use crate::window::{Claim, Commit, Key, Mailbox, Memo, Position};
 use parking_lot::Mutex;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -72,8 +72,7 @@ struct Alarm {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stored {
     position: u64,
-    pub(super) claim: Claim,
-    pub(super) memo: Memo,
+    pub(super) commit: Commit,
     pub(super) at: Instant,
     /// Nobody knows whether its message is stored.
     pub(super) in_doubt: bool,
@@ -129,17 +128,17 @@ impl Queue {
     /// Adds commits that stay in flight until the store has them. Returns the position of the last one.
     pub(super) fn push_stored(
         &self,
-        commits: &[(Claim, Memo)],
+        commits: &[Commit],
         at: Instant,
         in_doubt: bool,
         bound: usize,
     ) -> Position {
         self.add(bound, |inner| {
-            for &(claim, memo) in commits {
-                inner.push(Record { at, what: What::Seen(claim, memo) });
-                let (position, Claim::Digest(key)) = (inner.last, claim);
+            for &commit in commits {
+                inner.push(Record { at, what: What::Seen(commit.claim, commit.memo) });
+                let (position, Claim::Digest(key)) = (inner.last, commit.claim);
                 inner.keys.entry(key).or_insert(Pending { commits: 0, disowned: 0 }).commits += 1;
-                inner.stored.push_back(Stored { position, claim, memo, at, in_doubt, is_disowned: false });
+                inner.stored.push_back(Stored { position, commit, at, in_doubt, is_disowned: false });
             }
         })
     }
@@ -283,18 +282,18 @@ impl Queue {
         let mut inner = self.inner.lock();
         let mut taken = Vec::new();
         while taken.len() < most
-            && let Some(mut commit) = inner.stored.pop_front_if(|commit| commit.position <= position)
+            && let Some(mut stored) = inner.stored.pop_front_if(|stored| stored.position <= position)
         {
-            let Claim::Digest(key) = commit.claim;
-            commit.is_disowned = commit.position <= inner.flushed;
+            let Claim::Digest(key) = stored.commit.claim;
+            stored.is_disowned = stored.position <= inner.flushed;
             if let Entry::Occupied(mut pending) = inner.keys.entry(key) {
-                commit.is_disowned |= commit.position <= pending.get().disowned;
+                stored.is_disowned |= stored.position <= pending.get().disowned;
                 pending.get_mut().commits -= 1;
                 if pending.get().commits == 0 {
                     pending.remove();
                 }
             }
-            taken.push(commit);
+            taken.push(stored);
         }
         taken
     }

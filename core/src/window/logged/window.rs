@@ -163,15 +163,15 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
         self.questions.call_when_released(mailbox)
     }
 
-    fn commit(&self, claim: Claim, now: Instant, memo: Memo) -> Remembered {
-        self.commit_all(&[(claim, memo)], now)
+    fn commit(&self, commit: Commit, now: Instant) -> Remembered {
+        self.commit_all(&[commit], now)
     }
 
-    fn commit_all(&self, commits: &[(Claim, Memo)], now: Instant) -> Remembered {
+    fn commit_all(&self, commits: &[Commit], now: Instant) -> Remembered {
         if self.waits_for_store() {
             return Remembered::At(self.queue.push_stored(commits, now, false, self.bound()));
         }
-        let seen = |(claim, memo): &(Claim, Memo)| Record { at: now, what: What::Seen(*claim, *memo) };
+        let seen = |commit: &Commit| Record { at: now, what: What::Seen(commit.claim, commit.memo) };
         {
             let _order = self.order.lock();
             self.queue.push(commits.iter().map(seen), self.bound());
@@ -185,15 +185,14 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
     }
 
     /// Its client is not acked. But those who wait for the id are, so it has to be written first, as any other.
-    fn commit_in_doubt(&self, claim: Claim, now: Instant, memo: Memo) {
+    fn commit_in_doubt(&self, commit: Commit, now: Instant) {
         if self.waits_for_store() {
-            self.queue.push_stored(&[(claim, memo)], now, true, self.bound());
+            self.queue.push_stored(&[commit], now, true, self.bound());
             return;
         }
-        let Claim::Digest(key) = claim;
         let _order = self.order.lock();
-        self.record(What::Seen(claim, memo), now);
-        self.inner.table().commit(key, now, memo, true);
+        self.record(What::Seen(commit.claim, commit.memo), now);
+        self.inner.table().commit(&commit, now, true);
     }
 
     fn remembered(&self) -> Position {

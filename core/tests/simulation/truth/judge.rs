@@ -24,7 +24,6 @@ impl Truth {
                 || overtaken
                 || self.is_unjudged(second)
                 || self.was_beside(key, first, second)
-                || self.was_evicted(key, begun, again)
                 || self.was_forgotten(key, begun, again)
                 || self.was_superseded(key, first, begun, again);
             if again < until && !gave_up && self.deduplicates && !self.windows[key.0].observe {
@@ -37,25 +36,21 @@ impl Truth {
         }
     }
 
-    /// Returns true if, between these times, the key was made seen by the outcome of an overtaken copy, and evicted again.
-    fn was_evicted(&self, key: ModelKey, from: Micros, to: Micros) -> bool {
-        let within = |time: Option<Micros>| time.is_some_and(|time| (from..=to).contains(&time));
-        let copies = self.stored.get(&key).into_iter().flatten();
-        copies.into_iter().any(|copy| within(self.of(*copy).known) && within(self.of(*copy).evicted))
-    }
-
-    /// Returns true if, between these times, a consumer has begun to publish its message again, and that was given up while the window's
-    /// store had still to forget the message before. It is unknown then.
+    /// Returns true if, between these times, a consumer's copy may have been given up that was not forwarded yet: the window's store had
+    /// still to forget the message before, or the copy waited behind others on its channel, which wait for another window's store. The
+    /// message before is unknown then, as if the copy had not been stored. How long a copy waits for its verdict is not known, so it is
+    /// not asked when it came.
     fn was_forgotten(&self, key: ModelKey, from: Micros, to: Micros) -> bool {
         let given_up = |p: &Publish| {
             let delivery = self.delivery_of(p.link, p.what);
             p.forwarded.is_none()
                 && self.key(p.what) == Some(key)
-                && p.reached.is_none_or(|reached| reached >= from)
+                && p.closed.is_none_or(|closed| closed >= from)
+                && p.answered != Some(true)
                 && p.begun <= to
                 && delivery.is_some_and(|delivered| self.delivered.contains_key(&delivered))
         };
-        self.windows[key.0].logged.is_some() && self.publishes.iter().any(given_up)
+        self.publishes.iter().any(given_up)
     }
 
     /// Returns true if a copy with another body may have taken the key between these times: only the last one is remembered. (And
@@ -86,8 +81,8 @@ impl Truth {
         })
     }
 
-    /// When the linger is over, a publish that no window has judged is forwarded unjudged, if its client would hear of nothing: that is the
-    /// last that its channel or connection writes. It is not remembered.
+    /// When the linger is over, a publish that no window has judged, or that waits for another's outcome, is forwarded if its client would
+    /// hear of nothing: that is the last that its channel or connection writes. It is not remembered.
     fn is_unjudged(&self, uid: Uid) -> bool {
         let p = self.of(uid);
         p.tag.is_none() && !p.tx && p.forwarded.is_some() && self.end_of_linger(p) == p.forwarded
@@ -126,7 +121,7 @@ impl Truth {
         }
     }
 
-    /// Whether a copy was acked since it came, and news of it had time to get around.
+    /// Whether a copy was acked since it came, news of it had time to get around, and no other body has taken its place.
     fn was_stored_meanwhile(&self, uid: Uid, now: Micros) -> bool {
         let p = self.of(uid);
         let Some(key) = self.key(p.what).filter(|_| !p.bypass) else { return false };
@@ -139,7 +134,9 @@ impl Truth {
             let is_there = |known| known + ttl > now && self.of(*copy).evicted.is_none();
             self.of(*copy).known.is_some_and(|known| {
                 let still_known = !may_be_past || is_there(known);
-                Some(known) >= p.reached && known + SECOND < now && still_known
+                let begun = self.of(*copy).forwarded.unwrap_or_default();
+                let is_news = Some(known) >= p.reached && known + SECOND < now;
+                is_news && still_known && !self.was_superseded(key, *copy, begun, now)
             })
         })
     }

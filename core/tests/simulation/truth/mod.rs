@@ -216,6 +216,8 @@ impl Truth {
     /// The relay has closed a channel to the broker, or (0) the connection.
     pub fn closed(&mut self, link: LinkId, channel: u16, now: Micros) {
         self.closed.entry((link, channel)).or_insert(now);
+        let touched = |p: &&mut Publish| p.link == link && (channel == 0 || p.channel == channel);
+        self.publishes.iter_mut().filter(touched).for_each(|p| p.closed = p.closed.or(Some(now)));
     }
 
     /// A stored message that a consumer of this user may be delivered, and may publish again.

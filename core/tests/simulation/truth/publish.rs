@@ -85,6 +85,8 @@ pub struct Publish {
     pub beside: bool,
     /// when the broker stored it
     pub stored: Option<Micros>,
+    /// when the relay closed its channel to the broker: nothing of it is forwarded after that
+    pub closed: Option<Micros>,
     /// whether the broker wrote a return
     pub returned: bool,
     /// whether no queue took it, and the broker said nothing of that
@@ -133,6 +135,7 @@ impl Publish {
             whole: false,
             beside: false,
             stored: None,
+            closed: None,
             returned: false,
             dropped: false,
             settled: None,

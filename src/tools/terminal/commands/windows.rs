@@ -4,6 +4,7 @@ use super::super::ApiClient;
 use super::super::answer::{Forecast, Window, Windows};
 use super::super::client::Path;
 use super::super::columns::fit;
+use super::super::save::Save;
 use super::super::sections::{Sections, advice, escaped};
 use super::super::theme::{Theme, word};
 use super::{Desk, print, table};
@@ -155,7 +156,11 @@ fn change(client: &ApiClient, set: &SetArgs, json: bool, desk: &mut Desk<'_>) ->
             client.of_window(Method::POST, &set.name, |path| path.then("forecast"), Some(&body))?;
         return if json { print(desk.out, &forecast) } else { foretell(client, &before, forecast, desk) };
     }
-    let after = client.of_window(Method::PATCH, &set.name, |path| path, Some(&body))?;
+    let mut save = set.save.then(|| Save::prepare(client, set)).transpose()?;
+    let mut after = client.of_window(Method::PATCH, &set.name, |path| path, Some(&body))?;
+    if let (Some(save), Some(after)) = (&mut save, after.as_object_mut()) {
+        after.insert("saved".to_owned(), save.put()?);
+    }
     if json {
         return print(desk.out, &after);
     }
@@ -183,8 +188,16 @@ fn change(client: &ApiClient, set: &SetArgs, json: bool, desk: &mut Desk<'_>) ->
             count(resizing.left)
         )?;
     }
-    // A setting that is changed here ends with the relay's process. Say so.
-    writeln!(desk.remarks, "until the relay restarts; to keep it, change the configuration file, too")?;
+    match save {
+        Some(save) => save.say(desk.out)?,
+        // A setting that is changed here ends with the relay's process. Say so.
+        None => {
+            writeln!(
+                desk.remarks,
+                "until the relay restarts or reloads; --save writes it into the configuration file"
+            )?;
+        }
+    }
     Ok(())
 }
 
