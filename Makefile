@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 # A newer Debian for test-4: sid or trixie. By default the newest that can be had.
 SUITE ?=
 
-.PHONY: demo test test-4 test-core chaos api static lint fuzz bench instructions allocations soak package test-package publish-check sbom setup
+.PHONY: demo test test-4 test-core chaos api lint fuzz bench instructions allocations soak package test-package publish-check sbom setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo:
@@ -40,12 +40,6 @@ chaos: setup
 # The API against its own OpenAPI document, by Schemathesis from PyPI: a minute.
 api:
 	scripts/schemathesis
-
-# A program that needs no library of its system, in target/x86_64-unknown-linux-musl/release. docs/adr/0040-packages.md says why it is not
-# what is shipped.
-static:
-	@scripts/setup static
-	cargo build --release --target x86_64-unknown-linux-musl
 
 # The last check is the lean relay: no code of the relay needs the tools.
 lint:
