@@ -15,6 +15,8 @@ mod current;
 mod dial;
 mod duplicates;
 mod entrance;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 mod memory;
 mod proxy;
 mod pump;

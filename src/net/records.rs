@@ -145,6 +145,14 @@ impl Records {
         Ok(())
     }
 
+    /// Takes what waits to be sent.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn take_output(&mut self) -> Vec<u8> {
+        let mut output = Vec::new();
+        while self.connection.wants_write() && self.connection.write_tls(&mut output).is_ok() {}
+        output
+    }
+
     pub(super) fn say_good_bye(&mut self, socket: &TcpStream) {
         if !self.has_said_good_bye {
             self.has_said_good_bye = true;

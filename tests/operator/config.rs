@@ -1,5 +1,7 @@
 //! The configuration: files that are shipped, files that are wrong, precedence, and the way back to a file.
 
+mod oracle;
+
 use hapax::config::{
     Config, Given, LogFormat, Overrides, Problems, ProxyProtocol, Secret, Source, StoreKind, UpstreamAddress,
     UpstreamOrder,
@@ -8,6 +10,7 @@ use hapax_core::window::logged::{OnOutage, Remember, StorePolicy};
 use hapax_core::window::{ConfirmRule, Key, Mode, Scope};
 use hapax_core::wire::properties::IdValue;
 use hapax_core::wire::{IdPart, IdSource};
+use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -460,4 +463,44 @@ fn a_file_that_is_not_there_is_an_error() {
     let problems = Config::load(Some(Path::new("no/such.toml")), &Overrides::default()).expect_err("missing");
     assert_eq!(problems.0[0].place, "no/such.toml");
     assert!(problems.to_string().contains("can't be read"), "{problems}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Lines are left out, come twice, stand elsewhere, or have another value.
+    #[test]
+    fn any_text_is_refused_with_what_to_do_or_means_what_is_shown(
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0_u8..5), 0..6),
+        value in prop_oneof![
+            prop::sample::select(vec!["0", "-1", "18446744073709551616", "\"\"", "\"0s\"", "\"1s 1ms\"", "\"1 GiB\"", "[]", "[1]", "{}", "true",
+                "\"127.0.0.1:1\"", "\"[::1]:0\"", "\"amqp://h:1,amqps://g\"", "\"header:\"", "\"*\"", "\"\\u0000\"", "1.5", "\"auto\"", "\"disk\""])
+                .prop_map(str::to_owned),
+            "\\PC{0,12}",
+        ],
+    ) {
+        // (Files are not named in it.)
+        let text = include_str!("../../config/hapax.toml");
+        let mut lines: Vec<String> = text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
+        for (one, other, what) in edits {
+            let (at, to) = (one.index(lines.len()), other.index(lines.len()));
+            match what {
+                0 => drop(lines.remove(at)),
+                1 => {
+                    let line = lines[at].clone();
+                    lines.insert(to, line);
+                }
+                2 => lines.swap(at, to),
+                3 => {
+                    let key = lines[at].split('=').next().unwrap_or_default();
+                    lines[at] = format!("{key}= {value}");
+                }
+                _ => {
+                    let place = lines[at].char_indices().map(|(at, _)| at).nth(to % 8).unwrap_or(0);
+                    lines[at].insert_str(place, &value);
+                }
+            }
+        }
+        oracle::check(&lines.join("\n"));
+    }
 }
