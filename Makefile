@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 # A newer Debian for test-4: sid or trixie. By default the newest that can be had.
 SUITE ?=
 
-.PHONY: demo test test-4 test-core chaos api lint fuzz bench instructions allocations soak package test-package publish-check sbom setup
+.PHONY: demo test test-4 test-core chaos hostile api lint fuzz bench instructions allocations soak package test-package publish-check sbom setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo:
@@ -40,6 +40,11 @@ chaos: setup
 # The API against its own OpenAPI document, by Schemathesis from PyPI: a minute.
 api:
 	scripts/schemathesis
+
+# 10,000 connections, half of them hostile in nine ways, and what the honest half notices of that. It needs some 18,000 open files.
+CROWD ?= 10000
+hostile: setup
+	HAPAX_CROWD=$(CROWD) cargo test --release --test relay hostile::crowd -- --nocapture
 
 # The last check is the lean relay: no code of the relay needs the tools.
 lint:

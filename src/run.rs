@@ -1,11 +1,11 @@
 //! Runs the process, as a part of the binary: sets the limit of open files, opens the listeners, handles signals, and
 //! stops everything in order.
 
-use hapax::admin::{self, Admin, Parts};
+use hapax::admin::{self, Admin, Parts, telemetry};
 use hapax::clock;
 use hapax::config::{Config, ListenerConfig, ProxyProtocol};
 use hapax::live::{self, Reloader, Running, Source};
-use hapax::net::{self, ConnectionList, CurrentRelay, Entrance, Opener, Relay, Upstreams};
+use hapax::net::{self, ConnectionList, CurrentRelay, Entrance, Opener, Relay, Spans, Upstreams};
 use hapax::process;
 use hapax::service::{Manager, Phase, Sockets};
 use hapax::stats::Stats;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -35,6 +35,8 @@ const OTHER_FILES: u64 = 64 + admin::CONNECTIONS as u64;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How often expired ids are swept out of the windows, and the accounting's levels are updated.
 const TICK_EVERY: Duration = Duration::from_secs(1);
+/// How long the stores may take for their last records at least, however little of `timeouts.drain` is left.
+const STORES_AT_LEAST: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for threads that read files or change windows.
 const LAST_THREADS: Duration = Duration::from_secs(1);
 
@@ -164,7 +166,7 @@ async fn serve_until_told(
     if let Some(address) = sockets.unused() {
         return Err(Failure::Unused(address));
     }
-    let Orders { leaving, draining, hangups } =
+    let Orders { leaving, draining, hangups, drain } =
         on_signals(config.timeouts.drain_delay, Arc::clone(&manager)).map_err(Failure::System)?;
     let (stats, connections) = (Stats::new(), ConnectionList::new());
     // These tasks stop when the set is dropped, after the relay has drained. Until then, /readyz says that it is
@@ -189,6 +191,13 @@ async fn serve_until_told(
     }
     let upstreams = Upstreams::new(&config, opener, PROBE_EVERY);
     helpers.spawn(Arc::clone(&upstreams).watch());
+    let (spans, spans_queue) = match config.telemetry.spans_every {
+        0 => (None, None),
+        every => {
+            let (spans, queue) = Spans::new(every);
+            (Some(spans), Some(queue))
+        }
+    };
     let relay = CurrentRelay::new(Relay {
         shared: Arc::clone(&shared),
         upstreams: Arc::clone(&upstreams),
@@ -197,11 +206,16 @@ async fn serve_until_told(
         unread_timeout: config.timeouts.unread,
         max_connections: config.limits.max_connections,
         connections_per_address: config.limits.connections_per_address,
+        connections_per_user: config.limits.connections_per_user,
+        handshakes: config.limits.handshakes,
+        rates: net::Rates::of(&config.limits),
+        buckets: Arc::default(),
         tcp_user_timeout: config.timeouts.tcp_user,
         drain_timeout: config.timeouts.drain,
         stats: Arc::clone(&stats),
         connections: Arc::clone(&connections),
         memory: Arc::clone(&memory),
+        spans: spans.clone(),
     });
     let running = Running::new(&config, windows.clone(), Arc::clone(&budget), draining.clone());
     let reloader = Reloader::new(live::Parts {
@@ -217,7 +231,8 @@ async fn serve_until_told(
     });
     helpers.spawn(tick(Arc::clone(&reloader), memory));
     helpers.spawn(reload_at(hangups, Arc::clone(&reloader)));
-    if let Some(listener) = admin_listener {
+    let telemetry = config.telemetry.clone();
+    if admin_listener.is_some() || telemetry.endpoint.is_some() {
         let admin = Admin::new(Parts {
             config: &config,
             windows,
@@ -229,22 +244,42 @@ async fn serve_until_told(
             certificates: Arc::clone(&certificates),
             tls: admin_tls,
             reloader: Some(Arc::clone(&reloader)),
-            draining: leaving,
+            draining: leaving.clone(),
+            drain: Some(drain),
+            spans,
         });
-        helpers.spawn(async move {
-            if let Err(error) = admin::serve(listener, admin).await {
-                tracing::error!(%error, "the admin listener ended");
-            }
-        });
+        helpers.spawn(telemetry::export(Arc::clone(&admin), telemetry, spans_queue));
+        if let Some(listener) = admin_listener {
+            helpers.spawn(async move {
+                if let Err(error) = admin::serve(listener, admin).await {
+                    tracing::error!(%error, "the admin listener ended");
+                }
+            });
+        }
     }
-    reloader.recover().await?;
+    let mut told_to_end = leaving.clone();
+    tokio::select! {
+        recovered = reloader.recover() => recovered?,
+        _ = told_to_end.wait_for(|leaving| *leaving) => {
+            // Nobody was served, so the stores have nothing to write.
+            reloader.close(STORES_AT_LEAST).await;
+            tracing::info!("told to end while the stores were read; good bye");
+            return Ok(());
+        }
+    }
     let shown = config.admin.map_or_else(|| "off".to_owned(), |admin| admin.to_string());
     let upstream: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
     let upstream = upstream.join(",");
     tracing::info!(listen = config.listen_addresses(), upstream, admin = shown, "ready");
     manager.enter(Phase::Serving);
-    relay.serve(listeners, draining).await;
-    reloader.close().await;
+    let mut told = draining.clone();
+    let serving = Arc::clone(&relay).serve(listeners, draining);
+    let ((), begun) = tokio::join!(serving, async {
+        let _ = told.wait_for(|draining| *draining).await;
+        clock::now()
+    });
+    let left = relay.now().drain_timeout.saturating_sub(clock::now().duration_since(begun));
+    reloader.close(left.max(STORES_AT_LEAST)).await;
     tracing::info!("drained; good bye");
     Ok(())
 }
@@ -333,16 +368,24 @@ struct Orders {
     draining: watch::Receiver<bool>,
     /// notified at each SIGHUP
     hangups: Arc<Notify>,
+    /// takes the order of an operator to drain, with who gives it
+    drain: mpsc::Sender<String>,
 }
 
-/// Follows the signals that ask for the end ([`Signals::end`]). The second one ends the process at once.
+/// Follows the signals that ask for the end ([`Signals::end`]), and an operator who does. A second signal, or one after the
+/// operator, ends the process at once.
 fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
     let mut signals = Signals::new()?;
     let hangups = Arc::clone(&signals.hangups);
     let (leave, leaving) = watch::channel(false);
     let (drain, draining) = watch::channel(false);
+    let (order, mut ordered) = mpsc::channel(1);
     tokio::spawn(async move {
-        let name = signals.end().await;
+        let name = tokio::select! {
+            name = signals.end() => name.to_owned(),
+            // Never, if the admin listener is off.
+            Some(by) = ordered.recv() => format!("order of {by}"),
+        };
         leave.send_replace(true);
         manager.enter(Phase::Draining);
         drop(manager);
@@ -350,13 +393,16 @@ fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
             if !delay.is_zero() {
                 let delay = humantime::format_duration(delay).to_string();
                 tracing::info!(
-                    signal = name,
+                    signal = &*name,
                     delay,
                     "/readyz says 503; the drain begins after timeouts.drain_delay"
                 );
             }
             tokio::time::sleep(delay).await;
-            tracing::info!(signal = name, "draining: no new connections; what is in flight is settled first");
+            tracing::info!(
+                signal = &*name,
+                "draining: no new connections; what is in flight is settled first"
+            );
             drain.send_replace(true);
             std::future::pending::<()>().await;
         };
@@ -368,7 +414,7 @@ fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
         hapax::log::flush();
         std::process::exit(1);
     });
-    Ok(Orders { leaving, draining, hangups })
+    Ok(Orders { leaving, draining, hangups, drain: order })
 }
 
 /// The signals that would end the process without a drain if nobody handled them. (Rust itself ignores SIGPIPE.)

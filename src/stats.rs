@@ -27,12 +27,17 @@ pub struct Stats {
     closed: AtomicU64,
     rejected: AtomicU64,
     rejected_by_address: AtomicU64,
+    rejected_by_user: AtomicU64,
     displaced: AtomicU64,
+    handshakes: AtomicUsize,
+    held_by_rate: AtomicU64,
+    held_now: AtomicUsize,
     logins_refused: AtomicU64,
     handshakes_failed: AtomicU64,
     proxy_headers_refused: AtomicU64,
     dial_failures: AtomicU64,
     unread: AtomicU64,
+    deliveries: AtomicU64,
     unmatched: AtomicU64,
     bad_headers: [AtomicU64; BadHeader::ALL.len()],
     unverified: AtomicU64,
@@ -80,9 +85,28 @@ impl Stats {
         self.rejected_by_address.fetch_add(1, Relaxed);
     }
 
+    /// Counts a client connection that was turned away because the limit of its user is reached. It also counts as rejected.
+    pub fn rejected_by_user(&self) {
+        self.rejected();
+        self.rejected_by_user.fetch_add(1, Relaxed);
+    }
+
+    /// Notes how many connections have not logged in.
+    pub fn set_handshakes(&self, handshakes: usize) {
+        self.handshakes.store(handshakes, Relaxed);
+    }
+
     /// Counts a connection that had not logged in and gave way to a newer one.
     pub fn displaced(&self) {
         self.displaced.fetch_add(1, Relaxed);
+    }
+
+    /// Counts that a connection is not read from for a while, because its user or its vhost has published too much. It counts as held
+    /// until the guard is dropped.
+    pub fn held_by_rate(self: &Arc<Stats>) -> HeldByRate {
+        self.held_by_rate.fetch_add(1, Relaxed);
+        self.held_now.fetch_add(1, Relaxed);
+        HeldByRate(Arc::clone(self))
     }
 
     /// Counts a connection that was closed because its TLS handshake, or all that comes before AMQP, has failed or took too long.
@@ -110,6 +134,13 @@ impl Stats {
         self.unread.fetch_add(1, Relaxed);
     }
 
+    /// Counts messages that the broker has sent to clients.
+    pub fn delivered(&self, messages: u64) {
+        if messages > 0 {
+            self.deliveries.fetch_add(messages, Relaxed);
+        }
+    }
+
     fn bad_headers(&self, header: BadHeader) -> Option<&AtomicU64> {
         BadHeader::ALL
             .iter()
@@ -127,12 +158,17 @@ impl Stats {
             connections: accepted.saturating_sub(closed),
             rejected: self.rejected.load(Relaxed),
             rejected_by_address: self.rejected_by_address.load(Relaxed),
+            rejected_by_user: self.rejected_by_user.load(Relaxed),
             displaced: self.displaced.load(Relaxed),
+            handshakes: self.handshakes.load(Relaxed),
+            held_by_rate: self.held_by_rate.load(Relaxed),
+            held_now: self.held_now.load(Relaxed),
             logins_refused: self.logins_refused.load(Relaxed),
             handshakes_failed: self.handshakes_failed.load(Relaxed),
             proxy_headers_refused: self.proxy_headers_refused.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
             unread: self.unread.load(Relaxed),
+            deliveries: self.deliveries.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
             bad_headers: BadHeader::ALL.map(|header| {
                 (header.name(), self.bad_headers(header).map_or(0, |count| count.load(Relaxed)))
@@ -204,6 +240,17 @@ impl Drop for OpenConnection {
     }
 }
 
+/// A guard: a connection is not read from, because of a rate, while this lives.
+#[must_use = "dropping it counts the connection as read from"]
+#[derive(Debug)]
+pub struct HeldByRate(Arc<Stats>);
+
+impl Drop for HeldByRate {
+    fn drop(&mut self) {
+        self.0.held_now.fetch_sub(1, Relaxed);
+    }
+}
+
 /// The values of [`Stats`] at one moment, counted since the start of the process.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Snapshot {
@@ -215,8 +262,16 @@ pub struct Snapshot {
     pub rejected: u64,
     /// client connections turned away because of their address's limit; included in `rejected`
     pub rejected_by_address: u64,
+    /// client connections turned away because of their user's limit; included in `rejected`
+    pub rejected_by_user: u64,
     /// client connections that gave way before they had logged in
     pub displaced: u64,
+    /// client connections that have not logged in
+    pub handshakes: usize,
+    /// times that a connection was not read from, because its user or its vhost had published more than its rate
+    pub held_by_rate: u64,
+    /// connections that are not read from now for that reason
+    pub held_now: usize,
     /// logins that were refused: by `loopback_users`, or because they need a certificate that the broker can't see
     pub logins_refused: u64,
     /// client connections that did not get through the TLS handshake
@@ -227,6 +282,8 @@ pub struct Snapshot {
     pub dial_failures: u64,
     /// client connections that were closed because the client did not read
     pub unread: u64,
+    /// messages that the broker has sent to clients
+    pub deliveries: u64,
     /// publishes that no window judged
     pub unmatched: u64,
     /// publishes with a header whose value can't be understood, by the header's name

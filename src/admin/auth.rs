@@ -1,21 +1,22 @@
 //! Decides who may read and who may change. There are two dangers: a caller without the token, and a web page of
 //! somebody else in the browser of a user who can reach this listener.
 //!
-//! With a token configured, each request that shows or changes anything must carry it. Without a token the listener is
-//! on loopback (the configuration checks that) and asks for nothing. But a browser on this host sends requests for any
-//! page that it shows, and therefore:
+//! With a token configured, each request that shows or changes anything must carry one. There are two kinds: the admin
+//! token allows all, the read-only token allows what a route of [`Right::Read`] does. Each route says which right it needs
+//! (`api`). Without a token the listener is on loopback (the configuration checks that) and asks for nothing. But a browser
+//! on this host sends requests for any page that it shows, and therefore:
 //!
 //! * A `Host` that is neither a loopback address nor `localhost` is refused: the owner of a foreign page can make its
 //!   name point at loopback (DNS rebinding). This applies to every path, including `/metrics` and health. A listener
 //!   beyond loopback has names that Hapax can't know, so there the token protects instead: a foreign page does not
 //!   have it. Paths that need no token are open to everybody who reaches the port.
-//! * An `Origin` other than the host itself is refused.
+//! * An `Origin` other than the host itself is refused, on every path.
 //! * A change must have `Content-Type: application/json` or an `Authorization` header. A foreign page can send neither
 //!   without a preflight request, and a preflight request is never granted.
 
 use super::Admin;
 use super::complaint::Complaint;
-use crate::config::Token;
+use crate::config::{Config, Token};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -29,18 +30,34 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
+/// A right that a route needs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Right {
+    /// see everything, and change nothing
+    Read,
+    /// change windows, connections and the process
+    Change,
+}
+
 /// A caller who was let in, for the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
     peer: Option<SocketAddr>,
-    /// why: "token" or "loopback"
+    /// why: "token", "read-only token" or "loopback"
     pub(super) by: &'static str,
+    /// what the caller may do
+    pub(super) right: Right,
 }
 
 impl Caller {
+    /// Returns who it is, for people.
+    pub(super) fn shown(self) -> String {
+        format!("{self} ({})", self.by)
+    }
+
     /// Returns what this caller has done, for the other relays of a shared store.
     pub(super) fn change(self, setting: Setting) -> Change {
-        Change { setting, by: format!("{self} ({})", self.by).into() }
+        Change { setting, by: self.shown().into() }
     }
 }
 
@@ -56,31 +73,39 @@ impl fmt::Display for Caller {
 /// Checks each request before it is served.
 #[derive(Debug)]
 pub(super) struct AccessCheck {
-    pub(super) token: Option<Token>,
+    /// `None`: nobody needs a token
+    token: Option<Token>,
+    /// only beside the other
+    read_only: Option<Token>,
     /// the listener's address; `None` in tests of a router without a listener
-    pub(super) address: Option<SocketAddr>,
+    address: Option<SocketAddr>,
 }
 
-/// Lets a request pass if its `Host` can be this listener, whatever path it asks for.
-pub(super) async fn require_host(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    match admin.access.check_host(request.headers()) {
+/// Lets a request pass if its `Host` can be this listener and no foreign page sends it, whatever path it asks for.
+pub(super) async fn at_the_gate(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    match admin.access.check_host(request.headers()).and_then(|()| check_origin(request.headers())) {
         Ok(()) => next.run(request).await,
         Err(complaint) => refused(&request, complaint),
     }
 }
 
 fn refused(request: &Request, complaint: Complaint) -> Response {
-    let shown = Caller { peer: request.extensions().get::<Peer>().map(|peer| peer.0), by: "" };
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let shown = Caller { peer, by: "", right: Right::Read };
     tracing::debug!(target: "hapax::admin", peer = %shown, status = complaint.status.as_u16(), path = request.uri().path(), "refused");
     complaint.into_response()
 }
 
-/// Lets a request pass to the API, or answers with an error.
-pub(super) async fn guard(State(admin): State<Arc<Admin>>, mut request: Request, next: Next) -> Response {
+/// Lets a request pass to a route of the API that needs this right, or answers with an error.
+pub(super) async fn guard(
+    State((admin, needed)): State<(Arc<Admin>, Right)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    match admin.access.admit(request.method(), request.headers()) {
-        Ok(by) => {
-            request.extensions_mut().insert(Caller { peer, by });
+    match admin.access.admit(needed, request.method(), request.headers()) {
+        Ok((by, right)) => {
+            request.extensions_mut().insert(Caller { peer, by, right });
             let mut response = next.run(request).await;
             let headers = response.headers_mut();
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -92,24 +117,52 @@ pub(super) async fn guard(State(admin): State<Arc<Admin>>, mut request: Request,
 }
 
 impl AccessCheck {
-    /// Returns why the caller is let in ("token" or "loopback"), or the error. The `Host` is already checked.
-    fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<&'static str, Complaint> {
-        check_origin(headers)?;
-        let by = self.check_token(headers)?;
+    pub(super) fn of(config: &Config) -> AccessCheck {
+        AccessCheck {
+            token: config.admin_token.clone(),
+            read_only: config.admin_read_only_token.clone(),
+            address: config.admin,
+        }
+    }
+
+    /// Returns true if the API asks for a token.
+    pub(super) fn asks_for_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Returns why the caller is let in and what the caller may do, or the error. `Host` and `Origin` are already checked.
+    fn admit(
+        &self,
+        needed: Right,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<(&'static str, Right), Complaint> {
+        let (by, right) = self.check_token(headers)?;
+        if right < needed {
+            return Err(forbidden(
+                "this token may only read, and this would change something: send the token of admin_token_file or HAPAX_ADMIN_TOKEN",
+            ));
+        }
         if !method.is_safe() {
             check_type(headers)?;
         }
-        Ok(by)
+        Ok((by, right))
     }
 
-    fn check_token(&self, headers: &HeaderMap) -> Result<&'static str, Complaint> {
-        let Some(token) = &self.token else { return Ok("loopback") };
-        let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        match given.map(bearer) {
-            Some(Some(given)) if token.matches(given) => Ok("token"),
-            Some(Some(_)) => Err(unauthorized("the token is not the right one")),
-            Some(None) => Err(unauthorized("the Authorization header is no bearer token")),
-            None => Err(unauthorized("a token is needed here")),
+    fn check_token(&self, headers: &HeaderMap) -> Result<(&'static str, Right), Complaint> {
+        let Some(token) = &self.token else { return Ok(("loopback", Right::Change)) };
+        let given = match headers.get(header::AUTHORIZATION).map(|value| bearer(value.as_bytes())) {
+            Some(Some(given)) => given,
+            Some(None) => return Err(unauthorized("the Authorization header is no bearer token")),
+            None => return Err(unauthorized("a token is needed here")),
+        };
+        // Both are compared, so that the time tells nothing about which of them it is.
+        let is_admin = token.matches(given);
+        let reads = self.read_only.as_ref().is_some_and(|token| token.matches(given));
+        match (is_admin, reads) {
+            (true, _) => Ok(("token", Right::Change)),
+            (false, true) => Ok(("read-only token", Right::Read)),
+            (false, false) => Err(unauthorized("the token is not the right one")),
         }
     }
 
@@ -183,7 +236,7 @@ fn unauthorized(what: &str) -> Complaint {
     Complaint::new(
         StatusCode::UNAUTHORIZED,
         format!(
-            "{what}: send the header Authorization: Bearer TOKEN, with the token of admin_token_file or HAPAX_ADMIN_TOKEN"
+            "{what}: send the header Authorization: Bearer TOKEN, with the token of admin_token_file or HAPAX_ADMIN_TOKEN, or of admin_read_only_token_file"
         ),
     )
 }

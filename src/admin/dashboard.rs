@@ -37,9 +37,10 @@ macro_rules! asset {
     };
 }
 
-const ASSETS: [Asset; 14] = [
+const ASSETS: [Asset; 16] = [
     asset!("/", HTML, "index.html"),
     asset!("/assets/style.css", CSS, "style.css"),
+    asset!("/assets/all.js", SCRIPT, "all.js"),
     asset!("/assets/app.js", SCRIPT, "app.js"),
     asset!("/assets/charts.js", SCRIPT, "charts.js"),
     asset!("/assets/clients.js", SCRIPT, "clients.js"),
@@ -50,6 +51,7 @@ const ASSETS: [Asset; 14] = [
     asset!("/assets/history.js", SCRIPT, "history.js"),
     asset!("/assets/live.js", SCRIPT, "live.js"),
     asset!("/assets/panel.js", SCRIPT, "panel.js"),
+    asset!("/assets/process.js", SCRIPT, "process.js"),
     asset!("/assets/store.js", SCRIPT, "store.js"),
     asset!("/assets/upstreams.js", SCRIPT, "upstreams.js"),
 ];

@@ -11,7 +11,7 @@
 //! | `/api/v1/…` | the [`api`], protected by [`auth`] |
 //! | anything else | 404 as JSON |
 //!
-//! Every path answers only if the request's `Host` can be this listener ([`auth`]). [`listen`] limits connections,
+//! Every path answers only if the request's `Host` can be this listener and no foreign page sends it ([`auth`]). [`listen`] limits connections,
 //! `events` limits streams, [`activity`] records which connection should give way, and [`complaint`] is the form of
 //! every error.
 
@@ -22,12 +22,15 @@ mod clock;
 mod complaint;
 pub mod dashboard;
 mod health;
+mod history;
+mod journal;
 mod listen;
 mod metrics;
+pub mod telemetry;
 
 use crate::config::Config;
 use crate::live::{Reloader, Running};
-use crate::net::{ConnectionList, Upstreams};
+use crate::net::{ConnectionList, Spans, Upstreams};
 use crate::stats::Stats;
 use crate::tls::{self, Certificates};
 use api::{Events, Followers};
@@ -41,12 +44,15 @@ use clock::Now;
 use complaint::{Complaint, ComplaintBody};
 use hapax_core::pressure::{Budget, Watched};
 use hapax_core::window::KeyMaker;
+use history::History;
+use journal::{Journal, Kind};
 use metrics::{Format, Metrics};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -86,6 +92,10 @@ pub struct Parts<'a> {
     pub reloader: Option<Arc<Reloader>>,
     /// turns true when the process begins to drain
     pub draining: watch::Receiver<bool>,
+    /// takes the order to drain, with who gives it; `None`: this process can't be drained by the API
+    pub drain: Option<mpsc::Sender<String>>,
+    /// the spans on their way to the collector; `None`: there are none
+    pub spans: Option<Arc<Spans>>,
 }
 
 /// Everything that the admin interface shows, and what it may change.
@@ -101,6 +111,10 @@ pub struct Admin {
     metrics: Metrics,
     upstreams: Arc<Upstreams>,
     draining: watch::Receiver<bool>,
+    drain: Option<mpsc::Sender<String>>,
+    journal: Journal,
+    history: History,
+    exports: Arc<telemetry::Exports>,
     access: AccessCheck,
     events: Events,
     followers: Followers,
@@ -125,18 +139,28 @@ impl Admin {
             tls,
             reloader,
             draining,
+            drain,
+            spans,
         } = parts;
         let running = match &reloader {
             Some(reloader) => Arc::clone(reloader.running()),
             None => Running::new(config, windows, Arc::clone(&budget), draining.clone()),
         };
+        let since = Now::read();
+        let exports = Arc::new(telemetry::Exports { queue: spans, ..telemetry::Exports::default() });
         Arc::new(Admin {
             metrics: Metrics::new(
                 Arc::clone(&running),
                 Arc::clone(&stats),
                 Arc::clone(&upstreams),
                 certificates,
+                draining.clone(),
+                Arc::clone(&exports),
             ),
+            journal: Journal::default(),
+            history: History::new(&since),
+            exports: Arc::clone(&exports),
+            drain,
             running,
             reloader,
             budget,
@@ -145,10 +169,10 @@ impl Admin {
             connections,
             upstreams,
             draining,
-            access: AccessCheck { token: config.admin_token.clone(), address: config.admin },
+            access: AccessCheck::of(config),
             events: Events::default(),
             followers: Followers::default(),
-            since: Now::read(),
+            since,
             listen: config.listen_addresses(),
             tls,
         })
@@ -158,6 +182,10 @@ impl Admin {
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) -> io::Result<()> {
     let tls = admin.tls.clone();
+    admin.journal.add(Kind::Start, None, concat!("Hapax ", env!("CARGO_PKG_VERSION"), " has started"), None);
+    // Dropping the set ends the task.
+    let mut keeping = JoinSet::new();
+    keeping.spawn(history::keep(Arc::clone(&admin)));
     listen::serve(listener, router(admin), listen::BOUNDS, tls).await
 }
 
@@ -168,7 +196,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .merge(api::guarded(&admin))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(from_fn_with_state(Arc::clone(&admin), auth::require_host))
+        .layer(from_fn_with_state(Arc::clone(&admin), auth::at_the_gate))
         .with_state(admin)
 }
 

@@ -4,9 +4,10 @@ use super::problem::Report;
 use super::{Config, UpstreamAddress};
 use std::net::{IpAddr, SocketAddr};
 
-/// Reports an address that is used twice, an upstream that is Hapax itself, and an admin listener that other hosts can
-/// reach without a token.
+/// Reports an address that is used twice, an upstream that is Hapax itself, an admin listener that other hosts can
+/// reach without a token, and a read-only token that would let nobody change anything, or everybody.
 pub(super) fn check(config: &Config, report: &mut Report) {
+    check_read_only_token(config, report);
     if let Some(admin) = config.admin {
         let source = report.source("admin");
         let token_is_wrong = report.is_wrong("admin_token_file") || report.is_wrong("admin_token");
@@ -45,6 +46,24 @@ pub(super) fn check(config: &Config, report: &mut Report) {
             );
         }
         before.push((key, listener.address));
+    }
+}
+
+fn check_read_only_token(config: &Config, report: &mut Report) {
+    let Some(read_only) = &config.admin_read_only_token else { return };
+    let source = report.source("admin_read_only_token_file");
+    match &config.admin_token {
+        Some(admin) if admin == read_only => report.problem(
+            &source,
+            "`admin_read_only_token_file` names a file with the admin token in it: who has it could change everything",
+            "write another token into it (openssl rand -hex 32 makes one)",
+        ),
+        None if !report.is_wrong("admin_token_file") && !report.is_wrong("admin_token") => report.problem(
+            &source,
+            "`admin_read_only_token_file` is set, but there is no admin token beside it",
+            "name a file with another token in `admin_token_file`, or set HAPAX_ADMIN_TOKEN",
+        ),
+        _ => {}
     }
 }
 

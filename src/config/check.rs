@@ -6,7 +6,8 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, WindowConfig, addresses, listener, log_filter, machine, store, token, upstream, value, warnings,
+    Token, WindowConfig, addresses, listener, log_filter, machine, store, telemetry, token, upstream, value,
+    warnings,
 };
 use crate::tls::ClientFiles;
 use hapax_core::pressure::budget;
@@ -23,6 +24,7 @@ pub(crate) mod most {
     use std::time::Duration;
 
     pub(crate) const CONNECTIONS: usize = 1_000_000;
+    pub(crate) const RATE: usize = 1_000_000_000;
     pub(crate) const UNRESOLVED: usize = 1 << 24;
     pub(crate) const HELD_BYTES: usize = 64 << 30;
     pub(crate) const WAITERS: usize = 1_000_000;
@@ -56,6 +58,7 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     upstream::check(&config, &mut report);
     check_names(&config, &mut report);
     check_stores(&config, &mut report);
+    check_quotas(&config, &mut report);
     share_budget(&mut config, &mut report);
     warnings::add(&config, machine::memory(), &mut report);
     let (warnings, sources) = report.finish()?;
@@ -84,6 +87,12 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         top.read(report, "admin", default.admin, |v| value::admin(value::text(v, "127.0.0.1:15673")?));
     let admin_tls = listener::read_admin(top.section("admin_tls", report), report);
     let (admin_token_file, admin_token) = read_token(&mut top, overrides, report);
+    let read_only = top.read_optional(report, "admin_read_only_token_file", |v| {
+        let path = token::path(value::text(v, "/etc/hapax/admin.read-only.token")?)?;
+        let token = Token::read(&path, "")?;
+        Ok((path, token))
+    });
+    let (admin_read_only_token_file, admin_read_only_token) = read_only.unzip();
     top.retired(report, "admin_allow_remote", "leave it out; an `admin` that other hosts may reach needs a token: name its file in `admin_token_file`, or set HAPAX_ADMIN_TOKEN");
     let digest = top.read_optional(report, "digest_secret_file", |v| {
         let path = token::path(value::text(v, "/etc/hapax/digest.secret")?)?;
@@ -99,6 +108,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let stores = store::read(top.section("store", report), report);
     let timeouts = read_timeouts(top.section("timeouts", report), report);
     let log = read_log(top.section("log", report), report);
+    let telemetry = telemetry::read(top.section("telemetry", report), report);
     let windows = read_windows(&mut top, limits.waiters_per_id, report);
     top.finish(report);
     let level = overridden(log.level, "log.level", overrides.log.as_ref(), report, log_filter::parse);
@@ -116,6 +126,8 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         admin: overridden(admin, "admin", overrides.admin.as_ref(), report, value::admin),
         admin_token_file,
         admin_token,
+        admin_read_only_token_file,
+        admin_read_only_token,
         digest_secret_file,
         digest_secret,
         reuse_port,
@@ -125,6 +137,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         limits,
         timeouts,
         log: LogSettings { level, ..log },
+        telemetry,
         windows,
     }
 }
@@ -138,7 +151,8 @@ fn read_token(
     let from_file = overrides.admin_token.is_none();
     let found = top.read_optional(report, "admin_token_file", |v| {
         let path = token::path(value::text(v, "/etc/hapax/admin.token")?)?;
-        let token = if from_file { Some(Token::read(&path)?) } else { None };
+        let otherwise = "; where a file can't have that mode, use HAPAX_ADMIN_TOKEN";
+        let token = if from_file { Some(Token::read(&path, otherwise)?) } else { None };
         Ok((path, token))
     });
     let (path, read) = found.unzip();
@@ -187,6 +201,28 @@ fn read_limits(mut section: Section<'_>, report: &mut Report) -> Limits {
         max_connections,
         connections_per_address: section
             .read(report, "connections_per_address", per_address, |v| value::count(v, 1..=most::CONNECTIONS)),
+        connections_per_user: section.read(
+            report,
+            "connections_per_user",
+            default.connections_per_user,
+            |v| value::count(v, 0..=most::CONNECTIONS),
+        ),
+        handshakes: section
+            .read(report, "handshakes", per_address, |v| value::count(v, 1..=most::CONNECTIONS)),
+        publish_rate_per_user: section.read(
+            report,
+            "publish_rate_per_user",
+            default.publish_rate_per_user,
+            |v| value::count(v, 0..=most::RATE),
+        ),
+        publish_rate_per_vhost: section.read(
+            report,
+            "publish_rate_per_vhost",
+            default.publish_rate_per_vhost,
+            |v| value::count(v, 0..=most::RATE),
+        ),
+        publish_burst: section
+            .read(report, "publish_burst", default.publish_burst, |v| value::count(v, 1..=most::RATE)),
         memory: section
             .read(report, "memory", Some(default.memory), |v| {
                 value::bytes_or_auto(v, most::LEAST_MEMORY..=most::BUDGET)
@@ -281,6 +317,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     set("exchange", &mut window.exchange);
     rules.id = read_id(&mut section, rules.id.clone(), report);
     rules.scope = section.read(report, "scope", rules.scope, |v| value::word(v, "routing-key"));
+    rules.quota = section.read(report, "quota", rules.quota, |v| value::word(v, "user"));
     let capacity = Some(limits.capacity);
     match section.read(report, "capacity", capacity, |v| value::capacity(v, 1..=most::IDS)) {
         Some(capacity) => limits.capacity = capacity,
@@ -344,6 +381,31 @@ fn check_names(config: &Config, report: &mut Report) {
                 format!("a window named \"{name}\" is there already, at {first}"),
                 "give it another name",
             );
+        }
+    }
+}
+
+/// Reports a quota that nothing would keep.
+fn check_quotas(config: &Config, report: &mut Report) {
+    for (index, window) in
+        config.windows.iter().enumerate().filter(|(_, window)| window.rules.quota.is_some())
+    {
+        let (name, quota) = (&window.rules.name, window.rules.quota.name());
+        let source = report.source(&format!("window.{index}.quota"));
+        let mut problem = |why: &str, fix: &str| {
+            report.problem(&source, format!("window \"{name}\": `quota` is \"{quota}\", but {why}"), fix);
+        };
+        if !window.engine.has_tenants() {
+            let why =
+                format!("its engine \"{}\" can't divide a capacity among tenants", window.engine.name());
+            problem(
+                &why,
+                "write engine = \"compact\", which can, or leave `engine` out; or leave `quota` out",
+            );
+        }
+        if window.store == StoreKind::Redis {
+            let why = "its `store` is \"redis\": Redis decides what it evicts, and knows no tenants";
+            problem(why, "leave `quota` out, or choose store = \"memory\", \"disk\" or \"stream\"");
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::machine;
 use super::{
-    Config, Limits, LogFormat, LogSettings, ProxyProtocol, StoreKind, StoreSettings, Timeouts,
+    Config, Limits, LogFormat, LogSettings, ProxyProtocol, StoreKind, StoreSettings, Telemetry, Timeouts,
     UpstreamAddress, UpstreamHealth, UpstreamOrder, WindowConfig,
 };
 use hapax_core::window::engine::EngineKind;
@@ -48,6 +48,8 @@ pub const ADDRESS_LEAST: usize = 64;
 /// Connections may hold this fraction of the machine's memory: one quarter. The windows, the kernel's sockets, and the
 /// broker, if it runs here, need the rest.
 pub const MEMORY_SHARE: usize = 4;
+/// Publishes. Many more than one read brings, so that an even load below the rate is never held.
+pub const PUBLISH_BURST: usize = 10_000;
 /// Publishes. This is far more than a publisher leaves unconfirmed in practice.
 pub const MAX_UNRESOLVED: usize = 65_536;
 /// Bytes. Duplicates in flight are rare.
@@ -111,6 +113,15 @@ pub const TTL: Duration = Duration::from_secs(600);
 /// By default all windows have the same weight.
 pub const WEIGHT: u32 = 1;
 
+/// How often metrics are sent to a collector.
+pub const TELEMETRY_INTERVAL: Duration = Duration::from_secs(15);
+
+impl Default for Telemetry {
+    fn default() -> Telemetry {
+        Telemetry { endpoint: None, interval: TELEMETRY_INTERVAL, spans_every: 0 }
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -126,6 +137,8 @@ impl Default for Config {
             admin_tls: None,
             admin_token_file: None,
             admin_token: None,
+            admin_read_only_token_file: None,
+            admin_read_only_token: None,
             digest_secret_file: None,
             digest_secret: None,
             reuse_port: false,
@@ -135,6 +148,7 @@ impl Default for Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             log: LogSettings::default(),
+            telemetry: Telemetry::default(),
             windows: vec![WindowConfig::named(WINDOW_NAME)],
         }
     }
@@ -162,6 +176,11 @@ impl Default for Limits {
         Limits {
             max_connections: MAX_CONNECTIONS,
             connections_per_address: connections_per_address(MAX_CONNECTIONS),
+            connections_per_user: 0,
+            handshakes: connections_per_address(MAX_CONNECTIONS),
+            publish_rate_per_user: 0,
+            publish_rate_per_vhost: 0,
+            publish_burst: PUBLISH_BURST,
             memory: memory(),
             max_unresolved: MAX_UNRESOLVED,
             held_bytes: HELD_BYTES,
@@ -174,7 +193,7 @@ impl Default for Limits {
     }
 }
 
-/// Returns the default of `connections_per_address` for this `max_connections`.
+/// Returns the default of `connections_per_address` and of `handshakes` for this `max_connections`.
 pub(super) fn connections_per_address(max_connections: usize) -> usize {
     (max_connections / ADDRESS_SHARE).max(ADDRESS_LEAST).min(max_connections)
 }

@@ -71,6 +71,11 @@ fn effect_of(key: &str, window: bool) -> Effect {
             false,
             "limits.max_connections"
             | "limits.connections_per_address"
+            | "limits.connections_per_user"
+            | "limits.handshakes"
+            | "limits.publish_rate_per_user"
+            | "limits.publish_rate_per_vhost"
+            | "limits.publish_burst"
             | "limits.memory"
             | "limits.waiters_per_id"
             | "timeouts.drain"

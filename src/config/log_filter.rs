@@ -17,7 +17,7 @@ const LEVELS: [(&str, &[&str]); 6] = [
 /// The level of targets that the filter does not name.
 const OTHERWISE: &str = "info";
 /// The beginnings of the targets in Hapax itself. Deeper modules may follow.
-pub(super) const TARGETS: [&str; 24] = [
+pub(super) const TARGETS: [&str; 23] = [
     "hapax",
     "hapax::accept",
     "hapax::admin",
@@ -31,7 +31,6 @@ pub(super) const TARGETS: [&str; 24] = [
     "hapax::panic",
     "hapax::private_file",
     "hapax::process",
-    "hapax::reload",
     "hapax::run",
     "hapax::service",
     "hapax::stats",

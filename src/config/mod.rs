@@ -24,6 +24,7 @@ mod raw;
 mod show;
 mod show_tls;
 mod store;
+mod telemetry;
 mod token;
 mod upstream;
 mod value;
@@ -82,6 +83,10 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     /// the token that the admin listener asks for; `None`: it asks for none, and `admin` is on loopback
     pub admin_token: Option<Token>,
+    /// the file that the read-only token came from
+    pub admin_read_only_token_file: Option<PathBuf>,
+    /// the token of those who may read but not change; only beside `admin_token`
+    pub admin_read_only_token: Option<Token>,
     /// the file that the secret of the id digests came from
     pub digest_secret_file: Option<PathBuf>,
     /// the secret of the id digests; `None`: each start draws a new one
@@ -100,6 +105,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// logging
     pub log: LogSettings,
+    /// where metrics and spans are sent
+    pub telemetry: Telemetry,
     /// in order: the first window that matches judges a publish
     pub windows: Vec<WindowConfig>,
 }
@@ -155,6 +162,16 @@ pub struct Limits {
     pub max_connections: usize,
     /// the most client connections from one address
     pub connections_per_address: usize,
+    /// the most client connections of one user; 0: as many as it likes
+    pub connections_per_user: usize,
+    /// the most client connections that have not logged in
+    pub handshakes: usize,
+    /// publishes that a user may send in a second; 0: as many as it likes
+    pub publish_rate_per_user: usize,
+    /// publishes that all users of a vhost together may send in a second; 0: as many as they like
+    pub publish_rate_per_vhost: usize,
+    /// publishes that may come at once, beyond either rate
+    pub publish_burst: usize,
     /// bytes that all connections together may hold
     pub memory: usize,
     /// publishes of one connection with an unknown outcome; at this number, its client is not read any more
@@ -198,6 +215,17 @@ pub struct Timeouts {
     pub tcp_user: Duration,
     /// how long a client that publishes may read nothing, when the bytes that wait for it have reached their bound
     pub unread: Duration,
+}
+
+/// Where metrics and spans are sent, as OTLP over HTTP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Telemetry {
+    /// `http://HOST:PORT`; `None`: nothing is sent
+    pub endpoint: Option<String>,
+    /// how often metrics are sent
+    pub interval: Duration,
+    /// of the judged publishes of a connection, every n-th is looked at for a trace; 0: none
+    pub spans_every: u32,
 }
 
 /// Logging. The log goes to stderr.
@@ -377,6 +405,11 @@ pub struct Given {
     pub value: String,
     /// [`Source::Flag`] or [`Source::Env`]
     pub source: Source,
+}
+
+/// Checks what is to be logged, as `log.level` says it. Returns it in the words of the log. An error says what is wrong and what to do.
+pub fn check_log_level(text: &str) -> Result<String, (String, String)> {
+    log_filter::parse(text).map_err(|wrong| (wrong.what, wrong.fix))
 }
 
 /// Values of flags and the environment, which override the file.

@@ -86,6 +86,9 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     if let Some(source) = out.sources.get("admin_token") {
         writeln!(out.text, "{:<COLUMN$} # {source}", "# (the admin listener's token)")?;
     }
+    if let Some(file) = &config.admin_read_only_token_file {
+        out.string("admin_read_only_token_file", file.display())?;
+    }
     if let Some(file) = &config.digest_secret_file {
         out.string("digest_secret_file", file.display())?;
     }
@@ -103,6 +106,11 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.section("[limits]", "limits.".into())?;
     out.raw("max_connections", limits.max_connections)?;
     out.raw("connections_per_address", limits.connections_per_address)?;
+    out.raw("connections_per_user", limits.connections_per_user)?;
+    out.raw("handshakes", limits.handshakes)?;
+    out.raw("publish_rate_per_user", limits.publish_rate_per_user)?;
+    out.raw("publish_rate_per_vhost", limits.publish_rate_per_vhost)?;
+    out.raw("publish_burst", limits.publish_burst)?;
     out.raw("memory", show_bytes(limits.memory))?;
     out.raw("max_unresolved", limits.max_unresolved)?;
     out.raw("held_bytes", show_bytes(limits.held_bytes))?;
@@ -162,6 +170,17 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.word("format", config.log.format)?;
     out.string("level", &config.log.level)?;
 
+    let telemetry = &config.telemetry;
+    out.section("[telemetry]", "telemetry.".into())?;
+    if let Some(endpoint) = &telemetry.endpoint {
+        out.string("endpoint", endpoint)?;
+    }
+    out.duration("interval", telemetry.interval)?;
+    match telemetry.spans_every {
+        0 => out.string("spans", "off")?,
+        every => out.raw("spans", toml::Value::Float(1.0 / f64::from(every)))?,
+    }
+
     for (index, window) in config.windows.iter().enumerate() {
         out.section("[[window]]", format!("window.{index}."))?;
         write_window(window, out)?;
@@ -186,6 +205,7 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.string("exchange", window.exchange.as_str())?;
     out.raw("id", show_id(&rules.id))?;
     out.word("scope", rules.scope)?;
+    out.word("quota", rules.quota)?;
     match window.auto {
         true => out.string("capacity", "auto")?,
         false => out.raw("capacity", limits.capacity)?,

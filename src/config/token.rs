@@ -75,14 +75,9 @@ impl Token {
         }
     }
 
-    /// Reads the token from this file. The file must belong to its owner alone.
-    pub(super) fn read(path: &Path) -> Result<Token, Wrong> {
-        read_private(
-            path,
-            Token::new,
-            ("token", MAKE),
-            "; where a file can't have that mode, use HAPAX_ADMIN_TOKEN",
-        )
+    /// Reads the token from this file. The file must belong to its owner alone. `otherwise` says what to do where a file can't.
+    pub(super) fn read(path: &Path, otherwise: &str) -> Result<Token, Wrong> {
+        read_private(path, Token::new, ("token", MAKE), otherwise)
     }
 
     /// Returns true if `given` is this token. The time does not depend on where the two differ, only on the length.

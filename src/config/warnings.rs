@@ -29,7 +29,9 @@ pub(super) fn windows_bytes(config: &Config) -> usize {
 
 /// Returns the most bytes that a window takes when it is full, with the accounting of its pressure.
 pub(super) fn window_bytes(window: &WindowConfig) -> usize {
-    budget::full_bytes(window.engine, window.limits.capacity)
+    let tenants =
+        if window.rules.quota.is_some() { window.engine.tenant_bytes_at(window.limits.capacity) } else { 0 };
+    budget::full_bytes(window.engine, window.limits.capacity) + tenants
 }
 
 /// Warns of keys about a store that nothing uses. Their defaults may stand anywhere.

@@ -95,10 +95,13 @@ impl Running {
         *self.last.lock()
     }
 
-    /// Returns the configuration that holds now: as it was loaded, with what was changed in windows since.
+    /// Returns the configuration that holds now: as it was loaded, with what was changed in windows and in the log since.
     pub fn effective(&self) -> Config {
         let in_force = self.now();
         let mut config = in_force.config.clone();
+        if let Some(level) = crate::log::level() {
+            config.log.level = level;
+        }
         for (window, watched) in config.windows.iter_mut().zip(&*in_force.windows) {
             let (name, inner) = (&window.rules.name, &watched.window);
             window.auto = self.budget.is_auto(name);
@@ -112,7 +115,7 @@ impl Running {
         config
     }
 
-    /// Returns what was changed in windows since the configuration was loaded.
+    /// Returns what was changed in windows and in the log since the configuration was loaded.
     pub fn changed_live(&self) -> Diff {
         Diff::between(&self.now().config, &self.effective())
     }

@@ -4,7 +4,7 @@ use super::retired::{GRACE, RetiredStores};
 use super::{InForce, LastReload, Running};
 use crate::config::{Config, Diff, Effect, Overrides, Problem, Problems, WindowConfig};
 use crate::net::{CurrentRelay, MemoryLimit, Relay};
-use crate::store::{Failure, Keeper, Maker, Stores};
+use crate::store::{CLOSE_WITHIN, Failure, Keeper, Maker, Stores};
 use crate::tls::Certificates;
 use hapax_core::pressure::Watched;
 use hapax_core::window::{Inspect, LiveWindows, WindowSet};
@@ -150,10 +150,13 @@ impl Reloader {
         self.stores.lock().await.recover().await
     }
 
-    /// Closes all stores, at the end.
-    pub async fn close(&self) {
-        let stores = std::mem::take(&mut *self.stores.lock().await);
-        tokio::join!(stores.close(), self.retired.close());
+    /// Closes all stores, at the end. They have this time together.
+    pub async fn close(&self, within: Duration) {
+        let close = async {
+            let stores = std::mem::take(&mut *self.stores.lock().await);
+            stores.close(within).await;
+        };
+        tokio::join!(close, self.retired.close(within));
     }
 
     /// Closes what is not needed any more. Call it about once a second.
@@ -194,17 +197,17 @@ impl Reloader {
             Ok(Reloaded { diff, warnings }) => {
                 *last = LastReload { is_success: true, succeeded_at: SystemTime::now() };
                 for change in &diff.0 {
-                    tracing::info!(target: "hapax::reload", "{change}");
+                    tracing::info!("{change}");
                 }
                 for warning in warnings {
-                    tracing::warn!(target: "hapax::reload", place = warning.place, fix = warning.fix, "{}", warning.what);
+                    tracing::warn!(place = warning.place, fix = warning.fix, "{}", warning.what);
                 }
-                tracing::info!(target: "hapax::reload", changes = diff.0.len(), "configuration reloaded");
+                tracing::info!(changes = diff.0.len(), "configuration reloaded");
             }
             Err(Refused::Wrong(errors)) => {
                 last.is_success = false;
                 for error in errors {
-                    tracing::error!(target: "hapax::reload", "the reload is refused, and the old configuration stays: {error}");
+                    tracing::error!("the reload is refused, and the old configuration stays: {error}");
                 }
             }
             Err(Refused::Busy(_)) => {}
@@ -366,7 +369,7 @@ impl Reloader {
         if errors.is_empty() {
             return Ok(prepared);
         }
-        let closing = prepared.keepers.into_iter().map(|(_, keeper)| keeper.close);
+        let closing = prepared.keepers.into_iter().map(|(_, keeper)| keeper.close(CLOSE_WITHIN));
         futures_util::future::join_all(closing).await;
         Err(Refused::Wrong(errors))
     }
@@ -452,7 +455,7 @@ impl Reloader {
 
 /// Says that no reload begins or goes on while Hapax drains.
 fn drains() -> Refused {
-    tracing::warn!(target: "hapax::reload", "not reloaded: Hapax is draining");
+    tracing::warn!("not reloaded: Hapax is draining");
     Refused::Busy("Hapax is draining; the next process reads the file as it is then")
 }
 

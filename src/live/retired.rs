@@ -1,6 +1,7 @@
 //! Windows that a reload has taken out, until their stores are closed.
 
-use crate::store::Keeper;
+use crate::store::{CLOSE_WITHIN, Keeper};
+use futures_util::future::join_all;
 use hapax_core::window::{Inspect, StoreFacts};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -50,26 +51,29 @@ impl RetiredStores {
     pub(super) fn tick(&self, now: Instant) {
         self.closing.lock().retain(|(_, task)| !task.is_finished());
         let done: Vec<Retired> = self.waiting.lock().extract_if(.., |retired| retired.is_done(now)).collect();
-        done.into_iter().for_each(|retired| self.close_one(retired));
+        done.into_iter().for_each(|retired| self.close_one(retired, CLOSE_WITHIN));
     }
 
-    fn close_one(&self, Retired { window, keeper, .. }: Retired) {
+    fn close_one(&self, Retired { window, keeper, .. }: Retired, within: Duration) {
         let name = Arc::clone(&window.rules().name);
         let said = Arc::clone(&name);
         let task = tokio::spawn(async move {
-            keeper.close.await;
+            keeper.close(within).await;
             tracing::info!(window = &*said, "the store of a window that was removed is closed");
         });
         self.closing.lock().push((name, task));
     }
 
-    /// Closes all of them, and waits for that.
-    pub(super) async fn close(&self) {
-        let waiting = std::mem::take(&mut *self.waiting.lock());
-        waiting.into_iter().for_each(|retired| self.close_one(retired));
+    /// Closes all of them, and waits for that, but not longer than this.
+    pub(super) async fn close(&self, within: Duration) {
         let closing = std::mem::take(&mut *self.closing.lock());
-        for (_, task) in closing {
-            let _ = task.await;
-        }
+        let ended = closing.into_iter().map(|(window, task)| async move {
+            if tokio::time::timeout(within, task).await.is_err() {
+                tracing::warn!(window = &*window, "the store of a window that was removed does not answer: what was not written is forgotten");
+            }
+        });
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        let closed = waiting.into_iter().map(|retired| retired.keeper.close(within));
+        tokio::join!(join_all(ended), join_all(closed));
     }
 }

@@ -23,6 +23,7 @@ pub(crate) use limiter::LogLimiter;
 use crate::config::{LogFormat, LogSettings};
 use escape::Escaped;
 use json::JsonLine;
+use parking_lot::Mutex;
 use plain::Plain;
 use sink::Sink;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -42,6 +43,8 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 static SINK: OnceLock<Sink> = OnceLock::new();
 static LEVEL: OnceLock<SetFilter> = OnceLock::new();
+/// What is logged now; `None`: this process has no log.
+static PRESENT: Mutex<Option<String>> = Mutex::new(None);
 
 /// Replaces the filter of a subscriber.
 type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
@@ -92,6 +95,7 @@ pub fn init(settings: &LogSettings) -> io::Result<Log> {
     let (subscriber, set_filter) = subscriber(settings, terminal, sink.clone());
     subscriber.try_init().map_err(io::Error::other)?;
     let _ = LEVEL.set(set_filter);
+    *PRESENT.lock() = Some(settings.level.clone());
     // Only the first call gets here, because a second subscriber is an error.
     let _ = SINK.set(sink);
     std::panic::set_hook(Box::new(panicked));
@@ -105,7 +109,15 @@ pub fn init(settings: &LogSettings) -> io::Result<Log> {
 /// Fails if the process has no log.
 pub fn set_level(level: &str) -> Result<(), String> {
     let set_filter = LEVEL.get().ok_or_else(|| "this process has no log".to_owned())?;
-    set_filter(filter(level)).map_err(|error| error.to_string())
+    let mut present = PRESENT.lock();
+    set_filter(filter(level)).map_err(|error| error.to_string())?;
+    *present = Some(level.to_owned());
+    Ok(())
+}
+
+/// Returns what is logged now, as `log.level` says it; `None` if the process has no log.
+pub fn level() -> Option<String> {
+    PRESENT.lock().clone()
 }
 
 /// Creates the subscriber that turns events into lines. `terminal` is true if a terminal shows them.

@@ -7,9 +7,11 @@
 use super::duplicates::Duplicates;
 use bytes::Bytes;
 use hapax_core::session::{About, Phase};
+use hapax_core::window::Mailbox;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -35,7 +37,12 @@ impl ConnectionList {
     }
 
     /// Adds a connection. It stays in the list until the guard is dropped.
-    pub(super) fn enter(self: &Arc<ConnectionList>, peer: SocketAddr, since: Instant) -> ListedConnection {
+    pub(super) fn enter(
+        self: &Arc<ConnectionList>,
+        peer: SocketAddr,
+        since: Instant,
+        mailbox: &Arc<Mailbox>,
+    ) -> ListedConnection {
         let mut inner = self.inner.lock();
         inner.last_number += 1;
         let id = inner.last_number;
@@ -46,10 +53,27 @@ impl ConnectionList {
             vhost: OnceLock::new(),
             about: OnceLock::new(),
             upstream: OnceLock::new(),
+            close: OnceLock::new(),
+            mailbox: Arc::clone(mailbox),
             live: Live::default(),
         });
         inner.open.insert(id, Arc::clone(&entry));
         ListedConnection { connections: Arc::clone(self), entry }
+    }
+
+    /// Asks the connection with this number to close, for this reason. Returns it, or `None` if there is none.
+    pub fn close(&self, id: u64, reason: &str) -> Option<Arc<ConnectionEntry>> {
+        let entry = self.inner.lock().open.get(&id).cloned()?;
+        // The first reason stays.
+        let _ = entry.close.set(reason.into());
+        entry.mailbox.call();
+        Some(entry)
+    }
+
+    /// Returns at most `limit` connections with larger numbers than `id`, oldest first.
+    pub fn after(&self, id: u64, limit: usize) -> Vec<Arc<ConnectionEntry>> {
+        let later = (Bound::Excluded(id), Bound::Unbounded);
+        self.inner.lock().open.range(later).take(limit).map(|(_, entry)| Arc::clone(entry)).collect()
     }
 
     /// Returns the number of connections, and at most `limit` of them from index `offset` on, oldest first.
@@ -71,6 +95,10 @@ pub struct ConnectionEntry {
     vhost: OnceLock<Bytes>,
     about: OnceLock<Arc<About>>,
     upstream: OnceLock<Arc<str>>,
+    /// why an operator wants it closed
+    close: OnceLock<Box<str>>,
+    /// of its session; a call wakes the connection's task
+    mailbox: Arc<Mailbox>,
     live: Live,
 }
 
@@ -90,6 +118,11 @@ impl ConnectionEntry {
         self.upstream.get().map(|upstream| &**upstream)
     }
 
+    /// Returns why the connection is to be closed, once an operator wants that.
+    pub(super) fn close_reason(&self) -> Option<&str> {
+        self.close.get().map(|reason| &**reason)
+    }
+
     /// Sets the broker's node.
     pub(super) fn set_upstream(&self, upstream: &Arc<str>) {
         let _ = self.upstream.set(Arc::clone(upstream));
@@ -104,6 +137,7 @@ impl ConnectionEntry {
             unresolved: live.unresolved.load(Relaxed),
             publishes: live.publishes.load(Relaxed),
             duplicates: live.duplicates.load(Relaxed),
+            deliveries: live.deliveries.load(Relaxed),
             bytes_in: live.bytes_in.load(Relaxed),
             bytes_out: live.bytes_out.load(Relaxed),
         }
@@ -117,6 +151,7 @@ impl ConnectionEntry {
         live.unresolved.store(numbers.unresolved, Relaxed);
         live.publishes.store(numbers.publishes, Relaxed);
         live.duplicates.store(numbers.duplicates, Relaxed);
+        live.deliveries.store(numbers.deliveries, Relaxed);
         live.bytes_in.store(numbers.bytes_in, Relaxed);
         live.bytes_out.store(numbers.bytes_out, Relaxed);
     }
@@ -145,6 +180,8 @@ pub struct Numbers {
     pub publishes: u64,
     /// how many of them were duplicates: dropped, or forwarded because the window only observes
     pub duplicates: u64,
+    /// messages that the broker has sent to the client
+    pub deliveries: u64,
     /// bytes read from the client
     pub bytes_in: u64,
     /// bytes written to the client
@@ -201,6 +238,7 @@ struct Live {
     unresolved: AtomicU64,
     publishes: AtomicU64,
     duplicates: AtomicU64,
+    deliveries: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
@@ -230,7 +268,7 @@ mod tests {
         let now = Instant::now();
         let peer = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let mut guards: Vec<ListedConnection> =
-            (1..=5).map(|port| connections.enter(peer(port), now)).collect();
+            (1..=5).map(|port| connections.enter(peer(port), now, &Arc::default())).collect();
         drop(guards.remove(1));
         let ports = |offset, limit| {
             let (total, page) = connections.page(offset, limit);
@@ -239,8 +277,24 @@ mod tests {
         assert_eq!(ports(0, 10), (4, vec![1, 3, 4, 5]));
         assert_eq!(ports(1, 2), (4, vec![3, 4]));
         assert_eq!(ports(9, 2), (4, vec![]));
+        let after = |id, limit| connections.after(id, limit).iter().map(|entry| entry.id).collect::<Vec<_>>();
+        assert_eq!((after(0, 2), after(3, 9), after(5, 9)), (vec![1, 3], vec![4, 5], vec![]));
         drop(guards);
         assert_eq!(ports(0, 10), (0, vec![]));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "some instant; nothing is counted from it")]
+    fn a_close_wakes_its_connection_and_no_other() {
+        let connections = ConnectionList::new();
+        let (now, peer) = (Instant::now(), SocketAddr::from(([127, 0, 0, 1], 1)));
+        let mailboxes: [Arc<Mailbox>; 2] = std::array::from_fn(|_| Arc::default());
+        let [one, other] = mailboxes.each_ref().map(|mailbox| connections.enter(peer, now, mailbox));
+        assert!(connections.close(other.entry.id + 1, "nobody").is_none());
+        assert!(connections.close(one.entry.id, "first").is_some());
+        assert!(connections.close(one.entry.id, "second").is_some());
+        assert_eq!((one.entry.close_reason(), other.entry.close_reason()), (Some("first"), None));
+        assert_eq!(mailboxes.map(|mailbox| mailbox.take_all().1), [true, false]);
     }
 
     #[test]

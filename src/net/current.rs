@@ -1,7 +1,7 @@
 //! The relay as the configuration in force has it, and the loop that accepts connections for it.
 
 use super::entrance::Entrance;
-use super::slots::ConnectionSlots;
+use super::slots::{ConnectionSlots, Most};
 use super::{Gate, LogLimiters, Relay};
 use crate::accept::Acceptor;
 use crate::clock::now;
@@ -23,7 +23,9 @@ pub struct CurrentRelay {
 impl CurrentRelay {
     /// Begins with this one.
     pub fn new(relay: Relay) -> Arc<CurrentRelay> {
-        let slots = ConnectionSlots::new(relay.max_connections, relay.connections_per_address);
+        relay.shared.places.set_max(relay.connections_per_user);
+        relay.buckets.set(relay.rates);
+        let slots = ConnectionSlots::new(Most::of(&relay), Arc::clone(&relay.stats));
         Arc::new(CurrentRelay { relay: RwLock::new(Arc::new(relay)), slots })
     }
 
@@ -34,7 +36,9 @@ impl CurrentRelay {
 
     /// Replaces it for connections that begin from now on.
     pub fn replace(&self, relay: Relay) {
-        self.slots.set_limits(relay.max_connections, relay.connections_per_address);
+        self.slots.set_limits(Most::of(&relay));
+        relay.shared.places.set_max(relay.connections_per_user);
+        relay.buckets.set(relay.rates);
         *self.relay.write() = Arc::new(relay);
     }
 
@@ -51,6 +55,9 @@ impl CurrentRelay {
             log_limiters: Arc::new(LogLimiters {
                 refused: limiter(),
                 not_let_in: limiter(),
+                displaced: limiter(),
+                held: limiter(),
+                user: limiter(),
                 unreachable: limiter(),
                 login: limiter(),
                 unread: limiter(),

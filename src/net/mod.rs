@@ -6,7 +6,7 @@
 //! [`upstreams`] finds the node of the broker that the other socket leads to. [`entrance`] is what clients do before AMQP, [`dial`]
 //! what Hapax does before AMQP at the broker, and [`proxy`] the header that says who a client is. [`connections`] lists the open
 //! connections, [`duplicates`] what
-//! they have sent twice of late. [`slots`] decides who
+//! they have sent twice of late. [`rates`] says how much a user may publish, [`slots`] decides who
 //! may connect, [`memory`] who may be read from, and [`crate::log::LogLimiter`] the log lines that a stranger can cause.
 
 mod bad_headers;
@@ -20,9 +20,12 @@ pub mod fuzzed;
 mod memory;
 mod proxy;
 mod pump;
+mod rates;
 mod records;
 mod side;
 mod slots;
+mod spans;
+mod strangers;
 mod transport;
 mod upstreams;
 
@@ -33,6 +36,8 @@ pub use duplicates::{Duplicates, KEPT, SeenDuplicate};
 pub use entrance::Entrance;
 pub use memory::MemoryLimit;
 pub use proxy::Ends;
+pub use rates::{PublishRates, Rates};
+pub use spans::{Span, Spans};
 pub use transport::Transport;
 pub use upstreams::{NoAnswer, UpstreamNode, Upstreams};
 
@@ -70,6 +75,14 @@ pub struct Relay {
     pub max_connections: usize,
     /// the most client connections from one address
     pub connections_per_address: usize,
+    /// the most connections of one user; 0: no limit
+    pub connections_per_user: usize,
+    /// the most connections that have not logged in
+    pub handshakes: usize,
+    /// how many messages may be published in a second
+    pub rates: Rates,
+    /// the buckets that these rates fill, one for each user and vhost
+    pub buckets: Arc<PublishRates>,
     /// how long written bytes may stay unacknowledged on a connection without heartbeats; zero: the kernel's default
     pub tcp_user_timeout: Duration,
     /// how long a drain may take before the remaining connections are cut
@@ -80,6 +93,8 @@ pub struct Relay {
     pub connections: Arc<ConnectionList>,
     /// bounds the memory that is held for clients
     pub memory: Arc<MemoryLimit>,
+    /// takes the spans of judged publishes; `None`: there are none
+    pub spans: Option<Arc<Spans>>,
 }
 
 /// The log lines that a stranger can cause, limited in number.
@@ -87,6 +102,9 @@ pub struct Relay {
 struct LogLimiters {
     refused: LogLimiter,
     not_let_in: LogLimiter,
+    displaced: LogLimiter,
+    held: LogLimiter,
+    user: LogLimiter,
     unreachable: LogLimiter,
     conflict: LogLimiter,
     unread: LogLimiter,
@@ -113,6 +131,9 @@ impl Relay {
             unread_timeout: config.timeouts.unread,
             max_connections: config.limits.max_connections,
             connections_per_address: config.limits.connections_per_address,
+            connections_per_user: config.limits.connections_per_user,
+            handshakes: config.limits.handshakes,
+            rates: Rates::of(&config.limits),
             tcp_user_timeout: config.timeouts.tcp_user,
             drain_timeout: config.timeouts.drain,
             ..self
@@ -130,8 +151,8 @@ impl Relay {
         }
         match gate.slots.take(entrance.address_of(peer)) {
             Ok((slot, displaced)) => {
-                if displaced {
-                    self.stats.displaced();
+                if let Some(full) = displaced {
+                    self.displaced(full, peer, &gate.log_limiters);
                 }
                 Some(slot)
             }
@@ -142,15 +163,26 @@ impl Relay {
         }
     }
 
+    /// Notes that a connection without a login gave way to this one.
+    fn displaced(&self, full: Full, peer: SocketAddr, log_limiters: &LogLimiters) {
+        self.stats.displaced();
+        if let Some(left_out) = log_limiters.displaced.happened(now()) {
+            tracing::warn!(newcomer = %peer, left_out, "connection without a login closed for a newcomer: {full} reached");
+        }
+    }
+
     fn refuse(&self, full: Full, peer: SocketAddr, log_limiters: &LogLimiters) {
         match full {
-            Full::Process => self.stats.rejected(),
+            Full::Process | Full::Handshakes => self.stats.rejected(),
             Full::Address => self.stats.rejected_by_address(),
         }
         let Some(left_out) = log_limiters.refused.happened(now()) else { return };
         match full {
             Full::Process => {
                 tracing::warn!(%peer, max = self.max_connections, left_out, "connection refused: limits.max_connections reached");
+            }
+            Full::Handshakes => {
+                tracing::warn!(%peer, max = self.handshakes, left_out, "connection refused: limits.handshakes reached");
             }
             Full::Address => {
                 tracing::warn!(%peer, max = self.connections_per_address, left_out, "connection refused: limits.connections_per_address reached");
@@ -226,8 +258,8 @@ impl Relay {
         let Arrival { client, ends, slot, holding, .. } = arrival;
         *ends = entrance.read_header(client, *ends).await?;
         match slot.comes_from(ends.client.ip()) {
-            Ok(true) => self.stats.displaced(),
-            Ok(false) => {}
+            Ok(Some(full)) => self.displaced(full, ends.client, &gate.log_limiters),
+            Ok(None) => {}
             Err(full) => {
                 self.refuse(full, ends.client, &gate.log_limiters);
                 return Ok(false);

@@ -7,12 +7,15 @@
 use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::memory::Holding;
 use super::proxy::Ends;
+use super::rates::Allowance;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
 use super::upstreams::{Dialled, Unreachable};
-use super::{LogLimiters, Relay, bad_headers, now};
+use super::{LogLimiters, Rates, Relay, Span, bad_headers, now};
 use bytes::Bytes;
-use hapax_core::session::{Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting};
+use hapax_core::session::{
+    Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting, Traced, counted_as,
+};
 use hapax_core::window::OnConflict;
 use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
@@ -59,7 +62,12 @@ pub(super) async fn run(
 ) {
     let Arrival { client, ends, slot, holding, since } = arrival;
     let peer = ends.client;
-    let present = relay.connections.enter(peer, since);
+    let mut session = Session::new(relay.shared.clone(), peer.ip(), since);
+    if let Some(spans) = &relay.spans {
+        let (every, left) = spans.pace();
+        session.trace_every(every, left);
+    }
+    let present = relay.connections.enter(peer, since, session.mailbox());
     let pump = Pump {
         relay,
         log_limiters,
@@ -69,7 +77,7 @@ pub(super) async fn run(
         holding,
         logged_in: false,
         entry: &present.entry,
-        session: Session::new(relay.shared.clone(), peer.ip(), since),
+        session,
         client: Some(client),
         upstream: UpstreamSocket::None,
         reading_client: true,
@@ -78,8 +86,11 @@ pub(super) async fn run(
         upstream_eof_told: false,
         share: None,
         stall: None,
+        allowance: Allowance::default(),
+        was_held: false,
         deadline: None,
         drained: false,
+        forced: false,
         drain_overdue: None,
         read_while_due: 0,
         now: now(),
@@ -135,10 +146,16 @@ struct Pump<'a> {
     share: Option<usize>,
     /// The client does not read, and so nothing goes on.
     stall: Option<Stall>,
+    /// How much the client may publish.
+    allowance: Allowance,
+    /// The client had to wait for that once.
+    was_held: bool,
     /// The earliest timeout, as of the last wait.
     deadline: Option<Instant>,
     /// The process is about to end, and the session knows it.
     drained: bool,
+    /// An operator wants the connection closed, and the session knows it.
+    forced: bool,
     /// When the client has had its time to finish what it had begun.
     drain_overdue: Option<Instant>,
     /// Bytes read from the upstream since that timeout became due.
@@ -162,8 +179,12 @@ impl Pump<'_> {
             {
                 return;
             }
+            if self.close_if_asked() {
+                continue;
+            }
             let wake = self.wait(&mut draining).await;
             self.now = now();
+            self.limit_publishes();
             // Read the upstream's answers first, whatever woke the task: if a timeout were handled before an answer
             // that has already arrived, the publish would count as in doubt. Then handle timeouts, then the reason for
             // waking up. Handle mail last: mail may promote a waiting publish, and that must not be sent to an
@@ -185,7 +206,17 @@ impl Pump<'_> {
             if mail {
                 self.session.handle_mail(self.now);
             }
+            self.count_publishes();
         }
+    }
+
+    /// Closes the connection if an operator wants that. Returns true if there is something to carry out. Nothing takes calls out of the
+    /// mailbox between this and the wait, so the call that comes with the wish is never missed.
+    fn close_if_asked(&mut self) -> bool {
+        let Some(reason) = self.entry.close_reason().filter(|_| !self.forced) else { return false };
+        self.forced = true;
+        self.session.handle_forced_close(reason, self.now);
+        true
     }
 
     /// Handles that a node of the broker has answered the client's protocol header.
@@ -215,12 +246,15 @@ impl Pump<'_> {
         let last = self.entry.numbers();
         let (bytes_in, bytes_out) =
             self.client.as_ref().map_or((last.bytes_in, last.bytes_out), Side::totals);
+        let deliveries = self.session.deliveries();
+        self.relay.stats.delivered(deliveries - last.deliveries);
         self.entry.note(Numbers {
             state: ConnectionState::of(self.session.phase(), self.reading_client),
             channels: self.session.channels() as u64,
             unresolved: self.session.unresolved() as u64,
             publishes: self.session.publishes(),
             duplicates: self.session.duplicates(),
+            deliveries,
             bytes_in,
             bytes_out,
         });
@@ -235,6 +269,10 @@ impl Pump<'_> {
         }
         self.logged_in = true;
         self.slot.log_in();
+        let user = self.session.about().and_then(|about| about.user.as_deref());
+        let user = counted_as(user, self.peer.ip());
+        let vhost = self.session.vhost().map(|vhost| &**vhost).unwrap_or_default();
+        self.allowance = self.relay.buckets.of(user.as_bytes(), vhost, self.now);
         let timeout = self.relay.tcp_user_timeout;
         if self.session.has_heartbeats() || timeout.is_zero() {
             return;
@@ -250,10 +288,18 @@ impl Pump<'_> {
     /// Counts and logs a login that the session has refused.
     fn on_refused_login(&mut self) {
         let Some(refused) = self.session.take_refused_login() else { return };
+        if let RefusedBecause::UserConnections { max } = refused.reason {
+            self.relay.stats.rejected_by_user();
+            let Some(left_out) = self.log_limiters.user.happened(self.now) else { return };
+            let user = refused.user.as_deref().unwrap_or_default();
+            tracing::warn!(peer = %self.peer, user, max, left_out, "connection refused: limits.connections_per_user reached");
+            return;
+        }
         self.relay.stats.login_refused();
         let Some(left_out) = self.log_limiters.login.happened(self.now) else { return };
         let (peer, mechanism) = (self.peer, &refused.mechanism);
         match (refused.reason, refused.user) {
+            (RefusedBecause::UserConnections { .. }, _) => {}
             (RefusedBecause::External, _) => {
                 tracing::warn!(%peer, mechanism = &**mechanism, left_out, "login refused: TLS ends in hapax, so the broker can't see the client's certificate");
             }
@@ -279,6 +325,7 @@ impl Pump<'_> {
             self.session.poll_timeout(),
             self.stall.map(|stall| stall.until),
             self.drain_overdue,
+            self.allowance.until(),
             self.client.as_ref().and_then(Side::deadline),
             match &self.upstream {
                 UpstreamSocket::Open(side) => side.deadline(),
@@ -434,6 +481,7 @@ impl Pump<'_> {
                 Output::CutUpstream => self.cut_upstream(),
                 Output::Sighted(sighting) => self.on_sighting(sighting),
                 Output::BadHeader(header) => self.log_bad_header(header),
+                Output::Traced(traced) => self.on_traced(traced),
             }
         }
         if let Some(side) = &mut self.client {
@@ -542,6 +590,38 @@ impl Pump<'_> {
         }
     }
 
+    /// Tells the session how many publishes it may take. When the client's socket has ended, the session takes at once all that was read, and
+    /// the user is charged for it. Otherwise it would be lost when the linger is over.
+    fn limit_publishes(&mut self) {
+        let has_left = self.client.as_ref().is_none_or(Side::has_ended);
+        let limit = self.allowance.limit(self.now);
+        self.session.handle_publish_limit(if has_left { u64::MAX } else { limit }, self.now);
+    }
+
+    /// Charges the user and the vhost for what the client has published. If the client has more to publish than it may, it waits.
+    fn count_publishes(&mut self) {
+        let more = self.session.is_at_publish_limit();
+        let stats = &self.relay.stats;
+        if !self.allowance.spend(self.session.publishes(), more, stats, self.now) || self.was_held {
+            return;
+        }
+        self.was_held = true;
+        let Some(left_out) = self.log_limiters.held.happened(self.now) else { return };
+        let user = self.session.about().and_then(|about| about.user.as_deref()).unwrap_or_default();
+        let vhost = self.session.vhost().map(|vhost| String::from_utf8_lossy(vhost)).unwrap_or_default();
+        let Rates { per_user, per_vhost, .. } = self.relay.rates;
+        tracing::warn!(peer = %self.peer, user, vhost = &*vhost, per_user, per_vhost, left_out, "the client publishes more than limits.publish_rate_per_user or limits.publish_rate_per_vhost: it is read from at that rate");
+    }
+
+    /// Makes a span of a judged publish: from when it was read until now.
+    fn on_traced(&self, traced: Box<Traced>) {
+        let Some(spans) = &self.relay.spans else { return };
+        let user = self.session.about().and_then(|about| about.user.clone());
+        let ended = crate::clock::wall();
+        let began = ended.checked_sub(now().saturating_duration_since(self.now)).unwrap_or(ended);
+        spans.put(Span { traced, user, began, ended });
+    }
+
     /// Shows people a publish of a known id.
     fn on_sighting(&self, sighting: Box<Sighting>) {
         if sighting.what.is_conflict() {
@@ -590,8 +670,12 @@ impl Pump<'_> {
         // Outcomes give memory back, too, as long as there are some to come.
         let waits_for_client =
             !self.reading_upstream || self.share.is_some() && self.session.unresolved() == 0;
-        let stands_still =
-            !self.reading_client && waits_for_client && self.upstream_queued() < self.relay.buffer_bytes;
+        // One that waits for a rate has not been asked to read.
+        let is_held = self.session.is_at_publish_limit();
+        let stands_still = !self.reading_client
+            && !is_held
+            && waits_for_client
+            && self.upstream_queued() < self.relay.buffer_bytes;
         let Some(side) = self.client.as_ref().filter(|_| stands_still) else {
             self.stall = None;
             return;

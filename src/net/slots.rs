@@ -2,15 +2,18 @@
 //!
 //! A connection whose address is not known yet, because a proxy has to say it, counts for no address until then.
 //!
-//! A connection that has not logged in is a *stranger*. When a limit is reached, the oldest stranger that counts
-//! toward this limit is closed, and the newcomer takes its slot. If there is no stranger, the newcomer is turned
-//! away. This way, connections that say nothing can't keep out a client that logs in.
+//! A connection that has not logged in is a *stranger*. When a limit is reached, a stranger that counts toward this limit is closed, and
+//! the newcomer takes its slot: the oldest one of the newcomer's address, or of the address that has the most ([`Strangers`]). If there
+//! is no stranger, the newcomer is turned away. This way, connections that say nothing can't keep out a client that logs in.
 
+use super::Relay;
+use super::strangers::Strangers;
+use crate::stats::Stats;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::task::AbortHandle;
 
 /// The limit because of which a connection is turned away.
@@ -20,81 +23,115 @@ pub(super) enum Full {
     Process,
     /// `limits.connections_per_address`
     Address,
+    /// `limits.handshakes`
+    Handshakes,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Full::Process => "limits.max_connections",
+            Full::Address => "limits.connections_per_address",
+            Full::Handshakes => "limits.handshakes",
+        })
+    }
+}
+
+/// The limits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    /// connections
+    pub(super) all: usize,
+    /// connections of one address
+    pub(super) per_address: usize,
+    /// connections that have not logged in
+    pub(super) handshakes: usize,
+}
+
+impl Most {
+    pub(super) fn of(relay: &Relay) -> Most {
+        Most {
+            all: relay.max_connections,
+            per_address: relay.connections_per_address,
+            handshakes: relay.handshakes,
+        }
+    }
 }
 
 /// All slots for client connections.
 #[derive(Debug)]
 pub(super) struct ConnectionSlots {
-    max: AtomicUsize,
-    max_per_address: AtomicUsize,
     inner: Mutex<Inner>,
+    stats: Arc<Stats>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    most: Most,
     last_number: u64,
     taken: usize,
     by_address: HashMap<IpAddr, usize>,
-    /// Connections that have not logged in, oldest first, each with the handle that aborts its task.
-    strangers: BTreeMap<u64, (Option<IpAddr>, Option<AbortHandle>)>,
+    strangers: Strangers,
 }
 
 impl ConnectionSlots {
-    pub(super) fn new(max: usize, max_per_address: usize) -> Arc<ConnectionSlots> {
-        let (max, max_per_address) = (max.into(), max_per_address.into());
-        Arc::new(ConnectionSlots { max, max_per_address, inner: Mutex::default() })
+    /// Creates the slots. `stats` shows how many strangers there are.
+    pub(super) fn new(most: Most, stats: Arc<Stats>) -> Arc<ConnectionSlots> {
+        let strangers = Strangers::default();
+        let inner = Inner { most, last_number: 0, taken: 0, by_address: HashMap::new(), strangers };
+        Arc::new(ConnectionSlots { inner: Mutex::new(inner), stats })
     }
 
     /// Changes the limits for connections that come from now on. Those that are there stay.
-    pub(super) fn set_limits(&self, max: usize, max_per_address: usize) {
-        self.max.store(max, Relaxed);
-        self.max_per_address.store(max_per_address, Relaxed);
+    pub(super) fn set_limits(&self, most: Most) {
+        self.inner.lock().most = most;
     }
 
-    fn max_per_address(&self) -> usize {
-        self.max_per_address.load(Relaxed)
-    }
-
-    /// Takes a slot for a new connection from this address; `None`: it is not known yet. Also returns whether a stranger gave way to
-    /// it.
+    /// Takes a slot for a new connection from this address; `None`: it is not known yet. Also returns the limit because of which a stranger
+    /// gave way to it, if one did.
     pub(super) fn take(
         self: &Arc<ConnectionSlots>,
         from: Option<IpAddr>,
-    ) -> Result<(ConnectionSlot, bool), Full> {
+    ) -> Result<(ConnectionSlot, Option<Full>), Full> {
         let address = from.map(network);
         let mut inner = self.inner.lock();
-        let displaced = match address.and_then(|address| inner.room_for(address, self.max_per_address())) {
-            Some(gone) => Some(gone.ok_or(Full::Address)?),
-            None if inner.taken >= self.max.load(Relaxed) => Some(inner.oldest().ok_or(Full::Process)?),
-            None => None,
-        };
-        if let Some(number) = displaced {
-            inner.displace(number);
-        }
+        let displaced = inner.make_room(address)?;
         inner.last_number += 1;
         let number = inner.last_number;
         inner.taken += 1;
         inner.count(address);
-        inner.strangers.insert(number, (address, None));
+        inner.strangers.insert(number, address);
+        self.stats.set_handshakes(inner.strangers.len());
         let slot = ConnectionSlot { slots: Arc::clone(self), number, address, logged_in: false };
-        Ok((slot, displaced.is_some()))
+        Ok((slot, displaced))
     }
 }
 
 impl Inner {
-    /// Returns the oldest stranger.
-    fn oldest(&self) -> Option<u64> {
-        self.strangers.keys().next().copied()
+    /// Makes room for one more connection. Returns the limit because of which a stranger had to give way.
+    fn make_room(&mut self, address: Option<IpAddr>) -> Result<Option<Full>, Full> {
+        if let Some(address) = address
+            && self.is_full(address)
+        {
+            let theirs = self.strangers.oldest_of(address).ok_or(Full::Address)?;
+            self.displace(theirs);
+            return Ok(Some(Full::Address));
+        }
+        let full = if self.taken >= self.most.all {
+            Full::Process
+        } else if self.strangers.len() >= self.most.handshakes {
+            Full::Handshakes
+        } else {
+            return Ok(None);
+        };
+        let first = self.strangers.first_to_go().ok_or(full)?;
+        self.displace(first);
+        Ok(Some(full))
     }
 
-    /// Returns `None` if there is room for one more connection from this address, and otherwise the stranger from there that has to
-    /// give way, if there is one.
-    fn room_for(&self, address: IpAddr, max: usize) -> Option<Option<u64>> {
-        if self.by_address.get(&address).copied().unwrap_or(0) < max {
-            return None;
-        }
-        let theirs = self.strangers.iter().find(|(_, (other, _))| *other == Some(address));
-        Some(theirs.map(|(number, _)| *number))
+    /// Returns true if there are as many connections from this address as there may be.
+    fn is_full(&self, address: IpAddr) -> bool {
+        self.by_address.get(&address).copied().unwrap_or(0) >= self.most.per_address
     }
 
     fn count(&mut self, address: Option<IpAddr>) {
@@ -105,7 +142,7 @@ impl Inner {
 
     /// Aborts a stranger's task and frees its slot at once.
     fn displace(&mut self, number: u64) {
-        if let Some((address, task)) = self.strangers.remove(&number) {
+        if let Some((address, task)) = self.strangers.remove(number) {
             self.release(address);
             if let Some(task) = task {
                 task.abort();
@@ -141,34 +178,36 @@ impl ConnectionSlot {
         self.number
     }
 
-    /// Counts the slot for the address that a proxy has said. Returns whether a stranger from there gave way to it.
-    pub(super) fn comes_from(&mut self, from: IpAddr) -> Result<bool, Full> {
+    /// Counts the slot for the address that a proxy has said. Returns the limit because of which a stranger from there gave way to it, if
+    /// one did.
+    pub(super) fn comes_from(&mut self, from: IpAddr) -> Result<Option<Full>, Full> {
         let address = network(from);
         let mut inner = self.slots.inner.lock();
         // If the connection has just been displaced, its task is about to end.
-        if self.address.is_some() || !inner.strangers.contains_key(&self.number) {
-            return Ok(false);
+        if self.address.is_some() || !inner.strangers.contains(self.number) {
+            return Ok(None);
         }
-        let displaced = match inner.room_for(address, self.slots.max_per_address()) {
-            Some(gone) => Some(gone.ok_or(Full::Address)?),
-            None => None,
+        let displaced = if inner.is_full(address) {
+            let theirs = inner.strangers.oldest_of(address).ok_or(Full::Address)?;
+            inner.displace(theirs);
+            Some(Full::Address)
+        } else {
+            None
         };
-        if let Some(number) = displaced {
-            inner.displace(number);
-        }
-        if let Some((known, _)) = inner.strangers.get_mut(&self.number) {
-            *known = Some(address);
-        }
+        inner.strangers.comes_from(self.number, address);
         inner.count(Some(address));
         self.address = Some(address);
-        Ok(displaced.is_some())
+        self.slots.stats.set_handshakes(inner.strangers.len());
+        Ok(displaced)
     }
 
     /// Makes the slot permanent, because the client has logged in. Every call after the first is free.
     pub(super) fn log_in(&mut self) {
         if !self.logged_in {
             // If the connection has just been displaced, its task is about to end.
-            self.logged_in = self.slots.inner.lock().strangers.remove(&self.number).is_some();
+            let mut inner = self.slots.inner.lock();
+            self.logged_in = inner.strangers.remove(self.number).is_some();
+            self.slots.stats.set_handshakes(inner.strangers.len());
         }
     }
 }
@@ -176,16 +215,15 @@ impl ConnectionSlot {
 impl ConnectionSlots {
     /// Stores the handle that aborts the task of the connection with this number.
     pub(super) fn has_task(&self, number: u64, task: AbortHandle) {
-        if let Some((_, slot)) = self.inner.lock().strangers.get_mut(&number) {
-            *slot = Some(task);
-        }
+        self.inner.lock().strangers.has_task(number, task);
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut inner = self.slots.inner.lock();
-        let stranger = inner.strangers.remove(&self.number).is_some();
+        let stranger = inner.strangers.remove(self.number).is_some();
+        self.slots.stats.set_handshakes(inner.strangers.len());
         // A displaced connection has already lost its slot.
         if self.logged_in || stranger {
             inner.release(self.address);
@@ -205,19 +243,24 @@ fn network(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn address(last: u8) -> IpAddr {
         IpAddr::from([10, 0, 0, last])
     }
 
+    fn slots(all: usize, per_address: usize, handshakes: usize) -> Arc<ConnectionSlots> {
+        ConnectionSlots::new(Most { all, per_address, handshakes }, Stats::new())
+    }
+
     #[test]
     fn the_oldest_stranger_gives_way_and_who_is_logged_in_does_not() {
-        let slots = ConnectionSlots::new(3, 3);
+        let slots = slots(3, 3, 9);
         let mut taken: Vec<ConnectionSlot> =
             (1..=3).map(|n| slots.take(Some(address(n))).unwrap().0).collect();
         taken[0].log_in();
         let (fourth, displaced) = slots.take(Some(address(4))).unwrap();
-        assert!(displaced);
+        assert_eq!(displaced, Some(Full::Process));
         drop(taken.remove(1));
         assert_eq!(slots.inner.lock().taken, 3, "a displaced one frees nothing when it ends");
         taken[1].log_in();
@@ -233,15 +276,15 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_its_own_strangers_give_way() {
-        let slots = ConnectionSlots::new(10, 2);
+        let slots = slots(10, 2, 99);
         let mut one = slots.take(Some(address(1))).unwrap().0;
         let other = slots.take(Some(address(2))).unwrap().0;
         one.log_in();
         let stranger = slots.take(Some(address(1))).unwrap().0;
-        assert!(slots.inner.lock().strangers.contains_key(&other.number));
+        assert!(slots.inner.lock().strangers.contains(other.number));
         let (mut newcomer, displaced) = slots.take(Some(address(1))).unwrap();
-        assert!(displaced);
-        assert!(slots.inner.lock().strangers.contains_key(&other.number), "another's stranger stays");
+        assert_eq!(displaced, Some(Full::Address));
+        assert!(slots.inner.lock().strangers.contains(other.number), "another's stranger stays");
         drop(stranger);
         newcomer.log_in();
         assert_eq!(slots.take(Some(address(1))).map(drop), Err(Full::Address));
@@ -250,12 +293,16 @@ mod tests {
 
     #[test]
     fn who_comes_by_a_proxy_counts_for_its_own_address() {
-        let slots = ConnectionSlots::new(10, 1);
+        let slots = slots(10, 1, 99);
         let mut first = slots.take(None).unwrap().0;
         let mut second = slots.take(None).unwrap().0;
         assert!(slots.inner.lock().by_address.is_empty(), "a proxy is no client");
-        assert_eq!(first.comes_from(address(1)), Ok(false));
-        assert_eq!(second.comes_from(address(1)), Ok(true), "the stranger from there gives way");
+        assert_eq!(first.comes_from(address(1)), Ok(None));
+        assert_eq!(
+            second.comes_from(address(1)),
+            Ok(Some(Full::Address)),
+            "the stranger from there gives way"
+        );
         drop(first);
         assert_eq!(slots.inner.lock().taken, 1);
         second.log_in();
@@ -266,6 +313,68 @@ mod tests {
         drop(second);
         assert_eq!(slots.inner.lock().taken, 0);
         assert!(slots.inner.lock().by_address.is_empty());
+    }
+
+    #[test]
+    fn a_crowd_of_handshakes_gives_way_itself_and_keeps_nobody_out() {
+        let slots = slots(1000, 1000, 10);
+        let honest = slots.take(Some(address(1))).unwrap().0;
+        let mut crowd = Vec::new();
+        for n in 0..100 {
+            let (slot, displaced) = slots.take(Some(address(2))).unwrap();
+            assert_eq!(displaced, (n >= 9).then_some(Full::Handshakes));
+            crowd.push(slot);
+        }
+        assert!(
+            slots.inner.lock().strangers.contains(honest.number),
+            "it is the oldest, and not of the crowd"
+        );
+        assert_eq!(slots.stats.snapshot().handshakes, 10);
+        let mut logged_in: Vec<ConnectionSlot> = Vec::new();
+        for _ in 0..20 {
+            let mut slot = slots.take(Some(address(1))).unwrap().0;
+            slot.log_in();
+            logged_in.push(slot);
+        }
+        assert!(logged_in.iter().all(|slot| slot.logged_in), "who logs in makes room for the next");
+        drop((honest, crowd, logged_in));
+        assert_eq!((slots.inner.lock().taken, slots.stats.snapshot().handshakes), (0, 0));
+    }
+
+    proptest! {
+        /// Whatever connections do, and at whatever stage they end: the counts are those of the connections that are there.
+        #[test]
+        fn no_place_leaks(steps in prop::collection::vec((0_u8..6, 0_u8..3, any::<prop::sample::Index>()), 0..100)) {
+            let slots = slots(8, 5, 4);
+            let mut held: Vec<ConnectionSlot> = Vec::new();
+            for (what, at, which) in steps {
+                let index = |held: &Vec<ConnectionSlot>| which.index(held.len());
+                match what {
+                    0 if !held.is_empty() => drop(held.swap_remove(index(&held))),
+                    1 if !held.is_empty() => { let at = index(&held); held[at].log_in(); }
+                    2 if !held.is_empty() => {
+                        let which = index(&held);
+                        if held[which].comes_from(address(at)).is_err() {
+                            drop(held.swap_remove(which));
+                        }
+                    }
+                    3 => held.extend(slots.take(None).ok().map(|(slot, _)| slot)),
+                    _ => held.extend(slots.take(Some(address(at))).ok().map(|(slot, _)| slot)),
+                }
+                let inner = slots.inner.lock();
+                let there = |slot: &&ConnectionSlot| slot.logged_in || inner.strangers.contains(slot.number);
+                prop_assert_eq!(inner.taken, held.iter().filter(there).count());
+                prop_assert!(inner.taken <= 8 && inner.strangers.len() <= 4);
+                for at in 0..3 {
+                    let theirs = held.iter().filter(there).filter(|slot| slot.address == Some(address(at))).count();
+                    prop_assert_eq!(inner.by_address.get(&address(at)).copied().unwrap_or(0), theirs);
+                    prop_assert!(theirs <= 5);
+                }
+            }
+            held.clear();
+            let inner = slots.inner.lock();
+            prop_assert_eq!((inner.taken, inner.by_address.len(), inner.strangers.len()), (0, 0, 0));
+        }
     }
 
     #[test]

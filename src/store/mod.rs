@@ -25,7 +25,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A window with a log, as this process makes it.
 pub type Logged = LoggedWindow<Accounting>;
@@ -48,6 +48,11 @@ pub struct Maker {
 }
 
 type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// Closes a store within this time.
+type Close = Box<dyn FnOnce(Duration) -> Task<()> + Send>;
+
+/// How long a store may take to be closed while the process goes on.
+pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Everything that [`open`] makes.
 pub struct Opened {
@@ -82,8 +87,14 @@ impl fmt::Display for Failure {
 pub struct Keeper {
     /// Ends when the window knows what stood in the store, or when its time for that is over.
     pub(crate) recover: Task<Result<(), Failure>>,
-    /// Writes what is still to be written, and ends.
-    pub(crate) close: Task<()>,
+    close: Close,
+}
+
+impl Keeper {
+    /// Writes what is still to be written. Gives up after this time, and logs what was not written.
+    pub(crate) async fn close(self, within: Duration) {
+        (self.close)(within).await;
+    }
 }
 
 /// The stores of the process.
@@ -99,9 +110,10 @@ impl Stores {
         futures_util::future::try_join_all(all).await.map(|_| ())
     }
 
-    /// Writes what is still to be written.
-    pub async fn close(self) {
-        futures_util::future::join_all(self.keepers.into_iter().map(|(_, keeper)| keeper.close)).await;
+    /// Writes what is still to be written, for at most this time: all stores at the same time.
+    pub async fn close(self, within: Duration) {
+        futures_util::future::join_all(self.keepers.into_iter().map(|(_, keeper)| keeper.close(within)))
+            .await;
     }
 
     /// Adds the store of a window that was made later, and has recovered.

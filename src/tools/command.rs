@@ -114,6 +114,9 @@ fn run_terminal(command: &TerminalCommand) -> Result<(), Failure> {
         TerminalCommand::Connections(args) => commands::connections(args, &client, &mut desk),
         TerminalCommand::Reload(args) => commands::reload(args, &client, &mut desk),
         TerminalCommand::Upstreams(args) => commands::upstreams(args, &client, &mut desk),
+        TerminalCommand::Journal(args) => commands::journal(args, &client, &mut desk),
+        TerminalCommand::Drain(args) => commands::drain(args, &client, &mut desk),
+        TerminalCommand::Log(args) => commands::log(args, &client, &mut desk),
         TerminalCommand::Drops(args) => commands::drops(args, &client, &mut desk),
     }
 }

@@ -58,6 +58,8 @@ async fn serve_before(nodes: &[SocketAddr], health: &str) -> Served {
         tls: None,
         reloader: None,
         draining,
+        drain: None,
+        spans: None,
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("address");

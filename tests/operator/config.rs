@@ -44,7 +44,9 @@ fn with_secrets(text: &str) -> String {
             std::io::copy(&mut secret, &mut open.expect("made")).expect("copied");
             (name, copy)
         };
-        let mut copies = ["admin.token", "digest.secret", "redis.url", "stream.uri"].map(copy).to_vec();
+        let mut copies = ["admin.token", "admin.read-only.token", "digest.secret", "redis.url", "stream.uri"]
+            .map(copy)
+            .to_vec();
         copies.extend(certificate());
         copies
     });
@@ -127,6 +129,7 @@ fn an_address_has_half_of_the_connections_and_memory_is_a_share_of_the_machine()
     for (max, share) in shares {
         let config = parse(&format!("[limits]\nmax_connections = {max}"));
         assert_eq!(config.limits.connections_per_address, share, "of {max}");
+        assert_eq!(config.limits.handshakes, share, "of {max}");
     }
     let auto = parse("[limits]\nmemory = \"auto\"").limits.memory;
     assert_eq!(auto, Config::default().limits.memory);
@@ -280,6 +283,9 @@ fn every_key_arrives() {
     assert!(config.digest_secret_file.is_some() && config.digest_secret.is_some());
     assert_eq!((config.limits.max_connections, config.limits.buffer_bytes), (1, 65_536));
     assert_eq!((config.limits.connections_per_address, config.limits.memory), (9, 77 << 20));
+    assert_eq!((config.limits.connections_per_user, config.limits.handshakes), (8, 6));
+    let rates = (config.limits.publish_rate_per_user, config.limits.publish_rate_per_vhost);
+    assert_eq!((rates, config.limits.publish_burst), ((1000, 2000), 17));
     assert_eq!(config.timeouts.tcp_user, Duration::from_secs(7));
     assert_eq!((config.limits.unread_bytes, config.timeouts.unread), (65 << 10, Duration::from_secs(8)));
     assert_eq!(config.log.format, LogFormat::Json);

@@ -17,6 +17,7 @@ mod api_live;
 mod budget;
 mod cli;
 mod config;
+mod control;
 mod dashboard;
 #[path = "../e2e/mod.rs"]
 mod e2e;
@@ -28,6 +29,7 @@ mod metrics;
 mod packages;
 mod pressure_story;
 mod service;
+mod telemetry;
 mod tenants;
 mod terminal;
 mod unit;

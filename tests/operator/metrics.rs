@@ -460,7 +460,8 @@ async fn every_query_of_stores_has_data_and_every_alert_has_its_day() {
     let Claim::Digest(key) = reservation.claim();
     reservation.commit(now() - TTL, TTL);
     let (body, wall) = (BodyDigest::from_bits(0), SystemTime::UNIX_EPOCH + TTL);
-    let records = vec![Written::Seen { key, at: wall, ttl: TTL, body }];
+    let records =
+        vec![Written::Seen { key, at: wall, ttl: TTL, body, tenant: hapax_core::window::Tenant::COMMON }];
     logged.merge(&Batch { relay: RelayId(9), records }, now(), wall);
     logged.store_failed(now());
     let all: BTreeSet<String> = alerts().map(|alert| alert.name).collect();

@@ -240,3 +240,34 @@ fn the_drain_begins_after_its_delay_and_readyz_says_503_from_the_signal_on() {
     assert_eq!(child.0.wait().expect("ended").code(), Some(1));
     std::fs::remove_dir_all(&folder).expect("removed");
 }
+
+/// A relay whose window has its stream at a broker that takes connections and says nothing.
+#[test]
+fn a_store_that_is_silent_at_the_start_does_not_hold_up_the_end() {
+    let folder = std::env::temp_dir().join(format!("hapax-silent-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("made");
+    let secret = folder.join("secret");
+    let mut options = std::fs::File::options();
+    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create(true), 0o600);
+    let mut written = options.open(&secret).expect("made");
+    std::io::Write::write_all(&mut written, b"0123456789abcdef0123456789abcdef").expect("written");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let file = folder.join("hapax.toml");
+    let text = format!(
+        "listen = \"127.0.0.1:{}\"\nadmin = \"off\"\ndigest_secret_file = {:?}\n[timeouts]\nstore = \"1m\"\n[store.stream]\nuri = \"amqp://{}\"\n[[window]]\nname = \"orders\"\nstore = \"stream\"\n",
+        free_port().expect("free"),
+        secret.display().to_string(),
+        silent.local_addr().expect("bound")
+    );
+    std::fs::write(&file, text).expect("written");
+    let mut command = hapax(&["--config", file.to_str().expect("UTF-8")]);
+    let mut child = Running(command.stderr(Stdio::piped()).spawn().expect("started"));
+    let _asked = silent.accept().expect("the store is asked");
+    terminate(&child);
+    let status = until("it ends", || child.0.try_wait().expect("asked"));
+    let mut said = String::new();
+    child.0.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    assert!(status.success(), "{status}: {said}");
+    assert!(said.contains("told to end while the stores were read"), "{said}");
+    std::fs::remove_dir_all(&folder).expect("removed");
+}

@@ -179,6 +179,9 @@ impl Accounting {
         self.apply_journal(Some(window.stamp(now)));
         let totals = self.totals();
         let (entries, capacity, ttl) = (window.entries(), window.capacity(), window.ttl());
+        let has_tenants = window.rules().quota.is_some();
+        let tenants = if has_tenants { window.tenants() } else { Vec::new() };
+        let tenants = tenants.iter().map(|facts| facts.entries).filter(|entries| *entries > 0);
         let mut facts = Facts {
             publishes: Publishes {
                 fresh: totals.fresh,
@@ -203,6 +206,8 @@ impl Accounting {
             missing_ids: self.missing.facts(self.missing_counts(&totals)),
             ghost: self.ghost(),
             entries: entries.map(|count| count as u64),
+            tenants: has_tenants.then(|| tenants.clone().count() as u64),
+            largest_tenant_entries: has_tenants.then(|| tenants.max().unwrap_or(0) as u64),
             in_flight: window.in_flight().map(|count| count as u64),
             capacity: capacity.map(|count| count as u64),
             ttl_seconds: ttl.as_secs_f64(),

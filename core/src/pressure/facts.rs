@@ -71,6 +71,12 @@ pub struct Facts {
     /// ids remembered, including expired ones that were not swept yet; absent if the window can't know
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entries: Option<u64>,
+    /// tenants that have ids; absent unless the capacity is divided among tenants (`quota`)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenants: Option<u64>,
+    /// ids of the tenant that has the most; absent unless there are tenants
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_tenant_entries: Option<u64>,
     /// ids whose outcome is not known yet; absent if the window can't know
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u64>,

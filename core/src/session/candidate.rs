@@ -6,7 +6,7 @@ use super::entry::{Entry, Mandatory, Verified};
 use super::outbox::{Lane, Piece, View};
 use super::returns::ReturnKey;
 use super::rights::Right;
-use crate::window::{BodyDigest, BodyHasher, Claim, Memo, Mode, Reservation, Window};
+use crate::window::{BodyDigest, BodyHasher, Claim, Memo, Mode, Reservation, Tenant, Window};
 use crate::wire::method::Publish;
 use crate::wire::{ChannelId, emit, scan};
 use bytes::Bytes;
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Terms {
     pub(super) claim: Claim,
     pub(super) ttl: Duration,
+    /// whose the claim is
+    pub(super) tenant: Tenant,
     /// the client's tag, where it uses confirms
     pub(super) client: Option<ClientTag>,
     /// the right that the publish needs
@@ -75,7 +77,7 @@ impl Candidate<'_> {
         upstream: &mut Lane,
         now: Instant,
     ) -> Entry {
-        let Terms { ttl, client, right, asked, verify, return_key, .. } = self.terms;
+        let Terms { ttl, tenant, client, right, asked, verify, return_key, .. } = self.terms;
         let verify = verify && reservation.is_some();
         let target = self.window.rules().forward_to.as_deref();
         let named = forward_to(target, channel, self.publish, asked || verify, upstream);
@@ -83,7 +85,7 @@ impl Candidate<'_> {
         let return_key = return_key.filter(|_| asked || verify);
         Entry {
             client,
-            reservation: reservation.map(|reservation| (reservation, Memo::new(ttl, body))),
+            reservation: reservation.map(|reservation| (reservation, Memo::new(ttl, body).of_tenant(tenant))),
             since: now,
             right: Some(right),
             verified: if verify && return_key.is_none() { Verified::Yes } else { Verified::No },

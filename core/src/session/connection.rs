@@ -17,6 +17,7 @@ use super::handshake::Meaning;
 use super::liveness::Beat;
 use super::loopback::{RefusedBecause, RefusedLogin};
 use super::outbox::View;
+use super::places::{UserPlace, counted_as};
 use super::probe::Answer;
 use super::sides::Sides;
 use super::upstream::UpstreamState;
@@ -49,6 +50,8 @@ pub(super) struct Connection {
     peer: IpAddr,
     /// the login that was refused, until the shell has taken it
     refused_login: Option<RefusedLogin>,
+    /// counts the connection for its user, until the client has left
+    place: Option<UserPlace>,
     sides: Sides,
     channels: Channels,
     link: Link,
@@ -60,6 +63,7 @@ impl Connection {
         Connection {
             peer,
             refused_login: None,
+            place: None,
             sides: Sides::new(&shared.settings, now),
             channels: Channels::default(),
             link: Link::new(&shared),
@@ -121,6 +125,12 @@ impl Connection {
             inbound.method(next) == Some(MethodId::CHANNEL_CLOSE_OK) && self.channels.is_owed(next.channel)
         };
         self.channels.is_blocked(next.channel, probes, &self.sides.handshake) && !answers()
+    }
+
+    /// Returns true if the client's next frame is a `basic.publish`.
+    pub(super) fn next_is_publish(&self) -> bool {
+        let inbound = &self.link.inbound;
+        inbound.peek().is_some_and(|next| inbound.method(next) == Some(MethodId::BASIC_PUBLISH))
     }
 
     /// If the client's next frame opens a channel whose number is still in use at the upstream, because the outcomes of an
@@ -334,6 +344,11 @@ impl Connection {
             let told = method.as_ref().is_some_and(takes_refusal);
             return self.refuse_login(refused, told, now);
         }
+        if self.is_open(kind, frame)
+            && let Err(max) = self.take_place()
+        {
+            return self.refuse_place(max, now);
+        }
         let handshake = &mut self.sides.handshake;
         if let Some(AMQPClass::Connection(AMQPMethod::StartOk(start_ok))) = &method
             && !handshake.has_started()
@@ -402,6 +417,40 @@ impl Connection {
         !self.sides.handshake.opened()
             && self.sides.client.is_live()
             && frame.method(kind) == Some(MethodId::CONNECTION_START_OK)
+    }
+
+    /// Returns true if a frame of the client is its first `connection.open`, and the broker has accepted the login.
+    fn is_open(&self, kind: FrameKind, frame: View<'_>) -> bool {
+        let handshake = &self.sides.handshake;
+        handshake.is_accepted()
+            && !handshake.opened()
+            && self.place.is_none()
+            && self.sides.client.is_live()
+            && frame.method(kind) == Some(MethodId::CONNECTION_OPEN)
+    }
+
+    /// Counts the connection for its user, or returns the limit that the user has reached.
+    fn take_place(&mut self) -> Result<(), usize> {
+        let user = counted_as(self.sides.handshake.named_user(), self.peer);
+        self.place = Some(self.shared.places.take(&user)?);
+        Ok(())
+    }
+
+    /// Refuses a `connection.open` as RabbitMQ does when a user has reached its own limit (`max-connections`).
+    fn refuse_place(&mut self, max: usize, now: Instant) {
+        let user: Option<Box<str>> = self.sides.handshake.named_user().map(Box::from);
+        let fault = Fault::UserConnections { user: user.clone().unwrap_or_default(), max };
+        let reason = RefusedBecause::UserConnections { max };
+        self.refused_login = Some(RefusedLogin { mechanism: Box::default(), user, reason });
+        self.fail(&fault, now);
+    }
+
+    /// Stops counting the connection for its user if the client has left, or was told to.
+    #[inline]
+    pub(super) fn free_place(&mut self) {
+        if self.place.is_some() && (self.sides.client.is_gone() || self.sides.client.is_told()) {
+            self.place = None;
+        }
     }
 
     /// Handles the client's `connection.close`. It is held back while outcomes are not known.
@@ -566,6 +615,9 @@ impl Connection {
             let fault = match refused.reason {
                 RefusedBecause::Loopback => Fault::LoopbackUser { mechanism: refused.mechanism.clone() },
                 RefusedBecause::External => Fault::External,
+                RefusedBecause::UserConnections { max } => {
+                    Fault::UserConnections { user: refused.user.clone().unwrap_or_default(), max }
+                }
             };
             self.tell_client(&fault, now);
         }

@@ -47,6 +47,8 @@ pub(super) struct Link {
     pub(super) tickets: Tickets,
     /// `basic.publish`es that the client has sent
     pub(super) publishes: u64,
+    /// messages that the broker has sent for the client's consumers, or in answer to `basic.get`
+    pub(super) deliveries: u64,
     /// headers of the client that can't be understood
     pub(super) bad_headers: BadHeaderLog,
 }
@@ -67,6 +69,7 @@ impl Link {
             mailbox: Arc::new(Mailbox::new()),
             tickets: Tickets::default(),
             publishes: 0,
+            deliveries: 0,
             bad_headers: BadHeaderLog::default(),
         }
     }
@@ -77,7 +80,8 @@ impl Link {
         self.marks.set_identity(&identity, peer);
         self.rights.set_identity(identity);
         // The finder comes after that: what it finds depends on the identity.
-        self.finder.set_vhost(handshake.vhost());
+        let user = handshake.about().and_then(|about| about.user.as_deref());
+        self.finder.set_place(handshake.vhost(), user);
     }
 
     /// Notes that a publish waits for this window, because it has no verdict yet, or because its store has not come so far.
@@ -89,6 +93,7 @@ impl Link {
     /// Notes a delivery: its consumer may publish it again. `method` and `header` are the payloads of its first two frames.
     #[inline]
     pub(super) fn delivered(&mut self, shared: &Shared, method: &[u8], header: &[u8]) {
+        self.deliveries += 1;
         let Some(delivery) = self.finder.delivery(shared, method) else { return };
         // Where no window judges what is published to its exchange, one may judge where the message was published before it died.
         let mut may_have_died = delivery.sources.is_empty();

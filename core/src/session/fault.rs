@@ -38,6 +38,12 @@ pub enum Fault {
     /// The process is about to end (SIGTERM).
     #[error("CONNECTION_FORCED - hapax is shutting down; reconnect")]
     Draining,
+    /// An operator has closed the connection.
+    #[error("CONNECTION_FORCED - {reason}")]
+    Forced {
+        /// what the operator says
+        reason: Box<str>,
+    },
     /// The publish has no id, and its window has `missing_id = "reject"`.
     #[error(
         "PRECONDITION_FAILED - window '{window}' takes no publish without an id ({id}); set it, or missing_id = \"forward\""
@@ -114,6 +120,14 @@ pub enum Fault {
          client's; log in with a user and a password (PLAIN or AMQPLAIN)"
     )]
     External,
+    /// The user has as many connections as it may have (`limits.connections_per_user`). The text is RabbitMQ's.
+    #[error("NOT_ALLOWED - connection refused for user '{user}': user connection limit ({max}) is reached")]
+    UserConnections {
+        /// the user's name; empty if the mechanism does not show it
+        user: Box<str>,
+        /// the limit
+        max: usize,
+    },
     /// The client opens a channel that is open. The text is RabbitMQ's.
     #[error("CHANNEL_ERROR - second 'channel.open' seen")]
     SecondOpen,
@@ -162,6 +176,7 @@ impl Fault {
             Fault::UpstreamLost
             | Fault::Unreachable
             | Fault::Draining
+            | Fault::Forced { .. }
             | Fault::ChannelLimit
             | Fault::BodyTooSlow { .. } => 320,
             Fault::MissingId { .. }
@@ -171,7 +186,7 @@ impl Fault {
             | Fault::TxTooSlow { .. } => 406,
             Fault::TxTooLarge { .. } | Fault::MemoryShort { .. } | Fault::Unread { .. } => 506,
             Fault::SecondOpen => 504,
-            Fault::ChannelMax { .. } => 530,
+            Fault::ChannelMax { .. } | Fault::UserConnections { .. } => 530,
             Fault::LoopbackUser { .. } | Fault::External => 403,
         }
     }
@@ -184,12 +199,14 @@ impl Fault {
             | Fault::UpstreamLost
             | Fault::Unreachable
             | Fault::Draining
+            | Fault::Forced { .. }
             | Fault::BodyTooSlow { .. }
             | Fault::ChannelLimit
             | Fault::LoopbackUser { .. }
             | Fault::External
             | Fault::SecondOpen
             | Fault::Unread { .. }
+            | Fault::UserConnections { .. }
             | Fault::ChannelMax { .. } => Closes::Connection,
             Fault::MemoryShort { closes, .. } => *closes,
             Fault::MissingId { .. }
@@ -209,6 +226,7 @@ impl Fault {
             | Fault::UpstreamLost
             | Fault::Unreachable
             | Fault::Draining
+            | Fault::Forced { .. }
             | Fault::BodyTooSlow { .. }
             | Fault::TxTooSlow { .. }
             | Fault::ChannelLimit
@@ -218,6 +236,7 @@ impl Fault {
             | Fault::Unread { .. }
             | Fault::ChannelMax { .. } => MethodId(0, 0),
             Fault::SecondOpen => MethodId::CHANNEL_OPEN,
+            Fault::UserConnections { .. } => MethodId::CONNECTION_OPEN,
             Fault::TxAfterPublish => MethodId::TX_SELECT,
             Fault::MissingId { .. }
             | Fault::Conflict { .. }

@@ -6,7 +6,7 @@
 use super::Shared;
 use super::delivered::RouteMark;
 use super::rights::{Needs, OwnRights};
-use crate::window::{Mode, RepublishRule, Rules, Scoped, Window};
+use crate::window::{Mode, Quota, RepublishRule, Rules, Scoped, Tenant, Window};
 use crate::wire::IdSource;
 use crate::wire::method::{self, Publish};
 use bytes::Bytes;
@@ -25,7 +25,9 @@ const DIRECT_REPLY: &[u8] = b"amq.rabbitmq.reply-to.";
 #[derive(Debug, Default)]
 pub(super) struct Finder {
     vhost: Option<Bytes>,
-    found: HashMap<Box<[u8]>, Option<Arc<dyn Window>>>,
+    /// the user's name, if it is known
+    user: Option<Box<str>>,
+    found: HashMap<Box<[u8]>, Option<Place>>,
     /// the answer to the last question
     route: Option<Route>,
     /// the state of the windows and of what is known of exchanges, when the answers were found
@@ -79,8 +81,40 @@ pub(super) struct Judge {
     /// the rights that the user has to have
     pub(super) needs: Needs,
     pub(super) verify: Verify,
+    /// whose the ids are
+    pub(super) tenant: Tenant,
     /// the mark of a delivery that a consumer may publish again so; `None` if that is a duplicate
     pub(super) mark: Option<RouteMark>,
+}
+
+/// A window, and the tenant of it that publishes to an exchange.
+#[derive(Clone, Debug)]
+struct Place {
+    window: Arc<dyn Window>,
+    tenant: Tenant,
+}
+
+impl Place {
+    fn new(
+        window: Arc<dyn Window>,
+        shared: &Shared,
+        vhost: &[u8],
+        user: Option<&str>,
+        exchange: &[u8],
+    ) -> Place {
+        let quota = window.rules().quota;
+        let tenant = shared.keys.tenant(quota, vhost, user.map(str::as_bytes), exchange);
+        if tenant != Tenant::COMMON {
+            let text = String::from_utf8_lossy;
+            let name = match quota {
+                Quota::User => user.unwrap_or_default().into(),
+                Quota::Exchange => format!("{}@{}", text(exchange), text(vhost)).into(),
+                Quota::Vhost | Quota::None => text(vhost),
+            };
+            window.note_tenant(tenant, &name);
+        }
+        Place { window, tenant }
+    }
 }
 
 /// Whether Hapax verifies that a queue takes a publish.
@@ -124,9 +158,10 @@ pub(super) struct Source {
 }
 
 impl Finder {
-    /// Sets the vhost of the connection. Forgets what was found in another one.
-    pub(super) fn set_vhost(&mut self, vhost: Option<&Bytes>) {
+    /// Sets the vhost and the user of the connection. Forgets what was found for others.
+    pub(super) fn set_place(&mut self, vhost: Option<&Bytes>, user: Option<&str>) {
         self.vhost = vhost.cloned();
+        self.user = user.map(Box::from);
         self.found.clear();
         self.route = None;
         self.delivery = Delivery::default();
@@ -171,8 +206,8 @@ impl Finder {
 
     fn find_route(&mut self, shared: &Shared, rights: &OwnRights, payload: &[u8]) -> Option<Route> {
         let publish = Publish::parse(payload).ok()?;
-        let window = self.find(shared, publish.exchange);
-        Some(self.route_by(window, shared, rights, payload, &publish))
+        let place = self.find(shared, publish.exchange);
+        Some(self.route_by(place, shared, rights, payload, &publish))
     }
 
     /// Returns the routes that publishes with this method payload may have had when they were forwarded, if others than now. The windows may
@@ -182,23 +217,25 @@ impl Finder {
             return Vec::new();
         };
         let windows = shared.windows.once(vhost, publish.exchange);
-        let route = |window| self.route_by(Some(window), shared, rights, payload, &publish);
+        let user = self.user.as_deref();
+        let place = |window| Place::new(window, shared, vhost, user, publish.exchange);
+        let route = |window| self.route_by(Some(place(window)), shared, rights, payload, &publish);
         windows.into_iter().map(route).collect()
     }
 
     /// Returns the route of a publish that this window judges.
     fn route_by(
         &self,
-        window: Option<Arc<dyn Window>>,
+        place: Option<Place>,
         shared: &Shared,
         rights: &OwnRights,
         payload: &[u8],
         publish: &Publish<'_>,
     ) -> Route {
         let Publish { exchange, routing_key, mandatory, immediate } = *publish;
-        let target = window.as_ref().and_then(|window| window.rules().forward_to.as_deref());
+        let target = place.as_ref().and_then(|place| place.window.rules().forward_to.as_deref());
         let target: Box<[u8]> = target.map_or(exchange, str::as_bytes).into();
-        let judge = window.map(|window| {
+        let judge = place.map(|Place { window, tenant }| {
             let scope = window.rules().scope;
             let marks = window.rules().republish != RepublishRule::Drop;
             Judge {
@@ -206,6 +243,7 @@ impl Finder {
                 scoped: shared.keys.scoped(scope, self.vhost(), exchange, routing_key),
                 needs: rights.needs(&shared.keys, scope, (exchange, &target), routing_key),
                 verify: Verify::of(shared, window.rules(), self.vhost(), &target, routing_key),
+                tenant,
                 window,
             }
         });
@@ -259,7 +297,7 @@ impl Finder {
         (self.found.len() + self.sources.len()) * FOUND
     }
 
-    fn find(&mut self, shared: &Shared, exchange: &[u8]) -> Option<Arc<dyn Window>> {
+    fn find(&mut self, shared: &Shared, exchange: &[u8]) -> Option<Place> {
         let vhost = self.vhost.as_ref()?;
         if let Some(found) = self.found.get(exchange) {
             return found.clone();
@@ -267,7 +305,11 @@ impl Finder {
         if self.found.len() >= FOUND_KEPT {
             self.found.clear();
         }
-        let found = shared.windows.find(vhost, exchange);
+        let user = self.user.as_deref();
+        let found = shared
+            .windows
+            .find(vhost, exchange)
+            .map(|window| Place::new(window, shared, vhost, user, exchange));
         self.found.insert(exchange.into(), found.clone());
         found
     }

@@ -129,6 +129,16 @@ impl Handshake {
         self.started
     }
 
+    /// Returns true if the broker has accepted the login: it has sent `tune`.
+    pub(super) fn is_accepted(&self) -> bool {
+        self.offers
+    }
+
+    /// Returns the user's name, if the mechanism shows it. Before [`Handshake::is_accepted`], nobody has checked it.
+    pub(super) fn named_user(&self) -> Option<&str> {
+        self.about.as_ref().and_then(|about| about.user.as_deref())
+    }
+
     /// Returns when the handshake has taken too long, if the connection is not open yet.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if self.opened { None } else { Some(self.until) }

@@ -61,6 +61,11 @@ pub enum RefusedBecause {
     Loopback,
     /// The broker would take the user from Hapax's own certificate.
     External,
+    /// The user has as many connections as it may have.
+    UserConnections {
+        /// the limit
+        max: usize,
+    },
 }
 
 /// Where the broker finds the user of a login.

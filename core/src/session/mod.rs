@@ -53,6 +53,7 @@ mod message_key;
 mod numbers;
 mod outbox;
 mod patience;
+mod places;
 mod probe;
 mod publisher;
 mod replies;
@@ -65,6 +66,7 @@ mod session;
 mod sides;
 mod sightings;
 mod timers;
+mod traces;
 mod transaction;
 mod unremembered;
 mod upstream;
@@ -78,9 +80,11 @@ pub use fault::Fault;
 pub use flow::{Queued, Reading, Room};
 pub use hosts::Hosts;
 pub use loopback::{LoopbackUsers, RefusedBecause, RefusedLogin, is_loopback};
+pub use places::{UserPlaces, counted_as};
 pub use rights::{Rights, may_have_topics};
 pub use session::Session;
 pub use sightings::{Sighted, Sighting};
+pub use traces::Traced;
 
 use crate::window::{KeyMaker, Windows};
 use crate::wire::BadHeader;
@@ -106,6 +110,8 @@ pub struct Shared {
     pub hosts: Arc<Hosts>,
     /// who may log in from this host only
     pub loopback_users: LoopbackUsers,
+    /// how many connections users have
+    pub places: Arc<UserPlaces>,
     /// counts what no window can see
     pub listener: Arc<dyn SessionListener>,
 }
@@ -120,8 +126,8 @@ impl Shared {
         listener: Arc<dyn SessionListener>,
     ) -> Shared {
         let exchanges = Arc::new(Exchanges::counting(windows.changes()));
-        let (rights, hosts) = (Arc::default(), Arc::default());
-        Shared { settings, keys, windows, rights, exchanges, hosts, loopback_users, listener }
+        let (rights, hosts, places) = (Arc::default(), Arc::default(), Arc::default());
+        Shared { settings, keys, windows, rights, exchanges, hosts, loopback_users, places, listener }
     }
 
     /// Returns other settings for sessions that begin from now on. They share all else with those that run.
@@ -135,6 +141,7 @@ impl Shared {
             exchanges: Arc::clone(&self.exchanges),
             hosts: Arc::clone(&self.hosts),
             loopback_users,
+            places: Arc::clone(&self.places),
             listener: Arc::clone(&self.listener),
         }
     }
@@ -237,6 +244,8 @@ pub enum Output {
     CutUpstream,
     /// Tell people about a publish of a known id. Nothing else depends on it.
     Sighted(Box<Sighting>),
+    /// Make a span of a judged publish. Nothing else depends on it.
+    Traced(Box<Traced>),
     /// Log that the client sends this header with a value that can't be understood. It comes once per connection and header.
     BadHeader(BadHeader),
 }

@@ -6,6 +6,7 @@
 use super::Output;
 use super::numbers::Numbers;
 use super::sightings::Sightings;
+use super::traces::Traces;
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::method::MethodId;
 use crate::wire::{FrameKind, scan};
@@ -211,6 +212,8 @@ pub(super) struct Outbox {
     cut_upstream: bool,
     /// lines for the log
     pub(super) sightings: Sightings,
+    /// spans
+    pub(super) traces: Traces,
 }
 
 impl Outbox {
@@ -273,6 +276,6 @@ impl Outbox {
         if std::mem::take(&mut self.cut_upstream) {
             return Some(Output::CutUpstream);
         }
-        self.sightings.take().map(Output::Sighted)
+        self.sightings.take().map(Output::Sighted).or_else(|| self.traces.take().map(Output::Traced))
     }
 }

@@ -38,6 +38,8 @@ pub struct Session {
     drain: Drain,
     /// While the upstream is not read, it is looked whether others wait for its answers.
     awaited: Awaited,
+    /// How many publishes of the client are taken in all, until the shell says another number.
+    publish_limit: u64,
 }
 
 impl Session {
@@ -50,6 +52,7 @@ impl Session {
             client_rest: 0,
             drain: Drain::No,
             awaited: Awaited::default(),
+            publish_limit: u64::MAX,
         }
     }
 
@@ -64,9 +67,20 @@ impl Session {
     pub fn wants_client(&self) -> bool {
         let (total, settings) = (self.connection.channels().total(), &self.connection.shared().settings);
         let has_room = total.unresolved < settings.max_unresolved && total.held <= settings.held_bytes;
-        let is_free = || has_room && self.drain.reads(&self.connection) && !self.connection.next_is_blocked();
+        let is_free = || {
+            has_room
+                && self.drain.reads(&self.connection)
+                && !self.is_at_publish_limit()
+                && !self.connection.next_is_blocked()
+        };
         let sides = self.connection.sides();
         sides.want_client() && (!sides.client.is_live() || is_free())
+    }
+
+    /// Returns true if nothing is taken from the client because its next frame is a publish beyond [`Session::handle_publish_limit`].
+    #[inline]
+    pub fn is_at_publish_limit(&self) -> bool {
+        self.connection.link().publishes >= self.publish_limit && self.connection.next_is_publish()
     }
 
     /// Returns the sides that may be read from, while these bytes wait to be written.
@@ -127,6 +141,11 @@ impl Session {
     /// Returns how many of them were duplicates: dropped, or forwarded because the window only observes.
     pub fn duplicates(&self) -> u64 {
         self.connection.link().out.sightings.known()
+    }
+
+    /// Returns the number of messages that the broker has sent to the client: for its consumers, or in answer to `basic.get`.
+    pub fn deliveries(&self) -> u64 {
+        self.connection.link().deliveries
     }
 
     /// Returns true if both sides have agreed on heartbeats.
@@ -290,6 +309,19 @@ impl Session {
         self.settle_down(now);
     }
 
+    /// Looks at every n-th judged publish from now on, for a trace that it belongs to ([`Output::Traced`]). `left`: how many are passed
+    /// over before the first one. 0, the default, looks at none.
+    pub fn trace_every(&mut self, every: u32, left: u32) {
+        self.connection.link_mut().out.traces.set(every, left);
+    }
+
+    /// Closes the client's connection with 320 and this reason, because an operator wants it closed. The outcomes of its publishes
+    /// are still awaited, so an id whose message the broker acks is remembered, although the client hears no ack.
+    pub fn handle_forced_close(&mut self, reason: &str, now: Instant) {
+        self.connection.fail(&Fault::Forced { reason: reason.into() }, now);
+        self.settle_down(now);
+    }
+
     /// Ends the session, because the process is about to end: settles everything in flight, then closes the client with 320. If the
     /// client has begun something that only it can end, it is read from until it has, or until [`Session::handle_drain_overdue`].
     pub fn handle_drain(&mut self, now: Instant) {
@@ -301,6 +333,16 @@ impl Session {
     pub fn handle_drain_overdue(&mut self, now: Instant) {
         self.stop_reading(now);
         self.settle_down(now);
+    }
+
+    /// Sets how many publishes of the client are taken in all, of those that [`Session::publishes`] counts. The next one waits with
+    /// everything behind it, and no message is left in the middle.
+    pub fn handle_publish_limit(&mut self, limit: u64, now: Instant) {
+        let was_held = self.is_at_publish_limit();
+        self.publish_limit = limit;
+        if was_held && !self.is_at_publish_limit() {
+            self.settle_down(now);
+        }
     }
 
     /// Notes whether the shell reads from the client. It stops while its buffers are full.
@@ -382,6 +424,7 @@ impl Session {
         let before = self.connection.link().publishes;
         let most = self.connection.shared().settings.max_unresolved;
         let room = most.saturating_sub(self.connection.channels().total().unresolved);
+        let room = room.min(usize::try_from(self.publish_limit.saturating_sub(before)).unwrap_or(usize::MAX));
         self.connection.on_channel(next.channel, now, |channel, cx| channel.recv_publishes(room, cx));
         self.connection.link().publishes != before
     }
@@ -525,6 +568,7 @@ impl Session {
         }
         self.follow_drain(now);
         self.connection.start_probe(now);
+        self.connection.free_place();
         self.connection.end_if_settled(now);
         self.connection.flush(now);
         self.connection.tell_blocked();

@@ -6,6 +6,7 @@
 //! The digest is the lower half of XXH3-64. It does not depend on how the body is cut into frames. It has no secret: the only one who
 //! could make two bodies of one digest is the publisher, and it would hide its own conflict, nobody else's.
 
+use super::Tenant;
 use super::engine::Stamp;
 use std::hash::Hasher as _;
 use std::time::Duration;
@@ -81,12 +82,14 @@ impl std::fmt::Debug for BodyHasher {
     }
 }
 
-/// The things that a commit tells the window beside the claim: for how long it is remembered, and the digest of its body.
+/// The things that a commit tells the window beside the claim: for how long it is remembered, the digest of its body, and
+/// whose it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Memo {
     /// In nanoseconds, 584 years at most: a window's clock ends there, too.
     ttl: u64,
     body: BodyDigest,
+    tenant: Tenant,
     mark: Mark,
 }
 
@@ -100,11 +103,11 @@ enum Mark {
 const _: () = assert!(size_of::<Memo>() == 16 && size_of::<Option<Memo>>() == 16);
 
 impl Memo {
-    /// Makes a memo.
+    /// Makes a memo of an id of the common tenant.
     #[inline]
     pub fn new(ttl: Duration, body: BodyDigest) -> Memo {
         let Stamp(ttl) = Stamp(0).after(ttl);
-        Memo { ttl, body, mark: Mark::Present }
+        Memo { ttl, body, tenant: Tenant::COMMON, mark: Mark::Present }
     }
 
     /// Returns for how long the claim is remembered.
@@ -116,6 +119,19 @@ impl Memo {
     #[inline]
     pub fn until(&self, now: Stamp) -> Stamp {
         Stamp(now.0.saturating_add(self.ttl))
+    }
+
+    /// The same, of an id of this tenant.
+    #[inline]
+    #[must_use]
+    pub fn of_tenant(self, tenant: Tenant) -> Memo {
+        Memo { tenant, ..self }
+    }
+
+    /// Returns whose the id is.
+    #[inline]
+    pub fn tenant(&self) -> Tenant {
+        self.tenant
     }
 
     /// Returns the digest of the body.

@@ -72,7 +72,7 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
             {
                 events.push(Event::evicted(now, key, old, EvictionCause::Superseded));
             }
-            shard.insert(key, entry, now, &mut |key, entry, cause| {
+            shard.insert(key, entry, memo.tenant(), now, &mut |key, entry, cause| {
                 events.push(Event::evicted(now, key, entry, cause));
             });
             for waiter in flight.into_waiters() {

@@ -151,4 +151,8 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
     fn note_names(&self, names: &[&[u8]]) {
         self.0.note_names(names);
     }
+
+    fn note_tenant(&self, tenant: Tenant, name: &str) {
+        self.0.note_tenant(tenant, name);
+    }
 }

@@ -1,7 +1,7 @@
 //! The trait by which operators look at a window and change it.
 
 use super::engine::Stamp;
-use super::{Change, Claim, Limits, Mode, Recorder, Seen, StoreFacts, Window};
+use super::{Change, Claim, Limits, Mode, Recorder, Seen, StoreFacts, TenantFacts, Window};
 use std::time::{Duration, Instant};
 
 /// The state of one claim.
@@ -60,6 +60,8 @@ pub trait Inspect: Window {
     fn sweep(&self, now: Instant);
     /// Records the publishes that are judged from now on. Returns `None`, too, if too many recorders are open already.
     fn record(&self, now: Instant) -> Option<Recorder>;
+    /// Returns the tenants that have or had ids since the start. Empty if the capacity is not divided among tenants.
+    fn tenants(&self) -> Vec<TenantFacts>;
     /// Returns what is known of the window's store; `None` for a window without one.
     fn store(&self, now: Instant) -> Option<StoreFacts>;
 }

@@ -4,6 +4,7 @@
 //! A publisher chooses its ids, so the digest is keyed: without the secret nobody can look for two ids that collide,
 //! nor for many that fall into one bucket. That is why the tables can do with a multiplication for a hash.
 
+use super::{Quota, Tenant};
 use crate::wire::Death;
 use crate::wire::properties::{IdValue, feed_parts};
 use siphasher::sip128::{Hasher128, SipHasher13, SipHasher24};
@@ -134,6 +135,20 @@ impl KeyMaker {
         let mut digest = SipHasher24::new_with_keys(self.secret.0, self.secret.1);
         digest.write(bytes);
         digest.finish128().as_u128().to_le_bytes()
+    }
+
+    /// Returns the tenant of publishes of this user to this exchange of this vhost. A user whose name is not known belongs to
+    /// the common one.
+    pub fn tenant(&self, quota: Quota, vhost: &[u8], user: Option<&[u8]>, exchange: &[u8]) -> Tenant {
+        let (vhost, name) = match (quota, user) {
+            (Quota::None, _) | (Quota::User, None) => return Tenant::COMMON,
+            (Quota::Vhost, _) => (vhost, &[][..]),
+            (Quota::User, Some(user)) => (&[][..], user),
+            (Quota::Exchange, _) => (vhost, exchange),
+        };
+        let len = (vhost.len() as u64).to_le_bytes();
+        let bytes = [b"tenant ", quota.name().as_bytes(), b"\0", &len[..], vhost, name].concat();
+        Tenant::of_digest(self.seal(&bytes))
     }
 
     /// SipHash-1-3-128 over the parts of the scope and the id, each with its kind and its length before it: no two

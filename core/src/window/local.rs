@@ -4,6 +4,7 @@ use super::dials::Dials;
 use super::engine::{Engine, EngineKind, Stamp};
 use super::handle::Handle;
 use super::table::Table;
+use super::tenant_names::TenantNames;
 use super::*;
 
 /// A window in memory, over an engine. It knows every verdict at once, and it remembers every commit at once.
@@ -13,6 +14,7 @@ pub struct LocalWindow<L: Listener + ?Sized = dyn Listener> {
     dials: Dials,
     kind: EngineKind,
     table: Table<L>,
+    tenant_names: TenantNames,
 }
 
 /// The limits of a window: what an operator can change while it runs, and its bounds.
@@ -34,8 +36,15 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
     /// Returns an empty window. A capacity of 0 counts as 1.
     pub fn new(rules: Rules, limits: Limits, engine: EngineKind, listener: Arc<L>) -> Arc<LocalWindow<L>> {
         let Limits { capacity, ttl, mode, refresh_on_duplicate, waiters_per_id } = limits;
-        let table = Table::new(engine, capacity.max(1), refresh_on_duplicate, waiters_per_id, listener);
-        let window = LocalWindow { rules, dials: Dials::new(ttl, mode), kind: engine, table };
+        let capacity = (capacity.max(1), rules.quota.is_some());
+        let table = Table::new(engine, capacity, refresh_on_duplicate, waiters_per_id, listener);
+        let window = LocalWindow {
+            rules,
+            dials: Dials::new(ttl, mode),
+            kind: engine,
+            table,
+            tenant_names: TenantNames::default(),
+        };
         window.tell_limits();
         Arc::new(window)
     }
@@ -83,7 +92,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
 
     /// Estimates the bytes that the window takes on the heap. The engine says how good the estimate is.
     pub fn bytes(&self) -> usize {
-        self.store_bytes() + self.table.flights().bytes()
+        self.store_bytes() + self.table.flights().bytes() + self.tenant_names.bytes()
     }
 
     /// Returns how keys are stored.
@@ -98,7 +107,8 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
 
     /// Estimates the bytes that this many remembered keys would take at most.
     pub fn store_bytes_at(&self, capacity: usize) -> usize {
-        self.kind.bytes_at(capacity)
+        let tenants = if self.rules.quota.is_some() { self.kind.tenant_bytes_at(capacity) } else { 0 };
+        self.kind.bytes_at(capacity) + tenants
     }
 
     /// Estimates the bytes that one remembered key takes in a well-filled window.
@@ -309,6 +319,11 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
     fn note_names(&self, names: &[&[u8]]) {
         self.table.listener().names(names);
     }
+
+    fn note_tenant(&self, tenant: Tenant, name: &str) {
+        let has_ids = || self.table.engine().tenants().into_iter().filter(|(_, len, _)| *len > 0);
+        self.tenant_names.note(tenant, name, || has_ids().map(|(tenant, ..)| tenant).collect());
+    }
 }
 
 impl<L: Listener + ?Sized> Inspect for LocalWindow<L> {
@@ -398,6 +413,16 @@ impl<L: Listener + ?Sized> Inspect for LocalWindow<L> {
         self.record(now)
     }
 
+    fn tenants(&self) -> Vec<TenantFacts> {
+        let named = |(tenant, entries, evicted)| TenantFacts {
+            tenant,
+            name: self.tenant_names.of(tenant),
+            entries,
+            evicted,
+        };
+        self.table.engine().tenants().into_iter().map(named).collect()
+    }
+
     fn store(&self, _: Instant) -> Option<StoreFacts> {
         None
     }
@@ -425,6 +450,7 @@ mod tests {
             verify_routing: true,
             forward_to: None,
             republish: RepublishRule::default(),
+            quota: Quota::None,
         };
         let limits = Limits {
             capacity,

@@ -37,6 +37,8 @@ mod mailbox;
 mod remembered;
 mod reservation;
 mod table;
+mod tenant;
+mod tenant_names;
 
 pub mod engine;
 pub mod event;
@@ -62,6 +64,7 @@ pub use remembered::{Committed, OverdueCommit, Position, Remembered, Unremembere
 pub use reservation::{Reservation, Reservations, Wait};
 pub use set::{WindowSet, Windows};
 pub use tap::Recorder;
+pub use tenant::{Quota, Tenant, TenantFacts};
 
 use crate::wire::IdSource;
 use std::sync::Arc;
@@ -244,6 +247,8 @@ pub struct Rules {
     pub forward_to: Option<Arc<str>>,
     /// see [`RepublishRule`]
     pub republish: RepublishRule,
+    /// what divides the capacity
+    pub quota: Quota,
 }
 
 impl Rules {
@@ -260,6 +265,7 @@ impl Rules {
             verify_routing: true,
             forward_to: None,
             republish: RepublishRule::default(),
+            quota: Quota::default(),
         }
     }
 
@@ -375,6 +381,8 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn wants_names(&self) -> bool;
     /// Takes the names of the headers and properties of a publish without an id.
     fn note_names(&self, names: &[&[u8]]);
+    /// Takes the name of a tenant that is about to publish, for people to read.
+    fn note_tenant(&self, tenant: Tenant, name: &str);
 }
 
 /// Asks for one verdict: [`Window::reserve`] with a slice of one. Allocates nothing.

@@ -17,7 +17,7 @@ use super::flight::{Flight, Flights, Next, Placed, Shard, Stored, Taken};
 use super::tap::Tap;
 use super::{
     Ask, BodyDigest, Claim, Commit, Committed, HINTED, Key, Mailbox, Recorder, Republish, Reservation, Seen,
-    TakeOver, Ticket, Turn, Verdict, Wait, Window,
+    TakeOver, Tenant, Ticket, Turn, Verdict, Wait, Window,
 };
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
@@ -36,10 +36,10 @@ pub(super) struct Table<L: Listener + ?Sized> {
 }
 
 impl<L: Listener + ?Sized> Table<L> {
-    /// An empty table.
+    /// An empty table. `by_tenant`: the capacity is divided among tenants.
     pub(super) fn new(
         engine: EngineKind,
-        capacity: usize,
+        (capacity, by_tenant): (usize, bool),
         refresh_on_duplicate: bool,
         waiters_per_id: usize,
         listener: Arc<L>,
@@ -49,7 +49,7 @@ impl<L: Listener + ?Sized> Table<L> {
             waiters_per_id,
             clock: Clock::default(),
             flights: Flights::new(),
-            engine: engine.build(capacity),
+            engine: engine.build(capacity, by_tenant),
             listener,
             tap: Arc::default(),
         }
@@ -366,8 +366,8 @@ impl<L: Listener + ?Sized> Table<L> {
             if entry.is_expired(now) {
                 self.evicted(now, key, entry, EvictionCause::Expired);
             } else {
-                self.engine
-                    .insert(key, entry, now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
+                let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
+                self.engine.insert(key, entry, memo.tenant(), now, &mut gone);
             }
             waiters.iter().for_each(|_| self.notice(Event::Duplicate { claim, now }));
             waiters
@@ -399,7 +399,7 @@ impl<L: Listener + ?Sized> Table<L> {
     /// Makes a key seen because a store says so. If a publish of it is in flight here, the key is seen as well: if that publish is
     /// not stored, those who wait for it are duplicates of the one that the store knows. But if the flight began with a message that its
     /// consumer publishes again, the store may mean the message before that: the key is not seen, so that no retry is lost.
-    pub(super) fn bring(&self, key: Key, entry: Entry, now: Stamp) -> Brought {
+    pub(super) fn bring(&self, key: Key, entry: Entry, tenant: Tenant, now: Stamp) -> Brought {
         let mut shard = self.flights.lock(key);
         let in_flight = shard.flights.get_mut(&key);
         if in_flight.as_ref().is_some_and(|flight| flight.is_republish()) {
@@ -420,7 +420,8 @@ impl<L: Listener + ?Sized> Table<L> {
         let crossed = in_flight.is_some() || known.is_some();
         in_flight.into_iter().for_each(Flight::supersedes_now);
         self.notice(Event::Recovered { claim: key.into(), at: entry.at, until: entry.until });
-        self.engine.insert(key, entry, now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
+        let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
+        self.engine.insert(key, entry, tenant, now, &mut gone);
         if crossed { Brought::Crossed } else { Brought::New }
     }
 

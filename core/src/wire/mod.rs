@@ -17,6 +17,7 @@ pub mod method;
 pub mod names;
 pub mod properties;
 mod reader;
+pub mod trace_parent;
 
 pub use bad_headers::{BadHeader, BadHeaders};
 pub use death::Death;

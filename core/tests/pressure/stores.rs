@@ -43,6 +43,7 @@ impl Rig {
             at: self.wall - age,
             ttl: LIMITS.ttl,
             body: BodyDigest::from_bits(0),
+            tenant: hapax_core::window::Tenant::COMMON,
         };
         Batch { relay: RelayId(9), records: keys.map(seen).collect() }
     }

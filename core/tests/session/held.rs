@@ -169,6 +169,10 @@ impl Window for Interrupted {
     fn note_names(&self, names: &[&[u8]]) {
         self.inner.note_names(names);
     }
+
+    fn note_tenant(&self, tenant: hapax_core::window::Tenant, name: &str) {
+        self.inner.note_tenant(tenant, name);
+    }
 }
 
 /// The window, and a desk around it.

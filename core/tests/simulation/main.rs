@@ -74,7 +74,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 53] = [
+const MUST_HAPPEN: [&str; 56] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -88,6 +88,7 @@ const MUST_HAPPEN: [&str; 53] = [
     "client was closed",
     "client's channel was closed",
     "closed before the outcome",
+    "closed by force",
     "delivered",
     "delivered with an id",
     "drained",
@@ -111,6 +112,7 @@ const MUST_HAPPEN: [&str; 53] = [
     "recovered",
     "relay asked for a sign",
     "relay crashed",
+    "relay: held back by a rate",
     "republished",
     "returned to the relay alone",
     "rollback",
@@ -123,6 +125,7 @@ const MUST_HAPPEN: [&str; 53] = [
     "store: second verdict",
     "store: verdict for a question that was withdrawn",
     "upstream lost",
+    "window: a tenant made room",
     "window: duplicate",
     "window: evicted early",
     "window: in flight",

@@ -4,7 +4,7 @@
 use super::rng::Rng;
 use hapax_core::session::Settings;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{OnOutage, Remember, StorePolicy};
+use hapax_core::window::{OnOutage, Quota, Remember, StorePolicy};
 use std::time::Duration;
 
 /// Microseconds of virtual time since the run began.
@@ -53,6 +53,8 @@ pub struct WindowPlan {
     pub redirect: bool,
     /// `verify_routing`
     pub verify: bool,
+    /// whose ids share the capacity
+    pub quota: Quota,
     /// `on_conflict = "forward"`, and ids come with several bodies
     pub forwards_conflicts: bool,
 }
@@ -129,6 +131,8 @@ pub struct Plan {
     pub weather: Weather,
     /// the relay's process ends once without a word
     pub crashes: bool,
+    /// a client may send so many messages in a moment at most; 0: as many as it likes
+    pub rate: u64,
     /// how many hostile clients, beside the others
     pub hostile: usize,
     /// one of them may publish to the second exchange with one routing key; where that exchange has a window of its own
@@ -167,6 +171,12 @@ impl Plan {
         }
         let mut logs = Rng::new(seed.rotate_left(48));
         windows.iter_mut().for_each(|window| window.draw_log(&mut logs));
+        let mut limits = Rng::new(seed.rotate_left(24));
+        for window in windows.iter_mut().filter(|window| window.engine.has_tenants()) {
+            window.quota =
+                limits.pick(&[Quota::None, Quota::None, Quota::User, Quota::Exchange, Quota::Vhost]);
+        }
+        let rate = if limits.chance(250) { limits.pick(&[1, 3, 20]) } else { 0 };
         let crashes = windows.iter().any(|window| window.logged.is_some()) && logs.chance(600);
         let has_store = |w: &WindowPlan| w.late || w.log || w.logged.is_some();
         let keyholder =
@@ -190,6 +200,7 @@ impl Plan {
             tight,
             weather: if calm { Weather::calm() } else { Weather::draw(&mut rng) },
             hostile,
+            rate,
             crashes,
             keyholder,
             alike: others.pick(&[0, 300, 900]),
@@ -285,6 +296,7 @@ impl WindowPlan {
             by_body,
             redirect: second && rng.chance(300),
             verify: false,
+            quota: Quota::None,
             forwards_conflicts: false,
         }
     }

@@ -27,8 +27,14 @@ pub trait Relay {
     fn handle_timeout(&mut self, now: Instant);
     /// see [`Session::handle_drain`]
     fn handle_drain(&mut self, now: Instant);
+    /// see [`Session::handle_forced_close`]
+    fn handle_forced_close(&mut self, now: Instant);
     /// see [`Session::handle_drain_overdue`]
     fn handle_drain_overdue(&mut self, now: Instant);
+    /// see [`Session::handle_publish_limit`]; `more`: so many more than there were
+    fn allow(&mut self, more: u64, now: Instant);
+    /// see [`Session::is_at_publish_limit`]
+    fn is_at_publish_limit(&self) -> bool;
     /// see [`Session::poll_output`]
     fn poll_output(&mut self) -> Option<Output>;
     /// see [`Session::poll_timeout`]
@@ -81,8 +87,18 @@ impl Relay for Session {
     fn handle_drain(&mut self, now: Instant) {
         Session::handle_drain(self, now);
     }
+    fn handle_forced_close(&mut self, now: Instant) {
+        Session::handle_forced_close(self, "told to", now);
+    }
     fn handle_drain_overdue(&mut self, now: Instant) {
         Session::handle_drain_overdue(self, now);
+    }
+    fn allow(&mut self, more: u64, now: Instant) {
+        let limit = Session::publishes(self).saturating_add(more);
+        Session::handle_publish_limit(self, limit, now);
+    }
+    fn is_at_publish_limit(&self) -> bool {
+        Session::is_at_publish_limit(self)
     }
     fn poll_output(&mut self) -> Option<Output> {
         Session::poll_output(self)
@@ -184,7 +200,12 @@ impl Relay for Wire {
     fn handle_mail(&mut self, _: Instant) {}
     fn handle_timeout(&mut self, _: Instant) {}
     fn handle_drain(&mut self, _: Instant) {}
+    fn handle_forced_close(&mut self, _: Instant) {}
     fn handle_drain_overdue(&mut self, _: Instant) {}
+    fn allow(&mut self, _: u64, _: Instant) {}
+    fn is_at_publish_limit(&self) -> bool {
+        false
+    }
     fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }

@@ -218,4 +218,8 @@ impl Window for Gate {
     fn note_names(&self, names: &[&[u8]]) {
         self.window.note_names(names);
     }
+
+    fn note_tenant(&self, tenant: hapax_core::window::Tenant, name: &str) {
+        self.window.note_tenant(tenant, name);
+    }
 }

@@ -262,7 +262,10 @@ impl SimWindows {
                 *ctx.truth.counts.entry(name).or_default() += count;
             }
         }
-        for One { counts, .. } in &self.all {
+        for One { counts, local, .. } in &self.all {
+            let tenants = local.tenants();
+            let made_room = tenants.iter().filter(|tenant| tenant.evicted > 0).count() as u64;
+            *ctx.truth.counts.entry("window: a tenant made room").or_default() += made_room;
             for (name, count) in [
                 ("window: evicted early", &counts.early),
                 ("window: promoted", &counts.promoted),
@@ -306,6 +309,7 @@ impl One {
             verify_routing: plan.verify,
             forward_to: plan.redirect.then(|| BACKING.into()),
             republish: RepublishRule::default(),
+            quota: plan.quota,
         };
         let limits = Limits {
             capacity: plan.capacity,

@@ -562,4 +562,8 @@ impl Window for LateWindow {
     fn note_names(&self, names: &[&[u8]]) {
         self.inner.note_names(names);
     }
+
+    fn note_tenant(&self, tenant: hapax_core::window::Tenant, name: &str) {
+        self.inner.note_tenant(tenant, name);
+    }
 }

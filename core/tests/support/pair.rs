@@ -10,7 +10,9 @@ use super::methods::{
 };
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
-use hapax_core::session::{LoopbackUsers, Output, Session, SessionListener, Settings, Shared, Sighting};
+use hapax_core::session::{
+    LoopbackUsers, Output, Session, SessionListener, Settings, Shared, Sighting, Traced,
+};
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Window};
 use hapax_core::wire::BadHeader;
@@ -104,12 +106,18 @@ pub struct Pair {
     sightings: Vec<Sighting>,
     told_duplicates: Vec<Sighting>,
     bad_headers: Vec<BadHeader>,
+    traced: Vec<Traced>,
 }
 
 impl Pair {
     /// Takes the headers of which the session has told the shell.
     pub fn take_bad_headers(&mut self) -> Vec<BadHeader> {
         std::mem::take(&mut self.bad_headers)
+    }
+
+    /// The traced publishes of which the session has told the shell since the last call.
+    pub fn traced(&mut self) -> Vec<Traced> {
+        std::mem::take(&mut self.traced)
     }
 
     /// A client has just connected; the session dials and finds an upstream.
@@ -159,6 +167,7 @@ impl Pair {
             dialled: false,
             client_closed: false,
             bad_headers: Vec::new(),
+            traced: Vec::new(),
             upstream_closed: false,
             sightings: Vec::new(),
             told_duplicates: Vec::new(),
@@ -225,6 +234,12 @@ impl Pair {
     /// The process is to end.
     pub fn drain(&mut self) {
         self.session.handle_drain(self.now);
+        self.pump();
+    }
+
+    /// An operator closes the connection.
+    pub fn force_close(&mut self, reason: &str) {
+        self.session.handle_forced_close(reason, self.now);
         self.pump();
     }
 
@@ -406,6 +421,7 @@ impl Pair {
             Output::Sighted(sighting) if sighting.what.is_conflict() => self.sightings.push(*sighting),
             Output::Sighted(sighting) => self.told_duplicates.push(*sighting),
             Output::BadHeader(header) => self.bad_headers.push(header),
+            Output::Traced(traced) => self.traced.push(*traced),
         }
     }
 }

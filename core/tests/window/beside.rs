@@ -7,7 +7,7 @@ use hapax_core::window::engine::EngineKind;
 use hapax_core::window::logged::Written;
 use hapax_core::window::{
     BodyDigest, ForgetCause, Key, Limits, LocalWindow, Mailbox, Republish, Reservation, Reservations,
-    TakeOver, Verdict, Wait, Window,
+    TakeOver, Tenant, Verdict, Wait, Window,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -247,7 +247,13 @@ fn what_another_relay_has_stored_before_is_not_the_copy_beside() {
         shelf.write();
         let (three, beside, forgotten) = shelf.republish(1);
         assert!(beside && forgotten.is_some(), "the first one was seen");
-        let seen = Written::Seen { key: Key(1), at: shelf.wall(), ttl: TTL, body: BodyDigest::UNKNOWN };
+        let seen = Written::Seen {
+            key: Key(1),
+            at: shelf.wall(),
+            ttl: TTL,
+            body: BodyDigest::UNKNOWN,
+            tenant: Tenant::COMMON,
+        };
         assert_eq!(shelf.merge(vec![seen]).seen, 0);
         for copy in [two, three] {
             copy.forget(ForgetCause::Nack);

@@ -36,7 +36,13 @@ fn claim(key: u128) -> Claim {
 }
 
 fn seen(shelf: &Shelf, key: u128) -> Written {
-    Written::Seen { key: Key(key), at: shelf.wall(), ttl: TTL, body: BodyDigest::UNKNOWN }
+    Written::Seen {
+        key: Key(key),
+        at: shelf.wall(),
+        ttl: TTL,
+        body: BodyDigest::UNKNOWN,
+        tenant: hapax_core::window::Tenant::COMMON,
+    }
 }
 
 // ---- a store that works ------------------------------------------------------------------------------------------
@@ -737,7 +743,13 @@ fn what_others_touch_forget_flush_and_change_happens_here_too() {
     each(&POLICIES, |mut shelf| {
         (1..=4).for_each(|key| shelf.stored(key));
         shelf.now += TTL / 2;
-        let touch = |key, at| Written::Touched { key: Key(key), at, ttl: TTL, body: BodyDigest::UNKNOWN };
+        let touch = |key, at| Written::Touched {
+            key: Key(key),
+            at,
+            ttl: TTL,
+            body: BodyDigest::UNKNOWN,
+            tenant: hapax_core::window::Tenant::COMMON,
+        };
         let applied = shelf.merge(vec![
             touch(1, shelf.wall()),
             // It is not known here, and young there.

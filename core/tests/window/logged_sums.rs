@@ -89,6 +89,7 @@ impl Bench {
             at: self.wall - Duration::from_secs(age),
             ttl: TTL,
             body: hapax_core::window::BodyDigest::from_bits(0),
+            tenant: hapax_core::window::Tenant::COMMON,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The rules that every engine must follow. Lists of actions run against a simple model ([`model`], [`actions`]).
 //! Examples show what that would hide ([`examples`], [`takeovers`]). There are also commits in batches ([`together`]),
-//! two threads at once ([`threads`]), costs ([`costs`]), and a
+//! a capacity that tenants share ([`tenants`]), two threads at once ([`threads`]), costs ([`costs`]), and a
 //! window with a log ([`logged_sums`]).
 //!
 //! Nothing here sleeps: `now` is one base instant plus the time that the test adds.
@@ -24,6 +24,7 @@ mod model;
 mod shelf;
 mod slices;
 mod takeovers;
+mod tenants;
 mod threads;
 mod together;
 

@@ -216,6 +216,8 @@ mod tests {
             tls: None,
             reloader: None,
             draining: watch::channel(false).1,
+            drain: None,
+            spans: None,
         })
     }
 

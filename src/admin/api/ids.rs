@@ -9,6 +9,7 @@ use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::Now;
 use crate::admin::complaint::{Complaint, ComplaintBody};
+use crate::admin::journal::Kind;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::{Extension, Json};
@@ -161,7 +162,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Js
 }
 
 /// Forget an id: its next publish is fresh. An id in flight stays in flight
-#[utoipa::path(delete, path = "/api/v1/windows/{name}/ids/{id}", tag = "ids", security(("token" = [])),
+#[utoipa::path(delete, path = "/api/v1/windows/{name}/ids/{id}", tag = "ids", security(("admin" = [])),
     params(("name" = String, Path, description = "the window's name"), ("id" = String, Path, description = "the id, percent-encoded"),
         ("exchange" = Option<String>, Query, description = "the exchange that the id is published to; needed unless the window is for one exchange, or its scope is the vhost"),
         ("routing_key" = Option<String>, Query, description = "needed if the window's scope is the routing key"),
@@ -188,6 +189,8 @@ pub(super) async fn forget(
         found.watched.window.announce(caller.change(Setting::Forgotten), now);
         let forgotten = each.contains(&true);
         let id = String::from_utf8_lossy(&id);
+        let text = if forgotten { format!("id {id} forgotten") } else { format!("id {id} was not there to forget") };
+        admin.journal.add(Kind::Forget, Some(&name), &text, Some(caller.shown()));
         tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, %id, forgotten, "id forgotten");
         Ok(Json(Forgotten { forgotten }))
     })

@@ -1,10 +1,13 @@
-//! `/api/v1`: the windows, their ids, changes to a running window, the client connections, and what they
-//! send twice, and the broker's nodes.
+//! `/api/v1`: the windows, their ids, changes to a running window, the client connections, what they send twice, the broker's
+//! nodes, what has happened lately, and what an operator does to the process.
 //!
 //! The routes and the OpenAPI document come from the same annotations ([`utoipa`]), so they always agree.
 
+mod access;
 mod change;
 mod connections;
+mod control;
+mod csv;
 mod drops;
 mod events;
 mod forecast;
@@ -12,17 +15,20 @@ mod ids;
 mod message;
 pub(super) mod openapi;
 mod query;
+mod recent;
 mod record;
 mod reload;
 mod status;
+mod tenants;
 mod upstreams;
 mod windows;
 
 pub(super) use drops::Followers;
 pub(super) use events::Events;
 
+use super::Admin;
+use super::auth::{self, Right};
 use super::complaint::Complaint;
-use super::{Admin, auth};
 use crate::config::WindowConfig;
 use axum::Router;
 use axum::body::Bytes;
@@ -43,24 +49,43 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Returns the routes that need the permission of [`auth`].
 pub(super) fn guarded(admin: &Arc<Admin>) -> Router<Arc<Admin>> {
-    Router::from(described())
-        .layer(DefaultBodyLimit::max(BODY))
-        .route_layer(from_fn_with_state(Arc::clone(admin), auth::guard))
+    let guarded = |routes: OpenApiRouter<Arc<Admin>>, right: Right| {
+        Router::from(routes)
+            .layer(DefaultBodyLimit::max(BODY))
+            .route_layer(from_fn_with_state((Arc::clone(admin), right), auth::guard))
+    };
+    guarded(reading(), Right::Read).merge(guarded(changing(), Right::Change))
 }
 
-fn described() -> OpenApiRouter<Arc<Admin>> {
+/// Returns the routes that change something. Their security scheme is `admin`: a test compares the two.
+fn changing() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::new()
-        .routes(routes!(windows::list))
-        .routes(routes!(windows::show, windows::patch))
+        .routes(routes!(windows::patch))
         .routes(routes!(windows::flush))
+        .routes(routes!(ids::forget))
+        .routes(routes!(connections::close))
+        .routes(routes!(control::drain))
+        .routes(routes!(control::set_log))
+        .routes(routes!(reload::reload))
+}
+
+/// Returns the routes that only show something.
+fn reading() -> OpenApiRouter<Arc<Admin>> {
+    OpenApiRouter::new()
+        .routes(routes!(access::show))
+        .routes(routes!(windows::list))
+        .routes(routes!(windows::show))
+        .routes(routes!(tenants::list))
         .routes(routes!(record::stream))
         .routes(routes!(forecast::show))
-        .routes(routes!(ids::show, ids::forget))
+        .routes(routes!(ids::show))
         .routes(routes!(connections::list))
+        .routes(routes!(control::show_log))
+        .routes(routes!(recent::journal))
+        .routes(routes!(recent::history))
         .routes(routes!(drops::list))
         .routes(routes!(drops::stream))
         .routes(routes!(status::show))
-        .routes(routes!(reload::reload))
         .routes(routes!(reload::config))
         .routes(routes!(upstreams::list))
         .routes(routes!(events::stream))

@@ -1,6 +1,6 @@
 //! The OpenAPI document. It is made from the routes when it is first requested.
 
-use super::described;
+use super::{changing, reading};
 use crate::admin::complaint::ComplaintBody;
 use crate::admin::open;
 use axum::body::Bytes;
@@ -12,14 +12,14 @@ use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, O
 use utoipa_axum::router::OpenApiRouter;
 
 const ABOUT: &str = "Windows of remembered message ids: what they hold, how hard they are pressed, and what can be \
-changed while they work. With a token configured, every request brings it. A change says `Content-Type: \
-application/json` or brings the token. Times are ISO 8601 in UTC, spans are seconds, sizes are bytes.";
+changed while they work. With a token configured, every request brings one: the read-only token \
+shows all and changes nothing. A change says `Content-Type: application/json` or brings the token. Times are ISO 8601 in UTC, spans are seconds, sizes are bytes.";
 
 static DOCUMENT: LazyLock<Bytes> =
     LazyLock::new(|| serde_json::to_vec(&document()).unwrap_or_default().into());
 
 fn document() -> OpenApi {
-    OpenApiRouter::with_openapi(preamble()).merge(described()).merge(open()).into_openapi()
+    OpenApiRouter::with_openapi(preamble()).merge(reading()).merge(changing()).merge(open()).into_openapi()
 }
 
 fn preamble() -> OpenApi {
@@ -29,8 +29,15 @@ fn preamble() -> OpenApi {
         .description(Some(ABOUT))
         .license(Some(LicenseBuilder::new().name(env!("CARGO_PKG_LICENSE")).build()))
         .build();
-    let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-    let components = ComponentsBuilder::new().security_scheme("token", token).build();
+    let bearer = |about: &str| {
+        let mut scheme = Http::new(HttpAuthScheme::Bearer);
+        scheme.description = Some(about.to_owned());
+        SecurityScheme::Http(scheme)
+    };
+    let components = ComponentsBuilder::new()
+        .security_scheme("token", bearer("The admin token or the read-only token."))
+        .security_scheme("admin", bearer("The admin token. The read-only token gets 403."))
+        .build();
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }
 

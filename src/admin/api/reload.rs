@@ -74,7 +74,7 @@ fn complaint(refused: Refused) -> Complaint {
 ///
 /// Changes by the API are undone. A change that needs a restart refuses the whole reload. With `dry_run=true`, nothing is
 /// changed.
-#[utoipa::path(post, path = "/api/v1/reload", tag = "process", security(("token" = [])),
+#[utoipa::path(post, path = "/api/v1/reload", tag = "process", security(("admin" = [])),
     params(("dry_run" = Option<bool>, Query, description = "only say what would change (false)")),
     responses((status = 200, body = Reload), (status = 400, body = ComplaintBody), (status = 401, body = ComplaintBody),
         (status = 403, body = ComplaintBody), (status = 409, body = ComplaintBody), (status = 415, body = ComplaintBody),
@@ -93,7 +93,8 @@ pub(super) async fn reload(
     };
     let reloader = Arc::clone(admin.reloader()?);
     if !dry_run {
-        tracing::info!(target: "hapax::reload", peer = %caller, by = caller.by, "asked to reload the configuration");
+        admin.journal.reload_is_for(caller);
+        tracing::info!(peer = %caller, by = caller.by, "asked to reload the configuration");
     }
     // It goes on to its end, even if the client is gone: it must not stop half way.
     let work = tokio::spawn(async move { reloader.reload(dry_run, false).await });

@@ -34,6 +34,8 @@ pub(in crate::admin) struct Status {
     listen: String,
     /// true if this API asks for a token
     token_required: bool,
+    /// the number of the newest entry of `/api/v1/journal`
+    journal: u64,
 }
 
 /// Counts of client connections.
@@ -78,7 +80,8 @@ impl Admin {
                 budget_bytes: self.budget.budget_bytes(),
             },
             listen: self.listen.clone(),
-            token_required: self.access.token.is_some(),
+            token_required: self.access.asks_for_token(),
+            journal: self.journal.last(),
         }
     }
 

@@ -1,16 +1,23 @@
 //! `/api/v1/windows`: lists, shows, changes and flushes windows.
 
 use super::change::{AUTO, Capacity, Change, unprocessable};
+use super::csv::{self, Cell, Format};
+use super::query::Query;
 use super::{Body, ConfiguredWindow, aside, cannot};
 use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::{Now, span};
 use crate::admin::complaint::{Complaint, ComplaintBody};
+use crate::admin::journal::Kind;
 use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{ConfirmRule, InDoubt, MissingId, Mode, OnConflict, RepublishRule, Scope, Setting};
+use hapax_core::window::{
+    ConfirmRule, InDoubt, MissingId, Mode, OnConflict, Quota, RepublishRule, Scope, Setting,
+};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,6 +48,9 @@ pub(in crate::admin) struct WindowFacts {
     /// the scope within which an id is unique
     #[schema(value_type = String, example = "routing-key")]
     scope: Scope,
+    /// what divides the capacity: `none`, `vhost`, `user` or `exchange`
+    #[schema(value_type = String, example = "none")]
+    quota: Quota,
     /// the engine that stores ids
     #[schema(value_type = String, example = "lru")]
     engine: EngineKind,
@@ -88,6 +98,7 @@ impl WindowFacts {
             exchange: configured.exchange.as_str().to_owned(),
             id: rules.id.to_string(),
             scope: rules.scope,
+            quota: rules.quota,
             engine: configured.engine,
             mode: window.mode(),
             in_doubt: rules.in_doubt,
@@ -125,6 +136,7 @@ impl Admin {
         let found = self.find(name)?;
         let window = &found.watched.window;
         let _one_at_a_time = self.running.changing.lock();
+        self.journal_before(&found.watched);
         let (ttl_before, mode_before, ids_before) = (window.ttl(), window.mode(), window.capacity());
         if matches!(change.capacity, Some(Capacity::Ids(_))) && ids_before.is_none() {
             return Err(cannot("change its capacity"));
@@ -169,6 +181,7 @@ impl Admin {
             Some(Capacity::Auto) => self.running.give_up_resizing(name),
             None => {}
         }
+        self.journal_settings(&found.watched, caller);
         Ok(WindowFacts::of(self, found, Now::read().instant))
     }
 }
@@ -180,11 +193,94 @@ pub(super) struct Windows {
     windows: Vec<WindowFacts>,
 }
 
+/// The columns of the windows as CSV.
+const COLUMNS: [&str; 26] = [
+    "name",
+    "vhost",
+    "exchange",
+    "id",
+    "scope",
+    "engine",
+    "mode",
+    "auto",
+    "level",
+    "entries",
+    "capacity",
+    "in_flight",
+    "ttl_seconds",
+    "pressure",
+    "coverage",
+    "effective_seconds",
+    "bytes",
+    "recommended_capacity",
+    "fresh_per_second",
+    "duplicate_per_second",
+    "escaped_per_second",
+    "fresh",
+    "duplicate",
+    "escaped_duplicates",
+    "no_id",
+    "store",
+];
+
+impl WindowFacts {
+    fn cells(self) -> [Cell; 26] {
+        let WindowFacts { facts, .. } = self;
+        let (publishes, rates) = (facts.publishes, facts.rates);
+        let store =
+            facts.store.map(|store| format!("{} {}", store.kind, if store.up { "up" } else { "down" }));
+        [
+            Cell::Text(self.name),
+            Cell::Text(self.vhost),
+            Cell::Text(self.exchange),
+            Cell::Text(self.id),
+            Cell::word(self.scope),
+            Cell::word(self.engine),
+            Cell::word(self.mode),
+            Cell::Text(self.auto.to_string()),
+            Cell::word(facts.level),
+            Cell::count(facts.entries),
+            Cell::count(facts.capacity),
+            Cell::count(facts.in_flight),
+            Cell::Number(facts.ttl_seconds),
+            Cell::number(facts.pressure),
+            Cell::Number(facts.coverage),
+            Cell::Number(facts.effective_seconds),
+            Cell::Count(facts.bytes),
+            Cell::count(facts.recommended_capacity),
+            Cell::Number(rates.fresh),
+            Cell::Number(rates.duplicate),
+            Cell::Number(rates.escaped),
+            Cell::Count(publishes.fresh),
+            Cell::Count(publishes.duplicate),
+            Cell::Count(facts.escaped_duplicates),
+            Cell::Count(publishes.no_id),
+            Cell::text(store),
+        ]
+    }
+}
+
 /// List all windows in the order of the configuration
+///
+/// As CSV, it has the facts that fit into one line.
 #[utoipa::path(get, path = "/api/v1/windows", tag = "windows", security(("token" = [])),
-    responses((status = 200, body = Windows), (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody)))]
-pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<Windows> {
-    Json(Windows { windows: admin.windows(Now::read().instant) })
+    params(("format" = Option<String>, Query, description = "`json` or `csv`; otherwise what Accept names (json)")),
+    responses((status = 200, content((Windows = "application/json"), (String = "text/csv"))),
+        (status = 400, body = ComplaintBody), (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody)))]
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Complaint> {
+    let format = Format::asked(&Query::of(&uri, &["format"])?, &headers)?;
+    let windows = admin.windows(Now::read().instant);
+    if format == Format::Json {
+        return Ok(Json(Windows { windows }).into_response());
+    }
+    let head = csv::head(&COLUMNS);
+    Ok(csv::answer("hapax-windows.csv", head, windows.into_iter(), |windows| {
+        Some(csv::line(&windows.next()?.cells()))
+    }))
 }
 
 /// Show one window
@@ -205,7 +301,7 @@ pub(super) async fn show(
 /// `resizing`, and the rest goes on behind it. A larger one keeps all ids. A TTL applies to ids
 /// that are stored from now on. The configuration file is not written, so a restart or a reload
 /// undoes the change.
-#[utoipa::path(patch, path = "/api/v1/windows/{name}", tag = "windows", security(("token" = [])),
+#[utoipa::path(patch, path = "/api/v1/windows/{name}", tag = "windows", security(("admin" = [])),
     params(("name" = String, Path, description = "the window's name")), request_body = Change,
     responses((status = 200, body = WindowFacts), (status = 400, body = ComplaintBody),
         (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody), (status = 404, body = ComplaintBody),
@@ -229,7 +325,7 @@ pub(super) struct Flushed {
 }
 
 /// Forget all ids of a window. Ids in flight stay in flight
-#[utoipa::path(post, path = "/api/v1/windows/{name}/flush", tag = "windows", security(("token" = [])),
+#[utoipa::path(post, path = "/api/v1/windows/{name}/flush", tag = "windows", security(("admin" = [])),
     params(("name" = String, Path, description = "the window's name")),
     responses((status = 200, body = Flushed), (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody),
         (status = 404, body = ComplaintBody), (status = 415, body = ComplaintBody)))]
@@ -244,6 +340,8 @@ pub(super) async fn flush(
         let (window, now) = (&found.watched.window, Now::read().instant);
         let flushed = window.flush(now).ok_or_else(|| cannot("be flushed"))?;
         window.announce(caller.change(Setting::Flushed), now);
+        let text = format!("flushed: {flushed} ids forgotten");
+        admin.journal.add(Kind::Flush, Some(&name), &text, Some(caller.shown()));
         tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, flushed, "flushed");
         Ok(Json(Flushed { flushed }))
     })

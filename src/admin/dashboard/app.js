@@ -1,19 +1,22 @@
 // The page. It receives an event from the relay each second, keeps a history, and shows one window and the list of all.
 //
-//   live.js      talks to the relay: token, requests, event stream    history.js   keeps the last ten minutes
+//   live.js      talks to the relay: token, requests, event stream    history.js   keeps the last hour
 //   panel.js     shows one window's facts, with charts.js             controls.js  changes settings, looks ids up, flushes
 //   store.js     shows where it remembers beside memory               clients.js   lists client connections
 //   upstreams.js lists the broker's nodes                             dom.js       changes the document
+//   all.js       the table of all windows                            process.js   recent events, the log, the drain
 //   format.js    writes numbers as text              drift.js      compares the configuration file with the relay
 
+import * as all from "./all.js";
 import * as clients from "./clients.js";
 import * as controls from "./controls.js";
 import * as drift from "./drift.js";
 import { $, $$, announce, attribute, h, level, named, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 import { History } from "./history.js";
-import { follow } from "./live.js";
+import { api, follow } from "./live.js";
 import * as panel from "./panel.js";
+import * as relay from "./process.js";
 import * as upstreams from "./upstreams.js";
 
 const LEVELS = ["critical", "high", "blind", "warming", "ok", "off"];
@@ -85,20 +88,21 @@ function vitals(status) {
 
 /** Shows the most important problems at the top of the page. */
 function notices() {
-  const all = [];
-  if (lostAt !== null) all.push(["bad", `Disconnected since ${fmt.time(lostAt)}. What is shown is from then.${lostWhy ? ` ${lostWhy}` : ""}`]);
-  if (last?.status.draining) all.push(["warn", "The relay is draining: it takes no new connections and will end."]);
-  if (last && !last.status.upstream.ok) all.push(["bad", `The broker at ${last.status.upstream.address} does not answer: ${last.status.upstream.error ?? "no reason known"}`]);
+  const found = [];
+  if (lostAt !== null) found.push(["bad", `Disconnected since ${fmt.time(lostAt)}. What is shown is from then.${lostWhy ? ` ${lostWhy}` : ""}`]);
+  if (last?.status.draining) found.push(["warn", "The relay is draining: it takes no new connections and will end."]);
+  if (last && !last.status.upstream.ok) found.push(["bad", `The broker at ${last.status.upstream.address} does not answer: ${last.status.upstream.error ?? "no reason known"}`]);
   const nodes = last?.status.upstream.ok ? upstreams.down(last.status).map(({ address, error }) => `${address} (${error ?? "no reason known"})`) : [];
-  if (nodes.length > 0) all.push(["warn", `${nodes.length === 1 ? "A node" : `${nodes.length} nodes`} of the broker ${nodes.length === 1 ? "does" : "do"} not answer; new connections go to the others: ${nodes.slice(0, 5).join(", ")}${nodes.length > 5 ? ", …" : ""}`]);
+  if (nodes.length > 0) found.push(["warn", `${nodes.length === 1 ? "A node" : `${nodes.length} nodes`} of the broker ${nodes.length === 1 ? "does" : "do"} not answer; new connections go to the others: ${nodes.slice(0, 5).join(", ")}${nodes.length > 5 ? ", …" : ""}`]);
   const down = last?.windows.filter((window) => window.store && !window.store.up).map(({ name }) => name) ?? [];
-  if (down.length > 0) all.push(["bad", `${down.length === 1 ? "A store is down. Look at window" : `${down.length} stores are down. Look at windows`} ${down.slice(0, 5).join(", ")}${down.length > 5 ? ", …" : ""}`]);
-  const key = JSON.stringify(all);
+  if (down.length > 0) found.push(["bad", `${down.length === 1 ? "A store is down. Look at window" : `${down.length} stores are down. Look at windows`} ${down.slice(0, 5).join(", ")}${down.length > 5 ? ", …" : ""}`]);
+  if (document.body.dataset.mayChange === "false") found.push(["note", "This token may read and not change anything."]);
+  const key = JSON.stringify(found);
   const host = $("#notices");
   if (host.dataset.key === key) return;
   host.dataset.key = key;
-  host.replaceChildren(...all.map(([kind, words]) => h("p", { class: `notice ${kind}` }, fmt.visible(words))));
-  if (all.length > 0) announce(all.map(([, words]) => words).join(" "));
+  host.replaceChildren(...found.map(([kind, words]) => h("p", { class: `notice ${kind}` }, fmt.visible(words))));
+  if (found.length > 0) announce(found.map(([, words]) => words).join(" "));
 }
 
 /** Announces each window whose level has changed since the last event. */
@@ -116,6 +120,7 @@ function render() {
   vitals(last.status);
   upstreams.show(last.status);
   notices();
+  all.update(last.windows);
   const window = selected();
   list(last.windows, window);
   shown($("#no-windows"), window === null);
@@ -124,7 +129,8 @@ function render() {
   attribute(document.body, "data-window", window.name);
   const worst = last.windows.reduce((a, b) => (weight(b) > weight(a) ? b : a));
   document.title = weight(worst) <= 0 ? `${window.name} · Hapax` : `${worst.level}: ${worst.name} · Hapax`;
-  panel.show(window, history, last.at);
+  history.load(window.name, render);
+  panel.show(window, history, last.at, span());
   controls.update(window);
 }
 
@@ -133,10 +139,15 @@ function heard(message) {
   last = { ...message, at };
   history.add(at, message.windows);
   changes(message.windows);
-  if (lostAt !== null) announce("Connected again.");
+  if (lostAt !== null) {
+    announce("Connected again.");
+    history.reconnected();
+  }
   lostAt = null;
   link("live", "live");
   clients.heard();
+  relay.heard(message.status);
+  if (document.body.dataset.mayChange === undefined) rights();
   drift.heard();
   // A hidden page only keeps its history; it is drawn when it is shown again.
   if (!document.hidden) render();
@@ -155,6 +166,17 @@ function link(state, words) {
   text($("#link .words"), words);
   shown($("#forget-token"), sessionStorage.getItem("hapax-token") !== null);
 }
+
+/** Hides what this token may not do. The relay refuses it anyway. */
+async function rights() {
+  document.body.dataset.mayChange = "true";
+  const may = await api("GET", "access").catch(() => ({ may_change: true }));
+  document.body.dataset.mayChange = String(may.may_change);
+  notices();
+}
+
+/** Returns how many seconds the charts go back at most. */
+const span = () => Number($("#span").value);
 
 const THEMES = ["system", "light", "dark"];
 
@@ -186,6 +208,13 @@ function begin() {
     width = entry.contentRect.width;
     render();
   }).observe($("#panel"));
+  $("#span").value = localStorage.getItem("hapax-span") === "3600" ? "3600" : "600";
+  $("#span").addEventListener("change", () => {
+    localStorage.setItem("hapax-span", $("#span").value);
+    render();
+  });
+  all.begin();
+  relay.begin();
   controls.begin();
   clients.begin();
   follow(heard, lost);

@@ -69,22 +69,28 @@ function timeAxis({ svg, right, bottom, height }, now, seconds) {
 function path(points, x, y) {
   let before = -Infinity;
   return points
-    .map(({ t, v }) => {
-      const begins = t - before > 5_000;
+    .map(({ t, v, gap }) => {
+      const begins = t - before > gap;
       before = t;
       return `${begins ? "M" : "L"}${x(t).toFixed(1)} ${y(v).toFixed(1)}`;
     })
     .join("");
 }
 
-/** Draws lines across the chart, each with its label at the right. A label too close to another one goes to the left. */
-function across({ svg, right }, marks, y) {
+/**
+ * Draws lines across the chart, each with its label at the right, above the line. If the next line is close above, the label goes
+ * below, where there is room for that. A label that is still too close to another one goes to the left.
+ */
+function across({ svg, right, bottom }, marks, y) {
   let before = Infinity;
-  for (const { value, words, cls } of marks.toSorted((a, b) => a.value - b.value)) {
+  const sorted = marks.toSorted((a, b) => a.value - b.value);
+  for (const [index, { value, words, cls }] of sorted.entries()) {
     const height = y(value);
+    const above = sorted[index + 1] === undefined ? Infinity : height - y(sorted[index + 1].value);
+    const below = above < 15 && height + 13 < bottom;
     svg.append(line(EDGE.left, height, right, height, `mark ${cls}`));
     if (words === "") continue;
-    const foot = height > EDGE.top + 12 ? height - 3 : height + 11;
+    const foot = height > EDGE.top + 12 && !below ? height - 3 : height + 11;
     const near = before - foot < 13;
     const [x, anchor] = near ? [EDGE.left + 4, "start"] : [right - 2, "end"];
     svg.append(label(x, foot, words, { "text-anchor": anchor, class: `note ${cls}` }));

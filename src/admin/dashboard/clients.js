@@ -1,6 +1,6 @@
-// Lists the client connections, a page at a time. The list is requested every few seconds while it is visible.
+// Lists the client connections, a page at a time, and closes them. The list is requested every few seconds while it is visible.
 
-import { $, attribute, h, named, shown, text } from "./dom.js";
+import { $, attribute, confirm, h, named, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 import { api } from "./live.js";
 
@@ -18,6 +18,26 @@ function product({ client }) {
   return own ? `${own} (${name})` : name;
 }
 
+async function close({ id, peer, user }) {
+  const message = `Its client is told that it was closed, and why. What is in flight is still settled with the broker. Most clients connect again.`;
+  const title = `Close the connection ${id} from ${peer}${user ? ` of ${fmt.visible(user)}` : ""}?`;
+  const reason = await confirm({ title, message, action: "Close it", label: "What the client is told (optional)" });
+  if (reason === null) return;
+  try {
+    await api("DELETE", `connections/${id}?reason=${encodeURIComponent(reason)}`);
+    text($("#closed"), `Connection ${id} is closed.`);
+  } catch (error) {
+    text($("#closed"), error.message);
+  }
+  ask();
+}
+
+function closer(connection) {
+  const button = h("button", { type: "button", class: "danger small", "data-close": connection.id }, "Close…");
+  button.addEventListener("click", () => close(connection));
+  return h("td", { class: "number", "data-label": "", "data-changes": true }, button);
+}
+
 function row(connection) {
   const name = (label, value) => h("td", { "data-label": label }, named(value === null || value === undefined ? fmt.NONE : fmt.visible(value)));
   const number = (label, value) => h("td", { class: "number", "data-label": label }, value);
@@ -26,8 +46,8 @@ function row(connection) {
     name("Client", product(connection)), name("State", connection.state),
     number("Channels", fmt.count(connection.channels)), number("Unresolved", fmt.count(connection.unresolved)),
     number("Publishes", fmt.count(connection.publishes)),
-    number("Duplicates", fmt.count(connection.duplicates)), number("In", fmt.bytes(connection.bytes_in)),
-    number("Out", fmt.bytes(connection.bytes_out)), number("Since", fmt.span(Math.round(connection.age_seconds))));
+    number("Duplicates", fmt.count(connection.duplicates)), number("Deliveries", fmt.count(connection.deliveries)), number("In", fmt.bytes(connection.bytes_in)),
+    number("Out", fmt.bytes(connection.bytes_out)), number("Since", fmt.span(Math.round(connection.age_seconds))), closer(connection));
 }
 
 async function ask() {
@@ -55,7 +75,9 @@ async function ask() {
   shown($("#pages"), total > PAGE);
   attribute($("#page-back"), "disabled", offset === 0 ? "" : null);
   attribute($("#page-on"), "disabled", offset + connections.length >= total ? "" : null);
+  const focused = document.activeElement?.dataset.close;
   $("#client-list tbody").replaceChildren(...connections.map(row));
+  if (focused) $(`#client-list [data-close="${focused}"]`)?.focus({ preventScroll: true });
 }
 
 /** Requests the list once the relay answers, although it is out of view: whether there are clients is known from then on. */

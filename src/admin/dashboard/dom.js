@@ -50,9 +50,16 @@ export function level(element, name) {
   text(element, `${MARKS[name] ?? "?"} ${name}`);
 }
 
-/** Asks a question in a dialog. Resolves to true if it was confirmed, and to false after Escape or Cancel. */
-export function confirm({ title, message, action }) {
+/**
+ * Asks a question in a dialog. Resolves to true if it was confirmed, and to false after Escape or Cancel. With a `label`, there is a
+ * field to write something: resolves to its text, or to null.
+ */
+export function confirm({ title, message, action, label = null }) {
   const dialog = $("#confirm");
+  const field = $("#confirm-input");
+  field.value = "";
+  shown($("#confirm-field"), label !== null);
+  text($("label", $("#confirm-field")), label ?? "");
   text($("h2", dialog), title);
   text($("p", dialog), message);
   const yes = $("[data-yes]", dialog);
@@ -62,7 +69,11 @@ export function confirm({ title, message, action }) {
     yes.onclick = answer("yes");
     $("[data-no]", dialog).onclick = answer("no");
     dialog.returnValue = "no";
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    const result = () => (label === null ? dialog.returnValue === "yes" : dialog.returnValue === "yes" ? field.value.trim() : null);
+    dialog.onclose = () => {
+      // The event of the question before this one may come late.
+      if (!dialog.open) resolve(result());
+    };
     dialog.showModal();
   });
 }

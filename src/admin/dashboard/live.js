@@ -79,6 +79,19 @@ export async function api(method, path, body) {
   return said;
 }
 
+/** Saves an answer of the API as a file. */
+export async function download(path, name) {
+  const answer = await send(`/api/v1/${path}`, { method: "GET" });
+  if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => null));
+  const url = URL.createObjectURL(await answer.blob());
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = name;
+  link.click();
+  // The browser has begun to save it by then.
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
 /** Cuts text that arrives in pieces into events. */
 export function cutter(onEvent) {
   let rest = "";

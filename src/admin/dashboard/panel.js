@@ -255,10 +255,10 @@ function levelChanges(window, now) {
   }));
 }
 
-function draw(window, history, now) {
+function draw(window, history, now, most) {
   const { name } = window;
-  const seconds = history.seconds(name, now);
-  const points = (key) => history.points(name, key);
+  const seconds = history.seconds(name, now, most);
+  const points = (key) => history.points(name, key, now, seconds);
   const base = { now, seconds };
   charts.lines($("#c-rates"), {
     ...base,
@@ -274,7 +274,7 @@ function draw(window, history, now) {
   charts.lines($("#c-pressure"), {
     ...base,
     series: [{ name: "pressure", cls: "pressure", points: points("pressure") }],
-    marks: [{ value: 1, words: "too small", cls: "critical" }, { value: 0.8, words: "", cls: "high" }],
+    marks: [{ value: 1, words: "too small above 1", cls: "critical" }, { value: 0.8, words: "high from 0.8", cls: "high" }],
     strip: strip(window, now, seconds),
     area: true,
     format: (value) => (value === 0 ? "0" : fmt.ratio(value)),
@@ -296,8 +296,8 @@ function draw(window, history, now) {
   charts.whatIf($("#c-what-if"), window.what_if.points, window.capacity, window.recommended_capacity, SHOW.what_if(window));
 }
 
-/** Updates the page with this window. */
-export function show(window, history, now) {
+/** Updates the page with this window. Charts go back for `most` seconds at most. */
+export function show(window, history, now, most) {
   for (const element of $$("[data-show]", $("#window"))) text(element, SHOW[element.dataset.show](window));
   attribute($("#window .title [data-show=name]"), "title", window.name);
   level($("#window .title .level"), fmt.levelOf(window));
@@ -315,5 +315,5 @@ export function show(window, history, now) {
   counts(window);
   scopes(window);
   levelChanges(window, now);
-  draw(window, history, now);
+  draw(window, history, now, most);
 }

@@ -17,6 +17,7 @@ mod windows;
 
 pub(super) use format::Format;
 
+use super::telemetry::Exports;
 use crate::live::{LastReload, Running};
 use crate::net::Upstreams;
 use crate::process::Process;
@@ -31,7 +32,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
+use tokio::sync::watch;
 use windows::NamedFacts;
 
 /// All metrics of the process.
@@ -45,6 +48,8 @@ impl Metrics {
         stats: Arc<Stats>,
         upstreams: Arc<Upstreams>,
         certificates: Arc<Certificates>,
+        draining: watch::Receiver<bool>,
+        exports: Arc<Exports>,
     ) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::this()));
@@ -53,6 +58,8 @@ impl Metrics {
             stats,
             upstreams,
             certificates,
+            draining,
+            exports,
         }));
         Metrics(registry)
     }
@@ -75,6 +82,8 @@ struct Relay {
     stats: Arc<Stats>,
     upstreams: Arc<Upstreams>,
     certificates: Arc<Certificates>,
+    draining: watch::Receiver<bool>,
+    exports: Arc<Exports>,
 }
 
 impl Collector for Relay {
@@ -83,15 +92,31 @@ impl Collector for Relay {
         let now = tokio::time::Instant::now().into_std();
         let named = |watched: &Watched| NamedFacts {
             name: watched.window.rules().name.clone(),
+            mode: watched.window.mode(),
             facts: watched.facts(now),
         };
         let windows: Vec<NamedFacts> = self.running.now().windows.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
+        let help =
+            "1 while the process drains: it takes no new connections, or will soon take none, and then ends.";
+        gauge(&mut encoder, "draining", help, &u64::from(*self.draining.borrow()))?;
+        telemetry(&mut encoder, &self.exports)?;
         reloads(&mut encoder, self.running.last_reload())?;
         tls::encode(&mut encoder, &stats, &self.certificates)?;
         upstreams::encode(&mut encoder, &self.upstreams.nodes(), stats.dial_failures)
     }
+}
+
+/// Writes what the exporter of OpenTelemetry has done.
+fn telemetry(encoder: &mut DescriptorEncoder<'_>, exports: &Exports) -> fmt::Result {
+    let help = "Spans that the collector has taken.";
+    count(encoder, "telemetry_spans", help, exports.spans.load(Relaxed))?;
+    let dropped = exports.queue.as_ref().map_or(0, |queue| queue.dropped_total());
+    let help = "Spans that were dropped, because too many waited or the collector did not take them.";
+    count(encoder, "telemetry_spans_dropped", help, dropped)?;
+    let help = "Requests with metrics or spans that the collector did not take.";
+    count(encoder, "telemetry_failures", help, exports.failures.load(Relaxed))
 }
 
 /// Writes how the last reload of the configuration ended. Prometheus calls its own so, too.
@@ -109,18 +134,29 @@ fn reloads(encoder: &mut DescriptorEncoder<'_>, last: LastReload) -> fmt::Result
 fn relay(encoder: &mut DescriptorEncoder<'_>, stats: &Snapshot) -> fmt::Result {
     gauge(encoder, "connections", "Client connections that are open.", &stats.connections)?;
     count(encoder, "connections_accepted", "Client connections accepted.", stats.accepted)?;
-    let rejected = "Client connections turned away, because limits.max_connections or limits.connections_per_address was reached.";
+    let rejected = "Client connections turned away, because limits.max_connections, limits.connections_per_address or limits.connections_per_user was reached.";
     count(encoder, "connections_rejected", rejected, stats.rejected)?;
     let lost = "Log lines that were lost, because nobody read the log or it could not be written.";
     count(encoder, "log_lines_lost", lost, crate::log::lost())?;
     let by_address = "Client connections turned away, because limits.connections_per_address was reached.";
     count(encoder, "connections_rejected_by_address", by_address, stats.rejected_by_address)?;
+    let by_user = "Client connections turned away, because limits.connections_per_user was reached.";
+    count(encoder, "connections_rejected_by_user", by_user, stats.rejected_by_user)?;
+    let handshakes = "Client connections that have not logged in.";
+    gauge(encoder, "handshakes", handshakes, &stats.handshakes)?;
     let displaced =
         "Client connections that had not logged in and were closed to make room for newer ones at a limit.";
     count(encoder, "connections_displaced", displaced, stats.displaced)?;
+    let held = "Times that a client connection was not read from for a while, because its user or its vhost had published more than its rate.";
+    count(encoder, "publish_rate_holds", held, stats.held_by_rate)?;
+    let held = "Client connections that are not read from now, because their user or their vhost has published more than its rate.";
+    gauge(encoder, "publish_rate_held_connections", held, &stats.held_now)?;
     let unread =
         "Client connections closed, because the client had more to say and did not read for timeouts.unread.";
     count(encoder, "connections_unread", unread, stats.unread)?;
+    let deliveries =
+        "Messages that the broker has sent to clients, for their consumers or in answer to basic.get.";
+    count(encoder, "deliveries", deliveries, stats.deliveries)?;
     let refused = "Logins refused, because the user is one of loopback_users and the client is on another host, or because EXTERNAL was used where TLS ends in Hapax.";
     count(encoder, "logins_refused", refused, stats.logins_refused)?;
     gauge(

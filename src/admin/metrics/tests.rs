@@ -11,7 +11,11 @@ struct Canned(Vec<(&'static str, Facts)>);
 
 impl Collector for Canned {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let named = |(name, facts): &(&str, Facts)| NamedFacts { name: (*name).into(), facts: facts.clone() };
+        let named = |(name, facts): &(&str, Facts)| NamedFacts {
+            name: (*name).into(),
+            mode: hapax_core::window::Mode::Enforce,
+            facts: facts.clone(),
+        };
         let windows: Vec<NamedFacts> = self.0.iter().map(named).collect();
         windows::encode(&mut encoder, &windows, 3)
     }
@@ -65,6 +69,8 @@ fn facts() -> Facts {
             bytes: 43,
         },
         entries: Some(30),
+        tenants: Some(130),
+        largest_tenant_entries: Some(131),
         in_flight: Some(31),
         capacity: Some(32),
         ttl_seconds: 33.5,
@@ -144,6 +150,8 @@ hapax_escaped_duplicates_total{window="w"} 24
 hapax_escaped_duplicates_estimate_total{window="w"} 44
 hapax_ghost_dropped_total{window="w"} 27
 hapax_window_entries{window="w"} 30
+hapax_window_tenants{window="w"} 130
+hapax_window_largest_tenant_entries{window="w"} 131
 hapax_window_in_flight{window="w"} 31
 hapax_window_capacity{window="w"} 32
 hapax_window_bytes{window="w"} 34
@@ -166,6 +174,9 @@ hapax_window_oldest_seconds{window="w"} 39.5
 hapax_window_hit_ratio{window="w"} 0.36
 hapax_window_distinct_interval_seconds{window="w"} 60.5
 hapax_ghost_false_positive_ratio{window="w"} 0.0625
+hapax_window_mode{window="w",mode="enforce"} 1
+hapax_window_mode{window="w",mode="observe"} 0
+hapax_window_mode{window="w",mode="off"} 0
 hapax_eviction_age_seconds_sum{window="w"} 38.5
 hapax_eviction_age_seconds_count{window="w"} 6
 hapax_eviction_age_seconds_bucket{le="0.5",window="w"} 1
@@ -204,6 +215,8 @@ fn what_is_not_known_is_absent() {
         "window_missing_id_ratio",
         "window_entries",
         "window_in_flight",
+        "window_tenants",
+        "window_largest_tenant_entries",
         "window_capacity",
         "window_pressure",
     ] {

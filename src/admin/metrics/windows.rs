@@ -6,15 +6,18 @@
 
 use super::histogram;
 use hapax_core::pressure::{Facts, Level};
+use hapax_core::window::Mode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
 use std::sync::Arc;
 
 /// A window's facts at the moment of a scrape.
 pub(super) struct NamedFacts {
     pub(super) name: Arc<str>,
+    pub(super) mode: Mode,
     pub(super) facts: Facts,
 }
 
@@ -73,10 +76,16 @@ const COUNTERS: [Metric<Facts, u64>; 9] = [
     ),
 ];
 
-const WHOLE: [Metric<Facts, Option<u64>>; 12] = [
+const WHOLE: [Metric<Facts, Option<u64>>; 14] = [
     metric("window_entries", "Ids remembered, including expired ones that were not swept yet.", |f| {
         f.entries
     }),
+    metric("window_tenants", "Tenants that have ids in the window; absent without a quota.", |f| f.tenants),
+    metric(
+        "window_largest_tenant_entries",
+        "Ids of the tenant that has the most; absent without a quota.",
+        |f| f.largest_tenant_entries,
+    ),
     metric("window_in_flight", "Ids whose outcome is not known yet.", |f| f.in_flight),
     metric("window_capacity", "Ids that can be remembered.", |f| f.capacity),
     metric("window_bytes", "Memory that the window and its accounting take, in bytes.", |f| Some(f.bytes)),
@@ -184,8 +193,22 @@ pub(super) fn encode(
     let all = || windows.iter().map(|window| (&*window.name, &window.facts));
     WHOLE.iter().try_for_each(|metric| gauge(encoder, all(), metric))?;
     REAL.iter().try_for_each(|metric| gauge(encoder, all(), metric))?;
+    modes(encoder, windows)?;
     ages(encoder, windows)?;
     super::stores::encode(encoder, windows)
+}
+
+/// Writes the mode of each window: a series for each mode, which is 1 for the one that holds.
+fn modes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt::Result {
+    let help = "1 for the mode that the window has now, 0 for the others.";
+    let mut family = encoder.encode_descriptor("window_mode", help, None, MetricType::Gauge)?;
+    for window in windows {
+        for mode in [Mode::Enforce, Mode::Observe, Mode::Off] {
+            let labels = [("window", &*window.name), ("mode", mode.name())];
+            ConstGauge::new(u64::from(window.mode == mode)).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
 fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts], unmatched: u64) -> fmt::Result {
@@ -196,7 +219,7 @@ fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts], unmatc
         MetricType::Counter,
     )?;
     count(&mut family, &[("window", ""), ("verdict", "unmatched")], unmatched)?;
-    for NamedFacts { name, facts } in windows {
+    for NamedFacts { name, facts, .. } in windows {
         let publishes = &facts.publishes;
         for (verdict, value) in [
             ("fresh", publishes.fresh),
@@ -215,7 +238,7 @@ fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts], unmatc
 fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt::Result {
     let forgotten = "Ids forgotten instead of stored, by cause. A retry of such an id passes.";
     let mut family = encoder.encode_descriptor("forgotten", forgotten, None, MetricType::Counter)?;
-    for NamedFacts { name, facts } in windows {
+    for NamedFacts { name, facts, .. } in windows {
         for (cause, value) in &facts.forgotten {
             count(&mut family, &[("window", name), ("cause", cause)], *value)?;
         }
@@ -223,14 +246,14 @@ fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt:
     let evictions =
         "Seen ids removed, by cause. With the causes capacity and resize, the TTL was not over yet.";
     let mut family = encoder.encode_descriptor("evictions", evictions, None, MetricType::Counter)?;
-    for NamedFacts { name, facts } in windows {
+    for NamedFacts { name, facts, .. } in windows {
         for (cause, value) in &facts.evictions {
             count(&mut family, &[("window", name), ("cause", cause)], *value)?;
         }
     }
     let in_doubt = "Publishes with an unknown outcome, because the upstream connection broke or the channel was closed. Their ids are forgotten (a duplicate is possible) or kept (a loss is possible).";
     let mut family = encoder.encode_descriptor("in_doubt", in_doubt, None, MetricType::Counter)?;
-    for NamedFacts { name, facts } in windows {
+    for NamedFacts { name, facts, .. } in windows {
         let forgotten = facts.forgotten.get("in_doubt").copied().unwrap_or_default();
         count(&mut family, &[("window", name), ("outcome", "forgotten")], forgotten)?;
         count(&mut family, &[("window", name), ("outcome", "kept")], facts.commits_in_doubt)?;
@@ -242,7 +265,7 @@ fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt:
 fn ages(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt::Result {
     let help = "Age of ids when they were evicted before their TTL was over, in seconds.";
     let mut family = encoder.encode_descriptor("eviction_age_seconds", help, None, MetricType::Histogram)?;
-    for NamedFacts { name, facts } in windows {
+    for NamedFacts { name, facts, .. } in windows {
         let ages = &facts.age_at_eviction;
         let bound = |le: Option<f64>| le.unwrap_or(f64::INFINITY);
         let mut buckets: Vec<(f64, u64)> =

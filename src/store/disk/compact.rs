@@ -192,7 +192,8 @@ impl<'a> Group<'a> {
     fn record(&mut self, clock: i64, written: &Written, kept: &mut Kept) {
         let judge = self.judge;
         let what = match written {
-            Written::Seen { key, at, ttl, body } | Written::Touched { key, at, ttl, body } => {
+            Written::Seen { key, at, ttl, body, tenant }
+            | Written::Touched { key, at, ttl, body, tenant } => {
                 let at_own = millis(*at).saturating_sub(clock);
                 match (judge.state)(*key) {
                     // (What the window knows and the log does not, a crash takes.)
@@ -211,7 +212,7 @@ impl<'a> Group<'a> {
                 kept.any = true;
                 let at_own = instant(judge.start, at_own);
                 self.span.add(at_own, at_own.checked_add(*ttl));
-                let memo = hapax_core::window::Memo::new(*ttl, *body);
+                let memo = hapax_core::window::Memo::new(*ttl, *body).of_tenant(*tenant);
                 match written {
                     Written::Touched { .. } => What::Touched((*key).into(), memo),
                     _ => What::Seen((*key).into(), memo),

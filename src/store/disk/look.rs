@@ -231,7 +231,8 @@ pub(crate) fn export(folder: &WindowFolder, now: SystemTime, out: &mut impl Writ
         |_| {},
         |_, batch| {
             for record in &batch.records {
-                let (Written::Seen { key, at, ttl, body } | Written::Touched { key, at, ttl, body }) = record
+                let (Written::Seen { key, at, ttl, body, .. } | Written::Touched { key, at, ttl, body, .. }) =
+                    record
                 else {
                     continue;
                 };

@@ -31,9 +31,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use writer::{Parts, Signals};
 
-/// How long the end of the process waits for the last write. A disk that does not answer may hold a thread for ever.
-const CLOSE_WITHIN: Duration = Duration::from_secs(10);
-
 /// Opens the log of a window, and starts its writer. A write that takes longer than `timeout` counts as a store that is down.
 pub(super) fn open(
     state: &Arc<StateDir>,
@@ -84,15 +81,18 @@ pub(super) fn open(
             // A writer that ends without a word has been told to end.
             has_recovered.await.unwrap_or(Ok(()))
         }),
-        close: Box::pin(async move {
-            signals.close();
-            if tokio::time::timeout(CLOSE_WITHIN, has_ended).await.is_err() {
-                let window = name_of(&closed);
-                tracing::error!(
-                    window,
-                    "the process ends, and the disk does not answer: what was not written is forgotten"
-                );
-            }
+        close: Box::new(move |within| {
+            Box::pin(async move {
+                signals.close(within);
+                // A disk that does not answer may hold a thread for ever.
+                if tokio::time::timeout(within, has_ended).await.is_err() {
+                    let window = name_of(&closed);
+                    tracing::error!(
+                        window,
+                        "the process ends, and the disk does not answer: what was not written is forgotten"
+                    );
+                }
+            })
         }),
     })
 }

@@ -17,9 +17,12 @@ use hapax_core::window::logged::{AtStore, Codec, Record, Remember, What};
 use hapax_core::window::{Found, Inspect, Key, Position};
 use parking_lot::Mutex;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::{Arc, OnceLock};
 use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -70,21 +73,29 @@ impl<F: Files> Parts<F> {
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     closing: AtomicBool,
+    /// how long the writer may take to end, once it was told to
+    within: OnceLock<Duration>,
     thread: Mutex<Option<Thread>>,
     pub(super) busy: Busy,
 }
 
 impl Signals {
-    /// Lets the writer write the last records and end.
-    pub(super) fn close(&self) {
-        self.closing.store(true, Relaxed);
+    /// Lets the writer write the last records and end. It has this time for that.
+    pub(super) fn close(&self, within: Duration) {
+        let _ = self.within.set(within);
+        self.closing.store(true, Release);
         if let Some(thread) = &*self.thread.lock() {
             thread.unpark();
         }
     }
 
     fn is_closing(&self) -> bool {
-        self.closing.load(Relaxed)
+        self.closing.load(Acquire)
+    }
+
+    /// Returns how long the last records are tried again. The writer says what it could not write before its time is over.
+    fn last_try(&self) -> Duration {
+        self.within.get().map_or(LAST_TRY, |within| LAST_TRY.min(*within / 2))
     }
 }
 
@@ -408,7 +419,7 @@ impl<F: Files> Writer<F> {
 
     /// Writes the last records.
     fn end(mut self) {
-        let until = self.parts.now() + LAST_TRY;
+        let until = self.parts.now() + self.parts.signals.last_try();
         loop {
             self.write();
             let left = self.parts.window.store(self.parts.now()).map_or(0, |facts| facts.waiting);

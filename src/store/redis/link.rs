@@ -39,6 +39,8 @@ pub(super) struct Link {
     unwritten: VecDeque<(Vec<Record>, Position)>,
     /// Until when records are collected, if nobody asks anything. `None` while there are none.
     collect_until: Option<Instant>,
+    /// Records that were there when some of them went are still to go.
+    flushes: bool,
     reconnects: u64,
 }
 
@@ -61,7 +63,15 @@ impl Link {
         first: watch::Sender<First>,
         closing: watch::Receiver<bool>,
     ) -> Link {
-        Link { shared, first, closing, unwritten: VecDeque::new(), collect_until: None, reconnects: 0 }
+        Link {
+            shared,
+            first,
+            closing,
+            unwritten: VecDeque::new(),
+            collect_until: None,
+            flushes: false,
+            reconnects: 0,
+        }
     }
 
     /// Keeps the connection until the process ends and everything is written.
@@ -142,6 +152,8 @@ impl Link {
         let mut renewal = interval(window.renews_every());
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut closing = self.closing.clone();
+        // What could not be written in the meantime does not wait any longer: leases may have ended.
+        self.flushes = true;
         loop {
             while batches.len() < together && batches.iter().all(|batch| batch.flush.is_none()) {
                 let Some((batch, sending)) = self.next(&connection) else { break };
@@ -174,20 +186,22 @@ impl Link {
         }
     }
 
-    /// Returns true if the records that wait are to wait a little longer.
+    /// Returns true if the records that wait are to wait a little longer. Once some of them go, all go that are there.
     fn collects(&mut self) -> bool {
         let (window, now) = (&self.shared.window, now());
-        let collects = self.longest_wait().is_some_and(|longest| {
-            let until = *self.collect_until.get_or_insert(now + longest);
-            now < until && !window.asks() && !window.log().is_urgent()
-        });
+        let collects = !self.flushes
+            && self.longest_wait().is_some_and(|longest| {
+                let until = *self.collect_until.get_or_insert(now + longest);
+                now < until && !window.asks() && !window.log().is_urgent()
+            });
+        self.flushes = !collects && window.log().has_records();
         if !collects {
             self.collect_until = None;
         }
         collects
     }
 
-    /// Returns how long records may wait for a question. A lease that a record replaces must not end before.
+    /// Returns how long records may wait for a question, if they may. A lease that a record replaces must not end before.
     fn longest_wait(&self) -> Option<Duration> {
         let window = &self.shared.window;
         let policy = window.log().policy();

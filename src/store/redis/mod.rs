@@ -39,8 +39,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The most changes that one entry of the stream of changes tells.
 const CHANGES_AT_ONCE: usize = 500;
-/// How long the end of the process waits for Redis to take what is still to be written.
-const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why Redis can't be used at present.
 #[derive(Debug, thiserror::Error)]
@@ -112,19 +110,21 @@ pub(super) fn open(
     let follower = tokio::spawn(Follower::new(Arc::clone(&shared), is_closing).run());
     let keeper = Keeper {
         recover: Box::pin(recover(shared, is_first)),
-        close: Box::pin(async move {
-            closing.send_replace(true);
-            let _ = tokio::time::timeout(CLOSE_WITHIN, link).await;
-            follower.abort();
-            let records = closed.store(crate::clock::now()).map_or(0, |facts| facts.waiting);
-            if records > 0 {
-                let window = &*closed.rules().name;
-                tracing::warn!(
-                    window,
-                    records,
-                    "Redis has not taken everything: after a restart these ids are unknown to this window"
-                );
-            }
+        close: Box::new(move |within| {
+            Box::pin(async move {
+                closing.send_replace(true);
+                let _ = tokio::time::timeout(within, link).await;
+                follower.abort();
+                let records = closed.store(crate::clock::now()).map_or(0, |facts| facts.waiting);
+                if records > 0 {
+                    let window = &*closed.rules().name;
+                    tracing::warn!(
+                        window,
+                        records,
+                        "Redis has not taken everything: after a restart these ids are unknown to this window"
+                    );
+                }
+            })
         }),
     };
     Ok((window, keeper))

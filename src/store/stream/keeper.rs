@@ -20,12 +20,15 @@ use tokio::time::{sleep, timeout};
 
 /// How long the start waits for the stream without any progress, in times of `timeouts.store`. Then the window's policy decides.
 const START: u32 = 10;
-/// How long the end waits until everything is written.
-const END: Duration = Duration::from_secs(5);
+/// The most of the time for the end that is left to close the connection.
+const LEAVE: Duration = Duration::from_secs(2);
 /// How long to wait before the stream is tried again on a connection that works.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How often the same trouble is logged again.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
+
+/// How long a task that was told to end has to write the rest.
+pub(super) type Closing = Option<Duration>;
 
 /// How far the start has come.
 pub(super) enum Start {
@@ -93,7 +96,7 @@ pub(crate) fn open(
         complained: None,
         is_difference_told: false,
     };
-    let (closing, told) = watch::channel(false);
+    let (closing, told) = watch::channel(None);
     let (ended, end) = oneshot::channel();
     let recover = async move {
         tokio::spawn(async move {
@@ -102,13 +105,17 @@ pub(crate) fn open(
         });
         wait_for_start(watched, &waiting, patience).await
     };
-    let close = async move {
-        closing.send_replace(true);
-        // A task that never started has dropped its sender.
-        let _ = timeout(2 * END, end).await;
-        link.leave().await;
+    let close = move |within: Duration| {
+        let closed = async move {
+            let leave = LEAVE.min(within / 4);
+            closing.send_replace(Some(within - leave));
+            // A task that never started has dropped its sender.
+            let _ = timeout(within, end).await;
+            let _ = timeout(leave, link.leave()).await;
+        };
+        Box::pin(closed) as crate::store::Task<()>
     };
-    Keeper { recover: Box::pin(recover), close: Box::pin(close) }
+    Keeper { recover: Box::pin(recover), close: Box::new(close) }
 }
 
 async fn wait_for_start(
@@ -142,13 +149,13 @@ async fn wait_for_start(
 
 impl Stream {
     /// Keeps the stream until it is told to end, and everything is written or the time for that is over.
-    async fn run(mut self, mut closing: watch::Receiver<bool>) {
+    async fn run(mut self, mut closing: watch::Receiver<Closing>) {
         let mut link = self.link.enter();
         let watch = tokio::spawn(watch_health(Arc::clone(&self.health), Arc::clone(&self.name)));
         let mut told = closing.clone();
         let end = async {
-            let _ = told.wait_for(|closing| *closing).await;
-            sleep(END).await;
+            let within = told.wait_for(Option::is_some).await.map_or(None, |within| *within);
+            sleep(within.unwrap_or_default()).await;
         };
         let is_written = tokio::select! {
             () = self.keep(&mut link, &mut closing) => true,
@@ -165,7 +172,7 @@ impl Stream {
         }
     }
 
-    async fn keep(&mut self, link: &mut watch::Receiver<State>, closing: &mut watch::Receiver<bool>) {
+    async fn keep(&mut self, link: &mut watch::Receiver<State>, closing: &mut watch::Receiver<Closing>) {
         while let Some(live) = self.connection(link, closing).await {
             let outcome = self.serve(&live, closing).await;
             self.health.owes(now());
@@ -191,7 +198,7 @@ impl Stream {
     async fn connection(
         &mut self,
         link: &mut watch::Receiver<State>,
-        closing: &mut watch::Receiver<bool>,
+        closing: &mut watch::Receiver<Closing>,
     ) -> Option<Arc<Live>> {
         loop {
             let state = link.borrow_and_update().clone();
@@ -204,7 +211,7 @@ impl Stream {
             let is_idle = self.outbox.is_empty() && !self.has_records();
             tokio::select! {
                 changed = link.changed() => changed.ok()?,
-                _ = closing.wait_for(|closing| *closing), if is_idle => return None,
+                _ = closing.wait_for(Option::is_some), if is_idle => return None,
             }
         }
     }
@@ -214,7 +221,7 @@ impl Stream {
     }
 
     /// Works on one connection until it ends, or everything is written that is to be written before the end.
-    async fn serve(&mut self, live: &Live, closing: &mut watch::Receiver<bool>) -> Result<(), Why> {
+    async fn serve(&mut self, live: &Live, closing: &mut watch::Receiver<Closing>) -> Result<(), Why> {
         let found = self.layout.declare(&live.connection).await?;
         if let Found::Differs(text) = found
             && !std::mem::replace(&mut self.is_difference_told, true)

@@ -75,6 +75,6 @@ fn ids_are_read() {
         let known = opened.windows[0].window.entries().unwrap();
         println!("{known} ids, in batches of {batch}, are read in {took:?}");
         assert_eq!(known as u64, ids);
-        opened.stores.close().await;
+        opened.stores.close(Duration::from_secs(10)).await;
     });
 }

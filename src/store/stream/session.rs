@@ -2,7 +2,7 @@
 
 use super::Why;
 use super::envelope::Kind;
-use super::keeper::{Start, Stream};
+use super::keeper::{Closing, Start, Stream};
 use super::link::Live;
 use super::outbox::MOST_RECORDS;
 use super::reader::{Came, Rejoined};
@@ -125,11 +125,11 @@ impl Session {
     pub(super) async fn work(
         &mut self,
         stream: &mut Stream,
-        closing: &mut watch::Receiver<bool>,
+        closing: &mut watch::Receiver<Closing>,
     ) -> Result<(), Why> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut is_closing = *closing.borrow_and_update();
+        let mut is_closing = closing.borrow_and_update().is_some();
         loop {
             if is_closing && self.mark.is_none() && stream.outbox.is_empty() && !self.write(stream, true) {
                 return Ok(());

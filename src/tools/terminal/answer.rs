@@ -133,6 +133,62 @@ pub struct Connections {
     pub total: u64,
 }
 
+/// `GET /api/v1/journal`.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Journal {
+    /// oldest first
+    pub entries: Vec<JournalEntry>,
+}
+
+/// One thing that has happened.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct JournalEntry {
+    /// when
+    pub at: String,
+    /// what it is about, in one word
+    pub kind: String,
+    /// the window that it is about
+    pub window: Option<String>,
+    /// what happened
+    pub text: String,
+    /// who did it
+    pub by: Option<String>,
+}
+
+/// `POST /api/v1/drain`.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Drain {
+    /// that were open
+    pub connections: u64,
+    /// in which clients are still served
+    pub delay_seconds: f64,
+    /// in which connections may settle what is in flight
+    pub timeout_seconds: f64,
+}
+
+/// `/api/v1/log`.
+#[derive(Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(default)]
+pub struct LogLevel {
+    /// what is logged
+    pub level: String,
+    /// what the configuration says
+    pub configured: String,
+}
+
+/// `DELETE /api/v1/connections/{id}`.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Closing {
+    /// the connection as it was
+    pub closing: Connection,
+    /// what its client is told
+    pub reason: String,
+}
+
 /// `GET /api/v1/upstreams`.
 #[derive(Deserialize, Clone, PartialEq, Debug, Default)]
 #[serde(default)]

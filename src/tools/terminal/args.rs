@@ -19,10 +19,16 @@ pub enum TerminalCommand {
     Ids(IdsArgs),
     /// Let a running relay read its configuration file again
     Reload(ReloadArgs),
-    /// List the clients of a running relay
+    /// List the clients of a running relay, or close their connections
     Connections(ConnectionsArgs),
     /// List the broker's nodes: which of them answer, and how many connections each has
     Upstreams(UpstreamsArgs),
+    /// Show what has happened lately: changes, and who made them; stores and nodes that went down or came back
+    Journal(JournalArgs),
+    /// Let a running relay end, as SIGTERM does: /readyz says 503, and what is in flight is settled first
+    Drain(DrainArgs),
+    /// Show or change what a running relay logs
+    Log(LogArgs),
     /// Show the last duplicates and who sent them, or follow them as they come
     Drops(DropsArgs),
 }
@@ -37,6 +43,9 @@ impl TerminalCommand {
             TerminalCommand::Connections(args) => &args.reach,
             TerminalCommand::Reload(args) => &args.reach,
             TerminalCommand::Upstreams(args) => &args.reach,
+            TerminalCommand::Journal(args) => &args.reach,
+            TerminalCommand::Drain(args) => &args.reach,
+            TerminalCommand::Log(args) => &args.reach,
             TerminalCommand::Drops(args) => &args.reach,
         }
     }
@@ -49,6 +58,9 @@ impl TerminalCommand {
             TerminalCommand::Connections(args) => &mut args.reach,
             TerminalCommand::Reload(args) => &mut args.reach,
             TerminalCommand::Upstreams(args) => &mut args.reach,
+            TerminalCommand::Journal(args) => &mut args.reach,
+            TerminalCommand::Drain(args) => &mut args.reach,
+            TerminalCommand::Log(args) => &mut args.reach,
             TerminalCommand::Drops(args) => &mut args.reach,
         }
     }
@@ -278,6 +290,56 @@ pub struct ConnectionsArgs {
     /// How many to pass over
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = any_count)]
     pub offset: u64,
+    #[command(subcommand)]
+    /// The command to run [default: list]
+    pub command: Option<ConnectionsCommand>,
+}
+
+/// `hapax connections …`
+#[derive(Subcommand, Clone, PartialEq, Eq, Debug)]
+pub enum ConnectionsCommand {
+    /// Close connections: their clients get 320 CONNECTION_FORCED, and what is in flight is still settled with the broker
+    Close {
+        /// Their numbers: the column ID
+        #[arg(required = true, value_name = "ID", value_parser = at_least_one)]
+        ids: Vec<u64>,
+        /// What the clients are told
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+}
+
+/// The arguments of `hapax journal`.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct JournalArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the flattened struct says it")]
+    pub reach: Reach,
+    /// How many of the last entries, up to 500
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
+    pub limit: u64,
+}
+
+/// The arguments of `hapax drain`.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the flattened struct says it")]
+    pub reach: Reach,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// The arguments of `hapax log`.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct LogArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the flattened struct says it")]
+    pub reach: Reach,
+    /// What to log from now on: a level, or levels by target, as in info,hapax::net=debug [default: only show it]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub level: Option<String>,
 }
 
 /// The arguments of `hapax upstreams`.

@@ -3,7 +3,7 @@
 use super::site::{Answer, Site, TOKEN, WINDOWS};
 
 /// Every route behind the door, with what makes it succeed.
-const GUARDED: [(&str, &str, &str); 12] = [
+const GUARDED: [(&str, &str, &str); 17] = [
     ("GET", "/api/v1/windows", ""),
     ("GET", "/api/v1/windows/orders", ""),
     ("PATCH", "/api/v1/windows/orders", "{\"capacity\": 9}"),
@@ -16,6 +16,11 @@ const GUARDED: [(&str, &str, &str); 12] = [
     ("GET", "/api/v1/status", ""),
     ("GET", "/api/v1/upstreams", ""),
     ("GET", "/api/v1/config", ""),
+    ("GET", "/api/v1/access", ""),
+    ("GET", "/api/v1/history", ""),
+    ("GET", "/api/v1/journal", ""),
+    ("GET", "/api/v1/log", ""),
+    ("POST", "/api/v1/drain", ""),
 ];
 
 const OPEN: [&str; 4] = ["/metrics", "/healthz", "/readyz", "/api/v1/openapi.json"];

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, mpsc, watch};
 
 /// Two windows of one exchange each, one for many, and one that takes the rest.
 pub(crate) const WINDOWS: &str = r#"
@@ -45,6 +45,8 @@ engine = "moka"
 "#;
 
 pub(crate) const TOKEN: &str = "a-token-that-nobody-guesses";
+/// Of those who may only read. Beside [`TOKEN`].
+pub(crate) const READ_ONLY: &str = "a-token-that-only-reads";
 /// For an event to come about, on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -52,6 +54,8 @@ pub(crate) struct Site {
     pub(crate) address: SocketAddr,
     pub(crate) windows: Vec<Watched>,
     pub(crate) keys: KeyMaker,
+    /// the orders to drain
+    pub(crate) orders: Mutex<mpsc::Receiver<String>>,
     _drain: watch::Sender<bool>,
 }
 
@@ -60,13 +64,26 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// A file with [`READ_ONLY`] that is its owner's alone.
+fn read_only_file() -> String {
+    use std::os::unix::fs::PermissionsExt;
+    static FILE: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let made = || {
+        let file = std::env::temp_dir().join(format!("page-read-only-{}.token", std::process::id()));
+        std::fs::write(&file, READ_ONLY).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        file.display().to_string()
+    };
+    FILE.get_or_init(made).clone()
+}
+
 impl Site {
     /// Without a token.
     pub(crate) async fn open() -> Site {
         Site::start(WINDOWS, None).await
     }
 
-    /// With [`TOKEN`].
+    /// With [`TOKEN`] and [`READ_ONLY`].
     pub(crate) async fn guarded() -> Site {
         Site::start(WINDOWS, Some(TOKEN)).await
     }
@@ -75,7 +92,10 @@ impl Site {
         let overrides =
             Overrides { admin_token: token.map(|token| Secret(token.into())), ..Overrides::default() };
         // An upstream that refuses at once.
-        let text = format!("upstream = \"amqp://127.0.0.1:1\"\n{text}");
+        let mut text = format!("upstream = \"amqp://127.0.0.1:1\"\n{text}");
+        if token.is_some() {
+            text = format!("admin_read_only_token_file = {:?}\n{text}", read_only_file());
+        }
         let config = Config::parse(None, &text, &overrides).unwrap_or_else(|e| panic!("{e}")).config;
         let windows = hapax::store::open(&config, now()).unwrap().windows;
         Site::of(&config, windows).await
@@ -105,11 +125,16 @@ impl Site {
                 unread_timeout: config.timeouts.unread,
                 max_connections: config.limits.max_connections,
                 connections_per_address: config.limits.connections_per_address,
+                connections_per_user: config.limits.connections_per_user,
+                handshakes: config.limits.handshakes,
+                rates: hapax::net::Rates::of(&config.limits),
+                buckets: Arc::default(),
                 tcp_user_timeout: config.timeouts.tcp_user,
                 drain_timeout: config.timeouts.drain,
                 stats,
                 connections: ConnectionList::new(),
                 memory: Arc::clone(&memory),
+                spans: None,
             }),
             memory,
             certificates: Arc::default(),
@@ -129,6 +154,7 @@ impl Site {
         (drain, draining): (watch::Sender<bool>, watch::Receiver<bool>),
         reloader: Option<Arc<Reloader>>,
     ) -> Site {
+        let (order, orders) = mpsc::channel(1);
         let keys = KeyMaker::new((1, 2));
         let admin = Admin::new(Parts {
             config,
@@ -142,11 +168,13 @@ impl Site {
             tls: None,
             reloader,
             draining,
+            drain: Some(order),
+            spans: None,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(listener, admin));
-        Site { address, windows, keys, _drain: drain }
+        Site { address, windows, keys, orders: Mutex::new(orders), _drain: drain }
     }
 
     pub(crate) fn window(&self, name: &str) -> &Arc<dyn Inspect> {
@@ -222,7 +250,9 @@ impl Answer {
     fn parse(answer: &str) -> Answer {
         let (head, text) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {answer:?}"));
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head: head.to_ascii_lowercase(), text: text.to_owned() }
+        let head = head.to_ascii_lowercase();
+        let chunked = head.contains("transfer-encoding: chunked");
+        Answer { status, head, text: if chunked { whole(text) } else { text.to_owned() } }
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -232,4 +262,18 @@ impl Answer {
     pub(crate) fn error(&self) -> String {
         self.json()["error"].as_str().unwrap_or_else(|| panic!("no error in {self:?}")).to_owned()
     }
+}
+
+/// A body that came in chunks, as whoever reads it sees it. The last chunk is empty; an answer that was cut short has none.
+fn whole(chunks: &str) -> String {
+    let (mut text, mut rest) = (String::new(), chunks);
+    while let Some((size, more)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a chunk");
+        if size == 0 {
+            break;
+        }
+        text.push_str(&more[..size]);
+        rest = &more[size + 2..];
+    }
+    text
 }

@@ -134,7 +134,13 @@ impl Browser {
 
     /// The text of the first element that fits, as it is shown.
     pub(crate) async fn text(&self, css: &str) -> String {
-        self.find(css).await.text().await.unwrap()
+        loop {
+            match self.find(css).await.text().await {
+                // The page has drawn it anew in between.
+                Err(error) if error.to_string().contains("stale element") => {}
+                text => return text.unwrap(),
+            }
+        }
     }
 
     pub(crate) async fn value(&self, css: &str) -> String {

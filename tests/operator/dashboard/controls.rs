@@ -181,6 +181,9 @@ async fn everything_can_be_done_with_the_keyboard() {
         "theme",
         "orders■ criticalpressure 1.59691/s",
         "rest● okpressure 0.40691/s",
+        "span",
+        "CSV",
+        "JSON",
         "try-recommended",
         "set-capacity",
         "set-auto",
@@ -198,7 +201,7 @@ async fn everything_can_be_done_with_the_keyboard() {
     assert_eq!(order, wanted);
     // The recommended capacity, by keys alone: to the button, Enter, to Apply, Enter.
     page.js("document.querySelector('#theme').focus()").await;
-    for _ in 0..3 {
+    for _ in 0..6 {
         page.press(Key::Tab + "").await;
     }
     page.press(Key::Enter + "").await;

@@ -16,6 +16,7 @@ mod drift;
 mod facts;
 mod numbers;
 mod pictures;
+mod process;
 mod relay;
 mod stub;
 mod words;

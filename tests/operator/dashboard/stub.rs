@@ -1,5 +1,6 @@
 //! The dashboard's files before an API that says whatever a test wants, and remembers what it was asked.
 
+use super::facts::connection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::sse::{Event, Sse};
@@ -32,6 +33,10 @@ pub(crate) struct Scene {
     pub(crate) token: Option<&'static str>,
     pub(crate) connections: Vec<Value>,
     pub(crate) found: Value,
+    /// samples of every window
+    pub(crate) history: Vec<Value>,
+    pub(crate) journal: Mutex<Vec<Value>>,
+    pub(crate) may_change: bool,
     /// how file and process differ
     pub(crate) config: Mutex<Value>,
     asked: Mutex<Vec<Asked>>,
@@ -55,6 +60,9 @@ impl Stub {
             token: None,
             connections: Vec::new(),
             found: Value::Null,
+            history: Vec::new(),
+            journal: Mutex::default(),
+            may_change: true,
             config: no_drift().into(),
             asked: Mutex::default(),
         };
@@ -73,6 +81,17 @@ impl Stub {
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Value)) {
         self.scene.now.send_modify(change);
+    }
+
+    /// Something happens at the relay.
+    pub(crate) fn happens(&self, kind: &str, window: Option<&str>, text: &str, by: Option<&str>) {
+        let mut journal = self.scene.journal.lock().unwrap();
+        let number = journal.len() + 1;
+        journal.push(json!({
+            "number": number, "at": "2026-01-02T03:04:05.678Z", "kind": kind, "window": window, "text": text, "by": by,
+        }));
+        drop(journal);
+        self.change(|now| now["status"]["journal"] = number.into());
     }
 
     /// Returns the requests since the last call.
@@ -100,6 +119,13 @@ fn serve(listener: TcpListener, scene: &Arc<Scene>) -> JoinHandle<()> {
     let router = Router::new()
         .route("/api/v1/events", get(events))
         .route("/api/v1/connections", get(connections))
+        .route("/api/v1/connections/{id}", axum::routing::delete(close))
+        .route("/api/v1/access", get(access))
+        .route("/api/v1/history", get(history))
+        .route("/api/v1/journal", get(journal))
+        .route("/api/v1/log", get(log).put(log))
+        .route("/api/v1/drain", post(async || Json(json!({ "draining": true, "connections": 3 }))))
+        .route("/api/v1/windows", get(async || "name,vhost\r\n"))
         .route("/api/v1/config", get(config))
         .route("/api/v1/windows/{name}", get(window).patch(patch))
         .route("/api/v1/windows/{name}/forecast", post(forecast))
@@ -240,6 +266,34 @@ async fn connections(
 ) -> Json<Value> {
     let part = scene.connections.iter().skip(query["offset"]).take(query["limit"]);
     Json(json!({ "connections": part.collect::<Vec<_>>(), "total": scene.connections.len() }))
+}
+
+async fn close(Path(id): Path<u64>) -> Json<Value> {
+    Json(json!({ "closing": connection(id, &json!({})), "reason": "" }))
+}
+
+async fn access(State(scene): State<Arc<Scene>>) -> Json<Value> {
+    Json(json!({ "may_change": scene.may_change, "by": "token" }))
+}
+
+async fn history(
+    State(scene): State<Arc<Scene>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Json<Value> {
+    let window = json!({ "name": query["window"], "samples": scene.history });
+    Json(json!({ "every_seconds": 10, "windows": [window] }))
+}
+
+async fn journal(
+    State(scene): State<Arc<Scene>>,
+    Query(query): Query<HashMap<String, usize>>,
+) -> Json<Value> {
+    let journal = scene.journal.lock().unwrap();
+    Json(json!({ "entries": journal[query["after"].min(journal.len())..], "last": journal.len() }))
+}
+
+async fn log() -> Json<Value> {
+    Json(json!({ "level": "debug", "configured": "info" }))
 }
 
 pub(crate) fn status() -> Value {

@@ -16,6 +16,7 @@ mod before_login;
 mod channels;
 mod closed_by_broker;
 mod copies;
+mod crowd;
 mod crowding;
 mod handshake;
 pub(crate) mod loopback;

@@ -14,13 +14,16 @@ mod liveness;
 mod memory;
 mod outcome;
 mod paused;
+mod rates;
 mod republish;
 mod routing;
 mod scope;
 mod stored;
 mod strangers;
 mod stuck;
+mod tenants;
 mod unread;
+mod users;
 mod vanished;
 
 use crate::e2e::raw::{Raw, Told};

@@ -107,7 +107,9 @@ fn a_handshake_without_end_is_cut_after_16_kib() {
         begun.elapsed()
     );
     assert_eq!(site.relay.metrics().sum("tls_handshakes_failed_total", &[]), 1.0);
-    assert!(site.relay.log().contains("too much for a TLS handshake"), "{}", site.relay.log());
+    wait::until("the log says it", wait::PATIENCE, || {
+        site.relay.log().contains("too much for a TLS handshake").then_some(())
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::e2e::relay::Relay;
 use crate::e2e::retry;
 use crate::e2e::site::{own_rabbit, shared_rabbit, without_relay};
 use crate::e2e::wait::{self, PATIENCE};
+use hapax::clock::now;
 use stage::{Stage, ids};
 use std::time::Duration;
 use stores::{DeadRedis, FullBroker, FullDisk, FullRedis, SilentRedis, Store, StreamOutOfReach};
@@ -236,5 +237,33 @@ fn without_the_stream_two_relays_know_what_was_before() {
 fn without_redis_a_relay_knows_what_came_to_it() {
     if !without_relay() {
         assert_eq!(goes_on_alone("outage-redis-two", DeadRedis::new()), (20, 20));
+    }
+}
+
+/// A store that has not everything does not hold up the end: all stores together have what is left of `timeouts.drain`.
+fn ends<S: Store>(name: &str, mut store: S, says: &str) {
+    let config = store.config().replace("[timeouts]\n", "[timeouts]\ndrain = \"2s\"\n");
+    let mut stage = Stage::new(name, &(config + "on_outage = \"continue\"\n"));
+    let (mut client, mut finder) = (stage.client(), stage.client());
+    store.stop();
+    stage.until_down(&mut finder);
+    stage.publish(&mut client, ids("during", 20));
+    client.until_all_acked();
+    let began = now();
+    stage.relay.sigterm();
+    assert!(stage.relay.ended().success());
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "it ends {took:?} after SIGTERM");
+    assert!(stage.relay.log().contains(says), "what is forgotten is said: {}", stage.relay.log());
+    store.go_on();
+}
+
+#[test]
+fn the_end_waits_for_a_store_no_longer_than_the_drain_may_take() {
+    if !without_relay() {
+        ends("outage-end-redis", SilentRedis::new(), "Redis has not taken everything");
+        let vhost = "outage-end-stream";
+        shared_rabbit().add_vhost(vhost).unwrap();
+        ends(vhost, StreamOutOfReach::new(vhost), "the stream has not taken everything");
     }
 }

@@ -8,7 +8,7 @@ use crate::session::delivered::Mark;
 use crate::session::outbox::{Piece, View};
 use crate::session::returns::ReturnKey;
 use crate::session::rights::Right;
-use crate::window::{KeyMaker, Scoped, Window};
+use crate::window::{KeyMaker, Scoped, Tenant, Window};
 use crate::wire::ChannelId;
 use crate::wire::method::Publish;
 use crate::wire::properties::{ContentHeader, IdValue};
@@ -20,6 +20,7 @@ pub(super) struct Draft {
     pub(super) window: Arc<dyn Window>,
     pub(super) client: Option<ClientTag>,
     pub(super) scoped: Scoped,
+    pub(super) tenant: Tenant,
     pub(super) right: Right,
     /// Hapax verifies that a queue takes it
     pub(super) verify: bool,
@@ -43,7 +44,7 @@ impl Draft {
     /// Makes a candidate of it: the body is whole, so the id is known. Returns `None` if the method or the header can't be
     /// understood.
     pub(super) fn finish(self, channel: ChannelId, keys: &KeyMaker) -> Option<Kept> {
-        let Draft { window, client, scoped, right, verify, mark, publish, header, body } = self;
+        let Draft { window, client, scoped, tenant, right, verify, mark, publish, header, body } = self;
         let rules = window.rules();
         let fields = Publish::parse(publish.view().payload()).ok()?;
         let found = ContentHeader::parse(header.view().payload(), &rules.id).ok()?;
@@ -52,7 +53,7 @@ impl Draft {
             .then(|| ReturnKey::new(keys, target, fields.routing_key, header.view().payload()));
         let (claim, ttl) = (scoped.key(&IdValue::Bytes(body.octets())).into(), ttl_of(&found, &window));
         let asked = fields.mandatory;
-        let terms = Terms { claim, ttl, client, right, asked, verify, return_key, mark };
+        let terms = Terms { claim, ttl, tenant, client, right, asked, verify, return_key, mark };
         let content = body.content(header.view().octets(), channel);
         Some(Kept { window, terms, publish, content, left: 0 })
     }

@@ -360,7 +360,7 @@ impl Publisher {
         }
         let client = self.ledger_mut().next_client_tag();
         let (window, right) = (Arc::clone(&judge.window), judge.needs.right);
-        let verify = judge.verify != Verify::No;
+        let (verify, tenant) = (judge.verify != Verify::No, judge.tenant);
         cx.link.bad_headers.count(bad, &*cx.shared.listener);
         match kind {
             Kind::Plain(terms) => {
@@ -373,6 +373,7 @@ impl Publisher {
             }
             Kind::Body(scoped) if left > 0 && self.has_room(left, cx) => {
                 let draft = Draft {
+                    tenant,
                     window,
                     client,
                     scoped,

@@ -75,6 +75,7 @@ impl Reading {
                 Kind::Plain(Terms {
                     claim: key.into(),
                     ttl: ttl_of(&found, &judge.window),
+                    tenant: judge.tenant,
                     client: None,
                     right: judge.needs.right,
                     asked: route.mandatory,

@@ -8,14 +8,15 @@ use super::line::{Answer, Asked, Known, Line, Promoted};
 use super::sender::Sender;
 use crate::session::Settings;
 use crate::session::blame::Blame;
-use crate::session::candidate::{Candidate, Kept, Terms};
+use crate::session::candidate::{Candidate, Kept, Terms, header_of};
 use crate::session::confirms::ClientTag;
-use crate::session::cx::Cx;
+use crate::session::cx::{Cx, Link};
 use crate::session::delivered::Mark;
 use crate::session::fault::Fault;
 use crate::session::outbox::View;
-use crate::session::sightings::Sighted;
+use crate::session::sightings::{Publication, Sighted};
 use crate::session::timers::earliest;
+use crate::session::traces;
 use crate::session::unremembered::Deadline;
 use crate::session::waiting::{Waiter, Waiting, Waits};
 use crate::window::{
@@ -193,6 +194,9 @@ impl Verdicts {
         until: Option<Instant>,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
+        if cx.link.out.traces.is_on() && until.is_none() {
+            trace(&candidate, &verdict, cx);
+        }
         let begun = until;
         let until = || until.unwrap_or(cx.now + cx.shared.settings.in_flight_timeout);
         let Terms { claim, client, .. } = candidate.terms;
@@ -829,6 +833,18 @@ impl Verdicts {
 /// Returns the reply to a publish whose conflict is refused. Without confirms there is none, so it is a fault.
 fn refusal(client: Option<ClientTag>, window: &Arc<dyn Window>) -> Result<Reply, Fault> {
     client.map(Reply::Nack).ok_or_else(|| comparison::fault(window))
+}
+
+/// Looks at a publish for the trace that it belongs to, if it is its turn.
+#[cold]
+fn trace(candidate: &Candidate<'_>, verdict: &Verdict, cx: &mut Cx<'_>) {
+    let Some(word) = traces::word(verdict) else { return };
+    let Link { out, finder, .. } = &mut *cx.link;
+    if out.traces.is_due() {
+        let (window, claim, publish) = (candidate.window, candidate.terms.claim, candidate.publish);
+        let header = header_of(candidate.content.octets());
+        out.traces.note(word, Publication { window, claim, vhost: finder.vhost(), publish, header });
+    }
 }
 
 /// Tells the window where a fresh publish goes, if it counts who fills it.

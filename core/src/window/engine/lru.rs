@@ -7,7 +7,7 @@
 
 use super::{Engine, Entry, EvictionCause, Gone, Stamp};
 use crate::window::key::KeyHash;
-use crate::window::{BodyDigest, Key};
+use crate::window::{BodyDigest, Key, Tenant};
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use std::hash::{Hash, Hasher};
@@ -66,7 +66,7 @@ impl Engine for Lru {
         self.with(key, |shard| shard.map.peek(&Packed::from(key)).map(|slot| slot.entry()))
     }
 
-    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
+    fn insert(&self, key: Key, entry: Entry, _: Tenant, now: Stamp, gone: &mut impl Gone) {
         self.with(key, |shard| shard.insert(key, entry, now, gone));
     }
 

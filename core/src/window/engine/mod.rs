@@ -12,7 +12,7 @@ mod wall;
 pub(in crate::window) use compact::Compact;
 pub use wall::WallEntry;
 
-use super::{BodyDigest, EvictionCause, Key};
+use super::{BodyDigest, EvictionCause, Key, Tenant};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -63,12 +63,23 @@ impl EngineKind {
         }
     }
 
-    /// Returns an empty store for at most `capacity` keys (at least one).
-    pub(super) fn build(self, capacity: usize) -> Store {
+    /// Returns the bytes that a full store takes beyond that if its capacity is divided among tenants.
+    pub fn tenant_bytes_at(self, capacity: usize) -> usize {
+        if self.has_tenants() { compact::tenant_bytes_at(capacity) } else { 0 }
+    }
+
+    /// Returns true if the engine can divide its capacity among tenants.
+    pub fn has_tenants(self) -> bool {
+        matches!(self, EngineKind::Compact)
+    }
+
+    /// Returns an empty store for at most `capacity` keys (at least one). `by_tenant`: the capacity is divided among tenants, if the
+    /// engine can do that.
+    pub(super) fn build(self, capacity: usize, by_tenant: bool) -> Store {
         match self {
             EngineKind::Moka => Store::Moka(moka::Moka::new(capacity)),
             EngineKind::Lru => Store::Lru(lru::Lru::new(capacity)),
-            EngineKind::Compact => Store::Compact(compact::Compact::new(capacity)),
+            EngineKind::Compact => Store::Compact(compact::Compact::new(capacity, by_tenant)),
         }
     }
 }
@@ -128,7 +139,9 @@ impl<F: FnMut(Key, Entry, EvictionCause)> Gone for F {}
 /// The contract of all engines.
 ///
 /// * At most `capacity` entries, counted after every call (an engine may state a slack under concurrency).
-/// * A live entry makes room only if it is the least recently *seen* of its shard: since its commit or its last duplicate.
+/// * A live entry makes room only if it is the least recently *seen* of its shard: since its commit or its last duplicate. If the
+///   capacity is divided among tenants, it is the least recently seen of the tenant that has the most entries in the shard, that of the
+///   new entry included.
 /// * An entry whose TTL is over is never reported as seen. It is removed when it is asked for, or in passing: each insert
 ///   looks at a few old entries. With one TTL for all, and no duplicates, what is oldest expires first and the sweep keeps
 ///   up exactly; when TTLs differ, an expired entry may stay until it is the least recently seen.
@@ -143,8 +156,8 @@ pub trait Engine: Send + Sync + Debug {
     fn touch(&self, key: Key, now: Stamp, refresh: bool, gone: &mut impl Gone) -> Option<BodyDigest>;
     /// Returns the key's entry, expired or not. Changes nothing, not even recency.
     fn peek(&self, key: Key) -> Option<Entry>;
-    /// Adds the key as the most recently seen one. It must not be there yet: call `touch` or `remove` first.
-    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone);
+    /// Adds the key as the most recently seen one of this tenant. It must not be there yet: call `touch` or `remove` first.
+    fn insert(&self, key: Key, entry: Entry, tenant: Tenant, now: Stamp, gone: &mut impl Gone);
     /// Removes the key, expired or not.
     fn remove(&self, key: Key) -> Option<Entry>;
     /// Changes the capacity. Entries that no longer fit leave at once, least recently seen first. Their memory goes back to the
@@ -169,6 +182,11 @@ pub trait Engine: Send + Sync + Debug {
     /// A hint: reads what a look-up of these keys will read. With `insert`, also reads the entries that will have to make room for
     /// them. Waits for no lock.
     fn warm(&self, _keys: &[Key], _insert: bool) {}
+    /// Returns the tenants that have or had entries, each with the number of its entries, and of those that had to make room before
+    /// their TTL was over. Empty if the capacity is not divided.
+    fn tenants(&self) -> Vec<(Tenant, usize, u64)> {
+        Vec::new()
+    }
     /// Returns when the entry that has to make room next was committed, or a cheap estimate of that.
     fn oldest(&self) -> Option<Stamp> {
         None
@@ -221,8 +239,8 @@ impl Engine for Store {
     }
 
     #[inline]
-    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
-        each!(self, engine => engine.insert(key, entry, now, gone));
+    fn insert(&self, key: Key, entry: Entry, tenant: Tenant, now: Stamp, gone: &mut impl Gone) {
+        each!(self, engine => engine.insert(key, entry, tenant, now, gone));
     }
 
     fn remove(&self, key: Key) -> Option<Entry> {
@@ -259,6 +277,10 @@ impl Engine for Store {
 
     fn warm(&self, keys: &[Key], insert: bool) {
         each!(self, engine => engine.warm(keys, insert));
+    }
+
+    fn tenants(&self) -> Vec<(Tenant, usize, u64)> {
+        each!(self, engine => engine.tenants())
     }
 
     fn oldest(&self) -> Option<Stamp> {

@@ -14,7 +14,7 @@
 
 use super::{Engine, Entry, EvictionCause, Gone, Stamp};
 use crate::window::key::KeyHash;
-use crate::window::{BodyDigest, Key};
+use crate::window::{BodyDigest, Key, Tenant};
 use moka::Equivalent;
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
@@ -90,7 +90,7 @@ impl Engine for Moka {
         self.store.read().peek(key).map(|slot| slot.entry())
     }
 
-    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
+    fn insert(&self, key: Key, entry: Entry, _: Tenant, now: Stamp, gone: &mut impl Gone) {
         let store = self.store.read();
         if let Some(old) = store.take(key) {
             gone(old.key, old.entry(), EvictionCause::Expired);

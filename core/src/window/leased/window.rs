@@ -229,6 +229,10 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
     fn note_names(&self, names: &[&[u8]]) {
         self.log.note_names(names);
     }
+
+    fn note_tenant(&self, tenant: Tenant, name: &str) {
+        self.log.note_tenant(tenant, name);
+    }
 }
 
 /// What concerns ids is said of the memory in front: Redis may know more of them.
@@ -311,6 +315,10 @@ impl<L: Listener + ?Sized> Inspect for LeasedWindow<L> {
 
     fn record(&self, now: Instant) -> Option<Recorder> {
         Inspect::record(&*self.log, now)
+    }
+
+    fn tenants(&self) -> Vec<TenantFacts> {
+        self.log.tenants()
     }
 
     fn store(&self, now: Instant) -> Option<StoreFacts> {

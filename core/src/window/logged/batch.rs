@@ -7,6 +7,8 @@
 //! touched     2 | key 12 | body 4 | ms after base | ttl in ms
 //! forgotten   3 | key 12
 //! flushed     4
+//! seen        6 | tenant 3 | key 12 | body 4 | …                           as 1 and 2, in a window
+//! touched     7 | tenant 3 | key 12 | body 4 | …                           whose capacity is divided among tenants
 //! changed     5 | setting 1 | value | length of `by` | by
 //! ```
 //!
@@ -18,7 +20,7 @@
 //! * `relay` is drawn at each start. By it a relay knows its own batches again.
 
 use super::record::{Change, Record, Setting, What, Written};
-use crate::window::{BodyDigest, Claim, Key, KeyMaker, Memo, Mode, Rules};
+use crate::window::{BodyDigest, Claim, Key, KeyMaker, Memo, Mode, Rules, Tenant};
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,6 +35,10 @@ const TOUCHED: u8 = 2;
 const FORGOTTEN: u8 = 3;
 const FLUSHED: u8 = 4;
 const CHANGED: u8 = 5;
+const SEEN_OF: u8 = SEEN + OF_TENANT;
+const TOUCHED_OF: u8 = TOUCHED + OF_TENANT;
+/// The difference between the tag of a record without a tenant and that of one with a tenant.
+const OF_TENANT: u8 = 5;
 
 const CAPACITY: u8 = 1;
 const TTL: u8 = 2;
@@ -217,7 +223,14 @@ fn put_key(out: &mut Vec<u8>, tag: u8, Claim::Digest(key): Claim) {
 }
 
 fn put_memo(out: &mut Vec<u8>, tag: u8, claim: Claim, after: u64, memo: Memo) {
-    put_key(out, tag, claim);
+    if memo.tenant() == Tenant::COMMON {
+        out.push(tag);
+    } else {
+        out.push(tag + OF_TENANT);
+        out.extend_from_slice(&memo.tenant().octets());
+    }
+    let Claim::Digest(key) = claim;
+    out.extend_from_slice(&key.octets());
     out.extend_from_slice(&memo.body().bits().to_le_bytes());
     put_varint(out, after);
     put_varint(out, whole_millis(memo.ttl()));
@@ -299,14 +312,18 @@ impl Reader<'_> {
 
     fn record(&mut self, base: u64) -> Option<Written> {
         Some(match self.byte()? {
-            tag @ (SEEN | TOUCHED) => {
+            tag @ (SEEN | TOUCHED | SEEN_OF | TOUCHED_OF) => {
+                let tenant = match tag {
+                    SEEN_OF | TOUCHED_OF => Tenant::from_octets(self.take()?),
+                    _ => Tenant::COMMON,
+                };
                 let key = self.key()?;
                 let body = BodyDigest::from_bits(u32::from_le_bytes(self.take()?));
                 let at = self.time(base)?;
                 let ttl = Duration::from_millis(self.varint()?);
                 match tag {
-                    SEEN => Written::Seen { key, at, ttl, body },
-                    _ => Written::Touched { key, at, ttl, body },
+                    SEEN | SEEN_OF => Written::Seen { key, at, ttl, body, tenant },
+                    _ => Written::Touched { key, at, ttl, body, tenant },
                 }
             }
             FORGOTTEN => Written::Forgotten(self.key()?),
@@ -357,8 +374,12 @@ mod tests {
         let claim = || any::<u128>().prop_map(|key| Claim::from(Key(key & Key::MASK)));
         let change = |setting| What::Changed(Change { setting, by: "10.0.0.7 (API)".into() });
         let memo = || {
-            (any::<u32>(), 0..10_000_000_000_u64)
-                .prop_map(|(body, ttl)| Memo::new(Duration::from_millis(ttl), BodyDigest::from_bits(body)))
+            (any::<u32>(), 0..10_000_000_000_u64, prop_oneof![Just([0; 3]), any::<[u8; 3]>()]).prop_map(
+                |(body, ttl, tenant)| {
+                    let memo = Memo::new(Duration::from_millis(ttl), BodyDigest::from_bits(body));
+                    memo.of_tenant(Tenant::from_octets(tenant))
+                },
+            )
         };
         prop_oneof![
             4 => (claim(), memo()).prop_map(|(claim, memo)| What::Seen(claim, memo)),
@@ -379,12 +400,20 @@ mod tests {
         let at = wall() - (now - *at);
         let of = |Claim::Digest(key): Claim| key;
         match what.clone() {
-            What::Seen(claim, memo) => {
-                Written::Seen { key: of(claim), at, ttl: memo.ttl(), body: memo.body() }
-            }
-            What::Touched(claim, memo) => {
-                Written::Touched { key: of(claim), at, ttl: memo.ttl(), body: memo.body() }
-            }
+            What::Seen(claim, memo) => Written::Seen {
+                key: of(claim),
+                at,
+                ttl: memo.ttl(),
+                body: memo.body(),
+                tenant: memo.tenant(),
+            },
+            What::Touched(claim, memo) => Written::Touched {
+                key: of(claim),
+                at,
+                ttl: memo.ttl(),
+                body: memo.body(),
+                tenant: memo.tenant(),
+            },
             What::Forgotten(claim) => Written::Forgotten(of(claim)),
             What::Flushed => Written::Flushed,
             What::Changed(change) => Written::Changed(change),

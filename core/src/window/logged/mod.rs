@@ -253,13 +253,13 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
                 table.warm(next.filter_map(Written::key).map(Claim::from), true);
             }
             match record {
-                Written::Seen { key, at, ttl, body } => {
+                Written::Seen { key, at, ttl, body, tenant } => {
                     reading.commit(*at, *ttl);
                     let Some(entry) = left(*at, *ttl, *body) else {
                         applied.expired += 1;
                         continue;
                     };
-                    match table.bring(*key, entry, stamp) {
+                    match table.bring(*key, entry, *tenant, stamp) {
                         Brought::New => applied.seen += 1,
                         Brought::Crossed => {
                             applied.seen += 1;
@@ -269,10 +269,10 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
                         Brought::Before => {}
                     }
                 }
-                Written::Touched { key, at, ttl, body } => {
+                Written::Touched { key, at, ttl, body, tenant } => {
                     if let Some(entry) = left(*at, *ttl, *body)
                         && !table.touch_at(*key, entry, stamp)
-                        && table.bring(*key, entry, stamp) == Brought::New
+                        && table.bring(*key, entry, *tenant, stamp) == Brought::New
                     {
                         applied.seen += 1;
                     }
@@ -313,7 +313,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
             let at = table.stamp(at);
             let entry = Entry { at, until: memo.until(at), duplicates: 0, body: memo.body() };
             if !entry.is_expired(stamp) {
-                table.bring(key, entry, stamp);
+                table.bring(key, entry, memo.tenant(), stamp);
             }
         }
     }
@@ -342,7 +342,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         let stamp = table.stamp(now);
         let at = table.stamp(now.checked_sub(ttl.saturating_sub(left)).unwrap_or(now));
         let entry = Entry { at, until: stamp.after(left), duplicates: 0, body };
-        match table.bring(key, entry, stamp) {
+        match table.bring(key, entry, Tenant::COMMON, stamp) {
             Brought::New => self.counts.merged.fetch_add(1, Relaxed),
             Brought::Crossed => self.counts.crossed.fetch_add(1, Relaxed),
             Brought::Known | Brought::Before => 0,

@@ -1,6 +1,6 @@
 //! The records of a window's log, before they are written and after they are read.
 
-use crate::window::{BodyDigest, Claim, Key, Memo, Mode};
+use crate::window::{BodyDigest, Claim, Key, Memo, Mode, Tenant};
 use std::time::{Duration, Instant, SystemTime};
 
 /// One thing that happened to a window, on its way to the store.
@@ -65,6 +65,8 @@ pub enum Written {
         ttl: Duration,
         /// the digest of the message's body
         body: BodyDigest,
+        /// whose it is
+        tenant: Tenant,
     },
     /// A duplicate made a seen key young again.
     Touched {
@@ -76,6 +78,8 @@ pub enum Written {
         ttl: Duration,
         /// the digest of the message's body
         body: BodyDigest,
+        /// whose it is
+        tenant: Tenant,
     },
     /// A key is unknown again.
     Forgotten(Key),

@@ -273,6 +273,10 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
     fn note_names(&self, names: &[&[u8]]) {
         self.inner.note_names(names);
     }
+
+    fn note_tenant(&self, tenant: Tenant, name: &str) {
+        self.inner.note_tenant(tenant, name);
+    }
 }
 
 impl<L: Listener + ?Sized> Inspect for LoggedWindow<L> {
@@ -365,6 +369,10 @@ impl<L: Listener + ?Sized> Inspect for LoggedWindow<L> {
 
     fn record(&self, now: Instant) -> Option<Recorder> {
         self.inner.record(now)
+    }
+
+    fn tenants(&self) -> Vec<TenantFacts> {
+        self.inner.tenants()
     }
 
     fn store(&self, now: Instant) -> Option<StoreFacts> {

@@ -115,6 +115,7 @@ impl Driver {
             verify_routing: two & 128 != 0,
             forward_to: (one & 16 != 0).then(|| "backing".into()),
             republish: RepublishRule::default(),
+            quota: hapax_core::window::Quota::None,
         };
         let limits = Limits {
             capacity: 10,
@@ -200,6 +201,10 @@ impl Driver {
                 64..128 => self.end_upstream(),
                 128..160 => {
                     self.session.handle_drain(self.now);
+                    self.pump();
+                }
+                176..192 => {
+                    self.session.handle_forced_close("told to", self.now);
                     self.pump();
                 }
                 160..176 => {
@@ -374,7 +379,7 @@ impl Driver {
             Output::HeartbeatClient | Output::HeartbeatUpstream => {}
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
-            Output::Sighted(_) => {}
+            Output::Sighted(_) | Output::Traced(_) => {}
             Output::BadHeader(_) => {}
         }
     }

@@ -83,6 +83,8 @@ pub struct Link {
     wanted: bool,
     reading: Reading,
     timer: Option<Micros>,
+    /// when the client may publish again, if it may not now
+    allowed: Option<Micros>,
     still: u32,
     working: Option<Micros>,
     bell: Arc<Bell>,
@@ -122,6 +124,7 @@ impl Link {
             wanted: true,
             reading: Reading { client: true, upstream: true },
             timer: None,
+            allowed: None,
             still: 0,
             working: None,
             bell: Arc::default(),
@@ -224,12 +227,16 @@ impl Link {
             self.client_socket = Socket::Over;
             ctx.log.say(|| format!("{} link {}: end of stream from the client", human(ctx.now), self.id));
             ctx.truth.ends(self.id, 0, ctx.now);
+            relay.allow(u64::MAX, instant(ctx.now));
             relay.handle_client_eof(instant(ctx.now));
         }
     }
 
     fn client_bytes(&mut self, ctx: &mut Ctx) {
         let Some(relay) = &mut self.relay else { return };
+        if ctx.plan.rate > 0 && !relay.is_at_publish_limit() {
+            relay.allow(ctx.rng.between(0, ctx.plan.rate), instant(ctx.now));
+        }
         relay.handle_client(&mut self.client_buf, instant(ctx.now));
         for mark in self.from_client.passed(self.client_buf.len()) {
             if let Mark::Reached(uid) = mark {
@@ -314,6 +321,12 @@ impl Link {
     pub fn timeout(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
         self.timer = None;
         let Some(relay) = &mut self.relay else { return };
+        if relay.is_at_publish_limit() && self.allowed.is_some_and(|at| at <= ctx.now) {
+            self.allowed = None;
+            relay.allow(ctx.rng.between(1, ctx.plan.rate.max(1)), instant(ctx.now));
+            self.pump(ctx, schedule);
+        }
+        let Some(relay) = &mut self.relay else { return };
         if relay.poll_timeout().is_some_and(|at| at <= instant(ctx.now)) {
             // While nobody reads from a client, its heartbeats are in the socket: it is alive.
             if self.client.is_some() && !self.reading.client && self.from_client.has_more() {
@@ -352,15 +365,23 @@ impl Link {
         self.kick(ctx, schedule);
     }
 
-    /// The relay's process is to end.
+    /// The relay's process is to end. Every third connection is closed by an operator instead. (No dice decide that, so the runs
+    /// of old seeds stay as they were up to here.)
     pub fn drain(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
         let Some(relay) = &mut self.relay else { return };
-        ctx.log.say(|| format!("{} link {}: drain", human(ctx.now), self.id));
-        ctx.truth.count("drained");
+        let forced = self.id % 3 == 2;
+        let what = if forced { "closed by force" } else { "drained" };
+        ctx.log.say(|| format!("{} link {}: {what}", human(ctx.now), self.id));
+        ctx.truth.count(what);
         ctx.truth.drained(self.id);
         ctx.truth.ends(self.id, 0, ctx.now);
-        relay.handle_drain(instant(ctx.now));
-        schedule.at(ctx.soon(50 * ctx.plan.pause), Event::DrainOverdue(self.id));
+        match forced {
+            true => relay.handle_forced_close(instant(ctx.now)),
+            false => {
+                relay.handle_drain(instant(ctx.now));
+                schedule.at(ctx.soon(50 * ctx.plan.pause), Event::DrainOverdue(self.id));
+            }
+        }
         self.pump(ctx, schedule);
     }
 

@@ -81,7 +81,7 @@ impl Link {
                 ctx.truth.count("relay: a conflict is told of");
             }
             Output::Sighted(_) => ctx.truth.count("relay: a duplicate is told of"),
-            Output::BadHeader(_) => {}
+            Output::BadHeader(_) | Output::Traced(_) => {}
         }
     }
 
@@ -216,6 +216,12 @@ impl Link {
 
     /// Sets the timer to the relay's next timeout; (h): a timeout that was handled is not due again at once.
     pub(super) fn arm(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        if self.allowed.is_none() && self.relay.as_ref().is_some_and(|relay| relay.is_at_publish_limit()) {
+            ctx.truth.count("relay: held back by a rate");
+            let at = ctx.soon(ctx.plan.pause);
+            self.allowed = Some(at);
+            schedule.at(at, Event::Timer(self.id));
+        }
         let Some(at) = self.relay.as_ref().and_then(|relay| relay.poll_timeout()).map(micros) else { return };
         self.still = if at > ctx.now { 0 } else { self.still + 1 };
         if self.still > STILL {

@@ -1,7 +1,8 @@
-//! The commands that ask once and end: `windows`, `ids`, `connections`, `upstreams`, `drops` (which can also stay). Text for people, or with `--json` what the relay
+//! The commands that ask once and end: `windows`, `ids`, `connections`, `upstreams`, `journal`, `drain`, `log`, `reload`, `drops` (which can also stay). Text for people, or with `--json` what the relay
 //! said.
 
 mod connections;
+mod control;
 mod drops;
 mod ids;
 mod reload;
@@ -11,7 +12,8 @@ mod windows;
 use super::ApiClient;
 use crate::tools::reach::Failure;
 use crate::tools::terminal::args::{
-    ConnectionsArgs, DropsArgs, IdsArgs, ReloadArgs, UpstreamsArgs, WindowsArgs,
+    ConnectionsArgs, DrainArgs, DropsArgs, IdsArgs, JournalArgs, LogArgs, ReloadArgs, UpstreamsArgs,
+    WindowsArgs,
 };
 use crate::tools::text::json;
 use comfy_table::presets::NOTHING;
@@ -52,6 +54,21 @@ pub fn reload(args: &ReloadArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Res
 /// `hapax upstreams`
 pub fn upstreams(args: &UpstreamsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     upstreams::run(args, client, desk)
+}
+
+/// `hapax journal`
+pub fn journal(args: &JournalArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    control::journal(args, client, desk)
+}
+
+/// `hapax drain`
+pub fn drain(args: &DrainArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    control::drain(args, client, desk)
+}
+
+/// `hapax log`
+pub fn log(args: &LogArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    control::log(args, client, desk)
 }
 
 /// `hapax drops`

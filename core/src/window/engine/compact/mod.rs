@@ -4,7 +4,8 @@
 //! * [`slab`]: slots in chunks, linked by 25-bit places: it grows and shrinks by chunks.
 //! * [`index`]: from a key to its place, one cache miss a look-up; grows in many small pieces.
 //! * [`quiet`]: a time before which surely nothing expires.
-//! * [`shard`]: the four together.
+//! * [`lanes`]: the order in which slots make room, one for each tenant where there are tenants (a byte more for each id).
+//! * [`shard`]: the five together.
 //!
 //! Shards are as those of `lru`: one for a small window, up to [`MAX_SHARDS`] for a large one, each with its part of the
 //! capacity, and the first early eviction comes when the window is about 99 % full.
@@ -16,6 +17,7 @@
 //! milliseconds. It happens only below 65,536 ids, or across that line.
 
 mod index;
+mod lanes;
 mod quiet;
 mod shard;
 mod slab;
@@ -24,11 +26,13 @@ mod slot;
 mod tests;
 
 use super::{Engine, Entry, EvictionCause, Gone, MOST_IDS, Stamp};
-use crate::window::{BodyDigest, CacheAligned, HINTED, Key};
+use crate::window::{BodyDigest, CacheAligned, HINTED, Key, Tenant};
 use index::NOTHING;
+use lanes::Lanes;
 use parking_lot::{Mutex, MutexGuard};
 use shard::Shard;
 use slot::Slot;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A shard is not made for fewer entries than this: below twice as many the order of eviction is exact.
@@ -51,16 +55,19 @@ pub(in crate::window) struct Compact {
     shards: [CacheAligned<Mutex<Shard>>; MAX_SHARDS],
     /// Changes only while all shards are locked, so it is reliable for a caller that holds any shard's lock.
     count: AtomicUsize,
+    /// The capacity is divided among tenants.
+    by_tenant: bool,
     /// One resize at a time.
     resizing: Mutex<()>,
 }
 
 impl Compact {
-    pub(super) fn new(capacity: usize) -> Compact {
-        let mut shards = plan(capacity);
+    pub(super) fn new(capacity: usize, by_tenant: bool) -> Compact {
+        let mut shards = plan(capacity, by_tenant);
         Compact {
             count: AtomicUsize::new(shards.len()),
             shards: std::array::from_fn(|_| CacheAligned(Mutex::new(shards.next().unwrap_or_else(unused)))),
+            by_tenant,
             resizing: Mutex::new(()),
         }
     }
@@ -109,24 +116,34 @@ impl Compact {
     /// before it in its own shard. That is exact up to the time between two fresh ids.
     fn reshard(&self, capacity: usize, gone: &mut impl Gone) {
         let mut shards: Vec<MutexGuard<'_, Shard>> = self.shards.iter().map(|shard| shard.lock()).collect();
-        let mut all: Vec<(u64, Slot)> = Vec::new();
+        let mut all: Vec<(u64, Tenant, Slot)> = Vec::new();
+        let mut evicted: Vec<(Tenant, u64)> = Vec::new();
         for shard in &shards {
-            let mut seen = 0;
-            all.extend(shard.iter().map(|slot| {
+            let (mut whose, mut seen) = (Tenant::COMMON, 0);
+            all.extend(shard.iter().map(|(tenant, slot)| {
+                if tenant != whose {
+                    (whose, seen) = (tenant, 0);
+                }
                 seen = slot.at().0.max(seen);
-                (seen, *slot)
+                (seen, tenant, *slot)
             }));
+            evicted.extend(shard.tenants().map(|(tenant, _, evicted)| (tenant, evicted)));
         }
-        all.sort_by_key(|(seen, _)| *seen);
-        for (_, slot) in all.drain(..all.len().saturating_sub(capacity)) {
+        all.sort_by_key(|(seen, ..)| *seen);
+        // With tenants, the new shards find out below who has to make room.
+        let excess = if self.by_tenant { 0 } else { all.len().saturating_sub(capacity) };
+        for (_, _, slot) in all.drain(..excess) {
             gone(slot.key(), slot.entry(), EvictionCause::Resize);
         }
-        let mut plan = plan(capacity);
+        let mut plan = plan(capacity, self.by_tenant);
         let count = plan.len();
         shards.iter_mut().for_each(|shard| **shard = plan.next().unwrap_or_else(unused));
-        for (_, slot) in all {
+        for (tenant, evicted) in evicted {
+            shards[0].count_evicted(tenant, evicted);
+        }
+        for (_, tenant, slot) in all {
             let shard = &mut shards[slot.key().shard(count)];
-            shard.push(slot);
+            shard.push(slot, tenant);
             shard.shrink(1, gone);
         }
         self.count.store(count, Relaxed);
@@ -168,8 +185,8 @@ impl Engine for Compact {
         self.lock(key).peek(key)
     }
 
-    fn insert(&self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
-        self.lock(key).insert(key, entry, now.into(), gone);
+    fn insert(&self, key: Key, entry: Entry, tenant: Tenant, now: Stamp, gone: &mut impl Gone) {
+        self.lock(key).insert(key, entry, tenant, now.into(), gone);
     }
 
     fn remove(&self, key: Key) -> Option<Entry> {
@@ -209,7 +226,7 @@ impl Engine for Compact {
                 let empty = shard.empty();
                 std::mem::replace(&mut *shard, empty)
             };
-            for slot in all.iter() {
+            for (_, slot) in all.iter() {
                 gone(slot.key(), slot.entry(), EvictionCause::Flush);
             }
         }
@@ -241,6 +258,17 @@ impl Engine for Compact {
         43.0
     }
 
+    fn tenants(&self) -> Vec<(Tenant, usize, u64)> {
+        let mut all: BTreeMap<Tenant, (usize, u64)> = BTreeMap::new();
+        for shard in &self.shards {
+            for (tenant, len, evicted) in shard.lock().tenants() {
+                let sum = all.entry(tenant).or_default();
+                *sum = (sum.0 + len, sum.1 + evicted);
+            }
+        }
+        all.into_iter().map(|(tenant, (len, evicted))| (tenant, len, evicted)).collect()
+    }
+
     /// Returns the oldest of the shards' oldest entries.
     fn oldest(&self) -> Option<Stamp> {
         let of = |shard: &CacheAligned<Mutex<Shard>>| shard.lock().oldest();
@@ -253,8 +281,15 @@ pub(in crate::window) struct Held<'a>(MutexGuard<'a, Shard>);
 
 impl Held<'_> {
     /// Does what [`Engine::insert`] does, without taking the lock.
-    pub(in crate::window) fn insert(&mut self, key: Key, entry: Entry, now: Stamp, gone: &mut impl Gone) {
-        self.0.insert(key, entry, now.into(), gone);
+    pub(in crate::window) fn insert(
+        &mut self,
+        key: Key,
+        entry: Entry,
+        tenant: Tenant,
+        now: Stamp,
+        gone: &mut impl Gone,
+    ) {
+        self.0.insert(key, entry, tenant, now.into(), gone);
     }
 
     /// Does what [`Engine::remove`] does, without taking the lock.
@@ -344,10 +379,10 @@ fn share(capacity: usize, count: usize, n: usize) -> usize {
 }
 
 /// Returns empty shards for a capacity.
-fn plan(capacity: usize) -> impl ExactSizeIterator<Item = Shard> {
+fn plan(capacity: usize, by_tenant: bool) -> impl ExactSizeIterator<Item = Shard> {
     let capacity = capacity.clamp(1, MOST_IDS);
     let count = shards(capacity);
-    (0..count).map(move |n| Shard::new(share(capacity, count, n), segments(count)))
+    (0..count).map(move |n| Shard::new(share(capacity, count, n), segments(count), by_tenant))
 }
 
 /// Returns the number of segments in the index of one of `count` shards.
@@ -362,7 +397,14 @@ pub(super) fn bytes_at(capacity: usize) -> usize {
     size_of::<Compact>() + count * Shard::bytes_at(capacity.div_ceil(count), segments(count))
 }
 
+/// Returns the bytes that a full store takes beyond that if its capacity is divided among tenants.
+pub(super) fn tenant_bytes_at(capacity: usize) -> usize {
+    let capacity = capacity.clamp(1, MOST_IDS);
+    let count = shards(capacity);
+    count * Lanes::bytes_at(capacity.div_ceil(count))
+}
+
 /// Returns the shard that fills the array beyond the count.
 fn unused() -> Shard {
-    Shard::new(0, 1)
+    Shard::new(0, 1, false)
 }

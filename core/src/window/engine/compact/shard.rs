@@ -2,10 +2,10 @@
 
 use super::super::{Entry, EvictionCause, Gone, Stamp};
 use super::index::Index;
-use super::quiet::Quiet;
-use super::slab::{Chain, Slab};
+use super::lanes::{LaneNumber, Lanes};
+use super::slab::Slab;
 use super::slot::{Millis, NONE, Slot};
-use crate::window::{BodyDigest, Key};
+use crate::window::{BodyDigest, Key, Tenant};
 
 /// Expired entries that one insert removes from the old end.
 const SWEEP: usize = 2;
@@ -21,20 +21,18 @@ pub(super) struct Shard {
     slab: Slab,
     index: Index,
     /// The slots by when they were last seen.
-    seen: Chain,
-    quiet: Quiet,
+    lanes: Lanes,
     /// The time of the last insert.
     now: Millis,
     pub(super) capacity: usize,
 }
 
 impl Shard {
-    pub(super) fn new(capacity: usize, segments: usize) -> Shard {
+    pub(super) fn new(capacity: usize, segments: usize, by_tenant: bool) -> Shard {
         Shard {
             slab: Slab::new(),
             index: Index::new(segments),
-            seen: Chain::EMPTY,
-            quiet: Quiet::EMPTY,
+            lanes: Lanes::new(by_tenant),
             now: Millis(0),
             capacity,
         }
@@ -42,7 +40,7 @@ impl Shard {
 
     /// Returns an empty shard with the same capacity.
     pub(super) fn empty(&self) -> Shard {
-        Shard::new(self.capacity, self.index.segments())
+        Shard { lanes: self.lanes.emptied(), ..Shard::new(self.capacity, self.index.segments(), false) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -55,7 +53,7 @@ impl Shard {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.slab.bytes() + self.index.bytes()
+        self.slab.bytes() + self.index.bytes() + self.lanes.bytes()
     }
 
     pub(super) fn touch(
@@ -71,11 +69,12 @@ impl Shard {
             return None;
         }
         self.slab[place].touch(now, refresh);
-        if self.seen.youngest != place {
-            self.leaves_end(place);
-            self.quiet.came(self.slab[place].until());
-            self.seen.unlink(&mut self.slab, place);
-            self.seen.push_young(&mut self.slab, place);
+        if self.lanes.of(place).chain.youngest != place {
+            self.lanes.leaves_end(place, &self.slab);
+            let lane = self.lanes.of(place);
+            lane.quiet.came(self.slab[place].until());
+            lane.chain.unlink(&mut self.slab, place);
+            lane.chain.push_young(&mut self.slab, place);
         }
         Some(self.slab[place].body())
     }
@@ -88,35 +87,58 @@ impl Shard {
         self.find(key).map(|place| self.take(place).entry())
     }
 
-    pub(super) fn insert(&mut self, key: Key, entry: Entry, now: Millis, gone: &mut impl Gone) {
+    pub(super) fn insert(
+        &mut self,
+        key: Key,
+        entry: Entry,
+        tenant: Tenant,
+        now: Millis,
+        gone: &mut impl Gone,
+    ) {
         self.now = now;
-        self.sweep(now, SWEEP, gone);
+        let turn = self.lanes.turn();
+        self.sweep_lane(turn, now, SWEEP, gone);
         debug_assert!(self.find(key).is_none(), "asked for before");
+        let lane = self.lanes.lane_for(tenant);
         // The shard holds more than its capacity only while a resize is under way, and the resize removes the rest.
         if self.len() >= self.capacity {
-            match self.expired_near_the_end(now) {
+            let fullest = self.lanes.fullest(lane);
+            match self.expired_near_the_end(fullest, now) {
                 Some(place) => self.evict(place, EvictionCause::Expired, gone),
-                None => self.evict(self.seen.oldest, EvictionCause::Capacity, gone),
+                None => self.evict(self.lanes.get(fullest).chain.oldest, EvictionCause::Capacity, gone),
             }
         }
-        self.push(Slot::new(key, entry));
+        self.push_to(lane, Slot::new(key, entry));
     }
 
-    /// Adds a slot as the youngest one.
-    pub(super) fn push(&mut self, slot: Slot) {
-        self.quiet.came(slot.until());
+    /// Adds a slot as the youngest one of its tenant.
+    pub(super) fn push(&mut self, slot: Slot, tenant: Tenant) {
+        let lane = self.lanes.lane_for(tenant);
+        self.push_to(lane, slot);
+    }
+
+    fn push_to(&mut self, lane: LaneNumber, slot: Slot) {
         let place = self.slab.put(slot);
-        self.seen.push_young(&mut self.slab, place);
+        let lane = self.lanes.comes(place, lane);
+        lane.quiet.came(slot.until());
+        lane.chain.push_young(&mut self.slab, place);
         self.index.insert(slot.key().spread(), place);
     }
 
-    /// Removes expired entries from the old end, at most `bound`. Returns true if there may be more.
+    /// Removes expired entries from the old end of each lane, at most `bound`. Returns true if there may be more.
     pub(super) fn sweep(&mut self, now: Millis, bound: usize, gone: &mut impl Gone) -> bool {
-        if self.quiet.is_quiet(now) {
+        (0..self.lanes.count()).fold(false, |more, _| {
+            let lane = self.lanes.turn();
+            more | self.sweep_lane(lane, now, bound / self.lanes.count() + 1, gone)
+        })
+    }
+
+    fn sweep_lane(&mut self, lane: LaneNumber, now: Millis, bound: usize, gone: &mut impl Gone) -> bool {
+        if self.lanes.get(lane).quiet.is_quiet(now) {
             return false;
         }
         for _ in 0..bound {
-            let oldest = self.seen.oldest;
+            let oldest = self.lanes.get(lane).chain.oldest;
             if oldest == NONE || !self.slab[oldest].is_expired(now) {
                 return false;
             }
@@ -128,19 +150,25 @@ impl Shard {
     /// Removes entries above the capacity, least recently seen first, at most `bound`. Returns true if there are more.
     pub(super) fn shrink(&mut self, bound: usize, gone: &mut impl Gone) -> bool {
         let excess = self.len().saturating_sub(self.capacity);
-        (0..excess.min(bound)).for_each(|_| self.evict(self.seen.oldest, EvictionCause::Resize, gone));
+        for _ in 0..excess.min(bound) {
+            let fullest = self.lanes.fullest_now();
+            self.evict(self.lanes.get(fullest).chain.oldest, EvictionCause::Resize, gone);
+        }
         excess > bound
     }
 
     /// Gives free places back, at most `bound`. Returns true if there are more.
     pub(super) fn pack(&mut self, bound: usize) -> bool {
         for _ in 0..bound.min(self.slab.free_places()) {
-            if let Some((from, to)) = self.slab.drop_last(&mut self.seen) {
+            let lane = self.lanes.of(self.slab.last_place());
+            if let Some((from, to)) = self.slab.drop_last(&mut lane.chain) {
+                self.lanes.moved(from, to);
                 self.index.replace(self.slab[to].key().spread(), from, to);
             }
         }
         if self.slab.free_places() == 0 {
             self.slab.trim();
+            self.lanes.trim(self.slab.len());
         }
         self.slab.free_places() > 0
     }
@@ -157,17 +185,29 @@ impl Shard {
 
     /// Returns when the entry that has to make room next was committed.
     pub(super) fn oldest(&self) -> Option<Stamp> {
-        self.iter().next().map(|slot| slot.entry().at)
+        self.lanes.get(self.lanes.fullest_now()).oldest().map(|place| self.slab[place].entry().at)
     }
 
-    /// Iterates over the slots, oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
-        let mut place = self.seen.oldest;
-        std::iter::from_fn(move || {
-            let slot = (place != NONE).then(|| &self.slab[place])?;
-            place = slot.younger();
-            Some(slot)
+    /// Iterates over the slots, tenant by tenant, and the oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Tenant, &Slot)> {
+        self.lanes.iter().flat_map(move |(tenant, lane)| {
+            let mut place = lane.chain.oldest;
+            std::iter::from_fn(move || {
+                let slot = (place != NONE).then(|| &self.slab[place])?;
+                place = slot.younger();
+                Some((tenant, slot))
+            })
         })
+    }
+
+    /// Returns the tenants, each with the number of its entries, and of those that had to make room before their TTL was over.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = (Tenant, usize, u64)> {
+        self.lanes.facts()
+    }
+
+    /// Adds to the count of a tenant's entries that had to make room.
+    pub(super) fn count_evicted(&mut self, tenant: Tenant, count: u64) {
+        self.lanes.count_evicted(tenant, count);
     }
 
     /// Reads what a look-up reads first. The result means nothing.
@@ -199,11 +239,11 @@ impl Shard {
 
     /// Returns how many of the oldest slots an insert reads beside the one that it evicts. It reads at least the next oldest one.
     pub(super) fn looks_at(&self) -> usize {
-        if self.quiet.is_quiet(self.now) { 1 } else { LOOK }
+        if self.lanes.get(self.lanes.fullest_now()).quiet.is_quiet(self.now) { 1 } else { LOOK }
     }
 
     pub(super) fn oldest_place(&self) -> u32 {
-        self.seen.oldest
+        self.lanes.get(self.lanes.fullest_now()).chain.oldest
     }
 
     /// Returns the spread of the key at this place, and the place of the next younger slot.
@@ -217,11 +257,12 @@ impl Shard {
         self.index.find(key.spread(), |place| self.slab[place].key() == key)
     }
 
-    fn expired_near_the_end(&self, now: Millis) -> Option<u32> {
-        if self.quiet.is_quiet(now) {
+    fn expired_near_the_end(&self, lane: LaneNumber, now: Millis) -> Option<u32> {
+        let lane = self.lanes.get(lane);
+        if lane.quiet.is_quiet(now) {
             return None;
         }
-        let mut place = self.seen.oldest;
+        let mut place = lane.chain.oldest;
         for _ in 0..LOOK {
             let slot = (place != NONE).then(|| &self.slab[place])?;
             if slot.is_expired(now) {
@@ -238,24 +279,21 @@ impl Shard {
         if place != NONE {
             let slot = &self.slab[place];
             gone(slot.key(), slot.entry(), cause);
+            if cause == EvictionCause::Capacity {
+                self.lanes.makes_room(place);
+            }
             self.take(place);
         }
     }
 
     fn take(&mut self, place: u32) -> Slot {
         let slot = self.slab[place];
-        self.leaves_end(place);
+        self.lanes.leaves_end(place, &self.slab);
         self.index.remove(slot.key().spread(), place);
-        self.seen.unlink(&mut self.slab, place);
+        self.lanes.of(place).chain.unlink(&mut self.slab, place);
+        self.lanes.left(place);
         self.slab.free(place);
         slot
-    }
-
-    /// Notes that the oldest entry leaves, if it is at this place. To be called before the place is unlinked.
-    fn leaves_end(&mut self, place: u32) {
-        if self.seen.oldest == place {
-            self.quiet.oldest_goes(self.len());
-        }
     }
 
     #[cfg(test)]

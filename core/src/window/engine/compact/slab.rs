@@ -92,6 +92,11 @@ impl Slab {
         full + self.chunks.last().map_or(0, Vec::len)
     }
 
+    /// Returns the last place. There must be one.
+    pub(super) fn last_place(&self) -> u32 {
+        u32::try_from(self.places().saturating_sub(1)).unwrap_or(NONE)
+    }
+
     pub(super) fn free_places(&self) -> usize {
         self.free_places
     }

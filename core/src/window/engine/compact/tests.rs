@@ -52,7 +52,7 @@ struct Told {
 
 impl Told {
     fn new(kind: EngineKind, capacity: usize, refresh: bool) -> Told {
-        Told { engine: kind.build(capacity), now: Stamp(0), refresh }
+        Told { engine: kind.build(capacity, false), now: Stamp(0), refresh }
     }
 
     fn act(&mut self, op: &Op) -> (Option<Entry>, Vec<(Key, Entry, EvictionCause)>) {
@@ -65,7 +65,7 @@ impl Told {
                 if self.engine.touch(key, at, self.refresh, &mut gone).is_none() {
                     let until = at.after(Duration::from_nanos(ttl));
                     let entry = Entry { at, until, duplicates: 0, body: body(ttl) };
-                    self.engine.insert(key, entry, at, &mut gone);
+                    self.engine.insert(key, entry, Tenant::COMMON, at, &mut gone);
                 }
                 found = self.engine.peek(key);
             }
@@ -137,9 +137,9 @@ fn entry(at: u64) -> Entry {
 }
 
 fn filled(capacity: usize, ids: u64) -> Compact {
-    let compact = Compact::new(capacity);
+    let compact = Compact::new(capacity, false);
     for n in 0..ids {
-        compact.insert(Key(n.into()), entry(n), Stamp(0), &mut |_, _, _| {});
+        compact.insert(Key(n.into()), entry(n), Tenant::COMMON, Stamp(0), &mut |_, _, _| {});
     }
     compact
 }
@@ -157,7 +157,7 @@ fn it_grows_in_small_pieces_and_churns_without_growing() {
     let largest = compact.shards.iter().map(|shard| shard.lock().largest_segment()).max();
     assert!(largest < Some(200_000 / MAX_SHARDS / SEGMENTS * 2), "{largest:?}");
     for n in 200_000..800_000 {
-        compact.insert(Key(n), entry(200), Stamp(0), &mut |_, _, cause| {
+        compact.insert(Key(n), entry(200), Tenant::COMMON, Stamp(0), &mut |_, _, cause| {
             assert_eq!(cause, EvictionCause::Capacity);
         });
     }
@@ -204,14 +204,16 @@ fn what_expires_while_nobody_publishes_is_given_back() {
 fn a_hint_changes_nothing_and_waits_for_nobody() {
     let compact = filled(200_000, 250_000);
     let order = |compact: &Compact| {
-        let of = |shard: &CacheAligned<Mutex<Shard>>| shard.lock().iter().map(Slot::key).collect::<Vec<_>>();
+        let of = |shard: &CacheAligned<Mutex<Shard>>| {
+            shard.lock().iter().map(|(_, slot)| slot.key()).collect::<Vec<_>>()
+        };
         compact.shards.iter().map(of).collect::<Vec<_>>()
     };
     let (before, keys) = (order(&compact), [0, 249_999, 1 << 40].map(Key));
     for insert in [false, true] {
         compact.warm(&keys, insert);
         compact.warm(&[], insert);
-        Compact::new(1).warm(&keys, insert);
+        Compact::new(1, false).warm(&keys, insert);
         let _locked = compact.lock(keys[0]);
         compact.warm(&keys, insert);
     }
@@ -221,12 +223,12 @@ fn a_hint_changes_nothing_and_waits_for_nobody() {
 /// Two publishers and a resizer that changes the number of shards under them: every key left once, or is still there.
 #[test]
 fn no_key_is_lost_or_doubled_while_the_shards_change() {
-    let compact = Compact::new(100_000);
+    let compact = Compact::new(100_000, false);
     let publish = |from: u128| {
         let mut gone = Vec::new();
         for n in 0..60_000_u128 {
             let entry = entry(u64::try_from(n / 100).unwrap());
-            compact.insert(Key(from + n), entry, Stamp(0), &mut |key, _, _| gone.push(key));
+            compact.insert(Key(from + n), entry, Tenant::COMMON, Stamp(0), &mut |key, _, _| gone.push(key));
         }
         gone
     };
@@ -253,12 +255,12 @@ fn no_key_is_lost_or_doubled_while_the_shards_change() {
 #[test]
 fn a_smaller_store_gives_its_memory_back() {
     for (from, to) in [(1_000_000, 700_000), (200_000, 20_000), (300_000, 4_000), (8_000, 5_000)] {
-        let engine = Compact::new(from);
+        let engine = Compact::new(from, false);
         for n in 0..from as u128 {
             let key = Key(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) & Key::MASK);
             let entry =
                 Entry { at: Stamp(0), until: Stamp(MINUTE), duplicates: 0, body: BodyDigest::UNKNOWN };
-            engine.insert(key, entry, Stamp(0), &mut |_, _, _| {});
+            engine.insert(key, entry, Tenant::COMMON, Stamp(0), &mut |_, _, _| {});
         }
         engine.resize(to, &mut |_, _, _| {});
         let (bytes, stated) = (engine.bytes(), bytes_at(to));
