@@ -365,11 +365,11 @@ impl Link {
         self.kick(ctx, schedule);
     }
 
-    /// The relay's process is to end. Every third connection is closed by an operator instead. (No dice decide that, so the runs
+    /// The relay's process is to end. The connections of every third client are closed by an operator instead. (No dice decide that, so the runs
     /// of old seeds stay as they were up to here.)
     pub fn drain(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
         let Some(relay) = &mut self.relay else { return };
-        let forced = self.id % 3 == 2;
+        let forced = self.owner % 3 == 2;
         let what = if forced { "closed by force" } else { "drained" };
         ctx.log.say(|| format!("{} link {}: {what}", human(ctx.now), self.id));
         ctx.truth.count(what);
