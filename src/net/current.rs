@@ -9,9 +9,30 @@ use crate::log::LogLimiter;
 use futures_util::future::join_all;
 use parking_lot::RwLock;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// The most of a drain's time that is left for its end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How a drain ends that is not over by itself, counted from its beginning. The rest of its time is for the stores.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct DrainEnd {
+    /// when each client is told 320, whatever is missing
+    pub(super) told: Duration,
+    /// when each connection is cut
+    pub(super) cut: Duration,
+}
+
+impl DrainEnd {
+    /// Returns the end of a drain that may take so long.
+    pub(super) fn of(drain: Duration) -> DrainEnd {
+        let rest = (drain / 4).min(LAST_WORDS);
+        DrainEnd { told: drain - rest, cut: drain - rest / 2 }
+    }
+}
 
 /// The relay for connections that begin now. A connection keeps the one that it began with.
 #[derive(Debug)]
@@ -42,8 +63,8 @@ impl CurrentRelay {
         *self.relay.write() = Arc::new(relay);
     }
 
-    /// Accepts connections at all listeners until `draining` turns true. Then waits for the connections to settle, for at most
-    /// `drain_timeout`.
+    /// Accepts connections at all listeners until `draining` turns true. Then waits for the connections to settle. What is
+    /// left when `drain_timeout` is nearly over is told and cut ([`DrainEnd`]).
     pub async fn serve(
         self: Arc<Self>,
         listeners: Vec<(TcpListener, Entrance)>,
@@ -64,6 +85,7 @@ impl CurrentRelay {
                 bad_header: limiter(),
                 conflict: limiter(),
             }),
+            current: Arc::clone(&self),
             draining,
         };
         let serve = |(socket, entrance)| Arc::clone(&self).serve_at(socket, entrance, gate.clone());
@@ -98,7 +120,7 @@ impl CurrentRelay {
                 log_panic(ended);
             }
         };
-        if tokio::time::timeout(self.now().drain_timeout, all).await.is_err() {
+        if tokio::time::timeout(DrainEnd::of(self.now().drain_timeout).cut, all).await.is_err() {
             tracing::warn!(connections = connections.len(), "timeouts.drain is over: cutting what is left");
             connections.shutdown().await;
         }

@@ -117,6 +117,8 @@ struct LogLimiters {
 struct Gate {
     slots: Arc<ConnectionSlots>,
     log_limiters: Arc<LogLimiters>,
+    /// says how long a drain may take when it begins
+    current: Arc<CurrentRelay>,
     draining: watch::Receiver<bool>,
 }
 
@@ -212,7 +214,7 @@ impl Relay {
         };
         let peer = arrival.ends.client;
         if is_in {
-            pump::run(self, arrival, &gate.log_limiters, gate.draining.clone()).await;
+            pump::run(self, arrival, gate, gate.draining.clone()).await;
         } else {
             Box::pin(arrival.client.dismiss()).await;
         }

@@ -5,13 +5,14 @@
 //! the publisher. A client that publishes and does not read must not stop itself by that: see `Session::reading`.
 
 use super::connections::{ConnectionEntry, ConnectionState, Numbers};
+use super::current::DrainEnd;
 use super::memory::Holding;
 use super::proxy::Ends;
 use super::rates::Allowance;
 use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
 use super::upstreams::{Dialled, Unreachable};
-use super::{LogLimiters, Rates, Relay, Span, bad_headers, now};
+use super::{CurrentRelay, Gate, LogLimiters, Rates, Relay, Span, bad_headers, now};
 use bytes::Bytes;
 use hapax_core::session::{
     Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting, Traced, counted_as,
@@ -54,12 +55,8 @@ pub(super) struct Arrival {
 }
 
 /// Runs a client connection until it ends.
-pub(super) async fn run(
-    relay: &Relay,
-    arrival: Arrival,
-    log_limiters: &LogLimiters,
-    draining: watch::Receiver<bool>,
-) {
+pub(super) async fn run(relay: &Relay, arrival: Arrival, gate: &Gate, draining: watch::Receiver<bool>) {
+    let log_limiters = &*gate.log_limiters;
     let Arrival { client, ends, slot, holding, since } = arrival;
     let peer = ends.client;
     let mut session = Session::new(relay.shared.clone(), peer.ip(), since);
@@ -71,6 +68,7 @@ pub(super) async fn run(
     let pump = Pump {
         relay,
         log_limiters,
+        current: &gate.current,
         peer,
         ends,
         slot,
@@ -92,6 +90,7 @@ pub(super) async fn run(
         drained: false,
         forced: false,
         drain_overdue: None,
+        drain_over: None,
         read_while_due: 0,
         now: now(),
     };
@@ -127,6 +126,8 @@ struct Stall {
 struct Pump<'a> {
     relay: &'a Relay,
     log_limiters: &'a LogLimiters,
+    /// Says how long a drain may take when it begins.
+    current: &'a CurrentRelay,
     peer: SocketAddr,
     ends: Ends,
     slot: ConnectionSlot,
@@ -158,6 +159,8 @@ struct Pump<'a> {
     forced: bool,
     /// When the client has had its time to finish what it had begun.
     drain_overdue: Option<Instant>,
+    /// When the client is told that the process ends, whatever is missing.
+    drain_over: Option<Instant>,
     /// Bytes read from the upstream since that timeout became due.
     read_while_due: u64,
     now: Instant,
@@ -198,7 +201,9 @@ impl Pump<'_> {
                 Wake::Dialled(Err(unreachable)) => self.on_unreachable(&unreachable),
                 Wake::Drain => {
                     self.drained = true;
-                    self.drain_overdue = Some(self.now + self.drain_patience());
+                    let drain = self.current.now().drain_timeout;
+                    self.drain_overdue = Some(self.now + self.drain_patience(drain));
+                    self.drain_over = Some(self.now + DrainEnd::of(drain).told);
                     self.session.handle_drain(self.now);
                 }
             }
@@ -325,6 +330,7 @@ impl Pump<'_> {
             self.session.poll_timeout(),
             self.stall.map(|stall| stall.until),
             self.drain_overdue,
+            self.drain_over,
             self.allowance.until(),
             self.client.as_ref().and_then(Side::deadline),
             match &self.upstream {
@@ -438,12 +444,15 @@ impl Pump<'_> {
         if self.drain_overdue.take_if(|at| *at <= self.now).is_some() {
             self.session.handle_drain_overdue(self.now);
         }
+        if self.drain_over.take_if(|at| *at <= self.now).is_some() {
+            self.session.handle_drain_over(self.now);
+        }
     }
 
     /// Returns how long the client may take to finish what it has begun, when a drain begins. The second half of the drain's time is for
     /// outcomes that the broker owes.
-    fn drain_patience(&self) -> Duration {
-        let half = self.relay.drain_timeout / 2;
+    fn drain_patience(&self, drain: Duration) -> Duration {
+        let half = drain / 2;
         if self.logged_in { half } else { half.min(LOGIN_PATIENCE) }
     }
 

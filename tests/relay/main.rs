@@ -17,6 +17,7 @@ mod clients_lapin;
 mod clients_shovel;
 mod closes;
 mod closes_unread;
+mod drain_over;
 #[path = "../e2e/mod.rs"]
 mod e2e;
 mod ground;

@@ -692,6 +692,13 @@ impl Connection {
         }
     }
 
+    /// Tells a client that has logged in why it is about to be cut. Outcomes that come after that are still noted.
+    pub(super) fn drain_over(&mut self, now: Instant) {
+        if self.sides.client.is_live() && self.sides.handshake.opened() {
+            self.fail(&Fault::Draining, now);
+        }
+    }
+
     fn end(&mut self, why: Why, now: Instant) {
         self.sides.end(why, now + self.shared.settings.linger);
     }

