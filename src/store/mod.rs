@@ -112,7 +112,8 @@ impl Stores {
 
     /// Writes what is still to be written, for at most this time: all stores at the same time.
     pub async fn close(self, within: Duration) {
-        futures_util::future::join_all(self.keepers.into_iter().map(|(_, keeper)| keeper.close(within))).await;
+        futures_util::future::join_all(self.keepers.into_iter().map(|(_, keeper)| keeper.close(within)))
+            .await;
     }
 
     /// Adds the store of a window that was made later, and has recovered.
