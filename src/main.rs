@@ -39,21 +39,25 @@ fn main() -> ExitCode {
         #[cfg(feature = "tools")]
         Action::Man(args) => return written(hapax::cli::generated::man(args, &mut std::io::stdout())),
     };
+    // Before the configuration is read, which may take a while.
+    let begun = match check_as_json.is_none().then(run::Begun::new).transpose() {
+        Ok(begun) => begun,
+        Err(failure) => return complain(&failure, RUNTIME),
+    };
     let loaded = match Config::load(invocation.file.as_deref(), &invocation.overrides) {
         Ok(loaded) => loaded,
         Err(problems) if check_as_json == Some(true) => return check_json(&problems.to_json(), USAGE),
         Err(problems) => return complain(&problems, USAGE),
     };
-    match check_as_json {
-        Some(true) => check_json(&loaded.to_json(), 0),
-        Some(false) => check(&loaded),
-        None => match sockets {
-            Ok(sockets) => {
-                let source = Source { file: invocation.file, overrides: invocation.overrides };
-                serve(loaded, source, sockets)
-            }
-            Err(error) => complain(&error, RUNTIME),
-        },
+    let Some(begun) = begun else {
+        return if check_as_json == Some(true) { check_json(&loaded.to_json(), 0) } else { check(&loaded) };
+    };
+    match sockets {
+        Ok(sockets) => {
+            let source = Source { file: invocation.file, overrides: invocation.overrides };
+            serve(begun, loaded, source, sockets)
+        }
+        Err(error) => complain(&error, RUNTIME),
     }
 }
 
@@ -73,7 +77,7 @@ fn check_json(document: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(loaded: Loaded, source: Source, sockets: Sockets) -> ExitCode {
+fn serve(begun: run::Begun, loaded: Loaded, source: Source, sockets: Sockets) -> ExitCode {
     let log = match hapax::log::init(&loaded.config.log) {
         Ok(log) => log,
         Err(error) => return complain(&format!("the log can't be started: {error}"), RUNTIME),
@@ -82,7 +86,7 @@ fn serve(loaded: Loaded, source: Source, sockets: Sockets) -> ExitCode {
         tracing::warn!(place = warning.place, fix = warning.fix, "{}", warning.what);
     }
     run::raise_file_limit(loaded.config.limits.max_connections);
-    match run::serve(loaded.config, source, sockets) {
+    match run::serve(begun, loaded.config, source, sockets) {
         Ok(()) => ExitCode::SUCCESS,
         // Write through the log. A direct write would block if nobody reads stderr, and the process could not end.
         Err(error) => {

@@ -96,6 +96,39 @@ pub fn raise_file_limit() -> io::Result<Option<u64>> {
     Ok(file_limit())
 }
 
+/// Files that each client may need: its socket and the one to the broker.
+const FILES_OF_CLIENT: u64 = 2;
+
+/// The limit of open files is too low for the clients that may connect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooFewFiles {
+    /// how many files may be open
+    pub have: u64,
+    /// how many may be needed
+    pub needed: u64,
+}
+
+impl TooFewFiles {
+    /// What an operator can do about it.
+    pub const FIX: &str = "raise the limit (ulimit -n, LimitNOFILE), or lower limits.max_connections";
+
+    /// Returns the limit if it is too low for so many clients and the other files of the process.
+    pub fn of(max_connections: usize, others: u64) -> Option<TooFewFiles> {
+        let needed = max_connections as u64 * FILES_OF_CLIENT + others;
+        file_limit().filter(|have| *have < needed).map(|have| TooFewFiles { have, needed })
+    }
+}
+
+impl std::fmt::Display for TooFewFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let TooFewFiles { have, needed } = self;
+        write!(
+            f,
+            "the limit of open files is too low for limits.max_connections: {have} may be open, and {needed} may be needed"
+        )
+    }
+}
+
 fn stat() -> Option<Stat> {
     parse_stat(&fs::read_to_string("/proc/self/stat").ok()?)
 }

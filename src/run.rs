@@ -6,7 +6,7 @@ use hapax::clock;
 use hapax::config::{Config, ListenerConfig, ProxyProtocol};
 use hapax::live::{self, Reloader, Running, Source};
 use hapax::net::{self, ConnectionList, CurrentRelay, Entrance, Opener, Relay, Spans, Upstreams};
-use hapax::process;
+use hapax::process::{self, TooFewFiles};
 use hapax::service::{Manager, Phase, Sockets};
 use hapax::stats::Stats;
 use hapax::store::{self, Opened};
@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -107,26 +108,24 @@ impl fmt::Display for Failure {
 
 /// Raises the limit of open files. Warns if even the hard limit is too low for `max_connections`.
 pub(crate) fn raise_file_limit(max_connections: usize) {
-    let have = process::raise_file_limit();
-    if let Err(error) = &have {
+    if let Err(error) = process::raise_file_limit() {
         tracing::warn!(%error, "can't raise the limit of open files");
     }
-    let needed = max_connections as u64 * 2 + OTHER_FILES;
-    match have.unwrap_or_else(|_| process::file_limit()) {
-        Some(have) if have < needed => tracing::warn!(
-            have,
-            needed,
-            "the limit of open files is too low for limits.max_connections = {max_connections}: raise it (ulimit -n, LimitNOFILE) or lower that"
-        ),
-        _ => {}
+    if let Some(few) = TooFewFiles::of(max_connections, OTHER_FILES) {
+        tracing::warn!(have = few.have, needed = few.needed, fix = TooFewFiles::FIX, "{few}");
     }
 }
 
 /// Runs the relay until SIGTERM or SIGINT, and then drains.
-pub(crate) fn serve(config: Config, source: Source, sockets: Sockets) -> Result<(), Failure> {
+pub(crate) fn serve(
+    Begun { runtime, harmless }: Begun,
+    config: Config,
+    source: Source,
+    sockets: Sockets,
+) -> Result<(), Failure> {
     let manager = Arc::new(Manager::of_process());
-    let runtime = runtime()?;
-    let ended = runtime.block_on(serve_until_told(config, source, sockets, Arc::clone(&manager)));
+    let serving = serve_until_told(config, source, sockets, harmless, Arc::clone(&manager));
+    let ended = runtime.block_on(serving);
     // A thread that waits for a file, for ever perhaps, does not hold up the end.
     runtime.shutdown_timeout(LAST_THREADS);
     if let Some(manager) = Arc::into_inner(manager) {
@@ -135,14 +134,32 @@ pub(crate) fn serve(config: Config, source: Source, sockets: Sockets) -> Result<
     ended
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::System)
+/// A process that is about to start. Signals that must not end it do not end it from now on.
+pub(crate) struct Begun {
+    runtime: Runtime,
+    harmless: Harmless,
+}
+
+impl Begun {
+    /// Begins. This comes before the configuration is read.
+    pub(crate) fn new() -> Result<Begun, Failure> {
+        let build = || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let harmless = {
+                let _inside = runtime.enter();
+                Harmless::new()?
+            };
+            Ok(Begun { runtime, harmless })
+        };
+        build().map_err(Failure::System)
+    }
 }
 
 async fn serve_until_told(
     config: Config,
     source: Source,
     mut sockets: Sockets,
+    harmless: Harmless,
     manager: Arc<Manager>,
 ) -> Result<(), Failure> {
     let mut listen = |key: &str, address| listen(&mut sockets, key, address, config.reuse_port);
@@ -167,7 +184,7 @@ async fn serve_until_told(
         return Err(Failure::Unused(address));
     }
     let Orders { leaving, draining, hangups, drain } =
-        on_signals(config.timeouts.drain_delay, Arc::clone(&manager)).map_err(Failure::System)?;
+        on_signals(harmless, config.timeouts.drain_delay, Arc::clone(&manager)).map_err(Failure::System)?;
     let (stats, connections) = (Stats::new(), ConnectionList::new());
     // These tasks stop when the set is dropped, after the relay has drained. Until then, /readyz says that it is
     // draining.
@@ -227,6 +244,7 @@ async fn serve_until_told(
         relay: Arc::clone(&relay),
         memory: Arc::clone(&memory),
         certificates: Arc::clone(&certificates),
+        other_files: OTHER_FILES,
         draining: draining.clone(),
     });
     helpers.spawn(tick(Arc::clone(&reloader), memory));
@@ -374,8 +392,8 @@ struct Orders {
 
 /// Follows the signals that ask for the end ([`Signals::end`]), and an operator who does. A second signal, or one after the
 /// operator, ends the process at once.
-fn on_signals(delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
-    let mut signals = Signals::new()?;
+fn on_signals(harmless: Harmless, delay: Duration, manager: Arc<Manager>) -> io::Result<Orders> {
+    let mut signals = Signals::new(harmless)?;
     let hangups = Arc::clone(&signals.hangups);
     let (leave, leaving) = watch::channel(false);
     let (drain, draining) = watch::channel(false);
@@ -422,21 +440,34 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
-    hangup: Signal,
-    user1: Signal,
-    user2: Signal,
+    harmless: Harmless,
     hangups: Arc<Notify>,
 }
 
+/// Those of them that do not ask for the end.
+struct Harmless {
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Harmless {
+    fn new() -> io::Result<Harmless> {
+        Ok(Harmless {
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
 impl Signals {
-    fn new() -> io::Result<Signals> {
+    fn new(harmless: Harmless) -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
-            hangup: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
+            harmless,
             hangups: Arc::default(),
         })
     }
@@ -449,12 +480,12 @@ impl Signals {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.quit.recv() => return "SIGQUIT",
-                _ = self.hangup.recv() => {
+                _ = self.harmless.hangup.recv() => {
                     self.hangups.notify_one();
                     continue;
                 }
-                _ = self.user1.recv() => "SIGUSR1",
-                _ = self.user2.recv() => "SIGUSR2",
+                _ = self.harmless.user1.recv() => "SIGUSR1",
+                _ = self.harmless.user2.recv() => "SIGUSR2",
             };
             tracing::warn!(signal = ignored, "ignored: SIGHUP reloads the configuration, SIGTERM drains");
         }

@@ -47,7 +47,7 @@ const SHELL: Layers = &[
     ("log", &["config"]),
     ("store", &["clock", "process", "bounded_file", "config", "log"]),
     ("net", &["accept", "clock", "process", "stats", "tls", "config", "log"]),
-    ("live", &["clock", "tls", "config", "log", "store", "net"]),
+    ("live", &["clock", "process", "tls", "config", "log", "store", "net"]),
     ("admin", &["accept", "clock", "process", "stats", "tls", "config", "log", "net", "live"]),
     ("tools", BELOW_TOOLS),
     ("cli", &["config", "store", "tools"]),

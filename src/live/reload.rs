@@ -4,6 +4,7 @@ use super::retired::{GRACE, RetiredStores};
 use super::{InForce, LastReload, Running};
 use crate::config::{Config, Diff, Effect, Overrides, Problem, Problems, WindowConfig};
 use crate::net::{CurrentRelay, MemoryLimit, Relay};
+use crate::process::TooFewFiles;
 use crate::store::{CLOSE_WITHIN, Failure, Keeper, Maker, Stores};
 use crate::tls::Certificates;
 use hapax_core::pressure::Watched;
@@ -73,6 +74,8 @@ pub struct Parts {
     pub memory: Arc<MemoryLimit>,
     /// the certificates of the process
     pub certificates: Arc<Certificates>,
+    /// files that are open besides those of clients
+    pub other_files: u64,
     /// turns true when the process begins to drain
     pub draining: watch::Receiver<bool>,
 }
@@ -89,6 +92,7 @@ pub struct Reloader {
     relay: Arc<CurrentRelay>,
     memory: Arc<MemoryLimit>,
     certificates: Arc<Certificates>,
+    other_files: u64,
     draining: watch::Receiver<bool>,
     /// Held by the thread that reads files. If it hangs, no other one is started.
     reading: Arc<AsyncMutex<()>>,
@@ -111,7 +115,8 @@ struct Prepared {
 impl Reloader {
     /// Creates it from the parts of the process.
     pub fn new(parts: Parts) -> Arc<Reloader> {
-        let Parts { source, running, set, maker, stores, relay, memory, certificates, draining } = parts;
+        let Parts { source, running, set, maker, stores, relay, memory, certificates, other_files, draining } =
+            parts;
         Arc::new(Reloader {
             source,
             running,
@@ -122,6 +127,7 @@ impl Reloader {
             relay,
             memory,
             certificates,
+            other_files,
             draining,
             reading: Arc::default(),
             replaced: Mutex::default(),
@@ -285,7 +291,8 @@ impl Reloader {
         mut stores: tokio::sync::MutexGuard<'_, Stores>,
         dry_run: bool,
     ) -> Result<Reloaded, Refused> {
-        let loaded = self.unless_draining(self.load()).await?;
+        let mut loaded = self.unless_draining(self.load()).await?;
+        loaded.warnings.extend(self.too_few_files(&loaded.config));
         let new = loaded.config;
         let mut diff = Diff::between(&self.running.effective(), &new);
         let in_force = self.running.now();
@@ -333,6 +340,12 @@ impl Reloader {
         let prepared = self.unless_draining(self.prepare(&in_force, &new)).await?;
         self.apply(&in_force, new, prepared, &diff, &mut stores).await;
         Ok(Reloaded { diff, warnings: loaded.warnings })
+    }
+
+    fn too_few_files(&self, new: &Config) -> Option<Problem> {
+        let few = TooFewFiles::of(new.limits.max_connections, self.other_files)?;
+        let place = "limits.max_connections".to_owned();
+        Some(Problem { place, what: few.to_string(), fix: TooFewFiles::FIX.to_owned() })
     }
 
     /// Makes the new windows, and reads their stores. If one fails, all of them are given up.

@@ -3,8 +3,8 @@
 use super::desk::{Desk, SECOND, m};
 use crate::support::frames::{Frames, heartbeat, protocol_header};
 use crate::support::methods::{
-    ack, channel_close, channel_close_ok, channel_open, connection_close, connection_close_ok,
-    connection_open, connection_open_ok, start, start_ok, tune, tune_ok, tx_commit,
+    ack, channel_close, channel_close_ok, channel_open, confirm_select_nowait, connection_close,
+    connection_close_ok, connection_open, connection_open_ok, start, start_ok, tune, tune_ok, tx_commit,
 };
 use crate::support::pair::Pair;
 use hapax_core::session::{RefusedBecause, RefusedLogin};
@@ -188,6 +188,6 @@ fn a_client_that_is_held_back_gets_heartbeats_and_is_not_taken_for_dead() {
     }
     pair.session.handle_reading_client(true, pair.now());
     pair.session.handle_publish_limit(u64::MAX, pair.now());
-    assert_eq!(pair.to_upstream(), m("a").publish(1));
+    assert_eq!(pair.to_upstream(), confirm_select_nowait(1) + m("a").publish(1));
     assert_eq!(pair.to_client(), Frames::none());
 }

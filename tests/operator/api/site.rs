@@ -138,6 +138,7 @@ impl Site {
             }),
             memory,
             certificates: Arc::default(),
+            other_files: 64,
             draining: draining.clone(),
         });
         Site::serving(&config, windows, (drain, draining), Some(reloader)).await
