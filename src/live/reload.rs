@@ -389,13 +389,15 @@ impl Reloader {
             let pairs = || new.windows.iter().zip(&windows);
             let resized: Vec<(Watched, WindowConfig)> = pairs()
                 .filter(|(window, watched)| self.set_window(&before, window, watched))
+                // Before the next change, which must not be overtaken by this one.
+                .filter(|(window, watched)| self.running.begin_resizing(watched, window.limits.capacity))
                 .map(|(window, watched)| (watched.clone(), window.clone()))
                 .collect();
             let running = Arc::clone(&self.running);
             // Forgetting many ids takes long.
             drop(tokio::task::spawn_blocking(move || {
                 for (watched, window) in resized {
-                    running.resize(&watched, &window, window.limits.capacity);
+                    running.go_on_resizing(&watched, &window);
                 }
             }));
             let has_places = |change: &crate::config::Change| {
