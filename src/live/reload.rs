@@ -7,7 +7,7 @@ use crate::net::{CurrentRelay, MemoryLimit, Relay};
 use crate::store::{Failure, Keeper, Maker, Stores};
 use crate::tls::Certificates;
 use hapax_core::pressure::Watched;
-use hapax_core::window::{Inspect, LiveWindows, WindowSet};
+use hapax_core::window::{Inspect, LiveWindows, Mode, WindowSet};
 use parking_lot::Mutex;
 use std::future::Future;
 use std::path::PathBuf;
@@ -430,6 +430,8 @@ impl Reloader {
             let name = &watched.window.rules().name;
             self.running.give_up_resizing(name);
             if let Some(keeper) = stores.take(name) {
+                // Nobody waits for a store that is down any more.
+                watched.window.set_mode(Mode::Off);
                 self.retired.add(Arc::clone(&watched.window), keeper, now);
             }
         }
