@@ -130,12 +130,22 @@ impl Running {
         self.resizes.give_up(name);
     }
 
+    /// Sets the capacity that a window shall have. It counts from now on. Returns true if the caller has to take the steps there, by
+    /// [`Running::go_on_resizing`].
+    fn begin_resizing(&self, watched: &Watched, capacity: usize) -> bool {
+        self.resizes.aim(watched, capacity)
+    }
+
     /// Changes the capacity: takes steps for a while, and the others on a thread of their own.
     pub fn resize(self: &Arc<Running>, watched: &Watched, configured: &WindowConfig, capacity: usize) {
-        let engine = configured.engine;
-        if !self.resizes.aim(watched, capacity) {
-            return;
+        if self.begin_resizing(watched, capacity) {
+            self.go_on_resizing(watched, configured);
         }
+    }
+
+    /// Takes steps for a while, and the others on a thread of their own.
+    fn go_on_resizing(self: &Arc<Running>, watched: &Watched, configured: &WindowConfig) {
+        let engine = configured.engine;
         let begin = crate::clock::now();
         while self.resizes.step(watched, engine, crate::clock::now()) {
             if crate::clock::now().duration_since(begin) >= FIRST_STEPS {

@@ -8,7 +8,7 @@ use crate::process::TooFewFiles;
 use crate::store::{CLOSE_WITHIN, Failure, Keeper, Maker, Stores};
 use crate::tls::Certificates;
 use hapax_core::pressure::Watched;
-use hapax_core::window::{Inspect, LiveWindows, WindowSet};
+use hapax_core::window::{Inspect, LiveWindows, Mode, WindowSet};
 use parking_lot::Mutex;
 use std::future::Future;
 use std::path::PathBuf;
@@ -405,13 +405,15 @@ impl Reloader {
             let pairs = || new.windows.iter().zip(&windows);
             let resized: Vec<(Watched, WindowConfig)> = pairs()
                 .filter(|(window, watched)| self.set_window(&before, window, watched))
+                // Before the next change, which must not be overtaken by this one.
+                .filter(|(window, watched)| self.running.begin_resizing(watched, window.limits.capacity))
                 .map(|(window, watched)| (watched.clone(), window.clone()))
                 .collect();
             let running = Arc::clone(&self.running);
             // Forgetting many ids takes long.
             drop(tokio::task::spawn_blocking(move || {
                 for (watched, window) in resized {
-                    running.resize(&watched, &window, window.limits.capacity);
+                    running.go_on_resizing(&watched, &window);
                 }
             }));
             let has_places = |change: &crate::config::Change| {
@@ -444,6 +446,8 @@ impl Reloader {
             let name = &watched.window.rules().name;
             self.running.give_up_resizing(name);
             if let Some(keeper) = stores.take(name) {
+                // Nobody waits for a store that is down any more.
+                watched.window.set_mode(Mode::Off);
                 self.retired.add(Arc::clone(&watched.window), keeper, now);
             }
         }

@@ -535,6 +535,20 @@ fn a_lease_that_ended_while_redis_was_silent_is_got_again() {
     drop(held);
 }
 
+/// An operator switches the window off, or takes it out of the configuration, to let the traffic flow.
+#[test]
+fn a_window_that_is_switched_off_waits_for_redis_no_more() {
+    let now = base();
+    let policy = StorePolicy { on_outage: OnOutage::Refuse, ..SYNC };
+    let mut one = Relay::with(1, Rules::named("orders"), policy, now);
+    let Verdict::Pending(wait) = one.ask(7, now) else { panic!("not pending") };
+    one.window.failed(one.window.take_questions(10), now);
+    let Verdict::Pending(wait) = wait.overdue(Ticket(90), now) else { panic!("not pending") };
+    Inspect::set_mode(&*one.window, Mode::Off);
+    drop(fresh(wait.overdue(Ticket(91), now)));
+    assert_eq!(Inspect::store(&*one.window, now).map(|store| store.waiting_publishes), Some(0));
+}
+
 /// The answer that brings the lease is lost; the question is asked again.
 #[test]
 fn an_answer_that_is_lost_costs_nothing() {

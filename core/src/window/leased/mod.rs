@@ -285,7 +285,7 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
     /// Notes that Redis takes nothing. `unanswered` was taken and not answered. With `on_outage = "continue"` the memory alone decides.
     pub fn failed(self: &Arc<Self>, unanswered: Vec<Question>, now: Instant) {
         self.log.store_failed(now);
-        match self.log.policy().on_outage {
+        match self.log.on_outage() {
             OnOutage::Refuse => self.leases.put_back(unanswered),
             OnOutage::Continue => {
                 for (key, waiters) in self.leases.give_up(&unanswered, now) {

@@ -30,7 +30,7 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
 
     /// Returns true if the memory alone decides, because Redis is out of order.
     fn decides_alone(&self) -> bool {
-        self.log.is_down() && self.log.policy().on_outage == OnOutage::Continue
+        self.log.is_down() && self.log.on_outage() == OnOutage::Continue
     }
 }
 
@@ -94,7 +94,7 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         ticket: Ticket,
     ) -> Verdict {
         let Claim::Digest(key) = claim;
-        match self.log.policy().on_outage {
+        match self.log.on_outage() {
             OnOutage::Continue => self.judge(key, now, mailbox, ticket),
             OnOutage::Refuse => reserve_one(&self, claim, now, mailbox, ticket),
         }

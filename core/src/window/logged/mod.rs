@@ -174,11 +174,11 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
             let mut state = self.state.lock();
             state.down_since.get_or_insert(now);
             self.is_down.store(true, Relaxed);
-            if self.policy.on_outage == OnOutage::Refuse {
+            if self.on_outage() == OnOutage::Refuse {
                 self.questions.keep();
             }
         }
-        if self.policy.on_outage == OnOutage::Continue {
+        if self.on_outage() == OnOutage::Continue {
             let last = self.queue.last();
             self.go_on_without(last);
         }
@@ -353,12 +353,21 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
 
     /// Returns true if nothing is judged at present, because the store is out of order, or far behind, and the policy is to refuse.
     pub(in crate::window) fn judges_nothing(&self) -> bool {
-        self.questions.are_kept()
+        self.questions.are_kept() && self.on_outage() == OnOutage::Refuse
+    }
+
+    /// Returns the rule for an outage that holds now. A window that is off holds nobody up: publishes that waited for its store are judged
+    /// by the memory when they ask again.
+    pub(in crate::window) fn on_outage(&self) -> OnOutage {
+        match self.inner.mode() {
+            Mode::Off => OnOutage::Continue,
+            Mode::Enforce | Mode::Observe => self.policy.on_outage,
+        }
     }
 
     /// Returns true if a commit has to wait until it is written.
     fn waits_for_store(&self) -> bool {
-        match (self.policy.remember, self.policy.on_outage) {
+        match (self.policy.remember, self.on_outage()) {
             (Remember::Async, _) => false,
             (Remember::Sync, OnOutage::Refuse) => true,
             (Remember::Sync, OnOutage::Continue) => !self.is_down.load(Relaxed),
@@ -385,7 +394,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
 
     /// Refuses more if too many records wait.
     fn look_behind(&self) {
-        if self.policy.on_outage == OnOutage::Refuse && self.queue.waiting().0 > MOST_WAITING {
+        if self.on_outage() == OnOutage::Refuse && self.queue.waiting().0 > MOST_WAITING {
             let mut state = self.state.lock();
             state.is_behind = true;
             self.questions.keep();

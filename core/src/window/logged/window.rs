@@ -160,7 +160,7 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
     }
 
     fn is_refusing(&self, mailbox: &Arc<Mailbox>) -> bool {
-        self.questions.call_when_released(mailbox)
+        self.judges_nothing() && self.questions.call_when_released(mailbox)
     }
 
     fn commit(&self, commit: Commit, now: Instant) -> Remembered {
@@ -204,7 +204,7 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
     }
 
     fn overdue_commit(&self, position: Position, _: Instant) -> OverdueCommit {
-        match self.policy.on_outage {
+        match self.on_outage() {
             OnOutage::Refuse => OverdueCommit::WaitOn,
             OnOutage::Continue => {
                 self.go_on_without(position);
