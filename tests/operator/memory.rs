@@ -57,6 +57,19 @@ fn settles_at(most: usize, before: usize) -> usize {
     }
 }
 
+/// Returns what the process takes when the allocator has given back what was used before: it does not become less any more.
+fn ground() -> usize {
+    const SAME: u32 = 10;
+    let (mut least, mut same, deadline) = (resident("RssAnon:"), 0, clock() + Duration::from_secs(10));
+    while same < SAME && clock() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = resident("RssAnon:");
+        same = if now < least { 0 } else { same + 1 };
+        least = least.min(now);
+    }
+    least
+}
+
 /// Compares the stated bytes with the growth of the process, when the allocator has given back unused memory.
 fn near(what: &str, said: u64, before: usize) {
     near_to(what, said, before, 0.85..=1.15);
@@ -75,7 +88,7 @@ fn near_to(what: &str, said: u64, before: usize, ratios: RangeInclusive<f64>) {
 #[ignore = "a process of its own: see what_a_window_states_is_what_the_process_takes"]
 fn pressed_child() {
     fill(&window(1000), 20_000, clock());
-    let (before, start) = (resident("RssAnon:"), clock());
+    let (before, start) = (ground(), clock());
     let windows: Vec<Watched> = (0..100).map(|_| window(1000)).collect();
     let ends: Vec<Instant> = windows.iter().map(|watched| fill(watched, 20_000, start)).collect();
     let facts: Vec<Facts> = windows.iter().zip(&ends).map(|(watched, now)| watched.facts(*now)).collect();
@@ -88,7 +101,7 @@ fn pressed_child() {
     assert!((40.0..56.0).contains(&one.bytes_per_id), "{} bytes an id", one.bytes_per_id);
     // A window of the recommended capacity takes what was stated.
     let (ids, bytes) = (one.recommended_capacity.unwrap(), one.recommended_bytes.unwrap());
-    let before = resident("RssAnon:");
+    let before = ground();
     let roomy: Vec<Watched> = (0..20).map(|_| window(usize::try_from(ids).unwrap())).collect();
     for watched in &roomy {
         fill(watched, ids, start);
@@ -101,7 +114,7 @@ fn pressed_child() {
 #[ignore = "a process of its own: see what_a_window_states_is_what_the_process_takes"]
 fn smaller_child() {
     fill(&window(1000), 20_000, clock());
-    let before = resident("RssAnon:");
+    let before = ground();
     let watched = window(600_000);
     let now = fill(&watched, 600_000, clock());
     let large = watched.facts(now);
