@@ -6,7 +6,7 @@ use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{Limits, Mailbox, Ticket, Verdict, reserve_one};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::Instant;
 
@@ -15,6 +15,8 @@ const CAPACITY: usize = 5_000;
 /// Each id is published again after its thread has published this many others. By then both threads have filled the
 /// window with other ids.
 const AGAIN_AFTER: u64 = 3_500;
+/// A thread waits for the other one when it is this many ids ahead. Alone, it would not fill the window.
+const AHEAD: u64 = 500;
 /// The publishes of both threads within a TTL, new ids or not.
 const WITHIN_TTL: u32 = 16_000;
 
@@ -24,10 +26,11 @@ fn two_threads_and_one_that_looks_agree_on_every_number() {
         let rig = Rig::new(engine, Limits { capacity: CAPACITY, ..LIMITS });
         rig.tick();
         let (clock, done) = (AtomicU32::new(0), AtomicBool::new(false));
+        let places = [AtomicU64::new(0), AtomicU64::new(0)];
         let tallies = thread::scope(|scope| {
-            let (rig, clock, done) = (&rig, &clock, &done);
-            let publishers =
-                [0, 1].map(|thread| scope.spawn(move || Publisher::new(rig, clock, thread).run()));
+            let (rig, clock, done, [one, two]) = (&rig, &clock, &done, &places);
+            let publishers = [(0, [one, two]), (1, [two, one])]
+                .map(|(thread, places)| scope.spawn(move || Publisher::new(rig, clock, thread).run(places)));
             scope.spawn(move || look(rig, clock, done));
             let tallies = publishers.map(|p| p.join().unwrap_or_else(|_| panic!("thread")));
             done.store(true, SeqCst);
@@ -79,9 +82,17 @@ impl<'a> Publisher<'a> {
         Publisher { rig, clock, thread, mailbox: Arc::default(), committed: Vec::new() }
     }
 
-    fn run(mut self) -> Tally {
+    /// `places`: how far this thread is, and how far the other one is.
+    fn run(mut self, [own, other]: [&AtomicU64; 2]) -> Tally {
         let mut tally = Tally::default();
         for n in 0..IDS {
+            own.store(if n + 1 == IDS { u64::MAX } else { n }, SeqCst);
+            let mut turns = 0_u32;
+            while n > other.load(SeqCst).saturating_add(AHEAD) {
+                turns += 1;
+                assert!(turns < 100_000_000, "the other thread is gone");
+                thread::yield_now();
+            }
             let step = self.publish(n);
             self.committed.push(step.unwrap_or_else(|| panic!("{n} is new")));
             tally.fresh += 1;
