@@ -5,7 +5,9 @@ use hapax::admin::{self, Admin, Parts, telemetry};
 use hapax::clock;
 use hapax::config::{Config, ListenerConfig, ProxyProtocol};
 use hapax::live::{self, Reloader, Running, Source};
-use hapax::net::{self, ConnectionList, CurrentRelay, Entrance, Opener, Relay, Spans, Upstreams};
+use hapax::net::{
+    self, ConnectionList, CurrentRelay, Entrance, Opener, Relay, RelaySettings, Spans, Upstreams,
+};
 use hapax::process::{self, TooFewFiles};
 use hapax::service::{Manager, Phase, Sockets};
 use hapax::stats::Stats;
@@ -218,17 +220,8 @@ async fn serve_until_told(
     let relay = CurrentRelay::new(Relay {
         shared: Arc::clone(&shared),
         upstreams: Arc::clone(&upstreams),
-        buffer_bytes: config.limits.buffer_bytes,
-        unread_bytes: config.limits.unread_bytes.max(config.limits.buffer_bytes),
-        unread_timeout: config.timeouts.unread,
-        max_connections: config.limits.max_connections,
-        connections_per_address: config.limits.connections_per_address,
-        connections_per_user: config.limits.connections_per_user,
-        handshakes: config.limits.handshakes,
-        rates: net::Rates::of(&config.limits),
+        settings: RelaySettings::of(&config),
         buckets: Arc::default(),
-        tcp_user_timeout: config.timeouts.tcp_user,
-        drain_timeout: config.timeouts.drain,
         stats: Arc::clone(&stats),
         connections: Arc::clone(&connections),
         memory: Arc::clone(&memory),
@@ -296,7 +289,7 @@ async fn serve_until_told(
         let _ = told.wait_for(|draining| *draining).await;
         clock::now()
     });
-    let left = relay.now().drain_timeout.saturating_sub(clock::now().duration_since(begun));
+    let left = relay.now().settings.drain_timeout.saturating_sub(clock::now().duration_since(begun));
     reloader.close(left.max(STORES_AT_LEAST)).await;
     tracing::info!("drained; good bye");
     Ok(())

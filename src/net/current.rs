@@ -44,8 +44,7 @@ pub struct CurrentRelay {
 impl CurrentRelay {
     /// Begins with this one.
     pub fn new(relay: Relay) -> Arc<CurrentRelay> {
-        relay.shared.places.set_max(relay.connections_per_user);
-        relay.buckets.set(relay.rates);
+        relay.set_limits();
         let slots = ConnectionSlots::new(Most::of(&relay), Arc::clone(&relay.stats));
         Arc::new(CurrentRelay { relay: RwLock::new(Arc::new(relay)), slots })
     }
@@ -58,8 +57,7 @@ impl CurrentRelay {
     /// Replaces it for connections that begin from now on.
     pub fn replace(&self, relay: Relay) {
         self.slots.set_limits(Most::of(&relay));
-        relay.shared.places.set_max(relay.connections_per_user);
-        relay.buckets.set(relay.rates);
+        relay.set_limits();
         *self.relay.write() = Arc::new(relay);
     }
 
@@ -120,7 +118,7 @@ impl CurrentRelay {
                 log_panic(ended);
             }
         };
-        if tokio::time::timeout(DrainEnd::of(self.now().drain_timeout).cut, all).await.is_err() {
+        if tokio::time::timeout(DrainEnd::of(self.now().settings.drain_timeout).cut, all).await.is_err() {
             tracing::warn!(connections = connections.len(), "timeouts.drain is over: cutting what is left");
             connections.shutdown().await;
         }

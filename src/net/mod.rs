@@ -22,6 +22,7 @@ mod proxy;
 mod pump;
 mod rates;
 mod records;
+mod settings;
 mod side;
 mod slots;
 mod spans;
@@ -37,6 +38,7 @@ pub use entrance::Entrance;
 pub use memory::MemoryLimit;
 pub use proxy::Ends;
 pub use rates::{PublishRates, Rates};
+pub use settings::RelaySettings;
 pub use spans::{Span, Spans};
 pub use transport::Transport;
 pub use upstreams::{NoAnswer, UpstreamNode, Upstreams};
@@ -64,29 +66,10 @@ pub struct Relay {
     pub shared: Arc<Shared>,
     /// the nodes of the broker
     pub upstreams: Arc<Upstreams>,
-    /// bytes that may wait to be written in one direction before reading for that direction stops
-    pub buffer_bytes: usize,
-    /// bytes that may wait for a client that does not read while Hapax needs the broker's answers; at least
-    /// `buffer_bytes`
-    pub unread_bytes: usize,
-    /// how long a client may read nothing after that, while it has more to say
-    pub unread_timeout: Duration,
-    /// the most client connections at a time
-    pub max_connections: usize,
-    /// the most client connections from one address
-    pub connections_per_address: usize,
-    /// the most connections of one user; 0: no limit
-    pub connections_per_user: usize,
-    /// the most connections that have not logged in
-    pub handshakes: usize,
-    /// how many messages may be published in a second
-    pub rates: Rates,
-    /// the buckets that these rates fill, one for each user and vhost
+    /// what the configuration says about connections
+    pub settings: RelaySettings,
+    /// the buckets that `settings.rates` fill, one for each user and vhost
     pub buckets: Arc<PublishRates>,
-    /// how long written bytes may stay unacknowledged on a connection without heartbeats; zero: the kernel's default
-    pub tcp_user_timeout: Duration,
-    /// how long a drain may take before the remaining connections are cut
-    pub drain_timeout: Duration,
     /// counts connections
     pub stats: Arc<Stats>,
     /// lists connections
@@ -128,18 +111,15 @@ impl Relay {
     pub fn with(self, config: &Config) -> Relay {
         Relay {
             shared: Arc::new(self.shared.with(config.settings(), config.loopback_users())),
-            buffer_bytes: config.limits.buffer_bytes,
-            unread_bytes: config.limits.unread_bytes.max(config.limits.buffer_bytes),
-            unread_timeout: config.timeouts.unread,
-            max_connections: config.limits.max_connections,
-            connections_per_address: config.limits.connections_per_address,
-            connections_per_user: config.limits.connections_per_user,
-            handshakes: config.limits.handshakes,
-            rates: Rates::of(&config.limits),
-            tcp_user_timeout: config.timeouts.tcp_user,
-            drain_timeout: config.timeouts.drain,
+            settings: RelaySettings::of(config),
             ..self
         }
+    }
+
+    /// Sets the limits that hold for open connections, too.
+    fn set_limits(&self) {
+        self.shared.places.set_max(self.settings.connections_per_user);
+        self.buckets.set(self.settings.rates);
     }
 
     /// Returns the slot of a new connection, or `None` if it is turned away.
@@ -181,13 +161,13 @@ impl Relay {
         let Some(left_out) = log_limiters.refused.happened(now()) else { return };
         match full {
             Full::Process => {
-                tracing::warn!(%peer, max = self.max_connections, left_out, "connection refused: limits.max_connections reached");
+                tracing::warn!(%peer, max = self.settings.max_connections, left_out, "connection refused: limits.max_connections reached");
             }
             Full::Handshakes => {
-                tracing::warn!(%peer, max = self.handshakes, left_out, "connection refused: limits.handshakes reached");
+                tracing::warn!(%peer, max = self.settings.handshakes, left_out, "connection refused: limits.handshakes reached");
             }
             Full::Address => {
-                tracing::warn!(%peer, max = self.connections_per_address, left_out, "connection refused: limits.connections_per_address reached");
+                tracing::warn!(%peer, max = self.settings.connections_per_address, left_out, "connection refused: limits.connections_per_address reached");
             }
         }
     }

@@ -201,7 +201,7 @@ impl Pump<'_> {
                 Wake::Dialled(Err(unreachable)) => self.on_unreachable(&unreachable),
                 Wake::Drain => {
                     self.drained = true;
-                    let drain = self.current.now().drain_timeout;
+                    let drain = self.current.now().settings.drain_timeout;
                     self.drain_overdue = Some(self.now + self.drain_patience(drain));
                     self.drain_over = Some(self.now + DrainEnd::of(drain).told);
                     self.session.handle_drain(self.now);
@@ -278,7 +278,7 @@ impl Pump<'_> {
         let user = counted_as(user, self.peer.ip());
         let vhost = self.session.vhost().map(|vhost| &**vhost).unwrap_or_default();
         self.allowance = self.relay.buckets.of(user.as_bytes(), vhost, self.now);
-        let timeout = self.relay.tcp_user_timeout;
+        let timeout = self.relay.settings.tcp_user_timeout;
         if self.session.has_heartbeats() || timeout.is_zero() {
             return;
         }
@@ -582,8 +582,8 @@ impl Pump<'_> {
         let queued =
             Queued { client: self.client.as_ref().map_or(0, Side::queued), upstream: self.upstream_queued() };
         let room = Room {
-            buffer: self.relay.buffer_bytes.min(self.share.unwrap_or(usize::MAX)),
-            unread: self.share.is_none().then_some(self.relay.unread_bytes),
+            buffer: self.relay.settings.buffer_bytes.min(self.share.unwrap_or(usize::MAX)),
+            unread: self.share.is_none().then_some(self.relay.settings.unread_bytes),
         };
         let Reading { mut client, mut upstream } = self.session.reading(queued, room);
         client |= self.is_early();
@@ -618,7 +618,7 @@ impl Pump<'_> {
         let Some(left_out) = self.log_limiters.held.happened(self.now) else { return };
         let user = self.session.about().and_then(|about| about.user.as_deref()).unwrap_or_default();
         let vhost = self.session.vhost().map(|vhost| String::from_utf8_lossy(vhost)).unwrap_or_default();
-        let Rates { per_user, per_vhost, .. } = self.relay.rates;
+        let Rates { per_user, per_vhost, .. } = self.relay.settings.rates;
         tracing::warn!(peer = %self.peer, user, vhost = &*vhost, per_user, per_vhost, left_out, "the client publishes more than limits.publish_rate_per_user or limits.publish_rate_per_vhost: it is read from at that rate");
     }
 
@@ -684,13 +684,13 @@ impl Pump<'_> {
         let stands_still = !self.reading_client
             && !is_held
             && waits_for_client
-            && self.upstream_queued() < self.relay.buffer_bytes;
+            && self.upstream_queued() < self.relay.settings.buffer_bytes;
         let Some(side) = self.client.as_ref().filter(|_| stands_still) else {
             self.stall = None;
             return;
         };
         let (_, written) = side.totals();
-        let patience = self.relay.unread_timeout;
+        let patience = self.relay.settings.unread_timeout;
         let stall = self.stall.filter(|stall| stall.written == written);
         let over = stall.is_some_and(|stall| self.now >= stall.until);
         if over && (side.has_unread() || !side.inbox.is_empty()) {

@@ -51,9 +51,9 @@ pub(super) struct Most {
 impl Most {
     pub(super) fn of(relay: &Relay) -> Most {
         Most {
-            all: relay.max_connections,
-            per_address: relay.connections_per_address,
-            handshakes: relay.handshakes,
+            all: relay.settings.max_connections,
+            per_address: relay.settings.connections_per_address,
+            handshakes: relay.settings.handshakes,
         }
     }
 }

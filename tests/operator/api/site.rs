@@ -3,7 +3,7 @@
 use hapax::admin::{Admin, Parts, serve};
 use hapax::config::{Config, Overrides, Secret};
 use hapax::live::{self, Reloader, Running, Source};
-use hapax::net::{ConnectionList, CurrentRelay, MemoryLimit, Opener, Relay, Upstreams};
+use hapax::net::{ConnectionList, CurrentRelay, MemoryLimit, Opener, Relay, RelaySettings, Upstreams};
 use hapax::stats::Stats;
 use hapax_core::pressure::Watched;
 use hapax_core::session::Shared;
@@ -120,17 +120,8 @@ impl Site {
             relay: CurrentRelay::new(Relay {
                 shared: Arc::new(shared),
                 upstreams: Upstreams::new(&config, Opener::default(), Duration::from_secs(1)),
-                buffer_bytes: config.limits.buffer_bytes,
-                unread_bytes: config.limits.unread_bytes,
-                unread_timeout: config.timeouts.unread,
-                max_connections: config.limits.max_connections,
-                connections_per_address: config.limits.connections_per_address,
-                connections_per_user: config.limits.connections_per_user,
-                handshakes: config.limits.handshakes,
-                rates: hapax::net::Rates::of(&config.limits),
+                settings: RelaySettings::of(&config),
                 buckets: Arc::default(),
-                tcp_user_timeout: config.timeouts.tcp_user,
-                drain_timeout: config.timeouts.drain,
                 stats,
                 connections: ConnectionList::new(),
                 memory: Arc::clone(&memory),
