@@ -31,25 +31,10 @@ pub(super) fn journal(args: &JournalArgs, client: &ApiClient, desk: &mut Desk<'_
 }
 
 pub(super) fn drain(args: &DrainArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
-    if !args.yes {
-        let Some(answers) = desk.answers.as_deref_mut() else {
-            return Err(Failure::usage(
-                "a drain ends the relay, and nobody can be asked whether that is meant",
-                "add --yes",
-            ));
-        };
-        let url = client.url();
-        write!(
-            desk.remarks,
-            "let the relay at {url} end, once all is settled? It can't be taken back. [y/N] "
-        )?;
-        desk.remarks.flush()?;
-        let mut answer = String::new();
-        answers.read_line(&mut answer)?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            writeln!(desk.remarks, "nothing was changed")?;
-            return Ok(());
-        }
+    let question =
+        format!("let the relay at {} end, once all is settled? It can't be taken back.", client.url());
+    if !args.yes && !desk.confirm(&question, "a drain ends the relay")? {
+        return Ok(());
     }
     let value = client.call(Method::POST, &Path::new("drain"), None)?;
     if args.reach.json {

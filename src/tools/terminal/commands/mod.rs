@@ -31,6 +31,25 @@ pub struct Desk<'a> {
     pub answers: Option<&'a mut dyn BufRead>,
 }
 
+impl Desk<'_> {
+    /// Asks whether something is meant that can't be undone. `unasked` is what to say where nobody can be asked.
+    fn confirm(&mut self, question: &str, unasked: &str) -> Result<bool, Failure> {
+        let Some(answers) = self.answers.as_deref_mut() else {
+            let what = format!("{unasked}, and nobody can be asked whether that is meant");
+            return Err(Failure::usage(what, "add --yes"));
+        };
+        write!(self.remarks, "{question} [y/N] ")?;
+        self.remarks.flush()?;
+        let mut answer = String::new();
+        answers.read_line(&mut answer)?;
+        let is_meant = matches!(answer.trim(), "y" | "Y" | "yes");
+        if !is_meant {
+            writeln!(self.remarks, "nothing was changed")?;
+        }
+        Ok(is_meant)
+    }
+}
+
 /// `hapax windows …`
 pub fn windows(args: &WindowsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     windows::run(args, client, desk)

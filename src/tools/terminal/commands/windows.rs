@@ -231,19 +231,9 @@ fn flush(client: &ApiClient, name: &str, yes: bool, json: bool, desk: &mut Desk<
         // Refuse an unknown name before asking the question.
         let window = client.of_window(Method::GET, name, |path| path, None)?;
         let window: Window = client.understand(window)?;
-        let Some(answers) = desk.answers.as_deref_mut() else {
-            return Err(Failure::usage(
-                "flush forgets all ids of the window, and nobody can be asked whether that is meant",
-                "add --yes",
-            ));
-        };
-        let (name, ids) = (clean(name), or_dash(window.facts.entries, grouped));
-        write!(desk.remarks, "forget all {ids} ids of {name}? Their duplicates will get through. [y/N] ")?;
-        desk.remarks.flush()?;
-        let mut answer = String::new();
-        answers.read_line(&mut answer)?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            writeln!(desk.remarks, "nothing was changed")?;
+        let (shown, ids) = (clean(name), or_dash(window.facts.entries, grouped));
+        let question = format!("forget all {ids} ids of {shown}? Their duplicates will get through.");
+        if !desk.confirm(&question, "flush forgets all ids of the window")? {
             return Ok(());
         }
     }
