@@ -109,17 +109,25 @@ pub(super) fn head(names: &[&str]) -> String {
     format!("{}\r\n", names.join(","))
 }
 
-/// Answers with a file of this name, piece by piece: each piece is made when the one before it was taken.
+/// Returns a body that is sent piece by piece: each piece is made when the one before it was taken.
+pub(super) fn pieces<S: Send + 'static>(
+    head: String,
+    state: S,
+    mut next: impl FnMut(&mut S) -> Option<String> + Send + 'static,
+) -> Body {
+    Body::from_stream(stream::unfold((Some(head), state), move |(head, mut state)| {
+        let piece = head.or_else(|| next(&mut state));
+        std::future::ready(piece.map(|piece| (Ok::<_, Infallible>(Bytes::from(piece)), (None, state))))
+    }))
+}
+
+/// Answers with a file of this name, in [`pieces`].
 pub(super) fn answer<S: Send + 'static>(
     name: &str,
     head: String,
     state: S,
-    mut next: impl FnMut(&mut S) -> Option<String> + Send + 'static,
+    next: impl FnMut(&mut S) -> Option<String> + Send + 'static,
 ) -> Response {
-    let pieces = stream::unfold((Some(head), state), move |(head, mut state)| {
-        let piece = head.or_else(|| next(&mut state));
-        std::future::ready(piece.map(|piece| (Ok::<_, Infallible>(Bytes::from(piece)), (None, state))))
-    });
     let Ok(disposition) = HeaderValue::try_from(format!("attachment; filename=\"{name}\"")) else {
         return complaint::Complaint::new(StatusCode::INTERNAL_SERVER_ERROR, "no name for the file")
             .into_response();
@@ -128,7 +136,7 @@ pub(super) fn answer<S: Send + 'static>(
         (header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8")),
         (header::CONTENT_DISPOSITION, disposition),
     ];
-    (headers, Body::from_stream(pieces)).into_response()
+    (headers, pieces(head, state, next)).into_response()
 }
 
 #[cfg(test)]

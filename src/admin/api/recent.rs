@@ -9,14 +9,11 @@ use crate::admin::complaint::ComplaintBody;
 use crate::admin::history::{self, Sample};
 use crate::admin::journal::{Entry, KEPT, Kind};
 use axum::Json;
-use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
 use hapax_core::pressure::Level;
 use serde::Serialize;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 use utoipa::ToSchema;
@@ -178,24 +175,16 @@ pub(super) async fn history(
             Some(samples(admin, &name).into_iter().map(|sample| csv::line(&sample.cells(&name))).collect())
         }));
     }
-    let every = history::EVERY.as_secs();
-    let head = format!("{{\"every_seconds\":{every},\"windows\":[");
-    let pieces = stream::unfold((admin, Some(head), true, false), move |(admin, head, first, over)| {
-        let piece = if over {
-            None
-        } else if let Some(head) = head {
-            Some((head, (true, false)))
-        } else if let Some(name) = names.next() {
-            let window = WindowHistory { samples: samples(&admin, &name), name };
-            let text = serde_json::to_string(&window).unwrap_or_else(|_| "null".to_owned());
-            Some((if first { text } else { format!(",{text}") }, (false, false)))
-        } else {
-            Some(("]}".to_owned(), (false, true)))
-        };
-        std::future::ready(piece.map(|(text, (first, over))| {
-            (Ok::<_, Infallible>(Bytes::from(text)), (admin, None, first, over))
-        }))
+    let head = format!("{{\"every_seconds\":{},\"windows\":[", history::EVERY.as_secs());
+    let mut before = "";
+    // The last piece is the end.
+    let mut names = names.map(Some).chain([None]);
+    let pieces = csv::pieces(head, admin, move |admin| {
+        let Some(name) = names.next()? else { return Some("]}".to_owned()) };
+        let window = WindowHistory { samples: samples(admin, &name), name };
+        let text = serde_json::to_string(&window).unwrap_or_else(|_| "null".to_owned());
+        Some(format!("{}{text}", std::mem::replace(&mut before, ",")))
     });
     let json = [(header::CONTENT_TYPE, "application/json")];
-    Ok((json, Body::from_stream(pieces)).into_response())
+    Ok((json, pieces).into_response())
 }
