@@ -8,7 +8,7 @@ use super::clock::Now;
 use super::journal::Watch;
 use hapax_core::pressure::facts::{Facts, Level};
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
@@ -94,7 +94,8 @@ impl History {
     fn add(&self, now: Instant, facts: &[(Arc<str>, Facts)]) {
         let at = now.saturating_duration_since(self.since);
         let mut windows = self.windows.lock();
-        windows.retain(|name, _| facts.iter().any(|(known, _)| known == name));
+        let names: HashSet<&Arc<str>> = facts.iter().map(|(name, _)| name).collect();
+        windows.retain(|name, _| names.contains(name));
         for (name, facts) in facts {
             let samples = windows.entry(Arc::clone(name)).or_default();
             if samples.len() >= KEPT {

@@ -12,7 +12,7 @@ use hapax_core::pressure::{Facts, Level};
 use hapax_core::window::Mode;
 use parking_lot::Mutex;
 use serde::Serialize;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use utoipa::ToSchema;
@@ -165,7 +165,7 @@ impl Admin {
         let (window, name) = (&watched.window, &watched.window.rules().name);
         let ids = || self.running.target(name).or_else(|| window.capacity());
         Settings {
-            capacity: if self.budget.is_auto(name) {
+            capacity: if self.running.budget.is_auto(name) {
                 "auto".to_owned()
             } else {
                 ids().map_or_else(|| "none".to_owned(), |ids| ids.to_string())
@@ -202,8 +202,8 @@ impl Watch {
     pub(super) fn look(&mut self, admin: &Admin, now: &Now) {
         let journal = &admin.journal;
         let in_force = admin.running.now();
-        let names: Vec<Arc<str>> =
-            in_force.windows.iter().map(|watched| watched.window.rules().name.clone()).collect();
+        let names: HashSet<&Arc<str>> =
+            in_force.windows.iter().map(|watched| &watched.window.rules().name).collect();
         self.stores.retain(|name, _| names.contains(name));
         self.levels.retain(|name, _| names.contains(name));
         journal.inner.lock().settings.retain(|name, _| names.contains(name));
