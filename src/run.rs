@@ -203,7 +203,6 @@ async fn serve_until_told(
     };
     let Opened { keys, set, windows, stores, maker } = store::open_in(state, &config, clock::now())?;
     let shared = share(&config, keys, Arc::clone(&set) as _, &stats);
-    let budget = Arc::new(config.budget());
     let memory = net::MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
     if !certificates.is_empty() {
         helpers.spawn(look_at_certificates(certificates.clone()));
@@ -227,7 +226,7 @@ async fn serve_until_told(
         memory: Arc::clone(&memory),
         spans: spans.clone(),
     });
-    let running = Running::new(&config, windows.clone(), Arc::clone(&budget), draining.clone());
+    let running = Running::new(&config, windows, draining.clone());
     let reloader = Reloader::new(live::Parts {
         source,
         running,
@@ -246,8 +245,7 @@ async fn serve_until_told(
     if admin_listener.is_some() || telemetry.endpoint.is_some() {
         let admin = Admin::new(Parts {
             config: &config,
-            windows,
-            budget,
+            running: Arc::clone(reloader.running()),
             keys: shared.keys.clone(),
             stats: Arc::clone(&stats),
             connections: Arc::clone(&connections),

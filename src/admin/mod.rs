@@ -42,7 +42,6 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use clock::Now;
 use complaint::{Complaint, ComplaintBody};
-use hapax_core::pressure::{Budget, Watched};
 use hapax_core::window::KeyMaker;
 use history::History;
 use journal::{Journal, Kind};
@@ -70,12 +69,10 @@ pub const BACKLOG: u32 = 4096;
 /// The parts that the admin interface is made of.
 #[derive(Debug)]
 pub struct Parts<'a> {
-    /// the configuration in force; its windows are those below, in the same order
+    /// the configuration of the start
     pub config: &'a Config,
-    /// the windows
-    pub windows: Vec<Watched>,
-    /// sizes the windows with capacity "auto" within the memory budget
-    pub budget: Arc<Budget>,
+    /// the configuration in force, with the windows
+    pub running: Arc<Running>,
     /// makes the same keys as sessions do
     pub keys: KeyMaker,
     /// what the process counts
@@ -104,7 +101,6 @@ pub struct Admin {
     /// the configuration in force, with the windows
     running: Arc<Running>,
     reloader: Option<Arc<Reloader>>,
-    budget: Arc<Budget>,
     keys: KeyMaker,
     stats: Arc<Stats>,
     connections: Arc<ConnectionList>,
@@ -129,8 +125,7 @@ impl Admin {
     pub fn new(parts: Parts<'_>) -> Arc<Admin> {
         let Parts {
             config,
-            windows,
-            budget,
+            running,
             keys,
             stats,
             connections,
@@ -142,10 +137,6 @@ impl Admin {
             drain,
             spans,
         } = parts;
-        let running = match &reloader {
-            Some(reloader) => Arc::clone(reloader.running()),
-            None => Running::new(config, windows, Arc::clone(&budget), draining.clone()),
-        };
         let since = Now::read();
         let exports = Arc::new(telemetry::Exports { queue: spans, ..telemetry::Exports::default() });
         Arc::new(Admin {
@@ -163,7 +154,6 @@ impl Admin {
             drain,
             running,
             reloader,
-            budget,
             keys,
             stats,
             connections,

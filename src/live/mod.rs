@@ -69,16 +69,11 @@ impl InForce {
 impl Running {
     /// Begins with this configuration. Its windows are `windows`, in the same order.
     #[expect(clippy::disallowed_methods, reason = "a part of the shell")]
-    pub fn new(
-        config: &Config,
-        windows: Vec<Watched>,
-        budget: Arc<Budget>,
-        draining: watch::Receiver<bool>,
-    ) -> Arc<Running> {
+    pub fn new(config: &Config, windows: Vec<Watched>, draining: watch::Receiver<bool>) -> Arc<Running> {
         Arc::new(Running {
             in_force: RwLock::new(InForce::new(config.clone(), windows)),
             changing: Mutex::default(),
-            budget,
+            budget: Arc::new(config.budget()),
             resizes: Resizes::default(),
             last: Mutex::new(LastReload { is_success: true, succeeded_at: SystemTime::now() }),
             draining,

@@ -2,6 +2,7 @@
 
 use hapax::admin::{Admin, Parts, serve as serve_admin};
 use hapax::config::{Config, Overrides};
+use hapax::live::Running;
 use hapax::net::{ConnectionList, Opener, Upstreams};
 use hapax::stats::Stats;
 use hapax_core::pressure::Accounting;
@@ -48,8 +49,7 @@ async fn serve_before(nodes: &[SocketAddr], health: &str) -> Served {
     tokio::spawn(Arc::clone(&upstreams).watch());
     let admin = Admin::new(Parts {
         config: &config,
-        windows,
-        budget: Arc::new(config.budget()),
+        running: Running::new(&config, windows, draining.clone()),
         keys: KeyMaker::new((1, 2)),
         stats: Arc::clone(&stats),
         connections: ConnectionList::new(),

@@ -196,6 +196,7 @@ mod tests {
     use super::*;
     use crate::admin::Parts;
     use crate::config::Config;
+    use crate::live::Running;
     use crate::net::{ConnectionList, Opener, Upstreams};
     use crate::stats::Stats;
     use hapax_core::window::KeyMaker;
@@ -206,8 +207,7 @@ mod tests {
         let config = Config { windows: Vec::new(), ..Config::default() };
         Admin::new(Parts {
             config: &config,
-            windows: Vec::new(),
-            budget: Arc::new(config.budget()),
+            running: Running::new(&config, Vec::new(), watch::channel(false).1),
             keys: KeyMaker::new((1, 2)),
             stats: Stats::new(),
             connections: ConnectionList::new(),

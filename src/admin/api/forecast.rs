@@ -108,9 +108,9 @@ pub(super) async fn show(
     Body(body): Body,
 ) -> Result<Json<Forecast>, Complaint> {
     let found = admin.find(&name)?;
-    let change = Change::parse(&name, &body, &admin.budget)?;
+    let change = Change::parse(&name, &body, &admin.running.budget)?;
     let facts = found.watched.facts(Now::read().instant);
-    Ok(Json(Forecast::of(&facts, &change, admin.budget.budget_bytes())))
+    Ok(Json(Forecast::of(&facts, &change, admin.running.budget.budget_bytes())))
 }
 
 #[cfg(test)]

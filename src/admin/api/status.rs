@@ -77,7 +77,7 @@ impl Admin {
             },
             memory: Memory {
                 resident_bytes: resident_bytes().unwrap_or(0),
-                budget_bytes: self.budget.budget_bytes(),
+                budget_bytes: self.running.budget.budget_bytes(),
             },
             listen: self.listen.clone(),
             token_required: self.access.asks_for_token(),

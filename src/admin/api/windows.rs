@@ -110,7 +110,7 @@ impl WindowFacts {
             refresh_on_duplicate: window.refreshes_on_duplicate(),
             waiters_per_id: window.waiters_per_id(),
             forward_to: rules.forward_to.as_deref().map(str::to_owned),
-            auto: admin.budget.is_auto(&rules.name),
+            auto: admin.running.budget.is_auto(&rules.name),
             resizing: admin
                 .running
                 .target(&rules.name)
@@ -144,10 +144,11 @@ impl Admin {
         let log = |what: &str, from: &dyn tracing::Value, to: &dyn tracing::Value| {
             tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, from, to, "{what} changed");
         };
-        let was_auto = self.budget.is_auto(name);
+        let was_auto = self.running.budget.is_auto(name);
         // Change the capacity's mode first: this is the only step that can still be refused.
         if let Some(capacity) = change.capacity {
-            self.budget
+            self.running
+                .budget
                 .set_auto(name, capacity == Capacity::Auto)
                 .map_err(|refused| unprocessable(name, vec![format!("`capacity`: {refused}")]))?;
             match (was_auto, ids_before.unwrap_or_default(), capacity) {
@@ -313,7 +314,7 @@ pub(super) async fn patch(
     Body(body): Body,
 ) -> Result<Json<WindowFacts>, Complaint> {
     admin.find(&name)?;
-    let change = Change::parse(&name, &body, &admin.budget)?;
+    let change = Change::parse(&name, &body, &admin.running.budget)?;
     aside(move || admin.apply(&name, change, caller)).await.map(Json)
 }
 

@@ -113,7 +113,7 @@ impl Site {
         let memory = MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
         let reloader = Reloader::new(live::Parts {
             source: Source { file: Some(file.to_owned()), overrides },
-            running: Running::new(&config, windows.clone(), Arc::new(config.budget()), draining.clone()),
+            running: Running::new(&config, windows.clone(), draining.clone()),
             set: opened.set,
             maker: opened.maker,
             stores: opened.stores,
@@ -147,11 +147,14 @@ impl Site {
         reloader: Option<Arc<Reloader>>,
     ) -> Site {
         let (order, orders) = mpsc::channel(1);
+        let running = reloader.as_ref().map_or_else(
+            || Running::new(config, windows.clone(), draining.clone()),
+            |reloader| Arc::clone(reloader.running()),
+        );
         let keys = KeyMaker::new((1, 2));
         let admin = Admin::new(Parts {
             config,
-            windows: windows.clone(),
-            budget: Arc::new(config.budget()),
+            running,
             keys: keys.clone(),
             stats: Stats::new(),
             connections: ConnectionList::new(),
