@@ -9,11 +9,15 @@
 //! A reload happens as a whole, or not at all ([`Reloader::reload`]). The API's changes of windows
 //! count as a part of the old configuration, so a reload undoes them, and says so.
 
+mod files;
+mod refused;
 mod reload;
 mod resize;
 mod retired;
 
-pub use reload::{Parts, Refused, Reloaded, Reloader, Source};
+pub use files::{ConfigFiles, Source};
+pub use refused::{Refused, one_line};
+pub use reload::{Parts, Reloaded, Reloader};
 
 use crate::config::{Config, Diff, WindowConfig};
 use hapax_core::pressure::{Budget, Watched};
@@ -63,6 +67,11 @@ impl InForce {
     fn new(config: Config, windows: Vec<Watched>) -> Arc<InForce> {
         let configured = config.windows.iter().cloned().map(Arc::new).collect();
         Arc::new(InForce { config, windows: windows.into(), configured })
+    }
+
+    /// Returns the window of this name.
+    fn window(&self, name: &str) -> Option<&Watched> {
+        self.windows.iter().find(|watched| *watched.window.rules().name == *name)
     }
 }
 

@@ -1,36 +1,25 @@
 //! Reads the configuration again and puts it in force.
 
+use super::files::{ConfigFiles, Source};
+use super::refused::{Refused, one_line};
 use super::retired::{GRACE, RetiredStores};
 use super::{InForce, LastReload, Running};
-use crate::config::{Config, Diff, Effect, Overrides, Problem, Problems, WindowConfig};
+use crate::config::{Config, Diff, Effect, Problem, WindowConfig};
 use crate::net::{CurrentRelay, MemoryLimit, Relay};
 use crate::process::TooFewFiles;
 use crate::store::{CLOSE_WITHIN, Failure, Keeper, Maker, Stores};
 use crate::tls::Certificates;
 use hapax_core::pressure::Watched;
+use hapax_core::window::set::Pattern;
 use hapax_core::window::{Inspect, LiveWindows, Mode, WindowSet};
 use parking_lot::Mutex;
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
-/// A file that changes within this time is being written.
-const SETTLES: Duration = Duration::from_millis(200);
-/// How long the files that a configuration names may take to be read. A folder of the network may never answer.
-const FILES_WITHIN: Duration = Duration::from_secs(15);
 /// How long the store of a new window may take to be read before the reload is refused.
 const RECOVER_WITHIN: Duration = Duration::from_secs(10);
-
-/// Where the configuration comes from.
-#[derive(Clone, Debug, Default)]
-pub struct Source {
-    /// the file, if there is one
-    pub file: Option<PathBuf>,
-    /// values of flags and the environment, which are the same at each reload
-    pub overrides: Overrides,
-}
 
 /// A reload that was applied, or that would be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,21 +28,6 @@ pub struct Reloaded {
     pub diff: Diff,
     /// settings of the new configuration that are allowed, but probably not meant
     pub warnings: Vec<Problem>,
-}
-
-/// Why a reload was refused. Nothing has changed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Refused {
-    /// another one is under way, or the process has not started yet, or it drains
-    Busy(&'static str),
-    /// all that is wrong
-    Wrong(Vec<String>),
-}
-
-impl From<Problems> for Refused {
-    fn from(problems: Problems) -> Refused {
-        Refused::Wrong(problems.0.iter().map(|problem| problem.to_string().replace("\n    ", "; ")).collect())
-    }
 }
 
 /// The parts of the process that a reload changes.
@@ -82,7 +56,7 @@ pub struct Parts {
 
 /// Puts new configurations in force. There is one per process.
 pub struct Reloader {
-    source: Source,
+    files: ConfigFiles,
     running: Arc<Running>,
     set: Arc<LiveWindows<dyn Inspect>>,
     maker: Maker,
@@ -94,15 +68,13 @@ pub struct Reloader {
     certificates: Arc<Certificates>,
     other_files: u64,
     draining: watch::Receiver<bool>,
-    /// Held by the thread that reads files. If it hangs, no other one is started.
-    reading: Arc<AsyncMutex<()>>,
     /// when windows were replaced last
     replaced: Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Reloader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reloader").field("source", &self.source).finish_non_exhaustive()
+        f.debug_struct("Reloader").field("files", &self.files).finish_non_exhaustive()
     }
 }
 
@@ -118,7 +90,7 @@ impl Reloader {
         let Parts { source, running, set, maker, stores, relay, memory, certificates, other_files, draining } =
             parts;
         Arc::new(Reloader {
-            source,
+            files: ConfigFiles::new(source),
             running,
             set,
             maker,
@@ -129,7 +101,6 @@ impl Reloader {
             certificates,
             other_files,
             draining,
-            reading: Arc::default(),
             replaced: Mutex::default(),
         })
     }
@@ -139,16 +110,9 @@ impl Reloader {
         &self.running
     }
 
-    /// Returns the file, if there is one.
-    pub fn file(&self) -> Option<&PathBuf> {
-        self.source.file.as_ref()
-    }
-
-    /// Returns what tells the file, as it is, from any other.
-    pub async fn file_version(&self) -> Option<String> {
-        let file = self.source.file.clone()?;
-        let about = self.files(move || std::fs::metadata(file)).await;
-        about.ok()?.ok().map(|about| crate::config::version(&about))
+    /// Returns the file, and how it is read.
+    pub fn files(&self) -> &ConfigFiles {
+        &self.files
     }
 
     /// Reads what the stores have, at the start. Reloads wait for that.
@@ -222,35 +186,8 @@ impl Reloader {
 
     /// Returns the diff of what holds now and of the file as it is, without putting it in force.
     pub async fn pending(&self) -> Result<Diff, Refused> {
-        let loaded = self.load().await?;
+        let loaded = self.files.load().await?;
         Ok(Diff::between(&self.running.effective(), &loaded.config))
-    }
-
-    /// Reads the file. An operator, or a program, may be about to write it: what does not stand still is refused.
-    async fn load(&self) -> Result<crate::config::Loaded, Refused> {
-        let overrides = self.source.overrides.clone();
-        let Some(path) = self.source.file.clone() else {
-            return Ok(Config::load(None, &overrides)?);
-        };
-        let read = |path: PathBuf| self.files(move || Config::read(&path));
-        let first = read(path.clone()).await??;
-        tokio::time::sleep(SETTLES).await;
-        let text = read(path.clone()).await??;
-        let place = path.display();
-        if text != first {
-            let text = format!("{place}: the file is being written; reload again when it is saved");
-            return Err(Refused::Wrong(vec![text]));
-        }
-        if text.trim().is_empty() {
-            let text = format!(
-                "{place}: the file is empty, so all windows of it would go; to run with the defaults, restart without a file"
-            );
-            return Err(Refused::Wrong(vec![text]));
-        }
-        let place = place.to_string();
-        // Files with tokens and secrets are read here, too.
-        let parsed = self.files(move || Config::parse(Some(&place), &text, &overrides)).await?;
-        Ok(parsed?)
     }
 
     /// Waits for a step of a reload, but not when Hapax begins to drain.
@@ -262,36 +199,12 @@ impl Reloader {
         }
     }
 
-    /// Reads files on a thread that may wait for them.
-    async fn files<T: Send + 'static>(
-        &self,
-        read: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Refused> {
-        let reading = async {
-            let alone = Arc::clone(&self.reading).lock_owned().await;
-            tokio::task::spawn_blocking(move || {
-                let done = read();
-                drop(alone);
-                done
-            })
-            .await
-        };
-        match tokio::time::timeout(FILES_WITHIN, reading).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(_)) => Err(Refused::Busy("reading the files has failed within Hapax: please report it")),
-            Err(_) => Err(Refused::Wrong(vec![format!(
-                "the files were not read within {} s; see to the disk, or to the network's folder, that has them",
-                FILES_WITHIN.as_secs()
-            )])),
-        }
-    }
-
     async fn reload_with(
         &self,
         mut stores: tokio::sync::MutexGuard<'_, Stores>,
         dry_run: bool,
     ) -> Result<Reloaded, Refused> {
-        let mut loaded = self.unless_draining(self.load()).await?;
+        let mut loaded = self.unless_draining(self.files.load()).await?;
         loaded.warnings.extend(self.too_few_files(&loaded.config));
         let new = loaded.config;
         let mut diff = Diff::between(&self.running.effective(), &new);
@@ -308,7 +221,7 @@ impl Reloader {
             }
         }
         let certificates = Arc::clone(&self.certificates);
-        let unusable = self.unless_draining(self.files(move || certificates.check())).await?;
+        let unusable = self.unless_draining(self.files.read(move || certificates.check())).await?;
         let mut errors: Vec<String> =
             unusable.iter().map(|unusable| format!("{unusable}; fix: {}", unusable.fix)).collect();
         if dry_run && errors.is_empty() {
@@ -338,7 +251,7 @@ impl Reloader {
         }
         // A store that says nothing must not hold up the end. The new windows have taken nothing yet.
         let prepared = self.unless_draining(self.prepare(&in_force, &new)).await?;
-        self.apply(&in_force, new, prepared, &diff, &mut stores).await;
+        self.apply(&in_force, new, prepared, &mut stores).await;
         Ok(Reloaded { diff, warnings: loaded.warnings })
     }
 
@@ -354,9 +267,7 @@ impl Reloader {
         let mut errors = Vec::new();
         for window in &new.windows {
             let name = &window.rules.name;
-            if let Some(watched) =
-                in_force.windows.iter().find(|watched| watched.window.rules().name == *name)
-            {
+            if let Some(watched) = in_force.window(name) {
                 prepared.windows.push(watched.clone());
                 continue;
             }
@@ -365,13 +276,13 @@ impl Reloader {
                     prepared.windows.push(watched);
                     prepared.keepers.extend(keeper.map(|keeper| (Arc::clone(name), keeper)));
                 }
-                Err(failure) => errors.push(failure.to_string().replace("\n    ", "; ")),
+                Err(failure) => errors.push(one_line(&failure)),
             }
         }
         let recovering = prepared.keepers.iter_mut().map(|(name, keeper)| async move {
             match tokio::time::timeout(RECOVER_WITHIN, &mut keeper.recover).await {
                 Ok(Ok(())) => None,
-                Ok(Err(failure)) => Some(failure.to_string().replace("\n    ", "; ")),
+                Ok(Err(failure)) => Some(one_line(&failure)),
                 Err(_) => Some(format!(
                     "window \"{name}\": its store was not read within {} s; try again when it answers",
                     RECOVER_WITHIN.as_secs()
@@ -388,14 +299,7 @@ impl Reloader {
     }
 
     /// Puts the configuration in force. Nothing in here can fail.
-    async fn apply(
-        &self,
-        in_force: &InForce,
-        new: Config,
-        prepared: Prepared,
-        diff: &Diff,
-        stores: &mut Stores,
-    ) {
+    async fn apply(&self, in_force: &InForce, new: Config, prepared: Prepared, stores: &mut Stores) {
         let now = crate::clock::now();
         let Prepared { windows, keepers } = prepared;
         {
@@ -416,12 +320,7 @@ impl Reloader {
                     running.go_on_resizing(&watched, &window);
                 }
             }));
-            let has_places = |change: &crate::config::Change| {
-                change.key.starts_with("window") && !change.key.contains("\": ")
-                    || change.key.ends_with("\": vhost")
-                    || change.key.ends_with("\": exchange")
-            };
-            if diff.0.iter().any(has_places) {
+            if !places(&in_force.config, &in_force.windows).eq(places(&new, &windows)) {
                 let mut set = WindowSet::new();
                 for (window, watched) in new.windows.iter().zip(&windows) {
                     set.push(window.vhost.clone(), window.exchange.clone(), Arc::clone(&watched.window));
@@ -431,7 +330,7 @@ impl Reloader {
             }
             self.memory.set_limit(new.limits.memory);
             self.relay.replace(Relay::clone(&self.relay.now()).with(&new));
-            if diff.0.iter().any(|change| change.key == "log.level") {
+            if before.log.level != new.log.level {
                 let _ = crate::log::set_level(&new.log.level);
             }
             *self.running.in_force.write() = InForce::new(new, windows.clone());
@@ -453,7 +352,7 @@ impl Reloader {
         }
         let certificates = Arc::clone(&self.certificates);
         // They were checked. If one has become unusable since, that is logged and counted, and the old one stays.
-        let _ = self.files(move || certificates.read_again()).await;
+        let _ = self.files.read(move || certificates.read_again()).await;
     }
 
     /// Gives a window that was there before the settings that can change. Returns true if it needs another capacity.
@@ -476,10 +375,18 @@ fn drains() -> Refused {
     Refused::Busy("Hapax is draining; the next process reads the file as it is then")
 }
 
+/// Returns which window judges where, in order.
+fn places<'a>(
+    config: &'a Config,
+    windows: &'a [Watched],
+) -> impl Iterator<Item = (&'a Pattern, &'a Pattern, usize)> {
+    let place = |(window, watched): (&'a WindowConfig, &'a Watched)| {
+        (&window.vhost, &window.exchange, Arc::as_ptr(&watched.window).addr())
+    };
+    config.windows.iter().zip(windows).map(place)
+}
+
 /// Returns the windows of a configuration that are not there yet.
 fn added<'a>(in_force: &'a InForce, new: &'a Config) -> impl Iterator<Item = &'a WindowConfig> {
-    let is_there = |window: &&WindowConfig| {
-        in_force.windows.iter().any(|watched| watched.window.rules().name == window.rules.name)
-    };
-    new.windows.iter().filter(move |window| !is_there(window))
+    new.windows.iter().filter(|window| in_force.window(&window.rules.name).is_none())
 }

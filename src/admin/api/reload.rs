@@ -5,7 +5,7 @@ use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::complaint::{Complaint, ComplaintBody};
 use crate::config::{Change, Diff, Effect};
-use crate::live::Refused;
+use crate::live::{Refused, one_line};
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::{Extension, Json};
@@ -102,7 +102,7 @@ pub(super) async fn reload(
     let done = done.map_err(complaint)?;
     let Diff(changes) = done.diff;
     let needs_restart = changes.iter().any(|change| change.effect == Effect::Restart);
-    let warnings = done.warnings.iter().map(|warning| warning.to_string().replace("\n    ", "; ")).collect();
+    let warnings = done.warnings.iter().map(one_line).collect();
     Ok(Json(Reload { applied: !dry_run, needs_restart, changes, warnings }))
 }
 
@@ -110,9 +110,12 @@ pub(super) async fn reload(
 #[utoipa::path(get, path = "/api/v1/config", tag = "process", security(("token" = [])),
     responses((status = 200, body = ConfigState), (status = 401, body = ComplaintBody), (status = 403, body = ComplaintBody)))]
 pub(super) async fn config(State(admin): State<Arc<Admin>>) -> Json<ConfigState> {
-    let (pending, file) = match &admin.reloader {
-        Some(reloader) => (reloader.pending().await, reloader.file()),
-        None => (Ok(Diff::default()), None),
+    let (pending, file, file_version) = match &admin.reloader {
+        Some(reloader) => {
+            let files = reloader.files();
+            (reloader.pending().await, files.path(), files.version().await)
+        }
+        None => (Ok(Diff::default()), None, None),
     };
     let (not_loaded, file_errors) = match pending {
         Ok(Diff(changes)) => (changes, Vec::new()),
@@ -120,10 +123,6 @@ pub(super) async fn config(State(admin): State<Arc<Admin>>) -> Json<ConfigState>
         Err(Refused::Busy(text)) => (Vec::new(), vec![text.to_owned()]),
     };
     let last = admin.running.last_reload();
-    let file_version = match &admin.reloader {
-        Some(reloader) => reloader.file_version().await,
-        None => None,
-    };
     let Diff(mut changed_live) = admin.running.changed_live();
     if file.is_some() && file_errors.is_empty() {
         // What the file has, too, stays.
