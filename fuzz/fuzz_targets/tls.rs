@@ -4,28 +4,12 @@
 use hapax::net::fuzzed::{Peers, tls};
 use libfuzzer_sys::fuzz_target;
 use rustls::pki_types::PrivateKeyDer;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 static PEERS: LazyLock<Peers> = LazyLock::new(|| {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(cert.der().clone()).unwrap();
-    let provider = || Arc::new(rustls::crypto::ring::default_provider());
-    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let server = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .unwrap();
-    let client = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Peers { server: Arc::new(server), client: Arc::new(client) }
+    Peers::new(cert.der().clone(), PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap())
 });
 
 fuzz_target!(|octets: &[u8]| tls(&PEERS, octets));

@@ -10,8 +10,8 @@
 use super::proxy::{Ends, LONGEST, take_header};
 use super::records::Records;
 use bytes::BytesMut;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -54,6 +54,27 @@ pub struct Peers {
     pub server: Arc<ServerConfig>,
     /// of the side that connects
     pub client: Arc<ClientConfig>,
+}
+
+impl Peers {
+    /// Makes them of a certificate for `localhost` that has signed itself, and its key.
+    pub fn new(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Peers {
+        let provider = || Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let server = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        let client = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Peers { server: Arc::new(server), client: Arc::new(client) }
+    }
 }
 
 /// Lets Hapax's side of a TLS connection, a client's or a broker's peer as the first octet says, read a real handshake and some data that
@@ -115,22 +136,7 @@ mod tests {
     static PEERS: LazyLock<Peers> = LazyLock::new(|| {
         let rcgen::CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(cert.der().clone()).unwrap();
-        let provider = || Arc::new(rustls::crypto::ring::default_provider());
-        let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-        let server = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key)
-            .unwrap();
-        let client = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Peers { server: Arc::new(server), client: Arc::new(client) }
+        Peers::new(cert.der().clone(), PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap())
     });
 
     #[test]
