@@ -2,7 +2,7 @@
 
 use crate::e2e::raw::{Publish, Told, Value as Header};
 use crate::e2e::site::Site;
-use crate::e2e::wait;
+use crate::e2e::wait::{self, now};
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
@@ -165,9 +165,4 @@ fn a_collector_that_says_nothing_holds_no_message_back() {
     });
     assert!(site.relay().log().contains("the collector of telemetry takes nothing"));
     client.close();
-}
-
-#[expect(clippy::disallowed_methods, reason = "how long it took")]
-fn now() -> std::time::Instant {
-    std::time::Instant::now()
 }

@@ -8,7 +8,7 @@ use crate::e2e::publisher::persistent;
 use crate::e2e::raw::Raw;
 use crate::e2e::retry;
 use crate::e2e::site::{shared_rabbit, without_relay};
-use crate::e2e::wait::{self, PATIENCE};
+use crate::e2e::wait::{self, PATIENCE, now};
 use amq_protocol::protocol::AMQPClass;
 use hapax_testbed::{Leash, free_port};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Messages of a publisher that wait for an ack at a time.
 const UNDER_WAY: usize = 20;
@@ -282,9 +282,4 @@ fn a_process_that_waits_for_the_folder_ends_when_it_is_told_to() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     ground.terminate(&old);
     ground.ended(old);
-}
-
-#[expect(clippy::disallowed_methods, reason = "deadlines, and how long it took")]
-fn now() -> Instant {
-    Instant::now()
 }

@@ -121,10 +121,7 @@ impl Desk {
     /// As [`Desk::pair`], with a transaction begun.
     pub(super) fn in_tx(&self) -> Pair {
         let mut pair = self.pair();
-        pair.client(tx_select(1));
-        pair.upstream(tx_select_ok(1));
-        pair.to_client();
-        pair.to_upstream();
+        begin_tx(&mut pair);
         pair
     }
 
@@ -188,6 +185,14 @@ pub(super) fn confirm(pair: &mut Pair, channel: u16) {
     pair.upstream(confirm_select_ok(channel));
     assert_eq!(pair.to_client(), confirm_select_ok(channel));
     assert_eq!(pair.to_upstream(), confirm_select(channel));
+}
+
+/// Begins a transaction on channel 1; nothing of it is left to be read.
+pub(super) fn begin_tx(pair: &mut Pair) {
+    pair.client(tx_select(1));
+    pair.upstream(tx_select_ok(1));
+    pair.to_client();
+    pair.to_upstream();
 }
 
 /// The first `n` frames, and the rest.

@@ -1,10 +1,10 @@
 //! Windows that are added, removed and exchanged under sessions that run: what was judged keeps its window, what comes next gets the
 //! new one.
 
-use super::desk::{SECOND, confirm, key, m, publish, unheard};
+use super::desk::{SECOND, begin_tx, confirm, key, m, publish, unheard};
 use crate::support::frames::{Frames, Message, message};
 use crate::support::methods::{
-    ack, ack_multiple, nack, tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok, tx_select, tx_select_ok,
+    ack, ack_multiple, nack, tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok,
 };
 use crate::support::pair::{NoSessionListener, Pair, epoch, settings, shared};
 use amq_protocol::types::AMQPValue;
@@ -71,10 +71,7 @@ impl Stage {
 
     fn in_tx(&self) -> Pair {
         let mut pair = self.pair();
-        pair.client(tx_select(1));
-        pair.upstream(tx_select_ok(1));
-        pair.to_client();
-        pair.to_upstream();
+        begin_tx(&mut pair);
         pair
     }
 }

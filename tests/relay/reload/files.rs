@@ -2,7 +2,7 @@
 
 use super::reload;
 use crate::e2e::site::Site;
-use crate::e2e::wait::{PATIENCE, until};
+use crate::e2e::wait::{PATIENCE, now, until};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::symlink;
 use std::process::Command;
@@ -46,9 +46,4 @@ fn a_file_that_never_ends_holds_up_nothing() {
     assert!(now() - begin < Duration::from_secs(4), "it has taken {:?}", now() - begin);
     drop(writer);
     let _ = asked.join();
-}
-
-#[expect(clippy::disallowed_methods, reason = "how long an operator waits")]
-fn now() -> std::time::Instant {
-    std::time::Instant::now()
 }

@@ -4,11 +4,13 @@ mod files;
 mod stores;
 mod storm;
 
+use crate::e2e::load::{self, Published};
 use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::site::Site;
 use crate::e2e::wait::{PATIENCE, until};
-use crate::e2e::{http, load, retry};
+use crate::e2e::{http, retry};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -39,6 +41,33 @@ fn reload(site: &Site) -> (u16, Value) {
     (status, serde_json::from_str(&text).unwrap())
 }
 
+/// Publishes until it is told to stop. Each id goes out twice, the second time while the first is in flight.
+fn publish_twice(site: &Site, publisher: usize, stop: &AtomicBool, acks: &AtomicUsize) -> Published {
+    let ids = (0..200_000)
+        .take_while(|_| !stop.load(Relaxed))
+        .flat_map(|n| [(); 2].map(|()| format!("{publisher}-{n}")));
+    load::publish((site.addr(), &site.vhost, "q"), ids, acks)
+}
+
+/// What was acked is in the queue once, and nothing else is. The three publishers have kept their connections. The last reload was
+/// applied.
+fn assert_nobody_has_noticed(
+    site: &Site,
+    held: &BTreeMap<String, usize>,
+    published: &[Published],
+    accepted_before: f64,
+) {
+    for publisher in published {
+        assert!(publisher.unknown.is_empty(), "a connection has ended: {:?}", publisher.unknown);
+        publisher.acked.keys().for_each(|id| assert_eq!(held.get(id), Some(&1), "{id}"));
+    }
+    assert_eq!(held.len(), published.iter().map(|publisher| publisher.acked.len()).sum::<usize>());
+    let metrics = site.metrics();
+    let accepted = metrics.sum("connections_accepted_total", &[]) - accepted_before;
+    assert_eq!(accepted, 3.0, "three connections, no more");
+    assert_eq!(metrics.sum("config_last_reload_successful", &[]), 1.0);
+}
+
 #[test]
 fn publishers_with_retries_notice_nothing_of_reloads() {
     let Some(site) = Site::of_relay("reload", &config(0)) else { return };
@@ -51,14 +80,8 @@ fn publishers_with_retries_notice_nothing_of_reloads() {
     let published = thread::scope(|scope| {
         let publishers: Vec<_> = (0..3)
             .map(|publisher| {
-                let (stop, acks, addr) = (&stop, &acks, site.addr());
-                scope.spawn(move || {
-                    // Each id goes out twice, the second time while the first is in flight.
-                    let ids = (0..200_000)
-                        .take_while(|_| !stop.load(Relaxed))
-                        .flat_map(|n| [(); 2].map(|()| format!("{publisher}-{n}")));
-                    load::publish((addr, "reload", "q"), ids, acks)
-                })
+                let (site, stop, acks) = (&site, &stop, &acks);
+                scope.spawn(move || publish_twice(site, publisher, stop, acks))
             })
             .collect();
         for n in 1..=12 {
@@ -80,20 +103,8 @@ fn publishers_with_retries_notice_nothing_of_reloads() {
         stop.store(true, Relaxed);
         publishers.into_iter().map(|publisher| publisher.join().unwrap()).collect::<Vec<_>>()
     });
-    let held = retry::held(&mut direct, "q");
-    let mut count = 0;
-    for publisher in &published {
-        assert!(publisher.unknown.is_empty(), "a connection has ended: {:?}", publisher.unknown);
-        for id in publisher.acked.keys() {
-            assert_eq!(held.get(id), Some(&1), "{id}");
-            count += 1;
-        }
-    }
-    assert_eq!(held.len(), count);
-    let metrics = site.metrics();
-    assert_eq!(metrics.sum("connections_accepted_total", &[]) - before, 3.0, "three connections, no more");
-    assert_eq!(metrics.sum("config_last_reload_successful", &[]), 1.0);
-    assert!(metrics.sum("publishes_total", &[("window", "kept"), ("verdict", "duplicate")]) > 0.0);
+    assert_nobody_has_noticed(&site, &retry::held(&mut direct, "q"), &published, before);
+    assert!(site.metrics().sum("publishes_total", &[("window", "kept"), ("verdict", "duplicate")]) > 0.0);
 }
 
 #[test]

@@ -5,12 +5,12 @@ use crate::e2e::http;
 use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::relay::Relay;
 use crate::e2e::site::{Site, shared_rabbit};
-use crate::e2e::wait::{PATIENCE, until};
+use crate::e2e::wait::{PATIENCE, now, until};
 use hapax_testbed::{Leash, free_port};
 use serde_json::Value;
 use std::fs::{self, File, Permissions, TryLockError};
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn windows(relay: &Relay) -> Vec<String> {
     let windows = relay.api("GET", "/api/v1/windows", "");
@@ -21,6 +21,15 @@ fn windows(relay: &Relay) -> Vec<String> {
 fn publish(client: &mut Raw, id: &str) {
     let told = client.publish_and_settle(1, &Publish::to("q", id));
     assert!(matches!(told.as_slice(), [Told::Ack { .. }]), "{told:?}");
+}
+
+/// Publishes the second message of a site, whose outcome does not come.
+fn put_in_flight(site: &Site, client: &mut Raw, id: &str) {
+    site.cut().stall_down();
+    client.publish(1, &Publish::to("q", id));
+    until("it is in flight", PATIENCE, || {
+        (site.metrics().sum("publishes_total", &[("verdict", "fresh")]) == 2.0).then_some(())
+    });
 }
 
 /// The window's log is written while it is there, is let go when it is removed, and is read again when it comes back.
@@ -128,11 +137,7 @@ fn what_is_in_flight_in_a_removed_window_is_remembered_there() {
     client.confirming(1);
     client.declare(1, "q", &[]);
     publish(&mut client, "a");
-    site.cut().stall_down();
-    client.publish(1, &Publish::to("q", "b"));
-    until("it is in flight", PATIENCE, || {
-        (site.metrics().sum("publishes_total", &[("verdict", "fresh")]) == 2.0).then_some(())
-    });
+    put_in_flight(&site, &mut client, "b");
     relay.write_config(&format!("{top}[[window]]\nname = \"other\"\n"));
     assert_eq!(reload(&site).0, 200);
     // The log of a window where nothing is in flight is closed in the meantime.
@@ -212,11 +217,7 @@ fn a_relay_that_drains_is_not_reloaded_and_still_drains() {
     client.confirming(1);
     client.declare(1, "q", &[]);
     publish(&mut client, "a");
-    site.cut().stall_down();
-    client.publish(1, &Publish::to("q", "b"));
-    until("it is in flight", PATIENCE, || {
-        (site.metrics().sum("publishes_total", &[("verdict", "fresh")]) == 2.0).then_some(())
-    });
+    put_in_flight(&site, &mut client, "b");
     let relay = site.relay();
     relay.sigterm();
     until("it drains", PATIENCE, || relay.log().contains("draining: no new connections").then_some(()));
@@ -236,9 +237,4 @@ fn a_relay_that_drains_is_not_reloaded_and_still_drains() {
     let mut direct = Raw::connect(shared_rabbit().addr(), &site.vhost);
     direct.open_channel(1);
     assert_eq!(direct.drain(1, "q"), ["a", "b"]);
-}
-
-#[expect(clippy::disallowed_methods, reason = "how long an operator waits")]
-fn now() -> Instant {
-    Instant::now()
 }

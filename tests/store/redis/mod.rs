@@ -10,12 +10,12 @@ use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::relay::Relay;
 use crate::e2e::retry;
 use crate::e2e::site;
-use crate::e2e::wait;
+use crate::e2e::wait::{self, now};
 use server::Server;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -68,11 +68,6 @@ impl Stage {
         let acked = publish(relay, &self.vhost, ids, PATIENCE);
         assert_eq!(acked.len(), ids.len(), "not all are acked");
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a deadline")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// Publishes these, and returns those that were acked before the connection or the time was over.
