@@ -4,8 +4,8 @@ use super::desk::{Desk, cut, m, publish, two, unheard};
 use crate::support::frames::{Frames, protocol_header};
 use crate::support::methods::{
     ack, ack_multiple, cancel_nowait, connection_close, connection_open, connection_open_ok, consume,
-    consume_acking, consume_ok, get, nack, start, start_ok, tune, tune_ok, tx_commit, tx_commit_ok,
-    tx_select, tx_select_ok,
+    consume_acking, consume_nowait, consume_ok, get, nack, start, start_ok, tune, tune_ok, tx_commit,
+    tx_commit_ok, tx_select, tx_select_ok,
 };
 use crate::support::pair::Pair;
 
@@ -83,6 +83,22 @@ fn a_consumer_whose_start_is_not_confirmed_is_cancelled_when_it_is() {
     let mut both = (cancel_nowait(1, "d") + cancel_nowait(1, "amq.ctag-1")).0;
     both.sort_by_key(|frame| format!("{frame:?}"));
     assert_eq!(cancelled, both);
+    pair.client(ack(1, 1));
+    assert!(is_told(&mut pair));
+}
+
+/// The broker answers the second one only.
+#[test]
+fn a_consumer_that_the_broker_names_acks_as_its_own_client_has_said() {
+    let desk = Desk::new();
+    let mut pair = desk.confirming();
+    pair.client(consume_nowait(1, "q") + consume_acking(1, "q", ""));
+    pair.upstream(consume_ok(1, "amq.ctag-2") + m("work").deliver(1, "amq.ctag-2", 1));
+    pair.to_client();
+    pair.to_upstream();
+    pair.drain();
+    assert_eq!(pair.to_upstream(), cancel_nowait(1, "amq.ctag-2"));
+    assert!(!is_told(&mut pair), "its work is not done yet");
     pair.client(ack(1, 1));
     assert!(is_told(&mut pair));
 }

@@ -232,6 +232,12 @@ pub fn consume(id: u16, queue: &str, consumer: &str) -> Frames {
     basic(id, basic::AMQPMethod::Consume(consume))
 }
 
+/// `basic.consume` of a consumer without a tag, which does not ack what it gets, and which the broker does not answer.
+pub fn consume_nowait(id: u16, queue: &str) -> Frames {
+    let consume = basic::Consume { queue: queue.into(), no_ack: true, nowait: true, ..Default::default() };
+    basic(id, basic::AMQPMethod::Consume(consume))
+}
+
 /// `basic.consume` of a consumer that acks what it gets.
 pub fn consume_acking(id: u16, queue: &str, consumer: &str) -> Frames {
     let consume = basic::Consume { queue: queue.into(), consumer_tag: consumer.into(), ..Default::default() };

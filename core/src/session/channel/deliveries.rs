@@ -96,7 +96,8 @@ impl Deliveries {
                     let (tag, no_ack) = (consume.consumer_tag.as_str(), consume.no_ack);
                     self.some_no_ack |= no_ack;
                     if tag.is_empty() {
-                        self.unnamed.push_back(no_ack);
+                        // Without an answer nobody learns its tag. It counts as one that acks.
+                        self.unnamed.extend((!consume.nowait).then_some(no_ack));
                     } else {
                         let consumer = Consumer { may_be_cancelled: consume.nowait, no_ack };
                         self.consumers.insert(tag.to_owned(), consumer);
