@@ -66,7 +66,7 @@ pub struct Relay {
     pub shared: Arc<Shared>,
     /// the nodes of the broker
     pub upstreams: Arc<Upstreams>,
-    /// what the configuration says about connections
+    /// the settings of connections
     pub settings: RelaySettings,
     /// the buckets that `settings.rates` fill, one for each user and vhost
     pub buckets: Arc<PublishRates>,

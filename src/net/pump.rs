@@ -159,7 +159,7 @@ struct Pump<'a> {
     forced: bool,
     /// When the client has had its time to finish what it had begun.
     drain_overdue: Option<Instant>,
-    /// When the client is told that the process ends, whatever is missing.
+    /// The time at which the client is told that the process ends, even if outcomes are missing.
     drain_over: Option<Instant>,
     /// Bytes read from the upstream since that timeout became due.
     read_while_due: u64,

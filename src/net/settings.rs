@@ -4,7 +4,7 @@ use super::rates::Rates;
 use crate::config::Config;
 use std::time::Duration;
 
-/// What the configuration says about connections.
+/// The settings of connections.
 #[derive(Clone, Debug)]
 pub struct RelaySettings {
     /// bytes that may wait to be written in one direction before reading for that direction stops

@@ -225,7 +225,7 @@ impl Maker {
         let logged = |name| {
             LoggedWindow::new(rules.clone(), limits, window.engine, Arc::clone(&listener), name, policy, now)
         };
-        // Of each window, not of each process: one that comes back by a reload has to read what it has written before.
+        // A window has a name of its own in its store. If a reload brings it back, it reads what it has written before.
         let relay = RelayId(RandomState::new().hash_one(0_u8));
         let codec = || Codec::new(self.keys.clone(), &window.rules, relay);
         match (kind, &self.state) {

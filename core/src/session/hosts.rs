@@ -82,7 +82,7 @@ impl Record {
     }
 }
 
-/// What a publish is looked for by among the deliveries.
+/// The mark by which a publish is looked for among the deliveries, and the exchange that it goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Sought {
     mark: Mark,

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-/// Exchanges that are told apart. All others count as one.
+/// The most exchanges that have sources of their own. All others share theirs.
 const KEPT: usize = 256;
 /// Bytes of one of them: an estimate. Their sources are shared with those that were found.
 const ENTRY: usize = 64;

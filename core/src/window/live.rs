@@ -19,8 +19,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// From that many former places on, the set is not to be replaced again. A place is a pair of patterns with its window. None is forgotten
-/// early: the return of a publish that was judged there would not be recognized, and its message would count as stored.
+/// With this many former places, the set is not to be replaced again. A place is a pair of patterns with its window. A place stays as long
+/// as it may be needed: without it the return of a publish that was judged there would not be recognized, and its message would count as stored.
 const CROWDED: usize = 1024;
 
 /// Counts what makes sessions look again: which window judges their publishes, and what is known of exchanges. Its clones count
@@ -125,7 +125,7 @@ impl<W: ?Sized> LiveWindows<W> {
         self.changes.count();
     }
 
-    /// Returns true if so many former places are remembered that another set has to wait until some are let go.
+    /// Returns true if too many former places are remembered: another set has to wait until some are let go.
     pub fn is_crowded(&self) -> bool {
         self.former() >= CROWDED
     }

@@ -1,6 +1,6 @@
-//! Whose an id is, in a window that divides its capacity among tenants.
+//! The tenants among whom a window divides its capacity: each id belongs to one.
 
-/// What divides a window's capacity: each vhost, user or exchange is a tenant.
+/// How a window's capacity is divided: each vhost, user or exchange is a tenant.
 ///
 /// In a full window the tenant with the most ids makes room. So a tenant that has no more than `capacity / tenants` ids loses none,
 /// whatever the others do, and a share that its tenant does not need is there for the others.
@@ -68,7 +68,7 @@ impl Tenant {
     }
 }
 
-/// What a window knows of one tenant.
+/// The facts that a window knows about one tenant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TenantFacts {
     /// which

@@ -4,7 +4,7 @@ use super::{Key, Tenant};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 
-/// Names that are kept: as many as all shards of a window tell tenants apart.
+/// The most names that are kept: all shards of a window together have no more tenants.
 const KEPT: usize = Key::LOCKS * (Tenant::MOST + 1);
 
 /// The names of tenants, as far as they have published since the start.

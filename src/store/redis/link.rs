@@ -152,7 +152,7 @@ impl Link {
         let mut renewal = interval(window.renews_every());
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut closing = self.closing.clone();
-        // What could not be written in the meantime does not wait any longer: leases may have ended.
+        // Records that could not be written in the meantime go at once: leases may have ended.
         self.flushes = true;
         loop {
             while batches.len() < together && batches.iter().all(|batch| batch.flush.is_none()) {

@@ -37,7 +37,7 @@ impl Access {
         token_file: Option<&Path>,
         token: Option<String>,
     ) -> Result<Access, Failure> {
-        // Who names an authority means TLS.
+        // An authority is named for TLS only.
         let scheme = if ca.is_some() { "https" } else { "http" };
         let url = match admin {
             Some(admin) => url(admin, scheme)?,

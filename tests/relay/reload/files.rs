@@ -1,4 +1,4 @@
-//! What is under the name of the configuration file is no such file any more.
+//! The name of the configuration file leads to a device, a pipe or a file without an end.
 
 use super::reload;
 use crate::e2e::site::Site;

@@ -4,7 +4,7 @@
 //! where the message on its way is.
 //!
 //! Consumers are known by their tags: when their client is gone, they are cancelled, so that the broker sends nothing that
-//! nobody reads. So are those that ack, when the process is about to end. A consumer is cancelled after its `basic.consume-ok`: RabbitMQ ends the connection with 541 if the
+//! nobody reads. When the process is about to end, those that ack are cancelled as well. A consumer is cancelled after its `basic.consume-ok`: RabbitMQ ends the connection with 541 if the
 //! `basic.cancel` comes earlier. (Without one, because of the nowait bit, it may come at any time.)
 
 use super::content::Content;
@@ -28,7 +28,7 @@ const CONSUMER: usize = 320;
 struct Consumer {
     /// The broker takes a `basic.cancel` for it.
     may_be_cancelled: bool,
-    /// What it gets counts as acked.
+    /// The broker takes each of its deliveries for acked (`no-ack`).
     no_ack: bool,
 }
 

@@ -414,8 +414,8 @@ impl Verdicts {
         Ok(())
     }
 
-    /// Forwards the publishes that wait aside and whose client hears no outcome. The time is over, and whoever they wait for has not come to
-    /// an end: a message that is stored twice is better than one that is lost.
+    /// Forwards the publishes that wait aside and whose client hears no outcome. The time is over, and the outcome that
+    /// they wait for is not known: a message that is stored twice is better than one that is lost.
     pub(super) fn send_waiting(&mut self, cx: &mut Cx<'_>) {
         if self.sender.ledger.is_tx() {
             return;
