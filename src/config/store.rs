@@ -348,8 +348,13 @@ mod tests {
         let node = redis("rediss://:secret@cache/3").unwrap();
         assert_eq!((node.scheme, node.port, node.path.as_str(), node.user), ("rediss", 6379, "3", None));
         let node = amqp("amqps://hapax@rabbit-1/v").unwrap();
-        assert_eq!((node.scheme, node.port, node.to_string().as_str()), ("amqps", 5671, "amqps://hapax@rabbit-1:5671/v"));
-        for text in ["", "localhost", "http://a", "amqp://", "amqp://a:0x", "amqp://a?heartbeat=1", "redis://a"] {
+        assert_eq!(
+            (node.scheme, node.port, node.to_string().as_str()),
+            ("amqps", 5671, "amqps://hapax@rabbit-1:5671/v")
+        );
+        for text in
+            ["", "localhost", "http://a", "amqp://", "amqp://a:0x", "amqp://a?heartbeat=1", "redis://a"]
+        {
             assert!(amqp(text).is_err(), "{text:?}");
         }
         assert!(redis("redis://a/b").is_err());

@@ -2,8 +2,8 @@
 
 use super::problem::{Report, Wrong};
 use super::raw::Section;
-use super::{listener, value};
 use super::{TICK, Telemetry, most};
+use super::{listener, value};
 use toml::de::DeValue;
 use url::Url;
 
@@ -29,7 +29,8 @@ pub(super) fn read(mut section: Section<'_>, report: &mut Report) -> Telemetry {
     if uses_tls {
         telemetry.tls.get_or_insert_default();
     } else if telemetry.tls.is_some() && !report.is_wrong("telemetry.endpoint") {
-        let what = "`[telemetry.tls]` means nothing, because `telemetry.endpoint` does not begin with https://";
+        let what =
+            "`[telemetry.tls]` means nothing, because `telemetry.endpoint` does not begin with https://";
         report.problem(&tls_source, what, "write endpoint = \"https://HOST:PORT\", or leave the section out");
     }
     if telemetry.spans_every > 0 && telemetry.endpoint.is_none() && !report.is_wrong("telemetry.endpoint") {

@@ -100,16 +100,31 @@ mod tests {
     const TTL: Duration = Duration::from_secs(60);
 
     fn watched(capacity: usize) -> Watched {
-        let limits = Limits { capacity, ttl: TTL, mode: Mode::Enforce, refresh_on_duplicate: false, waiters_per_id: 4 };
+        let limits = Limits {
+            capacity,
+            ttl: TTL,
+            mode: Mode::Enforce,
+            refresh_on_duplicate: false,
+            waiters_per_id: 4,
+        };
         let accounting = Arc::new(Accounting::new());
-        let window = LocalWindow::new(Rules::named("w"), limits, EngineKind::Compact, Arc::clone(&accounting));
+        let window =
+            LocalWindow::new(Rules::named("w"), limits, EngineKind::Compact, Arc::clone(&accounting));
         Watched { window, accounting }
+    }
+
+    /// 64 bits that look drawn, as those of a digest do (splitmix64).
+    fn mixed(id: usize) -> u128 {
+        let mut z = (id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u128::from(z ^ (z >> 31))
     }
 
     fn fill(watched: &Watched, ids: usize, now: Instant) {
         let (mailbox, window) = (Arc::new(Mailbox::new()), &watched.window);
-        for id in 0..ids as u128 {
-            let key = Key(id.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) & Key::MASK);
+        for id in 0..ids {
+            let key = Key((mixed(id) << 64 | mixed(id + 1)) & Key::MASK);
             if let Verdict::Fresh(reservation) = reserve_one(window, key, now, &mailbox, Ticket(0)) {
                 reservation.commit(now, TTL);
             }
@@ -155,7 +170,9 @@ mod tests {
             while resizes.step(&watched, EngineKind::Compact, now) {}
             fill(&watched, IDS, now);
             let mut is_somebody_at_it = false;
-            for (capacity, steps) in [1_000, 2 * IDS, 500].into_iter().zip(steps.into_iter().chain([usize::MAX])) {
+            for (capacity, steps) in
+                [1_000, 2 * IDS, 500].into_iter().zip(steps.into_iter().chain([usize::MAX]))
+            {
                 let begins = resizes.aim(&watched, capacity);
                 assert_ne!(begins, is_somebody_at_it, "{steps:?}");
                 is_somebody_at_it = true;
@@ -167,7 +184,11 @@ mod tests {
                 }
             }
             let (window, is_over) = (&watched.window, !is_somebody_at_it && resizes.target("w").is_none());
-            assert_eq!((window.capacity(), window.entries(), is_over), (Some(500), Some(500), true), "{steps:?}");
+            assert_eq!(
+                (window.capacity(), window.entries(), is_over),
+                (Some(500), Some(500), true),
+                "{steps:?}"
+            );
         }
     }
 }

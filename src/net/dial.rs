@@ -45,7 +45,10 @@ impl Opener {
         let client = rustls::ClientConnection::new(tls.config(), name).map_err(io::Error::other)?;
         let mut inbox = BytesMut::new();
         transport.start_tls(client.into(), HANDSHAKE_BYTES, &mut inbox)?;
-        transport.shake_hands(&mut inbox).await.map_err(|error| tls::explain_handshake("the broker", &error))?;
+        transport
+            .shake_hands(&mut inbox)
+            .await
+            .map_err(|error| tls::explain_handshake("the broker", &error))?;
         // A server may send data right behind its handshake, but a broker waits for the protocol header.
         if inbox.is_empty() {
             Ok(transport)

@@ -122,9 +122,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
 }
 
 /// Reads the revocation lists in a file, at least one.
-pub(super) fn revocation_lists(
-    path: &Path,
-) -> Result<Vec<CertificateRevocationListDer<'static>>, Unusable> {
+pub(super) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, Unusable> {
     let text = bounded_file::read(path, bounded_file::MOST).map_err(|error| unreadable(path, &error))?.0;
     let fix = "write the lists of all authorities in PEM: each begins with -----BEGIN X509 CRL-----";
     match CertificateRevocationListDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>() {

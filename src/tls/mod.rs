@@ -27,7 +27,9 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// Says why a handshake with a server has failed, for people. `server` is what the server is called.
 pub fn explain_handshake(server: &str, error: &io::Error) -> io::Error {
     let text = match error.kind() {
-        io::ErrorKind::UnexpectedEof => format!("{server} has closed the connection during the TLS handshake"),
+        io::ErrorKind::UnexpectedEof => {
+            format!("{server} has closed the connection during the TLS handshake")
+        }
         _ => {
             let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
             format!("TLS: {}", inner.map_or_else(|| error.to_string(), explain))

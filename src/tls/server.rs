@@ -47,7 +47,8 @@ impl ServerFiles {
     /// Reads the files. `used_for` is the listener, for the log and for metrics.
     pub fn open(self, used_for: &str) -> Result<Arc<Server>, Unusable> {
         let identities = std::iter::once(&self.identity).chain(self.by_name.iter().map(|(_, own)| own));
-        let of_clients = self.clients.iter().flat_map(|clients| [Some(clients.ca.clone()), clients.crl.clone()]);
+        let of_clients =
+            self.clients.iter().flat_map(|clients| [Some(clients.ca.clone()), clients.crl.clone()]);
         let paths = identities.flat_map(Identity::paths).chain(of_clients.flatten()).collect();
         Live::open(used_for, paths, move || self.make())
     }

@@ -59,7 +59,10 @@ fn with_secrets(text: &str) -> String {
 
 /// A certificate and its key, made now: no key belongs into a repository.
 fn certificate() -> [(&'static str, PathBuf); 3] {
-    use rcgen::{CertificateParams, CertificateRevocationListParams, CertifiedIssuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd};
+    use rcgen::{
+        CertificateParams, CertificateRevocationListParams, CertifiedIssuer, KeyIdMethod, KeyPair,
+        KeyUsagePurpose, SerialNumber, date_time_ymd,
+    };
     use std::os::unix::fs::PermissionsExt;
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("valid");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
@@ -73,7 +76,8 @@ fn certificate() -> [(&'static str, PathBuf); 3] {
         key_identifier_method: KeyIdMethod::Sha256,
     };
     let list = list.signed_by(&made).expect("signed").pem().expect("PEM");
-    let files = [("server.pem", made.pem()), ("server.key", made.key().serialize_pem()), ("clients.crl", list)];
+    let files =
+        [("server.pem", made.pem()), ("server.key", made.key().serialize_pem()), ("clients.crl", list)];
     files.map(|(name, text)| {
         let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("config.{name}"));
         std::fs::write(&file, text).expect("written");

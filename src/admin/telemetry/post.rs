@@ -8,6 +8,7 @@ use hyper::http::uri::Scheme;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use std::error::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -17,7 +18,8 @@ use tokio_rustls::TlsConnector;
 pub(super) async fn post(url: &str, tls: Option<&tls::Client>, body: Vec<u8>) -> Result<StatusCode, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
     let is_https = uri.scheme() == Some(&Scheme::HTTPS);
-    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(if is_https { 443 } else { 80 }));
+    let (host, port) =
+        (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(if is_https { 443 } else { 80 }));
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
     if !is_https {
@@ -48,6 +50,14 @@ async fn exchange(
         .header(header::CONNECTION, "close")
         .body(Body::from(body))
         .map_err(|error| error.to_string())?;
-    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let answer = sender.send_request(request).await.map_err(|error| with_cause(&error))?;
     Ok(answer.status())
+}
+
+/// Says an error, and what it comes from: an alert of TLS may be the cause of a connection that ends.
+fn with_cause(error: &hyper::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
 }

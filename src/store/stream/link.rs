@@ -237,7 +237,9 @@ async fn connect(node: &Node, tls: Option<&Arc<tls::Client>>) -> Result<Live, Wh
     };
     let name = format!("hapax {}", env!("CARGO_PKG_VERSION"));
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    match timeout(2 * CONNECT, Connection::connector(uri(node), socket::runtime(), connector, properties)).await {
+    match timeout(2 * CONNECT, Connection::connector(uri(node), socket::runtime(), connector, properties))
+        .await
+    {
         Ok(Ok(connection)) => {
             Ok(Live { connection, node: node.authority(), socket, given_up: Notify::new() })
         }

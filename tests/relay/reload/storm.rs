@@ -90,7 +90,9 @@ fn of_many_reloads_at_once_each_is_done_or_refused() {
 fn of_two_reloads_of_a_capacity_the_last_one_holds() {
     let Some(site) = Site::of_relay("reload-twice", &config(0)) else { return };
     let relay = site.relay();
-    let of = |capacity: u64| format!("[[window]]\nname = \"kept\"\nvhost = \"reload*\"\ncapacity = {capacity}\nttl = \"10m\"\n");
+    let of = |capacity: u64| {
+        format!("[[window]]\nname = \"kept\"\nvhost = \"reload*\"\ncapacity = {capacity}\nttl = \"10m\"\n")
+    };
     for round in 0..40 {
         for capacity in [20, 10] {
             relay.write_config(&of(capacity));
