@@ -117,12 +117,15 @@ impl Rig {
             LocalWindow::new(Rules::named("bench"), limits, EngineKind::default(), accounting.clone());
         let now = epoch();
         if matches!(job, Job::Unique | Job::Duplicate) {
-            fill(&window, capacity, now);
             // Tick as the relay does, so that the accounting sees that the window is busy.
-            (0..2).for_each(|n| accounting.tick(&*window, now + Duration::from_secs(n)));
+            accounting.tick(&*window, now);
+            fill(&window, capacity, now);
+            accounting.tick(&*window, now + Duration::from_secs(1));
         }
         let settings = Settings { max_unresolved: 100_000, held_bytes: 1 << 24, ..settings() };
-        let mut pair = Pair::new(&shared(settings, Arc::new(Everything(window)), Arc::new(Counters::default()))).proving();
+        let mut pair =
+            Pair::new(&shared(settings, Arc::new(Everything(window)), Arc::new(Counters::default())))
+                .proving();
         pair.handshake("guest", "/");
         pair.open(1);
         pair.client(confirm_select(1));

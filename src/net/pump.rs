@@ -4,6 +4,7 @@
 //! can't be written to: a slow consumer stops the reading from the broker, and a blocked broker stops the reading from
 //! the publisher. A client that publishes and does not read must not stop itself by that: see `Session::reading`.
 
+use super::alarm::Alarm;
 use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::current::DrainEnd;
 use super::memory::Holding;
@@ -87,6 +88,7 @@ pub(super) async fn run(relay: &Relay, arrival: Arrival, gate: &Gate, draining: 
         allowance: Allowance::default(),
         was_held: false,
         deadline: None,
+        alarm: Alarm::default(),
         drained: false,
         forced: false,
         drain_overdue: None,
@@ -153,6 +155,7 @@ struct Pump<'a> {
     was_held: bool,
     /// The earliest timeout, as of the last wait.
     deadline: Option<Instant>,
+    alarm: Alarm,
     /// The process is about to end, and the session knows it.
     drained: bool,
     /// An operator wants the connection closed, and the session knows it.
@@ -361,12 +364,7 @@ impl Pump<'_> {
                 }
             } => wake,
             () = poll_fn(|cx| if mailbox.register(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }) => Wake::Mail,
-            () = async {
-                match deadline {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            } => Wake::Timeout,
+            () = self.alarm.wait(deadline) => Wake::Timeout,
             () = holding.wait_for_room(), if waits => Wake::Sockets,
             _ = draining.wait_for(|draining| *draining), if !drained => Wake::Drain,
         }
