@@ -121,9 +121,11 @@ mod tests {
         u128::from(z ^ (z >> 31))
     }
 
+    /// Puts ids in, one a nanosecond: which one is the oldest is never a draw.
     fn fill(watched: &Watched, ids: usize, now: Instant) {
         let (mailbox, window) = (Arc::new(Mailbox::new()), &watched.window);
         for id in 0..ids {
+            let now = now + Duration::from_nanos(id as u64);
             let key = Key((mixed(id) << 64 | mixed(id + 1)) & Key::MASK);
             if let Verdict::Fresh(reservation) = reserve_one(window, key, now, &mailbox, Ticket(0)) {
                 reservation.commit(now, TTL);
@@ -165,7 +167,7 @@ mod tests {
     fn of_changes_that_overtake_each_other_the_last_one_holds() {
         const IDS: usize = 45_000;
         let (resizes, watched, now) = (Resizes::default(), watched(IDS), crate::clock::now());
-        for steps in [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [2, 0], [2, 2], [3, 3]] {
+        for steps in [[0, 0], [1, 1], [2, 0], [3, 3]] {
             assert!(resizes.aim(&watched, IDS));
             while resizes.step(&watched, EngineKind::Compact, now) {}
             fill(&watched, IDS, now);
