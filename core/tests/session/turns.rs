@@ -2,7 +2,7 @@
 
 use super::desk::{Desk, m, publish};
 use crate::support::frames::Frames;
-use crate::support::methods::{channel_close, channel_open};
+use crate::support::methods::{ack, channel_close, channel_open};
 
 fn opened(channels: impl IntoIterator<Item = u16>) -> Frames {
     channels.into_iter().fold(Frames::none(), |all, channel| all + channel_open(channel))
@@ -37,13 +37,18 @@ fn what_was_read_before_the_client_left_is_handled_to_its_end() {
     for _ in 0..5 {
         pair.turn(1);
     }
-    assert_eq!(pair.to_upstream(), m("a").publish(1) + channel_open(2) + m("b").publish(1));
+    let end = channel_close(2, 200, "the client's channel was closed by hapax");
+    assert_eq!(pair.to_upstream(), m("a").publish(1) + channel_open(2) + m("b").publish(1) + end);
 }
 
 #[test]
 fn publishes_that_stand_behind_each_other_count_as_one() {
     let desk = Desk::new();
     let mut pair = desk.confirming();
+    // The ack proves the right, which the next ones need to be judged together.
+    publish(&mut pair, &m("first"));
+    pair.upstream(ack(1, 1));
+    pair.to_client();
     pair.turn(2);
     let all = (0..100).fold(Frames::none(), |all, n| all + m(&format!("{n}")).publish(1));
     pair.client(all.clone());
