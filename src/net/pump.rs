@@ -81,6 +81,7 @@ pub(super) async fn run(relay: &Relay, arrival: Arrival, gate: &Gate, draining: 
         upstream: UpstreamSocket::None,
         reading_client: true,
         reading_upstream: true,
+        unheard: true,
         client_eof_told: false,
         upstream_eof_told: false,
         share: None,
@@ -143,6 +144,8 @@ struct Pump<'a> {
     upstream: UpstreamSocket<'a>,
     reading_client: bool,
     reading_upstream: bool,
+    /// The session has not seen what lies in the client's inbox, or did not want all of it. No event of the socket says when it does.
+    unheard: bool,
     client_eof_told: bool,
     upstream_eof_told: bool,
     /// The connection's share of the memory limit, if the connection holds more than that now.
@@ -323,7 +326,7 @@ impl Pump<'_> {
     /// Waits until a socket is ready, the dial ends, mail arrives, a timeout is due, memory is free again, or the
     /// drain begins.
     async fn wait(&mut self, draining: &mut watch::Receiver<bool>) -> Wake {
-        if self.owes_eof() {
+        if self.owes_eof() || self.unheard && self.client.as_ref().is_some_and(|side| self.is_wanted(side)) {
             return Wake::Sockets;
         }
         let (reading_client, reading_upstream) = (self.reading_client, self.reading_upstream);
@@ -377,6 +380,11 @@ impl Pump<'_> {
             && !self.upstream_eof_told;
         let is_dialing = matches!(self.upstream, UpstreamSocket::Dialing(_));
         client && (self.session.wants_client() || is_dialing) || upstream
+    }
+
+    /// Returns true if the session takes frames of the client, and the inbox may have some.
+    fn is_wanted(&self, client: &Side) -> bool {
+        !client.inbox.is_empty() && self.session.wants_client()
     }
 
     /// Returns true if the client waits for a node of the broker. It has nothing to say yet, but it may leave: then nobody must be
@@ -462,6 +470,7 @@ impl Pump<'_> {
             self.session.handle_client(&mut side.inbox, self.now);
             side.free_idle_inbox();
         }
+        self.unheard = !side.inbox.is_empty() && !self.session.wants_client();
         // Report the end only after the session has seen all bytes that came before it.
         let has_ended = side.has_ended() && !self.client_eof_told;
         let is_dialing = matches!(self.upstream, UpstreamSocket::Dialing(_));
