@@ -8,7 +8,7 @@ export RUST_TEST_THREADS ?= $(shell cores=$$(nproc); echo $$((cores > 4 ? cores 
 # A newer Debian for test-4: sid or trixie. By default the newest that can be had.
 SUITE ?=
 
-.PHONY: demo test test-4 test-core chaos hostile api lint fuzz bench instructions allocations soak package test-package publish-check sbom setup
+.PHONY: demo test test-4 test-core chaos hostile api lint fuzz bench instructions allocations soak package static test-package publish-check sbom setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo:
@@ -95,6 +95,11 @@ package:
 	@scripts/setup package
 	cargo build --release
 	scripts/package
+
+# A program that needs no library of the system, in target/x86_64-unknown-linux-musl/release (docs/adr/0040-packages.md).
+static:
+	@scripts/setup static
+	cargo build --release --target x86_64-unknown-linux-musl
 
 # Installs, runs, upgrades and purges the package in a Debian 12 of its own: a minute, and a release build before it. Where no such
 # root can be made, it says why and passes.

@@ -48,5 +48,6 @@ mod states;
 mod stuck;
 mod told;
 mod traced;
+mod turns;
 mod upstream_close;
 mod waiters;

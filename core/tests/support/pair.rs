@@ -255,6 +255,12 @@ impl Pair {
         self.pump();
     }
 
+    /// Begins a turn of so many frames.
+    pub fn turn(&mut self, frames: usize) {
+        self.session.handle_turn(frames, self.now);
+        self.pump();
+    }
+
     /// Time passes; every timeout on the way is handled at its moment.
     pub fn advance(&mut self, by: Duration) {
         let until = self.now + by;
