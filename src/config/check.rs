@@ -6,8 +6,8 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, WindowConfig, addresses, listener, log_filter, machine, store, telemetry, token, upstream, value,
-    warnings,
+    Token, WindowConfig, addresses, guard, listener, log_filter, machine, store, telemetry, token, upstream,
+    value, warnings,
 };
 use crate::tls::ClientFiles;
 use hapax_core::pressure::budget;
@@ -109,7 +109,8 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let timeouts = read_timeouts(top.section("timeouts", report), report);
     let log = read_log(top.section("log", report), report);
     let telemetry = telemetry::read(top.section("telemetry", report), report);
-    let windows = read_windows(&mut top, limits.waiters_per_id, report);
+    let mut windows = read_windows(&mut top, limits.waiters_per_id, report);
+    windows.extend(guard::read(&mut top, limits.waiters_per_id, report));
     top.finish(report);
     let level = overridden(log.level, "log.level", overrides.log.as_ref(), report, log_filter::parse);
     Config {
@@ -352,7 +353,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
 }
 
 /// Returns where the id is: `id`, or what `preset` stands for.
-fn read_id(section: &mut Section<'_>, default: IdSource, report: &mut Report) -> IdSource {
+pub(super) fn read_id(section: &mut Section<'_>, default: IdSource, report: &mut Report) -> IdSource {
     let id = section.read_optional(report, "id", value::id);
     let preset: Option<Preset> = section.read_optional(report, "preset", |v| value::word(v, "celery"));
     let Some(preset) = preset else { return id.unwrap_or(default) };
@@ -374,11 +375,12 @@ fn check_names(config: &Config, report: &mut Report) {
             continue; // reported already
         }
         if let Some(first) = seen.insert(name, index) {
-            let first = report.place(&report.source(&format!("window.{first}.name")));
-            let source = report.source(&format!("window.{index}.name"));
+            let kind = config.windows.get(first).map(|window| window.judges).unwrap_or_default().section();
+            let first = report.place(&report.source(&format!("{}.name", guard::path_of(config, first))));
+            let source = report.source(&format!("{}.name", guard::path_of(config, index)));
             report.problem(
                 &source,
-                format!("a window named \"{name}\" is there already, at {first}"),
+                format!("a {kind} named \"{name}\" is there already, at {first}"),
                 "give it another name",
             );
         }
@@ -415,14 +417,11 @@ fn check_stores(config: &Config, report: &mut Report) {
     let has_secret = config.digest_secret_file.is_some() || report.is_wrong("digest_secret_file");
     let has_folder = config.state_dir.is_some() || report.is_wrong("state_dir");
     for (index, window) in config.windows.iter().enumerate() {
-        let (name, kind) = (&window.rules.name, window.store.name());
+        let (title, kind) = (window.title(), window.store.name());
+        let path = guard::path_of(config, index);
         let mut missing = |what: &str, fix: &str| {
-            let source = report.source(&format!("window.{index}.store"));
-            report.problem(
-                &source,
-                format!("window \"{name}\": `store` is \"{kind}\", but there is no {what}"),
-                fix,
-            );
+            let source = report.source(&format!("{path}.store"));
+            report.problem(&source, format!("{title}: `store` is \"{kind}\", but there is no {what}"), fix);
         };
         match window.store {
             StoreKind::Memory => continue,
@@ -441,10 +440,10 @@ fn check_stores(config: &Config, report: &mut Report) {
             StoreKind::Disk | StoreKind::Stream | StoreKind::Redis => {}
         }
         if matches!(window.store, StoreKind::Stream | StoreKind::Redis) && !has_secret && !has_folder {
-            let source = report.source(&format!("window.{index}.store"));
+            let source = report.source(&format!("{path}.store"));
             report.problem(
                 &source,
-                format!("window \"{name}\": `store` is \"{kind}\", which outlives this process, but the secret of the digests would not"),
+                format!("{title}: `store` is \"{kind}\", which outlives this process, but the secret of the digests would not"),
                 "name a file with the secret that all relays of this window share, as in digest_secret_file = \"/etc/hapax/digest.secret\" (openssl rand -hex 16); for one relay alone, state_dir = \"/var/lib/hapax\" is enough",
             );
         }
@@ -457,10 +456,10 @@ fn share_budget(config: &mut Config, report: &mut Report) {
     let autos = || config.windows.iter().enumerate().filter(|(_, window)| window.auto);
     let Some((first, window)) = autos().next() else { return };
     for (index, window) in autos().filter(|(_, window)| !window.engine.resizes_in_place()) {
-        let (name, engine) = (&window.rules.name, window.engine.name());
+        let (title, engine) = (window.title(), window.engine.name());
         report.problem(
-            &report.source(&format!("window.{index}.capacity")),
-            format!("window \"{name}\": `capacity` is \"auto\", but its engine \"{engine}\" makes a new store at each change of it"),
+            &report.source(&format!("{}.capacity", guard::path_of(config, index))),
+            format!("{title}: `capacity` is \"auto\", but its engine \"{engine}\" makes a new store at each change of it"),
             "choose another engine, or give `capacity` a number",
         );
     }
@@ -474,11 +473,8 @@ fn share_budget(config: &mut Config, report: &mut Report) {
     let Some(bytes) = config.memory_budget else {
         if !report.sources.contains_key("memory_budget") {
             report.problem(
-                &report.source(&format!("window.{first}.capacity")),
-                format!(
-                    "window \"{}\": `capacity` is \"auto\", but there is no `memory_budget` to share",
-                    window.rules.name
-                ),
+                &report.source(&format!("{}.capacity", guard::path_of(config, first))),
+                format!("{}: `capacity` is \"auto\", but there is no `memory_budget` to share", window.title()),
                 "write memory_budget = \"512MiB\" at the top of the file, above every [section], or give `capacity` a number",
             );
         }
