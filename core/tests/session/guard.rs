@@ -91,6 +91,21 @@ fn the_next_copy_is_shown_and_the_others_follow_it() {
     quiet(&mut pair);
 }
 
+/// The work of one event has a bound.
+#[test]
+fn very_many_copies_go_in_several_steps() {
+    let post = Post::new();
+    let mut pair = post.consumer();
+    shown(&mut pair, &job("a"), 1, 1);
+    let copies = (2..=5_000).map(|tag| job("a").deliver(1, "c", tag)).fold(Frames::none(), |all, one| all + one);
+    pair.upstream(copies);
+    quiet(&mut pair);
+    pair.client(ack(1, 1));
+    assert_eq!(pair.to_upstream(), ack(1, 1) + ack_multiple(1, 1_025));
+    pair.advance(std::time::Duration::ZERO);
+    assert_eq!(pair.to_upstream().0.pop().unwrap(), ack_multiple(1, 5_000).0.pop().unwrap());
+}
+
 #[test]
 fn one_that_finds_no_room_to_wait_asks_again() {
     let post = Post::with(|terms| terms.waiters = 1, |window| window);

@@ -404,9 +404,9 @@ impl Channel {
         }
         self.flush(cx);
         if let Some(guard) = self.halves.guard.as_mut().filter(|guard| guard.is_active()) {
-            guard.recv_whole(first, inbound, read, &mut self.halves.deliveries, cx);
+            let whole = guard.recv_whole(first, inbound, read, &mut self.halves.deliveries, cx);
             self.halves.advance_guard(cx);
-            return true;
+            return whole;
         }
         let id = self.halves.id();
         self.halves.deliveries.forward_whole(id, first, inbound, read, cx);

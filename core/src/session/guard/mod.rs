@@ -23,7 +23,7 @@ mod withheld;
 use self::copies::Copies;
 use self::gets::{Gets, Reply};
 use self::line::Line;
-use self::queues::{Id, Queues};
+use self::queues::{Guarded, Id, Queues};
 use self::settles::{Settles, is_settle, tag_of};
 use self::tags::Shown;
 use self::withheld::{Arrival, Facts, For, Known, Withheld};
@@ -45,6 +45,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Copies of an id that are decided in one go.
+const DECIDED_AT_ONCE: usize = 1024;
 /// How often a copy that has found no room to wait asks again.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -176,6 +178,11 @@ impl Guard {
             id if is_settle(id) && self.is_active => {
                 let done = self.settles.recv_settle(id, frame.payload(), is_tx, cx)?;
                 return Ok(done.map_or(Then::Forward, |()| Then::Done));
+            }
+            MethodId::BASIC_CANCEL => {
+                if let Some(gone) = methods::unanswered_cancel(frame).and_then(|tag| self.queues.leaves(&tag)) {
+                    self.take_back(&gone, cx);
+                }
             }
             MethodId::BASIC_RECOVER if self.is_active => self.settles.recv_recover(true),
             MethodId::BASIC_RECOVER_ASYNC if self.is_active => {
@@ -329,7 +336,7 @@ impl Guard {
     }
 
     /// Handles the deliveries that stand whole in `read` and come next, `first` and those after it. Windows are asked about all of them
-    /// together.
+    /// together. Returns false if the first of them has to be handled frame by frame.
     pub(super) fn recv_whole(
         &mut self,
         first: Whole,
@@ -337,28 +344,25 @@ impl Guard {
         read: &Chunk,
         deliveries: &mut Deliveries,
         cx: &mut Cx<'_>,
-    ) {
+    ) -> bool {
         let mut next = Some(first);
         let mut batch: Vec<(Whole, Facts, Known)> = Vec::new();
+        let mut handled = 0;
         while let Some(whole) = next {
-            let Some(mut facts) = self.facts_of(whole.method(read), deliveries) else { break };
-            if self.is_over {
+            // (A method that can't be read ends the batch.)
+            let facts = self.facts_of(whole.method(read), deliveries);
+            let any = facts.is_some();
+            if let Some(mut facts) = facts {
                 inbound.skip(whole.frames);
-                next = inbound.whole(0, self.id, MethodId::BASIC_DELIVER);
-                continue;
-            }
-            let id = facts.by.as_ref().map_or(Id::None, |by| by.read(whole.header(read).payload()));
-            facts.id = match id {
-                Id::None => None,
-                Id::Known(claim, ttl) => Some((claim, ttl)),
-                Id::Body(scoped, ttl) => {
-                    let body = body_of(whole.content(read).octets());
-                    Some((scoped.key(&IdValue::Bytes(&body)).into(), ttl))
+                if !self.is_over {
+                    facts.id = id_of(&facts, whole, read);
+                    batch.push((whole, facts, Known::Plain));
                 }
-            };
-            batch.push((whole, facts, Known::Plain));
-            inbound.skip(whole.frames);
-            next = inbound.whole(0, self.id, MethodId::BASIC_DELIVER);
+            } else if handled == 0 {
+                return false;
+            }
+            handled += 1;
+            next = if any { inbound.whole(0, self.id, MethodId::BASIC_DELIVER) } else { None };
             if batch.len() == HINTED || next.is_none() {
                 self.ask_all(&mut batch, cx);
                 for (whole, facts, known) in batch.drain(..) {
@@ -368,6 +372,7 @@ impl Guard {
                 }
             }
         }
+        true
     }
 
     // ---- the verdict -----------------------------------------------------------------------------------------------
@@ -618,12 +623,20 @@ impl Guard {
         Ok(())
     }
 
-    /// Decides the copies of an id, of which this is known about the first one. Each of the others asks when it is its turn.
-    fn go_on(&mut self, copies: VecDeque<Withheld>, first: Known, cx: &mut Cx<'_>) {
+    /// Decides the copies of an id, of which this is known about the first one. Each of the others asks when it is its turn. If there are many,
+    /// the rest of them goes on in a moment.
+    fn go_on(&mut self, mut copies: VecDeque<Withheld>, first: Known, cx: &mut Cx<'_>) {
         let mut known = first;
-        for copy in copies {
+        for _ in 0..DECIDED_AT_ONCE {
+            let Some(copy) = copies.pop_front() else { return };
             self.decide(copy, known, cx);
             known = Known::Ask;
+        }
+        for copy in copies {
+            if let Some((claim, _)) = copy.facts.id {
+                let ticket = cx.link.tickets.draw(self.id);
+                self.copies.add(claim, copy, ticket, Waits::NoRoom { retry_at: cx.now });
+            }
         }
     }
 
@@ -770,6 +783,18 @@ impl Guard {
             Coming::Collecting(withheld, ..) => swallowing(withheld.left),
             other => other,
         };
+    }
+}
+
+/// Returns the id of a delivery that stands whole in a read.
+fn id_of(facts: &Facts, whole: Whole, read: &Chunk) -> Option<(Claim, Duration)> {
+    match facts.by.as_ref()?.read(whole.header(read).payload()) {
+        Id::None => None,
+        Id::Known(claim, ttl) => Some((claim, ttl)),
+        Id::Body(scoped, ttl) => {
+            let body = body_of(whole.content(read).octets());
+            Some((scoped.key(&IdValue::Bytes(&body)).into(), ttl))
+        }
     }
 }
 

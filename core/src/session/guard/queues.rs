@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Bytes of a consumer, beside its tag: an estimate.
 const CONSUMER: usize = 256;
+/// Consumers that are remembered after they were cancelled.
+const LEAVING: usize = 64;
 /// The queue of replies that is none.
 const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 /// The argument by which a consumer says that it reads a stream.
@@ -125,6 +127,8 @@ pub(super) struct Queues {
     /// consumers without a tag that the broker has not answered
     unnamed: VecDeque<Consumer>,
     named: u64,
+    /// consumers that were cancelled without an answer: some deliveries may still come
+    leaving: VecDeque<Box<[u8]>>,
 }
 
 impl Queues {
@@ -195,7 +199,9 @@ impl Queues {
             self.named += 1;
             consume.consumer_tag = format!("hapax.ctag-{}", self.named).into();
         }
-        self.consumers.insert(consume.consumer_tag.as_str().as_bytes().into(), consumer);
+        let tag = consume.consumer_tag.as_str().as_bytes();
+        self.leaving.retain(|leaving| **leaving != *tag);
+        self.consumers.insert(tag.into(), consumer);
         renamed.then_some(consume)
     }
 
@@ -210,6 +216,20 @@ impl Queues {
                 self.consumers.insert(tag.into(), consumer);
             }
         }
+    }
+
+    /// Handles that a consumer is being cancelled, and that nobody says when it is gone. Returns its guard.
+    pub(super) fn leaves(&mut self, tag: &str) -> Option<Arc<Guarded>> {
+        let guarded = self.of_consumer(tag.as_bytes()).map(Arc::clone);
+        if self.consumers.contains_key(tag.as_bytes()) {
+            self.leaving.push_back(tag.as_bytes().into());
+            if self.leaving.len() > LEAVING
+                && let Some(oldest) = self.leaving.pop_front()
+            {
+                self.consumers.remove(&oldest);
+            }
+        }
+        guarded
     }
 
     /// Handles that a consumer is gone. Returns its guard.
