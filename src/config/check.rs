@@ -11,6 +11,7 @@ use super::{
 };
 use crate::tls::ClientFiles;
 use hapax_core::pressure::budget;
+use hapax_core::window::{Release, Scope};
 use hapax_core::wire::IdSource;
 use hapax_core::wire::frame::MIN_FRAME_MAX;
 use std::collections::HashMap;
@@ -59,6 +60,7 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     check_names(&config, &mut report);
     check_stores(&config, &mut report);
     check_quotas(&config, &mut report);
+    check_releases(&config, &mut report);
     share_budget(&mut config, &mut report);
     warnings::add(&config, machine::memory(), &mut report);
     let (warnings, sources) = report.finish()?;
@@ -338,6 +340,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     limits.mode = section.read(report, "mode", limits.mode, |v| value::word(v, "enforce"));
     rules.in_doubt = section.read(report, "in_doubt", rules.in_doubt, |v| value::word(v, "forget"));
     rules.republish = section.read(report, "republish", rules.republish, |v| value::word(v, "connection"));
+    rules.release = section.read(report, "release", rules.release, |v| value::word(v, "consumed"));
     rules.missing_id = section.read(report, "missing_id", rules.missing_id, |v| value::word(v, "forward"));
     rules.on_conflict = section.read(report, "on_conflict", rules.on_conflict, |v| value::word(v, "drop"));
     limits.refresh_on_duplicate = section.read(report, "refresh_on_duplicate", false, value::boolean);
@@ -409,6 +412,27 @@ fn check_quotas(config: &Config, report: &mut Report) {
             let why = "its `store` is \"redis\": Redis decides what it evicts, and knows no tenants";
             problem(why, "leave `quota` out, or choose store = \"memory\", \"disk\" or \"stream\"");
         }
+    }
+}
+
+/// Reports a release that could never happen, because a delivery does not show the key of its publish.
+fn check_releases(config: &Config, report: &mut Report) {
+    let releasing = config.windows.iter().enumerate();
+    for (index, window) in releasing.filter(|(_, window)| window.rules.release == Release::Consumed) {
+        let rules = &window.rules;
+        let why = match (&rules.id, &rules.forward_to) {
+            (IdSource::Body, _) => "`id` is \"body\", and a delivery is not held until its body is known",
+            (_, Some(_)) if rules.scope != Scope::Vhost => {
+                "`forward_to` sends messages to another exchange, so a delivery does not show where it was published"
+            }
+            _ => continue,
+        };
+        let source = report.source(&format!("{}.release", guard::path_of(config, index)));
+        report.problem(
+            &source,
+            format!("{}: `release` is \"consumed\", but {why}", window.title()),
+            "leave `release` out; or take the id from a property or a header, and with `forward_to` write scope = \"vhost\"",
+        );
     }
 }
 

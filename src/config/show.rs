@@ -229,6 +229,7 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.word("missing_id", rules.missing_id)?;
     out.word("on_conflict", rules.on_conflict)?;
     out.word("republish", rules.republish)?;
+    out.word("release", rules.release)?;
     out.raw("refresh_on_duplicate", limits.refresh_on_duplicate)?;
     out.raw("waiters_per_id", limits.waiters_per_id)?;
     if let Some(exchange) = &rules.forward_to {

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-const GUARD: &str = "window = []\n[[guard]]\nname = \"workers\"\nqueue = \"jobs*\"\nttl = \"1h\"\ncapacity = 10000\n";
+const GUARD: &str =
+    "window = []\n[[guard]]\nname = \"workers\"\nqueue = \"jobs*\"\nttl = \"1h\"\ncapacity = 10000\n";
 const IDS: usize = 120;
 
 fn ack(tag: u64) -> AMQPClass {

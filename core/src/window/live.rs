@@ -167,6 +167,10 @@ impl<W: Window + ?Sized + 'static> Windows for LiveWindows<W> {
         self.state.read().set.guard(vhost, queue)
     }
 
+    fn releases(&self, vhost: &[u8]) -> bool {
+        self.state.read().set.releases(vhost)
+    }
+
     fn has_guards(&self, vhost: &[u8]) -> bool {
         self.state.read().set.has_guards(vhost)
     }

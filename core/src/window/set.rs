@@ -4,7 +4,7 @@
 //! the way. `*` crosses `/` and matches the empty name of the default exchange.
 
 use super::live::{Changes, Presence};
-use super::{LocalWindow, Window};
+use super::{LocalWindow, Release, Window};
 use globset::{Candidate, GlobBuilder, GlobMatcher};
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -106,6 +106,10 @@ pub trait Windows: Send + Sync + Debug {
     fn has_guards(&self, _vhost: &[u8]) -> bool {
         false
     }
+    /// Returns true if a window of this vhost forgets what was consumed ([`Release::Consumed`](super::Release)).
+    fn releases(&self, _vhost: &[u8]) -> bool {
+        false
+    }
     /// A number that is another one when other windows may be responsible than before.
     fn generation(&self) -> u64 {
         0
@@ -169,6 +173,11 @@ impl<W: Window + ?Sized + 'static> Windows for WindowSet<W> {
 
     fn guard(&self, vhost: &[u8], queue: &[u8]) -> Option<Arc<dyn Window>> {
         self.guards.find(vhost, queue).map(|guard| Arc::clone(guard).handle())
+    }
+
+    fn releases(&self, vhost: &[u8]) -> bool {
+        let releases = |window: &W| window.rules().release == Release::Consumed;
+        self.routes.0.iter().any(|(pattern, _, window)| pattern.matches(vhost) && releases(window))
     }
 
     fn has_guards(&self, vhost: &[u8]) -> bool {

@@ -97,7 +97,8 @@ fn very_many_copies_go_in_several_steps() {
     let post = Post::new();
     let mut pair = post.consumer();
     shown(&mut pair, &job("a"), 1, 1);
-    let copies = (2..=5_000).map(|tag| job("a").deliver(1, "c", tag)).fold(Frames::none(), |all, one| all + one);
+    let copies =
+        (2..=5_000).map(|tag| job("a").deliver(1, "c", tag)).fold(Frames::none(), |all, one| all + one);
     pair.upstream(copies);
     quiet(&mut pair);
     pair.client(ack(1, 1));

@@ -12,6 +12,7 @@ mod driver;
 mod client_only;
 mod combined;
 mod conflicts;
+mod consumed;
 mod cost;
 mod desk;
 mod drain;

@@ -309,6 +309,7 @@ impl One {
             verify_routing: plan.verify,
             forward_to: plan.redirect.then(|| BACKING.into()),
             republish: RepublishRule::default(),
+            release: hapax_core::window::Release::Ttl,
             quota: plan.quota,
         };
         let limits = Limits {

@@ -17,7 +17,7 @@ use axum::{Extension, Json};
 use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    ConfirmRule, InDoubt, MissingId, Mode, OnConflict, Quota, RepublishRule, Scope, Setting,
+    ConfirmRule, InDoubt, MissingId, Mode, OnConflict, Quota, Release, RepublishRule, Scope, Setting,
 };
 use serde::Serialize;
 use std::sync::Arc;
@@ -74,6 +74,9 @@ pub(in crate::admin) struct WindowFacts {
     /// what happens to a message that its consumer publishes again
     #[schema(value_type = String, example = "connection")]
     republish: RepublishRule,
+    /// when the id of a stored message is forgotten: `ttl`, or `consumed` if that comes first
+    #[schema(value_type = String, example = "ttl")]
+    release: Release,
     /// whose confirms tell that a publish was stored
     #[schema(value_type = String, example = "shadow")]
     confirms: ConfirmRule,
@@ -116,6 +119,7 @@ impl WindowFacts {
             missing_id: rules.missing_id,
             on_conflict: rules.on_conflict,
             republish: rules.republish,
+            release: rules.release,
             confirms: rules.confirms,
             verify_routing: rules.verify_routing,
             refresh_on_duplicate: window.refreshes_on_duplicate(),

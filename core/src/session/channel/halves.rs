@@ -75,11 +75,7 @@ impl Halves {
     /// Creates the guard of the channel, if a queue of the vhost may have one and the channel has not got deliveries without it.
     pub(super) fn begin_guard(&mut self, id: MethodId, cx: &Cx<'_>) {
         let begins = matches!(id, MethodId::QUEUE_DECLARE | MethodId::BASIC_CONSUME | MethodId::BASIC_GET);
-        if begins
-            && self.guard.is_none()
-            && cx.shared.windows.has_guards(cx.link.finder.vhost())
-            && !self.deliveries.has_begun()
-        {
+        if begins && self.guard.is_none() && is_watched(cx) && !self.deliveries.has_begun() {
             self.guard = Some(Box::new(Guard::new(self.id)));
         }
     }
@@ -299,6 +295,12 @@ impl Halves {
             cx.link.out.client.push(frames::close_ok(self.id));
         }
     }
+}
+
+/// Returns true if deliveries of this vhost may mean something to a window.
+fn is_watched(cx: &Cx<'_>) -> bool {
+    let (windows, vhost) = (&cx.shared.windows, cx.link.finder.vhost());
+    windows.has_guards(vhost) || windows.releases(vhost)
 }
 
 /// Asks for the right that a waiting publish needs. Returns true if the frames after it may be looked at, too.

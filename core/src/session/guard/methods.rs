@@ -52,7 +52,9 @@ pub(super) fn get_of(frame: View<'_>) -> Option<basic::Get> {
 /// Returns the consumer tag of a `basic.cancel` that the broker does not answer.
 pub(super) fn unanswered_cancel(frame: View<'_>) -> Option<String> {
     match emit::parse_method(frame.payload())? {
-        AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)) => cancel.nowait.then(|| cancel.consumer_tag.to_string()),
+        AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)) => {
+            cancel.nowait.then(|| cancel.consumer_tag.to_string())
+        }
         _ => None,
     }
 }

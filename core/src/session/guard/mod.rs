@@ -11,6 +11,7 @@
 //! A channel is guarded from its first `basic.consume` or `basic.get` on, if its vhost has guards then. From there on all its deliveries pass
 //! here, because tags differ on both sides ([`tags`]), also those of queues without a guard.
 
+mod consumed;
 mod copies;
 mod gets;
 mod line;
@@ -20,6 +21,7 @@ mod settles;
 mod tags;
 mod withheld;
 
+use self::consumed::{Consumed, Releases};
 use self::copies::Copies;
 use self::gets::{Gets, Reply};
 use self::line::Line;
@@ -87,6 +89,7 @@ pub(super) struct Guard {
     /// The client hears of no delivery any more.
     is_over: bool,
     queues: Queues,
+    releases: Releases,
     settles: Settles,
     coming: Coming,
     line: Line,
@@ -105,6 +108,7 @@ impl Guard {
             is_active: false,
             is_over: false,
             queues: Queues::default(),
+            releases: Releases::default(),
             settles: Settles::new(id),
             coming: Coming::default(),
             line: Line::default(),
@@ -133,7 +137,12 @@ impl Guard {
             Coming::Nothing | Coming::Method(..) | Coming::Passing(_) | Coming::Swallowing(_) => 0,
         };
         let kept = self.line.memory() + self.copies.memory() + self.gets.memory() + self.ready_bytes;
-        size_of::<Guard>() + self.queues.memory() + self.settles.memory() + kept + coming
+        size_of::<Guard>()
+            + self.releases.memory()
+            + self.queues.memory()
+            + self.settles.memory()
+            + kept
+            + coming
     }
 
     /// Returns when [`Guard::handle_timeout`] has something to do.
@@ -180,7 +189,8 @@ impl Guard {
                 return Ok(done.map_or(Then::Forward, |()| Then::Done));
             }
             MethodId::BASIC_CANCEL => {
-                if let Some(gone) = methods::unanswered_cancel(frame).and_then(|tag| self.queues.leaves(&tag)) {
+                if let Some(gone) = methods::unanswered_cancel(frame).and_then(|tag| self.queues.leaves(&tag))
+                {
                     self.take_back(&gone, cx);
                 }
             }
@@ -572,8 +582,10 @@ impl Guard {
             self.gets.pop();
         }
         let client = deliveries.show(!facts.counts, left);
+        let mut consumed = Consumed::default();
         if let Some(header) = header_of(content) {
             cx.link.delivered(cx.shared, method.payload(), header);
+            consumed = self.releases.of(cx.shared, cx.link.finder.vhost(), method.payload(), header);
         }
         if client == facts.upstream {
             cx.link.out.client.forward(method);
@@ -583,10 +595,11 @@ impl Guard {
         cx.link.out.client.forward(content);
         let reserved = reservation.map(|reservation| (reservation, facts.memo()));
         if facts.counts {
-            self.settles.tags.show(client, Shown { upstream: facts.upstream, reserved });
+            self.settles.tags.show(client, Shown { upstream: facts.upstream, reserved, consumed });
             return;
         }
         // Its consumer does not ack: what it was sent counts as done.
+        consumed.release(cx.now);
         if let Some((reservation, memo)) = reserved {
             drop(reservation.commit(cx.now, memo));
         }

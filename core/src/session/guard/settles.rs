@@ -140,7 +140,7 @@ impl Settles {
             self.ack(taken, cx);
         } else {
             let mut tags = Vec::with_capacity(taken.len());
-            for Shown { upstream, reserved } in taken.into_values() {
+            for Shown { upstream, reserved, .. } in taken.into_values() {
                 tags.push(upstream);
                 reserved.into_iter().for_each(|(reservation, _)| reservation.forget(ForgetCause::Nack));
             }
@@ -154,7 +154,8 @@ impl Settles {
     fn ack(&mut self, taken: BTreeMap<u64, Shown>, cx: &mut Cx<'_>) {
         let mut now = Vec::with_capacity(taken.len());
         let mut batches: Vec<Batch> = Vec::new();
-        for Shown { upstream, reserved } in taken.into_values() {
+        for Shown { upstream, reserved, consumed } in taken.into_values() {
+            consumed.release(cx.now);
             let Some((reservation, memo)) = reserved else {
                 now.push(upstream);
                 continue;
@@ -292,6 +293,9 @@ impl Settles {
         };
         let mut acked = Reservations::default();
         for Settled { shown, is_ack, .. } in settled {
+            if is_ack {
+                shown.consumed.release(now);
+            }
             match shown.reserved {
                 Some((reservation, memo)) if is_ack => drop(acked.push(reservation, now, memo)),
                 Some((reservation, _)) => reservation.forget(ForgetCause::Nack),

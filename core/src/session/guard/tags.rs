@@ -8,6 +8,7 @@
 //! As in RabbitMQ, a tag that is not unacked is an error, with or without `multiple`. A `multiple` of the client becomes a `multiple` for the
 //! broker only as far as no tag that the client does not mean stands among those that it means.
 
+use super::consumed::Consumed;
 use crate::window::{Memo, Reservation};
 use crate::wire::method::Settle;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,8 @@ pub(super) struct Shown {
     pub(super) upstream: u64,
     /// `None`: no guard judges it
     pub(super) reserved: Option<Reserved>,
+    /// what is forgotten when it is acked
+    pub(super) consumed: Consumed,
 }
 
 /// The unacked deliveries of a channel, by the tags of both sides.
@@ -132,7 +135,7 @@ mod tests {
                             let shown = withheld.remove(tag as usize % withheld.len());
                             client += 1;
                             pairs.push((client, shown));
-                            tags.show(client, Shown { upstream: shown, reserved: None });
+                            tags.show(client, Shown { upstream: shown, reserved: None, consumed: Consumed::default() });
                         }
                     }
                     3 if !withheld.is_empty() => {
