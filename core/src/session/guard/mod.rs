@@ -37,7 +37,7 @@ use super::outbox::{Piece, View};
 use super::publisher::Publisher;
 use super::timers::earliest;
 use super::waiting::Waits;
-use crate::window::{Ask, ForgetCause, HINTED, Reservation, Scoped, Ticket, Verdict, is_same, reserve_one};
+use crate::window::{Ask, Claim, ForgetCause, HINTED, Reservation, Scoped, Ticket, Verdict, is_same, reserve_one};
 use crate::wire::frame::{FrameKind, HEADER_LEN};
 use crate::wire::method::MethodId;
 use crate::wire::properties::{ContentHeader, IdValue};
@@ -645,8 +645,11 @@ impl Guard {
             self.decide(copy, known, cx);
             known = Known::Ask;
         }
-        for copy in copies {
+        for mut copy in copies {
             if let Some((claim, _)) = copy.facts.id {
+                if self.copies.holds(claim) {
+                    self.set_aside(&mut copy);
+                }
                 let ticket = cx.link.tickets.draw(self.id);
                 self.copies.add(claim, copy, ticket, Waits::NoRoom { retry_at: cx.now });
             }
@@ -731,10 +734,13 @@ impl Guard {
 
     /// Handles that a consumer is gone: what it has not been shown goes back to the queue. It may still settle the rest.
     fn recv_cancelled(&mut self, frame: View<'_>, cx: &mut Cx<'_>) {
-        let Some(gone) = methods::cancelled_of(frame).and_then(|tag| self.queues.cancelled(&tag)) else {
-            return;
-        };
-        let is_of = |withheld: &Withheld| withheld.facts.by.as_ref().is_some_and(|by| Arc::ptr_eq(by, &gone));
+        if let Some(gone) = methods::cancelled_of(frame).and_then(|tag| self.queues.cancelled(&tag)) {
+            self.take_back(&gone, cx);
+        }
+    }
+
+    fn take_back(&mut self, gone: &Arc<Guarded>, cx: &mut Cx<'_>) {
+        let is_of = |withheld: &Withheld| withheld.facts.by.as_ref().is_some_and(|by| Arc::ptr_eq(by, gone));
         let mut back = self.line.take(is_of);
         self.advance_line(cx);
         for (waits, copies) in self.copies.take_groups(is_of) {
