@@ -94,3 +94,76 @@ fn read_guard(mut section: Section<'_>, waiters: usize, report: &mut Report) -> 
     section.finish(report);
     guard
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Diff, Effect, Overrides, StoreKind};
+    use super::*;
+
+    fn parse(text: &str) -> Config {
+        Config::parse(Some("t"), text, &Overrides::default()).expect(text).config
+    }
+
+    fn errors(text: &str) -> Vec<String> {
+        let problems = Config::parse(Some("t"), text, &Overrides::default()).expect_err(text);
+        problems.0.iter().map(|problem| format!("{}: {}", problem.place, problem.what)).collect()
+    }
+
+    #[test]
+    fn guards_stand_behind_windows_and_have_the_keys_that_mean_something() {
+        let config = parse(
+            "[[guard]]\nname = \"g\"\nqueue = \"jobs.*\"\nid = \"header:job\"\nttl = \"1h\"\n[[window]]\nname = \"w\"\n",
+        );
+        let [window, guard] = &config.windows[..] else { panic!("{:?}", config.windows) };
+        assert!(!window.is_guard() && guard.is_guard());
+        assert_eq!((guard.exchange.as_str(), guard.rules.id.to_string().as_str()), ("jobs.*", "header:job"));
+        assert_eq!((path_of(&config, 0), path_of(&config, 1)), ("window.0".into(), "guard.0".into()));
+        let shown = Config::load(None, &Overrides::default()).map(|loaded| loaded.to_toml()).unwrap();
+        assert!(!shown.contains("[[guard]]"));
+        assert_eq!(
+            errors("[[guard]]\nname = \"g\"\nexchange = \"x\"\n"),
+            ["t:3: guard \"g\": `exchange` is not a key"]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_guard() {
+        assert_eq!(
+            errors("[[window]]\nname = \"a\"\n[[guard]]\nname = \"a\"\n"),
+            ["t:4: a window named \"a\" is there already, at t:2"]
+        );
+        assert_eq!(
+            errors("[[window]]\nname = \"a\"\n[[guard]]\nname = \"g\"\nstore = \"disk\"\n"),
+            ["t:5: guard \"g\": `store` is \"disk\", but there is no `state_dir` to keep it in"]
+        );
+        assert_eq!(errors("[[guard]]\nqueue = \"q\"\n"), ["t:1: guard no. 1: `name` is missing"]);
+    }
+
+    #[test]
+    fn release_needs_a_key_that_a_delivery_shows() {
+        let window = |line: &str| format!("[[window]]\nname = \"w\"\nrelease = \"consumed\"\n{line}");
+        parse(&window(""));
+        parse(&window("forward_to = \"x\"\nscope = \"vhost\"\n"));
+        for line in ["id = \"body\"\n", "forward_to = \"x\"\n"] {
+            let told = errors(&window(line));
+            assert!(
+                told.len() == 1 && told[0].starts_with("t:3: window \"w\": `release` is \"consumed\", but"),
+                "{told:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_reload_says_of_guards_what_it_says_of_windows() {
+        let guard = |line: &str| parse(&format!("[[guard]]\nname = \"g\"\n{line}"));
+        let told = |old: &Config, new: &Config| {
+            let changes = Diff::between(old, new).0.into_iter();
+            changes.map(|change| (change.key, change.effect)).collect::<Vec<_>>()
+        };
+        let key = |setting: &str| format!("guard \"g\": {setting}");
+        assert_eq!(told(&guard(""), &guard("queue = \"q\"\n")), [(key("queue"), Effect::Now)]);
+        assert_eq!(told(&guard(""), &guard("engine = \"lru\"\n")), [(key("engine"), Effect::Restart)]);
+        assert_eq!(told(&parse(""), &guard("")), [("guard \"g\"".into(), Effect::Now)]);
+        assert_eq!(guard("").windows[1].store, StoreKind::Memory);
+    }
+}

@@ -29,10 +29,13 @@ impl Consumed {
     }
 }
 
+/// Windows that forget what was consumed.
+type Windows = Arc<[Arc<dyn Window>]>;
+
 /// The windows that forget what was consumed, by the exchanges of deliveries.
 #[derive(Debug, Default)]
 pub(super) struct Releases {
-    found: HashMap<Box<[u8]>, Arc<[Arc<dyn Window>]>>,
+    found: HashMap<Box<[u8]>, Windows>,
     /// what `found` is about
     generation: Option<u64>,
     /// a window of the vhost forgets what was consumed
@@ -79,7 +82,7 @@ impl Releases {
         Consumed(all.into())
     }
 
-    fn windows(&mut self, shared: &Shared, vhost: &[u8], exchange: &[u8]) -> Arc<[Arc<dyn Window>]> {
+    fn windows(&mut self, shared: &Shared, vhost: &[u8], exchange: &[u8]) -> Windows {
         if let Some(windows) = self.found.get(exchange) {
             return Arc::clone(windows);
         }
@@ -87,7 +90,7 @@ impl Releases {
             self.found.clear();
         }
         let delivering = shared.windows.delivering(vhost, exchange).into_iter();
-        let windows: Arc<[Arc<dyn Window>]> =
+        let windows: Windows =
             delivering.filter(|window| window.rules().release == Release::Consumed).collect();
         self.found.insert(exchange.into(), Arc::clone(&windows));
         windows

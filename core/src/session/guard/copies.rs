@@ -84,9 +84,9 @@ impl Copies {
         Some((waits, copies))
     }
 
-    /// Returns the ticket of the first about which there is something to do.
-    pub(super) fn expired(&self, now: Instant) -> Option<Ticket> {
-        self.due.first().filter(|(due, _)| *due <= now).map(|(_, ticket)| *ticket)
+    /// Returns the tickets of those about which there is something to do.
+    pub(super) fn expired(&self, now: Instant) -> Vec<Ticket> {
+        self.due.iter().take_while(|(due, _)| *due <= now).map(|(_, ticket)| *ticket).collect()
     }
 
     /// Takes all ids that have a copy for which `is_meant` returns true, with all their copies.
