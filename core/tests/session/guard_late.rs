@@ -5,7 +5,9 @@ use super::guard_post::{Post, job, quiet, says, shown, waits};
 use super::late::{COMMITS, VERDICTS};
 use crate::support::frames::Frames;
 use crate::support::late::{Late, LateWindow};
-use crate::support::methods::{ack, ack_multiple, cancel, cancel_ok, channel_close, get, give_back, nack};
+use crate::support::methods::{
+    ack, ack_multiple, cancel, cancel_ok, channel_close, get, nack, recover, recover_ok,
+};
 use crate::support::pair::Pair;
 use std::sync::Arc;
 
@@ -84,7 +86,6 @@ fn what_the_store_was_asked_about_goes_back_with_its_consumer() {
     assert_eq!(pair.to_client(), cancel_ok(1, "c"));
     assert_eq!(pair.to_upstream().len(), 1, "both go back together");
     assert_eq!(post.in_flight(), 0);
-    drop(give_back(1, 1));
 }
 
 /// Otherwise a crash of Hapax in between would show the other copy to a consumer, although one has done the work.
@@ -116,4 +117,19 @@ fn an_ack_is_not_held_back_when_the_channel_ends_or_the_store_is_silent() {
     says(&mut pair, ack(1, 2), Frames::none());
     says(&mut pair, channel_close(1, 200, ""), ack(1, 2) + channel_close(1, 200, ""));
     drop(store);
+}
+
+/// The broker takes the delivery back, because it has not heard of the ack. It is hidden when it comes again.
+#[test]
+fn an_ack_that_was_held_back_is_not_sent_into_a_recover() {
+    let (post, store) = late(COMMITS);
+    let mut pair = post.consumer();
+    shown(&mut pair, &job("a"), 1, 1);
+    says(&mut pair, ack(1, 1) + recover(1), recover(1));
+    store.remember(1, pair.now());
+    quiet(&mut pair);
+    pair.upstream(recover_ok(1));
+    assert_eq!((pair.to_client(), pair.to_upstream()), (recover_ok(1), Frames::none()));
+    pair.upstream(job("a").deliver(1, "c", 2));
+    assert_eq!((pair.to_client(), pair.to_upstream()), (Frames::none(), ack(1, 2)));
 }
