@@ -19,7 +19,7 @@ pub(super) enum Coming {
     Nothing,
     /// Its method has come, and its header comes next.
     Method(Facts, Piece),
-    /// Its frames go on to the client. So many octets are missing.
+    /// Its frames go on to the client. This many octets are missing.
     Passing(u64),
     /// Its frames are dropped.
     Swallowing(u64),
@@ -30,12 +30,12 @@ pub(super) enum Coming {
 }
 
 impl Coming {
-    /// A delivery of which so many octets go on to the client.
+    /// Creates the state of a delivery whose next `left` octets go on to the client.
     pub(super) fn passing(left: u64) -> Coming {
         if left > 0 { Coming::Passing(left) } else { Coming::Nothing }
     }
 
-    /// A delivery of which so many octets are dropped.
+    /// Creates the state of a delivery whose next `left` octets are dropped.
     pub(super) fn swallowing(left: u64) -> Coming {
         if left > 0 { Coming::Swallowing(left) } else { Coming::Nothing }
     }

@@ -1,6 +1,6 @@
 //! Deliveries that wait aside, because another delivery of their id is being worked on: here or on another connection.
 //!
-//! Of all copies of an id on one channel, only the oldest has a place in the window's queue. The others follow it: when it has its
+//! If a channel has several copies of an id, only the oldest has a place in the window's queue. The others follow it: when it has its
 //! verdict, the next one asks.
 
 use super::withheld::Withheld;

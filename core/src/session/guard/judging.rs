@@ -318,7 +318,7 @@ impl Judging {
         let (id, tickets) = (self.id, &mut cx.link.tickets);
         self.line.expire(cx.now, timeout, || tickets.draw(id));
         self.advance_line(cx);
-        // What is decided now may have to be looked at again at once: in the next call.
+        // A copy that is decided now may be due again at once. The next call looks at it.
         for ticket in self.copies.expired(cx.now) {
             let Some((waits, copies)) = self.copies.take(ticket) else { continue };
             let known = match waits {

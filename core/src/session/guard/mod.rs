@@ -8,8 +8,8 @@
 //!      Pending    ──▶ the window's store has to be asked: it waits with all deliveries behind it, in order (line.rs)
 //! ```
 //!
-//! A channel is guarded from its first `basic.consume` or `basic.get` on, if its vhost has guards then. From there on all its deliveries pass
-//! here, because tags differ on both sides ([`tags`]), also those of queues without a guard.
+//! A channel is guarded from its first `basic.consume` or `basic.get` on, if its vhost has guards then. After that, all its deliveries pass
+//! here, also those of queues without a guard, because tags differ on both sides ([`tags`]).
 
 mod coming;
 mod consumed;
@@ -133,7 +133,7 @@ impl Guard {
                 let Some(get) = methods::get_of(frame) else { return Ok(Then::Forward) };
                 let guarded = self.queues.guard_of(get.queue.as_str(), cx.shared, cx.link.finder.vhost());
                 let no_ack = get.no_ack;
-                // What is given back must not be acked already.
+                // The broker must not take it for acked: it may have to go back.
                 let method = match &guarded {
                     Some(_) => methods::get(self.id, get),
                     None => Bytes::copy_from_slice(frame.octets()),
@@ -500,7 +500,7 @@ impl Guard {
         }
     }
 
-    /// Handles that the channel ends, or that its client does: reservations are given back, and what comes is dropped. Acks that were held
+    /// Handles that the channel ends, or that its client does: reservations are given back, and later deliveries are dropped. Acks that were held
     /// back are sent, if they still may be.
     pub(super) fn end(&mut self, publisher: &Publisher, cx: &mut Cx<'_>) {
         if std::mem::replace(&mut self.is_over, true) || !self.is_active {

@@ -19,7 +19,7 @@ use std::time::Duration;
 const CONSUMER: usize = 256;
 /// Consumers that are remembered after they were cancelled.
 const LEAVING: usize = 64;
-/// The queue of replies that is none.
+/// The name by which RabbitMQ's direct replies are consumed. It is no queue.
 const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 /// The argument by which a consumer says that it reads a stream.
 const STREAM_OFFSET: &str = "x-stream-offset";
@@ -32,7 +32,7 @@ pub(in crate::session) struct Guarded {
     scoped: Scoped,
 }
 
-/// What the header of a delivery says about its id.
+/// The id of a delivery, as its header shows it.
 pub(super) enum Id {
     /// Nobody judges the delivery.
     None,
@@ -63,7 +63,8 @@ impl Guarded {
     }
 
     /// Reads the content header of a delivery. A message that has died and came back is another one than before, as it is for who
-    /// publishes it again. A header that can't be read is nobody's business here: what is hidden by mistake is lost.
+    /// publishes it again. A delivery whose header can't be read is shown:
+    /// one that is hidden by mistake is lost.
     pub(super) fn read(&self, header: &[u8]) -> Id {
         let window = &self.window;
         let source = &window.rules().id;

@@ -324,7 +324,7 @@ impl Settles {
 
     // ---- the end ---------------------------------------------------------------------------------------------------
 
-    /// Handles that the channel is about to end: the broker takes back what is unacked. What the client has acked need not wait any more.
+    /// Handles that the channel is about to end: the broker takes back what is unacked. Acks of the client need not wait any more.
     pub(super) fn end(&mut self) {
         let Settles { unremembered, acks, transactions, methods, .. } = self;
         methods.clear();

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What RabbitMQ does with a settle: the tags that it takes out of the unacked ones.
+    /// Does what RabbitMQ does with a settle. Returns the tags that it takes out of the unacked ones.
     fn broker(unacked: &mut Vec<u64>, Settle { tag, multiple }: Settle) -> Option<Vec<u64>> {
         if multiple && tag == 0 {
             return Some(std::mem::take(unacked));

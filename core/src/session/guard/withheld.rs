@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Bytes of a delivery that is kept, beside its frames: an estimate.
 const WITHHELD: usize = 320;
 
-/// Who is shown a delivery.
+/// The one who is shown a delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum For {
     /// a consumer
@@ -94,7 +94,7 @@ impl Withheld {
     }
 }
 
-/// What is known of the verdict about a delivery.
+/// The part of the verdict about a delivery that is known.
 #[derive(Debug)]
 pub(super) enum Known {
     /// Nobody judges it.
