@@ -1,5 +1,7 @@
 //! The start of a transcript about a guard: its window, and consumers that share it.
 
+#![allow(clippy::needless_pass_by_value, reason = "a transcript reads as it is said")]
+
 use crate::support::frames::{Frames, Message, message};
 use crate::support::methods::{ack, consume_acking, consume_ok};
 use crate::support::pair::{LOCALHOST, NoSessionListener, Pair, epoch, settings};

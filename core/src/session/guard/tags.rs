@@ -125,6 +125,7 @@ mod tests {
             let (mut tags, mut upstream, mut client) = (Tags::default(), 0, 0);
             let (mut unacked, mut pairs, mut withheld) = (Vec::new(), Vec::<(u64, u64)>::new(), Vec::new());
             for (step, tag, multiple) in steps {
+                let pick = usize::try_from(tag).unwrap();
                 match step {
                     0..=2 => {
                         upstream += 1;
@@ -132,14 +133,14 @@ mod tests {
                         tags.delivered(upstream);
                         withheld.push(upstream);
                         if step < 2 {
-                            let shown = withheld.remove(tag as usize % withheld.len());
+                            let shown = withheld.remove(pick % withheld.len());
                             client += 1;
                             pairs.push((client, shown));
                             tags.show(client, Shown { upstream: shown, reserved: None, consumed: Consumed::default() });
                         }
                     }
                     3 if !withheld.is_empty() => {
-                        let hidden = withheld.remove(tag as usize % withheld.len());
+                        let hidden = withheld.remove(pick % withheld.len());
                         tags.settle(vec![hidden], true, |settle| {
                             assert_eq!(broker(&mut unacked, settle), Some(vec![hidden]));
                         });
