@@ -75,7 +75,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 61] = [
+const MUST_HAPPEN: [&str; 62] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -93,6 +93,7 @@ const MUST_HAPPEN: [&str; 61] = [
     "delivered",
     "delivered with an id",
     "drained",
+    "drained to the end",
     "dropped",
     "duplicate answered",
     "duplicate of one in doubt answered",
