@@ -3,8 +3,8 @@
 
 use super::machine;
 use super::{
-    Config, Limits, LogFormat, LogSettings, ProxyProtocol, StoreKind, StoreSettings, Telemetry, Timeouts,
-    UpstreamAddress, UpstreamHealth, UpstreamOrder, WindowConfig,
+    Config, Judges, Limits, LogFormat, LogSettings, ProxyProtocol, StoreKind, StoreSettings, Telemetry,
+    Timeouts, UpstreamAddress, UpstreamHealth, UpstreamOrder, WindowConfig,
 };
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
@@ -232,6 +232,7 @@ impl WindowConfig {
     /// Creates a window for all exchanges with this name and all defaults.
     pub fn named(name: &str) -> WindowConfig {
         WindowConfig {
+            judges: Judges::default(),
             vhost: Pattern::everything(),
             exchange: Pattern::everything(),
             rules: Rules::named(name),

@@ -44,6 +44,7 @@ mod external;
 mod fault;
 mod finder;
 mod flow;
+mod guard;
 mod handshake;
 mod hosts;
 mod inbound;

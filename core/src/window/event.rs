@@ -34,11 +34,13 @@ pub enum EvictionCause {
     Superseded,
     /// a consumer publishes its message again: the key is in flight from now on
     Republished,
+    /// a consumer has acked its message (`release = "consumed"`)
+    Consumed,
 }
 
 impl EvictionCause {
     /// Every cause.
-    pub const ALL: [EvictionCause; 7] = [
+    pub const ALL: [EvictionCause; 8] = [
         EvictionCause::Capacity,
         EvictionCause::Expired,
         EvictionCause::Resize,
@@ -46,6 +48,7 @@ impl EvictionCause {
         EvictionCause::Forget,
         EvictionCause::Superseded,
         EvictionCause::Republished,
+        EvictionCause::Consumed,
     ];
 
     /// As metrics name it.
@@ -58,6 +61,7 @@ impl EvictionCause {
             EvictionCause::Forget => "forget",
             EvictionCause::Superseded => "superseded",
             EvictionCause::Republished => "republished",
+            EvictionCause::Consumed => "consumed",
         }
     }
 }

@@ -290,6 +290,11 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         self.forget(key, now);
     }
 
+    fn release(&self, claim: Claim, now: Instant) {
+        let Claim::Digest(key) = claim;
+        self.table.release(key, now);
+    }
+
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         let Claim::Digest(key) = claim;
         self.table.leave(key, mailbox, ticket);
@@ -450,6 +455,7 @@ mod tests {
             verify_routing: true,
             forward_to: None,
             republish: RepublishRule::default(),
+            release: Release::default(),
             quota: Quota::None,
         };
         let limits = Limits {

@@ -189,6 +189,17 @@ pub enum RepublishRule {
     Drop,
 }
 
+/// When the id of a stored message is forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Release {
+    /// when its TTL is over
+    #[default]
+    Ttl,
+    /// when a consumer acks the message, or when its TTL is over, if that comes first
+    Consumed,
+}
+
 /// The rule for a publish without an id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -247,6 +258,8 @@ pub struct Rules {
     pub forward_to: Option<Arc<str>>,
     /// see [`RepublishRule`]
     pub republish: RepublishRule,
+    /// see [`Release`]
+    pub release: Release,
     /// what divides the capacity
     pub quota: Quota,
 }
@@ -265,6 +278,7 @@ impl Rules {
             verify_routing: true,
             forward_to: None,
             republish: RepublishRule::default(),
+            release: Release::default(),
             quota: Quota::default(),
         }
     }
@@ -367,6 +381,9 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn is_awaited(&self, claim: Claim, turn: Turn) -> bool;
     /// Makes a committed claim unknown again, because its message was not stored after all. A claim in flight stays in flight.
     fn disown(&self, claim: Claim, now: Instant);
+    /// Makes a claim unknown because a consumer has acked its message. If the claim is in flight, its commit, which is on its way, does not
+    /// make it seen.
+    fn release(&self, claim: Claim, now: Instant);
     /// Removes a waiter. Called by [`Wait`] only.
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket);
     /// Notes that a publish waits for the claim without a place in the queue, and asks again. Called by [`Wait::no_room`] only.

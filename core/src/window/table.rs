@@ -116,6 +116,17 @@ impl<L: Listener + ?Sized> Table<L> {
         removed.is_some_and(|entry| !entry.is_expired(now))
     }
 
+    /// Makes a key unknown because a consumer has acked its message, see [`Window::release`].
+    pub(super) fn release(&self, key: Key, now: Instant) {
+        let now = self.clock.stamp(now);
+        let mut shard = self.flights.lock(key);
+        shard.flights.get_mut(&key).into_iter().for_each(Flight::release);
+        if let Some(entry) = self.engine.remove(key) {
+            self.evicted(now, key, entry, EvictionCause::Consumed);
+        }
+        self.notice(Event::Disowned { claim: key.into() });
+    }
+
     /// Makes all seen keys unknown, and says how many there were.
     pub(super) fn flush(&self, now: Instant) -> usize {
         let now = self.clock.stamp(now);
@@ -356,14 +367,17 @@ impl<L: Listener + ?Sized> Table<L> {
             });
             // An overtaken reservation may be committed after its key was, and a caller may commit without a reservation. Then the new
             // entry replaces the old one, also if the bodies differ.
-            let Stored { waiters, replaces } = shard.stored(key, turn);
+            let Stored { waiters, replaces, is_released } = shard.stored(key, turn);
             if let Some(cause) = replaces
                 && let Some(entry) = self.engine.remove(key)
             {
                 self.evicted(now, key, entry, cause);
             }
             let entry = Entry { at: now, until, duplicates: 0, body: memo.body() };
-            if entry.is_expired(now) {
+            if is_released {
+                self.evicted(now, key, entry, EvictionCause::Consumed);
+                self.notice(Event::Disowned { claim });
+            } else if entry.is_expired(now) {
                 self.evicted(now, key, entry, EvictionCause::Expired);
             } else {
                 let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);

@@ -33,6 +33,8 @@ const CACHE_TTL: &[u8] = b"x-cache-ttl";
 const BYPASS: &[u8] = b"x-hapax-bypass";
 /// The header of a message that was dead-lettered.
 const DEATH: &[u8] = b"x-death";
+/// The header that RabbitMQ adds to each delivery from a stream.
+const STREAM_OFFSET: &[u8] = b"x-stream-offset";
 /// More routing keys, which consumers see.
 const CC: &[u8] = b"CC";
 /// More routing keys, which consumers do not see.
@@ -301,6 +303,11 @@ impl<'a> ContentHeader<'a> {
             _ => id.feed(sink),
         }
         true
+    }
+
+    /// Returns true if this is a delivery from a stream.
+    pub fn is_of_stream(&self) -> bool {
+        Field::find(self.table, STREAM_OFFSET).is_some()
     }
 
     /// Returns the newest death of the message, if it was dead-lettered.

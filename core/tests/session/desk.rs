@@ -76,6 +76,7 @@ impl Desk {
             verify_routing: false,
             forward_to: None,
             republish: RepublishRule::default(),
+            release: hapax_core::window::Release::Ttl,
             quota: hapax_core::window::Quota::None,
         };
         let limits = Limits {

@@ -138,6 +138,8 @@ pub struct Plan {
     /// one of them may publish to the second exchange with one routing key; where that exchange has a window of its own
     /// with room for everybody, and an order of answers that depends on nobody
     pub keyholder: bool,
+    /// clients consume from a guarded queue
+    pub guards: bool,
     /// a new message of the second exchange has the header of many others, in thousandths, where its body is its id
     pub alike: u32,
     /// a client reads nothing while bytes that it has written are not taken, as one that writes with blocking calls; then
@@ -203,6 +205,7 @@ impl Plan {
             rate,
             crashes,
             keyholder,
+            guards: Rng::new(seed.rotate_left(40)).chance(400),
             alike: others.pick(&[0, 300, 900]),
             // (A client that reads late may be later than a short linger.)
             blocking: others.chance(300).then(|| others.pick(&[1, 3, 20])).filter(|_| !tight),

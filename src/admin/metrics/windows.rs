@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub(super) struct NamedFacts {
     pub(super) name: Arc<str>,
     pub(super) mode: Mode,
+    /// it judges what consumers are sent
+    pub(super) is_guard: bool,
     pub(super) facts: Facts,
 }
 
@@ -183,6 +185,7 @@ pub(super) fn encode(
     unmatched: u64,
 ) -> fmt::Result {
     publishes(encoder, windows, unmatched)?;
+    guarded(encoder, windows)?;
     outcomes(encoder, windows)?;
     for Metric { name, help, value } in COUNTERS {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -219,7 +222,7 @@ fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts], unmatc
         MetricType::Counter,
     )?;
     count(&mut family, &[("window", ""), ("verdict", "unmatched")], unmatched)?;
-    for NamedFacts { name, facts, .. } in windows {
+    for NamedFacts { name, facts, .. } in windows.iter().filter(|window| !window.is_guard) {
         let publishes = &facts.publishes;
         for (verdict, value) in [
             ("fresh", publishes.fresh),
@@ -228,6 +231,24 @@ fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts], unmatc
             ("republished", publishes.republished),
             ("no_id", publishes.no_id),
             ("bypassed", publishes.bypassed),
+        ] {
+            count(&mut family, &[("window", name), ("verdict", verdict)], value)?;
+        }
+    }
+    Ok(())
+}
+
+fn guarded(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt::Result {
+    let help = "Deliveries from queues with a guard, by what became of them. One that waited is counted again when it is shown or hidden.";
+    let mut family = encoder.encode_descriptor("guard_deliveries", help, None, MetricType::Counter)?;
+    for NamedFacts { name, facts, .. } in windows.iter().filter(|window| window.is_guard) {
+        let deliveries = &facts.publishes;
+        for (verdict, value) in [
+            ("shown", deliveries.fresh),
+            ("hidden", deliveries.duplicate),
+            ("waited", deliveries.in_flight),
+            ("no_id", deliveries.no_id),
+            ("bypassed", deliveries.bypassed),
         ] {
             count(&mut family, &[("window", name), ("verdict", verdict)], value)?;
         }

@@ -115,6 +115,7 @@ impl Driver {
             verify_routing: two & 128 != 0,
             forward_to: (one & 16 != 0).then(|| "backing".into()),
             republish: RepublishRule::default(),
+            release: hapax_core::window::Release::Ttl,
             quota: hapax_core::window::Quota::None,
         };
         let limits = Limits {
