@@ -36,6 +36,7 @@ mod key;
 mod mailbox;
 mod remembered;
 mod reservation;
+mod signals;
 mod table;
 mod tenant;
 mod tenant_names;
@@ -63,6 +64,7 @@ pub use mailbox::{Mailbox, Ticket};
 pub use remembered::{Committed, OverdueCommit, Position, Remembered, Unremembered};
 pub use reservation::{Reservation, Reservations, Wait};
 pub use set::{WindowSet, Windows};
+pub use signals::{OnDuplicate, Signals, Told};
 pub use tap::Recorder;
 pub use tenant::{Quota, Tenant, TenantFacts};
 
@@ -249,6 +251,8 @@ pub struct Rules {
     pub republish: RepublishRule,
     /// what divides the capacity
     pub quota: Quota,
+    /// see [`Signals`]
+    pub signals: Signals,
 }
 
 impl Rules {
@@ -266,6 +270,7 @@ impl Rules {
             forward_to: None,
             republish: RepublishRule::default(),
             quota: Quota::default(),
+            signals: Signals::default(),
         }
     }
 

@@ -74,7 +74,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 56] = [
+const MUST_HAPPEN: [&str; 60] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -84,6 +84,8 @@ const MUST_HAPPEN: [&str; 56] = [
     "client froze",
     "client nacked",
     "client returned",
+    "client told by a nack",
+    "client told by a return",
     "client vanished",
     "client was closed",
     "client's channel was closed",
@@ -111,6 +113,8 @@ const MUST_HAPPEN: [&str; 56] = [
     "probe",
     "recovered",
     "relay asked for a sign",
+    "relay: a copy",
+    "relay: a line of the audit",
     "relay crashed",
     "relay: held back by a rate",
     "republished",
