@@ -10,6 +10,7 @@ use hapax::net::{
 };
 use hapax::process::{self, TooFewFiles};
 use hapax::service::{Manager, Phase, Sockets};
+use hapax::signals;
 use hapax::stats::Stats;
 use hapax::store::{self, Opened};
 use hapax::tls::{self, Certificates, ClientFiles};
@@ -40,6 +41,8 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 const TICK_EVERY: Duration = Duration::from_secs(1);
 /// How long the stores may take for their last records at least, however little of `timeouts.drain` is left.
 const STORES_AT_LEAST: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for copies of duplicates.
+const COPIES_AT_MOST: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for threads that read files or change windows.
 const LAST_THREADS: Duration = Duration::from_secs(1);
 
@@ -216,6 +219,7 @@ async fn serve_until_told(
             (Some(spans), Some(queue))
         }
     };
+    let signals = signals::Signals::new(Arc::clone(&set), config.duplicates.clone());
     let relay = CurrentRelay::new(Relay {
         shared: Arc::clone(&shared),
         upstreams: Arc::clone(&upstreams),
@@ -224,6 +228,7 @@ async fn serve_until_told(
         stats: Arc::clone(&stats),
         connections: Arc::clone(&connections),
         memory: Arc::clone(&memory),
+        signals: Arc::clone(&signals),
         spans: spans.clone(),
     });
     let running = Running::new(&config, windows, draining.clone());
@@ -251,6 +256,7 @@ async fn serve_until_told(
             connections: Arc::clone(&connections),
             upstreams: Arc::clone(&upstreams),
             certificates: Arc::clone(&certificates),
+            signals,
             tls: admin_tls,
             reloader: Some(Arc::clone(&reloader)),
             draining: leaving.clone(),
@@ -289,6 +295,9 @@ async fn serve_until_told(
     });
     let left = relay.now().settings.drain_timeout.saturating_sub(clock::now().duration_since(begun));
     reloader.close(left.max(STORES_AT_LEAST)).await;
+    if let Some(copies) = &relay.now().signals.copies {
+        copies.close(COPIES_AT_MOST).await;
+    }
     tracing::info!("drained; good bye");
     Ok(())
 }

@@ -13,6 +13,7 @@
 mod addresses;
 mod check;
 mod diff;
+mod duplicates;
 mod json;
 mod listener;
 mod log_filter;
@@ -34,6 +35,7 @@ pub mod defaults;
 
 pub(crate) use check::{TICK, most};
 pub use diff::{Change, Diff, Effect};
+pub use duplicates::DuplicatesSettings;
 pub use listener::{ListenerConfig, ProxyProtocol};
 pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
@@ -97,6 +99,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// how Hapax reaches the stores that are servers
     pub store: StoreSettings,
+    /// the broker that gets copies of dropped publishes; `None`: nobody gets any
+    pub duplicates: Option<DuplicatesSettings>,
     /// bytes that the windows with `capacity = "auto"` share
     pub memory_budget: Option<usize>,
     /// limits of size and number

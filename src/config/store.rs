@@ -154,7 +154,7 @@ fn read_stream(mut section: Section<'_>, report: &mut Report) -> Option<StreamSe
     if section.is_absent() {
         return None;
     }
-    let (nodes, uri_file) = read_nodes(&mut section, ("uri", "uri_file"), STREAM_EXAMPLE, amqp, report);
+    let (nodes, uri_file) = read_amqp_nodes(&mut section, report);
     let settings = StreamSettings {
         nodes,
         uri_file,
@@ -165,6 +165,11 @@ fn read_stream(mut section: Section<'_>, report: &mut Report) -> Option<StreamSe
     };
     section.finish(report);
     Some(settings)
+}
+
+/// Reads the nodes of a broker that Hapax itself logs in to: `uri` or `uri_file`.
+pub(super) fn read_amqp_nodes(section: &mut Section<'_>, report: &mut Report) -> (Vec<Node>, Option<PathBuf>) {
+    read_nodes(section, ("uri", "uri_file"), STREAM_EXAMPLE, amqp, report)
 }
 
 fn read_redis(mut section: Section<'_>, report: &mut Report) -> Option<RedisSettings> {

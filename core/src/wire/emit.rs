@@ -5,6 +5,8 @@ use super::frame::{FRAME_END, HEADER_LEN, OVERHEAD};
 use super::method::{MethodId, Publish, Return};
 use super::{ChannelId, WireError};
 use amq_protocol::frame::{AMQPFrame, WriteContext, gen_frame};
+use amq_protocol::frame::parsing::parse_content_header;
+use amq_protocol::protocol::basic::AMQPProperties;
 use amq_protocol::protocol::{AMQPClass, confirm, parse_class};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -99,6 +101,17 @@ pub fn parse_method(payload: &[u8]) -> Option<AMQPClass> {
     }
     match parse_class(payload) {
         Ok(([], class)) => Some(class),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// Parses the payload of a content header of the class basic with `amq-protocol`. Returns `None` where [`parse_method`] would.
+pub fn parse_properties(payload: &[u8]) -> Option<AMQPProperties> {
+    if is_nested_beyond(MAX_NESTING, payload) {
+        return None;
+    }
+    match parse_content_header(payload) {
+        Ok(([], header)) => Some(header.properties),
         Ok(_) | Err(_) => None,
     }
 }

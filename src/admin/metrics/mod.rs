@@ -10,6 +10,7 @@
 //! registry adds the prefix `hapax_`. By convention, the metrics of the process itself have no prefix.
 
 mod format;
+mod signals;
 mod stores;
 mod tls;
 mod upstreams;
@@ -21,6 +22,7 @@ use super::telemetry::Exports;
 use crate::live::{LastReload, Running};
 use crate::net::Upstreams;
 use crate::process::Process;
+use crate::signals::Signals;
 use crate::stats::{Snapshot, Stats};
 use crate::tls::Certificates;
 use hapax_core::pressure::Watched;
@@ -50,6 +52,7 @@ impl Metrics {
         certificates: Arc<Certificates>,
         draining: watch::Receiver<bool>,
         exports: Arc<Exports>,
+        signals: Arc<Signals>,
     ) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::this()));
@@ -60,6 +63,7 @@ impl Metrics {
             certificates,
             draining,
             exports,
+            signals,
         }));
         Metrics(registry)
     }
@@ -84,6 +88,7 @@ struct Relay {
     certificates: Arc<Certificates>,
     draining: watch::Receiver<bool>,
     exports: Arc<Exports>,
+    signals: Arc<Signals>,
 }
 
 impl Collector for Relay {
@@ -101,6 +106,7 @@ impl Collector for Relay {
         let help =
             "1 while the process drains: it takes no new connections, or will soon take none, and then ends.";
         gauge(&mut encoder, "draining", help, &u64::from(*self.draining.borrow()))?;
+        signals::encode(&mut encoder, &self.signals)?;
         telemetry(&mut encoder, &self.exports)?;
         reloads(&mut encoder, self.running.last_reload())?;
         tls::encode(&mut encoder, &stats, &self.certificates)?;
