@@ -13,7 +13,7 @@ use hapax::service::{Manager, Phase, Sockets};
 use hapax::signals;
 use hapax::stats::Stats;
 use hapax::store::{self, Opened};
-use hapax::tls::{self, Certificates, ClientFiles};
+use hapax::tls::{self, Certificates};
 use hapax_core::session::Shared;
 use hapax_core::window::{KeyMaker, Windows};
 use std::fmt;
@@ -175,10 +175,14 @@ async fn serve_until_told(
         listeners.push((socket, entrance(listener, &mut certificates)?));
     }
     let admin_tls = config.admin_tls.clone().map(|files| files.open("admin")).transpose()?;
-    let upstream_tls = config.upstream_tls.clone().map(ClientFiles::open).transpose()?;
+    let upstream_tls = config.upstream_tls.clone().map(|files| files.open("upstream")).transpose()?;
+    let telemetry_tls = config.telemetry.tls.clone().map(|files| files.open("telemetry")).transpose()?;
+    let duplicates_tls = config.duplicates.as_ref().and_then(|duplicates| duplicates.tls.clone());
+    let duplicates_tls = duplicates_tls.map(|files| files.open("duplicates")).transpose()?;
     certificates.extend(admin_tls.iter().map(|tls| Arc::clone(tls) as _));
-    certificates.extend(upstream_tls.iter().map(|tls| Arc::clone(tls) as _));
-    let certificates = Certificates::new(certificates);
+    certificates.extend(
+        upstream_tls.iter().chain(&telemetry_tls).chain(&duplicates_tls).map(|tls| Arc::clone(tls) as _),
+    );
     let opener =
         Opener { tls: upstream_tls, proxy_header: config.upstream_proxy_protocol == ProxyProtocol::V2 };
     let admin_listener = match config.admin {
@@ -205,6 +209,8 @@ async fn serve_until_told(
         }
     };
     let Opened { keys, set, windows, stores, maker } = store::open_in(state, &config, clock::now())?;
+    certificates.extend(maker.certificates());
+    let certificates = Certificates::new(certificates);
     let shared = share(&config, keys, Arc::clone(&set) as _, &stats);
     let memory = net::MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
     if !certificates.is_empty() {
@@ -219,7 +225,7 @@ async fn serve_until_told(
             (Some(spans), Some(queue))
         }
     };
-    let signals = signals::Signals::new(Arc::clone(&set), config.duplicates.clone());
+    let signals = signals::Signals::new(Arc::clone(&set), config.duplicates.clone(), duplicates_tls);
     let relay = CurrentRelay::new(Relay {
         shared: Arc::clone(&shared),
         upstreams: Arc::clone(&upstreams),
@@ -263,7 +269,7 @@ async fn serve_until_told(
             drain: Some(drain),
             spans,
         });
-        helpers.spawn(telemetry::export(Arc::clone(&admin), telemetry, spans_queue));
+        helpers.spawn(telemetry::export(Arc::clone(&admin), (telemetry, telemetry_tls), spans_queue));
         if let Some(listener) = admin_listener {
             helpers.spawn(async move {
                 if let Err(error) = admin::serve(listener, admin).await {

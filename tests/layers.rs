@@ -47,7 +47,7 @@ const SHELL: Layers = &[
     ("config", &["bounded_file", "private_file", "tls"]),
     ("log", &["config"]),
     ("store", &["clock", "process", "bounded_file", "config", "log"]),
-    ("signals", &["clock", "config", "log", "store"]),
+    ("signals", &["clock", "tls", "config", "log", "store"]),
     ("net", &["accept", "clock", "process", "stats", "tls", "config", "log", "signals"]),
     ("live", &["clock", "process", "tls", "config", "log", "store", "net"]),
     ("admin", &["accept", "clock", "process", "stats", "tls", "config", "log", "signals", "net", "live"]),

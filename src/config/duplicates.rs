@@ -3,8 +3,9 @@
 use super::check::most;
 use super::problem::Report;
 use super::raw::Section;
-use super::store::{self, Node};
+use super::store::{self, Broker, Node};
 use super::{Config, value};
+use crate::tls::ClientFiles;
 use std::path::PathBuf;
 
 /// The broker that gets copies of dropped publishes.
@@ -14,6 +15,8 @@ pub struct DuplicatesSettings {
     pub nodes: Vec<Node>,
     /// the file that the URI came from
     pub uri_file: Option<PathBuf>,
+    /// TLS to the nodes whose URI begins with `amqps`
+    pub tls: Option<ClientFiles>,
     /// the most copies on their way
     pub messages: usize,
     /// the most bytes of them
@@ -25,13 +28,13 @@ pub(super) fn read(mut section: Section<'_>, report: &mut Report) -> Option<Dupl
     if section.is_absent() {
         return None;
     }
-    let (nodes, uri_file) = store::read_amqp_nodes(&mut section, report);
+    let Broker { nodes, uri_file, tls } = store::read_broker(&mut section, "duplicates", report);
     let settings = DuplicatesSettings {
         nodes,
         uri_file,
-        messages: section.read(report, "messages", super::defaults::COPIES, |v| {
-            value::count(v, 1..=most::UNRESOLVED)
-        }),
+        tls,
+        messages: section
+            .read(report, "messages", super::defaults::COPIES, |v| value::count(v, 1..=most::UNRESOLVED)),
         bytes: section.read(report, "bytes", super::defaults::COPIES_BYTES, |v| {
             value::bytes(v, 1 << 16..=most::HELD_BYTES)
         }),
@@ -48,7 +51,10 @@ pub(super) fn check(config: &Config, report: &mut Report) {
             let source = report.source(&format!("window.{index}.duplicates_to"));
             report.problem(
                 &source,
-                format!("window \"{}\": `duplicates_to` is \"{exchange}\", but nobody says at which broker", window.rules.name),
+                format!(
+                    "window \"{}\": `duplicates_to` is \"{exchange}\", but nobody says at which broker",
+                    window.rules.name
+                ),
                 "write a line [duplicates], and below it uri = \"amqp://hapax:PASSWORD@127.0.0.1:5672\"",
             );
         }

@@ -15,6 +15,7 @@ use crate::clock::{jittered, now, wall};
 use crate::config::{DuplicatesSettings, Node};
 use crate::log::LogLimiter;
 use crate::store::{BrokerConnection, Why};
+use crate::tls;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hapax_core::session::CopiedDuplicate;
@@ -87,6 +88,7 @@ impl Reason {
 #[derive(Debug)]
 pub struct Copies {
     settings: DuplicatesSettings,
+    tls: Option<Arc<tls::Client>>,
     /// the queue for each exchange
     queues: Mutex<HashMap<Arc<str>, UnboundedSender<Queued>>>,
     waiting: AtomicUsize,
@@ -106,9 +108,10 @@ struct Queued {
 }
 
 impl Copies {
-    pub(super) fn new(settings: DuplicatesSettings) -> Arc<Copies> {
+    pub(super) fn new(settings: DuplicatesSettings, tls: Option<Arc<tls::Client>>) -> Arc<Copies> {
         Arc::new(Copies {
             settings,
+            tls,
             queues: Mutex::default(),
             waiting: AtomicUsize::new(0),
             waiting_bytes: AtomicUsize::new(0),
@@ -230,7 +233,7 @@ impl Worker {
 
     /// Publishes at this node until the connection ends. Ends with `Ok` if nothing will come any more.
     async fn publish_at(&mut self, node: &Node, backoff: &mut Duration) -> Result<(), Why> {
-        let live = BrokerConnection::open(node).await?;
+        let live = BrokerConnection::open(node, self.copies.tls.as_ref()).await?;
         let result = self.publish_on(&live, backoff).await;
         live.close().await;
         result
@@ -349,7 +352,8 @@ fn message(
     }
     let body = body.ok_or(Reason::NoBody)?;
     let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-    let routing_key = ShortString::from(String::from_utf8(routing_key.into()).map_err(|_| Reason::Unreadable)?);
+    let routing_key =
+        ShortString::from(String::from_utf8(routing_key.into()).map_err(|_| Reason::Unreadable)?);
     let mut headers: FieldTable = before
         .into_iter()
         .filter(|(name, _)| !ROUTING_HEADERS.contains(&name.as_str()))
@@ -409,8 +413,10 @@ mod tests {
     use super::*;
     use hapax_core::window::Key;
 
-    const PEER: Publisher<'_> =
-        Publisher { peer: std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1), user: Some("u") };
+    const PEER: Publisher<'_> = Publisher {
+        peer: std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1),
+        user: Some("u"),
+    };
 
     /// The payload of a header with this table, and a `user-id` and an app-id.
     fn header(table: &[u8]) -> Vec<u8> {
@@ -441,13 +447,17 @@ mod tests {
     /// Nothing of a copy makes Hapax's rights do more than the operator has configured.
     #[test]
     fn a_copy_keeps_all_but_what_would_use_the_rights_of_hapax() {
-        let table = b"\x02CCA\0\0\0\x06S\0\0\0\x01b\x03BCCA\0\0\0\0\x04mineS\0\0\0\x01v\x0dx-hapax-countS\0\0\0\x011";
+        let table =
+            b"\x02CCA\0\0\0\x06S\0\0\0\x01b\x03BCCA\0\0\0\0\x04mineS\0\0\0\x01v\x0dx-hapax-countS\0\0\0\x011";
         let Queued { routing_key, properties, body, .. } = made(copy(table, "x")).unwrap();
         assert_eq!((routing_key.as_str(), &body[..]), ("k", &b"body"[..]));
         assert_eq!((properties.user_id(), properties.app_id().as_ref().unwrap().as_str()), (&None, "app"));
         let headers = properties.headers().as_ref().unwrap();
         let names: Vec<&str> = headers.inner().keys().map(ShortString::as_str).collect();
-        assert_eq!(names, ["mine", "x-hapax-count", "x-hapax-exchange", "x-hapax-user", "x-hapax-vhost", "x-hapax-window"]);
+        assert_eq!(
+            names,
+            ["mine", "x-hapax-count", "x-hapax-exchange", "x-hapax-user", "x-hapax-vhost", "x-hapax-window"]
+        );
     }
 
     #[test]
@@ -456,15 +466,24 @@ mod tests {
         assert_eq!(reason(copy(b"\x0ex-hapax-windowS\0\0\0\x01v", "x")), Some(Reason::Copy));
         assert_eq!(reason(copy(b"", "copies")), Some(Reason::Copy));
         assert_eq!(reason(CopiedDuplicate { body: None, ..copy(b"", "x") }), Some(Reason::NoBody));
-        assert_eq!(reason(CopiedDuplicate { header: vec![0, 60].into(), ..copy(b"", "x") }), Some(Reason::Unreadable));
-        assert_eq!(reason(CopiedDuplicate { routing_key: Box::from([0xff]), ..copy(b"", "x") }), Some(Reason::Unreadable));
+        assert_eq!(
+            reason(CopiedDuplicate { header: vec![0, 60].into(), ..copy(b"", "x") }),
+            Some(Reason::Unreadable)
+        );
+        assert_eq!(
+            reason(CopiedDuplicate { routing_key: Box::from([0xff]), ..copy(b"", "x") }),
+            Some(Reason::Unreadable)
+        );
     }
 
     /// The broker is down: the queue takes what it has room for, the rest is counted, and nobody waits.
     #[tokio::test]
     async fn the_queue_has_a_bound_in_messages_and_in_bytes() {
         for (messages, bytes, fits) in [(3, usize::MAX / 2, 3), (100, 2 * (PLACE + 22 + 4) + 50, 2)] {
-            let copies = Copies::new(DuplicatesSettings { nodes: Vec::new(), uri_file: None, messages, bytes });
+            let copies = Copies::new(
+                DuplicatesSettings { nodes: Vec::new(), uri_file: None, tls: None, messages, bytes },
+                None,
+            );
             (0..10).for_each(|_| copies.put(PEER, copy(b"", "x"), None, now()));
             assert_eq!((copies.waiting().0, copies.uncopied(Reason::Full)), (fits, 10 - fits as u64));
         }

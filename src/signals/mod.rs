@@ -10,6 +10,7 @@ pub use audit::Audit;
 pub use copies::{Copies, Reason};
 
 use crate::config::DuplicatesSettings;
+use crate::tls;
 use hapax_core::session::{CopiedDuplicate, Sighting};
 use hapax_core::window::{Claim, Found, Inspect, LiveWindows, Seen, WindowSet};
 use std::net::SocketAddr;
@@ -44,8 +45,13 @@ impl Default for Signals {
 
 impl Signals {
     /// Begins to say it.
-    pub fn new(windows: Arc<LiveWindows<dyn Inspect>>, copies: Option<DuplicatesSettings>) -> Arc<Signals> {
-        Arc::new(Signals { windows, audit: Audit::default(), copies: copies.map(Copies::new) })
+    pub fn new(
+        windows: Arc<LiveWindows<dyn Inspect>>,
+        copies: Option<DuplicatesSettings>,
+        tls: Option<Arc<tls::Client>>,
+    ) -> Arc<Signals> {
+        let copies = copies.map(|settings| Copies::new(settings, tls));
+        Arc::new(Signals { windows, audit: Audit::default(), copies })
     }
 
     /// Logs a publish that was dropped.

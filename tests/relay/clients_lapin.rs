@@ -360,7 +360,10 @@ async fn a_duplicate_is_told_by_its_confirmation() {
             ("return", Confirmation::Ack(Some(told))) => {
                 assert_eq!((told.reply_code, told.reply_text.as_str()), (319, "DUPLICATE"));
                 assert_eq!((told.delivery.routing_key.as_str(), &told.delivery.data[..]), ("q", &b"a"[..]));
-                assert_eq!(told.delivery.properties.message_id().as_ref().map(ShortString::as_str), Some("a"));
+                assert_eq!(
+                    told.delivery.properties.message_id().as_ref().map(ShortString::as_str),
+                    Some("a")
+                );
             }
             (rule, other) => panic!("{rule}: {other:?}"),
         }

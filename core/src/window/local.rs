@@ -451,6 +451,7 @@ mod tests {
             forward_to: None,
             republish: RepublishRule::default(),
             quota: Quota::None,
+            signals: crate::window::Signals::default(),
         };
         let limits = Limits {
             capacity,

@@ -4,8 +4,8 @@
 use super::frame::{FRAME_END, HEADER_LEN, OVERHEAD};
 use super::method::{MethodId, Publish, Return};
 use super::{ChannelId, WireError};
-use amq_protocol::frame::{AMQPFrame, WriteContext, gen_frame};
 use amq_protocol::frame::parsing::parse_content_header;
+use amq_protocol::frame::{AMQPFrame, WriteContext, gen_frame};
 use amq_protocol::protocol::basic::AMQPProperties;
 use amq_protocol::protocol::{AMQPClass, confirm, parse_class};
 use bytes::{BufMut, Bytes, BytesMut};

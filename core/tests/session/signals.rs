@@ -269,8 +269,7 @@ fn those_who_wait_are_told_when_the_outcome_is_known() {
 /// The store of a window finds the duplicate.
 #[test]
 fn a_late_verdict_is_told_too() {
-    for (rule, answer) in
-        [(OnDuplicate::Return, m("a").told(1) + ack(1, 2)), (OnDuplicate::Nack, nack(1, 2))]
+    for (rule, answer) in [(OnDuplicate::Return, m("a").told(1) + ack(1, 2)), (OnDuplicate::Nack, nack(1, 2))]
     {
         let mut late = None;
         let desk = Desk::around(
@@ -404,10 +403,10 @@ fn what_is_dropped_is_a_line_of_the_audit_up_to_a_bound() {
     store(&mut pair, &m("a"), 1);
     (0..3).for_each(|_| pair.client(m("a").publish(1)));
     let lines = pair.audited();
-    assert_eq!(lines.iter().map(|line| (line.what, &*line.id)).collect::<Vec<_>>(), [(
-        Sighted::Dropped,
-        &b"a"[..]
-    ); 3]);
+    assert_eq!(
+        lines.iter().map(|line| (line.what, &*line.id)).collect::<Vec<_>>(),
+        [(Sighted::Dropped, &b"a"[..]); 3]
+    );
     (0..500).for_each(|_| pair.client(m("a").publish(1)));
     assert_eq!(pair.audited().len(), 197);
     assert_eq!(pair.session.unaudited(), 303);

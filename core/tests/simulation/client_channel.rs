@@ -197,7 +197,8 @@ impl Channel {
                 let is_duplicate = back.reply_code == 319;
                 if is_duplicate {
                     ctx.truth.told(uid, self.link, self.id);
-                    let is_committed = |reply: &Reply| matches!(reply, Reply::Commit(uids) if uids.contains(&uid));
+                    let is_committed =
+                        |reply: &Reply| matches!(reply, Reply::Commit(uids) if uids.contains(&uid));
                     if ctx.truth.of(uid).tx && !self.expected.iter().any(is_committed) {
                         self.wrong(&format!("a duplicate that is not committed: {whole:?}"), ctx);
                     }
@@ -207,7 +208,8 @@ impl Channel {
                 // Where there is no room for its body, it comes without.
                 let is_cut = is_duplicate && ctx.plan.tight && whole.body.is_empty();
                 let same = |p: &Publish| {
-                    (is_cut || whole.body == body_of(uid, p)) && back.exchange.as_str() == EXCHANGES[p.what.exchange]
+                    (is_cut || whole.body == body_of(uid, p))
+                        && back.exchange.as_str() == EXCHANGES[p.what.exchange]
                 };
                 if !ctx.truth.find(uid).is_some_and(same) {
                     self.wrong(&format!("a return of another message: {whole:?}"), ctx);

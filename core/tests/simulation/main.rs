@@ -74,7 +74,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 60] = [
+const MUST_HAPPEN: [&str; 61] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -94,6 +94,7 @@ const MUST_HAPPEN: [&str; 60] = [
     "delivered",
     "delivered with an id",
     "drained",
+    "drained to the end",
     "dropped",
     "duplicate answered",
     "duplicate of one in doubt answered",

@@ -310,7 +310,11 @@ impl One {
             forward_to: plan.redirect.then(|| BACKING.into()),
             republish: RepublishRule::default(),
             quota: plan.quota,
-            signals: Signals { on_duplicate: plan.on_duplicate, duplicates_to: Some("copies".into()), audit: true },
+            signals: Signals {
+                on_duplicate: plan.on_duplicate,
+                duplicates_to: Some("copies".into()),
+                audit: true,
+            },
         };
         let limits = Limits {
             capacity: plan.capacity,

@@ -136,8 +136,11 @@ fn copying(vhost: &str, more: &str) -> Option<(Site, Raw)> {
 }
 
 fn declare_copies(direct: &mut Raw) {
-    let declare =
-        exchange::Declare { exchange: "copies".into(), kind: "fanout".into(), ..exchange::Declare::default() };
+    let declare = exchange::Declare {
+        exchange: "copies".into(),
+        kind: "fanout".into(),
+        ..exchange::Declare::default()
+    };
     direct.call(1, &AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare))).unwrap();
     direct.declare(1, "copied", &[]);
     direct.bind(1, "copied", ("copies", ""), &[]);
@@ -155,7 +158,8 @@ fn p19_a_copy_of_what_was_dropped_goes_to_another_exchange() {
     client.confirming(1);
     client.declare(1, "q", &[]);
     let headers = [("mine", Value::Text("v"))];
-    let publish = Publish { headers: &headers, persistent: true, reply_to: Some("r"), ..Publish::to("q", "a") };
+    let publish =
+        Publish { headers: &headers, persistent: true, reply_to: Some("r"), ..Publish::to("q", "a") };
     for _ in 0..3 {
         acked(&client.publish_and_settle(1, &publish));
     }

@@ -601,7 +601,9 @@ impl Verdicts {
                 let reply = self.drop_told(&subject, Sighted::Dropped, cx);
                 self.end_waiting(ticket, reply);
             }
-            (Compared::NotWhole, OnConflict::Drop | OnConflict::Reject) if !subject.window.rules().signals.needs_body() => {
+            (Compared::NotWhole, OnConflict::Drop | OnConflict::Reject)
+                if !subject.window.rules().signals.needs_body() =>
+            {
                 subject.is_known(Sighted::Dropped, cx);
                 let fate = Fate::Compare(Box::new(subject.later(stored)));
                 self.sender.assembler.decide_kept(ticket, || fate);

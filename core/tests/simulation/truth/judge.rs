@@ -351,10 +351,11 @@ impl Truth {
         let is_missing = match rule {
             OnDuplicate::Ack => false,
             OnDuplicate::Nack => !committed,
-            OnDuplicate::Return => !p.told && !(committed && self.tight),
+            OnDuplicate::Return => !(p.told || committed && self.tight),
         };
         if p.forwarded.is_none() && p.allowed && is_missing {
-            let text = format!("publish {uid} was not forwarded, and its client does not hear {rule:?}: {p:?}");
+            let text =
+                format!("publish {uid} was not forwarded, and its client does not hear {rule:?}: {p:?}");
             self.broken('o', text);
         }
     }
@@ -370,7 +371,8 @@ impl Truth {
             || p.answered.is_some()
             || (p.link, p.channel) != (link, channel)
         {
-            let text = format!("publish {uid} is said to be a duplicate on link {link} channel {channel}: {p:?}");
+            let text =
+                format!("publish {uid} is said to be a duplicate on link {link} channel {channel}: {p:?}");
             self.broken('o', text);
         }
         self.count("client told by a return");
