@@ -14,6 +14,7 @@ use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
 use super::upstreams::{Dialled, Unreachable};
 use super::{CurrentRelay, Gate, LogLimiters, Rates, Relay, Span, bad_headers, now};
+use crate::signals::Publisher;
 use bytes::Bytes;
 use hapax_core::session::{
     Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting, Traced, counted_as,
@@ -188,6 +189,7 @@ impl Pump<'_> {
                 && self.client.is_none()
                 && matches!(self.upstream, UpstreamSocket::None)
             {
+                self.relay.signals.audit.leave_out(self.session.unaudited());
                 return;
             }
             if self.close_if_asked() {
@@ -501,6 +503,8 @@ impl Pump<'_> {
                 Output::CloseUpstream => self.close_upstream(),
                 Output::CutUpstream => self.cut_upstream(),
                 Output::Sighted(sighting) => self.on_sighting(sighting),
+                Output::Audited(sighting) => self.relay.signals.audit(self.publisher(), &sighting, self.now),
+                Output::Copied(copy) => self.relay.signals.copy(self.publisher(), *copy, self.now),
                 Output::BadHeader(header) => self.log_bad_header(header),
                 Output::Traced(traced) => self.on_traced(traced),
             }
@@ -641,6 +645,11 @@ impl Pump<'_> {
         let ended = crate::clock::wall();
         let began = ended.checked_sub(now().saturating_duration_since(self.now)).unwrap_or(ended);
         spans.put(Span { traced, user, began, ended });
+    }
+
+    /// Says who the client is.
+    fn publisher(&self) -> Publisher<'_> {
+        Publisher { peer: self.peer, user: self.session.about().and_then(|about| about.user.as_deref()) }
     }
 
     /// Shows people a publish of a known id.

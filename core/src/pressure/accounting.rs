@@ -21,7 +21,7 @@ use super::warmth::{FlushFlag, Warming, Warmth};
 use super::whatif::Sampler;
 use crate::window::engine::{MOST_IDS, Stamp};
 use crate::window::{
-    CacheAligned, Claim, Event, EvictionCause, ForgetCause, Inspect, Key, Limits, Listener, Origin,
+    CacheAligned, Claim, Event, EvictionCause, ForgetCause, Inspect, Key, Limits, Listener, Origin, Told,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -53,6 +53,7 @@ pub struct Accounting {
     refused: Counter,
     conflicts: Counter,
     uncompared: Counter,
+    told: [Counter; Told::ALL.len()],
     forgotten: [Counter; ForgetCause::ALL.len()],
     distinct: Distinct,
     scopes: CacheAligned<Mutex<Scopes>>,
@@ -148,6 +149,11 @@ impl Accounting {
         self.uncompared.value()
     }
 
+    /// Returns the duplicates whose publisher was told this.
+    pub fn told(&self, told: Told) -> u64 {
+        self.told.get(told as usize).map_or(0, Counter::value)
+    }
+
     /// Returns the reservations that were given up for this cause.
     pub fn forgotten(&self, cause: ForgetCause) -> u64 {
         self.forgotten.get(cause as usize).map_or(0, Counter::value)
@@ -199,6 +205,7 @@ impl Accounting {
             refused: self.refused(),
             conflicts: self.conflicts(),
             uncompared: self.uncompared(),
+            told: by_cause(Told::ALL, Told::name, |told| self.told(told)),
             forgotten: by_cause(ForgetCause::ALL, ForgetCause::name, |cause| self.forgotten(cause)),
             evictions: by_cause(EvictionCause::ALL, EvictionCause::name, |cause| self.evicted(cause)),
             escaped_duplicates: totals.escaped,
@@ -458,6 +465,11 @@ impl Accounting {
             Event::Refused => add(&self.refused.0),
             Event::Conflict { .. } => add(&self.conflicts.0),
             Event::Uncompared => add(&self.uncompared.0),
+            Event::Told(told) => {
+                if let Some(counter) = self.told.get(told as usize) {
+                    add(&counter.0);
+                }
+            }
             Event::Forgotten(cause) => {
                 if let Some(counter) = self.forgotten.get(cause as usize) {
                     add(&counter.0);
@@ -632,7 +644,9 @@ mod tests {
         });
         let first = plain.len() as u64 + 1;
         let last = first + forgotten.len() as u64;
-        let events: Vec<Event> = plain.into_iter().chain(forgotten).chain(evicted).collect();
+        let told = Told::ALL.map(Event::Told);
+        let before = first + (forgotten.len() + evicted.len()) as u64;
+        let events: Vec<Event> = plain.into_iter().chain(forgotten).chain(evicted).chain(told).collect();
         for (n, event) in events.iter().enumerate() {
             (0..=n).for_each(|_| accounting.on(event));
         }
@@ -655,9 +669,10 @@ mod tests {
         .into_iter()
         .chain(ForgetCause::ALL.map(|cause| accounting.forgotten(cause)))
         .chain(EvictionCause::ALL.map(|cause| accounting.evicted(cause)))
+        .chain(Told::ALL.map(|told| accounting.told(told)))
         .collect();
         assert_eq!(read, (1..=events.len() as u64).collect::<Vec<_>>());
         assert_eq!(accounting.forgotten_total(), (first..last).sum::<u64>());
-        assert_eq!(accounting.evicted_total(), (last..=events.len() as u64).sum::<u64>());
+        assert_eq!(accounting.evicted_total(), (last..before).sum::<u64>());
     }
 }

@@ -457,6 +457,7 @@ mod tests {
             republish: RepublishRule::default(),
             release: Release::default(),
             quota: Quota::None,
+            signals: crate::window::Signals::default(),
         };
         let limits = Limits {
             capacity,

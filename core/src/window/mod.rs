@@ -36,6 +36,7 @@ mod key;
 mod mailbox;
 mod remembered;
 mod reservation;
+mod signals;
 mod table;
 mod tenant;
 mod tenant_names;
@@ -63,6 +64,7 @@ pub use mailbox::{Mailbox, Ticket};
 pub use remembered::{Committed, OverdueCommit, Position, Remembered, Unremembered};
 pub use reservation::{Reservation, Reservations, Wait};
 pub use set::{WindowSet, Windows};
+pub use signals::{OnDuplicate, Signals, Told};
 pub use tap::Recorder;
 pub use tenant::{Quota, Tenant, TenantFacts};
 
@@ -262,6 +264,8 @@ pub struct Rules {
     pub release: Release,
     /// what divides the capacity
     pub quota: Quota,
+    /// see [`Signals`]
+    pub signals: Signals,
 }
 
 impl Rules {
@@ -280,6 +284,7 @@ impl Rules {
             republish: RepublishRule::default(),
             release: Release::default(),
             quota: Quota::default(),
+            signals: Signals::default(),
         }
     }
 

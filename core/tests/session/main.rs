@@ -51,6 +51,7 @@ mod quick_close;
 mod replaced;
 mod returns;
 mod routing;
+mod signals;
 mod states;
 mod stuck;
 mod told;

@@ -4,7 +4,7 @@
 use super::rng::Rng;
 use hapax_core::session::Settings;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{OnOutage, Quota, Remember, StorePolicy};
+use hapax_core::window::{OnDuplicate, OnOutage, Quota, Remember, StorePolicy};
 use std::time::Duration;
 
 /// Microseconds of virtual time since the run began.
@@ -57,6 +57,8 @@ pub struct WindowPlan {
     pub quota: Quota,
     /// `on_conflict = "forward"`, and ids come with several bodies
     pub forwards_conflicts: bool,
+    /// what the publisher of a duplicate hears
+    pub on_duplicate: OnDuplicate,
 }
 
 /// The faults of a run, each with its frequency in thousandths of the occasions.
@@ -170,6 +172,11 @@ impl Plan {
         let mut bodies = Rng::new(seed.rotate_left(16));
         for window in &mut windows {
             window.forwards_conflicts = !window.by_body && bodies.chance(300);
+        }
+        let mut signals = Rng::new(seed.rotate_left(40));
+        for window in &mut windows {
+            let rules = [OnDuplicate::Ack, OnDuplicate::Ack, OnDuplicate::Nack, OnDuplicate::Return];
+            window.on_duplicate = signals.pick(&rules);
         }
         let mut logs = Rng::new(seed.rotate_left(48));
         windows.iter_mut().for_each(|window| window.draw_log(&mut logs));
@@ -301,6 +308,7 @@ impl WindowPlan {
             verify: false,
             quota: Quota::None,
             forwards_conflicts: false,
+            on_duplicate: OnDuplicate::Ack,
         }
     }
 }

@@ -14,7 +14,7 @@ use hapax_core::session::Shared;
 use hapax_core::window::Windows;
 use hapax_core::window::{
     ConfirmRule, Event, EvictionCause, Found, InDoubt, Inspect, Key, Limits, Listener, LocalWindow,
-    LoggedWindow, MissingId, Mode, OnConflict, RepublishRule, Rules, Scope, Window,
+    LoggedWindow, MissingId, Mode, OnConflict, RepublishRule, Rules, Scope, Signals, Window,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -377,6 +377,11 @@ impl One {
             republish: RepublishRule::default(),
             release: hapax_core::window::Release::Ttl,
             quota: plan.quota,
+            signals: Signals {
+                on_duplicate: plan.on_duplicate,
+                duplicates_to: Some("copies".into()),
+                audit: true,
+            },
         };
         let limits = Limits {
             capacity: plan.capacity,

@@ -17,7 +17,8 @@ use axum::{Extension, Json};
 use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    ConfirmRule, InDoubt, MissingId, Mode, OnConflict, Quota, Release, RepublishRule, Scope, Setting,
+    ConfirmRule, InDoubt, MissingId, Mode, OnConflict, OnDuplicate, Quota, Release, RepublishRule, Scope,
+    Setting,
 };
 use serde::Serialize;
 use std::sync::Arc;
@@ -71,6 +72,13 @@ pub(in crate::admin) struct WindowFacts {
     /// what happens to publishes of a known id whose body is not the one that was stored
     #[schema(value_type = String, example = "drop")]
     on_conflict: OnConflict,
+    /// what the publisher of a duplicate hears
+    #[schema(value_type = String, example = "ack")]
+    on_duplicate: OnDuplicate,
+    /// the exchange that gets copies of dropped publishes; null: there is none
+    duplicates_to: Option<String>,
+    /// true if each dropped publish is a line in the log
+    audit: bool,
     /// what happens to a message that its consumer publishes again
     #[schema(value_type = String, example = "connection")]
     republish: RepublishRule,
@@ -118,6 +126,9 @@ impl WindowFacts {
             in_doubt: rules.in_doubt,
             missing_id: rules.missing_id,
             on_conflict: rules.on_conflict,
+            on_duplicate: rules.signals.on_duplicate,
+            duplicates_to: rules.signals.duplicates_to.as_deref().map(str::to_owned),
+            audit: rules.signals.audit,
             republish: rules.republish,
             release: rules.release,
             confirms: rules.confirms,

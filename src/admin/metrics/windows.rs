@@ -264,6 +264,13 @@ fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt:
             count(&mut family, &[("window", name), ("cause", cause)], *value)?;
         }
     }
+    let told = "Duplicates by what their publisher was told, in a window whose on_duplicate is not ack: nack, return, return_without_body (there was no room for the body), nothing (a nack can't be said without confirms, or there was no room in a transaction).";
+    let mut family = encoder.encode_descriptor("duplicates_told", told, None, MetricType::Counter)?;
+    for NamedFacts { name, facts, .. } in windows {
+        for (how, value) in &facts.told {
+            count(&mut family, &[("window", name), ("how", how)], *value)?;
+        }
+    }
     let evictions =
         "Seen ids removed, by cause. With the causes capacity and resize, the TTL was not over yet.";
     let mut family = encoder.encode_descriptor("evictions", evictions, None, MetricType::Counter)?;

@@ -88,6 +88,8 @@ impl Link {
                 ctx.truth.count("relay: a conflict is told of");
             }
             Output::Sighted(_) => ctx.truth.count("relay: a duplicate is told of"),
+            Output::Audited(_) => ctx.truth.count("relay: a line of the audit"),
+            Output::Copied(_) => ctx.truth.count("relay: a copy"),
             Output::BadHeader(_) | Output::Traced(_) => {}
         }
     }
