@@ -3,6 +3,7 @@
 use super::show_tls;
 use super::value::{show_bytes, show_id};
 use super::{Config, Sources, warnings};
+use hapax_core::wire::IdSource;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -215,7 +216,9 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     }
     out.raw("weight", window.weight)?;
     out.duration("ttl", limits.ttl)?;
-    out.word("engine", window.engine)?;
+    if rules.id != IdSource::Sequence {
+        out.word("engine", window.engine)?;
+    }
     out.word("store", window.store)?;
     out.word("remember", window.policy.remember)?;
     out.duration("remember_delay", window.policy.delay)?;
@@ -223,7 +226,12 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.word("mode", limits.mode)?;
     out.word("in_doubt", rules.in_doubt)?;
     out.word("missing_id", rules.missing_id)?;
-    out.word("on_conflict", rules.on_conflict)?;
+    if rules.id == IdSource::Sequence {
+        out.word("on_gap", rules.numbering.on_gap)?;
+        out.raw("places", rules.numbering.places)?;
+    } else {
+        out.word("on_conflict", rules.on_conflict)?;
+    }
     out.word("republish", rules.republish)?;
     out.raw("refresh_on_duplicate", limits.refresh_on_duplicate)?;
     out.raw("waiters_per_id", limits.waiters_per_id)?;

@@ -77,6 +77,7 @@ impl Desk {
             forward_to: None,
             republish: RepublishRule::default(),
             quota: hapax_core::window::Quota::None,
+            ..Rules::named("test")
         };
         let limits = Limits {
             capacity: 1000,

@@ -44,6 +44,7 @@ mod quick_close;
 mod replaced;
 mod returns;
 mod routing;
+mod sequences;
 mod states;
 mod stuck;
 mod told;

@@ -116,6 +116,7 @@ impl Driver {
             forward_to: (one & 16 != 0).then(|| "backing".into()),
             republish: RepublishRule::default(),
             quota: hapax_core::window::Quota::None,
+            ..Rules::named("fuzz")
         };
         let limits = Limits {
             capacity: 10,
