@@ -2,6 +2,9 @@
 
 FUZZ_SECONDS ?= 60
 
+# Tests with real servers wait most of their time, so four run at once even on two cores.
+export RUST_TEST_THREADS ?= $(shell cores=$$(nproc); echo $$((cores > 4 ? cores : 4)))
+
 # A newer Debian for test-4: sid or trixie. By default the newest that can be had.
 SUITE ?=
 

@@ -12,7 +12,7 @@ use hapax::process::{self, TooFewFiles};
 use hapax::service::{Manager, Phase, Sockets};
 use hapax::stats::Stats;
 use hapax::store::{self, Opened};
-use hapax::tls::{self, Certificates, ClientFiles};
+use hapax::tls::{self, Certificates};
 use hapax_core::session::Shared;
 use hapax_core::window::{KeyMaker, Windows};
 use std::fmt;
@@ -172,10 +172,10 @@ async fn serve_until_told(
         listeners.push((socket, entrance(listener, &mut certificates)?));
     }
     let admin_tls = config.admin_tls.clone().map(|files| files.open("admin")).transpose()?;
-    let upstream_tls = config.upstream_tls.clone().map(ClientFiles::open).transpose()?;
+    let upstream_tls = config.upstream_tls.clone().map(|files| files.open("upstream")).transpose()?;
+    let telemetry_tls = config.telemetry.tls.clone().map(|files| files.open("telemetry")).transpose()?;
     certificates.extend(admin_tls.iter().map(|tls| Arc::clone(tls) as _));
-    certificates.extend(upstream_tls.iter().map(|tls| Arc::clone(tls) as _));
-    let certificates = Certificates::new(certificates);
+    certificates.extend(upstream_tls.iter().chain(&telemetry_tls).map(|tls| Arc::clone(tls) as _));
     let opener =
         Opener { tls: upstream_tls, proxy_header: config.upstream_proxy_protocol == ProxyProtocol::V2 };
     let admin_listener = match config.admin {
@@ -202,6 +202,8 @@ async fn serve_until_told(
         }
     };
     let Opened { keys, set, windows, stores, maker } = store::open_in(state, &config, clock::now())?;
+    certificates.extend(maker.certificates());
+    let certificates = Certificates::new(certificates);
     let shared = share(&config, keys, Arc::clone(&set) as _, &stats);
     let memory = net::MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
     if !certificates.is_empty() {
@@ -257,7 +259,7 @@ async fn serve_until_told(
             drain: Some(drain),
             spans,
         });
-        helpers.spawn(telemetry::export(Arc::clone(&admin), telemetry, spans_queue));
+        helpers.spawn(telemetry::export(Arc::clone(&admin), (telemetry, telemetry_tls), spans_queue));
         if let Some(listener) = admin_listener {
             helpers.spawn(async move {
                 if let Err(error) = admin::serve(listener, admin).await {

@@ -8,7 +8,7 @@
 //! * `publish`, `settle`: the two methods that every message brings.
 //!
 //! The oracle decodes into strings, tables and bodies that it owns. The hot path does not need them. The ratio
-//! therefore shows what Hapax saves, not which parser is better. `benches/session.rs` measures what a session does
+//! therefore shows what Hapax saves, not which parser is better. `session.rs` measures what a session does
 //! with the frames.
 
 #[path = "../tests/support/mod.rs"]

@@ -78,7 +78,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let upstream_order =
         top.read(report, "upstream_order", default.upstream_order, |v| value::word(v, "priority"));
     let upstream_health = upstream::read_health(top.section("upstream_health", report), report);
-    let upstream_tls = listener::read_upstream(top.section("upstream_tls", report), report);
+    let upstream_tls = listener::read_client(top.section("upstream_tls", report), report);
     let upstream_proxy_protocol =
         top.read(report, "upstream_proxy_protocol", default.upstream_proxy_protocol, |v| {
             value::word(v, "v2")

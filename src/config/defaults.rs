@@ -120,7 +120,7 @@ pub const TELEMETRY_INTERVAL: Duration = Duration::from_secs(15);
 
 impl Default for Telemetry {
     fn default() -> Telemetry {
-        Telemetry { endpoint: None, interval: TELEMETRY_INTERVAL, spans_every: 0 }
+        Telemetry { endpoint: None, tls: None, interval: TELEMETRY_INTERVAL, spans_every: 0 }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The sections `[[listener]]`, `[upstream_tls]` and `[admin_tls]`.
+//! The sections `[[listener]]`, `[admin_tls]`, `[upstream_tls]`, and the others of TLS to a server.
 
 use super::problem::{Report, Wrong};
 use super::raw::{Section, type_name};
@@ -104,8 +104,8 @@ pub(super) fn read_admin(section: Section<'_>, report: &mut Report) -> Option<Se
     if section.is_absent() { None } else { read_server(section, HTTP, false, report) }
 }
 
-/// Reads `[upstream_tls]`.
-pub(super) fn read_upstream(mut section: Section<'_>, report: &mut Report) -> Option<ClientFiles> {
+/// Reads `[upstream_tls]`, `[store.stream.tls]` or `[telemetry.tls]`.
+pub(super) fn read_client(mut section: Section<'_>, report: &mut Report) -> Option<ClientFiles> {
     if section.is_absent() {
         return None;
     }
@@ -174,10 +174,11 @@ fn read_clients(section: &mut Section<'_>, report: &mut Report) -> Option<Client
         value::word(v, "required")
     });
     let ca = file(section, "client_ca", report);
+    let crl = file(section, "client_crl", report);
     let names = section.read(report, "client_names", Vec::new(), value::names);
     let given = |report: &Report, key| report.sources.contains_key(&section.path_of(key));
     if rule == ClientCertificateRule::None {
-        for key in ["client_ca", "client_names"] {
+        for key in ["client_ca", "client_crl", "client_names"] {
             if !given(report, key) {
                 continue;
             }
@@ -200,7 +201,7 @@ fn read_clients(section: &mut Section<'_>, report: &mut Report) -> Option<Client
             "name a file with the authorities in PEM, as in client_ca = \"/etc/hapax/clients.ca.pem\"",
         );
     }
-    Some(ClientCertificates { required: rule == ClientCertificateRule::Required, ca: ca?, names })
+    Some(ClientCertificates { required: rule == ClientCertificateRule::Required, ca: ca?, crl, names })
 }
 
 fn file(section: &mut Section<'_>, key: &'static str, report: &mut Report) -> Option<PathBuf> {
@@ -293,7 +294,14 @@ fn check_files(config: &Config, report: &mut Report) {
     if let Some(Err(unusable)) = config.admin_tls.as_ref().map(ServerFiles::check) {
         report_unusable("admin_tls.", unusable);
     }
-    if let Some(Err(unusable)) = config.upstream_tls.as_ref().map(ClientFiles::check) {
-        report_unusable("upstream_tls.", unusable);
+    let stream = config.store.stream.as_ref().and_then(|stream| stream.tls.as_ref());
+    for (prefix, files) in [
+        ("upstream_tls.", config.upstream_tls.as_ref()),
+        ("store.stream.tls.", stream),
+        ("telemetry.tls.", config.telemetry.tls.as_ref()),
+    ] {
+        if let Some(Err(unusable)) = files.map(ClientFiles::check) {
+            report_unusable(prefix, unusable);
+        }
     }
 }

@@ -38,6 +38,7 @@ pub use diff::{Change, Diff, Effect};
 pub use listener::{ListenerConfig, ProxyProtocol};
 pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
+pub(crate) use store::AMQPS;
 pub use store::{Node, RedisMode, RedisSettings, StoreKind, StoreSettings, StreamSettings};
 pub use token::{DigestSecret, Secret, Token};
 pub use upstream::{UpstreamHealth, UpstreamOrder};
@@ -221,8 +222,10 @@ pub struct Timeouts {
 /// Where metrics and spans are sent, as OTLP over HTTP.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Telemetry {
-    /// `http://HOST:PORT`; `None`: nothing is sent
+    /// `http://HOST:PORT` or `https://HOST:PORT`; `None`: nothing is sent
     pub endpoint: Option<String>,
+    /// the files of TLS to the collector; `None`: it is reached without
+    pub tls: Option<ClientFiles>,
     /// how often metrics are sent
     pub interval: Duration,
     /// of the judged publishes of a connection, every n-th is looked at for a trace; 0: none

@@ -129,6 +129,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         }
         out.raw("declare", stream.declare)?;
         out.raw("max_bytes", show_bytes(stream.max_bytes))?;
+        show_tls::write_client("store.stream.tls", stream.tls.as_ref(), out)?;
     }
     if let Some(redis) = &config.store.redis {
         out.section("[store.redis]", "store.redis.".into())?;
@@ -181,6 +182,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         0 => out.string("spans", "off")?,
         every => out.raw("spans", toml::Value::Float(1.0 / f64::from(every)))?,
     }
+    show_tls::write_client("telemetry.tls", telemetry.tls.as_ref(), out)?;
 
     for (index, window) in config.windows.iter().enumerate() {
         out.section("[[window]]", format!("window.{index}."))?;

@@ -3,20 +3,12 @@
 use super::listener::ClientCertificateRule;
 use super::show::Out;
 use super::{Config, ListenerConfig};
-use crate::tls::{Identity, ServerFiles};
+use crate::tls::{ClientFiles, Identity, ServerFiles};
 use std::fmt;
 
 /// Writes `[upstream_tls]`, `[admin_tls]` and each `[[listener]]`.
 pub(super) fn write(config: &Config, out: &mut Out<'_>) -> fmt::Result {
-    if let Some(files) = &config.upstream_tls {
-        out.section("[upstream_tls]", "upstream_tls.".into())?;
-        if let Some(ca) = &files.ca {
-            out.string("ca", ca.display())?;
-        }
-        if let Some(identity) = &files.identity {
-            write_identity(identity, out)?;
-        }
-    }
+    write_client("upstream_tls", config.upstream_tls.as_ref(), out)?;
     if let Some(files) = &config.admin_tls {
         out.section("[admin_tls]", "admin_tls.".into())?;
         write_identity(&files.identity, out)?;
@@ -26,6 +18,16 @@ pub(super) fn write(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         write_listener(index, listener, out)?;
     }
     Ok(())
+}
+
+/// Writes a section with the files of TLS to a server.
+pub(super) fn write_client(section: &str, files: Option<&ClientFiles>, out: &mut Out<'_>) -> fmt::Result {
+    let Some(files) = files else { return Ok(()) };
+    out.section(&format!("[{section}]"), format!("{section}."))?;
+    if let Some(ca) = &files.ca {
+        out.string("ca", ca.display())?;
+    }
+    files.identity.as_ref().map_or(Ok(()), |identity| write_identity(identity, out))
 }
 
 fn write_identity(identity: &Identity, out: &mut Out<'_>) -> fmt::Result {
@@ -51,6 +53,9 @@ fn write_listener(index: usize, listener: &ListenerConfig, out: &mut Out<'_>) ->
     out.word("client_certificates", rule)?;
     if let Some(clients) = clients {
         out.string("client_ca", clients.ca.display())?;
+        if let Some(crl) = &clients.crl {
+            out.string("client_crl", crl.display())?;
+        }
         out.raw("client_names", toml::Value::from(clients.names.clone()))?;
     }
     for (place, (name, identity)) in by_name.iter().enumerate() {

@@ -3,7 +3,8 @@
 use super::check::most;
 use super::problem::{Report, Wrong};
 use super::raw::Section;
-use super::{Secret, token, value};
+use super::{Secret, listener, token, value};
+use crate::tls::ClientFiles;
 use percent_encoding::percent_decode_str;
 use std::fmt;
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ pub struct StreamSettings {
     pub nodes: Vec<Node>,
     /// the file that the URI came from
     pub uri_file: Option<PathBuf>,
+    /// the files of TLS to the nodes with `amqps`; `None`: no node has it
+    pub tls: Option<ClientFiles>,
     /// Hapax declares the streams; otherwise they must be there
     pub declare: bool,
     /// the most bytes of each stream (`x-max-length-bytes`)
@@ -97,7 +100,7 @@ pub enum RedisMode {
 /// A server, and how to log in there. Its `Display` and `Debug` hide the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Node {
-    /// `amqp`, `redis` or `rediss`
+    /// `amqp`, `amqps`, `redis` or `rediss`
     pub scheme: &'static str,
     /// a name or an IP address, without brackets
     pub host: String,
@@ -138,6 +141,8 @@ impl fmt::Debug for Node {
     }
 }
 
+/// AMQP by TLS.
+pub(crate) const AMQPS: &str = "amqps";
 const STREAM_EXAMPLE: &str = "amqp://hapax:PASSWORD@127.0.0.1:5672";
 const REDIS_EXAMPLE: &str = "redis://127.0.0.1:6379";
 
@@ -155,9 +160,21 @@ fn read_stream(mut section: Section<'_>, report: &mut Report) -> Option<StreamSe
         return None;
     }
     let (nodes, uri_file) = read_nodes(&mut section, ("uri", "uri_file"), STREAM_EXAMPLE, amqp, report);
+    let tls = section.section("tls", report);
+    let source = tls.source();
+    let tls = listener::read_client(tls, report);
+    let uses_tls = nodes.iter().any(|node: &Node| node.scheme == AMQPS);
+    if tls.is_some() && !uses_tls && !nodes.is_empty() {
+        report.problem(
+            &source,
+            "`[store.stream.tls]` means nothing, because no URI of `[store.stream]` begins with amqps://",
+            "write amqps://HOST (RabbitMQ's port for TLS is 5671), or leave the section out",
+        );
+    }
     let settings = StreamSettings {
         nodes,
         uri_file,
+        tls: tls.or_else(|| uses_tls.then(ClientFiles::default)),
         declare: section.read(report, "declare", true, value::boolean),
         max_bytes: section.read(report, "max_bytes", 1 << 30, |v| {
             value::bytes(v, super::defaults::STREAM_LEAST..=most::BUDGET)
@@ -267,16 +284,17 @@ fn list(
     nodes.collect::<Result<Vec<_>, _>>().and_then(some(example))
 }
 
-/// Parses `amqp://USER:PASSWORD@HOST:PORT/VHOST`.
+/// Parses `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or the same with `amqps`.
 fn amqp(text: &str) -> Result<Node, Wrong> {
-    let node = node(text, &["amqp"], STREAM_EXAMPLE, super::defaults::UPSTREAM_PORT)?;
+    let ports = [("amqp", super::defaults::UPSTREAM_PORT), (AMQPS, super::defaults::UPSTREAM_TLS_PORT)];
+    let node = node(text, &ports, STREAM_EXAMPLE)?;
     let path = if node.path.is_empty() { "/".to_owned() } else { node.path };
     Ok(Node { path, ..node })
 }
 
 /// Parses `redis://USER:PASSWORD@HOST:PORT/DB`.
 fn redis(text: &str) -> Result<Node, Wrong> {
-    let node = node(text, &["redis", "rediss"], REDIS_EXAMPLE, 6379)?;
+    let node = node(text, &[("redis", 6379), ("rediss", 6379)], REDIS_EXAMPLE)?;
     match node.path.is_empty() || node.path.parse::<u32>().is_ok() {
         true => Ok(node),
         false => Err(Wrong::new(
@@ -288,18 +306,14 @@ fn redis(text: &str) -> Result<Node, Wrong> {
     }
 }
 
-fn node(text: &str, schemes: &[&'static str], example: &str, port: u16) -> Result<Node, Wrong> {
+/// Parses a URL with one of these schemes, each with its port.
+fn node(text: &str, schemes: &[(&'static str, u16)], example: &str) -> Result<Node, Wrong> {
     let wrong = |what: &str, fix: String| Wrong::new(format!("{what}: {}", value::masked(text)), fix);
     let fix = || format!("write it as in \"{example}\"");
     let url = Url::parse(text).map_err(|error| wrong(&format!("is no URL ({error})"), fix()))?;
-    let Some(scheme) = schemes.iter().find(|scheme| **scheme == url.scheme()) else {
-        return Err(match url.scheme() {
-            "amqps" => wrong(
-                "asks for TLS, which is not supported yet",
-                "put stunnel or haproxy between Hapax and the broker, and name its plain port here with amqp://".to_owned(),
-            ),
-            _ => wrong(&format!("has a scheme that is not {}", schemes.join(" or ")), fix()),
-        });
+    let Some(&(scheme, port)) = schemes.iter().find(|(scheme, _)| *scheme == url.scheme()) else {
+        let schemes: Vec<_> = schemes.iter().map(|(scheme, _)| *scheme).collect();
+        return Err(wrong(&format!("has a scheme that is not {}", schemes.join(" or ")), fix()));
     };
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("has no host", fix()))?;
     if url.query().is_some() || url.fragment().is_some() {
@@ -333,8 +347,13 @@ mod tests {
         }
         let node = redis("rediss://:secret@cache/3").unwrap();
         assert_eq!((node.scheme, node.port, node.path.as_str(), node.user), ("rediss", 6379, "3", None));
+        let node = amqp("amqps://hapax@rabbit-1/v").unwrap();
+        assert_eq!(
+            (node.scheme, node.port, node.to_string().as_str()),
+            ("amqps", 5671, "amqps://hapax@rabbit-1:5671/v")
+        );
         for text in
-            ["", "localhost", "http://a", "amqp://", "amqp://a:0x", "amqp://a?heartbeat=1", "amqps://a"]
+            ["", "localhost", "http://a", "amqp://", "amqp://a:0x", "amqp://a?heartbeat=1", "redis://a"]
         {
             assert!(amqp(text).is_err(), "{text:?}");
         }

@@ -2,8 +2,8 @@
 
 use super::problem::{Report, Wrong};
 use super::raw::Section;
-use super::value;
 use super::{TICK, Telemetry, most};
+use super::{listener, value};
 use toml::de::DeValue;
 use url::Url;
 
@@ -13,14 +13,26 @@ const RAREST: f64 = 1e6;
 /// Reads the table.
 pub(super) fn read(mut section: Section<'_>, report: &mut Report) -> Telemetry {
     let default = Telemetry::default();
-    let telemetry = Telemetry {
+    let tls = section.section("tls", report);
+    let tls_source = tls.source();
+    let tls = listener::read_client(tls, report);
+    let mut telemetry = Telemetry {
         endpoint: section
             .read_optional(report, "endpoint", |v| endpoint(value::text(v, "http://127.0.0.1:4318")?)),
+        tls,
         interval: section
             .read(report, "interval", default.interval, |v| value::duration(v, TICK..=most::TIMEOUT)),
         spans_every: section.read(report, "spans", default.spans_every, spans),
     };
     section.finish(report);
+    let uses_tls = telemetry.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("https:"));
+    if uses_tls {
+        telemetry.tls.get_or_insert_default();
+    } else if telemetry.tls.is_some() && !report.is_wrong("telemetry.endpoint") {
+        let what =
+            "`[telemetry.tls]` means nothing, because `telemetry.endpoint` does not begin with https://";
+        report.problem(&tls_source, what, "write endpoint = \"https://HOST:PORT\", or leave the section out");
+    }
     if telemetry.spans_every > 0 && telemetry.endpoint.is_none() && !report.is_wrong("telemetry.endpoint") {
         let source = report.source("telemetry.spans");
         let fix = "name the collector, as in endpoint = \"http://127.0.0.1:4318\"";
@@ -35,13 +47,7 @@ fn endpoint(text: &str) -> Result<String, Wrong> {
     let wrong = |what: &str| Wrong::new(format!("is {text:?}, {what}"), fix);
     let url = Url::parse(text).map_err(|_| wrong("which is no URL"))?;
     match url.scheme() {
-        "http" => {}
-        "https" => {
-            return Err(Wrong::new(
-                format!("is {text:?}, but Hapax speaks to its collector without TLS"),
-                "run a collector on this host, which sends on with TLS, and name it, as in \"http://127.0.0.1:4318\"",
-            ));
-        }
+        "http" | "https" => {}
         _ => return Err(wrong("which is not HTTP")),
     }
     if !url.username().is_empty() || url.password().is_some() {

@@ -93,6 +93,45 @@ fn next(capacity: usize, entries: usize, target: usize, engine: EngineKind) -> u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hapax_core::pressure::Accounting;
+    use hapax_core::window::{Key, Limits, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, reserve_one};
+    use std::time::Duration;
+
+    const TTL: Duration = Duration::from_secs(60);
+
+    fn watched(capacity: usize) -> Watched {
+        let limits = Limits {
+            capacity,
+            ttl: TTL,
+            mode: Mode::Enforce,
+            refresh_on_duplicate: false,
+            waiters_per_id: 4,
+        };
+        let accounting = Arc::new(Accounting::new());
+        let window =
+            LocalWindow::new(Rules::named("w"), limits, EngineKind::Compact, Arc::clone(&accounting));
+        Watched { window, accounting }
+    }
+
+    /// 64 bits that look drawn, as those of a digest do (splitmix64).
+    fn mixed(id: usize) -> u128 {
+        let mut z = (id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u128::from(z ^ (z >> 31))
+    }
+
+    /// Puts ids in, one a nanosecond: which one is the oldest is never a draw.
+    fn fill(watched: &Watched, ids: usize, now: Instant) {
+        let (mailbox, window) = (Arc::new(Mailbox::new()), &watched.window);
+        for id in 0..ids {
+            let now = now + Duration::from_nanos(id as u64);
+            let key = Key((mixed(id) << 64 | mixed(id + 1)) & Key::MASK);
+            if let Verdict::Fresh(reservation) = reserve_one(window, key, now, &mailbox, Ticket(0)) {
+                reservation.commit(now, TTL);
+            }
+        }
+    }
 
     #[test]
     fn a_step_forgets_a_bounded_number_of_ids() {
@@ -120,5 +159,38 @@ mod tests {
         assert!(aim(2, 7), "nobody is at the new window of that name");
         resizes.give_up("w");
         assert_eq!(resizes.target("w"), None);
+    }
+
+    /// Smaller, larger and smaller again, while the steps of an earlier change are taken: wherever these are, the last change holds at the
+    /// end, and one thread at most is at it.
+    #[test]
+    fn of_changes_that_overtake_each_other_the_last_one_holds() {
+        const IDS: usize = 45_000;
+        let (resizes, watched, now) = (Resizes::default(), watched(IDS), crate::clock::now());
+        for steps in [[0, 0], [1, 1], [2, 0], [3, 3]] {
+            assert!(resizes.aim(&watched, IDS));
+            while resizes.step(&watched, EngineKind::Compact, now) {}
+            fill(&watched, IDS, now);
+            let mut is_somebody_at_it = false;
+            for (capacity, steps) in
+                [1_000, 2 * IDS, 500].into_iter().zip(steps.into_iter().chain([usize::MAX]))
+            {
+                let begins = resizes.aim(&watched, capacity);
+                assert_ne!(begins, is_somebody_at_it, "{steps:?}");
+                is_somebody_at_it = true;
+                for _ in 0..steps {
+                    if !is_somebody_at_it {
+                        break;
+                    }
+                    is_somebody_at_it = resizes.step(&watched, EngineKind::Compact, now);
+                }
+            }
+            let (window, is_over) = (&watched.window, !is_somebody_at_it && resizes.target("w").is_none());
+            assert_eq!(
+                (window.capacity(), window.entries(), is_over),
+                (Some(500), Some(500), true),
+                "{steps:?}"
+            );
+        }
     }
 }

@@ -45,25 +45,15 @@ impl Opener {
         let client = rustls::ClientConnection::new(tls.config(), name).map_err(io::Error::other)?;
         let mut inbox = BytesMut::new();
         transport.start_tls(client.into(), HANDSHAKE_BYTES, &mut inbox)?;
-        transport.shake_hands(&mut inbox).await.map_err(|error| explain(&error))?;
+        transport
+            .shake_hands(&mut inbox)
+            .await
+            .map_err(|error| tls::explain_handshake("the broker", &error))?;
         // A server may send data right behind its handshake, but a broker waits for the protocol header.
         if inbox.is_empty() {
             Ok(transport)
         } else {
             Err(io::Error::other("it speaks before it is spoken to"))
-        }
-    }
-}
-
-/// Says where a handshake has failed.
-fn explain(error: &io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => {
-            io::Error::new(error.kind(), "the broker has closed the connection during the TLS handshake")
-        }
-        kind => {
-            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            io::Error::new(kind, format!("TLS: {}", inner.map_or_else(|| error.to_string(), tls::explain)))
         }
     }
 }

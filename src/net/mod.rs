@@ -9,6 +9,7 @@
 //! they have sent twice of late. [`rates`] says how much a user may publish, [`slots`] decides who
 //! may connect, [`memory`] who may be read from, and [`crate::log::LogLimiter`] the log lines that a stranger can cause.
 
+mod alarm;
 mod bad_headers;
 mod connections;
 mod current;

@@ -4,6 +4,7 @@
 //! can't be written to: a slow consumer stops the reading from the broker, and a blocked broker stops the reading from
 //! the publisher. A client that publishes and does not read must not stop itself by that: see `Session::reading`.
 
+use super::alarm::Alarm;
 use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::current::DrainEnd;
 use super::memory::Holding;
@@ -80,6 +81,7 @@ pub(super) async fn run(relay: &Relay, arrival: Arrival, gate: &Gate, draining: 
         upstream: UpstreamSocket::None,
         reading_client: true,
         reading_upstream: true,
+        unheard: true,
         client_eof_told: false,
         upstream_eof_told: false,
         share: None,
@@ -87,6 +89,7 @@ pub(super) async fn run(relay: &Relay, arrival: Arrival, gate: &Gate, draining: 
         allowance: Allowance::default(),
         was_held: false,
         deadline: None,
+        alarm: Alarm::default(),
         drained: false,
         forced: false,
         drain_overdue: None,
@@ -141,6 +144,8 @@ struct Pump<'a> {
     upstream: UpstreamSocket<'a>,
     reading_client: bool,
     reading_upstream: bool,
+    /// The session has not seen what lies in the client's inbox, or did not want all of it. No event of the socket says when it does.
+    unheard: bool,
     client_eof_told: bool,
     upstream_eof_told: bool,
     /// The connection's share of the memory limit, if the connection holds more than that now.
@@ -153,6 +158,7 @@ struct Pump<'a> {
     was_held: bool,
     /// The earliest timeout, as of the last wait.
     deadline: Option<Instant>,
+    alarm: Alarm,
     /// The process is about to end, and the session knows it.
     drained: bool,
     /// An operator wants the connection closed, and the session knows it.
@@ -320,7 +326,7 @@ impl Pump<'_> {
     /// Waits until a socket is ready, the dial ends, mail arrives, a timeout is due, memory is free again, or the
     /// drain begins.
     async fn wait(&mut self, draining: &mut watch::Receiver<bool>) -> Wake {
-        if self.owes_eof() {
+        if self.owes_eof() || self.unheard && self.client.as_ref().is_some_and(|side| self.is_wanted(side)) {
             return Wake::Sockets;
         }
         let (reading_client, reading_upstream) = (self.reading_client, self.reading_upstream);
@@ -361,12 +367,7 @@ impl Pump<'_> {
                 }
             } => wake,
             () = poll_fn(|cx| if mailbox.register(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }) => Wake::Mail,
-            () = async {
-                match deadline {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            } => Wake::Timeout,
+            () = self.alarm.wait(deadline) => Wake::Timeout,
             () = holding.wait_for_room(), if waits => Wake::Sockets,
             _ = draining.wait_for(|draining| *draining), if !drained => Wake::Drain,
         }
@@ -379,6 +380,11 @@ impl Pump<'_> {
             && !self.upstream_eof_told;
         let is_dialing = matches!(self.upstream, UpstreamSocket::Dialing(_));
         client && (self.session.wants_client() || is_dialing) || upstream
+    }
+
+    /// Returns true if the session takes frames of the client, and the inbox may have some.
+    fn is_wanted(&self, client: &Side) -> bool {
+        !client.inbox.is_empty() && self.session.wants_client()
     }
 
     /// Returns true if the client waits for a node of the broker. It has nothing to say yet, but it may leave: then nobody must be
@@ -464,6 +470,7 @@ impl Pump<'_> {
             self.session.handle_client(&mut side.inbox, self.now);
             side.free_idle_inbox();
         }
+        self.unheard = !side.inbox.is_empty() && !self.session.wants_client();
         // Report the end only after the session has seen all bytes that came before it.
         let has_ended = side.has_ended() && !self.client_eof_told;
         let is_dialing = matches!(self.upstream, UpstreamSocket::Dialing(_));

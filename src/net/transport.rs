@@ -8,7 +8,9 @@ use bytes::{BufMut, BytesMut};
 use rustls::Connection;
 use std::io::{self, IoSlice, Read};
 use std::net::Shutdown;
-use tokio::io::Interest;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 
 /// Bytes that one read takes at most while there is no buffer of a `Side` yet.
@@ -106,9 +108,13 @@ impl Transport {
     /// Reads once, without waiting: at most `room` bytes of the socket. With TLS, more or fewer bytes may go into `inbox`.
     #[inline]
     pub(super) fn try_read(&mut self, inbox: &mut BytesMut, room: usize) -> io::Result<Received> {
+        let stream = &mut self.stream;
         match &mut self.tls {
-            None => self.stream.try_read_buf(&mut inbox.limit(room)).map(|count| Received::of(count, room)),
-            Some(tls) => tls.read(|wire| self.stream.try_read(wire), inbox, room),
+            None if is_readable(stream) => {
+                at_once(stream.read_buf(&mut inbox.limit(room))).map(|count| Received::of(count, room))
+            }
+            None => Err(io::ErrorKind::WouldBlock.into()),
+            Some(tls) => tls.read(|wire| at_once(stream.read(wire)), inbox, room),
         }
     }
 
@@ -219,6 +225,22 @@ impl Transport {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns true if the runtime has heard of bytes to read, or of an end. Asks the kernel nothing.
+#[inline]
+fn is_readable(stream: &TcpStream) -> bool {
+    stream.try_io(Interest::READABLE, || Ok(())).is_ok()
+}
+
+/// Reads once, without waiting. After a short read the runtime knows that the socket is empty, and nobody asks the kernel again before
+/// more has come. (`TcpStream::try_read` asks until the kernel says that it has nothing: every second of its calls is for that answer.)
+fn at_once(read: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
+    // Nobody is to be woken: the pump waits by `ready`. The budget of the task is not spent here, because `ready` would not give it back.
+    match pin!(tokio::task::unconstrained(read)).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 

@@ -14,6 +14,7 @@ pub mod command;
 pub use changes::log_merged;
 
 use crate::config::{self, Config, StoreKind, WindowConfig};
+use crate::tls;
 use disk::StateDir;
 use hapax_core::pressure::{Accounting, Room, Watched};
 use hapax_core::window::logged::{Codec, RelayId};
@@ -45,6 +46,8 @@ pub struct Maker {
     room: Arc<Room>,
     /// the connection of all windows that have a stream
     link: Mutex<Option<Arc<stream::Link>>>,
+    /// the settings of TLS of that connection
+    stream_tls: Option<Arc<tls::Client>>,
 }
 
 type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -80,6 +83,12 @@ pub struct Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n    fix: {}", self.what, self.fix)
+    }
+}
+
+impl From<tls::Unusable> for Failure {
+    fn from(unusable: tls::Unusable) -> Failure {
+        Failure { what: unusable.to_string(), fix: unusable.fix }
     }
 }
 
@@ -187,7 +196,14 @@ impl Maker {
         };
         let is_lasting = config.digest_secret.is_some() || needs_secret && state.is_some();
         let room = Room::new(config::memory());
-        Ok(Maker { keys, state, is_lasting, room, link: Mutex::default() })
+        let stream_tls = config.store.stream.as_ref().and_then(|stream| stream.tls.clone());
+        let stream_tls = stream_tls.map(|files| files.open("store.stream")).transpose()?;
+        Ok(Maker { keys, state, is_lasting, room, link: Mutex::default(), stream_tls })
+    }
+
+    /// Returns the settings that are made from files with certificates, so that they can be read again.
+    pub fn certificates(&self) -> impl Iterator<Item = Arc<dyn tls::Reread>> {
+        self.stream_tls.iter().map(|tls| Arc::clone(tls) as _)
     }
 
     /// Returns true if this process can make a window with this store. If none has had a store at the start, the folder is not
@@ -237,7 +253,7 @@ impl Maker {
             (StoreKind::Stream, _) => {
                 let logged = logged("stream");
                 let keys = (&self.keys, relay);
-                let link = &mut *self.link.lock();
+                let link = (&mut *self.link.lock(), self.stream_tls.as_ref());
                 let keeper = stream::open(config, window, keys, Arc::clone(&logged), link);
                 Ok((logged, Some(keeper)))
             }

@@ -5,7 +5,7 @@ use crate::private_file::{TooOpen, read_secret};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -117,6 +117,17 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     match found {
         Ok(found) if found.is_empty() => Err(Unusable::new(path, "holds no certificate", fix)),
         Ok(found) => Ok(found),
+        Err(error) => Err(Unusable::new(path, format!("is no PEM ({error})"), fix)),
+    }
+}
+
+/// Reads the revocation lists in a file, at least one.
+pub(super) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, Unusable> {
+    let text = bounded_file::read(path, bounded_file::MOST).map_err(|error| unreadable(path, &error))?.0;
+    let fix = "write the lists of all authorities in PEM: each begins with -----BEGIN X509 CRL-----";
+    match CertificateRevocationListDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>() {
+        Ok(lists) if lists.is_empty() => Err(Unusable::new(path, "holds no revocation list", fix)),
+        Ok(lists) => Ok(lists),
         Err(error) => Err(Unusable::new(path, format!("is no PEM ({error})"), fix)),
     }
 }

@@ -1,4 +1,4 @@
-//! The settings of connections to the broker: whom to trust, and the certificate that Hapax shows.
+//! The settings of connections that Hapax opens itself, to the broker and to others: whom to trust, and the certificate that it shows.
 
 use super::certificate::{self, Identity, Unusable};
 use super::live::{Live, Made};
@@ -9,23 +9,23 @@ use rustls::sign::CertifiedKey;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The files of the connections to the broker.
+/// The files of the connections to a server.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ClientFiles {
-    /// the authorities that may sign the broker's certificate; `None`: those of the system
+    /// the authorities that may sign the server's certificate; `None`: those of the system
     pub ca: Option<PathBuf>,
-    /// the certificate that Hapax shows to the broker
+    /// the certificate that Hapax shows
     pub identity: Option<Identity>,
 }
 
-/// The TLS settings of connections to the broker, which may be read again while Hapax runs.
+/// The TLS settings of connections to a server, which may be read again while Hapax runs.
 pub type Client = Live<ClientConfig>;
 
 impl ClientFiles {
-    /// Reads the files.
-    pub fn open(self) -> Result<Arc<Client>, Unusable> {
+    /// Reads the files. `used_for` is the server, for the log and for metrics.
+    pub fn open(self, used_for: &str) -> Result<Arc<Client>, Unusable> {
         let paths = self.ca.iter().cloned().chain(self.identity.iter().flat_map(Identity::paths)).collect();
-        Live::open("upstream", paths, move || self.make())
+        Live::open(used_for, paths, move || self.make())
     }
 
     /// Checks that the files can be used.

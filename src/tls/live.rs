@@ -19,7 +19,7 @@ pub(super) struct Made<C> {
 
 type Make<C> = Box<dyn Fn() -> Result<Made<C>, Unusable> + Send + Sync>;
 
-/// The settings of one listener, or of the connections to the broker.
+/// The settings of one listener, or of the connections to a server.
 pub struct Live<C> {
     used_for: String,
     paths: Vec<PathBuf>,
@@ -80,7 +80,7 @@ pub trait Reread: Send + Sync + fmt::Debug {
     fn read_again(&self, at_once: bool) -> Result<(), Unusable>;
     /// Says whether the files can be used as they are now. Changes nothing.
     fn check(&self) -> Result<(), Unusable>;
-    /// What the settings are for: `upstream`, `admin`, or the address of a listener.
+    /// What the settings are for: `upstream`, `admin`, `store.stream`, `telemetry`, or the address of a listener.
     fn used_for(&self) -> &str;
     /// Returns when the certificates end.
     fn expiries(&self) -> Vec<Expiry>;

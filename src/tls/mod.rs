@@ -16,11 +16,26 @@ pub use server::{ClientCertificates, Server, ServerFiles};
 
 use rustls::crypto::CryptoProvider;
 use rustls::{CertificateError, Error, InvalidMessage};
+use std::io;
 use std::sync::Arc;
 
 /// Returns the cryptography that all TLS of Hapax uses.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Says why a handshake with a server has failed, for people. `server` is what the server is called.
+pub fn explain_handshake(server: &str, error: &io::Error) -> io::Error {
+    let text = match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            format!("{server} has closed the connection during the TLS handshake")
+        }
+        _ => {
+            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+            format!("TLS: {}", inner.map_or_else(|| error.to_string(), explain))
+        }
+    };
+    io::Error::new(error.kind(), text)
 }
 
 /// Says why a handshake has failed, for people.

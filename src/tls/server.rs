@@ -6,7 +6,9 @@ use super::names::AllowedNames;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -32,6 +34,8 @@ pub struct ClientCertificates {
     pub required: bool,
     /// the authorities that may sign them
     pub ca: PathBuf,
+    /// the lists of those that were revoked; `None`: nobody looks
+    pub crl: Option<PathBuf>,
     /// names of which a certificate must have one; empty: any will do
     pub names: Vec<String>,
 }
@@ -43,8 +47,9 @@ impl ServerFiles {
     /// Reads the files. `used_for` is the listener, for the log and for metrics.
     pub fn open(self, used_for: &str) -> Result<Arc<Server>, Unusable> {
         let identities = std::iter::once(&self.identity).chain(self.by_name.iter().map(|(_, own)| own));
-        let ca = self.clients.iter().map(|clients| clients.ca.clone());
-        let paths = identities.flat_map(Identity::paths).chain(ca).collect();
+        let of_clients =
+            self.clients.iter().flat_map(|clients| [Some(clients.ca.clone()), clients.crl.clone()]);
+        let paths = identities.flat_map(Identity::paths).chain(of_clients.flatten()).collect();
         Live::open(used_for, paths, move || self.make())
     }
 
@@ -93,8 +98,17 @@ impl ClientCertificates {
         let roots = Arc::new(certificate::authorities(&self.ca)?);
         let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
         let builder = if self.required { builder } else { builder.allow_unauthenticated() };
+        let lists = self.crl.as_deref().map(certificate::revocation_lists).transpose()?;
+        // With lists, a certificate whose authority has none in the file is refused: rustls does so. A list that is out of date still
+        // counts: it names who was revoked, and an update that is late must not close the listener to everybody.
+        let builder = builder.with_crls(lists.into_iter().flatten());
         let verifier = builder.build().map_err(|error| {
-            Unusable::new(&self.ca, format!("can't be used ({error})"), "write the authorities in PEM")
+            let file = self.crl.as_ref().filter(|_| matches!(error, VerifierBuilderError::InvalidCrl(_)));
+            Unusable::new(
+                file.unwrap_or(&self.ca),
+                format!("can't be used ({error})"),
+                "write the authorities, or their revocation lists, in PEM",
+            )
         })?;
         match self.names.is_empty() {
             true => Ok(verifier),

@@ -58,10 +58,26 @@ fn with_secrets(text: &str) -> String {
 }
 
 /// A certificate and its key, made now: no key belongs into a repository.
-fn certificate() -> [(&'static str, PathBuf); 2] {
+fn certificate() -> [(&'static str, PathBuf); 3] {
+    use rcgen::{
+        CertificateParams, CertificateRevocationListParams, CertifiedIssuer, KeyIdMethod, KeyPair,
+        KeyUsagePurpose, SerialNumber, date_time_ymd,
+    };
     use std::os::unix::fs::PermissionsExt;
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("made");
-    let files = [("server.pem", made.cert.pem()), ("server.key", made.signing_key.serialize_pem())];
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("valid");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
+    let made = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("made")).expect("made");
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2024, 1, 1),
+        next_update: date_time_ymd(2024, 2, 1),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&made).expect("signed").pem().expect("PEM");
+    let files =
+        [("server.pem", made.pem()), ("server.key", made.key().serialize_pem()), ("clients.crl", list)];
     files.map(|(name, text)| {
         let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("config.{name}"));
         std::fs::write(&file, text).expect("written");
@@ -269,6 +285,10 @@ fn every_key_arrives() {
     assert_eq!(config.upstream_proxy_protocol, ProxyProtocol::V2);
     let tls = config.upstream_tls.as_ref().expect("upstream_tls");
     assert!(tls.ca.is_some() && tls.identity.is_some() && config.admin_tls.is_some());
+    let stream = config.store.stream.as_ref().expect("store.stream");
+    for other in [&stream.tls, &config.telemetry.tls] {
+        assert_eq!(other.as_ref(), Some(tls));
+    }
     let [listener, plain] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
     let trusted: Vec<String> = listener.trusted.iter().flatten().map(ToString::to_string).collect();
     assert_eq!(trusted, ["10.0.0.0/8", "::1/128"]);
@@ -276,6 +296,7 @@ fn every_key_arrives() {
     let clients = tls.clients.as_ref().expect("client_certificates");
     assert!(!clients.required && clients.ca == tls.identity.certificate);
     assert_eq!(clients.names, ["orders", "*.example"]);
+    assert!(clients.crl.is_some());
     assert_eq!(tls.by_name, [("*.mq.example".to_owned(), tls.identity.clone())]);
     assert_eq!((&plain.trusted, &plain.tls), (&None, &None));
     assert!(!settings.external, "TLS ends here");

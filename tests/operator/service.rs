@@ -1,8 +1,9 @@
 //! The relay and a service manager: it takes the sockets that it is given, and tells its phases by the protocol of sd_notify(3).
 
-use super::cli::{Running, hapax, until};
+use super::cli::{Running, hapax, http, until};
 use hapax::clock::now;
 use hapax_testbed::free_port;
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -269,5 +270,77 @@ fn a_store_that_is_silent_at_the_start_does_not_hold_up_the_end() {
     child.0.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
     assert!(status.success(), "{status}: {said}");
     assert!(said.contains("told to end while the stores were read"), "{said}");
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+/// The bit of a signal in /proc/PID/status.
+fn bit(signal: Signal) -> u64 {
+    1 << (signal.as_raw() - 1)
+}
+
+/// A supervisor may start a process and ask it to read its configuration again in one breath.
+#[test]
+fn a_hangup_before_the_configuration_is_read_ends_nobody() {
+    let folder = std::env::temp_dir().join(format!("hapax-hangup-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("made");
+    let file = folder.join("hapax.toml");
+    let listen = format!("127.0.0.1:{}", free_port().expect("free"));
+    let mut text = format!("listen = \"{listen}\"\nadmin = \"off\"\n");
+    // It takes a while to read them all.
+    for n in 0..500 {
+        text += &format!("[[window]]\nname = \"w{n}\"\nexchange = \"x{n}\"\ncapacity = 1000\n");
+    }
+    std::fs::write(&file, text).expect("written");
+    // A machine that is busy may look too late, but not each time.
+    let is_early = (0..20).any(|attempt| {
+        let manager = Manager::new(&format!("hangup-{attempt}"));
+        let mut command = hapax(&["--config", file.to_str().expect("UTF-8")]);
+        command.env("NOTIFY_SOCKET", &manager.path).stderr(Stdio::null());
+        let child = Running(command.spawn().expect("started"));
+        let status = format!("/proc/{}/status", child.0.id());
+        let caught = until("a handler of SIGHUP is there", || {
+            let status = std::fs::read_to_string(&status).ok()?;
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+            let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+            Some(caught).filter(|caught| caught & bit(Signal::HUP) != 0)
+        });
+        kill_process(Pid::from_child(&child.0), Signal::HUP).expect("it runs");
+        manager.until("READY=1");
+        caught & bit(Signal::TERM) == 0
+    });
+    assert!(is_early, "it is there before those that are for the drain");
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+#[test]
+fn a_reload_that_lets_in_more_clients_than_files_may_be_open_says_so() {
+    let folder = std::env::temp_dir().join(format!("hapax-files-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("made");
+    let (port, admin) = (free_port().expect("free"), free_port().expect("free"));
+    let file = folder.join("hapax.toml");
+    let with = |most: usize| {
+        let text = format!(
+            "listen = \"127.0.0.1:{port}\"\nadmin = \"127.0.0.1:{admin}\"\n[limits]\nmax_connections = {most}\n"
+        );
+        std::fs::write(&file, text).expect("written");
+    };
+    with(100);
+    let manager = Manager::new("files");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 1000; exec \"$0\" --config \"$1\"", env!("CARGO_BIN_EXE_hapax")]);
+    command.arg(&file).env("NOTIFY_SOCKET", &manager.path).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut child = Running(command.spawn().expect("started"));
+    manager.until("READY=1");
+    with(101);
+    let answer = http(admin, "POST", "/api/v1/reload").expect("answered");
+    assert!(answer.contains(" 200 ") && !answer.contains("limit of open files"), "{answer}");
+    with(5000);
+    let answer = http(admin, "POST", "/api/v1/reload").expect("answered");
+    assert!(answer.contains(" 200 ") && answer.contains("the limit of open files is too low"), "{answer}");
+    terminate(&child);
+    assert!(child.0.wait().expect("ended").success());
+    let mut said = String::new();
+    child.0.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    assert_eq!(said.matches("1000 may be open, and 10320 may be needed").count(), 1, "{said}");
     std::fs::remove_dir_all(&folder).expect("removed");
 }

@@ -1,11 +1,13 @@
 //! OpenTelemetry before a real RabbitMQ: what a collector gets, and that one that is slow or gone holds nothing back.
 
+use crate::e2e::pki::Pki;
 use crate::e2e::raw::{Publish, Told, Value as Header};
 use crate::e2e::site::Site;
 use crate::e2e::wait::{self, now};
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
+use axum::serve::Listener;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -14,8 +16,12 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use rustls::ServerConfig;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -27,8 +33,29 @@ struct Got {
     resources: Vec<KeyValue>,
 }
 
+/// A listener that shakes hands for TLS first.
+struct Secured(tokio::net::TcpListener, TlsAcceptor);
+
+impl Listener for Secured {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let (stream, peer) = self.0.accept().await.expect("accepted");
+            if let Ok(stream) = self.1.accept(stream).await {
+                return (stream, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
 /// A collector on a port of its own, until its runtime is dropped.
-fn collector() -> (tokio::runtime::Runtime, SocketAddr, Arc<Mutex<Got>>) {
+fn collector(tls: Option<Arc<ServerConfig>>) -> (tokio::runtime::Runtime, SocketAddr, Arc<Mutex<Got>>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let got = Arc::<Mutex<Got>>::default();
     let (traces, metrics) = (Arc::clone(&got), Arc::clone(&got));
@@ -53,7 +80,10 @@ fn collector() -> (tokio::runtime::Runtime, SocketAddr, Arc<Mutex<Got>>) {
         );
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    runtime.spawn(async move { axum::serve(listener, router).await });
+    match tls.map(TlsAcceptor::from) {
+        None => runtime.spawn(async move { axum::serve(listener, router).await }),
+        Some(tls) => runtime.spawn(async move { axum::serve(Secured(listener, tls), router).await }),
+    };
     (runtime, address, got)
 }
 
@@ -62,6 +92,12 @@ fn config(collector: SocketAddr, spans: &str) -> String {
         "[[window]]\nname = \"live\"\ncapacity = 5000\nttl = \"10m\"\n\
          [telemetry]\nendpoint = \"http://{collector}\"\ninterval = \"200ms\"\nspans = {spans}\n"
     )
+}
+
+/// The configuration of a relay that reaches its collector by TLS.
+fn by_tls(host: &str, collector: SocketAddr, tls: &str) -> String {
+    let config = config(collector, "1").replace("http://127.0.0.1", &format!("https://{host}"));
+    format!("{config}[telemetry.tls]\n{tls}")
 }
 
 fn attribute<'a>(attributes: &'a [KeyValue], key: &str) -> &'a str {
@@ -75,7 +111,7 @@ fn attribute<'a>(attributes: &'a [KeyValue], key: &str) -> &'a str {
 
 #[test]
 fn spans_have_their_parent_and_metrics_are_those_of_prometheus() {
-    let (_runtime, address, got) = collector();
+    let (_runtime, address, got) = collector(None);
     let Some(site) = Site::of_relay("otlp", &config(address, "1.0")) else { return };
     let mut client = site.client();
     client.confirming(1);
@@ -163,6 +199,32 @@ fn a_collector_that_says_nothing_holds_no_message_back() {
     wait::until("the failure is counted", wait::PATIENCE, || {
         (site.metrics().sum("telemetry_failures_total", &[]) >= 1.0).then_some(())
     });
-    assert!(site.relay().log().contains("the collector of telemetry takes nothing"));
+    wait::until("the log says it", wait::PATIENCE, || {
+        site.relay().log().contains("the collector of telemetry takes nothing").then_some(())
+    });
     client.close();
+}
+
+#[test]
+fn a_collector_by_tls_gets_metrics_and_one_that_can_not_show_who_it_is_gets_nothing() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let server = pki.server(&pki.issue("collector", &["localhost"]));
+    let (_runtime, address, got) = collector(Some(server));
+    let own = pki.issue("own", &["hapax"]).toml();
+    let trusts = |pki: &Pki| format!("ca = {:?}\n", pki.ca());
+    for (host, tls, why) in [
+        ("127.0.0.1", format!("{}{own}", trusts(&pki)), "not valid for name"),
+        ("localhost", format!("{}{own}", trusts(&other)), "UnknownIssuer"),
+        ("localhost", trusts(&pki), "the collector of telemetry takes nothing"),
+    ] {
+        let Some(site) = Site::of_relay("otlp-tls", &by_tls(host, address, &tls)) else { return };
+        wait::until(why, wait::PATIENCE, || site.relay().log().contains(why).then_some(()));
+        assert!(site.metrics().sum("telemetry_failures_total", &[]) >= 1.0);
+        assert!(got.lock().unwrap().metrics.is_none(), "{why}");
+    }
+    let tls = format!("{}{own}", trusts(&pki));
+    let Some(site) = Site::of_relay("otlp-tls", &by_tls("localhost", address, &tls)) else { return };
+    wait::until("it has metrics", wait::PATIENCE, || got.lock().unwrap().metrics.take().map(drop));
+    let ends = site.metrics().sum("certificate_not_after_timestamp_seconds", &[("use", "telemetry")]);
+    assert!(ends > 0.0, "the end of its certificate is shown");
 }

@@ -434,8 +434,7 @@ impl<'a> WantedHeaders<'a> {
         let mut found = WantedHeaders::default();
         let mut reader = Reader::new(table);
         while !reader.is_empty() {
-            let name = reader.shortstr("name of a header")?;
-            let field = Field::read(&mut reader)?;
+            let (name, field) = Field::entry(&mut reader)?;
             // Few other headers have a name as long as one of ours, so compare lengths first.
             if wanted.is_some() || name.len() < 32 && LENGTHS >> name.len() & 1 != 0 {
                 found.note(name, field, wanted);

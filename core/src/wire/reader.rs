@@ -73,4 +73,18 @@ impl<'a> Reader<'a> {
         let len = usize::try_from(len).map_err(|_| WireError::Malformed(what))?;
         self.take(len, what)
     }
+    /// Reads a short string, this octet, and a long string, if all of that comes next. Otherwise reads nothing.
+    #[inline]
+    pub(super) fn string_entry(&mut self, between: u8) -> Option<(&'a [u8], &'a [u8])> {
+        let (name_len, rest) = self.rest.split_first()?;
+        // The octet and the length.
+        let (head, rest) = rest.split_at_checked(usize::from(*name_len) + 5)?;
+        let (name, [tag, length @ ..]) = head.split_last_chunk::<5>()?;
+        if *tag != between {
+            return None;
+        }
+        let (value, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+        self.rest = rest;
+        Some((name, value))
+    }
 }

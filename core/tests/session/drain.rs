@@ -243,3 +243,48 @@ fn a_client_that_closes_or_vanishes_meanwhile_ends_as_ever() {
     vanishes.leave_upstream();
     assert!(vanishes.session.is_over());
 }
+
+#[test]
+fn who_still_waits_for_an_outcome_is_told_before_the_end_and_gets_no_ack() {
+    let desk = Desk::new();
+    let mut pair = desk.confirming();
+    publish(&mut pair, &m("stored"));
+    publish(&mut pair, &m("late"));
+    publish(&mut pair, &m("never"));
+    pair.upstream(ack(1, 1));
+    assert_eq!(pair.to_client(), ack(1, 1));
+    let mut consumer = consuming(&desk, 1);
+    let mut in_tx = desk.in_tx();
+    publish(&mut in_tx, &m("a"));
+    in_tx.client(tx_commit(1));
+    for pair in [&mut pair, &mut consumer, &mut in_tx] {
+        pair.drain();
+        assert!(!is_told(pair));
+        pair.drain_over();
+        let said = format!("{:?}", pair.to_client());
+        assert!(said.contains("connection.close 320") && !said.contains("ack"), "{said}");
+        pair.drain_over();
+        pair.to_upstream();
+        unheard(pair, m("too late").publish(1));
+    }
+    // An outcome that still comes is noted, and a retry is judged by it.
+    pair.upstream(ack(1, 2));
+    assert_eq!(pair.to_client(), Frames::none());
+    assert_eq!(["stored", "late", "never"].map(|id| desk.is_seen(id)), [true, true, false]);
+}
+
+#[test]
+fn the_end_of_a_drain_says_nothing_to_who_was_told_or_has_closed() {
+    let desk = Desk::new();
+    let mut told = desk.confirming();
+    told.drain();
+    assert!(is_told(&mut told));
+    told.drain_over();
+    assert_eq!(told.to_client(), Frames::none());
+    let mut closes = desk.confirming();
+    publish(&mut closes, &m("a"));
+    closes.client(connection_close(200, "bye"));
+    closes.drain_over();
+    assert_eq!(closes.to_client(), Frames::none(), "no close-ok: its message may not be stored");
+    assert!(!desk.is_seen("a"));
+}

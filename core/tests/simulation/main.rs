@@ -74,7 +74,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 56] = [
+const MUST_HAPPEN: [&str; 57] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -92,6 +92,7 @@ const MUST_HAPPEN: [&str; 56] = [
     "delivered",
     "delivered with an id",
     "drained",
+    "drained to the end",
     "dropped",
     "duplicate answered",
     "duplicate of one in doubt answered",

@@ -31,6 +31,8 @@ pub trait Relay {
     fn handle_forced_close(&mut self, now: Instant);
     /// see [`Session::handle_drain_overdue`]
     fn handle_drain_overdue(&mut self, now: Instant);
+    /// see [`Session::handle_drain_over`]
+    fn handle_drain_over(&mut self, now: Instant);
     /// see [`Session::handle_publish_limit`]; `more`: so many more than there were
     fn allow(&mut self, more: u64, now: Instant);
     /// see [`Session::is_at_publish_limit`]
@@ -92,6 +94,9 @@ impl Relay for Session {
     }
     fn handle_drain_overdue(&mut self, now: Instant) {
         Session::handle_drain_overdue(self, now);
+    }
+    fn handle_drain_over(&mut self, now: Instant) {
+        Session::handle_drain_over(self, now);
     }
     fn allow(&mut self, more: u64, now: Instant) {
         let limit = Session::publishes(self).saturating_add(more);
@@ -202,6 +207,7 @@ impl Relay for Wire {
     fn handle_drain(&mut self, _: Instant) {}
     fn handle_forced_close(&mut self, _: Instant) {}
     fn handle_drain_overdue(&mut self, _: Instant) {}
+    fn handle_drain_over(&mut self, _: Instant) {}
     fn allow(&mut self, _: u64, _: Instant) {}
     fn is_at_publish_limit(&self) -> bool {
         false

@@ -29,6 +29,8 @@ pub enum Event {
     Drain,
     /// the clients of a relay that drains have had their time to finish
     DrainOverdue(LinkId),
+    /// the process of a relay ends in a moment
+    DrainOver(LinkId),
     /// the relay's process ends without a word, and another one begins
     Crash,
     /// a late window answers

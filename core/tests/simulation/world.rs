@@ -167,6 +167,7 @@ impl World {
             Event::Mail(id) => self.on_link(id, Link::mail),
             Event::Drain => self.drain(),
             Event::DrainOverdue(id) => self.on_link(id, Link::drain_overdue),
+            Event::DrainOver(id) => self.on_link(id, Link::drain_over),
             Event::Crash => self.crash(),
             Event::Answer(window) => self.windows.answer(window, &mut self.ctx),
         }
@@ -185,6 +186,7 @@ impl World {
             | Event::FromRelay(id, _)
             | Event::Dialled(id)
             | Event::DrainOverdue(id)
+            | Event::DrainOver(id)
             | Event::Timer(id)
             | Event::Mail(id) => Whose::Client(self.owners[id]),
         }

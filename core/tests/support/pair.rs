@@ -249,6 +249,12 @@ impl Pair {
         self.pump();
     }
 
+    /// The process ends in a moment.
+    pub fn drain_over(&mut self) {
+        self.session.handle_drain_over(self.now);
+        self.pump();
+    }
+
     /// Time passes; every timeout on the way is handled at its moment.
     pub fn advance(&mut self, by: Duration) {
         let until = self.now + by;

@@ -239,6 +239,37 @@ fn while_a_window_refuses_nothing_is_judged() {
     });
 }
 
+/// An operator switches it off, or takes it out of the configuration, to let the traffic flow.
+#[test]
+fn a_window_that_is_switched_off_holds_nobody_up() {
+    each(&[SYNC_REFUSE, ASYNC_REFUSE], |mut shelf| {
+        shelf.stored(1);
+        let second = shelf.fresh(2);
+        shelf.window.store_failed(shelf.now);
+        let [known, new] = [1, 3].map(|key| shelf.pending(key));
+        let commit = shelf.commit(second);
+        let mailbox = Arc::clone(&shelf.mailbox);
+        assert!(shelf.window.is_refusing(&mailbox));
+        Inspect::set_mode(&*shelf.window, Mode::Off);
+        assert!(!shelf.window.is_refusing(&mailbox));
+        let verdict = new.overdue(Ticket(50), shelf.now);
+        assert_eq!(name(&verdict), 'F');
+        assert_eq!(name(&known.overdue(Ticket(51), shelf.now)), 'D');
+        if let Some(commit) = &commit {
+            assert_eq!(commit.overdue(shelf.now), OverdueCommit::AckAnyway);
+        }
+        let facts = shelf.facts();
+        assert_eq!((facts.waiting_publishes, facts.waiting_commits), (0, 0));
+        drop(verdict);
+        // It is as strict as before when it is on again.
+        Inspect::set_mode(&*shelf.window, Mode::Enforce);
+        let again = shelf.pending(4);
+        shelf.window.store_works(shelf.now);
+        assert_eq!(shelf.mail(), [(5, 'F')]);
+        drop(again);
+    });
+}
+
 /// A question is answered in the same moment in which it is withdrawn. The mail is thrown away, and what it holds with it.
 #[test]
 fn an_answer_to_a_question_that_was_withdrawn_gives_back_what_it_grants() {

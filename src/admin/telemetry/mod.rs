@@ -1,4 +1,5 @@
-//! OpenTelemetry (`[telemetry]`): sends the metrics and the spans of judged publishes to a collector, as OTLP over HTTP with protobuf.
+//! OpenTelemetry (`[telemetry]`): sends the metrics and the spans of judged publishes to a collector, as OTLP over HTTP or HTTPS with
+//! protobuf.
 //!
 //! ```text
 //! connections ── spans, bounded ──┐
@@ -15,6 +16,7 @@ use super::Admin;
 use crate::config::Telemetry;
 use crate::log::LogLimiter;
 use crate::net::{Span, Spans};
+use crate::tls;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -49,12 +51,17 @@ pub(super) struct Exports {
     pub(super) failures: AtomicU64,
 }
 
-/// Sends metrics and spans until the task is dropped.
-pub async fn export(admin: Arc<Admin>, telemetry: Telemetry, queue: Option<mpsc::Receiver<Span>>) {
+/// Sends metrics and spans until the task is dropped. `tls`: the settings for a collector that is reached by TLS.
+pub async fn export(
+    admin: Arc<Admin>,
+    (telemetry, tls): (Telemetry, Option<Arc<tls::Client>>),
+    queue: Option<mpsc::Receiver<Span>>,
+) {
     let Some(endpoint) = telemetry.endpoint else { return };
     let exporter = Exporter {
         admin,
         endpoint,
+        tls,
         ids: RandomState::new(),
         made: AtomicU64::new(0),
         began: crate::clock::wall(),
@@ -92,6 +99,7 @@ pub async fn export(admin: Arc<Admin>, telemetry: Telemetry, queue: Option<mpsc:
 struct Exporter {
     admin: Arc<Admin>,
     endpoint: String,
+    tls: Option<Arc<tls::Client>>,
     /// makes the ids of spans
     ids: RandomState,
     made: AtomicU64,
@@ -135,7 +143,7 @@ impl Exporter {
     /// Returns true if the collector has taken it.
     async fn send(&self, path: &str, body: Vec<u8>) -> bool {
         let url = format!("{}{path}", self.endpoint);
-        let sent = tokio::time::timeout(PATIENCE, post(&url, body)).await;
+        let sent = tokio::time::timeout(PATIENCE, post(&url, self.tls.as_deref(), body)).await;
         let error = match sent {
             Ok(Ok(status)) if status.is_success() => return true,
             Ok(Ok(status)) => format!("it answers with {status}"),

@@ -11,6 +11,7 @@ use super::session::Session;
 use crate::clock::now;
 use crate::config::{Config, WindowConfig};
 use crate::store::{Failure, Keeper, Logged};
+use crate::tls;
 use hapax_core::window::logged::{BadBatch, OnOutage, RelayId};
 use hapax_core::window::{Inspect, KeyMaker, Window};
 use std::sync::Arc;
@@ -64,7 +65,7 @@ pub(crate) fn open(
     of: &WindowConfig,
     (keys, relay): (&KeyMaker, RelayId),
     window: Arc<Logged>,
-    link: &mut Option<Arc<Link>>,
+    (link, tls): (&mut Option<Arc<Link>>, Option<&Arc<tls::Client>>),
 ) -> Keeper {
     // A window with a stream and no broker for it is an error of the configuration.
     let settings = config.store.stream.as_ref();
@@ -72,7 +73,7 @@ pub(crate) fn open(
     // The link of windows that a reload has taken out is closed.
     let link = match link.take().filter(|link| link.join()) {
         Some(open) => link.insert(open),
-        None => link.insert(Link::new(nodes)),
+        None => link.insert(Link::new(nodes, tls.cloned())),
     };
     let link = Arc::clone(link);
     let layout = Layout::of(settings, of);

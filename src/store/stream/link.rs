@@ -2,8 +2,10 @@
 //! node, when it has ended. A window takes the connection as it is, and opens channels on it.
 
 use super::Why;
+use super::socket::{self, Socket};
 use crate::clock::jittered;
-use crate::config::Node;
+use crate::config::{AMQPS, Node};
+use crate::tls;
 use lapin::tcp::AsyncTcpStream;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties};
@@ -17,7 +19,7 @@ use tokio::net::lookup_host;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-/// How long the broker has for a TCP connection, and then for the AMQP handshake.
+/// How long the broker has for a TCP connection and the handshake of TLS, and then for the AMQP handshake.
 const CONNECT: Duration = Duration::from_secs(5);
 /// The broker has to be heard of that often, in seconds.
 const HEARTBEAT: u16 = 10;
@@ -113,6 +115,8 @@ pub(super) enum State {
 /// The connection, for all windows.
 pub(crate) struct Link {
     nodes: Mutex<Vec<Node>>,
+    /// the settings of TLS, for the nodes with `amqps`
+    tls: Option<Arc<tls::Client>>,
     tell: watch::Sender<State>,
     closing: watch::Sender<bool>,
     opened: AtomicU64,
@@ -122,10 +126,10 @@ pub(crate) struct Link {
 
 impl Link {
     /// The connection to the first of these nodes that takes one. It is opened when a window begins to use it. The caller has joined.
-    pub(super) fn new(nodes: &[Node]) -> Arc<Link> {
+    pub(super) fn new(nodes: &[Node], tls: Option<Arc<tls::Client>>) -> Arc<Link> {
         let (tell, closing) = (watch::Sender::new(State::Down(None)), watch::Sender::new(false));
         let nodes = Mutex::new(nodes.to_vec());
-        Arc::new(Link { nodes, tell, closing, opened: AtomicU64::new(0), users: Mutex::new(1) })
+        Arc::new(Link { nodes, tls, tell, closing, opened: AtomicU64::new(0), users: Mutex::new(1) })
     }
 
     /// Joins those who use it. Returns false if the last of them has left: it stays closed. The caller has to leave it, too.
@@ -183,7 +187,7 @@ impl Link {
     async fn open_again_and_again(&self, nodes: &[Node]) {
         let mut backoff = BACKOFF.0;
         for node in nodes.iter().cycle() {
-            match connect(node).await {
+            match connect(node, self.tls.as_ref()).await {
                 Ok(live) => {
                     backoff = BACKOFF.0;
                     self.opened.fetch_add(1, Relaxed);
@@ -203,7 +207,7 @@ impl Link {
     }
 }
 
-async fn connect(node: &Node) -> Result<Live, Why> {
+async fn connect(node: &Node, tls: Option<&Arc<tls::Client>>) -> Result<Live, Why> {
     let socket = Cutter::default();
     let kept = socket.clone();
     let resolving = timeout(CONNECT, lookup_host((node.host.as_str(), node.port))).await;
@@ -211,28 +215,31 @@ async fn connect(node: &Node) -> Result<Live, Why> {
         return Err(Why::new(format!("{}: the name can't be resolved", node.authority())));
     };
     let addresses: Vec<_> = addresses.collect();
-    let runtime = lapin::runtime::default_runtime().map_err(|error| Why::at(node, &error))?;
-    let on = runtime.clone();
+    let (host, tls) = (node.host.clone(), tls.filter(|_| node.scheme == AMQPS).cloned());
     let connector = async move |_, _| {
         let connecting = async {
             let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
             for address in &addresses {
-                match AsyncTcpStream::connect(&on, *address).await {
-                    Ok(stream) => return Ok(stream),
+                match Socket::connect(*address).await {
+                    Ok(socket) => return Ok(socket),
                     Err(error) => last = error,
                 }
             }
             Err(last)
         };
-        let stream = timeout(CONNECT, connecting).await.map_err(std::io::Error::from)??;
-        if let AsyncTcpStream::Plain(plain) = &stream {
-            kept.keep(plain.get_ref())?;
+        let mut socket = timeout(CONNECT, connecting).await.map_err(std::io::Error::from)??;
+        kept.keep(socket.tcp())?;
+        if let Some(tls) = &tls {
+            socket = timeout(CONNECT, socket.secure(tls, &host)).await.map_err(std::io::Error::from)??;
         }
-        Ok(stream)
+        // Plain for lapin: whether it is TLS is not its concern.
+        Ok(AsyncTcpStream::Plain(socket))
     };
     let name = format!("hapax {}", env!("CARGO_PKG_VERSION"));
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    match timeout(2 * CONNECT, Connection::connector(uri(node), runtime, connector, properties)).await {
+    match timeout(2 * CONNECT, Connection::connector(uri(node), socket::runtime(), connector, properties))
+        .await
+    {
         Ok(Ok(connection)) => {
             Ok(Live { connection, node: node.authority(), socket, given_up: Notify::new() })
         }

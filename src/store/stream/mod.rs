@@ -6,7 +6,7 @@
 //!   the window ◀── recover, merge ◀── reader ◀── consumer ─────── └──────────────────────┘
 //! ```
 //!
-//! [`link`] keeps one connection for all windows. Each window has a task ([`keeper`]) with two channels on it. It declares the stream
+//! [`link`] keeps one connection for all windows, by a [`socket`]. Each window has a task ([`keeper`]) with two channels on it. It declares the stream
 //! ([`queue`]), consumes it from the time on that its ids may be from, and publishes a *mark*. When the mark comes back, everything is
 //! read that stood there before. Then it writes what the window has to write, and merges what the other relays write.
 //!
@@ -22,6 +22,7 @@ mod outbox;
 mod queue;
 mod reader;
 mod session;
+mod socket;
 
 pub(crate) use keeper::open;
 pub(crate) use link::Link;

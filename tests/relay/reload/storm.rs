@@ -84,3 +84,26 @@ fn of_many_reloads_at_once_each_is_done_or_refused() {
     // A dry run at the same time does not count as one that was applied.
     assert_eq!(site.relay().api("POST", "/api/v1/reload?dry_run=true", "")["applied"], false);
 }
+
+/// A capacity is changed, and changed back by the next reload at once. Whatever the first change is still doing, the last file holds.
+#[test]
+fn of_two_reloads_of_a_capacity_the_last_one_holds() {
+    let Some(site) = Site::of_relay("reload-twice", &config(0)) else { return };
+    let relay = site.relay();
+    let of = |capacity: u64| {
+        format!("[[window]]\nname = \"kept\"\nvhost = \"reload*\"\ncapacity = {capacity}\nttl = \"10m\"\n")
+    };
+    for round in 0..40 {
+        for capacity in [20, 10] {
+            relay.write_config(&of(capacity));
+            assert_eq!(reload(&site).0, 200, "round {round}");
+        }
+        // A change that were under way would be shown here.
+        let window = until("no change is under way", PATIENCE, || {
+            let window = relay.api("GET", "/api/v1/windows/kept", "");
+            window["resizing"].is_null().then_some(window)
+        });
+        assert_eq!(window["capacity"], 10, "round {round}: {window}");
+        assert_eq!(relay.api("GET", "/api/v1/config", "")["changed_live"], Value::Array(Vec::new()));
+    }
+}

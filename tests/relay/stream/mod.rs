@@ -3,6 +3,7 @@
 
 mod changes;
 mod cluster;
+mod encrypted;
 mod outage;
 mod share;
 mod stage;

@@ -4,6 +4,7 @@ mod clients;
 mod files;
 mod hostile;
 mod listener;
+mod revoked;
 mod upstream;
 
 use crate::e2e::pki::{Files, Pki};

@@ -212,6 +212,10 @@ impl Driver {
                     self.session.handle_drain_overdue(self.now);
                     self.pump();
                 }
+                192..208 => {
+                    self.session.handle_drain_over(self.now);
+                    self.pump();
+                }
                 _ => {}
             },
             8 => {

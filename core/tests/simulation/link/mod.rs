@@ -379,7 +379,9 @@ impl Link {
             true => relay.handle_forced_close(instant(ctx.now)),
             false => {
                 relay.handle_drain(instant(ctx.now));
-                schedule.at(ctx.soon(50 * ctx.plan.pause), Event::DrainOverdue(self.id));
+                let overdue = ctx.soon(50 * ctx.plan.pause);
+                schedule.at(overdue, Event::DrainOverdue(self.id));
+                schedule.at(overdue + 50 * ctx.plan.pause, Event::DrainOver(self.id));
             }
         }
         self.pump(ctx, schedule);
@@ -390,6 +392,15 @@ impl Link {
         let Some(relay) = &mut self.relay else { return };
         ctx.log.say(|| format!("{} link {}: the drain is overdue", human(ctx.now), self.id));
         relay.handle_drain_overdue(instant(ctx.now));
+        self.pump(ctx, schedule);
+    }
+
+    /// The process ends in a moment.
+    pub fn drain_over(&mut self, ctx: &mut Ctx, schedule: &mut Schedule) {
+        let Some(relay) = &mut self.relay else { return };
+        ctx.log.say(|| format!("{} link {}: the drain is over", human(ctx.now), self.id));
+        ctx.truth.count("drained to the end");
+        relay.handle_drain_over(instant(ctx.now));
         self.pump(ctx, schedule);
     }
 

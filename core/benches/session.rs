@@ -12,21 +12,20 @@
 
 use bytes::{Buf, BytesMut};
 use criterion::{Criterion, Throughput};
-use hapax::config::WindowConfig;
-use hapax::stats::Stats;
 use hapax_core::pressure::Accounting;
-use hapax_core::session::{Output, Session, Settings};
+use hapax_core::session::{Output, Session, SessionListener, Settings};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    KeyMaker, Limits, LocalWindow, Mailbox, Mode, Scope, Ticket, Verdict, Window, reserve_one,
+    KeyMaker, Limits, LocalWindow, Mailbox, Mode, Rules, Scope, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::properties::IdValue;
-use hapax_core::wire::{ChannelId, emit};
+use hapax_core::wire::{BadHeader, ChannelId, emit};
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-#[path = "../core/tests/support/mod.rs"]
+#[path = "../tests/support/mod.rs"]
 mod support;
 
 use amq_protocol::types::AMQPValue;
@@ -61,6 +60,33 @@ const JOBS: [(Job, &str); 5] = [
     (Job::Copy, "copy"),
 ];
 
+/// Counts as the relay does: with atomics.
+#[derive(Debug, Default)]
+struct Counters {
+    unjudged: AtomicU64,
+    publishes: AtomicU64,
+    latency: AtomicU64,
+}
+
+impl SessionListener for Counters {
+    fn unmatched(&self) {
+        self.unjudged.fetch_add(1, Relaxed);
+    }
+
+    fn bad_header(&self, _: BadHeader) {}
+
+    fn unverified(&self) {}
+
+    fn channel_limited(&self, _: Option<&str>) {}
+
+    fn returns_everything(&self, _: &[u8], _: &[u8], _: u32) {}
+
+    fn publish_latency(&self, latency: Duration, publishes: u64) {
+        self.publishes.fetch_add(publishes, Relaxed);
+        self.latency.fetch_add(latency.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
+    }
+}
+
 /// A client with channel 1 open and confirms selected, its broker, and the progress of both.
 struct Rig {
     job: Job,
@@ -78,22 +104,28 @@ struct Rig {
 
 impl Rig {
     fn new(job: Job, capacity: u64) -> Rig {
-        let mut config = WindowConfig::named("bench");
-        config.limits = Limits {
+        // As a window is that nobody has configured.
+        let limits = Limits {
             capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
+            ttl: Duration::from_secs(600),
             mode: if job == Job::Off { Mode::Off } else { Mode::Enforce },
-            ..config.limits
+            refresh_on_duplicate: false,
+            waiters_per_id: 64,
         };
         let accounting = Arc::new(Accounting::new());
-        let window = LocalWindow::new(config.rules, config.limits, EngineKind::default(), accounting.clone());
+        let window =
+            LocalWindow::new(Rules::named("bench"), limits, EngineKind::default(), accounting.clone());
         let now = epoch();
         if matches!(job, Job::Unique | Job::Duplicate) {
-            fill(&window, capacity, now);
             // Tick as the relay does, so that the accounting sees that the window is busy.
-            (0..2).for_each(|n| accounting.tick(&*window, now + Duration::from_secs(n)));
+            accounting.tick(&*window, now);
+            fill(&window, capacity, now);
+            accounting.tick(&*window, now + Duration::from_secs(1));
         }
         let settings = Settings { max_unresolved: 100_000, held_bytes: 1 << 24, ..settings() };
-        let mut pair = Pair::new(&shared(settings, Arc::new(Everything(window)), Stats::new())).proving();
+        let mut pair =
+            Pair::new(&shared(settings, Arc::new(Everything(window)), Arc::new(Counters::default())))
+                .proving();
         pair.handshake("guest", "/");
         pair.open(1);
         pair.client(confirm_select(1));
