@@ -6,8 +6,8 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, WindowConfig, addresses, duplicates, guard, listener, log_filter, machine, store, telemetry,
-    token, upstream, value, warnings,
+    Token, WindowConfig, addresses, duplicates, guard, listener, log_filter, machine, sequence, store,
+    telemetry, token, upstream, value, warnings,
 };
 use crate::tls::ClientFiles;
 use hapax_core::pressure::budget;
@@ -62,6 +62,7 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     check_quotas(&config, &mut report);
     check_releases(&config, &mut report);
     duplicates::check(&config, &mut report);
+    sequence::check(&config, &mut report);
     share_budget(&mut config, &mut report);
     warnings::add(&config, machine::memory(), &mut report);
     let (warnings, sources) = report.finish()?;
@@ -324,6 +325,8 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     rules.id = read_id(&mut section, rules.id.clone(), report);
     rules.scope = section.read(report, "scope", rules.scope, |v| value::word(v, "routing-key"));
     rules.quota = section.read(report, "quota", rules.quota, |v| value::word(v, "user"));
+    sequence::read(&mut section, rules, report);
+    sequence::default_capacity(rules, limits);
     let capacity = Some(limits.capacity);
     match section.read(report, "capacity", capacity, |v| value::capacity(v, 1..=most::IDS)) {
         Some(capacity) => limits.capacity = capacity,

@@ -110,6 +110,8 @@ pub const LOG_LEVEL: &str = "info";
 pub const WINDOW_NAME: &str = "default";
 /// Ids. With a TTL of 10 minutes this is enough for 1,666 fresh ids per second, and takes about 43 MB when it is full.
 pub const CAPACITY: usize = 1_000_000;
+/// Producers of a window with `id = "sequence"`. They take about 3 MB.
+pub const PRODUCERS: usize = 10_000;
 /// The TTL starts with the broker's ack. Retries arrive within seconds, the replay of a crashed publisher within
 /// minutes.
 pub const TTL: Duration = Duration::from_secs(600);

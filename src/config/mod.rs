@@ -23,6 +23,7 @@ pub(crate) mod number;
 mod preset;
 mod problem;
 mod raw;
+mod sequence;
 mod show;
 mod show_tls;
 mod store;

@@ -3,6 +3,7 @@
 use super::show_tls;
 use super::value::{show_bytes, show_id};
 use super::{Config, Sources, guard, warnings};
+use hapax_core::wire::IdSource;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -232,7 +233,9 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     }
     out.raw("weight", window.weight)?;
     out.duration("ttl", limits.ttl)?;
-    out.word("engine", window.engine)?;
+    if rules.id != IdSource::Sequence {
+        out.word("engine", window.engine)?;
+    }
     out.word("store", window.store)?;
     out.word("remember", window.policy.remember)?;
     out.duration("remember_delay", window.policy.delay)?;
@@ -240,7 +243,12 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.word("mode", limits.mode)?;
     out.word("in_doubt", rules.in_doubt)?;
     out.word("missing_id", rules.missing_id)?;
-    out.word("on_conflict", rules.on_conflict)?;
+    if rules.id == IdSource::Sequence {
+        out.word("on_gap", rules.numbering.on_gap)?;
+        out.raw("places", rules.numbering.places)?;
+    } else {
+        out.word("on_conflict", rules.on_conflict)?;
+    }
     out.word("on_duplicate", rules.signals.on_duplicate)?;
     if let Some(exchange) = &rules.signals.duplicates_to {
         out.string("duplicates_to", exchange)?;

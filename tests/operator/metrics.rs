@@ -457,7 +457,7 @@ async fn every_query_of_stores_has_data_and_every_alert_has_its_day() {
     // A message was stored long ago and its id is not written; another relay has stored the same id.
     let (id, at) = (IdValue::Bytes(b"a"), ["/", "logged", "k"]);
     let Verdict::Fresh(reservation) = site.reserve("logged", at, id) else { panic!("it is new") };
-    let Claim::Digest(key) = reservation.claim();
+    let Claim::Digest(key) = reservation.claim() else { panic!("an id") };
     reservation.commit(now() - TTL, TTL);
     let (body, wall) = (BodyDigest::from_bits(0), SystemTime::UNIX_EPOCH + TTL);
     let records =

@@ -76,9 +76,9 @@ impl Desk {
             verify_routing: false,
             forward_to: None,
             republish: RepublishRule::default(),
-            release: hapax_core::window::Release::Ttl,
             quota: hapax_core::window::Quota::None,
             signals: Signals::default(),
+            ..Rules::named("test")
         };
         let limits = Limits {
             capacity: 1000,

@@ -51,6 +51,7 @@ mod quick_close;
 mod replaced;
 mod returns;
 mod routing;
+mod sequences;
 mod signals;
 mod states;
 mod stuck;

@@ -78,6 +78,30 @@ const COUNTERS: [Metric<Facts, u64>; 9] = [
     ),
 ];
 
+/// Those of a window with `id = "sequence"`; absent from any other.
+const OF_SEQUENCES: [Metric<Facts, Option<u64>>; 4] = [
+    metric(
+        "sequence_zombies",
+        "Publishes refused because their producer has begun a higher epoch: another process has taken its place.",
+        |f| f.sequences.map(|s| s.stale),
+    ),
+    metric(
+        "sequence_gaps",
+        "Publishes forwarded although lower numbers of their producer were never published.",
+        |f| f.sequences.map(|s| s.gaps),
+    ),
+    metric(
+        "sequence_gaps_refused",
+        "Publishes refused because lower numbers of their producer were never published (on_gap = \"reject\").",
+        |f| f.sequences.map(|s| s.gaps_refused),
+    ),
+    metric(
+        "sequence_below_places",
+        "Publishes forwarded although their number is lower than those that are known one by one, because it is not known to be stored.",
+        |f| f.sequences.map(|s| s.below),
+    ),
+];
+
 const WHOLE: [Metric<Facts, Option<u64>>; 14] = [
     metric("window_entries", "Ids remembered, including expired ones that were not swept yet.", |f| {
         f.entries
@@ -191,6 +215,14 @@ pub(super) fn encode(
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for window in windows {
             count(&mut family, &[("window", &*window.name)], value(&window.facts))?;
+        }
+    }
+    for Metric { name, help, value } in OF_SEQUENCES {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for window in windows {
+            if let Some(value) = value(&window.facts) {
+                count(&mut family, &[("window", &*window.name)], value)?;
+            }
         }
     }
     let all = || windows.iter().map(|window| (&*window.name, &window.facts));

@@ -115,7 +115,6 @@ impl Driver {
             verify_routing: two & 128 != 0,
             forward_to: (one & 16 != 0).then(|| "backing".into()),
             republish: RepublishRule::default(),
-            release: hapax_core::window::Release::Ttl,
             quota: hapax_core::window::Quota::None,
             signals: Signals {
                 on_duplicate: [OnDuplicate::Ack, OnDuplicate::Return, OnDuplicate::Nack, OnDuplicate::Return]
@@ -123,6 +122,7 @@ impl Driver {
                 duplicates_to: (two & 32 != 0).then(|| "copies".into()),
                 audit: two & 64 != 0,
             },
+            ..Rules::named("fuzz")
         };
         let limits = Limits {
             capacity: 10,
