@@ -54,6 +54,8 @@ pub(super) struct Transactions {
     ended: VecDeque<Ended>,
     /// The sum of the weights of those that are ending.
     ending: usize,
+    /// The bytes of the returns that they hold.
+    ending_told: usize,
 }
 
 impl Transactions {
@@ -105,14 +107,14 @@ impl Transactions {
 
     /// Returns the bytes of the returns that are held, in the open transaction and in those that are ending.
     pub(super) fn told_bytes(&self) -> usize {
-        let ending: usize = self.ended.iter().map(|ended| ended.batch().told.bytes()).sum();
-        self.open.told.bytes() + ending
+        self.open.told.bytes() + self.ending_told
     }
 
     /// Forgets the returns: the client hears nothing more.
     pub(super) fn forget_client(&mut self) {
         self.open.told.clear();
         self.ended.iter_mut().for_each(|ended| ended.batch_mut().told.clear());
+        self.ending_told = 0;
     }
 
     /// Returns the number of publishes whose commit or rollback is on its way. A transaction without any counts as one, so that
@@ -181,6 +183,7 @@ impl Transactions {
         let Some(ended) = self.ended.pop_front() else { return (Vec::new(), 0, HeldReturns::default()) };
         let weight = weight(&ended);
         self.ending -= weight;
+        self.ending_told -= ended.batch().told.bytes();
         let (mut later, mut returns) = (Vec::new(), HeldReturns::default());
         match ended {
             Ended::Commit(Batch { entries, told, .. }) => {
@@ -219,7 +222,7 @@ impl Transactions {
         let mut ended = std::mem::take(&mut self.ended);
         ended.push_back(Ended::Rollback(open));
         ended.retain(|ended| !ended.batch().entries.is_empty());
-        self.ending = 0;
+        (self.ending, self.ending_told) = (0, 0);
         let guilty = blame.map_or_else(Vec::new, |blame| {
             let suspects = ended
                 .iter()
@@ -243,6 +246,7 @@ impl Transactions {
 
     fn end(&mut self, ended: Ended) {
         self.ending += weight(&ended);
+        self.ending_told += ended.batch().told.bytes();
         self.ended.push_back(ended);
     }
 
