@@ -7,6 +7,10 @@ use crate::wire::IdSource;
 
 /// The memory of a window. The caller holds the lock of the claim in the table of flights.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each window, behind an `Arc`; a box would be one more cache miss"
+)]
 pub(super) enum Memory {
     /// ids
     Ids(Store),

@@ -267,7 +267,7 @@ impl Producers {
         for shard in &self.shards {
             all.extend(shard.lock().facts(most, containing, now));
         }
-        all.sort_by(|one, other| (one.idle, one.key).cmp(&(other.idle, other.key)));
+        all.sort_by_key(|facts| (facts.idle, facts.key));
         all.truncate(most);
         all
     }
