@@ -14,6 +14,7 @@ use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
 use super::upstreams::{Dialled, Unreachable};
 use super::{CurrentRelay, Gate, LogLimiters, Rates, Relay, Span, bad_headers, now};
+use crate::signals::Publisher;
 use bytes::Bytes;
 use hapax_core::session::{
     Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting, Traced, counted_as,
@@ -83,6 +84,7 @@ pub(super) async fn run(relay: &Relay, arrival: Arrival, gate: &Gate, draining: 
         upstream: UpstreamSocket::None,
         reading_client: true,
         reading_upstream: true,
+        unheard: true,
         client_eof_told: false,
         upstream_eof_told: false,
         share: None,
@@ -145,6 +147,8 @@ struct Pump<'a> {
     upstream: UpstreamSocket<'a>,
     reading_client: bool,
     reading_upstream: bool,
+    /// The session has not seen what lies in the client's inbox, or did not want all of it. No event of the socket says when it does.
+    unheard: bool,
     client_eof_told: bool,
     upstream_eof_told: bool,
     /// The connection's share of the memory limit, if the connection holds more than that now.
@@ -185,6 +189,7 @@ impl Pump<'_> {
                 && self.client.is_none()
                 && matches!(self.upstream, UpstreamSocket::None)
             {
+                self.relay.signals.audit.leave_out(self.session.unaudited());
                 return;
             }
             if self.close_if_asked() {
@@ -326,7 +331,7 @@ impl Pump<'_> {
     /// Waits until a socket is ready, the dial ends, mail arrives, a timeout is due, memory is free again, or the
     /// drain begins.
     async fn wait(&mut self, draining: &mut watch::Receiver<bool>) -> Wake {
-        if self.owes_eof() {
+        if self.owes_eof() || self.unheard && self.client.as_ref().is_some_and(|side| self.is_wanted(side)) {
             return Wake::Sockets;
         }
         let (reading_client, reading_upstream) = (self.reading_client, self.reading_upstream);
@@ -382,6 +387,11 @@ impl Pump<'_> {
             && !self.upstream_eof_told;
         let is_dialing = matches!(self.upstream, UpstreamSocket::Dialing(_));
         client && (self.session.wants_client() || is_dialing) || upstream
+    }
+
+    /// Returns true if the session takes frames of the client, and the inbox may have some.
+    fn is_wanted(&self, client: &Side) -> bool {
+        !client.inbox.is_empty() && self.session.wants_client()
     }
 
     /// Returns true if the client waits for a node of the broker. It has nothing to say yet, but it may leave: then nobody must be
@@ -467,6 +477,7 @@ impl Pump<'_> {
             self.session.handle_client(&mut side.inbox, self.now);
             side.free_idle_inbox();
         }
+        self.unheard = !side.inbox.is_empty() && !self.session.wants_client();
         // Report the end only after the session has seen all bytes that came before it.
         let has_ended = side.has_ended() && !self.client_eof_told;
         let is_dialing = matches!(self.upstream, UpstreamSocket::Dialing(_));
@@ -492,6 +503,8 @@ impl Pump<'_> {
                 Output::CloseUpstream => self.close_upstream(),
                 Output::CutUpstream => self.cut_upstream(),
                 Output::Sighted(sighting) => self.on_sighting(sighting),
+                Output::Audited(sighting) => self.relay.signals.audit(self.publisher(), &sighting, self.now),
+                Output::Copied(copy) => self.relay.signals.copy(self.publisher(), *copy, self.now),
                 Output::BadHeader(header) => self.log_bad_header(header),
                 Output::Traced(traced) => self.on_traced(traced),
             }
@@ -632,6 +645,11 @@ impl Pump<'_> {
         let ended = crate::clock::wall();
         let began = ended.checked_sub(now().saturating_duration_since(self.now)).unwrap_or(ended);
         spans.put(Span { traced, user, began, ended });
+    }
+
+    /// Says who the client is.
+    fn publisher(&self) -> Publisher<'_> {
+        Publisher { peer: self.peer, user: self.session.about().and_then(|about| about.user.as_deref()) }
     }
 
     /// Shows people a publish of a known id.

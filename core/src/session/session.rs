@@ -152,6 +152,11 @@ impl Session {
         self.connection.link().out.sightings.known()
     }
 
+    /// Returns how many dropped publishes of audited windows were not told of since the last [`Output::Audited`].
+    pub fn unaudited(&self) -> u64 {
+        self.connection.link().out.sightings.unaudited()
+    }
+
     /// Returns the number of messages that the broker has sent to the client: for its consumers, or in answer to `basic.get`.
     pub fn deliveries(&self) -> u64 {
         self.connection.link().deliveries

@@ -101,6 +101,9 @@ impl World {
             },
         };
         world.ctx.truth.oracle = Some(oracle);
+        if middle == Middle::Sessions {
+            world.windows.show_guard(&mut world.ctx);
+        }
         world.ctx.log.say(|| format!("{:#?}", world.ctx.plan));
         let drain = world.ctx.soon(200 * world.ctx.plan.pause);
         world.schedule.at(drain, Event::Drain);

@@ -88,6 +88,8 @@ impl Link {
                 ctx.truth.count("relay: a conflict is told of");
             }
             Output::Sighted(_) => ctx.truth.count("relay: a duplicate is told of"),
+            Output::Audited(_) => ctx.truth.count("relay: a line of the audit"),
+            Output::Copied(_) => ctx.truth.count("relay: a copy"),
             Output::BadHeader(_) | Output::Traced(_) => {}
         }
     }
@@ -109,9 +111,23 @@ impl Link {
                     ctx.truth.shut(self.id, frame.channel());
                     ctx.truth.ends(self.id, frame.channel(), ctx.now);
                 }
+                self.job_shown(&frame, ctx);
                 self.to_client.write(frame);
             }),
             Err(why) => ctx.truth.broken('i', format!("link {}: {why}", self.id)),
+        }
+    }
+
+    /// (j): a job that the client is shown is its own alone.
+    fn job_shown(&self, frame: &Frame, ctx: &mut Ctx) {
+        if let AMQPFrame::Header(_, header) = &frame.0
+            && let Some(id) = header.properties.message_id()
+            && id.as_str().starts_with("job-")
+        {
+            ctx.truth.count("guard: job shown");
+            if let Some(wrong) = ctx.truth.jobs.shown(id.as_str(), instant(ctx.now)) {
+                ctx.truth.broken('j', format!("link {}: {wrong}", self.id));
+            }
         }
     }
 

@@ -38,7 +38,7 @@ pub(super) struct CompareArgs {
 }
 
 /// The rows that are measured here; 7 and 8 are those of `cargo bench --bench engines -- 10000 10000000`.
-const ROWS: [u8; 20] = [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24];
+const ROWS: [u8; 22] = [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24];
 
 fn row_number(text: &str) -> Result<u8, String> {
     match text.parse() {
@@ -46,7 +46,7 @@ fn row_number(text: &str) -> Result<u8, String> {
         Ok(7 | 8) => {
             Err("rows 7 and 8 are printed by cargo bench --bench engines -- 10000 10000000".to_owned())
         }
-        _ => Err("the rows are 1 to 6, 9 to 12 and 15 to 24".to_owned()),
+        _ => Err("the rows are 1 to 6 and 9 to 24".to_owned()),
     }
 }
 
@@ -100,6 +100,10 @@ pub(super) fn run(args: &CompareArgs) -> Result<(), Error> {
     if wanted(12) {
         say("row 12: a second worker thread");
         done.push(rows::second_thread(extent)?);
+    }
+    if wanted(13) || wanted(14) {
+        say("rows 13, 14: processor time before a private RabbitMQ");
+        done.extend(rows::cpu_before_rabbit(extent, wanted)?);
     }
     if (15..=18).any(wanted) {
         say("rows 15 to 18: windows with a log, before the sink");

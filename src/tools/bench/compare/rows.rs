@@ -17,6 +17,8 @@ pub(super) const RUN: u64 = 2_000_000;
 pub(super) const FILLING: u64 = WINDOW + 50_000;
 pub(super) const ROUND_TRIPS: u64 = 20_000;
 pub(super) const BEFORE_RABBIT: u64 = 100_000;
+/// With one in flight, a message waits for the broker and for three processes to wake.
+const ONE_BEFORE_RABBIT: u64 = 10_000;
 const IDLE: u64 = 10_000;
 /// Files of a relay that are not for its idle connections.
 const OTHER_FILES: u64 = 200;
@@ -178,6 +180,32 @@ pub(super) fn before_rabbit(extent: Extent, unique: bool, half: bool) -> Result<
             goal: Goal::AtLeast(1.3),
             note: None,
         });
+    }
+    Ok(rows)
+}
+
+/// Rows 13 and 14: processor time for each message before a real broker.
+pub(super) fn cpu_before_rabbit(extent: Extent, wanted: impl Fn(u8) -> bool) -> Result<Vec<Row>, Error> {
+    let rabbit = rabbit()?;
+    let (relay, haproxy) = (Process::relay(rabbit.addr(), "enforce")?, Process::haproxy(rabbit.addr())?);
+    // The node's first messages take longer than all that follow.
+    put(&Load::new(Target::guest(&rabbit.addr().to_string()), extent.messages(BEFORE_RABBIT)))?;
+    let mut rows = Vec::new();
+    for (number, what, window, count, most) in [
+        (13, "CPU per publish before RabbitMQ, 1,000 in flight", 1_000, BEFORE_RABBIT, 1.4),
+        (14, "CPU per publish before RabbitMQ, one in flight", 1, ONE_BEFORE_RABBIT, 1.15),
+    ] {
+        if !wanted(number) {
+            continue;
+        }
+        let count = extent.messages(count);
+        let run = |process: &Process| {
+            let (cpu, _) = process.cpu(|| put(&Load { window, ..Load::new(process.target(), count) }))?;
+            Ok(cpu * 1e6 / count as f64)
+        };
+        let pairs = alternate(extent, || run(&haproxy), || run(&relay))?;
+        let goal = Goal::AtMost(most);
+        rows.push(Row { number, what, against: "haproxy", unit: "µs", pairs, goal, note: None });
     }
     Ok(rows)
 }
