@@ -320,7 +320,7 @@ fn every_key_arrives() {
     assert_eq!(settings.handshake_timeout, Duration::from_secs(4));
     assert_eq!(settings.rights_held, Duration::from_secs(5));
     assert_eq!((settings.max_unresolved, settings.held_bytes, settings.frame_max), (2, 0, 8192));
-    let [window, second, third] = config.windows.as_slice() else { panic!("{:?}", config.windows) };
+    let [window, second, third, _guard] = config.windows.as_slice() else { panic!("{:?}", config.windows) };
     assert_eq!(window.rules.id, IdSource::Header("x-dedup: odd".into()));
     assert_eq!(second.rules.id.to_string(), "correlation-id, header:a, header:b=c");
     assert_eq!((window.rules.scope, window.rules.confirms), (Scope::Vhost, ConfirmRule::ClientOnly));
