@@ -197,7 +197,7 @@ fn a_channel_that_has_consumed_before_there_was_a_guard_is_left_alone() {
 }
 
 /// A client that vanishes has sent more than was its turn. RabbitMQ would close the channel for an ack of what it has back, and the publishes
-/// would be in doubt. With a guard or without.
+/// would be in doubt. (The simulation shows the same with a guard.)
 #[test]
 fn an_ack_that_waits_while_its_client_vanishes_is_not_sent_after_its_delivery_was_given_back() {
     for queue in ["q", "free"] {

@@ -120,7 +120,7 @@ impl Channel {
                         "link {} channel {}: {deliver:?} is no. {}",
                         self.link, self.id, self.delivered
                     );
-                    ctx.truth.broken('k', text);
+                    ctx.truth.broken('o', text);
                 }
             }
             Some(AMQPClass::Basic(B::Return(_))) => {}

@@ -1,5 +1,5 @@
 //! Jobs: messages in a guarded queue of the model broker, with many copies. The broker wants each to be settled, and gives those back to the
-//! queue whose channel ends. Invariant (k): a job that a consumer has acked is never shown, no two are shown at a time, and no tag is settled
+//! queue whose channel ends. Invariant (o): a job that a consumer has acked is never shown, no two are shown at a time, and no tag is settled
 //! that is not unacked.
 
 use super::ctx::Ctx;

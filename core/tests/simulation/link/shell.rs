@@ -109,7 +109,7 @@ impl Link {
         }
     }
 
-    /// (k): a job that the client is shown is its own alone.
+    /// (o): a job that the client is shown is its own alone.
     fn job_shown(&self, frame: &Frame, ctx: &mut Ctx) {
         if let AMQPFrame::Header(_, header) = &frame.0
             && let Some(id) = header.properties.message_id()
@@ -117,7 +117,7 @@ impl Link {
         {
             ctx.truth.count("guard: job shown");
             if let Some(wrong) = ctx.truth.jobs.shown(id.as_str(), instant(ctx.now)) {
-                ctx.truth.broken('k', format!("link {}: {wrong}", self.id));
+                ctx.truth.broken('o', format!("link {}: {wrong}", self.id));
             }
         }
     }
