@@ -6,8 +6,8 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, WindowConfig, addresses, guard, listener, log_filter, machine, store, telemetry, token, upstream,
-    value, warnings,
+    Token, WindowConfig, addresses, duplicates, guard, listener, log_filter, machine, sequence, store,
+    telemetry, token, upstream, value, warnings,
 };
 use crate::tls::ClientFiles;
 use hapax_core::pressure::budget;
@@ -61,6 +61,8 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     check_stores(&config, &mut report);
     check_quotas(&config, &mut report);
     check_releases(&config, &mut report);
+    duplicates::check(&config, &mut report);
+    sequence::check(&config, &mut report);
     share_budget(&mut config, &mut report);
     warnings::add(&config, machine::memory(), &mut report);
     let (warnings, sources) = report.finish()?;
@@ -108,6 +110,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let memory_budget = top.read_optional(report, "memory_budget", |v| value::bytes(v, 1..=most::BUDGET));
     let limits = read_limits(top.section("limits", report), report);
     let stores = store::read(top.section("store", report), report);
+    let duplicates = duplicates::read(top.section("duplicates", report), report);
     let timeouts = read_timeouts(top.section("timeouts", report), report);
     let log = read_log(top.section("log", report), report);
     let telemetry = telemetry::read(top.section("telemetry", report), report);
@@ -136,6 +139,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         reuse_port,
         state_dir,
         store: stores,
+        duplicates,
         memory_budget,
         limits,
         timeouts,
@@ -321,6 +325,8 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     rules.id = read_id(&mut section, rules.id.clone(), report);
     rules.scope = section.read(report, "scope", rules.scope, |v| value::word(v, "routing-key"));
     rules.quota = section.read(report, "quota", rules.quota, |v| value::word(v, "user"));
+    sequence::read(&mut section, rules, report);
+    sequence::default_capacity(rules, limits);
     let capacity = Some(limits.capacity);
     match section.read(report, "capacity", capacity, |v| value::capacity(v, 1..=most::IDS)) {
         Some(capacity) => limits.capacity = capacity,
@@ -343,6 +349,13 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     rules.release = section.read(report, "release", rules.release, |v| value::word(v, "consumed"));
     rules.missing_id = section.read(report, "missing_id", rules.missing_id, |v| value::word(v, "forward"));
     rules.on_conflict = section.read(report, "on_conflict", rules.on_conflict, |v| value::word(v, "drop"));
+    let signals = &mut rules.signals;
+    signals.on_duplicate =
+        section.read(report, "on_duplicate", signals.on_duplicate, |v| value::word(v, "return"));
+    signals.duplicates_to = section
+        .read_optional(report, "duplicates_to", |v| value::exchange(value::text(v, "orders.duplicates")?))
+        .map(Arc::from);
+    signals.audit = section.read(report, "audit", signals.audit, value::boolean);
     limits.refresh_on_duplicate = section.read(report, "refresh_on_duplicate", false, value::boolean);
     limits.waiters_per_id =
         section.read(report, "waiters_per_id", waiters, |v| value::count(v, 0..=most::WAITERS));

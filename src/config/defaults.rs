@@ -77,6 +77,10 @@ pub const STORE: Duration = hapax_core::session::STORE_TIMEOUT;
 pub const LEASE: Duration = IN_FLIGHT;
 /// The beginning of every key in Redis.
 pub const REDIS_PREFIX: &str = "hapax:";
+/// Copies of duplicates on their way: some seconds of a flood, until the broker is back.
+pub const COPIES: usize = 10_000;
+/// Bytes. They are taken only while the broker does not keep up.
+pub const COPIES_BYTES: usize = 64 << 20;
 /// Bytes of a stream at least: one of its segments, and some room.
 pub const STREAM_LEAST: usize = 1 << 20;
 /// The same as RabbitMQ's own `handshake_timeout`.
@@ -106,6 +110,8 @@ pub const LOG_LEVEL: &str = "info";
 pub const WINDOW_NAME: &str = "default";
 /// Ids. With a TTL of 10 minutes this is enough for 1,666 fresh ids per second, and takes about 43 MB when it is full.
 pub const CAPACITY: usize = 1_000_000;
+/// Producers of a window with `id = "sequence"`. They take about 3 MB.
+pub const PRODUCERS: usize = 10_000;
 /// The TTL starts with the broker's ack. Retries arrive within seconds, the replay of a crashed publisher within
 /// minutes.
 pub const TTL: Duration = Duration::from_secs(600);
@@ -144,6 +150,7 @@ impl Default for Config {
             reuse_port: false,
             state_dir: None,
             store: StoreSettings::default(),
+            duplicates: None,
             memory_budget: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),

@@ -73,6 +73,11 @@ fn read_guard(mut section: Section<'_>, waiters: usize, report: &mut Report) -> 
     set("vhost", &mut guard.vhost);
     set("queue", &mut guard.exchange);
     rules.id = read_id(&mut section, IdSource::MessageId, report);
+    if rules.id == IdSource::Sequence {
+        let what = format!("{} is \"sequence\", but a guard compares ids", section.title_of("id"));
+        let fix = "write id = [\"header:x-hapax-producer\", \"header:x-hapax-sequence\"]";
+        report.problem(&report.source(&section.path_of("id")), what, fix);
+    }
     match section.read(report, "capacity", Some(limits.capacity), |v| value::capacity(v, 1..=most::IDS)) {
         Some(capacity) => limits.capacity = capacity,
         None => guard.auto = true,
@@ -137,6 +142,10 @@ mod tests {
             ["t:5: guard \"g\": `store` is \"disk\", but there is no `state_dir` to keep it in"]
         );
         assert_eq!(errors("[[guard]]\nqueue = \"q\"\n"), ["t:1: guard no. 1: `name` is missing"]);
+        assert_eq!(
+            errors("[[guard]]\nname = \"g\"\nid = \"sequence\"\n"),
+            ["t:3: guard \"g\": `id` is \"sequence\", but a guard compares ids"]
+        );
     }
 
     #[test]

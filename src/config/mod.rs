@@ -13,6 +13,7 @@
 mod addresses;
 mod check;
 mod diff;
+mod duplicates;
 mod guard;
 mod json;
 mod listener;
@@ -22,6 +23,7 @@ pub(crate) mod number;
 mod preset;
 mod problem;
 mod raw;
+mod sequence;
 mod show;
 mod show_tls;
 mod store;
@@ -35,6 +37,7 @@ pub mod defaults;
 
 pub(crate) use check::{TICK, most};
 pub use diff::{Change, Diff, Effect};
+pub use duplicates::DuplicatesSettings;
 pub use guard::Judges;
 pub use listener::{ListenerConfig, ProxyProtocol};
 pub use machine::memory;
@@ -100,6 +103,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// how Hapax reaches the stores that are servers
     pub store: StoreSettings,
+    /// the broker that gets copies of dropped publishes; `None`: nobody gets any
+    pub duplicates: Option<DuplicatesSettings>,
     /// bytes that the windows with `capacity = "auto"` share
     pub memory_budget: Option<usize>,
     /// limits of size and number

@@ -3,6 +3,7 @@
 use super::show_tls;
 use super::value::{show_bytes, show_id};
 use super::{Config, Sources, guard, warnings};
+use hapax_core::wire::IdSource;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -146,6 +147,17 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         out.string("prefix", &redis.prefix)?;
     }
 
+    if let Some(duplicates) = &config.duplicates {
+        out.section("[duplicates]", "duplicates.".into())?;
+        match &duplicates.uri_file {
+            Some(file) => out.string("uri_file", file.display())?,
+            None => out.raw("uri", list(&duplicates.nodes))?,
+        }
+        out.raw("messages", duplicates.messages)?;
+        out.raw("bytes", show_bytes(duplicates.bytes))?;
+        show_tls::write_client("duplicates.tls", duplicates.tls.as_ref(), out)?;
+    }
+
     let health = &config.upstream_health;
     out.section("[upstream_health]", "upstream_health.".into())?;
     out.duration("interval", health.interval)?;
@@ -221,7 +233,9 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     }
     out.raw("weight", window.weight)?;
     out.duration("ttl", limits.ttl)?;
-    out.word("engine", window.engine)?;
+    if rules.id != IdSource::Sequence {
+        out.word("engine", window.engine)?;
+    }
     out.word("store", window.store)?;
     out.word("remember", window.policy.remember)?;
     out.duration("remember_delay", window.policy.delay)?;
@@ -229,7 +243,17 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.word("mode", limits.mode)?;
     out.word("in_doubt", rules.in_doubt)?;
     out.word("missing_id", rules.missing_id)?;
-    out.word("on_conflict", rules.on_conflict)?;
+    if rules.id == IdSource::Sequence {
+        out.word("on_gap", rules.numbering.on_gap)?;
+        out.raw("places", rules.numbering.places)?;
+    } else {
+        out.word("on_conflict", rules.on_conflict)?;
+    }
+    out.word("on_duplicate", rules.signals.on_duplicate)?;
+    if let Some(exchange) = &rules.signals.duplicates_to {
+        out.string("duplicates_to", exchange)?;
+    }
+    out.raw("audit", rules.signals.audit)?;
     out.word("republish", rules.republish)?;
     out.word("release", rules.release)?;
     out.raw("refresh_on_duplicate", limits.refresh_on_duplicate)?;

@@ -8,6 +8,7 @@ use hapax_core::pressure::budget;
 use hapax_core::session::is_loopback;
 use hapax_core::window::set::Pattern;
 use hapax_core::window::{Mode, Remember, StorePolicy};
+use hapax_core::wire::IdSource;
 
 /// Adds all warnings about this configuration. This machine has `memory` bytes for the process.
 pub(super) fn add(config: &Config, memory: usize, report: &mut Report) {
@@ -29,6 +30,9 @@ pub(super) fn windows_bytes(config: &Config) -> usize {
 
 /// Returns the most bytes that a window takes when it is full, with the accounting of its pressure.
 pub(super) fn window_bytes(window: &WindowConfig) -> usize {
+    if window.rules.id == IdSource::Sequence {
+        return window.rules.numbering.bytes_at(window.limits.capacity);
+    }
     let tenants =
         if window.rules.quota.is_some() { window.engine.tenant_bytes_at(window.limits.capacity) } else { 0 };
     budget::full_bytes(window.engine, window.limits.capacity) + tenants

@@ -63,6 +63,24 @@ pub enum Fault {
         /// the window's name
         window: Box<str>,
     },
+    /// The publish has an epoch that is lower than another that its producer has begun.
+    #[error(
+        "PRECONDITION_FAILED - window '{window}' has seen a higher x-hapax-epoch of this producer: another process has taken its \
+         place; stop, or start again with a higher epoch"
+    )]
+    StaleEpoch {
+        /// the window's name
+        window: Box<str>,
+    },
+    /// The number of the publish is not the next one of its producer, and its window has `on_gap = "reject"`.
+    #[error(
+        "PRECONDITION_FAILED - window '{window}' takes no number while lower ones were never published; publish in the order of \
+         x-hapax-sequence, or set on_gap = \"forward\""
+    )]
+    Gap {
+        /// the window's name
+        window: Box<str>,
+    },
     /// `tx.select` came on a channel that Hapax can't replace by a fresh one.
     #[error(
         "PRECONDITION_FAILED - hapax can't switch this channel to tx mode: it has consumed or set qos, and has published without \
@@ -189,6 +207,8 @@ impl Fault {
             | Fault::BodyTooSlow { .. } => 320,
             Fault::MissingId { .. }
             | Fault::Conflict { .. }
+            | Fault::StaleEpoch { .. }
+            | Fault::Gap { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
             | Fault::UnknownDeliveryTag { .. }
@@ -220,6 +240,8 @@ impl Fault {
             Fault::MemoryShort { closes, .. } => *closes,
             Fault::MissingId { .. }
             | Fault::Conflict { .. }
+            | Fault::StaleEpoch { .. }
+            | Fault::Gap { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
             | Fault::UnknownDeliveryTag { .. }
@@ -251,6 +273,8 @@ impl Fault {
             Fault::UnknownDeliveryTag { method, .. } => *method,
             Fault::MissingId { .. }
             | Fault::Conflict { .. }
+            | Fault::StaleEpoch { .. }
+            | Fault::Gap { .. }
             | Fault::TxWaitedTooLong
             | Fault::TxTooLarge { .. } => MethodId::BASIC_PUBLISH,
         }

@@ -15,7 +15,7 @@
 //! its own delivery is counted as `Republished` and not as `Fresh`: it is forwarded, too.
 
 use super::engine::{Entry, Stamp};
-use super::{Claim, Key, Limits};
+use super::{Claim, Key, Limits, Refusal, Told};
 
 /// Why a seen key was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -136,11 +136,19 @@ pub enum Event {
     /// a publish of a seen id was forwarded because its body was too large to hold until it could be compared
     /// (`on_conflict = "forward"`)
     Uncompared,
+    /// what the publisher of a duplicate was told (`on_duplicate`; the duplicate's own event came before)
+    Told(Told),
     /// a consumer publishes its message again: a new message, whatever was known of its key
     Republished {
         /// of which key
         claim: Claim,
     },
+    /// a number was refused (`id = "sequence"`): its producer has begun a higher epoch, or numbers before it are missing
+    OutOfSequence(Refusal),
+    /// a number was let through before numbers that are lower have been (its `Fresh` came before)
+    Gap,
+    /// a number was let through that is too low to be known by a bit, and is not known to be stored (its `Fresh` came before)
+    Below,
     /// a publish without an id
     NoId,
     /// a publish with `x-hapax-bypass: true`

@@ -15,7 +15,7 @@
 //! waited for. If one of them was stored by then, the key is seen as well.
 
 use super::key::KeyHash;
-use super::{BodyDigest, CacheAligned, EvictionCause, Key, Mailbox, Ticket, Turn};
+use super::{BodyDigest, CacheAligned, EvictionCause, Key, Mailbox, Refusal, Ticket, Turn};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -219,6 +219,8 @@ pub(super) enum Next {
     Nobody,
     /// This waiter holds it now.
     Promoted(Arc<Mailbox>, Ticket, Turn),
+    /// It is of an epoch that is over. All of these have waited for it.
+    Refused(Refusal, Vec<(Arc<Mailbox>, Ticket)>),
     /// It is seen with this body, as before. All of these have waited for it.
     Seen(BodyDigest, Vec<(Arc<Mailbox>, Ticket)>),
 }

@@ -41,8 +41,7 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
     }
 
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
-        let Claim::Digest(key) = claim;
-        self.0.table().republish(key, now).republish(self, claim)
+        self.0.table().republish(claim, now).republish(self, claim)
     }
 
     fn overdue(
@@ -104,8 +103,7 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
-        let Claim::Digest(key) = claim;
-        self.0.table().take_over(key, since, now, queued).result(self, claim)
+        self.0.table().take_over(claim, since, now, queued).result(self, claim)
     }
 
     fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {
@@ -146,6 +144,14 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
 
     fn note_origin(&self, origin: &Origin<'_>) {
         self.0.note_origin(origin);
+    }
+
+    fn wants_producer(&self, claim: Claim) -> bool {
+        self.0.wants_producer(claim)
+    }
+
+    fn note_producer(&self, claim: Claim, name: &[u8]) {
+        self.0.note_producer(claim, name);
     }
 
     fn wants_names(&self) -> bool {

@@ -4,7 +4,7 @@
 //! A publisher chooses its ids, so the digest is keyed: without the secret nobody can look for two ids that collide,
 //! nor for many that fall into one bucket. That is why the tables can do with a multiplication for a hash.
 
-use super::{Quota, Tenant};
+use super::{ProducerKey, Quota, Tenant};
 use crate::wire::Death;
 use crate::wire::properties::{IdValue, feed_parts};
 use siphasher::sip128::{Hasher128, SipHasher13, SipHasher24};
@@ -214,6 +214,13 @@ impl Scoped {
         let Scoped(mut digest) = *self;
         id.feed(&mut |kind, bytes| digest.tagged(kind, bytes));
         digest.key()
+    }
+
+    /// What a window knows the producer of this name by.
+    pub fn producer(&self, name: &[u8]) -> ProducerKey {
+        let Scoped(mut digest) = *self;
+        digest.tagged(b'q', name);
+        ProducerKey::new(digest.key())
     }
 
     /// The key of an id that has several parts. An absent part is another one than an empty part.

@@ -141,6 +141,11 @@ impl<W: ?Sized> LiveWindows<W> {
 }
 
 impl<W: Window + ?Sized> LiveWindows<W> {
+    /// Returns the window of this name, if the set has one.
+    pub fn named(&self, name: &str) -> Option<Arc<W>> {
+        self.state.read().set.iter().find(|window| *window.rules().name == *name).cloned()
+    }
+
     /// Forgets the former places of windows for which `is_done` returns true: no publish that they have judged there is
     /// without an outcome. Those whose publishes may come back without one stay, see above.
     pub fn let_go(&self, is_done: impl Fn(&W) -> bool) {

@@ -34,8 +34,11 @@ mod handle;
 mod inspect;
 mod key;
 mod mailbox;
+mod memory;
+mod producers;
 mod remembered;
 mod reservation;
+mod signals;
 mod table;
 mod tenant;
 mod tenant_names;
@@ -60,9 +63,11 @@ pub use live::{Changes, LiveWindows, Presence};
 pub use local::{Limits, LocalWindow};
 pub use logged::{Change, LoggedWindow, OnOutage, Remember, Setting, StoreFacts, StorePolicy};
 pub use mailbox::{Mailbox, Ticket};
+pub use producers::{Numbering, OnGap, ProducerFacts, ProducerKey, Refusal};
 pub use remembered::{Committed, OverdueCommit, Position, Remembered, Unremembered};
 pub use reservation::{Reservation, Reservations, Wait};
 pub use set::{WindowSet, Windows};
+pub use signals::{OnDuplicate, Signals, Told};
 pub use tap::Recorder;
 pub use tenant::{Quota, Tenant, TenantFacts};
 
@@ -88,6 +93,8 @@ pub enum Verdict {
     /// Seen: stored and acked by the upstream within the TTL, with this body. The session compares the bodies, because the body may come
     /// later than the verdict. If they differ, it tells the window ([`Event::Conflict`]).
     Duplicate(BodyDigest),
+    /// A number that is neither let through nor stored (`id = "sequence"`). The publish is refused, and its publisher has to be told.
+    Refused(Refusal),
     /// The window has to ask its store. The verdict (any but `Pending`) comes to the mailbox under the ticket.
     Pending(Wait),
 }
@@ -250,6 +257,8 @@ pub struct Rules {
     pub missing_id: MissingId,
     /// see [`OnConflict`]
     pub on_conflict: OnConflict,
+    /// how numbers are judged, if the id is a sequence
+    pub numbering: Numbering,
     /// see [`ConfirmRule`]
     pub confirms: ConfirmRule,
     /// Hapax sets the mandatory bit on what it forwards, to learn whether a queue has taken it
@@ -262,6 +271,8 @@ pub struct Rules {
     pub release: Release,
     /// what divides the capacity
     pub quota: Quota,
+    /// see [`Signals`]
+    pub signals: Signals,
 }
 
 impl Rules {
@@ -274,19 +285,22 @@ impl Rules {
             in_doubt: InDoubt::default(),
             missing_id: MissingId::default(),
             on_conflict: OnConflict::default(),
+            numbering: Numbering::default(),
             confirms: ConfirmRule::default(),
             verify_routing: true,
             forward_to: None,
             republish: RepublishRule::default(),
             release: Release::default(),
             quota: Quota::default(),
+            signals: Signals::default(),
         }
     }
 
-    /// Returns true if the bodies of duplicates are compared. If the body is the id, duplicates have equal bodies.
+    /// Returns true if the bodies of duplicates are compared. If the body is the id, duplicates have equal bodies. Of a number, only a bit
+    /// is remembered.
     #[inline]
     pub fn compares_bodies(&self) -> bool {
-        !matches!(self.id, IdSource::Body)
+        !matches!(self.id, IdSource::Body | IdSource::Sequence)
     }
 }
 
@@ -394,6 +408,10 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn wants_origin(&self, claim: Claim) -> bool;
     /// Takes the place where a fresh publish goes.
     fn note_origin(&self, origin: &Origin<'_>);
+    /// Returns true if the window wants to know the name of this claim's producer, for people to read.
+    fn wants_producer(&self, claim: Claim) -> bool;
+    /// Takes the name of a claim's producer.
+    fn note_producer(&self, claim: Claim, name: &[u8]);
     /// Returns true if the window wants to know which headers this publish without an id carries. It may ask for a sample only.
     fn wants_names(&self) -> bool;
     /// Takes the names of the headers and properties of a publish without an id.

@@ -166,6 +166,14 @@ impl Window for Interrupted {
         self.inner.note_origin(origin);
     }
 
+    fn wants_producer(&self, claim: Claim) -> bool {
+        self.inner.wants_producer(claim)
+    }
+
+    fn note_producer(&self, claim: Claim, name: &[u8]) {
+        self.inner.note_producer(claim, name);
+    }
+
     fn wants_names(&self) -> bool {
         self.inner.wants_names()
     }

@@ -120,7 +120,7 @@ impl Channel {
                         "link {} channel {}: {deliver:?} is no. {}",
                         self.link, self.id, self.delivered
                     );
-                    ctx.truth.broken('o', text);
+                    ctx.truth.broken('p', text);
                 }
             }
             Some(AMQPClass::Basic(B::Return(_))) => {}
@@ -186,6 +186,9 @@ impl Channel {
         };
         if covered.len() > 1 {
             ctx.truth.count("client answered by multiple");
+            if covered.values().any(|uid| ctx.truth.of(*uid).told) {
+                self.wrong("an ack for others and for a duplicate that was returned", ctx);
+            }
         }
         for uid in covered.into_values() {
             if ack {
@@ -197,7 +200,10 @@ impl Channel {
                 }
             } else {
                 ctx.truth.nacked(uid, ctx.now);
-                again(uid, retry, ctx);
+                // A nack may say that it is a duplicate. A client that tries all of them again never ends.
+                if ctx.truth.of(uid).forwarded.is_some() || ctx.rng.chance(300) {
+                    again(uid, retry, ctx);
+                }
             }
         }
     }
@@ -205,9 +211,22 @@ impl Channel {
     fn content(&mut self, whole: &Whole, retry: &mut VecDeque<What>, ctx: &mut Ctx) {
         match (&whole.method, whole.uid(&ctx.truth)) {
             (basic::AMQPMethod::Return(back), Some(uid)) => {
-                ctx.truth.return_seen(uid, self.link, self.id);
+                let is_duplicate = back.reply_code == 319;
+                if is_duplicate {
+                    ctx.truth.told(uid, self.link, self.id);
+                    let is_committed =
+                        |reply: &Reply| matches!(reply, Reply::Commit(uids) if uids.contains(&uid));
+                    if ctx.truth.of(uid).tx && !self.expected.iter().any(is_committed) {
+                        self.wrong(&format!("a duplicate that is not committed: {whole:?}"), ctx);
+                    }
+                } else {
+                    ctx.truth.return_seen(uid, self.link, self.id);
+                }
+                // Where there is no room for its body, it comes without.
+                let is_cut = is_duplicate && ctx.plan.tight && whole.body.is_empty();
                 let same = |p: &Publish| {
-                    whole.body == body_of(uid, p) && back.exchange.as_str() == EXCHANGES[p.what.exchange]
+                    (is_cut || whole.body == body_of(uid, p))
+                        && back.exchange.as_str() == EXCHANGES[p.what.exchange]
                 };
                 if !ctx.truth.find(uid).is_some_and(same) {
                     self.wrong(&format!("a return of another message: {whole:?}"), ctx);

@@ -75,7 +75,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 62] = [
+const MUST_HAPPEN: [&str; 66] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -85,6 +85,8 @@ const MUST_HAPPEN: [&str; 62] = [
     "client froze",
     "client nacked",
     "client returned",
+    "client told by a nack",
+    "client told by a return",
     "client vanished",
     "client was closed",
     "client's channel was closed",
@@ -118,6 +120,8 @@ const MUST_HAPPEN: [&str; 62] = [
     "probe",
     "recovered",
     "relay asked for a sign",
+    "relay: a copy",
+    "relay: a line of the audit",
     "relay crashed",
     "relay: held back by a rate",
     "republished",

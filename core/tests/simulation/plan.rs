@@ -4,7 +4,7 @@
 use super::rng::Rng;
 use hapax_core::session::Settings;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{OnOutage, Quota, Remember, StorePolicy};
+use hapax_core::window::{OnDuplicate, OnOutage, Quota, Remember, StorePolicy};
 use std::time::Duration;
 
 /// Microseconds of virtual time since the run began.
@@ -57,6 +57,10 @@ pub struct WindowPlan {
     pub quota: Quota,
     /// `on_conflict = "forward"`, and ids come with several bodies
     pub forwards_conflicts: bool,
+    /// what the publisher of a duplicate hears
+    pub on_duplicate: OnDuplicate,
+    /// ids are numbers of producers (the first window only)
+    pub sequence: bool,
 }
 
 /// The faults of a run, each with its frequency in thousandths of the occasions.
@@ -171,6 +175,11 @@ impl Plan {
         for window in &mut windows {
             window.forwards_conflicts = !window.by_body && bodies.chance(300);
         }
+        let mut signals = Rng::new(seed.rotate_left(40));
+        for window in &mut windows {
+            let rules = [OnDuplicate::Ack, OnDuplicate::Ack, OnDuplicate::Nack, OnDuplicate::Return];
+            window.on_duplicate = signals.pick(&rules);
+        }
         let mut logs = Rng::new(seed.rotate_left(48));
         windows.iter_mut().for_each(|window| window.draw_log(&mut logs));
         let mut limits = Rng::new(seed.rotate_left(24));
@@ -178,6 +187,8 @@ impl Plan {
             window.quota =
                 limits.pick(&[Quota::None, Quota::None, Quota::User, Quota::Exchange, Quota::Vhost]);
         }
+        let mut numbers = Rng::new(seed.rotate_left(8));
+        windows.first_mut().into_iter().for_each(|window| window.draw_sequence(&mut numbers));
         let rate = if limits.chance(250) { limits.pick(&[1, 3, 20]) } else { 0 };
         let crashes = windows.iter().any(|window| window.logged.is_some()) && logs.chance(600);
         let has_store = |w: &WindowPlan| w.late || w.log || w.logged.is_some();
@@ -301,6 +312,8 @@ impl WindowPlan {
             verify: false,
             quota: Quota::None,
             forwards_conflicts: false,
+            on_duplicate: OnDuplicate::Ack,
+            sequence: false,
         }
     }
 }
@@ -313,6 +326,16 @@ impl WindowPlan {
         self.silent = rng.pick(&[0, 20, 200]);
         self.wrong = rng.pick(&[0, 100, 500]);
         self.stuck = rng.pick(&[0, 20, 200]);
+    }
+
+    /// Whether ids are numbers. A producer lives from its last use on, has no bodies to compare, and no tenant.
+    fn draw_sequence(&mut self, rng: &mut Rng) {
+        self.sequence = rng.chance(300) && self.logged.is_none();
+        if self.sequence {
+            self.refresh = true;
+            (self.forwards_conflicts, self.quota) = (false, Quota::None);
+            self.capacity = rng.pick(&[2, 4, 100_000]);
+        }
     }
 
     /// Whether it has a log. (With dice of its own, too.)

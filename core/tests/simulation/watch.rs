@@ -215,6 +215,14 @@ impl Window for Gate {
         self.window.note_origin(origin);
     }
 
+    fn wants_producer(&self, claim: Claim) -> bool {
+        self.window.wants_producer(claim)
+    }
+
+    fn note_producer(&self, claim: Claim, name: &[u8]) {
+        self.window.note_producer(claim, name);
+    }
+
     fn wants_names(&self) -> bool {
         self.window.wants_names()
     }

@@ -1,6 +1,6 @@
 //! The windows of a run: real ones, some behind a [`LateWindow`], with a listener that counts.
 
-use super::content::{body_of_id, death_of, text_of};
+use super::content::{body_of_id, death_of, number_of, text_of};
 use super::ctx::{Ctx, Whose};
 use super::jobs::QUEUE;
 use super::plan::{Micros, Plan, SECOND, WindowPlan};
@@ -13,8 +13,8 @@ use crate::support::pair::{NoSessionListener, shared};
 use hapax_core::session::Shared;
 use hapax_core::window::Windows;
 use hapax_core::window::{
-    ConfirmRule, Event, EvictionCause, Found, InDoubt, Inspect, Key, Limits, Listener, LocalWindow,
-    LoggedWindow, MissingId, Mode, OnConflict, RepublishRule, Rules, Scope, Window,
+    Claim, ConfirmRule, Event, EvictionCause, Found, InDoubt, Inspect, Limits, Listener, LocalWindow,
+    LoggedWindow, MissingId, Mode, OnConflict, RepublishRule, Rules, Scope, Signals, Window,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -58,7 +58,7 @@ struct One {
     late: Option<Arc<LateWindow>>,
     shelf: Option<Arc<Shelf>>,
     counts: Arc<Counts>,
-    by_body: bool,
+    by: By,
     evictions: u64,
     answering: bool,
 }
@@ -72,8 +72,11 @@ pub struct SimWindows {
     shared: Arc<Shared>,
 }
 
-/// A window, its store if it has one, and whether the body is the id.
-type Asked = (Option<Arc<LateWindow>>, Option<Arc<Shelf>>, bool);
+/// Whether the body is the id, and whether numbers are.
+type By = (bool, bool);
+
+/// A window, its store if it has one, and where the id is.
+type Asked = (Option<Arc<LateWindow>>, Option<Arc<Shelf>>, By);
 
 /// Knows which commits windows do not remember yet.
 #[derive(Debug)]
@@ -92,8 +95,8 @@ impl Oracle {
 
     /// Whether the commit of a message, made at this time, is not remembered yet.
     pub fn is_unremembered(&self, key: ModelKey, committed: Micros) -> bool {
-        let (late, shelf, by_body) = &self.windows[key.0];
-        let (claim, at) = (real_key(&self.shared, *by_body, key).into(), instant(committed));
+        let (late, shelf, by) = &self.windows[key.0];
+        let (claim, at) = (real_key(&self.shared, *by, key), instant(committed));
         late.as_ref().is_some_and(|late| late.is_unremembered(claim, at))
             || shelf.as_ref().is_some_and(|shelf| shelf.is_unremembered(claim, at))
     }
@@ -105,8 +108,8 @@ impl Oracle {
         {
             return before.was_unremembered(key, committed, then);
         }
-        let (late, shelf, by_body) = &self.windows[key.0];
-        let claim = real_key(&self.shared, *by_body, key).into();
+        let (late, shelf, by) = &self.windows[key.0];
+        let claim = real_key(&self.shared, *by, key);
         let (at, then) = (instant(committed), instant(then));
         late.as_ref().is_some_and(|late| late.was_unremembered(claim, at, then))
             || shelf.as_ref().is_some_and(|shelf| shelf.was_unremembered(claim, at, then))
@@ -174,8 +177,7 @@ impl SimWindows {
         let now = instant(ctx.now);
         for (at, (one, is_safe)) in self.all.iter().zip(safe).enumerate() {
             let shared = &self.shared;
-            ctx.truth
-                .crashed(at, ctx.now, is_safe, |key| one.remembers(real_key(shared, one.by_body, key), now));
+            ctx.truth.crashed(at, ctx.now, is_safe, |key| one.remembers(real_key(shared, one.by, key), now));
         }
     }
 
@@ -206,7 +208,7 @@ impl SimWindows {
             if evictions != one.evictions {
                 one.evictions = evictions;
                 let (now, shared) = (instant(ctx.now), &self.shared);
-                ctx.truth.evicted(at, ctx.now, |key| one.remembers(real_key(shared, one.by_body, key), now));
+                ctx.truth.evicted(at, ctx.now, |key| one.remembers(real_key(shared, one.by, key), now));
             }
         }
     }
@@ -247,7 +249,7 @@ impl SimWindows {
 
     /// Whether the commit of a message, made at this time, is one that its window does not remember yet.
     pub fn oracle(&self) -> Oracle {
-        let windows = self.all.iter().map(|one| (one.late.clone(), one.shelf.clone(), one.by_body)).collect();
+        let windows = self.all.iter().map(|one| (one.late.clone(), one.shelf.clone(), one.by)).collect();
         Oracle { windows, shared: self.shared.clone(), before: None }
     }
 
@@ -348,14 +350,24 @@ fn guard() -> (Arc<LocalWindow>, Arc<GuardCounts>) {
     (LocalWindow::new(Rules::named("guard"), limits, engine, counts.clone()), counts)
 }
 
-/// The window's own key for a model key.
-fn real_key(shared: &Shared, by_body: bool, (window, exchange, routing_key, id): ModelKey) -> Key {
+/// The window's own claim for a model key.
+fn real_key(
+    shared: &Shared,
+    (by_body, sequence): By,
+    (window, exchange, routing_key, id): ModelKey,
+) -> Claim {
     let death = death_of(id).filter(|_| !by_body);
+    let (producer, number) = number_of(id);
     let id = if by_body { body_of_id(id) } else { text_of(id).into_bytes() };
     let scope = if window == 1 { Scope::Exchange } else { Scope::RoutingKey };
     let (exchange, routing_key) = (EXCHANGES[exchange].as_bytes(), ROUTING_KEYS[routing_key].as_bytes());
     let scoped = shared.keys.scoped(scope, VHOST.as_bytes(), exchange, routing_key);
-    death.map_or(scoped, |death| scoped.with_death(&death)).key(&IdValue::Bytes(&id))
+    let scoped = death.map_or(scoped, |death| scoped.with_death(&death));
+    if sequence {
+        let producer = scoped.producer(producer.as_bytes());
+        return Claim::Sequence { producer, epoch: 0, number: number.into() };
+    }
+    scoped.key(&IdValue::Bytes(&id)).into()
 }
 
 impl One {
@@ -365,6 +377,7 @@ impl One {
             id: match at {
                 1 if plan.by_body => IdSource::Body,
                 1 => IdSource::Header("x-dedup".into()),
+                _ if plan.sequence => IdSource::Sequence,
                 _ => IdSource::MessageId,
             },
             scope: if at == 1 { Scope::Exchange } else { Scope::RoutingKey },
@@ -375,8 +388,13 @@ impl One {
             verify_routing: plan.verify,
             forward_to: plan.redirect.then(|| BACKING.into()),
             republish: RepublishRule::default(),
-            release: hapax_core::window::Release::Ttl,
             quota: plan.quota,
+            signals: Signals {
+                on_duplicate: plan.on_duplicate,
+                duplicates_to: Some("copies".into()),
+                audit: true,
+            },
+            ..Rules::named("w")
         };
         let limits = Limits {
             capacity: plan.capacity,
@@ -394,7 +412,7 @@ impl One {
         });
         let late = Late { verdicts: plan.late, commits: plan.log, waits_on: plan.waits_on };
         let late = (plan.late || plan.log).then(|| LateWindow::with(local.clone(), late));
-        One { local, late, shelf, counts, by_body: plan.by_body, evictions: 0, answering: false }
+        One { local, late, shelf, counts, by: (plan.by_body, plan.sequence), evictions: 0, answering: false }
     }
 
     fn window(&self) -> Arc<dyn Window> {
@@ -406,9 +424,9 @@ impl One {
     }
 
     /// Whether an id is seen.
-    fn remembers(&self, key: Key, now: Instant) -> bool {
+    fn remembers(&self, key: Claim, now: Instant) -> bool {
         match &self.shelf {
-            Some(shelf) => matches!(shelf.window.find(key.into(), now), Some(Found::Seen(_))),
+            Some(shelf) => matches!(shelf.window.find(key, now), Some(Found::Seen(_))),
             None => self.local.get(key, now).is_some(),
         }
     }

@@ -17,8 +17,10 @@ use axum::{Extension, Json};
 use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    ConfirmRule, InDoubt, MissingId, Mode, OnConflict, Quota, Release, RepublishRule, Scope, Setting,
+    ConfirmRule, InDoubt, MissingId, Mode, OnConflict, OnDuplicate, OnGap, Quota, Release, RepublishRule,
+    Scope, Setting,
 };
+use hapax_core::wire::IdSource;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -71,6 +73,20 @@ pub(in crate::admin) struct WindowFacts {
     /// what happens to publishes of a known id whose body is not the one that was stored
     #[schema(value_type = String, example = "drop")]
     on_conflict: OnConflict,
+    /// what the publisher of a duplicate hears
+    #[schema(value_type = String, example = "ack")]
+    on_duplicate: OnDuplicate,
+    /// the exchange that gets copies of dropped publishes; null: there is none
+    duplicates_to: Option<String>,
+    /// true if each dropped publish is a line in the log
+    audit: bool,
+    /// what happens to a number when lower ones were never published; absent unless `id` is `sequence`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "forward")]
+    on_gap: Option<OnGap>,
+    /// how many of the highest numbers of a producer are known one by one; absent unless `id` is `sequence`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    places: Option<usize>,
     /// what happens to a message that its consumer publishes again
     #[schema(value_type = String, example = "connection")]
     republish: RepublishRule,
@@ -100,6 +116,7 @@ impl WindowFacts {
     fn of(admin: &Admin, found: ConfiguredWindow, now: Instant) -> WindowFacts {
         let ConfiguredWindow { watched, configured } = found;
         let (window, rules) = (&watched.window, watched.window.rules());
+        let is_sequence = rules.id == IdSource::Sequence;
         WindowFacts {
             name: rules.name.to_string(),
             judges: configured.judges,
@@ -118,6 +135,11 @@ impl WindowFacts {
             in_doubt: rules.in_doubt,
             missing_id: rules.missing_id,
             on_conflict: rules.on_conflict,
+            on_duplicate: rules.signals.on_duplicate,
+            duplicates_to: rules.signals.duplicates_to.as_deref().map(str::to_owned),
+            audit: rules.signals.audit,
+            on_gap: is_sequence.then_some(rules.numbering.on_gap),
+            places: is_sequence.then_some(rules.numbering.places),
             republish: rules.republish,
             release: rules.release,
             confirms: rules.confirms,

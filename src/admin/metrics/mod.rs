@@ -10,6 +10,7 @@
 //! registry adds the prefix `hapax_`. By convention, the metrics of the process itself have no prefix.
 
 mod format;
+mod signals;
 mod stores;
 mod tls;
 mod upstreams;
@@ -22,6 +23,7 @@ use crate::config::WindowConfig;
 use crate::live::{LastReload, Running};
 use crate::net::Upstreams;
 use crate::process::Process;
+use crate::signals::Signals;
 use crate::stats::{Snapshot, Stats};
 use crate::tls::Certificates;
 use hapax_core::pressure::Watched;
@@ -51,6 +53,7 @@ impl Metrics {
         certificates: Arc<Certificates>,
         draining: watch::Receiver<bool>,
         exports: Arc<Exports>,
+        signals: Arc<Signals>,
     ) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::this()));
@@ -61,6 +64,7 @@ impl Metrics {
             certificates,
             draining,
             exports,
+            signals,
         }));
         Metrics(registry)
     }
@@ -85,6 +89,7 @@ struct Relay {
     certificates: Arc<Certificates>,
     draining: watch::Receiver<bool>,
     exports: Arc<Exports>,
+    signals: Arc<Signals>,
 }
 
 impl Collector for Relay {
@@ -104,6 +109,7 @@ impl Collector for Relay {
         let help =
             "1 while the process drains: it takes no new connections, or will soon take none, and then ends.";
         gauge(&mut encoder, "draining", help, &u64::from(*self.draining.borrow()))?;
+        signals::encode(&mut encoder, &self.signals)?;
         telemetry(&mut encoder, &self.exports)?;
         reloads(&mut encoder, self.running.last_reload())?;
         tls::encode(&mut encoder, &stats, &self.certificates)?;

@@ -78,6 +78,30 @@ const COUNTERS: [Metric<Facts, u64>; 9] = [
     ),
 ];
 
+/// Those of a window with `id = "sequence"`; absent from any other.
+const OF_SEQUENCES: [Metric<Facts, Option<u64>>; 4] = [
+    metric(
+        "sequence_zombies",
+        "Publishes refused because their producer has begun a higher epoch: another process has taken its place.",
+        |f| f.sequences.map(|s| s.stale),
+    ),
+    metric(
+        "sequence_gaps",
+        "Publishes forwarded although lower numbers of their producer were never published.",
+        |f| f.sequences.map(|s| s.gaps),
+    ),
+    metric(
+        "sequence_gaps_refused",
+        "Publishes refused because lower numbers of their producer were never published (on_gap = \"reject\").",
+        |f| f.sequences.map(|s| s.gaps_refused),
+    ),
+    metric(
+        "sequence_below_places",
+        "Publishes forwarded although their number is lower than those that are known one by one, because it is not known to be stored.",
+        |f| f.sequences.map(|s| s.below),
+    ),
+];
+
 const WHOLE: [Metric<Facts, Option<u64>>; 14] = [
     metric("window_entries", "Ids remembered, including expired ones that were not swept yet.", |f| {
         f.entries
@@ -193,6 +217,14 @@ pub(super) fn encode(
             count(&mut family, &[("window", &*window.name)], value(&window.facts))?;
         }
     }
+    for Metric { name, help, value } in OF_SEQUENCES {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for window in windows {
+            if let Some(value) = value(&window.facts) {
+                count(&mut family, &[("window", &*window.name)], value)?;
+            }
+        }
+    }
     let all = || windows.iter().map(|window| (&*window.name, &window.facts));
     WHOLE.iter().try_for_each(|metric| gauge(encoder, all(), metric))?;
     REAL.iter().try_for_each(|metric| gauge(encoder, all(), metric))?;
@@ -262,6 +294,13 @@ fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt:
     for NamedFacts { name, facts, .. } in windows {
         for (cause, value) in &facts.forgotten {
             count(&mut family, &[("window", name), ("cause", cause)], *value)?;
+        }
+    }
+    let told = "Duplicates by what their publisher was told, in a window whose on_duplicate is not ack: nack, return, return_without_body (there was no room for the body), nothing (a nack can't be said without confirms, or there was no room in a transaction).";
+    let mut family = encoder.encode_descriptor("duplicates_told", told, None, MetricType::Counter)?;
+    for NamedFacts { name, facts, .. } in windows {
+        for (how, value) in &facts.told {
+            count(&mut family, &[("window", name), ("how", how)], *value)?;
         }
     }
     let evictions =

@@ -403,6 +403,43 @@ def heartbeat_while_nothing_flows():
 # --- dedup
 
 
+def told_scene(name):
+    """With an exchange whose duplicates the publisher is told of, as its name says."""
+    scene = Scene(name)
+    exchange = "pika-" + name
+    scene.channel.exchange_declare(exchange, "fanout")
+    scene.channel.queue_bind(scene.queue, exchange)
+    return scene, exchange
+
+
+def duplicate_raises_a_nack_error():
+    scene, exchange = told_scene("nacks")
+    scene.publish(b"x", "told", exchange=exchange)
+    try:
+        scene.publish(b"x", "told", exchange=exchange)
+        raise AssertionError("not nacked")
+    except NackError:
+        pass
+    expect(scene.drain(), [b"x"])
+    scene.connection.close()
+
+
+def duplicate_raises_an_unroutable_error_with_319():
+    scene, exchange = told_scene("returns")
+    scene.publish(b"x", "told", exchange=exchange)
+    try:
+        scene.publish(b"x", "told", exchange=exchange, type="again")
+        raise AssertionError("not returned")
+    except UnroutableError as told:
+        (message,) = told.messages
+        expect((message.method.reply_code, message.method.reply_text), (319, "DUPLICATE"))
+        expect((message.method.exchange, message.body), (exchange, b"x"))
+        expect((message.properties.message_id, message.properties.type), ("told", "again"))
+    scene.publish(b"y", "another", exchange=exchange)
+    expect(scene.drain(), [b"x", b"y"])
+    scene.connection.close()
+
+
 def duplicate_is_acked_and_not_stored():
     scene = Scene("duplicate")
     for _ in range(3):
@@ -605,6 +642,8 @@ GROUPS = {
         duplicate_with_mandatory_is_a_plain_ack,
         returned_then_bound_then_retry_is_delivered,
         rollback_then_retry_is_delivered,
+        duplicate_raises_a_nack_error,
+        duplicate_raises_an_unroutable_error_with_319,
     ],
     "guard": [jobs_are_written_once],
     "blocked": [blocked_and_unblocked],

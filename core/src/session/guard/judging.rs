@@ -167,6 +167,8 @@ impl Judging {
         };
         let waits = match verdict {
             Verdict::Fresh(reservation) => return self.make_ready(withheld, Some(reservation)),
+            // (A guard compares ids, so it refuses no number.)
+            Verdict::Refused(_) => return self.make_ready(withheld, None),
             _ if by.is_observed() => return self.make_ready(withheld, None),
             Verdict::Duplicate(_) => return self.hide(&withheld.facts, cx),
             Verdict::InFlight(wait) => Waits::Outcome(wait),

@@ -119,7 +119,7 @@ impl Known {
             Known::Asked(own, before) if *own == ticket => {
                 match std::mem::replace(before, verdict) {
                     Verdict::InFlight(wait) | Verdict::Pending(wait) => wait.answered(),
-                    Verdict::Fresh(_) | Verdict::Crowded | Verdict::Duplicate(_) => {}
+                    Verdict::Fresh(_) | Verdict::Crowded | Verdict::Duplicate(_) | Verdict::Refused(_) => {}
                 }
                 Ok(())
             }
