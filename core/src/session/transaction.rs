@@ -54,6 +54,8 @@ pub(super) struct Transactions {
     ended: VecDeque<Ended>,
     /// The sum of the weights of those that are ending.
     ending: usize,
+    /// The bytes of the returns that are held, in the open transaction and in those that are ending.
+    told_bytes: usize,
 }
 
 impl Transactions {
@@ -100,19 +102,20 @@ impl Transactions {
 
     /// Holds the return of a duplicate in the open transaction until it is committed.
     pub(super) fn tell(&mut self, frames: Bytes) {
+        self.told_bytes += HeldReturns::weight(&frames);
         self.open.told.push(frames);
     }
 
     /// Returns the bytes of the returns that are held, in the open transaction and in those that are ending.
     pub(super) fn told_bytes(&self) -> usize {
-        let ending: usize = self.ended.iter().map(|ended| ended.batch().told.bytes()).sum();
-        self.open.told.bytes() + ending
+        self.told_bytes
     }
 
     /// Forgets the returns: the client hears nothing more.
     pub(super) fn forget_client(&mut self) {
         self.open.told.clear();
         self.ended.iter_mut().for_each(|ended| ended.batch_mut().told.clear());
+        self.told_bytes = 0;
     }
 
     /// Returns the number of publishes whose commit or rollback is on its way. A transaction without any counts as one, so that
@@ -134,7 +137,9 @@ impl Transactions {
 
     /// Ends the open transaction by `tx.rollback`.
     pub(super) fn rollback(&mut self) {
-        let batch = self.close();
+        let mut batch = self.close();
+        self.told_bytes -= batch.told.bytes();
+        batch.told.clear();
         self.end(Ended::Rollback(batch));
     }
 
@@ -184,6 +189,7 @@ impl Transactions {
         let (mut later, mut returns) = (Vec::new(), HeldReturns::default());
         match ended {
             Ended::Commit(Batch { entries, told, .. }) => {
+                self.told_bytes -= told.bytes();
                 returns = told;
                 let mut stored = Reservations::default();
                 for entry in entries {
@@ -206,7 +212,9 @@ impl Transactions {
 
     /// Forgets the open transaction: it will never be committed.
     pub(super) fn abandon_open(&mut self) {
-        for entry in self.close().entries {
+        let batch = self.close();
+        self.told_bytes -= batch.told.bytes();
+        for entry in batch.entries {
             entry.forget(ForgetCause::Rollback);
         }
     }
@@ -219,7 +227,7 @@ impl Transactions {
         let mut ended = std::mem::take(&mut self.ended);
         ended.push_back(Ended::Rollback(open));
         ended.retain(|ended| !ended.batch().entries.is_empty());
-        self.ending = 0;
+        (self.ending, self.told_bytes) = (0, 0);
         let guilty = blame.map_or_else(Vec::new, |blame| {
             let suspects = ended
                 .iter()
