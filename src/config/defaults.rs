@@ -3,8 +3,8 @@
 
 use super::machine;
 use super::{
-    Config, Limits, LogFormat, LogSettings, ProxyProtocol, StoreKind, StoreSettings, Telemetry, Timeouts,
-    UpstreamAddress, UpstreamHealth, UpstreamOrder, WindowConfig,
+    Config, Judges, Limits, LogFormat, LogSettings, ProxyProtocol, StoreKind, StoreSettings, Telemetry,
+    Timeouts, UpstreamAddress, UpstreamHealth, UpstreamOrder, WindowConfig,
 };
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
@@ -110,6 +110,8 @@ pub const LOG_LEVEL: &str = "info";
 pub const WINDOW_NAME: &str = "default";
 /// Ids. With a TTL of 10 minutes this is enough for 1,666 fresh ids per second, and takes about 43 MB when it is full.
 pub const CAPACITY: usize = 1_000_000;
+/// Producers of a window with `id = "sequence"`. They take about 3 MB.
+pub const PRODUCERS: usize = 10_000;
 /// The TTL starts with the broker's ack. Retries arrive within seconds, the replay of a crashed publisher within
 /// minutes.
 pub const TTL: Duration = Duration::from_secs(600);
@@ -237,6 +239,7 @@ impl WindowConfig {
     /// Creates a window for all exchanges with this name and all defaults.
     pub fn named(name: &str) -> WindowConfig {
         WindowConfig {
+            judges: Judges::default(),
             vhost: Pattern::everything(),
             exchange: Pattern::everything(),
             rules: Rules::named(name),

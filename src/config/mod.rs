@@ -14,6 +14,7 @@ mod addresses;
 mod check;
 mod diff;
 mod duplicates;
+mod guard;
 mod json;
 mod listener;
 mod log_filter;
@@ -22,6 +23,7 @@ pub(crate) mod number;
 mod preset;
 mod problem;
 mod raw;
+mod sequence;
 mod show;
 mod show_tls;
 mod store;
@@ -36,6 +38,7 @@ pub mod defaults;
 pub(crate) use check::{TICK, most};
 pub use diff::{Change, Diff, Effect};
 pub use duplicates::DuplicatesSettings;
+pub use guard::Judges;
 pub use listener::{ListenerConfig, ProxyProtocol};
 pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
@@ -112,7 +115,8 @@ pub struct Config {
     pub log: LogSettings,
     /// where metrics and spans are sent
     pub telemetry: Telemetry,
-    /// in order: the first window that matches judges a publish
+    /// in order: the first window that matches judges a publish. Guards stand behind all other windows; of them, too, the first that matches
+    /// judges a delivery
     pub windows: Vec<WindowConfig>,
 }
 
@@ -257,12 +261,14 @@ pub enum LogFormat {
     Json,
 }
 
-/// One `[[window]]` of the file.
+/// One `[[window]]` or `[[guard]]` of the file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WindowConfig {
+    /// which of them
+    pub judges: Judges,
     /// the vhosts that match
     pub vhost: Pattern,
-    /// the exchanges that match
+    /// the exchanges that match; of a guard: the queues
     pub exchange: Pattern,
     /// how publishes are judged
     pub rules: Rules,

@@ -2,7 +2,8 @@
 
 use super::show_tls;
 use super::value::{show_bytes, show_id};
-use super::{Config, Sources, warnings};
+use super::{Config, Sources, guard, warnings};
+use hapax_core::wire::IdSource;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -195,8 +196,12 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     show_tls::write_client("telemetry.tls", telemetry.tls.as_ref(), out)?;
 
     for (index, window) in config.windows.iter().enumerate() {
-        out.section("[[window]]", format!("window.{index}."))?;
-        write_window(window, out)?;
+        let header = format!("[[{}]]", window.judges.section());
+        out.section(&header, format!("{}.", guard::path_of(config, index)))?;
+        match window.is_guard() {
+            true => write_guard(window, out)?,
+            false => write_window(window, out)?,
+        }
     }
     let windows = about_bytes(warnings::windows_bytes(config));
     writeln!(
@@ -228,7 +233,9 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     }
     out.raw("weight", window.weight)?;
     out.duration("ttl", limits.ttl)?;
-    out.word("engine", window.engine)?;
+    if rules.id != IdSource::Sequence {
+        out.word("engine", window.engine)?;
+    }
     out.word("store", window.store)?;
     out.word("remember", window.policy.remember)?;
     out.duration("remember_delay", window.policy.delay)?;
@@ -236,13 +243,19 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.word("mode", limits.mode)?;
     out.word("in_doubt", rules.in_doubt)?;
     out.word("missing_id", rules.missing_id)?;
-    out.word("on_conflict", rules.on_conflict)?;
+    if rules.id == IdSource::Sequence {
+        out.word("on_gap", rules.numbering.on_gap)?;
+        out.raw("places", rules.numbering.places)?;
+    } else {
+        out.word("on_conflict", rules.on_conflict)?;
+    }
     out.word("on_duplicate", rules.signals.on_duplicate)?;
     if let Some(exchange) = &rules.signals.duplicates_to {
         out.string("duplicates_to", exchange)?;
     }
     out.raw("audit", rules.signals.audit)?;
     out.word("republish", rules.republish)?;
+    out.word("release", rules.release)?;
     out.raw("refresh_on_duplicate", limits.refresh_on_duplicate)?;
     out.raw("waiters_per_id", limits.waiters_per_id)?;
     if let Some(exchange) = &rules.forward_to {
@@ -250,6 +263,30 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     }
     out.word("confirms", rules.confirms)?;
     out.raw("verify_routing", rules.verify_routing)
+}
+
+fn write_guard(guard: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result {
+    let (rules, limits) = (&guard.rules, &guard.limits);
+    out.string("name", &rules.name)?;
+    out.string("vhost", guard.vhost.as_str())?;
+    out.string("queue", guard.exchange.as_str())?;
+    out.raw("id", show_id(&rules.id))?;
+    match guard.auto {
+        true => out.string("capacity", "auto")?,
+        false => out.raw("capacity", limits.capacity)?,
+    }
+    if !guard.auto {
+        writeln!(out.text, "# takes {} when it is full", about_bytes(warnings::window_bytes(guard)))?;
+    }
+    out.raw("weight", guard.weight)?;
+    out.duration("ttl", limits.ttl)?;
+    out.word("engine", guard.engine)?;
+    out.word("store", guard.store)?;
+    out.word("remember", guard.policy.remember)?;
+    out.duration("remember_delay", guard.policy.delay)?;
+    out.word("on_outage", guard.policy.on_outage)?;
+    out.word("mode", limits.mode)?;
+    out.raw("waiters_per_id", limits.waiters_per_id)
 }
 
 /// Writes a size for people, with three digits.

@@ -308,18 +308,25 @@ pub(super) fn id(value: &DeValue<'_>) -> Result<IdSource, Wrong> {
 }
 
 fn id_source(text: &str) -> Result<IdSource, Wrong> {
-    if text == "body" { Ok(IdSource::Body) } else { id_part(text).map(IdSource::from) }
+    match text {
+        "body" => Ok(IdSource::Body),
+        "sequence" => Ok(IdSource::Sequence),
+        _ => id_part(text).map(IdSource::from),
+    }
 }
 
 fn id_part(text: &str) -> Result<IdPart, Wrong> {
-    let fix =
-        "write \"message-id\", \"correlation-id\", \"header:NAME\" or \"body\", or a list of the first three";
+    let fix = "write \"message-id\", \"correlation-id\", \"header:NAME\", \"body\" or \"sequence\", or a list of the first three";
     match text.split_once(':') {
         None if text == "message-id" => Ok(IdPart::MessageId),
         None if text == "correlation-id" => Ok(IdPart::CorrelationId),
         None if text == "body" => Err(Wrong::new(
             "has \"body\" in a list, but a body can only be an id as a whole",
             "write id = \"body\" alone, or leave it out of the list",
+        )),
+        None if text == "sequence" => Err(Wrong::new(
+            "has \"sequence\" in a list, but a number can only be an id as a whole",
+            "write id = \"sequence\" alone, or leave it out of the list",
         )),
         Some(("header", name)) if (1..=SHORTSTR_MAX).contains(&name.len()) => Ok(IdPart::Header(name.into())),
         Some(("header", _)) => {

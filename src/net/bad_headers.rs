@@ -21,6 +21,12 @@ fn consequence(header: BadHeader) -> &'static str {
         BadHeader::Death => {
             "the message is forwarded and not judged. Let it send the header as it came from the broker, or not at all"
         }
+        BadHeader::Producer => {
+            "the message has no id (missing_id says what happens). Let it send a text of 1 to 255 bytes"
+        }
+        BadHeader::Sequence | BadHeader::Epoch => {
+            "the message has no id (missing_id says what happens). Let it send an integer from 0 to 9223372036854775807"
+        }
         BadHeader::Cc | BadHeader::Bcc => {
             "the message is forwarded, and the broker refuses it. Let it send an array of strings"
         }

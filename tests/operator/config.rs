@@ -7,7 +7,7 @@ use hapax::config::{
     UpstreamOrder,
 };
 use hapax_core::window::logged::{OnOutage, Remember, StorePolicy};
-use hapax_core::window::{ConfirmRule, Key, Mode, Scope};
+use hapax_core::window::{ConfirmRule, Key, Mode, Numbering, OnGap, Scope};
 use hapax_core::wire::properties::IdValue;
 use hapax_core::wire::{IdPart, IdSource};
 use proptest::prelude::*;
@@ -320,7 +320,7 @@ fn every_key_arrives() {
     assert_eq!(settings.handshake_timeout, Duration::from_secs(4));
     assert_eq!(settings.rights_held, Duration::from_secs(5));
     assert_eq!((settings.max_unresolved, settings.held_bytes, settings.frame_max), (2, 0, 8192));
-    let [window, second] = config.windows.as_slice() else { panic!("{:?}", config.windows) };
+    let [window, second, third] = config.windows.as_slice() else { panic!("{:?}", config.windows) };
     assert_eq!(window.rules.id, IdSource::Header("x-dedup: odd".into()));
     assert_eq!(second.rules.id.to_string(), "correlation-id, header:a, header:b=c");
     assert_eq!((window.rules.scope, window.rules.confirms), (Scope::Vhost, ConfirmRule::ClientOnly));
@@ -337,6 +337,8 @@ fn every_key_arrives() {
     assert_eq!((window.auto, second.auto, second.weight), (false, true, 3));
     assert!((300_000..1_500_000).contains(&second.limits.capacity), "{}", second.limits.capacity);
     assert!(window.vhost.matches(b"test-1") && !window.vhost.matches(b"/"));
+    assert_eq!((&third.rules.id, third.limits.capacity), (&IdSource::Sequence, 10_000));
+    assert_eq!(third.rules.numbering, Numbering { on_gap: OnGap::Reject, places: 128 });
 }
 
 #[test]

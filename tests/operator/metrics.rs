@@ -10,7 +10,7 @@ use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::relay::{self, Relay};
 use crate::e2e::{http, site, wait};
 use hapax_core::window::logged::{AtStore, Batch, RelayId, Written};
-use hapax_core::window::{BodyDigest, Claim, StorePolicy, Verdict};
+use hapax_core::window::{BodyDigest, StorePolicy, Verdict};
 use hapax_core::wire::properties::IdValue;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -457,7 +457,7 @@ async fn every_query_of_stores_has_data_and_every_alert_has_its_day() {
     // A message was stored long ago and its id is not written; another relay has stored the same id.
     let (id, at) = (IdValue::Bytes(b"a"), ["/", "logged", "k"]);
     let Verdict::Fresh(reservation) = site.reserve("logged", at, id) else { panic!("it is new") };
-    let Claim::Digest(key) = reservation.claim();
+    let key = reservation.claim().key();
     reservation.commit(now() - TTL, TTL);
     let (body, wall) = (BodyDigest::from_bits(0), SystemTime::UNIX_EPOCH + TTL);
     let records =

@@ -9,7 +9,7 @@
 use super::ages::Ages;
 use super::budget::plan::capacity_for;
 use super::distinct::Distinct;
-use super::facts::{Bound, Facts, GhostFacts, Level, Publishes, Store};
+use super::facts::{self, Bound, Facts, GhostFacts, Level, Publishes, Store};
 use super::layout::{InForce, STRIPES};
 use super::log;
 use super::missing::{self, Missing};
@@ -21,8 +21,10 @@ use super::warmth::{FlushFlag, Warming, Warmth};
 use super::whatif::Sampler;
 use crate::window::engine::{MOST_IDS, Stamp};
 use crate::window::{
-    CacheAligned, Claim, Event, EvictionCause, ForgetCause, Inspect, Key, Limits, Listener, Origin, Told,
+    CacheAligned, Claim, Event, EvictionCause, ForgetCause, Inspect, Key, Limits, Listener, Origin, Refusal,
+    Told,
 };
+use crate::wire::IdSource;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,6 +56,7 @@ pub struct Accounting {
     conflicts: Counter,
     uncompared: Counter,
     told: [Counter; Told::ALL.len()],
+    sequences: Sequences,
     forgotten: [Counter; ForgetCause::ALL.len()],
     distinct: Distinct,
     scopes: CacheAligned<Mutex<Scopes>>,
@@ -154,6 +157,26 @@ impl Accounting {
         self.told.get(told as usize).map_or(0, Counter::value)
     }
 
+    /// Returns the publishes that were refused because their producer has begun a higher epoch.
+    pub fn stale(&self) -> u64 {
+        self.sequences.stale.value()
+    }
+
+    /// Returns the publishes that were refused because lower numbers of their producer were never let through.
+    pub fn refused_gaps(&self) -> u64 {
+        self.sequences.refused_gaps.value()
+    }
+
+    /// Returns the publishes that were forwarded although lower numbers of their producer were never let through.
+    pub fn gaps(&self) -> u64 {
+        self.sequences.gaps.value()
+    }
+
+    /// Returns the publishes that were forwarded because their number is too low to be known by a bit, and was not known to be stored.
+    pub fn below(&self) -> u64 {
+        self.sequences.below.value()
+    }
+
     /// Returns the reservations that were given up for this cause.
     pub fn forgotten(&self, cause: ForgetCause) -> u64 {
         self.forgotten.get(cause as usize).map_or(0, Counter::value)
@@ -206,6 +229,12 @@ impl Accounting {
             conflicts: self.conflicts(),
             uncompared: self.uncompared(),
             told: by_cause(Told::ALL, Told::name, |told| self.told(told)),
+            sequences: is_sequence(window).then(|| facts::Sequences {
+                stale: self.stale(),
+                gaps_refused: self.refused_gaps(),
+                gaps: self.gaps(),
+                below: self.below(),
+            }),
             forgotten: by_cause(ForgetCause::ALL, ForgetCause::name, |cause| self.forgotten(cause)),
             evictions: by_cause(EvictionCause::ALL, EvictionCause::name, |cause| self.evicted(cause)),
             escaped_duplicates: totals.escaped,
@@ -240,7 +269,7 @@ impl Accounting {
 
     /// Takes the settings of the window, so that the what-if curve knows of the ids that its store brings before the first tick.
     pub fn begin(&self, window: &dyn Inspect, now: Instant) {
-        if let Some(limits) = window.limits() {
+        if let Some(limits) = window.limits().filter(|_| !is_sequence(window)) {
             self.what_if.tick(limits, now, resolved(&self.totals()));
         }
     }
@@ -252,12 +281,14 @@ impl Accounting {
         self.apply_journal(Some(window.stamp(now)));
         self.distinct.tick(now);
         self.scopes.lock().tick(now);
-        let (mut totals, ttl, capacity) = (self.totals(), window.ttl(), window.capacity());
+        let (mut totals, ttl) = (self.totals(), window.ttl());
         let store = window.store(now);
         // The ids that other relays have stored take room, too. The ids that the store had at the start came all at once: it says nothing of a rate.
         totals.merged = store.as_ref().map_or(0, |store| store.merged);
         // The curve needs a capacity to compare with. A window without a capacity has no curve.
-        limits.into_iter().for_each(|limits| self.what_if.tick(limits, now, resolved(&totals)));
+        if !is_sequence(window) {
+            limits.into_iter().for_each(|limits| self.what_if.tick(limits, now, resolved(&totals)));
+        }
         let counts = self.missing_counts(&totals);
         self.missing.tick(counts, now);
         let known_for = store.and_then(|store| store.known_for);
@@ -268,7 +299,7 @@ impl Accounting {
             let mut trend = self.trend.lock();
             trend.step(now, totals, ttl);
             self.is_busy.store(trend.rates().fresh > BUSY, Relaxed);
-            let pressure = capacity.map_or(0.0, |capacity| trend.pressure(ttl, capacity));
+            let pressure = pressure_of(window, &trend).unwrap_or_default();
             let is_interval_over = trend.is_interval_over(now, ttl);
             let is_early = {
                 let mut ages = self.ages.lock();
@@ -360,11 +391,12 @@ impl Accounting {
         let trend = self.trend.lock();
         facts.rates = trend.rates();
         let (capacity, ttl) = (window.capacity(), window.ttl());
-        facts.pressure = capacity.map(|capacity| trend.pressure(ttl, capacity));
+        facts.pressure = pressure_of(window, &trend);
         facts.arrived = rounded(trend.arrived(ttl));
         facts.level = trend.level();
         facts.level_history = trend.gauge.history(now);
-        if capacity.is_some() {
+        // How many producers there are is no matter of the rate at which they publish.
+        if capacity.is_some() && !is_sequence(window) {
             facts.recommended_from = trend.seen(ttl);
             if let Some(wanted) = trend.recommended(ttl) {
                 self.recommend(wanted, facts, window);
@@ -429,11 +461,11 @@ impl Accounting {
     /// Passes an event to the key's ledger, and applies the journal if it is full.
     fn note(&self, ledger: &mut Ledger, event: &Event) {
         let (is_full, now) = match *event {
-            Event::Committed { claim: Claim::Digest(key), now, .. } => (ledger.commit(key, now), now),
-            Event::Evicted { claim: Claim::Digest(key), at, until, now, cause } => {
-                (ledger.evict(key, at, until, now, cause), now)
+            Event::Committed { claim, now, .. } => (ledger.commit(claim.owner(), now), now),
+            Event::Evicted { claim, at, until, now, cause } => {
+                (ledger.evict(claim.owner(), at, until, now, cause), now)
             }
-            Event::Disowned { claim: Claim::Digest(key) } => (ledger.disown(key), Stamp(0)),
+            Event::Disowned { claim } => (ledger.disown(claim.owner()), Stamp(0)),
             _ => return,
         };
         if is_full {
@@ -447,17 +479,22 @@ impl Accounting {
         self.what_if.on(event);
         match *event {
             Event::Fresh { .. } | Event::Duplicate { .. } | Event::Committed { .. } => {}
-            Event::CommittedInDoubt { claim: Claim::Digest(key), .. } => {
-                self.stripe(key).write(|ledger| ledger.committed_in_doubt += 1);
+            Event::CommittedInDoubt { claim, .. } => {
+                self.stripe(claim.owner()).write(|ledger| ledger.committed_in_doubt += 1);
             }
-            Event::Evicted { claim: Claim::Digest(key), .. }
-            | Event::Disowned { claim: Claim::Digest(key) } => {
-                self.stripe(key).write(|ledger| self.note(ledger, event));
+            // The producer of a number that is forgotten is still known.
+            Event::Disowned { claim: Claim::Sequence { .. } } => {}
+            Event::Evicted { claim, .. } | Event::Disowned { claim } => {
+                self.stripe(claim.owner()).write(|ledger| self.note(ledger, event));
             }
             Event::Flushed => self.flush(),
             Event::InFlight => add(&self.in_flight.0),
             Event::Republished { .. } => add(&self.republished.0),
-            Event::Recovered { claim: Claim::Digest(key), .. } => self.recover(key),
+            Event::Recovered { claim, .. } => self.recover(claim.owner()),
+            Event::OutOfSequence(Refusal::Stale) => add(&self.sequences.stale.0),
+            Event::OutOfSequence(Refusal::Gap) => add(&self.sequences.refused_gaps.0),
+            Event::Gap => add(&self.sequences.gaps.0),
+            Event::Below => add(&self.sequences.below.0),
             Event::NoId => add(&self.no_id.0),
             Event::Bypassed => add(&self.bypassed.0),
             Event::Promoted => add(&self.promoted.0),
@@ -501,17 +538,22 @@ impl Listener for Accounting {
     /// window's own branches, and would cost more than all the counting (ADR 13).
     #[inline]
     fn on(&self, event: &Event) {
-        if let Event::Duplicate { claim: Claim::Digest(key), .. } = *event {
+        if let Event::Duplicate { claim, .. } = *event {
             self.what_if.on(event);
-            self.distinct.add(key.spread());
-            self.stripe(key).duplicate.add();
-        } else if let Event::Fresh { claim: Claim::Digest(key) } = *event {
-            self.distinct.add(key.spread());
-            self.stripe(key).fresh.add();
-        } else if let Event::Committed { claim: Claim::Digest(key), .. } = *event {
+            self.distinct.add(claim.owner().spread());
+            self.stripe(claim.key()).duplicate.add();
+        } else if let Event::Fresh { claim } = *event {
+            self.distinct.add(claim.owner().spread());
+            self.stripe(claim.key()).fresh.add();
+        } else if let Event::Committed { claim, .. } = *event {
             self.what_if.on(event);
-            let stripe = self.stripe(key);
+            let stripe = self.stripe(claim.key());
             stripe.committed.add();
+            // The ghost knows owners.
+            let stripe = match claim {
+                Claim::Digest(_) => stripe,
+                Claim::Sequence { .. } => self.stripe(claim.owner()),
+            };
             if stripe.has_ghosts() {
                 stripe.write(|ledger| self.note(ledger, event));
             }
@@ -524,8 +566,7 @@ impl Listener for Accounting {
     /// locked once.
     fn on_all(&self, events: &[Event]) {
         let stripe = |event: &Event| match event {
-            Event::Committed { claim: Claim::Digest(key), .. }
-            | Event::Evicted { claim: Claim::Digest(key), .. } => Some(self.stripe(*key)),
+            Event::Committed { claim, .. } | Event::Evicted { claim, .. } => Some(self.stripe(claim.key())),
             _ => None,
         };
         let is_in = |one: &Stripe| {
@@ -560,14 +601,38 @@ impl Listener for Accounting {
     }
 
     fn wants_origin(&self, claim: Claim) -> bool {
-        let Claim::Digest(key) = claim;
-        !self.is_busy.load(Relaxed) || key.spread().is_multiple_of(SAMPLE)
+        !self.is_busy.load(Relaxed) || claim.key().spread().is_multiple_of(SAMPLE)
     }
 
     fn origin(&self, origin: &Origin<'_>) {
         let ids = if self.is_busy.load(Relaxed) { SAMPLE } else { 1 };
         self.scopes.lock().add(origin, ids);
     }
+}
+
+/// What happens in a window of sequences only.
+#[derive(Debug, Default)]
+struct Sequences {
+    stale: Counter,
+    refused_gaps: Counter,
+    gaps: Counter,
+    below: Counter,
+}
+
+/// Returns true if the window remembers producers, not ids.
+fn is_sequence(window: &dyn Inspect) -> bool {
+    window.rules().id == IdSource::Sequence
+}
+
+/// Returns how pressed the window is; `None` without a capacity. Producers do not come at the rate of their numbers: a window of them is
+/// as pressed as it is full.
+#[expect(clippy::cast_precision_loss, reason = "a ratio")]
+fn pressure_of(window: &dyn Inspect, trend: &Trend) -> Option<f64> {
+    let capacity = window.capacity()?;
+    Some(match is_sequence(window) {
+        true => window.entries()? as f64 / capacity as f64,
+        false => trend.pressure(window.ttl(), capacity),
+    })
 }
 
 /// Returns the publishes with a known outcome, as the what-if curve counts them.
@@ -633,6 +698,10 @@ mod tests {
             Event::Refused,
             Event::Conflict { claim: Claim::Digest(key) },
             Event::Uncompared,
+            Event::OutOfSequence(Refusal::Stale),
+            Event::OutOfSequence(Refusal::Gap),
+            Event::Gap,
+            Event::Below,
         ];
         let forgotten = ForgetCause::ALL.map(Event::Forgotten);
         let evicted = EvictionCause::ALL.map(|cause| Event::Evicted {
@@ -665,6 +734,10 @@ mod tests {
             accounting.refused(),
             accounting.conflicts(),
             accounting.uncompared(),
+            accounting.stale(),
+            accounting.refused_gaps(),
+            accounting.gaps(),
+            accounting.below(),
         ]
         .into_iter()
         .chain(ForgetCause::ALL.map(|cause| accounting.forgotten(cause)))

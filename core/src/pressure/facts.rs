@@ -57,6 +57,9 @@ pub struct Facts {
     /// duplicates by what their publisher was told, in a window that tells it more than an ack
     #[serde(default)]
     pub told: BTreeMap<String, u64>,
+    /// what happened to numbers; absent unless the window's id is `sequence`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequences: Option<Sequences>,
     /// reservations given up, by cause
     pub forgotten: BTreeMap<String, u64>,
     /// seen ids removed, by cause
@@ -147,6 +150,19 @@ impl Facts {
     pub fn full(&self) -> Option<f64> {
         Some(self.entries? as f64 / self.capacity?.max(1) as f64)
     }
+}
+
+/// The numbers of a window with `id = "sequence"` that were not simply fresh or duplicates, since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Sequences {
+    /// refused because their producer has begun a higher epoch
+    pub stale: u64,
+    /// refused because lower numbers of their producer were never published (`on_gap = "reject"`)
+    pub gaps_refused: u64,
+    /// forwarded although lower numbers of their producer were never published
+    pub gaps: u64,
+    /// forwarded although they are lower than the numbers that are known one by one: they are not known to be stored
+    pub below: u64,
 }
 
 /// The store of a window: what keeps its ids outside of the process.

@@ -81,7 +81,7 @@ impl RouteMark {
     /// As [`RouteMark::found`], of a copy without `x-death`.
     #[inline]
     pub(super) fn without_deaths(self, found: &ContentHeader<'_>, source: &IdSource) -> Option<Mark> {
-        if !matches!(source, IdSource::Parts(_)) {
+        if !matches!(source, IdSource::Parts(_) | IdSource::Sequence) {
             return found.id.map(|id| self.id(&id));
         }
         let mut hash = self.0;

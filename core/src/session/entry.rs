@@ -38,7 +38,7 @@ impl Hears {
     }
 }
 
-const _: () = assert!(size_of::<Option<(Reservation, Memo)>>() == 56);
+const _: () = assert!(size_of::<Option<(Reservation, Memo)>>() == 72);
 
 /// A forwarded publish without an outcome. Dropping it forgets the id, and counts it as in doubt. Only [`Entry::in_doubt`] asks the
 /// window's rule, which may be to keep the id.

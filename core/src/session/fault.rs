@@ -63,6 +63,24 @@ pub enum Fault {
         /// the window's name
         window: Box<str>,
     },
+    /// The publish has an epoch that is lower than another that its producer has begun.
+    #[error(
+        "PRECONDITION_FAILED - window '{window}' has seen a higher x-hapax-epoch of this producer: another process has taken its \
+         place; stop, or start again with a higher epoch"
+    )]
+    StaleEpoch {
+        /// the window's name
+        window: Box<str>,
+    },
+    /// The number of the publish is not the next one of its producer, and its window has `on_gap = "reject"`.
+    #[error(
+        "PRECONDITION_FAILED - window '{window}' takes no number while lower ones were never published; publish in the order of \
+         x-hapax-sequence, or set on_gap = \"forward\""
+    )]
+    Gap {
+        /// the window's name
+        window: Box<str>,
+    },
     /// `tx.select` came on a channel that Hapax can't replace by a fresh one.
     #[error(
         "PRECONDITION_FAILED - hapax can't switch this channel to tx mode: it has consumed or set qos, and has published without \
@@ -154,6 +172,14 @@ pub enum Fault {
         /// how long nothing could be written
         patience: Duration,
     },
+    /// The client settles a delivery that it has not got, or has settled. The text is RabbitMQ's.
+    #[error("PRECONDITION_FAILED - unknown delivery tag {tag}")]
+    UnknownDeliveryTag {
+        /// the tag that the client has named
+        tag: u64,
+        /// `basic.ack`, `basic.nack` or `basic.reject`
+        method: MethodId,
+    },
     /// The process holds too many bytes, and this client more than its share.
     #[error(
         "RESOURCE_ERROR - hapax is short of memory (limits.memory), and an open transaction, an unfinished message or channels of \
@@ -181,8 +207,11 @@ impl Fault {
             | Fault::BodyTooSlow { .. } => 320,
             Fault::MissingId { .. }
             | Fault::Conflict { .. }
+            | Fault::StaleEpoch { .. }
+            | Fault::Gap { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
+            | Fault::UnknownDeliveryTag { .. }
             | Fault::TxTooSlow { .. } => 406,
             Fault::TxTooLarge { .. } | Fault::MemoryShort { .. } | Fault::Unread { .. } => 506,
             Fault::SecondOpen => 504,
@@ -211,8 +240,11 @@ impl Fault {
             Fault::MemoryShort { closes, .. } => *closes,
             Fault::MissingId { .. }
             | Fault::Conflict { .. }
+            | Fault::StaleEpoch { .. }
+            | Fault::Gap { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
+            | Fault::UnknownDeliveryTag { .. }
             | Fault::TxTooSlow { .. }
             | Fault::TxTooLarge { .. } => Closes::Channel,
         }
@@ -238,8 +270,11 @@ impl Fault {
             Fault::SecondOpen => MethodId::CHANNEL_OPEN,
             Fault::UserConnections { .. } => MethodId::CONNECTION_OPEN,
             Fault::TxAfterPublish => MethodId::TX_SELECT,
+            Fault::UnknownDeliveryTag { method, .. } => *method,
             Fault::MissingId { .. }
             | Fault::Conflict { .. }
+            | Fault::StaleEpoch { .. }
+            | Fault::Gap { .. }
             | Fault::TxWaitedTooLong
             | Fault::TxTooLarge { .. } => MethodId::BASIC_PUBLISH,
         }

@@ -1,21 +1,23 @@
-//! Makes the key by which a window tells messages apart: from the scope, the id, the newest death, and the routing keys beyond the
+//! Makes the claim by which a window tells messages apart: from the scope, the id, the newest death, and the routing keys beyond the
 //! first.
 
 use super::finder::{Judge, Route};
 use super::rights::{OwnRights, Standing};
-use crate::window::{Key, Scope, Scoped};
+use crate::window::{Claim, Scope, Scoped};
 use crate::wire::properties::IdSource;
-use crate::wire::{BadHeaders, ContentHeader};
+use crate::wire::{BadHeaders, ContentHeader, Sequence};
 
-/// The key of a message, as far as its content header shows it.
+/// The claim of a message, as far as its content header shows it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum MessageKey {
-    /// The key.
-    Known(Key),
+    /// The claim.
+    Known(Claim),
     /// The id is the body. This makes the key of it.
     Body(Scoped),
     /// There is no id.
     NoId,
+    /// These headers can't be understood, so there is no id.
+    BadId(BadHeaders),
     /// These headers can't be understood, so nobody knows which messages are the same as this one.
     Unreadable(BadHeaders),
 }
@@ -35,7 +37,7 @@ impl MessageKey {
             (IdSource::MessageId | IdSource::CorrelationId | IdSource::Header(_), Some(id))
                 if !found.is_special() =>
             {
-                MessageKey::Known(scoped.key(&id))
+                MessageKey::Known(scoped.key(&id).into())
             }
             _ => MessageKey::unusual(found, route, judge, scoped, rights),
         }
@@ -56,11 +58,18 @@ impl MessageKey {
         };
         match (&judge.window.rules().id, found.id) {
             (IdSource::Body, _) => MessageKey::Body(scoped),
+            (IdSource::Sequence, _) => match found.sequence() {
+                Ok(Some(Sequence { producer, epoch, number })) => {
+                    MessageKey::Known(Claim::Sequence { producer: scoped.producer(producer), epoch, number })
+                }
+                Ok(None) => MessageKey::NoId,
+                Err(bad) => MessageKey::BadId(bad),
+            },
             (_, None) => MessageKey::NoId,
             (IdSource::Parts(parts), _) => {
-                MessageKey::Known(scoped.key_of_parts(parts.iter().map(|part| found.part(part))))
+                MessageKey::Known(scoped.key_of_parts(parts.iter().map(|part| found.part(part))).into())
             }
-            (_, Some(id)) => MessageKey::Known(scoped.key(&id)),
+            (_, Some(id)) => MessageKey::Known(scoped.key(&id).into()),
         }
     }
 }

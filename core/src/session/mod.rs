@@ -45,6 +45,7 @@ mod external;
 mod fault;
 mod finder;
 mod flow;
+mod guard;
 mod handshake;
 mod held_returns;
 mod hosts;

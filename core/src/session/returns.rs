@@ -57,8 +57,8 @@ impl ReturnKey {
     }
 
     /// Makes the key of a claim at a [place](ReturnKey::place).
-    pub(super) fn at(place: u64, Claim::Digest(key): Claim) -> ReturnKey {
-        ReturnKey { place, content: half(key) }
+    pub(super) fn at(place: u64, claim: Claim) -> ReturnKey {
+        ReturnKey { place, content: half(claim.key()) }
     }
 
     /// Returns the digest of exchange and routing key.

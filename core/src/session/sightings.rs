@@ -2,6 +2,7 @@
 
 use super::outbox::View;
 use crate::window::{Claim, OnConflict, Window};
+use crate::wire::Sequence;
 use crate::wire::method::Publish;
 use crate::wire::properties::{ContentHeader, IdSource, IdValue};
 use std::collections::VecDeque;
@@ -192,6 +193,10 @@ fn sighting(what: Sighted, publication: Publication<'_>, left_out: u64) -> Optio
             let mut parts = parts.map(|part| text(&part)).collect::<Vec<_>>().join(&b' ');
             parts.truncate(LONGEST);
             Some(parts.into())
+        }
+        IdSource::Sequence => {
+            let Ok(Some(Sequence { producer, number, .. })) = found.sequence() else { return None };
+            Some([producer, b" ", number.to_string().as_bytes()].concat().into())
         }
         _ => found.id.as_ref().map(text),
     });

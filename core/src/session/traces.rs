@@ -97,6 +97,7 @@ pub(super) fn word(verdict: &Verdict) -> Option<&'static str> {
         Verdict::Fresh(_) => Some("fresh"),
         Verdict::Duplicate(_) => Some("duplicate"),
         Verdict::InFlight(_) => Some("in_flight"),
+        Verdict::Refused(_) => Some("refused"),
         Verdict::Crowded => Some("crowded"),
         Verdict::Pending(_) => None,
     }

@@ -54,8 +54,8 @@ pub(super) struct Transactions {
     ended: VecDeque<Ended>,
     /// The sum of the weights of those that are ending.
     ending: usize,
-    /// The bytes of the returns that are held, in the open transaction and in those that are ending.
-    told_bytes: usize,
+    /// The bytes of the returns that they hold.
+    ending_told: usize,
 }
 
 impl Transactions {
@@ -102,20 +102,19 @@ impl Transactions {
 
     /// Holds the return of a duplicate in the open transaction until it is committed.
     pub(super) fn tell(&mut self, frames: Bytes) {
-        self.told_bytes += HeldReturns::weight(&frames);
         self.open.told.push(frames);
     }
 
     /// Returns the bytes of the returns that are held, in the open transaction and in those that are ending.
     pub(super) fn told_bytes(&self) -> usize {
-        self.told_bytes
+        self.open.told.bytes() + self.ending_told
     }
 
     /// Forgets the returns: the client hears nothing more.
     pub(super) fn forget_client(&mut self) {
         self.open.told.clear();
         self.ended.iter_mut().for_each(|ended| ended.batch_mut().told.clear());
-        self.told_bytes = 0;
+        self.ending_told = 0;
     }
 
     /// Returns the number of publishes whose commit or rollback is on its way. A transaction without any counts as one, so that
@@ -137,9 +136,7 @@ impl Transactions {
 
     /// Ends the open transaction by `tx.rollback`.
     pub(super) fn rollback(&mut self) {
-        let mut batch = self.close();
-        self.told_bytes -= batch.told.bytes();
-        batch.told.clear();
+        let batch = self.close();
         self.end(Ended::Rollback(batch));
     }
 
@@ -186,10 +183,10 @@ impl Transactions {
         let Some(ended) = self.ended.pop_front() else { return (Vec::new(), 0, HeldReturns::default()) };
         let weight = weight(&ended);
         self.ending -= weight;
+        self.ending_told -= ended.batch().told.bytes();
         let (mut later, mut returns) = (Vec::new(), HeldReturns::default());
         match ended {
             Ended::Commit(Batch { entries, told, .. }) => {
-                self.told_bytes -= told.bytes();
                 returns = told;
                 let mut stored = Reservations::default();
                 for entry in entries {
@@ -212,9 +209,7 @@ impl Transactions {
 
     /// Forgets the open transaction: it will never be committed.
     pub(super) fn abandon_open(&mut self) {
-        let batch = self.close();
-        self.told_bytes -= batch.told.bytes();
-        for entry in batch.entries {
+        for entry in self.close().entries {
             entry.forget(ForgetCause::Rollback);
         }
     }
@@ -227,7 +222,7 @@ impl Transactions {
         let mut ended = std::mem::take(&mut self.ended);
         ended.push_back(Ended::Rollback(open));
         ended.retain(|ended| !ended.batch().entries.is_empty());
-        (self.ending, self.told_bytes) = (0, 0);
+        (self.ending, self.ending_told) = (0, 0);
         let guilty = blame.map_or_else(Vec::new, |blame| {
             let suspects = ended
                 .iter()
@@ -251,6 +246,7 @@ impl Transactions {
 
     fn end(&mut self, ended: Ended) {
         self.ending += weight(&ended);
+        self.ending_told += ended.batch().told.bytes();
         self.ended.push_back(ended);
     }
 

@@ -1,15 +1,47 @@
 //! The claim of a publish on its window, the question that it asks, and how it ends.
 
-use super::{Key, Memo, Ticket, Turn};
+use super::{Key, Memo, ProducerKey, Ticket, Turn};
 
 /// A claim of a publish on its window: "nobody has published this before".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Claim {
     /// An id, as its keyed digest.
     Digest(Key),
+    /// A number that a producer has counted (`id = "sequence"`).
+    Sequence {
+        /// whose number it is
+        producer: ProducerKey,
+        /// the count of the producer's starts, or any other number that only grows
+        epoch: u64,
+        /// the number
+        number: u64,
+    },
 }
 
-const _: () = assert!(size_of::<Claim>() == size_of::<Key>());
+const _: () = assert!(size_of::<Claim>() == 2 * size_of::<Key>());
+
+impl Claim {
+    /// Returns what the claim is in flight under: the digest, or a key that only this number of this producer and epoch has. (Two
+    /// numbers of one producer never have the same. For two producers it would be a collision of their digests, which have a secret.)
+    #[inline]
+    pub fn key(self) -> Key {
+        match self {
+            Claim::Digest(key) => key,
+            Claim::Sequence { producer, epoch, number } => {
+                Key(producer.key().0 ^ (u128::from(epoch) << 64 | u128::from(number)))
+            }
+        }
+    }
+
+    /// Returns what takes a place in the window when the claim is seen: the digest, or the producer.
+    #[inline]
+    pub fn owner(self) -> Key {
+        match self {
+            Claim::Digest(key) => key,
+            Claim::Sequence { producer, .. } => producer.key(),
+        }
+    }
+}
 
 impl From<Key> for Claim {
     fn from(key: Key) -> Claim {

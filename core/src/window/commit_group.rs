@@ -5,9 +5,7 @@
 
 use super::engine::{Compact, Entry, Stamp};
 use super::flight::Flights;
-use super::{
-    BodyDigest, Claim, Commit, Event, EvictionCause, HINTED, Key, Listener, Mailbox, Ticket, Verdict,
-};
+use super::{BodyDigest, Commit, Event, EvictionCause, HINTED, Key, Listener, Mailbox, Ticket, Verdict};
 use std::sync::Arc;
 
 /// A group of commits that is under way.
@@ -54,11 +52,12 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
     /// Commits all keys of one lock.
     fn commit_of_lock<'b>(&mut self, commits: impl Iterator<Item = &'b Commit> + Clone) {
         let now = self.now;
-        let Some(&Commit { claim: Claim::Digest(first), .. }) = commits.clone().next() else { return };
+        let Some(first) = commits.clone().next().map(|commit| commit.claim.key()) else { return };
         let mut in_flight = self.flights.lock(first);
         let mut shard = self.engine.hold(first);
         for commit in commits {
-            let &Commit { claim: Claim::Digest(key), turn, memo } = commit;
+            let &Commit { claim, turn, memo } = commit;
+            let key = claim.key();
             let entry = Entry { at: now, until: memo.until(now), duplicates: 0, body: memo.body() };
             let flight = if entry.is_expired(now) { None } else { in_flight.take_alone(key, turn) };
             let Some(flight) = flight else {
@@ -66,7 +65,7 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
                 continue;
             };
             let events = &mut self.events;
-            events.push(Event::Committed { claim: key.into(), now, until: entry.until });
+            events.push(Event::Committed { claim, now, until: entry.until });
             if flight.supersedes()
                 && let Some(old) = shard.remove(key)
             {
@@ -76,7 +75,7 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
                 events.push(Event::evicted(now, key, entry, cause));
             });
             for waiter in flight.into_waiters() {
-                events.push(Event::Duplicate { claim: key.into(), now });
+                events.push(Event::Duplicate { claim, now });
                 self.waiters.push((waiter.0, waiter.1, entry.body));
             }
         }
@@ -92,8 +91,7 @@ fn by_lock(commits: &[Commit]) -> ([u8; HINTED], [usize; Key::LOCKS]) {
     let mut locks = [0_u8; HINTED];
     let mut ends = [0_usize; Key::LOCKS];
     for (lock, commit) in locks.iter_mut().zip(commits) {
-        let Claim::Digest(key) = commit.claim;
-        *lock = key.shard(Key::LOCKS) as u8;
+        *lock = commit.claim.key().shard(Key::LOCKS) as u8;
         ends[usize::from(*lock)] += 1;
     }
     let mut sum = 0;

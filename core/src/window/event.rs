@@ -15,7 +15,7 @@
 //! its own delivery is counted as `Republished` and not as `Fresh`: it is forwarded, too.
 
 use super::engine::{Entry, Stamp};
-use super::{Claim, Key, Limits, Told};
+use super::{Claim, Key, Limits, Refusal, Told};
 
 /// Why a seen key was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -34,11 +34,13 @@ pub enum EvictionCause {
     Superseded,
     /// a consumer publishes its message again: the key is in flight from now on
     Republished,
+    /// a consumer has acked its message (`release = "consumed"`)
+    Consumed,
 }
 
 impl EvictionCause {
     /// Every cause.
-    pub const ALL: [EvictionCause; 7] = [
+    pub const ALL: [EvictionCause; 8] = [
         EvictionCause::Capacity,
         EvictionCause::Expired,
         EvictionCause::Resize,
@@ -46,6 +48,7 @@ impl EvictionCause {
         EvictionCause::Forget,
         EvictionCause::Superseded,
         EvictionCause::Republished,
+        EvictionCause::Consumed,
     ];
 
     /// As metrics name it.
@@ -58,6 +61,7 @@ impl EvictionCause {
             EvictionCause::Forget => "forget",
             EvictionCause::Superseded => "superseded",
             EvictionCause::Republished => "republished",
+            EvictionCause::Consumed => "consumed",
         }
     }
 }
@@ -139,6 +143,12 @@ pub enum Event {
         /// of which key
         claim: Claim,
     },
+    /// a number was refused (`id = "sequence"`): its producer has begun a higher epoch, or numbers before it are missing
+    OutOfSequence(Refusal),
+    /// a number was let through before numbers that are lower have been (its `Fresh` came before)
+    Gap,
+    /// a number was let through that is too low to be known by a bit, and is not known to be stored (its `Fresh` came before)
+    Below,
     /// a publish without an id
     NoId,
     /// a publish with `x-hapax-bypass: true`

@@ -41,8 +41,7 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
     }
 
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
-        let Claim::Digest(key) = claim;
-        self.0.table().republish(key, now).republish(self, claim)
+        self.0.table().republish(claim, now).republish(self, claim)
     }
 
     fn overdue(
@@ -104,8 +103,7 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
-        let Claim::Digest(key) = claim;
-        self.0.table().take_over(key, since, now, queued).result(self, claim)
+        self.0.table().take_over(claim, since, now, queued).result(self, claim)
     }
 
     fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {
@@ -122,6 +120,10 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
 
     fn disown(&self, claim: Claim, now: Instant) {
         self.0.disown(claim, now);
+    }
+
+    fn release(&self, claim: Claim, now: Instant) {
+        self.0.release(claim, now);
     }
 
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
@@ -142,6 +144,14 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
 
     fn note_origin(&self, origin: &Origin<'_>) {
         self.0.note_origin(origin);
+    }
+
+    fn wants_producer(&self, claim: Claim) -> bool {
+        self.0.wants_producer(claim)
+    }
+
+    fn note_producer(&self, claim: Claim, name: &[u8]) {
+        self.0.note_producer(claim, name);
     }
 
     fn wants_names(&self) -> bool {

@@ -1,7 +1,9 @@
 //! The trait by which operators look at a window and change it.
 
 use super::engine::Stamp;
-use super::{Change, Claim, Limits, Mode, Recorder, Seen, StoreFacts, TenantFacts, Window};
+use super::{
+    Change, Claim, Limits, Mode, ProducerFacts, ProducerKey, Recorder, Seen, StoreFacts, TenantFacts, Window,
+};
 use std::time::{Duration, Instant};
 
 /// The state of one claim.
@@ -62,6 +64,14 @@ pub trait Inspect: Window {
     fn record(&self, now: Instant) -> Option<Recorder>;
     /// Returns the tenants that have or had ids since the start. Empty if the capacity is not divided among tenants.
     fn tenants(&self) -> Vec<TenantFacts>;
+    /// Returns producers, those seen last first: at most this many, and only those whose name or key contains the text. Empty if the
+    /// window has ids.
+    fn producers(&self, most: usize, containing: &str, now: Instant) -> Vec<ProducerFacts>;
+    /// Returns one producer.
+    fn producer(&self, producer: ProducerKey, now: Instant) -> Option<ProducerFacts>;
+    /// Makes everything about one producer unknown, and says whether it was known. What it has in flight stays in flight. `None`: this
+    /// window has ids.
+    fn forget_producer(&self, producer: ProducerKey, now: Instant) -> Option<bool>;
     /// Returns what is known of the window's store; `None` for a window without one.
     fn store(&self, now: Instant) -> Option<StoreFacts>;
 }

@@ -4,7 +4,7 @@
 //! A publisher chooses its ids, so the digest is keyed: without the secret nobody can look for two ids that collide,
 //! nor for many that fall into one bucket. That is why the tables can do with a multiplication for a hash.
 
-use super::{Quota, Tenant};
+use super::{ProducerKey, Quota, Tenant};
 use crate::wire::Death;
 use crate::wire::properties::{IdValue, feed_parts};
 use siphasher::sip128::{Hasher128, SipHasher13, SipHasher24};
@@ -186,6 +186,15 @@ impl KeyMaker {
         }
         Scoped(digest)
     }
+
+    /// Digests everything but the id, for ids that are unique within a queue.
+    pub fn scoped_to_queue(&self, vhost: &[u8], queue: &[u8]) -> Scoped {
+        let mut digest = Digest(SipHasher13::new_with_keys(self.secret.0, self.secret.1));
+        digest.tag(b'q');
+        digest.part(vhost);
+        digest.part(queue);
+        Scoped(digest)
+    }
 }
 
 impl fmt::Debug for KeyMaker {
@@ -205,6 +214,13 @@ impl Scoped {
         let Scoped(mut digest) = *self;
         id.feed(&mut |kind, bytes| digest.tagged(kind, bytes));
         digest.key()
+    }
+
+    /// What a window knows the producer of this name by.
+    pub fn producer(&self, name: &[u8]) -> ProducerKey {
+        let Scoped(mut digest) = *self;
+        digest.tagged(b'q', name);
+        ProducerKey::new(digest.key())
     }
 
     /// The key of an id that has several parts. An absent part is another one than an empty part.
@@ -346,6 +362,9 @@ mod tests {
             died(Death { time: Some(IdValue::Integer(3)), ..death }),
             died(Death { exchange: Some(empty), ..death }),
             died(Death { routing_keys: Some(empty), ..death }),
+            KeyMaker::new((1, 2)).scoped_to_queue(b"v", b"er").key(&a),
+            KeyMaker::new((1, 2)).scoped_to_queue(b"v", b"r").key(&a),
+            KeyMaker::new((1, 2)).scoped_to_queue(b"w", b"r").key(&a),
         ];
         assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
     }

@@ -168,6 +168,18 @@ impl<W: Window + ?Sized + 'static> Windows for LiveWindows<W> {
         self.state.read().set.find(vhost, exchange)
     }
 
+    fn guard(&self, vhost: &[u8], queue: &[u8]) -> Option<Arc<dyn Window>> {
+        self.state.read().set.guard(vhost, queue)
+    }
+
+    fn releases(&self, vhost: &[u8]) -> bool {
+        self.state.read().set.releases(vhost)
+    }
+
+    fn has_guards(&self, vhost: &[u8]) -> bool {
+        self.state.read().set.has_guards(vhost)
+    }
+
     fn delivering(&self, vhost: &[u8], exchange: &[u8]) -> Vec<Arc<dyn Window>> {
         self.state.read().set.delivering(vhost, exchange)
     }

@@ -1,8 +1,9 @@
 //! The window in the memory of this process: rules and limits around a table. `table.rs` decides what happens to a key.
 
 use super::dials::Dials;
-use super::engine::{Engine, EngineKind, Stamp};
+use super::engine::{EngineKind, Stamp};
 use super::handle::Handle;
+use super::memory::Memory;
 use super::table::Table;
 use super::tenant_names::TenantNames;
 use super::*;
@@ -36,8 +37,8 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
     /// Returns an empty window. A capacity of 0 counts as 1.
     pub fn new(rules: Rules, limits: Limits, engine: EngineKind, listener: Arc<L>) -> Arc<LocalWindow<L>> {
         let Limits { capacity, ttl, mode, refresh_on_duplicate, waiters_per_id } = limits;
-        let capacity = (capacity.max(1), rules.quota.is_some());
-        let table = Table::new(engine, capacity, refresh_on_duplicate, waiters_per_id, listener);
+        let memory = Memory::new(&rules, engine, capacity.max(1));
+        let table = Table::new(memory, refresh_on_duplicate, waiters_per_id, listener);
         let window = LocalWindow {
             rules,
             dials: Dials::new(ttl, mode),
@@ -71,12 +72,12 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
 
     /// Returns the number of remembered keys, expired ones that were not swept yet included.
     pub fn len(&self) -> usize {
-        self.table.engine().len()
+        self.table.memory().len()
     }
 
     /// Returns true if no key is remembered.
     pub fn is_empty(&self) -> bool {
-        self.table.engine().is_empty()
+        self.table.memory().len() == 0
     }
 
     /// Returns the number of reservations whose outcome is not known: keys in flight, and overtaken reservations. They do not count
@@ -87,7 +88,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
 
     /// Returns how many keys can be remembered.
     pub fn capacity(&self) -> usize {
-        self.table.engine().capacity()
+        self.table.memory().capacity()
     }
 
     /// Estimates the bytes that the window takes on the heap. The engine says how good the estimate is.
@@ -102,38 +103,41 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
 
     /// Estimates the bytes that the remembered keys take: a part of [`LocalWindow::bytes`].
     pub fn store_bytes(&self) -> usize {
-        self.table.engine().bytes()
+        self.table.memory().bytes()
     }
 
     /// Estimates the bytes that this many remembered keys would take at most.
     pub fn store_bytes_at(&self, capacity: usize) -> usize {
+        if let Some(producers) = self.table.memory().producers() {
+            return producers.bytes_at(capacity);
+        }
         let tenants = if self.rules.quota.is_some() { self.kind.tenant_bytes_at(capacity) } else { 0 };
         self.kind.bytes_at(capacity) + tenants
     }
 
     /// Estimates the bytes that one remembered key takes in a well-filled window.
     pub fn bytes_per_id(&self) -> f64 {
-        self.table.engine().bytes_per_entry()
+        self.table.memory().bytes_per_entry()
     }
 
     /// Returns the age of the key that has to make room next, as far as the engine can say. A duplicate may have made it young again.
     pub fn oldest(&self, now: Instant) -> Option<Duration> {
-        self.table.engine().oldest().map(|at| self.table.stamp(now).since(at))
+        self.table.memory().oldest().map(|at| self.table.stamp(now).since(at))
     }
 
     /// Returns a seen key. Does not count as a duplicate.
-    pub fn get(&self, key: Key, now: Instant) -> Option<Seen> {
-        self.table.get(key, now)
+    pub fn get(&self, claim: impl Into<Claim>, now: Instant) -> Option<Seen> {
+        self.table.get(claim.into(), now)
     }
 
     /// Returns true if the outcome of a publish with this key is not known.
-    pub fn is_in_flight(&self, key: Key) -> bool {
-        self.table.is_in_flight(key)
+    pub fn is_in_flight(&self, claim: impl Into<Claim>) -> bool {
+        self.table.is_in_flight(claim.into().key())
     }
 
     /// Makes one seen key unknown, and says whether it was seen. A key in flight stays in flight: its outcome will decide.
-    pub fn forget(&self, key: Key, now: Instant) -> bool {
-        self.table.forget(key, now)
+    pub fn forget(&self, claim: impl Into<Claim>, now: Instant) -> bool {
+        self.table.forget(claim.into(), now)
     }
 
     /// Makes all seen keys unknown, and says how many there were. Keys in flight stay in flight.
@@ -198,8 +202,7 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
     }
 
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
-        let Claim::Digest(key) = claim;
-        self.table.republish(key, now).republish(self, claim)
+        self.table.republish(claim, now).republish(self, claim)
     }
 
     /// This window never says `Pending`, so this is never needed. It asks anew.
@@ -266,38 +269,35 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
-        let Claim::Digest(key) = claim;
-        self.table.take_over(key, since, now, queued).result(self, claim)
+        self.table.take_over(claim, since, now, queued).result(self, claim)
     }
 
     fn set_uploading(&self, claim: Claim, turn: Turn, uploading: bool) {
-        let Claim::Digest(key) = claim;
-        self.table.set_uploading(key, turn, uploading);
+        self.table.set_uploading(claim.key(), turn, uploading);
     }
 
     fn waits_on(&self, claim: Claim, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
-        let Claim::Digest(key) = claim;
-        self.table.waits_on(key, queued)
+        self.table.waits_on(claim.key(), queued)
     }
 
     fn is_awaited(&self, claim: Claim, turn: Turn) -> bool {
-        let Claim::Digest(key) = claim;
-        self.table.is_awaited(key, turn)
+        self.table.is_awaited(claim.key(), turn)
     }
 
     fn disown(&self, claim: Claim, now: Instant) {
-        let Claim::Digest(key) = claim;
-        self.forget(key, now);
+        self.forget(claim, now);
+    }
+
+    fn release(&self, claim: Claim, now: Instant) {
+        self.table.release(claim, now);
     }
 
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
-        let Claim::Digest(key) = claim;
-        self.table.leave(key, mailbox, ticket);
+        self.table.leave(claim.key(), mailbox, ticket);
     }
 
     fn crowd(&self, claim: Claim) {
-        let Claim::Digest(key) = claim;
-        self.table.crowd(key);
+        self.table.crowd(claim.key());
     }
 
     fn notice(&self, event: Event) {
@@ -312,6 +312,20 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         self.table.listener().origin(origin);
     }
 
+    fn wants_producer(&self, claim: Claim) -> bool {
+        match (claim, self.table.memory().producers()) {
+            (Claim::Sequence { producer, .. }, Some(producers)) => producers.wants_name(producer),
+            _ => false,
+        }
+    }
+
+    fn note_producer(&self, claim: Claim, name: &[u8]) {
+        if let (Claim::Sequence { producer, .. }, Some(producers)) = (claim, self.table.memory().producers())
+        {
+            producers.name(producer, name);
+        }
+    }
+
     fn wants_names(&self) -> bool {
         self.table.listener().wants_names()
     }
@@ -321,7 +335,7 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
     }
 
     fn note_tenant(&self, tenant: Tenant, name: &str) {
-        let has_ids = || self.table.engine().tenants().into_iter().filter(|(_, len, _)| *len > 0);
+        let has_ids = || self.table.memory().tenants().into_iter().filter(|(_, len, _)| *len > 0);
         self.tenant_names.note(tenant, name, || has_ids().map(|(tenant, ..)| tenant).collect());
     }
 }
@@ -372,17 +386,15 @@ impl<L: Listener + ?Sized> Inspect for LocalWindow<L> {
     }
 
     fn find(&self, claim: Claim, now: Instant) -> Option<Found> {
-        let Claim::Digest(key) = claim;
-        Some(match self.get(key, now) {
+        Some(match self.get(claim, now) {
             Some(seen) => Found::Seen(seen),
-            None if self.is_in_flight(key) => Found::InFlight,
+            None if self.is_in_flight(claim) => Found::InFlight,
             None => Found::Unknown,
         })
     }
 
     fn forget(&self, claim: Claim, now: Instant) -> Option<bool> {
-        let Claim::Digest(key) = claim;
-        Some(self.forget(key, now))
+        Some(self.forget(claim, now))
     }
 
     fn flush(&self, now: Instant) -> Option<usize> {
@@ -420,7 +432,22 @@ impl<L: Listener + ?Sized> Inspect for LocalWindow<L> {
             entries,
             evicted,
         };
-        self.table.engine().tenants().into_iter().map(named).collect()
+        self.table.memory().tenants().into_iter().map(named).collect()
+    }
+
+    fn producers(&self, most: usize, containing: &str, now: Instant) -> Vec<ProducerFacts> {
+        let producers = self.table.memory().producers();
+        producers
+            .map(|producers| producers.facts(most, containing, self.table.stamp(now)))
+            .unwrap_or_default()
+    }
+
+    fn producer(&self, producer: ProducerKey, now: Instant) -> Option<ProducerFacts> {
+        self.table.memory().producers()?.find(producer, self.table.stamp(now))
+    }
+
+    fn forget_producer(&self, producer: ProducerKey, now: Instant) -> Option<bool> {
+        self.table.forget_producer(producer, now)
     }
 
     fn store(&self, _: Instant) -> Option<StoreFacts> {
@@ -446,10 +473,12 @@ mod tests {
             in_doubt: InDoubt::Forget,
             missing_id: MissingId::Forward,
             on_conflict: OnConflict::Drop,
+            numbering: Numbering::default(),
             confirms: ConfirmRule::Shadow,
             verify_routing: true,
             forward_to: None,
             republish: RepublishRule::default(),
+            release: Release::default(),
             quota: Quota::None,
             signals: crate::window::Signals::default(),
         };

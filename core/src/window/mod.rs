@@ -34,6 +34,8 @@ mod handle;
 mod inspect;
 mod key;
 mod mailbox;
+mod memory;
+mod producers;
 mod remembered;
 mod reservation;
 mod signals;
@@ -61,6 +63,7 @@ pub use live::{Changes, LiveWindows, Presence};
 pub use local::{Limits, LocalWindow};
 pub use logged::{Change, LoggedWindow, OnOutage, Remember, Setting, StoreFacts, StorePolicy};
 pub use mailbox::{Mailbox, Ticket};
+pub use producers::{Numbering, OnGap, ProducerFacts, ProducerKey, Refusal};
 pub use remembered::{Committed, OverdueCommit, Position, Remembered, Unremembered};
 pub use reservation::{Reservation, Reservations, Wait};
 pub use set::{WindowSet, Windows};
@@ -90,6 +93,8 @@ pub enum Verdict {
     /// Seen: stored and acked by the upstream within the TTL, with this body. The session compares the bodies, because the body may come
     /// later than the verdict. If they differ, it tells the window ([`Event::Conflict`]).
     Duplicate(BodyDigest),
+    /// A number that is neither let through nor stored (`id = "sequence"`). The publish is refused, and its publisher has to be told.
+    Refused(Refusal),
     /// The window has to ask its store. The verdict (any but `Pending`) comes to the mailbox under the ticket.
     Pending(Wait),
 }
@@ -191,6 +196,17 @@ pub enum RepublishRule {
     Drop,
 }
 
+/// When the id of a stored message is forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Release {
+    /// when its TTL is over
+    #[default]
+    Ttl,
+    /// when a consumer acks the message, or when its TTL is over, if that comes first
+    Consumed,
+}
+
 /// The rule for a publish without an id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -241,6 +257,8 @@ pub struct Rules {
     pub missing_id: MissingId,
     /// see [`OnConflict`]
     pub on_conflict: OnConflict,
+    /// how numbers are judged, if the id is a sequence
+    pub numbering: Numbering,
     /// see [`ConfirmRule`]
     pub confirms: ConfirmRule,
     /// Hapax sets the mandatory bit on what it forwards, to learn whether a queue has taken it
@@ -249,6 +267,8 @@ pub struct Rules {
     pub forward_to: Option<Arc<str>>,
     /// see [`RepublishRule`]
     pub republish: RepublishRule,
+    /// see [`Release`]
+    pub release: Release,
     /// what divides the capacity
     pub quota: Quota,
     /// see [`Signals`]
@@ -265,19 +285,22 @@ impl Rules {
             in_doubt: InDoubt::default(),
             missing_id: MissingId::default(),
             on_conflict: OnConflict::default(),
+            numbering: Numbering::default(),
             confirms: ConfirmRule::default(),
             verify_routing: true,
             forward_to: None,
             republish: RepublishRule::default(),
+            release: Release::default(),
             quota: Quota::default(),
             signals: Signals::default(),
         }
     }
 
-    /// Returns true if the bodies of duplicates are compared. If the body is the id, duplicates have equal bodies.
+    /// Returns true if the bodies of duplicates are compared. If the body is the id, duplicates have equal bodies. Of a number, only a bit
+    /// is remembered.
     #[inline]
     pub fn compares_bodies(&self) -> bool {
-        !matches!(self.id, IdSource::Body)
+        !matches!(self.id, IdSource::Body | IdSource::Sequence)
     }
 }
 
@@ -372,6 +395,9 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn is_awaited(&self, claim: Claim, turn: Turn) -> bool;
     /// Makes a committed claim unknown again, because its message was not stored after all. A claim in flight stays in flight.
     fn disown(&self, claim: Claim, now: Instant);
+    /// Makes a claim unknown because a consumer has acked its message. If the claim is in flight, its commit, which is on its way, does not
+    /// make it seen.
+    fn release(&self, claim: Claim, now: Instant);
     /// Removes a waiter. Called by [`Wait`] only.
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket);
     /// Notes that a publish waits for the claim without a place in the queue, and asks again. Called by [`Wait::no_room`] only.
@@ -382,6 +408,10 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn wants_origin(&self, claim: Claim) -> bool;
     /// Takes the place where a fresh publish goes.
     fn note_origin(&self, origin: &Origin<'_>);
+    /// Returns true if the window wants to know the name of this claim's producer, for people to read.
+    fn wants_producer(&self, claim: Claim) -> bool;
+    /// Takes the name of a claim's producer.
+    fn note_producer(&self, claim: Claim, name: &[u8]);
     /// Returns true if the window wants to know which headers this publish without an id carries. It may ask for a sample only.
     fn wants_names(&self) -> bool;
     /// Takes the names of the headers and properties of a publish without an id.

@@ -11,13 +11,15 @@
 
 use super::commit_group::CommitGroup;
 use super::dials::Clock;
-use super::engine::{Engine, EngineKind, Entry, Stamp, Store};
+use super::engine::{Entry, Stamp, Store};
 use super::event::{Event, EvictionCause, ForgetCause, Listener};
 use super::flight::{Flight, Flights, Next, Placed, Shard, Stored, Taken};
+use super::memory::{Admitted, Memory, Removed};
+use super::producers::{Leaving, Refusal};
 use super::tap::Tap;
 use super::{
-    Ask, BodyDigest, Claim, Commit, Committed, HINTED, Key, Mailbox, Recorder, Republish, Reservation, Seen,
-    TakeOver, Tenant, Ticket, Turn, Verdict, Wait, Window,
+    Ask, BodyDigest, Claim, Commit, Committed, HINTED, Key, Mailbox, ProducerKey, Recorder, Republish,
+    Reservation, Seen, TakeOver, Tenant, Ticket, Turn, Verdict, Wait, Window,
 };
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
@@ -30,16 +32,15 @@ pub(super) struct Table<L: Listener + ?Sized> {
     waiters_per_id: usize,
     clock: Clock,
     flights: Flights,
-    engine: Store,
+    memory: Memory,
     listener: Arc<L>,
     tap: Arc<Tap>,
 }
 
 impl<L: Listener + ?Sized> Table<L> {
-    /// An empty table. `by_tenant`: the capacity is divided among tenants.
+    /// A table over an empty memory.
     pub(super) fn new(
-        engine: EngineKind,
-        (capacity, by_tenant): (usize, bool),
+        memory: Memory,
         refresh_on_duplicate: bool,
         waiters_per_id: usize,
         listener: Arc<L>,
@@ -49,7 +50,7 @@ impl<L: Listener + ?Sized> Table<L> {
             waiters_per_id,
             clock: Clock::default(),
             flights: Flights::new(),
-            engine: engine.build(capacity, by_tenant),
+            memory,
             listener,
             tap: Arc::default(),
         }
@@ -65,9 +66,9 @@ impl<L: Listener + ?Sized> Table<L> {
         self.waiters_per_id
     }
 
-    /// The engine, to be asked for its sizes.
-    pub(super) fn engine(&self) -> &Store {
-        &self.engine
+    /// What is remembered, to be asked for its sizes.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// The flights, to be asked for their sizes.
@@ -85,18 +86,18 @@ impl<L: Listener + ?Sized> Table<L> {
         self.clock.stamp(now)
     }
 
-    /// Returns a seen key. Does not count as a duplicate.
-    pub(super) fn get(&self, key: Key, now: Instant) -> Option<Seen> {
+    /// Returns a seen claim. Does not count as a duplicate.
+    pub(super) fn get(&self, claim: Claim, now: Instant) -> Option<Seen> {
         let stamp = self.clock.stamp(now);
-        let entry = self.engine.peek(key).filter(|entry| !entry.is_expired(stamp))?;
+        let entry = self.memory.peek(claim).filter(|entry| !entry.is_expired(stamp))?;
         let at = now.checked_sub(stamp.since(entry.at)).unwrap_or(now);
         let until = now.checked_add(entry.until.since(stamp)).unwrap_or(now);
         Some(Seen { at, until, duplicates: entry.duplicates })
     }
 
     /// Returns for how long a seen key is remembered from its commit, or from its last duplicate, on.
-    pub(super) fn ttl_of(&self, key: Key) -> Option<Duration> {
-        self.engine.peek(key).map(|entry| entry.until.since(entry.at))
+    pub(super) fn ttl_of(&self, claim: Claim) -> Option<Duration> {
+        self.memory.peek(claim).map(|entry| entry.until.since(entry.at))
     }
 
     /// Returns true if the outcome of a publish with this key is not known.
@@ -104,23 +105,42 @@ impl<L: Listener + ?Sized> Table<L> {
         self.flights.lock(key).flights.contains_key(&key)
     }
 
-    /// Makes one seen key unknown, and says whether it was seen.
-    pub(super) fn forget(&self, key: Key, now: Instant) -> bool {
+    /// Makes one seen claim unknown, and says whether it was seen.
+    pub(super) fn forget(&self, claim: Claim, now: Instant) -> bool {
         let now = self.clock.stamp(now);
-        let _flights = self.flights.lock(key);
-        let removed = self.engine.remove(key);
-        if let Some(entry) = removed {
-            self.evicted(now, key, entry, EvictionCause::Forget);
+        let _flights = self.flights.lock(claim.key());
+        let removed = self.remove(claim, now, EvictionCause::Forget);
+        self.notice(Event::Disowned { claim });
+        match removed {
+            Removed::Nothing => false,
+            Removed::Id(_, entry) => !entry.is_expired(now),
+            Removed::Number => true,
         }
-        self.notice(Event::Disowned { claim: key.into() });
-        removed.is_some_and(|entry| !entry.is_expired(now))
+    }
+
+    /// Makes a claim unknown, and tells the listener if an id has left the memory by that.
+    fn remove(&self, claim: Claim, now: Stamp, cause: EvictionCause) -> Removed {
+        let removed = self.memory.remove(claim);
+        if let Removed::Id(key, entry) = removed {
+            self.evicted(now, key, entry, cause);
+        }
+        removed
+    }
+
+    /// Makes a key unknown because a consumer has acked its message, see [`Window::release`].
+    pub(super) fn release(&self, claim: Claim, now: Instant) {
+        let (now, key) = (self.clock.stamp(now), claim.key());
+        let mut shard = self.flights.lock(key);
+        shard.flights.get_mut(&key).into_iter().for_each(Flight::release);
+        self.remove(claim, now, EvictionCause::Consumed);
+        self.notice(Event::Disowned { claim });
     }
 
     /// Makes all seen keys unknown, and says how many there were.
     pub(super) fn flush(&self, now: Instant) -> usize {
         let now = self.clock.stamp(now);
         let mut count = 0;
-        self.engine.clear(&mut |key, entry, cause| {
+        self.memory.clear(&mut |key, entry, cause| {
             count += 1;
             self.evicted(now, key, entry, cause);
         });
@@ -128,16 +148,23 @@ impl<L: Listener + ?Sized> Table<L> {
         count
     }
 
+    /// Makes everything about a producer unknown, and says whether it was known; `None` if there are none.
+    pub(super) fn forget_producer(&self, producer: ProducerKey, now: Instant) -> Option<bool> {
+        let now = self.clock.stamp(now);
+        let producers = self.memory.producers()?;
+        Some(producers.forget(producer, &mut |key, entry, cause| self.evicted(now, key, entry, cause)))
+    }
+
     /// Changes the capacity. Keys that no longer fit are forgotten at once, least recently seen first.
     pub(super) fn resize(&self, capacity: usize, now: Instant) {
         let now = self.clock.stamp(now);
-        self.engine.resize(capacity, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
+        self.memory.resize(capacity, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
     }
 
     /// Removes expired keys that are easy to find.
     pub(super) fn sweep(&self, now: Instant) {
         let now = self.clock.stamp(now);
-        self.engine.sweep(now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
+        self.memory.sweep(now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
     }
 
     /// Records the publishes that are judged from now on; `None` if too many recorders are open already.
@@ -183,64 +210,92 @@ impl<L: Listener + ?Sized> Table<L> {
     pub(super) fn warm(&self, claims: impl Iterator<Item = Claim>, insert: bool) {
         let mut keys = [Key(0); HINTED];
         let mut count = 0;
-        for (slot, Claim::Digest(key)) in keys.iter_mut().zip(claims) {
-            *slot = key;
+        for (slot, claim) in keys.iter_mut().zip(claims) {
+            *slot = claim.key();
             count += 1;
         }
-        self.engine.warm(keys.get(..count).unwrap_or_default(), insert);
+        self.memory.warm(keys.get(..count).unwrap_or_default(), insert);
     }
 
     /// Judges one publish, and records it. `now` and `instant` are the same moment.
     fn ask(&self, ask: &Ask, (now, instant): (Stamp, Instant), mailbox: &Arc<Mailbox>) -> Judgement {
-        let Claim::Digest(key) = ask.claim;
-        self.tap.asked(key, now);
-        self.judge(key, (now, instant), mailbox, ask.ticket)
+        self.tap.asked(ask.claim.key(), now);
+        self.judge(ask.claim, (now, instant), mailbox, ask.ticket)
     }
 
     /// Judges one publish. `now` and `instant` are the same moment.
     fn judge(
         &self,
-        key: Key,
+        claim: Claim,
         (now, instant): (Stamp, Instant),
         mailbox: &Arc<Mailbox>,
         ticket: Ticket,
     ) -> Judgement {
+        let key = claim.key();
         let mut shard = self.flights.lock(key);
         let (flights, turns) = shard.parts();
         let free = match flights.entry(key) {
             MapEntry::Occupied(mut flight) => {
-                return self.judge_in_flight(key, flight.get_mut(), (now, instant), mailbox, ticket);
+                return self.judge_in_flight(claim, flight.get_mut(), (now, instant), mailbox, ticket);
             }
             MapEntry::Vacant(free) => free,
         };
-        if let Some(duplicate) = self.judge_seen(key, now) {
-            return duplicate;
+        let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
+        match self.memory.admit(claim, now, self.refresh_on_duplicate, &mut gone) {
+            Admitted::Seen(body) => {
+                self.notice(Event::Duplicate { claim, now });
+                Judgement::Duplicate(body)
+            }
+            Admitted::Fresh(leaving) => {
+                let turn = turns.draw();
+                free.insert(Flight::new(turn));
+                self.notice(Event::Fresh { claim });
+                if leaving != Leaving::default() {
+                    self.notice_leaving(leaving);
+                }
+                Judgement::Fresh(turn)
+            }
+            Admitted::Refused(refusal) => {
+                self.notice(Event::OutOfSequence(refusal));
+                Judgement::Refused(refusal)
+            }
         }
-        let turn = turns.draw();
-        free.insert(Flight::new(turn));
-        self.notice(Event::Fresh { claim: key.into() });
-        Judgement::Fresh(turn)
+    }
+
+    /// Tells the listener what there is to say of a number that is let through.
+    #[cold]
+    fn notice_leaving(&self, leaving: Leaving) {
+        if leaving.gap {
+            self.notice(Event::Gap);
+        }
+        if leaving.below {
+            self.notice(Event::Below);
+        }
     }
 
     /// Judges a publish whose key is in flight. It may be seen, too.
     fn judge_in_flight(
         &self,
-        key: Key,
+        claim: Claim,
         flight: &mut Flight,
         (now, instant): (Stamp, Instant),
         mailbox: &Arc<Mailbox>,
         ticket: Ticket,
     ) -> Judgement {
-        let seen = if flight.is_seen() { self.judge_seen(key, now) } else { None };
-        seen.unwrap_or_else(|| self.wait(key, flight, (now, instant), mailbox, ticket))
+        if self.memory.is_stale(claim) {
+            self.notice(Event::OutOfSequence(Refusal::Stale));
+            return Judgement::Refused(Refusal::Stale);
+        }
+        let seen = if flight.is_seen() { self.judge_seen(claim, now) } else { None };
+        seen.unwrap_or_else(|| self.wait(claim, flight, (now, instant), mailbox, ticket))
     }
 
     /// Judges a publish by what is seen; `None` if its key is not seen. The key's lock is held.
     #[inline]
-    fn judge_seen(&self, key: Key, now: Stamp) -> Option<Judgement> {
+    fn judge_seen(&self, claim: Claim, now: Stamp) -> Option<Judgement> {
         let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
-        let body = self.engine.touch(key, now, self.refresh_on_duplicate, &mut gone)?;
-        self.notice(Event::Duplicate { claim: key.into(), now });
+        let body = self.memory.touch(claim, now, self.refresh_on_duplicate, &mut gone)?;
+        self.notice(Event::Duplicate { claim, now });
         Some(Judgement::Duplicate(body))
     }
 
@@ -258,11 +313,11 @@ impl<L: Listener + ?Sized> Table<L> {
     }
 
     fn judge_known(&self, ask: &Ask, instant: Instant, mailbox: &Arc<Mailbox>) -> Option<Judgement> {
-        let (Claim::Digest(key), now) = (ask.claim, self.clock.stamp(instant));
+        let (key, now) = (ask.claim.key(), self.clock.stamp(instant));
         let mut shard = self.flights.lock(key);
         let judgement = match shard.flights.get_mut(&key) {
-            Some(flight) => self.judge_in_flight(key, flight, (now, instant), mailbox, ask.ticket),
-            None => self.judge_seen(key, now)?,
+            Some(flight) => self.judge_in_flight(ask.claim, flight, (now, instant), mailbox, ask.ticket),
+            None => self.judge_seen(ask.claim, now)?,
         };
         self.tap.asked(key, now);
         Some(judgement)
@@ -271,7 +326,7 @@ impl<L: Listener + ?Sized> Table<L> {
     /// Queues a publish whose key is in flight.
     fn wait(
         &self,
-        key: Key,
+        claim: Claim,
         flight: &mut Flight,
         (now, instant): (Stamp, Instant),
         mailbox: &Arc<Mailbox>,
@@ -279,11 +334,9 @@ impl<L: Listener + ?Sized> Table<L> {
     ) -> Judgement {
         self.notice(Event::InFlight);
         // If the reservation is given up, this publish must not hear of an id that has expired before it came.
-        if flight.supersedes() && self.engine.peek(key).is_none_or(|entry| entry.is_expired(now)) {
+        if flight.supersedes() && self.memory.peek(claim).is_none_or(|entry| entry.is_expired(now)) {
             flight.supersedes_nothing();
-            if let Some(entry) = self.engine.remove(key) {
-                self.evicted(now, key, entry, EvictionCause::Expired);
-            }
+            self.remove(claim, now, EvictionCause::Expired);
         }
         match flight.queue(mailbox, ticket, self.waiters_per_id, instant) {
             true => Judgement::Queued,
@@ -307,17 +360,17 @@ impl<L: Listener + ?Sized> Table<L> {
 
     fn judge_again(
         &self,
-        Ask { claim: Claim::Digest(key), ticket }: Ask,
+        Ask { claim, ticket }: Ask,
         body: BodyDigest,
         instant: Instant,
         mailbox: &Arc<Mailbox>,
     ) -> Judgement {
-        let now = self.clock.stamp(instant);
+        let (key, now) = (claim.key(), self.clock.stamp(instant));
         let mut shard = self.flights.lock(key);
         if let Some(flight) = shard.flights.get_mut(&key).filter(|flight| !flight.is_seen()) {
-            return self.wait(key, flight, (now, instant), mailbox, ticket);
+            return self.wait(claim, flight, (now, instant), mailbox, ticket);
         }
-        let seen = self.engine.peek(key);
+        let seen = self.memory.peek(claim);
         if let Some(entry) = seen.filter(|entry| !entry.is_expired(now))
             && body.is_known()
             && !entry.body.differs(body)
@@ -325,30 +378,37 @@ impl<L: Listener + ?Sized> Table<L> {
             return Judgement::Duplicate(entry.body);
         }
         let turn = shard.supersede(key, seen.is_some());
-        self.notice(Event::Fresh { claim: key.into() });
+        self.hold(claim, now);
+        self.notice(Event::Fresh { claim });
         Judgement::Fresh(turn)
     }
 
     /// Puts a key in flight for a publish that a consumer makes of its own delivery, see [`Window::republish`].
-    pub(super) fn republish(&self, key: Key, now: Instant) -> Placed {
-        let now = self.clock.stamp(now);
+    /// The memory can't make a number unknown whose epoch is over. Then the mark of the delivery stays, as if another publish held it.
+    pub(super) fn republish(&self, claim: Claim, now: Instant) -> Placed {
+        let (key, now) = (claim.key(), self.clock.stamp(now));
         let mut shard = self.flights.lock(key);
-        let seen = self.engine.remove(key);
-        if let Some(entry) = seen {
-            self.evicted(now, key, entry, EvictionCause::Republished);
-        }
-        self.notice(Event::Republished { claim: key.into() });
-        Placed { removed: seen.is_some(), ..shard.place(key) }
+        self.hold(claim, now);
+        let is_stale = self.memory.is_stale(claim);
+        let removed = self.remove(claim, now, EvictionCause::Republished).was_seen();
+        self.notice(Event::Republished { claim });
+        let placed = shard.place(key);
+        Placed { removed, beside: placed.beside || is_stale, ..placed }
+    }
+
+    /// Notes one more reservation of a claim.
+    #[inline]
+    fn hold(&self, claim: Claim, now: Stamp) {
+        self.memory.hold(claim, now, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
     }
 
     /// Makes a key seen. If the TTL is zero it is seen for no time at all, but its waiters still learn that it was stored.
     pub(super) fn commit(&self, commit: &Commit, now: Instant, in_doubt: bool) {
-        let &Commit { claim: Claim::Digest(key), turn, memo } = commit;
-        let now = self.clock.stamp(now);
+        let &Commit { claim, turn, memo } = commit;
+        let (key, now) = (claim.key(), self.clock.stamp(now));
         let until = memo.until(now);
         let waiters = {
             let mut shard = self.flights.lock(key);
-            let claim = key.into();
             self.notice(if in_doubt {
                 Event::CommittedInDoubt { claim, now, until }
             } else {
@@ -356,19 +416,21 @@ impl<L: Listener + ?Sized> Table<L> {
             });
             // An overtaken reservation may be committed after its key was, and a caller may commit without a reservation. Then the new
             // entry replaces the old one, also if the bodies differ.
-            let Stored { waiters, replaces } = shard.stored(key, turn);
-            if let Some(cause) = replaces
-                && let Some(entry) = self.engine.remove(key)
-            {
-                self.evicted(now, key, entry, cause);
+            let Stored { waiters, replaces, is_released } = shard.stored(key, turn);
+            if let Some(cause) = replaces {
+                self.remove(claim, now, cause);
             }
             let entry = Entry { at: now, until, duplicates: 0, body: memo.body() };
-            if entry.is_expired(now) {
-                self.evicted(now, key, entry, EvictionCause::Expired);
+            if is_released {
+                self.evicted(now, claim.owner(), entry, EvictionCause::Consumed);
+                self.notice(Event::Disowned { claim });
+            } else if entry.is_expired(now) {
+                self.evicted(now, claim.owner(), entry, EvictionCause::Expired);
             } else {
                 let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
-                self.engine.insert(key, entry, memo.tenant(), now, &mut gone);
+                self.memory.insert(claim, entry, memo.tenant(), now, &mut gone);
             }
+            self.memory.release(claim);
             waiters.iter().for_each(|_| self.notice(Event::Duplicate { claim, now }));
             waiters
         };
@@ -382,7 +444,7 @@ impl<L: Listener + ?Sized> Table<L> {
         let one = |commit: &Commit| self.commit(commit, now, false);
         for commits in commits.chunks(HINTED) {
             self.warm(commits.iter().map(|commit| commit.claim), true);
-            if let Some(engine) = self.engine.by_lock() {
+            if let Some(engine) = self.memory.ids().and_then(Store::by_lock) {
                 let now = self.clock.stamp(now);
                 CommitGroup::new(&self.flights, engine, &*self.listener, now).commit(commits, one);
             } else {
@@ -399,13 +461,14 @@ impl<L: Listener + ?Sized> Table<L> {
     /// Makes a key seen because a store says so. If a publish of it is in flight here, the key is seen as well: if that publish is
     /// not stored, those who wait for it are duplicates of the one that the store knows. But if the flight began with a message that its
     /// consumer publishes again, the store may mean the message before that: the key is not seen, so that no retry is lost.
-    pub(super) fn bring(&self, key: Key, entry: Entry, tenant: Tenant, now: Stamp) -> Brought {
+    pub(super) fn bring(&self, claim: Claim, entry: Entry, tenant: Tenant, now: Stamp) -> Brought {
+        let key = claim.key();
         let mut shard = self.flights.lock(key);
         let in_flight = shard.flights.get_mut(&key);
         if in_flight.as_ref().is_some_and(|flight| flight.is_republish()) {
             return Brought::Before;
         }
-        let known = self.engine.peek(key).filter(|known| !known.is_expired(now));
+        let known = self.memory.peek(claim).filter(|known| !known.is_expired(now));
         let entry = match known {
             // Of two bodies the one is right that comes later in the log, whatever the clocks say.
             Some(known) if known.at >= entry.at && known.body.differs(entry.body) => {
@@ -414,24 +477,22 @@ impl<L: Listener + ?Sized> Table<L> {
             Some(known) if known.at >= entry.at => return Brought::Known,
             _ => entry,
         };
-        if let Some(old) = self.engine.remove(key) {
-            self.evicted(now, key, old, EvictionCause::Superseded);
-        }
+        self.remove(claim, now, EvictionCause::Superseded);
         let crossed = in_flight.is_some() || known.is_some();
         in_flight.into_iter().for_each(Flight::supersedes_now);
-        self.notice(Event::Recovered { claim: key.into(), at: entry.at, until: entry.until });
+        self.notice(Event::Recovered { claim, at: entry.at, until: entry.until });
         let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
-        self.engine.insert(key, entry, tenant, now, &mut gone);
+        self.memory.insert(claim, entry, tenant, now, &mut gone);
         if crossed { Brought::Crossed } else { Brought::New }
     }
 
     /// Makes a seen key young again, as a duplicate at the time of `entry` has done. Returns false if the key is not seen here.
-    pub(super) fn touch_at(&self, key: Key, entry: Entry, now: Stamp) -> bool {
-        let _flights = self.flights.lock(key);
-        let is_seen = self.engine.peek(key).is_some_and(|known| !known.is_expired(now));
+    pub(super) fn touch_at(&self, claim: Claim, entry: Entry, now: Stamp) -> bool {
+        let _flights = self.flights.lock(claim.key());
+        let is_seen = self.memory.peek(claim).is_some_and(|known| !known.is_expired(now));
         if is_seen {
             let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
-            self.engine.touch(key, entry.at, true, &mut gone);
+            self.memory.touch(claim, entry.at, true, &mut gone);
         }
         is_seen
     }
@@ -442,19 +503,31 @@ impl<L: Listener + ?Sized> Table<L> {
     /// hears `true` if the key has left the table, and its flight began with a message that a consumer has published again.
     pub(super) fn pass_on(
         &self,
-        key: Key,
+        claim: Claim,
         turn: Turn,
         cause: ForgetCause,
         is_stored: bool,
         over: impl FnOnce(bool),
     ) -> Next {
+        let key = claim.key();
         let mut shard = self.flights.lock(key);
         let is_republish = shard.is_republish(key);
-        let next = self.pass_on_in(&mut shard, key, turn, cause, is_stored);
-        if matches!(next, Next::Promoted(..)) {
-            self.notice(Event::Promoted);
-            self.notice(Event::Fresh { claim: key.into() });
+        let mut next = self.pass_on_in(&mut shard, claim, turn, cause, is_stored);
+        if let Next::Promoted(mailbox, ticket, _) = &next
+            && self.memory.is_stale(claim)
+        {
+            let first = (Arc::clone(mailbox), *ticket);
+            let behind = shard.flights.remove(&key).map(Flight::into_waiters).unwrap_or_default();
+            let waiters: Vec<_> = std::iter::once(first).chain(behind).collect();
+            waiters.iter().for_each(|_| self.notice(Event::OutOfSequence(Refusal::Stale)));
+            next = Next::Refused(Refusal::Stale, waiters);
         }
+        if matches!(next, Next::Promoted(..)) {
+            self.hold(claim, Stamp(0));
+            self.notice(Event::Promoted);
+            self.notice(Event::Fresh { claim });
+        }
+        self.memory.release(claim);
         over(is_republish && !shard.flights.contains_key(&key));
         next
     }
@@ -463,21 +536,23 @@ impl<L: Listener + ?Sized> Table<L> {
     /// no queue any more, and have to ask again.
     pub(super) fn give_up(
         &self,
-        key: Key,
+        claim: Claim,
         turn: Turn,
         cause: ForgetCause,
         is_stored: bool,
         over: impl FnOnce(bool),
     ) -> (Next, Vec<(Arc<Mailbox>, Ticket)>) {
+        let key = claim.key();
         let mut shard = self.flights.lock(key);
         let is_republish = shard.is_republish(key);
-        let given_up = match self.pass_on_in(&mut shard, key, turn, cause, is_stored) {
+        let given_up = match self.pass_on_in(&mut shard, claim, turn, cause, is_stored) {
             Next::Promoted(mailbox, ticket, _) => {
                 let behind = shard.flights.remove(&key).map(Flight::into_waiters).unwrap_or_default();
                 (Next::Nobody, std::iter::once((mailbox, ticket)).chain(behind).collect())
             }
-            next @ (Next::Seen(..) | Next::Nobody) => (next, Vec::new()),
+            next @ (Next::Seen(..) | Next::Refused(..) | Next::Nobody) => (next, Vec::new()),
         };
+        self.memory.release(claim);
         over(is_republish && !shard.flights.contains_key(&key));
         given_up
     }
@@ -486,16 +561,17 @@ impl<L: Listener + ?Sized> Table<L> {
     fn pass_on_in(
         &self,
         shard: &mut Shard,
-        key: Key,
+        claim: Claim,
         turn: Turn,
         cause: ForgetCause,
         is_stored: bool,
     ) -> Next {
-        let next = shard.pass_on(key, turn, is_stored, || self.engine.peek(key).map(|entry| entry.body));
+        let seen = || self.memory.peek(claim).map(|entry| entry.body);
+        let next = shard.pass_on(claim.key(), turn, is_stored, seen);
         self.notice(Event::Forgotten(cause));
         if let Next::Seen(_, waiters) = &next {
-            let now = self.engine.peek(key).map_or(Stamp(0), |entry| entry.at);
-            waiters.iter().for_each(|_| self.notice(Event::Duplicate { claim: key.into(), now }));
+            let now = self.memory.peek(claim).map_or(Stamp(0), |entry| entry.at);
+            waiters.iter().for_each(|_| self.notice(Event::Duplicate { claim, now }));
         }
         next
     }
@@ -508,24 +584,29 @@ impl<L: Listener + ?Sized> Table<L> {
         turn: Turn,
         cause: ForgetCause,
     ) {
-        let Claim::Digest(key) = claim;
-        let next = table(&window).pass_on(key, turn, cause, false, |_| ());
+        let next = table(&window).pass_on(claim, turn, cause, false, |_| ());
         next.deliver(window, claim);
     }
 
     /// Lets a waiter take the key over, see [`Window::take_over`].
     pub(super) fn take_over(
         &self,
-        key: Key,
+        claim: Claim,
         since: Instant,
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> Taken {
+        let key = claim.key();
         let mut shard = self.flights.lock(key);
+        // A message of an epoch that is over is not forwarded. What it waits for has an outcome in the end.
+        if self.memory.is_stale(claim) && shard.flights.contains_key(&key) {
+            return Taken::Wait { since: now };
+        }
         let taken = shard.take_over(key, since, now, queued);
         if matches!(taken, Taken::Granted(_)) {
+            self.hold(claim, self.clock.stamp(now));
             self.notice(Event::TakenOver);
-            self.notice(Event::Fresh { claim: key.into() });
+            self.notice(Event::Fresh { claim });
         }
         taken
     }
@@ -587,6 +668,7 @@ enum Judgement {
     Queued,
     Crowded,
     Duplicate(BodyDigest),
+    Refused(Refusal),
 }
 
 impl Judgement {
@@ -599,6 +681,7 @@ impl Judgement {
             }
             Judgement::Crowded => Verdict::Crowded,
             Judgement::Duplicate(body) => Verdict::Duplicate(body),
+            Judgement::Refused(refusal) => Verdict::Refused(refusal),
         }
     }
 }
@@ -610,6 +693,11 @@ impl Next {
             Next::Nobody => {}
             Next::Promoted(mailbox, ticket, turn) => {
                 mailbox.deliver(ticket, Verdict::Fresh(Reservation::new(window, claim, turn)));
+            }
+            Next::Refused(refusal, waiters) => {
+                for (mailbox, ticket) in waiters {
+                    mailbox.deliver(ticket, Verdict::Refused(refusal));
+                }
             }
             Next::Seen(body, waiters) => {
                 for (mailbox, ticket) in waiters {

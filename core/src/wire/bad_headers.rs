@@ -13,12 +13,26 @@ pub enum BadHeader {
     Cc,
     /// `BCC`: the same
     Bcc,
+    /// `x-hapax-producer`: the message has no id
+    Producer,
+    /// `x-hapax-sequence`: the same
+    Sequence,
+    /// `x-hapax-epoch`: the same
+    Epoch,
 }
 
 impl BadHeader {
     /// Every header.
-    pub const ALL: [BadHeader; 5] =
-        [BadHeader::CacheTtl, BadHeader::Bypass, BadHeader::Death, BadHeader::Cc, BadHeader::Bcc];
+    pub const ALL: [BadHeader; 8] = [
+        BadHeader::CacheTtl,
+        BadHeader::Bypass,
+        BadHeader::Death,
+        BadHeader::Cc,
+        BadHeader::Bcc,
+        BadHeader::Producer,
+        BadHeader::Sequence,
+        BadHeader::Epoch,
+    ];
 
     /// Returns the header's name.
     pub fn name(self) -> &'static str {
@@ -28,23 +42,29 @@ impl BadHeader {
             BadHeader::Death => "x-death",
             BadHeader::Cc => "CC",
             BadHeader::Bcc => "BCC",
+            BadHeader::Producer => "x-hapax-producer",
+            BadHeader::Sequence => "x-hapax-sequence",
+            BadHeader::Epoch => "x-hapax-epoch",
         }
     }
 
-    fn bit(self) -> u8 {
+    fn bit(self) -> u16 {
         match self {
             BadHeader::CacheTtl => 1,
             BadHeader::Bypass => 2,
             BadHeader::Death => 4,
             BadHeader::Cc => 8,
             BadHeader::Bcc => 16,
+            BadHeader::Producer => 32,
+            BadHeader::Sequence => 64,
+            BadHeader::Epoch => 128,
         }
     }
 }
 
 /// A set of headers.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct BadHeaders(u8);
+pub struct BadHeaders(u16);
 
 impl BadHeaders {
     /// No header.

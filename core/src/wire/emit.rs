@@ -166,7 +166,8 @@ pub fn return_from(channel: ChannelId, payload: &[u8], exchange: &[u8]) -> Resul
     with_exchange(channel, payload, 7 + reply_text.len(), old, exchange).map(BytesMut::freeze)
 }
 
-fn settle(out: &mut BytesMut, channel: ChannelId, id: MethodId, tag: u64, bits: u8) {
+/// Appends `basic.ack`, `basic.nack` or `basic.reject` with this tag and these bits.
+pub fn settle(out: &mut BytesMut, channel: ChannelId, id: MethodId, tag: u64, bits: u8) {
     out.reserve(13 + OVERHEAD);
     out.put_u8(1);
     out.put_u16(channel.0);

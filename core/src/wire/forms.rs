@@ -52,6 +52,19 @@ pub(super) fn truth(field: Field<'_>) -> Form<bool> {
     }
 }
 
+/// Reads a count: an integer from 0 to 2^63 - 1 of any type, a float or decimal without a fraction, or a text of one.
+pub(super) fn count(field: Field<'_>) -> Form<u64> {
+    const MOST: u64 = i64::MAX as u64;
+    let value = match (field.tag, field.value()) {
+        (b'V', _) => return Form::Absent,
+        (_, IdValue::Bytes(text)) => {
+            text_of(text).filter(|text| !text.starts_with('+')).and_then(|text| text.parse().ok())
+        }
+        _ => integer(field).and_then(|value| u64::try_from(value).ok()),
+    };
+    Form::of(value.filter(|value| *value <= MOST))
+}
+
 /// Returns the integer that a number is, if it is one.
 fn integer(field: Field<'_>) -> Option<i128> {
     match (field.tag, field.raw) {

@@ -17,9 +17,11 @@ pub mod method;
 pub mod names;
 pub mod properties;
 mod reader;
+mod sequence;
 pub mod trace_parent;
 
 pub use bad_headers::{BadHeader, BadHeaders};
 pub use death::Death;
 pub use frame::{ChannelId, Frame, FrameKind, WireError, scan};
 pub use properties::{ContentHeader, IdPart, IdSource};
+pub use sequence::Sequence;

@@ -24,6 +24,7 @@ use super::extra_keys;
 use super::field::Field;
 use super::forms::{self, Form};
 use super::reader::Reader;
+use super::sequence::{self, Sequence};
 
 /// The one class of AMQP 0-9-1 that has content.
 pub const BASIC: u16 = 60;
@@ -31,8 +32,14 @@ pub const BASIC: u16 = 60;
 const CACHE_TTL: &[u8] = b"x-cache-ttl";
 /// The header that exempts one message from deduplication.
 const BYPASS: &[u8] = b"x-hapax-bypass";
+/// The headers of a number: whose it is, the number, and the count of the producer's starts.
+pub(super) const PRODUCER: &[u8] = b"x-hapax-producer";
+pub(super) const SEQUENCE: &[u8] = b"x-hapax-sequence";
+pub(super) const EPOCH: &[u8] = b"x-hapax-epoch";
 /// The header of a message that was dead-lettered.
 const DEATH: &[u8] = b"x-death";
+/// The header that RabbitMQ adds to each delivery from a stream.
+const STREAM_OFFSET: &[u8] = b"x-stream-offset";
 /// More routing keys, which consumers see.
 const CC: &[u8] = b"CC";
 /// More routing keys, which consumers do not see.
@@ -54,6 +61,8 @@ pub enum IdSource {
     Header(Box<str>),
     /// the bytes of the message body
     Body,
+    /// a producer and its number, in headers of Hapax's own. A publish without one of the two has no id
+    Sequence,
     /// several parts together. Without the first one there is no id; any other may be absent
     Parts(Box<[IdPart]>),
 }
@@ -88,6 +97,7 @@ impl IdSource {
                 Some(IdPart::Header(name)) => Some(name.as_bytes()),
                 Some(IdPart::MessageId | IdPart::CorrelationId) | None => None,
             },
+            IdSource::Sequence => Some(SEQUENCE),
             IdSource::MessageId | IdSource::CorrelationId | IdSource::Body => None,
         }
     }
@@ -101,6 +111,7 @@ impl std::fmt::Display for IdSource {
             IdSource::CorrelationId => f.write_str("correlation-id"),
             IdSource::Header(name) => write!(f, "header:{name}"),
             IdSource::Body => f.write_str("body"),
+            IdSource::Sequence => f.write_str("sequence"),
             IdSource::Parts(parts) => {
                 for (n, part) in parts.iter().enumerate() {
                     let comma = if n > 0 { ", " } else { "" };
@@ -235,7 +246,7 @@ impl<'a> ContentHeader<'a> {
         let id = match source {
             IdSource::MessageId => header.message_id.map(IdValue::Bytes),
             IdSource::CorrelationId => header.correlation_id.map(IdValue::Bytes),
-            IdSource::Header(_) => found.wanted.map(Field::value),
+            IdSource::Header(_) | IdSource::Sequence => found.wanted.map(Field::value),
             IdSource::Parts(parts) => parts.first().and_then(|first| header.part(first)),
             IdSource::Body => None,
         };
@@ -298,9 +309,28 @@ impl<'a> ContentHeader<'a> {
         let Some(id) = &self.id else { return false };
         match source {
             IdSource::Parts(parts) => feed_parts(parts.iter().map(|part| self.part(part)), sink),
+            // A number is the same in whatever form it is written.
+            IdSource::Sequence => match self.sequence() {
+                Ok(Some(Sequence { producer, epoch, number })) => {
+                    let [epoch, number] = [epoch, number].map(|number| IdValue::Integer(number.into()));
+                    feed_parts([IdValue::Bytes(producer), epoch, number].into_iter().map(Some), sink);
+                }
+                Ok(None) | Err(_) => return false,
+            },
             _ => id.feed(sink),
         }
         true
+    }
+
+    /// Returns true if this is a delivery from a stream.
+    pub fn is_of_stream(&self) -> bool {
+        Field::find(self.table, STREAM_OFFSET).is_some()
+    }
+
+    /// Returns the number of the message and whose it is. `None`: a header of the two is absent. An error names the headers that can't
+    /// be understood.
+    pub fn sequence(&self) -> Result<Option<Sequence<'a>>, BadHeaders> {
+        sequence::read(self.table)
     }
 
     /// Returns the newest death of the message, if it was dead-lettered.

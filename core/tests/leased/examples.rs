@@ -253,6 +253,7 @@ fn kind(verdict: &Verdict) -> &'static str {
         Verdict::InFlight(_) => "in flight",
         Verdict::Crowded => "crowded",
         Verdict::Duplicate(_) => "duplicate",
+        Verdict::Refused(_) => "refused",
         Verdict::Pending(_) => "pending",
     }
 }

@@ -32,7 +32,7 @@ pub fn write(
     now: Instant,
 ) -> Command {
     let of = |claim: &Claim| {
-        let Claim::Digest(key) = *claim;
+        let key = claim.key();
         key.octets()
     };
     match &record.what {

@@ -392,7 +392,7 @@ impl World {
             }
             Verdict::Pending(wait) => State::Store { wait, due: now + STORE_TIMEOUT },
             Verdict::InFlight(wait) => State::Elsewhere { wait, since: now },
-            Verdict::Crowded => State::Retry,
+            Verdict::Crowded | Verdict::Refused(_) => State::Retry,
         };
     }
 

@@ -78,6 +78,7 @@ impl Desk {
             republish: RepublishRule::default(),
             quota: hapax_core::window::Quota::None,
             signals: Signals::default(),
+            ..Rules::named("test")
         };
         let limits = Limits {
             capacity: 1000,

@@ -142,6 +142,10 @@ impl Window for Interrupted {
         self.inner.disown(claim, now);
     }
 
+    fn release(&self, claim: Claim, now: Instant) {
+        self.inner.release(claim, now);
+    }
+
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.inner.leave(claim, mailbox, ticket);
     }
@@ -160,6 +164,14 @@ impl Window for Interrupted {
 
     fn note_origin(&self, origin: &Origin<'_>) {
         self.inner.note_origin(origin);
+    }
+
+    fn wants_producer(&self, claim: Claim) -> bool {
+        self.inner.wants_producer(claim)
+    }
+
+    fn note_producer(&self, claim: Claim, name: &[u8]) {
+        self.inner.note_producer(claim, name);
     }
 
     fn wants_names(&self) -> bool {

@@ -13,7 +13,7 @@ use hapax_core::window::{Event, ForgetCause, InDoubt};
 /// Publishes at a time.
 const ROUND: u64 = 1_000;
 /// Bytes that a session may take more than before, whatever has passed.
-const FLAT: usize = 128 << 10;
+const FLAT: usize = 144 << 10;
 
 /// Acks of a channel 1, one by one.
 fn acks(tags: impl Iterator<Item = u64>) -> Vec<u8> {

@@ -35,6 +35,13 @@ pub fn text_of(id: u32) -> String {
     format!("id-{}", without_death(id))
 }
 
+/// The same id as a producer and its number. The ids that clients share are those of three producers. The ids that a client makes are its
+/// own numbers, which have no gaps: a window knows all of them.
+pub fn number_of(id: u32) -> (String, u32) {
+    let (client, at) = (id / 1_000_000, without_death(id % 1_000_000) / 2);
+    if client == 0 { (format!("p{}", at % 3), at / 3) } else { (format!("c{client}"), at) }
+}
+
 /// The even id of an incarnation.
 pub fn without_death(id: u32) -> u32 {
     id & !1
@@ -73,6 +80,15 @@ pub fn compose(uid: Uid, p: &Publish) -> Message {
         if death_of(id).is_some() && !p.by_body {
             message = message.header("x-death", x_death());
         }
+        let (producer, number) = number_of(id);
+        message = message.header("x-hapax-producer", AMQPValue::LongString(producer.as_str().into()));
+        message = message.header(
+            "x-hapax-sequence",
+            match uid % 2 {
+                0 => AMQPValue::LongUInt(number),
+                _ => AMQPValue::LongString(number.to_string().into()),
+            },
+        );
         let id = if p.by_body { format!("id-{id}") } else { text_of(id) };
         let value: LongString = id.as_str().into();
         message = message.header("x-dedup", AMQPValue::LongString(value));

@@ -59,6 +59,8 @@ pub struct WindowPlan {
     pub forwards_conflicts: bool,
     /// what the publisher of a duplicate hears
     pub on_duplicate: OnDuplicate,
+    /// ids are numbers of producers (the first window only)
+    pub sequence: bool,
 }
 
 /// The faults of a run, each with its frequency in thousandths of the occasions.
@@ -140,6 +142,8 @@ pub struct Plan {
     /// one of them may publish to the second exchange with one routing key; where that exchange has a window of its own
     /// with room for everybody, and an order of answers that depends on nobody
     pub keyholder: bool,
+    /// clients consume from a guarded queue
+    pub guards: bool,
     /// a new message of the second exchange has the header of many others, in thousandths, where its body is its id
     pub alike: u32,
     /// a client reads nothing while bytes that it has written are not taken, as one that writes with blocking calls; then
@@ -183,6 +187,8 @@ impl Plan {
             window.quota =
                 limits.pick(&[Quota::None, Quota::None, Quota::User, Quota::Exchange, Quota::Vhost]);
         }
+        let mut numbers = Rng::new(seed.rotate_left(8));
+        windows.first_mut().into_iter().for_each(|window| window.draw_sequence(&mut numbers));
         let rate = if limits.chance(250) { limits.pick(&[1, 3, 20]) } else { 0 };
         let crashes = windows.iter().any(|window| window.logged.is_some()) && logs.chance(600);
         let has_store = |w: &WindowPlan| w.late || w.log || w.logged.is_some();
@@ -210,6 +216,7 @@ impl Plan {
             rate,
             crashes,
             keyholder,
+            guards: Rng::new(seed.rotate_left(40)).chance(400),
             alike: others.pick(&[0, 300, 900]),
             // (A client that reads late may be later than a short linger.)
             blocking: others.chance(300).then(|| others.pick(&[1, 3, 20])).filter(|_| !tight),
@@ -306,6 +313,7 @@ impl WindowPlan {
             quota: Quota::None,
             forwards_conflicts: false,
             on_duplicate: OnDuplicate::Ack,
+            sequence: false,
         }
     }
 }
@@ -318,6 +326,16 @@ impl WindowPlan {
         self.silent = rng.pick(&[0, 20, 200]);
         self.wrong = rng.pick(&[0, 100, 500]);
         self.stuck = rng.pick(&[0, 20, 200]);
+    }
+
+    /// Whether ids are numbers. A producer lives from its last use on, has no bodies to compare, and no tenant.
+    fn draw_sequence(&mut self, rng: &mut Rng) {
+        self.sequence = rng.chance(300) && self.logged.is_none();
+        if self.sequence {
+            self.refresh = true;
+            (self.forwards_conflicts, self.quota) = (false, Quota::None);
+            self.capacity = rng.pick(&[2, 4, 100_000]);
+        }
     }
 
     /// Whether it has a log. (With dice of its own, too.)

@@ -191,6 +191,10 @@ impl Window for Gate {
         self.window.disown(claim, now);
     }
 
+    fn release(&self, claim: Claim, now: Instant) {
+        self.window.release(claim, now);
+    }
+
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.window.leave(claim, mailbox, ticket);
     }
@@ -209,6 +213,14 @@ impl Window for Gate {
 
     fn note_origin(&self, origin: &Origin<'_>) {
         self.window.note_origin(origin);
+    }
+
+    fn wants_producer(&self, claim: Claim) -> bool {
+        self.window.wants_producer(claim)
+    }
+
+    fn note_producer(&self, claim: Claim, name: &[u8]) {
+        self.window.note_producer(claim, name);
     }
 
     fn wants_names(&self) -> bool {

@@ -1,7 +1,8 @@
 //! The windows of a run: real ones, some behind a [`LateWindow`], with a listener that counts.
 
-use super::content::{body_of_id, death_of, text_of};
+use super::content::{body_of_id, death_of, number_of, text_of};
 use super::ctx::{Ctx, Whose};
+use super::jobs::QUEUE;
 use super::plan::{Micros, Plan, SECOND, WindowPlan};
 use super::schedule::{Event as SimEvent, Schedule, instant};
 use super::shelf::Shelf;
@@ -12,7 +13,7 @@ use crate::support::pair::{NoSessionListener, shared};
 use hapax_core::session::Shared;
 use hapax_core::window::Windows;
 use hapax_core::window::{
-    ConfirmRule, Event, EvictionCause, Found, InDoubt, Inspect, Key, Limits, Listener, LocalWindow,
+    Claim, ConfirmRule, Event, EvictionCause, Found, InDoubt, Inspect, Limits, Listener, LocalWindow,
     LoggedWindow, MissingId, Mode, OnConflict, RepublishRule, Rules, Scope, Signals, Window,
 };
 use hapax_core::wire::IdSource;
@@ -57,7 +58,7 @@ struct One {
     late: Option<Arc<LateWindow>>,
     shelf: Option<Arc<Shelf>>,
     counts: Arc<Counts>,
-    by_body: bool,
+    by: By,
     evictions: u64,
     answering: bool,
 }
@@ -66,11 +67,16 @@ struct One {
 #[derive(Debug)]
 pub struct SimWindows {
     all: Vec<One>,
+    /// the guard of the consumers, and its counts
+    guard: Option<(Arc<LocalWindow>, Arc<GuardCounts>)>,
     shared: Arc<Shared>,
 }
 
-/// A window, its store if it has one, and whether the body is the id.
-type Asked = (Option<Arc<LateWindow>>, Option<Arc<Shelf>>, bool);
+/// Whether the body is the id, and whether numbers are.
+type By = (bool, bool);
+
+/// A window, its store if it has one, and where the id is.
+type Asked = (Option<Arc<LateWindow>>, Option<Arc<Shelf>>, By);
 
 /// Knows which commits windows do not remember yet.
 #[derive(Debug)]
@@ -89,8 +95,8 @@ impl Oracle {
 
     /// Whether the commit of a message, made at this time, is not remembered yet.
     pub fn is_unremembered(&self, key: ModelKey, committed: Micros) -> bool {
-        let (late, shelf, by_body) = &self.windows[key.0];
-        let (claim, at) = (real_key(&self.shared, *by_body, key).into(), instant(committed));
+        let (late, shelf, by) = &self.windows[key.0];
+        let (claim, at) = (real_key(&self.shared, *by, key), instant(committed));
         late.as_ref().is_some_and(|late| late.is_unremembered(claim, at))
             || shelf.as_ref().is_some_and(|shelf| shelf.is_unremembered(claim, at))
     }
@@ -102,8 +108,8 @@ impl Oracle {
         {
             return before.was_unremembered(key, committed, then);
         }
-        let (late, shelf, by_body) = &self.windows[key.0];
-        let claim = real_key(&self.shared, *by_body, key).into();
+        let (late, shelf, by) = &self.windows[key.0];
+        let claim = real_key(&self.shared, *by, key);
         let (at, then) = (instant(committed), instant(then));
         late.as_ref().is_some_and(|late| late.was_unremembered(claim, at, then))
             || shelf.as_ref().is_some_and(|shelf| shelf.was_unremembered(claim, at, then))
@@ -112,13 +118,22 @@ impl Oracle {
 
 /// The windows of the first two exchanges, in the vhost that has windows.
 #[derive(Debug)]
-struct ByExchange([Arc<Gate>; 2]);
+struct ByExchange([Arc<Gate>; 2], Option<Arc<LocalWindow>>);
 
 impl Windows for ByExchange {
     fn find(&self, vhost: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>> {
         let at = EXCHANGES.iter().position(|name| name.as_bytes() == exchange)?;
         let gate = self.0.get(at).filter(|_| vhost == VHOST.as_bytes())?;
         Some(gate.clone())
+    }
+
+    fn guard(&self, vhost: &[u8], queue: &[u8]) -> Option<Arc<dyn Window>> {
+        let is_guarded = vhost == VHOST.as_bytes() && queue == QUEUE.as_bytes();
+        self.1.clone().filter(|_| is_guarded).map(|guard| guard as _)
+    }
+
+    fn has_guards(&self, vhost: &[u8]) -> bool {
+        self.1.is_some() && vhost == VHOST.as_bytes()
     }
 
     fn delivering(&self, vhost: &[u8], exchange: &[u8]) -> Vec<Arc<dyn Window>> {
@@ -146,8 +161,10 @@ impl SimWindows {
             Arc::new(Gate { window: all[window].window(), exchange, watch: watch.clone() })
         };
         let gates = [gate(0, 0), gate(1, all.len() - 1)];
-        let shared = shared(plan.settings, Arc::new(ByExchange(gates)), Arc::new(NoSessionListener));
-        SimWindows { all, shared }
+        let guard = plan.guards.then(guard);
+        let guards = guard.as_ref().map(|(guard, _)| guard.clone());
+        let shared = shared(plan.settings, Arc::new(ByExchange(gates, guards)), Arc::new(NoSessionListener));
+        SimWindows { all, guard, shared }
     }
 
     /// The process ends, and another one begins.
@@ -156,11 +173,18 @@ impl SimWindows {
         let is_safe = |one: &One| one.shelf.as_ref().is_some_and(|shelf| shelf.is_safe());
         let safe: Vec<bool> = self.all.iter().map(is_safe).collect();
         *self = SimWindows::after(Some(self), &ctx.plan, &ctx.watch.clone(), ctx.now);
+        self.show_guard(ctx);
         let now = instant(ctx.now);
         for (at, (one, is_safe)) in self.all.iter().zip(safe).enumerate() {
             let shared = &self.shared;
-            ctx.truth
-                .crashed(at, ctx.now, is_safe, |key| one.remembers(real_key(shared, one.by_body, key), now));
+            ctx.truth.crashed(at, ctx.now, is_safe, |key| one.remembers(real_key(shared, one.by, key), now));
+        }
+    }
+
+    /// Shows the truth the guard that consumers have now.
+    pub fn show_guard(&self, ctx: &mut Ctx) {
+        if let Some((guard, _)) = &self.guard {
+            ctx.truth.jobs.guarded_by(guard.clone());
         }
     }
 
@@ -184,7 +208,7 @@ impl SimWindows {
             if evictions != one.evictions {
                 one.evictions = evictions;
                 let (now, shared) = (instant(ctx.now), &self.shared);
-                ctx.truth.evicted(at, ctx.now, |key| one.remembers(real_key(shared, one.by_body, key), now));
+                ctx.truth.evicted(at, ctx.now, |key| one.remembers(real_key(shared, one.by, key), now));
             }
         }
     }
@@ -225,7 +249,7 @@ impl SimWindows {
 
     /// Whether the commit of a message, made at this time, is one that its window does not remember yet.
     pub fn oracle(&self) -> Oracle {
-        let windows = self.all.iter().map(|one| (one.late.clone(), one.shelf.clone(), one.by_body)).collect();
+        let windows = self.all.iter().map(|one| (one.late.clone(), one.shelf.clone(), one.by)).collect();
         Oracle { windows, shared: self.shared.clone(), before: None }
     }
 
@@ -243,7 +267,8 @@ impl SimWindows {
         let at_shelf = |one: &One| {
             one.shelf.as_ref().map_or(0, |shelf| shelf.window.in_flight().unwrap_or(0) + shelf.questions())
         };
-        self.all.iter().map(|one| one.local.in_flight() + asked(one) + at_shelf(one)).sum()
+        let guarded = self.guard.as_ref().map_or(0, |(guard, _)| guard.in_flight());
+        guarded + self.all.iter().map(|one| one.local.in_flight() + asked(one) + at_shelf(one)).sum::<usize>()
     }
 
     /// Adds the windows' counts to the report.
@@ -260,6 +285,15 @@ impl SimWindows {
                 ("store: overdue, waited on", tally.waited_on),
             ] {
                 *ctx.truth.counts.entry(name).or_default() += count;
+            }
+        }
+        if let Some((_, counts)) = &self.guard {
+            for (name, count) in [
+                ("guard: hidden", &counts.hidden),
+                ("guard: waited", &counts.waited),
+                ("guard: given back", &counts.given_back),
+            ] {
+                *ctx.truth.counts.entry(name).or_default() += count.load(Ordering::Relaxed);
             }
         }
         for One { counts, local, .. } in &self.all {
@@ -282,14 +316,58 @@ impl SimWindows {
     }
 }
 
-/// The window's own key for a model key.
-fn real_key(shared: &Shared, by_body: bool, (window, exchange, routing_key, id): ModelKey) -> Key {
+/// How often the guard said what.
+#[derive(Debug, Default)]
+pub struct GuardCounts {
+    hidden: AtomicU64,
+    waited: AtomicU64,
+    given_back: AtomicU64,
+}
+
+impl Listener for GuardCounts {
+    fn on(&self, event: &Event) {
+        let count = match event {
+            Event::Duplicate { .. } => &self.hidden,
+            Event::InFlight => &self.waited,
+            Event::Forgotten(_) => &self.given_back,
+            _ => return,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A guard that forgets nothing while its process lives.
+fn guard() -> (Arc<LocalWindow>, Arc<GuardCounts>) {
+    let counts = Arc::new(GuardCounts::default());
+    let limits = Limits {
+        capacity: 1000,
+        ttl: Duration::from_secs(1 << 20),
+        mode: Mode::Enforce,
+        refresh_on_duplicate: false,
+        waiters_per_id: 3,
+    };
+    let engine = hapax_core::window::engine::EngineKind::default();
+    (LocalWindow::new(Rules::named("guard"), limits, engine, counts.clone()), counts)
+}
+
+/// The window's own claim for a model key.
+fn real_key(
+    shared: &Shared,
+    (by_body, sequence): By,
+    (window, exchange, routing_key, id): ModelKey,
+) -> Claim {
     let death = death_of(id).filter(|_| !by_body);
+    let (producer, number) = number_of(id);
     let id = if by_body { body_of_id(id) } else { text_of(id).into_bytes() };
     let scope = if window == 1 { Scope::Exchange } else { Scope::RoutingKey };
     let (exchange, routing_key) = (EXCHANGES[exchange].as_bytes(), ROUTING_KEYS[routing_key].as_bytes());
     let scoped = shared.keys.scoped(scope, VHOST.as_bytes(), exchange, routing_key);
-    death.map_or(scoped, |death| scoped.with_death(&death)).key(&IdValue::Bytes(&id))
+    let scoped = death.map_or(scoped, |death| scoped.with_death(&death));
+    if sequence {
+        let producer = scoped.producer(producer.as_bytes());
+        return Claim::Sequence { producer, epoch: 0, number: number.into() };
+    }
+    scoped.key(&IdValue::Bytes(&id)).into()
 }
 
 impl One {
@@ -299,6 +377,7 @@ impl One {
             id: match at {
                 1 if plan.by_body => IdSource::Body,
                 1 => IdSource::Header("x-dedup".into()),
+                _ if plan.sequence => IdSource::Sequence,
                 _ => IdSource::MessageId,
             },
             scope: if at == 1 { Scope::Exchange } else { Scope::RoutingKey },
@@ -315,6 +394,7 @@ impl One {
                 duplicates_to: Some("copies".into()),
                 audit: true,
             },
+            ..Rules::named("w")
         };
         let limits = Limits {
             capacity: plan.capacity,
@@ -332,7 +412,7 @@ impl One {
         });
         let late = Late { verdicts: plan.late, commits: plan.log, waits_on: plan.waits_on };
         let late = (plan.late || plan.log).then(|| LateWindow::with(local.clone(), late));
-        One { local, late, shelf, counts, by_body: plan.by_body, evictions: 0, answering: false }
+        One { local, late, shelf, counts, by: (plan.by_body, plan.sequence), evictions: 0, answering: false }
     }
 
     fn window(&self) -> Arc<dyn Window> {
@@ -344,9 +424,9 @@ impl One {
     }
 
     /// Whether an id is seen.
-    fn remembers(&self, key: Key, now: Instant) -> bool {
+    fn remembers(&self, key: Claim, now: Instant) -> bool {
         match &self.shelf {
-            Some(shelf) => matches!(shelf.window.find(key.into(), now), Some(Found::Seen(_))),
+            Some(shelf) => matches!(shelf.window.find(key, now), Some(Found::Seen(_))),
             None => self.local.get(key, now).is_some(),
         }
     }

@@ -183,7 +183,7 @@ impl LateWindow {
             let second = match &verdict {
                 Verdict::Fresh(_) => Some(Verdict::Duplicate(BodyDigest::UNKNOWN)),
                 Verdict::Duplicate(_) => Some(Verdict::Crowded),
-                Verdict::InFlight(_) | Verdict::Crowded | Verdict::Pending(_) => None,
+                Verdict::Refused(_) | Verdict::InFlight(_) | Verdict::Crowded | Verdict::Pending(_) => None,
             };
             mailbox.deliver(question.ticket, verdict);
             if let Some(second) = second.filter(|_| twice) {
@@ -287,7 +287,10 @@ impl LateWindow {
                 state.waiters.insert(own, Waiter { mailbox: Arc::downgrade(mailbox), ticket, wait });
                 Verdict::InFlight(Wait::new(self.me(), claim, mailbox.clone(), ticket))
             }
-            verdict @ (Verdict::Duplicate(_) | Verdict::Crowded | Verdict::Pending(_)) => verdict,
+            verdict @ (Verdict::Duplicate(_)
+            | Verdict::Refused(_)
+            | Verdict::Crowded
+            | Verdict::Pending(_)) => verdict,
         }
     }
 
@@ -521,6 +524,13 @@ impl Window for LateWindow {
         self.inner.disown(claim, now);
     }
 
+    fn release(&self, claim: Claim, now: Instant) {
+        for logged in self.locked().log.iter_mut().filter(|logged| logged.commit.claim == claim) {
+            logged.disowned = true;
+        }
+        self.inner.release(claim, now);
+    }
+
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         let mut state = self.locked();
         let before = state.questions.len();
@@ -553,6 +563,14 @@ impl Window for LateWindow {
 
     fn note_origin(&self, origin: &Origin<'_>) {
         self.inner.note_origin(origin);
+    }
+
+    fn wants_producer(&self, claim: Claim) -> bool {
+        self.inner.wants_producer(claim)
+    }
+
+    fn note_producer(&self, claim: Claim, name: &[u8]) {
+        self.inner.note_producer(claim, name);
     }
 
     fn wants_names(&self) -> bool {

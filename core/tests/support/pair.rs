@@ -14,7 +14,7 @@ use hapax_core::session::{
     CopiedDuplicate, LoopbackUsers, Output, Session, SessionListener, Settings, Shared, Sighting, Traced,
 };
 use hapax_core::window::Windows;
-use hapax_core::window::{KeyMaker, Window};
+use hapax_core::window::{KeyMaker, Release, Window};
 use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use hapax_core::wire::frame::OVERHEAD;
@@ -57,6 +57,10 @@ pub struct Everything(pub Arc<dyn Window>);
 impl Windows for Everything {
     fn find(&self, _: &[u8], _: &[u8]) -> Option<Arc<dyn Window>> {
         Some(self.0.clone())
+    }
+
+    fn releases(&self, _: &[u8]) -> bool {
+        self.0.rules().release == Release::Consumed
     }
 }
 
@@ -266,6 +270,12 @@ impl Pair {
     /// The process ends in a moment.
     pub fn drain_over(&mut self) {
         self.session.handle_drain_over(self.now);
+        self.pump();
+    }
+
+    /// Begins a turn of so many frames.
+    pub fn turn(&mut self, frames: usize) {
+        self.session.handle_turn(frames, self.now);
         self.pump();
     }
 

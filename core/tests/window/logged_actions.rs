@@ -142,7 +142,7 @@ impl Run {
                 self.waits.push((key, self.shelf.now, wait));
             }
             Verdict::Duplicate(_) => self.is_duplicate(key),
-            Verdict::Crowded => {}
+            Verdict::Refused(_) | Verdict::Crowded => {}
         }
     }
 

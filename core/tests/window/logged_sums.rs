@@ -101,7 +101,9 @@ impl Bench {
                 match reserve_one(&self.window, Key(key), self.now, &self.mailbox, ticket) {
                     Verdict::Fresh(reservation) => self.held.push(reservation),
                     Verdict::Duplicate(_) | Verdict::InFlight(_) | Verdict::Crowded => {}
-                    other @ Verdict::Pending(_) => panic!("nothing is late here: {other:?}"),
+                    other @ (Verdict::Refused(_) | Verdict::Pending(_)) => {
+                        panic!("nothing is late here: {other:?}")
+                    }
                 }
             }
             Action::Ack => self.held.pop().into_iter().for_each(|one| {

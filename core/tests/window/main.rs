@@ -21,6 +21,7 @@ mod logged;
 mod logged_actions;
 mod logged_sums;
 mod model;
+mod sequences;
 mod shelf;
 mod slices;
 mod takeovers;
@@ -31,7 +32,7 @@ mod together;
 use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    Claim, Inspect, Key, Limits, LocalWindow, Mailbox, Mode, Reservation, Rules, Ticket, Verdict, Window,
+    Inspect, Key, Limits, LocalWindow, Mailbox, Mode, Reservation, Rules, Ticket, Verdict, Window,
     reserve_one,
 };
 use std::sync::Arc;
@@ -108,6 +109,5 @@ impl Asker {
 
 /// The number of the key that is reserved.
 fn key_of(reservation: &Reservation) -> u128 {
-    let Claim::Digest(Key(number)) = reservation.claim();
-    number
+    reservation.claim().key().0
 }

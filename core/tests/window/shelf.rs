@@ -248,6 +248,7 @@ pub(crate) fn name(verdict: &Verdict) -> char {
         Verdict::InFlight(_) => 'I',
         Verdict::Crowded => 'C',
         Verdict::Duplicate(_) => 'D',
+        Verdict::Refused(_) => 'R',
         Verdict::Pending(_) => 'P',
     }
 }

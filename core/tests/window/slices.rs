@@ -38,7 +38,7 @@ impl Side {
     fn take(&mut self, verdict: Verdict) -> Said {
         match verdict {
             Verdict::Fresh(reservation) => {
-                let hapax_core::window::Claim::Digest(key) = reservation.claim();
+                let key = reservation.claim().key();
                 self.reserved.push(reservation);
                 Said::Fresh(key)
             }
@@ -49,7 +49,7 @@ impl Side {
             }
             Verdict::Crowded => Said::Crowded,
             Verdict::Duplicate(_) => Said::Duplicate,
-            Verdict::Pending(_) => panic!("a window in memory knows at once"),
+            Verdict::Refused(_) | Verdict::Pending(_) => panic!("a window in memory knows at once"),
         }
     }
 }

@@ -300,7 +300,7 @@ fn two_threads_that_take_over_lose_no_count_and_leave_nobody_waiting() {
                         Verdict::Fresh(reservation) => held.push((Ticket(n), reservation)),
                         Verdict::InFlight(wait) => drop(waits.insert(Ticket(n), wait)),
                         Verdict::Crowded | Verdict::Duplicate(_) => {}
-                        Verdict::Pending(_) => panic!("a local window knows at once"),
+                        Verdict::Refused(_) | Verdict::Pending(_) => panic!("a local window knows at once"),
                     }
                     if n % 16 == 0
                         && let Some(ticket) = waits.keys().next().copied()

@@ -142,7 +142,7 @@ impl Publisher {
                 self.waits.insert(ticket, wait);
             }
             Verdict::Duplicate(_) => {}
-            Verdict::Crowded | Verdict::Pending(_) => panic!("{ticket:?}: {verdict:?}"),
+            Verdict::Crowded | Verdict::Refused(_) | Verdict::Pending(_) => panic!("{ticket:?}: {verdict:?}"),
         }
     }
 }

@@ -117,7 +117,7 @@ impl Run {
                 Verdict::Fresh(reservation) => held.push((reservation, *ttl)),
                 Verdict::InFlight(wait) => self.waits.push(wait),
                 Verdict::Duplicate(_) | Verdict::Crowded => {}
-                Verdict::Pending(_) => panic!("a local window knows at once"),
+                Verdict::Refused(_) | Verdict::Pending(_) => panic!("a local window knows at once"),
             }
         }
         let mut stored = Reservations::default();

@@ -28,6 +28,12 @@ pub(super) fn keys(
     id: &[u8],
     query: &Query,
 ) -> Result<Vec<Key>, Complaint> {
+    if *place.source == IdSource::Sequence {
+        return Err(bad(
+            "this window remembers producers and their numbers: look at /api/v1/windows/NAME/producers"
+                .to_owned(),
+        ));
+    }
     let scoped = with_extra_keys(scoped, place, query)?;
     let scoped = match query.get("death") {
         Some(json) => DeathQuery::read(json)?.of(&scoped),

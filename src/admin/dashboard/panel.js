@@ -128,9 +128,9 @@ const tag = (name, value) => h("li", {}, h("span", {}, `${name} `), named(fmt.vi
 function tags(window) {
   const all = [
     ["vhost", window.vhost],
-    ["exchange", window.exchange],
+    ...(window.judges === "deliveries" ? [["guards queue", window.queue]] : [["exchange", window.exchange]]),
     ["id", window.id],
-    ["scope", window.scope],
+    ...(window.judges === "deliveries" ? [] : [["scope", window.scope]]),
     ["engine", window.engine],
     ["mode", window.mode],
     ["TTL", fmt.span(window.ttl_seconds)],

@@ -19,6 +19,7 @@ mod windows;
 pub(super) use format::Format;
 
 use super::telemetry::Exports;
+use crate::config::WindowConfig;
 use crate::live::{LastReload, Running};
 use crate::net::Upstreams;
 use crate::process::Process;
@@ -95,12 +96,14 @@ impl Collector for Relay {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stats = self.stats.snapshot();
         let now = tokio::time::Instant::now().into_std();
-        let named = |watched: &Watched| NamedFacts {
+        let in_force = self.running.now();
+        let named = |(watched, configured): (&Watched, &Arc<WindowConfig>)| NamedFacts {
             name: watched.window.rules().name.clone(),
             mode: watched.window.mode(),
+            is_guard: configured.is_guard(),
             facts: watched.facts(now),
         };
-        let windows: Vec<NamedFacts> = self.running.now().windows.iter().map(named).collect();
+        let windows: Vec<NamedFacts> = in_force.windows.iter().zip(&in_force.configured).map(named).collect();
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
         let help =

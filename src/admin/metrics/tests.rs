@@ -14,6 +14,7 @@ impl Collector for Canned {
         let named = |(name, facts): &(&str, Facts)| NamedFacts {
             name: (*name).into(),
             mode: hapax_core::window::Mode::Enforce,
+            is_guard: name.starts_with("guard"),
             facts: facts.clone(),
         };
         let windows: Vec<NamedFacts> = self.0.iter().map(named).collect();

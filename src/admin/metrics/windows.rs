@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub(super) struct NamedFacts {
     pub(super) name: Arc<str>,
     pub(super) mode: Mode,
+    /// it judges what consumers are sent
+    pub(super) is_guard: bool,
     pub(super) facts: Facts,
 }
 
@@ -73,6 +75,30 @@ const COUNTERS: [Metric<Facts, u64>; 9] = [
         "ghost_dropped",
         "Ids evicted early that could not be watched for lack of room. Their escaping duplicates are only estimated.",
         |f| f.ghost.dropped,
+    ),
+];
+
+/// Those of a window with `id = "sequence"`; absent from any other.
+const OF_SEQUENCES: [Metric<Facts, Option<u64>>; 4] = [
+    metric(
+        "sequence_zombies",
+        "Publishes refused because their producer has begun a higher epoch: another process has taken its place.",
+        |f| f.sequences.map(|s| s.stale),
+    ),
+    metric(
+        "sequence_gaps",
+        "Publishes forwarded although lower numbers of their producer were never published.",
+        |f| f.sequences.map(|s| s.gaps),
+    ),
+    metric(
+        "sequence_gaps_refused",
+        "Publishes refused because lower numbers of their producer were never published (on_gap = \"reject\").",
+        |f| f.sequences.map(|s| s.gaps_refused),
+    ),
+    metric(
+        "sequence_below_places",
+        "Publishes forwarded although their number is lower than those that are known one by one, because it is not known to be stored.",
+        |f| f.sequences.map(|s| s.below),
     ),
 ];
 
@@ -183,11 +209,20 @@ pub(super) fn encode(
     unmatched: u64,
 ) -> fmt::Result {
     publishes(encoder, windows, unmatched)?;
+    guarded(encoder, windows)?;
     outcomes(encoder, windows)?;
     for Metric { name, help, value } in COUNTERS {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for window in windows {
             count(&mut family, &[("window", &*window.name)], value(&window.facts))?;
+        }
+    }
+    for Metric { name, help, value } in OF_SEQUENCES {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for window in windows {
+            if let Some(value) = value(&window.facts) {
+                count(&mut family, &[("window", &*window.name)], value)?;
+            }
         }
     }
     let all = || windows.iter().map(|window| (&*window.name, &window.facts));
@@ -219,7 +254,7 @@ fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts], unmatc
         MetricType::Counter,
     )?;
     count(&mut family, &[("window", ""), ("verdict", "unmatched")], unmatched)?;
-    for NamedFacts { name, facts, .. } in windows {
+    for NamedFacts { name, facts, .. } in windows.iter().filter(|window| !window.is_guard) {
         let publishes = &facts.publishes;
         for (verdict, value) in [
             ("fresh", publishes.fresh),
@@ -228,6 +263,24 @@ fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts], unmatc
             ("republished", publishes.republished),
             ("no_id", publishes.no_id),
             ("bypassed", publishes.bypassed),
+        ] {
+            count(&mut family, &[("window", name), ("verdict", verdict)], value)?;
+        }
+    }
+    Ok(())
+}
+
+fn guarded(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt::Result {
+    let help = "Deliveries from queues with a guard, by what became of them. One that waited is counted again when it is shown or hidden.";
+    let mut family = encoder.encode_descriptor("guard_deliveries", help, None, MetricType::Counter)?;
+    for NamedFacts { name, facts, .. } in windows.iter().filter(|window| window.is_guard) {
+        let deliveries = &facts.publishes;
+        for (verdict, value) in [
+            ("shown", deliveries.fresh),
+            ("hidden", deliveries.duplicate),
+            ("waited", deliveries.in_flight),
+            ("no_id", deliveries.no_id),
+            ("bypassed", deliveries.bypassed),
         ] {
             count(&mut family, &[("window", name), ("verdict", verdict)], value)?;
         }

@@ -66,7 +66,7 @@ fn script(text: &str, key: &[u8]) -> Cmd {
 /// whose time is over takes the lease away that it would have replaced.
 pub(super) fn write(window: &Leased, names: &Names, record: &Record, now: Instant) -> Option<Command> {
     let name = |claim: &Claim| {
-        let Claim::Digest(key) = *claim;
+        let key = claim.key();
         names.key(key)
     };
     let left = |memo: Memo| memo.ttl().saturating_sub(now.saturating_duration_since(record.at));

@@ -106,7 +106,7 @@ pub(super) fn replay_through(
                 }
             }
             // Nothing is ever in flight here, and a local window always knows.
-            Verdict::InFlight(_) | Verdict::Crowded | Verdict::Pending(_) => {}
+            Verdict::InFlight(_) | Verdict::Refused(_) | Verdict::Crowded | Verdict::Pending(_) => {}
         }
         since_look += 1;
         if since_look == LOOK_EVERY {

@@ -32,6 +32,9 @@ pub struct Window {
     /// pattern of exchanges
     #[serde(default)]
     pub exchange: String,
+    /// pattern of queues, if it is a guard
+    #[serde(default)]
+    pub queue: Option<String>,
     /// where the id is
     #[serde(default)]
     pub id: String,

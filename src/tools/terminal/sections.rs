@@ -395,7 +395,10 @@ impl Cx<'_> {
             row("mode", &window.mode),
             row("ttl", &span(window.facts.ttl_seconds)),
             row("vhost", &window.vhost),
-            row("exchange", &window.exchange),
+            match &window.queue {
+                Some(queue) => row("queue", queue),
+                None => row("exchange", &window.exchange),
+            },
             row("id", &window.id),
             row("scope", &window.scope),
             row("engine", &window.engine),

@@ -34,7 +34,7 @@ struct Consumer {
 
 /// The consumers of one channel, and what is on its way to the client.
 #[derive(Debug, Default)]
-pub(super) struct Deliveries {
+pub(in crate::session) struct Deliveries {
     /// the client's consumers by their tags
     consumers: HashMap<String, Consumer>,
     /// The client has had a consumer with `no-ack`.
@@ -62,6 +62,14 @@ impl Deliveries {
     /// Returns true if the client has used the channel for deliveries: a fresh upstream channel would not be the same.
     pub(super) fn is_used(&self) -> bool {
         self.used
+    }
+
+    /// Returns true if the client has got deliveries, or has asked for some.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.consumers.is_empty()
+            || !self.unnamed.is_empty()
+            || !self.gets.is_empty()
+            || self.unacked.newest() > 0
     }
 
     /// Returns true if a message is on its way to the client and not complete.
@@ -124,6 +132,11 @@ impl Deliveries {
             MethodId::BASIC_QOS => self.used = true,
             _ => {}
         }
+    }
+
+    /// Notes that the client has used the channel for deliveries.
+    pub(super) fn note_use(&mut self) {
+        self.used = true;
     }
 
     /// Handles `tx.commit` or `tx.rollback` of the client.
@@ -191,7 +204,7 @@ impl Deliveries {
     }
 
     /// Forwards a frame to the client.
-    pub(super) fn forward(
+    pub(in crate::session) fn forward(
         &mut self,
         kind: FrameKind,
         id: Option<MethodId>,
@@ -234,7 +247,7 @@ impl Deliveries {
     }
 
     /// Returns true if the next message may be forwarded with all its frames at once.
-    pub(super) fn takes_whole(&self) -> bool {
+    pub(in crate::session) fn takes_whole(&self) -> bool {
         self.delivering == Content::Idle && self.returned.is_none() && self.swallowed == 0
     }
 
@@ -255,6 +268,28 @@ impl Deliveries {
             inbound.skip(whole.frames);
             next = inbound.whole(0, channel, MethodId::BASIC_DELIVER);
         }
+    }
+
+    /// Counts a delivery that a guard shows the client, and of whose body `left` octets are still to come. `acked`: the client need not
+    /// ack it. Returns the client's tag.
+    pub(in crate::session) fn show(&mut self, acked: bool, left: u64) -> u64 {
+        if acked {
+            self.unacked.delivered_acked();
+        } else {
+            self.unacked.delivered();
+        }
+        self.delivering = if left == 0 { Content::Idle } else { Content::Body(left) };
+        self.unacked.newest()
+    }
+
+    /// Returns true if the broker takes this delivery for acked when it is sent.
+    pub(in crate::session) fn is_acked_when_sent(&self, deliver: View<'_>) -> bool {
+        self.some_no_ack && self.counts_as_acked(deliver)
+    }
+
+    /// Handles that the broker has all unacked deliveries back.
+    pub(in crate::session) fn requeued(&mut self) {
+        self.unacked.requeued();
     }
 
     /// Counts the delivery that begins with this `basic.deliver`.

@@ -8,7 +8,7 @@ use crate::session::outbox::View;
 use crate::session::returns::ReturnKey;
 use crate::session::rights::{OwnRights, Standing};
 use crate::window::{KeyMaker, Scoped, Window};
-use crate::wire::{BadHeaders, ContentHeader};
+use crate::wire::{BadHeaders, ContentHeader, IdSource};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,18 +62,18 @@ impl Reading {
             return Reading { kind: Kind::Bypass, bad };
         }
         let kind = match MessageKey::of(&found, route, judge, standing, rights) {
-            MessageKey::Known(key) => {
+            MessageKey::Known(claim) => {
                 let by_header = route.mandatory || judge.verify == Verify::ByHeader;
                 let shown_as = |found| match MessageKey::of(&found, route, judge, standing, rights) {
-                    MessageKey::Known(shown) if by_header || shown != key => {
-                        Some(ReturnKey::of_claim(judge.needs.right, shown.into()))
+                    MessageKey::Known(shown) if by_header || shown != claim => {
+                        Some(ReturnKey::of_claim(judge.needs.right, shown))
                     }
                     _ => None,
                 };
                 let altered = found.without_bcc().and_then(shown_as);
                 let return_key = || ReturnKey::new(keys, &route.target, &route.routing_key, header);
                 Kind::Plain(Terms {
-                    claim: key.into(),
+                    claim,
                     ttl: ttl_of(&found, &judge.window),
                     tenant: judge.tenant,
                     client: None,
@@ -86,6 +86,10 @@ impl Reading {
             }
             MessageKey::Body(scoped) => Kind::Body(scoped),
             MessageKey::NoId => Kind::NoId,
+            MessageKey::BadId(headers) => {
+                bad = bad.or(headers);
+                Kind::NoId
+            }
             MessageKey::Unreadable(headers) => {
                 bad = bad.or(headers);
                 Kind::Malformed
@@ -95,7 +99,8 @@ impl Reading {
     }
 }
 
-/// Returns for how long the id is remembered.
+/// Returns for how long the id is remembered. A number is remembered with its producer, whatever the message says.
 pub(super) fn ttl_of(found: &ContentHeader<'_>, window: &Arc<dyn Window>) -> Duration {
-    found.cache_ttl_ms.map_or_else(|| window.ttl(), Duration::from_millis)
+    let own = found.cache_ttl_ms.filter(|_| window.rules().id != IdSource::Sequence);
+    own.map_or_else(|| window.ttl(), Duration::from_millis)
 }

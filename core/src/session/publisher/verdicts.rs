@@ -21,12 +21,12 @@ use crate::session::traces;
 use crate::session::unremembered::Deadline;
 use crate::session::waiting::{Waiter, Waiting, Waits};
 use crate::window::{
-    Ask, BodyDigest, Claim, Committed, Event, ForgetCause, OnConflict, Origin, Republish, Reservation,
-    TakeOver, Ticket, Verdict, Wait, Window, reserve_one,
+    Ask, BodyDigest, Claim, Committed, Event, ForgetCause, OnConflict, Origin, Refusal, Republish,
+    Reservation, TakeOver, Ticket, Verdict, Wait, Window, reserve_one,
 };
-use crate::wire::ChannelId;
 use crate::wire::frame::FrameKind;
 use crate::wire::method::Publish;
+use crate::wire::{ChannelId, ContentHeader, Sequence};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -214,6 +214,8 @@ impl Verdicts {
                 self.sender.forward(candidate, None, cx)
             }
             Verdict::Duplicate(stored) => return self.decide_duplicate(candidate, stored, cx),
+            Verdict::Refused(_) if candidate.observed() => self.sender.forward(candidate, None, cx),
+            Verdict::Refused(why) => Fate::Swallow(out_of_sequence(why, client, candidate.window)?),
             // It stands twice in one transaction: it shares the fate of the first, whatever that is.
             Verdict::InFlight(_) | Verdict::Crowded
                 if self.sender.ledger.is_tx() && self.in_transaction(claim) =>
@@ -543,9 +545,14 @@ impl Verdicts {
                 reservation.forget(ForgetCause::ChannelClosed);
                 Ok(())
             }
-            (None, Verdict::Duplicate(_) | Verdict::InFlight(_) | Verdict::Crowded | Verdict::Pending(_)) => {
-                Ok(())
-            }
+            (
+                None,
+                Verdict::Duplicate(_)
+                | Verdict::Refused(_)
+                | Verdict::InFlight(_)
+                | Verdict::Crowded
+                | Verdict::Pending(_),
+            ) => Ok(()),
         }
     }
 
@@ -571,6 +578,11 @@ impl Verdicts {
                 return Ok(());
             }
             Verdict::Duplicate(stored) => return self.decide_stored(ticket, waiter, stored, cx),
+            Verdict::Refused(why) => {
+                let reply = out_of_sequence(why, client, &waiter.candidate.window)?;
+                self.end_waiting(ticket, reply);
+                return Ok(());
+            }
             Verdict::Crowded if self.sender.ledger.is_tx() || client.is_some() => {
                 return self.refuse_waiter(ticket, &waiter);
             }
@@ -874,6 +886,21 @@ fn refusal(client: Option<ClientTag>, window: &Arc<dyn Window>) -> Result<Reply,
     client.map(Reply::Nack).ok_or_else(|| comparison::fault(window))
 }
 
+/// Returns the reply to a number that is refused. One of an epoch that is over closes the channel: its publisher is not to go on. A
+/// gap is nacked, so that its publisher tries again; without confirms it is a fault, too.
+fn out_of_sequence(
+    why: Refusal,
+    client: Option<ClientTag>,
+    window: &Arc<dyn Window>,
+) -> Result<Reply, Fault> {
+    let name = || (&*window.rules().name).into();
+    match (why, client) {
+        (Refusal::Stale, _) => Err(Fault::StaleEpoch { window: name() }),
+        (Refusal::Gap, Some(tag)) => Ok(Reply::Nack(tag)),
+        (Refusal::Gap, None) => Err(Fault::Gap { window: name() }),
+    }
+}
+
 /// Looks at a publish for the trace that it belongs to, if it is its turn.
 #[cold]
 fn trace(candidate: &Candidate<'_>, verdict: &Verdict, cx: &mut Cx<'_>) {
@@ -892,5 +919,19 @@ fn note_origin(candidate: Candidate<'_>, cx: &Cx<'_>) {
         && let Ok(Publish { exchange, routing_key, .. }) = Publish::parse(candidate.publish.payload())
     {
         candidate.window.note_origin(&Origin { vhost: cx.link.finder.vhost(), exchange, routing_key });
+    }
+    if let Claim::Sequence { .. } = candidate.terms.claim {
+        note_producer(candidate);
+    }
+}
+
+/// Tells the window the name of a producer that it does not know.
+fn note_producer(candidate: Candidate<'_>) {
+    let (window, claim) = (candidate.window, candidate.terms.claim);
+    if window.wants_producer(claim)
+        && let Ok(found) = ContentHeader::parse(header_of(candidate.content.octets()), &window.rules().id)
+        && let Ok(Some(Sequence { producer, .. })) = found.sequence()
+    {
+        window.note_producer(claim, producer);
     }
 }

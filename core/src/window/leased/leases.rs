@@ -295,8 +295,8 @@ impl Leases {
     /// Forgets the leases of these claims: a commit takes their place in Redis.
     pub(super) fn committed(&self, claims: impl Iterator<Item = Claim>) {
         let mut inner = self.inner.lock();
-        for Claim::Digest(key) in claims {
-            inner.held.remove(&key);
+        for claim in claims {
+            inner.held.remove(&claim.key());
         }
     }
 

@@ -135,8 +135,8 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
     }
 
     /// Returns the value of a record.
-    pub fn seen(&self, Claim::Digest(key): Claim, memo: Memo) -> Vec<u8> {
-        self.values.seen(key, memo.ttl(), self.generation.load(Relaxed), memo.body())
+    pub fn seen(&self, claim: Claim, memo: Memo) -> Vec<u8> {
+        self.values.seen(claim.key(), memo.ttl(), self.generation.load(Relaxed), memo.body())
     }
 
     /// Notes how often the window was flushed. The number never becomes smaller. Returns the one that is in force.

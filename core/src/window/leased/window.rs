@@ -6,7 +6,7 @@ use crate::window::engine::Stamp;
 impl<L: Listener + ?Sized> LeasedWindow<L> {
     /// Asks Redis about a claim that is unknown here. The shell is woken by the caller.
     pub(super) fn ask(self: Arc<Self>, ask: &Ask, mailbox: &Arc<Mailbox>) -> Verdict {
-        let Claim::Digest(key) = ask.claim;
+        let key = ask.claim.key();
         let bound = self.table().waiters_per_id();
         let joined = self.leases.ask(key, self.keep(), (mailbox, ask.ticket), false, bound);
         if joined != Joined::Pending {
@@ -60,7 +60,7 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
     ) {
         let (alone, refuses) = (self.decides_alone(), self.log.judges_nothing());
         for (ask, verdict) in asks.iter().zip(&mut *verdicts) {
-            let Claim::Digest(key) = ask.claim;
+            let key = ask.claim.key();
             let known = match (alone, refuses) {
                 (true, _) => Some(self.judge(key, now, mailbox, ask.ticket)),
                 (_, true) => None,
@@ -76,7 +76,7 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
 
     /// The publish waits until Redis has forgotten the record, and not for the lease.
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
-        let Claim::Digest(key) = claim;
+        let key = claim.key();
         let (placed, forgotten) = self.log.place_republish(claim, now);
         if matches!(forgotten, Remembered::At(_)) && !self.log.is_down() {
             self.leases.claim(key, self.keep());
@@ -93,7 +93,7 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         mailbox: &Arc<Mailbox>,
         ticket: Ticket,
     ) -> Verdict {
-        let Claim::Digest(key) = claim;
+        let key = claim.key();
         match self.log.on_outage() {
             OnOutage::Continue => self.judge(key, now, mailbox, ticket),
             OnOutage::Refuse => reserve_one(&self, claim, now, mailbox, ticket),
@@ -142,7 +142,7 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
 
     /// Nobody is promoted by the memory alone: the lease may have ended, and another relay may have it. Who waits asks Redis.
     fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
-        let Claim::Digest(key) = claim;
+        let key = claim.key();
         if self.decides_alone() {
             self.log.pass_on(claim, turn, cause).deliver(Arc::clone(&self) as _, claim);
             return self.settle(key);
@@ -172,7 +172,7 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> TakeOver {
-        let Claim::Digest(key) = claim;
+        let key = claim.key();
         if self.leases.replace(key, queued) {
             return TakeOver::Wait { since: now };
         }
@@ -185,7 +185,7 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
     }
 
     fn waits_on(&self, claim: Claim, queued: Option<(&Arc<Mailbox>, Ticket)>) -> bool {
-        let Claim::Digest(key) = claim;
+        let key = claim.key();
         match self.leases.waits_elsewhere(key, queued) {
             Some(elsewhere) => !elsewhere,
             None => self.log.waits_on(claim, queued),
@@ -200,8 +200,13 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         self.log.disown(claim, now);
     }
 
+    /// While another relay's publish of it is in flight, that one's outcome decides.
+    fn release(&self, claim: Claim, now: Instant) {
+        self.log.release(claim, now);
+    }
+
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
-        let Claim::Digest(key) = claim;
+        let key = claim.key();
         self.leases.leave(key, mailbox, ticket);
         self.log.leave(claim, mailbox, ticket);
     }
@@ -220,6 +225,14 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
 
     fn note_origin(&self, origin: &Origin<'_>) {
         self.log.note_origin(origin);
+    }
+
+    fn wants_producer(&self, claim: Claim) -> bool {
+        self.log.wants_producer(claim)
+    }
+
+    fn note_producer(&self, claim: Claim, name: &[u8]) {
+        self.log.note_producer(claim, name);
     }
 
     fn wants_names(&self) -> bool {
@@ -319,6 +332,18 @@ impl<L: Listener + ?Sized> Inspect for LeasedWindow<L> {
 
     fn tenants(&self) -> Vec<TenantFacts> {
         self.log.tenants()
+    }
+
+    fn producers(&self, most: usize, containing: &str, now: Instant) -> Vec<ProducerFacts> {
+        self.log.producers(most, containing, now)
+    }
+
+    fn producer(&self, producer: ProducerKey, now: Instant) -> Option<ProducerFacts> {
+        self.log.producer(producer, now)
+    }
+
+    fn forget_producer(&self, producer: ProducerKey, now: Instant) -> Option<bool> {
+        self.log.forget_producer(producer, now)
     }
 
     fn store(&self, now: Instant) -> Option<StoreFacts> {

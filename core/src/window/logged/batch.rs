@@ -217,9 +217,9 @@ fn time_of(millis: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(millis).min(most)
 }
 
-fn put_key(out: &mut Vec<u8>, tag: u8, Claim::Digest(key): Claim) {
+fn put_key(out: &mut Vec<u8>, tag: u8, claim: Claim) {
     out.push(tag);
-    out.extend_from_slice(&key.octets());
+    out.extend_from_slice(&claim.key().octets());
 }
 
 fn put_memo(out: &mut Vec<u8>, tag: u8, claim: Claim, after: u64, memo: Memo) {
@@ -229,8 +229,7 @@ fn put_memo(out: &mut Vec<u8>, tag: u8, claim: Claim, after: u64, memo: Memo) {
         out.push(tag + OF_TENANT);
         out.extend_from_slice(&memo.tenant().octets());
     }
-    let Claim::Digest(key) = claim;
-    out.extend_from_slice(&key.octets());
+    out.extend_from_slice(&claim.key().octets());
     out.extend_from_slice(&memo.body().bits().to_le_bytes());
     put_varint(out, after);
     put_varint(out, whole_millis(memo.ttl()));
@@ -398,7 +397,7 @@ mod tests {
     /// What was written, as it has to be read.
     fn read_of(Record { at, what }: &Record, now: Instant) -> Written {
         let at = wall() - (now - *at);
-        let of = |Claim::Digest(key): Claim| key;
+        let of = Claim::key;
         match what.clone() {
             What::Seen(claim, memo) => Written::Seen {
                 key: of(claim),

@@ -259,7 +259,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
                         applied.expired += 1;
                         continue;
                     };
-                    match table.bring(*key, entry, *tenant, stamp) {
+                    match table.bring(Claim::from(*key), entry, *tenant, stamp) {
                         Brought::New => applied.seen += 1,
                         Brought::Crossed => {
                             applied.seen += 1;
@@ -271,14 +271,14 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
                 }
                 Written::Touched { key, at, ttl, body, tenant } => {
                     if let Some(entry) = left(*at, *ttl, *body)
-                        && !table.touch_at(*key, entry, stamp)
-                        && table.bring(*key, entry, *tenant, stamp) == Brought::New
+                        && !table.touch_at(Claim::from(*key), entry, stamp)
+                        && table.bring(Claim::from(*key), entry, *tenant, stamp) == Brought::New
                     {
                         applied.seen += 1;
                     }
                 }
                 Written::Forgotten(key) => {
-                    table.forget(*key, now);
+                    table.forget(Claim::from(*key), now);
                 }
                 Written::Flushed => {
                     reading.begin_anew();
@@ -313,7 +313,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
             let at = table.stamp(at);
             let entry = Entry { at, until: memo.until(at), duplicates: 0, body: memo.body() };
             if !entry.is_expired(stamp) {
-                table.bring(key, entry, memo.tenant(), stamp);
+                table.bring(Claim::from(key), entry, memo.tenant(), stamp);
             }
         }
     }
@@ -342,7 +342,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         let stamp = table.stamp(now);
         let at = table.stamp(now.checked_sub(ttl.saturating_sub(left)).unwrap_or(now));
         let entry = Entry { at, until: stamp.after(left), duplicates: 0, body };
-        match table.bring(key, entry, Tenant::COMMON, stamp) {
+        match table.bring(Claim::from(key), entry, Tenant::COMMON, stamp) {
             Brought::New => self.counts.merged.fetch_add(1, Relaxed),
             Brought::Crossed => self.counts.crossed.fetch_add(1, Relaxed),
             Brought::Known | Brought::Before => 0,
@@ -433,8 +433,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
             }
         }
         for Stored { commit, at, .. } in commits.iter().filter(|one| one.is_disowned) {
-            let Claim::Digest(key) = commit.claim;
-            table.forget(key, *at);
+            table.forget(commit.claim, *at);
         }
     }
 

@@ -136,7 +136,7 @@ impl Queue {
         self.add(bound, |inner| {
             for &commit in commits {
                 inner.push(Record { at, what: What::Seen(commit.claim, commit.memo) });
-                let (position, Claim::Digest(key)) = (inner.last, commit.claim);
+                let (position, key) = (inner.last, commit.claim.key());
                 inner.keys.entry(key).or_insert(Pending { commits: 0, disowned: 0 }).commits += 1;
                 inner.stored.push_back(Stored { position, commit, at, in_doubt, is_disowned: false });
             }
@@ -157,8 +157,8 @@ impl Queue {
     }
 
     /// Returns true if the message of this claim is stored, and its commit is not remembered yet.
-    pub(super) fn is_stored(&self, Claim::Digest(key): Claim) -> bool {
-        self.inner.lock().keys.contains_key(&key)
+    pub(super) fn is_stored(&self, claim: Claim) -> bool {
+        self.inner.lock().keys.contains_key(&claim.key())
     }
 
     /// Calls `then` with the answer to [`Queue::is_stored`], which stays true until `then` has returned. If `then` says so, the claim is to
@@ -169,7 +169,7 @@ impl Queue {
         bound: usize,
         then: impl FnOnce(bool, &mut bool) -> T,
     ) -> T {
-        let Claim::Digest(key) = claim;
+        let key = claim.key();
         let mut is_forgotten = false;
         let (result, waker) = {
             let mut inner = self.inner.lock();
@@ -187,7 +187,8 @@ impl Queue {
     }
 
     /// Notes that the commits of this claim which are not remembered yet are to be forgotten when they are.
-    pub(super) fn disown(&self, Claim::Digest(key): Claim) {
+    pub(super) fn disown(&self, claim: Claim) {
+        let key = claim.key();
         let mut inner = self.inner.lock();
         let last = inner.last;
         if let Some(pending) = inner.keys.get_mut(&key) {
@@ -207,10 +208,10 @@ impl Queue {
         let mut seen: HashMap<Key, (usize, Instant, Memo), KeyHash> = HashMap::default();
         for (place, record) in inner.waiting.iter().enumerate() {
             match record.what {
-                What::Seen(Claim::Digest(key), memo) | What::Touched(Claim::Digest(key), memo) => {
-                    seen.insert(key, (place, record.at, memo));
+                What::Seen(claim, memo) | What::Touched(claim, memo) => {
+                    seen.insert(claim.key(), (place, record.at, memo));
                 }
-                What::Forgotten(Claim::Digest(key)) => drop(seen.remove(&key)),
+                What::Forgotten(claim) => drop(seen.remove(&claim.key())),
                 What::Flushed => seen.clear(),
                 What::Changed(_) => {}
             }
@@ -284,7 +285,7 @@ impl Queue {
         while taken.len() < most
             && let Some(mut stored) = inner.stored.pop_front_if(|stored| stored.position <= position)
         {
-            let Claim::Digest(key) = stored.commit.claim;
+            let key = stored.commit.claim.key();
             stored.is_disowned = stored.position <= inner.flushed;
             if let Entry::Occupied(mut pending) = inner.keys.entry(key) {
                 stored.is_disowned |= stored.position <= pending.get().disowned;

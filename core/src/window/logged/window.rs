@@ -15,10 +15,8 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
     /// Writes down the duplicates that make their ids young again.
     pub(in crate::window) fn record_touches(&self, asks: &[Ask], verdicts: &[Option<Verdict>], now: Instant) {
         let record = |(ask, verdict): (&Ask, &Option<Verdict>)| {
-            let (Some(Verdict::Duplicate(body)), Claim::Digest(key)) = (verdict, ask.claim) else {
-                return None;
-            };
-            let ttl = self.inner.table().ttl_of(key)?;
+            let Some(Verdict::Duplicate(body)) = verdict else { return None };
+            let ttl = self.inner.table().ttl_of(ask.claim)?;
             Some(Record { at: now, what: What::Touched(ask.claim, Memo::new(ttl, *body)) })
         };
         self.queue.push(asks.iter().zip(verdicts).filter_map(record), self.bound());
@@ -28,10 +26,9 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
     /// Puts a key in flight for a publish that a consumer makes of its own delivery. Returns the position of the record, if there is
     /// one: the publish has to wait until it is written.
     pub(in crate::window) fn place_republish(&self, claim: Claim, now: Instant) -> (Placed, Remembered) {
-        let Claim::Digest(key) = claim;
         let placed = {
             let _order = self.order.lock();
-            let mut placed = self.inner.table().republish(key, now);
+            let mut placed = self.inner.table().republish(claim, now);
             let is_stored = self.queue.is_stored(claim);
             let forgets = !is_stored && (placed.removed || !placed.beside);
             placed.beside |= is_stored;
@@ -50,10 +47,9 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
     /// be stored. If it is a message that its consumer publishes again, the store forgets the claim once more: another relay may have
     /// written the one before later than this relay had it forgotten, and a retry of this one must not count as its duplicate.
     pub(in crate::window) fn pass_on(&self, claim: Claim, turn: Turn, cause: ForgetCause) -> Next {
-        let Claim::Digest(key) = claim;
         let table = self.inner.table();
         let pass_on = |is_stored, over: &mut bool| {
-            table.pass_on(key, turn, cause, is_stored, |is_over| *over = is_over)
+            table.pass_on(claim, turn, cause, is_stored, |is_over| *over = is_over)
         };
         self.queue.settle_flight(claim, self.bound(), pass_on)
     }
@@ -65,10 +61,9 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         turn: Turn,
         cause: ForgetCause,
     ) -> (Next, Vec<(Arc<Mailbox>, Ticket)>) {
-        let Claim::Digest(key) = claim;
         let table = self.inner.table();
         let give_up = |is_stored, over: &mut bool| {
-            table.give_up(key, turn, cause, is_stored, |is_over| *over = is_over)
+            table.give_up(claim, turn, cause, is_stored, |is_over| *over = is_over)
         };
         self.queue.settle_flight(claim, self.bound(), give_up)
     }
@@ -82,11 +77,10 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         now: Instant,
         queued: Option<(&Arc<Mailbox>, Ticket)>,
     ) -> Taken {
-        let Claim::Digest(key) = claim;
         let _order = self.order.lock();
         match self.queue.is_stored(claim) {
             true => Taken::Wait { since: now },
-            false => self.inner.table().take_over(key, since, now, queued),
+            false => self.inner.table().take_over(claim, since, now, queued),
         }
     }
 }
@@ -245,6 +239,12 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
         Inspect::forget(self, claim, now);
     }
 
+    /// (If the claim is in flight, its commit is written all the same. Who reads the log takes it for seen, until its TTL is over.)
+    fn release(&self, claim: Claim, now: Instant) {
+        self.inner.release(claim, now);
+        Inspect::forget(self, claim, now);
+    }
+
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.questions.leave(mailbox, ticket);
         self.inner.leave(claim, mailbox, ticket);
@@ -264,6 +264,14 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
 
     fn note_origin(&self, origin: &Origin<'_>) {
         self.inner.note_origin(origin);
+    }
+
+    fn wants_producer(&self, claim: Claim) -> bool {
+        self.inner.wants_producer(claim)
+    }
+
+    fn note_producer(&self, claim: Claim, name: &[u8]) {
+        self.inner.note_producer(claim, name);
     }
 
     fn wants_names(&self) -> bool {
@@ -329,11 +337,10 @@ impl<L: Listener + ?Sized> Inspect for LoggedWindow<L> {
     }
 
     fn forget(&self, claim: Claim, now: Instant) -> Option<bool> {
-        let Claim::Digest(key) = claim;
         let _order = self.order.lock();
         self.record(What::Forgotten(claim), now);
         self.queue.disown(claim);
-        Some(self.inner.forget(key, now))
+        Some(self.inner.forget(claim, now))
     }
 
     fn flush(&self, now: Instant) -> Option<usize> {
@@ -373,6 +380,18 @@ impl<L: Listener + ?Sized> Inspect for LoggedWindow<L> {
 
     fn tenants(&self) -> Vec<TenantFacts> {
         self.inner.tenants()
+    }
+
+    fn producers(&self, most: usize, containing: &str, now: Instant) -> Vec<ProducerFacts> {
+        self.inner.producers(most, containing, now)
+    }
+
+    fn producer(&self, producer: ProducerKey, now: Instant) -> Option<ProducerFacts> {
+        self.inner.producer(producer, now)
+    }
+
+    fn forget_producer(&self, producer: ProducerKey, now: Instant) -> Option<bool> {
+        self.inner.forget_producer(producer, now)
     }
 
     fn store(&self, now: Instant) -> Option<StoreFacts> {

@@ -122,6 +122,7 @@ impl Driver {
                 duplicates_to: (two & 32 != 0).then(|| "copies".into()),
                 audit: two & 64 != 0,
             },
+            ..Rules::named("fuzz")
         };
         let limits = Limits {
             capacity: 10,

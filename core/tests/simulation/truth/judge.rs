@@ -101,8 +101,10 @@ impl Truth {
 
     fn ttl(&self, uid: Uid) -> Micros {
         let p = self.of(uid);
-        let window = self.window_of(p.what.exchange).map_or(0, |window| self.windows[window].ttl);
-        p.ttl.unwrap_or(window)
+        let window = self.window_of(p.what.exchange).map(|window| &self.windows[window]);
+        // Of a number, its own TTL says nothing.
+        let own = p.ttl.filter(|_| !window.is_some_and(|window| window.sequence));
+        own.unwrap_or(window.map_or(0, |window| window.ttl))
     }
 
     /// (a) and (f): the client gets an ack.

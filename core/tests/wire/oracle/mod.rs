@@ -213,6 +213,7 @@ fn check_header(payload: &[u8], parsed: &AMQPContentHeader) {
             IdSource::CorrelationId => correlation_id.map(IdValue::Bytes),
             IdSource::Header(name) => first(name).map(HeaderEntry::id_value),
             IdSource::Parts(_) => message_id.map(IdValue::Bytes),
+            IdSource::Sequence => first("x-hapax-sequence").map(HeaderEntry::id_value),
             IdSource::Body => None,
         };
         let id = id.filter(|id| !matches!(id, IdValue::Bytes([]) | IdValue::Other(b'V', _)));
