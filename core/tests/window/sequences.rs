@@ -15,11 +15,7 @@ use std::time::{Duration, Instant};
 const PLACES: u64 = 64;
 
 fn rules(on_gap: OnGap) -> Rules {
-    Rules {
-        id: IdSource::Sequence,
-        numbering: Numbering { on_gap, places: 64 },
-        ..Rules::named("sequences")
-    }
+    Rules { id: IdSource::Sequence, numbering: Numbering { on_gap, places: 64 }, ..Rules::named("sequences") }
 }
 
 fn window(capacity: usize, on_gap: OnGap) -> (Arc<LocalWindow>, Arc<Accounting>) {

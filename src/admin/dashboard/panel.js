@@ -138,6 +138,7 @@ function tags(window) {
     ...(window.in_doubt === "keep" ? [["in doubt", "keep"]] : []),
     ...(window.missing_id === "reject" ? [["missing id", "reject"]] : []),
     ...((window.on_conflict ?? "drop") === "drop" ? [] : [["on conflict", window.on_conflict]]),
+    ...(window.on_gap === undefined ? [] : [["on gap", window.on_gap], ["places", fmt.count(window.places)]]),
     ...(window.republish !== undefined && window.republish !== "connection" ? [["republish", window.republish]] : []),
     ...(window.confirms === "client-only" ? [["confirms", "client-only"]] : []),
     ...(window.refresh_on_duplicate ? [["refresh", "on duplicate"]] : []),
