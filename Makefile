@@ -30,12 +30,13 @@ test-4: setup
 test-core:
 	cargo test -p hapax-core
 
-# The relay killed with signal 9 under load, KILLS times for each policy of each store, and started again RESTARTS times; 20,000 random lives of a log on a disk that fails.
+# The relay killed with signal 9 under load, KILLS times for each policy of each store, and started again RESTARTS times; 20,000 random lives of a log on a disk that fails; EXACTLY_ONCE seconds from outboxes to effects.
 KILLS ?= 1000
 RESTARTS ?= 500
+EXACTLY_ONCE ?= 600
 chaos: setup
 	HAPAX_LOG_SEEDS=20000 cargo test --lib store::
-	HAPAX_KILLS=$(KILLS) cargo test --test store -- --nocapture
+	HAPAX_KILLS=$(KILLS) HAPAX_EXACTLY_ONCE=$(EXACTLY_ONCE) cargo test --test store -- --nocapture
 	HAPAX_KILLS=$(KILLS) cargo test --test relay stream::survive -- --nocapture
 	HAPAX_RESTARTS=$(RESTARTS) cargo test --test relay restart:: -- --nocapture
 	cargo test --test relay stream:: -- --ignored

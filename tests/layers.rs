@@ -46,7 +46,7 @@ const SHELL: Layers = &[
     ("tls", &["bounded_file", "private_file"]),
     ("config", &["bounded_file", "private_file", "tls"]),
     ("log", &["config"]),
-    ("store", &["clock", "process", "bounded_file", "config", "log"]),
+    ("store", &["clock", "process", "bounded_file", "tls", "config", "log"]),
     ("signals", &["clock", "tls", "config", "log", "store"]),
     ("net", &["accept", "clock", "process", "stats", "tls", "config", "log", "signals"]),
     ("live", &["clock", "process", "tls", "config", "log", "store", "net"]),

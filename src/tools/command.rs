@@ -111,6 +111,7 @@ fn run_terminal(command: &TerminalCommand) -> Result<(), Failure> {
         TerminalCommand::Top(_) => top::run(client),
         TerminalCommand::Windows(args) => commands::windows(args, &client, &mut desk),
         TerminalCommand::Ids(args) => commands::ids(args, &client, &mut desk),
+        TerminalCommand::Producers(args) => commands::producers(args, &client, &mut desk),
         TerminalCommand::Connections(args) => commands::connections(args, &client, &mut desk),
         TerminalCommand::Reload(args) => commands::reload(args, &client, &mut desk),
         TerminalCommand::Upstreams(args) => commands::upstreams(args, &client, &mut desk),

@@ -42,6 +42,13 @@ fn once(cell: &OnceLock<()>, client: &str, wanted: &str, setup: impl FnOnce(&Pat
 
 /// Python, with a client's packages.
 fn python(ready: &OnceLock<()>, client: &str) -> Command {
+    let mut command = python_program(ready, client);
+    command.arg(Path::new(SOURCES).join(client).join("scenarios.py"));
+    command
+}
+
+/// Likewise, without a script.
+fn python_program(ready: &OnceLock<()>, client: &str) -> Command {
     let sources = Path::new(SOURCES).join(client);
     once(ready, client, "requirements.txt", |folder| {
         step(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(folder.join("venv")));
@@ -51,18 +58,29 @@ fn python(ready: &OnceLock<()>, client: &str) -> Command {
                 .arg(sources.join("requirements.txt")),
         );
     });
-    let mut command = Command::new(built(client).join("venv/bin/python"));
-    command.arg(sources.join("scenarios.py"));
-    command
+    Command::new(built(client).join("venv/bin/python"))
 }
 
+static PIKA: OnceLock<()> = OnceLock::new();
+
 pub(crate) fn pika() -> Command {
-    static READY: OnceLock<()> = OnceLock::new();
-    python(&READY, "pika")
+    python(&PIKA, "pika")
+}
+
+/// Python with pika, without a script.
+pub(crate) fn pika_program() -> Command {
+    python_program(&PIKA, "pika")
 }
 
 /// Node, with a client's packages.
 fn node(ready: &OnceLock<()>, client: &str) -> Command {
+    let mut command = node_program(ready, client);
+    command.arg(Path::new(SOURCES).join(client).join("scenarios.js"));
+    command
+}
+
+/// Likewise, without a script.
+fn node_program(ready: &OnceLock<()>, client: &str) -> Command {
     let sources = Path::new(SOURCES).join(client);
     once(ready, client, "package-lock.json", |folder| {
         for file in ["package.json", "package-lock.json"] {
@@ -71,13 +89,19 @@ fn node(ready: &OnceLock<()>, client: &str) -> Command {
         step(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(folder));
     });
     let mut command = Command::new("node");
-    command.env("NODE_PATH", built(client).join("node_modules")).arg(sources.join("scenarios.js"));
+    command.env("NODE_PATH", built(client).join("node_modules"));
     command
 }
 
+static AMQPLIB: OnceLock<()> = OnceLock::new();
+
 pub(crate) fn amqplib() -> Command {
-    static READY: OnceLock<()> = OnceLock::new();
-    node(&READY, "amqplib")
+    node(&AMQPLIB, "amqplib")
+}
+
+/// Node with amqplib, without a script.
+pub(crate) fn amqplib_program() -> Command {
+    node_program(&AMQPLIB, "amqplib")
 }
 
 fn rascal() -> Command {

@@ -14,6 +14,7 @@
 mod chaos;
 mod clients;
 mod clients_lapin;
+mod clients_sequences;
 mod clients_shovel;
 mod closes;
 mod closes_unread;

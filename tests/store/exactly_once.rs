@@ -20,7 +20,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ const PRODUCERS: usize = 4;
 const CONSUMERS: usize = 3;
 /// Rows that a producer has in flight.
 const IN_FLIGHT: u64 = 50;
+/// Rows that have not taken effect, when the producers rest.
+const AHEAD: usize = 1_000;
 /// One in so many consumers' messages is its last one: it dies between its work and its ack.
 const DIES: u64 = 300;
 /// An ack that was written this long before a kill has arrived before it, and been remembered.
@@ -55,7 +57,7 @@ struct Outbox {
 }
 
 impl Outbox {
-    /// The next rows to publish. The producer's work makes new ones, as long as it goes on.
+    /// The next rows to publish. The producer's work makes new ones, while it goes on.
     fn next(&mut self, goes_on: bool) -> Vec<u64> {
         while self.published.remove(&(self.first + 1)) {
             self.first += 1;
@@ -80,6 +82,11 @@ struct Effect {
 struct Effects(Mutex<BTreeMap<String, Vec<Effect>>>);
 
 impl Effects {
+    /// How many messages have taken effect.
+    fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
     /// Does the work of a message. Returns how often that was done before.
     fn work(&self, id: &str) -> usize {
         let mut effects = self.0.lock().unwrap();
@@ -149,7 +156,7 @@ impl World {
 /// The relay before the producers: it remembers on disk which rows are stored.
 fn front(state: &Path) -> String {
     format!(
-        "state_dir = \"{}\"\n[[window]]\nname = \"outboxes\"\nid = \"sequence\"\ncapacity = 1000\nttl = \"1h\"\nstore = \"disk\"\nremember = \"sync\"\n",
+        "state_dir = \"{}\"\n[[window]]\nname = \"outboxes\"\ncapacity = 1000000\nttl = \"1h\"\nstore = \"disk\"\nremember = \"sync\"\n",
         state.display()
     )
 }
@@ -172,28 +179,39 @@ async fn channel(addr: SocketAddr) -> Result<(Connection, Channel), Failed> {
     Ok((connection, channel))
 }
 
+/// A producer, and how far all of them are.
+struct Producer {
+    name: String,
+    outbox: Arc<Mutex<Outbox>>,
+    published: Arc<AtomicUsize>,
+    effects: Arc<Effects>,
+    stop: Arc<AtomicBool>,
+}
+
 /// Publishes its outbox until it is told to stop, and then the rest of it.
-async fn produce(name: String, addr: SocketAddr, outbox: Arc<Mutex<Outbox>>, stop: Arc<AtomicBool>) {
-    while publish_rows(&name, addr, &outbox, &stop).await.is_err() {
+async fn produce(addr: SocketAddr, producer: Producer) {
+    while publish_rows(addr, &producer).await.is_err() {
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-async fn publish_rows(
-    name: &str,
-    addr: SocketAddr,
-    outbox: &Mutex<Outbox>,
-    stop: &AtomicBool,
-) -> Result<(), Failed> {
+async fn publish_rows(addr: SocketAddr, producer: &Producer) -> Result<(), Failed> {
+    let Producer { name, outbox, published, effects, stop } = producer;
     let (_connection, channel) = channel(addr).await?;
     timeout(STEP, channel.confirm_select(ConfirmSelectOptions::default())).await??;
     loop {
-        let rows = outbox.lock().unwrap().next(!stop.load(SeqCst));
-        if rows.is_empty() {
+        let stops = stop.load(SeqCst);
+        let rests = published.load(SeqCst) > effects.len() + AHEAD;
+        let rows = outbox.lock().unwrap().next(!stops && !rests);
+        if rows.is_empty() && stops {
             return Ok(());
+        }
+        if rows.is_empty() {
+            sleep(Duration::from_millis(10)).await;
         }
         let mut unknown: BTreeSet<u64> = rows.iter().copied().collect();
         let done = timeout(STEP, publish_these(name, &channel, &rows, outbox, &mut unknown)).await;
+        published.fetch_add(rows.len() - unknown.len(), SeqCst);
         let mut outbox = outbox.lock().unwrap();
         unknown.into_iter().for_each(|row| *outbox.doubts.entry(row).or_default() += 1);
         drop(outbox);
@@ -315,14 +333,20 @@ fn from_an_outbox_to_an_effect() {
     let mut world = World::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let outboxes: Vec<Arc<Mutex<Outbox>>> = (0..PRODUCERS).map(|_| Arc::default()).collect();
-    let effects: Arc<Effects> = Arc::default();
+    let (effects, published): (Arc<Effects>, Arc<AtomicUsize>) = Default::default();
     let (stop, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let mut dice = Rng::seeded("from_an_outbox_to_an_effect");
     let producers: Vec<_> = (0..)
         .zip(&outboxes)
         .map(|(n, outbox)| {
-            let name = format!("producer-{n}");
-            runtime.spawn(produce(name, world.producers.addr(), Arc::clone(outbox), Arc::clone(&stop)))
+            let producer = Producer {
+                name: format!("producer-{n}"),
+                outbox: Arc::clone(outbox),
+                published: Arc::clone(&published),
+                effects: Arc::clone(&effects),
+                stop: Arc::clone(&stop),
+            };
+            runtime.spawn(produce(world.producers.addr(), producer))
         })
         .collect();
     let consumers: Vec<_> = (0..CONSUMERS)

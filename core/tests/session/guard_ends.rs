@@ -195,3 +195,23 @@ fn a_channel_that_has_consumed_before_there_was_a_guard_is_left_alone() {
     shown(&mut pair, &job("a"), 2, 2);
     assert_eq!(pair.to_upstream(), Frames::none());
 }
+
+/// A client that vanishes has sent more than was its turn. RabbitMQ would close the channel for an ack of what it has back, and the publishes
+/// would be in doubt. (The simulation shows the same with a guard.)
+#[test]
+fn an_ack_that_waits_while_its_client_vanishes_is_not_sent_after_its_delivery_was_given_back() {
+    for queue in ["q", "free"] {
+        let (desk, late) = super::late::late(|_| ());
+        let mut pair = super::late::shown(&desk, &late);
+        begin(&mut pair, consume_acking(1, queue, "c"), "c");
+        pair.upstream(job("a").deliver(1, "c", 1));
+        pair.to_client();
+        // The publish waits for the store, and the ack behind it.
+        pair.client(super::desk::m("new").publish(1) + ack(1, 1));
+        pair.client_eof();
+        let given_back = Frames(pair.to_upstream().0);
+        assert!(format!("{given_back:?}").contains("basic.nack 0 multiple"), "{given_back:?}");
+        super::late::answer(&late, &mut pair, 0);
+        assert_eq!(pair.to_upstream(), super::desk::m("new").publish(1), "and no ack");
+    }
+}

@@ -464,7 +464,7 @@ impl BrokerChannel {
             None if self.hostile => return,
             None => {
                 let text = format!("link {} channel {}: tag {tag} is not unacked", self.link, self.id);
-                return ctx.truth.broken('j', text);
+                return ctx.truth.broken('p', text);
             }
         };
         taken.iter().for_each(|_| ctx.truth.count("guard: job settled"));

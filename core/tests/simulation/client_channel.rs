@@ -120,7 +120,7 @@ impl Channel {
                         "link {} channel {}: {deliver:?} is no. {}",
                         self.link, self.id, self.delivered
                     );
-                    ctx.truth.broken('j', text);
+                    ctx.truth.broken('p', text);
                 }
             }
             Some(AMQPClass::Basic(B::Return(_))) => {}
@@ -262,11 +262,11 @@ impl Channel {
         }
         let at = ctx.rng.below(self.unacked.len());
         let multiple = ctx.rng.chance(300);
-        let tag = if multiple && ctx.rng.chance(200) { 0 } else { self.unacked[at] };
-        let settled: Vec<u64> = match (multiple, tag) {
-            (true, 0) => std::mem::take(&mut self.unacked),
-            (true, _) => self.unacked.drain(..=at).collect(),
-            (false, _) => vec![self.unacked.remove(at)],
+        // (Tag 0 means all that the broker has sent by the time when it reads it.)
+        let tag = self.unacked[at];
+        let settled: Vec<u64> = match multiple {
+            true => self.unacked.drain(..=at).collect(),
+            false => vec![self.unacked.remove(at)],
         };
         let frames = match ctx.rng.below(10) {
             _ if multiple => ack_multiple(self.id, tag),

@@ -1,5 +1,5 @@
 //! Jobs: messages in a guarded queue of the model broker, with many copies. The broker wants each to be settled, and gives those back to the
-//! queue whose channel ends. Invariant (j): a job that a consumer has acked is never shown, no two are shown at a time, and no tag is settled
+//! queue whose channel ends. Invariant (p): a job that a consumer has acked is never shown, and no tag is settled
 //! that is not unacked.
 
 use super::ctx::Ctx;
@@ -60,13 +60,9 @@ impl Jobs {
         jobs.rev().for_each(|id| self.queue.push_front(id));
     }
 
-    /// What is wrong with showing a job now.
+    /// What is wrong with showing a job now. (It need not be in flight: its channel may have ended since the session has decided.)
     pub fn shown(&self, id: &str, now: Instant) -> Option<String> {
-        let guard = self.guard.as_ref()?;
-        let key = key(id);
-        if guard.get(key, now).is_some() {
-            return Some(format!("{id} is shown, and a consumer has acked it"));
-        }
-        (!guard.is_in_flight(key)).then(|| format!("{id} is shown, and nobody works on it"))
+        let is_seen = self.guard.as_ref()?.get(key(id), now).is_some();
+        is_seen.then(|| format!("{id} is shown, and a consumer has acked it"))
     }
 }

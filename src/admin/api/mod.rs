@@ -14,6 +14,7 @@ mod forecast;
 mod ids;
 mod message;
 pub(super) mod openapi;
+mod producers;
 mod query;
 mod recent;
 mod record;
@@ -63,6 +64,7 @@ fn changing() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(windows::patch))
         .routes(routes!(windows::flush))
         .routes(routes!(ids::forget))
+        .routes(routes!(producers::forget))
         .routes(routes!(connections::close))
         .routes(routes!(control::drain))
         .routes(routes!(control::set_log))
@@ -79,6 +81,8 @@ fn reading() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(record::stream))
         .routes(routes!(forecast::show))
         .routes(routes!(ids::show))
+        .routes(routes!(producers::list))
+        .routes(routes!(producers::show))
         .routes(routes!(connections::list))
         .routes(routes!(control::show_log))
         .routes(routes!(recent::journal))

@@ -141,6 +141,7 @@ function tags(window) {
     ...((window.on_duplicate ?? "ack") === "ack" ? [] : [["on duplicate", window.on_duplicate]]),
     ...(window.duplicates_to == null ? [] : [["duplicates to", window.duplicates_to]]),
     ...(window.audit ? [["audit", "on"]] : []),
+    ...(window.on_gap === undefined ? [] : [["on gap", window.on_gap], ["places", fmt.count(window.places)]]),
     ...(window.republish !== undefined && window.republish !== "connection" ? [["republish", window.republish]] : []),
     ...(window.confirms === "client-only" ? [["confirms", "client-only"]] : []),
     ...(window.refresh_on_duplicate ? [["refresh", "on duplicate"]] : []),

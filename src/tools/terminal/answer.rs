@@ -99,6 +99,42 @@ pub struct Status {
     pub memory: Memory,
 }
 
+/// The producers of a window.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Producers {
+    /// how many are remembered
+    pub entries: u64,
+    /// how many there can be
+    pub capacity: u64,
+    /// some of them
+    pub producers: Vec<Producer>,
+}
+
+/// A producer.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Producer {
+    /// what the window knows it by
+    pub key: String,
+    /// its name, if that is known
+    pub name: Option<String>,
+    /// its epoch
+    pub epoch: u64,
+    /// the highest stored number
+    pub highest: Option<u64>,
+    /// numbers that are known one by one and are not stored
+    pub open: u64,
+    /// numbers in flight
+    pub in_flight: u64,
+    /// duplicates
+    pub duplicates: u64,
+    /// since it was seen last
+    pub idle_seconds: f64,
+    /// until it is forgotten
+    pub expires_in_seconds: f64,
+}
+
 /// The broker, as the relay last saw it.
 #[derive(Deserialize, Clone, PartialEq, Debug, Default)]
 #[serde(default)]

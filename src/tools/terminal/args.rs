@@ -17,6 +17,8 @@ pub enum TerminalCommand {
     Windows(WindowsArgs),
     /// Look an id up, or forget it
     Ids(IdsArgs),
+    /// List the producers of a window with id = "sequence", look at one, or forget it
+    Producers(ProducersArgs),
     /// Let a running relay read its configuration file again
     Reload(ReloadArgs),
     /// List the clients of a running relay, or close their connections
@@ -40,6 +42,7 @@ impl TerminalCommand {
             TerminalCommand::Top(args) => &args.reach,
             TerminalCommand::Windows(args) => &args.reach,
             TerminalCommand::Ids(args) => &args.reach,
+            TerminalCommand::Producers(args) => &args.reach,
             TerminalCommand::Connections(args) => &args.reach,
             TerminalCommand::Reload(args) => &args.reach,
             TerminalCommand::Upstreams(args) => &args.reach,
@@ -55,6 +58,7 @@ impl TerminalCommand {
             TerminalCommand::Top(args) => &mut args.reach,
             TerminalCommand::Windows(args) => &mut args.reach,
             TerminalCommand::Ids(args) => &mut args.reach,
+            TerminalCommand::Producers(args) => &mut args.reach,
             TerminalCommand::Connections(args) => &mut args.reach,
             TerminalCommand::Reload(args) => &mut args.reach,
             TerminalCommand::Upstreams(args) => &mut args.reach,
@@ -265,6 +269,47 @@ pub struct IdArgs {
     /// The first entry of x-death as JSON, if the message was dead-lettered
     #[arg(long, value_name = "JSON")]
     pub death: Option<String>,
+}
+
+/// The arguments of `hapax producers`.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct ProducersArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the flattened struct says it")]
+    pub reach: Reach,
+    #[command(subcommand)]
+    #[expect(missing_docs, reason = "its variants say it")]
+    pub command: ProducersCommand,
+}
+
+/// `hapax producers …`
+#[derive(Subcommand, Clone, PartialEq, Eq, Debug)]
+pub enum ProducersCommand {
+    /// The producers that were seen last, a line each
+    List {
+        /// The window
+        window: String,
+        /// Only those whose name or key contains this text
+        #[arg(long, value_name = "TEXT")]
+        containing: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: u16,
+    },
+    /// All that is known of one producer
+    Show {
+        /// The window
+        window: String,
+        /// The key, as the list shows it
+        key: String,
+    },
+    /// Forget a producer, its numbers and its epoch: all of its numbers get through
+    Forget {
+        /// The window
+        window: String,
+        /// The key, as the list shows it
+        key: String,
+    },
 }
 
 /// The arguments of `hapax reload`.

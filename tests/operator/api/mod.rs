@@ -5,6 +5,7 @@ mod events;
 mod ids;
 mod log;
 mod openapi;
+mod producers;
 mod recent;
 mod resize;
 pub(crate) mod site;

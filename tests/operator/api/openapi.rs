@@ -9,7 +9,10 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
 /// The routes, written down once more: a route that comes or goes must be meant.
-const CONTRACT: [&str; 28] = [
+const CONTRACT: [&str; 31] = [
+    "delete /api/v1/windows/{name}/producers/{key}",
+    "get /api/v1/windows/{name}/producers",
+    "get /api/v1/windows/{name}/producers/{key}",
     "delete /api/v1/connections/{id}",
     "get /api/v1/access",
     "get /api/v1/history",
@@ -145,6 +148,23 @@ impl Checker {
         assert!(errors.is_empty(), "{place}: {errors:#?}\n{instance:#}");
     }
 
+    /// What a window of sequences answers, and another one.
+    async fn producers(&mut self) {
+        let site = super::producers::site().await;
+        super::producers::publish(&site, "p", 1, &[1, 2]);
+        let (list, one) = ("/api/v1/windows/{name}/producers", "/api/v1/windows/{name}/producers/{key}");
+        let path = "/api/v1/windows/numbered/producers";
+        let all = site.get(path).await;
+        self.check("get", list, &all);
+        self.check("get", list, &site.get("/api/v1/windows/rest/producers").await);
+        self.check("get", "/api/v1/windows/{name}", &site.get("/api/v1/windows/numbered").await);
+        let key = all.json()["producers"][0]["key"].as_str().unwrap().to_owned();
+        self.check("get", one, &site.get(&format!("{path}/{key}")).await);
+        self.check("delete", one, &site.change("DELETE", &format!("{path}/{key}"), "").await);
+        self.check("get", one, &site.get(&format!("{path}/{key}")).await);
+        self.check("get", one, &site.get(&format!("{path}/x")).await);
+    }
+
     /// What a process answers whose file can be read again: as it is, with changes, and broken.
     async fn reloads(&mut self) {
         let leash = Leash::new("reloads").unwrap();
@@ -236,6 +256,7 @@ async fn what_a_live_run_answers_is_as_it_is_described() {
     );
     let tenants = site.get("/api/v1/windows/orders/tenants").await;
     checker.check("get", &format!("{window}/tenants"), &tenants);
+    checker.producers().await;
     let log = site.change("PUT", "/api/v1/log", r#"{"level": "chatty"}"#).await;
     checker.check("put", "/api/v1/log", &log);
     let close = site.change("DELETE", "/api/v1/connections/7", "").await;

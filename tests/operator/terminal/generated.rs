@@ -24,6 +24,7 @@ fn all() -> Vec<Vec<String>> {
         "top",
         "windows",
         "ids",
+        "producers",
         "connections",
         "journal",
         "drain",

@@ -137,6 +137,7 @@ impl Halves {
     pub(super) fn requeue(&mut self, cx: &mut Cx<'_>) {
         if !self.publisher.is_forwarding() {
             self.deliveries.requeue(self.id, &mut cx.link.out.upstream);
+            self.guard.iter_mut().for_each(|guard| guard.mute());
         }
     }
 

@@ -286,7 +286,10 @@ impl Channel {
         let is_tx = publisher.ledger().is_tx();
         let Some(guard) = guard else {
             deliveries.recv_client(id, frame, is_tx);
-            cx.link.out.upstream.forward(frame);
+            // An ack that waited behind other frames while its client left would be one of an unknown tag.
+            if !deliveries.are_given_back() || !settles(id) {
+                cx.link.out.upstream.forward(frame);
+            }
             return Ok(());
         };
         match guard.recv_client(id, frame, is_tx, cx)? {
@@ -618,4 +621,16 @@ impl Channel {
         }
         Ok(())
     }
+}
+
+/// Returns true if this method of the client settles deliveries, or gives them back.
+fn settles(id: MethodId) -> bool {
+    matches!(
+        id,
+        MethodId::BASIC_ACK
+            | MethodId::BASIC_NACK
+            | MethodId::BASIC_REJECT
+            | MethodId::BASIC_RECOVER
+            | MethodId::BASIC_RECOVER_ASYNC
+    )
 }

@@ -151,6 +151,11 @@ impl Guard {
                     self.judging.take_back(&gone, cx);
                 }
             }
+            MethodId::BASIC_RECOVER | MethodId::BASIC_RECOVER_ASYNC
+                if self.is_active && self.judging.settles.is_mute() =>
+            {
+                return Ok(Then::Done);
+            }
             MethodId::BASIC_RECOVER if self.is_active => self.judging.settles.recv_recover(true),
             MethodId::BASIC_RECOVER_ASYNC if self.is_active => {
                 self.judging.settles.recv_recover(false);
@@ -508,6 +513,12 @@ impl Guard {
         }
         self.give_up();
         self.judging.settles.flush(publisher, &mut cx.link.out.upstream);
+    }
+
+    /// Notes that the broker has all unacked deliveries back, because the client is gone. What the client has acked before counts when its turn
+    /// comes, and the broker is not told.
+    pub(super) fn mute(&mut self) {
+        self.judging.settles.mute();
     }
 
     /// Gives all reservations back. Nothing more is sent.

@@ -67,6 +67,8 @@ pub(super) struct Settles {
     transactions: Transactions,
     /// For each `basic.recover` without an answer: whether the client expects one.
     recovering: VecDeque<bool>,
+    /// The broker has all unacked deliveries back, so it is told nothing more.
+    is_mute: bool,
 }
 
 impl Settles {
@@ -80,6 +82,7 @@ impl Settles {
             unremembered: Outstanding::default(),
             transactions: Transactions::default(),
             recovering: VecDeque::new(),
+            is_mute: false,
         }
     }
 
@@ -92,6 +95,16 @@ impl Settles {
     /// Returns true if the broker is about to take all unacked deliveries back.
     pub(super) fn is_recovering(&self) -> bool {
         !self.recovering.is_empty()
+    }
+
+    /// Returns true if the broker is told nothing more.
+    pub(super) fn is_mute(&self) -> bool {
+        self.is_mute
+    }
+
+    /// Tells the broker nothing more: it has all unacked deliveries back.
+    pub(super) fn mute(&mut self) {
+        self.is_mute = true;
     }
 
     /// Returns true if acks wait until a window remembers their ids.
@@ -195,6 +208,9 @@ impl Settles {
     }
 
     fn write(&mut self, id: MethodId, requeue: u8, tags: Vec<u64>, upstream: &mut Lane) {
+        if self.is_mute {
+            return;
+        }
         let channel = self.channel;
         let multiple = id != MethodId::BASIC_REJECT;
         self.tags.settle(tags, multiple, |settle| {
@@ -235,6 +251,12 @@ impl Settles {
     #[inline]
     pub(super) fn flush(&mut self, publisher: &Publisher, upstream: &mut Lane) {
         if self.acks.is_empty() && self.returns.is_empty() && self.methods.is_empty() {
+            return;
+        }
+        if self.is_mute {
+            self.acks.clear();
+            self.returns.clear();
+            self.methods.clear();
             return;
         }
         let commits = self.transactions.ended.iter().any(|ended| matches!(ended, Ended::Commit(_)));

@@ -118,7 +118,7 @@ impl Link {
         }
     }
 
-    /// (j): a job that the client is shown is its own alone.
+    /// (p): a job that the client is shown was acked by nobody.
     fn job_shown(&self, frame: &Frame, ctx: &mut Ctx) {
         if let AMQPFrame::Header(_, header) = &frame.0
             && let Some(id) = header.properties.message_id()
@@ -126,7 +126,7 @@ impl Link {
         {
             ctx.truth.count("guard: job shown");
             if let Some(wrong) = ctx.truth.jobs.shown(id.as_str(), instant(ctx.now)) {
-                ctx.truth.broken('j', format!("link {}: {wrong}", self.id));
+                ctx.truth.broken('p', format!("link {}: {wrong}", self.id));
             }
         }
     }

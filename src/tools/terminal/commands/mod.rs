@@ -1,10 +1,11 @@
-//! The commands that ask once and end: `windows`, `ids`, `connections`, `upstreams`, `journal`, `drain`, `log`, `reload`, `drops` (which can also stay). Text for people, or with `--json` what the relay
+//! The commands that ask once and end: `windows`, `ids`, `producers`, `connections`, `upstreams`, `journal`, `drain`, `log`, `reload`, `drops` (which can also stay). Text for people, or with `--json` what the relay
 //! said.
 
 mod connections;
 mod control;
 mod drops;
 mod ids;
+mod producers;
 mod reload;
 mod upstreams;
 mod windows;
@@ -12,8 +13,8 @@ mod windows;
 use super::ApiClient;
 use crate::tools::reach::Failure;
 use crate::tools::terminal::args::{
-    ConnectionsArgs, DrainArgs, DropsArgs, IdsArgs, JournalArgs, LogArgs, ReloadArgs, UpstreamsArgs,
-    WindowsArgs,
+    ConnectionsArgs, DrainArgs, DropsArgs, IdsArgs, JournalArgs, LogArgs, ProducersArgs, ReloadArgs,
+    UpstreamsArgs, WindowsArgs,
 };
 use crate::tools::text::json;
 use comfy_table::presets::NOTHING;
@@ -58,6 +59,11 @@ pub fn windows(args: &WindowsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> R
 /// `hapax ids …`
 pub fn ids(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     ids::run(args, client, desk)
+}
+
+/// `hapax producers …`
+pub fn producers(args: &ProducersArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    producers::run(args, client, desk)
 }
 
 /// `hapax connections`
